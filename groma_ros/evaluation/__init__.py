@@ -1,0 +1,1 @@
+"""Accuracy measured against ground truth."""

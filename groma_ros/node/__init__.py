@@ -1,0 +1,1 @@
+"""The ROS 2 face: the only place that imports rclpy or a message package."""

@@ -1,0 +1,1 @@
+"""How a built model runs: one file hides one vendor library."""

@@ -1,0 +1,1 @@
+"""Rendered tabletop scenes with ground truth and language goals."""

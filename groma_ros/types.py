@@ -1,0 +1,87 @@
+"""The dataclasses that travel from a camera frame to a grounding. Boxes are xyxy in camera pixels everywhere here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+GoalKind = Literal["auto", "one", "all", "describe", "chat"]
+GOAL_KINDS: tuple[GoalKind, ...] = ("auto", "one", "all", "describe", "chat")
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Intrinsics:
+    """Pinhole intrinsics in pixels (sensor_msgs/CameraInfo K), for an image of width x height."""
+
+    fx: float
+    fy: float
+    cx: float
+    cy: float
+    width: int
+    height: int
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One camera image. rgb: uint8 HxWx3; stamp: nanoseconds; depth: float32 HxW metres, registered to rgb."""
+
+    rgb: NDArray[np.uint8]
+    stamp: int = 0
+    frame_id: str = ""
+    depth: FloatArray | None = None
+    intrinsics: Intrinsics | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """What the vision tokenizer saw in one frame: N regions in the order the language model names them.
+
+    boxes: float32 Nx4 xyxy camera pixels; objectness: float32 N in 0..1; image_tokens: float32 TxD;
+    region_tokens: float32 NxD; features: handle of the runtime's feature maps, for `VisionTokenizer.refer`.
+    """
+
+    boxes: FloatArray
+    objectness: FloatArray
+    image_tokens: FloatArray
+    region_tokens: FloatArray
+    features: Any
+    width: int
+    height: int
+    stamp: int = 0
+    frame_id: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Goal:
+    """A goal in words. min_score: detections below it are not returned; regions: float32 Mx4 user boxes, camera pixels."""
+
+    text: str
+    kind: GoalKind = "auto"
+    min_score: float = 0.0
+    regions: FloatArray | None = None
+
+
+@dataclass(frozen=True)
+class Detection:
+    """One box of an answer. box: xyxy camera pixels; score: probability that the region belongs to the answer."""
+
+    box: tuple[float, float, float, float]
+    score: float
+    region: int
+    track_id: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Grounding:
+    """The answer to one goal. present: probability that anything fits; margin: score of the best minus the runner-up."""
+
+    goal: Goal
+    detections: tuple[Detection, ...]
+    present: float
+    margin: float
