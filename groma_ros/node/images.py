@@ -1,0 +1,187 @@
+"""Pixels of sensor_msgs/Image and CompressedImage as rgb arrays; no ROS import, so that bags can be read with it too.
+
+cv_bridge is not used at run time: its Python conversion ignores `step` (padded rows come out sheared) and breaks on big-endian
+data with numpy 2, and on a robot its binary part is tied to one numpy. The tests hold this module to cv_bridge's pixels for
+every encoding that cv_bridge converts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS = 64_000_000
+"""Larger images are refused: at 3 bytes a pixel this is already 192 MB, and no camera message comes near it."""
+
+
+class ImageMessage(Protocol):
+    """The fields of sensor_msgs/Image that hold its pixels."""
+
+    height: int
+    width: int
+    encoding: str
+    is_bigendian: int
+    step: int
+    data: Any
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """How one encoding lies in memory. type: numpy code of a channel; channels: channels a pixel; to_rgb: cv2 code or None."""
+
+    type: str
+    channels: int
+    to_rgb: int | None
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Bytes a pixel."""
+        return self.channels * np.dtype(self.type).itemsize
+
+
+# OpenCV names a Bayer pattern by its second row, second and third column; ROS by its first two pixels, row by row.
+_BAYER = {
+    "rggb": cv2.COLOR_BayerBG2RGB, "bggr": cv2.COLOR_BayerRG2RGB, "gbrg": cv2.COLOR_BayerGR2RGB, "grbg": cv2.COLOR_BayerGB2RGB,
+}  # fmt: skip
+ENCODINGS: dict[str, Encoding] = {
+    "rgb8": Encoding("u1", 3, None),
+    "bgr8": Encoding("u1", 3, cv2.COLOR_BGR2RGB),
+    "rgba8": Encoding("u1", 4, cv2.COLOR_RGBA2RGB),
+    "bgra8": Encoding("u1", 4, cv2.COLOR_BGRA2RGB),
+    "mono8": Encoding("u1", 1, cv2.COLOR_GRAY2RGB),
+    "8UC1": Encoding("u1", 1, cv2.COLOR_GRAY2RGB),
+    "8UC3": Encoding("u1", 3, cv2.COLOR_BGR2RGB),
+    "8UC4": Encoding("u1", 4, cv2.COLOR_BGRA2RGB),
+    "rgb16": Encoding("u2", 3, None),
+    "bgr16": Encoding("u2", 3, cv2.COLOR_BGR2RGB),
+    "rgba16": Encoding("u2", 4, cv2.COLOR_RGBA2RGB),
+    "bgra16": Encoding("u2", 4, cv2.COLOR_BGRA2RGB),
+    "mono16": Encoding("u2", 1, cv2.COLOR_GRAY2RGB),
+    "16UC1": Encoding("u2", 1, cv2.COLOR_GRAY2RGB),
+    "32FC1": Encoding("f4", 1, cv2.COLOR_GRAY2RGB),
+    "yuv422": Encoding("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "uyvy": Encoding("u1", 2, cv2.COLOR_YUV2RGB_UYVY),
+    "yuv422_yuy2": Encoding("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    "yuyv": Encoding("u1", 2, cv2.COLOR_YUV2RGB_YUY2),
+    **{f"bayer_{pattern}8": Encoding("u1", 1, code) for pattern, code in _BAYER.items()},
+    **{f"bayer_{pattern}16": Encoding("u2", 1, code) for pattern, code in _BAYER.items()},
+}
+_SUBSAMPLED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
+
+
+def image_to_rgb(message: ImageMessage) -> Pixels:
+    """The pixels of a raw image, uint8 HxWx3 rgb; a view of the message's data where it is rgb8 without padding.
+
+    16-bit images keep their high byte (full scale stays full scale); 32FC1 is read as 0..1, and NaN as black.
+    Raises ValueError with a sentence where the message contradicts itself or its encoding is not known.
+    """
+    encoding = ENCODINGS.get(message.encoding)
+    if encoding is None:
+        raise ValueError(f"The image has the encoding {message.encoding[:40]!r}, which is not one of {', '.join(ENCODINGS)}.")
+    _check_size(message.width, message.height)
+    _check_layout(message, encoding)
+    pixels = _eight_bits(_strided(message, encoding))
+    if encoding.to_rgb is not None:
+        pixels = np.asarray(_cv2(cv2.cvtColor, pixels, encoding.to_rgb), np.uint8)
+    return np.ascontiguousarray(pixels)
+
+
+def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
+    """The pixels of a JPEG or PNG file in memory, uint8 HxWx3 rgb. format: the message's own label.
+
+    Raises ValueError with a sentence for another format, a depth image, a damaged or a cut file. The stored orientation
+    (EXIF) is not applied: boxes are pixels of the sensor's image, as in camera_info.
+    """
+    if "compressedDepth" in format:
+        raise ValueError(f"The compressed image has the format {format!r}, which is depth and not a colour image.")
+    content = bytes(data)
+    if not content:
+        raise ValueError("The compressed image is empty (no bytes).")
+    if content.startswith(b"\xff\xd8"):
+        width, height = _jpeg_size(content)
+    elif content.startswith(b"\x89PNG\r\n\x1a\n"):
+        width, height = _png_size(content)
+    else:
+        raise ValueError(f"The compressed image (format {format[:40]!r}) is neither a JPEG nor a PNG file.")
+    _check_size(width, height)
+    pixels = _cv2(cv2.imdecode, np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None or pixels.shape[:2] != (height, width):
+        raise ValueError(f"The compressed image of {len(content)} bytes cannot be decoded: its content is damaged.")
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _check_size(width: int, height: int) -> None:
+    if width == 0 or height == 0:
+        raise ValueError(f"The image is empty ({width}x{height} pixels).")
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"The image of {width}x{height} pixels is larger than the limit of {MAX_PIXELS} pixels.")
+
+
+def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
+    row, size = message.width * encoding.pixel_bytes, len(message.data)
+    name = f"The {message.encoding} image of {message.width}x{message.height} pixels"
+    if message.step < row:
+        raise ValueError(f"{name} has a step of {message.step} bytes, and one row needs {row}.")
+    if size != message.height * message.step:
+        kind = "truncated" if size < message.height * message.step else "too long"
+        raise ValueError(f"{name} is {kind}: {size} bytes where height x step is {message.height * message.step}.")
+    # Padding rounds a row up to an alignment; a row two, three or four times as long is another encoding under this name.
+    if row >= 256 and message.step in (2 * row, 3 * row, 4 * row):
+        found = message.step // message.width
+        raise ValueError(f"{name} holds {found} bytes a pixel where its encoding has {encoding.pixel_bytes}: it is mislabelled.")
+    if message.encoding in _SUBSAMPLED and message.width % 2:
+        raise ValueError(f"{name} has an odd width, which its encoding (two pixels share their colour) cannot have.")
+
+
+def _strided(message: ImageMessage, encoding: Encoding) -> NDArray[Any]:
+    """The message's own bytes as (H, W[, C]), padding skipped by the strides: nothing is copied."""
+    dtype = np.dtype((">" if message.is_bigendian else "<") + encoding.type)
+    shape = (message.height, message.width, encoding.channels)
+    strides = (message.step, encoding.pixel_bytes, dtype.itemsize)
+    pixels: NDArray[Any] = np.ndarray(shape, dtype, np.frombuffer(message.data, np.uint8), 0, strides)
+    return pixels[:, :, 0] if encoding.channels == 1 else pixels
+
+
+def _eight_bits(pixels: NDArray[Any]) -> Pixels:
+    if pixels.dtype.kind == "f":
+        return (np.clip(np.nan_to_num(pixels, nan=0.0), 0, 1) * 255 + 0.5).astype(np.uint8)
+    return pixels if pixels.dtype.itemsize == 1 else (pixels >> 8).astype(np.uint8)
+
+
+def _cv2(function: Any, *arguments: Any) -> Any:
+    """A cv2 call whose refusal is a ValueError, like every other refusal here."""
+    try:
+        return function(*arguments)
+    except cv2.error as error:
+        raise ValueError(f"The image cannot be converted: {str(error).strip().splitlines()[-1]}") from error
+
+
+def _jpeg_size(content: bytes) -> tuple[int, int]:
+    """(width, height) from the frame header. Raises ValueError unless the file goes on to its end-of-image marker."""
+    position, size = 2, None
+    while position + 4 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
+        if marker == 0xFF:  # fill byte before a marker
+            position += 1
+            continue
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            height, width = content[position + 5 : position + 7], content[position + 7 : position + 9]
+            size = int.from_bytes(width, "big"), int.from_bytes(height, "big")
+        # Inside the coded data a 0xFF is always escaped, so from the first scan on this pair can only be the marker itself.
+        if marker == 0xDA and size is not None and content.find(b"\xff\xd9", position) >= 0:
+            return size
+        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
+    raise ValueError(f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.")
+
+
+def _png_size(content: bytes) -> tuple[int, int]:
+    """(width, height) from the header chunk. Raises ValueError unless the file ends with its end chunk."""
+    if b"IEND" not in content[-64:] or len(content) < 33:
+        raise ValueError(f"The PNG image of {len(content)} bytes is truncated: its end chunk is missing.")
+    return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
