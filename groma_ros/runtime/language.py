@@ -9,9 +9,13 @@ from groma_ros.types import FloatArray, IntArray
 
 
 class LanguageModel(Protocol):
-    """A causal language model whose prefix is embeddings and whose goals are token ids."""
+    """A causal language model that reads embeddings and gives logits over the vocabulary and the new tokens.
+
+    width: D, the size of an embedding; context: the longest sequence (prefix, tail and answer together) it can hold.
+    """
 
     width: int
+    context: int
 
     def embed(self, ids: IntArray) -> FloatArray:
         """Input embeddings of token ids (new tokens included): (N,) to (N, D)."""
@@ -21,8 +25,10 @@ class LanguageModel(Protocol):
         """Run the goal-independent prefix (P, D) once; the handle it returns is shared by all goals of the scene."""
         ...
 
-    def branch(self, prefix: Any, tails: Sequence[IntArray]) -> tuple[Any, FloatArray]:
-        """Continue the prefix with each tail in one batch. Returns the branches and the logits (B, V) after each tail's end."""
+    def branch(self, prefix: Any, tails: Sequence[FloatArray]) -> tuple[Any, FloatArray]:
+        """Continue the prefix with each tail (L_i, D) in one batch; tails are embeddings because a region feature can stand in
+        them. Returns the branches and the logits (B, V) after each tail's end. The prefix stays as it was.
+        """
         ...
 
     def append(self, branches: Any, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:

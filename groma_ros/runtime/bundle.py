@@ -1,0 +1,129 @@
+"""A bundle: the folder that is a model. `manifest.json` says what it is and holds the checksum of every other file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groma_ros.runtime.vision import ImageTransform
+
+FORMAT = 1
+MANIFEST = "manifest.json"
+WEIGHTS = "model.safetensors"
+TOKENIZER = "tokenizer.model"
+
+
+class BundleError(ValueError):
+    """A bundle that cannot be used; the message is one sentence."""
+
+
+@dataclass(frozen=True, eq=False)
+class Bundle:
+    """A model on disk, checked.
+
+    network: the original nested `config.json`; image: stretch and normalisation; prompt: the prompt template's fields;
+    calibration: fields of `grounding.presence.Calibration`; trained_on: the training data in one line; seeds: of training and
+    of the reported test; test: the accuracy table of `groma eval scenes`.
+    """
+
+    directory: Path
+    name: str
+    network: dict[str, Any]
+    image: ImageTransform
+    prompt: dict[str, Any]
+    calibration: dict[str, Any] = field(default_factory=dict)
+    trained_on: str = ""
+    licence: str = ""
+    seeds: dict[str, Any] = field(default_factory=dict)
+    test: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Bundle:
+        """Read and check a bundle. Raises BundleError for anything missing, truncated, altered or malformed."""
+        directory = Path(directory)
+        manifest = _read_manifest(directory)
+        for name, expected in manifest.pop("files").items():
+            _check_file(directory, name, expected)
+        manifest.pop("format")
+        try:
+            image = ImageTransform(**{key: _freeze(value) for key, value in manifest.pop("image").items()})
+            return cls(directory=directory, image=image, **manifest)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise BundleError(f"{directory / MANIFEST} is not a manifest this version reads: {error}.") from error
+
+    def file(self, name: str) -> Path:
+        """Path of a file of the bundle. Raises BundleError when the bundle has none of that name."""
+        path = self.directory / name
+        if not path.is_file():
+            raise BundleError(f"The model {self.name} in {self.directory} has no {name}; this runtime needs it.")
+        return path
+
+    def write(self, tensors: Mapping[str, np.ndarray], tokenizer: bytes) -> None:
+        """Write the bundle: floating tensors as float16 safetensors, the SentencePiece model, then the manifest.
+
+        Every file is written beside its place and renamed, the manifest last, so a reader never sees half a bundle as whole.
+        """
+        from safetensors.numpy import save
+
+        self.directory.mkdir(parents=True, exist_ok=True)
+        contents = {WEIGHTS: save({key: _half(value) for key, value in tensors.items()}), TOKENIZER: tokenizer}
+        for name, data in contents.items():
+            _replace(self.directory / name, data)
+        files = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()}
+        described = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("directory", "image")}
+        manifest = {"format": FORMAT, **described, "image": vars(self.image), "files": files}
+        _replace(self.directory / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+
+
+def _freeze(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _half(tensor: np.ndarray) -> np.ndarray:
+    return np.ascontiguousarray(tensor, np.float16 if np.issubdtype(tensor.dtype, np.floating) else None)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = path.with_name(path.name + ".part")
+    temporary.write_bytes(data)
+    os.replace(temporary, path)
+
+
+def _read_manifest(directory: Path) -> dict[str, Any]:
+    path = directory / MANIFEST
+    if not directory.is_dir():
+        raise BundleError(f"The model folder {directory} does not exist; name a folder with a {MANIFEST}.")
+    if not path.is_file():
+        raise BundleError(f"{directory} holds no {MANIFEST}, so it is not a model bundle.")
+    try:
+        manifest = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise BundleError(f"{path} is not valid JSON ({error}); the file is damaged, fetch the bundle again.") from error
+    missing = [key for key in ("format", "name", "network", "image", "prompt", "files") if key not in manifest] \
+        if isinstance(manifest, dict) else ["every key"]
+    if missing:
+        raise BundleError(f"{path} lacks {', '.join(missing)}, so it is not a whole manifest.")
+    if manifest["format"] != FORMAT:
+        raise BundleError(f"{path} has format {manifest['format']}, this version reads format {FORMAT}.")
+    return manifest
+
+
+def _check_file(directory: Path, name: str, expected: Mapping[str, Any]) -> None:
+    path = directory / name
+    if not path.is_file():
+        raise BundleError(f"The bundle {directory} lacks {name}, which its manifest names; fetch the bundle again.")
+    if path.stat().st_size < expected["bytes"]:
+        raise BundleError(f"{path} is truncated: {path.stat().st_size} of {expected['bytes']} bytes; fetch it again.")
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    if digest.hexdigest() != expected["sha256"]:
+        raise BundleError(f"{path} was altered: its sha256 is not the one in the manifest; fetch it again.")
