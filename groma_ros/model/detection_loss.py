@@ -1,0 +1,98 @@
+"""The proposer's training loss: Hungarian matching, focal, L1 and GIoU on every decoder layer and the encoder (groma_spec 4.7)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from groma_ros.model.config import ProposerConfig
+from groma_ros.model.proposer import Proposals
+
+Source = Literal["coco", "sa1b"]
+
+
+def to_corners(boxes: Tensor) -> Tensor:
+    """cxcywh to xyxy, any leading shape."""
+    centre, half = boxes[..., :2], boxes[..., 2:] / 2
+    return torch.cat([centre - half, centre + half], -1)
+
+
+def pairwise_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """IoU and generalised IoU (Rezatofighi et al. 2019) of xyxy boxes (..., N, 4) and (..., M, 4) as (..., N, M)."""
+    a, b = a[..., :, None, :], b[..., None, :, :]
+    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    area_a, area_b = (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
+    union = area_a + area_b - overlap
+    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    iou = overlap / union
+    return iou, iou - (hull - union) / hull
+
+
+def focal(logits: Tensor, targets: Tensor, c: ProposerConfig) -> Tensor:
+    """Elementwise sigmoid focal loss (Lin et al. 2017, eq. 5)."""
+    entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    p = logits.sigmoid()
+    miss = p * (1 - targets) + (1 - p) * targets
+    weight = c.focal_alpha * targets + (1 - c.focal_alpha) * (1 - targets)
+    return weight * miss**c.focal_gamma * entropy
+
+
+@torch.no_grad()
+def match(logits: Tensor, boxes: Tensor, targets: Tensor, c: ProposerConfig) -> tuple[Tensor, Tensor]:
+    """One image: queries (Q,) logits and (Q, 4) boxes against targets (T, 4): matched query and target indices."""
+    p = logits.sigmoid()
+    positive = c.focal_alpha * (1 - p) ** c.focal_gamma * -(p + 1e-8).log()
+    negative = (1 - c.focal_alpha) * p**c.focal_gamma * -(1 - p + 1e-8).log()
+    _, giou = pairwise_iou(to_corners(boxes), to_corners(targets))
+    cost = (
+        c.class_cost * (positive - negative)[:, None]
+        + c.bbox_cost * torch.cdist(boxes, targets, p=1)
+        - c.giou_cost * giou
+    )
+    rows, columns = linear_sum_assignment(cost.cpu().numpy())
+    return torch.as_tensor(rows, device=logits.device), torch.as_tensor(columns, device=logits.device)
+
+
+def layer_loss(logits: Tensor, boxes: Tensor, targets: list[Tensor], c: ProposerConfig) -> dict[str, Tensor]:
+    """Loss terms of one layer: logits (B, Q), boxes (B, Q, 4) cxcywh, targets one (T, 4) an image."""
+    count = max(sum(len(t) for t in targets), 1)
+    wanted = torch.zeros_like(logits)
+    found, truth = [], []
+    for index, target in enumerate(targets):
+        if not len(target):
+            continue
+        rows, columns = match(logits[index], boxes[index], target, c)
+        wanted[index, rows] = 1.0
+        found.append(boxes[index, rows])
+        truth.append(target[columns])
+    terms = {"loss_ce": focal(logits, wanted, c).sum() / count}
+    if not found:
+        zero = boxes.sum() * 0
+        return {**terms, "loss_bbox": zero, "loss_giou": zero}
+    a, b = torch.cat(found), torch.cat(truth)
+    giou = pairwise_iou(to_corners(a)[:, None], to_corners(b)[:, None])[1]
+    return {**terms, "loss_bbox": (a - b).abs().sum() / count, "loss_giou": (1 - giou).sum() / count}
+
+
+def detection_loss(
+    proposals: Proposals, targets: list[Tensor], source: Source, c: ProposerConfig
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Weighted sum over all layers, and its terms by the original's names (`loss_ce`, `loss_ce_0`, `loss_ce_enc`, ...).
+
+    targets: one (T, 4) cxcywh fractions an image; source: the objectness head the batch supervises.
+    """
+    logits = proposals.coco if source == "coco" else proposals.sa1b
+    last = len(logits) - 1
+    outputs = [("" if k == last else f"_{k}", logits[k, ..., 0], proposals.boxes[k]) for k in range(len(logits))]
+    encoder = proposals.encoder
+    outputs.append(("_enc", encoder.objectness[..., 0].float(), encoder.box_logits.sigmoid()))
+    terms: dict[str, Tensor] = {}
+    for suffix, layer_logits, boxes in outputs:
+        terms.update({name + suffix: value for name, value in layer_loss(layer_logits, boxes, targets, c).items()})
+    weights = {"loss_ce": c.cls_loss_coefficient, "loss_bbox": c.bbox_loss_coefficient, "loss_giou": c.giou_loss_coefficient}
+    total = sum(weights["_".join(name.split("_")[:2])] * value for name, value in terms.items())
+    return torch.as_tensor(total), terms

@@ -1,0 +1,150 @@
+"""Groma: perceive an image, encode its regions, read a prompt that names them (groma_spec 1). Module names are state-dict names."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Items
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import DynamicCache
+
+from groma_ros.model.backbone import build_backbone, hidden_states, merge_tokens, to_map
+from groma_ros.model.config import GromaConfig
+from groma_ros.model.language import IGNORE, Sequence, build_language
+from groma_ros.model.proposer import DeformableDetr, Proposals, build_input_proj
+from groma_ros.model.region_encoder import RegionEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Perception:
+    """What one vision pass gives. image_tokens (B, T, D); boxes (B, Q, 4) cxcywh fractions; objectness (B, Q);
+    maps: the region encoder's inputs, one (B, C, s, s) a level."""
+
+    image_tokens: Tensor
+    boxes: Tensor
+    objectness: Tensor
+    maps: list[Tensor]
+
+
+class Perceiver(nn.Module):
+    """Backbone and region proposer."""
+
+    def __init__(self, config: GromaConfig) -> None:
+        super().__init__()
+        self.config = config
+        c = config.proposer
+        self.vis_encoder = build_backbone(config.backbone)
+        self.input_proj = build_input_proj(config.backbone.hidden_size, c.d_model, c.num_feature_levels)
+        self.ddetr_transformer = DeformableDetr(c)
+
+    def hidden(self, pixels: Tensor) -> list[Tensor]:
+        """All hidden states of the backbone, (B, 1 + cells, C) each."""
+        return hidden_states(self.vis_encoder, pixels)
+
+    def levels(self, states: list[Tensor]) -> list[Tensor]:
+        """The proposer's input maps: the mean of the last hidden states through every projection, finest first."""
+        mean = torch.stack(states[-self.config.proposer.backbone_layers :]).mean(0)
+        return [projection(to_map(mean)) for projection in self.input_proj]
+
+    def propose(self, states: list[Tensor]) -> Proposals:
+        """Proposals of all decoder layers, for training and parity."""
+        return self.ddetr_transformer(self.levels(states))
+
+
+class Groma(nn.Module):
+    """The whole network. Geometry is cxcywh fractions; pixels are normalised (B, 3, S, S)."""
+
+    def __init__(self, config: GromaConfig) -> None:
+        super().__init__()
+        self.config = config
+        width, merged = config.language.hidden_size, config.backbone.hidden_size * config.token_merge**2
+        self.perceiver = Perceiver(config)
+        self.llm = build_language(config.language)
+        self.img_txt_bridge = nn.Sequential(nn.Linear(merged, width), nn.GELU(), nn.Linear(width, width))
+        self.region_encoder = RegionEncoder(config)
+        self.new_input_embs = nn.Embedding(config.num_new_token, width)
+        self.extra_lm_head = nn.Linear(width, config.num_new_token, bias=False)
+        nn.init.normal_(self.new_input_embs.weight, std=config.language.initializer_range)
+        nn.init.normal_(self.extra_lm_head.weight, std=config.language.initializer_range)
+
+    # --- vision ---
+
+    def perceive(self, pixels: Tensor) -> Perception:
+        """One vision pass: image tokens, proposals and the maps regions are encoded from."""
+        states = self.perceiver.hidden(pixels)
+        boxes, objectness = self.perceiver.ddetr_transformer.infer(self.perceiver.levels(states))
+        return Perception(self.image_tokens(states), boxes, objectness, self.region_maps(states))
+
+    def image_tokens(self, states: list[Tensor]) -> Tensor:
+        """Hidden states to image tokens (B, T, D)."""
+        return self.img_txt_bridge(merge_tokens(states[self.config.vis_output_layer], self.config.token_merge))
+
+    def region_maps(self, states: list[Tensor]) -> list[Tensor]:
+        """The hidden states the region encoder fuses, as maps (B, C, s, s)."""
+        return [to_map(states[layer]) for layer in self.config.region.layers]
+
+    def encode_regions(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
+        """Region tokens (B, R, D) of boxes (B, R, 4)."""
+        return self.region_encoder(maps, boxes)
+
+    # --- language ---
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Input embeddings of token ids (...), new tokens included, as (..., D)."""
+        base = self.config.language.vocab_size
+        old = self.llm.model.embed_tokens(ids.clamp(max=base - 1))
+        new = self.new_input_embs((ids - base).clamp(min=0))
+        return torch.where((ids >= base)[..., None], new, old)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits (..., vocab_size) of final hidden states: the base vocabulary, then the new tokens."""
+        return torch.cat([self.llm.lm_head(hidden), self.extra_lm_head(hidden)], -1)
+
+    def region_slot_embeddings(self, region_tokens: Tensor) -> Tensor:
+        """What stands in the feature slots: region tokens (R, D), plus the embedding of <rK> where the config says so."""
+        if not self.config.index_in_feature_slot:
+            return region_tokens
+        names = torch.arange(len(region_tokens), device=region_tokens.device) + self.config.first_region_id
+        return region_tokens + self.embed(names)
+
+    def assemble(self, sequence: Sequence, image_tokens: Tensor, region_tokens: Tensor) -> Tensor:
+        """Input embeddings (N, D) of one expanded prompt; image_tokens (T, D), region_tokens (R, D)."""
+        embeddings = self.embed(sequence.ids).clone()
+        regions = self.region_slot_embeddings(region_tokens).to(embeddings.dtype)
+        embeddings[sequence.image_slots] = image_tokens.to(embeddings.dtype)
+        embeddings[sequence.region_slots] = regions
+        embeddings[sequence.feature_slots] = regions[sequence.feature_regions]
+        return embeddings
+
+    def hidden(self, embeddings: Tensor, mask: Tensor | None = None, cache: DynamicCache | None = None) -> Tensor:
+        """Final hidden states (B, N, D) after the last RMSNorm; with a cache, embeddings continue it."""
+        out = self.llm.model(
+            inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
+        )
+        return out.last_hidden_state
+
+    def loss(self, sequences: Items[Sequence], embeddings: Items[Tensor]) -> Tensor:
+        """Next-token cross-entropy over the labelled positions of a batch of assembled prompts."""
+        length = max(len(e) for e in embeddings)
+        padded = torch.stack([F.pad(e, (0, 0, 0, length - len(e))) for e in embeddings])
+        mask = torch.stack([F.pad(torch.ones(len(e), dtype=torch.long), (0, length - len(e))) for e in embeddings])
+        labels = torch.stack([F.pad(s.labels, (0, length - len(s.labels)), value=IGNORE) for s in sequences])
+        logits = self.logits(self.hidden(padded, mask.to(padded.device)))
+        return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
+
+    @torch.no_grad()
+    def generate(self, embeddings: Tensor, max_new_tokens: int) -> tuple[list[int], Tensor]:
+        """Greedy continuation of one assembled prompt (N, D): the ids up to and with `</s>`, and each step's logits (steps, V)."""
+        cache = DynamicCache()
+        ids: list[int] = []
+        steps = []
+        inputs = embeddings[None]
+        while len(ids) < max_new_tokens:
+            steps.append(self.logits(self.hidden(inputs, cache=cache)[:, -1])[0])
+            ids.append(int(steps[-1].argmax()))
+            if ids[-1] == self.config.language.eos_token_id:
+                break
+            inputs = self.embed(torch.tensor([[ids[-1]]], device=embeddings.device))
+        return ids, torch.stack(steps)

@@ -1,0 +1,149 @@
+"""The region encoder: fuse backbone maps, pool every box, one token a box (groma_spec 5)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groma_ros.model.config import GromaConfig, RegionEncoderConfig
+
+
+def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear with aligned corners, in float32 whatever the model's precision, as the original."""
+    if x.shape[-2:] == size:
+        return x
+    return F.interpolate(x.float(), size=size, mode="bilinear", align_corners=True).to(x.dtype)
+
+
+def with_coordinates(x: Tensor) -> Tensor:
+    """Append two channels: x then y, from -1 to 1 over the map."""
+    height, width = x.shape[-2:]
+    columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(x.shape[0], 1, height, width)
+    rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(x.shape[0], 1, height, width)
+    return torch.cat([x, columns, rows], 1)
+
+
+class FuseConv(nn.Module):
+    """Convolution without bias, GroupNorm, ReLU."""
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
+        self.gn = nn.GroupNorm(groups, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.gn(self.conv(x)))
+
+
+class LevelFusion(nn.Module):
+    """Rounds in which every level takes a quarter of its channels from the level above and a quarter from the one below."""
+
+    def __init__(self, inputs: int, channels: int, c: RegionEncoderConfig) -> None:
+        super().__init__()
+        self.upsample = c.upsample
+        self.input_conv = nn.ModuleList([nn.Conv2d(inputs + 2, channels, 1) for _ in c.upsample])
+        self.fuse_convs = nn.ModuleList([FuseConv(channels, c.groups) for _ in range(c.fuse_rounds)])
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Backbone maps (B, C, s, s), one a level, to fused maps (B, channels, s * upsample, s * upsample)."""
+        side = maps[0].shape[-1]
+        levels = [
+            conv(with_coordinates(resize(m, (side * up, side * up))))
+            for conv, m, up in zip(self.input_conv, maps, self.upsample, strict=True)
+        ]
+        for fuse in self.fuse_convs:
+            levels = [fuse(_gather(levels, index)) for index in range(len(levels))]
+        return levels
+
+
+def _gather(levels: list[Tensor], index: int) -> Tensor:
+    own = levels[index]
+    channels = own.shape[1]
+    quarter = channels // 4
+    size = (own.shape[-2], own.shape[-1])
+    above = levels[min(index + 1, len(levels) - 1)][:, channels - quarter :]
+    below = levels[max(index - 1, 0)][:, channels - 2 * quarter : channels - quarter]
+    return torch.cat([own[:, : channels - 2 * quarter], resize(above, size), resize(below, size)], 1)
+
+
+def _pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfig) -> Tensor:
+    """Weights (B, R, pooled, size) with which one axis of a map is averaged into the bins of a box from start to end.
+
+    Bilinear sampling is a product of two hat functions, so RoIAlign is one small matrix an axis. The extent may be
+    negative: bins are then walked backwards (groma_spec 0.3). A sample outside [-1, size] counts as zero.
+    """
+    bins, samples = c.pooled, c.sampling_ratio
+    step = (end - start) / bins
+    place = torch.arange(bins * samples, dtype=torch.float32, device=start.device)
+    bin_index, sample = torch.div(place, samples, rounding_mode="floor"), place % samples
+    position = start[..., None] + bin_index * step[..., None] + (sample + 0.5) * (step / samples)[..., None]
+    inside = (position >= -1) & (position <= size)
+    clamped = position.clamp(0, size - 1)
+    cells = torch.arange(size, dtype=torch.float32, device=start.device)
+    hats = (1 - (clamped[..., None] - cells).abs()).clamp(min=0) * inside[..., None]
+    return hats.unflatten(-2, (bins, samples)).mean(-2)
+
+
+def roi_align(x: Tensor, start: Tensor, end: Tensor, c: RegionEncoderConfig) -> Tensor:
+    """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, pooled, pooled), all float32."""
+    x = x.float()
+    columns = _pooling_matrix(start[..., 0], end[..., 0], x.shape[-1], c)
+    rows = _pooling_matrix(start[..., 1], end[..., 1], x.shape[-2], c)
+    partial = torch.einsum("brph,bchw->brcpw", rows, x)
+    return torch.einsum("brcpw,brqw->brcpq", partial, columns)
+
+
+class RegionPooling(nn.Module):
+    """RoIAlign on every level, one convolution a level, their sum, a linear layer and the box's own embedding."""
+
+    def __init__(self, channels: int, output: int, c: RegionEncoderConfig) -> None:
+        super().__init__()
+        self.config = c
+        self.pconvs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in c.upsample])
+        self.pos_embedd = nn.Sequential(
+            nn.Linear(4, c.pos_hidden), nn.ReLU(), nn.LayerNorm(c.pos_hidden),
+            nn.Linear(c.pos_hidden, c.hidden), nn.ReLU(), nn.LayerNorm(c.hidden),
+        )  # fmt: skip
+        self.flatten_linear = nn.Linear(channels * c.pooled**2, c.hidden)
+        self.updims = nn.Linear(c.hidden, output)
+
+    def corners(self, boxes: Tensor, level: int, side: int) -> tuple[Tensor, Tensor]:
+        """Start and end (..., 2) of boxes (..., 4) cxcywh in the feature pixels of a level of side x side cells."""
+        if self.config.geometry == "published":
+            scaled = boxes.float() * self.config.box_scale * (1.0 / self.config.strides[level]) - 0.5
+            return scaled[..., :2], scaled[..., 2:]
+        centre, half = boxes[..., :2].float(), boxes[..., 2:].float() / 2
+        return (centre - half) * side - 0.5, (centre + half) * side - 0.5
+
+    def pool(self, maps: list[Tensor], boxes: Tensor) -> list[Tensor]:
+        """Pooled features (B, R, C, pooled, pooled) of each level."""
+        return [
+            roi_align(m, *self.corners(boxes, level, m.shape[-1]), self.config) for level, m in enumerate(maps)
+        ]
+
+    def flatten(self, pooled: list[Tensor]) -> Tensor:
+        """Pooled levels to one vector (B, R, hidden) a box, before the position is added."""
+        weight = self.flatten_linear.weight
+        total: Tensor | None = None
+        for conv, level in zip(self.pconvs, pooled, strict=True):
+            part = conv(level.flatten(0, 1).to(weight.dtype))
+            total = part if total is None else total + part
+        assert total is not None
+        return self.flatten_linear(F.relu(total).flatten(1)).unflatten(0, pooled[0].shape[:2])
+
+    def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
+        """Fused maps and boxes (B, R, 4) cxcywh fractions to region tokens (B, R, D)."""
+        flat = self.flatten(self.pool(maps, boxes))
+        return self.updims(flat + self.pos_embedd(boxes.to(flat.dtype)))
+
+
+class RegionEncoder(nn.Module):
+    def __init__(self, config: GromaConfig) -> None:
+        super().__init__()
+        self.mlvl_fuse = LevelFusion(config.backbone.hidden_size, config.region_channels, config.region)
+        self.roi_align = RegionPooling(config.region_channels, config.region_output, config.region)
+
+    def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
+        """Backbone maps, one (B, C, s, s) a level, and boxes (B, R, 4) cxcywh to region tokens (B, R, D)."""
+        return self.roi_align(self.mlvl_fuse(maps), boxes)
