@@ -1,0 +1,42 @@
+"""The colours objects come in, and the muted ones of everything else. RGB in 0..1."""
+
+from __future__ import annotations
+
+import colorsys
+
+import numpy as np
+
+from groma_ros.simulation.shapes import Array
+
+_RGB = {
+    "red": (0.80, 0.06, 0.06),
+    "orange": (0.97, 0.42, 0.03),
+    "yellow": (0.95, 0.84, 0.08),
+    "green": (0.09, 0.56, 0.14),
+    "blue": (0.08, 0.20, 0.82),
+    "purple": (0.43, 0.10, 0.62),
+    "white": (0.94, 0.94, 0.94),
+    "black": (0.11, 0.11, 0.11),
+    "pink": (0.97, 0.50, 0.70),
+    "cyan": (0.10, 0.80, 0.86),
+}
+COLOURS = tuple(_RGB)
+
+
+def paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
+    """A shade of a named colour (one of `COLOURS`), near enough to it to keep its name."""
+    h, s, v = colorsys.rgb_to_hsv(*_RGB[colour])
+    hue = (h + rng.uniform(-0.012, 0.012)) % 1.0
+    saturation = s * rng.uniform(0.9, 1.0) if s > 0 else 0.0
+    value = min(1.0, v * rng.uniform(0.9, 1.08))
+    return colorsys.hsv_to_rgb(hue, saturation, value)
+
+
+def muted(rng: np.random.Generator) -> Array:
+    """A random colour without much saturation."""
+    return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.5) ** 1.2, rng.uniform(0.3, 0.9)))
+
+
+def contrast(colour: Array, others: list[Array]) -> float:
+    """Smallest distance in RGB from `colour` to the others; infinity where there are none."""
+    return min((float(np.linalg.norm(colour - other)) for other in others), default=float("inf"))

@@ -1,0 +1,168 @@
+"""Rendered tabletop scenes with their truth: picture, depth, intrinsics, and what stands where. Needs MuJoCo, and no GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from groma_ros.simulation.colours import COLOURS
+from groma_ros.simulation.drawing import Canvas
+from groma_ros.simulation.layout import ASPECTS, MAX_OBJECTS, MIN_OBJECTS, Layout, draw_layout
+from groma_ros.simulation.shapes import KINDS
+from groma_ros.types import FloatArray, Intrinsics
+
+__all__ = ["COLOURS", "KINDS", "SceneObject", "SceneRenderer", "SceneSample"]
+
+MIN_VISIBLE = 0.55
+MIN_PIXELS = 60 / 224**2  # share of the picture
+_TRIES = 40
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """An object of a scene.
+
+    box: (x1, y1, x2, y2) of its visible pixels, camera pixels, x2 and y2 exclusive; visible: unhidden share, 0..1; area: its
+    visible pixels; position: its centre in the optical frame (x right, y down, z forward), metres; size: (width, height,
+    depth) of the object itself, metres.
+    """
+
+    kind: str
+    colour: str
+    box: tuple[float, float, float, float]
+    visible: float
+    area: int
+    position: tuple[float, float, float]
+    size: tuple[float, float, float]
+
+
+@dataclass(frozen=True, eq=False)
+class SceneSample:
+    """A rendered scene. rgb: uint8 HxWx3; depth: float32 HxW metres along the optical axis."""
+
+    rgb: NDArray[np.uint8]
+    depth: FloatArray
+    intrinsics: Intrinsics
+    objects: tuple[SceneObject, ...]
+    seed: int
+
+
+class SceneRenderer:
+    """Renders scenes by seed. A scene depends on the seed and on the renderer's settings, not on what was rendered before.
+
+    width, height: of the picture, pixels. aspect: None for square pixels; a number W/H or "random" (of 1:1, 4:3, 16:9) for
+    the picture of a camera of that aspect stretched into width x height. supersample: the picture is drawn this many times
+    larger and averaged down, which removes jagged edges; masks and depth are always drawn at width x height.
+    One renderer belongs to one thread; close it, or use it as a context manager. Raises drawing.RenderingUnavailable where
+    neither EGL nor OSMesa works.
+    """
+
+    def __init__(
+        self, width: int = 224, height: int = 224, aspect: float | Literal["random"] | None = None, supersample: int = 1
+    ) -> None:
+        self.width, self.height = width, height
+        self._aspect, self._scale = aspect, supersample
+        self._canvas = Canvas(width * supersample, height * supersample)
+
+    def render(self, seed: int) -> SceneSample:
+        """The scene of `seed`; tries that leave an object too small, cut or hidden are drawn anew within the seed."""
+        layout, objects = self.compose(seed)
+        rgb, depth = self.picture(layout)
+        return SceneSample(rgb, depth, layout.camera.intrinsics, objects, seed)
+
+    def compose(self, seed: int) -> tuple[Layout, tuple[SceneObject, ...]]:
+        """The layout of `seed` and its objects as the camera sees them, without the picture."""
+        head = np.random.default_rng([seed, 0])
+        wanted = int(head.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
+        aspect = self._draw_aspect(head)
+        attempt = 0
+        while True:
+            attempt += 1
+            count = max(MIN_OBJECTS, wanted - attempt // _TRIES)
+            layout = draw_layout(np.random.default_rng([seed, attempt]), count, self.width, self.height, aspect)
+            if layout is None:
+                continue
+            objects = self.observe(layout)
+            if objects is not None:
+                return layout, objects
+
+    def _draw_aspect(self, rng: np.random.Generator) -> float:
+        if self._aspect is None:
+            return self.width / self.height
+        return float(rng.choice(ASPECTS)) if self._aspect == "random" else float(self._aspect)
+
+    def picture(self, layout: Layout) -> tuple[NDArray[np.uint8], FloatArray]:
+        """rgb uint8 HxWx3 and depth float32 HxW metres of a layout."""
+        rgb, depth = self._canvas.picture(layout.world(), layout.camera, self._scale)
+        if self._scale == 1:
+            return rgb, depth
+        small = cv2.resize(rgb, (self.width, self.height), interpolation=cv2.INTER_AREA)
+        middle = self._scale // 2
+        return np.asarray(small, np.uint8), np.ascontiguousarray(depth[middle :: self._scale, middle :: self._scale])
+
+    def observe(self, layout: Layout) -> tuple[SceneObject, ...] | None:
+        """The objects as the layout's camera sees them, or None if one is too small, touches the border or is hidden too much."""
+        labels = self._canvas.labels(layout.world(), layout.camera)
+        found = [_extent(labels, index) for index in range(len(layout.bodies))]
+        least = max(1, round(MIN_PIXELS * labels.size))
+        if any(area < least or _touches_border(box, labels.shape) for box, area in found):
+            return None
+        whole = self._whole_areas(layout, [area for _, area in found])
+        visible = [min(1.0, area / full) for (_, area), full in zip(found, whole)]
+        if min(visible) < MIN_VISIBLE:
+            return None
+        return tuple(_object(layout, index, *found[index], visible[index]) for index in range(len(found)))
+
+    def _whole_areas(self, layout: Layout, areas: list[int]) -> list[int]:
+        """Pixels of each object if nothing hid it. Objects whose outlines do not meet are drawn together."""
+        bounds = layout.bounds()
+        meets = (bounds[:, None, :2] < bounds[None, :, 2:]).all(-1) & (bounds[None, :, :2] < bounds[:, None, 2:]).all(-1)
+        np.fill_diagonal(meets, False)
+        waiting = [i for i in range(len(areas)) if layout.arm or meets[i].any()]
+        whole = list(areas)
+        while waiting:
+            group: list[int] = []
+            for i in waiting:
+                if not meets[i, group].any():
+                    group.append(i)
+            labels = self._canvas.labels(layout.only(group), layout.camera)
+            counts = np.bincount(labels[labels >= 0], minlength=len(areas))
+            for i in group:
+                whole[i] = int(counts[i])
+            waiting = [i for i in waiting if i not in group]
+        return whole
+
+    def close(self) -> None:
+        """Free the OpenGL resources."""
+        self._canvas.close()
+
+    def __enter__(self) -> SceneRenderer:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _extent(labels: NDArray[np.int64], index: int) -> tuple[tuple[float, float, float, float], int]:
+    """xyxy box (exclusive end) and pixel count of a label."""
+    mask = labels == index
+    columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
+    if not columns.size:
+        return (0.0, 0.0, 0.0, 0.0), 0
+    return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)), int(mask.sum())
+
+
+def _touches_border(box: tuple[float, float, float, float], shape: tuple[int, ...]) -> bool:
+    return box[0] <= 0 or box[1] <= 0 or box[2] >= shape[1] or box[3] >= shape[0]
+
+
+def _object(layout: Layout, index: int, box: tuple[float, float, float, float], area: int, visible: float) -> SceneObject:
+    body = layout.bodies[index]
+    x, y, z = layout.camera.to_optical(body.centre)
+    size = tuple(float(v) for v in body.solid.size)
+    return SceneObject(body.kind, body.colour, box, visible, area, (float(x), float(y), float(z)), (size[0], size[1], size[2]))
