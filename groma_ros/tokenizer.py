@@ -8,8 +8,9 @@ differently from "<unk>" plus "." the dot is lost. These rules live here and dep
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -109,19 +110,24 @@ class GromaTokenizer:
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
         """Text of ids. Special tokens are written out, or left out with skip_special; a blank then parts the texts around them."""
-        out: list[str] = []
-        run: list[int] = []
-        for token in [*(int(i) for i in ids), self.eos_id]:
-            text = self._special_text(token)
-            if text is None:
-                run.append(token)
-                continue
-            if run:
-                out.append(self.model.decode(run))
-                run = []
-            out.append("" if skip_special else text)
-        written = "".join(_spaced(out) if skip_special else out[:-1])
-        return written.strip() if skip_special else written
+        runs = self.runs(ids)
+        if not skip_special:
+            return "".join(text for text, _ in runs)
+        return join_texts(text for text, special in runs if not special).strip()
+
+    def runs(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
+        """Ids as special tokens and the decoded stretches between them, (text, is special). ValueError for an unknown id."""
+        runs: list[tuple[str, bool]] = []
+        for special, group in itertools.groupby(map(int, ids), key=lambda token: self._special_text(token) is not None):
+            if special:
+                runs += [(str(self._special_text(token)), True) for token in group]
+            else:
+                runs.append((self.model.decode(list(group)), False))
+        return runs
+
+    def split(self, text: str) -> list[tuple[str, bool]]:
+        """Text as special tokens and the stretches between them, (text, is special)."""
+        return self._segments([Text(text, trusted=True)])
 
     def _special_text(self, token: int) -> str | None:
         if token >= len(self) or token < 0:
@@ -155,10 +161,10 @@ class GromaTokenizer:
         return self.model.encode(_UNKNOWN_TEXT + text, dummy_prefix=False)[self._behind :]
 
 
-def _spaced(texts: Sequence[str]) -> list[str]:
+def join_texts(texts: Iterable[str]) -> str:
     """The texts with one blank between neighbours, none before punctuation."""
-    out: list[str] = []
+    out = ""
     for text in filter(None, texts):
-        needs_blank = bool(out) and not out[-1].endswith(" ") and text[0] not in " .,;:!?)'"
-        out.append(" " + text if needs_blank else text)
+        needs_blank = out and not out[-1].isspace() and not text[0].isspace() and text[0] not in ".,;:!?)'"
+        out += (" " if needs_blank else "") + text
     return out
