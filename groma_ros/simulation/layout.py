@@ -12,7 +12,7 @@ import numpy as np
 from groma_ros.simulation.clutter import arm, boards, mats, room
 from groma_ros.simulation.colours import COLOURS, contrast, muted, paint
 from groma_ros.simulation.drawing import TEXTURES, Camera, Geom, Light, World
-from groma_ros.simulation.shapes import KINDS, Array, Solid, make_solid, part_points, rotation_z
+from groma_ros.simulation.shapes import KINDS, Array, Part, Solid, make_solid, part_points, rotation_z
 from groma_ros.types import Intrinsics
 
 MIN_OBJECTS, MAX_OBJECTS = 4, 9
@@ -62,6 +62,16 @@ class Layout:
         """Projected outlines of the bodies, Nx4 xyxy pixels, whether hidden or not."""
         return np.array([outline_bounds(self.camera, body.outline) for body in self.bodies])
 
+    def arm_bounds(self) -> Array:
+        """Projected outlines of the arm's parts, Mx4 xyxy pixels; a part that reaches behind the camera covers everything."""
+        bounds = [outline_bounds(self.camera, geom_points(geom)) for geom in self.arm]
+        return np.array([[-np.inf, -np.inf, *box[2:]] if np.isinf(box[2:]).any() else box for box in bounds]).reshape(-1, 4)
+
+
+def geom_points(geom: Geom) -> Array:
+    """World points that bound a geom."""
+    return part_points(Part(geom.shape, geom.scale)) @ geom.rotation.T + geom.position
+
 
 def outline_bounds(camera: Camera, points: Array) -> Array:
     """xyxy pixels of the projected points."""
@@ -105,12 +115,12 @@ def _make_body(rng: np.random.Generator, label: int, kind: str, colour: str, sol
         right = camera.rotation[:, 0]
         yaw = np.arctan2(right[1], right[0]) + np.pi * rng.integers(2) + np.deg2rad(rng.uniform(-40, 40))
     turn = rotation_z(yaw)
-    rgb, specular = paint(rng, colour), rng.uniform(0.05, 0.5)
+    rgb, specular = paint(rng, colour), rng.uniform(0.3 if colour == "black" else 0.05, 0.5)
     geoms, points = [], []
     for part in solid.parts:
         rotation = turn if part.rotation is None else turn @ part.rotation
         position = place + turn @ np.array(part.position)
-        shade = tuple(float(c * part.shade) for c in rgb)
+        shade = (rgb[0] * part.shade, rgb[1] * part.shade, rgb[2] * part.shade)
         geoms.append(Geom(part.shape, part.scale, position, rotation, shade, label, specular, rng.uniform(0.1, 0.8)))
         points.append(part_points(part) @ turn.T + place)
     return Body(kind, colour, solid, place, np.concatenate(points), tuple(geoms))

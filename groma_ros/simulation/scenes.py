@@ -121,9 +121,10 @@ class SceneRenderer:
     def _whole_areas(self, layout: Layout, areas: list[int]) -> list[int]:
         """Pixels of each object if nothing hid it. Objects whose outlines do not meet are drawn together."""
         bounds = layout.bounds()
-        meets = (bounds[:, None, :2] < bounds[None, :, 2:]).all(-1) & (bounds[None, :, :2] < bounds[:, None, 2:]).all(-1)
+        meets = _meets(bounds, bounds)
         np.fill_diagonal(meets, False)
-        waiting = [i for i in range(len(areas)) if layout.arm or meets[i].any()]
+        behind = meets.any(1) | _meets(bounds, layout.arm_bounds()).any(1)
+        waiting = [int(i) for i in np.flatnonzero(behind)]
         whole = list(areas)
         while waiting:
             group: list[int] = []
@@ -155,6 +156,11 @@ def _extent(labels: NDArray[np.int64], index: int) -> tuple[tuple[float, float, 
     if not columns.size:
         return (0.0, 0.0, 0.0, 0.0), 0
     return (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)), int(mask.sum())
+
+
+def _meets(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Which xyxy boxes (N, 4) and (M, 4) share a point, as NxM."""
+    return np.asarray((a[:, None, :2] <= b[None, :, 2:]).all(-1) & (b[None, :, :2] <= a[:, None, 2:]).all(-1))
 
 
 def _touches_border(box: tuple[float, float, float, float], shape: tuple[int, ...]) -> bool:
