@@ -1,0 +1,275 @@
+"""Goals in words about a scene, with the exact set of objects each one means.
+
+Words mean what the picture shows, from the camera: *left* is a smaller x of the box centre; *in front* is nearer to the camera
+along its optical axis, *behind* is farther; *largest* covers the most pixels. A goal is only drawn where its answer is clear by
+margins: 6 % of the picture's width, 6 cm of depth, 1.35 times the area, for every object that it decides about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from groma_ros.simulation.colours import COLOURS
+from groma_ros.simulation.scenes import SceneObject, SceneSample
+from groma_ros.simulation.shapes import KINDS
+
+GOAL_TYPES = ("attribute", "absent", "negation", "superlative", "relation", "plural", "between")
+WIDTH_MARGIN, DEPTH_MARGIN, AREA_MARGIN = 0.06, 0.06, 1.35
+HARD_ABSENT = 0.8
+_NUMBERS = {2: "both", 3: "all three", 4: "all four"}
+_OPPOSITE = {"leftmost": ("x", 1), "rightmost": ("x", -1), "nearest": ("z", 1), "farthest": ("z", -1), "largest": ("a", -1), "smallest": ("a", 1)}
+_RELATIONS = ("left", "right", "behind", "front")
+
+
+@dataclass(frozen=True)
+class SceneGoal:
+    """A goal and its truth. kind: one of `GOAL_TYPES`; targets: indices into the scene's objects, ascending, maybe none."""
+
+    text: str
+    kind: str
+    targets: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Selector:
+    """A set of objects by kind and colour; None means any."""
+
+    kind: str | None = None
+    colour: str | None = None
+
+    def matches(self, item: SceneObject) -> bool:
+        """Whether the object is in the set."""
+        return self.kind in (None, item.kind) and self.colour in (None, item.colour)
+
+    def one(self, rng: np.random.Generator) -> str:
+        """Its name in the singular, without an article."""
+        noun = self.kind or _pick(rng, ("object", "thing"))
+        return f"{self.colour} {noun}" if self.colour else noun
+
+    def many(self, rng: np.random.Generator) -> str:
+        """Its name in the plural."""
+        noun = plural(self.kind) if self.kind else _pick(rng, ("objects", "things"))
+        return f"{self.colour} {noun}" if self.colour else noun
+
+
+def plural(kind: str) -> str:
+    """The plural of a kind's name."""
+    return kind + "es" if kind.endswith("x") else kind + "s"
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str:
+    return options[int(rng.integers(len(options)))]
+
+
+class _View:
+    """A scene's objects with the measures that goals speak of."""
+
+    def __init__(self, objects: tuple[SceneObject, ...], width: int) -> None:
+        self.objects = objects
+        self.x = np.array([(o.box[0] + o.box[2]) / 2 for o in objects]) / width
+        self.z = np.array([o.position[2] for o in objects])
+        self.area = np.log([o.area for o in objects])
+        self.box_area = np.log([(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]) for o in objects])
+
+    def find(self, selector: Selector) -> tuple[int, ...]:
+        return tuple(i for i, item in enumerate(self.objects) if selector.matches(item))
+
+    def related(self, relation: str, i: int, j: int) -> bool | None:
+        """Whether object i stands in the relation to j; None where it is too close to say."""
+        if relation in ("left", "right"):
+            gap = (self.x[j] - self.x[i]) / WIDTH_MARGIN
+        else:
+            gap = (self.z[j] - self.z[i]) / DEPTH_MARGIN
+        if relation in ("right", "behind"):
+            gap = -gap
+        return None if abs(gap) < 1 else bool(gap > 0)
+
+    def extreme(self, word: str, among: tuple[int, ...]) -> int | None:
+        """The leftmost, nearest, largest, ... of some objects; None where it does not win by the margin."""
+        measure, sign = _OPPOSITE[word]
+        scales = {"x": [(self.x, WIDTH_MARGIN)], "z": [(self.z, DEPTH_MARGIN)]}
+        scales["a"] = [(self.area, np.log(AREA_MARGIN)), (self.box_area, np.log(AREA_MARGIN))]
+        winners = set()
+        for values, margin in scales[measure]:
+            ranked = sorted(among, key=lambda i: sign * values[i])
+            if sign * (values[ranked[1]] - values[ranked[0]]) < margin:
+                return None
+            winners.add(ranked[0])
+        return winners.pop() if len(winners) == 1 else None
+
+
+def _selectors(view: _View) -> list[Selector]:
+    """Every kind, colour and pair that the scene holds, in a fixed order."""
+    kinds = sorted({o.kind for o in view.objects})
+    colours = sorted({o.colour for o in view.objects})
+    pairs = sorted({(o.kind, o.colour) for o in view.objects})
+    return [Selector(k) for k in kinds] + [Selector(None, c) for c in colours] + [Selector(k, c) for k, c in pairs]
+
+
+def _name_one(selector: Selector, rng: np.random.Generator) -> str:
+    article = "" if rng.random() < 0.15 else "the "
+    return article + selector.one(rng)
+
+
+def _attribute(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+    unique = [s for s in _selectors(view) if len(view.find(s)) == 1]
+    if not unique:
+        return None
+    pairs = [s for s in unique if s.kind and s.colour]
+    pool = pairs if pairs and rng.random() < 0.55 else unique
+    chosen = pool[int(rng.integers(len(pool)))]
+    return SceneGoal(_name_one(chosen, rng), "attribute", view.find(chosen))
+
+
+def _plural(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+    several = [s for s in _selectors(view) if 2 <= len(view.find(s))]
+    if not several:
+        return None
+    chosen = several[int(rng.integers(len(several)))]
+    targets = view.find(chosen)
+    forms = [f"all the {chosen.many(rng)}", f"all {chosen.many(rng)}", f"the {chosen.many(rng)}", f"every {chosen.one(rng)}"]
+    if len(targets) in _NUMBERS:
+        forms.append(f"{_NUMBERS[len(targets)]} {chosen.many(rng)}")
+    return SceneGoal(_pick(rng, forms), "plural", targets)
+
+
+def _absent(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+    kinds, colours = sorted({o.kind for o in view.objects}), sorted({o.colour for o in view.objects})
+    pairs = {(o.kind, o.colour) for o in view.objects}
+    hard = [Selector(k, c) for k in kinds for c in colours if (k, c) not in pairs]
+    if hard and rng.random() < HARD_ABSENT:
+        chosen = hard[int(rng.integers(len(hard)))]
+    else:
+        easy = [Selector(k, c) for k in KINDS for c in COLOURS if k not in kinds or c not in colours]
+        easy += [Selector(k) for k in KINDS if k not in kinds] + [Selector(None, c) for c in COLOURS if c not in colours]
+        if not easy:
+            return None
+        chosen = easy[int(rng.integers(len(easy)))]
+    text = _name_one(chosen, rng) if rng.random() < 0.8 else f"all the {chosen.many(rng)}"
+    return SceneGoal(text, "absent", ())
+
+
+def _negation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+    goals = list(_negations(view, rng))
+    return goals[int(rng.integers(len(goals)))] if goals else None
+
+
+def _negations(view: _View, rng: np.random.Generator) -> Iterator[SceneGoal]:
+    """ "the mug that is not red", "all the mugs that are not red", "everything that is not a box", "everything but the red objects"."""
+    everything = tuple(range(len(view.objects)))
+    for kind in sorted({o.kind for o in view.objects}):
+        members = view.find(Selector(kind))
+        for colour in sorted({view.objects[i].colour for i in members}):
+            rest = tuple(i for i in members if view.objects[i].colour != colour)
+            if len(rest) == 1:
+                yield SceneGoal(_pick(rng, (f"the {kind} that is not {colour}", f"the {kind} which is not {colour}")), "negation", rest)
+            elif rest:
+                lead = _pick(rng, ("all the ", "all ", "the "))
+                yield SceneGoal(f"{lead}{plural(kind)} that are not {colour}", "negation", rest)
+        rest = tuple(i for i in everything if i not in members)
+        if rest:
+            article = "an" if kind[0] in "aeiou" else "a"
+            forms = (f"everything that is not {article} {kind}", f"all the objects that are not {plural(kind)}", f"everything but the {plural(kind)}")
+            yield SceneGoal(_pick(rng, forms), "negation", rest)
+    for colour in sorted({o.colour for o in view.objects}):
+        rest = tuple(i for i in everything if view.objects[i].colour != colour)
+        if rest:
+            forms = (f"everything that is not {colour}", f"all the objects that are not {colour}", f"everything but the {colour} objects")
+            yield SceneGoal(_pick(rng, forms), "negation", rest)
+        same = [i for i in everything if i not in rest]
+        for kind in sorted({view.objects[i].kind for i in same}):
+            others = tuple(i for i in same if view.objects[i].kind != kind)
+            if len(others) == 1:
+                article = "an" if kind[0] in "aeiou" else "a"
+                yield SceneGoal(f"the {colour} {_pick(rng, ('object', 'thing'))} that is not {article} {kind}", "negation", others)
+
+
+def _superlative(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+    groups = [Selector()] + [s for s in _selectors(view) if len(view.find(s)) >= 2]
+    for _ in range(12):
+        group, word = groups[int(rng.integers(len(groups)))], _pick(rng, list(_OPPOSITE))
+        target = view.extreme(word, view.find(group))
+        if target is not None:
+            spoken = _pick(rng, {"nearest": ("nearest", "closest"), "largest": ("largest", "biggest")}.get(word, (word,)))
+            return SceneGoal(f"the {spoken} {group.one(rng)}", "superlative", (target,))
+    return None
+
+
+def _relation_words(relation: str, rng: np.random.Generator) -> str:
+    forms = {
+        "left": ("left of", "to the left of"),
+        "right": ("right of", "to the right of"),
+        "behind": ("behind",),
+        "front": ("in front of",),
+    }
+    return _pick(rng, forms[relation])
+
+
+def _relation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+    """Single ("the mug left of the blue box") or set-valued ("all objects left of the red ball")."""
+    anchors = [s for s in _selectors(view) if len(view.find(s)) == 1]
+    groups = [Selector()] + _selectors(view)
+    single = rng.random() < 0.5
+    for _ in range(30 if anchors else 0):
+        anchor = anchors[int(rng.integers(len(anchors)))]
+        group = groups[int(rng.integers(len(groups)))] if single or rng.random() < 0.5 else Selector()
+        relation = _pick(rng, _RELATIONS)
+        (other,) = view.find(anchor)
+        members = [i for i in view.find(group) if i != other]
+        verdicts = [view.related(relation, i, other) for i in members]
+        targets = tuple(i for i, yes in zip(members, verdicts) if yes)
+        if not targets or None in verdicts or (len(targets) == 1) != single:
+            continue
+        where = f"{_relation_words(relation, rng)} the {anchor.one(rng)}"
+        if single:
+            return SceneGoal(f"the {group.one(rng)} {where}", "relation", targets)
+        return SceneGoal(f"{_pick(rng, ('all ', 'all the ', 'the '))}{group.many(rng)} {where}", "relation", targets)
+    return None
+
+
+def _between(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+    """The one object of a group whose centre is, in x, between those of two named objects; the group's others are clearly not."""
+    anchors = [s for s in _selectors(view) if s.kind and len(view.find(s)) == 1]
+    groups = [Selector()] + _selectors(view)
+    for _ in range(60 if len(anchors) >= 2 else 0):
+        first, second = (anchors[int(i)] for i in rng.choice(len(anchors), 2, replace=False))
+        (a,), (b,) = view.find(first), view.find(second)
+        group = groups[int(rng.integers(len(groups)))]
+        if a == b or abs(view.x[a] - view.x[b]) < 2 * WIDTH_MARGIN:
+            continue
+        low, high = (a, b) if view.x[a] < view.x[b] else (b, a)
+        members = [i for i in view.find(group) if i not in (a, b)]
+        sides = [(view.related("right", i, low), view.related("left", i, high)) for i in members]
+        if any(False not in side and None in side for side in sides):
+            continue
+        targets = tuple(i for i, side in zip(members, sides) if side == (True, True))
+        if len(targets) == 1:
+            return SceneGoal(f"the {group.one(rng)} between the {first.one(rng)} and the {second.one(rng)}", "between", targets)
+    return None
+
+
+_DRAWERS: dict[str, Callable[[_View, np.random.Generator], SceneGoal | None]] = {
+    "attribute": _attribute, "absent": _absent, "negation": _negation, "superlative": _superlative,
+    "relation": _relation, "plural": _plural, "between": _between,
+}  # fmt: skip
+
+
+def draw_goals(
+    sample: SceneSample, rng: np.random.Generator, per_kind: int = 1, kinds: tuple[str, ...] = GOAL_TYPES
+) -> list[SceneGoal]:
+    """`per_kind` different goals of each of `kinds`, fewer where the scene does not hold so many that are clear.
+
+    Goals come kind by kind; no text comes twice. KeyError for a kind that is not one of `GOAL_TYPES`.
+    """
+    view = _View(sample.objects, sample.intrinsics.width)
+    goals: dict[str, SceneGoal] = {}
+    for kind in kinds:
+        wanted, tries = len(goals) + per_kind, 0
+        while len(goals) < wanted and tries < 4 * per_kind:
+            goal, tries = _DRAWERS[kind](view, rng), tries + 1
+            if goal is not None:
+                goals.setdefault(goal.text, goal)
+    return list(goals.values())
