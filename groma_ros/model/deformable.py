@@ -47,19 +47,20 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).view(*grid, 2)
         weights = self.attention_weights(query).view(batch, count, self.heads, -1).softmax(-1).view(grid)
         points = self._locations(references, offsets, shapes)
-        heads = self.value_proj(value).unflatten(-1, (self.heads, -1))
+        # Sampling places need more digits than half precision has.
+        heads = self.value_proj(value).float().unflatten(-1, (self.heads, -1))
         sampled: Tensor | None = None
         start = 0
         for level, (height, width) in enumerate(shapes):
             cells = heads[:, start : start + height * width].permute(0, 2, 3, 1).reshape(-1, heads.shape[-1], height, width)
             start += height * width
             where = points[:, :, :, level].transpose(1, 2).flatten(0, 1) * 2 - 1
-            taken = F.grid_sample(cells, where.to(cells.dtype), padding_mode="zeros", align_corners=False)
+            taken = F.grid_sample(cells, where.float(), padding_mode="zeros", align_corners=False)
             part = (taken * weights[:, :, :, level].transpose(1, 2).flatten(0, 1)[:, None]).sum(-1)
             sampled = part if sampled is None else sampled + part
         assert sampled is not None
         merged = sampled.view(batch, self.heads * sampled.shape[1], count).transpose(1, 2)
-        return self.output_proj(merged)
+        return self.output_proj(merged.to(query.dtype))
 
     def _locations(self, references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
         """Sampling locations (B, Q, heads, L, points, 2) as fractions of the image."""

@@ -1,0 +1,55 @@
+"""Pictures varied for training: mirrored, cropped without cutting an object, and with other light, noise and sharpness."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from groma_ros.types import FloatArray
+
+
+def augment(
+    image: NDArray[np.uint8], boxes: FloatArray, size: int, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], FloatArray]:
+    """One picture uint8 (S, S, 3) with xyxy boxes (N, 4) in its pixels to size x size, boxes as cxcywh fractions."""
+    image, boxes = _safe_crop(image, boxes, rng)
+    height, width = image.shape[:2]
+    boxes = boxes / np.array([width, height, width, height], np.float32)
+    way = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
+    image = cv2.resize(image, (size, size), interpolation=way) if (height, width) != (size, size) else image
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+        boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
+    centre_size = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1)
+    return _light(image, rng), centre_size.astype(np.float32)
+
+
+def _safe_crop(
+    image: NDArray[np.uint8], boxes: FloatArray, rng: np.random.Generator
+) -> tuple[NDArray[np.uint8], FloatArray]:
+    """Half the time a window that still holds every object whole."""
+    if rng.random() < 0.5:
+        return image, boxes
+    height, width = image.shape[:2]
+    keep = rng.uniform(0.3, 1.0, 4)
+    left, top = (boxes[:, :2].min(0) * (1 - keep[:2])).astype(int)
+    far = boxes[:, 2:].max(0)
+    right, bottom = np.ceil(far + (np.array([width, height]) - far) * keep[2:]).astype(int)
+    return image[top:bottom, left:right], boxes - np.array([left, top, left, top], np.float32)
+
+
+def _light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+    gain = rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3)
+    table = np.clip((np.arange(256)[:, None] / 255.0) ** rng.uniform(0.8, 1.25) * gain * 255, 0, 255).astype(np.uint8)
+    image = cv2.LUT(np.ascontiguousarray(image), table[:, None, :].reshape(256, 1, 3))
+    draw = rng.random()
+    if draw < 0.15:
+        image = cv2.GaussianBlur(image, (3, 3), 0)
+    elif draw < 0.3:
+        code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 95))])[1]
+        image = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    elif draw < 0.45:
+        noise = rng.integers(-10, 11, image.shape, dtype=np.int16)
+        image = np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8)
+    return image

@@ -1,0 +1,176 @@
+"""Stage 1: backbone and proposer learn boxes; the region encoder learns kinds and colours beside them.
+
+The paper starts from a pretrained DINOv2 and freezes it. Here there is none, so the backbone learns too, helped by auxiliary
+heads that are dropped afterwards: kind and colour of every backbone cell and of every region token.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groma_ros.model.detection_loss import detection_loss, pairwise_iou, to_corners
+from groma_ros.model.groma import Groma
+from groma_ros.runtime.vision import ImageTransform
+from groma_ros.simulation.scenes import COLOURS, KINDS
+from groma_ros.training.augment import augment
+from groma_ros.training.optimiser import Optimiser
+from groma_ros.training.parallel import Worker
+from groma_ros.training.pool import Shard
+
+_COLOUR_IDS = {name: index for index, name in enumerate(COLOURS)}
+_KIND_IDS = {name: index for index, name in enumerate(KINDS)}
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """pixels (B, 3, S, S) normalised; for each picture boxes (T, 4) cxcywh fractions, kinds and colours (T,)."""
+
+    pixels: Tensor
+    boxes: list[Tensor]
+    kinds: list[Tensor]
+    colours: list[Tensor]
+
+
+class Auxiliary(nn.Module):
+    """Heads that supervise the features while training and are dropped after it."""
+
+    def __init__(self, cells: int, regions: int) -> None:
+        super().__init__()
+        self.cell_kind = nn.Linear(cells, len(KINDS) + 1)
+        self.cell_colour = nn.Linear(cells, len(COLOURS))
+        self.kind = nn.Linear(regions, len(KINDS))
+        self.colour = nn.Linear(regions, len(COLOURS))
+        self.place = nn.Linear(regions, 4)
+
+
+def normalise(images: np.ndarray, device: torch.device) -> Tensor:
+    """uint8 (B, S, S, 3) to the network's pixels (B, 3, S, S)."""
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
+    transform = ImageTransform(images.shape[1])
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (transform.mean, transform.std))
+    return (pixels - mean) / std
+
+
+def draw_batch(shards: list[Shard], count: int, size: int, rng: np.random.Generator, device: torch.device) -> Batch:
+    """A random batch; the generator alone decides it, so that a resumed run goes on with the same pictures."""
+    images, boxes, kinds, colours = [], [], [], []
+    for _ in range(count):
+        shard = shards[int(rng.integers(len(shards)))]
+        index = int(rng.integers(len(shard.objects)))
+        objects = shard.objects[index]
+        image, placed = augment(np.asarray(shard.images[index]), np.array([o.box for o in objects], np.float32), size, rng)
+        images.append(image)
+        boxes.append(torch.from_numpy(placed).to(device))
+        kinds.append(torch.tensor([_KIND_IDS[o.kind] for o in objects], device=device))
+        colours.append(torch.tensor([_COLOUR_IDS[o.colour] for o in objects], device=device))
+    return Batch(normalise(np.stack(images), device), boxes, kinds, colours)
+
+
+def cell_labels(batch: Batch, side: int) -> tuple[Tensor, Tensor]:
+    """Kind (0: none) and colour (-1: none) of the smallest object over each cell's centre, (B, side * side)."""
+    count = len(batch.boxes)
+    device = batch.pixels.device
+    kinds = torch.zeros(count, side * side, dtype=torch.long, device=device)
+    colours = torch.full_like(kinds, -1)
+    centre = (torch.arange(side, device=device) + 0.5) / side
+    y, x = torch.meshgrid(centre, centre, indexing="ij")
+    for index, boxes in enumerate(batch.boxes):
+        for place in boxes[:, 2:].prod(1).argsort(descending=True):
+            cx, cy, w, h = boxes[place]
+            inside = (((x - cx).abs() < 0.45 * w) & ((y - cy).abs() < 0.45 * h)).flatten()
+            kinds[index, inside] = batch.kinds[index][place] + 1
+            colours[index, inside] = batch.colours[index][place]
+    return kinds, colours
+
+
+def jittered(boxes: list[Tensor], noise: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Boxes moved and scaled by a few per cent, padded to one (B, R, 4), with the mask of real ones."""
+    most = max(len(b) for b in boxes)
+    padded = torch.stack([F.pad(b, (0, 0, 0, most - len(b)), value=0.5) for b in boxes])
+    real = torch.stack([torch.arange(most, device=b.device) < len(b) for b in boxes])
+    draw = torch.randn(padded.shape, generator=generator).to(padded.device) * noise
+    centre = padded[..., :2] + draw[..., :2] * padded[..., 2:]
+    return torch.cat([centre, padded[..., 2:] * (1 + draw[..., 2:])], -1), real
+
+
+def detection_step(model: Groma, heads: Auxiliary, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+    """Loss terms of one batch: boxes with one objectness head (they take turns), cells, regions."""
+    with torch.autocast(batch.pixels.device.type, torch.bfloat16):
+        states = model.perceiver.hidden(batch.pixels)
+        proposals = model.perceiver.propose(states)
+        boxes, real = jittered(batch.boxes, 0.04, generator)
+        tokens = model.encode_regions(model.region_maps(states), boxes)[real]
+        cells = states[-1][:, 1:]
+        cell_kind, cell_colour = heads.cell_kind(cells), heads.cell_colour(cells)
+        kind, colour, place = heads.kind(tokens), heads.colour(tokens), heads.place(tokens)
+    wanted_kind, wanted_colour = cell_labels(batch, model_side(model, batch))
+    true_kind, true_colour = torch.cat(batch.kinds), torch.cat(batch.colours)
+    source = "coco" if step % 2 == 0 else "sa1b"
+    return {
+        "boxes": detection_loss(proposals, batch.boxes, source, model.config.proposer)[0],
+        "cells": F.cross_entropy(cell_kind.float().flatten(0, 1), wanted_kind.flatten())
+        + F.cross_entropy(cell_colour.float().flatten(0, 1), wanted_colour.flatten(), ignore_index=-1),
+        "kind": F.cross_entropy(kind.float(), true_kind),
+        "colour": F.cross_entropy(colour.float(), true_colour),
+        "place": (place.float() - boxes[real]).abs().mean(),
+        "kind_right": (kind.argmax(-1) == true_kind).float().mean(),
+        "colour_right": (colour.argmax(-1) == true_colour).float().mean(),
+    }
+
+
+WEIGHTS = {"boxes": 0.5, "cells": 1.0, "kind": 1.0, "colour": 0.5, "place": 2.0}
+
+
+def model_side(model: Groma, batch: Batch) -> int:
+    """Cells along one side of the backbone's map for this batch."""
+    return batch.pixels.shape[-1] // model.config.backbone.patch_size
+
+
+def train_step(
+    model: Groma, heads: Auxiliary, optimiser: Optimiser, batch: Batch, step: int, worker: Worker, seed: int
+) -> dict[str, float]:
+    """One update; the terms as numbers."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)
+    terms = detection_step(model, heads, batch, step, generator)
+    loss = torch.stack([WEIGHTS[name] * terms[name] for name in WEIGHTS]).sum()
+    loss.backward()
+    worker.average_gradients(optimiser.parameters)
+    norm = optimiser.step(step)
+    return {"loss": float(loss.detach()), "norm": norm, **{name: float(value.detach()) for name, value in terms.items()}}
+
+
+@torch.no_grad()
+def measure(model: Groma, heads: Auxiliary, shards: list[Shard], count: int, size: int, device: torch.device) -> dict[str, float]:
+    """Recall and precision of proposals at IoU 0.5 and score threshold, kinds and colours right, on held-out scenes."""
+    import cv2
+
+    started = time.time()
+    hit = truth = kept = true_kept = kinds = colours = 0
+    c = model.config
+    for number in range(count):
+        shard = shards[number % len(shards)]
+        index = number // len(shards)
+        objects = shard.objects[index]
+        image = cv2.resize(np.asarray(shard.images[index]), (size, size), interpolation=cv2.INTER_AREA)
+        side = shard.images.shape[1]
+        corners = torch.tensor([o.box for o in objects], device=device) / side
+        seen = model.perceive(normalise(image[None], device))
+        strong = seen.objectness[0] > c.box_score_thres
+        overlap = pairwise_iou(to_corners(seen.boxes[0][strong]), corners)[0]
+        best = overlap.max(0).values if len(overlap) else torch.zeros(len(objects))
+        hit, truth = hit + int((best >= 0.5).sum()), truth + len(objects)
+        kept, true_kept = kept + int(strong.sum()), true_kept + (int((overlap.max(1).values >= 0.5).sum()) if len(overlap) else 0)
+        centre = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], -1)
+        tokens = model.encode_regions(seen.maps, centre[None])[0]
+        kinds += int((heads.kind(tokens).argmax(-1).cpu() == torch.tensor([_KIND_IDS[o.kind] for o in objects])).sum())
+        colours += int((heads.colour(tokens).argmax(-1).cpu() == torch.tensor([_COLOUR_IDS[o.colour] for o in objects])).sum())
+    return {
+        "recall": hit / truth, "precision": true_kept / max(kept, 1), "kind": kinds / truth, "colour": colours / truth,
+        "seconds": time.time() - started,
+    }  # fmt: skip

@@ -1,0 +1,72 @@
+"""Muon for the matrices inside blocks, AdamW for the rest; warm-up, constant rate, linear decay to zero; checkpoints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+BLOCKS = ("encoder.layer", "encoder.layers", "decoder.layers", "model.layers", "img_txt_bridge", "flatten_linear", "updims")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over steps: warm-up from 0, constant at `rate`, linear decay to 0 over the last `decay` steps."""
+
+    steps: int
+    rate: float
+    warmup: int = 100
+    decay: int = 0
+
+    def factor(self, step: int) -> float:
+        """Share of the rate at a step."""
+        up = min(1.0, (step + 1) / max(self.warmup, 1))
+        down = min(1.0, (self.steps - step) / self.decay) if self.decay else 1.0
+        return max(0.0, min(up, down))
+
+
+class Optimiser:
+    """Two optimisers with one schedule. Muon (Jordan et al. 2024) orthogonalises the update of a matrix; both use weight decay."""
+
+    def __init__(self, modules: list[nn.Module], schedule: Schedule, weight_decay: float) -> None:
+        named = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
+        matrices = [p for n, p in named if p.ndim == 2 and any(part in n for part in BLOCKS)]
+        chosen = {id(p) for p in matrices}
+        rest = [p for _, p in named if id(p) not in chosen]
+        self.parameters = [*matrices, *rest]
+        self.schedule = schedule
+        self._parts: list[torch.optim.Optimizer] = [
+            torch.optim.AdamW(rest, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=weight_decay)
+        ]
+        if matrices:
+            self._parts.append(
+                torch.optim.Muon(matrices, lr=schedule.rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+            )
+
+    def step(self, step: int, clip: float = 1.0) -> float:
+        """Clip, update at the schedule's rate, clear. Returns the gradient norm before clipping."""
+        norm = float(nn.utils.clip_grad_norm_(self.parameters, clip))
+        for part in self._parts:
+            for group in part.param_groups:
+                group["lr"] = self.schedule.rate * self.schedule.factor(step)
+            part.step()
+            part.zero_grad(set_to_none=True)
+        return norm
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        return [part.state_dict() for part in self._parts]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        for part, state in zip(self._parts, states, strict=True):
+            part.load_state_dict(state)
+
+
+def save_checkpoint(path: Path, **content: Any) -> None:
+    """Write a checkpoint whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(content, partial)
+    partial.rename(path)

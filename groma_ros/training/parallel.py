@@ -1,0 +1,61 @@
+"""One-thread processes side by side, or one process on a GPU: gradients averaged, seeds apart, one of them speaks."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import distributed, nn
+
+
+@dataclass(frozen=True)
+class Worker:
+    """This process among `count`."""
+
+    rank: int
+    count: int
+    device: torch.device
+
+    @property
+    def speaks(self) -> bool:
+        return self.rank == 0
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Replace every gradient by its mean over the workers."""
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        distributed.all_reduce(flat)
+        flat /= self.count
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+
+def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
+    """Run task(worker, *arguments) in `workers` CPU processes of one thread, or once on a GPU where there is one."""
+    if torch.cuda.is_available():
+        task(Worker(0, 1, torch.device("cuda")), *arguments)
+        return
+    if workers == 1:
+        torch.set_num_threads(1)
+        task(Worker(0, 1, torch.device("cpu")), *arguments)
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    torch.multiprocessing.spawn(_enter, (task, workers, port, arguments), nprocs=workers)
+
+
+def _enter(rank: int, task: Callable[..., None], count: int, port: int, arguments: tuple[Any, ...]) -> None:
+    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", rank=rank, world_size=count)
+    try:
+        task(Worker(rank, count, torch.device("cpu")), *arguments)
+    finally:
+        distributed.destroy_process_group()

@@ -1,0 +1,70 @@
+"""The loop of stage 1: batches, updates, log, measurements, checkpoints."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from groma_ros.model.groma import Groma
+from groma_ros.training.config import TrainConfig
+from groma_ros.training.detection import Auxiliary, draw_batch, measure, train_step
+from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
+from groma_ros.training.parallel import Worker
+from groma_ros.training.pool import open_pool
+
+LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 25, 200, 500
+
+
+def build(config: TrainConfig, device: torch.device) -> tuple[Groma, Auxiliary]:
+    """The network and its auxiliary heads from the seed, the same in every worker."""
+    torch.manual_seed(config.seed)
+    model = Groma(config.network)
+    heads = Auxiliary(config.network.backbone.hidden_size, config.network.region_output)
+    return model.to(device), heads.to(device)
+
+
+def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool) -> None:
+    """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`."""
+    model, heads = build(config, worker.device)
+    stage = config.detection
+    trained = [model.perceiver, model.region_encoder, heads]
+    optimiser = Optimiser(trained, Schedule(stage.steps, stage.rate, stage.warmup, stage.decay), stage.weight_decay)
+    path = out / "detection.pt"
+    first = 0
+    if resume and path.exists():
+        saved = torch.load(path, map_location=worker.device, weights_only=True)
+        model.load_state_dict(saved["model"])
+        heads.load_state_dict(saved["heads"])
+        optimiser.load_state_dict(saved["optimiser"])
+        first = saved["step"]
+    shards = open_pool(out / "pool", config.pool.first_seed, config.pool.scenes)
+    held_out = open_pool(out / "pool", config.held_out.first_seed, config.held_out.scenes)
+    started = time.time()
+    for step in range(first, stage.steps):
+        rng = np.random.default_rng((config.seed, worker.rank, step))
+        batch = draw_batch(shards, stage.batch, stage.size, rng, worker.device)
+        numbers = train_step(model, heads, optimiser, batch, step, worker, config.seed)
+        if not worker.speaks:
+            continue
+        done = step + 1
+        if done % LOG_EVERY == 0:
+            rate = (done - first) * stage.batch * worker.count / (time.time() - started)
+            _log(out / "detection.jsonl", {"step": done, "pictures_per_second": round(rate, 1), **numbers})
+        if done % SAVE_EVERY == 0 or done == stage.steps:
+            save_checkpoint(
+                path, model=model.state_dict(), heads=heads.state_dict(), optimiser=optimiser.state_dict(), step=done
+            )
+        if done % MEASURE_EVERY == 0 or done == stage.steps:
+            found = measure(model, heads, held_out, 100, stage.size, worker.device)
+            _log(out / "detection.jsonl", {"step": done, "held_out": found})
+
+
+def _log(path: Path, entry: dict[str, object]) -> None:
+    line = json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()})
+    print(line, flush=True)
+    with path.open("a") as stream:
+        stream.write(line + "\n")
