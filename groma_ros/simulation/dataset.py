@@ -1,0 +1,282 @@
+"""`groma scenes`: a folder of rendered scenes with COCO-style annotations and goals, and its reader. docs/scenes.md has the form."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from groma_ros.simulation.goals import SceneGoal, draw_goals
+from groma_ros.simulation.scenes import KINDS, SceneObject, SceneRenderer, SceneSample
+from groma_ros.types import Intrinsics
+
+ANNOTATIONS = "annotations.json"
+SEED_STRIDE = 1_000_000
+_FORMAT = 1
+_JPEG_QUALITY = 95
+
+
+class DatasetError(ValueError):
+    """A folder of scenes that cannot be written or read; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class SceneRecord:
+    """One picture of a folder with its truth; boxes are xyxy in its pixels, goals' targets index `objects`."""
+
+    image: Path
+    width: int
+    height: int
+    seed: int
+    objects: tuple[SceneObject, ...]
+    goals: tuple[SceneGoal, ...]
+    intrinsics: Intrinsics | None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What a folder of scenes is made from. aspect: see `SceneRenderer`; depth: also write depth pictures."""
+
+    seed: int
+    width: int = 640
+    height: int = 480
+    aspect: str | None = None
+    supersample: int = 1
+    goals_per_kind: int = 1
+    depth: bool = False
+
+    def renderer(self) -> SceneRenderer:
+        """A renderer of these settings."""
+        aspect = "random" if self.aspect == "random" else float(self.aspect) if self.aspect else None
+        return SceneRenderer(self.width, self.height, aspect, self.supersample)  # type: ignore[arg-type]
+
+
+def scene_seeds(seed: int, count: int) -> range:
+    """The renderer's seeds of the `count` scenes of data seed `seed`: disjoint for different data seeds.
+
+    ValueError where they would not be: count above 1,000,000 or a negative number.
+    """
+    if not 0 <= count <= SEED_STRIDE or seed < 0:
+        raise ValueError(f"Seed {seed} with {count} scenes is out of range: take a seed from 0 and at most {SEED_STRIDE} scenes.")
+    return range(seed * SEED_STRIDE, seed * SEED_STRIDE + count)
+
+
+def scene_goals(sample: SceneSample, per_kind: int = 1) -> list[SceneGoal]:
+    """The goals that belong to a scene of the dataset: drawn from its own seed."""
+    return draw_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def _encode(extension: str, picture: Any, options: list[int]) -> bytes:
+    done, data = cv2.imencode(extension, picture, options)
+    if not done:
+        raise DatasetError(f"OpenCV could not encode a picture as {extension}.")
+    return bytes(data.tobytes())
+
+
+def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) -> None:
+    """The picture first, its record last: a scene is finished when its record exists."""
+    jpeg = _encode(".jpg", sample.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    _write_atomically(out / "images" / f"{name}.jpg", jpeg)
+    if settings.depth:
+        millimetres = np.clip(np.rint(sample.depth * 1000), 0, 65535).astype(np.uint16)
+        _write_atomically(out / "depth" / f"{name}.png", _encode(".png", millimetres, []))
+    record = {
+        "seed": sample.seed,
+        "intrinsics": asdict(sample.intrinsics),
+        "objects": [asdict(item) for item in sample.objects],
+        "goals": [asdict(goal) for goal in scene_goals(sample, settings.goals_per_kind)],
+    }
+    _write_atomically(out / "records" / f"{name}.json", json.dumps(record).encode())
+
+
+_worker: tuple[SceneRenderer, Path, Settings] | None = None
+
+
+def _start_worker(out: Path, settings: Settings) -> None:
+    global _worker
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # the processes share the cores already
+    cv2.setNumThreads(1)
+    _worker = settings.renderer(), out, settings
+
+
+def _work(seed: int) -> int:
+    if _worker is None:
+        raise RuntimeError("This process was not prepared for rendering; call _start_worker first.")
+    renderer, out, settings = _worker
+    _write_scene(renderer.render(seed), _name(seed), out, settings)
+    return seed
+
+
+def _name(seed: int) -> str:
+    return f"{seed % SEED_STRIDE:06d}"
+
+
+def _render_all(seeds: list[int], out: Path, settings: Settings, jobs: int) -> Iterator[int]:
+    if jobs <= 1 or len(seeds) == 1:
+        with settings.renderer() as renderer:
+            for seed in seeds:
+                _write_scene(renderer.render(seed), _name(seed), out, settings)
+                yield seed
+        return
+    # A forked child would share its parent's OpenGL state, so children start fresh.
+    with multiprocessing.get_context("spawn").Pool(min(jobs, len(seeds)), _start_worker, (out, settings)) as pool:
+        yield from pool.imap_unordered(_work, seeds, chunksize=4)
+
+
+def _check_settings(out: Path, settings: Settings) -> None:
+    """A folder goes on only with the settings it was begun with."""
+    path = out / "settings.json"
+    wanted = {"format": _FORMAT, **asdict(settings)}
+    if path.exists():
+        try:
+            found = json.loads(path.read_text())
+        except ValueError as error:
+            raise DatasetError(f"{path} is not JSON ({error}); remove the folder or choose another --out.") from error
+        if found != wanted:
+            raise DatasetError(f"{out} was begun with other settings ({found}); remove it or choose another --out.")
+        return
+    for folder in ("images", "records", *(["depth"] if settings.depth else [])):
+        (out / folder).mkdir(parents=True, exist_ok=True)
+    _write_atomically(path, json.dumps(wanted).encode())
+
+
+def write_dataset(out: Path, count: int, settings: Settings, jobs: int = 1, progress: bool = True) -> Path:
+    """Render the scenes of `settings` that `out` lacks, in `jobs` processes, and write its annotations.
+
+    Returns the annotations' path. Raises DatasetError for a folder begun with other settings, RenderingUnavailable where
+    nothing can draw.
+    """
+    seeds = scene_seeds(settings.seed, count)
+    _check_settings(out, settings)
+    missing = [seed for seed in seeds if not (out / "records" / f"{_name(seed)}.json").exists()]
+    if missing:
+        done = _render_all(missing, out, settings, jobs)
+        for _ in _shown(done, len(missing), len(seeds)) if progress else done:
+            pass
+    path = out / ANNOTATIONS
+    _write_atomically(path, json.dumps(_annotations(out, seeds)).encode())
+    return path
+
+
+def _shown(done: Iterator[int], missing: int, total: int) -> Iterator[int]:
+    """A progress bar on a terminal, a line every tenth in a log."""
+    if sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(done, total=total, initial=total - missing, unit="scene")
+        return
+    step = max(1, missing // 10)
+    for index, seed in enumerate(done, 1):
+        if index % step == 0 or index == missing:
+            print(f"scenes: {total - missing + index} of {total}", file=sys.stderr, flush=True)
+        yield seed
+
+
+def _annotations(out: Path, seeds: range) -> dict[str, Any]:
+    """The COCO document of the finished records, ids from 1 in the order of the scenes."""
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    goals: list[dict[str, Any]] = []
+    for image_id, seed in enumerate(seeds, 1):
+        record = json.loads((out / "records" / f"{_name(seed)}.json").read_text())
+        k = record["intrinsics"]
+        size = {"width": k["width"], "height": k["height"]}
+        images.append({"id": image_id, "file_name": f"images/{_name(seed)}.jpg", **size, "seed": record["seed"], "intrinsics": k})
+        first = len(annotations) + 1
+        annotations += [_annotation(first + index, image_id, item) for index, item in enumerate(record["objects"])]
+        for goal in record["goals"]:
+            targets = [first + index for index in goal["targets"]]
+            goal_id = len(goals) + 1
+            goals.append({"id": goal_id, "image_id": image_id, "text": goal["text"], "kind": goal["kind"], "annotation_ids": targets})
+    categories = [{"id": index, "name": kind} for index, kind in enumerate(KINDS, 1)]
+    info = {"description": "Rendered tabletop scenes with goals", "format": _FORMAT}
+    return {"info": info, "images": images, "categories": categories, "annotations": annotations, "goals": goals}
+
+
+def _annotation(annotation_id: int, image_id: int, item: dict[str, Any]) -> dict[str, Any]:
+    x1, y1, x2, y2 = item["box"]
+    coco = {"id": annotation_id, "image_id": image_id, "category_id": KINDS.index(item["kind"]) + 1, "iscrowd": 0}
+    rest = {key: item[key] for key in ("area", "colour", "visible", "position", "size")}
+    return {**coco, "bbox": [x1, y1, x2 - x1, y2 - y1], **rest}
+
+
+def load_dataset(folder: Path) -> list[SceneRecord]:
+    """The scenes of a folder in the form of docs/scenes.md, in the order of its images.
+
+    Raises DatasetError where the annotations are absent or broken, naming the entry.
+    """
+    path = Path(folder) / ANNOTATIONS
+    try:
+        document = json.loads(path.read_text())
+    except OSError as error:
+        raise DatasetError(f"{path} cannot be read ({error.strerror}); give a folder that `groma scenes` wrote.") from error
+    except ValueError as error:
+        raise DatasetError(f"{path} is not JSON ({error}); write the folder again with `groma scenes`.") from error
+    try:
+        names = {entry["id"]: entry["name"] for entry in document["categories"]}
+        by_image: dict[Any, list[dict[str, Any]]] = {entry["id"]: [] for entry in document["images"]}
+        goals: dict[Any, list[dict[str, Any]]] = {key: [] for key in by_image}
+        for entry in document["annotations"]:
+            by_image[entry["image_id"]].append(entry)
+        for entry in document["goals"]:
+            goals[entry["image_id"]].append(entry)
+        return [_record(path.parent, entry, by_image[entry["id"]], goals[entry["id"]], names) for entry in document["images"]]
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DatasetError(f"{path} does not have the form of docs/scenes.md: {type(error).__name__} {error}.") from error
+
+
+def _record(
+    folder: Path, image: dict[str, Any], annotations: list[dict[str, Any]], goals: list[dict[str, Any]], names: dict[Any, str]
+) -> SceneRecord:
+    order = {entry["id"]: index for index, entry in enumerate(annotations)}
+    objects = tuple(_read_object(entry, names) for entry in annotations)
+    read = tuple(SceneGoal(g["text"], g["kind"], tuple(sorted(order[key] for key in g["annotation_ids"]))) for g in goals)
+    intrinsics = Intrinsics(**image["intrinsics"]) if image.get("intrinsics") else None
+    size = int(image["width"]), int(image["height"])
+    return SceneRecord(folder / image["file_name"], *size, int(image.get("seed", -1)), objects, read, intrinsics)
+
+
+def _read_object(entry: dict[str, Any], names: dict[Any, str]) -> SceneObject:
+    """Only COCO's own fields are required; the rest has neutral values."""
+    x, y, w, h = (float(value) for value in entry["bbox"])
+    position, size = entry.get("position", (0.0, 0.0, 0.0)), entry.get("size", (0.0, 0.0, 0.0))
+    area, visible = int(entry.get("area", w * h)), float(entry.get("visible", 1.0))
+    kind, colour = names[entry["category_id"]], str(entry.get("colour", ""))
+    return SceneObject(kind, colour, (x, y, x + w, y + h), visible, area, tuple(position), tuple(size))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma scenes`."""
+    parser.add_argument("--seed", type=int, required=True, help="data seed; different seeds give different scenes")
+    parser.add_argument("--count", type=int, required=True, help="number of scenes")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; one begun with the same settings is gone on with")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument("--width", type=int, default=640, help="pixels (default 640)")
+    parser.add_argument("--height", type=int, default=480, help="pixels (default 480)")
+    parser.add_argument("--aspect", help="stretch a camera of this aspect (a number, or random) into the picture; default square pixels")
+    parser.add_argument("--supersample", type=int, default=1, help="draw this many times larger and average down (default 1)")
+    parser.add_argument("--goals-per-kind", type=int, default=1, help="goals of each kind a scene, where it holds them (default 1)")
+    parser.add_argument("--depth", action="store_true", help="also write depth as 16-bit PNG, millimetres")
+
+
+def run_scenes(args: argparse.Namespace) -> int:
+    """`groma scenes` with the options of `add_arguments`; returns the exit status."""
+    settings = Settings(args.seed, args.width, args.height, args.aspect, args.supersample, args.goals_per_kind, args.depth)
+    path = write_dataset(args.out, args.count, settings, args.jobs)
+    print(path)
+    return 0
