@@ -20,6 +20,14 @@ MAX_PIXELS = 64_000_000
 """Larger images are refused: at 3 bytes a pixel this is already 192 MB, and no camera message comes near it."""
 
 
+class ImageError(ValueError):
+    """An image that is refused: a sentence for the log, and a one-word cause that diagnostics count by."""
+
+    def __init__(self, cause: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.cause = cause
+
+
 class ImageMessage(Protocol):
     """The fields of sensor_msgs/Image that hold its pixels."""
 
@@ -79,11 +87,12 @@ def image_to_rgb(message: ImageMessage) -> Pixels:
     """The pixels of a raw image, uint8 HxWx3 rgb; a view of the message's data where it is rgb8 without padding.
 
     16-bit images keep their high byte (full scale stays full scale); 32FC1 is read as 0..1, and NaN as black.
-    Raises ValueError with a sentence where the message contradicts itself or its encoding is not known.
+    Raises ImageError with a sentence where the message contradicts itself or its encoding is not known.
     """
     encoding = ENCODINGS.get(message.encoding)
     if encoding is None:
-        raise ValueError(f"The image has the encoding {message.encoding[:40]!r}, which is not one of {', '.join(ENCODINGS)}.")
+        known = ", ".join(ENCODINGS)
+        raise ImageError("encoding", f"The image has the encoding {message.encoding[:40]!r}, which is not one of {known}.")
     _check_size(message.width, message.height)
     _check_layout(message, encoding)
     pixels = _eight_bits(_strided(message, encoding))
@@ -95,48 +104,49 @@ def image_to_rgb(message: ImageMessage) -> Pixels:
 def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
     """The pixels of a JPEG or PNG file in memory, uint8 HxWx3 rgb. format: the message's own label.
 
-    Raises ValueError with a sentence for another format, a depth image, a damaged or a cut file. The stored orientation
+    Raises ImageError with a sentence for another format, a depth image, a damaged or a cut file. The stored orientation
     (EXIF) is not applied: boxes are pixels of the sensor's image, as in camera_info.
     """
     if "compressedDepth" in format:
-        raise ValueError(f"The compressed image has the format {format!r}, which is depth and not a colour image.")
+        raise ImageError("encoding", f"The compressed image has the format {format!r}, which is depth and not a colour image.")
     content = bytes(data)
     if not content:
-        raise ValueError("The compressed image is empty (no bytes).")
+        raise ImageError("empty", "The compressed image is empty (no bytes).")
     if content.startswith(b"\xff\xd8"):
         width, height = _jpeg_size(content)
     elif content.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = _png_size(content)
     else:
-        raise ValueError(f"The compressed image (format {format[:40]!r}) is neither a JPEG nor a PNG file.")
+        raise ImageError("format", f"The compressed image (format {format[:40]!r}) is neither a JPEG nor a PNG file.")
     _check_size(width, height)
     pixels = _cv2(cv2.imdecode, np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if pixels is None or pixels.shape[:2] != (height, width):
-        raise ValueError(f"The compressed image of {len(content)} bytes cannot be decoded: its content is damaged.")
+        raise ImageError("damaged", f"The compressed image of {len(content)} bytes cannot be decoded: its content is damaged.")
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
 def _check_size(width: int, height: int) -> None:
     if width == 0 or height == 0:
-        raise ValueError(f"The image is empty ({width}x{height} pixels).")
+        raise ImageError("empty", f"The image is empty ({width}x{height} pixels).")
     if width * height > MAX_PIXELS:
-        raise ValueError(f"The image of {width}x{height} pixels is larger than the limit of {MAX_PIXELS} pixels.")
+        raise ImageError("size", f"The image of {width}x{height} pixels is larger than the limit of {MAX_PIXELS} pixels.")
 
 
 def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
     row, size = message.width * encoding.pixel_bytes, len(message.data)
     name = f"The {message.encoding} image of {message.width}x{message.height} pixels"
     if message.step < row:
-        raise ValueError(f"{name} has a step of {message.step} bytes, and one row needs {row}.")
+        raise ImageError("step", f"{name} has a step of {message.step} bytes, and one row needs {row}.")
     if size != message.height * message.step:
         kind = "truncated" if size < message.height * message.step else "too long"
-        raise ValueError(f"{name} is {kind}: {size} bytes where height x step is {message.height * message.step}.")
+        raise ImageError("length", f"{name} is {kind}: {size} bytes where height x step is {message.height * message.step}.")
     # Padding rounds a row up to an alignment; a row two, three or four times as long is another encoding under this name.
     if row >= 256 and message.step in (2 * row, 3 * row, 4 * row):
         found = message.step // message.width
-        raise ValueError(f"{name} holds {found} bytes a pixel where its encoding has {encoding.pixel_bytes}: it is mislabelled.")
+        expected = f"where its encoding has {encoding.pixel_bytes}"
+        raise ImageError("encoding", f"{name} holds {found} bytes a pixel {expected}: it is mislabelled.")
     if message.encoding in _SUBSAMPLED and message.width % 2:
-        raise ValueError(f"{name} has an odd width, which its encoding (two pixels share their colour) cannot have.")
+        raise ImageError("encoding", f"{name} has an odd width, which its encoding (two pixels share their colour) cannot have.")
 
 
 def _strided(message: ImageMessage, encoding: Encoding) -> NDArray[Any]:
@@ -155,15 +165,15 @@ def _eight_bits(pixels: NDArray[Any]) -> Pixels:
 
 
 def _cv2(function: Any, *arguments: Any) -> Any:
-    """A cv2 call whose refusal is a ValueError, like every other refusal here."""
+    """A cv2 call whose refusal is an ImageError, like every other refusal here."""
     try:
         return function(*arguments)
     except cv2.error as error:
-        raise ValueError(f"The image cannot be converted: {str(error).strip().splitlines()[-1]}") from error
+        raise ImageError("damaged", f"The image cannot be converted: {str(error).strip().splitlines()[-1]}") from error
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """(width, height) from the frame header. Raises ValueError unless the file goes on to its end-of-image marker."""
+    """(width, height) from the frame header. Raises ImageError unless the file goes on to its end-of-image marker."""
     position, size = 2, None
     while position + 4 <= len(content) and content[position] == 0xFF:
         marker = content[position + 1]
@@ -177,11 +187,11 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         if marker == 0xDA and size is not None and content.find(b"\xff\xd9", position) >= 0:
             return size
         position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    raise ValueError(f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.")
+    raise ImageError("truncated", f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.")
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
-    """(width, height) from the header chunk. Raises ValueError unless the file ends with its end chunk."""
+    """(width, height) from the header chunk. Raises ImageError unless the file ends with its end chunk."""
     if b"IEND" not in content[-64:] or len(content) < 33:
-        raise ValueError(f"The PNG image of {len(content)} bytes is truncated: its end chunk is missing.")
+        raise ImageError("truncated", f"The PNG image of {len(content)} bytes is truncated: its end chunk is missing.")
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")

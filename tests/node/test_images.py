@@ -22,7 +22,9 @@ def image(encoding: str, pixels: np.ndarray, padding: int = 0, bigendian: bool =
     height, width = pixels.shape[:2]
     rows = np.frombuffer(pixels.tobytes(), np.uint8).reshape(height, -1)
     rows = np.hstack([rows, np.full((height, padding), 0xAB, np.uint8)])
-    fields = dict(height=height, width=width, encoding=encoding, is_bigendian=int(bigendian), step=rows.shape[1], data=rows.tobytes())
+    fields = dict(
+        height=height, width=width, encoding=encoding, is_bigendian=int(bigendian), step=rows.shape[1], data=rows.tobytes()
+    )
     return SimpleNamespace(**fields)
 
 
@@ -204,8 +206,16 @@ def test_trailing_bytes_after_the_end_are_allowed() -> None:
         (bytes(cv2.imencode(".bmp", RGB)[1]), "png", "neither a JPEG nor a PNG"),
         (bytes(cv2.imencode(".png", RGB)[1])[:-20], "png", "PNG image of [0-9]+ bytes is truncated"),
         (bytes(cv2.imencode(".png", RGB)[1]), "16UC1; compressedDepth png", "which is depth"),
-        (b"\xff\xd8\xff\xc0\x00\x0b\x08\xff\xff\xff\xff\x01\x01\x11\x00\xff\xda\x00\x02\xff\xd9", "jpeg", "65535x65535 pixels is larger"),
-        (b"\xff\xd8\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00\xff\xda\x00\x02\xff\xd9", "jpeg", "its content is damaged"),
+        (
+            b"\xff\xd8\xff\xc0\x00\x0b\x08\xff\xff\xff\xff\x01\x01\x11\x00\xff\xda\x00\x02\xff\xd9",
+            "jpeg",
+            "65535x65535 pixels is larger",
+        ),
+        (
+            b"\xff\xd8\xff\xc0\x00\x0b\x08\x00\x08\x00\x08\x01\x01\x11\x00\xff\xda\x00\x02\xff\xd9",
+            "jpeg",
+            "its content is damaged",
+        ),
     ],
 )
 def test_wrong_files_are_refused_with_a_sentence(content: bytes, label: str, sentence: str) -> None:

@@ -1,0 +1,74 @@
+"""Plays a bag over DDS in a process of its own: recorded bytes, recorded stamps, the bag's own rate."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import rclpy
+from rclpy.node import Node
+from rclpy.publisher import Publisher
+from rclpy.qos import QoSProfile, qos_profile_sensor_data
+
+from groma_ros.node.demo.bag import Bag, message_class, read_bag
+
+
+def main() -> int:
+    """Play the bag once somebody listens to the awaited topic, and print the number of messages published a topic as JSON."""
+    parser = argparse.ArgumentParser(prog="groma_ros.node.demo.player", description="Plays an MCAP bag over DDS.")
+    parser.add_argument("bag", type=Path)
+    parser.add_argument("--await-topic", required=True, help="start once this topic has a subscriber")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for it")
+    parser.add_argument("--rate", type=float, default=1.0, help="1 is the speed of the recording")
+    options = parser.parse_args()
+    try:
+        bag = read_bag(options.bag)
+        rclpy.init()
+        node = Node("groma_demo_player")
+        publishers = open_publishers(node, bag)
+        wait_for_listener(publishers[options.await_topic], options.timeout)
+        published = play(bag, publishers, options.rate)
+    except (ValueError, ImportError, TimeoutError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    print(json.dumps(published))
+    # Best-effort samples are sent from this process: leave the transport a moment before it goes.
+    time.sleep(0.5)
+    node.destroy_node()
+    rclpy.shutdown()
+    return 0
+
+
+def open_publishers(node: Node, bag: Bag) -> dict[str, Publisher]:
+    """A publisher for each topic of the bag, as a camera driver would offer it: best effort, small queue."""
+    qos = QoSProfile(depth=qos_profile_sensor_data.depth, reliability=qos_profile_sensor_data.reliability)
+    return {name: node.create_publisher(message_class(topic.type), name, qos) for name, topic in bag.topics.items()}
+
+
+def wait_for_listener(publisher: Publisher, timeout: float) -> None:
+    """Return once the publisher has a subscriber. Raises TimeoutError after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    while publisher.get_subscription_count() == 0:
+        if time.monotonic() > end:
+            raise TimeoutError(f"Nobody listened to {publisher.topic_name} within {timeout:.0f} s.")
+        time.sleep(0.05)
+    # Both ends must have found each other; this side sees the match a moment before the subscriber does.
+    time.sleep(0.3)
+
+
+def play(bag: Bag, publishers: dict[str, Publisher], rate: float) -> dict[str, int]:
+    """Publish every record at its time; messages published by topic."""
+    published = dict.fromkeys(publishers, 0)
+    start, first = time.monotonic(), bag.records[0].time if bag.records else 0
+    for record in bag.records:
+        time.sleep(max(0.0, start + (record.time - first) / 1e9 / rate - time.monotonic()))
+        publishers[record.topic].publish(record.data)
+        published[record.topic] += 1
+    return published
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Children that never outlive their parent's interest: a log each, an interrupt first, a kill when that is not heard."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+
+
+class Child:
+    """A Python module run in a process of its own; a context manager that ends it.
+
+    log: file that gets its output; environment: variables on top of this process's own.
+    """
+
+    def __init__(self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+        self.name, self.log = module, log
+        with log.open("wb") as stream:
+            # A group of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its children in order.
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True,
+            )  # fmt: skip
+
+    @property
+    def pid(self) -> int:
+        """The process's number."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
+    def output(self) -> str:
+        """What it has written so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait(self, timeout: float) -> int:
+        """Its exit status. Raises TimeoutError with its last lines when it still runs after `timeout` seconds."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise TimeoutError(f"{self.name} still runs after {timeout:.0f} s; it last said: {self.last_line()}") from None
+
+    def interrupt(self, number: signal.Signals = signal.SIGINT, grace: float = 10.0) -> tuple[int, float]:
+        """Send the signal; exit status and seconds it took. After `grace` seconds the process is killed."""
+        start = time.monotonic()
+        if self.running:
+            self._process.send_signal(number)
+        try:
+            status = self._process.wait(grace)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            status = self._process.wait()
+        return status, time.monotonic() - start
+
+    def last_line(self) -> str:
+        """The last line it wrote."""
+        return next((line for line in reversed(self.output().splitlines()) if line.strip()), "nothing")
+
+    def __enter__(self) -> Child:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.interrupt()

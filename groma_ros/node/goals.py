@@ -1,0 +1,48 @@
+"""The standing goals: what a message says, and the number that tells one set of goals from the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from groma_ros.types import Goal
+
+STANDING_KINDS = ("auto", "one", "all")
+"""Goals that can stand: their answer is boxes. The others have an answer in words and are asked once."""
+
+
+@dataclass(frozen=True, eq=False)
+class GoalSet:
+    """The goals that stand. version: 0 at the start, one more at each change."""
+
+    goals: tuple[Goal, ...] = ()
+    version: int = 0
+
+    def replaced(self, goals: Sequence[Goal]) -> GoalSet:
+        """The set that comes after this one."""
+        return GoalSet(tuple(goals), self.version + 1)
+
+
+def goals_from_text(text: str) -> tuple[Goal, ...]:
+    """One goal a line, each of kind auto; blank lines and repeated goals are skipped. ValueError for a text without a goal."""
+    goals = goals_from_texts(text.splitlines())
+    if not goals:
+        raise ValueError("The message holds no goal; send one goal a line, e.g. 'the red mug'.")
+    return goals
+
+
+def goals_from_texts(texts: Sequence[str]) -> tuple[Goal, ...]:
+    """A goal a text, each of kind auto; blank texts and repetitions are skipped."""
+    return tuple(Goal(text) for text in dict.fromkeys(text.strip() for text in texts) if text)
+
+
+def check_goals(goals: Sequence[Goal], max_goals: int, check: Callable[[Goal], None]) -> None:
+    """Raise ValueError with a sentence unless all of the goals may stand. check: raises it for a goal that cannot be asked."""
+    if len(goals) > max_goals:
+        raise ValueError(f"There are {len(goals)} goals, and at most {max_goals} may stand (parameter max_goals).")
+    for goal in goals:
+        check(goal)
+        if goal.kind not in STANDING_KINDS:
+            raise ValueError(
+                f"The goal {goal.text[:40]!r} is of kind {goal.kind}, and only {', '.join(STANDING_KINDS)} can stand."
+            )

@@ -1,0 +1,31 @@
+"""From a parameter's text to a model that answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from groma_ros.grounding.grounder import Grounder
+
+DEFAULT_MODEL = "groma-tiny"
+
+
+def load_grounder(model: str) -> Grounder:
+    """The grounder of the bundle in a folder, or of the one that ships for "". Raises ValueError with a sentence."""
+    return Grounder.load(Path(model).expanduser() if model else shipped_model())
+
+
+def shipped_model() -> Path:
+    """The folder of groma-tiny: beside the package in a checkout, in the share folder where colcon installed it."""
+    beside = Path(__file__).resolve().parents[2] / "engines" / DEFAULT_MODEL
+    return beside if beside.is_dir() else _share() / "engines" / DEFAULT_MODEL
+
+
+def _share() -> Path:
+    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+
+    try:
+        return Path(get_package_share_directory("groma_ros"))
+    except (PackageNotFoundError, LookupError) as error:
+        raise ValueError(
+            "The model groma-tiny was not found beside the package; name a model with the parameter model."
+        ) from error
