@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -75,17 +76,22 @@ class SceneRenderer:
         rgb, depth = self.picture(layout)
         return SceneSample(rgb, depth, layout.camera.intrinsics, objects, seed)
 
-    def compose(self, seed: int) -> tuple[Layout, tuple[SceneObject, ...]]:
-        """The layout of `seed` and its objects as the camera sees them, without the picture."""
+    def compose(
+        self, seed: int, least: int = MIN_OBJECTS, accept: Callable[[Layout], bool] | None = None
+    ) -> tuple[Layout, tuple[SceneObject, ...]]:
+        """The layout of `seed` and its objects as the camera sees them, without the picture.
+
+        least: fewest objects, up to 9; accept: draws go on, within the seed, until a layout fulfils it.
+        """
         head = np.random.default_rng([seed, 0])
-        wanted = int(head.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
+        wanted = int(head.integers(least, MAX_OBJECTS + 1))
         aspect = self._draw_aspect(head)
         attempt = 0
         while True:
             attempt += 1
-            count = max(MIN_OBJECTS, wanted - attempt // _TRIES)
+            count = max(least, wanted - attempt // _TRIES)
             layout = draw_layout(np.random.default_rng([seed, attempt]), count, self.width, self.height, aspect)
-            if layout is None:
+            if layout is None or (accept is not None and not accept(layout)):
                 continue
             objects = self.observe(layout)
             if objects is not None:

@@ -1,0 +1,221 @@
+"""A moving camera over one scene, as a rosbag2 (mcap) with its truth beside it. `python -m groma_ros.simulation.sequence --out demo`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from groma_ros.simulation.drawing import Camera
+from groma_ros.simulation.goals import SceneGoal, draw_goals
+from groma_ros.simulation.layout import Layout, seen_from
+from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
+from groma_ros.simulation.shapes import Array, rotation_z
+from groma_ros.types import FloatArray, Intrinsics
+
+SCENE_SEED = 2024
+FRAME_ID = "camera_optical_frame"
+RATE_HZ, SECONDS, DEPTH_EVERY = 10, 6.0, 2
+WIDTH, HEIGHT, SUPERSAMPLE = 640, 480, 2
+START_NS = 1_700_000_000_000_000_000
+_JPEG_QUALITY = 88
+_DEPTH_STEP_MM = 2
+# One goal of each; a plain text where the mapping says nothing but the text.
+_DEMO_GOALS = ("attribute", "absent", "plural", "relation", "superlative", "negation", "between", "attribute")
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceFrame:
+    """One frame of a sequence. stamp: ns; rgb: uint8 HxWx3; depth: float32 HxW metres; objects: as this frame shows them."""
+
+    stamp: int
+    rgb: NDArray[np.uint8]
+    depth: FloatArray
+    intrinsics: Intrinsics
+    objects: tuple[SceneObject, ...]
+
+
+def orbit(camera: Camera, azimuth: float, elevation: float, scale: float) -> Camera:
+    """The camera turned by angles (radians) about the point of the table it looks at, its distance multiplied by `scale`."""
+    forward, right = camera.rotation[:, 2], camera.rotation[:, 0]
+    target = camera.position - forward * (camera.position[2] / forward[2])
+    turn = rotation_z(azimuth) @ _rotation_about(right, elevation)
+    return Camera(target + scale * turn @ (camera.position - target), turn @ camera.rotation, camera.intrinsics)
+
+
+def _rotation_about(axis: Array, angle: float) -> Array:
+    rotation, _ = cv2.Rodrigues(np.asarray(axis, np.float64) * angle)
+    return np.asarray(rotation, np.float64)
+
+
+def varied(layout: Layout) -> bool:
+    """Whether a scene can be asked every kind of goal: four kinds and four colours at least, a kind and a colour twice."""
+    kinds, colours = [body.kind for body in layout.bodies], [body.colour for body in layout.bodies]
+    return all(4 <= len(set(words)) < len(words) for words in (kinds, colours))
+
+
+def _path(camera: Camera, count: int, size: float) -> list[Camera]:
+    """A closed sway of `size` (1: 14 degrees to each side, 4 up and down, 6 % nearer and farther)."""
+    phases = np.linspace(0, 2 * np.pi, count, endpoint=False)
+    azimuths, elevations = np.deg2rad(14) * np.sin(phases), np.deg2rad(4) * np.sin(2 * phases)
+    scales = 0.06 * (1 - np.cos(phases))
+    return [orbit(camera, size * a, size * e, 1 + size * s) for a, e, s in zip(azimuths, elevations, scales)]
+
+
+def _steady_path(renderer: SceneRenderer, layout: Layout, count: int) -> list[tuple[Layout, tuple[SceneObject, ...]]]:
+    """The widest sway in which every frame shows every object well; at worst the camera stands still."""
+    for size in (1.0, 0.8, 0.6, 0.45, 0.3, 0.15, 0.0):
+        views = [seen_from(layout, camera) for camera in _path(layout.camera, count, size)]
+        seen = [(view, objects) for view in views if (objects := renderer.observe(view)) is not None]
+        if len(seen) == count:
+            return seen
+    raise AssertionError("A scene that was accepted is no longer visible from its own camera.")
+
+
+def render_sequence(seed: int = SCENE_SEED, seconds: float = SECONDS) -> list[SequenceFrame]:
+    """Frames of the `varied` scene of `seed` at 10 Hz, 640x480, from a camera that sways and comes back."""
+    count = round(seconds * RATE_HZ)
+    with SceneRenderer(WIDTH, HEIGHT, supersample=SUPERSAMPLE) as renderer:
+        layout, _ = renderer.compose(seed, least=6, accept=varied)
+        frames = []
+        for index, (view, objects) in enumerate(_steady_path(renderer, layout, count)):
+            rgb, depth = renderer.picture(view)
+            stamp = START_NS + index * 1_000_000_000 // RATE_HZ
+            frames.append(SequenceFrame(stamp, rgb, depth, view.camera.intrinsics, objects))
+    return frames
+
+
+def steady_goals(frames: list[SequenceFrame], seed: int = SCENE_SEED) -> list[SceneGoal]:
+    """A goal of each kind whose targets are the same, and clear by the margins, in every frame; the first in text order by lot."""
+    common: dict[SceneGoal, None] | None = None
+    for frame in frames:
+        sample = SceneSample(frame.rgb, frame.depth, frame.intrinsics, frame.objects, seed)
+        drawn = draw_goals(sample, np.random.default_rng([seed, 1]), per_kind=150)
+        common = {goal: None for goal in drawn if common is None or goal in common}
+    rng = np.random.default_rng([seed, 2])
+    pool = sorted(common or {}, key=lambda goal: goal.text)
+    chosen: list[SceneGoal] = []
+    for kind in _DEMO_GOALS:
+        left = [goal for goal in pool if goal.kind == kind and goal not in chosen and not (kind == "plural" and len(goal.targets) < 2)]
+        if left:
+            chosen.append(left[int(rng.integers(len(left)))])
+    return chosen
+
+
+def _goal_entry(goal: SceneGoal) -> str | dict[str, Any]:
+    """How goals.yaml says it: sets are asked for as sets, one relation as one; the rest is left to the model."""
+    if len(goal.targets) > 1:
+        return {"text": goal.text, "kind": "all", "min_score": 0.3}
+    return {"text": goal.text, "kind": "one"} if goal.kind == "relation" else goal.text
+
+
+def truth(frames: list[SequenceFrame], goals: list[SceneGoal], seed: int = SCENE_SEED) -> dict[str, Any]:
+    """What truth.json holds: the objects, the goals' targets as indices into them, and each frame's boxes in that order."""
+    objects = [{"kind": item.kind, "colour": item.colour, "size": item.size} for item in frames[0].objects]
+    rows = [
+        {
+            "stamp": frame.stamp,
+            "boxes": [item.box for item in frame.objects],
+            "visible": [round(item.visible, 4) for item in frame.objects],
+        }
+        for frame in frames
+    ]
+    listed = [{"text": goal.text, "kind": goal.kind, "targets": goal.targets} for goal in goals]
+    size = {"width": frames[0].intrinsics.width, "height": frames[0].intrinsics.height}
+    return {"scene_seed": seed, "frame_id": FRAME_ID, **size, "objects": objects, "goals": listed, "frames": rows}
+
+
+def _jpeg(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    done, data = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not done:
+        raise RuntimeError("OpenCV could not encode a frame as JPEG.")
+    return np.asarray(data, np.uint8).ravel()
+
+
+def depth_millimetres(depth: FloatArray) -> NDArray[np.uint16]:
+    """float32 metres to uint16 millimetres in steps of 2 mm, as coarse as a depth camera's own; 0 beyond 10 m."""
+    steps = np.rint(depth * (1000 / _DEPTH_STEP_MM)) * _DEPTH_STEP_MM
+    return np.where(steps < 10_000, steps, 0).astype(np.uint16)
+
+
+def write_bag(frames: list[SequenceFrame], path: Path) -> None:
+    """One .mcap file that rosbag2 plays: jpeg colour and camera_info with every frame, depth with every second; zstd chunks."""
+    from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    with tempfile.TemporaryDirectory() as folder:
+        writer = Writer(Path(folder) / path.stem, version=9, storage_plugin=StoragePlugin.MCAP)
+        writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
+        with writer:
+            topics = {
+                "/camera/image/compressed": "sensor_msgs/msg/CompressedImage",
+                "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
+                "/camera/depth": "sensor_msgs/msg/Image",
+            }
+            links = {name: writer.add_connection(name, kind, typestore=store) for name, kind in topics.items()}
+            for index, frame in enumerate(frames):
+                for name, message in _messages(frame, store.types, index % DEPTH_EVERY == 0).items():
+                    data = store.serialize_cdr(message, topics[name])
+                    writer.write(links[name], frame.stamp, data)
+        shutil.move(str(Path(folder) / path.stem / f"{path.stem}.mcap"), path)
+
+
+def _messages(frame: SequenceFrame, types: Any, with_depth: bool) -> dict[str, Any]:
+    """The ROS messages of one frame by topic."""
+    stamp = types["builtin_interfaces/msg/Time"](sec=frame.stamp // 10**9, nanosec=frame.stamp % 10**9)
+    header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=FRAME_ID)
+    image = types["sensor_msgs/msg/CompressedImage"](header=header, format="jpeg", data=_jpeg(frame.rgb))
+    messages = {"/camera/image/compressed": image, "/camera/camera_info": _camera_info(frame.intrinsics, header, types)}
+    if with_depth:
+        depth = depth_millimetres(frame.depth)
+        height, width = depth.shape
+        data = depth.astype("<u2").view(np.uint8).ravel()
+        messages["/camera/depth"] = types["sensor_msgs/msg/Image"](
+            header=header, height=height, width=width, encoding="16UC1", is_bigendian=0, step=2 * width, data=data
+        )
+    return messages
+
+
+def _camera_info(k: Intrinsics, header: Any, types: Any) -> Any:
+    region = types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    matrix = np.array([[k.fx, 0, k.cx], [0, k.fy, k.cy], [0, 0, 1.0]])
+    projection = np.hstack([matrix, np.zeros((3, 1))])
+    return types["sensor_msgs/msg/CameraInfo"](
+        header=header, height=k.height, width=k.width, distortion_model="plumb_bob", d=np.zeros(5), k=matrix.ravel(),
+        r=np.eye(3).ravel(), p=projection.ravel(), binning_x=0, binning_y=0, roi=region,
+    )  # fmt: skip
+
+
+def write_demo(out: Path, seed: int = SCENE_SEED) -> list[SceneGoal]:
+    """Write tabletop.mcap, truth.json, goals.yaml and frame.png into `out`; returns the goals."""
+    out.mkdir(parents=True, exist_ok=True)
+    frames = render_sequence(seed)
+    goals = steady_goals(frames, seed)
+    write_bag(frames, out / "tabletop.mcap")
+    (out / "truth.json").write_text(json.dumps(truth(frames, goals, seed), separators=(",", ":")) + "\n")
+    entries = yaml.safe_dump({"goals": [_goal_entry(goal) for goal in goals]}, sort_keys=False, width=120)
+    (out / "goals.yaml").write_text("# Goals of the demo: a text, or a mapping of text, kind (auto, one, all) and min_score.\n" + entries)
+    cv2.imwrite(str(out / "frame.png"), frames[0].rgb[..., ::-1])
+    return goals
+
+
+def main() -> None:
+    """The command line of this module."""
+    parser = argparse.ArgumentParser(description="Render the demo's bag, truth, goals and picture.")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, such as demo")
+    for goal in write_demo(parser.parse_args().out):
+        print(f"{goal.kind:12} {goal.text}")
+
+
+if __name__ == "__main__":
+    main()
