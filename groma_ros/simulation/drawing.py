@@ -269,7 +269,6 @@ class Canvas:
         slot.specular, slot.shininess, slot.emission, slot.reflectance = geom.specular, geom.shininess, 0.0, 0.0
         slot.matid, slot.texid, slot.texuniform = geom.texture, geom.texture, 1
         slot.texrepeat[:] = geom.tile
-        slot.castshadow = 1
 
     def close(self) -> None:
         """Free the OpenGL resources; drawing afterwards is an error."""
