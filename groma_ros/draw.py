@@ -9,7 +9,9 @@ import numpy as np
 
 from groma_ros.types import Grounding
 
-PALETTE = ((66, 133, 244), (219, 68, 55), (244, 160, 0), (15, 157, 88), (171, 71, 188), (0, 172, 193), (255, 112, 67), (92, 107, 192))
+PALETTE = (
+    (66, 133, 244), (219, 68, 55), (214, 130, 0), (15, 157, 88), (171, 71, 188), (0, 145, 170), (230, 81, 40), (92, 107, 192),
+)  # fmt: skip
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
@@ -43,7 +45,7 @@ def _printable(text: str, limit: int) -> str:
 
 
 def _box(image: np.ndarray, box: Sequence[float], shade: tuple[int, int, int], scale: float) -> None:
-    x1, y1, x2, y2 = (int(round(value)) for value in box)
+    x1, y1, x2, y2 = (round(value) for value in box)
     width = max(2, round(3 * scale))
     cv2.rectangle(image, (x1, y1), (x2, y2), (255, 255, 255), width + 2, cv2.LINE_AA)
     cv2.rectangle(image, (x1, y1), (x2, y2), shade, width, cv2.LINE_AA)

@@ -77,11 +77,26 @@ class Detection:
     track_id: str = ""
 
 
+@dataclass(frozen=True)
+class TextSpan:
+    """A phrase of an answer in words, text[start:end], and the indices of the regions it points at."""
+
+    phrase: str
+    start: int
+    end: int
+    regions: tuple[int, ...]
+
+
 @dataclass(frozen=True, eq=False)
 class Grounding:
-    """The answer to one goal. present: probability that anything fits; margin: score of the best minus the runner-up."""
+    """The answer to one goal. present: probability that anything fits; margin: score of the best minus the runner-up.
+
+    text, spans: the words of an answer to a goal of kind describe or chat, and what its phrases point at.
+    """
 
     goal: Goal
     detections: tuple[Detection, ...]
     present: float
     margin: float
+    text: str = ""
+    spans: tuple[TextSpan, ...] = ()

@@ -16,8 +16,6 @@ def check_image(rgb: np.ndarray) -> None:
 
     A black image is legal: it is a picture of the dark, and the answer to every goal is then that nothing is there.
     """
-    if not isinstance(rgb, np.ndarray):
-        raise ValueError(f"An image must be a numpy array, not {type(rgb).__name__}.")
     if rgb.size == 0:
         raise ValueError(f"The image is empty (shape {rgb.shape}).")
     if rgb.ndim != 3 or rgb.shape[2] != 3:

@@ -1,0 +1,200 @@
+"""Scene x Goals -> Groundings: one prefix a scene, every goal a branch of it, the answer read from region tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groma_ros.geometry import box_iou
+from groma_ros.grounding.answers import RegionAnswer, RegionTokens, Written, choose_regions, write
+from groma_ros.grounding.chat import mention_scores, span_text
+from groma_ros.grounding.goals import check_goal
+from groma_ros.grounding.perception import perceive
+from groma_ros.grounding.presence import Calibration
+from groma_ros.prompts import REGION_KINDS, PromptTemplate, expand, parse_answer
+from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.vision import VisionTokenizer
+from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene
+
+MIN_PRESENCE = 0.5
+MAX_GOAL_TOKENS = 128
+MAX_ANSWER_TOKENS = 256
+
+
+class Grounder:
+    """Answers goals about frames.
+
+    min_presence: a goal whose presence is below it is absent and gets no detection (may be changed between calls).
+    max_goal_tokens: a goal longer than this is refused. Not for several threads at a time: it keeps the last scene's prefix.
+    """
+
+    def __init__(
+        self,
+        vision: VisionTokenizer,
+        language: LanguageModel,
+        tokenizer: GromaTokenizer,
+        template: PromptTemplate,
+        calibration: Calibration | None = None,
+        min_presence: float = MIN_PRESENCE,
+        max_goal_tokens: int = MAX_GOAL_TOKENS,
+    ) -> None:
+        self._vision = vision
+        self._language = language
+        self._tokenizer = tokenizer
+        self._template = template
+        self._calibration = calibration or Calibration()
+        self.min_presence = min_presence
+        self._max_goal_tokens = max_goal_tokens
+        self._prefix_ids = template.prefix_ids(tokenizer)
+        self._held: tuple[Scene, Any, int] | None = None
+
+    @classmethod
+    def load(cls, directory: str | Path, min_presence: float = MIN_PRESENCE, device: str = "cpu") -> Grounder:
+        """A grounder over the bundle in a folder. Raises BundleError with a sentence for a bundle that cannot be used."""
+        from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
+
+        bundle = Bundle.load(directory)
+        from groma_ros.runtime.torch import load_torch
+
+        vision, language = load_torch(bundle, device)
+        try:
+            tokenizer = GromaTokenizer.load(bundle.file(TOKENIZER), language.vocabulary - language.base_vocabulary)
+            template, calibration = PromptTemplate.from_dict(bundle.prompt), Calibration.from_manifest(bundle.calibration)
+        except (ValueError, TypeError) as error:
+            raise BundleError(f"The bundle {bundle.name} cannot be used: {error}") from error
+        if tokenizer.base != language.base_vocabulary:
+            raise BundleError(
+                f"The tokenizer of {bundle.name} has {tokenizer.base} pieces, its network config {language.base_vocabulary}."
+            )
+        return cls(vision, language, tokenizer, template, calibration, min_presence)
+
+    def perceive(self, frame: Frame) -> Scene:
+        """The regions of a frame. Raises ValueError with a sentence for an image that cannot be looked at."""
+        return perceive(self._vision, frame)
+
+    def check(self, goal: Goal) -> None:
+        """Raise ValueError with a sentence for a goal that this model cannot be asked."""
+        check_goal(goal)
+        self._goal_ids(goal)
+
+    def ground(self, view: Frame | Scene, goals: Sequence[Goal]) -> list[Grounding]:
+        """A grounding for every goal, in their order, about one frame (or a scene already perceived).
+
+        Goals of kind auto, one and all get detections. A goal of kind describe gets text: on its regions, or on the whole scene
+        if it names none; kind chat gets text whose mentioned regions are its detections. Raises ValueError with a sentence,
+        before any work on the image, if a goal cannot be asked.
+        """
+        for goal in goals:
+            self.check(goal)
+        scene = self.perceive(view) if isinstance(view, Frame) else view
+        found: dict[int, Grounding] = {}
+        pointing = [i for i, goal in enumerate(goals) if goal.kind in REGION_KINDS and not _has_regions(goal)]
+        for index, answer in zip(pointing, self.answers(scene, [goals[i] for i in pointing]), strict=True):
+            found[index] = _grounding(goals[index], scene, answer)
+        for index, goal in enumerate(goals):
+            if index not in found:
+                found[index] = self._ground_alone(scene, goal)
+        return [found[index] for index in range(len(goals))]
+
+    def answers(self, scene: Scene, goals: Sequence[Goal]) -> list[RegionAnswer]:
+        """The constrained answers to goals of kind auto, one or all about a scene, in one batch; goal.regions are not read."""
+        if not goals:
+            return []
+        tokens = RegionTokens(self._tokenizer.region_id(0), len(scene.boxes), self._tokenizer.id("</roi>"))
+        tails = [self._embed(self._goal_ids(goal), scene) for goal in goals]
+        prefix = self._prefix(scene, max(map(len, tails)) + len(scene.boxes) + 1)
+        single = [goal.kind == "one" for goal in goals]
+        return choose_regions(self._language, prefix, tails, single, tokens, self._calibration, self.min_presence)
+
+    def _ground_alone(self, scene: Scene, goal: Goal) -> Grounding:
+        """A goal that has a scene of its own, because the user's regions join the proposals, or an answer in words."""
+        own = self._vision.refer(scene, np.asarray(goal.regions, np.float32)) if _has_regions(goal) else scene
+        if goal.kind in REGION_KINDS:
+            return _grounding(goal, own, self.answers(own, [goal])[0])
+        if goal.kind == "describe" and _has_regions(goal):
+            return self._describe(own, goal)
+        written = self._write(own, [self._goal_ids(goal)])[0]
+        answer = parse_answer(self._tokenizer, written.ids, len(own.boxes))
+        scores = mention_scores(self._tokenizer, written)
+        detections = tuple(_detection(own, region, scores[region]) for region in answer.regions)
+        return Grounding(goal, _above(detections, goal), 1.0, 0.0, answer.text, span_text(answer))
+
+    def _describe(self, scene: Scene, goal: Goal) -> Grounding:
+        """One line of text a region of the goal; its detections are the regions that stand for them."""
+        regions = [int(best) for best in box_iou(np.asarray(goal.regions), scene.boxes).argmax(1)]
+        ids = self._goal_ids(goal)
+        written = self._write(scene, [ids] * len(regions), [[region] for region in regions])
+        lines = [parse_answer(self._tokenizer, line.ids, len(scene.boxes)).text for line in written]
+        detections = tuple(_detection(scene, region, float(scene.objectness[region])) for region in regions)
+        return Grounding(goal, detections, 1.0, 0.0, "\n".join(lines))
+
+    def _write(self, scene: Scene, ids: Sequence[list[int]], referred: Sequence[Sequence[int]] | None = None) -> list[Written]:
+        tails = [self._embed(line, scene, shown) for line, shown in zip(ids, referred or [()] * len(ids), strict=True)]
+        prefix = self._prefix(scene, max(map(len, tails)) + 1)
+        limit = min(MAX_ANSWER_TOKENS, self._language.context - self._length() - max(map(len, tails)))
+        missing = range(self._tokenizer.region_id(0) + len(scene.boxes), len(self._tokenizer))
+        return write(self._language, prefix, tails, self._tokenizer.eos_id, limit, missing)
+
+    def _goal_ids(self, goal: Goal) -> list[int]:
+        kind: str = goal.kind
+        if kind == "describe" and not _has_regions(goal):
+            kind = "caption"
+        if kind == "chat" and "grounded_chat" in self._template.queries:
+            kind = "grounded_chat"
+        ids = self._template.goal_ids(self._tokenizer, kind, goal.text)
+        if len(ids) > self._max_goal_tokens:
+            raise ValueError(
+                f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} are read, so say it shorter."
+            )
+        return ids
+
+    def _embed(self, ids: list[int], scene: Scene, referred: Sequence[int] = ()) -> FloatArray:
+        """Embeddings (L, D) of ids with the scene's image tokens, region tokens and referred features in their slots."""
+        opened = expand(self._tokenizer, ids, len(scene.image_tokens), len(scene.boxes), referred)
+        embeddings = np.array(self._language.embed(opened.ids))
+        if len(opened.image_slots):
+            embeddings[opened.image_slots] = scene.image_tokens
+        if len(opened.region_slots):
+            embeddings[opened.region_slots] = scene.region_tokens
+        embeddings[opened.feature_slots] = scene.region_tokens[opened.feature_regions]
+        return embeddings
+
+    def _prefix(self, scene: Scene, room: int) -> Any:
+        """The prefilled prefix of a scene, kept until another scene comes. ValueError if fewer than `room` positions are left."""
+        if self._held is None or self._held[0] is not scene:
+            if self._held is not None:
+                self._language.release(self._held[1])
+                self._held = None
+            embeddings = self._embed(self._prefix_ids, scene)
+            self._held = (scene, self._language.prefill(embeddings), len(embeddings))
+        if self._length() + room > self._language.context:
+            raise ValueError(
+                f"The scene and the goal need {self._length() + room} positions and this model has {self._language.context}: "
+                "say the goal shorter."
+            )
+        return self._held[1]
+
+    def _length(self) -> int:
+        return self._held[2] if self._held is not None else 0
+
+
+def _has_regions(goal: Goal) -> bool:
+    return goal.regions is not None and len(goal.regions) > 0
+
+
+def _detection(scene: Scene, region: int, score: float) -> Detection:
+    x1, y1, x2, y2 = (float(value) for value in scene.boxes[region])
+    return Detection((x1, y1, x2, y2), score, region)
+
+
+def _above(detections: tuple[Detection, ...], goal: Goal) -> tuple[Detection, ...]:
+    return tuple(item for item in detections if item.score >= goal.min_score)
+
+
+def _grounding(goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
+    detections = tuple(_detection(scene, region, score) for region, score in zip(answer.regions, answer.scores, strict=True))
+    return Grounding(goal, _above(detections, goal), answer.present, answer.margin)

@@ -1,0 +1,196 @@
+"""Groma on PyTorch: the numeric reference, and the one door from running to `model/`."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from transformers.cache_utils import DynamicCache
+
+from groma_ros.geometry import clip_xyxy, cxcywh_to_xyxy, xyxy_to_cxcywh
+from groma_ros.model.checkpoint import empty_groma, load_weights
+from groma_ros.model.config import GromaConfig
+from groma_ros.model.groma import Groma
+from groma_ros.runtime.bundle import WEIGHTS, Bundle, BundleError
+from groma_ros.runtime.vision import ImageTransform, SelectionRule, select_regions
+from groma_ros.types import FloatArray, Frame, IntArray, Scene
+
+
+def load_torch(bundle: Bundle, device: str = "cpu") -> tuple[TorchVision, TorchLanguage]:
+    """Both halves of a bundle's network in float32. Raises BundleError naming a tensor that is missing, extra or misshapen."""
+    model = load_model(bundle).to(device)
+    return TorchVision(model, bundle.image), TorchLanguage(model)
+
+
+def load_model(bundle: Bundle) -> Groma:
+    """The bundle's network on the CPU, ready to run. Raises BundleError as `load_torch` does."""
+    path = bundle.file(WEIGHTS)
+    try:
+        model = empty_groma(GromaConfig.from_dict(bundle.network))
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        raise BundleError(f"The network config of {bundle.name} cannot be built: {error}") from error
+    try:
+        load_weights(model, path, torch.float32)
+    except ValueError as error:
+        raise BundleError(str(error)) from error
+    return model.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What `refer` needs of an image: feature maps on the device, all proposals (Qx4 cxcywh) and their scores."""
+
+    maps: Sequence[torch.Tensor]
+    boxes: FloatArray
+    scores: FloatArray
+
+
+class TorchVision:
+    """VisionTokenizer over `model.groma.Groma`.
+
+    permutation: injected order of the selected regions (best score first before it), only to compare with a recorded run.
+    """
+
+    def __init__(self, model: Groma, transform: ImageTransform, permutation: IntArray | None = None) -> None:
+        config = model.config
+        self._model = model
+        self._transform = transform
+        self._rule = SelectionRule(config.box_score_thres, config.nms_thres, config.max_region_num)
+        self._permutation = permutation
+        self._device = next(model.parameters()).device
+
+    @torch.inference_mode()
+    def encode(self, frame: Frame) -> Scene:
+        """One pass over a uint8 HxWx3 frame (see `VisionTokenizer.encode`)."""
+        pixels = torch.from_numpy(self._transform(frame.rgb))[None].to(self._device)
+        perception = self._model.perceive(pixels)
+        seen = _Seen(perception.maps, _numpy(perception.boxes[0]), _numpy(perception.objectness[0]))
+        height, width = frame.rgb.shape[:2]
+        return self._scene(seen, _numpy(perception.image_tokens[0]), None, (width, height), frame.stamp, frame.frame_id)
+
+    @torch.inference_mode()
+    def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
+        """The same image with user boxes (Mx4 xyxy camera pixels) among the regions."""
+        user = xyxy_to_cxcywh(boxes, scene.width, scene.height)
+        size = (scene.width, scene.height)
+        return self._scene(scene.features, scene.image_tokens, user, size, scene.stamp, scene.frame_id)
+
+    def _scene(
+        self, seen: _Seen, image_tokens: FloatArray, user: FloatArray | None, size: tuple[int, int], stamp: int, frame_id: str
+    ) -> Scene:
+        chosen = select_regions(seen.boxes, seen.scores, self._rule, user, self._permutation)
+        regions = self._model.encode_regions(list(seen.maps), torch.from_numpy(chosen.boxes)[None].to(self._device))[0]
+        return Scene(
+            boxes=clip_xyxy(cxcywh_to_xyxy(chosen.boxes, *size), *size),
+            objectness=chosen.scores,
+            image_tokens=image_tokens,
+            region_tokens=_numpy(self._model.region_slot_embeddings(regions)),
+            features=seen,
+            width=size[0],
+            height=size[1],
+            stamp=stamp,
+            frame_id=frame_id,
+        )
+
+
+@dataclass(eq=False)
+class _Branches:
+    """All goals of a scene in one packed sequence behind the prefix.
+
+    owner: int64 T, the row each packed slot belongs to; lengths: int64 B, tokens of each row so far. A slot attends the whole
+    prefix and the earlier slots of its own row, which is exact for a causal model, pads nothing and copies no prefix per goal.
+    """
+
+    cache: DynamicCache
+    prefix: int
+    owner: torch.Tensor
+    lengths: torch.Tensor
+
+
+class TorchLanguage:
+    """LanguageModel over Groma's Llama, float32. base_vocabulary: Llama's own tokens; vocabulary: with the new ones."""
+
+    def __init__(self, model: Groma) -> None:
+        self._model = model
+        self._llama = model.llm.model
+        self._device = next(model.parameters()).device
+        self.width: int = self._llama.config.hidden_size
+        self.context: int = self._llama.config.max_position_embeddings
+        self.base_vocabulary: int = model.config.language.vocab_size
+        self.vocabulary: int = model.config.vocab_size
+
+    @torch.inference_mode()
+    def embed(self, ids: IntArray) -> FloatArray:
+        """Input embeddings of token ids: (N,) to (N, D)."""
+        return _numpy(self._model.embed(torch.as_tensor(np.asarray(ids, np.int64), device=self._device)))
+
+    @torch.inference_mode()
+    def prefill(self, embeddings: FloatArray) -> DynamicCache:
+        """Keys and values of a prefix (P, D)."""
+        cache = DynamicCache(config=self._llama.config)
+        self._llama(inputs_embeds=self._rows([embeddings]), past_key_values=cache, use_cache=True)
+        return cache
+
+    @torch.inference_mode()
+    def branch(self, prefix: DynamicCache, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
+        """All tails (L_i, D) in one pass behind the shared prefix; logits (B, V) at the end of each."""
+        if not tails or min(len(tail) for tail in tails) == 0:
+            raise ValueError("A branch needs at least one tail, and every tail at least one token.")
+        empty = torch.zeros(0, dtype=torch.long, device=self._device)
+        branches = _Branches(_share(prefix), prefix.get_seq_length(), empty, empty.new_zeros(len(tails)))
+        counts = torch.tensor([len(tail) for tail in tails], device=self._device)
+        owner = torch.arange(len(tails), device=self._device).repeat_interleave(counts)
+        hidden = self._extend(branches, self._rows(tails), owner)
+        return branches, _numpy(self._model.logits(hidden[counts.cumsum(0) - 1]))
+
+    @torch.inference_mode()
+    def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
+        """One more token for each of the named rows (each at most once); logits (len(rows), V)."""
+        if len(set(rows)) != len(rows) or len(rows) != len(tokens):
+            raise ValueError("Append takes each row once, with one token.")
+        ids = torch.as_tensor(np.asarray(tokens, np.int64), device=self._device)
+        owner = torch.as_tensor(np.asarray(rows, np.int64), device=self._device)
+        return _numpy(self._model.logits(self._extend(branches, self._model.embed(ids)[None], owner)))
+
+    def release(self, prefix: DynamicCache) -> None:
+        """Drop the prefix's keys and values."""
+        prefix.reset()
+
+    def _rows(self, parts: Sequence[FloatArray]) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate([np.asarray(part, np.float32) for part in parts])).to(self._device)[None]
+
+    def _extend(self, branches: _Branches, embeddings: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+        """Run new slots (1, n, D), slot i behind what row `owner[i]` holds so far; their hidden states (n, D)."""
+        count = torch.bincount(owner, minlength=len(branches.lengths))
+        before = torch.cat([branches.owner, owner])
+        index = torch.arange(len(before), device=self._device)
+        slot = index[len(branches.owner) :]
+        within = (owner[None] == owner[:, None]).tril(-1).sum(1)
+        positions = branches.prefix + branches.lengths[owner] + within
+        own = (before[None] == owner[:, None]) & (index[None] <= slot[:, None])
+        allowed = torch.cat([own.new_ones(len(owner), branches.prefix), own], 1)
+        mask = torch.zeros(allowed.shape, dtype=embeddings.dtype, device=self._device)
+        mask = mask.masked_fill(~allowed, torch.finfo(embeddings.dtype).min)[None, None]
+        output = self._llama(
+            inputs_embeds=embeddings,
+            attention_mask=mask,
+            position_ids=positions[None],
+            past_key_values=branches.cache,
+            use_cache=True,
+        )
+        branches.owner, branches.lengths = before, branches.lengths + count
+        return output.last_hidden_state[0]
+
+
+def _share(cache: DynamicCache) -> DynamicCache:
+    """A cache that starts with the same tensors. Growing it makes new tensors and leaves the shared ones as they were."""
+    shared = copy.copy(cache)
+    shared.layers = [copy.copy(layer) for layer in cache.layers]
+    return shared
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.float().cpu().numpy()
