@@ -35,6 +35,15 @@ class Stage:
 
 
 @dataclass(frozen=True)
+class LanguageStage(Stage):
+    """A stage of the language model. share: questions of each kind a scene (a fraction is a chance); live: features are made
+    from pictures at every step and the region encoder and the bridge learn too; otherwise features are cached."""
+
+    share: dict[str, float] = field(default_factory=dict)
+    live: bool = False
+
+
+@dataclass(frozen=True)
 class TrainConfig:
     """A whole run. Scenes are rendered anew from their seeds; held_out scenes are only ever measured on."""
 
@@ -42,6 +51,8 @@ class TrainConfig:
     pool: Scenes
     held_out: Scenes
     detection: Stage
+    alignment: LanguageStage
+    language: LanguageStage
     seed: int = 0
     workers: int = 2
     source: dict[str, Any] = field(default_factory=dict)
@@ -54,7 +65,7 @@ class TrainConfig:
             known = {f.name for f in dataclasses.fields(cls)} - {"source"}
             if unknown := sorted(set(data) - known):
                 raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-            kinds = {"pool": Scenes, "held_out": Scenes, "detection": Stage}
+            kinds = {"pool": Scenes, "held_out": Scenes, "detection": Stage, "alignment": LanguageStage, "language": LanguageStage}
             parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
             return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])}, source=data)
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:

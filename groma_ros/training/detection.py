@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from groma_ros.model.detection_loss import detection_loss, pairwise_iou, to_corners
 from groma_ros.model.groma import Groma
-from groma_ros.runtime.vision import ImageTransform
+from groma_ros.image import ImageTransform
 from groma_ros.simulation.scenes import COLOURS, KINDS
 from groma_ros.training.augment import augment
 from groma_ros.training.optimiser import Optimiser

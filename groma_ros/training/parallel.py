@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import socket
+import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +26,11 @@ class Worker:
     @property
     def speaks(self) -> bool:
         return self.rank == 0
+
+    def wait(self) -> None:
+        """Until every worker has come here."""
+        if self.count > 1:
+            distributed.barrier()
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Replace every gradient by its mean over the workers."""
@@ -52,6 +60,7 @@ def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
 
 
 def _enter(rank: int, task: Callable[..., None], count: int, port: int, arguments: tuple[Any, ...]) -> None:
+    _end_with_parent()
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=count)
@@ -59,3 +68,9 @@ def _enter(rank: int, task: Callable[..., None], count: int, port: int, argument
         task(Worker(rank, count, torch.device("cpu")), *arguments)
     finally:
         distributed.destroy_process_group()
+
+
+def _end_with_parent() -> None:
+    """Have the kernel end this process when its parent ends, however it ends (Linux, prctl PR_SET_PDEATHSIG)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

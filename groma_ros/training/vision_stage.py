@@ -53,17 +53,17 @@ def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool
         done = step + 1
         if done % LOG_EVERY == 0:
             rate = (done - first) * stage.batch * worker.count / (time.time() - started)
-            _log(out / "detection.jsonl", {"step": done, "pictures_per_second": round(rate, 1), **numbers})
+            log(out / "detection.jsonl", {"step": done, "pictures_per_second": round(rate, 1), **numbers})
         if done % SAVE_EVERY == 0 or done == stage.steps:
             save_checkpoint(
                 path, model=model.state_dict(), heads=heads.state_dict(), optimiser=optimiser.state_dict(), step=done
             )
         if done % MEASURE_EVERY == 0 or done == stage.steps:
             found = measure(model, heads, held_out, 100, stage.size, worker.device)
-            _log(out / "detection.jsonl", {"step": done, "held_out": found})
+            log(out / "detection.jsonl", {"step": done, "held_out": found})
 
 
-def _log(path: Path, entry: dict[str, object]) -> None:
+def log(path: Path, entry: dict[str, object]) -> None:
     line = json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()})
     print(line, flush=True)
     with path.open("a") as stream:

@@ -1,0 +1,149 @@
+"""What the language model reads of a scene: image tokens, region tokens, and which object each region shows."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from groma_ros.geometry import box_iou, cxcywh_to_xyxy
+from groma_ros.model.groma import Groma, Perception
+from groma_ros.selection import SelectionRule, select_regions
+from groma_ros.simulation.scenes import SceneSample
+from groma_ros.training.detection import normalise
+from groma_ros.training.parallel import Worker
+from groma_ros.training.pool import SHARD, Shard
+
+
+@dataclass(frozen=True, eq=False)
+class SceneFeatures:
+    """One scene as the language model meets it. image_tokens (T, D); region_tokens (R, D) in the order of their names;
+    region_of: for every object of the sample the region that shows it (IoU of at least 0.5), -1 for none."""
+
+    image_tokens: Tensor
+    region_tokens: Tensor
+    region_of: NDArray[np.int64]
+    sample: SceneSample
+
+
+def mirrored(sample: SceneSample) -> SceneSample:
+    """The scene seen in a mirror: picture, boxes and positions."""
+    width = sample.rgb.shape[1]
+    objects = tuple(
+        dataclasses.replace(
+            o,
+            box=(width - o.box[2], o.box[1], width - o.box[0], o.box[3]),
+            position=(-o.position[0], o.position[1], o.position[2]),
+        )
+        for o in sample.objects
+    )
+    return dataclasses.replace(sample, rgb=sample.rgb[:, ::-1], objects=objects)
+
+
+def owners(boxes: NDArray[np.float32], sample: SceneSample) -> NDArray[np.int64]:
+    """The region of every object, from region boxes (R, 4) xyxy in the sample's pixels; a region shows one object."""
+    overlap = box_iou(boxes, np.array([o.box for o in sample.objects], np.float32))
+    region_of = np.full(len(sample.objects), -1, np.int64)
+    for place in np.argsort(-overlap, axis=None, kind="stable"):
+        region, thing = np.unravel_index(place, overlap.shape)
+        if overlap[region, thing] < 0.5:
+            break
+        if region_of[thing] < 0 and region not in region_of:
+            region_of[thing] = region
+    return region_of
+
+
+def square(sample: SceneSample, size: int) -> NDArray[np.uint8]:
+    """The picture as the network takes it."""
+    return cv2.resize(np.ascontiguousarray(sample.rgb), (size, size), interpolation=cv2.INTER_AREA)
+
+
+def observe(model: Groma, samples: list[SceneSample], device: torch.device) -> tuple[Perception, list[NDArray[np.float32]]]:
+    """One vision pass without gradients, and the selected boxes (R, 4) cxcywh of every scene."""
+    c = model.config
+    rule = SelectionRule(c.box_score_thres, c.nms_thres, c.max_region_num)
+    pixels = normalise(np.stack([square(s, c.image_size) for s in samples]), device)
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+        seen = model.perceive(pixels)
+    boxes, scores = seen.boxes.float().cpu().numpy(), seen.objectness.float().cpu().numpy()
+    return seen, [select_regions(boxes[i], scores[i], rule).boxes for i in range(len(samples))]
+
+
+def encode(model: Groma, seen: Perception, chosen: list[NDArray[np.float32]], samples: list[SceneSample]) -> list[SceneFeatures]:
+    """Region tokens of the chosen boxes; gradients flow into the region encoder and, through `seen`, nowhere else."""
+    most = max(len(b) for b in chosen)
+    padded = np.stack([np.concatenate([b, np.full((most - len(b), 4), 0.5, np.float32)]) for b in chosen])
+    boxes = torch.from_numpy(padded).to(seen.boxes.device)
+    with torch.autocast(boxes.device.type, torch.bfloat16):
+        tokens = model.encode_regions(seen.maps, boxes).float()
+    side = samples[0].rgb.shape[0]
+    return [
+        SceneFeatures(
+            image_tokens=seen.image_tokens[i].float(),
+            region_tokens=tokens[i, : len(chosen[i])],
+            region_of=owners(cxcywh_to_xyxy(chosen[i], side, side), sample),
+            sample=sample,
+        )
+        for i, sample in enumerate(samples)
+    ]
+
+
+def cache_features(model: Groma, shards: list[Shard], folder: Path, worker: Worker, mirror: bool) -> None:
+    """Write the features of every scene, and of its mirror image where wanted, as float16, this worker's share of the shards."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for shard in shards[worker.rank :: worker.count]:
+        for side in (False, True) if mirror else (False,):
+            path = folder / f"{shard.seed}{'m' if side else ''}.npz"
+            if path.exists():
+                continue
+            found: list[SceneFeatures] = []
+            for start in range(0, len(shard.objects), 25):
+                samples = [shard.sample(i) for i in range(start, min(start + 25, len(shard.objects)))]
+                samples = [mirrored(s) for s in samples] if side else samples
+                with torch.no_grad():
+                    found += encode(model, *observe(model, samples, worker.device), samples)
+            partial = path.with_suffix(".partial.npz")
+            np.savez(
+                partial,
+                image=torch.stack([f.image_tokens for f in found]).half().cpu().numpy(),
+                regions=torch.cat([f.region_tokens for f in found]).half().cpu().numpy(),
+                counts=np.array([len(f.region_tokens) for f in found]),
+                region_of=np.concatenate([f.region_of for f in found]),
+            )
+            partial.rename(path)
+
+
+class FeatureCache:
+    """Cached features, drawn at random. All of it is in memory: about 40 kB a scene."""
+
+    def __init__(self, shards: list[Shard], folder: Path, mirror: bool) -> None:
+        self._entries = []
+        for shard in shards:
+            for side in (False, True) if mirror else (False,):
+                with np.load(folder / f"{shard.seed}{'m' if side else ''}.npz") as data:
+                    parts = {name: data[name] for name in data.files}
+                ends = np.cumsum(parts["counts"])
+                thing_ends = np.cumsum([len(o) for o in shard.objects])
+                self._entries.append((shard, side, parts, ends, thing_ends))
+
+    def __len__(self) -> int:
+        return len(self._entries) * SHARD
+
+    def get(self, number: int, device: torch.device) -> SceneFeatures:
+        """Scene `number` of the cache."""
+        shard, side, parts, ends, thing_ends = self._entries[number // SHARD]
+        i = number % SHARD
+        sample = mirrored(shard.sample(i)) if side else shard.sample(i)
+        regions = parts["regions"][ends[i] - parts["counts"][i] : ends[i]]
+        return SceneFeatures(
+            image_tokens=torch.from_numpy(parts["image"][i]).float().to(device),
+            region_tokens=torch.from_numpy(regions).float().to(device),
+            region_of=parts["region_of"][thing_ends[i] - len(sample.objects) : thing_ends[i]],
+            sample=sample,
+        )

@@ -1,0 +1,200 @@
+"""Stages 2 and 3: the network learns to answer. Stage 2 aligns region encoder, bridge and new tokens with the language model on
+live pictures, backbone and proposer frozen; stage 3 trains the language model on cached regions of many more scenes.
+
+There is no pretrained language model at this size, so it learns in both. A small one has to grow the circuit "find the matching
+feature, then name its region": one attention head of the third layer is shown where to look while training.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from groma_ros.model.groma import Groma
+from groma_ros.model.language import IGNORE
+from groma_ros.prompts import TINY_TEMPLATE
+from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.training.config import LanguageStage, TrainConfig
+from groma_ros.training.features import FeatureCache, SceneFeatures, cache_features, encode, mirrored, observe
+from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
+from groma_ros.training.packing import Packed, Question, ask, pack
+from groma_ros.training.parallel import Worker
+from groma_ros.training.pool import Shard, open_pool
+from groma_ros.training.vision_stage import log
+
+POINTING_LAYER, POINTING_HEAD = 2, 0
+LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 25, 200, 400
+
+
+def embeddings(model: Groma, packed: Packed, scenes: list[SceneFeatures]) -> Tensor:
+    """Input embeddings (B, L, D) of a packed batch."""
+    rows = [torch.cat([s.image_tokens, model.region_slot_embeddings(s.region_tokens)]) for s in scenes]
+    most = max(len(r) for r in rows)
+    table = torch.stack([F.pad(r, (0, 0, 0, most - len(r))) for r in rows])
+    index = packed.source.clamp(min=0)[..., None].expand(-1, -1, table.shape[-1])
+    return torch.where((packed.source >= 0)[..., None], table.gather(1, index), model.embed(packed.ids))
+
+
+def forward(model: Groma, packed: Packed, scenes: list[SceneFeatures]) -> tuple[Tensor, Tensor]:
+    """Logits (B, L, V) and the pointing head's attention (B, L, L)."""
+    with torch.autocast(packed.ids.device.type, torch.bfloat16):
+        out = model.llm.model(
+            inputs_embeds=embeddings(model, packed, scenes),
+            attention_mask=packed.mask,
+            position_ids=packed.positions,
+            output_attentions=True,
+            use_cache=False,
+        )
+        logits = model.logits(out.last_hidden_state)
+    return logits.float(), out.attentions[POINTING_LAYER][:, POINTING_HEAD].float()
+
+
+def losses(logits: Tensor, attention: Tensor, packed: Packed) -> dict[str, Tensor]:
+    """Cross-entropy of the answers, and the negative log attention from naming positions to the named feature."""
+    answer = F.cross_entropy(logits[:, :-1].flatten(0, 1), packed.labels[:, 1:].flatten(), ignore_index=IGNORE)
+    rows, places = (packed.pointer >= 0).nonzero(as_tuple=True)
+    looked = attention[rows, places, packed.pointer[rows, places]]
+    return {"answer": answer, "pointing": -(looked + 1e-6).log().mean()}
+
+
+def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str, list[bool]]:
+    """For every question whether each answer token is the most likely legal one, by kind; a missing region is a wrong answer."""
+    guess = logits.argmax(-1).cpu()
+    legal = [*range(tokenizer.region_id(0), tokenizer.region_id(0) + tokenizer.max_regions), tokenizer.id("</roi>")]
+    named = torch.tensor(legal)[logits[..., legal].argmax(-1).cpu()]
+    found: dict[str, list[bool]] = defaultdict(list)
+    for b, questions in enumerate(packed.questions):
+        for question, at in questions:
+            start, end = at + question.answer, at + len(question.ids)
+            free = question.kind in ("describe", "caption")
+            wanted = packed.labels[b, start:end].cpu()
+            said = (guess if free else named)[b, start - 1 : end - 1]
+            count = len(wanted) if free else len(wanted) - 1
+            found[question.kind].append(question.found and bool((said[:count] == wanted[:count]).all()))
+    return found
+
+
+def load_tokenizer(config: TrainConfig, out: Path) -> GromaTokenizer:
+    """The vocabulary learned from the goals of the first scenes."""
+    from groma_ros.training.corpus import corpus
+    from groma_ros.training.tokenizer import train_bpe
+
+    path = out / "tokenizer.model"
+    if not path.exists():
+        shards = open_pool(out / "pool", config.pool.first_seed, 1000)
+        train_bpe(corpus(shards), config.network.language.vocab_size).save(path)
+    return GromaTokenizer.load(path, config.network.num_new_token)
+
+
+class LivePictures:
+    """Features made from pictures at every step, with gradients into region encoder and bridge."""
+
+    def __init__(self, model: Groma, shards: list[Shard], device: torch.device) -> None:
+        self._model, self._shards, self._device = model, shards, device
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[SceneFeatures]:
+        samples = []
+        for _ in range(count):
+            shard = self._shards[int(rng.integers(len(self._shards)))]
+            sample = shard.sample(int(rng.integers(len(shard.objects))))
+            samples.append(mirrored(sample) if rng.random() < 0.5 else sample)
+        return encode(self._model, *observe(self._model, samples, self._device), samples)
+
+
+class CachedScenes:
+    """Features from the cache; nothing of vision runs."""
+
+    def __init__(self, cache: FeatureCache, device: torch.device) -> None:
+        self._cache, self._device = cache, device
+
+    def draw(self, count: int, rng: np.random.Generator) -> list[SceneFeatures]:
+        return [self._cache.get(int(rng.integers(len(self._cache))), self._device) for _ in range(count)]
+
+
+def tie(model: Groma) -> None:
+    """One table for reading and writing the new tokens while training; the file holds it twice, as Groma's layout wants."""
+    model.extra_lm_head.weight = model.new_input_embs.weight
+
+
+def train_language(worker: Worker, config: TrainConfig, stage: LanguageStage, before: str, name: str, out: Path, resume: bool) -> None:
+    """One language stage from the checkpoint `before`.pt to `name`.pt; stage.live says which of the two it is."""
+    torch.manual_seed(config.seed)
+    model = Groma(config.network).to(worker.device)
+    tie(model)
+    path = out / f"{name}.pt"
+    going_on = resume and path.exists()
+    saved = torch.load(path if going_on else out / f"{before}.pt", map_location=worker.device, weights_only=True)
+    model.load_state_dict(saved["model"])
+    tie(model)
+    model.llm.config._attn_implementation = "eager"  # the only one that shows its attention
+    model.perceiver.requires_grad_(False)
+    trained: list[nn.Module] = [model.llm, model.new_input_embs]
+    if stage.live:
+        trained += [model.region_encoder, model.img_txt_bridge]
+    optimiser = Optimiser(trained, Schedule(stage.steps, stage.rate, stage.warmup, stage.decay), stage.weight_decay)
+    first = 0
+    if going_on:
+        optimiser.load_state_dict(saved["optimiser"])
+        first = saved["step"]
+    tokenizer = load_tokenizer(config, out)
+    shards = open_pool(out / "pool", config.pool.first_seed, config.pool.scenes)
+    held_out = open_pool(out / "pool", config.held_out.first_seed, config.held_out.scenes)
+    source: LivePictures | CachedScenes = LivePictures(model, shards, worker.device)
+    check = LivePictures(model, held_out, worker.device)
+    if not stage.live:
+        folder = out / f"features_{before}"
+        cache_features(model, shards, folder, worker, mirror=True)
+        worker.wait()
+        source = CachedScenes(FeatureCache(shards, folder, mirror=True), worker.device)
+    started = time.time()
+    for step in range(first, stage.steps):
+        rng = np.random.default_rng((config.seed, worker.rank, step, 7))
+        numbers = _step(model, optimiser, source.draw(stage.batch, rng), tokenizer, stage.share, step, worker, rng)
+        if not worker.speaks:
+            continue
+        done = step + 1
+        if done % LOG_EVERY == 0:
+            rate = (done - first) * stage.batch * worker.count / (time.time() - started)
+            log(out / f"{name}.jsonl", {"step": done, "scenes_per_second": round(rate, 1), **numbers})
+        if done % SAVE_EVERY == 0 or done == stage.steps:
+            save_checkpoint(path, model=model.state_dict(), optimiser=optimiser.state_dict(), step=done)
+        if done % MEASURE_EVERY == 0 or done == stage.steps:
+            log(out / f"{name}.jsonl", {"step": done, "held_out": measure(model, check, tokenizer)})
+
+
+def _step(
+    model: Groma, optimiser: Optimiser, scenes: list[SceneFeatures], tokenizer: GromaTokenizer,
+    share: dict[str, float], step: int, worker: Worker, rng: np.random.Generator,
+) -> dict[str, float]:  # fmt: skip
+    asked = [[q for q in ask(s, tokenizer, TINY_TEMPLATE, share, rng) if q.found] for s in scenes]
+    packed = pack(scenes, asked, tokenizer, TINY_TEMPLATE, worker.device)
+    terms = losses(*forward(model, packed, scenes), packed)
+    (terms["answer"] + terms["pointing"]).backward()
+    worker.average_gradients(optimiser.parameters)
+    norm = optimiser.step(step)
+    return {"norm": norm, **{name: float(value.detach()) for name, value in terms.items()}}
+
+
+@torch.no_grad()
+def measure(model: Groma, source: LivePictures, tokenizer: GromaTokenizer, batches: int = 6) -> dict[str, float]:
+    """Share of questions answered exactly, by kind, on held-out pictures; every step is given the right beginning."""
+    rng = np.random.default_rng(99)
+    share = {"attribute": 2, "absent": 2, "negation": 2, "superlative": 2, "relation": 2, "plural": 2, "between": 2,
+             "describe": 3, "caption": 1}  # fmt: skip
+    found: dict[str, list[bool]] = defaultdict(list)
+    for _ in range(batches):
+        scenes = source.draw(16, rng)
+        asked: list[list[Question]] = [ask(s, tokenizer, TINY_TEMPLATE, share, rng) for s in scenes]
+        packed = pack(scenes, asked, tokenizer, TINY_TEMPLATE, scenes[0].image_tokens.device)
+        logits, _ = forward(model, packed, scenes)
+        for kind, answers in right(logits, packed, tokenizer).items():
+            found[kind] += answers
+    table = {kind: float(np.mean(answers)) for kind, answers in found.items()}
+    goals = [a for kind, answers in found.items() if kind not in ("describe", "caption") for a in answers]
+    return {**{k: round(v, 3) for k, v in table.items()}, "all": round(float(np.mean(goals)), 3)}
