@@ -23,7 +23,8 @@ def room(rng: np.random.Generator) -> tuple[Geom, ...]:
     """A floor and four walls."""
     floor, wall = _rgb(muted(rng)), _rgb(0.35 + 0.6 * muted(rng))
     texture, tile = _texture(rng), rng.uniform(0.4, 1.5)
-    geoms = [Geom("box", (_ROOM, _ROOM, 0.05), np.array([0, 0, _FLOOR - 0.05]), np.eye(3), floor, texture=_texture(rng), tile=tile)]
+    ground = np.array([0, 0, _FLOOR - 0.05])
+    geoms = [Geom("box", (_ROOM, _ROOM, 0.05), ground, np.eye(3), floor, texture=_texture(rng), tile=tile)]
     turn = rotation_z(rng.uniform(0, np.pi / 2))
     for side in range(4):
         rotation = turn @ rotation_z(side * np.pi / 2)
@@ -76,15 +77,17 @@ def arm(rng: np.random.Generator, camera: Camera) -> tuple[Geom, ...]:
     """A grey robot arm that reaches over the table from a side away from the camera, its gripper above the objects."""
     toward = np.arctan2(camera.position[1], camera.position[0])
     azimuth = toward + np.pi + rng.uniform(-1.7, 1.7)
-    shell, joint, finger = (_rgb(np.full(3, rng.uniform(*level)) + rng.normal(0, 0.01, 3)) for level in ((0.3, 0.75), (0.12, 0.3), (0.2, 0.4)))
+    levels = ((0.3, 0.75), (0.12, 0.3), (0.2, 0.4))
+    shell, joint, finger = (_rgb(np.full(3, rng.uniform(*level)) + rng.normal(0, 0.01, 3)) for level in levels)
     out = np.array([np.cos(azimuth), np.sin(azimuth), 0.0])
     tip = out * rng.uniform(0.05, 0.3) + [*rng.uniform(-0.1, 0.1, 2), rng.uniform(0.16, 0.28)]
-    wrist = tip + [0, 0, 0.11]
+    wrist = tip + np.array([0, 0, 0.11])
     elbow = wrist + out * rng.uniform(0.18, 0.3) + [0, 0, rng.uniform(0.05, 0.25)]
     shoulder = out * rng.uniform(0.75, 0.95) + [0, 0, rng.uniform(0.0, 0.25)]
     turn = rotation_z(rng.uniform(0, np.pi))
     spread = rng.uniform(0.02, 0.045)
-    links = [_link(wrist, elbow, 0.032, shell), _link(elbow, shoulder, 0.042, shell), _link(wrist, wrist - [0, 0, 0.04], 0.036, joint)]
+    links = [_link(wrist, elbow, 0.032, shell), _link(elbow, shoulder, 0.042, shell)]
+    links.append(_link(wrist, wrist - [0, 0, 0.04], 0.036, joint))
     balls = [Geom("ball", (r, r, r), at, np.eye(3), joint) for at, r in ((wrist, 0.038), (elbow, 0.05))]
     palm = Geom("box", (0.055, 0.02, 0.014), wrist - [0, 0, 0.052], turn, joint)
     fingers = [Geom("box", (0.006, 0.011, 0.03), wrist - [0, 0, 0.09] + turn @ [s * spread, 0, 0], turn, finger) for s in (-1, 1)]

@@ -1,4 +1,4 @@
-"""`groma scenes`: a folder of rendered scenes with COCO-style annotations and goals, and its reader. docs/scenes.md has the form."""
+"""`groma scenes`: a folder of rendered scenes with COCO-style annotations and goals, and its reader (see docs/scenes.md)."""
 
 from __future__ import annotations
 
@@ -201,8 +201,8 @@ def _annotations(out: Path, seeds: range) -> dict[str, Any]:
         annotations += [_annotation(first + index, image_id, item) for index, item in enumerate(record["objects"])]
         for goal in record["goals"]:
             targets = [first + index for index in goal["targets"]]
-            goal_id = len(goals) + 1
-            goals.append({"id": goal_id, "image_id": image_id, "text": goal["text"], "kind": goal["kind"], "annotation_ids": targets})
+            said = {"text": goal["text"], "kind": goal["kind"], "annotation_ids": targets}
+            goals.append({"id": len(goals) + 1, "image_id": image_id, **said})
     categories = [{"id": index, "name": kind} for index, kind in enumerate(KINDS, 1)]
     info = {"description": "Rendered tabletop scenes with goals", "format": _FORMAT}
     return {"info": info, "images": images, "categories": categories, "annotations": annotations, "goals": goals}
@@ -264,13 +264,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma scenes`."""
     parser.add_argument("--seed", type=int, required=True, help="data seed; different seeds give different scenes")
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write; one begun with the same settings is gone on with")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write, or to go on with")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--width", type=int, default=640, help="pixels (default 640)")
     parser.add_argument("--height", type=int, default=480, help="pixels (default 480)")
-    parser.add_argument("--aspect", help="stretch a camera of this aspect (a number, or random) into the picture; default square pixels")
+    parser.add_argument("--aspect", help="stretch a camera of this aspect (number or random) into the picture")
     parser.add_argument("--supersample", type=int, default=1, help="draw this many times larger and average down (default 1)")
-    parser.add_argument("--goals-per-kind", type=int, default=1, help="goals of each kind a scene, where it holds them (default 1)")
+    parser.add_argument("--goals-per-kind", type=int, default=1, help="goals of each kind a scene (default 1)")
     parser.add_argument("--depth", action="store_true", help="also write depth as 16-bit PNG, millimetres")
 
 

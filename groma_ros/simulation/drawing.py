@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import importlib
 import os
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -16,6 +18,10 @@ from groma_ros.types import FloatArray, Intrinsics
 NEAR, FAR = 0.05, 12.0
 MAX_GEOMS = 160
 _TEXTURE_SIZE = 128
+_ADVICE = (
+    "Off-screen rendering with {} does not work here ({}); install Mesa (apt-get install libegl1 libgl1-mesa-dri libgles2), "
+    "or libosmesa6 and set MUJOCO_GL=osmesa."
+)
 
 
 class RenderingUnavailable(RuntimeError):
@@ -118,22 +124,31 @@ TEXTURES = tuple(_textures())
 
 
 def _open_context(width: int, height: int) -> Any:
-    """A current OpenGL context: EGL first, OSMesa where that fails."""
-    failures = []
-    for module in ("egl", "osmesa"):
-        if os.environ.get("MUJOCO_GL", module) not in (module, ""):
-            continue
-        try:
-            library = __import__(f"mujoco.{module}", fromlist=["GLContext"])
-            context = library.GLContext(width, height)
-            context.make_current()
-            return context
-        except Exception as error:  # each binding raises its own types, from a missing library to a refused display
-            failures.append(f"{module}: {error}")
-    raise RenderingUnavailable(
-        "Off-screen rendering does not work here; install Mesa (apt-get install libegl1 libgl1-mesa-dri libgles2, or libosmesa6). "
-        + "; ".join(failures)
-    )
+    """A current OpenGL context of the platform that MUJOCO_GL names: by default EGL, or OSMesa where there is no libEGL."""
+    # MuJoCo and PyOpenGL settle on a platform when they are imported, so the choice cannot wait for a failure.
+    if not os.environ.get("MUJOCO_GL"):
+        os.environ["MUJOCO_GL"] = "egl" if _loads("libEGL.so.1") else "osmesa"
+    platform = os.environ["MUJOCO_GL"]
+    try:
+        module = importlib.import_module(f"mujoco.{platform}")
+    except ModuleNotFoundError as error:
+        raise RenderingUnavailable("MuJoCo is not installed, which draws the scenes; run `make setup-full`.") from error
+    except Exception as error:  # the platform's library is absent or refused; the types are many
+        raise RenderingUnavailable(_ADVICE.format(platform, error)) from error
+    try:
+        context = module.GLContext(width, height)
+        context.make_current()
+    except Exception as error:  # no driver, no display, no such device
+        raise RenderingUnavailable(_ADVICE.format(platform, error)) from error
+    return context
+
+
+def _loads(library: str) -> bool:
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        return False
+    return True
 
 
 def _compile(width: int, height: int) -> Any:
@@ -167,11 +182,11 @@ class Canvas:
     """
 
     def __init__(self, width: int, height: int) -> None:
+        self.width, self.height = width, height
+        self._gl: Any = _open_context(width, height)
         import mujoco
 
-        self.width, self.height = width, height
         self._mj: Any = mujoco
-        self._gl: Any = _open_context(width, height)
         self._model = _compile(width, height)
         self._scene = mujoco.MjvScene(self._model, maxgeom=MAX_GEOMS)
         self._context: Any = mujoco.MjrContext(self._model, mujoco.mjtFontScale.mjFONTSCALE_100)
@@ -213,7 +228,7 @@ class Canvas:
     def _viewport(self, camera: Camera, scale: int) -> Any:
         width, height = camera.intrinsics.width * scale, camera.intrinsics.height * scale
         if width > self.width or height > self.height:
-            raise ValueError(f"A picture of {width}x{height} does not fit a canvas of {self.width}x{self.height}; open a larger one.")
+            raise ValueError(f"A {width}x{height} picture does not fit the {self.width}x{self.height} canvas; open a larger one.")
         return self._mj.MjrRect(0, 0, width, height)
 
     def _draw(self, world: World, camera: Camera, view: Any, segment: bool) -> None:
@@ -225,7 +240,7 @@ class Canvas:
         self._scene.flags[flags.mjRND_SEGMENT] = self._scene.flags[flags.mjRND_IDCOLOR] = segment
         self._set_camera(camera)
         self._set_lights(world, camera)
-        for slot, geom in zip(self._geoms, world.geoms):
+        for slot, geom in zip(self._geoms, world.geoms, strict=False):
             self._set_geom(slot, geom)
         self._scene.ngeom = len(world.geoms)
         self._mj.mjr_render(view, self._scene, self._context)

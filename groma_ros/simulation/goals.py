@@ -20,7 +20,11 @@ GOAL_TYPES = ("attribute", "absent", "negation", "superlative", "relation", "plu
 WIDTH_MARGIN, DEPTH_MARGIN, AREA_MARGIN = 0.06, 0.06, 1.35
 HARD_ABSENT = 0.8
 _NUMBERS = {2: "both", 3: "all three", 4: "all four"}
-_OPPOSITE = {"leftmost": ("x", 1), "rightmost": ("x", -1), "nearest": ("z", 1), "farthest": ("z", -1), "largest": ("a", -1), "smallest": ("a", 1)}
+# The measure and its sign that is least for the winner: x, depth, area.
+_EXTREMES = {
+    "leftmost": ("x", 1), "rightmost": ("x", -1), "nearest": ("z", 1),
+    "farthest": ("z", -1), "largest": ("a", -1), "smallest": ("a", 1),
+}  # fmt: skip
 _RELATIONS = ("left", "right", "behind", "front")
 
 
@@ -79,17 +83,15 @@ class _View:
 
     def related(self, relation: str, i: int, j: int) -> bool | None:
         """Whether object i stands in the relation to j; None where it is too close to say."""
-        if relation in ("left", "right"):
-            gap = (self.x[j] - self.x[i]) / WIDTH_MARGIN
-        else:
-            gap = (self.z[j] - self.z[i]) / DEPTH_MARGIN
+        measure, margin = (self.x, WIDTH_MARGIN) if relation in ("left", "right") else (self.z, DEPTH_MARGIN)
+        gap = (measure[j] - measure[i]) / margin
         if relation in ("right", "behind"):
             gap = -gap
         return None if abs(gap) < 1 else bool(gap > 0)
 
     def extreme(self, word: str, among: tuple[int, ...]) -> int | None:
         """The leftmost, nearest, largest, ... of some objects; None where it does not win by the margin."""
-        measure, sign = _OPPOSITE[word]
+        measure, sign = _EXTREMES[word]
         scales = {"x": [(self.x, WIDTH_MARGIN)], "z": [(self.z, DEPTH_MARGIN)]}
         scales["a"] = [(self.area, np.log(AREA_MARGIN)), (self.box_area, np.log(AREA_MARGIN))]
         winners = set()
@@ -125,7 +127,7 @@ def _attribute(view: _View, rng: np.random.Generator) -> SceneGoal | None:
 
 
 def _plural(view: _View, rng: np.random.Generator) -> SceneGoal | None:
-    several = [s for s in _selectors(view) if 2 <= len(view.find(s))]
+    several = [s for s in _selectors(view) if len(view.find(s)) >= 2]
     if not several:
         return None
     chosen = several[int(rng.integers(len(several)))]
@@ -158,39 +160,46 @@ def _negation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
 
 
 def _negations(view: _View, rng: np.random.Generator) -> Iterator[SceneGoal]:
-    """ "the mug that is not red", "all the mugs that are not red", "everything that is not a box", "everything but the red objects"."""
-    everything = tuple(range(len(view.objects)))
+    """Every negation that means something, each in one phrasing."""
+    everything = range(len(view.objects))
     for kind in sorted({o.kind for o in view.objects}):
         members = view.find(Selector(kind))
         for colour in sorted({view.objects[i].colour for i in members}):
-            rest = tuple(i for i in members if view.objects[i].colour != colour)
-            if len(rest) == 1:
-                yield SceneGoal(_pick(rng, (f"the {kind} that is not {colour}", f"the {kind} which is not {colour}")), "negation", rest)
-            elif rest:
-                lead = _pick(rng, ("all the ", "all ", "the "))
-                yield SceneGoal(f"{lead}{plural(kind)} that are not {colour}", "negation", rest)
+            yield from _without_colour(kind, colour, tuple(i for i in members if view.objects[i].colour != colour), rng)
         rest = tuple(i for i in everything if i not in members)
+        many = plural(kind)
+        forms = (f"everything that is not {_a(kind)}", f"all the objects that are not {many}", f"everything but the {many}")
         if rest:
-            article = "an" if kind[0] in "aeiou" else "a"
-            forms = (f"everything that is not {article} {kind}", f"all the objects that are not {plural(kind)}", f"everything but the {plural(kind)}")
             yield SceneGoal(_pick(rng, forms), "negation", rest)
     for colour in sorted({o.colour for o in view.objects}):
-        rest = tuple(i for i in everything if view.objects[i].colour != colour)
+        same = view.find(Selector(None, colour))
+        rest = tuple(i for i in everything if i not in same)
+        objects = f"{colour} objects"
+        forms = (f"everything that is not {colour}", f"all the objects that are not {colour}", f"everything but the {objects}")
         if rest:
-            forms = (f"everything that is not {colour}", f"all the objects that are not {colour}", f"everything but the {colour} objects")
             yield SceneGoal(_pick(rng, forms), "negation", rest)
-        same = [i for i in everything if i not in rest]
         for kind in sorted({view.objects[i].kind for i in same}):
             others = tuple(i for i in same if view.objects[i].kind != kind)
             if len(others) == 1:
-                article = "an" if kind[0] in "aeiou" else "a"
-                yield SceneGoal(f"the {colour} {_pick(rng, ('object', 'thing'))} that is not {article} {kind}", "negation", others)
+                yield SceneGoal(f"the {Selector(None, colour).one(rng)} that is not {_a(kind)}", "negation", others)
+
+
+def _without_colour(kind: str, colour: str, rest: tuple[int, ...], rng: np.random.Generator) -> Iterator[SceneGoal]:
+    """ "the mug that is not red" or "all the mugs that are not red"."""
+    if len(rest) == 1:
+        yield SceneGoal(f"the {kind} {_pick(rng, ('that', 'which'))} is not {colour}", "negation", rest)
+    elif rest:
+        yield SceneGoal(f"{_pick(rng, ('all the ', 'all ', 'the '))}{plural(kind)} that are not {colour}", "negation", rest)
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
 
 
 def _superlative(view: _View, rng: np.random.Generator) -> SceneGoal | None:
-    groups = [Selector()] + [s for s in _selectors(view) if len(view.find(s)) >= 2]
+    groups = [Selector(), *(s for s in _selectors(view) if len(view.find(s)) >= 2)]
     for _ in range(12):
-        group, word = groups[int(rng.integers(len(groups)))], _pick(rng, list(_OPPOSITE))
+        group, word = groups[int(rng.integers(len(groups)))], _pick(rng, list(_EXTREMES))
         target = view.extreme(word, view.find(group))
         if target is not None:
             spoken = _pick(rng, {"nearest": ("nearest", "closest"), "largest": ("largest", "biggest")}.get(word, (word,)))
@@ -211,7 +220,7 @@ def _relation_words(relation: str, rng: np.random.Generator) -> str:
 def _relation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
     """Single ("the mug left of the blue box") or set-valued ("all objects left of the red ball")."""
     anchors = [s for s in _selectors(view) if len(view.find(s)) == 1]
-    groups = [Selector()] + _selectors(view)
+    groups = [Selector(), *_selectors(view)]
     single = rng.random() < 0.5
     for _ in range(30 if anchors else 0):
         anchor = anchors[int(rng.integers(len(anchors)))]
@@ -220,7 +229,7 @@ def _relation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
         (other,) = view.find(anchor)
         members = [i for i in view.find(group) if i != other]
         verdicts = [view.related(relation, i, other) for i in members]
-        targets = tuple(i for i, yes in zip(members, verdicts) if yes)
+        targets = tuple(i for i, yes in zip(members, verdicts, strict=True) if yes)
         if not targets or None in verdicts or (len(targets) == 1) != single:
             continue
         where = f"{_relation_words(relation, rng)} the {anchor.one(rng)}"
@@ -233,7 +242,7 @@ def _relation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
 def _between(view: _View, rng: np.random.Generator) -> SceneGoal | None:
     """The one object of a group whose centre is, in x, between those of two named objects; the group's others are clearly not."""
     anchors = [s for s in _selectors(view) if s.kind and len(view.find(s)) == 1]
-    groups = [Selector()] + _selectors(view)
+    groups = [Selector(), *_selectors(view)]
     for _ in range(60 if len(anchors) >= 2 else 0):
         first, second = (anchors[int(i)] for i in rng.choice(len(anchors), 2, replace=False))
         (a,), (b,) = view.find(first), view.find(second)
@@ -245,7 +254,7 @@ def _between(view: _View, rng: np.random.Generator) -> SceneGoal | None:
         sides = [(view.related("right", i, low), view.related("left", i, high)) for i in members]
         if any(False not in side and None in side for side in sides):
             continue
-        targets = tuple(i for i, side in zip(members, sides) if side == (True, True))
+        targets = tuple(i for i, side in zip(members, sides, strict=True) if side == (True, True))
         if len(targets) == 1:
             return SceneGoal(f"the {group.one(rng)} between the {first.one(rng)} and the {second.one(rng)}", "between", targets)
     return None

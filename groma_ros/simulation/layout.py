@@ -21,6 +21,10 @@ _GAP = 0.012
 _EDGE = 2.0
 
 
+def _reach(solid: Solid) -> float:
+    return max(solid.size[0], solid.size[2]) / 2
+
+
 @dataclass(frozen=True, eq=False)
 class Body:
     """An object on the table. place: its origin (x, y, 0); outline: Px3 world points that bound it; geoms: how it is drawn."""
@@ -33,9 +37,14 @@ class Body:
     geoms: tuple[Geom, ...]
 
     @property
+    def reach(self) -> float:
+        """Radius of the circle on the table that it may cover, metres."""
+        return _reach(self.solid)
+
+    @property
     def centre(self) -> Array:
         """Middle of its height above its origin, world."""
-        return self.place + [0, 0, self.solid.size[1] / 2]
+        return self.place + np.array([0, 0, self.solid.size[1] / 2])
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +109,7 @@ def look_at(target: Array, azimuth: float, elevation: float, distance: float, ro
 
 
 def draw_labels(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """`count` pairs of kind and colour. Half of the scenes use few kinds and colours, so that pairs and hard absences are many."""
+    """`count` pairs of kind and colour. Half of the scenes use few of each, so that pairs and hard absences are many."""
     kinds, colours = list(KINDS), list(COLOURS)
     if rng.random() < 0.5:
         kinds = list(rng.choice(kinds, rng.integers(2, 5), replace=False))
@@ -138,7 +147,7 @@ def _hidden(box: Array, others: list[Array]) -> float:
 def _place(rng: np.random.Generator, label: int, kind: str, colour: str, camera: Camera, placed: list[Body]) -> Body | None:
     """Put an object where it stands free, wholly in view and mostly unhidden; None if no place was found."""
     solid = make_solid(kind, rng)
-    reach = max(solid.size[0], solid.size[2]) / 2
+    reach = _reach(solid)
     k = camera.intrinsics
     limit = np.array([_EDGE, _EDGE, k.width - _EDGE, k.height - _EDGE])
     bounds = [outline_bounds(camera, body.outline) for body in placed]
@@ -150,8 +159,8 @@ def _place(rng: np.random.Generator, label: int, kind: str, colour: str, camera:
         place = camera.position - ray * (camera.position[2] / ray[2])
         if np.hypot(*place[:2]) > 0.42:
             continue
-        near = (max(body.solid.size[0], body.solid.size[2]) / 2 + reach + _GAP > np.hypot(*(body.place - place)[:2]) for body in placed)
-        if any(near):
+        gaps = (np.hypot(*(body.place - place)[:2]) - body.reach - reach for body in placed)
+        if any(gap < _GAP for gap in gaps):
             continue
         body = _make_body(rng, label, kind, colour, solid, np.array([place[0], place[1], 0.0]), camera)
         box = outline_bounds(camera, body.outline)

@@ -119,7 +119,7 @@ class SceneRenderer:
         if any(area < least or _touches_border(box, labels.shape) for box, area in found):
             return None
         whole = self._whole_areas(layout, [area for _, area in found])
-        visible = [min(1.0, area / full) for (_, area), full in zip(found, whole)]
+        visible = [min(1.0, area / full) for (_, area), full in zip(found, whole, strict=True)]
         if min(visible) < MIN_VISIBLE:
             return None
         return tuple(_object(layout, index, *found[index], visible[index]) for index in range(len(found)))

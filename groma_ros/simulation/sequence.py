@@ -1,4 +1,7 @@
-"""A moving camera over one scene, as a rosbag2 (mcap) with its truth beside it. `python -m groma_ros.simulation.sequence --out demo`."""
+"""A moving camera over one scene, as a rosbag2 (mcap) with its truth beside it.
+
+The demo's files are made by `python -m groma_ros.simulation.sequence --out demo`.
+"""
 
 from __future__ import annotations
 
@@ -68,7 +71,7 @@ def _path(camera: Camera, count: int, size: float) -> list[Camera]:
     phases = np.linspace(0, 2 * np.pi, count, endpoint=False)
     azimuths, elevations = np.deg2rad(14) * np.sin(phases), np.deg2rad(4) * np.sin(2 * phases)
     scales = 0.06 * (1 - np.cos(phases))
-    return [orbit(camera, size * a, size * e, 1 + size * s) for a, e, s in zip(azimuths, elevations, scales)]
+    return [orbit(camera, size * a, size * e, 1 + size * s) for a, e, s in zip(azimuths, elevations, scales, strict=True)]
 
 
 def _steady_path(renderer: SceneRenderer, layout: Layout, count: int) -> list[tuple[Layout, tuple[SceneObject, ...]]]:
@@ -95,7 +98,7 @@ def render_sequence(seed: int = SCENE_SEED, seconds: float = SECONDS) -> list[Se
 
 
 def steady_goals(frames: list[SequenceFrame], seed: int = SCENE_SEED) -> list[SceneGoal]:
-    """A goal of each kind whose targets are the same, and clear by the margins, in every frame; the first in text order by lot."""
+    """Goals, one of each kind and two attributes, whose targets are the same and clear in every frame; drawn by lot."""
     common: dict[SceneGoal, None] | None = None
     for frame in frames:
         sample = SceneSample(frame.rgb, frame.depth, frame.intrinsics, frame.objects, seed)
@@ -105,7 +108,7 @@ def steady_goals(frames: list[SequenceFrame], seed: int = SCENE_SEED) -> list[Sc
     pool = sorted(common or {}, key=lambda goal: goal.text)
     chosen: list[SceneGoal] = []
     for kind in _DEMO_GOALS:
-        left = [goal for goal in pool if goal.kind == kind and goal not in chosen and not (kind == "plural" and len(goal.targets) < 2)]
+        left = [goal for goal in pool if goal.kind == kind and goal not in chosen]
         if left:
             chosen.append(left[int(rng.integers(len(left)))])
     return chosen
@@ -203,8 +206,9 @@ def write_demo(out: Path, seed: int = SCENE_SEED) -> list[SceneGoal]:
     goals = steady_goals(frames, seed)
     write_bag(frames, out / "tabletop.mcap")
     (out / "truth.json").write_text(json.dumps(truth(frames, goals, seed), separators=(",", ":")) + "\n")
+    note = "# Goals of the demo: a text, or a mapping of text, kind (auto, one, all) and min_score.\n"
     entries = yaml.safe_dump({"goals": [_goal_entry(goal) for goal in goals]}, sort_keys=False, width=120)
-    (out / "goals.yaml").write_text("# Goals of the demo: a text, or a mapping of text, kind (auto, one, all) and min_score.\n" + entries)
+    (out / "goals.yaml").write_text(note + entries)
     cv2.imwrite(str(out / "frame.png"), frames[0].rgb[..., ::-1])
     return goals
 

@@ -101,7 +101,8 @@ def _flat_ring() -> Mesh:
 
 def _meshes() -> dict[str, Mesh]:
     """Unit radius and unit height; the ring has unit mean radius, the handle unit arc radius."""
-    cup = [(0, 0), (0.9, 0), (0.9, 0), (0.98, 0.06), (1, 0.15), (1, 1), (1, 1), (0.86, 1), (0.86, 1), (0.84, 0.12), (0.84, 0.12), (0, 0.1)]
+    cup_inside = [(0.86, 1), (0.84, 0.12), (0.84, 0.12), (0, 0.1)]
+    cup = [(0, 0), (0.9, 0), (0.9, 0), (0.98, 0.06), (1, 0.15), (1, 1), (1, 1), (0.86, 1), *cup_inside]
     outside = [(0.42, 0.0), (0.46, 0.1), (0.66, 0.25), (0.84, 0.5), (0.95, 0.78), (1.0, 1.0)]
     inside = [(0.92, 1.0), (0.87, 0.8), (0.76, 0.52), (0.58, 0.3), (0.36, 0.17), (0, 0.14)]
     bowl = [(0, 0), (0.42, 0), *outside, (1.0, 1.0), (0.92, 1.0), *inside]
@@ -125,7 +126,7 @@ def _unit_points() -> dict[str, Array]:
     angles = np.linspace(0, 2 * np.pi, 16, endpoint=False)
     circle = np.column_stack([np.cos(angles), np.sin(angles), np.zeros(16)])
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1.0, 1)])
-    high, low = circle + [0, 0, 1], circle - [0, 0, 1]
+    high, low = circle + np.array([0, 0, 1]), circle - np.array([0, 0, 1])
     ball = np.concatenate([circle * [c, c, 1] + [0, 0, s] for c, s in ((1, 0), (0.7, 0.7), (0.7, -0.7), (0, 1), (0, -1))])
     points = {"box": corners, "ball": ball, "cylinder": np.concatenate([high, low]), "capsule": ball}
     return points | {name: mesh.vertices for name, mesh in MESHES.items()}
