@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from groma_ros.types import Goal
 
-STANDING_KINDS = ("auto", "one", "all")
-"""Goals that can stand: their answer is boxes. The others have an answer in words and are asked once."""
+SPOKEN_KINDS = ("describe", "chat")
+"""Goals whose answer is in words: they are asked once and cannot stand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,8 +41,6 @@ def check_goals(goals: Sequence[Goal], max_goals: int, check: Callable[[Goal], N
     if len(goals) > max_goals:
         raise ValueError(f"There are {len(goals)} goals, and at most {max_goals} may stand (parameter max_goals).")
     for goal in goals:
+        if goal.kind in SPOKEN_KINDS:
+            raise ValueError(f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand.")
         check(goal)
-        if goal.kind not in STANDING_KINDS:
-            raise ValueError(
-                f"The goal {goal.text[:40]!r} is of kind {goal.kind}, and only {', '.join(STANDING_KINDS)} can stand."
-            )

@@ -1,0 +1,139 @@
+"""The other end of the wire: publishes camera images and goals, and keeps what the node answers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header, String
+from vision_msgs.msg import Detection2DArray
+
+from groma_ros.msg import GroundingArray
+from groma_ros.node.conversions import image_message, to_nanoseconds
+from groma_ros.node.demo.processes import Child
+
+PATIENCE = 90.0
+"""Seconds to wait for anything: a busy machine is slow, and a test that fails says so long before."""
+
+
+class Robot:
+    """A node in a context of its own, on one DDS domain; a context manager."""
+
+    def __init__(self, domain: int) -> None:
+        self.domain = domain
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node("robot", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self.images = self.node.create_publisher(Image, "image", qos_profile_sensor_data)
+        self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", qos_profile_sensor_data)
+        self.goals = self.node.create_publisher(String, "groma/goal", 10)
+        self.detections: list[Detection2DArray] = []
+        self.groundings: list[GroundingArray] = []
+        self.diagnostics: dict[str, str] = {}
+        self.summary = ""
+        self._stamp = 0
+        self.node.create_subscription(Detection2DArray, "groma/detections", self.detections.append, 50)
+        self.node.create_subscription(GroundingArray, "groma/groundings", self.groundings.append, 50)
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "groma: grounding":
+                self.diagnostics = {item.key: item.value for item in status.values}
+                self.summary = status.message
+
+    def until(self, done: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
+        """Spin until `done()` holds; an AssertionError naming `what` after `patience` seconds."""
+        end = time.monotonic() + patience
+        while not done():
+            assert time.monotonic() < end, f"{what} did not happen within {patience:.0f} s; diagnostics: {self.diagnostics}"
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def spin(self, seconds: float) -> None:
+        """Listen for a while."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.05)
+
+    def meet(self, child: Child) -> None:
+        """Wait until the node process is active and every topic has found its other end."""
+
+        def met() -> bool:
+            assert child.running, f"the node ended: {child.output()[-2000:]}"
+            listened = self.images.get_subscription_count() + self.compressed.get_subscription_count()
+            heard = [self.node.count_publishers(f"/groma/{name}") for name in ("detections", "groundings")]
+            return bool(listened and self.goals.get_subscription_count() and all(heard) and "goals" in self.diagnostics)
+
+        self.until(met, "meeting the node")
+        self.spin(0.3)
+
+    def count(self, key: str) -> int:
+        """A count of the newest diagnostics; 0 for one that is not there yet."""
+        return int(self.diagnostics.get(key, "0"))
+
+    def send_goals(self, text: str) -> None:
+        """Publish a text on ~/goal and wait until the node has another set of goals."""
+        before = self.count("goals_version")
+        self.goals.publish(String(data=text))
+        self.until(lambda: self.count("goals_version") > before, f"the goals {text[:60]!r}")
+
+    def image(self, rgb: np.ndarray, frame_id: str = "camera") -> Image:
+        """A raw image of uint8 HxWx3 pixels with a stamp no other has."""
+        return image_message(self.header(frame_id), rgb)
+
+    def header(self, frame_id: str = "camera") -> Header:
+        """A header with a stamp that no other has."""
+        self._stamp += 1
+        header = Header(frame_id=frame_id)
+        header.stamp.sec, header.stamp.nanosec = 1_000_000 + self._stamp, 123_456_789
+        return header
+
+    def ask(self, message: Image | CompressedImage) -> tuple[Detection2DArray, GroundingArray]:
+        """Publish an image and wait for both answers to it; sent again (best effort may lose it) every few seconds."""
+        stamp = to_nanoseconds(message.header.stamp)
+        publisher = self.images if isinstance(message, Image) else self.compressed
+        for _ in range(6):
+            publisher.publish(message)
+            try:
+                self.until(
+                    lambda: self._at(self.detections, stamp) and self._at(self.groundings, stamp), "an answer", PATIENCE / 6
+                )
+                return self._at(self.detections, stamp)[0], self._at(self.groundings, stamp)[0]
+            except AssertionError:
+                continue
+        raise AssertionError(f"no answer to an image; diagnostics: {self.diagnostics}")
+
+    @staticmethod
+    def _at(messages: list[Any], stamp: int) -> list[Any]:
+        return [message for message in messages if to_nanoseconds(message.header.stamp) == stamp]
+
+    def __enter__(self) -> Robot:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._executor.shutdown()
+        self.node.destroy_node()
+        self._context.shutdown()
+
+
+def start_node(stack: ExitStack, robot_domain: int, log: Path, parameters: dict[str, Any]) -> Child:
+    """The node as a process of its own, ended with the stack."""
+    arguments = ["--ros-args"]
+    for name, value in parameters.items():
+        arguments += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
+    environment = {"ROS_DOMAIN_ID": str(robot_domain), "OMP_NUM_THREADS": "1"}
+    return stack.enter_context(Child("groma_ros.node.main", arguments, log, environment))

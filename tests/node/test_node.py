@@ -1,0 +1,239 @@
+"""The node as a process of its own, spoken to over DDS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from rcl_interfaces.srv import SetParameters
+from rclpy.parameter import Parameter
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import String
+from vision_msgs.msg import Detection2D
+
+from groma_ros.draw import draw_groundings
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.msg import Goal as GoalMessage
+from groma_ros.node.conversions import to_nanoseconds
+from groma_ros.node.demo.processes import Child
+from groma_ros.srv import SetGoals
+from groma_ros.types import Frame, Goal, Grounding
+
+from .robot import Robot, start_node
+
+GOALS = "the red mug\nall the boxes\nthe bowl left of the ball"
+
+
+@pytest.fixture(scope="module")
+def node(bundle: Path, domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    """One node for all tests here: counts only grow, so tests compare them with what they were."""
+    log = tmp_path_factory.mktemp("node") / "log.txt"
+    with ExitStack() as stack:
+        yield start_node(stack, domain, log, {"model": bundle, "min_presence": 0.0, "max_goals": 64})
+
+
+@pytest.fixture
+def met(robot: Robot, node: Child) -> Robot:
+    """The robot, in touch with the running node."""
+    robot.meet(node)
+    return robot
+
+
+def best_first(grounding: Grounding) -> list[tuple[float, float, float, float]]:
+    return [item.box for item in sorted(grounding.detections, key=lambda item: -item.score)]
+
+
+def corners(detection: Detection2D) -> list[float]:
+    centre, box = detection.bbox.center.position, detection.bbox
+    return [centre.x - box.size_x / 2, centre.y - box.size_y / 2, centre.x + box.size_x / 2, centre.y + box.size_y / 2]
+
+
+def test_boxes_scores_and_headers_are_the_models_own(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+    met.send_goals(GOALS)
+    message = met.image(picture, "camera_optical_frame")
+    detections, groundings = met.ask(message)
+    expected = grounder.ground(Frame(picture), [Goal(text) for text in GOALS.splitlines()])
+    assert sum(len(item.detections) for item in expected) >= 3
+    assert detections.header == message.header and groundings.header == message.header
+    assert groundings.goals_version == met.count("goals_version")
+    assert [item.goal for item in groundings.groundings] == GOALS.splitlines()
+    for answer, wanted in zip(groundings.groundings, expected, strict=True):
+        assert answer.kind == "auto"
+        assert (answer.present, answer.margin) == pytest.approx((wanted.present, wanted.margin), abs=1e-5)
+        assert len(answer.detections) == len(wanted.detections)
+        for found, box in zip(answer.detections, best_first(wanted), strict=True):
+            assert corners(found) == pytest.approx(box, abs=1e-2)
+            assert found.results[0].hypothesis.class_id == answer.goal and found.header == message.header
+        scores = [found.results[0].hypothesis.score for found in answer.detections]
+        assert scores == pytest.approx(sorted((item.score for item in wanted.detections), reverse=True), abs=1e-4)
+    assert detections.detections == [found for answer in groundings.groundings for found in answer.detections]
+
+
+def test_boxes_are_pixels_of_the_camera_whatever_its_size(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+    met.send_goals("the mug")
+    wide = cv2.resize(picture, (320, 60), interpolation=cv2.INTER_NEAREST)
+    message = met.image(wide)
+    message.data, message.step = np.pad(wide.reshape(60, -1), ((0, 0), (0, 40))).tobytes(), 1000
+    found = met.ask(message)[0].detections
+    expected = best_first(grounder.ground(Frame(wide), [Goal("the mug")])[0])
+    assert [corners(item) for item in found] == [pytest.approx(box, abs=1e-2) for box in expected]
+
+
+def test_only_the_newest_frame_is_answered_and_the_others_are_counted(met: Robot, picture: np.ndarray) -> None:
+    met.send_goals("\n".join(f"goal number {index}" for index in range(60)))
+    before = {key: met.count(key) for key in ("received", "answered", "dropped")}
+    messages = [met.image(picture) for _ in range(40)]
+    for message in messages:
+        met.images.publish(message)
+        met.spin(0.01)
+    last = to_nanoseconds(messages[-1].header.stamp)
+    met.until(lambda: any(to_nanoseconds(item.header.stamp) == last for item in met.groundings), "the answer to the last frame")
+    met.until(lambda: met.count("received") == met.count("answered") + met.count("dropped") + met.count("refused images"), "rest")
+    change = {key: met.count(key) - before[key] for key in before}
+    sent = [to_nanoseconds(item.header.stamp) for item in messages]
+    answered = [stamp for item in met.groundings if (stamp := to_nanoseconds(item.header.stamp)) in sent]
+    assert answered == sorted(answered) and len(answered) == change["answered"] >= 2
+    assert change["dropped"] >= 5 and change["received"] == change["answered"] + change["dropped"] <= 40
+
+
+def wrong_images(robot: Robot, picture: np.ndarray) -> dict[str, Image]:
+    """One image of each kind that must be refused, by the cause that diagnostics count."""
+    messages = {cause: robot.image(picture) for cause in ("encoding", "step", "length", "empty", "size", "content")}
+    messages["encoding"].encoding = "rgb9"
+    messages["step"].step = 100
+    messages["length"].data = messages["length"].data[:-1]
+    messages["empty"].width = messages["empty"].height = messages["empty"].step = 0
+    messages["empty"].data = b""
+    messages["size"].width = messages["size"].height = 2**31
+    tiny = robot.image(picture[:1, :1])
+    return {**messages, "content": tiny}
+
+
+def test_wrong_images_are_refused_counted_and_the_next_is_answered(met: Robot, picture: np.ndarray) -> None:
+    met.send_goals("the mug")
+    for cause, message in wrong_images(met, picture).items():
+        before = met.count(f"refused image: {cause}")
+        met.images.publish(message)
+        met.until(lambda: met.count(f"refused image: {cause}") == before + 1, f"the refusal ({cause})", 15)  # noqa: B023
+        assert met.ask(met.image(picture))[1].groundings[0].goal == "the mug"
+
+
+def test_black_frames_are_answered(met: Robot) -> None:
+    met.send_goals("the mug")
+    assert len(met.ask(met.image(np.zeros((480, 640, 3), np.uint8)))[1].groundings) == 1
+
+
+ODD_GOALS = [
+    "the 🔴🟦 mug",
+    "赤いマグカップ",
+    "красная кружка",
+    "الكوب الأحمر",
+    "find <r3> and </s> here",
+    "<image><region></roi><p>",
+    "[grounding]",
+]
+
+
+def test_goals_of_any_script_and_special_tokens_are_plain_text(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+    met.send_goals("\n".join(ODD_GOALS))
+    answers = met.ask(met.image(picture))[1].groundings
+    assert [answer.goal for answer in answers] == ODD_GOALS
+    expected = grounder.ground(Frame(picture), [Goal(text) for text in ODD_GOALS])
+    assert [answer.present for answer in answers] == pytest.approx([item.present for item in expected], abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n\t\n", "word " * 2000, "é" * 900, "fine goal\n" + "x" * 10_000, "\n".join(f"goal {i}" for i in range(65))]
+)
+def test_wrong_goals_are_refused_and_the_former_ones_stand(met: Robot, picture: np.ndarray, text: str) -> None:
+    met.send_goals("the mug")
+    version, before = met.count("goals_version"), met.count("refused goals")
+    met.goals.publish(String(data=text))
+    met.until(lambda: met.count("refused goals") == before + 1, "the refusal", 15)
+    answer = met.ask(met.image(picture))[1]
+    assert answer.goals_version == version and [item.goal for item in answer.groundings] == ["the mug"]
+
+
+def call(robot: Robot, kind: type, name: str, request: object) -> object:
+    client = robot.node.create_client(kind, name)
+    robot.until(client.service_is_ready, f"the service {name}")
+    future = client.call_async(request)
+    robot.until(future.done, f"the answer of {name}")
+    return future.result()
+
+
+def test_the_service_takes_kinds_and_scores_and_says_what_is_wrong(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+    goals = [GoalMessage(text="the mug", kind="one"), GoalMessage(text="all boxes", kind="all", min_score=0.05)]
+    response = call(met, SetGoals, "groma/set_goals", SetGoals.Request(goals=goals))
+    assert response.success and response.message == ""
+    answer = met.ask(met.image(picture))[1]
+    expected = grounder.ground(Frame(picture), [Goal("the mug", "one"), Goal("all boxes", "all", 0.05)])
+    assert answer.goals_version == response.goals_version
+    assert [(item.kind, len(item.detections)) for item in answer.groundings] == [
+        (item.goal.kind, len(item.detections)) for item in expected
+    ]
+    for goal, sentence in [
+        (GoalMessage(text=""), "The goal is empty"),
+        (GoalMessage(text="mug", kind="some"), "kind 'some' is unknown"),
+        (GoalMessage(text="mug", min_score=2.0), "min_score is 2"),
+        (GoalMessage(text="mug", kind="chat"), "is of kind chat, whose answer is words"),
+    ]:
+        refused = call(met, SetGoals, "groma/set_goals", SetGoals.Request(goals=[goal]))
+        assert not refused.success and sentence in refused.message and refused.goals_version == response.goals_version
+
+
+def test_parameters_change_what_is_answered(met: Robot, picture: np.ndarray) -> None:
+    def set_parameter(name: str, value: object) -> bool:
+        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
+        return bool(call(met, SetParameters, "groma/set_parameters", request).results[0].successful)
+
+    assert set_parameter("goals", ["the cup", "the ball"])
+    assert [item.goal for item in met.ask(met.image(picture))[1].groundings] == ["the cup", "the ball"]
+    try:
+        assert set_parameter("min_presence", 1.0)
+        detections, groundings = met.ask(met.image(picture))
+        assert not detections.detections and all(0 < item.present < 1 for item in groundings.groundings)
+    finally:
+        assert set_parameter("min_presence", 0.0)
+    assert met.ask(met.image(picture))[0].detections
+    assert not set_parameter("min_presence", 1.5) and not set_parameter("model", "other")
+    assert not set_parameter("goals", ["x" * 10_000])
+
+
+def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+    met.send_goals("the mug")
+    drawn: list[Image] = []
+    subscription = met.node.create_subscription(Image, "groma/debug/image", drawn.append, qos_profile_sensor_data)
+    message = met.image(picture)
+    met.until(lambda: met.node.count_subscribers("/groma/debug/image") and not met.spin(0.5), "the match")
+    met.ask(message)
+    met.until(lambda: drawn, "a debug image")
+    expected = draw_groundings(picture, grounder.ground(Frame(picture), [Goal("the mug")]))
+    assert drawn[0].header == message.header and (drawn[0].height, drawn[0].width) == expected.shape[:2]
+    np.testing.assert_array_equal(np.frombuffer(drawn[0].data, np.uint8).reshape(expected.shape), expected)
+    met.node.destroy_subscription(subscription)
+
+
+def test_compressed_images_need_the_other_transport(
+    domain: int, bundle: Path, tmp_path: Path, picture: np.ndarray, grounder: Grounder
+) -> None:
+    with ExitStack() as stack:
+        other = stack.enter_context(Robot(1 + domain % 100))
+        parameters = {"model": bundle, "min_presence": 0.0, "image_transport": "compressed", "goals": "['the mug']"}
+        child = start_node(stack, other.domain, tmp_path / "log.txt", parameters)
+        other.meet(child)
+        png = bytes(cv2.imencode(".png", picture[:, :, ::-1])[1])
+        jpeg = bytes(cv2.imencode(".jpg", picture[:, :, ::-1])[1])
+        before = other.count("refused image: truncated")
+        other.compressed.publish(CompressedImage(header=other.header(), format="jpeg", data=jpeg[:-300]))
+        other.until(lambda: other.count("refused image: truncated") == before + 1, "the refusal", 15)
+        message = CompressedImage(header=other.header("left"), format="png", data=png)
+        detections, groundings = other.ask(message)
+        assert detections.header == message.header and groundings.goals_version == 0
+        expected = best_first(grounder.ground(Frame(picture), [Goal("the mug")])[0])
+        assert [corners(item) for item in detections.detections] == [pytest.approx(box, abs=1e-2) for box in expected]
