@@ -131,9 +131,9 @@ def _open_context(width: int, height: int) -> Any:
     platform = os.environ["MUJOCO_GL"]
     try:
         module = importlib.import_module(f"mujoco.{platform}")
-    except ModuleNotFoundError as error:
-        raise RenderingUnavailable("MuJoCo is not installed, which draws the scenes; run `make setup-full`.") from error
     except Exception as error:  # the platform's library is absent or refused; the types are many
+        if isinstance(error, ModuleNotFoundError) and error.name == "mujoco":
+            raise RenderingUnavailable("MuJoCo is not installed, which draws the scenes; run `make setup-full`.") from error
         raise RenderingUnavailable(_ADVICE.format(platform, error)) from error
     try:
         context = module.GLContext(width, height)
