@@ -16,6 +16,8 @@ def check_goal(goal: Goal) -> None:
     """
     if goal.kind not in GOAL_KINDS:
         raise ValueError(f"The goal kind {str(goal.kind)[:40]!r} is unknown; use one of {', '.join(GOAL_KINDS)}.")
+    if any("\ud800" <= char <= "\udfff" for char in goal.text):
+        raise ValueError("The goal holds bytes that are not text; write it in UTF-8.")
     if goal.kind != "describe" and not goal.text.strip():
         raise ValueError("The goal is empty; say in words what to look for, e.g. 'the red mug'.")
     if len(goal.text) > MAX_CHARACTERS:

@@ -53,8 +53,11 @@ class Grounder:
         self._held: tuple[Scene, Any, int] | None = None
 
     @classmethod
-    def load(cls, directory: str | Path, min_presence: float = MIN_PRESENCE, device: str = "cpu") -> Grounder:
-        """A grounder over the bundle in a folder. Raises BundleError with a sentence for a bundle that cannot be used."""
+    def load(cls, directory: str | Path, min_presence: float | None = None, device: str = "cpu") -> Grounder:
+        """A grounder over the bundle in a folder. min_presence: None for the default (`MIN_PRESENCE`).
+
+        Raises BundleError with a sentence for a bundle that cannot be used.
+        """
         from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
 
         bundle = Bundle.load(directory)
@@ -70,7 +73,7 @@ class Grounder:
             raise BundleError(
                 f"The tokenizer of {bundle.name} has {tokenizer.base} pieces, its network config {language.base_vocabulary}."
             )
-        return cls(vision, language, tokenizer, template, calibration, min_presence)
+        return cls(vision, language, tokenizer, template, calibration, MIN_PRESENCE if min_presence is None else min_presence)
 
     def perceive(self, frame: Frame) -> Scene:
         """The regions of a frame. Raises ValueError with a sentence for an image that cannot be looked at."""
@@ -123,14 +126,21 @@ class Grounder:
         detections = tuple(_detection(own, region, scores[region]) for region in answer.regions)
         return Grounding(goal, _above(detections, goal), 1.0, 0.0, answer.text, span_text(answer))
 
+    def describe(self, scene: Scene, regions: Sequence[int]) -> list[str]:
+        """A description of each of some regions of a scene, by index, in one batch."""
+        ids = self._template.goal_ids(self._tokenizer, "describe")
+        written = self._write(scene, [ids] * len(regions), [[region] for region in regions])
+        return [parse_answer(self._tokenizer, line.ids, len(scene.boxes)).text for line in written]
+
+    def can(self, kind: str) -> bool:
+        """Whether the model's prompt has a wording for a kind of goal."""
+        return bool(self._template.queries.get(kind))
+
     def _describe(self, scene: Scene, goal: Goal) -> Grounding:
         """One line of text a region of the goal; its detections are the regions that stand for them."""
         regions = [int(best) for best in box_iou(np.asarray(goal.regions), scene.boxes).argmax(1)]
-        ids = self._goal_ids(goal)
-        written = self._write(scene, [ids] * len(regions), [[region] for region in regions])
-        lines = [parse_answer(self._tokenizer, line.ids, len(scene.boxes)).text for line in written]
         detections = tuple(_detection(scene, region, float(scene.objectness[region])) for region in regions)
-        return Grounding(goal, detections, 1.0, 0.0, "\n".join(lines))
+        return Grounding(goal, detections, 1.0, 0.0, "\n".join(self.describe(scene, regions)))
 
     def _write(self, scene: Scene, ids: Sequence[list[int]], referred: Sequence[Sequence[int]] | None = None) -> list[Written]:
         tails = [self._embed(line, scene, shown) for line, shown in zip(ids, referred or [()] * len(ids), strict=True)]
@@ -143,12 +153,12 @@ class Grounder:
         kind: str = goal.kind
         if kind == "describe" and not _has_regions(goal):
             kind = "caption"
-        if kind == "chat" and "grounded_chat" in self._template.queries:
+        if kind == "chat" and self.can("grounded_chat"):
             kind = "grounded_chat"
         ids = self._template.goal_ids(self._tokenizer, kind, goal.text)
         if len(ids) > self._max_goal_tokens:
             raise ValueError(
-                f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} are read, so say it shorter."
+                f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} are read; say less."
             )
         return ids
 

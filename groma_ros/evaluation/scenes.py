@@ -1,0 +1,212 @@
+"""`groma eval scenes`: proposals, goals and descriptions of a model on rendered scenes whose truth is known."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from groma_ros.evaluation.matching import average_precision, exact_set, match_boxes
+from groma_ros.grounding.answers import RegionAnswer
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.progress import shown
+from groma_ros.simulation.dataset import load_dataset, scene_seeds
+from groma_ros.simulation.goals import GOAL_TYPES, SceneGoal, draw_goals
+from groma_ros.simulation.scenes import SceneObject, SceneRenderer
+from groma_ros.types import Frame, Goal, Scene
+
+WIDTH, HEIGHT = 640, 480
+MOST_GOALS = 4  # of one kind from one scene, when earlier scenes held none of it
+
+
+@dataclass(frozen=True, eq=False)
+class TestScene:
+    """A picture, uint8 HxWx3, with the true objects in it and goals whose targets index them."""
+
+    rgb: np.ndarray
+    objects: tuple[SceneObject, ...]
+    goals: tuple[SceneGoal, ...]
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """True boxes, float32 Mx4 xyxy pixels."""
+        return np.array([item.box for item in self.objects], np.float32).reshape(-1, 4)
+
+
+def rendered_scenes(seed: int, count: int, width: int = WIDTH, height: int = HEIGHT) -> Iterator[TestScene]:
+    """The scenes that `groma scenes --seed --count` writes, with goals of every kind in equal number over the first scenes.
+
+    A scene that holds no clear goal of a kind leaves a debt that later scenes pay, up to `MOST_GOALS` each.
+    """
+    drawn = dict.fromkeys(GOAL_TYPES, 0)
+    with SceneRenderer(width, height) as renderer:
+        for number, scene_seed in enumerate(scene_seeds(seed, count), 1):
+            sample = renderer.render(scene_seed)
+            rng = np.random.default_rng([scene_seed, 11])
+            goals: list[SceneGoal] = []
+            for kind in GOAL_TYPES:
+                wanted = min(number - drawn[kind], MOST_GOALS)
+                new = draw_goals(sample, rng, wanted, (kind,)) if wanted > 0 else []
+                drawn[kind] += len(new)
+                goals += new
+            yield TestScene(sample.rgb, sample.objects, tuple(goals))
+
+
+def folder_scenes(folder: Path) -> tuple[int, Iterator[TestScene]]:
+    """How many scenes a folder in the form of `groma scenes` holds, and the scenes."""
+    records = load_dataset(folder)
+
+    def read() -> Iterator[TestScene]:
+        for record in records:
+            image = cv2.imread(str(record.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            if image is None:
+                raise ValueError(f"The picture {record.image} is missing or cannot be decoded.")
+            yield TestScene(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), record.objects, record.goals)
+
+    return len(records), read()
+
+
+@dataclass
+class Tally:
+    """Counts over scenes. goals: for each kind, one outcome a goal; pairs: for each (goal, region), its scores and its truth."""
+
+    scenes: int = 0
+    objects: int = 0
+    regions: int = 0
+    matched: int = 0
+    described: list[bool] = field(default_factory=list)
+    goals: dict[str, list[str]] = field(default_factory=dict)
+    absent_hard: list[bool] = field(default_factory=list)
+    membership: list[np.ndarray] = field(default_factory=list)
+    objectness: list[np.ndarray] = field(default_factory=list)
+    correct: list[np.ndarray] = field(default_factory=list)
+    targets: int = 0
+
+    def report(self, balanced: bool) -> dict[str, Any]:
+        """The figures. balanced: count of every kind only as many goals, the first ones, as the rarest kind has."""
+        kinds = [kind for kind in GOAL_TYPES if self.goals.get(kind)] + sorted(set(self.goals) - set(GOAL_TYPES))
+        least = min((len(self.goals[kind]) for kind in kinds), default=0)
+        counted = {kind: self.goals[kind][:least] if balanced else self.goals[kind] for kind in kinds}
+        outcomes = [outcome for kind in kinds for outcome in counted[kind]]
+        wrong = ("no region", "said absent", "wrong regions")
+        return {
+            "scenes": self.scenes,
+            "recall": _share(self.matched, self.objects),
+            "precision": _share(self.matched, self.regions),
+            "accuracy": {
+                **{kind: _share(counted[kind].count("right"), len(counted[kind])) for kind in kinds},
+                "all": _share(outcomes.count("right"), len(outcomes)),
+            },
+            "goals": {kind: len(counted[kind]) for kind in kinds},
+            "errors": {kind: {name: counted[kind].count(name) for name in wrong} for kind in kinds},
+            "absent_hard": _share(sum(self.absent_hard), len(self.absent_hard)),
+            "description": _share(sum(self.described), len(self.described)),
+            "average_precision": {
+                "score": self._ranking(self.membership),
+                "objectness": self._ranking(self.objectness),
+            },
+        }
+
+    def _ranking(self, scores: list[np.ndarray]) -> float | None:
+        if not scores or not self.targets:
+            return None
+        return round(average_precision(np.concatenate(scores), np.concatenate(self.correct), self.targets), 4)
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 4) if whole else None
+
+
+def evaluate(grounder: Grounder, scenes: Iterable[TestScene]) -> Tally:
+    """Run a model over scenes. A goal is right if every target is found at IoU 0.5 and no other box is returned."""
+    tally = Tally()
+    for truth in scenes:
+        scene = grounder.perceive(Frame(truth.rgb))
+        match = match_boxes(scene.boxes, truth.boxes)
+        tally.scenes += 1
+        tally.objects += len(truth.objects)
+        tally.regions += len(scene.boxes)
+        tally.matched += int((match >= 0).sum())
+        _judge_descriptions(tally, grounder, scene, truth, match)
+        answers = grounder.answers(scene, [Goal(goal.text) for goal in truth.goals])
+        for goal, answer in zip(truth.goals, answers, strict=True):
+            _judge_goal(tally, goal, answer, scene, truth, match)
+    return tally
+
+
+def _judge_goal(
+    tally: Tally, goal: SceneGoal, answer: RegionAnswer, scene: Scene, truth: TestScene, match: np.ndarray
+) -> None:
+    targets = truth.boxes[list(goal.targets)]
+    if exact_set(scene.boxes[list(answer.regions)], targets):
+        outcome = "right"
+    elif not set(goal.targets) <= set(match.tolist()):
+        outcome = "no region"
+    else:
+        outcome = "said absent" if not answer.regions else "wrong regions"
+    tally.goals.setdefault(goal.kind, []).append(outcome)
+    tally.targets += len(goal.targets)
+    tally.membership.append(answer.membership)
+    tally.objectness.append(scene.objectness)
+    tally.correct.append(np.isin(match, goal.targets) & (match >= 0))
+    if goal.kind == "absent":
+        words = {form for word in goal.text.split() for form in (word, word.removesuffix("s"), word.removesuffix("es"))}
+        both = any(item.kind in words for item in truth.objects) and any(item.colour in words for item in truth.objects)
+        tally.absent_hard.append(both)
+
+
+def _judge_descriptions(tally: Tally, grounder: Grounder, scene: Scene, truth: TestScene, match: np.ndarray) -> None:
+    """A description of a region that is an object is right if it names its colour and its kind."""
+    regions = [int(region) for region in np.flatnonzero(match >= 0)]
+    if not regions or not grounder.can("describe"):
+        return
+    for region, text in zip(regions, grounder.describe(scene, regions), strict=True):
+        item = truth.objects[match[region]]
+        tally.described.append({item.colour, item.kind} <= set(text.lower().replace(".", " ").split()))
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma eval scenes`."""
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
+    parser.add_argument("--seed", type=int, help="data seed of the rendered scenes, as in `groma scenes`")
+    parser.add_argument("--count", type=int, default=500, help="number of rendered scenes (default 500)")
+    parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
+    parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
+    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
+
+
+def run_eval_scenes(args: argparse.Namespace) -> int:
+    """`groma eval scenes` with the options of `add_arguments`; returns the exit status."""
+    if (args.seed is None) == (args.data is None):
+        raise ValueError("Give either --seed (with --count) to render scenes, or --data with a folder of scenes.")
+    if args.count < 1:
+        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+    grounder = Grounder.load(args.model, args.min_presence)
+    count, scenes = folder_scenes(args.data) if args.data else (args.count, rendered_scenes(args.seed, args.count))
+    report = evaluate(grounder, shown(scenes, count, "scene")).report(balanced=args.data is None)
+    report = {"scenes": report.pop("scenes"), "seed": args.seed, **report, "min_presence": grounder.min_presence}
+    print(json.dumps(report, indent=1) if args.json else table(report))
+    return 0
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as lines to read."""
+
+    def figure(value: float | None) -> str:
+        return "-" if value is None else f"{value:.3f}"
+
+    lines = [f"scenes {report['scenes']}, seed {report['seed']}"]
+    lines += [f"{name:<22}{figure(report[name])}" for name in ("recall", "precision", "description", "absent_hard")]
+    lines += [f"{'AP of ' + name:<22}{figure(value)}" for name, value in report["average_precision"].items()]
+    lines += [f"{'goals':<22}right    of   no region   said absent   wrong regions"]
+    for kind, value in report["accuracy"].items():
+        errors = report["errors"].get(kind, {})
+        tail = "".join(f"{number:>{len(name) + 3}}" for name, number in errors.items())
+        lines.append(f"{kind:<22}{figure(value)}{report['goals'].get(kind, sum(report['goals'].values())):>6}{tail}")
+    return "\n".join(lines)
