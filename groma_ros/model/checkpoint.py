@@ -27,6 +27,7 @@ _RENAMED = {
     ".attention.output.dense.": ".attention.o_proj.",
 }
 _BACKBONE = "vis_encoder.encoder.layer."
+_EMBEDDINGS, _HEAD = "llm.model.embed_tokens.weight", "llm.lm_head.weight"
 _ALIASED = tuple(f"ddetr_transformer.decoder.{head}." for head in ("bbox_embed", "class_embed_enc", "class_embed_coco", "class_embed_sa1b"))
 _DETECTOR = ("vis_encoder.", "input_proj.", "ddetr_transformer.")
 _NAMES = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
@@ -94,6 +95,8 @@ def fill(model: Groma | Perceiver, tensors: Iterable[tuple[str, Tensor]], name: 
         if place in given and not torch.equal(given[place], tensor if dtype is None else tensor.to(dtype)):
             raise ValueError(f"The weights in {name} give {key} twice, under two names, with different values.")
         given[place] = tensor if dtype is None else tensor.to(dtype)
+    if _is_tied(model) and _EMBEDDINGS in given:
+        given.setdefault(_HEAD, given[_EMBEDDINGS])
     missing = [key for key in wanted if key not in given]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -102,8 +105,9 @@ def fill(model: Groma | Perceiver, tensors: Iterable[tuple[str, Tensor]], name: 
 
 
 def original_state_dict(model: Groma | Perceiver) -> dict[str, Tensor]:
-    """The weights under the original's names, heads stored once, ready to be saved."""
-    return {_original_name(key): value for key, value in model.state_dict().items()}
+    """The weights under the original's names, heads and tied tables stored once, ready to be saved."""
+    left_out = {_HEAD} if _is_tied(model) else set()
+    return {_original_name(key): value for key, value in model.state_dict().items() if key not in left_out}
 
 
 def weight_files(source: str | Path) -> list[Path]:
@@ -170,6 +174,10 @@ def _shards(index: Path) -> Iterator[Path]:
         if not (index.parent / name).is_file():
             raise ValueError(f"The shard {name} is missing from {index.parent}, though its index names it.")
         yield index.parent / name
+
+
+def _is_tied(model: nn.Module) -> bool:
+    return isinstance(model, Groma) and model.config.language.tie_word_embeddings
 
 
 def _is_detector(key: str) -> bool:

@@ -77,6 +77,10 @@ class Bundle:
         for name, data in contents.items():
             _replace(self.directory / name, data)
         files = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()}
+        self.write_manifest(files)
+
+    def write_manifest(self, files: Mapping[str, Any]) -> None:
+        """Write the manifest alone; files: sha256 and bytes of every other file by name."""
         described = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("directory", "image")}
         manifest = {"format": FORMAT, **described, "image": vars(self.image), "files": files}
         _replace(self.directory / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
