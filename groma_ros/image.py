@@ -8,11 +8,13 @@ from typing import Literal
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.types import FloatArray
 
 Resize = Literal["bilinear", "bicubic", "area"]
 RESIZES: tuple[Resize, ...] = ("bilinear", "bicubic", "area")
+_ONE = 2.0**22
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,12 @@ class ImageTransform:
 
     def __call__(self, rgb: np.ndarray) -> FloatArray:
         """uint8 HxWx3 RGB to float32 3xSxS."""
-        square = self._stretch(rgb)
-        normal = (square.astype(np.float32) / 255.0 - np.float32(self.mean)) / np.float32(self.std)
+        square = self.stretch(rgb)
+        normal = (square.astype(np.float32) / 255.0 - np.asarray(self.mean, np.float32)) / np.asarray(self.std, np.float32)
         return np.ascontiguousarray(normal.transpose(2, 0, 1))
 
-    def _stretch(self, rgb: np.ndarray) -> np.ndarray:
+    def stretch(self, rgb: np.ndarray) -> np.ndarray:
+        """uint8 HxWx3 to uint8 SxSx3, ignoring the aspect."""
         if rgb.shape[:2] == (self.size, self.size):
             return rgb
         if self.resize == "bicubic":
@@ -48,7 +51,7 @@ class ImageTransform:
 
 
 @lru_cache(maxsize=16)
-def _bicubic_weights(source: int, target: int) -> FloatArray:
+def _bicubic_weights(source: int, target: int) -> NDArray[np.float64]:
     """Antialiased bicubic (a = -0.5) resampling weights, target x source; the kernel widens when the image shrinks."""
     scale = max(source / target, 1.0)
     centre = (np.arange(target) + 0.5) * source / target
@@ -56,15 +59,17 @@ def _bicubic_weights(source: int, target: int) -> FloatArray:
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+    # Pillow works on integers: weights in units of 2^-22, rounded half away from zero.
+    return np.trunc(np.copysign(0.5, weights) + weights / weights.sum(1, keepdims=True) * _ONE)
 
 
-def _to_bytes(image: FloatArray) -> np.ndarray:
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+def _to_bytes(sums: NDArray[np.float64]) -> NDArray[np.uint8]:
+    """Weighted sums in units of 2^-22, exact in float64, to bytes, rounded half up."""
+    return np.clip(np.floor((sums + _ONE / 2) / _ONE), 0, 255).astype(np.uint8)
 
 
 def _bicubic(rgb: np.ndarray, size: int) -> np.ndarray:
-    """Stretch by separable bicubic resampling, rounded to bytes after each axis as Pillow does."""
+    """Stretch by separable bicubic resampling, rounded to bytes after each axis: byte for byte what Pillow gives."""
     across, down = _bicubic_weights(rgb.shape[1], size), _bicubic_weights(rgb.shape[0], size)
-    wide = _to_bytes(np.einsum("hwc,sw->hsc", rgb.astype(np.float32), across, optimize=True))
-    return _to_bytes(np.einsum("hsc,th->tsc", wide.astype(np.float32), down, optimize=True))
+    wide = _to_bytes(np.einsum("hwc,sw->hsc", rgb.astype(np.float64), across, optimize=True))
+    return _to_bytes(np.einsum("hsc,th->tsc", wide.astype(np.float64), down, optimize=True))

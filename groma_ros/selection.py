@@ -53,7 +53,7 @@ def select_regions(
     """
     user, true = (np.asarray([] if b is None else b, np.float32).reshape(-1, 4) for b in (user_boxes, true_boxes))
     boxes = np.concatenate([np.asarray(boxes, np.float32).reshape(-1, 4), user, true])
-    joined = np.repeat(np.float32([USER_BOX_SCORE, true_score]), [len(user), len(true)])
+    joined = np.repeat(np.asarray([USER_BOX_SCORE, true_score], np.float32), [len(user), len(true)])
     scores = np.concatenate([np.asarray(scores, np.float32), joined])
     if not len(boxes):
         raise ValueError("There is no proposal to select from.")
