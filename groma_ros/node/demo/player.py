@@ -17,7 +17,7 @@ from groma_ros.node.demo.bag import Bag, message_class, read_bag
 
 
 def main() -> int:
-    """Play the bag once somebody listens to the awaited topic, and print the number of messages published a topic as JSON."""
+    """Play the bag once somebody listens. Prints JSON: `started`, in monotonic seconds, and `published`, messages by topic."""
     parser = argparse.ArgumentParser(prog="groma_ros.node.demo.player", description="Plays an MCAP bag over DDS.")
     parser.add_argument("bag", type=Path)
     parser.add_argument("--await-topic", required=True, help="start once this topic has a subscriber")
@@ -30,11 +30,12 @@ def main() -> int:
         node = Node("groma_demo_player")
         publishers = open_publishers(node, bag)
         wait_for_listener(publishers[options.await_topic], options.timeout)
+        started = time.monotonic()
         published = play(bag, publishers, options.rate)
     except (ValueError, ImportError, TimeoutError) as error:
         print(error, file=sys.stderr)
         return 1
-    print(json.dumps(published))
+    print(json.dumps({"started": started, "published": published}))
     # Best-effort samples are sent from this process: leave the transport a moment before it goes.
     time.sleep(0.5)
     node.destroy_node()

@@ -1,0 +1,74 @@
+"""`python -m groma_ros.node.demo`, which is what `make demo` runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import import_module
+from pathlib import Path
+
+LOG_WIDTH = 130
+ROOT = Path(__file__).resolve().parents[3]
+NEEDED = {
+    "numpy": "numpy",
+    "cv2": "opencv-python-headless",
+    "yaml": "pyyaml",
+    "mcap": "mcap",
+    "rich": "rich",
+    "rclpy": "rclpy (ROS 2)",
+    "sensor_msgs.msg": "sensor_msgs (ROS 2)",
+    "diagnostic_msgs.msg": "diagnostic_msgs (ROS 2)",
+    "vision_msgs.msg": "vision_msgs (ROS 2)",
+    "groma_ros.msg": "groma_ros's own messages, built by `make setup` or colcon",
+}
+"""What the demonstration imports, and the package that has it."""
+
+
+def main() -> int:
+    """Run the demonstration. 0 when it ran, else 1 with one sentence on stderr."""
+    parser = argparse.ArgumentParser(
+        prog="python -m groma_ros.node.demo",
+        description="A ROS 2 node answers goals in words on a recorded camera, over DDS.",
+        epilog="Example: python -m groma_ros.node.demo --out out",
+    )
+    parser.add_argument("--bag", type=Path, default=ROOT / "demo" / "tabletop.mcap", help="MCAP bag with a compressed camera")
+    parser.add_argument("--goals", type=Path, default=ROOT / "demo" / "goals.yaml", help="the goals that are sent")
+    parser.add_argument("--truth", type=Path, default=ROOT / "demo" / "truth.json", help="what the right boxes are")
+    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.json, demo.png and demo.mcap")
+    parser.add_argument("--model", default="", help="folder of a model bundle; the one that ships if not given")
+    parser.add_argument("--rate", type=float, default=1.0, help="1 plays the bag at its own speed")
+    options = parser.parse_args()
+    failure = missing_package() or _run(options)
+    if failure:
+        print(f"demo: {failure}", file=sys.stderr)
+    return 1 if failure else 0
+
+
+def missing_package() -> str:
+    """A sentence naming the first package that cannot be imported, or nothing."""
+    for module, package in NEEDED.items():
+        try:
+            import_module(module)
+        except ImportError as error:
+            return f"The package {package} cannot be imported ({error}); run `make setup`, or install it."
+    return ""
+
+
+def _run(options: argparse.Namespace) -> str:
+    """The sentence that says why the run failed, or nothing."""
+    from rich.console import Console
+
+    from groma_ros.node.demo.run import Inputs, run
+
+    try:
+        terminal = Console()
+        run(Inputs(**vars(options)), terminal if terminal.is_terminal else Console(width=LOG_WIDTH))
+    except (ValueError, TimeoutError, OSError, RuntimeError) as error:
+        return str(error)
+    except KeyboardInterrupt:
+        return "It was interrupted."
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""What a run of the demonstration leaves behind: figures, a picture and a bag."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from groma_ros.draw import draw_groundings
+from groma_ros.evaluation.matching import exact_set
+from groma_ros.msg import GroundingArray
+from groma_ros.types import Detection, FloatArray, Goal, Grounding
+
+IOU = 0.5
+PICTURE_FRAMES = 4
+
+Answers = Mapping[int, Sequence[Grounding]]
+"""Groundings by the stamp (ns) of their frame."""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """The fate of the frames, as the node counted them; seconds: from the first frame played to the last answer."""
+
+    received: int
+    answered: int
+    dropped: int
+    seconds: float
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """What is right. targets: by goal, indices into the scene's objects; boxes: by stamp (ns), float32 Nx4 xyxy of them all."""
+
+    targets: Mapping[str, tuple[int, ...]]
+    boxes: Mapping[int, FloatArray]
+
+    @classmethod
+    def load(cls, path: Path) -> Truth:
+        """Read a truth.json. Raises ValueError with a sentence for one that is not in its form."""
+        try:
+            data = json.loads(path.read_text())
+            targets = {goal["text"]: tuple(goal["targets"]) for goal in data["goals"]}
+            boxes = {int(frame["stamp"]): np.array(frame["boxes"], np.float32).reshape(-1, 4) for frame in data["frames"]}
+        except (OSError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"The truth {path} cannot be read: {type(error).__name__} {error}.") from error
+        return cls(targets, boxes)
+
+
+def groundings_from_message(message: GroundingArray) -> list[Grounding]:
+    """The answers of a message as the project's dataclasses."""
+    return [
+        Grounding(
+            Goal(item.goal, item.kind),
+            tuple(_detection(box, number) for number, box in enumerate(item.detections)),
+            item.present,
+            item.margin,
+        )
+        for item in message.groundings
+    ]
+
+
+def correct_by_goal(answers: Answers, truth: Truth) -> dict[str, list[bool]]:
+    """For every goal that the truth knows, whether each answered frame has exactly its boxes, in the order of the stamps."""
+    judged: dict[str, list[bool]] = {goal: [] for goal in truth.targets}
+    for stamp in sorted(set(answers) & set(truth.boxes)):
+        for grounding in answers[stamp]:
+            goal = grounding.goal.text
+            if goal in truth.targets:
+                targets = truth.boxes[stamp][list(truth.targets[goal])]
+                judged[goal].append(exact_set(_boxes(grounding), targets, IOU))
+    return judged
+
+
+def accuracy(answers: Answers, truth: Truth) -> float:
+    """Share of (answered frame, goal) pairs with exactly the true boxes at IoU 0.5; 0 when nothing was answered."""
+    judged = [good for goods in correct_by_goal(answers, truth).values() for good in goods]
+    return sum(judged) / len(judged) if judged else 0.0
+
+
+def write_figures(path: Path, answers: Answers, truth: Truth, counts: Counts) -> None:
+    """demo.json: stamps in nanoseconds, boxes xyxy in camera pixels."""
+    frames = [{"stamp": stamp, "groundings": [_plain(item) for item in answers[stamp]]} for stamp in sorted(answers)]
+    figures = {"frames": frames, "accuracy": round(accuracy(answers, truth), 4), **vars(counts)}
+    path.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
+
+
+def write_picture(path: Path, frames: Mapping[int, np.ndarray], answers: Answers) -> None:
+    """demo.png: a few answered frames (uint8 HxWx3 rgb by stamp) with their boxes, spread over the run, two a row."""
+    stamps = sorted(set(frames) & set(answers))
+    if not stamps:
+        raise ValueError("No frame of the bag was answered, so there is no picture to draw.")
+    chosen = [stamps[round(place)] for place in np.linspace(0, len(stamps) - 1, PICTURE_FRAMES)]
+    tiles = [draw_groundings(frames[stamp], answers[stamp]) for stamp in dict.fromkeys(chosen)]
+    height, width = max(tile.shape[0] for tile in tiles), max(tile.shape[1] for tile in tiles)
+    padded = [_padded(tile, height, width) for tile in tiles] + [np.zeros((height, width, 3), np.uint8)] * (len(tiles) % 2)
+    rows = [np.hstack(padded[index : index + 2]) for index in range(0, len(padded), 2)]
+    cv2.imwrite(str(path), np.vstack(rows)[:, :, ::-1])
+
+
+def _padded(tile: np.ndarray, height: int, width: int) -> np.ndarray:
+    return np.pad(tile, ((0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)))
+
+
+def _detection(message: Any, number: int) -> Detection:
+    centre, box = message.bbox.center.position, message.bbox
+    half = box.size_x / 2, box.size_y / 2
+    corners = (centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1])
+    return Detection(corners, message.results[0].hypothesis.score, number, message.id)
+
+
+def _boxes(grounding: Grounding) -> FloatArray:
+    return np.array([item.box for item in grounding.detections], np.float32).reshape(-1, 4)
+
+
+def _plain(grounding: Grounding) -> dict[str, Any]:
+    detections = [{"box": [round(x, 2) for x in item.box], "score": round(item.score, 4)} for item in grounding.detections]
+    return {
+        "goal": grounding.goal.text,
+        "present": round(grounding.present, 4),
+        "margin": round(grounding.margin, 4),
+        "detections": detections,
+    }

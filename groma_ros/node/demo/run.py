@@ -1,0 +1,166 @@
+"""One run: node and player in processes of their own, goals sent, answers shown and written down."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import rclpy
+import yaml
+from rclpy.serialization import deserialize_message
+from rich.console import Console, Group
+from rich.live import Live
+from sensor_msgs.msg import CompressedImage
+
+from groma_ros.grounding.goals import check_goal
+from groma_ros.node.conversions import to_nanoseconds
+from groma_ros.node.demo.bag import Bag, read_bag, write_bag
+from groma_ros.node.demo.listener import Listener
+from groma_ros.node.demo.processes import Child, dds_environment
+from groma_ros.node.demo.report import Counts, Truth, accuracy, correct_by_goal, write_figures, write_picture
+from groma_ros.node.demo.table import answers_table
+from groma_ros.node.images import compressed_to_rgb
+from groma_ros.types import Goal
+
+START_SECONDS = 180.0
+DRAIN_SECONDS = 120.0
+COMPRESSED = "sensor_msgs/msg/CompressedImage"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run needs. model: a bundle's folder, "" for the one that ships; rate: 1 plays the bag at its own speed."""
+
+    bag: Path
+    goals: Path
+    truth: Path
+    out: Path
+    model: str = ""
+    rate: float = 1.0
+
+
+def run(inputs: Inputs, console: Console) -> None:
+    """Play the demonstration and write demo.json, demo.png and demo.mcap.
+
+    Raises ValueError, TimeoutError, OSError or RuntimeError with a sentence when something is absent, wrong or too slow. The
+    child processes have ended when it returns or raises.
+    """
+    bag, goals, truth = read_bag(inputs.bag), read_goals(inputs.goals), Truth.load(inputs.truth)
+    cameras = bag.topics_of(COMPRESSED)
+    if not cameras:
+        raise ValueError(f"The bag {inputs.bag} has no topic of type {COMPRESSED}.")
+    inputs.out.mkdir(parents=True, exist_ok=True)
+    # A domain of its own, so that neither other robots nor a second demonstration is heard.
+    os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
+    rclpy.init()
+    listener = Listener()
+    try:
+        with _start_node(inputs, cameras[0]) as node:
+            counts = _answer_bag(inputs, cameras[0], goals, node, listener, console)
+    finally:
+        listener.close()
+        rclpy.shutdown()
+    write_figures(inputs.out / "demo.json", listener.answers, truth, counts)
+    write_bag(inputs.out / "demo.mcap", [*bag.topics.values(), *listener.topics], [*bag.records, *listener.records])
+    write_picture(inputs.out / "demo.png", _pictures(bag, cameras[0], set(listener.answers)), listener.answers)
+    _show_result(inputs, goals, listener, truth, counts, console)
+
+
+def read_goals(path: Path) -> tuple[Goal, ...]:
+    """The goals of a YAML file: under `goals`, texts or mappings of text, kind, min_score. Raises ValueError with a sentence."""
+    try:
+        entries = yaml.safe_load(path.read_text())["goals"]
+        goals = tuple(Goal(entry) if isinstance(entry, str) else Goal(**entry) for entry in entries)
+    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
+        raise ValueError(f"The goals {path} cannot be read: {type(error).__name__} {error}.") from error
+    for goal in goals:
+        check_goal(goal)
+    return goals
+
+
+def _start_node(inputs: Inputs, camera: str) -> Child:
+    parameters = {"model": inputs.model, "image_transport": "compressed"}
+    settings = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value!r}")]
+    return Child(
+        "groma_ros.node.main", ["--ros-args", *settings, "-r", f"image/compressed:={camera}"], inputs.out / "node.log", {}
+    )
+
+
+def _answer_bag(inputs: Inputs, camera: str, goals: Sequence[Goal], node: Child, listener: Listener, console: Console) -> Counts:
+    console.print("The node loads its model.")
+    listener.until(lambda: _alive(node) and listener.connected, START_SECONDS, "The node did not become active")
+    listener.set_goals(goals, START_SECONDS)
+    arguments = [str(inputs.bag), "--await-topic", camera, "--rate", str(inputs.rate), "--timeout", str(START_SECONDS)]
+    log = inputs.out / "player.log"
+    with (
+        Child("groma_ros.node.demo.player", arguments, log, {}) as player,
+        Live(console=console, auto_refresh=False, transient=True) as live,
+    ):
+        start = time.monotonic()
+        while player.running or not _settled(listener):
+            _alive(node)
+            if time.monotonic() - max(start, listener.last_answer) > DRAIN_SECONDS:
+                raise TimeoutError(f"No answer came for {DRAIN_SECONDS:.0f} s; the node last said: {node.last_line()}")
+            listener.spin(0.2)
+            live.update(_live_table(goals, listener), refresh=True)
+        if player.wait(1.0):
+            raise RuntimeError(f"The player ended: {player.last_line()}")
+        timing = json.loads(player.last_line())
+    seconds = round(listener.last_answer - timing["started"], 3)
+    sent = timing["published"][camera]
+    if not listener.answers:
+        raise RuntimeError(f"Of {sent} frames none was answered; the node last said: {node.last_line()}")
+    console.print(f"{sent} frames were played, {listener.count('received')} reached the node.")
+    return Counts(listener.count("received"), listener.count("answered"), listener.count("dropped"), seconds)
+
+
+def _alive(node: Child) -> bool:
+    if not node.running:
+        raise RuntimeError(f"The node ended: {node.last_line()}")
+    return True
+
+
+def _settled(listener: Listener) -> bool:
+    """Two reports apart nothing moved: no frame is on its way, in hand or unanswered."""
+    before = dict(listener.counts)
+    if not (listener.settled and listener.answers):
+        return False
+    listener.spin(2.2)
+    return listener.settled and before["received"] == listener.counts["received"]
+
+
+def _live_table(goals: Sequence[Goal], listener: Listener) -> Group:
+    newest = listener.answers[max(listener.answers)] if listener.answers else []
+    return answers_table(goals, newest, {}, _footer(listener))
+
+
+def _footer(listener: Listener) -> str:
+    counts = ", ".join(f"{listener.count(key)} {key}" for key in ("received", "answered", "dropped"))
+    stages = ", ".join(f"{key[10:]} {value} ms" for key, value in listener.counts.items() if key.startswith("median ms "))
+    return f"frames: {counts}\nmedian latency: {stages or 'none yet'}"
+
+
+def _pictures(bag: Bag, camera: str, stamps: set[int]) -> dict[int, np.ndarray]:
+    messages = (deserialize_message(item.data, CompressedImage) for item in bag.records if item.topic == camera)
+    return {
+        stamp: compressed_to_rgb(message.data, message.format)
+        for message in messages
+        if (stamp := to_nanoseconds(message.header.stamp)) in stamps
+    }
+
+
+def _show_result(
+    inputs: Inputs, goals: Sequence[Goal], listener: Listener, truth: Truth, counts: Counts, console: Console
+) -> None:
+    newest = listener.answers[max(listener.answers)]
+    rate = counts.answered / counts.seconds if counts.seconds > 0 else 0.0
+    console.print(answers_table(goals, newest, correct_by_goal(listener.answers, truth), _footer(listener)))
+    console.print(
+        f"{rate:.1f} answers a second; accuracy {accuracy(listener.answers, truth):.3f} over all goals and answered frames."
+    )
+    console.print(f"Written: {', '.join(str(inputs.out / name) for name in ('demo.json', 'demo.png', 'demo.mcap'))}")
