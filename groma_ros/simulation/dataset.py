@@ -254,10 +254,15 @@ def _record(
 def _read_object(entry: dict[str, Any], names: dict[Any, str]) -> SceneObject:
     """Only COCO's own fields are required; the rest has neutral values."""
     x, y, w, h = (float(value) for value in entry["bbox"])
-    position, size = entry.get("position", (0.0, 0.0, 0.0)), entry.get("size", (0.0, 0.0, 0.0))
+    position, size = _triple(entry.get("position")), _triple(entry.get("size"))
     area, visible = int(entry.get("area", w * h)), float(entry.get("visible", 1.0))
     kind, colour = names[entry["category_id"]], str(entry.get("colour", ""))
-    return SceneObject(kind, colour, (x, y, x + w, y + h), visible, area, tuple(position), tuple(size))
+    return SceneObject(kind, colour, (x, y, x + w, y + h), visible, area, position, size)
+
+
+def _triple(values: list[float] | None) -> tuple[float, float, float]:
+    x, y, z = values or (0.0, 0.0, 0.0)
+    return float(x), float(y), float(z)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

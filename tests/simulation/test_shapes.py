@@ -30,7 +30,7 @@ def test_solids_stand_on_the_table_and_have_the_size_they_say(kind: str) -> None
         assert high[2] == pytest.approx(solid.size[1], rel=0.02)
         assert high[1] - low[1] == pytest.approx(solid.size[2], rel=0.06)
         assert high[0] - low[0] == pytest.approx(solid.size[0], rel=0.12)
-        assert 0.02 < min(solid.size) and max(solid.size) < 0.17
+        assert min(solid.size) > 0.02 and max(solid.size) < 0.17
 
 
 def test_an_unknown_kind_is_an_error() -> None:

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.simulation.dataset import (
+    ANNOTATIONS,
+    DatasetError,
+    Settings,
+    add_arguments,
+    load_dataset,
+    run_scenes,
+    scene_goals,
+    scene_seeds,
+    write_dataset,
+)
+from groma_ros.simulation.scenes import SceneRenderer
+
+SMALL = Settings(seed=3, width=160, height=120, goals_per_kind=2, depth=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("scenes")
+    write_dataset(out, 5, SMALL, progress=False)
+    return out
+
+
+def test_a_folder_reads_back_as_it_was_rendered(folder: Path) -> None:
+    records = load_dataset(folder)
+    with SceneRenderer(160, 120) as renderer:
+        samples = [renderer.render(seed) for seed in scene_seeds(3, 5)]
+    assert [record.seed for record in records] == [3_000_000, 3_000_001, 3_000_002, 3_000_003, 3_000_004]
+    for record, sample in zip(records, samples, strict=True):
+        assert record.objects == sample.objects
+        assert list(record.goals) == scene_goals(sample, 2)
+        assert record.intrinsics == sample.intrinsics and (record.width, record.height) == (160, 120)
+        picture = cv2.imread(str(record.image))[..., ::-1]
+        assert np.abs(picture.astype(int) - sample.rgb).mean() < 4
+        depth = cv2.imread(str(folder / "depth" / f"{record.image.stem}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_allclose(depth, sample.depth * 1000, atol=0.51)
+
+
+def test_annotations_are_coco(folder: Path) -> None:
+    document = json.loads((folder / ANNOTATIONS).read_text())
+    ids = [entry["id"] for entry in document["annotations"]]
+    assert ids == list(range(1, len(ids) + 1))
+    for entry in document["annotations"]:
+        x, y, w, h = entry["bbox"]
+        assert min(x, y, entry["area"]) > 0 and x + w < 160 and y + h < 120 and entry["area"] <= w * h
+        assert entry["iscrowd"] == 0 and 1 <= entry["category_id"] <= len(document["categories"])
+    image_of = {entry["id"]: entry["image_id"] for entry in document["annotations"]}
+    assert all(image_of[key] == goal["image_id"] for goal in document["goals"] for key in goal["annotation_ids"])
+
+
+def test_a_stopped_run_goes_on_and_ends_the_same(folder: Path, tmp_path: Path) -> None:
+    write_dataset(tmp_path, 2, SMALL, progress=False)
+    first = tmp_path / "images" / "000000.jpg"
+    before = first.stat().st_mtime_ns
+    (tmp_path / "records" / "000001.json").unlink()  # stopped between the picture and its record
+    write_dataset(tmp_path, 5, SMALL, jobs=2, progress=False)
+    assert first.stat().st_mtime_ns == before
+    for path in sorted(folder.rglob("*.*")):
+        assert (tmp_path / path.relative_to(folder)).read_bytes() == path.read_bytes(), path.name
+
+
+def test_other_settings_do_not_mix_into_a_folder(folder: Path) -> None:
+    with pytest.raises(DatasetError, match="was begun with other settings .*another --out"):
+        write_dataset(folder, 5, Settings(seed=4, width=160, height=120), progress=False)
+
+
+def test_seeds_of_different_data_seeds_never_meet() -> None:
+    assert not set(scene_seeds(1, 1000)) & set(scene_seeds(2, 1000))
+    assert scene_seeds(1, 10)[:4] == scene_seeds(1, 4)
+    with pytest.raises(ValueError, match="at most 1000000 scenes"):
+        scene_seeds(1, 1_000_001)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (None, "cannot be read .*give a folder that `groma scenes` wrote"),
+        ("{", "is not JSON"),
+        ("[]", "does not have the form of docs/scenes.md"),
+        ('{"images": [], "annotations": [], "categories": []}', "KeyError 'goals'"),
+        ('{"images": [], "annotations": [{"id": 1, "image_id": 9}], "categories": [], "goals": []}', "KeyError 9"),
+    ],
+)
+def test_broken_annotations_are_named(tmp_path: Path, damage: str | None, message: str) -> None:
+    if damage is not None:
+        (tmp_path / ANNOTATIONS).write_text(damage)
+    with pytest.raises(DatasetError, match=message):
+        load_dataset(tmp_path)
+
+
+def test_a_folder_with_no_more_than_coco_and_goals_is_read(tmp_path: Path) -> None:
+    document = {
+        "images": [{"id": "a", "file_name": "a.png", "width": 40, "height": 30}],
+        "categories": [{"id": 5, "name": "mug"}],
+        "annotations": [{"id": 8, "image_id": "a", "category_id": 5, "bbox": [1, 2, 10, 20]}],
+        "goals": [{"image_id": "a", "text": "the mug", "kind": "attribute", "annotation_ids": [8]}],
+    }
+    (tmp_path / ANNOTATIONS).write_text(json.dumps(document))
+    (record,) = load_dataset(tmp_path)
+    assert record.image == tmp_path / "a.png" and record.intrinsics is None
+    assert record.objects[0].box == (1, 2, 11, 22) and record.objects[0].kind == "mug"
+    assert record.goals[0].targets == (0,)
+
+
+def test_the_command_writes_and_names_the_annotations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    add_arguments(parser)
+    options = ["--seed", "9", "--count", "2", "--out", str(tmp_path / "d"), "--jobs", "1", "--width", "96", "--height", "96"]
+    assert run_scenes(parser.parse_args([*options, "--aspect", "random"])) == 0
+    printed = capsys.readouterr()
+    assert printed.out.strip() == str(tmp_path / "d" / ANNOTATIONS)
+    assert "scenes: 2 of 2" in printed.err
+    assert len(load_dataset(tmp_path / "d")) == 2
