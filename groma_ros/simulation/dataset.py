@@ -6,17 +6,17 @@ import argparse
 import json
 import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 
+from groma_ros.progress import shown
 from groma_ros.simulation.goals import SceneGoal, draw_goals
-from groma_ros.simulation.scenes import KINDS, SceneObject, SceneRenderer, SceneSample
+from groma_ros.simulation.scenes import KINDS, SceneObject, SceneRenderer, SceneSample, check_camera
 from groma_ros.types import Intrinsics
 
 ANNOTATIONS = "annotations.json"
@@ -54,10 +54,20 @@ class Settings:
     goals_per_kind: int = 1
     depth: bool = False
 
+    def camera_aspect(self) -> float | Literal["random"] | None:
+        """The aspect as `SceneRenderer` takes it. Raises DatasetError if it is neither a number nor random."""
+        if self.aspect is None:
+            return None
+        if self.aspect == "random":
+            return "random"
+        try:
+            return float(self.aspect)
+        except ValueError as error:
+            raise DatasetError(f"The aspect {self.aspect!r} is neither a number nor random; give width / height.") from error
+
     def renderer(self) -> SceneRenderer:
         """A renderer of these settings."""
-        aspect = "random" if self.aspect == "random" else float(self.aspect) if self.aspect else None
-        return SceneRenderer(self.width, self.height, aspect, self.supersample)  # type: ignore[arg-type]
+        return SceneRenderer(self.width, self.height, self.camera_aspect(), self.supersample)
 
 
 def scene_seeds(seed: int, count: int) -> range:
@@ -158,33 +168,20 @@ def _check_settings(out: Path, settings: Settings) -> None:
 def write_dataset(out: Path, count: int, settings: Settings, jobs: int = 1, progress: bool = True) -> Path:
     """Render the scenes of `settings` that `out` lacks, in `jobs` processes, and write its annotations.
 
-    Returns the annotations' path. Raises DatasetError for a folder begun with other settings, RenderingUnavailable where
-    nothing can draw.
+    Returns the annotations' path. Raises DatasetError for a folder begun with other settings, ValueError for settings
+    that cannot be drawn, RenderingUnavailable where nothing can draw.
     """
     seeds = scene_seeds(settings.seed, count)
+    check_camera(settings.width, settings.height, settings.camera_aspect(), settings.supersample)
     _check_settings(out, settings)
     missing = [seed for seed in seeds if not (out / "records" / f"{_name(seed)}.json").exists()]
     if missing:
         done = _render_all(missing, out, settings, jobs)
-        for _ in _shown(done, len(missing), len(seeds)) if progress else done:
+        for _ in shown(done, len(missing), "scene") if progress else done:
             pass
     path = out / ANNOTATIONS
     _write_atomically(path, json.dumps(_annotations(out, seeds)).encode())
     return path
-
-
-def _shown(done: Iterator[int], missing: int, total: int) -> Iterator[int]:
-    """A progress bar on a terminal, a line every tenth in a log."""
-    if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(done, total=total, initial=total - missing, unit="scene")
-        return
-    step = max(1, missing // 10)
-    for index, seed in enumerate(done, 1):
-        if index % step == 0 or index == missing:
-            print(f"scenes: {total - missing + index} of {total}", file=sys.stderr, flush=True)
-        yield seed
 
 
 def _annotations(out: Path, seeds: range) -> dict[str, Any]:

@@ -53,6 +53,15 @@ class SceneSample:
     seed: int
 
 
+def check_camera(width: int, height: int, aspect: float | Literal["random"] | None, supersample: int) -> None:
+    """Raises ValueError for settings of a renderer in which scenes do not fit."""
+    if supersample < 1 or not all(32 <= side * supersample <= 4096 for side in (width, height)):
+        size = f"{width}x{height}, supersampled {supersample} times,"
+        raise ValueError(f"A picture of {size} is out of range: take 32 to 4096 pixels.")
+    if aspect != "random" and not 0.4 <= (width / height if aspect is None else aspect) <= 2.5:
+        raise ValueError(f"A camera of aspect {aspect or width / height:.3g} is out of range: take 0.4 to 2.5.")
+
+
 class SceneRenderer:
     """Renders scenes by seed. A scene depends on the seed and on the renderer's settings, not on what was rendered before.
 
@@ -60,12 +69,13 @@ class SceneRenderer:
     the picture of a camera of that aspect stretched into width x height. supersample: the picture is drawn this many times
     larger and averaged down, which removes jagged edges; masks and depth are always drawn at width x height.
     One renderer belongs to one thread; close it, or use it as a context manager. Raises drawing.RenderingUnavailable where
-    neither EGL nor OSMesa works.
+    neither EGL nor OSMesa works, ValueError for a size or aspect in which scenes do not fit.
     """
 
     def __init__(
         self, width: int = 224, height: int = 224, aspect: float | Literal["random"] | None = None, supersample: int = 1
     ) -> None:
+        check_camera(width, height, aspect, supersample)
         self.width, self.height = width, height
         self._aspect, self._scale = aspect, supersample
         self._canvas = Canvas(width * supersample, height * supersample)

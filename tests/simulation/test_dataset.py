@@ -119,5 +119,20 @@ def test_the_command_writes_and_names_the_annotations(tmp_path: Path, capsys: py
     assert run_scenes(parser.parse_args([*options, "--aspect", "random"])) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(tmp_path / "d" / ANNOTATIONS)
-    assert "scenes: 2 of 2" in printed.err
+    assert "scene 2 of 2" in printed.err
     assert len(load_dataset(tmp_path / "d")) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (Settings(1, aspect="wide"), "'wide' is neither a number nor random"),
+        (Settings(1, aspect="9"), "aspect 9 is out of range: take 0.4 to 2.5"),
+        (Settings(1, width=8, height=8), "8x8, supersampled 1 times, is out of range"),
+        (Settings(1, supersample=0), "supersampled 0 times, is out of range"),
+    ],
+)
+def test_settings_that_cannot_be_drawn_are_refused(tmp_path: Path, settings: Settings, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_dataset(tmp_path, 1, settings, progress=False)
+    assert not list(tmp_path.iterdir())  # a folder begun wrongly would refuse the right settings
