@@ -21,11 +21,11 @@ def shipped_model() -> Path:
 
 
 def _share() -> Path:
-    from ament_index_python.packages import PackageNotFoundError, get_package_share_directory
+    from ament_index_python.packages import get_package_share_directory
 
     try:
         return Path(get_package_share_directory("groma_ros"))
-    except (PackageNotFoundError, LookupError) as error:
+    except (LookupError, OSError) as error:
         raise ValueError(
             "The model groma-tiny was not found beside the package; name a model with the parameter model."
         ) from error

@@ -10,6 +10,8 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from groma_ros.grounding.grounder import MIN_PRESENCE
+
 
 def _parameter(
     default: Any,
@@ -33,7 +35,9 @@ class Parameters:
         "raw", "Which camera topic is read: image (raw) or image/compressed.", choices=("raw", "compressed"), read_only=True
     )
     autostart: bool = _parameter(True, "Go to active without being told to.", read_only=True)
-    min_presence: float = _parameter(0.5, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0))
+    min_presence: float = _parameter(
+        MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0)
+    )
     min_score: float = _parameter(0.0, "Boxes with a lower score are not returned.", range=(0.0, 1.0))
     max_goals: int = _parameter(16, "More standing goals than this are refused.", range=(1, 256))
     debug_image: bool = _parameter(True, "Draw ~/debug/image while somebody listens to it.")
@@ -65,7 +69,7 @@ def with_values(parameters: Parameters, changes: Sequence[Parameter]) -> Paramet
 
 
 def table() -> str:
-    """The parameters as a table in Markdown, for the README."""
+    """The parameters as a table in Markdown: docs/parameters.md is this, and a test holds it to it."""
     rows = ["| parameter | type | default | range | description |", "|---|---|---|---|---|"]
     for item in fields(Parameters):
         kind = "string array" if isinstance(item.default, tuple) else type(item.default).__name__.replace("str", "string")
@@ -105,3 +109,7 @@ def _to_ros(value: Any) -> Any:
 
 def _from_ros(value: Any) -> Any:
     return tuple(text for text in value if text.strip()) if isinstance(value, (list, tuple)) else value
+
+
+if __name__ == "__main__":
+    print(table(), end="")

@@ -91,12 +91,15 @@ def write_figures(path: Path, answers: Answers, truth: Truth, counts: Counts) ->
 
 
 def write_picture(path: Path, frames: Mapping[int, np.ndarray], answers: Answers) -> None:
-    """demo.png: a few answered frames (uint8 HxWx3 rgb by stamp) with their boxes, spread over the run, two a row."""
+    """demo.png: a few answered frames (uint8 HxWx3 rgb by stamp) spread over the run, the goals dealt out."""
     stamps = sorted(set(frames) & set(answers))
     if not stamps:
         raise ValueError("No frame of the bag was answered, so there is no picture to draw.")
-    chosen = [stamps[round(place)] for place in np.linspace(0, len(stamps) - 1, PICTURE_FRAMES)]
-    tiles = [draw_groundings(frames[stamp], answers[stamp]) for stamp in dict.fromkeys(chosen)]
+    chosen = list(dict.fromkeys(stamps[round(place)] for place in np.linspace(0, len(stamps) - 1, PICTURE_FRAMES)))
+    # All goals in one picture would hide it behind their labels.
+    parts = np.array_split(np.arange(len(answers[chosen[0]])), len(chosen))
+    shown = [(stamp, [answers[stamp][index] for index in part]) for stamp, part in zip(chosen, parts, strict=True)]
+    tiles = [draw_groundings(frames[stamp], groundings) for stamp, groundings in shown]
     height, width = max(tile.shape[0] for tile in tiles), max(tile.shape[1] for tile in tiles)
     padded = [_padded(tile, height, width) for tile in tiles] + [np.zeros((height, width, 3), np.uint8)] * (len(tiles) % 2)
     rows = [np.hstack(padded[index : index + 2]) for index in range(0, len(padded), 2)]

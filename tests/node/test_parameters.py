@@ -1,0 +1,79 @@
+"""The one list of parameters: what ROS is told, what is refused, and what the documentation says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rclpy
+import yaml
+from rclpy.context import Context
+from rclpy.exceptions import InvalidParameterValueException
+from rclpy.node import Node
+from rclpy.parameter import Parameter
+
+from groma_ros.node.parameters import NAMES, Parameters, declare, table, with_values
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def context(domain: int) -> Iterator[Context]:
+    context = Context()
+    rclpy.init(context=context, domain_id=domain)
+    yield context
+    context.shutdown()
+
+
+def started(context: Context, **overrides: Any) -> tuple[Node, Parameters]:
+    given = [Parameter(name, value=value) for name, value in overrides.items()]
+    node = Node("parameters", context=context, parameter_overrides=given)
+    return node, declare(node)
+
+
+def test_defaults_and_overrides(context: Context) -> None:
+    assert started(context)[1] == Parameters()
+    node, parameters = started(context, goals=["the cup", "", " "], min_score=0.25, max_goals=3, image_transport="compressed")
+    assert parameters == Parameters(goals=("the cup",), min_score=0.25, max_goals=3, image_transport="compressed")
+    assert {name for name in NAMES if not node.has_parameter(name)} == set()
+
+
+@pytest.mark.parametrize(("name", "value"), [("min_presence", 1.01), ("min_score", -0.1), ("max_goals", 0), ("max_goals", 257)])
+def test_values_outside_their_range_are_refused(context: Context, name: str, value: float) -> None:
+    with pytest.raises(InvalidParameterValueException):
+        started(context, **{name: value})
+
+
+def test_texts_that_are_no_choice_are_refused(context: Context) -> None:
+    with pytest.raises(ValueError, match="image_transport is 'theora'; it must be one of raw, compressed"):
+        started(context, image_transport="theora")
+
+
+def test_ros_is_told_description_range_and_what_is_read_only(context: Context) -> None:
+    node, _ = started(context)
+    descriptors = {name: node.describe_parameter(name) for name in NAMES}
+    assert all(item.description.endswith(".") for item in descriptors.values())
+    assert {name for name, item in descriptors.items() if item.read_only} == {"model", "image_transport", "autostart"}
+    ranges = descriptors["min_presence"].floating_point_range
+    assert [(item.from_value, item.to_value) for item in ranges] == [(0.0, 1.0)]
+    assert [(item.from_value, item.to_value) for item in descriptors["max_goals"].integer_range] == [(1, 256)]
+    refused = node.set_parameters([Parameter("min_score", value=2.0), Parameter("model", value="other")])
+    assert [item.successful for item in refused] == [False, False]
+
+
+def test_changes_leave_other_names_alone() -> None:
+    changes = [Parameter("min_score", value=0.5), Parameter("use_sim_time", value=True), Parameter("goals", value=[""])]
+    assert with_values(Parameters(goals=("a",)), changes) == Parameters(min_score=0.5)
+
+
+def test_the_documentation_is_the_table() -> None:
+    assert table() in (ROOT / "docs" / "parameters.md").read_text(), "write it anew: python -m groma_ros.node.parameters"
+
+
+def test_the_shipped_file_names_parameters_that_exist() -> None:
+    values = yaml.safe_load((ROOT / "config" / "groma.yaml").read_text())["/**/groma"]["ros__parameters"]
+    given = [Parameter(name, value=value) for name, value in values.items()]
+    assert set(values) <= set(NAMES)
+    assert with_values(Parameters(), given) == Parameters(goals=("the red mug", "all the boxes"))
