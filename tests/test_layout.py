@@ -32,9 +32,11 @@ MAY_IMPORT = {
 # Single modules that may do more, each for one reason.
 DOORS = {
     "runtime/torch.py": {"model"},  # the one way from running to the network in PyTorch
+    "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }
 TORCH_PARTS = {"model", "training"}
 TORCH_LIBRARIES = {"torch", "transformers", "torchvision"}
+TRAINING_LIBRARIES = {"mujoco", "scipy"}
 ROS_MODULES = {"rclpy", "cv_bridge", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "launch", "launch_ros"}
 GENERATED = {"groma_ros.msg", "groma_ros.srv", "groma_ros.action"}
 
@@ -89,6 +91,12 @@ def test_only_the_node_knows_ros(module: Path) -> None:
 def test_only_network_and_training_know_torch(module: Path) -> None:
     found = [name for name in imports(module) if name.split(".")[0] in TORCH_LIBRARIES]
     assert not found or module.as_posix() == "runtime/torch.py"
+
+
+@pytest.mark.parametrize("module", [path for path in MODULES if part_of(path) not in {"simulation", "training"}], ids=str)
+def test_running_loads_no_training_library(module: Path) -> None:
+    """`make setup` installs none of them, so they stand inside the functions that need them."""
+    assert {name.split(".")[0] for name in imports(module, top_level_only=True)} & TRAINING_LIBRARIES == set()
 
 
 def test_the_command_imports_lazily() -> None:

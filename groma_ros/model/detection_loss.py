@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -53,6 +52,8 @@ def match(logits: Tensor, boxes: Tensor, targets: Tensor, c: ProposerConfig) -> 
         + c.bbox_cost * torch.cdist(boxes, targets, p=1)
         - c.giou_cost * giou
     )
+    from scipy.optimize import linear_sum_assignment  # training only: running needs no scipy
+
     rows, columns = linear_sum_assignment(cost.cpu().numpy())
     return torch.as_tensor(rows, device=logits.device), torch.as_tensor(columns, device=logits.device)
 

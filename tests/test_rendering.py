@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]
 SUITE = """
 from groma_ros.simulation.drawing import RenderingUnavailable
 
@@ -23,10 +23,10 @@ def test_draws_a_scene():
 
 @pytest.mark.parametrize(("ci", "code"), [("", 0), ("true", 1)])
 def test_tests_that_cannot_render_are_named_and_fail_only_in_ci(tmp_path: Path, ci: str, code: int) -> None:
-    shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
     (tmp_path / "test_suite.py").write_text(SUITE)
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
-    result = subprocess.run(command, env=os.environ | {"CI": ci}, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    options = ["-q", "-p", "no:cacheprovider", "-p", "tests.rendering", f"--rootdir={tmp_path}"]
+    command = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
+    result = subprocess.run(command, env=os.environ | {"CI": ci}, cwd=ROOT, capture_output=True, text=True, timeout=120)
     lines = result.stdout.strip().splitlines()
     assert result.returncode == code, result.stdout + result.stderr
     assert "test_suite.py::test_draws_a_scene" in lines
