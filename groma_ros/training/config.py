@@ -37,10 +37,12 @@ class Stage:
 @dataclass(frozen=True)
 class LanguageStage(Stage):
     """A stage of the language model. share: questions of each kind a scene (a fraction is a chance); live: features are made
-    from pictures at every step and the region encoder and the bridge learn too; otherwise features are cached."""
+    from pictures at every step and the region encoder and the bridge learn too; otherwise features are cached, of the first
+    `scenes` of the pool and their mirror images."""
 
     share: dict[str, float] = field(default_factory=dict)
     live: bool = False
+    scenes: int = 0
 
 
 @dataclass(frozen=True)

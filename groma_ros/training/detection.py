@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -148,14 +149,11 @@ def train_step(
 @torch.no_grad()
 def measure(model: Groma, heads: Auxiliary, shards: list[Shard], count: int, size: int, device: torch.device) -> dict[str, float]:
     """Recall and precision of proposals at IoU 0.5 and score threshold, kinds and colours right, on held-out scenes."""
-    import cv2
-
     started = time.time()
     hit = truth = kept = true_kept = kinds = colours = 0
     c = model.config
-    for number in range(count):
-        shard = shards[number % len(shards)]
-        index = number // len(shards)
+    places = [(shard, index) for shard in shards for index in range(len(shard.objects))]
+    for shard, index in places[:count]:
         objects = shard.objects[index]
         image = cv2.resize(np.asarray(shard.images[index]), (size, size), interpolation=cv2.INTER_AREA)
         side = shard.images.shape[1]

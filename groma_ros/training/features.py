@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groma_ros.geometry import box_iou, cxcywh_to_xyxy
-from groma_ros.model.groma import Groma, Perception
+from groma_ros.model.groma import Groma
 from groma_ros.selection import SelectionRule, select_regions
 from groma_ros.simulation.scenes import SceneSample
 from groma_ros.training.detection import normalise
 from groma_ros.training.parallel import Worker
-from groma_ros.training.pool import SHARD, Shard
+from groma_ros.training.pool import Shard
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,29 +64,31 @@ def square(sample: SceneSample, size: int) -> NDArray[np.uint8]:
     return cv2.resize(np.ascontiguousarray(sample.rgb), (size, size), interpolation=cv2.INTER_AREA)
 
 
-def observe(model: Groma, samples: list[SceneSample], device: torch.device) -> tuple[Perception, list[NDArray[np.float32]]]:
-    """One vision pass without gradients, and the selected boxes (R, 4) cxcywh of every scene."""
+def observe(model: Groma, samples: list[SceneSample], device: torch.device) -> tuple[list[Tensor], list[NDArray[np.float32]]]:
+    """Backbone and proposer without gradients: hidden states, and the selected boxes (R, 4) cxcywh of every scene."""
     c = model.config
     rule = SelectionRule(c.box_score_thres, c.nms_thres, c.max_region_num)
     pixels = normalise(np.stack([square(s, c.image_size) for s in samples]), device)
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
-        seen = model.perceive(pixels)
-    boxes, scores = seen.boxes.float().cpu().numpy(), seen.objectness.float().cpu().numpy()
-    return seen, [select_regions(boxes[i], scores[i], rule).boxes for i in range(len(samples))]
+        states = model.perceiver.hidden(pixels)
+        found = model.perceiver.ddetr_transformer.infer(model.perceiver.levels(states))
+    boxes, scores = (value.float().cpu().numpy() for value in found)
+    return states, [select_regions(boxes[i], scores[i], rule).boxes for i in range(len(samples))]
 
 
-def encode(model: Groma, seen: Perception, chosen: list[NDArray[np.float32]], samples: list[SceneSample]) -> list[SceneFeatures]:
-    """Region tokens of the chosen boxes; gradients flow into the region encoder and, through `seen`, nowhere else."""
+def encode(model: Groma, states: list[Tensor], chosen: list[NDArray[np.float32]], samples: list[SceneSample]) -> list[SceneFeatures]:
+    """Image and region tokens; gradients flow into the bridge and the region encoder and no further."""
     most = max(len(b) for b in chosen)
+    device = states[0].device
     padded = np.stack([np.concatenate([b, np.full((most - len(b), 4), 0.5, np.float32)]) for b in chosen])
-    boxes = torch.from_numpy(padded).to(seen.boxes.device)
-    with torch.autocast(boxes.device.type, torch.bfloat16):
-        tokens = model.encode_regions(seen.maps, boxes).float()
+    with torch.autocast(device.type, torch.bfloat16):
+        image_tokens = model.image_tokens(states).float()
+        region_tokens = model.encode_regions(model.region_maps(states), torch.from_numpy(padded).to(device)).float()
     side = samples[0].rgb.shape[0]
     return [
         SceneFeatures(
-            image_tokens=seen.image_tokens[i].float(),
-            region_tokens=tokens[i, : len(chosen[i])],
+            image_tokens=image_tokens[i],
+            region_tokens=region_tokens[i, : len(chosen[i])],
             region_of=owners(cxcywh_to_xyxy(chosen[i], side, side), sample),
             sample=sample,
         )
@@ -131,14 +133,16 @@ class FeatureCache:
                 ends = np.cumsum(parts["counts"])
                 thing_ends = np.cumsum([len(o) for o in shard.objects])
                 self._entries.append((shard, side, parts, ends, thing_ends))
+        self._starts = np.cumsum([0, *(len(entry[0].objects) for entry in self._entries)])
 
     def __len__(self) -> int:
-        return len(self._entries) * SHARD
+        return int(self._starts[-1])
 
     def get(self, number: int, device: torch.device) -> SceneFeatures:
         """Scene `number` of the cache."""
-        shard, side, parts, ends, thing_ends = self._entries[number // SHARD]
-        i = number % SHARD
+        entry = int(np.searchsorted(self._starts, number, side="right")) - 1
+        shard, side, parts, ends, thing_ends = self._entries[entry]
+        i = number - int(self._starts[entry])
         sample = mirrored(shard.sample(i)) if side else shard.sample(i)
         regions = parts["regions"][ends[i] - parts["counts"][i] : ends[i]]
         return SceneFeatures(

@@ -143,7 +143,7 @@ def train_language(worker: Worker, config: TrainConfig, stage: LanguageStage, be
         optimiser.load_state_dict(saved["optimiser"])
         first = saved["step"]
     tokenizer = load_tokenizer(config, out)
-    shards = open_pool(out / "pool", config.pool.first_seed, config.pool.scenes)
+    shards = open_pool(out / "pool", config.pool.first_seed, stage.scenes or config.pool.scenes)
     held_out = open_pool(out / "pool", config.held_out.first_seed, config.held_out.scenes)
     source: LivePictures | CachedScenes = LivePictures(model, shards, worker.device)
     check = LivePictures(model, held_out, worker.device)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -38,15 +37,15 @@ class Shard:
         return SceneSample(self.images[index], empty, self.intrinsics[index], self.objects[index], self.seed + index)
 
 
-def render_shard(folder: str, seed: int, size: int) -> None:
-    """Render scenes seed .. seed + SHARD - 1 of size x size pixels unless the shard is there."""
+def render_shard(folder: str, seed: int, count: int, size: int) -> None:
+    """Render scenes seed .. seed + count - 1 of size x size pixels unless the shard is there."""
     target = Path(folder) / f"{seed}.npy"
     if target.exists():
         return
     os.environ.setdefault("LP_NUM_THREADS", "1")
     images, notes = [], []
     with SceneRenderer(size, size, aspect="random") as renderer:
-        for number in range(seed, seed + SHARD):
+        for number in range(seed, seed + count):
             scene = renderer.render(number)
             images.append(scene.rgb)
             notes.append({"objects": [asdict(o) for o in scene.objects], "intrinsics": asdict(scene.intrinsics)})
@@ -62,13 +61,14 @@ def render_pool(folder: Path, first_seed: int, count: int, size: int, jobs: int)
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
-    tasks = [(str(folder), seed, size) for seed in range(first_seed, first_seed + count, SHARD)]
+    end = first_seed + count
+    tasks = [(str(folder), seed, min(SHARD, end - seed), size) for seed in range(first_seed, end, SHARD)]
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for _ in tqdm(pool.imap_unordered(_render, tasks), total=len(tasks), unit="shard", desc="rendering"):
             pass
 
 
-def _render(task: tuple[str, int, int]) -> None:
+def _render(task: tuple[str, int, int, int]) -> None:
     render_shard(*task)
 
 
@@ -97,10 +97,3 @@ def _open(path: Path) -> Shard:
 def _tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
-
-def shuffled(shards: list[Shard], rng: np.random.Generator) -> Iterator[tuple[Shard, int]]:
-    """Endless passes over all scenes, each in a new order."""
-    places = [(shard, index) for shard in shards for index in range(len(shard.objects))]
-    while True:
-        for place in rng.permutation(len(places)):
-            yield places[place]

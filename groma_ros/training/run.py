@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 from pathlib import Path
@@ -93,3 +94,20 @@ def add_table(directory: Path, table: dict[str, object]) -> None:
     """Put the accuracy table of `groma eval scenes` into a bundle's manifest."""
     files = json.loads((directory / MANIFEST).read_text())["files"]
     dataclasses.replace(Bundle.load(directory), test=table).write_manifest(files)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Options of `groma train`."""
+    parser.add_argument("--config", type=Path, required=True, help="YAML file of the run, such as config/train_tiny.yaml")
+    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of scenes, checkpoints and logs (default: runs)")
+    parser.add_argument("--bundle", type=Path, help="folder to write the finished bundle to")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
+    parser.add_argument("--stages", default=",".join(STAGES), help=f"stages to run, in order (default: {','.join(STAGES)})")
+    parser.add_argument("--start", type=Path, help="bundle whose weights the first of the stages begins from")
+
+
+def run_train(arguments: argparse.Namespace) -> int:
+    """`groma train`; returns the exit status."""
+    stages = tuple(arguments.stages.split(","))
+    train(arguments.config, arguments.out, arguments.bundle, arguments.resume, stages, arguments.start)
+    return 0

@@ -28,7 +28,7 @@ def build(config: TrainConfig, device: torch.device) -> tuple[Groma, Auxiliary]:
 
 
 def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool) -> None:
-    """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`."""
+    """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`. Begins from `start.pt` if there."""
     model, heads = build(config, worker.device)
     stage = config.detection
     trained = [model.perceiver, model.region_encoder, heads]
@@ -41,6 +41,9 @@ def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool
         heads.load_state_dict(saved["heads"])
         optimiser.load_state_dict(saved["optimiser"])
         first = saved["step"]
+    elif (out / "start.pt").exists():
+        saved = torch.load(out / "start.pt", map_location=worker.device, weights_only=True)
+        model.load_state_dict(saved["model"])
     shards = open_pool(out / "pool", config.pool.first_seed, config.pool.scenes)
     held_out = open_pool(out / "pool", config.held_out.first_seed, config.held_out.scenes)
     started = time.time()

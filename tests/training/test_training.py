@@ -1,0 +1,145 @@
+"""Every stage takes real steps on rendered scenes; a stopped run goes on with the same bits; packing is exact."""
+
+from __future__ import annotations
+
+import dataclasses
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from groma_ros.model.config import GromaConfig
+from groma_ros.model.groma import Groma
+from groma_ros.prompts import TINY_TEMPLATE
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.torch import load_torch
+from groma_ros.training.config import LanguageStage, Scenes, Stage, TrainConfig
+from groma_ros.training.features import encode, mirrored, observe
+from groma_ros.training.language_stage import forward, load_tokenizer, losses, train_language
+from groma_ros.training.optimiser import Schedule
+from groma_ros.training.packing import ask, pack
+from groma_ros.training.parallel import Worker
+from groma_ros.training.pool import open_pool, render_pool
+from groma_ros.training.run import publish
+from groma_ros.training.vision_stage import train_detection
+from tests.small import NETWORK
+
+ALONE = Worker(0, 1, torch.device("cpu"))
+SHARE = {"attribute": 1.0, "absent": 1.0, "relation": 1.0, "plural": 1.0, "describe": 1.0, "caption": 1.0}
+CONFIG = TrainConfig(
+    # Four layers, because the third is shown where to look.
+    network=GromaConfig.from_dict(
+        {**NETWORK, "box_score_thres": 0.15, "llm_cfg": {**NETWORK["llm_cfg"], "num_hidden_layers": 4, "tie_word_embeddings": True}}
+    ),
+    pool=Scenes(500, 6, 112),
+    held_out=Scenes(900, 2, 112),
+    detection=Stage(steps=2, batch=2, rate=1e-3, warmup=1, size=112),
+    alignment=LanguageStage(steps=2, batch=2, rate=1e-3, warmup=1, share=SHARE, live=True),
+    language=LanguageStage(steps=2, batch=2, rate=1e-3, warmup=1, share=SHARE),
+    workers=1,
+)
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the rendered scenes of CONFIG."""
+    out = tmp_path_factory.mktemp("training")
+    for scenes in (CONFIG.pool, CONFIG.held_out):
+        render_pool(out / "pool", scenes.first_seed, scenes.scenes, scenes.size, 1)
+    return out
+
+
+@pytest.fixture(scope="module")
+def trained(rendered: Path) -> Path:
+    """The folder after all three stages."""
+    train_detection(ALONE, CONFIG, rendered, resume=False)
+    train_language(ALONE, CONFIG, CONFIG.alignment, "detection", "alignment", rendered, resume=False)
+    train_language(ALONE, CONFIG, CONFIG.language, "alignment", "language", rendered, resume=False)
+    return rendered
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+def _changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    """The parts of the network whose weights differ."""
+    names = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    return {".".join(name.split(".")[:2]) if name.startswith("perceiver") else name.split(".")[0] for name in names}
+
+
+def test_each_stage_trains_its_part_of_the_network(trained: Path) -> None:
+    detection, alignment, language = (_weights(trained / f"{name}.pt") for name in ("detection", "alignment", "language"))
+    tables = {"new_input_embs", "extra_lm_head"}
+    assert _changed(detection, alignment) == {"llm", "region_encoder", "img_txt_bridge", *tables}
+    assert _changed(alignment, language) == {"llm", *tables}
+
+
+@pytest.mark.parametrize("stage", ["detection", "alignment", "language"])
+def test_a_stopped_stage_goes_on_with_the_same_bits(stage: str, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(trained, tmp_path, dirs_exist_ok=True)
+    (tmp_path / f"{stage}.pt").unlink()
+    for steps in (1, 2):  # one step, stopped, then the second from the checkpoint
+        part = dataclasses.replace(getattr(CONFIG, stage), steps=steps)
+        if stage == "detection":
+            train_detection(ALONE, dataclasses.replace(CONFIG, detection=part), tmp_path, resume=True)
+        else:
+            before = {"alignment": "detection", "language": "alignment"}[stage]
+            train_language(ALONE, CONFIG, part, before, stage, tmp_path, resume=True)
+    whole, resumed = _weights(trained / f"{stage}.pt"), _weights(tmp_path / f"{stage}.pt")
+    assert {name for name in whole if not torch.equal(whole[name], resumed[name])} == set()
+
+
+def test_the_published_bundle_is_the_checkpoint(trained: Path, tmp_path: Path) -> None:
+    publish(CONFIG, trained, "language", tmp_path / "tiny")
+    bundle = Bundle.load(tmp_path / "tiny")
+    assert bundle.seeds["training_scenes"] == [500, 505] and bundle.seeds["step"] == 2
+    _, language = load_torch(bundle)
+    weights = _weights(trained / "language.pt")
+    expected = weights["new_input_embs.weight"][3].half().float().numpy()
+    np.testing.assert_array_equal(language.embed(np.array([CONFIG.network.language.vocab_size + 3]))[0], expected)
+
+
+def test_questions_packed_behind_one_prefix_get_the_logits_they_get_alone(trained: Path) -> None:
+    model = Groma(CONFIG.network)
+    model.load_state_dict(_weights(trained / "language.pt"))
+    model.llm.config._attn_implementation = "eager"
+    model.eval()
+    tokenizer = load_tokenizer(CONFIG, trained)
+    shard = open_pool(trained / "pool", CONFIG.pool.first_seed, CONFIG.pool.scenes)[0]
+    samples = [shard.sample(0), mirrored(shard.sample(1))]
+    with torch.no_grad():
+        scenes = encode(model, *observe(model, samples, ALONE.device), samples)
+        asked = [ask(scene, tokenizer, TINY_TEMPLATE, SHARE, np.random.default_rng(i)) for i, scene in enumerate(scenes)]
+        assert all(len(questions) >= 3 for questions in asked)
+        packed = pack(scenes, asked, tokenizer, TINY_TEMPLATE, ALONE.device)
+        together, attention = forward(model, packed, scenes)
+        for b, questions in enumerate(packed.questions):
+            for question, at in questions:
+                alone = pack([scenes[b]], [[question]], tokenizer, TINY_TEMPLATE, ALONE.device)
+                single, _ = forward(model, alone, [scenes[b]])
+                (_, start) = alone.questions[0][0]
+                count = len(question.ids)
+                torch.testing.assert_close(together[b, at : at + count], single[0, start : start + count], atol=0.08, rtol=0.05)
+        terms = losses(together, attention, packed)
+    assert float(terms["answer"]) > 0
+
+
+def test_the_schedule_warms_up_stays_and_decays_to_zero() -> None:
+    schedule = Schedule(steps=100, rate=1.0, warmup=10, decay=20)
+    assert [round(schedule.factor(s), 3) for s in (0, 4, 9, 50, 80, 90, 99)] == [0.1, 0.5, 1, 1, 1, 0.5, 0.05]
+
+
+def test_a_config_with_an_unknown_key_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text("sead: 1\n")
+    with pytest.raises(ValueError, match=r"bad.yaml cannot be used: unknown key 'sead'"):
+        TrainConfig.load(path)
+
+
+def test_the_shipped_config_is_read() -> None:
+    config = TrainConfig.load(Path(__file__).parents[2] / "config" / "train_tiny.yaml")
+    assert config.network.language.hidden_size % 256 == 0 and config.network.language.intermediate_size % 256 == 0
+    assert config.network.proposer.num_queries >= 16 and len(config.network.region.layers) >= 2
