@@ -18,6 +18,6 @@ def mention_scores(tokenizer: GromaTokenizer, written: Written) -> dict[int, flo
     return scores
 
 
-def span_text(answer: Answer) -> tuple[TextSpan, ...]:
+def text_spans(answer: Answer) -> tuple[TextSpan, ...]:
     """The answer's phrases with the regions each one points at."""
     return tuple(TextSpan(answer.phrase(span), span.start, span.end, span.regions) for span in answer.spans)

@@ -10,7 +10,7 @@ import numpy as np
 
 from groma_ros.geometry import box_iou
 from groma_ros.grounding.answers import RegionAnswer, RegionTokens, Written, choose_regions, write
-from groma_ros.grounding.chat import mention_scores, span_text
+from groma_ros.grounding.chat import mention_scores, text_spans
 from groma_ros.grounding.goals import check_goal
 from groma_ros.grounding.perception import perceive
 from groma_ros.grounding.presence import Calibration
@@ -124,7 +124,7 @@ class Grounder:
         answer = parse_answer(self._tokenizer, written.ids, len(own.boxes))
         scores = mention_scores(self._tokenizer, written)
         detections = tuple(_detection(own, region, scores[region]) for region in answer.regions)
-        return Grounding(goal, _above(detections, goal), 1.0, 0.0, answer.text, span_text(answer))
+        return Grounding(goal, _above(detections, goal), 1.0, 0.0, answer.text, text_spans(answer))
 
     def describe(self, scene: Scene, regions: Sequence[int]) -> list[str]:
         """A description of each of some regions of a scene, by index, in one batch."""

@@ -116,7 +116,18 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise BundleError(f"{path} lacks {', '.join(missing)}, so it is not a whole manifest.")
     if manifest["format"] != FORMAT:
         raise BundleError(f"{path} has format {manifest['format']}, this version reads format {FORMAT}.")
+    _check_file_list(path, manifest["files"])
     return manifest
+
+
+def _check_file_list(path: Path, files: Any) -> None:
+    if not isinstance(files, dict):
+        raise BundleError(f"{path} must list its files as a mapping from name to size and sha256.")
+    for name, expected in files.items():
+        if Path(name).name != name:
+            raise BundleError(f"{path} lists {name!r}, which is not the name of a file beside it.")
+        if not isinstance(expected, dict) or not {"bytes", "sha256"} <= set(expected):
+            raise BundleError(f"{path} says nothing of the size and sha256 of {name}.")
 
 
 def _check_file(directory: Path, name: str, expected: Mapping[str, Any]) -> None:

@@ -32,6 +32,9 @@ def load_model(bundle: Bundle) -> Groma:
         model = empty_groma(GromaConfig.from_dict(bundle.network))
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as error:
         raise BundleError(f"The network config of {bundle.name} cannot be built: {error}") from error
+    if bundle.image.size != model.config.image_size:
+        sizes = f"pictures of {bundle.image.size} pixels and its network config {model.config.image_size}"
+        raise BundleError(f"The manifest of {bundle.name} asks for {sizes}; they must agree.")
     try:
         load_weights(model, path, torch.float32)
     except ValueError as error:

@@ -1,0 +1,167 @@
+"""The torch runtime against the plain network: the same numbers, whatever is shared or packed."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from groma_ros.geometry import box_iou, cxcywh_to_xyxy, left_to_right
+from groma_ros.model.groma import Groma
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_model
+from groma_ros.types import Frame
+from tests.small import SIZE, blocks
+
+TOLERANCE = 2e-4
+
+
+@pytest.fixture(scope="module")
+def model(small_model: Path) -> Iterator[Groma]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield load_model(Bundle.load(small_model))
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def vision(model: Groma, small_model: Path) -> TorchVision:
+    return TorchVision(model, Bundle.load(small_model).image)
+
+
+@pytest.fixture(scope="module")
+def language(model: Groma) -> TorchLanguage:
+    return TorchLanguage(model)
+
+
+def embeddings(seed: int, *lengths: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(0, 0.5, (length, 64)).astype(np.float32) for length in lengths]
+
+
+def plain(model: Groma, *parts: np.ndarray) -> np.ndarray:
+    """Logits after the last position of one sequence, in one pass without a cache."""
+    with torch.inference_mode():
+        return model.logits(model.hidden(torch.from_numpy(np.concatenate(parts))[None])[0, -1]).numpy()
+
+
+def test_a_branch_equals_a_full_pass(model: Groma, language: TorchLanguage) -> None:
+    prefix, tail = embeddings(0, 40, 7)
+    _, logits = language.branch(language.prefill(prefix), [tail])
+    np.testing.assert_allclose(logits[0], plain(model, prefix, tail), atol=TOLERANCE)
+
+
+def test_packed_branches_do_not_see_each_other(model: Groma, language: TorchLanguage) -> None:
+    prefix, *tails = embeddings(1, 30, 1, 9, 4, 6)
+    _, logits = language.branch(language.prefill(prefix), tails)
+    assert logits.shape == (4, model.config.vocab_size)
+    for tail, line in zip(tails, logits, strict=True):
+        np.testing.assert_allclose(line, plain(model, prefix, tail), atol=TOLERANCE)
+
+
+def test_tokens_are_appended_to_the_named_rows_only(model: Groma, language: TorchLanguage) -> None:
+    prefix, a, b, c = embeddings(2, 25, 5, 3, 8)
+    branches, _ = language.branch(language.prefill(prefix), [a, b, c])
+    said: dict[int, list[int]] = {0: [], 1: [], 2: []}
+    for rows, tokens in (([0, 1, 2], [11, 12, 13]), ([0, 2], [14, 15]), ([2], [16]), ([2, 1], [17, 18])):
+        logits = language.append(branches, rows, tokens)
+        assert logits.shape == (len(rows), model.config.vocab_size)
+        for row, token, line in zip(rows, tokens, logits, strict=True):
+            said[row].append(token)
+            whole = plain(model, prefix, (a, b, c)[row], language.embed(np.array(said[row])))
+            np.testing.assert_allclose(line, whole, atol=TOLERANCE)
+
+
+def test_a_prefix_is_not_changed_by_its_branches(language: TorchLanguage) -> None:
+    (long, tail) = embeddings(3, 20, 6)
+    prefix = language.prefill(long)
+    before = [(layer.keys, layer.keys.clone()) for layer in prefix.layers]
+    branches, first = language.branch(prefix, [tail, tail])
+    language.append(branches, [1], [5])
+    for layer, (tensor, values) in zip(prefix.layers, before, strict=True):
+        assert layer.keys is tensor and torch.equal(tensor, values)
+    _, again = language.branch(prefix, [tail, tail])
+    assert np.array_equal(first, again)
+
+
+def test_a_branch_starts_from_the_prefix_itself_not_a_copy(language: TorchLanguage) -> None:
+    from groma_ros.runtime.torch import _share
+
+    prefix = language.prefill(embeddings(4, 20)[0])
+    shared = _share(prefix)
+    for a, b in zip(prefix.layers, shared.layers, strict=True):
+        assert a.keys.data_ptr() == b.keys.data_ptr() and a.values.data_ptr() == b.values.data_ptr()
+
+
+def test_new_tokens_have_embeddings_of_their_own(model: Groma, language: TorchLanguage) -> None:
+    base = model.config.language.vocab_size
+    found = language.embed(np.array([3, base, base + 14]))
+    wanted = [model.llm.model.embed_tokens.weight[3], model.new_input_embs.weight[0], model.new_input_embs.weight[14]]
+    assert np.array_equal(found, torch.stack(wanted).numpy())
+    assert (language.width, language.context) == (64, 512)
+
+
+@pytest.mark.parametrize("tails", [[], [np.zeros((0, 64), np.float32)]])
+def test_a_branch_needs_tokens(language: TorchLanguage, tails: list[np.ndarray]) -> None:
+    with pytest.raises(ValueError, match="every tail at least one token"):
+        language.branch(language.prefill(embeddings(5, 4)[0]), tails)
+
+
+def test_a_row_is_appended_to_once_a_step(language: TorchLanguage) -> None:
+    prefix, tail = embeddings(6, 4, 2)
+    branches, _ = language.branch(language.prefill(prefix), [tail])
+    with pytest.raises(ValueError, match="each row once"):
+        language.append(branches, [0, 0], [1, 2])
+
+
+def test_a_scene_is_what_the_network_sees(model: Groma, vision: TorchVision) -> None:
+    picture = blocks(7, SIZE, SIZE)
+    scene = vision.encode(Frame(picture, stamp=12, frame_id="camera"))
+    pixels = torch.from_numpy(vision._transform(picture))[None]
+    with torch.inference_mode():
+        seen = model.perceive(pixels)
+    count = len(scene.boxes)
+    assert (scene.width, scene.height, scene.stamp, scene.frame_id) == (SIZE, SIZE, 12, "camera")
+    assert 1 < count <= 12 and scene.objectness.shape == (count,) and scene.region_tokens.shape == (count, 64)
+    np.testing.assert_array_equal(scene.image_tokens, seen.image_tokens[0].numpy())
+    # Every region is a proposal with its score, and regions go from left to right.
+    overlap = box_iou(scene.boxes, np.clip(cxcywh_to_xyxy(seen.boxes[0].numpy(), SIZE, SIZE), 0, SIZE))
+    assert set(np.round(scene.objectness, 6)) <= set(np.round(seen.objectness[0].numpy(), 6))
+    assert overlap.shape == (count, 16)
+    chosen = [int(np.flatnonzero(seen.objectness[0].numpy() == score)[0]) for score in scene.objectness]
+    assert list(left_to_right(seen.boxes[0].numpy()[chosen])) == list(range(count))
+    with torch.inference_mode():
+        wanted = model.region_slot_embeddings(model.encode_regions(seen.maps, seen.boxes[:, chosen])[0])
+    np.testing.assert_allclose(scene.region_tokens, wanted.numpy(), atol=TOLERANCE)
+
+
+def test_the_same_picture_gives_the_same_scene(vision: TorchVision) -> None:
+    a, b = (vision.encode(Frame(blocks(8))) for _ in range(2))
+    assert np.array_equal(a.boxes, b.boxes) and np.array_equal(a.region_tokens, b.region_tokens)
+
+
+def test_boxes_are_pixels_of_the_camera_image(vision: TorchVision) -> None:
+    small, large = blocks(9, 64, 64), blocks(9, 64, 64).repeat(7, 0).repeat(7, 1)
+    near, far = vision.encode(Frame(small)), vision.encode(Frame(large))
+    assert (far.width, far.height) == (448, 448)
+    assert near.boxes.max() <= 64 and far.boxes.max() > 64 and near.boxes.min() >= 0
+
+
+def test_user_boxes_join_the_regions(vision: TorchVision) -> None:
+    scene = vision.encode(Frame(blocks(10)))
+    user = np.array([[3, 4, 30, 40], [40, 10, 60, 30]], np.float32)
+    joined = vision.refer(scene, user)
+    overlap = box_iou(user, joined.boxes)
+    np.testing.assert_allclose(overlap.max(1), 1, atol=1e-5)
+    np.testing.assert_array_equal(joined.objectness[overlap.argmax(1)], 1)
+    assert len(scene.boxes) <= 12 and joined.width == scene.width and joined.image_tokens is scene.image_tokens
+
+
+def test_an_injected_order_names_the_regions(model: Groma, vision: TorchVision, small_model: Path) -> None:
+    frame = Frame(blocks(11))
+    scene = vision.encode(frame)
+    ranked = np.argsort(-scene.objectness, kind="stable")
+    reverse = np.arange(len(ranked))[::-1].copy()
+    shuffled = TorchVision(model, Bundle.load(small_model).image, reverse).encode(frame)
+    assert np.array_equal(shuffled.objectness, np.sort(scene.objectness))
