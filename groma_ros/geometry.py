@@ -22,8 +22,8 @@ def cxcywh_to_xyxy(boxes: FloatArray, width: float = 1.0, height: float = 1.0) -
 
 def xyxy_to_cxcywh(boxes: FloatArray, width: float = 1.0, height: float = 1.0) -> FloatArray:
     """Pixels (..., 4) xyxy of an image of width x height to fractions cxcywh."""
-    boxes = np.asarray(boxes, np.float32) / np.array([width, height, width, height], np.float32)
-    return np.concatenate([(boxes[..., :2] + boxes[..., 2:]) / 2, boxes[..., 2:] - boxes[..., :2]], -1)
+    scaled: FloatArray = np.asarray(boxes, np.float32) / np.array([width, height, width, height], np.float32)
+    return np.concatenate([(scaled[..., :2] + scaled[..., 2:]) / 2, scaled[..., 2:] - scaled[..., :2]], -1)
 
 
 def clip_xyxy(boxes: FloatArray, width: float, height: float) -> FloatArray:

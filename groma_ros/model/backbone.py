@@ -36,9 +36,8 @@ class ResizedEmbeddings(Dinov2Embeddings):
 
 def build_backbone(config: BackboneConfig) -> Dinov2Model:
     """transformers' Dinov2Model with the original position resize; only its embeddings and blocks are ever called."""
-    settings = Dinov2Config(
-        **{name: getattr(config, name) for name in config.__dataclass_fields__}, attn_implementation="eager"
-    )
+    fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
+    settings = Dinov2Config(**fields, attn_implementation="eager")  # type: ignore[call-arg]
     model = Dinov2Model(settings)
     model.embeddings = ResizedEmbeddings(settings)
     nn.init.normal_(model.embeddings.position_embeddings, std=config.initializer_range)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.types import FloatArray
 
+Image = NDArray[Any]  # uint8; OpenCV's stubs know no more
+
 
 def augment(
-    image: NDArray[np.uint8], boxes: FloatArray, size: int, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], FloatArray]:
+    image: Image, boxes: FloatArray, size: int, rng: np.random.Generator
+) -> tuple[Image, FloatArray]:
     """One picture uint8 (S, S, 3) with xyxy boxes (N, 4) in its pixels to size x size, boxes as cxcywh fractions."""
     image, boxes = _safe_crop(image, boxes, rng)
     height, width = image.shape[:2]
-    boxes = boxes / np.array([width, height, width, height], np.float32)
+    boxes = (boxes / np.array([width, height, width, height])).astype(np.float32)
     way = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
     image = cv2.resize(image, (size, size), interpolation=way) if (height, width) != (size, size) else image
     if rng.random() < 0.5:
@@ -26,8 +30,8 @@ def augment(
 
 
 def _safe_crop(
-    image: NDArray[np.uint8], boxes: FloatArray, rng: np.random.Generator
-) -> tuple[NDArray[np.uint8], FloatArray]:
+    image: Image, boxes: FloatArray, rng: np.random.Generator
+) -> tuple[Image, FloatArray]:
     """Half the time a window that still holds every object whole."""
     if rng.random() < 0.5:
         return image, boxes
@@ -39,7 +43,7 @@ def _safe_crop(
     return image[top:bottom, left:right], boxes - np.array([left, top, left, top], np.float32)
 
 
-def _light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
+def _light(image: Image, rng: np.random.Generator) -> Image:
     gain = rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3)
     table = np.clip((np.arange(256)[:, None] / 255.0) ** rng.uniform(0.8, 1.25) * gain * 255, 0, 255).astype(np.uint8)
     image = cv2.LUT(np.ascontiguousarray(image), table[:, None, :].reshape(256, 1, 3))
@@ -48,7 +52,7 @@ def _light(image: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uin
         image = cv2.GaussianBlur(image, (3, 3), 0)
     elif draw < 0.3:
         code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(50, 95))])[1]
-        image = cv2.imdecode(code, cv2.IMREAD_COLOR)
+        image = np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))
     elif draw < 0.45:
         noise = rng.integers(-10, 11, image.shape, dtype=np.int16)
         image = np.clip(image.astype(np.int16) + noise, 0, 255).astype(np.uint8)

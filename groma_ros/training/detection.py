@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groma_ros.model.detection_loss import detection_loss, pairwise_iou, to_corners
-from groma_ros.model.groma import Groma
 from groma_ros.image import ImageTransform
+from groma_ros.model.detection_loss import Source, detection_loss, pairwise_iou, to_corners
+from groma_ros.model.groma import Groma
 from groma_ros.simulation.scenes import COLOURS, KINDS
 from groma_ros.training.augment import augment
 from groma_ros.training.optimiser import Optimiser
@@ -112,7 +112,7 @@ def detection_step(model: Groma, heads: Auxiliary, batch: Batch, step: int, gene
         kind, colour, place = heads.kind(tokens), heads.colour(tokens), heads.place(tokens)
     wanted_kind, wanted_colour = cell_labels(batch, model_side(model, batch))
     true_kind, true_colour = torch.cat(batch.kinds), torch.cat(batch.colours)
-    source = "coco" if step % 2 == 0 else "sa1b"
+    source: Source = "coco" if step % 2 == 0 else "sa1b"
     return {
         "boxes": detection_loss(proposals, batch.boxes, source, model.config.proposer)[0],
         "cells": F.cross_entropy(cell_kind.float().flatten(0, 1), wanted_kind.flatten())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -59,7 +60,7 @@ def owners(boxes: NDArray[np.float32], sample: SceneSample) -> NDArray[np.int64]
     return region_of
 
 
-def square(sample: SceneSample, size: int) -> NDArray[np.uint8]:
+def square(sample: SceneSample, size: int) -> NDArray[Any]:
     """The picture as the network takes it."""
     return cv2.resize(np.ascontiguousarray(sample.rgb), (size, size), interpolation=cv2.INTER_AREA)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +13,7 @@ from torch import Tensor
 from groma_ros.model.language import IGNORE
 from groma_ros.prompts import PromptTemplate, expand
 from groma_ros.simulation.goals import draw_goals
+from groma_ros.simulation.scenes import SceneObject
 from groma_ros.tokenizer import GromaTokenizer
 from groma_ros.training.features import SceneFeatures
 
@@ -42,10 +44,9 @@ class Packed:
     questions: list[list[tuple[Question, int]]]  # with the position of each tail
 
 
-def phrase(sample_object: object) -> str:
+def phrase(thing: SceneObject) -> str:
     """ "a red mug", "an orange box"."""
-    colour, kind = sample_object.colour, sample_object.kind  # type: ignore[attr-defined]
-    return f"{'an' if colour[0] in 'aeiou' else 'a'} {colour} {kind}"
+    return f"{'an' if thing.colour[0] in 'aeiou' else 'a'} {thing.colour} {thing.kind}"
 
 
 def caption(features: SceneFeatures) -> str:
@@ -55,7 +56,7 @@ def caption(features: SceneFeatures) -> str:
 
 
 def ask(
-    features: SceneFeatures, tokenizer: GromaTokenizer, template: PromptTemplate, share: dict[str, float], rng: np.random.Generator
+    features: SceneFeatures, tokenizer: GromaTokenizer, template: PromptTemplate, share: Mapping[str, float], rng: np.random.Generator
 ) -> list[Question]:
     """Questions about one scene. share: how many of each kind; a fraction is a chance."""
     questions = []
@@ -114,12 +115,9 @@ def pack(
             _point(pointer[b], labels[b], at + question.answer, at + count, prefix.region_slots, tokenizer)
             kept[-1].append((question, at))
             at += count
-    return Packed(
-        *(torch.from_numpy(a).to(device) for a in (ids, labels, positions, source)),
-        mask=_mask(torch.from_numpy(part).to(device)),
-        pointer=torch.from_numpy(pointer).to(device),
-        questions=kept,
-    )
+    on_device = [torch.from_numpy(a).to(device) for a in (ids, labels, positions, source, part, pointer)]
+    ids_, labels_, positions_, source_, part_, pointer_ = on_device
+    return Packed(ids_, labels_, positions_, source_, _mask(part_), pointer_, kept)
 
 
 def _point(

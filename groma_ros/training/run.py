@@ -24,7 +24,9 @@ from groma_ros.training.vision_stage import build, train_detection
 STAGES = ("detection", "alignment", "language")
 
 
-def train(config_path: Path, out: Path, bundle: Path | None, resume: bool, stages: tuple[str, ...] = STAGES, start: Path | None = None) -> None:
+def train(
+    config_path: Path, out: Path, bundle: Path | None, resume: bool, stages: tuple[str, ...] = STAGES, start: Path | None = None
+) -> None:
     """Run the stages of a config and write the bundle.
 
     out: folder of scenes, checkpoints and logs; resume: go on from the checkpoints there; start: a bundle whose weights the first
