@@ -10,6 +10,7 @@ import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -28,7 +29,8 @@ _RENAMED = {
 }
 _BACKBONE = "vis_encoder.encoder.layer."
 _EMBEDDINGS, _HEAD = "llm.model.embed_tokens.weight", "llm.lm_head.weight"
-_ALIASED = tuple(f"ddetr_transformer.decoder.{head}." for head in ("bbox_embed", "class_embed_enc", "class_embed_coco", "class_embed_sa1b"))
+_HEADS = ("bbox_embed", "class_embed_enc", "class_embed_coco", "class_embed_sa1b")
+_ALIASED = tuple(f"ddetr_transformer.decoder.{head}." for head in _HEADS)
 _DETECTOR = ("vis_encoder.", "input_proj.", "ddetr_transformer.")
 _NAMES = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
 
@@ -69,10 +71,11 @@ def load_weights(model: Groma | Perceiver, source: str | Path, dtype: torch.dtyp
     """Fill a network from a weight file, an index of shards, or a folder that holds either.
 
     Either or both names of the duplicated detector heads are taken, rotary frequencies are ignored, and the detector's own
-    checkpoint may leave out the `perceiver.` prefix. ValueError naming the first key that is missing, unexpected, given twice with
-    different values, of the wrong shape or not floating point.
+    checkpoint may leave out the `perceiver.` prefix. ValueError naming the first key that is missing, unexpected, given
+    twice with different values, of the wrong shape or not floating point.
     """
-    fill(model, ((key, tensor) for file in weight_files(source) for key, tensor in read_tensors(file).items()), str(source), dtype)
+    tensors = (pair for file in weight_files(source) for pair in read_tensors(file).items())
+    fill(model, tensors, str(source), dtype)
 
 
 def fill(model: Groma | Perceiver, tensors: Iterable[tuple[str, Tensor]], name: str, dtype: torch.dtype | None = None) -> None:
@@ -139,7 +142,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     return content
 
 
-def read_json(path: Path) -> dict[str, object]:
+def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a file. ValueError if there is none."""
     if not path.is_file():
         raise ValueError(f"The file {path} does not exist.")
@@ -161,7 +164,8 @@ def _read_pickle(file: Path) -> object:
     except pickle.UnpicklingError as error:
         raise ValueError(f"The weight file {file} holds more than tensors, so it was not read.") from error
     except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"The weight file {file} is damaged: {str(error).splitlines()[0] if str(error) else 'it ends early'}.") from error
+        reason = str(error).splitlines()[0] if str(error) else "it ends early"
+        raise ValueError(f"The weight file {file} is damaged: {reason}.") from error
 
 
 def _shards(index: Path) -> Iterator[Path]:
