@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -23,18 +24,17 @@ from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.node.demo.processes import Child
 from groma_ros.srv import SetGoals
 from groma_ros.types import Frame, Goal, Grounding
-
-from .robot import Robot, start_node
+from tests.node.robot import Robot, start_node
 
 GOALS = "the red mug\nall the boxes\nthe bowl left of the ball"
 
 
 @pytest.fixture(scope="module")
-def node(bundle: Path, domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+def node(small_model: Path, domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     """One node for all tests here: counts only grow, so tests compare them with what they were."""
     log = tmp_path_factory.mktemp("node") / "log.txt"
     with ExitStack() as stack:
-        yield start_node(stack, domain, log, {"model": bundle, "min_presence": 0.0, "max_goals": 64})
+        yield start_node(stack, domain, log, {"model": small_model, "min_presence": 0.0, "max_goals": 64})
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_wrong_goals_are_refused_and_the_former_ones_stand(met: Robot, picture: 
     assert answer.goals_version == version and [item.goal for item in answer.groundings] == ["the mug"]
 
 
-def call(robot: Robot, kind: type, name: str, request: object) -> object:
+def call(robot: Robot, kind: type, name: str, request: Any) -> Any:
     client = robot.node.create_client(kind, name)
     robot.until(client.service_is_ready, f"the service {name}")
     future = client.call_async(request)
@@ -220,11 +220,11 @@ def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture
 
 
 def test_compressed_images_need_the_other_transport(
-    domain: int, bundle: Path, tmp_path: Path, picture: np.ndarray, grounder: Grounder
+    domain: int, small_model: Path, tmp_path: Path, picture: np.ndarray, grounder: Grounder
 ) -> None:
     with ExitStack() as stack:
         other = stack.enter_context(Robot(1 + domain % 100))
-        parameters = {"model": bundle, "min_presence": 0.0, "image_transport": "compressed", "goals": "['the mug']"}
+        parameters = {"model": small_model, "min_presence": 0.0, "image_transport": "compressed", "goals": "['the mug']"}
         child = start_node(stack, other.domain, tmp_path / "log.txt", parameters)
         other.meet(child)
         png = bytes(cv2.imencode(".png", picture[:, :, ::-1])[1])

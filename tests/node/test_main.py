@@ -1,0 +1,110 @@
+"""The executable: how it starts, refuses to start, is managed, and ends."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from lifecycle_msgs.srv import ChangeState, GetState
+
+from tests.node.robot import Robot, start_node
+from tests.node.test_node import call
+
+START_SECONDS = 120.0
+
+
+def ended(domain: int, log: Path, parameters: dict[str, Any]) -> tuple[int, str]:
+    """Exit status and output of a node that is expected to end by itself."""
+    with ExitStack() as stack:
+        child = start_node(stack, domain, log, parameters)
+        status = child.wait(START_SECONDS)
+        return status, child.output()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"model": "no/such/folder"}, r"The model folder no/such/folder does not exist"),
+        ({"min_presence": 1.5}, r"min_presence"),
+        ({"max_goals": "many"}, r"max_goals"),
+        ({"image_transport": "theora"}, r"image_transport is 'theora'; it must be one of raw, compressed\."),
+    ],
+)
+def test_a_wrong_start_ends_with_one_sentence(domain: int, tmp_path: Path, parameters: dict[str, Any], sentence: str) -> None:
+    status, output = ended(domain, tmp_path / "log.txt", parameters)
+    own = [line for line in output.splitlines() if line.startswith("groma_node: ")]
+    assert status == 1 and len(own) == 1 and re.search(sentence, own[0]) and "Traceback" not in output
+
+
+def test_a_damaged_model_and_a_goal_that_cannot_be_asked_end_with_one_sentence(
+    domain: int, tmp_path: Path, small_model: Path
+) -> None:
+    damaged = shutil.copytree(small_model, tmp_path / "damaged")
+    weights = damaged / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-100])
+    status, output = ended(domain, tmp_path / "log.txt", {"model": damaged})
+    assert status == 1 and "model.safetensors is truncated" in output and "Traceback" not in output
+    status, output = ended(domain, tmp_path / "log.txt", {"model": small_model, "goals": f"['{'x' * 2000}']"})
+    assert status == 1 and "groma_node: The goal has 2000 characters" in output and "Traceback" not in output
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_ends_it_cleanly_while_frames_come(
+    robot: Robot, tmp_path: Path, small_model: Path, picture: np.ndarray, number: signal.Signals
+) -> None:
+    with ExitStack() as stack:
+        parameters = {"model": small_model, "goals": "['the mug']", "min_presence": 0.0}
+        child = start_node(stack, robot.domain, tmp_path / "log.txt", parameters)
+        robot.meet(child)
+        robot.ask(robot.image(picture))
+        for _ in range(5):
+            robot.images.publish(robot.image(picture))
+        status, seconds = child.interrupt(number)
+        output = child.output()
+        assert status == 0 and "Traceback" not in output and "Error" not in output and "abandoned" not in output
+        # 2 s on a machine with nothing else to do; this one may be busy with other tests.
+        assert seconds < 6
+
+
+def change(robot: Robot, label: str) -> bool:
+    request = ChangeState.Request()
+    request.transition.label = label
+    return bool(call(robot, ChangeState, "groma/change_state", request).success)
+
+
+def state(robot: Robot) -> str:
+    return str(call(robot, GetState, "groma/get_state", GetState.Request()).current_state.label)
+
+
+def test_a_manager_takes_it_through_its_states(robot: Robot, tmp_path: Path, small_model: Path, picture: np.ndarray) -> None:
+    with ExitStack() as stack:
+        parameters = {"model": small_model, "goals": "['the mug']", "min_presence": 0.0, "autostart": False}
+        child = start_node(stack, robot.domain, tmp_path / "log.txt", parameters)
+        assert state(robot) == "unconfigured"
+        for _ in range(2):
+            assert change(robot, "configure") and state(robot) == "inactive"
+            assert robot.images.get_subscription_count() == 0
+            for _ in range(2):
+                assert change(robot, "activate") and state(robot) == "active"
+                robot.meet(child)
+                assert robot.ask(robot.image(picture))[0].detections
+                assert change(robot, "deactivate") and state(robot) == "inactive"
+                robot.until(lambda: robot.images.get_subscription_count() == 0, "the end of listening")
+            assert change(robot, "cleanup") and state(robot) == "unconfigured"
+        assert child.running and child.interrupt()[0] == 0 and "Traceback" not in child.output()
+
+
+def test_a_configuration_that_failed_can_be_tried_again(robot: Robot, tmp_path: Path, small_model: Path) -> None:
+    folder = tmp_path / "model"
+    with ExitStack() as stack:
+        child = start_node(stack, robot.domain, tmp_path / "log.txt", {"model": folder, "autostart": False})
+        assert not change(robot, "configure") and state(robot) == "unconfigured"
+        assert "does not exist" in child.output()
+        shutil.copytree(small_model, folder)
+        assert change(robot, "configure") and state(robot) == "inactive"
