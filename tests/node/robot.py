@@ -39,7 +39,7 @@ class Robot:
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self.node)
         self.images = self.node.create_publisher(Image, "image", qos_profile_sensor_data)
-        self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", qos_profile_sensor_data)
+        self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", 10)
         self.goals = self.node.create_publisher(String, "groma/goal", 10)
         self.detections: list[Detection2DArray] = []
         self.groundings: list[GroundingArray] = []
@@ -109,9 +109,7 @@ class Robot:
         for _ in range(6):
             publisher.publish(message)
             try:
-                self.until(
-                    lambda: self._at(self.detections, stamp) and self._at(self.groundings, stamp), "an answer", PATIENCE / 6
-                )
+                self.until(lambda: self._at(self.detections, stamp) and self._at(self.groundings, stamp), "an answer", PATIENCE / 6)
                 return self._at(self.detections, stamp)[0], self._at(self.groundings, stamp)[0]
             except AssertionError:
                 continue

@@ -22,9 +22,7 @@ def image(encoding: str, pixels: np.ndarray, padding: int = 0, bigendian: bool =
     height, width = pixels.shape[:2]
     rows = np.frombuffer(pixels.tobytes(), np.uint8).reshape(height, -1)
     rows = np.hstack([rows, np.full((height, padding), 0xAB, np.uint8)])
-    fields = dict(
-        height=height, width=width, encoding=encoding, is_bigendian=int(bigendian), step=rows.shape[1], data=rows.tobytes()
-    )
+    fields = dict(height=height, width=width, encoding=encoding, is_bigendian=int(bigendian), step=rows.shape[1], data=rows.tobytes())
     return SimpleNamespace(**fields)
 
 

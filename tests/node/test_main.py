@@ -42,9 +42,7 @@ def test_a_wrong_start_ends_with_one_sentence(domain: int, tmp_path: Path, param
     assert status == 1 and len(own) == 1 and re.search(sentence, own[0]) and "Traceback" not in output
 
 
-def test_a_damaged_model_and_a_goal_that_cannot_be_asked_end_with_one_sentence(
-    domain: int, tmp_path: Path, small_model: Path
-) -> None:
+def test_a_damaged_model_and_a_goal_that_cannot_be_asked_end_with_one_sentence(domain: int, tmp_path: Path, small_model: Path) -> None:
     damaged = shutil.copytree(small_model, tmp_path / "damaged")
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])

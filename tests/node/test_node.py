@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
-from rclpy.qos import qos_profile_sensor_data
+from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2D
@@ -225,8 +225,12 @@ def test_compressed_images_need_the_other_transport(
     with ExitStack() as stack:
         other = stack.enter_context(Robot(1 + domain % 100))
         parameters = {"model": small_model, "min_presence": 0.0, "image_transport": "compressed", "goals": "['the mug']"}
+        # A simulated clock that never ticks: stamps are the images' own, so the answers come all the same.
+        parameters |= {"use_sim_time": True, "qos_overrides./image/compressed.subscription.reliability": "reliable"}
         child = start_node(stack, other.domain, tmp_path / "log.txt", parameters)
         other.meet(child)
+        (subscription,) = other.node.get_subscriptions_info_by_topic("/image/compressed")
+        assert subscription.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         png = bytes(cv2.imencode(".png", picture[:, :, ::-1])[1])
         jpeg = bytes(cv2.imencode(".jpg", picture[:, :, ::-1])[1])
         before = other.count("refused image: truncated")

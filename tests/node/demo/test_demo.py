@@ -1,0 +1,87 @@
+"""The whole demonstration as a user starts it: three processes, real DDS, the shipped bag."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import pytest
+import yaml
+
+from groma_ros.node.demo.bag import read_bag
+from groma_ros.node.demo.run import read_goals
+
+DEMO = Path(__file__).resolve().parents[3] / "demo"
+SECONDS = 240.0
+
+
+def demo(*arguments: object, **environment: str) -> tuple[int, str, str]:
+    """Exit status, stdout and stderr of the demonstration; its children go with it when it takes too long."""
+    command = [sys.executable, "-m", "groma_ros.node.demo", *map(str, arguments)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False)
+    return done.returncode, done.stdout, done.stderr
+
+
+def running(word: str) -> list[str]:
+    """Command lines of living processes that hold a word."""
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            lines.append(entry.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+        except OSError:
+            continue
+    return [line for line in lines if word in line]
+
+
+def test_the_bag_is_played_answered_and_written_down(tmp_path: Path, small_model: Path) -> None:
+    out = tmp_path / "out"
+    status, stdout, stderr = demo("--model", small_model, "--rate", 3, "--out", out)
+    assert status == 0, stdout + stderr
+    figures = json.loads((out / "demo.json").read_text())
+    assert set(figures) == {"frames", "accuracy", "received", "answered", "dropped", "seconds"}
+    bag = read_bag(DEMO / "tabletop.mcap")
+    (camera,) = bag.topics_of("sensor_msgs/msg/CompressedImage")
+    sent = [item.time for item in bag.records if item.topic == camera]
+    assert 0 < figures["answered"] == len(figures["frames"]) <= figures["received"] <= len(sent)
+    assert figures["received"] == figures["answered"] + figures["dropped"]
+    goals = [goal.text for goal in read_goals(DEMO / "goals.yaml")]
+    assert all([item["goal"] for item in frame["groundings"]] == goals for frame in figures["frames"])
+    assert {frame["stamp"] for frame in figures["frames"]} <= set(sent)
+    assert 0 <= figures["accuracy"] <= 1 and 1.5 < figures["seconds"] < SECONDS
+    written = read_bag(out / "demo.mcap")
+    assert set(written.topics) == set(bag.topics) | {"/groma/detections", "/groma/groundings"}
+    assert sum(item.topic == "/groma/groundings" for item in written.records) == figures["answered"]
+    assert sum(item.topic == "/groma/detections" for item in written.records) == figures["answered"]
+    assert sum(item.topic == camera for item in written.records) == len(sent)
+    assert cv2.imread(str(out / "demo.png")).shape[1] == 1280
+    assert all(goal in stdout for goal in goals[:1]) and f"{figures['answered']} answered" in stdout
+    assert running(str(out)) == running(str(small_model)) == []
+
+
+def test_what_is_absent_is_named(tmp_path: Path) -> None:
+    status, _, stderr = demo("--bag", "no/such.mcap", "--out", tmp_path)
+    assert (status, stderr) == (1, "demo: The bag no/such.mcap does not exist.\n")
+    status, _, stderr = demo("--model", "no/such/model", "--out", tmp_path)
+    assert status == 1 and len(stderr.splitlines()) == 1
+    assert "The node ended: groma_node: The model folder no/such/model does not exist" in stderr
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "rich.py").write_text("raise ImportError('not here')")
+    status, _, stderr = demo("--out", tmp_path, PYTHONPATH=str(tmp_path))
+    assert (status, stderr) == (1, "demo: The package rich cannot be imported (not here); run `make setup`, or install it.\n")
+
+
+def test_goals_are_texts_or_mappings(tmp_path: Path) -> None:
+    path = tmp_path / "goals.yaml"
+    path.write_text(yaml.safe_dump({"goals": ["the cup", {"text": "mugs", "kind": "all", "min_score": 0.25}]}))
+    assert [(goal.text, goal.kind, goal.min_score) for goal in read_goals(path)] == [("the cup", "auto", 0.0), ("mugs", "all", 0.25)]
+    for content in ("- a", "goals: [{name: a}]", "goals: [{text: a, kind: some}]", "goals: ['']", "{"):
+        path.write_text(content)
+        with pytest.raises(ValueError, match=r"goal"):
+            read_goals(path)
