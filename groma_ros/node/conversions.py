@@ -57,9 +57,7 @@ def image_message(header: Header, rgb: np.ndarray) -> Image:
     return message
 
 
-def diagnostic_message(
-    name: str, level: bytes, summary: str, goals: int, goals_version: int, counts: Snapshot
-) -> DiagnosticStatus:
+def diagnostic_message(name: str, level: bytes, summary: str, goals: int, goals_version: int, counts: Snapshot) -> DiagnosticStatus:
     """The node's counts for /diagnostics: one key a count, one a refusal's cause, one a stage's median latency."""
     values: dict[str, object] = {
         "goals": goals,

@@ -26,6 +26,4 @@ def _share() -> Path:
     try:
         return Path(get_package_share_directory("groma_ros"))
     except (LookupError, OSError) as error:
-        raise ValueError(
-            "The model groma-tiny was not found beside the package; name a model with the parameter model."
-        ) from error
+        raise ValueError("The model groma-tiny was not found beside the package; name a model with the parameter model.") from error

@@ -212,9 +212,7 @@ class GromaNode(LifecycleNode):
         goals = [replace(goal, min_score=max(goal.min_score, parameters.min_score)) for goal in goal_set.goals]
         return self._grounder.ground(frame, goals)
 
-    def _publish(
-        self, header: Header, frame: Frame, groundings: Sequence[Grounding], goals_version: int, parameters: Parameters
-    ) -> None:
+    def _publish(self, header: Header, frame: Frame, groundings: Sequence[Grounding], goals_version: int, parameters: Parameters) -> None:
         self._detections.publish(detections_message(header, groundings))
         self._groundings.publish(groundings_message(header, groundings, goals_version))
         if parameters.debug_image and self._debug.get_subscription_count() > 0:

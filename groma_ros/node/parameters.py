@@ -35,9 +35,7 @@ class Parameters:
         "raw", "Which camera topic is read: image (raw) or image/compressed.", choices=("raw", "compressed"), read_only=True
     )
     autostart: bool = _parameter(True, "Go to active without being told to.", read_only=True)
-    min_presence: float = _parameter(
-        MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0)
-    )
+    min_presence: float = _parameter(MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0))
     min_score: float = _parameter(0.0, "Boxes with a lower score are not returned.", range=(0.0, 1.0))
     max_goals: int = _parameter(16, "More standing goals than this are refused.", range=(1, 256))
     debug_image: bool = _parameter(True, "Draw ~/debug/image while somebody listens to it.")
@@ -76,9 +74,7 @@ def table() -> str:
         note = " Read-only." if item.metadata["read_only"] else ""
         default = str(item.default).lower() if isinstance(item.default, bool) else repr(_to_ros(item.default)).replace("'", '"')
         default = "[]" if item.default == () else default
-        rows.append(
-            f"| `{item.name}` | {kind} | `{default}` | {_range_text(item.metadata)} | {item.metadata['description']}{note} |"
-        )
+        rows.append(f"| `{item.name}` | {kind} | `{default}` | {_range_text(item.metadata)} | {item.metadata['description']}{note} |")
     return "\n".join(rows) + "\n"
 
 

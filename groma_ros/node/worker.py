@@ -57,9 +57,7 @@ class Worker:
     called once for each message that is never handled.
     """
 
-    def __init__(
-        self, handle: Callable[[Arrival], None], failed: Callable[[Exception], None], dropped: Callable[[], None]
-    ) -> None:
+    def __init__(self, handle: Callable[[Arrival], None], failed: Callable[[Exception], None], dropped: Callable[[], None]) -> None:
         self._handle, self._failed, self._dropped = handle, failed, dropped
         self._slot = NewestSlot()
         self._thread = threading.Thread(target=self._run, name="groma_worker", daemon=True)

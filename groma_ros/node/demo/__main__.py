@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -38,6 +39,8 @@ def main() -> int:
     parser.add_argument("--model", default="", help="folder of a model bundle; the one that ships if not given")
     parser.add_argument("--rate", type=float, default=1.0, help="1 plays the bag at its own speed")
     options = parser.parse_args()
+    # SIGTERM, like SIGINT, raises KeyboardInterrupt: the child processes are ended before this one goes.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     failure = missing_package() or _run(options)
     if failure:
         print(f"demo: {failure}", file=sys.stderr)

@@ -12,6 +12,7 @@ import rclpy
 from rclpy.node import Node
 from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.signals import SignalHandlerOptions
 
 from groma_ros.node.demo.bag import Bag, message_class, read_bag
 
@@ -26,7 +27,7 @@ def main() -> int:
     options = parser.parse_args()
     try:
         bag = read_bag(options.bag)
-        rclpy.init()
+        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         node = Node("groma_demo_player")
         publishers = open_publishers(node, bag)
         wait_for_listener(publishers[options.await_topic], options.timeout)

@@ -13,9 +13,10 @@ from types import TracebackType
 
 
 def dds_environment() -> dict[str, str]:
-    """Variables that make Fast DDS, by its old name and its new one, read the profile for camera images that ships."""
-    profile = str(Path(__file__).resolve().parents[3] / "config" / "fastdds.xml")
-    return {"FASTRTPS_DEFAULT_PROFILES_FILE": profile, "FASTDDS_DEFAULT_PROFILES_FILE": profile}
+    """Variables that make Fast DDS, by its old name and its new one, read the profile that a checkout has."""
+    profile = Path(__file__).resolve().parents[3] / "config" / "fastdds.xml"
+    names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
+    return dict.fromkeys(names, str(profile)) if profile.is_file() else {}
 
 
 class Child:

@@ -13,6 +13,7 @@ import numpy as np
 import rclpy
 import yaml
 from rclpy.serialization import deserialize_message
+from rclpy.signals import SignalHandlerOptions
 from rich.console import Console, Group
 from rich.live import Live
 from sensor_msgs.msg import CompressedImage
@@ -57,7 +58,7 @@ def run(inputs: Inputs, console: Console) -> None:
     inputs.out.mkdir(parents=True, exist_ok=True)
     # A domain of its own, so that neither other robots nor a second demonstration is heard.
     os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
-    rclpy.init()
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     listener = Listener()
     try:
         with _start_node(inputs, cameras[0]) as node:
@@ -86,9 +87,7 @@ def read_goals(path: Path) -> tuple[Goal, ...]:
 def _start_node(inputs: Inputs, camera: str) -> Child:
     parameters = {"model": inputs.model, "image_transport": "compressed"}
     settings = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value!r}")]
-    return Child(
-        "groma_ros.node.main", ["--ros-args", *settings, "-r", f"image/compressed:={camera}"], inputs.out / "node.log", {}
-    )
+    return Child("groma_ros.node.main", ["--ros-args", *settings, "-r", f"image/compressed:={camera}"], inputs.out / "node.log", {})
 
 
 def _answer_bag(inputs: Inputs, camera: str, goals: Sequence[Goal], node: Child, listener: Listener, console: Console) -> Counts:
@@ -154,13 +153,9 @@ def _pictures(bag: Bag, camera: str, stamps: set[int]) -> dict[int, np.ndarray]:
     }
 
 
-def _show_result(
-    inputs: Inputs, goals: Sequence[Goal], listener: Listener, truth: Truth, counts: Counts, console: Console
-) -> None:
+def _show_result(inputs: Inputs, goals: Sequence[Goal], listener: Listener, truth: Truth, counts: Counts, console: Console) -> None:
     newest = listener.answers[max(listener.answers)]
     rate = counts.answered / counts.seconds if counts.seconds > 0 else 0.0
     console.print(answers_table(goals, newest, correct_by_goal(listener.answers, truth), _footer(listener)))
-    console.print(
-        f"{rate:.1f} answers a second; accuracy {accuracy(listener.answers, truth):.3f} over all goals and answered frames."
-    )
+    console.print(f"{rate:.1f} answers a second; accuracy {accuracy(listener.answers, truth):.3f} over all goals and answered frames.")
     console.print(f"Written: {', '.join(str(inputs.out / name) for name in ('demo.json', 'demo.png', 'demo.mcap'))}")

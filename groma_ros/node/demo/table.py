@@ -13,9 +13,7 @@ from groma_ros.types import Goal, Grounding
 BOXES_SHOWN = 2
 
 
-def answers_table(
-    goals: Sequence[Goal], newest: Sequence[Grounding], correct: Mapping[str, Sequence[bool]], footer: str
-) -> Group:
+def answers_table(goals: Sequence[Goal], newest: Sequence[Grounding], correct: Mapping[str, Sequence[bool]], footer: str) -> Group:
     """A row a goal. correct: by goal, whether each answered frame so far was right; empty before the run is judged."""
     table = Table(title="groma: language goals to boxes", title_justify="left", expand=False)
     table.add_column("goal", min_width=24)
@@ -42,8 +40,6 @@ def _row(goal: Goal, grounding: Grounding | None) -> list[str | Text]:
 
 
 def _boxes(grounding: Grounding) -> str:
-    shown = [
-        "{:.0f} {:.0f} {:.0f} {:.0f}, ".format(*item.box) + f"{item.score:.2f}" for item in grounding.detections[:BOXES_SHOWN]
-    ]
+    shown = ["{:.0f} {:.0f} {:.0f} {:.0f}, ".format(*item.box) + f"{item.score:.2f}" for item in grounding.detections[:BOXES_SHOWN]]
     more = len(grounding.detections) - BOXES_SHOWN
     return "; ".join(shown) + (f"; {more} more" if more > 0 else "")

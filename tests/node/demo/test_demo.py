@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -13,6 +16,7 @@ import pytest
 import yaml
 
 from groma_ros.node.demo.bag import read_bag
+from groma_ros.node.demo.processes import Child
 from groma_ros.node.demo.run import read_goals
 
 DEMO = Path(__file__).resolve().parents[3] / "demo"
@@ -61,6 +65,23 @@ def test_the_bag_is_played_answered_and_written_down(tmp_path: Path, small_model
     assert cv2.imread(str(out / "demo.png")).shape[1] == 1280
     assert all(goal in stdout for goal in goals[:1]) and f"{figures['answered']} answered" in stdout
     assert running(str(out)) == running(str(small_model)) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_ends_every_process(tmp_path: Path, small_model: Path, number: signal.Signals) -> None:
+    out = tmp_path / "out"
+    # A bag of its own, so that the player is known by its command line.
+    bag = shutil.copy(DEMO / "tabletop.mcap", tmp_path / "bag.mcap")
+    arguments = ["--model", str(small_model), "--out", str(out), "--bag", str(bag)]
+    with Child("groma_ros.node.demo", arguments, tmp_path / "log.txt", {}) as child:
+        end = time.monotonic() + SECONDS
+        while not (out / "player.log").exists() and child.running and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(1.0)
+        assert len(running(str(bag))) == 2
+        assert child.interrupt(number, grace=30.0)[0] == 1
+        assert child.last_line() == "demo: It was interrupted." and "Traceback" not in child.output()
+    assert running(str(tmp_path)) == running(str(small_model)) == []
 
 
 def test_what_is_absent_is_named(tmp_path: Path) -> None:
