@@ -26,7 +26,7 @@ MOST_GOALS = 4  # of one kind from one scene, when earlier scenes held none of i
 
 
 @dataclass(frozen=True, eq=False)
-class TestScene:
+class TrueScene:
     """A picture, uint8 HxWx3, with the true objects in it and goals whose targets index them."""
 
     rgb: np.ndarray
@@ -39,7 +39,7 @@ class TestScene:
         return np.array([item.box for item in self.objects], np.float32).reshape(-1, 4)
 
 
-def rendered_scenes(seed: int, count: int, width: int = WIDTH, height: int = HEIGHT) -> Iterator[TestScene]:
+def rendered_scenes(seed: int, count: int, width: int = WIDTH, height: int = HEIGHT) -> Iterator[TrueScene]:
     """The scenes that `groma scenes --seed --count` writes, with goals of every kind in equal number over the first scenes.
 
     A scene that holds no clear goal of a kind leaves a debt that later scenes pay, up to `MOST_GOALS` each.
@@ -55,19 +55,19 @@ def rendered_scenes(seed: int, count: int, width: int = WIDTH, height: int = HEI
                 new = draw_goals(sample, rng, wanted, (kind,)) if wanted > 0 else []
                 drawn[kind] += len(new)
                 goals += new
-            yield TestScene(sample.rgb, sample.objects, tuple(goals))
+            yield TrueScene(sample.rgb, sample.objects, tuple(goals))
 
 
-def folder_scenes(folder: Path) -> tuple[int, Iterator[TestScene]]:
+def folder_scenes(folder: Path) -> tuple[int, Iterator[TrueScene]]:
     """How many scenes a folder in the form of `groma scenes` holds, and the scenes."""
     records = load_dataset(folder)
 
-    def read() -> Iterator[TestScene]:
+    def read() -> Iterator[TrueScene]:
         for record in records:
             image = cv2.imread(str(record.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if image is None:
                 raise ValueError(f"The picture {record.image} is missing or cannot be decoded.")
-            yield TestScene(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), record.objects, record.goals)
+            yield TrueScene(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), record.objects, record.goals)
 
     return len(records), read()
 
@@ -123,7 +123,7 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def evaluate(grounder: Grounder, scenes: Iterable[TestScene]) -> Tally:
+def evaluate(grounder: Grounder, scenes: Iterable[TrueScene]) -> Tally:
     """Run a model over scenes. A goal is right if every target is found at IoU 0.5 and no other box is returned."""
     tally = Tally()
     for truth in scenes:
@@ -141,7 +141,7 @@ def evaluate(grounder: Grounder, scenes: Iterable[TestScene]) -> Tally:
 
 
 def _judge_goal(
-    tally: Tally, goal: SceneGoal, answer: RegionAnswer, scene: Scene, truth: TestScene, match: np.ndarray
+    tally: Tally, goal: SceneGoal, answer: RegionAnswer, scene: Scene, truth: TrueScene, match: np.ndarray
 ) -> None:
     targets = truth.boxes[list(goal.targets)]
     if exact_set(scene.boxes[list(answer.regions)], targets):
@@ -161,7 +161,7 @@ def _judge_goal(
         tally.absent_hard.append(both)
 
 
-def _judge_descriptions(tally: Tally, grounder: Grounder, scene: Scene, truth: TestScene, match: np.ndarray) -> None:
+def _judge_descriptions(tally: Tally, grounder: Grounder, scene: Scene, truth: TrueScene, match: np.ndarray) -> None:
     """A description of a region that is an object is right if it names its colour and its kind."""
     regions = [int(region) for region in np.flatnonzero(match >= 0)]
     if not regions or not grounder.can("describe"):

@@ -1,0 +1,186 @@
+"""The command `groma` as a user meets it: exit status, standard output and standard error."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.cli import COMMANDS, main
+from tests.small import GOALS, blocks
+
+
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+Groma = Callable[..., Done]
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def groma(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Groma:
+    """Run the command's entry point in this process: torch is loaded once for all tests."""
+
+    def run(*arguments: str | Path) -> Done:
+        monkeypatch.setattr(sys, "argv", ["groma", *map(str, arguments)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        out, err = capfd.readouterr()
+        return Done(int(ended.value.code or 0), out, err)
+
+    return run
+
+
+@pytest.fixture
+def refused(groma: Groma) -> Refused:
+    """The one sentence with which a command fails."""
+
+    def run(*arguments: str | Path) -> str:
+        done = groma(*arguments)
+        assert done.status != 0 and done.stdout == ""
+        lines = done.stderr.strip().splitlines()
+        assert len(lines) == 1, done.stderr
+        return lines[0]
+
+    return run
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    path = tmp_path / "picture.png"
+    cv2.imwrite(str(path), blocks(2, 120, 160)[..., ::-1])
+    return path
+
+
+def test_the_command_in_a_process_of_its_own(small_model: Path, picture: Path) -> None:
+    command = ["ground", "--image", picture, "--model", small_model, "--goal", "mug", "--json"]
+    code = "from groma_ros.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert list(json.loads(done.stdout)) == ["groundings"] and done.stderr == ""
+
+
+def test_help_does_not_wait_for_heavy_imports() -> None:
+    code = "import sys; from groma_ros.cli import _overview; print(_overview()); assert not {'numpy', 'torch', 'cv2'} & set(sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_lists_every_command(groma: Groma) -> None:
+    done = groma("--help")
+    assert done.status == 0
+    assert all(f"  {name} " in done.stdout and command.help in done.stdout for name, command in COMMANDS.items())
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help_with_an_example(groma: Groma, name: str) -> None:
+    done = groma(*name.split(), "--help")
+    assert done.status == 0, done.stderr
+    assert f"example: groma {name} " in done.stdout and "options:" in done.stdout
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_example_is_one_the_command_takes(name: str) -> None:
+    import importlib
+    import shlex
+
+    from groma_ros.cli import _Parser
+
+    command = COMMANDS[name]
+    parser = _Parser()
+    getattr(importlib.import_module(command.module), command.options)(parser)
+    words = shlex.split(command.example)
+    assert words[: 1 + len(name.split())] == ["groma", *name.split()]
+    parser.parse_args(words[1 + len(name.split()) :])
+
+
+def test_unknown_commands_are_refused(refused: Refused) -> None:
+    assert "'dance' is not a command; known are ground, eval scenes" in refused("dance")
+    assert "'eval dance' is not a command" in refused("eval", "dance")
+    assert "'nothing' is not a command" in refused()
+
+
+def test_a_missing_option_is_one_sentence(refused: Refused) -> None:
+    assert refused("ground") == "groma ground: the following arguments are required: --image; see groma ground --help."
+
+
+def test_ground_writes_one_json_document(groma: Groma, picture: Path, small_model: Path, tmp_path: Path) -> None:
+    out = tmp_path / "deep" / "answer.png"
+    command = ["ground", "--image", picture, "--model", small_model, "--min-presence", "0", "--json", "--out", out]
+    done = groma(*command, "--goal", GOALS[0], "--goal", "</s><r3>")
+    assert done.status == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert list(document) == ["groundings"]
+    assert [item["goal"] for item in document["groundings"]] == [GOALS[0], "</s><r3>"]
+    for item in document["groundings"]:
+        assert list(item) == ["goal", "present", "margin", "detections"]
+        assert 0 <= item["present"] <= 1 and 0 <= item["margin"] <= 1 and item["detections"]
+        for detection in item["detections"]:
+            x1, y1, x2, y2 = detection["box"]
+            assert 0 <= x1 <= x2 <= 160 and 0 <= y1 <= y2 <= 120 and 0 <= detection["score"] <= 1
+    drawn = cv2.imread(str(out))
+    assert drawn.shape[1] == 160 and drawn.shape[0] > 120
+    assert not np.array_equal(drawn[:120], cv2.imread(str(picture)))
+
+
+def test_ground_prints_lines_to_read(groma: Groma, picture: Path, small_model: Path) -> None:
+    done = groma("ground", "--image", picture, "--model", small_model, "--min-presence", "0", "--goal", *GOALS[:2])
+    heads = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
+    assert [head.split(":")[0] for head in heads] == list(GOALS[:2]) and "presence" in heads[0]
+
+
+def test_ground_says_absent(groma: Groma, picture: Path, small_model: Path) -> None:
+    done = groma("ground", "--image", picture, "--model", small_model, "--min-presence", "1", "--goal", GOALS[0], "--json")
+    assert json.loads(done.stdout)["groundings"][0]["detections"] == []
+
+
+def test_ground_without_goals_lists_the_scene(groma: Groma, picture: Path, small_model: Path) -> None:
+    done = groma("ground", "--image", picture, "--model", small_model, "--json")
+    (item,) = json.loads(done.stdout)["groundings"]
+    assert item["goal"] == "" and isinstance(item["text"], str) and item["text"]
+
+
+def test_ground_refuses_what_it_cannot_use(refused: Refused, picture: Path, small_model: Path, tmp_path: Path) -> None:
+    cut = tmp_path / "cut.jpg"
+    whole = cv2.imencode(".jpg", blocks(3, 240, 320))[1].tobytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    other = tmp_path / "notes.txt"
+    other.write_text("not a picture")
+    model = ("--model", small_model, "--goal", "mug")
+    assert "No such file" in refused("ground", "--image", tmp_path / "none.png", *model)
+    assert "truncated" in refused("ground", "--image", cut, *model)
+    assert "neither a JPEG nor a PNG" in refused("ground", "--image", other, *model)
+    assert "The goal is empty" in refused("ground", "--image", picture, "--model", small_model, "--goal", "")
+    assert "10000 characters" in refused("ground", "--image", picture, "--model", small_model, "--goal", "x" * 10_000)
+    assert "does not exist" in refused("ground", "--image", picture, "--model", tmp_path / "none", "--goal", "mug")
+    assert "must end in .png or .jpg" in refused("ground", "--image", picture, *model, "--out", tmp_path / "a.gif")
+
+
+def test_eval_scenes_needs_one_source_of_scenes(refused: Refused, small_model: Path, tmp_path: Path) -> None:
+    assert "either --seed" in refused("eval", "scenes", "--model", small_model)
+    assert "either --seed" in refused("eval", "scenes", "--model", small_model, "--seed", "1", "--data", tmp_path)
+    assert "at least one scene" in refused("eval", "scenes", "--model", small_model, "--seed", "1", "--count", "0")
+    assert "annotations.json cannot be read" in refused("eval", "scenes", "--model", small_model, "--data", tmp_path)
+
+
+def test_eval_scenes_writes_one_json_document(groma: Groma, small_model: Path) -> None:
+    done = groma("eval", "scenes", "--model", small_model, "--seed", "6", "--count", "2", "--json")
+    assert done.status == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert (report["scenes"], report["seed"]) == (2, 6)
+    kinds = {"attribute", "absent", "negation", "superlative", "relation", "plural", "between", "all"}
+    assert kinds - set(report["accuracy"]) <= {"between", "plural", "relation"}
+    assert 0 <= report["recall"] <= 1 and 0 <= report["precision"] <= 1
+    assert "scene 2 of 2" in done.stderr
