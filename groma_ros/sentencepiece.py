@@ -42,7 +42,7 @@ class SentencePieceModel:
 
     def __post_init__(self) -> None:
         if not 0 <= self.unk_id < len(self.pieces):
-            raise ValueError(f"The SentencePiece model has no piece with the unknown id {self.unk_id}; its {len(self.pieces)} pieces start at 0.")
+            raise ValueError(f"The SentencePiece model has {len(self.pieces)} pieces, none with its unknown id {self.unk_id}.")
         if self.byte_fallback and len(self._byte_ids) != 256:
             raise ValueError(f"The SentencePiece model asks for byte fallback but holds {len(self._byte_ids)} of the 256 byte pieces.")
 

@@ -44,14 +44,14 @@ def _read_varint(data: bytes, position: int) -> tuple[int, int]:
 def as_bytes(value: int | bytes) -> bytes:
     """The value of a text or message field. ValueError if the file holds a number there."""
     if isinstance(value, int):
-        raise ValueError("a text field holds a number; it is not a SentencePiece model.")  # noqa: TRY004 - damaged data
+        raise ValueError("a text field holds a number; it is not a SentencePiece model.")
     return value
 
 
 def as_int(value: int | bytes) -> int:
     """The value of an int32, bool or enum field. ValueError if the file holds a text there."""
     if isinstance(value, bytes):
-        raise ValueError("a number field holds text; it is not a SentencePiece model.")  # noqa: TRY004 - damaged data
+        raise ValueError("a number field holds text; it is not a SentencePiece model.")
     return value - (1 << 64) if value >= 1 << 63 else value
 
 

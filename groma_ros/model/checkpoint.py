@@ -10,7 +10,7 @@ import json
 import pickle
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma, Perceiver
+
+Network = TypeVar("Network", Groma, Perceiver)
 
 # Newer transformers releases name DINOv2's attention layers like everybody else's.
 _RENAMED = {
@@ -52,19 +54,28 @@ def load_perceiver(directory: str | Path, dtype: torch.dtype | None = None) -> P
     # The detector's own config says nothing of the rest; a group count that divides any width stands in for it.
     alone = {"perceiver_cfg": data, "llm_cfg": {}, "region_cfg": {"groups": 1}}
     config = GromaConfig.from_dict(data if "perceiver_cfg" in data else alone)
-    with torch.device("meta"):
-        perceiver = Perceiver(config)
+    perceiver = _build(Perceiver, config)
     load_weights(perceiver, directory, dtype)
     return perceiver.eval()
 
 
 def empty_groma(config: GromaConfig) -> Groma:
-    """The network without weights (on the meta device), to be filled by `load_weights`. Takes no memory."""
-    with torch.device("meta"):
-        model = Groma(config)
+    """The network without weights (on the meta device), to be filled by `load_weights`. Takes no memory.
+
+    ValueError if no network can be built from the config.
+    """
+    model = _build(Groma, config)
     # The rotary frequencies are computed, not stored, so they must be real from the start.
     model.llm.model.rotary_emb = type(model.llm.model.rotary_emb)(config=model.llm.config)
     return model
+
+
+def _build(kind: type[Network], config: GromaConfig) -> Network:
+    try:
+        with torch.device("meta"):
+            return kind(config)
+    except Exception as error:  # transformers' checks of its own configs raise types of yet other packages
+        raise ValueError(f"The network config cannot be built: {error}") from error
 
 
 def load_weights(model: Groma | Perceiver, source: str | Path, dtype: torch.dtype | None = None) -> None:

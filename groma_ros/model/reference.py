@@ -66,17 +66,16 @@ class Reference:
         positions = described.get("prefix_reuse", {}).get("prefix_positions")
         return cls(model.eval().requires_grad_(False), images, runs, positions)
 
-    def pixels(self) -> tuple[Values, Values]:
-        """The picture's way to pixels as (ours, recorded): resized_uint8_hwc and pixel_values, as far as the folder goes."""
+    def pixels(self) -> Values:
+        """What we make of the picture, as far as the folder has where to start: resized_uint8_hwc (S, S, 3) and pixel_values."""
         transform = ImageTransform(self.model.config.image_size, "bicubic")
-        ours: Values = {}
-        recorded = {name: self.images[name] for name in _IMAGES[1:] if name in self.images}
+        made: Values = {}
         if "raw_uint8_hwc" in self.images:
-            ours["resized_uint8_hwc"] = torch.from_numpy(transform.stretch(self.images["raw_uint8_hwc"].numpy()).copy())
-        resized = ours.get("resized_uint8_hwc", recorded.get("resized_uint8_hwc"))
+            made["resized_uint8_hwc"] = torch.from_numpy(transform.stretch(self.images["raw_uint8_hwc"].numpy()).copy())
+        resized = {**self.images, **made}.get("resized_uint8_hwc")
         if resized is not None:
-            ours["pixel_values"] = torch.from_numpy(transform(resized.numpy()))[None]
-        return ours, recorded
+            made["pixel_values"] = torch.from_numpy(transform(resized.numpy()))[None]
+        return made
 
 
 def batch_pixels(pixels: Tensor, count: int) -> Tensor:

@@ -80,22 +80,19 @@ class Report:
 @torch.no_grad()
 def verify(reference: Reference) -> Report:
     """Compare every recorded tensor. ValueError if the set records something this network cannot be asked for."""
-    ours, recorded = reference.pixels()
-    picture = Run("image", {}, recorded)
-    checks = _compare("picture", picture, ours, alone=False)
-    given = ours.get("pixel_values", recorded.get("pixel_values"))
-    if given is None:
-        raise ValueError("The reference holds no picture the network could be run on.")
-    from_record = {"pixel_values": recorded["pixel_values"]} if "pixel_values" in recorded else ours
+    made = reference.pixels()
+    picture = Run("image", {}, {name: value for name, value in reference.images.items() if name in made})
+    checks = _compare("picture", picture, made, alone=False)
+    own, recorded = {**reference.images, **made}["pixel_values"], {**made, **reference.images}["pixel_values"]
     visions = {run.images: run for run in reference.runs if "vis_hidden.0" in run.recorded}
     for run in reference.runs:
         prompt = "input_ids" in run.given
         stages = [*vision_stages(reference.model), *(PROMPT_STAGES if prompt else DETECTOR_STAGES)]
-        whole: Values = {"pixels": batch_pixels(given, run.images)}
+        whole: Values = {"pixels": batch_pixels(own, run.images)}
         checks += _walk(reference, run, stages, whole, alone=False)
         # A detector run records its losses only; the recorded proposals are those of the run on the same picture.
         shared = visions[run.images].recorded if not prompt and run.images in visions else {}
-        alone = {"pixels": batch_pixels(from_record["pixel_values"], run.images), **shared, **run.recorded}
+        alone = {"pixels": batch_pixels(recorded, run.images), **shared, **run.recorded}
         checks += _walk(reference, run, stages, alone, alone=True)
         if reference.prefix_positions is not None and run.name == "rec" and "logits" in run.recorded:
             checks += _prefix(reference, run, whole)

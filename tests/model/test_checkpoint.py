@@ -171,6 +171,7 @@ class Malicious:
         return exec, (f"open({str(self.target)!r}, 'w').close()",)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("archive", [True, False])
 def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, archive: bool) -> None:
     file, target = tmp_path / "pytorch_model.bin", tmp_path / "written"
