@@ -22,7 +22,7 @@ def cxcywh_to_xyxy(boxes: FloatArray, width: float = 1.0, height: float = 1.0) -
 
 def xyxy_to_cxcywh(boxes: FloatArray, width: float = 1.0, height: float = 1.0) -> FloatArray:
     """Pixels (..., 4) xyxy of an image of width x height to fractions cxcywh."""
-    scaled: FloatArray = np.asarray(boxes, np.float32) / np.array([width, height, width, height], np.float32)
+    scaled = (np.asarray(boxes, np.float32) / np.array([width, height, width, height], np.float32)).astype(np.float32, copy=False)
     return np.concatenate([(scaled[..., :2] + scaled[..., 2:]) / 2, scaled[..., 2:] - scaled[..., :2]], -1)
 
 
