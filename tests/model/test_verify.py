@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from groma_ros.cli import main
+from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import original_state_dict
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
@@ -161,7 +161,7 @@ def record(folder: Path, side: int, levels: int) -> None:
         weight.normal_(std=0.2).add_(1.0 if name.endswith("norm.weight") else 0.0)
     save_file(original_state_dict(model), folder / "model.safetensors")
     raw = np.random.default_rng(0).integers(0, 256, (90, 140, 3), np.uint8)
-    images = {"raw_uint8_hwc": raw, "resized_uint8_hwc": np.array(Image.fromarray(raw).resize((side, side)))}
+    images = {"raw_uint8_hwc": raw, "resized_uint8_hwc": ImageTransform(side, "bicubic").stretch(raw)}
     save_file({name: torch.from_numpy(value) for name, value in images.items()}, folder / "image.safetensors")
     pixels = Reference(model, {name: torch.from_numpy(value) for name, value in images.items()}, (), None).pixels()["pixel_values"]
     place = {name: 64 + index for name, index in (("roi", 4), ("/roi", 5), ("image", 8), ("region", 9), ("box", 10), ("feat", 12))}
