@@ -49,7 +49,7 @@ def _run(end: threading.Event) -> str:
         while not end.is_set():
             executor.spin_once(timeout_sec=POLL_SECONDS)
         executor.shutdown(timeout_sec=POLL_SECONDS)
-        node.trigger_shutdown()
+        node.finish()
         return ""
     finally:
         node.destroy_node()

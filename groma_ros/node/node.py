@@ -40,7 +40,6 @@ from groma_ros.types import Frame, Goal, Grounding
 
 STOP_SECONDS = 1.5
 THROTTLE_SECONDS = 5.0
-SUCCESS, FAILURE = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
 
 
 class GromaNode(LifecycleNode):
@@ -58,6 +57,7 @@ class GromaNode(LifecycleNode):
     def __init__(self, load: Callable[[str], Grounder]) -> None:
         super().__init__("groma")
         self.failure = ""
+        self._final = False
         self._load = load
         self._settings = declare(self)
         self._goal_set = GoalSet(goals_from_texts(self._settings.goals))
@@ -74,22 +74,32 @@ class GromaNode(LifecycleNode):
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Load the model, check the goals it starts with, and open the publishers."""
-        try:
-            self._grounder = self._load(self._settings.model)
-            self._check(self._goal_set.goals, self._settings)
-        except (ValueError, OSError, ImportError) as error:
-            self.failure = str(error)
-            self.get_logger().error(self.failure)
-            return FAILURE
-        self._detections = self.create_lifecycle_publisher(Detection2DArray, "~/detections", 10)
-        self._groundings = self.create_lifecycle_publisher(GroundingArray, "~/groundings", 10)
-        self._debug = self.create_lifecycle_publisher(Image, "~/debug/image", 1)
-        return super().on_configure(state)
+        return self._attempt(self._configure) or super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Start the worker, then listen to the camera and to goals."""
-        result = super().on_activate(state)
-        self._worker = Worker(self._answer, self._failed, self._statistics.dropped)
+        """Listen to the camera and to goals, and start the worker."""
+        return self._attempt(self._activate) or super().on_activate(state)
+
+    def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn | None:
+        """Take a step of a transition: None when it worked, FAILURE with the sentence kept and logged when not."""
+        try:
+            step()
+        except Exception as error:  # rclpy would swallow it, and nobody would learn why the transition failed
+            plain = isinstance(error, (ValueError, OSError, ImportError))
+            self.failure = str(error) if plain else f"{type(error).__name__}: {error}"
+            self.get_logger().error(self.failure)
+            return TransitionCallbackReturn.FAILURE
+        return None
+
+    def _configure(self) -> None:
+        self._grounder = self._load(self._settings.model)
+        self._check(self._goal_set.goals, self._settings)
+        overridable = QoSOverridingOptions.with_default_policies()
+        self._detections = self.create_lifecycle_publisher(Detection2DArray, "~/detections", 10, qos_overriding_options=overridable)
+        self._groundings = self.create_lifecycle_publisher(GroundingArray, "~/groundings", 10, qos_overriding_options=overridable)
+        self._debug = self.create_lifecycle_publisher(Image, "~/debug/image", 1, qos_overriding_options=overridable)
+
+    def _activate(self) -> None:
         kind, topic = (Image, "image") if self._settings.image_transport == "raw" else (CompressedImage, "image/compressed")
         overridable = QoSOverridingOptions.with_default_policies()
         self._image_input = self.create_subscription(
@@ -97,8 +107,8 @@ class GromaNode(LifecycleNode):
         )
         self._goal_input = self.create_subscription(String, "~/goal", self._on_goal, 10)
         self._goal_service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals)
+        self._worker = Worker(self._answer, self._failed, self._statistics.dropped)
         self.get_logger().info(f"Active: listens to {self._image_input.topic_name} and {self._goal_input.topic_name}.")
-        return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Stop listening and let the frame in hand finish."""
@@ -113,9 +123,15 @@ class GromaNode(LifecycleNode):
         return super().on_cleanup(state)
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """The same as deactivating, from any state."""
+        """The same as deactivating, from any state, and for good."""
         self._stop()
+        self._final = True
         return super().on_shutdown(state)
+
+    def finish(self) -> None:
+        """Shut down, unless a manager has done so already."""
+        if not self._final:
+            self.trigger_shutdown()
 
     def _stop(self) -> None:
         if self._worker is None:

@@ -52,6 +52,13 @@ def test_a_damaged_model_and_a_goal_that_cannot_be_asked_end_with_one_sentence(d
     assert status == 1 and "groma_node: The goal has 2000 characters" in output and "Traceback" not in output
 
 
+def test_a_quality_of_service_that_does_not_exist_is_one_sentence(domain: int, tmp_path: Path, small_model: Path) -> None:
+    parameters = {"model": small_model, "qos_overrides./image.subscription.reliability": "perfect"}
+    status, output = ended(domain, tmp_path / "log.txt", parameters)
+    own = [line for line in output.splitlines() if line.startswith("groma_node: ")]
+    assert status == 1 and len(own) == 1 and "reliability" in own[0] and "Traceback" not in output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_while_frames_come(
     robot: Robot, tmp_path: Path, small_model: Path, picture: np.ndarray, number: signal.Signals
@@ -95,6 +102,7 @@ def test_a_manager_takes_it_through_its_states(robot: Robot, tmp_path: Path, sma
                 assert change(robot, "deactivate") and state(robot) == "inactive"
                 robot.until(lambda: robot.images.get_subscription_count() == 0, "the end of listening")
             assert change(robot, "cleanup") and state(robot) == "unconfigured"
+        assert change(robot, "shutdown") and state(robot) == "finalized"
         assert child.running and child.interrupt()[0] == 0 and "Traceback" not in child.output()
 
 
