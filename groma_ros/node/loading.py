@@ -11,7 +11,10 @@ DEFAULT_MODEL = "groma-tiny"
 
 def load_grounder(model: str) -> Grounder:
     """The grounder of the bundle in a folder, or of the one that ships for "". Raises ValueError with a sentence."""
-    return Grounder.load(Path(model).expanduser() if model else shipped_model())
+    try:
+        return Grounder.load(Path(model).expanduser() if model else shipped_model())
+    except ImportError as error:
+        raise ValueError(f"The model needs the Python package {error.name}, which is not installed; run `make setup`.") from error
 
 
 def shipped_model() -> Path:

@@ -2,61 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
-
-import rclpy
-from rclpy.exceptions import InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.lifecycle import TransitionCallbackReturn
-from rclpy.signals import SignalHandlerOptions
-
-from groma_ros.node.loading import load_grounder
-from groma_ros.node.node import GromaNode
-
-POLL_SECONDS = 0.2
-"""How long the executor may wait before it looks whether it was asked to end."""
 
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. 0 after a clean end, 1 with one sentence on stderr when it could not start."""
-    end = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: end.set())
-    # rclpy's own handlers would close the context under the worker, in the middle of a publish.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
     try:
-        failure = _run(end)
-    finally:
-        rclpy.shutdown()
-    if failure:
-        print(f"groma_node: {failure}", file=sys.stderr)
-    return 1 if failure else 0
-
-
-def _run(end: threading.Event) -> str:
-    """Spin until `end`; the sentence that says why the node could not start, or nothing."""
-    try:
-        node = GromaNode(load_grounder)
-    except (ValueError, InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException) as error:
-        return str(error)
-    try:
-        if node.autostart and not (_done(node.trigger_configure()) and _done(node.trigger_activate())):
-            return node.failure or "The node could not be activated."
-        executor = SingleThreadedExecutor()
-        executor.add_node(node)
-        while not end.is_set():
-            executor.spin_once(timeout_sec=POLL_SECONDS)
-        executor.shutdown(timeout_sec=POLL_SECONDS)
-        node.finish()
-        return ""
-    finally:
-        node.destroy_node()
-
-
-def _done(result: TransitionCallbackReturn) -> bool:
-    return result == TransitionCallbackReturn.SUCCESS
+        from groma_ros.node.process import run
+    except ImportError as error:
+        advice = "run `make setup`, or source your ROS 2 distribution and the workspace groma_ros was built in"
+        print(f"groma_node: {error}; {advice}.", file=sys.stderr)
+        return 1
+    return run(args)
 
 
 if __name__ == "__main__":

@@ -42,6 +42,20 @@ def test_a_wrong_start_ends_with_one_sentence(domain: int, tmp_path: Path, param
     assert status == 1 and len(own) == 1 and re.search(sentence, own[0]) and "Traceback" not in output
 
 
+def test_without_ros_it_says_so(domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rclpy.py").write_text("raise ImportError('No module named rclpy')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    status, output = ended(domain, tmp_path / "log.txt", {})
+    assert status == 1 and output.startswith("groma_node: No module named rclpy; run `make setup`, or source your ROS 2")
+
+
+def test_without_the_models_runtime_it_says_so(domain: int, tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    status, output = ended(domain, tmp_path / "log.txt", {"model": small_model})
+    assert status == 1 and "groma_node: The model needs the Python package torch, which is not installed" in output
+
+
 def test_a_damaged_model_and_a_goal_that_cannot_be_asked_end_with_one_sentence(domain: int, tmp_path: Path, small_model: Path) -> None:
     damaged = shutil.copytree(small_model, tmp_path / "damaged")
     weights = damaged / "model.safetensors"
@@ -73,8 +87,8 @@ def test_a_signal_ends_it_cleanly_while_frames_come(
         status, seconds = child.interrupt(number)
         output = child.output()
         assert status == 0 and "Traceback" not in output and "Error" not in output and "abandoned" not in output
-        # 2 s on a machine with nothing else to do; this one may be busy with other tests.
-        assert seconds < 6
+        # Half a second where nothing else runs, and 2 s is the promise; the rest is for a machine busy with other tests.
+        assert seconds < 4
 
 
 def change(robot: Robot, label: str) -> bool:
