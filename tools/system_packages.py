@@ -66,4 +66,5 @@ def install(packages: list[str], purpose: str) -> None:
     for step in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]):
         result = subprocess.run(step, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
-        raise SetupError(f"`{command}` failed ({result.stderr.strip().splitlines()[-1:]}); install them by hand and start again.")
+        reason = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else f"exit code {result.returncode}"
+        raise SetupError(f"`{command}` failed: {reason}. Install these packages by hand and start again.")

@@ -1,0 +1,98 @@
+"""The set-up scripts where they can be tried without making an environment: refusals, stamps, and the patched exports."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPORT = """
+set(INCLUDES "${_IMPORT_PREFIX}/include/a;/opt/python/cp311-cp311/include/python3.11")
+set(NUMPY "/opt/python/cp311-cp311/lib/python3.11/site-packages/numpy/_core/include;/usr/include")
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of what set-up reads, without an environment."""
+    for name in ("tools", "requirements", "interfaces", "msg", "srv", "action"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "setup.py", "CMakeLists.txt", "package.xml"):
+        shutil.copy(ROOT / name, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def load(tree: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The module that builds the messages, of the copied tree."""
+    for name in ("build_messages", "common", "system_packages"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.syspath_prepend(tree / "tools")
+    import build_messages
+
+    return build_messages
+
+
+def set_up(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(tree / "tools" / "setup_env.py"), *arguments]
+    environment = {key: value for key, value in os.environ.items() if key != "ROS_DISTRO"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_an_interpreter_that_does_not_fit_is_refused_in_a_sentence(tree: Path) -> None:
+    result = set_up(tree, "--python", "/no/such/python")
+    assert result.returncode == 1
+    assert result.stderr == "PYTHON=/no/such/python cannot be used: name an interpreter of Python 3.10, 3.11 or 3.12.\n"
+    assert not (tree / ".venv").exists()
+
+
+def test_an_environment_of_another_python_is_refused_in_a_sentence(tree: Path) -> None:
+    (tree / ".venv" / "bin").mkdir(parents=True)
+    (tree / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    (tree / ".venv" / "pyvenv.cfg").write_text("home = /usr/bin\nversion = 3.9.2\n")
+    result = set_up(tree)
+    assert result.returncode == 1
+    assert result.stderr == ".venv holds Python 3.9, not 3.10, 3.11 or 3.12: delete .venv and start again.\n"
+
+
+def test_a_step_is_done_again_only_when_its_inputs_changed(tree: Path, load: ModuleType) -> None:
+    common = sys.modules["common"]
+    common.STATE.mkdir(parents=True)
+    key = common.digest(load.ROOT_INPUTS, "wheels 1")
+    common.mark_done("groma_ros", key)
+    assert common.is_done("groma_ros", common.digest(load.ROOT_INPUTS, "wheels 1"))
+    assert not common.is_done("groma_ros", common.digest(load.ROOT_INPUTS, "wheels 2"))
+    (tree / "msg" / "Goal.msg").write_text("string text\n")
+    assert not common.is_done("groma_ros", common.digest(load.ROOT_INPUTS, "wheels 1"))
+
+
+def test_exports_of_the_wheels_are_pointed_at_this_environment_once(
+    tree: Path, load: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export = tree / ".venv" / "share" / "a_msgs" / "cmake" / "export_a_msgsExport.cmake"
+    export.parent.mkdir(parents=True)
+    export.write_text(EXPORT)
+    monkeypatch.setattr(load, "PYTHON", Path(sys.executable))
+    python, numpy = load.header_folders()
+    assert (Path(python) / "Python.h").is_file()
+    assert (Path(numpy) / "numpy" / "arrayobject.h").is_file()
+    load.patch_wheel_exports()
+    first = export.read_text()
+    assert f'set(INCLUDES "${{_IMPORT_PREFIX}}/include/a;{python}")' in first
+    assert f'set(NUMPY "{numpy};/usr/include")' in first
+    load.patch_wheel_exports()
+    assert export.read_text() == first
+
+
+def test_a_missing_compiler_is_named_by_its_package(load: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    system_packages = sys.modules["system_packages"]
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(sys.modules["common"].SetupError, match="building the messages needs .*sudo apt-get install g\\+\\+"):
+        system_packages.ensure_build_packages(sys.executable, 11)
