@@ -1,8 +1,12 @@
 """Starts groma_node: `ros2 launch groma_ros groma.launch.py image:=/camera/color/image_raw goals:="['the red mug']"`.
 
 For a machine with a ROS 2 distribution: launch and launch_ros are not among the wheels that `make setup` installs.
-`ros2 launch groma_ros groma.launch.py --show-args` lists the arguments.
+`ros2 launch groma_ros groma.launch.py --show-args` lists the arguments; every parameter of the node is one.
 """
+
+import json
+from dataclasses import fields
+from typing import Any, List  # noqa: UP035  launch knows a list of texts by this name only
 
 from launch import LaunchDescription
 from launch.actions import DeclareLaunchArgument
@@ -10,41 +14,40 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import Node
 from launch_ros.parameter_descriptions import ParameterValue
 
-# Topics of the camera, remapped from the node's relative names.
+from groma_ros.node.parameters import Parameters
+
+# Argument: the node's relative name that it remaps, what is said of it.
 TOPICS = {
     "image": ("image", "Topic of the raw camera image, sensor_msgs/Image."),
-    "image/compressed": ("image/compressed", "Topic of the compressed image, read where image_transport is compressed."),
+    "image_compressed": ("image/compressed", "Topic of the camera's CompressedImage, read where image_transport is compressed."),
 }
-# Parameters of the node: default, type, description.
-PARAMETERS = {
-    "model": ("", str, "Folder of the model bundle; empty takes the groma-tiny that ships."),
-    "goals": ("['']", list[str], "Goals that stand at the start, as a YAML list; ~/goal replaces them."),
-    "image_transport": ("raw", str, "Which camera topic is read: raw or compressed."),
-    "min_presence": ("0.5", float, "Goals less likely than this to be in the image are reported absent."),
-    "min_score": ("0.0", float, "Boxes with a lower score are not returned."),
-    "debug_image": ("true", bool, "Draw ~/debug/image while somebody listens to it."),
-    "use_sim_time": ("false", bool, "Take the time from /clock, for bags and simulators."),
+PARAMETERS = {item.name: (item.default, item.metadata["description"]) for item in fields(Parameters)} | {
+    "use_sim_time": (False, "Take the time from /clock, as bags and simulators publish it.")
 }
 
 
-def argument_name(topic: str) -> str:
-    return topic.replace("/", "_")
+def default_text(value: Any) -> str:
+    """A parameter's default as one types it; a list that is empty holds one empty text, since ROS cannot tell its type."""
+    return value if isinstance(value, str) else json.dumps(value or [""] if isinstance(value, tuple) else value)
+
+
+def parameter_value(name: str) -> ParameterValue:
+    """The argument's text as a parameter of the type of its default."""
+    default = PARAMETERS[name][0]
+    kind = List[str] if isinstance(default, tuple) else type(default)  # noqa: UP006
+    return ParameterValue(LaunchConfiguration(name), value_type=kind)
 
 
 def generate_launch_description() -> LaunchDescription:
-    arguments = [
-        DeclareLaunchArgument("name", default_value="groma", description="Name of the node, before its private topics."),
-        DeclareLaunchArgument("namespace", default_value="", description="Namespace of the node."),
-        *(DeclareLaunchArgument(argument_name(t), default_value=d, description=text) for t, (d, text) in TOPICS.items()),
-        *(DeclareLaunchArgument(p, default_value=d, description=text) for p, (d, _, text) in PARAMETERS.items()),
-    ]
+    texts = {"name": ("groma", "Name of the node, which its private topics begin with."), "namespace": ("", "Namespace of the node.")}
+    texts |= TOPICS | {name: (default_text(default), description) for name, (default, description) in PARAMETERS.items()}
     node = Node(
         package="groma_ros",
         executable="groma_node",
         name=LaunchConfiguration("name"),
         namespace=LaunchConfiguration("namespace"),
-        remappings=[(topic, LaunchConfiguration(argument_name(topic))) for topic in TOPICS],
-        parameters=[{p: ParameterValue(LaunchConfiguration(p), value_type=kind) for p, (_, kind, _) in PARAMETERS.items()}],
+        remappings=[(topic, LaunchConfiguration(name)) for name, (topic, _) in TOPICS.items()],
+        parameters=[{name: parameter_value(name) for name in PARAMETERS}],
         output="screen",
     )
-    return LaunchDescription([*arguments, node])
+    return LaunchDescription([*(DeclareLaunchArgument(n, default_value=d, description=t) for n, (d, t) in texts.items()), node])
