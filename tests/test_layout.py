@@ -25,13 +25,14 @@ MAY_IMPORT = {
     "runtime": set(),
     "grounding": {"runtime"},
     "evaluation": {"grounding", "runtime", "simulation"},
-    "training": {"model", "runtime", "simulation", "evaluation"},
+    "training": {"model", "simulation"},
     "node": {"grounding", "runtime"},
     "cli": {"evaluation", "grounding", "model", "node", "runtime", "simulation", "training"},
 }
 # Single modules that may do more, each for one reason.
 DOORS = {
     "runtime/torch.py": {"model"},  # the one way from running to the network in PyTorch
+    "training/run.py": {"runtime"},  # it writes a bundle, whose form the runtime knows
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }
 TORCH_PARTS = {"model", "training"}
