@@ -49,11 +49,6 @@ class GromaNode(LifecycleNode):
     that failed, `failure` holds that sentence.
     """
 
-    @property
-    def autostart(self) -> bool:
-        """Whether the node was told to go to active by itself."""
-        return self._settings.autostart
-
     def __init__(self, load: Callable[[str], Grounder]) -> None:
         super().__init__("groma")
         self.failure = ""
@@ -65,10 +60,16 @@ class GromaNode(LifecycleNode):
         self._reported_refusals = 0
         self._grounder: Grounder | None = None
         self._worker: Worker | None = None
+        self._abandoned: Worker | None = None
         self.add_on_set_parameters_callback(self._set_parameters)
         self._diagnostics = self.create_publisher(DiagnosticArray, "/diagnostics", 10)
         # A steady clock: the report comes every second even while a simulated clock stands still.
         self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+
+    @property
+    def autostart(self) -> bool:
+        """Whether the node was told to go to active by itself."""
+        return self._settings.autostart
 
     # Lifecycle
 
@@ -100,6 +101,9 @@ class GromaNode(LifecycleNode):
         self._debug = self.create_lifecycle_publisher(Image, "~/debug/image", 1, qos_overriding_options=overridable)
 
     def _activate(self) -> None:
+        if self._abandoned is not None and self._abandoned.alive:
+            # A grounder serves one thread at a time.
+            raise ValueError("The frame in hand when the node was deactivated is still being answered; activate again in a moment.")
         kind, topic = (Image, "image") if self._settings.image_transport == "raw" else (CompressedImage, "image/compressed")
         overridable = QoSOverridingOptions.with_default_policies()
         self._image_input = self.create_subscription(
@@ -141,6 +145,7 @@ class GromaNode(LifecycleNode):
         self.destroy_service(self._goal_service)
         if not self._worker.stop(STOP_SECONDS):
             self.get_logger().warning(f"The frame in hand did not finish within {STOP_SECONDS} s and is abandoned.")
+            self._abandoned = self._worker
         self._worker = None
 
     # Callbacks of the executor: they only store.

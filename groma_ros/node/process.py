@@ -26,7 +26,11 @@ def run(args: list[str] | None = None) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     # rclpy's own handlers would close the context under the worker, in the middle of a publish.
-    rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    try:
+        rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
+    except Exception as error:  # what cannot be parsed after --ros-args raises types that differ between distributions
+        print(f"groma_node: The ROS arguments cannot be read: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     try:
         failure = _spin(end)
     finally:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.qos import qos_profile_sensor_data
@@ -46,6 +47,7 @@ class Robot:
         self.diagnostics: dict[str, str] = {}
         self.summary = ""
         self._stamp = 0
+        self._clients: dict[str, Client] = {}
         self.node.create_subscription(Detection2DArray, "groma/detections", self.detections.append, 50)
         self.node.create_subscription(GroundingArray, "groma/groundings", self.groundings.append, 50)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
@@ -90,6 +92,14 @@ class Robot:
         before = self.count("goals_version")
         self.goals.publish(String(data=text))
         self.until(lambda: self.count("goals_version") > before, f"the goals {text[:60]!r}")
+
+    def client(self, kind: type, name: str) -> Client:
+        """The client of a service, once both ends have found each other: a node drops answers to a client it has not met yet."""
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, name)
+            self.until(self._clients[name].service_is_ready, f"the service {name}")
+            self.spin(1.0)
+        return self._clients[name]
 
     def image(self, rgb: np.ndarray, frame_id: str = "camera") -> Image:
         """A raw image of uint8 HxWx3 pixels with a stamp no other has."""

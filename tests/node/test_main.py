@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.srv import ChangeState, GetState
 
+from groma_ros.node.demo.processes import Child
 from tests.node.robot import Robot, start_node
 from tests.node.test_node import call
 
@@ -40,6 +41,15 @@ def test_a_wrong_start_ends_with_one_sentence(domain: int, tmp_path: Path, param
     status, output = ended(domain, tmp_path / "log.txt", parameters)
     own = [line for line in output.splitlines() if line.startswith("groma_node: ")]
     assert status == 1 and len(own) == 1 and re.search(sentence, own[0]) and "Traceback" not in output
+
+
+def test_ros_arguments_that_cannot_be_read_are_one_sentence(domain: int, tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        arguments = ["--ros-args", "--params-file", str(tmp_path / "none.yaml")]
+        child = stack.enter_context(Child("groma_ros.node.main", arguments, tmp_path / "log.txt", {"ROS_DOMAIN_ID": str(domain)}))
+        status, output = child.wait(START_SECONDS), child.output()
+    own = [line for line in output.splitlines() if line.startswith("groma_node: ")]
+    assert status == 1 and len(own) == 1 and re.search(r"arguments cannot be read: .*none\.yaml", own[0]) and "Traceback" not in output
 
 
 def test_without_ros_it_says_so(domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

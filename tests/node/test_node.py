@@ -160,9 +160,7 @@ def test_wrong_goals_are_refused_and_the_former_ones_stand(met: Robot, picture: 
 
 
 def call(robot: Robot, kind: type, name: str, request: Any) -> Any:
-    client = robot.node.create_client(kind, name)
-    robot.until(client.service_is_ready, f"the service {name}")
-    future = client.call_async(request)
+    future = robot.client(kind, name).call_async(request)
     robot.until(future.done, f"the answer of {name}")
     return future.result()
 
