@@ -15,9 +15,14 @@ TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
 export TORCH_INDEX_URL
 
-SETUP = $(or $(PYTHON),python3) tools/setup_env.py --python "$(PYTHON)"
-# The ROS wheels start Python anew with these set; a shell of another environment must not hand them on.
-CLEAN_ENV = env -u _ROS_WHEELS_BOOTSTRAP_COMPLETE -u LD_LIBRARY_PATH -u AMENT_PREFIX_PATH -u CMAKE_PREFIX_PATH -u PYTHONPATH
+INTERPRETER = $(or $(PYTHON),python3)
+ABSENT = $(INTERPRETER) was not found: apt-get install python3 python3-venv python3-dev, or name an interpreter with PYTHON=...
+SETUP = command -v $(INTERPRETER) >/dev/null || { echo "$(ABSENT)" >&2; exit 1; }; \
+	$(INTERPRETER) tools/setup_env.py --python "$(PYTHON)"
+# The ROS wheels start Python anew with these set, and have one middleware, Fast DDS; a shell of another environment must not
+# hand them on.
+CLEAN_ENV = env -u _ROS_WHEELS_BOOTSTRAP_COMPLETE -u LD_LIBRARY_PATH -u AMENT_PREFIX_PATH -u CMAKE_PREFIX_PATH -u PYTHONPATH \
+	-u RMW_IMPLEMENTATION -u ROS_DISCOVERY_SERVER
 
 .PHONY: setup setup-full demo test lint clean
 

@@ -165,6 +165,7 @@ def test_ground_refuses_what_it_cannot_use(refused: Refused, picture: Path, smal
     assert "The goal is empty" in refused("ground", "--image", picture, "--model", small_model, "--goal", "")
     assert "10000 characters" in refused("ground", "--image", picture, "--model", small_model, "--goal", "x" * 10_000)
     assert "does not exist" in refused("ground", "--image", picture, "--model", tmp_path / "none", "--goal", "mug")
+    assert "min_presence is 1.5; it must be between 0 and 1" in refused("ground", "--image", picture, *model, "--min-presence", "1.5")
     assert "must end in .png or .jpg" in refused("ground", "--image", picture, *model, "--out", tmp_path / "a.gif")
 
 

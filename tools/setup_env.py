@@ -71,7 +71,8 @@ def ensure_venv(wanted: str) -> int:
     system_packages.ensure_build_packages(python, minor)
     print(f"Making .venv with Python 3.{minor}", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
-    subprocess.run([python, "-m", "venv", str(VENV)], env=clean_environment(), check=True)
+    if subprocess.run([python, "-m", "venv", str(VENV)], env=clean_environment(), check=False).returncode:
+        raise SetupError(f"{python} could not make the environment .venv (see above): delete .venv and start again.")
     STATE.mkdir()
     return minor
 

@@ -28,8 +28,9 @@ MAX_ANSWER_TOKENS = 256
 class Grounder:
     """Answers goals about frames.
 
-    min_presence: a goal whose presence is below it is absent and gets no detection (may be changed between calls).
-    max_goal_tokens: a goal longer than this is refused. Not for several threads at a time: it keeps the last scene's prefix.
+    min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed between calls).
+    max_goal_tokens: a goal longer than this is refused. It keeps the last scene's prefix, so one thread at a time may ask it;
+    `check` and `can` only read and may be called from any other.
     """
 
     def __init__(
@@ -47,6 +48,8 @@ class Grounder:
         self._tokenizer = tokenizer
         self._template = template
         self._calibration = calibration or Calibration()
+        if not 0 <= min_presence <= 1:
+            raise ValueError(f"min_presence is {min_presence}; it must be between 0 and 1.")
         self.min_presence = min_presence
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
@@ -56,7 +59,7 @@ class Grounder:
     def load(cls, directory: str | Path, min_presence: float | None = None, device: str = "cpu") -> Grounder:
         """A grounder over the bundle in a folder. min_presence: None for the default (`MIN_PRESENCE`).
 
-        Raises BundleError with a sentence for a bundle that cannot be used.
+        Raises BundleError with a sentence for a bundle that cannot be used, ValueError for a presence outside 0 to 1.
         """
         from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
 
@@ -67,7 +70,7 @@ class Grounder:
         try:
             tokenizer = GromaTokenizer.load(bundle.file(TOKENIZER), language.vocabulary - language.base_vocabulary)
             template, calibration = PromptTemplate.from_dict(bundle.prompt), Calibration.from_manifest(bundle.calibration)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError) as error:
             raise BundleError(f"The bundle {bundle.name} cannot be used: {error}") from error
         if tokenizer.base != language.base_vocabulary:
             raise BundleError(

@@ -135,9 +135,11 @@ class GromaConfig:
             (self.image_size % step == 0, f"image_size {self.image_size} must be divisible by {step} (patch x merge)"),
             (self.num_new_token >= SPECIAL_TOKENS + 1, f"num_new_token {self.num_new_token} leaves no region token"),
             (
-                self.max_region_num <= self.num_new_token - SPECIAL_TOKENS,
-                f"max_region_num {self.max_region_num} exceeds the {self.num_new_token - SPECIAL_TOKENS} region tokens",
+                1 <= self.max_region_num <= self.num_new_token - SPECIAL_TOKENS,
+                f"max_region_num {self.max_region_num} is not 1 to {self.num_new_token - SPECIAL_TOKENS}, the region tokens there are",
             ),
+            (0 <= self.box_score_thres < 1, f"box_score_thres {self.box_score_thres} must be from 0 to below 1"),
+            (0 <= self.nms_thres <= 1, f"nms_thres {self.nms_thres} must be from 0 to 1"),
             (
                 self.proposer.two_stage and self.proposer.with_box_refine,
                 "proposer: only the two-stage form with box refinement exists (two_stage and with_box_refine true)",

@@ -24,9 +24,9 @@ def shipped_model() -> Path:
 
 
 def _share() -> Path:
-    from ament_index_python.packages import get_package_share_directory
-
     try:
+        from ament_index_python.packages import get_package_share_directory
+
         return Path(get_package_share_directory("groma_ros"))
-    except (LookupError, OSError) as error:
-        raise ValueError("The model groma-tiny was not found beside the package; name a model with the parameter model.") from error
+    except (ImportError, LookupError, OSError) as error:
+        raise ValueError("The model groma-tiny was not found where the package is; name the folder of a model.") from error

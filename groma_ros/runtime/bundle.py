@@ -126,7 +126,7 @@ def _check_file_list(path: Path, files: Any) -> None:
     for name, expected in files.items():
         if Path(name).name != name:
             raise BundleError(f"{path} lists {name!r}, which is not the name of a file beside it.")
-        if not isinstance(expected, dict) or not {"bytes", "sha256"} <= set(expected):
+        if not isinstance(expected, dict) or type(expected.get("bytes")) is not int or not isinstance(expected.get("sha256"), str):
             raise BundleError(f"{path} says nothing of the size and sha256 of {name}.")
 
 

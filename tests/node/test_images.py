@@ -8,6 +8,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from cv_bridge import CvBridge
 
 from groma_ros.node.images import ENCODINGS, MAX_PIXELS, compressed_to_rgb, image_to_rgb
 
@@ -96,7 +97,7 @@ def test_yuv_pairs_share_their_colour(encoding: str, order: str, padding: int) -
 
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8"])
 def test_agrees_with_cv_bridge_where_that_serves(encoding: str) -> None:
-    bridge = pytest.importorskip("cv_bridge").CvBridge()
+    bridge = CvBridge()
     channels = ENCODINGS[encoding].channels
     pixels = RNG.integers(0, 256, (6, 8, channels), np.uint8)
     message = image(encoding, pixels[:, :, 0] if channels == 1 else pixels)
