@@ -20,6 +20,7 @@ from groma_ros.model.groma import Groma
 from groma_ros.model.language import IGNORE
 from groma_ros.prompts import TINY_TEMPLATE
 from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, TrainConfig
 from groma_ros.training.features import FeatureCache, SceneFeatures, cache_features, encode, mirrored, observe
 from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
@@ -132,7 +133,7 @@ def train_language(worker: Worker, config: TrainConfig, stage: LanguageStage, be
     saved = torch.load(path if going_on else out / f"{before}.pt", map_location=worker.device, weights_only=True)
     model.load_state_dict(saved["model"])
     tie(model)
-    model.llm.config._attn_implementation = "eager"  # the only one that shows its attention
+    model.llm.config._attn_implementation = ATTENTION
     model.perceiver.requires_grad_(False)
     trained: list[nn.Module] = [model.llm, model.new_input_embs]
     if stage.live:

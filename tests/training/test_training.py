@@ -15,6 +15,7 @@ from groma_ros.model.groma import Groma
 from groma_ros.prompts import TINY_TEMPLATE
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.torch import load_torch
+from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, Scenes, Stage, TrainConfig
 from groma_ros.training.features import encode, mirrored, observe
 from groma_ros.training.language_stage import forward, load_tokenizer, losses, train_language
@@ -105,7 +106,7 @@ def test_the_published_bundle_is_the_checkpoint(trained: Path, tmp_path: Path) -
 def test_questions_packed_behind_one_prefix_get_the_logits_they_get_alone(trained: Path) -> None:
     model = Groma(CONFIG.network)
     model.load_state_dict(_weights(trained / "language.pt"))
-    model.llm.config._attn_implementation = "eager"
+    model.llm.config._attn_implementation = ATTENTION
     model.eval()
     tokenizer = load_tokenizer(CONFIG, trained)
     shard = open_pool(trained / "pool", CONFIG.pool.first_seed, CONFIG.pool.scenes)[0]
