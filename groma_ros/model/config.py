@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from groma_ros.tokenizer import ADDED_TOKENS
+
 RoiGeometry = Literal["published", "exact"]
-SPECIAL_TOKENS = 14  # new tokens before <r0>
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,10 @@ class GromaConfig:
         step = self.backbone.patch_size * self.token_merge
         checks = (
             (self.image_size % step == 0, f"image_size {self.image_size} must be divisible by {step} (patch x merge)"),
-            (self.num_new_token >= SPECIAL_TOKENS + 1, f"num_new_token {self.num_new_token} leaves no region token"),
+            (self.num_new_token > len(ADDED_TOKENS), f"num_new_token {self.num_new_token} leaves no region token"),
             (
-                1 <= self.max_region_num <= self.num_new_token - SPECIAL_TOKENS,
-                f"max_region_num {self.max_region_num} is not 1 to {self.num_new_token - SPECIAL_TOKENS}, the region tokens there are",
+                1 <= self.max_region_num <= self.num_new_token - len(ADDED_TOKENS),
+                f"max_region_num {self.max_region_num} is not 1 to {self.num_new_token - len(ADDED_TOKENS)}, the region tokens there are",
             ),
             (0 <= self.box_score_thres < 1, f"box_score_thres {self.box_score_thres} must be from 0 to below 1"),
             (0 <= self.nms_thres <= 1, f"nms_thres {self.nms_thres} must be from 0 to 1"),
@@ -180,7 +181,11 @@ class GromaConfig:
     @property
     def first_region_id(self) -> int:
         """Token id of <r0>."""
-        return self.language.vocab_size + SPECIAL_TOKENS
+        return self.language.vocab_size + len(ADDED_TOKENS)
+
+    def token_id(self, token: str) -> int:
+        """Id of one of Groma's own tokens (`tokenizer.ADDED_TOKENS`)."""
+        return self.language.vocab_size + ADDED_TOKENS.index(token)
 
     def to_dict(self) -> dict[str, Any]:
         """The nested form of the original config.json, with our own fields beside it; `from_dict` reads it back."""

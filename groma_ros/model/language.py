@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from groma_ros.model.config import SPECIAL_TOKENS, LanguageConfig
+from groma_ros.model.config import GromaConfig, LanguageConfig
 from groma_ros.model.detection_loss import pairwise_iou, to_corners
 
 IGNORE = -100  # label of positions that carry no loss
@@ -18,37 +18,6 @@ def build_language(config: LanguageConfig) -> LlamaForCausalLM:
     """transformers' Llama at this config."""
     settings = {name: getattr(config, name) for name in config.__dataclass_fields__}
     return LlamaForCausalLM(LlamaConfig(**settings))
-
-
-@dataclass(frozen=True)
-class Placeholders:
-    """Ids of the new tokens that stand for something else, from the size of the base vocabulary."""
-
-    base: int
-
-    @property
-    def image(self) -> int:
-        return self.base + 8
-
-    @property
-    def region(self) -> int:
-        return self.base + 9
-
-    @property
-    def refer_box(self) -> int:
-        return self.base + 10
-
-    @property
-    def ground_box(self) -> int:
-        return self.base + 11
-
-    @property
-    def refer_feat(self) -> int:
-        return self.base + 12
-
-    @property
-    def first_region(self) -> int:
-        return self.base + SPECIAL_TOKENS
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,33 +42,34 @@ def expand(
     ids: Tensor,
     boxes: Tensor,
     num_image_tokens: int,
-    base: int,
+    config: GromaConfig,
     refer_boxes: Tensor | None = None,
     ground_boxes: Tensor | None = None,
     labels: Tensor | None = None,
 ) -> Sequence:
-    """Replace the placeholders of a prompt (groma_spec 6.2).
+    """Replace the placeholders of a prompt (groma_spec 6.2), by boxes and with labels, as the original's training does.
+
+    Running needs neither and no torch: `groma_ros.prompts.expand` opens a prefix or a goal by the numbers of regions.
 
     ids: (N,) prompt; boxes: (R, 4) selected regions, cxcywh; refer_boxes and ground_boxes: (M, 4) in the order of their
     placeholders; labels: (N,), IGNORE where there is no loss. Raises ValueError if placeholders and boxes do not match, or
     if the prompt does not hold exactly one `<image>` before exactly one `<region>`.
     """
-    token = Placeholders(base)
     ids = ids.clone()
     labels = torch.full_like(ids, IGNORE) if labels is None else labels.clone()
-    feature_regions = _substitute(ids, labels, boxes, refer_boxes, token.refer_box, token.first_region, "<refer_box>")
-    _substitute(ids, labels, boxes, ground_boxes, token.ground_box, token.first_region, "<ground_box>")
-    image, region = (ids == token.image).nonzero()[:, 0], (ids == token.region).nonzero()[:, 0]
+    feature_regions = _substitute(ids, labels, boxes, refer_boxes, "<refer_box>", config)
+    _substitute(ids, labels, boxes, ground_boxes, "<ground_box>", config)
+    image, region = ((ids == config.token_id(name)).nonzero()[:, 0] for name in ("<image>", "<region>"))
     if len(image) != 1 or len(region) != 1 or image[0] > region[0]:
         raise ValueError("A prompt needs exactly one <image>, and after it exactly one <region>.")
     i, r = int(image), int(region)
     count = len(boxes)
-    names = torch.arange(count, device=ids.device) + token.first_region
-    pairs = torch.stack([names, torch.full_like(names, token.region)], 1).flatten()
-    full = torch.cat([ids[:i], ids.new_full((num_image_tokens,), token.image), ids[i + 1 : r], pairs, ids[r + 1 :]])
+    names = torch.arange(count, device=ids.device) + config.first_region_id
+    pairs = torch.stack([names, torch.full_like(names, config.token_id("<region>"))], 1).flatten()
+    full = torch.cat([ids[:i], ids.new_full((num_image_tokens,), config.token_id("<image>")), ids[i + 1 : r], pairs, ids[r + 1 :]])
     first_pair = r + num_image_tokens - 1
     blank = labels.new_full((num_image_tokens,), IGNORE), labels.new_full((2 * count,), IGNORE)
-    slots = (full == token.refer_feat).nonzero()[:, 0]
+    slots = (full == config.token_id("<refer_feat>")).nonzero()[:, 0]
     if len(slots) > len(feature_regions):
         raise ValueError(f"The prompt has {len(slots)} <refer_feat> for {len(feature_regions)} user boxes.")
     return Sequence(
@@ -114,9 +84,10 @@ def expand(
 
 
 def _substitute(
-    ids: Tensor, labels: Tensor, boxes: Tensor, wanted: Tensor | None, placeholder: int, first_region: int, name: str
+    ids: Tensor, labels: Tensor, boxes: Tensor, wanted: Tensor | None, name: str, config: GromaConfig
 ) -> Tensor:
     """Write the names of the matching regions over a placeholder, in ids and labels; returns the regions."""
+    placeholder, first_region = config.token_id(name), config.first_region_id
     where = ids == placeholder
     wanted = boxes[:0] if wanted is None else wanted
     if int(where.sum()) > len(wanted):

@@ -14,13 +14,12 @@ from torch import Tensor
 
 from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import empty_groma, load_weights, read_json
-from groma_ros.model.config import SPECIAL_TOKENS, GromaConfig
+from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 
 Values = dict[str, Tensor]
 GIVEN = ("input_ids", "labels", "perm", "refer_boxes", "ground_boxes", "gt_boxes")  # inputs of a run, not results
 _IMAGES = ("raw_uint8_hwc", "resized_uint8_hwc", "pixel_values")
-_PADDING = 0  # which of the new tokens pads a batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,11 +84,6 @@ def batch_pixels(pixels: Tensor, count: int) -> Tensor:
     return torch.cat([pixels, pixels.flip(-1)][:count])
 
 
-def padding_id(config: GromaConfig) -> int:
-    """Id of `[PAD]`."""
-    return config.language.vocab_size + _PADDING
-
-
 def _with_constants(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the constants the original has in its code, as this set was made."""
     dims = meta.get("hardcoded_dims_in_tiny", {})
@@ -103,7 +97,7 @@ def _with_constants(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[
 
 
 def _check_tokens(config: GromaConfig, meta: Mapping[str, Any]) -> None:
-    first = config.language.vocab_size + SPECIAL_TOKENS
+    first = config.first_region_id
     if meta.get("r0", first) != first:
         raise ValueError(f"meta.json puts <r0> at {meta['r0']}, its config at {first}.")
 

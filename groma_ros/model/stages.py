@@ -19,7 +19,7 @@ from groma_ros.model.detection_loss import Source, detection_loss, to_corners
 from groma_ros.model.groma import Groma
 from groma_ros.model.language import IGNORE, expand
 from groma_ros.model.proposer import EncoderOutput, Proposals, cell_centres
-from groma_ros.model.reference import Run, Values, padding_id
+from groma_ros.model.reference import Run, Values
 from groma_ros.selection import USER_BOX_SCORE, Selection, SelectionRule, select_regions
 
 Stage = Callable[[Groma, Run, Values], Values]
@@ -151,7 +151,7 @@ def region_features(model: Groma, run: Run, v: Values) -> Values:
 
 def sequence(model: Groma, run: Run, v: Values) -> Values:
     ids, labels = run.given["input_ids"], run.given.get("labels")
-    pad = padding_id(model.config)
+    pad = model.config.token_id("[PAD]")
     sequences, embeddings = [], []
     for i, row in enumerate(ids):
         length = int((row != pad).nonzero().max()) + 1
@@ -160,7 +160,7 @@ def sequence(model: Groma, run: Run, v: Values) -> Values:
                 row[:length],
                 v[f"selected_boxes.{i}"],
                 v["image_tokens_llm"].shape[1],
-                model.config.language.vocab_size,
+                model.config,
                 run.given.get(f"refer_boxes.{i}"),
                 run.given.get(f"ground_boxes.{i}"),
                 None if labels is None else labels[i, :length],

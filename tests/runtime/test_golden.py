@@ -49,7 +49,7 @@ def ask(reference: Reference, run: Run, scene: Scene) -> tuple[np.ndarray, np.nd
     boxes = run.recorded["selected_boxes.0"]
     refer = run.given.get("refer_boxes.0")
     ids = run.given["input_ids"][0]
-    sequence = expand(ids, boxes, len(scene.image_tokens), model.config.language.vocab_size, refer)
+    sequence = expand(ids, boxes, len(scene.image_tokens), model.config, refer)
     with torch.inference_mode():
         embeddings = model.assemble(sequence, torch.from_numpy(scene.image_tokens), torch.from_numpy(scene.region_tokens))
     cut = int((sequence.ids == END).nonzero()[0]) + 1
