@@ -38,8 +38,13 @@ class Calibration:
         return cls(**values)
 
     def probabilities(self, logits: FloatArray) -> FloatArray:
-        """Softmax over the choices allowed at a step, float64; a choice that is not allowed has logit -inf."""
+        """Softmax over the choices allowed at a step, float64; a choice that is not allowed has logit -inf.
+
+        ValueError for logits that are not numbers, on which a constrained answer would never stop.
+        """
         scaled = np.asarray(logits, np.float64) / self.temperature
+        if not np.isfinite(scaled.max()):
+            raise ValueError("The model's answer is not a number: its network config or its precision does not fit its weights.")
         weights = np.exp(scaled - scaled.max())
         return weights / weights.sum()
 

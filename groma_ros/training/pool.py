@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from groma_ros.progress import shown
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.types import Intrinsics
 
@@ -59,13 +60,11 @@ def render_shard(folder: str, seed: int, count: int, size: int) -> None:
 
 def render_pool(folder: Path, first_seed: int, count: int, size: int, jobs: int) -> None:
     """Render `count` scenes as shards in `jobs` processes."""
-    from tqdm import tqdm
-
     folder.mkdir(parents=True, exist_ok=True)
     end = first_seed + count
     tasks = [(str(folder), seed, min(SHARD, end - seed), size) for seed in range(first_seed, end, SHARD)]
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for _ in tqdm(pool.imap_unordered(_render, tasks), total=len(tasks), unit="shard", desc="rendering"):
+        for _ in shown(pool.imap_unordered(_render, tasks), len(tasks), "shard"):
             pass
 
 

@@ -226,6 +226,16 @@ def test_goals_that_cannot_be_asked(grounder: Grounder, scene: Scene, goal: Goal
     assert len(grounder.ground(scene, [Goal("the red mug")])) == 1
 
 
+def test_a_network_that_gives_no_numbers_is_refused_and_does_not_go_on_forever(small_model: Path, scene: Scene) -> None:
+    bundle = Bundle.load(small_model)
+    network = load_model(bundle)
+    network.llm.model.norm.weight.fill_(torch.nan)
+    tokenizer = GromaTokenizer.load(bundle.file(TOKENIZER), 30)
+    grounder = Grounder(TorchVision(network, bundle.image), TorchLanguage(network), tokenizer, TEMPLATE)
+    with pytest.raises(ValueError, match="The model's answer is not a number"):
+        grounder.ground(scene, [Goal("all the boxes")])
+
+
 def test_a_kind_the_model_was_not_taught(small_model: Path, tmp_path: Path) -> None:
     from tests.small import write_small_bundle
 
