@@ -33,6 +33,12 @@ class ImageTransform:
     def __post_init__(self) -> None:
         if self.resize not in RESIZES:
             raise ValueError(f"The image resize {self.resize!r} is unknown; use one of {', '.join(RESIZES)}.")
+        if type(self.size) is not int or self.size < 1:
+            raise ValueError(f"The image size {self.size!r} is not a number of pixels.")
+        for name, colour in (("mean", self.mean), ("std", self.std)):
+            values = np.asarray(colour, np.float64)
+            if values.shape != (3,) or not np.isfinite(values).all() or (name == "std" and values.min() <= 0):
+                raise ValueError(f"The image {name} {colour!r} is not three numbers{' above 0' if name == 'std' else ''}.")
 
     def __call__(self, rgb: np.ndarray) -> FloatArray:
         """uint8 HxWx3 RGB to float32 3xSxS."""

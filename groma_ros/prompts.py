@@ -32,6 +32,9 @@ class PromptTemplate:
     answer_prefix: str = ANSWER_PREFIX
 
     def __post_init__(self) -> None:
+        for name in ("prefix", "goal", "answer_prefix"):
+            if not isinstance(getattr(self, name), str):
+                raise ValueError(f"The prompt template's {name} is {getattr(self, name)!r} and not a text.")
         if self.prefix.count("<image>") != 1 or "<region>" not in self.prefix.split("<image>")[1] or self.prefix.count("<region>") != 1:
             raise ValueError(f"The prompt prefix {self.prefix!r} must hold exactly one <image> and, after it, exactly one <region>.")
         if self.goal.count("{}") != 1:

@@ -216,7 +216,9 @@ class GromaConfig:
             }
         except KeyError as error:
             raise ValueError(f"The network config has no key {error}; it is not a Groma config.json.") from None
-        return cls(**parts, **{key: data[key] for key in _GROMA_KEYS if key in data})
+        own = {key: data[key] for key in _GROMA_KEYS if key in data}
+        _check_types(cls, {**own, "vis_output_layer": parts["vis_output_layer"]})
+        return cls(**parts, **own)
 
 
 _GROMA_KEYS = (
@@ -244,9 +246,20 @@ ORIGINAL_DEFAULTS: dict[type, dict[str, Any]] = {
     RegionEncoderConfig: {},
 }
 
+_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+
+
+def _check_types(kind: type, values: Mapping[str, Any]) -> None:
+    """Raise ValueError naming the first of the values whose type is not its field's."""
+    for item in dataclasses.fields(kind):
+        wanted, value = _TYPES.get(str(item.type)), values.get(item.name, item.default)
+        if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool)):
+            raise ValueError(f"The network config is wrong: {item.name} is {value!r} and not of type {item.type}.")
+
 
 def _read(kind: type, data: Mapping[str, Any]) -> Any:
     """An instance of a config dataclass from the keys it knows; unknown keys are the original's bookkeeping."""
     known = {f.name for f in dataclasses.fields(kind)}
     values = {**ORIGINAL_DEFAULTS[kind], **{k: v for k, v in data.items() if k in known}}
+    _check_types(kind, values)
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
