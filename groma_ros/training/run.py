@@ -85,7 +85,6 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path) -> None
             "run": config.seed,
             "stage": stage,
             "step": saved["step"],
-            "index_in_feature_slot": config.network.index_in_feature_slot,
         },
     )
     tensors = {name: value.float().numpy() for name, value in original_state_dict(model).items()}
