@@ -25,17 +25,20 @@ MAY_IMPORT = {
     "runtime": set(),
     "grounding": {"runtime"},
     "evaluation": {"grounding", "runtime", "simulation"},
+    "export": {"model", "runtime"},
     "training": {"model", "simulation"},
     "node": {"grounding", "runtime"},
-    "cli": {"evaluation", "grounding", "model", "node", "runtime", "simulation", "training"},
+    "cli": {"evaluation", "export", "grounding", "model", "node", "runtime", "simulation", "training"},
 }
 # Single modules that may do more, each for one reason.
 DOORS = {
     "runtime/torch.py": {"model"},  # the one way from running to the network in PyTorch
     "training/run.py": {"runtime"},  # it writes a bundle, whose form the runtime knows
+    "runtime/network.py": {"model"},  # the network's config, which knows no library
+    "runtime/onnx.py": {"model"},  # its type
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }
-TORCH_PARTS = {"model", "training"}
+TORCH_PARTS = {"export", "model", "training"}
 TORCH_LIBRARIES = {"torch", "transformers", "torchvision"}
 TRAINING_LIBRARIES = {"mujoco", "scipy"}
 ROS_MODULES = {"rclpy", "cv_bridge", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "launch", "launch_ros"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -178,6 +179,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=500, help="number of rendered scenes (default 500)")
     parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
     parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
+    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx or torch (default: auto)")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -187,7 +189,8 @@ def run_eval_scenes(args: argparse.Namespace) -> int:
         raise ValueError("Give either --seed (with --count) to render scenes, or --data with a folder of scenes.")
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    grounder = Grounder.load(args.model, args.min_presence)
+    grounder = Grounder.load(args.model, args.min_presence, backend=args.backend)
+    print(grounder.runtime, file=sys.stderr)
     count, scenes = folder_scenes(args.data) if args.data else (args.count, rendered_scenes(args.seed, args.count))
     report = evaluate(grounder, shown(scenes, count, "scene")).report(balanced=args.data is None)
     report = {"scenes": report.pop("scenes"), "seed": args.seed, **report, "min_presence": grounder.min_presence}

@@ -29,7 +29,8 @@ class Grounder:
     """Answers goals about frames.
 
     min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed between calls).
-    max_goal_tokens: a goal longer than this is refused. It keeps the last scene's prefix, so one thread at a time may ask it;
+    max_goal_tokens: a goal longer than this is refused; runtime: a line that says what runs the model, where and why, "" if
+    nobody said. It keeps the last scene's prefix, so one thread at a time may ask it;
     `check` and `can` only read and may be called from any other.
     """
 
@@ -42,6 +43,7 @@ class Grounder:
         calibration: Calibration | None = None,
         min_presence: float = MIN_PRESENCE,
         max_goal_tokens: int = MAX_GOAL_TOKENS,
+        runtime: str = "",
     ) -> None:
         self._vision = vision
         self._language = language
@@ -51,22 +53,32 @@ class Grounder:
         if not 0 <= min_presence <= 1:
             raise ValueError(f"min_presence is {min_presence}; it must be between 0 and 1.")
         self.min_presence = min_presence
+        self.runtime = runtime
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
         self._held: tuple[Scene, Any, int] | None = None
 
     @classmethod
-    def load(cls, directory: str | Path, min_presence: float | None = None, device: str = "cpu") -> Grounder:
-        """A grounder over the bundle in a folder. min_presence: None for the default (`MIN_PRESENCE`).
+    def load(
+        cls,
+        directory: str | Path,
+        min_presence: float | None = None,
+        device: str | None = None,
+        backend: str = "auto",
+        threads: int | None = None,
+    ) -> Grounder:
+        """A grounder over the bundle in a folder. min_presence: None for the default (`MIN_PRESENCE`); device, backend and
+        threads: see `runtime.load.load_runtime`, which also says in the log what was chosen and why.
 
-        Raises BundleError with a sentence for a bundle that cannot be used, ValueError for a presence outside 0 to 1.
+        Raises BundleError with a sentence for a bundle that cannot be used, ValueError for a presence outside 0 to 1 and for a
+        backend or device that cannot be used.
         """
         from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
+        from groma_ros.runtime.load import load_runtime
 
         bundle = Bundle.load(directory)
-        from groma_ros.runtime.torch import load_torch
-
-        vision, language = load_torch(bundle, device)
+        runtime = load_runtime(bundle, backend, device, threads)
+        language = runtime.language
         try:
             tokenizer = GromaTokenizer.load(bundle.file(TOKENIZER), language.vocabulary - language.base_vocabulary)
             template, calibration = PromptTemplate.from_dict(bundle.prompt), Calibration.from_manifest(bundle.calibration)
@@ -76,7 +88,8 @@ class Grounder:
             raise BundleError(
                 f"The tokenizer of {bundle.name} has {tokenizer.base} pieces, its network config {language.base_vocabulary}."
             )
-        return cls(vision, language, tokenizer, template, calibration, MIN_PRESENCE if min_presence is None else min_presence)
+        least = MIN_PRESENCE if min_presence is None else min_presence
+        return cls(runtime.vision, language, tokenizer, template, calibration, least, runtime=runtime.reason)
 
     def perceive(self, frame: Frame) -> Scene:
         """The regions of a frame. Raises ValueError with a sentence for an image that cannot be looked at."""

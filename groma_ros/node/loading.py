@@ -9,10 +9,10 @@ from groma_ros.grounding.grounder import Grounder
 DEFAULT_MODEL = "groma-tiny"
 
 
-def load_grounder(model: str) -> Grounder:
+def load_grounder(model: str, backend: str = "auto") -> Grounder:
     """The grounder of the bundle in a folder, or of the one that ships for "". Raises ValueError with a sentence."""
     try:
-        return Grounder.load(Path(model).expanduser() if model else shipped_model())
+        return Grounder.load(Path(model).expanduser() if model else shipped_model(), backend=backend)
     except ImportError as error:
         raise ValueError(f"The model needs the Python package {error.name}, which is not installed; run `make setup`.") from error
 

@@ -49,7 +49,7 @@ class GromaNode(LifecycleNode):
     that failed, `failure` holds that sentence.
     """
 
-    def __init__(self, load: Callable[[str], Grounder]) -> None:
+    def __init__(self, load: Callable[[str, str], Grounder]) -> None:
         super().__init__("groma")
         self.failure = ""
         self._final = False
@@ -93,7 +93,8 @@ class GromaNode(LifecycleNode):
         return None
 
     def _configure(self) -> None:
-        self._grounder = self._load(self._settings.model)
+        self._grounder = self._load(self._settings.model, self._settings.backend)
+        self.get_logger().info(self._grounder.runtime)
         self._check(self._goal_set.goals, self._settings)
         overridable = QoSOverridingOptions.with_default_policies()
         self._detections = self.create_lifecycle_publisher(Detection2DArray, "~/detections", 10, qos_overriding_options=overridable)

@@ -11,6 +11,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from groma_ros.grounding.grounder import MIN_PRESENCE
+from groma_ros.runtime.load import BACKENDS
 
 
 def _parameter(
@@ -30,6 +31,9 @@ class Parameters:
     """What the node can be told. Raises ValueError for a text that is not one of a parameter's choices."""
 
     model: str = _parameter("", "Folder of the model bundle; empty takes the groma-tiny that ships.", read_only=True)
+    backend: str = _parameter(
+        "auto", "What runs the model; auto takes onnx where the bundle holds its graphs, else torch.", choices=BACKENDS, read_only=True
+    )
     goals: tuple[str, ...] = _parameter((), "Goals that stand at the start; ~/goal or setting this replaces them.")
     image_transport: str = _parameter(
         "raw", "Which camera topic is read: image (raw) or image/compressed.", choices=("raw", "compressed"), read_only=True

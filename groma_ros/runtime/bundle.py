@@ -18,6 +18,9 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.model"
+EMBEDDINGS = "embeddings.npy"
+PERCEIVE_GRAPH, REGION_GRAPH, LANGUAGE_GRAPH = "perceive.onnx", "encode_regions.onnx", "language.onnx"
+GRAPHS = (PERCEIVE_GRAPH, REGION_GRAPH, LANGUAGE_GRAPH)
 
 
 class BundleError(ValueError):
@@ -30,7 +33,9 @@ class Bundle:
 
     network: the original nested `config.json`; image: stretch and normalisation; prompt: the prompt template's fields;
     calibration: fields of `grounding.presence.Calibration`; trained_on: the training data in one line; seeds: of training and
-    of the reported test; test: the accuracy table of `groma eval scenes`.
+    of the reported test; test: the accuracy table of `groma eval scenes`; graphs: what `groma convert` wrote of the ONNX graphs:
+    `weights`, the sha256 of the weights they were made of, and `difference` of each to the network in PyTorch; files: bytes and
+    sha256 of every file by name.
     """
 
     directory: Path
@@ -43,13 +48,15 @@ class Bundle:
     licence: str = ""
     seeds: dict[str, Any] = field(default_factory=dict)
     test: dict[str, Any] = field(default_factory=dict)
+    graphs: dict[str, Any] = field(default_factory=dict)
+    files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @classmethod
     def load(cls, directory: str | Path) -> Bundle:
         """Read and check a bundle. Raises BundleError for anything missing, truncated, altered or malformed."""
         directory = Path(directory)
         manifest = _read_manifest(directory)
-        for name, expected in manifest.pop("files").items():
+        for name, expected in manifest["files"].items():
             _check_file(directory, name, expected)
         manifest.pop("format")
         try:
@@ -59,11 +66,24 @@ class Bundle:
             raise BundleError(f"{directory / MANIFEST} is not a manifest this version reads: {error}.") from error
 
     def file(self, name: str) -> Path:
-        """Path of a file of the bundle. Raises BundleError when the bundle has none of that name."""
+        """Path of a file of the bundle. Raises BundleError when the manifest has none of that name."""
         path = self.directory / name
-        if not path.is_file():
+        if name not in self.files or not path.is_file():
             raise BundleError(f"The model {self.name} in {self.directory} has no {name}; this runtime needs it.")
         return path
+
+    @property
+    def has_graphs(self) -> bool:
+        """Whether the bundle holds everything that running without PyTorch needs."""
+        return all(name in self.files for name in (*GRAPHS, EMBEDDINGS))
+
+    def check_graphs(self) -> None:
+        """Raise BundleError if the bundle has no ONNX graphs, or graphs of other weights than its own."""
+        missing = [name for name in (*GRAPHS, EMBEDDINGS) if name not in self.files]
+        if missing:
+            raise BundleError(f"The model {self.name} in {self.directory} has no {missing[0]}; groma convert makes it.")
+        if WEIGHTS in self.files and self.graphs.get("weights") != self.files[WEIGHTS]["sha256"]:
+            raise BundleError(f"The graphs of {self.name} were made of other weights than its {WEIGHTS}; run groma convert again.")
 
     def write(self, tensors: Mapping[str, np.ndarray], tokenizer: bytes) -> None:
         """Write the bundle: floating tensors as float16 safetensors, the SentencePiece model, then the manifest.
@@ -72,16 +92,18 @@ class Bundle:
         """
         from safetensors.numpy import save
 
+        self.write_manifest(self.write_files({WEIGHTS: save({key: _half(value) for key, value in tensors.items()}), TOKENIZER: tokenizer}))
+
+    def write_files(self, contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
+        """Write files of the bundle by name; their sha256 and bytes, for the manifest, which still has to be written."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        contents = {WEIGHTS: save({key: _half(value) for key, value in tensors.items()}), TOKENIZER: tokenizer}
         for name, data in contents.items():
             _replace(self.directory / name, data)
-        files = {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()}
-        self.write_manifest(files)
+        return {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()}
 
     def write_manifest(self, files: Mapping[str, Any]) -> None:
         """Write the manifest alone; files: sha256 and bytes of every other file by name."""
-        described = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("directory", "image")}
+        described = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("directory", "image", "files")}
         manifest = {"format": FORMAT, **described, "image": vars(self.image), "files": files}
         _replace(self.directory / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
 

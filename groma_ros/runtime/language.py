@@ -11,11 +11,14 @@ from groma_ros.types import FloatArray, IntArray
 class LanguageModel(Protocol):
     """A causal language model that reads embeddings and gives logits over the vocabulary and the new tokens.
 
-    width: D, the size of an embedding; context: the longest sequence (prefix, tail and answer together) it can hold.
+    width: D, the size of an embedding; context: the longest sequence (prefix, tail and answer together) it can hold;
+    base_vocabulary: the tokens of the language model it was made of; vocabulary: V, with the new ones.
     """
 
     width: int
     context: int
+    base_vocabulary: int
+    vocabulary: int
 
     def embed(self, ids: IntArray) -> FloatArray:
         """Input embeddings of token ids (new tokens included): (N,) to (N, D)."""

@@ -10,17 +10,23 @@ import numpy as np
 import torch
 from transformers.cache_utils import DynamicCache
 
-from groma_ros.geometry import clip_xyxy, cxcywh_to_xyxy, xyxy_to_cxcywh
+from groma_ros.geometry import xyxy_to_cxcywh
 from groma_ros.model.checkpoint import empty_groma, load_weights
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 from groma_ros.runtime.bundle import WEIGHTS, Bundle, BundleError
-from groma_ros.runtime.vision import ImageTransform, SelectionRule, select_regions
+from groma_ros.runtime.network import read_network
+from groma_ros.runtime.packing import Packing, check_append, owners
+from groma_ros.runtime.vision import ImageTransform, SelectionRule, make_scene, select_regions
 from groma_ros.types import FloatArray, Frame, IntArray, Scene
 
 
-def load_torch(bundle: Bundle, device: str = "cpu") -> tuple[TorchVision, TorchLanguage]:
-    """Both halves of a bundle's network in float32. Raises BundleError naming a tensor that is missing, extra or misshapen."""
+def load_torch(bundle: Bundle, device: str = "cpu", threads: int | None = None) -> tuple[TorchVision, TorchLanguage]:
+    """Both halves of a bundle's network in float32. threads: of the whole process, None to leave them as they are.
+
+    Raises BundleError naming a tensor that is missing, extra or misshapen.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
     model = load_model(bundle).to(device)
     return TorchVision(model, bundle.image), TorchLanguage(model)
 
@@ -28,13 +34,11 @@ def load_torch(bundle: Bundle, device: str = "cpu") -> tuple[TorchVision, TorchL
 def load_model(bundle: Bundle) -> Groma:
     """The bundle's network on the CPU, ready to run. Raises BundleError as `load_torch` does."""
     path = bundle.file(WEIGHTS)
+    config = read_network(bundle)
     try:
-        model = empty_groma(GromaConfig.from_dict(bundle.network))
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+        model = empty_groma(config)
+    except ValueError as error:
         raise BundleError(f"The network config of {bundle.name} cannot be built: {error}") from error
-    if bundle.image.size != model.config.image_size:
-        sizes = f"pictures of {bundle.image.size} pixels and its network config {model.config.image_size}"
-        raise BundleError(f"The manifest of {bundle.name} asks for {sizes}; they must agree.")
     try:
         load_weights(model, path, torch.float32)
     except ValueError as error:
@@ -86,31 +90,16 @@ class TorchVision:
     ) -> Scene:
         chosen = select_regions(seen.boxes, seen.scores, self._rule, user, self._permutation)
         regions = self._model.encode_regions(list(seen.maps), torch.from_numpy(chosen.boxes)[None].to(self._device))[0]
-        return Scene(
-            boxes=clip_xyxy(cxcywh_to_xyxy(chosen.boxes, *size), *size),
-            objectness=chosen.scores,
-            image_tokens=image_tokens,
-            region_tokens=_numpy(self._model.region_slot_embeddings(regions)),
-            features=seen,
-            width=size[0],
-            height=size[1],
-            stamp=stamp,
-            frame_id=frame_id,
-        )
+        region_tokens = _numpy(self._model.region_slot_embeddings(regions))
+        return make_scene(chosen, region_tokens, image_tokens, seen, size, stamp, frame_id)
 
 
 @dataclass(eq=False)
 class _Branches:
-    """All goals of a scene in one packed sequence behind the prefix.
-
-    owner: int64 T, the row each packed slot belongs to; lengths: int64 B, tokens of each row so far. A slot attends the whole
-    prefix and the earlier slots of its own row, which is exact for a causal model, pads nothing and copies no prefix per goal.
-    """
+    """All goals of a scene in one packed sequence behind the prefix, with the keys and values of both."""
 
     cache: DynamicCache
-    prefix: int
-    owner: torch.Tensor
-    lengths: torch.Tensor
+    packing: Packing
 
 
 class TorchLanguage:
@@ -140,23 +129,18 @@ class TorchLanguage:
     @torch.inference_mode()
     def branch(self, prefix: DynamicCache, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
         """All tails (L_i, D) in one pass behind the shared prefix; logits (B, V) at the end of each."""
-        if not tails or min(len(tail) for tail in tails) == 0:
-            raise ValueError("A branch needs at least one tail, and every tail at least one token.")
-        empty = torch.zeros(0, dtype=torch.long, device=self._device)
-        branches = _Branches(_share(prefix), prefix.get_seq_length(), empty, empty.new_zeros(len(tails)))
-        counts = torch.tensor([len(tail) for tail in tails], device=self._device)
-        owner = torch.arange(len(tails), device=self._device).repeat_interleave(counts)
+        owner, ends = owners(tails)
+        branches = _Branches(_share(prefix), Packing.behind(prefix.get_seq_length(), len(tails)))
         hidden = self._extend(branches, self._rows(tails), owner)
-        return branches, _numpy(self._model.logits(hidden[counts.cumsum(0) - 1]))
+        return branches, _numpy(self._model.logits(hidden[torch.from_numpy(ends).to(self._device)]))
 
     @torch.inference_mode()
     def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
         """One more token for each of the named rows (each at most once); logits (len(rows), V)."""
-        if len(set(rows)) != len(rows) or len(rows) != len(tokens):
-            raise ValueError("Append takes each row once, with one token.")
+        check_append(rows, tokens)
         ids = torch.as_tensor(np.asarray(tokens, np.int64), device=self._device)
-        owner = torch.as_tensor(np.asarray(rows, np.int64), device=self._device)
-        return _numpy(self._model.logits(self._extend(branches, self._model.embed(ids)[None], owner)))
+        hidden = self._extend(branches, self._model.embed(ids)[None], np.asarray(rows, np.int64))
+        return _numpy(self._model.logits(hidden))
 
     def release(self, prefix: DynamicCache) -> None:
         """Drop the prefix's keys and values."""
@@ -165,26 +149,17 @@ class TorchLanguage:
     def _rows(self, parts: Sequence[FloatArray]) -> torch.Tensor:
         return torch.from_numpy(np.concatenate([np.asarray(part, np.float32) for part in parts])).to(self._device)[None]
 
-    def _extend(self, branches: _Branches, embeddings: torch.Tensor, owner: torch.Tensor) -> torch.Tensor:
+    def _extend(self, branches: _Branches, embeddings: torch.Tensor, owner: IntArray) -> torch.Tensor:
         """Run new slots (1, n, D), slot i behind what row `owner[i]` holds so far; their hidden states (n, D)."""
-        count = torch.bincount(owner, minlength=len(branches.lengths))
-        before = torch.cat([branches.owner, owner])
-        index = torch.arange(len(before), device=self._device)
-        slot = index[len(branches.owner) :]
-        within = (owner[None] == owner[:, None]).tril(-1).sum(1)
-        positions = branches.prefix + branches.lengths[owner] + within
-        own = (before[None] == owner[:, None]) & (index[None] <= slot[:, None])
-        allowed = torch.cat([own.new_ones(len(owner), branches.prefix), own], 1)
-        mask = torch.zeros(allowed.shape, dtype=embeddings.dtype, device=self._device)
-        mask = mask.masked_fill(~allowed, torch.finfo(embeddings.dtype).min)[None, None]
+        packing, positions, mask = branches.packing.extended(owner)
         output = self._llama(
             inputs_embeds=embeddings,
-            attention_mask=mask,
-            position_ids=positions[None],
+            attention_mask=torch.from_numpy(mask).to(self._device)[None, None],
+            position_ids=torch.from_numpy(positions).to(self._device)[None],
             past_key_values=branches.cache,
             use_cache=True,
         )
-        branches.owner, branches.lengths = before, branches.lengths + count
+        branches.packing = packing
         return output.last_hidden_state[0]
 
 

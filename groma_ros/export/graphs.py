@@ -1,0 +1,177 @@
+"""The three ONNX graphs of a network: perceive, encode_regions and language."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
+from torch.export import Dim
+
+from groma_ros.export.decoder import LanguageGraph
+from groma_ros.model.config import SPECIAL_TOKENS
+from groma_ros.model.groma import Groma
+from groma_ros.runtime.bundle import LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH
+
+OPSET = 18
+_WORTH_HALVING = 256  # fewer elements than this stay float32, as a Cast takes more room than it saves
+_LARGEST = 2**31 - 2**20  # bytes of one protobuf file
+
+
+class PerceiveGraph(nn.Module):
+    def __init__(self, model: Groma) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Normalised pixels (B, 3, S, S) to image tokens (B, T, D), boxes (B, Q, 4) cxcywh, objectness (B, Q), region maps."""
+        seen = self.model.perceive(pixels)
+        return (seen.image_tokens, seen.boxes, seen.objectness, *seen.maps)
+
+
+class RegionGraph(nn.Module):
+    def __init__(self, model: Groma) -> None:
+        super().__init__()
+        c = model.config
+        self.encoder = model.region_encoder
+        names = model.new_input_embs.weight[SPECIAL_TOKENS:].detach().clone() if c.index_in_feature_slot else None
+        self.register_buffer("names", names)
+
+    def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
+        """Region maps (1, C, s, s), one a level, and boxes (R, 4) cxcywh to what stands in the feature slots (R, D)."""
+        tokens = self.encoder(maps, boxes[None])[0]
+        return tokens if self.names is None else tokens + self.names[: tokens.shape[0]]
+
+
+def export_graphs(model: Groma) -> dict[str, bytes]:
+    """The graphs of a float32 network on the CPU, by file name, opset 18. The network is not to be used afterwards.
+
+    Weights that are halves stay halves, as a bundle's are; all computation is in float32. ValueError if there is no graph for the
+    network, or one would pass the 2 GB of a protobuf file.
+    """
+    model = model.eval().requires_grad_(False)
+    with torch.no_grad():
+        _fix_positions(model)
+        return {
+            PERCEIVE_GRAPH: _perceive(model),
+            REGION_GRAPH: _regions(model),
+            LANGUAGE_GRAPH: _language(model),
+        }
+
+
+def _fix_positions(model: Groma) -> None:
+    """Resize the backbone's position table once, as its input size never changes."""
+    c, embeddings = model.config, model.perceiver.vis_encoder.embeddings
+    cells = torch.zeros(1, 1 + c.grid**2, c.backbone.hidden_size)
+    table = embeddings.interpolate_pos_encoding(cells, c.image_size, c.image_size)
+    embeddings.position_embeddings = nn.Parameter(table.clone(), requires_grad=False)
+
+
+def _perceive(model: Groma) -> bytes:
+    c = model.config
+    outputs = ["image_tokens", "boxes", "objectness", *_maps(model)]
+    pixels = torch.zeros(2, 3, c.image_size, c.image_size)
+    return _export(PerceiveGraph(model), (pixels,), {"pixels": {0: Dim("batch")}}, ["pixels"], outputs)
+
+
+def _regions(model: Groma) -> bytes:
+    c = model.config
+    maps = [torch.zeros(1, c.backbone.hidden_size, c.grid, c.grid) for _ in c.region.layers]
+    boxes = torch.full((3, 4), 0.5)
+    shapes = {"maps": [None] * len(maps), "boxes": {0: Dim("regions", max=c.num_new_token - SPECIAL_TOKENS)}}
+    return _export(RegionGraph(model), (maps, boxes), shapes, [*_maps(model), "boxes"], ["region_tokens"])
+
+
+def _language(model: Groma) -> bytes:
+    c = model.config.language
+    groups = c.num_key_value_heads or c.num_attention_heads
+    new, held = 5, 7
+    past = [torch.zeros(groups, held, c.hidden_size // c.num_attention_heads) for _ in range(2 * c.num_hidden_layers)]
+    given = (torch.zeros(new, c.hidden_size), torch.arange(new), torch.zeros(new, held + new), torch.arange(3), past)
+    slots, prefix, wanted = Dim("new"), Dim("past"), Dim("rows")
+    shapes = {
+        "embeddings": {0: slots}, "positions": {0: slots}, "mask": {0: slots, 1: Dim.DYNAMIC}, "rows": {0: wanted},
+        "past": [{1: prefix}] * len(past),
+    }  # fmt: skip
+    kinds = [f"{kind}.{layer}" for layer in range(c.num_hidden_layers) for kind in ("key", "value")]
+    inputs = ["embeddings", "positions", "mask", "rows", *(f"past_{kind}" for kind in kinds)]
+    return _export(LanguageGraph(model), given, shapes, inputs, ["logits", *(f"present_{kind}" for kind in kinds)])
+
+
+def _maps(model: Groma) -> list[str]:
+    return [f"map.{level}" for level in range(len(model.config.region.layers))]
+
+
+def _export(
+    graph: nn.Module, inputs: tuple[Any, ...], shapes: dict[str, Any], input_names: Sequence[str], output_names: Sequence[str]
+) -> bytes:
+    # The exporter prints its steps and warns of its own parts.
+    with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        warnings.simplefilter("ignore")
+        level = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            program = torch.onnx.export(
+                graph.eval(),
+                inputs,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=shapes,
+                input_names=list(input_names),
+                output_names=list(output_names),
+                verbose=False,
+            )
+        finally:
+            logging.disable(level)
+    assert program is not None
+    proto = program.model_proto
+    _drop_notes(proto)
+    halve_weights(proto)
+    if proto.ByteSize() > _LARGEST:
+        raise ValueError(f"A graph of this network takes {proto.ByteSize() / 1e9:.1f} GB and one file holds at most 2 GB.")
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString(deterministic=True)
+
+
+def _drop_notes(proto: onnx.ModelProto) -> None:
+    """Leave out what the exporter writes beside the graph: source lines of this machine and the shapes in between."""
+    proto.doc_string = ""
+    del proto.metadata_props[:]
+    graph = proto.graph
+    graph.doc_string = ""
+    del graph.metadata_props[:]
+    del graph.value_info[:]
+    for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
+        part.doc_string = ""
+        del part.metadata_props[:]
+
+
+def halve_weights(proto: onnx.ModelProto) -> None:
+    """Store every float32 weight that is exactly a half as a half, with a Cast back before its first use.
+
+    Runtimes fold the Cast when they load the graph, so only the file changes.
+    """
+    graph = proto.graph
+    casts = []
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT:
+            continue
+        values = numpy_helper.to_array(tensor)
+        with np.errstate(over="ignore"):
+            half = values.astype(np.float16)
+        if values.size < _WORTH_HALVING or not np.array_equal(half.astype(np.float32), values):
+            continue
+        name = tensor.name
+        tensor.CopyFrom(numpy_helper.from_array(half, name + ".half"))
+        casts.append(helper.make_node("Cast", [name + ".half"], [name], name=name + ".cast", to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

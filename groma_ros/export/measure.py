@@ -1,0 +1,80 @@
+"""How far the graphs of a bundle are from the network they were made of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from groma_ros.model.groma import Groma
+from groma_ros.runtime.bundle import LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH
+from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
+from groma_ros.runtime.torch import TorchLanguage
+from groma_ros.types import FloatArray
+
+PICTURES = 4
+REGIONS = 12
+PREFIX, TAILS = 60, (1, 9, 4, 17)
+
+
+def differences(model: Groma, vision: OnnxVision, language: OnnxLanguage, seed: int = 0) -> dict[str, float]:
+    """The worst |graph - network| / max |network| over all outputs of each graph, by file name, on inputs of a seed.
+
+    Pictures are noise of several grains; boxes lie in, across and outside the image and have extents of either sign.
+    """
+    rng = np.random.default_rng(seed)
+    with torch.inference_mode():
+        return {
+            PERCEIVE_GRAPH: max(_perceive(model, vision, _picture(rng, model.config.image_size)) for _ in range(PICTURES)),
+            REGION_GRAPH: max(_regions(model, vision, rng) for _ in range(PICTURES)),
+            LANGUAGE_GRAPH: _language(model, language, rng),
+        }
+
+
+def _picture(rng: np.random.Generator, size: int) -> FloatArray:
+    """Normalised pixels (1, 3, size, size) of squares of one random side."""
+    cells = int(rng.integers(4, 33))
+    coarse = rng.normal(0, 1.2, (3, cells, cells)).astype(np.float32)
+    index = np.arange(size) * cells // size
+    return np.ascontiguousarray(coarse[:, index[:, None], index])[None]
+
+
+def _perceive(model: Groma, vision: OnnxVision, pixels: FloatArray) -> float:
+    seen = model.perceive(torch.from_numpy(pixels))
+    wanted = {"image_tokens": seen.image_tokens, "boxes": seen.boxes, "objectness": seen.objectness}
+    wanted |= {f"map.{level}": value for level, value in enumerate(seen.maps)}
+    found, _ = vision.perceive.run({"pixels": pixels})
+    return max(difference(found[name], value.numpy()) for name, value in wanted.items())
+
+
+def _regions(model: Groma, vision: OnnxVision, rng: np.random.Generator) -> float:
+    c = model.config
+    maps = [rng.normal(0, 1, (1, c.backbone.hidden_size, c.grid, c.grid)).astype(np.float32) for _ in c.region.layers]
+    count = int(rng.integers(1, min(REGIONS, c.max_region_num) + 1))
+    boxes = np.concatenate([rng.uniform(-0.3, 1.3, (count, 2)), rng.uniform(-0.2, 1.2, (count, 2))], 1).astype(np.float32)
+    tokens = model.encode_regions([torch.from_numpy(m) for m in maps], torch.from_numpy(boxes)[None])[0]
+    wanted = model.region_slot_embeddings(tokens).numpy()
+    found, _ = vision.regions.run({**{f"map.{level}": m for level, m in enumerate(maps)}, "boxes": boxes})
+    return difference(found["region_tokens"], wanted)
+
+
+def _language(model: Groma, graph: OnnxLanguage, rng: np.random.Generator) -> float:
+    """A prefix, goals packed behind it, and a token for some of them."""
+    oracle = TorchLanguage(model)
+    ids = rng.integers(0, oracle.vocabulary, PREFIX + sum(TAILS))
+    prefix, *tails = np.split(graph.embed(ids), np.cumsum([PREFIX, *TAILS[:-1]]))
+    rows, tokens = [2, 0, 3], [int(token) for token in ids[:3]]
+    logits: list[Sequence[FloatArray]] = []
+    for language in (graph, oracle):
+        branches, first = language.branch(language.prefill(prefix), tails)
+        logits.append((first, language.append(branches, rows, tokens)))
+    return max([difference(*pair) for pair in zip(*logits, strict=True)] + [difference(graph.embed(ids), oracle.embed(ids))])
+
+
+def difference(found: np.ndarray, wanted: np.ndarray) -> float:
+    """Worst |found - wanted| / max |wanted|; infinite for other shapes or a value that is not a number."""
+    if found.shape != wanted.shape:
+        return float("inf")
+    error = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))
+    return error if np.isfinite(error) else float("inf")

@@ -1,0 +1,212 @@
+"""Groma on ONNX Runtime: the three graphs of a bundle, on the CPU or, where the installed runtime can, on a CUDA device."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from groma_ros.geometry import xyxy_to_cxcywh
+from groma_ros.model.config import GromaConfig
+from groma_ros.runtime.bundle import EMBEDDINGS, LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH, Bundle, BundleError
+from groma_ros.runtime.network import read_network
+from groma_ros.runtime.onnx_graph import Graph, Shapes
+from groma_ros.runtime.packing import Packing, causal_mask, check_append, owners
+from groma_ros.runtime.vision import ImageTransform, SelectionRule, make_scene, select_regions
+from groma_ros.types import FloatArray, Frame, IntArray, Scene
+
+
+def load_onnx(bundle: Bundle, device: str | None = None, threads: int | None = None) -> tuple[OnnxVision, OnnxLanguage]:
+    """Both halves of a bundle's network on ONNX Runtime.
+
+    device: cpu, cuda, or None for cuda where the installed runtime has it; threads: of each graph, None for one a core.
+    Raises BundleError for graphs that are missing, damaged or do not fit, and ValueError for a device that is not there.
+    """
+    config = read_network(bundle)
+    bundle.check_graphs()
+    kind = choose_device(device)
+    count = threads or len(os.sched_getaffinity(0))
+    perceive = Graph(bundle, PERCEIVE_GRAPH, _perceive_shapes(config), kind, count)
+    regions = Graph(bundle, REGION_GRAPH, _region_shapes(config), kind, count)
+    language = Graph(bundle, LANGUAGE_GRAPH, _language_shapes(config), kind, count)
+    return OnnxVision(perceive, regions, config, bundle.image), OnnxLanguage(language, config, _read_embeddings(bundle, config))
+
+
+def choose_device(device: str | None) -> str:
+    """cpu or cuda. ValueError for a device that the installed ONNX Runtime cannot use."""
+    usable = ["cuda"] if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else []
+    usable.append("cpu")
+    if device is None:
+        return usable[0]
+    if device not in usable:
+        raise ValueError(
+            f"The installed ONNX Runtime cannot use the device {device!r}, only {' and '.join(usable)}; "
+            "the package onnxruntime-gpu can use cuda."
+        )
+    return device
+
+
+def _perceive_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
+    side = config.image_size
+    outputs: Shapes = {
+        "image_tokens": ("", config.num_image_tokens, config.language.hidden_size),
+        "boxes": ("", -1, 4),
+        "objectness": ("", -1),
+    }
+    return {"pixels": ("", config.backbone.num_channels, side, side)}, outputs | _map_shapes(config, "")
+
+
+def _map_shapes(config: GromaConfig, batch: int | str) -> Shapes:
+    shape = (batch, config.backbone.hidden_size, config.grid, config.grid)
+    return {f"map.{level}": shape for level in range(len(config.region.layers))}
+
+
+def _region_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
+    return {**_map_shapes(config, 1), "boxes": ("", 4)}, {"region_tokens": ("", config.region_output)}
+
+
+def _language_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
+    c = config.language
+    inputs: Shapes = {"embeddings": ("", c.hidden_size), "positions": ("",), "mask": ("", ""), "rows": ("",)}
+    outputs: Shapes = {"logits": ("", config.vocab_size)}
+    held = (c.num_key_value_heads or c.num_attention_heads, "", c.hidden_size // c.num_attention_heads)
+    for layer in range(c.num_hidden_layers):
+        for kind in ("key", "value"):
+            inputs[f"past_{kind}.{layer}"] = outputs[f"present_{kind}.{layer}"] = held
+    return inputs, outputs
+
+
+def _read_embeddings(bundle: Bundle, config: GromaConfig) -> np.ndarray:
+    """The table of input embeddings, float16 vocabulary x width, mapped rather than read."""
+    path = bundle.file(EMBEDDINGS)
+    wanted = (config.vocab_size, config.language.hidden_size)
+    try:
+        table = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise BundleError(f"{path} is not a table of embeddings: {error}.") from error
+    if not isinstance(table, np.ndarray) or table.shape != wanted or table.dtype != np.float16:
+        found = f"{table.dtype} of shape {table.shape}" if isinstance(table, np.ndarray) else "an archive"
+        raise BundleError(f"{path} holds {found}, but the network config asks for float16 of shape {wanted}.")
+    return table
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """What `refer` needs of an image: feature maps on the device by name, all proposals (Qx4 cxcywh) and their scores."""
+
+    maps: Mapping[str, Any]
+    boxes: FloatArray
+    scores: FloatArray
+
+
+class OnnxVision:
+    """VisionTokenizer over perceive.onnx and encode_regions.onnx; the feature maps stay on the device between the two."""
+
+    def __init__(self, perceive: Graph, regions: Graph, config: GromaConfig, transform: ImageTransform) -> None:
+        self.perceive, self.regions = perceive, regions
+        self._maps = [f"map.{level}" for level in range(len(config.region.layers))]
+        self._rule = SelectionRule(config.box_score_thres, config.nms_thres, config.max_region_num)
+        self._transform = transform
+
+    def encode(self, frame: Frame) -> Scene:
+        """One pass over a uint8 HxWx3 frame (see `VisionTokenizer.encode`)."""
+        found, maps = self.perceive.run({"pixels": self._transform(frame.rgb)[None]}, kept=self._maps)
+        seen = _Seen(maps, found["boxes"][0], found["objectness"][0])
+        height, width = frame.rgb.shape[:2]
+        return self._scene(seen, found["image_tokens"][0], None, (width, height), frame.stamp, frame.frame_id)
+
+    def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
+        """The same image with user boxes (Mx4 xyxy camera pixels) among the regions."""
+        user = xyxy_to_cxcywh(boxes, scene.width, scene.height)
+        size = (scene.width, scene.height)
+        return self._scene(scene.features, scene.image_tokens, user, size, scene.stamp, scene.frame_id)
+
+    def _scene(
+        self, seen: _Seen, image_tokens: FloatArray, user: FloatArray | None, size: tuple[int, int], stamp: int, frame_id: str
+    ) -> Scene:
+        chosen = select_regions(seen.boxes, seen.scores, self._rule, user)
+        found, _ = self.regions.run({**seen.maps, "boxes": chosen.boxes})
+        return make_scene(chosen, found["region_tokens"], image_tokens, seen, size, stamp, frame_id)
+
+
+@dataclass(eq=False)
+class _Prefix:
+    """Keys and values of a prefix on the device, by the name under which the next pass takes them, and its length."""
+
+    past: dict[str, Any]
+    length: int
+
+
+@dataclass(eq=False)
+class _Branches:
+    """All goals of a scene in one packed sequence behind the prefix, with the keys and values of both."""
+
+    past: dict[str, Any]
+    packing: Packing
+
+
+class OnnxLanguage:
+    """LanguageModel over language.onnx, float32. A pass makes new keys and values and leaves those it was given as they were."""
+
+    def __init__(self, graph: Graph, config: GromaConfig, embeddings: np.ndarray) -> None:
+        self._graph = graph
+        self._embeddings = embeddings
+        c = config.language
+        self._present = [f"present_{kind}.{layer}" for layer in range(c.num_hidden_layers) for kind in ("key", "value")]
+        groups, size = c.num_key_value_heads or c.num_attention_heads, c.hidden_size // c.num_attention_heads
+        self._empty = {_next(name): np.zeros((groups, 0, size), np.float32) for name in self._present}
+        self.width: int = c.hidden_size
+        self.context: int = c.max_position_embeddings
+        self.base_vocabulary: int = c.vocab_size
+        self.vocabulary: int = config.vocab_size
+
+    def embed(self, ids: IntArray) -> FloatArray:
+        """Input embeddings of token ids: (N,) to (N, D)."""
+        return self._embeddings[np.asarray(ids, np.int64)].astype(np.float32)
+
+    def prefill(self, embeddings: FloatArray) -> _Prefix:
+        """Keys and values of a prefix (P, D)."""
+        length = len(embeddings)
+        nowhere = np.zeros(0, np.int64)
+        _, past = self._pass(embeddings, np.arange(length), causal_mask(length), nowhere, self._empty)
+        return _Prefix(past, length)
+
+    def branch(self, prefix: _Prefix, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
+        """All tails (L_i, D) in one pass behind the shared prefix; logits (B, V) at the end of each."""
+        owner, ends = owners(tails)
+        branches = _Branches(prefix.past, Packing.behind(prefix.length, len(tails)))
+        return branches, self._extend(branches, np.concatenate(tails), owner, ends)
+
+    def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
+        """One more token for each of the named rows (each at most once); logits (len(rows), V)."""
+        check_append(rows, tokens)
+        owner = np.asarray(rows, np.int64)
+        return self._extend(branches, self.embed(np.asarray(tokens)), owner, np.arange(len(rows)))
+
+    def release(self, prefix: _Prefix) -> None:
+        """Drop the prefix's keys and values."""
+        prefix.past = {}
+
+    def _extend(self, branches: _Branches, embeddings: FloatArray, owner: IntArray, rows: IntArray) -> FloatArray:
+        """Run new slots (n, D), slot i behind what row `owner[i]` holds so far; logits (len(rows), V) at some of them."""
+        packing, positions, mask = branches.packing.extended(owner)
+        logits, branches.past = self._pass(embeddings, positions, mask, rows, branches.past)
+        branches.packing = packing
+        return logits
+
+    def _pass(
+        self, embeddings: FloatArray, positions: IntArray, mask: FloatArray, rows: IntArray, past: Mapping[str, Any]
+    ) -> tuple[FloatArray, dict[str, Any]]:
+        embeddings = np.asarray(embeddings, np.float32)
+        given = {"embeddings": embeddings, "positions": positions, "mask": mask, "rows": rows, **past}
+        found, present = self._graph.run(given, kept=self._present)
+        return found["logits"], {_next(name): value for name, value in present.items()}
+
+
+def _next(name: str) -> str:
+    """The input of the next pass that an output of this one becomes."""
+    return name.replace("present", "past", 1)

@@ -1,0 +1,91 @@
+"""One ONNX graph of a bundle in a session of ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from groma_ros.runtime.bundle import Bundle, BundleError
+
+# Name -> shape. A number must be met, "" is a dimension that must be free, -1 one of which nothing is known.
+Shapes = dict[str, tuple[int | str, ...]]
+_PROVIDERS = {
+    "cpu": ["CPUExecutionProvider"],
+    "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
+}
+_ERRORS_ONLY = 3
+
+
+class Graph:
+    """A graph that has been held to the shapes of its network. Equal inputs give bit-identical outputs on the CPU."""
+
+    def __init__(self, bundle: Bundle, name: str, shapes: tuple[Shapes, Shapes], device: str, threads: int) -> None:
+        """Read a graph of the bundle. shapes: of its inputs and its outputs. BundleError if it is damaged or has others."""
+        self._device = device
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.use_deterministic_compute = True
+        options.log_severity_level = _ERRORS_ONLY
+        path = bundle.file(name)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS[device])
+        except Exception as error:  # ONNX Runtime raises a type of its own for every stage of loading
+            raise BundleError(f"{path} is not a graph that ONNX Runtime {onnxruntime.__version__} can load: {_first(error)}") from error
+        self._outputs = list(shapes[1])
+        self._check(bundle, name, shapes[0], self._session.get_inputs(), "input")
+        self._check(bundle, name, shapes[1], self._session.get_outputs(), "output")
+
+    @property
+    def device(self) -> str:
+        """cpu or cuda: where the graph really runs."""
+        return "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
+
+    def run(self, feeds: Mapping[str, Any], kept: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """One pass. feeds: an array, or a value an earlier pass kept on the device, for every input; kept: outputs to keep there.
+
+        Returns the other outputs as arrays and the kept ones as values to feed on.
+        """
+        binding = self._session.io_binding()
+        # The binding does not own what it is given, so it stays referenced here until the pass has run.
+        arrays = {name: np.ascontiguousarray(value) for name, value in feeds.items() if isinstance(value, np.ndarray)}
+        for name, value in feeds.items():
+            if name in arrays:
+                binding.bind_cpu_input(name, arrays[name])
+            else:
+                binding.bind_ortvalue_input(name, value)
+        for name in self._outputs:
+            binding.bind_output(name, self.device if name in kept else "cpu")
+        self._session.run_with_iobinding(binding)
+        values = dict(zip(self._outputs, binding.get_outputs(), strict=True))
+        return {n: v.numpy() for n, v in values.items() if n not in kept}, {n: values[n] for n in kept}
+
+    @staticmethod
+    def _check(bundle: Bundle, name: str, wanted: Shapes, found: Sequence[Any], kind: str) -> None:
+        shapes = {item.name: item.shape for item in found}
+        if set(shapes) != set(wanted):
+            more, less = sorted(set(shapes) - set(wanted)), sorted(set(wanted) - set(shapes))
+            what = f"lacks the {kind} {less[0]}" if less else f"has the {kind} {more[0]}, which nothing knows"
+            raise BundleError(f"{name} of {bundle.name} {what}; make the graphs again with groma convert.")
+        for key, shape in wanted.items():
+            if not _fits(shape, shapes[key]):
+                asked = ", ".join("free" if size == "" else "any" if size == -1 else str(size) for size in shape)
+                raise BundleError(
+                    f"{name} of {bundle.name} has the {kind} {key} of shape ({', '.join(map(str, shapes[key]))}), but its network "
+                    f"config asks for ({asked}); make the graphs again with groma convert."
+                )
+
+
+def _fits(wanted: Sequence[int | str], found: Sequence[Any]) -> bool:
+    """Whether a shape is the one asked for; ONNX Runtime names free dimensions by a text or None."""
+    if len(wanted) != len(found):
+        return False
+    free = [not isinstance(size, int) for size in found]
+    return all(size == -1 or (is_free if size == "" else size == real) for size, real, is_free in zip(wanted, found, free, strict=True))
+
+
+def _first(error: Exception) -> str:
+    """The first line of an error, which is all of it that concerns a user."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
