@@ -1,0 +1,139 @@
+"""What `groma convert` writes, and what it refuses."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from groma_ros.export import convert as converting
+from groma_ros.export.convert import convert
+from groma_ros.export.decoder import LanguageGraph
+from groma_ros.export.graphs import halve_weights
+from groma_ros.export.measure import difference
+from groma_ros.model.config import GromaConfig
+from groma_ros.model.groma import Groma
+from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, TOKENIZER, WEIGHTS, Bundle
+from groma_ros.runtime.torch import TorchLanguage, load_model
+from tests.small import NETWORK
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_manifest_says_how_far_every_graph_is_from_the_network(graph_model: Path) -> None:
+    bundle = Bundle.load(graph_model)
+    assert sorted(path.name for path in graph_model.iterdir()) == sorted([*bundle.files, MANIFEST])
+    assert set(bundle.files) == {WEIGHTS, TOKENIZER, EMBEDDINGS, *GRAPHS}
+    assert bundle.graphs["weights"] == bundle.files[WEIGHTS]["sha256"]
+    assert set(bundle.graphs["difference"]) == set(GRAPHS)
+    assert all(0 < value < 1e-4 for value in bundle.graphs["difference"].values())
+
+
+def test_graphs_are_opset_18_and_say_nothing_of_the_machine(graph_model: Path) -> None:
+    for name in GRAPHS:
+        data = (graph_model / name).read_bytes()
+        proto = onnx.load_from_string(data)
+        assert [(item.domain, item.version) for item in proto.opset_import if item.domain == ""] == [("", 18)]
+        assert {node.domain for node in proto.graph.node} <= {""}
+        assert str(ROOT).encode() not in data and b"torch" not in data.replace(b"pytorch", b"")
+
+
+def test_weights_are_stored_once_and_as_halves(graph_model: Path) -> None:
+    """Together the graphs are no larger than the weights they hold and a little structure."""
+    weights = Bundle.load(graph_model).files[WEIGHTS]["bytes"]
+    sizes = {name: Bundle.load(graph_model).files[name]["bytes"] for name in (*GRAPHS, EMBEDDINGS)}
+    assert sum(sizes.values()) < 1.25 * weights
+
+
+def test_only_exact_halves_are_halved() -> None:
+    rng = np.random.default_rng(0)
+    exact = rng.normal(0, 1, (32, 32)).astype(np.float16).astype(np.float32)
+    values = {"exact": exact, "finer": rng.normal(0, 1, (32, 32)).astype(np.float32), "few": exact[:1, :8], "huge": exact * 1e6}
+    nodes = [onnx.helper.make_node("Identity", [name], [f"{name}_out"]) for name in values]
+    outputs = [onnx.helper.make_tensor_value_info(f"{name}_out", 1, value.shape) for name, value in values.items()]
+    stored = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
+    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], outputs, stored))
+    halve_weights(proto)
+    onnx.checker.check_model(proto)
+    assert {tensor.name for tensor in proto.graph.initializer} == {"exact.half", "finer", "few", "huge"}
+    (half,) = [onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer if tensor.name == "exact.half"]
+    assert half.dtype == np.float16 and np.array_equal(half.astype(np.float32), exact)
+
+
+@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 4}, {"num_key_value_heads": 1}, {"tie_word_embeddings": True}])
+def test_the_decoder_is_llama(changes: dict) -> None:
+    """Our decoder against transformers', with grouped, single and own key heads, on a packed sequence."""
+    torch.manual_seed(4)
+    model = Groma(GromaConfig.from_dict({**NETWORK, "llm_cfg": {**NETWORK["llm_cfg"], **changes}})).eval().requires_grad_(False)
+    graph = LanguageGraph(model)
+    x, positions = torch.randn(11, 64), torch.tensor([*range(7), 7, 8, 7, 8])
+    allowed = torch.ones(11, 11).tril().bool()
+    allowed[9:, 7:9] = False
+    mask = torch.zeros(11, 11).masked_fill(~allowed, torch.finfo(torch.float32).min)
+    groups = model.config.language.num_key_value_heads or 4
+    logits, *held = graph(x, positions, mask, torch.tensor([8, 10]), [torch.zeros(groups, 0, 16)] * 4)
+    oracle = TorchLanguage(model)
+    _, wanted = oracle.branch(oracle.prefill(x[:7].numpy()), [x[7:9].numpy(), x[9:].numpy()])
+    assert difference(logits.numpy(), wanted) < 1e-5
+    assert [tuple(part.shape) for part in held] == [(groups, 11, 16)] * 4
+
+
+def test_a_rotary_embedding_no_graph_is_written_for() -> None:
+    scaled = {**NETWORK["llm_cfg"], "rope_scaling": {"rope_type": "dynamic", "factor": 2.0}}
+    model = Groma(GromaConfig.from_dict({**NETWORK, "llm_cfg": scaled}))
+    with pytest.raises(ValueError, match=r"rotary scaling 'dynamic'.*cannot be exported"):
+        LanguageGraph(model)
+
+
+def test_a_graph_that_computes_something_else_is_not_listed(
+    graph_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(graph_model, tmp_path / "copy"))
+    other = load_model(Bundle.load(folder))
+    other.llm.lm_head.weight[5] += 0.5
+    right = load_model(Bundle.load(folder))
+    models = iter([right, other])
+    monkeypatch.setattr(converting, "load_model", lambda bundle: next(models))
+    monkeypatch.setattr(converting, "export_graphs", lambda model: {name: (graph_model / name).read_bytes() for name in GRAPHS})
+    with pytest.raises(RuntimeError, match=r"language.onnx differs by .* from the network"):
+        convert(folder, folder)
+
+
+def test_differences_that_cannot_be_measured() -> None:
+    one = np.ones((2, 3), np.float32)
+    assert difference(one, one) == 0 and difference(one, one * 2) == 0.5
+    assert difference(one, one[:1]) == difference(one * np.nan, one) == float("inf")
+
+
+def test_sources_that_cannot_be_converted(tmp_path: Path, graph_model: Path) -> None:
+    with pytest.raises(ValueError, match=r"The folder .*nowhere does not exist; name a checkpoint or a model bundle"):
+        convert(tmp_path / "nowhere", tmp_path / "out")
+    golden = ROOT / "tests" / "data" / "golden"
+    with pytest.raises(ValueError, match=r"holds no tokenizer.model; put the SentencePiece model"):
+        convert(golden, tmp_path / "out")
+    checkpoint = Path(shutil.copytree(golden, tmp_path / "checkpoint"))
+    shutil.copy(graph_model / TOKENIZER, checkpoint / TOKENIZER)
+    with pytest.raises(ValueError, match=r"already holds a bundle; name a new folder"):
+        convert(checkpoint, graph_model)
+
+
+def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "groma_ros.cli", "convert", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1 and done.stderr.strip() == f"groma: {tmp_path} is not a bundle; name the folder to make one in with --out."
+
+
+def test_the_command_updates_a_bundle_in_place(graph_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(graph_model, tmp_path / "copy"))
+    command = [sys.executable, "-m", "groma_ros.cli", "convert", str(folder), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr
+    report = json.loads(done.stdout)
+    assert set(report["graphs"]) == set(GRAPHS)
+    # The same network gives the same graphs, byte for byte.
+    assert Bundle.load(folder).files == Bundle.load(graph_model).files

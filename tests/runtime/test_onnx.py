@@ -1,0 +1,180 @@
+"""ONNX Runtime against the torch runtime: the same scenes, logits and answers, and the same bits every time."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision, load_onnx
+from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_torch
+from groma_ros.types import Frame, Goal, Grounding, Scene
+from tests.small import GOALS, SIZE, blocks
+
+TOLERANCE = 1e-4
+
+
+@pytest.fixture(scope="module")
+def onnx(graph_model: Path) -> tuple[OnnxVision, OnnxLanguage]:
+    return load_onnx(Bundle.load(graph_model), "cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def torch(graph_model: Path) -> tuple[TorchVision, TorchLanguage]:
+    return load_torch(Bundle.load(graph_model), "cpu", 1)
+
+
+@pytest.fixture(scope="module")
+def language(onnx: tuple[OnnxVision, OnnxLanguage]) -> OnnxLanguage:
+    return onnx[1]
+
+
+@pytest.fixture(scope="module")
+def grounders(graph_model: Path) -> tuple[Grounder, Grounder]:
+    return tuple(Grounder.load(graph_model, 0.0, "cpu", backend, 1) for backend in ("onnx", "torch"))
+
+
+def embeddings(seed: int, *lengths: int) -> list[np.ndarray]:
+    rng = np.random.default_rng(seed)
+    return [rng.normal(0, 0.5, (length, 64)).astype(np.float32) for length in lengths]
+
+
+def close(found: np.ndarray, wanted: np.ndarray) -> None:
+    """Equal within the tolerance of the largest magnitude."""
+    assert found.shape == wanted.shape and found.dtype == wanted.dtype == np.float32
+    assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()
+
+
+def same_scene(found: Scene, wanted: Scene) -> None:
+    assert len(found.boxes) == len(wanted.boxes) and len(found.boxes)
+    for name in ("boxes", "image_tokens", "region_tokens"):
+        close(getattr(found, name), getattr(wanted, name))
+    np.testing.assert_allclose(found.objectness, wanted.objectness, atol=TOLERANCE)
+    assert (found.width, found.height, found.stamp, found.frame_id) == (wanted.width, wanted.height, wanted.stamp, wanted.frame_id)
+
+
+def same_answer(found: Grounding, wanted: Grounding) -> None:
+    assert [item.region for item in found.detections] == [item.region for item in wanted.detections]
+    assert found.text == wanted.text and found.spans == wanted.spans
+    np.testing.assert_allclose([item.score for item in found.detections], [item.score for item in wanted.detections], atol=TOLERANCE)
+    np.testing.assert_allclose([found.present, found.margin], [wanted.present, wanted.margin], atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("size", [(48, 64), (SIZE, SIZE), (330, 200)])
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_scenes_equal_those_of_torch(onnx: tuple, torch: tuple, seed: int, size: tuple[int, int]) -> None:
+    frame = Frame(blocks(seed, *size), stamp=7, frame_id="camera")
+    same_scene(onnx[0].encode(frame), torch[0].encode(frame))
+
+
+def test_a_black_image_is_seen_alike(onnx: tuple, torch: tuple) -> None:
+    frame = Frame(np.zeros((40, 60, 3), np.uint8))
+    same_scene(onnx[0].encode(frame), torch[0].encode(frame))
+
+
+def test_user_boxes_join_alike(onnx: tuple, torch: tuple) -> None:
+    frame = Frame(blocks(4))
+    user = np.array([[3, 4, 30, 40], [40, 10, 60, 30], [-9, -9, 90, 90]], np.float32)
+    found, wanted = (vision.refer(vision.encode(frame), user) for vision in (onnx[0], torch[0]))
+    same_scene(found, wanted)
+    assert (found.objectness == 1).sum() == 3
+
+
+@pytest.mark.parametrize("count", [1, 2, 12])
+def test_boxes_of_every_extent(onnx: tuple, graph_model: Path, count: int) -> None:
+    """Inverted, empty and outside boxes, in any number: what the published geometry asks RoIAlign for."""
+    import torch as t
+
+    from groma_ros.runtime.torch import load_model
+
+    model = load_model(Bundle.load(graph_model))
+    rng = np.random.default_rng(count)
+    boxes = np.concatenate([rng.uniform(-0.5, 1.5, (count, 2)), rng.uniform(-1, 1, (count, 2))], 1).astype(np.float32)
+    boxes[0, 2:] = -0.4, 0.0
+    maps = [rng.normal(0, 1, (1, 32, 8, 8)).astype(np.float32) for _ in range(2)]
+    found, _ = onnx[0].regions.run({"map.0": maps[0], "map.1": maps[1], "boxes": boxes})
+    with t.inference_mode():
+        tokens = model.encode_regions([t.from_numpy(m) for m in maps], t.from_numpy(boxes)[None])[0]
+        close(found["region_tokens"], model.region_slot_embeddings(tokens).numpy())
+
+
+def test_a_batch_of_pictures_is_the_pictures_alone(onnx: tuple) -> None:
+    pixels = np.random.default_rng(5).normal(0, 1, (3, 3, SIZE, SIZE)).astype(np.float32)
+    batch, _ = onnx[0].perceive.run({"pixels": pixels})
+    for index in range(3):
+        alone, _ = onnx[0].perceive.run({"pixels": pixels[index : index + 1]})
+        for name, value in alone.items():
+            close(batch[name][index], value[0])
+
+
+def test_embeddings_are_those_of_torch(onnx: tuple, torch: tuple) -> None:
+    ids = np.arange(onnx[1].vocabulary)
+    assert np.array_equal(onnx[1].embed(ids), torch[1].embed(ids))
+    assert [getattr(onnx[1], name) for name in ("width", "context", "base_vocabulary", "vocabulary")] == [
+        getattr(torch[1], name) for name in ("width", "context", "base_vocabulary", "vocabulary")
+    ]
+
+
+def test_packed_goals_and_appended_tokens_equal_torch(onnx: tuple, torch: tuple) -> None:
+    prefix, *tails = embeddings(1, 30, 1, 9, 4, 6)
+    branches, logits = zip(*(language.branch(language.prefill(prefix), tails) for language in (onnx[1], torch[1])), strict=True)
+    close(*logits)
+    for rows, tokens in (([0, 1, 2, 3], [11, 12, 13, 14]), ([0, 2], [14, 15]), ([2], [16]), ([3, 1], [17, 350])):
+        close(*(lang.append(branch, rows, tokens) for lang, branch in zip((onnx[1], torch[1]), branches, strict=True)))
+
+
+def test_a_prefix_is_not_changed_by_its_branches(language: OnnxLanguage) -> None:
+    long, tail, other = embeddings(3, 20, 6, 9)
+    prefix = language.prefill(long)
+    branches, first = language.branch(prefix, [tail, tail])
+    language.append(branches, [0, 1], [5, 6])
+    language.branch(prefix, [other])
+    assert np.array_equal(first, language.branch(prefix, [tail, tail])[1])
+    np.testing.assert_allclose(first[0], first[1], atol=TOLERANCE)
+
+
+def test_what_cannot_be_branched_or_appended(language: OnnxLanguage) -> None:
+    prefix, tail = language.prefill(embeddings(4, 5)[0]), embeddings(5, 3)[0]
+    for tails in ([], [tail, tail[:0]]):
+        with pytest.raises(ValueError, match="every tail at least one token"):
+            language.branch(prefix, tails)
+    branches, _ = language.branch(prefix, [tail])
+    for rows, tokens in (([0, 0], [1, 2]), ([0], [1, 2])):
+        with pytest.raises(ValueError, match="each row once"):
+            language.append(branches, rows, tokens)
+
+
+@pytest.mark.parametrize("seed", [1, 6])
+def test_answers_equal_those_of_torch(grounders: tuple[Grounder, Grounder], seed: int) -> None:
+    region = np.array([[5, 5, 30, 30]], np.float32)
+    goals = [
+        *(Goal(text) for text in GOALS), Goal("the blue ring", "one"), Goal("every cone", "all"),
+        Goal("", "describe"), Goal("", "describe", regions=region), Goal("the ball", regions=region),
+    ]  # fmt: skip
+    found, wanted = (grounder.ground(Frame(blocks(seed)), goals) for grounder in grounders)
+    for one, other in zip(found, wanted, strict=True):
+        same_answer(one, other)
+    assert any(item.detections for item in found) and any(item.text for item in found)
+
+
+def test_repeated_runs_are_bit_identical(graph_model: Path, grounders: tuple[Grounder, Grounder]) -> None:
+    frame, goals = Frame(blocks(8)), [Goal(text) for text in GOALS[:4]]
+    scenes = [grounder.perceive(frame) for grounder in (grounders[0], grounders[0], Grounder.load(graph_model, 0.0, "cpu", "onnx", 1))]
+    for scene in scenes[1:]:
+        for name in ("boxes", "objectness", "image_tokens", "region_tokens"):
+            assert np.array_equal(getattr(scene, name), getattr(scenes[0], name))
+    answers = [grounders[0].ground(scene, goals) for scene in scenes]
+    for answer in answers[1:]:
+        assert [(item.detections, item.present, item.margin) for item in answer] == [
+            (item.detections, item.present, item.margin) for item in answers[0]
+        ]
+
+
+@pytest.mark.parametrize("name", ["perceive.onnx", "encode_regions.onnx", "language.onnx", "embeddings.npy"])
+def test_a_damaged_file_is_refused(graph_copy: Path, put: Callable[[Path, str, bytes], None], name: str) -> None:
+    data = (graph_copy / name).read_bytes()
+    put(graph_copy, name, data[: len(data) // 2])
+    with pytest.raises(ValueError, match=f"{name} is not a (graph|table)"):
+        Grounder.load(graph_copy)
