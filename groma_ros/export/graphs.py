@@ -17,7 +17,6 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from groma_ros.export.decoder import LanguageGraph
-from groma_ros.model.config import SPECIAL_TOKENS
 from groma_ros.model.groma import Groma
 from groma_ros.runtime.bundle import LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH
 
@@ -42,7 +41,7 @@ class RegionGraph(nn.Module):
         super().__init__()
         c = model.config
         self.encoder = model.region_encoder
-        names = model.new_input_embs.weight[SPECIAL_TOKENS:].detach().clone() if c.index_in_feature_slot else None
+        names = model.new_input_embs.weight[_first_region(model) :].detach().clone() if c.index_in_feature_slot else None
         self.register_buffer("names", names)
 
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
@@ -86,7 +85,7 @@ def _regions(model: Groma) -> bytes:
     c = model.config
     maps = [torch.zeros(1, c.backbone.hidden_size, c.grid, c.grid) for _ in c.region.layers]
     boxes = torch.full((3, 4), 0.5)
-    shapes = {"maps": [None] * len(maps), "boxes": {0: Dim("regions", max=c.num_new_token - SPECIAL_TOKENS)}}
+    shapes = {"maps": [None] * len(maps), "boxes": {0: Dim("regions", max=c.num_new_token - _first_region(model))}}
     return _export(RegionGraph(model), (maps, boxes), shapes, [*_maps(model), "boxes"], ["region_tokens"])
 
 
@@ -104,6 +103,11 @@ def _language(model: Groma) -> bytes:
     kinds = [f"{kind}.{layer}" for layer in range(c.num_hidden_layers) for kind in ("key", "value")]
     inputs = ["embeddings", "positions", "mask", "rows", *(f"past_{kind}" for kind in kinds)]
     return _export(LanguageGraph(model), given, shapes, inputs, ["logits", *(f"present_{kind}" for kind in kinds)])
+
+
+def _first_region(model: Groma) -> int:
+    """Which of the new tokens `<r0>` is."""
+    return model.config.first_region_id - model.config.language.vocab_size
 
 
 def _maps(model: Groma) -> list[str]:

@@ -37,7 +37,7 @@ def load_model(bundle: Bundle) -> Groma:
     config = read_network(bundle)
     try:
         model = empty_groma(config)
-    except ValueError as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise BundleError(f"The network config of {bundle.name} cannot be built: {error}") from error
     try:
         load_weights(model, path, torch.float32)
