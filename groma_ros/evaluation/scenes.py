@@ -190,8 +190,8 @@ def run_eval_scenes(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
     grounder = Grounder.load(args.model, args.min_presence, backend=args.backend)
-    print(grounder.runtime, file=sys.stderr)
     count, scenes = folder_scenes(args.data) if args.data else (args.count, rendered_scenes(args.seed, args.count))
+    print(grounder.runtime, file=sys.stderr)
     report = evaluate(grounder, shown(scenes, count, "scene")).report(balanced=args.data is None)
     report = {"scenes": report.pop("scenes"), "seed": args.seed, **report, "min_presence": grounder.min_presence}
     print(json.dumps(report, indent=1) if args.json else table(report))

@@ -21,7 +21,7 @@ from groma_ros.model.groma import Groma
 from groma_ros.runtime.bundle import LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH
 
 OPSET = 18
-_WORTH_HALVING = 256  # fewer elements than this stay float32, as a Cast takes more room than it saves
+_WORTH_SHRINKING = 256  # fewer elements than this stay as they are: a Cast takes more room than it saves
 _LARGEST = 2**31 - 2**20  # bytes of one protobuf file
 
 
@@ -138,7 +138,7 @@ def _export(
     assert program is not None
     proto = program.model_proto
     _drop_notes(proto)
-    halve_weights(proto)
+    shrink_weights(proto)
     if proto.ByteSize() > _LARGEST:
         raise ValueError(f"A graph of this network takes {proto.ByteSize() / 1e9:.1f} GB and one file holds at most 2 GB.")
     onnx.checker.check_model(proto)
@@ -158,24 +158,44 @@ def _drop_notes(proto: onnx.ModelProto) -> None:
         del part.metadata_props[:]
 
 
-def halve_weights(proto: onnx.ModelProto) -> None:
-    """Store every float32 weight that is exactly a half as a half, with a Cast back before its first use.
+def shrink_weights(proto: onnx.ModelProto) -> None:
+    """Store every float32 weight that is exactly a half as a half, and what repeats along an axis once.
 
-    Runtimes fold the Cast when they load the graph, so only the file changes.
+    A Cast or an Expand before the first use makes the weight what it was. Runtimes fold both when they load the graph, so only
+    the file changes.
     """
     graph = proto.graph
-    casts = []
+    first: list[onnx.NodeProto] = []
+    shapes: list[TensorProto] = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT:
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < _WORTH_SHRINKING:
             continue
-        values = numpy_helper.to_array(tensor)
+        name, values = tensor.name, numpy_helper.to_array(tensor)
+        once = _without_repeats(values)
         with np.errstate(over="ignore"):
-            half = values.astype(np.float16)
-        if values.size < _WORTH_HALVING or not np.array_equal(half.astype(np.float32), values):
+            half = once.astype(np.float16)
+        stored = half if np.array_equal(half.astype(np.float32), once) else once
+        source = f"{name}.stored"
+        if stored.dtype == np.float16:
+            target = name if once.shape == values.shape else f"{name}.once"
+            first.append(helper.make_node("Cast", [source], [target], name=f"{name}.cast", to=TensorProto.FLOAT))
+        elif once.shape == values.shape:
             continue
-        name = tensor.name
-        tensor.CopyFrom(numpy_helper.from_array(half, name + ".half"))
-        casts.append(helper.make_node("Cast", [name + ".half"], [name], name=name + ".cast", to=TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
+        if once.shape != values.shape:
+            shapes.append(numpy_helper.from_array(np.array(values.shape, np.int64), f"{name}.shape"))
+            given = f"{name}.once" if stored.dtype == np.float16 else source
+            first.append(helper.make_node("Expand", [given, f"{name}.shape"], [name], name=f"{name}.expand"))
+        tensor.CopyFrom(numpy_helper.from_array(stored, source))
+    graph.initializer.extend(shapes)
+    nodes = [*first, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _without_repeats(values: np.ndarray) -> np.ndarray:
+    """The values with every axis along which they are all alike cut to length 1."""
+    for axis in range(values.ndim):
+        start = np.take(values, [0], axis)
+        if (values == start).all():
+            values = start
+    return values

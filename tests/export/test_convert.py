@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
 import torch
 
 from groma_ros.export import convert as converting
 from groma_ros.export.convert import convert
 from groma_ros.export.decoder import LanguageGraph
-from groma_ros.export.graphs import halve_weights
+from groma_ros.export.graphs import shrink_weights
 from groma_ros.export.measure import difference
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
@@ -50,19 +51,29 @@ def test_weights_are_stored_once_and_as_halves(graph_model: Path) -> None:
     assert sum(sizes.values()) < 1.25 * weights
 
 
-def test_only_exact_halves_are_halved() -> None:
+def test_weights_are_stored_small_and_come_back_whole() -> None:
     rng = np.random.default_rng(0)
     exact = rng.normal(0, 1, (32, 32)).astype(np.float16).astype(np.float32)
-    values = {"exact": exact, "finer": rng.normal(0, 1, (32, 32)).astype(np.float32), "few": exact[:1, :8], "huge": exact * 1e6}
+    finer = rng.normal(0, 1, (32, 32)).astype(np.float32)
+    values = {
+        "exact": exact, "finer": finer, "few": exact[:1, :8], "huge": exact * 1e6,
+        "rows": np.repeat(finer[:1], 40, 0), "even": np.full((20, 20), 0.25, np.float32),
+    }  # fmt: skip
     nodes = [onnx.helper.make_node("Identity", [name], [f"{name}_out"]) for name in values]
     outputs = [onnx.helper.make_tensor_value_info(f"{name}_out", 1, value.shape) for name, value in values.items()]
     stored = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
-    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], outputs, stored))
-    halve_weights(proto)
+    opset = [onnx.helper.make_opsetid("", 18)]
+    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], outputs, stored), opset_imports=opset, ir_version=10)
+    shrink_weights(proto)
     onnx.checker.check_model(proto)
-    assert {tensor.name for tensor in proto.graph.initializer} == {"exact.half", "finer", "few", "huge"}
-    (half,) = [onnx.numpy_helper.to_array(tensor) for tensor in proto.graph.initializer if tensor.name == "exact.half"]
-    assert half.dtype == np.float16 and np.array_equal(half.astype(np.float32), exact)
+    kept = {t.name: (t.data_type, tuple(t.dims)) for t in proto.graph.initializer if not t.name.endswith(".shape")}
+    assert kept == {
+        "exact.stored": (10, (32, 32)), "finer": (1, (32, 32)), "few": (1, (1, 8)), "huge": (1, (32, 32)),
+        "rows.stored": (1, (1, 32)), "even.stored": (10, (1, 1)),
+    }  # fmt: skip
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    for name, found in zip(values, session.run(None, {}), strict=True):
+        assert found.dtype == np.float32 and np.array_equal(found, values[name])
 
 
 @pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 4}, {"num_key_value_heads": 1}, {"tie_word_embeddings": True}])
