@@ -55,7 +55,7 @@ def test_ros_is_told_description_range_and_what_is_read_only(context: Context) -
     node, _ = started(context)
     descriptors = {name: node.describe_parameter(name) for name in NAMES}
     assert all(item.description.endswith(".") for item in descriptors.values())
-    assert {name for name, item in descriptors.items() if item.read_only} == {"model", "image_transport", "autostart"}
+    assert {name for name, item in descriptors.items() if item.read_only} == {"model", "backend", "image_transport", "autostart"}
     ranges = descriptors["min_presence"].floating_point_range
     assert [(item.from_value, item.to_value) for item in ranges] == [(0.0, 1.0)]
     assert [(item.from_value, item.to_value) for item in descriptors["max_goals"].integer_range] == [(1, 256)]
