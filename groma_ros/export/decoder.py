@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from groma_ros.model.groma import Groma
 
@@ -28,7 +29,7 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class _Layer(nn.Module):
     """One Llama layer over a packed sequence. Projections that read the same input are one matrix, stored input x output."""
 
-    def __init__(self, layer: nn.Module, heads: int, groups: int, eps: float) -> None:
+    def __init__(self, layer: LlamaDecoderLayer, heads: int, groups: int, eps: float) -> None:
         super().__init__()
         self.heads, self.groups, self.eps = heads, groups, eps
         attention, mlp = layer.self_attn, layer.mlp
@@ -78,7 +79,7 @@ class LanguageGraph(nn.Module):
         self.layers = nn.ModuleList([_Layer(layer, c.num_attention_heads, groups, c.rms_norm_eps) for layer in llama.layers])
         self.norm, self.eps = llama.norm.weight, c.rms_norm_eps
         self.head = nn.Parameter(torch.cat([model.llm.lm_head.weight, model.extra_lm_head.weight]).T.contiguous(), False)
-        self.register_buffer("frequencies", llama.rotary_emb.inv_freq.float())
+        self.frequencies = nn.Parameter(llama.rotary_emb.inv_freq.float(), requires_grad=False)
         self.scaling = float(llama.rotary_emb.attention_scaling)
 
     def forward(

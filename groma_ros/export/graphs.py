@@ -42,7 +42,7 @@ class RegionGraph(nn.Module):
         c = model.config
         self.encoder = model.region_encoder
         names = model.new_input_embs.weight[_first_region(model) :].detach().clone() if c.index_in_feature_slot else None
-        self.register_buffer("names", names)
+        self.names = None if names is None else nn.Parameter(names, requires_grad=False)
 
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Region maps (1, C, s, s), one a level, and boxes (R, 4) cxcywh to what stands in the feature slots (R, D)."""

@@ -9,6 +9,7 @@ import torch
 
 from groma_ros.model.groma import Groma
 from groma_ros.runtime.bundle import LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH
+from groma_ros.runtime.language import LanguageModel
 from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
 from groma_ros.runtime.torch import TorchLanguage
 from groma_ros.types import FloatArray
@@ -66,7 +67,8 @@ def _language(model: Groma, graph: OnnxLanguage, rng: np.random.Generator) -> fl
     prefix, *tails = np.split(graph.embed(ids), np.cumsum([PREFIX, *TAILS[:-1]]))
     rows, tokens = [2, 0, 3], [int(token) for token in ids[:3]]
     logits: list[Sequence[FloatArray]] = []
-    for language in (graph, oracle):
+    runs: tuple[LanguageModel, LanguageModel] = (graph, oracle)
+    for language in runs:
         branches, first = language.branch(language.prefill(prefix), tails)
         logits.append((first, language.append(branches, rows, tokens)))
     return max([difference(*pair) for pair in zip(*logits, strict=True)] + [difference(graph.embed(ids), oracle.embed(ids))])

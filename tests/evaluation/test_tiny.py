@@ -10,7 +10,7 @@ import pytest
 
 from groma_ros.evaluation.scenes import evaluate, rendered_scenes
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, Bundle
 from groma_ros.simulation.dataset import scene_seeds
 from groma_ros.types import Frame, Goal
 
@@ -38,7 +38,9 @@ def report(tiny: Grounder) -> dict[str, Any]:
 def test_the_bundle_says_what_it_is() -> None:
     bundle = Bundle.load(TINY)
     assert bundle.name == "groma-tiny" and bundle.licence == "Apache-2.0" and bundle.trained_on
-    assert sum(path.stat().st_size for path in TINY.iterdir()) <= 8 * 2**20
+    graphs = sum(bundle.files[name]["bytes"] for name in (*GRAPHS, EMBEDDINGS))
+    assert graphs <= 8 * 2**20 and sum(path.stat().st_size for path in TINY.iterdir()) - graphs <= 8 * 2**20
+    assert max(bundle.graphs["difference"].values()) < 1e-5
     first, last = bundle.seeds["training_scenes"]
     for seed in (SEED, bundle.test["seed"]):
         tested = scene_seeds(seed, bundle.test["scenes"])

@@ -23,7 +23,7 @@ class Slow:
     """A grounder that answers only when told to, and knows how many threads ask it at once."""
 
     def __init__(self, grounder: Grounder) -> None:
-        self.check = grounder.check
+        self.check, self.runtime = grounder.check, grounder.runtime
         self.min_presence = 0.0
         self.asked, self.go_on = threading.Event(), threading.Event()
         self._grounder = grounder
@@ -46,7 +46,7 @@ def test_a_second_thread_never_asks_the_grounder(
 ) -> None:
     monkeypatch.setattr(node_module, "STOP_SECONDS", 0.05)
     slow = Slow(grounder)
-    node = GromaNode(lambda _: slow)  # type: ignore[arg-type, return-value]
+    node = GromaNode(lambda *_: slow)  # type: ignore[arg-type, return-value]
     done, failed = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
     try:
         assert (node.trigger_configure(), node.trigger_activate()) == (done, done)
