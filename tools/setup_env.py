@@ -81,7 +81,7 @@ def install_torch_from(index: str, lock_text: str) -> None:
     """Installs the locked torch alone from the package index the user named, e.g. for its CPU build."""
     pin = re.search(r"^torch==[^\s;]+", lock_text, re.M)
     if pin is None:
-        raise SetupError("requirements/runtime.txt names no torch, so TORCH_INDEX_URL has no use: unset it.")
+        raise SetupError("requirements/full.txt names no torch, so TORCH_INDEX_URL has no use: unset it.")
     options = ["--no-deps", "--no-compile", "--index-url", index]
     run([PYTHON, "-m", "pip", "install", *options, pin[0]], f"Installing {pin[0]} failed")
 
@@ -95,7 +95,7 @@ def ensure_packages(name: str, minor: int) -> None:
     text = lock.read_text()
     print(f"Installing the packages of {lock.relative_to(ROOT)} (minutes, the first time)", flush=True)
     index = os.environ.get("TORCH_INDEX_URL", "")
-    if index:
+    if index and name == "full":
         install_torch_from(index, text)
     run([PYTHON, "-m", "pip", "install", "--no-compile", "-r", lock], "Installing the Python packages failed")
     mark_done(f"packages_{name}", keys[name])
