@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 
@@ -57,18 +56,17 @@ class TrainConfig:
     language: LanguageStage
     seed: int = 0
     workers: int = 2
-    source: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
         """Read a YAML file. Raises ValueError naming the file and what is wrong."""
         try:
             data = yaml.safe_load(path.read_text())
-            known = {f.name for f in dataclasses.fields(cls)} - {"source"}
+            known = {f.name for f in dataclasses.fields(cls)}
             if unknown := sorted(set(data) - known):
                 raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
             kinds = {"pool": Scenes, "held_out": Scenes, "detection": Stage, "alignment": LanguageStage, "language": LanguageStage}
             parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
-            return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])}, source=data)
+            return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
             raise ValueError(f"The training config {path} cannot be used: {error}.") from error

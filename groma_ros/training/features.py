@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,15 @@ def encode(model: Groma, states: list[Tensor], chosen: list[NDArray[np.float32]]
         )
         for i, sample in enumerate(samples)
     ]
+
+
+def vision_digest(model: Groma) -> str:
+    """Names a cache by the weights that made it, so that features of other weights are never taken for these."""
+    digest = hashlib.sha256()
+    for part in (model.perceiver, model.region_encoder, model.img_txt_bridge):
+        for tensor in part.state_dict().values():
+            digest.update(tensor.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def cache_features(model: Groma, shards: list[Shard], folder: Path, worker: Worker, mirror: bool) -> None:

@@ -22,7 +22,7 @@ from groma_ros.prompts import TINY_TEMPLATE
 from groma_ros.tokenizer import GromaTokenizer
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, TrainConfig
-from groma_ros.training.features import FeatureCache, SceneFeatures, cache_features, encode, mirrored, observe
+from groma_ros.training.features import FeatureCache, SceneFeatures, cache_features, encode, mirrored, observe, vision_digest
 from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
 from groma_ros.training.packing import Packed, Question, ask, pack
 from groma_ros.training.parallel import Worker
@@ -149,7 +149,7 @@ def train_language(worker: Worker, config: TrainConfig, stage: LanguageStage, be
     source: LivePictures | CachedScenes = LivePictures(model, shards, worker.device)
     check = LivePictures(model, held_out, worker.device)
     if not stage.live:
-        folder = out / f"features_{before}"
+        folder = out / f"features_{vision_digest(model)}"
         cache_features(model, shards, folder, worker, mirror=True)
         worker.wait()
         source = CachedScenes(FeatureCache(shards, folder, mirror=True), worker.device)

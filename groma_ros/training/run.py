@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import load_weights, original_state_dict
 from groma_ros.model.groma import Groma
 from groma_ros.prompts import TINY_TEMPLATE
-from groma_ros.runtime.bundle import MANIFEST, WEIGHTS, Bundle
+from groma_ros.runtime.bundle import MANIFEST, TOKENIZER, WEIGHTS, Bundle
 from groma_ros.training.config import TrainConfig
 from groma_ros.training.language_stage import load_tokenizer, train_language
 from groma_ros.training.optimiser import save_checkpoint
@@ -41,6 +42,7 @@ def train(
         render_pool(out / "pool", scenes.first_seed, scenes.scenes, scenes.size, config.workers)
     if start is not None:
         _begin_from(start, config, out / f"{_before(stages[0])}.pt")
+    load_tokenizer(config, out)  # once, before several workers want it
     if "detection" in stages:
         launch(train_detection, config.workers, config, out, resume)
     for name in ("alignment", "language"):
@@ -60,6 +62,8 @@ def _begin_from(bundle: Path, config: TrainConfig, checkpoint: Path) -> None:
     model, heads = build(config, torch.device("cpu"))
     load_weights(model, Bundle.load(bundle).file(WEIGHTS), torch.float32)
     save_checkpoint(checkpoint, model=model.state_dict(), heads=heads.state_dict(), step=0)
+    # Its weights know the words by its own vocabulary.
+    shutil.copyfile(Bundle.load(bundle).file(TOKENIZER), checkpoint.with_name("tokenizer.model"))
 
 
 def publish(config: TrainConfig, out: Path, stage: str, directory: Path) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+import yaml
+from safetensors.torch import load_file
 
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
@@ -23,7 +26,7 @@ from groma_ros.training.optimiser import Schedule
 from groma_ros.training.packing import ask, pack
 from groma_ros.training.parallel import Worker
 from groma_ros.training.pool import open_pool, render_pool
-from groma_ros.training.run import publish
+from groma_ros.training.run import publish, train
 from groma_ros.training.vision_stage import train_detection
 from tests.small import NETWORK
 
@@ -101,6 +104,19 @@ def test_the_published_bundle_is_the_checkpoint(trained: Path, tmp_path: Path) -
     weights = _weights(trained / "language.pt")
     expected = weights["new_input_embs.weight"][3].half().float().numpy()
     np.testing.assert_array_equal(language.embed(np.array([CONFIG.network.language.vocab_size + 3]))[0], expected)
+
+
+def test_training_goes_on_from_a_bundle_with_its_weights_and_its_words(trained: Path, tmp_path: Path) -> None:
+    publish(CONFIG, trained, "language", tmp_path / "tiny")
+    config = {name: dataclasses.asdict(getattr(CONFIG, name)) for name in ("pool", "held_out", "detection", "alignment", "language")}
+    file = tmp_path / "config.yaml"
+    plain = json.loads(json.dumps({**config, "network": CONFIG.network.to_dict(), "workers": 1}))
+    file.write_text(yaml.safe_dump(plain))
+    train(file, tmp_path / "out", tmp_path / "better", resume=True, stages=("language",), start=tmp_path / "tiny")
+    before, after = Bundle.load(tmp_path / "tiny"), Bundle.load(tmp_path / "better")
+    assert before.file("tokenizer.model").read_bytes() == after.file("tokenizer.model").read_bytes()
+    old, new = (load_file(bundle.file("model.safetensors")) for bundle in (before, after))
+    assert _changed(old, new) == {"llm", "new_input_embs", "extra_lm_head"}
 
 
 def test_questions_packed_behind_one_prefix_get_the_logits_they_get_alone(trained: Path) -> None:
