@@ -85,10 +85,6 @@ class GromaTokenizer:
         """Ids of trusted text, in which special tokens count. start: the text opens a sequence, so `<s>` goes before it."""
         return self.encode_parts([Text(text, trusted=True)], start)
 
-    def encode_user(self, text: str) -> list[int]:
-        """Ids of untrusted text: `<r3>`, `</s>` or `<image>` in it are plain characters and never a special id."""
-        return self.encode_parts([Text(text)])
-
     def encode_parts(self, parts: Sequence[Text], start: bool = False) -> list[int]:
         """Ids of template and user texts in a row, equal to those of their joined text when the user texts are harmless.
 

@@ -127,11 +127,11 @@ def test_every_published_wording_survives_its_own_split(llama: GromaTokenizer) -
 def test_user_text_never_becomes_a_special_token(llama: GromaTokenizer, tiny: GromaTokenizer, text: str) -> None:
     for tokenizer in (llama, tiny):
         special = {*range(tokenizer.base, len(tokenizer)), 0, 1, 2}
-        assert not special & set(tokenizer.encode_user(text))
+        assert not special & set(tokenizer.encode_parts([Text(text)]))
     for tokenizer, template in ((llama, PUBLISHED_TEMPLATE), (tiny, TINY_TEMPLATE)):
         harmless = [i for i in template.goal_ids(tokenizer, "one", "dog") if i >= tokenizer.base or i < 3]
         assert [i for i in template.goal_ids(tokenizer, "one", text) if i >= tokenizer.base or i < 3] == harmless
-    assert tiny.decode(tiny.encode_user(text)) == text.replace("\u2581", " ").removeprefix(" ")
+    assert tiny.decode(tiny.encode_parts([Text(text)])) == text.replace("\u2581", " ").removeprefix(" ")
 
 
 def test_user_text_keeps_its_words_around_a_literal_token(tiny: GromaTokenizer) -> None:

@@ -40,8 +40,9 @@ def train(
     out.mkdir(parents=True, exist_ok=True)
     for scenes in (config.pool, config.held_out):
         render_pool(out / "pool", scenes.first_seed, scenes.scenes, scenes.size, config.workers)
-    if start is not None:
-        _begin_from(start, config, out / f"{_before(stages[0])}.pt")
+    checkpoint = out / f"{_before(stages[0])}.pt"
+    if start is not None and not checkpoint.exists():
+        _begin_from(start, config, checkpoint)
     load_tokenizer(config, out)  # once, before several workers want it
     if "detection" in stages:
         launch(train_detection, config.workers, config, out, resume)
@@ -79,8 +80,8 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path) -> None
         image=ImageTransform(config.network.image_size, resize="area"),
         prompt=TINY_TEMPLATE.to_dict(),
         trained_on=(
-            f"{config.pool.scenes} tabletop scenes rendered by groma_ros.simulation and their mirror images, goals of its grammar; "
-            "knows nothing else"
+            f"{config.pool.scenes} tabletop scenes rendered by groma_ros.simulation, the language model on the first "
+            f"{config.language.scenes or config.pool.scenes} and their mirror images, goals of its grammar; knows nothing else"
         ),
         licence="Apache-2.0",
         seeds={

@@ -117,6 +117,10 @@ def test_training_goes_on_from_a_bundle_with_its_weights_and_its_words(trained: 
     assert before.file("tokenizer.model").read_bytes() == after.file("tokenizer.model").read_bytes()
     old, new = (load_file(bundle.file("model.safetensors")) for bundle in (before, after))
     assert _changed(old, new) == {"llm", "new_input_embs", "extra_lm_head"}
+    checkpoint = (tmp_path / "out" / "alignment.pt").read_bytes()
+    publish(CONFIG, trained, "alignment", tmp_path / "other")
+    train(file, tmp_path / "out", None, resume=True, stages=("language",), start=tmp_path / "other")
+    assert (tmp_path / "out" / "alignment.pt").read_bytes() == checkpoint, "a checkpoint that is there is not overwritten"
 
 
 def test_questions_packed_behind_one_prefix_get_the_logits_they_get_alone(trained: Path) -> None:
