@@ -147,7 +147,8 @@ def add_ground_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="PICTURE", help="write the picture with the boxes drawn (.png or .jpg)")
     parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)")
     parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
-    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx or torch (default: auto)")
+    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
+    parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -163,7 +164,7 @@ def run_ground(args: argparse.Namespace) -> int:
     for goal in goals:
         check_goal(goal)
     rgb = compressed_to_rgb(args.image.read_bytes(), args.image.suffix)
-    grounder = Grounder.load(args.model or shipped_model(), args.min_presence, backend=args.backend)
+    grounder = Grounder.load(args.model or shipped_model(), args.min_presence, backend=args.backend, precision=args.precision)
     groundings = grounder.ground(Frame(rgb), goals)
     if args.out:
         _write_picture(args.out, rgb, groundings)

@@ -179,7 +179,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, default=500, help="number of rendered scenes (default 500)")
     parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
     parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
-    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx or torch (default: auto)")
+    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
+    parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -189,9 +190,10 @@ def run_eval_scenes(args: argparse.Namespace) -> int:
         raise ValueError("Give either --seed (with --count) to render scenes, or --data with a folder of scenes.")
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    grounder = Grounder.load(args.model, args.min_presence, backend=args.backend)
+    grounder = Grounder.load(args.model, args.min_presence, backend=args.backend, precision=args.precision)
     count, scenes = folder_scenes(args.data) if args.data else (args.count, rendered_scenes(args.seed, args.count))
-    print(grounder.runtime, file=sys.stderr)
+    if grounder.runtime:
+        print(grounder.runtime.reason, file=sys.stderr)
     report = evaluate(grounder, shown(scenes, count, "scene")).report(balanced=args.data is None)
     report = {"scenes": report.pop("scenes"), "seed": args.seed, **report, "min_presence": grounder.min_presence}
     print(json.dumps(report, indent=1) if args.json else table(report))

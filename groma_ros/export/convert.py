@@ -8,7 +8,6 @@ import io
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +18,7 @@ from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import load_groma, original_state_dict
 from groma_ros.model.groma import Groma
 from groma_ros.prompts import PUBLISHED_TEMPLATE
-from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, TOKENIZER, WEIGHTS, Bundle, BundleError
+from groma_ros.runtime.bundle import EMBEDDINGS, MANIFEST, ROLES, TOKENIZER, Bundle, BundleError
 from groma_ros.runtime.onnx import load_onnx
 from groma_ros.runtime.torch import load_model
 
@@ -39,21 +38,20 @@ def convert(source: Path, out: Path) -> Bundle:
     return add_graphs(bundle)
 
 
-def add_graphs(bundle: Bundle) -> Bundle:
+def add_graphs(bundle: Bundle, precision: str = "fp32") -> Bundle:
     """Write the graphs of a bundle's network into it and its manifest; the bundle as it then is. Errors as of `convert`."""
-    contents = export_graphs(load_model(bundle))
+    parts = export_graphs(load_model(bundle))
     model = load_model(bundle)
-    contents[EMBEDDINGS] = _embeddings(model)
-    files = {**bundle.files, **bundle.write_files(contents)}
-    graphs: dict[str, Any] = {"weights": bundle.files[WEIGHTS]["sha256"]}
-    written = dataclasses.replace(bundle, files=files, graphs=graphs)
-    vision, language = load_onnx(written, "cpu")
+    files = {**bundle.files, **bundle.write_files({EMBEDDINGS: _embeddings(model)})}
+    bundle = dataclasses.replace(bundle, files=files)
+    written = bundle.with_graphs(precision, parts, dict.fromkeys(ROLES, float("inf")))
+    vision, language = load_onnx(written, "cpu", precision=precision)
     found = differences(model, vision, language)
-    for name in GRAPHS:
-        if not found[name] <= LIMIT:
-            raise RuntimeError(f"{name} differs by {found[name]:.1e} from the network, more than {LIMIT:g}; the bundle does not list it.")
-    graphs["difference"] = {name: float(f"{found[name]:.2e}") for name in GRAPHS}
-    written.write_manifest(files)
+    for role in ROLES:
+        if not found[role] <= LIMIT:
+            bundle.write_manifest(bundle.files)
+            raise RuntimeError(f"The {role} graph differs by {found[role]:.1e} from the network, more than {LIMIT:g}; it is not listed.")
+    bundle.with_graphs(precision, parts, found)
     return Bundle.load(bundle.directory)
 
 
@@ -69,12 +67,12 @@ def _embeddings(model: Groma) -> bytes:
 def _copy(source: Path, out: Path) -> Bundle:
     """The bundle, in `out`, without graphs that another conversion wrote."""
     bundle = Bundle.load(source)
-    files = {name: value for name, value in bundle.files.items() if name not in (*GRAPHS, EMBEDDINGS)}
+    files = {name: value for name, value in bundle.files.items() if not name.endswith((".onnx", ".gguf", ".npy"))}
     if out.resolve() != source.resolve():
         out.mkdir(parents=True, exist_ok=True)
         for name in files:
             shutil.copyfile(source / name, out / name)
-    return dataclasses.replace(bundle, directory=out, files=files)
+    return dataclasses.replace(bundle, directory=out, files=files, graphs={})
 
 
 def _from_checkpoint(source: Path, out: Path) -> Bundle:
@@ -103,7 +101,8 @@ def run_convert(args: argparse.Namespace) -> int:
     if args.out is None and not (args.source / MANIFEST).is_file():
         raise ValueError(f"{args.source} is not a bundle; name the folder to make one in with --out.")
     bundle = convert(args.source, args.out or args.source)
-    rows = {name: {"bytes": bundle.files[name]["bytes"], "difference": bundle.graphs["difference"][name]} for name in GRAPHS}
+    made = [part for roles in bundle.graphs["precisions"].values() for part in roles.values()]
+    rows = {part["file"]: {"bytes": bundle.files[part["file"]]["bytes"], "difference": part["difference"]} for part in made}
     if args.json:
         print(json.dumps({"bundle": str(bundle.directory), "graphs": rows}, indent=1))
     else:

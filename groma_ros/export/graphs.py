@@ -18,7 +18,6 @@ from torch.export import Dim
 
 from groma_ros.export.decoder import LanguageGraph
 from groma_ros.model.groma import Groma
-from groma_ros.runtime.bundle import LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH
 
 OPSET = 18
 _WORTH_SHRINKING = 256  # fewer elements than this stay as they are: a Cast takes more room than it saves
@@ -51,7 +50,7 @@ class RegionGraph(nn.Module):
 
 
 def export_graphs(model: Groma) -> dict[str, bytes]:
-    """The graphs of a float32 network on the CPU, by file name, opset 18. The network is not to be used afterwards.
+    """The graphs of a float32 network on the CPU, by role, opset 18. The network is not to be used afterwards.
 
     Weights that are halves stay halves, as a bundle's are; all computation is in float32. ValueError if there is no graph for the
     network, or one would pass the 2 GB of a protobuf file.
@@ -60,9 +59,9 @@ def export_graphs(model: Groma) -> dict[str, bytes]:
     with torch.no_grad():
         _fix_positions(model)
         return {
-            PERCEIVE_GRAPH: _perceive(model),
-            REGION_GRAPH: _regions(model),
-            LANGUAGE_GRAPH: _language(model),
+            "perceive": _perceive(model),
+            "encode_regions": _regions(model),
+            "language": _language(model),
         }
 
 

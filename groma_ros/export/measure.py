@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from groma_ros.model.groma import Groma
-from groma_ros.runtime.bundle import LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH
 from groma_ros.runtime.language import LanguageModel
 from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
 from groma_ros.runtime.torch import TorchLanguage
@@ -20,16 +19,16 @@ PREFIX, TAILS = 60, (1, 9, 4, 17)
 
 
 def differences(model: Groma, vision: OnnxVision, language: OnnxLanguage, seed: int = 0) -> dict[str, float]:
-    """The worst |graph - network| / max |network| over all outputs of each graph, by file name, on inputs of a seed.
+    """The worst |graph - network| / max |network| over all outputs of each graph, by role, on inputs of a seed.
 
     Pictures are noise of several grains; boxes lie in, across and outside the image and have extents of either sign.
     """
     rng = np.random.default_rng(seed)
     with torch.inference_mode():
         return {
-            PERCEIVE_GRAPH: max(_perceive(model, vision, _picture(rng, model.config.image_size)) for _ in range(PICTURES)),
-            REGION_GRAPH: max(_regions(model, vision, rng) for _ in range(PICTURES)),
-            LANGUAGE_GRAPH: _language(model, language, rng),
+            "perceive": max(_perceive(model, vision, _picture(rng, model.config.image_size)) for _ in range(PICTURES)),
+            "encode_regions": max(_regions(model, vision, rng) for _ in range(PICTURES)),
+            "language": _language(model, language, rng),
         }
 
 

@@ -16,6 +16,7 @@ from groma_ros.grounding.perception import perceive
 from groma_ros.grounding.presence import Calibration
 from groma_ros.prompts import REGION_KINDS, PromptTemplate, expand, parse_answer
 from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.load import Runtime
 from groma_ros.runtime.vision import VisionTokenizer
 from groma_ros.tokenizer import GromaTokenizer
 from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene
@@ -29,7 +30,7 @@ class Grounder:
     """Answers goals about frames.
 
     min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed between calls).
-    max_goal_tokens: a goal longer than this is refused; runtime: a line that says what runs the model, where and why, "" if
+    max_goal_tokens: a goal longer than this is refused; runtime: what runs the model, where and why, None if
     nobody said. It keeps the last scene's prefix, so one thread at a time may ask it;
     `check` and `can` only read and may be called from any other.
     """
@@ -43,7 +44,7 @@ class Grounder:
         calibration: Calibration | None = None,
         min_presence: float = MIN_PRESENCE,
         max_goal_tokens: int = MAX_GOAL_TOKENS,
-        runtime: str = "",
+        runtime: Runtime | None = None,
     ) -> None:
         self._vision = vision
         self._language = language
@@ -66,9 +67,10 @@ class Grounder:
         device: str | None = None,
         backend: str = "auto",
         threads: int | None = None,
+        precision: str = "auto",
     ) -> Grounder:
-        """A grounder over the bundle in a folder. min_presence: None for the default (`MIN_PRESENCE`); device, backend and
-        threads: see `runtime.load.load_runtime`, which also says in the log what was chosen and why.
+        """A grounder over the bundle in a folder. min_presence: None for the default (`MIN_PRESENCE`); device, backend, threads and
+        precision: see `runtime.load.load_runtime`, which also says in the log what was chosen and why.
 
         Raises BundleError with a sentence for a bundle that cannot be used, ValueError for a presence outside 0 to 1 and for a
         backend or device that cannot be used.
@@ -77,7 +79,7 @@ class Grounder:
         from groma_ros.runtime.load import load_runtime
 
         bundle = Bundle.load(directory)
-        runtime = load_runtime(bundle, backend, device, threads)
+        runtime = load_runtime(bundle, backend, device, threads, precision)
         language = runtime.language
         try:
             tokenizer = GromaTokenizer.load(bundle.file(TOKENIZER), language.vocabulary - language.base_vocabulary)
@@ -89,7 +91,7 @@ class Grounder:
                 f"The tokenizer of {bundle.name} has {tokenizer.base} pieces, its network config {language.base_vocabulary}."
             )
         least = MIN_PRESENCE if min_presence is None else min_presence
-        return cls(runtime.vision, language, tokenizer, template, calibration, least, runtime=runtime.reason)
+        return cls(runtime.vision, language, tokenizer, template, calibration, least, runtime=runtime)
 
     def perceive(self, frame: Frame) -> Scene:
         """The regions of a frame. Raises ValueError with a sentence for an image that cannot be looked at."""

@@ -94,7 +94,8 @@ class GromaNode(LifecycleNode):
 
     def _configure(self) -> None:
         self._grounder = self._load(self._settings.model, self._settings.backend)
-        self.get_logger().info(self._grounder.runtime)
+        assert self._grounder.runtime is not None
+        self.get_logger().info(self._grounder.runtime.reason)
         self._check(self._goal_set.goals, self._settings)
         overridable = QoSOverridingOptions.with_default_policies()
         self._detections = self.create_lifecycle_publisher(Detection2DArray, "~/detections", 10, qos_overriding_options=overridable)

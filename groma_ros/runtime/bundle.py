@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -19,8 +20,11 @@ MANIFEST = "manifest.json"
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.model"
 EMBEDDINGS = "embeddings.npy"
-PERCEIVE_GRAPH, REGION_GRAPH, LANGUAGE_GRAPH = "perceive.onnx", "encode_regions.onnx", "language.onnx"
-GRAPHS = (PERCEIVE_GRAPH, REGION_GRAPH, LANGUAGE_GRAPH)
+GRAPHS = ("perceive.onnx", "encode_regions.onnx", "language.onnx")
+ROLES = ("perceive", "encode_regions", "language")
+"""What a graph of a bundle does; a precision of ONNX has all three, one of llama.cpp the language model alone."""
+ONNX_PRECISIONS = ("fp32", "fp16", "int8", "int4")
+GGUF_PRECISIONS = ("q8_0", "q4_k_m", "q4_0", "f16")
 
 
 class BundleError(ValueError):
@@ -33,9 +37,9 @@ class Bundle:
 
     network: the original nested `config.json`; image: stretch and normalisation; prompt: the prompt template's fields;
     calibration: fields of `grounding.presence.Calibration`; trained_on: the training data in one line; seeds: of training and
-    of the reported test; test: the accuracy table of `groma eval scenes`; graphs: what `groma convert` wrote of the ONNX graphs:
-    `weights`, the sha256 of the weights they were made of, and `difference` of each to the network in PyTorch; files: bytes and
-    sha256 of every file by name.
+    of the reported test; test: the accuracy table of `groma eval scenes`; graphs: what `groma convert` made: `weights`, the sha256
+    of the weights it was made of, and `precisions`, for each by role the `file` and its measured `difference` to the network in
+    PyTorch, the default first; files: bytes and sha256 of every file by name.
     """
 
     directory: Path
@@ -53,11 +57,15 @@ class Bundle:
 
     @classmethod
     def load(cls, directory: str | Path) -> Bundle:
-        """Read and check a bundle. Raises BundleError for anything missing, truncated, altered or malformed."""
+        """Read a bundle and check that it is whole; a file's checksum is checked when it is asked for (`file`), because a bundle can
+        be many times larger than what one runtime reads of it.
+
+        Raises BundleError for anything missing, truncated or malformed.
+        """
         directory = Path(directory)
         manifest = _read_manifest(directory)
         for name, expected in manifest["files"].items():
-            _check_file(directory, name, expected)
+            _check_size(directory, name, expected)
         manifest.pop("format")
         try:
             image = ImageTransform(**{key: _freeze(value) for key, value in manifest.pop("image").items()})
@@ -66,24 +74,71 @@ class Bundle:
             raise BundleError(f"{directory / MANIFEST} is not a manifest this version reads: {error}.") from error
 
     def file(self, name: str) -> Path:
-        """Path of a file of the bundle. Raises BundleError when the manifest has none of that name."""
+        """Path of a file of the bundle. Raises BundleError when the manifest has none of that name, or the file was altered."""
         path = self.directory / name
         if name not in self.files or not path.is_file():
             raise BundleError(f"The model {self.name} in {self.directory} has no {name}; this runtime needs it.")
+        if _sha256(path) != self.files[name]["sha256"]:
+            raise BundleError(f"{path} was altered: its sha256 is not the one in the manifest; fetch it again.")
         return path
 
     @property
-    def has_graphs(self) -> bool:
-        """Whether the bundle holds everything that running without PyTorch needs."""
-        return all(name in self.files for name in (*GRAPHS, EMBEDDINGS))
+    def precisions(self) -> tuple[str, ...]:
+        """The precisions whose ONNX graphs the bundle holds, its default first."""
+        return tuple(name for name, parts in self._made().items() if name in ONNX_PRECISIONS and set(parts) == set(ROLES))
 
-    def check_graphs(self) -> None:
-        """Raise BundleError if the bundle has no ONNX graphs, or graphs of other weights than its own."""
-        missing = [name for name in (*GRAPHS, EMBEDDINGS) if name not in self.files]
-        if missing:
-            raise BundleError(f"The model {self.name} in {self.directory} has no {missing[0]}; groma convert makes it.")
+    @property
+    def gguf_precisions(self) -> tuple[str, ...]:
+        """The precisions in which the bundle holds its language model for llama.cpp, its default first."""
+        return tuple(name for name in self._made() if name in GGUF_PRECISIONS)
+
+    def graph_name(self, role: str, precision: str) -> str:
+        """The name of a graph's file. BundleError if the bundle has none of that precision, or one of other weights than its own."""
+        part = self._made().get(precision, {}).get(role)
+        if part is None:
+            known = ", ".join((*self.precisions, *self.gguf_precisions)) or "none"
+            raise BundleError(
+                f"The model {self.name} in {self.directory} has no {role} graph in {precision} (it has {known}); "
+                f"groma convert {self.directory} --precision {precision} makes it."
+            )
         if WEIGHTS in self.files and self.graphs.get("weights") != self.files[WEIGHTS]["sha256"]:
             raise BundleError(f"The graphs of {self.name} were made of other weights than its {WEIGHTS}; run groma convert again.")
+        return str(part["file"])
+
+    def graph(self, role: str, precision: str) -> Path:
+        """Path of a graph of the bundle, checked. Raises BundleError as `graph_name` and `file` do."""
+        return self.file(self.graph_name(role, precision))
+
+    def _made(self) -> dict[str, dict[str, Any]]:
+        made = self.graphs.get("precisions", {})
+        return made if isinstance(made, dict) else {}
+
+    def with_graphs(self, precision: str, parts: Mapping[str, bytes | Path], differences: Mapping[str, float]) -> Bundle:
+        """Write the graphs of a precision by role, and the manifest; the bundle as it then is.
+
+        parts: the contents of each graph, or a finished file in the bundle's folder that is renamed; differences: of each to the
+        network in PyTorch. The first precision of a kind gets the plain names and is the default. Graphs of other weights than the
+        bundle's are forgotten.
+        """
+        weights = self.files[WEIGHTS]["sha256"]
+        made = dict(self._made()) if self.graphs.get("weights") == weights else {}
+        kind = ONNX_PRECISIONS if precision in ONNX_PRECISIONS else GGUF_PRECISIONS
+        plain = next((name for name in made if name in kind), precision) == precision
+        suffix = "onnx" if kind is ONNX_PRECISIONS else "gguf"
+        names = {role: f"{role}.{suffix}" if plain else f"{role}.{precision}.{suffix}" for role in parts}
+        written = {names[role]: self._put(names[role], content) for role, content in parts.items()}
+        made[precision] = {role: {"file": names[role], "difference": float(f"{differences[role]:.2e}")} for role in parts}
+        used = {part["file"] for roles in made.values() for part in roles.values()}
+        kept = {name: value for name, value in self.files.items() if not name.endswith((".onnx", ".gguf")) or name in used}
+        bundle = dataclasses.replace(self, graphs={"weights": weights, "precisions": made}, files={**kept, **written})
+        bundle.write_manifest(bundle.files)
+        return bundle
+
+    def _put(self, name: str, content: bytes | Path) -> dict[str, Any]:
+        if isinstance(content, bytes):
+            return self.write_files({name: content})[name]
+        os.replace(content, self.directory / name)
+        return {"sha256": _sha256(self.directory / name), "bytes": (self.directory / name).stat().st_size}
 
     def write(self, tensors: Mapping[str, np.ndarray], tokenizer: bytes) -> None:
         """Write the bundle: floating tensors as float16 safetensors, the SentencePiece model, then the manifest.
@@ -152,15 +207,20 @@ def _check_file_list(path: Path, files: Any) -> None:
             raise BundleError(f"{path} says nothing of the size and sha256 of {name}.")
 
 
-def _check_file(directory: Path, name: str, expected: Mapping[str, Any]) -> None:
+def _check_size(directory: Path, name: str, expected: Mapping[str, Any]) -> None:
     path = directory / name
     if not path.is_file():
         raise BundleError(f"The bundle {directory} lacks {name}, which its manifest names; fetch the bundle again.")
-    if path.stat().st_size < expected["bytes"]:
-        raise BundleError(f"{path} is truncated: {path.stat().st_size} of {expected['bytes']} bytes; fetch it again.")
+    size = path.stat().st_size
+    if size < expected["bytes"]:
+        raise BundleError(f"{path} is truncated: {size} of {expected['bytes']} bytes; fetch it again.")
+    if size > expected["bytes"]:
+        raise BundleError(f"{path} was altered: it has {size} bytes and the manifest says {expected['bytes']}; fetch it again.")
+
+
+def _sha256(path: Path) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
-    if digest.hexdigest() != expected["sha256"]:
-        raise BundleError(f"{path} was altered: its sha256 is not the one in the manifest; fetch it again.")
+    return digest.hexdigest()

@@ -1,52 +1,58 @@
-"""Which backend runs a bundle, and why."""
+"""Which backend runs a bundle, in which precision, and why."""
 
 from __future__ import annotations
 
 import importlib.util
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, Bundle, BundleError
 from groma_ros.runtime.language import LanguageModel
 from groma_ros.runtime.vision import VisionTokenizer
 
-BACKENDS = ("auto", "onnx", "torch")
-PACKAGES = {"onnx": "onnxruntime", "torch": "torch"}
+BACKENDS = ("auto", "onnx", "tensorrt", "llama_cpp", "torch")
+TORCH_PRECISIONS = ("fp32", "bf16", "fp16")
+PRECISIONS = ("auto", *dict.fromkeys((*ONNX_PRECISIONS, *TORCH_PRECISIONS, *GGUF_PRECISIONS)))
+PACKAGES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "llama_cpp": "llama_cpp", "torch": "torch"}
+# What to tell somebody who lacks the package.
+_INSTALL = {
+    "onnx": "install it with python -m pip install onnxruntime",
+    "tensorrt": "it comes with JetPack, with NVIDIA's TensorRT container, or by pip from NVIDIA's package index (see docs/tensorrt.md)",
+    "llama_cpp": "install it with python -m pip install llama-cpp-python (see docs/llama.md)",
+    "torch": "install it with python -m pip install torch",
+}
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """A loaded bundle. backend: onnx or torch; reason: a line that says what runs, where and why."""
+    """A loaded bundle. backend, precision, device: what runs it, where; reason: a line that says so, and why."""
 
     vision: VisionTokenizer
     language: LanguageModel
     backend: str
+    precision: str
+    device: str
     reason: str
 
 
-def load_runtime(bundle: Bundle, backend: str = "auto", device: str | None = None, threads: int | None = None) -> Runtime:
+def load_runtime(
+    bundle: Bundle, backend: str = "auto", device: str | None = None, threads: int | None = None, precision: str = "auto"
+) -> Runtime:
     """Load a bundle with a backend.
 
-    backend: auto takes onnx where the bundle holds its graphs and ONNX Runtime is installed, else torch; device: cpu, cuda or
-    None for the backend's own choice; threads: on the CPU, None for the backend's own choice (torch has one number a process).
-    Raises BundleError for a bundle the backend cannot use, and ValueError with a sentence for a backend that is unknown or not
-    installed.
+    backend: auto takes tensorrt where there is a GPU and its package, else onnx where the bundle holds its graphs, else torch;
+    device: cpu, cuda or None for the backend's own choice; threads: on the CPU, None for the backend's own choice (torch has one
+    number a process); precision: auto is the bundle's default, fp16 on a GPU where the bundle has it. Raises BundleError for a
+    bundle the backend cannot use, and ValueError with a sentence for a backend or precision that is unknown or cannot be had.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"There is no precision {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
     chosen, why = choose_backend(bundle, backend)
-    if chosen == "onnx":
-        from groma_ros.runtime.onnx import choose_device, load_onnx
-
-        where = choose_device(device)
-        parts: tuple[VisionTokenizer, LanguageModel] = load_onnx(bundle, where, threads)
-    else:
-        from groma_ros.runtime.torch import load_torch
-
-        where = device or "cpu"
-        parts = load_torch(bundle, where, threads)
-    reason = f"{bundle.name} runs on {chosen} ({where}): {why}."
-    _LOG.info(reason)
-    return Runtime(*parts, chosen, reason)
+    runtime = _LOADERS[chosen](bundle, device, threads, precision, why)
+    _LOG.info(runtime.reason)
+    return runtime
 
 
 def choose_backend(bundle: Bundle, backend: str) -> tuple[str, str]:
@@ -56,13 +62,103 @@ def choose_backend(bundle: Bundle, backend: str) -> tuple[str, str]:
     if backend != "auto":
         _require(backend)
         return backend, "it was asked for"
-    if not bundle.has_graphs:
+    if not bundle.precisions:
         _require("torch")
         return "torch", "the bundle holds no ONNX graphs"
+    if _installed("tensorrt") and _has_gpu():
+        return "tensorrt", "there is a GPU, and TensorRT for it"
     if _installed("onnx"):
         return "onnx", "the bundle holds its ONNX graphs"
     _require("torch")
     return "torch", "the bundle holds its ONNX graphs, but the package onnxruntime is not installed"
+
+
+def _onnx(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
+    from groma_ros.runtime.onnx import choose_device, load_onnx
+
+    where = choose_device(device)
+    chosen = _graph_precision(bundle, precision, on_gpu=where == "cuda")
+    return _runtime(bundle, load_onnx(bundle, where, threads, chosen), "onnx", chosen, where, why)
+
+
+def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
+    from groma_ros.runtime.tensorrt import load_tensorrt_vision
+
+    if device not in (None, "cuda"):
+        raise ValueError(f"The backend tensorrt runs on cuda and not on {device!r}.")
+    chosen = _graph_precision(bundle, precision, on_gpu=True)
+    vision = load_tensorrt_vision(bundle, chosen)
+    language, where = _language_on_gpu(bundle, threads, chosen)
+    return _runtime(bundle, (vision, language), "tensorrt", chosen, "cuda", f"{why}, the language model is on {where}")
+
+
+def _language_on_gpu(bundle: Bundle, threads: int | None, precision: str) -> tuple[LanguageModel, str]:
+    """The language model beside a vision tokenizer on a GPU: llama.cpp if it was built for CUDA, else ONNX Runtime."""
+    if bundle.gguf_precisions and _installed("llama_cpp"):
+        from groma_ros.runtime.llama_cpp import can_offload, load_llama_language
+
+        if can_offload():
+            return load_llama_language(bundle, bundle.gguf_precisions[0], "cuda", threads), "llama.cpp (cuda)"
+    from groma_ros.runtime.onnx import choose_device, load_onnx_language
+
+    return load_onnx_language(bundle, None, threads, precision), f"ONNX Runtime ({choose_device(None)})"
+
+
+def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
+    from groma_ros.runtime.llama_cpp import choose_device, load_llama_language
+    from groma_ros.runtime.onnx import load_onnx_vision
+
+    if precision != "auto" and precision not in GGUF_PRECISIONS:
+        raise ValueError(f"The backend llama_cpp has no precision {precision!r}, only {', '.join(GGUF_PRECISIONS)}.")
+    if precision == "auto" and not bundle.gguf_precisions:
+        raise BundleError(
+            f"The model {bundle.name} in {bundle.directory} has no GGUF; groma convert {bundle.directory} --precision q8_0 makes one."
+        )
+    chosen, where = bundle.gguf_precisions[0] if precision == "auto" else precision, choose_device(device)
+    language = load_llama_language(bundle, chosen, where, threads)
+    vision = load_onnx_vision(bundle, None if where == "cuda" else where, threads)
+    return _runtime(bundle, (vision, language), "llama_cpp", chosen, where, why)
+
+
+def _torch(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
+    from groma_ros.runtime.torch import load_torch
+
+    where = device or "cpu"
+    if precision != "auto" and precision not in TORCH_PRECISIONS:
+        raise ValueError(f"The backend torch has no precision {precision!r}, only {', '.join(TORCH_PRECISIONS)}.")
+    chosen = ("fp32" if where == "cpu" else "bf16") if precision == "auto" else precision
+    return _runtime(bundle, load_torch(bundle, where, threads, chosen), "torch", chosen, where, why)
+
+
+_LOADERS: dict[str, Callable[[Bundle, str | None, int | None, str, str], Runtime]] = {
+    "onnx": _onnx,
+    "tensorrt": _tensorrt,
+    "llama_cpp": _llama_cpp,
+    "torch": _torch,
+}
+
+
+def _graph_precision(bundle: Bundle, precision: str, on_gpu: bool) -> str:
+    """The precision of the ONNX graphs to run; on a GPU halves are preferred."""
+    if precision != "auto":
+        if precision not in ONNX_PRECISIONS:
+            raise ValueError(f"ONNX graphs have no precision {precision!r}, only {', '.join(ONNX_PRECISIONS)}.")
+        return precision
+    if not bundle.precisions:
+        raise BundleError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
+    return "fp16" if on_gpu and "fp16" in bundle.precisions else bundle.precisions[0]
+
+
+def _runtime(
+    bundle: Bundle, parts: tuple[VisionTokenizer, LanguageModel], backend: str, precision: str, device: str, why: str
+) -> Runtime:
+    return Runtime(*parts, backend, precision, device, f"{bundle.name} runs on {backend} ({device}, {precision}): {why}.")
+
+
+def _has_gpu() -> bool:
+    from groma_ros.runtime.gpu import find_gpu
+
+    return find_gpu() is not None
 
 
 def _installed(backend: str) -> bool:
@@ -72,7 +168,4 @@ def _installed(backend: str) -> bool:
 def _require(backend: str) -> None:
     if not _installed(backend):
         package = PACKAGES[backend]
-        raise ValueError(
-            f"The backend {backend} needs the Python package {package}, which is not installed; "
-            f"install it with python -m pip install {package}."
-        )
+        raise ValueError(f"The backend {backend} needs the Python package {package}, which is not installed; {_INSTALL[backend]}.")

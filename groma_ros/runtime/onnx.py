@@ -12,7 +12,7 @@ import onnxruntime
 
 from groma_ros.geometry import xyxy_to_cxcywh
 from groma_ros.model.config import GromaConfig
-from groma_ros.runtime.bundle import EMBEDDINGS, LANGUAGE_GRAPH, PERCEIVE_GRAPH, REGION_GRAPH, Bundle, BundleError
+from groma_ros.runtime.bundle import EMBEDDINGS, Bundle, BundleError
 from groma_ros.runtime.network import read_network
 from groma_ros.runtime.onnx_graph import Graph, Shapes
 from groma_ros.runtime.packing import Packing, causal_mask, check_append, owners
@@ -20,20 +20,44 @@ from groma_ros.runtime.vision import ImageTransform, SelectionRule, make_scene, 
 from groma_ros.types import FloatArray, Frame, IntArray, Scene
 
 
-def load_onnx(bundle: Bundle, device: str | None = None, threads: int | None = None) -> tuple[OnnxVision, OnnxLanguage]:
+def load_onnx(
+    bundle: Bundle, device: str | None = None, threads: int | None = None, precision: str | None = None
+) -> tuple[OnnxVision, OnnxLanguage]:
     """Both halves of a bundle's network on ONNX Runtime.
 
-    device: cpu, cuda, or None for cuda where the installed runtime has it; threads: of each graph, None for one a core.
-    Raises BundleError for graphs that are missing, damaged or do not fit, and ValueError for a device that is not there.
+    device: cpu, cuda, or None for cuda where the installed runtime has it; threads: of each graph, None for one a core; precision:
+    of the graphs, None for the bundle's default. Raises BundleError for graphs that are missing, damaged or do not fit, and
+    ValueError for a device that is not there.
     """
-    config = read_network(bundle)
-    bundle.check_graphs()
-    kind = choose_device(device)
-    count = threads or len(os.sched_getaffinity(0))
-    perceive = Graph(bundle, PERCEIVE_GRAPH, _perceive_shapes(config), kind, count)
-    regions = Graph(bundle, REGION_GRAPH, _region_shapes(config), kind, count)
-    language = Graph(bundle, LANGUAGE_GRAPH, _language_shapes(config), kind, count)
-    return OnnxVision(perceive, regions, config, bundle.image), OnnxLanguage(language, config, _read_embeddings(bundle, config))
+    return load_onnx_vision(bundle, device, threads, precision), load_onnx_language(bundle, device, threads, precision)
+
+
+def load_onnx_vision(
+    bundle: Bundle, device: str | None = None, threads: int | None = None, precision: str | None = None
+) -> OnnxVision:
+    """The vision tokenizer of `load_onnx`."""
+    config, kind, count, chosen = _settle(bundle, device, threads, precision)
+    perceive = Graph(bundle, bundle.graph_name("perceive", chosen), _perceive_shapes(config), kind, count)
+    regions = Graph(bundle, bundle.graph_name("encode_regions", chosen), _region_shapes(config), kind, count)
+    return OnnxVision(perceive, regions, config, bundle.image)
+
+
+def load_onnx_language(
+    bundle: Bundle, device: str | None = None, threads: int | None = None, precision: str | None = None
+) -> OnnxLanguage:
+    """The language model of `load_onnx`."""
+    config, kind, count, chosen = _settle(bundle, device, threads, precision)
+    language = Graph(bundle, bundle.graph_name("language", chosen), _language_shapes(config), kind, count)
+    return OnnxLanguage(language, config, read_embeddings(bundle, config))
+
+
+def _settle(
+    bundle: Bundle, device: str | None, threads: int | None, precision: str | None
+) -> tuple[GromaConfig, str, int, str]:
+    """Network config, device, number of threads and precision."""
+    if not bundle.precisions:
+        raise BundleError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
+    return read_network(bundle), choose_device(device), threads or len(os.sched_getaffinity(0)), precision or bundle.precisions[0]
 
 
 def choose_device(device: str | None) -> str:
@@ -80,7 +104,7 @@ def _language_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
     return inputs, outputs
 
 
-def _read_embeddings(bundle: Bundle, config: GromaConfig) -> np.ndarray:
+def read_embeddings(bundle: Bundle, config: GromaConfig) -> np.ndarray:
     """The table of input embeddings, float16 vocabulary x width, mapped rather than read."""
     path = bundle.file(EMBEDDINGS)
     wanted = (config.vocab_size, config.language.hidden_size)

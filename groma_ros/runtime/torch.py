@@ -20,7 +20,9 @@ from groma_ros.runtime.vision import ImageTransform, SelectionRule, make_scene, 
 from groma_ros.types import FloatArray, Frame, IntArray, Scene
 
 
-def load_torch(bundle: Bundle, device: str = "cpu", threads: int | None = None) -> tuple[TorchVision, TorchLanguage]:
+def load_torch(
+    bundle: Bundle, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
+) -> tuple[TorchVision, TorchLanguage]:
     """Both halves of a bundle's network in float32. threads: of the whole process, None to leave them as they are.
 
     Raises BundleError naming a tensor that is missing, extra or misshapen.

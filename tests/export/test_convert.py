@@ -19,7 +19,7 @@ from groma_ros.export.graphs import shrink_weights
 from groma_ros.export.measure import difference
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
-from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, TOKENIZER, WEIGHTS, Bundle
+from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, ROLES, TOKENIZER, WEIGHTS, Bundle
 from groma_ros.runtime.torch import TorchLanguage, load_model
 from tests.small import NETWORK
 
@@ -31,8 +31,10 @@ def test_the_manifest_says_how_far_every_graph_is_from_the_network(graph_model: 
     assert sorted(path.name for path in graph_model.iterdir()) == sorted([*bundle.files, MANIFEST])
     assert set(bundle.files) == {WEIGHTS, TOKENIZER, EMBEDDINGS, *GRAPHS}
     assert bundle.graphs["weights"] == bundle.files[WEIGHTS]["sha256"]
-    assert set(bundle.graphs["difference"]) == set(GRAPHS)
-    assert all(0 < value < 1e-4 for value in bundle.graphs["difference"].values())
+    assert list(bundle.graphs["precisions"]) == ["fp32"] and bundle.precisions == ("fp32",)
+    parts = bundle.graphs["precisions"]["fp32"]
+    assert {role: part["file"] for role, part in parts.items()} == {role: f"{role}.onnx" for role in ROLES}
+    assert all(0 < part["difference"] < 1e-4 for part in parts.values())
 
 
 def test_graphs_are_opset_18_and_say_nothing_of_the_machine(graph_model: Path) -> None:
@@ -110,8 +112,8 @@ def test_a_graph_that_computes_something_else_is_not_listed(
     right = load_model(Bundle.load(folder))
     models = iter([right, other])
     monkeypatch.setattr(converting, "load_model", lambda bundle: next(models))
-    monkeypatch.setattr(converting, "export_graphs", lambda model: {name: (graph_model / name).read_bytes() for name in GRAPHS})
-    with pytest.raises(RuntimeError, match=r"language.onnx differs by .* from the network"):
+    monkeypatch.setattr(converting, "export_graphs", lambda model: {role: (graph_model / f"{role}.onnx").read_bytes() for role in ROLES})
+    with pytest.raises(RuntimeError, match=r"The language graph differs by .* from the network"):
         convert(folder, folder)
 
 

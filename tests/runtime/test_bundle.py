@@ -72,6 +72,13 @@ def test_one_altered_byte(copy: Path) -> None:
     data[-1] ^= 1
     (copy / WEIGHTS).write_bytes(bytes(data))
     with pytest.raises(BundleError, match=r"model.safetensors was altered: its sha256 is not the one in the manifest"):
+        Bundle.load(copy).file(WEIGHTS)
+
+
+def test_a_file_that_grew(copy: Path) -> None:
+    with (copy / TOKENIZER).open("ab") as stream:
+        stream.write(b"more")
+    with pytest.raises(BundleError, match=r"tokenizer.model was altered: it has \d+ bytes and the manifest says \d+"):
         Bundle.load(copy)
 
 

@@ -27,15 +27,18 @@ def test_auto_takes_onnx_where_there_are_graphs(graph_model: Path, small_model: 
     with caplog.at_level(logging.INFO, "groma_ros"):
         fast, plain = Grounder.load(graph_model, threads=1), Grounder.load(small_model)
     assert isinstance(fast._vision, OnnxVision) and isinstance(plain._vision, TorchVision)
-    assert fast.runtime == "small runs on onnx (cpu): the bundle holds its ONNX graphs."
-    assert plain.runtime == "small runs on torch (cpu): the bundle holds no ONNX graphs."
-    assert [record.message for record in caplog.records] == [fast.runtime, plain.runtime]
+    said = [
+        "small runs on onnx (cpu, fp32): the bundle holds its ONNX graphs.",
+        "small runs on torch (cpu, fp32): the bundle holds no ONNX graphs.",
+    ]
+    assert [grounder.runtime.reason for grounder in (fast, plain) if grounder.runtime] == said
+    assert [record.message for record in caplog.records if record.message.startswith("small")] == said
 
 
 def test_a_backend_that_was_asked_for(graph_model: Path) -> None:
     bundle = Bundle.load(graph_model)
     assert [choose_backend(bundle, name) for name in ("onnx", "torch")] == [(name, "it was asked for") for name in ("onnx", "torch")]
-    with pytest.raises(ValueError, match=r"There is no backend 'tpu'; it must be one of auto, onnx, torch"):
+    with pytest.raises(ValueError, match=r"There is no backend 'tpu'; it must be one of auto, onnx, tensorrt, llama_cpp, torch"):
         Grounder.load(graph_model, backend="tpu")
 
 
@@ -56,7 +59,7 @@ def test_a_device_that_is_not_there(graph_model: Path) -> None:
 
 
 def test_a_bundle_without_graphs_on_onnx(small_model: Path) -> None:
-    with pytest.raises(BundleError, match=r"has no perceive.onnx; groma convert makes it"):
+    with pytest.raises(BundleError, match=r"has no ONNX graphs; groma convert makes them"):
         Grounder.load(small_model, backend="onnx")
 
 
@@ -128,8 +131,10 @@ def test_answering_on_onnx_imports_no_torch(graph_model: Path) -> None:
 def test_answering_on_onnx_needs_no_weights(graph_copy: Path) -> None:
     """A bundle for the robot alone: the graphs without the safetensors they came from."""
     wanted = Grounder.load(graph_copy).runtime
+    assert wanted is not None
     manifest = json.loads((graph_copy / MANIFEST).read_text())
     del manifest["files"][WEIGHTS]
     (graph_copy / MANIFEST).write_text(json.dumps(manifest))
     shutil.move(graph_copy / WEIGHTS, graph_copy.parent / WEIGHTS)
-    assert Grounder.load(graph_copy).runtime == wanted
+    found = Grounder.load(graph_copy).runtime
+    assert found is not None and found.reason == wanted.reason
