@@ -163,6 +163,8 @@ def run_ground(args: argparse.Namespace) -> int:
     goals: list[Goal] = [Goal(text) for text in args.goal] or [Goal("", "describe")]
     for goal in goals:
         check_goal(goal)
+    if args.out and args.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
+        raise ValueError(f"--out {args.out} must end in .png or .jpg.")
     rgb = compressed_to_rgb(args.image.read_bytes(), args.image.suffix)
     grounder = Grounder.load(args.model or shipped_model(), args.min_presence, backend=args.backend, precision=args.precision)
     groundings = grounder.ground(Frame(rgb), goals)
@@ -179,8 +181,6 @@ def _write_picture(path: Path, rgb: object, groundings: list[Grounding]) -> None
 
     from groma_ros.draw import draw_groundings
 
-    if path.suffix.lower() not in (".png", ".jpg", ".jpeg"):
-        raise ValueError(f"--out {path} must end in .png or .jpg.")
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw_groundings(np.asarray(rgb), groundings)
     if not cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
