@@ -28,6 +28,8 @@ class Graph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = True
+        # Three graphs take turns: without this the threads of the one that has just run spin on the cores the next one needs.
+        options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = _ERRORS_ONLY
         path = bundle.file(name)
         try:
