@@ -96,7 +96,7 @@ def fill(model: Groma | Perceiver, tensors: Iterable[tuple[str, Tensor]], name: 
     for key, tensor in tensors:
         if key.endswith("rotary_emb.inv_freq"):
             continue
-        place = _place(key, model, wanted)
+        place = where_in(key, model, wanted)
         if place is None:
             if isinstance(model, Perceiver) and not _is_detector(key):
                 continue  # the rest of a whole checkpoint
@@ -114,14 +114,14 @@ def fill(model: Groma | Perceiver, tensors: Iterable[tuple[str, Tensor]], name: 
     missing = [key for key in wanted if key not in given]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise ValueError(f"The weights in {name} lack the key {_original_name(missing[0])}{more}.")
+        raise ValueError(f"The weights in {name} lack the key {original_name(missing[0])}{more}.")
     model.load_state_dict(given, assign=next(iter(wanted.values())).is_meta)
 
 
 def original_state_dict(model: Groma | Perceiver) -> dict[str, Tensor]:
     """The weights under the original's names, heads and tied tables stored once, ready to be saved."""
     left_out = {_HEAD} if _is_tied(model) else set()
-    return {_original_name(key): value for key, value in model.state_dict().items() if key not in left_out}
+    return {original_name(key): value for key, value in model.state_dict().items() if key not in left_out}
 
 
 def weight_files(source: str | Path) -> list[Path]:
@@ -199,7 +199,7 @@ def _is_detector(key: str) -> bool:
     return key.removeprefix("perceiver.").startswith(_DETECTOR)
 
 
-def _place(key: str, model: nn.Module, wanted: Mapping[str, Tensor]) -> str | None:
+def where_in(key: str, model: nn.Module, wanted: Mapping[str, Tensor]) -> str | None:
     """Where a key of a file goes in the installed network, None if nowhere."""
     bare = key.removeprefix("perceiver.")
     if bare.startswith(_ALIASED):
@@ -212,7 +212,8 @@ def _place(key: str, model: nn.Module, wanted: Mapping[str, Tensor]) -> str | No
     return key if key in wanted else None
 
 
-def _original_name(key: str) -> str:
+def original_name(key: str) -> str:
+    """The original's name of a key of the installed network."""
     if _BACKBONE in key:
         for old, new in _RENAMED.items():
             key = key.replace(new, old)

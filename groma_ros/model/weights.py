@@ -1,0 +1,120 @@
+"""The weights of a checkpoint one at a time: what is larger than memory can still be read, cast, hashed and written."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from groma_ros.files import replacing
+from groma_ros.model.checkpoint import empty_groma, original_name, read_tensors, weight_files, where_in
+from groma_ros.model.config import GromaConfig
+
+_HALF_BYTES = 2
+_KEPT = 1 << 27  # bytes read through a mapping before it is given back
+
+
+class Weights(Mapping[str, Tensor]):
+    """The tensors of a checkpoint by the original's names, heads and tied tables once, in the precision of the files.
+
+    Opening reads the names and shapes only. A tensor is mapped when it is asked for, and little of what was dropped stays in
+    memory.
+    """
+
+    def __init__(self, config: GromaConfig, source: str | Path) -> None:
+        """source: as of `model.checkpoint.load_weights`, which says what is refused too. ValueError with a sentence."""
+        self.source = Path(source)
+        self._mapped: dict[Path, Mapping[str, Tensor]] = {}
+        self._read = 0
+        self._places: dict[str, tuple[Path, str]] = {}
+        model = empty_groma(config)
+        wanted = model.state_dict()
+        tied = {"llm.lm_head.weight"} if config.language.tie_word_embeddings else set()
+        for file in weight_files(source):
+            for key, tensor in self._open(file).items():
+                where = None if key.endswith("rotary_emb.inv_freq") else where_in(key, model, wanted)
+                if where is not None:
+                    self._add(original_name(where), tuple(wanted[where].shape), file, key, tensor)
+                elif not key.endswith("rotary_emb.inv_freq"):
+                    raise ValueError(f"The weights in {source} have the key {key}, which the network of their config does not have.")
+        self.shapes = {original_name(key): tuple(value.shape) for key, value in wanted.items() if key not in tied}
+        missing = [key for key in self.shapes if key not in self._places]
+        if missing:
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise ValueError(f"The weights in {source} lack the key {missing[0]}{more}.")
+        self._places = {key: self._places[key] for key in self.shapes}
+
+    def __getitem__(self, key: str) -> Tensor:
+        file, name = self._places[key]
+        tensor = self._open(file)[name]
+        self._read += tensor.nbytes
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def _add(self, name: str, shape: tuple[int, ...], file: Path, key: str, tensor: Tensor) -> None:
+        if tuple(tensor.shape) != shape:
+            raise ValueError(f"The weights in {self.source} have {key} of shape {tuple(tensor.shape)}, but the config asks for {shape}.")
+        if not tensor.is_floating_point():
+            raise ValueError(f"The weights in {self.source} have {key} of type {tensor.dtype}; a floating-point type is needed.")
+        if name in self._places and not torch.equal(self[name], tensor):
+            raise ValueError(f"The weights in {self.source} give {key} twice, under two names, with different values.")
+        self._places.setdefault(name, (file, key))
+
+    def _open(self, file: Path) -> Mapping[str, Tensor]:
+        """The tensors of a file, mapped anew from time to time: a mapping that is kept keeps every page ever read."""
+        if self._read > _KEPT:
+            # Files of before 2020 are no archives and cannot be mapped; they were read, and stay.
+            self._mapped = {path: tensors for path, tensors in self._mapped.items() if not _can_map(path)}
+            self._read = 0
+        if file not in self._mapped:
+            self._mapped[file] = read_tensors(file)
+        return self._mapped[file]
+
+
+def _can_map(file: Path) -> bool:
+    return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
+
+
+def half(key: str, tensor: Tensor) -> Tensor:
+    """The tensor in float16, contiguous. ValueError if it holds a value that float16 cannot."""
+    found = tensor.to(torch.float16).contiguous()
+    if not bool(torch.isfinite(found).all()):
+        raise ValueError(f"The weight {key} holds values beyond float16 (65504) or not numbers; a bundle stores halves.")
+    return found
+
+
+def write_halves(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], path: Path | None) -> tuple[str, int]:
+    """Write tensors one at a time as a float16 safetensors file; its sha256 and size in bytes.
+
+    The bytes are those `safetensors` itself would write. path: None to learn the sha256 without writing. The file is written beside
+    its place and renamed, and nothing is left of it if that fails.
+    """
+    names, header, start = sorted(shapes), {}, 0
+    for name in names:
+        end = start + _HALF_BYTES * int(torch.Size(shapes[name]).numel())
+        header[name] = {"dtype": "F16", "shape": list(shapes[name]), "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    head = len(text).to_bytes(8, "little") + text
+    digest = hashlib.sha256(head)
+    with contextlib.nullcontext() if path is None else replacing(path) as stream:
+        if stream is not None:
+            stream.write(head)
+        for name in names:
+            data = half(name, weights[name]).numpy().data.cast("B") if 0 not in shapes[name] else b""
+            digest.update(data)
+            if stream is not None:
+                stream.write(data)
+    return digest.hexdigest(), len(head) + start
