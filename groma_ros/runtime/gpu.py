@@ -1,0 +1,74 @@
+"""Is there an NVIDIA GPU, and which: asked of the driver before any library that would need one is loaded."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+
+DRIVER = "libcuda.so.1"
+_SECONDS = 20.0
+# Attributes of the driver API's cuDeviceGetAttribute.
+_MAJOR, _MINOR = 75, 76
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """The first CUDA device. capability: compute capability, e.g. (8, 7); driver: the CUDA version that the driver speaks, e.g.
+    (12, 6); memory_mb: of the device, in MiB; on a Jetson that is the memory it shares with the CPU.
+    """
+
+    name: str
+    capability: tuple[int, int]
+    driver: tuple[int, int]
+    memory_mb: int
+
+
+def find_gpu(library: str = DRIVER, seconds: float = _SECONDS) -> Gpu | None:
+    """The first CUDA device, or None where there is no GPU or no working driver.
+
+    library: name or path of the driver's library. The driver is asked in a process of its own, because a broken driver can end the
+    process that asks, or keep it waiting; after `seconds` it counts as absent.
+    """
+    try:
+        done = subprocess.run([sys.executable, "-S", __file__, library], capture_output=True, text=True, timeout=seconds, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    if done.returncode != 0:
+        return None
+    try:
+        name, capability, driver, memory_mb = json.loads(done.stdout)
+        return Gpu(name, (capability[0], capability[1]), (driver[0], driver[1]), memory_mb)
+    except (ValueError, TypeError, IndexError):
+        return None
+
+
+def _ask(library: str) -> list[object] | None:
+    """Name, compute capability, driver's version and memory of the first device, as `Gpu` has them."""
+    try:
+        cuda = ctypes.CDLL(library)
+        device, version, major, minor = (ctypes.c_int() for _ in range(4))
+        name, memory = ctypes.create_string_buffer(256), ctypes.c_size_t()
+        failed = (
+            cuda.cuInit(0)
+            or cuda.cuDeviceGet(ctypes.byref(device), 0)
+            or cuda.cuDriverGetVersion(ctypes.byref(version))
+            or cuda.cuDeviceGetName(name, len(name), device)
+            or cuda.cuDeviceGetAttribute(ctypes.byref(major), _MAJOR, device)
+            or cuda.cuDeviceGetAttribute(ctypes.byref(minor), _MINOR, device)
+            or cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+        )
+    except (OSError, AttributeError):
+        return None
+    if failed:
+        return None
+    release = [version.value // 1000, version.value % 1000 // 10]
+    return [name.value.decode(errors="replace"), [major.value, minor.value], release, memory.value >> 20]
+
+
+if __name__ == "__main__":
+    found = _ask(sys.argv[1])
+    print(json.dumps(found))
+    sys.exit(0 if found else 1)
