@@ -28,7 +28,8 @@ MAY_IMPORT = {
     "export": {"model", "runtime"},
     "training": {"model", "simulation"},
     "node": {"grounding", "runtime"},
-    "cli": {"evaluation", "export", "grounding", "model", "node", "runtime", "simulation", "training"},
+    "replay": {"evaluation", "grounding", "runtime"},
+    "cli": {"evaluation", "export", "grounding", "model", "node", "replay", "runtime", "simulation", "training"},
 }
 # Single modules that may do more, each for one reason.
 DOORS = {
@@ -36,6 +37,7 @@ DOORS = {
     "training/run.py": {"runtime"},  # it writes a bundle, whose form the runtime knows
     "runtime/network.py": {"model"},  # the network's config, which knows no library
     "runtime/onnx.py": {"model"},  # its type
+    "replay/bags.py": {"node"},  # the pixels of an image message, which need no ROS
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }
 TORCH_PARTS = {"export", "model", "training"}

@@ -11,14 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import rclpy
-import yaml
 from rclpy.serialization import deserialize_message
 from rclpy.signals import SignalHandlerOptions
 from rich.console import Console, Group
 from rich.live import Live
 from sensor_msgs.msg import CompressedImage
 
-from groma_ros.grounding.goals import check_goal
+from groma_ros.grounding.goals_file import read_goals
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.node.demo.bag import Bag, read_bag, write_bag
 from groma_ros.node.demo.listener import Listener
@@ -70,18 +69,6 @@ def run(inputs: Inputs, console: Console) -> None:
     write_bag(inputs.out / "demo.mcap", [*bag.topics.values(), *listener.topics], [*bag.records, *listener.records])
     write_picture(inputs.out / "demo.png", _pictures(bag, cameras[0], set(listener.answers)), listener.answers)
     _show_result(inputs, goals, listener, truth, counts, console)
-
-
-def read_goals(path: Path) -> tuple[Goal, ...]:
-    """The goals of a YAML file: under `goals`, texts or mappings of text, kind, min_score. Raises ValueError with a sentence."""
-    try:
-        entries = yaml.safe_load(path.read_text())["goals"]
-        goals = tuple(Goal(entry) if isinstance(entry, str) else Goal(**entry) for entry in entries)
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise ValueError(f"The goals {path} cannot be read: {type(error).__name__} {error}.") from error
-    for goal in goals:
-        check_goal(goal)
-    return goals
 
 
 def _start_node(inputs: Inputs, camera: str) -> Child:

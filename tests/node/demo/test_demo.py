@@ -13,11 +13,10 @@ from pathlib import Path
 
 import cv2
 import pytest
-import yaml
 
+from groma_ros.grounding.goals_file import read_goals
 from groma_ros.node.demo.bag import read_bag
 from groma_ros.node.demo.processes import Child
-from groma_ros.node.demo.run import read_goals
 
 DEMO = Path(__file__).resolve().parents[3] / "demo"
 SECONDS = 240.0
@@ -96,13 +95,3 @@ def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
     (tmp_path / "rich.py").write_text("raise ImportError('not here')")
     status, _, stderr = demo("--out", tmp_path, PYTHONPATH=str(tmp_path))
     assert (status, stderr) == (1, "demo: The package rich cannot be imported (not here); run `make setup`, or install it.\n")
-
-
-def test_goals_are_texts_or_mappings(tmp_path: Path) -> None:
-    path = tmp_path / "goals.yaml"
-    path.write_text(yaml.safe_dump({"goals": ["the cup", {"text": "mugs", "kind": "all", "min_score": 0.25}]}))
-    assert [(goal.text, goal.kind, goal.min_score) for goal in read_goals(path)] == [("the cup", "auto", 0.0), ("mugs", "all", 0.25)]
-    for content in ("- a", "goals: [{name: a}]", "goals: [{text: a, kind: some}]", "goals: ['']", "{"):
-        path.write_text(content)
-        with pytest.raises(ValueError, match=r"goal"):
-            read_goals(path)

@@ -1,0 +1,57 @@
+"""Goals in a YAML file: what may stand there, and the sentence for everything else."""
+
+from pathlib import Path
+
+import pytest
+
+from groma_ros.grounding.goals_file import read_goals
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_texts_and_mappings(tmp_path: Path) -> None:
+    path = tmp_path / "goals.yaml"
+    path.write_text("goals:\n- the red mug\n- 42\n- text: both cups\n  kind: all\n  min_score: 0.3\n- {text: 'yes'}\n")
+    found = [(goal.text, goal.kind, goal.min_score) for goal in read_goals(path)]
+    assert found == [("the red mug", "auto", 0.0), ("42", "auto", 0.0), ("both cups", "all", 0.3), ("yes", "auto", 0.0)]
+
+
+def test_the_demo_s_goals() -> None:
+    goals = read_goals(ROOT / "demo" / "goals.yaml")
+    assert len(goals) == 8
+    assert (goals[2].text, goals[2].kind, goals[2].min_score) == ("both blue objects", "all", 0.3)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        ("goals:\n- the mug\n- txt: the cup\n", "line 3: the key 'txt' is not known; a goal has the keys text, kind, min_score."),
+        ("goal:\n- the mug\n", "line 1: the key 'goal' is not known"),
+        ("goals:\n- text: a\n  kind: some\n", "line 2: The goal kind 'some' is unknown"),
+        ("goals:\n- text: a\n  min_score: much\n", "line 3: the key 'min_score' holds 'much' and must hold a number"),
+        ("goals:\n- text: a\n  min_score: 2\n", "line 2: The goal's min_score is 2.0; it must be between 0 and 1."),
+        ("goals:\n- kind: all\n", "line 2: the key 'text' is missing."),
+        ("goals:\n- text: [a]\n", "line 2: the key 'text' holds a sequence and must hold a text."),
+        ("goals:\n- - a\n", "line 2: the key 'text' holds a sequence"),
+        ("goals: []\n", "hold no goals"),
+        ("goals:\n", "hold no goals"),
+        ("- the mug\n", "must be a mapping with the key goals"),
+        ("", "must be a mapping with the key goals"),
+        ("goals:\n- 'the mug\n", "are not YAML in line"),
+        ("goals:\n- ''\n", "line 2: The goal is empty"),
+    ],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, content: str, sentence: str) -> None:
+    path = tmp_path / "goals.yaml"
+    path.write_text(content)
+    with pytest.raises(ValueError, match="goals.yaml") as caught:
+        read_goals(path)
+    assert sentence in str(caught.value)
+
+
+def test_a_missing_or_binary_file(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        read_goals(tmp_path / "none.yaml")
+    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00goals")
+    with pytest.raises(ValueError, match="are not YAML"):
+        read_goals(tmp_path / "binary.yaml")
