@@ -10,6 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from groma_ros.timing import stage
 from groma_ros.types import FloatArray
 
 Resize = Literal["bilinear", "bicubic", "area"]
@@ -40,6 +41,7 @@ class ImageTransform:
             if values.shape != (3,) or not np.isfinite(values).all() or (name == "std" and values.min() <= 0):
                 raise ValueError(f"The image {name} {colour!r} is not three numbers{' above 0' if name == 'std' else ''}.")
 
+    @stage("resize")
     def __call__(self, rgb: np.ndarray) -> FloatArray:
         """uint8 HxWx3 RGB to float32 3xSxS."""
         square = self.stretch(rgb)

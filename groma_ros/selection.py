@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from groma_ros.geometry import box_iou, cxcywh_to_xyxy, left_to_right, nms
+from groma_ros.timing import stage
 from groma_ros.types import FloatArray, IntArray
 
 USER_BOX_SCORE = 1.0
@@ -34,6 +35,7 @@ class Selection:
     candidates: IntArray
 
 
+@stage("select")
 def select_regions(
     boxes: FloatArray,
     scores: FloatArray,

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 from groma_ros.geometry import clip_xyxy, cxcywh_to_xyxy
 from groma_ros.image import ImageTransform
 from groma_ros.selection import Selection, SelectionRule, select_regions
+from groma_ros.timing import stage
 from groma_ros.types import FloatArray, Frame, Scene
 
 __all__ = ["ImageTransform", "Selection", "SelectionRule", "VisionTokenizer", "make_scene", "select_regions"]
@@ -24,6 +25,7 @@ class VisionTokenizer(Protocol):
         ...
 
 
+@stage("scene")
 def make_scene(
     chosen: Selection,
     region_tokens: FloatArray,

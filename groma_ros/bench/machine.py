@@ -1,0 +1,115 @@
+"""What this machine is, and the most it can do: the ceilings that a floor is computed from."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_SIDE = 1024  # of the square matrices that are multiplied: 4 MB each
+_CHUNK = 16_000_000  # float32 numbers a thread reads: 64 MB, more than its share of any cache
+_REPEATS = 8
+
+
+@dataclass(frozen=True)
+class Ceilings:
+    """The best of several runs. operations: multiplications and additions a second of a large matrix product; bytes: read from
+    memory a second; of: what was measured, in words."""
+
+    operations: float
+    bytes: float
+    of: str
+
+
+def cpu_ceilings(threads: int) -> Ceilings:
+    """float32 matrix product and reading of memory with so many threads.
+
+    numpy's matrix library takes its number of threads from the environment when it is loaded, so this belongs into a process that
+    was started with `thread_environment`.
+    """
+    rng = np.random.default_rng(0)
+    a, b = (rng.random((_SIDE, _SIDE), np.float32) for _ in range(2))
+    chunks = [np.ones(_CHUNK, np.float32) for _ in range(threads)]
+    with ThreadPoolExecutor(threads) as pool:
+        product = _best(lambda: a @ b)
+        reading = _best(lambda: list(pool.map(np.max, chunks)))
+    bytes_read = threads * chunks[0].nbytes
+    return Ceilings(2 * _SIDE**3 / product, bytes_read / reading, f"float32 on the CPU, threads: {threads}")
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Variables that hold the matrix libraries of a new process to so many threads."""
+    return {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
+
+
+def _best(call: Callable[[], Any]) -> float:
+    """Seconds of the fastest of some runs, the first not counted."""
+    times = []
+    for _ in range(_REPEATS + 1):
+        begin = time.perf_counter()
+        call()
+        times.append(time.perf_counter() - begin)
+    return min(times[1:])
+
+
+def describe(threads: int, ceilings: Ceilings) -> dict[str, Any]:
+    """The machine in plain types, for the report."""
+    return {
+        "cpu": _cpu_name(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
+        "memory_mb": _kilobytes("/proc/meminfo", "MemTotal") // 1024,
+        "gpu": gpu_name(),
+        "python": platform.python_version(),
+        "ceilings": {**asdict(ceilings), "operations": round(ceilings.operations), "bytes": round(ceilings.bytes)},
+    }
+
+
+def peak_mb() -> int:
+    """The most memory this process has held, in MB; of the process itself, not of the one that started it."""
+    return _kilobytes("/proc/self/status", "VmHWM") // 1024
+
+
+def gpu_used_mb() -> int | None:
+    """Memory in use on the first GPU, by anybody, in MB; None where no driver answers."""
+    found = _nvidia("memory.used")
+    return int(found) if found else None
+
+
+def gpu_name() -> str | None:
+    """The name of the first GPU; None where no driver answers."""
+    return _nvidia("name")
+
+
+def _nvidia(field: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.splitlines()[0].strip() if done.returncode == 0 and done.stdout.strip() else None
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name.strip() in ("model name", "Model"):
+            return value.strip()
+    return platform.machine()
+
+
+def _kilobytes(path: str, field: str) -> int:
+    for line in Path(path).read_text().splitlines():
+        name, _, value = line.partition(":")
+        if name == field:
+            return int(value.split()[0])
+    raise RuntimeError(f"{path} does not say {field}.")

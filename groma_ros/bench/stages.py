@@ -1,0 +1,165 @@
+"""The time of every stage of a frame, taken on the pipeline that runs, not on a copy of it."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from groma_ros.grounding.answers import write
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.vision import VisionTokenizer
+from groma_ros.timing import Marks, listening
+from groma_ros.types import FloatArray, Frame, Goal, IntArray, Scene
+
+T = TypeVar("T")
+STAGES = ("image decode", "resize", "perceive", "select", "encode regions", "prefill", "goals", "decode", "bookkeeping")
+"""In the order they run. image decode is JPEG to pixels and is not part of the total, which is what `Grounder.ground` takes;
+decode is the language model's, one token a row each time; bookkeeping is the rest of the total: prompts, token ids, answers."""
+
+
+@dataclass
+class Sample:
+    """One frame. seconds: by stage; counts: regions, prefix, tail, rows, steps and tokens, what the stages worked on."""
+
+    seconds: Counter[str] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+class Clock:
+    """Collects the sample of the frame that is running."""
+
+    def __init__(self) -> None:
+        self.sample = Sample()
+
+    def time(self, name: str, call: Callable[[], T]) -> T:
+        """What the call returns; its time goes to the stage."""
+        begin = time.perf_counter()
+        result = call()
+        self.sample.seconds[name] += time.perf_counter() - begin
+        return result
+
+    def see(self, call: Callable[[], Scene]) -> Scene:
+        """A vision pass, split where the stages that all backends share begin and end."""
+        begin = time.perf_counter()
+        with listening() as marks:
+            scene = call()
+        self._split(marks, begin, time.perf_counter())
+        self.sample.counts["regions"] += len(scene.boxes)
+        return scene
+
+    def _split(self, marks: Marks, begin: float, end: float) -> None:
+        seconds = self.sample.seconds
+        resized = marks.get("resize", (begin, begin))
+        select = marks.get("select", (end, end))
+        seconds["resize"] += resized[1] - resized[0]
+        if "resize" in marks:
+            seconds["perceive"] += select[0] - resized[1]
+        seconds["select"] += select[1] - select[0]
+        seconds["encode regions"] += marks.get("scene", (end, end))[0] - select[1]
+
+
+class TimedVision:
+    """VisionTokenizer that reports to a clock."""
+
+    def __init__(self, vision: VisionTokenizer, clock: Clock) -> None:
+        self._vision, self._clock = vision, clock
+
+    def encode(self, frame: Frame) -> Scene:
+        """See `VisionTokenizer.encode`."""
+        return self._clock.see(lambda: self._vision.encode(frame))
+
+    def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
+        """See `VisionTokenizer.refer`."""
+        return self._clock.see(lambda: self._vision.refer(scene, boxes))
+
+
+class TimedLanguage:
+    """LanguageModel that reports to a clock."""
+
+    def __init__(self, language: LanguageModel, clock: Clock) -> None:
+        self._language, self._clock = language, clock
+        self.width, self.context = language.width, language.context
+        self.base_vocabulary, self.vocabulary = language.base_vocabulary, language.vocabulary
+
+    def embed(self, ids: IntArray) -> FloatArray:
+        """See `LanguageModel.embed`; counts as bookkeeping."""
+        return self._language.embed(ids)
+
+    def prefill(self, embeddings: FloatArray) -> Any:
+        """See `LanguageModel.prefill`."""
+        self._clock.sample.counts["prefix"] += len(embeddings)
+        return self._clock.time("prefill", lambda: self._language.prefill(embeddings))
+
+    def branch(self, prefix: Any, tails: Sequence[FloatArray]) -> tuple[Any, FloatArray]:
+        """See `LanguageModel.branch`."""
+        self._clock.sample.counts["tail"] += sum(map(len, tails))
+        self._clock.sample.counts["rows"] += len(tails)
+        return self._clock.time("goals", lambda: self._language.branch(prefix, tails))
+
+    def append(self, branches: Any, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
+        """See `LanguageModel.append`."""
+        self._clock.sample.counts["steps"] += 1
+        self._clock.sample.counts["tokens"] += len(rows)
+        return self._clock.time("decode", lambda: self._language.append(branches, rows, tokens))
+
+    def release(self, prefix: Any) -> None:
+        """See `LanguageModel.release`."""
+        self._language.release(prefix)
+
+
+class TimedGrounder(Grounder):
+    """A Grounder whose stages are timed, and which can also answer the slow ways that its claims are held against."""
+
+    def __init__(self, vision: VisionTokenizer, language: LanguageModel, *args: Any, **kwargs: Any) -> None:
+        self.clock = Clock()
+        super().__init__(TimedVision(vision, self.clock), TimedLanguage(language, self.clock), *args, **kwargs)
+
+    def measure(self, decode: Callable[[], Frame], goals: Sequence[Goal]) -> Sample:
+        """Answer goals about a frame that `decode` makes of a picture file."""
+        self.clock.sample = sample = Sample()
+        frame = self.clock.time("image decode", decode)
+        begin = time.perf_counter()
+        self.ground(frame, goals)
+        total = time.perf_counter() - begin
+        inside = sum(value for name, value in sample.seconds.items() if name != "image decode")
+        sample.seconds["bookkeeping"] = total - inside
+        sample.seconds["total"] = total
+        return sample
+
+    def warm(self, scene: Scene) -> None:
+        """Prefill the scene's prefix, unless it is held."""
+        self._prefix(scene, 1)
+
+    def forget(self) -> None:
+        """Drop the prefix that is held, so that the next question prefills again."""
+        if self._held is not None:
+            self._language.release(self._held[1])
+            self._held = None
+
+    def generate(self, scene: Scene, goal: Goal, limit: int) -> tuple[int, ...]:
+        """The greedy answer to a region goal, at most `limit` tokens, on the cached prefix: nothing forced, nothing banned."""
+        tail = self._embed(self._open_ids(goal), scene)
+        prefix = self._prefix(scene, len(tail) + limit)
+        return write(self._language, prefix, [tail], self._tokenizer.eos_id, limit)[0].ids
+
+    def generate_anew(self, scene: Scene, goal: Goal, limit: int) -> tuple[float, tuple[int, ...]]:
+        """The same with the whole prompt read again, as the original's generate does: its seconds, and the answer.
+
+        The first token is read outside the timed part, because a prefix cannot be empty.
+        """
+        prompt = self._embed([*self._prefix_ids, *self._open_ids(goal)], scene)
+        first = self._language.prefill(prompt[:1])
+        begin = time.perf_counter()
+        written = write(self._language, first, [prompt[1:]], self._tokenizer.eos_id, limit)[0].ids
+        seconds = time.perf_counter() - begin
+        self._language.release(first)
+        return seconds, written
+
+    def _open_ids(self, goal: Goal) -> list[int]:
+        """The goal's ids without the opening of the answer."""
+        ids = self._goal_ids(goal)
+        return ids[: len(ids) - len(self._tokenizer.encode_template(self._template.answer_prefix))]
