@@ -1,0 +1,111 @@
+"""Two replays of one bag side by side: what moved, appeared, went or changed its mind."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from groma_ros.geometry import box_iou
+from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
+
+KINDS = ("frame", "presence", "new box", "missing box", "moved box", "score", "id")
+
+
+@dataclass(frozen=True)
+class Tolerances:
+    """How far two answers may be apart and still be the same. iou: least overlap of two boxes; score: greatest difference of scores and
+    of presence; match: least overlap at which two boxes are taken for one that moved; ids: whether track ids must be equal too."""
+
+    iou: float = 0.98
+    score: float = 0.02
+    match: float = 0.5
+    ids: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("iou", "score", "match"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"The tolerance {name} is {getattr(self, name)}; it must be between 0 and 1.")
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference. number: the frame's place on the topic; goal: its text, empty for the frame itself; kind: one of KINDS."""
+
+    number: int
+    goal: str
+    kind: str
+    sentence: str
+
+
+def compare(wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], tolerances: Tolerances) -> list[Change]:
+    """Every difference beyond the tolerances, in the order of the frames and goals."""
+    ours, theirs = ({record.number: record for record in records} for records in (found, wanted))
+    changes: list[Change] = []
+    for number in sorted(ours.keys() | theirs.keys()):
+        if number not in ours:
+            changes.append(Change(number, "", "frame", "the frame is missing"))
+        elif number not in theirs:
+            changes.append(Change(number, "", "frame", "the frame is new"))
+        else:
+            changes += _frame(theirs[number], ours[number], tolerances)
+    return changes
+
+
+def _frame(wanted: FrameRecord, found: FrameRecord, tolerances: Tolerances) -> list[Change]:
+    def identity(record: FrameRecord) -> tuple[int, str, int, int, str]:
+        return record.stamp, record.frame_id, record.width, record.height, record.refused
+
+    if identity(wanted) != identity(found):
+        return [Change(found.number, "", "frame", f"the frame was {identity(wanted)} and is {identity(found)}")]
+    pairs = zip(wanted.goals, found.goals, strict=True)
+    return [change for pair in pairs for change in _goal(found.number, *pair, tolerances)]
+
+
+def _goal(number: int, wanted: GoalRecord, found: GoalRecord, tolerances: Tolerances) -> list[Change]:
+    def change(kind: str, sentence: str) -> Change:
+        return Change(number, found.goal, kind, sentence)
+
+    changes = []
+    appeared = bool(found.detections) != bool(wanted.detections)
+    if appeared or abs(found.present - wanted.present) > tolerances.score:
+        verdict = [f"{'there' if item.detections else 'absent'} ({item.present:.3f})" for item in (wanted, found)]
+        changes.append(change("presence", f"was {verdict[0]} and is {verdict[1]}"))
+    pairs, missing, new = _matched(wanted.detections, found.detections, tolerances.match)
+    changes += [change("missing box", f"{_shown(box)} is missing") for box in missing]
+    changes += [change("new box", f"{_shown(box)} is new") for box in new]
+    for before, after, overlap in pairs:
+        if overlap < tolerances.iou:
+            changes.append(change("moved box", f"{_shown(before)} moved to {_shown(after)}, IoU {overlap:.3f}"))
+        if abs(after.score - before.score) > tolerances.score:
+            changes.append(change("score", f"the score of {_shown(before)} is {after.score:.3f}"))
+        if tolerances.ids and after.id != before.id:
+            changes.append(change("id", f"the id of {_shown(before)} was {before.id!r} and is {after.id!r}"))
+    return changes
+
+
+def _matched(
+    wanted: Sequence[BoxRecord], found: Sequence[BoxRecord], least: float
+) -> tuple[list[tuple[BoxRecord, BoxRecord, float]], list[BoxRecord], list[BoxRecord]]:
+    """(pairs with their IoU, boxes only wanted, boxes only found): the pair of the greatest overlap first."""
+    overlap = box_iou(_array(wanted), _array(found))
+    pairs, rows, columns = [], set(range(len(wanted))), set(range(len(found)))
+    for flat in np.argsort(-overlap, axis=None, kind="stable"):
+        row, column = divmod(int(flat), max(1, len(found)))
+        if overlap[row, column] < least:
+            break
+        if row in rows and column in columns:
+            pairs.append((wanted[row], found[column], float(overlap[row, column])))
+            rows.remove(row)
+            columns.remove(column)
+    return pairs, [wanted[row] for row in sorted(rows)], [found[column] for column in sorted(columns)]
+
+
+def _array(boxes: Sequence[BoxRecord]) -> np.ndarray:
+    return np.array([item.box for item in boxes], np.float32).reshape(-1, 4)
+
+
+def _shown(box: BoxRecord) -> str:
+    corners = " ".join(f"{value:.1f}" for value in box.box)
+    return f"[{corners}] ({box.score:.3f})"

@@ -1,0 +1,99 @@
+"""What a replay writes down of every frame: one line of JSON each, the same bytes for the same bag, goals, model and CPU backend."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from groma_ros.types import Grounding
+
+BOX_DIGITS, SCORE_DIGITS = 3, 6
+"""Decimals that are kept: a thousandth of a pixel, a millionth of a probability."""
+
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class BoxRecord:
+    """One box. box: xyxy, camera pixels; id: the track, empty when untracked."""
+
+    box: Box
+    score: float
+    id: str = ""
+
+
+@dataclass(frozen=True)
+class GoalRecord:
+    """The answer to one goal; fields as in `types.Grounding`."""
+
+    goal: str
+    kind: str
+    present: float
+    margin: float
+    detections: tuple[BoxRecord, ...]
+
+
+@dataclass(frozen=True)
+class FrameRecord:
+    """One image of the bag. number: its place on the topic; time: ns it was recorded at; stamp: ns of its header.
+
+    asked: whether the language model answered on this very frame, or an earlier answer was carried to it; refused: why the image
+    could not be read, in a word, empty for one that could; goals: in the order of the goals, none for a refused image.
+    """
+
+    number: int
+    time: int
+    stamp: int
+    frame_id: str
+    width: int
+    height: int
+    asked: bool
+    refused: str
+    goals: tuple[GoalRecord, ...]
+
+    def line(self) -> str:
+        """The record as a line of JSON, without its end."""
+        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+
+    @classmethod
+    def parse(cls, line: str) -> FrameRecord:
+        """The record of a line. ValueError, KeyError or TypeError for another line."""
+        data = json.loads(line)
+        goals = tuple(_goal(item) for item in data.pop("goals"))
+        return cls(**data, goals=goals)
+
+
+def goal_record(grounding: Grounding) -> GoalRecord:
+    """An answer with its numbers rounded to what is kept; the best box first, as the node publishes them."""
+    best_first = sorted(grounding.detections, key=lambda item: -item.score)
+    boxes = tuple(BoxRecord(_rounded(item.box), round(float(item.score), SCORE_DIGITS), item.track_id) for item in best_first)
+    present, margin = (round(float(value), SCORE_DIGITS) for value in (grounding.present, grounding.margin))
+    return GoalRecord(grounding.goal.text, grounding.goal.kind, present, margin, boxes)
+
+
+def read_records(path: Path) -> list[FrameRecord]:
+    """The records of a detections.jsonl. Raises ValueError with a sentence that names the line that is wrong."""
+    records = []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"The records {path} cannot be read: {error}.") from error
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(FrameRecord.parse(line))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"Line {number} of {path} is not a record of a replay: {type(error).__name__} {error}.") from error
+    return records
+
+
+def _goal(data: dict[str, Any]) -> GoalRecord:
+    boxes = tuple(BoxRecord(_rounded(item["box"]), item["score"], item["id"]) for item in data.pop("detections"))
+    return GoalRecord(**data, detections=boxes)
+
+
+def _rounded(box: Sequence[float]) -> Box:
+    x1, y1, x2, y2 = (round(float(value), BOX_DIGITS) for value in box)
+    return x1, y1, x2, y2

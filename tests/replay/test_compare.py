@@ -1,0 +1,101 @@
+"""What counts as a change between two replays, and the JUnit document of it."""
+
+from dataclasses import replace
+from pathlib import Path
+from xml.etree import ElementTree as xml
+
+import pytest
+
+from groma_ros.replay.compare import Tolerances, compare
+from groma_ros.replay.junit import junit
+from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, goal_record, read_records
+from groma_ros.types import Detection, Goal, Grounding
+
+MUG = BoxRecord((10.0, 10.0, 50.0, 60.0), 0.9, "1")
+CUP = BoxRecord((100.0, 10.0, 150.0, 60.0), 0.8, "2")
+
+
+def goal(*boxes: BoxRecord, text: str = "mugs", present: float = 0.95) -> GoalRecord:
+    return GoalRecord(text, "auto", present, 0.5, boxes)
+
+
+def frame(number: int, *goals: GoalRecord) -> FrameRecord:
+    return FrameRecord(number, 10 * number, 100 * number, "camera", 640, 480, True, "", goals)
+
+
+def test_a_record_goes_through_its_line(tmp_path: Path) -> None:
+    records = [frame(0, goal(MUG, CUP), goal(text="la tasse à café", present=0.1)), replace(frame(1), refused="truncated")]
+    assert [FrameRecord.parse(record.line()) for record in records] == records
+    path = tmp_path / "detections.jsonl"
+    path.write_text("".join(record.line() + "\n" for record in records), encoding="utf-8")
+    assert read_records(path) == records
+    path.write_text(records[0].line() + "\n{}\n")
+    with pytest.raises(ValueError, match=r"Line 2 of .*detections.jsonl is not a record of a replay: KeyError"):
+        read_records(path)
+
+
+def test_an_answer_is_rounded_and_the_best_box_comes_first() -> None:
+    boxes = (Detection((1.00049, 2, 3, 4), 0.25, 0, "7"), Detection((5, 6, 7, 8), 1 / 3, 1))
+    record = goal_record(Grounding(Goal("mugs", "all"), boxes, 2 / 3, 0.1))
+    assert record == GoalRecord(
+        "mugs", "all", 0.666667, 0.1, (BoxRecord((5.0, 6.0, 7.0, 8.0), 0.333333), BoxRecord((1.0, 2.0, 3.0, 4.0), 0.25, "7"))
+    )
+
+
+def test_equal_runs_and_small_differences_are_no_change() -> None:
+    nudged = replace(MUG, box=(10.2, 10.0, 50.1, 60.0), score=0.89, id="9")
+    assert compare([frame(0, goal(MUG, CUP))], [frame(0, goal(CUP, nudged, present=0.94))], Tolerances()) == []
+
+
+@pytest.mark.parametrize(
+    ("found", "kinds", "sentence"),
+    [
+        (goal(CUP), ["missing box"], "[10.0 10.0 50.0 60.0] (0.900) is missing"),
+        (goal(MUG, CUP, replace(CUP, box=(300.0, 0.0, 310.0, 20.0))), ["new box"], "[300.0 0.0 310.0 20.0] (0.800) is new"),
+        (goal(MUG, replace(CUP, box=(110.0, 10.0, 160.0, 60.0))), ["moved box"], "IoU 0.667"),
+        (goal(replace(MUG, score=0.8), CUP), ["score"], "is 0.800"),
+        (goal(MUG, CUP, present=0.6), ["presence"], "was there (0.950) and is there (0.600)"),
+        (goal(present=0.2), ["presence", "missing box", "missing box"], "was there (0.950) and is absent (0.200)"),
+    ],
+)
+def test_each_kind_of_change(found: GoalRecord, kinds: list[str], sentence: str) -> None:
+    changes = compare([frame(4, goal(MUG, CUP))], [frame(4, found)], Tolerances())
+    assert [change.kind for change in changes] == kinds
+    assert (changes[0].number, changes[0].goal) == (4, "mugs")
+    assert sentence in changes[0].sentence
+
+
+def test_ids_count_only_where_asked() -> None:
+    wanted, found = [frame(0, goal(MUG))], [frame(0, goal(replace(MUG, id="5")))]
+    assert compare(wanted, found, Tolerances()) == []
+    assert [change.sentence for change in compare(wanted, found, Tolerances(ids=True))] == [
+        "the id of [10.0 10.0 50.0 60.0] (0.900) was '1' and is '5'"
+    ]
+
+
+def test_frames_that_come_and_go() -> None:
+    changed = replace(frame(2, goal(MUG)), refused="truncated")
+    changes = compare([frame(0, goal(MUG)), frame(2, goal(MUG))], [frame(1, goal(MUG)), changed], Tolerances())
+    assert [(change.number, change.kind) for change in changes] == [(0, "frame"), (1, "frame"), (2, "frame")]
+    assert [change.sentence for change in changes[:2]] == ["the frame is missing", "the frame is new"]
+
+
+def test_tolerances_are_checked() -> None:
+    with pytest.raises(ValueError, match=r"The tolerance iou is 1.5; it must be between 0 and 1."):
+        Tolerances(iou=1.5)
+
+
+def test_junit_is_read_by_a_build_server() -> None:
+    wanted, found = [frame(0, goal(MUG), goal(text="<b>\x07"))], [frame(0, goal(), goal(text="<b>\x07"))]
+    changes = compare(wanted, found, Tolerances())
+    suite = xml.fromstring(junit("bag & more", ["mugs", "<b>\x07"], found, changes)).find("testsuite")
+    assert suite is not None
+    assert {key: suite.attrib[key] for key in ("name", "tests", "failures", "errors")} == {
+        "name": "bag & more", "tests": "3", "failures": "1", "errors": "0"
+    }  # fmt: skip
+    assert [case.attrib["name"] for case in suite.findall("testcase")] == ["frames", "mugs", "<b>?"]
+    failure = suite.find("testcase/failure")
+    assert failure is not None and failure.attrib["message"].startswith("2 differences; frame 0: was there (0.950)")
+    alone = xml.fromstring(junit("bag", ["mugs"], [replace(frame(3), refused="truncated")], None))
+    assert alone.findall(".//failure") == []
+    assert alone.findtext("testsuite/system-out") == "refused images\nframe 3: truncated"
