@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from groma_ros.geometry import xyxy_to_cxcywh
 from groma_ros.model.config import GromaConfig
 from groma_ros.runtime.bundle import EMBEDDINGS, Bundle, BundleError
+from groma_ros.runtime.graph_vision import GraphVision
 from groma_ros.runtime.network import read_network
-from groma_ros.runtime.onnx_graph import Graph, Shapes
+from groma_ros.runtime.onnx_graph import Graph
 from groma_ros.runtime.packing import Packing, causal_mask, check_append, owners
-from groma_ros.runtime.vision import ImageTransform, SelectionRule, make_scene, select_regions
-from groma_ros.types import FloatArray, Frame, IntArray, Scene
+from groma_ros.runtime.signature import language_shapes, perceive_shapes, region_shapes
+from groma_ros.types import FloatArray, IntArray
 
 
 def load_onnx(
@@ -37,8 +37,8 @@ def load_onnx_vision(
 ) -> OnnxVision:
     """The vision tokenizer of `load_onnx`."""
     config, kind, count, chosen = _settle(bundle, device, threads, precision)
-    perceive = Graph(bundle, bundle.graph_name("perceive", chosen), _perceive_shapes(config), kind, count)
-    regions = Graph(bundle, bundle.graph_name("encode_regions", chosen), _region_shapes(config), kind, count)
+    perceive = Graph(bundle, bundle.graph_name("perceive", chosen), perceive_shapes(config), kind, count)
+    regions = Graph(bundle, bundle.graph_name("encode_regions", chosen), region_shapes(config), kind, count)
     return OnnxVision(perceive, regions, config, bundle.image)
 
 
@@ -47,7 +47,7 @@ def load_onnx_language(
 ) -> OnnxLanguage:
     """The language model of `load_onnx`."""
     config, kind, count, chosen = _settle(bundle, device, threads, precision)
-    language = Graph(bundle, bundle.graph_name("language", chosen), _language_shapes(config), kind, count)
+    language = Graph(bundle, bundle.graph_name("language", chosen), language_shapes(config), kind, count)
     return OnnxLanguage(language, config, read_embeddings(bundle, config))
 
 
@@ -74,36 +74,6 @@ def choose_device(device: str | None) -> str:
     return device
 
 
-def _perceive_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
-    side = config.image_size
-    outputs: Shapes = {
-        "image_tokens": ("", config.num_image_tokens, config.language.hidden_size),
-        "boxes": ("", -1, 4),
-        "objectness": ("", -1),
-    }
-    return {"pixels": ("", config.backbone.num_channels, side, side)}, outputs | _map_shapes(config, "")
-
-
-def _map_shapes(config: GromaConfig, batch: int | str) -> Shapes:
-    shape = (batch, config.backbone.hidden_size, config.grid, config.grid)
-    return {f"map.{level}": shape for level in range(len(config.region.layers))}
-
-
-def _region_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
-    return {**_map_shapes(config, 1), "boxes": ("", 4)}, {"region_tokens": ("", config.region_output)}
-
-
-def _language_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
-    c = config.language
-    inputs: Shapes = {"embeddings": ("", c.hidden_size), "positions": ("",), "mask": ("", ""), "rows": ("",)}
-    outputs: Shapes = {"logits": ("", config.vocab_size)}
-    held = (c.num_key_value_heads or c.num_attention_heads, "", c.hidden_size // c.num_attention_heads)
-    for layer in range(c.num_hidden_layers):
-        for kind in ("key", "value"):
-            inputs[f"past_{kind}.{layer}"] = outputs[f"present_{kind}.{layer}"] = held
-    return inputs, outputs
-
-
 def read_embeddings(bundle: Bundle, config: GromaConfig) -> np.ndarray:
     """The table of input embeddings, float16 vocabulary x width, mapped rather than read."""
     path = bundle.file(EMBEDDINGS)
@@ -118,43 +88,8 @@ def read_embeddings(bundle: Bundle, config: GromaConfig) -> np.ndarray:
     return table
 
 
-@dataclass(frozen=True, eq=False)
-class _Seen:
-    """What `refer` needs of an image: feature maps on the device by name, all proposals (Qx4 cxcywh) and their scores."""
-
-    maps: Mapping[str, Any]
-    boxes: FloatArray
-    scores: FloatArray
-
-
-class OnnxVision:
-    """VisionTokenizer over perceive.onnx and encode_regions.onnx; the feature maps stay on the device between the two."""
-
-    def __init__(self, perceive: Graph, regions: Graph, config: GromaConfig, transform: ImageTransform) -> None:
-        self.perceive, self.regions = perceive, regions
-        self._maps = [f"map.{level}" for level in range(len(config.region.layers))]
-        self._rule = SelectionRule(config.box_score_thres, config.nms_thres, config.max_region_num)
-        self._transform = transform
-
-    def encode(self, frame: Frame) -> Scene:
-        """One pass over a uint8 HxWx3 frame (see `VisionTokenizer.encode`)."""
-        found, maps = self.perceive.run({"pixels": self._transform(frame.rgb)[None]}, kept=self._maps)
-        seen = _Seen(maps, found["boxes"][0], found["objectness"][0])
-        height, width = frame.rgb.shape[:2]
-        return self._scene(seen, found["image_tokens"][0], None, (width, height), frame.stamp, frame.frame_id)
-
-    def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
-        """The same image with user boxes (Mx4 xyxy camera pixels) among the regions."""
-        user = xyxy_to_cxcywh(boxes, scene.width, scene.height)
-        size = (scene.width, scene.height)
-        return self._scene(scene.features, scene.image_tokens, user, size, scene.stamp, scene.frame_id)
-
-    def _scene(
-        self, seen: _Seen, image_tokens: FloatArray, user: FloatArray | None, size: tuple[int, int], stamp: int, frame_id: str
-    ) -> Scene:
-        chosen = select_regions(seen.boxes, seen.scores, self._rule, user)
-        found, _ = self.regions.run({**seen.maps, "boxes": chosen.boxes})
-        return make_scene(chosen, found["region_tokens"], image_tokens, seen, size, stamp, frame_id)
+class OnnxVision(GraphVision):
+    """VisionTokenizer over perceive.onnx and encode_regions.onnx on ONNX Runtime."""
 
 
 @dataclass(eq=False)

@@ -9,9 +9,8 @@ import numpy as np
 import onnxruntime
 
 from groma_ros.runtime.bundle import Bundle, BundleError
+from groma_ros.runtime.signature import Shapes, check_shapes
 
-# Name -> shape. A number must be met, "" is a dimension that must be free, -1 one of which nothing is known.
-Shapes = dict[str, tuple[int | str, ...]]
 _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
@@ -37,8 +36,9 @@ class Graph:
         except Exception as error:  # ONNX Runtime raises a type of its own for every stage of loading
             raise BundleError(f"{path} is not a graph that ONNX Runtime {onnxruntime.__version__} can load: {_first(error)}") from error
         self._outputs = list(shapes[1])
-        self._check(bundle, name, shapes[0], self._session.get_inputs(), "input")
-        self._check(bundle, name, shapes[1], self._session.get_outputs(), "output")
+        parts = {"input": self._session.get_inputs(), "output": self._session.get_outputs()}
+        for (kind, found), wanted in zip(parts.items(), shapes, strict=True):
+            check_shapes(bundle, name, kind, wanted, {item.name: item.shape for item in found})
 
     @property
     def device(self) -> str:
@@ -63,30 +63,6 @@ class Graph:
         self._session.run_with_iobinding(binding)
         values = dict(zip(self._outputs, binding.get_outputs(), strict=True))
         return {n: v.numpy() for n, v in values.items() if n not in kept}, {n: values[n] for n in kept}
-
-    @staticmethod
-    def _check(bundle: Bundle, name: str, wanted: Shapes, found: Sequence[Any], kind: str) -> None:
-        shapes = {item.name: item.shape for item in found}
-        if set(shapes) != set(wanted):
-            more, less = sorted(set(shapes) - set(wanted)), sorted(set(wanted) - set(shapes))
-            what = f"lacks the {kind} {less[0]}" if less else f"has the {kind} {more[0]}, which nothing knows"
-            raise BundleError(f"{name} of {bundle.name} {what}; make the graphs again with groma convert.")
-        for key, shape in wanted.items():
-            if not _fits(shape, shapes[key]):
-                asked = ", ".join("free" if size == "" else "any" if size == -1 else str(size) for size in shape)
-                raise BundleError(
-                    f"{name} of {bundle.name} has the {kind} {key} of shape ({', '.join(map(str, shapes[key]))}), but its network "
-                    f"config asks for ({asked}); make the graphs again with groma convert."
-                )
-
-
-def _fits(wanted: Sequence[int | str], found: Sequence[Any]) -> bool:
-    """Whether a shape is the one asked for; ONNX Runtime names free dimensions by a text or None."""
-    if len(wanted) != len(found):
-        return False
-    free = [not isinstance(size, int) for size in found]
-    return all(size == -1 or (is_free if size == "" else size == real) for size, real, is_free in zip(wanted, found, free, strict=True))
-
 
 def _first(error: Exception) -> str:
     """The first line of an error, which is all of it that concerns a user."""
