@@ -28,7 +28,7 @@ def differences(model: Groma, vision: OnnxVision, language: OnnxLanguage, seed: 
         return {
             "perceive": max(_perceive(model, vision, _picture(rng, model.config.image_size)) for _ in range(PICTURES)),
             "encode_regions": max(_regions(model, vision, rng) for _ in range(PICTURES)),
-            "language": _language(model, language, rng),
+            "language": language_difference(model, language, seed),
         }
 
 
@@ -59,8 +59,9 @@ def _regions(model: Groma, vision: OnnxVision, rng: np.random.Generator) -> floa
     return difference(found["region_tokens"], wanted)
 
 
-def _language(model: Groma, graph: OnnxLanguage, rng: np.random.Generator) -> float:
-    """A prefix, goals packed behind it, and a token for some of them."""
+def language_difference(model: Groma, graph: LanguageModel, seed: int = 0) -> float:
+    """The worst |graph - network| / max |network| over logits after a prefix, goals behind it, and a token for some of them."""
+    rng = np.random.default_rng(seed)
     oracle = TorchLanguage(model)
     ids = rng.integers(0, oracle.vocabulary, PREFIX + sum(TAILS))
     prefix, *tails = np.split(graph.embed(ids), np.cumsum([PREFIX, *TAILS[:-1]]))
