@@ -26,7 +26,7 @@ def lock(name: str, *arguments: str) -> None:
 
 
 def main() -> None:
-    lock("full.txt", "--extra", "train", "--extra", "dev")
+    lock("full.txt", "--extra", "train", "--extra", "llama", "--extra", "dev")
     lock("runtime.txt", "--constraint", "requirements/full.txt")
 
 
