@@ -38,6 +38,7 @@ DOORS = {
     "training/run.py": {"runtime"},  # it writes a bundle, whose form the runtime knows
     "runtime/network.py": {"model"},  # the network's config, which knows no library
     "runtime/onnx.py": {"model"},  # its type
+    "runtime/llama_cpp.py": {"model"},  # its type
     "runtime/signature.py": {"model"},  # its type
     "runtime/graph_vision.py": {"model"},  # its type
     "replay/bags.py": {"node"},  # the pixels of an image message, which need no ROS
