@@ -44,6 +44,12 @@ COMMANDS = {
         "measure a model on rendered scenes with truth",
         "groma eval scenes --model engines/groma-tiny --seed 77 --count 100 --json",
     ),
+    "bench": Command(
+        "groma_ros.bench.command",
+        "run_bench",
+        "measure what a frame costs, stage by stage",
+        "groma bench --backend onnx,torch --goals 1,10 --json",
+    ),
     "convert": Command(
         "groma_ros.export.convert",
         "run_convert",

@@ -16,7 +16,7 @@ import numpy as np
 
 _SIDE = 1024  # of the square matrices that are multiplied: 4 MB each
 _CHUNK = 16_000_000  # float32 numbers a thread reads: 64 MB, more than its share of any cache
-_REPEATS = 8
+_REPEATS = 24
 
 
 @dataclass(frozen=True)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, TypeVar
 
-from groma_ros.grounding.answers import write
+from groma_ros.grounding.answers import RegionAnswer, write
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.language import LanguageModel
 from groma_ros.runtime.vision import VisionTokenizer
@@ -16,6 +17,7 @@ from groma_ros.timing import Marks, listening
 from groma_ros.types import FloatArray, Frame, Goal, IntArray, Scene
 
 T = TypeVar("T")
+ANSWER_TOKENS = 4  # <roi> <rK> </roi> </s>
 STAGES = ("image decode", "resize", "perceive", "select", "encode regions", "prefill", "goals", "decode", "bookkeeping")
 """In the order they run. image decode is JPEG to pixels and is not part of the total, which is what `Grounder.ground` takes;
 decode is the language model's, one token a row each time; bookkeeping is the rest of the total: prompts, token ids, answers."""
@@ -23,10 +25,11 @@ decode is the language model's, one token a row each time; bookkeeping is the re
 
 @dataclass
 class Sample:
-    """One frame. seconds: by stage; counts: regions, prefix, tail, rows, steps and tokens, what the stages worked on."""
+    """One frame. seconds: by stage, and total; counts: what the stages worked on: regions, tokens of the prefix, tokens of all
+    tails, rows (goals), steps of decoding and tokens decoded in them."""
 
-    seconds: Counter[str] = field(default_factory=Counter)
-    counts: Counter[str] = field(default_factory=Counter)
+    seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
+    counts: defaultdict[str, int] = field(default_factory=partial(defaultdict, int))
 
 
 class Clock:
@@ -128,6 +131,7 @@ class TimedGrounder(Grounder):
         inside = sum(value for name, value in sample.seconds.items() if name != "image decode")
         sample.seconds["bookkeeping"] = total - inside
         sample.seconds["total"] = total
+        self.clock.sample = Sample()  # what is asked between two frames belongs to neither
         return sample
 
     def warm(self, scene: Scene) -> None:
@@ -140,24 +144,42 @@ class TimedGrounder(Grounder):
             self._language.release(self._held[1])
             self._held = None
 
-    def generate(self, scene: Scene, goal: Goal, limit: int) -> tuple[int, ...]:
-        """The greedy answer to a region goal, at most `limit` tokens, on the cached prefix: nothing forced, nothing banned."""
-        tail = self._embed(self._open_ids(goal), scene)
-        prefix = self._prefix(scene, len(tail) + limit)
-        return write(self._language, prefix, [tail], self._tokenizer.eos_id, limit)[0].ids
+    def generate(self, scene: Scene, goal: Goal) -> tuple[int, ...]:
+        """A region answer generated greedily on the cached prefix, token by token, from its opening to `ANSWER_TOKENS`.
 
-    def generate_anew(self, scene: Scene, goal: Goal, limit: int) -> tuple[float, tuple[int, ...]]:
-        """The same with the whole prompt read again, as the original's generate does: its seconds, and the answer.
+        The opening is fed whether the model would say it or not, so that the answer is the one that is read in one step.
+        """
+        tail = self._embed(self._open_ids(goal), scene)
+        prefix = self._prefix(scene, len(tail) + ANSWER_TOKENS)
+        branches, logits = self._language.branch(prefix, [tail])
+        written = self._tokenizer.encode_template(self._template.answer_prefix)
+        for token in written:
+            logits = self._language.append(branches, [0], [token])
+        while len(written) < ANSWER_TOKENS:
+            written.append(int(logits[0].argmax()))
+            if written[-1] == self._tokenizer.eos_id:
+                break
+            if len(written) < ANSWER_TOKENS:
+                logits = self._language.append(branches, [0], [written[-1]])
+        return tuple(written)
+
+    def generate_anew(self, scene: Scene, goal: Goal, limit: int) -> tuple[float, int]:
+        """The original's way: the whole prompt is read again and the answer is free, at most `limit` tokens. Its seconds and tokens.
 
         The first token is read outside the timed part, because a prefix cannot be empty.
         """
         prompt = self._embed([*self._prefix_ids, *self._open_ids(goal)], scene)
+        limit = min(limit, self._language.context - len(prompt))
         first = self._language.prefill(prompt[:1])
         begin = time.perf_counter()
         written = write(self._language, first, [prompt[1:]], self._tokenizer.eos_id, limit)[0].ids
         seconds = time.perf_counter() - begin
         self._language.release(first)
-        return seconds, written
+        return seconds, len(written)
+
+    def region_token(self, answer: RegionAnswer) -> int | None:
+        """The token of the first region of an answer; None if it has none."""
+        return self._tokenizer.region_id(answer.regions[0]) if answer.regions else None
 
     def _open_ids(self, goal: Goal) -> list[int]:
         """The goal's ids without the opening of the answer."""

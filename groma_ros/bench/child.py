@@ -1,0 +1,140 @@
+"""One backend in a process of its own, so that its memory is its own; the processes take turns, so that noise hits all alike."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from groma_ros.bench.machine import Ceilings, cpu_ceilings, thread_environment
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the backend's choice."""
+
+    model: Path | None
+    size: str
+    backend: str
+    precision: str
+    device: str | None
+    threads: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class About:
+    """What a variant turned out to be. network: its config in the form of config.json; gpu_mb: used by others before it was loaded."""
+
+    backend: str
+    precision: str
+    device: str
+    network: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The most that was held so far, in MB; gpu None off a GPU."""
+
+    peak: int
+    gpu: int | None
+
+
+class Runner:
+    """A variant that has been loaded in a process of its own. Every method but `close` waits for that process.
+
+    ValueError or RuntimeError, with the sentence of the process, if it cannot load or run.
+    """
+
+    def __init__(self, variant: Variant) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, variant), daemon=True)
+        with _environment(thread_environment(variant.threads)):
+            self._process.start()
+        theirs.close()
+        self.about: About = self._receive()
+
+    def ask(self, name: str, *args: Any) -> Any:
+        """Call a method of `groma_ros.bench.worker.Worker` over there."""
+        self._pipe.send((name, args))
+        return self._receive()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _receive(self) -> Any:
+        try:
+            kind, value = self._pipe.recv()
+        except EOFError:
+            self._process.join(5)
+            raise RuntimeError(f"The process that was measured ended without a word (exit status {self._process.exitcode}).") from None
+        if kind == "refused":
+            raise ValueError(value)
+        if kind == "failed":
+            raise RuntimeError(value)
+        return value
+
+
+def measure_ceilings(threads: int) -> Ceilings:
+    """`cpu_ceilings` in a process that holds its libraries to so many threads."""
+    context = multiprocessing.get_context("spawn")
+    with _environment(thread_environment(threads)), context.Pool(1) as pool:
+        return pool.apply(cpu_ceilings, (threads,))
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """A process started inside the block has these variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(pipe: Connection, variant: Variant) -> None:
+    """Load the variant, then answer what is asked until the other end closes."""
+    os.dup2(2, 1)  # whatever a library prints, standard output is the report's
+    try:
+        from groma_ros.bench.worker import Worker
+
+        worker = Worker(variant)
+        pipe.send(("answer", worker.about))
+        while True:
+            name, args = pipe.recv()
+            pipe.send(("answer", getattr(worker, name)(*args)))
+    except EOFError:
+        return
+    except (ValueError, ImportError) as error:
+        pipe.send(("refused", str(error)))
+    except (RuntimeError, MemoryError, OSError) as error:
+        pipe.send(("failed", f"{variant.backend}: {error or type(error).__name__}"))
+    sys.exit(1)

@@ -1,0 +1,92 @@
+"""From samples to rows and ratios, in plain types."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import mean
+from typing import Any
+
+import numpy as np
+
+from groma_ros.bench.child import About, Memory
+from groma_ros.bench.claims import median_ratio, totals
+from groma_ros.bench.floor import floors
+from groma_ros.bench.machine import Ceilings
+from groma_ros.bench.stages import STAGES, Sample
+from groma_ros.model.config import GromaConfig
+
+APART = "image decode"
+"""The stage that is no part of the total."""
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """A variant's samples by number of goals, one a round, the memory after each, and the ceilings of where it ran, if known."""
+
+    about: About
+    samples: Mapping[int, Sequence[Sample]]
+    memory: Mapping[int, Memory]
+    ceilings: Ceilings | None
+
+
+def rows(measured: Measured) -> list[dict[str, Any]]:
+    """One row a number of goals.
+
+    Every stage has `median_ms`, `p95_ms`, its `share` of the total (image decode, which is apart, has none) and, where operations
+    and bytes are known, `floor_ms`. The total has the sum of the floors, and `times_floor`: of its stages that have one, how many
+    times the floor they took.
+    """
+    return [_row(measured, goals, samples) for goals, samples in measured.samples.items()]
+
+
+def _row(measured: Measured, goals: int, samples: Sequence[Sample]) -> dict[str, Any]:
+    floor = _floor(measured, samples)
+    whole = sum(totals(samples))
+    stages: dict[str, Any] = {}
+    for name in STAGES:
+        times = [sample.seconds.get(name, 0.0) for sample in samples]
+        stages[name] = _spread(times)
+        if name != APART:
+            stages[name]["share"] = round(sum(times) / whole, 4)
+        if name in floor:
+            stages[name]["floor_ms"] = _milliseconds(floor[name])
+    total = _spread(totals(samples))
+    if floor:
+        spent = mean(sum(sample.seconds.get(name, 0.0) for name in floor) for sample in samples)
+        total |= {"floor_ms": _milliseconds(sum(floor.values())), "times_floor": round(spent / sum(floor.values()), 2)}
+    about, memory = measured.about, measured.memory[goals]
+    row = {"backend": about.backend, "precision": about.precision, "device": about.device, "goals": goals, "frames": len(samples)}
+    row |= {"stages": stages, "total": total, "peak_mb": memory.peak, "counts": _counts(samples)}
+    return row | ({} if memory.gpu is None else {"gpu_mb": memory.gpu})
+
+
+def _floor(measured: Measured, samples: Sequence[Sample]) -> dict[str, float]:
+    if measured.ceilings is None:
+        return {}
+    about = measured.about
+    return floors(GromaConfig.from_dict(about.network), _counts(samples), measured.ceilings, about.precision)
+
+
+def _counts(samples: Sequence[Sample]) -> dict[str, float]:
+    names = ("regions", "prefix", "tail", "rows", "steps", "tokens")
+    return {name: round(mean(sample.counts.get(name, 0) for sample in samples), 2) for name in names}
+
+
+def _spread(seconds: Sequence[float]) -> dict[str, Any]:
+    return {"median_ms": _milliseconds(float(np.median(seconds))), "p95_ms": _milliseconds(float(np.percentile(seconds, 95)))}
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def ratios(measured: Sequence[Measured]) -> list[dict[str, Any]]:
+    """For every two variants and every number of goals how many times faster the first is, as the median over rounds."""
+    found = []
+    for first, second in itertools.combinations(measured, 2):
+        for goals in first.samples:
+            times = median_ratio(totals(second.samples[goals]), totals(first.samples[goals]))
+            found.append({"goals": goals, "fast": first.about.name, "slow": second.about.name, "times": round(times, 3)})
+    return found

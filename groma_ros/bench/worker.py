@@ -1,0 +1,52 @@
+"""What runs in the process of one variant."""
+
+from __future__ import annotations
+
+from groma_ros.bench.child import About, Memory, Variant
+from groma_ros.bench.claims import Paths, measure_paths
+from groma_ros.bench.frames import to_frame
+from groma_ros.bench.goals import mixed_goals
+from groma_ros.bench.machine import Ceilings, gpu_used_mb, peak_mb
+from groma_ros.bench.stages import Sample, TimedGrounder
+from groma_ros.runtime.bundle import Bundle
+
+
+class Worker:
+    """A loaded variant. Errors are those of `Grounder.load`."""
+
+    def __init__(self, variant: Variant) -> None:
+        self._gpu_before = gpu_used_mb()
+        self._trained = variant.size == "tiny"
+        assert variant.model is not None
+        grounder = TimedGrounder.load(
+            variant.model, device=variant.device, backend=variant.backend, threads=variant.threads, precision=variant.precision
+        )
+        assert isinstance(grounder, TimedGrounder)
+        self._grounder = grounder
+        runtime = self._grounder.runtime
+        assert runtime is not None
+        self.about = About(runtime.backend, runtime.precision, runtime.device, Bundle.load(variant.model).network)
+
+    def measure(self, jpeg: bytes, goals: int) -> Sample:
+        """Answer so many goals about a picture."""
+        return self._grounder.measure(lambda: to_frame(jpeg), mixed_goals(goals))
+
+    def paths(self, jpeg: bytes) -> Paths:
+        """The same answers by the short way and by the long ones."""
+        return measure_paths(self._grounder, to_frame(jpeg), self._trained)
+
+    def memory(self) -> Memory:
+        """Of this process so far; on a GPU also what came to be used there since before it loaded."""
+        used = gpu_used_mb() if self.about.device == "cuda" else None
+        return Memory(peak_mb(), None if used is None else used - (self._gpu_before or 0))
+
+    def ceilings(self) -> Ceilings | None:
+        """Of the GPU this variant runs on; None on the CPU, or where PyTorch is not there to measure it."""
+        if self.about.device != "cuda":
+            return None
+        try:
+            from groma_ros.runtime.torch import device_ceilings
+        except ImportError:
+            return None
+        operations, read = device_ceilings(self.about.precision)
+        return Ceilings(operations, read, "the GPU, matrix product in its fastest float of at most 16 bits, and copying")
