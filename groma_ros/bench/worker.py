@@ -48,5 +48,4 @@ class Worker:
             from groma_ros.runtime.torch import device_ceilings
         except ImportError:
             return None
-        operations, read = device_ceilings(self.about.precision)
-        return Ceilings(operations, read, "the GPU, matrix product in its fastest float of at most 16 bits, and copying")
+        return Ceilings(*device_ceilings(self.about.device), "float16 on the GPU")

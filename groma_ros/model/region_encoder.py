@@ -137,7 +137,9 @@ class RegionPooling(nn.Module):
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Fused maps and boxes (B, R, 4) cxcywh fractions to region tokens (B, R, D)."""
         flat = self.flatten(self.pool(maps, boxes))
-        return self.updims(flat + self.pos_embedd(boxes.to(flat.dtype)))
+        # A box needs more digits than half precision has, so where only the large layers are halves these stay what they are.
+        position = self.pos_embedd(boxes.to(self.updims.weight.dtype))
+        return self.updims(flat.to(position.dtype) + position)
 
 
 class RegionEncoder(nn.Module):

@@ -126,7 +126,7 @@ def _torch(bundle: Bundle, device: str | None, threads: int | None, precision: s
     where = device or "cpu"
     if precision != "auto" and precision not in TORCH_PRECISIONS:
         raise ValueError(f"The backend torch has no precision {precision!r}, only {', '.join(TORCH_PRECISIONS)}.")
-    chosen = ("fp32" if where == "cpu" else "bf16") if precision == "auto" else precision
+    chosen = ("fp32" if where == "cpu" else "fp16") if precision == "auto" else precision
     return _runtime(bundle, load_torch(bundle, where, threads, chosen), "torch", chosen, where, why)
 
 
