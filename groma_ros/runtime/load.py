@@ -81,29 +81,6 @@ def _onnx(bundle: Bundle, device: str | None, threads: int | None, precision: st
     return _runtime(bundle, load_onnx(bundle, where, threads, chosen), "onnx", chosen, where, why)
 
 
-def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
-    from groma_ros.runtime.tensorrt import load_tensorrt_vision
-
-    if device not in (None, "cuda"):
-        raise ValueError(f"The backend tensorrt runs on cuda and not on {device!r}.")
-    chosen = _graph_precision(bundle, precision, on_gpu=True)
-    vision = load_tensorrt_vision(bundle, chosen)
-    language, where = _language_on_gpu(bundle, threads, chosen)
-    return _runtime(bundle, (vision, language), "tensorrt", chosen, "cuda", f"{why}, the language model is on {where}")
-
-
-def _language_on_gpu(bundle: Bundle, threads: int | None, precision: str) -> tuple[LanguageModel, str]:
-    """The language model beside a vision tokenizer on a GPU: llama.cpp if it was built for CUDA, else ONNX Runtime."""
-    if bundle.gguf_precisions and _installed("llama_cpp"):
-        from groma_ros.runtime.llama_cpp import can_offload, load_llama_language
-
-        if can_offload():
-            return load_llama_language(bundle, bundle.gguf_precisions[0], "cuda", threads), "llama.cpp (cuda)"
-    from groma_ros.runtime.onnx import choose_device, load_onnx_language
-
-    return load_onnx_language(bundle, None, threads, precision), f"ONNX Runtime ({choose_device(None)})"
-
-
 def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
     from groma_ros.runtime.llama_cpp import choose_device, load_llama_language
     from groma_ros.runtime.onnx import load_onnx_vision
@@ -132,7 +109,6 @@ def _torch(bundle: Bundle, device: str | None, threads: int | None, precision: s
 
 _LOADERS: dict[str, Callable[[Bundle, str | None, int | None, str, str], Runtime]] = {
     "onnx": _onnx,
-    "tensorrt": _tensorrt,
     "llama_cpp": _llama_cpp,
     "torch": _torch,
 }

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import nn
 from transformers.cache_utils import DynamicCache
 
 from groma_ros.geometry import xyxy_to_cxcywh
@@ -61,7 +62,8 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
     pooling = encoder.roi_align
     for part in (model.img_txt_bridge, encoder.mlvl_fuse, pooling.pconvs, pooling.flatten_linear, model.llm.model.layers):
         part.to(dtype)
-    model.perceiver.vis_encoder.to(torch.float32 if device.type == "cpu" and dtype == torch.bfloat16 else torch.float16)
+    # transformers wraps `to` in a signature of its own; this is nn.Module's.
+    nn.Module.to(model.perceiver.vis_encoder, torch.float32 if device.type == "cpu" and dtype == torch.bfloat16 else torch.float16)
     # Casts stand where layers of one kind hand on to layers of another.
     for projection in model.perceiver.input_proj:
         projection.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
