@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -24,17 +24,40 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     part = path.with_name(path.name + ".part")
     try:
-        with part.open("wb") as stream:
+        with _sentence(path), part.open("wb") as stream:
             yield stream
         os.replace(part, path)
-    except BaseException as error:
+    except BaseException:
         part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.errno is not None:
-            raise write_error(path, error) from error
         raise
 
 
-def write_error(path: Path, error: OSError) -> OSError:
-    """The same error as a sentence that names the file."""
-    reason = _REASONS.get(error.errno or 0) or f"{error.strerror or error}".lower()
-    return OSError(f"{path} could not be written: {reason}.")
+def write_together(contents: Mapping[Path, bytes | Path]) -> None:
+    """Write files, of which none takes its place before all are whole; contents: bytes, or a finished file that is renamed.
+
+    Errors as of `replacing`; then none of them has changed and nothing is left beside them.
+    """
+    parts = {path: content if isinstance(content, Path) else path.with_name(path.name + ".part") for path, content in contents.items()}
+    try:
+        for path, content in contents.items():
+            if isinstance(content, bytes):
+                with _sentence(path), parts[path].open("wb") as stream:
+                    stream.write(content)
+        for path, part in parts.items():
+            os.replace(part, path)
+    except BaseException:
+        for part in parts.values():
+            part.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _sentence(path: Path) -> Iterator[None]:
+    """Give an error of the operating system the sentence that names the file."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:
+            raise
+        reason = _REASONS.get(error.errno) or f"{error.strerror or error}".lower()
+        raise OSError(f"{path} could not be written: {reason}.") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -13,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.runtime.vision import ImageTransform
+from groma_ros.files import replacing, write_together
+from groma_ros.image import ImageTransform
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -39,7 +39,7 @@ class Bundle:
     calibration: fields of `grounding.presence.Calibration`; trained_on: the training data in one line; seeds: of training and
     of the reported test; test: the accuracy table of `groma eval scenes`; graphs: what `groma convert` made: `weights`, the sha256
     of the weights it was made of, and `precisions`, for each by role the `file` and its measured `difference` to the network in
-    PyTorch, the default first; files: bytes and sha256 of every file by name.
+    PyTorch, the default first; files: bytes and sha256 of every file by name. A bundle made to run only holds no weights.
     """
 
     directory: Path
@@ -64,6 +64,7 @@ class Bundle:
         """
         directory = Path(directory)
         manifest = _read_manifest(directory)
+        _check_graphs(directory / MANIFEST, manifest.get("graphs", {}), manifest["files"])
         for name, expected in manifest["files"].items():
             _check_size(directory, name, expected)
         manifest.pop("format")
@@ -88,6 +89,19 @@ class Bundle:
         return tuple(name for name, parts in self._made().items() if name in ONNX_PRECISIONS and set(parts) == set(ROLES))
 
     @property
+    def vision_precisions(self) -> tuple[str, ...]:
+        """The precisions whose two vision graphs the bundle holds; of a large model the language model is in GGUF alone."""
+        return tuple(name for name, parts in self._made().items() if name in ONNX_PRECISIONS and set(parts) >= set(ROLES[:2]))
+
+    @property
+    def weights(self) -> str:
+        """sha256 of the weights, also where the bundle holds only what was made of them. BundleError if it says nothing of them."""
+        found = self.files[WEIGHTS]["sha256"] if WEIGHTS in self.files else self.graphs.get("weights")
+        if not isinstance(found, str):
+            raise BundleError(f"The model {self.name} in {self.directory} holds neither weights nor graphs; convert its checkpoint again.")
+        return found
+
+    @property
     def gguf_precisions(self) -> tuple[str, ...]:
         """The precisions in which the bundle holds its language model for llama.cpp, its default first."""
         return tuple(name for name in self._made() if name in GGUF_PRECISIONS)
@@ -101,7 +115,7 @@ class Bundle:
                 f"The model {self.name} in {self.directory} has no {role} graph in {precision} (it has {known}); "
                 f"groma convert {self.directory} --precision {precision} makes it."
             )
-        if WEIGHTS in self.files and self.graphs.get("weights") != self.files[WEIGHTS]["sha256"]:
+        if self.graphs.get("weights") != self.weights:
             raise BundleError(f"The graphs of {self.name} were made of other weights than its {WEIGHTS}; run groma convert again.")
         return str(part["file"])
 
@@ -120,25 +134,20 @@ class Bundle:
         network in PyTorch. The first precision of a kind gets the plain names and is the default. Graphs of other weights than the
         bundle's are forgotten.
         """
-        weights = self.files[WEIGHTS]["sha256"]
+        weights = self.weights
         made = dict(self._made()) if self.graphs.get("weights") == weights else {}
         kind = ONNX_PRECISIONS if precision in ONNX_PRECISIONS else GGUF_PRECISIONS
         plain = next((name for name in made if name in kind), precision) == precision
         suffix = "onnx" if kind is ONNX_PRECISIONS else "gguf"
         names = {role: f"{role}.{suffix}" if plain else f"{role}.{precision}.{suffix}" for role in parts}
-        written = {names[role]: self._put(names[role], content) for role, content in parts.items()}
+        written = {names[role]: _described(content) for role, content in parts.items()}
         made[precision] = {role: {"file": names[role], "difference": float(f"{differences[role]:.2e}")} for role in parts}
         used = {part["file"] for roles in made.values() for part in roles.values()}
         kept = {name: value for name, value in self.files.items() if not name.endswith((".onnx", ".gguf")) or name in used}
         bundle = dataclasses.replace(self, graphs={"weights": weights, "precisions": made}, files={**kept, **written})
-        bundle.write_manifest(bundle.files)
+        contents = {self.directory / names[role]: content for role, content in parts.items()}
+        write_together({**contents, self.directory / MANIFEST: bundle._manifest(bundle.files)})
         return bundle
-
-    def _put(self, name: str, content: bytes | Path) -> dict[str, Any]:
-        if isinstance(content, bytes):
-            return self.write_files({name: content})[name]
-        os.replace(content, self.directory / name)
-        return {"sha256": _sha256(self.directory / name), "bytes": (self.directory / name).stat().st_size}
 
     def write(self, tensors: Mapping[str, np.ndarray], tokenizer: bytes) -> None:
         """Write the bundle: floating tensors as float16 safetensors, the SentencePiece model, then the manifest.
@@ -154,13 +163,16 @@ class Bundle:
         self.directory.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             _replace(self.directory / name, data)
-        return {name: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)} for name, data in contents.items()}
+        return {name: _described(data) for name, data in contents.items()}
 
     def write_manifest(self, files: Mapping[str, Any]) -> None:
         """Write the manifest alone; files: sha256 and bytes of every other file by name."""
+        _replace(self.directory / MANIFEST, self._manifest(files))
+
+    def _manifest(self, files: Mapping[str, Any]) -> bytes:
         described = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("directory", "image", "files")}
         manifest = {"format": FORMAT, **described, "image": vars(self.image), "files": files}
-        _replace(self.directory / MANIFEST, (json.dumps(manifest, indent=1) + "\n").encode())
+        return (json.dumps(manifest, indent=1) + "\n").encode()
 
 
 def _freeze(value: Any) -> Any:
@@ -172,9 +184,8 @@ def _half(tensor: np.ndarray) -> np.ndarray:
 
 
 def _replace(path: Path, data: bytes) -> None:
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(data)
-    os.replace(temporary, path)
+    with replacing(path) as stream:
+        stream.write(data)
 
 
 def _read_manifest(directory: Path) -> dict[str, Any]:
@@ -207,6 +218,23 @@ def _check_file_list(path: Path, files: Any) -> None:
             raise BundleError(f"{path} says nothing of the size and sha256 of {name}.")
 
 
+def _check_graphs(path: Path, graphs: Any, files: Mapping[str, Any]) -> None:
+    """BundleError unless what the manifest says of its graphs has the form `Bundle` documents and names files of the bundle."""
+    made = graphs.get("precisions", {}) if isinstance(graphs, dict) else None
+    if not isinstance(made, dict):
+        raise BundleError(f"{path} must list its graphs as a mapping from precision to the graph of each role.")
+    if made and not isinstance(graphs.get("weights"), str):
+        raise BundleError(f"{path} does not say of which weights its graphs were made; run groma convert again.")
+    for precision, parts in made.items():
+        if precision not in (*ONNX_PRECISIONS, *GGUF_PRECISIONS):
+            raise BundleError(f"{path} has graphs in {precision!r}, a precision this version does not know.")
+        if not isinstance(parts, dict) or not parts or not set(parts) <= set(ROLES):
+            raise BundleError(f"{path} must name the {precision} graphs by their roles: {', '.join(ROLES)}.")
+        for role, part in parts.items():
+            if not isinstance(part, dict) or not isinstance(part.get("file"), str) or part["file"] not in files:
+                raise BundleError(f"{path} names no file of the bundle as its {role} graph in {precision}.")
+
+
 def _check_size(directory: Path, name: str, expected: Mapping[str, Any]) -> None:
     path = directory / name
     if not path.is_file():
@@ -216,6 +244,13 @@ def _check_size(directory: Path, name: str, expected: Mapping[str, Any]) -> None
         raise BundleError(f"{path} is truncated: {size} of {expected['bytes']} bytes; fetch it again.")
     if size > expected["bytes"]:
         raise BundleError(f"{path} was altered: it has {size} bytes and the manifest says {expected['bytes']}; fetch it again.")
+
+
+def _described(content: bytes | Path) -> dict[str, Any]:
+    """What a manifest says of a file with this content."""
+    if isinstance(content, bytes):
+        return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    return {"sha256": _sha256(content), "bytes": content.stat().st_size}
 
 
 def _sha256(path: Path) -> str:
