@@ -17,22 +17,12 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 from groma_ros.export.decoder import LanguageGraph
+from groma_ros.export.vision import PerceiveGraph
 from groma_ros.model.groma import Groma
 
 OPSET = 18
 _WORTH_SHRINKING = 256  # fewer elements than this stay as they are: a Cast takes more room than it saves
 _LARGEST = 2**31 - 2**20  # bytes of one protobuf file
-
-
-class PerceiveGraph(nn.Module):
-    def __init__(self, model: Groma) -> None:
-        super().__init__()
-        self.model = model
-
-    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Normalised pixels (B, 3, S, S) to image tokens (B, T, D), boxes (B, Q, 4) cxcywh, objectness (B, Q), region maps."""
-        seen = self.model.perceive(pixels)
-        return (seen.image_tokens, seen.boxes, seen.objectness, *seen.maps)
 
 
 class RegionGraph(nn.Module):
@@ -57,20 +47,11 @@ def export_graphs(model: Groma) -> dict[str, bytes]:
     """
     model = model.eval().requires_grad_(False)
     with torch.no_grad():
-        _fix_positions(model)
         return {
             "perceive": _perceive(model),
             "encode_regions": _regions(model),
             "language": _language(model),
         }
-
-
-def _fix_positions(model: Groma) -> None:
-    """Resize the backbone's position table once, as its input size never changes."""
-    c, embeddings = model.config, model.perceiver.vis_encoder.embeddings
-    cells = torch.zeros(1, 1 + c.grid**2, c.backbone.hidden_size)
-    table = embeddings.interpolate_pos_encoding(cells, c.image_size, c.image_size)
-    embeddings.position_embeddings = nn.Parameter(table.clone(), requires_grad=False)
 
 
 def _perceive(model: Groma) -> bytes:
