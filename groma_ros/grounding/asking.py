@@ -1,0 +1,149 @@
+"""Where questions to the language model go: answered at once, or by a thread of its own while frames go on."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Protocol
+
+from groma_ros.types import Goal, Grounding, IntArray, Scene
+
+
+@dataclass(frozen=True, eq=False)
+class Standing:
+    """The goals that stand. version: of the set; min_presence: a goal less likely than this is absent."""
+
+    goals: tuple[Goal, ...] = ()
+    version: int = 0
+    min_presence: float = 0.5
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal for two sets that must get the same answers."""
+        said = [(g.text, g.kind, g.min_score, None if g.regions is None else g.regions.tobytes()) for g in self.goals]
+        return (self.version, self.min_presence, *said)
+
+
+@dataclass(frozen=True, eq=False)
+class Question:
+    """One scene and what to find in it. numbers: int64 N, the track of each region; epoch: of the tracker when it was asked."""
+
+    scene: Scene
+    standing: Standing
+    numbers: IntArray
+    epoch: int
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """A question's answers, one a goal, and the seconds they took."""
+
+    question: Question
+    groundings: tuple[Grounding, ...]
+    seconds: float = 0.0
+
+
+Answer = Callable[[Question], list[Grounding]]
+
+
+class Line(Protocol):
+    """One stream's way to the language model; it holds one question at a time."""
+
+    def ask(self, question: Question) -> None:
+        """Hand a question in."""
+        ...
+
+    def collect(self, timeout: float | None) -> Reply | None:
+        """The reply, waited for at most `timeout` seconds (None: until it comes); None without one. Raises what the model raised."""
+        ...
+
+
+class Inline:
+    """Answers in the caller's thread, at once: what a replay uses."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._reply: Reply | None = None
+
+    def ask(self, question: Question) -> None:
+        """Answer it."""
+        self._reply = Reply(question, tuple(self._answer(question)))
+
+    def collect(self, timeout: float | None) -> Reply | None:
+        """The reply to the last question, once."""
+        reply, self._reply = self._reply, None
+        return reply
+
+
+class Asker:
+    """A thread that answers questions of any number of streams, in the order in which they came, one a stream at a time."""
+
+    def __init__(self, answer: Answer) -> None:
+        self._answer = answer
+        self._condition = threading.Condition()
+        self._waiting: deque[tuple[_AskerLine, Question]] = deque()
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="groma_asker", daemon=True)
+        self._thread.start()
+
+    def line(self) -> Line:
+        """A new stream's way to the thread."""
+        return _AskerLine(self._condition, self._waiting, lambda: self._closed)
+
+    def close(self) -> None:
+        """Wake whoever waits, for good; the question in hand is finished, those that wait are dropped."""
+        with self._condition:
+            self._closed = True
+            self._waiting.clear()
+            self._condition.notify_all()
+
+    def stop(self, timeout: float) -> bool:
+        """Close and end the thread; False if it still runs after `timeout` seconds."""
+        self.close()
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._closed or self._waiting)
+                if self._closed:
+                    return
+                line, question = self._waiting.popleft()
+            start = perf_counter()
+            result: Reply | Exception
+            try:
+                groundings = tuple(self._answer(question))
+                result = Reply(question, groundings, perf_counter() - start)
+            except Exception as error:  # handed to the stream that asked; the thread lives on
+                result = error
+            with self._condition:
+                line.result = result
+                self._condition.notify_all()
+
+
+class _AskerLine:
+    def __init__(self, condition: threading.Condition, waiting: deque[tuple[_AskerLine, Question]], closed: Callable[[], bool]) -> None:
+        self._condition, self._waiting, self._closed = condition, waiting, closed
+        self.result: Reply | Exception | None = None
+
+    def ask(self, question: Question) -> None:
+        with self._condition:
+            self._waiting.append((self, question))
+            self._condition.notify_all()
+
+    def collect(self, timeout: float | None) -> Reply | None:
+        with self._condition:
+            self._condition.wait_for(lambda: self._closed() or self.result is not None, timeout)
+            result, self.result = self.result, None
+        if isinstance(result, Exception):
+            raise result
+        return result

@@ -1,0 +1,188 @@
+"""Boxes at camera rate from answers at the language model's own pace.
+
+The node and the replay run the same code, one `Follower` a camera:
+
+    follower = Follower(asker.line(), rule)       # the node: an `asking.Asker` thread answers while frames go on
+    follower = Follower(Inline(answer), rule)     # a replay: answered at once, the same bytes each time
+    followed = follower.step(grounder.perceive(frame), Standing(goals, version, min_presence))
+
+`step` runs in the thread of the camera's frames, on every frame; only the line to the language model is another thread's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from groma_ros.geometry import box_iou
+from groma_ros.grounding.asking import Line, Question, Reply, Standing
+from groma_ros.grounding.tracker import SECOND, Track, Tracker, TrackRule
+from groma_ros.types import Detection, Grounding, IntArray, Scene
+
+
+@dataclass(frozen=True)
+class FollowRule:
+    """When the language model is asked again, and how long a frame waits for it.
+
+    answer_period: seconds of stamps after which it is asked in any case, 0 asks on every frame that finds it idle; answer_wait:
+    seconds a frame waits for its own answer, as long as answers take no longer than that; doubt: a track whose token suddenly
+    has a lower cosine with its former ones is doubtful; change: share of the regions that are new since the question, at and above
+    which the scene is another; coast: seconds a box that is not seen is carried by motion alone.
+    """
+
+    answer_period: float = 0.0
+    answer_wait: float = 0.2
+    doubt: float = 0.6
+    change: float = 0.15
+    coast: float = 0.5
+    tracks: TrackRule = TrackRule()
+
+
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What is known of the newest frame. groundings: one a goal of the set `version`, empty before the first answer.
+
+    answered: stamp in ns of the frame the language model answered on, None before it did; age: seconds from it to this frame.
+    Detections have the boxes of this frame and their track ids; a region of -1 was not seen in it and is carried by its motion.
+    asked: why this frame was handed to the language model, "" where it was not.
+    """
+
+    groundings: tuple[Grounding, ...]
+    version: int
+    answered: int | None
+    age: float
+    asked: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class _Held:
+    """The answer that stands. numbers: for each goal, the track of each detection, 0 for none."""
+
+    reply: Reply
+    numbers: tuple[tuple[int, ...], ...]
+
+
+class Follower:
+    """Carries the answers about one camera from frame to frame. One thread at a time may call it."""
+
+    def __init__(self, line: Line, rule: FollowRule | None = None) -> None:
+        self.rule = rule or FollowRule()
+        self._line = line
+        self._tracker = Tracker(self.rule.tracks)
+        self._held: _Held | None = None
+        self._open: Question | None = None
+        self._pace = 0.0
+
+    def step(self, scene: Scene, standing: Standing) -> Followed:
+        """Track one more scene, ask if there is reason to, and say where everything is now. Raises what the language model raised;
+        the next frame asks anew."""
+        self._take(0.0)
+        numbers = self._tracker.update(scene)
+        if not standing.goals:
+            self._held = None
+            return Followed((), standing.version, None, 0.0)
+        why = self._reason(scene, standing, numbers)
+        if why:
+            self._open = Question(scene, standing, numbers, self._tracker.epoch)
+            self._line.ask(self._open)
+        if self._nothing_to_carry():
+            self._take(None)
+            if self._nothing_to_carry() and not why and (why := self._reason(scene, standing, numbers)):
+                # The answer that came was about what is no more: this frame asks for itself.
+                self._open = Question(scene, standing, numbers, self._tracker.epoch)
+                self._line.ask(self._open)
+                self._take(None)
+        elif why and self._pace <= self.rule.answer_wait:
+            self._take(self.rule.answer_wait)
+        return self._now(scene, standing, numbers, why)
+
+    def _take(self, timeout: float | None) -> None:
+        if self._open is None:
+            return
+        try:
+            reply = self._line.collect(timeout)
+        except Exception:
+            self._open = None
+            raise
+        if reply is None:
+            return
+        self._open, self._pace = None, reply.seconds
+        if reply.question.epoch == self._tracker.epoch:
+            self._held = _Held(reply, tuple(_tracks_of(item, reply.question) for item in reply.groundings))
+
+    def _nothing_to_carry(self) -> bool:
+        return self._held is None or self._held.reply.question.epoch != self._tracker.epoch
+
+    def _reason(self, scene: Scene, standing: Standing, numbers: IntArray) -> str:
+        """Why the language model should look at this scene; "" for no reason, or while it still looks at another."""
+        if self._open is not None:
+            return ""
+        if self._held is None or self._nothing_to_carry():
+            return "first answer"
+        question = self._held.reply.question
+        if question.standing.key != standing.key:
+            return "new goals"
+        if abs(scene.stamp - question.scene.stamp) >= self.rule.answer_period * SECOND:
+            return "period"
+        wanted = {number for row in self._held.numbers for number in row}
+        tracks = [self._tracker.tracks.get(number) for number in wanted]
+        if any(track is None or self._coasted(track, scene) for track in tracks):
+            return "lost track"
+        if any(track is not None and track.region >= 0 and track.likeness < self.rule.doubt for track in tracks):
+            return "doubtful track"
+        lasting = [number for number in numbers if number and self._tracker.tracks[int(number)].sightings > 1]
+        new = len(set(lasting) - set(question.numbers.tolist()))
+        return "changed scene" if new and new >= self.rule.change * len(numbers) else ""
+
+    def _coasted(self, track: Track, scene: Scene) -> bool:
+        return track.region < 0 and scene.stamp - track.time > self.rule.coast * SECOND
+
+    def _now(self, scene: Scene, standing: Standing, numbers: IntArray, why: str) -> Followed:
+        if self._held is None or self._nothing_to_carry():
+            return Followed((), standing.version, None, 0.0, why)
+        reply = self._held.reply
+        asked = reply.question.scene
+        if asked is scene:
+            groundings = tuple(_named(item, row) for item, row in zip(reply.groundings, self._held.numbers, strict=True))
+        else:
+            groundings = tuple(self._carried(*pair, scene, numbers) for pair in zip(reply.groundings, self._held.numbers, strict=True))
+        age = max(0, scene.stamp - asked.stamp) / SECOND
+        return Followed(groundings, reply.question.standing.version, asked.stamp, age, why)
+
+    def _carried(self, grounding: Grounding, row: Sequence[int], scene: Scene, numbers: IntArray) -> Grounding:
+        """The grounding with every box where its track is in this scene; boxes whose track is lost are gone."""
+        places = {int(number): region for region, number in enumerate(numbers) if number}
+        detections = []
+        for detection, number in zip(grounding.detections, row, strict=True):
+            track = self._tracker.tracks.get(number)
+            if number in places:
+                box, region = scene.boxes[places[number]], places[number]
+            elif track is not None and not self._coasted(track, scene):
+                box, region = _within(track.at(scene.stamp), scene), -1
+            else:
+                continue
+            x1, y1, x2, y2 = (float(value) for value in box)
+            if x2 > x1 and y2 > y1:
+                detections.append(Detection((x1, y1, x2, y2), detection.score, region, str(number)))
+        return replace(grounding, detections=tuple(detections))
+
+
+def _within(box: np.ndarray, scene: Scene) -> np.ndarray:
+    limit = np.array([scene.width, scene.height, scene.width, scene.height], np.float32)
+    return np.clip(box, 0, limit)
+
+
+def _tracks_of(grounding: Grounding, question: Question) -> tuple[int, ...]:
+    """The track of each detection. By box and not by index: a goal with regions of its own was answered on a scene of its own."""
+    if not grounding.detections:
+        return ()
+    overlap = box_iou(np.array([item.box for item in grounding.detections], np.float32), question.scene.boxes)
+    best = overlap.argmax(1)
+    return tuple(int(question.numbers[region]) if overlap[row, region] >= 0.5 else 0 for row, region in enumerate(best))
+
+
+def _named(grounding: Grounding, row: Sequence[int]) -> Grounding:
+    pairs = zip(grounding.detections, row, strict=True)
+    return replace(grounding, detections=tuple(replace(item, track_id=str(number) if number else "") for item, number in pairs))
