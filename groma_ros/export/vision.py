@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -50,7 +51,7 @@ def gelu(x: Tensor) -> Tensor:
 class _Block(nn.Module):
     """One DINOv2 block. The layer scales and the scale of the scores are in the weights, which changes no result but its last bits."""
 
-    def __init__(self, block: nn.Module) -> None:
+    def __init__(self, block: Any) -> None:
         super().__init__()
         attention, mlp = block.attention, block.mlp
         self.heads, self.size = attention.num_attention_heads, attention.head_dim
@@ -103,7 +104,7 @@ class PerceiveGraph(nn.Module):
         self.blocks = nn.ModuleList([_Block(block) for block in model.perceiver.vis_encoder.encoder.layer])
         self.input_proj = model.perceiver.input_proj
         self.detector = copy.deepcopy(model.perceiver.ddetr_transformer)
-        self.bridge = nn.ModuleList([_gemm(model.img_txt_bridge[0]), _gemm(model.img_txt_bridge[2])])
+        self.bridge = nn.ModuleList([_gemm(layer) for layer in model.img_txt_bridge if isinstance(layer, nn.Linear)])
         as_gemms(self.detector)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:

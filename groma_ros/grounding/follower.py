@@ -12,7 +12,7 @@ The node and the replay run the same code, one `Follower` a camera:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -37,7 +37,7 @@ class FollowRule:
     doubt: float = 0.6
     change: float = 0.15
     coast: float = 0.5
-    tracks: TrackRule = TrackRule()
+    tracks: TrackRule = field(default_factory=TrackRule)
 
 
 @dataclass(frozen=True, eq=False)

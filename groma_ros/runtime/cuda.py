@@ -76,7 +76,7 @@ class Pinned:
 
     def __init__(self, address: int, size: int, free: Callable[[int], None]) -> None:
         self.address = address
-        self.bytes = np.frombuffer((ctypes.c_uint8 * size).from_address(address), np.uint8)
+        self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         weakref.finalize(self, free, address).atexit = False
 
     def view(self, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
