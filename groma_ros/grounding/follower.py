@@ -57,21 +57,24 @@ class Followed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Held:
-    """The answer that stands. numbers: for each goal, the track of each detection, 0 for none."""
+class Held:
+    """The answer that stands, which the follower remembers. numbers: for each goal, the track of each detection, 0 for none."""
 
     reply: Reply
     numbers: tuple[tuple[int, ...], ...]
 
 
 class Follower:
-    """Carries the answers about one camera from frame to frame. One thread at a time may call it."""
+    """Carries the answers about one camera from frame to frame. One thread at a time may call it.
+
+    tracker, held: all that it remembers while no question is open (`memory.py` writes it down).
+    """
 
     def __init__(self, line: Line, rule: FollowRule | None = None) -> None:
         self.rule = rule or FollowRule()
         self._line = line
-        self._tracker = Tracker(self.rule.tracks)
-        self._held: _Held | None = None
+        self.tracker = Tracker(self.rule.tracks)
+        self.held: Held | None = None
         self._open: Question | None = None
         self._pace = 0.0
 
@@ -79,19 +82,19 @@ class Follower:
         """Track one more scene, ask if there is reason to, and say where everything is now. Raises what the language model raised;
         the next frame asks anew."""
         self._take(0.0)
-        numbers = self._tracker.update(scene)
+        numbers = self.tracker.update(scene)
         if not standing.goals:
-            self._held = None
+            self.held = None
             return Followed((), standing.version, None, 0.0)
         why = self._reason(scene, standing, numbers)
         if why:
-            self._open = Question(scene, standing, numbers, self._tracker.epoch)
+            self._open = Question(scene, standing, numbers, self.tracker.epoch)
             self._line.ask(self._open)
         if self._nothing_to_carry():
             self._take(None)
             if self._nothing_to_carry() and not why and (why := self._reason(scene, standing, numbers)):
                 # The answer that came was about what is no more: this frame asks for itself.
-                self._open = Question(scene, standing, numbers, self._tracker.epoch)
+                self._open = Question(scene, standing, numbers, self.tracker.epoch)
                 self._line.ask(self._open)
                 self._take(None)
         elif why and self._pace <= self.rule.answer_wait:
@@ -109,30 +112,30 @@ class Follower:
         if reply is None:
             return
         self._open, self._pace = None, reply.seconds
-        if reply.question.epoch == self._tracker.epoch:
-            self._held = _Held(reply, tuple(_tracks_of(item, reply.question) for item in reply.groundings))
+        if reply.question.epoch == self.tracker.epoch:
+            self.held = Held(reply, tuple(_tracks_of(item, reply.question) for item in reply.groundings))
 
     def _nothing_to_carry(self) -> bool:
-        return self._held is None or self._held.reply.question.epoch != self._tracker.epoch
+        return self.held is None or self.held.reply.question.epoch != self.tracker.epoch
 
     def _reason(self, scene: Scene, standing: Standing, numbers: IntArray) -> str:
         """Why the language model should look at this scene; "" for no reason, or while it still looks at another."""
         if self._open is not None:
             return ""
-        if self._held is None or self._nothing_to_carry():
+        if self.held is None or self._nothing_to_carry():
             return "first answer"
-        question = self._held.reply.question
+        question = self.held.reply.question
         if question.standing.key != standing.key:
             return "new goals"
         if abs(scene.stamp - question.scene.stamp) >= self.rule.answer_period * SECOND:
             return "period"
-        wanted = {number for row in self._held.numbers for number in row}
-        tracks = [self._tracker.tracks.get(number) for number in wanted]
+        wanted = {number for row in self.held.numbers for number in row}
+        tracks = [self.tracker.tracks.get(number) for number in wanted]
         if any(track is None or self._coasted(track, scene) for track in tracks):
             return "lost track"
         if any(track is not None and track.region >= 0 and track.likeness < self.rule.doubt for track in tracks):
             return "doubtful track"
-        lasting = [number for number in numbers if number and self._tracker.tracks[int(number)].sightings > 1]
+        lasting = [number for number in numbers if number and self.tracker.tracks[int(number)].sightings > 1]
         new = len(set(lasting) - set(question.numbers.tolist()))
         return "changed scene" if new and new >= self.rule.change * len(numbers) else ""
 
@@ -140,14 +143,14 @@ class Follower:
         return track.region < 0 and scene.stamp - track.time > self.rule.coast * SECOND
 
     def _now(self, scene: Scene, standing: Standing, numbers: IntArray, why: str) -> Followed:
-        if self._held is None or self._nothing_to_carry():
+        if self.held is None or self._nothing_to_carry():
             return Followed((), standing.version, None, 0.0, why)
-        reply = self._held.reply
+        reply = self.held.reply
         asked = reply.question.scene
         if asked is scene:
-            groundings = tuple(_named(item, row) for item, row in zip(reply.groundings, self._held.numbers, strict=True))
+            groundings = tuple(_named(item, row) for item, row in zip(reply.groundings, self.held.numbers, strict=True))
         else:
-            groundings = tuple(self._carried(*pair, scene, numbers) for pair in zip(reply.groundings, self._held.numbers, strict=True))
+            groundings = tuple(self._carried(*pair, scene, numbers) for pair in zip(reply.groundings, self.held.numbers, strict=True))
         age = max(0, scene.stamp - asked.stamp) / SECOND
         return Followed(groundings, reply.question.standing.version, asked.stamp, age, why)
 
@@ -156,7 +159,7 @@ class Follower:
         places = {int(number): region for region, number in enumerate(numbers) if number}
         detections = []
         for detection, number in zip(grounding.detections, row, strict=True):
-            track = self._tracker.tracks.get(number)
+            track = self.tracker.tracks.get(number)
             if number in places:
                 box, region = scene.boxes[places[number]], places[number]
             elif track is not None and not self._coasted(track, scene):

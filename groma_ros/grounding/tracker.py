@@ -57,16 +57,18 @@ class Tracker:
     """Numbers the objects of a stream of scenes from 1; a number is never used again.
 
     Pure and deterministic: the time is that of the scenes' stamps. `epoch` counts the breaks after which nothing carries over: a
-    stamp that jumps by more than the rule's gap (a bag that loops), another picture size, another width of tokens.
+    stamp that jumps by more than the rule's gap (a bag that loops), another picture size, another width of tokens. All that it
+    remembers stands in its public fields (`memory.py` writes them down): next, the number a new object gets; time, of the newest
+    scene, None before it; form, its width and height and the width of its tokens.
     """
 
     def __init__(self, rule: TrackRule | None = None) -> None:
         self.rule = rule or TrackRule()
         self.epoch = 0
         self.tracks: dict[int, Track] = {}
-        self._next = 1
-        self._time: int | None = None
-        self._form: tuple[int, int, int] | None = None
+        self.next = 1
+        self.time: int | None = None
+        self.form: tuple[int, int, int] | None = None
 
     def update(self, scene: Scene) -> IntArray:
         """The number of each of the scene's N regions.
@@ -74,10 +76,10 @@ class Tracker:
         A scene a little older than the newest (frames out of order) gets its numbers, and moves nothing: what is new in it is 0.
         """
         form = (scene.width, scene.height, int(scene.region_tokens.shape[1]))
-        last = scene.stamp if self._time is None else self._time
-        if form != self._form or abs(scene.stamp - last) > self.rule.gap * SECOND:
+        last = scene.stamp if self.time is None else self.time
+        if form != self.form or abs(scene.stamp - last) > self.rule.gap * SECOND:
             self._break(form)
-        late = self._time is not None and scene.stamp < self._time
+        late = self.time is not None and scene.stamp < self.time
         tokens = unit(scene.region_tokens)
         known = list(self.tracks.values())
         pairs = [(known[row], region) for row, region in best_pairs(self._affinity(known, scene, tokens), self.rule.least)]
@@ -85,14 +87,14 @@ class Tracker:
         for track, region in pairs:
             numbers[region] = track.number
         if not late:
-            self._time = scene.stamp
+            self.time = scene.stamp
             self._move(pairs, scene, tokens)
             self._welcome(numbers, scene, tokens)
         return numbers
 
     def _break(self, form: tuple[int, int, int]) -> None:
-        self.epoch += self._form is not None
-        self._form, self._time = form, None
+        self.epoch += self.form is not None
+        self.form, self.time = form, None
         self.tracks.clear()
 
     def _affinity(self, known: Sequence[Track], scene: Scene, tokens: FloatArray) -> np.ndarray:
@@ -124,9 +126,9 @@ class Tracker:
     def _welcome(self, numbers: IntArray, scene: Scene, tokens: FloatArray) -> None:
         for region in np.flatnonzero(numbers == 0):
             box = np.asarray(scene.boxes[region], np.float32)
-            self.tracks[self._next] = Track(self._next, box, tokens[region], scene.stamp, int(region))
-            numbers[region] = self._next
-            self._next += 1
+            self.tracks[self.next] = Track(self.next, box, tokens[region], scene.stamp, int(region))
+            numbers[region] = self.next
+            self.next += 1
 
 
 def unit(tokens: FloatArray) -> FloatArray:
