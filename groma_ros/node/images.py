@@ -7,6 +7,7 @@ every encoding that cv_bridge converts.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -89,16 +90,25 @@ def image_to_rgb(message: ImageMessage) -> Pixels:
     16-bit images keep their high byte (full scale stays full scale); 32FC1 is read as 0..1, and NaN as black.
     Raises ImageError with a sentence where the message contradicts itself or its encoding is not known.
     """
-    encoding = ENCODINGS.get(message.encoding)
-    if encoding is None:
-        known = ", ".join(ENCODINGS)
-        raise ImageError("encoding", f"The image has the encoding {message.encoding[:40]!r}, which is not one of {known}.")
-    _check_size(message.width, message.height)
-    _check_layout(message, encoding)
-    pixels = _eight_bits(_strided(message, encoding))
+    encoding, pixels = raw_pixels(message, ENCODINGS)
+    pixels = _eight_bits(pixels)
     if encoding.to_rgb is not None:
         pixels = np.asarray(_cv2(cv2.cvtColor, pixels, encoding.to_rgb), np.uint8)
     return np.ascontiguousarray(pixels)
+
+
+def raw_pixels(message: ImageMessage, encodings: Mapping[str, Encoding]) -> tuple[Encoding, NDArray[Any]]:
+    """The encoding of a raw image and its samples as they lie in the message, (H, W[, C]), padding skipped: nothing is copied.
+
+    Raises ImageError with a sentence where the message contradicts itself or its encoding is none of `encodings`.
+    """
+    encoding = encodings.get(message.encoding)
+    if encoding is None:
+        known = ", ".join(encodings)
+        raise ImageError("encoding", f"The image has the encoding {message.encoding[:40]!r}, which is not one of {known}.")
+    _check_size(message.width, message.height)
+    _check_layout(message, encoding)
+    return encoding, _strided(message, encoding)
 
 
 def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
