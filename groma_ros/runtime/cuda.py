@@ -151,15 +151,16 @@ class Cuda:
         self._call("cuStreamBeginCapture_v2", self.stream, _CAPTURE_THIS_THREAD)
         graph = ctypes.c_void_p()
         try:
-            work()
-        finally:
-            # A capture that failed has to be ended all the same, or the stream stays unusable.
-            code = self._driver.cuStreamEndCapture(self.stream, ctypes.byref(graph))
-        self._check("cuStreamEndCapture", code)
-        try:
+            try:
+                work()
+            finally:
+                # A capture that failed has to be ended all the same, or the stream stays unusable.
+                code = self._driver.cuStreamEndCapture(self.stream, ctypes.byref(graph))
+            self._check("cuStreamEndCapture", code)
             return Captured(self._new("cuGraphInstantiateWithFlags", graph, 0), self._destroy)
         finally:
-            self._driver.cuGraphDestroy(graph)
+            if graph:
+                self._driver.cuGraphDestroy(graph)
 
     def launch(self, captured: Captured) -> None:
         """Start recorded work."""
