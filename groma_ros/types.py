@@ -27,6 +27,19 @@ class Intrinsics:
     height: int
 
 
+@dataclass(frozen=True)
+class Box3D:
+    """An oriented box in a camera's optical frame (REP-103: x right, y down, z forward), metres.
+
+    centre: its middle; quaternion: (x, y, z, w), turns the box's own axes into the frame's; size: extents along its own axes.
+    Its own z points up, out of the surface that the object stands on, and its own x lies along the longer side.
+    """
+
+    centre: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+    size: tuple[float, float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One camera image. rgb: uint8 HxWx3; stamp: nanoseconds; depth: float32 HxW metres, registered to rgb."""

@@ -17,7 +17,7 @@ import numpy as np
 from groma_ros.progress import shown
 from groma_ros.simulation.goals import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import KINDS, SceneObject, SceneRenderer, SceneSample, check_camera
-from groma_ros.types import Intrinsics
+from groma_ros.types import Box3D, Intrinsics
 
 ANNOTATIONS = "annotations.json"
 SEED_STRIDE = 1_000_000
@@ -208,7 +208,7 @@ def _annotations(out: Path, seeds: range) -> dict[str, Any]:
 def _annotation(annotation_id: int, image_id: int, item: dict[str, Any]) -> dict[str, Any]:
     x1, y1, x2, y2 = item["box"]
     coco = {"id": annotation_id, "image_id": image_id, "category_id": KINDS.index(item["kind"]) + 1, "iscrowd": 0}
-    rest = {key: item[key] for key in ("area", "colour", "visible", "position", "size")}
+    rest = {key: item[key] for key in ("area", "colour", "visible", "position", "size", "box_3d") if item.get(key) is not None}
     return {**coco, "bbox": [x1, y1, x2 - x1, y2 - y1], **rest}
 
 
@@ -254,7 +254,14 @@ def _read_object(entry: dict[str, Any], names: dict[Any, str]) -> SceneObject:
     position, size = _triple(entry.get("position")), _triple(entry.get("size"))
     area, visible = int(entry.get("area", w * h)), float(entry.get("visible", 1.0))
     kind, colour = names[entry["category_id"]], str(entry.get("colour", ""))
-    return SceneObject(kind, colour, (x, y, x + w, y + h), visible, area, position, size)
+    return SceneObject(kind, colour, (x, y, x + w, y + h), visible, area, position, size, _read_box(entry.get("box_3d")))
+
+
+def _read_box(fields: dict[str, list[float]] | None) -> Box3D | None:
+    if fields is None:
+        return None
+    x, y, z, w = (float(value) for value in fields["quaternion"])
+    return Box3D(_triple(fields["centre"]), (x, y, z, w), _triple(fields["size"]))
 
 
 def _triple(values: list[float] | None) -> tuple[float, float, float]:

@@ -276,7 +276,7 @@ class Canvas:
             stretch = geom.rotation * np.asarray(geom.scale)
             position, matrix, dataid, size = position + stretch @ shift, stretch @ turn, 2 * index, (1.0, 1.0, 1.0)
         elif geom.shape == "capsule" or geom.shape == "cylinder":
-            size = (geom.scale[0], geom.scale[0], geom.scale[1])
+            size = (geom.scale[0], geom.scale[1], 0.0)  # as in MJCF: radius, half length
         rgba = np.array([*geom.rgb, 1.0], np.float32)
         self._mj.mjv_initGeom(slot, kind, np.asarray(size, np.float64), position, np.ascontiguousarray(matrix).ravel(), rgba)
         slot.dataid, slot.segid = dataid, geom.label + 1

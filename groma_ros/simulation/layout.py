@@ -27,7 +27,11 @@ def _reach(solid: Solid) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """An object on the table. place: its origin (x, y, 0); outline: Px3 world points that bound it; geoms: how it is drawn."""
+    """An object on the table.
+
+    place: its origin (x, y, 0); outline: Px3 world points that bound it; geoms: how it is drawn; turn: 3x3, its own axes in the
+    world's.
+    """
 
     kind: str
     colour: str
@@ -35,6 +39,7 @@ class Body:
     place: Array
     outline: Array
     geoms: tuple[Geom, ...]
+    turn: Array
 
     @property
     def reach(self) -> float:
@@ -45,6 +50,16 @@ class Body:
     def centre(self) -> Array:
         """Middle of its height above its origin, world."""
         return self.place + np.array([0, 0, self.solid.size[1] / 2])
+
+    def box(self) -> tuple[Array, Array, Array]:
+        """The box around its outline with its z up: centre in the world, 3x3 of its axes as columns, size along them; x is the
+        longer side."""
+        local = (self.outline - self.place) @ self.turn
+        low, high = local.min(0), local.max(0)
+        centre, size = self.place + self.turn @ ((low + high) / 2), high - low
+        if size[1] > size[0]:
+            return centre, self.turn @ rotation_z(np.pi / 2), size[[1, 0, 2]]
+        return centre, self.turn, size
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +147,7 @@ def _make_body(rng: np.random.Generator, label: int, kind: str, colour: str, sol
         shade = (rgb[0] * part.shade, rgb[1] * part.shade, rgb[2] * part.shade)
         geoms.append(Geom(part.shape, part.scale, position, rotation, shade, label, specular, rng.uniform(0.1, 0.8)))
         points.append(part_points(part) @ turn.T + place)
-    return Body(kind, colour, solid, place, np.concatenate(points), tuple(geoms))
+    return Body(kind, colour, solid, place, np.concatenate(points), tuple(geoms), turn)
 
 
 def _hidden(box: Array, others: list[Array]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Literal
@@ -15,13 +15,15 @@ from groma_ros.simulation.colours import COLOURS
 from groma_ros.simulation.drawing import Canvas
 from groma_ros.simulation.layout import ASPECTS, MAX_OBJECTS, MIN_OBJECTS, Layout, draw_layout
 from groma_ros.simulation.shapes import KINDS
-from groma_ros.types import FloatArray, Intrinsics
+from groma_ros.space import quaternion_from_matrix
+from groma_ros.types import Box3D, FloatArray, Intrinsics
 
 __all__ = ["COLOURS", "KINDS", "SceneObject", "SceneRenderer", "SceneSample"]
 
 MIN_VISIBLE = 0.55
 MIN_PIXELS = 60 / 224**2  # share of the picture
 _TRIES = 40
+_ROUND = 2.0  # pixels
 
 
 @dataclass(frozen=True)
@@ -29,8 +31,8 @@ class SceneObject:
     """An object of a scene.
 
     box: (x1, y1, x2, y2) of its visible pixels, camera pixels, x2 and y2 exclusive; visible: unhidden share, 0..1; area: its
-    visible pixels; position: its centre in the optical frame (x right, y down, z forward), metres; size: (width, height,
-    depth) of the object itself, metres.
+    visible pixels; position: the middle of its height above its origin, in the optical frame (x right, y down, z forward),
+    metres; size: (width, height, depth) of the object itself, metres; box_3d: the box around all of it, hidden parts too.
     """
 
     kind: str
@@ -40,6 +42,7 @@ class SceneObject:
     area: int
     position: tuple[float, float, float]
     size: tuple[float, float, float]
+    box_3d: Box3D | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,7 +139,8 @@ class SceneRenderer:
 
     def _whole_areas(self, layout: Layout, areas: list[int]) -> list[int]:
         """Pixels of each object if nothing hid it. Objects whose outlines do not meet are drawn together."""
-        bounds = layout.bounds()
+        # Outlines are polygons within what is round, so their boxes may be a pixel too small.
+        bounds = layout.bounds() + [-_ROUND, -_ROUND, _ROUND, _ROUND]
         meets = _meets(bounds, bounds)
         np.fill_diagonal(meets, False)
         behind = meets.any(1) | _meets(bounds, layout.arm_bounds()).any(1)
@@ -184,7 +188,13 @@ def _touches_border(box: tuple[float, float, float, float], shape: tuple[int, ..
 
 
 def _object(layout: Layout, index: int, box: tuple[float, float, float, float], area: int, visible: float) -> SceneObject:
-    body = layout.bodies[index]
-    x, y, z = layout.camera.to_optical(body.centre)
-    size = tuple(float(v) for v in body.solid.size)
-    return SceneObject(body.kind, body.colour, box, visible, area, (float(x), float(y), float(z)), (size[0], size[1], size[2]))
+    body, camera = layout.bodies[index], layout.camera
+    centre, rotation, size = body.box()
+    box_3d = Box3D(_triple(camera.to_optical(centre)), quaternion_from_matrix(camera.rotation.T @ rotation), _triple(size))
+    position = _triple(camera.to_optical(body.centre))
+    return SceneObject(body.kind, body.colour, box, visible, area, position, _triple(body.solid.size), box_3d)
+
+
+def _triple(values: Iterable[float]) -> tuple[float, float, float]:
+    x, y, z = (float(value) for value in values)
+    return x, y, z

@@ -9,7 +9,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from groma_ros.simulation.goals import SceneGoal, draw_goals
 from groma_ros.simulation.layout import Layout, seen_from
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.simulation.shapes import Array, rotation_z
-from groma_ros.types import FloatArray, Intrinsics
+from groma_ros.types import Box3D, FloatArray, Intrinsics
 
 SCENE_SEED = 2024
 FRAME_ID = "camera_optical_frame"
@@ -129,12 +129,17 @@ def truth(frames: list[SequenceFrame], goals: list[SceneGoal], seed: int = SCENE
             "stamp": frame.stamp,
             "boxes": [item.box for item in frame.objects],
             "visible": [round(item.visible, 4) for item in frame.objects],
+            "boxes_3d": [_box_entry(item.box_3d) for item in frame.objects if item.box_3d],
         }
         for frame in frames
     ]
     listed = [{"text": goal.text, "kind": goal.kind, "targets": goal.targets} for goal in goals]
     size = {"width": frames[0].intrinsics.width, "height": frames[0].intrinsics.height}
     return {"scene_seed": seed, "frame_id": FRAME_ID, **size, "objects": objects, "goals": listed, "frames": rows}
+
+
+def _box_entry(box: Box3D) -> dict[str, list[float]]:
+    return {name: [round(value, 5) for value in values] for name, values in asdict(box).items()}
 
 
 def _jpeg(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:

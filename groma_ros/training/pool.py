@@ -88,7 +88,10 @@ def _open(path: Path) -> Shard:
     notes = json.loads(path.with_suffix(".json").read_text())
     return Shard(
         images=np.load(path, mmap_mode="r"),
-        objects=[tuple(SceneObject(**{k: _tuple(v) for k, v in o.items()}) for o in note["objects"]) for note in notes],
+        # Training looks at pictures only: the boxes in space stay on disk.
+        objects=[
+            tuple(SceneObject(**{k: _tuple(v) for k, v in o.items() if k != "box_3d"}) for o in note["objects"]) for note in notes
+        ],
         intrinsics=[Intrinsics(**note["intrinsics"]) for note in notes],
         seed=int(path.stem),
     )

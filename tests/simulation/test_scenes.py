@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
+import cv2
 import numpy as np
 import pytest
 
 from groma_ros.simulation.drawing import Camera, Canvas, RenderingUnavailable
 from groma_ros.simulation.layout import look_at
 from groma_ros.simulation.scenes import COLOURS, KINDS, MIN_VISIBLE, SceneObject, SceneRenderer, SceneSample
+from groma_ros.space import backproject, matrix_from_quaternion
 from groma_ros.types import Intrinsics
 
 SEEDS = range(24)
@@ -136,3 +140,26 @@ def test_a_platform_that_cannot_draw_is_named(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("MUJOCO_GL", "glass")
     with pytest.raises(RenderingUnavailable, match="with glass does not work here .*; install Mesa"):
         Canvas(32, 32)
+
+
+def test_the_true_boxes_in_space_hold_what_depth_shows_and_no_more(samples: list[SceneSample], renderer: SceneRenderer) -> None:
+    tops = 0
+    for sample in samples:
+        layout, _ = renderer.compose(sample.seed)
+        labels = renderer._canvas.labels(layout.world(), layout.camera)
+        k = sample.intrinsics
+        points = backproject(sample.depth, replace(k, cx=k.cx - 0.5, cy=k.cy - 0.5))
+        up = layout.camera.rotation.T @ [0, 0, 1.0]
+        for index, item in enumerate(sample.objects):
+            assert item.box_3d is not None
+            axes = matrix_from_quaternion(item.box_3d.quaternion)
+            np.testing.assert_allclose(axes[:, 2], up, atol=1e-9)
+            inner = cv2.erode((labels == index).astype(np.uint8), np.ones((3, 3))) > 0  # a border pixel may show what lies behind
+            local = (points[inner] - item.box_3d.centre) @ axes
+            size = np.array(item.box_3d.size)
+            assert (np.abs(local) <= size / 2 + 0.004).all(), item
+            assert size[0] >= size[1] and size[2] == pytest.approx(item.size[1], rel=0.02)
+            if item.visible == 1 and item.kind in ("box", "cylinder", "capsule", "ball", "bowl", "mug"):
+                assert local[:, 2].max() == pytest.approx(size[2] / 2, abs=0.003), item
+                tops += 1
+    assert tops > 40

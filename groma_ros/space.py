@@ -1,0 +1,67 @@
+"""The pinhole and rotations: pixels and depth to points and back. The optical frame is x right, y down, z forward (REP-103)."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groma_ros.types import Box3D, FloatArray, Intrinsics
+
+Points = NDArray[np.float64]
+Matrix = NDArray[np.float64]
+Quaternion = tuple[float, float, float, float]
+
+
+def backproject(depth: FloatArray, camera: Intrinsics, left: int = 0, top: int = 0) -> Points:
+    """Depth HxW, metres along the optical axis, to points HxWx3 in the optical frame; NaN where depth is.
+
+    left, top: the image's column and row that the first column and row of `depth` are. A pixel's point is at its centre, and the
+    centre of the first pixel is (0, 0) as in camera_info, whereas boxes count from its corner.
+    """
+    rows, columns = np.mgrid[top : top + depth.shape[0], left : left + depth.shape[1]]
+    z = np.asarray(depth, np.float64)
+    return np.stack([(columns - camera.cx) / camera.fx * z, (rows - camera.cy) / camera.fy * z, z], -1)
+
+
+def project(points: Points, camera: Intrinsics) -> Points:
+    """Points (..., 3) of the optical frame to pixels (..., 2), xy, the centre of the first pixel at (0, 0); NaN behind the camera."""
+    points = np.asarray(points, np.float64)
+    z = np.where(points[..., 2] > 0, points[..., 2], np.nan)
+    return np.stack([points[..., 0] / z * camera.fx + camera.cx, points[..., 1] / z * camera.fy + camera.cy], -1)
+
+
+def quaternion_from_matrix(rotation: Matrix) -> Quaternion:
+    """A 3x3 rotation as (x, y, z, w) with w >= 0. From the eigenvector that K. Bar-Itzhack's symmetric 4x4 matrix has for 1."""
+    r = np.asarray(rotation, np.float64)
+    skew = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
+    k = np.zeros((4, 4))
+    k[:3, :3] = r + r.T - np.trace(r) * np.eye(3)
+    k[:3, 3] = k[3, :3] = skew
+    k[3, 3] = np.trace(r)
+    q = np.linalg.eigh(k)[1][:, -1]
+    x, y, z, w = (float(value) for value in (q if q[3] >= 0 else -q))
+    return x, y, z, w
+
+
+def matrix_from_quaternion(quaternion: Quaternion) -> Matrix:
+    """(x, y, z, w) of any length above 0 as a 3x3 rotation."""
+    x, y, z, w = np.asarray(quaternion, np.float64) / np.linalg.norm(quaternion)
+    return np.array(
+        [
+            [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+            [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+            [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+        ]
+    )
+
+
+def corners(box: Box3D) -> Points:
+    """The eight corners of a box, 8x3 in its frame; corner i has the signs of the bits of i: bit 0 along x, 1 along y, 2 along z."""
+    signs = np.array([[(index >> axis & 1) * 2 - 1 for axis in range(3)] for index in range(8)])
+    return np.asarray(box.centre) + (signs * np.asarray(box.size) / 2) @ matrix_from_quaternion(box.quaternion).T
+
+
+def moved(box: Box3D, rotation: Matrix, translation: NDArray[np.float64]) -> Box3D:
+    """The box after p -> rotation @ p + translation."""
+    x, y, z = (float(value) for value in rotation @ np.asarray(box.centre) + translation)
+    return Box3D((x, y, z), quaternion_from_matrix(rotation @ matrix_from_quaternion(box.quaternion)), box.size)
