@@ -84,14 +84,14 @@ class Asker:
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
         self._condition = threading.Condition()
-        self._waiting: deque[tuple[_AskerLine, Question]] = deque()
+        self._waiting: deque[tuple[AskerLine, Question]] = deque()
         self._closed = False
         self._thread = threading.Thread(target=self._run, name="groma_asker", daemon=True)
         self._thread.start()
 
-    def line(self) -> Line:
-        """A new stream's way to the thread."""
-        return _AskerLine(self._condition, self._waiting, lambda: self._closed)
+    def line(self, notify: Callable[[], None] | None = None) -> AskerLine:
+        """A new stream's way to the thread. notify: called by the thread when a result is there to be collected."""
+        return AskerLine(self._condition, self._waiting, lambda: self._closed, notify)
 
     def close(self) -> None:
         """Wake whoever waits, for good; the question in hand is finished, those that wait are dropped."""
@@ -128,19 +128,39 @@ class Asker:
             with self._condition:
                 line.result = result
                 self._condition.notify_all()
+            if line.notify is not None:
+                line.notify()
 
 
-class _AskerLine:
-    def __init__(self, condition: threading.Condition, waiting: deque[tuple[_AskerLine, Question]], closed: Callable[[], bool]) -> None:
+class AskerLine:
+    """A `Line` to an `Asker`, and the way back out of its queue."""
+
+    def __init__(
+        self,
+        condition: threading.Condition,
+        waiting: deque[tuple[AskerLine, Question]],
+        closed: Callable[[], bool],
+        notify: Callable[[], None] | None,
+    ) -> None:
         self._condition, self._waiting, self._closed = condition, waiting, closed
+        self.notify = notify
         self.result: Reply | Exception | None = None
 
     def ask(self, question: Question) -> None:
+        """Hand a question in; it is dropped if the asker is closed."""
         with self._condition:
-            self._waiting.append((self, question))
-            self._condition.notify_all()
+            if not self._closed():
+                self._waiting.append((self, question))
+                self._condition.notify_all()
+
+    def withdraw(self) -> None:
+        """Take back a question that still waits; one in hand is finished."""
+        with self._condition:
+            for entry in [entry for entry in self._waiting if entry[0] is self]:
+                self._waiting.remove(entry)
 
     def collect(self, timeout: float | None) -> Reply | None:
+        """See `Line`; None also once the asker is closed."""
         with self._condition:
             self._condition.wait_for(lambda: self._closed() or self.result is not None, timeout)
             result, self.result = self.result, None

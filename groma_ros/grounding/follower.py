@@ -78,6 +78,10 @@ class Follower:
         self._open: Question | None = None
         self._pace = 0.0
 
+    def obey(self, rule: FollowRule) -> None:
+        """Go by another rule from the next frame on."""
+        self.rule, self._tracker.rule = rule, rule.tracks
+
     def step(self, scene: Scene, standing: Standing) -> Followed:
         """Track one more scene, ask if there is reason to, and say where everything is now. Raises what the language model raised;
         the next frame asks anew."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ class Grounder:
 
     min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed between calls).
     max_goal_tokens: a goal longer than this is refused; runtime: what runs the model, where and why, None if
-    nobody said. It keeps the last scene's prefix, so one thread at a time may ask it;
-    `check` and `can` only read and may be called from any other.
+    nobody said. It keeps the last scene's prefix, so one thread at a time may ask it; another may perceive
+    meanwhile, and `check` and `can` only read and may be called from any.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class Grounder:
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
         self._held: tuple[Scene, Any, int] | None = None
+        self._sight = threading.Lock()
 
     @classmethod
     def load(
@@ -95,7 +97,8 @@ class Grounder:
 
     def perceive(self, frame: Frame) -> Scene:
         """The regions of a frame. Raises ValueError with a sentence for an image that cannot be looked at."""
-        return perceive(self._vision, frame)
+        with self._sight:
+            return perceive(self._vision, frame)
 
     def check(self, goal: Goal) -> None:
         """Raise ValueError with a sentence for a goal that this model cannot be asked."""
@@ -133,7 +136,7 @@ class Grounder:
 
     def _ground_alone(self, scene: Scene, goal: Goal) -> Grounding:
         """A goal that has a scene of its own, because the user's regions join the proposals, or an answer in words."""
-        own = self._vision.refer(scene, np.asarray(goal.regions, np.float32)) if _has_regions(goal) else scene
+        own = self._refer(scene, goal) if _has_regions(goal) else scene
         if goal.kind in REGION_KINDS:
             return _grounding(goal, own, self.answers(own, [goal])[0])
         if goal.kind == "describe" and _has_regions(goal):
@@ -143,6 +146,10 @@ class Grounder:
         scores = mention_scores(self._tokenizer, written)
         detections = tuple(_detection(own, region, scores[region]) for region in answer.regions)
         return Grounding(goal, _above(detections, goal), 1.0, 0.0, answer.text, text_spans(answer))
+
+    def _refer(self, scene: Scene, goal: Goal) -> Scene:
+        with self._sight:
+            return self._vision.refer(scene, np.asarray(goal.regions, np.float32))
 
     def describe(self, scene: Scene, regions: Sequence[int]) -> list[str]:
         """A description of each of some regions of a scene, by index, in one batch."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 
+from groma_ros.grounding.asking import Standing
+from groma_ros.node.parameters import Parameters
 from groma_ros.types import Goal
 
 SPOKEN_KINDS = ("describe", "chat")
@@ -23,6 +26,24 @@ class GoalSet:
         return GoalSet(tuple(goals), self.version + 1)
 
 
+@dataclass(frozen=True)
+class Orders:
+    """What the pipeline is to do; replaced as a whole, so that one frame is answered under one of them."""
+
+    goal_set: GoalSet
+    settings: Parameters
+
+    @cached_property
+    def standing(self) -> Standing:
+        """The standing goals as the language model is asked them."""
+        goals = tuple(self.lifted(goal) for goal in self.goal_set.goals)
+        return Standing(goals, self.goal_set.version, self.settings.min_presence)
+
+    def lifted(self, goal: Goal) -> Goal:
+        """A goal with no lower min_score than that of all goals."""
+        return replace(goal, min_score=max(goal.min_score, self.settings.min_score))
+
+
 def goals_from_text(text: str) -> tuple[Goal, ...]:
     """One goal a line, each of kind auto; blank lines and repeated goals are skipped. ValueError for a text without a goal."""
     goals = goals_from_texts(text.splitlines())
@@ -36,11 +57,16 @@ def goals_from_texts(texts: Sequence[str]) -> tuple[Goal, ...]:
     return tuple(Goal(text) for text in dict.fromkeys(text.strip() for text in texts) if text)
 
 
+def check_standing(goal: Goal) -> None:
+    """Raise ValueError with a sentence for a goal that is answered in words."""
+    if goal.kind in SPOKEN_KINDS:
+        raise ValueError(f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand: use ~/ask.")
+
+
 def check_goals(goals: Sequence[Goal], max_goals: int, check: Callable[[Goal], None]) -> None:
     """Raise ValueError with a sentence unless all of the goals may stand. check: raises it for a goal that cannot be asked."""
     if len(goals) > max_goals:
         raise ValueError(f"There are {len(goals)} goals, and at most {max_goals} may stand (parameter max_goals).")
     for goal in goals:
-        if goal.kind in SPOKEN_KINDS:
-            raise ValueError(f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand.")
+        check_standing(goal)
         check(goal)

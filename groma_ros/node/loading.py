@@ -1,4 +1,4 @@
-"""From a parameter's text to a model that answers."""
+"""From parameters to a model that answers."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from groma_ros.grounding.grounder import Grounder
 DEFAULT_MODEL = "groma-tiny"
 
 
-def load_grounder(model: str, backend: str = "auto") -> Grounder:
-    """The grounder of the bundle in a folder, or of the one that ships for "". Raises ValueError with a sentence."""
+def load_grounder(
+    model: str, backend: str = "auto", device: str | None = None, precision: str = "auto", threads: int | None = None
+) -> Grounder:
+    """The grounder of the bundle in a folder, or of the one that ships for ""; the rest as in `Grounder.load`.
+
+    Raises ValueError with a sentence.
+    """
     try:
-        return Grounder.load(Path(model).expanduser() if model else shipped_model(), backend=backend)
+        folder = Path(model).expanduser() if model else shipped_model()
+        return Grounder.load(folder, device=device, backend=backend, threads=threads, precision=precision)
     except ImportError as error:
         raise ValueError(f"The model needs the Python package {error.name}, which is not installed; run `make setup`.") from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -10,8 +11,14 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from groma_ros.grounding.follower import FollowRule
 from groma_ros.grounding.grounder import MIN_PRESENCE
-from groma_ros.runtime.load import BACKENDS
+from groma_ros.grounding.tracker import TrackRule
+from groma_ros.runtime.load import BACKENDS, PRECISIONS
+
+CAMERA = re.compile(r"/?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
+"""A namespace of ROS, relative or absolute."""
+_FOLLOW, _TRACK = FollowRule(), TrackRule()
 
 
 def _parameter(
@@ -28,20 +35,66 @@ def _parameter(
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the node can be told. Raises ValueError for a text that is not one of a parameter's choices."""
+    """What the node can be told. Raises ValueError for a value out of its range, a text that is not one of a parameter's choices,
+    and for cameras that are no namespaces or are named twice."""
 
     model: str = _parameter("", "Folder of the model bundle; empty takes the groma-tiny that ships.", read_only=True)
     backend: str = _parameter(
-        "auto", "What runs the model; auto takes onnx where the bundle holds its graphs, else torch.", choices=BACKENDS, read_only=True
+        "auto",
+        "What runs the model; auto takes tensorrt where there is a GPU and its package, else onnx where the bundle holds its graphs, "
+        "else torch.",
+        choices=BACKENDS,
+        read_only=True,
     )
-    goals: tuple[str, ...] = _parameter((), "Goals that stand at the start; ~/goal or setting this replaces them.")
+    device: str = _parameter("auto", "Where the model runs; auto is the backend's own choice.", choices=("auto", "cpu", "cuda"), read_only=True)
+    precision: str = _parameter("auto", "Precision of the model; auto is the bundle's default.", choices=PRECISIONS, read_only=True)
+    threads: int = _parameter(0, "Threads of the model on the CPU; 0 is the backend's own choice.", range=(0, 256), read_only=True)
+    cameras: tuple[str, ...] = _parameter(
+        (), "Namespaces of the cameras, e.g. [left, right] reads left/image and right/image; empty reads image.", read_only=True
+    )
     image_transport: str = _parameter(
         "raw", "Which camera topic is read: image (raw) or image/compressed.", choices=("raw", "compressed"), read_only=True
     )
     autostart: bool = _parameter(True, "Go to active without being told to.", read_only=True)
+    goals: tuple[str, ...] = _parameter((), "Goals that stand at the start; ~/goal, ~/set_goals or setting this replaces them.")
+    max_goals: int = _parameter(16, "More standing goals than this are refused.", range=(1, 256))
     min_presence: float = _parameter(MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0))
     min_score: float = _parameter(0.0, "Boxes with a lower score are not returned.", range=(0.0, 1.0))
-    max_goals: int = _parameter(16, "More standing goals than this are refused.", range=(1, 256))
+    max_rate: float = _parameter(0.0, "Images a second and camera that are looked at, the others are dropped; 0 is no limit.", range=(0.0, 1000.0))
+    answer_period: float = _parameter(
+        _FOLLOW.answer_period,
+        "Seconds after which the language model is asked again in any case; 0 asks on every image that finds it idle.",
+        range=(0.0, 3600.0),
+    )
+    answer_wait: float = _parameter(
+        _FOLLOW.answer_wait, "Seconds an image waits for its own answer, while answers take no longer than that.", range=(0.0, 60.0)
+    )
+    follow_doubt: float = _parameter(
+        _FOLLOW.doubt, "A box whose likeness to its former looks (cosine) falls below this is asked about again.", range=(0.0, 1.0)
+    )
+    follow_change: float = _parameter(
+        _FOLLOW.change, "Share of new regions in the image from which the scene counts as another and is asked about again.", range=(0.0, 1.0)
+    )
+    follow_coast: float = _parameter(_FOLLOW.coast, "Seconds a box that is not seen is carried by its motion alone.", range=(0.0, 60.0))
+    track_least: float = _parameter(
+        _TRACK.least, "Mean of overlap and likeness above which a region is a known object.", range=(0.0, 1.0)
+    )
+    track_reach: float = _parameter(
+        _TRACK.reach, "Box diagonals that an object may be from where it is expected without overlapping it.", range=(0.0, 10.0)
+    )
+    track_patience: float = _parameter(_TRACK.patience, "Seconds an object stays known, with its id, without being seen.", range=(0.0, 600.0))
+    track_gap: float = _parameter(
+        _TRACK.gap, "Seconds between two stamps, forwards or back, after which all ids are new.", range=(0.0, 3600.0)
+    )
+    track_inertia: float = _parameter(_TRACK.inertia, "Share of an object's former velocity that stays at each sight of it.", range=(0.0, 1.0))
+    track_memory: float = _parameter(_TRACK.memory, "Share of an object's former look that stays at each sight of it.", range=(0.0, 1.0))
+    sync_tolerance: float = _parameter(
+        0.02, "Seconds that the stamps of depth and camera_info may differ from the image's; equal stamps go first.", range=(0.0, 10.0)
+    )
+    depth_wait: float = _parameter(0.05, "Seconds that the 3D answers of an image wait for its depth to arrive.", range=(0.0, 10.0))
+    ask_timeout: float = _parameter(60.0, "Seconds of the node's clock after which a question of ~/ask is given up.", range=(0.1, 3600.0))
+    max_asks: int = _parameter(64, "Questions and goals of ~/ask and ~/ground that may be open at once; more are refused.", range=(1, 1024))
+    max_sessions: int = _parameter(8, "Conversations of ~/ask that are remembered; the one unused for longest is forgotten.", range=(1, 256))
     debug_image: bool = _parameter(True, "Draw ~/debug/image while somebody listens to it.")
 
     def __post_init__(self) -> None:
@@ -49,6 +102,23 @@ class Parameters:
             choices, value = item.metadata["choices"], getattr(self, item.name)
             if choices and value not in choices:
                 raise ValueError(f"The parameter {item.name} is {value!r}; it must be one of {', '.join(choices)}.")
+            if item.metadata["range"]:
+                low, high = item.metadata["range"]
+                if not low <= value <= high:
+                    raise ValueError(f"The parameter {item.name} is {value}; it must be between {low} and {high}.")
+        for name in self.cameras:
+            if not CAMERA.fullmatch(name):
+                raise ValueError(f"The parameter cameras holds {name!r}, which is no namespace; use letters, digits, _ and / between them.")
+        if len({name.strip("/") for name in self.cameras}) != len(self.cameras):
+            raise ValueError("The parameter cameras names a camera twice.")
+
+    @property
+    def rule(self) -> FollowRule:
+        """How answers are followed from image to image."""
+        tracks = TrackRule(
+            self.track_least, self.track_reach, self.track_patience, self.track_gap, self.track_inertia, self.track_memory
+        )
+        return FollowRule(self.answer_period, self.answer_wait, self.follow_doubt, self.follow_change, self.follow_coast, tracks)
 
 
 NAMES = tuple(item.name for item in fields(Parameters))
@@ -103,7 +173,7 @@ def _descriptor(name: str, metadata: Any) -> ParameterDescriptor:
 
 
 def _to_ros(value: Any) -> Any:
-    """ROS cannot tell the type of an empty array, so an empty list of goals is declared as one empty text."""
+    """ROS cannot tell the type of an empty array, so an empty list is declared as one empty text."""
     return (list(value) or [""]) if isinstance(value, tuple) else value
 
 

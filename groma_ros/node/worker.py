@@ -1,4 +1,4 @@
-"""The slot with the newest frame, and the thread that empties it."""
+"""The newest message of every camera, and the thread that takes them in turn."""
 
 from __future__ import annotations
 
@@ -17,61 +17,88 @@ class Arrival:
     time: float
 
 
-class NewestSlot:
-    """Holds one message; a newer one replaces it. Nothing is ever queued."""
+@dataclass(frozen=True, eq=False)
+class Turn:
+    """What the thread is to look at next. fresh: it was not handed out before."""
 
-    def __init__(self) -> None:
+    camera: int
+    arrival: Arrival
+    fresh: bool
+
+
+class Slots:
+    """Holds the newest message of each of `count` cameras; a newer one replaces it, nothing is ever queued. Any thread may call it.
+
+    A message that was taken is kept until the next comes, so that a question can be asked about it.
+    """
+
+    def __init__(self, count: int) -> None:
         self._condition = threading.Condition()
-        self._arrival: Arrival | None = None
+        self._newest: list[Arrival | None] = [None] * count
+        self._fresh = [False] * count
+        self._recalled = [False] * count
+        self._next = 0
         self._closed = False
 
-    def put(self, message: Any) -> bool:
+    def put(self, camera: int, message: Any) -> bool:
         """Store a message; True when it pushed out one that nobody had taken."""
         with self._condition:
-            dropped = self._arrival is not None
-            self._arrival = Arrival(message, perf_counter())
+            dropped = self._fresh[camera]
+            self._newest[camera], self._fresh[camera] = Arrival(message, perf_counter()), True
             self._condition.notify()
             return dropped
 
-    def take(self) -> Arrival | None:
-        """Wait for a message and take it; None once the slot is closed."""
+    def recall(self, camera: int | None) -> int | None:
+        """Have the newest message of a camera, or of the one that sent last, handed out, again if it was already. The camera; None
+        if no message has come."""
         with self._condition:
-            self._condition.wait_for(lambda: self._closed or self._arrival is not None)
+            times = {index: arrival.time for index, arrival in enumerate(self._newest) if arrival is not None}
+            chosen = camera if camera is not None else max(times, key=lambda index: times[index], default=None)
+            if chosen not in times:
+                return None
+            self._recalled[chosen] = True
+            self._condition.notify()
+            return chosen
+
+    def take(self) -> Turn | None:
+        """Wait for a message and take it, the cameras in turn; None once the slots are closed."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._closed or any(self._fresh) or any(self._recalled))
             if self._closed:
                 return None
-            arrival, self._arrival = self._arrival, None
-            return arrival
+            count = len(self._newest)
+            order = [(self._next + step) % count for step in range(count)]
+            camera = next(index for index in order if self._fresh[index] or self._recalled[index])
+            self._next = (camera + 1) % count
+            arrival, fresh = self._newest[camera], self._fresh[camera]
+            self._fresh[camera] = self._recalled[camera] = False
+            assert arrival is not None
+            return Turn(camera, arrival, fresh)
 
-    def close(self) -> bool:
-        """Wake whoever waits, for good; True when a message was left untaken."""
+    def close(self) -> list[int]:
+        """Wake whoever waits, for good; the cameras of which a message was left untaken."""
         with self._condition:
+            left = [camera for camera, fresh in enumerate(self._fresh) if fresh]
             self._closed = True
+            self._fresh = [False] * len(self._fresh)
+            self._newest = [None] * len(self._newest)
             self._condition.notify_all()
-            return self._arrival is not None
+            return left
 
 
 class Worker:
-    """A thread that handles the newest message, again and again.
+    """A thread that handles the newest messages of the slots, again and again.
 
-    handle: called with each Arrival; failed: called with what it raised, after which the next message is handled. dropped:
-    called once for each message that is never handled.
+    handle: called with each Turn; failed: called with the camera and what it raised, after which the next message is handled.
     """
 
-    def __init__(self, handle: Callable[[Arrival], None], failed: Callable[[Exception], None], dropped: Callable[[], None]) -> None:
-        self._handle, self._failed, self._dropped = handle, failed, dropped
-        self._slot = NewestSlot()
+    def __init__(self, slots: Slots, handle: Callable[[Turn], None], failed: Callable[[int, Exception], None]) -> None:
+        self._slots, self._handle, self._failed = slots, handle, failed
         self._thread = threading.Thread(target=self._run, name="groma_worker", daemon=True)
         self._thread.start()
 
-    def put(self, message: Any) -> None:
-        """Store a message for the thread; returns at once."""
-        if self._slot.put(message):
-            self._dropped()
-
     def stop(self, timeout: float) -> bool:
-        """Let the message in hand finish and end the thread; False if it still runs after `timeout` seconds."""
-        if self._slot.close():
-            self._dropped()
+        """End the thread after the message in hand, once the slots are closed; False if it still runs after `timeout` seconds."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -81,8 +108,8 @@ class Worker:
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while (arrival := self._slot.take()) is not None:
+        while (turn := self._slots.take()) is not None:
             try:
-                self._handle(arrival)
+                self._handle(turn)
             except Exception as error:  # one bad frame must not end the thread; it is counted and logged instead
-                self._failed(error)
+                self._failed(turn.camera, error)

@@ -1,0 +1,109 @@
+"""What the node publishes about a camera."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
+from visualization_msgs.msg import MarkerArray
+
+from groma_ros.draw import draw_groundings
+from groma_ros.msg import GroundingArray
+from groma_ros.node.conversions import detections_message, groundings_message, image_message, proposals_message
+from groma_ros.node.goals import GoalSet, Orders
+from groma_ros.node.views import View
+
+ANSWERS = {
+    "detections": (Detection2DArray, 10),
+    "groundings": (GroundingArray, 10),
+}
+SOLID = {
+    "detections_3d": (Detection3DArray, 10),
+    "target_pose": (PoseStamped, 10),
+    "debug/markers": (MarkerArray, 1),
+}
+"""Topics that need depth."""
+PICTURES = {"proposals": (Detection2DArray, 10), "debug/image": (Image, 1)}
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def create(node: LifecycleNode, kind: Any, name: str, qos: QoSProfile | int) -> LifecyclePublisher:
+    """A reliable publisher that is silent while the node is not active, and whose quality of service can be overridden."""
+    return node.create_lifecycle_publisher(kind, name, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+
+class CameraOutputs:
+    """The topics of one camera, `~/detections` and so on; `~/left/detections` for a camera named left."""
+
+    def __init__(self, node: LifecycleNode, camera: str) -> None:
+        self._node = node
+        inside = f"~/{camera.strip('/')}/" if camera else "~/"
+        topics = {**ANSWERS, **SOLID, **PICTURES}
+        self._topics = {name: create(node, kind, inside + name, depth) for name, (kind, depth) in topics.items()}
+
+    def heard(self, *names: str) -> bool:
+        """Whether somebody listens to one of these topics."""
+        return any(self._topics[name].get_subscription_count() > 0 for name in names)
+
+    def wanted(self, orders: Orders) -> bool:
+        """Whether anybody listens at all."""
+        return self.heard(*ANSWERS, *SOLID, "proposals") or self._drawn(orders)
+
+    @property
+    def solid_wanted(self) -> bool:
+        """Whether somebody listens to what needs depth."""
+        return self.heard(*SOLID)
+
+    @property
+    def proposals_wanted(self) -> bool:
+        """Whether somebody listens to all regions, goals or not."""
+        return self.heard("proposals")
+
+    def publish(self, view: View, version: int, orders: Orders) -> None:
+        """Everything about a frame that needs no depth. version: of the goal set that was answered."""
+        header = view.header
+        answered = view.followed.answered if view.followed is not None else None
+        self._topics["detections"].publish(detections_message(header, view.groundings))
+        self._topics["groundings"].publish(groundings_message(header, view.groundings, version, answered))
+        if view.scene is not None and self.proposals_wanted:
+            self._topics["proposals"].publish(proposals_message(header, view.scene))
+        if self._drawn(orders):
+            self._topics["debug/image"].publish(image_message(header, draw_groundings(view.frame.rgb, view.groundings)))
+
+    def publish_solid(self, view: View, orders: Orders) -> None:
+        """What needs depth, of a frame that has it or that will not get it any more."""
+
+    def _drawn(self, orders: Orders) -> bool:
+        return orders.settings.debug_image and self.heard("debug/image")
+
+    def destroy(self) -> None:
+        """Close the topics."""
+        for publisher in self._topics.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+
+
+class Labels:
+    """`~/label_info` and `~/vision_info`: which goals the detections' classes are, for late listeners too."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._labels = create(node, LabelInfo, "~/label_info", LATCHED)
+        self._vision = create(node, VisionInfo, "~/vision_info", LATCHED)
+
+    def publish(self, goal_set: GoalSet, min_score: float, model: str) -> None:
+        """Tell the goals that stand now."""
+        from groma_ros.node.conversions import label_message, vision_message
+
+        stamp = self._node.get_clock().now().to_msg()
+        self._labels.publish(label_message(stamp, goal_set, min_score))
+        self._vision.publish(vision_message(stamp, goal_set, model, self._labels.topic_name))
+
+    def destroy(self) -> None:
+        """Close the topics."""
+        for publisher in (self._labels, self._vision):
+            self._node.destroy_lifecycle_publisher(publisher)

@@ -1,0 +1,183 @@
+"""The way of a frame: decoded, perceived, followed, published. One thread does that; another is the language model's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from time import perf_counter
+from typing import Any
+
+from groma_ros.grounding.asking import Asker, Question
+from groma_ros.grounding.follower import Followed, Follower
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.node.conversions import frame_from_image
+from groma_ros.node.goals import Orders
+from groma_ros.node.images import ImageError
+from groma_ros.node.inputs import CameraInputs
+from groma_ros.node.looks import Look, Looks
+from groma_ros.node.outputs import CameraOutputs
+from groma_ros.node.statistics import Statistics
+from groma_ros.node.views import View
+from groma_ros.node.worker import Arrival, Slots, Turn, Worker
+from groma_ros.types import Grounding
+
+NEWER, STOPPED, RATE = "newer image", "stopped", "max_rate"
+"""Causes of a drop."""
+CLOSED = "The node is not active."
+
+
+@dataclass(eq=False)
+class Camera:
+    """A camera and what is known of it. view: the newest that was perceived, and the arrival it came from; age: seconds between it
+    and the frame of its answers, None before the first; inputs: while the node is active."""
+
+    name: str
+    outputs: CameraOutputs
+    statistics: Statistics
+    inputs: CameraInputs | None = None
+    follower: Follower | None = None
+    view: View | None = None
+    arrival: Arrival | None = None
+    age: float | None = None
+    published: float | None = None
+
+
+class Pipeline:
+    """Answers the newest frames of the cameras, and one-off questions about them, until it is stopped.
+
+    orders: gives what is to be done; refuse: takes a camera, a cause and a sentence for a frame that cannot be answered; notify:
+    called when a question has moved on. Both are called from the threads here.
+    """
+
+    def __init__(
+        self,
+        grounder: Grounder,
+        cameras: Sequence[Camera],
+        orders: Callable[[], Orders],
+        refuse: Callable[[Camera, str, str], None],
+        notify: Callable[[], None],
+    ) -> None:
+        self._grounder, self._cameras, self._orders, self._refuse = grounder, cameras, orders, refuse
+        self._asker = Asker(self._put)
+        self._slots = Slots(len(cameras))
+        self.looks = Looks(self._asker.line, notify)
+        for camera in cameras:
+            camera.follower, camera.view, camera.arrival = Follower(self._asker.line(), orders().settings.rule), None, None
+        self._worker = Worker(self._slots, self._handle, self._failed)
+
+    def put(self, camera: int, message: Any) -> None:
+        """Take a camera's image; returns at once."""
+        if self._slots.put(camera, message):
+            self._cameras[camera].statistics.dropped(NEWER)
+
+    def recall(self, camera: int | None) -> int | None:
+        """Have the questions that wait looked at with the newest image; its camera, or None if none has come."""
+        return self._slots.recall(camera)
+
+    def close(self) -> None:
+        """Take no more frames, and end the questions that are open."""
+        for index in self._slots.close():
+            self._cameras[index].statistics.dropped(STOPPED)
+        self.looks.close(CLOSED)
+        self._asker.close()
+
+    def stop(self, timeout: float) -> bool:
+        """Close and let what is in hand finish; False if it still runs after `timeout` seconds."""
+        self.close()
+        end = perf_counter() + timeout
+        worker = self._worker.stop(timeout)
+        return self._asker.stop(max(0.0, end - perf_counter())) and worker
+
+    @property
+    def alive(self) -> bool:
+        """Whether a thread still runs."""
+        return self._worker.alive or self._asker.alive
+
+    # The language model's thread.
+
+    def _put(self, question: Question) -> list[Grounding]:
+        start = perf_counter()
+        self._grounder.min_presence = question.standing.min_presence
+        groundings = self._grounder.ground(question.scene, question.standing.goals)
+        self._cameras[0].statistics.took({"language": perf_counter() - start})
+        return groundings
+
+    # The frames' thread.
+
+    def _handle(self, turn: Turn) -> None:
+        camera, orders = self._cameras[turn.camera], self._orders()
+        looks = self.looks.waiting(turn.camera, turn.fresh)
+        wanted = turn.fresh and camera.outputs.wanted(orders)
+        if not wanted and not looks:
+            if turn.fresh:
+                camera.statistics.skipped()
+            return
+        try:
+            view = self._view(camera, turn.arrival, orders, bool(looks) or camera.outputs.proposals_wanted)
+        except ValueError as error:
+            if turn.fresh:
+                self._refuse(camera, error.cause if isinstance(error, ImageError) else "content", str(error))
+            for look in looks:
+                if not look.wanted.fresh:
+                    look.fail(error)
+            return
+        if wanted:
+            view = self._answer(camera, view, turn.arrival, orders)
+        elif turn.fresh:
+            camera.statistics.skipped()
+        if looks:
+            self._begin(camera, looks, view, orders)
+
+    def _view(self, camera: Camera, arrival: Arrival, orders: Orders, needed: bool) -> View:
+        """The frame of an arrival, perceived if there are goals or it is needed; one that was perceived already is not again."""
+        if camera.view is not None and camera.arrival is arrival and (camera.view.scene is not None or not needed):
+            return camera.view
+        start = perf_counter()
+        frame = frame_from_image(arrival.message)
+        decoded = perf_counter()
+        scene = self._grounder.perceive(frame) if needed or orders.standing.goals else None
+        camera.statistics.took({"wait": start - arrival.time, "decode": decoded - start, "perceive": perf_counter() - decoded})
+        camera.view, camera.arrival = View(arrival.message.header, frame, scene), arrival
+        return camera.view
+
+    def _answer(self, camera: Camera, view: View, arrival: Arrival, orders: Orders) -> View:
+        """Publish what holds for a frame."""
+        assert camera.follower is not None, "a camera has a follower while the pipeline lives"
+        start = perf_counter()
+        camera.follower.obey(orders.settings.rule)
+        if view.scene is not None:
+            followed = camera.follower.step(view.scene, orders.standing)
+        else:
+            followed = Followed((), orders.goal_set.version, None, 0.0)
+        view = replace(view, followed=followed)
+        told = perf_counter()
+        camera.outputs.publish(view, followed.version, orders)
+        done = perf_counter()
+        camera.view, camera.published, camera.age = view, done, followed.age if followed.answered is not None else None
+        camera.statistics.answered({"follow": told - start, "publish": done - told, "total": done - arrival.time})
+        if camera.outputs.solid_wanted:
+            view = self._completed(camera, view, orders)
+            camera.outputs.publish_solid(view, orders)
+        return view
+
+    def _begin(self, camera: Camera, looks: Sequence[Look], view: View, orders: Orders) -> None:
+        if any(look.wanted.depth for look in looks):
+            view = self._completed(camera, view, orders)
+        for look in looks:
+            look.begin(view)
+
+    def _completed(self, camera: Camera, view: View, orders: Orders) -> View:
+        """The view with the depth and the intrinsics of its frame, where they came."""
+        if camera.inputs is None or view.frame.depth is not None:
+            return view
+        pair = camera.inputs.pair(view.frame.stamp, orders.settings.sync_tolerance, orders.settings.depth_wait)
+        camera.view = replace(view, pair=pair)
+        return camera.view
+
+    def _failed(self, index: int, error: Exception) -> None:
+        """A frame raised what no frame should: it is counted, and the questions that waited for it fail."""
+        sentence = f"A frame could not be answered: {type(error).__name__}: {error}"
+        self._refuse(self._cameras[index], "failure", sentence)
+        for look in self.looks.waiting(index, fresh=True):
+            if not look.wanted.fresh:
+                look.fail(ValueError(sentence))

@@ -1,0 +1,30 @@
+"""What the node knows of one frame when it publishes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from std_msgs.msg import Header
+
+from groma_ros.grounding.follower import Followed
+from groma_ros.node.pairing import Pair
+from groma_ros.types import Frame, Grounding, Scene
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """A frame, with depth and intrinsics once they were found; what was perceived in it, None where nobody needed that; and the
+    answers that hold for it, None for a frame that was perceived for a question alone. header: of its image; pair: the depth image
+    and camera_info that came with it, None before they were looked for."""
+
+    header: Header
+    frame: Frame
+    scene: Scene | None = None
+    followed: Followed | None = None
+    pair: Pair | None = None
+
+    @property
+    def groundings(self) -> Sequence[Grounding]:
+        """The answers, none where none hold."""
+        return self.followed.groundings if self.followed is not None else ()
