@@ -80,7 +80,7 @@ class Follower:
 
     def obey(self, rule: FollowRule) -> None:
         """Go by another rule from the next frame on."""
-        self.rule, self._tracker.rule = rule, rule.tracks
+        self.rule, self.tracker.rule = rule, rule.tracks
 
     def step(self, scene: Scene, standing: Standing) -> Followed:
         """Track one more scene, ask if there is reason to, and say where everything is now. Raises what the language model raised;

@@ -3,20 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
-from sensor_msgs.msg import CompressedImage, Image
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
-from vision_msgs.msg import BoundingBox2D, Detection2D, Detection2DArray, ObjectHypothesis, ObjectHypothesisWithPose
+from vision_msgs.msg import (
+    BoundingBox2D,
+    Detection2D,
+    Detection2DArray,
+    LabelInfo,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+    VisionClass,
+    VisionInfo,
+)
 
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import Grounding as GroundingMessage
 from groma_ros.msg import GroundingArray
+from groma_ros.node.depth_images import check_registered, image_to_depth, intrinsics_from_info
+from groma_ros.node.goals import GoalSet
 from groma_ros.node.images import compressed_to_rgb, image_to_rgb
-from groma_ros.node.statistics import Snapshot
-from groma_ros.types import Detection, Frame, Goal, Grounding
+from groma_ros.types import Detection, Frame, Goal, Grounding, Scene
 
 NANOSECONDS = 1_000_000_000
 
@@ -28,9 +38,30 @@ def frame_from_image(message: Image | CompressedImage) -> Frame:
     return Frame(rgb, to_nanoseconds(message.header.stamp), message.header.frame_id)
 
 
+def with_depth(frame: Frame, depth: Image | None, info: CameraInfo | None) -> Frame:
+    """The frame with what of depth and camera_info came. Raises `images.ImageError` for what does not belong to it.
+
+    depth: 16UC1 in millimetres or 32FC1 in metres, registered to the frame.
+    """
+    if info is None:
+        return frame
+    intrinsics = intrinsics_from_info(info)
+    if depth is None:
+        return replace(frame, intrinsics=intrinsics)
+    metres = image_to_depth(depth)
+    height, width = frame.rgb.shape[:2]
+    check_registered(Header(frame_id=frame.frame_id), width, height, metres, depth.header, intrinsics)
+    return replace(frame, depth=metres, intrinsics=intrinsics)
+
+
 def to_nanoseconds(stamp: Time) -> int:
     """A stamp as one number."""
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
+
+
+def to_time(nanoseconds: int) -> Time:
+    """A stamp from one number."""
+    return Time(sec=nanoseconds // NANOSECONDS, nanosec=nanoseconds % NANOSECONDS)
 
 
 def goal_from_message(message: GoalMessage) -> Goal:
@@ -43,10 +74,42 @@ def detections_message(header: Header, groundings: Sequence[Grounding]) -> Detec
     return Detection2DArray(header=header, detections=[box for item in groundings for box in _detections(header, item)])
 
 
-def groundings_message(header: Header, groundings: Sequence[Grounding], goals_version: int) -> GroundingArray:
-    """One answer a goal, absent goals included."""
-    answers = [_grounding(header, item) for item in groundings]
-    return GroundingArray(header=header, goals_version=goals_version, groundings=answers)
+def groundings_message(header: Header, groundings: Sequence[Grounding], goals_version: int, answered: int | None = None) -> GroundingArray:
+    """One answer a goal, absent goals included. answered: stamp in ns of the frame they were given on, None for the header's."""
+    message = GroundingArray(header=header, goals_version=goals_version)
+    message.answered = header.stamp if answered is None else to_time(answered)
+    message.groundings = [grounding_message(header, item) for item in groundings]
+    return message
+
+
+def proposals_message(header: Header, scene: Scene) -> Detection2DArray:
+    """Every region of a scene in the order the language model names them; class_id is "object", the score its objectness."""
+    pairs = zip(scene.boxes, scene.objectness, strict=True)
+    boxes = [Detection((float(a), float(b), float(c), float(d)), float(score), i) for i, ((a, b, c, d), score) in enumerate(pairs)]
+    return Detection2DArray(header=header, detections=[detection_message(header, "object", item) for item in boxes])
+
+
+def box_corners(box: BoundingBox2D) -> tuple[float, float, float, float]:
+    """A message's box as xyxy. ValueError with a sentence for one that is turned or has no size."""
+    centre, half = box.center.position, (box.size_x / 2, box.size_y / 2)
+    if box.center.theta:
+        raise ValueError(f"A region is turned by {box.center.theta:.3f} rad; regions are upright boxes.")
+    if not (half[0] > 0 and half[1] > 0):
+        raise ValueError(f"A region has the size {box.size_x} x {box.size_y} pixels; both must be above 0.")
+    return centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1]
+
+
+def label_message(stamp: Time, goal_set: GoalSet, min_score: float) -> LabelInfo:
+    """The goals that stand as classes, numbered from 0 in their order; frame_id is the goal set, "goals 3"."""
+    header = Header(stamp=stamp, frame_id=f"goals {goal_set.version}")
+    classes = [VisionClass(class_id=index, class_name=goal.text) for index, goal in enumerate(goal_set.goals)]
+    return LabelInfo(header=header, class_map=classes, threshold=min_score)
+
+
+def vision_message(stamp: Time, goal_set: GoalSet, method: str, location: str) -> VisionInfo:
+    """What detects, and that its classes are at `location` in this version."""
+    header = Header(stamp=stamp, frame_id=f"goals {goal_set.version}")
+    return VisionInfo(header=header, method=method, database_location=location, database_version=goal_set.version)
 
 
 def image_message(header: Header, rgb: np.ndarray) -> Image:
@@ -57,25 +120,8 @@ def image_message(header: Header, rgb: np.ndarray) -> Image:
     return message
 
 
-def diagnostic_message(name: str, level: bytes, summary: str, goals: int, goals_version: int, counts: Snapshot) -> DiagnosticStatus:
-    """The node's counts for /diagnostics: one key a count, one a refusal's cause, one a stage's median latency."""
-    values: dict[str, object] = {
-        "goals": goals,
-        "goals_version": goals_version,
-        "received": counts.received,
-        "answered": counts.answered,
-        "dropped": counts.dropped,
-        "refused images": sum(count for cause, count in counts.refused.items() if cause.startswith("image: ")),
-        "refused goals": sum(count for cause, count in counts.refused.items() if cause.startswith("goal: ")),
-        **{f"refused {cause}": count for cause, count in sorted(counts.refused.items())},
-        **{f"median ms {stage}": f"{value:.1f}" for stage, value in counts.median_ms.items()},
-    }
-    status = DiagnosticStatus(level=level, name=name, message=summary, hardware_id="")
-    status.values = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
-    return status
-
-
-def _grounding(header: Header, grounding: Grounding) -> GroundingMessage:
+def grounding_message(header: Header, grounding: Grounding) -> GroundingMessage:
+    """The answer to one goal."""
     goal = grounding.goal
     message = GroundingMessage(goal=goal.text, kind=goal.kind, present=float(grounding.present), margin=float(grounding.margin))
     message.detections = _detections(header, grounding)
@@ -84,10 +130,11 @@ def _grounding(header: Header, grounding: Grounding) -> GroundingMessage:
 
 def _detections(header: Header, grounding: Grounding) -> list[Detection2D]:
     best_first = sorted(grounding.detections, key=lambda item: -item.score)
-    return [_detection(header, grounding.goal.text, item) for item in best_first]
+    return [detection_message(header, grounding.goal.text, item) for item in best_first]
 
 
-def _detection(header: Header, text: str, detection: Detection) -> Detection2D:
+def detection_message(header: Header, text: str, detection: Detection) -> Detection2D:
+    """One box, of a class named by a text."""
     x1, y1, x2, y2 = (float(value) for value in detection.box)
     box = BoundingBox2D(size_x=x2 - x1, size_y=y2 - y1)
     box.center.position.x, box.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2

@@ -10,11 +10,17 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
-from visualization_msgs.msg import MarkerArray
 
 from groma_ros.draw import draw_groundings
 from groma_ros.msg import GroundingArray
-from groma_ros.node.conversions import detections_message, groundings_message, image_message, proposals_message
+from groma_ros.node.conversions import (
+    detections_message,
+    groundings_message,
+    image_message,
+    label_message,
+    proposals_message,
+    vision_message,
+)
 from groma_ros.node.goals import GoalSet, Orders
 from groma_ros.node.views import View
 
@@ -25,7 +31,6 @@ ANSWERS = {
 SOLID = {
     "detections_3d": (Detection3DArray, 10),
     "target_pose": (PoseStamped, 10),
-    "debug/markers": (MarkerArray, 1),
 }
 """Topics that need depth."""
 PICTURES = {"proposals": (Detection2DArray, 10), "debug/image": (Image, 1)}
@@ -97,8 +102,6 @@ class Labels:
 
     def publish(self, goal_set: GoalSet, min_score: float, model: str) -> None:
         """Tell the goals that stand now."""
-        from groma_ros.node.conversions import label_message, vision_message
-
         stamp = self._node.get_clock().now().to_msg()
         self._labels.publish(label_message(stamp, goal_set, min_score))
         self._vision.publish(vision_message(stamp, goal_set, model, self._labels.topic_name))

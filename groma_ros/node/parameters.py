@@ -46,7 +46,9 @@ class Parameters:
         choices=BACKENDS,
         read_only=True,
     )
-    device: str = _parameter("auto", "Where the model runs; auto is the backend's own choice.", choices=("auto", "cpu", "cuda"), read_only=True)
+    device: str = _parameter(
+        "auto", "Where the model runs; auto is the backend's own choice.", choices=("auto", "cpu", "cuda"), read_only=True
+    )
     precision: str = _parameter("auto", "Precision of the model; auto is the bundle's default.", choices=PRECISIONS, read_only=True)
     threads: int = _parameter(0, "Threads of the model on the CPU; 0 is the backend's own choice.", range=(0, 256), read_only=True)
     cameras: tuple[str, ...] = _parameter(
@@ -60,7 +62,9 @@ class Parameters:
     max_goals: int = _parameter(16, "More standing goals than this are refused.", range=(1, 256))
     min_presence: float = _parameter(MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0))
     min_score: float = _parameter(0.0, "Boxes with a lower score are not returned.", range=(0.0, 1.0))
-    max_rate: float = _parameter(0.0, "Images a second and camera that are looked at, the others are dropped; 0 is no limit.", range=(0.0, 1000.0))
+    max_rate: float = _parameter(
+        0.0, "Images a second and camera that are looked at, the others are dropped; 0 is no limit.", range=(0.0, 1000.0)
+    )
     answer_period: float = _parameter(
         _FOLLOW.answer_period,
         "Seconds after which the language model is asked again in any case; 0 asks on every image that finds it idle.",
@@ -73,20 +77,24 @@ class Parameters:
         _FOLLOW.doubt, "A box whose likeness to its former looks (cosine) falls below this is asked about again.", range=(0.0, 1.0)
     )
     follow_change: float = _parameter(
-        _FOLLOW.change, "Share of new regions in the image from which the scene counts as another and is asked about again.", range=(0.0, 1.0)
+        _FOLLOW.change,
+        "Share of new regions in the image from which the scene counts as another and is asked about again.",
+        range=(0.0, 1.0),
     )
     follow_coast: float = _parameter(_FOLLOW.coast, "Seconds a box that is not seen is carried by its motion alone.", range=(0.0, 60.0))
-    track_least: float = _parameter(
-        _TRACK.least, "Mean of overlap and likeness above which a region is a known object.", range=(0.0, 1.0)
-    )
+    track_least: float = _parameter(_TRACK.least, "Mean of overlap and likeness above which a region is a known object.", range=(0.0, 1.0))
     track_reach: float = _parameter(
         _TRACK.reach, "Box diagonals that an object may be from where it is expected without overlapping it.", range=(0.0, 10.0)
     )
-    track_patience: float = _parameter(_TRACK.patience, "Seconds an object stays known, with its id, without being seen.", range=(0.0, 600.0))
+    track_patience: float = _parameter(
+        _TRACK.patience, "Seconds an object stays known, with its id, without being seen.", range=(0.0, 600.0)
+    )
     track_gap: float = _parameter(
         _TRACK.gap, "Seconds between two stamps, forwards or back, after which all ids are new.", range=(0.0, 3600.0)
     )
-    track_inertia: float = _parameter(_TRACK.inertia, "Share of an object's former velocity that stays at each sight of it.", range=(0.0, 1.0))
+    track_inertia: float = _parameter(
+        _TRACK.inertia, "Share of an object's former velocity that stays at each sight of it.", range=(0.0, 1.0)
+    )
     track_memory: float = _parameter(_TRACK.memory, "Share of an object's former look that stays at each sight of it.", range=(0.0, 1.0))
     sync_tolerance: float = _parameter(
         0.02, "Seconds that the stamps of depth and camera_info may differ from the image's; equal stamps go first.", range=(0.0, 10.0)
@@ -94,7 +102,9 @@ class Parameters:
     depth_wait: float = _parameter(0.05, "Seconds that the 3D answers of an image wait for its depth to arrive.", range=(0.0, 10.0))
     ask_timeout: float = _parameter(60.0, "Seconds of the node's clock after which a question of ~/ask is given up.", range=(0.1, 3600.0))
     max_asks: int = _parameter(64, "Questions and goals of ~/ask and ~/ground that may be open at once; more are refused.", range=(1, 1024))
-    max_sessions: int = _parameter(8, "Conversations of ~/ask that are remembered; the one unused for longest is forgotten.", range=(1, 256))
+    max_sessions: int = _parameter(
+        8, "Conversations of ~/ask that are remembered; the one unused for longest is forgotten.", range=(1, 256)
+    )
     debug_image: bool = _parameter(True, "Draw ~/debug/image while somebody listens to it.")
 
     def __post_init__(self) -> None:
@@ -115,9 +125,7 @@ class Parameters:
     @property
     def rule(self) -> FollowRule:
         """How answers are followed from image to image."""
-        tracks = TrackRule(
-            self.track_least, self.track_reach, self.track_patience, self.track_gap, self.track_inertia, self.track_memory
-        )
+        tracks = TrackRule(self.track_least, self.track_reach, self.track_patience, self.track_gap, self.track_inertia, self.track_memory)
         return FollowRule(self.answer_period, self.answer_wait, self.follow_doubt, self.follow_change, self.follow_coast, tracks)
 
 

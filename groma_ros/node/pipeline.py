@@ -10,7 +10,7 @@ from typing import Any
 from groma_ros.grounding.asking import Asker, Question
 from groma_ros.grounding.follower import Followed, Follower
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.conversions import frame_from_image
+from groma_ros.node.conversions import frame_from_image, with_depth
 from groma_ros.node.goals import Orders
 from groma_ros.node.images import ImageError
 from groma_ros.node.inputs import CameraInputs
@@ -40,13 +40,23 @@ class Camera:
     arrival: Arrival | None = None
     age: float | None = None
     published: float | None = None
+    _due: int = 0
+
+    def due(self, now: int, rate: float) -> bool:
+        """Whether a frame that comes now (ns of the node's clock) is to be looked at, at `rate` frames a second at most; 0: always."""
+        period = int(1e9 / rate) if rate > 0 else 0
+        if period and 0 <= self._due - now <= period:
+            return False
+        # On the beat, so that a rate a little below the camera's is kept and not halved; a clock that jumped begins anew.
+        self._due = self._due + period if abs(now - self._due) < period else now + period
+        return True
 
 
 class Pipeline:
     """Answers the newest frames of the cameras, and one-off questions about them, until it is stopped.
 
-    orders: gives what is to be done; refuse: takes a camera, a cause and a sentence for a frame that cannot be answered; notify:
-    called when a question has moved on. Both are called from the threads here.
+    orders: gives what is to be done; refuse: takes a camera, what was refused ("image" or "depth"), a cause and a
+    sentence; notify: called when a question has moved on. Both are called from the threads here.
     """
 
     def __init__(
@@ -54,7 +64,7 @@ class Pipeline:
         grounder: Grounder,
         cameras: Sequence[Camera],
         orders: Callable[[], Orders],
-        refuse: Callable[[Camera, str, str], None],
+        refuse: Callable[[Camera, str, str, str], None],
         notify: Callable[[], None],
     ) -> None:
         self._grounder, self._cameras, self._orders, self._refuse = grounder, cameras, orders, refuse
@@ -116,7 +126,7 @@ class Pipeline:
             view = self._view(camera, turn.arrival, orders, bool(looks) or camera.outputs.proposals_wanted)
         except ValueError as error:
             if turn.fresh:
-                self._refuse(camera, error.cause if isinstance(error, ImageError) else "content", str(error))
+                self._refuse(camera, "image", error.cause if isinstance(error, ImageError) else "content", str(error))
             for look in looks:
                 if not look.wanted.fresh:
                     look.fail(error)
@@ -168,16 +178,21 @@ class Pipeline:
 
     def _completed(self, camera: Camera, view: View, orders: Orders) -> View:
         """The view with the depth and the intrinsics of its frame, where they came."""
-        if camera.inputs is None or view.frame.depth is not None:
+        if view.complete or camera.inputs is None:
             return view
-        pair = camera.inputs.pair(view.frame.stamp, orders.settings.sync_tolerance, orders.settings.depth_wait)
-        camera.view = replace(view, pair=pair)
+        frame = view.frame
+        try:
+            depth, info = camera.inputs.pair(frame.stamp, orders.settings.sync_tolerance, orders.settings.depth_wait)
+            frame = with_depth(frame, depth, info)
+        except ImageError as error:
+            self._refuse(camera, "depth", error.cause, str(error))
+        camera.view = replace(view, frame=frame, complete=True)
         return camera.view
 
     def _failed(self, index: int, error: Exception) -> None:
         """A frame raised what no frame should: it is counted, and the questions that waited for it fail."""
         sentence = f"A frame could not be answered: {type(error).__name__}: {error}"
-        self._refuse(self._cameras[index], "failure", sentence)
+        self._refuse(self._cameras[index], "image", "failure", sentence)
         for look in self.looks.waiting(index, fresh=True):
             if not look.wanted.fresh:
                 look.fail(ValueError(sentence))

@@ -54,12 +54,19 @@ def _spin(end: threading.Event) -> str:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
         while not end.is_set():
-            executor.spin_once(timeout_sec=POLL_SECONDS)
+            _spin_once(executor, node)
         executor.shutdown(timeout_sec=POLL_SECONDS)
         node.finish()
         return ""
     finally:
         node.destroy_node()
+
+
+def _spin_once(executor: SingleThreadedExecutor, node: GromaNode) -> None:
+    try:
+        executor.spin_once(timeout_sec=POLL_SECONDS)
+    except Exception as error:  # a message that cannot be read, an answer to a client that has gone: no reason to end
+        node.get_logger().error(f"A message was given up: {type(error).__name__}: {error}", throttle_duration_sec=5.0)
 
 
 def _done(result: TransitionCallbackReturn) -> bool:

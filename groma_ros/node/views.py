@@ -8,21 +8,20 @@ from dataclasses import dataclass
 from std_msgs.msg import Header
 
 from groma_ros.grounding.follower import Followed
-from groma_ros.node.pairing import Pair
 from groma_ros.types import Frame, Grounding, Scene
 
 
 @dataclass(frozen=True, eq=False)
 class View:
     """A frame, with depth and intrinsics once they were found; what was perceived in it, None where nobody needed that; and the
-    answers that hold for it, None for a frame that was perceived for a question alone. header: of its image; pair: the depth image
-    and camera_info that came with it, None before they were looked for."""
+    answers that hold for it, None for a frame that was perceived for a question alone. header: of its image; complete: depth and
+    intrinsics were looked for, whether or not the frame has them now."""
 
     header: Header
     frame: Frame
     scene: Scene | None = None
     followed: Followed | None = None
-    pair: Pair | None = None
+    complete: bool = False
 
     @property
     def groundings(self) -> Sequence[Grounding]:

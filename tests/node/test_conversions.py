@@ -11,7 +11,6 @@ from std_msgs.msg import Header
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.node.conversions import (
     detections_message,
-    diagnostic_message,
     frame_from_image,
     goal_from_message,
     groundings_message,
@@ -19,7 +18,6 @@ from groma_ros.node.conversions import (
     to_nanoseconds,
 )
 from groma_ros.node.images import ImageError
-from groma_ros.node.statistics import Snapshot
 from groma_ros.types import Detection, Goal, Grounding
 
 RGB = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
@@ -87,15 +85,3 @@ def test_goals_are_read_as_they_were_sent() -> None:
     goal = goal_from_message(GoalMessage(text=" the cup\n", min_score=0.25))
     assert (goal.text, goal.kind, goal.min_score) == ("the cup", "auto", 0.25)
     assert goal_from_message(GoalMessage(text="x", kind="all")).kind == "all"
-
-
-def test_diagnostics_say_every_count() -> None:
-    counts = Snapshot(9, 5, 2, {"image: step": 1, "image: empty": 1, "goal: text": 3}, {"ground": 12.345})
-    status = diagnostic_message("groma: grounding", b"\x01", "answers 2 goals", 2, 4, counts)
-    values = {item.key: item.value for item in status.values}
-    assert (status.level, status.name, status.message) == (b"\x01", "groma: grounding", "answers 2 goals")
-    assert values == {
-        "goals": "2", "goals_version": "4", "received": "9", "answered": "5", "dropped": "2", "refused images": "2",
-        "refused goals": "3", "refused goal: text": "3", "refused image: empty": "1", "refused image: step": "1",
-        "median ms ground": "12.3",
-    }  # fmt: skip

@@ -14,6 +14,8 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+from groma_ros.grounding.follower import FollowRule
+from groma_ros.grounding.tracker import TrackRule
 from groma_ros.node.parameters import NAMES, Parameters, declare, table, with_values
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -55,12 +57,27 @@ def test_ros_is_told_description_range_and_what_is_read_only(context: Context) -
     node, _ = started(context)
     descriptors = {name: node.describe_parameter(name) for name in NAMES}
     assert all(item.description.endswith(".") for item in descriptors.values())
-    assert {name for name, item in descriptors.items() if item.read_only} == {"model", "backend", "image_transport", "autostart"}
+    read_only = {"model", "backend", "device", "precision", "threads", "cameras", "image_transport", "autostart"}
+    assert {name for name, item in descriptors.items() if item.read_only} == read_only
     ranges = descriptors["min_presence"].floating_point_range
     assert [(item.from_value, item.to_value) for item in ranges] == [(0.0, 1.0)]
     assert [(item.from_value, item.to_value) for item in descriptors["max_goals"].integer_range] == [(1, 256)]
     refused = node.set_parameters([Parameter("min_score", value=2.0), Parameter("model", value="other")])
     assert [item.successful for item in refused] == [False, False]
+
+
+@pytest.mark.parametrize(("cameras", "sentence"), [(["a b"], "holds 'a b', which is no namespace"), (["left", "/left"], "a camera twice")])
+def test_cameras_are_namespaces(context: Context, cameras: list[str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        started(context, cameras=cameras)
+
+
+def test_the_rules_of_following_are_parameters_of_the_same_defaults() -> None:
+    assert Parameters().rule == FollowRule()
+    changed = Parameters(answer_period=2.0, follow_doubt=0.3, track_least=0.2, track_memory=0.5).rule
+    assert changed == FollowRule(answer_period=2.0, doubt=0.3, tracks=TrackRule(least=0.2, memory=0.5))
+    with pytest.raises(ValueError, match=r"track_least is 1.5; it must be between 0.0 and 1.0"):
+        Parameters(track_least=1.5)
 
 
 def test_changes_leave_other_names_alone() -> None:

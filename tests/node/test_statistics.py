@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import threading
 
-from groma_ros.node.statistics import WINDOW, Snapshot, Statistics
+from groma_ros.node.statistics import WINDOW, Snapshot, Statistics, total
 
 
 def test_counts_causes_and_medians() -> None:
     statistics = Statistics()
     for _ in range(5):
         statistics.received()
-    statistics.dropped()
+    statistics.dropped("newer image")
+    statistics.skipped()
     statistics.refused("image", "step")
     statistics.refused("image", "step")
     statistics.refused("goal", "text")
     for seconds in (0.010, 0.030, 0.020):
         statistics.answered({"ground": seconds, "total": 2 * seconds})
     counts = statistics.snapshot()
-    assert (counts.received, counts.answered, counts.dropped) == (5, 3, 1)
+    assert (counts.received, counts.answered, counts.dropped, counts.skipped) == (5, 3, 1, 1)
+    assert counts.drops == {"newer image": 1} and counts.refusals("image") == 2 and counts.refusals("goal") == 1
     assert counts.refused == {"image: step": 2, "goal: text": 1}
     assert counts.median_ms == {"ground": 20.0, "total": 40.0}
 
@@ -42,3 +44,14 @@ def test_threads_do_not_lose_counts() -> None:
     for thread in threads:
         thread.join()
     assert statistics.snapshot().received == 8000
+
+
+def test_the_counts_of_cameras_add_up_and_their_medians_are_over_all() -> None:
+    parts = [Statistics(), Statistics(), Statistics()]
+    for number, part in enumerate(parts):
+        part.received()
+        part.dropped("newer image" if number else "stopped")
+        part.took({"decode": 0.001 * (number + 1)})
+    counts = total(parts)
+    assert (counts.received, counts.dropped, counts.drops) == (3, 3, {"stopped": 1, "newer image": 2})
+    assert counts.median_ms == {"decode": 2.0}

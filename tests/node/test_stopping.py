@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -13,6 +14,7 @@ from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header
 
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.msg import GroundingArray
 from groma_ros.node import node as node_module
 from groma_ros.node.conversions import image_message
 from groma_ros.node.node import GromaNode
@@ -20,13 +22,16 @@ from groma_ros.types import Frame, Goal, Grounding, Scene
 
 
 class Slow:
-    """A grounder that answers only when told to, and knows how many threads ask it at once."""
+    """A grounder that answers only when told to."""
 
     def __init__(self, grounder: Grounder) -> None:
         self.check, self.runtime = grounder.check, grounder.runtime
         self.min_presence = 0.0
         self.asked, self.go_on = threading.Event(), threading.Event()
         self._grounder = grounder
+
+    def perceive(self, frame: Frame) -> Scene:
+        return self._grounder.perceive(frame)
 
     def ground(self, view: Frame | Scene, goals: Sequence[Goal]) -> list[Grounding]:
         self.asked.set()
@@ -50,16 +55,20 @@ def test_a_second_thread_never_asks_the_grounder(
     done, failed = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
     try:
         assert (node.trigger_configure(), node.trigger_activate()) == (done, done)
-        node._on_image(image_message(Header(), picture))
-        assert slow.asked.wait(60)
-        first = node._worker
+        listener = node.create_subscription(GroundingArray, "~/groundings", lambda message: None, 1)
+        end = time.monotonic() + 30
+        while not slow.asked.wait(0.1) and time.monotonic() < end:
+            node._on_image(0, image_message(Header(), picture))
+        assert slow.asked.is_set()
+        first = node._pipeline
+        node.destroy_subscription(listener)
         assert node.trigger_deactivate() == done
         assert node.trigger_activate() == failed
         assert "still being answered; activate again" in node.failure
         slow.go_on.set()
         assert first is not None and first.stop(60)
         assert node.trigger_activate() == done
-        assert node._worker is not first
+        assert node._pipeline is not first
     finally:
         slow.go_on.set()
         node.finish()

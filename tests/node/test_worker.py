@@ -1,28 +1,64 @@
-"""The slot that holds one frame, and the thread that empties it."""
+"""The slots that hold one frame a camera, and the thread that empties them in turn."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from groma_ros.node.worker import Arrival, NewestSlot, Worker
+from groma_ros.node.worker import Slots, Turn, Worker
+
+
+def taken(slots: Slots) -> tuple[int, object, bool]:
+    turn = slots.take()
+    assert turn is not None
+    return turn.camera, turn.arrival.message, turn.fresh
 
 
 def test_a_newer_message_replaces_the_older() -> None:
-    slot = NewestSlot()
-    assert [slot.put(number) for number in (1, 2, 3)] == [False, True, True]
-    arrival = slot.take()
-    assert arrival is not None and arrival.message == 3
-    assert not slot.put(4)
+    slots = Slots(1)
+    assert [slots.put(0, number) for number in (1, 2, 3)] == [False, True, True]
+    assert taken(slots) == (0, 3, True)
+    assert not slots.put(0, 4)
+
+
+def test_cameras_take_turns_however_fast_one_of_them_is() -> None:
+    slots = Slots(3)
+    for camera in range(3):
+        slots.put(camera, "first")
+    order = []
+    for number in range(9):
+        order.append(taken(slots)[0])
+        slots.put(0, number)
+        slots.put(order[-1], number)
+    assert order == [0, 1, 2] * 3
+
+
+def test_a_message_can_be_recalled_once_it_was_taken() -> None:
+    slots = Slots(2)
+    assert slots.recall(None) is None and slots.recall(1) is None
+    slots.put(1, "a")
+    assert taken(slots) == (1, "a", True)
+    assert slots.recall(None) == 1 and taken(slots) == (1, "a", False)
+    slots.put(0, "b")
+    assert slots.recall(None) == 0 and taken(slots) == (0, "b", True)
+    assert slots.recall(1) == 1 and taken(slots) == (1, "a", False)
 
 
 def test_taking_waits_and_closing_wakes() -> None:
-    slot, taken = NewestSlot(), []
-    thread = threading.Thread(target=lambda: taken.append(slot.take()))
+    slots, ended = Slots(1), []
+    thread = threading.Thread(target=lambda: ended.append(slots.take()))
     thread.start()
-    assert not slot.close()
+    assert slots.close() == []
     thread.join(5)
-    assert taken == [None] and slot.take() is None
+    assert ended == [None] and slots.take() is None
+
+
+def test_closing_names_the_cameras_that_were_left() -> None:
+    slots = Slots(3)
+    slots.put(2, "x")
+    slots.put(0, "x")
+    taken(slots)
+    assert slots.close() == [2]
 
 
 class Handler:
@@ -30,73 +66,65 @@ class Handler:
 
     def __init__(self) -> None:
         self.seen: list[object] = []
-        self.failures: list[str] = []
-        self.dropped = 0
+        self.failures: list[tuple[int, str]] = []
         self.started, self.go_on = threading.Event(), threading.Event()
+        self.slots = Slots(1)
+        self.worker = Worker(self.slots, self.handle, lambda camera, error: self.failures.append((camera, str(error))))
 
-    def handle(self, arrival: Arrival) -> None:
+    def handle(self, turn: Turn) -> None:
         self.started.set()
         assert self.go_on.wait(10)
-        if arrival.message == "bad":
+        if turn.arrival.message == "bad":
             raise RuntimeError("bad message")
-        self.seen.append(arrival.message)
+        self.seen.append(turn.arrival.message)
 
-    def worker(self) -> Worker:
-        def count() -> None:
-            self.dropped += 1
-
-        return Worker(self.handle, lambda error: self.failures.append(str(error)), count)
-
-
-def wait_for(handler: Handler, count: int) -> None:
-    end = time.monotonic() + 10
-    while len(handler.seen) + len(handler.failures) < count and time.monotonic() < end:
-        time.sleep(0.005)
+    def wait_for(self, count: int) -> None:
+        end = time.monotonic() + 10
+        while len(self.seen) + len(self.failures) < count and time.monotonic() < end:
+            time.sleep(0.005)
 
 
-def test_only_the_newest_waiting_message_is_handled_and_the_others_are_counted() -> None:
+def test_only_the_newest_waiting_message_is_handled() -> None:
     handler = Handler()
-    worker = handler.worker()
-    worker.put(0)
+    handler.slots.put(0, 0)
     assert handler.started.wait(10)
-    for number in range(1, 6):
-        worker.put(number)
-    assert handler.dropped == 4
+    assert [handler.slots.put(0, number) for number in range(1, 6)] == [False, True, True, True, True]
     handler.go_on.set()
-    wait_for(handler, 2)
-    assert worker.stop(10) and not worker.alive
-    assert handler.seen == [0, 5] and handler.dropped == 4
+    handler.wait_for(2)
+    handler.slots.close()
+    assert handler.worker.stop(10) and not handler.worker.alive
+    assert handler.seen == [0, 5]
 
 
 def test_an_error_is_reported_and_the_next_message_is_handled() -> None:
     handler = Handler()
     handler.go_on.set()
-    worker = handler.worker()
-    worker.put("bad")
-    wait_for(handler, 1)
-    worker.put("good")
-    wait_for(handler, 2)
-    assert worker.stop(10)
-    assert handler.failures == ["bad message"] and handler.seen == ["good"]
+    handler.slots.put(0, "bad")
+    handler.wait_for(1)
+    handler.slots.put(0, "good")
+    handler.wait_for(2)
+    handler.slots.close()
+    assert handler.worker.stop(10)
+    assert handler.failures == [(0, "bad message")] and handler.seen == ["good"]
 
 
-def test_stopping_finishes_the_message_in_hand_and_counts_the_one_that_waits() -> None:
+def test_stopping_finishes_the_message_in_hand_and_leaves_the_one_that_waits() -> None:
     handler = Handler()
-    worker = handler.worker()
-    worker.put("in hand")
+    handler.slots.put(0, "in hand")
     assert handler.started.wait(10)
-    worker.put("waiting")
+    handler.slots.put(0, "waiting")
+    assert handler.slots.close() == [0]
     threading.Timer(0.1, handler.go_on.set).start()
-    assert worker.stop(10)
-    assert handler.seen == ["in hand"] and handler.dropped == 1
+    assert handler.worker.stop(10)
+    assert handler.seen == ["in hand"]
 
 
 def test_stopping_gives_up_on_a_message_that_takes_too_long() -> None:
     handler = Handler()
-    worker = handler.worker()
-    worker.put("slow")
+    handler.slots.put(0, "slow")
     assert handler.started.wait(10)
+    handler.slots.close()
     start = time.monotonic()
-    assert not worker.stop(0.1)
-    assert time.monotonic() - start < 5 and worker.alive
+    assert not handler.worker.stop(0.1)
+    assert time.monotonic() - start < 5 and handler.worker.alive
     handler.go_on.set()

@@ -64,7 +64,7 @@ class Listener:
     @property
     def settled(self) -> bool:
         """Whether the node has nothing in hand and every answer it gave has arrived here."""
-        done = self.count("answered") + self.count("dropped") + self.count("refused images")
+        done = sum(self.count(fate) for fate in ("answered", "dropped", "skipped", "refused images"))
         return self.count("received") == done and len(self.answers) == self.count("answered")
 
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
