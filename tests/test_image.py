@@ -48,6 +48,17 @@ def test_pixels_are_normalised_channel_first() -> None:
     np.testing.assert_allclose(pixels[:, 0, 0], [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-6)
 
 
+def test_every_byte_has_the_bits_of_the_formula() -> None:
+    """Also of a picture that is a view from right to left, which OpenCV alone refuses."""
+    transform = ImageTransform(16)
+    picture = np.arange(16 * 16 * 3, dtype=np.uint16).astype(np.uint8).reshape(16, 16, 3)
+    for view in (picture, picture[:, ::-1, ::-1]):
+        mean, std = (np.asarray(values, np.float32) for values in (transform.mean, transform.std))
+        expected = (view.astype(np.float32) / 255.0 - mean) / std
+        np.testing.assert_array_equal(transform(view), expected.transpose(2, 0, 1))
+        assert transform(view).dtype == np.float32 and transform(view).flags.c_contiguous
+
+
 def test_an_unknown_resize_is_named() -> None:
     with pytest.raises(ValueError, match="'lanczos' is unknown; use one of bilinear, bicubic, area"):
         ImageTransform(28, "lanczos")  # type: ignore[arg-type]

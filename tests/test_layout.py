@@ -42,6 +42,7 @@ DOORS = {
     "runtime/signature.py": {"model"},  # its type
     "runtime/graph_vision.py": {"model"},  # its type
     "replay/bags.py": {"node"},  # the pixels of an image message, which need no ROS
+    "bench/untrained.py": {"export", "training"},  # a GGUF of random weights, and a vocabulary, so that nothing large is kept
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }
 TORCH_PARTS = {"export", "model", "training"}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from groma_ros.bench.machine import Ceilings, cpu_ceilings, thread_environment
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 def _serve(pipe: Connection, variant: Variant) -> None:
     """Load the variant, then answer what is asked until the other end closes."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # one pass of a large network outlasts the patience of who stopped it
     os.dup2(2, 1)  # whatever a library prints, standard output is the report's
     try:
         from groma_ros.bench.worker import Worker

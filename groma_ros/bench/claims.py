@@ -132,8 +132,8 @@ def _faster(
     claim: str, wanted: float, samples: Mapping[str, Mapping[int, Sequence[Sample]]], fast: str | None, slow: str | None
 ) -> Claim:
     if fast is None or slow is None:
-        missing = "the bundle holds no ONNX graphs in fp32" if slow else "torch is not installed"
-        return Claim(claim, wanted, True, None, f"not measured: {missing}")
+        missing = "ONNX in fp32" if slow else "PyTorch in fp32"
+        return Claim(claim, wanted, True, None, f"not measured: {missing} did not run beside it")
     return Claim(claim, wanted, True, median_ratio(totals(samples[slow][1]), totals(samples[fast][1])))
 
 

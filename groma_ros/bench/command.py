@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import itertools
 import json
 import os
 import time
@@ -22,12 +23,14 @@ from groma_ros.bench.stages import Sample
 from groma_ros.bench.table import table
 from groma_ros.node.loading import shipped_model
 from groma_ros.progress import shown
-from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, Bundle
+from groma_ros.runtime.load import PRECISIONS, TORCH_PRECISIONS
 
 SIZES = ("tiny", "base", "7b")
 _ROUNDS = {"tiny": 20, "base": 3, "7b": 1}
 _WARM_UP = {"tiny": 3, "base": 1, "7b": 0}
 _MOST_GOALS = 100
+_HAVE = {"onnx": ONNX_PRECISIONS, "llama_cpp": GGUF_PRECISIONS, "torch": TORCH_PRECISIONS}
 # Threads of the variant that has just run may still wait busily for more work; by then they sleep.
 _PAUSE = 0.05
 
@@ -36,7 +39,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma bench`."""
     parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)")
     parser.add_argument("--backend", default="auto", help="auto, onnx, tensorrt, llama_cpp, torch; several with commas (default: auto)")
-    parser.add_argument("--precision", default="auto", help="one or more, with commas, each with every backend (default: the model's own)")
+    parser.add_argument(
+        "--precision", default="auto", help="several with commas, each on every backend that has it (default: the model's own)"
+    )
     parser.add_argument("--device", help="cpu or cuda (default: the backend's choice)")
     parser.add_argument("--goals", default="1,4,10", help="numbers of goals, with commas (default: 1,4,10)")
     parser.add_argument("--size", choices=SIZES, default="tiny", help="tiny is the model; base and 7b have random weights, for speed only")
@@ -77,22 +82,35 @@ def plan(args: argparse.Namespace) -> Plan:
     threads = args.threads or len(os.sched_getaffinity(0))
     if args.claims:
         goals = tuple(sorted({1, 10, *goals}))
-    chosen = _claimed(args.model or shipped_model()) if args.claims and args.backend == "auto" else _chosen(args.backend, args.precision)
-    model = args.model or shipped_model()
+    if args.model is not None and args.size != "tiny":
+        raise ValueError(f"--size {args.size} has random weights; name a model or a size, not both.")
+    model = (args.model or shipped_model()) if args.size == "tiny" else None
+    claimed = args.claims and args.backend == "auto" and model is not None
+    chosen = _claimed(model) if claimed and model is not None else _chosen(args.backend, args.precision)
     variants = tuple(Variant(model, args.size, *names, args.device, threads, args.seed) for names in chosen)
     rounds = args.frames or _ROUNDS[args.size]
     return Plan(variants, goals, rounds, _WARM_UP[args.size], threads, args.size, args.seed, args.claims)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
-    words = [word.strip() for word in text.split(",")]
+    words = _words(text)
     if not all(word.isdecimal() and 1 <= int(word) <= _MOST_GOALS for word in words):
         raise ValueError(f"--goals is {text!r}; it must be numbers from 1 to {_MOST_GOALS} with commas between, as 1,4,10.")
     return tuple(sorted({int(word) for word in words}))
 
 
 def _chosen(backends: str, precisions: str) -> list[tuple[str, str]]:
-    return [(backend.strip(), precision.strip()) for backend in backends.split(",") for precision in precisions.split(",")]
+    """Every backend with every precision it has. ValueError for a precision that none of them has."""
+    pairs = itertools.product(_words(backends), _words(precisions))
+    chosen = [(backend, precision) for backend, precision in pairs if precision in ("auto", *_HAVE.get(backend, PRECISIONS))]
+    for precision in _words(precisions):
+        if precision not in (found for _, found in chosen):
+            raise ValueError(f"--precision {precision}: none of the backends {backends} has it; it must be one of {', '.join(PRECISIONS)}.")
+    return chosen
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",")]
 
 
 def _claimed(model: Path) -> list[tuple[str, str]]:

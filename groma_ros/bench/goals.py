@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from groma_ros.types import Goal
 
-_MIXED: tuple[Goal, ...] = (
+MIXED: tuple[Goal, ...] = (
     Goal("the red mug"),
     Goal("all the blue objects", "all"),
     Goal("the leftmost object", "one"),
@@ -22,4 +24,9 @@ SINGLE = (Goal("the red mug", "one"), Goal("the blue ball", "one"), Goal("the le
 
 def mixed_goals(count: int) -> list[Goal]:
     """So many goals of kinds auto, one and all about attributes, relations, plurals and what is absent; they repeat after ten."""
-    return [_MIXED[index % len(_MIXED)] for index in range(count)]
+    return [MIXED[index % len(MIXED)] for index in range(count)]
+
+
+def single_goals(count: int) -> list[Goal]:
+    """The same texts, each asking for one region: a network that has learned nothing never ends a list."""
+    return [replace(goal, kind="one") for goal in mixed_goals(count)]

@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicCache
 
 from groma_ros.geometry import xyxy_to_cxcywh
 from groma_ros.model.checkpoint import empty_groma, load_weights
+from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 from groma_ros.runtime.bundle import WEIGHTS, Bundle, BundleError
 from groma_ros.runtime.network import read_network
@@ -20,6 +21,7 @@ from groma_ros.runtime.packing import Packing, check_append, owners
 from groma_ros.runtime.vision import ImageTransform, SelectionRule, make_scene, select_regions
 from groma_ros.types import FloatArray, Frame, IntArray, Scene
 
+_NOISE = 1_000_003  # random numbers that all weights are made of; a prime, so that no two rows are equal
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -52,18 +54,22 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
     """Make the large layers halves: backbone, bridge, the region encoder's convolutions and first linear layer, Llama's layers.
 
     What decides a box or a score stays float32: the proposer, the sampling places of the regions, the position of a box, the
-    embeddings, the last norm and both heads. So does the backbone in bf16, whose three digits move boxes; on a GPU it takes fp16,
-    which has four and is as fast.
+    embeddings, the last norm and both heads. The backbone takes fp16 for bf16 too, whose three digits move boxes; fp16 has four and
+    is as fast. On the CPU only Llama's layers, which are most of the weights, are halves: where it has no instructions for them a
+    convolution in halves takes a hundred times as long as one in float32.
     """
     dtype = DTYPES[precision]
     if dtype == torch.float32:
         return model
+    model.llm.model.layers.to(dtype)
+    if device.type == "cpu":
+        return model
     encoder = model.region_encoder
     pooling = encoder.roi_align
-    for part in (model.img_txt_bridge, encoder.mlvl_fuse, pooling.pconvs, pooling.flatten_linear, model.llm.model.layers):
+    for part in (model.img_txt_bridge, encoder.mlvl_fuse, pooling.pconvs, pooling.flatten_linear):
         part.to(dtype)
     # transformers wraps `to` in a signature of its own; this is nn.Module's.
-    nn.Module.to(model.perceiver.vis_encoder, torch.float32 if device.type == "cpu" and dtype == torch.bfloat16 else torch.float16)
+    nn.Module.to(model.perceiver.vis_encoder, torch.float16)
     # Casts stand where layers of one kind hand on to layers of another.
     for projection in model.perceiver.input_proj:
         projection.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
@@ -105,6 +111,34 @@ def load_model(bundle: Bundle) -> Groma:
     except ValueError as error:
         raise BundleError(str(error)) from error
     return model.eval().requires_grad_(False)
+
+
+def random_model(
+    config: GromaConfig, device: str = "cpu", threads: int | None = None, precision: str = "fp32", seed: int = 0, language: bool = True
+) -> Groma:
+    """A network with random weights, made on the device in the precision it runs in, so that no checkpoint is needed to measure it.
+
+    Weights are of a standard deviation of 0.02, norms change nothing. language: False leaves the language model without weights.
+    The rest as for `load_torch`.
+    """
+    where = check_device(device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = set_precision(empty_groma(config), precision, where)
+    noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(seed)).to(where) * 0.02
+    for part in model.children() if language else [part for part in model.children() if part is not model.llm]:
+        part.load_state_dict({name: _random(tensor, name, noise) for name, tensor in part.state_dict().items()}, assign=True)
+    model.llm.model.rotary_emb.to(where)
+    return model.eval().requires_grad_(False)
+
+
+def _random(like: torch.Tensor, name: str, noise: torch.Tensor) -> torch.Tensor:
+    made = torch.empty(like.shape, dtype=like.dtype, device=noise.device)
+    if like.dim() < 2:
+        return made.fill_(0.0 if name.endswith("bias") else 1.0)
+    for piece in made.view(-1).split(len(noise)):
+        piece.copy_(noise[: len(piece)])
+    return made
 
 
 @dataclass(frozen=True, eq=False)

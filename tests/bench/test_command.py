@@ -90,6 +90,8 @@ def test_a_backend_that_cannot_load(small_model: Path) -> None:
         (["--goals", "0"], "--goals is '0'"),
         (["--frames", "0"], "--frames is 0; it must be at least 1"),
         (["--threads", "-1"], "--threads is -1"),
+        (["--size", "base", "--model", "engines/x"], "--size base has random weights; name a model or a size, not both."),
+        (["--backend", "torch,onnx", "--precision", "fp32,q8_0"], "--precision q8_0: none of the backends torch,onnx has it"),
     ],
 )
 def test_options_that_cannot_be_met(words: list[str], sentence: str) -> None:
@@ -103,6 +105,13 @@ def test_variants() -> None:
         ("onnx", "fp32"), ("onnx", "auto"), ("torch", "fp32"), ("torch", "auto"),
     ]  # fmt: skip
     assert made.goals == (1, 10) and made.rounds == 20
+    paired = plan(options("--size", "7b", "--backend", "torch,llama_cpp", "--precision", "bf16,q4_k_m"))
+    assert [(item.model, item.size, item.backend, item.precision) for item in paired.variants] == [
+        (None, "7b", "torch", "bf16"), (None, "7b", "llama_cpp", "q4_k_m"),
+    ]  # fmt: skip
+    assert (paired.rounds, paired.warm_up) == (1, 0)
+    untrained = plan(options("--size", "base", "--claims"))
+    assert [(item.backend, item.precision) for item in untrained.variants] == [("auto", "auto")] and untrained.rounds == 3
     claims = plan(options("--claims", "--goals", "4"))
     chosen = [(item.backend, item.precision) for item in claims.variants]
     assert chosen[0] == ("auto", "auto") and chosen[-1] == ("torch", "fp32")

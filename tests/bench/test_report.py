@@ -80,10 +80,10 @@ MACHINE = {
 def test_what_was_not_measured_is_said() -> None:
     samples = {"onnx int8": {1: [sample(1.0)], 10: [sample(1.6)]}}
     *_, default, exact = judge([Paths(1, 3, 2, 12, 4, 4, 4)], samples, "onnx int8", None, None)
-    assert default.measured is None and default.reached is None and default.note == "not measured: torch is not installed"
+    assert default.measured is None and default.reached is None and default.note == "not measured: PyTorch in fp32 did not run beside it"
     assert exact.document()["measured"] is None
     *_, exact = judge([Paths(1, 3, 2, 12, 4, 4, 4)], {**samples, "torch fp32": samples["onnx int8"]}, "onnx int8", None, "torch fp32")
-    assert exact.note == "not measured: the bundle holds no ONNX graphs in fp32"
+    assert exact.note == "not measured: ONNX in fp32 did not run beside it"
 
 
 def test_a_bound_is_reached_on_the_bound() -> None:

@@ -1,0 +1,114 @@
+"""Large networks with random weights, made where they run: their answers mean nothing, their speed is that of trained ones.
+
+No checkpoint is written. The one file is llama.cpp's own, which maps what it runs; it is deleted as soon as it is open.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeAlias
+
+import numpy as np
+
+from groma_ros.bench.child import Variant
+from groma_ros.bench.goals import MIXED, SINGLE
+from groma_ros.image import ImageTransform
+from groma_ros.model.config import BackboneConfig, GromaConfig, LanguageConfig
+from groma_ros.prompts import PUBLISHED_TEMPLATE
+from groma_ros.runtime.bundle import GGUF_PRECISIONS
+from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.load import TORCH_PRECISIONS, Runtime
+from groma_ros.runtime.vision import VisionTokenizer
+from groma_ros.sentencepiece import UNUSED, Piece
+from groma_ros.tokenizer import GromaTokenizer
+
+NETWORKS = {
+    # A base-sized backbone and a Llama of 1.1 billion weights, joined as published.
+    "base": GromaConfig(
+        backbone=BackboneConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12),
+        language=LanguageConfig(
+            hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_key_value_heads=4, max_position_embeddings=2048
+        ),
+    ),
+    # Groma-7B as published; 2048 positions are what it was trained with.
+    "7b": GromaConfig(language=LanguageConfig(max_position_embeddings=2048)),
+}
+TEMPLATE = PUBLISHED_TEMPLATE
+Parts: TypeAlias = tuple[VisionTokenizer, LanguageModel, str, str]
+"""Both halves, precision and device."""
+_NOISE = 1_000_003  # random numbers that all embeddings are made of; a prime, so that no two rows are equal
+_ON_DISK = "/var/tmp"  # the folder for temporary files may be in memory, which a large network needs for itself
+_NEEDED = {"torch": ("torch", "transformers"), "llama_cpp": ("torch", "transformers", "llama_cpp", "gguf")}
+
+
+def random_runtime(variant: Variant) -> Runtime:
+    """A network of the variant's size on its backend: torch, or llama_cpp for the language model with PyTorch before it.
+
+    precision auto: in PyTorch fp32 on the CPU and fp16 on a GPU, in llama.cpp q4_k_m. ValueError with a sentence for what cannot
+    be had.
+    """
+    backend = ("llama_cpp" if _lacking("llama_cpp") is None else "torch") if variant.backend == "auto" else variant.backend
+    if backend not in _NEEDED:
+        raise ValueError(f"--size {variant.size} has no ONNX graphs; measure it with --backend {' or '.join(_NEEDED)}.")
+    lacking = _lacking(backend)
+    if lacking is not None:
+        raise ValueError(f"--size {variant.size} on {backend} needs the Python package {lacking}; install it with `make setup-full`.")
+    config, transform = NETWORKS[variant.size], ImageTransform(NETWORKS[variant.size].image_size)
+    make = _on_llama if backend == "llama_cpp" else _on_torch
+    vision, language, precision, device = make(variant, config, transform)
+    return Runtime(vision, language, backend, precision, device, f"random weights of size {variant.size} run on {backend}")
+
+
+def random_tokenizer(config: GromaConfig) -> GromaTokenizer:
+    """A vocabulary of the network's size in which every word of the prompts and of the bench's goals is one token, as common words
+    are in Llama's."""
+    from groma_ros.training.tokenizer import train_bpe
+
+    texts = [TEMPLATE.prefix, TEMPLATE.goal, *itertools.chain.from_iterable(TEMPLATE.queries.values())]
+    texts += [f"<p>{goal.text}</p> {goal.text}" for goal in (*MIXED, *SINGLE)]
+    size = config.language.vocab_size
+    learned = train_bpe(texts, size, min_count=1)
+    spare = (Piece(f"<spare {index}>", 0.0, UNUSED) for index in range(size - len(learned)))
+    return GromaTokenizer(replace(learned, pieces=(*learned.pieces, *spare)), config.num_new_token)
+
+
+def _on_torch(variant: Variant, config: GromaConfig, transform: ImageTransform) -> Parts:
+    from groma_ros.runtime.torch import TorchLanguage, TorchVision, random_model
+
+    device = variant.device or "cpu"
+    precision = _precision(variant, "torch", TORCH_PRECISIONS, "fp32" if device == "cpu" else "fp16")
+    model = random_model(config, device, variant.threads, precision, variant.seed)
+    return TorchVision(model, transform), TorchLanguage(model), precision, device
+
+
+def _on_llama(variant: Variant, config: GromaConfig, transform: ImageTransform) -> Parts:
+    from groma_ros.export.gguf import write_random_gguf
+    from groma_ros.runtime.llama_cpp import LlamaLanguage, choose_device
+    from groma_ros.runtime.torch import TorchVision, random_model
+
+    device = choose_device(variant.device)
+    precision = _precision(variant, "llama_cpp", GGUF_PRECISIONS, "q4_k_m")
+    noise = np.random.default_rng(variant.seed).normal(0, 0.02, _NOISE).astype(np.float16)
+    table = np.resize(noise, (config.vocab_size, config.language.hidden_size))
+    with tempfile.TemporaryDirectory(prefix="groma_bench_", dir=os.environ.get("TMPDIR", _ON_DISK)) as folder:
+        path = Path(folder) / "language.gguf"
+        write_random_gguf(path, config, precision, variant.seed)
+        language = LlamaLanguage(path, config, table, device, variant.threads)
+    model = random_model(config, device, variant.threads, "fp32" if device == "cpu" else "fp16", variant.seed, language=False)
+    return TorchVision(model, transform), language, precision, device
+
+
+def _precision(variant: Variant, backend: str, known: tuple[str, ...], default: str) -> str:
+    if variant.precision not in ("auto", *known):
+        raise ValueError(f"The backend {backend} has no precision {variant.precision!r}, only {', '.join(known)}.")
+    return default if variant.precision == "auto" else variant.precision
+
+
+def _lacking(backend: str) -> str | None:
+    """The first package that is not installed."""
+    return next((name for name in _NEEDED[backend] if importlib.util.find_spec(name) is None), None)
