@@ -41,6 +41,7 @@ DOORS = {
     "runtime/llama_cpp.py": {"model"},  # its type
     "runtime/signature.py": {"model"},  # its type
     "runtime/graph_vision.py": {"model"},  # its type
+    "runtime/engine_vision.py": {"model"},  # its type
     "replay/bags.py": {"node"},  # the pixels of an image message, which need no ROS
     "bench/untrained.py": {"export", "training"},  # a GGUF of random weights, and a vocabulary, so that nothing large is kept
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from groma_ros.runtime.gpu import DRIVER
+from groma_ros.runtime import gpu
 
 _OUT_OF_MEMORY = 2
 _NON_BLOCKING = 1
@@ -96,10 +96,10 @@ class Captured:
 class Cuda:
     """One device, and one stream on it. Every use of it stands in `with device.using():`, from whatever thread."""
 
-    def __init__(self, library: str = DRIVER, ordinal: int = 0) -> None:
+    def __init__(self, library: str | None = None, ordinal: int = 0) -> None:
         """Open a device, sharing its primary context with every other library of the process. CudaError if that fails."""
         try:
-            self._driver = ctypes.CDLL(library)
+            self._driver = ctypes.CDLL(library or gpu.DRIVER)
             for name, arguments in _FUNCTIONS.items():
                 getattr(self._driver, name).argtypes = arguments
         except (OSError, AttributeError) as error:

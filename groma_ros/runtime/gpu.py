@@ -26,14 +26,15 @@ class Gpu:
     memory_mb: int
 
 
-def find_gpu(library: str = DRIVER, seconds: float = _SECONDS) -> Gpu | None:
+def find_gpu(library: str | None = None, seconds: float = _SECONDS) -> Gpu | None:
     """The first CUDA device, or None where there is no GPU or no working driver.
 
-    library: name or path of the driver's library. The driver is asked in a process of its own, because a broken driver can end the
-    process that asks, or keep it waiting; after `seconds` it counts as absent.
+    library: name or path of the driver's library, None for `DRIVER`. The driver is asked in a process of its own, because a broken
+    driver can end the process that asks, or keep it waiting; after `seconds` it counts as absent.
     """
     try:
-        done = subprocess.run([sys.executable, "-S", __file__, library], capture_output=True, text=True, timeout=seconds, check=False)
+        command = [sys.executable, "-S", __file__, library or DRIVER]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=seconds, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return None
     if done.returncode != 0:

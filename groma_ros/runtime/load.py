@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, Bundle, BundleError
 from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.tensorrt import INSTALL, EngineError
 from groma_ros.runtime.vision import VisionTokenizer
 
 BACKENDS = ("auto", "onnx", "tensorrt", "llama_cpp", "torch")
@@ -18,7 +19,7 @@ PACKAGES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "llama_cpp": "llama_c
 # What to tell somebody who lacks the package.
 _INSTALL = {
     "onnx": "install it with python -m pip install onnxruntime",
-    "tensorrt": "it comes with JetPack, with NVIDIA's TensorRT container, or by pip from NVIDIA's package index (see docs/tensorrt.md)",
+    "tensorrt": INSTALL,
     "llama_cpp": "install it with python -m pip install llama-cpp-python (see docs/llama.md)",
     "torch": "install it with python -m pip install torch",
 }
@@ -42,43 +43,97 @@ def load_runtime(
 ) -> Runtime:
     """Load a bundle with a backend.
 
-    backend: auto takes tensorrt where there is a GPU and its package, else onnx where the bundle holds its graphs, else torch;
+    backend: auto takes tensorrt where there is a GPU, its package and graphs it can run, else onnx where the bundle holds its
+    graphs, on CUDA if it can, else torch;
     device: cpu, cuda or None for the backend's own choice; threads: on the CPU, None for the backend's own choice (torch has one
     number a process); precision: auto is the bundle's default, fp16 on a GPU where the bundle has it. Raises BundleError for a
     bundle the backend cannot use, and ValueError with a sentence for a backend or precision that is unknown or cannot be had.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"There is no precision {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-    chosen, why = choose_backend(bundle, backend)
-    runtime = _LOADERS[chosen](bundle, device, threads, precision, why)
+    chosen, why = choose_backend(bundle, backend, device)
+    try:
+        runtime = _LOADERS[chosen](bundle, device, threads, precision, why)
+    except EngineError as error:
+        instead = "onnx" if bundle.precisions else "llama_cpp"
+        if backend != "auto" or not _installed(instead):
+            raise
+        _LOG.warning("TensorRT cannot run %s, so the backend %s does: %s", bundle.name, instead, error)
+        runtime = _LOADERS[instead](bundle, device, threads, precision, "TensorRT cannot run it, as the log says")
     _LOG.info(runtime.reason)
     return runtime
 
 
-def choose_backend(bundle: Bundle, backend: str) -> tuple[str, str]:
+def choose_backend(bundle: Bundle, backend: str, device: str | None = None) -> tuple[str, str]:
     """The backend and the reason for it. ValueError for one that is unknown or not installed."""
     if backend not in BACKENDS:
         raise ValueError(f"There is no backend {backend!r}; it must be one of {', '.join(BACKENDS)}.")
     if backend != "auto":
         _require(backend)
         return backend, "it was asked for"
-    if not bundle.precisions:
+    if not bundle.precisions and not (bundle.vision_precisions and bundle.gguf_precisions):
         _require("torch")
         return "torch", "the bundle holds no ONNX graphs"
-    if _installed("tensorrt") and _has_gpu():
+    lacking = _lacks_for_tensorrt(device)
+    if not lacking:
         return "tensorrt", "there is a GPU, and TensorRT for it"
+    if not bundle.precisions:
+        _require("llama_cpp")
+        return "llama_cpp", f"the bundle holds its language model as a GGUF alone, and {lacking}"
     if _installed("onnx"):
-        return "onnx", "the bundle holds its ONNX graphs"
+        return "onnx", f"the bundle holds its ONNX graphs, and {lacking}"
     _require("torch")
     return "torch", "the bundle holds its ONNX graphs, but the package onnxruntime is not installed"
+
+
+def _lacks_for_tensorrt(device: str | None) -> str:
+    """Why TensorRT is not taken by itself; "" if it is."""
+    if device not in (None, "cuda"):
+        return f"the device {device} was asked for"
+    if not _has_gpu():
+        return "there is no NVIDIA GPU"
+    return "" if _installed("tensorrt") else "TensorRT is not installed for the GPU"
 
 
 def _onnx(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
     from groma_ros.runtime.onnx import choose_device, load_onnx
 
     where = choose_device(device)
+    if device is None and where == "cuda" and not _has_gpu():
+        where = "cpu"
     chosen = _graph_precision(bundle, precision, on_gpu=where == "cuda")
     return _runtime(bundle, load_onnx(bundle, where, threads, chosen), "onnx", chosen, where, why)
+
+
+def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
+    from groma_ros.runtime.engine_vision import load_tensorrt_vision
+
+    if device not in (None, "cuda"):
+        raise ValueError(f"The backend tensorrt runs on cuda and not on {device!r}.")
+    if precision in GGUF_PRECISIONS:  # of the language model; the vision graphs have no such precision
+        vision, wanted = load_tensorrt_vision(bundle), precision
+    else:
+        if precision not in ("auto", *ONNX_PRECISIONS):
+            raise ValueError(f"The backend tensorrt has no precision {precision!r}, only {', '.join(ONNX_PRECISIONS + GGUF_PRECISIONS)}.")
+        vision, wanted = load_tensorrt_vision(bundle, None if precision == "auto" else precision), None
+    language, where = _language_beside_gpu(bundle, threads, vision.precision, wanted)
+    return _runtime(bundle, (vision, language), "tensorrt", vision.precision, "cuda", f"{why}; the language model is on {where}")
+
+
+def _language_beside_gpu(bundle: Bundle, threads: int | None, precision: str, gguf: str | None) -> tuple[LanguageModel, str]:
+    """The language model beside vision on a GPU: llama.cpp if it was built for CUDA, else ONNX Runtime, else llama.cpp on the CPU."""
+    if gguf is not None:
+        _require("llama_cpp")
+    if bundle.gguf_precisions and _installed("llama_cpp"):
+        from groma_ros.runtime.llama_cpp import can_offload, load_llama_language
+
+        if gguf is not None or can_offload() or not bundle.precisions:
+            where, chosen = "cuda" if can_offload() else "cpu", gguf or bundle.gguf_precisions[0]
+            return load_llama_language(bundle, chosen, where, threads), f"llama.cpp ({where}, {chosen})"
+    from groma_ros.runtime.onnx import choose_device, load_onnx_language
+
+    chosen = precision if precision in bundle.precisions else _graph_precision(bundle, "auto", on_gpu=True)
+    return load_onnx_language(bundle, None, threads, chosen), f"ONNX Runtime ({choose_device(None)}, {chosen})"
 
 
 def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
@@ -109,6 +164,7 @@ def _torch(bundle: Bundle, device: str | None, threads: int | None, precision: s
 
 _LOADERS: dict[str, Callable[[Bundle, str | None, int | None, str, str], Runtime]] = {
     "onnx": _onnx,
+    "tensorrt": _tensorrt,
     "llama_cpp": _llama_cpp,
     "torch": _torch,
 }

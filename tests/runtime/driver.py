@@ -63,6 +63,11 @@ class Driver:
         return int(self._library.fake_launches())
 
     @property
+    def is_recording(self) -> bool:
+        """Whether work on the stream is recorded rather than run."""
+        return bool(self._library.fake_recording())
+
+    @property
     def waiting(self) -> int:
         """Operations on the stream that nobody has waited for."""
         return int(self._library.fake_waiting())

@@ -131,6 +131,7 @@ size_t fake_used(void) { return used; }
 long fake_pinned(void) { long n = 0; for (Block *b = blocks; b < blocks + MOST; b++) n += b->start && b->pinned; return n; }
 long fake_graphs(void) { return live_graphs; }
 long fake_launches(void) { return launches; }
+int fake_recording(void) { return recording != NULL; }
 int fake_waiting(void) { return stream.count; }
 int fake_holds(uint64_t address, size_t size) { return find(address, size, 0) != NULL; }
 int fake_enqueue(void *s, void (*call)(uint64_t), uint64_t token) { READY; return s == &stream ? add((Op){.call = call, .token = token}) : INVALID_VALUE; }

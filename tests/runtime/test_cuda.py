@@ -14,11 +14,6 @@ from tests.runtime.driver import Driver
 
 
 @pytest.fixture
-def driver(tmp_path: Path) -> Driver:
-    return Driver(tmp_path)
-
-
-@pytest.fixture
 def cuda(driver: Driver) -> Cuda:
     return Cuda(str(driver.path))
 

@@ -13,11 +13,13 @@ import onnx
 import pytest
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.runtime import load
+from groma_ros.runtime import gpu, load
 from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, WEIGHTS, Bundle, BundleError
+from groma_ros.runtime.engine_vision import TensorRTVision
 from groma_ros.runtime.load import choose_backend
-from groma_ros.runtime.onnx import OnnxVision
+from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
 from groma_ros.runtime.torch import TorchVision
+from tests.runtime.fake_tensorrt import FakeTensorRT
 from tests.small import write_small_bundle
 
 Put = Callable[[Path, str, bytes], None]
@@ -28,7 +30,7 @@ def test_auto_takes_onnx_where_there_are_graphs(graph_model: Path, small_model: 
         fast, plain = Grounder.load(graph_model, threads=1), Grounder.load(small_model)
     assert isinstance(fast._vision, OnnxVision) and isinstance(plain._vision, TorchVision)
     said = [
-        "small runs on onnx (cpu, fp32): the bundle holds its ONNX graphs.",
+        "small runs on onnx (cpu, fp32): the bundle holds its ONNX graphs, and there is no NVIDIA GPU.",
         "small runs on torch (cpu, fp32): the bundle holds no ONNX graphs.",
     ]
     assert [grounder.runtime.reason for grounder in (fast, plain) if grounder.runtime] == said
@@ -138,3 +140,47 @@ def test_answering_on_onnx_needs_no_weights(graph_copy: Path) -> None:
     shutil.move(graph_copy / WEIGHTS, graph_copy.parent / WEIGHTS)
     found = Grounder.load(graph_copy).runtime
     assert found is not None and found.reason == wanted.reason
+
+
+def test_auto_takes_tensorrt_where_there_is_a_gpu(gpu_machine: Callable[[str], FakeTensorRT], graph_model: Path) -> None:
+    gpu_machine("11.4")
+    runtime = load.load_runtime(Bundle.load(graph_model), threads=1)
+    assert isinstance(runtime.vision, TensorRTVision) and isinstance(runtime.language, OnnxLanguage)
+    assert runtime.reason == (
+        "small runs on tensorrt (cuda, fp32): there is a GPU, and TensorRT for it; the language model is on ONNX Runtime (cpu, fp32)."
+    )
+    assert load.load_runtime(Bundle.load(graph_model), device="cpu", threads=1).reason == (
+        "small runs on onnx (cpu, fp32): the bundle holds its ONNX graphs, and the device cpu was asked for."
+    )
+
+
+def test_auto_takes_onnx_where_tensorrt_cannot(
+    gpu_machine: Callable[[str], FakeTensorRT], graph_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fake = gpu_machine("11.4")
+    fake.fault = "Autotuning: no kernel for the node."
+    runtime = load.load_runtime(Bundle.load(graph_model), threads=1)
+    assert isinstance(runtime.vision, OnnxVision)
+    assert runtime.reason == "small runs on onnx (cpu, fp32): TensorRT cannot run it, as the log says."
+    assert "so the backend onnx does: perceive.onnx of small: TensorRT 11.4.0.106 could not build the engine: Autotuning" in caplog.text
+    fake.fault = "Autotuning: no kernel for the node."
+    with pytest.raises(ValueError, match="could not build the engine"):
+        load.load_runtime(Bundle.load(graph_model), "tensorrt", threads=1)
+
+
+def test_tensorrt_without_a_gpu_or_its_package(
+    gpu_machine: Callable[[str], FakeTensorRT], graph_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence says what to install and the three ways to have it."""
+    bundle = Bundle.load(graph_model)
+    ways = r"it comes with JetPack .*, with NVIDIA's TensorRT container .*, or by pip"
+    with pytest.raises(ValueError, match=r"needs the Python package tensorrt, which is not installed; " + ways):
+        load.load_runtime(bundle, "tensorrt")
+    gpu_machine("11.4")
+    with pytest.raises(ValueError, match=r"The backend tensorrt runs on cuda and not on 'cpu'"):
+        load.load_runtime(bundle, "tensorrt", device="cpu")
+    with pytest.raises(ValueError, match=r"The backend tensorrt has no precision 'bf16', only fp32, fp16, int8, int4, q8_0"):
+        load.load_runtime(bundle, "tensorrt", precision="bf16")
+    monkeypatch.setattr(gpu, "DRIVER", "libcuda_of_another_world.so.1")
+    with pytest.raises(ValueError, match=r"TensorRT needs an NVIDIA GPU and its driver, and none was found on this machine"):
+        load.load_runtime(bundle, "tensorrt")

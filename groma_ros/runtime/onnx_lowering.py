@@ -1,0 +1,197 @@
+"""A copy of a graph for TensorRT 8.6, which reads opset 17 and computes indices in int32.
+
+The copy is still ONNX, and ONNX Runtime computes the same bits of it. ONNX asks for int64 where a shape or an axis is given; there, and
+only there, a constant stays int64 within the range of int32, or a Cast stands before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import GraphProto, NodeProto, TensorProto, defs, helper, numpy_helper
+
+OPSET = 17
+_IR_VERSION = 8
+_NEWEST = 18
+
+_REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare", "ReduceLogSumExp")
+
+
+def lowered(graph: bytes) -> bytes:
+    """The graph in opset 17 with int32 indices. ValueError with the operator's name where there is no such form."""
+    model = onnx.load_from_string(graph)
+    opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
+    if opset > _NEWEST or len(model.opset_import) > 1 or model.functions:
+        raise ValueError(f"A graph of opset {opset} with {len(model.functions)} functions cannot be lowered to opset {OPSET}.")
+    _check_constants(model.graph)
+    nodes = [_to_opset_17(node, _constants(model.graph)) for node in model.graph.node]
+    _to_int32(model.graph, nodes)
+    del model.opset_import[:]
+    model.opset_import.append(helper.make_opsetid("", OPSET))
+    model.ir_version = min(model.ir_version, _IR_VERSION)
+    del model.graph.value_info[:]
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def _constants(graph: GraphProto) -> dict[str, TensorProto]:
+    return {tensor.name: tensor for tensor in graph.initializer}
+
+
+def _check_constants(graph: GraphProto) -> None:
+    limits = np.iinfo(np.int32)
+    for tensor in graph.initializer:
+        if tensor.data_type == TensorProto.INT64:
+            values = numpy_helper.to_array(tensor)
+            # The largest int64 stands for "to the end" in a Slice and means the same as the largest int32.
+            if values.size and (values.min() < limits.min or np.any((values > limits.max) & (values != np.iinfo(np.int64).max))):
+                raise ValueError(f"The constant {tensor.name} passes the range of int32.")
+
+
+# Opset 18 to 17
+
+
+def _to_opset_17(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
+    """The same operator in opset 17. ValueError if it cannot be said there."""
+    if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
+        raise ValueError(f"The operator {node.op_type} with a graph inside cannot be lowered to opset {OPSET}.")
+    if defs.get_schema(node.op_type, _NEWEST).since_version <= OPSET:
+        return node
+    lower = _LOWER.get(node.op_type)
+    if lower is None:
+        raise ValueError(f"The operator {node.op_type} of opset {_NEWEST} has no form in opset {OPSET} here.")
+    return lower(node, constants)
+
+
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def _made(node: NodeProto, inputs: list[str], attributes: dict[str, Any]) -> NodeProto:
+    return helper.make_node(node.op_type, inputs, list(node.output), name=node.name, **attributes)
+
+
+def _reduction(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
+    """The axes as an attribute."""
+    attributes = _attributes(node)
+    does_nothing = attributes.pop("noop_with_empty_axes", 0)
+    if len(node.input) < 2 or not node.input[1]:
+        if does_nothing:
+            raise ValueError(f"The operator {node.op_type} without axes that does nothing has no form in opset {OPSET}.")
+        return _made(node, list(node.input[:1]), attributes)
+    axes = constants.get(node.input[1])
+    if axes is None:
+        raise ValueError(f"The operator {node.op_type} with computed axes has no form in opset {OPSET}.")
+    return _made(node, list(node.input[:1]), {**attributes, "axes": numpy_helper.to_array(axes).tolist()})
+
+
+def _resize(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
+    attributes = _attributes(node)
+    new = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch", "axes": None}
+    if any(attributes.pop(name, usual) != usual for name, usual in new.items()):
+        raise ValueError(f"The operator Resize with antialiasing, axes or a kept aspect has no form in opset {OPSET}.")
+    return _made(node, list(node.input), attributes)
+
+
+def _split(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
+    attributes = _attributes(node)
+    if attributes.pop("num_outputs", None) is not None:
+        raise ValueError(f"The operator Split into equal parts by their number has no form in opset {OPSET}.")
+    return _made(node, list(node.input), attributes)
+
+
+def _pad(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
+    if len(node.input) > 3 and node.input[3]:
+        raise ValueError(f"The operator Pad of some axes has no form in opset {OPSET}.")
+    return _made(node, list(node.input[:3]), _attributes(node))
+
+
+_LOWER: dict[str, Callable[[NodeProto, dict[str, TensorProto]], NodeProto]] = {
+    **dict.fromkeys(_REDUCTIONS, _reduction),
+    "Pad": _pad,
+    "Resize": _resize,
+    "Split": _split,
+}
+
+
+# int64 to int32
+
+
+def _to_int32(graph: GraphProto, nodes: list[NodeProto]) -> None:
+    """Put the nodes into the graph with everything int64 that ONNX lets be int32 as int32."""
+    longs = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT64}
+    fixed = {item.name for item in (*graph.input, *graph.output) if item.type.tensor_type.elem_type == TensorProto.INT64}
+    if fixed:
+        raise ValueError(f"The graph's {', '.join(sorted(fixed))} is int64, which TensorRT 8.6 does not take.")
+    typed = _Int32(longs)
+    for node in nodes:
+        typed.add(node)
+    shorts = [_short(tensor) for tensor in graph.initializer if tensor.name in typed.short]
+    kept = [tensor for tensor in graph.initializer if tensor.name not in longs or tensor.name in typed.long]
+    del graph.node[:], graph.initializer[:]
+    graph.node.extend(typed.nodes)
+    graph.initializer.extend([*kept, *shorts])
+
+
+class _Int32:
+    """The nodes so far. long, short: constants that are needed as int64 and as int32."""
+
+    def __init__(self, constants: set[str]) -> None:
+        self._constants = constants
+        self._widened: set[str] = set()
+        self.long: set[str] = set()
+        self.short: set[str] = set()
+        self.nodes: list[NodeProto] = []
+
+    def add(self, node: NodeProto) -> None:
+        """Add a node, with Casts where ONNX gives it no choice."""
+        made = NodeProto()
+        made.CopyFrom(node)
+        schema = defs.get_schema(node.op_type, OPSET)
+        for index, name in enumerate(node.input):
+            made.input[index] = self._as_long(name) if _long_only(schema.inputs, index) else self._as_short(name)
+        for item in made.attribute:
+            if item.name in ("value_int", "value_ints"):
+                raise ValueError(f"The constant {node.name} is int64 by its form and cannot be lowered.")
+            if node.op_type == "Cast" and item.name == "to" and item.i == TensorProto.INT64:
+                item.i = TensorProto.INT32
+            if item.name == "value" and item.t.data_type == TensorProto.INT64:
+                item.t.CopyFrom(_short(item.t))
+        self.nodes.append(made)
+        for index, name in enumerate(node.output):
+            if _long_only(schema.outputs, index):
+                made.output[index] = f"{name}.int64"
+                self.nodes.append(helper.make_node("Cast", [f"{name}.int64"], [name], name=f"{name}.narrow", to=TensorProto.INT32))
+
+    def _as_short(self, name: str) -> str:
+        if name not in self._constants:
+            return name
+        self.short.add(name)
+        return f"{name}.int32"
+
+    def _as_long(self, name: str) -> str:
+        if not name:
+            return name
+        if name in self._constants:
+            self.long.add(name)
+            return name
+        wide = f"{name}.wide"
+        if name not in self._widened:
+            self._widened.add(name)
+            self.nodes.append(helper.make_node("Cast", [name], [wide], name=wide, to=TensorProto.INT64))
+        return wide
+
+
+def _long_only(parameters: Sequence[defs.OpSchema.FormalParameter], index: int) -> bool:
+    """Whether ONNX lets an input or output be int64 and not int32."""
+    types = parameters[min(index, len(parameters) - 1)].types
+    return "tensor(int64)" in types and "tensor(int32)" not in types
+
+
+def _short(tensor: TensorProto) -> TensorProto:
+    values = numpy_helper.to_array(tensor)
+    limits = np.iinfo(np.int32)
+    return numpy_helper.from_array(np.clip(values, limits.min, limits.max).astype(np.int32), f"{tensor.name}.int32")
