@@ -50,6 +50,12 @@ COMMANDS = {
         "measure what a frame costs, stage by stage",
         "groma bench --backend onnx,torch --goals 1,10 --json",
     ),
+    "replay": Command(
+        "groma_ros.replay.command",
+        "run_replay",
+        "replay bags, compare with what was expected",
+        "groma replay demo/tabletop.mcap --goals demo/goals.yaml --truth demo/truth.json",
+    ),
     "convert": Command(
         "groma_ros.export.convert",
         "run_convert",

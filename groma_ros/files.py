@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """
     part = path.with_name(path.name + ".part")
     try:
-        with _sentence(path), part.open("wb") as stream:
+        with naming_file(path), part.open("wb") as stream:
             yield stream
         os.replace(part, path)
     except BaseException:
@@ -41,7 +41,7 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
     try:
         for path, content in contents.items():
             if isinstance(content, bytes):
-                with _sentence(path), parts[path].open("wb") as stream:
+                with naming_file(path), parts[path].open("wb") as stream:
                     stream.write(content)
         for path, part in parts.items():
             os.replace(part, path)
@@ -52,8 +52,8 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
 
 
 @contextmanager
-def _sentence(path: Path) -> Iterator[None]:
-    """Give an error of the operating system the sentence that names the file."""
+def naming_file(path: Path) -> Iterator[None]:
+    """Give an error of the operating system inside the block the sentence that names the file which was being written."""
     try:
         yield
     except OSError as error:

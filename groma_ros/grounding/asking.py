@@ -66,16 +66,21 @@ class Inline:
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
-        self._reply: Reply | None = None
+        self._result: Reply | Exception | None = None
 
     def ask(self, question: Question) -> None:
         """Answer it."""
-        self._reply = Reply(question, tuple(self._answer(question)))
+        try:
+            self._result = Reply(question, tuple(self._answer(question)))
+        except Exception as error:  # raised where the reply is collected, as by any other line
+            self._result = error
 
     def collect(self, timeout: float | None) -> Reply | None:
         """The reply to the last question, once."""
-        reply, self._reply = self._reply, None
-        return reply
+        result, self._result = self._result, None
+        if isinstance(result, Exception):
+            raise result
+        return result
 
 
 class Asker:

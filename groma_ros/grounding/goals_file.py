@@ -32,7 +32,13 @@ def read_goals(path: Path) -> tuple[Goal, ...]:
         entries = value
     if not isinstance(entries, yaml.SequenceNode) or not entries.value:
         raise ValueError(f"The goals {path} hold no goals: under the key goals stands a list of texts or mappings.")
-    return tuple(_goal(path, entry) for entry in entries.value)
+    goals: dict[str, Goal] = {}
+    for entry in entries.value:
+        goal = _goal(path, entry)
+        if goal.text in goals:
+            _refuse(path, entry, f"the goal {goal.text!r} stands there twice")
+        goals[goal.text] = goal
+    return tuple(goals.values())
 
 
 def _goal(path: Path, node: yaml.Node) -> Goal:

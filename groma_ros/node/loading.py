@@ -26,13 +26,19 @@ def load_grounder(
 def shipped_model() -> Path:
     """The folder of groma-tiny: beside the package in a checkout, in the share folder where colcon installed it."""
     beside = Path(__file__).resolve().parents[2] / "engines" / DEFAULT_MODEL
-    return beside if beside.is_dir() else _share() / "engines" / DEFAULT_MODEL
+    if beside.is_dir():
+        return beside
+    try:
+        return share("groma_ros") / "engines" / DEFAULT_MODEL
+    except ValueError as error:
+        raise ValueError("The model groma-tiny was not found where the package is; name the folder of a model.") from error
 
 
-def _share() -> Path:
+def share(package: str) -> Path:
+    """The share folder of an installed ROS package. Raises ValueError with a sentence where there is none."""
     try:
         from ament_index_python.packages import get_package_share_directory
 
-        return Path(get_package_share_directory("groma_ros"))
+        return Path(get_package_share_directory(package))
     except (ImportError, LookupError, OSError) as error:
-        raise ValueError("The model groma-tiny was not found where the package is; name the folder of a model.") from error
+        raise ValueError(f"The package {package} is not installed, or its workspace is not sourced.") from error

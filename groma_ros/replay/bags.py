@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,16 +61,16 @@ def find_camera(path: Path, topic: str | None = None) -> Camera:
     return Camera(topic, kind, counts[topic])
 
 
-def read_shots(path: Path, camera: Camera, every: int = 1) -> Iterator[Shot]:
-    """Every `every`-th message of a camera, in the order of the recording. A message that cannot be decoded is refused, in its
-    place; ValueError with a sentence where the bag itself breaks off."""
+def read_shots(path: Path, camera: Camera, wanted: Callable[[int], bool] = lambda number: True) -> Iterator[Shot]:
+    """The messages of a camera whose numbers are wanted, in the order of the recording; the others are not decoded. A message that
+    cannot be decoded is refused, in its place; ValueError with a sentence where the bag itself breaks off."""
     from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
     with _opened(path) as reader:
         links = [link for link in reader.connections if link.topic == camera.topic]
         for number, (link, time, data) in enumerate(reader.messages(links)):
-            if number % every == 0:
+            if wanted(number):
                 yield _shot(number, time, data, link.msgtype, store)
 
 

@@ -10,37 +10,112 @@ import numpy as np
 from groma_ros.geometry import box_iou
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
 
-KINDS = ("frame", "presence", "new box", "missing box", "moved box", "score", "id")
+KINDS = ("frame", "presence", "new box", "missing box", "moved box", "score", "id", "drift")
+WHOLE_RUN = -1
+"""The number of a change that no single frame shows."""
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far two answers may be apart and still be the same. iou: least overlap of two boxes; score: greatest difference of scores and
-    of presence; match: least overlap at which two boxes are taken for one that moved; ids: whether track ids must be equal too."""
+    """How far two answers may be apart and still be the same.
+
+    In a frame: iou, least overlap of two boxes; score, greatest difference of scores and of presence; match, least overlap at which
+    two boxes are taken for one that moved; ids, whether track ids must be equal too. Over all frames of a goal: goal_iou, least
+    mean overlap; goal_score, greatest mean difference of scores; frames, share of its frames that may differ.
+    """
 
     iou: float = 0.98
     score: float = 0.02
     match: float = 0.5
     ids: bool = False
+    goal_iou: float = 0.99
+    goal_score: float = 0.01
+    frames: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("iou", "score", "match"):
+        for name in ("iou", "score", "match", "goal_iou", "goal_score", "frames"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"The tolerance {name} is {getattr(self, name)}; it must be between 0 and 1.")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One difference. number: the frame's place on the topic; goal: its text, empty for the frame itself; kind: one of KINDS."""
+    """One difference. number: the frame's place on the topic, or WHOLE_RUN; goal: its text, empty for the frame itself; kind: one
+    of KINDS."""
 
     number: int
     goal: str
     kind: str
     sentence: str
 
+    @property
+    def line(self) -> str:
+        """Where, and what."""
+        return f"{'all frames' if self.number == WHOLE_RUN else f'frame {self.number}'}: {self.sentence}"
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far one goal's answers are apart over the frames both runs hold, tolerances aside. boxes: pairs that were matched;
+    overlap, score: of the pairs, mean IoU and mean difference; least_overlap, most_score: the worst of them; presence: the greatest
+    difference of presence; flips: frames where the goal was there in one run and absent in the other."""
+
+    goal: str
+    boxes: int = 0
+    new: int = 0
+    missing: int = 0
+    overlap: float = 1.0
+    least_overlap: float = 1.0
+    score: float = 0.0
+    most_score: float = 0.0
+    presence: float = 0.0
+    flips: int = 0
+    ids: int = 0
+
 
 def compare(wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], tolerances: Tolerances) -> list[Change]:
-    """Every difference beyond the tolerances, in the order of the frames and goals."""
+    """Every difference beyond the tolerances: in the order of the frames and goals, then what only the whole run shows."""
+    changes = _by_frame(wanted, found, tolerances)
+    seen = sum(bool(record.goals) for record in wanted)
+    for moved in movements(wanted, found, tolerances.match):
+        frames = {change.number for change in changes if change.goal == moved.goal}
+        if len(frames) > tolerances.frames * seen:
+            continue  # the frames say it better
+        changes = [change for change in changes if change.goal != moved.goal]
+        if moved.overlap < tolerances.goal_iou:
+            changes.append(Change(WHOLE_RUN, moved.goal, "drift", f"the mean IoU with the former boxes is {moved.overlap:.4f}"))
+        if moved.score > tolerances.goal_score:
+            changes.append(Change(WHOLE_RUN, moved.goal, "drift", f"the scores differ by {moved.score:.4f} in the mean"))
+    return changes
+
+
+def movements(wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], match: float = 0.5) -> list[Movement]:
+    """What moved, a row a goal. match: least overlap at which two boxes are taken for one."""
+    theirs = {record.number: record for record in wanted}
+    pairs: dict[str, list[tuple[GoalRecord, GoalRecord]]] = {}
+    for record in found:
+        for before, after in zip(theirs[record.number].goals if record.number in theirs else (), record.goals):
+            pairs.setdefault(after.goal, []).append((before, after))
+    return [_movement(goal, rows, match) for goal, rows in pairs.items()]
+
+
+def _movement(goal: str, rows: Sequence[tuple[GoalRecord, GoalRecord]], match: float) -> Movement:
+    matched, missing, new = [], 0, 0
+    for before, after in rows:
+        pairs, gone, come = _matched(before.detections, after.detections, match)
+        matched += pairs
+        missing, new = missing + len(gone), new + len(come)
+    overlaps = [overlap for _, _, overlap in matched] or [1.0]
+    scores = [abs(one.score - other.score) for one, other, _ in matched] or [0.0]
+    return Movement(
+        goal, len(matched), new, missing, float(np.mean(overlaps)), min(overlaps), float(np.mean(scores)), max(scores),
+        presence=max(abs(before.present - after.present) for before, after in rows),
+        flips=sum(bool(before.detections) != bool(after.detections) for before, after in rows),
+        ids=sum(one.id != other.id for one, other, _ in matched),
+    )  # fmt: skip
+
+
+def _by_frame(wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], tolerances: Tolerances) -> list[Change]:
     ours, theirs = ({record.number: record for record in records} for records in (found, wanted))
     changes: list[Change] = []
     for number in sorted(ours.keys() | theirs.keys()):

@@ -39,6 +39,7 @@ def test_the_demo_s_goals() -> None:
         ("", "must be a mapping with the key goals"),
         ("goals:\n- 'the mug\n", "are not YAML in line"),
         ("goals:\n- ''\n", "line 2: The goal is empty"),
+        ("goals:\n- a\n- b\n- {text: a, kind: all}\n", "line 4: the goal 'a' stands there twice."),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: str, sentence: str) -> None:

@@ -1,13 +1,11 @@
-"""What counts as a change between two replays, and the JUnit document of it."""
+"""What counts as a change between two replays, and how far everything moved."""
 
 from dataclasses import replace
 from pathlib import Path
-from xml.etree import ElementTree as xml
 
 import pytest
 
-from groma_ros.replay.compare import Tolerances, compare
-from groma_ros.replay.junit import junit
+from groma_ros.replay.compare import WHOLE_RUN, Tolerances, compare, movements
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, goal_record, read_records
 from groma_ros.types import Detection, Goal, Grounding
 
@@ -85,17 +83,32 @@ def test_tolerances_are_checked() -> None:
         Tolerances(iou=1.5)
 
 
-def test_junit_is_read_by_a_build_server() -> None:
-    wanted, found = [frame(0, goal(MUG), goal(text="<b>\x07"))], [frame(0, goal(), goal(text="<b>\x07"))]
+def test_what_only_the_whole_run_shows() -> None:
+    """Every frame is within its tolerance, and together they have drifted."""
+    drifted = replace(MUG, box=(10.0, 10.0, 50.5, 60.0), score=0.885)
+    wanted, found = ([frame(number, goal(box)) for number in range(4)] for box in (MUG, drifted))
     changes = compare(wanted, found, Tolerances())
-    suite = xml.fromstring(junit("bag & more", ["mugs", "<b>\x07"], found, changes)).find("testsuite")
-    assert suite is not None
-    assert {key: suite.attrib[key] for key in ("name", "tests", "failures", "errors")} == {
-        "name": "bag & more", "tests": "3", "failures": "1", "errors": "0"
-    }  # fmt: skip
-    assert [case.attrib["name"] for case in suite.findall("testcase")] == ["frames", "mugs", "<b>?"]
-    failure = suite.find("testcase/failure")
-    assert failure is not None and failure.attrib["message"].startswith("2 differences; frame 0: was there (0.950)")
-    alone = xml.fromstring(junit("bag", ["mugs"], [replace(frame(3), refused="truncated")], None))
-    assert alone.findall(".//failure") == []
-    assert alone.findtext("testsuite/system-out") == "refused images\nframe 3: truncated"
+    assert [(change.number, change.goal, change.kind) for change in changes] == [(WHOLE_RUN, "mugs", "drift")] * 2
+    assert [change.line for change in changes] == [
+        "all frames: the mean IoU with the former boxes is 0.9877", "all frames: the scores differ by 0.0150 in the mean"
+    ]  # fmt: skip
+    assert compare(wanted, found, Tolerances(goal_iou=0.98, goal_score=0.02)) == []
+
+
+def test_a_share_of_the_frames_may_differ() -> None:
+    wanted = [frame(number, goal(MUG, CUP), goal(CUP, text="cups")) for number in range(10)]
+    found = [replace(wanted[0], goals=(goal(MUG), wanted[0].goals[1])), *wanted[1:]]
+    assert [change.kind for change in compare(wanted, found, Tolerances())] == ["missing box"]
+    assert compare(wanted, found, Tolerances(frames=0.1)) == []
+    assert [change.kind for change in compare(wanted, found, Tolerances(frames=0.09))] == ["missing box"]
+
+
+def test_how_far_everything_moved() -> None:
+    """By hand: the mug moves by 8 of its 40 pixels (IoU 32/48), the cup stays and loses 0.1; one frame loses the cup."""
+    moved, doubted = replace(MUG, box=(18.0, 10.0, 58.0, 60.0), id="7"), replace(CUP, score=0.7)
+    wanted = [frame(0, goal(MUG, CUP)), frame(1, goal(CUP)), frame(2, goal())]
+    found = [frame(0, goal(moved, doubted, present=0.9)), frame(1, goal()), frame(2, goal())]
+    (row,) = movements(wanted, found)
+    assert (row.goal, row.boxes, row.new, row.missing, row.flips, row.ids) == ("mugs", 2, 0, 1, 1, 1)
+    measured = (row.overlap, row.least_overlap, row.score, row.most_score, row.presence)
+    assert measured == pytest.approx(((2 / 3 + 1) / 2, 2 / 3, 0.05, 0.1, 0.05))

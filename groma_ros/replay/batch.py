@@ -1,0 +1,174 @@
+"""Many bags: one after another here, or shared out among processes, of which one that dies loses no bag."""
+
+from __future__ import annotations
+
+import multiprocessing
+import shutil
+import signal
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from multiprocessing.connection import Connection, wait
+
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.progress import shown
+from groma_ros.replay.journal import FOLDER
+from groma_ros.replay.junit import Suite
+from groma_ros.replay.plan import Plan, Task
+from groma_ros.replay.run import Outcome, Watch, replay
+
+TRIES = 3
+"""How often a bag is given to a process before it counts as the bag's own fault that processes die of it."""
+
+
+def replay_all(tasks: Sequence[Task], plan: Plan, jobs: int = 1) -> list[Outcome]:
+    """The outcomes, in the order of the tasks. A bag that cannot be replayed is an outcome too, and the others go on.
+
+    Raises ValueError with a sentence where the model cannot be had.
+    """
+    outcomes = list(_shared_out(tasks, plan, jobs) if jobs > 1 and len(tasks) > 1 else _in_turn(tasks, plan))
+    finish(tasks)
+    return outcomes
+
+
+def attempt(task: Task, plan: Plan, grounder: Grounder, watch: Watch = lambda numbers, total: numbers) -> Outcome:
+    """The outcome of a bag, also where it cannot be replayed."""
+    try:
+        return replay(task, plan, grounder, watch)
+    except (ValueError, OSError) as error:
+        return failed(task, str(error))
+
+
+def failed(task: Task, sentence: str) -> Outcome:
+    """The outcome of a bag that could not be replayed."""
+    return Outcome(task.name, "failed", Suite(task.name, error=sentence), sentence)
+
+
+def finish(tasks: Iterable[Task]) -> None:
+    """The whole batch is done: no rerun has to go on from where a bag was."""
+    for task in tasks:
+        if task.keep:
+            shutil.rmtree(task.out / FOLDER, ignore_errors=True)
+
+
+def _in_turn(tasks: Sequence[Task], plan: Plan) -> Iterator[Outcome]:
+    grounder = plan.engine.load()
+
+    def watch(numbers: Iterable[int], total: int) -> Iterable[int]:
+        return shown(numbers, total, "image")
+
+    for task in tasks:
+        yield attempt(task, plan, grounder, watch)
+
+
+def _shared_out(tasks: Sequence[Task], plan: Plan, jobs: int) -> list[Outcome]:
+    found: dict[int, Outcome] = {}
+    with _Pool(tasks, plan, min(jobs, len(tasks))) as pool:
+        for place, outcome in shown(pool.outcomes(), len(tasks), "bag"):
+            found[place] = outcome
+    return [found[place] for place in range(len(tasks))]
+
+
+class _Pool:
+    """Processes that each hold the model; a context manager that ends them."""
+
+    def __init__(self, tasks: Sequence[Task], plan: Plan, jobs: int) -> None:
+        self._tasks = tasks
+        self._plan = plan
+        self._waiting = list(range(len(tasks)))
+        self._tries = [0] * len(tasks)
+        self._workers = [_Worker(plan) for _ in range(jobs)]
+
+    def outcomes(self) -> Iterator[tuple[int, Outcome]]:
+        """Places of the tasks and their outcomes, as they come."""
+        for worker in self._workers:
+            self._hand_out(worker)
+        while busy := [worker for worker in self._workers if worker.place is not None]:
+            ready = wait([worker.connection for worker in busy])
+            for worker in busy:
+                if worker.connection not in ready or worker.place is None:
+                    continue
+                place, worker.place = worker.place, None
+                outcome = worker.result() or self._died(place, worker)
+                self._hand_out(worker)
+                if outcome is not None:
+                    yield place, outcome
+
+    def _hand_out(self, worker: _Worker) -> None:
+        if self._waiting:
+            place = self._waiting.pop(0)
+            self._tries[place] += 1
+            worker.give(place, self._tasks[place])
+
+    def _died(self, place: int, worker: _Worker) -> Outcome | None:
+        """The process is gone: another one is started and the bag is tried again, unless it was fatal to too many."""
+        how = worker.end()
+        worker.begin()
+        if self._tries[place] < TRIES:
+            self._waiting.insert(0, place)
+            return None
+        return failed(self._tasks[place], f"The bag {self._tasks[place].bag} ended {TRIES} processes, the last one with {how}.")
+
+    def __enter__(self) -> _Pool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.end()
+
+
+class _Worker:
+    """A process and the way to it. place: of the task it has in hand, None for none."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.place: int | None = None
+        self._plan = plan
+        self.begin()
+
+    def begin(self) -> None:
+        """Start the process."""
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, self._plan), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+
+    def give(self, place: int, task: Task) -> None:
+        """Let it replay a bag."""
+        self.place = place
+        with suppress(BrokenPipeError):  # it is gone, which `result` tells
+            self.connection.send(task)
+
+    def result(self) -> Outcome | None:
+        """What it sent, or None if it is gone. Raises ValueError with its sentence if it cannot have the model."""
+        try:
+            found = self.connection.recv()
+        except (EOFError, OSError):
+            return None
+        if isinstance(found, str):
+            raise ValueError(found)
+        return found
+
+    def end(self) -> str:
+        """End the process; how it ended, if it already had."""
+        self._process.terminate()
+        self._process.join(5)
+        self._process.kill()
+        self._process.join()
+        self.connection.close()
+        code = self._process.exitcode or 0
+        return signal.Signals(-code).name if code < 0 else f"status {code}"
+
+
+def _serve(connection: Connection, plan: Plan) -> None:
+    """What a process does: replay the bags it is given until the pipe ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    grounder: Grounder | None = None
+    with suppress(EOFError):
+        while True:
+            task = connection.recv()
+            try:
+                grounder = grounder or plan.engine.load()
+            except (ValueError, ImportError) as error:
+                connection.send(str(error))
+                return
+            connection.send(attempt(task, plan, grounder))

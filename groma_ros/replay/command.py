@@ -1,0 +1,144 @@
+"""`groma replay`: bags in, detections, reports and a verdict out."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from groma_ros.files import replacing
+from groma_ros.grounding.follower import FollowRule
+from groma_ros.grounding.goals_file import read_goals
+from groma_ros.node.loading import shipped_model
+from groma_ros.replay.batch import replay_all
+from groma_ros.replay.compare import Tolerances
+from groma_ros.replay.junit import junit
+from groma_ros.replay.plan import JUNIT, Engine, Plan, Task
+from groma_ros.replay.run import Outcome
+
+CHANGED = 3
+"""Exit status where all bags were replayed and something differs; 1 is for a bag that could not be replayed."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma replay`."""
+    parser.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="a rosbag2 folder, an .mcap file or a .db3 file")
+    parser.add_argument("--goals", type=Path, required=True, metavar="FILE", help="YAML: under `goals` a list of texts or mappings")
+    parser.add_argument("--topic", help="of the camera; needed where a bag has several")
+    parser.add_argument("--every", type=int, default=1, metavar="N", help="replay every N-th image only (default: 1)")
+    parser.add_argument("--out", type=Path, default=Path("out/replay"), metavar="DIR", help="folder of the results (default: out/replay)")
+    parser.add_argument("--fresh", action="store_true", help="start anew, also where a run was stopped in the middle")
+    model = parser.add_argument_group("model")
+    model.add_argument("--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)")
+    model.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
+    model.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
+    model.add_argument("--threads", type=int, help="of the CPU (default: the backend's choice; with --jobs the cores are shared)")
+    model.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
+    model.add_argument(
+        "--answer-period", type=float, default=FollowRule.answer_period, metavar="S",
+        help="ask the language model every S seconds of the bag, and carry boxes between (default: on every image)",
+    )  # fmt: skip
+    compared = parser.add_argument_group("comparison")
+    compared.add_argument("--expect", type=Path, metavar="DIR", help="compare with the run that is stored there")
+    compared.add_argument("--accept", action="store_true", help="store this run in the folder of --expect instead")
+    compared.add_argument("--other-model", action="store_true", help="compare with an expectation of another model too")
+    rule = Tolerances()
+    compared.add_argument("--iou", type=float, default=rule.iou, help=f"least overlap of two equal boxes (default: {rule.iou})")
+    compared.add_argument("--score", type=float, default=rule.score, help=f"scores may differ by this (default: {rule.score})")
+    compared.add_argument("--goal-iou", type=float, default=rule.goal_iou, help=f"least mean overlap of a goal (default: {rule.goal_iou})")
+    compared.add_argument(
+        "--goal-score", type=float, default=rule.goal_score, help=f"greatest mean difference of its scores (default: {rule.goal_score})"
+    )
+    compared.add_argument("--frames", type=float, default=rule.frames, help="share of a goal's frames that may differ (default: 0)")
+    compared.add_argument("--ids", action="store_true", help="track ids must be equal too")
+    compared.add_argument("--truth", type=Path, metavar="FILE", help="the true boxes, as groma scenes writes them: accuracy is reported")
+    compared.add_argument("--min-accuracy", type=float, default=0.0, help="with --truth: a goal that is right less often fails")
+    many = parser.add_argument_group("many bags")
+    many.add_argument("--jobs", type=int, default=1, metavar="N", help="replay so many bags at once, a process each (default: 1)")
+    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
+
+
+def run_replay(args: argparse.Namespace) -> int:
+    """`groma replay` with the options of `add_arguments`; returns the exit status."""
+    plan, tasks = _plan(args), _tasks(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    outcomes = replay_all(tasks, plan, args.jobs)
+    if len(tasks) > 1 or outcomes[0].status == "failed":
+        with replacing(args.out / JUNIT) as stream:
+            stream.write(junit([item.suite for item in outcomes]).encode())
+    if args.json:
+        bags = [{"bag": item.name, "status": item.status, "error": item.error, **item.summary} for item in outcomes]
+        print(json.dumps({"ok": all(item.status == "same" for item in outcomes), "bags": bags}, indent=1))
+    else:
+        for task, item in zip(tasks, outcomes, strict=True):
+            print("\n".join(_lines(task, item)))
+    for item in outcomes:
+        if item.error:
+            print(f"groma: {item.error}", file=sys.stderr)
+    found = {item.status for item in outcomes}
+    return 1 if "failed" in found else CHANGED if "changed" in found else 0
+
+
+def _plan(args: argparse.Namespace) -> Plan:
+    for name in ("every", "jobs", "threads"):
+        value = getattr(args, name)
+        if value is not None and value < 1:
+            raise ValueError(f"--{name} is {value}; it must be 1 or more.")
+    if not args.answer_period >= 0:
+        raise ValueError(f"--answer-period is {args.answer_period}; it must be 0 seconds or more.")
+    if not 0 <= args.min_accuracy <= 1:
+        raise ValueError(f"--min-accuracy is {args.min_accuracy}; it must be between 0 and 1.")
+    if args.accept and not args.expect:
+        raise ValueError("--accept stores the run in the folder of --expect; name one.")
+    tolerances = Tolerances(args.iou, args.score, ids=args.ids, goal_iou=args.goal_iou, goal_score=args.goal_score, frames=args.frames)
+    engine = Engine(args.model or shipped_model(), args.backend, args.precision, args.min_presence, args.threads)
+    return Plan(
+        read_goals(args.goals), engine, args.topic, args.every, FollowRule(answer_period=args.answer_period), tolerances,
+        args.other_model, args.min_accuracy, args.fresh,
+    )  # fmt: skip
+
+
+def _tasks(args: argparse.Namespace) -> list[Task]:
+    """One bag has its results in --out itself, several in folders of their names there, and so with --expect and --truth."""
+    names = unique_names(args.bags)
+    if len(names) == 1:
+        return [Task(names[0], args.bags[0], args.out, args.expect, args.accept, args.truth)]
+    return [_task(args, name, bag) for name, bag in zip(names, args.bags)]
+
+
+def _task(args: argparse.Namespace, name: str, bag: Path) -> Task:
+    expect, truth = args.expect and args.expect / name, args.truth and args.truth / f"{name}.json"
+    return Task(name, bag, args.out / name, expect, args.accept, truth, keep=True)
+
+
+def unique_names(bags: Sequence[Path]) -> list[str]:
+    """A name for each bag: of its file or folder, with as many folders before it as it takes to tell them apart. ValueError for a bag
+    that is named twice."""
+    paths = [bag.resolve() for bag in bags]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"The bag {path} is named twice.")
+    parts = [(*path.parts[1:-1], path.stem if path.suffix in (".mcap", ".db3") else path.name) for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = ["-".join(part[-depth:]) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError("Two bags differ in nothing but the ending of their files; give them other names.")
+
+
+def _lines(task: Task, item: Outcome) -> list[str]:
+    if item.status == "failed":
+        return [f"{item.name}: failed"]
+    figures = item.summary
+    head = f"{item.name}: {figures['frames']} images, {figures['refused']} refused, {figures['latency']['total']['median_ms']:.1f} ms each"
+    head += f", accuracy {figures['accuracy']:.3f}" if "accuracy" in figures else ""
+    head += f", {figures['changes']} differences" if "changes" in figures else ""
+    lines = [head]
+    for goal in figures["goals"]:
+        score = f"  best score {goal['score']:.2f}" if goal["score"] is not None else ""
+        right = f"  right {goal['accuracy']:.3f}" if goal["accuracy"] is not None else ""
+        lines.append(f"  {goal['goal']:<44} there in {goal['present']} of {goal['frames']}{score}{right}")
+    lines += [f"  {case.name}: {sentence}" for case in item.suite.cases for sentence in case.failures[:3]]
+    return [*lines, f"  {task.out / 'report.html'}"]

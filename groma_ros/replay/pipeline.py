@@ -1,0 +1,81 @@
+"""From the messages of a bag to records: the node's own pipeline, the tracker included, without ROS, DDS or a clock."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from time import perf_counter
+
+from groma_ros.grounding.asking import Inline, Question, Standing
+from groma_ros.grounding.follower import Followed, Follower, FollowRule
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.replay.bags import Shot
+from groma_ros.replay.records import FrameRecord, goal_record
+from groma_ros.types import Frame, Grounding
+
+STAGES = ("decode", "perceive", "answer", "track", "total")
+"""What is timed of a frame: reading and decoding its image, finding regions, the language model, numbering and carrying boxes."""
+
+Times = dict[str, float]
+"""Milliseconds by stage."""
+
+
+@dataclass(frozen=True, eq=False)
+class Done:
+    """A frame that went through. followed: None for an image that was refused."""
+
+    record: FrameRecord
+    followed: Followed | None
+    times: Times
+
+
+class Pipeline:
+    """One camera's frames, one after another. follower: what it remembers between two of them."""
+
+    def __init__(self, grounder: Grounder, standing: Standing, rule: FollowRule) -> None:
+        self.follower = Follower(Inline(self._answer), rule)
+        self._grounder = grounder
+        self._standing = standing
+        self._answered = 0.0
+
+    def run(self, shots: Iterator[Shot]) -> Iterator[Done]:
+        """Every shot's answers, or why it has none. What the model raises about one image refuses that image, in its place."""
+        while True:
+            start = perf_counter()
+            shot = next(shots, None)
+            if shot is None:
+                return
+            yield self._step(shot, 1000 * (perf_counter() - start))
+
+    def _step(self, shot: Shot, decode: float) -> Done:
+        if shot.frame is None:
+            return self._refused(shot, shot.cause, decode)
+        start = perf_counter()
+        self._answered = 0.0
+        try:
+            scene = self._grounder.perceive(shot.frame)
+            perceived = perf_counter()
+            followed = self.follower.step(scene, self._standing)
+        except ValueError:
+            return self._refused(shot, "content", decode)
+        end = perf_counter()
+        goals = tuple(goal_record(item) for item in followed.groundings)
+        perceive, answer = 1000 * (perceived - start), 1000 * self._answered
+        times = {"decode": decode, "perceive": perceive, "answer": answer, "track": 1000 * (end - perceived) - answer}
+        times = {stage: round(value, 3) for stage, value in (times | {"total": sum(times.values())}).items()}
+        return Done(_record(shot, shot.frame, bool(followed.asked), "", goals), followed, times)
+
+    def _answer(self, question: Question) -> list[Grounding]:
+        start = perf_counter()
+        found = self._grounder.ground(question.scene, question.standing.goals)
+        self._answered += perf_counter() - start
+        return found
+
+    def _refused(self, shot: Shot, cause: str, decode: float) -> Done:
+        return Done(_record(shot, shot.frame, False, cause, ()), None, {"decode": round(decode, 3)})
+
+
+def _record(shot: Shot, frame: Frame | None, asked: bool, refused: str, goals: tuple) -> FrameRecord:
+    stamp, frame_id = (frame.stamp, frame.frame_id) if frame else (0, "")
+    height, width = frame.rgb.shape[:2] if frame else (0, 0)
+    return FrameRecord(shot.number, shot.time, stamp, frame_id, width, height, asked, refused, goals)

@@ -1,0 +1,181 @@
+"""What a replay is asked to do, and what one was made of: the part of it that a comparison depends on."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from groma_ros import __version__
+from groma_ros.grounding.follower import FollowRule
+from groma_ros.grounding.grounder import MIN_PRESENCE, Grounder
+from groma_ros.grounding.presence import Calibration
+from groma_ros.replay.bags import Camera
+from groma_ros.replay.compare import Tolerances
+from groma_ros.replay.records import FrameRecord, read_records
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.types import Goal
+
+FORMAT = 1
+RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT = (
+    "run.json", "detections.jsonl", "detections.mcap", "timings.json", "report.html", "junit.xml",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Engine:
+    """What runs the model. model: folder of its bundle; threads: None for the backend's own choice."""
+
+    model: Path
+    backend: str = "auto"
+    precision: str = "auto"
+    min_presence: float | None = None
+    threads: int | None = None
+
+    def load(self) -> Grounder:
+        """The grounder. Raises ValueError with a sentence where it cannot be had."""
+        least = MIN_PRESENCE if self.min_presence is None else self.min_presence
+        return Grounder.load(self.model, least, backend=self.backend, threads=self.threads, precision=self.precision)
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What is done with every bag. goals: asked on every frame; topic: of the camera, None for the only one; every: n-th frame;
+    rule: when the language model is asked and how boxes are carried between; other_model: compare with an expectation of another
+    model too; least_accuracy: where there is truth, a goal that is right in a smaller share of its frames fails; fresh: take nothing
+    up from a run that was stopped."""
+
+    goals: tuple[Goal, ...]
+    engine: Engine
+    topic: str | None = None
+    every: int = 1
+    rule: FollowRule = field(default_factory=FollowRule)
+    tolerances: Tolerances = field(default_factory=Tolerances)
+    other_model: bool = False
+    least_accuracy: float = 0.0
+    fresh: bool = False
+
+
+@dataclass(frozen=True)
+class Task:
+    """One bag. name: in messages; out: folder of its results; expect: folder of a stored run to compare with; accept: store this run
+    there instead; truth: file of the true boxes; keep: leave the journal of the finished run, for a batch that is not finished."""
+
+    name: str
+    bag: Path
+    out: Path
+    expect: Path | None = None
+    accept: bool = False
+    truth: Path | None = None
+    keep: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a run was made of, its run.json. camera: topic, type and number of messages; model, weights: name of the bundle and sha256
+    of its weights; backend, precision, device: what ran it; calibration, follow: as in the bundle and in `FollowRule`."""
+
+    camera: dict[str, Any]
+    every: int
+    goals: list[dict[str, Any]]
+    min_presence: float
+    model: str
+    weights: str
+    backend: str
+    precision: str
+    device: str
+    calibration: dict[str, Any]
+    follow: dict[str, Any]
+    version: str = __version__
+    format: int = FORMAT
+
+    def document(self) -> bytes:
+        """run.json."""
+        return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
+
+
+def describe(plan: Plan, camera: Camera, grounder: Grounder) -> Run:
+    """What a run of this plan on this camera is made of."""
+    runtime, bundle = grounder.runtime, Bundle.load(plan.engine.model)
+    assert runtime is not None, "a grounder that was loaded knows what runs it"
+    return Run(
+        camera=asdict(camera), every=plan.every, goals=[_plain(goal) for goal in plan.goals], min_presence=grounder.min_presence,
+        model=bundle.name, weights=bundle.weights, backend=runtime.backend, precision=runtime.precision, device=runtime.device,
+        calibration=asdict(Calibration.from_manifest(bundle.calibration)), follow=asdict(plan.rule),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Expectation:
+    """A stored run to compare with. folder: where it lies."""
+
+    folder: Path
+    run: Run
+    records: list[FrameRecord]
+
+
+def read_expectation(folder: Path) -> Expectation:
+    """A run that was accepted, or any finished one. Raises ValueError with a sentence for a folder that holds none."""
+    path = folder / RUN
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["format"] != FORMAT:
+            raise ValueError(f"The expectation {path} has format {data['format']}, this version reads format {FORMAT}; accept it anew.")
+        run = Run(**data)
+    except FileNotFoundError:
+        raise ValueError(f"There is no expectation in {folder}: it has no {RUN}; store one with --accept.") from None
+    except OSError as error:
+        raise ValueError(f"The expectation {path} cannot be read: {error.strerror}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"The expectation {path} is damaged: {type(error).__name__} {error}.") from error
+    return Expectation(folder, run, read_records(folder / DETECTIONS))
+
+
+def check_comparable(expectation: Expectation, run: Run, other_model: bool) -> None:
+    """Raise ValueError with a sentence unless two runs asked the same thing of the same frames, and of the same model unless
+    `other_model`. Backend, precision and the tracker's settings may differ: what that moves is what a comparison shows."""
+    wanted, where = expectation.run, f"The expectation {expectation.folder}"
+    if wanted.goals != run.goals:
+        raise ValueError(f"{where} has other goals: {_first_difference(wanted.goals, run.goals)}; accept a new one with --accept.")
+    if wanted.every != run.every:
+        raise ValueError(f"{where} was made of every {_nth(wanted.every)} frame and this run of every {_nth(run.every)}.")
+    if wanted.camera["topic"] != run.camera["topic"]:
+        raise ValueError(f"{where} was made of the topic {wanted.camera['topic']} and this run of {run.camera['topic']}.")
+    if wanted.weights != run.weights and not other_model:
+        names = [f"{one.model} (weights {one.weights[:12]})" for one in (wanted, run)]
+        raise ValueError(f"{where} is of the model {names[0]} and this run of {names[1]}; compare them with --other-model.")
+
+
+def differences(wanted: Run, run: Run) -> list[str]:
+    """What two comparable runs do not have in common, a sentence each."""
+    names = {"model": "model", "weights": "weights", "backend": "backend", "precision": "precision", "device": "device",
+             "min_presence": "presence that is needed", "calibration": "calibration", "follow": "tracking"}  # fmt: skip
+    pairs = {name: (getattr(wanted, key), getattr(run, key)) for key, name in names.items()}
+    return [f"{name}: {_short(before)} then, {_short(after)} now" for name, (before, after) in pairs.items() if before != after]
+
+
+def _plain(goal: Goal) -> dict[str, Any]:
+    return {"text": goal.text, "kind": goal.kind, "min_score": goal.min_score}
+
+
+def _first_difference(wanted: Sequence[dict[str, Any]], found: Sequence[dict[str, Any]]) -> str:
+    for number, (before, after) in enumerate(zip(wanted, found), 1):
+        if before != after:
+            return f"goal {number} was {_goal_text(before)} and is {_goal_text(after)}"
+    return f"it has {len(wanted)} goals and this run {len(found)}"
+
+
+def _goal_text(goal: dict[str, Any]) -> str:
+    return f"{goal['text']!r} (kind {goal['kind']}, min_score {goal['min_score']:g})"
+
+
+def _nth(every: int) -> str:
+    return {1: "single", 2: "2nd", 3: "3rd"}.get(every, f"{every}th")
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items())
+    return value[:12] if isinstance(value, str) and len(value) == 64 else str(value)

@@ -1,0 +1,87 @@
+"""The answers as a bag: an MCAP file with the node's own topics, as rosbag2 and Foxglove open it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, BinaryIO
+
+from mcap.writer import CompressionType, Writer
+
+from groma_ros.replay.definitions import typestore
+from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
+
+NODE = "/groma"
+TOPICS = {"detections": "vision_msgs/msg/Detection2DArray", "groundings": "groma_ros/msg/GroundingArray"}
+GOALS_VERSION = 0
+_NANOSECONDS = 1_000_000_000
+# As rosbag2 notes what a topic was offered with: reliable, volatile, the newest ten.
+_QOS = """- history: keep_last
+  depth: 10
+  reliability: reliable
+  durability: volatile
+  deadline: {sec: 9223372036, nsec: 854775807}
+  lifespan: {sec: 9223372036, nsec: 854775807}
+  liveliness: automatic
+  liveliness_lease_duration: {sec: 9223372036, nsec: 854775807}
+  avoid_ros_namespace_conventions: false
+"""
+
+
+def write_recording(stream: BinaryIO, records: Iterable[FrameRecord]) -> None:
+    """Write what the node would have published about each frame, at the time its image was recorded at; nothing for one refused.
+
+    The same records give the same bytes with the same version of the mcap library, whose name stands in the file.
+    """
+    store = typestore()
+    writer = Writer(stream, compression=CompressionType.ZSTD)
+    writer.start(profile="ros2")
+    channels = {}
+    for name, kind in TOPICS.items():
+        definition, _ = store.generate_msgdef(kind, ros_version=2)
+        schema = writer.register_schema(kind, "ros2msg", definition.encode())
+        channels[name] = writer.register_channel(f"{NODE}/{name}", "cdr", schema, {"offered_qos_profiles": _QOS})
+    for record in records:
+        if record.refused:
+            continue
+        for name, message in _messages(record).items():
+            writer.add_message(channels[name], record.time, bytes(store.serialize_cdr(message, TOPICS[name])), record.time)
+    writer.finish()
+
+
+def _messages(record: FrameRecord) -> Mapping[str, Any]:
+    make = typestore().types
+    stamp = make["builtin_interfaces/msg/Time"](*divmod(record.stamp, _NANOSECONDS))
+    header = make["std_msgs/msg/Header"](stamp=stamp, frame_id=record.frame_id)
+    found = {goal.goal: [_detection(header, goal.goal, box) for box in goal.detections] for goal in record.goals}
+    answers = [_grounding(goal, found[goal.goal]) for goal in record.goals]
+    return {
+        "detections": make[TOPICS["detections"]](header=header, detections=[box for boxes in found.values() for box in boxes]),
+        "groundings": make[TOPICS["groundings"]](header=header, goals_version=GOALS_VERSION, groundings=answers),
+    }
+
+
+def _grounding(goal: GoalRecord, detections: list[Any]) -> Any:
+    make = typestore().types["groma_ros/msg/Grounding"]
+    return make(goal=goal.goal, kind=goal.kind, present=goal.present, margin=goal.margin, detections=detections)
+
+
+def _detection(header: Any, text: str, record: BoxRecord) -> Any:
+    make = typestore().types
+    x1, y1, x2, y2 = record.box
+    point = make["vision_msgs/msg/Point2D"](x=(x1 + x2) / 2, y=(y1 + y2) / 2)
+    pose = make["vision_msgs/msg/Pose2D"](position=point, theta=0.0)
+    box = make["vision_msgs/msg/BoundingBox2D"](center=pose, size_x=x2 - x1, size_y=y2 - y1)
+    hypothesis = make["vision_msgs/msg/ObjectHypothesis"](class_id=text, score=record.score)
+    result = make["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=_no_pose())
+    return make["vision_msgs/msg/Detection2D"](header=header, results=[result], bbox=box, id=record.id)
+
+
+def _no_pose() -> Any:
+    import numpy as np
+
+    make = typestore().types
+    pose = make["geometry_msgs/msg/Pose"](
+        position=make["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
+        orientation=make["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
+    )
+    return make["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36))

@@ -1,0 +1,210 @@
+"""One bag through the pipeline, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groma_ros.files import replacing, write_together
+from groma_ros.grounding.asking import Standing
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.grounding.memory import recall, remembered
+from groma_ros.node.goals import check_goals
+from groma_ros.replay.bags import Camera, Shot, find_camera, read_shots
+from groma_ros.replay.compare import Change, Movement, compare, movements
+from groma_ros.replay.journal import FOLDER, Journal
+from groma_ros.replay.junit import Case, Suite, junit
+from groma_ros.replay.pipeline import STAGES, Pipeline
+from groma_ros.replay.plan import (
+    DETECTIONS,
+    JUNIT,
+    RECORDING,
+    REPORT,
+    RUN,
+    TIMINGS,
+    Expectation,
+    Plan,
+    Run,
+    Task,
+    check_comparable,
+    describe,
+    differences,
+    read_expectation,
+)
+from groma_ros.replay.recording import write_recording
+from groma_ros.replay.records import FrameRecord, read_records
+from groma_ros.replay.truth import Judged, Truth, judge, read_truth
+
+MAX_GOALS = 256
+
+Watch = Callable[[Iterable[int], int], Iterable[int]]
+"""Shows progress: is given the numbers of the frames as they are done, and how many there will be."""
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """A bag that was replayed. times: milliseconds by stage, one dictionary a frame; expectation, changes, movements, apart: what it
+    was compared with, what differs beyond the tolerances, how far everything moved, and what the two runs do not have in common."""
+
+    task: Task
+    run: Run
+    camera: Camera
+    records: list[FrameRecord]
+    times: list[dict[str, float]]
+    judged: list[Judged] = field(default_factory=list)
+    expectation: Expectation | None = None
+    changes: list[Change] = field(default_factory=list)
+    movements: list[Movement] = field(default_factory=list)
+    apart: list[str] = field(default_factory=list)
+
+    @property
+    def refused(self) -> list[FrameRecord]:
+        """Frames whose image could not be read."""
+        return [record for record in self.records if record.refused]
+
+    def latency(self) -> dict[str, dict[str, float]]:
+        """Median and 95th percentile of each stage over the frames that have it, milliseconds."""
+        found = {stage: [frame[stage] for frame in self.times if stage in frame] for stage in STAGES}
+        return {
+            stage: {"median_ms": round(float(np.median(values)), 3), "p95_ms": round(float(np.percentile(values, 95)), 3)}
+            for stage, values in found.items()
+            if values
+        }
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is told of a bag, and what can be sent from a process. status: same, changed, or failed; error: a sentence for a bag
+    that failed; summary: figures for people and machines."""
+
+    name: str
+    status: str
+    suite: Suite
+    error: str = ""
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+def replay(task: Task, plan: Plan, grounder: Grounder, watch: Watch = lambda numbers, total: numbers) -> Outcome:
+    """Replay a bag and write its results into task.out, all at once at the end; a run that was stopped is taken up where it was.
+
+    Raises ValueError with a sentence for a bag, an expectation or a truth that cannot be used, OSError where it cannot be written.
+    """
+    check_goals(plan.goals, MAX_GOALS, grounder.check)
+    camera = find_camera(task.bag, plan.topic)
+    run = describe(plan, camera, grounder)
+    truth = read_truth(task.truth) if task.truth else None
+    expectation = read_expectation(task.expect) if task.expect and not task.accept else None
+    if expectation:
+        check_comparable(expectation, run, plan.other_model)
+    standing = Standing(plan.goals, 0, grounder.min_presence)
+    made_of = {**asdict(run), "bag": _fingerprint(task.bag)}
+    with Journal(task.out / FOLDER, made_of, plan.fresh) as journal:
+        pipeline = Pipeline(grounder, standing, plan.rule)
+        if journal.memory is not None:
+            recall(pipeline.follower, journal.memory, standing)
+        for _ in watch(_answered(pipeline, journal, _shots(task.bag, camera, plan.every, journal.done)), -(-camera.count // plan.every)):
+            pass
+        journal.save(remembered(pipeline.follower))
+        result = _result(task, plan, run, camera, journal, truth, expectation)
+        _write(result, plan, journal)
+        if not task.keep:
+            journal.remove()
+    return outcome(result, plan)
+
+
+def _shots(bag: Path, camera: Camera, every: int, done: int) -> Iterator[Shot]:
+    return read_shots(bag, camera, lambda number: number % every == 0 and number >= done * every)
+
+
+def _answered(pipeline: Pipeline, journal: Journal, shots: Iterator[Shot]) -> Iterator[int]:
+    """How many frames are done, as they are: first those of the run that is taken up."""
+    yield from range(journal.done)
+    for done in pipeline.run(shots):
+        journal.add(done.record.line(), done.times)
+        if journal.due:
+            journal.save(remembered(pipeline.follower))
+        yield journal.done
+
+
+def _fingerprint(bag: Path) -> list[Any]:
+    """What tells a bag from another, or from itself after it was recorded anew."""
+    files = sorted(path for path in (bag.iterdir() if bag.is_dir() else [bag]) if path.is_file())
+    return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+
+
+def _result(
+    task: Task, plan: Plan, run: Run, camera: Camera, journal: Journal, truth: Truth | None, expectation: Expectation | None
+) -> Result:
+    times = journal.times()
+    records = read_records(journal.records)
+    result = Result(task, run, camera, records, times, judge(truth, records) if truth else [])
+    if truth and not result.judged:
+        raise ValueError(f"The truth {task.truth} knows none of the goals on any frame of {task.bag}: stamps or texts differ.")
+    if expectation is None:
+        return result
+    found = compare(expectation.records, records, plan.tolerances), movements(expectation.records, records, plan.tolerances.match)
+    return Result(task, run, camera, records, times, result.judged, expectation, *found, differences(expectation.run, run))
+
+
+def _write(result: Result, plan: Plan, journal: Journal) -> None:
+    from groma_ros.replay.report import page
+
+    out, work = result.task.out, journal.folder
+    records = journal.records.read_bytes()
+    with replacing(work / RECORDING) as stream:
+        write_recording(stream, result.records)
+    timings = {"unit": "ms", "stages": list(STAGES), "latency": result.latency(), "frames": result.times}
+    contents: dict[Path, bytes | Path] = {
+        out / RECORDING: work / RECORDING,
+        out / TIMINGS: (json.dumps(timings) + "\n").encode(),
+        out / REPORT: page(result, plan).encode(),
+        out / JUNIT: junit([outcome(result, plan).suite]).encode(),
+        out / RUN: result.run.document(),
+        out / DETECTIONS: records,
+    }
+    if result.task.accept and result.task.expect:
+        result.task.expect.mkdir(parents=True, exist_ok=True)
+        contents |= {result.task.expect / RUN: result.run.document(), result.task.expect / DETECTIONS: records}
+    write_together(contents)
+
+
+def outcome(result: Result, plan: Plan) -> Outcome:
+    """What is told of a bag that was replayed."""
+    below = {item.goal: item.accuracy for item in result.judged if item.accuracy < plan.least_accuracy}
+    frames = tuple(change.line for change in result.changes if not change.goal)
+    cases = [Case("frames", frames)]
+    for goal in result.run.goals:
+        text = goal["text"]
+        found = [change.line for change in result.changes if change.goal == text]
+        wrong = [f"{below[text]:.3f} of the frames are right, and {plan.least_accuracy:.3f} must be"] if text in below else []
+        cases.append(Case(text, tuple(found + wrong)))
+    notes = tuple(f"frame {record.number} was refused: {record.refused}" for record in result.refused)
+    changed = any(case.failures for case in cases)
+    suite = Suite(result.task.name, tuple(cases), notes=(*result.apart, *notes))
+    return Outcome(result.task.name, "changed" if changed else "same", suite, summary=_summary(result))
+
+
+def _summary(result: Result) -> dict[str, Any]:
+    counts = {"frames": len(result.records), "refused": len(result.refused), "asked": sum(record.asked for record in result.records)}
+    accuracy = {item.goal: round(item.accuracy, 4) for item in result.judged}
+    goals = []
+    for goal in result.run.goals:
+        rows = [item for record in result.records for item in record.goals if item.goal == goal["text"]]
+        scores = [item.detections[0].score for item in rows if item.detections]
+        goals.append({
+            "goal": goal["text"], "present": sum(bool(item.detections) for item in rows), "frames": len(rows),
+            "score": round(float(np.mean(scores)), 4) if scores else None, "accuracy": accuracy.get(goal["text"]),
+            "changes": sum(change.goal == goal["text"] for change in result.changes),
+        })  # fmt: skip
+    compared = {"expected": str(result.task.expect), "changes": len(result.changes)} if result.expectation else {}
+    right = [good for item in result.judged for good in item.right.values()]
+    whole = {"accuracy": round(sum(right) / len(right), 4)} if right else {}
+    return {
+        **counts, **compared, **whole, "backend": result.run.backend, "precision": result.run.precision,
+        "latency": result.latency(), "goals": goals, "moved": [asdict(item) for item in result.movements],
+    }  # fmt: skip

@@ -1,0 +1,101 @@
+"""What is right on the frames of a bag, and which answers are: COCO's form with goals, as `groma scenes` writes it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groma_ros.evaluation.matching import exact_set
+from groma_ros.replay.records import FrameRecord
+from groma_ros.types import FloatArray
+
+IOU = 0.5
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """boxes: by frame and goal, float32 Mx4 xyxy pixels, of which M may be 0; a frame is known by the stamp of its header in ns where
+    the file gives stamps (stamped), else by its place on the topic. kinds: what sort of goal each is."""
+
+    boxes: Mapping[int, Mapping[str, FloatArray]]
+    kinds: Mapping[str, str]
+    stamped: bool
+
+    def of(self, record: FrameRecord) -> Mapping[str, FloatArray]:
+        """The right boxes of the goals the truth knows on this frame."""
+        return self.boxes.get(record.stamp if self.stamped else record.number, {})
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A goal's answers against the truth. right: by frame number, whether exactly the true boxes were found at IoU 0.5."""
+
+    goal: str
+    kind: str
+    right: Mapping[int, bool]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of the frames that are right."""
+        return sum(self.right.values()) / len(self.right)
+
+
+def read_truth(path: Path) -> Truth:
+    """Read a truth file: `images` (id, and stamp in ns or frame, else their order), `annotations` (id, image_id, bbox x y width
+    height), `goals` (image_id, text, kind, annotation_ids); or the form of the demo's truth.json. Raises ValueError with a sentence."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return _sequence(data) if "frames" in data else _coco(data)
+    except OSError as error:
+        raise ValueError(f"The truth {path} cannot be read: {error.strerror}.") from error
+    except KeyError as error:
+        raise ValueError(f"The truth {path} is not in its form: the key {error} is missing, or names nothing.") from error
+    except (TypeError, ValueError, IndexError, AttributeError) as error:
+        raise ValueError(f"The truth {path} is not in its form: {error}.") from error
+
+
+def judge(truth: Truth, records: Sequence[FrameRecord]) -> list[Judged]:
+    """A row for each goal that the truth knows on a frame that was answered, in the order of the goals."""
+    right: dict[str, dict[int, bool]] = {}
+    for record in records:
+        known = truth.of(record)
+        for item in record.goals:
+            if item.goal in known:
+                found = np.array([box.box for box in item.detections], np.float32).reshape(-1, 4)
+                right.setdefault(item.goal, {})[record.number] = exact_set(found, known[item.goal], IOU)
+    return [Judged(goal, truth.kinds[goal], frames) for goal, frames in right.items()]
+
+
+def _coco(data: Mapping[str, Any]) -> Truth:
+    images = data["images"]
+    stamped = all("stamp" in image for image in images)
+    places = {
+        image["id"]: int(image["stamp"] if stamped else image.get("frame", place)) for place, image in enumerate(images)
+    }
+    if len(set(places.values())) < len(images):
+        raise ValueError("two of its images are the same frame")
+    corners = {item["id"]: _corners(item["bbox"]) for item in data["annotations"]}
+    boxes: dict[int, dict[str, FloatArray]] = {}
+    for goal in data["goals"]:
+        rows = [corners[number] for number in goal["annotation_ids"]]
+        boxes.setdefault(places[goal["image_id"]], {})[goal["text"]] = np.array(rows, np.float32).reshape(-1, 4)
+    return Truth(boxes, {goal["text"]: goal["kind"] for goal in data["goals"]}, stamped)
+
+
+def _sequence(data: Mapping[str, Any]) -> Truth:
+    """The form of `groma_ros.simulation.sequence`: the targets of a goal are the same objects in every frame."""
+    boxes = {}
+    for frame in data["frames"]:
+        corners = np.array(frame["boxes"], np.float32).reshape(-1, 4)
+        boxes[int(frame["stamp"])] = {goal["text"]: corners[list(goal["targets"])] for goal in data["goals"]}
+    return Truth(boxes, {goal["text"]: goal["kind"] for goal in data["goals"]}, True)
+
+
+def _corners(bbox: Sequence[float]) -> tuple[float, float, float, float]:
+    x, y, width, height = (float(value) for value in bbox)
+    return x, y, x + width, y + height

@@ -1,0 +1,55 @@
+"""A short bag of a picture that changes, goals for it, and a model that answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.replay.bags import RAW
+from groma_ros.replay.plan import Engine, Plan
+from groma_ros.types import Goal
+from tests.replay.test_bags import image, write
+from tests.small import GOALS, blocks
+
+TENTH = 100_000_000
+
+
+@pytest.fixture(scope="package")
+def grounder(small_model: Path) -> Iterator[Grounder]:
+    """The small network in this process, with one thread."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield Engine(small_model, "torch", threads=1).load()
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def plan(small_model: Path) -> Plan:
+    """Two goals asked of the small network on every frame."""
+    return Plan((Goal(GOALS[0]), Goal(GOALS[1], "all")), Engine(small_model, "torch", threads=1, min_presence=0.0))
+
+
+def views(count: int) -> list[np.ndarray]:
+    """A picture that slides by."""
+    wide = blocks(5, 48, 64 + 8 * count)
+    return [np.ascontiguousarray(wide[:, 4 * index : 4 * index + 64]) for index in range(count)]
+
+
+def write_camera(path: Path, pictures: Sequence[np.ndarray], stamps: Sequence[int] | None = None, topic: str = "/eye") -> Path:
+    """An MCAP bag of raw pictures, a tenth of a second apart unless stamped otherwise."""
+    times = stamps if stamps is not None else [TENTH * (index + 1) for index in range(len(pictures))]
+    messages = [(topic, RAW, TENTH * (place + 1), image(times[place], rgb)) for place, rgb in enumerate(pictures)]
+    return write(path, messages, StoragePlugin.MCAP)
+
+
+@pytest.fixture(scope="package")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six raw pictures of 64x48 pixels on /eye. Do not write to it."""
+    return write_camera(tmp_path_factory.mktemp("bags") / "slide", views(6))

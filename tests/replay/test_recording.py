@@ -1,0 +1,92 @@
+"""The answers as a bag: read back by rosbags, decoded by ROS itself, held to the records and to the node's own messages."""
+
+from pathlib import Path
+
+import pytest
+from mcap.reader import make_reader
+from rosbags.rosbag2 import Reader
+
+from groma_ros.replay.definitions import typestore
+from groma_ros.replay.recording import NODE, TOPICS, write_recording
+from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
+
+MUG, CUP = BoxRecord((10.0, 12.0, 50.0, 60.0), 0.9, "4"), BoxRecord((100.25, 10.0, 150.5, 61.0), 0.8)
+RECORDS = [
+    FrameRecord(0, 1_000, 5_000_000_007, "camera", 640, 480, True, "", (
+        GoalRecord("mugs", "all", 0.95, 0.5, (MUG, CUP)), GoalRecord("the ball", "auto", 0.2, 0.1, ()),
+    )),
+    FrameRecord(1, 2_000, 5_100_000_000, "camera", 0, 0, False, "truncated", ()),
+    FrameRecord(2, 3_000, 5_200_000_000, "caméra", 640, 480, False, "", (
+        GoalRecord("mugs", "all", 0.9, 0.5, (MUG,)), GoalRecord("the ball", "auto", 0.7, 0.1, (CUP,)),
+    )),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("recording") / "detections.mcap"
+    with path.open("wb") as stream:
+        write_recording(stream, RECORDS)
+    return path
+
+
+def test_the_file_is_what_rosbag2_and_foxglove_expect(recording: Path) -> None:
+    with recording.open("rb") as stream:
+        reader = make_reader(stream)
+        assert reader.get_header().profile == "ros2"
+        summary = reader.get_summary()
+        assert summary is not None and summary.statistics is not None
+        found = {channel.topic: (summary.schemas[channel.schema_id], channel) for channel in summary.channels.values()}
+        assert set(found) == {f"{NODE}/{name}" for name in TOPICS}
+        for name, kind in TOPICS.items():
+            schema, channel = found[f"{NODE}/{name}"]
+            assert (schema.name, schema.encoding, channel.message_encoding) == (kind, "ros2msg", "cdr")
+            assert "reliability: reliable" in channel.metadata["offered_qos_profiles"]
+            assert "MSG: vision_msgs/Detection2D" in schema.data.decode()
+        times = [(channel.topic, message.log_time) for _, channel, message in reader.iter_messages()]
+        assert sorted(times) == sorted((f"{NODE}/{name}", time) for name in TOPICS for time in (1_000, 3_000))
+
+
+def test_ros_itself_reads_the_messages(recording: Path) -> None:
+    """The bytes are decoded by rclpy with the generated types, and each says what its record says."""
+    from rclpy.serialization import deserialize_message
+    from vision_msgs.msg import Detection2DArray
+
+    from groma_ros.msg import GroundingArray
+    from groma_ros.node.conversions import to_nanoseconds
+
+    with Reader(recording) as reader:
+        found = {name: [deserialize_message(data, kind) for link, _, data in reader.messages() if link.topic == f"{NODE}/{name}"]
+                 for name, kind in (("detections", Detection2DArray), ("groundings", GroundingArray))}  # fmt: skip
+    answered = [record for record in RECORDS if not record.refused]
+    for record, message, boxes in zip(answered, found["groundings"], found["detections"], strict=True):
+        for header in (message.header, boxes.header):
+            assert (to_nanoseconds(header.stamp), header.frame_id) == (record.stamp, record.frame_id)
+        assert [(item.goal, item.kind) for item in message.groundings] == [(goal.goal, goal.kind) for goal in record.goals]
+        assert [item.present for item in message.groundings] == pytest.approx([goal.present for goal in record.goals])
+        wanted = [(goal.goal, box) for goal in record.goals for box in goal.detections]
+        assert [item for answer in message.groundings for item in answer.detections] == boxes.detections
+        for item, (text, box) in zip(boxes.detections, wanted, strict=True):
+            centre, size = item.bbox.center.position, (item.bbox.size_x, item.bbox.size_y)
+            assert (centre.x - size[0] / 2, centre.y - size[1] / 2, centre.x + size[0] / 2, centre.y + size[1] / 2) == box.box
+            (result,) = item.results
+            assert (result.hypothesis.class_id, result.hypothesis.score, item.id) == (text, box.score, box.id)
+            assert result.pose.pose.orientation.w == 1.0 and item.header == boxes.header
+
+
+def test_the_schemas_are_those_of_the_installed_messages() -> None:
+    """Field by field, of every type the topics use."""
+    from groma_ros.node.demo.bag import message_class
+
+    store = typestore()
+    kinds = [name for name in store.types if name.startswith(("vision_msgs/", "groma_ros/msg/Grounding"))]
+    assert set(TOPICS.values()) <= set(kinds)
+    for kind in kinds:
+        generated = message_class(kind).get_fields_and_field_types()
+        assert [name for name, _ in store.fielddefs[kind][1]] == list(generated), kind
+
+
+def test_the_same_records_give_the_same_bytes(recording: Path, tmp_path: Path) -> None:
+    with (tmp_path / "again.mcap").open("wb") as stream:
+        write_recording(stream, RECORDS)
+    assert (tmp_path / "again.mcap").read_bytes() == recording.read_bytes()
