@@ -10,7 +10,7 @@ import json
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -56,10 +56,11 @@ class Signature:
     returns: str
 
 
-def signatures(doc: str) -> list[Signature]:
+@cache
+def signatures(doc: str) -> tuple[Signature, ...]:
     """The overloads a docstring of pybind11 lists."""
     found = [match for match in map(_SIGNATURE.match, doc.splitlines()) if match]
-    return [Signature(tuple(_parameter(part) for part in _split(match[1]) if not _is_self(part)), match[2].strip()) for match in found]
+    return tuple(Signature(tuple(_parameter(part) for part in _split(match[1]) if not _is_self(part)), match[2].strip()) for match in found)
 
 
 def _split(text: str) -> list[str]:
@@ -96,43 +97,44 @@ class Api:
         self.module.__spec__ = ModuleSpec("tensorrt", None)
         self.behaviours = behaviours
         self.called: list[str] = []
-        self._classes: dict[str, type] = {}
-        self.module.__dict__["__version__"] = api["version"]
-        enums = {name: Enum(name, members, type=_Number) for name, members in api["enums"].items()}
-        for name in api["classes"]:
-            self._class(name, api["classes"])
-        for name, enum in enums.items():
-            owner, _, inner = name.rpartition(".")
-            setattr(self._classes[owner] if owner else self.module, inner, enum)
-        self._named = {**self._classes, **{name.rpartition(".")[2]: enum for name, enum in enums.items()}}
-        for name, cls in self._classes.items():
-            setattr(self.module, name, cls)
-        for name, parameters in api["functions"].items():
-            setattr(self.module, name, self._function(name, parameters))
+        self._api = api
+        self._made: dict[str, Any] = {}
+        self._full = {name.rpartition(".")[2]: name for name in (*api["classes"], *api["enums"])}
+        # Names are made when they are asked for: there are hundreds.
+        self.module.__dict__.update(__version__=api["version"], __getattr__=self._get)
+
+    def _get(self, name: str) -> Any:
+        """A class, enumeration or function. AttributeError if the bindings have none of that name."""
+        if name not in self._made:
+            if name in self._api["classes"]:
+                self._made[name] = self._class(name, self._api["classes"][name])
+            elif name in self._api["enums"]:
+                self._made[name] = Enum(name, self._api["enums"][name], type=_Number)
+            elif name in self._api["functions"]:
+                self._made[name] = self._function(name, self._api["functions"][name])
+            else:
+                raise AttributeError(f"module 'tensorrt' has no attribute {name!r}")
+        return self._made[name]
 
     def new(self, name: str, *value: Any, **state: Any) -> Any:
         """An object of a class as the library hands it out."""
-        made = self._classes[name].__new__(self._classes[name], *value)
+        made = self._get(name).__new__(self._get(name), *value)
         object.__setattr__(made, "state", SimpleNamespace(**state))
         return made
 
-    def _class(self, name: str, known: Mapping[str, Any]) -> type:
-        if name not in self._classes:
-            about = known[name]
-            bases = [self._class(base, known) for base in about["bases"][:1] if base in known]
-            values: dict[str, Any] = {"__init__": self._constructor(name, about["methods"].get("__init__", ""))}
-            values |= {key: self._method(name, key, doc) for key, doc in about["methods"].items() if key != "__init__"}
-            values |= {key: self._property(name, key, settable) for key, settable in about["properties"].items()}
-            values["__setattr__"] = _only_properties(about["properties"])
-            # Memory of the library is a buffer, and shapes are sequences.
-            kinds: tuple[type, ...] = {"IHostMemory": (bytes,), "Dims": (tuple,)}.get(name, tuple(bases))
-            self._classes[name] = type(name, kinds, values)
-        return self._classes[name]
+    def _class(self, name: str, about: Mapping[str, Any]) -> type:
+        values: dict[str, Any] = {"__init__": self._constructor(name, about["methods"].get("__init__", ""))}
+        values |= {key: self._method(name, key, doc) for key, doc in about["methods"].items() if key != "__init__"}
+        values |= {key: self._property(name, key, settable) for key, settable in about["properties"].items()}
+        values |= {full.split(".")[1]: self._get(full) for full in self._api["enums"] if full.startswith(f"{name}.")}
+        values["__setattr__"] = _only_properties(about["properties"])
+        bases = tuple(self._get(base) for base in about["bases"][:1] if base in self._api["classes"])
+        # Memory of the library is a buffer, and shapes are sequences.
+        return type(name, {"IHostMemory": (bytes,), "Dims": (tuple,)}.get(name, bases), values)
 
     def _constructor(self, name: str, doc: str) -> Callable[..., None]:
-        overloads = signatures(doc)
-
         def init(made: Any, *args: Any, **kwargs: Any) -> None:
+            overloads = signatures(doc)
             if not overloads:
                 raise TypeError(f"tensorrt.{name}: No constructor defined!")
             given, _ = self._match(f"{name}.__init__", overloads, args, kwargs)
@@ -142,10 +144,8 @@ class Api:
         return init
 
     def _method(self, name: str, key: str, doc: str) -> Callable[..., Any]:
-        overloads = signatures(doc)
-
         def method(made: Any, *args: Any, **kwargs: Any) -> Any:
-            given, returns = self._match(f"{name}.{key}", overloads, args, kwargs)
+            given, returns = self._match(f"{name}.{key}", signatures(doc), args, kwargs)
             if (name, key) not in self.behaviours:
                 raise NotImplementedError(f"tensorrt.{name}.{key} is there, but no test has needed it")
             result = self.behaviours[name, key](made, *given.values())
@@ -175,7 +175,7 @@ class Api:
 
         return function
 
-    def _match(self, name: str, overloads: list[Signature], args: Any, kwargs: Any) -> tuple[dict[str, Any], str]:
+    def _match(self, name: str, overloads: Sequence[Signature], args: Any, kwargs: Any) -> tuple[dict[str, Any], str]:
         """The arguments by name, and the type of the result, of the first overload that fits."""
         self.called.append(name)
         for overload in overloads:
@@ -201,7 +201,7 @@ class Api:
             return isinstance(value, tuple | list) and all(isinstance(size, int) for size in value)
         plain = {"str": str, "bool": bool, "tuple": tuple, "list": list, "List": list, "object": object}
         # The type of an object the bindings give no name to is not known here.
-        return isinstance(value, plain.get(last) or self._named.get(last, object))
+        return isinstance(value, plain.get(last) or (self._get(self._full[last]) if last in self._full else object))
 
 
 class _Number:
