@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from time import perf_counter
 
+import numpy as np
+
 from groma_ros.grounding.asking import Inline, Question, Standing
 from groma_ros.grounding.follower import Followed, Follower, FollowRule
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.replay.bags import Shot
-from groma_ros.replay.records import FrameRecord, goal_record
+from groma_ros.replay.records import FrameRecord, GoalRecord, goal_record
 from groma_ros.types import Frame, Grounding
 
 STAGES = ("decode", "perceive", "answer", "track", "total")
@@ -63,7 +65,7 @@ class Pipeline:
         perceive, answer = 1000 * (perceived - start), 1000 * self._answered
         times = {"decode": decode, "perceive": perceive, "answer": answer, "track": 1000 * (end - perceived) - answer}
         times = {stage: round(value, 3) for stage, value in (times | {"total": sum(times.values())}).items()}
-        return Done(_record(shot, shot.frame, bool(followed.asked), "", goals), followed, times)
+        return Done(_record(shot, bool(followed.asked), followed.answered, "", goals), followed, times)
 
     def _answer(self, question: Question) -> list[Grounding]:
         start = perf_counter()
@@ -72,10 +74,10 @@ class Pipeline:
         return found
 
     def _refused(self, shot: Shot, cause: str, decode: float) -> Done:
-        return Done(_record(shot, shot.frame, False, cause, ()), None, {"decode": round(decode, 3)})
+        return Done(_record(shot, False, None, cause, ()), None, {"decode": round(decode, 3)})
 
 
-def _record(shot: Shot, frame: Frame | None, asked: bool, refused: str, goals: tuple) -> FrameRecord:
-    stamp, frame_id = (frame.stamp, frame.frame_id) if frame else (0, "")
-    height, width = frame.rgb.shape[:2] if frame else (0, 0)
-    return FrameRecord(shot.number, shot.time, stamp, frame_id, width, height, asked, refused, goals)
+def _record(shot: Shot, asked: bool, answered: int | None, refused: str, goals: tuple[GoalRecord, ...]) -> FrameRecord:
+    frame = shot.frame or Frame(np.zeros((0, 0, 3), np.uint8))
+    height, width = frame.rgb.shape[:2]
+    return FrameRecord(shot.number, shot.time, frame.stamp, frame.frame_id, width, height, asked, answered, refused, goals)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
 from mcap.writer import CompressionType, Writer
@@ -12,23 +12,27 @@ from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
 
 NODE = "/groma"
 TOPICS = {"detections": "vision_msgs/msg/Detection2DArray", "groundings": "groma_ros/msg/GroundingArray"}
+"""What is said about each image."""
+LATCHED = {"label_info": "vision_msgs/msg/LabelInfo", "vision_info": "vision_msgs/msg/VisionInfo"}
+"""What is said once, and kept for late listeners."""
 GOALS_VERSION = 0
 _NANOSECONDS = 1_000_000_000
-# As rosbag2 notes what a topic was offered with: reliable, volatile, the newest ten.
+# As rosbag2 notes what a topic was offered with.
 _QOS = """- history: keep_last
-  depth: 10
+  depth: {depth}
   reliability: reliable
-  durability: volatile
-  deadline: {sec: 9223372036, nsec: 854775807}
-  lifespan: {sec: 9223372036, nsec: 854775807}
+  durability: {durability}
+  deadline: {{sec: 9223372036, nsec: 854775807}}
+  lifespan: {{sec: 9223372036, nsec: 854775807}}
   liveliness: automatic
-  liveliness_lease_duration: {sec: 9223372036, nsec: 854775807}
+  liveliness_lease_duration: {{sec: 9223372036, nsec: 854775807}}
   avoid_ros_namespace_conventions: false
 """
 
 
-def write_recording(stream: BinaryIO, records: Iterable[FrameRecord]) -> None:
+def write_recording(stream: BinaryIO, records: Iterable[FrameRecord], goals: Sequence[str], model: str) -> None:
     """Write what the node would have published about each frame, at the time its image was recorded at; nothing for one refused.
+    Before the first stands which goals (texts, in their order) the model of this name was asked.
 
     The same records give the same bytes with the same version of the mcap library, whose name stands in the file.
     """
@@ -36,28 +40,53 @@ def write_recording(stream: BinaryIO, records: Iterable[FrameRecord]) -> None:
     writer = Writer(stream, compression=CompressionType.ZSTD)
     writer.start(profile="ros2")
     channels = {}
-    for name, kind in TOPICS.items():
+    kinds = {**LATCHED, **TOPICS}
+    for name, kind in kinds.items():
         definition, _ = store.generate_msgdef(kind, ros_version=2)
         schema = writer.register_schema(kind, "ros2msg", definition.encode())
-        channels[name] = writer.register_channel(f"{NODE}/{name}", "cdr", schema, {"offered_qos_profiles": _QOS})
+        qos = _QOS.format(depth=1, durability="transient_local") if name in LATCHED else _QOS.format(depth=10, durability="volatile")
+        channels[name] = writer.register_channel(f"{NODE}/{name}", "cdr", schema, {"offered_qos_profiles": qos})
+
+    def add(time: int, messages: Mapping[str, Any]) -> None:
+        for name, message in messages.items():
+            writer.add_message(channels[name], time, bytes(store.serialize_cdr(message, kinds[name])), time)
+
+    told = False
     for record in records:
-        if record.refused:
-            continue
-        for name, message in _messages(record).items():
-            writer.add_message(channels[name], record.time, bytes(store.serialize_cdr(message, TOPICS[name])), record.time)
+        if not told:
+            add(record.time, _labels(record.time, goals, model))
+            told = True
+        if not record.refused:
+            add(record.time, _messages(record))
     writer.finish()
 
 
 def _messages(record: FrameRecord) -> Mapping[str, Any]:
     make = typestore().types
-    stamp = make["builtin_interfaces/msg/Time"](*divmod(record.stamp, _NANOSECONDS))
-    header = make["std_msgs/msg/Header"](stamp=stamp, frame_id=record.frame_id)
+    header = make["std_msgs/msg/Header"](stamp=_time(record.stamp), frame_id=record.frame_id)
+    answered = _time(record.stamp if record.answered is None else record.answered)
     found = {goal.goal: [_detection(header, goal.goal, box) for box in goal.detections] for goal in record.goals}
     answers = [_grounding(goal, found[goal.goal]) for goal in record.goals]
     return {
         "detections": make[TOPICS["detections"]](header=header, detections=[box for boxes in found.values() for box in boxes]),
-        "groundings": make[TOPICS["groundings"]](header=header, goals_version=GOALS_VERSION, groundings=answers),
+        "groundings": make[TOPICS["groundings"]](header=header, goals_version=GOALS_VERSION, answered=answered, groundings=answers),
     }
+
+
+def _labels(time: int, goals: Sequence[str], model: str) -> Mapping[str, Any]:
+    make = typestore().types
+    header = make["std_msgs/msg/Header"](stamp=_time(time), frame_id=f"goals {GOALS_VERSION}")
+    classes = [make["vision_msgs/msg/VisionClass"](class_id=place, class_name=text) for place, text in enumerate(goals)]
+    return {
+        "label_info": make[LATCHED["label_info"]](header=header, class_map=classes, threshold=0.0),
+        "vision_info": make[LATCHED["vision_info"]](
+            header=header, method=f"Groma, {model}", database_location=f"{NODE}/label_info", database_version=GOALS_VERSION
+        ),
+    }
+
+
+def _time(nanoseconds: int) -> Any:
+    return typestore().types["builtin_interfaces/msg/Time"](*divmod(nanoseconds, _NANOSECONDS))
 
 
 def _grounding(goal: GoalRecord, detections: list[Any]) -> Any:

@@ -40,7 +40,8 @@ class GoalRecord:
 class FrameRecord:
     """One image of the bag. number: its place on the topic; time: ns it was recorded at; stamp: ns of its header.
 
-    asked: whether the language model answered on this very frame, or an earlier answer was carried to it; refused: why the image
+    asked: whether the language model answered on this very frame, or an earlier answer was carried to it; answered: stamp in ns of
+    the frame that answer is of, None where there is none; refused: why the image
     could not be read, in a word, empty for one that could; goals: in the order of the goals, none for a refused image.
     """
 
@@ -51,6 +52,7 @@ class FrameRecord:
     width: int
     height: int
     asked: bool
+    answered: int | None
     refused: str
     goals: tuple[GoalRecord, ...]
 

@@ -157,7 +157,7 @@ def _write(result: Result, plan: Plan, journal: Journal) -> None:
     out, work = result.task.out, journal.folder
     records = journal.records.read_bytes()
     with replacing(work / RECORDING) as stream:
-        write_recording(stream, result.records)
+        write_recording(stream, result.records, [goal["text"] for goal in result.run.goals], result.run.model)
     timings = {"unit": "ms", "stages": list(STAGES), "latency": result.latency(), "frames": result.times}
     contents: dict[Path, bytes | Path] = {
         out / RECORDING: work / RECORDING,

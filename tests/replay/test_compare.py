@@ -18,7 +18,7 @@ def goal(*boxes: BoxRecord, text: str = "mugs", present: float = 0.95) -> GoalRe
 
 
 def frame(number: int, *goals: GoalRecord) -> FrameRecord:
-    return FrameRecord(number, 10 * number, 100 * number, "camera", 640, 480, True, "", goals)
+    return FrameRecord(number, 10 * number, 100 * number, "camera", 640, 480, True, None, "", goals)
 
 
 def test_a_record_goes_through_its_line(tmp_path: Path) -> None:

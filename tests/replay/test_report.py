@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -99,11 +98,9 @@ def test_a_long_run_stays_a_small_page(plan: Plan) -> None:
     from groma_ros.replay.charts import COLUMNS, timeline, track_of
     from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
 
-    box = BoxRecord((1.0, 2.0, 3.0, 4.0), 0.5)
-    records = [
-        FrameRecord(n, n, n, "", 64, 48, True, "", (GoalRecord("mug", "auto", 0.2 if n == 777 else 0.9, 0.1, (replace(box, score=0.5),)),))
-        for n in range(20_000)
-    ]
+    boxes = (BoxRecord((1.0, 2.0, 3.0, 4.0), 0.5),)
+    answers = [(GoalRecord("mug", "auto", 0.2 if number == 777 else 0.9, 0.1, boxes),) for number in range(20_000)]
+    records = [FrameRecord(number, number, number, "", 64, 48, True, number, "", goals) for number, goals in enumerate(answers)]
     chart = timeline(track_of("mug", records), 19_999, 0.5, {"changed": [5], "wrong": []}, "Timeline")
     assert chart.count("<circle") <= COLUMNS and len(chart) < 400_000
     band = re.search(r'class="band" points="([^"]*)"', chart)

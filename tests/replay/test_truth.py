@@ -14,7 +14,7 @@ MUG, BALL = (10.0, 10.0, 50.0, 60.0), (100.0, 20.0, 140.0, 60.0)
 
 def frame(number: int, **answers: tuple[tuple[float, float, float, float], ...]) -> FrameRecord:
     goals = tuple(GoalRecord(text, "auto", 0.9, 0.5, tuple(BoxRecord(box, 0.9) for box in boxes)) for text, boxes in answers.items())
-    return FrameRecord(number, number, 1_000 + 100 * number, "camera", 640, 480, True, "", goals)
+    return FrameRecord(number, number, 1_000 + 100 * number, "camera", 640, 480, True, None, "", goals)
 
 
 def coco(**image: Any) -> dict[str, Any]:
