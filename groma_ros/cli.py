@@ -44,6 +44,18 @@ COMMANDS = {
         "measure a model on rendered scenes with truth",
         "groma eval scenes --model engines/groma-tiny --seed 77 --count 100 --json",
     ),
+    "eval presence": Command(
+        "groma_ros.evaluation.presence",
+        "run_eval_presence",
+        "measure how well a model says what is not there",
+        "groma eval presence --model engines/groma-tiny --seed 77 --count 200 --plot out/reliability.svg",
+    ),
+    "calibrate": Command(
+        "groma_ros.evaluation.calibrate",
+        "run_calibrate",
+        "fit presence and scores to scenes with truth",
+        "groma calibrate --model engines/groma-tiny --seed 8 --count 400",
+    ),
     "bench": Command(
         "groma_ros.bench.command",
         "run_bench",

@@ -251,6 +251,8 @@ PUBLISHED_TEMPLATE = PromptTemplate(
         ),
         "chat": ("{}",),
         "grounded_chat": ("[grounding]{}",),
+        # No part of the published recipe: a plain question, which its chat data taught it to answer.
+        "probe": ("Is there {} in the image? Answer with yes or no.",),
     },
 )
 

@@ -141,6 +141,13 @@ def evaluate(grounder: Grounder, scenes: Iterable[TrueScene]) -> Tally:
     return tally
 
 
+def is_hard(goal: SceneGoal, objects: Iterable[SceneObject]) -> bool:
+    """Whether a colour and a kind that the goal names are both in the scene, maybe not on one object."""
+    words = {form for word in goal.text.split() for form in (word, word.removesuffix("s"), word.removesuffix("es"))}
+    found = list(objects)
+    return any(item.kind in words for item in found) and any(item.colour in words for item in found)
+
+
 def _judge_goal(
     tally: Tally, goal: SceneGoal, answer: RegionAnswer, scene: Scene, truth: TrueScene, match: np.ndarray
 ) -> None:
@@ -157,9 +164,7 @@ def _judge_goal(
     tally.objectness.append(scene.objectness)
     tally.correct.append(np.isin(match, goal.targets) & (match >= 0))
     if goal.kind == "absent":
-        words = {form for word in goal.text.split() for form in (word, word.removesuffix("s"), word.removesuffix("es"))}
-        both = any(item.kind in words for item in truth.objects) and any(item.colour in words for item in truth.objects)
-        tally.absent_hard.append(both)
+        tally.absent_hard.append(is_hard(goal, truth.objects))
 
 
 def _judge_descriptions(tally: Tally, grounder: Grounder, scene: Scene, truth: TrueScene, match: np.ndarray) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from groma_ros.grounding.presence import Calibration
+from groma_ros.grounding.presence import Calibration, log_odds
+from groma_ros.grounding.signals import Asides
 from groma_ros.runtime.language import LanguageModel
 from groma_ros.types import FloatArray
 
@@ -32,7 +33,8 @@ class RegionAnswer:
 
     regions: chosen indices in the order chosen; scores: probability of each at the step it was chosen; membership: float64 N,
     for every region its highest probability at any step; present: probability that anything fits; margin: probability of
-    the best region minus the runner-up's at the first step (the best's own where there is one region).
+    the best region minus the runner-up's at the first step (the best's own where there is one region); signals: what presence was
+    read from, before calibration: `stop`, the log-odds of stopping at once, and those of `presence.SIGNALS` that were asked for.
     """
 
     regions: tuple[int, ...]
@@ -40,6 +42,7 @@ class RegionAnswer:
     membership: np.ndarray
     present: float
     margin: float
+    signals: Mapping[str, float] = field(default_factory=dict)
 
 
 class _Row:
@@ -53,17 +56,19 @@ class _Row:
         self._free = np.ones(tokens.count + 1, bool)
         self._membership: np.ndarray = np.zeros(tokens.count)
         self._picked: list[tuple[int, float]] = []
+        self._signals: Mapping[str, float] = {}
         self._present = self._margin = 0.0
 
-    def step(self, logits: FloatArray) -> int | None:
-        """Take the logits (V,) of a position; the token chosen, or None when the answer is complete."""
+    def step(self, logits: FloatArray, signals: Mapping[str, float]) -> int | None:
+        """Take the logits (V,) of a position; the token chosen, or None when the answer is complete. signals: of the first step."""
         choices = np.where(self._free, self._tokens.choices(logits), -np.inf)
         chances = self._calibration.probabilities(choices)
         regions = chances[:-1]
         self._membership = np.maximum(self._membership, regions)
         best = int(regions.argmax())
         if not self._picked:
-            self._present = self._calibration.presence(float(chances[-1]))
+            self._signals = {"stop": float(log_odds(chances[-1])), **signals}
+            self._present = self._calibration.presence(float(chances[-1]), signals)
             ranked = np.sort(regions)
             self._margin = float(ranked[-1] - (ranked[-2] if len(ranked) > 1 else 0.0))
             stop = self._present < self._min_presence
@@ -77,8 +82,10 @@ class _Row:
         return None if self.single else self._tokens.first + best
 
     def answer(self) -> RegionAnswer:
-        regions, scores = tuple(index for index, _ in self._picked), tuple(score for _, score in self._picked)
-        return RegionAnswer(regions, scores, self._membership, self._present, self._margin)
+        regions = tuple(index for index, _ in self._picked)
+        scores = tuple(float(self._calibration.score(chance)) for _, chance in self._picked)
+        membership = self._calibration.score(self._membership)
+        return RegionAnswer(regions, scores, membership, self._present, self._margin, self._signals)
 
 
 def choose_regions(
@@ -89,17 +96,24 @@ def choose_regions(
     tokens: RegionTokens,
     calibration: Calibration,
     min_presence: float,
+    asides: Asides | None = None,
 ) -> list[RegionAnswer]:
     """Answer goals whose tails (L_i, D) end with the forced `<roi>`, all in one batch behind the shared prefix.
 
     At the first step presence decides between "nothing" (below min_presence) and the best region. A goal that is not
     `single` goes on, greedily among the regions not yet named and the stop, until the stop; goals that are complete drop out.
+    asides: what is asked beside the goals, where presence is read from their signals.
     """
-    branches, logits = language.branch(prefix, tails)
+    beside = asides or Asides()
+    branches, logits = language.branch(prefix, [*tails, *beside.nulls, *beside.probes])
     rows = [_Row(one, tokens, calibration, min_presence) for one in single]
+    signals: list[dict[str, float]] = [{} for _ in rows]
+    if asides is not None:
+        regions = np.asarray(logits)[:, tokens.first : tokens.first + tokens.count]
+        signals = asides.read(regions[: len(rows)], regions[len(rows) :], np.asarray(logits)[len(rows) :])
     active = list(range(len(rows)))
     while active:
-        chosen = [rows[index].step(logits[place]) for place, index in enumerate(active)]
+        chosen = [rows[index].step(logits[place], signals[index]) for place, index in enumerate(active)]
         going = [(index, token) for index, token in zip(active, chosen, strict=True) if token is not None]
         active = [index for index, _ in going]
         if going:

@@ -15,7 +15,9 @@ from groma_ros.grounding.chat import mention_scores, text_spans
 from groma_ros.grounding.goals import check_goal
 from groma_ros.grounding.perception import perceive
 from groma_ros.grounding.presence import Calibration
+from groma_ros.grounding.signals import NEEDS_NULLS, PROBE, Asides, probe_tokens
 from groma_ros.prompts import REGION_KINDS, PromptTemplate, expand, parse_answer
+from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
 from groma_ros.runtime.language import LanguageModel
 from groma_ros.runtime.load import Runtime
 from groma_ros.runtime.vision import VisionTokenizer
@@ -56,6 +58,8 @@ class Grounder:
             raise ValueError(f"min_presence is {min_presence}; it must be between 0 and 1.")
         self.min_presence = min_presence
         self.runtime = runtime
+        if PROBE in self._calibration.signals and not self.can(PROBE):
+            raise ValueError(f"The calibration reads the signal {PROBE!r}, but the prompt template has no such wording.")
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
         self._held: tuple[Scene, Any, int] | None = None
@@ -64,28 +68,30 @@ class Grounder:
     @classmethod
     def load(
         cls,
-        directory: str | Path,
+        directory: str | Path | Bundle,
         min_presence: float | None = None,
         device: str | None = None,
         backend: str = "auto",
         threads: int | None = None,
         precision: str = "auto",
+        calibration: Calibration | None = None,
     ) -> Grounder:
-        """A grounder over the bundle in a folder. min_presence: None for the default (`MIN_PRESENCE`); device, backend, threads and
-        precision: see `runtime.load.load_runtime`, which also says in the log what was chosen and why.
+        """A grounder over the bundle in a folder, or over one already read. min_presence: None for the default (`MIN_PRESENCE`);
+        device, backend, threads and precision: see `runtime.load.load_runtime`, which also says in the log what was chosen and
+        why; calibration: instead of the manifest's for the precision that runs.
 
         Raises BundleError with a sentence for a bundle that cannot be used, ValueError for a presence outside 0 to 1 and for a
         backend or device that cannot be used.
         """
-        from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
         from groma_ros.runtime.load import load_runtime
 
-        bundle = Bundle.load(directory)
+        bundle = directory if isinstance(directory, Bundle) else Bundle.load(directory)
         runtime = load_runtime(bundle, backend, device, threads, precision)
         language = runtime.language
         try:
             tokenizer = GromaTokenizer.load(bundle.file(TOKENIZER), language.vocabulary - language.base_vocabulary)
-            template, calibration = PromptTemplate.from_dict(bundle.prompt), Calibration.from_manifest(bundle.calibration)
+            template = PromptTemplate.from_dict(bundle.prompt)
+            calibration = calibration or Calibration.from_manifest(bundle.calibration, runtime.precision)
         except (ValueError, TypeError, AttributeError) as error:
             raise BundleError(f"The bundle {bundle.name} cannot be used: {error}") from error
         if tokenizer.base != language.base_vocabulary:
@@ -124,46 +130,72 @@ class Grounder:
                 found[index] = self._ground_alone(scene, goal)
         return [found[index] for index in range(len(goals))]
 
-    def answers(self, scene: Scene, goals: Sequence[Goal]) -> list[RegionAnswer]:
-        """The constrained answers to goals of kind auto, one or all about a scene, in one batch; goal.regions are not read."""
+    def answers(self, scene: Scene, goals: Sequence[Goal], wordings: Sequence[int] | None = None) -> list[RegionAnswer]:
+        """The constrained answers to goals of kind auto, one or all about a scene, in one batch; goal.regions are not read.
+
+        wordings: which of its template's wordings each goal is asked in, the usual ones by default.
+        """
         if not goals:
             return []
         tokens = RegionTokens(self._tokenizer.region_id(0), len(scene.boxes), self._tokenizer.id("</roi>"))
-        tails = [self._embed(self._goal_ids(goal), scene) for goal in goals]
-        prefix = self._prefix(scene, max(map(len, tails)) + len(scene.boxes) + 1)
+        asked = zip(goals, wordings or [0] * len(goals), strict=True)
+        tails = [self._embed(self._goal_ids(goal, wording), scene) for goal, wording in asked]
+        asides = self._asides(scene, goals)
+        beside = [] if asides is None else [*asides.nulls, *asides.probes]
+        prefix = self._prefix(scene, max(map(len, [*tails, *beside])) + len(scene.boxes) + 1)
         single = [goal.kind == "one" for goal in goals]
-        return choose_regions(self._language, prefix, tails, single, tokens, self._calibration, self.min_presence)
+        return choose_regions(self._language, prefix, tails, single, tokens, self._calibration, self.min_presence, asides)
+
+    def _asides(self, scene: Scene, goals: Sequence[Goal]) -> Asides | None:
+        """What must be asked beside the goals to say whether they are there; None for a model that was taught to say so."""
+        read = set() if self._calibration.answers_none else set(self._calibration.signals)
+        if not read:
+            return None
+        nulls = [Goal(text) for text in self._calibration.null_goals] if NEEDS_NULLS & read else []
+        tokens = probe_tokens(self._tokenizer, self._template) if PROBE in read else None
+        asked = [] if tokens is None else [self._template.goal_ids(self._tokenizer, PROBE, goal.text) for goal in goals]
+        lead = [] if tokens is None else list(tokens.lead)
+        return Asides(
+            [self._embed(self._goal_ids(goal), scene) for goal in nulls], [self._embed([*ids, *lead], scene) for ids in asked], tokens
+        )
 
     def _ground_alone(self, scene: Scene, goal: Goal) -> Grounding:
         """A goal that has a scene of its own, because the user's regions join the proposals, or an answer in words."""
-        own = self._refer(scene, goal) if _has_regions(goal) else scene
+        own, referred = (scene, []) if goal.regions is None or not len(goal.regions) else self.refer(scene, goal.regions)
         if goal.kind in REGION_KINDS:
             return _grounding(goal, own, self.answers(own, [goal])[0])
-        if goal.kind == "describe" and _has_regions(goal):
-            return self._describe(own, goal)
+        if goal.kind == "describe" and referred:
+            return self._describe(own, goal, referred)
         written = self._write(own, [self._goal_ids(goal)])[0]
         answer = parse_answer(self._tokenizer, written.ids, len(own.boxes))
         scores = mention_scores(self._tokenizer, written)
         detections = tuple(_detection(own, region, scores[region]) for region in answer.regions)
         return Grounding(goal, _above(detections, goal), 1.0, 0.0, answer.text, text_spans(answer))
 
-    def _refer(self, scene: Scene, goal: Goal) -> Scene:
-        with self._sight:
-            return self._vision.refer(scene, np.asarray(goal.regions, np.float32))
-
-    def describe(self, scene: Scene, regions: Sequence[int]) -> list[str]:
-        """A description of each of some regions of a scene, by index, in one batch."""
-        ids = self._template.goal_ids(self._tokenizer, "describe")
-        written = self._write(scene, [ids] * len(regions), [[region] for region in regions])
+    def describe(
+        self, scene: Scene, regions: Sequence[int], kind: str = "describe", wordings: Sequence[int] | None = None
+    ) -> list[str]:
+        """A description of each of some regions of a scene, by index, in one batch. kind, wordings: of the template's queries."""
+        asked = [self._template.goal_ids(self._tokenizer, kind, wording=wording) for wording in wordings or [0] * len(regions)]
+        written = self._write(scene, asked, [[region] for region in regions])
         return [parse_answer(self._tokenizer, line.ids, len(scene.boxes)).text for line in written]
+
+    def refer(self, scene: Scene, boxes: FloatArray) -> tuple[Scene, list[int]]:
+        """The scene with the user's boxes (Mx4 xyxy camera pixels) among its regions, and the region that stands for each of them."""
+        with self._sight:
+            own = self._vision.refer(scene, np.asarray(boxes, np.float32))
+        return own, [int(best) for best in box_iou(np.asarray(boxes), own.boxes).argmax(1)]
 
     def can(self, kind: str) -> bool:
         """Whether the model's prompt has a wording for a kind of goal."""
-        return bool(self._template.queries.get(kind))
+        return self.wordings(kind) > 0
 
-    def _describe(self, scene: Scene, goal: Goal) -> Grounding:
+    def wordings(self, kind: str) -> int:
+        """How many wordings the model's prompt has for a kind of goal."""
+        return len(self._template.queries.get(kind, ()))
+
+    def _describe(self, scene: Scene, goal: Goal, regions: Sequence[int]) -> Grounding:
         """One line of text a region of the goal; its detections are the regions that stand for them."""
-        regions = [int(best) for best in box_iou(np.asarray(goal.regions), scene.boxes).argmax(1)]
         detections = tuple(_detection(scene, region, float(scene.objectness[region])) for region in regions)
         return Grounding(goal, detections, 1.0, 0.0, "\n".join(self.describe(scene, regions)))
 
@@ -174,13 +206,13 @@ class Grounder:
         missing = range(self._tokenizer.region_id(0) + len(scene.boxes), len(self._tokenizer))
         return write(self._language, prefix, tails, self._tokenizer.eos_id, limit, missing)
 
-    def _goal_ids(self, goal: Goal) -> list[int]:
+    def _goal_ids(self, goal: Goal, wording: int = 0) -> list[int]:
         kind: str = goal.kind
         if kind == "describe" and not _has_regions(goal):
             kind = "caption"
         if kind == "chat" and self.can("grounded_chat"):
             kind = "grounded_chat"
-        ids = self._template.goal_ids(self._tokenizer, kind, goal.text)
+        ids = self._template.goal_ids(self._tokenizer, kind, goal.text, wording)
         if len(ids) > self._max_goal_tokens:
             raise ValueError(
                 f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} are read; say less."

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from groma_ros.types import FloatArray
+
+SIGNALS = ("confidence", "margin", "contrast", "height", "probe")
+"""What a model that was never taught to answer "nothing fits" still says of presence; `grounding.signals` computes them."""
+FITTED = "fitted"  # beside the fields: a line that says what they were fitted on, for people
+PRECISIONS = "precisions"  # beside the fields: by precision, the fields that differ there
+_LEAST = 1e-12
 
 
 @dataclass(frozen=True)
@@ -16,26 +23,49 @@ class Calibration:
     """How a model's answer logits become probabilities. The defaults change nothing.
 
     temperature: divides the logits of regions and stop before the softmax; presence_scale, presence_bias: Platt's line on the
-    log-odds of presence; answers_none: the model was trained to answer "nothing fits" by an empty list. Where it was not, its
-    stop probability means nothing at the first step and presence is reported as 1.
+    log-odds of presence; score_scale, score_bias: the same for the score of a box; answers_none: the model was trained to answer
+    "nothing fits" by an empty list. Where it was not, its stop probability means nothing at the first step, and the log-odds of
+    presence are presence_bias plus the sum of `signals`, weights by name (of `SIGNALS`); without any, presence is reported as 1.
+    null_goals: words that fit anything, to which the signals contrast and height compare a goal.
     """
 
     temperature: float = 1.0
     presence_scale: float = 1.0
     presence_bias: float = 0.0
     answers_none: bool = True
+    score_scale: float = 1.0
+    score_bias: float = 0.0
+    signals: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    null_goals: tuple[str, ...] = ("object", "thing", "something", "anything")
 
     def __post_init__(self) -> None:
         if not self.temperature > 0:
             raise ValueError(f"The calibration temperature is {self.temperature}; it must be above 0.")
+        if not self.score_scale > 0:
+            raise ValueError(f"The calibration score_scale is {self.score_scale}; it must be above 0, or better boxes would score less.")
+        unknown = sorted(set(self.signals) - set(SIGNALS))
+        if unknown:
+            raise ValueError(f"The calibration has the unknown signal {unknown[0]!r}; known are {', '.join(SIGNALS)}.")
+        if not self.null_goals or isinstance(self.null_goals, str):
+            raise ValueError(f"The calibration's null_goals are {self.null_goals!r}; they must be a list of at least one text.")
 
     @classmethod
-    def from_manifest(cls, values: Mapping[str, Any]) -> Calibration:
-        """The `calibration` of a bundle's manifest. Raises ValueError naming a key it does not know."""
-        unknown = sorted(set(values) - {item.name for item in fields(cls)})
+    def from_manifest(cls, values: Mapping[str, Any], precision: str = "") -> Calibration:
+        """The `calibration` of a bundle's manifest, for the precision that runs. Raises ValueError naming a key it does not know."""
+        own = values.get(PRECISIONS, {})
+        merged = {**values, **(own.get(precision, {}) if isinstance(own, Mapping) else {})}
+        read = {key: value for key, value in merged.items() if key not in (FITTED, PRECISIONS)}
+        unknown = sorted(set(read) - {item.name for item in fields(cls)})
         if unknown:
             raise ValueError(f"The manifest's calibration has the unknown key {unknown[0]!r}.")
-        return cls(**values)
+        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in read.items()})
+
+    def to_manifest(self) -> dict[str, Any]:
+        """Plain JSON types of the fields that are not the default; `from_manifest` reads them back."""
+        neutral = Calibration()
+        changed = {item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) != getattr(neutral, item.name)}
+        plain = {"signals": dict, "null_goals": list}
+        return {name: plain.get(name, lambda same: same)(value) for name, value in changed.items()}
 
     def probabilities(self, logits: FloatArray) -> FloatArray:
         """Softmax over the choices allowed at a step, float64; a choice that is not allowed has logit -inf.
@@ -48,10 +78,31 @@ class Calibration:
         weights = np.exp(scaled - scaled.max())
         return weights / weights.sum()
 
-    def presence(self, stop: float) -> float:
-        """Probability that anything fits the goal, from the probability of stopping before the first region."""
-        if not self.answers_none:
+    def presence(self, stop: float, signals: Mapping[str, float] | None = None) -> float:
+        """Probability that anything fits the goal, from the probability of stopping before the first region, or from the signals of
+        a model whose stop says nothing."""
+        if self.answers_none:
+            return float(sigmoid(self.presence_bias - self.presence_scale * log_odds(stop)))
+        if not self.signals:
             return 1.0
-        stop = float(np.clip(stop, 1e-12, 1 - 1e-12))
-        odds = self.presence_scale * np.log((1 - stop) / stop) + self.presence_bias
-        return float(1 / (1 + np.exp(-odds)))
+        said = signals or {}
+        return float(sigmoid(self.presence_bias + sum(weight * said[name] for name, weight in self.signals.items())))
+
+    def score(self, chance: FloatArray | float) -> FloatArray:
+        """Probability that a region belongs to the answer, from the probability with which it was chosen; one number or an array."""
+        if (self.score_scale, self.score_bias) == (1.0, 0.0):
+            return np.asarray(chance)
+        return sigmoid(self.score_scale * log_odds(chance) + self.score_bias)
+
+
+def log_odds(chance: FloatArray | float) -> FloatArray:
+    """log(p / (1 - p)), float64, with p kept 1e-12 away from 0 and 1."""
+    kept = np.clip(np.asarray(chance, np.float64), _LEAST, 1 - _LEAST)
+    return np.log(kept) - np.log1p(-kept)
+
+
+def sigmoid(value: FloatArray | float) -> FloatArray:
+    """1 / (1 + exp(-x)), float64, without overflow."""
+    value = np.asarray(value, np.float64)
+    small = np.exp(-np.abs(value))
+    return np.where(value >= 0, 1 / (1 + small), small / (1 + small))

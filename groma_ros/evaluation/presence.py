@@ -1,0 +1,168 @@
+"""`groma eval presence`: how well a model says that what a goal names is not there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groma_ros.evaluation.observations import Observations, observe
+from groma_ros.evaluation.options import add_run_arguments, figure, finish, model_choice, plan, rounded
+from groma_ros.evaluation.plots import Panel, reliability_svg
+from groma_ros.evaluation.scenes import TrueScene
+from groma_ros.evaluation.statistics import brier, calibration_error, fit_line, ranking, rejected_at_recall, reliability
+from groma_ros.files import replacing
+from groma_ros.grounding.grounder import MIN_PRESENCE
+from groma_ros.grounding.presence import SIGNALS, Calibration
+from groma_ros.simulation.dataset import SceneRecord, load_dataset, scene_seeds
+from groma_ros.simulation.goals import GOAL_TYPES
+
+RECALLS = (0.9, 0.95, 0.99)
+FOLDS = 5
+
+
+def report(seen: Observations, presence: np.ndarray, calibration: Calibration, min_presence: float) -> dict[str, Any]:
+    """The figures of stated presences, float64 G, of goals whose truth is known. calibration: of the scores of boxes."""
+    says = presence >= min_presence
+    chances, right = seen.boxes(says)
+    scores = np.asarray(calibration.score(chances))
+    answered = np.where(says, seen.exact, ~seen.present)
+    absent, kinds = ~seen.present, np.array(seen.kinds)
+    rows = [kind for kind in GOAL_TYPES if kind in seen.kinds] + sorted(set(seen.kinds) - set(GOAL_TYPES))
+    return {
+        "scenes": len(np.unique(seen.scene)),
+        "goals": len(presence),
+        "absent": int(absent.sum()),
+        "min_presence": min_presence,
+        "accuracy": {
+            "all": _share(says == seen.present),
+            "present": _share(says[seen.present]),
+            "absent": _share(~says[absent]),
+            "absent_hard": _share(~says[seen.hard]),
+        },
+        "answers": {**{kind: _share(answered[kinds == kind]) for kind in rows}, "all": _share(answered)},
+        "absent_at_recall": {f"{recall:g}": _at(seen, presence, recall) for recall in RECALLS},
+        "ranking": rounded(ranking(presence, seen.present)),
+        "calibration_error": rounded(calibration_error(presence, seen.present)),
+        "brier": rounded(brier(presence, seen.present)),
+        "scores": {
+            "boxes": len(scores),
+            "calibration_error": rounded(calibration_error(scores, right)),
+            "brier": rounded(brier(scores, right)),
+        },
+        "reliability": [asdict(item) for item in reliability(presence, seen.present)],
+        "score_reliability": [asdict(item) for item in reliability(scores, right)],
+    }
+
+
+def _share(values: np.ndarray) -> float | None:
+    return rounded(float(np.mean(values))) if len(values) else None
+
+
+def _at(seen: Observations, presence: np.ndarray, recall: float) -> dict[str, float | None]:
+    """What is rejected at the threshold that keeps this share of the present goals."""
+    rejected, threshold = rejected_at_recall(presence, seen.present, recall)
+    hard = presence[seen.hard]
+    return {"absent": rounded(rejected), "absent_hard": _share(hard < threshold), "threshold": rounded(threshold)}
+
+
+def cross_fitted(seen: Observations, names: Sequence[str]) -> np.ndarray:
+    """Presence of every goal from signals alone, by lines fitted on the other scenes: the scenes are dealt into five parts in turn."""
+    features = np.array([[item[name] for name in names] for item in seen.signals])
+    presence = np.zeros(len(features))
+    for fold in range(FOLDS):
+        own = seen.scene % FOLDS == fold
+        if own.any():
+            weights, bias = fit_line(features[~own], seen.present[~own])
+            line = Calibration(answers_none=False, presence_bias=bias, signals=dict(zip(names, map(float, weights), strict=True)))
+            presence[own] = seen.part(own).presence(line)
+    return presence
+
+
+def table(document: dict[str, Any]) -> str:
+    """The report as lines to read."""
+    ran = f"{document['model']} on {document['backend']} ({document['precision']})"
+    how = f", presence from {', '.join(document['signals'])}, fitted on the other scenes" if document["signals"] else ""
+    lines = [
+        f"{ran}{how}: {document['goals']} goals in {document['scenes']} scenes, {document['absent']} of them absent",
+        f"{'calibration error':<24}{figure(document['calibration_error'])}   Brier {figure(document['brier'])}",
+        f"{'ranking (AUROC)':<24}{figure(document['ranking'])}",
+    ]
+    names = {"all": "said rightly", "present": "present, said so", "absent": "absent, said so", "absent_hard": "absent, both words there"}
+    lines += [f"{names[key]:<24}{figure(value)}" for key, value in document["accuracy"].items()]
+    for recall, row in document["absent_at_recall"].items():
+        tail = f"   hard {figure(row['absent_hard'])}   (threshold {figure(row['threshold'])})"
+        lines.append(f"{f'absent at recall {recall}':<24}{figure(row['absent'])}{tail}")
+    scores = document["scores"]
+    lines.append(f"{'calibration of scores':<24}{figure(scores['calibration_error'])}   of {scores['boxes']} boxes")
+    lines.append("exact answers           " + "   ".join(f"{kind} {figure(value)}" for kind, value in document["answers"].items()))
+    return "\n".join(lines)
+
+
+def plot(seen: Observations, presence: np.ndarray, calibration: Calibration, min_presence: float) -> str:
+    """The reliability of presence and of the scores of boxes, as SVG."""
+    chances, right = seen.boxes(presence >= min_presence)
+    scores = np.asarray(calibration.score(chances))
+    return reliability_svg(
+        [
+            Panel(f"Presence: error {calibration_error(presence, seen.present):.3f}, {len(presence)} goals",
+                  reliability(presence, seen.present), "stated presence", "share truly present"),
+            Panel(f"Scores: error {calibration_error(scores, right):.3f}, {len(scores)} boxes",
+                  reliability(scores, right), "score of a box", "share that are targets"),
+        ]
+    )  # fmt: skip
+
+
+def scene_source(args: argparse.Namespace) -> tuple[Sequence[int | SceneRecord | TrueScene], dict[str, Any]]:
+    """The scenes that --seed and --count or a folder name, and what identifies them."""
+    if (args.seed is None) == (args.data is None):
+        raise ValueError("Give either --seed (with --count) to render scenes, or a folder of scenes.")
+    if args.count < 1:
+        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+    if args.data is not None:
+        return load_dataset(args.data), {"data": str(args.data.resolve())}
+    return scene_seeds(args.seed, args.count), {"seed": args.seed, "count": args.count}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma eval presence`."""
+    add_run_arguments(parser)
+    parser.add_argument("--seed", type=int, help="data seed of the rendered scenes, as in `groma scenes`")
+    parser.add_argument("--count", type=int, default=400, help="number of rendered scenes (default 400)")
+    parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
+    parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
+    parser.add_argument(
+        "--signals", help=f"presence from these instead ({', '.join(SIGNALS)}), as of a model never taught to say none; fitted here"
+    )
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="write the reliability diagrams here")
+
+
+def run_eval_presence(args: argparse.Namespace) -> int:
+    """`groma eval presence` with the options of `add_arguments`; returns the exit status."""
+    names = tuple(name for name in (args.signals or "").split(",") if name)
+    scenes, source = scene_source(args)
+    choice = model_choice(args)
+    bundle = choice.bundle()
+    seen = observe(choice, scenes, plan(args), {"task": "presence", **source, "signals": bool(names)}, none_ignored=bool(names))
+    calibration = Calibration.from_manifest(bundle.calibration, seen.precision)
+    least = MIN_PRESENCE if args.min_presence is None else args.min_presence
+    if names:
+        missing = sorted(set(names) - set(seen.signals[0]))
+        if missing:
+            raise ValueError(f"This model does not give the signal {missing[0]!r}; it gives {', '.join(sorted(seen.signals[0]))}.")
+        presence = cross_fitted(seen, names)
+    else:
+        presence = seen.presence(calibration)
+    found = report(seen, presence, calibration, least)
+    document = {"model": bundle.name, "backend": seen.backend, "precision": seen.precision, **source, "signals": list(names), **found}
+    if args.plot:
+        with replacing(args.plot) as stream:
+            stream.write(plot(seen, presence, calibration, least).encode())
+        print(args.plot, file=sys.stderr)
+    return finish(args, document, table(document))
+

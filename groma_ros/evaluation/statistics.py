@@ -1,0 +1,118 @@
+"""How good stated probabilities are, and lines through log-odds that make them better."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from groma_ros.grounding.presence import sigmoid
+
+BINS = 15  # of equal width: the number most papers that report a calibration error use
+_RIDGE = 1e-2
+_STEPS = 100
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Statements of one stretch of probabilities. stated: their mean; happened: the share of them that came true."""
+
+    low: float
+    high: float
+    count: int
+    stated: float
+    happened: float
+
+
+def reliability(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[Bin]:
+    """The stated probabilities (N,) against what was true (N,), in bins of equal width; empty bins are left out."""
+    chances, truth = np.asarray(chances, np.float64), np.asarray(truth, bool)
+    place = np.minimum((chances * bins).astype(np.int64), bins - 1)
+    found = []
+    for index in range(bins):
+        inside = place == index
+        if inside.any():
+            means = float(chances[inside].mean()), float(truth[inside].mean())
+            found.append(Bin(index / bins, (index + 1) / bins, int(inside.sum()), *means))
+    return found
+
+
+def calibration_error(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
+    """Expected calibration error: the mean over statements of |stated - happened| of their bin. NaN for none.
+
+    Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015; Guo et al., ICML 2017.
+    """
+    if not len(chances):
+        return float("nan")
+    return sum(item.count * abs(item.stated - item.happened) for item in reliability(chances, truth, bins)) / len(chances)
+
+
+def brier(chances: np.ndarray, truth: np.ndarray) -> float:
+    """Mean squared difference of the stated probability to what happened, 0 or 1. NaN for none."""
+    if not len(chances):
+        return float("nan")
+    return float(np.mean((np.asarray(chances, np.float64) - np.asarray(truth, np.float64)) ** 2))
+
+
+def ranking(scores: np.ndarray, truth: np.ndarray) -> float:
+    """Area under the ROC curve: how often a true statement scores above a false one, ties counting half. NaN without both."""
+    scores, truth = np.asarray(scores, np.float64), np.asarray(truth, bool)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        return float("nan")
+    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    middle = np.cumsum(counts) - (counts - 1) / 2
+    return float((middle[place][truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def rejected_at_recall(scores: np.ndarray, truth: np.ndarray, recall: float) -> tuple[float, float]:
+    """The share of false statements below the highest threshold that keeps `recall` of the true ones, and that threshold.
+
+    A statement is kept if its score is at least the threshold. NaN where one of the two kinds is missing.
+    """
+    scores, truth = np.asarray(scores, np.float64), np.asarray(truth, bool)
+    if truth.all() or not truth.any():
+        return float("nan"), float("nan")
+    kept = np.sort(scores[truth])[::-1]
+    threshold = kept[int(np.ceil(recall * len(kept) - 1e-9)) - 1]
+    return float((scores[~truth] < threshold).mean()), float(threshold)
+
+
+def fit_line(features: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float]:
+    """Weights (K,) and bias of the log-odds that truth (N,) has given features (N, K): logistic regression by Newton's method.
+
+    Targets are smoothed by the number of examples as in Platt, Probabilistic outputs for support vector machines, 1999, so that
+    perfectly separated examples do not drive the weights to infinity; a ridge on standardised features does the rest. ValueError
+    where only one outcome was seen.
+    """
+    features, truth = np.asarray(features, np.float64).reshape(len(truth), -1), np.asarray(truth, bool)
+    positives, negatives = int(truth.sum()), int((~truth).sum())
+    if not positives or not negatives:
+        raise ValueError("Only one outcome was seen, so there is nothing to fit; take scenes with present and with absent goals.")
+    target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+    mean, spread = features.mean(0), features.std(0)
+    spread = np.where(spread > 1e-9, spread, 1.0)
+    inputs = np.column_stack([(features - mean) / spread, np.ones(len(features))])
+    ridge = np.diag([_RIDGE] * features.shape[1] + [0.0])
+    line = np.zeros(inputs.shape[1])
+    line[-1] = np.log(positives / negatives)
+    loss = _loss(inputs, target, ridge, line)
+    for _ in range(_STEPS):
+        chance = sigmoid(inputs @ line)
+        slope = inputs.T @ (chance - target) + ridge @ line
+        curve = inputs.T @ (inputs * (chance * (1 - chance))[:, None]) + ridge + 1e-9 * np.eye(len(line))
+        step, size = np.linalg.solve(curve, slope), 1.0
+        while size > 1e-6 and (better := _loss(inputs, target, ridge, line - size * step)) > loss:
+            size /= 2
+        line = line - size * step
+        if loss - better < 1e-10:
+            break
+        loss = better
+    weights = line[:-1] / spread
+    return weights, float(line[-1] - weights @ mean)
+
+
+def _loss(inputs: np.ndarray, target: np.ndarray, ridge: np.ndarray, line: np.ndarray) -> float:
+    """Cross-entropy and ridge."""
+    odds = inputs @ line
+    return float((np.logaddexp(0, odds) - target * odds).sum() + line @ ridge @ line / 2)

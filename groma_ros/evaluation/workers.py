@@ -1,0 +1,209 @@
+"""Running a model over many items: in this process or in several, on the CPU or a list of GPUs, and going on where a run ended."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.grounding.presence import Calibration
+from groma_ros.image import RESIZES, Resize
+from groma_ros.progress import shown
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.network import read_network
+
+RECORDS, SETTINGS = "records.jsonl", "settings.json"
+Record = dict[str, Any]
+Work = Callable[[Grounder, Any], Record]
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """Which model is measured and how it runs: what a process needs to load it.
+
+    resize: of pictures, one of `image.RESIZES`; "own" takes the bundle's, "published" the one of the original's evaluations (bilinear)
+    for weights of the published geometry and the bundle's own for others. calibration: instead of the manifest's.
+    """
+
+    directory: Path
+    backend: str = "auto"
+    precision: str = "auto"
+    device: str | None = None
+    threads: int | None = None
+    min_presence: float | None = None
+    resize: str = "own"
+    calibration: Calibration | None = None
+
+    def bundle(self) -> Bundle:
+        """The bundle, with the resize that was chosen. Raises BundleError, and ValueError for a resize that is unknown."""
+        bundle = Bundle.load(self.directory)
+        resize: Resize = bundle.image.resize
+        if self.resize == "published" and read_network(bundle).region.geometry == "published":
+            resize = "bilinear"
+        elif self.resize in RESIZES:
+            resize = self.resize
+        elif self.resize not in ("own", "published"):
+            raise ValueError(f"The resize {self.resize!r} is unknown; use one of own, published, {', '.join(RESIZES)}.")
+        return dataclasses.replace(bundle, image=dataclasses.replace(bundle.image, resize=resize))
+
+    def load(self) -> Grounder:
+        """The model, ready to be asked."""
+        return Grounder.load(
+            self.bundle(), self.min_presence, self.device, self.backend, self.threads, self.precision, self.calibration
+        )
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a run is spread. jobs: processes; devices: what they run on in turn (cpu, cuda, cuda:1), none for the backend's choice;
+    out: the folder that keeps the records, so that a run that was stopped goes on; None keeps nothing."""
+
+    jobs: int = 1
+    devices: tuple[str, ...] = ()
+    out: Path | None = None
+
+
+def run(work: Work, items: Sequence[Any], name: str, choice: ModelChoice, plan: Plan, settings: Record) -> list[Record]:
+    """The records that `work(grounder, item)` makes of the items, in their order, with progress of things called `name`.
+
+    work and the items must survive a pickle. With `plan.out` every record is kept as soon as it exists, and items that have one are
+    not done again; settings: what must be the same for that (the model is added here). Raises ValueError for a folder of other
+    settings, RuntimeError where a process died.
+    """
+    if plan.jobs < 1:
+        raise ValueError(f"--jobs is {plan.jobs}; at least one process is needed.")
+    store = RecordStore(plan.out, {**settings, **_identity(choice), "items": len(items)}) if plan.out else None
+    done = store.read() if store else {}
+    missing = [index for index in range(len(items)) if index not in done]
+    made = _alone(work, items, missing, choice, plan) if plan.jobs == 1 else _spread(work, items, missing, choice, plan)
+    for index, record in shown(made, len(missing), name) if missing else ():
+        if store:
+            store.add(index, record)
+        done[index] = record
+    return [done[index] for index in range(len(items))]
+
+
+def _identity(choice: ModelChoice) -> Record:
+    """What makes two runs of a model the same run."""
+    bundle = choice.bundle()
+    calibration = choice.calibration.to_manifest() if choice.calibration else bundle.calibration
+    chosen = {"backend": choice.backend, "precision": choice.precision, "resize": bundle.image.resize, "min_presence": choice.min_presence}
+    return {"model": bundle.name, "weights": bundle.weights, "graphs": bundle.graphs, "calibration": calibration, **chosen}
+
+
+class RecordStore:
+    """A folder with a line of JSON for every finished item. Raises ValueError for one that was begun with other settings."""
+
+    def __init__(self, folder: Path, settings: Record) -> None:
+        self._path = folder / RECORDS
+        folder.mkdir(parents=True, exist_ok=True)
+        known = folder / SETTINGS
+        wanted = json.loads(json.dumps(settings))
+        if known.is_file() and json.loads(known.read_text()) != wanted:
+            raise ValueError(f"{folder} holds another run (other data, model or options); name a new --out folder or remove this one.")
+        known.write_text(json.dumps(wanted, indent=1) + "\n")
+
+    def read(self) -> dict[int, Record]:
+        """The records by the index of their item. A last line that was cut off is dropped, from the file too."""
+        found: dict[int, Record] = {}
+        whole = 0
+        data = self._path.read_bytes() if self._path.is_file() else b""
+        for line in data.splitlines(keepends=True):
+            try:
+                entry = json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                break
+            found[int(entry["item"])] = entry["record"]
+            whole += len(line)
+        if whole < len(data):
+            with self._path.open("r+b") as stream:
+                stream.truncate(whole)
+        return found
+
+    def add(self, index: int, record: Record) -> None:
+        """Keep a record."""
+        with self._path.open("ab") as stream:
+            stream.write(json.dumps({"item": index, "record": record}).encode() + b"\n")
+
+
+def _alone(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: Plan) -> Iterator[tuple[int, Record]]:
+    if not indices:
+        return
+    grounder = _on(choice, plan.devices[0] if plan.devices else None).load()
+    for index in indices:
+        yield index, work(grounder, items[index])
+
+
+_worker: tuple[Grounder, Work] | Exception = RuntimeError("This process was not prepared; call _start first.")
+
+
+def _start(choice: ModelChoice, work: Work, devices: Any) -> None:
+    """Load the model. An error is kept for the first item: a process that dies here could not say why."""
+    global _worker
+    import cv2
+
+    cv2.setNumThreads(1)
+    try:
+        _worker = _on(choice, devices.get() or None).load(), work
+    except Exception as error:
+        _worker = error
+
+
+def _on(choice: ModelChoice, device: str | None) -> ModelChoice:
+    """The choice on a device. A numbered GPU becomes the only one this process sees, which every backend understands."""
+    if device is None:
+        return choice
+    kind, _, number = device.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ValueError(f"There is no device {device!r}; name cpu, cuda, or a numbered GPU as cuda:1.")
+    if number:
+        os.environ["CUDA_VISIBLE_DEVICES"] = number
+    return dataclasses.replace(choice, device=kind)
+
+
+def _do(item: Any) -> Record:
+    if isinstance(_worker, Exception):
+        raise _worker
+    grounder, work = _worker
+    return work(grounder, item)
+
+
+def _spread(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: Plan) -> Iterator[tuple[int, Record]]:
+    """As `_alone`, in several processes; records come in the order in which they are finished."""
+    jobs = min(plan.jobs, len(indices))
+    if not jobs:
+        return
+    cores = len(os.sched_getaffinity(0))
+    one = dataclasses.replace(choice, threads=choice.threads or max(1, cores // jobs))
+    context = multiprocessing.get_context("spawn")  # a forked child would share the threads and the GPU of its parent
+    devices = context.SimpleQueue()
+    for _, device in zip(range(jobs), itertools.cycle(plan.devices or ("",))):
+        devices.put(device)
+    waiting = iter(indices)
+    with ProcessPoolExecutor(jobs, context, _start, (one, work, devices)) as pool:
+        open_items: dict[Future[Record], int] = {}
+        try:
+            while True:
+                for index in itertools.islice(waiting, 2 * jobs - len(open_items)):
+                    open_items[pool.submit(_do, items[index])] = index
+                if not open_items:
+                    return
+                for future in wait(open_items, return_when=FIRST_COMPLETED).done:
+                    yield open_items.pop(future), future.result()
+        except BrokenProcessPool as error:
+            raise RuntimeError(
+                "A process ended before its work was done, maybe for want of memory; fewer --jobs need less, and a run with --out goes on."
+            ) from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
