@@ -85,12 +85,22 @@ def _judged(
     fit: Callable[[Observations, Calibration], Calibration],
     state: Callable[[Observations, Calibration], Statements],
 ) -> Fit:
-    parts = [seen.scene % FOLDS == fold for fold in range(FOLDS)]
-    held_out = [state(seen.part(own), fit(seen.part(~own), old)) for own in parts if own.any()]
-    before, after = state(seen, old), tuple(np.concatenate(column) for column in zip(*held_out, strict=True))
+    parts = [seen.scene % FOLDS == fold for fold in range(FOLDS) if (seen.scene % FOLDS == fold).any()]
+    before = _joined([state(seen.part(own), old) for own in parts])
+    after = _joined([state(seen.part(own), fit(seen.part(~own), old)) for own in parts])
     figures = [(calibration_error(*pair), brier(*pair)) for pair in (before, after)]
-    # The Brier score decides: unlike the calibration error it cannot be made small by saying the same of everything.
-    return Fit(len(before[0]), figures[0], figures[1], kept=not figures[1][1] < figures[0][1])
+    return Fit(len(before[0]), figures[0], figures[1], kept=not _clearly_better(before, after))
+
+
+def _joined(pairs: list[Statements]) -> Statements:
+    return np.concatenate([stated for stated, _ in pairs]), np.concatenate([happened for _, happened in pairs])
+
+
+def _clearly_better(before: Statements, after: Statements) -> bool:
+    """Whether the Brier score of the same statements falls by more than its standard error. Unlike the calibration error it cannot be
+    made small by saying the same of everything; and a change within chance would make a model answer otherwise for nothing."""
+    gain = (before[0] - before[1]) ** 2 - (after[0] - after[1]) ** 2
+    return bool(gain.mean() > gain.std() / np.sqrt(len(gain))) if len(gain) else False
 
 
 def own_calibration(bundle: Bundle, precision: str, signals: tuple[str, ...] | None) -> Calibration:

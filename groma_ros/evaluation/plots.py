@@ -12,7 +12,7 @@ from groma_ros.evaluation.statistics import Bin
 _SIDE, _LEFT, _TOP, _GAP, _BARS = 260, 54, 46, 74, 54
 _STYLE = (
     "text{font:12px system-ui,sans-serif;fill:#333}.title{font-weight:600;font-size:13px}.frame{fill:none;stroke:#999}"
-    ".grid{stroke:#ccc;stroke-width:.5}.ideal{stroke:#888;stroke-dasharray:4 4}.line{fill:none;stroke:#1a66cc;stroke-width:2}"
+    ".grid{stroke:#ccc;stroke-width:.5}.ideal{stroke:#888;stroke-dasharray:4 4}.line{fill:none;stroke:#1a66cc;opacity:.5}"
     ".dot{fill:#1a66cc}.bar{fill:#1a66cc;opacity:.45}.back{fill:#fff}"
     "@media(prefers-color-scheme:dark){text{fill:#ddd}.frame{stroke:#777}.grid{stroke:#444}.back{fill:#16181c}"
     ".line{stroke:#6aa8ff}.dot,.bar{fill:#6aa8ff}}"
@@ -59,7 +59,8 @@ def _panel(panel: Panel, left: float) -> str:
     parts.append(f'<polyline class="line" points="{" ".join(f"{a},{b}" for a, b in points)}"/>')
     for (a, b), item in zip(points, panel.bins, strict=True):
         said = f"{item.low:.2f} to {item.high:.2f}: {item.count} statements, stated {item.stated:.3f}, true {item.happened:.3f}"
-        parts.append(f'<circle class="dot" cx="{a}" cy="{b}" r="4"><title>{escape(said)}</title></circle>')
+        size = 2 + 1.5 * math.log10(item.count)
+        parts.append(f'<circle class="dot" cx="{a}" cy="{b}" r="{size:.1f}"><title>{escape(said)}</title></circle>')
     parts += _counts(panel.bins, x, y(0) + 24)
     parts.append(f'<text x="{x(0.5)}" y="{y(0) + _BARS + 58}" text-anchor="middle">{escape(panel.said)}</text>')
     middle = y(0.5)

@@ -90,17 +90,17 @@ def table(document: dict[str, Any]) -> str:
     how = f", presence from {', '.join(document['signals'])}, fitted on the other scenes" if document["signals"] else ""
     lines = [
         f"{ran}{how}: {document['goals']} goals in {document['scenes']} scenes, {document['absent']} of them absent",
-        f"{'calibration error':<24}{figure(document['calibration_error'])}   Brier {figure(document['brier'])}",
-        f"{'ranking (AUROC)':<24}{figure(document['ranking'])}",
+        f"{'calibration error':<26}{figure(document['calibration_error'])}   Brier {figure(document['brier'])}",
+        f"{'ranking (AUROC)':<26}{figure(document['ranking'])}",
     ]
     names = {"all": "said rightly", "present": "present, said so", "absent": "absent, said so", "absent_hard": "absent, both words there"}
-    lines += [f"{names[key]:<24}{figure(value)}" for key, value in document["accuracy"].items()]
+    lines += [f"{names[key]:<26}{figure(value)}" for key, value in document["accuracy"].items()]
     for recall, row in document["absent_at_recall"].items():
         tail = f"   hard {figure(row['absent_hard'])}   (threshold {figure(row['threshold'])})"
-        lines.append(f"{f'absent at recall {recall}':<24}{figure(row['absent'])}{tail}")
+        lines.append(f"{f'absent at recall {recall}':<26}{figure(row['absent'])}{tail}")
     scores = document["scores"]
-    lines.append(f"{'calibration of scores':<24}{figure(scores['calibration_error'])}   of {scores['boxes']} boxes")
-    lines.append("exact answers           " + "   ".join(f"{kind} {figure(value)}" for kind, value in document["answers"].items()))
+    lines.append(f"{'calibration of scores':<26}{figure(scores['calibration_error'])}   of {scores['boxes']} boxes")
+    lines.append("exact answers             " + "   ".join(f"{kind} {figure(value)}" for kind, value in document["answers"].items()))
     return "\n".join(lines)
 
 

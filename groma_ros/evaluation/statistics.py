@@ -94,7 +94,7 @@ def fit_line(features: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float
     spread = np.where(spread > 1e-9, spread, 1.0)
     inputs = np.column_stack([(features - mean) / spread, np.ones(len(features))])
     ridge = np.diag([_RIDGE] * features.shape[1] + [0.0])
-    line = np.zeros(inputs.shape[1])
+    line: np.ndarray = np.zeros(inputs.shape[1])
     line[-1] = np.log(positives / negatives)
     loss = _loss(inputs, target, ridge, line)
     for _ in range(_STEPS):

@@ -58,7 +58,8 @@ class Calibration:
         unknown = sorted(set(read) - {item.name for item in fields(cls)})
         if unknown:
             raise ValueError(f"The manifest's calibration has the unknown key {unknown[0]!r}.")
-        return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in read.items()})
+        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in read.items()}
+        return cls(**given)
 
     def to_manifest(self) -> dict[str, Any]:
         """Plain JSON types of the fields that are not the default; `from_manifest` reads them back."""
@@ -88,20 +89,20 @@ class Calibration:
         said = signals or {}
         return float(sigmoid(self.presence_bias + sum(weight * said[name] for name, weight in self.signals.items())))
 
-    def score(self, chance: FloatArray | float) -> FloatArray:
+    def score(self, chance: np.ndarray | float) -> np.ndarray:
         """Probability that a region belongs to the answer, from the probability with which it was chosen; one number or an array."""
         if (self.score_scale, self.score_bias) == (1.0, 0.0):
             return np.asarray(chance)
         return sigmoid(self.score_scale * log_odds(chance) + self.score_bias)
 
 
-def log_odds(chance: FloatArray | float) -> FloatArray:
+def log_odds(chance: np.ndarray | float) -> np.ndarray:
     """log(p / (1 - p)), float64, with p kept 1e-12 away from 0 and 1."""
     kept = np.clip(np.asarray(chance, np.float64), _LEAST, 1 - _LEAST)
     return np.log(kept) - np.log1p(-kept)
 
 
-def sigmoid(value: FloatArray | float) -> FloatArray:
+def sigmoid(value: np.ndarray | float) -> np.ndarray:
     """1 / (1 + exp(-x)), float64, without overflow."""
     value = np.asarray(value, np.float64)
     small = np.exp(-np.abs(value))

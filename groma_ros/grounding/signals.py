@@ -85,10 +85,10 @@ def probe_tokens(tokenizer: GromaTokenizer, template: PromptTemplate) -> ProbeTo
     return ProbeTokens(tuple(yes[len(asked) : place]), yes[place], no[place])
 
 
-def _log_sum(logits: FloatArray) -> FloatArray:
+def _log_sum(logits: np.ndarray) -> np.ndarray:
     top = logits.max(-1, keepdims=True)
     return (top + np.log(np.exp(logits - top).sum(-1, keepdims=True)))[..., 0]
 
 
-def _log_softmax(logits: FloatArray) -> FloatArray:
+def _log_softmax(logits: np.ndarray) -> np.ndarray:
     return logits - _log_sum(logits)[..., None]

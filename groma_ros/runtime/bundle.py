@@ -36,7 +36,7 @@ class Bundle:
     """A model on disk, checked.
 
     network: the original nested `config.json`; image: stretch and normalisation; prompt: the prompt template's fields;
-    calibration: fields of `grounding.presence.Calibration`; trained_on: the training data in one line; seeds: of training and
+    calibration: see `grounding.presence.Calibration.from_manifest`; trained_on: the training data in one line; seeds: of training and
     of the reported test; test: the accuracy table of `groma eval scenes`; graphs: what `groma convert` made: `weights`, the sha256
     of the weights it was made of, and `precisions`, for each by role the `file` and its measured `difference` to the network in
     PyTorch, the default first; files: bytes and sha256 of every file by name. A bundle made to run only holds no weights.

@@ -1,5 +1,8 @@
 """Logits to probabilities."""
 
+import json
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -46,6 +49,53 @@ def test_wrong_values_are_named() -> None:
     with pytest.raises(ValueError, match="unknown key 'heat'"):
         Calibration.from_manifest({"heat": 1})
     assert Calibration.from_manifest({"temperature": 2.0, "answers_none": False}) == Calibration(2.0, answers_none=False)
+
+
+def test_a_precision_has_its_own_lines_where_the_manifest_gives_them() -> None:
+    manifest = {"presence_scale": 2.0, "fitted": "on scenes", "precisions": {"int8": {"presence_bias": 1.0, "fitted": "on others"}}}
+    assert Calibration.from_manifest(manifest) == Calibration(presence_scale=2.0)
+    assert Calibration.from_manifest(manifest, "fp32") == Calibration(presence_scale=2.0)
+    assert Calibration.from_manifest(manifest, "int8") == Calibration(presence_scale=2.0, presence_bias=1.0)
+
+
+@pytest.mark.parametrize(
+    "calibration",
+    [
+        Calibration(),
+        Calibration(presence_scale=0.5, score_bias=-0.25),
+        Calibration(1.5, answers_none=False, signals={"margin": 0.5}, null_goals=("stuff",)),
+    ],
+)
+def test_a_calibration_survives_the_manifest(calibration: Calibration) -> None:
+    manifest = json.loads(json.dumps(calibration.to_manifest()))
+    assert Calibration.from_manifest(manifest) == calibration
+    assert (manifest == {}) == (calibration == Calibration())
+
+
+def test_the_score_follows_platts_line_and_keeps_the_order() -> None:
+    line = Calibration(score_scale=2.0, score_bias=float(np.log(2)))
+    assert float(line.score(0.8)) == pytest.approx(32 / 33)
+    assert (np.diff(line.score(np.linspace(0, 1, 50))) > 0).all()
+    np.testing.assert_array_equal(Calibration().score(np.array([0.0, 0.3, 1.0])), [0.0, 0.3, 1.0])
+
+
+def test_signals_decide_where_none_was_never_taught() -> None:
+    line = Calibration(answers_none=False, presence_bias=1.0, signals={"margin": 2.0})
+    assert line.presence(0.99, {"margin": -1.0, "confidence": 9.0}) == pytest.approx(1 / (1 + np.e))
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"score_scale": 0.0}, "score_scale is 0.0; it must be above 0"),
+        ({"signals": {"luck": 1.0}}, "unknown signal 'luck'; known are confidence"),
+        ({"null_goals": "thing"}, "null_goals are 'thing'; they must be a list"),
+        ({"null_goals": ()}, r"null_goals are \(\); they must be a list"),
+    ],
+)
+def test_wrong_fields_are_named(fields: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        Calibration(**fields)
 
 
 def test_choices_are_the_regions_then_the_stop() -> None:

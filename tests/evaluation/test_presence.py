@@ -1,0 +1,197 @@
+"""Figures of presence by hand, and the commands on rendered scenes with the model that ships."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from groma_ros.evaluation import calibrate as calibrating
+from groma_ros.evaluation.calibrate import calibrate, default_precision, fit_presence, write_calibration
+from groma_ros.evaluation.observations import Observations
+from groma_ros.evaluation.plots import Panel, reliability_svg
+from groma_ros.evaluation.presence import cross_fitted, report, table
+from groma_ros.evaluation.statistics import calibration_error, reliability
+from groma_ros.grounding.presence import Calibration
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.simulation.dataset import Settings, write_dataset
+from tests.small import write_small_bundle
+
+TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
+
+
+def observed(odds: np.ndarray, present: np.ndarray, picked: list[list[tuple[float, bool]]] | None = None) -> Observations:
+    """Goals of scenes of five goals each, with these log-odds of being there."""
+    count = len(odds)
+    return Observations(
+        np.arange(count) // 5,
+        ["attribute" if there else "absent" for there in present],
+        np.asarray(present, bool),
+        np.zeros(count, bool),
+        [{"stop": -float(value), "margin": float(value)} for value in odds],
+        picked or [[(0.9, bool(there))] for there in present],
+        np.asarray(present, bool),
+        "onnx",
+        "fp32",
+    )
+
+
+def drawn(scale: float, bias: float, count: int = 4000) -> Observations:
+    """Goals whose truth is drawn from scale * log-odds + bias."""
+    rng = np.random.default_rng(3)
+    odds = rng.normal(1, 3, count)
+    return observed(odds, rng.random(count) < 1 / (1 + np.exp(-(scale * odds + bias))))
+
+
+def test_figures_by_hand() -> None:
+    odds = np.log([9.0, 4.0, 1 / 9, 4.0, 1 / 4])
+    seen = observed(odds, np.array([True, True, True, False, False]))
+    said = seen.presence(Calibration())
+    np.testing.assert_allclose(said, [0.9, 0.8, 0.1, 0.8, 0.2])
+    found = report(seen, said, Calibration(), 0.5)
+    assert found["accuracy"] == {"all": 0.6, "present": 0.6667, "absent": 0.5, "absent_hard": None}
+    assert found["answers"] == {"attribute": 0.6667, "absent": 0.5, "all": 0.6}
+    assert found["brier"] == pytest.approx((0.01 + 0.04 + 0.81 + 0.64 + 0.04) / 5, abs=1e-4)
+    # Pairs of a present and an absent goal in order: 0.9 beats both, 0.8 beats one and ties one, 0.1 beats none.
+    assert found["ranking"] == pytest.approx((2 + 1.5 + 0) / 6, abs=1e-4)
+    assert found["absent_at_recall"]["0.9"] == {"absent": 0.0, "absent_hard": None, "threshold": 0.1}
+    # Three goals stand; of their boxes, each with the score 0.9, two are right.
+    assert found["scores"]["boxes"] == 3
+    assert found["scores"]["calibration_error"] == pytest.approx(0.9 - 2 / 3, abs=1e-4)
+    assert found["scores"]["brier"] == pytest.approx((0.01 * 2 + 0.81) / 3, abs=1e-4)
+    assert "absent at recall 0.95" in table({**found, "model": "m", "backend": "b", "precision": "p", "signals": []})
+
+
+def test_calibration_finds_the_line_that_made_the_truth() -> None:
+    seen = drawn(0.5, -1.0)
+    new, fits = calibrate(seen, Calibration())
+    assert new.presence_scale == pytest.approx(0.5, abs=0.05) and new.presence_bias == pytest.approx(-1.0, abs=0.1)
+    assert not fits["presence"].kept
+    assert fits["presence"].after[0] < 0.03 < fits["presence"].before[0]
+    # What is reported was measured on scenes left out; on all of them it is the same within chance.
+    assert calibration_error(seen.presence(new), seen.present) == pytest.approx(fits["presence"].after[0], abs=0.02)
+
+
+def test_what_is_right_already_is_kept() -> None:
+    new, fits = calibrate(drawn(1.0, 0.0), Calibration())
+    assert fits["presence"].kept and new.presence_scale == 1.0 and new.presence_bias == 0.0
+
+
+def test_scores_are_fitted_on_the_boxes_of_goals_that_stand() -> None:
+    rng = np.random.default_rng(8)
+    chances = rng.uniform(0.5, 1, 3000)
+    right = rng.random(3000) < chances**3
+    # Boxes of goals that are said to be absent are all wrong and must not count.
+    picked = [[(float(chance), bool(hit))] for chance, hit in zip(chances, right, strict=True)] + [[(0.99, False)]] * 600
+    odds = np.concatenate([np.full(3000, 5.0), np.full(600, -5.0)])
+    seen = observed(odds, odds > 0, picked)
+    new, fits = calibrate(seen, Calibration())
+    assert not fits["scores"].kept and fits["scores"].count == 3000
+    assert fits["scores"].after[0] < 0.05 < fits["scores"].before[0]
+    assert abs(float(new.score(0.8)) - 0.8**3) < 0.06
+
+
+def test_signals_are_fitted_for_a_model_that_never_learned_none() -> None:
+    seen = drawn(0.8, 0.3)
+    new = fit_presence(seen, Calibration(answers_none=False, signals={"margin": 0.0}))
+    assert new.signals["margin"] == pytest.approx(0.8, abs=0.06) and new.presence_bias == pytest.approx(0.3, abs=0.1)
+    presence = cross_fitted(seen, ["margin"])
+    assert calibration_error(presence, seen.present) < 0.03
+    assert np.corrcoef(presence, seen.presence(new))[0, 1] > 0.999
+
+
+def test_a_model_that_is_surer_of_what_is_absent_is_refused() -> None:
+    with pytest.raises(ValueError, match="surer of goals that are absent"):
+        fit_presence(drawn(-1.0, 0.0), Calibration())
+
+
+def test_calibrations_of_precisions_stand_beside_each_other(tmp_path: Path) -> None:
+    bundle = Bundle.load(write_small_bundle(tmp_path / "small"))
+    assert default_precision(bundle) == "fp32"
+    first = Calibration(presence_scale=2.0, score_bias=1.0)
+    bundle = write_calibration(bundle, "fp32", first, "on some")
+    bundle = write_calibration(bundle, "q8_0", Calibration(presence_bias=0.5), "on others")
+    read = Bundle.load(tmp_path / "small").calibration
+    assert Calibration.from_manifest(read, "fp32") == first == Calibration.from_manifest(read, "bf16")
+    assert Calibration.from_manifest(read, "q8_0") == Calibration(presence_bias=0.5)
+    assert read["fitted"] == "on some" and read["precisions"]["q8_0"]["fitted"] == "on others"
+    again = write_calibration(bundle, "fp32", Calibration(), "anew")
+    assert Calibration.from_manifest(again.calibration, "q8_0") == Calibration(presence_bias=0.5)
+    assert Calibration.from_manifest(again.calibration) == Calibration()
+
+
+def test_the_plot_holds_a_dot_for_every_bin() -> None:
+    bins = reliability(np.array([0.1, 0.15, 0.5, 0.95]), np.array([False, True, True, True]), 10)
+    svg = reliability_svg([Panel("presence <1>", bins, "said", "true")])
+    assert svg.count("<circle") == len(bins) == 3 and "presence &lt;1&gt;" in svg
+    assert "0.10 to 0.20: 2 statements, stated 0.125, true 0.500" in svg
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Sixteen scenes in the form of docs/scenes.md."""
+    out = tmp_path_factory.mktemp("scenes") / "data"
+    write_dataset(out, 16, Settings(41, 320, 240), progress=False)
+    return out
+
+
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+    from groma_ros.cli import main
+
+    monkeypatch.setattr("sys.argv", ["groma", *arguments, "--json"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    captured = capsys.readouterr()
+    assert ended.value.code == 0, captured.err
+    document: dict[str, Any] = json.loads(captured.out)
+    return document
+
+
+def test_presence_of_the_model_that_ships(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plot = tmp_path / "reliability.svg"
+    common = ("eval", "presence", "--model", str(TINY), "--data", str(folder), "--threads", "1")
+    found = command(capsys, monkeypatch, *common, "--out", str(tmp_path / "run"), "--plot", str(plot))
+    assert found["scenes"] == 16 and found["goals"] > 80 and found["absent"] == 16
+    assert found["accuracy"]["all"] >= 0.9 and found["ranking"] >= 0.95 and found["calibration_error"] <= 0.06
+    assert plot.read_text().startswith("<svg") and json.loads((tmp_path / "run" / "report.json").read_text()) == found
+    # The records are there, so nothing runs the second time; another threshold is another reading of the same answers.
+    eager = command(capsys, monkeypatch, *common, "--out", str(tmp_path / "run"), "--min-presence", "0")
+    assert eager["accuracy"]["present"] == 1.0 and eager["accuracy"]["absent"] == 0.0
+    ignored = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,contrast")
+    assert ignored["ranking"] > 0.6 and ignored["signals"] == ["confidence", "margin", "contrast"]
+
+
+def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import shutil
+
+    model = tmp_path / "tiny"
+    shutil.copytree(TINY, model)
+    before = (model / "manifest.json").read_bytes()
+    common = ("calibrate", str(folder), "--model", str(model), "--threads", "1")
+    # As of a model that never learned to answer none: this line is far better than presence 1 for everything, so it is taken.
+    found = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,height", "--dry-run")
+    assert (model / "manifest.json").read_bytes() == before and not found["written"]
+    found = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,height")
+    assert found["written"] and found["presence"]["after"] < found["presence"]["before"]
+    calibration = Calibration.from_manifest(Bundle.load(model).calibration, found["precision"])
+    assert not calibration.answers_none and set(calibration.signals) == {"confidence", "margin", "height"}
+    assert "16 scenes" in json.dumps(Bundle.load(model).calibration)
+    # The written bundle runs, and says of itself what was fitted.
+    common = ("eval", "presence", "--model", str(model), "--data", str(folder), "--threads", "1")
+    after = command(capsys, monkeypatch, *common)
+    assert after["calibration_error"] < 0.08 and after["ranking"] > 0.9
+
+
+def test_too_few_goals_say_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    from groma_ros.cli import main
+
+    monkeypatch.setattr(calibrating, "FEWEST", 10_000)
+    monkeypatch.setattr("sys.argv", ["groma", "calibrate", str(folder), "--model", str(TINY), "--threads", "1"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1 and "a line through fewer than 10000 would say nothing" in capsys.readouterr().err

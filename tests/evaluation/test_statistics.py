@@ -1,0 +1,96 @@
+"""Calibration figures by hand and by their definition, and lines fitted to log-odds that are known."""
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize
+
+from groma_ros.evaluation.statistics import (
+    brier,
+    calibration_error,
+    fit_line,
+    ranking,
+    rejected_at_recall,
+    reliability,
+)
+
+STATED = np.array([0.1, 0.1, 0.4, 0.9, 0.9, 0.9])
+HAPPENED = np.array([False, True, False, True, True, False])
+
+
+def test_bins_hold_what_was_stated_and_what_happened() -> None:
+    low, middle, high = reliability(STATED, HAPPENED, bins=3)
+    assert (low.count, low.stated, low.happened) == (2, pytest.approx(0.1), 0.5)
+    assert (middle.count, middle.stated, middle.happened) == (1, pytest.approx(0.4), 0.0)
+    assert (high.low, high.high, high.count, high.happened) == (pytest.approx(2 / 3), 1.0, 3, pytest.approx(2 / 3))
+
+
+def test_calibration_error_by_hand() -> None:
+    # Two statements off by 0.4, one by 0.4, three by 0.9 - 2/3.
+    assert calibration_error(STATED, HAPPENED, bins=3) == pytest.approx((2 * 0.4 + 0.4 + 3 * (0.9 - 2 / 3)) / 6)
+    assert np.isnan(calibration_error(np.zeros(0), np.zeros(0, bool)))
+    # A probability of exactly 1 belongs to the last bin.
+    assert calibration_error(np.ones(4), np.ones(4, bool)) == 0
+
+
+def test_brier_by_hand() -> None:
+    assert brier(np.array([0.5, 1.0]), np.array([True, False])) == pytest.approx((0.25 + 1) / 2)
+    assert np.isnan(brier(np.zeros(0), np.zeros(0, bool)))
+
+
+def test_ranking_is_the_share_of_pairs_in_order() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(20):
+        scores, truth = rng.integers(0, 6, 40) / 5, rng.random(40) < 0.4
+        pairs = [(a > b) + 0.5 * (a == b) for a in scores[truth] for b in scores[~truth]]
+        assert ranking(scores, truth) == pytest.approx(np.mean(pairs))
+    assert np.isnan(ranking(np.ones(3), np.ones(3, bool)))
+
+
+def test_rejection_at_a_recall_by_hand() -> None:
+    scores = np.array([0.9, 0.8, 0.7, 0.6, 0.75, 0.65, 0.1])
+    truth = np.array([True] * 4 + [False] * 3)
+    # Three of four present goals are kept at 0.7; two of three absent ones lie below it.
+    assert rejected_at_recall(scores, truth, 0.75) == (pytest.approx(2 / 3), 0.7)
+    assert rejected_at_recall(scores, truth, 1.0) == (pytest.approx(1 / 3), 0.6)
+    assert rejected_at_recall(scores, truth, 0.6)[1] == 0.7
+    assert np.isnan(rejected_at_recall(scores, np.ones(7, bool), 0.9)[0])
+
+
+def test_a_line_is_found_again() -> None:
+    rng = np.random.default_rng(5)
+    features = rng.normal(0, 2, (20_000, 2)) + [1, -3]
+    odds = features @ [0.8, -0.3] + 0.5
+    truth = rng.random(len(odds)) < 1 / (1 + np.exp(-odds))
+    weights, bias = fit_line(features, truth)
+    np.testing.assert_allclose(weights, [0.8, -0.3], atol=0.04)
+    assert bias == pytest.approx(0.5, abs=0.1)
+    stated = 1 / (1 + np.exp(-(features @ weights + bias)))
+    assert calibration_error(stated, truth) < 0.01 < calibration_error(1 / (1 + np.exp(-2 * odds)), truth)
+
+
+def test_the_line_is_the_least_loss_that_a_general_minimiser_finds() -> None:
+    rng = np.random.default_rng(6)
+    x, truth = rng.normal(0, 3, 200), rng.random(200) < 0.3
+    weights, bias = fit_line(x, truth)
+    positives, negatives = truth.sum(), (~truth).sum()
+    target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
+
+    def loss(line: np.ndarray) -> float:
+        odds = line[0] * (x - x.mean()) / x.std() + line[1]
+        return float((np.logaddexp(0, odds) - target * odds).sum() + 0.005 * line[0] ** 2)
+
+    best = minimize(loss, np.zeros(2), tol=1e-12).x
+    assert weights[0] * x.std() == pytest.approx(best[0], abs=1e-4)
+    assert bias + weights[0] * x.mean() == pytest.approx(best[1], abs=1e-4)
+
+
+def test_examples_that_a_line_parts_wholly_keep_it_finite() -> None:
+    weights, bias = fit_line(np.array([-3.0, -2, 2, 3]), np.array([False, False, True, True]))
+    assert 0 < weights[0] < 20 and np.isfinite(bias)
+    constant, _ = fit_line(np.column_stack([np.ones(4), [-1.0, 1, -1, 1]]), np.array([False, True, False, True]))
+    assert constant[0] == pytest.approx(0, abs=1e-6)
+
+
+def test_one_outcome_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"Only one outcome was seen"):
+        fit_line(np.ones(5), np.ones(5, bool))

@@ -1,0 +1,109 @@
+"""Several processes, records that are kept, and runs that go on."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from groma_ros.evaluation.workers import RECORDS, ModelChoice, Plan, RecordStore, _on, run
+from groma_ros.grounding.presence import Calibration
+from tests.evaluation.work import run_away, square
+
+TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
+
+
+def values(records: list[dict[str, Any]]) -> list[int]:
+    return [record["square"] for record in records]
+
+
+@pytest.fixture(scope="module")
+def choice() -> ModelChoice:
+    return ModelChoice(TINY, threads=1)
+
+
+def test_one_process_and_two_give_the_same_in_the_order_of_the_items(choice: ModelChoice) -> None:
+    alone = run(square, [3, 1, 2, 5], "item", choice, Plan(), {})
+    spread = run(square, [3, 1, 2, 5], "item", choice, Plan(jobs=2, devices=("cpu",)), {})
+    assert values(alone) == values(spread) == [9, 1, 4, 25]
+    assert {record["process"] for record in alone} == {os.getpid()}
+    assert os.getpid() not in {record["process"] for record in spread}
+    assert all(record["wordings"] == 1 for record in spread)
+
+
+def test_a_stopped_run_goes_on(choice: ModelChoice, tmp_path: Path) -> None:
+    plan = Plan(out=tmp_path / "run")
+    with pytest.raises(ValueError, match="below zero"):
+        run(square, [1, 2, -1], "item", choice, plan, {"data": 1})
+    path = tmp_path / "run" / RECORDS
+    assert len(path.read_bytes().splitlines()) == 2
+    # The last line was cut off by whatever stopped the run: the item is done again, the first one is not.
+    path.write_bytes(path.read_bytes()[:-5])
+    kept = json.loads(path.read_bytes().splitlines()[0])
+    path.write_bytes(path.read_bytes().replace(b'"square": 1,', b'"square": 100,'))
+    assert kept["item"] == 0
+    store = RecordStore(tmp_path / "run", json.loads((tmp_path / "run" / "settings.json").read_text()))
+    assert list(store.read()) == [0]
+    # With the offending item gone the run is another one and is refused in this folder.
+    with pytest.raises(ValueError, match=r"holds another run \(other data, model or options\)"):
+        run(square, [1, 2], "item", choice, plan, {"data": 1})
+
+
+def test_what_is_done_is_not_done_again(choice: ModelChoice, tmp_path: Path) -> None:
+    plan = Plan(out=tmp_path)
+    first = run(square, [4, 5], "item", choice, plan, {"data": 2})
+    (tmp_path / RECORDS).write_text((tmp_path / RECORDS).read_text().replace('"square": 16', '"square": 160'))
+    assert values(run(square, [4, 5], "item", choice, plan, {"data": 2})) == [160, 25]
+    assert values(first) == [16, 25]
+
+
+def test_an_error_of_a_process_is_the_error_of_the_run(choice: ModelChoice) -> None:
+    with pytest.raises(ValueError, match="below zero"):
+        run(square, [1, -1], "item", choice, Plan(jobs=2), {})
+
+
+def test_a_model_that_a_process_cannot_load_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"does not exist; name a folder with a manifest.json"):
+        run(square, [1, 2], "item", ModelChoice(tmp_path / "none"), Plan(jobs=2), {})
+
+
+def test_a_process_that_dies_is_a_sentence(choice: ModelChoice) -> None:
+    with pytest.raises(RuntimeError, match="A process ended before its work was done"):
+        run(run_away, [1, 2], "item", choice, Plan(jobs=2), {})
+
+
+def test_no_process_is_refused(choice: ModelChoice) -> None:
+    with pytest.raises(ValueError, match="--jobs is 0"):
+        run(square, [1], "item", choice, Plan(jobs=0), {})
+
+
+def test_devices(choice: ModelChoice, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert _on(choice, None) is choice
+    assert _on(choice, "cpu").device == "cpu"
+    assert _on(choice, "cuda:3").device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    with pytest.raises(ValueError, match=r"no device 'gpu1'; name cpu, cuda"):
+        _on(choice, "gpu1")
+
+
+def test_the_resize_of_the_originals_evaluation_is_for_its_weights(small_model: Path, tmp_path: Path) -> None:
+    from groma_ros.image import ImageTransform
+    from groma_ros.runtime.bundle import Bundle
+    from tests.published import SMALL
+    from tests.small import TEMPLATE
+
+    assert ModelChoice(small_model, resize="published").bundle().image.resize == "area"
+    assert ModelChoice(small_model, resize="bicubic").bundle().image.resize == "bicubic"
+    published = Bundle(tmp_path, "published", SMALL.to_dict(), ImageTransform(SMALL.image_size, "area"), TEMPLATE.to_dict())
+    published.write_manifest({})
+    assert ModelChoice(tmp_path, resize="published").bundle().image.resize == "bilinear"
+    with pytest.raises(ValueError, match=r"The resize 'nearest' is unknown; use one of own, published, bilinear"):
+        ModelChoice(small_model, resize="nearest").bundle()
+
+
+def test_a_calibration_given_replaces_the_manifests(choice: ModelChoice) -> None:
+    import dataclasses
+
+    wanted = Calibration(presence_bias=2.0)
+    assert dataclasses.replace(choice, calibration=wanted).load()._calibration == wanted

@@ -1,0 +1,20 @@
+"""Work for processes of a run: what a spawned child imports, so nothing heavy stands here."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from groma_ros.grounding.grounder import Grounder
+
+
+def square(grounder: Grounder, item: int) -> dict[str, Any]:
+    """A record that says which process made it; needs the loaded model."""
+    if item < 0:
+        raise ValueError("The item is below zero.")
+    return {"square": item * item, "wordings": grounder.wordings("auto"), "process": os.getpid()}
+
+
+def run_away(grounder: Grounder, item: int) -> dict[str, Any]:
+    """A process that dies as one without memory does."""
+    os._exit(9)
