@@ -10,14 +10,14 @@ import os
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from groma_ros.bench.child import Memory, Runner, Variant, measure_ceilings
 from groma_ros.bench.claims import Paths, judge
 from groma_ros.bench.frames import pictures
-from groma_ros.bench.machine import Ceilings, describe
+from groma_ros.bench.machine import describe
 from groma_ros.bench.report import Measured, ratios, rows
 from groma_ros.bench.stages import Sample
 from groma_ros.bench.table import table
@@ -128,7 +128,13 @@ def bench(plan: Plan) -> dict[str, Any]:
     ceilings = measure_ceilings(plan.threads)
     with ExitStack() as stack:
         runners = [stack.enter_context(Runner(variant)) for variant in plan.variants]
-        measured, paths = _measure(plan, runners, jpegs, ceilings)
+        taken, paths = _measure(plan, runners, jpegs)
+        gpu = [runner.ask("ceilings") for runner in runners]
+    # Whatever else ran on the machine before or after, the most it can do is the better of both.
+    ceilings |= measure_ceilings(plan.threads)
+    measured = [
+        replace(item, ceilings=found or (ceilings if item.about.device == "cpu" else None)) for item, found in zip(taken, gpu, strict=True)
+    ]
     document: dict[str, Any] = {
         "machine": {**describe(plan.threads, ceilings), "pictures": source, "size": plan.size},
         "rows": [row for item in measured for row in rows(item)],
@@ -139,7 +145,7 @@ def bench(plan: Plan) -> dict[str, Any]:
     return document
 
 
-def _measure(plan: Plan, runners: Sequence[Runner], jpegs: Sequence[bytes], ceilings: Ceilings) -> tuple[list[Measured], list[Paths]]:
+def _measure(plan: Plan, runners: Sequence[Runner], jpegs: Sequence[bytes]) -> tuple[list[Measured], list[Paths]]:
     """Every picture through every variant in turn, another first each time, so that noise and warmth hit all alike."""
     samples: list[dict[int, list[Sample]]] = [{goals: [] for goals in plan.goals} for _ in runners]
     memory = [_warm_up(plan, runner, jpegs[0]) for runner in runners]
@@ -150,23 +156,21 @@ def _measure(plan: Plan, runners: Sequence[Runner], jpegs: Sequence[bytes], ceil
             time.sleep(_PAUSE)
             for goals in plan.goals:
                 samples[index][goals].append(runners[index].ask("measure", jpegs[number], goals))
+                if goals not in memory[index]:
+                    memory[index][goals] = runners[index].ask("memory")
         if plan.claims:
             paths.append(runners[0].ask("paths", jpegs[number]))
-    measured = [
-        Measured(runner.about, taken, held, runner.ask("ceilings") or (ceilings if runner.about.device == "cpu" else None))
-        for runner, taken, held in zip(runners, samples, memory, strict=True)
-    ]
-    return measured, paths
+    return [Measured(runner.about, taken, held, None) for runner, taken, held in zip(runners, samples, memory, strict=True)], paths
 
 
 def _warm_up(plan: Plan, runner: Runner, jpeg: bytes) -> dict[int, Memory]:
-    """Run every number of goals, fewest first; the most memory held up to and with each."""
+    """Run every number of goals, fewest first; the most memory held up to and with each, nothing where nothing is to be warmed."""
     memory = {}
-    for goals in plan.goals:
+    for goals in plan.goals if plan.warm_up else ():
         for _ in range(plan.warm_up):
             runner.ask("measure", jpeg, goals)
         memory[goals] = runner.ask("memory")
-    if plan.claims:
+    if plan.claims and plan.warm_up:
         runner.ask("paths", jpeg)
     return memory
 

@@ -28,6 +28,10 @@ class Ceilings:
     bytes: float
     of: str
 
+    def __or__(self, other: Ceilings) -> Ceilings:
+        """The better of two measurements of the same, each."""
+        return Ceilings(max(self.operations, other.operations), max(self.bytes, other.bytes), self.of)
+
 
 def cpu_ceilings(threads: int) -> Ceilings:
     """float32 matrix product and reading of memory with so many threads.

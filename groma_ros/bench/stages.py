@@ -181,7 +181,7 @@ class TimedGrounder(Grounder):
         """The token of the first region of an answer; None if it has none."""
         return self._tokenizer.region_id(answer.regions[0]) if answer.regions else None
 
-    def _open_ids(self, goal: Goal) -> list[int]:
+    def _open_ids(self, goal: Goal) -> tuple[int, ...]:
         """The goal's ids without the opening of the answer."""
         ids = self._goal_ids(goal)
         return ids[: len(ids) - len(self._tokenizer.encode_template(self._template.answer_prefix))]

@@ -24,7 +24,9 @@ class RegionTokens:
 
     def choices(self, logits: FloatArray) -> FloatArray:
         """Logits (V,) of one position to those of the regions and, last, of the stop (count + 1,)."""
-        return np.append(logits[self.first : self.first + self.count], logits[self.stop])
+        found = np.empty(self.count + 1, np.float32)
+        found[:-1], found[-1] = logits[self.first : self.first + self.count], logits[self.stop]
+        return found
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,13 +66,13 @@ class _Row:
         choices = np.where(self._free, self._tokens.choices(logits), -np.inf)
         chances = self._calibration.probabilities(choices)
         regions = chances[:-1]
-        self._membership = np.maximum(self._membership, regions)
+        np.maximum(self._membership, regions, out=self._membership)
         best = int(regions.argmax())
         if not self._picked:
             self._signals = {"stop": float(log_odds(chances[-1])), **signals}
             self._present = self._calibration.presence(float(chances[-1]), signals)
-            ranked = np.sort(regions)
-            self._margin = float(ranked[-1] - (ranked[-2] if len(ranked) > 1 else 0.0))
+            others = np.delete(regions, best)
+            self._margin = float(regions[best] - others.max(initial=0.0))
             stop = self._present < self._min_presence
         else:
             # The stop wins a tie, so that equal logits never add a region.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene
 MIN_PRESENCE = 0.5
 MAX_GOAL_TOKENS = 128
 MAX_ANSWER_TOKENS = 256
+_REMEMBERED = 1024  # goals whose token ids are kept
 
 
 class Grounder:
@@ -62,6 +64,8 @@ class Grounder:
             raise ValueError(f"The calibration reads the signal {PROBE!r}, but the prompt template has no such wording.")
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
+        # Standing goals are asked of every frame; their words are cut into tokens once. Safe for threads.
+        self._encode_goal = lru_cache(_REMEMBERED)(lambda *asked: tuple(template.goal_ids(tokenizer, *asked)))
         self._held: tuple[Scene, Any, int] | None = None
         self._sight = threading.Lock()
 
@@ -199,27 +203,27 @@ class Grounder:
         detections = tuple(_detection(scene, region, float(scene.objectness[region])) for region in regions)
         return Grounding(goal, detections, 1.0, 0.0, "\n".join(self.describe(scene, regions)))
 
-    def _write(self, scene: Scene, ids: Sequence[list[int]], referred: Sequence[Sequence[int]] | None = None) -> list[Written]:
+    def _write(self, scene: Scene, ids: Sequence[Sequence[int]], referred: Sequence[Sequence[int]] | None = None) -> list[Written]:
         tails = [self._embed(line, scene, shown) for line, shown in zip(ids, referred or [()] * len(ids), strict=True)]
         prefix = self._prefix(scene, max(map(len, tails)) + 1)
         limit = min(MAX_ANSWER_TOKENS, self._language.context - self._length() - max(map(len, tails)))
         missing = range(self._tokenizer.region_id(0) + len(scene.boxes), len(self._tokenizer))
         return write(self._language, prefix, tails, self._tokenizer.eos_id, limit, missing)
 
-    def _goal_ids(self, goal: Goal, wording: int = 0) -> list[int]:
+    def _goal_ids(self, goal: Goal, wording: int = 0) -> tuple[int, ...]:
         kind: str = goal.kind
         if kind == "describe" and not _has_regions(goal):
             kind = "caption"
         if kind == "chat" and self.can("grounded_chat"):
             kind = "grounded_chat"
-        ids = self._template.goal_ids(self._tokenizer, kind, goal.text, wording)
+        ids = self._encode_goal(kind, goal.text, wording)
         if len(ids) > self._max_goal_tokens:
             raise ValueError(
                 f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} are read; say less."
             )
         return ids
 
-    def _embed(self, ids: list[int], scene: Scene, referred: Sequence[int] = ()) -> FloatArray:
+    def _embed(self, ids: Sequence[int], scene: Scene, referred: Sequence[int] = ()) -> FloatArray:
         """Embeddings (L, D) of ids with the scene's image tokens, region tokens and referred features in their slots."""
         opened = expand(self._tokenizer, ids, len(scene.image_tokens), len(scene.boxes), referred)
         embeddings = np.array(self._language.embed(opened.ids))

@@ -216,6 +216,9 @@ def _open(path: Path, config: GromaConfig, device: str) -> llama_cpp.llama_model
     """A GGUF as llama.cpp holds it. BundleError if it is none, or not of this network."""
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = config.language.num_hidden_layers + 1 if device == "cuda" else 0
+    if device == "cpu":
+        # llama.cpp lays most weights out anew for the CPU; of a mapped file it would hold them twice.
+        params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         raise BundleError(f"{path} is not a GGUF that llama.cpp reads; it is damaged, run groma convert again.")

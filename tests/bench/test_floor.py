@@ -52,6 +52,10 @@ def test_a_floor_is_operations_or_bytes_whichever_is_more() -> None:
     assert Work(1, 0, 1e6).seconds(ceilings, "int8") == 4.0
 
 
+def test_the_better_of_two_measurements() -> None:
+    assert Ceilings(3e9, 1e9, "x") | Ceilings(2e9, 4e9, "x") == Ceilings(3e9, 4e9, "x")
+
+
 def test_the_floor_of_a_frame() -> None:
     ceilings = Ceilings(1e12, 1e11, "")
     counts = {"regions": 100, "prefix": 526, "tail": 25, "rows": 1, "steps": 2, "tokens": 2}

@@ -98,6 +98,12 @@ def test_sequences_and_cells_are_freed(language: LlamaLanguage) -> None:
     assert language.branch(language.prefill(embeddings), [tails[0]] * 10)[1].tobytes() == answers.pop()
 
 
+def test_weights_are_held_once(language: LlamaLanguage, folder: Path) -> None:
+    """On the CPU most are laid out anew, so the file they came from is not kept mapped beside them."""
+    assert language.width == 256
+    assert str(folder / "language.gguf") not in Path("/proc/self/maps").read_text()
+
+
 def test_a_released_prefix_is_refused(language: LlamaLanguage) -> None:
     embeddings, tails = parts(language)
     prefix = language.prefill(embeddings)
