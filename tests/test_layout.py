@@ -46,6 +46,7 @@ DOORS = {
     "bench/untrained.py": {"export", "training"},  # a GGUF of random weights, and a vocabulary, so that nothing large is kept
     "replay/run.py": {"node"},  # which goals may stand, as the node judges it
     "replay/command.py": {"node"},  # where the model that ships lies
+    "replay/live.py": {"node"},  # the node itself, only when a bag is played through it
     "replay/definitions.py": {"node"},  # where an installed package keeps its messages
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }

@@ -27,16 +27,22 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class Shot:
-    """One message of a camera. number: its place on the topic, from 0; time: ns it was recorded at.
+    """One message of a camera. number: its place on the topic, from 0; time: ns it was recorded at; data: its CDR bytes.
 
     frame: what it shows, or None where it is refused; cause, refusal: why, in a word and in a sentence.
     """
 
     number: int
     time: int
+    data: bytes
     frame: Frame | None
     cause: str = ""
     refusal: str = ""
+
+    @property
+    def stamp(self) -> int:
+        """Of its header in ns, 0 where it has none that can be read."""
+        return self.frame.stamp if self.frame is not None else 0
 
 
 def find_camera(path: Path, topic: str | None = None) -> Camera:
@@ -79,13 +85,13 @@ def _shot(number: int, time: int, data: bytes, kind: str, store: Any) -> Shot:
         message = store.deserialize_cdr(data, kind)
     except Exception as error:  # the library raises whatever the damaged bytes lead it to
         sentence = f"Message {number} is not a {kind}: {type(error).__name__} {error}"
-        return Shot(number, time, None, "damaged", " ".join(sentence.split()))
+        return Shot(number, time, data, None, "damaged", " ".join(sentence.split()))
     try:
         rgb = compressed_to_rgb(message.data, message.format) if kind == COMPRESSED else image_to_rgb(message)
     except ImageError as error:
-        return Shot(number, time, None, error.cause, str(error))
+        return Shot(number, time, data, None, error.cause, str(error))
     stamp = message.header.stamp
-    return Shot(number, time, Frame(rgb, stamp.sec * NANOSECONDS + stamp.nanosec, message.header.frame_id))
+    return Shot(number, time, data, Frame(rgb, stamp.sec * NANOSECONDS + stamp.nanosec, message.header.frame_id))
 
 
 def _topics(path: Path) -> tuple[dict[str, set[str]], dict[str, int]]:

@@ -30,7 +30,7 @@ def replay_all(tasks: Sequence[Task], plan: Plan, jobs: int = 1) -> list[Outcome
     return outcomes
 
 
-def attempt(task: Task, plan: Plan, grounder: Grounder, watch: Watch = lambda numbers, total: numbers) -> Outcome:
+def attempt(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
     """The outcome of a bag, also where it cannot be replayed."""
     try:
         return replay(task, plan, grounder, watch)
@@ -51,7 +51,7 @@ def finish(tasks: Iterable[Task]) -> None:
 
 
 def _in_turn(tasks: Sequence[Task], plan: Plan) -> Iterator[Outcome]:
-    grounder = plan.engine.load()
+    grounder = None if plan.live else plan.engine.load()
 
     def watch(numbers: Iterable[int], total: int) -> Iterable[int]:
         return shown(numbers, total, "image")
@@ -167,7 +167,7 @@ def _serve(connection: Connection, plan: Plan) -> None:
         while True:
             task = connection.recv()
             try:
-                grounder = grounder or plan.engine.load()
+                grounder = grounder or (None if plan.live else plan.engine.load())
             except (ValueError, ImportError) as error:
                 connection.send(str(error))
                 return

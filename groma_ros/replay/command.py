@@ -57,6 +57,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compared.add_argument("--min-accuracy", type=float, default=0.0, help="with --truth: a goal that is right less often fails")
     many = parser.add_argument_group("many bags")
     many.add_argument("--jobs", type=int, default=1, metavar="N", help="replay so many bags at once, a process each (default: 1)")
+    live = parser.add_argument_group("live")
+    live.add_argument("--live", action="store_true", help="play the bags through the real node over DDS, in simulated time")
+    live.add_argument(
+        "--rate", type=float, default=1.0, metavar="R",
+        help="speed of --live: 1 is that of the recording, where a slow node drops images; 0 waits for every answer (default: 1)",
+    )  # fmt: skip
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -88,6 +94,8 @@ def _plan(args: argparse.Namespace) -> Plan:
             raise ValueError(f"--{name} is {value}; it must be 1 or more.")
     if not args.answer_period >= 0:
         raise ValueError(f"--answer-period is {args.answer_period}; it must be 0 seconds or more.")
+    if not args.rate >= 0:
+        raise ValueError(f"--rate is {args.rate}; it must be 0 or more.")
     if not 0 <= args.min_accuracy <= 1:
         raise ValueError(f"--min-accuracy is {args.min_accuracy}; it must be between 0 and 1.")
     if args.accept and not args.expect:
@@ -96,7 +104,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     engine = Engine(args.model or shipped_model(), args.backend, args.precision, args.min_presence, args.threads)
     return Plan(
         read_goals(args.goals), engine, args.topic, args.every, FollowRule(answer_period=args.answer_period), tolerances,
-        args.other_model, args.min_accuracy, args.fresh,
+        args.other_model, args.min_accuracy, args.fresh, args.live, args.rate,
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
@@ -12,7 +12,7 @@ from groma_ros.grounding.asking import Inline, Question, Standing
 from groma_ros.grounding.follower import Followed, Follower, FollowRule
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.replay.bags import Shot
-from groma_ros.replay.records import FrameRecord, GoalRecord, goal_record
+from groma_ros.replay.records import FrameRecord, goal_record
 from groma_ros.types import Frame, Grounding
 
 STAGES = ("decode", "perceive", "answer", "track", "total")
@@ -65,7 +65,8 @@ class Pipeline:
         perceive, answer = 1000 * (perceived - start), 1000 * self._answered
         times = {"decode": decode, "perceive": perceive, "answer": answer, "track": 1000 * (end - perceived) - answer}
         times = {stage: round(value, 3) for stage, value in (times | {"total": sum(times.values())}).items()}
-        return Done(_record(shot, bool(followed.asked), followed.answered, "", goals), followed, times)
+        record = replace(blank_record(shot), asked=bool(followed.asked), answered=followed.answered, goals=goals)
+        return Done(record, followed, times)
 
     def _answer(self, question: Question) -> list[Grounding]:
         start = perf_counter()
@@ -74,10 +75,11 @@ class Pipeline:
         return found
 
     def _refused(self, shot: Shot, cause: str, decode: float) -> Done:
-        return Done(_record(shot, False, None, cause, ()), None, {"decode": round(decode, 3)})
+        return Done(replace(blank_record(shot), refused=cause), None, {"decode": round(decode, 3)})
 
 
-def _record(shot: Shot, asked: bool, answered: int | None, refused: str, goals: tuple[GoalRecord, ...]) -> FrameRecord:
+def blank_record(shot: Shot) -> FrameRecord:
+    """The record of a shot that nothing was said about yet."""
     frame = shot.frame or Frame(np.zeros((0, 0, 3), np.uint8))
     height, width = frame.rgb.shape[:2]
-    return FrameRecord(shot.number, shot.time, frame.stamp, frame.frame_id, width, height, asked, answered, refused, goals)
+    return FrameRecord(shot.number, shot.time, frame.stamp, frame.frame_id, width, height, False, None, shot.cause, ())

@@ -34,10 +34,14 @@ class Engine:
     min_presence: float | None = None
     threads: int | None = None
 
+    @property
+    def least_presence(self) -> float:
+        """The presence below which a goal is absent."""
+        return MIN_PRESENCE if self.min_presence is None else self.min_presence
+
     def load(self) -> Grounder:
         """The grounder. Raises ValueError with a sentence where it cannot be had."""
-        least = MIN_PRESENCE if self.min_presence is None else self.min_presence
-        return Grounder.load(self.model, least, backend=self.backend, threads=self.threads, precision=self.precision)
+        return Grounder.load(self.model, self.least_presence, backend=self.backend, threads=self.threads, precision=self.precision)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +49,8 @@ class Plan:
     """What is done with every bag. goals: asked on every frame; topic: of the camera, None for the only one; every: n-th frame;
     rule: when the language model is asked and how boxes are carried between; other_model: compare with an expectation of another
     model too; least_accuracy: where there is truth, a goal that is right in a smaller share of its frames fails; fresh: take nothing
-    up from a run that was stopped."""
+    up from a run that was stopped; live: through the real node over DDS; rate: speed of a live run, 1 as recorded, 0 so slow that no
+    image is dropped."""
 
     goals: tuple[Goal, ...]
     engine: Engine
@@ -56,6 +61,8 @@ class Plan:
     other_model: bool = False
     least_accuracy: float = 0.0
     fresh: bool = False
+    live: bool = False
+    rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -96,13 +103,29 @@ class Run:
         return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
 
 
-def describe(plan: Plan, camera: Camera, grounder: Grounder) -> Run:
+@dataclass(frozen=True)
+class Ran:
+    """What ran the model, and the presence it was held to."""
+
+    backend: str
+    precision: str
+    device: str
+    min_presence: float
+
+    @classmethod
+    def of(cls, grounder: Grounder) -> Ran:
+        """Of a model that was loaded here."""
+        runtime = grounder.runtime
+        assert runtime is not None, "a grounder that was loaded knows what runs it"
+        return cls(runtime.backend, runtime.precision, runtime.device, grounder.min_presence)
+
+
+def describe(plan: Plan, camera: Camera, ran: Ran) -> Run:
     """What a run of this plan on this camera is made of."""
-    runtime, bundle = grounder.runtime, Bundle.load(plan.engine.model)
-    assert runtime is not None, "a grounder that was loaded knows what runs it"
+    bundle = Bundle.load(plan.engine.model)
     return Run(
-        camera=asdict(camera), every=plan.every, goals=[_plain(goal) for goal in plan.goals], min_presence=grounder.min_presence,
-        model=bundle.name, weights=bundle.weights, backend=runtime.backend, precision=runtime.precision, device=runtime.device,
+        camera=asdict(camera), every=plan.every, goals=[_plain(goal) for goal in plan.goals], min_presence=ran.min_presence,
+        model=bundle.name, weights=bundle.weights, backend=ran.backend, precision=ran.precision, device=ran.device,
         calibration=asdict(Calibration.from_manifest(bundle.calibration)), follow=asdict(plan.rule),
     )  # fmt: skip
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from groma_ros.replay.bags import Camera, Shot, find_camera, read_shots
 from groma_ros.replay.compare import Change, Movement, compare, movements
 from groma_ros.replay.journal import FOLDER, Journal
 from groma_ros.replay.junit import Case, Suite, junit
+from groma_ros.replay.live import play
 from groma_ros.replay.pipeline import STAGES, Pipeline
 from groma_ros.replay.plan import (
     DETECTIONS,
@@ -29,6 +30,7 @@ from groma_ros.replay.plan import (
     TIMINGS,
     Expectation,
     Plan,
+    Ran,
     Run,
     Task,
     check_comparable,
@@ -41,6 +43,8 @@ from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.replay.truth import Judged, Truth, judge, read_truth
 
 MAX_GOALS = 256
+LOG = "node.log"
+"""What the node of a live run says."""
 
 Watch = Callable[[Iterable[int], int], Iterable[int]]
 """Shows progress: is given the numbers of the frames as they are done, and how many there will be."""
@@ -89,32 +93,59 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def replay(task: Task, plan: Plan, grounder: Grounder, watch: Watch = lambda numbers, total: numbers) -> Outcome:
-    """Replay a bag and write its results into task.out, all at once at the end; a run that was stopped is taken up where it was.
+def replay(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
+    """Replay a bag and write its results into task.out, all at once at the end; a run that was stopped is taken up where it was, unless
+    it is live. grounder: the model, None for a live run, in which the node has it.
 
     Raises ValueError with a sentence for a bag, an expectation or a truth that cannot be used, OSError where it cannot be written.
     """
-    check_goals(plan.goals, MAX_GOALS, grounder.check)
     camera = find_camera(task.bag, plan.topic)
-    run = describe(plan, camera, grounder)
     truth = read_truth(task.truth) if task.truth else None
     expectation = read_expectation(task.expect) if task.expect and not task.accept else None
+    ran = Ran.of(grounder) if grounder else Ran("", "", "", plan.engine.least_presence)
+    run = describe(plan, camera, ran)
     if expectation:
         check_comparable(expectation, run, plan.other_model)
-    standing = Standing(plan.goals, 0, grounder.min_presence)
     made_of = {**asdict(run), "bag": _fingerprint(task.bag)}
-    with Journal(task.out / FOLDER, made_of, plan.fresh) as journal:
-        pipeline = Pipeline(grounder, standing, plan.rule)
-        if journal.memory is not None:
-            recall(pipeline.follower, journal.memory, standing)
-        for _ in watch(_answered(pipeline, journal, _shots(task.bag, camera, plan.every, journal.done)), -(-camera.count // plan.every)):
-            pass
-        journal.save(remembered(pipeline.follower))
+    total = -(-camera.count // plan.every)
+    with Journal(task.out / FOLDER, made_of, plan.fresh or grounder is None) as journal:
+        if grounder is None:
+            run = _live(task, plan, camera, journal, watch, total)
+        else:
+            _offline(task, plan, camera, grounder, journal, watch, total)
         result = _result(task, plan, run, camera, journal, truth, expectation)
         _write(result, plan, journal)
         if not task.keep:
             journal.remove()
     return outcome(result, plan)
+
+
+def _offline(task: Task, plan: Plan, camera: Camera, grounder: Grounder, journal: Journal, watch: Watch, total: int) -> None:
+    check_goals(plan.goals, MAX_GOALS, grounder.check)
+    standing = Standing(plan.goals, 0, grounder.min_presence)
+    pipeline = Pipeline(grounder, standing, plan.rule)
+    if journal.memory is not None:
+        recall(pipeline.follower, journal.memory, standing)
+    for _ in watch(_answered(pipeline, journal, _shots(task.bag, camera, plan.every, journal.done)), total):
+        pass
+    journal.save(remembered(pipeline.follower))
+
+
+def _live(task: Task, plan: Plan, camera: Camera, journal: Journal, watch: Watch, total: int) -> Run:
+    """Play the bag through the node; what the run was made of."""
+    ran: list[Ran] = []
+
+    def heard() -> Iterator[int]:
+        for played in play(task.bag, camera, plan, task.out / LOG):
+            ran[:] = [played.ran]
+            journal.add(played.record.line(), {"total": round(played.milliseconds, 3)})
+            yield journal.done
+
+    for _ in watch(heard(), total):
+        pass
+    if not ran:
+        raise ValueError(f"The node answered none of the {total} images of {task.bag}; see {task.out / LOG}.")
+    return describe(plan, camera, ran[0])
 
 
 def _shots(bag: Path, camera: Camera, every: int, done: int) -> Iterator[Shot]:
@@ -147,8 +178,19 @@ def _result(
         raise ValueError(f"The truth {task.truth} knows none of the goals on any frame of {task.bag}: stamps or texts differ.")
     if expectation is None:
         return result
+    apart = differences(expectation.run, run)
+    if plan.live and plan.rate > 0:
+        # A node that drops images answers on others than a run that sees them all: what it answered must be equal.
+        records, expectation = _both_asked(records, expectation)
+        apart = [*apart, f"live: compared on the {len(records)} images that the language model answered on in both"]
     found = compare(expectation.records, records, plan.tolerances), movements(expectation.records, records, plan.tolerances.match)
-    return Result(task, run, camera, records, times, result.judged, expectation, *found, differences(expectation.run, run))
+    return Result(task, run, camera, result.records, times, result.judged, expectation, *found, apart)
+
+
+def _both_asked(records: Sequence[FrameRecord], expectation: Expectation) -> tuple[list[FrameRecord], Expectation]:
+    asked = [{record.number for record in items if record.asked} for items in (records, expectation.records)]
+    ours, theirs = ([item for item in items if item.number in asked[0] & asked[1]] for items in (records, expectation.records))
+    return ours, replace(expectation, records=theirs)
 
 
 def _write(result: Result, plan: Plan, journal: Journal) -> None:

@@ -1,0 +1,89 @@
+"""The same bag through the real node over DDS: what the language model answered, carried boxes and ids agree with the offline run."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rosbags.rosbag2 import StoragePlugin
+
+from groma_ros.grounding.follower import FollowRule
+from groma_ros.node.loading import shipped_model
+from groma_ros.replay.bags import RAW
+from groma_ros.replay.compare import Tolerances, compare
+from groma_ros.replay.plan import DETECTIONS, Engine, Plan, Task
+from groma_ros.replay.records import FrameRecord, read_records
+from groma_ros.replay.run import LOG, Outcome, replay
+from groma_ros.types import Goal
+from tests.replay.conftest import TENTH
+from tests.replay.test_bags import DEMO, image, write
+from tests.small import blocks
+
+CLOSE = Tolerances(iou=0.98, score=0.02, ids=True)
+ENGINE = Engine(shipped_model(), "onnx", threads=1)
+GOALS = (Goal("the ball"), Goal("both blue objects", "all", 0.3), Goal("red cone"), Goal("all the objects that are not green", "all"))
+
+
+def run(bag: Path, out: Path, plan: Plan, expect: Path | None = None) -> tuple[Outcome, list[FrameRecord]]:
+    outcome = replay(Task("bag", bag, out, expect), plan, None if plan.live else plan.engine.load())
+    return outcome, read_records(out / DETECTIONS)
+
+
+def test_without_drops_everything_agrees(tmp_path: Path) -> None:
+    """Asked once a second of the recording, so that most boxes are carried; ids are equal too."""
+    plan = Plan(GOALS, ENGINE, every=4, rule=FollowRule(answer_period=1.0))
+    _, wanted = run(DEMO, tmp_path / "offline", plan)
+    outcome, found = run(DEMO, tmp_path / "live", replace(plan, live=True, rate=0.0), tmp_path / "offline")
+    assert [record.number for record in found] == [record.number for record in wanted] == list(range(0, 60, 4))
+    assert [record.asked for record in found] == [record.asked for record in wanted]
+    assert 0 < sum(record.asked for record in wanted) < len(wanted)
+    assert sum(len(item.detections) for record in found for item in record.goals) > len(found)
+    assert compare(wanted, found, CLOSE) == []
+    assert [record.answered for record in found] == [record.answered for record in wanted]
+    assert (outcome.status, outcome.summary["changes"], outcome.summary["backend"]) == ("same", 0, "onnx")
+    assert "Active: listens to /camera/image/compressed" in (tmp_path / "live" / LOG).read_text()
+
+
+def test_at_the_speed_of_the_recording_what_was_answered_agrees(tmp_path: Path) -> None:
+    """A busy machine drops images; those the language model answered on are answered as offline, ids aside."""
+    plan = Plan(GOALS, ENGINE)
+    run(DEMO, tmp_path / "offline", plan)
+    outcome, found = run(DEMO, tmp_path / "live", replace(plan, live=True, rate=2.0), tmp_path / "offline")
+    assert outcome.status == "same" and any("live: compared on the" in note for note in outcome.suite.notes)
+    assert sum(record.asked for record in found) >= 1
+    assert [record.number for record in found] == sorted(record.number for record in found)
+
+
+def test_raw_images_that_change_and_jump(tmp_path: Path) -> None:
+    """Stamps repeat and go back, a picture of another size comes, and two images are refused: nothing hangs and nothing differs."""
+    shown = [blocks(seed, 48, 64) for seed in (1, 1, 2, 3)]
+    shown[2] = np.ascontiguousarray(np.kron(shown[2], np.ones((2, 2, 1), np.uint8)))
+    stamps = [10 * TENTH, 11 * TENTH, 11 * TENTH, TENTH]
+    messages = [("/eye/image", RAW, TENTH * (place + 1), image(stamps[place], rgb)) for place, rgb in enumerate(shown)]
+    messages.insert(1, ("/eye/image", RAW, TENTH + 1, image(3, shown[0], "sixels")))
+    messages.insert(3, ("/eye/image", RAW, 2 * TENTH + 1, image(4, np.zeros((1, 1, 3), np.uint8))))
+    bag = write(tmp_path / "odd", messages, StoragePlugin.MCAP)
+    plan = Plan((Goal("object"),), replace(ENGINE, min_presence=0.0))
+    _, wanted = run(bag, tmp_path / "offline", plan)
+    _, found = run(bag, tmp_path / "live", replace(plan, live=True, rate=0.0))
+    assert [record.refused for record in wanted] == ["", "encoding", "", "content", "", ""]
+    assert [record.number for record in found] == [0, 2, 4, 5]
+    assert compare([record for record in wanted if not record.refused], found, CLOSE) == []
+
+
+def test_goals_the_node_refuses_and_a_model_it_cannot_load(tmp_path: Path) -> None:
+    plan = Plan((Goal("why?", "chat"),), ENGINE, live=True, rate=0.0)
+    with pytest.raises(ValueError, match="The node refused the goals: .* is of kind chat, whose answer is words; it cannot stand"):
+        run(DEMO, tmp_path / "out", plan)
+    torn = tmp_path / "torn"
+    torn.mkdir()
+    for path in ENGINE.model.iterdir():
+        (torn / path.name).symlink_to(path)
+    data = bytearray((ENGINE.model / "language.onnx").read_bytes())
+    data[1000] ^= 1
+    (torn / "language.onnx").unlink()
+    (torn / "language.onnx").write_bytes(bytes(data))
+    with pytest.raises(ValueError, match="The node ended: groma_node: .*language.onnx was altered"):
+        run(DEMO, tmp_path / "out", replace(plan, engine=replace(ENGINE, model=torn)))
