@@ -50,6 +50,18 @@ COMMANDS = {
         "measure how well a model says what is not there",
         "groma eval presence --model engines/groma-tiny --seed 77 --count 200 --plot out/reliability.svg",
     ),
+    "eval rec": Command(
+        "groma_ros.evaluation.rec",
+        "run_eval_rec",
+        "referring expressions: RefCOCO, RefCOCO+, RefCOCOg",
+        "groma eval rec --model engines/groma-7b --data refcoco --images coco/train2017 --split val,testA,testB --out out/refcoco",
+    ),
+    "eval lvis-ground": Command(
+        "groma_ros.evaluation.lvis_ground",
+        "run_eval_lvis_ground",
+        "average recall of all objects of a class: LVIS-Ground",
+        "groma eval lvis-ground --model engines/groma-7b --data lvis_test.json --images coco --paper --out out/lvis",
+    ),
     "calibrate": Command(
         "groma_ros.evaluation.calibrate",
         "run_calibrate",

@@ -48,6 +48,7 @@ DOORS = {
     "replay/command.py": {"node"},  # where the model that ships lies
     "replay/live.py": {"node"},  # the node itself, only when a bag is played through it
     "replay/definitions.py": {"node"},  # where an installed package keeps its messages
+    "evaluation/bag_scenes.py": {"replay"},  # the frames of a bag and its truth file, which know nothing of evaluating
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }
 TORCH_PARTS = {"export", "model", "training"}

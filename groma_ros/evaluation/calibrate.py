@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from groma_ros.evaluation.bag_scenes import bag_scenes, is_bag
 from groma_ros.evaluation.observations import Observations, observe
 from groma_ros.evaluation.options import add_run_arguments, figure, finish, model_choice, plan, rounded
 from groma_ros.evaluation.presence import FOLDS, scene_source
+from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.statistics import brier, calibration_error, fit_line
 from groma_ros.grounding.grounder import MIN_PRESENCE
 from groma_ros.grounding.presence import FITTED, PRECISIONS, Calibration, log_odds
 from groma_ros.runtime.bundle import Bundle
+from groma_ros.simulation.dataset import SceneRecord
 
 FEWEST = 50
 
@@ -157,10 +160,13 @@ def table(document: dict[str, Any]) -> str:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma calibrate`."""
-    parser.add_argument("data", type=Path, nargs="?", metavar="DIR", help="a folder that `groma scenes` wrote")
+    parser.add_argument("data", type=Path, nargs="?", metavar="BAG|DIR", help="a bag with a truth file, or a folder of scenes")
     add_run_arguments(parser)
-    parser.add_argument("--seed", type=int, help="data seed of scenes to render, instead of DIR")
+    parser.add_argument("--seed", type=int, help="data seed of scenes to render, instead of BAG|DIR")
     parser.add_argument("--count", type=int, default=400, help="number of rendered scenes (default 400)")
+    parser.add_argument("--truth", type=Path, help="truth file of a bag (default: truth.json beside it)")
+    parser.add_argument("--topic", help="camera of a bag (default: its only one)")
+    parser.add_argument("--every", type=int, default=1, help="use only every so many frames of a bag (default 1)")
     parser.add_argument(
         "--signals", help="read presence from these, as of a model never taught to say none (default: from all such a model gives)"
     )
@@ -172,7 +178,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     names = tuple(name for name in args.signals.split(",") if name) if args.signals else None
     choice = model_choice(args)
     bundle = choice.bundle()
-    scenes, source = scene_source(args)
+    scenes, source = _source(args)
     settings = {"task": "calibrate", **source, "signals": names is not None}
     seen = observe(choice, scenes, plan(args), settings, none_ignored=names is not None)
     if len(seen.kinds) < FEWEST:
@@ -196,6 +202,12 @@ def run_calibrate(args: argparse.Namespace) -> int:
         print(f"{args.model / 'manifest.json'}", file=sys.stderr)
     document["written"] = not args.dry_run
     return finish(args, document, table(document))
+
+
+def _source(args: argparse.Namespace) -> tuple[Sequence[int | SceneRecord | TrueScene], dict[str, Any]]:
+    if args.data is not None and is_bag(args.data):
+        return bag_scenes(args.data, args.truth, args.topic, args.every), {"bag": str(args.data.resolve()), "every": args.every}
+    return scene_source(args)
 
 
 def _document(

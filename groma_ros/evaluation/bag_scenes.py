@@ -1,0 +1,59 @@
+"""Recorded frames with a truth file as scenes whose truth is known."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from groma_ros.evaluation.scenes import TrueScene
+from groma_ros.replay.bags import Shot, find_camera, read_shots
+from groma_ros.replay.truth import Truth, read_truth
+from groma_ros.simulation.goals import SceneGoal
+from groma_ros.simulation.scenes import SceneObject
+from groma_ros.types import FloatArray
+
+BAG_FILES = (".mcap", ".db3")
+TRUTH = "truth.json"
+
+
+def is_bag(path: Path) -> bool:
+    """Whether a path has the look of a bag: a lone file of one, or a rosbag2 folder."""
+    return path.suffix in BAG_FILES or (path / "metadata.yaml").is_file()
+
+
+def bag_scenes(path: Path, truth_file: Path | None = None, topic: str | None = None, every: int = 1) -> list[TrueScene]:
+    """The frames of a bag that its truth file (default: truth.json beside it) knows; every `every`-th of the camera's is read.
+
+    Raises ValueError with a sentence for a bag or a truth that cannot be read, and where no frame is known.
+    """
+    if every < 1:
+        raise ValueError(f"--every is {every}; at least every frame is 1.")
+    truth = read_truth(truth_file or path.parent / TRUTH)
+    shots = read_shots(path, find_camera(path, topic), lambda number: number % every == 0)
+    scenes = [_scene(shot.frame.rgb, truth, goals) for shot in shots if shot.frame is not None and (goals := _goals(shot, truth))]
+    if not scenes:
+        raise ValueError(f"The truth file knows none of the frames of {path}; its stamps are those of another recording.")
+    return scenes
+
+
+def _goals(shot: Shot, truth: Truth) -> Mapping[str, FloatArray]:
+    assert shot.frame is not None
+    return truth.boxes.get(shot.frame.stamp if truth.stamped else shot.number, {})
+
+
+def _scene(rgb: np.ndarray, truth: Truth, goals: Mapping[str, FloatArray]) -> TrueScene:
+    """A scene whose objects are the targets of the goals, one after the other; what kind of thing each is, a truth file need not say."""
+    objects: list[SceneObject] = []
+    said: list[SceneGoal] = []
+    for text, boxes in goals.items():
+        targets = tuple(range(len(objects), len(objects) + len(boxes)))
+        objects += [_target(box) for box in boxes]
+        said.append(SceneGoal(text, truth.kinds[text], targets))
+    return TrueScene(rgb, tuple(objects), tuple(said))
+
+
+def _target(box: FloatArray) -> SceneObject:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    return SceneObject("", "", (x1, y1, x2, y2), 1.0, int((x2 - x1) * (y2 - y1)), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))

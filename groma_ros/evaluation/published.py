@@ -1,0 +1,33 @@
+"""What the paper reports for its 7B model, to stand beside what is measured on the same data.
+
+Ma et al., Groma: Localized Visual Tokenization for Grounding Multimodal Large Language Models, ECCV 2024 (arXiv 2404.13013): tables 1
+to 3 and the repository's README. Shares in percent; CIDEr times 100, as the field writes it.
+"""
+
+from __future__ import annotations
+
+REC_ACCURACY = {
+    ("refcoco", "val"): 89.53, ("refcoco", "testA"): 92.09, ("refcoco", "testB"): 86.26,
+    ("refcoco+", "val"): 83.90, ("refcoco+", "testA"): 88.91, ("refcoco+", "testB"): 78.05,
+    ("refcocog", "val"): 86.37, ("refcocog", "test"): 87.01,
+}  # fmt: skip
+LVIS_GROUND = {"AR": 28.8, "AR50": 37.9, "AR75": 30.3, "ARs": 8.7, "ARm": 35.6, "ARl": 64.3}
+CAPTION_CIDER = {"vg": 158.4, "refcocog": 107.3}
+
+
+def beside(measured: float | None, paper: float | None) -> dict[str, float | None]:
+    """A figure in percent with the paper's, and the difference where there are both."""
+    apart = None if measured is None or paper is None else round(measured - paper, 2)
+    return {"measured": None if measured is None else round(measured, 2), "paper": paper, "difference": apart}
+
+
+def row(name: str, entry: dict[str, float | None], tail: str = "") -> str:
+    """A line of a table: name, measured, paper, difference."""
+
+    def cell(value: float | None, sign: str = "") -> str:
+        return f"{'-' if value is None else format(value, sign + '.2f'):>10}"
+
+    return f"{name:<24}{cell(entry['measured'])}{cell(entry['paper'])}{cell(entry['difference'], '+')}{tail}".rstrip()
+
+
+HEAD = f"{'':<24}{'measured':>10}{'paper':>10}{'apart':>10}"
