@@ -14,6 +14,7 @@ from groma_ros.types import IntArray
 
 REGION_REFERENCE = "<roi><refer_box></roi><refer_feat>"
 ANSWER_PREFIX = "<roi>"
+PLACEHOLDERS = ("<image>", "<region>", "<refer_box>", "<refer_feat>")
 REGION_KINDS = ("auto", "one", "all")  # goals whose answer is a list of regions
 
 
@@ -61,18 +62,19 @@ class PromptTemplate:
         """Ids that open the sequence, `<s>` first; the same for every goal."""
         return tokenizer.encode_template(self.prefix, start=True)
 
-    def goal_ids(self, tokenizer: GromaTokenizer, kind: str, text: str = "", wording: int = 0) -> list[int]:
+    def goal_ids(self, tokenizer: GromaTokenizer, kind: str, text: str | Sequence[Text] = "", wording: int = 0) -> list[int]:
         """Ids that follow the prefix for one goal, ending where the answer starts (behind `answer_prefix` for a region goal).
 
-        text: the user's words, in which no special token counts. ValueError if the template knows no such kind or wording, or if
-        the wording wants words and there are none.
+        text: the user's words, in which no special token counts, or such words with references between them. ValueError if the
+        template knows no such kind or wording, or if the wording wants words and there are none.
         """
         query = self.wording(kind, wording)
-        if "{}" in query and not text.strip():
+        words = [Text(text.strip())] if isinstance(text, str) else list(text)
+        if "{}" in query and not any(word.text.strip() for word in words):
             raise ValueError("The goal is empty; say in words what to look for.")
         before, after = self.goal.split("{}")
         ahead, _, behind = query.partition("{}")
-        parts = [Text(before + ahead, True), Text(text.strip() if "{}" in query else ""), Text(behind + after, True)]
+        parts = [Text(before + ahead, True), *(words if "{}" in query else ()), Text(behind + after, True)]
         if kind in REGION_KINDS:
             parts.append(Text(self.answer_prefix, True))
         return tokenizer.encode_parts(parts)
@@ -108,7 +110,7 @@ def expand(tokenizer: GromaTokenizer, ids: Sequence[int], image_tokens: int, reg
     `<refer_box>` becomes the token of region referred[i] and the i-th `<refer_feat>` a slot for its feature.
     ValueError if a placeholder has no partner in referred, or if there is more than one `<image>` or `<region>`.
     """
-    special = {name: tokenizer.id(name) for name in ("<image>", "<region>", "<refer_box>", "<refer_feat>")}
+    special = {name: tokenizer.id(name) for name in PLACEHOLDERS}
     if any(list(ids).count(special[name]) > 1 for name in ("<image>", "<region>")):
         raise ValueError("A prompt holds at most one <image> and one <region>.")
     for name in ("<refer_box>", "<refer_feat>"):

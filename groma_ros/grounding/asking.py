@@ -5,10 +5,13 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Protocol
 
+import numpy as np
+
+from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Goal, Grounding, IntArray, Scene
 
 
@@ -29,12 +32,18 @@ class Standing:
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One scene and what to find in it. numbers: int64 N, the track of each region; epoch: of the tracker when it was asked."""
+    """One scene and what to find in it. numbers: int64 N, the track of each region, empty where nothing is tracked; epoch: of the
+    tracker when it was asked."""
 
     scene: Scene
     standing: Standing
-    numbers: IntArray
-    epoch: int
+    numbers: IntArray = field(default_factory=lambda: np.zeros(0, np.int64))
+    epoch: int = 0
+
+    def answer(self, grounder: Grounder) -> list[Grounding]:
+        """Have it answered, in the thread that may ask the grounder."""
+        grounder.min_presence = self.standing.min_presence
+        return grounder.ground(self.scene, self.standing.goals)
 
 
 @dataclass(frozen=True, eq=False)

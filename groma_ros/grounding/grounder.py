@@ -13,21 +13,24 @@ import numpy as np
 from groma_ros.geometry import box_iou
 from groma_ros.grounding.answers import RegionAnswer, RegionTokens, Written, choose_regions, write
 from groma_ros.grounding.chat import mention_scores, text_spans
+from groma_ros.grounding.conversation import Conversation, Turn, referring
 from groma_ros.grounding.goals import check_goal
 from groma_ros.grounding.perception import perceive
 from groma_ros.grounding.presence import Calibration
 from groma_ros.grounding.signals import NEEDS_NULLS, PROBE, Asides, probe_tokens
-from groma_ros.prompts import REGION_KINDS, PromptTemplate, expand, parse_answer
+from groma_ros.prompts import PLACEHOLDERS, REGION_KINDS, PromptTemplate, expand, parse_answer
 from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
 from groma_ros.runtime.language import LanguageModel
 from groma_ros.runtime.load import Runtime
 from groma_ros.runtime.vision import VisionTokenizer
 from groma_ros.tokenizer import GromaTokenizer
-from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene
+from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene, TextSpan
 
 MIN_PRESENCE = 0.5
 MAX_GOAL_TOKENS = 128
 MAX_ANSWER_TOKENS = 256
+MIN_ANSWER_TOKENS = 64
+"""Positions that earlier turns of a conversation leave to an answer."""
 _REMEMBERED = 1024  # goals whose token ids are kept
 
 
@@ -67,6 +70,7 @@ class Grounder:
         # Standing goals are asked of every frame; their words are cut into tokens once. Safe for threads.
         self._encode_goal = lru_cache(_REMEMBERED)(lambda *asked: tuple(template.goal_ids(tokenizer, *asked)))
         self._held: tuple[Scene, Any, int] | None = None
+        self._placeholders = {tokenizer.id(name) for name in PLACEHOLDERS}
         self._sight = threading.Lock()
 
     @classmethod
@@ -99,9 +103,7 @@ class Grounder:
         except (ValueError, TypeError, AttributeError) as error:
             raise BundleError(f"The bundle {bundle.name} cannot be used: {error}") from error
         if tokenizer.base != language.base_vocabulary:
-            raise BundleError(
-                f"The tokenizer of {bundle.name} has {tokenizer.base} pieces, its network config {language.base_vocabulary}."
-            )
+            raise BundleError(f"The tokenizer of {bundle.name} has {tokenizer.base} pieces, its network config {language.base_vocabulary}.")
         least = MIN_PRESENCE if min_presence is None else min_presence
         return cls(runtime.vision, language, tokenizer, template, calibration, least, runtime=runtime)
 
@@ -165,20 +167,45 @@ class Grounder:
 
     def _ground_alone(self, scene: Scene, goal: Goal) -> Grounding:
         """A goal that has a scene of its own, because the user's regions join the proposals, or an answer in words."""
+        if goal.kind == "chat":
+            return self.converse(Conversation.about(scene), goal)[0]
         own, referred = (scene, []) if goal.regions is None or not len(goal.regions) else self.refer(scene, goal.regions)
         if goal.kind in REGION_KINDS:
             return _grounding(goal, own, self.answers(own, [goal])[0])
-        if goal.kind == "describe" and referred:
+        if referred:
             return self._describe(own, goal, referred)
-        written = self._write(own, [self._goal_ids(goal)])[0]
-        answer = parse_answer(self._tokenizer, written.ids, len(own.boxes))
+        return self._spoken(goal, own, self._write(own, [self._goal_ids(goal)])[0])
+
+    def converse(self, conversation: Conversation, goal: Goal) -> tuple[Grounding, Conversation]:
+        """The answer to a goal of kind chat, and the conversation with it.
+
+        What was said before is part of the prompt; where the model's context is too short the oldest turns are forgotten for good.
+        `{1}` in the goal's text stands for its first region, see `conversation.referring`. Raises ValueError with a sentence for a
+        goal that cannot be asked.
+        """
+        self.check(goal)
+        referred: tuple[int, ...] = ()
+        if goal.regions is not None and len(goal.regions):
+            conversation, own = conversation.joined(goal.regions, self.refer, self._tokenizer)
+            referred = tuple(own[index] for index in referring(goal.text, len(own))[1])
+        scene, asked = conversation.scene, self._goal_ids(goal)
+        self._prefix(scene, len(asked) + 1)
+        conversation = conversation.fitting(self._language.context - self._length() - len(asked) - MIN_ANSWER_TOKENS)
+        ids = [*(token for turn in conversation.turns for token in turn.ids), *asked]
+        shown = [*(region for turn in conversation.turns for region in turn.referred), *referred]
+        written = self._write(scene, [ids], [shown])[0]
+        # A placeholder that the model wrote means nothing, and in the next prompt it would be filled.
+        said = [token for token in written.ids if token not in self._placeholders]
+        return self._spoken(goal, scene, written), conversation.with_turn(Turn((*asked, *said, self._tokenizer.eos_id), referred))
+
+    def _spoken(self, goal: Goal, scene: Scene, written: Written) -> Grounding:
+        """An answer in words, and the regions it mentions."""
+        answer = parse_answer(self._tokenizer, written.ids, len(scene.boxes))
         scores = mention_scores(self._tokenizer, written)
-        detections = tuple(_detection(own, region, scores[region]) for region in answer.regions)
+        detections = tuple(_detection(scene, region, scores[region]) for region in answer.regions)
         return Grounding(goal, _above(detections, goal), 1.0, 0.0, answer.text, text_spans(answer))
 
-    def describe(
-        self, scene: Scene, regions: Sequence[int], kind: str = "describe", wordings: Sequence[int] | None = None
-    ) -> list[str]:
+    def describe(self, scene: Scene, regions: Sequence[int], kind: str = "describe", wordings: Sequence[int] | None = None) -> list[str]:
         """A description of each of some regions of a scene, by index, in one batch. kind, wordings: of the template's queries."""
         asked = [self._template.goal_ids(self._tokenizer, kind, wording=wording) for wording in wordings or [0] * len(regions)]
         written = self._write(scene, asked, [[region] for region in regions])
@@ -201,7 +228,11 @@ class Grounder:
     def _describe(self, scene: Scene, goal: Goal, regions: Sequence[int]) -> Grounding:
         """One line of text a region of the goal; its detections are the regions that stand for them."""
         detections = tuple(_detection(scene, region, float(scene.objectness[region])) for region in regions)
-        return Grounding(goal, detections, 1.0, 0.0, "\n".join(self.describe(scene, regions)))
+        lines = self.describe(scene, regions)
+        ends = [int(end) for end in np.cumsum([len(line) + 1 for line in lines]) - 1]
+        pairs = zip(lines, ends, regions, strict=True)
+        spans = tuple(TextSpan(line, end - len(line), end, (region,)) for line, end, region in pairs)
+        return Grounding(goal, detections, 1.0, 0.0, "\n".join(lines), spans)
 
     def _write(self, scene: Scene, ids: Sequence[Sequence[int]], referred: Sequence[Sequence[int]] | None = None) -> list[Written]:
         tails = [self._embed(line, scene, shown) for line, shown in zip(ids, referred or [()] * len(ids), strict=True)]
@@ -216,11 +247,10 @@ class Grounder:
             kind = "caption"
         if kind == "chat" and self.can("grounded_chat"):
             kind = "grounded_chat"
-        ids = self._encode_goal(kind, goal.text, wording)
+        words = referring(goal.text, 0 if goal.regions is None else len(goal.regions))[0] if goal.kind == "chat" else goal.text
+        ids = self._encode_goal(kind, words, wording)
         if len(ids) > self._max_goal_tokens:
-            raise ValueError(
-                f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} are read; say less."
-            )
+            raise ValueError(f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} are read; say less.")
         return ids
 
     def _embed(self, ids: Sequence[int], scene: Scene, referred: Sequence[int] = ()) -> FloatArray:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rclpy.node import Node
 
 from groma_ros.grounding.asking import Question, Standing
+from groma_ros.grounding.conversation import Conversation, Sessions
+from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.bell import Bell
 from groma_ros.node.conversions import box_corners, detection_message
 from groma_ros.node.goals import Orders
@@ -16,7 +20,32 @@ from groma_ros.node.looks import Look, NoAnswer, Wanted
 from groma_ros.node.pipeline import CLOSED, Pipeline
 from groma_ros.node.views import View
 from groma_ros.srv import Ask
-from groma_ros.types import Goal, Grounding, Scene, TextSpan
+from groma_ros.types import Goal, Grounding
+
+
+@dataclass(eq=False)
+class Session:
+    """A conversation and the frame it is about. conversation: None before its first answer, written by the language model's
+    thread; busy: a question is open."""
+
+    view: View | None = None
+    conversation: Conversation | None = None
+    busy: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Remark(Question):
+    """A question that may belong to a conversation."""
+
+    session: Session
+
+    def answer(self, grounder: Grounder) -> list[Grounding]:
+        """Have it answered; in the language model's thread."""
+        (goal,) = self.standing.goals
+        if goal.kind != "chat":
+            return grounder.ground(self.scene, [goal])
+        grounding, self.session.conversation = grounder.converse(self.session.conversation or Conversation.about(self.scene), goal)
+        return [grounding]
 
 
 class Asks:
@@ -36,6 +65,7 @@ class Asks:
     ) -> None:
         self._node, self._bell, self._pipeline, self._orders = node, bell, pipeline, orders
         self._camera, self._check, self._refused = camera, check, refused
+        self._sessions: Sessions[Session] = Sessions()
         self._service = node.create_service(Ask, "~/ask", self._on_ask)
 
     def destroy(self) -> None:
@@ -44,20 +74,39 @@ class Asks:
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
-            pipeline = open_pipeline(self._pipeline(), self._orders())
-            goal = self._goal(request)
-            look = pipeline.looks.put(Wanted(self._camera(request.camera), False, False, lambda scene: _question(scene, goal)))
+            pipeline, session = open_pipeline(self._pipeline(), self._orders()), self._session(request.session)
+            goal, camera = self._goal(request), self._camera(request.camera)
+            look = pipeline.looks.put(Wanted(camera, False, False, partial(Remark, standing=Standing((goal,)), session=session)))
+            session.busy = True
             try:
-                if pipeline.recall(look.wanted.camera) is None:
-                    raise NoAnswer("No image has come yet.")
-                _fill(response, *await self._answer(look))
+                self._begin(pipeline, look, session)
+                session.view, groundings = await self._answer(look)
             finally:
+                session.busy = False
                 pipeline.looks.drop(look)
+            _fill(response, session.view, *groundings)
         except Exception as error:  # whatever it is, the caller gets an answer
             plain = isinstance(error, ValueError)
             response.success, response.message = False, str(error) if plain else f"The model failed: {type(error).__name__}: {error}"
             self._refused(response.message)
         return response
+
+    def _session(self, name: str) -> Session:
+        """The session of a name, a new one where there is none."""
+        session = self._sessions.get(name) or Session()
+        if session.busy:
+            raise NoAnswer(f"The session {name[:80]!r} has a question open; ask one at a time.")
+        if name:
+            self._sessions.keep(name, session, self._orders().settings.max_sessions)
+        return session
+
+    @staticmethod
+    def _begin(pipeline: Pipeline, look: Look, session: Session) -> None:
+        """Have a question asked: about the image of its session, or about the newest."""
+        if session.view is not None:
+            look.begin(session.view)
+        elif pipeline.recall(look.wanted.camera) is None:
+            raise NoAnswer("No image has come yet.")
 
     async def _answer(self, look: Look) -> tuple[View, tuple[Grounding, ...]]:
         clock, limit = self._node.get_clock(), self._orders().settings.ask_timeout
@@ -89,16 +138,10 @@ def open_pipeline(pipeline: Pipeline | None, orders: Orders) -> Pipeline:
     return pipeline
 
 
-def _question(scene: Scene, goal: Goal) -> Question:
-    return Question(scene, Standing((goal,)), np.zeros(len(scene.boxes), np.int64), 0)
-
-
-def _fill(response: Any, view: View, groundings: tuple[Grounding, ...]) -> None:
-    (grounding,) = groundings
+def _fill(response: Any, view: View, grounding: Grounding) -> None:
     response.success, response.header, response.answer = True, view.header, grounding.text
     boxes = {item.region: item for item in grounding.detections}
-    spans = grounding.spans or [TextSpan("", 0, 0, (item.region,)) for item in grounding.detections]
-    for span in spans:
+    for span in grounding.spans:
         for region in span.regions:
             response.detections.append(detection_message(view.header, span.phrase, boxes[region]))
             response.starts.append(span.start)

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
 from rclpy.node import Node
@@ -20,7 +19,7 @@ from groma_ros.node.goals import Orders, check_standing
 from groma_ros.node.looks import Look, NoAnswer, Wanted
 from groma_ros.node.pipeline import Pipeline
 from groma_ros.node.views import View
-from groma_ros.types import Goal, Grounding, Scene
+from groma_ros.types import Goal, Grounding
 
 RESULT_SECONDS = 60
 """How long a result waits to be asked for; rclpy's own quarter of an hour would pile them up."""
@@ -150,7 +149,7 @@ class GroundAction:
 
     def _wanted(self, search: _Search) -> Wanted:
         standing = Standing((search.goal,), min_presence=self._orders().settings.min_presence)
-        return Wanted(search.camera, True, True, lambda scene: _question(scene, standing))
+        return Wanted(search.camera, True, True, partial(Question, standing=standing))
 
     def _drop(self, look: Look) -> None:
         pipeline = self._pipeline()
@@ -158,7 +157,3 @@ class GroundAction:
             pipeline.looks.drop(look)
         else:
             look.fail(NoAnswer("The node is not active."))
-
-
-def _question(scene: Scene, standing: Standing) -> Question:
-    return Question(scene, standing, np.zeros(len(scene.boxes), np.int64), 0)

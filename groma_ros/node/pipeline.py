@@ -107,8 +107,7 @@ class Pipeline:
 
     def _put(self, question: Question) -> list[Grounding]:
         start = perf_counter()
-        self._grounder.min_presence = question.standing.min_presence
-        groundings = self._grounder.ground(question.scene, question.standing.goals)
+        groundings = question.answer(self._grounder)
         self._cameras[0].statistics.took({"language": perf_counter() - start})
         return groundings
 

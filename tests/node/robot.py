@@ -101,6 +101,24 @@ class Robot:
             self.spin(1.0)
         return self._clients[name]
 
+    def call(self, kind: type, name: str, request: Any) -> Any:
+        """A service's answer."""
+        future = self.client(kind, name).call_async(request)
+        self.until(future.done, f"the answer of {name}")
+        return future.result()
+
+    def see(self, rgb: np.ndarray, frame_id: str = "camera") -> Header:
+        """Publish a picture until the node has received it; its header."""
+        before, message = self.count("received"), self.image(rgb, frame_id)
+        for _ in range(6):
+            self.images.publish(message)
+            try:
+                self.until(lambda: self.count("received") > before, "an image's arrival", PATIENCE / 6)
+                return message.header
+            except AssertionError:
+                continue
+        raise AssertionError("no image arrived")
+
     def image(self, rgb: np.ndarray, frame_id: str = "camera") -> Image:
         """A raw image of uint8 HxWx3 pixels with a stamp no other has."""
         return image_message(self.header(frame_id), rgb)
