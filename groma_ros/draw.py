@@ -15,10 +15,11 @@ PALETTE = (
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_groundings(rgb: np.ndarray, groundings: Sequence[Grounding], caption: bool = True) -> np.ndarray:
+def draw_groundings(rgb: np.ndarray, groundings: Sequence[Grounding], caption: bool = True, note: str = "") -> np.ndarray:
     """A copy of the uint8 HxWx3 RGB image with every detection boxed and labelled in its goal's colour.
 
-    caption: add a strip below the picture with a line a goal: its text and what was found, absent goals included.
+    A label says the goal, the score and, behind #, the id of a detection that has one. caption: add a strip below the picture
+    with a line a goal: its text and what was found, absent goals included; note: a last line of the strip.
     """
     image = np.ascontiguousarray(rgb).copy()
     scale = max(0.4, min(image.shape[:2]) / 900)
@@ -29,8 +30,11 @@ def draw_groundings(rgb: np.ndarray, groundings: Sequence[Grounding], caption: b
     for number, grounding in enumerate(groundings):
         for detection in grounding.detections:
             label = f"{_printable(grounding.goal.text, 28)} {detection.score:.2f}"
+            label += f" #{_printable(detection.track_id, 12)}" if detection.track_id else ""
             _label(image, label, detection.box, colour(number), scale, taken)
-    return np.concatenate([image, _captions(image.shape[1], groundings, scale)]) if caption and groundings else image
+    if not caption or not (groundings or note):
+        return image
+    return np.concatenate([image, _captions(image.shape[1], groundings, scale, note)])
 
 
 def colour(number: int) -> tuple[int, int, int]:
@@ -76,15 +80,19 @@ def _meet(a: tuple[int, int, int, int], b: tuple[int, int, int, int]) -> bool:
     return a[0] < b[2] and b[0] < a[2] and a[1] < b[3] and b[1] < a[3]
 
 
-def _captions(width: int, groundings: Sequence[Grounding], scale: float) -> np.ndarray:
+def _captions(width: int, groundings: Sequence[Grounding], scale: float, note: str) -> np.ndarray:
     tall = round(34 * scale) + 6
-    strip = np.full((tall * len(groundings) + 8, width, 3), 24, np.uint8)
+    lines = len(groundings) + bool(note)
+    strip = np.full((tall * lines + 8, width, 3), 24, np.uint8)
     room = max(16, int(width / (18 * scale)) - 26)
     for number, grounding in enumerate(groundings):
         y = 4 + tall * number
         cv2.rectangle(strip, (6, y + 4), (6 + tall - 10, y + tall - 6), colour(number), cv2.FILLED)
         text = f"{_printable(grounding.goal.text, room)}: {_verdict(grounding)}"
         cv2.putText(strip, text, (tall + 6, y + tall - 8), FONT, scale, (235, 235, 235), 1, cv2.LINE_AA)
+    if note:
+        y = 4 + tall * len(groundings)
+        cv2.putText(strip, _printable(note, room + 26), (6, y + tall - 8), FONT, scale, (170, 170, 170), 1, cv2.LINE_AA)
     return strip
 
 

@@ -19,6 +19,8 @@ from groma_ros.node.parameters import Parameters
 # Argument: the node's relative name that it remaps, what is said of it.
 TOPICS = {
     "image": ("image", "Topic of the raw camera image, sensor_msgs/Image."),
+    "depth": ("depth", "Topic of the depth image that is registered to the camera image, for 3D boxes."),
+    "camera_info": ("camera_info", "Topic of the camera's CameraInfo, for 3D boxes."),
     "image_compressed": ("image/compressed", "Topic of the camera's CompressedImage, read where image_transport is compressed."),
 }
 PARAMETERS = {item.name: (item.default, item.metadata["description"]) for item in fields(Parameters)} | {

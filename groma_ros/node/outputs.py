@@ -69,8 +69,9 @@ class CameraOutputs:
         """Whether somebody listens to all regions, goals or not."""
         return self.heard("proposals")
 
-    def publish(self, view: View, version: int, orders: Orders) -> None:
-        """Everything about a frame that needs no depth. version: of the goal set that was answered."""
+    def publish(self, view: View, version: int, orders: Orders, rate: float = 0.0) -> None:
+        """Everything about a frame that needs no depth. version: of the goal set that was answered; rate: answers a second, for
+        the picture."""
         header = view.header
         answered = view.followed.answered if view.followed is not None else None
         self._topics["detections"].publish(detections_message(header, view.groundings))
@@ -78,7 +79,9 @@ class CameraOutputs:
         if view.scene is not None and self.proposals_wanted:
             self._topics["proposals"].publish(proposals_message(header, view.scene))
         if self._drawn(orders):
-            self._topics["debug/image"].publish(image_message(header, draw_groundings(view.frame.rgb, view.groundings)))
+            age = f", answer {view.followed.age:.1f} s old" if view.followed is not None and answered is not None else ""
+            note = f"goals {version}, {rate:.1f} Hz{age}"
+            self._topics["debug/image"].publish(image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note)))
 
     def publish_solid(self, view: View, orders: Orders) -> None:
         """What needs depth, of a frame that has it or that will not get it any more."""

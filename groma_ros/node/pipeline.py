@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
@@ -29,7 +30,8 @@ CLOSED = "The node is not active."
 @dataclass(eq=False)
 class Camera:
     """A camera and what is known of it. view: the newest that was perceived, and the arrival it came from; age: seconds between it
-    and the frame of its answers, None before the first; inputs: while the node is active."""
+    and the frame of its answers, None before the first; published: `perf_counter` seconds of the newest output; rate: outputs a
+    second of late; inputs: while the node is active."""
 
     name: str
     outputs: CameraOutputs
@@ -40,7 +42,15 @@ class Camera:
     arrival: Arrival | None = None
     age: float | None = None
     published: float | None = None
+    rate: float = 0.0
     _due: int = 0
+
+    def tell(self, now: float, age: float | None) -> None:
+        """Remember that something was published at `now` (perf_counter seconds), and keep the smoothed rate of it."""
+        passed = now - self.published if self.published is not None else 0.0
+        share = 1 - math.exp(-passed)  # what is a second old counts a third
+        self.rate += share * ((1 / passed if passed > 0 else 0.0) - self.rate)
+        self.published, self.age = now, age
 
     def due(self, now: int, rate: float) -> bool:
         """Whether a frame that comes now (ns of the node's clock) is to be looked at, at `rate` frames a second at most; 0: always."""
@@ -160,9 +170,10 @@ class Pipeline:
             followed = Followed((), orders.goal_set.version, None, 0.0)
         view = replace(view, followed=followed)
         told = perf_counter()
-        camera.outputs.publish(view, followed.version, orders)
+        camera.outputs.publish(view, followed.version, orders, camera.rate)
         done = perf_counter()
-        camera.view, camera.published, camera.age = view, done, followed.age if followed.answered is not None else None
+        camera.view = view
+        camera.tell(done, followed.age if followed.answered is not None else None)
         camera.statistics.answered({"follow": told - start, "publish": done - told, "total": done - arrival.time})
         if camera.outputs.solid_wanted:
             view = self._completed(camera, view, orders)

@@ -72,9 +72,7 @@ def same(a: Grounding, b: Grounding) -> None:
     np.testing.assert_allclose([a.present, a.margin], [b.present, b.margin], atol=TOLERANCE)
 
 
-def test_answers_equal_constrained_greedy_generation(
-    grounder: Grounder, model: Groma, tokenizer: GromaTokenizer, scene: Scene
-) -> None:
+def test_answers_equal_constrained_greedy_generation(grounder: Grounder, model: Groma, tokenizer: GromaTokenizer, scene: Scene) -> None:
     answers = grounder.ground(scene, [Goal(text) for text in GOALS])
     for text, answer in zip(GOALS, answers, strict=True):
         regions, chances, stop = greedy(model, tokenizer, scene, text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ def node(small_model: Path, domain: int, tmp_path_factory: pytest.TempPathFactor
     """One node for all tests here: counts only grow, so tests compare them with what they were."""
     log = tmp_path_factory.mktemp("node") / "log.txt"
     with ExitStack() as stack:
-        yield start_node(stack, domain, log, {"model": small_model, "min_presence": 0.0, "max_goals": 64})
+        yield start_node(stack, domain, log, {"model": small_model, "min_presence": 0.0, "max_goals": 64, "answer_wait": 30.0})
 
 
 @pytest.fixture
@@ -51,6 +52,11 @@ def best_first(grounding: Grounding) -> list[tuple[float, float, float, float]]:
 def corners(detection: Detection2D) -> list[float]:
     centre, box = detection.bbox.center.position, detection.bbox
     return [centre.x - box.size_x / 2, centre.y - box.size_y / 2, centre.x + box.size_x / 2, centre.y + box.size_y / 2]
+
+
+def near(ids: dict[tuple[float, ...], str], box: tuple[float, ...]) -> str:
+    """The id of the box nearest to this one."""
+    return ids[min(ids, key=lambda other: float(np.abs(np.subtract(other, box)).max()))]
 
 
 def test_boxes_scores_and_headers_are_the_models_own(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
@@ -209,11 +215,18 @@ def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture
     subscription = met.node.create_subscription(Image, "groma/debug/image", drawn.append, qos_profile_sensor_data)
     message = met.image(picture)
     met.until(lambda: met.node.count_subscribers("/groma/debug/image") and not met.spin(0.5), "the match")
-    met.ask(message)
+    boxes = met.ask(message)[0].detections
     met.until(lambda: drawn, "a debug image")
-    expected = draw_groundings(picture, grounder.ground(Frame(picture), [Goal("the mug")]))
+    (found,) = grounder.ground(Frame(picture), [Goal("the mug")])
+    ids = {tuple(corners(box)): box.id for box in boxes}
+    named = [replace(found, detections=tuple(replace(item, track_id=near(ids, item.box)) for item in found.detections))]
+    expected = draw_groundings(picture, named, note="x")
     assert drawn[0].header == message.header and (drawn[0].height, drawn[0].width) == expected.shape[:2]
-    np.testing.assert_array_equal(np.frombuffer(drawn[0].data, np.uint8).reshape(expected.shape), expected)
+    shown = np.frombuffer(drawn[0].data, np.uint8).reshape(expected.shape)
+    # The last line has the rate in it, which no test can know.
+    line = round(34 * 0.4) + 6
+    np.testing.assert_array_equal(shown[: -line - 4], expected[: -line - 4])
+    assert (shown[-line:] != expected[-line:]).any()
     met.node.destroy_subscription(subscription)
 
 
