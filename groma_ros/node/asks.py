@@ -139,10 +139,15 @@ def open_pipeline(pipeline: Pipeline | None, orders: Orders) -> Pipeline:
 
 
 def _fill(response: Any, view: View, grounding: Grounding) -> None:
-    response.success, response.header, response.answer = True, view.header, grounding.text
+    response.success, response.header, response.answer = True, view.header, _legal(grounding.text)
     boxes = {item.region: item for item in grounding.detections}
     for span in grounding.spans:
         for region in span.regions:
-            response.detections.append(detection_message(view.header, span.phrase, boxes[region]))
+            response.detections.append(detection_message(view.header, _legal(span.phrase), boxes[region]))
             response.starts.append(span.start)
             response.ends.append(span.end)
+
+
+def _legal(text: str) -> str:
+    """A text of the model as a ROS string, in which a character of code 0 would end it; places stay what they are."""
+    return text.replace("\0", "\ufffd")

@@ -122,7 +122,7 @@ def test_a_conversation_stays_with_its_first_image(domain: int, tmp_path: Path, 
             regions = [region(box) for box in boxes] if goal.regions is not None else []
             answer = ask(robot, question=goal.text, regions=regions, session="talk")
             assert answer.success and answer.header == first, answer.message
-            assert answer.answer == expected.text
+            assert answer.answer == expected.text.replace("\0", "\ufffd") and len(answer.answer) > 20
             spans = [(span.start, span.end) for span in expected.spans for _ in span.regions]
             assert list(zip(answer.starts, answer.ends, strict=True)) == spans
             second = robot.see(picture[:, ::-1])
