@@ -57,8 +57,10 @@ def test_inline_answers_once() -> None:
     reply = line.collect(None)
     assert reply is not None and reply.question is asked and reply.groundings[0].present == 0.5
     assert line.collect(None) is None
+    line.ask(question("bad"))
     with pytest.raises(RuntimeError, match="broke"):
-        line.ask(question("bad"))
+        line.collect(None)
+    assert line.collect(None) is None
 
 
 def test_streams_are_answered_in_order_and_each_collects_its_own(gate: Gate) -> None:

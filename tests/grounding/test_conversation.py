@@ -99,13 +99,13 @@ def test_a_dialogue_about_regions_is_that_of_the_plain_network(
 
 def test_earlier_turns_keep_their_boxes_when_regions_join(grounder: Grounder, tokenizer: GromaTokenizer, scene: Scene) -> None:
     first = Conversation.about(scene).with_turn(Turn((tokenizer.region_id(2), 5, tokenizer.region_id(0)), (1,)))
-    joined = first.joined(BOXES, grounder._refer, tokenizer)
+    joined = first.joined(BOXES, grounder.refer, tokenizer)[0]
     (turn,) = joined.turns
     before = [scene.boxes[index] for index in (2, 0, 1)]
     after = [joined.scene.boxes[index] for index in (*(tokenizer.region_index(turn.ids[place]) for place in (0, 2)), turn.referred[0])]
     np.testing.assert_allclose(after, before, atol=1e-3)
     assert turn.ids[1] == 5 and joined.base is scene
-    again = joined.joined(BOXES[:1], grounder._refer, tokenizer)
+    again = joined.joined(BOXES[:1], grounder.refer, tokenizer)[0]
     np.testing.assert_allclose(again.regions, np.concatenate([BOXES, BOXES[:1]]))
 
 
