@@ -68,6 +68,12 @@ COMMANDS = {
         "fit presence and scores to scenes with truth",
         "groma calibrate --model engines/groma-tiny --seed 8 --count 400",
     ),
+    "eval depth": Command(
+        "groma_ros.evaluation.depth",
+        "run_eval_depth",
+        "measure boxes in space on rendered scenes with truth",
+        "groma eval depth --seed 77 --count 100 --model engines/groma-tiny --json",
+    ),
     "bench": Command(
         "groma_ros.bench.command",
         "run_bench",

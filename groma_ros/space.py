@@ -12,15 +12,16 @@ Matrix = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
 
 
-def backproject(depth: FloatArray, camera: Intrinsics, left: int = 0, top: int = 0) -> Points:
+def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
     """Depth HxW, metres along the optical axis, to points HxWx3 in the optical frame; NaN where depth is.
 
-    left, top: the image's column and row that the first column and row of `depth` are. A pixel's point is at its centre, and the
-    centre of the first pixel is (0, 0) as in camera_info, whereas boxes count from its corner.
+    A pixel's point is at its centre, and the centre of the first pixel is (0, 0) as in camera_info, whereas boxes count from its
+    corner.
     """
-    rows, columns = np.mgrid[top : top + depth.shape[0], left : left + depth.shape[1]]
+    across = (np.arange(depth.shape[1]) - camera.cx) / camera.fx
+    down = (np.arange(depth.shape[0]) - camera.cy) / camera.fy
     z = np.asarray(depth, np.float64)
-    return np.stack([(columns - camera.cx) / camera.fx * z, (rows - camera.cy) / camera.fy * z, z], -1)
+    return np.stack([across * z, down[:, None] * z, z], -1)
 
 
 def project(points: Points, camera: Intrinsics) -> Points:

@@ -17,13 +17,11 @@ CAMERAS = [
 
 
 @pytest.mark.parametrize("camera", CAMERAS, ids=str)
-@pytest.mark.parametrize("corner", [(0, 0), (7, 13)], ids=str)
-def test_a_pixel_comes_back_from_its_point(camera: Intrinsics, corner: tuple[int, int]) -> None:
-    left, top = corner
+def test_a_pixel_comes_back_from_its_point(camera: Intrinsics) -> None:
     depth = np.random.default_rng(1).uniform(0.2, 9, (20, 30)).astype(np.float32)
-    points = backproject(depth, camera, left, top)
+    points = backproject(depth, camera)
     np.testing.assert_allclose(points[..., 2], depth)
-    rows, columns = np.mgrid[top : top + 20, left : left + 30]
+    rows, columns = np.mgrid[0:20, 0:30]
     np.testing.assert_allclose(project(points, camera), np.stack([columns, rows], -1), atol=1e-9)
 
 

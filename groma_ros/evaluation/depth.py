@@ -1,0 +1,169 @@
+"""`groma eval depth`: boxes in space from boxes in the image and depth, on rendered scenes whose truth is known."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from time import process_time
+from typing import Any
+
+import numpy as np
+
+from groma_ros.evaluation.matching import match_boxes
+from groma_ros.grounding.depth import DepthError, DepthRule, place
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.progress import shown
+from groma_ros.simulation.dataset import scene_seeds
+from groma_ros.simulation.depth_noise import LEVELS, spoil
+from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
+from groma_ros.space import matrix_from_quaternion
+from groma_ros.types import Box3D, Frame
+
+WIDTH, HEIGHT = 640, 480
+MEASURES = ("centre", "width", "length", "height", "up")
+"""Metres; three shares of the true side; degrees."""
+_UNITS = {"centre": ("mm", 1000.0), "width": ("%", 100.0), "length": ("%", 100.0), "height": ("%", 100.0), "up": ("deg", 1.0)}
+Boxes = Sequence[tuple[SceneObject, tuple[float, ...]]]
+
+
+def errors(found: Box3D, truth: Box3D) -> dict[str, float]:
+    """How far a box is from the true one.
+
+    centre: distance of the middles, metres; width, length: of the shorter and the longer side along the table, height: of the
+    upright one, each as (found - true) / true; up: degrees between the upright axes.
+    """
+    centre = float(np.linalg.norm(np.subtract(found.centre, truth.centre)))
+    (width, length), (true_width, true_length) = (sorted(box.size[:2]) for box in (found, truth))
+    cosine = matrix_from_quaternion(found.quaternion)[:, 2] @ matrix_from_quaternion(truth.quaternion)[:, 2]
+    return {
+        "centre": centre,
+        "width": width / true_width - 1,
+        "length": length / true_length - 1,
+        "height": found.size[2] / truth.size[2] - 1,
+        "up": float(np.degrees(np.arccos(min(1.0, float(cosine))))),
+    }
+
+
+@dataclass
+class Tally:
+    """Errors over boxes. rows: one a box that was placed, with its kind; refused: counts by cause; seconds: of the processor."""
+
+    rows: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    refused: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+
+    def add(self, item: SceneObject, box: Sequence[float], frame: Frame, rule: DepthRule | None = None) -> None:
+        """Place a box that frames an object, and count how well."""
+        start = process_time()
+        try:
+            found = place(frame, box, rule)
+        except DepthError as error:
+            self.refused[error.cause] += 1
+        else:
+            assert item.box_3d is not None, "rendered objects have a box in space"
+            self.rows.append((item.kind, errors(found.box, item.box_3d)))
+        finally:
+            self.seconds += process_time() - start
+
+    def report(self) -> dict[str, Any]:
+        """Medians and 95th percentiles of absolute errors, over all and by kind."""
+        count = len(self.rows) + sum(self.refused.values())
+        kinds = sorted({kind for kind, _ in self.rows})
+        return {
+            "boxes": count,
+            "refused": dict(sorted(self.refused.items())),
+            **_figures([row for _, row in self.rows]),
+            "ms_a_box": round(1000 * self.seconds / count, 2) if count else None,
+            "kinds": {kind: _figures([row for name, row in self.rows if name == kind]) for kind in kinds},
+        }
+
+
+def _figures(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
+    result: dict[str, Any] = {}
+    for name in MEASURES if rows else ():
+        unit, scale = _UNITS[name]
+        values = scale * np.abs(np.array([row[name] for row in rows]))
+        result[f"{name}_{unit.replace('%', 'percent')}"] = {
+            "median": round(float(np.median(values)), 2), "p95": round(float(np.quantile(values, 0.95)), 2)
+        }  # fmt: skip
+    return result
+
+
+def camera_frame(sample: SceneSample, depth: np.ndarray) -> Frame:
+    """A rendered scene as a camera gives it. The renderer counts pixels from the image's corner, camera_info from the first middle."""
+    k = sample.intrinsics
+    return Frame(sample.rgb, depth=depth, intrinsics=replace(k, cx=k.cx - 0.5, cy=k.cy - 0.5))
+
+
+def evaluate(samples: Iterable[SceneSample], grounder: Grounder | None, levels: Sequence[str]) -> dict[str, dict[str, Tally]]:
+    """Tallies by level of noise and by whose boxes: "true" ones and, with a model, its "own" for the objects that it found."""
+    sources = ("true", "own") if grounder else ("true",)
+    tallies = {level: {source: Tally() for source in sources} for level in levels}
+    for sample in samples:
+        boxes: dict[str, Boxes] = {"true": [(item, item.box) for item in sample.objects]}
+        if grounder:
+            boxes["own"] = list(_own_boxes(grounder, sample))
+        for level in levels:
+            rng = np.random.default_rng([sample.seed, list(LEVELS).index(level)])
+            frame = camera_frame(sample, spoil(sample.depth, LEVELS[level], rng))
+            for source in sources:
+                for item, box in boxes[source]:
+                    tallies[level][source].add(item, box, frame)
+    return tallies
+
+
+def _own_boxes(grounder: Grounder, sample: SceneSample) -> Iterator[tuple[SceneObject, tuple[float, ...]]]:
+    scene = grounder.perceive(Frame(sample.rgb))
+    truth = np.array([item.box for item in sample.objects], np.float32)
+    for box, index in zip(scene.boxes, match_boxes(scene.boxes, truth), strict=True):
+        if index >= 0:
+            yield sample.objects[index], tuple(float(value) for value in box)
+
+
+def rendered(seed: int, count: int) -> Iterator[SceneSample]:
+    """The scenes that `groma scenes --seed --count` writes."""
+    with SceneRenderer(WIDTH, HEIGHT) as renderer:
+        for scene_seed in scene_seeds(seed, count):
+            yield renderer.render(scene_seed)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma eval depth`."""
+    parser.add_argument("--seed", type=int, required=True, help="data seed of the rendered scenes, as in `groma scenes`")
+    parser.add_argument("--count", type=int, default=100, help="number of scenes (default 100)")
+    parser.add_argument("--model", type=Path, help="folder of a model bundle, whose own boxes are placed too (default: true boxes only)")
+    parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
+    parser.add_argument(
+        "--noise", nargs="+", choices=tuple(LEVELS), default=list(LEVELS), metavar="LEVEL", help=f"of {', '.join(LEVELS)} (default: all)"
+    )
+    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
+
+
+def run_eval_depth(args: argparse.Namespace) -> int:
+    """`groma eval depth` with the options of `add_arguments`; returns the exit status."""
+    if args.count < 1:
+        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+    grounder = Grounder.load(args.model, backend=args.backend) if args.model else None
+    tallies = evaluate(shown(rendered(args.seed, args.count), args.count, "scene"), grounder, args.noise)
+    levels = {level: {source: tally.report() for source, tally in sources.items()} for level, sources in tallies.items()}
+    report = {"scenes": args.count, "seed": args.seed, "levels": levels}
+    print(json.dumps(report, indent=1) if args.json else table(report))
+    return 0
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report as lines to read: median / 95th percentile of each absolute error."""
+    names = {f"{name}_{unit.replace('%', 'percent')}": f"{name} {unit}" for name, (unit, _) in _UNITS.items()}
+    head = f"{'depth':<13}{'boxes':<7}{'placed':>7}{'of':>6}" + "".join(f"{name:>15}" for name in names.values()) + f"{'ms a box':>10}"
+    lines = [f"scenes {report['scenes']}, seed {report['seed']}; median / 95th percentile", head]
+    for level, sources in report["levels"].items():
+        for source, row in sources.items():
+            placed = row["boxes"] - sum(row["refused"].values())
+            cells = [f"{row[key]['median']:.1f} / {row[key]['p95']:.1f}" if key in row else "-" for key in names]
+            line = f"{level:<13}{source:<7}{placed:>7}{row['boxes']:>6}" + "".join(f"{cell:>15}" for cell in cells)
+            lines.append(line + (f"{row['ms_a_box']:>10.1f}" if row["ms_a_box"] is not None else f"{'-':>10}"))
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""Which pixels of a depth window are the thing that a 2D box frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Mask = NDArray[np.bool_]
+Box = tuple[float, float, float, float]
+
+_INSIDE = 0.85  # share of a piece's pixels that lie in the box, for a piece that is joined to the thing
+_BETTER = 0.02  # IoU that a piece must add
+_FITS = 0.6  # IoU with the box from which the piece is trusted more than the box
+_MARGIN = 0.05  # of a box's sides
+
+
+def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Mask:
+    """Pixels of HxW depth left when the farther side of every jump above `limit` (HxW metres) between neighbours is taken out.
+
+    Invalid pixels (NaN) are out. Pieces of what is left, 4-connected, are surfaces without a jump.
+    """
+    left = np.isfinite(depth)
+    for axis in (0, 1):
+        near, far = [slice(None), slice(None)], [slice(None), slice(None)]
+        near[axis], far[axis] = slice(None, -1), slice(1, None)
+        before, after = tuple(near), tuple(far)
+        with np.errstate(invalid="ignore"):
+            step = depth[after] - depth[before]
+            bound = np.minimum(limit[before], limit[after])
+            left[after] &= ~(step > bound)
+            left[before] &= ~(step < -bound)
+    return left
+
+
+def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
+    """The pixels of the thing that an xyxy box frames, and the IoU of the box around them with that box.
+
+    pieces: HxW, its 4-connected regions are pieces of surface; least: pixels that the thing must have. A detector's box is tight,
+    so the thing is the piece whose own box agrees with it best; other pieces that lie in the box belong to it where they make the
+    agreement better. Of a piece that agrees badly only what lies in the box is taken. An empty mask if too little is left.
+    """
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(pieces.astype(np.uint8), connectivity=4)
+    area = stats[:, cv2.CC_STAT_AREA]
+    inside = np.bincount(labels[_frame(box, pieces.shape)].ravel(), minlength=count)
+    candidates = [index for index in range(1, count) if inside[index] >= max(1, least // 4)]
+    nothing = np.zeros_like(pieces)
+    if not candidates:
+        return nothing, 0.0
+    extents = {index: _extent(stats[index]) for index in candidates}
+    best = max(candidates, key=lambda index: _iou(extents[index], box) * np.sqrt(inside[index] / area[index]))
+    chosen, whole = [best], extents[best]
+    for index in sorted(candidates, key=lambda index: -inside[index]):
+        joined = _union(whole, extents[index])
+        if inside[index] >= _INSIDE * area[index] and _iou(joined, box) > _iou(whole, box) + _BETTER:
+            chosen.append(index)
+            whole = joined
+    fit = _iou(whole, box)
+    mask = np.isin(labels, chosen)
+    if fit < _FITS:
+        cut = nothing.copy()
+        cut[_frame(_grown(box), pieces.shape)] = True
+        mask &= cut
+    return (mask, fit) if mask.sum() >= least else (nothing, 0.0)
+
+
+def smoothed(depth: NDArray[np.floating], mask: Mask, size: int) -> NDArray[np.float32]:
+    """Depth averaged over the mask's pixels in size x size neighbourhoods; other pixels are NaN."""
+
+    def total(values: NDArray[np.floating]) -> NDArray[np.float32]:
+        flat = np.asarray(values, np.float32)
+        return np.asarray(cv2.boxFilter(flat, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT))
+
+    mean = total(np.where(mask, depth, 0)) / np.maximum(total(mask.astype(np.float32)), 1)
+    return np.where(mask, mean, np.nan).astype(np.float32)
+
+
+def _frame(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """The rows and columns whose pixel centres lie in the box."""
+    x1, y1, x2, y2 = (max(0, int(np.ceil(value - 0.5))) for value in box)
+    return slice(y1, min(y2, shape[0])), slice(x1, min(x2, shape[1]))
+
+
+def _grown(box: Box) -> Box:
+    x1, y1, x2, y2 = box
+    across, down = _MARGIN * (x2 - x1), _MARGIN * (y2 - y1)
+    return x1 - across, y1 - down, x2 + across, y2 + down
+
+
+def _extent(stats: NDArray[np.int32]) -> Box:
+    x, y, width, height = (float(value) for value in stats[:4])
+    return x, y, x + width, y + height
+
+
+def _union(a: Box, b: Box) -> Box:
+    return min(a[0], b[0]), min(a[1], b[1]), max(a[2], b[2]), max(a[3], b[3])
+
+
+def _iou(a: Sequence[float], b: Sequence[float]) -> float:
+    overlap = max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+    union = (a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - overlap
+    return overlap / union if union > 0 else 0.0
