@@ -114,13 +114,17 @@ def choose_precision(bundle: Bundle, library: TensorRT, precision: str | None) -
 
 
 def graph_bytes(wanted: Wanted, library: TensorRT) -> bytes:
-    """The ONNX graph as the library reads it: as the bundle has it, or lowered for TensorRT 8.6."""
+    """The ONNX graph as the library reads it. EngineError where the package onnx is absent or the graph cannot be put so."""
     graph = wanted.bundle.graph(wanted.key.role, wanted.key.precision).read_bytes()
-    if library.reads_opset_18:
-        return graph
-    from groma_ros.runtime.onnx_lowering import lowered
-
-    return lowered(graph)
+    try:
+        from groma_ros.runtime.onnx_lowering import prepared
+    except ModuleNotFoundError as error:
+        what = "Building an engine needs the Python package onnx, which is not installed; install it with python -m pip install onnx."
+        raise EngineError(what) from error
+    try:
+        return prepared(graph, lower=not library.reads_opset_18)
+    except ValueError as error:
+        raise EngineError(str(error)) from error
 
 
 def build_engine(wanted: Wanted, library: TensorRT, store: EngineCache, told: Told, force: bool = False) -> Built:

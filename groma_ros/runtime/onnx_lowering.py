@@ -1,17 +1,17 @@
-"""A copy of a graph for TensorRT 8.6, which reads opset 17 and computes indices in int32.
+"""A bundle's graph as TensorRT's parser wants it: weights as constants and, for 8.6, opset 17 with indices in int32.
 
-The copy is still ONNX, and ONNX Runtime computes the same bits of it. ONNX asks for int64 where a shape or an axis is given; there, and
-only there, a constant stays int64 within the range of int32, or a Cast stands before it.
+What is made is still ONNX, and ONNX Runtime computes the same bits of it. ONNX asks for int64 where a shape or an axis is given; there,
+and only there, a constant of the lowered graph stays int64 within the range of int32, or a Cast stands before it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import GraphProto, NodeProto, TensorProto, defs, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 OPSET = 17
 _IR_VERSION = 8
@@ -20,21 +20,73 @@ _NEWEST = 18
 _REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare", "ReduceLogSumExp")
 
 
-def lowered(graph: bytes) -> bytes:
-    """The graph in opset 17 with int32 indices. ValueError with the operator's name where there is no such form."""
+# Inputs that versions of the parser take as constants alone, by operator. Bundles store them as halves, with a Cast behind.
+_CONSTANT_INPUTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "InstanceNormalization": (1, 2)}
+
+
+def prepared(graph: bytes, lower: bool) -> bytes:
+    """The graph with constant weights; lower: also in opset 17 with int32 indices. ValueError with the operator's name where there is
+    no such form."""
     model = onnx.load_from_string(graph)
+    _fold_weights(model.graph)
+    if lower:
+        _lower(model)
+    onnx.checker.check_model(model, full_check=True)
+    return model.SerializeToString(deterministic=True)
+
+
+def _fold_weights(graph: GraphProto) -> None:
+    """Turn weights that have to be constants, and are made of one by Casts and Expands, into constants."""
+    made_by = {name: node for node in graph.node for name in node.output}
+    constants = _constants(graph)
+    wanted = [node.input[i] for node in graph.node for i in _CONSTANT_INPUTS.get(node.op_type, ()) if i < len(node.input)]
+    for name in dict.fromkeys(wanted):
+        if name and name not in constants:
+            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(_value(name, made_by, constants)), name))
+            graph.node.remove(made_by[name])
+    _drop_unused(graph)
+
+
+def _value(name: str, made_by: Mapping[str, NodeProto], constants: Mapping[str, TensorProto]) -> np.ndarray:
+    """What a tensor is that depends on no input."""
+    if name in constants:
+        return numpy_helper.to_array(constants[name])
+    node = made_by.get(name)
+    if node is None or node.op_type not in ("Cast", "Expand"):
+        raise ValueError(f"The weight {name} is computed by {node.op_type if node else 'an input'}, which TensorRT does not take.")
+    value = _value(node.input[0], made_by, constants)
+    if node.op_type == "Cast":
+        return value.astype(helper.tensor_dtype_to_np_dtype(_attributes(node)["to"]))
+    return np.broadcast_to(value, np.broadcast_shapes(value.shape, tuple(_value(node.input[1], made_by, constants))))
+
+
+def _drop_unused(graph: GraphProto) -> None:
+    """Leave out nodes and constants that nothing reads any more."""
+    while True:
+        used = {name for node in graph.node for name in node.input} | {item.name for item in graph.output}
+        idle = [node for node in graph.node if not used & set(node.output)]
+        for node in idle:
+            graph.node.remove(node)
+        if not idle:
+            break
+    kept = [tensor for tensor in graph.initializer if tensor.name in used]
+    del graph.initializer[:]
+    graph.initializer.extend(kept)
+
+
+def _lower(model: ModelProto) -> None:
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     if opset > _NEWEST or len(model.opset_import) > 1 or model.functions:
         raise ValueError(f"A graph of opset {opset} with {len(model.functions)} functions cannot be lowered to opset {OPSET}.")
     _check_constants(model.graph)
-    nodes = [_to_opset_17(node, _constants(model.graph)) for node in model.graph.node]
+    constants = _constants(model.graph)
+    nodes = [_to_opset_17(node, constants) for node in model.graph.node]
     _to_int32(model.graph, nodes)
     del model.opset_import[:]
     model.opset_import.append(helper.make_opsetid("", OPSET))
     model.ir_version = min(model.ir_version, _IR_VERSION)
     del model.graph.value_info[:]
-    onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    _drop_unused(model.graph)
 
 
 def _constants(graph: GraphProto) -> dict[str, TensorProto]:

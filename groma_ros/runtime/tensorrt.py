@@ -95,6 +95,8 @@ class TensorRT:
         builder = self._made("builder", lambda: trt.Builder(self._logger))
         network = builder.create_network(self._creation_flags())
         parser = trt.OnnxParser(network, self._logger)
+        # Otherwise 8.6 takes a plugin, which makes more of a small epsilon.
+        parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
         if not parser.parse(graph):
             said = "; ".join(_line(parser.get_error(index).desc()) for index in range(parser.num_errors)) or self._reason()
             raise EngineError(f"TensorRT {self.version} cannot read the graph: {said}.")

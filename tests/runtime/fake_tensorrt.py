@@ -53,7 +53,8 @@ class FakeTensorRT:
             ),
             ("Builder", "create_optimization_profile"): lambda made: new("IOptimizationProfile", shapes={}),
             ("Builder", "build_serialized_network"): self._build,
-            ("OnnxParser", "__init__"): lambda made: setattr(made.state, "errors", []),
+            ("OnnxParser", "__init__"): lambda made: made.state.__dict__.update(errors=[], flags=[]),
+            ("OnnxParser", "set_flag"): lambda made, flag: made.state.flags.append(flag.name),
             ("OnnxParser", "parse"): self._parse,
             ("OnnxParser", "num_errors"): lambda made: len(made.state.errors),
             ("OnnxParser", "get_error"): lambda made, index: new("ParserError", text=made.state.errors[index]),
@@ -101,6 +102,7 @@ class FakeTensorRT:
             made.state.errors.append(f"In node 0: the opset {opset} is not known.\nmore")
             return False
         made.state.network.state.graph = graph
+        made.state.network.state.parser_flags = made.state.flags
         return True
 
     def _build(self, made: Any, network: Any, config: Any) -> Any:
@@ -112,7 +114,8 @@ class FakeTensorRT:
         if free != set(profile):
             logger.log(self.module.ILogger.Severity.ERROR, f"The profile lacks {free ^ set(profile)}.")
             return None
-        self.built.append(SimpleNamespace(flags=network.state.flags, settings=settings, graph=graph, timing=settings.timing.state.data))
+        about = {"flags": network.state.flags, "parser_flags": network.state.parser_flags, "timing": settings.timing.state.data}
+        self.built.append(SimpleNamespace(**about, settings=settings, graph=graph))
         head = json.dumps({"version": self.module.__version__, "profile": profile}).encode()
         return self._api.new("IHostMemory", _MAGIC + head + b"\n" + graph.SerializeToString())
 

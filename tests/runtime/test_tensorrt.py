@@ -67,6 +67,7 @@ def test_an_engine_is_built_as_the_version_wants_it(gpu_machine: Machine, versio
     (built,) = fake.built
     # Bits: explicit batch in 8.6; that and strong typing in 10.16; strong typing alone, under another number, in 11.4.
     assert built.flags == {"8.6": 1, "10.16": 3, "11.4": 1}[version]
+    assert built.parser_flags == ["NATIVE_INSTANCENORM"]
     assert built.settings.flags == set() and built.settings.pools == {"WORKSPACE": 1 << 20}
     assert built.settings.profiles == [{"x": [[1, 3], [2, 3], [4, 3]]}]
     library = TensorRT()
@@ -109,7 +110,7 @@ def test_whatever_a_version_lacks_is_noticed(
     values = np.ones((2, 3), np.float32)
     double(fake, values)
     used = sorted(set(fake.called) - CHOICES - {"ParserError.desc", "OnnxParser.num_errors", "OnnxParser.get_error"})
-    used += ["MemoryPoolType.WORKSPACE", "BuilderFlag.TF32", "TensorIOMode.INPUT"]
+    used += ["MemoryPoolType.WORKSPACE", "BuilderFlag.TF32", "OnnxParserFlag.NATIVE_INSTANCENORM", "TensorIOMode.INPUT"]
     assert len(used) > 30 and "IExecutionContext.execute_async_v3" in used and "nptype" in used
     api = json.dumps(read_api(version))
     for name in used:
