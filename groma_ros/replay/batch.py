@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import shutil
 import signal
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from multiprocessing.connection import Connection, wait
 
 from groma_ros.grounding.grounder import Grounder
@@ -73,7 +75,9 @@ class _Pool:
 
     def __init__(self, tasks: Sequence[Task], plan: Plan, jobs: int) -> None:
         self._tasks = tasks
-        self._plan = plan
+        # Processes that each take all cores only get in each other's way.
+        threads = plan.engine.threads or max(1, len(os.sched_getaffinity(0)) // jobs)
+        plan = replace(plan, engine=replace(plan.engine, threads=threads))
         self._waiting = list(range(len(tasks)))
         self._tries = [0] * len(tasks)
         self._workers = [_Worker(plan) for _ in range(jobs)]

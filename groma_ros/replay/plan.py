@@ -82,7 +82,7 @@ class Task:
 @dataclass(frozen=True)
 class Run:
     """What a run was made of, its run.json. camera: topic, type and number of messages; model, weights: name of the bundle and sha256
-    of its weights; backend, precision, device: what ran it; calibration, follow: as in the bundle and in `FollowRule`."""
+    of its weights; backend, precision, device: what ran it; calibration: what of it is not the default; follow: as in `FollowRule`."""
 
     camera: dict[str, Any]
     every: int
@@ -126,7 +126,7 @@ def describe(plan: Plan, camera: Camera, ran: Ran) -> Run:
     return Run(
         camera=asdict(camera), every=plan.every, goals=[_plain(goal) for goal in plan.goals], min_presence=ran.min_presence,
         model=bundle.name, weights=bundle.weights, backend=ran.backend, precision=ran.precision, device=ran.device,
-        calibration=asdict(Calibration.from_manifest(bundle.calibration)), follow=asdict(plan.rule),
+        calibration=Calibration.from_manifest(bundle.calibration, ran.precision).to_manifest(), follow=asdict(plan.rule),
     )  # fmt: skip
 
 
