@@ -62,6 +62,18 @@ COMMANDS = {
         "average recall of all objects of a class: LVIS-Ground",
         "groma eval lvis-ground --model engines/groma-7b --data lvis_test.json --images coco --paper --out out/lvis",
     ),
+    "eval caption": Command(
+        "groma_ros.evaluation.caption",
+        "run_eval_caption",
+        "descriptions of regions: Visual Genome, RefCOCOg",
+        "groma eval caption --model engines/groma-7b --data vg_test.json --images vg --dataset vg --out out/vg",
+    ),
+    "eval chat": Command(
+        "groma_ros.evaluation.chat",
+        "run_eval_chat",
+        "answers and their regions for a judge: LLaVA-COCO",
+        "groma eval chat --model engines/groma-7b --data qa90_questions.jsonl --images coco/val2014 --truth instances.json --out out/chat",
+    ),
     "calibrate": Command(
         "groma_ros.evaluation.calibrate",
         "run_calibrate",

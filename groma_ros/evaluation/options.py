@@ -26,15 +26,17 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
-def add_picture_arguments(parser: argparse.ArgumentParser) -> None:
-    """Where the pictures of a published data set are and how they are stretched."""
+def add_picture_arguments(parser: argparse.ArgumentParser, drawn: bool = True, resize: str = "published") -> None:
+    """Where the pictures of a published data set are and how they are stretched. drawn: wordings are drawn by lot."""
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures that the annotations name")
     parser.add_argument(
-        "--resize", default="published",
-        help="of pictures: own, bilinear, bicubic, area, or published: as the original's evaluation for its weights (default)",
+        "--resize", default=resize,
+        help="of pictures: own, bilinear, bicubic, area; for the original's weights published or demo are what its evaluations (bilinear) "
+        f"or its chat (bicubic) did, for others the bundle's own (default: {resize})",
     )  # fmt: skip
     parser.add_argument("--limit", type=int, help="only so many pictures, the first ones")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw among the template's wordings (default 0)")
+    if drawn:
+        parser.add_argument("--seed", type=int, default=0, help="of the draw among the template's wordings (default 0)")
 
 
 def model_choice(args: argparse.Namespace) -> ModelChoice:

@@ -22,6 +22,7 @@ from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.network import read_network
 
 RECORDS, SETTINGS = "records.jsonl", "settings.json"
+_OF_THE_ORIGINAL: dict[str, Resize] = {"published": "bilinear", "demo": "bicubic"}
 Record = dict[str, Any]
 Work = Callable[[Grounder, Any], Record]
 
@@ -30,8 +31,9 @@ Work = Callable[[Grounder, Any], Record]
 class ModelChoice:
     """Which model is measured and how it runs: what a process needs to load it.
 
-    resize: of pictures, one of `image.RESIZES`; "own" takes the bundle's, "published" the one of the original's evaluations (bilinear)
-    for weights of the published geometry and the bundle's own for others. calibration: instead of the manifest's.
+    resize: of pictures, one of `image.RESIZES`; "own" takes the bundle's; for weights of the published geometry "published" takes what
+    the original's evaluations did (bilinear) and "demo" what its demo and chat did (bicubic), for others both take the bundle's own.
+    calibration: instead of the manifest's.
     """
 
     directory: Path
@@ -47,12 +49,12 @@ class ModelChoice:
         """The bundle, with the resize that was chosen. Raises BundleError, and ValueError for a resize that is unknown."""
         bundle = Bundle.load(self.directory)
         resize: Resize = bundle.image.resize
-        if self.resize == "published" and read_network(bundle).region.geometry == "published":
-            resize = "bilinear"
+        if self.resize in _OF_THE_ORIGINAL and read_network(bundle).region.geometry == "published":
+            resize = _OF_THE_ORIGINAL[self.resize]
         elif self.resize in RESIZES:
             resize = self.resize
-        elif self.resize not in ("own", "published"):
-            raise ValueError(f"The resize {self.resize!r} is unknown; use one of own, published, {', '.join(RESIZES)}.")
+        elif self.resize not in ("own", *_OF_THE_ORIGINAL):
+            raise ValueError(f"The resize {self.resize!r} is unknown; use one of own, {', '.join((*_OF_THE_ORIGINAL, *RESIZES))}.")
         return dataclasses.replace(bundle, image=dataclasses.replace(bundle.image, resize=resize))
 
     def load(self) -> Grounder:

@@ -38,9 +38,10 @@ class Grounder:
     """Answers goals about frames.
 
     min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed between calls).
-    max_goal_tokens: a goal longer than this is refused; runtime: what runs the model, where and why, None if
-    nobody said. It keeps the last scene's prefix, so one thread at a time may ask it; another may perceive
-    meanwhile, and `check` and `can` only read and may be called from any.
+    max_goal_tokens: a goal longer than this is refused; max_answer_tokens: answers in words end there at the latest; ground_chat:
+    whether chat is asked to point at what it speaks of, where the model knows how (both may be changed between calls); runtime:
+    what runs the model, where and why, None if nobody said. It keeps the last scene's prefix, so one thread at a time may ask
+    it; another may perceive meanwhile, and `check` and `can` only read and may be called from any.
     """
 
     def __init__(
@@ -62,6 +63,8 @@ class Grounder:
         if not 0 <= min_presence <= 1:
             raise ValueError(f"min_presence is {min_presence}; it must be between 0 and 1.")
         self.min_presence = min_presence
+        self.max_answer_tokens = MAX_ANSWER_TOKENS
+        self.ground_chat = True
         self.runtime = runtime
         if PROBE in self._calibration.signals and not self.can(PROBE):
             raise ValueError(f"The calibration reads the signal {PROBE!r}, but the prompt template has no such wording.")
@@ -237,7 +240,7 @@ class Grounder:
     def _write(self, scene: Scene, ids: Sequence[Sequence[int]], referred: Sequence[Sequence[int]] | None = None) -> list[Written]:
         tails = [self._embed(line, scene, shown) for line, shown in zip(ids, referred or [()] * len(ids), strict=True)]
         prefix = self._prefix(scene, max(map(len, tails)) + 1)
-        limit = min(MAX_ANSWER_TOKENS, self._language.context - self._length() - max(map(len, tails)))
+        limit = min(self.max_answer_tokens, self._language.context - self._length() - max(map(len, tails)))
         missing = range(self._tokenizer.region_id(0) + len(scene.boxes), len(self._tokenizer))
         return write(self._language, prefix, tails, self._tokenizer.eos_id, limit, missing)
 
@@ -245,7 +248,7 @@ class Grounder:
         kind: str = goal.kind
         if kind == "describe" and not _has_regions(goal):
             kind = "caption"
-        if kind == "chat" and self.can("grounded_chat"):
+        if kind == "chat" and self.ground_chat and self.can("grounded_chat"):
             kind = "grounded_chat"
         words = referring(goal.text, 0 if goal.regions is None else len(goal.regions))[0] if goal.kind == "chat" else goal.text
         ids = self._encode_goal(kind, words, wording)

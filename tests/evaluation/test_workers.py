@@ -98,7 +98,8 @@ def test_the_resize_of_the_originals_evaluation_is_for_its_weights(small_model: 
     published = Bundle(tmp_path, "published", SMALL.to_dict(), ImageTransform(SMALL.image_size, "area"), TEMPLATE.to_dict())
     published.write_manifest({})
     assert ModelChoice(tmp_path, resize="published").bundle().image.resize == "bilinear"
-    with pytest.raises(ValueError, match=r"The resize 'nearest' is unknown; use one of own, published, bilinear"):
+    assert ModelChoice(tmp_path, resize="demo").bundle().image.resize == "bicubic"
+    with pytest.raises(ValueError, match=r"The resize 'nearest' is unknown; use one of own, published, demo, bilinear"):
         ModelChoice(small_model, resize="nearest").bundle()
 
 

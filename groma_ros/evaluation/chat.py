@@ -1,0 +1,186 @@
+"""`groma eval chat`: answers to questions about pictures, with the regions they point at, in the form that LLaVA-COCO's judges read."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from groma_ros.evaluation.mentions import Counts, KnownObject, Vocabulary, count, read_objects, read_synonyms
+from groma_ros.evaluation.options import add_picture_arguments, add_run_arguments, figure, finish, model_choice, plan, rounded
+from groma_ros.evaluation.pictures import find_picture, read_rgb
+from groma_ros.evaluation.workers import Record, run
+from groma_ros.files import replacing
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.types import Frame, Goal
+
+ANSWERS = "answers.jsonl"
+MAX_TOKENS = 1024
+
+
+@dataclass(frozen=True)
+class Question:
+    """A line of a question file. text: empty asks for a description of the whole picture."""
+
+    number: Any
+    image: str
+    text: str
+    category: str
+
+
+@dataclass(frozen=True)
+class AskedPicture:
+    """A picture with all questions about it."""
+
+    name: str
+    questions: tuple[Question, ...]
+
+
+@dataclass(frozen=True)
+class Converse:
+    """The work on one picture. grounded: ask the model to point at what it speaks of, where it knows how."""
+
+    images: Path
+    grounded: bool
+
+    def __call__(self, grounder: Grounder, picture: AskedPicture) -> Record:
+        grounder.max_answer_tokens, grounder.ground_chat = MAX_TOKENS, self.grounded
+        scene = grounder.perceive(Frame(read_rgb(find_picture(self.images, picture.name))))
+        goals = [Goal(item.text, "chat" if item.text else "describe") for item in picture.questions]
+        answers = []
+        for found in grounder.ground(scene, goals):
+            spans = [
+                {
+                    "phrase": span.phrase,
+                    "start": span.start,
+                    "end": span.end,
+                    "boxes": [[round(float(value), 2) for value in scene.boxes[region]] for region in span.regions],
+                }
+                for span in found.spans
+            ]
+            answers.append({"text": found.text, "spans": spans})
+        return {"answers": answers}
+
+
+def read_questions(path: Path) -> list[AskedPicture]:
+    """The questions of a JSON-lines file (question_id, image, text, category), by picture. ValueError naming a line that is wrong."""
+    by_picture: dict[str, list[Question]] = {}
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"The questions {path} cannot be read: {error}.") from error
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            try:
+                entry = json.loads(line)
+                asked = Question(entry["question_id"], str(entry["image"]), str(entry["text"]).strip(), str(entry.get("category", "")))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"Line {number} of {path} is not a question: {type(error).__name__} {error}.") from error
+            by_picture.setdefault(asked.image, []).append(asked)
+    if not by_picture:
+        raise ValueError(f"{path} holds no questions.")
+    return [AskedPicture(name, tuple(items)) for name, items in by_picture.items()]
+
+
+def answer_lines(model: str, pictures: Sequence[AskedPicture], records: Sequence[Record]) -> list[dict[str, Any]]:
+    """The answers as a judge reads them, in the order of the questions' numbers where those are numbers; regions go beside the text."""
+    lines = []
+    for picture, record in zip(pictures, records, strict=True):
+        for asked, found in zip(picture.questions, record["answers"], strict=True):
+            line = {"question_id": asked.number, "prompt": asked.text, "text": found["text"], "category": asked.category}
+            more = {"answer_id": f"{model}-{asked.number}", "model_id": model, "image": asked.image}
+            lines.append({**line, **more, "metadata": {"regions": found["spans"]}})
+    numbered = all(isinstance(line["question_id"], (int, float)) for line in lines)
+    return sorted(lines, key=lambda line: line["question_id"]) if numbered else lines
+
+
+def judge(lines: Sequence[Mapping[str, Any]], objects: Mapping[str, Sequence[KnownObject]], vocabulary: Vocabulary) -> dict[str, Any]:
+    """Hallucinated and missed objects over the answers about pictures whose truth is known; also writes each answer's own into it."""
+    counts: list[Counts] = []
+    for line in lines:
+        name = line["image"].rsplit("/", 1)[-1]
+        if name in objects:
+            spans = [(span["phrase"], [tuple(box) for box in span["boxes"]]) for span in line["metadata"]["regions"]]
+            found = count(line["text"], spans, objects[name], vocabulary)
+            line["metadata"].update(hallucinated=list(found.hallucinated), missed=list(found.missed))
+            counts.append(found)
+    mentioned, present = sum(len(item.mentioned) for item in counts), sum(len(item.present) for item in counts)
+    hallucinated, missed = sum(len(item.hallucinated) for item in counts), sum(len(item.missed) for item in counts)
+    pointed, right, there = (sum(getattr(item, name) for item in counts) for name in ("pointed", "right", "objects"))
+    return {
+        "answers": len(counts),
+        "mentions": mentioned,
+        "hallucinated": _share(hallucinated, mentioned),
+        "answers_with_hallucination": _share(sum(bool(item.hallucinated) for item in counts), len(counts)),
+        "missed": _share(missed, present),
+        "boxes": pointed,
+        "boxes_right": _share(right, pointed),
+        "objects": there,
+        "objects_pointed_at": _share(right, there),
+    }
+
+
+def _share(part: int, whole: int) -> float | None:
+    return rounded(part / whole) if whole else None
+
+
+def table(document: dict[str, Any]) -> str:
+    """The report as lines to read."""
+    lines = [
+        f"{document['model']}: {document['questions']} questions about {document['pictures']} pictures",
+        f"words an answer         {figure(document['words'], 1)}",
+        f"answers with regions    {figure(document['grounded'])}   phrases with regions an answer {figure(document['phrases'], 1)}",
+    ]
+    if document["truth"]:
+        said = document["truth"]
+        lines += [
+            f"classes named           {said['mentions']}   not in the picture {figure(said['hallucinated'])}   "
+            f"answers with such {figure(said['answers_with_hallucination'])}",
+            f"classes missed          {figure(said['missed'])}",
+            f"boxes                   {said['boxes']}   on an object of the class named {figure(said['boxes_right'])}",
+            f"objects                 {said['objects']}   pointed at {figure(said['objects_pointed_at'])}",
+        ]
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma eval chat`."""
+    add_run_arguments(parser)
+    parser.add_argument("--data", type=Path, required=True, help="JSON lines of question_id, image, text, category (qa90_questions.jsonl)")
+    add_picture_arguments(parser, drawn=False, resize="demo")
+    parser.add_argument("--truth", type=Path, help="COCO-style instances of the pictures: count hallucinated and missed objects")
+    parser.add_argument("--synonyms", type=Path, help="JSON object from a class of --truth to more words for it")
+    parser.add_argument("--plain", action="store_true", help="ask the bare question, as the original's evaluation did, without [grounding]")
+
+
+def run_eval_chat(args: argparse.Namespace) -> int:
+    """`groma eval chat` with the options of `add_arguments`; returns the exit status."""
+    pictures = read_questions(args.data)[: args.limit]
+    truth = read_objects(args.truth) if args.truth else None
+    if args.synonyms and truth is None:
+        raise ValueError("--synonyms are words for the classes of --truth; give both.")
+    vocabulary = Vocabulary(truth[0], read_synonyms(args.synonyms) if args.synonyms else None) if truth else None
+    choice = model_choice(args)
+    settings = {"task": "chat", "data": str(args.data.resolve()), "plain": args.plain}
+    records = run(Converse(args.images, not args.plain), pictures, "picture", choice, plan(args), settings)
+    name = choice.bundle().name
+    lines = answer_lines(name, pictures, records)
+    judged = judge(lines, truth[1], vocabulary) if truth and vocabulary else None
+    document = {"model": name, "resize": choice.bundle().image.resize, "pictures": len(pictures), **_summary(lines), "truth": judged}
+    if args.out:
+        with replacing(args.out / ANSWERS) as stream:
+            stream.write("".join(json.dumps(line) + "\n" for line in lines).encode())
+    return finish(args, document, table(document))
+
+
+def _summary(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    spans = [[span for span in line["metadata"]["regions"] if span["boxes"]] for line in lines]
+    return {
+        "questions": len(lines),
+        "words": rounded(sum(len(line["text"].split()) for line in lines) / len(lines)),
+        "grounded": rounded(sum(bool(item) for item in spans) / len(lines)),
+        "phrases": rounded(sum(map(len, spans)) / len(lines)),
+    }
