@@ -180,7 +180,8 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
 
 def _overview() -> str:
     lines = ["usage: groma COMMAND [options]", "", "Language goals to grounded boxes.", ""]
-    lines += [f"  {name:<14}{command.help}" for name, command in COMMANDS.items()]
+    width = max(map(len, COMMANDS)) + 2
+    lines += [f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items()]
     return "\n".join([*lines, "", f"example: {COMMANDS['ground'].example}", "`groma COMMAND --help` says more."])
 
 
