@@ -104,6 +104,12 @@ COMMANDS = {
         "make a model that runs without PyTorch",
         "groma convert engines/groma-tiny",
     ),
+    "build-engine": Command(
+        "groma_ros.bench.build_engine",
+        "run_build_engine",
+        "build TensorRT engines for this machine's GPU",
+        "groma build-engine --model engines/groma-tiny --check",
+    ),
     "verify": Command(
         "groma_ros.model.verify",
         "run_verify",

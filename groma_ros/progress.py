@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
@@ -21,3 +21,32 @@ def shown(items: Iterable[Item], total: int, name: str) -> Iterator[Item]:
         yield item
         if number % step == 0 or number == total:
             print(f"{name} {number} of {total}", file=sys.stderr, flush=True)
+
+
+class Told:
+    """Progress that a library tells of, as a function of steps done, steps in all and what is being done."""
+
+    def __init__(self, name: str) -> None:
+        """name: of the whole, in front of every line."""
+        self._name = name
+        self._bar: Any = None
+        self._shown = -1
+
+    def __call__(self, done: int, steps: int, what: str) -> None:
+        if sys.stderr.isatty():
+            self._draw(done, steps, what)
+            return
+        tenth = 10 * done // max(steps, 1)
+        if tenth != self._shown:
+            self._shown = tenth
+            print(f"{self._name}: {what} {done} of {steps}", file=sys.stderr, flush=True)
+
+    def _draw(self, done: int, steps: int, what: str) -> None:
+        from tqdm import tqdm
+
+        if self._bar is None or self._bar.total != steps or done < self._bar.n:
+            self._bar = tqdm(total=steps, desc=f"{self._name}: {what}", file=sys.stderr)
+        self._bar.update(done - self._bar.n)
+        if done >= steps:
+            self._bar.close()
+            self._bar = None

@@ -8,7 +8,7 @@ import pytest
 
 from tests.small import write_small_bundle
 
-pytest_plugins = ["tests.rendering"]
+pytest_plugins = ["tests.rendering", "tests.runtime.machine"]
 
 
 @pytest.fixture(scope="session")

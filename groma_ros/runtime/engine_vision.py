@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from groma_ros import progress
 from groma_ros.image import ImageTransform
 from groma_ros.model.config import GromaConfig
 from groma_ros.runtime.bundle import Bundle, BundleError
@@ -19,7 +20,7 @@ from groma_ros.runtime.tensorrt import Engine, EngineError, Plan, Profile, Tenso
 
 ROLES = ("perceive", "encode_regions")
 BATCH = 4
-"""The most pictures in one pass of an engine, unless another number is asked for."""
+"""The most pictures in one pass of an engine."""
 _WORKSPACE_SHARE = 4  # kernels may use this part of the device's memory while they run
 
 
@@ -76,24 +77,24 @@ def require_gpu() -> Gpu:
     return gpu
 
 
-def wanted_engines(bundle: Bundle, library: TensorRT, gpu: Gpu, precision: str | None = None, batch: int = BATCH) -> list[Wanted]:
+def wanted_engines(bundle: Bundle, library: TensorRT, gpu: Gpu, precision: str | None = None) -> list[Wanted]:
     """The engines of a bundle for a GPU. Errors as of `choose_precision`."""
     config = read_network(bundle)
     chosen = choose_precision(bundle, library, precision)
     workspace = (gpu.memory_mb << 20) // _WORKSPACE_SHARE
     capability = ".".join(map(str, gpu.capability))
     wanted = []
-    for role, profile in zip(ROLES, profiles(config, batch)):
+    for role, profile in zip(ROLES, profiles(config)):
         graph = str(bundle.files[bundle.graph_name(role, chosen)]["sha256"])
         key = Key(role, graph, library.version, gpu.name, capability, chosen, profile)
         wanted.append(Wanted(bundle, key, Plan(profile, workspace)))
     return wanted
 
 
-def profiles(config: GromaConfig, batch: int) -> tuple[Profile, Profile]:
-    """Shapes of the inputs of both graphs that are free: up to `batch` pictures of one size; regions up to the most of a scene."""
+def profiles(config: GromaConfig) -> tuple[Profile, Profile]:
+    """Shapes of the inputs of both graphs that are free: up to `BATCH` pictures of one size; regions up to the most of a scene."""
     side, channels = config.image_size, config.backbone.num_channels
-    sizes = ((1, channels, side, side), (1, channels, side, side), (batch, channels, side, side))
+    sizes = ((1, channels, side, side), (1, channels, side, side), (BATCH, channels, side, side))
     most = config.max_region_num
     return {"pixels": sizes}, {"boxes": ((1, 4), (most, 4), (most, 4))}
 
@@ -139,8 +140,9 @@ def build_engine(wanted: Wanted, library: TensorRT, store: EngineCache, told: To
     return store.get(wanted.key, build, force)
 
 
-def load_engine(wanted: Wanted, library: TensorRT, store: EngineCache, told: Told = lambda done, steps, what: None) -> Engine:
+def load_engine(wanted: Wanted, library: TensorRT, store: EngineCache) -> Engine:
     """The engine, ready to run; one from the cache that TensorRT does not take is built again, once."""
+    told = progress.Told(wanted.file)
     built = build_engine(wanted, library, store, told)
     try:
         return library.load(built.engine)

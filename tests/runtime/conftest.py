@@ -5,17 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from groma_ros.runtime import gpu
 from groma_ros.runtime.bundle import MANIFEST
-from tests.runtime.bindings import VERSIONS
-from tests.runtime.driver import Driver
-from tests.runtime.fake_tensorrt import FakeTensorRT
 
 
 @pytest.fixture
@@ -35,32 +30,3 @@ def put() -> Callable[[Path, str, bytes], None]:
         (folder / MANIFEST).write_text(json.dumps(manifest))
 
     return write
-
-
-@pytest.fixture(params=VERSIONS)
-def version(request: pytest.FixtureRequest) -> str:
-    """Every version of TensorRT the project is held to."""
-    return str(request.param)
-
-
-@pytest.fixture
-def driver(tmp_path: Path) -> Driver:
-    """A CUDA driver with a memory and a stream of its own."""
-    return Driver(tmp_path)
-
-
-@pytest.fixture
-def gpu_machine(driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], FakeTensorRT]]:
-    """Make this process one on a machine with a GPU and a version of TensorRT; engines are kept in `tmp_path / "cache"`."""
-    made: list[FakeTensorRT] = []
-
-    def make(version: str) -> FakeTensorRT:
-        made.append(FakeTensorRT(version, driver))
-        monkeypatch.setitem(sys.modules, "tensorrt", made[-1].module)
-        monkeypatch.setattr(gpu, "DRIVER", str(driver.path))
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-        return made[-1]
-
-    yield make
-    for item in made:
-        assert item.errors == []

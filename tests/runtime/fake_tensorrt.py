@@ -24,12 +24,12 @@ class FakeTensorRT:
     """A version of TensorRT on a fake GPU. module: what `import tensorrt` gives; called: all that was asked of it.
 
     fault: what the next build, load or run fails with; errors: what went wrong while the stream ran; built: how it was told to
-    build each engine; records: whether its work can be recorded.
+    build each engine; records: whether its work can be recorded; spoils: what is added to every output.
     """
 
     def __init__(self, version: str, driver: Driver, api: dict[str, Any] | None = None) -> None:
         self.driver = driver
-        self.fault, self.records = "", True
+        self.fault, self.records, self.spoils = "", True, 0.0
         self.errors: list[BaseException] = []
         self.built: list[SimpleNamespace] = []
         self._api = Api(api or read_api(version), self._behaviours())
@@ -181,7 +181,7 @@ class FakeTensorRT:
                 inputs = {name: views[name] for name, item in tensors.items() if item.mode == "INPUT"}
                 outputs = [name for name, item in tensors.items() if item.mode == "OUTPUT"]
                 for name, value in zip(outputs, state.session.run(outputs, inputs)):
-                    views[name][...] = value
+                    views[name][...] = value + np.float32(self.spoils)
             except BaseException as error:
                 self.errors.append(error)
 

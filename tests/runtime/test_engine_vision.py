@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +15,8 @@ from groma_ros.runtime.onnx import OnnxVision, load_onnx_vision
 from groma_ros.runtime.tensorrt import EngineError
 from groma_ros.types import Frame, Scene
 from tests.runtime.driver import Driver
-from tests.runtime.fake_tensorrt import FakeTensorRT
+from tests.runtime.machine import Machine
 from tests.small import blocks
-
-Machine = Callable[[str], FakeTensorRT]
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from groma_ros.runtime.engine_vision import TensorRTVision
 from groma_ros.runtime.load import choose_backend
 from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
 from groma_ros.runtime.torch import TorchVision
-from tests.runtime.fake_tensorrt import FakeTensorRT
+from tests.runtime.machine import Machine
 from tests.small import write_small_bundle
 
 Put = Callable[[Path, str, bytes], None]
@@ -142,7 +142,7 @@ def test_answering_on_onnx_needs_no_weights(graph_copy: Path) -> None:
     assert found is not None and found.reason == wanted.reason
 
 
-def test_auto_takes_tensorrt_where_there_is_a_gpu(gpu_machine: Callable[[str], FakeTensorRT], graph_model: Path) -> None:
+def test_auto_takes_tensorrt_where_there_is_a_gpu(gpu_machine: Machine, graph_model: Path) -> None:
     gpu_machine("11.4")
     runtime = load.load_runtime(Bundle.load(graph_model), threads=1)
     assert isinstance(runtime.vision, TensorRTVision) and isinstance(runtime.language, OnnxLanguage)
@@ -155,7 +155,7 @@ def test_auto_takes_tensorrt_where_there_is_a_gpu(gpu_machine: Callable[[str], F
 
 
 def test_auto_takes_onnx_where_tensorrt_cannot(
-    gpu_machine: Callable[[str], FakeTensorRT], graph_model: Path, caplog: pytest.LogCaptureFixture
+    gpu_machine: Machine, graph_model: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     fake = gpu_machine("11.4")
     fake.fault = "Autotuning: no kernel for the node."
@@ -169,7 +169,7 @@ def test_auto_takes_onnx_where_tensorrt_cannot(
 
 
 def test_tensorrt_without_a_gpu_or_its_package(
-    gpu_machine: Callable[[str], FakeTensorRT], graph_model: Path, monkeypatch: pytest.MonkeyPatch
+    gpu_machine: Machine, graph_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The sentence says what to install and the three ways to have it."""
     bundle = Bundle.load(graph_model)

@@ -6,7 +6,6 @@ import json
 import logging
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,8 +20,8 @@ from groma_ros.runtime.tensorrt import EngineError, Plan, TensorRT
 from tests.runtime.bindings import ROOT, folder, read_api
 from tests.runtime.driver import Driver
 from tests.runtime.fake_tensorrt import FakeTensorRT
+from tests.runtime.machine import Machine
 
-Machine = Callable[[str], FakeTensorRT]
 PLAN = Plan({"x": ((1, 3), (2, 3), (4, 3))}, 1 << 20)
 # What a version may lack; whether it is there decides what is done.
 CHOICES = {"IProgressMonitor.__init__", "IProgressMonitor", "EXPLICIT_BATCH", "STRONGLY_TYPED", "INT64"}

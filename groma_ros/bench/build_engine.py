@@ -1,0 +1,122 @@
+"""`groma build-engine`: TensorRT engines of a bundle for the GPU at hand, and whether they answer as PyTorch does."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from groma_ros.bench.engine_check import check_engines, write_log
+from groma_ros.files import write_together
+from groma_ros.node.loading import shipped_model
+from groma_ros.progress import Told
+from groma_ros.runtime.bundle import ONNX_PRECISIONS, Bundle
+from groma_ros.runtime.engine_cache import Built, EngineCache
+from groma_ros.runtime.engine_vision import ROLES, Wanted, build_engine, profiles, require_gpu, wanted_engines
+from groma_ros.runtime.gpu import Gpu, find_gpu
+from groma_ros.runtime.network import read_network
+from groma_ros.runtime.tensorrt import Plan, TensorRT
+from groma_ros.runtime.trtexec import trtexec_line
+
+_WORKSPACE = 1 << 30  # where no GPU says how much it has
+_PICTURES = 50
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma build-engine`."""
+    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)")
+    parser.add_argument("--precision", choices=ONNX_PRECISIONS, help="of the graphs (default: fp16 where the bundle has it)")
+    parser.add_argument("--force-rebuild", action="store_true", help="build also what is in the cache already")
+    parser.add_argument("--graphs", type=Path, metavar="DIR", help="build nothing: write the graphs for TensorRT there; needs no GPU")
+    parser.add_argument("--lower", action="store_true", help="with --graphs: for TensorRT 8.6, in opset 17 and int32")
+    parser.add_argument("--check", action="store_true", help="also compare the engines with PyTorch and time them")
+    parser.add_argument("--pictures", type=int, default=_PICTURES, help=f"with --check: how many (default: {_PICTURES})")
+    parser.add_argument("--seed", type=int, default=0, help="with --check: of the pictures (default: 0)")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="with --check: write hardware, versions and figures as Markdown")
+    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
+
+
+def run_build_engine(args: argparse.Namespace) -> int:
+    """`groma build-engine` with the options of `add_arguments`; returns the exit status."""
+    if args.pictures < 1:
+        raise ValueError(f"--pictures is {args.pictures}; it must be at least 1.")
+    bundle = Bundle.load(args.model or shipped_model())
+    if args.graphs is not None:
+        return _say(_write_graphs(bundle, args), args.json)
+    if args.check and find_gpu() is None:
+        return _say({"checked": False, "why": "there is no NVIDIA GPU on this machine, so no engine was built or compared"}, args.json)
+    gpu = require_gpu()
+    library, store = TensorRT(), EngineCache()
+    wanted = wanted_engines(bundle, library, gpu, args.precision)
+    built = [build_engine(item, library, store, Told(item.file), args.force_rebuild) for item in wanted]
+    document = _built(library, gpu, store, wanted, built)
+    if not args.check:
+        return _say(document, args.json)
+    found = check_engines(bundle, wanted[0].key.precision, args.pictures, args.seed)
+    document |= {"checked": True, "check": asdict(found), "ok": found.ok}
+    if args.log:
+        write_log(args.log, document)
+    return _say(document, args.json) or int(not found.ok)
+
+
+def _write_graphs(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
+    """The graphs as TensorRT reads them, and the lines that build engines of them on another machine."""
+    from groma_ros.runtime.onnx_lowering import prepared
+
+    if not bundle.vision_precisions:
+        raise ValueError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
+    precision = args.precision or bundle.vision_precisions[0]
+    args.graphs.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for role, profile in zip(ROLES, profiles(read_network(bundle))):
+        path = args.graphs / f"{role}.onnx"
+        write_together({path: prepared(bundle.graph(role, precision).read_bytes(), args.lower)})
+        line = trtexec_line(path, path.with_suffix(".engine"), None, Plan(profile, _WORKSPACE), not args.lower)
+        rows.append({"graph": str(path), "precision": precision, "trtexec": line})
+    return {"graphs": rows}
+
+
+def _built(library: TensorRT, gpu: Gpu, store: EngineCache, wanted: Sequence[Wanted], built: Sequence[Built]) -> dict[str, Any]:
+    rows = []
+    for item, made in zip(wanted, built):
+        if made.path is None:
+            raise OSError(f"The engine of {item.file} was built but could not be written to {store.folder}; see the log.")
+        graph = item.bundle.directory / item.file if library.reads_opset_18 else Path(f"GRAPHS/{item.key.role}.onnx")
+        line = trtexec_line(graph, made.path, store.timing_path(item.key), item.plan, library.strongly_typed)
+        rows.append(
+            {
+                "graph": item.file, "precision": item.key.precision, "engine": str(made.path), "bytes": len(made.engine),
+                "reused": made.reused, "seconds": round(made.seconds, 1), "trtexec": line,
+            }
+        )  # fmt: skip
+    driver = ".".join(map(str, gpu.driver))
+    machine = {"gpu": gpu.name, "capability": wanted[0].key.capability, "memory_mb": gpu.memory_mb, "driver": driver}
+    return {"model": wanted[0].bundle.name, "tensorrt": library.version, "machine": machine, "engines": rows}
+
+
+def _say(document: dict[str, Any], as_json: bool) -> int:
+    print(json.dumps(document, indent=1) if as_json else "\n".join(_lines(document)))
+    return 0
+
+
+def _lines(document: dict[str, Any]) -> list[str]:
+    lines = []
+    for row in document.get("graphs", []):
+        lines += [row["graph"], f"  on the machine with the GPU: {row['trtexec']}"]
+    if "machine" in document:
+        lines.append(f"TensorRT {document['tensorrt']} on {document['machine']['gpu']}")
+    for row in document.get("engines", []):
+        how = "was in the cache" if row["reused"] else f"built in {row['seconds']:.1f} s"
+        lines.append(f"{row['graph']:<22}{row['precision']:<6}{row['bytes'] / 1e6:>8.1f} MB  {how}  {row['engine']}")
+        lines.append(f"  by hand: {row['trtexec']}")
+        if "--onnx=GRAPHS/" in row["trtexec"]:
+            lines.append("  (GRAPHS is the folder of groma build-engine --graphs GRAPHS --lower)")
+    if not document.get("checked", True):
+        lines.append(f"Nothing was checked: {document['why']}.")
+    if "check" in document:
+        lines += [f"{name.replace('_', ' '):<22}{value}" for name, value in document["check"].items()]
+        lines.append("The engines answer as PyTorch does." if document["ok"] else "The engines do not answer as PyTorch does.")
+    return lines
