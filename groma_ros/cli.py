@@ -44,6 +44,12 @@ COMMANDS = {
         "measure a model on rendered scenes with truth",
         "groma eval scenes --model engines/groma-tiny --seed 77 --count 100 --json",
     ),
+    "eval robustness": Command(
+        "groma_ros.evaluation.robustness",
+        "run_eval_robustness",
+        "measure a model on pictures and words that are not as trained on",
+        "groma eval robustness --model engines/groma-tiny --seed 77 --count 50 --conditions usual,blur,unheard",
+    ),
     "eval presence": Command(
         "groma_ros.evaluation.presence",
         "run_eval_presence",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,13 +13,16 @@ from typing import Any
 import cv2
 import numpy as np
 
+from groma_ros.evaluation.failures import Album, Failure
 from groma_ros.evaluation.matching import average_precision, exact_set, match_boxes
 from groma_ros.grounding.answers import RegionAnswer
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.simulation.dataset import load_dataset, scene_seeds
 from groma_ros.simulation.goals import GOAL_TYPES, SceneGoal, draw_goals
+from groma_ros.simulation.layout import USUAL, Style
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer
+from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS, world_of
 from groma_ros.types import Frame, Goal, Scene
 
 WIDTH, HEIGHT = 640, 480
@@ -33,6 +36,7 @@ class TrueScene:
     rgb: np.ndarray
     objects: tuple[SceneObject, ...]
     goals: tuple[SceneGoal, ...]
+    world: str = ""
 
     @property
     def boxes(self) -> np.ndarray:
@@ -40,13 +44,15 @@ class TrueScene:
         return np.array([item.box for item in self.objects], np.float32).reshape(-1, 4)
 
 
-def rendered_scenes(seed: int, count: int, width: int = WIDTH, height: int = HEIGHT) -> Iterator[TrueScene]:
+def rendered_scenes(
+    seed: int, count: int, width: int = WIDTH, height: int = HEIGHT, world: str = DEFAULT_WORLD, style: Style = USUAL
+) -> Iterator[TrueScene]:
     """The scenes that `groma scenes --seed --count` writes, with goals of every kind in equal number over the first scenes.
 
     A scene that holds no clear goal of a kind leaves a debt that later scenes pay, up to `MOST_GOALS` each.
     """
     drawn = dict.fromkeys(GOAL_TYPES, 0)
-    with SceneRenderer(width, height) as renderer:
+    with SceneRenderer(width, height, world=world, style=style) as renderer:
         for number, scene_seed in enumerate(scene_seeds(seed, count), 1):
             sample = renderer.render(scene_seed)
             rng = np.random.default_rng([scene_seed, 11])
@@ -56,7 +62,7 @@ def rendered_scenes(seed: int, count: int, width: int = WIDTH, height: int = HEI
                 new = draw_goals(sample, rng, wanted, (kind,)) if wanted > 0 else []
                 drawn[kind] += len(new)
                 goals += new
-            yield TrueScene(sample.rgb, sample.objects, tuple(goals))
+            yield TrueScene(sample.rgb, sample.objects, tuple(goals), world_of(world, scene_seed))
 
 
 def folder_scenes(folder: Path) -> tuple[int, Iterator[TrueScene]]:
@@ -68,14 +74,18 @@ def folder_scenes(folder: Path) -> tuple[int, Iterator[TrueScene]]:
             image = cv2.imread(str(record.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if image is None:
                 raise ValueError(f"The picture {record.image} is missing or cannot be decoded.")
-            yield TrueScene(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), record.objects, record.goals)
+            yield TrueScene(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), record.objects, record.goals, record.world)
 
     return len(records), read()
 
 
 @dataclass
 class Tally:
-    """Counts over scenes. goals: for each kind, one outcome a goal; pairs: for each (goal, region), its scores and its truth."""
+    """Counts over scenes.
+
+    goals: for each kind, one outcome a goal; membership, objectness, correct: for each (goal, region), its scores and its truth;
+    worlds: the same counts of the scenes of each world, where they say in which they are set.
+    """
 
     scenes: int = 0
     objects: int = 0
@@ -88,6 +98,7 @@ class Tally:
     objectness: list[np.ndarray] = field(default_factory=list)
     correct: list[np.ndarray] = field(default_factory=list)
     targets: int = 0
+    worlds: dict[str, Tally] = field(default_factory=dict)
 
     def report(self, balanced: bool) -> dict[str, Any]:
         """The figures. balanced: count of every kind only as many goals, the first ones, as the rarest kind has."""
@@ -112,7 +123,13 @@ class Tally:
                 "score": self._ranking(self.membership),
                 "objectness": self._ranking(self.objectness),
             },
+            **({"worlds": {name: own.summary() for name, own in sorted(self.worlds.items())}} if len(self.worlds) > 1 else {}),
         }
+
+    def summary(self) -> dict[str, Any]:
+        """The figures of one world: of all its goals."""
+        whole = self.report(balanced=False)
+        return {name: whole[name] for name in ("scenes", "recall", "precision", "description", "accuracy", "goals")}
 
     def _ranking(self, scores: list[np.ndarray]) -> float | None:
         if not scores or not self.targets:
@@ -124,20 +141,28 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def evaluate(grounder: Grounder, scenes: Iterable[TrueScene]) -> Tally:
-    """Run a model over scenes. A goal is right if every target is found at IoU 0.5 and no other box is returned."""
+def evaluate(grounder: Grounder, scenes: Iterable[TrueScene], failed: Callable[[Failure], None] | None = None) -> Tally:
+    """Run a model over scenes. A goal is right if every target is found at IoU 0.5 and no other box is returned.
+
+    failed: told of every goal that was answered wrong.
+    """
     tally = Tally()
     for truth in scenes:
         scene = grounder.perceive(Frame(truth.rgb))
         match = match_boxes(scene.boxes, truth.boxes)
-        tally.scenes += 1
-        tally.objects += len(truth.objects)
-        tally.regions += len(scene.boxes)
-        tally.matched += int((match >= 0).sum())
-        _judge_descriptions(tally, grounder, scene, truth, match)
+        described = _described(grounder, scene, truth, match)
         answers = grounder.answers(scene, [Goal(goal.text) for goal in truth.goals])
-        for goal, answer in zip(truth.goals, answers, strict=True):
-            _judge_goal(tally, goal, answer, scene, truth, match)
+        for own in (tally, *([tally.worlds.setdefault(truth.world, Tally())] if truth.world else [])):
+            own.scenes += 1
+            own.objects += len(truth.objects)
+            own.regions += len(scene.boxes)
+            own.matched += int((match >= 0).sum())
+            own.described += described
+            for goal, answer in zip(truth.goals, answers, strict=True):
+                outcome = _judge_goal(own, goal, answer, scene, truth, match)
+                if failed is not None and own is tally and outcome != "right":
+                    boxes = truth.boxes[list(goal.targets)], scene.boxes[list(answer.regions)]
+                    failed(Failure(truth.rgb, goal.text, goal.kind, outcome, *boxes))
     return tally
 
 
@@ -150,7 +175,7 @@ def is_hard(goal: SceneGoal, objects: Iterable[SceneObject]) -> bool:
 
 def _judge_goal(
     tally: Tally, goal: SceneGoal, answer: RegionAnswer, scene: Scene, truth: TrueScene, match: np.ndarray
-) -> None:
+) -> str:
     targets = truth.boxes[list(goal.targets)]
     if exact_set(scene.boxes[list(answer.regions)], targets):
         outcome = "right"
@@ -165,16 +190,17 @@ def _judge_goal(
     tally.correct.append(np.isin(match, goal.targets) & (match >= 0))
     if goal.kind == "absent":
         tally.absent_hard.append(is_hard(goal, truth.objects))
+    return outcome
 
 
-def _judge_descriptions(tally: Tally, grounder: Grounder, scene: Scene, truth: TrueScene, match: np.ndarray) -> None:
+def _described(grounder: Grounder, scene: Scene, truth: TrueScene, match: np.ndarray) -> list[bool]:
     """A description of a region that is an object is right if it names its colour and its kind."""
     regions = [int(region) for region in np.flatnonzero(match >= 0)]
     if not regions or not grounder.can("describe"):
-        return
-    for region, text in zip(regions, grounder.describe(scene, regions), strict=True):
-        item = truth.objects[match[region]]
-        tally.described.append({item.colour, item.kind} <= set(text.lower().replace(".", " ").split()))
+        return []
+    said = [set(text.lower().replace(".", " ").split()) for text in grounder.describe(scene, regions)]
+    shown_there = [truth.objects[match[region]] for region in regions]
+    return [{item.colour, item.kind} <= words for item, words in zip(shown_there, said, strict=True)]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -183,6 +209,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, help="data seed of the rendered scenes, as in `groma scenes`")
     parser.add_argument("--count", type=int, default=500, help="number of rendered scenes (default 500)")
     parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
+    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=f"of rendered scenes (default {DEFAULT_WORLD})")
+    parser.add_argument("--failures", type=Path, metavar="DIR", help="write pictures of goals answered wrong, and a sheet of them")
     parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
     parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
     parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
@@ -196,11 +224,15 @@ def run_eval_scenes(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
     grounder = Grounder.load(args.model, args.min_presence, backend=args.backend, precision=args.precision)
-    count, scenes = folder_scenes(args.data) if args.data else (args.count, rendered_scenes(args.seed, args.count))
+    count, scenes = folder_scenes(args.data) if args.data else (args.count, rendered_scenes(args.seed, args.count, world=args.world))
     if grounder.runtime:
         print(grounder.runtime.reason, file=sys.stderr)
-    report = evaluate(grounder, shown(scenes, count, "scene")).report(balanced=args.data is None)
-    report = {"scenes": report.pop("scenes"), "seed": args.seed, **report, "min_presence": grounder.min_presence}
+    album = Album(args.failures) if args.failures else None
+    report = evaluate(grounder, shown(scenes, count, "scene"), album).report(balanced=args.data is None)
+    if album is not None and (path := album.close()):
+        print(path, file=sys.stderr)
+    world = {} if args.data else {"world": args.world}
+    report = {"scenes": report.pop("scenes"), "seed": args.seed, **world, **report, "min_presence": grounder.min_presence}
     print(json.dumps(report, indent=1) if args.json else table(report))
     return 0
 
@@ -219,4 +251,7 @@ def table(report: dict[str, Any]) -> str:
         errors = report["errors"].get(kind, {})
         tail = "".join(f"{number:>{len(name) + 3}}" for name, number in errors.items())
         lines.append(f"{kind:<22}{figure(value)}{report['goals'].get(kind, sum(report['goals'].values())):>6}{tail}")
+    for name, own in report.get("worlds", {}).items():
+        told = ", ".join(f"{key} {figure(value)}" for key, value in (*own["accuracy"].items(), ("description", own["description"])))
+        lines.append(f"{name + ', ' + str(own['scenes']) + ' scenes':<22}{told}")
     return "\n".join(lines)

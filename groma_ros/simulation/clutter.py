@@ -19,11 +19,12 @@ def _texture(rng: np.random.Generator) -> int:
     return int(rng.integers(-1, len(TEXTURES)))
 
 
-def room(rng: np.random.Generator) -> tuple[Geom, ...]:
-    """A floor and four walls."""
+def room(rng: np.random.Generator, height: float = _FLOOR, rgb: tuple[float, float, float] | None = None) -> tuple[Geom, ...]:
+    """A floor at `height`, metres, of a given or a random colour, and four walls."""
     floor, wall = _rgb(muted(rng)), _rgb(0.35 + 0.6 * muted(rng))
+    floor = floor if rgb is None else rgb
     texture, tile = _texture(rng), rng.uniform(0.4, 1.5)
-    ground = np.array([0, 0, _FLOOR - 0.05])
+    ground = np.array([0, 0, height - 0.05])
     geoms = [Geom("box", (_ROOM, _ROOM, 0.05), ground, np.eye(3), floor, texture=_texture(rng), tile=tile)]
     turn = rotation_z(rng.uniform(0, np.pi / 2))
     for side in range(4):
@@ -33,8 +34,8 @@ def room(rng: np.random.Generator) -> tuple[Geom, ...]:
     return tuple(geoms)
 
 
-def mats(rng: np.random.Generator, rgbs: list[Array]) -> tuple[Geom, ...]:
-    """Up to two flat mats or a few stripes of tape on the table, in colours that differ from the objects'."""
+def mats(rng: np.random.Generator, rgbs: list[Array], scale: float = 1.0) -> tuple[Geom, ...]:
+    """Up to three flat mats or stripes of tape on the ground, in colours that differ from the objects'; scale: factor on them."""
     geoms = []
     for layer in range(int(rng.choice([0, 1, 2, 3], p=[0.5, 0.25, 0.15, 0.1]))):
         colour = muted(rng)
@@ -43,7 +44,8 @@ def mats(rng: np.random.Generator, rgbs: list[Array]) -> tuple[Geom, ...]:
                 break
             colour = muted(rng)
         size = rng.uniform(0.07, 0.2, 2) if rng.random() < 0.6 else np.array([rng.uniform(0.006, 0.02), 0.45])
-        place = np.array([*rng.uniform(-0.22, 0.22, 2), 0.0004 * (layer + 1)])
+        size = scale * size
+        place = np.array([*(scale * rng.uniform(-0.22, 0.22, 2)), 0.0004 * (layer + 1)])
         turn = rotation_z(rng.uniform(0, np.pi))
         geoms.append(Geom("box", (size[0], size[1], 0.0004), place, turn, _rgb(colour), texture=_texture(rng), tile=5.0))
     return tuple(geoms)

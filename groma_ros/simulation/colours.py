@@ -32,6 +32,14 @@ def paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
     return colorsys.hsv_to_rgb(hue, saturation, value)
 
 
+def unusual_paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
+    """A shade that still has its name and that `paint` never draws: farther in hue, paler or darker."""
+    h, s, v = colorsys.rgb_to_hsv(*_RGB[colour])
+    hue = (h + rng.choice([-1, 1]) * rng.uniform(0.014, 0.024)) % 1.0
+    saturation = s * rng.uniform(0.78, 0.88) if s > 0 else rng.uniform(0.03, 0.07)
+    return colorsys.hsv_to_rgb(hue, saturation, min(1.0, v * rng.uniform(0.78, 0.88)))
+
+
 def muted(rng: np.random.Generator) -> Array:
     """A random colour without much saturation."""
     return np.array(colorsys.hsv_to_rgb(rng.random(), rng.uniform(0, 0.5) ** 1.2, rng.uniform(0.3, 0.9)))

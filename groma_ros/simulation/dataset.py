@@ -17,6 +17,7 @@ import numpy as np
 from groma_ros.progress import shown
 from groma_ros.simulation.goals import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import KINDS, SceneObject, SceneRenderer, SceneSample, check_camera
+from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS, world_of
 from groma_ros.types import Box3D, Intrinsics
 
 ANNOTATIONS = "annotations.json"
@@ -40,11 +41,12 @@ class SceneRecord:
     objects: tuple[SceneObject, ...]
     goals: tuple[SceneGoal, ...]
     intrinsics: Intrinsics | None
+    world: str = ""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder of scenes is made from. aspect: see `SceneRenderer`; depth: also write depth pictures."""
+    """What a folder of scenes is made from. aspect, world: see `SceneRenderer`; depth: also write depth pictures."""
 
     seed: int
     width: int = 640
@@ -53,6 +55,7 @@ class Settings:
     supersample: int = 1
     goals_per_kind: int = 1
     depth: bool = False
+    world: str = DEFAULT_WORLD
 
     def camera_aspect(self) -> float | Literal["random"] | None:
         """The aspect as `SceneRenderer` takes it. Raises DatasetError if it is neither a number nor random."""
@@ -67,7 +70,7 @@ class Settings:
 
     def renderer(self) -> SceneRenderer:
         """A renderer of these settings."""
-        return SceneRenderer(self.width, self.height, self.camera_aspect(), self.supersample)
+        return SceneRenderer(self.width, self.height, self.camera_aspect(), self.supersample, self.world)
 
 
 def scene_seeds(seed: int, count: int) -> range:
@@ -107,6 +110,7 @@ def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) 
         _write_atomically(out / "depth" / f"{name}.png", _encode(".png", millimetres, []))
     record = {
         "seed": sample.seed,
+        "world": world_of(settings.world, sample.seed),
         "intrinsics": asdict(sample.intrinsics),
         "objects": [asdict(item) for item in sample.objects],
         "goals": [asdict(goal) for goal in scene_goals(sample, settings.goals_per_kind)],
@@ -157,7 +161,7 @@ def _check_settings(out: Path, settings: Settings) -> None:
             found = json.loads(path.read_text())
         except ValueError as error:
             raise DatasetError(f"{path} is not JSON ({error}); remove the folder or choose another --out.") from error
-        if found != wanted:
+        if {"world": "table", **found} != wanted:
             raise DatasetError(f"{out} was begun with other settings ({found}); remove it or choose another --out.")
         return
     for folder in ("images", "records", *(["depth"] if settings.depth else [])):
@@ -193,7 +197,8 @@ def _annotations(out: Path, seeds: range) -> dict[str, Any]:
         record = json.loads((out / "records" / f"{_name(seed)}.json").read_text())
         k = record["intrinsics"]
         size = {"width": k["width"], "height": k["height"]}
-        images.append({"id": image_id, "file_name": f"images/{_name(seed)}.jpg", **size, "seed": record["seed"], "intrinsics": k})
+        place = {"seed": record["seed"], "world": record.get("world", "table"), "intrinsics": k}
+        images.append({"id": image_id, "file_name": f"images/{_name(seed)}.jpg", **size, **place})
         first = len(annotations) + 1
         annotations += [_annotation(first + index, image_id, item) for index, item in enumerate(record["objects"])]
         for goal in record["goals"]:
@@ -201,7 +206,7 @@ def _annotations(out: Path, seeds: range) -> dict[str, Any]:
             said = {"text": goal["text"], "kind": goal["kind"], "annotation_ids": targets}
             goals.append({"id": len(goals) + 1, "image_id": image_id, **said})
     categories = [{"id": index, "name": kind} for index, kind in enumerate(KINDS, 1)]
-    info = {"description": "Rendered tabletop scenes with goals", "format": _FORMAT}
+    info = {"description": "Rendered scenes with goals", "format": _FORMAT}
     return {"info": info, "images": images, "categories": categories, "annotations": annotations, "goals": goals}
 
 
@@ -245,7 +250,8 @@ def _record(
     read = tuple(SceneGoal(g["text"], g["kind"], tuple(sorted(order[key] for key in g["annotation_ids"]))) for g in goals)
     intrinsics = Intrinsics(**image["intrinsics"]) if image.get("intrinsics") else None
     size = int(image["width"]), int(image["height"])
-    return SceneRecord(folder / image["file_name"], *size, int(image.get("seed", -1)), objects, read, intrinsics)
+    seed, world = int(image.get("seed", -1)), str(image.get("world", ""))
+    return SceneRecord(folder / image["file_name"], *size, seed, objects, read, intrinsics, world)
 
 
 def _read_object(entry: dict[str, Any], names: dict[Any, str]) -> SceneObject:
@@ -274,6 +280,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, required=True, help="data seed; different seeds give different scenes")
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, or to go on with")
+    help_ = f"where the scenes are set (default {DEFAULT_WORLD})"
+    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=help_)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
     parser.add_argument("--width", type=int, default=640, help="pixels (default 640)")
     parser.add_argument("--height", type=int, default=480, help="pixels (default 480)")
@@ -285,7 +293,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run_scenes(args: argparse.Namespace) -> int:
     """`groma scenes` with the options of `add_arguments`; returns the exit status."""
-    settings = Settings(args.seed, args.width, args.height, args.aspect, args.supersample, args.goals_per_kind, args.depth)
+    settings = Settings(
+        args.seed, args.width, args.height, args.aspect, args.supersample, args.goals_per_kind, args.depth, args.world
+    )
     path = write_dataset(args.out, args.count, settings, args.jobs)
     print(path)
     return 0

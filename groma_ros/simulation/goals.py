@@ -2,7 +2,8 @@
 
 Words mean what the picture shows, from the camera: *left* is a smaller x of the box centre; *in front* is nearer to the camera
 along its optical axis, *behind* is farther; *largest* covers the most pixels. A goal is only drawn where its answer is clear by
-margins: 6 % of the picture's width, 6 cm of depth, 1.35 times the area, for every object that it decides about.
+margins: 6 % of the picture's width, 6 cm of depth (3.5 % of it beyond 1.7 m), 1.35 times the area, for every object that it
+decides about.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from groma_ros.simulation.shapes import KINDS
 
 GOAL_TYPES = ("attribute", "absent", "negation", "superlative", "relation", "plural", "between")
 WIDTH_MARGIN, DEPTH_MARGIN, AREA_MARGIN = 0.06, 0.06, 1.35
+FAR_MARGIN = 0.035  # of the distance
 HARD_ABSENT = 0.8
 _NUMBERS = {2: "both", 3: "all three", 4: "all four"}
 # The measure and its sign that is least for the winner: x, depth, area.
@@ -81,9 +83,12 @@ class _View:
     def find(self, selector: Selector) -> tuple[int, ...]:
         return tuple(i for i, item in enumerate(self.objects) if selector.matches(item))
 
+    def _depth_margin(self, i: int, j: int) -> float:
+        return max(DEPTH_MARGIN, FAR_MARGIN * float(min(self.z[i], self.z[j])))
+
     def related(self, relation: str, i: int, j: int) -> bool | None:
         """Whether object i stands in the relation to j; None where it is too close to say."""
-        measure, margin = (self.x, WIDTH_MARGIN) if relation in ("left", "right") else (self.z, DEPTH_MARGIN)
+        measure, margin = (self.x, WIDTH_MARGIN) if relation in ("left", "right") else (self.z, self._depth_margin(i, j))
         gap = (measure[j] - measure[i]) / margin
         if relation in ("right", "behind"):
             gap = -gap
@@ -92,11 +97,13 @@ class _View:
     def extreme(self, word: str, among: tuple[int, ...]) -> int | None:
         """The leftmost, nearest, largest, ... of some objects; None where it does not win by the margin."""
         measure, sign = _EXTREMES[word]
-        scales = {"x": [(self.x, WIDTH_MARGIN)], "z": [(self.z, DEPTH_MARGIN)]}
-        scales["a"] = [(self.area, np.log(AREA_MARGIN)), (self.box_area, np.log(AREA_MARGIN))]
+        sizes = [(self.area, np.log(AREA_MARGIN)), (self.box_area, np.log(AREA_MARGIN))]
+        scales = {"x": [(self.x, WIDTH_MARGIN)], "z": [(self.z, DEPTH_MARGIN)], "a": sizes}
         winners = set()
         for values, margin in scales[measure]:
             ranked = sorted(among, key=lambda i: sign * values[i])
+            if measure == "z":
+                margin = self._depth_margin(ranked[0], ranked[1])
             if sign * (values[ranked[1]] - values[ranked[0]]) < margin:
                 return None
             winners.add(ranked[0])

@@ -1,24 +1,40 @@
-"""Random tabletop scenes as numbers: objects on a table, a room, lights, a camera. Nothing is drawn here.
+"""What random scenes of every world are made of, as numbers: objects, lights, a camera. Nothing is drawn here.
 
-The world's z is up and the table's top is z = 0, its middle the origin. Metres and radians.
+The world's z is up; what stands on a plane stands on z = 0 near the origin unless its world says otherwise. Metres and radians.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from groma_ros.simulation.clutter import arm, boards, mats, room
-from groma_ros.simulation.colours import COLOURS, contrast, muted, paint
+from groma_ros.simulation.colours import COLOURS, contrast, muted, paint, unusual_paint
 from groma_ros.simulation.drawing import TEXTURES, Camera, Geom, Light, World
-from groma_ros.simulation.shapes import KINDS, Array, Part, Solid, make_solid, part_points, rotation_z
+from groma_ros.simulation.shapes import KINDS, Array, Part, Solid, make_solid, part_points, resized, rotation_z
 from groma_ros.types import Intrinsics
 
-MIN_OBJECTS, MAX_OBJECTS = 4, 9
-ASPECTS = (1.0, 4 / 3, 16 / 9)
 _GAP = 0.012
 _EDGE = 2.0
+
+
+@dataclass(frozen=True)
+class Style:
+    """How scenes differ from the usual ones; training knows only the usual.
+
+    size: factor on the objects; view: factor on the camera's field of view; unusual_colours: shades outside those of training.
+    """
+
+    size: float = 1.0
+    view: float = 1.0
+    unusual_colours: bool = False
+
+
+USUAL = Style()
+
+# Draws where an object of a reach (metres) could stand; None where the draw led nowhere.
+Spot = Callable[[np.random.Generator, float], Array | None]
 
 
 def _reach(solid: Solid) -> float:
@@ -27,10 +43,10 @@ def _reach(solid: Solid) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """An object on the table.
+    """An object.
 
-    place: its origin (x, y, 0); outline: Px3 world points that bound it; geoms: how it is drawn; turn: 3x3, its own axes in the
-    world's.
+    place: its origin, the middle of its foot; outline: Px3 world points that bound it; geoms: how it is drawn; turn: 3x3, its own
+    axes in the world's.
     """
 
     kind: str
@@ -43,7 +59,7 @@ class Body:
 
     @property
     def reach(self) -> float:
-        """Radius of the circle on the table that it may cover, metres."""
+        """Radius of the circle that it may cover where it stands, metres."""
         return _reach(self.solid)
 
     @property
@@ -64,11 +80,11 @@ class Body:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A whole scene. bodies are labelled 0, 1, ...; surroundings: table, room, clutter; arm: the robot, which may hide things."""
+    """A whole scene. bodies are labelled 0, 1, ...; surroundings: what hides no object; screens: what may, such as a robot's arm."""
 
     bodies: tuple[Body, ...]
     surroundings: tuple[Geom, ...]
-    arm: tuple[Geom, ...]
+    screens: tuple[Geom, ...]
     lights: tuple[Light, ...]
     ambient: Array
     camera: Camera
@@ -76,7 +92,7 @@ class Layout:
     def world(self) -> World:
         """Everything there is."""
         objects = tuple(geom for body in self.bodies for geom in body.geoms)
-        return World(self.surroundings + objects + self.arm, self.lights, self.ambient)
+        return World(self.surroundings + objects + self.screens, self.lights, self.ambient)
 
     def only(self, indices: list[int]) -> World:
         """Some of the objects with nothing around them, as if nothing hid them."""
@@ -86,9 +102,9 @@ class Layout:
         """Projected outlines of the bodies, Nx4 xyxy pixels, whether hidden or not."""
         return np.array([outline_bounds(self.camera, body.outline) for body in self.bodies])
 
-    def arm_bounds(self) -> Array:
-        """Projected outlines of the arm's parts, Mx4 xyxy pixels; a part that reaches behind the camera covers everything."""
-        bounds = [outline_bounds(self.camera, geom_points(geom)) for geom in self.arm]
+    def screen_bounds(self) -> Array:
+        """Projected outlines of the screens, Mx4 xyxy pixels; one that reaches behind the camera covers everything."""
+        bounds = [outline_bounds(self.camera, geom_points(geom)) for geom in self.screens]
         return np.array([[-np.inf, -np.inf, *box[2:]] if np.isinf(box[2:]).any() else box for box in bounds]).reshape(-1, 4)
 
 
@@ -103,12 +119,16 @@ def outline_bounds(camera: Camera, points: Array) -> Array:
     return np.concatenate([pixels.min(0), pixels.max(0)])
 
 
-def draw_camera(rng: np.random.Generator, count: int, width: int, height: int, aspect: float) -> Camera:
-    """A camera that looks at the middle of the table; `aspect` is that of the camera whose picture fills width x height."""
-    elevation, azimuth = np.deg2rad(rng.uniform(30, 60)), rng.uniform(0, 2 * np.pi)
-    half = np.tan(np.deg2rad(rng.uniform(34, 56)) / 2)
-    span = rng.uniform(0.42, 0.56) + 0.022 * count  # metres across the picture at the middle of the table
-    target = np.array([*rng.uniform(-0.03, 0.03, 2), rng.uniform(0.0, 0.05)])
+def camera_at(
+    rng: np.random.Generator, target: Array, azimuth: float, elevation: float, half: float, span: float,
+    size: tuple[int, int], aspect: float,
+) -> Camera:  # fmt: skip
+    """A slightly rolled camera that looks at `target` from `azimuth`, `elevation` above it.
+
+    half: tangent of half its field of view; span: metres across its picture at the target; size: (width, height) of the picture,
+    pixels; aspect: of the camera whose picture fills it.
+    """
+    width, height = size
     position, rotation = look_at(target, azimuth, elevation, span / (2 * half), np.deg2rad(rng.normal(0, 2.0)))
     fx, fy = width / (2 * half * np.sqrt(aspect)), height * np.sqrt(aspect) / (2 * half)
     return Camera(position, rotation, Intrinsics(fx, fy, width / 2, height / 2, width, height))
@@ -133,13 +153,16 @@ def draw_labels(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
     return [(str(rng.choice(kinds)), str(rng.choice(colours))) for _ in range(count)]
 
 
-def _make_body(rng: np.random.Generator, label: int, kind: str, colour: str, solid: Solid, place: Array, camera: Camera) -> Body:
+def _make_body(
+    rng: np.random.Generator, label: int, kind: str, colour: str, solid: Solid, place: Array, camera: Camera, style: Style
+) -> Body:
     yaw = rng.uniform(0, 2 * np.pi)
     if solid.handle:  # to the left or the right of the picture, so that it never hides behind the cup
         right = camera.rotation[:, 0]
         yaw = np.arctan2(right[1], right[0]) + np.pi * rng.integers(2) + np.deg2rad(rng.uniform(-40, 40))
     turn = rotation_z(yaw)
-    rgb, specular = paint(rng, colour), rng.uniform(0.3 if colour == "black" else 0.05, 0.5)
+    rgb = unusual_paint(rng, colour) if style.unusual_colours else paint(rng, colour)
+    specular = rng.uniform(0.3 if colour == "black" else 0.05, 0.5)
     geoms, points = [], []
     for part in solid.parts:
         rotation = turn if part.rotation is None else turn @ part.rotation
@@ -159,25 +182,38 @@ def _hidden(box: Array, others: list[Array]) -> float:
     return max(shares)
 
 
-def _place(rng: np.random.Generator, label: int, kind: str, colour: str, camera: Camera, placed: list[Body]) -> Body | None:
-    """Put an object where it stands free, wholly in view and mostly unhidden; None if no place was found."""
-    solid = make_solid(kind, rng)
+def on_plane(rng: np.random.Generator, camera: Camera, height: float = 0.0) -> Array | None:
+    """The point of the plane z = height that a random pixel shows, (3,); None where it shows none."""
+    k = camera.intrinsics
+    pixel = rng.uniform(0.06, 0.94, 2) * [k.width, k.height]
+    ray = camera.rotation @ [(pixel[0] - k.cx) / k.fx, (pixel[1] - k.cy) / k.fy, 1.0]
+    if ray[2] > -0.05:
+        return None
+    place = camera.position - ray * ((camera.position[2] - height) / ray[2])
+    return np.array([place[0], place[1], height])
+
+
+def place(
+    rng: np.random.Generator, label: int, kind: str, colour: str, camera: Camera, placed: list[Body], spot: Spot, style: Style,
+    size: float = 1.0,
+) -> Body | None:  # fmt: skip
+    """Put an object where it stands free, wholly in view and mostly unhidden; None if no place was found.
+
+    size: factor of the world on the object, beside the style's.
+    """
+    solid = resized(make_solid(kind, rng), size * style.size)
     reach = _reach(solid)
     k = camera.intrinsics
     limit = np.array([_EDGE, _EDGE, k.width - _EDGE, k.height - _EDGE])
     bounds = [outline_bounds(camera, body.outline) for body in placed]
     for _ in range(30):
-        pixel = rng.uniform(0.06, 0.94, 2) * [k.width, k.height]
-        ray = camera.rotation @ [(pixel[0] - k.cx) / k.fx, (pixel[1] - k.cy) / k.fy, 1.0]
-        if ray[2] > -0.05:
+        place = spot(rng, reach)
+        if place is None:
             continue
-        place = camera.position - ray * (camera.position[2] / ray[2])
-        if np.hypot(*place[:2]) > 0.42:
+        beside = [body for body in placed if abs(body.place[2] - place[2]) < 1e-6]
+        if any(np.hypot(*(body.place - place)[:2]) - body.reach - reach < _GAP for body in beside):
             continue
-        gaps = (np.hypot(*(body.place - place)[:2]) - body.reach - reach for body in placed)
-        if any(gap < _GAP for gap in gaps):
-            continue
-        body = _make_body(rng, label, kind, colour, solid, np.array([place[0], place[1], 0.0]), camera)
+        body = _make_body(rng, label, kind, colour, solid, place, camera, style)
         box = outline_bounds(camera, body.outline)
         inside = (box[:2] >= limit[:2]).all() and (box[2:] <= limit[2:]).all()
         if inside and _hidden(box, bounds) < 0.45 and all(_hidden(other, [box]) < 0.45 for other in bounds):
@@ -185,54 +221,64 @@ def _place(rng: np.random.Generator, label: int, kind: str, colour: str, camera:
     return None
 
 
-def draw_lights(rng: np.random.Generator, camera: Camera) -> tuple[tuple[Light, ...], Array]:
-    """A main light that casts shadows, a weaker one from the other side, and the ambient rgb."""
+def place_all(
+    rng: np.random.Generator, count: int, camera: Camera, spot: Spot, style: Style, size: float = 1.0
+) -> tuple[Body, ...] | None:
+    """`count` random objects; None where one of them found no place."""
+    bodies: list[Body] = []
+    for label, (kind, colour) in enumerate(draw_labels(rng, count)):
+        body = place(rng, label, kind, colour, camera, bodies, spot, style, size)
+        if body is None:
+            return None
+        bodies.append(body)
+    return tuple(bodies)
+
+
+def draw_lights(rng: np.random.Generator, front: float | None = None) -> tuple[tuple[Light, ...], Array]:
+    """A main light that casts shadows, a weaker one from the other side, and the ambient rgb.
+
+    front: azimuth, radians, of a shelf's open side, through which both shine, the weaker one brighter than elsewhere since boards
+    keep the main one out; None for anywhere.
+    """
     tint = 1 + rng.uniform(-0.05, 0.05) * np.array([1, 0, -1])
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(38, 75))
+    if front is not None:
+        azimuth = front + (azimuth - np.pi) / 3
     level = rng.uniform(0.42, 0.68)
 
     def ray(azimuth: float, elevation: float) -> Array:
         return np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
 
-    main, other = ray(azimuth, elevation), ray(azimuth + rng.uniform(2, 4.2), np.deg2rad(rng.uniform(30, 70)))
+    beside = azimuth + rng.uniform(2, 4.2)
+    if front is not None:
+        beside = front - np.sign(azimuth - front) * (0.3 + (beside - azimuth) / 4)
+    main, other = ray(azimuth, elevation), ray(beside, np.deg2rad(rng.uniform(30, 70)))
     lights = (
         Light(1.5 * main, -main, level * tint, rng.uniform(0.1, 0.5), bool(rng.random() < 0.85)),
-        Light(1.5 * other, -other, np.full(3, rng.uniform(0.08, 0.28)), 0.1),
+        Light(1.5 * other, -other, np.full(3, rng.uniform(0.08, 0.28) + (0.0 if front is None else 0.2)), 0.1),
     )
     return lights, rng.uniform(0.34, 0.5) * tint
 
 
-def _table(rng: np.random.Generator, rgbs: list[Array]) -> Geom:
-    """A table top in a colour that few objects share."""
+def unlike(rng: np.random.Generator, rgbs: list[Array]) -> tuple[float, float, float]:
+    """A muted colour that few objects share."""
     wanted = 0.0 if rng.random() < 0.04 else 0.3
     colour = muted(rng)
     for _ in range(20):
         if contrast(colour, rgbs) > wanted:
             break
         colour = muted(rng)
-    half = rng.uniform(0.46, 0.85, 2)
-    texture = int(rng.integers(-1, len(TEXTURES)))
-    rgb = (float(colour[0]), float(colour[1]), float(colour[2]))
-    size, place = (half[0], half[1], 0.02), np.array([0, 0, -0.02])
-    tile = float(rng.uniform(1.2, 4))
-    return Geom("box", size, place, rotation_z(rng.uniform(0, np.pi)), rgb, -1, 0.1, 0.2, texture, tile)
+    return float(colour[0]), float(colour[1]), float(colour[2])
 
 
-def draw_layout(rng: np.random.Generator, count: int, width: int, height: int, aspect: float) -> Layout | None:
-    """One try at a scene of `count` objects; None where they found no room."""
-    camera = draw_camera(rng, count, width, height, aspect)
-    bodies: list[Body] = []
-    for label, (kind, colour) in enumerate(draw_labels(rng, count)):
-        body = _place(rng, label, kind, colour, camera, bodies)
-        if body is None:
-            return None
-        bodies.append(body)
-    rgbs = [np.array(body.geoms[0].rgb) for body in bodies]
-    table = _table(rng, rgbs)
-    surroundings = (table, *room(rng), *mats(rng, rgbs), *boards(rng, camera, rgbs))
-    robot = arm(rng, camera) if rng.random() < 0.25 else ()
-    lights, ambient = draw_lights(rng, camera)
-    return Layout(tuple(bodies), surroundings, robot, lights, ambient, camera)
+def draw_texture(rng: np.random.Generator) -> int:
+    """A texture's index, or -1 for none."""
+    return int(rng.integers(-1, len(TEXTURES)))
+
+
+def colours_of(bodies: tuple[Body, ...]) -> list[Array]:
+    """The rgb of every body."""
+    return [np.array(body.geoms[0].rgb) for body in bodies]
 
 
 def seen_from(layout: Layout, camera: Camera) -> Layout:

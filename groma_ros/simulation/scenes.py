@@ -13,13 +13,16 @@ from numpy.typing import NDArray
 
 from groma_ros.simulation.colours import COLOURS
 from groma_ros.simulation.drawing import Canvas
-from groma_ros.simulation.layout import ASPECTS, MAX_OBJECTS, MIN_OBJECTS, Layout, draw_layout
+from groma_ros.simulation.layout import USUAL, Layout, Style
 from groma_ros.simulation.shapes import KINDS
+from groma_ros.simulation.worlds import draw_layout, world_of
 from groma_ros.space import quaternion_from_matrix
 from groma_ros.types import Box3D, FloatArray, Intrinsics
 
 __all__ = ["COLOURS", "KINDS", "SceneObject", "SceneRenderer", "SceneSample"]
 
+MIN_OBJECTS, MAX_OBJECTS = 4, 9
+ASPECTS = (1.0, 4 / 3, 16 / 9)
 MIN_VISIBLE = 0.55
 MIN_PIXELS = 60 / 224**2  # share of the picture
 _TRIES = 40
@@ -70,17 +73,20 @@ class SceneRenderer:
 
     width, height: of the picture, pixels. aspect: None for square pixels; a number W/H or "random" (of 1:1, 4:3, 16:9) for
     the picture of a camera of that aspect stretched into width x height. supersample: the picture is drawn this many times
-    larger and averaged down, which removes jagged edges; masks and depth are always drawn at width x height.
+    larger and averaged down, which removes jagged edges; masks and depth are always drawn at width x height. world: a name of
+    `worlds.WORLDS` or "mixed", where the seed decides; style: what is unusual about the scenes.
     One renderer belongs to one thread; close it, or use it as a context manager. Raises drawing.RenderingUnavailable where
     neither EGL nor OSMesa works, ValueError for a size or aspect in which scenes do not fit.
     """
 
     def __init__(
-        self, width: int = 224, height: int = 224, aspect: float | Literal["random"] | None = None, supersample: int = 1
-    ) -> None:
+        self, width: int = 224, height: int = 224, aspect: float | Literal["random"] | None = None, supersample: int = 1,
+        world: str = "table", style: Style = USUAL,
+    ) -> None:  # fmt: skip
         check_camera(width, height, aspect, supersample)
         self.width, self.height = width, height
         self._aspect, self._scale = aspect, supersample
+        self._world, self._style = world, style
         self._canvas = Canvas(width * supersample, height * supersample)
 
     def render(self, seed: int) -> SceneSample:
@@ -99,11 +105,12 @@ class SceneRenderer:
         head = np.random.default_rng([seed, 0])
         wanted = int(head.integers(least, MAX_OBJECTS + 1))
         aspect = self._draw_aspect(head)
+        world, size = world_of(self._world, seed), (self.width, self.height)
         attempt = 0
         while True:
             attempt += 1
             count = max(least, wanted - attempt // _TRIES)
-            layout = draw_layout(np.random.default_rng([seed, attempt]), count, self.width, self.height, aspect)
+            layout = draw_layout(world, np.random.default_rng([seed, attempt]), count, size, aspect, self._style)
             if layout is None or (accept is not None and not accept(layout)):
                 continue
             objects = self.observe(layout)
@@ -143,7 +150,7 @@ class SceneRenderer:
         bounds = layout.bounds() + [-_ROUND, -_ROUND, _ROUND, _ROUND]
         meets = _meets(bounds, bounds)
         np.fill_diagonal(meets, False)
-        behind = meets.any(1) | _meets(bounds, layout.arm_bounds()).any(1)
+        behind = meets.any(1) | _meets(bounds, layout.screen_bounds()).any(1)
         waiting = [int(i) for i in np.flatnonzero(behind)]
         whole = list(areas)
         while waiting:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,6 +42,18 @@ class Solid:
     parts: tuple[Part, ...]
     size: tuple[float, float, float]
     handle: bool = False
+
+
+def resized(solid: Solid, factor: float) -> Solid:
+    """The solid `factor` times as large."""
+    if factor == 1:
+        return solid
+    parts = tuple(replace(part, scale=_times(part.scale, factor), position=_times(part.position, factor)) for part in solid.parts)
+    return replace(solid, parts=parts, size=_times(solid.size, factor))
+
+
+def _times(values: tuple[float, float, float], factor: float) -> tuple[float, float, float]:
+    return values[0] * factor, values[1] * factor, values[2] * factor
 
 
 def rotation_z(angle: float) -> Array:

@@ -9,20 +9,26 @@ from pathlib import Path
 import yaml
 
 from groma_ros.model.config import GromaConfig
+from groma_ros.prompts import PUBLISHED_TEMPLATE, TINY_TEMPLATE, PromptTemplate
 
 
 @dataclass(frozen=True)
 class Scenes:
-    """Rendered scenes by seed; size: side in pixels."""
+    """Rendered scenes by seed; size: side in pixels; world: of `simulation.worlds`, or "mixed"."""
 
     first_seed: int
     scenes: int
     size: int = 280
+    world: str = "table"
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: updates, pictures a worker and update, learning rate, warm-up and decay in updates."""
+    """One stage: updates, pictures a worker and update, learning rate, warm-up and decay in updates.
+
+    cosine: the rate falls as half a cosine after the warm-up and `decay` is not used; muon: matrices inside blocks are updated by
+    Muon, otherwise all by AdamW; backbone: it learns too (stage 1 only); size: side of the network's input while training.
+    """
 
     steps: int
     batch: int
@@ -30,32 +36,54 @@ class Stage:
     warmup: int = 200
     decay: int = 0
     weight_decay: float = 0.01
-    size: int = 224  # side of the network's input while training
+    cosine: bool = False
+    muon: bool = True
+    backbone: bool = True
+    size: int = 224
 
 
 @dataclass(frozen=True)
 class LanguageStage(Stage):
-    """A stage of the language model. share: questions of each kind a scene (a fraction is a chance); live: features are made
-    from pictures at every step and the region encoder and the bridge learn too; otherwise features are cached, of the first
-    `scenes` of the pool and their mirror images."""
+    """A stage of the language model.
+
+    share: questions of each kind a picture (a fraction is a chance); live: features are made from pictures at every step and the
+    region encoder and the bridge learn too; otherwise features are cached, of the first `scenes` of every pool (0: all) and their
+    mirror images; reworded: share of goals said in other words; language: the language model learns, not only the new tokens;
+    pointing: weight of the loss that shows one attention head where to look, 0 for none; inject: true boxes join the proposals.
+    """
 
     share: dict[str, float] = field(default_factory=dict)
     live: bool = False
     scenes: int = 0
+    reworded: float = 0.0
+    language: bool = True
+    pointing: float = 1.0
+    inject: bool = False
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run. Scenes are rendered anew from their seeds; held_out scenes are only ever measured on."""
+    """A whole run. Scenes are rendered anew from their seeds; held_out scenes are only ever measured on.
+
+    pool: a file may give one, a list, or none where files are given to learn from; earlier: scenes that the weights it starts from
+    have learnt from; prompts: "tiny" or "published".
+    """
 
     network: GromaConfig
-    pool: Scenes
-    held_out: Scenes
     detection: Stage
     alignment: LanguageStage
     language: LanguageStage
+    pool: tuple[Scenes, ...] = ()
+    held_out: Scenes | None = None
     seed: int = 0
     workers: int = 2
+    earlier: tuple[Scenes, ...] = ()
+    prompts: str = "tiny"
+
+    @property
+    def template(self) -> PromptTemplate:
+        """How the network is asked."""
+        return {"tiny": TINY_TEMPLATE, "published": PUBLISHED_TEMPLATE}[self.prompts]
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
@@ -65,7 +93,10 @@ class TrainConfig:
             known = {f.name for f in dataclasses.fields(cls)}
             if unknown := sorted(set(data) - known):
                 raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-            kinds = {"pool": Scenes, "held_out": Scenes, "detection": Stage, "alignment": LanguageStage, "language": LanguageStage}
+            for name in ("pool", "earlier"):
+                given = data.get(name, [])
+                data[name] = tuple(Scenes(**scenes) for scenes in (given if isinstance(given, list) else [given]))
+            kinds = {"held_out": Scenes, "detection": Stage, "alignment": LanguageStage, "language": LanguageStage}
             parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
             return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:

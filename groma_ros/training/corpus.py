@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from groma_ros.prompts import TINY_TEMPLATE
+from groma_ros.prompts import PromptTemplate
 from groma_ros.simulation.goals import draw_goals
-from groma_ros.training.packing import phrase
-from groma_ros.training.pool import Shard
+from groma_ros.training.data_files import KINDS, FileSample
+from groma_ros.training.packing import called
+from groma_ros.training.pool import Pictures
+
+_MOST = 1000  # pictures of one file
 
 
-def corpus(shards: list[Shard]) -> Iterator[str]:
-    """Prompts and answers of all scenes of some shards, special tokens included."""
+def corpus(pictures: Sequence[Pictures], template: PromptTemplate) -> Iterator[str]:
+    """Prompts and answers of some pictures, special tokens included."""
     rng = np.random.default_rng(0)
-    find = TINY_TEMPLATE.wording("auto")
-    for shard in shards:
-        for index in range(len(shard.objects)):
-            sample = shard.sample(index)
-            for goal in draw_goals(sample, rng, 2):
+    find = template.wording("auto")
+    for some in pictures:
+        for index in range(min(_MOST, len(some.objects))):
+            sample = some.sample(index)
+            known = isinstance(sample, FileSample)
+            goals = [g for kind in KINDS for g in sample.draw(rng, 2, kind)] if known else draw_goals(sample, rng, 2)
+            for goal in goals:
                 yield find.replace("{}", goal.text)
-            yield TINY_TEMPLATE.wording("describe")
-            yield TINY_TEMPLATE.wording("caption")
-            for thing in sample.objects:
-                yield phrase(thing)
-                yield f"<p>{phrase(thing)}</p><roi><r0></roi> "
+            yield template.wording("describe")
+            yield template.wording("caption")
+            for thing in range(len(sample.objects)):
+                said = called(sample, thing, rng)
+                yield said
+                yield f"<p>{said}</p><roi><r0></roi> "

@@ -7,6 +7,7 @@ heads that are dropped afterwards: kind and colour of every backbone cell and of
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -18,14 +19,27 @@ from torch.nn import functional as F
 from groma_ros.image import ImageTransform
 from groma_ros.model.detection_loss import Source, detection_loss, pairwise_iou, to_corners
 from groma_ros.model.groma import Groma
-from groma_ros.simulation.scenes import COLOURS, KINDS
+from groma_ros.simulation.scenes import COLOURS, KINDS, SceneObject
 from groma_ros.training.augment import augment
 from groma_ros.training.optimiser import Optimiser
 from groma_ros.training.parallel import Worker
-from groma_ros.training.pool import Shard
+from groma_ros.training.pool import Pictures
+from groma_ros.training.precision import fast
 
-_COLOUR_IDS = {name: index for index, name in enumerate(COLOURS)}
-_KIND_IDS = {name: index for index, name in enumerate(KINDS)}
+
+@dataclass(frozen=True)
+class Names:
+    """What the auxiliary heads tell apart."""
+
+    kinds: tuple[str, ...] = KINDS
+    colours: tuple[str, ...] = COLOURS
+
+    def labels(self, objects: Sequence[SceneObject], device: torch.device) -> tuple[Tensor, Tensor]:
+        """Kinds and colours (T,) as numbers; a colour that is not known is -1."""
+        colours = {name: index for index, name in enumerate(self.colours)}
+        kinds = {name: index for index, name in enumerate(self.kinds)}
+        numbers = [[kinds[o.kind] for o in objects], [colours.get(o.colour, -1) for o in objects]]
+        return torch.tensor(numbers[0], device=device), torch.tensor(numbers[1], device=device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +55,13 @@ class Batch:
 class Auxiliary(nn.Module):
     """Heads that supervise the features while training and are dropped after it."""
 
-    def __init__(self, cells: int, regions: int) -> None:
+    def __init__(self, cells: int, regions: int, names: Names | None = None) -> None:
         super().__init__()
-        self.cell_kind = nn.Linear(cells, len(KINDS) + 1)
-        self.cell_colour = nn.Linear(cells, len(COLOURS))
-        self.kind = nn.Linear(regions, len(KINDS))
-        self.colour = nn.Linear(regions, len(COLOURS))
+        self.names = names = names or Names()
+        self.cell_kind = nn.Linear(cells, len(names.kinds) + 1)
+        self.cell_colour = nn.Linear(cells, len(names.colours))
+        self.kind = nn.Linear(regions, len(names.kinds))
+        self.colour = nn.Linear(regions, len(names.colours))
         self.place = nn.Linear(regions, 4)
 
 
@@ -58,7 +73,9 @@ def normalise(images: np.ndarray, device: torch.device) -> Tensor:
     return (pixels - mean) / std
 
 
-def draw_batch(shards: list[Shard], count: int, size: int, rng: np.random.Generator, device: torch.device) -> Batch:
+def draw_batch(
+    shards: Sequence[Pictures], names: Names, count: int, size: int, rng: np.random.Generator, device: torch.device
+) -> Batch:
     """A random batch; the generator alone decides it, so that a resumed run goes on with the same pictures."""
     images, boxes, kinds, colours = [], [], [], []
     for _ in range(count):
@@ -68,8 +85,9 @@ def draw_batch(shards: list[Shard], count: int, size: int, rng: np.random.Genera
         image, placed = augment(np.asarray(shard.images[index]), np.array([o.box for o in objects], np.float32), size, rng)
         images.append(image)
         boxes.append(torch.from_numpy(placed).to(device))
-        kinds.append(torch.tensor([_KIND_IDS[o.kind] for o in objects], device=device))
-        colours.append(torch.tensor([_COLOUR_IDS[o.colour] for o in objects], device=device))
+        kind, colour = names.labels(objects, device)
+        kinds.append(kind)
+        colours.append(colour)
     return Batch(normalise(np.stack(images), device), boxes, kinds, colours)
 
 
@@ -102,7 +120,7 @@ def jittered(boxes: list[Tensor], noise: float, generator: torch.Generator) -> t
 
 def detection_step(model: Groma, heads: Auxiliary, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
     """Loss terms of one batch: boxes with one objectness head (they take turns), cells, regions."""
-    with torch.autocast(batch.pixels.device.type, torch.bfloat16):
+    with fast(batch.pixels.device):
         states = model.perceiver.hidden(batch.pixels)
         proposals = model.perceiver.propose(states)
         boxes, real = jittered(batch.boxes, 0.04, generator)
@@ -116,16 +134,35 @@ def detection_step(model: Groma, heads: Auxiliary, batch: Batch, step: int, gene
     return {
         "boxes": detection_loss(proposals, batch.boxes, source, model.config.proposer)[0],
         "cells": F.cross_entropy(cell_kind.float().flatten(0, 1), wanted_kind.flatten())
-        + F.cross_entropy(cell_colour.float().flatten(0, 1), wanted_colour.flatten(), ignore_index=-1),
+        + _known(cell_colour.float().flatten(0, 1), wanted_colour.flatten()),
         "kind": F.cross_entropy(kind.float(), true_kind),
-        "colour": F.cross_entropy(colour.float(), true_colour),
+        "colour": _known(colour.float(), true_colour),
         "place": (place.float() - boxes[real]).abs().mean(),
         "kind_right": (kind.argmax(-1) == true_kind).float().mean(),
         "colour_right": (colour.argmax(-1) == true_colour).float().mean(),
     }
 
 
+def _known(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy over the labels that are known, 0 where none is."""
+    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp(min=1)
+
+
 WEIGHTS = {"boxes": 0.5, "cells": 1.0, "kind": 1.0, "colour": 0.5, "place": 2.0}
+
+
+def fit_heads(model: Groma, heads: Auxiliary, batches: Iterable[Batch], worker: Worker, rate: float = 0.01) -> None:
+    """Fit new heads to a network that is already trained, before their errors reach it."""
+    optimiser = torch.optim.AdamW(heads.parameters(), lr=rate)
+    generator = torch.Generator().manual_seed(worker.rank)
+    model.requires_grad_(False)
+    for step, batch in enumerate(batches):
+        terms = detection_step(model, heads, batch, step, generator)
+        torch.stack([WEIGHTS[name] * terms[name] for name in WEIGHTS if name != "boxes"]).sum().backward()
+        worker.average_gradients(heads.parameters())
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+    model.requires_grad_(True)
 
 
 def model_side(model: Groma, batch: Batch) -> int:
@@ -147,7 +184,7 @@ def train_step(
 
 
 @torch.no_grad()
-def measure(model: Groma, heads: Auxiliary, shards: list[Shard], count: int, size: int, device: torch.device) -> dict[str, float]:
+def measure(model: Groma, heads: Auxiliary, shards: Sequence[Pictures], count: int, size: int, device: torch.device) -> dict[str, float]:
     """Recall and precision of proposals at IoU 0.5 and score threshold, kinds and colours right, on held-out scenes."""
     started = time.time()
     hit = truth = kept = true_kept = kinds = colours = 0
@@ -155,19 +192,21 @@ def measure(model: Groma, heads: Auxiliary, shards: list[Shard], count: int, siz
     places = [(shard, index) for shard in shards for index in range(len(shard.objects))]
     for shard, index in places[:count]:
         objects = shard.objects[index]
-        image = cv2.resize(np.asarray(shard.images[index]), (size, size), interpolation=cv2.INTER_AREA)
-        side = shard.images.shape[1]
-        corners = torch.tensor([o.box for o in objects], device=device) / side
+        whole = np.asarray(shard.images[index])
+        image = cv2.resize(whole, (size, size), interpolation=cv2.INTER_AREA)
+        high, wide = whole.shape[:2]
+        corners = torch.tensor([o.box for o in objects], device=device) / torch.tensor([wide, high, wide, high], device=device)
         seen = model.perceive(normalise(image[None], device))
         strong = seen.objectness[0] > c.box_score_thres
         overlap = pairwise_iou(to_corners(seen.boxes[0][strong]), corners)[0]
-        best = overlap.max(0).values if len(overlap) else torch.zeros(len(objects))
+        best = overlap.max(0).values if len(overlap) else torch.zeros(len(objects), device=device)
         hit, truth = hit + int((best >= 0.5).sum()), truth + len(objects)
         kept, true_kept = kept + int(strong.sum()), true_kept + (int((overlap.max(1).values >= 0.5).sum()) if len(overlap) else 0)
         centre = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], -1)
         tokens = model.encode_regions(seen.maps, centre[None])[0]
-        kinds += int((heads.kind(tokens).argmax(-1).cpu() == torch.tensor([_KIND_IDS[o.kind] for o in objects])).sum())
-        colours += int((heads.colour(tokens).argmax(-1).cpu() == torch.tensor([_COLOUR_IDS[o.colour] for o in objects])).sum())
+        kind, colour = heads.names.labels(objects, device)
+        kinds += int((heads.kind(tokens).argmax(-1) == kind).sum())
+        colours += int((heads.colour(tokens).argmax(-1) == colour).sum())
     return {
         "recall": hit / truth, "precision": true_kept / max(kept, 1), "kind": kinds / truth, "colour": colours / truth,
         "seconds": time.time() - started,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from groma_ros.selection import SelectionRule, select_regions
 from groma_ros.simulation.scenes import SceneSample
 from groma_ros.training.detection import normalise
 from groma_ros.training.parallel import Worker
-from groma_ros.training.pool import Shard
+from groma_ros.training.pool import Pictures
+from groma_ros.training.precision import fast
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,32 +68,49 @@ def square(sample: SceneSample, size: int) -> NDArray[Any]:
     return cv2.resize(np.ascontiguousarray(sample.rgb), (size, size), interpolation=cv2.INTER_AREA)
 
 
-def observe(model: Groma, samples: list[SceneSample], device: torch.device) -> tuple[list[Tensor], list[NDArray[np.float32]]]:
-    """Backbone and proposer without gradients: hidden states, and the selected boxes (R, 4) cxcywh of every scene."""
+def observe(
+    model: Groma, samples: Sequence[SceneSample], device: torch.device, inject: bool = False
+) -> tuple[list[Tensor], list[NDArray[np.float32]]]:
+    """Backbone and proposer without gradients: hidden states, and the selected boxes (R, 4) cxcywh of every scene.
+
+    inject: the true boxes join the proposals at the network's `ground_box_score`, so that every object has a region.
+    """
     c = model.config
     rule = SelectionRule(c.box_score_thres, c.nms_thres, c.max_region_num)
     pixels = normalise(np.stack([square(s, c.image_size) for s in samples]), device)
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16):
+    with torch.no_grad(), fast(device):
         states = model.perceiver.hidden(pixels)
-        found = model.perceiver.ddetr_transformer.infer(model.perceiver.levels(states))
-    boxes, scores = (value.float().cpu().numpy() for value in found)
-    return states, [select_regions(boxes[i], scores[i], rule).boxes for i in range(len(samples))]
+        proposed = model.perceiver.ddetr_transformer.infer(model.perceiver.levels(states))
+    boxes, scores = (value.float().cpu().numpy() for value in proposed)
+    found = list(zip(boxes, scores, strict=True))
+    if inject:
+        for i, sample in enumerate(samples):
+            truth = _fractions(sample)
+            given = np.full(len(truth), c.ground_box_score, np.float32)
+            found[i] = np.concatenate([boxes[i], truth]), np.concatenate([scores[i], given])
+    return states, [select_regions(*each, rule).boxes for each in found]
 
 
-def encode(model: Groma, states: list[Tensor], chosen: list[NDArray[np.float32]], samples: list[SceneSample]) -> list[SceneFeatures]:
+def _fractions(sample: SceneSample) -> NDArray[np.float32]:
+    """True boxes (N, 4) cxcywh as fractions of the picture."""
+    height, width = sample.rgb.shape[:2]
+    x1, y1, x2, y2 = (np.array([o.box for o in sample.objects], np.float32) / np.array([width, height, width, height], np.float32)).T
+    return np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], 1).astype(np.float32)
+
+
+def encode(model: Groma, states: list[Tensor], chosen: list[NDArray[np.float32]], samples: Sequence[SceneSample]) -> list[SceneFeatures]:
     """Image and region tokens; gradients flow into the bridge and the region encoder and no further."""
     most = max(len(b) for b in chosen)
     device = states[0].device
     padded = np.stack([np.concatenate([b, np.full((most - len(b), 4), 0.5, np.float32)]) for b in chosen])
-    with torch.autocast(device.type, torch.bfloat16):
+    with fast(device):
         image_tokens = model.image_tokens(states).float()
         region_tokens = model.encode_regions(model.region_maps(states), torch.from_numpy(padded).to(device)).float()
-    side = samples[0].rgb.shape[0]
     return [
         SceneFeatures(
             image_tokens=image_tokens[i],
             region_tokens=region_tokens[i, : len(chosen[i])],
-            region_of=owners(cxcywh_to_xyxy(chosen[i], side, side), sample),
+            region_of=owners(cxcywh_to_xyxy(chosen[i], sample.rgb.shape[1], sample.rgb.shape[0]), sample),
             sample=sample,
         )
         for i, sample in enumerate(samples)
@@ -107,12 +126,14 @@ def vision_digest(model: Groma) -> str:
     return digest.hexdigest()[:12]
 
 
-def cache_features(model: Groma, shards: list[Shard], folder: Path, worker: Worker, mirror: bool) -> None:
+def cache_features(
+    model: Groma, shards: Sequence[Pictures], folder: Path, worker: Worker, mirror: bool, inject: bool = False
+) -> None:
     """Write the features of every scene, and of its mirror image where wanted, as float16, this worker's share of the shards."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in shards[worker.rank :: worker.count]:
         for side in (False, True) if mirror else (False,):
-            path = folder / f"{shard.seed}{'m' if side else ''}.npz"
+            path = folder / f"{shard.name}{'m' if side else ''}.npz"
             if path.exists():
                 continue
             found: list[SceneFeatures] = []
@@ -120,7 +141,7 @@ def cache_features(model: Groma, shards: list[Shard], folder: Path, worker: Work
                 samples = [shard.sample(i) for i in range(start, min(start + 25, len(shard.objects)))]
                 samples = [mirrored(s) for s in samples] if side else samples
                 with torch.no_grad():
-                    found += encode(model, *observe(model, samples, worker.device), samples)
+                    found += encode(model, *observe(model, samples, worker.device, inject), samples)
             partial = path.with_suffix(".partial.npz")
             np.savez(
                 partial,
@@ -135,11 +156,11 @@ def cache_features(model: Groma, shards: list[Shard], folder: Path, worker: Work
 class FeatureCache:
     """Cached features, drawn at random. All of it is in memory: about 40 kB a scene."""
 
-    def __init__(self, shards: list[Shard], folder: Path, mirror: bool) -> None:
+    def __init__(self, shards: Sequence[Pictures], folder: Path, mirror: bool) -> None:
         self._entries = []
         for shard in shards:
             for side in (False, True) if mirror else (False,):
-                with np.load(folder / f"{shard.seed}{'m' if side else ''}.npz") as data:
+                with np.load(folder / f"{shard.name}{'m' if side else ''}.npz") as data:
                     parts = {name: data[name] for name in data.files}
                 ends = np.cumsum(parts["counts"])
                 thing_ends = np.cumsum([len(o) for o in shard.objects])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,19 +19,21 @@ from torch.nn import functional as F
 
 from groma_ros.model.groma import Groma
 from groma_ros.model.language import IGNORE
-from groma_ros.prompts import TINY_TEMPLATE
+from groma_ros.prompts import PromptTemplate
 from groma_ros.tokenizer import GromaTokenizer
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, TrainConfig
+from groma_ros.training.data import Data, scenes_data
 from groma_ros.training.features import FeatureCache, SceneFeatures, cache_features, encode, mirrored, observe, vision_digest
 from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
 from groma_ros.training.packing import Packed, Question, ask, pack
 from groma_ros.training.parallel import Worker
-from groma_ros.training.pool import Shard, open_pool
+from groma_ros.training.pool import Pictures
+from groma_ros.training.precision import fast
 from groma_ros.training.vision_stage import log
 
 POINTING_LAYER, POINTING_HEAD = 2, 0
-LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 25, 200, 400
+LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 10, 40, 400
 
 
 def embeddings(model: Groma, packed: Packed, scenes: list[SceneFeatures]) -> Tensor:
@@ -42,26 +45,31 @@ def embeddings(model: Groma, packed: Packed, scenes: list[SceneFeatures]) -> Ten
     return torch.where((packed.source >= 0)[..., None], table.gather(1, index), model.embed(packed.ids))
 
 
-def forward(model: Groma, packed: Packed, scenes: list[SceneFeatures]) -> tuple[Tensor, Tensor]:
-    """Logits (B, L, V) and the pointing head's attention (B, L, L)."""
-    with torch.autocast(packed.ids.device.type, torch.bfloat16):
+def forward(model: Groma, packed: Packed, scenes: list[SceneFeatures], pointing: bool = True) -> tuple[Tensor, Tensor | None]:
+    """Logits (B, L, V) and, where it is wanted, the pointing head's attention (B, L, L)."""
+    with fast(packed.ids.device):
         out = model.llm.model(
             inputs_embeds=embeddings(model, packed, scenes),
             attention_mask=packed.mask,
             position_ids=packed.positions,
-            output_attentions=True,
+            output_attentions=pointing,
             use_cache=False,
         )
         logits = model.logits(out.last_hidden_state)
-    return logits.float(), out.attentions[POINTING_LAYER][:, POINTING_HEAD].float()
+    return logits.float(), out.attentions[POINTING_LAYER][:, POINTING_HEAD].float() if pointing else None
 
 
-def losses(logits: Tensor, attention: Tensor, packed: Packed) -> dict[str, Tensor]:
-    """Cross-entropy of the answers, and the negative log attention from naming positions to the named feature."""
-    answer = F.cross_entropy(logits[:, :-1].flatten(0, 1), packed.labels[:, 1:].flatten(), ignore_index=IGNORE)
+def losses(logits: Tensor, attention: Tensor | None, packed: Packed) -> dict[str, Tensor]:
+    """Cross-entropy of the answers, and the negative log attention from naming positions to the named feature (0 for none)."""
+    wanted = packed.labels[:, 1:].flatten()
+    answer = F.cross_entropy(logits[:, :-1].flatten(0, 1), wanted, ignore_index=IGNORE, reduction="sum")
     rows, places = (packed.pointer >= 0).nonzero(as_tuple=True)
-    looked = attention[rows, places, packed.pointer[rows, places]]
-    return {"answer": answer, "pointing": -(looked + 1e-6).log().mean()}
+    if attention is None or not len(rows):
+        looked = torch.ones(1, device=logits.device)
+    else:
+        looked = attention[rows, places, packed.pointer[rows, places]]
+    # A batch in which nothing can be asked teaches nothing, and breaks nothing.
+    return {"answer": answer / (wanted != IGNORE).sum().clamp(min=1), "pointing": -(looked + 1e-6).log().mean()}
 
 
 def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str, list[bool]]:
@@ -81,31 +89,31 @@ def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str
     return found
 
 
-def load_tokenizer(config: TrainConfig, out: Path) -> GromaTokenizer:
-    """The vocabulary learned from the goals of the first scenes."""
+def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> GromaTokenizer:
+    """The vocabulary in `out`; without one, learned from what is asked about the first pictures."""
     from groma_ros.training.corpus import corpus
     from groma_ros.training.tokenizer import train_bpe
 
     path = out / "tokenizer.model"
     if not path.exists():
-        shards = open_pool(out / "pool", config.pool.first_seed, 1000)
-        train_bpe(corpus(shards), config.network.language.vocab_size).save(path)
+        data = data or scenes_data(config, out, scenes=1000)
+        train_bpe(corpus(data.pictures, config.template), config.network.language.vocab_size).save(path)
     return GromaTokenizer.load(path, config.network.num_new_token)
 
 
 class LivePictures:
     """Features made from pictures at every step, with gradients into region encoder and bridge."""
 
-    def __init__(self, model: Groma, shards: list[Shard], device: torch.device) -> None:
-        self._model, self._shards, self._device = model, shards, device
+    def __init__(self, model: Groma, pictures: Sequence[Pictures], device: torch.device, inject: bool = False) -> None:
+        self._model, self._pictures, self._device, self._inject = model, pictures, device, inject
 
     def draw(self, count: int, rng: np.random.Generator) -> list[SceneFeatures]:
         samples = []
         for _ in range(count):
-            shard = self._shards[int(rng.integers(len(self._shards)))]
-            sample = shard.sample(int(rng.integers(len(shard.objects))))
-            samples.append(mirrored(sample) if rng.random() < 0.5 else sample)
-        return encode(self._model, *observe(self._model, samples, self._device), samples)
+            some = self._pictures[int(rng.integers(len(self._pictures)))]
+            sample = some.sample(int(rng.integers(len(some.objects))))
+            samples.append(mirrored(sample) if some.mirrors and rng.random() < 0.5 else sample)
+        return encode(self._model, *observe(self._model, samples, self._device, self._inject), samples)
 
 
 class CachedScenes:
@@ -123,8 +131,13 @@ def tie(model: Groma) -> None:
     model.extra_lm_head.weight = model.new_input_embs.weight
 
 
-def train_language(worker: Worker, config: TrainConfig, stage: LanguageStage, before: str, name: str, out: Path, resume: bool) -> None:
-    """One language stage from the checkpoint `before`.pt to `name`.pt; stage.live says which of the two it is."""
+def train_language(
+    worker: Worker, config: TrainConfig, stage: LanguageStage, before: str, name: str, out: Path, resume: bool, data: Data | None = None
+) -> None:
+    """One language stage from the checkpoint `before`.pt to `name`.pt; stage.live says which of the two it is.
+
+    data: what to learn from (default: the config's scenes, rendered in `out`).
+    """
     torch.manual_seed(config.seed)
     model = Groma(config.network).to(worker.device)
     tie(model)
@@ -135,28 +148,29 @@ def train_language(worker: Worker, config: TrainConfig, stage: LanguageStage, be
     tie(model)
     model.llm.config._attn_implementation = ATTENTION
     model.perceiver.requires_grad_(False)
-    trained: list[nn.Module] = [model.llm, model.new_input_embs]
+    trained: list[nn.Module] = [model.new_input_embs]
+    if stage.language:
+        trained.insert(0, model.llm)
     if stage.live:
         trained += [model.region_encoder, model.img_txt_bridge]
-    optimiser = Optimiser(trained, Schedule(stage.steps, stage.rate, stage.warmup, stage.decay), stage.weight_decay)
+    optimiser = Optimiser(trained, Schedule.of(stage), stage.weight_decay, stage.muon)
     first = 0
     if going_on:
         optimiser.load_state_dict(saved["optimiser"])
         first = saved["step"]
-    tokenizer = load_tokenizer(config, out)
-    shards = open_pool(out / "pool", config.pool.first_seed, stage.scenes or config.pool.scenes)
-    held_out = open_pool(out / "pool", config.held_out.first_seed, config.held_out.scenes)
-    source: LivePictures | CachedScenes = LivePictures(model, shards, worker.device)
-    check = LivePictures(model, held_out, worker.device)
+    tokenizer = load_tokenizer(config, out, data)
+    data = data or scenes_data(config, out, stage.scenes)
+    source: LivePictures | CachedScenes = LivePictures(model, data.pictures, worker.device, stage.inject)
+    check = LivePictures(model, data.held_out, worker.device, stage.inject)
     if not stage.live:
         folder = out / f"features_{vision_digest(model)}"
-        cache_features(model, shards, folder, worker, mirror=True)
+        cache_features(model, data.pictures, folder, worker, data.mirrors, stage.inject)
         worker.wait()
-        source = CachedScenes(FeatureCache(shards, folder, mirror=True), worker.device)
+        source = CachedScenes(FeatureCache(data.pictures, folder, data.mirrors), worker.device)
     started = time.time()
     for step in range(first, stage.steps):
         rng = np.random.default_rng((config.seed, worker.rank, step, 7))
-        numbers = _step(model, optimiser, source.draw(stage.batch, rng), tokenizer, stage.share, step, worker, rng)
+        numbers = _step(model, optimiser, source.draw(stage.batch, rng), tokenizer, config.template, stage, step, worker, rng)
         if not worker.speaks:
             continue
         done = step + 1
@@ -165,34 +179,34 @@ def train_language(worker: Worker, config: TrainConfig, stage: LanguageStage, be
             log(out / f"{name}.jsonl", {"step": done, "scenes_per_second": round(rate, 1), **numbers})
         if done % SAVE_EVERY == 0 or done == stage.steps:
             save_checkpoint(path, model=model.state_dict(), optimiser=optimiser.state_dict(), step=done)
-        if done % MEASURE_EVERY == 0 or done == stage.steps:
-            log(out / f"{name}.jsonl", {"step": done, "held_out": measure(model, check, tokenizer)})
+        if data.held_out and (done % MEASURE_EVERY == 0 or done == stage.steps):
+            log(out / f"{name}.jsonl", {"step": done, "held_out": measure(model, check, tokenizer, config.template, stage.share)})
 
 
 def _step(
-    model: Groma, optimiser: Optimiser, scenes: list[SceneFeatures], tokenizer: GromaTokenizer,
-    share: dict[str, float], step: int, worker: Worker, rng: np.random.Generator,
+    model: Groma, optimiser: Optimiser, scenes: list[SceneFeatures], tokenizer: GromaTokenizer, template: PromptTemplate,
+    stage: LanguageStage, step: int, worker: Worker, rng: np.random.Generator,
 ) -> dict[str, float]:  # fmt: skip
-    asked = [[q for q in ask(s, tokenizer, TINY_TEMPLATE, share, rng) if q.found] for s in scenes]
-    packed = pack(scenes, asked, tokenizer, TINY_TEMPLATE, worker.device)
-    terms = losses(*forward(model, packed, scenes), packed)
-    (terms["answer"] + terms["pointing"]).backward()
+    asked = [[q for q in ask(s, tokenizer, template, stage.share, rng, stage.reworded) if q.found] for s in scenes]
+    packed = pack(scenes, asked, tokenizer, template, worker.device)
+    terms = losses(*forward(model, packed, scenes, stage.pointing > 0), packed)
+    (terms["answer"] + stage.pointing * terms["pointing"]).backward()
     worker.average_gradients(optimiser.parameters)
     norm = optimiser.step(step)
     return {"norm": norm, **{name: float(value.detach()) for name, value in terms.items()}}
 
 
 @torch.no_grad()
-def measure(model: Groma, source: LivePictures, tokenizer: GromaTokenizer, batches: int = 6) -> dict[str, float]:
-    """Share of questions answered exactly, by kind, on held-out pictures; every step is given the right beginning."""
+def measure(
+    model: Groma, source: LivePictures, tokenizer: GromaTokenizer, template: PromptTemplate, share: Mapping[str, float], batches: int = 6
+) -> dict[str, float]:
+    """Share of questions answered exactly, of the kinds in `share`, on held-out pictures; every step is given the right beginning."""
     rng = np.random.default_rng(99)
-    share = {"attribute": 2, "absent": 2, "negation": 2, "superlative": 2, "relation": 2, "plural": 2, "between": 2,
-             "describe": 3, "caption": 1}  # fmt: skip
     found: dict[str, list[bool]] = defaultdict(list)
     for _ in range(batches):
         scenes = source.draw(16, rng)
-        asked: list[list[Question]] = [ask(s, tokenizer, TINY_TEMPLATE, share, rng) for s in scenes]
-        packed = pack(scenes, asked, tokenizer, TINY_TEMPLATE, scenes[0].image_tokens.device)
+        asked: list[list[Question]] = [ask(s, tokenizer, template, {kind: 2 for kind in share}, rng) for s in scenes]
+        packed = pack(scenes, asked, tokenizer, template, scenes[0].image_tokens.device)
         logits, _ = forward(model, packed, scenes)
         for kind, answers in right(logits, packed, tokenizer).items():
             found[kind] += answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,21 +10,33 @@ from typing import Any
 import torch
 from torch import nn
 
+from groma_ros.training.config import Stage
+
 BLOCKS = ("encoder.layer", "encoder.layers", "decoder.layers", "model.layers", "img_txt_bridge", "flatten_linear", "updims")
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over steps: warm-up from 0, constant at `rate`, linear decay to 0 over the last `decay` steps."""
+    """Learning rate over steps: warm-up from 0, constant at `rate`, linear decay to 0 over the last `decay` steps; cosine: half a
+    cosine from the warm-up's end to the last step instead."""
 
     steps: int
     rate: float
     warmup: int = 100
     decay: int = 0
+    cosine: bool = False
+
+    @classmethod
+    def of(cls, stage: Stage) -> Schedule:
+        """The schedule of a stage."""
+        return cls(stage.steps, stage.rate, stage.warmup, stage.decay, stage.cosine)
 
     def factor(self, step: int) -> float:
         """Share of the rate at a step."""
         up = min(1.0, (step + 1) / max(self.warmup, 1))
+        if self.cosine:
+            done = max(0, step - self.warmup) / max(1, self.steps - self.warmup)
+            return max(0.0, min(up, 0.5 * (1 + math.cos(math.pi * done))))
         down = min(1.0, (self.steps - step) / self.decay) if self.decay else 1.0
         return max(0.0, min(up, down))
 
@@ -31,9 +44,9 @@ class Schedule:
 class Optimiser:
     """Two optimisers with one schedule. Muon (Jordan et al. 2024) orthogonalises the update of a matrix; both use weight decay."""
 
-    def __init__(self, modules: list[nn.Module], schedule: Schedule, weight_decay: float) -> None:
+    def __init__(self, modules: list[nn.Module], schedule: Schedule, weight_decay: float, muon: bool = True) -> None:
         named = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
-        matrices = [p for n, p in named if p.ndim == 2 and any(part in n for part in BLOCKS)]
+        matrices = [p for n, p in named if muon and p.ndim == 2 and any(part in n for part in BLOCKS)]
         chosen = {id(p) for p in matrices}
         rest = [p for _, p in named if id(p) not in chosen]
         self.parameters = [*matrices, *rest]

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from groma_ros.model.language import IGNORE
 from groma_ros.prompts import PromptTemplate, expand
-from groma_ros.simulation.goals import draw_goals
-from groma_ros.simulation.scenes import SceneObject
+from groma_ros.simulation.goals import GOAL_TYPES, SceneGoal, draw_goals
+from groma_ros.simulation.paraphrases import paraphrase
+from groma_ros.simulation.scenes import SceneObject, SceneSample
 from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.training.data_files import FileSample
 from groma_ros.training.features import SceneFeatures
 
 
@@ -45,8 +47,16 @@ class Packed:
 
 
 def phrase(thing: SceneObject) -> str:
-    """ "a red mug", "an orange box"."""
-    return f"{'an' if thing.colour[0] in 'aeiou' else 'a'} {thing.colour} {thing.kind}"
+    """ "a red mug", "an orange box"; of a thing without a colour "a person"."""
+    words = f"{thing.colour} {thing.kind}".strip()
+    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+
+
+def called(sample: SceneSample, index: int, rng: np.random.Generator) -> str:
+    """What an object is described as."""
+    if isinstance(sample, FileSample) and index in sample.phrases:
+        return sample.phrase(index, rng)
+    return phrase(sample.objects[index])
 
 
 def caption(features: SceneFeatures) -> str:
@@ -55,16 +65,25 @@ def caption(features: SceneFeatures) -> str:
     return " ".join(f"<p>{phrase(features.sample.objects[i])}</p><roi><r{region}></roi>" for region, i in shown)
 
 
+def _goals(sample: SceneSample, rng: np.random.Generator, count: int, kind: str) -> list[SceneGoal]:
+    """Goals of one kind, `KINDS` of a file or `GOAL_TYPES` of a scene; none of the other's."""
+    if isinstance(sample, FileSample):
+        return sample.draw(rng, count, kind)
+    return draw_goals(sample, rng, count, (kind,)) if count and kind in GOAL_TYPES else []
+
+
 def ask(
-    features: SceneFeatures, tokenizer: GromaTokenizer, template: PromptTemplate, share: Mapping[str, float], rng: np.random.Generator
-) -> list[Question]:
-    """Questions about one scene. share: how many of each kind; a fraction is a chance."""
+    features: SceneFeatures, tokenizer: GromaTokenizer, template: PromptTemplate, share: Mapping[str, float], rng: np.random.Generator,
+    reworded: float = 0.0,
+) -> list[Question]:  # fmt: skip
+    """Questions about one scene. share: how many of each kind; a fraction is a chance; reworded: share of goals in other words."""
     questions = []
     counts = {kind: int(n) + int(rng.random() < n % 1) for kind, n in share.items()}
     for kind, count in counts.items():
         if kind in ("describe", "caption"):
             continue
-        for goal in draw_goals(features.sample, rng, count, (kind,)) if count else ():
+        for goal in _goals(features.sample, rng, count, kind):
+            goal = paraphrase(goal, rng) if reworded and rng.random() < reworded else goal
             regions = sorted(int(features.region_of[t]) for t in goal.targets)
             ids = template.goal_ids(tokenizer, "auto", goal.text)
             answer = [tokenizer.region_id(r) for r in regions if r >= 0] + [tokenizer.id("</roi>"), tokenizer.eos_id]
@@ -73,7 +92,7 @@ def ask(
     for i in rng.permutation(shown)[: counts.get("describe", 0)]:
         region = int(features.region_of[i])
         opened = expand(tokenizer, template.goal_ids(tokenizer, "describe"), 0, 0, (region,)).ids.tolist()
-        answer = tokenizer.encode_template(phrase(features.sample.objects[i]) + "</s>")
+        answer = tokenizer.encode_template(called(features.sample, int(i), rng) + "</s>")
         questions.append(Question("describe", opened + answer, len(opened), refer=region))
     if counts.get("caption") and shown:
         ids = template.goal_ids(tokenizer, "caption")

@@ -1,7 +1,9 @@
-"""One-thread processes side by side, or one process on a GPU: gradients averaged, seeds apart, one of them speaks."""
+"""One-thread processes side by side, one process on a GPU, or the processes that torchrun or accelerate started, a GPU each:
+gradients averaged, seeds apart, one of them speaks."""
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import os
 import signal
@@ -44,8 +46,33 @@ class Worker:
             gradient.copy_(part.view_as(gradient))
 
 
+def joined() -> Worker | None:
+    """This process among those that torchrun or `accelerate launch` started; None if nobody did.
+
+    Both say so in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). On CPUs they speak over gloo.
+    """
+    if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
+        return None
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", 0))) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(device)
+    else:
+        torch.set_num_threads(1)
+    if count > 1 and not distributed.is_initialized():
+        distributed.init_process_group("nccl" if on_gpu else "gloo")
+        atexit.register(distributed.destroy_process_group)
+    return Worker(rank, count, device)
+
+
 def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
-    """Run task(worker, *arguments) in `workers` CPU processes of one thread, or once on a GPU where there is one."""
+    """Run task(worker, *arguments) in the processes that are there (`joined`), else once on a GPU where there is one, else in
+    `workers` CPU processes of one thread."""
+    if (worker := joined()) is not None:
+        task(worker, *arguments)
+        worker.wait()
+        return
     if torch.cuda.is_available():
         task(Worker(0, 1, torch.device("cuda")), *arguments)
         return

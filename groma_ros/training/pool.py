@@ -1,6 +1,6 @@
 """A pool of rendered training scenes on disk: shards made from seeds by parallel processes, read as memory maps.
 
-A shard is `SEED.npy` (uint8 N x S x S x 3) beside `SEED.json` (the objects of every scene). It is written under another name
+A shard is `WORLD-SEED.npy` (uint8 N x S x S x 3) beside `WORLD-SEED.json` (the objects of every scene). It is written under another name
 and renamed when whole, so a stopped run leaves no half shard and the next one goes on where it ended.
 """
 
@@ -9,28 +9,55 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.progress import shown
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
+from groma_ros.training.config import Scenes
 from groma_ros.types import Intrinsics
 
 SHARD = 250
+
+
+class Pictures(Protocol):
+    """Pictures with their objects, however they are kept."""
+
+    @property
+    def name(self) -> str:
+        """Of the files they come from, different for different files."""
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether a mirror image is as good."""
+
+    @property
+    def images(self) -> Any:
+        """A sequence of uint8 HxWx3."""
+
+    @property
+    def objects(self) -> list[tuple[SceneObject, ...]]:
+        """What each picture holds."""
+
+    def sample(self, index: int) -> SceneSample:
+        """A picture with what goals are drawn from."""
 
 
 @dataclass(frozen=True, eq=False)
 class Shard:
     """Scenes of one shard: images uint8 (N, S, S, 3) mapped from disk, and for each its objects and intrinsics."""
 
+    name: str
     images: NDArray[np.uint8]
     objects: list[tuple[SceneObject, ...]]
     intrinsics: list[Intrinsics]
     seed: int
+    mirrors: bool = True
 
     def sample(self, index: int) -> SceneSample:
         """A scene without depth, enough to draw goals from."""
@@ -39,14 +66,18 @@ class Shard:
         return SceneSample(self.images[index], empty, self.intrinsics[index], self.objects[index], self.seed + index)
 
 
-def render_shard(folder: str, seed: int, count: int, size: int) -> None:
+def _path(folder: Path, world: str, seed: int) -> Path:
+    return folder / f"{world}-{seed}.npy"
+
+
+def render_shard(folder: str, seed: int, count: int, size: int, world: str) -> None:
     """Render scenes seed .. seed + count - 1 of size x size pixels unless the shard is there."""
-    target = Path(folder) / f"{seed}.npy"
+    target = _path(Path(folder), world, seed)
     if target.exists():
         return
     os.environ.setdefault("LP_NUM_THREADS", "1")
     images, notes = [], []
-    with SceneRenderer(size, size, aspect="random") as renderer:
+    with SceneRenderer(size, size, aspect="random", world=world) as renderer:
         for number in range(seed, seed + count):
             scene = renderer.render(number)
             images.append(scene.rgb)
@@ -58,42 +89,45 @@ def render_shard(folder: str, seed: int, count: int, size: int) -> None:
     partial.rename(target)
 
 
-def render_pool(folder: Path, first_seed: int, count: int, size: int, jobs: int) -> None:
-    """Render `count` scenes as shards in `jobs` processes."""
+def render_pool(folder: Path, scenes: Scenes, jobs: int) -> None:
+    """Render scenes as shards in `jobs` processes."""
     folder.mkdir(parents=True, exist_ok=True)
-    end = first_seed + count
-    tasks = [(str(folder), seed, min(SHARD, end - seed), size) for seed in range(first_seed, end, SHARD)]
+    end = scenes.first_seed + scenes.scenes
+    starts = range(scenes.first_seed, end, SHARD)
+    tasks = [(str(folder), seed, min(SHARD, end - seed), scenes.size, scenes.world) for seed in starts]
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
         for _ in shown(pool.imap_unordered(_render, tasks), len(tasks), "shard"):
             pass
 
 
-def _render(task: tuple[str, int, int, int]) -> None:
+def _render(task: tuple[str, int, int, int, str]) -> None:
     render_shard(*task)
 
 
-def open_pool(folder: Path, first_seed: int, count: int) -> list[Shard]:
-    """The finished shards of a pool in the order of their seeds. Raises ValueError if there is none."""
-    shards = [
-        _open(path)
-        for seed in range(first_seed, first_seed + count, SHARD)
-        if (path := folder / f"{seed}.npy").exists()
-    ]
+def open_pool(folder: Path, pool: Sequence[Scenes], count: int = 0) -> list[Shard]:
+    """The finished shards of some scenes, of each the first `count` (0: all), by seed. Raises ValueError if there is none."""
+    paths = []
+    for scenes in pool:
+        end = scenes.first_seed + min(count or scenes.scenes, scenes.scenes)
+        paths += [_path(folder, scenes.world, seed) for seed in range(scenes.first_seed, end, SHARD)]
+    shards = [_open(path) for path in paths if path.exists()]
     if not shards:
-        raise ValueError(f"No rendered shard of seeds {first_seed} to {first_seed + count - 1} is in {folder}; render the pool first.")
+        seeds = ", ".join(f"{scenes.first_seed} to {scenes.first_seed + scenes.scenes - 1}" for scenes in pool)
+        raise ValueError(f"No rendered shard of seeds {seeds} is in {folder}; render the pool first.")
     return shards
 
 
 def _open(path: Path) -> Shard:
     notes = json.loads(path.with_suffix(".json").read_text())
     return Shard(
+        name=path.stem,
         images=np.load(path, mmap_mode="r"),
         # Training looks at pictures only: the boxes in space stay on disk.
         objects=[
             tuple(SceneObject(**{k: _tuple(v) for k, v in o.items() if k != "box_3d"}) for o in note["objects"]) for note in notes
         ],
         intrinsics=[Intrinsics(**note["intrinsics"]) for note in notes],
-        seed=int(path.stem),
+        seed=int(path.stem.rpartition("-")[2]),
     )
 
 

@@ -6,51 +6,91 @@ import argparse
 import dataclasses
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import load_weights, original_state_dict
 from groma_ros.model.groma import Groma
-from groma_ros.prompts import TINY_TEMPLATE
 from groma_ros.runtime.bundle import MANIFEST, TOKENIZER, WEIGHTS, Bundle
-from groma_ros.training.config import TrainConfig
+from groma_ros.training.config import LanguageStage, Scenes, TrainConfig
+from groma_ros.training.data import Data, files_data
+from groma_ros.training.data_files import KINDS as FILE_KINDS
 from groma_ros.training.language_stage import load_tokenizer, train_language
 from groma_ros.training.optimiser import save_checkpoint
-from groma_ros.training.parallel import launch
+from groma_ros.training.parallel import joined, launch
 from groma_ros.training.pool import render_pool
 from groma_ros.training.vision_stage import build, train_detection
 
 STAGES = ("detection", "alignment", "language")
+FILE_SHARE = {"one": 3.0, "all": 2.0, "absent": 1.0, "describe": 2.0}
 
 
-def train(
-    config_path: Path, out: Path, bundle: Path | None, resume: bool, stages: tuple[str, ...] = STAGES, start: Path | None = None
-) -> None:
-    """Run the stages of a config and write the bundle.
+@dataclass(frozen=True)
+class Run:
+    """One call of `groma train`.
 
-    out: folder of scenes, checkpoints and logs; resume: go on from the checkpoints there; start: a bundle whose weights the first
-    of the stages begins from when there is no checkpoint. Raises ValueError for a config or folder that cannot be used.
+    config: YAML file; out: folder of scenes, checkpoints and logs; bundle: folder to write the result to; resume: go on from the
+    checkpoints in `out`; stages: of `STAGES`, in order; start: a bundle whose weights the first of the stages begins from when
+    there is no checkpoint; data, held_out: files in the forms of `data_files` instead of the config's scenes; images: the folder
+    of their pictures (default: each file's own).
     """
-    config = TrainConfig.load(config_path)
-    wrong = [name for name in stages if name not in STAGES]
+
+    config: Path
+    out: Path
+    bundle: Path | None = None
+    resume: bool = False
+    stages: tuple[str, ...] = STAGES
+    start: Path | None = None
+    data: tuple[Path, ...] = ()
+    held_out: tuple[Path, ...] = ()
+    images: Path | None = None
+
+
+def train(run: Run) -> None:
+    """Run the stages of a config and write the bundle. Raises ValueError for a config, folder or file that cannot be used."""
+    config = TrainConfig.load(run.config)
+    wrong = [name for name in run.stages if name not in STAGES]
     if wrong:
         raise ValueError(f"There is no training stage {wrong[0]!r}; the stages are {', '.join(STAGES)}.")
-    out.mkdir(parents=True, exist_ok=True)
-    for scenes in (config.pool, config.held_out):
-        render_pool(out / "pool", scenes.first_seed, scenes.scenes, scenes.size, config.workers)
-    checkpoint = out / f"{_before(stages[0])}.pt"
-    if start is not None and not checkpoint.exists():
-        _begin_from(start, config, checkpoint)
-    load_tokenizer(config, out)  # once, before several workers want it
-    if "detection" in stages:
-        launch(train_detection, config.workers, config, out, resume)
-    for name in ("alignment", "language"):
-        if name in stages:
-            launch(train_language, config.workers, config, getattr(config, name), _before(name), name, out, resume)
-    if bundle is not None:
-        publish(config, out, stages[-1], bundle)
+    if not (config.pool or run.data):
+        raise ValueError(f"{run.config} names no scenes to render; give --data with files to learn from.")
+    data = files_data(run.data, run.images, run.held_out) if run.data else None
+    worker = joined()
+    if worker is None or worker.speaks:
+        _prepare(run, config, data)
+    if worker is not None:
+        worker.wait()
+    for name in run.stages:
+        if name == "detection":
+            launch(train_detection, config.workers, config, run.out, run.resume, data)
+        else:
+            stage = _for_files(getattr(config, name)) if data else getattr(config, name)
+            launch(train_language, config.workers, config, stage, _before(name), name, run.out, run.resume, data)
+    if run.bundle is not None and (worker is None or worker.speaks):
+        publish(config, run.out, run.stages[-1], run.bundle, data)
+
+
+def _for_files(stage: LanguageStage) -> LanguageStage:
+    """The stage with the questions that files answer, unless its own are already."""
+    if set(FILE_KINDS) & set(stage.share):
+        return stage
+    return dataclasses.replace(stage, share=FILE_SHARE, inject=True)
+
+
+def _prepare(run: Run, config: TrainConfig, data: Data | None) -> None:
+    """What one process does before all of them train: scenes, the checkpoint to begin from, the vocabulary."""
+    run.out.mkdir(parents=True, exist_ok=True)
+    if data is None:
+        for scenes in (*config.pool, *([config.held_out] if config.held_out else [])):
+            render_pool(run.out / "pool", scenes, config.workers)
+    checkpoint = run.out / f"{_before(run.stages[0])}.pt"
+    if run.start is not None and not checkpoint.exists():
+        _begin_from(run.start, config, checkpoint)
+    load_tokenizer(config, run.out, data)
 
 
 def _before(stage: str) -> str:
@@ -67,33 +107,40 @@ def _begin_from(bundle: Path, config: TrainConfig, checkpoint: Path) -> None:
     shutil.copyfile(Bundle.load(bundle).file(TOKENIZER), checkpoint.with_name("tokenizer.model"))
 
 
-def publish(config: TrainConfig, out: Path, stage: str, directory: Path) -> None:
-    """Write the bundle of a checkpoint, still without an accuracy table."""
+def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: Data | None = None) -> None:
+    """Write the bundle of a checkpoint, still without an accuracy table. data: the files it learned from, if it did."""
     saved = torch.load(out / f"{stage}.pt", map_location="cpu", weights_only=True)
     model = Groma(config.network)
     model.load_state_dict(saved["model"])
-    load_tokenizer(config, out)
+    load_tokenizer(config, out, data)
+    scenes = f"{_worlds(config)} rendered by groma_ros.simulation, goals of its grammar; knows nothing else"
+    files = ", ".join(f"{len(one.objects)} pictures of {one.name}" for one in data.pictures) if data else ""
     description = Bundle(
         directory=directory,
         name=directory.name,
         network=config.network.to_dict(),
         image=ImageTransform(config.network.image_size, resize="area"),
-        prompt=TINY_TEMPLATE.to_dict(),
-        trained_on=(
-            f"{config.pool.scenes} tabletop scenes rendered by groma_ros.simulation, the language model on the first "
-            f"{config.language.scenes or config.pool.scenes} and their mirror images, goals of its grammar; knows nothing else"
-        ),
-        licence="Apache-2.0",
-        seeds={
-            "training_scenes": [config.pool.first_seed, config.pool.first_seed + config.pool.scenes - 1],
-            "held_out_scenes": [config.held_out.first_seed, config.held_out.first_seed + config.held_out.scenes - 1],
-            "run": config.seed,
-            "stage": stage,
-            "step": saved["step"],
-        },
+        prompt=config.template.to_dict(),
+        trained_on=files or scenes,
+        licence="" if files else "Apache-2.0",  # what files allow is for their user to say
+        seeds={**({} if files else _scene_seeds(config)), "run": config.seed, "stage": stage, "step": saved["step"]},
     )
     tensors = {name: value.float().numpy() for name, value in original_state_dict(model).items()}
     description.write(tensors, (out / "tokenizer.model").read_bytes())
+
+
+def _scene_seeds(config: TrainConfig) -> dict[str, Any]:
+    learnt = [_seeds(scenes) for scenes in (*config.earlier, *config.pool)]
+    return {"training_scenes": learnt, **({"held_out_scenes": _seeds(config.held_out)} if config.held_out else {})}
+
+
+def _seeds(scenes: Scenes) -> list[int]:
+    return [scenes.first_seed, scenes.first_seed + scenes.scenes - 1]
+
+
+def _worlds(config: TrainConfig) -> str:
+    """ "16000 mixed and 6000 shelf scenes"."""
+    return " and ".join(f"{scenes.scenes} {scenes.world}" for scenes in (*config.earlier, *config.pool)) + " scenes"
 
 
 def add_table(directory: Path, table: dict[str, object]) -> None:
@@ -109,11 +156,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--bundle", type=Path, help="folder to write the finished bundle to")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
     parser.add_argument("--stages", default=",".join(STAGES), help=f"stages to run, in order (default: {','.join(STAGES)})")
+    parser.add_argument("--data", type=Path, action="append", default=[], help="a COCO-style or RefCOCO-style file; may be repeated")
+    parser.add_argument("--held-out", type=Path, action="append", default=[], help="such a file that is only measured on")
+    parser.add_argument("--images", type=Path, help="folder of the files' pictures (default: each file's own)")
     parser.add_argument("--start", type=Path, help="bundle whose weights the first of the stages begins from")
 
 
 def run_train(arguments: argparse.Namespace) -> int:
     """`groma train`; returns the exit status."""
-    stages = tuple(arguments.stages.split(","))
-    train(arguments.config, arguments.out, arguments.bundle, arguments.resume, stages, arguments.start)
+    given = vars(arguments)
+    lists = {"data": tuple(arguments.data), "held_out": tuple(arguments.held_out), "stages": tuple(arguments.stages.split(","))}
+    train(Run(**{**{name: given[name] for name in Run.__dataclass_fields__}, **lists}))
     return 0

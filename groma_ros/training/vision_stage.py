@@ -11,30 +11,42 @@ import torch
 
 from groma_ros.model.groma import Groma
 from groma_ros.training.config import TrainConfig
-from groma_ros.training.detection import Auxiliary, draw_batch, measure, train_step
+from groma_ros.training.data import Data, scenes_data
+from groma_ros.training.detection import Auxiliary, Batch, Names, draw_batch, fit_heads, measure, train_step
 from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
 from groma_ros.training.parallel import Worker
-from groma_ros.training.pool import open_pool
 
-LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 25, 200, 500
+LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 10, 40, 500
+HEAD_STEPS = 40
 
 
-def build(config: TrainConfig, device: torch.device) -> tuple[Groma, Auxiliary]:
+def build(config: TrainConfig, device: torch.device, names: Names | None = None) -> tuple[Groma, Auxiliary]:
     """The network and its auxiliary heads from the seed, the same in every worker."""
     torch.manual_seed(config.seed)
     model = Groma(config.network)
-    heads = Auxiliary(config.network.backbone.hidden_size, config.network.region_output)
+    heads = Auxiliary(config.network.backbone.hidden_size, config.network.region_output, names or Names())
     return model.to(device), heads.to(device)
 
 
-def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool) -> None:
-    """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`. Begins from `start.pt` if there."""
-    model, heads = build(config, worker.device)
+def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool, data: Data | None = None) -> None:
+    """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`. Begins from `start.pt` if there.
+
+    data: what to learn from (default: the config's scenes, rendered in `out`).
+    """
+    data = data or scenes_data(config, out)
+    names = data.names
+    model, heads = build(config, worker.device, names)
     stage = config.detection
+    model.perceiver.vis_encoder.requires_grad_(stage.backbone)
     trained = [model.perceiver, model.region_encoder, heads]
-    optimiser = Optimiser(trained, Schedule(stage.steps, stage.rate, stage.warmup, stage.decay), stage.weight_decay)
+    optimiser = Optimiser(trained, Schedule.of(stage), stage.weight_decay, stage.muon)
     path = out / "detection.pt"
     first = 0
+
+    def batch_of(*seed: int) -> Batch:
+        rng = np.random.default_rng((config.seed, worker.rank, *seed))
+        return draw_batch(data.pictures, names, stage.batch, stage.size, rng, worker.device)
+
     if resume and path.exists():
         saved = torch.load(path, map_location=worker.device, weights_only=True)
         model.load_state_dict(saved["model"])
@@ -44,13 +56,11 @@ def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool
     elif (out / "start.pt").exists():
         saved = torch.load(out / "start.pt", map_location=worker.device, weights_only=True)
         model.load_state_dict(saved["model"])
-    shards = open_pool(out / "pool", config.pool.first_seed, config.pool.scenes)
-    held_out = open_pool(out / "pool", config.held_out.first_seed, config.held_out.scenes)
+        fit_heads(model, heads, (batch_of(step, 3) for step in range(HEAD_STEPS)), worker)
+        model.perceiver.vis_encoder.requires_grad_(stage.backbone)
     started = time.time()
     for step in range(first, stage.steps):
-        rng = np.random.default_rng((config.seed, worker.rank, step))
-        batch = draw_batch(shards, stage.batch, stage.size, rng, worker.device)
-        numbers = train_step(model, heads, optimiser, batch, step, worker, config.seed)
+        numbers = train_step(model, heads, optimiser, batch_of(step), step, worker, config.seed)
         if not worker.speaks:
             continue
         done = step + 1
@@ -61,8 +71,8 @@ def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool
             save_checkpoint(
                 path, model=model.state_dict(), heads=heads.state_dict(), optimiser=optimiser.state_dict(), step=done
             )
-        if done % MEASURE_EVERY == 0 or done == stage.steps:
-            found = measure(model, heads, held_out, 100, stage.size, worker.device)
+        if data.held_out and (done % MEASURE_EVERY == 0 or done == stage.steps):
+            found = measure(model, heads, data.held_out, 100, stage.size, worker.device)
             log(out / "detection.jsonl", {"step": done, "held_out": found})
 
 

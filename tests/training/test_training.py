@@ -26,7 +26,7 @@ from groma_ros.training.optimiser import Schedule
 from groma_ros.training.packing import ask, pack
 from groma_ros.training.parallel import Worker
 from groma_ros.training.pool import open_pool, render_pool
-from groma_ros.training.run import publish, train
+from groma_ros.training.run import Run, publish, train
 from groma_ros.training.vision_stage import train_detection
 from tests.small import NETWORK
 
@@ -37,7 +37,7 @@ CONFIG = TrainConfig(
     network=GromaConfig.from_dict(
         {**NETWORK, "box_score_thres": 0.15, "llm_cfg": {**NETWORK["llm_cfg"], "num_hidden_layers": 4, "tie_word_embeddings": True}}
     ),
-    pool=Scenes(500, 6, 112),
+    pool=(Scenes(500, 4, 112), Scenes(600, 2, 112, "shelf")),
     held_out=Scenes(900, 2, 112),
     detection=Stage(steps=2, batch=2, rate=1e-3, warmup=1, size=112),
     alignment=LanguageStage(steps=2, batch=2, rate=1e-3, warmup=1, share=SHARE, live=True),
@@ -50,8 +50,8 @@ CONFIG = TrainConfig(
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the rendered scenes of CONFIG."""
     out = tmp_path_factory.mktemp("training")
-    for scenes in (CONFIG.pool, CONFIG.held_out):
-        render_pool(out / "pool", scenes.first_seed, scenes.scenes, scenes.size, 1)
+    for scenes in (*CONFIG.pool, CONFIG.held_out):
+        render_pool(out / "pool", scenes, 1)
     return out
 
 
@@ -99,7 +99,7 @@ def test_a_stopped_stage_goes_on_with_the_same_bits(stage: str, trained: Path, t
 def test_the_published_bundle_is_the_checkpoint(trained: Path, tmp_path: Path) -> None:
     publish(CONFIG, trained, "language", tmp_path / "tiny")
     bundle = Bundle.load(tmp_path / "tiny")
-    assert bundle.seeds["training_scenes"] == [500, 505] and bundle.seeds["step"] == 2
+    assert bundle.seeds["training_scenes"] == [[500, 503], [600, 601]] and bundle.seeds["step"] == 2
     _, language = load_torch(bundle)
     weights = _weights(trained / "language.pt")
     expected = weights["new_input_embs.weight"][3].half().float().numpy()
@@ -108,18 +108,20 @@ def test_the_published_bundle_is_the_checkpoint(trained: Path, tmp_path: Path) -
 
 def test_training_goes_on_from_a_bundle_with_its_weights_and_its_words(trained: Path, tmp_path: Path) -> None:
     publish(CONFIG, trained, "language", tmp_path / "tiny")
-    config = {name: dataclasses.asdict(getattr(CONFIG, name)) for name in ("pool", "held_out", "detection", "alignment", "language")}
+    whole = dataclasses.asdict(CONFIG)
+    config = {name: whole[name] for name in ("pool", "held_out", "detection", "alignment", "language")}
     file = tmp_path / "config.yaml"
     plain = json.loads(json.dumps({**config, "network": CONFIG.network.to_dict(), "workers": 1}))
     file.write_text(yaml.safe_dump(plain))
-    train(file, tmp_path / "out", tmp_path / "better", resume=True, stages=("language",), start=tmp_path / "tiny")
+    run = Run(file, tmp_path / "out", tmp_path / "better", resume=True, stages=("language",), start=tmp_path / "tiny")
+    train(run)
     before, after = Bundle.load(tmp_path / "tiny"), Bundle.load(tmp_path / "better")
     assert before.file("tokenizer.model").read_bytes() == after.file("tokenizer.model").read_bytes()
     old, new = (load_file(bundle.file("model.safetensors")) for bundle in (before, after))
     assert _changed(old, new) == {"llm", "new_input_embs", "extra_lm_head"}
     checkpoint = (tmp_path / "out" / "alignment.pt").read_bytes()
     publish(CONFIG, trained, "alignment", tmp_path / "other")
-    train(file, tmp_path / "out", None, resume=True, stages=("language",), start=tmp_path / "other")
+    train(dataclasses.replace(run, bundle=None, start=tmp_path / "other"))
     assert (tmp_path / "out" / "alignment.pt").read_bytes() == checkpoint, "a checkpoint that is there is not overwritten"
 
 
@@ -129,7 +131,7 @@ def test_questions_packed_behind_one_prefix_get_the_logits_they_get_alone(traine
     model.llm.config._attn_implementation = ATTENTION
     model.eval()
     tokenizer = load_tokenizer(CONFIG, trained)
-    shard = open_pool(trained / "pool", CONFIG.pool.first_seed, CONFIG.pool.scenes)[0]
+    shard = open_pool(trained / "pool", CONFIG.pool)[0]
     samples = [shard.sample(0), mirrored(shard.sample(1))]
     with torch.no_grad():
         scenes = encode(model, *observe(model, samples, ALONE.device), samples)

@@ -1,0 +1,154 @@
+"""`groma eval robustness`: the same scenes blurred, noisy, dark, compressed, seen otherwise, and the same goals in other words."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from groma_ros.evaluation.options import figure
+from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.progress import shown
+from groma_ros.simulation.goals import GOAL_TYPES
+from groma_ros.simulation.layout import USUAL, Style
+from groma_ros.simulation.paraphrases import FRAMES, UNSEEN_FRAMES, paraphrase
+from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
+
+Change = Callable[[TrueScene, np.random.Generator], TrueScene]
+
+
+def _same(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
+    return scene
+
+
+def _pixels(change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
+    """A change of the picture alone."""
+
+    def changed(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
+        return dataclasses.replace(scene, rgb=np.ascontiguousarray(change(scene.rgb, rng)))
+
+    return changed
+
+
+def _noise(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    return np.clip(rgb + rng.normal(0, 15, rgb.shape), 0, 255).astype(np.uint8)
+
+
+def _gain(factor: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+    return lambda rgb, rng: np.clip(rgb * factor, 0, 255).astype(np.uint8)
+
+
+def _jpeg(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    done, code = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 15])
+    if not done:
+        raise ValueError("OpenCV could not encode a picture as JPEG.")
+    return np.asarray(cv2.imdecode(code, cv2.IMREAD_COLOR))[..., ::-1]
+
+
+def _halved(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
+    """A camera of half the width and height."""
+    rgb = cv2.resize(scene.rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
+    boxes = [tuple(side / 2 for side in item.box) for item in scene.objects]
+    objects = tuple(dataclasses.replace(item, box=box) for item, box in zip(scene.objects, boxes, strict=True))
+    return dataclasses.replace(scene, rgb=rgb, objects=objects)
+
+
+def _reworded(frames: tuple[str, ...]) -> Change:
+    def changed(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
+        return dataclasses.replace(scene, goals=tuple(paraphrase(goal, rng, frames) for goal in scene.goals))
+
+    return changed
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A row of the table. what: in words; change: of every scene; style: of the renderer."""
+
+    what: str
+    change: Change = _same
+    style: Style = USUAL
+
+
+CONDITIONS = {
+    "usual": Condition("as trained on"),
+    "blur": Condition("Gaussian blur, sigma 2 pixels of 640", _pixels(lambda rgb, rng: cv2.GaussianBlur(rgb, (0, 0), 2.0))),
+    "noise": Condition("Gaussian noise, sigma 15 of 255", _pixels(_noise)),
+    "dark": Condition("half as bright", _pixels(_gain(0.5))),
+    "bright": Condition("1.5 times as bright, clipped", _pixels(_gain(1.5))),
+    "jpeg": Condition("JPEG of quality 15", _pixels(_jpeg)),
+    "half": Condition("320x240 instead of 640x480", _halved),
+    "narrow": Condition("0.75 times the field of view, from farther away", style=Style(view=0.75)),
+    "wide": Condition("1.35 times the field of view, from nearer", style=Style(view=1.35)),
+    "colours": Condition("shades of the colours outside those of training", style=Style(unusual_colours=True)),
+    "small": Condition("objects 0.75 times as large", style=Style(size=0.75)),
+    "large": Condition("objects 1.3 times as large", style=Style(size=1.3)),
+    "reworded": Condition("synonyms and requests that training has", _reworded(FRAMES)),
+    "unheard": Condition("synonyms, and requests that training never has", _reworded(UNSEEN_FRAMES)),
+}
+
+
+def _changed(scenes: Iterable[TrueScene], change: Change, seed: int) -> Iterator[TrueScene]:
+    for number, scene in enumerate(scenes):
+        yield change(scene, np.random.default_rng([seed, number, 13]))
+
+
+def robustness(grounder: Grounder, seed: int, count: int, world: str, names: Iterable[str]) -> dict[str, Any]:
+    """The report of `groma eval scenes` for every condition, with what it is in words."""
+    rows = {}
+    for name in names:
+        condition = CONDITIONS[name]
+        scenes = _changed(rendered_scenes(seed, count, world=world, style=condition.style), condition.change, seed)
+        report = evaluate(grounder, shown(scenes, count, name)).report(balanced=True)
+        kept = {key: report[key] for key in ("recall", "precision", "description", "accuracy")}
+        rows[name] = {"what": condition.what, **kept}
+    return rows
+
+
+def table(document: dict[str, Any]) -> str:
+    """The rows as lines to read; kinds of goals by their first six letters."""
+    heads = ("recall", "descr.", *(kind[:6] for kind in GOAL_TYPES), "all")
+    lines = [
+        f"scenes {document['scenes']}, seed {document['seed']}, world {document['world']}",
+        f"{'':<10}" + "".join(f"{head:>8}" for head in heads),
+    ]
+    for name, row in document["conditions"].items():
+        values = [row["recall"], row["description"], *(row["accuracy"].get(kind) for kind in (*GOAL_TYPES, "all"))]
+        lines.append(f"{name:<10}" + "".join(f"{figure(value):>8}" for value in values) + f"   {row['what']}")
+    return "\n".join(lines)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma eval robustness`."""
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
+    parser.add_argument("--seed", type=int, required=True, help="data seed of the rendered scenes, as in `groma scenes`")
+    parser.add_argument("--count", type=int, default=200, help="number of scenes for every condition (default 200)")
+    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=f"of the scenes (default {DEFAULT_WORLD})")
+    parser.add_argument("--conditions", default=",".join(CONDITIONS), help="of the table, by name (default: all)")
+    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
+    parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
+    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
+
+
+def run_eval_robustness(args: argparse.Namespace) -> int:
+    """`groma eval robustness` with the options of `add_arguments`; returns the exit status."""
+    names = [name for name in args.conditions.split(",") if name]
+    if wrong := [name for name in names if name not in CONDITIONS]:
+        raise ValueError(f"There is no condition {wrong[0]!r}; the conditions are {', '.join(CONDITIONS)}.")
+    if args.count < 1:
+        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+    grounder = Grounder.load(args.model, backend=args.backend, precision=args.precision)
+    if grounder.runtime:
+        print(grounder.runtime.reason, file=sys.stderr)
+    rows = robustness(grounder, args.seed, args.count, args.world, names)
+    document = {"scenes": args.count, "seed": args.seed, "world": args.world, "conditions": rows}
+    print(json.dumps(document, indent=1) if args.json else table(document))
+    return 0

@@ -1,0 +1,34 @@
+"""The worlds that scenes are set in, by name."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groma_ros.simulation.floor import draw_floor
+from groma_ros.simulation.layout import USUAL, Layout, Style
+from groma_ros.simulation.shelf import draw_shelf
+from groma_ros.simulation.table import draw_table
+
+_DRAWERS = {"table": draw_table, "shelf": draw_shelf, "room": draw_floor}
+WORLDS = tuple(_DRAWERS)
+MIXED = "mixed"
+DEFAULT_WORLD = "table"  # of the commands
+_SHARES = {"table": 0.5, "shelf": 0.25, "room": 0.25}
+
+
+def world_of(world: str, seed: int) -> str:
+    """The world that a seed is set in: itself, or of "mixed" the one that the seed draws: half of them tables."""
+    if world == MIXED:
+        draw = np.random.default_rng([seed, 0, 1]).random()
+        ends = np.cumsum([_SHARES[name] for name in WORLDS])
+        return WORLDS[int(np.searchsorted(ends, draw, side="right"))]
+    if world not in _DRAWERS:
+        raise ValueError(f"There is no world {world!r}; take one of {', '.join((MIXED, *WORLDS))}.")
+    return world
+
+
+def draw_layout(
+    world: str, rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style = USUAL
+) -> Layout | None:
+    """One try at a scene of `count` objects in a world; None where they found no room. size: (width, height), pixels."""
+    return _DRAWERS[world](rng, count, size, aspect, style)

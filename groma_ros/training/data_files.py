@@ -1,0 +1,206 @@
+"""Training data in the forms it is published in: COCO-style boxes, and phrases for boxes in either form of RefCOCO.
+
+| form | told by | teaches |
+|---|---|---|
+| detection | a JSON with `images`, `annotations` and `categories` | boxes; "all" of a category; categories that are absent |
+| referring, one file | the same with a `caption` in every entry of `images`, one a phrase | boxes; "one" by its phrase; descriptions |
+| referring, two files | a pickle of `refs` beside its `instances.json` | the same, of the split `train` |
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pickle
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from groma_ros.simulation.goals import SceneGoal
+from groma_ros.simulation.scenes import SceneObject, SceneSample
+from groma_ros.types import Intrinsics
+
+KINDS = ("one", "all", "absent")
+_LEAST = 2.0  # pixels of a side; smaller boxes are left out, as in the paper
+_BROKEN = (
+    KeyError, TypeError, AttributeError, IndexError, UnicodeDecodeError, EOFError, pickle.UnpicklingError, json.JSONDecodeError,
+)  # fmt: skip
+_ABSENT_CATEGORIES = 2  # fewer categories than this in a file, and nothing can be asked for that is not there
+
+
+class TrainingDataError(ValueError):
+    """A file that cannot be trained on; the message says which, what is wrong and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class FileSample(SceneSample):
+    """A picture of a file. told: goals that its annotations answer; phrases: for an object what it is called;
+    absent: categories of the file that the picture does not hold."""
+
+    told: tuple[SceneGoal, ...] = ()
+    phrases: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    absent: tuple[str, ...] = ()
+
+    def draw(self, rng: np.random.Generator, count: int, kind: str) -> list[SceneGoal]:
+        """Up to `count` different goals of a kind of `KINDS`."""
+        goals = [SceneGoal(name, "absent", ()) for name in self.absent] if kind == "absent" else self.told
+        pool = [goal for goal in goals if goal.kind == kind]
+        return [pool[int(i)] for i in rng.permutation(len(pool))[:count]]
+
+    def phrase(self, index: int, rng: np.random.Generator) -> str:
+        """One of the phrases of an object that has some."""
+        options = self.phrases[index]
+        return options[int(rng.integers(len(options)))]
+
+
+@dataclass
+class _Entry:
+    """A picture while a file is read. objects: by annotation id."""
+
+    path: Path
+    width: int
+    height: int
+    objects: dict[int, SceneObject] = field(default_factory=dict)
+    phrases: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+
+
+class FilePictures:
+    """Pictures of a file in a training run, in the place of a shard of scenes. Raises TrainingDataError for a picture that is missing."""
+
+    mirrors = False  # a phrase may say left
+
+    def __init__(self, path: Path, entries: Sequence[_Entry], categories: Sequence[str]) -> None:
+        self.name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
+        self.categories = tuple(categories)
+        self._entries = [entry for entry in entries if entry.objects]
+        if not self._entries:
+            raise TrainingDataError(f"{path} holds no picture with a box of at least {_LEAST:g} pixels; there is nothing to learn from.")
+        self.objects = [tuple(entry.objects.values()) for entry in self._entries]
+        self.images = _Images([entry.path for entry in self._entries])
+
+    def sample(self, index: int) -> FileSample:
+        """A picture with what is known of it."""
+        entry = self._entries[index]
+        place = {key: i for i, key in enumerate(entry.objects)}
+        kinds = [item.kind for item in entry.objects.values()]
+        phrases: dict[int, tuple[str, ...]] = {}
+        told = []
+        for text, keys in entry.phrases:
+            targets = tuple(sorted(place[key] for key in keys if key in place))
+            if targets:
+                told.append(SceneGoal(text, "one", targets))
+            if len(targets) == 1:
+                phrases[targets[0]] = (*phrases.get(targets[0], ()), text)
+        absent: tuple[str, ...] = ()
+        if not entry.phrases:  # the boxes of a phrase are not all there are of a category
+            told += [SceneGoal(kind, "all", tuple(i for i, k in enumerate(kinds) if k == kind)) for kind in dict.fromkeys(kinds)]
+            absent = tuple(name for name in self.categories if name not in kinds) if len(self.categories) >= _ABSENT_CATEGORIES else ()
+        k = Intrinsics(1.0, 1.0, entry.width / 2, entry.height / 2, entry.width, entry.height)
+        empty = np.zeros((0, 0), np.float32)
+        return FileSample(self.images[index], empty, k, self.objects[index], index, tuple(told), phrases, absent)
+
+
+class _Images:
+    """Pictures read when they are asked for, uint8 RGB HxWx3."""
+
+    def __init__(self, paths: list[Path]) -> None:
+        self._paths = paths
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        image = cv2.imread(str(self._paths[index]), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+        if image is None:
+            raise TrainingDataError(f"The picture {self._paths[index]} is missing or cannot be decoded; check --images.")
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def open_file(path: Path, images: Path | None = None) -> FilePictures:
+    """Read a file in one of the forms above. images: folder of its pictures (default: the file's own).
+
+    Raises TrainingDataError if the file cannot be read or has another form.
+    """
+    folder = images or path.parent
+    try:
+        if path.suffix == ".p":
+            return _referring_pair(path, folder)
+        return _single(path, folder)
+    except OSError as error:
+        raise TrainingDataError(f"{error.filename or path} cannot be read ({error.strerror}); check --data.") from error
+    except _BROKEN as error:
+        reason = f"{type(error).__name__} {error}"
+        raise TrainingDataError(f"{path} has no form that can be trained on: {reason}; see docs/training.md.") from error
+
+
+def _single(path: Path, folder: Path) -> FilePictures:
+    document = json.loads(path.read_text())
+    categories = {entry["id"]: str(entry["name"]) for entry in document.get("categories", ())}
+    by_image: dict[Any, list[dict[str, Any]]] = {}
+    for annotation in document["annotations"]:
+        by_image.setdefault(annotation["image_id"], []).append(annotation)
+    entries: dict[str, _Entry] = {}
+    for image in document["images"]:
+        name = str(image["file_name"])
+        entry = entries.setdefault(name, _Entry(folder / name, int(image["width"]), int(image["height"])))
+        own = [_keep(entry, found) for a in by_image.get(image["id"], ()) if (found := _object(a, entry, categories))]
+        if "caption" in image:
+            entry.phrases.append((str(image["caption"]).strip(), tuple(own)))
+    return FilePictures(path, list(entries.values()), list(dict.fromkeys(categories.values())))
+
+
+def _keep(entry: _Entry, found: tuple[int, SceneObject]) -> int:
+    """Add an object to its picture, and return its key: files with a phrase an entry repeat an object for each of its phrases."""
+    for key, item in entry.objects.items():
+        if item.box == found[1].box:
+            return key
+    entry.objects[found[0]] = found[1]
+    return found[0]
+
+
+def _referring_pair(path: Path, folder: Path) -> FilePictures:
+    """Phrases of the split `train`, and their boxes from the instances beside them."""
+    with path.open("rb") as stream:
+        refs = _Plain(stream).load()
+    document = json.loads((path.parent / "instances.json").read_text())
+    categories = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
+    annotations = {entry["id"]: entry for entry in document["annotations"]}
+    entries = {e["id"]: _Entry(folder / e["file_name"], int(e["width"]), int(e["height"])) for e in document["images"]}
+    for ref in refs:
+        if ref["split"] != "train":
+            continue
+        entry = entries[ref["image_id"]]
+        found = _object(annotations[ref["ann_id"]], entry, categories)
+        if found is not None:
+            entry.objects[found[0]] = found[1]
+            entry.phrases += [(str(sentence["sent"]).strip(), (found[0],)) for sentence in ref["sentences"]]
+    return FilePictures(path, list(entries.values()), list(dict.fromkeys(categories.values())))
+
+
+class _Plain(pickle.Unpickler):
+    """Reads lists, mappings, texts and numbers only; a pickle may otherwise run any code."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        raise pickle.UnpicklingError(f"it holds a {module}.{name}, which a file of phrases has no need of")
+
+
+def _object(annotation: dict[str, Any], entry: _Entry, categories: dict[Any, str]) -> tuple[int, SceneObject] | None:
+    """Its id and the object, cut to the picture; None for a crowd or a box that is too small."""
+    x, y, w, h = (float(value) for value in annotation["bbox"])
+    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(entry.width)), min(y + h, float(entry.height))
+    if annotation.get("iscrowd") or x2 - x1 < _LEAST or y2 - y1 < _LEAST:
+        return None
+    kind = categories.get(annotation.get("category_id"), "object")
+    area = int(annotation.get("area", (x2 - x1) * (y2 - y1)))
+    none = (0.0, 0.0, 0.0)
+    return annotation["id"], SceneObject(kind, str(annotation.get("colour", "")), (x1, y1, x2, y2), 1.0, area, none, none)
+
+
+def names_of(pictures: Iterable[FilePictures]) -> tuple[str, ...]:
+    """The categories of some files, each once, in the order they come."""
+    return tuple(dict.fromkeys(name for one in pictures for name in (*one.categories, "object")))

@@ -1,0 +1,187 @@
+"""Files in published forms are read for what they say, trained on in every stage, and resumed with the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from groma_ros.training.data_files import TrainingDataError, open_file
+from groma_ros.training.run import STAGES, Run, train
+from tests.training.test_training import CONFIG
+
+WIDTH, HEIGHT = 160, 120
+CATEGORIES = [{"id": 7, "name": "person"}, {"id": 3, "name": "dog"}, {"id": 9, "name": "umbrella"}]
+BOXES = [[10, 20, 40, 60], [70, 30, 50, 50], [100, 10, 45, 30]]
+
+
+def _pictures(folder: Path, count: int) -> list[dict[str, Any]]:
+    """Noise with light rectangles, and their entries of `images`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    entries = []
+    for number in range(count):
+        image = np.random.default_rng(number).integers(0, 90, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+        for x, y, w, h in BOXES:
+            image[y : y + h, x : x + w] += 120
+        cv2.imwrite(str(folder / f"{number}.jpg"), image)
+        entries.append({"id": 100 + number, "file_name": f"{number}.jpg", "width": WIDTH, "height": HEIGHT})
+    return entries
+
+
+def _annotation(key: int, image: int, box: list[int], category: int = 7, **more: Any) -> dict[str, Any]:
+    return {"id": key, "image_id": image, "bbox": box, "category_id": category, "area": box[2] * box[3], "iscrowd": 0, **more}
+
+
+def detection_file(folder: Path) -> Path:
+    """Three pictures: two persons and a dog; a dog; nothing but a crowd and a speck."""
+    images = _pictures(folder, 3)
+    annotations = [
+        _annotation(1, 100, BOXES[0]), _annotation(2, 100, BOXES[1]), _annotation(3, 100, BOXES[2], 3), _annotation(4, 101, BOXES[2], 3),
+        _annotation(5, 102, BOXES[0], iscrowd=1), _annotation(6, 102, [5, 5, 1, 1]),
+    ]  # fmt: skip
+    path = folder / "instances_train.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
+    return path
+
+
+def phrase_file(folder: Path) -> Path:
+    """One entry of `images` a phrase, as the evaluation of REC reads it; two phrases are of the same box."""
+    (image,) = _pictures(folder, 1)
+    said = [("the man on the left", BOXES[0]), ("man in red", BOXES[0]), ("dog", BOXES[2])]
+    images = [{**image, "id": number, "caption": text, "dataset_name": "refcoco"} for number, (text, _) in enumerate(said)]
+    annotations = [_annotation(number, number, box) for number, (_, box) in enumerate(said)]
+    path = folder / "finetune_refcoco_train.json"
+    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
+    return path
+
+
+def pair(folder: Path) -> Path:
+    """refs(unc).p and instances.json, as RefCOCO is published; one of the phrases is of another split."""
+    images = _pictures(folder, 1)
+    annotations = [_annotation(1, 100, BOXES[0]), _annotation(2, 100, BOXES[2], 3), _annotation(3, 100, BOXES[1])]
+    refs = [
+        {"ref_id": 0, "ann_id": 1, "image_id": 100, "split": "train", "sentences": [{"sent": "left man"}, {"sent": "man in red"}]},
+        {"ref_id": 1, "ann_id": 2, "image_id": 100, "split": "train", "sentences": [{"sent": "the dog"}]},
+        {"ref_id": 2, "ann_id": 3, "image_id": 100, "split": "val", "sentences": [{"sent": "never trained on"}]},
+    ]
+    (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
+    path = folder / "refs(unc).p"
+    path.write_bytes(pickle.dumps(refs, protocol=2))
+    return path
+
+
+FORMS = {"detection": detection_file, "phrases": phrase_file, "pair": pair}
+
+
+def test_boxes_of_a_detection_file_become_objects_and_goals(tmp_path: Path) -> None:
+    pictures = open_file(detection_file(tmp_path))
+    assert [len(objects) for objects in pictures.objects] == [3, 1]  # no crowd, no speck, no picture without a box
+    sample = pictures.sample(0)
+    assert sample.rgb.shape == (HEIGHT, WIDTH, 3) and sample.objects[0].box == (10, 20, 50, 80)
+    rng = np.random.default_rng(0)
+    assert {(g.text, g.targets) for g in sample.draw(rng, 9, "all")} == {("person", (0, 1)), ("dog", (2,))}
+    assert [(g.text, g.targets) for g in sample.draw(rng, 9, "absent")] == [("umbrella", ())]
+    assert sample.draw(rng, 9, "one") == [] and not pictures.mirrors
+
+
+@pytest.mark.parametrize(("form", "left"), [("phrases", "the man on the left"), ("pair", "left man")])
+def test_phrases_of_both_forms_name_their_boxes(form: str, left: str, tmp_path: Path) -> None:
+    pictures = open_file(FORMS[form](tmp_path))
+    sample = pictures.sample(0)
+    assert [item.box for item in sample.objects] == [(10, 20, 50, 80), (100, 10, 145, 40)]
+    goals = {g.text: g.targets for g in sample.draw(np.random.default_rng(0), 9, "one")}
+    assert goals == {left: (0,), "man in red": (0,), "the dog" if form == "pair" else "dog": (1,)}
+    assert {sample.phrase(0, np.random.default_rng(seed)) for seed in range(20)} == {left, "man in red"}
+    assert sample.draw(np.random.default_rng(0), 9, "all") == []
+
+
+def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
+    with pytest.raises(TrainingDataError, match=r"nowhere.json cannot be read .*; check --data"):
+        open_file(tmp_path / "nowhere.json")
+    wrong = tmp_path / "wrong.json"
+    wrong.write_text('{"pictures": []}')
+    with pytest.raises(TrainingDataError, match=r"wrong.json has no form that can be trained on: KeyError 'annotations'"):
+        open_file(wrong)
+    wrong.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
+    with pytest.raises(TrainingDataError, match="holds no picture with a box"):
+        open_file(wrong)
+    evil = tmp_path / "refs(evil).p"
+    evil.write_bytes(pickle.dumps([os.system]))
+    with pytest.raises(TrainingDataError, match="which a file of phrases has no need of"):
+        open_file(evil)
+    path = detection_file(tmp_path / "lost")
+    (tmp_path / "lost" / "0.jpg").unlink()
+    with pytest.raises(TrainingDataError, match=r"0.jpg is missing or cannot be decoded; check --images"):
+        open_file(path).sample(0)
+
+
+def _config(folder: Path, steps: int) -> Path:
+    """CONFIG without scenes as a file; one worker."""
+    stages = {name: dataclasses.asdict(dataclasses.replace(getattr(CONFIG, name), steps=steps)) for name in STAGES}
+    path = folder / f"{steps}.yaml"
+    path.write_text(yaml.safe_dump(json.loads(json.dumps({**stages, "network": CONFIG.network.to_dict(), "workers": 1}))))
+    return path
+
+
+def _weights(path: Path) -> dict[str, torch.Tensor]:
+    return torch.load(path, weights_only=True)["model"]
+
+
+@pytest.mark.parametrize("form", list(FORMS))
+def test_a_file_trains_every_stage_and_resumes_with_the_same_bits(form: str, tmp_path: Path) -> None:
+    data = FORMS[form](tmp_path / "data")
+    held_out = (data,) if form == "detection" else ()
+    run = Run(_config(tmp_path, 2), tmp_path / "whole", tmp_path / "bundle", resume=True, data=(data,))
+    train(dataclasses.replace(run, held_out=held_out))
+    for stage in STAGES:
+        for steps in (1, 2):  # one step, stopped, then the second from the checkpoint
+            train(dataclasses.replace(run, config=_config(tmp_path, steps), out=tmp_path / "parts", bundle=None, stages=(stage,)))
+    for stage in STAGES:
+        whole, parts = (_weights(tmp_path / name / f"{stage}.pt") for name in ("whole", "parts"))
+        assert {name for name in whole if not torch.equal(whole[name], parts[name])} == set(), stage
+    manifest = json.loads((tmp_path / "bundle" / "manifest.json").read_text())
+    assert "pictures of" in manifest["trained_on"] and not manifest["licence"]
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+from groma_ros.training.run import Run, train
+folder, data = map(Path, sys.argv[1:])
+for steps, out in ((2, "whole"), (1, "parts"), (2, "parts")):
+    train(Run(folder / f"{steps}.yaml", folder / out, resume=True, data=(data,), stages=("detection",)))
+"""
+
+
+def test_torchrun_processes_share_the_work_and_resume_with_the_same_bits(tmp_path: Path) -> None:
+    data = detection_file(tmp_path / "data")
+    for steps in (1, 2):
+        _config(tmp_path, steps)
+    (tmp_path / "together.py").write_text(TOGETHER)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [*command, str(tmp_path / "together.py"), str(tmp_path), str(data)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    whole, parts = (_weights(tmp_path / name / "detection.pt") for name in ("whole", "parts"))
+    assert {name for name in whole if not torch.equal(whole[name], parts[name])} == set()
+    train(Run(tmp_path / "2.yaml", tmp_path / "alone", data=(data,), stages=("detection",)))
+    other = _weights(tmp_path / "alone" / "detection.pt")
+    assert any(not torch.equal(whole[name], other[name]) for name in whole), "two processes learnt from no more than one"
+
+
+def test_a_config_without_scenes_wants_files(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="names no scenes to render; give --data"):
+        train(Run(_config(tmp_path, 1), tmp_path / "out"))
