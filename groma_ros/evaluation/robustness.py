@@ -21,6 +21,7 @@ from groma_ros.progress import shown
 from groma_ros.simulation.goals import GOAL_TYPES
 from groma_ros.simulation.layout import USUAL, Style
 from groma_ros.simulation.paraphrases import FRAMES, UNSEEN_FRAMES, paraphrase
+from groma_ros.simulation.scenes import SceneObject
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
 Change = Callable[[TrueScene, np.random.Generator], TrueScene]
@@ -57,9 +58,12 @@ def _jpeg(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _halved(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
     """A camera of half the width and height."""
     rgb = cv2.resize(scene.rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-    boxes = [tuple(side / 2 for side in item.box) for item in scene.objects]
-    objects = tuple(dataclasses.replace(item, box=box) for item, box in zip(scene.objects, boxes, strict=True))
-    return dataclasses.replace(scene, rgb=rgb, objects=objects)
+    return dataclasses.replace(scene, rgb=rgb, objects=tuple(_half(item) for item in scene.objects))
+
+
+def _half(item: SceneObject) -> SceneObject:
+    x1, y1, x2, y2 = (side / 2 for side in item.box)
+    return dataclasses.replace(item, box=(x1, y1, x2, y2), area=item.area // 4)
 
 
 def _reworded(frames: tuple[str, ...]) -> Change:

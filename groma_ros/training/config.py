@@ -27,7 +27,8 @@ class Stage:
     """One stage: updates, pictures a worker and update, learning rate, warm-up and decay in updates.
 
     cosine: the rate falls as half a cosine after the warm-up and `decay` is not used; muon: matrices inside blocks are updated by
-    Muon, otherwise all by AdamW; backbone: it learns too (stage 1 only); size: side of the network's input while training.
+    Muon, otherwise all by AdamW; backbone: it learns too (stage 1 only); offsets: factor on the rate of the deformable attention's
+    sampling offsets; size: side of the network's input while training.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class Stage:
     cosine: bool = False
     muon: bool = True
     backbone: bool = True
+    offsets: float = 1.0
     size: int = 224
 
 
@@ -49,7 +51,8 @@ class LanguageStage(Stage):
     share: questions of each kind a picture (a fraction is a chance); live: features are made from pictures at every step and the
     region encoder and the bridge learn too; otherwise features are cached, of the first `scenes` of every pool (0: all) and their
     mirror images; reworded: share of goals said in other words; language: the language model learns, not only the new tokens;
-    pointing: weight of the loss that shows one attention head where to look, 0 for none; inject: true boxes join the proposals.
+    tied: the new tokens are read and written by one table; pointing: weight of the loss that shows one attention head where to
+    look, 0 for none; inject: true boxes join the proposals.
     """
 
     share: dict[str, float] = field(default_factory=dict)
@@ -57,6 +60,7 @@ class LanguageStage(Stage):
     scenes: int = 0
     reworded: float = 0.0
     language: bool = True
+    tied: bool = True
     pointing: float = 1.0
     inject: bool = False
 

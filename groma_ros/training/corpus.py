@@ -22,8 +22,10 @@ def corpus(pictures: Sequence[Pictures], template: PromptTemplate) -> Iterator[s
     for some in pictures:
         for index in range(min(_MOST, len(some.objects))):
             sample = some.sample(index)
-            known = isinstance(sample, FileSample)
-            goals = [g for kind in KINDS for g in sample.draw(rng, 2, kind)] if known else draw_goals(sample, rng, 2)
+            if isinstance(sample, FileSample):
+                goals = [goal for kind in KINDS for goal in sample.draw(rng, 2, kind)]
+            else:
+                goals = draw_goals(sample, rng, 2)
             for goal in goals:
                 yield find.replace("{}", goal.text)
             yield template.wording("describe")

@@ -140,15 +140,15 @@ def train_language(
     """
     torch.manual_seed(config.seed)
     model = Groma(config.network).to(worker.device)
-    tie(model)
     path = out / f"{name}.pt"
     going_on = resume and path.exists()
     saved = torch.load(path if going_on else out / f"{before}.pt", map_location=worker.device, weights_only=True)
     model.load_state_dict(saved["model"])
-    tie(model)
+    if stage.tied:
+        tie(model)
     model.llm.config._attn_implementation = ATTENTION
     model.perceiver.requires_grad_(False)
-    trained: list[nn.Module] = [model.new_input_embs]
+    trained: list[nn.Module] = [model.new_input_embs, *([] if stage.tied else [model.extra_lm_head])]
     if stage.language:
         trained.insert(0, model.llm)
     if stage.live:

@@ -44,15 +44,19 @@ class Schedule:
 class Optimiser:
     """Two optimisers with one schedule. Muon (Jordan et al. 2024) orthogonalises the update of a matrix; both use weight decay."""
 
-    def __init__(self, modules: list[nn.Module], schedule: Schedule, weight_decay: float, muon: bool = True) -> None:
+    def __init__(
+        self, modules: list[nn.Module], schedule: Schedule, weight_decay: float, muon: bool = True, offsets: float = 1.0
+    ) -> None:
         named = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
         matrices = [p for n, p in named if muon and p.ndim == 2 and any(part in n for part in BLOCKS)]
         chosen = {id(p) for p in matrices}
-        rest = [p for _, p in named if id(p) not in chosen]
-        self.parameters = [*matrices, *rest]
+        slow = [p for n, p in named if id(p) not in chosen and offsets != 1 and "sampling_offsets" in n]
+        rest = [p for _, p in named if id(p) not in chosen | {id(p) for p in slow}]
+        self.parameters = [*matrices, *rest, *slow]
         self.schedule = schedule
+        groups = [{"params": rest, "share": 1.0}, *([{"params": slow, "share": offsets}] if slow else [])]
         self._parts: list[torch.optim.Optimizer] = [
-            torch.optim.AdamW(rest, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=weight_decay)
+            torch.optim.AdamW(groups, lr=schedule.rate, betas=(0.9, 0.98), weight_decay=weight_decay)
         ]
         if matrices:
             self._parts.append(
@@ -64,7 +68,7 @@ class Optimiser:
         norm = float(nn.utils.clip_grad_norm_(self.parameters, clip))
         for part in self._parts:
             for group in part.param_groups:
-                group["lr"] = self.schedule.rate * self.schedule.factor(step)
+                group["lr"] = self.schedule.rate * self.schedule.factor(step) * group.get("share", 1.0)
             part.step()
             part.zero_grad(set_to_none=True)
         return norm

@@ -39,7 +39,7 @@ def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool
     stage = config.detection
     model.perceiver.vis_encoder.requires_grad_(stage.backbone)
     trained = [model.perceiver, model.region_encoder, heads]
-    optimiser = Optimiser(trained, Schedule.of(stage), stage.weight_decay, stage.muon)
+    optimiser = Optimiser(trained, Schedule.of(stage), stage.weight_decay, stage.muon, stage.offsets)
     path = out / "detection.pt"
     first = 0
 

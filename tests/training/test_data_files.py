@@ -17,6 +17,10 @@ import pytest
 import torch
 import yaml
 
+from groma_ros.model.groma import Groma
+from groma_ros.prompts import PUBLISHED_TEMPLATE
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.training.config import TrainConfig
 from groma_ros.training.data_files import TrainingDataError, open_file
 from groma_ros.training.run import STAGES, Run, train
 from tests.training.test_training import CONFIG
@@ -185,3 +189,29 @@ def test_torchrun_processes_share_the_work_and_resume_with_the_same_bits(tmp_pat
 def test_a_config_without_scenes_wants_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names no scenes to render; give --data"):
         train(Run(_config(tmp_path, 1), tmp_path / "out"))
+
+
+def test_the_papers_recipe_runs_at_a_small_size(tmp_path: Path) -> None:
+    shipped = TrainConfig.load(Path(__file__).parents[2] / "config" / "train_paper.yaml")
+    network = shipped.network
+    assert (network.language.hidden_size, network.backbone.num_hidden_layers, network.proposer.num_queries) == (4096, 24, 300)
+    document = yaml.safe_load((Path(__file__).parents[2] / "config" / "train_paper.yaml").read_text())
+    document["network"] = CONFIG.network.to_dict()
+    for stage in STAGES:
+        document[stage].update(steps=2, batch=2, warmup=1, **({"size": 112} if stage == "detection" else {}))
+    path = tmp_path / "paper.yaml"
+    path.write_text(yaml.safe_dump(document))
+    data = phrase_file(tmp_path / "data")
+    train(Run(path, tmp_path / "out", tmp_path / "bundle", data=(data,)))
+    detection, alignment, language = (_weights(tmp_path / "out" / f"{stage}.pt") for stage in STAGES)
+    torch.manual_seed(shipped.seed)
+    fresh = Groma(CONFIG.network).state_dict()
+
+    def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], part: str) -> bool:
+        return any(not torch.equal(before[name], after[name]) for name in after if name.startswith(part))
+
+    assert not changed(fresh, detection, "perceiver.vis_encoder") and changed(fresh, detection, "perceiver.ddetr_transformer")
+    assert not changed(detection, alignment, "llm.") and changed(detection, alignment, "region_encoder")
+    assert not torch.equal(alignment["new_input_embs.weight"], alignment["extra_lm_head.weight"])
+    assert changed(alignment, language, "llm.") and not changed(alignment, language, "perceiver")
+    assert Bundle.load(tmp_path / "bundle").prompt == PUBLISHED_TEMPLATE.to_dict()
