@@ -116,6 +116,12 @@ def test_running_loads_no_training_library(module: Path) -> None:
     assert {name.split(".")[0] for name in imports(module, top_level_only=True)} & TRAINING_LIBRARIES == set()
 
 
+def test_one_file_knows_tensorrt() -> None:
+    """And no module imports it when it is itself imported: that can end a process without a GPU."""
+    assert [path.as_posix() for path in MODULES if "tensorrt" in {name.split(".")[0] for name in imports(path)}] == ["runtime/tensorrt.py"]
+    assert "tensorrt" not in {name.split(".")[0] for name in imports(Path("runtime/tensorrt.py"), top_level_only=True)}
+
+
 def test_the_command_imports_lazily() -> None:
     """`groma --help` is quick: at the top of cli.py stands nothing but the standard library."""
     tops = {name.split(".")[0] for name in imports(Path("cli.py"), top_level_only=True)}

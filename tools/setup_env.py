@@ -15,6 +15,7 @@ import time
 
 import build_messages
 import system_packages
+import tensorrt_bindings
 from common import LOG, PYTHON, ROOT, STATE, VENV, SetupError, clean_environment, digest, is_done, mark_done, run
 
 MINORS = (12, 11, 10)
@@ -121,6 +122,17 @@ def ensure_rendering() -> None:
         print(f"{error} Until then scenes cannot be rendered.", file=sys.stderr)
 
 
+def ensure_bindings(minor: int) -> None:
+    """The bindings of TensorRT that the tests hold its backend to; without them those tests fail, and nothing else."""
+    versions = [version for version in tensorrt_bindings.versions(minor) if not tensorrt_bindings.is_ready(version, minor)]
+    if not versions:
+        return
+    try:
+        run([PYTHON, ROOT / "tools" / "tensorrt_bindings.py", *versions], "Fetching the bindings of TensorRT failed")
+    except SetupError as error:
+        print(f"{error} Until then the tests of TensorRT's API fail.", file=sys.stderr)
+
+
 def build_key(minor: int) -> str:
     """A hash of what the message build links to: Python and the wheels of ROS and numpy."""
     pins = re.findall(r"^(?:ros-|numpy|empy|lark)\S+", (ROOT / "requirements" / "runtime.txt").read_text(), re.M)
@@ -142,6 +154,7 @@ def main() -> int:
         ensure_project()
         if arguments.full:
             ensure_rendering()
+            ensure_bindings(minor)
     except SetupError as error:
         print(error, file=sys.stderr)
         return 1

@@ -27,7 +27,23 @@ from common import ROOT, SetupError, clean_environment
 FOLDER = ROOT / ".cache" / "tensorrt"
 WHEELS = {"8.6": "tensorrt-bindings==8.6.1", "10.16": "tensorrt-cu13-bindings==10.16.1.11", "11.4": "tensorrt-cu13-bindings==11.4.0.106"}
 """The versions the project is held to. NVIDIA built 8.6 for Python up to 3.11."""
+_FORM = "1"  # changes with what a folder holds
 _SYMBOLS = re.compile(r"(createInfer|createNv|getBuilderPlugin|getNvOnnx|getPlugin|initLibNv|_ZN\w*(?:parser|Parser))")
+
+
+def versions(minor: int) -> list[str]:
+    """The versions there are for Python 3.minor."""
+    return [version for version in WHEELS if version != "8.6" or minor < 12]
+
+
+def is_ready(version: str, minor: int = sys.version_info[1]) -> bool:
+    """Whether the folder of a version is there, as this tool makes it for Python 3.minor."""
+    note = FOLDER / version / "made"
+    return note.is_file() and note.read_text() == _note(version, minor)
+
+
+def _note(version: str, minor: int) -> str:
+    return f"{_FORM} {WHEELS[version]} 3.{minor}"
 
 
 def ensure(version: str) -> Path:
@@ -36,12 +52,13 @@ def ensure(version: str) -> Path:
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / f"{version}.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not (folder / "api.json").is_file():
+        if not is_ready(version):
             with tempfile.TemporaryDirectory(dir=FOLDER) as name:
                 made = Path(name) / version
                 _unpack(version, made)
                 _add_stand_ins(made)
                 (made / "api.json").write_text(_run([sys.executable, __file__, "describe"], environment(made)))
+                (made / "made").write_text(_note(version, sys.version_info[1]))
                 shutil.rmtree(folder, ignore_errors=True)
                 made.rename(folder)
     return folder
