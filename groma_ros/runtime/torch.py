@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import nn
-from transformers.cache_utils import DynamicCache
+from transformers.cache_utils import Cache, DynamicLayer
 
 from groma_ros.geometry import xyxy_to_cxcywh
 from groma_ros.model.checkpoint import empty_groma, load_weights
@@ -22,6 +23,7 @@ from groma_ros.runtime.vision import ImageTransform, SelectionRule, make_scene, 
 from groma_ros.types import FloatArray, Frame, IntArray, Scene
 
 _NOISE = 1_000_003  # random numbers that all weights are made of; a prime, so that no two rows are equal
+_CELLS = 1024  # keys and values there is room for from the start: a scene, ten goals and their answers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -189,11 +191,56 @@ class TorchVision:
         return make_scene(chosen, region_tokens, image_tokens, seen, size, stamp, frame_id)
 
 
+class _Room:
+    """A buffer of keys and one of values (1, heads, cells, size), and the layer that filled it furthest."""
+
+    def __init__(self, like: torch.Tensor, cells: int) -> None:
+        self.keys, self.values = (like.new_empty(*like.shape[:2], cells, like.shape[3]) for _ in range(2))
+        self.furthest: weakref.ref[_Layer] | None = None
+
+    def free_behind(self, layer: _Layer, length: int) -> bool:
+        """Whether nobody but this layer needs the cells from `length` on."""
+        other = self.furthest() if self.furthest is not None else None
+        return other is None or other is layer or other.get_seq_length() <= length
+
+
+class _Layer(DynamicLayer):
+    """One layer's keys and values in a room with cells to spare: what is new is written behind them, nothing before it is copied.
+
+    A copy of the object shares the room. The one that goes on first takes the cells behind; another that goes on while the first is
+    held takes a room of its own, so neither sees the other.
+    """
+
+    _room: _Room | None = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Add keys and values (1, heads, n, size); all so far."""
+        length = self.get_seq_length()
+        end = length + key_states.shape[-2]
+        if self._room is None or end > self._room.keys.shape[-2] or not self._room.free_behind(self, length):
+            room = _Room(key_states, max(_CELLS, 2 * end))
+            if length:
+                room.keys[..., :length, :], room.values[..., :length, :] = self.keys, self.values
+            self._room = room
+        self._room.keys[..., length:end, :], self._room.values[..., length:end, :] = key_states, value_states
+        self._room.furthest = weakref.ref(self)
+        self.is_initialized = True
+        self.keys, self.values = self._room.keys[..., :end, :], self._room.values[..., :end, :]
+        return self.keys, self.values
+
+    def reset(self) -> None:
+        """Forget all, the room too."""
+        self._room = None
+        super().reset()
+
+
 @dataclass(eq=False)
 class _Branches:
     """All goals of a scene in one packed sequence behind the prefix, with the keys and values of both."""
 
-    cache: DynamicCache
+    cache: Cache
     packing: Packing
 
 
@@ -216,14 +263,14 @@ class TorchLanguage:
         return _numpy(self._model.embed(torch.as_tensor(np.asarray(ids, np.int64), device=self._device)))
 
     @torch.inference_mode()
-    def prefill(self, embeddings: FloatArray) -> DynamicCache:
+    def prefill(self, embeddings: FloatArray) -> Cache:
         """Keys and values of a prefix (P, D)."""
-        cache = DynamicCache(config=self._llama.config)
+        cache = Cache(layers=[_Layer() for _ in self._llama.layers])
         self._llama(inputs_embeds=self._rows([embeddings]), past_key_values=cache, use_cache=True)
         return cache
 
     @torch.inference_mode()
-    def branch(self, prefix: DynamicCache, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
+    def branch(self, prefix: Cache, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
         """All tails (L_i, D) in one pass behind the shared prefix; logits (B, V) at the end of each."""
         owner, ends = owners(tails)
         branches = _Branches(_share(prefix), Packing.behind(prefix.get_seq_length(), len(tails)))
@@ -238,7 +285,7 @@ class TorchLanguage:
         hidden = self._extend(branches, self._model.embed(ids)[None].to(self._dtype), np.asarray(rows, np.int64))
         return _numpy(self._model.logits(hidden))
 
-    def release(self, prefix: DynamicCache) -> None:
+    def release(self, prefix: Cache) -> None:
         """Drop the prefix's keys and values."""
         prefix.reset()
 
@@ -260,8 +307,8 @@ class TorchLanguage:
         return output.last_hidden_state[0]
 
 
-def _share(cache: DynamicCache) -> DynamicCache:
-    """A cache that starts with the same tensors. Growing it makes new tensors and leaves the shared ones as they were."""
+def _share(cache: Cache) -> Cache:
+    """A cache that starts with the same tensors. What it adds stands behind them or elsewhere and leaves them as they were."""
     shared = copy.copy(cache)
     shared.layers = [copy.copy(layer) for layer in cache.layers]
     return shared

@@ -12,7 +12,7 @@ from groma_ros.model.groma import Groma
 from groma_ros.prompts import expand
 from groma_ros.runtime.bundle import TOKENIZER, Bundle
 from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_model
-from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.tokenizer import GromaTokenizer, Text
 from groma_ros.types import Frame, Goal, Grounding, Scene
 from tests.small import GOALS, TEMPLATE, blocks
 
@@ -70,6 +70,21 @@ def same(a: Grounding, b: Grounding) -> None:
     assert [item.region for item in a.detections] == [item.region for item in b.detections]
     np.testing.assert_allclose([i.score for i in a.detections], [i.score for i in b.detections], atol=TOLERANCE)
     np.testing.assert_allclose([a.present, a.margin], [b.present, b.margin], atol=TOLERANCE)
+
+
+def test_a_goal_is_cut_into_tokens_once(grounder: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
+    cut: list[str] = []
+    encode = GromaTokenizer.encode_parts
+
+    def counted(self: GromaTokenizer, parts: Sequence[Text], start: bool = False) -> list[int]:
+        cut.append(parts[1].text)
+        return encode(self, parts, start)
+
+    monkeypatch.setattr(GromaTokenizer, "encode_parts", counted)
+    goals = [Goal("a goal of this test"), Goal("another of it", "all"), Goal("a goal of this test", "all")]
+    for seed in (1, 2):
+        grounder.ground(Frame(blocks(seed)), goals)
+    assert cut == [goal.text for goal in goals]
 
 
 def test_answers_equal_constrained_greedy_generation(grounder: Grounder, model: Groma, tokenizer: GromaTokenizer, scene: Scene) -> None:

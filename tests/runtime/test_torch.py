@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from transformers.cache_utils import DynamicCache
 
+import groma_ros.runtime.torch
 from groma_ros.geometry import box_iou, cxcywh_to_xyxy, left_to_right
 from groma_ros.model.groma import Groma
 from groma_ros.runtime.bundle import Bundle
@@ -92,6 +94,56 @@ def test_a_branch_starts_from_the_prefix_itself_not_a_copy(language: TorchLangua
     shared = _share(prefix)
     for a, b in zip(prefix.layers, shared.layers, strict=True):
         assert a.keys.data_ptr() == b.keys.data_ptr() and a.values.data_ptr() == b.values.data_ptr()
+
+
+def grown(model: Groma, *parts: np.ndarray) -> np.ndarray:
+    """Logits of every position of the last part, by transformers' own cache that grows by copying."""
+    cache = DynamicCache(config=model.llm.config)
+    with torch.inference_mode():
+        return [model.logits(model.hidden(torch.from_numpy(part)[None], cache=cache))[0].numpy() for part in parts][-1]
+
+
+def test_a_cache_with_room_gives_the_numbers_of_one_that_grows(model: Groma, language: TorchLanguage) -> None:
+    prefix, tail = embeddings(12, 33, 6)
+    branches, logits = language.branch(language.prefill(prefix), [tail])
+    tokens = [language.embed(np.array([token])) for token in (3, 9, 4)]
+    np.testing.assert_allclose(logits[0], grown(model, prefix, tail)[-1], atol=1e-5)
+    for count, token in enumerate((3, 9, 4), 1):
+        found = language.append(branches, [0], [token])
+        np.testing.assert_allclose(found, grown(model, prefix, tail, *tokens[:count]), atol=1e-5)
+
+
+def test_nothing_is_copied_while_one_goes_on_and_others_are_let_be(model: Groma, language: TorchLanguage) -> None:
+    start, tail, other = embeddings(13, 20, 5, 7)
+    prefix = language.prefill(start)
+    place = prefix.layers[0].keys.data_ptr()
+    first, _ = language.branch(prefix, [tail])
+    second, _ = language.branch(prefix, [other])  # while the first is held, so elsewhere
+    assert first.cache.layers[0].keys.data_ptr() == place != second.cache.layers[0].keys.data_ptr()
+    for count in (1, 2):
+        said = language.embed(np.full(count, 7))
+        for branches, part in ((first, tail), (second, other)):
+            logits = language.append(branches, [0], [7])
+            np.testing.assert_allclose(logits[0], plain(model, start, part, said), atol=TOLERANCE)
+    assert first.cache.layers[0].keys.data_ptr() == place and first.cache.get_seq_length() == 27
+    del first, branches
+    third, logits = language.branch(prefix, [other])
+    assert third.cache.layers[0].keys.data_ptr() == place
+    np.testing.assert_allclose(logits[0], plain(model, start, other), atol=TOLERANCE)
+
+
+def test_a_room_that_is_full_is_left_for_a_larger_one(
+    model: Groma, language: TorchLanguage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(groma_ros.runtime.torch, "_CELLS", 8)
+    start, tail = embeddings(14, 5, 9)
+    prefix = language.prefill(start)
+    branches, _ = language.branch(prefix, [tail])
+    for token in range(3):
+        logits = language.append(branches, [0], [token])
+    np.testing.assert_allclose(logits[0], plain(model, start, tail, language.embed(np.arange(3))), atol=TOLERANCE)
+    language.release(prefix)
+    assert prefix.get_seq_length() == 0 and branches.cache.get_seq_length() == 17
 
 
 def test_new_tokens_have_embeddings_of_their_own(model: Groma, language: TorchLanguage) -> None:
