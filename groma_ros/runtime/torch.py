@@ -221,7 +221,7 @@ class _Layer(DynamicLayer):
         end = length + key_states.shape[-2]
         if self._room is None or end > self._room.keys.shape[-2] or not self._room.free_behind(self, length):
             room = _Room(key_states, max(_CELLS, 2 * end))
-            if length:
+            if self.keys is not None and self.values is not None:
                 room.keys[..., :length, :], room.values[..., :length, :] = self.keys, self.values
             self._room = room
         self._room.keys[..., length:end, :], self._room.values[..., length:end, :] = key_states, value_states
