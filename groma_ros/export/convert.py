@@ -4,95 +4,172 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import io
 import json
 import shutil
+import sys
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
+from torch import Tensor
 
-from groma_ros.export.graphs import export_graphs
-from groma_ros.export.measure import differences
+from groma_ros.export.graphs import LARGEST
+from groma_ros.export.making import DTYPES, Maker
+from groma_ros.files import write_together
 from groma_ros.image import ImageTransform
-from groma_ros.model.checkpoint import load_groma, original_state_dict
-from groma_ros.model.groma import Groma
+from groma_ros.model.checkpoint import read_json
+from groma_ros.model.config import GromaConfig
+from groma_ros.model.weights import Halves, Weights, write_halves
+from groma_ros.progress import shown
 from groma_ros.prompts import PUBLISHED_TEMPLATE
-from groma_ros.runtime.bundle import EMBEDDINGS, MANIFEST, ROLES, TOKENIZER, Bundle, BundleError
-from groma_ros.runtime.onnx import load_onnx
-from groma_ros.runtime.torch import load_model
+from groma_ros.runtime.bundle import (
+    EMBEDDINGS,
+    GGUF_PRECISIONS,
+    MANIFEST,
+    ONNX_PRECISIONS,
+    ROLES,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    BundleError,
+    described,
+)
+from groma_ros.runtime.network import read_network
 
-LIMIT = 1e-3
-"""A graph further than this from the network (worst difference over the largest magnitude) is not written into a bundle."""
+LARGE = ("fp16", "q4_k_m")
+"""What a network is converted to whose language model no graph file holds, if nobody says otherwise."""
 
 
-def convert(source: Path, out: Path) -> Bundle:
-    """Make a bundle with graphs of a checkpoint folder (published layout) or of a bundle; out may be the bundle itself.
+def convert(source: Path, out: Path, precisions: Sequence[str] = (), only: bool = False, weights: bool = True) -> Bundle:
+    """Make a bundle of a checkpoint folder (published layout) or of a bundle; out may be the bundle itself.
 
-    The manifest gets the sha256 of every file and the measured difference of every graph to the network in PyTorch. ValueError
-    with a sentence for a source that cannot be read or exported, RuntimeError for a graph that does not compute the same.
+    precisions: of `ONNX_PRECISIONS` and `GGUF_PRECISIONS`, the first of each kind becomes the default of a new bundle; none for those
+    the source names, else fp32, else `LARGE`. only: a bundle that is its own source keeps no others; weights: whether a bundle of a
+    checkpoint gets the weights too, which only PyTorch reads. Weights are read and written one at a time. The manifest gets the sha256
+    of every file and the measured difference of every graph to the network in PyTorch. ValueError with a sentence for a source that
+    cannot be read or made into what was asked for, RuntimeError for a graph that does not compute the same.
     """
     if not source.is_dir():
         raise ValueError(f"The folder {source} does not exist; name a checkpoint or a model bundle.")
-    bundle = _copy(source, out) if (source / MANIFEST).is_file() else _from_checkpoint(source, out)
-    return add_graphs(bundle)
+    _check_names(precisions)
+    if (source / MANIFEST).is_file():
+        bundle, tensors = _copy(source, out, only)
+        precisions = precisions or tuple(Bundle.load(source).graphs.get("precisions", ()))
+    else:
+        bundle, tensors = _from_checkpoint(source, out, weights)
+    config = read_network(bundle)
+    plan = _plan(config, bundle, precisions)
+    with tempfile.TemporaryDirectory(prefix=".making-", dir=out) as folder:
+        bundle = _with_embeddings(bundle, tensors, Path(folder) / EMBEDDINGS)
+        maker = Maker(bundle, config, tensors, Path(folder))
+        for precision, roles in shown(plan.items(), len(plan), "precision"):
+            found = {role: maker.measure(role, precision) for role in roles}
+            bundle = bundle.with_graphs(precision, {role: maker.hand_over(role, precision) for role in roles}, found)
+    _clear(bundle)
+    return Bundle.load(out)
 
 
-def add_graphs(bundle: Bundle, precision: str = "fp32") -> Bundle:
-    """Write the graphs of a bundle's network into it and its manifest; the bundle as it then is. Errors as of `convert`."""
-    parts = export_graphs(load_model(bundle))
-    model = load_model(bundle)
-    files = {**bundle.files, **bundle.write_files({EMBEDDINGS: _embeddings(model)})}
-    bundle = dataclasses.replace(bundle, files=files)
-    written = bundle.with_graphs(precision, parts, dict.fromkeys(ROLES, float("inf")))
-    vision, language = load_onnx(written, "cpu", precision=precision)
-    found = differences(model, vision, language)
-    for role in ROLES:
-        if not found[role] <= LIMIT:
-            bundle.write_manifest(bundle.files)
-            raise RuntimeError(f"The {role} graph differs by {found[role]:.1e} from the network, more than {LIMIT:g}; it is not listed.")
-    bundle.with_graphs(precision, parts, found)
-    return Bundle.load(bundle.directory)
+def _check_names(precisions: Iterable[str]) -> None:
+    known = (*DTYPES, *GGUF_PRECISIONS)
+    for name in precisions:
+        if name not in known:
+            raise ValueError(f"Nothing is converted to the precision {name!r}; it must be one of {', '.join(known)}.")
 
 
-def _embeddings(model: Groma) -> bytes:
-    """The table of input embeddings, new tokens last, as float16 .npy."""
-    with torch.no_grad():
-        table = torch.cat([model.llm.model.embed_tokens.weight, model.new_input_embs.weight])
-    stream = io.BytesIO()
-    np.save(stream, table.half().numpy())
-    return stream.getvalue()
+def _plan(config: GromaConfig, bundle: Bundle, precisions: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What is made: the roles of each precision. ValueError for a network that cannot have it."""
+    size = 2 * config.language_parameters
+    large = size > LARGEST
+    chosen = dict.fromkeys(_settled(config, name) for name in precisions or (LARGE if large else ("fp32",)))
+    graphs, ggufs = ({name for name in chosen if name in kind} for kind in (ONNX_PRECISIONS, GGUF_PRECISIONS))
+    if not graphs and not bundle.vision_precisions:
+        raise ValueError(
+            "llama.cpp runs the language model alone; name a precision for the vision graphs too, as in --precision "
+            f"{'fp16' if large else 'fp32'},{next(iter(ggufs))}."
+        )
+    if large and not ggufs and not bundle.gguf_precisions:
+        raise ValueError(
+            f"The language model of {bundle.name} takes {size / 1e9:.1f} GB and a graph at most {LARGEST / 1e9:.1f}; name a precision of "
+            f"llama.cpp for it too, as in --precision {next(iter(graphs))},q4_k_m."
+        )
+    roles = ROLES[:2] if large else ROLES
+    return {name: ROLES[2:] if name in ggufs else roles for name in chosen}
 
 
-def _copy(source: Path, out: Path) -> Bundle:
-    """The bundle, in `out`, without graphs that another conversion wrote."""
+def _settled(config: GromaConfig, precision: str) -> str:
+    """The precision a network can have; see `gguf.settle_precision`."""
+    if precision not in GGUF_PRECISIONS:
+        return precision
+    from groma_ros.export.gguf import settle_precision
+
+    return settle_precision(config, precision)
+
+
+def _with_embeddings(bundle: Bundle, tensors: Mapping[str, Tensor], path: Path) -> Bundle:
+    """The bundle with the table of input embeddings, new tokens last, as float16 .npy; path: of a file on its disk."""
+    parts = [tensors[name].half().numpy() for name in ("llm.model.embed_tokens.weight", "new_input_embs.weight")]
+    np.save(path, np.concatenate(parts))
+    files = {**bundle.files, EMBEDDINGS: described(path)}
+    write_together({bundle.directory / EMBEDDINGS: path})
+    return dataclasses.replace(bundle, files=files)
+
+
+def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Tensor]]:
+    """The bundle, in `out`, and its weights. A copy has no graphs; a bundle in its own place keeps them, unless `only`."""
     bundle = Bundle.load(source)
+    in_place = out.resolve() == source.resolve()
+    if not in_place and (out / MANIFEST).is_file():
+        raise BundleError(f"{out} already holds a bundle; name a new folder for what is made of {source}.")
+    weights = Weights(read_network(bundle), bundle.file(WEIGHTS))
+    if in_place and not only:
+        return bundle, weights
     files = {name: value for name, value in bundle.files.items() if not name.endswith((".onnx", ".gguf", ".npy"))}
-    if out.resolve() != source.resolve():
+    if not in_place:
         out.mkdir(parents=True, exist_ok=True)
         for name in files:
             shutil.copyfile(source / name, out / name)
-    return dataclasses.replace(bundle, directory=out, files=files, graphs={})
+    return dataclasses.replace(bundle, directory=out, files=files, graphs={}), weights
 
 
-def _from_checkpoint(source: Path, out: Path) -> Bundle:
-    """A checkpoint in the published layout, with its SentencePiece tokenizer, as a bundle without graphs."""
+def _from_checkpoint(source: Path, out: Path, keep: bool) -> tuple[Bundle, Mapping[str, Tensor]]:
+    """A checkpoint in the published layout, with its SentencePiece tokenizer, as a bundle without graphs, and its weights in halves."""
     tokenizer = source / TOKENIZER
     if not tokenizer.is_file():
         raise ValueError(f"The checkpoint {source} holds no {TOKENIZER}; put the SentencePiece model of its vocabulary there.")
     if (out / MANIFEST).is_file():
         raise BundleError(f"{out} already holds a bundle; name a new folder for the checkpoint {source}.")
-    model = load_groma(source, torch.float32)
-    config = model.config
-    bundle = Bundle(out, out.name, config.to_dict(), ImageTransform(config.image_size), PUBLISHED_TEMPLATE.to_dict())
-    bundle.write({key: value.numpy() for key, value in original_state_dict(model).items()}, tokenizer.read_bytes())
-    return Bundle.load(out)
+    config = GromaConfig.from_dict(read_json(source / "config.json"))
+    weights = Weights(config, source)
+    out.mkdir(parents=True, exist_ok=True)
+    sha256, size = write_halves(weights, weights.shapes, out / WEIGHTS if keep else None)
+    image, prompt = ImageTransform(config.image_size), PUBLISHED_TEMPLATE.to_dict()
+    bundle = Bundle(out, out.resolve().name, config.to_dict(), image, prompt, graphs={"weights": sha256})
+    files = bundle.write_files({TOKENIZER: tokenizer.read_bytes()})
+    if keep:
+        files[WEIGHTS] = {"sha256": sha256, "bytes": size}
+    return dataclasses.replace(bundle, files=files), Weights(config, out / WEIGHTS) if keep else Halves(weights)
+
+
+def _clear(bundle: Bundle) -> None:
+    """Delete graphs of the folder that the bundle no longer names."""
+    for role in ROLES:
+        for path in bundle.directory.glob(f"{role}.*"):
+            if path.suffix in (".onnx", ".gguf") and path.name not in bundle.files:
+                path.unlink()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma convert`."""
     parser.add_argument("source", type=Path, help="folder of a checkpoint (config.json, weights, tokenizer.model) or of a bundle")
     parser.add_argument("--out", type=Path, help="folder of the bundle (default: the source, if that is a bundle)")
+    parser.add_argument(
+        "--precision", default="", metavar="LIST",
+        help=f"with commas, the default first: {', '.join(ONNX_PRECISIONS)} (graphs), {', '.join(GGUF_PRECISIONS)} (language model for "
+        "llama.cpp); default: those of the bundle, else fp32, else, of a language model over 2 GB, fp16,q4_k_m",
+    )  # fmt: skip
+    parser.add_argument("--only", action="store_true", help="drop the graphs of all other precisions from the bundle")
+    parser.add_argument("--no-weights", action="store_true", help="make a bundle to run only, without the weights that PyTorch reads")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -100,11 +177,17 @@ def run_convert(args: argparse.Namespace) -> int:
     """`groma convert` with the options of `add_arguments`; returns the exit status."""
     if args.out is None and not (args.source / MANIFEST).is_file():
         raise ValueError(f"{args.source} is not a bundle; name the folder to make one in with --out.")
-    bundle = convert(args.source, args.out or args.source)
-    made = [part for roles in bundle.graphs["precisions"].values() for part in roles.values()]
-    rows = {part["file"]: {"bytes": bundle.files[part["file"]]["bytes"], "difference": part["difference"]} for part in made}
+    names = [name.strip() for name in args.precision.split(",") if name.strip()]
+    bundle = convert(args.source, args.out or args.source, names, args.only, not args.no_weights)
+    rows = {
+        f"{role} {precision}": {"file": part["file"], "bytes": bundle.files[part["file"]]["bytes"], "difference": part["difference"]}
+        for precision, roles in bundle.graphs["precisions"].items() for role, part in roles.items()
+    }  # fmt: skip
     if args.json:
         print(json.dumps({"bundle": str(bundle.directory), "graphs": rows}, indent=1))
-    else:
-        print("\n".join(f"{name:<22}{row['bytes']:>12} bytes   differs by {row['difference']:.1e}" for name, row in rows.items()))
+        return 0
+    if "q4_k_m" in names and "q4_k_m" not in bundle.gguf_precisions:
+        print("The rows of its language model do not divide by 256, so it has q4_0 in place of q4_k_m.", file=sys.stderr)
+    for name, row in rows.items():
+        print(f"{name:<22}{row['file']:<28}{row['bytes']:>14} bytes   differs by {row['difference']:.1e}")
     return 0

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import ctypes
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import gguf
 import numpy as np
-from safetensors import safe_open
+from torch import Tensor
 
-from groma_ros.export.measure import language_difference
 from groma_ros.model.config import GromaConfig, LanguageConfig
-from groma_ros.runtime.bundle import GGUF_PRECISIONS, WEIGHTS, Bundle
-from groma_ros.runtime.llama_cpp import load_llama_language
-from groma_ros.runtime.network import read_network
-from groma_ros.runtime.torch import load_model
+from groma_ros.runtime.bundle import GGUF_PRECISIONS
 
 K_ROW = 256
 """Values in a block of llama.cpp's K formats; a row is a whole number of them."""
-LIMITS = {"f16": 2e-2, "q8_0": 0.1, "q4_k_m": 0.5, "q4_0": 0.5}
-"""A GGUF further than this from the network (worst difference over the largest magnitude) is not listed in a bundle."""
 _TYPES = {
     "f16": gguf.GGMLQuantizationType.F16,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
@@ -47,36 +40,6 @@ _LAYER = {
 }
 
 
-def add_gguf(bundle: Bundle, precision: str) -> Bundle:
-    """Write the language model of a bundle as a GGUF into it and its manifest; the bundle as it then is.
-
-    precision: one of `GGUF_PRECISIONS`; where rows do not divide by 256, q4_k_m becomes q4_0. ValueError for a network that GGUF
-    cannot hold, RuntimeError for a file that computes something else.
-    """
-    config = read_network(bundle)
-    precision = settle_precision(config, precision)
-    part = bundle.directory / "language.gguf.new"
-    try:
-        write_gguf(bundle.file(WEIGHTS), part, config, precision)
-        return _listed(bundle, part, precision)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _listed(bundle: Bundle, part: Path, precision: str) -> Bundle:
-    """The bundle with the GGUF, once it has been measured."""
-    written = bundle.with_graphs(precision, {"language": part}, {"language": float("inf")})
-    found = language_difference(load_model(bundle), load_llama_language(written, precision, "cpu"))
-    if not found <= LIMITS[precision]:
-        bundle.write_manifest(bundle.files)
-        raise RuntimeError(f"The GGUF in {precision} differs by {found:.1e} from the network, more than {LIMITS[precision]:g}.")
-    made = written.graphs["precisions"]
-    made[precision]["language"]["difference"] = float(f"{found:.2e}")
-    result = dataclasses.replace(written, graphs={**written.graphs, "precisions": made})
-    result.write_manifest(result.files)
-    return Bundle.load(bundle.directory)
-
-
 def settle_precision(config: GromaConfig, precision: str) -> str:
     """The precision a network can have: q4_0 for q4_k_m where rows do not divide by 256. ValueError for one that is unknown."""
     if precision not in GGUF_PRECISIONS:
@@ -85,21 +48,24 @@ def settle_precision(config: GromaConfig, precision: str) -> str:
     return "q4_0" if precision == "q4_k_m" and any(row % K_ROW for row in rows) else precision
 
 
-def write_gguf(weights: Path, path: Path, config: GromaConfig, precision: str) -> None:
-    """Write a safetensors file's language model as a GGUF. q4_k_m is made by llama.cpp's own quantizer, of a file in f16."""
-    with safe_open(weights, "numpy") as tensors:
-        def read(name: str) -> np.ndarray:
-            return _tensor(tensors.get_tensor, name, config)
+def write_gguf(weights: Mapping[str, Tensor], path: Path, config: GromaConfig, precision: str) -> None:
+    """Write the language model of a checkpoint as a GGUF, one tensor in memory at a time.
 
-        if precision != "q4_k_m":
-            _write(path, config, precision, lambda name: _packed(read(name), precision))
-            return
-        half = path.with_name(path.name + ".f16")
-        try:
-            _write(half, config, "f16", lambda name: _packed(read(name), "f16"))
-            _quantize(half, path)
-        finally:
-            half.unlink(missing_ok=True)
+    weights: by the original's names, e.g. `model.weights.Weights`. q4_k_m is made by llama.cpp's own quantizer, of a file in f16 that is
+    deleted after.
+    """
+    def read(name: str) -> np.ndarray:
+        return _tensor(lambda key: weights[key].float().numpy(), name, config)
+
+    if precision != "q4_k_m":
+        _write(path, config, precision, lambda name: _packed(read(name), precision))
+        return
+    half = path.with_name(path.name + ".f16")
+    try:
+        _write(half, config, "f16", lambda name: _packed(read(name), "f16"))
+        _quantize(half, path)
+    finally:
+        half.unlink(missing_ok=True)
 
 
 def write_random_gguf(path: Path, config: GromaConfig, precision: str, seed: int = 0) -> None:

@@ -13,67 +13,50 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor, nn
+from torch import nn
 from torch.export import Dim
 
 from groma_ros.export.decoder import LanguageGraph
-from groma_ros.export.vision import PerceiveGraph
+from groma_ros.export.vision import PerceiveGraph, RegionGraph
 from groma_ros.model.groma import Groma
 
 OPSET = 18
 _WORTH_SHRINKING = 256  # fewer elements than this stay as they are: a Cast takes more room than it saves
-_LARGEST = 2**31 - 2**20  # bytes of one protobuf file
+LARGEST = 2**31 - 2**20
+"""Bytes of one protobuf file, a graph."""
 
 
-class RegionGraph(nn.Module):
-    def __init__(self, model: Groma) -> None:
-        super().__init__()
-        c = model.config
-        self.encoder = model.region_encoder
-        names = model.new_input_embs.weight[_first_region(model) :].detach().clone() if c.index_in_feature_slot else None
-        self.names = None if names is None else nn.Parameter(names, requires_grad=False)
+def export_graph(role: str, model: Groma, dtype: torch.dtype = torch.float32) -> onnx.ModelProto:
+    """One graph of a float32 network on the CPU, opset 18. The network is not to be used afterwards, nor need it hold the weights
+    of its other parts.
 
-    def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
-        """Region maps (1, C, s, s), one a level, and boxes (R, 4) cxcywh to what stands in the feature slots (R, D)."""
-        tokens = self.encoder(maps, boxes[None])[0]
-        return tokens if self.names is None else tokens + self.names[: tokens.shape[0]]
-
-
-def export_graphs(model: Groma) -> dict[str, bytes]:
-    """The graphs of a float32 network on the CPU, by role, opset 18. The network is not to be used afterwards.
-
-    Weights that are halves stay halves, as a bundle's are; all computation is in float32. ValueError if there is no graph for the
-    network, or one would pass the 2 GB of a protobuf file.
+    dtype: float32, or float16 for all but what decides a box or a score. Weights that are halves stay halves in the file. ValueError
+    if there is no graph for the network, or it would pass the 2 GB of a protobuf file.
     """
-    model = model.eval().requires_grad_(False)
     with torch.no_grad():
-        return {
-            "perceive": _perceive(model),
-            "encode_regions": _regions(model),
-            "language": _language(model),
-        }
+        return _EXPORTERS[role](model.eval().requires_grad_(False), dtype)
 
 
-def _perceive(model: Groma) -> bytes:
+def _perceive(model: Groma, dtype: torch.dtype) -> onnx.ModelProto:
     c = model.config
     outputs = ["image_tokens", "boxes", "objectness", *_maps(model)]
     pixels = torch.zeros(2, 3, c.image_size, c.image_size)
-    return _export(PerceiveGraph(model), (pixels,), {"pixels": {0: Dim("batch")}}, ["pixels"], outputs)
+    return _export(PerceiveGraph(model, dtype), (pixels,), {"pixels": {0: Dim("batch")}}, ["pixels"], outputs)
 
 
-def _regions(model: Groma) -> bytes:
+def _regions(model: Groma, dtype: torch.dtype) -> onnx.ModelProto:
     c = model.config
-    maps = [torch.zeros(1, c.backbone.hidden_size, c.grid, c.grid) for _ in c.region.layers]
+    maps = [torch.zeros(1, c.backbone.hidden_size, c.grid, c.grid, dtype=dtype) for _ in c.region.layers]
     boxes = torch.full((3, 4), 0.5)
-    shapes = {"maps": [None] * len(maps), "boxes": {0: Dim("regions", max=c.num_new_token - _first_region(model))}}
-    return _export(RegionGraph(model), (maps, boxes), shapes, [*_maps(model), "boxes"], ["region_tokens"])
+    shapes = {"maps": [None] * len(maps), "boxes": {0: Dim("regions", max=c.vocab_size - c.first_region_id)}}
+    return _export(RegionGraph(model, dtype), (maps, boxes), shapes, [*_maps(model), "boxes"], ["region_tokens"])
 
 
-def _language(model: Groma) -> bytes:
+def _language(model: Groma, dtype: torch.dtype) -> onnx.ModelProto:
     c = model.config.language
     groups = c.num_key_value_heads or c.num_attention_heads
     new, held = 5, 7
-    past = [torch.zeros(groups, held, c.hidden_size // c.num_attention_heads) for _ in range(2 * c.num_hidden_layers)]
+    past = [torch.zeros(groups, held, c.hidden_size // c.num_attention_heads, dtype=dtype) for _ in range(2 * c.num_hidden_layers)]
     given = (torch.zeros(new, c.hidden_size), torch.arange(new), torch.zeros(new, held + new), torch.arange(3), past)
     slots, prefix, wanted = Dim("new"), Dim("past"), Dim("rows")
     shapes = {
@@ -82,12 +65,10 @@ def _language(model: Groma) -> bytes:
     }  # fmt: skip
     kinds = [f"{kind}.{layer}" for layer in range(c.num_hidden_layers) for kind in ("key", "value")]
     inputs = ["embeddings", "positions", "mask", "rows", *(f"past_{kind}" for kind in kinds)]
-    return _export(LanguageGraph(model), given, shapes, inputs, ["logits", *(f"present_{kind}" for kind in kinds)])
+    return _export(LanguageGraph(model, dtype), given, shapes, inputs, ["logits", *(f"present_{kind}" for kind in kinds)])
 
 
-def _first_region(model: Groma) -> int:
-    """Which of the new tokens `<r0>` is."""
-    return model.config.first_region_id - model.config.language.vocab_size
+_EXPORTERS = {"perceive": _perceive, "encode_regions": _regions, "language": _language}
 
 
 def _maps(model: Groma) -> list[str]:
@@ -96,7 +77,7 @@ def _maps(model: Groma) -> list[str]:
 
 def _export(
     graph: nn.Module, inputs: tuple[Any, ...], shapes: dict[str, Any], input_names: Sequence[str], output_names: Sequence[str]
-) -> bytes:
+) -> onnx.ModelProto:
     # The exporter prints its steps and warns of its own parts.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
@@ -119,8 +100,13 @@ def _export(
     proto = program.model_proto
     _drop_notes(proto)
     shrink_weights(proto)
-    if proto.ByteSize() > _LARGEST:
+    if proto.ByteSize() > LARGEST:
         raise ValueError(f"A graph of this network takes {proto.ByteSize() / 1e9:.1f} GB and one file holds at most 2 GB.")
+    return proto
+
+
+def written(proto: onnx.ModelProto) -> bytes:
+    """The file of a graph, the same bytes for the same graph."""
     onnx.checker.check_model(proto)
     return proto.SerializeToString(deterministic=True)
 

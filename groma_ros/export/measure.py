@@ -8,28 +8,13 @@ import numpy as np
 import torch
 
 from groma_ros.model.groma import Groma
+from groma_ros.runtime.graph_vision import VisionGraph
 from groma_ros.runtime.language import LanguageModel
-from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
-from groma_ros.runtime.torch import TorchLanguage
 from groma_ros.types import FloatArray
 
 PICTURES = 4
 REGIONS = 12
 PREFIX, TAILS = 60, (1, 9, 4, 17)
-
-
-def differences(model: Groma, vision: OnnxVision, language: OnnxLanguage, seed: int = 0) -> dict[str, float]:
-    """The worst |graph - network| / max |network| over all outputs of each graph, by role, on inputs of a seed.
-
-    Pictures are noise of several grains; boxes lie in, across and outside the image and have extents of either sign.
-    """
-    rng = np.random.default_rng(seed)
-    with torch.inference_mode():
-        return {
-            "perceive": max(_perceive(model, vision, _picture(rng, model.config.image_size)) for _ in range(PICTURES)),
-            "encode_regions": max(_regions(model, vision, rng) for _ in range(PICTURES)),
-            "language": language_difference(model, language, seed),
-        }
 
 
 def _picture(rng: np.random.Generator, size: int) -> FloatArray:
@@ -40,29 +25,39 @@ def _picture(rng: np.random.Generator, size: int) -> FloatArray:
     return np.ascontiguousarray(coarse[:, index[:, None], index])[None]
 
 
-def _perceive(model: Groma, vision: OnnxVision, pixels: FloatArray) -> float:
+def perceive_difference(model: Groma, graph: VisionGraph, seed: int = 0) -> float:
+    """The worst |graph - network| / max |network| over all outputs, on pictures that are noise of several grains."""
+    rng = np.random.default_rng(seed)
+    return max(_perceive(model, graph, _picture(rng, model.config.image_size)) for _ in range(PICTURES))
+
+
+@torch.inference_mode()
+def _perceive(model: Groma, graph: VisionGraph, pixels: FloatArray) -> float:
     seen = model.perceive(torch.from_numpy(pixels))
     wanted = {"image_tokens": seen.image_tokens, "boxes": seen.boxes, "objectness": seen.objectness}
     wanted |= {f"map.{level}": value for level, value in enumerate(seen.maps)}
-    found, _ = vision.perceive.run({"pixels": pixels})
+    found, _ = graph.run({"pixels": pixels})
     return max(difference(found[name], value.numpy()) for name, value in wanted.items())
 
 
-def _regions(model: Groma, vision: OnnxVision, rng: np.random.Generator) -> float:
-    c = model.config
-    maps = [rng.normal(0, 1, (1, c.backbone.hidden_size, c.grid, c.grid)).astype(np.float32) for _ in c.region.layers]
-    count = int(rng.integers(1, min(REGIONS, c.max_region_num) + 1))
-    boxes = np.concatenate([rng.uniform(-0.3, 1.3, (count, 2)), rng.uniform(-0.2, 1.2, (count, 2))], 1).astype(np.float32)
-    tokens = model.encode_regions([torch.from_numpy(m) for m in maps], torch.from_numpy(boxes)[None])[0]
-    wanted = model.region_slot_embeddings(tokens).numpy()
-    found, _ = vision.regions.run({**{f"map.{level}": m for level, m in enumerate(maps)}, "boxes": boxes})
-    return difference(found["region_tokens"], wanted)
+@torch.inference_mode()
+def regions_difference(model: Groma, graph: VisionGraph, seed: int = 0) -> float:
+    """The same over region tokens, on noise; boxes lie in, across and outside the image and have extents of either sign."""
+    rng, c = np.random.default_rng(seed), model.config
+    worst = 0.0
+    for _ in range(PICTURES):
+        maps = [rng.normal(0, 1, (1, c.backbone.hidden_size, c.grid, c.grid)).astype(np.float32) for _ in c.region.layers]
+        count = int(rng.integers(1, min(REGIONS, c.max_region_num) + 1))
+        boxes = np.concatenate([rng.uniform(-0.3, 1.3, (count, 2)), rng.uniform(-0.2, 1.2, (count, 2))], 1).astype(np.float32)
+        tokens = model.encode_regions([torch.from_numpy(m) for m in maps], torch.from_numpy(boxes)[None])[0]
+        found, _ = graph.run({**{f"map.{level}": m for level, m in enumerate(maps)}, "boxes": boxes})
+        worst = max(worst, difference(found["region_tokens"], model.region_slot_embeddings(tokens).numpy()))
+    return worst
 
 
-def language_difference(model: Groma, graph: LanguageModel, seed: int = 0) -> float:
+def language_difference(oracle: LanguageModel, graph: LanguageModel, seed: int = 0) -> float:
     """The worst |graph - network| / max |network| over logits after a prefix, goals behind it, and a token for some of them."""
     rng = np.random.default_rng(seed)
-    oracle = TorchLanguage(model)
     ids = rng.integers(0, oracle.vocabulary, PREFIX + sum(TAILS))
     prefix, *tails = np.split(graph.embed(ids), np.cumsum([PREFIX, *TAILS[:-1]]))
     rows, tokens = [2, 0, 3], [int(token) for token in ids[:3]]

@@ -179,6 +179,14 @@ class GromaConfig:
         return self.language.vocab_size + self.num_new_token
 
     @property
+    def language_parameters(self) -> int:
+        """Weights of the language model, but for its input table."""
+        c = self.language
+        keys = c.hidden_size // c.num_attention_heads * (c.num_key_value_heads or c.num_attention_heads)
+        layer = 2 * c.hidden_size * (c.hidden_size + keys + 1) + 3 * c.hidden_size * c.intermediate_size
+        return c.num_hidden_layers * layer + c.hidden_size * (self.vocab_size + 1)
+
+    @property
     def first_region_id(self) -> int:
         """Token id of <r0>."""
         return self.language.vocab_size + len(ADDED_TOKENS)

@@ -7,14 +7,16 @@ import hashlib
 import json
 import zipfile
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from groma_ros.files import replacing
 from groma_ros.model.checkpoint import empty_groma, original_name, read_tensors, weight_files, where_in
 from groma_ros.model.config import GromaConfig
+from groma_ros.model.groma import Groma
 
 _HALF_BYTES = 2
 _KEPT = 1 << 27  # bytes read through a mapping before it is given back
@@ -84,6 +86,58 @@ class Weights(Mapping[str, Tensor]):
 
 def _can_map(file: Path) -> bool:
     return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
+
+
+class Halves(Mapping[str, Tensor]):
+    """The tensors of a checkpoint as a bundle stores them, in float16. ValueError as of `half` when one is asked for."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+
+    def __getitem__(self, key: str) -> Tensor:
+        return half(key, self._weights[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+
+def load_part(config: GromaConfig, weights: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> Groma:
+    """The network with the weights whose names begin with one of the prefixes, float32; the others take no memory."""
+    model = empty_groma(config)
+    places = {place: _stored(config, place) for place in model.state_dict() if place.startswith(prefixes)}
+    model.load_state_dict({place: weights[name].float() for place, name in places.items()}, strict=False, assign=True)
+    return model.eval().requires_grad_(False)
+
+
+def stream(config: GromaConfig, weights: Mapping[str, Tensor]) -> Groma:
+    """The network, every layer of which takes its weights in float32 when it runs and gives them back after: what is larger than
+    memory still computes. Only what runs through the layers' own calls does, as the language model."""
+    model = empty_groma(config)
+    for path, layer in model.named_modules():
+        names = {key: _stored(config, f"{path}.{key}") for key, _ in layer.named_parameters(recurse=False)}
+        if names:
+            layer.register_forward_pre_hook(partial(_take, weights, names))
+            layer.register_forward_hook(partial(_give_back, dict(layer.named_parameters(recurse=False))))
+    return model.eval().requires_grad_(False)
+
+
+def _take(weights: Mapping[str, Tensor], names: Mapping[str, str], layer: nn.Module, _: object) -> None:
+    for key, name in names.items():
+        setattr(layer, key, nn.Parameter(weights[name].float(), requires_grad=False))
+
+
+def _give_back(empty: Mapping[str, nn.Parameter], layer: nn.Module, *_: object) -> None:
+    for key, parameter in empty.items():
+        setattr(layer, key, parameter)
+
+
+def _stored(config: GromaConfig, place: str) -> str:
+    """The name under which a checkpoint has what stands at a place of the network."""
+    tied = config.language.tie_word_embeddings and place == "llm.lm_head.weight"
+    return "llm.model.embed_tokens.weight" if tied else original_name(place)
 
 
 def half(key: str, tensor: Tensor) -> Tensor:

@@ -130,7 +130,8 @@ class Bundle:
     def with_graphs(self, precision: str, parts: Mapping[str, bytes | Path], differences: Mapping[str, float]) -> Bundle:
         """Write the graphs of a precision by role, and the manifest; the bundle as it then is.
 
-        parts: the contents of each graph, or a finished file in the bundle's folder that is renamed; differences: of each to the
+        parts: the contents of each graph, or a finished file on the bundle's disk that is renamed; one that the bundle has already, byte
+        for byte, is not stored twice; differences: of each to the
         network in PyTorch. The first precision of a kind gets the plain names and is the default. Graphs of other weights than the
         bundle's are forgotten.
         """
@@ -139,13 +140,17 @@ class Bundle:
         kind = ONNX_PRECISIONS if precision in ONNX_PRECISIONS else GGUF_PRECISIONS
         plain = next((name for name in made if name in kind), precision) == precision
         suffix = "onnx" if kind is ONNX_PRECISIONS else "gguf"
-        names = {role: f"{role}.{suffix}" if plain else f"{role}.{precision}.{suffix}" for role in parts}
-        written = {names[role]: _described(content) for role, content in parts.items()}
+        told = {role: described(content) for role, content in parts.items()}
+        others = [part["file"] for key, roles in made.items() if key != precision for part in roles.values()]
+        had = {self.files[name]["sha256"]: name for name in others}
+        new = {role: f"{role}.{suffix}" if plain else f"{role}.{precision}.{suffix}" for role in parts}
+        names = {role: had.get(told[role]["sha256"], new[role]) for role in parts}
+        written = {names[role]: told[role] for role in parts}
         made[precision] = {role: {"file": names[role], "difference": float(f"{differences[role]:.2e}")} for role in parts}
         used = {part["file"] for roles in made.values() for part in roles.values()}
         kept = {name: value for name, value in self.files.items() if not name.endswith((".onnx", ".gguf")) or name in used}
         bundle = dataclasses.replace(self, graphs={"weights": weights, "precisions": made}, files={**kept, **written})
-        contents = {self.directory / names[role]: content for role, content in parts.items()}
+        contents = {self.directory / new[role]: content for role, content in parts.items() if names[role] == new[role]}
         write_together({**contents, self.directory / MANIFEST: bundle._manifest(bundle.files)})
         return bundle
 
@@ -163,7 +168,7 @@ class Bundle:
         self.directory.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             _replace(self.directory / name, data)
-        return {name: _described(data) for name, data in contents.items()}
+        return {name: described(data) for name, data in contents.items()}
 
     def write_manifest(self, files: Mapping[str, Any]) -> None:
         """Write the manifest alone; files: sha256 and bytes of every other file by name."""
@@ -246,7 +251,7 @@ def _check_size(directory: Path, name: str, expected: Mapping[str, Any]) -> None
         raise BundleError(f"{path} was altered: it has {size} bytes and the manifest says {expected['bytes']}; fetch it again.")
 
 
-def _described(content: bytes | Path) -> dict[str, Any]:
+def described(content: bytes | Path) -> dict[str, Any]:
     """What a manifest says of a file with this content."""
     if isinstance(content, bytes):
         return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}

@@ -15,6 +15,7 @@ _PROVIDERS = {
     "cpu": ["CPUExecutionProvider"],
     "cuda": ["CUDAExecutionProvider", "CPUExecutionProvider"],
 }
+_TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _ERRORS_ONLY = 3
 
 
@@ -39,6 +40,7 @@ class Graph:
         parts = {"input": self._session.get_inputs(), "output": self._session.get_outputs()}
         for (kind, found), wanted in zip(parts.items(), shapes, strict=True):
             check_shapes(bundle, name, kind, wanted, {item.name: item.shape for item in found})
+        self._types = {item.name: _TYPES.get(item.type) for item in parts["input"]}
 
     @property
     def device(self) -> str:
@@ -46,13 +48,14 @@ class Graph:
         return "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
 
     def run(self, feeds: Mapping[str, Any], kept: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """One pass. feeds: an array, or a value an earlier pass kept on the device, for every input; kept: outputs to keep there.
+        """One pass. feeds: an array, cast where the graph takes halves, or a value an earlier pass kept on the device, for every input;
+        kept: outputs to keep there.
 
         Returns the other outputs as arrays and the kept ones as values to feed on.
         """
         binding = self._session.io_binding()
         # The binding does not own what it is given, so it stays referenced here until the pass has run.
-        arrays = {name: np.ascontiguousarray(value) for name, value in feeds.items() if isinstance(value, np.ndarray)}
+        arrays = {name: np.ascontiguousarray(value, self._types[name]) for name, value in feeds.items() if isinstance(value, np.ndarray)}
         for name, value in feeds.items():
             if name in arrays:
                 binding.bind_cpu_input(name, arrays[name])
@@ -63,6 +66,7 @@ class Graph:
         self._session.run_with_iobinding(binding)
         values = dict(zip(self._outputs, binding.get_outputs(), strict=True))
         return {n: v.numpy() for n, v in values.items() if n not in kept}, {n: values[n] for n in kept}
+
 
 def _first(error: Exception) -> str:
     """The first line of an error, which is all of it that concerns a user."""

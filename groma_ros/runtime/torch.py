@@ -250,7 +250,7 @@ class TorchLanguage:
     def __init__(self, model: Groma) -> None:
         self._model = model
         self._llama = model.llm.model
-        self._device = next(model.parameters()).device
+        self._device = self._llama.rotary_emb.inv_freq.device
         self._dtype = self._llama.layers[0].self_attn.q_proj.weight.dtype
         self.width: int = self._llama.config.hidden_size
         self.context: int = self._llama.config.max_position_embeddings

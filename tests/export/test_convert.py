@@ -12,7 +12,7 @@ import onnxruntime
 import pytest
 import torch
 
-from groma_ros.export import convert as converting
+from groma_ros.export import making
 from groma_ros.export.convert import convert
 from groma_ros.export.decoder import LanguageGraph
 from groma_ros.export.graphs import shrink_weights
@@ -20,7 +20,7 @@ from groma_ros.export.measure import difference
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, ROLES, TOKENIZER, WEIGHTS, Bundle
-from groma_ros.runtime.torch import TorchLanguage, load_model
+from groma_ros.runtime.torch import TorchLanguage
 from tests.small import NETWORK
 
 ROOT = Path(__file__).parents[2]
@@ -107,14 +107,22 @@ def test_a_graph_that_computes_something_else_is_not_listed(
     graph_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = Path(shutil.copytree(graph_model, tmp_path / "copy"))
-    other = load_model(Bundle.load(folder))
-    other.llm.lm_head.weight[5] += 0.5
-    right = load_model(Bundle.load(folder))
-    models = iter([right, other])
-    monkeypatch.setattr(converting, "load_model", lambda bundle: next(models))
-    monkeypatch.setattr(converting, "export_graphs", lambda model: {role: (graph_model / f"{role}.onnx").read_bytes() for role in ROLES})
-    with pytest.raises(RuntimeError, match=r"The language graph differs by .* from the network"):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def wrong(role: str, model: Groma, dtype: torch.dtype) -> onnx.ModelProto:
+        proto = onnx.load(graph_model / f"{role}.onnx")
+        if role == "language":
+            bias = onnx.numpy_helper.from_array(np.full(1, 0.5, np.float32), "bias")
+            proto.graph.initializer.append(bias)
+            last = next(node for node in proto.graph.node if "logits" in node.output)
+            last.output[0] = "before"
+            proto.graph.node.append(onnx.helper.make_node("Add", ["before", "bias"], ["logits"]))
+        return proto
+
+    monkeypatch.setattr(making, "export_graph", wrong)
+    with pytest.raises(RuntimeError, match=r"The language graph in fp32 differs by .* from the network"):
         convert(folder, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_differences_that_cannot_be_measured() -> None:
@@ -147,6 +155,6 @@ def test_the_command_updates_a_bundle_in_place(graph_model: Path, tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert set(report["graphs"]) == set(GRAPHS)
+    assert {name: row["file"] for name, row in report["graphs"].items()} == {f"{role} fp32": f"{role}.onnx" for role in ROLES}
     # The same network gives the same graphs, byte for byte.
     assert Bundle.load(folder).files == Bundle.load(graph_model).files

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from groma_ros.export.gguf import add_gguf, rotary_rows, settle_precision, write_gguf, write_random_gguf
+from groma_ros.export.convert import convert
+from groma_ros.export.gguf import rotary_rows, settle_precision, write_gguf, write_random_gguf
 from groma_ros.model.config import GromaConfig
-from groma_ros.runtime.bundle import WEIGHTS, Bundle
+from groma_ros.model.weights import Weights
+from groma_ros.runtime.bundle import MANIFEST, WEIGHTS, Bundle
 from groma_ros.runtime.llama_cpp import LlamaLanguage
 from groma_ros.runtime.network import read_network
 
@@ -38,7 +40,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def test_the_values_are_the_weights(config: GromaConfig, tmp_path: Path, precision: str, limit: float) -> None:
     """limit: a share of the largest value; four bits step by an eighth of a block's largest, and the far end of its range is cut."""
     path = tmp_path / "language.gguf"
-    write_gguf(TINY / WEIGHTS, path, config, precision)
+    write_gguf(Weights(config, TINY / WEIGHTS), path, config, precision)
     assert sorted(tmp_path.iterdir()) == [path]
     weights, found = load_file(TINY / WEIGHTS), read(path)
     key = weights["llm.model.layers.2.self_attn.k_proj.weight"].astype(np.float32)
@@ -67,17 +69,17 @@ def test_four_bits_without_blocks_of_256(config: GromaConfig) -> None:
 @pytest.mark.parametrize("wrong", [{"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, {"hidden_act": "gelu"}])
 def test_what_a_gguf_cannot_hold_is_refused(config: GromaConfig, tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="has no GGUF"):
-        write_gguf(TINY / WEIGHTS, tmp_path / "x.gguf", with_language(config, **wrong), "f16")
+        write_gguf(Weights(config, TINY / WEIGHTS), tmp_path / "x.gguf", with_language(config, **wrong), "f16")
 
 
 def test_a_bundle_lists_its_gguf_with_the_measured_difference(tmp_path: Path) -> None:
     copy = Path(shutil.copytree(TINY, tmp_path / "tiny"))
-    bundle = add_gguf(add_gguf(Bundle.load(copy), "q8_0"), "q4_k_m")
+    bundle = convert(copy, copy, ["q8_0", "q4_k_m"])
     assert bundle.gguf_precisions == ("q8_0", "q4_k_m")
     made = bundle.graphs["precisions"]
     assert 0 < made["q8_0"]["language"]["difference"] < 0.05 < made["q4_k_m"]["language"]["difference"] < 0.3
     assert bundle.graph("language", "q4_k_m").name == "language.q4_k_m.gguf"
-    assert not list(copy.glob("*.new*"))
+    assert sorted(path.name for path in copy.iterdir()) == sorted([*bundle.files, MANIFEST])
 
 
 @pytest.mark.parametrize("precision", ["q4_k_m", "q8_0"])

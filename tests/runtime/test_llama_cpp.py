@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groma_ros.export.gguf import add_gguf
+from groma_ros.export.convert import convert
 from groma_ros.export.measure import difference
 from groma_ros.runtime.bundle import MANIFEST, Bundle, BundleError
 from groma_ros.runtime.llama_cpp import SEQUENCES, LlamaLanguage, can_offload, choose_device, load_llama_language
@@ -27,8 +27,7 @@ TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """groma-tiny with its language model in f16 and q8_0."""
     copy = Path(shutil.copytree(TINY, tmp_path_factory.mktemp("llama") / "groma-tiny"))
-    add_gguf(add_gguf(Bundle.load(copy), "f16"), "q8_0")
-    return copy
+    return convert(copy, copy, ["f16", "q8_0"]).directory
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,110 @@
+"""The files of one precision after another, each made once and measured against the network in PyTorch."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from groma_ros.export.graphs import export_graph, written
+from groma_ros.export.measure import language_difference, perceive_difference, regions_difference
+from groma_ros.model.config import GromaConfig
+from groma_ros.model.groma import Groma
+from groma_ros.model.weights import load_part, stream
+from groma_ros.runtime.bundle import GGUF_PRECISIONS, Bundle, described
+from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.onnx import OnnxLanguage, read_embeddings
+from groma_ros.runtime.onnx_graph import Graph
+from groma_ros.runtime.signature import language_shapes, perceive_shapes, region_shapes
+from groma_ros.runtime.torch import TorchLanguage
+
+LIMITS = {"fp32": 1e-3, "fp16": 2e-2, "f16": 2e-2, "q8_0": 0.1, "q4_k_m": 0.5, "q4_0": 0.5}
+"""A file further than this from the network (worst difference over the largest magnitude) is not listed in a bundle."""
+PARTS = {
+    "perceive": ("perceiver.", "img_txt_bridge."),
+    "encode_regions": ("region_encoder.", "new_input_embs."),
+    "language": ("llm.", "new_input_embs.", "extra_lm_head."),
+}
+"""What of the network a graph is made of, by the beginnings of its names."""
+THREADS = 1
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+_SHAPES = {"perceive": perceive_shapes, "encode_regions": region_shapes, "language": language_shapes}
+
+
+@dataclass(eq=False)
+class Maker:
+    """Makes the files of a bundle's network in a folder of its own.
+
+    weights: by the original's names, read one at a time; only the part of the network that a file is made of is ever in memory, and of
+    the language model behind a GGUF only one layer.
+    """
+
+    bundle: Bundle
+    config: GromaConfig
+    weights: Mapping[str, Tensor]
+    folder: Path
+    _made: dict[tuple[str, str], Path] = field(default_factory=dict)
+
+    def make(self, role: str, precision: str) -> Path:
+        """A file of one role and precision, made at most once. ValueError for a network that has none of the kind."""
+        key = role, precision
+        if key not in self._made:
+            self._made[key] = self._gguf(precision) if precision in GGUF_PRECISIONS else self._graph(role, precision)
+        return self._made[key]
+
+    def hand_over(self, role: str, precision: str) -> Path:
+        """The file under a second name, to be renamed into the bundle; other precisions may still be made of it."""
+        path = self.make(role, precision)
+        twin = path.with_name(f"{path.name}.done")
+        try:
+            os.link(path, twin)
+        except OSError:  # a file system without hard links
+            shutil.copyfile(path, twin)
+        return twin
+
+    def measure(self, role: str, precision: str) -> float:
+        """How far a file is from the network. RuntimeError if that is further than `LIMITS` allows."""
+        if role == "language":
+            found = language_difference(TorchLanguage(stream(self.config, self.weights)), self._language(precision))
+        else:
+            measured = perceive_difference if role == "perceive" else regions_difference
+            found = measured(self._part(role), self._session(role, precision))
+        if not found <= LIMITS[precision]:
+            what = f"The {role} graph in {precision}" if precision not in GGUF_PRECISIONS else f"The GGUF in {precision}"
+            raise RuntimeError(f"{what} differs by {found:.1e} from the network, more than {LIMITS[precision]:g}; it is not listed.")
+        return found
+
+    def _part(self, role: str) -> Groma:
+        names = ("llm.model.embed_tokens.",) if role == "encode_regions" and self.config.index_in_feature_slot else ()
+        return load_part(self.config, self.weights, (*PARTS[role], *names))
+
+    def _graph(self, role: str, precision: str) -> Path:
+        path = self.folder / f"{role}.{precision}.onnx"
+        path.write_bytes(written(export_graph(role, self._part(role), DTYPES[precision])))
+        return path
+
+    def _gguf(self, precision: str) -> Path:
+        from groma_ros.export.gguf import write_gguf
+
+        path = self.folder / f"language.{precision}.gguf"
+        write_gguf(self.weights, path, self.config, precision)
+        return path
+
+    def _session(self, role: str, precision: str) -> Graph:
+        path = self.make(role, precision)
+        alone = dataclasses.replace(self.bundle, directory=self.folder, files={path.name: described(path)}, graphs={})
+        return Graph(alone, path.name, _SHAPES[role](self.config), "cpu", THREADS)
+
+    def _language(self, precision: str) -> LanguageModel:
+        table = read_embeddings(self.bundle, self.config)
+        if precision not in GGUF_PRECISIONS:
+            return OnnxLanguage(self._session("language", precision), self.config, table)
+        from groma_ros.runtime.llama_cpp import LlamaLanguage
+
+        return LlamaLanguage(self.make("language", precision), self.config, table, "cpu", THREADS)

@@ -1,0 +1,80 @@
+"""Every backend and precision that runs on this machine gives the same answers, and gives them again bit for bit."""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groma_ros.evaluation.scenes import TrueScene, rendered_scenes
+from groma_ros.export.convert import convert
+from groma_ros.geometry import box_iou
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.types import Frame, Goal, Grounding
+
+TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
+SEED, SCENES = 5005, 50
+# Backend and precision -> how far a score may be from float32 in PyTorch.
+LIMITS = {
+    ("onnx", "fp32"): 1e-3,
+    ("onnx", "fp16"): 0.02,
+    ("llama_cpp", "f16"): 0.02,
+    ("llama_cpp", "q8_0"): 0.05,
+    ("torch", "bf16"): 0.02,
+}
+
+
+@pytest.fixture(scope="module")
+def scenes() -> list[TrueScene]:
+    return list(rendered_scenes(SEED, SCENES))
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """groma-tiny in every precision that the table names."""
+    folder = tmp_path_factory.mktemp("precisions") / "groma-tiny"
+    return convert(TINY, folder, list(dict.fromkeys(name for _, name in LIMITS if name != "bf16"))).directory
+
+
+@pytest.fixture(scope="module")
+def wanted(scenes: list[TrueScene]) -> list[list[Grounding]]:
+    return list(answers(Grounder.load(TINY, backend="torch", precision="fp32"), scenes))
+
+
+def answers(grounder: Grounder, scenes: list[TrueScene]) -> Iterator[list[Grounding]]:
+    """The groundings of one goal of each kind for every scene."""
+    for scene in scenes:
+        yield grounder.ground(Frame(scene.rgb), [Goal(goal.text) for goal in scene.goals])
+
+
+def worst(found: Grounding, wanted: Grounding) -> tuple[float, float]:
+    """The least IoU and the greatest difference of scores over two sets of detections; (0, 1) if they are not of one size."""
+    if len(found.detections) != len(wanted.detections):
+        return 0.0, 1.0
+    if not wanted.detections:
+        return 1.0, 0.0
+    overlap = box_iou(np.array([item.box for item in found.detections]), np.array([item.box for item in wanted.detections]))
+    match = overlap.argmax(1)
+    if len(set(match.tolist())) != len(match):
+        return 0.0, 1.0
+    scores = [abs(item.score - wanted.detections[index].score) for item, index in zip(found.detections, match, strict=True)]
+    return float(overlap.max(1).min()), max(scores)
+
+
+@pytest.mark.parametrize(("backend", "precision"), LIMITS)
+def test_the_same_detections(
+    backend: str, precision: str, model: Path, scenes: list[TrueScene], wanted: list[list[Grounding]]
+) -> None:
+    grounder = Grounder.load(model, backend=backend, precision=precision, threads=1)
+    found = list(answers(grounder, scenes))
+    pairs = [worst(*pair) for ours, theirs in zip(found, wanted, strict=True) for pair in zip(ours, theirs, strict=True)]
+    assert len(pairs) >= 4 * SCENES
+    off = [pair for pair in pairs if pair[0] < 0.98 or pair[1] > LIMITS[backend, precision]]
+    assert off == []
+    again = [grounder.ground(Frame(scene.rgb), [Goal(goal.text) for goal in scene.goals]) for scene in scenes[:3]]
+    assert list(map(plain, again)) == list(map(plain, found[:3])), "a repeat on the CPU gives other bits"
+
+
+def plain(groundings: list[Grounding]) -> list[tuple[object, ...]]:
+    return [(*map(dataclasses.astuple, item.detections), item.present, item.margin) for item in groundings]
