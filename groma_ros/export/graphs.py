@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import contextlib
 import io
 import logging
@@ -98,7 +99,8 @@ def _export(
             logging.disable(level)
     assert program is not None
     proto = program.model_proto
-    _drop_notes(proto)
+    _name_nodes(proto)
+    drop_notes(proto)
     shrink_weights(proto)
     if proto.ByteSize() > LARGEST:
         raise ValueError(f"A graph of this network takes {proto.ByteSize() / 1e9:.1f} GB and one file holds at most 2 GB.")
@@ -111,7 +113,16 @@ def written(proto: onnx.ModelProto) -> bytes:
     return proto.SerializeToString(deterministic=True)
 
 
-def _drop_notes(proto: onnx.ModelProto) -> None:
+def _name_nodes(proto: onnx.ModelProto) -> None:
+    """Name every node by the module it is part of, as blocks.0.qkv/3."""
+    for number, node in enumerate(proto.graph.node):
+        notes = {item.key: item.value for item in node.metadata_props}
+        scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
+        path = next((scope for scope in reversed(scopes[:-1]) if scope), "graph")
+        node.name = f"{path}/{number}"
+
+
+def drop_notes(proto: onnx.ModelProto) -> None:
     """Leave out what the exporter writes beside the graph: source lines of this machine and the shapes in between."""
     proto.doc_string = ""
     del proto.metadata_props[:]

@@ -71,7 +71,7 @@ class _Block(nn.Module):
         self.length, self.heads, self.size = length, int(attention.num_attention_heads), int(attention.head_dim)
         layers: list[nn.Linear] = [attention.q_proj, attention.k_proj, attention.v_proj]
         width = self.heads * self.size
-        biases = [torch.zeros(width) if layer.bias is None else layer.bias for layer in layers]
+        biases: list[Tensor] = [torch.zeros(width) if layer.bias is None else layer.bias for layer in layers]
         scale = torch.cat([torch.full((width,), self.size**-0.5), torch.ones(2 * width)])
         self.qkv = Gemm(torch.cat([layer.weight.detach() for layer in layers]), torch.cat(biases), scale)
         self.output = _gemm(attention.o_proj, block.layer_scale1.lambda1)
@@ -93,21 +93,26 @@ class _Block(nn.Module):
 
 
 class _Patches(nn.Module):
-    """Pixels to the backbone's first hidden state. The class token and all positions are constants."""
+    """Pixels to the backbone's first hidden state: the convolution without overlap is a product of patches as rows. The class token and
+    all positions are constants."""
 
     def __init__(self, model: Groma) -> None:
         super().__init__()
         c, embeddings = model.config, model.perceiver.vis_encoder.embeddings
-        self.projection = embeddings.patch_embeddings.projection
+        projection: nn.Conv2d = embeddings.patch_embeddings.projection
+        bias = torch.zeros(projection.out_channels) if projection.bias is None else projection.bias
+        self.projection = Gemm(projection.weight.flatten(1), bias)
         cells = torch.zeros(1, 1 + c.grid**2, c.backbone.hidden_size)
         table = embeddings.interpolate_pos_encoding(cells, c.image_size, c.image_size).detach()
         self.first = nn.Parameter(embeddings.cls_token.detach() + table[:, :1], requires_grad=False)
         self.positions = nn.Parameter(table[:, 1:].clone(), requires_grad=False)
+        self.grid, self.side = c.grid, c.backbone.patch_size
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, 1 + cells, C)."""
-        cells = self.projection(pixels).flatten(2).transpose(1, 2) + self.positions
-        return torch.cat([self.first.expand(cells.shape[0], -1, -1), cells], 1)
+        squares = pixels.reshape(-1, pixels.shape[1], self.grid, self.side, self.grid, self.side).permute(0, 2, 4, 1, 3, 5)
+        cells = self.projection(squares.reshape(-1, pixels.shape[1] * self.side**2)).reshape(-1, self.grid**2, self.first.shape[-1])
+        return torch.cat([self.first.expand(cells.shape[0], -1, -1), cells + self.positions], 1)
 
 
 class PerceiveGraph(nn.Module):

@@ -62,16 +62,25 @@ def worst(found: Grounding, wanted: Grounding) -> tuple[float, float]:
     return float(overlap.max(1).min()), max(scores)
 
 
+def undecided(found: Grounding, wanted: Grounding, limit: float) -> bool:
+    """Whether float32 itself, or what is held against it, tossed a coin over this goal: over its presence, or over a region, which had
+    even odds against the next one or against the end of the list."""
+    scores = [item.score for item in (*found.detections, *wanted.detections)]
+    return abs(wanted.present - 0.5) <= limit or min(scores, default=1.0) <= 0.5 + limit
+
+
 @pytest.mark.parametrize(("backend", "precision"), LIMITS)
 def test_the_same_detections(
     backend: str, precision: str, model: Path, scenes: list[TrueScene], wanted: list[list[Grounding]]
 ) -> None:
     grounder = Grounder.load(model, backend=backend, precision=precision, threads=1)
     found = list(answers(grounder, scenes))
-    pairs = [worst(*pair) for ours, theirs in zip(found, wanted, strict=True) for pair in zip(ours, theirs, strict=True)]
+    pairs = [pair for ours, theirs in zip(found, wanted, strict=True) for pair in zip(ours, theirs, strict=True)]
     assert len(pairs) >= 4 * SCENES
-    off = [pair for pair in pairs if pair[0] < 0.98 or pair[1] > LIMITS[backend, precision]]
-    assert off == []
+    limit = LIMITS[backend, precision]
+    off = [pair for pair in pairs if worst(*pair)[0] < 0.98 or worst(*pair)[1] > limit]
+    assert [pair for pair in off if not undecided(*pair, limit)] == []
+    assert len(off) <= 0.01 * len(pairs)
     again = [grounder.ground(Frame(scene.rgb), [Goal(goal.text) for goal in scene.goals]) for scene in scenes[:3]]
     assert list(map(plain, again)) == list(map(plain, found[:3])), "a repeat on the CPU gives other bits"
 
