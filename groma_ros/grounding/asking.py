@@ -55,6 +55,22 @@ class Reply:
     seconds: float = 0.0
 
 
+@dataclass(frozen=True, eq=False)
+class Followed:
+    """What is known of the newest frame. groundings: one a goal of the set `version`, empty before the first answer.
+
+    answered: stamp in ns of the frame the language model answered on, None before it did; age: seconds from it to this frame.
+    Detections have the boxes of this frame and their track ids; a region of -1 was not seen in it and is carried by its motion.
+    asked: why this frame was handed to the language model, "" where it was not.
+    """
+
+    groundings: tuple[Grounding, ...]
+    version: int
+    answered: int | None
+    age: float
+    asked: str = ""
+
+
 Answer = Callable[[Question], list[Grounding]]
 
 

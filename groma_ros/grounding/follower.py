@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from groma_ros.geometry import box_iou
-from groma_ros.grounding.asking import Line, Question, Reply, Standing
+from groma_ros.grounding.asking import Followed, Line, Question, Reply, Standing
+from groma_ros.grounding.motion import Motion
 from groma_ros.grounding.tracker import SECOND, Track, Tracker, TrackRule
 from groma_ros.types import Detection, Grounding, IntArray, Scene
 
@@ -41,22 +42,6 @@ class FollowRule:
 
 
 @dataclass(frozen=True, eq=False)
-class Followed:
-    """What is known of the newest frame. groundings: one a goal of the set `version`, empty before the first answer.
-
-    answered: stamp in ns of the frame the language model answered on, None before it did; age: seconds from it to this frame.
-    Detections have the boxes of this frame and their track ids; a region of -1 was not seen in it and is carried by its motion.
-    asked: why this frame was handed to the language model, "" where it was not.
-    """
-
-    groundings: tuple[Grounding, ...]
-    version: int
-    answered: int | None
-    age: float
-    asked: str = ""
-
-
-@dataclass(frozen=True, eq=False)
 class Held:
     """The answer that stands, which the follower remembers. numbers: for each goal, the track of each detection, 0 for none."""
 
@@ -67,7 +52,8 @@ class Held:
 class Follower:
     """Carries the answers about one camera from frame to frame. One thread at a time may call it.
 
-    tracker, held: all that it remembers while no question is open (`memory.py` writes it down).
+    tracker, held: all that it remembers while no question is open (`memory.py` writes it down); motion: what the newest frame
+    says of those that will not be looked at, for any thread.
     """
 
     def __init__(self, line: Line, rule: FollowRule | None = None) -> None:
@@ -75,6 +61,7 @@ class Follower:
         self._line = line
         self.tracker = Tracker(self.rule.tracks)
         self.held: Held | None = None
+        self.motion: Motion | None = None
         self._open: Question | None = None
         self._pace = 0.0
 
@@ -85,6 +72,11 @@ class Follower:
     def step(self, scene: Scene, standing: Standing) -> Followed:
         """Track one more scene, ask if there is reason to, and say where everything is now. Raises what the language model raised;
         the next frame asks anew."""
+        followed = self._step(scene, standing)
+        self.motion = Motion.of(followed, scene, self.tracker.tracks, self.rule.coast)
+        return followed
+
+    def _step(self, scene: Scene, standing: Standing) -> Followed:
         self._take(0.0)
         numbers = self.tracker.update(scene)
         if not standing.goals:

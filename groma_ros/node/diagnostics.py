@@ -36,7 +36,8 @@ class Meter:
         if before is None or time <= before[0]:
             return Rates()
         passed = time - before[0]
-        return Rates((counts.received - before[1].received) / passed, (counts.answered - before[1].answered) / passed)
+        out, out_before = counts.answered + counts.carried, before[1].answered + before[1].carried
+        return Rates((counts.received - before[1].received) / passed, (out - out_before) / passed)
 
 
 def count_values(counts: Snapshot, rates: Rates) -> dict[str, object]:
@@ -44,6 +45,7 @@ def count_values(counts: Snapshot, rates: Rates) -> dict[str, object]:
     return {
         "received": counts.received,
         "answered": counts.answered,
+        "carried": counts.carried,
         "dropped": counts.dropped,
         "skipped": counts.skipped,
         **{f"dropped {cause}": count for cause, count in sorted(counts.drops.items())},

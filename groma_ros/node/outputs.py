@@ -9,9 +9,11 @@ from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
 
 from groma_ros.draw import draw_groundings
+from groma_ros.grounding.asking import Followed
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import (
     detections_message,
@@ -69,18 +71,27 @@ class CameraOutputs:
         """Whether somebody listens to all regions, goals or not."""
         return self.heard("proposals")
 
-    def publish(self, view: View, version: int, orders: Orders, rate: float = 0.0) -> None:
-        """Everything about a frame that needs no depth. version: of the goal set that was answered; rate: answers a second, for
-        the picture."""
-        header = view.header
-        answered = view.followed.answered if view.followed is not None else None
-        self._topics["detections"].publish(detections_message(header, view.groundings))
-        self._topics["groundings"].publish(groundings_message(header, view.groundings, version, answered))
+    @property
+    def answers_wanted(self) -> bool:
+        """Whether somebody listens to the answers themselves."""
+        return self.heard(*ANSWERS)
+
+    def publish_answers(self, header: Header, followed: Followed) -> None:
+        """What holds for a frame."""
+        self._topics["detections"].publish(detections_message(header, followed.groundings))
+        message = groundings_message(header, followed.groundings, followed.version, followed.answered)
+        self._topics["groundings"].publish(message)
+
+    def publish(self, view: View, orders: Orders, rate: float = 0.0) -> None:
+        """Everything about a frame that was followed and that needs no depth. rate: answers a second, for the picture."""
+        header, followed = view.header, view.followed
+        assert followed is not None
+        self.publish_answers(header, followed)
         if view.scene is not None and self.proposals_wanted:
             self._topics["proposals"].publish(proposals_message(header, view.scene))
         if self._drawn(orders):
-            age = f", answer {view.followed.age:.1f} s old" if view.followed is not None and answered is not None else ""
-            note = f"goals {version}, {rate:.1f} Hz{age}"
+            age = f", answer {followed.age:.1f} s old" if followed.answered is not None else ""
+            note = f"goals {followed.version}, {rate:.1f} Hz{age}"
             self._topics["debug/image"].publish(image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note)))
 
     def publish_solid(self, view: View, orders: Orders) -> None:

@@ -82,6 +82,9 @@ class Parameters:
         range=(0.0, 1.0),
     )
     follow_coast: float = _parameter(_FOLLOW.coast, "Seconds a box that is not seen is carried by its motion alone.", range=(0.0, 60.0))
+    carry: bool = _parameter(
+        True, "Answer images that come too fast to be looked at by the motion of the boxes alone; without it they are dropped."
+    )
     track_least: float = _parameter(_TRACK.least, "Mean of overlap and likeness above which a region is a known object.", range=(0.0, 1.0))
     track_reach: float = _parameter(
         _TRACK.reach, "Box diagonals that an object may be from where it is expected without overlapping it.", range=(0.0, 10.0)

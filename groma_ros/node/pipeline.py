@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
-from groma_ros.grounding.asking import Asker, Question
-from groma_ros.grounding.follower import Followed, Follower
+from groma_ros.grounding.asking import Asker, Followed, Question
+from groma_ros.grounding.follower import Follower
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.conversions import frame_from_image, with_depth
+from groma_ros.node.conversions import frame_from_image, to_nanoseconds, with_depth
 from groma_ros.node.goals import Orders
 from groma_ros.node.images import ImageError
 from groma_ros.node.inputs import CameraInputs
@@ -31,7 +32,7 @@ CLOSED = "The node is not active."
 class Camera:
     """A camera and what is known of it. view: the newest that was perceived, and the arrival it came from; age: seconds between it
     and the frame of its answers, None before the first; published: `perf_counter` seconds of the newest output; rate: outputs a
-    second of late; inputs: while the node is active."""
+    second of late; hand: the frame that is looked at, as long as nothing was published about it; inputs: while the node is active."""
 
     name: str
     outputs: CameraOutputs
@@ -43,7 +44,15 @@ class Camera:
     age: float | None = None
     published: float | None = None
     rate: float = 0.0
+    hand: Arrival | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
     _due: int = 0
+
+    def claim(self, arrival: Arrival) -> bool:
+        """Whether who asks is the one to publish about the frame in hand: the first is."""
+        with self.lock:
+            mine, self.hand = self.hand is arrival, None if self.hand is arrival else self.hand
+            return mine
 
     def tell(self, now: float, age: float | None) -> None:
         """Remember that something was published at `now` (perf_counter seconds), and keep the smoothed rate of it."""
@@ -82,13 +91,32 @@ class Pipeline:
         self._slots = Slots(len(cameras))
         self.looks = Looks(self._asker.line, notify)
         for camera in cameras:
-            camera.follower, camera.view, camera.arrival = Follower(self._asker.line(), orders().settings.rule), None, None
+            camera.follower = Follower(self._asker.line(), orders().settings.rule)
+            camera.view = camera.arrival = camera.hand = None
         self._worker = Worker(self._slots, self._handle, self._failed)
 
     def put(self, camera: int, message: Any) -> None:
-        """Take a camera's image; returns at once."""
-        if self._slots.put(camera, message):
-            self._cameras[camera].statistics.dropped(NEWER)
+        """Take a camera's image; returns at once. It overtakes the one in hand and the one that waits, which are carried."""
+        seen = self._cameras[camera]
+        if seen.hand is not None:
+            self._carry(seen, seen.hand, in_hand=True)
+        pushed = self._slots.put(camera, message)
+        if pushed is not None and not self._carry(seen, pushed):
+            seen.statistics.dropped(NEWER)
+
+    def _carry(self, camera: Camera, arrival: Arrival, in_hand: bool = False) -> bool:
+        """Answer a frame by motion alone, in the thread of the callbacks; False where that cannot be done."""
+        orders, motion = self._orders(), camera.follower.motion if camera.follower is not None else None
+        if motion is None or not orders.settings.carry or not camera.outputs.answers_wanted:
+            return False
+        header = arrival.message.header
+        followed = motion.at(to_nanoseconds(header.stamp))
+        if followed is None or (in_hand and not camera.claim(arrival)):
+            return False
+        camera.outputs.publish_answers(header, followed)
+        camera.statistics.carried()
+        camera.tell(perf_counter(), followed.age)
+        return True
 
     def recall(self, camera: int | None) -> int | None:
         """Have the questions that wait looked at with the newest image; its camera, or None if none has come."""
@@ -131,10 +159,11 @@ class Pipeline:
             if turn.fresh:
                 camera.statistics.skipped()
             return
+        camera.hand = turn.arrival if wanted else None
         try:
             view = self._view(camera, turn.arrival, orders, bool(looks) or camera.outputs.proposals_wanted)
         except ValueError as error:
-            if turn.fresh:
+            if camera.claim(turn.arrival) if wanted else turn.fresh:
                 self._refuse(camera, "image", error.cause if isinstance(error, ImageError) else "content", str(error))
             for look in looks:
                 if not look.wanted.fresh:
@@ -168,11 +197,15 @@ class Pipeline:
             followed = camera.follower.step(view.scene, orders.standing)
         else:
             followed = Followed((), orders.goal_set.version, None, 0.0)
-        view = replace(view, followed=followed)
+        camera.view = view = replace(view, followed=followed)
         told = perf_counter()
-        camera.outputs.publish(view, followed.version, orders, camera.rate)
+        if orders.standing.goals and view.scene is not None and followed.answered is None:
+            camera.statistics.dropped(STOPPED)
+            return view
+        if not camera.claim(arrival):
+            return view
+        camera.outputs.publish(view, orders, camera.rate)
         done = perf_counter()
-        camera.view = view
         camera.tell(done, followed.age if followed.answered is not None else None)
         camera.statistics.answered({"follow": told - start, "publish": done - told, "total": done - arrival.time})
         if camera.outputs.solid_wanted:
@@ -202,6 +235,7 @@ class Pipeline:
     def _failed(self, index: int, error: Exception) -> None:
         """A frame raised what no frame should: it is counted, and the questions that waited for it fail."""
         sentence = f"A frame could not be answered: {type(error).__name__}: {error}"
+        self._cameras[index].hand = None
         self._refuse(self._cameras[index], "image", "failure", sentence)
         for look in self.looks.waiting(index, fresh=True):
             if not look.wanted.fresh:

@@ -14,14 +14,16 @@ WINDOW = 100
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The counts at one moment. Every received frame is answered, dropped, skipped, refused or still in hand.
+    """The counts at one moment. Every received frame is answered, carried, dropped, skipped, refused or still in hand.
 
-    skipped: nobody listened to its answer; drops: dropped frames by cause; refused: frames and requests refused, by
-    "image: cause", "goal: cause" and so on; median_ms: milliseconds by stage, newest answers.
+    carried: answered by motion alone, without a look at it; skipped: nobody listened to its answer; drops: dropped frames by
+    cause; refused: frames and requests refused, by "image: cause", "goal: cause" and so on; median_ms: milliseconds by stage,
+    newest answers.
     """
 
     received: int = 0
     answered: int = 0
+    carried: int = 0
     skipped: int = 0
     drops: Mapping[str, int] = field(default_factory=dict)
     refused: Mapping[str, int] = field(default_factory=dict)
@@ -54,6 +56,10 @@ class Statistics:
     def skipped(self) -> None:
         """A frame came to which nobody wanted an answer."""
         self._count("skipped")
+
+    def carried(self) -> None:
+        """A frame was answered by motion alone."""
+        self._count("carried")
 
     def dropped(self, cause: str) -> None:
         """A frame was given up before it was looked at."""
@@ -100,4 +106,5 @@ def total(parts: Sequence[Statistics]) -> Snapshot:
     for part in parts:
         part._add(counts, drops, refused, latencies)
     medians = {stage: 1000 * median(values) for stage, values in latencies.items()}
-    return Snapshot(counts["received"], counts["answered"], counts["skipped"], dict(drops), dict(refused), medians)
+    received, answered, carried, skipped = (counts[fate] for fate in ("received", "answered", "carried", "skipped"))
+    return Snapshot(received, answered, carried, skipped, dict(drops), dict(refused), medians)

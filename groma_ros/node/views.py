@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from std_msgs.msg import Header
 
-from groma_ros.grounding.follower import Followed
+from groma_ros.grounding.asking import Followed
 from groma_ros.types import Frame, Grounding, Scene
 
 

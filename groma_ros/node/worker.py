@@ -40,10 +40,10 @@ class Slots:
         self._next = 0
         self._closed = False
 
-    def put(self, camera: int, message: Any) -> bool:
-        """Store a message; True when it pushed out one that nobody had taken."""
+    def put(self, camera: int, message: Any) -> Arrival | None:
+        """Store a message; the one it pushed out, if nobody had taken that."""
         with self._condition:
-            dropped = self._fresh[camera]
+            dropped = self._newest[camera] if self._fresh[camera] else None
             self._newest[camera], self._fresh[camera] = Arrival(message, perf_counter()), True
             self._condition.notify()
             return dropped

@@ -35,7 +35,9 @@ def node(small_model: Path, domain: int, tmp_path_factory: pytest.TempPathFactor
     """One node for all tests here: counts only grow, so tests compare them with what they were."""
     log = tmp_path_factory.mktemp("node") / "log.txt"
     with ExitStack() as stack:
-        yield start_node(stack, domain, log, {"model": small_model, "min_presence": 0.0, "max_goals": 64, "answer_wait": 30.0})
+        yield start_node(
+            stack, domain, log, {"model": small_model, "min_presence": 0.0, "max_goals": 64, "answer_wait": 30.0, "carry": False}
+        )
 
 
 @pytest.fixture

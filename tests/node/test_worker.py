@@ -14,11 +14,16 @@ def taken(slots: Slots) -> tuple[int, object, bool]:
     return turn.camera, turn.arrival.message, turn.fresh
 
 
+def pushed_out(slots: Slots, message: object) -> object:
+    arrival = slots.put(0, message)
+    return arrival.message if arrival is not None else None
+
+
 def test_a_newer_message_replaces_the_older() -> None:
     slots = Slots(1)
-    assert [slots.put(0, number) for number in (1, 2, 3)] == [False, True, True]
+    assert [pushed_out(slots, number) for number in (1, 2, 3)] == [None, 1, 2]
     assert taken(slots) == (0, 3, True)
-    assert not slots.put(0, 4)
+    assert pushed_out(slots, 4) is None
 
 
 def test_cameras_take_turns_however_fast_one_of_them_is() -> None:
@@ -88,7 +93,7 @@ def test_only_the_newest_waiting_message_is_handled() -> None:
     handler = Handler()
     handler.slots.put(0, 0)
     assert handler.started.wait(10)
-    assert [handler.slots.put(0, number) for number in range(1, 6)] == [False, True, True, True, True]
+    assert [pushed_out(handler.slots, number) for number in range(1, 6)] == [None, 1, 2, 3, 4]
     handler.go_on.set()
     handler.wait_for(2)
     handler.slots.close()

@@ -62,10 +62,15 @@ class Listener:
         return int(self.counts.get(key, "0"))
 
     @property
+    def answered(self) -> int:
+        """Frames the node answered, those by motion alone among them."""
+        return self.count("answered") + self.count("carried")
+
+    @property
     def settled(self) -> bool:
         """Whether the node has nothing in hand and every answer it gave has arrived here."""
-        done = sum(self.count(fate) for fate in ("answered", "dropped", "skipped", "refused images"))
-        return self.count("received") == done and len(self.answers) == self.count("answered")
+        done = sum(self.count(fate) for fate in ("answered", "carried", "dropped", "skipped", "refused images"))
+        return self.count("received") == done and len(self.answers) == self.answered
 
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
         """Let these goals stand. Raises ValueError with the node's sentence where it refuses them, TimeoutError for no answer."""

@@ -102,7 +102,7 @@ def _answer_bag(inputs: Inputs, camera: str, goals: Sequence[Goal], node: Child,
     if not listener.answers:
         raise RuntimeError(f"Of {sent} frames none was answered; the node last said: {node.last_line()}")
     console.print(f"{sent} frames were played, {listener.count('received')} reached the node.")
-    return Counts(listener.count("received"), listener.count("answered"), listener.count("dropped"), seconds)
+    return Counts(listener.count("received"), listener.answered, listener.count("dropped"), seconds)
 
 
 def _alive(node: Child) -> bool:
@@ -126,7 +126,7 @@ def _live_table(goals: Sequence[Goal], listener: Listener) -> Group:
 
 
 def _footer(listener: Listener) -> str:
-    counts = ", ".join(f"{listener.count(key)} {key}" for key in ("received", "answered", "dropped"))
+    counts = ", ".join(f"{listener.count(key)} {key}" for key in ("received", "answered", "carried", "dropped"))
     stages = ", ".join(f"{key[10:]} {value} ms" for key, value in listener.counts.items() if key.startswith("median ms "))
     return f"frames: {counts}\nmedian latency: {stages or 'none yet'}"
 

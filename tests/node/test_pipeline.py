@@ -1,0 +1,228 @@
+"""Frames that come faster than they can be looked at, in a pipeline of this process: each is told of once, and in order."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+from std_msgs.msg import Header
+
+from groma_ros.grounding.asking import Followed
+from groma_ros.grounding.tracker import SECOND
+from groma_ros.node.conversions import image_message, to_nanoseconds, to_time
+from groma_ros.node.goals import GoalSet, Orders
+from groma_ros.node.parameters import Parameters
+from groma_ros.node.pipeline import Camera, Pipeline
+from groma_ros.node.statistics import Statistics
+from groma_ros.node.views import View
+from groma_ros.types import Frame, Goal, Grounding, Scene
+from tests.grounding.moving import scene
+from tests.grounding.test_follower import answer, at
+
+
+class Model:
+    """A grounder whose picture is a made-up scene: what stands in a frame moves right by 100 pixels a second.
+
+    see, think: let it perceive, let it answer.
+    """
+
+    def __init__(self) -> None:
+        self.min_presence = 0.5
+        self.see, self.think = threading.Semaphore(0), threading.Event()
+        self.seen: list[int] = []
+        self.asked: list[int] = []
+
+    def perceive(self, frame: Frame) -> Scene:
+        assert self.see.acquire(timeout=20)
+        self.seen.append(frame.stamp)
+        if frame.rgb[0, 0, 0] == 255:
+            raise RuntimeError("broken")
+        return scene(frame.stamp / SECOND, {"a": (100 + 100 * frame.stamp / SECOND, 100), "b": (400, 300)})
+
+    def ground(self, view: Scene, goals: Sequence[Goal]) -> list[Grounding]:
+        self.asked.append(view.stamp)
+        assert self.think.wait(20)
+
+        class Asked:
+            scene = view
+            standing = type("Goals", (), {"goals": goals})
+
+        return answer(Asked)  # type: ignore[arg-type]
+
+
+class Outputs:
+    """Keeps what would be published. listened: whether somebody listens."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[int, Followed]] = []
+        self.listened = True
+        self.solid_wanted = self.proposals_wanted = False
+
+    @property
+    def answers_wanted(self) -> bool:
+        return self.listened
+
+    def wanted(self, orders: Orders) -> bool:
+        return self.listened
+
+    def publish_answers(self, header: Header, followed: Followed) -> None:
+        self.told.append((to_nanoseconds(header.stamp), followed))
+
+    def publish(self, view: View, orders: Orders, rate: float) -> None:
+        assert view.followed is not None
+        self.publish_answers(view.header, view.followed)
+
+    @property
+    def stamps(self) -> list[int]:
+        return [stamp for stamp, _ in self.told]
+
+
+class Rig:
+    """A pipeline with two cameras."""
+
+    def __init__(self) -> None:
+        self.model, self.orders = Model(), Orders(GoalSet((Goal("a"),), 3), Parameters(answer_wait=0.0))
+        self.refused: list[tuple[str, str]] = []
+        self.cameras = [Camera(name, Outputs(), Statistics()) for name in ("left", "right")]  # type: ignore[arg-type]
+        self.pipeline = Pipeline(self.model, self.cameras, lambda: self.orders, self._refuse, lambda: None)  # type: ignore[arg-type]
+        self.outputs: list[Any] = [camera.outputs for camera in self.cameras]
+
+    def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
+        self.refused.append((camera.name, cause))
+
+    def send(self, milliseconds: int, camera: int = 0, value: int = 0) -> int:
+        stamp = milliseconds * 1_000_000
+        picture = np.full((480, 640, 3), value, np.uint8)
+        self.pipeline.put(camera, image_message(Header(stamp=to_time(stamp)), picture))
+        return stamp
+
+
+def until(done: Callable[[], Any]) -> None:
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.fixture
+def rig() -> Iterator[Rig]:
+    rig = Rig()
+    yield rig
+    rig.model.think.set()
+    for _ in range(100):
+        rig.model.see.release()
+    assert rig.pipeline.stop(20) and not rig.pipeline.alive
+
+
+def answered_once(rig: Rig) -> None:
+    """Two frames are looked at and answered, so that motion is known."""
+    rig.model.think.set()
+    for milliseconds in (0, 100):
+        rig.model.see.release()
+        stamp = rig.send(milliseconds)
+        until(lambda: stamp in rig.outputs[0].stamps)  # noqa: B023
+
+
+def test_every_frame_is_answered_while_the_model_thinks(rig: Rig) -> None:
+    answered_once(rig)
+    rig.model.think.clear()
+    for milliseconds in range(200, 1200, 100):
+        rig.model.see.release()
+        stamp = rig.send(milliseconds)
+        until(lambda: stamp in rig.outputs[0].stamps)  # noqa: B023
+    told, asked = dict(rig.outputs[0].told), rig.model.asked[-1]
+    # The thread of the language model holds the second or the third frame, and the answer to the one before stands.
+    assert asked <= 200_000_000 and told[1_100_000_000].answered == asked - 100_000_000
+    assert told[1_100_000_000].age == pytest.approx(1.2 - asked / SECOND) and told[1_100_000_000].version == 3
+    (found,) = told[1_100_000_000].groundings[0].detections
+    assert found.box == pytest.approx(at(210, 100)) and found.track_id == told[0].groundings[0].detections[0].track_id
+
+
+def test_frames_that_come_while_another_is_looked_at_are_carried_once_and_in_order(rig: Rig) -> None:
+    answered_once(rig)
+    sent = [rig.send(200)]
+    until(lambda: rig.cameras[0].hand is not None)
+    sent += [rig.send(milliseconds) for milliseconds in (250, 300, 350)]
+    assert rig.outputs[0].stamps[2:] == sent[:3], "the one in hand and those that were overtaken"
+    boxes = [followed.groundings[0].detections[0].box for _, followed in rig.outputs[0].told[2:]]
+    assert [box[0] for box in boxes] == pytest.approx([90, 95, 100], abs=0.5)
+    rig.model.see.release()
+    until(lambda: rig.model.seen[-1] == sent[0])
+    rig.model.see.release()
+    until(lambda: sent[3] in rig.outputs[0].stamps)
+    assert rig.outputs[0].stamps == [0, 100_000_000, *sent]
+    counts = rig.cameras[0].statistics.snapshot()
+    assert (counts.answered, counts.carried, counts.dropped) == (3, 3, 0)
+
+
+def test_without_carrying_they_are_dropped(rig: Rig) -> None:
+    rig.orders = Orders(rig.orders.goal_set, Parameters(answer_wait=0.0, carry=False))
+    answered_once(rig)
+    for milliseconds in (200, 250, 300):
+        rig.send(milliseconds)
+        until(lambda: rig.cameras[0].hand is not None)
+    assert rig.cameras[0].statistics.snapshot().drops == {"newer image": 1}
+    for _ in range(2):
+        rig.model.see.release()
+    until(lambda: len(rig.outputs[0].stamps) == 4)
+    assert rig.outputs[0].stamps[2:] == [200_000_000, 300_000_000]
+
+
+def test_cameras_are_looked_at_in_turn(rig: Rig) -> None:
+    rig.model.think.set()
+    for camera in (0, 1):
+        rig.send(0, camera)
+    until(lambda: rig.cameras[0].hand is not None)
+    for milliseconds in range(50, 400, 50):
+        rig.send(milliseconds, 0)
+    rig.model.see.release()
+    until(lambda: rig.outputs[0].stamps)
+    rig.model.see.release()
+    until(lambda: rig.outputs[1].stamps)
+    assert rig.outputs[1].stamps == [0] and len(rig.outputs[0].stamps) == 1
+
+
+def test_a_frame_that_breaks_the_model_is_counted_and_the_next_is_answered(rig: Rig) -> None:
+    rig.model.think.set()
+    rig.model.see.release()
+    rig.send(0, value=255)
+    until(lambda: rig.refused)
+    assert rig.refused == [("left", "failure")]
+    rig.model.see.release()
+    rig.send(100)
+    until(lambda: rig.outputs[0].stamps == [100_000_000])
+
+
+def test_nothing_is_looked_at_for_nobody(rig: Rig) -> None:
+    rig.outputs[0].listened = False
+    rig.send(0)
+    until(lambda: rig.cameras[0].statistics.snapshot().skipped == 1)
+    assert rig.model.seen == [] and rig.outputs[0].told == []
+
+
+def test_answers_are_told_under_the_version_of_their_own_goals(rig: Rig) -> None:
+    answered_once(rig)
+    rig.orders = Orders(rig.orders.goal_set.replaced([Goal("b")]), rig.orders.settings)
+    for milliseconds in range(200, 1200, 100):
+        rig.model.see.release()
+        stamp = rig.send(milliseconds)
+        until(lambda: stamp in rig.outputs[0].stamps)  # noqa: B023
+    told = [(followed.version, followed.groundings[0].goal.text) for _, followed in rig.outputs[0].told]
+    assert set(told) == {(3, "a"), (4, "b")} and told == sorted(told)
+
+
+def test_stopping_in_the_middle_of_everything_is_quick(rig: Rig) -> None:
+    answered_once(rig)
+    rig.model.think.clear()
+    rig.send(200)
+    until(lambda: rig.cameras[0].hand is not None)
+    start = time.monotonic()
+    assert not rig.pipeline.stop(0.2), "the frame in hand is still looked at"
+    assert time.monotonic() - start < 5
+    rig.model.see.release()
+    rig.model.think.set()
+    assert rig.pipeline.stop(20)
