@@ -80,6 +80,12 @@ COMMANDS = {
         "answers and their regions for a judge: LLaVA-COCO",
         "groma eval chat --model engines/groma-7b --data qa90_questions.jsonl --images coco/val2014 --truth instances.json --out out/chat",
     ),
+    "eval tracking": Command(
+        "groma_ros.evaluation.tracking",
+        "run_eval_tracking",
+        "measure boxes between answers of a slow language model",
+        "groma eval tracking --model engines/groma-tiny --seed 5100 --count 5 --latency 1",
+    ),
     "calibrate": Command(
         "groma_ros.evaluation.calibrate",
         "run_calibrate",

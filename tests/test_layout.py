@@ -49,6 +49,7 @@ DOORS = {
     "replay/live.py": {"node"},  # the node itself, only when a bag is played through it
     "replay/definitions.py": {"node"},  # where an installed package keeps its messages
     "evaluation/bag_scenes.py": {"replay"},  # the frames of a bag and its truth file, which know nothing of evaluating
+    "evaluation/tracking.py": {"replay"},  # the same, frame by frame
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }
 TORCH_PARTS = {"export", "model", "training"}

@@ -1,0 +1,250 @@
+"""Boxes between answers on moving-camera sequences with truth: the language model slowed down, the stamps as the clock."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groma_ros.evaluation.matching import exact_set, match_boxes
+from groma_ros.geometry import box_iou
+from groma_ros.grounding.asking import Answer, Followed, Question, Reply, Standing
+from groma_ros.grounding.follower import Follower, FollowRule
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.grounding.tracker import SECOND
+from groma_ros.progress import shown
+from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
+
+ORDER = ("inputs", "outputs", "iou", "iou_still", "kept", "switches_per_minute", "age_mean", "age_max", "questions")
+
+
+@dataclass(frozen=True, eq=False)
+class Moment:
+    """One frame. targets: for each goal that has any, the true boxes, float32 Tx4 xyxy pixels, in the same order in every frame."""
+
+    frame: Frame
+    targets: Mapping[str, FloatArray]
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How a sequence is followed. latency: seconds of stamps that an answer takes; proposer_hz: frames a second that are perceived,
+    the others are carried by motion; 0 perceives all."""
+
+    latency: float
+    proposer_hz: float = 0.0
+
+
+class Late:
+    """A line whose answers come `latency` seconds after the question, by the stamps of the frames. now: of the newest, ns."""
+
+    def __init__(self, answer: Answer, latency: float) -> None:
+        self._answer, self._latency = answer, latency
+        self._open: Question | None = None
+        self.now = 0
+        self.asked = 0
+
+    def ask(self, question: Question) -> None:
+        """Hand a question in."""
+        self._open, self.asked = question, self.asked + 1
+
+    def collect(self, timeout: float | None) -> Reply | None:
+        """The reply once its time has come; at once where the frame cannot go on without it."""
+        if self._open is None or (timeout is not None and self.now - self._open.scene.stamp < self._latency * SECOND):
+            return None
+        question, self._open = self._open, None
+        return Reply(question, tuple(self._answer(question)), self._latency)
+
+
+@dataclass
+class Tally:
+    """What was seen of carried boxes: those of right answers on frames that the language model did not see.
+
+    iou: of each true box with the box that stands for it, 0 where none does; still: with where it was when it was answered; ages:
+    of the answers, seconds; names: the last id of each true box, by sequence, goal and target.
+    """
+
+    inputs: int = 0
+    outputs: int = 0
+    questions: int = 0
+    seconds: float = 0.0
+    switches: int = 0
+    iou: list[float] = field(default_factory=list)
+    still: list[float] = field(default_factory=list)
+    ages: list[float] = field(default_factory=list)
+    names: dict[tuple[int, str, int], str] = field(default_factory=dict)
+
+    def report(self) -> dict[str, Any]:
+        """The figures; kept: share of the true boxes that a box at IoU 0.5 stands for."""
+        kept = float(np.mean([value >= 0.5 for value in self.iou])) if self.iou else None
+        return {
+            "inputs": self.inputs,
+            "outputs": self.outputs,
+            "carried_boxes": len(self.iou),
+            "iou": _mean(self.iou),
+            "iou_still": _mean(self.still),
+            "kept": None if kept is None else round(kept, 4),
+            "switches": self.switches,
+            "switches_per_minute": round(60 * self.switches / self.seconds, 3) if self.seconds else None,
+            "age_mean": _mean(self.ages),
+            "age_max": round(max(self.ages), 3) if self.ages else None,
+            "questions": self.questions,
+        }
+
+
+def follow(grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Sequence[Mode], rule: FollowRule) -> list[Tally]:
+    """What each mode makes of the sequences; every frame is perceived once for all of them."""
+    tallies = [Tally() for _ in modes]
+    for number, moments in enumerate(sequences):
+        scenes = [grounder.perceive(moment.frame) for moment in moments]
+        for mode, tally in zip(modes, tallies, strict=True):
+            _follow(grounder, number, moments, scenes, mode, rule, tally)
+    return tallies
+
+
+def _follow(
+    grounder: Grounder, number: int, moments: Sequence[Moment], scenes: Sequence[Scene], mode: Mode, rule: FollowRule, tally: Tally
+) -> None:
+    texts = list(dict.fromkeys(text for moment in moments for text in moment.targets))
+    standing, truth = Standing(tuple(map(Goal, texts)), 1, grounder.min_presence), {m.frame.stamp: m.targets for m in moments}
+    right: dict[int, dict[str, tuple[Grounding, Mapping[str, FloatArray]]]] = {}
+
+    def answer(question: Question) -> list[Grounding]:
+        groundings, targets = question.answer(grounder), truth[question.scene.stamp]
+        known = [item for item in groundings if exact_set(_boxes(item), targets.get(item.goal.text, np.zeros((0, 4), np.float32)))]
+        right[question.scene.stamp] = {item.goal.text: (item, targets) for item in known}
+        return groundings
+
+    line = Late(answer, mode.latency)
+    follower = Follower(line, rule)
+    due = moments[0].frame.stamp
+    for moment, scene in zip(moments, scenes, strict=True):
+        line.now = moment.frame.stamp
+        followed: Followed | None
+        if moment.frame.stamp >= due:
+            due += round(SECOND / mode.proposer_hz) if mode.proposer_hz else 0
+            followed = follower.step(scene, standing)
+        else:
+            followed = follower.motion.at(moment.frame.stamp) if follower.motion is not None else None
+        tally.inputs += 1
+        if followed is not None and followed.answered is not None:
+            tally.outputs += 1
+            tally.ages.append(followed.age)
+            _judge(tally, number, moment, followed, right[followed.answered])
+    tally.questions += line.asked
+    tally.seconds += (moments[-1].frame.stamp - moments[0].frame.stamp) / SECOND
+
+
+def _judge(
+    tally: Tally, number: int, moment: Moment, followed: Followed, right: Mapping[str, tuple[Grounding, Mapping[str, FloatArray]]]
+) -> None:
+    for grounding in followed.groundings:
+        text = grounding.goal.text
+        targets = moment.targets.get(text)
+        if text not in right or targets is None or not len(targets):
+            continue
+        boxes, owner = _boxes(grounding), np.full(len(targets), -1)
+        match = match_boxes(boxes, targets, threshold=1e-6)
+        owner[match[match >= 0]] = np.flatnonzero(match >= 0)
+        overlap = box_iou(boxes, targets)
+        values = [float(overlap[box, target]) if box >= 0 else 0.0 for target, box in enumerate(owner)]
+        for target, (box, value) in enumerate(zip(owner, values, strict=True)):
+            if value >= 0.5:
+                name = grounding.detections[int(box)].track_id
+                tally.switches += tally.names.setdefault((number, text, target), name) != name
+                tally.names[number, text, target] = name
+        if followed.age > 0:
+            tally.iou += values
+            before, then = right[text]
+            held = match_boxes(_boxes(before), then[text])
+            tally.still += [float(value) for value in box_iou(_boxes(before), targets)[np.arange(len(held)), held]]
+
+
+def _boxes(grounding: Grounding) -> FloatArray:
+    return np.array([item.box for item in grounding.detections], np.float32).reshape(-1, 4)
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(float(np.mean(values)), 4) if values else None
+
+
+def rendered(seed: int, count: int, seconds: float) -> Iterator[list[Moment]]:
+    """Sequences of a swaying camera over one scene each, and goals whose targets stay the same."""
+    from groma_ros.simulation.sequence import FRAME_ID, render_sequence, steady_goals
+
+    for number in range(seed, seed + count):
+        frames = render_sequence(number, seconds)
+        goals = [goal for goal in steady_goals(frames, number) if goal.targets]
+        yield [
+            Moment(
+                Frame(frame.rgb, frame.stamp, FRAME_ID),
+                {goal.text: np.array([frame.objects[index].box for index in goal.targets], np.float32) for goal in goals},
+            )
+            for frame in frames
+        ]
+
+
+def recorded(bag: Path, truth_file: Path | None) -> list[Moment]:
+    """The frames of a bag that its truth file (default: truth.json beside it) knows."""
+    from groma_ros.replay.bags import find_camera, read_shots
+    from groma_ros.replay.truth import read_truth
+
+    camera = find_camera(bag, None)
+    truth = read_truth(truth_file or bag.parent / "truth.json")
+    frames = [shot.frame for shot in read_shots(bag, camera, lambda _: True) if shot.frame is not None]
+    moments = [Moment(frame, truth.boxes[frame.stamp]) for frame in frames if frame.stamp in truth.boxes]
+    if not moments:
+        raise ValueError(f"The truth file knows none of the frames of {bag}; its stamps are those of another recording.")
+    return moments
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma eval tracking`."""
+    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
+    parser.add_argument("--seed", type=int, help="of the first scene; the others follow")
+    parser.add_argument("--count", type=int, default=5, help="number of rendered sequences (default 5)")
+    parser.add_argument("--seconds", type=float, default=6.0, help="of a sequence; fewer make the camera faster (default 6)")
+    parser.add_argument("--bag", type=Path, help="a recorded camera with a truth.json beside it, instead of rendered sequences")
+    parser.add_argument("--truth", type=Path, help="truth file of --bag, if it is elsewhere")
+    parser.add_argument("--latency", type=float, default=1.0, help="seconds that an answer of the language model takes (default 1)")
+    parser.add_argument(
+        "--proposer-hz", default="0,2.5", metavar="HZ", help="frames a second that are perceived, a row each; 0 is all (default 0,2.5)"
+    )
+    parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
+    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
+
+
+def run_eval_tracking(args: argparse.Namespace) -> int:
+    """`groma eval tracking` with the options of `add_arguments`; returns the exit status."""
+    if (args.seed is None) == (args.bag is None):
+        raise ValueError("Give either --seed (with --count) to render sequences, or --bag with a recorded one.")
+    if args.count < 1 or args.seconds < 0.5 or args.latency < 0:
+        raise ValueError("--count must be 1 or more, --seconds 0.5 or more, --latency 0 or more.")
+    modes = [Mode(args.latency, float(text)) for text in args.proposer_hz.split(",")]
+    grounder = Grounder.load(args.model, backend=args.backend)
+    sequences = [recorded(args.bag, args.truth)] if args.bag else rendered(args.seed, args.count, args.seconds)
+    count = 1 if args.bag else args.count
+    tallies = follow(grounder, shown(sequences, count, "sequence"), modes, FollowRule())
+    rows = [{"proposer_hz": mode.proposer_hz, **tally.report()} for mode, tally in zip(modes, tallies, strict=True)]
+    seconds = round(tallies[0].seconds, 2)
+    document = {"sequences": count, "seconds": seconds, "latency": args.latency, "rows": rows}
+    print(json.dumps(document, indent=1) if args.json else table(document))
+    return 0
+
+
+def table(document: Mapping[str, Any]) -> str:
+    """The report as lines to read."""
+    head = f"{document['sequences']} sequences, {document['seconds']} s, answers after {document['latency']} s"
+    names = [f"{row['proposer_hz']:g} Hz" if row["proposer_hz"] else "every frame" for row in document["rows"]]
+    lines = [head, f"{'perceived':<22}" + "".join(f"{name:>14}" for name in names)]
+    for key in ORDER:
+        values = [
+            "-" if row[key] is None else f"{row[key]:.3f}" if isinstance(row[key], float) else str(row[key]) for row in document["rows"]
+        ]
+        lines.append(f"{key:<22}" + "".join(f"{value:>14}" for value in values))
+    return "\n".join(lines)
