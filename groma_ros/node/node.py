@@ -135,6 +135,7 @@ class GromaNode(LifecycleNode):
         self._grounder = self._load(settings.model, settings.backend, device, settings.precision, settings.threads or None)
         assert self._grounder.runtime is not None
         self.get_logger().info(self._grounder.runtime.reason)
+        self._reports.loaded(self._grounder.runtime)
         self._check_goals(self._orders.goal_set.goals, settings)
         for name in settings.cameras or ("",):
             outputs = CameraOutputs(self, name)
@@ -184,6 +185,7 @@ class GromaNode(LifecycleNode):
             close()
         self._closing.clear()
         self._cameras.clear()
+        self._reports.loaded(None)
         self._grounder = None
 
     # Callbacks of the executor: they only store.
@@ -263,9 +265,8 @@ class GromaNode(LifecycleNode):
 
     def _report(self) -> None:
         now = self.get_clock().now()
-        runtime = self._grounder.runtime if self._grounder else None
         questions = len(self._pipeline.looks) if self._pipeline is not None else None
-        self._reports.publish(now, self._orders, self._cameras, self._statistics, runtime, questions, self.failure)
+        self._reports.publish(now, self._orders, self._cameras, self._statistics, questions, self.failure)
 
     def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
         camera.statistics.refused(kind, cause)

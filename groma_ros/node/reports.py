@@ -13,6 +13,7 @@ from groma_ros.node.diagnostics import Meter, count_values, memory_mb, status_me
 from groma_ros.node.goals import Orders
 from groma_ros.node.pipeline import Camera
 from groma_ros.node.statistics import Statistics, total
+from groma_ros.runtime.gpu import find_gpu
 from groma_ros.runtime.load import Runtime
 
 
@@ -24,6 +25,11 @@ class Reports:
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._meters: dict[str, Meter] = {}
         self._refusals = 0
+        self._engine: dict[str, object] = {}
+
+    def loaded(self, runtime: Runtime | None) -> None:
+        """Tell of this engine from now on; of none where the model was given back."""
+        self._engine = _engine(runtime) if runtime is not None else {}
 
     def publish(
         self,
@@ -31,12 +37,11 @@ class Reports:
         orders: Orders,
         cameras: Sequence[Camera],
         own: Statistics,
-        runtime: Runtime | None,
         questions: int | None,
         failure: str,
     ) -> None:
-        """Publish what is counted now. runtime: None while no model is loaded; questions: open ones, None while the node is not
-        active; failure: why the last transition failed, or nothing."""
+        """Publish what is counted now. questions: open ones, None while the node is not active; failure: why the last transition
+        failed, or nothing."""
         active = questions is not None
         counts = total([own, *(camera.statistics for camera in cameras)])
         refusals = sum(counts.refused.values())
@@ -53,10 +58,9 @@ class Reports:
             **count_values(counts, self._meter("").rates(perf_counter(), counts)),
             **_ages(cameras),
             "memory MiB": f"{memory_mb():.0f}",
-            **_backend(runtime),
+            **self._engine,
         }
-        hardware = runtime.device if runtime is not None else ""
-        statuses = [status_message(f"{self._name}: grounding", level, summary, hardware, values)]
+        statuses = [status_message(f"{self._name}: grounding", level, summary, str(self._engine.get("device", "")), values)]
         for camera in cameras if len(cameras) > 1 else ():
             statuses.append(self._camera(camera, active))
         report = DiagnosticArray(status=statuses)
@@ -88,7 +92,9 @@ def _ages(cameras: Sequence[Camera]) -> dict[str, object]:
     return values
 
 
-def _backend(runtime: Runtime | None) -> dict[str, object]:
-    if runtime is None:
-        return {}
-    return {"backend": runtime.backend, "device": runtime.device, "precision": runtime.precision, "engine": runtime.reason}
+def _engine(runtime: Runtime) -> dict[str, object]:
+    gpu = find_gpu() if runtime.device != "cpu" else None
+    name = f"{gpu.name}, {gpu.memory_mb} MiB" if gpu is not None else "none"
+    return {
+        "backend": runtime.backend, "device": runtime.device, "precision": runtime.precision, "engine": runtime.reason, "gpu": name,
+    }  # fmt: skip

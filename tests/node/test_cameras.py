@@ -98,6 +98,8 @@ def test_nothing_is_looked_at_while_nobody_listens(eyes: Eyes, picture: np.ndarr
     assert (refused.success, refused.message) == (False, "No image has come yet.")
     unknown = eyes.robot.call(Ask, "groma/ask", Ask.Request(camera="top")).message
     assert unknown == "There is no camera 'top'; the cameras are left, arm/right (parameter cameras)."
+    report = eyes.values["groma: grounding"]
+    assert (report["backend"], report["device"], report["gpu"]) == ("onnx", "cpu", "none") and float(report["memory MiB"]) > 50
     eyes.robot.until(lambda: "median ms perceive" in eyes.values["groma: camera left"], "the one that was looked at")
     assert eyes.count("left", "answered") == 0
 
