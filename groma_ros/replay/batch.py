@@ -22,14 +22,23 @@ TRIES = 3
 """How often a bag is given to a process before it counts as the bag's own fault that processes die of it."""
 
 
-def replay_all(tasks: Sequence[Task], plan: Plan, jobs: int = 1) -> list[Outcome]:
+def replay_all(tasks: Sequence[Task], plan: Plan, jobs: int = 1, ray: str = "") -> list[Outcome]:
     """The outcomes, in the order of the tasks. A bag that cannot be replayed is an outcome too, and the others go on.
 
-    Raises ValueError with a sentence where the model cannot be had.
+    jobs: processes here; ray: address of a cluster that does it instead. Raises ValueError with a sentence where the model or the
+    cluster cannot be had.
     """
-    outcomes = list(_shared_out(tasks, plan, jobs) if jobs > 1 and len(tasks) > 1 else _in_turn(tasks, plan))
+    if ray:
+        from groma_ros.replay import ray_cluster
+
+        found = _collected(ray_cluster.outcomes(tasks, plan, ray), len(tasks))
+    elif jobs > 1 and len(tasks) > 1:
+        with _Pool(tasks, plan, min(jobs, len(tasks))) as pool:
+            found = _collected(pool.outcomes(), len(tasks))
+    else:
+        found = list(_in_turn(tasks, plan))
     finish(tasks)
-    return outcomes
+    return found
 
 
 def attempt(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
@@ -62,12 +71,9 @@ def _in_turn(tasks: Sequence[Task], plan: Plan) -> Iterator[Outcome]:
         yield attempt(task, plan, grounder, watch)
 
 
-def _shared_out(tasks: Sequence[Task], plan: Plan, jobs: int) -> list[Outcome]:
-    found: dict[int, Outcome] = {}
-    with _Pool(tasks, plan, min(jobs, len(tasks))) as pool:
-        for place, outcome in shown(pool.outcomes(), len(tasks), "bag"):
-            found[place] = outcome
-    return [found[place] for place in range(len(tasks))]
+def _collected(outcomes: Iterable[tuple[int, Outcome]], total: int) -> list[Outcome]:
+    found = dict(shown(outcomes, total, "bag"))
+    return [found[place] for place in range(total)]
 
 
 class _Pool:

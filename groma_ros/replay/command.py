@@ -57,6 +57,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compared.add_argument("--min-accuracy", type=float, default=0.0, help="with --truth: a goal that is right less often fails")
     many = parser.add_argument_group("many bags")
     many.add_argument("--jobs", type=int, default=1, metavar="N", help="replay so many bags at once, a process each (default: 1)")
+    many.add_argument("--ray", default="", metavar="ADDRESS", help="hand the bags to the Ray cluster there, e.g. auto")
+    many.add_argument("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs that a bag takes of the cluster (default: 0)")
     live = parser.add_argument_group("live")
     live.add_argument("--live", action="store_true", help="play the bags through the real node over DDS, in simulated time")
     live.add_argument(
@@ -70,7 +72,7 @@ def run_replay(args: argparse.Namespace) -> int:
     """`groma replay` with the options of `add_arguments`; returns the exit status."""
     plan, tasks = _plan(args), _tasks(args)
     args.out.mkdir(parents=True, exist_ok=True)
-    outcomes = replay_all(tasks, plan, args.jobs)
+    outcomes = replay_all(tasks, plan, args.jobs, args.ray)
     if len(tasks) > 1 or outcomes[0].status == "failed":
         with replacing(args.out / JUNIT) as stream:
             stream.write(junit([item.suite for item in outcomes]).encode())
@@ -94,6 +96,8 @@ def _plan(args: argparse.Namespace) -> Plan:
             raise ValueError(f"--{name} is {value}; it must be 1 or more.")
     if not args.answer_period >= 0:
         raise ValueError(f"--answer-period is {args.answer_period}; it must be 0 seconds or more.")
+    if not args.ray_gpus >= 0:
+        raise ValueError(f"--ray-gpus is {args.ray_gpus}; it must be 0 or more.")
     if not args.rate >= 0:
         raise ValueError(f"--rate is {args.rate}; it must be 0 or more.")
     if not 0 <= args.min_accuracy <= 1:
@@ -101,7 +105,7 @@ def _plan(args: argparse.Namespace) -> Plan:
     if args.accept and not args.expect:
         raise ValueError("--accept stores the run in the folder of --expect; name one.")
     tolerances = Tolerances(args.iou, args.score, ids=args.ids, goal_iou=args.goal_iou, goal_score=args.goal_score, frames=args.frames)
-    engine = Engine(args.model or shipped_model(), args.backend, args.precision, args.min_presence, args.threads)
+    engine = Engine(args.model or shipped_model(), args.backend, args.precision, args.min_presence, args.threads, args.ray_gpus)
     return Plan(
         read_goals(args.goals), engine, args.topic, args.every, FollowRule(answer_period=args.answer_period), tolerances,
         args.other_model, args.min_accuracy, args.fresh, args.live, args.rate,

@@ -26,13 +26,14 @@ RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT = (
 
 @dataclass(frozen=True)
 class Engine:
-    """What runs the model. model: folder of its bundle; threads: None for the backend's own choice."""
+    """What runs the model. model: folder of its bundle; threads: None for the backend's own choice; gpus: that a bag takes of a cluster."""
 
     model: Path
     backend: str = "auto"
     precision: str = "auto"
     min_presence: float | None = None
     threads: int | None = None
+    gpus: float = 0.0
 
     @property
     def least_presence(self) -> float:
