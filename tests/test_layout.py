@@ -44,7 +44,6 @@ DOORS = {
     "runtime/engine_vision.py": {"model"},  # its type
     "replay/bags.py": {"node"},  # the pixels of an image message, which need no ROS
     "bench/untrained.py": {"export", "training"},  # a GGUF of random weights, and a vocabulary, so that nothing large is kept
-    "replay/run.py": {"node"},  # which goals may stand, as the node judges it
     "replay/command.py": {"node"},  # where the model that ships lies
     "replay/live.py": {"node"},  # the node itself, only when a bag is played through it
     "replay/definitions.py": {"node"},  # where an installed package keeps its messages

@@ -7,6 +7,8 @@ import numpy as np
 from groma_ros.types import GOAL_KINDS, Goal
 
 MAX_CHARACTERS = 1000
+SPOKEN_KINDS = ("describe", "chat")
+"""Goals whose answer is in words: they are asked once and cannot stand."""
 
 
 def check_goal(goal: Goal) -> None:
@@ -26,6 +28,12 @@ def check_goal(goal: Goal) -> None:
         raise ValueError(f"The goal's min_score is {goal.min_score}; it must be between 0 and 1.")
     if goal.regions is not None:
         _check_regions(np.asarray(goal.regions))
+
+
+def check_standing(goal: Goal) -> None:
+    """Raise ValueError with a sentence for a goal that is answered in words."""
+    if goal.kind in SPOKEN_KINDS:
+        raise ValueError(f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand: use ~/ask.")
 
 
 def _check_regions(boxes: np.ndarray) -> None:

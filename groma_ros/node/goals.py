@@ -7,11 +7,9 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from groma_ros.grounding.asking import Standing
+from groma_ros.grounding.goals import check_standing
 from groma_ros.node.parameters import Parameters
 from groma_ros.types import Goal
-
-SPOKEN_KINDS = ("describe", "chat")
-"""Goals whose answer is in words: they are asked once and cannot stand."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,12 +53,6 @@ def goals_from_text(text: str) -> tuple[Goal, ...]:
 def goals_from_texts(texts: Sequence[str]) -> tuple[Goal, ...]:
     """A goal a text, each of kind auto; blank texts and repetitions are skipped."""
     return tuple(Goal(text) for text in dict.fromkeys(text.strip() for text in texts) if text)
-
-
-def check_standing(goal: Goal) -> None:
-    """Raise ValueError with a sentence for a goal that is answered in words."""
-    if goal.kind in SPOKEN_KINDS:
-        raise ValueError(f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand: use ~/ask.")
 
 
 def check_goals(goals: Sequence[Goal], max_goals: int, check: Callable[[Goal], None]) -> None:

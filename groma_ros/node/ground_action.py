@@ -12,10 +12,11 @@ from rclpy.node import Node
 
 from groma_ros.action import Ground
 from groma_ros.grounding.asking import Question, Standing
+from groma_ros.grounding.goals import check_standing
 from groma_ros.node.asks import open_pipeline
 from groma_ros.node.bell import Bell
 from groma_ros.node.conversions import NANOSECONDS, goal_from_message, grounding_message
-from groma_ros.node.goals import Orders, check_standing
+from groma_ros.node.goals import Orders
 from groma_ros.node.looks import Look, NoAnswer, Wanted
 from groma_ros.node.pipeline import Pipeline
 from groma_ros.node.views import View

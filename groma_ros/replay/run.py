@@ -12,11 +12,12 @@ import numpy as np
 
 from groma_ros.files import replacing, write_together
 from groma_ros.grounding.asking import Standing
+from groma_ros.grounding.goals import check_standing
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.grounding.memory import recall, remembered
-from groma_ros.node.goals import check_goals
 from groma_ros.replay.bags import Camera, Shot, find_camera, read_shots
 from groma_ros.replay.compare import Change, Movement, compare, movements
+from groma_ros.replay.definitions import typestore
 from groma_ros.replay.journal import FOLDER, Journal
 from groma_ros.replay.junit import Case, Suite, junit
 from groma_ros.replay.live import play
@@ -42,7 +43,6 @@ from groma_ros.replay.recording import write_recording
 from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.replay.truth import Judged, Truth, judge, read_truth
 
-MAX_GOALS = 256
 LOG = "node.log"
 """What the node of a live run says."""
 
@@ -99,6 +99,7 @@ def replay(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lam
 
     Raises ValueError with a sentence for a bag, an expectation or a truth that cannot be used, OSError where it cannot be written.
     """
+    typestore()  # found missing before the work, and not after it
     camera = find_camera(task.bag, plan.topic)
     truth = read_truth(task.truth) if task.truth else None
     expectation = read_expectation(task.expect) if task.expect and not task.accept else None
@@ -121,7 +122,9 @@ def replay(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lam
 
 
 def _offline(task: Task, plan: Plan, camera: Camera, grounder: Grounder, journal: Journal, watch: Watch, total: int) -> None:
-    check_goals(plan.goals, MAX_GOALS, grounder.check)
+    for goal in plan.goals:
+        check_standing(goal)
+        grounder.check(goal)
     standing = Standing(plan.goals, 0, grounder.min_presence)
     pipeline = Pipeline(grounder, standing, plan.rule)
     if journal.memory is not None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as xml
@@ -12,7 +14,7 @@ import pytest
 
 from groma_ros import cli
 from groma_ros.replay.command import CHANGED, unique_names
-from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN
+from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS
 from tests.replay.test_bags import DEMO
 
 GOALS = "goals:\n- the ball\n- text: both blue objects\n  kind: all\n- red cone\n"
@@ -123,6 +125,16 @@ def test_a_bad_bag_is_reported_and_the_others_go_on(tmp_path: Path, groma: Any, 
     suites = xml.parse(out / JUNIT).getroot().findall("testsuite")
     assert [suite.attrib["errors"] for suite in suites] == ["0", "1", "0"]
     assert not list(out.rglob(".unfinished"))
+
+
+def test_it_needs_neither_ros_nor_torch(tmp_path: Path, goals: Path) -> None:
+    """As on a build server: none of their packages can be imported, and everything is written."""
+    code = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop().split(','))); from groma_ros.cli import main; main()"
+    absent = "rclpy,torch,transformers,cv_bridge,std_msgs,sensor_msgs,vision_msgs,builtin_interfaces,groma_ros.msg,ament_index_python"
+    arguments = ["replay", DEMO, "--goals", goals, "--out", tmp_path / "out", *QUICK, absent]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT, RUN}
 
 
 @pytest.mark.parametrize(
