@@ -104,10 +104,11 @@ class TensorRT:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, plan.workspace)
         # float32 is float32: TF32 keeps no more digits than fp16, which is the precision to choose for speed.
         config.clear_flag(trt.BuilderFlag.TF32)
-        profile = builder.create_optimization_profile()
-        for name, shapes in plan.profile.items():
-            profile.set_shape(name, *shapes)
-        config.add_optimization_profile(profile)
+        if plan.profile:
+            profile = builder.create_optimization_profile()
+            for name, shapes in plan.profile.items():
+                profile.set_shape(name, *shapes)
+            config.add_optimization_profile(profile)
         self._set_timing(config, timing)
         stopped = self._watch(config, told)
         engine = builder.build_serialized_network(network, config)

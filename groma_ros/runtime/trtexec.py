@@ -18,7 +18,9 @@ def trtexec_line(graph: Path, engine: Path, timing: Path | None, plan: Plan, str
 
 
 def _shapes(profile: Profile) -> list[str]:
-    words = []
+    words: list[str] = []
+    if not profile:
+        return words
     for index, kind in enumerate(("min", "opt", "max")):
         shapes = (f"{name}:{'x'.join(map(str, sizes[index]))}" for name, sizes in profile.items())
         words.append(f"--{kind}Shapes={','.join(shapes)}")

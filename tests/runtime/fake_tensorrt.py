@@ -109,7 +109,7 @@ class FakeTensorRT:
         logger, graph, settings = made.state.logger, network.state.graph, config.state
         if self._failed(logger) or self._interrupted(settings.progress_monitor):
             return None
-        (profile,) = settings.profiles
+        profile = settings.profiles[0] if settings.profiles else {}
         free = {item.name for item in graph.graph.input if any(dim.dim_param for dim in item.type.tensor_type.shape.dim)}
         if free != set(profile):
             logger.log(self.module.ILogger.Severity.ERROR, f"The profile lacks {free ^ set(profile)}.")
