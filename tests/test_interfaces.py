@@ -25,18 +25,31 @@ FIELDS = {
         "margin": "float",
         "detections": "sequence<vision_msgs/Detection2D>",
     },
-    GroundingArray: {"header": "std_msgs/Header", "goals_version": "uint32", "groundings": "sequence<groma_ros/Grounding>"},
+    GroundingArray: {
+        "header": "std_msgs/Header",
+        "goals_version": "uint32",
+        "answered": "builtin_interfaces/Time",
+        "groundings": "sequence<groma_ros/Grounding>",
+    },
     SetGoals.Request: {"goals": "sequence<groma_ros/Goal>"},
     SetGoals.Response: {"success": "boolean", "message": "string", "goals_version": "uint32"},
-    Ask.Request: {"question": "string", "regions": "sequence<vision_msgs/BoundingBox2D>"},
+    Ask.Request: {
+        "question": "string",
+        "kind": "string",
+        "regions": "sequence<vision_msgs/BoundingBox2D>",
+        "session": "string",
+        "camera": "string",
+    },
     Ask.Response: {
         "success": "boolean",
         "message": "string",
         "header": "std_msgs/Header",
         "answer": "string",
         "detections": "sequence<vision_msgs/Detection2D>",
+        "starts": "sequence<uint32>",
+        "ends": "sequence<uint32>",
     },
-    Ground.Goal: {"goal": "groma_ros/Goal", "timeout": "builtin_interfaces/Duration"},
+    Ground.Goal: {"goal": "groma_ros/Goal", "timeout": "builtin_interfaces/Duration", "camera": "string"},
     Ground.Result: {
         "success": "boolean",
         "message": "string",
@@ -45,7 +58,7 @@ FIELDS = {
         "detections_3d": "sequence<vision_msgs/Detection3D>",
         "target_pose": "geometry_msgs/PoseStamped",
     },
-    Ground.Feedback: {"header": "std_msgs/Header", "grounding": "groma_ros/Grounding"},
+    Ground.Feedback: {"stage": "string", "header": "std_msgs/Header", "grounding": "groma_ros/Grounding"},
 }
 
 

@@ -55,7 +55,7 @@ def test_every_parameter_is_an_argument_with_its_default_and_its_type(entities: 
         assert (text if isinstance(default, str) else yaml.safe_load(text)) == default
         assert value.given[0].given == (item.name,)
         # launch compares with `is`: list[str] would be refused when the node starts.
-        assert value.value_type is (List[str] if item.name == "goals" else type(default))  # noqa: UP006
+        assert value.value_type is (List[str] if isinstance(default, list) else type(default))  # noqa: UP006
     assert parameters["use_sim_time"].value_type is bool and given["use_sim_time"].default_value == "false"
 
 
@@ -63,5 +63,6 @@ def test_the_camera_is_remapped(entities: list[Any]) -> None:
     *arguments, node = entities
     assert (node.package, node.executable) == ("groma_ros", "groma_node")
     names = {topic: substitution.given[0] for topic, substitution in node.remappings}
-    assert names == {"image": "image", "image/compressed": "image_compressed"}
+    same = {"image": "image", "depth": "depth", "camera_info": "camera_info"}
+    assert names == {**same, "image/compressed": "image_compressed"}
     assert set(names.values()) <= {argument.given[0] for argument in arguments}
