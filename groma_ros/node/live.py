@@ -31,6 +31,8 @@ START_SECONDS = 180.0
 ANSWER_SECONDS = 120.0
 TICK_SECONDS = 0.02
 """How often /clock goes on between two images."""
+FATES = ("answered", "carried", "dropped", "skipped", "refused images")
+"""What becomes of an image that the node received, by the keys of its diagnostics."""
 COMPRESSED, RAW = "compressed", "raw"
 
 
@@ -145,11 +147,10 @@ class Live:
     def _settled(self) -> bool:
         """Two reports apart nothing moved: no image is on its way, in hand or unanswered."""
         before = dict(self.facts)
-        fates = ("answered", "dropped", "skipped", "refused images")
-        if int(before["received"]) != sum(int(before[key]) for key in fates) or self._answers != int(before["answered"]):
+        if int(before["received"]) != sum(int(before[fate]) for fate in FATES) or self._answers != _told(before):
             return False
         self._spin(2.2)
-        return all(before[key] == self.facts[key] for key in ("received", *fates)) and self._answers == int(self.facts["answered"])
+        return all(before[key] == self.facts[key] for key in ("received", *FATES)) and self._answers == _told(self.facts)
 
     def _on_groundings(self, message: GroundingArray) -> None:
         waiting = self._sent.get(to_nanoseconds(message.header.stamp))
@@ -183,6 +184,11 @@ class Live:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
+
+
+def _told(facts: Mapping[str, str]) -> int:
+    """Images that the node published something about."""
+    return int(facts["answered"]) + int(facts["carried"])
 
 
 def _arguments(parameters: Mapping[str, Any], transport: str, topic: str) -> list[str]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from groma_ros.replay.records import FrameRecord
 
-WIDTH, LEFT, RIGHT = 760, 44, 8
+WIDTH, LEFT, RIGHT = 760, 58, 8
 COLUMNS = 720
 """More frames than this share columns: the line is their mean, the band behind it their least and greatest."""
 
@@ -69,9 +69,9 @@ def timeline(track: Track, last: int, least: float, marks: Mapping[str, Sequence
 
 
 def histogram(values: Sequence[float], title: str) -> str:
-    """How often a stage took how long, in equal steps from 0 to the 99th percentile; what took longer is in the last one."""
+    """How often a stage took how long, in equal steps from 0 to twice the 95th percentile; what took longer is in the last one."""
     times = np.asarray(values, np.float64)
-    limit = float(np.percentile(times, 99)) or 1.0
+    limit = min(float(times.max()), 2 * float(np.percentile(times, 95))) or 1.0
     counts, edges = np.histogram(np.minimum(times, limit), bins=24, range=(0.0, limit))
     tall, top, low = 70, 6, 76
     step = (WIDTH / 2 - LEFT - RIGHT) / len(counts)

@@ -240,5 +240,8 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """Cells are HTML; a heading that begins with n: stands over numbers."""
     classes = [' class="n"' if name.startswith("n:") else "" for name in head]
     top = "".join(f'<th scope="col"{kind}>{escape(name.removeprefix("n:"))}</th>' for name, kind in zip(head, classes))
-    body = "".join("<tr>" + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row, classes)) + "</tr>" for row in rows)
+    body = "".join(
+        f'<tr><th scope="row">{row[0]}</th>' + "".join(f"<td{kind}>{cell}</td>" for cell, kind in zip(row[1:], classes[1:])) + "</tr>"
+        for row in rows
+    )
     return f'<div class="scroll"><table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table></div>'

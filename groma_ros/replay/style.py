@@ -7,7 +7,7 @@ CSS = """
   --accent: #7fb0ff; --band: #7fb0ff33; --good: #6fd08c; --bad: #ff8a80; --warn: #f0b95a; } }
 * { box-sizing: border-box; }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main, header { max-width: 62rem; margin: 0 auto; padding: 1rem 1.25rem; }
+main, header { max-width: 62rem; margin: 0 auto; padding: .6rem 1.25rem; } main > h2:first-child { margin-top: .6rem; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .5rem 0; } h2 { font-size: 1.25rem; margin: 2.2rem 0 .5rem; }
 h2 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 2px; margin-right: .5em; border: 1px solid var(--line); }
 h3 { font-size: 1rem; margin: 1.2rem 0 .3rem; }
@@ -18,7 +18,8 @@ dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; ma
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .3rem .7rem .3rem 0; border-bottom: 1px solid var(--line); vertical-align: middle; }
-th { color: var(--soft); font-weight: 600; font-size: .88rem; } td.n, th.n { text-align: right; }
+th { color: var(--soft); font-weight: 600; font-size: .88rem; } td.n, th.n { text-align: right; } td.n { white-space: nowrap; }
+tbody th { min-width: 9rem; color: inherit; font-weight: 400; font-size: 1rem; }
 td.bad, .bad > dd { color: var(--bad); font-weight: 600; } td.good { color: var(--good); }
 section.goal { border-top: 1px solid var(--line); margin-top: 2rem; }
 svg { display: block; width: 100%; height: auto; background: var(--card); border: 1px solid var(--line); border-radius: 4px; }

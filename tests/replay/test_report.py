@@ -75,7 +75,7 @@ def test_it_can_be_read_without_seeing_it(page: Page) -> None:
     assert page.all("html")[0]["lang"] == "en" and "".join(page.text).startswith("Replay of a & b")
     assert all(image["alt"] for image in page.all("img"))
     assert all(chart["role"] == "img" and chart["aria-label"] for chart in page.all("svg"))
-    assert all(cell.get("scope") == "col" for cell in page.all("th"))
+    assert {cell.get("scope") for cell in page.all("th")} == {"col", "row"}
     anchors = {str(link["href"])[1:] for link in page.all("a")}
     assert anchors == {str(section["id"]) for section in page.all("section")}
 
