@@ -71,8 +71,9 @@ class _Row:
         if not self._picked:
             self._signals = {"stop": float(log_odds(chances[-1])), **signals}
             self._present = self._calibration.presence(float(chances[-1]), signals)
-            others = np.delete(regions, best)
-            self._margin = float(regions[best] - others.max(initial=0.0))
+            others = regions.copy()
+            others[best] = 0.0
+            self._margin = float(regions[best] - others.max())
             stop = self._present < self._min_presence
         else:
             # The stop wins a tie, so that equal logits never add a region.

@@ -258,6 +258,8 @@ class Grounder:
 
     def _embed(self, ids: Sequence[int], scene: Scene, referred: Sequence[int] = ()) -> FloatArray:
         """Embeddings (L, D) of ids with the scene's image tokens, region tokens and referred features in their slots."""
+        if not referred and self._placeholders.isdisjoint(ids):
+            return self._language.embed(np.array(ids, np.int64))
         opened = expand(self._tokenizer, ids, len(scene.image_tokens), len(scene.boxes), referred)
         embeddings = np.array(self._language.embed(opened.ids))
         if len(opened.image_slots):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from types import MappingProxyType
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -93,17 +94,31 @@ class Calibration:
         """Probability that a region belongs to the answer, from the probability with which it was chosen; one number or an array."""
         if (self.score_scale, self.score_bias) == (1.0, 0.0):
             return np.asarray(chance)
-        return sigmoid(self.score_scale * log_odds(chance) + self.score_bias)
+        return sigmoid(self.score_scale * log_odds(np.asarray(chance)) + self.score_bias)
 
 
-def log_odds(chance: np.ndarray | float) -> np.ndarray:
+@overload
+def log_odds(chance: float) -> float: ...
+@overload
+def log_odds(chance: np.ndarray) -> np.ndarray: ...
+def log_odds(chance: np.ndarray | float) -> np.ndarray | float:
     """log(p / (1 - p)), float64, with p kept 1e-12 away from 0 and 1."""
-    kept = np.clip(np.asarray(chance, np.float64), _LEAST, 1 - _LEAST)
-    return np.log(kept) - np.log1p(-kept)
+    if isinstance(chance, float):  # of every goal of every frame, where arrays of one number would cost ten times as much
+        kept = min(max(chance, _LEAST), 1 - _LEAST)
+        return math.log(kept) - math.log1p(-kept)
+    clipped = np.clip(np.asarray(chance, np.float64), _LEAST, 1 - _LEAST)
+    return np.log(clipped) - np.log1p(-clipped)
 
 
-def sigmoid(value: np.ndarray | float) -> np.ndarray:
+@overload
+def sigmoid(value: float) -> float: ...
+@overload
+def sigmoid(value: np.ndarray) -> np.ndarray: ...
+def sigmoid(value: np.ndarray | float) -> np.ndarray | float:
     """1 / (1 + exp(-x)), float64, without overflow."""
+    if isinstance(value, float):
+        tiny = math.exp(-abs(value))
+        return 1 / (1 + tiny) if value >= 0 else tiny / (1 + tiny)
     value = np.asarray(value, np.float64)
     small = np.exp(-np.abs(value))
     return np.where(value >= 0, 1 / (1 + small), small / (1 + small))
