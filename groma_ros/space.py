@@ -12,6 +12,10 @@ Matrix = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
 
 
+EDGES = tuple((start, start | 1 << axis) for axis in range(3) for start in range(8) if not start >> axis & 1)
+"""The twelve edges of a box as pairs of its `corners`."""
+
+
 def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
     """Depth HxW, metres along the optical axis, to points HxWx3 in the optical frame; NaN where depth is.
 

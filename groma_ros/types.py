@@ -40,6 +40,14 @@ class Box3D:
     size: tuple[float, float, float]
 
 
+@dataclass(frozen=True)
+class Pose:
+    """A place and a direction in a frame: metres, and a quaternion (x, y, z, w) from the pose's own axes to the frame's."""
+
+    position: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+
+
 @dataclass(frozen=True, eq=False)
 class Frame:
     """One camera image. rgb: uint8 HxWx3; stamp: nanoseconds; depth: float32 HxW metres, registered to rgb."""

@@ -68,7 +68,7 @@ class Footprint:
         turned = points @ turn.T
         low, high = turned.min(0), turned.max(0)
         centre, sides = turn.T @ ((low + high) / 2), high - low
-        return cls(centre, sides, angle) if sides[0] >= sides[1] else cls(centre, sides[::-1], angle + np.pi / 2)
+        return cls(centre, sides, angle) if sides[0] >= sides[1] * (1 - 1e-6) else cls(centre, sides[::-1], angle + np.pi / 2)
 
 
 def complete(local: Points, axes: Axes, view: View, slack: float) -> Points:

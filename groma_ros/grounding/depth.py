@@ -6,7 +6,7 @@ frames; its hidden side is completed. docs/depth.md says what holds and what was
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from groma_ros.grounding.roundness import find_round, round_footprint
 from groma_ros.grounding.support import Plane, find_planes
 from groma_ros.grounding.surface import Box, Mask, cut_at_jumps, select, smoothed
 from groma_ros.space import Points, backproject, project, quaternion_from_matrix
-from groma_ros.types import Box3D, Frame, Intrinsics
+from groma_ros.types import Box3D, Detection, Frame, Grounding, Intrinsics
 
 Array = NDArray[np.float64]
 
@@ -59,6 +59,16 @@ class Placement:
     standing: bool
 
 
+@dataclass(frozen=True)
+class Placed:
+    """A detection with its place in space. goal: the text, and number: the place in the list, of the goal it answers."""
+
+    goal: str
+    number: int
+    detection: Detection
+    placement: Placement
+
+
 @dataclass(frozen=True, eq=False)
 class _Surface:
     """The visible surface of a thing. mask: its pixels of the view; plane: the support, None where none is seen; fit: the IoU of
@@ -90,6 +100,29 @@ def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> 
     if surface.plane and (size := _smoothing(noise)):
         points = backproject(smoothed(view.depth, surface.mask, size), view.camera)
     return _fit(points[surface.mask], surface, view, noise)
+
+
+def place_all(
+    frame: Frame, groundings: Sequence[Grounding], refused: Callable[[DepthError], None], rule: DepthRule | None = None
+) -> tuple[Placed, ...]:
+    """The detections that have a place, in the order of the goals and the best first within one.
+
+    refused: called for each box that has none; a box that answers several goals is placed once.
+    """
+    known: dict[tuple[float, float, float, float], Placement | None] = {}
+    placed = []
+    for number, grounding in enumerate(groundings):
+        for detection in sorted(grounding.detections, key=lambda item: -item.score):
+            if detection.box not in known:
+                try:
+                    known[detection.box] = place(frame, detection.box, rule)
+                except DepthError as error:
+                    known[detection.box] = None
+                    refused(error)
+            placement = known[detection.box]
+            if placement is not None:
+                placed.append(Placed(grounding.goal.text, number, detection, placement))
+    return tuple(placed)
 
 
 def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[View, Box]:

@@ -14,6 +14,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import String
 
+from groma_ros.action import Ground
 from groma_ros.grounding.goals import check_goal
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.asks import Asks
@@ -26,9 +27,11 @@ from groma_ros.node.outputs import CameraOutputs, Labels
 from groma_ros.node.parameters import Parameters, declare, with_values
 from groma_ros.node.pipeline import RATE, Camera, Pipeline
 from groma_ros.node.reports import Reports
+from groma_ros.node.solid import Solids, detections_3d_message
 from groma_ros.node.statistics import Statistics
+from groma_ros.node.views import View
 from groma_ros.srv import SetGoals
-from groma_ros.types import Goal
+from groma_ros.types import Goal, Grounding
 
 STOP_SECONDS = 1.5
 THROTTLE_SECONDS = 5.0
@@ -141,11 +144,13 @@ class GromaNode(LifecycleNode):
             outputs = CameraOutputs(self, name)
             self._closing.append(outputs.destroy)
             self._cameras.append(Camera(name, outputs, Statistics()))
+        self._solids = Solids(self, settings)
+        self._closing.append(self._solids.destroy)
         self._labels = Labels(self)
         asks = Asks(self, self._bell, lambda: self._pipeline, lambda: self._orders, self._camera, self._check, self._refuser("ask"))
         action = GroundAction(
             self, self._bell, lambda: self._pipeline, lambda: self._orders, self._camera, self._check, self._refuser("ground"),
-            lambda result, view, grounding: None,
+            self._fill_solid,
         )  # fmt: skip
         service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals)
         overridable = QoSOverridingOptions.with_default_policies()
@@ -159,7 +164,7 @@ class GromaNode(LifecycleNode):
             raise NotYet("The frame in hand when the node was deactivated is still being answered; activate again in a moment.")
         assert self._grounder is not None
         self._abandoned = None
-        self._pipeline = Pipeline(self._grounder, self._cameras, lambda: self._orders, self._refuse, self._bell.ring)
+        self._pipeline = Pipeline(self._grounder, self._cameras, lambda: self._orders, self._refuse, self._bell.ring, self._solids)
         transport = self._orders.settings.image_transport
         for index, camera in enumerate(self._cameras):
             camera.inputs = CameraInputs(self, camera.name, transport, partial(self._on_image, index))
@@ -260,6 +265,14 @@ class GromaNode(LifecycleNode):
             known = ", ".join(filter(None, names)) or "one without a name"
             raise ValueError(f"There is no camera {name[:80]!r}; the cameras are {known} (parameter cameras).")
         return names.index(name.strip("/"))
+
+    def _fill_solid(self, result: Ground.Result, view: View, grounding: Grounding) -> None:
+        """The 3D part of a result; nothing where the frame came without depth."""
+        if view.frame.depth is None:
+            return
+        solid = self._solids.of(view, [grounding], self._orders.settings, lambda cause, sentence: self._statistics.refused("depth", cause))
+        result.detections_3d = detections_3d_message(solid).detections
+        result.target_pose = solid.target or result.target_pose
 
     # Reports. Refusals are counted one by one and logged at most every few seconds, images and requests apart.
 

@@ -24,6 +24,8 @@ from groma_ros.node.conversions import (
     vision_message,
 )
 from groma_ros.node.goals import GoalSet, Orders
+from groma_ros.node.markers import marker_array_type, markers_message
+from groma_ros.node.solid import Solid, detections_3d_message
 from groma_ros.node.views import View
 
 ANSWERS = {
@@ -34,7 +36,9 @@ SOLID = {
     "detections_3d": (Detection3DArray, 10),
     "target_pose": (PoseStamped, 10),
 }
-"""Topics that need depth."""
+"""Topics that need depth, besides the markers."""
+_MARKER_ARRAY = marker_array_type()
+MARKERS = {"debug/markers": (_MARKER_ARRAY, 1)} if _MARKER_ARRAY is not None else {}
 PICTURES = {"proposals": (Detection2DArray, 10), "debug/image": (Image, 1)}
 LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
@@ -50,7 +54,7 @@ class CameraOutputs:
     def __init__(self, node: LifecycleNode, camera: str) -> None:
         self._node = node
         inside = f"~/{camera.strip('/')}/" if camera else "~/"
-        topics = {**ANSWERS, **SOLID, **PICTURES}
+        topics = {**ANSWERS, **SOLID, **MARKERS, **PICTURES}
         self._topics = {name: create(node, kind, inside + name, depth) for name, (kind, depth) in topics.items()}
 
     def heard(self, *names: str) -> bool:
@@ -59,12 +63,12 @@ class CameraOutputs:
 
     def wanted(self, orders: Orders) -> bool:
         """Whether anybody listens at all."""
-        return self.heard(*ANSWERS, *SOLID, "proposals") or self._drawn(orders)
+        return self.heard(*ANSWERS, *SOLID, *MARKERS, "proposals") or self._drawn(orders)
 
     @property
     def solid_wanted(self) -> bool:
         """Whether somebody listens to what needs depth."""
-        return self.heard(*SOLID)
+        return self.heard(*SOLID, *MARKERS)
 
     @property
     def proposals_wanted(self) -> bool:
@@ -94,8 +98,13 @@ class CameraOutputs:
             note = f"goals {followed.version}, {rate:.1f} Hz{age}"
             self._topics["debug/image"].publish(image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note)))
 
-    def publish_solid(self, view: View, orders: Orders) -> None:
-        """What needs depth, of a frame that has it or that will not get it any more."""
+    def publish_solid(self, solid: Solid) -> None:
+        """What needs depth, of a frame that has it. Without a target, `target_pose` is silent."""
+        self._topics["detections_3d"].publish(detections_3d_message(solid))
+        if solid.target is not None:
+            self._topics["target_pose"].publish(solid.target)
+        if MARKERS and self.heard(*MARKERS):
+            self._topics["debug/markers"].publish(markers_message(solid))
 
     def _drawn(self, orders: Orders) -> bool:
         return orders.settings.debug_image and self.heard("debug/image")

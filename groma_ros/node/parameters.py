@@ -13,6 +13,7 @@ from rclpy.parameter import Parameter
 
 from groma_ros.grounding.follower import FollowRule
 from groma_ros.grounding.grounder import MIN_PRESENCE
+from groma_ros.grounding.target import APPROACHES
 from groma_ros.grounding.tracker import TrackRule
 from groma_ros.runtime.load import BACKENDS, PRECISIONS
 
@@ -103,6 +104,18 @@ class Parameters:
         0.02, "Seconds that the stamps of depth and camera_info may differ from the image's; equal stamps go first.", range=(0.0, 10.0)
     )
     depth_wait: float = _parameter(0.05, "Seconds that the 3D answers of an image wait for its depth to arrive.", range=(0.0, 10.0))
+    target_frame: str = _parameter(
+        "", "Frame of ~/target_pose, through tf2, e.g. map or base_link; empty is the camera's own.", read_only=True
+    )
+    target_approach: str = _parameter(
+        "above",
+        "How ~/target_pose comes to the thing: above is a hand's (z down into it, x along its shorter side), front a base's (z up, x "
+        "from the camera towards it).",
+        choices=APPROACHES,
+    )
+    target_standoff: float = _parameter(
+        0.0, "Metres that ~/target_pose keeps from the thing's middle, back along the way it comes.", range=(-10.0, 10.0)
+    )
     ask_timeout: float = _parameter(60.0, "Seconds of the node's clock after which a question of ~/ask is given up.", range=(0.1, 3600.0))
     max_asks: int = _parameter(64, "Questions and goals of ~/ask and ~/ground that may be open at once; more are refused.", range=(1, 1024))
     max_sessions: int = _parameter(

@@ -18,6 +18,7 @@ from groma_ros.node.images import ImageError
 from groma_ros.node.inputs import CameraInputs
 from groma_ros.node.looks import Look, Looks
 from groma_ros.node.outputs import CameraOutputs
+from groma_ros.node.solid import Solids
 from groma_ros.node.statistics import Statistics
 from groma_ros.node.views import View
 from groma_ros.node.worker import Arrival, Slots, Turn, Worker
@@ -75,7 +76,7 @@ class Pipeline:
     """Answers the newest frames of the cameras, and one-off questions about them, until it is stopped.
 
     orders: gives what is to be done; refuse: takes a camera, what was refused ("image" or "depth"), a cause and a
-    sentence; notify: called when a question has moved on. Both are called from the threads here.
+    sentence; notify: called when a question has moved on. Both are called from the threads here. solids: makes the 3D answers.
     """
 
     def __init__(
@@ -85,7 +86,9 @@ class Pipeline:
         orders: Callable[[], Orders],
         refuse: Callable[[Camera, str, str, str], None],
         notify: Callable[[], None],
+        solids: Solids,
     ) -> None:
+        self._solids = solids
         self._grounder, self._cameras, self._orders, self._refuse = grounder, cameras, orders, refuse
         self._asker = Asker(self._put)
         self._slots = Slots(len(cameras))
@@ -210,8 +213,18 @@ class Pipeline:
         camera.statistics.answered({"follow": told - start, "publish": done - told, "total": done - arrival.time})
         if camera.outputs.solid_wanted:
             view = self._completed(camera, view, orders)
-            camera.outputs.publish_solid(view, orders)
+            self._publish_solid(camera, view, orders)
         return view
+
+    def _publish_solid(self, camera: Camera, view: View, orders: Orders) -> None:
+        def refuse(cause: str, sentence: str) -> None:
+            self._refuse(camera, "depth", cause, sentence)
+
+        if view.frame.depth is None:
+            return
+        start = perf_counter()
+        camera.outputs.publish_solid(self._solids.of(view, view.groundings, orders.settings, refuse))
+        camera.statistics.took({"depth": perf_counter() - start})
 
     def _begin(self, camera: Camera, looks: Sequence[Look], view: View, orders: Orders) -> None:
         if any(look.wanted.depth for look in looks):
@@ -227,6 +240,9 @@ class Pipeline:
         try:
             depth, info = camera.inputs.pair(frame.stamp, orders.settings.sync_tolerance, orders.settings.depth_wait)
             frame = with_depth(frame, depth, info)
+            if frame.depth is None and camera.outputs.solid_wanted:
+                absent = "camera_info" if info is None else f"depth within {orders.settings.sync_tolerance} s of its stamp"
+                raise ImageError("missing", f"An image came without {absent}, so nothing in it has a place in space.")
         except ImageError as error:
             self._refuse(camera, "depth", error.cause, str(error))
         camera.view = replace(view, frame=frame, complete=True)

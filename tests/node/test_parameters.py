@@ -57,7 +57,7 @@ def test_ros_is_told_description_range_and_what_is_read_only(context: Context) -
     node, _ = started(context)
     descriptors = {name: node.describe_parameter(name) for name in NAMES}
     assert all(item.description.endswith(".") for item in descriptors.values())
-    read_only = {"model", "backend", "device", "precision", "threads", "cameras", "image_transport", "autostart"}
+    read_only = {"model", "backend", "device", "precision", "threads", "cameras", "image_transport", "autostart"} | {"target_frame"}
     assert {name for name, item in descriptors.items() if item.read_only} == read_only
     ranges = descriptors["min_presence"].floating_point_range
     assert [(item.from_value, item.to_value) for item in ranges] == [(0.0, 1.0)]
