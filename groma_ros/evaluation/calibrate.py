@@ -107,11 +107,12 @@ def _clearly_better(before: Statements, after: Statements) -> bool:
 
 
 def own_calibration(bundle: Bundle, precision: str, signals: tuple[str, ...] | None) -> Calibration:
-    """What the manifest says for a precision. signals: read presence from these, as of a model never taught to say none."""
+    """What the manifest says for a precision. signals: read presence from these, as of a model never taught to say none; before they
+    are fitted presence is as good as 1 for every goal, as it is reported where there are no signals."""
     own = Calibration.from_manifest(bundle.calibration, precision)
     if signals is None:
         return own
-    return dataclasses.replace(own, answers_none=False, signals=dict.fromkeys(signals, 0.0), presence_scale=1.0, presence_bias=0.0)
+    return dataclasses.replace(own, answers_none=False, signals=dict.fromkeys(signals, 0.0), presence_bias=float(log_odds(1.0)))
 
 
 def default_precision(bundle: Bundle) -> str:

@@ -7,6 +7,8 @@ import itertools
 import json
 import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -156,10 +158,20 @@ def _start(choice: ModelChoice, work: Work, devices: Any) -> None:
     import cv2
 
     cv2.setNumThreads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _worker = _on(choice, devices.get() or None).load(), work
     except Exception as error:
         _worker = error
+
+
+def _end_with_parent() -> None:
+    """A parent that was killed cannot end its children, which would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _on(choice: ModelChoice, device: str | None) -> ModelChoice:

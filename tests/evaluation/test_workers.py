@@ -2,6 +2,10 @@
 
 import json
 import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +13,7 @@ import pytest
 
 from groma_ros.evaluation.workers import RECORDS, ModelChoice, Plan, RecordStore, _on, run
 from groma_ros.grounding.presence import Calibration
+from tests.evaluation.killed import squares
 from tests.evaluation.work import run_away, square
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
@@ -108,3 +113,35 @@ def test_a_calibration_given_replaces_the_manifests(choice: ModelChoice) -> None
 
     wanted = Calibration(presence_bias=2.0)
     assert dataclasses.replace(choice, calibration=wanted).load()._calibration == wanted
+
+
+def alive(process: int) -> bool:
+    """Whether a process runs; one that ended but was not waited for does not."""
+    state = Path(f"/proc/{process}/stat")
+    return state.is_file() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def wait_for(condition: Callable[[], bool], what: str, seconds: float = 120.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"{what} did not happen within {seconds:.0f} s"
+        time.sleep(0.05)
+
+
+def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
+    count = 12
+    command = [sys.executable, "-m", "tests.evaluation.killed", str(TINY), str(tmp_path), str(count)]
+    records = tmp_path / RECORDS
+    with subprocess.Popen(command, cwd=Path(__file__).parents[2], stderr=subprocess.DEVNULL) as process:
+        try:
+            wait_for(lambda: records.is_file() and records.read_bytes().count(b"\n") >= 2, "a second record")
+        finally:
+            process.kill()
+    before = [json.loads(line) for line in records.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    assert 2 <= len(before) < count
+    workers = {entry["record"]["process"] for entry in before}
+    wait_for(lambda: not any(alive(worker) for worker in workers), "the end of the workers")
+    found = squares(TINY, tmp_path, count)
+    assert values(found) == [number**2 for number in range(count)]
+    for entry in before:
+        assert found[entry["item"]] == entry["record"], "a record was made again"

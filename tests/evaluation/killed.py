@@ -1,0 +1,29 @@
+"""A run in two processes that a test kills: `python -m tests.evaluation.killed MODEL OUT COUNT`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from groma_ros.evaluation.workers import ModelChoice, Plan, run
+from groma_ros.grounding.grounder import Grounder
+from tests.evaluation.work import square
+
+
+def slow_square(grounder: Grounder, item: int) -> dict[str, Any]:
+    """A square that takes its time."""
+    time.sleep(0.3)
+    return square(grounder, item)
+
+
+def squares(model: Path, out: Path, count: int) -> list[dict[str, Any]]:
+    """The run."""
+    return run(slow_square, list(range(count)), "item", ModelChoice(model, threads=1), Plan(2, ("cpu",), out), {"data": count})
+
+
+if __name__ == "__main__":
+    from tests.evaluation import killed
+
+    killed.squares(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))
