@@ -61,14 +61,14 @@ class Key:
 class Built:
     """An engine at hand. path: of its file, None where it could not be written; reused: it was in the cache; seconds: of building."""
 
-    engine: bytes | memoryview
+    engine: bytes
     path: Path | None
     reused: bool
     seconds: float
 
 
 # Builds an engine, given the timing cache; the engine and the new timing cache.
-Build = Callable[[bytes], tuple[bytes | memoryview, bytes]]
+Build = Callable[[bytes], tuple[bytes, bytes]]
 
 
 class EngineCache:
@@ -136,15 +136,10 @@ class EngineCache:
         except OSError:
             return b""
 
-    def _keep(self, key: Key, engine: bytes | memoryview, timing: bytes, seconds: float) -> Path | None:
-        data = bytes(engine)
-        note = {
-            "key": key.document(),
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-            "seconds": round(seconds, 1),
-        }
-        files: dict[Path, bytes | Path] = {self.engine_path(key): data, self._note(key): (json.dumps(note, indent=1) + "\n").encode()}
+    def _keep(self, key: Key, engine: bytes, timing: bytes, seconds: float) -> Path | None:
+        digest = hashlib.sha256(engine).hexdigest()
+        note = {"key": key.document(), "bytes": len(engine), "sha256": digest, "seconds": round(seconds, 1)}
+        files: dict[Path, bytes | Path] = {self.engine_path(key): engine, self._note(key): (json.dumps(note, indent=1) + "\n").encode()}
         try:
             write_together(files | ({self.timing_path(key): timing} if timing else {}))
         except OSError as error:

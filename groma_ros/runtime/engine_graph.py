@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from groma_ros.runtime.bundle import Bundle
-from groma_ros.runtime.cuda import Captured, Cuda, CudaError, DeviceArray
+from groma_ros.runtime.cuda import Buffer, Captured, Cuda, CudaError, DeviceArray, Pinned
 from groma_ros.runtime.signature import Shapes, check_shapes
 from groma_ros.runtime.tensorrt import Engine, Shape, Tensor
 
@@ -19,7 +19,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class EngineGraph:
-    """VisionGraph on TensorRT. Every input and output has its place on the device, large enough for what the engine was built for."""
+    """VisionGraph on TensorRT. Every input and output has its place on the device, as large as the largest that was asked for."""
 
     def __init__(self, bundle: Bundle, name: str, shapes: tuple[Shapes, Shapes], engine: Engine, cuda: Cuda) -> None:
         """shapes: of the inputs and outputs that the network asks for. BundleError if the engine has others, CudaError if the device
@@ -29,16 +29,14 @@ class EngineGraph:
             found = {item.name: ["" if size < 0 else size for size in item.shape] for item in engine.tensors if item.is_input == is_input}
             check_shapes(bundle, name, kind, wanted, found)
         self._tensors = {item.name: item for item in engine.tensors}
-        self._largest = {item.name: item.largest for item in engine.tensors if item.largest is not None}
+        self._device: dict[str, Buffer] = {}
+        self._host: dict[str, Pinned] = {}
         self._given: dict[str, Shape] = {}
         self._shapes: dict[str, Shape] = {}
-        self._set_shapes(dict(self._largest))
-        sizes = {item.name: _bytes(item, self._shapes.get(item.name, item.largest)) for item in engine.tensors}
+        self._captured: Captured | None = None
+        self._recordable, self._passes = True, 0
         with cuda.using():
-            self._device = {key: cuda.allocate(size) for key, size in sizes.items()}
-            self._host = {key: cuda.pin(size) for key, size in sizes.items()}
-        for key, buffer in self._device.items():
-            engine.bind(key, buffer.address)
+            self._set_shapes({item.name: item.usual for item in engine.tensors if item.usual is not None})
 
     def run(self, feeds: Mapping[str, Any], kept: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """One pass; see `VisionGraph.run`. ValueError for an input the engine was not built for."""
@@ -52,22 +50,34 @@ class EngineGraph:
             held = {name: self._keep(name) for name in kept}
             wanted = [name for name in self._shapes if name not in held]
             for name in wanted:
-                self._cuda.download(self._host[name], self._device[name].address, self._size(name))
+                self._cuda.download(self._pinned(name, self._size(name)), self._device[name].address, self._size(name))
             self._cuda.wait()
             # The next pass writes over the page-locked memory, so what is handed out is a copy.
             return {name: self._host[name].view(self._shapes[name], self._tensors[name].dtype).astype(np.float32) for name in wanted}, held
 
     def _set_shapes(self, given: dict[str, Shape]) -> None:
         """Turn to inputs of other shapes, which makes a recorded pass invalid."""
-        for name, largest in self._largest.items():
-            shape = given.get(name)
-            if shape is None or len(shape) != len(largest) or not all(map(_may_be, shape, largest, self._tensors[name].shape)):
-                raise ValueError(f"The engine takes {name} up to the shape {largest} and was given {shape or 'nothing'}.")
-        self._captured: Captured | None = None
-        self._passes = 0
-        self._given = {}
+        for item in self._tensors.values():
+            shape = given.get(item.name, ())
+            if item.largest is not None and not _fits(shape, item.shape, item.largest):
+                raise ValueError(f"The engine takes {item.name} up to the shape {item.largest} and was given {shape or 'nothing'}.")
+        self._captured, self._passes, self._given = None, 0, {}
         self._shapes = self._engine.set_shapes(given)
+        for name, shape in {**given, **self._shapes}.items():
+            self._make_room(name, _bytes(self._tensors[name], shape))
         self._given = given
+
+    def _make_room(self, name: str, size: int) -> None:
+        """See that a tensor's place on the device is large enough."""
+        if name not in self._device or self._device[name].size < size:
+            self._device[name] = self._cuda.allocate(size)
+            self._engine.bind(name, self._device[name].address)
+
+    def _pinned(self, name: str, size: int) -> Pinned:
+        """Page-locked memory for a tensor that is exchanged with the host."""
+        if name not in self._host or self._host[name].bytes.size < size:
+            self._host[name] = self._cuda.pin(size)
+        return self._host[name]
 
     def _upload(self, name: str, value: Any) -> None:
         """Bring an input to its place: an array of the host by way of page-locked memory, one of the device by a copy there."""
@@ -76,13 +86,13 @@ class EngineGraph:
                 raise ValueError(f"The engine takes {name} as {self._tensors[name].dtype} and was given {value.dtype}.")
             self._cuda.copy(self._device[name].address, value.buffer.address, value.nbytes)
             return
-        pinned = self._host[name]
+        pinned = self._pinned(name, _bytes(self._tensors[name], value.shape))
         view = pinned.view(value.shape, self._tensors[name].dtype)
         np.copyto(view, value, casting="same_kind")
         self._cuda.upload(self._device[name].address, pinned, view.nbytes)
 
     def _start(self) -> None:
-        if self._captured is None and self._passes == _PASSES_BEFORE_RECORDING:
+        if self._recordable and self._passes == _PASSES_BEFORE_RECORDING:
             self._captured = self._record()
         self._passes += 1
         if self._captured is not None:
@@ -95,6 +105,7 @@ class EngineGraph:
         try:
             return self._cuda.capture(lambda: self._engine.start(self._cuda.stream))
         except (CudaError, ValueError) as error:
+            self._recordable = False
             _LOG.info("The engine's work cannot be recorded, so each of its kernels is started by itself: %s", error)
             return None
 
@@ -109,9 +120,12 @@ class EngineGraph:
         return _bytes(self._tensors[name], self._shapes[name])
 
 
-def _may_be(size: int, most: int, fixed: int) -> bool:
-    return 1 <= size <= most if fixed < 0 else size == fixed
+def _fits(shape: Shape, wanted: Shape, largest: Shape) -> bool:
+    """Whether an input may have a shape. wanted: -1 where it is free, up to what `largest` says."""
+    if len(shape) != len(wanted):
+        return False
+    return all(1 <= size <= most if fixed < 0 else size == fixed for size, fixed, most in zip(shape, wanted, largest))
 
 
-def _bytes(tensor: Tensor, shape: Shape | None) -> int:
-    return int(np.prod(shape or ())) * tensor.dtype.itemsize
+def _bytes(tensor: Tensor, shape: Shape) -> int:
+    return int(np.prod(shape)) * tensor.dtype.itemsize

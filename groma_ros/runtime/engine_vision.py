@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from groma_ros import progress
 from groma_ros.image import ImageTransform
 from groma_ros.model.config import GromaConfig
+from groma_ros.progress import Told
 from groma_ros.runtime.bundle import Bundle, BundleError
 from groma_ros.runtime.cuda import Cuda, CudaError
 from groma_ros.runtime.engine_cache import Built, EngineCache, Key
@@ -16,7 +16,7 @@ from groma_ros.runtime.gpu import Gpu, find_gpu
 from groma_ros.runtime.graph_vision import GraphVision
 from groma_ros.runtime.network import read_network
 from groma_ros.runtime.signature import Shapes, perceive_shapes, region_shapes
-from groma_ros.runtime.tensorrt import Engine, EngineError, Plan, Profile, TensorRT, Told
+from groma_ros.runtime.tensorrt import Engine, EngineError, Plan, Profile, Progress, TensorRT
 
 ROLES = ("perceive", "encode_regions")
 BATCH = 4
@@ -128,10 +128,10 @@ def graph_bytes(wanted: Wanted, library: TensorRT) -> bytes:
         raise EngineError(str(error)) from error
 
 
-def build_engine(wanted: Wanted, library: TensorRT, store: EngineCache, told: Told, force: bool = False) -> Built:
+def build_engine(wanted: Wanted, library: TensorRT, store: EngineCache, told: Progress, force: bool = False) -> Built:
     """The engine from the cache, or built into it. EngineError with the graph's name if it cannot be built."""
 
-    def build(timing: bytes) -> tuple[memoryview, bytes]:
+    def build(timing: bytes) -> tuple[bytes, bytes]:
         try:
             return library.build(graph_bytes(wanted, library), wanted.plan, timing, told)
         except EngineError as error:
@@ -142,7 +142,7 @@ def build_engine(wanted: Wanted, library: TensorRT, store: EngineCache, told: To
 
 def load_engine(wanted: Wanted, library: TensorRT, store: EngineCache) -> Engine:
     """The engine, ready to run; one from the cache that TensorRT does not take is built again, once."""
-    told = progress.Told(wanted.file)
+    told = Told(wanted.file)
     built = build_engine(wanted, library, store, told)
     try:
         return library.load(built.engine)

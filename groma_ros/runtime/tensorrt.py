@@ -25,7 +25,7 @@ Shape = tuple[int, ...]
 # Smallest, usual and largest shape of every input with a free dimension.
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
 # Called with steps done, steps in all and what is being done.
-Told = Callable[[int, int, str], None]
+Progress = Callable[[int, int, str], None]
 
 
 class EngineError(ValueError):
@@ -34,13 +34,14 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of an engine. shape: -1 where it is free; largest: of an input, the most the engine was built for."""
+    """An input or output of an engine. shape: -1 where it is free; usual, largest: of an input, what the engine was built for."""
 
     name: str
     is_input: bool
     dtype: np.dtype[Any]
     shape: Shape
-    largest: Shape | None
+    usual: Shape | None = None
+    largest: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class TensorRT:
         """Whether it reads the graphs of a bundle as they are, with opset 18 and int64; 8.6 needs a lowered copy."""
         return hasattr(self._trt.DataType, "INT64")
 
-    def build(self, graph: bytes, plan: Plan, timing: bytes, told: Told) -> tuple[memoryview, bytes]:
+    def build(self, graph: bytes, plan: Plan, timing: bytes, told: Progress) -> tuple[bytes, bytes]:
         """Build an engine of an ONNX graph; the engine, and the timing cache, which makes the next build shorter.
 
         timing: of an earlier build, may be empty. EngineError with the reason if it cannot be built.
@@ -117,9 +118,9 @@ class TensorRT:
         if engine is None:
             raise EngineError(f"TensorRT {self.version} could not build the engine: {self._reason()}.")
         cache = config.get_timing_cache()
-        return memoryview(engine), b"" if cache is None else bytes(memoryview(cache.serialize()))
+        return bytes(engine), b"" if cache is None else bytes(cache.serialize())
 
-    def load(self, engine: bytes | memoryview) -> Engine:
+    def load(self, engine: bytes) -> Engine:
         """An engine that is ready to run. EngineError for one of another version or GPU, or with too little memory."""
         trt = self._trt
         self._said.clear()
@@ -154,7 +155,7 @@ class TensorRT:
             if cache is not None and config.set_timing_cache(cache, False):
                 return
 
-    def _watch(self, config: Any, told: Told) -> Callable[[], bool]:
+    def _watch(self, config: Any, told: Progress) -> Callable[[], bool]:
         """Tell of progress where the version does; whether the user has stopped the build."""
         if not hasattr(self._trt, "IProgressMonitor"):
             return lambda: False
@@ -199,10 +200,13 @@ class Engine:
 def _tensor(trt: Any, engine: Any, name: str) -> Tensor:
     is_input = engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT
     shape: Shape = tuple(engine.get_tensor_shape(name))
-    largest: Shape | None = None
-    if is_input:
-        largest = tuple(engine.get_tensor_profile_shape(name, 0)[2]) if min(shape, default=0) < 0 else shape
-    return Tensor(name, is_input, np.dtype(trt.nptype(engine.get_tensor_dtype(name))), shape, largest)
+    dtype = np.dtype(trt.nptype(engine.get_tensor_dtype(name)))
+    if not is_input:
+        return Tensor(name, is_input, dtype, shape)
+    if min(shape, default=0) >= 0:
+        return Tensor(name, is_input, dtype, shape, shape, shape)
+    _, usual, largest = engine.get_tensor_profile_shape(name, 0)
+    return Tensor(name, is_input, dtype, shape, tuple(usual), tuple(largest))
 
 
 def _logger(trt: Any) -> tuple[Any, list[str]]:
@@ -224,7 +228,7 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
     return Logger(), said
 
 
-def _monitor(trt: Any, told: Told) -> Any:
+def _monitor(trt: Any, told: Progress) -> Any:
     """A monitor that tells of the outermost phase of a build, and ends the build when the user interrupts it."""
 
     class Monitor(trt.IProgressMonitor):
