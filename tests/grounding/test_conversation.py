@@ -79,7 +79,7 @@ def written(model: Groma, tokenizer: GromaTokenizer, scene: Scene, ids: list[int
 def test_a_dialogue_about_regions_is_that_of_the_plain_network(
     grounder: Grounder, model: Groma, tokenizer: GromaTokenizer, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groma_ros.grounding.grounder.MAX_ANSWER_TOKENS", 12)
+    monkeypatch.setattr(grounder, "max_answer_tokens", 12)
     goals = [Goal("the red {1} left of {2}", "chat", regions=BOXES), Goal("find the mug", "chat")]
     conversation, prompt, referred = Conversation.about(scene), [], []
     for goal in goals:
@@ -112,7 +112,7 @@ def test_earlier_turns_keep_their_boxes_when_regions_join(grounder: Grounder, to
 def test_the_oldest_turns_are_forgotten_where_the_context_is_too_short(
     grounder: Grounder, scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groma_ros.grounding.grounder.MAX_ANSWER_TOKENS", 20)
+    monkeypatch.setattr(grounder, "max_answer_tokens", 20)
     conversation, longest = Conversation.about(scene), 0
     for number in range(16):
         conversation = grounder.converse(conversation, Goal(f"find all the boxes left of the red ball {number}", "chat"))[1]
