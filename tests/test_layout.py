@@ -45,6 +45,8 @@ DOORS = {
     "replay/bags.py": {"node"},  # the pixels of an image message, which need no ROS
     "bench/untrained.py": {"export", "training"},  # a GGUF of random weights, and a vocabulary, so that nothing large is kept
     "replay/command.py": {"node"},  # where the model that ships lies
+    "replay/depth.py": {"node"},  # depth and camera_info of messages, and which belong to which image, which need no ROS
+    "replay/pipeline.py": {"node"},  # the error that these raise
     "replay/live.py": {"node"},  # the node itself, only when a bag is played through it
     "replay/definitions.py": {"node"},  # where an installed package keeps its messages
     "evaluation/bag_scenes.py": {"replay"},  # the frames of a bag and its truth file, which know nothing of evaluating

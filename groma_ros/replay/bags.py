@@ -51,7 +51,7 @@ def find_camera(path: Path, topic: str | None = None) -> Camera:
     Raises ValueError with a sentence for a bag that cannot be read or is empty, and for a topic that is absent, recorded with two
     types or not an image; also where nothing was asked for and the bag has no camera or several.
     """
-    types, counts = _topics(path)
+    types, counts = read_topics(path)
     if topic is None:
         topic = _only_camera(path, types)
     if topic not in types:
@@ -73,7 +73,7 @@ def read_shots(path: Path, camera: Camera, wanted: Callable[[int], bool] = lambd
     from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
-    with _opened(path) as reader:
+    with opened(path) as reader:
         links = [link for link in reader.connections if link.topic == camera.topic]
         for number, (link, time, data) in enumerate(reader.messages(links)):
             if wanted(number):
@@ -94,11 +94,11 @@ def _shot(number: int, time: int, data: bytes, kind: str, store: Any) -> Shot:
     return Shot(number, time, data, Frame(rgb, stamp.sec * NANOSECONDS + stamp.nanosec, message.header.frame_id))
 
 
-def _topics(path: Path) -> tuple[dict[str, set[str]], dict[str, int]]:
-    """Types and message counts by topic."""
+def read_topics(path: Path) -> tuple[dict[str, set[str]], dict[str, int]]:
+    """Types and message counts by topic. Raises ValueError with a sentence for a bag that cannot be read or holds no topics."""
     types: dict[str, set[str]] = {}
     counts: dict[str, int] = {}
-    with _opened(path) as reader:
+    with opened(path) as reader:
         for link in reader.connections:
             types.setdefault(link.topic, set()).add(link.msgtype)
             counts[link.topic] = counts.get(link.topic, 0) + link.msgcount
@@ -108,7 +108,7 @@ def _topics(path: Path) -> tuple[dict[str, set[str]], dict[str, int]]:
 
 
 def _only_camera(path: Path, types: dict[str, set[str]]) -> str:
-    cameras = sorted(topic for topic, kinds in types.items() if kinds & {RAW, COMPRESSED} and not _is_depth(topic))
+    cameras = sorted(topic for topic, kinds in types.items() if kinds & {RAW, COMPRESSED} and not is_depth(topic))
     if not cameras:
         raise ValueError(f"The bag {path} holds no camera, that is no topic of type {RAW} or {COMPRESSED}; it has {_listed(types)}.")
     if len(cameras) > 1:
@@ -116,7 +116,8 @@ def _only_camera(path: Path, types: dict[str, set[str]]) -> str:
     return cameras[0]
 
 
-def _is_depth(topic: str) -> bool:
+def is_depth(topic: str) -> bool:
+    """Whether a topic's name says that it holds depth."""
     return any(word in part for part in topic.lower().split("/") for word in _DEPTH_NAMES)
 
 
@@ -125,7 +126,7 @@ def _listed(types: dict[str, set[str]]) -> str:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
     """A reader of a bag. Raises ValueError with a sentence for one that is absent, truncated or no bag."""
     try:
         from rosbags.rosbag2 import Reader

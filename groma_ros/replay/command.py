@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--goal-score", type=float, default=rule.goal_score, help=f"greatest mean difference of its scores (default: {rule.goal_score})"
     )
     compared.add_argument("--frames", type=float, default=rule.frames, help="share of a goal's frames that may differ (default: 0)")
+    compared.add_argument(
+        "--distance", type=float, default=rule.distance, metavar="M", help=f"a box may move so far in space (default: {rule.distance} m)"
+    )
     compared.add_argument("--ids", action="store_true", help="track ids must be equal too")
     compared.add_argument("--truth", type=Path, metavar="FILE", help="the true boxes, as groma scenes writes them: accuracy is reported")
     compared.add_argument("--min-accuracy", type=float, default=0.0, help="with --truth: a goal that is right less often fails")
@@ -104,7 +107,9 @@ def _plan(args: argparse.Namespace) -> Plan:
         raise ValueError(f"--min-accuracy is {args.min_accuracy}; it must be between 0 and 1.")
     if args.accept and not args.expect:
         raise ValueError("--accept stores the run in the folder of --expect; name one.")
-    tolerances = Tolerances(args.iou, args.score, ids=args.ids, goal_iou=args.goal_iou, goal_score=args.goal_score, frames=args.frames)
+    tolerances = Tolerances(
+        args.iou, args.score, ids=args.ids, goal_iou=args.goal_iou, goal_score=args.goal_score, frames=args.frames, distance=args.distance
+    )
     engine = Engine(args.model or shipped_model(), args.backend, args.precision, args.min_presence, args.threads, args.ray_gpus)
     return Plan(
         read_goals(args.goals), engine, args.topic, args.every, FollowRule(answer_period=args.answer_period), tolerances,

@@ -10,7 +10,7 @@ import numpy as np
 from groma_ros.geometry import box_iou
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
 
-KINDS = ("frame", "presence", "new box", "missing box", "moved box", "score", "id", "drift")
+KINDS = ("frame", "presence", "new box", "missing box", "moved box", "score", "id", "place", "drift")
 WHOLE_RUN = -1
 """The number of a change that no single frame shows."""
 
@@ -20,7 +20,8 @@ class Tolerances:
     """How far two answers may be apart and still be the same.
 
     In a frame: iou, least overlap of two boxes; score, greatest difference of scores and of presence; match, least overlap at which
-    two boxes are taken for one that moved; ids, whether track ids must be equal too. Over all frames of a goal: goal_iou, least
+    two boxes are taken for one that moved; distance, metres that its middle in space may move; ids, whether track ids must be equal
+    too. Over all frames of a goal: goal_iou, least
     mean overlap; goal_score, greatest mean difference of scores; frames, share of its frames that may differ.
     """
 
@@ -31,11 +32,14 @@ class Tolerances:
     goal_iou: float = 0.99
     goal_score: float = 0.01
     frames: float = 0.0
+    distance: float = 0.01
 
     def __post_init__(self) -> None:
         for name in ("iou", "score", "match", "goal_iou", "goal_score", "frames"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"The tolerance {name} is {getattr(self, name)}; it must be between 0 and 1.")
+        if not self.distance >= 0:
+            raise ValueError(f"The tolerance distance is {self.distance}; it must be 0 metres or more.")
 
 
 @dataclass(frozen=True)
@@ -155,9 +159,19 @@ def _goal(number: int, wanted: GoalRecord, found: GoalRecord, tolerances: Tolera
             changes.append(change("moved box", f"{_shown(before)} moved to {_shown(after)}, IoU {overlap:.3f}"))
         if abs(after.score - before.score) > tolerances.score:
             changes.append(change("score", f"the score of {_shown(before)} is {after.score:.3f}"))
+        if (apart := _apart(before, after)) > tolerances.distance:
+            moved = f"moved by {1000 * apart:.1f} mm in space" if np.isfinite(apart) else "has a place in space in one run alone"
+            changes.append(change("place", f"{_shown(before)} {moved}"))
         if tolerances.ids and after.id != before.id:
             changes.append(change("id", f"the id of {_shown(before)} was {before.id!r} and is {after.id!r}"))
     return changes
+
+
+def _apart(before: BoxRecord, after: BoxRecord) -> float:
+    """Metres between two places; infinite where one of them is none."""
+    if before.place is None or after.place is None:
+        return 0.0 if before.place is after.place else float("inf")
+    return float(np.linalg.norm(np.subtract(before.place.centre, after.place.centre)))
 
 
 def _matched(

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from time import perf_counter
 
 import numpy as np
 
 from groma_ros.grounding.asking import Inline, Question, Standing
+from groma_ros.grounding.depth import DepthError, place
 from groma_ros.grounding.follower import Followed, Follower, FollowRule
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.node.images import ImageError
 from groma_ros.replay.bags import Shot
-from groma_ros.replay.records import FrameRecord, goal_record
-from groma_ros.types import Frame, Grounding
+from groma_ros.replay.depth import DepthReader
+from groma_ros.replay.records import FrameRecord, GoalRecord, goal_record
+from groma_ros.types import Box3D, Detection, Frame, Grounding
 
-STAGES = ("decode", "perceive", "answer", "track", "total")
-"""What is timed of a frame: reading and decoding its image, finding regions, the language model, numbering and carrying boxes."""
+STAGES = ("decode", "perceive", "answer", "track", "place", "total")
+"""What is timed of a frame: reading and decoding its image, finding regions, the language model, numbering and carrying boxes, finding
+their places in space."""
 
 Times = dict[str, float]
 """Milliseconds by stage."""
@@ -34,7 +39,8 @@ class Done:
 class Pipeline:
     """One camera's frames, one after another. follower: what it remembers between two of them."""
 
-    def __init__(self, grounder: Grounder, standing: Standing, rule: FollowRule) -> None:
+    def __init__(self, grounder: Grounder, standing: Standing, rule: FollowRule, depth: DepthReader | None = None) -> None:
+        self._depth = depth
         self.follower = Follower(Inline(self._answer), rule)
         self._grounder = grounder
         self._standing = standing
@@ -61,12 +67,34 @@ class Pipeline:
         except ValueError:
             return self._refused(shot, "content", decode)
         end = perf_counter()
-        goals = tuple(goal_record(item) for item in followed.groundings)
+        goals, depth = self._placed(shot.frame, shot.time, followed.groundings)
         perceive, answer = 1000 * (perceived - start), 1000 * self._answered
         times = {"decode": decode, "perceive": perceive, "answer": answer, "track": 1000 * (end - perceived) - answer}
+        if self._depth is not None:
+            times["place"] = 1000 * (perf_counter() - end)
         times = {stage: round(value, 3) for stage, value in (times | {"total": sum(times.values())}).items()}
-        record = replace(blank_record(shot), asked=bool(followed.asked), answered=followed.answered, goals=goals)
+        record = replace(blank_record(shot), asked=bool(followed.asked), answered=followed.answered, goals=goals, depth=depth)
         return Done(record, followed, times)
+
+    def _placed(self, frame: Frame, time: int, groundings: Sequence[Grounding]) -> tuple[tuple[GoalRecord, ...], str]:
+        """The answers as they are kept, with the places of their boxes, and why there are none, by cause."""
+        if self._depth is None:
+            return tuple(goal_record(item) for item in groundings), ""
+        causes: Counter[str] = Counter()
+        try:
+            frame = self._depth.complete(frame, time)
+        except ImageError as error:
+            return tuple(goal_record(item) for item in groundings), error.cause
+
+        def find_place(detection: Detection) -> Box3D | None:
+            try:
+                return place(frame, detection.box).box
+            except DepthError as error:
+                causes[error.cause] += 1
+                return None
+
+        goals = tuple(goal_record(item, find_place) for item in groundings)
+        return goals, ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
 
     def _answer(self, question: Question) -> list[Grounding]:
         start = perf_counter()

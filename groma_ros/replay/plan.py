@@ -14,6 +14,7 @@ from groma_ros.grounding.grounder import MIN_PRESENCE, Grounder
 from groma_ros.grounding.presence import Calibration
 from groma_ros.replay.bags import Camera
 from groma_ros.replay.compare import Tolerances
+from groma_ros.replay.depth import DepthTopics
 from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.types import Goal
@@ -82,7 +83,8 @@ class Task:
 
 @dataclass(frozen=True)
 class Run:
-    """What a run was made of, its run.json. camera: topic, type and number of messages; model, weights: name of the bundle and sha256
+    """What a run was made of, its run.json. camera: topic, type and number of messages; depth: topics of its depth and camera_info, None
+    without them; model, weights: name of the bundle and sha256
     of its weights; backend, precision, device: what ran it; calibration: what of it is not the default; follow: as in `FollowRule`."""
 
     camera: dict[str, Any]
@@ -96,6 +98,7 @@ class Run:
     device: str
     calibration: dict[str, Any]
     follow: dict[str, Any]
+    depth: dict[str, str] | None = None
     version: str = __version__
     format: int = FORMAT
 
@@ -121,13 +124,14 @@ class Ran:
         return cls(runtime.backend, runtime.precision, runtime.device, grounder.min_presence)
 
 
-def describe(plan: Plan, camera: Camera, ran: Ran) -> Run:
+def describe(plan: Plan, camera: Camera, ran: Ran, depth: DepthTopics | None = None) -> Run:
     """What a run of this plan on this camera is made of."""
     bundle = Bundle.load(plan.engine.model)
     return Run(
         camera=asdict(camera), every=plan.every, goals=[_plain(goal) for goal in plan.goals], min_presence=ran.min_presence,
         model=bundle.name, weights=bundle.weights, backend=ran.backend, precision=ran.precision, device=ran.device,
         calibration=Calibration.from_manifest(bundle.calibration, ran.precision).to_manifest(), follow=asdict(plan.rule),
+        depth=asdict(depth) if depth else None,
     )  # fmt: skip
 
 
@@ -175,7 +179,7 @@ def check_comparable(expectation: Expectation, run: Run, other_model: bool) -> N
 def differences(wanted: Run, run: Run) -> list[str]:
     """What two comparable runs do not have in common, a sentence each."""
     names = {"model": "model", "weights": "weights", "backend": "backend", "precision": "precision", "device": "device",
-             "min_presence": "presence that is needed", "calibration": "calibration", "follow": "tracking"}  # fmt: skip
+             "min_presence": "presence that is needed", "calibration": "calibration", "follow": "tracking", "depth": "depth"}  # fmt: skip
     pairs = {name: (getattr(wanted, key), getattr(run, key)) for key, name in names.items()}
     return [f"{name}: {_short(before)} then, {_short(after)} now" for name, (before, after) in pairs.items() if before != after]
 

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, BinaryIO
 
+import numpy as np
 from mcap.writer import CompressionType, Writer
 
 from groma_ros.replay.definitions import typestore
-from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
+from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, PlaceRecord
 
 NODE = "/groma"
 TOPICS = {"detections": "vision_msgs/msg/Detection2DArray", "groundings": "groma_ros/msg/GroundingArray"}
 """What is said about each image."""
 LATCHED = {"label_info": "vision_msgs/msg/LabelInfo", "vision_info": "vision_msgs/msg/VisionInfo"}
 """What is said once, and kept for late listeners."""
+SOLID = {"detections_3d": "vision_msgs/msg/Detection3DArray"}
+"""What is said about each image of a camera with depth."""
 GOALS_VERSION = 0
 _NANOSECONDS = 1_000_000_000
 # As rosbag2 notes what a topic was offered with.
@@ -30,7 +33,9 @@ _QOS = """- history: keep_last
 """
 
 
-def write_recording(stream: BinaryIO, records: Iterable[FrameRecord], goals: Sequence[str], model: str) -> None:
+def write_recording(
+    stream: BinaryIO, records: Iterable[FrameRecord], goals: Sequence[str], model: str, with_depth: bool = False
+) -> None:
     """Write what the node would have published about each frame, at the time its image was recorded at; nothing for one refused.
     Before the first stands which goals (texts, in their order) the model of this name was asked.
 
@@ -40,7 +45,7 @@ def write_recording(stream: BinaryIO, records: Iterable[FrameRecord], goals: Seq
     writer = Writer(stream, compression=CompressionType.ZSTD)
     writer.start(profile="ros2")
     channels = {}
-    kinds = {**LATCHED, **TOPICS}
+    kinds = {**LATCHED, **TOPICS, **(SOLID if with_depth else {})}
     for name, kind in kinds.items():
         definition, _ = store.generate_msgdef(kind, ros_version=2)
         schema = writer.register_schema(kind, "ros2msg", definition.encode())
@@ -58,6 +63,8 @@ def write_recording(stream: BinaryIO, records: Iterable[FrameRecord], goals: Seq
             told = True
         if not record.refused:
             add(record.time, _messages(record))
+            if with_depth:
+                add(record.time, {"detections_3d": _solid(record)})
     writer.finish()
 
 
@@ -71,6 +78,27 @@ def _messages(record: FrameRecord) -> Mapping[str, Any]:
         "detections": make[TOPICS["detections"]](header=header, detections=[box for boxes in found.values() for box in boxes]),
         "groundings": make[TOPICS["groundings"]](header=header, goals_version=GOALS_VERSION, answered=answered, groundings=answers),
     }
+
+
+def _solid(record: FrameRecord) -> Any:
+    """The boxes that have a place in space, in the order of the goals and the best first within one."""
+    make = typestore().types
+    header = make["std_msgs/msg/Header"](stamp=_time(record.stamp), frame_id=record.frame_id)
+    placed = [
+        _detection_3d(header, goal.goal, box, box.place) for goal in record.goals for box in goal.detections if box.place is not None
+    ]
+    return make[SOLID["detections_3d"]](header=header, detections=placed)
+
+
+def _detection_3d(header: Any, text: str, record: BoxRecord, place: PlaceRecord) -> Any:
+    make = typestore().types
+    (x, y, z), (a, b, c, w), (width, height, depth) = place.centre, place.quaternion, place.size
+    pose = make["geometry_msgs/msg/Pose"](
+        position=make["geometry_msgs/msg/Point"](x=x, y=y, z=z), orientation=make["geometry_msgs/msg/Quaternion"](x=a, y=b, z=c, w=w)
+    )
+    size = make["geometry_msgs/msg/Vector3"](x=width, y=height, z=depth)
+    bounds = make["vision_msgs/msg/BoundingBox3D"](center=pose, size=size)
+    return make["vision_msgs/msg/Detection3D"](header=header, results=[_result(text, record.score, pose)], bbox=bounds, id=record.id)
 
 
 def _labels(time: int, goals: Sequence[str], model: str) -> Mapping[str, Any]:
@@ -100,17 +128,15 @@ def _detection(header: Any, text: str, record: BoxRecord) -> Any:
     point = make["vision_msgs/msg/Point2D"](x=(x1 + x2) / 2, y=(y1 + y2) / 2)
     pose = make["vision_msgs/msg/Pose2D"](position=point, theta=0.0)
     box = make["vision_msgs/msg/BoundingBox2D"](center=pose, size_x=x2 - x1, size_y=y2 - y1)
-    hypothesis = make["vision_msgs/msg/ObjectHypothesis"](class_id=text, score=record.score)
-    result = make["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=_no_pose())
-    return make["vision_msgs/msg/Detection2D"](header=header, results=[result], bbox=box, id=record.id)
-
-
-def _no_pose() -> Any:
-    import numpy as np
-
-    make = typestore().types
-    pose = make["geometry_msgs/msg/Pose"](
+    nowhere = make["geometry_msgs/msg/Pose"](
         position=make["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
         orientation=make["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
     )
-    return make["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36))
+    return make["vision_msgs/msg/Detection2D"](header=header, results=[_result(text, record.score, nowhere)], bbox=box, id=record.id)
+
+
+def _result(text: str, score: float, pose: Any) -> Any:
+    make = typestore().types
+    hypothesis = make["vision_msgs/msg/ObjectHypothesis"](class_id=text, score=score)
+    with_covariance = make["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36))
+    return make["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=with_covariance)

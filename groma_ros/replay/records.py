@@ -3,26 +3,36 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from groma_ros.types import Grounding
+from groma_ros.types import Box3D, Detection, Grounding
 
-BOX_DIGITS, SCORE_DIGITS = 3, 6
-"""Decimals that are kept: a thousandth of a pixel, a millionth of a probability."""
+BOX_DIGITS, SCORE_DIGITS, SPACE_DIGITS = 3, 6, 5
+"""Decimals that are kept: a thousandth of a pixel, a millionth of a probability, a hundredth of a millimetre."""
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
+class PlaceRecord:
+    """A box in space; fields as in `types.Box3D`."""
+
+    centre: tuple[float, float, float]
+    quaternion: tuple[float, float, float, float]
+    size: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
 class BoxRecord:
-    """One box. box: xyxy, camera pixels; id: the track, empty when untracked."""
+    """One box. box: xyxy, camera pixels; id: the track, empty when untracked; place: in space, None where depth does not tell."""
 
     box: Box
     score: float
     id: str = ""
+    place: PlaceRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,8 @@ class FrameRecord:
 
     asked: whether the language model answered on this very frame, or an earlier answer was carried to it; answered: stamp in ns of
     the frame that answer is of, None where there is none; refused: why the image
-    could not be read, in a word, empty for one that could; goals: in the order of the goals, none for a refused image.
+    could not be read, in a word, empty for one that could; depth: why boxes have no place in space, by cause, empty where the
+    bag holds no depth or all have one; goals: in the order of the goals, none for a refused image.
     """
 
     number: int
@@ -55,6 +66,7 @@ class FrameRecord:
     answered: int | None
     refused: str
     goals: tuple[GoalRecord, ...]
+    depth: str = ""
 
     def line(self) -> str:
         """The record as a line of JSON, without its end."""
@@ -68,12 +80,22 @@ class FrameRecord:
         return cls(**data, goals=goals)
 
 
-def goal_record(grounding: Grounding) -> GoalRecord:
-    """An answer with its numbers rounded to what is kept; the best box first, as the node publishes them."""
+def goal_record(grounding: Grounding, find_place: Callable[[Detection], Box3D | None] = lambda detection: None) -> GoalRecord:
+    """An answer with its numbers rounded to what is kept; the best box first, as the node publishes them. find_place: of a box in
+    space."""
     best_first = sorted(grounding.detections, key=lambda item: -item.score)
-    boxes = tuple(BoxRecord(_rounded(item.box), round(float(item.score), SCORE_DIGITS), item.track_id) for item in best_first)
+    boxes = tuple(
+        BoxRecord(_rounded(item.box), round(float(item.score), SCORE_DIGITS), item.track_id, _place(find_place(item)))
+        for item in best_first
+    )
     present, margin = (round(float(value), SCORE_DIGITS) for value in (grounding.present, grounding.margin))
     return GoalRecord(grounding.goal.text, grounding.goal.kind, present, margin, boxes)
+
+
+def without_places(record: FrameRecord) -> FrameRecord:
+    """The record as of a bag without depth."""
+    goals = [replace(goal, detections=tuple(replace(box, place=None) for box in goal.detections)) for goal in record.goals]
+    return replace(record, goals=tuple(goals), depth="")
 
 
 def read_records(path: Path) -> list[FrameRecord]:
@@ -92,8 +114,23 @@ def read_records(path: Path) -> list[FrameRecord]:
 
 
 def _goal(data: dict[str, Any]) -> GoalRecord:
-    boxes = tuple(BoxRecord(_rounded(item["box"]), item["score"], item["id"]) for item in data.pop("detections"))
+    boxes = tuple(
+        BoxRecord(_rounded(item["box"]), item["score"], item["id"], _read_place(item["place"])) for item in data.pop("detections")
+    )
     return GoalRecord(**data, detections=boxes)
+
+
+def _place(box: Box3D | None) -> PlaceRecord | None:
+    if box is None:
+        return None
+    (x, y, z), (a, b, c, w), (long, short, high) = ([round(float(value), SPACE_DIGITS) for value in part] for part in (
+        box.centre, box.quaternion, box.size
+    ))  # fmt: skip
+    return PlaceRecord((x, y, z), (a, b, c, w), (long, short, high))
+
+
+def _read_place(data: dict[str, Any] | None) -> PlaceRecord | None:
+    return None if data is None else PlaceRecord(*(tuple(data[name]) for name in ("centre", "quaternion", "size")))
 
 
 def _rounded(box: Sequence[float]) -> Box:

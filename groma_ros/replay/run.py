@@ -18,6 +18,7 @@ from groma_ros.grounding.memory import recall, remembered
 from groma_ros.replay.bags import Camera, Shot, find_camera, read_shots
 from groma_ros.replay.compare import Change, Movement, compare, movements
 from groma_ros.replay.definitions import typestore
+from groma_ros.replay.depth import DepthReader, find_depth
 from groma_ros.replay.journal import FOLDER, Journal
 from groma_ros.replay.junit import Case, Suite, junit
 from groma_ros.replay.live import play
@@ -40,7 +41,7 @@ from groma_ros.replay.plan import (
     read_expectation,
 )
 from groma_ros.replay.recording import write_recording
-from groma_ros.replay.records import FrameRecord, read_records
+from groma_ros.replay.records import FrameRecord, read_records, without_places
 from groma_ros.replay.truth import Judged, Truth, judge, read_truth
 
 LOG = "node.log"
@@ -104,7 +105,8 @@ def replay(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lam
     truth = read_truth(task.truth) if task.truth else None
     expectation = read_expectation(task.expect) if task.expect and not task.accept else None
     ran = Ran.of(grounder) if grounder else Ran("", "", "", plan.engine.least_presence)
-    run = describe(plan, camera, ran)
+    depth = find_depth(task.bag, camera) if grounder else None
+    run = describe(plan, camera, ran, depth)
     if expectation:
         check_comparable(expectation, run, plan.other_model)
     made_of = {**asdict(run), "bag": _fingerprint(task.bag)}
@@ -113,7 +115,8 @@ def replay(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lam
         if grounder is None:
             run = _live(task, plan, camera, journal, watch, total)
         else:
-            _offline(task, plan, camera, grounder, journal, watch, total)
+            with DepthReader(task.bag, depth) as reader:
+                _offline(task, plan, camera, grounder, reader if depth else None, journal, watch, total)
         result = _result(task, plan, run, camera, journal, truth, expectation)
         _write(result, plan, journal)
         if not task.keep:
@@ -121,12 +124,14 @@ def replay(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lam
     return outcome(result, plan)
 
 
-def _offline(task: Task, plan: Plan, camera: Camera, grounder: Grounder, journal: Journal, watch: Watch, total: int) -> None:
+def _offline(
+    task: Task, plan: Plan, camera: Camera, grounder: Grounder, depth: DepthReader | None, journal: Journal, watch: Watch, total: int
+) -> None:
     for goal in plan.goals:
         check_standing(goal)
         grounder.check(goal)
     standing = Standing(plan.goals, 0, grounder.min_presence)
-    pipeline = Pipeline(grounder, standing, plan.rule)
+    pipeline = Pipeline(grounder, standing, plan.rule, depth)
     if journal.memory is not None:
         recall(pipeline.follower, journal.memory, standing)
     for _ in watch(_answered(pipeline, journal, _shots(task.bag, camera, plan.every, journal.done)), total):
@@ -182,6 +187,8 @@ def _result(
     if expectation is None:
         return result
     apart = differences(expectation.run, run)
+    if plan.live:
+        expectation = replace(expectation, records=[without_places(record) for record in expectation.records])
     if plan.live and plan.rate > 0:
         # A node that drops images answers on others than a run that sees them all: what it answered must be equal.
         records, expectation = _both_asked(records, expectation)
@@ -202,7 +209,8 @@ def _write(result: Result, plan: Plan, journal: Journal) -> None:
     out, work = result.task.out, journal.folder
     records = journal.records.read_bytes()
     with replacing(work / RECORDING) as stream:
-        write_recording(stream, result.records, [goal["text"] for goal in result.run.goals], result.run.model)
+        texts = [goal["text"] for goal in result.run.goals]
+        write_recording(stream, result.records, texts, result.run.model, with_depth=result.run.depth is not None)
     timings = {"unit": "ms", "stages": list(STAGES), "latency": result.latency(), "frames": result.times}
     contents: dict[Path, bytes | Path] = {
         out / RECORDING: work / RECORDING,

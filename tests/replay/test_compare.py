@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from groma_ros.replay.compare import WHOLE_RUN, Tolerances, compare, movements
-from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, goal_record, read_records
+from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, PlaceRecord, goal_record, read_records
 from groma_ros.types import Detection, Goal, Grounding
 
 MUG = BoxRecord((10.0, 10.0, 50.0, 60.0), 0.9, "1")
@@ -22,7 +22,8 @@ def frame(number: int, *goals: GoalRecord) -> FrameRecord:
 
 
 def test_a_record_goes_through_its_line(tmp_path: Path) -> None:
-    records = [frame(0, goal(MUG, CUP), goal(text="la tasse à café", present=0.1)), replace(frame(1), refused="truncated")]
+    placed = replace(MUG, place=PlaceRecord((0.1, 0.2, 1.0), (0.0, 0.0, 0.0, 1.0), (0.1, 0.1, 0.2)))
+    records = [frame(0, goal(placed, CUP), goal(text="la tasse à café", present=0.1)), replace(frame(1), refused="truncated")]
     assert [FrameRecord.parse(record.line()) for record in records] == records
     path = tmp_path / "detections.jsonl"
     path.write_text("".join(record.line() + "\n" for record in records), encoding="utf-8")
@@ -69,6 +70,16 @@ def test_ids_count_only_where_asked() -> None:
     assert [change.sentence for change in compare(wanted, found, Tolerances(ids=True))] == [
         "the id of [10.0 10.0 50.0 60.0] (0.900) was '1' and is '5'"
     ]
+
+
+def test_boxes_that_move_in_space() -> None:
+    here = replace(MUG, place=PlaceRecord((0.1, 0.2, 1.0), (0.0, 0.0, 0.0, 1.0), (0.1, 0.1, 0.2)))
+    near, far = (replace(here, place=replace(here.place, centre=(0.1, 0.2, z))) for z in (1.009, 1.02))  # type: ignore[type-var]
+    assert compare([frame(0, goal(here))], [frame(0, goal(near))], Tolerances()) == []
+    sentences = [compare([frame(0, goal(here))], [frame(0, goal(box))], Tolerances())[0].sentence for box in (far, MUG)]
+    assert sentences == [
+        "[10.0 10.0 50.0 60.0] (0.900) moved by 20.0 mm in space", "[10.0 10.0 50.0 60.0] (0.900) has a place in space in one run alone"
+    ]  # fmt: skip
 
 
 def test_frames_that_come_and_go() -> None:

@@ -1,5 +1,6 @@
 """The answers as a bag: read back by rosbags, decoded by ROS itself, held to the records and to the node's own messages."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from rosbags.rosbag2 import Reader
 
 from groma_ros.replay.definitions import typestore
 from groma_ros.replay.recording import LATCHED, NODE, TOPICS, write_recording
-from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
+from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, PlaceRecord
 
 MUG, CUP = BoxRecord((10.0, 12.0, 50.0, 60.0), 0.9, "4"), BoxRecord((100.25, 10.0, 150.5, 61.0), 0.8)
 RECORDS = [
@@ -91,6 +92,27 @@ def test_the_schemas_are_those_of_the_installed_messages() -> None:
     for kind in kinds:
         generated = message_class(kind).get_fields_and_field_types()
         assert [name for name, _ in store.fielddefs[kind][1]] == list(generated), kind
+
+
+def test_boxes_in_space(tmp_path: Path) -> None:
+    """Of a camera with depth: a message an image, with the boxes that have a place."""
+    from rclpy.serialization import deserialize_message
+    from vision_msgs.msg import Detection3DArray
+
+    placed = replace(MUG, place=PlaceRecord((0.1, 0.2, 1.0), (0.0, 0.6, 0.0, 0.8), (0.3, 0.1, 0.2)))
+    first = replace(RECORDS[0], goals=(replace(RECORDS[0].goals[0], detections=(placed, CUP)), RECORDS[0].goals[1]))
+    path = tmp_path / "detections.mcap"
+    with path.open("wb") as stream:
+        write_recording(stream, [first, *RECORDS[1:]], ("mugs", "the ball"), "groma-tiny", with_depth=True)
+    with Reader(path) as reader:
+        one, two = (deserialize_message(data, Detection3DArray) for link, _, data in reader.messages() if link.topic.endswith("_3d"))
+    (item,) = one.detections
+    centre, turn, size = item.bbox.center.position, item.bbox.center.orientation, item.bbox.size
+    assert ((centre.x, centre.y, centre.z), (turn.x, turn.y, turn.z, turn.w)) == ((0.1, 0.2, 1.0), (0.0, 0.6, 0.0, 0.8))
+    assert (size.x, size.y, size.z) == (0.3, 0.1, 0.2)
+    (result,) = item.results
+    assert (result.hypothesis.class_id, result.hypothesis.score, item.id) == ("mugs", 0.9, "4")
+    assert result.pose.pose == item.bbox.center and item.header == one.header and two.detections == []
 
 
 def test_the_same_records_give_the_same_bytes(recording: Path, tmp_path: Path) -> None:
