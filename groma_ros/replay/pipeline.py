@@ -10,14 +10,14 @@ from time import perf_counter
 import numpy as np
 
 from groma_ros.grounding.asking import Inline, Question, Standing
-from groma_ros.grounding.depth import DepthError, place
+from groma_ros.grounding.depth import DepthError, place_all
 from groma_ros.grounding.follower import Followed, Follower, FollowRule
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.images import ImageError
 from groma_ros.replay.bags import Shot
 from groma_ros.replay.depth import DepthReader
 from groma_ros.replay.records import FrameRecord, GoalRecord, goal_record
-from groma_ros.types import Box3D, Detection, Frame, Grounding
+from groma_ros.types import Frame, Grounding
 
 STAGES = ("decode", "perceive", "answer", "track", "place", "total")
 """What is timed of a frame: reading and decoding its image, finding regions, the language model, numbering and carrying boxes, finding
@@ -86,14 +86,11 @@ class Pipeline:
         except ImageError as error:
             return tuple(goal_record(item) for item in groundings), error.cause
 
-        def find_place(detection: Detection) -> Box3D | None:
-            try:
-                return place(frame, detection.box).box
-            except DepthError as error:
-                causes[error.cause] += 1
-                return None
+        def refused(error: DepthError) -> None:
+            causes[error.cause] += 1
 
-        goals = tuple(goal_record(item, find_place) for item in groundings)
+        places = {item.detection.box: item.placement.box for item in place_all(frame, groundings, refused)}
+        goals = tuple(goal_record(item, lambda detection: places.get(detection.box)) for item in groundings)
         return goals, ", ".join(f"{count} {cause}" for cause, count in sorted(causes.items()))
 
     def _answer(self, question: Question) -> list[Grounding]:

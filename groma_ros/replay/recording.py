@@ -8,16 +8,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from mcap.writer import CompressionType, Writer
 
+from groma_ros.grounding.target import target_pose
 from groma_ros.replay.definitions import typestore
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, PlaceRecord
+from groma_ros.types import Box3D
 
 NODE = "/groma"
 TOPICS = {"detections": "vision_msgs/msg/Detection2DArray", "groundings": "groma_ros/msg/GroundingArray"}
 """What is said about each image."""
 LATCHED = {"label_info": "vision_msgs/msg/LabelInfo", "vision_info": "vision_msgs/msg/VisionInfo"}
 """What is said once, and kept for late listeners."""
-SOLID = {"detections_3d": "vision_msgs/msg/Detection3DArray"}
-"""What is said about each image of a camera with depth."""
+SOLID = {"detections_3d": "vision_msgs/msg/Detection3DArray", "target_pose": "geometry_msgs/msg/PoseStamped"}
+"""What is said about each image of a camera with depth; the target only where the first goal has a box with a place."""
 GOALS_VERSION = 0
 _NANOSECONDS = 1_000_000_000
 # As rosbag2 notes what a topic was offered with.
@@ -64,7 +66,7 @@ def write_recording(
         if not record.refused:
             add(record.time, _messages(record))
             if with_depth:
-                add(record.time, {"detections_3d": _solid(record)})
+                add(record.time, _solid(record))
     writer.finish()
 
 
@@ -80,25 +82,35 @@ def _messages(record: FrameRecord) -> Mapping[str, Any]:
     }
 
 
-def _solid(record: FrameRecord) -> Any:
-    """The boxes that have a place in space, in the order of the goals and the best first within one."""
+def _solid(record: FrameRecord) -> Mapping[str, Any]:
+    """The boxes that have a place in space, in the order of the goals and the best first within one, and where to go for the first."""
     make = typestore().types
     header = make["std_msgs/msg/Header"](stamp=_time(record.stamp), frame_id=record.frame_id)
     placed = [
         _detection_3d(header, goal.goal, box, box.place) for goal in record.goals for box in goal.detections if box.place is not None
     ]
-    return make[SOLID["detections_3d"]](header=header, detections=placed)
+    messages = {"detections_3d": make[SOLID["detections_3d"]](header=header, detections=placed)}
+    place = next((box.place for goal in record.goals[:1] for box in goal.detections if box.place is not None), None)
+    if place is not None:
+        target = target_pose(Box3D(place.centre, place.quaternion, place.size))
+        messages["target_pose"] = make[SOLID["target_pose"]](header=header, pose=_pose(target.position, target.quaternion))
+    return messages
 
 
 def _detection_3d(header: Any, text: str, record: BoxRecord, place: PlaceRecord) -> Any:
     make = typestore().types
-    (x, y, z), (a, b, c, w), (width, height, depth) = place.centre, place.quaternion, place.size
-    pose = make["geometry_msgs/msg/Pose"](
-        position=make["geometry_msgs/msg/Point"](x=x, y=y, z=z), orientation=make["geometry_msgs/msg/Quaternion"](x=a, y=b, z=c, w=w)
-    )
-    size = make["geometry_msgs/msg/Vector3"](x=width, y=height, z=depth)
+    x, y, z = place.size
+    pose = _pose(place.centre, place.quaternion)
+    size = make["geometry_msgs/msg/Vector3"](x=x, y=y, z=z)
     bounds = make["vision_msgs/msg/BoundingBox3D"](center=pose, size=size)
     return make["vision_msgs/msg/Detection3D"](header=header, results=[_result(text, record.score, pose)], bbox=bounds, id=record.id)
+
+
+def _pose(position: tuple[float, float, float], quaternion: tuple[float, float, float, float]) -> Any:
+    make = typestore().types
+    (x, y, z), (a, b, c, w) = position, quaternion
+    turn = make["geometry_msgs/msg/Quaternion"](x=a, y=b, z=c, w=w)
+    return make["geometry_msgs/msg/Pose"](position=make["geometry_msgs/msg/Point"](x=x, y=y, z=z), orientation=turn)
 
 
 def _labels(time: int, goals: Sequence[str], model: str) -> Mapping[str, Any]:
@@ -128,10 +140,7 @@ def _detection(header: Any, text: str, record: BoxRecord) -> Any:
     point = make["vision_msgs/msg/Point2D"](x=(x1 + x2) / 2, y=(y1 + y2) / 2)
     pose = make["vision_msgs/msg/Pose2D"](position=point, theta=0.0)
     box = make["vision_msgs/msg/BoundingBox2D"](center=pose, size_x=x2 - x1, size_y=y2 - y1)
-    nowhere = make["geometry_msgs/msg/Pose"](
-        position=make["geometry_msgs/msg/Point"](x=0.0, y=0.0, z=0.0),
-        orientation=make["geometry_msgs/msg/Quaternion"](x=0.0, y=0.0, z=0.0, w=1.0),
-    )
+    nowhere = _pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
     return make["vision_msgs/msg/Detection2D"](header=header, results=[_result(text, record.score, nowhere)], bbox=box, id=record.id)
 
 

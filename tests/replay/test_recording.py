@@ -7,9 +7,11 @@ import pytest
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 
+from groma_ros.grounding.target import target_pose
 from groma_ros.replay.definitions import typestore
 from groma_ros.replay.recording import LATCHED, NODE, TOPICS, write_recording
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, PlaceRecord
+from groma_ros.types import Box3D
 
 MUG, CUP = BoxRecord((10.0, 12.0, 50.0, 60.0), 0.9, "4"), BoxRecord((100.25, 10.0, 150.5, 61.0), 0.8)
 RECORDS = [
@@ -96,6 +98,7 @@ def test_the_schemas_are_those_of_the_installed_messages() -> None:
 
 def test_boxes_in_space(tmp_path: Path) -> None:
     """Of a camera with depth: a message an image, with the boxes that have a place."""
+    from geometry_msgs.msg import PoseStamped
     from rclpy.serialization import deserialize_message
     from vision_msgs.msg import Detection3DArray
 
@@ -106,12 +109,16 @@ def test_boxes_in_space(tmp_path: Path) -> None:
         write_recording(stream, [first, *RECORDS[1:]], ("mugs", "the ball"), "groma-tiny", with_depth=True)
     with Reader(path) as reader:
         one, two = (deserialize_message(data, Detection3DArray) for link, _, data in reader.messages() if link.topic.endswith("_3d"))
+        (target,) = (deserialize_message(data, PoseStamped) for link, _, data in reader.messages() if link.topic.endswith("_pose"))
     (item,) = one.detections
     centre, turn, size = item.bbox.center.position, item.bbox.center.orientation, item.bbox.size
     assert ((centre.x, centre.y, centre.z), (turn.x, turn.y, turn.z, turn.w)) == ((0.1, 0.2, 1.0), (0.0, 0.6, 0.0, 0.8))
     assert (size.x, size.y, size.z) == (0.3, 0.1, 0.2)
     (result,) = item.results
     assert (result.hypothesis.class_id, result.hypothesis.score, item.id) == ("mugs", 0.9, "4")
+    wanted = target_pose(Box3D(placed.place.centre, placed.place.quaternion, placed.place.size))  # type: ignore[union-attr]
+    assert target.header == one.header and [target.pose.position.x, target.pose.position.z] == [0.1, 1.0]
+    assert [target.pose.orientation.x, target.pose.orientation.w] == [wanted.quaternion[0], wanted.quaternion[3]]
     assert result.pose.pose == item.bbox.center and item.header == one.header and two.detections == []
 
 
