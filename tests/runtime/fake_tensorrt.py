@@ -24,12 +24,13 @@ class FakeTensorRT:
     """A version of TensorRT on a fake GPU. module: what `import tensorrt` gives; called: all that was asked of it.
 
     fault: what the next build, load or run fails with; errors: what went wrong while the stream ran; built: how it was told to
-    build each engine; records: whether its work can be recorded; spoils: what is added to every output.
+    build each engine; records: whether its work can be recorded; spoils: what is added to every output; full: whether the device
+    has no memory for an engine's kernels.
     """
 
     def __init__(self, version: str, driver: Driver, api: dict[str, Any] | None = None) -> None:
         self.driver = driver
-        self.fault, self.records, self.spoils = "", True, 0.0
+        self.fault, self.records, self.spoils, self.full = "", True, 0.0, False
         self.errors: list[BaseException] = []
         self.built: list[SimpleNamespace] = []
         self._api = Api(api or read_api(version), self._behaviours())
@@ -147,7 +148,8 @@ class FakeTensorRT:
         return self._api.new("ICudaEngine", logger=logger, graph=graph, tensors=tensors, profile=about["profile"])
 
     def _context(self, made: Any, strategy: Any = None) -> Any:
-        if self._failed(made.state.logger):
+        if self.full:
+            made.state.logger.log(self.module.ILogger.Severity.ERROR, "Requested size was 3145728 bytes, out of memory.")
             return None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1

@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import json
 import sys
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx as proto
 import pytest
 
-from groma_ros.runtime.bundle import Bundle
-from groma_ros.runtime.engine_vision import load_tensorrt_vision
+from groma_ros.runtime.bundle import Bundle, BundleError
+from groma_ros.runtime.engine_cache import EngineCache
+from groma_ros.runtime.engine_vision import choose_precision, load_tensorrt_vision
 from groma_ros.runtime.onnx import OnnxVision, load_onnx_vision
-from groma_ros.runtime.tensorrt import EngineError
+from groma_ros.runtime.tensorrt import EngineError, TensorRT
 from groma_ros.types import Frame, Scene
 from tests.runtime.driver import Driver
 from tests.runtime.machine import Machine
 from tests.small import blocks
+
+Put = Callable[[Path, str, bytes], None]
+HELD = {role: {"file": f"{role}.onnx"} for role in ("perceive", "encode_regions")}
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +115,70 @@ def test_a_device_that_is_full(gpu_machine: Machine, driver: Driver, graph_model
     driver.set_memory(100_000)
     with pytest.raises(ValueError, match=r"The GPU has \d+ MB of memory free and \d+ MB more are needed"):
         load_tensorrt_vision(Bundle.load(graph_model))
+
+
+def test_a_device_without_room_for_the_kernels(gpu_machine: Machine, graph_model: Path) -> None:
+    gpu_machine("11.4").full = True
+    with pytest.raises(EngineError, match=r"has no memory to run the engine: Requested size was 3145728 bytes, out of memory\."):
+        load_tensorrt_vision(Bundle.load(graph_model))
+
+
+def test_an_engine_in_the_cache_that_tensorrt_does_not_take(gpu_machine: Machine, graph_model: Path, onnx: OnnxVision) -> None:
+    """Whole by its note, and of no use all the same: it is built again, once."""
+    fake = gpu_machine("11.4")
+    load_tensorrt_vision(Bundle.load(graph_model))
+    for path in EngineCache().folder.glob("*.engine"):
+        path.write_bytes(b"junk")
+        note = json.loads(path.with_suffix(".json").read_text()) | {"bytes": 4, "sha256": hashlib.sha256(b"junk").hexdigest()}
+        path.with_suffix(".json").write_text(json.dumps(note))
+    frame = Frame(blocks(1))
+    same(load_tensorrt_vision(Bundle.load(graph_model)).encode(frame), onnx.encode(frame))
+    assert len(fake.built) == 4
+    load_tensorrt_vision(Bundle.load(graph_model))
+    assert len(fake.built) == 4
+
+
+def test_another_version_or_graph_is_another_engine(gpu_machine: Machine, graph_model: Path, graph_copy: Path, put: Put) -> None:
+    """An upgrade of TensorRT and a bundle that was converted again build their own, and leave what is there."""
+    old, new = gpu_machine("10.16"), gpu_machine("11.4")
+    for fake in (old, new, old, new):
+        sys.modules["tensorrt"] = fake.module
+        load_tensorrt_vision(Bundle.load(graph_model))
+    assert len(old.built) == len(new.built) == 2
+    changed = proto.load(graph_copy / "perceive.onnx")
+    changed.producer_name = "another"
+    put(graph_copy, "perceive.onnx", changed.SerializeToString())
+    load_tensorrt_vision(Bundle.load(graph_copy))
+    assert len(new.built) == 3
+    assert len(list(EngineCache().folder.glob("*.engine"))) == 5
+
+
+def test_building_without_onnx(gpu_machine: Machine, graph_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is in the cache runs without the package."""
+    gpu_machine("11.4")
+    monkeypatch.setitem(sys.modules, "groma_ros.runtime.onnx_lowering", None)
+    with pytest.raises(EngineError, match=r"needs the Python package onnx, .* install it with python -m pip install onnx"):
+        load_tensorrt_vision(Bundle.load(graph_model))
+    monkeypatch.delitem(sys.modules, "groma_ros.runtime.onnx_lowering")
+    load_tensorrt_vision(Bundle.load(graph_model))
+    monkeypatch.setitem(sys.modules, "groma_ros.runtime.onnx_lowering", None)
+    load_tensorrt_vision(Bundle.load(graph_model))
+
+
+def test_precisions(gpu_machine: Machine, graph_model: Path) -> None:
+    bundle = Bundle.load(graph_model)
+    halves = replace(bundle, graphs={**bundle.graphs, "precisions": {"int8": HELD, "fp32": HELD, "fp16": HELD}})
+    gpu_machine("11.4")
+    library = TensorRT()
+    assert [choose_precision(halves, library, name) for name in (None, "fp32", "int8")] == ["fp16", "fp32", "int8"]
+    assert choose_precision(bundle, library, None) == "fp32"
+    gpu_machine("8.6")
+    old = TensorRT()
+    assert [choose_precision(halves, old, name) for name in (None, "fp32")] == ["fp32", "fp32"]
+    with pytest.raises(EngineError, match=r"TensorRT 8.6.1 runs graphs in fp32 and not in fp16; use TensorRT 10 or later, or fp32\."):
+        choose_precision(halves, old, "fp16")
+    with pytest.raises(BundleError, match="has no ONNX graphs; groma convert makes them"):
+        choose_precision(replace(bundle, graphs={}), old, None)
 
 
 def test_a_run_that_fails_is_a_sentence(gpu_machine: Machine, graph_model: Path, onnx: OnnxVision) -> None:
