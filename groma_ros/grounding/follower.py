@@ -11,16 +11,20 @@ The node and the replay run the same code, one `Follower` a camera:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from groma_ros.geometry import box_iou
 from groma_ros.grounding.asking import Followed, Line, Question, Reply, Standing
+from groma_ros.grounding.assignment import best_pairs
 from groma_ros.grounding.motion import Motion
-from groma_ros.grounding.tracker import SECOND, Track, Tracker, TrackRule
-from groma_ros.types import Detection, Grounding, IntArray, Scene
+from groma_ros.grounding.tracker import SECOND, Track, Tracker, TrackRule, unit
+from groma_ros.types import Detection, FloatArray, Grounding, IntArray, Scene
+
+SAME = 0.5
+"""IoU above which two regions that one goal names one after the other are one object."""
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ class FollowRule:
 
 @dataclass(frozen=True, eq=False)
 class Held:
-    """The answer that stands, which the follower remembers. numbers: for each goal, the track of each detection, 0 for none."""
+    """The answer that stands, which the follower remembers. numbers: for each goal, the track of each detection, 0 for none; names:
+    likewise its id, which stays that of the object though the model now names another region of it."""
 
     reply: Reply
     numbers: tuple[tuple[int, ...], ...]
+    names: tuple[tuple[int, ...], ...]
 
 
 class Follower:
@@ -63,6 +69,7 @@ class Follower:
         self.held: Held | None = None
         self.motion: Motion | None = None
         self._open: Question | None = None
+        self._heirs: dict[int, int] = {}
         self._pace = 0.0
 
     def obey(self, rule: FollowRule) -> None:
@@ -73,29 +80,39 @@ class Follower:
         """Track one more scene, ask if there is reason to, and say where everything is now. Raises what the language model raised;
         the next frame asks anew."""
         followed = self._step(scene, standing)
-        self.motion = Motion.of(followed, scene, self.tracker.tracks, self.rule.coast)
+        self.motion = Motion(followed, scene.stamp, (scene.width, scene.height), self._pace_of_names(), self.rule.coast)
         return followed
+
+    def _pace_of_names(self) -> dict[str, FloatArray]:
+        """How fast what each id stands for moves, pixels a second."""
+        rows = zip(self.held.numbers, self.held.names, strict=True) if self.held is not None else ()
+        pairs = [pair for row in rows for pair in zip(*row, strict=True)]
+        return {str(name): self.tracker.tracks[number].velocity for number, name in pairs if number in self.tracker.tracks}
 
     def _step(self, scene: Scene, standing: Standing) -> Followed:
         self._take(0.0)
         numbers = self.tracker.update(scene)
+        self._take_over(scene, numbers)
         if not standing.goals:
             self.held = None
             return Followed((), standing.version, None, 0.0)
         why = self._reason(scene, standing, numbers)
         if why:
-            self._open = Question(scene, standing, numbers, self.tracker.epoch)
-            self._line.ask(self._open)
+            self._ask(scene, standing, numbers)
         if self._nothing_to_carry():
             self._take(None)
             if self._nothing_to_carry() and not why and (why := self._reason(scene, standing, numbers)):
                 # The answer that came was about what is no more: this frame asks for itself.
-                self._open = Question(scene, standing, numbers, self.tracker.epoch)
-                self._line.ask(self._open)
+                self._ask(scene, standing, numbers)
                 self._take(None)
         elif why and self._pace <= self.rule.answer_wait:
             self._take(self.rule.answer_wait)
         return self._now(scene, standing, numbers, why)
+
+    def _ask(self, scene: Scene, standing: Standing, numbers: IntArray) -> None:
+        self._open = Question(scene, standing, numbers, self.tracker.epoch)
+        self._heirs = {}  # what took over later matters to the answer, what did before is in its numbers
+        self._line.ask(self._open)
 
     def _take(self, timeout: float | None) -> None:
         if self._open is None:
@@ -109,7 +126,52 @@ class Follower:
             return
         self._open, self._pace = None, reply.seconds
         if reply.question.epoch == self.tracker.epoch:
-            self.held = Held(reply, tuple(_tracks_of(item, reply.question) for item in reply.groundings))
+            asked = (_tracks_of(item, reply.question) for item in reply.groundings)
+            numbers = tuple(tuple(self._heirs.get(number, number) for number in row) for row in asked)
+            self.held = Held(reply, numbers, self._names(reply, numbers))
+
+    def _names(self, reply: Reply, numbers: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
+        """The ids of a new answer's detections: those that the goal's objects had in the answer before."""
+        known: dict[tuple[str, str], dict[int, int]] = {}
+        if self.held is not None and not self._nothing_to_carry():
+            for item, row, names in zip(self.held.reply.groundings, self.held.numbers, self.held.names, strict=True):
+                known[item.goal.text, item.goal.kind] = dict(zip(row, names, strict=True))
+        pairs = zip(reply.groundings, numbers, strict=True)
+        return tuple(self._row_names(row, known.get((item.goal.text, item.goal.kind), {})) for item, row in pairs)
+
+    def _row_names(self, row: Sequence[int], known: Mapping[int, int]) -> tuple[int, ...]:
+        """known: the name of each track of the goal's former answer. One object may have two regions, and the model name either."""
+        tracks, time = self.tracker.tracks, self.tracker.time or 0
+        names = {number: known[number] for number in row if number in known}
+        left = [number for number in known if number and number not in names and number in tracks]
+        new = [number for number in dict.fromkeys(row) if number and number not in names and number in tracks]
+        if left and new:
+            before, now = (np.stack([tracks[number].at(time) for number in group]) for group in (left, new))
+            names |= {new[there]: known[left[here]] for here, there in best_pairs(box_iou(before, now), SAME)}
+        for number in dict.fromkeys(row):
+            if number not in names:
+                names[number] = number if number not in names.values() else self.tracker.fresh()
+        return tuple(names[number] for number in row)
+
+    def _take_over(self, scene: Scene, numbers: IntArray) -> None:
+        """Let another region stand for an object that is not seen: a proposer may find one object twice, and then only once.
+
+        It must lie where the object is expected, look like it, and stand for nothing else in the same answer.
+        """
+        if self.held is None or self._nothing_to_carry() or scene.stamp != self.tracker.time or not len(scene.boxes):
+            return
+        rows, tokens = [list(row) for row in self.held.numbers], unit(scene.region_tokens)
+        for row in rows:
+            for place, number in enumerate(row):
+                track = self.tracker.tracks.get(number)
+                if track is None or track.region >= 0:
+                    continue
+                fit = box_iou(track.at(scene.stamp)[None], scene.boxes)[0]
+                fit[(tokens @ track.token < self.rule.doubt) | np.isin(numbers, [0, *row])] = 0
+                if fit.max() >= SAME:
+                    row[place] = heir = int(numbers[fit.argmax()])
+                    self._heirs = {**{old: heir if new == number else new for old, new in self._heirs.items()}, number: heir}
+        self.held = replace(self.held, numbers=tuple(map(tuple, rows)))
 
     def _nothing_to_carry(self) -> bool:
         return self.held is None or self.held.reply.question.epoch != self.tracker.epoch
@@ -144,17 +206,18 @@ class Follower:
         reply = self.held.reply
         asked = reply.question.scene
         if asked is scene:
-            groundings = tuple(_named(item, row) for item, row in zip(reply.groundings, self.held.numbers, strict=True))
+            groundings = tuple(_named(item, row) for item, row in zip(reply.groundings, self.held.names, strict=True))
         else:
-            groundings = tuple(self._carried(*pair, scene, numbers) for pair in zip(reply.groundings, self.held.numbers, strict=True))
+            rows = zip(reply.groundings, self.held.numbers, self.held.names, strict=True)
+            groundings = tuple(self._carried(*row, scene, numbers) for row in rows)
         age = max(0, scene.stamp - asked.stamp) / SECOND
         return Followed(groundings, reply.question.standing.version, asked.stamp, age, why)
 
-    def _carried(self, grounding: Grounding, row: Sequence[int], scene: Scene, numbers: IntArray) -> Grounding:
+    def _carried(self, grounding: Grounding, row: Sequence[int], names: Sequence[int], scene: Scene, numbers: IntArray) -> Grounding:
         """The grounding with every box where its track is in this scene; boxes whose track is lost are gone."""
         places = {int(number): region for region, number in enumerate(numbers) if number}
         detections = []
-        for detection, number in zip(grounding.detections, row, strict=True):
+        for detection, number, name in zip(grounding.detections, row, names, strict=True):
             track = self.tracker.tracks.get(number)
             if number in places:
                 box, region = scene.boxes[places[number]], places[number]
@@ -164,7 +227,7 @@ class Follower:
                 continue
             x1, y1, x2, y2 = (float(value) for value in box)
             if x2 > x1 and y2 > y1:
-                detections.append(Detection((x1, y1, x2, y2), detection.score, region, str(number)))
+                detections.append(Detection((x1, y1, x2, y2), detection.score, region, str(name)))
         return replace(grounding, detections=tuple(detections))
 
 

@@ -57,7 +57,7 @@ def _held(held: Held | None) -> dict[str, Any] | None:
     scene = held.reply.question.scene
     groundings = [{**asdict(item), "goal": None} for item in held.reply.groundings]
     view = {"width": scene.width, "height": scene.height, "stamp": scene.stamp, "frame_id": scene.frame_id}
-    return {"scene": view, "epoch": held.reply.question.epoch, "numbers": held.numbers, "groundings": groundings}
+    return {"scene": view, "epoch": held.reply.question.epoch, "numbers": held.numbers, "names": held.names, "groundings": groundings}
 
 
 def _recalled(data: Mapping[str, Any], numbers: IntArray, standing: Standing) -> Held:
@@ -70,4 +70,5 @@ def _recalled(data: Mapping[str, Any], numbers: IntArray, standing: Standing) ->
         spans = tuple(TextSpan(**{**span, "regions": tuple(span["regions"])}) for span in item["spans"])
         groundings.append(Grounding(**{**item, "goal": goal, "detections": boxes, "spans": spans}))
     reply = Reply(Question(scene, standing, numbers, data["epoch"]), tuple(groundings))
-    return Held(reply, tuple(tuple(row) for row in data["numbers"]))
+    rows, names = (tuple(tuple(row) for row in data[key]) for key in ("numbers", "names"))
+    return Held(reply, rows, names)

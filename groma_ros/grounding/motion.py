@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from groma_ros.grounding.asking import Followed
-from groma_ros.grounding.tracker import SECOND, Track
-from groma_ros.types import Detection, FloatArray, Grounding, Scene
+from groma_ros.grounding.tracker import SECOND
+from groma_ros.types import Detection, FloatArray, Grounding
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,13 +25,6 @@ class Motion:
     size: tuple[int, int]
     pace: Mapping[str, FloatArray]
     limit: float
-
-    @classmethod
-    def of(cls, followed: Followed, scene: Scene, tracks: Mapping[int, Track], limit: float) -> Motion:
-        """What is known after a scene was followed."""
-        ids = {item.track_id for grounding in followed.groundings for item in grounding.detections if item.track_id}
-        pace = {name: tracks[int(name)].velocity for name in ids if int(name) in tracks}
-        return cls(followed, scene.stamp, (scene.width, scene.height), pace, limit)
 
     def at(self, stamp: int) -> Followed | None:
         """What holds for a frame of another stamp (ns); None where that is too long after the known one, before it, or nothing is

@@ -126,9 +126,13 @@ class Tracker:
     def _welcome(self, numbers: IntArray, scene: Scene, tokens: FloatArray) -> None:
         for region in np.flatnonzero(numbers == 0):
             box = np.asarray(scene.boxes[region], np.float32)
-            self.tracks[self.next] = Track(self.next, box, tokens[region], scene.stamp, int(region))
-            numbers[region] = self.next
-            self.next += 1
+            numbers[region] = number = self.fresh()
+            self.tracks[number] = Track(number, box, tokens[region], scene.stamp, int(region))
+
+    def fresh(self) -> int:
+        """A number that nothing had before."""
+        self.next += 1
+        return self.next - 1
 
 
 def unit(tokens: FloatArray) -> FloatArray:

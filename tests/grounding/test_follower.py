@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -36,6 +36,7 @@ class Later:
     asked: int = 0
     ready: bool = False
     error: Exception | None = None
+    answer: Callable[[Question], list[Grounding]] = answer
 
     def ask(self, question: Question) -> None:
         self.open.append(question)
@@ -49,7 +50,7 @@ class Later:
         if not self.open or not (self.ready or timeout is None):
             return None
         question = self.open.pop()
-        return Reply(question, tuple(answer(question)), 1.0)
+        return Reply(question, tuple(self.answer(question)), 1.0)
 
 
 def standing(*texts: str, version: int = 1) -> Standing:
@@ -207,3 +208,53 @@ def test_the_rule_can_change_between_frames() -> None:
     follower.obey(FollowRule(answer_period=0.0))
     assert follower.step(scene(0.2, {"a": (100, 100)}), standing("a")).asked == "period"
     assert follower.tracker.rule is follower.rule.tracks
+
+
+def twice(seconds: float, *seen: str) -> Scene:
+    """One object that the proposer finds as two regions that look alike: whole, and a part; a stands apart."""
+    places: Centres = {"whole": (100, 100), "part": (112, 100), "a": (400, 300)}
+    found = scene(seconds, {name: places[name] for name in (*seen, "a")}, noise=0.02)
+    tokens = found.region_tokens.copy()
+    tokens[: len(seen)] = look("whole") + tokens[: len(seen)] * 0.05
+    return replace(found, region_tokens=tokens)
+
+
+def first_region(question: Question) -> list[Grounding]:
+    """A model that names the first region of the scene."""
+    x1, y1, x2, y2 = (float(value) for value in question.scene.boxes[0])
+    return [Grounding(goal, (Detection((x1, y1, x2, y2), 0.9, 0),), 0.9, 0.5) for goal in question.standing.goals]
+
+
+def test_an_object_keeps_its_id_when_another_region_stands_for_it() -> None:
+    follower = Follower(Inline(first_region), FollowRule(answer_period=0.35))
+    told = [follower.step(twice(0.1 * step, *seen), standing("it")) for step, seen in enumerate([
+        ("whole", "part"), ("whole", "part"), ("part",), ("part",), ("part",), ("part", "whole"), ("whole", "part"),
+    ])]  # fmt: skip
+    assert [ids(item) for item in told] == [["1"]] * 7
+    assert [boxes(item)[0][0] for item in told] == pytest.approx([70, 70, 82, 82, 82, 82, 82], abs=1)
+    assert told[4].asked == "period", "asked again, and the part was named"
+
+
+def test_an_answer_from_before_another_region_took_over_is_about_that_one() -> None:
+    line = Later(answer=first_region)
+    follower = Follower(line, FollowRule())
+    follower.step(twice(0.0, "whole", "part"), standing("it"))
+    follower.step(twice(0.1, "whole", "part"), standing("it"))
+    assert len(line.open) == 1, "asked while the whole was seen"
+    follower.step(twice(0.2, "part"), standing("it"))
+    line.ready = True
+    told = follower.step(twice(0.3, "part"), standing("it"))
+    assert told.answered == round(1e8) and ids(told) == ["1"] and boxes(told)[0][0] == pytest.approx(82, abs=1)
+
+
+def test_two_objects_of_one_answer_never_share_a_region() -> None:
+    def both(question: Question) -> list[Grounding]:
+        found = tuple(Detection(tuple(map(float, box)), 0.9, index) for index, box in enumerate(question.scene.boxes[:2]))  # type: ignore[arg-type]
+        return [Grounding(question.standing.goals[0], found, 0.9, 0.5)]
+
+    follower = Follower(Inline(both), FollowRule(answer_period=100.0, coast=0.15))
+    follower.step(twice(0.0, "whole", "part"), standing("them"))
+    assert ids(follower.step(twice(0.1, "whole", "part"), standing("them"))) == ["1", "2"]
+    follower.step(twice(0.2, "part"), standing("them"))
+    told = follower.step(twice(0.4, "part"), standing("them"))
+    assert ids(told)[0] == "2" and len(set(ids(told))) == len(ids(told))

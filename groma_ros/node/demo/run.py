@@ -126,7 +126,8 @@ def _live_table(goals: Sequence[Goal], listener: Listener) -> Group:
 
 
 def _footer(listener: Listener) -> str:
-    counts = ", ".join(f"{listener.count(key)} {key}" for key in ("received", "answered", "carried", "dropped"))
+    told = f"{listener.answered} answered ({listener.count('carried')} of them by motion)"
+    counts = f"{listener.count('received')} received, {told}, {listener.count('dropped')} dropped"
     stages = ", ".join(f"{key[10:]} {value} ms" for key, value in listener.counts.items() if key.startswith("median ms "))
     return f"frames: {counts}\nmedian latency: {stages or 'none yet'}"
 
