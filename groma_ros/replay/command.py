@@ -75,7 +75,11 @@ def run_replay(args: argparse.Namespace) -> int:
     """`groma replay` with the options of `add_arguments`; returns the exit status."""
     plan, tasks = _plan(args), _tasks(args)
     args.out.mkdir(parents=True, exist_ok=True)
-    outcomes = replay_all(tasks, plan, args.jobs, args.ray)
+    try:
+        outcomes = replay_all(tasks, plan, args.jobs, args.ray)
+    except KeyboardInterrupt:
+        print("groma: Interrupted; the same command goes on from here, with --fresh it starts anew.", file=sys.stderr)
+        raise
     if len(tasks) > 1 or outcomes[0].status == "failed":
         with replacing(args.out / JUNIT) as stream:
             stream.write(junit([item.suite for item in outcomes]).encode())

@@ -107,6 +107,9 @@ def _facts(result: Result) -> str:
         "Asked": f"{len(run.goals)} goals; the language model answered on {sum(record.asked for record in records)} frames",
         "Latency": f"{latency:.1f} ms a frame in the median",
     }
+    if run.depth:
+        partial = sum(bool(record.depth) for record in records)
+        rows["Depth"] = f"{run.depth['depth']} with {run.depth['info']}; incomplete on {partial} images"
     if right:
         rows["Accuracy"] = f"{sum(right) / len(right):.3f} of {len(right)} answers are exactly the true boxes (IoU 0.5)"
     return _definitions(rows)
@@ -181,6 +184,10 @@ def _section(result: Result, goal: _Goal, pictures: dict[tuple[int, int], str]) 
         "Best score": f"mean {_mean(goal.track.score)}, least {_least(goal.track.score)}",
         "Ids": ", ".join(f"{number or 'untracked'} ({count} boxes)" for number, count in goal.ids.most_common(8)) or "none",
     }
+    if result.run.depth:
+        found = [item for record in result.records for item in record.goals if item.goal == goal.text]
+        placed = [box.place is not None for item in found for box in item.detections]
+        rows["In space"] = f"{sum(placed)} of {len(placed)} boxes"
     if goal.judged:
         rows["Right"] = f"{goal.judged.accuracy:.3f} of {len(goal.judged.right)} frames ({goal.judged.kind})"
     figures = "".join(_figure(goal, item, pictures) for item in goal.shown)

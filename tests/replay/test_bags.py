@@ -107,6 +107,19 @@ def test_which_camera(tmp_path: Path) -> None:
         find_camera(silent)
 
 
+def test_a_message_type_nobody_knows(tmp_path: Path) -> None:
+    """Beside the camera it is in nobody's way; asked for, it is refused by name."""
+    writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
+    with writer:
+        camera = writer.add_connection("/eye", RAW, typestore=STORE)
+        thing = writer.add_connection("/arm", "my_robot/msg/Grip", msgdef="float64 force\n", rihs01="RIHS01_" + "0" * 64)
+        writer.write(thing, 1, b"\0\1\0\0" + bytes(8))
+        writer.write(camera, 2, STORE.serialize_cdr(image(1, pictures(1)[0]), RAW))
+    assert [shot.number for shot in read_shots(tmp_path / "bag", find_camera(tmp_path / "bag"))] == [0]
+    with pytest.raises(ValueError, match="The topic /arm of .* has the type my_robot/msg/Grip; a camera has sensor_msgs/msg/Image or"):
+        find_camera(tmp_path / "bag", "/arm")
+
+
 def test_one_name_two_types(tmp_path: Path) -> None:
     text = TYPES["std_msgs/msg/String"](data="hello")
     messages = [("/eye", RAW, 1, image(1, pictures(1)[0])), ("/eye", "std_msgs/msg/String", 2, text)]

@@ -13,8 +13,10 @@ from xml.etree import ElementTree as xml
 import pytest
 
 from groma_ros import cli
+from groma_ros.grounding.grounder import Grounder
 from groma_ros.replay.command import CHANGED, unique_names
 from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS
+from groma_ros.types import Frame, Scene
 from tests.replay.test_bags import DEMO
 
 GOALS = "goals:\n- the ball\n- text: both blue objects\n  kind: all\n- red cone\n"
@@ -125,6 +127,26 @@ def test_a_bad_bag_is_reported_and_the_others_go_on(tmp_path: Path, groma: Any, 
     suites = xml.parse(out / JUNIT).getroot().findall("testsuite")
     assert [suite.attrib["errors"] for suite in suites] == ["0", "1", "0"]
     assert not list(out.rglob(".unfinished"))
+
+
+def test_interrupted_and_taken_up(tmp_path: Path, groma: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C on the third image: a sentence says what to do, and the same command ends with the same bytes."""
+    monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", 0.0)
+    perceive, looks = Grounder.perceive, []
+
+    def interrupted(self: Grounder, frame: Frame) -> Scene:
+        looks.append(frame.stamp)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+        return perceive(self, frame)
+
+    monkeypatch.setattr(Grounder, "perceive", interrupted)
+    status, _, errors = groma(DEMO, "--out", tmp_path / "out")
+    assert status == 130 and errors.splitlines()[-1].startswith("groma: Interrupted; the same command goes on from here")
+    assert groma(DEMO, "--out", tmp_path / "out")[0] == 0 and len(looks) == 3 + 2
+    assert groma(DEMO, "--out", tmp_path / "whole")[0] == 0
+    for name in (DETECTIONS, RECORDING):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_it_needs_neither_ros_nor_torch(tmp_path: Path, goals: Path) -> None:
