@@ -14,7 +14,7 @@ import numpy as np
 
 from groma_ros.evaluation.options import add_picture_arguments, add_run_arguments, finish, model_choice, plan, rounded
 from groma_ros.evaluation.pictures import find_picture, read_rgb
-from groma_ros.evaluation.published import HEAD, REC_ACCURACY, beside, row
+from groma_ros.evaluation.published import HEAD, beside, rec_accuracy, row
 from groma_ros.evaluation.referring import Expression, ReferredPicture, read_referring
 from groma_ros.evaluation.workers import Record, run
 from groma_ros.geometry import box_iou
@@ -63,7 +63,7 @@ def report(name: str, records: Sequence[Record]) -> dict[str, Any]:
         accuracy = 100 * float((own[:, 0] > IOU).mean())
         splits[split] = {
             "expressions": len(own),
-            "accuracy": beside(accuracy, REC_ACCURACY.get((name, split))),
+            "accuracy": beside(accuracy, rec_accuracy(name, split, len(own))),
             "mean_iou": rounded(float(own[:, 0].mean())),
             "reachable": rounded(100 * float((own[:, 1] > IOU).mean())),
         }

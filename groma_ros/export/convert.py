@@ -144,7 +144,9 @@ def _from_checkpoint(source: Path, out: Path, keep: bool) -> tuple[Bundle, Mappi
     out.mkdir(parents=True, exist_ok=True)
     sha256, size = write_halves(weights, weights.shapes, out / WEIGHTS if keep else None)
     image, prompt = ImageTransform(config.image_size), PUBLISHED_TEMPLATE.to_dict()
-    bundle = Bundle(out, out.resolve().name, config.to_dict(), image, prompt, graphs={"weights": sha256})
+    # The original never saw a goal that nothing fits, so its stop says nothing of presence.
+    untaught = {"answers_none": False}
+    bundle = Bundle(out, out.resolve().name, config.to_dict(), image, prompt, untaught, graphs={"weights": sha256})
     files = bundle.write_files({TOKENIZER: tokenizer.read_bytes()})
     if keep:
         files[WEIGHTS] = {"sha256": sha256, "bytes": size}
