@@ -20,6 +20,7 @@ from groma_ros.progress import shown
 from groma_ros.simulation.dataset import scene_seeds
 from groma_ros.simulation.depth_noise import LEVELS, spoil
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
+from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 from groma_ros.space import matrix_from_quaternion
 from groma_ros.types import Box3D, Frame
 
@@ -124,9 +125,9 @@ def _own_boxes(grounder: Grounder, sample: SceneSample) -> Iterator[tuple[SceneO
             yield sample.objects[index], tuple(float(value) for value in box)
 
 
-def rendered(seed: int, count: int) -> Iterator[SceneSample]:
-    """The scenes that `groma scenes --seed --count` writes."""
-    with SceneRenderer(WIDTH, HEIGHT) as renderer:
+def rendered(seed: int, count: int, world: str = DEFAULT_WORLD) -> Iterator[SceneSample]:
+    """The scenes that `groma scenes --seed --count --world` writes."""
+    with SceneRenderer(WIDTH, HEIGHT, world=world) as renderer:
         for scene_seed in scene_seeds(seed, count):
             yield renderer.render(scene_seed)
 
@@ -135,6 +136,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval depth`."""
     parser.add_argument("--seed", type=int, required=True, help="data seed of the rendered scenes, as in `groma scenes`")
     parser.add_argument("--count", type=int, default=100, help="number of scenes (default 100)")
+    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=f"of the scenes (default {DEFAULT_WORLD})")
     parser.add_argument("--model", type=Path, help="folder of a model bundle, whose own boxes are placed too (default: true boxes only)")
     parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
     parser.add_argument(
@@ -148,9 +150,9 @@ def run_eval_depth(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
     grounder = Grounder.load(args.model, backend=args.backend) if args.model else None
-    tallies = evaluate(shown(rendered(args.seed, args.count), args.count, "scene"), grounder, args.noise)
+    tallies = evaluate(shown(rendered(args.seed, args.count, args.world), args.count, "scene"), grounder, args.noise)
     levels = {level: {source: tally.report() for source, tally in sources.items()} for level, sources in tallies.items()}
-    report = {"scenes": args.count, "seed": args.seed, "levels": levels}
+    report = {"scenes": args.count, "seed": args.seed, "world": args.world, "levels": levels}
     print(json.dumps(report, indent=1) if args.json else table(report))
     return 0
 
@@ -159,7 +161,7 @@ def table(report: dict[str, Any]) -> str:
     """The report as lines to read: median / 95th percentile of each absolute error."""
     names = {f"{name}_{unit.replace('%', 'percent')}": f"{name} {unit}" for name, (unit, _) in _UNITS.items()}
     head = f"{'depth':<13}{'boxes':<7}{'placed':>7}{'of':>6}" + "".join(f"{name:>15}" for name in names.values()) + f"{'ms a box':>10}"
-    lines = [f"scenes {report['scenes']}, seed {report['seed']}; median / 95th percentile", head]
+    lines = [f"scenes {report['scenes']}, seed {report['seed']}, world {report['world']}; median / 95th percentile", head]
     for level, sources in report["levels"].items():
         for source, row in sources.items():
             placed = row["boxes"] - sum(row["refused"].values())

@@ -81,8 +81,10 @@ class _Surface:
 
     @property
     def merit(self) -> float:
-        """Among supports, the right one leaves what the box frames, and that begins at the support."""
-        return self.fit - 0.3 * min(1.0, self.gap / 0.05)
+        """Among supports, the right one leaves what the box frames, and that begins at the support. Of a floor and a wall that
+        would both do it is the floor: cameras are seldom on their side, and one that looks straight down sees no wall."""
+        level = -self.plane.normal[1] if self.plane is not None else 0.0
+        return self.fit - 0.3 * min(1.0, self.gap / 0.05) - 0.2 * min(1.0, max(0.0, 1 - level / 0.25))
 
 
 def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> Placement:

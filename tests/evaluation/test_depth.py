@@ -31,7 +31,7 @@ def test_what_is_refused_is_counted_by_cause() -> None:
     tally.add(item, item.box, Frame(np.zeros((20, 20, 3), np.uint8)))
     report = tally.report()
     assert (report["boxes"], report["refused"], report["kinds"]) == (1, {"missing": 1}, {})
-    assert "0     1" in table({"scenes": 1, "seed": 2, "levels": {"clean": {"true": report}}})
+    assert "0     1" in table({"scenes": 1, "seed": 2, "world": "table", "levels": {"clean": {"true": report}}})
 
 
 def test_true_and_own_boxes_are_placed_at_every_level(small_model: Path) -> None:

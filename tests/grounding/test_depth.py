@@ -65,6 +65,16 @@ def test_a_thing_on_another_stands_on_that_one() -> None:
     check(place(frame, box_of(labels, 2)), top, pose)
 
 
+def test_a_thing_before_a_wall_stands_on_the_ground() -> None:
+    wall = Cuboid((-0.1, 0.0, 0.0), (0.02, 2.0, 1.0))
+    low = Cuboid((-0.03, 0.0, 0.0), (0.08, 0.1, 0.05))
+    pose = look(0.0, 0.3, 0.9)
+    frame, labels = render([Ground(), wall, low], pose)
+    found = place(frame, box_of(labels, 2))
+    assert found.standing
+    check(found, low, pose, 0.006)
+
+
 def test_a_thing_in_the_air_is_not_made_longer() -> None:
     held = Cuboid((0.0, 0.0, 0.1), (0.08, 0.06, 0.05), 0.3)
     pose = look(0.5, 0.5, 0.8)
