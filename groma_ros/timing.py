@@ -12,9 +12,24 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 Marks = dict[str, tuple[float, float]]
-"""When each stage last began and ended, in seconds of `time.perf_counter`."""
+"""When each stage last began and ended, in seconds of `now`."""
+
+CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
+"""cpu: what the process itself has worked, on all its threads; nothing else on the machine makes it longer."""
+_clock = CLOCKS["wall"]
 
 _MARKS: ContextVar[Marks | None] = ContextVar("marks", default=None)
+
+
+def now() -> float:
+    """Seconds of the clock in use, from any beginning."""
+    return _clock()
+
+
+def use_clock(name: str) -> None:
+    """Take one of `CLOCKS` for the whole process; wall until then."""
+    global _clock
+    _clock = CLOCKS[name]
 
 
 @contextmanager
@@ -37,9 +52,9 @@ def stage(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
             marks = _MARKS.get()
             if marks is None:
                 return function(*args, **kwargs)
-            begin = time.perf_counter()
+            begin = now()
             result = function(*args, **kwargs)
-            marks[name] = (begin, time.perf_counter())
+            marks[name] = (begin, now())
             return result
 
         return call

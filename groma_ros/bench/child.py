@@ -22,7 +22,8 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 @dataclass(frozen=True)
 class Variant:
-    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the backend's choice."""
+    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the backend's choice;
+    clock: one of `groma_ros.timing.CLOCKS`."""
 
     model: Path | None
     size: str
@@ -31,6 +32,7 @@ class Variant:
     device: str | None
     threads: int
     seed: int
+    clock: str = "wall"
 
 
 @dataclass(frozen=True)
@@ -102,11 +104,11 @@ class Runner:
         return value
 
 
-def measure_ceilings(threads: int) -> Ceilings:
+def measure_ceilings(threads: int, clock: str = "wall") -> Ceilings:
     """`cpu_ceilings` in a process that holds its libraries to so many threads."""
     context = multiprocessing.get_context("spawn")
     with _environment(thread_environment(threads)), context.Pool(1) as pool:
-        return pool.apply(cpu_ceilings, (threads,))
+        return pool.apply(cpu_ceilings, (threads, clock))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from groma_ros.bench.goals import SINGLE
 from groma_ros.bench.stages import ANSWER_TOKENS, Sample, TimedGrounder
+from groma_ros.timing import now
 from groma_ros.types import Frame, Goal, Scene
 
 T = TypeVar("T")
@@ -97,9 +97,9 @@ def _said(grounder: TimedGrounder, text: str, other: Goal) -> Goal:
 
 
 def _timed(call: Callable[[], T]) -> tuple[float, T]:
-    begin = time.perf_counter()
+    begin = now()
     result = call()
-    return time.perf_counter() - begin, result
+    return now() - begin, result
 
 
 def judge(

@@ -25,6 +25,7 @@ from groma_ros.node.loading import shipped_model
 from groma_ros.progress import shown
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, Bundle
 from groma_ros.runtime.load import PRECISIONS, TORCH_PRECISIONS
+from groma_ros.timing import CLOCKS
 
 SIZES = ("tiny", "base", "7b")
 _ROUNDS = {"tiny": 20, "base": 3, "7b": 1}
@@ -48,6 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="of each backend (default: one a core)")
     parser.add_argument("--frames", type=int, help="pictures to look at, each once a row (default: 20 for tiny, 3 for base, 1 for 7b)")
     parser.add_argument("--seed", type=int, default=0, help="of the pictures and of random weights (default: 0)")
+    parser.add_argument(
+        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: the work of the process itself, for a machine that others use too"
+    )
     parser.add_argument("--claims", action="store_true", help="hold what the project claims of its speed against this machine")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
@@ -64,6 +68,7 @@ class Plan:
     size: str
     seed: int
     claims: bool
+    clock: str
 
 
 def run_bench(args: argparse.Namespace) -> int:
@@ -80,6 +85,8 @@ def plan(args: argparse.Namespace) -> Plan:
         if value is not None and value < 1:
             raise ValueError(f"{name} is {value}; it must be at least 1.")
     threads = args.threads or len(os.sched_getaffinity(0))
+    if args.clock == "cpu" and threads != 1:
+        raise ValueError("--clock cpu adds up the work of all threads, which is no time; use it with --threads 1.")
     if args.claims:
         goals = tuple(sorted({1, 10, *goals}))
     if args.model is not None and args.size != "tiny":
@@ -87,9 +94,9 @@ def plan(args: argparse.Namespace) -> Plan:
     model = (args.model or shipped_model()) if args.size == "tiny" else None
     claimed = args.claims and args.backend == "auto" and model is not None
     chosen = _claimed(model) if claimed and model is not None else _chosen(args.backend, args.precision)
-    variants = tuple(Variant(model, args.size, *names, args.device, threads, args.seed) for names in chosen)
+    variants = tuple(Variant(model, args.size, *names, args.device, threads, args.seed, args.clock) for names in chosen)
     rounds = args.frames or _ROUNDS[args.size]
-    return Plan(variants, goals, rounds, _WARM_UP[args.size], threads, args.size, args.seed, args.claims)
+    return Plan(variants, goals, rounds, _WARM_UP[args.size], threads, args.size, args.seed, args.claims, args.clock)
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -125,18 +132,18 @@ def _claimed(model: Path) -> list[tuple[str, str]]:
 def bench(plan: Plan) -> dict[str, Any]:
     """Measure; the JSON document. Errors are those of loading a model, and RuntimeError for a process that died."""
     jpegs, source = pictures(plan.rounds, plan.seed)
-    ceilings = measure_ceilings(plan.threads)
+    ceilings = measure_ceilings(plan.threads, plan.clock)
     with ExitStack() as stack:
         runners = [stack.enter_context(Runner(variant)) for variant in plan.variants]
         taken, paths = _measure(plan, runners, jpegs)
         gpu = [runner.ask("ceilings") for runner in runners]
     # Whatever else ran on the machine before or after, the most it can do is the better of both.
-    ceilings |= measure_ceilings(plan.threads)
+    ceilings |= measure_ceilings(plan.threads, plan.clock)
     measured = [
         replace(item, ceilings=found or (ceilings if item.about.device == "cpu" else None)) for item, found in zip(taken, gpu, strict=True)
     ]
     document: dict[str, Any] = {
-        "machine": {**describe(plan.threads, ceilings), "pictures": source, "size": plan.size},
+        "machine": {**describe(plan.threads, ceilings), "pictures": source, "size": plan.size, "clock": plan.clock},
         "rows": [row for item in measured for row in rows(item)],
         "ratios": ratios(measured),
     }

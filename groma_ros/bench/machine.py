@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from groma_ros.timing import now, use_clock
 
 _SIDE = 1024  # of the square matrices that are multiplied: 4 MB each
 _CHUNK = 16_000_000  # float32 numbers a thread reads: 64 MB, more than its share of any cache
@@ -33,12 +34,13 @@ class Ceilings:
         return Ceilings(max(self.operations, other.operations), max(self.bytes, other.bytes), self.of)
 
 
-def cpu_ceilings(threads: int) -> Ceilings:
+def cpu_ceilings(threads: int, clock: str = "wall") -> Ceilings:
     """float32 matrix product and reading of memory with so many threads.
 
     numpy's matrix library takes its number of threads from the environment when it is loaded, so this belongs into a process that
     was started with `thread_environment`.
     """
+    use_clock(clock)
     rng = np.random.default_rng(0)
     a, b = (rng.random((_SIDE, _SIDE), np.float32) for _ in range(2))
     chunks = [np.ones(_CHUNK, np.float32) for _ in range(threads)]
@@ -58,9 +60,9 @@ def _best(call: Callable[[], Any]) -> float:
     """Seconds of the fastest of some runs, the first not counted."""
     times = []
     for _ in range(_REPEATS + 1):
-        begin = time.perf_counter()
+        begin = now()
         call()
-        times.append(time.perf_counter() - begin)
+        times.append(now() - begin)
     return min(times[1:])
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from groma_ros.grounding.answers import RegionAnswer, write
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.language import LanguageModel
 from groma_ros.runtime.vision import VisionTokenizer
-from groma_ros.timing import Marks, listening
+from groma_ros.timing import Marks, listening, now
 from groma_ros.types import FloatArray, Frame, Goal, IntArray, Scene
 
 T = TypeVar("T")
@@ -40,17 +39,17 @@ class Clock:
 
     def time(self, name: str, call: Callable[[], T]) -> T:
         """What the call returns; its time goes to the stage."""
-        begin = time.perf_counter()
+        begin = now()
         result = call()
-        self.sample.seconds[name] += time.perf_counter() - begin
+        self.sample.seconds[name] += now() - begin
         return result
 
     def see(self, call: Callable[[], Scene]) -> Scene:
         """A vision pass, split where the stages that all backends share begin and end."""
-        begin = time.perf_counter()
+        begin = now()
         with listening() as marks:
             scene = call()
-        self._split(marks, begin, time.perf_counter())
+        self._split(marks, begin, now())
         self.sample.counts["regions"] += len(scene.boxes)
         return scene
 
@@ -125,9 +124,9 @@ class TimedGrounder(Grounder):
         """Answer goals about a frame that `decode` makes of a picture file."""
         self.clock.sample = sample = Sample()
         frame = self.clock.time("image decode", decode)
-        begin = time.perf_counter()
+        begin = now()
         self.ground(frame, goals)
-        total = time.perf_counter() - begin
+        total = now() - begin
         inside = sum(value for name, value in sample.seconds.items() if name != "image decode")
         sample.seconds["bookkeeping"] = total - inside
         sample.seconds["total"] = total
@@ -171,9 +170,9 @@ class TimedGrounder(Grounder):
         prompt = self._embed([*self._prefix_ids, *self._open_ids(goal)], scene)
         limit = min(limit, self._language.context - len(prompt))
         first = self._language.prefill(prompt[:1])
-        begin = time.perf_counter()
+        begin = now()
         written = write(self._language, first, [prompt[1:]], self._tokenizer.eos_id, limit)[0].ids
-        seconds = time.perf_counter() - begin
+        seconds = now() - begin
         self._language.release(first)
         return seconds, len(written)
 

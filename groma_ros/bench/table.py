@@ -24,7 +24,7 @@ def _machine(machine: dict[str, Any]) -> list[str]:
         f"{machine['cpu']}, {machine['cores']} cores, threads: {machine['threads']}, memory: {machine['memory_mb']} MB, "
         f"GPU: {machine['gpu'] or 'none'}",
         f"at most {c['operations'] / 1e9:.0f} GFLOP/s and {c['bytes'] / 1e9:.1f} GB/s ({c['of']})",
-        f"{machine['pictures']}; size: {machine['size']}",
+        f"{machine['pictures']}; size: {machine['size']}; clock: {machine['clock']}",
     ]
 
 

@@ -13,12 +13,14 @@ from groma_ros.bench.machine import Ceilings, gpu_used_mb, peak_mb
 from groma_ros.bench.stages import Sample, TimedGrounder
 from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random_tokenizer
 from groma_ros.runtime.bundle import Bundle
+from groma_ros.timing import use_clock
 
 
 class Worker:
     """A loaded variant. Errors are those of `Grounder.load`."""
 
     def __init__(self, variant: Variant) -> None:
+        use_clock(variant.clock)
         self._gpu_before = gpu_used_mb()
         self._trained = variant.model is not None
         self._grounder, network = _untrained(variant) if variant.model is None else _trained(variant, variant.model)

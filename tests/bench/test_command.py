@@ -70,7 +70,7 @@ def test_lines_to_read_and_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", blocked, *words], capture_output=True, text=True, timeout=300, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
-    assert "the demo's picture, shifted; size: tiny" in lines
+    assert "the demo's picture, shifted; size: tiny; clock: wall" in lines
     head = next(line for line in lines if line.endswith(" MB") and ", 1 goal, 1 frames, peak " in line)
     assert head.startswith("onnx ")
     names = [line[2:18].strip() for line in lines[lines.index(head) + 2 :]]
@@ -90,6 +90,7 @@ def test_a_backend_that_cannot_load(small_model: Path) -> None:
         (["--goals", "0"], "--goals is '0'"),
         (["--frames", "0"], "--frames is 0; it must be at least 1"),
         (["--threads", "-1"], "--threads is -1"),
+        (["--clock", "cpu", "--threads", "2"], "--clock cpu adds up the work of all threads, which is no time; use it with --threads 1"),
         (["--size", "base", "--model", "engines/x"], "--size base has random weights; name a model or a size, not both."),
         (["--backend", "torch,onnx", "--precision", "fp32,q8_0"], "--precision q8_0: none of the backends torch,onnx has it"),
     ],

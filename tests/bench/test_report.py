@@ -72,7 +72,7 @@ def test_the_claims() -> None:
 
 
 MACHINE = {
-    "cpu": "a CPU", "cores": 2, "threads": 2, "memory_mb": 100, "gpu": None, "size": "tiny", "pictures": "none",
+    "cpu": "a CPU", "cores": 2, "threads": 2, "memory_mb": 100, "gpu": None, "size": "tiny", "clock": "wall", "pictures": "none",
     "ceilings": {"operations": 1e9, "bytes": 1e9, "of": "by hand"},
 }  # fmt: skip
 

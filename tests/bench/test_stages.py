@@ -1,5 +1,7 @@
 """The clock measures the pipeline itself: every stage once, the same answers, nothing lost between."""
 
+import time
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,7 @@ from groma_ros.bench.goals import SINGLE, mixed_goals
 from groma_ros.bench.stages import ANSWER_TOKENS, STAGES, TimedGrounder
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.loading import shipped_model
-from groma_ros.timing import listening, stage
+from groma_ros.timing import listening, now, stage, use_clock
 from groma_ros.types import Frame, Goal
 from tests.small import blocks
 
@@ -82,3 +84,16 @@ def test_nobody_listens() -> None:
         first = marks["double"]
     double(5)
     assert marks["double"] == first and inner["double"] > first and first[1] >= first[0]
+
+
+def test_the_clock_of_the_processor_does_not_run_in_sleep() -> None:
+    try:
+        use_clock("cpu")
+        begin = now()
+        time.sleep(0.2)
+        assert now() - begin < 0.1
+    finally:
+        use_clock("wall")
+    begin = now()
+    time.sleep(0.02)
+    assert now() - begin >= 0.02
