@@ -211,7 +211,8 @@ def _write(result: Result, plan: Plan, journal: Journal) -> None:
     with replacing(work / RECORDING) as stream:
         texts = [goal["text"] for goal in result.run.goals]
         write_recording(stream, result.records, texts, result.run.model, with_depth=result.run.depth is not None)
-    timings = {"unit": "ms", "stages": list(STAGES), "latency": result.latency(), "frames": result.times}
+    latency = result.latency()
+    timings = {"unit": "ms", "stages": list(latency), "latency": latency, "frames": result.times}
     contents: dict[Path, bytes | Path] = {
         out / RECORDING: work / RECORDING,
         out / TIMINGS: (json.dumps(timings) + "\n").encode(),
