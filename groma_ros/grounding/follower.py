@@ -24,7 +24,9 @@ from groma_ros.grounding.tracker import SECOND, Track, Tracker, TrackRule, unit
 from groma_ros.types import Detection, FloatArray, Grounding, IntArray, Scene
 
 SAME = 0.5
-"""IoU above which two regions that one goal names one after the other are one object."""
+"""IoU from which two regions that one goal names one after the other are one object."""
+HEIR = 0.6
+"""Mean of IoU and cosine from which a region stands for an object that is not seen; stricter than a track's own region."""
 
 
 @dataclass(frozen=True)
@@ -166,9 +168,9 @@ class Follower:
                 track = self.tracker.tracks.get(number)
                 if track is None or track.region >= 0:
                     continue
-                fit = box_iou(track.at(scene.stamp)[None], scene.boxes)[0]
-                fit[(tokens @ track.token < self.rule.doubt) | np.isin(numbers, [0, *row])] = 0
-                if fit.max() >= SAME:
+                overlap, likeness = box_iou(track.at(scene.stamp)[None], scene.boxes)[0], tokens @ track.token
+                fit = np.where((overlap > 0) & ~np.isin(numbers, [0, *row]), (overlap + likeness) / 2, 0)
+                if fit.max() >= HEIR:
                     row[place] = heir = int(numbers[fit.argmax()])
                     self._heirs = {**{old: heir if new == number else new for old, new in self._heirs.items()}, number: heir}
         self.held = replace(self.held, numbers=tuple(map(tuple, rows)))
