@@ -3,31 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
 from groma_ros.node.conversions import to_nanoseconds
+from groma_ros.node.listening import MALFORMED, listen
 from groma_ros.node.pairing import Buffer, Pair
 
 IMAGES = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compressed")}
 
 
 class CameraInputs:
-    """The topics of one camera, `image` and so on; `left/image` for a camera named left. on_image: called with each image."""
+    """The topics of one camera, `image` and so on; `left/image` for a camera named left.
 
-    def __init__(self, node: Node, camera: str, transport: str, on_image: Callable[[Any], None]) -> None:
-        self._node = node
+    on_image: called with each image, and with None for one that could not be read; refuse: takes what was refused ("image" or
+    "depth"), a cause and a sentence.
+    """
+
+    def __init__(
+        self, node: Node, camera: str, transport: str, on_image: Callable[[Any], None], refuse: Callable[[str, str, str], None]
+    ) -> None:
+        self._node, self._refuse = node, refuse
         self._prefix = f"{camera}/" if camera else ""
         self._depth, self._info = Buffer(), Buffer()
         kind, topic = IMAGES[transport]
-        self._image_input = self._subscribe(kind, topic, on_image)
-        self._depth_input = self._subscribe(Image, "depth", lambda message: self._keep(self._depth, message))
-        self._info_input = self._subscribe(CameraInfo, "camera_info", lambda message: self._keep(self._info, message))
+        self._image_input = self._listen(kind, topic, on_image, self._unreadable(on_image))
+        self._depth_input = self._listen(Image, "depth", partial(self._keep, self._depth), partial(refuse, "depth", MALFORMED))
+        self._info_input = self._listen(
+            CameraInfo, "camera_info", partial(self._keep, self._info), partial(refuse, "depth", f"camera_info {MALFORMED}")
+        )
 
     @property
     def topic(self) -> str:
@@ -49,11 +58,15 @@ class CameraInputs:
         for subscription in (self._image_input, self._depth_input, self._info_input):
             self._node.destroy_subscription(subscription)
 
-    def _subscribe(self, kind: Any, topic: str, callback: Callable[[Any], None]) -> Subscription:
-        overridable = QoSOverridingOptions.with_default_policies()
-        return self._node.create_subscription(
-            kind, self._prefix + topic, callback, qos_profile_sensor_data, qos_overriding_options=overridable
-        )
+    def _listen(self, kind: Any, topic: str, callback: Callable[[Any], None], malformed: Callable[[str], None]) -> Subscription:
+        return listen(self._node, kind, self._prefix + topic, callback, malformed, qos_profile_sensor_data)
+
+    def _unreadable(self, on_image: Callable[[Any], None]) -> Callable[[str], None]:
+        def refuse(sentence: str) -> None:
+            on_image(None)
+            self._refuse("image", MALFORMED, sentence)
+
+        return refuse
 
     @staticmethod
     def _keep(buffer: Buffer, message: Any) -> None:

@@ -11,7 +11,6 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.parameter import Parameter
-from rclpy.qos_overriding_options import QoSOverridingOptions
 from std_msgs.msg import String
 
 from groma_ros.action import Ground
@@ -23,6 +22,7 @@ from groma_ros.node.conversions import goal_from_message
 from groma_ros.node.goals import GoalSet, Orders, check_goals, goals_from_text, goals_from_texts
 from groma_ros.node.ground_action import GroundAction
 from groma_ros.node.inputs import CameraInputs
+from groma_ros.node.listening import MALFORMED, listen
 from groma_ros.node.outputs import CameraOutputs, Labels
 from groma_ros.node.parameters import Parameters, declare, with_values
 from groma_ros.node.pipeline import RATE, Camera, Pipeline
@@ -153,8 +153,7 @@ class GromaNode(LifecycleNode):
             self._fill_solid,
         )  # fmt: skip
         service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals)
-        overridable = QoSOverridingOptions.with_default_policies()
-        topic = self.create_subscription(String, "~/goal", self._on_goal, 10, qos_overriding_options=overridable)
+        topic = listen(self, String, "~/goal", self._on_goal, self._refuser("goal", MALFORMED), 10)
         self._closing += [self._labels.destroy, asks.destroy, action.destroy]
         self._closing += [lambda: self.destroy_service(service), lambda: self.destroy_subscription(topic)]
 
@@ -167,7 +166,7 @@ class GromaNode(LifecycleNode):
         self._pipeline = Pipeline(self._grounder, self._cameras, lambda: self._orders, self._refuse, self._bell.ring, self._solids)
         transport = self._orders.settings.image_transport
         for index, camera in enumerate(self._cameras):
-            camera.inputs = CameraInputs(self, camera.name, transport, partial(self._on_image, index))
+            camera.inputs = CameraInputs(self, camera.name, transport, partial(self._on_image, index), partial(self._refuse, camera))
         topics = [camera.inputs.topic for camera in self._cameras if camera.inputs is not None]
         self.get_logger().info(f"Active: listens to {', '.join(topics)}.")
 
@@ -198,7 +197,7 @@ class GromaNode(LifecycleNode):
     def _on_image(self, index: int, message: Any) -> None:
         camera = self._cameras[index]
         camera.statistics.received()
-        if self._pipeline is None:
+        if self._pipeline is None or message is None:
             return
         if camera.due(self.get_clock().now().nanoseconds, self._orders.settings.max_rate):
             self._pipeline.put(index, message)
@@ -209,7 +208,7 @@ class GromaNode(LifecycleNode):
         try:
             self._replace_goals(goals_from_text(message.data))
         except ValueError as error:
-            self._refuser("goal")(str(error))
+            self._refuser("goal", "text")(str(error))
 
     def _on_set_goals(self, request: SetGoals.Request, response: SetGoals.Response) -> SetGoals.Response:
         try:
@@ -217,7 +216,7 @@ class GromaNode(LifecycleNode):
             response.success = True
         except ValueError as error:
             response.message = str(error)
-            self._refuser("goal")(str(error))
+            self._refuser("goal", "text")(str(error))
         response.goals_version = self._orders.goal_set.version
         return response
 
@@ -286,9 +285,9 @@ class GromaNode(LifecycleNode):
         name = f"Camera {camera.name}: " if camera.name else ""
         self.get_logger().warning(name + sentence, throttle_duration_sec=THROTTLE_SECONDS)
 
-    def _refuser(self, kind: str) -> Callable[[str], None]:
+    def _refuser(self, kind: str, cause: str = "request") -> Callable[[str], None]:
         def refuse(sentence: str) -> None:
-            self._statistics.refused(kind, "text" if kind == "goal" else "request")
+            self._statistics.refused(kind, cause)
             self.get_logger().warning(sentence, throttle_duration_sec=THROTTLE_SECONDS)
 
         return refuse
