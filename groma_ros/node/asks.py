@@ -16,6 +16,7 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.bell import Bell
 from groma_ros.node.conversions import box_corners, detection_message
 from groma_ros.node.goals import Orders
+from groma_ros.node.listening import REQUESTS
 from groma_ros.node.looks import Look, NoAnswer, Wanted
 from groma_ros.node.pipeline import CLOSED, Pipeline
 from groma_ros.node.views import View
@@ -66,7 +67,7 @@ class Asks:
         self._node, self._bell, self._pipeline, self._orders = node, bell, pipeline, orders
         self._camera, self._check, self._refused = camera, check, refused
         self._sessions: Sessions[Session] = Sessions()
-        self._service = node.create_service(Ask, "~/ask", self._on_ask)
+        self._service = node.create_service(Ask, "~/ask", self._on_ask, qos_profile=REQUESTS)
 
     def destroy(self) -> None:
         """Close the service."""

@@ -17,6 +17,7 @@ from groma_ros.node.asks import open_pipeline
 from groma_ros.node.bell import Bell
 from groma_ros.node.conversions import NANOSECONDS, goal_from_message, grounding_message
 from groma_ros.node.goals import Orders
+from groma_ros.node.listening import REQUESTS
 from groma_ros.node.looks import Look, NoAnswer, Wanted
 from groma_ros.node.pipeline import Pipeline
 from groma_ros.node.views import View
@@ -60,6 +61,9 @@ class GroundAction:
             self._execute,
             goal_callback=lambda request: GoalResponse.ACCEPT,
             cancel_callback=self._on_cancel,
+            goal_service_qos_profile=REQUESTS,
+            result_service_qos_profile=REQUESTS,
+            cancel_service_qos_profile=REQUESTS,
             result_timeout=RESULT_SECONDS,
         )
 

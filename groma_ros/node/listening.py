@@ -1,4 +1,8 @@
-"""Subscriptions that know what they could not read: rclpy's own drop a malformed message without a word, and nobody could count it."""
+"""How the node is spoken to: nothing that comes in is lost without a word.
+
+rclpy's own subscriptions drop a malformed message silently, and nobody could count it; these take bytes and say what they could not
+read.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 
+REQUESTS = QoSProfile(depth=256)
+"""Of services and actions: the usual profile holds ten requests and as many replies, and loses those of more callers at once."""
 MALFORMED = "malformed"
 """The cause under which such messages are counted."""
 

@@ -22,7 +22,7 @@ from groma_ros.node.conversions import goal_from_message
 from groma_ros.node.goals import GoalSet, Orders, check_goals, goals_from_text, goals_from_texts
 from groma_ros.node.ground_action import GroundAction
 from groma_ros.node.inputs import CameraInputs
-from groma_ros.node.listening import MALFORMED, listen
+from groma_ros.node.listening import MALFORMED, REQUESTS, listen
 from groma_ros.node.outputs import CameraOutputs, Labels
 from groma_ros.node.parameters import Parameters, declare, with_values
 from groma_ros.node.pipeline import RATE, Camera, Pipeline
@@ -152,7 +152,7 @@ class GromaNode(LifecycleNode):
             self, self._bell, lambda: self._pipeline, lambda: self._orders, self._camera, self._check, self._refuser("ground"),
             self._fill_solid,
         )  # fmt: skip
-        service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals)
+        service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals, qos_profile=REQUESTS)
         topic = listen(self, String, "~/goal", self._on_goal, self._refuser("goal", MALFORMED), 10)
         self._closing += [self._labels.destroy, asks.destroy, action.destroy]
         self._closing += [lambda: self.destroy_service(service), lambda: self.destroy_subscription(topic)]

@@ -24,13 +24,20 @@ from tests.node.robot import Robot, start_node
 
 MUTANTS = 60
 GOAL = "the red mug"
+TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 
 
 @pytest.fixture(scope="module")
-def node(small_model: Path, domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     log = tmp_path_factory.mktemp("fuzz") / "log.txt"
+    parameters = {"model": TINY, "backend": "onnx", "threads": 1, "min_presence": 0.0, "answer_wait": 30.0, "carry": False}
     with ExitStack() as stack:
-        yield start_node(stack, domain, log, {"model": small_model, "min_presence": 0.0, "answer_wait": 30.0, "carry": False})
+        yield start_node(stack, domain, log, parameters)
+
+
+@pytest.fixture(scope="module")
+def grounder() -> Grounder:
+    return Grounder.load(TINY, min_presence=0.0, backend="onnx", threads=1)
 
 
 def mutants(good: bytes, seed: int) -> Iterator[bytes]:
