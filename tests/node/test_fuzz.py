@@ -41,9 +41,12 @@ def grounder() -> Grounder:
 
 
 def mutants(good: bytes, seed: int) -> Iterator[bytes]:
-    """Cut, overwritten, and random bytes; lengths that claim gigabytes."""
+    """Cut, overwritten, and random bytes; lengths that claim gigabytes.
+
+    Never empty: Fast DDS keeps a sample without bytes from a reliable reader, and with it all that this writer sends later.
+    """
     rng = random.Random(seed)
-    yield from (b"", b"\0", good[:4], good[: len(good) // 2], good + b"\0" * 100_000)
+    yield from (b"\0", good[:4], good[: len(good) // 2], good + b"\0" * 100_000)
     for _ in range(MUTANTS):
         data = bytearray(good)
         for _ in range(rng.randint(1, 6)):
@@ -53,7 +56,7 @@ def mutants(good: bytes, seed: int) -> Iterator[bytes]:
         for word in (b"\xff\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0\0\0\x80"):
             yield good[:place] + word + good[place + 4 :]
     for _ in range(10):
-        yield rng.randbytes(rng.randint(0, 300))
+        yield rng.randbytes(rng.randint(1, 300))
 
 
 def unreadable(data: bytes, kind: Any) -> bool:
@@ -93,13 +96,13 @@ def test_what_is_no_message_is_counted(
     publisher = robot.node.create_publisher(type(message), topic, qos)
     robot.until(publisher.get_subscription_count, f"the match on {topic}")
     robot.spin(1.0)  # the other end sees the match a moment later
-    before, bad = robot.count(count), 0
+    before, bad, shown = robot.count(count), 0, 0.8 if topic != "groma/goal" else 0.1
     for data in mutants(serialize_message(message), seed=11):
         bad += unreadable(data, type(message))
         publisher.publish(data)
-        time.sleep(0.01)  # best effort: a reader that cannot keep up loses messages
+        time.sleep(0.01)  # a reader that cannot keep up loses messages, of the goals all but the last ten
     assert bad > 20
-    robot.until(lambda: robot.count(count) - before >= 0.8 * bad, f"{bad} refusals of {topic}")
+    robot.until(lambda: robot.count(count) - before >= shown * bad, f"{bad} refusals of {topic}")
     assert robot.count(count) - before <= bad
     robot.node.destroy_publisher(publisher)
     answers_well(robot, node, grounder, picture)

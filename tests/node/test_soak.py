@@ -1,0 +1,16 @@
+"""The short form of the long run: half a minute, two cameras, goals, parameters and lifecycle changing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.node.soak import CAMERAS, soak
+
+
+def test_half_a_minute_of_everything(domain: int, tmp_path: Path) -> None:
+    result = soak(30.0, 15.0, 12.0, domain, tmp_path)
+    assert result.problems == []
+    assert result.cycles >= 1 and result.status == 0
+    assert all(result.answered[name] > 20 for name in CAMERAS)
+    # Twenty minutes hold 2 %; in half a minute a new lifecycle cycle still settles.
+    assert result.growth < 0.1
