@@ -12,5 +12,6 @@ def test_half_a_minute_of_everything(domain: int, tmp_path: Path) -> None:
     assert result.problems == []
     assert result.cycles >= 1 and result.status == 0
     assert all(result.answered[name] > 20 for name in CAMERAS)
-    # Twenty minutes hold 2 %; in half a minute a new lifecycle cycle still settles.
-    assert result.growth < 0.1
+    # The long run is held to 2 % after its warm-up. Here the first lifecycle cycles still settle, by up to 40 MB, so only a leak of
+    # frames (1 MB a second or more) would show.
+    assert result.growth < 0.25
