@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from groma_ros.files import replacing
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.grounding.presence import Calibration
 from groma_ros.image import RESIZES, Resize
@@ -112,9 +113,10 @@ class RecordStore:
         folder.mkdir(parents=True, exist_ok=True)
         known = folder / SETTINGS
         wanted = json.loads(json.dumps(settings))
-        if known.is_file() and json.loads(known.read_text()) != wanted:
+        if known.is_file() and _read_settings(known) != wanted:
             raise ValueError(f"{folder} holds another run (other data, model or options); name a new --out folder or remove this one.")
-        known.write_text(json.dumps(wanted, indent=1) + "\n")
+        with replacing(known) as stream:
+            stream.write(json.dumps(wanted, indent=1).encode() + b"\n")
 
     def read(self) -> dict[int, Record]:
         """The records by the index of their item. A last line that was cut off is dropped, from the file too."""
@@ -139,6 +141,14 @@ class RecordStore:
         """Keep a record."""
         with self._path.open("ab") as stream:
             stream.write(json.dumps({"item": index, "record": record}).encode() + b"\n")
+
+
+def _read_settings(path: Path) -> Any:
+    """The settings of a folder; None where somebody else's file stands there."""
+    try:
+        return json.loads(path.read_bytes())
+    except ValueError:
+        return None
 
 
 def _alone(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: Plan) -> Iterator[tuple[int, Record]]:

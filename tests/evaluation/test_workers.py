@@ -63,6 +63,12 @@ def test_what_is_done_is_not_done_again(choice: ModelChoice, tmp_path: Path) -> 
     assert values(first) == [16, 25]
 
 
+def test_a_folder_of_somebody_else_is_refused(choice: ModelChoice, tmp_path: Path) -> None:
+    (tmp_path / "settings.json").write_text("not a run's")
+    with pytest.raises(ValueError, match="holds another run"):
+        run(square, [1], "item", choice, Plan(out=tmp_path), {})
+
+
 def test_an_error_of_a_process_is_the_error_of_the_run(choice: ModelChoice) -> None:
     with pytest.raises(ValueError, match="below zero"):
         run(square, [1, -1], "item", choice, Plan(jobs=2), {})
