@@ -177,3 +177,23 @@ def test_on_rendered_scenes_it_is_as_good_as_the_documentation_says(level: str, 
     widths = np.abs([row["width"] for _, row in tally.rows])
     assert np.median(distances) < centre[0] and np.quantile(distances, 0.95) < centre[1]
     assert np.median(widths) < width / 3 and np.quantile(widths, 0.95) < width
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_the_depth_there_is_a_finite_box_or_a_refusal(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    height, width = (int(value) for value in rng.integers(2, 100, 2))
+    depth = np.full((height, width), rng.uniform(0.2, 5.0)) + np.linspace(0, rng.choice([0.0, 1.0]), height)[:, None]
+    depth -= rng.uniform(0, 0.2) * (rng.random((height, width)) < rng.choice([0.0, 0.5]))
+    depth[height // 4 : height // 2, width // 4 : width // 2] -= rng.uniform(0, 0.15)
+    depth[rng.random((height, width)) < rng.choice([0.0, 0.3, 0.9])] = np.nan
+    camera = Intrinsics(*rng.uniform(10, 2000, 2), *rng.uniform(-50, 150, 2), width, height)
+    (x1, x2), (y1, y2) = np.sort(rng.uniform(-5, width + 5, 2)), np.sort(rng.uniform(-5, height + 5, 2))
+    frame = Frame(np.zeros((height, width, 3), np.uint8), depth=depth.astype(np.float32), intrinsics=camera)
+    try:
+        found = place(frame, (x1, y1, x2, y2), DepthRule(least_points=5)).box
+    except DepthError as error:
+        assert error.cause in ("box", "holes", "flat")
+    else:
+        assert np.isfinite([*found.centre, *found.quaternion, *found.size]).all() and min(found.size) >= 0
