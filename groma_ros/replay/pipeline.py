@@ -11,7 +11,7 @@ import numpy as np
 
 from groma_ros.grounding.asking import Inline, Question, Standing
 from groma_ros.grounding.depth import DepthError, place_all
-from groma_ros.grounding.follower import Followed, Follower, FollowRule
+from groma_ros.grounding.follower import Follower, FollowRule
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.images import ImageError
 from groma_ros.replay.bags import Shot
@@ -29,10 +29,9 @@ Times = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A frame that went through. followed: None for an image that was refused."""
+    """A frame that went through."""
 
     record: FrameRecord
-    followed: Followed | None
     times: Times
 
 
@@ -74,7 +73,7 @@ class Pipeline:
             times["place"] = 1000 * (perf_counter() - end)
         times = {stage: round(value, 3) for stage, value in (times | {"total": sum(times.values())}).items()}
         record = replace(blank_record(shot), asked=bool(followed.asked), answered=followed.answered, goals=goals, depth=depth)
-        return Done(record, followed, times)
+        return Done(record, times)
 
     def _placed(self, frame: Frame, time: int, groundings: Sequence[Grounding]) -> tuple[tuple[GoalRecord, ...], str]:
         """The answers as they are kept, with the places of their boxes, and why there are none, by cause."""
@@ -100,7 +99,7 @@ class Pipeline:
         return found
 
     def _refused(self, shot: Shot, cause: str, decode: float) -> Done:
-        return Done(replace(blank_record(shot), refused=cause), None, {"decode": round(decode, 3)})
+        return Done(replace(blank_record(shot), refused=cause), {"decode": round(decode, 3)})
 
 
 def blank_record(shot: Shot) -> FrameRecord:
