@@ -43,6 +43,7 @@ DOORS = {
     "runtime/graph_vision.py": {"model"},  # its type
     "runtime/engine_vision.py": {"model"},  # its type
     "replay/bags.py": {"node"},  # the pixels of an image message, which need no ROS
+    "export/frames.py": {"replay", "simulation"},  # pictures of a bag, or rendered ones, to take the ranges of 8-bit graphs from
     "bench/untrained.py": {"export", "training"},  # a GGUF of random weights, and a vocabulary, so that nothing large is kept
     "replay/command.py": {"node"},  # where the model that ships lies
     "replay/depth.py": {"node"},  # depth and camera_info of messages, and which belong to which image, which need no ROS

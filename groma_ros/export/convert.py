@@ -9,13 +9,15 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from groma_ros.export.frames import read_frames
 from groma_ros.export.graphs import LARGEST
-from groma_ros.export.making import DTYPES, Maker
+from groma_ros.export.making import Maker
 from groma_ros.files import write_together
 from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import read_json
@@ -41,12 +43,15 @@ LARGE = ("fp16", "q4_k_m")
 """What a network is converted to whose language model no graph file holds, if nobody says otherwise."""
 
 
-def convert(source: Path, out: Path, precisions: Sequence[str] = (), only: bool = False, weights: bool = True) -> Bundle:
+def convert(
+    source: Path, out: Path, precisions: Sequence[str] = (), only: bool = False, weights: bool = True, frames: Path | None = None
+) -> Bundle:
     """Make a bundle of a checkpoint folder (published layout) or of a bundle; out may be the bundle itself.
 
     precisions: of `ONNX_PRECISIONS` and `GGUF_PRECISIONS`, the first of each kind becomes the default of a new bundle; none for those
     the source names, else fp32, else `LARGE`. only: a bundle that is its own source keeps no others; weights: whether a bundle of a
-    checkpoint gets the weights too, which only PyTorch reads. Weights are read and written one at a time. The manifest gets the sha256
+    checkpoint gets the weights too, which only PyTorch reads; frames: the pictures 8-bit graphs are calibrated on, as of
+    `frames.read_frames`. Weights are read and written one at a time. The manifest gets the sha256
     of every file and the measured difference of every graph to the network in PyTorch. ValueError with a sentence for a source that
     cannot be read or made into what was asked for, RuntimeError for a graph that does not compute the same.
     """
@@ -62,7 +67,7 @@ def convert(source: Path, out: Path, precisions: Sequence[str] = (), only: bool 
     plan = _plan(config, bundle, precisions)
     with tempfile.TemporaryDirectory(prefix=".making-", dir=out) as folder:
         bundle = _with_embeddings(bundle, tensors, Path(folder) / EMBEDDINGS)
-        maker = Maker(bundle, config, tensors, Path(folder))
+        maker = Maker(bundle, config, tensors, Path(folder), partial(read_frames, frames))
         for precision, roles in shown(plan.items(), len(plan), "precision"):
             found = {role: maker.measure(role, precision) for role in roles}
             bundle = bundle.with_graphs(precision, {role: maker.hand_over(role, precision) for role in roles}, found)
@@ -71,7 +76,7 @@ def convert(source: Path, out: Path, precisions: Sequence[str] = (), only: bool 
 
 
 def _check_names(precisions: Iterable[str]) -> None:
-    known = (*DTYPES, *GGUF_PRECISIONS)
+    known = (*ONNX_PRECISIONS, *GGUF_PRECISIONS)
     for name in precisions:
         if name not in known:
             raise ValueError(f"Nothing is converted to the precision {name!r}; it must be one of {', '.join(known)}.")
@@ -170,6 +175,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"with commas, the default first: {', '.join(ONNX_PRECISIONS)} (graphs), {', '.join(GGUF_PRECISIONS)} (language model for "
         "llama.cpp); default: those of the bundle, else fp32, else, of a language model over 2 GB, fp16,q4_k_m",
     )  # fmt: skip
+    parser.add_argument(
+        "--frames", type=Path, help="pictures to take the ranges of 8-bit graphs from: a folder or a bag (default: rendered scenes)"
+    )
     parser.add_argument("--only", action="store_true", help="drop the graphs of all other precisions from the bundle")
     parser.add_argument("--no-weights", action="store_true", help="make a bundle to run only, without the weights that PyTorch reads")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
@@ -180,7 +188,7 @@ def run_convert(args: argparse.Namespace) -> int:
     if args.out is None and not (args.source / MANIFEST).is_file():
         raise ValueError(f"{args.source} is not a bundle; name the folder to make one in with --out.")
     names = [name.strip() for name in args.precision.split(",") if name.strip()]
-    bundle = convert(args.source, args.out or args.source, names, args.only, not args.no_weights)
+    bundle = convert(args.source, args.out or args.source, names, args.only, not args.no_weights, args.frames)
     rows = {
         f"{role} {precision}": {"file": part["file"], "bytes": bundle.files[part["file"]]["bytes"], "difference": part["difference"]}
         for precision, roles in bundle.graphs["precisions"].items() for role, part in roles.items()

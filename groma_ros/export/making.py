@@ -5,15 +5,18 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from groma_ros.export.frames import Pictures
 from groma_ros.export.graphs import export_graph, written
-from groma_ros.export.measure import language_difference, perceive_difference, regions_difference
+from groma_ros.export.measure import language_difference, noise, noise_regions, perceive_difference, regions_difference
+from groma_ros.export.quantize import quantize_language, quantize_vision
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 from groma_ros.model.weights import load_part, stream
@@ -23,8 +26,10 @@ from groma_ros.runtime.onnx import OnnxLanguage, read_embeddings
 from groma_ros.runtime.onnx_graph import Graph
 from groma_ros.runtime.signature import language_shapes, perceive_shapes, region_shapes
 from groma_ros.runtime.torch import TorchLanguage
+from groma_ros.selection import SelectionRule, select_regions
+from groma_ros.types import FloatArray
 
-LIMITS = {"fp32": 1e-3, "fp16": 2e-2, "f16": 2e-2, "q8_0": 0.1, "q4_k_m": 0.5, "q4_0": 0.5}
+LIMITS = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.5, "int4": 0.5, "f16": 2e-2, "q8_0": 0.1, "q4_k_m": 0.5, "q4_0": 0.5}
 """A file further than this from the network (worst difference over the largest magnitude) is not listed in a bundle."""
 PARTS = {
     "perceive": ("perceiver.", "img_txt_bridge."),
@@ -32,6 +37,13 @@ PARTS = {
     "language": ("llm.", "new_input_embs.", "extra_lm_head."),
 }
 """What of the network a graph is made of, by the beginnings of its names."""
+FLOAT_PARTS = ("detector", "input_proj", "patches", "qkv", "fc1", "fc2")
+"""What stays float32 in 8 bits, by the names of nodes: what makes boxes, the first layer, and the products without which no box of
+groma-tiny is off by more than an IoU of 0.98 (docs/precision.md has what each costs)."""
+WIDE = 128
+"""Channels from which on convolutions of the region encoder pay in 8 bits; below, the casts around them cost more than they save."""
+BITS = {"int8": 8, "int4": 4}
+HELD_OUT = 4
 THREADS = 1
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 _SHAPES = {"perceive": perceive_shapes, "encode_regions": region_shapes, "language": language_shapes}
@@ -42,13 +54,14 @@ class Maker:
     """Makes the files of a bundle's network in a folder of its own.
 
     weights: by the original's names, read one at a time; only the part of the network that a file is made of is ever in memory, and of
-    the language model behind a GGUF only one layer.
+    the language model behind a GGUF only one layer. frames: the pictures that 8-bit graphs are calibrated on, asked for once, if at all.
     """
 
     bundle: Bundle
     config: GromaConfig
     weights: Mapping[str, Tensor]
     folder: Path
+    frames: Callable[[], Pictures]
     _made: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def make(self, role: str, precision: str) -> Path:
@@ -72,9 +85,12 @@ class Maker:
         """How far a file is from the network. RuntimeError if that is further than `LIMITS` allows."""
         if role == "language":
             found = language_difference(TorchLanguage(stream(self.config, self.weights)), self._language(precision))
+        elif role == "perceive":
+            pictures = noise(self.config) if precision in DTYPES else self._pixels[:HELD_OUT]
+            found = perceive_difference(self._part(role), self._session(role, precision), pictures, precision in DTYPES)
         else:
-            measured = perceive_difference if role == "perceive" else regions_difference
-            found = measured(self._part(role), self._session(role, precision))
+            inputs = noise_regions(self.config) if precision in DTYPES else self._regions[:HELD_OUT]
+            found = regions_difference(self._part(role), self._session(role, precision), inputs)
         if not found <= LIMITS[precision]:
             what = f"The {role} graph in {precision}" if precision not in GGUF_PRECISIONS else f"The GGUF in {precision}"
             raise RuntimeError(f"{what} differs by {found:.1e} from the network, more than {LIMITS[precision]:g}; it is not listed.")
@@ -86,8 +102,36 @@ class Maker:
 
     def _graph(self, role: str, precision: str) -> Path:
         path = self.folder / f"{role}.{precision}.onnx"
-        path.write_bytes(written(export_graph(role, self._part(role), DTYPES[precision])))
+        if precision in DTYPES:
+            path.write_bytes(written(export_graph(role, self._part(role), DTYPES[precision])))
+        elif role == "language":
+            quantize_language(self.make(role, "fp32"), path, BITS[precision])
+        elif precision == "int4":
+            return self.make(role, "int8")
+        elif role == "perceive":
+            quantize_vision(self.make(role, "fp32"), path, [{"pixels": pixels} for pixels in self._pixels[HELD_OUT:]], FLOAT_PARTS)
+        elif self.config.region_channels < WIDE:
+            return self.make(role, "fp32")
+        else:
+            quantize_vision(self.make(role, "fp32"), path, self._regions[HELD_OUT:])
         return path
+
+    @cached_property
+    def _pixels(self) -> list[FloatArray]:
+        """The calibration frames as the network sees them, (1, 3, S, S) each; the first few are kept for measuring."""
+        return [self.bundle.image(frame)[None] for frame in self.frames()]
+
+    @cached_property
+    def _regions(self) -> list[dict[str, FloatArray]]:
+        """What the region encoder gets of each of these frames."""
+        c = self.config
+        rule = SelectionRule(c.box_score_thres, c.nms_thres, c.max_region_num)
+        graph, found = self._session("perceive", "fp32"), []
+        for pixels in self._pixels:
+            seen, _ = graph.run({"pixels": pixels})
+            boxes = select_regions(seen["boxes"][0], seen["objectness"][0], rule).boxes
+            found.append({**{name: value for name, value in seen.items() if name.startswith("map.")}, "boxes": boxes})
+        return found
 
     def _gguf(self, precision: str) -> Path:
         from groma_ros.export.gguf import write_gguf

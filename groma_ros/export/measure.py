@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
 
+from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 from groma_ros.runtime.graph_vision import VisionGraph
 from groma_ros.runtime.language import LanguageModel
@@ -25,32 +26,56 @@ def _picture(rng: np.random.Generator, size: int) -> FloatArray:
     return np.ascontiguousarray(coarse[:, index[:, None], index])[None]
 
 
-def perceive_difference(model: Groma, graph: VisionGraph, seed: int = 0) -> float:
-    """The worst |graph - network| / max |network| over all outputs, on pictures that are noise of several grains."""
+def noise(config: GromaConfig, seed: int = 0) -> list[FloatArray]:
+    """Normalised pixels (1, 3, S, S) of several grains."""
     rng = np.random.default_rng(seed)
-    return max(_perceive(model, graph, _picture(rng, model.config.image_size)) for _ in range(PICTURES))
+    return [_picture(rng, config.image_size) for _ in range(PICTURES)]
 
 
-@torch.inference_mode()
-def _perceive(model: Groma, graph: VisionGraph, pixels: FloatArray) -> float:
-    seen = model.perceive(torch.from_numpy(pixels))
-    wanted = {"image_tokens": seen.image_tokens, "boxes": seen.boxes, "objectness": seen.objectness}
-    wanted |= {f"map.{level}": value for level, value in enumerate(seen.maps)}
-    found, _ = graph.run({"pixels": pixels})
-    return max(difference(found[name], value.numpy()) for name, value in wanted.items())
-
-
-@torch.inference_mode()
-def regions_difference(model: Groma, graph: VisionGraph, seed: int = 0) -> float:
-    """The same over region tokens, on noise; boxes lie in, across and outside the image and have extents of either sign."""
-    rng, c = np.random.default_rng(seed), model.config
-    worst = 0.0
+def noise_regions(config: GromaConfig, seed: int = 0) -> list[dict[str, FloatArray]]:
+    """Inputs of the region encoder: maps of noise, and boxes in, across and outside the image with extents of either sign."""
+    rng, found = np.random.default_rng(seed), []
     for _ in range(PICTURES):
-        maps = [rng.normal(0, 1, (1, c.backbone.hidden_size, c.grid, c.grid)).astype(np.float32) for _ in c.region.layers]
-        count = int(rng.integers(1, min(REGIONS, c.max_region_num) + 1))
+        shape = (1, config.backbone.hidden_size, config.grid, config.grid)
+        maps = {f"map.{level}": rng.normal(0, 1, shape).astype(np.float32) for level in range(len(config.region.layers))}
+        count = int(rng.integers(1, min(REGIONS, config.max_region_num) + 1))
         boxes = np.concatenate([rng.uniform(-0.3, 1.3, (count, 2)), rng.uniform(-0.2, 1.2, (count, 2))], 1).astype(np.float32)
-        tokens = model.encode_regions([torch.from_numpy(m) for m in maps], torch.from_numpy(boxes)[None])[0]
-        found, _ = graph.run({**{f"map.{level}": m for level, m in enumerate(maps)}, "boxes": boxes})
+        found.append({**maps, "boxes": boxes})
+    return found
+
+
+@torch.inference_mode()
+def perceive_difference(model: Groma, graph: VisionGraph, pictures: Sequence[FloatArray], exact: bool) -> float:
+    """The worst |graph - network| / max |network| over all outputs on normalised pixels (1, 3, S, S).
+
+    exact: proposals in their order; else those that pass the threshold, each against the nearest of the graph, because a little noise
+    changes the order and nobody reads it.
+    """
+    worst = 0.0
+    for pixels in pictures:
+        seen = model.perceive(torch.from_numpy(pixels))
+        wanted = {"image_tokens": seen.image_tokens, "boxes": seen.boxes[0], "objectness": seen.objectness[0]}
+        wanted |= {f"map.{level}": value for level, value in enumerate(seen.maps)}
+        known = {name: value.numpy() for name, value in wanted.items()}
+        found, _ = graph.run({"pixels": pixels})
+        found |= {name: found[name][0] for name in ("boxes", "objectness")}
+        if not exact:
+            passed = known["objectness"] > model.config.box_score_thres
+            nearest = np.abs(found["boxes"][None] - known["boxes"][passed][:, None]).max(-1).argmin(1)
+            for name in ("boxes", "objectness"):
+                known[name], found[name] = known[name][passed], found[name][nearest]
+        worst = max([worst, *(difference(found[name], value) for name, value in known.items() if value.size)])
+    return worst
+
+
+@torch.inference_mode()
+def regions_difference(model: Groma, graph: VisionGraph, inputs: Sequence[Mapping[str, FloatArray]]) -> float:
+    """The same over region tokens; inputs: of the region encoder."""
+    worst = 0.0
+    for feeds in inputs:
+        maps = [torch.from_numpy(feeds[f"map.{level}"]) for level in range(len(model.config.region.layers))]
+        tokens = model.encode_regions(maps, torch.from_numpy(feeds["boxes"])[None])[0]
+        found, _ = graph.run(feeds)
         worst = max(worst, difference(found["region_tokens"], model.region_slot_embeddings(tokens).numpy()))
     return worst
 

@@ -22,43 +22,47 @@ Feeds = Sequence[Mapping[str, np.ndarray]]
 def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str] = ()) -> None:
     """Write a vision graph whose matrix products and convolutions are in 8 bits: standard Q/DQ pairs, symmetric, zero points 0.
 
-    feeds: inputs of the graph, from which the ranges of its values are taken; kept: nodes that stay float32. Weights have a scale
-    for each output, activations one for a tensor.
+    feeds: inputs of the graph, from which the ranges of its values are taken; kept: what the names of nodes that stay float32
+    contain. Weights have a scale for each output and seven bits, because processors without VNNI add two products in 16 bits;
+    activations have one scale a tensor.
     """
     folded = target.with_name(f"{target.name}.folded")
     _fold(source, folded)
-    names = [node.name for node in onnx.load(folded, load_external_data=False).graph.node if node.name.startswith(tuple(kept))]
+    names = [node.name for node in onnx.load(folded, load_external_data=False).graph.node if any(part in node.name for part in kept)]
     quantize_static(
         folded,
         target,
         _Reader(feeds),
         quant_format=QuantFormat.QDQ,
-        op_types_to_quantize=["Gemm"],
+        op_types_to_quantize=["Conv", "Gemm"],
         per_channel=True,
+        reduce_range=True,
         activation_type=QuantType.QInt8,
         weight_type=QuantType.QInt8,
-        nodes_to_exclude=names if kept else [],
+        nodes_to_exclude=names,
         extra_options={
-            "ActivationSymmetric": True, "WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Gemm"],
+            "ActivationSymmetric": True, "WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"],
         },
     )  # fmt: skip
     folded.unlink()
-    _finish(onnx.load(target), target)
+    _finish(onnx.load(target), onnx.load(source), target)
 
 
 def quantize_language(source: Path, target: Path, bits: int) -> None:
     """Write a language graph whose layers are in 8 bits (activations too, by the range of each pass) or 4 (weights alone).
 
-    The output head stays as it is: it decides, and it is read for few rows.
+    The output head stays as it is: it decides, and it is read for few rows. In 8 bits so do the two products whose inputs are products
+    themselves, of attention and of the gate: one range for all of a pass is too coarse for their outliers.
     """
     folded = target.with_name(f"{target.name}.folded")
     _fold(source, folded)
     proto = onnx.load(folded)
     head = [node.name for node in proto.graph.node if "logits" in node.output]
     if bits == 8:
+        fine = [node.name for node in proto.graph.node if node.op_type == "MatMul" and node.input[1].endswith((".output", ".down"))]
         quantize_dynamic(
-            folded, target, op_types_to_quantize=["MatMul"], per_channel=True, weight_type=QuantType.QInt8, nodes_to_exclude=head,
-            extra_options={"MatMulConstBOnly": True},
+            folded, target, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=True, weight_type=QuantType.QInt8,
+            nodes_to_exclude=[*head, *fine], extra_options={"MatMulConstBOnly": True},
         )  # fmt: skip
         proto = onnx.load(target)
     else:
@@ -66,7 +70,7 @@ def quantize_language(source: Path, target: Path, bits: int) -> None:
         quantizer.process()
         proto = quantizer.model.model
     folded.unlink()
-    _finish(proto, target)
+    _finish(proto, onnx.load(source), target)
 
 
 class _Reader(CalibrationDataReader):
@@ -89,9 +93,10 @@ def _fold(source: Path, target: Path) -> None:
     onnxruntime.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
 
 
-def _finish(proto: onnx.ModelProto, target: Path) -> None:
+def _finish(proto: onnx.ModelProto, source: onnx.ModelProto, target: Path) -> None:
     """Write the graph as every other: small, and without what the quantizer says of itself."""
     drop_notes(proto)
+    _unfold(proto.graph, source.graph)
     shrink_weights(proto)
     used = {node.domain for node in proto.graph.node} | {""}
     imports = [item for item in proto.opset_import if item.domain in used]
@@ -100,6 +105,33 @@ def _finish(proto: onnx.ModelProto, target: Path) -> None:
     proto.producer_name = proto.producer_version = ""
     onnx.checker.check_model(proto)
     target.write_bytes(proto.SerializeToString(deterministic=True))
+
+
+def _unfold(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
+    """Put back the halves, and what is computed of them, in place of the float32 weights that stayed."""
+    makers = {name: node for node in source.node for name in node.output}
+    stored = {item.name: item for item in source.initializer}
+    nodes: list[onnx.NodeProto] = []
+    kept: dict[str, onnx.TensorProto] = {item.name: item for item in graph.initializer}
+
+    def restore(name: str) -> None:
+        if name in stored:
+            kept[name] = stored[name]
+            return
+        for part in makers[name].input:
+            if part not in kept or part in makers:
+                restore(part)
+        if makers[name] not in nodes:
+            nodes.append(makers[name])
+        kept.pop(name, None)
+
+    for name in [item.name for item in graph.initializer if item.name in makers and item.data_type == onnx.TensorProto.FLOAT]:
+        restore(name)
+    del graph.initializer[:]
+    graph.initializer.extend(kept.values())
+    rest = [*nodes, *graph.node]
+    del graph.node[:]
+    graph.node.extend(rest)
 
 
 logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)

@@ -19,6 +19,7 @@ SEED, SCENES = 5005, 50
 LIMITS = {
     ("onnx", "fp32"): 1e-3,
     ("onnx", "fp16"): 0.02,
+    ("onnx", "int8"): 0.05,
     ("llama_cpp", "f16"): 0.02,
     ("llama_cpp", "q8_0"): 0.05,
     ("torch", "bf16"): 0.02,

@@ -1,0 +1,60 @@
+"""Graphs in 8 and 4 bits: standard Q/DQ with zero points 0 in the vision graphs, and no weight stored larger than it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from groma_ros.export.frames import read_frames
+from groma_ros.export.measure import noise, noise_regions
+from groma_ros.export.quantize import quantize_language, quantize_vision
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.network import read_network
+
+DEMO = Path(__file__).parents[2] / "demo"
+
+
+@pytest.mark.parametrize("role", ["perceive", "encode_regions"])
+def test_vision_has_standard_pairs_around_zero(graph_model: Path, tmp_path: Path, role: str) -> None:
+    config = read_network(Bundle.load(graph_model))
+    feeds = [{"pixels": pixels} for pixels in noise(config)] if role == "perceive" else noise_regions(config)
+    quantize_vision(graph_model / f"{role}.onnx", tmp_path / "q.onnx", feeds, ("detector", "input_proj"))
+    proto = onnx.load(tmp_path / "q.onnx")
+    assert {node.domain for node in proto.graph.node} == {""} and [item.domain for item in proto.opset_import] == [""]
+    values = {item.name: onnx.numpy_helper.to_array(item) for item in proto.graph.initializer}
+    pairs = [node for node in proto.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert len(pairs) >= 6
+    for node in pairs:
+        assert values[node.input[2]].dtype in (np.int8, np.int32) and not values[node.input[2]].any()
+    weights = [value for name, value in values.items() if value.dtype == np.int8 and value.ndim > 1]
+    assert weights and max(int(np.abs(value.astype(int)).max()) for value in weights) == 64, "seven bits: see quantize_vision"
+    assert (tmp_path / "q.onnx").stat().st_size < (graph_model / f"{role}.onnx").stat().st_size * 1.2
+    detector = [node for node in proto.graph.node if node.op_type == "Gemm" and "detector" in node.name]
+    made = {name: node.op_type for node in proto.graph.node for name in node.output}
+    assert all(made.get(node.input[0]) != "DequantizeLinear" for node in detector)
+
+
+@pytest.mark.parametrize(("bits", "operation"), [(8, "MatMulInteger"), (4, "MatMulNBits")])
+def test_the_head_of_the_language_model_stays(graph_model: Path, tmp_path: Path, bits: int, operation: str) -> None:
+    quantize_language(graph_model / "language.onnx", tmp_path / "q.onnx", bits)
+    proto = onnx.load(tmp_path / "q.onnx")
+    layers = len([item for item in proto.graph.input if item.name.startswith("past_key")])
+    kinds = [node.op_type for node in proto.graph.node]
+    assert kinds.count(operation) == layers * (2 if bits == 8 else 4) + 1
+    head = next(node for node in proto.graph.node if "logits" in node.output)
+    assert head.op_type == "MatMul"
+    assert list(tmp_path.iterdir()) == [tmp_path / "q.onnx"]
+
+
+def test_pictures_of_a_folder_and_of_a_bag(tmp_path: Path) -> None:
+    assert [frame.shape for frame in read_frames(DEMO, 2)] == [(480, 640, 3)]
+    shots = read_frames(DEMO / "tabletop.mcap", 5)
+    assert len(shots) == 5 and all(shot.shape == (480, 640, 3) for shot in shots)
+    assert not np.array_equal(shots[0], shots[4])
+    with pytest.raises(ValueError, match="holds no picture"):
+        read_frames(tmp_path)
+    with pytest.raises(ValueError, match="is neither a folder of pictures nor a bag"):
+        read_frames(tmp_path / "nowhere")
