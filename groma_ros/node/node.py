@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -191,6 +192,8 @@ class GromaNode(LifecycleNode):
         self._cameras.clear()
         self._reports.loaded(None)
         self._grounder = None
+        # The parts of a pipeline know each other; left to its own pace, the collector would let several models pile up.
+        gc.collect()
 
     # Callbacks of the executor: they only store.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -86,6 +87,28 @@ def test_fifty_cycles_leave_nothing_behind(context: None, tiny: Grounder, pictur
         node.finish()
         node.destroy_node()
         listener.destroy_node()
+
+
+def test_every_cycle_gives_its_own_model_back(context: None, picture: np.ndarray) -> None:
+    loaded: list[weakref.ref[Grounder]] = []
+
+    def load(*choice: Any) -> Grounder:
+        grounder = load_grounder(*choice)
+        loaded.append(weakref.ref(grounder))
+        return grounder
+
+    node = GromaNode(load)
+    gc.disable()  # the collector's own pace, which hides or shows a leak by luck, plays no part
+    try:
+        for _ in range(3):
+            assert (node.trigger_configure(), node.trigger_activate()) == (DONE, DONE)
+            node._on_image(0, image_message(Header(), picture))
+            assert (node.trigger_deactivate(), node.trigger_cleanup()) == (DONE, DONE)
+            assert [reference() for reference in loaded if reference() is not None] == []
+    finally:
+        gc.enable()
+        node.finish()
+        node.destroy_node()
 
 
 def test_a_model_that_cannot_be_loaded_is_an_error_that_can_be_mended(context: None, tiny: Grounder) -> None:
