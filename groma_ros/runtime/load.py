@@ -7,8 +7,9 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, Bundle, BundleError
+from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, ROLES, WEIGHTS, Bundle, BundleError
 from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.memory import check_memory, graph_files
 from groma_ros.runtime.tensorrt import INSTALL, EngineError
 from groma_ros.runtime.vision import VisionTokenizer
 
@@ -102,6 +103,7 @@ def _onnx(bundle: Bundle, device: str | None, threads: int | None, precision: st
     if device is None and where == "cuda" and not _has_gpu():
         where = "cpu"
     chosen = _graph_precision(bundle, precision, on_gpu=where == "cuda")
+    check_memory(bundle, graph_files(bundle, dict.fromkeys(ROLES, chosen)), where)
     return _runtime(bundle, load_onnx(bundle, where, threads, chosen), "onnx", chosen, where, why)
 
 
@@ -147,6 +149,9 @@ def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precisio
             f"The model {bundle.name} in {bundle.directory} has no GGUF; groma convert {bundle.directory} --precision q8_0 makes one."
         )
     chosen, where = bundle.gguf_precisions[0] if precision == "auto" else precision, choose_device(device)
+    check_memory(bundle, {bundle.graph_name("language", chosen): "llama_cpp"}, where)
+    if bundle.vision_precisions:
+        check_memory(bundle, graph_files(bundle, dict.fromkeys(ROLES[:2], bundle.vision_precisions[0])), "cpu")
     language = load_llama_language(bundle, chosen, where, threads)
     vision = load_onnx_vision(bundle, None if where == "cuda" else where, threads)
     return _runtime(bundle, (vision, language), "llama_cpp", chosen, where, why)
@@ -159,6 +164,8 @@ def _torch(bundle: Bundle, device: str | None, threads: int | None, precision: s
     if precision != "auto" and precision not in TORCH_PRECISIONS:
         raise ValueError(f"The backend torch has no precision {precision!r}, only {', '.join(TORCH_PRECISIONS)}.")
     chosen = ("fp32" if where == "cpu" else "fp16") if precision == "auto" else precision
+    if WEIGHTS in bundle.files:
+        check_memory(bundle, {WEIGHTS: "torch"}, "cpu")
     return _runtime(bundle, load_torch(bundle, where, threads, chosen), "torch", chosen, where, why)
 
 

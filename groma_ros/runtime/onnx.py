@@ -35,8 +35,8 @@ def load_onnx(
 def load_onnx_vision(
     bundle: Bundle, device: str | None = None, threads: int | None = None, precision: str | None = None
 ) -> OnnxVision:
-    """The vision tokenizer of `load_onnx`."""
-    config, kind, count, chosen = _settle(bundle, device, threads, precision)
+    """The vision tokenizer of `load_onnx`, which a bundle may hold beside a GGUF alone."""
+    config, kind, count, chosen = _settle(bundle, device, threads, precision, bundle.vision_precisions)
     perceive = Graph(bundle, bundle.graph_name("perceive", chosen), perceive_shapes(config), kind, count)
     regions = Graph(bundle, bundle.graph_name("encode_regions", chosen), region_shapes(config), kind, count)
     return OnnxVision(perceive, regions, config, bundle.image)
@@ -46,18 +46,18 @@ def load_onnx_language(
     bundle: Bundle, device: str | None = None, threads: int | None = None, precision: str | None = None
 ) -> OnnxLanguage:
     """The language model of `load_onnx`."""
-    config, kind, count, chosen = _settle(bundle, device, threads, precision)
+    config, kind, count, chosen = _settle(bundle, device, threads, precision, bundle.precisions)
     language = Graph(bundle, bundle.graph_name("language", chosen), language_shapes(config), kind, count)
     return OnnxLanguage(language, config, read_embeddings(bundle, config))
 
 
 def _settle(
-    bundle: Bundle, device: str | None, threads: int | None, precision: str | None
+    bundle: Bundle, device: str | None, threads: int | None, precision: str | None, made: Sequence[str]
 ) -> tuple[GromaConfig, str, int, str]:
-    """Network config, device, number of threads and precision."""
-    if not bundle.precisions:
+    """Network config, device, number of threads and precision, the first that was made unless one is named."""
+    if not made:
         raise BundleError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
-    return read_network(bundle), choose_device(device), threads or len(os.sched_getaffinity(0)), precision or bundle.precisions[0]
+    return read_network(bundle), choose_device(device), threads or len(os.sched_getaffinity(0)), precision or made[0]
 
 
 def choose_device(device: str | None) -> str:
