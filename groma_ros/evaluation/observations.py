@@ -19,6 +19,7 @@ from groma_ros.grounding.signals import PROBE
 from groma_ros.simulation.dataset import SceneRecord
 from groma_ros.simulation.goals import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import SceneRenderer
+from groma_ros.simulation.worlds import DEFAULT_WORLD
 from groma_ros.types import Frame, Goal
 
 _GOALS = 11  # apart from the random numbers that `groma scenes` draws its goals with
@@ -144,6 +145,6 @@ def _truth(item: int | SceneRecord | TrueScene) -> TrueScene:
         return TrueScene(read_rgb(item.image), item.objects, item.goals)
     global _renderer
     if _renderer is None:
-        _renderer = SceneRenderer(WIDTH, HEIGHT)
+        _renderer = SceneRenderer(WIDTH, HEIGHT, world=DEFAULT_WORLD)
     sample = _renderer.render(item)
     return TrueScene(sample.rgb, sample.objects, tuple(draw_goals(sample, np.random.default_rng([item, _GOALS]))))
