@@ -98,6 +98,12 @@ COMMANDS = {
         "measure boxes in space on rendered scenes with truth",
         "groma eval depth --seed 77 --count 100 --model engines/groma-tiny --json",
     ),
+    "eval precisions": Command(
+        "groma_ros.evaluation.precisions",
+        "run_eval_precisions",
+        "compare the precisions of a model on rendered scenes",
+        "groma eval precisions --model engines/groma-tiny --seed 2026 --count 200",
+    ),
     "bench": Command(
         "groma_ros.bench.command",
         "run_bench",

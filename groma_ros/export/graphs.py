@@ -136,16 +136,18 @@ def drop_notes(proto: onnx.ModelProto) -> None:
 
 
 def shrink_weights(proto: onnx.ModelProto) -> None:
-    """Store every float32 weight that is exactly a half as a half, and what repeats along an axis once.
+    """Store every float32 weight that is exactly a half as a half, and what repeats along an axis once; scales of 8-bit weights stay,
+    because TensorRT wants them as constants.
 
     A Cast or an Expand before the first use makes the weight what it was. Runtimes fold both when they load the graph, so only
     the file changes.
     """
     graph = proto.graph
+    scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     first: list[onnx.NodeProto] = []
     shapes: list[TensorProto] = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < _WORTH_SHRINKING:
+        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < _WORTH_SHRINKING or tensor.name in scales:
             continue
         name, values = tensor.name, numpy_helper.to_array(tensor)
         once = _without_repeats(values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,18 @@ BLOCK = 32
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """The quantizers tell the root logger what they do with every tensor."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(level)
+
+
+@_quiet()
 def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str] = ()) -> None:
     """Write a vision graph whose matrix products and convolutions are in 8 bits: standard Q/DQ pairs, symmetric, zero points 0.
 
@@ -48,6 +61,7 @@ def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str
     _finish(onnx.load(target), onnx.load(source), target)
 
 
+@_quiet()
 def quantize_language(source: Path, target: Path, bits: int) -> None:
     """Write a language graph whose layers are in 8 bits (activations too, by the range of each pass) or 4 (weights alone).
 
@@ -132,6 +146,3 @@ def _unfold(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
     rest = [*nodes, *graph.node]
     del graph.node[:]
     graph.node.extend(rest)
-
-
-logging.getLogger("onnxruntime.quantization").setLevel(logging.ERROR)
