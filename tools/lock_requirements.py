@@ -26,7 +26,7 @@ def lock(name: str, *arguments: str) -> None:
 
 
 def main() -> None:
-    lock("full.txt", "--extra", "train", "--extra", "llama", "--extra", "dev")
+    lock("full.txt", *(word for extra in ("train", "llama", "eval", "ray", "dev") for word in ("--extra", extra)))
     lock("runtime.txt", "--constraint", "requirements/full.txt")
 
 
