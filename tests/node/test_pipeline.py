@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from groma_ros.node.conversions import image_message, to_nanoseconds, to_time
 from groma_ros.node.goals import GoalSet, Orders
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.pipeline import Camera, Pipeline
+from groma_ros.node.solid import Solids
 from groma_ros.node.statistics import Statistics
 from groma_ros.node.views import View
 from groma_ros.types import Frame, Goal, Grounding, Scene
@@ -88,7 +90,8 @@ class Rig:
         self.model, self.orders = Model(), Orders(GoalSet((Goal("a"),), 3), Parameters(answer_wait=0.0))
         self.refused: list[tuple[str, str]] = []
         self.cameras = [Camera(name, Outputs(), Statistics()) for name in ("left", "right")]  # type: ignore[arg-type]
-        self.pipeline = Pipeline(self.model, self.cameras, lambda: self.orders, self._refuse, lambda: None)  # type: ignore[arg-type]
+        solids = Solids(SimpleNamespace(), Parameters())  # type: ignore[arg-type]
+        self.pipeline = Pipeline(self.model, self.cameras, lambda: self.orders, self._refuse, lambda: None, solids)  # type: ignore[arg-type]
         self.outputs: list[Any] = [camera.outputs for camera in self.cameras]
 
     def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
