@@ -74,7 +74,7 @@ class Maker:
     def hand_over(self, role: str, precision: str) -> Path:
         """The file under a second name, to be renamed into the bundle; other precisions may still be made of it."""
         path = self.make(role, precision)
-        twin = path.with_name(f"{path.name}.done")
+        twin = path.with_name(f"{path.name}.of.{precision}")
         try:
             os.link(path, twin)
         except OSError:  # a file system without hard links
@@ -109,11 +109,12 @@ class Maker:
         elif precision == "int4":
             return self.make(role, "int8")
         elif role == "perceive":
-            quantize_vision(self.make(role, "fp32"), path, [{"pixels": pixels} for pixels in self._pixels[HELD_OUT:]], FLOAT_PARTS)
+            calibration = self._pixels[HELD_OUT:] or self._pixels
+            quantize_vision(self.make(role, "fp32"), path, [{"pixels": pixels} for pixels in calibration], FLOAT_PARTS)
         elif self.config.region_channels < WIDE:
             return self.make(role, "fp32")
         else:
-            quantize_vision(self.make(role, "fp32"), path, self._regions[HELD_OUT:])
+            quantize_vision(self.make(role, "fp32"), path, self._regions[HELD_OUT:] or self._regions)
         return path
 
     @cached_property

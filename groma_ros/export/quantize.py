@@ -54,7 +54,8 @@ def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str
         weight_type=QuantType.QInt8,
         nodes_to_exclude=names,
         extra_options={
-            "ActivationSymmetric": True, "WeightSymmetric": True, "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"],
+            "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
+            "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"],
         },
     )  # fmt: skip
     folded.unlink()

@@ -11,6 +11,7 @@ from groma_ros.evaluation.scenes import TrueScene, rendered_scenes
 from groma_ros.export.convert import convert
 from groma_ros.geometry import box_iou
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.runtime.bundle import MANIFEST, Bundle
 from groma_ros.types import Frame, Goal, Grounding
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
@@ -33,14 +34,25 @@ def scenes() -> list[TrueScene]:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """groma-tiny in every precision that the table names."""
+    """groma-tiny in every precision that the table names, and in int4."""
     folder = tmp_path_factory.mktemp("precisions") / "groma-tiny"
-    return convert(TINY, folder, list(dict.fromkeys(name for _, name in LIMITS if name != "bf16"))).directory
+    return convert(TINY, folder, list(dict.fromkeys([*(name for _, name in LIMITS if name != "bf16"), "int4"]))).directory
 
 
 @pytest.fixture(scope="module")
 def wanted(scenes: list[TrueScene]) -> list[list[Grounding]]:
     return list(answers(Grounder.load(TINY, backend="torch", precision="fp32"), scenes))
+
+
+def test_precisions_share_the_files_that_are_the_same(model: Path) -> None:
+    """int4 has the vision graphs of int8, whose narrow region encoder is that of fp32; each is stored once."""
+    bundle = Bundle.load(model)
+    names = {precision: {role: part["file"] for role, part in parts.items()} for precision, parts in bundle.graphs["precisions"].items()}
+    assert names["int8"] == {
+        "perceive": "perceive.int8.onnx", "encode_regions": "encode_regions.onnx", "language": "language.int8.onnx",
+    }  # fmt: skip
+    assert names["int4"] == {**names["int8"], "language": "language.int4.onnx"}
+    assert sorted(path.name for path in model.iterdir()) == sorted([*bundle.files, MANIFEST])
 
 
 def answers(grounder: Grounder, scenes: list[TrueScene]) -> Iterator[list[Grounding]]:
