@@ -35,7 +35,7 @@ def _rendered(count: int) -> Iterator[NDArray[np.uint8]]:
     from groma_ros.simulation.dataset import scene_seeds
     from groma_ros.simulation.scenes import SceneRenderer
 
-    with SceneRenderer(640, 480, world="mixed") as renderer:
+    with SceneRenderer(640, 480) as renderer:
         for seed in scene_seeds(SEED, count):
             yield renderer.render(seed).rgb
 
