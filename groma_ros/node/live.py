@@ -7,6 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -24,6 +25,7 @@ from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds, to_time
 from groma_ros.node.demo.processes import Child, dds_environment
 from groma_ros.node.demo.report import groundings_from_message
+from groma_ros.node.repeated import Repeated
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
@@ -97,10 +99,10 @@ class Live:
     def set_goals(self, goals: Sequence[Goal]) -> None:
         """Let these goals stand. Raises ValueError with the node's sentence where it refuses them."""
         messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in goals]
-        future = self._goals.call_async(SetGoals.Request(goals=messages))
-        self._until(future.done, START_SECONDS, "The node did not answer to its goals")
-        if not future.result().success:
-            raise ValueError(f"The node refused the goals: {future.result().message}")
+        request = Repeated(partial(self._goals.call_async, SetGoals.Request(goals=messages)))
+        self._until(request.done, START_SECONDS, "The node did not answer to its goals")
+        if not request.result().success:
+            raise ValueError(f"The node refused the goals: {request.result().message}")
 
     def play(self, images: Iterable[Sent], rate: float) -> Iterator[Heard]:
         """What the node says about images, in the order in which it says it. rate: 1 is the speed of the recording, at which a slow

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,6 +13,10 @@ from typing import Any
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters, SetParametersAtomically
+from rclpy.action import ActionClient
 from rclpy.client import Client
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
@@ -21,12 +26,26 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2DArray
 
-from groma_ros.msg import GroundingArray
+from groma_ros.action import Ground
+from groma_ros.msg import Goal, GroundingArray
 from groma_ros.node.conversions import image_message, to_nanoseconds
 from groma_ros.node.demo.processes import Child
+from groma_ros.node.repeated import Repeated
+from groma_ros.srv import Ask, SetGoals
 
 PATIENCE = 90.0
 """Seconds to wait for anything: a busy machine is slow, and a test that fails says so long before."""
+ATTEMPTS = 6
+"""How often within it something is sent that may get lost."""
+KNOCKS: dict[type, Any] = {
+    GetState: GetState.Request(),
+    ChangeState: ChangeState.Request(transition=Transition(label="none")),
+    SetParameters: SetParameters.Request(),
+    SetParametersAtomically: SetParametersAtomically.Request(),
+    SetGoals: SetGoals.Request(goals=[Goal()]),
+    Ask: Ask.Request(kind="none"),
+}
+"""Of each service a request that changes nothing: it is refused, and an answer to it shows that answers arrive."""
 
 
 class Robot:
@@ -65,6 +84,16 @@ class Robot:
             assert time.monotonic() < end, f"{what} did not happen within {patience:.0f} s; diagnostics: {self.diagnostics}"
             self._executor.spin_once(timeout_sec=0.05)
 
+    def repeat(self, send: Callable[[], Any], done: Callable[[], Any], what: str) -> None:
+        """Send until `done()` holds: best effort may lose a message, and a node may not have met this one yet."""
+        for attempt in range(ATTEMPTS):
+            send()
+            try:
+                return self.until(done, what, PATIENCE / ATTEMPTS)
+            except AssertionError:
+                if attempt == ATTEMPTS - 1:
+                    raise
+
     def spin(self, seconds: float) -> None:
         """Listen for a while."""
         end = time.monotonic() + seconds
@@ -89,17 +118,34 @@ class Robot:
 
     def send_goals(self, text: str) -> None:
         """Publish a text on ~/goal and wait until the node has another set of goals."""
-        before = self.count("goals_version")
-        self.goals.publish(String(data=text))
-        self.until(lambda: self.count("goals_version") > before, f"the goals {text[:60]!r}")
+        before, message = self.count("goals_version"), String(data=text)
+        self.repeat(lambda: self.goals.publish(message), lambda: self.count("goals_version") > before, f"the goals {text[:60]!r}")
 
     def client(self, kind: type, name: str) -> Client:
-        """The client of a service, once both ends have found each other: a node drops answers to a client it has not met yet."""
+        """The client of a service, once both ends have found each other."""
         if name not in self._clients:
             self._clients[name] = self.node.create_client(kind, name)
-            self.until(self._clients[name].service_is_ready, f"the service {name}")
-            self.spin(1.0)
+            self.knock(self._clients[name])
         return self._clients[name]
+
+    def knock(self, *clients: Client) -> None:
+        """Ask each client's service something harmless until it answers: a node drops answers to a client it has not met yet, so
+        that none is lost only after the first."""
+        self.until(lambda: all(client.service_is_ready() for client in clients), "meeting the services")
+        requests = [Repeated(partial(client.call_async, KNOCKS[client.srv_type])) for client in clients]
+        self.until(lambda: all([request.done() for request in requests]), "a first answer of the services")
+
+    def knock_action(self, client: ActionClient) -> None:
+        """The same for the three services of `~/ground`, with an empty goal, which is refused."""
+        self.until(client.server_is_ready, "meeting the action")
+        handle = self._first(partial(client.send_goal_async, Ground.Goal()))
+        for send in (handle.get_result_async, handle.cancel_goal_async):
+            self._first(send)
+
+    def _first(self, send: Callable[[], Any]) -> Any:
+        request = Repeated(send)
+        self.until(request.done, "a first answer of the action")
+        return request.result()
 
     def call(self, kind: type, name: str, request: Any) -> Any:
         """A service's answer."""
@@ -110,14 +156,8 @@ class Robot:
     def see(self, rgb: np.ndarray, frame_id: str = "camera") -> Header:
         """Publish a picture until the node has received it; its header."""
         before, message = self.count("received"), self.image(rgb, frame_id)
-        for _ in range(6):
-            self.images.publish(message)
-            try:
-                self.until(lambda: self.count("received") > before, "an image's arrival", PATIENCE / 6)
-                return message.header
-            except AssertionError:
-                continue
-        raise AssertionError("no image arrived")
+        self.repeat(lambda: self.images.publish(message), lambda: self.count("received") > before, "an image's arrival")
+        return message.header
 
     def image(self, rgb: np.ndarray, frame_id: str = "camera") -> Image:
         """A raw image of uint8 HxWx3 pixels with a stamp no other has."""
@@ -131,17 +171,15 @@ class Robot:
         return header
 
     def ask(self, message: Image | CompressedImage) -> tuple[Detection2DArray, GroundingArray]:
-        """Publish an image and wait for both answers to it; sent again (best effort may lose it) every few seconds."""
+        """Publish an image until both answers to it are here."""
         stamp = to_nanoseconds(message.header.stamp)
         publisher = self.images if isinstance(message, Image) else self.compressed
-        for _ in range(6):
-            publisher.publish(message)
-            try:
-                self.until(lambda: self._at(self.detections, stamp) and self._at(self.groundings, stamp), "an answer", PATIENCE / 6)
-                return self._at(self.detections, stamp)[0], self._at(self.groundings, stamp)[0]
-            except AssertionError:
-                continue
-        raise AssertionError(f"no answer to an image; diagnostics: {self.diagnostics}")
+
+        def answered() -> bool:
+            return bool(self._at(self.detections, stamp) and self._at(self.groundings, stamp))
+
+        self.repeat(lambda: publisher.publish(message), answered, "an answer to an image")
+        return self._at(self.detections, stamp)[0], self._at(self.groundings, stamp)[0]
 
     @staticmethod
     def _at(messages: list[Any], stamp: int) -> list[Any]:

@@ -117,9 +117,8 @@ def test_fifty_callers_at_once_all_get_an_answer(met: Robot, picture: np.ndarray
     sets = [met.node.create_client(SetGoals, "groma/set_goals") for _ in range(CLIENTS)]
     # One client for all goals: each would hear the feedback and the status of every other's.
     action = ActionClient(met.node, Ground, "groma/ground", goal_service_qos_profile=REQUESTS, result_service_qos_profile=REQUESTS)
-    met.until(lambda: all(item.service_is_ready() for item in (*asks, *sets)), "the services")
-    met.until(action.server_is_ready, "the action")
-    met.spin(1.5)
+    met.knock(*asks, *sets)
+    met.knock_action(action)
     answers: list[Any] = [client.call_async(Ask.Request(kind="describe")) for client in asks]
     answers += [client.call_async(SetGoals.Request(goals=[GoalMessage(text=f"mug {i}")])) for i, client in enumerate(sets)]
     goals = [action.send_goal_async(Ground.Goal(goal=GoalMessage(text="the red mug"))) for _ in range(CLIENTS)]

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +112,15 @@ def test_what_is_no_message_is_counted(
 def test_oversized_messages_are_refused(robot: Robot, node: Child, grounder: Grounder, picture: np.ndarray) -> None:
     robot.meet(node)
     goals, images = robot.count("refused goals"), robot.count("refused images")
-    robot.goals.publish(String(data="mug " * 1_000_000))
-    robot.until(lambda: robot.count("refused goals") > goals, "the refusal of a long goal")
+    long = String(data="mug " * 1_000_000)
+    robot.repeat(lambda: robot.goals.publish(long), lambda: robot.count("refused goals") > goals, "the refusal of a long goal")
     claims = [(2**31 - 1, 2**31 - 1, 12), (2**32 - 1, 1, 2**32 - 1), (20_000, 20_000, 60_000)]
     for width, height, step in claims:
         message = robot.image(picture)
         message.width, message.height, message.step = width, height, step
-        robot.images.publish(message)
-        images += 1
-        robot.until(lambda: robot.count("refused images") >= images, f"the refusal of {width}x{height}")  # noqa: B023
+        send = partial(robot.images.publish, message)
+        robot.repeat(send, lambda: robot.count("refused images") > images, f"the refusal of {width}x{height}")  # noqa: B023
+        images = robot.count("refused images")
     answers_well(robot, node, grounder, picture)
 
 

@@ -43,8 +43,7 @@ class Caller:
         self.robot = robot
         self.stages: list[str] = []
         self.client = ActionClient(robot.node, Ground, "groma/ground")
-        robot.until(self.client.server_is_ready, "the action")
-        robot.spin(1.0)
+        robot.knock_action(self.client)
 
     def send(self, text: str, seconds: float = 0.0, **fields: Any) -> Any:
         goal = Ground.Goal(goal=GoalMessage(text=text, **fields))

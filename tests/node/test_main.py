@@ -15,7 +15,6 @@ from lifecycle_msgs.srv import ChangeState, GetState
 
 from groma_ros.node.demo.processes import Child
 from tests.node.robot import Robot, start_node
-from tests.node.test_node import call
 
 START_SECONDS = 120.0
 
@@ -105,11 +104,11 @@ def test_a_signal_ends_it_cleanly_while_frames_come(
 def change(robot: Robot, label: str) -> bool:
     request = ChangeState.Request()
     request.transition.label = label
-    return bool(call(robot, ChangeState, "groma/change_state", request).success)
+    return bool(robot.call(ChangeState, "groma/change_state", request).success)
 
 
 def state(robot: Robot) -> str:
-    return str(call(robot, GetState, "groma/get_state", GetState.Request()).current_state.label)
+    return str(robot.call(GetState, "groma/get_state", GetState.Request()).current_state.label)
 
 
 def test_a_manager_takes_it_through_its_states(robot: Robot, tmp_path: Path, small_model: Path, picture: np.ndarray) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -126,8 +126,8 @@ def test_wrong_images_are_refused_counted_and_the_next_is_answered(met: Robot, p
     met.send_goals("the mug")
     for cause, message in wrong_images(met, picture).items():
         before = met.count(f"refused image: {cause}")
-        met.images.publish(message)
-        met.until(lambda: met.count(f"refused image: {cause}") == before + 1, f"the refusal ({cause})", 15)  # noqa: B023
+        send = partial(met.images.publish, message)
+        met.repeat(send, lambda: met.count(f"refused image: {cause}") > before, f"the refusal ({cause})")  # noqa: B023
         assert met.ask(met.image(picture))[1].groundings[0].goal == "the mug"
 
 
@@ -161,21 +161,14 @@ def test_goals_of_any_script_and_special_tokens_are_plain_text(met: Robot, groun
 def test_wrong_goals_are_refused_and_the_former_ones_stand(met: Robot, picture: np.ndarray, text: str) -> None:
     met.send_goals("the mug")
     version, before = met.count("goals_version"), met.count("refused goals")
-    met.goals.publish(String(data=text))
-    met.until(lambda: met.count("refused goals") == before + 1, "the refusal", 15)
+    met.repeat(lambda: met.goals.publish(String(data=text)), lambda: met.count("refused goals") > before, "the refusal")
     answer = met.ask(met.image(picture))[1]
     assert answer.goals_version == version and [item.goal for item in answer.groundings] == ["the mug"]
 
 
-def call(robot: Robot, kind: type, name: str, request: Any) -> Any:
-    future = robot.client(kind, name).call_async(request)
-    robot.until(future.done, f"the answer of {name}")
-    return future.result()
-
-
 def test_the_service_takes_kinds_and_scores_and_says_what_is_wrong(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
     goals = [GoalMessage(text="the mug", kind="one"), GoalMessage(text="all boxes", kind="all", min_score=0.05)]
-    response = call(met, SetGoals, "groma/set_goals", SetGoals.Request(goals=goals))
+    response = met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=goals))
     assert response.success and response.message == ""
     answer = met.ask(met.image(picture))[1]
     expected = grounder.ground(Frame(picture), [Goal("the mug", "one"), Goal("all boxes", "all", 0.05)])
@@ -189,14 +182,14 @@ def test_the_service_takes_kinds_and_scores_and_says_what_is_wrong(met: Robot, g
         (GoalMessage(text="mug", min_score=2.0), "min_score is 2"),
         (GoalMessage(text="mug", kind="chat"), "is of kind chat, whose answer is words"),
     ]:
-        refused = call(met, SetGoals, "groma/set_goals", SetGoals.Request(goals=[goal]))
+        refused = met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=[goal]))
         assert not refused.success and sentence in refused.message and refused.goals_version == response.goals_version
 
 
 def test_parameters_change_what_is_answered(met: Robot, picture: np.ndarray) -> None:
     def set_parameter(name: str, value: object) -> bool:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
-        return bool(call(met, SetParameters, "groma/set_parameters", request).results[0].successful)
+        return bool(met.call(SetParameters, "groma/set_parameters", request).results[0].successful)
 
     assert set_parameter("goals", ["the cup", "the ball"])
     assert [item.goal for item in met.ask(met.image(picture))[1].groundings] == ["the cup", "the ball"]
@@ -247,8 +240,8 @@ def test_compressed_images_need_the_other_transport(
         png = bytes(cv2.imencode(".png", picture[:, :, ::-1])[1])
         jpeg = bytes(cv2.imencode(".jpg", picture[:, :, ::-1])[1])
         before = other.count("refused image: truncated")
-        other.compressed.publish(CompressedImage(header=other.header(), format="jpeg", data=jpeg[:-300]))
-        other.until(lambda: other.count("refused image: truncated") == before + 1, "the refusal", 15)
+        torn = CompressedImage(header=other.header(), format="jpeg", data=jpeg[:-300])
+        other.repeat(lambda: other.compressed.publish(torn), lambda: other.count("refused image: truncated") > before, "the refusal")
         message = CompressedImage(header=other.header("left"), format="png", data=png)
         detections, groundings = other.ask(message)
         assert detections.header == message.header and groundings.goals_version == 0

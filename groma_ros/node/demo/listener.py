@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -16,6 +17,7 @@ from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.node.demo.bag import Record, Topic, topic_of
 from groma_ros.node.demo.report import groundings_from_message
+from groma_ros.node.repeated import Repeated
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
@@ -75,10 +77,10 @@ class Listener:
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
         """Let these goals stand. Raises ValueError with the node's sentence where it refuses them, TimeoutError for no answer."""
         messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in goals]
-        future = self._goals.call_async(SetGoals.Request(goals=messages))
-        self.until(future.done, timeout, "The node did not answer to its goals")
-        if not future.result().success:
-            raise ValueError(f"The node refused the goals: {future.result().message}")
+        request = Repeated(partial(self._goals.call_async, SetGoals.Request(goals=messages)))
+        self.until(request.done, timeout, "The node did not answer to its goals")
+        if not request.result().success:
+            raise ValueError(f"The node refused the goals: {request.result().message}")
 
     def until(self, done: Callable[[], bool], timeout: float, sentence: str) -> None:
         """Listen until `done()`. Raises TimeoutError with the sentence after `timeout` seconds."""
