@@ -22,54 +22,49 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (H, L, d); cos and sin (L, d), their two halves alike."""
+    """Rotary embedding of x (L, heads, d); cos and sin (L, 1, d), the first half of sin negative."""
     first, second = x.chunk(2, -1)
-    return x * cos + torch.cat([-second, first], -1) * sin
+    return x * cos + torch.cat([second, first], -1) * sin
 
 
 class _Layer(nn.Module):
-    """One Llama layer over a packed sequence. Projections that read the same input are one matrix, stored input x output.
+    """One Llama layer over a packed sequence. Queries and keys, which are turned alike, come of one matrix, stored input x output.
 
     last: only the rows where logits are wanted go through it; of the others only keys and values are wanted.
     """
 
     def __init__(self, layer: LlamaDecoderLayer, heads: int, groups: int, eps: float, dtype: torch.dtype, last: bool) -> None:
         super().__init__()
-        self.heads, self.groups, self.eps, self.last = heads, groups, eps, last
+        self.heads, self.groups, self.eps = heads, groups, eps
         attention, mlp = layer.self_attn, layer.mlp
-        keys = [attention.k_proj, attention.v_proj]
-        self.qkv = _joined(keys if last else [attention.q_proj, *keys], dtype)
+        self.turned = _joined([attention.k_proj] if last else [attention.q_proj, attention.k_proj], dtype)
         self.query = _joined([attention.q_proj], dtype) if last else None
-        self.output = _joined([attention.o_proj], dtype)
-        self.gate_up = _joined([mlp.gate_proj, mlp.up_proj], dtype)
-        self.down = _joined([mlp.down_proj], dtype)
+        self.value, self.output = _joined([attention.v_proj], dtype), _joined([attention.o_proj], dtype)
+        self.gate, self.up, self.down = (_joined([part], dtype) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
         self.attention_norm, self.mlp_norm = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
 
     def forward(
         self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor, past_key: Tensor, past_value: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (L, D), mask (L, P + L), rows (M,), past (groups, P, d); the same after the layer, of the last one x (M, D), with past
-        and new keys and values."""
+        """x (L, D), cos and sin as of `_rotate`, mask (L, P + L), rows (M,), past (groups, P, d); x after the layer, of the last one
+        (M, D), with past and new keys and values."""
         size = past_key.shape[-1]
         inner = _rms_norm(x, self.attention_norm, self.eps).to(x.dtype)
-        parts = (inner @ self.qkv).split(([] if self.last else [self.heads * size]) + [self.groups * size] * 2, -1)
-        *given, key, value = (part.unflatten(-1, (-1, size)).transpose(0, 1) for part in parts)
-        key = torch.cat([past_key, _rotate(key, cos, sin)], 1)
-        value = torch.cat([past_value, value], 1)
+        turned = _rotate((inner @ self.turned).unflatten(-1, (-1, size)), cos, sin).transpose(0, 1)
+        value = torch.cat([past_value, (inner @ self.value).unflatten(-1, (-1, size)).transpose(0, 1)], 1)
         if self.query is None:
-            (query,) = given
+            query, key = turned.split([self.heads, self.groups])
         else:
-            x, cos, sin, mask = (part.index_select(0, rows) for part in (x, cos, sin, mask))
-            query = (inner.index_select(0, rows) @ self.query).unflatten(-1, (-1, size)).transpose(0, 1)
-        # Query heads that share a key head stand under each other, so keys are not repeated.
-        shared = self.heads // self.groups
-        query = (_rotate(query, cos, sin) * size**-0.5).unflatten(0, (self.groups, shared))
-        scores = query @ key.transpose(1, 2)[:, None] if shared > 1 else (query[:, 0] @ key.transpose(1, 2))[:, None]
-        weights = (scores.float() + mask).softmax(-1).to(x.dtype)
-        mixed = (weights @ value[:, None]).flatten(0, 1).transpose(0, 1).flatten(1)
+            x, cos, sin, mask, inner = (part.index_select(0, rows) for part in (x, cos, sin, mask, inner))
+            query, key = _rotate((inner @ self.query).unflatten(-1, (-1, size)), cos, sin).transpose(0, 1), turned
+        key = torch.cat([past_key, key], 1)
+        # Query heads that share a key head stand under each other, and so does what they may see: keys are not repeated.
+        scores = (query.reshape(self.groups, -1, size) * size**-0.5) @ key.transpose(1, 2)
+        weights = (scores.float() + torch.cat([mask] * (self.heads // self.groups))).softmax(-1).to(x.dtype)
+        mixed = (weights @ value).reshape(self.heads, -1, size).transpose(0, 1).flatten(1)
         x = x + mixed @ self.output
-        gate, up = (_rms_norm(x, self.mlp_norm, self.eps).to(x.dtype) @ self.gate_up).chunk(2, -1)
-        return x + (F.silu(gate) * up) @ self.down, key, value
+        inner = _rms_norm(x, self.mlp_norm, self.eps).to(x.dtype)
+        return x + (F.silu(inner @ self.gate) * (inner @ self.up)) @ self.down, key, value
 
 
 class LanguageGraph(nn.Module):
@@ -108,8 +103,10 @@ class LanguageGraph(nn.Module):
         values of every layer, (groups, P + L, d).
         """
         angles = positions[:, None].float() * self.frequencies
-        angles = torch.cat([angles, angles], -1)
-        cos, sin = ((part * self.scaling).to(self.dtype) for part in (angles.cos(), angles.sin()))
+        one, other = angles.cos(), angles.sin()
+        cos, sin = (
+            (torch.cat(halves, -1) * self.scaling).to(self.dtype)[:, None] for halves in ([one, one], [-other, other])
+        )
         x, present = embeddings.to(self.dtype), []
         for index, layer in enumerate(self.layers):
             x, key, value = layer(x, cos, sin, mask, rows, past[2 * index], past[2 * index + 1])

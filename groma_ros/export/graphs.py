@@ -114,7 +114,7 @@ def written(proto: onnx.ModelProto) -> bytes:
 
 
 def _name_nodes(proto: onnx.ModelProto) -> None:
-    """Name every node by the module it is part of, as blocks.0.qkv/3."""
+    """Name every node by the module it is part of, as blocks.0.query/3."""
     for number, node in enumerate(proto.graph.node):
         notes = {item.key: item.value for item in node.metadata_props}
         scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))

@@ -9,85 +9,38 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers.activations import GELUActivation
 
-from groma_ros.model.backbone import merge_tokens, to_map
+from groma_ros.export.detector import DetectorGraph, LevelGraph
+from groma_ros.export.gemm import Gemm, as_gemms, gelu
 from groma_ros.model.groma import Groma
-from groma_ros.model.region_encoder import RegionPooling
-
-
-class Gemm(nn.Module):
-    """A linear layer over rows as one matrix product with its bias, stored input x output.
-
-    scale: of each output, a product of its own on the weights, so that weights that are halves stay halves in a file.
-    """
-
-    def __init__(self, weight: Tensor, bias: Tensor, scale: Tensor | None = None) -> None:
-        """weight: output x input, as `nn.Linear` has it."""
-        super().__init__()
-        self.weight = nn.Parameter(weight.detach().T.contiguous(), requires_grad=False)
-        self.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-        self.scale = None if scale is None else nn.Parameter(scale.detach().clone(), requires_grad=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(rows, input) to (rows, output)."""
-        if self.scale is None:
-            return torch.addmm(self.bias, x, self.weight)
-        return torch.addmm(self.bias * self.scale, x, self.weight * self.scale)
-
-
-class _Rows(Gemm):
-    """A Gemm over any leading axes."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., input) to (..., output)."""
-        return super().forward(x.reshape(-1, x.shape[-1])).reshape(-1, *x.shape[1:-1], self.weight.shape[1])
-
-
-def _gemm(layer: nn.Linear, scale: Tensor | None = None, kind: type[Gemm] = Gemm) -> Gemm:
-    """A linear layer, its outputs times `scale`."""
-    return kind(layer.weight, torch.zeros(len(layer.weight)) if layer.bias is None else layer.bias, scale)
-
-
-def as_gemms(module: nn.Module) -> None:
-    """Replace every linear layer inside a module by its Gemm."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.Linear):
-            setattr(module, name, _gemm(child, kind=_Rows))
-        else:
-            as_gemms(child)
-
-
-def gelu(x: Tensor) -> Tensor:
-    """GELU by the error function, in the operations that runtimes know as one."""
-    return x * (torch.erf(x / 2**0.5) + 1.0) * 0.5
+from groma_ros.model.region_encoder import RegionPooling, pooling_matrix
 
 
 class _Block(nn.Module):
-    """One DINOv2 block over the rows of all pictures. Layer scales and the scale of the scores are in the products with the weights,
-    which changes no result but its last bits."""
+    """One DINOv2 block over the rows of all pictures. Layer scales are in the products with the weights, which changes no result but its
+    last bits."""
 
     def __init__(self, block: Any, length: int) -> None:  # transformers says nothing of its types
         super().__init__()
         attention, mlp = block.attention, block.mlp
         self.length, self.heads, self.size = length, int(attention.num_attention_heads), int(attention.head_dim)
-        layers: list[nn.Linear] = [attention.q_proj, attention.k_proj, attention.v_proj]
-        width = self.heads * self.size
-        biases: list[Tensor] = [torch.zeros(width) if layer.bias is None else layer.bias for layer in layers]
-        scale = torch.cat([torch.full((width,), self.size**-0.5), torch.ones(2 * width)])
-        self.qkv = Gemm(torch.cat([layer.weight.detach() for layer in layers]), torch.cat(biases), scale)
-        self.output = _gemm(attention.o_proj, block.layer_scale1.lambda1)
+        # Three products and not one: what one gives has to be taken apart again, which costs more than it saves.
+        self.query, self.key, self.value = (Gemm.of(layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
+        self.output = Gemm.of(attention.o_proj, block.layer_scale1.lambda1)
         self.norm1, self.norm2 = block.norm1, block.norm2
         self.known = hasattr(mlp, "fc1") and isinstance(mlp.activation_fn, GELUActivation)
         if self.known:
-            self.fc1, self.fc2 = _gemm(mlp.fc1), _gemm(mlp.fc2, block.layer_scale2.lambda1)
+            self.fc1, self.fc2 = Gemm.of(mlp.fc1), Gemm.of(mlp.fc2, block.layer_scale2.lambda1)
         else:
             self.mlp, self.scale = mlp, block.layer_scale2
 
     def forward(self, x: Tensor) -> Tensor:
         """(B * L, C) to the same."""
-        qkv = self.qkv(self.norm1(x)).reshape(-1, self.length, 3, self.heads, self.size).permute(2, 0, 3, 1, 4)
-        query, key, value = qkv.unbind(0)
-        weights = (query @ key.transpose(-1, -2)).softmax(-1)
-        x = x + self.output((weights @ value).transpose(1, 2).reshape(-1, self.heads * self.size))
+        inner = self.norm1(x)
+        query, key, value = (
+            layer(inner).reshape(-1, self.length, self.heads, self.size) for layer in (self.query, self.key, self.value)
+        )
+        weights = ((query.transpose(1, 2) * self.size**-0.5) @ key.permute(0, 2, 3, 1)).softmax(-1)
+        x = x + self.output((weights @ value.transpose(1, 2)).transpose(1, 2).reshape(-1, self.heads * self.size))
         inner = self.norm2(x)
         return x + (self.fc2(gelu(self.fc1(inner))) if self.known else self.scale(self.mlp(inner)))
 
@@ -123,13 +76,16 @@ class PerceiveGraph(nn.Module):
 
     def __init__(self, model: Groma, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.config, self.dtype = model.config, dtype
-        length = 1 + model.config.grid**2
+        c = self.config = model.config
+        self.dtype, length = dtype, 1 + c.grid**2
         self.patches = _Patches(model).to(dtype)
         self.blocks = nn.ModuleList([_Block(block, length).to(dtype) for block in model.perceiver.vis_encoder.encoder.layer])
-        self.bridge = nn.ModuleList([_gemm(layer) for layer in model.img_txt_bridge if isinstance(layer, nn.Linear)]).to(dtype)
-        self.input_proj, self.detector = model.perceiver.input_proj, model.perceiver.ddetr_transformer
-        as_gemms(self.detector)
+        self.bridge = nn.ModuleList([Gemm.of(layer) for layer in model.img_txt_bridge if isinstance(layer, nn.Linear)]).to(dtype)
+        projections = [level for level in model.perceiver.input_proj if isinstance(level, nn.Sequential)]
+        state = torch.zeros(1, c.backbone.hidden_size, c.grid, c.grid)
+        shapes = [(int(level.shape[-2]), int(level.shape[-1])) for level in (projection(state) for projection in projections)]
+        self.input_proj = nn.ModuleList([LevelGraph(projection) for projection in projections])
+        self.detector = DetectorGraph(model.perceiver.ddetr_transformer, shapes)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Normalised pixels (B, 3, S, S) to image tokens (B, T, D), boxes (B, Q, 4) cxcywh, objectness (B, Q), region maps."""
@@ -141,11 +97,22 @@ class PerceiveGraph(nn.Module):
         states = [first, *(row.reshape(-1, *first.shape[1:]) for row in rows[1:])]
         last = [state.float() for state in states[-c.proposer.backbone_layers :]]
         mean = sum(last[1:], last[0]) / len(last)
-        boxes, objectness = self.detector.infer([projection(to_map(mean)) for projection in self.input_proj])
-        merged = merge_tokens(states[c.vis_output_layer], c.token_merge)
-        inner = gelu(self.bridge[0](merged.reshape(-1, merged.shape[-1])))
-        tokens = self.bridge[1](inner).reshape(-1, merged.shape[1], c.language.hidden_size)
-        return (tokens.float(), boxes, objectness, *(to_map(states[layer]) for layer in c.region.layers))
+        levels = [projection(mean) for projection in self.input_proj]
+        boxes, objectness = self.detector(torch.cat(levels, 1) if len(levels) > 1 else levels[0])
+        return (self._image_tokens(states[c.vis_output_layer]), boxes, objectness, *(self._map(states[i]) for i in c.region.layers))
+
+    def _image_tokens(self, state: Tensor) -> Tensor:
+        """`merge_tokens` and the bridge, which move whole cells: a hidden state (B, 1 + cells, C) to image tokens (B, T, D)."""
+        c = self.config
+        small = c.grid // c.token_merge
+        cells = state[:, 1:].reshape(-1, small, c.token_merge, small, c.token_merge, state.shape[-1]).permute(0, 1, 3, 4, 2, 5)
+        merged = cells.reshape(-1, c.token_merge**2 * state.shape[-1])
+        tokens = self.bridge[1](gelu(self.bridge[0](merged)))
+        return tokens.reshape(-1, small**2, c.language.hidden_size).float()
+
+    def _map(self, state: Tensor) -> Tensor:
+        """A hidden state (B, 1 + cells, C) without its class token as a map (B, C, side, side)."""
+        return state[:, 1:].reshape(-1, self.config.grid, self.config.grid, state.shape[-1]).permute(0, 3, 1, 2)
 
 
 class RegionGraph(nn.Module):
@@ -160,19 +127,30 @@ class RegionGraph(nn.Module):
         self.dtype = dtype
         self.fuse, self.pooling = encoder.mlvl_fuse.to(dtype), encoder.roi_align
         self.conv = _one_convolution(self.pooling).to(dtype)
-        self.flatten = _gemm(self.pooling.flatten_linear).to(dtype)
+        self.flatten = Gemm.of(self.pooling.flatten_linear).to(dtype)
         as_gemms(self.pooling.pos_embedd)
-        self.updims = _gemm(self.pooling.updims)
+        self.updims = Gemm.of(self.pooling.updims)
         names = model.new_input_embs.weight[c.first_region_id - c.language.vocab_size :] if c.index_in_feature_slot else None
         self.names = None if names is None else nn.Parameter(names.detach().clone(), requires_grad=False)
 
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Region maps (1, C, s, s), one a level, and boxes (R, 4) cxcywh to what stands in the feature slots (R, D)."""
-        pooled = self.pooling.pool(self.fuse([level.to(self.dtype) for level in maps]), boxes[None])
-        total = self.conv(torch.cat([level[0] for level in pooled], 1).to(self.dtype))
+        fused = self.fuse([level.to(self.dtype) for level in maps])
+        pooled = torch.cat([self._pooled(level, fused_map, boxes) for level, fused_map in enumerate(fused)], 2).transpose(1, 2)
+        total = self.conv(pooled.to(self.dtype))
         flat = self.flatten(F.relu(total).flatten(1)).float()
         tokens = self.updims(flat + self.pooling.pos_embedd(boxes))
         return tokens if self.names is None else tokens + self.names[: tokens.shape[0]]
+
+    def _pooled(self, level: int, fused: Tensor, boxes: Tensor) -> Tensor:
+        """`roi_align` by two products without anything laid out anew: a map (1, C, s, s) and boxes (R, 4) to (R, pooled rows, C, pooled
+        columns)."""
+        c, side, channels = self.pooling.config, fused.shape[-1], fused.shape[1]
+        matrices = pooling_matrix(*self.pooling.corners(boxes, level, side), side, c)
+        columns, rows = matrices[:, 0], matrices[:, 1]
+        partial = rows.reshape(-1, side) @ fused[0].float().transpose(0, 1).reshape(side, -1)
+        pooled = partial.reshape(-1, c.pooled * channels, side) @ columns.transpose(1, 2)
+        return pooled.reshape(-1, c.pooled, channels, c.pooled)
 
 
 def _one_convolution(pooling: RegionPooling) -> nn.Conv2d:

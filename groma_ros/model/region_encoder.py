@@ -69,7 +69,7 @@ def _gather(levels: list[Tensor], index: int) -> Tensor:
     return torch.cat([own[:, : channels - 2 * quarter], resize(above, size), resize(below, size)], 1)
 
 
-def _pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfig) -> Tensor:
+def pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfig) -> Tensor:
     """Weights (B, R, pooled, size) with which one axis of a map is averaged into the bins of a box from start to end.
 
     Bilinear sampling is a product of two hat functions, so RoIAlign is one small matrix an axis. The extent may be
@@ -90,8 +90,8 @@ def _pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfi
 def roi_align(x: Tensor, start: Tensor, end: Tensor, c: RegionEncoderConfig) -> Tensor:
     """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, pooled, pooled), all float32."""
     x = x.float()
-    columns = _pooling_matrix(start[..., 0], end[..., 0], x.shape[-1], c)
-    rows = _pooling_matrix(start[..., 1], end[..., 1], x.shape[-2], c)
+    columns = pooling_matrix(start[..., 0], end[..., 0], x.shape[-1], c)
+    rows = pooling_matrix(start[..., 1], end[..., 1], x.shape[-2], c)
     partial = torch.einsum("brph,bchw->brcpw", rows, x)
     return torch.einsum("brcpw,brqw->brcpq", partial, columns)
 

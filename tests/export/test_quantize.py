@@ -43,7 +43,7 @@ def test_the_head_of_the_language_model_stays(graph_model: Path, tmp_path: Path,
     proto = onnx.load(tmp_path / "q.onnx")
     layers = len([item for item in proto.graph.input if item.name.startswith("past_key")])
     kinds = [node.op_type for node in proto.graph.node]
-    assert kinds.count(operation) == layers * (2 if bits == 8 else 4) + 1
+    assert kinds.count(operation) == layers * (4 if bits == 8 else 6) + 1
     head = next(node for node in proto.graph.node if "logits" in node.output)
     assert head.op_type == "MatMul"
     assert list(tmp_path.iterdir()) == [tmp_path / "q.onnx"]
