@@ -6,9 +6,10 @@ import resource
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from groma_ros.files import replacing, write_together
+from groma_ros.files import Written, asking_disk, naming_file, replacing, write_together
 
 
 @pytest.fixture
@@ -60,3 +61,30 @@ def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(OSError, match=f"could not be written: {os.strerror(errno.ENOENT).lower()}"), replacing(tmp_path / "no" / "a"):
         pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is not there")
+def test_a_library_that_forgets_why_it_could_not_write(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.symlink_to("/dev/full")
+    said = r"^.*/a could not be written: the disk is full; free some space and run it again\.$"
+    with pytest.raises(OSError, match=said), asking_disk(path), path.open("wb") as stream:
+        np.zeros(100_000).tofile(stream)
+
+
+def test_the_last_byte_that_does_not_fit(tmp_path: Path, small_disk: int) -> None:
+    path = tmp_path / "a.npy"
+    values = np.arange(small_disk - 127, dtype=np.uint8)  # behind a header of 128
+    with pytest.raises(OSError, match=r"a\.npy could not be written"), naming_file(path), path.open("wb") as stream:
+        np.save(stream, values.view(Written))
+    with path.open("wb") as stream:
+        np.save(stream, values[1:].view(Written))
+    assert np.array_equal(np.load(path), values[1:])
+
+
+def test_an_error_that_is_not_the_disks_stays_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"some")
+    with pytest.raises(RuntimeError, match="^no$"), asking_disk(path):
+        raise RuntimeError("no")
+    assert path.read_bytes() == b"some"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from torch import Tensor
 from groma_ros.export.frames import read_frames
 from groma_ros.export.graphs import LARGEST
 from groma_ros.export.making import Maker
-from groma_ros.files import write_together
+from groma_ros.files import Written, naming_file, write_together
 from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import read_json
 from groma_ros.model.config import GromaConfig
@@ -58,6 +59,11 @@ def convert(
     if not source.is_dir():
         raise ValueError(f"The folder {source} does not exist; name a checkpoint or a model bundle.")
     _check_names(precisions)
+    with _whole_or_nothing(out):
+        return _convert(source, out, precisions, only, weights, frames)
+
+
+def _convert(source: Path, out: Path, precisions: Sequence[str], only: bool, weights: bool, frames: Path | None) -> Bundle:
     if (source / MANIFEST).is_file():
         bundle, tensors = _copy(source, out, only)
         precisions = precisions or tuple(Bundle.load(source).graphs.get("precisions", ()))
@@ -73,6 +79,21 @@ def convert(
             bundle = bundle.with_graphs(precision, {role: maker.hand_over(role, precision) for role in roles}, found)
     _clear(bundle)
     return Bundle.load(out)
+
+
+@contextlib.contextmanager
+def _whole_or_nothing(out: Path) -> Iterator[None]:
+    """Delete what a conversion that fails has put into a folder that was no bundle before. A bundle stays whole by itself."""
+    found = set(out.iterdir()) if out.is_dir() else None
+    try:
+        yield
+    except BaseException:
+        if found is None:
+            shutil.rmtree(out, ignore_errors=True)
+        elif out / MANIFEST not in found:
+            for path in set(out.iterdir()) - found:
+                path.unlink()
+        raise
 
 
 def _check_names(precisions: Iterable[str]) -> None:
@@ -114,7 +135,8 @@ def _settled(config: GromaConfig, precision: str) -> str:
 def _with_embeddings(bundle: Bundle, tensors: Mapping[str, Tensor], path: Path) -> Bundle:
     """The bundle with the table of input embeddings, new tokens last, as float16 .npy; path: of a file on its disk."""
     parts = [tensors[name].half().numpy() for name in ("llm.model.embed_tokens.weight", "new_input_embs.weight")]
-    np.save(path, np.concatenate(parts))
+    with naming_file(path), path.open("wb") as stream:
+        np.save(stream, np.concatenate(parts).view(Written))
     files = {**bundle.files, EMBEDDINGS: described(path)}
     write_together({bundle.directory / EMBEDDINGS: path})
     return dataclasses.replace(bundle, files=files)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,6 +11,7 @@ import gguf
 import numpy as np
 from torch import Tensor
 
+from groma_ros.files import Written, asking_disk, naming_file
 from groma_ros.model.config import GromaConfig, LanguageConfig
 from groma_ros.runtime.bundle import GGUF_PRECISIONS
 
@@ -143,8 +145,7 @@ def _packed(tensor: np.ndarray, precision: str) -> np.ndarray:
 
 def _write(path: Path, config: GromaConfig, precision: str, get: Callable[[str], np.ndarray]) -> None:
     """Write a GGUF; get: a tensor, packed, by name."""
-    writer = gguf.GGUFWriter(path, "llama")
-    try:
+    with naming_file(path), contextlib.closing(gguf.GGUFWriter(path, "llama")) as writer:
         _describe(writer, config, precision)
         for name, shape in _shapes(config).items():
             kind = gguf.GGMLQuantizationType.F32 if len(shape) == 1 else _TYPES[precision]
@@ -157,9 +158,7 @@ def _write(path: Path, config: GromaConfig, precision: str, get: Callable[[str],
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name in _shapes(config):
-            writer.write_tensor_data(get(name))
-    finally:
-        writer.close()
+            writer.write_tensor_data(get(name).view(Written))
 
 
 def _describe(writer: gguf.GGUFWriter, config: GromaConfig, precision: str) -> None:
@@ -193,6 +192,7 @@ def _quantize(source: Path, path: Path) -> None:
 
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M
-    status = llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(params))
-    if status:
-        raise RuntimeError(f"llama.cpp could not quantize {source} (status {status}).")
+    with asking_disk(path):
+        status = llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(params))
+        if status:
+            raise RuntimeError(f"llama.cpp could not quantize {source} (status {status}).")

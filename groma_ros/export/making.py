@@ -15,8 +15,17 @@ from torch import Tensor
 
 from groma_ros.export.frames import Pictures
 from groma_ros.export.graphs import export_graph, written
-from groma_ros.export.measure import language_difference, noise, noise_regions, perceive_difference, regions_difference
+from groma_ros.export.measure import (
+    SLOTS,
+    Compared,
+    language_difference,
+    noise,
+    noise_regions,
+    perceive_difference,
+    regions_difference,
+)
 from groma_ros.export.quantize import quantize_language, quantize_vision
+from groma_ros.files import asking_disk
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 from groma_ros.model.weights import load_part, stream
@@ -46,6 +55,8 @@ BITS = {"int8": 8, "int4": 4}
 HELD_OUT = 4
 THREADS = 1
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
+COMPARED: dict[str, Compared] = {"fp32": "ordered", "fp16": "better half"}
+"""Which proposals of a graph are compared, as of `measure.perceive_difference`; of other precisions those that pass the threshold."""
 _SHAPES = {"perceive": perceive_shapes, "encode_regions": region_shapes, "language": language_shapes}
 
 
@@ -68,7 +79,11 @@ class Maker:
         """A file of one role and precision, made at most once. ValueError for a network that has none of the kind."""
         key = role, precision
         if key not in self._made:
-            self._made[key] = self._gguf(precision) if precision in GGUF_PRECISIONS else self._graph(role, precision)
+            if precision in GGUF_PRECISIONS:
+                self._made[key] = self._gguf(precision)
+            else:
+                with asking_disk(self.folder / f"{role}.{precision}.onnx"):
+                    self._made[key] = self._graph(role, precision)
         return self._made[key]
 
     def hand_over(self, role: str, precision: str) -> Path:
@@ -87,7 +102,7 @@ class Maker:
             found = language_difference(TorchLanguage(stream(self.config, self.weights)), self._language(precision))
         elif role == "perceive":
             pictures = noise(self.config) if precision in DTYPES else self._pixels[:HELD_OUT]
-            found = perceive_difference(self._part(role), self._session(role, precision), pictures, precision in DTYPES)
+            found = perceive_difference(self._part(role), self._session(role, precision), pictures, COMPARED.get(precision, "passed"))
         else:
             inputs = noise_regions(self.config) if precision in DTYPES else self._regions[:HELD_OUT]
             found = regions_difference(self._part(role), self._session(role, precision), inputs)
@@ -152,4 +167,7 @@ class Maker:
             return OnnxLanguage(self._session("language", precision), self.config, table)
         from groma_ros.runtime.llama_cpp import LlamaLanguage
 
-        return LlamaLanguage(self.make("language", precision), self.config, table, "cpu", THREADS)
+        # Cells for a whole context would take more memory than the rest of a large network's measurement.
+        language = dataclasses.replace(self.config.language, max_position_embeddings=SLOTS)
+        short = dataclasses.replace(self.config, language=language)
+        return LlamaLanguage(self.make("language", precision), short, table, "cpu", THREADS)

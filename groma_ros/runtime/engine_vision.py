@@ -14,6 +14,7 @@ from groma_ros.runtime.engine_cache import Built, EngineCache, Key
 from groma_ros.runtime.engine_graph import EngineGraph
 from groma_ros.runtime.gpu import Gpu, find_gpu
 from groma_ros.runtime.graph_vision import GraphVision
+from groma_ros.runtime.memory import check_memory
 from groma_ros.runtime.network import read_network
 from groma_ros.runtime.signature import Shapes, perceive_shapes, region_shapes
 from groma_ros.runtime.tensorrt import Engine, EngineError, Plan, Profile, Progress, TensorRT
@@ -50,11 +51,13 @@ def load_tensorrt_vision(bundle: Bundle, precision: str | None = None, cache: En
     """The vision tokenizer on the first GPU; engines that are missing or do not fit are built, which takes minutes for a large model.
 
     precision: of the graphs, None for fp16 where it can be had. Raises EngineError with a sentence where there is no GPU, no
-    TensorRT, or an engine cannot be built or loaded, and BundleError for graphs that are missing or do not fit the network.
+    TensorRT, no memory (by the estimates of `memory.GROWTH`), or an engine cannot be built or loaded, and BundleError for graphs that
+    are missing or do not fit the network.
     """
     gpu, library = require_gpu(), TensorRT()
     store = cache or EngineCache()
     wanted = wanted_engines(bundle, library, gpu, precision)
+    _check_memory(wanted, store)
     config = read_network(bundle)
     signatures: Sequence[tuple[Shapes, Shapes]] = (perceive_shapes(config), region_shapes(config))
     try:
@@ -67,6 +70,21 @@ def load_tensorrt_vision(bundle: Bundle, precision: str | None = None, cache: En
     except CudaError as error:
         raise EngineError(str(error)) from error
     return TensorRTVision(perceive, regions, config, bundle.image, wanted[0].key.precision)
+
+
+def _check_memory(wanted: Sequence[Wanted], store: EngineCache) -> None:
+    """EngineError with need and have where the GPU does not hold the engines, or the host the loading or building of one."""
+    bundle = wanted[0].bundle
+    try:
+        check_memory(bundle, {item.file: "engine" for item in wanted}, "cuda")
+        for item in wanted:
+            path = store.engine_path(item.key)
+            if path.is_file():  # it is read, and TensorRT holds its own copy until it is on the GPU
+                check_memory(bundle, {}, "cpu", 2 * path.stat().st_size >> 20)
+            else:
+                check_memory(bundle, {item.file: "tensorrt"}, "cpu")
+    except ValueError as error:
+        raise EngineError(str(error)) from error
 
 
 def require_gpu() -> Gpu:

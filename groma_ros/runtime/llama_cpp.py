@@ -196,7 +196,7 @@ class LlamaLanguage:
             raise ValueError(f"llama.cpp could not take {count} more tokens (status {status}); ask fewer goals at once.")
         shape = (self.vocabulary,)
         found = [np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._llama, int(row)), shape) for row in rows]
-        return np.stack(found).astype(np.float32) if found else np.zeros((0, self.vocabulary), np.float32)
+        return np.stack(found) if found else np.zeros((0, self.vocabulary), np.float32)
 
     def _make_context(self, threads: int, device: str, path: Path) -> llama_cpp.llama_context_p:
         params = llama_cpp.llama_context_default_params()

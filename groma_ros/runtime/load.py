@@ -131,10 +131,12 @@ def _language_beside_gpu(bundle: Bundle, threads: int | None, precision: str, gg
 
         if gguf is not None or can_offload() or not bundle.precisions:
             where, chosen = "cuda" if can_offload() else "cpu", gguf or bundle.gguf_precisions[0]
+            check_memory(bundle, {bundle.graph_name("language", chosen): "llama_cpp"}, where)
             return load_llama_language(bundle, chosen, where, threads), f"llama.cpp ({where}, {chosen})"
     from groma_ros.runtime.onnx import choose_device, load_onnx_language
 
     chosen = precision if precision in bundle.precisions else _graph_precision(bundle, "auto", on_gpu=True)
+    check_memory(bundle, graph_files(bundle, {"language": chosen}), choose_device(None))
     return load_onnx_language(bundle, None, threads, chosen), f"ONNX Runtime ({choose_device(None)}, {chosen})"
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 from groma_ros.runtime.bundle import EMBEDDINGS, Bundle
 from groma_ros.runtime.gpu import find_gpu
 
-GROWTH = {"onnx": 4.0, "llama_cpp": 1.1, "torch": 3.0}
+GROWTH = {"onnx": 4.0, "llama_cpp": 1.1, "torch": 3.0, "tensorrt": 4.0, "engine": 2.0}
 """Bytes a library holds for a byte of a model's file while it loads: ONNX Runtime makes float32 of halves, orders them anew and holds the
-file; PyTorch makes float32 of the halves it reads; llama.cpp maps its file."""
+file; PyTorch makes float32 of the halves it reads; llama.cpp maps its file. No GPU has shown what TensorRT takes, so two are estimates:
+tensorrt, on the host while an engine is built, holds the graph, the weights in float32 and the engine; engine, on the GPU, has halves as
+float32."""
 RESERVE_MB = 64
 """Of what is there, this much is left alone."""
 

@@ -1,9 +1,11 @@
 """What `groma convert` writes, and what it refuses."""
 
 import json
+import resource
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,8 @@ from groma_ros.export.graphs import shrink_weights
 from groma_ros.export.measure import difference
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
-from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, ROLES, TOKENIZER, WEIGHTS, Bundle
+from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, ROLES, TOKENIZER, WEIGHTS, Bundle, BundleError
+from groma_ros.runtime.load import load_runtime
 from groma_ros.runtime.torch import TorchLanguage
 from tests.small import NETWORK
 
@@ -123,6 +126,88 @@ def test_a_graph_that_computes_something_else_is_not_listed(
     with pytest.raises(RuntimeError, match=r"The language graph in fp32 differs by .* from the network"):
         convert(folder, folder)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+@pytest.fixture
+def ready(graph_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graphs in float32 that need not be exported again; they are measured all the same."""
+    monkeypatch.setattr(making, "export_graph", lambda role, model, dtype: onnx.load(graph_model / f"{role}.onnx"))
+
+
+@pytest.fixture
+def checkpoint(graph_model: Path, tmp_path: Path) -> Path:
+    """The network of `graph_model` as a checkpoint folder."""
+    folder = tmp_path / "checkpoint"
+    folder.mkdir()
+    for name in (WEIGHTS, TOKENIZER):
+        shutil.copy(graph_model / name, folder)
+    (folder / "config.json").write_text(json.dumps(Bundle.load(graph_model).network))
+    return folder
+
+
+@pytest.fixture
+def disk() -> Iterator[Callable[[int], None]]:
+    """Sets the bytes beyond which the kernel refuses to write a file, as a full disk does."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda limit: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.usefixtures("ready")
+def test_a_bundle_without_weights_runs_and_says_which_they_were(graph_model: Path, checkpoint: Path, tmp_path: Path) -> None:
+    bundle = convert(checkpoint, tmp_path / "out", ["fp32", "q8_0"], weights=False)
+    assert set(bundle.files) == {TOKENIZER, EMBEDDINGS, *GRAPHS, "language.gguf"}
+    assert sorted(contents(tmp_path / "out")) == sorted([*bundle.files, MANIFEST])
+    assert bundle.weights == Bundle.load(graph_model).weights
+    assert bundle.precisions == ("fp32",) and bundle.gguf_precisions == ("q8_0",)
+    runtime = load_runtime(bundle, "llama_cpp", "cpu", 1)
+    _, logits = runtime.language.branch(runtime.language.prefill(np.ones((5, 64), np.float32)), [np.ones((2, 64), np.float32)])
+    assert np.isfinite(logits).all() and logits.shape == (1, runtime.language.vocabulary)
+    with pytest.raises(BundleError, match="model.safetensors"):
+        load_runtime(bundle, "torch")
+
+
+@pytest.mark.usefixtures("ready")
+def test_only_what_was_asked_for_stays(graph_model: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(graph_model, tmp_path / "copy"))
+    convert(folder, folder, ["q8_0"])
+    (folder / "language.fp16.onnx").write_bytes(b"left by an older version")
+    assert list(convert(folder, folder).graphs["precisions"]) == ["fp32", "q8_0"]
+    assert not (folder / "language.fp16.onnx").exists()
+    bundle = convert(folder, folder, ["fp32"], only=True)
+    assert list(bundle.graphs["precisions"]) == ["fp32"]
+    assert sorted(contents(folder)) == sorted([*bundle.files, MANIFEST])
+    assert set(bundle.files) == {WEIGHTS, TOKENIZER, EMBEDDINGS, *GRAPHS}
+
+
+@pytest.mark.usefixtures("ready")
+@pytest.mark.parametrize("name", [WEIGHTS, EMBEDDINGS, "perceive.onnx"])
+def test_a_full_disk_leaves_no_half_bundle(
+    graph_model: Path, checkpoint: Path, tmp_path: Path, disk: Callable[[int], None], name: str
+) -> None:
+    out, written = tmp_path / "out", name.replace(".onnx", ".fp32.onnx")
+    disk((graph_model / name).stat().st_size - 1)
+    with pytest.raises(OSError, match=rf"^.*/{written} could not be written: the file passes the size limit set for this .*\.$"):
+        convert(checkpoint, out, ["fp32"], weights=name == WEIGHTS)
+    assert not out.exists()
+    out.mkdir()
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(OSError, match="could not be written"):
+        convert(checkpoint, out, ["fp32"], weights=name == WEIGHTS)
+    assert contents(out) == {"notes.txt": b"mine"}
+
+
+def test_a_full_disk_leaves_a_bundle_as_it_was(graph_model: Path, tmp_path: Path, disk: Callable[[int], None]) -> None:
+    folder = Path(shutil.copytree(graph_model, tmp_path / "copy"))
+    before = contents(folder)
+    disk((graph_model / EMBEDDINGS).stat().st_size + 1)
+    with pytest.raises(OSError, match=r"/language\.f16\.gguf could not be written: the file passes the size limit"):
+        convert(folder, folder, ["f16"])
+    assert contents(folder) == before
 
 
 def test_differences_that_cannot_be_measured() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 import shutil
 from pathlib import Path
 
@@ -11,13 +12,17 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
+from groma_ros.export import gguf as export
 from groma_ros.export.convert import convert
 from groma_ros.export.gguf import rotary_rows, settle_precision, write_gguf, write_random_gguf
+from groma_ros.model import weights as model_weights
 from groma_ros.model.config import GromaConfig
 from groma_ros.model.weights import Weights
 from groma_ros.runtime.bundle import MANIFEST, WEIGHTS, Bundle
 from groma_ros.runtime.llama_cpp import LlamaLanguage
 from groma_ros.runtime.network import read_network
+from tests.memory import peak_growth
+from tests.published import SMALL, make_checkpoint
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 
@@ -70,6 +75,45 @@ def test_four_bits_without_blocks_of_256(config: GromaConfig) -> None:
 def test_what_a_gguf_cannot_hold_is_refused(config: GromaConfig, tmp_path: Path, wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match="has no GGUF"):
         write_gguf(Weights(config, TINY / WEIGHTS), tmp_path / "x.gguf", with_language(config, **wrong), "f16")
+
+
+def test_the_language_model_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wide = dataclasses.replace(SMALL.language, hidden_size=512, intermediate_size=1536, num_hidden_layers=8)
+    config = dataclasses.replace(SMALL, language=wide)
+    make_checkpoint(config, tmp_path / "checkpoint")
+    path = tmp_path / "language.gguf"
+    monkeypatch.setattr(model_weights, "_KEPT", 1 << 22)  # what was read through a mapping counts as long as it is mapped
+    weights = Weights(config, tmp_path / "checkpoint")
+    grown = peak_growth(lambda: write_gguf(weights, path, config, "q8_0"))
+    floats = 4 * config.language_parameters
+    assert floats > 100_000_000 and path.stat().st_size > floats / 4
+    assert grown < floats / 4
+
+
+@pytest.mark.parametrize("part", ["f16", "quantized"])
+def test_a_disk_that_is_full(config: GromaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    """In Python's writer, and in llama.cpp's own, which says no more than that it failed."""
+    before, quantize = resource.getrlimit(resource.RLIMIT_FSIZE), export._quantize
+
+    def fill() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500_000, before[1]))
+
+    def quantize_on_a_full_disk(source: Path, path: Path) -> None:
+        fill()
+        quantize(source, path)
+
+    path = tmp_path / "language.gguf"
+    name = r"language\.gguf\.f16" if part == "f16" else r"language\.gguf"
+    if part == "f16":
+        fill()
+    else:
+        monkeypatch.setattr(export, "_quantize", quantize_on_a_full_disk)
+    try:
+        with pytest.raises(OSError, match=rf"^.*/{name} could not be written: the file passes the size limit set for .*\.$"):
+            write_gguf(Weights(config, TINY / WEIGHTS), path, config, "q4_k_m")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob("*.f16"))
 
 
 def test_a_bundle_lists_its_gguf_with_the_measured_difference(tmp_path: Path) -> None:

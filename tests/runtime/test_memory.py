@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,13 @@ import pytest
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime import memory
 from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.engine_cache import EngineCache
+from groma_ros.runtime.engine_vision import load_tensorrt_vision
 from groma_ros.runtime.gpu import Gpu
+from groma_ros.runtime.load import load_runtime
 from groma_ros.runtime.memory import available_mb, check_memory, graph_files
+from groma_ros.runtime.tensorrt import EngineError
+from tests.runtime.machine import Machine
 
 GIGA = 1 << 30
 
@@ -69,3 +75,37 @@ def test_the_memory_of_a_gpu_counts_there(graph_model: Path, monkeypatch: pytest
     check_memory(bundle, files, "cuda", 7000)
     with pytest.raises(ValueError, match=r"needs about 8\d\d\d MB and 7620 MB of the GPU Orin are free"):
         check_memory(bundle, files, "cuda", 8000)
+
+
+@pytest.mark.parametrize(("megabytes", "said"), [(64, "0 MB of this machine"), (4096, "1024 MB of the GPU .*")])
+def test_engines_that_do_not_fit_are_refused(
+    gpu_machine: Machine, graph_model: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int, said: str
+) -> None:
+    """On the host, and on a GPU of 1 GB when the files are that large; auto goes on to ONNX Runtime, which asks for itself."""
+    fake = gpu_machine("11.4")
+    monkeypatch.setattr(memory, "available_mb", lambda: megabytes)
+    bundle = Bundle.load(graph_model)
+    if megabytes > 64:
+        large = {name: {**value, "bytes": 300 << 20} for name, value in bundle.files.items()}
+        bundle = dataclasses.replace(bundle, files=large)
+    with pytest.raises(EngineError, match=rf"The model small needs about [1-9]\d* MB and {said} are free; free some"):
+        load_tensorrt_vision(bundle)
+    assert fake.built == []
+    with pytest.raises(ValueError, match="MB of this machine are free"):
+        monkeypatch.setattr(memory, "available_mb", lambda: 64)
+        load_runtime(bundle, threads=1)
+
+
+def test_an_engine_in_the_cache_needs_less_than_building_one(
+    gpu_machine: Machine, graph_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, asked = gpu_machine("11.4"), []
+    bundle = Bundle.load(graph_model)
+    monkeypatch.setattr(memory, "available_mb", lambda: asked.append(1) or 100_000)
+    load_tensorrt_vision(bundle)
+    monkeypatch.setattr(memory, "GROWTH", {**memory.GROWTH, "tensorrt": 1e9})
+    assert load_tensorrt_vision(bundle).precision == "fp32" and len(fake.built) == 2 and len(asked) == 4
+    for path in EngineCache().folder.glob("*.engine"):
+        path.unlink()
+    with pytest.raises(EngineError, match="free some"):
+        load_tensorrt_vision(bundle)
