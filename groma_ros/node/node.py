@@ -22,6 +22,7 @@ from groma_ros.node.bell import Bell
 from groma_ros.node.conversions import goal_from_message
 from groma_ros.node.goals import GoalSet, Orders, check_goals, goals_from_text, goals_from_texts
 from groma_ros.node.ground_action import GroundAction
+from groma_ros.node.heap import trim_heap
 from groma_ros.node.inputs import CameraInputs
 from groma_ros.node.listening import MALFORMED, REQUESTS, listen
 from groma_ros.node.outputs import CameraOutputs, Labels
@@ -194,6 +195,7 @@ class GromaNode(LifecycleNode):
         self._grounder = None
         # The parts of a pipeline know each other; left to its own pace, the collector would let several models pile up.
         gc.collect()
+        trim_heap()
 
     # Callbacks of the executor: they only store.
 
