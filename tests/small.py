@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 
 from groma_ros.image import ImageTransform
 from groma_ros.prompts import PUBLISHED_TEMPLATE, REGION_REFERENCE, PromptTemplate
-from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.bundle import MANIFEST, Bundle
 
 SIZE = 112
 NETWORK: dict[str, Any] = {
@@ -54,6 +56,14 @@ GOALS = (
     "the red mug", "blue", "all the boxes left of the red ball", "every green thing that is not a bowl", "the leftmost object",
     "yellow bottle", "the mug between the cone and the ring", "both cylinders", "ball", "the purple capsule behind the white box",
 )  # fmt: skip
+
+
+def put_file(folder: Path, name: str, data: bytes) -> None:
+    """Write a file of a bundle so that its checksum holds."""
+    (folder / name).write_bytes(data)
+    manifest = json.loads((folder / MANIFEST).read_text())
+    manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def write_small_bundle(folder: Path, seed: int = 3, calm: bool = False, **changes: Any) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -194,10 +194,16 @@ class Robot:
         self._context.shutdown()
 
 
-def start_node(stack: ExitStack, robot_domain: int, log: Path, parameters: dict[str, Any]) -> Child:
-    """The node as a process of its own, ended with the stack."""
-    arguments = ["--ros-args"]
-    for name, value in parameters.items():
-        arguments += ["-p", f"{name}:={str(value).lower() if isinstance(value, bool) else value}"]
-    environment = {"ROS_DOMAIN_ID": str(robot_domain), "OMP_NUM_THREADS": "1"}
-    return stack.enter_context(Child("groma_ros.node.main", arguments, log, environment))
+def start_node(
+    stack: ExitStack,
+    domain: int,
+    log: Path,
+    parameters: Mapping[str, Any],
+    module: str = "groma_ros.node.main",
+    arguments: Sequence[str] = (),
+) -> Child:
+    """The node as a process of its own, ended with the stack. module: that runs it; arguments: of the module, in front of ROS's."""
+    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in parameters.items()}
+    ros = ["--ros-args", *(part for name, value in values.items() for part in ("-p", f"{name}:={value}"))]
+    environment = {"ROS_DOMAIN_ID": str(domain), "OMP_NUM_THREADS": "1"}
+    return stack.enter_context(Child(module, [*arguments, *ros], log, environment))

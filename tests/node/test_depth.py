@@ -135,6 +135,18 @@ def numbers(message: Any) -> tuple[float, ...]:
     return tuple(getattr(message, name) for name in ("x", "y", "z", "w") if hasattr(message, name))
 
 
+def test_depth_alone_gives_no_place_before_any_camera_info_came(camera: Camera, node: Child, scene: SceneSample) -> None:
+    """The first test of this module: the newest camera_info counts from then on."""
+    item, robot = named(scene)[0], camera.robot
+    robot.send_goals(f"the {item.colour} {item.kind}")
+    before, header = robot.count("refused depth: missing"), robot.header(FRAME_ID)
+    robot.repeat(lambda: camera.send(camera.depth(header), None, header), lambda: camera.at(robot.detections, header), "boxes")
+    robot.until(lambda: robot.count("refused depth: missing") > before, "the count")
+    assert camera.at(robot.detections, header)[0].detections and not camera.at(camera.boxes, header) and not camera.at(camera.poses, header)
+    assert "An image came without camera_info, so nothing in it has a place in space." in node.output()
+    assert camera.see()[1].detections
+
+
 def test_words_become_boxes_in_space_and_a_pose(camera: Camera, scene: SceneSample, frame: Frame) -> None:
     things = named(scene)
     assert len(things) >= 3
@@ -205,6 +217,27 @@ def test_what_does_not_belong_to_the_image_is_refused_counted_and_said_nothing_o
         assert [box for message in camera.at(camera.boxes, header) for box in message.detections] == []
         assert camera.at(camera.poses, header) == []
     assert len(camera.see()[1].detections) == 1
+
+
+def test_an_image_of_another_size_than_its_camera_info_is_answered_in_2d_and_counted(camera: Camera, scene: SceneSample) -> None:
+    item, robot = named(scene)[0], camera.robot
+    robot.send_goals(f"the {item.colour} {item.kind}")
+    whole = robot.ask(robot.image(camera.frame.rgb, FRAME_ID))[0].detections
+    assert camera.frame.depth is not None and len(whole) == 1
+    small, depth = robot.image(camera.frame.rgb[::2, ::2], FRAME_ID), camera.frame.depth[::2, ::2].copy()
+    before = robot.count("refused depth: camera_info size")
+
+    def send() -> None:
+        camera.infos.publish(camera.info(small.header))
+        camera.depths.publish(camera.depth(small.header, depth))
+        robot.images.publish(small)
+
+    robot.repeat(send, lambda: camera.at(robot.detections, small.header), "boxes in the small image")
+    robot.until(lambda: robot.count("refused depth: camera_info size") > before, "the refusal")
+    assert not camera.at(camera.boxes, small.header) and not camera.at(camera.poses, small.header)
+    (half,) = camera.at(robot.detections, small.header)[0].detections
+    found, wanted = np.array([box_corners(half.bbox)], np.float32), np.array([box_corners(whole[0].bbox)], np.float32) / 2
+    assert box_iou(found, wanted)[0, 0] > 0.7
 
 
 def test_an_image_without_depth_is_answered_in_2d_and_counted(camera: Camera, scene: SceneSample) -> None:

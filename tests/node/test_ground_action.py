@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
+from action_msgs.srv import CancelGoal
 from rclpy.action import ActionClient
 
 from groma_ros.action import Ground
@@ -115,6 +116,18 @@ def test_a_goal_is_cancelled_while_it_waits(caller: Caller) -> None:
     caller.robot.until(cancelled.done, "the cancelling")
     status, result = caller.result(handle)
     assert (status, result.success, result.message) == (GoalStatus.STATUS_CANCELED, False, "The goal was cancelled.")
+
+
+def test_cancelling_what_is_answered_already_changes_nothing(caller: Caller, scene: SceneSample) -> None:
+    item = unique(scene)
+    handle = caller.send(f"the {item.colour} {item.kind}")
+    status, result = caller.result(handle, scene.rgb)
+    assert status == GoalStatus.STATUS_SUCCEEDED
+    cancelled = handle.cancel_goal_async()
+    caller.robot.until(cancelled.done, "the answer to the cancelling")
+    assert cancelled.result().return_code == CancelGoal.Response.ERROR_GOAL_TERMINATED and not cancelled.result().goals_canceling
+    assert caller.result(handle) == (GoalStatus.STATUS_SUCCEEDED, result)
+    assert caller.result(caller.send("the mug", 0.7))[0] == GoalStatus.STATUS_ABORTED, "the action goes on"
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from groma_ros.runtime.bundle import MANIFEST
+from tests.small import put_file
 
 
 @pytest.fixture
@@ -22,11 +20,4 @@ def graph_copy(graph_model: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def put() -> Callable[[Path, str, bytes], None]:
     """Write a file of a bundle so that its checksum holds."""
-
-    def write(folder: Path, name: str, data: bytes) -> None:
-        (folder / name).write_bytes(data)
-        manifest = json.loads((folder / MANIFEST).read_text())
-        manifest["files"][name] = {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        (folder / MANIFEST).write_text(json.dumps(manifest))
-
-    return write
+    return put_file
