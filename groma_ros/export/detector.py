@@ -42,18 +42,16 @@ class LevelGraph(nn.Module):
 
 
 class _Sampling(nn.Module):
-    """Deformable attention over rows. Places are in the units of GridSample, -1 to 1 over the image; what turns offsets into them is
-    inside their product."""
+    """Deformable attention over rows. Places are in the units of GridSample, -1 to 1 over the image."""
 
     def __init__(self, attention: DeformableAttention, shapes: Shapes, queries: int, boxes: bool) -> None:
         """boxes: references are boxes, else the centres of cells."""
         super().__init__()
         self.heads, self.levels, self.points = attention.heads, attention.levels, attention.points
         self.shapes, self.queries = shapes, queries
-        size = torch.tensor([[1.0 * w, 1.0 * h] for h, w in shapes])
-        step = torch.full_like(size, 1 / self.points) if boxes else 2 / size
-        scale = step[None, :, None].expand(self.heads, -1, self.points, -1).flatten()
-        self.sampling_offsets = Gemm.of(attention.sampling_offsets, scale)
+        steps = torch.tensor([[1 / self.points] * 2 if boxes else [2 / width, 2 / height] for height, width in shapes])
+        self.steps = steps[None, :, None].expand(self.heads, -1, self.points, -1).reshape(-1, 2)
+        self.sampling_offsets = Gemm.of(attention.sampling_offsets)
         self.attention_weights = Gemm.of(attention.attention_weights)
         self.value_proj, self.output_proj = Gemm.of(attention.value_proj), Gemm.of(attention.output_proj)
 
@@ -62,7 +60,7 @@ class _Sampling(nn.Module):
         fractions of the image. To (B * Q, d)."""
         count = self.heads * self.levels * self.points
         offsets = self.sampling_offsets(query).reshape(-1, self.queries, count, 2)
-        places = centre.expand(-1, -1, count, -1) + (offsets if extent is None else offsets * extent)
+        places = centre.expand(-1, -1, count, -1) + offsets * (self.steps if extent is None else self.steps * extent)
         grids = self._by_level(places.reshape(-1, self.queries, self.heads, self.levels, self.points, 2), (3, 0, 2, 4, 1, 5))
         weights = self.attention_weights(query).reshape(-1, self.queries, self.heads, self.levels * self.points).softmax(-1)
         shares = self._by_level(weights.reshape(-1, self.queries, self.heads, self.levels, self.points), (3, 0, 2, 4, 1))
