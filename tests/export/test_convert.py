@@ -243,28 +243,3 @@ def test_the_command_updates_a_bundle_in_place(graph_model: Path, tmp_path: Path
     assert {name: row["file"] for name, row in report["graphs"].items()} == {f"{role} fp32": f"{role}.onnx" for role in ROLES}
     # The same network gives the same graphs, byte for byte.
     assert Bundle.load(folder).files == Bundle.load(graph_model).files
-
-
-@pytest.fixture
-def known_graphs(graph_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Graphs come from where they were exported before, which takes no time; all else is real."""
-    monkeypatch.setattr(making, "export_graph", lambda role, model, dtype: onnx.load(graph_model / f"{role}.onnx"))
-
-
-@pytest.mark.parametrize("only", [False, True])
-def test_graphs_of_other_precisions_stay_unless_only_these_are_wanted(
-    graph_model: Path, tmp_path: Path, known_graphs: None, only: bool
-) -> None:
-    folder = Path(shutil.copytree(graph_model, tmp_path / "copy"))
-    others = {}
-    for role in ROLES:
-        proto = onnx.load(folder / f"{role}.onnx")
-        proto.doc_string = "another file"
-        others[role] = proto.SerializeToString()
-    Bundle.load(folder).with_graphs("fp16", others, dict.fromkeys(ROLES, 0.01))
-    assert Bundle.load(folder).precisions == ("fp32", "fp16")
-    bundle = convert(folder, folder, ["fp32"], only=only)
-    assert bundle.precisions == (("fp32",) if only else ("fp32", "fp16"))
-    kept = {path.name for path in folder.glob("*.onnx")}
-    assert kept == {name for name in bundle.files if name.endswith(".onnx")} and len(kept) == (3 if only else 6)
-    assert WEIGHTS in bundle.files and all(bundle.file(name).is_file() for name in bundle.files)
