@@ -50,11 +50,13 @@ class FollowRule:
 @dataclass(frozen=True, eq=False)
 class Held:
     """The answer that stands, which the follower remembers. numbers: for each goal, the track of each detection, 0 for none; names:
-    likewise its id, which stays that of the object though the model now names another region of it."""
+    likewise its id, which stays that of the object though the model now names another region of it; former: for each goal, tracks that
+    earlier answers named and this one does not, each with the id it had, so that an object left out for one answer gets it back."""
 
     reply: Reply
     numbers: tuple[tuple[int, ...], ...]
     names: tuple[tuple[int, ...], ...]
+    former: tuple[tuple[tuple[int, int], ...], ...]
 
 
 class Follower:
@@ -130,19 +132,26 @@ class Follower:
         if reply.question.epoch == self.tracker.epoch:
             asked = (_tracks_of(item, reply.question) for item in reply.groundings)
             numbers = tuple(tuple(self._heirs.get(number, number) for number in row) for row in asked)
-            self.held = Held(reply, numbers, self._names(reply, numbers))
+            self.held = self._named_answer(reply, numbers)
 
-    def _names(self, reply: Reply, numbers: Sequence[Sequence[int]]) -> tuple[tuple[int, ...], ...]:
-        """The ids of a new answer's detections: those that the goal's objects had in the answer before."""
+    def _named_answer(self, reply: Reply, numbers: tuple[tuple[int, ...], ...]) -> Held:
+        """A new answer with the ids that the goal's objects had in the answers before."""
         known: dict[tuple[str, str], dict[int, int]] = {}
         if self.held is not None and not self._nothing_to_carry():
-            for item, row, names in zip(self.held.reply.groundings, self.held.numbers, self.held.names, strict=True):
-                known[item.goal.text, item.goal.kind] = dict(zip(row, names, strict=True))
-        pairs = zip(reply.groundings, numbers, strict=True)
-        return tuple(self._row_names(row, known.get((item.goal.text, item.goal.kind), {})) for item, row in pairs)
+            rows = zip(self.held.reply.groundings, self.held.former, self.held.numbers, self.held.names, strict=True)
+            for item, former, row, names in rows:
+                known[item.goal.text, item.goal.kind] = {**dict(former), **dict(zip(row, names, strict=True))}
+        all_names, all_former = [], []
+        for item, row in zip(reply.groundings, numbers, strict=True):
+            before = known.get((item.goal.text, item.goal.kind), {})
+            names = self._row_names(row, before)
+            left = {number: name for number, name in before.items() if number in self.tracker.tracks and name not in names}
+            all_names.append(names)
+            all_former.append(tuple(left.items()))
+        return Held(reply, numbers, tuple(all_names), tuple(all_former))
 
     def _row_names(self, row: Sequence[int], known: Mapping[int, int]) -> tuple[int, ...]:
-        """known: the name of each track of the goal's former answer. One object may have two regions, and the model name either."""
+        """known: the name of each track of the goal's former answers. One object may have two regions, and the model name either."""
         tracks, time = self.tracker.tracks, self.tracker.time or 0
         names = {number: known[number] for number in row if number in known}
         left = [number for number in known if number and number not in names and number in tracks]

@@ -57,7 +57,8 @@ def _held(held: Held | None) -> dict[str, Any] | None:
     scene = held.reply.question.scene
     groundings = [{**asdict(item), "goal": None} for item in held.reply.groundings]
     view = {"width": scene.width, "height": scene.height, "stamp": scene.stamp, "frame_id": scene.frame_id}
-    return {"scene": view, "epoch": held.reply.question.epoch, "numbers": held.numbers, "names": held.names, "groundings": groundings}
+    rows = {"numbers": held.numbers, "names": held.names, "former": held.former}
+    return {"scene": view, "epoch": held.reply.question.epoch, **rows, "groundings": groundings}
 
 
 def _recalled(data: Mapping[str, Any], numbers: IntArray, standing: Standing) -> Held:
@@ -71,4 +72,5 @@ def _recalled(data: Mapping[str, Any], numbers: IntArray, standing: Standing) ->
         groundings.append(Grounding(**{**item, "goal": goal, "detections": boxes, "spans": spans}))
     reply = Reply(Question(scene, standing, numbers, data["epoch"]), tuple(groundings))
     rows, names = (tuple(tuple(row) for row in data[key]) for key in ("numbers", "names"))
-    return Held(reply, rows, names)
+    former = tuple(tuple((number, name) for number, name in row) for row in data["former"])
+    return Held(reply, rows, names, former)

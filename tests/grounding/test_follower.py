@@ -258,3 +258,19 @@ def test_two_objects_of_one_answer_never_share_a_region() -> None:
     follower.step(twice(0.2, "part"), standing("them"))
     told = follower.step(twice(0.4, "part"), standing("them"))
     assert ids(told)[0] == "2" and len(set(ids(told))) == len(ids(told))
+
+
+def test_an_object_left_out_for_one_answer_gets_its_id_back() -> None:
+    """It had its id from another region of it, which is gone by then; in between the model names something else."""
+    twice = {"a": (100, 100), "aa": (104, 100), "b": (400, 100)}
+    named = iter([0, 0, 1, 2, 1, 1])
+
+    def pick(question: Question) -> list[Grounding]:
+        region = next(named)
+        box = tuple(float(value) for value in question.scene.boxes[region])
+        return [Grounding(question.standing.goals[0], (Detection(box, 0.9, region),), 0.9, 0.5)]  # type: ignore[arg-type]
+
+    follower = Follower(Inline(pick))
+    told = [ids(follower.step(scene(0.1 * step, twice), standing("a"))) for step in range(6)]
+    assert told == [["1"], ["1"], ["1"], ["3"], ["1"], ["1"]]
+    assert follower.held is not None and follower.held.former == (((3, 3),),)

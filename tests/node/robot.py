@@ -35,6 +35,8 @@ from groma_ros.srv import Ask, SetGoals
 
 PATIENCE = 90.0
 """Seconds to wait for anything: a busy machine is slow, and a test that fails says so long before."""
+STARTING = 300.0
+"""The same for a node that starts, which takes seconds of processor time; one that ends is noticed at once."""
 ATTEMPTS = 6
 """How often within it something is sent that may get lost."""
 KNOCKS: dict[type, Any] = {
@@ -109,7 +111,7 @@ class Robot:
             heard = [self.node.count_publishers(f"/groma/{name}") for name in ("detections", "groundings")]
             return bool(listened and self.goals.get_subscription_count() and all(heard) and "goals" in self.diagnostics)
 
-        self.until(met, "meeting the node")
+        self.until(met, "meeting the node", STARTING)
         self.spin(0.3)
 
     def count(self, key: str) -> int:
