@@ -99,6 +99,9 @@ def _export(
             logging.disable(level)
     assert program is not None
     proto = program.model_proto
+    # The exporter's own caches keep the program, and with it every weight.
+    for value in program.model.graph.initializers.values():
+        value.const_value = None
     _name_nodes(proto)
     drop_notes(proto)
     shrink_weights(proto)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import shutil
 from collections.abc import Callable, Mapping
@@ -84,6 +85,7 @@ class Maker:
             else:
                 with asking_disk(self.folder / f"{role}.{precision}.onnx"):
                     self._made[key] = self._graph(role, precision)
+                gc.collect()  # programs hold themselves in cycles
         return self._made[key]
 
     def hand_over(self, role: str, precision: str) -> Path:
