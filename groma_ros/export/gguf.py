@@ -190,6 +190,9 @@ def _describe(writer: gguf.GGUFWriter, config: GromaConfig, precision: str) -> N
 def _quantize(source: Path, path: Path) -> None:
     import llama_cpp
 
+    from groma_ros.runtime.llama_cpp import start_llama
+
+    start_llama()
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M
     with asking_disk(path):

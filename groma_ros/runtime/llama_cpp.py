@@ -50,7 +50,7 @@ def load_llama_language(bundle: Bundle, precision: str, device: str | None = Non
 
 def can_offload() -> bool:
     """Whether the installed llama.cpp can compute on a GPU."""
-    _start()
+    start_llama()
     return bool(llama_cpp.llama_supports_gpu_offload())
 
 
@@ -67,7 +67,7 @@ def choose_device(device: str | None) -> str:
 
 
 @cache
-def _start() -> None:
+def start_llama() -> None:
     """Start llama.cpp once a process, its messages going to `logging`."""
     llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
@@ -107,7 +107,7 @@ class LlamaLanguage:
         self._embeddings = embeddings
         self._dead: list[int] = []
         self._unused = list(range(SEQUENCES - 1, -1, -1))
-        _start()
+        start_llama()
         self._model = _open(path, config, device)
         self._cells = self.context + ROOM
         self._llama = self._make_context(threads, device, path)

@@ -42,10 +42,13 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize(("precision", "limit"), [("f16", 0.0), ("q8_0", 0.005), ("q4_0", 0.125), ("q4_k_m", 0.125)])
-def test_the_values_are_the_weights(config: GromaConfig, tmp_path: Path, precision: str, limit: float) -> None:
+def test_the_values_are_the_weights(
+    config: GromaConfig, tmp_path: Path, precision: str, limit: float, capfd: pytest.CaptureFixture[str]
+) -> None:
     """limit: a share of the largest value; four bits step by an eighth of a block's largest, and the far end of its range is cut."""
     path = tmp_path / "language.gguf"
     write_gguf(Weights(config, TINY / WEIGHTS), path, config, precision)
+    assert capfd.readouterr() == ("", "")  # llama.cpp has a line for every tensor
     assert sorted(tmp_path.iterdir()) == [path]
     weights, found = load_file(TINY / WEIGHTS), read(path)
     key = weights["llm.model.layers.2.self_attn.k_proj.weight"].astype(np.float32)
