@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from groma_ros.evaluation.bag_scenes import bag_scenes, is_bag
-from groma_ros.evaluation.observations import Observations, observe
-from groma_ros.evaluation.options import add_run_arguments, figure, finish, model_choice, plan, rounded
+from groma_ros.evaluation.observations import Observations, SceneSeed, observe
+from groma_ros.evaluation.options import add_run_arguments, add_scene_arguments, figure, finish, model_choice, plan, rounded
 from groma_ros.evaluation.presence import FOLDS, scene_source
 from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.statistics import brier, calibration_error, fit_line
@@ -163,8 +163,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma calibrate`."""
     parser.add_argument("data", type=Path, nargs="?", metavar="BAG|DIR", help="a bag with a truth file, or a folder of scenes")
     add_run_arguments(parser)
-    parser.add_argument("--seed", type=int, help="data seed of scenes to render, instead of BAG|DIR")
-    parser.add_argument("--count", type=int, default=400, help="number of rendered scenes (default 400)")
+    add_scene_arguments(parser, 400, required=False)
     parser.add_argument("--truth", type=Path, help="truth file of a bag (default: truth.json beside it)")
     parser.add_argument("--topic", help="camera of a bag (default: its only one)")
     parser.add_argument("--every", type=int, default=1, help="use only every so many frames of a bag (default 1)")
@@ -205,7 +204,7 @@ def run_calibrate(args: argparse.Namespace) -> int:
     return finish(args, document, table(document))
 
 
-def _source(args: argparse.Namespace) -> tuple[Sequence[int | SceneRecord | TrueScene], dict[str, Any]]:
+def _source(args: argparse.Namespace) -> tuple[Sequence[SceneSeed | SceneRecord | TrueScene], dict[str, Any]]:
     if args.data is not None and is_bag(args.data):
         return bag_scenes(args.data, args.truth, args.topic, args.every), {"bag": str(args.data.resolve()), "every": args.every}
     return scene_source(args)

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from groma_ros.evaluation.matching import match_boxes
+from groma_ros.evaluation.options import add_scene_arguments
 from groma_ros.grounding.depth import DepthError, DepthRule, place
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.simulation.dataset import scene_seeds
 from groma_ros.simulation.depth_noise import LEVELS, spoil
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
-from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
+from groma_ros.simulation.worlds import DEFAULT_WORLD
 from groma_ros.space import matrix_from_quaternion
 from groma_ros.types import Box3D, Frame
 
@@ -134,9 +135,7 @@ def rendered(seed: int, count: int, world: str = DEFAULT_WORLD) -> Iterator[Scen
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval depth`."""
-    parser.add_argument("--seed", type=int, required=True, help="data seed of the rendered scenes, as in `groma scenes`")
-    parser.add_argument("--count", type=int, default=100, help="number of scenes (default 100)")
-    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=f"of the scenes (default {DEFAULT_WORLD})")
+    add_scene_arguments(parser, 100)
     parser.add_argument("--model", type=Path, help="folder of a model bundle, whose own boxes are placed too (default: true boxes only)")
     parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
@@ -19,10 +20,17 @@ from groma_ros.grounding.signals import PROBE
 from groma_ros.simulation.dataset import SceneRecord
 from groma_ros.simulation.goals import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import SceneRenderer
-from groma_ros.simulation.worlds import DEFAULT_WORLD
 from groma_ros.types import Frame, Goal
 
 _GOALS = 11  # apart from the random numbers that `groma scenes` draws its goals with
+
+
+@dataclass(frozen=True)
+class SceneSeed:
+    """A scene to render: the renderer's seed, and the world it is set in, or "mixed"."""
+
+    seed: int
+    world: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +88,7 @@ def neutral(choice: ModelChoice, none_ignored: bool = False) -> Calibration:
 
 
 def observe(
-    choice: ModelChoice, scenes: Sequence[int | SceneRecord | TrueScene], plan: Plan, settings: Record, none_ignored: bool = False
+    choice: ModelChoice, scenes: Sequence[SceneSeed | SceneRecord | TrueScene], plan: Plan, settings: Record, none_ignored: bool = False
 ) -> Observations:
     """Ask the goals of every scene. scenes: renderer seeds, whose goals are one of every kind, records of a folder, or scenes as they
     are; choice, plan, settings: see `workers.run`. ValueError where there is no goal at all."""
@@ -110,7 +118,7 @@ def gathered(records: Sequence[Record]) -> Observations:
     )
 
 
-def observe_scene(grounder: Grounder, item: int | SceneRecord | TrueScene) -> Record:
+def observe_scene(grounder: Grounder, item: SceneSeed | SceneRecord | TrueScene) -> Record:
     """The record of one scene: `goals`, for each what `Observations` says of it, and the `runtime`, backend and precision."""
     truth = _truth(item)
     scene = grounder.perceive(Frame(truth.rgb))
@@ -135,16 +143,16 @@ def _goal(boxes: np.ndarray, truth: TrueScene, goal: SceneGoal, answer: RegionAn
     }
 
 
-_renderer: SceneRenderer | None = None
+@cache
+def _renderer(world: str) -> SceneRenderer:
+    """Kept by each process, which renders its share of the scenes."""
+    return SceneRenderer(WIDTH, HEIGHT, world=world)
 
 
-def _truth(item: int | SceneRecord | TrueScene) -> TrueScene:
+def _truth(item: SceneSeed | SceneRecord | TrueScene) -> TrueScene:
     if isinstance(item, TrueScene):
         return item
     if isinstance(item, SceneRecord):
         return TrueScene(read_rgb(item.image), item.objects, item.goals)
-    global _renderer
-    if _renderer is None:
-        _renderer = SceneRenderer(WIDTH, HEIGHT, world=DEFAULT_WORLD)
-    sample = _renderer.render(item)
-    return TrueScene(sample.rgb, sample.objects, tuple(draw_goals(sample, np.random.default_rng([item, _GOALS]))))
+    sample = _renderer(item.world).render(item.seed)
+    return TrueScene(sample.rgb, sample.objects, tuple(draw_goals(sample, np.random.default_rng([item.seed, _GOALS]))))

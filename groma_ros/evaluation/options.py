@@ -10,6 +10,7 @@ from typing import Any
 
 from groma_ros.evaluation.workers import ModelChoice, Plan
 from groma_ros.files import replacing
+from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
 REPORT, TABLE = "report.json", "table.txt"
 
@@ -24,6 +25,13 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, help="of each process on the CPU (default: the cores shared out)")
     parser.add_argument("--out", type=Path, metavar="DIR", help="keep records, report and table here; a stopped run goes on")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
+
+
+def add_scene_arguments(parser: argparse.ArgumentParser, count: int, required: bool = True) -> None:
+    """Which scenes are rendered. count: the default; required: there is nothing else to take instead."""
+    parser.add_argument("--seed", type=int, required=required, help="data seed of the rendered scenes, as in `groma scenes`")
+    parser.add_argument("--count", type=int, default=count, help=f"number of rendered scenes (default {count})")
+    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=f"of rendered scenes (default {DEFAULT_WORLD})")
 
 
 def add_picture_arguments(parser: argparse.ArgumentParser, drawn: bool = True, resize: str = "published") -> None:

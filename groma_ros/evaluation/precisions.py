@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from groma_ros.evaluation.options import add_scene_arguments
 from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
@@ -24,8 +25,7 @@ ORACLE = ("torch", "fp32")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval precisions`."""
     parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
-    parser.add_argument("--seed", type=int, required=True, help="data seed of the rendered scenes, as in `groma scenes`")
-    parser.add_argument("--count", type=int, default=200, help="number of rendered scenes (default 200)")
+    add_scene_arguments(parser, 200)
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -33,9 +33,9 @@ def run_eval_precisions(args: argparse.Namespace) -> int:
     """`groma eval precisions` with the options of `add_arguments`; returns the exit status."""
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    scenes = list(shown(rendered_scenes(args.seed, args.count), args.count, "scene"))
+    scenes = list(shown(rendered_scenes(args.seed, args.count, world=args.world), args.count, "scene"))
     rows = compare(args.model, scenes)
-    print(json.dumps({"seed": args.seed, "scenes": args.count, "rows": rows}, indent=1) if args.json else table(rows))
+    print(json.dumps({"seed": args.seed, "scenes": args.count, "world": args.world, "rows": rows}, indent=1) if args.json else table(rows))
     return 0
 
 

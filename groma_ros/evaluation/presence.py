@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.observations import Observations, observe
-from groma_ros.evaluation.options import add_run_arguments, figure, finish, model_choice, plan, rounded
+from groma_ros.evaluation.observations import Observations, SceneSeed, observe
+from groma_ros.evaluation.options import add_run_arguments, add_scene_arguments, figure, finish, model_choice, plan, rounded
 from groma_ros.evaluation.plots import Panel, reliability_svg
 from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.statistics import brier, calibration_error, fit_line, ranking, rejected_at_recall, reliability
@@ -118,7 +118,7 @@ def plot(seen: Observations, presence: np.ndarray, calibration: Calibration, min
     )  # fmt: skip
 
 
-def scene_source(args: argparse.Namespace) -> tuple[Sequence[int | SceneRecord | TrueScene], dict[str, Any]]:
+def scene_source(args: argparse.Namespace) -> tuple[Sequence[SceneSeed | SceneRecord | TrueScene], dict[str, Any]]:
     """The scenes that --seed and --count or a folder name, and what identifies them."""
     if (args.seed is None) == (args.data is None):
         raise ValueError("Give either --seed (with --count) to render scenes, or a folder of scenes.")
@@ -126,14 +126,14 @@ def scene_source(args: argparse.Namespace) -> tuple[Sequence[int | SceneRecord |
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
     if args.data is not None:
         return load_dataset(args.data), {"data": str(args.data.resolve())}
-    return scene_seeds(args.seed, args.count), {"seed": args.seed, "count": args.count}
+    scenes = [SceneSeed(seed, args.world) for seed in scene_seeds(args.seed, args.count)]
+    return scenes, {"seed": args.seed, "count": args.count, "world": args.world}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval presence`."""
     add_run_arguments(parser)
-    parser.add_argument("--seed", type=int, help="data seed of the rendered scenes, as in `groma scenes`")
-    parser.add_argument("--count", type=int, default=400, help="number of rendered scenes (default 400)")
+    add_scene_arguments(parser, 400, required=False)
     parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
     parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
     parser.add_argument(

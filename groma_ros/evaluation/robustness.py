@@ -14,7 +14,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from groma_ros.evaluation.options import figure
+from groma_ros.evaluation.options import add_scene_arguments, figure
 from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
@@ -22,7 +22,6 @@ from groma_ros.simulation.goals import GOAL_TYPES
 from groma_ros.simulation.layout import USUAL, Style
 from groma_ros.simulation.paraphrases import FRAMES, UNSEEN_FRAMES, paraphrase
 from groma_ros.simulation.scenes import SceneObject
-from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
 Change = Callable[[TrueScene, np.random.Generator], TrueScene]
 
@@ -133,9 +132,7 @@ def table(document: dict[str, Any]) -> str:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval robustness`."""
     parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
-    parser.add_argument("--seed", type=int, required=True, help="data seed of the rendered scenes, as in `groma scenes`")
-    parser.add_argument("--count", type=int, default=200, help="number of scenes for every condition (default 200)")
-    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=f"of the scenes (default {DEFAULT_WORLD})")
+    add_scene_arguments(parser, 200)
     parser.add_argument("--conditions", default=",".join(CONDITIONS), help="of the table, by name (default: all)")
     parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
     parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")

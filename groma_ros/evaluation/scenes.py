@@ -15,6 +15,7 @@ import numpy as np
 
 from groma_ros.evaluation.failures import Album, Failure
 from groma_ros.evaluation.matching import average_precision, exact_set, match_boxes
+from groma_ros.evaluation.options import add_scene_arguments
 from groma_ros.grounding.answers import RegionAnswer
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
@@ -22,7 +23,7 @@ from groma_ros.simulation.dataset import load_dataset, scene_seeds
 from groma_ros.simulation.goals import GOAL_TYPES, SceneGoal, draw_goals
 from groma_ros.simulation.layout import USUAL, Style
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer
-from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS, world_of
+from groma_ros.simulation.worlds import DEFAULT_WORLD, world_of
 from groma_ros.types import Frame, Goal, Scene
 
 WIDTH, HEIGHT = 640, 480
@@ -206,10 +207,8 @@ def _described(grounder: Grounder, scene: Scene, truth: TrueScene, match: np.nda
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval scenes`."""
     parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
-    parser.add_argument("--seed", type=int, help="data seed of the rendered scenes, as in `groma scenes`")
-    parser.add_argument("--count", type=int, default=500, help="number of rendered scenes (default 500)")
+    add_scene_arguments(parser, 500, required=False)
     parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
-    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=f"of rendered scenes (default {DEFAULT_WORLD})")
     parser.add_argument("--failures", type=Path, metavar="DIR", help="write pictures of goals answered wrong, and a sheet of them")
     parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
     parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")

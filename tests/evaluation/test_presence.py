@@ -187,6 +187,12 @@ def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     assert after["calibration_error"] < 0.08 and after["ranking"] > 0.9
 
 
+def test_scenes_are_rendered_in_the_world_that_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    common = ("eval", "presence", "--model", str(TINY), "--seed", "5", "--count", "3", "--threads", "1", "--world")
+    table, shelf = (command(capsys, monkeypatch, *common, world) for world in ("table", "shelf"))
+    assert (table["world"], shelf["world"]) == ("table", "shelf") and table["scores"]["boxes"] != shelf["scores"]["boxes"]
+
+
 def test_too_few_goals_say_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     from groma_ros.cli import main
 
