@@ -70,7 +70,8 @@ class TrainConfig:
     """A whole run. Scenes are rendered anew from their seeds; held_out scenes are only ever measured on.
 
     pool: a file may give one, a list, or none where files are given to learn from; earlier: scenes that the weights it starts from
-    have learnt from; prompts: "tiny" or "published".
+    have learnt from; prompts: "tiny" or "published"; average: stages whose last weights are averaged into the bundle (none: those of
+    the last stage that ran).
     """
 
     network: GromaConfig
@@ -83,6 +84,7 @@ class TrainConfig:
     workers: int = 2
     earlier: tuple[Scenes, ...] = ()
     prompts: str = "tiny"
+    average: tuple[str, ...] = ()
 
     @property
     def template(self) -> PromptTemplate:
@@ -100,6 +102,7 @@ class TrainConfig:
             for name in ("pool", "earlier"):
                 given = data.get(name, [])
                 data[name] = tuple(Scenes(**scenes) for scenes in (given if isinstance(given, list) else [given]))
+            data["average"] = tuple(data.get("average", ()))
             kinds = {"held_out": Scenes, "detection": Stage, "alignment": LanguageStage, "language": LanguageStage}
             parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
             return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})

@@ -109,9 +109,10 @@ def _begin_from(bundle: Path, config: TrainConfig, checkpoint: Path) -> None:
 
 def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: Data | None = None) -> None:
     """Write the bundle of a checkpoint, still without an accuracy table. data: the files it learned from, if it did."""
-    saved = torch.load(out / f"{stage}.pt", map_location="cpu", weights_only=True)
+    stages = config.average or (stage,)
+    saved = [torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True) for name in stages]
     model = Groma(config.network)
-    model.load_state_dict(saved["model"])
+    model.load_state_dict(_mean([one["model"] for one in saved]))
     load_tokenizer(config, out, data)
     scenes = f"{_worlds(config)} rendered by groma_ros.simulation, goals of its grammar; knows nothing else"
     files = ", ".join(f"{len(one.objects)} pictures of {one.name}" for one in data.pictures) if data else ""
@@ -123,10 +124,18 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: D
         prompt=config.template.to_dict(),
         trained_on=files or scenes,
         licence="" if files else "Apache-2.0",  # what files allow is for their user to say
-        seeds={**({} if files else _scene_seeds(config)), "run": config.seed, "stage": stage, "step": saved["step"]},
+        seeds={**({} if files else _scene_seeds(config)), "run": config.seed, "stage": " and ".join(stages), "step": saved[-1]["step"]},
     )
     tensors = {name: value.float().numpy() for name, value in original_state_dict(model).items()}
     description.write(tensors, (out / "tokenizer.model").read_bytes())
+
+
+def _mean(weights: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """The mean of every tensor of floats; the first's of others."""
+    return {
+        name: torch.stack([one[name] for one in weights]).mean(0) if value.is_floating_point() else value
+        for name, value in weights[0].items()
+    }
 
 
 def _scene_seeds(config: TrainConfig) -> dict[str, Any]:

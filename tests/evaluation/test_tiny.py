@@ -32,7 +32,8 @@ def tiny() -> Iterator[Grounder]:
 
 @pytest.fixture(scope="module")
 def report(tiny: Grounder) -> dict[str, Any]:
-    return evaluate(tiny, rendered_scenes(SEED, SCENES)).report(balanced=True)
+    world = Bundle.load(TINY).test["world"]
+    return evaluate(tiny, rendered_scenes(SEED, SCENES, world=world)).report(balanced=True)
 
 
 def test_the_bundle_says_what_it_is() -> None:

@@ -106,6 +106,15 @@ def test_the_published_bundle_is_the_checkpoint(trained: Path, tmp_path: Path) -
     np.testing.assert_array_equal(language.embed(np.array([CONFIG.network.language.vocab_size + 3]))[0], expected)
 
 
+def test_a_bundle_may_be_the_mean_of_two_stages(trained: Path, tmp_path: Path) -> None:
+    publish(dataclasses.replace(CONFIG, average=("alignment", "language")), trained, "language", tmp_path / "tiny")
+    name = "llm.model.layers.0.mlp.up_proj.weight"
+    one, two = (torch.load(trained / f"{stage}.pt", weights_only=True)["model"][name] for stage in ("alignment", "language"))
+    mean = load_file(tmp_path / "tiny" / "model.safetensors")[name]
+    assert not torch.equal(one, two) and torch.allclose(mean.float(), (one + two) / 2, atol=1e-3)
+    assert Bundle.load(tmp_path / "tiny").seeds["stage"] == "alignment and language"
+
+
 def test_training_goes_on_from_a_bundle_with_its_weights_and_its_words(trained: Path, tmp_path: Path) -> None:
     publish(CONFIG, trained, "language", tmp_path / "tiny")
     whole = dataclasses.asdict(CONFIG)
