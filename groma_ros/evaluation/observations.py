@@ -90,7 +90,7 @@ def neutral(choice: ModelChoice, none_ignored: bool = False) -> Calibration:
 def observe(
     choice: ModelChoice, scenes: Sequence[SceneSeed | SceneRecord | TrueScene], plan: Plan, settings: Record, none_ignored: bool = False
 ) -> Observations:
-    """Ask the goals of every scene. scenes: renderer seeds, whose goals are one of every kind, records of a folder, or scenes as they
+    """Ask the goals of every scene. scenes: those to render, whose goals are one of every kind, records of a folder, or scenes as they
     are; choice, plan, settings: see `workers.run`. ValueError where there is no goal at all."""
     raw = dataclasses.replace(choice, min_presence=0.0, calibration=neutral(choice, none_ignored))
     records = run(observe_scene, scenes, "scene", raw, plan, settings)

@@ -7,7 +7,6 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,12 +19,11 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds, to_time
 from groma_ros.node.demo.processes import Child, dds_environment
 from groma_ros.node.demo.report import groundings_from_message
-from groma_ros.node.repeated import Repeated
+from groma_ros.node.goal_request import request_goals
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
@@ -98,11 +96,7 @@ class Live:
 
     def set_goals(self, goals: Sequence[Goal]) -> None:
         """Let these goals stand. Raises ValueError with the node's sentence where it refuses them."""
-        messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in goals]
-        request = Repeated(partial(self._goals.call_async, SetGoals.Request(goals=messages)))
-        self._until(request.done, START_SECONDS, "The node did not answer to its goals")
-        if not request.result().success:
-            raise ValueError(f"The node refused the goals: {request.result().message}")
+        request_goals(self._goals, goals, lambda done, sentence: self._until(done, START_SECONDS, sentence))
 
     def play(self, images: Iterable[Sent], rate: float) -> Iterator[Heard]:
         """What the node says about images, in the order in which it says it. rate: 1 is the speed of the recording, at which a slow

@@ -79,7 +79,7 @@ def test_a_picture_that_the_back_end_cannot_compute_is_counted_and_the_next_is_a
     met.ask(met.image(picture))
     before, white = met.count("refused image: failure"), met.image(np.full_like(picture, 255))
     met.repeat(lambda: met.images.publish(white), lambda: met.count("refused image: failure") > before, "the refusal")
-    assert "A frame could not be answered:" in node.output() and "check_" not in met.diagnostics
+    assert "A frame could not be answered:" in node.output()
     (answer,) = met.ask(met.image(picture))[1].groundings
     (wanted,) = Grounder.load(graph_model, min_presence=0.0, backend="onnx", threads=1).ground(Frame(picture), [Goal("the mug")])
     assert answer.present == pytest.approx(wanted.present, abs=1e-5)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
 
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
@@ -12,12 +11,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
-from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.node.demo.bag import Record, Topic, topic_of
 from groma_ros.node.demo.report import groundings_from_message
-from groma_ros.node.repeated import Repeated
+from groma_ros.node.goal_request import request_goals
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
@@ -76,11 +74,7 @@ class Listener:
 
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
         """Let these goals stand. Raises ValueError with the node's sentence where it refuses them, TimeoutError for no answer."""
-        messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in goals]
-        request = Repeated(partial(self._goals.call_async, SetGoals.Request(goals=messages)))
-        self.until(request.done, timeout, "The node did not answer to its goals")
-        if not request.result().success:
-            raise ValueError(f"The node refused the goals: {request.result().message}")
+        request_goals(self._goals, goals, lambda done, sentence: self.until(done, timeout, sentence))
 
     def until(self, done: Callable[[], bool], timeout: float, sentence: str) -> None:
         """Listen until `done()`. Raises TimeoutError with the sentence after `timeout` seconds."""
