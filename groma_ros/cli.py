@@ -57,7 +57,7 @@ COMMANDS = {
         "groma eval presence --model engines/groma-tiny --seed 77 --count 200 --plot out/reliability.svg",
     ),
     "eval rec": Command(
-        "groma_ros.evaluation.rec",
+        "groma_ros.evaluation.referring",
         "run_eval_rec",
         "referring expressions: RefCOCO, RefCOCO+, RefCOCOg",
         "groma eval rec --model engines/groma-7b --data refcoco --images coco/train2017 --split val,testA,testB --out out/refcoco",
@@ -105,7 +105,7 @@ COMMANDS = {
         "groma eval precisions --model engines/groma-tiny --seed 2026 --count 200",
     ),
     "bench": Command(
-        "groma_ros.bench.command",
+        "groma_ros.bench.measure",
         "run_bench",
         "measure what a frame costs, stage by stage",
         "groma bench --backend onnx,torch --goals 1,10 --json",
@@ -235,8 +235,8 @@ def run_ground(args: argparse.Namespace) -> int:
     """`groma ground` with the options of `add_ground_arguments`; returns the exit status."""
     from groma_ros.grounding.goals import check_goal
     from groma_ros.grounding.grounder import Grounder
-    from groma_ros.node.images import compressed_to_rgb
-    from groma_ros.node.loading import shipped_model
+    from groma_ros.io.images import compressed_to_rgb
+    from groma_ros.runtime.model_paths import shipped_model
     from groma_ros.types import Frame, Goal
 
     goals: list[Goal] = [Goal(text) for text in args.goal] or [Goal("", "describe")]
@@ -258,7 +258,7 @@ def _write_picture(path: Path, rgb: object, groundings: list[Grounding]) -> None
     import cv2
     import numpy as np
 
-    from groma_ros.draw import draw_groundings
+    from groma_ros.visualization import draw_groundings
 
     path.parent.mkdir(parents=True, exist_ok=True)
     drawn = draw_groundings(np.asarray(rgb), groundings)

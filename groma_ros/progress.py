@@ -23,7 +23,7 @@ def shown(items: Iterable[Item], total: int, name: str) -> Iterator[Item]:
             print(f"{name} {number} of {total}", file=sys.stderr, flush=True)
 
 
-class Told:
+class ProgressReporter:
     """Progress that a library tells of, as a function of steps done, steps in all and what is being done."""
 
     def __init__(self, name: str) -> None:

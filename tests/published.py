@@ -6,7 +6,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from groma_ros.model.config import BackboneConfig, GromaConfig, LanguageConfig, ProposerConfig
+from groma_ros.network_config import BackboneConfig, GromaConfig, LanguageConfig, ProposerConfig
 
 _TOOL = Path(__file__).resolve().parents[1] / "tools" / "make_checkpoint.py"
 _SPEC = importlib.util.spec_from_file_location("make_checkpoint", _TOOL)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.image import ImageTransform
-from groma_ros.prompts import PUBLISHED_TEMPLATE, REGION_REFERENCE, PromptTemplate
+from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.bundle import MANIFEST, Bundle
+from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, REGION_REFERENCE, PromptTemplate
 
 SIZE = 112
 NETWORK: dict[str, Any] = {
@@ -75,9 +75,9 @@ def write_small_bundle(folder: Path, seed: int = 3, calm: bool = False, **change
     import torch
 
     from groma_ros.model.checkpoint import original_state_dict
-    from groma_ros.model.config import GromaConfig
     from groma_ros.model.groma import Groma
-    from groma_ros.training.tokenizer import train_bpe
+    from groma_ros.network_config import GromaConfig
+    from groma_ros.training.vocabulary import train_bpe
 
     tokenizer = train_bpe([TEMPLATE.prefix, "answer: find describe list", *GOALS], NETWORK["llm_cfg"]["vocab_size"], min_count=1)
     network = {**NETWORK, "llm_cfg": {**NETWORK["llm_cfg"], "vocab_size": len(tokenizer)}}

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from groma_ros.node.outputs import ANSWERS, MARKERS, PICTURES, SOLID
+from groma_ros.node.publishers import ANSWERS, MARKERS, PICTURES, SOLID
 
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUTS = {f"/groma/{name}" for name in (*ANSWERS, *SOLID, *MARKERS, *PICTURES)}

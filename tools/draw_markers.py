@@ -18,21 +18,21 @@ import numpy as np
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
-from groma_ros.draw import draw_groundings
+from groma_ros.camera_geometry import matrix_from_quaternion, project
 from groma_ros.evaluation.depth import camera_frame
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.loading import shipped_model
+from groma_ros.node.detections_3d import Detector3D
+from groma_ros.node.frame_result import FrameResult
 from groma_ros.node.markers import markers_message
 from groma_ros.node.parameters import Parameters
-from groma_ros.node.solid import Solids
-from groma_ros.node.views import View
+from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.simulation.depth_noise import LEVELS, spoil
 from groma_ros.simulation.drawing import Camera
 from groma_ros.simulation.layout import seen_from
 from groma_ros.simulation.scenes import SceneRenderer, SceneSample
 from groma_ros.simulation.sequence import SCENE_SEED, orbit, varied
-from groma_ros.space import matrix_from_quaternion, project
 from groma_ros.types import Goal, Intrinsics
+from groma_ros.visualization import draw_groundings
 
 WIDTH, HEIGHT = 640, 480
 ASIDE, LOWER = np.deg2rad(75), np.deg2rad(-8)
@@ -102,7 +102,7 @@ def main() -> None:
     groundings = Grounder.load(shipped_model()).ground(frame, [Goal(text) for text in arguments.goals])
     header = Header(frame_id="camera_optical_frame")
     node: Any = None  # only a target_frame needs one
-    solid = Solids(node, Parameters()).of(View(header, frame), groundings, Parameters(), lambda cause, sentence: print(sentence))
+    solid = Detector3D(node, Parameters()).of(FrameResult(header, frame), groundings, Parameters(), lambda cause, sentence: print(sentence))
     message = markers_message(solid)
     save(arguments.out / "overlay.png", draw_groundings(rgb, groundings))
     both = [draw(picture, message, layout.camera, view.camera) for picture, view in ((rgb, layout), (other, aside))]

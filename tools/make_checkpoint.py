@@ -22,8 +22,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from groma_ros.model.checkpoint import empty_groma, original_state_dict
-from groma_ros.model.config import GromaConfig, LanguageConfig
-from groma_ros.sentencepiece import BYTE, CONTROL, UNKNOWN, WORD_MARK, Piece, SentencePieceModel
+from groma_ros.network_config import GromaConfig, LanguageConfig
+from groma_ros.tokenization.sentencepiece_model import BYTE, CONTROL, UNKNOWN, WORD_MARK, Piece, SentencePieceModel
 
 SHARD_BYTES = 9_900_000_000
 HEADS = ("bbox_embed.", "class_embed_enc.", "class_embed_coco.", "class_embed_sa1b.")

@@ -9,17 +9,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from groma_ros.atomic_write import write_together
 from groma_ros.bench.engine_check import check_engines, write_log
-from groma_ros.files import write_together
-from groma_ros.node.loading import shipped_model
-from groma_ros.progress import Told
-from groma_ros.runtime.bundle import ONNX_PRECISIONS, Bundle
-from groma_ros.runtime.engine_cache import Built, EngineCache
-from groma_ros.runtime.engine_vision import ROLES, Wanted, build_engine, profiles, require_gpu, wanted_engines
-from groma_ros.runtime.gpu import Gpu, find_gpu
-from groma_ros.runtime.network import read_network
-from groma_ros.runtime.tensorrt import Plan, TensorRT
-from groma_ros.runtime.trtexec import trtexec_line
+from groma_ros.progress import ProgressReporter
+from groma_ros.runtime.bundle import ONNX_PRECISIONS, Bundle, read_network
+from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.tensorrt.bindings import EnginePlan, TensorRT, trtexec_line
+from groma_ros.runtime.tensorrt.engine_cache import Built, EngineCache
+from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
+from groma_ros.runtime.tensorrt.vision import ROLES, EngineRequest, build_engine, profiles, require_gpu, wanted_engines
 
 _WORKSPACE = 1 << 30  # where no GPU says how much it has
 _PICTURES = 50
@@ -51,7 +49,7 @@ def run_build_engine(args: argparse.Namespace) -> int:
     gpu = require_gpu()
     library, store = TensorRT(), EngineCache()
     wanted = wanted_engines(bundle, library, gpu, args.precision)
-    built = [build_engine(item, library, store, Told(item.file), args.force_rebuild) for item in wanted]
+    built = [build_engine(item, library, store, ProgressReporter(item.file), args.force_rebuild) for item in wanted]
     document = _built(library, gpu, store, wanted, built)
     if not args.check:
         return _say(document, args.json)
@@ -64,7 +62,7 @@ def run_build_engine(args: argparse.Namespace) -> int:
 
 def _write_graphs(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
     """The graphs as TensorRT reads them, and the lines that build engines of them on another machine."""
-    from groma_ros.runtime.onnx_lowering import prepared
+    from groma_ros.runtime.tensorrt.onnx_lowering import prepared
 
     if not bundle.vision_precisions:
         raise ValueError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
@@ -74,12 +72,12 @@ def _write_graphs(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
     for role, profile in zip(ROLES, profiles(read_network(bundle))):
         path = args.graphs / f"{role}.onnx"
         write_together({path: prepared(bundle.graph(role, precision).read_bytes(), args.lower)})
-        line = trtexec_line(path, path.with_suffix(".engine"), None, Plan(profile, _WORKSPACE), not args.lower)
+        line = trtexec_line(path, path.with_suffix(".engine"), None, EnginePlan(profile, _WORKSPACE), not args.lower)
         rows.append({"graph": str(path), "precision": precision, "trtexec": line})
     return {"graphs": rows}
 
 
-def _built(library: TensorRT, gpu: Gpu, store: EngineCache, wanted: Sequence[Wanted], built: Sequence[Built]) -> dict[str, Any]:
+def _built(library: TensorRT, gpu: Gpu, store: EngineCache, wanted: Sequence[EngineRequest], built: Sequence[Built]) -> dict[str, Any]:
     rows = []
     for item, made in zip(wanted, built):
         if made.path is None:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from typing import TypeVar
 
-from groma_ros.bench.goals import SINGLE
 from groma_ros.bench.stages import ANSWER_TOKENS, Sample, TimedGrounder
+from groma_ros.bench.workload import SINGLE
 from groma_ros.timing import now
 from groma_ros.types import Frame, Goal, Scene
 

@@ -11,10 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.bench.frames import pictures, to_frame
-from groma_ros.bench.goals import mixed_goals
-from groma_ros.files import replacing
-from groma_ros.geometry import box_iou
+from groma_ros.atomic_write import replacing
+from groma_ros.bench.workload import mixed_goals, pictures, to_frame
+from groma_ros.boxes import box_iou
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.runtime.bundle import WEIGHTS, Bundle
@@ -29,7 +28,7 @@ _WARM_UP = 5
 
 
 @dataclass(frozen=True)
-class Check:
+class EngineCheck:
     """What was found.
 
     oracle: what the engines were compared with; same_scenes: pictures on which both chose the same regions; box_pixels, score,
@@ -54,7 +53,7 @@ class Check:
         return self.same_answers == self.answers
 
 
-def check_engines(bundle: Bundle, precision: str, count: int, seed: int) -> Check:
+def check_engines(bundle: Bundle, precision: str, count: int, seed: int) -> EngineCheck:
     """Compare on so many pictures. Errors are those of loading a model."""
     engine = Grounder.load(bundle, backend="tensorrt", precision=precision)
     backend = "torch" if importlib.util.find_spec("torch") and WEIGHTS in bundle.files else "onnx"
@@ -71,7 +70,7 @@ def check_engines(bundle: Bundle, precision: str, count: int, seed: int) -> Chec
         scenes.append((seen[0], seen[1]))
         answers += zip(engine.ground(seen[0], goals), oracle.ground(seen[1], goals))
     agreeing = [pair for pair in scenes if _same_boxes(pair[0].boxes, pair[1].boxes)]
-    return Check(
+    return EngineCheck(
         oracle=f"{backend} fp32 on the CPU",
         precision=precision,
         pictures=count,

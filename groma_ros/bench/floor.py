@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from groma_ros.bench.machine import Ceilings
-from groma_ros.model.config import GromaConfig
+from groma_ros.network_config import GromaConfig
 
 BYTES_PER_WEIGHT = {
     "fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "f16": 2.0, "int8": 1.0, "q8_0": 34 / 32, "int4": 0.5 + 4 / 32, "q4_0": 18 / 32,

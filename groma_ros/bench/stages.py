@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, TypeVar
 
-from groma_ros.grounding.answers import RegionAnswer, write
+from groma_ros.grounding.decoding import RegionAnswer, write
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.runtime.language import LanguageModel
-from groma_ros.runtime.vision import VisionTokenizer
+from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.timing import Marks, listening, now
 from groma_ros.types import FloatArray, Frame, Goal, IntArray, Scene
 

@@ -15,17 +15,16 @@ from typing import TypeAlias
 
 import numpy as np
 
-from groma_ros.bench.child import Variant
-from groma_ros.bench.goals import MIXED, SINGLE
-from groma_ros.image import ImageTransform
-from groma_ros.model.config import BackboneConfig, GromaConfig, LanguageConfig
-from groma_ros.prompts import PUBLISHED_TEMPLATE
+from groma_ros.bench.child_process import BenchVariant
+from groma_ros.bench.workload import MIXED, SINGLE
+from groma_ros.network_config import BackboneConfig, GromaConfig, LanguageConfig
+from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.bundle import GGUF_PRECISIONS
-from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.load import TORCH_PRECISIONS, Runtime
-from groma_ros.runtime.vision import VisionTokenizer
-from groma_ros.sentencepiece import UNUSED, Piece
-from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE
+from groma_ros.tokenization.sentencepiece_model import UNUSED, Piece
+from groma_ros.tokenization.tokenizer import GromaTokenizer
 
 NETWORKS = {
     # A base-sized backbone and a Llama of 1.1 billion weights, joined as published.
@@ -46,7 +45,7 @@ _ON_DISK = "/var/tmp"  # the folder for temporary files may be in memory, which 
 _NEEDED = {"torch": ("torch", "transformers"), "llama_cpp": ("torch", "transformers", "llama_cpp", "gguf")}
 
 
-def random_runtime(variant: Variant) -> Runtime:
+def random_runtime(variant: BenchVariant) -> Runtime:
     """A network of the variant's size on its backend: torch, or llama_cpp for the language model with PyTorch before it.
 
     precision auto: in PyTorch fp32 on the CPU and fp16 on a GPU, in llama.cpp q4_k_m. ValueError with a sentence for what cannot
@@ -67,7 +66,7 @@ def random_runtime(variant: Variant) -> Runtime:
 def random_tokenizer(config: GromaConfig) -> GromaTokenizer:
     """A vocabulary of the network's size in which every word of the prompts and of the bench's goals is one token, as common words
     are in Llama's."""
-    from groma_ros.training.tokenizer import train_bpe
+    from groma_ros.training.vocabulary import train_bpe
 
     texts = [TEMPLATE.prefix, TEMPLATE.goal, *itertools.chain.from_iterable(TEMPLATE.queries.values())]
     texts += [f"<p>{goal.text}</p> {goal.text}" for goal in (*MIXED, *SINGLE)]
@@ -77,7 +76,7 @@ def random_tokenizer(config: GromaConfig) -> GromaTokenizer:
     return GromaTokenizer(replace(learned, pieces=(*learned.pieces, *spare)), config.num_new_token)
 
 
-def _on_torch(variant: Variant, config: GromaConfig, transform: ImageTransform) -> Parts:
+def _on_torch(variant: BenchVariant, config: GromaConfig, transform: ImageTransform) -> Parts:
     from groma_ros.runtime.torch import TorchLanguage, TorchVision, random_model
 
     device = variant.device or "cpu"
@@ -86,7 +85,7 @@ def _on_torch(variant: Variant, config: GromaConfig, transform: ImageTransform) 
     return TorchVision(model, transform), TorchLanguage(model), precision, device
 
 
-def _on_llama(variant: Variant, config: GromaConfig, transform: ImageTransform) -> Parts:
+def _on_llama(variant: BenchVariant, config: GromaConfig, transform: ImageTransform) -> Parts:
     from groma_ros.export.gguf import write_random_gguf
     from groma_ros.runtime.llama_cpp import LlamaLanguage, choose_device
     from groma_ros.runtime.torch import TorchVision, random_model
@@ -103,7 +102,7 @@ def _on_llama(variant: Variant, config: GromaConfig, transform: ImageTransform) 
     return TorchVision(model, transform), language, precision, device
 
 
-def _precision(variant: Variant, backend: str, known: tuple[str, ...], default: str) -> str:
+def _precision(variant: BenchVariant, backend: str, known: tuple[str, ...], default: str) -> str:
     if variant.precision not in ("auto", *known):
         raise ValueError(f"The backend {backend} has no precision {variant.precision!r}, only {', '.join(known)}.")
     return default if variant.precision == "auto" else variant.precision

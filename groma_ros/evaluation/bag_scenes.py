@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from groma_ros.evaluation.scenes import TrueScene
-from groma_ros.replay.bags import Shot, find_camera, read_shots
+from groma_ros.io.bags import RecordedImage, find_camera, read_shots
 from groma_ros.replay.truth import Truth, read_truth
-from groma_ros.simulation.goals import SceneGoal
+from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.scenes import SceneObject
 from groma_ros.types import FloatArray
 
@@ -38,7 +38,7 @@ def bag_scenes(path: Path, truth_file: Path | None = None, topic: str | None = N
     return scenes
 
 
-def _goals(shot: Shot, truth: Truth) -> Mapping[str, FloatArray]:
+def _goals(shot: RecordedImage, truth: Truth) -> Mapping[str, FloatArray]:
     assert shot.frame is not None
     return truth.boxes.get(shot.frame.stamp if truth.stamped else shot.number, {})
 

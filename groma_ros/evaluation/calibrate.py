@@ -14,12 +14,12 @@ import numpy as np
 
 from groma_ros.evaluation.bag_scenes import bag_scenes, is_bag
 from groma_ros.evaluation.observations import Observations, SceneSeed, observe
-from groma_ros.evaluation.options import add_run_arguments, add_scene_arguments, figure, finish, model_choice, plan, rounded
 from groma_ros.evaluation.presence import FOLDS, scene_source
+from groma_ros.evaluation.run_options import add_run_arguments, add_scene_arguments, figure, finish, model_choice, plan, rounded
 from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.statistics import brier, calibration_error, fit_line
+from groma_ros.grounding.calibration import FITTED, PRECISIONS, Calibration, log_odds
 from groma_ros.grounding.grounder import MIN_PRESENCE
-from groma_ros.grounding.presence import FITTED, PRECISIONS, Calibration, log_odds
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.simulation.dataset import SceneRecord
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groma_ros.evaluation.mentions import Counts, KnownObject, Vocabulary, count, read_objects, read_synonyms
-from groma_ros.evaluation.options import add_picture_arguments, add_run_arguments, figure, finish, model_choice, plan, rounded
-from groma_ros.evaluation.pictures import find_picture, read_rgb
+from groma_ros.atomic_write import replacing
+from groma_ros.evaluation.dataset_files import find_picture, read_rgb
+from groma_ros.evaluation.mentions import KnownObject, MentionCounts, Vocabulary, count, read_objects, read_synonyms
+from groma_ros.evaluation.run_options import add_picture_arguments, add_run_arguments, figure, finish, model_choice, plan, rounded
 from groma_ros.evaluation.workers import Record, run
-from groma_ros.files import replacing
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Frame, Goal
 
@@ -22,7 +22,7 @@ MAX_TOKENS = 1024
 
 
 @dataclass(frozen=True)
-class Question:
+class ChatQuestion:
     """A line of a question file. text: empty asks for a description of the whole picture."""
 
     number: Any
@@ -36,7 +36,7 @@ class AskedPicture:
     """A picture with all questions about it."""
 
     name: str
-    questions: tuple[Question, ...]
+    questions: tuple[ChatQuestion, ...]
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Converse:
 
 def read_questions(path: Path) -> list[AskedPicture]:
     """The questions of a JSON-lines file (question_id, image, text, category), by picture. ValueError naming a line that is wrong."""
-    by_picture: dict[str, list[Question]] = {}
+    by_picture: dict[str, list[ChatQuestion]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -76,7 +76,7 @@ def read_questions(path: Path) -> list[AskedPicture]:
         if line.strip():
             try:
                 entry = json.loads(line)
-                asked = Question(entry["question_id"], str(entry["image"]), str(entry["text"]).strip(), str(entry.get("category", "")))
+                asked = ChatQuestion(entry["question_id"], str(entry["image"]), str(entry["text"]).strip(), str(entry.get("category", "")))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"Line {number} of {path} is not a question: {type(error).__name__} {error}.") from error
             by_picture.setdefault(asked.image, []).append(asked)
@@ -99,7 +99,7 @@ def answer_lines(model: str, pictures: Sequence[AskedPicture], records: Sequence
 
 def judge(lines: Sequence[Mapping[str, Any]], objects: Mapping[str, Sequence[KnownObject]], vocabulary: Vocabulary) -> dict[str, Any]:
     """Hallucinated and missed objects over the answers about pictures whose truth is known; also writes each answer's own into it."""
-    counts: list[Counts] = []
+    counts: list[MentionCounts] = []
     for line in lines:
         name = line["image"].rsplit("/", 1)[-1]
         if name in objects:

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.matching import match_boxes
-from groma_ros.evaluation.options import add_scene_arguments
-from groma_ros.grounding.depth import DepthError, DepthRule, place
+from groma_ros.camera_geometry import matrix_from_quaternion
+from groma_ros.evaluation.run_options import add_scene_arguments
+from groma_ros.geometry3d.box3d import DepthError, DepthRule, place
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.matching import match_boxes
 from groma_ros.progress import shown
 from groma_ros.simulation.dataset import scene_seeds
 from groma_ros.simulation.depth_noise import LEVELS, spoil
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.simulation.worlds import DEFAULT_WORLD
-from groma_ros.space import matrix_from_quaternion
 from groma_ros.types import Box3D, Frame
 
 WIDTH, HEIGHT = 640, 480
@@ -51,7 +51,7 @@ def errors(found: Box3D, truth: Box3D) -> dict[str, float]:
 
 
 @dataclass
-class Tally:
+class DepthTally:
     """Errors over boxes. rows: one a box that was placed, with its kind; refused: counts by cause; seconds: of the processor."""
 
     rows: list[tuple[str, dict[str, float]]] = field(default_factory=list)
@@ -101,10 +101,10 @@ def camera_frame(sample: SceneSample, depth: np.ndarray) -> Frame:
     return Frame(sample.rgb, depth=depth, intrinsics=replace(k, cx=k.cx - 0.5, cy=k.cy - 0.5))
 
 
-def evaluate(samples: Iterable[SceneSample], grounder: Grounder | None, levels: Sequence[str]) -> dict[str, dict[str, Tally]]:
+def evaluate(samples: Iterable[SceneSample], grounder: Grounder | None, levels: Sequence[str]) -> dict[str, dict[str, DepthTally]]:
     """Tallies by level of noise and by whose boxes: "true" ones and, with a model, its "own" for the objects that it found."""
     sources = ("true", "own") if grounder else ("true",)
-    tallies = {level: {source: Tally() for source in sources} for level in levels}
+    tallies = {level: {source: DepthTally() for source in sources} for level in levels}
     for sample in samples:
         boxes: dict[str, Boxes] = {"true": [(item, item.box) for item in sample.objects]}
         if grounder:

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.options import add_picture_arguments, add_run_arguments, finish, model_choice, plan
-from groma_ros.evaluation.pictures import find_picture, read_coco, read_rgb
-from groma_ros.evaluation.published import HEAD, LVIS_GROUND, beside, row
+from groma_ros.evaluation.dataset_files import find_picture, read_coco, read_rgb
+from groma_ros.evaluation.published_figures import HEAD, LVIS_GROUND, beside, row
+from groma_ros.evaluation.run_options import add_picture_arguments, add_run_arguments, finish, model_choice, plan
 from groma_ros.evaluation.workers import Record, run
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Frame, Goal

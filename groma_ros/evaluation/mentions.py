@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groma_ros.evaluation.matching import match_boxes
-from groma_ros.evaluation.pictures import corners, read_coco, read_json
+from groma_ros.evaluation.dataset_files import corners, read_coco, read_json
+from groma_ros.matching import match_boxes
 
 Box = tuple[float, float, float, float]
 
@@ -24,7 +24,7 @@ class KnownObject:
 
 
 @dataclass(frozen=True)
-class Counts:
+class MentionCounts:
     """Of one answer. mentioned: classes it names; hallucinated: those of them that are not in the picture; present: classes that are;
     missed: those of them it does not name; pointed: boxes it points at under a class's name; right: those that overlap an object of
     that class by one half or more, one to one; objects: how many there are; found: how many of them a right box covers."""
@@ -100,7 +100,7 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     return {str(kind): [str(word) for word in line] for kind, line in found.items()}
 
 
-def count(text: str, spans: Sequence[tuple[str, Sequence[Box]]], truth: Sequence[KnownObject], vocabulary: Vocabulary) -> Counts:
+def count(text: str, spans: Sequence[tuple[str, Sequence[Box]]], truth: Sequence[KnownObject], vocabulary: Vocabulary) -> MentionCounts:
     """What an answer says against what is there. spans: its phrases with the boxes they point at."""
     present = tuple(dict.fromkeys(item.kind for item in truth))
     mentioned = vocabulary.named(text)
@@ -109,7 +109,7 @@ def count(text: str, spans: Sequence[tuple[str, Sequence[Box]]], truth: Sequence
     for kind in dict.fromkeys(kind for kind, _ in pointed):
         boxes = [np.array([b for k, b in found if k == kind], np.float32).reshape(-1, 4) for found in (_distinct(pointed), _pairs(truth))]
         right += int((match_boxes(boxes[0], boxes[1]) >= 0).sum())
-    return Counts(
+    return MentionCounts(
         mentioned,
         tuple(kind for kind in mentioned if kind not in present),
         present,

@@ -9,16 +9,15 @@ from functools import cache
 
 import numpy as np
 
-from groma_ros.evaluation.matching import exact_set, match_boxes
-from groma_ros.evaluation.pictures import read_rgb
+from groma_ros.evaluation.dataset_files import read_rgb
 from groma_ros.evaluation.scenes import HEIGHT, WIDTH, TrueScene, is_hard
-from groma_ros.evaluation.workers import ModelChoice, Plan, Record, run
-from groma_ros.grounding.answers import RegionAnswer
+from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice, Record, run
+from groma_ros.grounding.calibration import PROBE, SIGNALS, Calibration, sigmoid
+from groma_ros.grounding.decoding import RegionAnswer
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.grounding.presence import SIGNALS, Calibration, sigmoid
-from groma_ros.grounding.signals import PROBE
+from groma_ros.matching import exact_set, match_boxes
 from groma_ros.simulation.dataset import SceneRecord
-from groma_ros.simulation.goals import SceneGoal, draw_goals
+from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import SceneRenderer
 from groma_ros.types import Frame, Goal
 
@@ -88,7 +87,7 @@ def neutral(choice: ModelChoice, none_ignored: bool = False) -> Calibration:
 
 
 def observe(
-    choice: ModelChoice, scenes: Sequence[SceneSeed | SceneRecord | TrueScene], plan: Plan, settings: Record, none_ignored: bool = False
+    choice: ModelChoice, scenes: Sequence[SceneSeed | SceneRecord | TrueScene], plan: EvaluationPlan, settings: Record, none_ignored: bool = False
 ) -> Observations:
     """Ask the goals of every scene. scenes: those to render, whose goals are one of every kind, records of a folder, or scenes as they
     are; choice, plan, settings: see `workers.run`. ValueError where there is no goal at all."""

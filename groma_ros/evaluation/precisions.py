@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groma_ros.evaluation.options import add_scene_arguments
+from groma_ros.evaluation.run_options import add_scene_arguments
 from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown

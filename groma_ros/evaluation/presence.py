@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 
+from groma_ros.atomic_write import replacing
 from groma_ros.evaluation.observations import Observations, SceneSeed, observe
-from groma_ros.evaluation.options import add_run_arguments, add_scene_arguments, figure, finish, model_choice, plan, rounded
 from groma_ros.evaluation.plots import Panel, reliability_svg
+from groma_ros.evaluation.run_options import add_run_arguments, add_scene_arguments, figure, finish, model_choice, plan, rounded
 from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.statistics import brier, calibration_error, fit_line, ranking, rejected_at_recall, reliability
-from groma_ros.files import replacing
+from groma_ros.grounding.calibration import SIGNALS, Calibration
 from groma_ros.grounding.grounder import MIN_PRESENCE
-from groma_ros.grounding.presence import SIGNALS, Calibration
 from groma_ros.simulation.dataset import SceneRecord, load_dataset, scene_seeds
-from groma_ros.simulation.goals import GOAL_TYPES
+from groma_ros.simulation.goal_generator import GOAL_TYPES
 
 RECALLS = (0.9, 0.95, 0.99)
 FOLDS = 5

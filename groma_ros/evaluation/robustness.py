@@ -14,11 +14,11 @@ from typing import Any
 import cv2
 import numpy as np
 
-from groma_ros.evaluation.options import add_scene_arguments, figure
+from groma_ros.evaluation.run_options import add_scene_arguments, figure
 from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
-from groma_ros.simulation.goals import GOAL_TYPES
+from groma_ros.simulation.goal_generator import GOAL_TYPES
 from groma_ros.simulation.layout import USUAL, Style
 from groma_ros.simulation.paraphrases import FRAMES, UNSEEN_FRAMES, paraphrase
 from groma_ros.simulation.scenes import SceneObject

@@ -13,14 +13,14 @@ from typing import Any
 import cv2
 import numpy as np
 
-from groma_ros.evaluation.failures import Album, Failure
-from groma_ros.evaluation.matching import average_precision, exact_set, match_boxes
-from groma_ros.evaluation.options import add_scene_arguments
-from groma_ros.grounding.answers import RegionAnswer
+from groma_ros.evaluation.failure_pictures import Album, Failure
+from groma_ros.evaluation.run_options import add_scene_arguments
+from groma_ros.grounding.decoding import RegionAnswer
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.matching import average_precision, exact_set, match_boxes
 from groma_ros.progress import shown
 from groma_ros.simulation.dataset import load_dataset, scene_seeds
-from groma_ros.simulation.goals import GOAL_TYPES, SceneGoal, draw_goals
+from groma_ros.simulation.goal_generator import GOAL_TYPES, SceneGoal, draw_goals
 from groma_ros.simulation.layout import USUAL, Style
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer
 from groma_ros.simulation.worlds import DEFAULT_WORLD, world_of
@@ -81,7 +81,7 @@ def folder_scenes(folder: Path) -> tuple[int, Iterator[TrueScene]]:
 
 
 @dataclass
-class Tally:
+class SceneTally:
     """Counts over scenes.
 
     goals: for each kind, one outcome a goal; membership, objectness, correct: for each (goal, region), its scores and its truth;
@@ -99,7 +99,7 @@ class Tally:
     objectness: list[np.ndarray] = field(default_factory=list)
     correct: list[np.ndarray] = field(default_factory=list)
     targets: int = 0
-    worlds: dict[str, Tally] = field(default_factory=dict)
+    worlds: dict[str, SceneTally] = field(default_factory=dict)
 
     def report(self, balanced: bool) -> dict[str, Any]:
         """The figures. balanced: count of every kind only as many goals, the first ones, as the rarest kind has."""
@@ -142,18 +142,18 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def evaluate(grounder: Grounder, scenes: Iterable[TrueScene], failed: Callable[[Failure], None] | None = None) -> Tally:
+def evaluate(grounder: Grounder, scenes: Iterable[TrueScene], failed: Callable[[Failure], None] | None = None) -> SceneTally:
     """Run a model over scenes. A goal is right if every target is found at IoU 0.5 and no other box is returned.
 
     failed: told of every goal that was answered wrong.
     """
-    tally = Tally()
+    tally = SceneTally()
     for truth in scenes:
         scene = grounder.perceive(Frame(truth.rgb))
         match = match_boxes(scene.boxes, truth.boxes)
         described = _described(grounder, scene, truth, match)
         answers = grounder.answers(scene, [Goal(goal.text) for goal in truth.goals])
-        for own in (tally, *([tally.worlds.setdefault(truth.world, Tally())] if truth.world else [])):
+        for own in (tally, *([tally.worlds.setdefault(truth.world, SceneTally())] if truth.world else [])):
             own.scenes += 1
             own.objects += len(truth.objects)
             own.regions += len(scene.boxes)
@@ -175,7 +175,7 @@ def is_hard(goal: SceneGoal, objects: Iterable[SceneObject]) -> bool:
 
 
 def _judge_goal(
-    tally: Tally, goal: SceneGoal, answer: RegionAnswer, scene: Scene, truth: TrueScene, match: np.ndarray
+    tally: SceneTally, goal: SceneGoal, answer: RegionAnswer, scene: Scene, truth: TrueScene, match: np.ndarray
 ) -> str:
     targets = truth.boxes[list(goal.targets)]
     if exact_set(scene.boxes[list(answer.regions)], targets):

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groma_ros.grounding.presence import sigmoid
+from groma_ros.grounding.calibration import sigmoid
 
 BINS = 15  # of equal width: the number most papers that report a calibration error use
 _RIDGE = 1e-2

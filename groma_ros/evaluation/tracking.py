@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.matching import exact_set, match_boxes
-from groma_ros.geometry import box_iou
-from groma_ros.grounding.asking import Answer, Followed, Question, Reply, Standing
-from groma_ros.grounding.follower import Follower, FollowRule
+from groma_ros.boxes import box_iou
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.grounding.tracker import SECOND
+from groma_ros.matching import exact_set, match_boxes
 from groma_ros.progress import shown
+from groma_ros.tracking.executor import Answer, Question, Reply, StandingGoals, TrackedAnswer
+from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
+from groma_ros.tracking.region_tracker import SECOND
 from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
 
 ORDER = ("inputs", "outputs", "iou", "iou_still", "kept", "switches_per_minute", "age_mean", "age_max", "questions")
@@ -62,7 +62,7 @@ class Late:
 
 
 @dataclass
-class Tally:
+class TrackingTally:
     """What was seen of carried boxes: those of right answers on frames that the language model did not see.
 
     iou: of each true box with the box that stands for it, 0 where none does; still: with where it was when it was answered; ages:
@@ -97,9 +97,9 @@ class Tally:
         }
 
 
-def follow(grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Sequence[Mode], rule: FollowRule) -> list[Tally]:
+def follow(grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Sequence[Mode], rule: TrackingConfig) -> list[TrackingTally]:
     """What each mode makes of the sequences; every frame is perceived once for all of them."""
-    tallies = [Tally() for _ in modes]
+    tallies = [TrackingTally() for _ in modes]
     for number, moments in enumerate(sequences):
         scenes = [grounder.perceive(moment.frame) for moment in moments]
         for mode, tally in zip(modes, tallies, strict=True):
@@ -108,10 +108,10 @@ def follow(grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Seq
 
 
 def _follow(
-    grounder: Grounder, number: int, moments: Sequence[Moment], scenes: Sequence[Scene], mode: Mode, rule: FollowRule, tally: Tally
+    grounder: Grounder, number: int, moments: Sequence[Moment], scenes: Sequence[Scene], mode: Mode, rule: TrackingConfig, tally: TrackingTally
 ) -> None:
     texts = list(dict.fromkeys(text for moment in moments for text in moment.targets))
-    standing, truth = Standing(tuple(map(Goal, texts)), 1, grounder.min_presence), {m.frame.stamp: m.targets for m in moments}
+    standing, truth = StandingGoals(tuple(map(Goal, texts)), 1, grounder.min_presence), {m.frame.stamp: m.targets for m in moments}
     right: dict[int, dict[str, tuple[Grounding, Mapping[str, FloatArray]]]] = {}
 
     def answer(question: Question) -> list[Grounding]:
@@ -121,11 +121,11 @@ def _follow(
         return groundings
 
     line = Late(answer, mode.latency)
-    follower = Follower(line, rule)
+    follower = GroundingTracker(line, rule)
     due = moments[0].frame.stamp
     for moment, scene in zip(moments, scenes, strict=True):
         line.now = moment.frame.stamp
-        followed: Followed | None
+        followed: TrackedAnswer | None
         if moment.frame.stamp >= due:
             due += round(SECOND / mode.proposer_hz) if mode.proposer_hz else 0
             followed = follower.step(scene, standing)
@@ -141,7 +141,7 @@ def _follow(
 
 
 def _judge(
-    tally: Tally, number: int, moment: Moment, followed: Followed, right: Mapping[str, tuple[Grounding, Mapping[str, FloatArray]]]
+    tally: TrackingTally, number: int, moment: Moment, followed: TrackedAnswer, right: Mapping[str, tuple[Grounding, Mapping[str, FloatArray]]]
 ) -> None:
     for grounding in followed.groundings:
         text = grounding.goal.text
@@ -191,7 +191,7 @@ def rendered(seed: int, count: int, seconds: float) -> Iterator[list[Moment]]:
 
 def recorded(bag: Path, truth_file: Path | None) -> list[Moment]:
     """The frames of a bag that its truth file (default: truth.json beside it) knows."""
-    from groma_ros.replay.bags import find_camera, read_shots
+    from groma_ros.io.bags import find_camera, read_shots
     from groma_ros.replay.truth import read_truth
 
     camera = find_camera(bag, None)
@@ -229,7 +229,7 @@ def run_eval_tracking(args: argparse.Namespace) -> int:
     grounder = Grounder.load(args.model, backend=args.backend)
     sequences = [recorded(args.bag, args.truth)] if args.bag else rendered(args.seed, args.count, args.seconds)
     count = 1 if args.bag else args.count
-    tallies = follow(grounder, shown(sequences, count, "sequence"), modes, FollowRule())
+    tallies = follow(grounder, shown(sequences, count, "sequence"), modes, TrackingConfig())
     rows = [{"proposer_hz": mode.proposer_hz, **tally.report()} for mode, tally in zip(modes, tallies, strict=True)]
     seconds = round(tallies[0].seconds, 2)
     document = {"sequences": count, "seconds": seconds, "latency": args.latency, "rows": rows}

@@ -16,13 +16,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groma_ros.files import replacing
+from groma_ros.atomic_write import replacing
+from groma_ros.grounding.calibration import Calibration
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.grounding.presence import Calibration
-from groma_ros.image import RESIZES, Resize
+from groma_ros.preprocessing import RESIZES, Resize
 from groma_ros.progress import shown
-from groma_ros.runtime.bundle import Bundle
-from groma_ros.runtime.network import read_network
+from groma_ros.runtime.bundle import Bundle, read_network
 
 RECORDS, SETTINGS = "records.jsonl", "settings.json"
 _OF_THE_ORIGINAL: dict[str, Resize] = {"published": "bilinear", "demo": "bicubic"}
@@ -68,7 +67,7 @@ class ModelChoice:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """How a run is spread. jobs: processes; devices: what they run on in turn (cpu, cuda, cuda:1), none for the backend's choice;
     out: the folder that keeps the records, so that a run that was stopped goes on; None keeps nothing."""
 
@@ -77,7 +76,7 @@ class Plan:
     out: Path | None = None
 
 
-def run(work: Work, items: Sequence[Any], name: str, choice: ModelChoice, plan: Plan, settings: Record) -> list[Record]:
+def run(work: Work, items: Sequence[Any], name: str, choice: ModelChoice, plan: EvaluationPlan, settings: Record) -> list[Record]:
     """The records that `work(grounder, item)` makes of the items, in their order, with progress of things called `name`.
 
     work and the items must survive a pickle. With `plan.out` every record is kept as soon as it exists, and items that have one are
@@ -151,7 +150,7 @@ def _read_settings(path: Path) -> Any:
         return None
 
 
-def _alone(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: Plan) -> Iterator[tuple[int, Record]]:
+def _alone(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: EvaluationPlan) -> Iterator[tuple[int, Record]]:
     if not indices:
         return
     grounder = _on(choice, plan.devices[0] if plan.devices else None).load()
@@ -203,7 +202,7 @@ def _do(item: Any) -> Record:
     return work(grounder, item)
 
 
-def _spread(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: Plan) -> Iterator[tuple[int, Record]]:
+def _spread(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: EvaluationPlan) -> Iterator[tuple[int, Record]]:
     """As `_alone`, in several processes; records come in the order in which they are finished."""
     jobs = min(plan.jobs, len(indices))
     if not jobs:

@@ -16,16 +16,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from groma_ros.export.frames import read_frames
+from groma_ros.atomic_write import AtomicFile, naming_file, write_together
+from groma_ros.export.calibration_frames import read_frames
 from groma_ros.export.graphs import LARGEST
 from groma_ros.export.making import Maker
-from groma_ros.files import Written, naming_file, write_together
-from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import read_json
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.weights import Halves, Weights, write_halves
+from groma_ros.network_config import GromaConfig
+from groma_ros.preprocessing import ImageTransform
 from groma_ros.progress import shown
-from groma_ros.prompts import PUBLISHED_TEMPLATE
 from groma_ros.runtime.bundle import (
     EMBEDDINGS,
     GGUF_PRECISIONS,
@@ -37,8 +36,9 @@ from groma_ros.runtime.bundle import (
     Bundle,
     BundleError,
     described,
+    read_network,
 )
-from groma_ros.runtime.network import read_network
+from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE
 
 LARGE = ("fp16", "q4_k_m")
 """What a network is converted to whose language model no graph file holds, if nobody says otherwise."""
@@ -136,7 +136,7 @@ def _with_embeddings(bundle: Bundle, tensors: Mapping[str, Tensor], path: Path) 
     """The bundle with the table of input embeddings, new tokens last, as float16 .npy; path: of a file on its disk."""
     parts = [tensors[name].half().numpy() for name in ("llm.model.embed_tokens.weight", "new_input_embs.weight")]
     with naming_file(path), path.open("wb") as stream:
-        np.save(stream, np.concatenate(parts).view(Written))
+        np.save(stream, np.concatenate(parts).view(AtomicFile))
     files = {**bundle.files, EMBEDDINGS: described(path)}
     write_together({bundle.directory / EMBEDDINGS: path})
     return dataclasses.replace(bundle, files=files)

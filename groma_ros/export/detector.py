@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groma_ros.export.gemm import Gemm, as_gemms
+from groma_ros.export.vision import Gemm, as_gemms
 from groma_ros.model.backbone import to_map
 from groma_ros.model.deformable import DeformableAttention, Shapes, sine_frequencies, sine_positions
-from groma_ros.model.layers import LayerNorm2d
-from groma_ros.model.proposer import DecoderLayer, DeformableDetr, EncoderLayer, QueryAttention, cell_centres
+from groma_ros.model.proposer import DecoderLayer, DeformableDetr, EncoderLayer, LayerNorm2d, QueryAttention, cell_centres
 
 _CLAMP = math.log((1 - 1e-5) / 1e-5)
 """The inverse sigmoid of a sigmoid is what the sigmoid was given, within what `inverse_sigmoid` lets through."""

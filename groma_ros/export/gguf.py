@@ -11,8 +11,8 @@ import gguf
 import numpy as np
 from torch import Tensor
 
-from groma_ros.files import Written, asking_disk, naming_file
-from groma_ros.model.config import GromaConfig, LanguageConfig
+from groma_ros.atomic_write import AtomicFile, asking_disk, naming_file
+from groma_ros.network_config import GromaConfig, LanguageConfig
 from groma_ros.runtime.bundle import GGUF_PRECISIONS
 
 K_ROW = 256
@@ -158,7 +158,7 @@ def _write(path: Path, config: GromaConfig, precision: str, get: Callable[[str],
         writer.write_kv_data_to_file()
         writer.write_ti_data_to_file()
         for name in _shapes(config):
-            writer.write_tensor_data(get(name).view(Written))
+            writer.write_tensor_data(get(name).view(AtomicFile))
 
 
 def _describe(writer: gguf.GGUFWriter, config: GromaConfig, precision: str) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from groma_ros.export.frames import Pictures
+from groma_ros.atomic_write import asking_disk
+from groma_ros.export.calibration_frames import Pictures
 from groma_ros.export.graphs import export_graph, written
 from groma_ros.export.measure import (
     SLOTS,
@@ -26,17 +27,15 @@ from groma_ros.export.measure import (
     regions_difference,
 )
 from groma_ros.export.quantize import quantize_language, quantize_vision
-from groma_ros.files import asking_disk
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 from groma_ros.model.weights import load_part, stream
+from groma_ros.network_config import GromaConfig
+from groma_ros.proposal_selection import SelectionRule, select_regions
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, Bundle, described
-from groma_ros.runtime.language import LanguageModel
-from groma_ros.runtime.onnx import OnnxLanguage, read_embeddings
-from groma_ros.runtime.onnx_graph import Graph
-from groma_ros.runtime.signature import language_shapes, perceive_shapes, region_shapes
+from groma_ros.runtime.graph_vision import language_shapes, perceive_shapes, region_shapes
+from groma_ros.runtime.interfaces import LanguageModel
+from groma_ros.runtime.onnx import OnnxGraph, OnnxLanguage, read_embeddings
 from groma_ros.runtime.torch import TorchLanguage
-from groma_ros.selection import SelectionRule, select_regions
 from groma_ros.types import FloatArray
 
 LIMITS = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.5, "int4": 0.5, "f16": 2e-2, "q8_0": 0.1, "q4_k_m": 0.5, "q4_0": 0.5}
@@ -158,10 +157,10 @@ class Maker:
         write_gguf(self.weights, path, self.config, precision)
         return path
 
-    def _session(self, role: str, precision: str) -> Graph:
+    def _session(self, role: str, precision: str) -> OnnxGraph:
         path = self.make(role, precision)
         alone = dataclasses.replace(self.bundle, directory=self.folder, files={path.name: described(path)}, graphs={})
-        return Graph(alone, path.name, _SHAPES[role](self.config), "cpu", THREADS)
+        return OnnxGraph(alone, path.name, _SHAPES[role](self.config), "cpu", THREADS)
 
     def _language(self, precision: str) -> LanguageModel:
         table = read_embeddings(self.bundle, self.config)

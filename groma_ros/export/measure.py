@@ -8,10 +8,10 @@ from typing import Literal
 import numpy as np
 import torch
 
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.graph_vision import VisionGraph
-from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.interfaces import LanguageModel
 from groma_ros.types import FloatArray
 
 Compared = Literal["ordered", "better half", "passed"]

@@ -10,10 +10,27 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from groma_ros.geometry import box_iou
-from groma_ros.prompts import REGION_REFERENCE
-from groma_ros.tokenizer import GromaTokenizer, Text
-from groma_ros.types import FloatArray, Scene
+from groma_ros.boxes import box_iou
+from groma_ros.grounding.decoding import Written
+from groma_ros.tokenization.prompts import REGION_REFERENCE, Answer
+from groma_ros.tokenization.tokenizer import GromaTokenizer, Text
+from groma_ros.types import FloatArray, Scene, TextSpan
+
+
+def mention_scores(tokenizer: GromaTokenizer, written: Written) -> dict[int, float]:
+    """For every region named in a free answer the highest probability with which it was named."""
+    scores: dict[int, float] = {}
+    for token, chance in zip(written.ids, written.chances, strict=True):
+        region = tokenizer.region_index(token)
+        if region is not None:
+            scores[region] = max(chance, scores.get(region, 0.0))
+    return scores
+
+
+def text_spans(answer: Answer) -> tuple[TextSpan, ...]:
+    """The answer's phrases with the regions each one points at."""
+    return tuple(TextSpan(answer.phrase(span), span.start, span.end, span.regions) for span in answer.spans)
+
 
 _PLACE = re.compile(r"\{(\d+)\}")
 T = TypeVar("T")

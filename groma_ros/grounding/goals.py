@@ -1,10 +1,14 @@
-"""Which goals can be asked at all, before any model is needed to say so."""
+"""Goals in a YAML file: under the key `goals`, texts or mappings of text, kind and min_score."""
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+from typing import Any, NoReturn, cast
 
-from groma_ros.types import GOAL_KINDS, Goal
+import numpy as np
+import yaml
+
+from groma_ros.types import GOAL_KINDS, Goal, GoalKind
 
 MAX_CHARACTERS = 1000
 SPOKEN_KINDS = ("describe", "chat")
@@ -41,3 +45,69 @@ def _check_regions(boxes: np.ndarray) -> None:
         raise ValueError(f"The goal's regions must be boxes of four numbers (x1, y1, x2, y2), not of shape {boxes.shape}.")
     if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise ValueError("A region of the goal is not a box: x2 must be above x1, y2 above y1, and all finite.")
+
+
+_KEYS = ("text", "kind", "min_score")
+
+
+def read_goals(path: Path) -> tuple[Goal, ...]:
+    """The goals of a file, in its order. Raises ValueError with a sentence that names the line and the key that is wrong."""
+    try:
+        root = yaml.compose(path.read_text(), yaml.SafeLoader)
+    except OSError as error:
+        raise ValueError(f"The goals {path} cannot be read: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark else ""
+        raise ValueError(f"The goals {path} are not YAML{where}: {getattr(error, 'problem', None) or error}.") from error
+    if not isinstance(root, yaml.MappingNode):
+        raise ValueError(f"The goals {path} must be a mapping with the key goals, a list.")
+    entries = None
+    for key, value in root.value:
+        if key.value != "goals":
+            _refuse(path, key, f"the key {key.value!r} is not known; the only key is 'goals'")
+        entries = value
+    if not isinstance(entries, yaml.SequenceNode) or not entries.value:
+        raise ValueError(f"The goals {path} hold no goals: under the key goals stands a list of texts or mappings.")
+    goals: dict[str, Goal] = {}
+    for entry in entries.value:
+        goal = _goal(path, entry)
+        if goal.text in goals:
+            _refuse(path, entry, f"the goal {goal.text!r} stands there twice")
+        goals[goal.text] = goal
+    return tuple(goals.values())
+
+
+def _goal(path: Path, node: yaml.Node) -> Goal:
+    fields: dict[str, Any] = {}
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value not in _KEYS:
+                _refuse(path, key, f"the key {key.value!r} is not known; a goal has the keys {', '.join(_KEYS)}")
+            fields[key.value] = _scalar(path, key.value, value)
+    else:
+        fields["text"] = _scalar(path, "text", node)
+    if "text" not in fields:
+        _refuse(path, node, "the key 'text' is missing")
+    goal = Goal(fields["text"], cast(GoalKind, fields.get("kind", "auto")), fields.get("min_score", 0.0))
+    try:
+        check_goal(goal)
+    except ValueError as error:
+        _refuse(path, node, str(error).rstrip("."))
+    return goal
+
+
+def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
+    """The value of a key: text as it is written, min_score as a number."""
+    if not isinstance(node, yaml.ScalarNode):
+        _refuse(path, node, f"the key {key!r} holds a {node.id} and must hold {'a number' if key == 'min_score' else 'a text'}")
+    if key != "min_score":
+        return str(node.value)
+    try:
+        return float(node.value)
+    except ValueError:
+        _refuse(path, node, f"the key 'min_score' holds {node.value!r} and must hold a number from 0 to 1")
+
+
+def _refuse(path: Path, node: yaml.Node, reason: str) -> NoReturn:
+    raise ValueError(f"The goals {path} are wrong in line {node.start_mark.line + 1}: {reason}.")

@@ -10,21 +10,45 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.geometry import box_iou
-from groma_ros.grounding.answers import RegionAnswer, RegionTokens, Written, choose_regions, write
-from groma_ros.grounding.chat import mention_scores, text_spans
-from groma_ros.grounding.conversation import Conversation, Turn, referring
+from groma_ros.boxes import box_iou
+from groma_ros.grounding.calibration import NEEDS_NULLS, PROBE, Calibration, ProbeBatch, probe_tokens
+from groma_ros.grounding.conversation import Conversation, Turn, mention_scores, referring, text_spans
+from groma_ros.grounding.decoding import RegionAnswer, RegionTokens, Written, choose_regions, write
 from groma_ros.grounding.goals import check_goal
-from groma_ros.grounding.perception import perceive
-from groma_ros.grounding.presence import Calibration
-from groma_ros.grounding.signals import NEEDS_NULLS, PROBE, Asides, probe_tokens
-from groma_ros.prompts import PLACEHOLDERS, REGION_KINDS, PromptTemplate, expand, parse_answer
 from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
-from groma_ros.runtime.language import LanguageModel
+from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.load import Runtime
-from groma_ros.runtime.vision import VisionTokenizer
-from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.tokenization.prompts import PLACEHOLDERS, REGION_KINDS, PromptTemplate, expand, parse_answer
+from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene, TextSpan
+
+MIN_SIDE = 2
+MAX_SIDE = 16384
+
+
+def check_image(rgb: np.ndarray) -> None:
+    """Raise ValueError with a sentence unless `rgb` is a uint8 HxWx3 image with sides of 2 to 16384 pixels.
+
+    A black image is legal: it is a picture of the dark, and the answer to every goal is then that nothing is there.
+    """
+    if rgb.size == 0:
+        raise ValueError(f"The image is empty (shape {rgb.shape}).")
+    if rgb.ndim != 3 or rgb.shape[2] != 3:
+        raise ValueError(f"An image must be height x width x 3 (RGB), not of shape {rgb.shape}.")
+    if rgb.dtype != np.uint8:
+        raise ValueError(f"An image must hold uint8 values, not {rgb.dtype}; scale it to 0..255 first.")
+    height, width = rgb.shape[:2]
+    if min(height, width) < MIN_SIDE:
+        raise ValueError(f"The image of {width}x{height} pixels is too small; each side needs {MIN_SIDE} or more.")
+    if max(height, width) > MAX_SIDE:
+        raise ValueError(f"The image of {width}x{height} pixels is too large; no side may pass {MAX_SIDE}.")
+
+
+def perceive(vision: VisionTokenizer, frame: Frame) -> Scene:
+    """The regions of a frame. Raises ValueError for an image that cannot be looked at."""
+    check_image(frame.rgb)
+    return vision.encode(frame)
+
 
 MIN_PRESENCE = 0.5
 MAX_GOAL_TOKENS = 128
@@ -155,7 +179,7 @@ class Grounder:
         single = [goal.kind == "one" for goal in goals]
         return choose_regions(self._language, prefix, tails, single, tokens, self._calibration, self.min_presence, asides)
 
-    def _asides(self, scene: Scene, goals: Sequence[Goal]) -> Asides | None:
+    def _asides(self, scene: Scene, goals: Sequence[Goal]) -> ProbeBatch | None:
         """What must be asked beside the goals to say whether they are there; None for a model that was taught to say so."""
         read = set() if self._calibration.answers_none else set(self._calibration.signals)
         if not read:
@@ -164,7 +188,7 @@ class Grounder:
         tokens = probe_tokens(self._tokenizer, self._template) if PROBE in read else None
         asked = [] if tokens is None else [self._template.goal_ids(self._tokenizer, PROBE, goal.text) for goal in goals]
         lead = [] if tokens is None else list(tokens.lead)
-        return Asides(
+        return ProbeBatch(
             [self._embed(self._goal_ids(goal), scene) for goal in nulls], [self._embed([*ids, *lead], scene) for ids in asked], tokens
         )
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import Dinov2Config, Dinov2Model
 from transformers.models.dinov2.modeling_dinov2 import Dinov2Embeddings
 
-from groma_ros.model.config import BackboneConfig
+from groma_ros.network_config import BackboneConfig
 
 
 class ResizedEmbeddings(Dinov2Embeddings):

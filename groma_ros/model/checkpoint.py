@@ -17,8 +17,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma, Perceiver
+from groma_ros.network_config import GromaConfig
 
 Network = TypeVar("Network", Groma, Perceiver)
 

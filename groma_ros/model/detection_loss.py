@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from groma_ros.model.config import ProposerConfig
 from groma_ros.model.proposer import Proposals
+from groma_ros.network_config import ProposerConfig
 
 Source = Literal["coco", "sa1b"]
 

@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from groma_ros.model.backbone import build_backbone, hidden_states, merge_tokens, to_map
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.language import IGNORE, Sequence, build_language
 from groma_ros.model.proposer import DeformableDetr, Proposals, build_input_proj
 from groma_ros.model.region_encoder import RegionEncoder
+from groma_ros.network_config import GromaConfig
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from groma_ros.model.config import GromaConfig, LanguageConfig
 from groma_ros.model.detection_loss import pairwise_iou, to_corners
+from groma_ros.network_config import GromaConfig, LanguageConfig
 
 IGNORE = -100  # label of positions that carry no loss
 
@@ -49,7 +49,7 @@ def expand(
 ) -> Sequence:
     """Replace the placeholders of a prompt (groma_spec 6.2), by boxes and with labels, as the original's training does.
 
-    Running needs neither and no torch: `groma_ros.prompts.expand` opens a prefix or a goal by the numbers of regions.
+    Running needs neither and no torch: `groma_ros.tokenization.prompts.expand` opens a prefix or a goal by the numbers of regions.
 
     ids: (N,) prompt; boxes: (R, 4) selected regions, cxcywh; refer_boxes and ground_boxes: (M, 4) in the order of their
     placeholders; labels: (N,), IGNORE where there is no loss. Raises ValueError if placeholders and boxes do not match, or

@@ -12,10 +12,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import empty_groma, load_weights, read_json
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
+from groma_ros.preprocessing import ImageTransform
 
 Values = dict[str, Tensor]
 GIVEN = ("input_ids", "labels", "perm", "refer_boxes", "ground_boxes", "gt_boxes")  # inputs of a run, not results
@@ -23,7 +23,7 @@ _IMAGES = ("raw_uint8_hwc", "resized_uint8_hwc", "pixel_values")
 
 
 @dataclass(frozen=True, eq=False)
-class Run:
+class ReferenceRun:
     """One recorded pass. given: what it was fed; recorded: what came out, `name` or one `name.i` for each image or level."""
 
     name: str
@@ -42,7 +42,7 @@ class Reference:
 
     model: Groma
     images: Values
-    runs: tuple[Run, ...]
+    runs: tuple[ReferenceRun, ...]
     prefix_positions: int | None
 
     @classmethod
@@ -111,7 +111,7 @@ def _read(path: Path) -> Values:
         raise ValueError(f"The file {path} is damaged: {error}.") from error
 
 
-def _runs(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> tuple[Run, ...]:
+def _runs(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> tuple[ReferenceRun, ...]:
     names = dict.fromkeys(_run_name(key) for key in tensors)
     runs = [_run(name, tensors, described.get(name.replace(".", "_"), {})) for name in names]
     return tuple(sorted(runs, key=lambda run: -len(run.recorded)))  # the fullest record first, as its stages are all there
@@ -123,7 +123,7 @@ def _run_name(key: str) -> str:
     return ".".join(parts[: 2 if parts[0] == "det_loss" else 1])
 
 
-def _run(name: str, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> Run:
+def _run(name: str, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> ReferenceRun:
     own = {key[len(name) + 1 :]: value for key, value in tensors.items() if _run_name(key) == name}
     given = {key: value for key, value in own.items() if key.split(".")[0] in GIVEN}
     recorded = {key: value for key, value in own.items() if key not in given}
@@ -141,4 +141,4 @@ def _run(name: str, tensors: Mapping[str, Tensor], described: Mapping[str, Any])
             level = key.rpartition(".")[2]
             recorded[f"fused_map_shape.{level}"] = torch.tensor(value["shape"])
             recorded[key] = torch.tensor([value["mean"], value["std"], value["absmax"]], dtype=torch.float32)
-    return Run(name, given, recorded)
+    return ReferenceRun(name, given, recorded)

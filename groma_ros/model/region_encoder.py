@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groma_ros.model.config import GromaConfig, RegionEncoderConfig
+from groma_ros.network_config import GromaConfig, RegionEncoderConfig
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:

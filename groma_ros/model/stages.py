@@ -1,6 +1,6 @@
 """The network cut where the original was recorded: every stage a function from named tensors to named tensors.
 
-Run one after the other on their own results they are the whole network; run on recorded tensors each stands alone. A stage whose
+ReferenceRun one after the other on their own results they are the whole network; run on recorded tensors each stands alone. A stage whose
 inputs are not there raises KeyError. Names are those of the recorded sets (`tests/data/golden/README.md`).
 """
 
@@ -19,55 +19,55 @@ from groma_ros.model.detection_loss import Source, detection_loss, to_corners
 from groma_ros.model.groma import Groma
 from groma_ros.model.language import IGNORE, expand
 from groma_ros.model.proposer import EncoderOutput, Proposals, cell_centres
-from groma_ros.model.reference import Run, Values
-from groma_ros.selection import USER_BOX_SCORE, Selection, SelectionRule, select_regions
+from groma_ros.model.reference import ReferenceRun, Values
+from groma_ros.proposal_selection import USER_BOX_SCORE, Selection, SelectionRule, select_regions
 
-Stage = Callable[[Groma, Run, Values], Values]
+Stage = Callable[[Groma, ReferenceRun, Values], Values]
 INTERNAL = ("fused", "expanded_labels")  # results one stage hands to the next that no set records
 SOURCES: dict[str, Source] = {"coco": "coco", "sa1b": "sa1b"}
 INFINITE = 1e30  # how a set stores +inf
 
 
-def patch_embedding(model: Groma, run: Run, v: Values) -> Values:
+def patch_embedding(model: Groma, run: ReferenceRun, v: Values) -> Values:
     return {"vis_hidden.0": model.perceiver.vis_encoder.embeddings(v["pixels"])}
 
 
 def backbone_block(index: int) -> Stage:
     """The stage of one ViT block."""
 
-    def stage(model: Groma, run: Run, v: Values) -> Values:
+    def stage(model: Groma, run: ReferenceRun, v: Values) -> Values:
         out = model.perceiver.vis_encoder.encoder.layer[index](v[f"vis_hidden.{index}"])
         return {f"vis_hidden.{index + 1}": out[0] if isinstance(out, tuple) else out}
 
     return stage
 
 
-def input_projection(model: Groma, run: Run, v: Values) -> Values:
+def input_projection(model: Groma, run: ReferenceRun, v: Values) -> Values:
     return numbered("src", model.perceiver.levels(_states(model, v)))
 
 
-def detector_encoder(model: Groma, run: Run, v: Values) -> Values:
+def detector_encoder(model: Groma, run: ReferenceRun, v: Values) -> Values:
     return {"enc_last": model.perceiver.ddetr_transformer.encode(_levels(model, v)).memory}
 
 
-def first_boxes(model: Groma, run: Run, v: Values) -> Values:
+def first_boxes(model: Groma, run: ReferenceRun, v: Values) -> Values:
     shapes = _shapes(model, v)
     detr = model.perceiver.ddetr_transformer
     out = detr._first_boxes(v["enc_last"], cell_centres(shapes, v["enc_last"].device), shapes)
     return {"enc_class": out.objectness, "enc_coord_logits": out.box_logits.clamp(max=INFINITE)}
 
 
-def query_selection(model: Groma, run: Run, v: Values) -> Values:
+def query_selection(model: Groma, run: ReferenceRun, v: Values) -> Values:
     return {"init_reference": model.perceiver.ddetr_transformer.select_queries(_encoder_output(model, v))}
 
 
-def decoder(model: Groma, run: Run, v: Values) -> Values:
+def decoder(model: Groma, run: ReferenceRun, v: Values) -> Values:
     encoder = EncoderOutput(v["enc_last"], v["enc_last"], v["enc_last"], _shapes(model, v))
     states = model.perceiver.ddetr_transformer.decode(encoder, v["init_reference"])
     return {"dec_intermediate": torch.stack(states, 1)}
 
 
-def heads(model: Groma, run: Run, v: Values) -> Values:
+def heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
     out = _proposals(model, v)
     return {
         "dec_intermediate_refs": out.refined.transpose(0, 1),
@@ -77,14 +77,14 @@ def heads(model: Groma, run: Run, v: Values) -> Values:
     }
 
 
-def fast_heads(model: Groma, run: Run, v: Values) -> Values:
+def fast_heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
     """The product's own way to boxes and objectness, which leaves out heads nobody reads."""
     boxes, objectness = model.perceiver.ddetr_transformer.infer(_levels(model, v))
     joined = [_joined(model, run, image, one)[0] for image, one in enumerate(objectness)]
     return {"pred_boxes_cxcywh": boxes, **numbered("nms_scores", joined)}
 
 
-def scores(model: Groma, run: Run, v: Values) -> Values:
+def scores(model: Groma, run: ReferenceRun, v: Values) -> Values:
     objectness = model.perceiver.ddetr_transformer.objectness(v["logits_coco"], v["logits_sa1b"])
     out: Values = {}
     for i, boxes in enumerate(v["pred_boxes_cxcywh"]):
@@ -93,7 +93,7 @@ def scores(model: Groma, run: Run, v: Values) -> Values:
     return out
 
 
-def selection(model: Groma, run: Run, v: Values) -> Values:
+def selection(model: Groma, run: ReferenceRun, v: Values) -> Values:
     out: Values = {}
     counts = []
     for i, boxes in enumerate(v["pred_boxes_cxcywh"]):
@@ -105,15 +105,15 @@ def selection(model: Groma, run: Run, v: Values) -> Values:
     return {**out, "n_regions": torch.tensor(counts)}
 
 
-def token_merge(model: Groma, run: Run, v: Values) -> Values:
+def token_merge(model: Groma, run: ReferenceRun, v: Values) -> Values:
     return {"image_tokens_merged": merge_tokens(_states(model, v)[model.config.vis_output_layer], model.config.token_merge)}
 
 
-def bridge(model: Groma, run: Run, v: Values) -> Values:
+def bridge(model: Groma, run: ReferenceRun, v: Values) -> Values:
     return {"image_tokens_llm": model.img_txt_bridge(v["image_tokens_merged"])}
 
 
-def level_fusion(model: Groma, run: Run, v: Values) -> Values:
+def level_fusion(model: Groma, run: ReferenceRun, v: Values) -> Values:
     fused = model.region_encoder.mlvl_fuse([to_map(_states(model, v)[layer]) for layer in model.config.region.layers])
     out = numbered("fused", fused)
     for level, m in enumerate(fused):
@@ -123,7 +123,7 @@ def level_fusion(model: Groma, run: Run, v: Values) -> Values:
     return out
 
 
-def roi_align(model: Groma, run: Run, v: Values) -> Values:
+def roi_align(model: Groma, run: ReferenceRun, v: Values) -> Values:
     pooling = model.region_encoder.roi_align
     boxes = _per_image(v, "selected_boxes", run.images)
     image = torch.cat([torch.full((len(b), 1), float(i)) for i, b in enumerate(boxes)])
@@ -134,22 +134,22 @@ def roi_align(model: Groma, run: Run, v: Values) -> Values:
     return {"rois_fed_to_roialign": fed, **numbered("roi_align_out", joined)}
 
 
-def pooled_features(model: Groma, run: Run, v: Values) -> Values:
+def pooled_features(model: Groma, run: ReferenceRun, v: Values) -> Values:
     levels = [v[f"roi_align_out.{level}"][None] for level in range(len(model.config.region.layers))]
     return {"flatten_linear_out": model.region_encoder.roi_align.flatten(levels)[0]}
 
 
-def box_embedding(model: Groma, run: Run, v: Values) -> Values:
+def box_embedding(model: Groma, run: ReferenceRun, v: Values) -> Values:
     boxes = torch.cat(_per_image(v, "selected_boxes", run.images))
     return {"pos_embedding": model.region_encoder.roi_align.pos_embedd(boxes)}
 
 
-def region_features(model: Groma, run: Run, v: Values) -> Values:
+def region_features(model: Groma, run: ReferenceRun, v: Values) -> Values:
     tokens = model.region_encoder.roi_align.updims(v["flatten_linear_out"] + v["pos_embedding"])
     return numbered("region_features", list(tokens.split([len(b) for b in _per_image(v, "selected_boxes", run.images)])))
 
 
-def sequence(model: Groma, run: Run, v: Values) -> Values:
+def sequence(model: Groma, run: ReferenceRun, v: Values) -> Values:
     ids, labels = run.given["input_ids"], run.given.get("labels")
     pad = model.config.token_id("[PAD]")
     sequences, embeddings = [], []
@@ -177,34 +177,34 @@ def sequence(model: Groma, run: Run, v: Values) -> Values:
     }
 
 
-def language_model(model: Groma, run: Run, v: Values) -> Values:
+def language_model(model: Groma, run: ReferenceRun, v: Values) -> Values:
     return {"final_hidden": model.hidden(v["inputs_embeds"], v["attention_mask"].long())}
 
 
-def output_heads(model: Groma, run: Run, v: Values) -> Values:
+def output_heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
     return {"logits": model.logits(v["final_hidden"])}
 
 
-def answer_logits(model: Groma, run: Run, v: Values) -> Values:
+def answer_logits(model: Groma, run: ReferenceRun, v: Values) -> Values:
     first = model.config.first_region_id
     return {"region_token_logits_last_position": v["logits"][0, -1, first : first + len(v["selected_boxes.0"])]}
 
 
-def language_loss(model: Groma, run: Run, v: Values) -> Values:
+def language_loss(model: Groma, run: ReferenceRun, v: Values) -> Values:
     if "labels" not in run.given:
         return {}
     logits, labels = v["logits"], v["expanded_labels"]
     return {"loss": F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)[None]}
 
 
-def generation(model: Groma, run: Run, v: Values) -> Values:
+def generation(model: Groma, run: ReferenceRun, v: Values) -> Values:
     if "generated_ids" not in run.recorded:
         return {}
     ids, steps = model.generate(v["inputs_embeds"][0], run.recorded["generated_ids"].shape[1])
     return {"generated_ids": torch.tensor([ids]), "generated_step_logits": steps[None]}
 
 
-def detector_loss(model: Groma, run: Run, v: Values) -> Values:
+def detector_loss(model: Groma, run: ReferenceRun, v: Values) -> Values:
     source = SOURCES.get(run.name.rpartition(".")[2])
     if source is None:
         raise ValueError(f"The recorded run {run.name} is of no known training source; {' and '.join(SOURCES)} are.")
@@ -285,12 +285,12 @@ def _proposals(model: Groma, v: Values) -> Proposals:
     return model.perceiver.ddetr_transformer.read_heads(_encoder_output(model, v), v["init_reference"], states)
 
 
-def _given(run: Run, name: str, image: int) -> Tensor:
+def _given(run: ReferenceRun, name: str, image: int) -> Tensor:
     """Given boxes (M, 4) of one image, none where the run has none."""
     return run.given.get(f"{name}.{image}", torch.zeros(0, 4))
 
 
-def _select(model: Groma, run: Run, image: int, boxes: Tensor, objectness: Tensor) -> tuple[Selection, Tensor]:
+def _select(model: Groma, run: ReferenceRun, image: int, boxes: Tensor, objectness: Tensor) -> tuple[Selection, Tensor]:
     """Regions of one image in the recorded order, and which candidate each is.
 
     Given boxes share one score, and the order the original's sort gave them is that of its machine; so they are handed over in the
@@ -323,7 +323,7 @@ def _select(model: Groma, run: Run, image: int, boxes: Tensor, objectness: Tenso
     return chosen, origin[torch.from_numpy(chosen.candidates)]
 
 
-def _joined(model: Groma, run: Run, image: int, objectness: Tensor) -> tuple[Tensor, Tensor]:
+def _joined(model: Groma, run: ReferenceRun, image: int, objectness: Tensor) -> tuple[Tensor, Tensor]:
     """Scores (N,) of the proposals and the given boxes of one image, and those boxes (M, 4)."""
     user, true = _given(run, "refer_boxes", image), _given(run, "ground_boxes", image)
     given = torch.cat([torch.full((len(user),), USER_BOX_SCORE), torch.full((len(true),), model.config.ground_box_score)])

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from groma_ros.model.reference import Reference, Run, Values, batch_pixels
+from groma_ros.model.reference import Reference, ReferenceRun, Values, batch_pixels
 from groma_ros.model.stages import DETECTOR_STAGES, INFINITE, INTERNAL, PROMPT_STAGES, Stage, prefix_reuse, vision_stages
 
 WHOLE_LIMIT = 2e-4  # of worst |diff| / max |reference|, all stages on their own inputs
@@ -81,7 +81,7 @@ class Report:
 def verify(reference: Reference) -> Report:
     """Compare every recorded tensor. ValueError if the set records something this network cannot be asked for."""
     made = reference.pixels()
-    picture = Run("image", {}, {name: value for name, value in reference.images.items() if name in made})
+    picture = ReferenceRun("image", {}, {name: value for name, value in reference.images.items() if name in made})
     checks = _compare("picture", picture, made, alone=False)
     own, recorded = {**reference.images, **made}["pixel_values"], {**made, **reference.images}["pixel_values"]
     visions = {run.images: run for run in reference.runs if "vis_hidden.0" in run.recorded}
@@ -102,7 +102,7 @@ def verify(reference: Reference) -> Report:
     return Report(tuple(checks), tuple(name for name in names if name not in compared))
 
 
-def _walk(reference: Reference, run: Run, stages: Sequence[tuple[str, Stage]], values: Values, alone: bool) -> list[Check]:
+def _walk(reference: Reference, run: ReferenceRun, stages: Sequence[tuple[str, Stage]], values: Values, alone: bool) -> list[Check]:
     """Run the stages in order. Alone, each sees recorded values only, besides what no set records."""
     checks = []
     for name, stage in stages:
@@ -119,13 +119,13 @@ def _walk(reference: Reference, run: Run, stages: Sequence[tuple[str, Stage]], v
     return checks
 
 
-def _optional(run: Run) -> set[str]:
+def _optional(run: ReferenceRun) -> set[str]:
     return {"selected_boxes.0"} if "input_ids" not in run.given else set()
 
 
-def _prefix(reference: Reference, run: Run, whole: Values) -> list[Check]:
+def _prefix(reference: Reference, run: ReferenceRun, whole: Values) -> list[Check]:
     start = reference.prefix_positions or 0
-    tails = Run("prefix_reuse", {}, {"tail_logits": run.recorded["logits"][:, start:]})
+    tails = ReferenceRun("prefix_reuse", {}, {"tail_logits": run.recorded["logits"][:, start:]})
     checks = []
     for alone, values in ((False, whole), (True, run.recorded)):
         if "inputs_embeds" in values:
@@ -134,7 +134,7 @@ def _prefix(reference: Reference, run: Run, whole: Values) -> list[Check]:
     return checks
 
 
-def _compare(stage: str, run: Run, ours: Values, alone: bool) -> list[Check]:
+def _compare(stage: str, run: ReferenceRun, ours: Values, alone: bool) -> list[Check]:
     checks = []
     for key, value in ours.items():
         if key not in run.recorded:

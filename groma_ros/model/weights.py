@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from groma_ros.files import replacing
+from groma_ros.atomic_write import replacing
 from groma_ros.model.checkpoint import empty_groma, original_name, read_tensors, weight_files, where_in
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
 
 _HALF_BYTES = 2
 _KEPT = 1 << 27  # bytes read through a mapping before it is given back

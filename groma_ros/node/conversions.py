@@ -20,12 +20,12 @@ from vision_msgs.msg import (
     VisionInfo,
 )
 
+from groma_ros.io.depth_images import check_registered, image_to_depth, intrinsics_from_info
+from groma_ros.io.images import compressed_to_rgb, image_to_rgb
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import Grounding as GroundingMessage
 from groma_ros.msg import GroundingArray
-from groma_ros.node.depth_images import check_registered, image_to_depth, intrinsics_from_info
-from groma_ros.node.goals import GoalSet
-from groma_ros.node.images import compressed_to_rgb, image_to_rgb
+from groma_ros.node.goal_set import GoalSet
 from groma_ros.types import Detection, Frame, Goal, Grounding, Scene
 
 NANOSECONDS = 1_000_000_000

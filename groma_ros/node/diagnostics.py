@@ -1,16 +1,25 @@
-"""What the node tells on /diagnostics, once a second."""
+"""/diagnostics, once a second: a status of the node, and one of each camera where there are several."""
 
 from __future__ import annotations
 
 import resource
 import sys
+import threading
+from collections import Counter, deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
+from time import perf_counter
 
-from diagnostic_msgs.msg import DiagnosticStatus, KeyValue
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from rclpy.node import Node
+from rclpy.time import Time
 
-from groma_ros.node.statistics import Snapshot
+from groma_ros.node.goal_set import NodeConfig
+from groma_ros.node.pipeline import Camera
+from groma_ros.runtime.load import Runtime
+from groma_ros.runtime.tensorrt.gpu import find_gpu
 
 CAUSES = ("image", "depth", "goal", "ask", "ground")
 """What can be refused."""
@@ -71,3 +80,188 @@ def memory_mb() -> float:
     except OSError:
         highest = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return highest / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+WINDOW = 100
+"""Answers over which the latency medians are taken."""
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The counts at one moment. Every received frame is answered, carried, dropped, skipped, refused or still in hand.
+
+    carried: answered by motion alone, without a look at it; skipped: nobody listened to its answer; drops: dropped frames by
+    cause; refused: frames and requests refused, by "image: cause", "goal: cause" and so on; median_ms: milliseconds by stage,
+    newest answers.
+    """
+
+    received: int = 0
+    answered: int = 0
+    carried: int = 0
+    skipped: int = 0
+    drops: Mapping[str, int] = field(default_factory=dict)
+    refused: Mapping[str, int] = field(default_factory=dict)
+    median_ms: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def dropped(self) -> int:
+        """Dropped frames, whatever the cause."""
+        return sum(self.drops.values())
+
+    def refusals(self, kind: str) -> int:
+        """What was refused of a kind: "image", "goal"..."""
+        return sum(count for cause, count in self.refused.items() if cause.startswith(f"{kind}: "))
+
+
+class Statistics:
+    """Counters shared by the callbacks and the threads; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._drops: Counter[str] = Counter()
+        self._refused: Counter[str] = Counter()
+        self._latencies: dict[str, deque[float]] = {}
+
+    def received(self) -> None:
+        """A frame came."""
+        self._count("received")
+
+    def skipped(self) -> None:
+        """A frame came to which nobody wanted an answer."""
+        self._count("skipped")
+
+    def carried(self) -> None:
+        """A frame was answered by motion alone."""
+        self._count("carried")
+
+    def dropped(self, cause: str) -> None:
+        """A frame was given up before it was looked at."""
+        with self._lock:
+            self._drops[cause] += 1
+
+    def refused(self, kind: str, cause: str) -> None:
+        """An image, a goal or another message was refused. kind: "image", "goal"..."""
+        with self._lock:
+            self._refused[f"{kind}: {cause}"] += 1
+
+    def answered(self, seconds: Mapping[str, float]) -> None:
+        """A frame was answered; seconds: the time of each stage."""
+        self._count("answered")
+        self.took(seconds)
+
+    def took(self, seconds: Mapping[str, float]) -> None:
+        """Stages were passed through, in so many seconds each."""
+        with self._lock:
+            for stage, value in seconds.items():
+                self._latencies.setdefault(stage, deque(maxlen=WINDOW)).append(value)
+
+    def snapshot(self) -> Snapshot:
+        """All counts, taken at once."""
+        return total([self])
+
+    def _count(self, name: str) -> None:
+        with self._lock:
+            self._counts[name] += 1
+
+    def _add(self, counts: Counter[str], drops: Counter[str], refused: Counter[str], latencies: dict[str, list[float]]) -> None:
+        with self._lock:
+            counts.update(self._counts)
+            drops.update(self._drops)
+            refused.update(self._refused)
+            for stage, values in self._latencies.items():
+                latencies.setdefault(stage, []).extend(values)
+
+
+def total(parts: Sequence[Statistics]) -> Snapshot:
+    """The counts of several statistics together."""
+    counts, drops, refused = Counter[str](), Counter[str](), Counter[str]()
+    latencies: dict[str, list[float]] = {}
+    for part in parts:
+        part._add(counts, drops, refused, latencies)
+    medians = {stage: 1000 * median(values) for stage, values in latencies.items()}
+    received, answered, carried, skipped = (counts[fate] for fate in ("received", "answered", "carried", "skipped"))
+    return Snapshot(received, answered, carried, skipped, dict(drops), dict(refused), medians)
+
+
+class Reports:
+    """Writes the reports of a node."""
+
+    def __init__(self, node: Node) -> None:
+        self._name = node.get_fully_qualified_name().strip("/")
+        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._meters: dict[str, Meter] = {}
+        self._refusals = 0
+        self._engine: dict[str, object] = {}
+
+    def loaded(self, runtime: Runtime | None) -> None:
+        """Tell of this engine from now on; of none where the model was given back."""
+        self._engine = _engine(runtime) if runtime is not None else {}
+
+    def publish(
+        self,
+        now: Time,
+        orders: NodeConfig,
+        cameras: Sequence[Camera],
+        own: Statistics,
+        questions: int | None,
+        failure: str,
+    ) -> None:
+        """Publish what is counted now. questions: open ones, None while the node is not active; failure: why the last transition
+        failed, or nothing."""
+        active = questions is not None
+        counts = total([own, *(camera.statistics for camera in cameras)])
+        refusals = sum(counts.refused.values())
+        new, self._refusals = refusals - self._refusals, refusals
+        summary = f"answers {len(orders.goal_set.goals)} goals" if active else failure or "not active"
+        if new > 0:
+            summary += f", {new} messages refused since the last report"
+        level = DiagnosticStatus.WARN if new > 0 or not active else DiagnosticStatus.OK
+        level = DiagnosticStatus.ERROR if failure and not active else level
+        values = {
+            "goals": len(orders.goal_set.goals),
+            "goals_version": orders.goal_set.version,
+            "questions": questions or 0,
+            **count_values(counts, self._meter("").rates(perf_counter(), counts)),
+            **_ages(cameras),
+            "memory MiB": f"{memory_mb():.0f}",
+            **self._engine,
+        }
+        statuses = [status_message(f"{self._name}: grounding", level, summary, str(self._engine.get("device", "")), values)]
+        for camera in cameras if len(cameras) > 1 else ():
+            statuses.append(self._camera(camera, active))
+        report = DiagnosticArray(status=statuses)
+        report.header.stamp = now.to_msg()
+        self._publisher.publish(report)
+
+    def _camera(self, camera: Camera, active: bool) -> DiagnosticStatus:
+        counts = camera.statistics.snapshot()
+        rates = self._meter(camera.name).rates(perf_counter(), counts)
+        silent = active and rates.received == 0
+        level = DiagnosticStatus.WARN if silent or not active else DiagnosticStatus.OK
+        summary = "not active" if not active else "no image came since the last report" if silent else "answers"
+        values = {**count_values(counts, rates), **_ages([camera])}
+        return status_message(f"{self._name}: camera {camera.name}", level, summary, "", values)
+
+    def _meter(self, name: str) -> Meter:
+        return self._meters.setdefault(name, Meter())
+
+
+def _ages(cameras: Sequence[Camera]) -> dict[str, object]:
+    """The oldest of the cameras' answers: seconds since the frame the language model saw, and since anything was published."""
+    ages = [camera.age for camera in cameras if camera.age is not None]
+    silent = [perf_counter() - camera.published for camera in cameras if camera.published is not None]
+    values: dict[str, object] = {}
+    if ages:
+        values["answer age s"] = f"{max(ages):.2f}"
+    if silent:
+        values["published s ago"] = f"{max(silent):.2f}"
+    return values
+
+
+def _engine(runtime: Runtime) -> dict[str, object]:
+    gpu = find_gpu() if runtime.device != "cpu" else None
+    name = f"{gpu.name}, {gpu.memory_mb} MiB" if gpu is not None else "none"
+    return {
+        "backend": runtime.backend, "device": runtime.device, "precision": runtime.precision, "engine": runtime.reason, "gpu": name,
+    }  # fmt: skip

@@ -8,10 +8,10 @@ from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import Point, Vector3
 from std_msgs.msg import ColorRGBA
 
-from groma_ros.draw import colour
-from groma_ros.grounding.depth import Placed
-from groma_ros.node.solid import Solid
-from groma_ros.space import EDGES, corners
+from groma_ros.camera_geometry import EDGES, corners
+from groma_ros.geometry3d.box3d import Placed
+from groma_ros.node.detections_3d import Detections3D
+from groma_ros.visualization import colour
 
 if TYPE_CHECKING:
     from visualization_msgs.msg import MarkerArray
@@ -30,7 +30,7 @@ def marker_array_type() -> Any | None:
     return MarkerArray
 
 
-def markers_message(solid: Solid) -> MarkerArray:
+def markers_message(solid: Detections3D) -> MarkerArray:
     """A box, its edges and its name for each detection, an arrow along the target's z and one along its x.
 
     The first marker deletes all former ones, so that nothing stays that is no more.
@@ -45,7 +45,7 @@ def markers_message(solid: Solid) -> MarkerArray:
     return MarkerArray(markers=markers)
 
 
-def _boxed(solid: Solid, index: int, placed: Placed) -> list[Any]:
+def _boxed(solid: Detections3D, index: int, placed: Placed) -> list[Any]:
     from visualization_msgs.msg import Marker
 
     box = placed.placement.box
@@ -68,7 +68,7 @@ def _boxed(solid: Solid, index: int, placed: Placed) -> list[Any]:
     return [body, edges, name]
 
 
-def _arrows(solid: Solid) -> list[Any]:
+def _arrows(solid: Detections3D) -> list[Any]:
     """The arrows end at the target: the way a hand or a base comes, in white, and how a hand lies, in red."""
     from visualization_msgs.msg import Marker
 
@@ -85,7 +85,7 @@ def _arrows(solid: Solid) -> list[Any]:
     return result
 
 
-def _marker(solid: Solid, kind: str, index: int, shape: int, number: int, opacity: float) -> Any:
+def _marker(solid: Detections3D, kind: str, index: int, shape: int, number: int, opacity: float) -> Any:
     from visualization_msgs.msg import Marker
 
     red, green, blue = (value / 255 for value in colour(number))

@@ -17,21 +17,19 @@ from std_msgs.msg import String
 from groma_ros.action import Ground
 from groma_ros.grounding.goals import check_goal
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.asks import Asks
-from groma_ros.node.bell import Bell
+from groma_ros.node.async_condition import AsyncCondition
 from groma_ros.node.conversions import goal_from_message
-from groma_ros.node.goals import GoalSet, Orders, check_goals, goals_from_text, goals_from_texts
-from groma_ros.node.ground_action import GroundAction
-from groma_ros.node.heap import trim_heap
-from groma_ros.node.inputs import CameraInputs
-from groma_ros.node.listening import MALFORMED, REQUESTS, listen
-from groma_ros.node.outputs import CameraOutputs, Labels
+from groma_ros.node.detections_3d import Detector3D, detections_3d_message
+from groma_ros.node.diagnostics import Reports, Statistics
+from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.goal_set import GoalSet, NodeConfig, check_goals, goals_from_text, goals_from_texts
 from groma_ros.node.parameters import Parameters, declare, with_values
 from groma_ros.node.pipeline import RATE, Camera, Pipeline
-from groma_ros.node.reports import Reports
-from groma_ros.node.solid import Solids, detections_3d_message
-from groma_ros.node.statistics import Statistics
-from groma_ros.node.views import View
+from groma_ros.node.process import trim_heap
+from groma_ros.node.publishers import CameraOutputs, Labels
+from groma_ros.node.services.ask import AskService
+from groma_ros.node.services.ground import GroundAction
+from groma_ros.node.subscriptions import MALFORMED, REQUESTS, CameraInputs, listen
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
@@ -60,14 +58,14 @@ class GromaNode(LifecycleNode):
         self._final = False
         self._load = load
         settings = declare(self)
-        self._orders = Orders(GoalSet(goals_from_texts(settings.goals)), settings)
+        self._orders = NodeConfig(GoalSet(goals_from_texts(settings.goals)), settings)
         self._statistics = Statistics()
         self._grounder: Grounder | None = None
         self._pipeline: Pipeline | None = None
         self._abandoned: Pipeline | None = None
         self._cameras: list[Camera] = []
         self._closing: list[Step] = []
-        self._bell = Bell(self)
+        self._bell = AsyncCondition(self)
         self.add_on_set_parameters_callback(self._set_parameters)
         self._reports = Reports(self)
         # A steady clock: reports come, and waiting is looked after, even while a simulated clock stands still.
@@ -146,10 +144,10 @@ class GromaNode(LifecycleNode):
             outputs = CameraOutputs(self, name)
             self._closing.append(outputs.destroy)
             self._cameras.append(Camera(name, outputs, Statistics()))
-        self._solids = Solids(self, settings)
+        self._solids = Detector3D(self, settings)
         self._closing.append(self._solids.destroy)
         self._labels = Labels(self)
-        asks = Asks(self, self._bell, lambda: self._pipeline, lambda: self._orders, self._camera, self._check, self._refuser("ask"))
+        asks = AskService(self, self._bell, lambda: self._pipeline, lambda: self._orders, self._camera, self._check, self._refuser("ask"))
         action = GroundAction(
             self, self._bell, lambda: self._pipeline, lambda: self._orders, self._camera, self._check, self._refuser("ground"),
             self._fill_solid,
@@ -231,7 +229,7 @@ class GromaNode(LifecycleNode):
             if any(change.name == "goals" for change in changes):
                 self._replace_goals(goals_from_texts(settings.goals), settings)
             else:
-                self._orders = Orders(self._orders.goal_set, settings)
+                self._orders = NodeConfig(self._orders.goal_set, settings)
         except ValueError as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -242,7 +240,7 @@ class GromaNode(LifecycleNode):
         """Let these goals stand. Raises ValueError with a sentence if one cannot be asked; then the former ones stand."""
         settings = settings or self._orders.settings
         self._check_goals(goals, settings)
-        self._orders = Orders(self._orders.goal_set.replaced(goals), settings)
+        self._orders = NodeConfig(self._orders.goal_set.replaced(goals), settings)
         self._tell_goals()
         texts = "; ".join(goal.text for goal in goals) or "none"
         self.get_logger().info(f"Goals, set {self._orders.goal_set.version}: {texts}")
@@ -270,7 +268,7 @@ class GromaNode(LifecycleNode):
             raise ValueError(f"There is no camera {name[:80]!r}; the cameras are {known} (parameter cameras).")
         return names.index(name.strip("/"))
 
-    def _fill_solid(self, result: Ground.Result, view: View, grounding: Grounding) -> None:
+    def _fill_solid(self, result: Ground.Result, view: FrameResult, grounding: Grounding) -> None:
         """The 3D part of a result; nothing where the frame came without depth."""
         if view.frame.depth is None:
             return

@@ -11,15 +11,15 @@ from rcl_interfaces.msg import FloatingPointRange, IntegerRange, ParameterDescri
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from groma_ros.grounding.follower import FollowRule
+from groma_ros.geometry3d.approach_pose import APPROACHES
 from groma_ros.grounding.grounder import MIN_PRESENCE
-from groma_ros.grounding.target import APPROACHES
-from groma_ros.grounding.tracker import TrackRule
 from groma_ros.runtime.load import BACKENDS, PRECISIONS
+from groma_ros.tracking.grounding_tracker import TrackingConfig
+from groma_ros.tracking.region_tracker import RegionTrackerConfig
 
 CAMERA = re.compile(r"/?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 """A namespace of ROS, relative or absolute."""
-_FOLLOW, _TRACK = FollowRule(), TrackRule()
+_FOLLOW, _TRACK = TrackingConfig(), RegionTrackerConfig()
 
 
 def _parameter(
@@ -139,10 +139,10 @@ class Parameters:
             raise ValueError("The parameter cameras names a camera twice.")
 
     @property
-    def rule(self) -> FollowRule:
+    def rule(self) -> TrackingConfig:
         """How answers are followed from image to image."""
-        tracks = TrackRule(self.track_least, self.track_reach, self.track_patience, self.track_gap, self.track_inertia, self.track_memory)
-        return FollowRule(self.answer_period, self.answer_wait, self.follow_doubt, self.follow_change, self.follow_coast, tracks)
+        tracks = RegionTrackerConfig(self.track_least, self.track_reach, self.track_patience, self.track_gap, self.track_inertia, self.track_memory)
+        return TrackingConfig(self.answer_period, self.answer_wait, self.follow_doubt, self.follow_change, self.follow_coast, tracks)
 
 
 NAMES = tuple(item.name for item in fields(Parameters))

@@ -9,19 +9,19 @@ from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any
 
-from groma_ros.grounding.asking import Asker, Followed, Question
-from groma_ros.grounding.follower import Follower
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.images import ImageError
 from groma_ros.node.conversions import frame_from_image, to_nanoseconds, with_depth
-from groma_ros.node.goals import Orders
-from groma_ros.node.images import ImageError
-from groma_ros.node.inputs import CameraInputs
-from groma_ros.node.looks import Look, Looks
-from groma_ros.node.outputs import CameraOutputs
-from groma_ros.node.solid import Solids
-from groma_ros.node.statistics import Statistics
-from groma_ros.node.views import View
-from groma_ros.node.worker import Arrival, Slots, Turn, Worker
+from groma_ros.node.detections_3d import Detector3D
+from groma_ros.node.diagnostics import Statistics
+from groma_ros.node.frame_queue import FrameJob, FrameThread, LatestFrameQueue, StampedMessage
+from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.goal_set import NodeConfig
+from groma_ros.node.publishers import CameraOutputs
+from groma_ros.node.request_queue import FrameRequest, RequestQueue
+from groma_ros.node.subscriptions import CameraInputs
+from groma_ros.tracking.executor import AnswerExecutor, Question, TrackedAnswer
+from groma_ros.tracking.grounding_tracker import GroundingTracker
 from groma_ros.types import Grounding
 
 NEWER, STOPPED, RATE = "newer image", "stopped", "max_rate"
@@ -39,17 +39,17 @@ class Camera:
     outputs: CameraOutputs
     statistics: Statistics
     inputs: CameraInputs | None = None
-    follower: Follower | None = None
-    view: View | None = None
-    arrival: Arrival | None = None
+    follower: GroundingTracker | None = None
+    view: FrameResult | None = None
+    arrival: StampedMessage | None = None
     age: float | None = None
     published: float | None = None
     rate: float = 0.0
-    hand: Arrival | None = None
+    hand: StampedMessage | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
     _due: int = 0
 
-    def claim(self, arrival: Arrival) -> bool:
+    def claim(self, arrival: StampedMessage) -> bool:
         """Whether who asks is the one to publish about the frame in hand: the first is."""
         with self.lock:
             mine, self.hand = self.hand is arrival, None if self.hand is arrival else self.hand
@@ -83,20 +83,20 @@ class Pipeline:
         self,
         grounder: Grounder,
         cameras: Sequence[Camera],
-        orders: Callable[[], Orders],
+        orders: Callable[[], NodeConfig],
         refuse: Callable[[Camera, str, str, str], None],
         notify: Callable[[], None],
-        solids: Solids,
+        solids: Detector3D,
     ) -> None:
         self._solids = solids
         self._grounder, self._cameras, self._orders, self._refuse = grounder, cameras, orders, refuse
-        self._asker = Asker(self._put)
-        self._slots = Slots(len(cameras))
-        self.looks = Looks(self._asker.line, notify)
+        self._asker = AnswerExecutor(self._put)
+        self._slots = LatestFrameQueue(len(cameras))
+        self.looks = RequestQueue(self._asker.line, notify)
         for camera in cameras:
-            camera.follower = Follower(self._asker.line(), orders().settings.rule)
+            camera.follower = GroundingTracker(self._asker.line(), orders().settings.rule)
             camera.view = camera.arrival = camera.hand = None
-        self._worker = Worker(self._slots, self._handle, self._failed)
+        self._worker = FrameThread(self._slots, self._handle, self._failed)
 
     def put(self, camera: int, message: Any) -> None:
         """Take a camera's image; returns at once. It overtakes the one in hand and the one that waits, which are carried."""
@@ -107,7 +107,7 @@ class Pipeline:
         if pushed is not None and not self._carry(seen, pushed):
             seen.statistics.dropped(NEWER)
 
-    def _carry(self, camera: Camera, arrival: Arrival, in_hand: bool = False) -> bool:
+    def _carry(self, camera: Camera, arrival: StampedMessage, in_hand: bool = False) -> bool:
         """Answer a frame by motion alone, in the thread of the callbacks; False where that cannot be done."""
         orders, motion = self._orders(), camera.follower.motion if camera.follower is not None else None
         if motion is None or not orders.settings.carry or not camera.outputs.answers_wanted:
@@ -154,7 +154,7 @@ class Pipeline:
 
     # The frames' thread.
 
-    def _handle(self, turn: Turn) -> None:
+    def _handle(self, turn: FrameJob) -> None:
         camera, orders = self._cameras[turn.camera], self._orders()
         looks = self.looks.waiting(turn.camera, turn.fresh)
         wanted = turn.fresh and camera.outputs.wanted(orders)
@@ -179,7 +179,7 @@ class Pipeline:
         if looks:
             self._begin(camera, looks, view, orders)
 
-    def _view(self, camera: Camera, arrival: Arrival, orders: Orders, needed: bool) -> View:
+    def _view(self, camera: Camera, arrival: StampedMessage, orders: NodeConfig, needed: bool) -> FrameResult:
         """The frame of an arrival, perceived if there are goals or it is needed; one that was perceived already is not again."""
         if camera.view is not None and camera.arrival is arrival and (camera.view.scene is not None or not needed):
             return camera.view
@@ -188,18 +188,18 @@ class Pipeline:
         decoded = perf_counter()
         scene = self._grounder.perceive(frame) if needed or orders.standing.goals else None
         camera.statistics.took({"wait": start - arrival.time, "decode": decoded - start, "perceive": perf_counter() - decoded})
-        camera.view, camera.arrival = View(arrival.message.header, frame, scene), arrival
+        camera.view, camera.arrival = FrameResult(arrival.message.header, frame, scene), arrival
         return camera.view
 
-    def _answer(self, camera: Camera, view: View, arrival: Arrival, orders: Orders) -> View:
+    def _answer(self, camera: Camera, view: FrameResult, arrival: StampedMessage, orders: NodeConfig) -> FrameResult:
         """Publish what holds for a frame."""
         assert camera.follower is not None, "a camera has a follower while the pipeline lives"
         start = perf_counter()
-        camera.follower.obey(orders.settings.rule)
+        camera.follower.set_config(orders.settings.rule)
         if view.scene is not None:
             followed = camera.follower.step(view.scene, orders.standing)
         else:
-            followed = Followed((), orders.goal_set.version, None, 0.0)
+            followed = TrackedAnswer((), orders.goal_set.version, None, 0.0)
         camera.view = view = replace(view, followed=followed)
         told = perf_counter()
         if orders.standing.goals and view.scene is not None and followed.answered is None:
@@ -216,7 +216,7 @@ class Pipeline:
             self._publish_solid(camera, view, orders)
         return view
 
-    def _publish_solid(self, camera: Camera, view: View, orders: Orders) -> None:
+    def _publish_solid(self, camera: Camera, view: FrameResult, orders: NodeConfig) -> None:
         def refuse(cause: str, sentence: str) -> None:
             self._refuse(camera, "depth", cause, sentence)
 
@@ -226,13 +226,13 @@ class Pipeline:
         camera.outputs.publish_solid(self._solids.of(view, view.groundings, orders.settings, refuse))
         camera.statistics.took({"depth": perf_counter() - start})
 
-    def _begin(self, camera: Camera, looks: Sequence[Look], view: View, orders: Orders) -> None:
+    def _begin(self, camera: Camera, looks: Sequence[FrameRequest], view: FrameResult, orders: NodeConfig) -> None:
         if any(look.wanted.depth for look in looks):
             view = self._completed(camera, view, orders)
         for look in looks:
             look.begin(view)
 
-    def _completed(self, camera: Camera, view: View, orders: Orders) -> View:
+    def _completed(self, camera: Camera, view: FrameResult, orders: NodeConfig) -> FrameResult:
         """The view with the depth and the intrinsics of its frame, where they came."""
         if view.complete or camera.inputs is None:
             return view

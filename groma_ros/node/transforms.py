@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.time import Time
 
-from groma_ros.space import matrix_from_quaternion
+from groma_ros.camera_geometry import matrix_from_quaternion
 
 Array = NDArray[np.float64]
 

@@ -15,14 +15,14 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.replay.journal import FOLDER
 from groma_ros.replay.junit import Suite
-from groma_ros.replay.plan import Plan, Task
+from groma_ros.replay.plan import ReplayPlan, Task
 from groma_ros.replay.run import Outcome, Watch, replay
 
 TRIES = 3
 """How often a bag is given to a process before it counts as the bag's own fault that processes die of it."""
 
 
-def replay_all(tasks: Sequence[Task], plan: Plan, jobs: int = 1, ray: str = "") -> list[Outcome]:
+def replay_all(tasks: Sequence[Task], plan: ReplayPlan, jobs: int = 1, ray: str = "") -> list[Outcome]:
     """The outcomes, in the order of the tasks. A bag that cannot be replayed is an outcome too, and the others go on.
 
     jobs: processes here; ray: address of a cluster that does it instead. Raises ValueError with a sentence where the model or the
@@ -41,7 +41,7 @@ def replay_all(tasks: Sequence[Task], plan: Plan, jobs: int = 1, ray: str = "") 
     return found
 
 
-def attempt(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
+def attempt(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
     """The outcome of a bag, also where it cannot be replayed."""
     try:
         return replay(task, plan, grounder, watch)
@@ -61,7 +61,7 @@ def finish(tasks: Iterable[Task]) -> None:
             shutil.rmtree(task.out / FOLDER, ignore_errors=True)
 
 
-def _in_turn(tasks: Sequence[Task], plan: Plan) -> Iterator[Outcome]:
+def _in_turn(tasks: Sequence[Task], plan: ReplayPlan) -> Iterator[Outcome]:
     grounder = None if plan.live else plan.engine.load()
 
     def watch(numbers: Iterable[int], total: int) -> Iterable[int]:
@@ -79,7 +79,7 @@ def _collected(outcomes: Iterable[tuple[int, Outcome]], total: int) -> list[Outc
 class _Pool:
     """Processes that each hold the model; a context manager that ends them."""
 
-    def __init__(self, tasks: Sequence[Task], plan: Plan, jobs: int) -> None:
+    def __init__(self, tasks: Sequence[Task], plan: ReplayPlan, jobs: int) -> None:
         self._tasks = tasks
         # Processes that each take all cores only get in each other's way.
         threads = plan.engine.threads or max(1, len(os.sched_getaffinity(0)) // jobs)
@@ -129,7 +129,7 @@ class _Pool:
 class _Worker:
     """A process and the way to it. place: of the task it has in hand, None for none."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: ReplayPlan) -> None:
         self.place: int | None = None
         self._plan = plan
         self.begin()
@@ -169,7 +169,7 @@ class _Worker:
         return signal.Signals(-code).name if code < 0 else f"status {code}"
 
 
-def _serve(connection: Connection, plan: Plan) -> None:
+def _serve(connection: Connection, plan: ReplayPlan) -> None:
     """What a process does: replay the bags it is given until the pipe ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     grounder: Grounder | None = None

@@ -8,15 +8,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from groma_ros.files import replacing
-from groma_ros.grounding.follower import FollowRule
-from groma_ros.grounding.goals_file import read_goals
-from groma_ros.node.loading import shipped_model
+from groma_ros.atomic_write import replacing
+from groma_ros.grounding.goals import read_goals
 from groma_ros.replay.batch import replay_all
 from groma_ros.replay.compare import Tolerances
 from groma_ros.replay.junit import junit
-from groma_ros.replay.plan import JUNIT, Engine, Plan, Task
+from groma_ros.replay.plan import JUNIT, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.run import Outcome
+from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.tracking.grounding_tracker import TrackingConfig
 
 CHANGED = 3
 """Exit status where all bags were replayed and something differs; 1 is for a bag that could not be replayed."""
@@ -37,7 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--threads", type=int, help="of the CPU (default: the backend's choice; with --jobs the cores are shared)")
     model.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
     model.add_argument(
-        "--answer-period", type=float, default=FollowRule.answer_period, metavar="S",
+        "--answer-period", type=float, default=TrackingConfig.answer_period, metavar="S",
         help="ask the language model every S seconds of the bag, and carry boxes between (default: on every image)",
     )  # fmt: skip
     compared = parser.add_argument_group("comparison")
@@ -96,7 +96,7 @@ def run_replay(args: argparse.Namespace) -> int:
     return 1 if "failed" in found else CHANGED if "changed" in found else 0
 
 
-def _plan(args: argparse.Namespace) -> Plan:
+def _plan(args: argparse.Namespace) -> ReplayPlan:
     for name in ("every", "jobs", "threads"):
         value = getattr(args, name)
         if value is not None and value < 1:
@@ -114,9 +114,9 @@ def _plan(args: argparse.Namespace) -> Plan:
     tolerances = Tolerances(
         args.iou, args.score, ids=args.ids, goal_iou=args.goal_iou, goal_score=args.goal_score, frames=args.frames, distance=args.distance
     )
-    engine = Engine(args.model or shipped_model(), args.backend, args.precision, args.min_presence, args.threads, args.ray_gpus)
-    return Plan(
-        read_goals(args.goals), engine, args.topic, args.every, FollowRule(answer_period=args.answer_period), tolerances,
+    engine = ModelSettings(args.model or shipped_model(), args.backend, args.precision, args.min_presence, args.threads, args.ray_gpus)
+    return ReplayPlan(
+        read_goals(args.goals), engine, args.topic, args.every, TrackingConfig(answer_period=args.answer_period), tolerances,
         args.other_model, args.min_accuracy, args.fresh, args.live, args.rate,
     )  # fmt: skip
 

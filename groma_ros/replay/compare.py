@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groma_ros.geometry import box_iou
+from groma_ros.boxes import box_iou
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
 
 KINDS = ("frame", "presence", "new box", "missing box", "moved box", "score", "id", "place", "drift")

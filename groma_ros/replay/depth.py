@@ -9,10 +9,10 @@ from pathlib import Path
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-from groma_ros.node.depth_images import check_registered, image_to_depth, intrinsics_from_info
-from groma_ros.node.images import ImageError
-from groma_ros.node.pairing import Buffer
-from groma_ros.replay.bags import NANOSECONDS, RAW, Camera, is_depth, opened, read_topics
+from groma_ros.io.bags import NANOSECONDS, RAW, RecordedCamera, is_depth, opened, read_topics
+from groma_ros.io.depth_images import check_registered, image_to_depth, intrinsics_from_info
+from groma_ros.io.images import ImageError
+from groma_ros.io.stamp_buffer import StampBuffer
 from groma_ros.types import Frame
 
 INFO = "sensor_msgs/msg/CameraInfo"
@@ -30,7 +30,7 @@ class DepthTopics:
     info: str
 
 
-def find_depth(path: Path, camera: Camera) -> DepthTopics | None:
+def find_depth(path: Path, camera: RecordedCamera) -> DepthTopics | None:
     """The depth and camera_info that go with a camera: of several those that share most of its name; None where one is missing."""
     types, counts = read_topics(path)
 
@@ -79,7 +79,7 @@ class _Stream:
     """One topic, read as far as it is needed."""
 
     def __init__(self, path: Path, topic: str) -> None:
-        self._buffer = Buffer()
+        self._buffer = StampBuffer()
         self._messages = _messages(path, topic)
         self._next = next(self._messages, None)
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from groma_ros.files import naming_file, replacing
+from groma_ros.atomic_write import naming_file, replacing
 
 FOLDER = ".unfinished"
 SAVE_SECONDS = 2.0

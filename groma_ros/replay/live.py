@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from groma_ros.grounding.perception import check_image
-from groma_ros.replay.bags import COMPRESSED, Camera, Shot, read_shots
+from groma_ros.grounding.grounder import check_image
+from groma_ros.io.bags import COMPRESSED, RecordedCamera, RecordedImage, read_shots
 from groma_ros.replay.pipeline import blank_record
-from groma_ros.replay.plan import Engine, Plan, Ran
+from groma_ros.replay.plan import ModelSettings, Ran, ReplayPlan
 from groma_ros.replay.records import FrameRecord, goal_record
 
 PATIENCE = 60.0
@@ -25,14 +25,14 @@ class Played:
     ran: Ran
 
 
-def play(bag: Path, camera: Camera, plan: Plan, log: Path) -> Iterator[Played]:
+def play(bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iterator[Played]:
     """What the node answers, in the order of the images; nothing about those it dropped. log: file for what the node says.
 
     Raises ValueError with a sentence where ROS is not there, the node refuses the goals, does not start or ends.
     """
     try:
-        from groma_ros.node.live import RAW as RAW_IMAGES
-        from groma_ros.node.live import Live, Sent
+        from groma_ros.client.live_replay import RAW as RAW_IMAGES
+        from groma_ros.client.live_replay import Live, Sent
     except ImportError as error:
         raise ValueError(f"--live needs ROS 2 and the messages of groma_ros: {error}.") from error
 
@@ -58,7 +58,7 @@ def play(bag: Path, camera: Camera, plan: Plan, log: Path) -> Iterator[Played]:
         raise ValueError(str(error)) from error
 
 
-def _answerable(shot: Shot) -> bool:
+def _answerable(shot: RecordedImage) -> bool:
     try:
         if shot.frame is not None:
             check_image(shot.frame.rgb)
@@ -67,9 +67,9 @@ def _answerable(shot: Shot) -> bool:
     return shot.frame is not None
 
 
-def _parameters(plan: Plan) -> dict[str, object]:
+def _parameters(plan: ReplayPlan) -> dict[str, object]:
     """The node's parameters for what the plan says. Where no image is to be dropped, each waits for its own answer."""
-    engine: Engine = plan.engine
+    engine: ModelSettings = plan.engine
     rule = plan.rule if plan.rate > 0 else replace(plan.rule, answer_wait=PATIENCE)
     return {
         "model": str(engine.model.resolve()), "backend": engine.backend, "precision": engine.precision, "threads": engine.threads or 0,

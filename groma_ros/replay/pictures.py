@@ -11,10 +11,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from groma_ros.draw import colour, draw_groundings
-from groma_ros.replay.bags import Camera, read_shots
+from groma_ros.io.bags import RecordedCamera, read_shots
 from groma_ros.replay.records import FrameRecord, GoalRecord
 from groma_ros.types import Detection, Goal, Grounding
+from groma_ros.visualization import colour, draw_groundings
 
 WIDTH = 480
 QUALITY = 82
@@ -56,7 +56,7 @@ def examples(
     return [Shown(number, ", ".join(why), found[number], wanted.get(number)) for number, why in reasons.items()]
 
 
-def picture_texts(bag: Path, camera: Camera, shown: Mapping[int, Sequence[Shown]]) -> dict[tuple[int, int], str]:
+def picture_texts(bag: Path, camera: RecordedCamera, shown: Mapping[int, Sequence[Shown]]) -> dict[tuple[int, int], str]:
     """data: URLs of JPEG pictures by (place of the goal, frame number). shown: by place of the goal. Reads the bag once more."""
     numbers = {item.number for items in shown.values() for item in items}
     texts = {}

@@ -9,14 +9,14 @@ from time import perf_counter
 
 import numpy as np
 
-from groma_ros.grounding.asking import Inline, Question, Standing
-from groma_ros.grounding.depth import DepthError, place_all
-from groma_ros.grounding.follower import Follower, FollowRule
+from groma_ros.geometry3d.box3d import DepthError, place_all
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.images import ImageError
-from groma_ros.replay.bags import Shot
+from groma_ros.io.bags import RecordedImage
+from groma_ros.io.images import ImageError
 from groma_ros.replay.depth import DepthReader
 from groma_ros.replay.records import FrameRecord, GoalRecord, goal_record
+from groma_ros.tracking.executor import InlineExecutor, Question, StandingGoals
+from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
 from groma_ros.types import Frame, Grounding
 
 STAGES = ("decode", "perceive", "answer", "track", "place", "total")
@@ -35,17 +35,17 @@ class Done:
     times: Times
 
 
-class Pipeline:
+class ReplayPipeline:
     """One camera's frames, one after another. follower: what it remembers between two of them."""
 
-    def __init__(self, grounder: Grounder, standing: Standing, rule: FollowRule, depth: DepthReader | None = None) -> None:
+    def __init__(self, grounder: Grounder, standing: StandingGoals, rule: TrackingConfig, depth: DepthReader | None = None) -> None:
         self._depth = depth
-        self.follower = Follower(Inline(self._answer), rule)
+        self.follower = GroundingTracker(InlineExecutor(self._answer), rule)
         self._grounder = grounder
         self._standing = standing
         self._answered = 0.0
 
-    def run(self, shots: Iterator[Shot]) -> Iterator[Done]:
+    def run(self, shots: Iterator[RecordedImage]) -> Iterator[Done]:
         """Every shot's answers, or why it has none. What the model raises about one image refuses that image, in its place."""
         while True:
             start = perf_counter()
@@ -54,7 +54,7 @@ class Pipeline:
                 return
             yield self._step(shot, 1000 * (perf_counter() - start))
 
-    def _step(self, shot: Shot, decode: float) -> Done:
+    def _step(self, shot: RecordedImage, decode: float) -> Done:
         if shot.frame is None:
             return self._refused(shot, shot.cause, decode)
         start = perf_counter()
@@ -98,11 +98,11 @@ class Pipeline:
         self._answered += perf_counter() - start
         return found
 
-    def _refused(self, shot: Shot, cause: str, decode: float) -> Done:
+    def _refused(self, shot: RecordedImage, cause: str, decode: float) -> Done:
         return Done(replace(blank_record(shot), refused=cause), {"decode": round(decode, 3)})
 
 
-def blank_record(shot: Shot) -> FrameRecord:
+def blank_record(shot: RecordedImage) -> FrameRecord:
     """The record of a shot that nothing was said about yet."""
     frame = shot.frame or Frame(np.zeros((0, 0, 3), np.uint8))
     height, width = frame.rgb.shape[:2]

@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from groma_ros import __version__
-from groma_ros.grounding.follower import FollowRule
+from groma_ros.grounding.calibration import Calibration
 from groma_ros.grounding.grounder import MIN_PRESENCE, Grounder
-from groma_ros.grounding.presence import Calibration
-from groma_ros.replay.bags import Camera
+from groma_ros.io.bags import RecordedCamera
 from groma_ros.replay.compare import Tolerances
 from groma_ros.replay.depth import DepthTopics
 from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.runtime.bundle import Bundle
+from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Goal
 
 FORMAT = 1
@@ -26,7 +26,7 @@ RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT = (
 
 
 @dataclass(frozen=True)
-class Engine:
+class ModelSettings:
     """What runs the model. model: folder of its bundle; threads: None for the backend's own choice; gpus: that a bag takes of a cluster."""
 
     model: Path
@@ -47,7 +47,7 @@ class Engine:
 
 
 @dataclass(frozen=True, eq=False)
-class Plan:
+class ReplayPlan:
     """What is done with every bag. goals: asked on every frame; topic: of the camera, None for the only one; every: n-th frame;
     rule: when the language model is asked and how boxes are carried between; other_model: compare with an expectation of another
     model too; least_accuracy: where there is truth, a goal that is right in a smaller share of its frames fails; fresh: take nothing
@@ -55,10 +55,10 @@ class Plan:
     image is dropped."""
 
     goals: tuple[Goal, ...]
-    engine: Engine
+    engine: ModelSettings
     topic: str | None = None
     every: int = 1
-    rule: FollowRule = field(default_factory=FollowRule)
+    rule: TrackingConfig = field(default_factory=TrackingConfig)
     tolerances: Tolerances = field(default_factory=Tolerances)
     other_model: bool = False
     least_accuracy: float = 0.0
@@ -82,10 +82,10 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Run:
+class ReplayRun:
     """What a run was made of, its run.json. camera: topic, type and number of messages; depth: topics of its depth and camera_info, None
     without them; model, weights: name of the bundle and sha256
-    of its weights; backend, precision, device: what ran it; calibration: what of it is not the default; follow: as in `FollowRule`."""
+    of its weights; backend, precision, device: what ran it; calibration: what of it is not the default; follow: as in `TrackingConfig`."""
 
     camera: dict[str, Any]
     every: int
@@ -124,10 +124,10 @@ class Ran:
         return cls(runtime.backend, runtime.precision, runtime.device, grounder.min_presence)
 
 
-def describe(plan: Plan, camera: Camera, ran: Ran, depth: DepthTopics | None = None) -> Run:
+def describe(plan: ReplayPlan, camera: RecordedCamera, ran: Ran, depth: DepthTopics | None = None) -> ReplayRun:
     """What a run of this plan on this camera is made of."""
     bundle = Bundle.load(plan.engine.model)
-    return Run(
+    return ReplayRun(
         camera=asdict(camera), every=plan.every, goals=[_plain(goal) for goal in plan.goals], min_presence=ran.min_presence,
         model=bundle.name, weights=bundle.weights, backend=ran.backend, precision=ran.precision, device=ran.device,
         calibration=Calibration.from_manifest(bundle.calibration, ran.precision).to_manifest(), follow=asdict(plan.rule),
@@ -140,7 +140,7 @@ class Expectation:
     """A stored run to compare with. folder: where it lies."""
 
     folder: Path
-    run: Run
+    run: ReplayRun
     records: list[FrameRecord]
 
 
@@ -151,7 +151,7 @@ def read_expectation(folder: Path) -> Expectation:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
             raise ValueError(f"The expectation {path} has format {data['format']}, this version reads format {FORMAT}; accept it anew.")
-        run = Run(**data)
+        run = ReplayRun(**data)
     except FileNotFoundError:
         raise ValueError(f"There is no expectation in {folder}: it has no {RUN}; store one with --accept.") from None
     except OSError as error:
@@ -161,7 +161,7 @@ def read_expectation(folder: Path) -> Expectation:
     return Expectation(folder, run, read_records(folder / DETECTIONS))
 
 
-def check_comparable(expectation: Expectation, run: Run, other_model: bool) -> None:
+def check_comparable(expectation: Expectation, run: ReplayRun, other_model: bool) -> None:
     """Raise ValueError with a sentence unless two runs asked the same thing of the same frames, and of the same model unless
     `other_model`. Backend, precision and the tracker's settings may differ: what that moves is what a comparison shows."""
     wanted, where = expectation.run, f"The expectation {expectation.folder}"
@@ -176,7 +176,7 @@ def check_comparable(expectation: Expectation, run: Run, other_model: bool) -> N
         raise ValueError(f"{where} is of the model {names[0]} and this run of {names[1]}; compare them with --other-model.")
 
 
-def differences(wanted: Run, run: Run) -> list[str]:
+def differences(wanted: ReplayRun, run: ReplayRun) -> list[str]:
     """What two comparable runs do not have in common, a sentence each."""
     names = {"model": "model", "weights": "weights", "backend": "backend", "precision": "precision", "device": "device",
              "min_presence": "presence that is needed", "calibration": "calibration", "follow": "tracking", "depth": "depth"}  # fmt: skip

@@ -12,11 +12,11 @@ from types import ModuleType
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.replay.batch import TRIES, attempt, failed
-from groma_ros.replay.plan import Engine, Plan, Task
+from groma_ros.replay.plan import ModelSettings, ReplayPlan, Task
 from groma_ros.replay.run import Outcome
 
 
-def outcomes(tasks: Sequence[Task], plan: Plan, address: str) -> Iterator[tuple[int, Outcome]]:
+def outcomes(tasks: Sequence[Task], plan: ReplayPlan, address: str) -> Iterator[tuple[int, Outcome]]:
     """Places of the tasks and their outcomes, as they come.
 
     Bags, model, truth, expectations and results are files at the same paths on all machines, and groma_ros is installed on them. The
@@ -73,12 +73,12 @@ def _absolute(task: Task) -> Task:
 
 
 @lru_cache(maxsize=1)
-def _grounder(engine: Engine) -> Grounder:
+def _grounder(engine: ModelSettings) -> Grounder:
     """Workers live on from task to task, and so does the model."""
     return engine.load()
 
 
-def _work(task: Task, plan: Plan) -> Outcome:
+def _work(task: Task, plan: ReplayPlan) -> Outcome:
     """One bag. What is wrong with it is its outcome; only a lost worker is tried again."""
     if not task.out.is_dir():
         return failed(task, f"{os.uname().nodename} does not see {task.out}: all machines must see bags and results at the same paths.")

@@ -8,8 +8,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from mcap.writer import CompressionType, Writer
 
-from groma_ros.grounding.target import target_pose
-from groma_ros.replay.definitions import typestore
+from groma_ros.geometry3d.approach_pose import target_pose
+from groma_ros.io.message_definitions import typestore
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, PlaceRecord
 from groma_ros.types import Box3D
 

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from groma_ros.replay.charts import Track, histogram, spark, timeline, track_of
+from groma_ros.replay.charts import CSS, ChartTrack, histogram, spark, timeline, track_of
 from groma_ros.replay.compare import WHOLE_RUN, Change
 from groma_ros.replay.pictures import Shown, css_colour, examples, picture_texts
 from groma_ros.replay.pipeline import STAGES
-from groma_ros.replay.plan import DETECTIONS, RECORDING, TIMINGS, Plan
+from groma_ros.replay.plan import DETECTIONS, RECORDING, TIMINGS, ReplayPlan
 from groma_ros.replay.records import GoalRecord
-from groma_ros.replay.style import CSS
 from groma_ros.replay.truth import Judged
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class _Goal:
     place: int
     text: str
     kind: str
-    track: Track
+    track: ChartTrack
     changes: Sequence[Change]
     judged: Judged | None
     shown: Sequence[Shown]
@@ -48,7 +47,7 @@ class _Goal:
         return [number for number, right in self.judged.right.items() if not right] if self.judged else []
 
 
-def page(result: Result, plan: Plan) -> str:
+def page(result: Result, plan: ReplayPlan) -> str:
     """The document of one bag."""
     goals = [_goal(result, place) for place in range(len(result.run.goals))]
     pictures = picture_texts(result.task.bag, result.camera, {goal.place: goal.shown for goal in goals})
@@ -78,7 +77,7 @@ def _goal(result: Result, place: int) -> _Goal:
     return _Goal(place, text, goal["kind"], track_of(text, result.records), changes, judged, shown, ids)
 
 
-def _verdict(result: Result, goals: Sequence[_Goal], plan: Plan) -> str:
+def _verdict(result: Result, goals: Sequence[_Goal], plan: ReplayPlan) -> str:
     kinds = Counter(change.kind for change in result.changes)
     below = [goal for goal in goals if goal.judged and goal.judged.accuracy < plan.least_accuracy]
     if result.changes:

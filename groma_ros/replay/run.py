@@ -10,19 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.files import replacing, write_together
-from groma_ros.grounding.asking import Standing
+from groma_ros.atomic_write import replacing, write_together
 from groma_ros.grounding.goals import check_standing
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.grounding.memory import recall, remembered
-from groma_ros.replay.bags import Camera, Shot, find_camera, read_shots
+from groma_ros.io.bags import RecordedCamera, RecordedImage, find_camera, read_shots
+from groma_ros.io.message_definitions import typestore
 from groma_ros.replay.compare import Change, Movement, compare, movements
-from groma_ros.replay.definitions import typestore
 from groma_ros.replay.depth import DepthReader, find_depth
 from groma_ros.replay.journal import FOLDER, Journal
 from groma_ros.replay.junit import Case, Suite, junit
 from groma_ros.replay.live import play
-from groma_ros.replay.pipeline import STAGES, Pipeline
+from groma_ros.replay.pipeline import STAGES, ReplayPipeline
 from groma_ros.replay.plan import (
     DETECTIONS,
     JUNIT,
@@ -31,9 +29,9 @@ from groma_ros.replay.plan import (
     RUN,
     TIMINGS,
     Expectation,
-    Plan,
     Ran,
-    Run,
+    ReplayPlan,
+    ReplayRun,
     Task,
     check_comparable,
     describe,
@@ -43,6 +41,8 @@ from groma_ros.replay.plan import (
 from groma_ros.replay.recording import write_recording
 from groma_ros.replay.records import FrameRecord, read_records, without_places
 from groma_ros.replay.truth import Judged, Truth, judge, read_truth
+from groma_ros.tracking.executor import StandingGoals
+from groma_ros.tracking.tracker_state import recall, remembered
 
 LOG = "node.log"
 """What the node of a live run says."""
@@ -57,8 +57,8 @@ class Result:
     was compared with, what differs beyond the tolerances, how far everything moved, and what the two runs do not have in common."""
 
     task: Task
-    run: Run
-    camera: Camera
+    run: ReplayRun
+    camera: RecordedCamera
     records: list[FrameRecord]
     times: list[dict[str, float]]
     judged: list[Judged] = field(default_factory=list)
@@ -94,7 +94,7 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def replay(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
+def replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
     """Replay a bag and write its results into task.out, all at once at the end; a run that was stopped is taken up where it was, unless
     it is live. grounder: the model, None for a live run, in which the node has it.
 
@@ -125,13 +125,13 @@ def replay(task: Task, plan: Plan, grounder: Grounder | None, watch: Watch = lam
 
 
 def _offline(
-    task: Task, plan: Plan, camera: Camera, grounder: Grounder, depth: DepthReader | None, journal: Journal, watch: Watch, total: int
+    task: Task, plan: ReplayPlan, camera: RecordedCamera, grounder: Grounder, depth: DepthReader | None, journal: Journal, watch: Watch, total: int
 ) -> None:
     for goal in plan.goals:
         check_standing(goal)
         grounder.check(goal)
-    standing = Standing(plan.goals, 0, grounder.min_presence)
-    pipeline = Pipeline(grounder, standing, plan.rule, depth)
+    standing = StandingGoals(plan.goals, 0, grounder.min_presence)
+    pipeline = ReplayPipeline(grounder, standing, plan.rule, depth)
     if journal.memory is not None:
         recall(pipeline.follower, journal.memory, standing)
     for _ in watch(_answered(pipeline, journal, _shots(task.bag, camera, plan.every, journal.done)), total):
@@ -139,7 +139,7 @@ def _offline(
     journal.save(remembered(pipeline.follower))
 
 
-def _live(task: Task, plan: Plan, camera: Camera, journal: Journal, watch: Watch, total: int) -> Run:
+def _live(task: Task, plan: ReplayPlan, camera: RecordedCamera, journal: Journal, watch: Watch, total: int) -> ReplayRun:
     """Play the bag through the node; what the run was made of."""
     ran: list[Ran] = []
 
@@ -156,11 +156,11 @@ def _live(task: Task, plan: Plan, camera: Camera, journal: Journal, watch: Watch
     return describe(plan, camera, ran[0])
 
 
-def _shots(bag: Path, camera: Camera, every: int, done: int) -> Iterator[Shot]:
+def _shots(bag: Path, camera: RecordedCamera, every: int, done: int) -> Iterator[RecordedImage]:
     return read_shots(bag, camera, lambda number: number % every == 0 and number >= done * every)
 
 
-def _answered(pipeline: Pipeline, journal: Journal, shots: Iterator[Shot]) -> Iterator[int]:
+def _answered(pipeline: ReplayPipeline, journal: Journal, shots: Iterator[RecordedImage]) -> Iterator[int]:
     """How many frames are done, as they are: first those of the run that is taken up."""
     yield from range(journal.done)
     for done in pipeline.run(shots):
@@ -177,7 +177,7 @@ def _fingerprint(bag: Path) -> list[Any]:
 
 
 def _result(
-    task: Task, plan: Plan, run: Run, camera: Camera, journal: Journal, truth: Truth | None, expectation: Expectation | None
+    task: Task, plan: ReplayPlan, run: ReplayRun, camera: RecordedCamera, journal: Journal, truth: Truth | None, expectation: Expectation | None
 ) -> Result:
     times = journal.times()
     records = read_records(journal.records)
@@ -203,7 +203,7 @@ def _both_asked(records: Sequence[FrameRecord], expectation: Expectation) -> tup
     return ours, replace(expectation, records=theirs)
 
 
-def _write(result: Result, plan: Plan, journal: Journal) -> None:
+def _write(result: Result, plan: ReplayPlan, journal: Journal) -> None:
     from groma_ros.replay.report import page
 
     out, work = result.task.out, journal.folder
@@ -227,7 +227,7 @@ def _write(result: Result, plan: Plan, journal: Journal) -> None:
     write_together(contents)
 
 
-def outcome(result: Result, plan: Plan) -> Outcome:
+def outcome(result: Result, plan: ReplayPlan) -> Outcome:
     """What is told of a bag that was replayed."""
     below = {item.goal: item.accuracy for item in result.judged if item.accuracy < plan.least_accuracy}
     frames = tuple(change.line for change in result.changes if not change.goal)

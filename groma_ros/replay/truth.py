@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.matching import exact_set
+from groma_ros.matching import exact_set
 from groma_ros.replay.records import FrameRecord
 from groma_ros.types import FloatArray
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.files import replacing, write_together
-from groma_ros.image import ImageTransform
+from groma_ros.atomic_write import replacing, write_together
+from groma_ros.network_config import GromaConfig
+from groma_ros.preprocessing import ImageTransform
 
 FORMAT = 1
 MANIFEST = "manifest.json"
@@ -264,3 +265,15 @@ def _sha256(path: Path) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_network(bundle: Bundle) -> GromaConfig:
+    """The config of the bundle's network. BundleError if none can be made of it, or it contradicts the rest of the manifest."""
+    try:
+        config = GromaConfig.from_dict(bundle.network)
+    except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
+        raise BundleError(f"The network config of {bundle.name} cannot be built: {error}") from error
+    if bundle.image.size != config.image_size:
+        sizes = f"pictures of {bundle.image.size} pixels and its network config {config.image_size}"
+        raise BundleError(f"The manifest of {bundle.name} asks for {sizes}; they must agree.")
+    return config

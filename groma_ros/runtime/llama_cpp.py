@@ -13,11 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from groma_ros.model.config import GromaConfig
-from groma_ros.runtime.bundle import Bundle, BundleError
-from groma_ros.runtime.network import read_network
+from groma_ros.network_config import GromaConfig
+from groma_ros.runtime.bundle import Bundle, BundleError, read_network
+from groma_ros.runtime.goal_packing import check_append, owners
 from groma_ros.runtime.onnx import read_embeddings
-from groma_ros.runtime.packing import check_append, owners
 from groma_ros.types import FloatArray, IntArray
 
 try:

@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, ROLES, WEIGHTS, Bundle, BundleError
-from groma_ros.runtime.language import LanguageModel
-from groma_ros.runtime.memory import check_memory, graph_files
-from groma_ros.runtime.tensorrt import INSTALL, EngineError
-from groma_ros.runtime.vision import VisionTokenizer
+from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
+from groma_ros.runtime.memory_check import check_memory, graph_files
+from groma_ros.runtime.tensorrt.bindings import INSTALL, EngineError
 
 BACKENDS = ("auto", "onnx", "tensorrt", "llama_cpp", "torch")
 TORCH_PRECISIONS = ("fp32", "bf16", "fp16")
@@ -108,7 +107,7 @@ def _onnx(bundle: Bundle, device: str | None, threads: int | None, precision: st
 
 
 def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
-    from groma_ros.runtime.engine_vision import load_tensorrt_vision
+    from groma_ros.runtime.tensorrt.vision import load_tensorrt_vision
 
     if device not in (None, "cuda"):
         raise ValueError(f"The backend tensorrt runs on cuda and not on {device!r}.")
@@ -197,7 +196,7 @@ def _runtime(
 
 
 def _has_gpu() -> bool:
-    from groma_ros.runtime.gpu import find_gpu
+    from groma_ros.runtime.tensorrt.gpu import find_gpu
 
     return find_gpu() is not None
 

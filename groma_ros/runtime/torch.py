@@ -12,14 +12,13 @@ import torch
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
-from groma_ros.geometry import xyxy_to_cxcywh
+from groma_ros.boxes import xyxy_to_cxcywh
 from groma_ros.model.checkpoint import empty_groma, load_weights
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
-from groma_ros.runtime.bundle import WEIGHTS, Bundle, BundleError
-from groma_ros.runtime.network import read_network
-from groma_ros.runtime.packing import Packing, check_append, owners
-from groma_ros.runtime.vision import ImageTransform, SelectionRule, make_scene, select_regions
+from groma_ros.network_config import GromaConfig
+from groma_ros.runtime.bundle import WEIGHTS, Bundle, BundleError, read_network
+from groma_ros.runtime.goal_packing import Packing, check_append, owners
+from groma_ros.runtime.interfaces import ImageTransform, SelectionRule, make_scene, select_regions
 from groma_ros.types import FloatArray, Frame, IntArray, Scene
 
 _NOISE = 1_000_003  # random numbers that all weights are made of; a prime, so that no two rows are equal

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from groma_ros.progress import shown
-from groma_ros.simulation.goals import SceneGoal, draw_goals
+from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import KINDS, SceneObject, SceneRenderer, SceneSample, check_camera
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS, world_of
 from groma_ros.types import Box3D, Intrinsics

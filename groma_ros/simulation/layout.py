@@ -12,7 +12,7 @@ import numpy as np
 
 from groma_ros.simulation.colours import COLOURS, contrast, muted, paint, unusual_paint
 from groma_ros.simulation.drawing import TEXTURES, Camera, Geom, Light, World
-from groma_ros.simulation.shapes import KINDS, Array, Part, Solid, make_solid, part_points, resized, rotation_z
+from groma_ros.simulation.shapes import KINDS, Array, Part, SolidShape, make_solid, part_points, resized, rotation_z
 from groma_ros.types import Intrinsics
 
 _GAP = 0.012
@@ -37,7 +37,7 @@ USUAL = Style()
 Spot = Callable[[np.random.Generator, float], Array | None]
 
 
-def _reach(solid: Solid) -> float:
+def _reach(solid: SolidShape) -> float:
     return max(solid.size[0], solid.size[2]) / 2
 
 
@@ -51,7 +51,7 @@ class Body:
 
     kind: str
     colour: str
-    solid: Solid
+    solid: SolidShape
     place: Array
     outline: Array
     geoms: tuple[Geom, ...]
@@ -154,7 +154,7 @@ def draw_labels(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
 
 
 def _make_body(
-    rng: np.random.Generator, label: int, kind: str, colour: str, solid: Solid, place: Array, camera: Camera, style: Style
+    rng: np.random.Generator, label: int, kind: str, colour: str, solid: SolidShape, place: Array, camera: Camera, style: Style
 ) -> Body:
     yaw = rng.uniform(0, 2 * np.pi)
     if solid.handle:  # to the left or the right of the picture, so that it never hides behind the cup

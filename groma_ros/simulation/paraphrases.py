@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 
 from groma_ros.simulation.colours import COLOURS
-from groma_ros.simulation.goals import SceneGoal, plural
+from groma_ros.simulation.goal_generator import SceneGoal, plural
 from groma_ros.simulation.shapes import KINDS
 
 SYNONYMS = {

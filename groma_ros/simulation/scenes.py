@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from groma_ros.camera_geometry import quaternion_from_matrix
 from groma_ros.simulation.colours import COLOURS
 from groma_ros.simulation.drawing import Canvas
 from groma_ros.simulation.layout import USUAL, Layout, Style
 from groma_ros.simulation.shapes import KINDS
 from groma_ros.simulation.worlds import draw_layout, world_of
-from groma_ros.space import quaternion_from_matrix
 from groma_ros.types import Box3D, FloatArray, Intrinsics
 
 __all__ = ["COLOURS", "KINDS", "SceneObject", "SceneRenderer", "SceneSample"]

@@ -19,7 +19,7 @@ import yaml
 from numpy.typing import NDArray
 
 from groma_ros.simulation.drawing import Camera
-from groma_ros.simulation.goals import SceneGoal, draw_goals
+from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
 from groma_ros.simulation.layout import Layout, seen_from
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.simulation.shapes import Array, rotation_z

@@ -36,7 +36,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class Solid:
+class SolidShape:
     """A kind at a physical size. size: (width, height, depth) along x, z, y of its own frame; handle: x is a handle's side."""
 
     parts: tuple[Part, ...]
@@ -44,7 +44,7 @@ class Solid:
     handle: bool = False
 
 
-def resized(solid: Solid, factor: float) -> Solid:
+def resized(solid: SolidShape, factor: float) -> SolidShape:
     """The solid `factor` times as large."""
     if factor == 1:
         return solid
@@ -162,54 +162,54 @@ def part_points(part: Part) -> Array:
     return local + part.position
 
 
-def _box(rng: np.random.Generator) -> Solid:
+def _box(rng: np.random.Generator) -> SolidShape:
     w, d = rng.uniform(0.06, 0.12, 2)
     h = rng.uniform(0.045, 0.115)
-    return Solid((Part("box", (w / 2, d / 2, h / 2), (0, 0, h / 2)),), (w, h, d))
+    return SolidShape((Part("box", (w / 2, d / 2, h / 2), (0, 0, h / 2)),), (w, h, d))
 
 
-def _ball(rng: np.random.Generator) -> Solid:
+def _ball(rng: np.random.Generator) -> SolidShape:
     r = rng.uniform(0.032, 0.055)
-    return Solid((Part("ball", (r, r, r), (0, 0, r)),), (2 * r,) * 3)
+    return SolidShape((Part("ball", (r, r, r), (0, 0, r)),), (2 * r,) * 3)
 
 
-def _cylinder(rng: np.random.Generator) -> Solid:
+def _cylinder(rng: np.random.Generator) -> SolidShape:
     r, h = rng.uniform(0.03, 0.046), rng.uniform(0.065, 0.12)
-    return Solid((Part("cylinder", (r, h / 2, 0), (0, 0, h / 2)),), (2 * r, h, 2 * r))
+    return SolidShape((Part("cylinder", (r, h / 2, 0), (0, 0, h / 2)),), (2 * r, h, 2 * r))
 
 
-def _capsule(rng: np.random.Generator) -> Solid:
+def _capsule(rng: np.random.Generator) -> SolidShape:
     r, length = rng.uniform(0.023, 0.032), rng.uniform(0.115, 0.15)
     part = Part("capsule", (r, length / 2 - r, 0), (0, 0, r), rotation_y(np.pi / 2))
-    return Solid((part,), (length, 2 * r, 2 * r))
+    return SolidShape((part,), (length, 2 * r, 2 * r))
 
 
-def _mug(rng: np.random.Generator) -> Solid:
+def _mug(rng: np.random.Generator) -> SolidShape:
     r, h = rng.uniform(0.034, 0.043), rng.uniform(0.075, 0.1)
     arc = h * rng.uniform(0.3, 0.36)
     parts = (Part("cup", (r, r, h)), Part("handle", (arc, arc * 1.1, arc), (r * 1.05, 0, h * 0.5)))
-    return Solid(parts, (2 * r + 1.2 * arc, h, 2 * r), handle=True)
+    return SolidShape(parts, (2 * r + 1.2 * arc, h, 2 * r), handle=True)
 
 
-def _bowl(rng: np.random.Generator) -> Solid:
+def _bowl(rng: np.random.Generator) -> SolidShape:
     r = rng.uniform(0.055, 0.075)
     h = r * rng.uniform(0.6, 0.75)
-    return Solid((Part("bowl", (r, r, h)),), (2 * r, h, 2 * r))
+    return SolidShape((Part("bowl", (r, r, h)),), (2 * r, h, 2 * r))
 
 
-def _bottle(rng: np.random.Generator) -> Solid:
+def _bottle(rng: np.random.Generator) -> SolidShape:
     r, h = rng.uniform(0.027, 0.035), rng.uniform(0.13, 0.165)
-    return Solid((Part("bottle", (r, r, h)),), (2 * r, h, 2 * r))
+    return SolidShape((Part("bottle", (r, r, h)),), (2 * r, h, 2 * r))
 
 
-def _cone(rng: np.random.Generator) -> Solid:
+def _cone(rng: np.random.Generator) -> SolidShape:
     r, h = rng.uniform(0.036, 0.052), rng.uniform(0.09, 0.13)
-    return Solid((Part("cone", (r, r, h)),), (2 * r, h, 2 * r))
+    return SolidShape((Part("cone", (r, r, h)),), (2 * r, h, 2 * r))
 
 
-def _ring(rng: np.random.Generator) -> Solid:
+def _ring(rng: np.random.Generator) -> SolidShape:
     r = rng.uniform(0.04, 0.056)
-    return Solid((Part("ring", (r, r, r)),), (2.54 * r, 0.54 * r, 2.54 * r))
+    return SolidShape((Part("ring", (r, r, r)),), (2.54 * r, 0.54 * r, 2.54 * r))
 
 
 _MAKERS = {
@@ -218,6 +218,6 @@ _MAKERS = {
 }  # fmt: skip
 
 
-def make_solid(kind: str, rng: np.random.Generator) -> Solid:
+def make_solid(kind: str, rng: np.random.Generator) -> SolidShape:
     """Draw the proportions and size of an object of `kind` (one of `KINDS`; KeyError otherwise)."""
     return _MAKERS[kind](rng)

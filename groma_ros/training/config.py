@@ -8,8 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from groma_ros.model.config import GromaConfig
-from groma_ros.prompts import PUBLISHED_TEMPLATE, TINY_TEMPLATE, PromptTemplate
+from groma_ros.network_config import GromaConfig
+from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, TINY_TEMPLATE, PromptTemplate
 
 
 @dataclass(frozen=True)

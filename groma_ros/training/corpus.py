@@ -6,8 +6,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from groma_ros.prompts import PromptTemplate
-from groma_ros.simulation.goals import draw_goals
+from groma_ros.simulation.goal_generator import draw_goals
+from groma_ros.tokenization.prompts import PromptTemplate
 from groma_ros.training.data_files import KINDS, FileSample
 from groma_ros.training.packing import called
 from groma_ros.training.pool import Pictures

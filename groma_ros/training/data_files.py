@@ -21,7 +21,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.simulation.goals import SceneGoal
+from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.scenes import SceneObject, SceneSample
 from groma_ros.types import Intrinsics
 

@@ -16,13 +16,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groma_ros.image import ImageTransform
 from groma_ros.model.detection_loss import Source, detection_loss, pairwise_iou, to_corners
 from groma_ros.model.groma import Groma
+from groma_ros.preprocessing import ImageTransform
 from groma_ros.simulation.scenes import COLOURS, KINDS, SceneObject
 from groma_ros.training.augment import augment
 from groma_ros.training.optimiser import Optimiser
-from groma_ros.training.parallel import Worker
+from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
 from groma_ros.training.precision import fast
 
@@ -151,7 +151,7 @@ def _known(logits: Tensor, labels: Tensor) -> Tensor:
 WEIGHTS = {"boxes": 0.5, "cells": 1.0, "kind": 1.0, "colour": 0.5, "place": 2.0}
 
 
-def fit_heads(model: Groma, heads: Auxiliary, batches: Iterable[Batch], worker: Worker, rate: float = 0.01) -> None:
+def fit_heads(model: Groma, heads: Auxiliary, batches: Iterable[Batch], worker: TrainingProcess, rate: float = 0.01) -> None:
     """Fit new heads to a network that is already trained, before their errors reach it."""
     optimiser = torch.optim.AdamW(heads.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(worker.rank)
@@ -171,7 +171,7 @@ def model_side(model: Groma, batch: Batch) -> int:
 
 
 def train_step(
-    model: Groma, heads: Auxiliary, optimiser: Optimiser, batch: Batch, step: int, worker: Worker, seed: int
+    model: Groma, heads: Auxiliary, optimiser: Optimiser, batch: Batch, step: int, worker: TrainingProcess, seed: int
 ) -> dict[str, float]:
     """One update; the terms as numbers."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)

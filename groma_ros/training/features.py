@@ -15,12 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from groma_ros.geometry import box_iou, cxcywh_to_xyxy
+from groma_ros.boxes import box_iou, cxcywh_to_xyxy
 from groma_ros.model.groma import Groma
-from groma_ros.selection import SelectionRule, select_regions
+from groma_ros.proposal_selection import SelectionRule, select_regions
 from groma_ros.simulation.scenes import SceneSample
 from groma_ros.training.detection import normalise
-from groma_ros.training.parallel import Worker
+from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
 from groma_ros.training.precision import fast
 
@@ -127,7 +127,7 @@ def vision_digest(model: Groma) -> str:
 
 
 def cache_features(
-    model: Groma, shards: Sequence[Pictures], folder: Path, worker: Worker, mirror: bool, inject: bool = False
+    model: Groma, shards: Sequence[Pictures], folder: Path, worker: TrainingProcess, mirror: bool, inject: bool = False
 ) -> None:
     """Write the features of every scene, and of its mirror image where wanted, as float16, this worker's share of the shards."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,15 +19,15 @@ from torch.nn import functional as F
 
 from groma_ros.model.groma import Groma
 from groma_ros.model.language import IGNORE
-from groma_ros.prompts import PromptTemplate
-from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.tokenization.prompts import PromptTemplate
+from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, TrainConfig
 from groma_ros.training.data import Data, scenes_data
 from groma_ros.training.features import FeatureCache, SceneFeatures, cache_features, encode, mirrored, observe, vision_digest
 from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
-from groma_ros.training.packing import Packed, Question, ask, pack
-from groma_ros.training.parallel import Worker
+from groma_ros.training.packing import Packed, TrainingQuestion, ask, pack
+from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
 from groma_ros.training.precision import fast
 from groma_ros.training.vision_stage import log
@@ -92,7 +92,7 @@ def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str
 def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> GromaTokenizer:
     """The vocabulary in `out`; without one, learned from what is asked about the first pictures."""
     from groma_ros.training.corpus import corpus
-    from groma_ros.training.tokenizer import train_bpe
+    from groma_ros.training.vocabulary import train_bpe
 
     path = out / "tokenizer.model"
     if not path.exists():
@@ -132,7 +132,7 @@ def tie(model: Groma) -> None:
 
 
 def train_language(
-    worker: Worker, config: TrainConfig, stage: LanguageStage, before: str, name: str, out: Path, resume: bool, data: Data | None = None
+    worker: TrainingProcess, config: TrainConfig, stage: LanguageStage, before: str, name: str, out: Path, resume: bool, data: Data | None = None
 ) -> None:
     """One language stage from the checkpoint `before`.pt to `name`.pt; stage.live says which of the two it is.
 
@@ -185,7 +185,7 @@ def train_language(
 
 def _step(
     model: Groma, optimiser: Optimiser, scenes: list[SceneFeatures], tokenizer: GromaTokenizer, template: PromptTemplate,
-    stage: LanguageStage, step: int, worker: Worker, rng: np.random.Generator,
+    stage: LanguageStage, step: int, worker: TrainingProcess, rng: np.random.Generator,
 ) -> dict[str, float]:  # fmt: skip
     asked = [[q for q in ask(s, tokenizer, template, stage.share, rng, stage.reworded) if q.found] for s in scenes]
     packed = pack(scenes, asked, tokenizer, template, worker.device)
@@ -205,7 +205,7 @@ def measure(
     found: dict[str, list[bool]] = defaultdict(list)
     for _ in range(batches):
         scenes = source.draw(16, rng)
-        asked: list[list[Question]] = [ask(s, tokenizer, template, {kind: 2 for kind in share}, rng) for s in scenes]
+        asked: list[list[TrainingQuestion]] = [ask(s, tokenizer, template, {kind: 2 for kind in share}, rng) for s in scenes]
         packed = pack(scenes, asked, tokenizer, template, scenes[0].image_tokens.device)
         logits, _ = forward(model, packed, scenes)
         for kind, answers in right(logits, packed, tokenizer).items():

@@ -11,17 +11,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from groma_ros.model.language import IGNORE
-from groma_ros.prompts import PromptTemplate, expand
-from groma_ros.simulation.goals import GOAL_TYPES, SceneGoal, draw_goals
+from groma_ros.simulation.goal_generator import GOAL_TYPES, SceneGoal, draw_goals
 from groma_ros.simulation.paraphrases import paraphrase
 from groma_ros.simulation.scenes import SceneObject, SceneSample
-from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.tokenization.prompts import PromptTemplate, expand
+from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.training.data_files import FileSample
 from groma_ros.training.features import SceneFeatures
 
 
 @dataclass(frozen=True)
-class Question:
+class TrainingQuestion:
     """One tail. kind: of the goal, `describe` or `caption`; ids: the question with its answer; answer: where the answer
     starts; refer: the region a `describe` question shows; found: every object asked for is among the regions."""
 
@@ -43,7 +43,7 @@ class Packed:
     source: Tensor
     mask: Tensor
     pointer: Tensor
-    questions: list[list[tuple[Question, int]]]  # with the position of each tail
+    questions: list[list[tuple[TrainingQuestion, int]]]  # with the position of each tail
 
 
 def phrase(thing: SceneObject) -> str:
@@ -75,7 +75,7 @@ def _goals(sample: SceneSample, rng: np.random.Generator, count: int, kind: str)
 def ask(
     features: SceneFeatures, tokenizer: GromaTokenizer, template: PromptTemplate, share: Mapping[str, float], rng: np.random.Generator,
     reworded: float = 0.0,
-) -> list[Question]:  # fmt: skip
+) -> list[TrainingQuestion]:  # fmt: skip
     """Questions about one scene. share: how many of each kind; a fraction is a chance; reworded: share of goals in other words."""
     questions = []
     counts = {kind: int(n) + int(rng.random() < n % 1) for kind, n in share.items()}
@@ -87,21 +87,21 @@ def ask(
             regions = sorted(int(features.region_of[t]) for t in goal.targets)
             ids = template.goal_ids(tokenizer, "auto", goal.text)
             answer = [tokenizer.region_id(r) for r in regions if r >= 0] + [tokenizer.id("</roi>"), tokenizer.eos_id]
-            questions.append(Question(kind, ids + answer, len(ids), found=all(r >= 0 for r in regions)))
+            questions.append(TrainingQuestion(kind, ids + answer, len(ids), found=all(r >= 0 for r in regions)))
     shown = [i for i, region in enumerate(features.region_of) if region >= 0]
     for i in rng.permutation(shown)[: counts.get("describe", 0)]:
         region = int(features.region_of[i])
         opened = expand(tokenizer, template.goal_ids(tokenizer, "describe"), 0, 0, (region,)).ids.tolist()
         answer = tokenizer.encode_template(called(features.sample, int(i), rng) + "</s>")
-        questions.append(Question("describe", opened + answer, len(opened), refer=region))
+        questions.append(TrainingQuestion("describe", opened + answer, len(opened), refer=region))
     if counts.get("caption") and shown:
         ids = template.goal_ids(tokenizer, "caption")
-        questions.append(Question("caption", ids + tokenizer.encode_template(caption(features) + "</s>"), len(ids)))
+        questions.append(TrainingQuestion("caption", ids + tokenizer.encode_template(caption(features) + "</s>"), len(ids)))
     return questions
 
 
 def pack(
-    scenes: list[SceneFeatures], asked: list[list[Question]], tokenizer: GromaTokenizer, template: PromptTemplate, device: torch.device
+    scenes: list[SceneFeatures], asked: list[list[TrainingQuestion]], tokenizer: GromaTokenizer, template: PromptTemplate, device: torch.device
 ) -> Packed:
     """Prefix and tails of every scene in a row; a tail sees the prefix and itself, and its positions go on from the prefix."""
     opened = [
@@ -116,7 +116,7 @@ def pack(
     pointer = np.full((batch, length), -1, np.int64)
     part = np.full((batch, length), -1, np.int64)  # 0: prefix; k: tail k; -1: padding
     feature = tokenizer.id("<refer_feat>")
-    kept: list[list[tuple[Question, int]]] = []
+    kept: list[list[tuple[TrainingQuestion, int]]] = []
     for b, (scene, prefix, questions) in enumerate(zip(scenes, opened, asked, strict=True)):
         at = len(prefix.ids)
         ids[b, :at], positions[b, :at], part[b, :at] = prefix.ids, np.arange(at), 0

@@ -18,7 +18,7 @@ from torch import distributed, nn
 
 
 @dataclass(frozen=True)
-class Worker:
+class TrainingProcess:
     """This process among `count`."""
 
     rank: int
@@ -46,7 +46,7 @@ class Worker:
             gradient.copy_(part.view_as(gradient))
 
 
-def joined() -> Worker | None:
+def joined() -> TrainingProcess | None:
     """This process among those that torchrun or `accelerate launch` started; None if nobody did.
 
     Both say so in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). On CPUs they speak over gloo.
@@ -63,7 +63,7 @@ def joined() -> Worker | None:
     if count > 1 and not distributed.is_initialized():
         distributed.init_process_group("nccl" if on_gpu else "gloo")
         atexit.register(distributed.destroy_process_group)
-    return Worker(rank, count, device)
+    return TrainingProcess(rank, count, device)
 
 
 def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
@@ -74,11 +74,11 @@ def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
         worker.wait()
         return
     if torch.cuda.is_available():
-        task(Worker(0, 1, torch.device("cuda")), *arguments)
+        task(TrainingProcess(0, 1, torch.device("cuda")), *arguments)
         return
     if workers == 1:
         torch.set_num_threads(1)
-        task(Worker(0, 1, torch.device("cpu")), *arguments)
+        task(TrainingProcess(0, 1, torch.device("cpu")), *arguments)
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -92,7 +92,7 @@ def _enter(rank: int, task: Callable[..., None], count: int, port: int, argument
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=count)
     try:
-        task(Worker(rank, count, torch.device("cpu")), *arguments)
+        task(TrainingProcess(rank, count, torch.device("cpu")), *arguments)
     finally:
         distributed.destroy_process_group()
 

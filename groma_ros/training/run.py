@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
-from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import load_weights, original_state_dict
 from groma_ros.model.groma import Groma
+from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.bundle import MANIFEST, TOKENIZER, WEIGHTS, Bundle
 from groma_ros.training.config import LanguageStage, Scenes, TrainConfig
 from groma_ros.training.data import Data, files_data
@@ -30,7 +30,7 @@ FILE_SHARE = {"one": 3.0, "all": 2.0, "absent": 1.0, "describe": 2.0}
 
 
 @dataclass(frozen=True)
-class Run:
+class TrainingRun:
     """One call of `groma train`.
 
     config: YAML file; out: folder of scenes, checkpoints and logs; bundle: folder to write the result to; resume: go on from the
@@ -50,7 +50,7 @@ class Run:
     images: Path | None = None
 
 
-def train(run: Run) -> None:
+def train(run: TrainingRun) -> None:
     """Run the stages of a config and write the bundle. Raises ValueError for a config, folder or file that cannot be used."""
     config = TrainConfig.load(run.config)
     wrong = [name for name in run.stages if name not in STAGES]
@@ -81,7 +81,7 @@ def _for_files(stage: LanguageStage) -> LanguageStage:
     return dataclasses.replace(stage, share=FILE_SHARE, inject=True)
 
 
-def _prepare(run: Run, config: TrainConfig, data: Data | None) -> None:
+def _prepare(run: TrainingRun, config: TrainConfig, data: Data | None) -> None:
     """What one process does before all of them train: scenes, the checkpoint to begin from, the vocabulary."""
     run.out.mkdir(parents=True, exist_ok=True)
     if data is None:
@@ -175,5 +175,5 @@ def run_train(arguments: argparse.Namespace) -> int:
     """`groma train`; returns the exit status."""
     given = vars(arguments)
     lists = {"data": tuple(arguments.data), "held_out": tuple(arguments.held_out), "stages": tuple(arguments.stages.split(","))}
-    train(Run(**{**{name: given[name] for name in Run.__dataclass_fields__}, **lists}))
+    train(TrainingRun(**{**{name: given[name] for name in TrainingRun.__dataclass_fields__}, **lists}))
     return 0

@@ -14,7 +14,7 @@ from groma_ros.training.config import TrainConfig
 from groma_ros.training.data import Data, scenes_data
 from groma_ros.training.detection import Auxiliary, Batch, Names, draw_batch, fit_heads, measure, train_step
 from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
-from groma_ros.training.parallel import Worker
+from groma_ros.training.parallel import TrainingProcess
 
 LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 10, 40, 500
 HEAD_STEPS = 40
@@ -28,7 +28,7 @@ def build(config: TrainConfig, device: torch.device, names: Names | None = None)
     return model.to(device), heads.to(device)
 
 
-def train_detection(worker: Worker, config: TrainConfig, out: Path, resume: bool, data: Data | None = None) -> None:
+def train_detection(worker: TrainingProcess, config: TrainConfig, out: Path, resume: bool, data: Data | None = None) -> None:
     """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`. Begins from `start.pt` if there.
 
     data: what to learn from (default: the config's scenes, rendered in `out`).

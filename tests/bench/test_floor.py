@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from groma_ros.bench.floor import Work, encode_regions, floors, perceive, read
 from groma_ros.bench.machine import Ceilings
-from groma_ros.model.config import GromaConfig
+from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.torch import load_model
 

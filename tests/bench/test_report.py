@@ -4,14 +4,13 @@ from collections import defaultdict
 
 import pytest
 
-from groma_ros.bench.child import About, Memory
+from groma_ros.bench.child_process import About, Memory
 from groma_ros.bench.claims import Claim, Paths, judge, median_ratio
 from groma_ros.bench.floor import floors
 from groma_ros.bench.machine import Ceilings
-from groma_ros.bench.report import Measured, ratios, rows
+from groma_ros.bench.report import Measured, ratios, rows, table
 from groma_ros.bench.stages import Sample
-from groma_ros.bench.table import table
-from groma_ros.model.config import GromaConfig
+from groma_ros.network_config import GromaConfig
 from tests.small import NETWORK
 
 COUNTS = {"regions": 10, "prefix": 40, "tail": 9, "rows": 1, "steps": 1, "tokens": 1}

@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 
 from groma_ros.bench.claims import _goals, measure_paths
-from groma_ros.bench.frames import pictures, to_frame
-from groma_ros.bench.goals import SINGLE, mixed_goals
 from groma_ros.bench.stages import ANSWER_TOKENS, STAGES, TimedGrounder
+from groma_ros.bench.workload import SINGLE, mixed_goals, pictures, to_frame
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.loading import shipped_model
+from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.timing import listening, now, stage, use_clock
 from groma_ros.types import Frame, Goal
 from tests.small import blocks

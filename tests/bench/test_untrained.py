@@ -7,10 +7,9 @@ import pytest
 import torch
 
 from groma_ros.bench import untrained
-from groma_ros.bench.child import Variant
-from groma_ros.bench.frames import pictures
+from groma_ros.bench.child_process import BenchVariant, BenchWorker
 from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random_tokenizer
-from groma_ros.bench.worker import Worker
+from groma_ros.bench.workload import pictures
 from groma_ros.model.checkpoint import empty_groma
 from groma_ros.runtime.torch import random_model
 from tests.published import SMALL
@@ -27,8 +26,8 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def variant(backend: str, precision: str = "auto") -> Variant:
-    return Variant(None, "base", backend, precision, None, 1, 0)
+def variant(backend: str, precision: str = "auto") -> BenchVariant:
+    return BenchVariant(None, "base", backend, precision, None, 1, 0)
 
 
 def test_the_sizes() -> None:
@@ -65,7 +64,7 @@ def test_a_word_is_a_token() -> None:
     ("torch", "auto", "fp32"), ("torch", "bf16", "bf16"), ("llama_cpp", "q8_0", "q8_0"), ("auto", "auto", "q4_k_m"),
 ])  # fmt: skip
 def test_a_frame(small: Path, backend: str, precision: str, found: str) -> None:
-    worker = Worker(variant(backend, precision))
+    worker = BenchWorker(variant(backend, precision))
     assert (worker.about.precision, worker.about.device) == (found, "cpu")
     assert list(small.glob("groma_bench_*")) == []  # the file is gone while it runs
     sample = worker.measure(pictures(1, 0)[0][0], 10)

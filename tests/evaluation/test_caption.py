@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from groma_ros.evaluation.caption import read_regions, report, table
-from groma_ros.evaluation.caption_scores import cider, exact, rouge_l, words
+from groma_ros.evaluation.caption import cider, exact, read_regions, report, rouge_l, table, words
 from groma_ros.simulation.dataset import load_dataset
 from tests.evaluation.published_forms import xywh
 

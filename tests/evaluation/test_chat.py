@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from groma_ros.evaluation.chat import AskedPicture, Question, answer_lines, judge, read_questions, table
+from groma_ros.evaluation.chat import AskedPicture, ChatQuestion, answer_lines, judge, read_questions, table
 from groma_ros.evaluation.mentions import KnownObject, Vocabulary, count, read_objects, read_synonyms
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
@@ -50,7 +50,7 @@ def test_a_phrase_speaks_of_its_last_class() -> None:
 
 
 def test_shares_over_answers() -> None:
-    picture = AskedPicture("x/1.jpg", (Question(2, "x/1.jpg", "what?", "conv"), Question(1, "x/1.jpg", "", "detail")))
+    picture = AskedPicture("x/1.jpg", (ChatQuestion(2, "x/1.jpg", "what?", "conv"), ChatQuestion(1, "x/1.jpg", "", "detail")))
     span = {"phrase": "a dog", "start": 0, "end": 5, "boxes": [list(LEFT)]}
     records = [{"answers": [{"text": "a dog and a cat", "spans": [span]}, {"text": "a hot dog", "spans": []}]}]
     lines = answer_lines("m", [picture], records)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from groma_ros import cli
-from groma_ros.evaluation.depth import Tally, errors, evaluate, rendered, table
+from groma_ros.evaluation.depth import DepthTally, errors, evaluate, rendered, table
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.simulation.scenes import SceneObject
 from groma_ros.types import Box3D, Frame
@@ -26,7 +26,7 @@ def test_errors_are_those_of_middle_sides_and_up() -> None:
 
 
 def test_what_is_refused_is_counted_by_cause() -> None:
-    tally = Tally()
+    tally = DepthTally()
     item = SceneObject("mug", "red", (0, 0, 9, 9), 1.0, 50, (0, 0, 1), (0.1, 0.1, 0.1), TRUTH)
     tally.add(item, item.box, Frame(np.zeros((20, 20, 3), np.uint8)))
     report = tally.report()

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from groma_ros.boxes import box_iou
 from groma_ros.evaluation.lvis_ground import ClassedPicture, average_recall, read_classes, table
-from groma_ros.geometry import box_iou
 
 pytest.importorskip("pycocotools", reason="groma eval lvis-ground needs the extra eval")
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"

@@ -13,7 +13,7 @@ from groma_ros.evaluation.observations import Observations
 from groma_ros.evaluation.plots import Panel, reliability_svg
 from groma_ros.evaluation.presence import cross_fitted, report, table
 from groma_ros.evaluation.statistics import calibration_error, reliability
-from groma_ros.grounding.presence import Calibration
+from groma_ros.grounding.calibration import Calibration
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.simulation.dataset import Settings, write_dataset
 from tests.small import write_small_bundle

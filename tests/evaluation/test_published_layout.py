@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from groma_ros.evaluation import chat
-from groma_ros.grounding.presence import SIGNALS, Calibration
+from groma_ros.grounding.calibration import SIGNALS, Calibration
 from groma_ros.runtime.bundle import Bundle
 from tests.evaluation.published_forms import write_refer
 

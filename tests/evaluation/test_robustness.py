@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from groma_ros.evaluation.failures import RIGHT, SAID, Album, Failure, drawn
+from groma_ros.evaluation.failure_pictures import RIGHT, SAID, Album, Failure, drawn
 from groma_ros.evaluation.robustness import CONDITIONS, robustness, table
 from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.grounding.grounder import Grounder

@@ -6,9 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groma_ros.evaluation.matching import match_boxes
 from groma_ros.evaluation.scenes import (
-    Tally,
+    SceneTally,
     TrueScene,
     _judge_goal,
     evaluate,
@@ -16,10 +15,11 @@ from groma_ros.evaluation.scenes import (
     rendered_scenes,
     table,
 )
-from groma_ros.grounding.answers import RegionAnswer
+from groma_ros.grounding.decoding import RegionAnswer
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.matching import match_boxes
 from groma_ros.simulation.dataset import Settings, load_dataset, write_dataset
-from groma_ros.simulation.goals import GOAL_TYPES, SceneGoal
+from groma_ros.simulation.goal_generator import GOAL_TYPES, SceneGoal
 from groma_ros.simulation.scenes import SceneObject
 from groma_ros.types import Scene
 
@@ -30,13 +30,13 @@ OBJECTS = tuple(
 )
 
 
-def judged(regions: list[int], targets: tuple[int, ...], kind: str = "attribute", text: str = "the red mug") -> Tally:
+def judged(regions: list[int], targets: tuple[int, ...], kind: str = "attribute", text: str = "the red mug") -> SceneTally:
     """The tally of one answer; regions 0 and 1 are the first two objects, region 2 is nothing, object 2 has no region."""
     boxes = np.array([*BOXES[:2], (70, 0, 80, 10)], np.float32)
     tokens = np.zeros((3, 4), np.float32)
     scene = Scene(boxes, np.array([0.5, 0.4, 0.9], np.float32), tokens, tokens, None, 100, 20)
     truth = TrueScene(np.zeros((20, 100, 3), np.uint8), OBJECTS, ())
-    tally = Tally()
+    tally = SceneTally()
     answer = RegionAnswer(tuple(regions), tuple([0.9] * len(regions)), np.array([0.8, 0.3, 0.1]), 0.9, 0.5)
     _judge_goal(tally, SceneGoal(text, kind, targets), answer, scene, truth, match_boxes(scene.boxes, truth.boxes))
     return tally
@@ -79,7 +79,7 @@ def test_an_absent_goal_is_hard_if_both_its_words_are_in_the_scene(text: str, ha
 
 
 def test_the_report_balances_kinds_and_averages_over_goals() -> None:
-    tally = Tally(scenes=2, objects=10, regions=8, matched=6)
+    tally = SceneTally(scenes=2, objects=10, regions=8, matched=6)
     tally.goals = {"attribute": ["right", "right", "no region"], "plural": ["said absent", "right"]}
     balanced, whole = tally.report(balanced=True), tally.report(balanced=False)
     assert (balanced["recall"], balanced["precision"]) == (0.6, 0.75)
@@ -91,7 +91,7 @@ def test_the_report_balances_kinds_and_averages_over_goals() -> None:
 
 
 def test_an_empty_report_has_no_figures() -> None:
-    report = Tally().report(balanced=True)
+    report = SceneTally().report(balanced=True)
     assert report["recall"] is None and report["accuracy"] == {"all": None} and report["average_precision"]["score"] is None
     assert "-" in table({"seed": None, **report})
 

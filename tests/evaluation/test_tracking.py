@@ -12,11 +12,11 @@ import pytest
 
 from groma_ros.cli import main
 from groma_ros.evaluation.tracking import Late, Mode, Moment, follow
-from groma_ros.grounding.asking import Question, Standing
-from groma_ros.grounding.follower import FollowRule
+from groma_ros.tracking.executor import Question, StandingGoals
+from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Frame, Goal, Grounding, Scene
-from tests.grounding.moving import SECOND, scene
-from tests.grounding.test_follower import answer, at
+from tests.tracking.moving import SECOND, scene
+from tests.tracking.test_grounding_tracker import answer, at
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +33,7 @@ class World:
         return self.scenes[frame.stamp]
 
     def ground(self, view: Scene, goals: tuple[Goal, ...]) -> list[Grounding]:
-        return answer(Question(view, Standing(goals)))
+        return answer(Question(view, StandingGoals(goals)))
 
 
 def moments(frames: list[dict[str, tuple[float, float]]], *goals: str) -> list[Moment]:
@@ -44,8 +44,8 @@ def moments(frames: list[dict[str, tuple[float, float]]], *goals: str) -> list[M
     ]
 
 
-def measured(frames: list[dict[str, tuple[float, float]]], mode: Mode, rule: FollowRule | None = None) -> dict[str, Any]:
-    tallies = follow(World(frames), [moments(frames, "a")], [mode], rule or FollowRule())  # type: ignore[arg-type]
+def measured(frames: list[dict[str, tuple[float, float]]], mode: Mode, rule: TrackingConfig | None = None) -> dict[str, Any]:
+    tallies = follow(World(frames), [moments(frames, "a")], [mode], rule or TrackingConfig())  # type: ignore[arg-type]
     return tallies[0].report()
 
 
@@ -67,20 +67,20 @@ def test_motion_alone_keeps_pace() -> None:
 def test_a_lost_box_counts_as_nothing() -> None:
     frames = [{"a": (100, 100), "b": (300, 300)} for _ in range(11)]
     blind = [dict(centres) if step < 3 else {"b": centres["b"]} for step, centres in enumerate(frames)]
-    tallies = follow(World(blind), [moments(frames, "a")], [Mode(9.0)], FollowRule(coast=0.25))  # type: ignore[arg-type]
+    tallies = follow(World(blind), [moments(frames, "a")], [Mode(9.0)], TrackingConfig(coast=0.25))  # type: ignore[arg-type]
     report = tallies[0].report()
     assert report["carried_boxes"] == 10 and report["iou"] == pytest.approx(0.4) and report["kept"] == 0.4
 
 
 def test_a_new_id_for_the_same_object_is_a_switch() -> None:
     frames = [{"a": (100.0 if step < 10 else 500.0, 100.0), "b": (300.0, 300.0)} for step in range(20)]
-    report = measured(frames, Mode(0.0), FollowRule())
+    report = measured(frames, Mode(0.0), TrackingConfig())
     assert report["switches"] == 1 and report["switches_per_minute"] == pytest.approx(60 / 1.9, abs=0.01)
 
 
 def test_late_answers_come_when_their_time_has_come() -> None:
     line = Late(lambda question: [], 1.0)
-    line.ask(Question(scene(5, {"a": (100, 100)}), Standing()))
+    line.ask(Question(scene(5, {"a": (100, 100)}), StandingGoals()))
     line.now = round(5.9 * SECOND)
     assert line.collect(0.0) is None
     line.now = round(6.0 * SECOND)

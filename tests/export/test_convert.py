@@ -19,8 +19,8 @@ from groma_ros.export.convert import convert
 from groma_ros.export.decoder import LanguageGraph
 from groma_ros.export.graphs import shrink_weights
 from groma_ros.export.measure import difference
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, ROLES, TOKENIZER, WEIGHTS, Bundle, BundleError
 from groma_ros.runtime.load import load_runtime
 from groma_ros.runtime.torch import TorchLanguage

@@ -7,8 +7,8 @@ import torch
 
 from groma_ros.export.detector import DetectorGraph, LevelGraph
 from groma_ros.export.vision import PerceiveGraph, RegionGraph
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
 from tests.small import NETWORK
 
 

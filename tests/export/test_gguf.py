@@ -16,11 +16,10 @@ from groma_ros.export import gguf as export
 from groma_ros.export.convert import convert
 from groma_ros.export.gguf import rotary_rows, settle_precision, write_gguf, write_random_gguf
 from groma_ros.model import weights as model_weights
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.weights import Weights
-from groma_ros.runtime.bundle import MANIFEST, WEIGHTS, Bundle
+from groma_ros.network_config import GromaConfig
+from groma_ros.runtime.bundle import MANIFEST, WEIGHTS, Bundle, read_network
 from groma_ros.runtime.llama_cpp import LlamaLanguage
-from groma_ros.runtime.network import read_network
 from tests.memory import peak_growth
 from tests.published import SMALL, make_checkpoint
 

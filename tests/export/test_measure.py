@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from groma_ros.export.measure import PICTURES, noise, noise_regions, perceive_difference
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
 from tests.small import NETWORK
 
 Change = Callable[[dict[str, np.ndarray]], None]

@@ -8,11 +8,10 @@ import numpy as np
 import onnx
 import pytest
 
-from groma_ros.export.frames import read_frames
+from groma_ros.export.calibration_frames import read_frames
 from groma_ros.export.measure import noise, noise_regions
 from groma_ros.export.quantize import quantize_language, quantize_vision
-from groma_ros.runtime.bundle import Bundle
-from groma_ros.runtime.network import read_network
+from groma_ros.runtime.bundle import Bundle, read_network
 
 DEMO = Path(__file__).parents[2] / "demo"
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from groma_ros.geometry import box_iou
-from groma_ros.grounding.answers import Written
-from groma_ros.grounding.chat import mention_scores, text_spans
+from groma_ros.boxes import box_iou
+from groma_ros.grounding.conversation import mention_scores, text_spans
+from groma_ros.grounding.decoding import Written
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.prompts import parse_answer
+from groma_ros.tokenization.prompts import parse_answer
 from groma_ros.types import Goal, Scene
 
 

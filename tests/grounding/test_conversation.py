@@ -11,10 +11,10 @@ import torch
 from groma_ros.grounding.conversation import Conversation, Sessions, Turn, referring
 from groma_ros.grounding.grounder import MIN_ANSWER_TOKENS, Grounder
 from groma_ros.model.groma import Groma
-from groma_ros.prompts import PLACEHOLDERS, REGION_REFERENCE, expand, parse_answer
 from groma_ros.runtime.bundle import TOKENIZER, Bundle
 from groma_ros.runtime.torch import load_model
-from groma_ros.tokenizer import GromaTokenizer, Text
+from groma_ros.tokenization.prompts import PLACEHOLDERS, REGION_REFERENCE, expand, parse_answer
+from groma_ros.tokenization.tokenizer import GromaTokenizer, Text
 from groma_ros.types import Goal, Scene
 from tests.small import TEMPLATE
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from groma_ros.grounding.goals_file import read_goals
+from groma_ros.grounding.goals import read_goals
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,10 +9,10 @@ import torch
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.model.groma import Groma
-from groma_ros.prompts import expand
 from groma_ros.runtime.bundle import TOKENIZER, Bundle
 from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_model
-from groma_ros.tokenizer import GromaTokenizer, Text
+from groma_ros.tokenization.prompts import expand
+from groma_ros.tokenization.tokenizer import GromaTokenizer, Text
 from groma_ros.types import Frame, Goal, Grounding, Scene
 from tests.small import GOALS, TEMPLATE, blocks
 

@@ -6,12 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groma_ros.grounding.calibration import SIGNALS, Calibration, ProbeBatch, ProbeTokens, probe_tokens, region_signals
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.grounding.presence import SIGNALS, Calibration
-from groma_ros.grounding.signals import Asides, ProbeTokens, probe_tokens, region_signals
-from groma_ros.prompts import PUBLISHED_TEMPLATE, PromptTemplate
 from groma_ros.runtime.bundle import TOKENIZER, Bundle
-from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, PromptTemplate
+from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.types import Frame, Goal, Scene
 from tests.small import GOALS, TEMPLATE, blocks
 
@@ -47,7 +46,7 @@ def test_a_lone_region_has_finite_signals() -> None:
 def test_a_probe_belongs_to_its_own_goal() -> None:
     goals = np.array([[1.0, 0.0], [0.0, 2.0]])
     vocabulary = np.array([[0.0, 0, 0], [0.0, 5, 1], [0.0, 1, 5]])  # one null goal, then the two probes
-    asides = Asides([np.zeros((1, 4), np.float32)], [np.zeros((1, 4), np.float32)] * 2, ProbeTokens((), yes=1, no=2))
+    asides = ProbeBatch([np.zeros((1, 4), np.float32)], [np.zeros((1, 4), np.float32)] * 2, ProbeTokens((), yes=1, no=2))
     read = asides.read(goals, vocabulary[:, :2], vocabulary)
     assert [item["probe"] for item in read] == [4.0, -4.0]
     assert read[0]["margin"] == 1.0 and read[1]["margin"] == 2.0

@@ -18,8 +18,8 @@ from groma_ros.model.checkpoint import (
     read_tensors,
     weight_files,
 )
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
 
 CONFIG = {
     "image_size": 28,

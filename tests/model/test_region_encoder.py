@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from groma_ros.model.config import BackboneConfig, GromaConfig, LanguageConfig, RegionEncoderConfig
 from groma_ros.model.region_encoder import RegionEncoder, resize, roi_align, with_coordinates
+from groma_ros.network_config import BackboneConfig, GromaConfig, LanguageConfig, RegionEncoderConfig
 
 
 def _sampled(image: np.ndarray, x1: float, y1: float, x2: float, y2: float, bins: int, samples: int) -> np.ndarray:

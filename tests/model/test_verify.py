@@ -13,13 +13,13 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from groma_ros.cli import main
-from groma_ros.image import ImageTransform
 from groma_ros.model.checkpoint import original_state_dict
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
-from groma_ros.model.reference import Reference, Run, Values, batch_pixels
+from groma_ros.model.reference import Reference, ReferenceRun, Values, batch_pixels
 from groma_ros.model.stages import DETECTOR_STAGES, INTERNAL, PROMPT_STAGES, vision_stages
 from groma_ros.model.verify import STAGE_LIMIT, WHOLE_LIMIT, difference, verify
+from groma_ros.network_config import GromaConfig
+from groma_ros.preprocessing import ImageTransform
 
 ROOT = Path(__file__).resolve().parents[2]
 TRIMMED = ROOT / "tests" / "data" / "golden"
@@ -173,8 +173,8 @@ def record(folder: Path, side: int, levels: int) -> None:
     }
     tensors: Values = {}
     for run, stages in (
-        (Run("refer", given, {"generated_ids": torch.zeros(1, 4)}), PROMPT_STAGES),
-        (Run("det_loss.sa1b", {"gt_boxes": torch.tensor([[0.3, 0.4, 0.2, 0.2], [0.7, 0.6, 0.3, 0.1]])}, {}), DETECTOR_STAGES),
+        (ReferenceRun("refer", given, {"generated_ids": torch.zeros(1, 4)}), PROMPT_STAGES),
+        (ReferenceRun("det_loss.sa1b", {"gt_boxes": torch.tensor([[0.3, 0.4, 0.2, 0.2], [0.7, 0.6, 0.3, 0.1]])}, {}), DETECTOR_STAGES),
     ):
         values: Values = {"pixels": batch_pixels(pixels, 1)}
         for _, stage in [*vision_stages(model), *stages]:

@@ -10,9 +10,9 @@ from safetensors.numpy import save
 from safetensors.torch import save_file
 
 from groma_ros.model.checkpoint import original_state_dict
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
 from groma_ros.model.weights import Weights, write_halves
+from groma_ros.network_config import GromaConfig
 from tests.memory import peak_growth
 
 TINY = {

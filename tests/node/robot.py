@@ -27,10 +27,10 @@ from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2DArray
 
 from groma_ros.action import Ground
+from groma_ros.client.repeated_request import RepeatedRequest
 from groma_ros.msg import Goal, GroundingArray
 from groma_ros.node.conversions import image_message, to_nanoseconds
 from groma_ros.node.demo.processes import Child
-from groma_ros.node.repeated import Repeated
 from groma_ros.srv import Ask, SetGoals
 
 PATIENCE = 90.0
@@ -134,7 +134,7 @@ class Robot:
         """Ask each client's service something harmless until it answers: a node drops answers to a client it has not met yet, so
         that none is lost only after the first."""
         self.until(lambda: all(client.service_is_ready() for client in clients), "meeting the services")
-        requests = [Repeated(partial(client.call_async, KNOCKS[client.srv_type])) for client in clients]
+        requests = [RepeatedRequest(partial(client.call_async, KNOCKS[client.srv_type])) for client in clients]
         self.until(lambda: all([request.done() for request in requests]), "a first answer of the services")
 
     def knock_action(self, client: ActionClient) -> None:
@@ -145,7 +145,7 @@ class Robot:
             self._first(send)
 
     def _first(self, send: Callable[[], Any]) -> Any:
-        request = Repeated(send)
+        request = RepeatedRequest(send)
         self.until(request.done, "a first answer of the action")
         return request.result()
 

@@ -32,7 +32,7 @@ from std_msgs.msg import String
 
 from groma_ros.msg import GroundingArray
 from groma_ros.node.demo.processes import Child, dds_environment
-from groma_ros.progress import Told
+from groma_ros.progress import ProgressReporter
 from tests.node.robot import Robot, start_node
 from tests.small import blocks
 
@@ -106,7 +106,7 @@ class Soak:
 
     def run(self, seconds: float, warm_up: float, cycle: float, limits: Limits) -> Result:
         """Play for so many seconds, `warm_up` of which do not count for the memory, with a lifecycle cycle every `cycle`."""
-        frames, told = [self.robot.image(blocks(seed)) for seed in range(8)], Told("soak")
+        frames, told = [self.robot.image(blocks(seed)) for seed in range(8)], ProgressReporter("soak")
         start = time.monotonic()
         sent, tick = dict.fromkeys(CAMERAS, 0), 0
         goal, parameter, look, turn = Beat(start, 1.0), Beat(start, 3.0), Beat(start, 1.0), Beat(start + cycle, cycle)

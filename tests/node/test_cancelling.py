@@ -15,12 +15,12 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.loading import load_grounder
 from groma_ros.node.node import GromaNode
+from groma_ros.runtime.model_paths import load_grounder
 from groma_ros.srv import Ask
 from groma_ros.types import Frame, Goal, Grounding, Scene
 from tests.node.robot import Robot
-from tests.node.test_ground_action import Caller
+from tests.node.services.test_ground import Caller
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 

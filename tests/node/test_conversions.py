@@ -8,6 +8,7 @@ import pytest
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
+from groma_ros.io.images import ImageError
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.node.conversions import (
     detections_message,
@@ -17,7 +18,6 @@ from groma_ros.node.conversions import (
     image_message,
     to_nanoseconds,
 )
-from groma_ros.node.images import ImageError
 from groma_ros.types import Detection, Goal, Grounding
 
 RGB = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)

@@ -17,16 +17,16 @@ from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
+from groma_ros.boxes import box_iou
 from groma_ros.evaluation.depth import camera_frame
-from groma_ros.geometry import box_iou
-from groma_ros.grounding.depth import place
-from groma_ros.grounding.target import target_pose
+from groma_ros.geometry3d.approach_pose import target_pose
+from groma_ros.geometry3d.box3d import place
 from groma_ros.node.conversions import box_corners
 from groma_ros.node.demo.processes import Child
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.types import Frame
 from tests.node.robot import Robot, start_node
-from tests.node.test_ground_action import TINY, Caller
+from tests.node.services.test_ground import TINY, Caller
 
 FRAME_ID = "camera_optical_frame"
 

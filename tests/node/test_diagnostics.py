@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from groma_ros.node.diagnostics import Meter, Rates, count_values, memory_mb, status_message
-from groma_ros.node.statistics import Snapshot
+from groma_ros.node.diagnostics import Meter, Rates, Snapshot, count_values, memory_mb, status_message
 
 COUNTS = Snapshot(9, 3, 2, 1, {"newer image": 2}, {"image: step": 1, "image: empty": 1, "goal: text": 3}, {"perceive": 12.345})
 

@@ -21,7 +21,7 @@ from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import box_corners, image_message, to_nanoseconds, to_time
 from groma_ros.node.demo.processes import Child
-from groma_ros.node.listening import REQUESTS
+from groma_ros.node.subscriptions import REQUESTS
 from groma_ros.srv import Ask, SetGoals
 from groma_ros.types import Frame, Goal
 from tests.node.robot import Robot, start_node

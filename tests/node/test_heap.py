@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from groma_ros.node.heap import trim_heap
+from groma_ros.node.process import trim_heap
 
 HOLES = """
 from groma_ros.node.diagnostics import memory_mb
-from groma_ros.node.heap import trim_heap
+from groma_ros.node.process import trim_heap
 blocks = [bytearray(50_000) for _ in range(4000)]
 full = memory_mb()
 kept = blocks[::40]

@@ -22,8 +22,8 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import image_message
 from groma_ros.node.diagnostics import memory_mb
-from groma_ros.node.loading import load_grounder
 from groma_ros.node.node import GromaNode
+from groma_ros.runtime.model_paths import load_grounder
 
 DONE, FAILED, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"

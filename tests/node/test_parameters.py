@@ -14,9 +14,9 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from groma_ros.grounding.follower import FollowRule
-from groma_ros.grounding.tracker import TrackRule
 from groma_ros.node.parameters import NAMES, Parameters, declare, table, with_values
+from groma_ros.tracking.grounding_tracker import TrackingConfig
+from groma_ros.tracking.region_tracker import RegionTrackerConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -73,9 +73,9 @@ def test_cameras_are_namespaces(context: Context, cameras: list[str], sentence: 
 
 
 def test_the_rules_of_following_are_parameters_of_the_same_defaults() -> None:
-    assert Parameters().rule == FollowRule()
+    assert Parameters().rule == TrackingConfig()
     changed = Parameters(answer_period=2.0, follow_doubt=0.3, track_least=0.2, track_memory=0.5).rule
-    assert changed == FollowRule(answer_period=2.0, doubt=0.3, tracks=TrackRule(least=0.2, memory=0.5))
+    assert changed == TrackingConfig(answer_period=2.0, doubt=0.3, tracks=RegionTrackerConfig(least=0.2, memory=0.5))
     with pytest.raises(ValueError, match=r"track_least is 1.5; it must be between 0.0 and 1.0"):
         Parameters(track_least=1.5)
 

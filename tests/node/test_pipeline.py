@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 from std_msgs.msg import Header
 
-from groma_ros.grounding.asking import Followed
-from groma_ros.grounding.tracker import SECOND
 from groma_ros.node.conversions import image_message, to_nanoseconds, to_time
-from groma_ros.node.goals import GoalSet, Orders
+from groma_ros.node.detections_3d import Detector3D
+from groma_ros.node.diagnostics import Statistics
+from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.goal_set import GoalSet, NodeConfig
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.pipeline import Camera, Pipeline
-from groma_ros.node.solid import Solids
-from groma_ros.node.statistics import Statistics
-from groma_ros.node.views import View
+from groma_ros.tracking.executor import TrackedAnswer
+from groma_ros.tracking.region_tracker import SECOND
 from groma_ros.types import Frame, Goal, Grounding, Scene
-from tests.grounding.moving import scene
-from tests.grounding.test_follower import answer, at
+from tests.tracking.moving import scene
+from tests.tracking.test_grounding_tracker import answer, at
 
 
 class Model:
@@ -60,7 +60,7 @@ class Outputs:
     """Keeps what would be published. listened: whether somebody listens."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, Followed]] = []
+        self.told: list[tuple[int, TrackedAnswer]] = []
         self.listened = True
         self.solid_wanted = self.proposals_wanted = False
 
@@ -68,13 +68,13 @@ class Outputs:
     def answers_wanted(self) -> bool:
         return self.listened
 
-    def wanted(self, orders: Orders) -> bool:
+    def wanted(self, orders: NodeConfig) -> bool:
         return self.listened
 
-    def publish_answers(self, header: Header, followed: Followed) -> None:
+    def publish_answers(self, header: Header, followed: TrackedAnswer) -> None:
         self.told.append((to_nanoseconds(header.stamp), followed))
 
-    def publish(self, view: View, orders: Orders, rate: float) -> None:
+    def publish(self, view: FrameResult, orders: NodeConfig, rate: float) -> None:
         assert view.followed is not None
         self.publish_answers(view.header, view.followed)
 
@@ -87,10 +87,10 @@ class Rig:
     """A pipeline with two cameras."""
 
     def __init__(self) -> None:
-        self.model, self.orders = Model(), Orders(GoalSet((Goal("a"),), 3), Parameters(answer_wait=0.0))
+        self.model, self.orders = Model(), NodeConfig(GoalSet((Goal("a"),), 3), Parameters(answer_wait=0.0))
         self.refused: list[tuple[str, str]] = []
         self.cameras = [Camera(name, Outputs(), Statistics()) for name in ("left", "right")]  # type: ignore[arg-type]
-        solids = Solids(SimpleNamespace(), Parameters())  # type: ignore[arg-type]
+        solids = Detector3D(SimpleNamespace(), Parameters())  # type: ignore[arg-type]
         self.pipeline = Pipeline(self.model, self.cameras, lambda: self.orders, self._refuse, lambda: None, solids)  # type: ignore[arg-type]
         self.outputs: list[Any] = [camera.outputs for camera in self.cameras]
 
@@ -163,7 +163,7 @@ def test_frames_that_come_while_another_is_looked_at_are_carried_once_and_in_ord
 
 
 def test_without_carrying_they_are_dropped(rig: Rig) -> None:
-    rig.orders = Orders(rig.orders.goal_set, Parameters(answer_wait=0.0, carry=False))
+    rig.orders = NodeConfig(rig.orders.goal_set, Parameters(answer_wait=0.0, carry=False))
     answered_once(rig)
     for milliseconds in (200, 250, 300):
         rig.send(milliseconds)
@@ -209,7 +209,7 @@ def test_nothing_is_looked_at_for_nobody(rig: Rig) -> None:
 
 def test_answers_are_told_under_the_version_of_their_own_goals(rig: Rig) -> None:
     answered_once(rig)
-    rig.orders = Orders(rig.orders.goal_set.replaced([Goal("b")]), rig.orders.settings)
+    rig.orders = NodeConfig(rig.orders.goal_set.replaced([Goal("b")]), rig.orders.settings)
     for milliseconds in range(200, 1200, 100):
         rig.model.see.release()
         stamp = rig.send(milliseconds)

@@ -10,10 +10,10 @@ import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.replay.bags import RAW
-from groma_ros.replay.plan import Engine, Plan
+from groma_ros.io.bags import RAW
+from groma_ros.replay.plan import ModelSettings, ReplayPlan
 from groma_ros.types import Goal
-from tests.replay.test_bags import image, write
+from tests.io.test_bags import image, write
 from tests.small import GOALS, blocks
 
 TENTH = 100_000_000
@@ -26,14 +26,14 @@ def grounder(small_model: Path) -> Iterator[Grounder]:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield Engine(small_model, "torch", threads=1).load()
+    yield ModelSettings(small_model, "torch", threads=1).load()
     torch.set_num_threads(threads)
 
 
 @pytest.fixture
-def plan(small_model: Path) -> Plan:
+def plan(small_model: Path) -> ReplayPlan:
     """Two goals asked of the small network on every frame."""
-    return Plan((Goal(GOALS[0]), Goal(GOALS[1], "all")), Engine(small_model, "torch", threads=1, min_presence=0.0))
+    return ReplayPlan((Goal(GOALS[0]), Goal(GOALS[1], "all")), ModelSettings(small_model, "torch", threads=1, min_presence=0.0))
 
 
 def views(count: int) -> list[np.ndarray]:

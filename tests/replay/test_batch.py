@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.loading import shipped_model
 from groma_ros.replay.batch import TRIES, replay_all
 from groma_ros.replay.journal import FOLDER
-from groma_ros.replay.plan import DETECTIONS, Engine, Plan, Task
+from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
+from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.types import Goal
 
 
 @dataclass(frozen=True)
-class Fatal(Engine):
+class Fatal(ModelSettings):
     """Kills its process instead of loading, `deaths` times in all; counts them in a folder."""
 
     deaths: int = 1
@@ -38,10 +38,10 @@ def tasks(bag: Path, tmp_path: Path) -> list[Task]:
     return [Task(name, Path(shutil.copytree(bag, tmp_path / name)), tmp_path / "out" / name, keep=True) for name in ("one", "two")]
 
 
-def plan(tmp_path: Path, deaths: int) -> Plan:
+def plan(tmp_path: Path, deaths: int) -> ReplayPlan:
     (tmp_path / "deaths").mkdir()
     engine = Fatal(shipped_model(), "onnx", threads=1, deaths=deaths, folder=tmp_path / "deaths")
-    return Plan((Goal("the ball"),), engine, every=3)
+    return ReplayPlan((Goal("the ball"),), engine, every=3)
 
 
 def test_a_process_that_dies_loses_no_bag(tasks: list[Task], tmp_path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_bag_that_ends_every_process_is_named(tasks: list[Task], tmp_path: Pat
 
 
 def test_a_model_that_cannot_be_had_is_one_sentence(tasks: list[Task], tmp_path: Path) -> None:
-    lost = Plan((Goal("the ball"),), Engine(tmp_path / "nowhere"))
+    lost = ReplayPlan((Goal("the ball"),), ModelSettings(tmp_path / "nowhere"))
     for jobs in (1, 2):
         with pytest.raises(ValueError, match="nowhere does not exist"):
             replay_all(tasks, lost, jobs)
@@ -67,7 +67,7 @@ def test_a_model_that_cannot_be_had_is_one_sentence(tasks: list[Task], tmp_path:
 
 def test_a_stopped_batch_does_nothing_twice(tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second bag is interrupted; the rerun asks the model about nothing of the first."""
-    quick = replace(plan(tmp_path, 0), engine=Engine(shipped_model(), "onnx", threads=1))
+    quick = replace(plan(tmp_path, 0), engine=ModelSettings(shipped_model(), "onnx", threads=1))
     looks: list[int] = []
     perceive = Grounder.perceive
 

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from groma_ros.node.images import ImageError
-from groma_ros.node.loading import shipped_model
-from groma_ros.replay.bags import RAW, find_camera, read_shots
+from groma_ros.io.bags import RAW, find_camera, read_shots
+from groma_ros.io.images import ImageError
 from groma_ros.replay.depth import INFO, DepthReader, DepthTopics, find_depth
-from groma_ros.replay.plan import DETECTIONS, Engine, Plan, Task
+from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.records import read_records
 from groma_ros.replay.run import replay
+from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.types import Goal
+from tests.io.test_bags import DEMO, TYPES, image, write
 from tests.replay.conftest import TENTH
-from tests.replay.test_bags import DEMO, TYPES, image, write
 
 
 def depth_image(stamp: int, metres: float, width: int = 64, frame_id: str = "camera") -> Any:
@@ -78,7 +78,7 @@ def test_a_camera_without_depth(tmp_path: Path) -> None:
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's bag, whose depth comes with every second image; one image in fifteen."""
     folder = tmp_path_factory.mktemp("depth")
-    plan = Plan((Goal("the ball"), Goal("green object"), Goal("red cone")), Engine(shipped_model(), "onnx", threads=1), every=15)
+    plan = ReplayPlan((Goal("the ball"), Goal("green object"), Goal("red cone")), ModelSettings(shipped_model(), "onnx", threads=1), every=15)
     replay(Task("demo", DEMO, folder), plan, plan.engine.load())
     return folder
 

@@ -9,31 +9,31 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from groma_ros.grounding.follower import FollowRule
-from groma_ros.node.loading import shipped_model
-from groma_ros.replay.bags import RAW
+from groma_ros.io.bags import RAW
 from groma_ros.replay.compare import Tolerances, compare
-from groma_ros.replay.plan import DETECTIONS, Engine, Plan, Task
+from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.records import FrameRecord, read_records, without_places
 from groma_ros.replay.run import LOG, Outcome, replay
+from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Goal
+from tests.io.test_bags import DEMO, image, write
 from tests.replay.conftest import TENTH
-from tests.replay.test_bags import DEMO, image, write
 from tests.small import blocks
 
 CLOSE = Tolerances(iou=0.98, score=0.02, ids=True)
-ENGINE = Engine(shipped_model(), "onnx", threads=1)
+ENGINE = ModelSettings(shipped_model(), "onnx", threads=1)
 GOALS = (Goal("the ball"), Goal("both blue objects", "all", 0.3), Goal("red cone"), Goal("all the objects that are not green", "all"))
 
 
-def run(bag: Path, out: Path, plan: Plan, expect: Path | None = None) -> tuple[Outcome, list[FrameRecord]]:
+def run(bag: Path, out: Path, plan: ReplayPlan, expect: Path | None = None) -> tuple[Outcome, list[FrameRecord]]:
     outcome = replay(Task("bag", bag, out, expect), plan, None if plan.live else plan.engine.load())
     return outcome, read_records(out / DETECTIONS)
 
 
 def test_without_drops_everything_agrees(tmp_path: Path) -> None:
     """Asked once a second of the recording, so that most boxes are carried; ids are equal too."""
-    plan = Plan(GOALS, ENGINE, every=4, rule=FollowRule(answer_period=1.0))
+    plan = ReplayPlan(GOALS, ENGINE, every=4, rule=TrackingConfig(answer_period=1.0))
     _, wanted = run(DEMO, tmp_path / "offline", plan)
     outcome, found = run(DEMO, tmp_path / "live", replace(plan, live=True, rate=0.0), tmp_path / "offline")
     assert [record.number for record in found] == [record.number for record in wanted] == list(range(0, 60, 4))
@@ -48,7 +48,7 @@ def test_without_drops_everything_agrees(tmp_path: Path) -> None:
 
 def test_at_the_speed_of_the_recording_what_was_answered_agrees(tmp_path: Path) -> None:
     """A busy machine drops images; those the language model answered on are answered as offline, ids aside."""
-    plan = Plan(GOALS, ENGINE)
+    plan = ReplayPlan(GOALS, ENGINE)
     run(DEMO, tmp_path / "offline", plan)
     outcome, found = run(DEMO, tmp_path / "live", replace(plan, live=True, rate=2.0), tmp_path / "offline")
     assert outcome.status == "same" and any("live: compared on the" in note for note in outcome.suite.notes)
@@ -65,7 +65,7 @@ def test_raw_images_that_change_and_jump(tmp_path: Path) -> None:
     messages.insert(1, ("/eye/image", RAW, TENTH + 1, image(3, shown[0], "sixels")))
     messages.insert(3, ("/eye/image", RAW, 2 * TENTH + 1, image(4, np.zeros((1, 1, 3), np.uint8))))
     bag = write(tmp_path / "odd", messages, StoragePlugin.MCAP)
-    plan = Plan((Goal("object"),), replace(ENGINE, min_presence=0.0))
+    plan = ReplayPlan((Goal("object"),), replace(ENGINE, min_presence=0.0))
     _, wanted = run(bag, tmp_path / "offline", plan)
     _, found = run(bag, tmp_path / "live", replace(plan, live=True, rate=0.0))
     assert [record.refused for record in wanted] == ["", "encoding", "", "content", "", ""]
@@ -74,7 +74,7 @@ def test_raw_images_that_change_and_jump(tmp_path: Path) -> None:
 
 
 def test_goals_the_node_refuses_and_a_model_it_cannot_load(tmp_path: Path) -> None:
-    plan = Plan((Goal("why?", "chat"),), ENGINE, live=True, rate=0.0)
+    plan = ReplayPlan((Goal("why?", "chat"),), ENGINE, live=True, rate=0.0)
     with pytest.raises(ValueError, match="The node refused the goals: .* is of kind chat, whose answer is words; it cannot stand"):
         run(DEMO, tmp_path / "out", plan)
     torn = tmp_path / "torn"

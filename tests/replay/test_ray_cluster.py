@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from groma_ros.node.loading import shipped_model
 from groma_ros.replay.batch import replay_all
 from groma_ros.replay.journal import FOLDER
-from groma_ros.replay.plan import DETECTIONS, RECORDING, Engine, Plan, Task
+from groma_ros.replay.plan import DETECTIONS, RECORDING, ModelSettings, ReplayPlan, Task
+from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.types import Goal
 from tests.replay import test_batch
 from tests.replay.test_batch import Fatal
@@ -35,7 +35,7 @@ def test_as_in_one_process(cluster: str, bag: Path, tmp_path: Path) -> None:
     torn = tmp_path / "torn.mcap"
     torn.write_bytes(next(bag.glob("*.mcap")).read_bytes()[:-300])
     bags = {"one": bag, "torn": torn, "two": Path(shutil.copytree(bag, tmp_path / "two"))}
-    plan = Plan(GOALS, Engine(shipped_model(), "onnx", threads=1), every=3)
+    plan = ReplayPlan(GOALS, ModelSettings(shipped_model(), "onnx", threads=1), every=3)
     found = [replay_all([Task(name, path, tmp_path / where / name, keep=True) for name, path in bags.items()], plan, ray=address)
              for where, address in (("cluster", cluster), ("here", ""))]  # fmt: skip
     for outcomes in found:
@@ -53,7 +53,7 @@ def test_a_lost_worker(cluster: str, bag: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("groma_ros.replay.ray_cluster.TRIES", tries)
     (tmp_path / "deaths").mkdir()
     engine = Fatal(shipped_model(), "onnx", threads=1, deaths=1, folder=tmp_path / "deaths")
-    (outcome,) = replay_all([Task("one", bag, tmp_path / "out")], Plan(GOALS, engine, every=3), ray=cluster)
+    (outcome,) = replay_all([Task("one", bag, tmp_path / "out")], ReplayPlan(GOALS, engine, every=3), ray=cluster)
     if tries == 2:
         assert outcome.status == "same" and (tmp_path / "out" / DETECTIONS).is_file()
     else:
@@ -64,4 +64,4 @@ def test_a_lost_worker(cluster: str, bag: Path, tmp_path: Path, monkeypatch: pyt
 def test_no_package_and_no_cluster(tmp_path: Path, bag: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(ValueError, match=r"--ray needs the Python package ray; install it with .*groma_ros\[ray\]"):
-        replay_all([Task("one", bag, tmp_path)], Plan(GOALS, Engine(shipped_model())), ray="auto")
+        replay_all([Task("one", bag, tmp_path)], ReplayPlan(GOALS, ModelSettings(shipped_model())), ray="auto")

@@ -7,8 +7,8 @@ import pytest
 from mcap.reader import make_reader
 from rosbags.rosbag2 import Reader
 
-from groma_ros.grounding.target import target_pose
-from groma_ros.replay.definitions import typestore
+from groma_ros.geometry3d.approach_pose import target_pose
+from groma_ros.io.message_definitions import typestore
 from groma_ros.replay.recording import LATCHED, NODE, TOPICS, write_recording
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, PlaceRecord
 from groma_ros.types import Box3D

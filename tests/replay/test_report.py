@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.replay.plan import REPORT, Plan, Task
+from groma_ros.replay.plan import REPORT, ReplayPlan, Task
 from groma_ros.replay.run import replay
 from groma_ros.types import Goal
 from tests.replay.conftest import views, write_camera
@@ -52,12 +52,12 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory, small_model: Path, grounder: Grounder) -> Page:
     """Of a run whose goals hold characters that HTML gives a meaning, with an image that is refused."""
-    from groma_ros.replay.plan import Engine
+    from groma_ros.replay.plan import ModelSettings
 
     folder = tmp_path_factory.mktemp("report")
     shown = views(4)
     shown[2] = np.zeros((1, 1, 3), np.uint8)
-    plan = Plan((Goal("<b>&red mug"), Goal("blue", "all")), Engine(small_model, "torch", threads=1))
+    plan = ReplayPlan((Goal("<b>&red mug"), Goal("blue", "all")), ModelSettings(small_model, "torch", threads=1))
     replay(Task("a & b", write_camera(folder / "bag", shown), folder / "out"), plan, grounder)
     return Page((folder / "out" / REPORT).read_text(encoding="utf-8"))
 
@@ -93,7 +93,7 @@ def test_its_figures_and_pictures_are_those_of_the_run(page: Page) -> None:
     assert len(timelines) == 2 and len(page.all("circle")) == 2 * 3
 
 
-def test_a_long_run_stays_a_small_page(plan: Plan) -> None:
+def test_a_long_run_stays_a_small_page(plan: ReplayPlan) -> None:
     """Twenty thousand frames share the columns of a chart."""
     from groma_ros.replay.charts import COLUMNS, timeline, track_of
     from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord

@@ -15,29 +15,29 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from groma_ros.grounding.follower import FollowRule
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.loading import shipped_model
-from groma_ros.replay.bags import RAW
+from groma_ros.io.bags import RAW
 from groma_ros.replay.journal import FOLDER
-from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS, Engine, Plan, Task
+from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.replay.run import Outcome, replay
+from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Frame, Goal, Scene
+from tests.io.test_bags import DEMO, image, write
 from tests.replay.conftest import TENTH, views
-from tests.replay.test_bags import DEMO, image, write
 
 ROOT = Path(__file__).parents[2]
 RESULTS = {DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT, RUN}
 SAME = (DETECTIONS, RECORDING, RUN, JUNIT)
 
 
-def shipped() -> Plan:
+def shipped() -> ReplayPlan:
     """Two goals for the model that ships, which needs no torch."""
-    return Plan((Goal("the ball"), Goal("green object")), Engine(shipped_model(), "onnx", threads=1))
+    return ReplayPlan((Goal("the ball"), Goal("green object")), ModelSettings(shipped_model(), "onnx", threads=1))
 
 
-def run(bag: Path, out: Path, plan: Plan, grounder: Grounder, **fields: object) -> Outcome:
+def run(bag: Path, out: Path, plan: ReplayPlan, grounder: Grounder, **fields: object) -> Outcome:
     return replay(Task("slide", bag, out, **fields), plan, grounder)  # type: ignore[arg-type]
 
 
@@ -45,7 +45,7 @@ def records(out: Path) -> list[FrameRecord]:
     return read_records(out / DETECTIONS)
 
 
-def test_every_frame_once_as_the_grounder_answers_it(bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder) -> None:
+def test_every_frame_once_as_the_grounder_answers_it(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
     outcome = run(bag, tmp_path / "out", plan, grounder)
     assert (outcome.status, outcome.summary["frames"], outcome.summary["refused"]) == ("same", 6, 0)
     assert {path.name for path in (tmp_path / "out").iterdir()} == RESULTS
@@ -62,14 +62,14 @@ def test_every_frame_once_as_the_grounder_answers_it(bag: Path, tmp_path: Path, 
     assert len(timings["frames"]) == 6 and set(timings["frames"][0]) == set(timings["stages"])
 
 
-def test_two_runs_give_the_same_bytes(bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder) -> None:
+def test_two_runs_give_the_same_bytes(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
     for name in ("a", "b"):
         run(bag, tmp_path / name, plan, grounder)
     for name in SAME:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
 
 
-def test_every_second_frame(bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder) -> None:
+def test_every_second_frame(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
     run(bag, tmp_path / "half", replace(plan, every=2), grounder)
     assert [record.number for record in records(tmp_path / "half")] == [0, 2, 4]
 
@@ -79,7 +79,7 @@ def test_boxes_are_carried_between_answers(tmp_path: Path) -> None:
     plan = replace(shipped(), every=4)
     grounder = plan.engine.load()
     run(DEMO, tmp_path / "often", plan, grounder)
-    run(DEMO, tmp_path / "seldom", replace(plan, rule=FollowRule(answer_period=1.0)), grounder)
+    run(DEMO, tmp_path / "seldom", replace(plan, rule=TrackingConfig(answer_period=1.0)), grounder)
     often, seldom = records(tmp_path / "often"), records(tmp_path / "seldom")
     assert all(record.asked for record in often)
     assert [record.number for record in seldom if record.asked] == [0, 12, 24, 36, 48]
@@ -107,7 +107,7 @@ def stopping(after: int) -> object:
 
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9])
 def test_a_run_that_was_stopped_goes_on(
-    bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch, save_seconds: float
+    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch, save_seconds: float
 ) -> None:
     """Stopped after every frame in turn; with and without a state that was saved just before."""
     monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", save_seconds)
@@ -133,7 +133,7 @@ def test_a_run_that_was_stopped_goes_on(
     assert len(looks) == (sum(6 - after for after in stops) if save_seconds == 0.0 else 6)
 
 
-def test_another_plan_takes_nothing_up(bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder) -> None:
+def test_another_plan_takes_nothing_up(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
     with pytest.raises(Stop):
         replay(Task("slide", bag, tmp_path / "out"), plan, grounder, stopping(3))  # type: ignore[arg-type]
     other = replace(plan, goals=plan.goals[:1])
@@ -143,7 +143,7 @@ def test_another_plan_takes_nothing_up(bag: Path, tmp_path: Path, plan: Plan, gr
 
 
 def test_a_damaged_journal_is_a_new_start(
-    bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", 0.0)
     run(bag, tmp_path / "whole", plan, grounder)
@@ -178,7 +178,7 @@ def test_killed_in_the_middle(bag: Path, tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_pictures_that_change_size_and_stamps_that_jump(tmp_path: Path, plan: Plan, grounder: Grounder) -> None:
+def test_pictures_that_change_size_and_stamps_that_jump(tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
     """Stamps repeat, go back a little and a lot; a picture of another size comes; an image cannot be read. Nothing is lost."""
     shown = views(7)
     shown[3] = np.ascontiguousarray(np.kron(shown[3], np.ones((2, 2, 1), np.uint8)))
@@ -199,12 +199,12 @@ def test_pictures_that_change_size_and_stamps_that_jump(tmp_path: Path, plan: Pl
     assert (tmp_path / "out" / DETECTIONS).read_bytes() == (tmp_path / "again" / DETECTIONS).read_bytes()
 
 
-def test_a_goal_that_cannot_stand(bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder) -> None:
+def test_a_goal_that_cannot_stand(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
     with pytest.raises(ValueError, match="is of kind chat, whose answer is words; it cannot stand"):
         run(bag, tmp_path, replace(plan, goals=(Goal("why?", "chat"),)), grounder)
 
 
-def test_a_bag_that_breaks_off_leaves_the_former_results(bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder) -> None:
+def test_a_bag_that_breaks_off_leaves_the_former_results(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
     run(bag, tmp_path / "out", plan, grounder)
     before = (tmp_path / "out" / DETECTIONS).read_bytes()
     torn = tmp_path / "torn.mcap"
@@ -216,7 +216,7 @@ def test_a_bag_that_breaks_off_leaves_the_former_results(bag: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("limit", [100, 8_000, 20_000])
 def test_a_full_disk(
-    bag: Path, tmp_path: Path, plan: Plan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch, limit: int
+    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch, limit: int
 ) -> None:
     """The kernel refuses a write, as on a full disk: of the first file, in the middle of the journal, of the report. The sentence names
     the file, no result is half there, and with room again the run goes on to the same bytes."""

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groma_ros.boxes import box_iou
 from groma_ros.evaluation.scenes import TrueScene, rendered_scenes
 from groma_ros.export.convert import convert
-from groma_ros.geometry import box_iou
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.bundle import MANIFEST, Bundle
 from groma_ros.types import Frame, Goal, Grounding

@@ -10,7 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.image import ImageTransform
+from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.bundle import MANIFEST, TOKENIZER, WEIGHTS, Bundle, BundleError
 from tests.small import NETWORK, SIZE, write_small_bundle
 

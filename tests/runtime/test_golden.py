@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from groma_ros.geometry import cxcywh_to_xyxy
-from groma_ros.grounding.answers import write
-from groma_ros.image import ImageTransform
+from groma_ros.boxes import cxcywh_to_xyxy
+from groma_ros.grounding.decoding import write
 from groma_ros.model.language import expand
-from groma_ros.model.reference import Reference, Run
+from groma_ros.model.reference import Reference, ReferenceRun
+from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.torch import TorchLanguage, TorchVision
 from groma_ros.types import Frame, Scene
 
@@ -25,11 +25,11 @@ def reference() -> Reference:
     return Reference.load(GOLDEN)
 
 
-def run_named(reference: Reference, name: str) -> Run:
+def run_named(reference: Reference, name: str) -> ReferenceRun:
     return next(run for run in reference.runs if run.name == name)
 
 
-def see(reference: Reference, run: Run) -> Scene:
+def see(reference: Reference, run: ReferenceRun) -> Scene:
     """The scene of a run's picture, its regions in the order that was drawn."""
     picture = reference.images["resized_uint8_hwc"].numpy()
     transform = ImageTransform(448, "bicubic")
@@ -43,7 +43,7 @@ def see(reference: Reference, run: Run) -> Scene:
     return TorchVision(reference.model, transform, order).refer(every, cxcywh_to_xyxy(run.given["refer_boxes.0"].numpy(), 448, 448))
 
 
-def ask(reference: Reference, run: Run, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def ask(reference: Reference, run: ReferenceRun, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
     """The embeddings of a run's prompt, cut after the first `</s>` into what no goal changes and what the goal adds."""
     model = reference.model
     boxes = run.recorded["selected_boxes.0"]

@@ -9,7 +9,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 import groma_ros.runtime.torch
-from groma_ros.geometry import box_iou, cxcywh_to_xyxy, left_to_right
+from groma_ros.boxes import box_iou, cxcywh_to_xyxy, left_to_right
 from groma_ros.model.groma import Groma
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_model

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from groma_ros.boxes import box_iou
 from groma_ros.evaluation.scenes import TrueScene, rendered_scenes
-from groma_ros.geometry import box_iou
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_model, load_torch, set_precision

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from groma_ros.simulation.colours import COLOURS
-from groma_ros.simulation.goals import SceneGoal
+from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.paraphrases import FRAMES, SYNONYMS, UNSEEN_FRAMES, paraphrase, reword
 from groma_ros.simulation.shapes import KINDS
 

@@ -6,10 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from groma_ros.camera_geometry import backproject, matrix_from_quaternion
 from groma_ros.simulation.drawing import Camera, Canvas, RenderingUnavailable
 from groma_ros.simulation.layout import look_at
 from groma_ros.simulation.scenes import COLOURS, KINDS, MIN_VISIBLE, SceneObject, SceneRenderer, SceneSample
-from groma_ros.space import backproject, matrix_from_quaternion
 from groma_ros.types import Intrinsics
 
 SEEDS = range(24)

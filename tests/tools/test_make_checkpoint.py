@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from groma_ros.model.config import GromaConfig, LanguageConfig
 from groma_ros.model.weights import Weights
-from groma_ros.tokenizer import GromaTokenizer
+from groma_ros.network_config import GromaConfig, LanguageConfig
+from groma_ros.tokenization.tokenizer import GromaTokenizer
 from tests.published import SMALL, make_checkpoint, published_shapes
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -18,11 +18,11 @@ import torch
 import yaml
 
 from groma_ros.model.groma import Groma
-from groma_ros.prompts import PUBLISHED_TEMPLATE
 from groma_ros.runtime.bundle import Bundle
+from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE
 from groma_ros.training.config import TrainConfig
 from groma_ros.training.data_files import TrainingDataError, open_file
-from groma_ros.training.run import STAGES, Run, train
+from groma_ros.training.run import STAGES, TrainingRun, train
 from tests.training.test_training import CONFIG
 
 WIDTH, HEIGHT = 160, 120
@@ -146,7 +146,7 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 def test_a_file_trains_every_stage_and_resumes_with_the_same_bits(form: str, tmp_path: Path) -> None:
     data = FORMS[form](tmp_path / "data")
     held_out = (data,) if form == "detection" else ()
-    run = Run(_config(tmp_path, 2), tmp_path / "whole", tmp_path / "bundle", resume=True, data=(data,))
+    run = TrainingRun(_config(tmp_path, 2), tmp_path / "whole", tmp_path / "bundle", resume=True, data=(data,))
     train(dataclasses.replace(run, held_out=held_out))
     for stage in STAGES:
         for steps in (1, 2):  # one step, stopped, then the second from the checkpoint
@@ -161,10 +161,10 @@ def test_a_file_trains_every_stage_and_resumes_with_the_same_bits(form: str, tmp
 TOGETHER = """
 import sys
 from pathlib import Path
-from groma_ros.training.run import Run, train
+from groma_ros.training.run import TrainingRun, train
 folder, data = map(Path, sys.argv[1:])
 for steps, out in ((2, "whole"), (1, "parts"), (2, "parts")):
-    train(Run(folder / f"{steps}.yaml", folder / out, resume=True, data=(data,), stages=("detection",)))
+    train(TrainingRun(folder / f"{steps}.yaml", folder / out, resume=True, data=(data,), stages=("detection",)))
 """
 
 
@@ -181,14 +181,14 @@ def test_torchrun_processes_share_the_work_and_resume_with_the_same_bits(tmp_pat
     assert done.returncode == 0, done.stderr[-2000:]
     whole, parts = (_weights(tmp_path / name / "detection.pt") for name in ("whole", "parts"))
     assert {name for name in whole if not torch.equal(whole[name], parts[name])} == set()
-    train(Run(tmp_path / "2.yaml", tmp_path / "alone", data=(data,), stages=("detection",)))
+    train(TrainingRun(tmp_path / "2.yaml", tmp_path / "alone", data=(data,), stages=("detection",)))
     other = _weights(tmp_path / "alone" / "detection.pt")
     assert any(not torch.equal(whole[name], other[name]) for name in whole), "two processes learnt from no more than one"
 
 
 def test_a_config_without_scenes_wants_files(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="names no scenes to render; give --data"):
-        train(Run(_config(tmp_path, 1), tmp_path / "out"))
+        train(TrainingRun(_config(tmp_path, 1), tmp_path / "out"))
 
 
 def test_the_papers_recipe_runs_at_a_small_size(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_the_papers_recipe_runs_at_a_small_size(tmp_path: Path) -> None:
     path = tmp_path / "paper.yaml"
     path.write_text(yaml.safe_dump(document))
     data = phrase_file(tmp_path / "data")
-    train(Run(path, tmp_path / "out", tmp_path / "bundle", data=(data,)))
+    train(TrainingRun(path, tmp_path / "out", tmp_path / "bundle", data=(data,)))
     detection, alignment, language = (_weights(tmp_path / "out" / f"{stage}.pt") for stage in STAGES)
     torch.manual_seed(shipped.seed)
     fresh = Groma(CONFIG.network).state_dict()

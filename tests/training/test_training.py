@@ -13,24 +13,24 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from groma_ros.model.config import GromaConfig
 from groma_ros.model.groma import Groma
-from groma_ros.prompts import TINY_TEMPLATE
+from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.torch import load_torch
+from groma_ros.tokenization.prompts import TINY_TEMPLATE
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, Scenes, Stage, TrainConfig
 from groma_ros.training.features import encode, mirrored, observe
 from groma_ros.training.language_stage import forward, load_tokenizer, losses, train_language
 from groma_ros.training.optimiser import Schedule
 from groma_ros.training.packing import ask, pack
-from groma_ros.training.parallel import Worker
+from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import open_pool, render_pool
-from groma_ros.training.run import Run, publish, train
+from groma_ros.training.run import TrainingRun, publish, train
 from groma_ros.training.vision_stage import train_detection
 from tests.small import NETWORK
 
-ALONE = Worker(0, 1, torch.device("cpu"))
+ALONE = TrainingProcess(0, 1, torch.device("cpu"))
 SHARE = {"attribute": 1.0, "absent": 1.0, "relation": 1.0, "plural": 1.0, "describe": 1.0, "caption": 1.0}
 CONFIG = TrainConfig(
     # Four layers, because the third is shown where to look.
@@ -122,7 +122,7 @@ def test_training_goes_on_from_a_bundle_with_its_weights_and_its_words(trained: 
     file = tmp_path / "config.yaml"
     plain = json.loads(json.dumps({**config, "network": CONFIG.network.to_dict(), "workers": 1}))
     file.write_text(yaml.safe_dump(plain))
-    run = Run(file, tmp_path / "out", tmp_path / "better", resume=True, stages=("language",), start=tmp_path / "tiny")
+    run = TrainingRun(file, tmp_path / "out", tmp_path / "better", resume=True, stages=("language",), start=tmp_path / "tiny")
     train(run)
     before, after = Bundle.load(tmp_path / "tiny"), Bundle.load(tmp_path / "better")
     assert before.file("tokenizer.model").read_bytes() == after.file("tokenizer.model").read_bytes()

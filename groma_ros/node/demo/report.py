@@ -10,11 +10,49 @@ from typing import Any
 
 import cv2
 import numpy as np
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
 
-from groma_ros.draw import draw_groundings
-from groma_ros.evaluation.matching import exact_set
+from groma_ros.matching import exact_set
 from groma_ros.msg import GroundingArray
 from groma_ros.types import Detection, FloatArray, Goal, Grounding
+from groma_ros.visualization import draw_groundings
+
+BOXES_SHOWN = 2
+
+
+def answers_table(goals: Sequence[Goal], newest: Sequence[Grounding], correct: Mapping[str, Sequence[bool]], footer: str) -> Group:
+    """A row a goal. correct: by goal, whether each answered frame so far was right; empty before the run is judged."""
+    table = Table(title="groma: language goals to boxes", title_justify="left", expand=False)
+    table.add_column("goal", min_width=24)
+    table.add_column("present", justify="right")
+    table.add_column("boxes", justify="right")
+    table.add_column("x1 y1 x2 y2, score", no_wrap=True)
+    if correct:
+        table.add_column("frames right", justify="right")
+    answered = {item.goal.text: item for item in newest}
+    for goal in goals:
+        row = _row(goal, answered.get(goal.text))
+        goods = correct.get(goal.text, ())
+        table.add_row(*row, *([f"{sum(goods)} of {len(goods)}"] if correct else []))
+    return Group(table, Text(footer))
+
+
+def _row(goal: Goal, grounding: Grounding | None) -> list[str | Text]:
+    name = Text(goal.text if goal.kind == "auto" else f"{goal.text} ({goal.kind})")
+    if grounding is None:
+        return [name, "", "", Text("waiting", style="dim")]
+    count = len(grounding.detections)
+    verdict = Text(_boxes(grounding)) if count else Text("absent", style="yellow")
+    return [name, f"{grounding.present:.2f}", str(count), verdict]
+
+
+def _boxes(grounding: Grounding) -> str:
+    shown = ["{:.0f} {:.0f} {:.0f} {:.0f}, ".format(*item.box) + f"{item.score:.2f}" for item in grounding.detections[:BOXES_SHOWN]]
+    more = len(grounding.detections) - BOXES_SHOWN
+    return "; ".join(shown) + (f"; {more} more" if more > 0 else "")
+
 
 IOU = 0.5
 PICTURE_FRAMES = 4
@@ -34,14 +72,14 @@ class Counts:
 
 
 @dataclass(frozen=True, eq=False)
-class Truth:
+class DemoTruth:
     """What is right. targets: by goal, indices into the scene's objects; boxes: by stamp (ns), float32 Nx4 xyxy of them all."""
 
     targets: Mapping[str, tuple[int, ...]]
     boxes: Mapping[int, FloatArray]
 
     @classmethod
-    def load(cls, path: Path) -> Truth:
+    def load(cls, path: Path) -> DemoTruth:
         """Read a truth.json. Raises ValueError with a sentence for one that is not in its form."""
         try:
             data = json.loads(path.read_text())
@@ -65,7 +103,7 @@ def groundings_from_message(message: GroundingArray) -> list[Grounding]:
     ]
 
 
-def correct_by_goal(answers: Answers, truth: Truth) -> dict[str, list[bool]]:
+def correct_by_goal(answers: Answers, truth: DemoTruth) -> dict[str, list[bool]]:
     """For every goal that the truth knows, whether each answered frame has exactly its boxes, in the order of the stamps."""
     judged: dict[str, list[bool]] = {goal: [] for goal in truth.targets}
     for stamp in sorted(set(answers) & set(truth.boxes)):
@@ -77,13 +115,13 @@ def correct_by_goal(answers: Answers, truth: Truth) -> dict[str, list[bool]]:
     return judged
 
 
-def accuracy(answers: Answers, truth: Truth) -> float:
+def accuracy(answers: Answers, truth: DemoTruth) -> float:
     """Share of (answered frame, goal) pairs with exactly the true boxes at IoU 0.5; 0 when nothing was answered."""
     judged = [good for goods in correct_by_goal(answers, truth).values() for good in goods]
     return sum(judged) / len(judged) if judged else 0.0
 
 
-def write_figures(path: Path, answers: Answers, truth: Truth, counts: Counts) -> None:
+def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts) -> None:
     """demo.json: stamps in nanoseconds, boxes xyxy in camera pixels."""
     frames = [{"stamp": stamp, "groundings": [_plain(item) for item in answers[stamp]]} for stamp in sorted(answers)]
     figures = {"frames": frames, "accuracy": round(accuracy(answers, truth), 4), **vars(counts)}

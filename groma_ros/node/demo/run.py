@@ -17,14 +17,13 @@ from rich.console import Console, Group
 from rich.live import Live
 from sensor_msgs.msg import CompressedImage
 
-from groma_ros.grounding.goals_file import read_goals
+from groma_ros.grounding.goals import read_goals
+from groma_ros.io.images import compressed_to_rgb
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.node.demo.bag import Bag, read_bag, write_bag
 from groma_ros.node.demo.listener import Listener
 from groma_ros.node.demo.processes import Child, dds_environment
-from groma_ros.node.demo.report import Counts, Truth, accuracy, correct_by_goal, write_figures, write_picture
-from groma_ros.node.demo.table import answers_table
-from groma_ros.node.images import compressed_to_rgb
+from groma_ros.node.demo.report import Counts, DemoTruth, accuracy, answers_table, correct_by_goal, write_figures, write_picture
 from groma_ros.types import Goal
 
 START_SECONDS = 180.0
@@ -50,7 +49,7 @@ def run(inputs: Inputs, console: Console) -> None:
     Raises ValueError, TimeoutError, OSError or RuntimeError with a sentence when something is absent, wrong or too slow. The
     child processes have ended when it returns or raises.
     """
-    bag, goals, truth = read_bag(inputs.bag), read_goals(inputs.goals), Truth.load(inputs.truth)
+    bag, goals, truth = read_bag(inputs.bag), read_goals(inputs.goals), DemoTruth.load(inputs.truth)
     cameras = bag.topics_of(COMPRESSED)
     if not cameras:
         raise ValueError(f"The bag {inputs.bag} has no topic of type {COMPRESSED}.")
@@ -141,7 +140,7 @@ def _pictures(bag: Bag, camera: str, stamps: set[int]) -> dict[int, np.ndarray]:
     }
 
 
-def _show_result(inputs: Inputs, goals: Sequence[Goal], listener: Listener, truth: Truth, counts: Counts, console: Console) -> None:
+def _show_result(inputs: Inputs, goals: Sequence[Goal], listener: Listener, truth: DemoTruth, counts: Counts, console: Console) -> None:
     newest = listener.answers[max(listener.answers)]
     rate = counts.answered / counts.seconds if counts.seconds > 0 else 0.0
     console.print(answers_table(goals, newest, correct_by_goal(listener.answers, truth), _footer(listener)))

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from groma_ros.grounding.goals_file import read_goals
+from groma_ros.grounding.goals import read_goals
 from groma_ros.node.demo.bag import read_bag
 from groma_ros.node.demo.processes import Child
 

@@ -11,7 +11,7 @@ import pytest
 from std_msgs.msg import Header
 
 from groma_ros.node.conversions import groundings_message
-from groma_ros.node.demo.report import Counts, Truth, accuracy, correct_by_goal, groundings_from_message, write_figures, write_picture
+from groma_ros.node.demo.report import Counts, DemoTruth, accuracy, correct_by_goal, groundings_from_message, write_figures, write_picture
 from groma_ros.types import Detection, Goal, Grounding
 
 BALL, MUG = (10.0, 10.0, 50.0, 50.0), (100.0, 20.0, 140.0, 80.0)
@@ -30,12 +30,12 @@ def answer(goal: str, *boxes: tuple[float, float, float, float]) -> Grounding:
 
 
 @pytest.fixture
-def truth(tmp_path: Path) -> Truth:
+def truth(tmp_path: Path) -> DemoTruth:
     (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
-    return Truth.load(tmp_path / "truth.json")
+    return DemoTruth.load(tmp_path / "truth.json")
 
 
-def test_a_pair_counts_only_with_exactly_its_boxes(truth: Truth) -> None:
+def test_a_pair_counts_only_with_exactly_its_boxes(truth: DemoTruth) -> None:
     near = (12.0, 10.0, 52.0, 50.0)
     answers = {
         1000: [answer("the ball", near), answer("everything", MUG, BALL), answer("the cone")],
@@ -47,12 +47,12 @@ def test_a_pair_counts_only_with_exactly_its_boxes(truth: Truth) -> None:
     assert accuracy({1000: [answer("the ball", BALL, BALL)]}, truth) == 0.0
 
 
-def test_frames_and_goals_without_truth_are_not_judged(truth: Truth) -> None:
+def test_frames_and_goals_without_truth_are_not_judged(truth: DemoTruth) -> None:
     assert accuracy({1000: [answer("the ball", BALL), answer("unknown")], 3000: [answer("the ball")]}, truth) == 1.0
     assert accuracy({}, truth) == 0.0
 
 
-def test_the_figures_have_the_documented_form(tmp_path: Path, truth: Truth) -> None:
+def test_the_figures_have_the_documented_form(tmp_path: Path, truth: DemoTruth) -> None:
     answers = {2000: [answer("the ball", MUG)], 1000: [answer("the ball", BALL)]}
     write_figures(tmp_path / "demo.json", answers, truth, Counts(5, 2, 3, 1.5))
     figures = json.loads((tmp_path / "demo.json").read_text())
@@ -67,7 +67,7 @@ def test_the_figures_have_the_documented_form(tmp_path: Path, truth: Truth) -> N
     assert [frame["stamp"] for frame in figures["frames"]] == [1000, 2000]
 
 
-def test_messages_are_read_back(truth: Truth) -> None:
+def test_messages_are_read_back(truth: DemoTruth) -> None:
     sent = [answer("everything", BALL, MUG), answer("the cone")]
     read = groundings_from_message(groundings_message(Header(), sent, 1))
     assert [(item.goal.text, item.goal.kind, item.present, item.margin) for item in read] == [
@@ -92,6 +92,6 @@ def test_wrong_truth_is_refused_with_a_sentence(tmp_path: Path) -> None:
     for content in ("{", "[]", '{"goals": []}', '{"goals": [{"text": "a"}], "frames": []}'):
         path.write_text(content)
         with pytest.raises(ValueError, match=r"The truth .*truth\.json cannot be read"):
-            Truth.load(path)
+            DemoTruth.load(path)
     with pytest.raises(ValueError, match="cannot be read"):
-        Truth.load(tmp_path / "none.json")
+        DemoTruth.load(tmp_path / "none.json")

@@ -1,0 +1,207 @@
+"""One backend in a process of its own, so that its memory is its own; the processes take turns, so that noise hits all alike."""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from groma_ros.bench.claims import Paths, measure_paths
+from groma_ros.bench.machine import Ceilings, cpu_ceilings, gpu_used_mb, peak_mb, thread_environment
+from groma_ros.bench.stages import Sample, TimedGrounder
+from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random_tokenizer
+from groma_ros.bench.workload import mixed_goals, single_goals, to_frame
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.timing import use_clock
+
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+
+
+@dataclass(frozen=True)
+class BenchVariant:
+    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the backend's choice;
+    clock: one of `groma_ros.timing.CLOCKS`."""
+
+    model: Path | None
+    size: str
+    backend: str
+    precision: str
+    device: str | None
+    threads: int
+    seed: int
+    clock: str = "wall"
+
+
+@dataclass(frozen=True)
+class About:
+    """What a variant turned out to be. network: its config in the form of config.json; gpu_mb: used by others before it was loaded."""
+
+    backend: str
+    precision: str
+    device: str
+    network: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        return f"{self.backend} {self.precision}"
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The most that was held so far, in MB; gpu None off a GPU."""
+
+    peak: int
+    gpu: int | None
+
+
+class Runner:
+    """A variant that has been loaded in a process of its own. Every method but `close` waits for that process.
+
+    ValueError or RuntimeError, with the sentence of the process, if it cannot load or run.
+    """
+
+    def __init__(self, variant: BenchVariant) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, variant), daemon=True)
+        with _environment(thread_environment(variant.threads)):
+            self._process.start()
+        theirs.close()
+        self.about: About = self._receive()
+
+    def ask(self, name: str, *args: Any) -> Any:
+        """Call a method of `groma_ros.bench.child_process.Worker` over there."""
+        self._pipe.send((name, args))
+        return self._receive()
+
+    def close(self) -> None:
+        """End the process."""
+        self._pipe.close()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _receive(self) -> Any:
+        try:
+            kind, value = self._pipe.recv()
+        except EOFError:
+            self._process.join(5)
+            raise RuntimeError(f"The process that was measured ended without a word (exit status {self._process.exitcode}).") from None
+        if kind == "refused":
+            raise ValueError(value)
+        if kind == "failed":
+            raise RuntimeError(value)
+        return value
+
+
+def measure_ceilings(threads: int, clock: str = "wall") -> Ceilings:
+    """`cpu_ceilings` in a process that holds its libraries to so many threads."""
+    context = multiprocessing.get_context("spawn")
+    with _environment(thread_environment(threads)), context.Pool(1) as pool:
+        return pool.apply(cpu_ceilings, (threads, clock))
+
+
+@contextmanager
+def _environment(variables: dict[str, str]) -> Iterator[None]:
+    """A process started inside the block has these variables."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+def _serve(pipe: Connection, variant: BenchVariant) -> None:
+    """Load the variant, then answer what is asked until the other end closes."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # one pass of a large network outlasts the patience of who stopped it
+    os.dup2(2, 1)  # whatever a library prints, standard output is the report's
+    try:
+
+        worker = BenchWorker(variant)
+        pipe.send(("answer", worker.about))
+        while True:
+            name, args = pipe.recv()
+            pipe.send(("answer", getattr(worker, name)(*args)))
+    except EOFError:
+        return
+    except (ValueError, ImportError) as error:
+        pipe.send(("refused", str(error)))
+    except (RuntimeError, MemoryError, OSError) as error:
+        pipe.send(("failed", f"{variant.backend}: {error or type(error).__name__}"))
+    sys.exit(1)
+
+
+class BenchWorker:
+    """A loaded variant. Errors are those of `Grounder.load`."""
+
+    def __init__(self, variant: BenchVariant) -> None:
+        use_clock(variant.clock)
+        self._gpu_before = gpu_used_mb()
+        self._trained = variant.model is not None
+        self._grounder, network = _untrained(variant) if variant.model is None else _trained(variant, variant.model)
+        runtime = self._grounder.runtime
+        assert runtime is not None
+        self.about = About(runtime.backend, runtime.precision, runtime.device, network)
+
+    def measure(self, jpeg: bytes, goals: int) -> Sample:
+        """Answer so many goals about a picture."""
+        asked = mixed_goals(goals) if self._trained else single_goals(goals)
+        return self._grounder.measure(lambda: to_frame(jpeg), asked)
+
+    def paths(self, jpeg: bytes) -> Paths:
+        """The same answers by the short way and by the long ones."""
+        return measure_paths(self._grounder, to_frame(jpeg), self._trained)
+
+    def memory(self) -> Memory:
+        """Of this process so far; on a GPU also what came to be used there since before it loaded."""
+        used = gpu_used_mb() if self.about.device == "cuda" else None
+        return Memory(peak_mb(), None if used is None else used - (self._gpu_before or 0))
+
+    def ceilings(self) -> Ceilings | None:
+        """Of the GPU this variant runs on; None on the CPU, or where PyTorch is not there to measure it."""
+        if self.about.device != "cuda":
+            return None
+        try:
+            from groma_ros.runtime.torch import device_ceilings
+        except ImportError:
+            return None
+        return Ceilings(*device_ceilings(self.about.device), "float16 on the GPU")
+
+
+def _trained(variant: BenchVariant, model: Path) -> tuple[TimedGrounder, dict[str, Any]]:
+    """The model of a folder, and its network's config."""
+    grounder = TimedGrounder.load(
+        model, device=variant.device, backend=variant.backend, threads=variant.threads, precision=variant.precision
+    )
+    assert isinstance(grounder, TimedGrounder)
+    return grounder, Bundle.load(model).network
+
+
+def _untrained(variant: BenchVariant) -> tuple[TimedGrounder, dict[str, Any]]:
+    """Random weights of a size, and their network's config."""
+    config = NETWORKS[variant.size]
+    runtime = random_runtime(variant)
+    tokenizer = random_tokenizer(config)
+    grounder = TimedGrounder(runtime.vision, runtime.language, tokenizer, TEMPLATE, runtime=runtime)
+    return grounder, config.to_dict()

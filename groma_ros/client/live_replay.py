@@ -1,0 +1,200 @@
+"""A camera's messages played through the real node over DDS, the time of the recording on /clock, and what the node answers."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CompressedImage, Image
+
+from groma_ros.client.repeated_request import request_goals
+from groma_ros.msg import GroundingArray
+from groma_ros.node.conversions import to_nanoseconds, to_time
+from groma_ros.node.demo.processes import Child, dds_environment
+from groma_ros.node.demo.report import groundings_from_message
+from groma_ros.srv import SetGoals
+from groma_ros.types import Goal, Grounding
+
+START_SECONDS = 180.0
+ANSWER_SECONDS = 120.0
+TICK_SECONDS = 0.02
+"""How often /clock goes on between two images."""
+FATES = ("answered", "carried", "dropped", "skipped", "refused images")
+"""What becomes of an image that the node received, by the keys of its diagnostics."""
+COMPRESSED, RAW = "compressed", "raw"
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """One image. place: whatever tells it from the others; time: ns at which it was recorded; stamp: of its header, ns; data: CDR bytes;
+    answerable: False for one that the node will refuse."""
+
+    place: int
+    time: int
+    stamp: int
+    data: bytes
+    answerable: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What the node said about an image. answered: stamp of the image that the language model answered on; seconds: until it came."""
+
+    sent: Sent
+    groundings: list[Grounding]
+    answered: int
+    seconds: float
+
+
+class Live:
+    """The node in a process of its own and the other end of its topics here, on a DDS domain of their own; a context manager.
+
+    parameters: of the node; transport: RAW or COMPRESSED; topic: the camera's; log: file for what the node says. Raises TimeoutError
+    or RuntimeError with a sentence where the node does not start or ends.
+    """
+
+    def __init__(self, parameters: Mapping[str, Any], transport: str, topic: str, log: Path) -> None:
+        os.environ.update(dds_environment())
+        domain = 1 + os.getpid() % 100
+        self.facts: dict[str, str] = {}
+        self._sent: dict[int, deque[tuple[Sent, float]]] = {}
+        self._heard: deque[Heard] = deque()
+        self._answers = 0
+        self._node = Child("groma_ros.node.main", _arguments(parameters, transport, topic), log, {"ROS_DOMAIN_ID": str(domain)})
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        self._here = rclpy.create_node("groma_replay", context=self._context)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self._here)
+        self._images = self._here.create_publisher(CompressedImage if transport == COMPRESSED else Image, topic, 10)
+        self._clock = self._here.create_publisher(Clock, "/clock", 10)
+        self._goals = self._here.create_client(SetGoals, "/groma/set_goals")
+        self._here.create_subscription(GroundingArray, "/groma/groundings", self._on_groundings, 1000)
+        self._here.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+
+    def meet(self) -> None:
+        """Wait until the node is active and every topic has found its other end; `facts` then hold what it says of itself."""
+
+        def met() -> bool:
+            ends = self._images.get_subscription_count() and self._clock.get_subscription_count()
+            return bool(ends and self._here.count_publishers("/groma/groundings") and self._goals.service_is_ready() and self.facts)
+
+        self._until(met, START_SECONDS, "The node did not become active")
+        self._spin(0.5)  # each end sees the match a moment before the other does
+
+    def set_goals(self, goals: Sequence[Goal]) -> None:
+        """Let these goals stand. Raises ValueError with the node's sentence where it refuses them."""
+        request_goals(self._goals, goals, lambda done, sentence: self._until(done, START_SECONDS, sentence))
+
+    def play(self, images: Iterable[Sent], rate: float) -> Iterator[Heard]:
+        """What the node says about images, in the order in which it says it. rate: 1 is the speed of the recording, at which a slow
+        node drops images; 0 waits for each answer, so that none is dropped."""
+        start = first = None
+        for sent in images:
+            if start is None or first is None:
+                start, first = time.monotonic(), sent.time
+            if rate > 0:
+                self._pass_time(start, first, sent.time, rate)
+            self._tick(sent.time)
+            if sent.answerable:
+                self._sent.setdefault(sent.stamp, deque()).append((sent, time.monotonic()))
+            self._images.publish(sent.data)
+            if rate == 0 and sent.answerable:
+                self._until(self._all_told, ANSWER_SECONDS, f"The node did not answer image {sent.place}")
+            yield from self._news()
+        self._until(self._settled, ANSWER_SECONDS, "The node did not come to rest")
+        yield from self._news()
+
+    def close(self) -> None:
+        """End the node and leave DDS."""
+        self._node.interrupt()
+        self._executor.shutdown()
+        self._here.destroy_node()
+        self._context.shutdown()
+
+    def _pass_time(self, start: float, first: int, until: int, rate: float) -> None:
+        """Listen until a time of the recording has come, with /clock going on."""
+        while (left := start + (until - first) / 1e9 / rate - time.monotonic()) > 0:
+            self._spin(min(left, TICK_SECONDS))
+            self._tick(min(until, first + int((time.monotonic() - start) * rate * 1e9)))
+
+    def _tick(self, now: int) -> None:
+        self._clock.publish(Clock(clock=to_time(now)))
+
+    def _news(self) -> Iterator[Heard]:
+        while self._heard:
+            yield self._heard.popleft()
+
+    def _all_told(self) -> bool:
+        return not any(self._sent.values())
+
+    def _settled(self) -> bool:
+        """Two reports apart nothing moved: no image is on its way, in hand or unanswered."""
+        before = dict(self.facts)
+        if int(before["received"]) != sum(int(before[fate]) for fate in FATES) or self._answers != _told(before):
+            return False
+        self._spin(2.2)
+        return all(before[key] == self.facts[key] for key in ("received", *FATES)) and self._answers == _told(self.facts)
+
+    def _on_groundings(self, message: GroundingArray) -> None:
+        waiting = self._sent.get(to_nanoseconds(message.header.stamp))
+        if waiting:
+            sent, moment = waiting.popleft()
+            self._answers += 1
+            found = Heard(sent, groundings_from_message(message), to_nanoseconds(message.answered), time.monotonic() - moment)
+            self._heard.append(found)
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        for status in message.status:
+            if status.name == "groma: grounding" and any(item.key == "backend" for item in status.values):
+                self.facts = {item.key: item.value for item in status.values}
+
+    def _until(self, done: Callable[[], Any], timeout: float, sentence: str) -> None:
+        end = time.monotonic() + timeout
+        while not done():
+            if not self._node.running:
+                raise RuntimeError(f"The node ended: {self._node.last_line()}")
+            if time.monotonic() > end:
+                raise TimeoutError(f"{sentence} within {timeout:.0f} s; it last said: {self._node.last_line()}")
+            self._executor.spin_once(timeout_sec=0.1)
+
+    def _spin(self, seconds: float) -> None:
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._executor.spin_once(timeout_sec=left)
+
+    def __enter__(self) -> Live:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+
+def _told(facts: Mapping[str, str]) -> int:
+    """Images that the node published something about."""
+    return int(facts["answered"]) + int(facts["carried"])
+
+
+def _arguments(parameters: Mapping[str, Any], transport: str, topic: str) -> list[str]:
+    """Reliable from end to end: what is dropped is then dropped by the node, which counts it, and never by the way there."""
+    reliable = {f"qos_overrides.{topic}.subscription.reliability": "reliable", f"qos_overrides.{topic}.subscription.depth": 10}
+    values = {**parameters, **reliable, "image_transport": transport, "use_sim_time": True}
+    settings = [part for name, value in values.items() for part in ("-p", f"{name}:={_yaml(value)}")]
+    name = "image/compressed" if transport == COMPRESSED else "image"
+    return ["--ros-args", *settings, "-r", f"{name}:={topic}"]
+
+
+def _yaml(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else repr(value)

@@ -1,0 +1,1 @@
+"""The subcommands of `groma`, one module each."""

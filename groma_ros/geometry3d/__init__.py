@@ -1,0 +1,1 @@
+"""From boxes and depth to oriented boxes and approach poses."""

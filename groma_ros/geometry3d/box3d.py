@@ -1,0 +1,245 @@
+"""From a box in the image and depth registered to it to a box in space.
+
+The support (a table, a shelf, the floor) is found around the box and taken away; of what is left, the thing is what the box
+frames; its hidden side is completed. docs/depth.md says what holds and what was measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groma_ros.camera_geometry import Points, backproject, project, quaternion_from_matrix
+from groma_ros.geometry3d.circle_fit import find_round, round_footprint
+from groma_ros.geometry3d.depth_segmentation import Box, Mask, cut_at_jumps, select, smoothed
+from groma_ros.geometry3d.footprint import Axes, Footprint, SurfaceView, complete, smallest_rectangle
+from groma_ros.geometry3d.plane_ransac import Plane, find_planes
+from groma_ros.types import Box3D, Detection, Frame, Grounding, Intrinsics
+
+Array = NDArray[np.float64]
+
+_UNKNOWN_NOISE = 0.002
+_SURE = 0.85
+
+
+@dataclass(frozen=True)
+class DepthRule:
+    """What a box in space needs. Lengths in metres.
+
+    least_points: pixels of the thing with depth; margin: of the box's longer side that is looked at around it, to find the
+    support; lift: what rises less above the support is taken for it; most_pixels: looked at, more are thinned out.
+    """
+
+    least_points: int = 40
+    margin: float = 0.6
+    lift: float = 0.0025
+    most_pixels: int = 120_000
+
+
+class DepthError(ValueError):
+    """A box that cannot be placed in space: a sentence for the log, and a cause of a few words that diagnostics count by."""
+
+    def __init__(self, cause: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.cause = cause
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A thing in space. box: in the frame of the camera; points: pixels it was measured with; standing: whether on a support.
+
+    A thing that does not stand on a support that is seen has a box of its own height, with up taken from the camera.
+    """
+
+    box: Box3D
+    points: int
+    standing: bool
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A detection with its place in space. goal: the text, and number: the place in the list, of the goal it answers."""
+
+    goal: str
+    number: int
+    detection: Detection
+    placement: Placement
+
+
+@dataclass(frozen=True, eq=False)
+class _Surface:
+    """The visible surface of a thing. mask: its pixels of the view; plane: the support, None where none is seen; fit: the IoU of
+    the box around the pixels with the box asked for; gap: how far its lowest points are above the plane."""
+
+    mask: Mask
+    plane: Plane | None
+    fit: float
+    gap: float
+
+    @property
+    def merit(self) -> float:
+        """Among supports, the right one leaves what the box frames, and that begins at the support. Of a floor and a wall that
+        would both do it is the floor: cameras are seldom on their side, and one that looks straight down sees no wall."""
+        level = -self.plane.normal[1] if self.plane is not None else 0.0
+        return self.fit - 0.3 * min(1.0, self.gap / 0.05) - 0.2 * min(1.0, max(0.0, 1 - level / 0.25))
+
+
+def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> Placement:
+    """The box in space of what an xyxy box (camera pixels) frames.
+
+    Raises DepthError with a sentence where depth does not tell: none in the box, nothing that stands out of its surroundings.
+    """
+    if frame.depth is None or frame.intrinsics is None:
+        raise DepthError("missing", "The image came without depth or without camera_info, so nothing in it has a place in space.")
+    rule = rule or DepthRule()
+    view, inner = _view(frame, box, rule)
+    points = backproject(view.depth, view.camera)
+    surface = _find_surface(view, points, inner, rule)
+    noise = surface.plane.noise if surface.plane else _UNKNOWN_NOISE
+    if surface.plane and (size := _smoothing(noise)):
+        points = backproject(smoothed(view.depth, surface.mask, size), view.camera)
+    return _fit(points[surface.mask], surface, view, noise)
+
+
+def place_all(
+    frame: Frame, groundings: Sequence[Grounding], refused: Callable[[DepthError], None], rule: DepthRule | None = None
+) -> tuple[Placed, ...]:
+    """The detections that have a place, in the order of the goals and the best first within one.
+
+    refused: called for each box that has none; a box that answers several goals is placed once.
+    """
+    known: dict[tuple[float, float, float, float], Placement | None] = {}
+    placed = []
+    for number, grounding in enumerate(groundings):
+        for detection in sorted(grounding.detections, key=lambda item: -item.score):
+            if detection.box not in known:
+                try:
+                    known[detection.box] = place(frame, detection.box, rule)
+                except DepthError as error:
+                    known[detection.box] = None
+                    refused(error)
+            placement = known[detection.box]
+            if placement is not None:
+                placed.append(Placed(grounding.goal.text, number, detection, placement))
+    return tuple(placed)
+
+
+def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceView, Box]:
+    """The part of the depth around a box, thinned out if it is large, and the box in its pixels."""
+    depth, camera = frame.depth, frame.intrinsics
+    assert depth is not None and camera is not None
+    height, width = depth.shape
+    x1, y1, x2, y2 = (float(value) for value in box)
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
+    name = f"The box ({', '.join(f'{float(value):.0f}' for value in box)})"
+    if not (x2 - x1 >= 1 and y2 - y1 >= 1):
+        raise DepthError("box", f"{name} covers no pixel of the {width}x{height} image.")
+    margin = rule.margin * max(x2 - x1, y2 - y1) + 8
+    left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
+    right, bottom = min(width, int(np.ceil(x2 + margin))), min(height, int(np.ceil(y2 + margin)))
+    step = int(np.ceil(np.sqrt((right - left) * (bottom - top) / rule.most_pixels)))
+    part = depth[top:bottom:step, left:right:step]
+    middle = ((camera.cx - left) / step, (camera.cy - top) / step)
+    own = Intrinsics(camera.fx / step, camera.fy / step, *middle, part.shape[1], part.shape[0])
+    a, b, c, d = ((value - start - 0.5) / step + 0.5 for value, start in zip((x1, y1, x2, y2), (left, top, left, top), strict=True))
+    inside = part[max(0, int(b)) : max(1, int(np.ceil(d))), max(0, int(a)) : max(1, int(np.ceil(c)))]
+    measured = int(np.isfinite(inside).sum())
+    if measured < rule.least_points:
+        raise DepthError("holes", f"{name} holds {measured} pixels with depth, and {rule.least_points} are needed.")
+    return SurfaceView(part, own), (a, b, c, d)
+
+
+def _find_surface(view: SurfaceView, points: Points, box: Box, rule: DepthRule) -> _Surface:
+    """What the box frames on the support that explains it best. Raises DepthError where nothing stands out."""
+    best: _Surface | None = None
+    jump = 0.006 + 5 * view.depth / view.camera.fx  # a pixel's step on a surface seen at a slant, and then some
+    for plane in find_planes(points):
+        height = plane.height(points)
+        raised = np.where(height > max(rule.lift, 3.5 * plane.noise), view.depth, np.nan)
+        mask, fit = select(cut_at_jumps(raised, jump + 4 * plane.noise), box, rule.least_points)
+        if mask.any():
+            found = _Surface(mask, plane, fit, float(np.quantile(height[mask], 0.003)))
+            best = found if best is None or found.merit > best.merit else best
+            if best.merit > _SURE:
+                return best
+    if best is None or best.merit < 0.5:
+        mask, fit = select(cut_at_jumps(view.depth, jump + 4 * _UNKNOWN_NOISE), box, rule.least_points)
+        if mask.any() and fit > max(0.5, best.merit if best is not None else 0.0):
+            best = _Surface(mask, None, fit, 0.0)
+    if best is None or best.fit < 0.2:
+        raise DepthError("flat", "Nothing in the box stands out of the surface around it by depth.")
+    return best
+
+
+def _smoothing(noise: float) -> int:
+    """Pixels of the neighbourhood that depth is averaged over on the thing; 0 for depth that is clean enough."""
+    return 0 if noise < 0.0007 else 3 if noise < 0.002 else 5
+
+
+def _fit(points: Points, surface: _Surface, view: SurfaceView, noise: float) -> Placement:
+    """The box around a surface's points (N, 3) and what they hide."""
+    axes = _axes(points, surface.plane)
+    local = axes.to_local(points)
+    circle = find_round(local, 0.0015 + noise)
+    if circle is not None:
+        footprint = round_footprint(local, circle, 0.003 + 2 * noise)
+    else:
+        footprint = smallest_rectangle(complete(local, axes, view, 0.001 + 2 * noise))
+    standing = surface.plane is not None and _stands(local, surface, axes, view, noise)
+    base, top = (0.0 if standing else float(local[:, 2].min())), float(local[:, 2].max())
+    return Placement(_box(axes, footprint, base, top), len(points), standing)
+
+
+def _axes(points: Points, plane: Plane | None) -> Axes:
+    """Axes on the support below the points' middle. Without a support, up is the image's."""
+    middle = np.median(points, axis=0)
+    up = plane.normal if plane is not None else np.array([0.0, -1.0, 0.0])
+    away = middle - up * (middle @ up)
+    if np.linalg.norm(away) < 1e-6 * np.linalg.norm(middle):
+        away = np.cross([1.0, 0.0, 0.0], up)  # seen from right above, any direction will do
+    away = away / np.linalg.norm(away)
+    origin = middle - up * plane.height(middle) if plane is not None else middle
+    return Axes(origin, np.stack([away, np.cross(up, away), up]))
+
+
+def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noise: float) -> bool:
+    """Whether a thing goes on down to the support though its lowest visible point is above it: it curves in, or is hidden there."""
+    top = local[:, 2].max()
+    if surface.gap < 0.015 or surface.gap > 0.5 * top:
+        return surface.gap < 0.015
+    if _hidden_below(surface.mask, axes, view) > 0.4:
+        return True
+    height = local[:, 2]
+    low = height < height.min() + 0.06 * np.ptp(height)
+    curved = float(np.quantile(local[low, 0], 0.02) - np.quantile(local[:, 0], 0.005))
+    return curved > 0.0015 + 0.3 * noise
+
+
+def _hidden_below(mask: Mask, axes: Axes, view: SurfaceView) -> float:
+    """Share of the mask's lower border below which something nearer to the camera is seen."""
+    start, end = project(axes.to_optical(np.array([[0, 0, 0.05], [0, 0, 0.04]])), view.camera)
+    down = end - start
+    length = np.linalg.norm(down)
+    if not length > 0:
+        return 0.0
+    rows, columns = np.nonzero(mask)
+    across, along = np.rint(3 * down / length).astype(np.int64)
+    below, beside = rows + along, columns + across
+    inside = (below >= 0) & (below < mask.shape[0]) & (beside >= 0) & (beside < mask.shape[1])
+    rows, columns, below, beside = rows[inside], columns[inside], below[inside], beside[inside]
+    border = ~mask[below, beside]
+    if not border.any():
+        return 0.0
+    nearer = view.depth[below, beside] < view.depth[rows, columns] - 0.01
+    return float(nearer[border].mean())
+
+
+def _box(axes: Axes, footprint: Footprint, base: float, top: float) -> Box3D:
+    cos, sin = np.cos(footprint.angle), np.sin(footprint.angle)
+    turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1.0]])
+    x, y, z = (float(value) for value in axes.to_optical(np.array([*footprint.centre, (base + top) / 2])))
+    length, width = (float(value) for value in footprint.sides)
+    return Box3D((x, y, z), quaternion_from_matrix((turn @ axes.rows).T), (length, width, top - base))

@@ -1,0 +1,125 @@
+"""Things that are round about an upright axis: balls, bottles, bowls, mugs, cones. Their visible half tells all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from groma_ros.camera_geometry import Points
+from groma_ros.geometry3d.footprint import Footprint
+
+Array = NDArray[np.float64]
+
+_SPACING = 0.0015
+_TRIPLES = 64
+_WITHIN = 0.04
+_NEAR_SHARE, _ALONE_SHARE, _TOP_SHARE = 0.75, 0.85, 0.7
+_TOP = 0.12  # of the height
+_TOP_ARC = 1.4 * np.pi
+_SECTORS = 36
+
+
+@dataclass(frozen=True, eq=False)
+class Circle:
+    """The largest circle about an upright axis, metres. share: of the outline it was found in that lies on it."""
+
+    centre: Array
+    radius: float
+    share: float
+
+
+def find_round(local: Points, error: float) -> Circle | None:
+    """The circle of a thing that is round about an upright axis, None for one that is not.
+
+    local: Nx3, metres, in the frame of `completion.Axes`, the support at 0; error: metres by which points err. Two outlines
+    tell: that of the near half, which is never hidden by the thing itself, and that of the top, which for a mug has no handle.
+    """
+    top = float(local[:, 2].max())
+    rim = outline(local)
+    widest = rim[[rim[:, 1].argmin(), rim[:, 1].argmax()], 0].mean()
+    half = np.ptp(local[:, 1]) / 2
+    near = find_circle(rim[rim[:, 0] <= widest + 0.002], error)
+    if near is not None and (near.share < _NEAR_SHARE or near.radius > 1.1 * half + error):
+        near = None
+    cap = local[local[:, 2] > top - max(_TOP * top, 2 * error)]
+    upper = find_circle(outline(cap), error) if len(cap) > 12 else None
+    if upper is not None and (upper.share < _TOP_SHARE or arc(cap, upper.centre) < _TOP_ARC):
+        upper = None
+    if near is None:
+        return upper if upper is not None and upper.radius > 0.4 * half else None
+    if upper is None:
+        beyond = np.linalg.norm(local[:, :2] - near.centre, axis=1) > 1.15 * near.radius + error
+        return near if near.share > _ALONE_SHARE and beyond.mean() < 0.02 else None
+    if np.linalg.norm(near.centre - upper.centre) < 0.15 * near.radius + error:
+        return near
+    return upper if upper.radius > 0.75 * near.radius else None
+
+
+def round_footprint(local: Points, circle: Circle, error: float) -> Footprint:
+    """The square around the circle; where the thing reaches out of it, as with a handle, one side points there."""
+    offset = local[:, :2] - circle.centre
+    out = np.linalg.norm(offset, axis=1) > 1.1 * circle.radius + error
+    angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
+    ring = circle.centre + circle.radius * np.stack([np.cos(angles), np.sin(angles)], 1)
+    if out.sum() <= 8:
+        return Footprint.along(ring, 0.0)
+    x, y = offset[out].mean(0)
+    return Footprint.along(np.concatenate([ring, local[out, :2]]), float(np.arctan2(y, x)))
+
+
+def outline(points: Points) -> Array:
+    """The convex outline of points (N, 2 or more) on the ground, as points (M, 2) on it at even distances."""
+    hull = cv2.convexHull(np.ascontiguousarray(points[:, :2] * 1000, np.float32))[:, 0] / 1000.0
+    ring = np.concatenate([hull, hull[:1]]).astype(np.float64)
+    along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(ring, axis=0), axis=1))])
+    at = np.arange(0, along[-1], max(_SPACING, along[-1] / 400))
+    return np.stack([np.interp(at, along, ring[:, axis]) for axis in (0, 1)], 1)
+
+
+def find_circle(rim: Array, error: float) -> Circle | None:
+    """The circle that most of an outline (N, 2) lies on, within `error` or 4 % of the outline's half; None for too few points."""
+    if len(rim) < 12:
+        return None
+    error = max(error, _WITHIN * float(np.ptp(rim, axis=0).max()) / 2)
+    rng = np.random.default_rng(len(rim))
+    a, b, c = rim[rng.integers(0, len(rim), (3, _TRIPLES))]
+    # The centre is where the bisectors of two chords meet.
+    chords = np.stack([b - a, c - a], 1)
+    middles = 0.5 * np.stack([(b**2 - a**2).sum(1), (c**2 - a**2).sum(1)], 1)
+    apart = np.abs(np.linalg.det(chords)) > 1e-6
+    if not apart.any():
+        return None
+    centres = np.linalg.solve(chords[apart], middles[apart][..., None])[..., 0]
+    radii = np.linalg.norm(a[apart] - centres, axis=1)
+    distances = np.abs(np.linalg.norm(rim[None] - centres[:, None], axis=2) - radii[:, None])
+    best = int((distances < error).sum(1).argmax())
+    centre, radius = centres[best], float(radii[best])
+    for _ in range(3):
+        inside = _on(rim, centre, radius, error)
+        if inside.sum() < 8:
+            return None
+        centre, radius = _fit_circle(rim[inside])
+    return Circle(centre, radius, float(_on(rim, centre, radius, error).mean()))
+
+
+def _on(rim: Array, centre: Array, radius: float, error: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(np.linalg.norm(rim - centre, axis=1) - radius) < error)
+
+
+def _fit_circle(points: Array) -> tuple[Array, float]:
+    """Least squares of x^2 + y^2, which is linear in the centre (I. Kasa, 1976)."""
+    middle = points.mean(0)
+    offset = points - middle
+    system = np.column_stack([2 * offset, np.ones(len(offset))])
+    (x, y, rest), *_ = np.linalg.lstsq(system, (offset**2).sum(1), rcond=None)
+    return middle + (x, y), float(np.sqrt(max(0.0, rest + x * x + y * y)))
+
+
+def arc(points: Points, centre: Array) -> float:
+    """Radians of the directions from the centre in which points (N, 2 or more) lie."""
+    x, y = (points[:, :2] - centre).T
+    sectors = ((np.arctan2(y, x) + np.pi) / (2 * np.pi) * _SECTORS).astype(np.int64) % _SECTORS
+    return float(len(np.unique(sectors)) / _SECTORS * 2 * np.pi)

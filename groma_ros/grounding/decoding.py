@@ -1,0 +1,159 @@
+"""Reading answers out of a language model: constrained to the regions of the scene, or free text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from groma_ros.grounding.calibration import Calibration, ProbeBatch, log_odds
+from groma_ros.runtime.interfaces import LanguageModel
+from groma_ros.types import FloatArray
+
+
+@dataclass(frozen=True)
+class RegionTokens:
+    """Token ids of a constrained answer. first: `<r0>`; count: regions of the scene; stop: `</roi>`."""
+
+    first: int
+    count: int
+    stop: int
+
+    def choices(self, logits: FloatArray) -> FloatArray:
+        """Logits (V,) of one position to those of the regions and, last, of the stop (count + 1,)."""
+        found = np.empty(self.count + 1, np.float32)
+        found[:-1], found[-1] = logits[self.first : self.first + self.count], logits[self.stop]
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class RegionAnswer:
+    """One goal's answer over N regions.
+
+    regions: chosen indices in the order chosen; scores: probability of each at the step it was chosen; membership: float64 N,
+    for every region its highest probability at any step; present: probability that anything fits; margin: probability of
+    the best region minus the runner-up's at the first step (the best's own where there is one region); signals: what presence was
+    read from, before calibration: `stop`, the log-odds of stopping at once, and those of `presence.SIGNALS` that were asked for.
+    """
+
+    regions: tuple[int, ...]
+    scores: tuple[float, ...]
+    membership: np.ndarray
+    present: float
+    margin: float
+    signals: Mapping[str, float] = field(default_factory=dict)
+
+
+class _Row:
+    """The state of one goal's constrained answer."""
+
+    def __init__(self, single: bool, tokens: RegionTokens, calibration: Calibration, min_presence: float) -> None:
+        self.single = single
+        self._tokens = tokens
+        self._calibration = calibration
+        self._min_presence = min_presence
+        self._free = np.ones(tokens.count + 1, bool)
+        self._membership: np.ndarray = np.zeros(tokens.count)
+        self._picked: list[tuple[int, float]] = []
+        self._signals: Mapping[str, float] = {}
+        self._present = self._margin = 0.0
+
+    def step(self, logits: FloatArray, signals: Mapping[str, float]) -> int | None:
+        """Take the logits (V,) of a position; the token chosen, or None when the answer is complete. signals: of the first step."""
+        choices = np.where(self._free, self._tokens.choices(logits), -np.inf)
+        chances = self._calibration.probabilities(choices)
+        regions = chances[:-1]
+        np.maximum(self._membership, regions, out=self._membership)
+        best = int(regions.argmax())
+        if not self._picked:
+            self._signals = {"stop": float(log_odds(chances[-1])), **signals}
+            self._present = self._calibration.presence(float(chances[-1]), signals)
+            others = regions.copy()
+            others[best] = 0.0
+            self._margin = float(regions[best] - others.max())
+            stop = self._present < self._min_presence
+        else:
+            # The stop wins a tie, so that equal logits never add a region.
+            stop = bool(chances[-1] >= regions[best])
+        if stop:
+            return None
+        self._free[best] = False
+        self._picked.append((best, float(regions[best])))
+        return None if self.single else self._tokens.first + best
+
+    def answer(self) -> RegionAnswer:
+        regions = tuple(index for index, _ in self._picked)
+        scores = tuple(float(self._calibration.score(chance)) for _, chance in self._picked)
+        membership = self._calibration.score(self._membership)
+        return RegionAnswer(regions, scores, membership, self._present, self._margin, self._signals)
+
+
+def choose_regions(
+    language: LanguageModel,
+    prefix: Any,
+    tails: Sequence[FloatArray],
+    single: Sequence[bool],
+    tokens: RegionTokens,
+    calibration: Calibration,
+    min_presence: float,
+    asides: ProbeBatch | None = None,
+) -> list[RegionAnswer]:
+    """Answer goals whose tails (L_i, D) end with the forced `<roi>`, all in one batch behind the shared prefix.
+
+    At the first step presence decides between "nothing" (below min_presence) and the best region. A goal that is not
+    `single` goes on, greedily among the regions not yet named and the stop, until the stop; goals that are complete drop out.
+    asides: what is asked beside the goals, where presence is read from their signals.
+    """
+    beside = asides or ProbeBatch()
+    branches, logits = language.branch(prefix, [*tails, *beside.nulls, *beside.probes])
+    rows = [_Row(one, tokens, calibration, min_presence) for one in single]
+    signals: list[dict[str, float]] = [{} for _ in rows]
+    if asides is not None:
+        regions = np.asarray(logits)[:, tokens.first : tokens.first + tokens.count]
+        signals = asides.read(regions[: len(rows)], regions[len(rows) :], np.asarray(logits)[len(rows) :])
+    active = list(range(len(rows)))
+    while active:
+        chosen = [rows[index].step(logits[place], signals[index]) for place, index in enumerate(active)]
+        going = [(index, token) for index, token in zip(active, chosen, strict=True) if token is not None]
+        active = [index for index, _ in going]
+        if going:
+            logits = language.append(branches, active, [token for _, token in going])
+    return [row.answer() for row in rows]
+
+
+@dataclass(frozen=True)
+class Written:
+    """A free answer. ids: the tokens before the end; chances: the probability of each when it was chosen."""
+
+    ids: tuple[int, ...]
+    chances: tuple[float, ...]
+
+
+def write(
+    language: LanguageModel, prefix: Any, tails: Sequence[FloatArray], end: int, limit: int, banned: Sequence[int] = ()
+) -> list[Written]:
+    """Greedy continuation of each tail (L_i, D) until the token `end` or `limit` tokens; `banned` ids never come."""
+    branches, logits = language.branch(prefix, tails)
+    written: list[list[tuple[int, float]]] = [[] for _ in tails]
+    active = list(range(len(tails)))
+    while active:
+        going: list[tuple[int, int]] = []
+        for row, line in zip(active, logits, strict=True):
+            token, chance = _best(line, banned)
+            if token != end:
+                written[row].append((token, chance))
+                if len(written[row]) < limit:
+                    going.append((row, token))
+        active = [row for row, _ in going]
+        if going:
+            logits = language.append(branches, active, [token for _, token in going])
+    return [Written(tuple(token for token, _ in line), tuple(chance for _, chance in line)) for line in written]
+
+
+def _best(logits: FloatArray, banned: Sequence[int]) -> tuple[int, float]:
+    allowed = np.asarray(logits, np.float64).copy()
+    allowed[list(banned)] = -np.inf
+    token = int(allowed.argmax())
+    return token, float(1 / np.exp(allowed - allowed[token]).sum())

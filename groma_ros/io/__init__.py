@@ -1,0 +1,1 @@
+"""Camera input in numpy terms: images, depth, stamps and bags, without ROS."""

@@ -1,0 +1,35 @@
+"""The message types of the node's topics, read from their .msg files: no ROS is needed to write them."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rosbags.typesys.store import Typestore
+
+_ROOT = Path(__file__).resolve().parents[2]
+_CHECKOUT = {"groma_ros": _ROOT / "msg", "vision_msgs": _ROOT / "interfaces" / "vision_msgs" / "msg"}
+
+
+@cache
+def typestore() -> Typestore:
+    """ROS 2's common types, and those of the node's topics. Raises ValueError with a sentence where they are not found."""
+    from rosbags.typesys import Stores, get_types_from_msg, get_typestore
+
+    store = get_typestore(Stores.ROS2_JAZZY)
+    for package in _CHECKOUT:
+        for path in sorted(_folder(package).glob("*.msg")):
+            store.register(get_types_from_msg(path.read_text(encoding="utf-8"), f"{package}/msg/{path.stem}"))
+    return store
+
+
+def _folder(package: str) -> Path:
+    """Of the .msg files of a package: in a checkout, or where the package is installed."""
+    from groma_ros.runtime.model_paths import share
+
+    folder = _CHECKOUT[package] if _CHECKOUT[package].is_dir() else share(package) / "msg"
+    if not folder.is_dir():
+        raise ValueError(f"The messages of {package} were not found in {folder}; install it, or run from a checkout of groma_ros.")
+    return folder

@@ -1,0 +1,108 @@
+"""The best one-to-one pairing of two sets, written here because scipy alone would double what a robot has to install."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groma_ros.boxes import box_iou
+from groma_ros.types import FloatArray, IntArray
+
+
+def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) -> IntArray:
+    """For each of N found xyxy boxes the index of its true box, -1 for none, int64.
+
+    One to one at IoU of at least the threshold, as many pairs as possible; the pairs of highest IoU are tried first.
+    """
+    overlap = box_iou(found, truth)
+    owner = np.full(len(truth), -1, np.int64)
+
+    def place(index: int, tried: set[int]) -> bool:
+        for target in np.argsort(-overlap[index], kind="stable"):
+            if overlap[index, target] < threshold:
+                return False
+            if target not in tried:
+                tried.add(int(target))
+                if owner[target] < 0 or place(int(owner[target]), tried):
+                    owner[target] = index
+                    return True
+        return False
+
+    if overlap.size:
+        for index in np.argsort(-overlap.max(1), kind="stable"):
+            place(int(index), set())
+    match = np.full(len(found), -1, np.int64)
+    for target, index in enumerate(owner):
+        if index >= 0:
+            match[index] = target
+    return match
+
+
+def exact_set(found: FloatArray, targets: FloatArray, threshold: float = 0.5) -> bool:
+    """Whether every target is found at the threshold and nothing else is: both are xyxy boxes, (N, 4) and (M, 4)."""
+    found, targets = np.asarray(found, np.float32).reshape(-1, 4), np.asarray(targets, np.float32).reshape(-1, 4)
+    return len(found) == len(targets) and bool((match_boxes(found, targets, threshold) >= 0).all())
+
+
+def average_precision(scores: np.ndarray, correct: np.ndarray, positives: int) -> float:
+    """Area under precision over recall (no interpolation) of candidates ranked by score, equal scores as one step.
+
+    scores: float N; correct: bool N; positives: how many right answers exist, those that are no candidate included. NaN for none.
+    """
+    if positives == 0:
+        return float("nan")
+    order = np.argsort(-np.asarray(scores), kind="stable")
+    ranked, hits = np.asarray(scores)[order], np.cumsum(np.asarray(correct, np.float64)[order])
+    last = np.append(ranked[1:] != ranked[:-1], True) if len(ranked) else np.zeros(0, bool)
+    hits, places = hits[last], np.flatnonzero(last) + 1
+    return float((np.diff(hits, prepend=0.0) * hits / places).sum() / positives)
+
+
+def best_pairs(score: np.ndarray, least: float) -> list[tuple[int, int]]:
+    """Pairs (row, column) of a score matrix NxM, each row and column at most once, of the highest sum of `score - least`.
+
+    A pair scoring `least` or lower is never made, so the pairing may be partial. Rows ascending. The shortest augmenting path
+    form of the Hungarian method (Jonker and Volgenant 1987), O(n^3). Raises ValueError for a score that is not a number.
+    """
+    score = np.asarray(score, np.float64)
+    if not np.isfinite(score).all():
+        raise ValueError("A score to pair by is not a finite number.")
+    gain = np.clip(score - least, 0, None)
+    if not gain.size:
+        return []
+    turned = gain.shape[0] > gain.shape[1]
+    columns = _assign(-(gain.T if turned else gain))
+    pairs = [(int(column), row) if turned else (row, int(column)) for row, column in enumerate(columns)]
+    return sorted(pair for pair in pairs if gain[pair] > 0)
+
+
+def _assign(cost: np.ndarray) -> IntArray:
+    """The column of each row, N <= M, of the lowest total cost."""
+    rows, columns = cost.shape
+    row_price, column_price = np.zeros(rows), np.zeros(columns)
+    owner = np.full(columns, -1, np.int64)
+    for start in range(rows):
+        reached = np.full(columns, np.inf)
+        before = np.full(columns, -1, np.int64)  # the column from which each was reached, -1 for the start
+        done = np.zeros(columns, bool)
+        row, column, distance = start, -1, 0.0
+        while True:
+            open_ = ~done
+            path = distance + cost[row] - row_price[row] - column_price
+            better = open_ & (path < reached)
+            reached[better], before[better] = path[better], column
+            column = int(np.where(open_, reached, np.inf).argmin())
+            distance = float(reached[column])
+            if owner[column] < 0:
+                break
+            done[column] = True
+            row = int(owner[column])
+        row_price[start] += distance
+        row_price[owner[done]] += distance - reached[done]
+        column_price[done] += reached[done] - distance
+        while column >= 0:
+            previous = int(before[column])
+            owner[column] = owner[previous] if previous >= 0 else start
+            column = previous
+    result = np.full(rows, -1, np.int64)
+    result[owner[owner >= 0]] = np.flatnonzero(owner >= 0)
+    return result

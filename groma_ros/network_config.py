@@ -1,0 +1,273 @@
+"""Every constant of Groma as a field. Defaults are the published values; `from_dict` reads the original config.json.
+
+The original config.json stores nested configs as differences from their class defaults, and those class defaults are not
+the published values (a bare Dinov2Config is a ViT-B, say). `ORIGINAL_DEFAULTS` holds them, so that an absent key means what
+it means to the original code.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from groma_ros.tokenization.tokenizer import ADDED_TOKENS
+
+RoiGeometry = Literal["published", "exact"]
+
+
+@dataclass(frozen=True)
+class BackboneConfig:
+    """DINOv2 (transformers Dinov2Config names). image_size fixes the position table, not the input size."""
+
+    hidden_size: int = 1024
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    mlp_ratio: float = 4
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-6
+    image_size: int = 518
+    patch_size: int = 14
+    num_channels: int = 3
+    qkv_bias: bool = True
+    layerscale_value: float = 1.0
+    use_swiglu_ffn: bool = False
+    initializer_range: float = 0.02
+
+
+@dataclass(frozen=True)
+class ProposerConfig:
+    """Two-stage Deformable DETR (transformers DeformableDetrConfig names, then constants of the original code)."""
+
+    d_model: int = 256
+    encoder_layers: int = 6
+    encoder_attention_heads: int = 8
+    encoder_ffn_dim: int = 1024
+    encoder_n_points: int = 4
+    decoder_layers: int = 6
+    decoder_attention_heads: int = 8
+    decoder_ffn_dim: int = 1024
+    decoder_n_points: int = 4
+    num_queries: int = 300
+    two_stage_num_proposals: int = 300
+    num_feature_levels: int = 1
+    two_stage: bool = True
+    with_box_refine: bool = True
+    class_cost: float = 2
+    bbox_cost: float = 5
+    giou_cost: float = 2
+    cls_loss_coefficient: float = 2
+    bbox_loss_coefficient: float = 5
+    giou_loss_coefficient: float = 2
+    focal_alpha: float = 0.25
+    focal_gamma: float = 2.0
+    backbone_layers: int = 4  # the mean of the last 4 hidden states feeds the proposer
+    bbox_hidden: int = 256
+    position_temperature: float = 10000.0
+    proposal_scale: float = 0.05
+    coco_power: float = 0.4
+    sa1b_power: float = 0.6
+
+
+@dataclass(frozen=True)
+class RegionEncoderConfig:
+    """Region encoder. geometry `published`: boxes go to RoIAlign as (cx, cy, w, h) in units of 448 px over strides that are
+    half the true ones, as the published weights were trained; `exact`: true corners in true feature pixels."""
+
+    geometry: RoiGeometry = "published"
+    layers: tuple[int, ...] = (-3, -2, -1)
+    upsample: tuple[int, ...] = (4, 2, 1)
+    strides: tuple[float, ...] = (14 / 8, 14 / 4, 14 / 2)
+    box_scale: float = 448.0
+    channels: int | None = None  # None: as wide as the backbone
+    fuse_rounds: int = 5
+    groups: int = 64
+    pooled: int = 14
+    sampling_ratio: int = 2
+    pos_hidden: int = 256
+    hidden: int = 1024
+    output: int | None = None  # None: as wide as the language model
+
+
+@dataclass(frozen=True)
+class LanguageConfig:
+    """Llama (transformers LlamaConfig names)."""
+
+    vocab_size: int = 32000
+    hidden_size: int = 4096
+    intermediate_size: int = 11008
+    num_hidden_layers: int = 32
+    num_attention_heads: int = 32
+    num_key_value_heads: int | None = None  # None: one per attention head
+    hidden_act: str = "silu"
+    max_position_embeddings: int = 4096
+    initializer_range: float = 0.02
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 10000.0
+    rope_scaling: dict[str, Any] | None = None
+    tie_word_embeddings: bool = False
+    bos_token_id: int = 1
+    eos_token_id: int = 2
+
+
+@dataclass(frozen=True)
+class GromaConfig:
+    """The whole network. image_size: side of the square input in pixels."""
+
+    backbone: BackboneConfig = field(default_factory=BackboneConfig)
+    proposer: ProposerConfig = field(default_factory=ProposerConfig)
+    region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
+    language: LanguageConfig = field(default_factory=LanguageConfig)
+    image_size: int = 448
+    vis_output_layer: int = -2
+    token_merge: int = 2  # side of the square of cells merged to one image token
+    num_new_token: int = 114
+    max_region_num: int = 100
+    box_score_thres: float = 0.15
+    nms_thres: float = 0.6
+    ground_box_score: float = 0.2
+    index_in_feature_slot: bool = False  # add the embedding of <rK> to region feature K; off in the published network
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, naming the field, for values no network can be built from."""
+        step = self.backbone.patch_size * self.token_merge
+        checks = (
+            (self.image_size % step == 0, f"image_size {self.image_size} must be divisible by {step} (patch x merge)"),
+            (self.num_new_token > len(ADDED_TOKENS), f"num_new_token {self.num_new_token} leaves no region token"),
+            (
+                1 <= self.max_region_num <= self.num_new_token - len(ADDED_TOKENS),
+                f"max_region_num {self.max_region_num} is not 1 to {self.num_new_token - len(ADDED_TOKENS)}, the region tokens there are",
+            ),
+            (0 <= self.box_score_thres < 1, f"box_score_thres {self.box_score_thres} must be from 0 to below 1"),
+            (0 <= self.nms_thres <= 1, f"nms_thres {self.nms_thres} must be from 0 to 1"),
+            (
+                self.proposer.two_stage and self.proposer.with_box_refine,
+                "proposer: only the two-stage form with box refinement exists (two_stage and with_box_refine true)",
+            ),
+            (
+                len(self.region.layers) == len(self.region.upsample) == len(self.region.strides),
+                "region: layers, upsample and strides must have one entry a level",
+            ),
+            (self.backbone.hidden_size % self.backbone.num_attention_heads == 0, "backbone: heads must divide hidden_size"),
+            (self.language.hidden_size % self.language.num_attention_heads == 0, "language: heads must divide hidden_size"),
+            (self.region_channels % self.region.groups == 0, "region: groups must divide the channels"),
+        )
+        for good, sentence in checks:
+            if not good:
+                raise ValueError(f"The network config is wrong: {sentence}.")
+
+    @property
+    def grid(self) -> int:
+        """Cells along one side of the backbone's feature map."""
+        return self.image_size // self.backbone.patch_size
+
+    @property
+    def num_image_tokens(self) -> int:
+        return (self.grid // self.token_merge) ** 2
+
+    @property
+    def region_channels(self) -> int:
+        return self.region.channels or self.backbone.hidden_size
+
+    @property
+    def region_output(self) -> int:
+        return self.region.output or self.language.hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        return self.language.vocab_size + self.num_new_token
+
+    @property
+    def language_parameters(self) -> int:
+        """Weights of the language model, but for its input table."""
+        c = self.language
+        keys = c.hidden_size // c.num_attention_heads * (c.num_key_value_heads or c.num_attention_heads)
+        layer = 2 * c.hidden_size * (c.hidden_size + keys + 1) + 3 * c.hidden_size * c.intermediate_size
+        return c.num_hidden_layers * layer + c.hidden_size * (self.vocab_size + 1)
+
+    @property
+    def first_region_id(self) -> int:
+        """Token id of <r0>."""
+        return self.language.vocab_size + len(ADDED_TOKENS)
+
+    def token_id(self, token: str) -> int:
+        """Id of one of Groma's own tokens (`tokenizer.ADDED_TOKENS`)."""
+        return self.language.vocab_size + ADDED_TOKENS.index(token)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The nested form of the original config.json, with our own fields beside it; `from_dict` reads it back."""
+        own = {k: getattr(self, k) for k in _GROMA_KEYS}
+        return {
+            "model_type": "groma",
+            **own,
+            "llm_cfg": dataclasses.asdict(self.language),
+            "region_cfg": dataclasses.asdict(self.region),
+            "perceiver_cfg": {
+                "vis_output_layer": self.vis_output_layer,
+                "vis_encoder_cfg": dataclasses.asdict(self.backbone),
+                "ddetr_cfg": dataclasses.asdict(self.proposer),
+            },
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> GromaConfig:
+        """From a parsed config.json, ours or the original. Raises ValueError naming what is wrong."""
+        try:
+            perceiver = data["perceiver_cfg"]
+            parts: dict[str, Any] = {
+                "backbone": _read(BackboneConfig, perceiver["vis_encoder_cfg"]),
+                "proposer": _read(ProposerConfig, perceiver["ddetr_cfg"]),
+                "language": _read(LanguageConfig, data["llm_cfg"]),
+                "region": _read(RegionEncoderConfig, data.get("region_cfg", {})),
+                "vis_output_layer": perceiver.get("vis_output_layer", -1),
+            }
+        except KeyError as error:
+            raise ValueError(f"The network config has no key {error}; it is not a Groma config.json.") from None
+        own = {key: data[key] for key in _GROMA_KEYS if key in data}
+        _check_types(cls, {**own, "vis_output_layer": parts["vis_output_layer"]})
+        return cls(**parts, **own)
+
+
+_GROMA_KEYS = (
+    "image_size",
+    "token_merge",
+    "num_new_token",
+    "max_region_num",
+    "box_score_thres",
+    "nms_thres",
+    "ground_box_score",
+    "index_in_feature_slot",
+)
+
+# What an absent key means in the original: transformers 4.32 class defaults where they differ from the published values.
+ORIGINAL_DEFAULTS: dict[type, dict[str, Any]] = {
+    BackboneConfig: {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224},
+    ProposerConfig: {
+        "num_feature_levels": 4,
+        "two_stage": False,
+        "with_box_refine": False,
+        "class_cost": 1,
+        "cls_loss_coefficient": 1,
+    },
+    LanguageConfig: {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6},
+    RegionEncoderConfig: {},
+}
+
+_TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
+
+
+def _check_types(kind: type, values: Mapping[str, Any]) -> None:
+    """Raise ValueError naming the first of the values whose type is not its field's."""
+    for item in dataclasses.fields(kind):
+        wanted, value = _TYPES.get(str(item.type)), values.get(item.name, item.default)
+        if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool)):
+            raise ValueError(f"The network config is wrong: {item.name} is {value!r} and not of type {item.type}.")
+
+
+def _read(kind: type, data: Mapping[str, Any]) -> Any:
+    """An instance of a config dataclass from the keys it knows; unknown keys are the original's bookkeeping."""
+    known = {f.name for f in dataclasses.fields(kind)}
+    values = {**ORIGINAL_DEFAULTS[kind], **{k: v for k, v in data.items() if k in known}}
+    _check_types(kind, values)
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})

@@ -1,0 +1,96 @@
+"""What the node says in 3D: boxes in the camera's frame, and the pose to go to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
+from geometry_msgs.msg import Pose as PoseMessage
+from rclpy.node import Node
+from std_msgs.msg import Header
+from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, ObjectHypothesis, ObjectHypothesisWithPose
+
+from groma_ros.camera_geometry import moved
+from groma_ros.geometry3d.approach_pose import target_pose
+from groma_ros.geometry3d.box3d import DepthError, Placed, place_all
+from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.parameters import Parameters
+from groma_ros.node.transforms import TransformError, Transforms
+from groma_ros.types import Box3D, Grounding, Pose
+
+Refuse = Callable[[str, str], None]
+"""Takes a cause and a sentence."""
+
+
+@dataclass(frozen=True)
+class Detections3D:
+    """The answers about a frame in 3D. header: of its image; target: the pose for the first goal's best box, None for none."""
+
+    header: Header
+    placed: tuple[Placed, ...] = ()
+    target: PoseStamped | None = None
+
+
+class Detector3D:
+    """Makes them. Raises ImportError with a sentence where the parameters ask for a frame and nothing knows frames."""
+
+    def __init__(self, node: Node, settings: Parameters) -> None:
+        self._transforms = Transforms(node, settings.target_frame) if settings.target_frame else None
+
+    def of(self, view: FrameResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse) -> Detections3D:
+        """The boxes of a frame's answers in space, and the target. refuse: told of each box without a place."""
+
+        def refused(error: DepthError) -> None:
+            refuse(error.cause, str(error))
+
+        placed = place_all(view.frame, groundings, refused)
+        first = next((item for item in placed if item.number == 0), None)
+        target = None
+        if first is not None:
+            try:
+                target = self._target(view.header, first.placement.box, settings)
+            except TransformError as error:
+                refuse("transform", str(error))
+        return Detections3D(view.header, placed, target)
+
+    def _target(self, header: Header, box: Box3D, settings: Parameters) -> PoseStamped:
+        if self._transforms is None:
+            return pose_message(header, target_pose(box, settings.target_approach, settings.target_standoff))
+        rotation, shift = self._transforms.find(header.frame_id, header.stamp, settings.depth_wait)
+        x, y, z = (float(value) for value in shift)
+        pose = target_pose(moved(box, rotation, shift), settings.target_approach, settings.target_standoff, (x, y, z), (0.0, 0.0, 1.0))
+        return pose_message(Header(stamp=header.stamp, frame_id=self._transforms.target), pose)
+
+    def destroy(self) -> None:
+        """Stop listening to transforms."""
+        if self._transforms is not None:
+            self._transforms.destroy()
+
+
+def detections_3d_message(solid: Detections3D) -> Detection3DArray:
+    """All boxes that have a place, in the order of the goals and the best first within one; metres, in the image's frame."""
+    return Detection3DArray(header=solid.header, detections=[detection_3d_message(solid.header, item) for item in solid.placed])
+
+
+def detection_3d_message(header: Header, placed: Placed) -> Detection3D:
+    """One box in space, with the goal, the score and the id of the box in the image."""
+    box = placed.placement.box
+    pose = _pose(Pose(box.centre, box.quaternion))
+    x, y, z = box.size
+    hypothesis = ObjectHypothesis(class_id=placed.goal, score=float(placed.detection.score))
+    result = ObjectHypothesisWithPose(hypothesis=hypothesis)
+    result.pose.pose = pose
+    bounds = BoundingBox3D(center=pose, size=Vector3(x=x, y=y, z=z))
+    return Detection3D(header=header, results=[result], bbox=bounds, id=placed.detection.track_id)
+
+
+def pose_message(header: Header, pose: Pose) -> PoseStamped:
+    """A pose in the frame and at the time of a header."""
+    return PoseStamped(header=header, pose=_pose(pose))
+
+
+def _pose(pose: Pose) -> PoseMessage:
+    x, y, z = pose.position
+    a, b, c, w = pose.quaternion
+    return PoseMessage(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=a, y=b, z=c, w=w))

@@ -1,0 +1,135 @@
+"""What the node publishes about a camera."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from geometry_msgs.msg import PoseStamped
+from rclpy.lifecycle import LifecycleNode, LifecyclePublisher
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.qos_overriding_options import QoSOverridingOptions
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
+from vision_msgs.msg import Detection2DArray, Detection3DArray, LabelInfo, VisionInfo
+
+from groma_ros.msg import GroundingArray
+from groma_ros.node.conversions import (
+    detections_message,
+    groundings_message,
+    image_message,
+    label_message,
+    proposals_message,
+    vision_message,
+)
+from groma_ros.node.detections_3d import Detections3D, detections_3d_message
+from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.goal_set import GoalSet, NodeConfig
+from groma_ros.node.markers import marker_array_type, markers_message
+from groma_ros.tracking.executor import TrackedAnswer
+from groma_ros.visualization import draw_groundings
+
+ANSWERS = {
+    "detections": (Detection2DArray, 10),
+    "groundings": (GroundingArray, 10),
+}
+SOLID = {
+    "detections_3d": (Detection3DArray, 10),
+    "target_pose": (PoseStamped, 10),
+}
+"""Topics that need depth, besides the markers."""
+_MARKER_ARRAY = marker_array_type()
+MARKERS = {"debug/markers": (_MARKER_ARRAY, 1)} if _MARKER_ARRAY is not None else {}
+PICTURES = {"proposals": (Detection2DArray, 10), "debug/image": (Image, 1)}
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def create(node: LifecycleNode, kind: Any, name: str, qos: QoSProfile | int) -> LifecyclePublisher:
+    """A reliable publisher that is silent while the node is not active, and whose quality of service can be overridden."""
+    return node.create_lifecycle_publisher(kind, name, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+
+
+class CameraOutputs:
+    """The topics of one camera, `~/detections` and so on; `~/left/detections` for a camera named left."""
+
+    def __init__(self, node: LifecycleNode, camera: str) -> None:
+        self._node = node
+        inside = f"~/{camera.strip('/')}/" if camera else "~/"
+        topics = {**ANSWERS, **SOLID, **MARKERS, **PICTURES}
+        self._topics = {name: create(node, kind, inside + name, depth) for name, (kind, depth) in topics.items()}
+
+    def heard(self, *names: str) -> bool:
+        """Whether somebody listens to one of these topics."""
+        return any(self._topics[name].get_subscription_count() > 0 for name in names)
+
+    def wanted(self, orders: NodeConfig) -> bool:
+        """Whether anybody listens at all."""
+        return self.heard(*ANSWERS, *SOLID, *MARKERS, "proposals") or self._drawn(orders)
+
+    @property
+    def solid_wanted(self) -> bool:
+        """Whether somebody listens to what needs depth."""
+        return self.heard(*SOLID, *MARKERS)
+
+    @property
+    def proposals_wanted(self) -> bool:
+        """Whether somebody listens to all regions, goals or not."""
+        return self.heard("proposals")
+
+    @property
+    def answers_wanted(self) -> bool:
+        """Whether somebody listens to the answers themselves."""
+        return self.heard(*ANSWERS)
+
+    def publish_answers(self, header: Header, followed: TrackedAnswer) -> None:
+        """What holds for a frame."""
+        self._topics["detections"].publish(detections_message(header, followed.groundings))
+        message = groundings_message(header, followed.groundings, followed.version, followed.answered)
+        self._topics["groundings"].publish(message)
+
+    def publish(self, view: FrameResult, orders: NodeConfig, rate: float = 0.0) -> None:
+        """Everything about a frame that was followed and that needs no depth. rate: answers a second, for the picture."""
+        header, followed = view.header, view.followed
+        assert followed is not None
+        self.publish_answers(header, followed)
+        if view.scene is not None and self.proposals_wanted:
+            self._topics["proposals"].publish(proposals_message(header, view.scene))
+        if self._drawn(orders):
+            age = f", answer {followed.age:.1f} s old" if followed.answered is not None else ""
+            note = f"goals {followed.version}, {rate:.1f} Hz{age}"
+            self._topics["debug/image"].publish(image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note)))
+
+    def publish_solid(self, solid: Detections3D) -> None:
+        """What needs depth, of a frame that has it. Without a target, `target_pose` is silent."""
+        self._topics["detections_3d"].publish(detections_3d_message(solid))
+        if solid.target is not None:
+            self._topics["target_pose"].publish(solid.target)
+        if MARKERS and self.heard(*MARKERS):
+            self._topics["debug/markers"].publish(markers_message(solid))
+
+    def _drawn(self, orders: NodeConfig) -> bool:
+        return orders.settings.debug_image and self.heard("debug/image")
+
+    def destroy(self) -> None:
+        """Close the topics."""
+        for publisher in self._topics.values():
+            self._node.destroy_lifecycle_publisher(publisher)
+
+
+class Labels:
+    """`~/label_info` and `~/vision_info`: which goals the detections' classes are, for late listeners too."""
+
+    def __init__(self, node: LifecycleNode) -> None:
+        self._node = node
+        self._labels = create(node, LabelInfo, "~/label_info", LATCHED)
+        self._vision = create(node, VisionInfo, "~/vision_info", LATCHED)
+
+    def publish(self, goal_set: GoalSet, min_score: float, model: str) -> None:
+        """Tell the goals that stand now."""
+        stamp = self._node.get_clock().now().to_msg()
+        self._labels.publish(label_message(stamp, goal_set, min_score))
+        self._vision.publish(vision_message(stamp, goal_set, model, self._labels.topic_name))
+
+    def destroy(self) -> None:
+        """Close the topics."""
+        for publisher in (self._labels, self._vision):
+            self._node.destroy_lifecycle_publisher(publisher)

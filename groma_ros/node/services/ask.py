@@ -1,0 +1,154 @@
+"""The service `~/ask`: a question about the newest image, answered in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from rclpy.node import Node
+
+from groma_ros.grounding.conversation import Conversation, Sessions
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.node.async_condition import AsyncCondition
+from groma_ros.node.conversions import box_corners, detection_message
+from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.goal_set import NodeConfig
+from groma_ros.node.pipeline import CLOSED, Pipeline
+from groma_ros.node.request_queue import FrameRequest, NoAnswer, Wanted
+from groma_ros.node.subscriptions import REQUESTS
+from groma_ros.srv import Ask
+from groma_ros.tracking.executor import Question, StandingGoals
+from groma_ros.types import Goal, Grounding
+
+
+@dataclass(eq=False)
+class Session:
+    """A conversation and the frame it is about. conversation: None before its first answer, written by the language model's
+    thread; busy: a question is open."""
+
+    view: FrameResult | None = None
+    conversation: Conversation | None = None
+    busy: bool = False
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Remark(Question):
+    """A question that may belong to a conversation."""
+
+    session: Session
+
+    def answer(self, grounder: Grounder) -> list[Grounding]:
+        """Have it answered; in the language model's thread."""
+        (goal,) = self.standing.goals
+        if goal.kind != "chat":
+            return grounder.ground(self.scene, [goal])
+        grounding, self.session.conversation = grounder.converse(self.session.conversation or Conversation.about(self.scene), goal)
+        return [grounding]
+
+
+class AskService:
+    """Serves `~/ask`. pipeline: gives the one that runs, None while the node is not active; camera: the index of a camera by its
+    name, None for "", ValueError for one that is not there; check: raises ValueError for a goal that cannot be asked; refused:
+    counts a refusal with its sentence."""
+
+    def __init__(
+        self,
+        node: Node,
+        bell: AsyncCondition,
+        pipeline: Callable[[], Pipeline | None],
+        orders: Callable[[], NodeConfig],
+        camera: Callable[[str], int | None],
+        check: Callable[[Goal], None],
+        refused: Callable[[str], None],
+    ) -> None:
+        self._node, self._bell, self._pipeline, self._orders = node, bell, pipeline, orders
+        self._camera, self._check, self._refused = camera, check, refused
+        self._sessions: Sessions[Session] = Sessions()
+        self._service = node.create_service(Ask, "~/ask", self._on_ask, qos_profile=REQUESTS)
+
+    def destroy(self) -> None:
+        """Close the service."""
+        self._node.destroy_service(self._service)
+
+    async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
+        try:
+            pipeline, session = open_pipeline(self._pipeline(), self._orders()), self._session(request.session)
+            goal, camera = self._goal(request), self._camera(request.camera)
+            look = pipeline.looks.put(Wanted(camera, False, False, partial(Remark, standing=StandingGoals((goal,)), session=session)))
+            session.busy = True
+            try:
+                self._begin(pipeline, look, session)
+                session.view, groundings = await self._answer(look)
+            finally:
+                session.busy = False
+                pipeline.looks.drop(look)
+            _fill(response, session.view, *groundings)
+        except Exception as error:  # whatever it is, the caller gets an answer
+            plain = isinstance(error, ValueError)
+            response.success, response.message = False, str(error) if plain else f"The model failed: {type(error).__name__}: {error}"
+            self._refused(response.message)
+        return response
+
+    def _session(self, name: str) -> Session:
+        """The session of a name, a new one where there is none."""
+        session = self._sessions.get(name) or Session()
+        if session.busy:
+            raise NoAnswer(f"The session {name[:80]!r} has a question open; ask one at a time.")
+        if name:
+            self._sessions.keep(name, session, self._orders().settings.max_sessions)
+        return session
+
+    @staticmethod
+    def _begin(pipeline: Pipeline, look: FrameRequest, session: Session) -> None:
+        """Have a question asked: about the image of its session, or about the newest."""
+        if session.view is not None:
+            look.begin(session.view)
+        elif pipeline.recall(look.wanted.camera) is None:
+            raise NoAnswer("No image has come yet.")
+
+    async def _answer(self, look: FrameRequest) -> tuple[FrameResult, tuple[Grounding, ...]]:
+        clock, limit = self._node.get_clock(), self._orders().settings.ask_timeout
+        end = clock.now().nanoseconds + int(limit * 1e9)
+        await self._bell.until(lambda: look.stage == "answered" or clock.now().nanoseconds > end)
+        if look.stage != "answered":
+            raise NoAnswer(f"There was no answer within {limit:g} s (parameter ask_timeout).")
+        return look.result()
+
+    def _goal(self, request: Ask.Request) -> Goal:
+        kind = request.kind or "auto"
+        if kind not in ("auto", "describe", "chat"):
+            raise ValueError(f"The kind {kind[:40]!r} is unknown; use one of auto, describe, chat.")
+        if kind == "auto":
+            kind = "chat" if request.question.strip() else "describe"
+        regions = np.array([box_corners(box) for box in request.regions], np.float32).reshape(-1, 4)
+        text = "" if kind == "describe" else request.question
+        goal = Goal(text, "chat" if kind == "chat" else "describe", regions=regions if len(regions) else None)
+        self._check(goal)
+        return goal
+
+
+def open_pipeline(pipeline: Pipeline | None, orders: NodeConfig) -> Pipeline:
+    """The pipeline, if it runs and has room for one more question; else NoAnswer."""
+    if pipeline is None:
+        raise NoAnswer(CLOSED)
+    if len(pipeline.looks) >= orders.settings.max_asks:
+        raise NoAnswer(f"{orders.settings.max_asks} questions are open already (parameter max_asks); ask again later.")
+    return pipeline
+
+
+def _fill(response: Any, view: FrameResult, grounding: Grounding) -> None:
+    response.success, response.header, response.answer = True, view.header, _legal(grounding.text)
+    boxes = {item.region: item for item in grounding.detections}
+    for span in grounding.spans:
+        for region in span.regions:
+            response.detections.append(detection_message(view.header, _legal(span.phrase), boxes[region]))
+            response.starts.append(span.start)
+            response.ends.append(span.end)
+
+
+def _legal(text: str) -> str:
+    """A text of the model as a ROS string, in which a character of code 0 would end it; places stay what they are."""
+    return text.replace("\0", "\ufffd")

@@ -1,0 +1,76 @@
+"""Is there memory for a model: asked before loading, because a machine that swaps answers nobody."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+
+from groma_ros.runtime.bundle import EMBEDDINGS, Bundle
+from groma_ros.runtime.tensorrt.gpu import find_gpu
+
+GROWTH = {"onnx": 4.0, "llama_cpp": 1.1, "torch": 3.0, "tensorrt": 4.0, "engine": 2.0}
+"""Bytes a library holds for a byte of a model's file while it loads: ONNX Runtime makes float32 of halves, orders them anew and holds the
+file; PyTorch makes float32 of the halves it reads; llama.cpp maps its file. No GPU has shown what TensorRT takes, so two are estimates:
+tensorrt, on the host while an engine is built, holds the graph, the weights in float32 and the engine; engine, on the GPU, has halves as
+float32."""
+RESERVE_MB = 64
+"""Of what is there, this much is left alone."""
+
+
+def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb: int = 0) -> None:
+    """ValueError with need and have in MB where the memory does not hold a model.
+
+    files: of the bundle by name, and the library (a key of `GROWTH`) that loads each; device: cpu, or cuda for the GPU's memory; extra_mb:
+    what is needed besides, as for keys and values.
+    """
+    need = extra_mb + math.ceil(sum(bundle.files[name]["bytes"] * GROWTH[library] for name, library in files.items()) / 2**20)
+    gpu = find_gpu() if device == "cuda" else None
+    have = gpu.memory_mb if gpu else available_mb() - RESERVE_MB
+    if need > have:
+        where = f"of the GPU {gpu.name}" if gpu else "of this machine"
+        raise ValueError(
+            f"The model {bundle.name} needs about {need} MB and {max(have, 0)} MB {where} are free; "
+            "free some, or take a smaller precision."
+        )
+
+
+def graph_files(bundle: Bundle, roles: Mapping[str, str]) -> dict[str, str]:
+    """The ONNX graphs of some roles, by role their precision, and the table of embeddings, as `check_memory` takes them."""
+    names = [bundle.graph_name(role, precision) for role, precision in roles.items()]
+    return {name: "onnx" for name in (*names, EMBEDDINGS) if name in bundle.files}
+
+
+def available_mb(root: Path = Path("/")) -> int:
+    """Memory that can be taken without swapping, in MiB: of the machine, or what a container may still take if that is less.
+
+    root: where /proc and /sys stand.
+    """
+    free = [_field(root / "proc/meminfo", "MemAvailable:") * 1024]
+    for folder, limit, used in (
+        ("sys/fs/cgroup", "memory.max", "memory.current"),
+        ("sys/fs/cgroup/memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        most, now = _number(root / folder / limit), _number(root / folder / used)
+        if most is not None and now is not None:
+            # Pages of files that nobody holds are given back when memory is asked for.
+            free.append(most - now + _field(root / folder / "memory.stat", "inactive_file"))
+    return min(free) >> 20
+
+
+def _number(path: Path) -> int | None:
+    """The number in a file; None where there is no file, or no limit in it."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdecimal() else None
+
+
+def _field(path: Path, name: str) -> int:
+    """A number behind its name in a file of lines, 0 where there is none."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+    except OSError:
+        return 0
+    return next((int(line[1]) for line in lines if len(line) > 1 and line[0] == name), 0)

@@ -1,0 +1,1 @@
+"""The TensorRT backend: bindings, engine cache, graphs on CUDA."""

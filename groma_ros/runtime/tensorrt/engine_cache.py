@@ -1,0 +1,187 @@
+"""The engines of this machine: files that are built once, for one graph, one TensorRT and one GPU, and are built again for another."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from groma_ros.atomic_write import write_together
+from groma_ros.runtime.tensorrt.bindings import EngineError, Profile
+
+# Raised whenever an engine of an older version of this code is not to be used any more.
+_FORM = 1
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an engine belongs to. graph: sha256 of the ONNX graph; tensorrt: version; capability: compute capability, e.g. 8.7."""
+
+    role: str
+    graph: str
+    tensorrt: str
+    gpu: str
+    capability: str
+    precision: str
+    profile: Profile
+
+    def document(self) -> dict[str, Any]:
+        """In the types of JSON."""
+        document: dict[str, Any] = json.loads(json.dumps({"form": _FORM, **asdict(self)}))
+        return document
+
+    @property
+    def name(self) -> str:
+        """The file's name without its ending; another key has another name."""
+        digest = hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
+        return f"{self.role}.{self._machine}.{self.precision}.{digest[:12]}"
+
+    @property
+    def timing_name(self) -> str:
+        """The name of the timing cache, which all engines of one TensorRT and GPU share."""
+        return f"timing.{self._machine}.cache"
+
+    @property
+    def _machine(self) -> str:
+        gpu = re.sub(r"[^A-Za-z0-9]+", "-", self.gpu).strip("-")
+        return f"trt{self.tensorrt}.{gpu}.sm{self.capability.replace('.', '')}"
+
+
+@dataclass(frozen=True)
+class Built:
+    """An engine at hand. path: of its file, None where it could not be written; reused: it was in the cache; seconds: of building."""
+
+    engine: bytes
+    path: Path | None
+    reused: bool
+    seconds: float
+
+
+# Builds an engine, given the timing cache; the engine and the new timing cache.
+Build = Callable[[bytes], tuple[bytes, bytes]]
+
+
+class EngineCache:
+    """A folder of engines. Several processes may use it at once: of those that want one engine, one builds and the others wait."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """folder: None for $XDG_CACHE_HOME/groma_ros/engines."""
+        self.folder = folder or default_folder()
+
+    def engine_path(self, key: Key) -> Path:
+        """Where the engine of a key is, or would be."""
+        return self.folder / f"{key.name}.engine"
+
+    def timing_path(self, key: Key) -> Path:
+        """Where the timing cache of a key's machine is, or would be."""
+        return self.folder / key.timing_name
+
+    def get(self, key: Key, build: Build, force: bool = False) -> Built:
+        """The engine of a key, built if there is none, or none that fits, or `force`.
+
+        Where the folder cannot be written the engine is built all the same and a warning says that it was not kept. Errors are those
+        of `build`.
+        """
+        with self._locked(key):
+            why = "a rebuild was asked for" if force else self._fault(key)
+            if why is None:
+                return Built(self.engine_path(key).read_bytes(), self.engine_path(key), True, 0.0)
+            _LOG.info("Building the engine %s, which takes minutes for a large model: %s.", key.name, why)
+            begin = time.monotonic()
+            engine, timing = build(self._timing(key))
+            seconds = time.monotonic() - begin
+            return Built(engine, self._keep(key, engine, timing, seconds), False, seconds)
+
+    def drop(self, key: Key) -> None:
+        """Forget an engine that turned out to be of no use."""
+        for path in (self.engine_path(key), self._note(key)):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
+
+    def _note(self, key: Key) -> Path:
+        return self.folder / f"{key.name}.json"
+
+    def _fault(self, key: Key) -> str | None:
+        """Why the cache cannot give the engine of a key; None if it can."""
+        path = self.engine_path(key)
+        try:
+            note = json.loads(self._note(key).read_text())
+            size = path.stat().st_size
+        except FileNotFoundError:
+            return "there is none yet"
+        except (OSError, ValueError):
+            return f"{self._note(key).name} cannot be read"
+        wanted = key.document()
+        found = note.get("key") if isinstance(note, dict) else None
+        if not isinstance(found, dict) or found != wanted:
+            other = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]
+            return f"the one in {path.name} was built for another {other[0] if other else 'key'}"
+        if size != note.get("bytes") or _sha256(path) != note.get("sha256"):
+            return f"{path.name} is damaged"
+        return None
+
+    def _timing(self, key: Key) -> bytes:
+        try:
+            return self.timing_path(key).read_bytes()
+        except OSError:
+            return b""
+
+    def _keep(self, key: Key, engine: bytes, timing: bytes, seconds: float) -> Path | None:
+        digest = hashlib.sha256(engine).hexdigest()
+        note = {"key": key.document(), "bytes": len(engine), "sha256": digest, "seconds": round(seconds, 1)}
+        files: dict[Path, bytes | Path] = {self.engine_path(key): engine, self._note(key): (json.dumps(note, indent=1) + "\n").encode()}
+        try:
+            write_together(files | ({self.timing_path(key): timing} if timing else {}))
+        except OSError as error:
+            _LOG.warning("The engine was built but not kept, so it is built again next time: %s", error)
+            return None
+        return self.engine_path(key)
+
+    @contextlib.contextmanager
+    def _locked(self, key: Key) -> Iterator[None]:
+        """Nobody else builds or writes this engine inside the block; the lock ends with the process that holds it."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.folder / f"{key.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            # Nothing can be kept there, so there is nothing to guard; _keep says so.
+            _LOG.debug("No lock in %s: %s", self.folder, error)
+            yield
+            return
+        try:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                _LOG.info("Another process is building the engine %s; waiting for it.", key.name)
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(lock)
+
+
+def default_folder() -> Path:
+    """$XDG_CACHE_HOME/groma_ros/engines, ~/.cache where the variable is not set to an absolute path."""
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        base = named if named.is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise EngineError("There is no home folder to keep engines in; set XDG_CACHE_HOME to a folder.") from error
+    return base / "groma_ros" / "engines"
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,171 @@
+"""The vision tokenizer on TensorRT: engines of a bundle's two vision graphs, built for this machine's GPU when there is none yet."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from groma_ros.network_config import GromaConfig
+from groma_ros.preprocessing import ImageTransform
+from groma_ros.progress import ProgressReporter
+from groma_ros.runtime.bundle import Bundle, BundleError, read_network
+from groma_ros.runtime.graph_vision import GraphVision, Shapes, perceive_shapes, region_shapes
+from groma_ros.runtime.memory_check import check_memory
+from groma_ros.runtime.tensorrt.bindings import Engine, EngineError, EnginePlan, Profile, Progress, TensorRT
+from groma_ros.runtime.tensorrt.cuda import Cuda, CudaError
+from groma_ros.runtime.tensorrt.engine_cache import Built, EngineCache, Key
+from groma_ros.runtime.tensorrt.engine_graph import EngineGraph
+from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
+
+ROLES = ("perceive", "encode_regions")
+BATCH = 4
+"""The most pictures in one pass of an engine."""
+_WORKSPACE_SHARE = 4  # kernels may use this part of the device's memory while they run
+
+
+@dataclass(frozen=True)
+class EngineRequest:
+    """An engine to have: of which graph, for which machine, and how it is built."""
+
+    bundle: Bundle
+    key: Key
+    plan: EnginePlan
+
+    @property
+    def file(self) -> str:
+        """The name of the graph's file in the bundle."""
+        return self.bundle.graph_name(self.key.role, self.key.precision)
+
+
+class TensorRTVision(GraphVision):
+    """VisionTokenizer over the engines of perceive.onnx and encode_regions.onnx. precision: of both."""
+
+    def __init__(self, perceive: EngineGraph, regions: EngineGraph, config: GromaConfig, transform: ImageTransform, precision: str) -> None:
+        super().__init__(perceive, regions, config, transform)
+        self.precision = precision
+
+
+def load_tensorrt_vision(bundle: Bundle, precision: str | None = None, cache: EngineCache | None = None) -> TensorRTVision:
+    """The vision tokenizer on the first GPU; engines that are missing or do not fit are built, which takes minutes for a large model.
+
+    precision: of the graphs, None for fp16 where it can be had. Raises EngineError with a sentence where there is no GPU, no
+    TensorRT, no memory (by the estimates of `memory.GROWTH`), or an engine cannot be built or loaded, and BundleError for graphs that
+    are missing or do not fit the network.
+    """
+    gpu, library = require_gpu(), TensorRT()
+    store = cache or EngineCache()
+    wanted = wanted_engines(bundle, library, gpu, precision)
+    _check_memory(wanted, store)
+    config = read_network(bundle)
+    signatures: Sequence[tuple[Shapes, Shapes]] = (perceive_shapes(config), region_shapes(config))
+    try:
+        cuda = Cuda()
+        with cuda.using():
+            engines = [load_engine(item, library, store) for item in wanted]
+        perceive, regions = (
+            EngineGraph(bundle, item.file, shapes, engine, cuda) for item, shapes, engine in zip(wanted, signatures, engines)
+        )
+    except CudaError as error:
+        raise EngineError(str(error)) from error
+    return TensorRTVision(perceive, regions, config, bundle.image, wanted[0].key.precision)
+
+
+def _check_memory(wanted: Sequence[EngineRequest], store: EngineCache) -> None:
+    """EngineError with need and have where the GPU does not hold the engines, or the host the loading or building of one."""
+    bundle = wanted[0].bundle
+    try:
+        check_memory(bundle, {item.file: "engine" for item in wanted}, "cuda")
+        for item in wanted:
+            path = store.engine_path(item.key)
+            if path.is_file():  # it is read, and TensorRT holds its own copy until it is on the GPU
+                check_memory(bundle, {}, "cpu", 2 * path.stat().st_size >> 20)
+            else:
+                check_memory(bundle, {item.file: "tensorrt"}, "cpu")
+    except ValueError as error:
+        raise EngineError(str(error)) from error
+
+
+def require_gpu() -> Gpu:
+    """The first GPU. EngineError where there is none."""
+    gpu = find_gpu()
+    if gpu is None:
+        raise EngineError("TensorRT needs an NVIDIA GPU and its driver, and none was found on this machine; use the backend onnx.")
+    return gpu
+
+
+def wanted_engines(bundle: Bundle, library: TensorRT, gpu: Gpu, precision: str | None = None) -> list[EngineRequest]:
+    """The engines of a bundle for a GPU. Errors as of `choose_precision`."""
+    config = read_network(bundle)
+    chosen = choose_precision(bundle, library, precision)
+    workspace = (gpu.memory_mb << 20) // _WORKSPACE_SHARE
+    capability = ".".join(map(str, gpu.capability))
+    wanted = []
+    for role, profile in zip(ROLES, profiles(config)):
+        graph = str(bundle.files[bundle.graph_name(role, chosen)]["sha256"])
+        key = Key(role, graph, library.version, gpu.name, capability, chosen, profile)
+        wanted.append(EngineRequest(bundle, key, EnginePlan(profile, workspace)))
+    return wanted
+
+
+def profiles(config: GromaConfig) -> tuple[Profile, Profile]:
+    """Shapes of the inputs of both graphs that are free: up to `BATCH` pictures of one size; regions up to the most of a scene."""
+    side, channels = config.image_size, config.backbone.num_channels
+    sizes = ((1, channels, side, side), (1, channels, side, side), (BATCH, channels, side, side))
+    most = config.max_region_num
+    return {"pixels": sizes}, {"boxes": ((1, 4), (most, 4), (most, 4))}
+
+
+def choose_precision(bundle: Bundle, library: TensorRT, precision: str | None) -> str:
+    """The precision of the vision graphs to build. BundleError if the bundle lacks it, EngineError if TensorRT cannot keep it."""
+    held = bundle.vision_precisions
+    if not held:
+        raise BundleError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
+    if not library.strongly_typed:
+        if precision not in (None, "fp32") or "fp32" not in held:
+            asked = precision or held[0]
+            raise EngineError(f"TensorRT {library.version} runs graphs in fp32 and not in {asked}; use TensorRT 10 or later, or fp32.")
+        return "fp32"
+    if precision is not None:
+        return precision
+    return "fp16" if "fp16" in held else held[0]
+
+
+def graph_bytes(wanted: EngineRequest, library: TensorRT) -> bytes:
+    """The ONNX graph as the library reads it. EngineError where the package onnx is absent or the graph cannot be put so."""
+    graph = wanted.bundle.graph(wanted.key.role, wanted.key.precision).read_bytes()
+    try:
+        from groma_ros.runtime.tensorrt.onnx_lowering import prepared
+    except ModuleNotFoundError as error:
+        what = "Building an engine needs the Python package onnx, which is not installed; install it with python -m pip install onnx."
+        raise EngineError(what) from error
+    try:
+        return prepared(graph, lower=not library.reads_opset_18)
+    except ValueError as error:
+        raise EngineError(str(error)) from error
+
+
+def build_engine(wanted: EngineRequest, library: TensorRT, store: EngineCache, told: Progress, force: bool = False) -> Built:
+    """The engine from the cache, or built into it. EngineError with the graph's name if it cannot be built."""
+
+    def build(timing: bytes) -> tuple[bytes, bytes]:
+        try:
+            return library.build(graph_bytes(wanted, library), wanted.plan, timing, told)
+        except EngineError as error:
+            raise EngineError(f"{wanted.file} of {wanted.bundle.name}: {error}") from error
+
+    return store.get(wanted.key, build, force)
+
+
+def load_engine(wanted: EngineRequest, library: TensorRT, store: EngineCache) -> Engine:
+    """The engine, ready to run; one from the cache that TensorRT does not take is built again, once."""
+    told = ProgressReporter(wanted.file)
+    built = build_engine(wanted, library, store, told)
+    try:
+        return library.load(built.engine)
+    except EngineError:
+        if not built.reused:
+            raise
+    store.drop(wanted.key)
+    return library.load(build_engine(wanted, library, store, told).engine)
+
+

@@ -1,0 +1,1 @@
+"""Groma's tokens and prompts."""

@@ -1,0 +1,1 @@
+"""Answers carried from frame to frame."""

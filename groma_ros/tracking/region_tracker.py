@@ -1,0 +1,146 @@
+"""Which region of this frame is which object of the last: overlap after motion, and likeness of region tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from groma_ros.boxes import box_iou
+from groma_ros.matching import best_pairs
+from groma_ros.types import FloatArray, IntArray, Scene
+
+SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class RegionTrackerConfig:
+    """When two regions are one object.
+
+    least: affinity, the mean of IoU and the tokens' cosine (negative is 0), that a pair must pass; reach: pairs that do not overlap
+    count too up to this many box diagonals between centres; patience: seconds an object stays known without being seen;
+    gap: seconds between stamps, to either side, after which nothing carries over; inertia, memory: shares of the old velocity and
+    of the old token that stay.
+    """
+
+    least: float = 0.45
+    reach: float = 1.0
+    patience: float = 1.0
+    gap: float = 2.0
+    inertia: float = 0.5
+    memory: float = 0.8
+
+
+@dataclass(eq=False)
+class Track:
+    """An object. box: float32 4 xyxy pixels when last seen, at `time` ns; token: unit D; velocity: float32 2 of its centre, pixels/s;
+    region: its index in the newest scene, -1 when unseen there; likeness: cosine of its newest token with the former ones; sightings:
+    scenes it was seen in."""
+
+    number: int
+    box: FloatArray
+    token: FloatArray
+    time: int
+    region: int
+    velocity: FloatArray = field(default_factory=lambda: np.zeros(2, np.float32))
+    likeness: float = 1.0
+    sightings: int = 1
+
+    def at(self, time: int) -> FloatArray:
+        """Where it is expected at a time, if it keeps its pace."""
+        step = self.velocity * np.float32(max(0, time - self.time) / SECOND)
+        return self.box + np.concatenate([step, step])
+
+
+class RegionTracker:
+    """Numbers the objects of a stream of scenes from 1; a number is never used again.
+
+    Pure and deterministic: the time is that of the scenes' stamps. `epoch` counts the breaks after which nothing carries over: a
+    stamp that jumps by more than the rule's gap (a bag that loops), another picture size, another width of tokens. All that it
+    remembers stands in its public fields (`memory.py` writes them down): next, the number a new object gets; time, of the newest
+    scene, None before it; form, its width and height and the width of its tokens.
+    """
+
+    def __init__(self, rule: RegionTrackerConfig | None = None) -> None:
+        self.rule = rule or RegionTrackerConfig()
+        self.epoch = 0
+        self.tracks: dict[int, Track] = {}
+        self.next = 1
+        self.time: int | None = None
+        self.form: tuple[int, int, int] | None = None
+
+    def update(self, scene: Scene) -> IntArray:
+        """The number of each of the scene's N regions.
+
+        A scene a little older than the newest (frames out of order) gets its numbers, and moves nothing: what is new in it is 0.
+        """
+        form = (scene.width, scene.height, int(scene.region_tokens.shape[1]))
+        last = scene.stamp if self.time is None else self.time
+        if form != self.form or abs(scene.stamp - last) > self.rule.gap * SECOND:
+            self._break(form)
+        late = self.time is not None and scene.stamp < self.time
+        tokens = unit(scene.region_tokens)
+        known = list(self.tracks.values())
+        pairs = [(known[row], region) for row, region in best_pairs(self._affinity(known, scene, tokens), self.rule.least)]
+        numbers = np.zeros(len(scene.boxes), np.int64)
+        for track, region in pairs:
+            numbers[region] = track.number
+        if not late:
+            self.time = scene.stamp
+            self._move(pairs, scene, tokens)
+            self._welcome(numbers, scene, tokens)
+        return numbers
+
+    def _break(self, form: tuple[int, int, int]) -> None:
+        self.epoch += self.form is not None
+        self.form, self.time = form, None
+        self.tracks.clear()
+
+    def _affinity(self, known: Sequence[Track], scene: Scene, tokens: FloatArray) -> np.ndarray:
+        if not known or not len(scene.boxes):
+            return np.zeros((len(known), len(scene.boxes)))
+        expected = np.stack([track.at(scene.stamp) for track in known])
+        cosine = np.clip(np.stack([track.token for track in known]) @ tokens.T, 0, 1)
+        away = np.linalg.norm(_centres(expected)[:, None] - _centres(scene.boxes)[None], axis=-1)
+        diagonal = np.linalg.norm(expected[:, 2:] - expected[:, :2], axis=-1)[:, None]
+        overlap = box_iou(expected, scene.boxes)
+        return np.where((overlap > 0) | (away <= self.rule.reach * diagonal), (overlap + cosine) / 2, 0)
+
+    def _move(self, pairs: Sequence[tuple[Track, int]], scene: Scene, tokens: FloatArray) -> None:
+        for track in self.tracks.values():
+            track.region = -1
+        for track, region in pairs:
+            box = np.asarray(scene.boxes[region], np.float32)
+            passed = (scene.stamp - track.time) / SECOND
+            if passed > 0:
+                pace = (_centres(box) - _centres(track.box)) / np.float32(passed)
+                keep = np.float32(self.rule.inertia if track.sightings > 1 else 0)
+                track.velocity = keep * track.velocity + (1 - keep) * pace
+            track.likeness = float(track.token @ tokens[region])
+            track.token = unit((self.rule.memory * track.token + (1 - self.rule.memory) * tokens[region])[None])[0]
+            track.box, track.time, track.region, track.sightings = box, scene.stamp, region, track.sightings + 1
+        limit = self.rule.patience * SECOND
+        self.tracks = {number: track for number, track in self.tracks.items() if scene.stamp - track.time <= limit}
+
+    def _welcome(self, numbers: IntArray, scene: Scene, tokens: FloatArray) -> None:
+        for region in np.flatnonzero(numbers == 0):
+            box = np.asarray(scene.boxes[region], np.float32)
+            numbers[region] = number = self.fresh()
+            self.tracks[number] = Track(number, box, tokens[region], scene.stamp, int(region))
+
+    def fresh(self) -> int:
+        """A number that nothing had before."""
+        self.next += 1
+        return self.next - 1
+
+
+def unit(tokens: FloatArray) -> FloatArray:
+    """Rows of length 1; a row of zeros stays."""
+    tokens = np.nan_to_num(np.asarray(tokens, np.float32))
+    length = np.linalg.norm(tokens, axis=1, keepdims=True)
+    return np.divide(tokens, length, out=np.zeros_like(tokens), where=length > 0)
+
+
+def _centres(boxes: FloatArray) -> FloatArray:
+    return np.asarray((boxes[..., :2] + boxes[..., 2:]) / 2, np.float32)

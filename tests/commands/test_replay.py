@@ -1,0 +1,187 @@
+"""`groma replay` from its arguments to its exit status, on the demo's bag with the model that ships."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as xml
+
+import pytest
+
+from groma_ros import cli
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.replay.command import CHANGED, unique_names
+from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS
+from groma_ros.types import Frame, Scene
+from tests.io.test_bags import DEMO
+
+GOALS = "goals:\n- the ball\n- text: both blue objects\n  kind: all\n- red cone\n"
+QUICK = ["--every", "15", "--threads", "1", "--backend", "onnx"]
+
+
+@pytest.fixture
+def goals(tmp_path: Path) -> Path:
+    path = tmp_path / "goals.yaml"
+    path.write_text(GOALS)
+    return path
+
+
+@pytest.fixture
+def groma(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], goals: Path) -> Any:
+    """Runs `groma replay`; its exit status, and what it wrote on both streams."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["groma", "replay", "--goals", str(goals), *QUICK, *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        out = capsys.readouterr()
+        return int(ended.value.code or 0), out.out, out.err
+
+    return run
+
+
+def test_accept_then_compare_then_change(tmp_path: Path, groma: Any) -> None:
+    """The life of an expectation: none, stored, equal, changed in every way a user meets."""
+    stored, out = tmp_path / "expected", tmp_path / "out"
+    status, _, errors = groma(DEMO, "--out", out, "--expect", stored)
+    sentence = f"groma: There is no expectation in {stored}: it has no run.json; store one with --accept."
+    assert (status, errors.splitlines()[-1]) == (1, sentence)
+    assert xml.parse(out / JUNIT).getroot().find("testsuite/testcase/error") is not None
+
+    assert groma(DEMO, "--out", out, "--expect", stored, "--accept")[0] == 0
+    assert {path.name for path in stored.iterdir()} == {RUN, DETECTIONS}
+
+    truth = DEMO.parent / "truth.json"
+    status, text, errors = groma(DEMO, "--out", out, "--expect", stored, "--truth", truth, "--json")
+    document = json.loads(text)
+    assert status == 0 and document["ok"] and "image 4 of 4" in errors
+    (bag,) = document["bags"]
+    assert (bag["bag"], bag["status"], bag["frames"], bag["changes"]) == ("tabletop", "same", 4, 0)
+    assert [(goal["goal"], goal["present"], goal["frames"]) for goal in bag["goals"]] == [
+        ("the ball", 4, 4), ("both blue objects", 4, 4), ("red cone", 0, 4),
+    ]  # fmt: skip
+    rights = [goal["accuracy"] for goal in bag["goals"]]
+    assert bag["accuracy"] == round(sum(rights) / 3, 4) and rights[0] == rights[2] == 1.0
+    assert [row["overlap"] for row in bag["moved"]] == [1.0, 1.0, 1.0]
+
+    lines = (stored / DETECTIONS).read_text().splitlines()
+    record = json.loads(lines[1])
+    record["goals"][0]["detections"][0]["box"][0] -= 30
+    del record["goals"][1]["detections"][0]
+    (stored / DETECTIONS).write_text("\n".join([lines[0], json.dumps(record), *lines[2:]]) + "\n")
+    status, text, _ = groma(DEMO, "--out", out, "--expect", stored)
+    assert status == CHANGED
+    assert "2 differences" in text and "frame 15: [" in text and "moved to" in text and "is new" in text
+    suite = xml.parse(out / JUNIT).getroot().find("testsuite")
+    assert suite is not None and suite.attrib["failures"] == "2"
+    page = (out / REPORT).read_text()
+    assert "2 differences from the expectation" in page and "expected 1, dashed" in page
+
+
+def test_an_expectation_of_other_goals_or_another_model(tmp_path: Path, groma: Any, goals: Path) -> None:
+    stored, out = tmp_path / "expected", tmp_path / "out"
+    assert groma(DEMO, "--out", out, "--expect", stored, "--accept")[0] == 0
+    goals.write_text(GOALS.replace("red cone", "green object"))
+    status, _, errors = groma(DEMO, "--out", out, "--expect", stored)
+    assert status == 1
+    assert "has other goals: goal 3 was 'red cone' (kind auto, min_score 0) and is 'green object' (kind auto, min_score 0)" in errors
+    goals.write_text(GOALS)
+    run = json.loads((stored / RUN).read_text())
+    (stored / RUN).write_text(json.dumps({**run, "model": "groma-old", "weights": "f" * 64, "precision": "int8"}))
+    status, _, errors = groma(DEMO, "--out", out, "--expect", stored)
+    assert status == 1 and "is of the model groma-old (weights ffffffffffff) and this run of groma-tiny (weights " in errors
+    status, _, _ = groma(DEMO, "--out", out, "--expect", stored, "--other-model")
+    assert status == 0
+    assert "precision: int8 then, fp32 now." in (out / REPORT).read_text()
+    (stored / RUN).write_text("{")
+    assert "is damaged" in groma(DEMO, "--out", out, "--expect", stored)[2]
+
+
+def test_too_few_right_answers_fail(tmp_path: Path, groma: Any) -> None:
+    data = json.loads((DEMO.parent / "truth.json").read_text())
+    data["goals"][0]["targets"] = [0]
+    truth = tmp_path / "truth.json"
+    truth.write_text(json.dumps(data))
+    assert groma(DEMO, "--out", tmp_path / "out", "--truth", truth)[0] == 0
+    status, text, _ = groma(DEMO, "--out", tmp_path / "out", "--truth", truth, "--min-accuracy", 0.9)
+    assert status == CHANGED and "the ball: 0.000 of the frames are right, and 0.900 must be" in text
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_bad_bag_is_reported_and_the_others_go_on(tmp_path: Path, groma: Any, jobs: int) -> None:
+    first, torn, last = (tmp_path / f"{name}.mcap" for name in ("first", "torn", "last"))
+    for path in (first, last):
+        shutil.copy(DEMO, path)
+    torn.write_bytes(DEMO.read_bytes()[:100_000])
+    out = tmp_path / "out"
+    status, text, errors = groma(first, torn, last, "--out", out, "--jobs", jobs, "--json")
+    assert status == 1
+    assert [(bag["bag"], bag["status"]) for bag in json.loads(text)["bags"]] == [("first", "same"), ("torn", "failed"), ("last", "same")]
+    assert "torn.mcap is truncated or damaged" in errors
+    assert (out / "first" / DETECTIONS).read_bytes() == (out / "last" / DETECTIONS).read_bytes()
+    assert (out / "first" / RECORDING).read_bytes() == (out / "last" / RECORDING).read_bytes()
+    suites = xml.parse(out / JUNIT).getroot().findall("testsuite")
+    assert [suite.attrib["errors"] for suite in suites] == ["0", "1", "0"]
+    assert not list(out.rglob(".unfinished"))
+
+
+def test_interrupted_and_taken_up(tmp_path: Path, groma: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C on the third image: a sentence says what to do, and the same command ends with the same bytes."""
+    monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", 0.0)
+    perceive, looks = Grounder.perceive, []
+
+    def interrupted(self: Grounder, frame: Frame) -> Scene:
+        looks.append(frame.stamp)
+        if len(looks) == 3:
+            raise KeyboardInterrupt
+        return perceive(self, frame)
+
+    monkeypatch.setattr(Grounder, "perceive", interrupted)
+    status, _, errors = groma(DEMO, "--out", tmp_path / "out")
+    assert status == 130 and errors.splitlines()[-1].startswith("groma: Interrupted; the same command goes on from here")
+    assert groma(DEMO, "--out", tmp_path / "out")[0] == 0 and len(looks) == 3 + 2
+    assert groma(DEMO, "--out", tmp_path / "whole")[0] == 0
+    for name in (DETECTIONS, RECORDING):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_it_needs_neither_ros_nor_torch(tmp_path: Path, goals: Path) -> None:
+    """As on a build server: none of their packages can be imported, and everything is written."""
+    code = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop().split(','))); from groma_ros.cli import main; main()"
+    absent = "rclpy,torch,transformers,cv_bridge,std_msgs,sensor_msgs,vision_msgs,builtin_interfaces,groma_ros.msg,ament_index_python"
+    arguments = ["replay", DEMO, "--goals", goals, "--out", tmp_path / "out", *QUICK, absent]
+    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT, RUN}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--every", "0"], "--every is 0; it must be 1 or more."),
+        (["--accept"], "--accept stores the run in the folder of --expect; name one."),
+        (["--min-accuracy", "2"], "--min-accuracy is 2.0; it must be between 0 and 1."),
+        (["--iou", "7"], "The tolerance iou is 7.0; it must be between 0 and 1."),
+        (["--topic", "/eye"], "has no topic '/eye'; it has /camera/camera_info"),
+        (["--model", "nowhere"], "The model folder nowhere does not exist"),
+        (["--goals", "none.yaml"], "The goals none.yaml cannot be read"),
+    ],
+)
+def test_what_cannot_be_done_is_a_sentence(tmp_path: Path, groma: Any, arguments: list[str], sentence: str) -> None:
+    status, text, errors = groma(DEMO, "--out", tmp_path / "out", *arguments)
+    assert status == 1 and sentence in errors
+    assert "Traceback" not in text + errors
+
+
+def test_names_of_bags(tmp_path: Path) -> None:
+    assert unique_names([Path("a/run.mcap")]) == ["run"]
+    assert unique_names([Path("a/one"), Path("a/two.db3")]) == ["one", "two"]
+    assert unique_names([Path("mon/rosbag2"), Path("tue/rosbag2")]) == ["mon-rosbag2", "tue-rosbag2"]
+    with pytest.raises(ValueError, match="is named twice"):
+        unique_names([Path("a/one"), Path("a/../a/one")])
+    with pytest.raises(ValueError, match="differ in nothing but the ending"):
+        unique_names([Path("/x/run.mcap"), Path("/x/run.db3")])

@@ -1,0 +1,70 @@
+"""Poses to go to, by their axes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from groma_ros.camera_geometry import matrix_from_quaternion, moved
+from groma_ros.geometry3d.approach_pose import target_pose
+from groma_ros.types import Box3D
+
+SIDEWAYS = Box3D((0.1, 0.2, 0.8), tuple(Rotation.from_euler("x", 90, degrees=True).as_quat()), (0.12, 0.05, 0.09))
+"""A thing on a table that a camera sees from the side: up is the frame's -y."""
+
+
+def test_from_above_z_points_down_into_the_thing_and_the_hand_closes_over_the_shorter_side() -> None:
+    pose = target_pose(SIDEWAYS)
+    axes = matrix_from_quaternion(pose.quaternion)
+    np.testing.assert_allclose(axes[:, 2], [0, 1, 0], atol=1e-9)
+    assert abs(axes[:, 0] @ matrix_from_quaternion(SIDEWAYS.quaternion)[:, 1]) == pytest.approx(1)
+    assert np.linalg.det(axes) == pytest.approx(1)
+    assert pose.position == pytest.approx(SIDEWAYS.centre)
+    assert target_pose(SIDEWAYS, standoff=0.15).position == pytest.approx((0.1, 0.05, 0.8))
+
+
+def test_the_hand_is_turned_the_shorter_way() -> None:
+    for rotation in Rotation.random(50, rng=1):
+        box = Box3D((0, 0, 1.0), tuple(rotation.as_quat()), (0.2, 0.1, 0.1))
+        assert matrix_from_quaternion(target_pose(box).quaternion)[0, 0] >= 0
+
+
+def test_in_front_x_is_level_and_points_from_the_camera_to_the_thing() -> None:
+    box = Box3D((2.0, 1.0, 0.8), (0.0, 0.0, 0.0, 1.0), (0.1, 0.1, 0.2))
+    pose = target_pose(box, "front", 0.5, (0.0, 1.0, 1.3), (0.0, 0.0, 1.0))
+    np.testing.assert_allclose(matrix_from_quaternion(pose.quaternion), np.eye(3), atol=1e-9)
+    assert pose.position == pytest.approx((1.5, 1.0, 0.8))
+    other = target_pose(box, "front", 0.5, (2.0, 3.0, 1.3), (0.0, 0.0, 2.0))
+    np.testing.assert_allclose(matrix_from_quaternion(other.quaternion)[:, 0], [0, -1, 0], atol=1e-9)
+    assert other.position == pytest.approx((2.0, 1.5, 0.8))
+    assert other.quaternion[:2] == pytest.approx((0, 0))  # a turn about z alone, as a planner on the ground wants it
+
+
+def test_in_front_without_an_up_takes_the_things_own() -> None:
+    axes = matrix_from_quaternion(target_pose(SIDEWAYS, "front").quaternion)
+    np.testing.assert_allclose(axes[:, 2], [0, -1, 0], atol=1e-9)
+    np.testing.assert_allclose(axes[:, 0], np.array([0.1, 0, 0.8]) / np.hypot(0.1, 0.8), atol=1e-9)
+
+
+def test_a_camera_right_above_still_gives_a_pose() -> None:
+    box = Box3D((0.0, 0.0, 1.0), (0.0, 0.0, 0.0, 1.0), (0.2, 0.1, 0.1))
+    axes = matrix_from_quaternion(target_pose(box, "front").quaternion)
+    np.testing.assert_allclose(axes, np.eye(3), atol=1e-9)
+
+
+@pytest.mark.parametrize("approach", ["above", "front"])
+def test_the_pose_moves_with_the_box(approach: str) -> None:
+    for turn in Rotation.random(20, rng=2):
+        shift = np.array([0.3, -1.0, 0.2])
+        up, camera = turn.apply([0, -1.0, 0]), tuple(shift)
+        before = target_pose(SIDEWAYS, approach, 0.2, up=(0.0, -1.0, 0.0))
+        after = target_pose(moved(SIDEWAYS, turn.as_matrix(), shift), approach, 0.2, camera, tuple(up))
+        np.testing.assert_allclose(after.position, turn.apply(before.position) + shift, atol=1e-9)
+        back = turn.as_matrix().T @ matrix_from_quaternion(after.quaternion) @ matrix_from_quaternion(before.quaternion).T
+        np.testing.assert_allclose(np.abs(np.diag(back)), 1, atol=1e-9)  # the hand may be turned by half
+
+
+def test_another_approach_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"The approach 'below' is unknown; use one of above, front\."):
+        target_pose(SIDEWAYS, "below")

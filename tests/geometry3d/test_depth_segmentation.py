@@ -1,0 +1,58 @@
+"""Which pixels a box frames, on small pictures of depth."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from groma_ros.geometry3d.depth_segmentation import cut_at_jumps, select, smoothed
+
+
+def test_a_jump_takes_out_its_farther_side() -> None:
+    depth = np.array([[1.0, 1.01, 1.2, 1.21, np.nan, 1.0, 0.7, 1.0]] * 2)
+    left = cut_at_jumps(depth, np.full(depth.shape, 0.05))
+    assert left[0].tolist() == [True, True, False, True, False, False, True, False]
+    np.testing.assert_array_equal(left.T, cut_at_jumps(depth.T, np.full(depth.T.shape, 0.05)))
+
+
+def picture(*rectangles: tuple[int, int, int, int]) -> np.ndarray:
+    """40x60 pixels, set in xyxy rectangles."""
+    mask = np.zeros((40, 60), bool)
+    for x1, y1, x2, y2 in rectangles:
+        mask[y1:y2, x1:x2] = True
+    return mask
+
+
+def test_the_piece_whose_own_box_agrees_is_the_thing() -> None:
+    thing, neighbour, speck = (10, 10, 30, 30), (31, 5, 50, 35), (12, 32, 14, 34)
+    mask, fit = select(picture(thing, neighbour, speck), (10, 10, 33, 30), 20)
+    np.testing.assert_array_equal(mask, picture(thing))
+    assert fit == 20 / 23
+
+
+def test_a_thing_in_two_pieces_is_joined_and_what_does_not_help_is_left_out() -> None:
+    left, right, inside = (10, 10, 18, 30), (22, 10, 30, 30), (19, 15, 21, 17)
+    mask, fit = select(picture(left, right, inside), (10, 10, 30, 30), 20)
+    np.testing.assert_array_equal(mask, picture(left, right))
+    assert fit == 1
+
+
+def test_what_sticks_far_out_of_the_box_is_cut_at_it() -> None:
+    mask, fit = select(picture((0, 10, 60, 30)), (20, 10, 40, 30), 20)
+    np.testing.assert_array_equal(mask, picture((19, 10, 41, 30)))
+    assert fit == 1 / 3
+
+
+def test_too_little_is_nothing() -> None:
+    for pieces in (picture(), picture((10, 10, 14, 14)), picture((40, 0, 60, 40))):
+        mask, fit = select(pieces, (8, 8, 20, 20), 20)
+        assert not mask.any() and fit == 0
+
+
+def test_smoothing_keeps_to_the_mask() -> None:
+    depth = np.full((6, 6), 2.0)
+    depth[2, 2], depth[:, 3:] = 2.9, np.nan
+    result = smoothed(depth, np.isfinite(depth), 3)
+    assert np.isnan(result[:, 3:]).all()
+    np.testing.assert_allclose(result[1:4, 1], 2.1, rtol=1e-6)
+    np.testing.assert_allclose(result[2, 2], 2 + 0.9 / 6, rtol=1e-6)  # three of nine neighbours are not in the mask
+    np.testing.assert_allclose(result[5, 0], 2.0, rtol=1e-6)

@@ -1,0 +1,58 @@
+"""Footprints and hidden sides."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from groma_ros.geometry3d.footprint import Axes, Footprint, SurfaceView, complete, smallest_rectangle
+from tests.geometry3d.solids import CAMERA
+
+
+def rectangle(rng: np.random.Generator, length: float, width: float, angle: float, at: tuple[float, float]) -> np.ndarray:
+    """Points all over a rectangle, its corners among them."""
+    unit = np.concatenate([rng.uniform(-0.5, 0.5, (500, 2)), [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]])
+    c, s = np.cos(angle), np.sin(angle)
+    return unit * [length, width] @ np.array([[c, s], [-s, c]]) + at
+
+
+@pytest.mark.parametrize("angle", np.linspace(0, np.pi, 13))
+def test_the_smallest_rectangle_turns_and_moves_with_its_points(angle: float) -> None:
+    points = rectangle(np.random.default_rng(2), 0.12, 0.05, angle, (0.4, -0.3))
+    found = smallest_rectangle(points)
+    np.testing.assert_allclose(found.centre, [0.4, -0.3], atol=1e-4)
+    np.testing.assert_allclose(found.sides, [0.12, 0.05], atol=1e-4)
+    assert np.sin(found.angle - angle) == pytest.approx(0, abs=1e-3)
+
+
+def test_the_longer_side_comes_first() -> None:
+    points = np.array([[0, 0], [1, 0], [1, 3], [0, 3.0]])
+    found = Footprint.along(points, 0.0)
+    assert found.sides.tolist() == [3, 1] and found.angle == np.pi / 2 and found.centre.tolist() == [0.5, 1.5]
+
+
+def test_axes_there_and_back() -> None:
+    rows, _ = np.linalg.qr(np.random.default_rng(1).normal(size=(3, 3)))
+    axes, points = Axes(np.array([0.1, 0.2, 0.9]), rows), np.random.default_rng(2).normal(size=(50, 3))
+    np.testing.assert_allclose(axes.to_optical(axes.to_local(points)), points, atol=1e-12)
+    np.testing.assert_allclose(axes.to_local(axes.origin[None]), [[0, 0, 0]], atol=1e-12)
+
+
+def test_clearance_is_positive_in_front_of_what_is_seen() -> None:
+    view = SurfaceView(np.full((240, 320), 2.0, np.float32), CAMERA)
+    ahead = view.clearance(np.array([[0, 0, 1.5], [0, 0, 2.25], [9, 0, 1.0], [0, 0, -1.0]]))
+    np.testing.assert_allclose(ahead, [0.5, -0.25, np.nan, np.nan])
+
+
+def test_only_hidden_counterparts_are_added() -> None:
+    """A wall seen from the front: its back is hidden. With nothing but air behind it, nothing may be added."""
+    axes = Axes(np.array([0, 0, 1.0]), np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]))
+    y, z = np.meshgrid(np.linspace(-0.05, 0.05, 30), np.linspace(0.0, 0.1, 30))
+    front = np.column_stack([np.zeros(900), y.ravel(), z.ravel()])
+    rows, columns = np.mgrid[0:240, 0:320]
+    wall = (np.abs((columns - CAMERA.cx) / CAMERA.fx) < 0.052) & ((CAMERA.cy - rows) / CAMERA.fy > -0.002) & (rows > CAMERA.cy - 52)
+    seen = SurfaceView(np.where(wall, 1.0, 3.0).astype(np.float32), CAMERA)
+    whole = complete(front, axes, seen, 0.001)
+    np.testing.assert_array_equal(whole[:900], front)
+    assert (seen.clearance(axes.to_optical(whole[900:])) <= 0.001).all()
+    assert np.ptp(whole[:, 1]) == pytest.approx(0.1, abs=0.004) and whole[:, 0].max() < 0.06

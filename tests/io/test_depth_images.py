@@ -1,0 +1,114 @@
+"""Depth images by value in every form and byte order, camera_info as a pinhole, and what is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from groma_ros.io.depth_images import check_registered, image_to_depth, intrinsics_from_info
+from groma_ros.io.images import ImageError
+from groma_ros.types import Intrinsics
+from tests.io.test_images import image
+
+MILLIMETRES = np.array([[0, 1, 850, 65535], [1234, 500, 0, 10_000], [300, 301, 302, 303]], np.uint16)
+METRES = np.array([[np.nan, 0.5, -1.0, np.inf], [0.0, 1e-3, 12.25, -np.inf], [2, 3, 4, 5]], np.float32)
+EXPECTED = {
+    "16UC1": np.where(MILLIMETRES > 0, MILLIMETRES / 1000, np.nan).astype(np.float32),
+    "32FC1": np.array([[np.nan, 0.5, np.nan, np.nan], [np.nan, 1e-3, 12.25, np.nan], [2, 3, 4, 5]], np.float32),
+}
+SAMPLES = {"16UC1": MILLIMETRES, "32FC1": METRES}
+
+
+@pytest.mark.parametrize("padding", [0, 2, 13])
+@pytest.mark.parametrize("bigendian", [False, True], ids=["little", "big"])
+@pytest.mark.parametrize("encoding", SAMPLES)
+def test_depth_is_metres_and_nan_where_nothing_was_measured(encoding: str, bigendian: bool, padding: int) -> None:
+    depth = image_to_depth(image(encoding, SAMPLES[encoding], padding, bigendian))
+    assert depth.dtype == np.float32 and depth.dtype.isnative and depth.flags.c_contiguous
+    np.testing.assert_allclose(depth, EXPECTED[encoding], rtol=1e-6)
+
+
+def test_the_message_is_left_as_it_was() -> None:
+    message = image("32FC1", METRES)
+    before = bytes(message.data)
+    image_to_depth(message)[:] = 7
+    assert message.data == before
+
+
+@pytest.mark.parametrize("encoding", ["rgb8", "64FC1", "", "16SC1"])
+def test_other_encodings_are_refused(encoding: str) -> None:
+    message = image("16UC1", MILLIMETRES)
+    message.encoding = encoding
+    with pytest.raises(ImageError, match=r"which is not one of 16UC1, mono16, 32FC1") as caught:
+        image_to_depth(message)
+    assert caught.value.cause == "encoding"
+
+
+def test_a_cut_depth_image_is_refused() -> None:
+    message = image("16UC1", MILLIMETRES)
+    message.data = message.data[:-1]
+    with pytest.raises(ImageError, match="is truncated: 23 bytes") as caught:
+        image_to_depth(message)
+    assert caught.value.cause == "length"
+
+
+def info(k: list[float] | None = None, **changes: Any) -> Any:
+    """A camera_info of 640x480 pixels."""
+    region = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
+    values = k or [600.0, 0, 320.5, 0, 610.0, 240.25, 0, 0, 1]
+    return SimpleNamespace(**dict(k=values, width=640, height=480, binning_x=0, binning_y=0, roi=region) | changes)
+
+
+def test_the_pinhole_is_that_of_k() -> None:
+    assert intrinsics_from_info(info()) == Intrinsics(600.0, 610.0, 320.5, 240.25, 640, 480)
+
+
+def test_binning_and_region_of_interest_are_applied() -> None:
+    region = SimpleNamespace(x_offset=100, y_offset=40, width=400, height=300)
+    assert intrinsics_from_info(info(roi=region)) == Intrinsics(600.0, 610.0, 220.5, 200.25, 400, 300)
+    binned = intrinsics_from_info(info(roi=region, binning_x=2, binning_y=2))
+    assert binned == Intrinsics(300.0, 305.0, 110.25, 100.125, 200, 150)
+
+
+@pytest.mark.parametrize(
+    ("k", "cause", "sentence"),
+    [
+        ([0.0] * 9, "uncalibrated", "has no calibration"),
+        ([600.0, 0, 320, 0, 600, 240, 0, 0, 0], "calibration", "is not that of a pinhole"),
+        ([600.0, 5, 320, 0, 600, 240, 0, 0, 1], "calibration", "is not that of a pinhole"),
+        ([float("nan"), 0, 320, 0, 600, 240, 0, 0, 1], "calibration", "is not that of a pinhole"),
+        ([-600.0, 0, 320, 0, 600, 240, 0, 0, 1], "calibration", "is not that of a pinhole"),
+    ],
+)
+def test_a_camera_info_that_is_no_pinhole_is_refused(k: list[float], cause: str, sentence: str) -> None:
+    with pytest.raises(ImageError, match=sentence) as caught:
+        intrinsics_from_info(info(k))
+    assert caught.value.cause == cause
+
+
+CAMERA = Intrinsics(600, 600, 320, 240, 640, 480)
+DEPTH = np.ones((480, 640), np.float32)
+HEADER = SimpleNamespace(frame_id="colour")
+
+
+def test_what_belongs_together_passes() -> None:
+    check_registered(HEADER, 640, 480, DEPTH, SimpleNamespace(frame_id="colour"), CAMERA)
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "sentence"),
+    [
+        ({"camera": replace(CAMERA, width=1280)}, "camera_info size", "camera_info is of 1280x480 pixels and the image of 640x480"),
+        ({"depth": DEPTH[::2, ::2]}, "depth size", "depth image is of 320x240 pixels and the image of 640x480"),
+        ({"depth_header": SimpleNamespace(frame_id="infra")}, "depth not registered", "in the frame 'infra' and the image in 'colour'"),
+    ],
+)
+def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], cause: str, sentence: str) -> None:
+    parts = {"image": HEADER, "width": 640, "height": 480, "depth": DEPTH, "depth_header": HEADER, "camera": CAMERA} | changes
+    with pytest.raises(ImageError, match=sentence) as caught:
+        check_registered(**parts)
+    assert caught.value.cause == cause

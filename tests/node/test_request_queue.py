@@ -1,0 +1,130 @@
+"""One-off questions: which frame each takes, how it ends, and what is left of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from std_msgs.msg import Header
+
+from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.request_queue import FrameRequest, NoAnswer, RequestQueue, Wanted
+from groma_ros.tracking.executor import AnswerExecutor, Question, StandingGoals
+from groma_ros.types import Frame, Goal
+from tests.tracking.moving import scene
+from tests.tracking.test_grounding_tracker import answer, at
+
+VIEW = FrameResult(Header(frame_id="left"), Frame(np.zeros((4, 4, 3), np.uint8)), scene(1, {"a": (100, 100)}))
+
+
+class Desk:
+    """An asker whose answers come when let, and the questions put to it."""
+
+    def __init__(self) -> None:
+        self.go_on = threading.Event()
+        self.asked: list[str] = []
+        self.rung = 0
+        self.asker = AnswerExecutor(self._answer)
+        self.looks = RequestQueue(self.asker.line, self._ring)
+
+    def _ring(self) -> None:
+        self.rung += 1
+
+    def _answer(self, question: Question) -> Any:
+        self.asked.append(question.standing.goals[0].text)
+        assert self.go_on.wait(20)
+        if self.asked[-1] == "bad":
+            raise RuntimeError("out of memory")
+        return answer(question)
+
+    def put(self, text: str, camera: int | None = None, fresh: bool = False) -> FrameRequest:
+        return self.looks.put(Wanted(camera, fresh, False, partial(Question, standing=StandingGoals((Goal(text),)))))
+
+
+@pytest.fixture
+def desk() -> Iterator[Desk]:
+    desk = Desk()
+    yield desk
+    desk.go_on.set()
+    assert desk.asker.stop(20)
+
+
+def until(done: Callable[[], Any]) -> None:
+    end = time.monotonic() + 20
+    while not done():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+def test_a_question_waits_is_looked_at_and_answered(desk: Desk) -> None:
+    look = desk.put("a")
+    assert look.stage == "waiting" and desk.looks.waiting(0, fresh=False) == [look] and len(desk.looks) == 1
+    look.begin(VIEW)
+    assert look.stage == "looking" and desk.looks.waiting(0, fresh=False) == []
+    desk.go_on.set()
+    until(lambda: look.stage == "answered")
+    view, (grounding,) = look.result()
+    assert view is VIEW and grounding.detections[0].box == at(100, 100)
+    assert desk.rung >= 2
+    look.begin(VIEW)
+    desk.looks.drop(look)
+    assert len(desk.looks) == 0 and desk.asked == ["a"] and look.result()[0] is VIEW
+
+
+def test_each_takes_only_a_frame_that_serves_it(desk: Desk) -> None:
+    anyone, left, newest = desk.put("a", None, True), desk.put("a", 0, True), desk.put("a", 1, False)
+    assert desk.looks.waiting(0, fresh=True) == [anyone, left]
+    assert desk.looks.waiting(0, fresh=False) == []
+    assert desk.looks.waiting(1, fresh=True) == [anyone, newest]
+    assert desk.looks.waiting(1, fresh=False) == [newest]
+
+
+def test_what_the_model_raised_is_its_end(desk: Desk) -> None:
+    look = desk.put("bad")
+    look.begin(VIEW)
+    desk.go_on.set()
+    until(lambda: look.stage == "answered")
+    with pytest.raises(RuntimeError, match="out of memory"):
+        look.result()
+
+
+def test_a_question_that_is_dropped_is_not_asked_any_more(desk: Desk) -> None:
+    first, second = desk.put("first"), desk.put("second")
+    first.begin(VIEW)
+    until(lambda: desk.asked)
+    second.begin(VIEW)
+    desk.looks.drop(second)
+    desk.looks.drop(first)
+    desk.go_on.set()
+    third = desk.put("a")
+    third.begin(VIEW)
+    until(lambda: third.stage == "answered")
+    assert desk.asked == ["first", "a"] and third.result()[1][0].present > 0.5
+    for look in (first, second):
+        with pytest.raises(NoAnswer, match="withdrawn"):
+            look.result()
+
+
+def test_closing_ends_all_with_the_sentence_and_those_that_come_later(desk: Desk) -> None:
+    waiting, looking = desk.put("a"), desk.put("a")
+    looking.begin(VIEW)
+    desk.looks.close("The node is not active.")
+    for look in (waiting, looking, desk.put("a")):
+        assert look.stage == "answered"
+        with pytest.raises(NoAnswer, match="not active"):
+            look.result()
+
+
+def test_a_question_that_cannot_be_made_fails(desk: Desk) -> None:
+    def refuse(_: object) -> Question:
+        raise ValueError("no such region")
+
+    look = desk.looks.put(Wanted(None, False, False, refuse))
+    look.begin(VIEW)
+    with pytest.raises(ValueError, match="no such region"):
+        look.result()

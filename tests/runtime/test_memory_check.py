@@ -1,0 +1,111 @@
+"""A model that does not fit is refused with need and have, before anything of it is loaded."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.runtime import memory
+from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.load import load_runtime
+from groma_ros.runtime.memory_check import available_mb, check_memory, graph_files
+from groma_ros.runtime.tensorrt.bindings import EngineError
+from groma_ros.runtime.tensorrt.engine_cache import EngineCache
+from groma_ros.runtime.tensorrt.gpu import Gpu
+from groma_ros.runtime.tensorrt.vision import load_tensorrt_vision
+from tests.runtime.machine import Machine
+
+GIGA = 1 << 30
+
+
+def write(root: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    return root
+
+
+MEMINFO = {"proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8388608 kB\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "wanted"),
+    [
+        ({}, 8192),
+        ({"sys/fs/cgroup/memory.max": "max", "sys/fs/cgroup/memory.current": "5"}, 8192),
+        ({"sys/fs/cgroup/memory.max": str(4 * GIGA), "sys/fs/cgroup/memory.current": str(3 * GIGA)}, 1024),
+        (
+            {
+                "sys/fs/cgroup/memory.max": str(4 * GIGA), "sys/fs/cgroup/memory.current": str(3 * GIGA),
+                "sys/fs/cgroup/memory.stat": f"anon 5\ninactive_file {GIGA}\n",
+            },
+            2048,
+        ),
+        (
+            {
+                "sys/fs/cgroup/memory/memory.limit_in_bytes": str(2 * GIGA),
+                "sys/fs/cgroup/memory/memory.usage_in_bytes": str(GIGA // 2),
+            },
+            1536,
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_free(tmp_path: Path, files: dict[str, str], wanted: int) -> None:
+    assert available_mb(write(tmp_path, {**MEMINFO, **files})) == wanted
+
+
+def test_this_machine_has_memory() -> None:
+    assert available_mb() > 100
+
+
+@pytest.mark.parametrize("backend", ["onnx", "torch"])
+def test_a_model_that_does_not_fit_is_refused(graph_model: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    monkeypatch.setattr(memory, "available_mb", lambda: 64)
+    with pytest.raises(ValueError, match=r"The model small needs about [1-9]\d* MB and 0 MB of this machine are free; free some"):
+        Grounder.load(graph_model, backend=backend, device="cpu")
+
+
+def test_the_memory_of_a_gpu_counts_there(graph_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.load(graph_model)
+    files = graph_files(bundle, {"perceive": "fp32"})
+    monkeypatch.setattr(memory, "find_gpu", lambda: Gpu("Orin", (8, 7), (12, 6), 7620))
+    check_memory(bundle, files, "cuda", 7000)
+    with pytest.raises(ValueError, match=r"needs about 8\d\d\d MB and 7620 MB of the GPU Orin are free"):
+        check_memory(bundle, files, "cuda", 8000)
+
+
+@pytest.mark.parametrize(("megabytes", "said"), [(64, "0 MB of this machine"), (4096, "1024 MB of the GPU .*")])
+def test_engines_that_do_not_fit_are_refused(
+    gpu_machine: Machine, graph_model: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int, said: str
+) -> None:
+    """On the host, and on a GPU of 1 GB when the files are that large; auto goes on to ONNX Runtime, which asks for itself."""
+    fake = gpu_machine("11.4")
+    monkeypatch.setattr(memory, "available_mb", lambda: megabytes)
+    bundle = Bundle.load(graph_model)
+    if megabytes > 64:
+        large = {name: {**value, "bytes": 300 << 20} for name, value in bundle.files.items()}
+        bundle = dataclasses.replace(bundle, files=large)
+    with pytest.raises(EngineError, match=rf"The model small needs about [1-9]\d* MB and {said} are free; free some"):
+        load_tensorrt_vision(bundle)
+    assert fake.built == []
+    with pytest.raises(ValueError, match="MB of this machine are free"):
+        monkeypatch.setattr(memory, "available_mb", lambda: 64)
+        load_runtime(bundle, threads=1)
+
+
+def test_an_engine_in_the_cache_needs_less_than_building_one(
+    gpu_machine: Machine, graph_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake, asked = gpu_machine("11.4"), []
+    bundle = Bundle.load(graph_model)
+    monkeypatch.setattr(memory, "available_mb", lambda: asked.append(1) or 100_000)
+    load_tensorrt_vision(bundle)
+    monkeypatch.setattr(memory, "GROWTH", {**memory.GROWTH, "tensorrt": 1e9})
+    assert load_tensorrt_vision(bundle).precision == "fp32" and len(fake.built) == 2 and len(asked) == 4
+    for path in EngineCache().folder.glob("*.engine"):
+        path.unlink()
+    with pytest.raises(EngineError, match="free some"):
+        load_tensorrt_vision(bundle)

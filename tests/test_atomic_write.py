@@ -1,0 +1,90 @@
+"""A file is written whole or not at all, also where the disk has no room for it."""
+
+import errno
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from groma_ros.atomic_write import AtomicFile, asking_disk, naming_file, replacing, write_together
+
+
+@pytest.fixture
+def small_disk() -> Iterator[int]:
+    """No file of this process may pass so many bytes; the kernel refuses the write, as it does on a full disk."""
+    limit = 100_000
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with replacing(path) as stream:
+        stream.write(b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["a"]
+
+
+def test_a_write_the_disk_refuses_changes_nothing(tmp_path: Path, small_disk: int) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+    with pytest.raises(OSError, match=r"^.*/a could not be written: the file passes the size limit"), replacing(path) as stream:
+        stream.write(bytes(small_disk + 1))
+    assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
+
+
+def test_files_that_belong_together_change_together(tmp_path: Path, small_disk: int) -> None:
+    first, second, ready = tmp_path / "first", tmp_path / "second", tmp_path / "ready.tmp"
+    ready.write_bytes(b"ready")
+    write_together({first: b"one", second: ready})
+    assert (first.read_bytes(), second.read_bytes()) == (b"one", b"ready") and len(os.listdir(tmp_path)) == 2
+    with pytest.raises(OSError, match=r"/second could not be written: the file passes the size limit"):
+        write_together({first: b"two", second: bytes(small_disk + 1)})
+    assert (first.read_bytes(), second.read_bytes()) == (b"one", b"ready") and len(os.listdir(tmp_path)) == 2
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is not there")
+def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.with_name("a.part").symlink_to("/dev/full")
+    with pytest.raises(OSError, match=r"a could not be written: the disk is full; free some space"), replacing(path) as stream:
+        stream.write(bytes(100_000))
+    assert os.listdir(tmp_path) == [] and Path("/dev/full").exists()
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=f"could not be written: {os.strerror(errno.ENOENT).lower()}"), replacing(tmp_path / "no" / "a"):
+        pass
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is not there")
+def test_a_library_that_forgets_why_it_could_not_write(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.symlink_to("/dev/full")
+    said = r"^.*/a could not be written: the disk is full; free some space and run it again\.$"
+    with pytest.raises(OSError, match=said), asking_disk(path), path.open("wb") as stream:
+        np.zeros(100_000).tofile(stream)
+
+
+def test_the_last_byte_that_does_not_fit(tmp_path: Path, small_disk: int) -> None:
+    path = tmp_path / "a.npy"
+    values = np.arange(small_disk - 127, dtype=np.uint8)  # behind a header of 128
+    with pytest.raises(OSError, match=r"a\.npy could not be written"), naming_file(path), path.open("wb") as stream:
+        np.save(stream, values.view(AtomicFile))
+    with path.open("wb") as stream:
+        np.save(stream, values[1:].view(AtomicFile))
+    assert np.array_equal(np.load(path), values[1:])
+
+
+def test_an_error_that_is_not_the_disks_stays_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"some")
+    with pytest.raises(RuntimeError, match="^no$"), asking_disk(path):
+        raise RuntimeError("no")
+    assert path.read_bytes() == b"some"

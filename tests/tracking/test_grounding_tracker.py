@@ -1,0 +1,276 @@
+"""When the language model is asked, and what holds in between."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from groma_ros.tracking.executor import AnswerExecutor, InlineExecutor, Question, Reply, StandingGoals
+from groma_ros.tracking.grounding_tracker import Followed, GroundingTracker, TrackingConfig
+from groma_ros.types import Detection, Goal, Grounding, Scene
+from tests.tracking.moving import look, scene
+
+Centres = Mapping[str, tuple[float, float]]
+
+
+def answer(question: Question) -> list[Grounding]:
+    """A language model that knows objects by their look: a goal names one."""
+    found = []
+    for goal in question.standing.goals:
+        likeness = question.scene.region_tokens @ look(goal.text)
+        hits = [index for index, value in enumerate(likeness) if value > 0.8]
+        boxes = [tuple(float(x) for x in question.scene.boxes[index]) for index in hits]
+        detections = tuple(Detection(box, 0.9, index) for box, index in zip(boxes, hits, strict=True))  # type: ignore[arg-type]
+        found.append(Grounding(goal, detections, 0.95 if hits else 0.05, 0.5))
+    return found
+
+
+@dataclass
+class Later:
+    """A line whose answers come when they are let."""
+
+    open: list[Question] = field(default_factory=list)
+    asked: int = 0
+    ready: bool = False
+    error: Exception | None = None
+    answer: Callable[[Question], list[Grounding]] = answer
+
+    def ask(self, question: Question) -> None:
+        self.open.append(question)
+        self.asked += 1
+
+    def collect(self, timeout: float | None) -> Reply | None:
+        if self.error is not None:
+            error, self.error = self.error, None
+            self.open.clear()
+            raise error
+        if not self.open or not (self.ready or timeout is None):
+            return None
+        question = self.open.pop()
+        return Reply(question, tuple(self.answer(question)), 1.0)
+
+
+def standing(*texts: str, version: int = 1) -> StandingGoals:
+    return StandingGoals(tuple(Goal(text) for text in texts), version)
+
+
+def ids(followed: Followed) -> list[str]:
+    return [item.track_id for grounding in followed.groundings for item in grounding.detections]
+
+
+def boxes(followed: Followed) -> list[tuple[float, ...]]:
+    return [item.box for grounding in followed.groundings for item in grounding.detections]
+
+
+def at(x: float, y: float) -> tuple[float, ...]:
+    return (x - 30, y - 30, x + 30, y + 30)
+
+
+def test_an_answer_at_once_is_that_of_the_frame_with_its_tracks_named() -> None:
+    follower = GroundingTracker(InlineExecutor(answer))
+    for step in range(5):
+        followed = follower.step(scene(0.1 * step, {"a": (100 + 5 * step, 100), "b": (300, 100)}), standing("b", "a", "c"))
+        assert boxes(followed) == [at(300, 100), at(100 + 5 * step, 100)] and ids(followed) == ["2", "1"]
+        assert [item.present > 0.5 for item in followed.groundings] == [True, True, False]
+        assert (followed.version, followed.answered, followed.age) == (1, round(1e8 * step), 0.0)
+        assert followed.asked == ("first answer" if step == 0 else "period")
+
+
+def test_boxes_move_with_their_objects_while_the_model_thinks() -> None:
+    line = Later()
+    follower = GroundingTracker(line, TrackingConfig(answer_period=0.0))
+    first = follower.step(scene(0, {"a": (100, 100), "b": (300, 100)}), standing("a"))
+    assert first.asked == "first answer" and boxes(first) == [at(100, 100)]
+    for step in range(1, 10):
+        followed = follower.step(scene(0.1 * step, {"b": (300, 100), "a": (100 + 9 * step, 100)}), standing("a"))
+        assert boxes(followed) == [at(100 + 9 * step, 100)] and ids(followed) == ids(first)
+        assert followed.groundings[0].detections[0].region == 1
+        assert (followed.answered, followed.age) == (0, pytest.approx(0.1 * step))
+    assert line.asked == 2, "one answered, one in the model's hands"
+    line.ready = True
+    newer = follower.step(scene(1.0, {"a": (190, 100)}), standing("a"))
+    assert newer.answered == round(1e8) and ids(newer) == ids(first)
+
+
+def test_the_version_is_that_of_the_goals_that_were_answered() -> None:
+    line = Later()
+    follower = GroundingTracker(line)
+    objects: Centres = {"a": (100, 100), "b": (300, 100)}
+    follower.step(scene(0, objects), standing("a"))
+    line.ready = False
+    old = follower.step(scene(0.1, objects), standing("b", version=2))
+    assert (old.version, old.asked, boxes(old)) == (1, "new goals", [at(100, 100)])
+    line.ready = True
+    new = follower.step(scene(0.2, objects), standing("b", version=2))
+    assert (new.version, boxes(new)) == (2, [at(300, 100)]) and new.answered == round(1e8)
+
+
+def test_a_frame_waits_for_the_answer_to_new_goals_while_the_model_is_quick() -> None:
+    asker = AnswerExecutor(answer)
+    follower = GroundingTracker(asker.line(), TrackingConfig(answer_wait=20.0, answer_period=100.0))
+    objects: Centres = {"a": (100, 100), "b": (300, 100)}
+    for version in range(1, 6):
+        name = "ab"[version % 2]
+        followed = follower.step(scene(0.1 * version, objects), standing(name, version=version))
+        assert (followed.version, followed.age) == (version, 0.0) and boxes(followed) == [at(*objects[name])]
+    assert asker.stop(10)
+
+
+def reasons(scenes: list[Scene], rule: TrackingConfig, *goals: str) -> list[str]:
+    follower = GroundingTracker(InlineExecutor(answer), rule)
+    return [follower.step(item, standing(*goals)).asked for item in scenes]
+
+
+def test_within_the_period_only_a_reason_asks_again() -> None:
+    rule = TrackingConfig(answer_period=1.0)
+    steady = [scene(0.3 * step, {"a": (100, 100)}) for step in range(8)]
+    assert reasons(steady, rule, "a") == ["first answer", "", "", "", "period", "", "", ""]
+    gone = [scene(0.2 * step, {"b": (400, 100), **({"a": (100, 100)} if step < 1 else {})}) for step in range(5)]
+    assert reasons(gone, TrackingConfig(answer_period=9.0, coast=0.5), "a")[:4] == ["first answer", "", "", "lost track"]
+    crowd = [scene(0.1 * step, {"a": (100, 100), **({"x": (400, 100), "y": (400, 300)} if step else {})}) for step in range(4)]
+    assert reasons(crowd, TrackingConfig(answer_period=9.0), "a") == ["first answer", "", "changed scene", ""]
+    swapped = [scene(0.1 * step, {"a" if step < 3 else "z": (100, 100)}) for step in range(4)]
+    assert reasons(swapped, TrackingConfig(answer_period=9.0), "a") == ["first answer", "", "", "doubtful track"]
+
+
+def test_an_unseen_box_coasts_for_a_while_and_is_then_gone() -> None:
+    follower = GroundingTracker(Later(), TrackingConfig(answer_period=100.0, coast=0.5))
+    for step in range(4):
+        follower.step(scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (400, 300)}), standing("a"))
+    coasting = follower.step(scene(0.5, {"b": (400, 300)}), standing("a"))
+    assert coasting.groundings[0].detections[0].region == -1
+    assert boxes(coasting)[0][0] == pytest.approx(170, abs=6)
+    assert boxes(follower.step(scene(1.0, {"b": (400, 300)}), standing("a"))) == []
+
+
+def test_a_box_that_coasts_out_of_the_picture_is_cut_and_then_gone() -> None:
+    follower = GroundingTracker(Later(), TrackingConfig(answer_period=100.0, coast=5.0))
+    for step in range(4):
+        follower.step(scene(0.1 * step, {"a": (560 + 20 * step, 100), "b": (100, 300)}), standing("a"))
+    cut = follower.step(scene(0.4, {"b": (100, 300)}), standing("a"))
+    assert boxes(cut)[0][2] == 640.0
+    assert boxes(follower.step(scene(1.0, {"b": (100, 300)}), standing("a"))) == []
+
+
+def test_after_a_break_nothing_is_carried_over() -> None:
+    follower = GroundingTracker(InlineExecutor(answer), TrackingConfig(answer_period=100.0))
+    before = follower.step(scene(50, {"a": (100, 100)}), standing("a"))
+    after = follower.step(scene(0, {"a": (300, 100)}), standing("a"))
+    assert after.asked == "first answer" and boxes(after) == [at(300, 100)] and ids(after) != ids(before)
+
+
+def test_an_answer_about_what_is_no_more_is_not_used() -> None:
+    line = Later()
+    follower = GroundingTracker(line)
+    follower.step(scene(50, {"a": (100, 100)}), standing("a"))
+    follower.step(scene(50.1, {"a": (100, 100)}), standing("a"))
+    assert len(line.open) == 1, "asked on the second frame, not answered yet"
+    followed = follower.step(scene(0, {"a": (300, 100)}), standing("a"))
+    assert (followed.answered, boxes(followed)) == (0, [at(300, 100)])
+
+
+def test_without_goals_nothing_is_asked_and_tracks_live_on() -> None:
+    line = Later(ready=True)
+    follower = GroundingTracker(line)
+    first = follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    assert follower.step(scene(0.1, {"a": (100, 100)}), standing()) == Followed((), 1, None, 0.0) or line.asked == 1
+    again = follower.step(scene(0.2, {"a": (100, 100)}), standing("a"))
+    assert ids(again) == ids(first) and line.asked == 2
+
+
+def test_what_the_model_raised_is_raised_and_the_next_frame_asks_anew() -> None:
+    line = Later(ready=True, error=RuntimeError("out of memory"))
+    follower = GroundingTracker(line)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    followed = follower.step(scene(0.1, {"a": (100, 100)}), standing("a"))
+    assert followed.asked == "first answer" and boxes(followed) == [at(100, 100)]
+
+
+def test_a_closed_asker_leaves_a_frame_without_an_answer() -> None:
+    gate = threading.Event()
+    asker = AnswerExecutor(lambda question: answer(question) if gate.wait(10) else [])
+    follower = GroundingTracker(asker.line())
+    threading.Timer(0.1, asker.close).start()
+    followed = follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    assert followed.groundings == () and followed.answered is None
+    gate.set()
+    assert asker.stop(10)
+
+
+def test_the_rule_can_change_between_frames() -> None:
+    follower = GroundingTracker(InlineExecutor(answer), TrackingConfig(answer_period=100.0))
+    follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    assert follower.step(scene(0.1, {"a": (100, 100)}), standing("a")).asked == ""
+    follower.set_config(TrackingConfig(answer_period=0.0))
+    assert follower.step(scene(0.2, {"a": (100, 100)}), standing("a")).asked == "period"
+    assert follower.tracker.rule is follower.rule.tracks
+
+
+def twice(seconds: float, *seen: str) -> Scene:
+    """One object that the proposer finds as two regions that look alike: whole, and a part; a stands apart."""
+    places: Centres = {"whole": (100, 100), "part": (112, 100), "a": (400, 300)}
+    found = scene(seconds, {name: places[name] for name in (*seen, "a")}, noise=0.02)
+    tokens = found.region_tokens.copy()
+    tokens[: len(seen)] = look("whole") + tokens[: len(seen)] * 0.05
+    return replace(found, region_tokens=tokens)
+
+
+def first_region(question: Question) -> list[Grounding]:
+    """A model that names the first region of the scene."""
+    x1, y1, x2, y2 = (float(value) for value in question.scene.boxes[0])
+    return [Grounding(goal, (Detection((x1, y1, x2, y2), 0.9, 0),), 0.9, 0.5) for goal in question.standing.goals]
+
+
+def test_an_object_keeps_its_id_when_another_region_stands_for_it() -> None:
+    follower = GroundingTracker(InlineExecutor(first_region), TrackingConfig(answer_period=0.35))
+    told = [follower.step(twice(0.1 * step, *seen), standing("it")) for step, seen in enumerate([
+        ("whole", "part"), ("whole", "part"), ("part",), ("part",), ("part",), ("part", "whole"), ("whole", "part"),
+    ])]  # fmt: skip
+    assert [ids(item) for item in told] == [["1"]] * 7
+    assert [boxes(item)[0][0] for item in told] == pytest.approx([70, 70, 82, 82, 82, 82, 82], abs=1)
+    assert told[4].asked == "period", "asked again, and the part was named"
+
+
+def test_an_answer_from_before_another_region_took_over_is_about_that_one() -> None:
+    line = Later(answer=first_region)
+    follower = GroundingTracker(line, TrackingConfig())
+    follower.step(twice(0.0, "whole", "part"), standing("it"))
+    follower.step(twice(0.1, "whole", "part"), standing("it"))
+    assert len(line.open) == 1, "asked while the whole was seen"
+    follower.step(twice(0.2, "part"), standing("it"))
+    line.ready = True
+    told = follower.step(twice(0.3, "part"), standing("it"))
+    assert told.answered == round(1e8) and ids(told) == ["1"] and boxes(told)[0][0] == pytest.approx(82, abs=1)
+
+
+def test_two_objects_of_one_answer_never_share_a_region() -> None:
+    def both(question: Question) -> list[Grounding]:
+        found = tuple(Detection(tuple(map(float, box)), 0.9, index) for index, box in enumerate(question.scene.boxes[:2]))  # type: ignore[arg-type]
+        return [Grounding(question.standing.goals[0], found, 0.9, 0.5)]
+
+    follower = GroundingTracker(InlineExecutor(both), TrackingConfig(answer_period=100.0, coast=0.15))
+    follower.step(twice(0.0, "whole", "part"), standing("them"))
+    assert ids(follower.step(twice(0.1, "whole", "part"), standing("them"))) == ["1", "2"]
+    follower.step(twice(0.2, "part"), standing("them"))
+    told = follower.step(twice(0.4, "part"), standing("them"))
+    assert ids(told)[0] == "2" and len(set(ids(told))) == len(ids(told))
+
+
+def test_an_object_left_out_for_one_answer_gets_its_id_back() -> None:
+    """It had its id from another region of it, which is gone by then; in between the model names something else."""
+    twice = {"a": (100, 100), "aa": (104, 100), "b": (400, 100)}
+    named = iter([0, 0, 1, 2, 1, 1])
+
+    def pick(question: Question) -> list[Grounding]:
+        region = next(named)
+        box = tuple(float(value) for value in question.scene.boxes[region])
+        return [Grounding(question.standing.goals[0], (Detection(box, 0.9, region),), 0.9, 0.5)]  # type: ignore[arg-type]
+
+    follower = GroundingTracker(InlineExecutor(pick))
+    told = [ids(follower.step(scene(0.1 * step, twice), standing("a"))) for step in range(6)]
+    assert told == [["1"], ["1"], ["1"], ["3"], ["1"], ["1"]]
+    assert follower.held is not None and follower.held.former == (((3, 3),),)

@@ -1,0 +1,56 @@
+"""A follower that was stopped and recalled goes on exactly as one that was not."""
+
+import io
+
+import numpy as np
+
+from groma_ros.tracking.executor import InlineExecutor, Question, StandingGoals
+from groma_ros.tracking.grounding_tracker import Followed, GroundingTracker, TrackingConfig
+from groma_ros.tracking.tracker_state import recall, remembered
+from groma_ros.types import Detection, Goal, Grounding, Scene
+
+STANDING = StandingGoals((Goal("mugs", "all"), Goal("ball")))
+RULE = TrackingConfig(answer_period=0.35)
+
+
+def scenes(count: int = 14) -> list[Scene]:
+    """Five objects that drift; one comes late, one goes, and one frame is another size."""
+    rng = np.random.default_rng(4)
+    tokens, corners = rng.normal(size=(5, 8)).astype(np.float32), rng.uniform(0, 60, (5, 2))
+    views = []
+    for number in range(count):
+        seen = [index for index in range(5) if (index != 3 or number > 5) and (index != 1 or number < 8)]
+        left = (corners[seen] + 3 * number).astype(np.float32)
+        width = 320 if number == 11 else 200
+        views.append(Scene(np.hstack([left, left + 20]), np.ones(len(seen), np.float32), tokens[:2], tokens[seen], None, width, 200,
+                           number * 100_000_000, "camera"))  # fmt: skip
+    return views
+
+
+def answer(question: Question) -> list[Grounding]:
+    """The first two regions for one goal, the last for the other; how sure it is differs from frame to frame."""
+    boxes = [tuple(map(float, box)) for box in question.scene.boxes]
+    sure = 1 / (1 + question.scene.stamp / 1e9)
+    found = [Detection((b[0], b[1], b[2], b[3]), sure, index) for index, b in enumerate(boxes)]
+    return [Grounding(STANDING.goals[0], tuple(found[:2]), sure, 0.1), Grounding(STANDING.goals[1], tuple(found[-1:]), sure / 3, 0.2)]
+
+
+def plain(followed: Followed) -> object:
+    return [(item.detections, item.present, item.margin) for item in followed.groundings], followed.answered, followed.age, followed.asked
+
+
+def test_every_place_to_stop() -> None:
+    views = scenes()
+    steady = GroundingTracker(InlineExecutor(answer), RULE)
+    wanted = [plain(steady.step(view, STANDING)) for view in views]
+    assert {item[3] for item in wanted} >= {"", "first answer", "period"}  # type: ignore[index]
+    for stop in range(len(views) + 1):
+        first, file = GroundingTracker(InlineExecutor(answer), RULE), io.BytesIO()
+        found = [plain(first.step(view, STANDING)) for view in views[:stop]]
+        np.savez(file, **remembered(first))  # type: ignore[arg-type]
+        file.seek(0)
+        second = GroundingTracker(InlineExecutor(answer), RULE)
+        with np.load(file, allow_pickle=False) as arrays:
+            recall(second, arrays, STANDING)
+        found += [plain(second.step(view, STANDING)) for view in views[stop:]]
+        assert found == wanted
