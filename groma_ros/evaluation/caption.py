@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 import random
 import re
@@ -15,11 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.atomic_write import replacing
 from groma_ros.evaluation.dataset_files import corners, find_picture, read_coco, read_rgb
 from groma_ros.evaluation.published_figures import CAPTION_CIDER, HEAD, beside, row
-from groma_ros.evaluation.run_options import add_picture_arguments, add_run_arguments, figure, finish, model_choice, plan, rounded
-from groma_ros.evaluation.workers import Record, run
+from groma_ros.evaluation.statistics import figure, rounded
+from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Frame
 
@@ -194,27 +191,5 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join([head, HEAD, row("CIDEr x 100", document["cider"]), rest])
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma eval caption`."""
-    add_run_arguments(parser)
-    parser.add_argument("--data", type=Path, required=True, help="COCO-style file whose annotations have captions, as vg_test.json")
-    add_picture_arguments(parser)
-    parser.add_argument("--dataset", choices=sorted(KINDS), help="the data is this: its queries, and the paper's figure beside")
 
 
-def run_eval_caption(args: argparse.Namespace) -> int:
-    """`groma eval caption` with the options of `add_arguments`; returns the exit status."""
-    pictures = read_regions(args.data)[: args.limit]
-    choice = model_choice(args)
-    kind = KINDS.get(args.dataset, "describe")
-    settings = {"task": "caption", "data": str(args.data.resolve()), "kind": kind, "seed": args.seed}
-    records = run(Describe(args.images, kind, args.seed), pictures, "picture", choice, plan(args), settings)
-    texts = [text for record in records for text in record["texts"]]
-    regions = [region for picture in pictures for region in picture.regions]
-    asked = {"model": choice.bundle().name, "resize": choice.bundle().image.resize, "seed": args.seed, "pictures": len(pictures)}
-    document = {**asked, **report(args.dataset or "", texts, [region.references for region in regions])}
-    if args.out:
-        results = [{"image_id": region.image, "caption": text} for region, text in zip(regions, texts, strict=True)]
-        with replacing(args.out / CAPTIONS) as stream:
-            stream.write(json.dumps(results).encode())
-    return finish(args, document, table(document))

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from time import process_time
 from typing import Any
 
 import numpy as np
 
 from groma_ros.camera_geometry import matrix_from_quaternion
-from groma_ros.evaluation.run_options import add_scene_arguments
 from groma_ros.geometry3d.box3d import DepthError, DepthRule, place
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.matching import match_boxes
-from groma_ros.progress import shown
 from groma_ros.simulation.dataset import scene_seeds
 from groma_ros.simulation.depth_noise import LEVELS, spoil
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
@@ -133,27 +128,8 @@ def rendered(seed: int, count: int, world: str = DEFAULT_WORLD) -> Iterator[Scen
             yield renderer.render(scene_seed)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma eval depth`."""
-    add_scene_arguments(parser, 100)
-    parser.add_argument("--model", type=Path, help="folder of a model bundle, whose own boxes are placed too (default: true boxes only)")
-    parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
-    parser.add_argument(
-        "--noise", nargs="+", choices=tuple(LEVELS), default=list(LEVELS), metavar="LEVEL", help=f"of {', '.join(LEVELS)} (default: all)"
-    )
-    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
-def run_eval_depth(args: argparse.Namespace) -> int:
-    """`groma eval depth` with the options of `add_arguments`; returns the exit status."""
-    if args.count < 1:
-        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    grounder = Grounder.load(args.model, backend=args.backend) if args.model else None
-    tallies = evaluate(shown(rendered(args.seed, args.count, args.world), args.count, "scene"), grounder, args.noise)
-    levels = {level: {source: tally.report() for source, tally in sources.items()} for level, sources in tallies.items()}
-    report = {"scenes": args.count, "seed": args.seed, "world": args.world, "levels": levels}
-    print(json.dumps(report, indent=1) if args.json else table(report))
-    return 0
 
 
 def table(report: dict[str, Any]) -> str:

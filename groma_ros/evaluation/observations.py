@@ -11,7 +11,7 @@ import numpy as np
 
 from groma_ros.evaluation.dataset_files import read_rgb
 from groma_ros.evaluation.scenes import HEIGHT, WIDTH, TrueScene, is_hard
-from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice, Record, run
+from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice, Record, run_evaluation
 from groma_ros.grounding.calibration import PROBE, SIGNALS, Calibration, sigmoid
 from groma_ros.grounding.decoding import RegionAnswer
 from groma_ros.grounding.grounder import Grounder
@@ -92,7 +92,7 @@ def observe(
     """Ask the goals of every scene. scenes: those to render, whose goals are one of every kind, records of a folder, or scenes as they
     are; choice, plan, settings: see `workers.run`. ValueError where there is no goal at all."""
     raw = dataclasses.replace(choice, min_presence=0.0, calibration=neutral(choice, none_ignored))
-    records = run(observe_scene, scenes, "scene", raw, plan, settings)
+    records = run_evaluation(observe_scene, scenes, "scene", raw, plan, settings)
     return gathered(records)
 
 

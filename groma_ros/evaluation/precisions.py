@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from groma_ros.evaluation.run_options import add_scene_arguments
-from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
+from groma_ros.evaluation.scenes import TrueScene, evaluate
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.runtime.bundle import EMBEDDINGS, Bundle
@@ -22,21 +19,8 @@ TIMED = 20
 ORACLE = ("torch", "fp32")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma eval precisions`."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
-    add_scene_arguments(parser, 200)
-    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
-def run_eval_precisions(args: argparse.Namespace) -> int:
-    """`groma eval precisions` with the options of `add_arguments`; returns the exit status."""
-    if args.count < 1:
-        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    scenes = list(shown(rendered_scenes(args.seed, args.count, world=args.world), args.count, "scene"))
-    rows = compare(args.model, scenes)
-    print(json.dumps({"seed": args.seed, "scenes": args.count, "world": args.world, "rows": rows}, indent=1) if args.json else table(rows))
-    return 0
 
 
 def compare(model: Path, scenes: Sequence[TrueScene]) -> list[dict[str, Any]]:

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
-import json
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 
-from groma_ros.evaluation.run_options import add_scene_arguments, figure
 from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
+from groma_ros.evaluation.statistics import figure
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.simulation.goal_generator import GOAL_TYPES
@@ -129,27 +125,5 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma eval robustness`."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
-    add_scene_arguments(parser, 200)
-    parser.add_argument("--conditions", default=",".join(CONDITIONS), help="of the table, by name (default: all)")
-    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
-    parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
-    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
-def run_eval_robustness(args: argparse.Namespace) -> int:
-    """`groma eval robustness` with the options of `add_arguments`; returns the exit status."""
-    names = [name for name in args.conditions.split(",") if name]
-    if wrong := [name for name in names if name not in CONDITIONS]:
-        raise ValueError(f"There is no condition {wrong[0]!r}; the conditions are {', '.join(CONDITIONS)}.")
-    if args.count < 1:
-        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    grounder = Grounder.load(args.model, backend=args.backend, precision=args.precision)
-    if grounder.runtime:
-        print(grounder.runtime.reason, file=sys.stderr)
-    rows = robustness(grounder, args.seed, args.count, args.world, names)
-    document = {"scenes": args.count, "seed": args.seed, "world": args.world, "conditions": rows}
-    print(json.dumps(document, indent=1) if args.json else table(document))
-    return 0

@@ -116,3 +116,13 @@ def _loss(inputs: np.ndarray, target: np.ndarray, ridge: np.ndarray, line: np.nd
     """Cross-entropy and ridge."""
     odds = inputs @ line
     return float((np.logaddexp(0, odds) - target * odds).sum() + line @ ridge @ line / 2)
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number of a table; a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def rounded(value: float) -> float | None:
+    """A figure of a report: four decimals, None for not a number."""
+    return None if value != value else round(float(value), 4)

@@ -76,7 +76,7 @@ class EvaluationPlan:
     out: Path | None = None
 
 
-def run(work: Work, items: Sequence[Any], name: str, choice: ModelChoice, plan: EvaluationPlan, settings: Record) -> list[Record]:
+def run_evaluation(work: Work, items: Sequence[Any], name: str, choice: ModelChoice, plan: EvaluationPlan, settings: Record) -> list[Record]:
     """The records that `work(grounder, item)` makes of the items, in their order, with progress of things called `name`.
 
     work and the items must survive a pickle. With `plan.out` every record is kept as soon as it exists, and items that have one are

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import json
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -204,17 +201,5 @@ def _worst(errors: Iterable[float]) -> str:
     return f"{max(values):.1e}" if values else ""
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma verify`."""
-    parser.add_argument("directory", type=Path, help="folder with config.json, meta.json and recorded tensors")
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
-def run_verify(args: argparse.Namespace) -> int:
-    """`groma verify`: 0 if the network equals the recorded one, else 1. ValueError for a folder that cannot be used."""
-    report = verify(Reference.load(args.directory))
-    if args.json:
-        print(json.dumps(report.to_dict()))
-    else:
-        print_report(report, Console())
-    return 0 if report.ok else 1

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from groma_ros.bench import frames
-from groma_ros.bench.measure import add_arguments, plan
 from groma_ros.bench.stages import STAGES
 from groma_ros.bench.workload import pictures, to_frame
+from groma_ros.commands.bench import add_arguments, plan
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.model_paths import shipped_model
 

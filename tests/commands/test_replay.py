@@ -13,8 +13,8 @@ from xml.etree import ElementTree as xml
 import pytest
 
 from groma_ros import cli
+from groma_ros.commands.replay import CHANGED, unique_names
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.replay.command import CHANGED, unique_names
 from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS
 from groma_ros.types import Frame, Scene
 from tests.io.test_bags import DEMO

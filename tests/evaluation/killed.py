@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice, run
+from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice, run_evaluation
 from groma_ros.grounding.grounder import Grounder
 from tests.evaluation.work import square
 
@@ -20,7 +20,7 @@ def slow_square(grounder: Grounder, item: int) -> dict[str, Any]:
 
 def squares(model: Path, out: Path, count: int) -> list[dict[str, Any]]:
     """The run."""
-    return run(slow_square, list(range(count)), "item", ModelChoice(model, threads=1), EvaluationPlan(2, ("cpu",), out), {"data": count})
+    return run_evaluation(slow_square, list(range(count)), "item", ModelChoice(model, threads=1), EvaluationPlan(2, ("cpu",), out), {"data": count})
 
 
 if __name__ == "__main__":

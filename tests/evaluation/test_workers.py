@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from groma_ros.evaluation.workers import RECORDS, EvaluationPlan, ModelChoice, RecordStore, _on, run
+from groma_ros.evaluation.workers import RECORDS, EvaluationPlan, ModelChoice, RecordStore, _on, run_evaluation
 from groma_ros.grounding.calibration import Calibration
 from tests.evaluation.killed import squares
 from tests.evaluation.work import run_away, square
@@ -29,8 +29,8 @@ def choice() -> ModelChoice:
 
 
 def test_one_process_and_two_give_the_same_in_the_order_of_the_items(choice: ModelChoice) -> None:
-    alone = run(square, [3, 1, 2, 5], "item", choice, EvaluationPlan(), {})
-    spread = run(square, [3, 1, 2, 5], "item", choice, EvaluationPlan(jobs=2, devices=("cpu",)), {})
+    alone = run_evaluation(square, [3, 1, 2, 5], "item", choice, EvaluationPlan(), {})
+    spread = run_evaluation(square, [3, 1, 2, 5], "item", choice, EvaluationPlan(jobs=2, devices=("cpu",)), {})
     assert values(alone) == values(spread) == [9, 1, 4, 25]
     assert {record["process"] for record in alone} == {os.getpid()}
     assert os.getpid() not in {record["process"] for record in spread}
@@ -40,7 +40,7 @@ def test_one_process_and_two_give_the_same_in_the_order_of_the_items(choice: Mod
 def test_a_stopped_run_goes_on(choice: ModelChoice, tmp_path: Path) -> None:
     plan = EvaluationPlan(out=tmp_path / "run")
     with pytest.raises(ValueError, match="below zero"):
-        run(square, [1, 2, -1], "item", choice, plan, {"data": 1})
+        run_evaluation(square, [1, 2, -1], "item", choice, plan, {"data": 1})
     path = tmp_path / "run" / RECORDS
     assert len(path.read_bytes().splitlines()) == 2
     # The last line was cut off by whatever stopped the run: the item is done again, the first one is not.
@@ -52,41 +52,41 @@ def test_a_stopped_run_goes_on(choice: ModelChoice, tmp_path: Path) -> None:
     assert list(store.read()) == [0]
     # With the offending item gone the run is another one and is refused in this folder.
     with pytest.raises(ValueError, match=r"holds another run \(other data, model or options\)"):
-        run(square, [1, 2], "item", choice, plan, {"data": 1})
+        run_evaluation(square, [1, 2], "item", choice, plan, {"data": 1})
 
 
 def test_what_is_done_is_not_done_again(choice: ModelChoice, tmp_path: Path) -> None:
     plan = EvaluationPlan(out=tmp_path)
-    first = run(square, [4, 5], "item", choice, plan, {"data": 2})
+    first = run_evaluation(square, [4, 5], "item", choice, plan, {"data": 2})
     (tmp_path / RECORDS).write_text((tmp_path / RECORDS).read_text().replace('"square": 16', '"square": 160'))
-    assert values(run(square, [4, 5], "item", choice, plan, {"data": 2})) == [160, 25]
+    assert values(run_evaluation(square, [4, 5], "item", choice, plan, {"data": 2})) == [160, 25]
     assert values(first) == [16, 25]
 
 
 def test_a_folder_of_somebody_else_is_refused(choice: ModelChoice, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("not a run's")
     with pytest.raises(ValueError, match="holds another run"):
-        run(square, [1], "item", choice, EvaluationPlan(out=tmp_path), {})
+        run_evaluation(square, [1], "item", choice, EvaluationPlan(out=tmp_path), {})
 
 
 def test_an_error_of_a_process_is_the_error_of_the_run(choice: ModelChoice) -> None:
     with pytest.raises(ValueError, match="below zero"):
-        run(square, [1, -1], "item", choice, EvaluationPlan(jobs=2), {})
+        run_evaluation(square, [1, -1], "item", choice, EvaluationPlan(jobs=2), {})
 
 
 def test_a_model_that_a_process_cannot_load_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"does not exist; name a folder with a manifest.json"):
-        run(square, [1, 2], "item", ModelChoice(tmp_path / "none"), EvaluationPlan(jobs=2), {})
+        run_evaluation(square, [1, 2], "item", ModelChoice(tmp_path / "none"), EvaluationPlan(jobs=2), {})
 
 
 def test_a_process_that_dies_is_a_sentence(choice: ModelChoice) -> None:
     with pytest.raises(RuntimeError, match="A process ended before its work was done"):
-        run(run_away, [1, 2], "item", choice, EvaluationPlan(jobs=2), {})
+        run_evaluation(run_away, [1, 2], "item", choice, EvaluationPlan(jobs=2), {})
 
 
 def test_no_process_is_refused(choice: ModelChoice) -> None:
     with pytest.raises(ValueError, match="--jobs is 0"):
-        run(square, [1], "item", choice, EvaluationPlan(jobs=0), {})
+        run_evaluation(square, [1], "item", choice, EvaluationPlan(jobs=0), {})
 
 
 def test_devices(choice: ModelChoice, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,17 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from groma_ros.simulation.dataset import (
-    ANNOTATIONS,
-    DatasetError,
-    Settings,
-    add_arguments,
-    load_dataset,
-    run_scenes,
-    scene_goals,
-    scene_seeds,
-    write_dataset,
-)
+from groma_ros.commands.scenes import add_arguments
+from groma_ros.commands.scenes import run as run_scenes
+from groma_ros.simulation.dataset import ANNOTATIONS, DatasetError, Settings, load_dataset, scene_goals, scene_seeds, write_dataset
 from groma_ros.simulation.scenes import SceneRenderer
 
 SMALL = Settings(seed=3, width=160, height=120, goals_per_kind=2, depth=True)

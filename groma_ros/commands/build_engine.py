@@ -1,4 +1,4 @@
-"""`groma build-engine`: TensorRT engines of a bundle for the GPU at hand, and whether they answer as PyTorch does."""
+"""`groma build-engine`: build TensorRT engines."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
 from groma_ros.runtime.tensorrt.vision import ROLES, EngineRequest, build_engine, profiles, require_gpu, wanted_engines
 
 _WORKSPACE = 1 << 30  # where no GPU says how much it has
+
+
 _PICTURES = 50
 
 
@@ -37,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
-def run_build_engine(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """`groma build-engine` with the options of `add_arguments`; returns the exit status."""
     if args.pictures < 1:
         raise ValueError(f"--pictures is {args.pictures}; it must be at least 1.")

@@ -70,11 +70,5 @@ def finish(args: argparse.Namespace, report: dict[str, Any], table: str) -> int:
     return 0
 
 
-def figure(value: float | None, digits: int = 3) -> str:
-    """A number of a table; a dash where there is none."""
-    return "-" if value is None else f"{value:.{digits}f}"
 
 
-def rounded(value: float) -> float | None:
-    """A figure of a report: four decimals, None for not a number."""
-    return None if value != value else round(float(value), 4)

@@ -1,4 +1,4 @@
-"""`groma replay`: bags in, detections, reports and a verdict out."""
+"""`groma replay`: replay bags and compare with a stored run."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
-def run_replay(args: argparse.Namespace) -> int:
+def run(args: argparse.Namespace) -> int:
     """`groma replay` with the options of `add_arguments`; returns the exit status."""
     plan, tasks = _plan(args), _tasks(args)
     args.out.mkdir(parents=True, exist_ok=True)

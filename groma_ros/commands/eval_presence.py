@@ -1,0 +1,51 @@
+"""`groma eval presence`: how well a model says what is not there."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from groma_ros.atomic_write import replacing
+from groma_ros.commands.run_options import add_run_arguments, add_scene_arguments, finish, model_choice, plan
+from groma_ros.evaluation.observations import observe
+from groma_ros.evaluation.presence import cross_fitted, plot, report, scene_source, table
+from groma_ros.grounding.calibration import SIGNALS, Calibration
+from groma_ros.grounding.grounder import MIN_PRESENCE
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma eval presence`."""
+    add_run_arguments(parser)
+    add_scene_arguments(parser, 400, required=False)
+    parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
+    parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
+    parser.add_argument(
+        "--signals", help=f"presence from these instead ({', '.join(SIGNALS)}), as of a model never taught to say none; fitted here"
+    )
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="write the reliability diagrams here")
+
+
+def run(args: argparse.Namespace) -> int:
+    """`groma eval presence` with the options of `add_arguments`; returns the exit status."""
+    names = tuple(name for name in (args.signals or "").split(",") if name)
+    scenes, source = scene_source(args)
+    choice = model_choice(args)
+    bundle = choice.bundle()
+    seen = observe(choice, scenes, plan(args), {"task": "presence", **source, "signals": bool(names)}, none_ignored=bool(names))
+    calibration = Calibration.from_manifest(bundle.calibration, seen.precision)
+    least = MIN_PRESENCE if args.min_presence is None else args.min_presence
+    if names:
+        missing = sorted(set(names) - set(seen.signals[0]))
+        if missing:
+            raise ValueError(f"This model does not give the signal {missing[0]!r}; it gives {', '.join(sorted(seen.signals[0]))}.")
+        presence = cross_fitted(seen, names)
+    else:
+        presence = seen.presence(calibration)
+    found = report(seen, presence, calibration, least)
+    document = {"model": bundle.name, "backend": seen.backend, "precision": seen.precision, **source, "signals": list(names), **found}
+    if args.plot:
+        with replacing(args.plot) as stream:
+            stream.write(plot(seen, presence, calibration, least).encode())
+        print(args.plot, file=sys.stderr)
+    return finish(args, document, table(document))
