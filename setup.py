@@ -1,4 +1,5 @@
-"""The pip face of the package; everything is said in pyproject.toml. The ROS face is CMakeLists.txt and package.xml."""
+"""The pip face of the package; everything is said in pyproject.toml. The ROS face is CMakeLists.txt and
+package.xml."""
 
 from setuptools import setup
 

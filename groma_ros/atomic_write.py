@@ -22,7 +22,8 @@ _ROOM = 1 << 20
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream into a file beside `path` that takes its place when the block ends well, and is deleted when it does not.
+    """A stream into a file beside `path` that takes its place when the block ends well, and is deleted when
+    it does not.
 
     OSError with a sentence where the disk is full or the file cannot be written.
     """
@@ -37,11 +38,15 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_together(contents: Mapping[Path, bytes | Path]) -> None:
-    """Write files, of which none takes its place before all are whole; contents: bytes, or a finished file that is renamed.
+    """Write files, of which none takes its place before all are whole; contents: bytes, or a finished file
+    that is renamed.
 
     Errors as of `replacing`; then none of them has changed and nothing is left beside them.
     """
-    parts = {path: content if isinstance(content, Path) else path.with_name(path.name + ".part") for path, content in contents.items()}
+    parts = {
+        path: content if isinstance(content, Path) else path.with_name(path.name + ".part")
+        for path, content in contents.items()
+    }
     try:
         for path, content in contents.items():
             if isinstance(content, bytes):
@@ -57,7 +62,8 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Give an error of the operating system inside the block the sentence that names the file which was being written."""
+    """Give an error of the operating system inside the block the sentence that names the file which was being
+    written."""
     try:
         yield
     except OSError as error:
@@ -68,8 +74,8 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 class AtomicFile(np.ndarray):
-    """A view of an array whose `tofile`, as `np.save` and others call it, fails where the disk does: numpy's own loses the last bytes of
-    a full one without a word."""
+    """A view of an array whose `tofile`, as `np.save` and others call it, fails where the disk does: numpy's
+    own loses the last bytes of a full one without a word."""
 
     def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:
         """Write the array's bytes to a binary stream."""
@@ -78,7 +84,8 @@ class AtomicFile(np.ndarray):
 
 @contextmanager
 def asking_disk(path: Path) -> Iterator[None]:
-    """The same for a library that writes the file and forgets why it could not: the disk is asked for room behind what is there."""
+    """The same for a library that writes the file and forgets why it could not: the disk is asked for room
+    behind what is there."""
     try:
         yield
     except Exception as error:

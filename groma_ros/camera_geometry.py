@@ -1,4 +1,5 @@
-"""The pinhole and rotations: pixels and depth to points and back. The optical frame is x right, y down, z forward (REP-103)."""
+"""The pinhole and rotations: pixels and depth to points and back. The optical frame is x right, y down, z
+forward (REP-103)."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ EDGES = tuple((start, start | 1 << axis) for axis in range(3) for start in range
 def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
     """Depth HxW, metres along the optical axis, to points HxWx3 in the optical frame; NaN where depth is.
 
-    A pixel's point is at its centre, and the centre of the first pixel is (0, 0) as in camera_info, whereas boxes count from its
-    corner.
+    A pixel's point is at its centre, and the centre of the first pixel is (0, 0) as in camera_info, whereas
+    boxes count from its corner.
     """
     across = (np.arange(depth.shape[1]) - camera.cx) / camera.fx
     down = (np.arange(depth.shape[0]) - camera.cy) / camera.fy
@@ -29,14 +30,18 @@ def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
 
 
 def project(points: Points, camera: Intrinsics) -> Points:
-    """Points (..., 3) of the optical frame to pixels (..., 2), xy, the centre of the first pixel at (0, 0); NaN behind the camera."""
+    """Points (..., 3) of the optical frame to pixels (..., 2), xy, the centre of the first pixel at (0, 0);
+    NaN behind the camera."""
     points = np.asarray(points, np.float64)
     z = np.where(points[..., 2] > 0, points[..., 2], np.nan)
-    return np.stack([points[..., 0] / z * camera.fx + camera.cx, points[..., 1] / z * camera.fy + camera.cy], -1)
+    return np.stack(
+        [points[..., 0] / z * camera.fx + camera.cx, points[..., 1] / z * camera.fy + camera.cy], -1
+    )
 
 
 def quaternion_from_matrix(rotation: Matrix) -> Quaternion:
-    """A 3x3 rotation as (x, y, z, w) with w >= 0. From the eigenvector that K. Bar-Itzhack's symmetric 4x4 matrix has for 1."""
+    """A 3x3 rotation as (x, y, z, w) with w >= 0. From the eigenvector that K. Bar-Itzhack's symmetric 4x4
+    matrix has for 1."""
     r = np.asarray(rotation, np.float64)
     skew = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
     k = np.zeros((4, 4))
@@ -61,12 +66,17 @@ def matrix_from_quaternion(quaternion: Quaternion) -> Matrix:
 
 
 def corners(box: Box3D) -> Points:
-    """The eight corners of a box, 8x3 in its frame; corner i has the signs of the bits of i: bit 0 along x, 1 along y, 2 along z."""
+    """The eight corners of a box, 8x3 in its frame; corner i has the signs of the bits of i: bit 0 along x, 1
+    along y, 2 along z."""
     signs = np.array([[(index >> axis & 1) * 2 - 1 for axis in range(3)] for index in range(8)])
-    return np.asarray(box.centre) + (signs * np.asarray(box.size) / 2) @ matrix_from_quaternion(box.quaternion).T
+    return (
+        np.asarray(box.centre) + (signs * np.asarray(box.size) / 2) @ matrix_from_quaternion(box.quaternion).T
+    )
 
 
 def moved(box: Box3D, rotation: Matrix, translation: NDArray[np.float64]) -> Box3D:
     """The box after p -> rotation @ p + translation."""
     x, y, z = (float(value) for value in rotation @ np.asarray(box.centre) + translation)
-    return Box3D((x, y, z), quaternion_from_matrix(rotation @ matrix_from_quaternion(box.quaternion)), box.size)
+    return Box3D(
+        (x, y, z), quaternion_from_matrix(rotation @ matrix_from_quaternion(box.quaternion)), box.size
+    )

@@ -15,7 +15,8 @@ class Command:
     """A subcommand of `groma`."""
 
     module: str
-    """A module of groma_ros.commands with `add_arguments(parser)` and `run(args)`, which returns the exit status."""
+    """A module of groma_ros.commands with `add_arguments(parser)` and `run(args)`, which returns the exit
+    status."""
     help: str
     """What it does, in a line."""
     example: str
@@ -26,7 +27,8 @@ COMMANDS = {
     "ground": Command(
         "groma_ros.commands.ground",
         "find what words mean in a picture",
-        "groma ground --image demo/frame.png --goal 'the red mug' --goal 'all the boxes' --out out/answer.png",
+        "groma ground --image demo/frame.png --goal 'the red mug' --goal 'all the boxes' --out "
+        "out/answer.png",
     ),
     "eval scenes": Command(
         "groma_ros.commands.eval_scenes",
@@ -36,7 +38,8 @@ COMMANDS = {
     "eval robustness": Command(
         "groma_ros.commands.eval_robustness",
         "measure a model on pictures and words that are not as trained on",
-        "groma eval robustness --model engines/groma-tiny --seed 77 --count 50 --conditions usual,blur,unheard",
+        "groma eval robustness --model engines/groma-tiny --seed 77 --count 50 --conditions "
+        "usual,blur,unheard",
     ),
     "eval presence": Command(
         "groma_ros.commands.eval_presence",
@@ -46,22 +49,26 @@ COMMANDS = {
     "eval rec": Command(
         "groma_ros.commands.eval_rec",
         "referring expressions: RefCOCO, RefCOCO+, RefCOCOg",
-        "groma eval rec --model engines/groma-7b --data refcoco --images coco/train2017 --split val,testA,testB --out out/refcoco",
+        "groma eval rec --model engines/groma-7b --data refcoco --images coco/train2017 --split "
+        "val,testA,testB --out out/refcoco",
     ),
     "eval lvis-ground": Command(
         "groma_ros.commands.eval_lvis_ground",
         "average recall of all objects of a class: LVIS-Ground",
-        "groma eval lvis-ground --model engines/groma-7b --data lvis_test.json --images coco --paper --out out/lvis",
+        "groma eval lvis-ground --model engines/groma-7b --data lvis_test.json --images coco --paper "
+        "--out out/lvis",
     ),
     "eval caption": Command(
         "groma_ros.commands.eval_caption",
         "descriptions of regions: Visual Genome, RefCOCOg",
-        "groma eval caption --model engines/groma-7b --data vg_test.json --images vg --dataset vg --out out/vg",
+        "groma eval caption --model engines/groma-7b --data vg_test.json --images vg --dataset vg --out "
+        "out/vg",
     ),
     "eval chat": Command(
         "groma_ros.commands.eval_chat",
         "answers and their regions for a judge: LLaVA-COCO",
-        "groma eval chat --model engines/groma-7b --data qa90_questions.jsonl --images coco/val2014 --truth instances.json --out out/chat",
+        "groma eval chat --model engines/groma-7b --data qa90_questions.jsonl --images coco/val2014 "
+        "--truth instances.json --out out/chat",
     ),
     "eval tracking": Command(
         "groma_ros.commands.eval_tracking",
@@ -177,7 +184,9 @@ def _overview() -> str:
     lines = ["usage: groma COMMAND [options]", "", "Language goals to grounded boxes.", ""]
     width = max(map(len, COMMANDS)) + 2
     lines += [f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items()]
-    return "\n".join([*lines, "", f"example: {COMMANDS['ground'].example}", "`groma COMMAND --help` says more."])
+    return "\n".join(
+        [*lines, "", f"example: {COMMANDS['ground'].example}", "`groma COMMAND --help` says more."]
+    )
 
 
 def _fail(message: str, status: int = 1) -> int:

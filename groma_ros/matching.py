@@ -1,4 +1,5 @@
-"""The best one-to-one pairing of two sets, written here because scipy alone would double what a robot has to install."""
+"""The best one-to-one pairing of two sets, written here because scipy alone would double what a robot has to
+install."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from groma_ros.types import FloatArray, IntArray
 def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) -> IntArray:
     """For each of N found xyxy boxes the index of its true box, -1 for none, int64.
 
-    One to one at IoU of at least the threshold, as many pairs as possible; the pairs of highest IoU are tried first.
+    One to one at IoU of at least the threshold, as many pairs as possible; the pairs of highest IoU are tried
+    first.
     """
     overlap = box_iou(found, truth)
     owner = np.full(len(truth), -1, np.int64)
@@ -38,15 +40,21 @@ def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) ->
 
 
 def exact_set(found: FloatArray, targets: FloatArray, threshold: float = 0.5) -> bool:
-    """Whether every target is found at the threshold and nothing else is: both are xyxy boxes, (N, 4) and (M, 4)."""
-    found, targets = np.asarray(found, np.float32).reshape(-1, 4), np.asarray(targets, np.float32).reshape(-1, 4)
+    """Whether every target is found at the threshold and nothing else is: both are xyxy boxes, (N, 4) and (M,
+    4)."""
+    found, targets = (
+        np.asarray(found, np.float32).reshape(-1, 4),
+        np.asarray(targets, np.float32).reshape(-1, 4),
+    )
     return len(found) == len(targets) and bool((match_boxes(found, targets, threshold) >= 0).all())
 
 
 def average_precision(scores: np.ndarray, correct: np.ndarray, positives: int) -> float:
-    """Area under precision over recall (no interpolation) of candidates ranked by score, equal scores as one step.
+    """Area under precision over recall (no interpolation) of candidates ranked by score, equal scores as one
+    step.
 
-    scores: float N; correct: bool N; positives: how many right answers exist, those that are no candidate included. NaN for none.
+    scores: float N; correct: bool N; positives: how many right answers exist, those that are no candidate
+    included. NaN for none.
     """
     if positives == 0:
         return float("nan")
@@ -58,10 +66,12 @@ def average_precision(scores: np.ndarray, correct: np.ndarray, positives: int) -
 
 
 def best_pairs(score: np.ndarray, least: float) -> list[tuple[int, int]]:
-    """Pairs (row, column) of a score matrix NxM, each row and column at most once, of the highest sum of `score - least`.
+    """Pairs (row, column) of a score matrix NxM, each row and column at most once, of the highest sum of
+    `score - least`.
 
-    A pair scoring `least` or lower is never made, so the pairing may be partial. Rows ascending. The shortest augmenting path
-    form of the Hungarian method (Jonker and Volgenant 1987), O(n^3). Raises ValueError for a score that is not a number.
+    A pair scoring `least` or lower is never made, so the pairing may be partial. Rows ascending. The shortest
+    augmenting path form of the Hungarian method (Jonker and Volgenant 1987), O(n^3). Raises ValueError for a
+    score that is not a number.
     """
     score = np.asarray(score, np.float64)
     if not np.isfinite(score).all():

@@ -1,8 +1,9 @@
-"""Every constant of Groma as a field. Defaults are the published values; `from_dict` reads the original config.json.
+"""Every constant of Groma as a field. Defaults are the published values; `from_dict` reads the original
+config.json.
 
-The original config.json stores nested configs as differences from their class defaults, and those class defaults are not
-the published values (a bare Dinov2Config is a ViT-B, say). `ORIGINAL_DEFAULTS` holds them, so that an absent key means what
-it means to the original code.
+The original config.json stores nested configs as differences from their class defaults, and those class
+defaults are not the published values (a bare Dinov2Config is a ViT-B, say). `ORIGINAL_DEFAULTS` holds them,
+so that an absent key means what it means to the original code.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class ProposerConfig:
-    """Two-stage Deformable DETR (transformers DeformableDetrConfig names, then constants of the original code)."""
+    """Two-stage Deformable DETR (transformers DeformableDetrConfig names, then constants of the original
+    code)."""
 
     d_model: int = 256
     encoder_layers: int = 6
@@ -72,8 +74,9 @@ class ProposerConfig:
 
 @dataclass(frozen=True)
 class RegionEncoderConfig:
-    """Region encoder. geometry `published`: boxes go to RoIAlign as (cx, cy, w, h) in units of 448 px over strides that are
-    half the true ones, as the published weights were trained; `exact`: true corners in true feature pixels."""
+    """Region encoder. geometry `published`: boxes go to RoIAlign as (cx, cy, w, h) in units of 448 px over
+    strides that are half the true ones, as the published weights were trained; `exact`: true corners in true
+    feature pixels."""
 
     geometry: RoiGeometry = "published"
     layers: tuple[int, ...] = (-3, -2, -1)
@@ -127,30 +130,49 @@ class GromaConfig:
     box_score_thres: float = 0.15
     nms_thres: float = 0.6
     ground_box_score: float = 0.2
-    index_in_feature_slot: bool = False  # add the embedding of <rK> to region feature K; off in the published network
+    index_in_feature_slot: bool = (
+        False  # add the embedding of <rK> to region feature K; off in the published network
+    )
 
     def __post_init__(self) -> None:
         """Raises ValueError, naming the field, for values no network can be built from."""
         step = self.backbone.patch_size * self.token_merge
         checks = (
-            (self.image_size % step == 0, f"image_size {self.image_size} must be divisible by {step} (patch x merge)"),
-            (self.num_new_token > len(ADDED_TOKENS), f"num_new_token {self.num_new_token} leaves no region token"),
+            (
+                self.image_size % step == 0,
+                f"image_size {self.image_size} must be divisible by {step} (patch x merge)",
+            ),
+            (
+                self.num_new_token > len(ADDED_TOKENS),
+                f"num_new_token {self.num_new_token} leaves no region token",
+            ),
             (
                 1 <= self.max_region_num <= self.num_new_token - len(ADDED_TOKENS),
-                f"max_region_num {self.max_region_num} is not 1 to {self.num_new_token - len(ADDED_TOKENS)}, the region tokens there are",
+                f"max_region_num {self.max_region_num} is not 1 to "
+                f"{self.num_new_token - len(ADDED_TOKENS)}, the region tokens there are",
             ),
-            (0 <= self.box_score_thres < 1, f"box_score_thres {self.box_score_thres} must be from 0 to below 1"),
+            (
+                0 <= self.box_score_thres < 1,
+                f"box_score_thres {self.box_score_thres} must be from 0 to below 1",
+            ),
             (0 <= self.nms_thres <= 1, f"nms_thres {self.nms_thres} must be from 0 to 1"),
             (
                 self.proposer.two_stage and self.proposer.with_box_refine,
-                "proposer: only the two-stage form with box refinement exists (two_stage and with_box_refine true)",
+                "proposer: only the two-stage form with box refinement exists (two_stage and "
+                "with_box_refine true)",
             ),
             (
                 len(self.region.layers) == len(self.region.upsample) == len(self.region.strides),
                 "region: layers, upsample and strides must have one entry a level",
             ),
-            (self.backbone.hidden_size % self.backbone.num_attention_heads == 0, "backbone: heads must divide hidden_size"),
-            (self.language.hidden_size % self.language.num_attention_heads == 0, "language: heads must divide hidden_size"),
+            (
+                self.backbone.hidden_size % self.backbone.num_attention_heads == 0,
+                "backbone: heads must divide hidden_size",
+            ),
+            (
+                self.language.hidden_size % self.language.num_attention_heads == 0,
+                "language: heads must divide hidden_size",
+            ),
             (self.region_channels % self.region.groups == 0, "region: groups must divide the channels"),
         )
         for good, sentence in checks:
@@ -196,7 +218,8 @@ class GromaConfig:
         return self.language.vocab_size + ADDED_TOKENS.index(token)
 
     def to_dict(self) -> dict[str, Any]:
-        """The nested form of the original config.json, with our own fields beside it; `from_dict` reads it back."""
+        """The nested form of the original config.json, with our own fields beside it; `from_dict` reads it
+        back."""
         own = {k: getattr(self, k) for k in _GROMA_KEYS}
         return {
             "model_type": "groma",
@@ -223,7 +246,9 @@ class GromaConfig:
                 "vis_output_layer": perceiver.get("vis_output_layer", -1),
             }
         except KeyError as error:
-            raise ValueError(f"The network config has no key {error}; it is not a Groma config.json.") from None
+            raise ValueError(
+                f"The network config has no key {error}; it is not a Groma config.json."
+            ) from None
         own = {key: data[key] for key in _GROMA_KEYS if key in data}
         _check_types(cls, {**own, "vis_output_layer": parts["vis_output_layer"]})
         return cls(**parts, **own)
@@ -240,9 +265,15 @@ _GROMA_KEYS = (
     "index_in_feature_slot",
 )
 
-# What an absent key means in the original: transformers 4.32 class defaults where they differ from the published values.
+# What an absent key means in the original: transformers 4.32 class defaults where they differ from the
+# published values.
 ORIGINAL_DEFAULTS: dict[type, dict[str, Any]] = {
-    BackboneConfig: {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "image_size": 224},
+    BackboneConfig: {
+        "hidden_size": 768,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "image_size": 224,
+    },
     ProposerConfig: {
         "num_feature_levels": 4,
         "two_stage": False,
@@ -261,12 +292,17 @@ def _check_types(kind: type, values: Mapping[str, Any]) -> None:
     """Raise ValueError naming the first of the values whose type is not its field's."""
     for item in dataclasses.fields(kind):
         wanted, value = _TYPES.get(str(item.type)), values.get(item.name, item.default)
-        if wanted is not None and (not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool)):
-            raise ValueError(f"The network config is wrong: {item.name} is {value!r} and not of type {item.type}.")
+        if wanted is not None and (
+            not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool)
+        ):
+            raise ValueError(
+                f"The network config is wrong: {item.name} is {value!r} and not of type {item.type}."
+            )
 
 
 def _read(kind: type, data: Mapping[str, Any]) -> Any:
-    """An instance of a config dataclass from the keys it knows; unknown keys are the original's bookkeeping."""
+    """An instance of a config dataclass from the keys it knows; unknown keys are the original's
+    bookkeeping."""
     known = {f.name for f in dataclasses.fields(kind)}
     values = {**ORIGINAL_DEFAULTS[kind], **{k: v for k, v in data.items() if k in known}}
     _check_types(kind, values)

@@ -20,10 +20,12 @@ _ONE = 2.0**22
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """How a camera image becomes the network's square: a plain stretch to size x size, then (rgb / 255 - mean) / std.
+    """How a camera image becomes the network's square: a plain stretch to size x size, then (rgb / 255 -
+    mean) / std.
 
-    resize: `bilinear` (cv2, what the published referring evaluation used), `bicubic` (antialiased as Pillow does it, what the
-    published demo used) or `area` (cv2, the mean of the covered pixels; the calmest when an image shrinks).
+    resize: `bilinear` (cv2, what the published referring evaluation used), `bicubic` (antialiased as Pillow
+    does it, what the published demo used) or `area` (cv2, the mean of the covered pixels; the calmest when an
+    image shrinks).
     """
 
     size: int
@@ -39,13 +41,17 @@ class ImageTransform:
         for name, colour in (("mean", self.mean), ("std", self.std)):
             values = np.asarray(colour, np.float64)
             if values.shape != (3,) or not np.isfinite(values).all() or (name == "std" and values.min() <= 0):
-                raise ValueError(f"The image {name} {colour!r} is not three numbers{' above 0' if name == 'std' else ''}.")
+                raise ValueError(
+                    f"The image {name} {colour!r} is not three numbers{' above 0' if name == 'std' else ''}."
+                )
 
     @stage("resize")
     def __call__(self, rgb: np.ndarray) -> FloatArray:
         """uint8 HxWx3 RGB to float32 3xSxS."""
         planes = cv2.split(np.ascontiguousarray(self.stretch(rgb)))
-        return np.stack([cv2.LUT(plane, table) for plane, table in zip(planes, _normal(self.mean, self.std), strict=True)])
+        return np.stack(
+            [cv2.LUT(plane, table) for plane, table in zip(planes, _normal(self.mean, self.std), strict=True)]
+        )
 
     def stretch(self, rgb: np.ndarray) -> np.ndarray:
         """uint8 HxWx3 to uint8 SxSx3, ignoring the aspect."""
@@ -59,14 +65,16 @@ class ImageTransform:
 
 @lru_cache(maxsize=16)
 def _normal(mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
-    """What each of the 256 bytes becomes, float32 3x256: a look-up gives the same bits in a tenth of the time."""
+    """What each of the 256 bytes becomes, float32 3x256: a look-up gives the same bits in a tenth of the
+    time."""
     values = np.arange(256, dtype=np.float32)[None] / 255.0
     return (values - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
 
 
 @lru_cache(maxsize=16)
 def _bicubic_weights(source: int, target: int) -> NDArray[np.float64]:
-    """Antialiased bicubic (a = -0.5) resampling weights, target x source; the kernel widens when the image shrinks."""
+    """Antialiased bicubic (a = -0.5) resampling weights, target x source; the kernel widens when the image
+    shrinks."""
     scale = max(source / target, 1.0)
     centre = (np.arange(target) + 0.5) * source / target
     distance = np.abs((np.arange(source)[None] + 0.5 - centre[:, None]) / scale)
@@ -83,7 +91,8 @@ def _to_bytes(sums: NDArray[np.float64]) -> NDArray[np.uint8]:
 
 
 def _bicubic(rgb: np.ndarray, size: int) -> np.ndarray:
-    """Stretch by separable bicubic resampling, rounded to bytes after each axis: byte for byte what Pillow gives."""
+    """Stretch by separable bicubic resampling, rounded to bytes after each axis: byte for byte what Pillow
+    gives."""
     across, down = _bicubic_weights(rgb.shape[1], size), _bicubic_weights(rgb.shape[0], size)
     wide = _to_bytes(np.einsum("hwc,sw->hsc", rgb.astype(np.float64), across, optimize=True))
     return _to_bytes(np.einsum("hsc,th->tsc", wide.astype(np.float64), down, optimize=True))

@@ -1,4 +1,5 @@
-"""Progress on standard error: a bar on a terminal, plain lines in a log. Standard output stays for results."""
+"""Progress on standard error: a bar on a terminal, plain lines in a log. Standard output stays for
+results."""
 
 from __future__ import annotations
 

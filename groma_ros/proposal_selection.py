@@ -15,7 +15,8 @@ USER_BOX_SCORE = 1.0
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """Which proposals become regions: score strictly above the threshold, suppression above `nms_threshold`, at most `limit`."""
+    """Which proposals become regions: score strictly above the threshold, suppression above `nms_threshold`,
+    at most `limit`."""
 
     score_threshold: float = 0.15
     nms_threshold: float = 0.6
@@ -24,9 +25,10 @@ class SelectionRule:
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The regions of a scene. boxes: float32 Nx4 cxcywh fractions in the order of `<r0>`, `<r1>`, ...; scores: float32 N;
-    user: int64 M, the region that stands for each user box (the one of highest IoU); candidates: int64 N, which of the proposals,
-    followed by the user boxes and the true boxes, each region is.
+    """The regions of a scene. boxes: float32 Nx4 cxcywh fractions in the order of `<r0>`, `<r1>`, ...;
+    scores: float32 N; user: int64 M, the region that stands for each user box (the one of highest IoU);
+    candidates: int64 N, which of the proposals, followed by the user boxes and the true boxes, each region
+    is.
     """
 
     boxes: FloatArray
@@ -47,13 +49,16 @@ def select_regions(
 ) -> Selection:
     """Choose and order the regions of one image.
 
-    boxes: Qx4 cxcywh fractions; scores: Q in 0..1; user_boxes: Mx4 cxcywh fractions, which join with score 1 before
-    suppression, so that they win over the proposals they overlap. When nothing passes the threshold the best single box
-    stays. Regions are named from left to right (`geometry.left_to_right` says why); `permutation` replaces that order by
-    an injected one of the boxes that survived, best score first, to compare with a recorded run. true_boxes: Gx4, in training
-    only: they join with true_score, so that a region near every true box exists.
+    boxes: Qx4 cxcywh fractions; scores: Q in 0..1; user_boxes: Mx4 cxcywh fractions, which join with score 1
+    before suppression, so that they win over the proposals they overlap. When nothing passes the threshold
+    the best single box stays. Regions are named from left to right (`geometry.left_to_right` says why);
+    `permutation` replaces that order by an injected one of the boxes that survived, best score first, to
+    compare with a recorded run. true_boxes: Gx4, in training only: they join with true_score, so that a
+    region near every true box exists.
     """
-    user, true = (np.asarray([] if b is None else b, np.float32).reshape(-1, 4) for b in (user_boxes, true_boxes))
+    user, true = (
+        np.asarray([] if b is None else b, np.float32).reshape(-1, 4) for b in (user_boxes, true_boxes)
+    )
     boxes = np.concatenate([np.asarray(boxes, np.float32).reshape(-1, 4), user, true])
     joined = np.repeat(np.asarray([USER_BOX_SCORE, true_score], np.float32), [len(user), len(true)])
     scores = np.concatenate([np.asarray(scores, np.float32), joined])

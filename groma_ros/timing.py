@@ -1,4 +1,5 @@
-"""Who listens learns when a stage inside a call began and ended; while nobody does, a stage costs one look-up."""
+"""Who listens learns when a stage inside a call began and ended; while nobody does, a stage costs one
+look-up."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ Marks = dict[str, tuple[float, float]]
 """When each stage last began and ended, in seconds of `now`."""
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-"""cpu: what the process itself has worked, on all its threads; nothing else on the machine makes it longer."""
+"""cpu: what the process itself has worked, on all its threads; nothing else on the machine makes it longer.
+"""
 _clock = CLOCKS["wall"]
 
 _MARKS: ContextVar[Marks | None] = ContextVar("marks", default=None)

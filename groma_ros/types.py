@@ -1,4 +1,5 @@
-"""The dataclasses that travel from a camera frame to a grounding. Boxes are xyxy in camera pixels everywhere here."""
+"""The dataclasses that travel from a camera frame to a grounding. Boxes are xyxy in camera pixels everywhere
+here."""
 
 from __future__ import annotations
 
@@ -31,8 +32,9 @@ class Intrinsics:
 class Box3D:
     """An oriented box in a camera's optical frame (REP-103: x right, y down, z forward), metres.
 
-    centre: its middle; quaternion: (x, y, z, w), turns the box's own axes into the frame's; size: extents along its own axes.
-    Its own z points up, out of the surface that the object stands on, and its own x lies along the longer side.
+    centre: its middle; quaternion: (x, y, z, w), turns the box's own axes into the frame's; size: extents
+    along its own axes. Its own z points up, out of the surface that the object stands on, and its own x lies
+    along the longer side.
     """
 
     centre: tuple[float, float, float]
@@ -42,7 +44,8 @@ class Box3D:
 
 @dataclass(frozen=True)
 class Pose:
-    """A place and a direction in a frame: metres, and a quaternion (x, y, z, w) from the pose's own axes to the frame's."""
+    """A place and a direction in a frame: metres, and a quaternion (x, y, z, w) from the pose's own axes to
+    the frame's."""
 
     position: tuple[float, float, float]
     quaternion: tuple[float, float, float, float]
@@ -50,7 +53,8 @@ class Pose:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One camera image. rgb: uint8 HxWx3; stamp: nanoseconds; depth: float32 HxW metres, registered to rgb."""
+    """One camera image. rgb: uint8 HxWx3; stamp: nanoseconds; depth: float32 HxW metres, registered to
+    rgb."""
 
     rgb: NDArray[np.uint8]
     stamp: int = 0
@@ -80,7 +84,8 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """A goal in words. min_score: detections below it are not returned; regions: float32 Mx4 user boxes, camera pixels."""
+    """A goal in words. min_score: detections below it are not returned; regions: float32 Mx4 user boxes,
+    camera pixels."""
 
     text: str
     kind: GoalKind = "auto"
@@ -90,7 +95,8 @@ class Goal:
 
 @dataclass(frozen=True)
 class Detection:
-    """One box of an answer. box: xyxy camera pixels; score: probability that the region belongs to the answer."""
+    """One box of an answer. box: xyxy camera pixels; score: probability that the region belongs to the
+    answer."""
 
     box: tuple[float, float, float, float]
     score: float
@@ -110,7 +116,8 @@ class TextSpan:
 
 @dataclass(frozen=True, eq=False)
 class Grounding:
-    """The answer to one goal. present: probability that anything fits; margin: score of the best minus the runner-up.
+    """The answer to one goal. present: probability that anything fits; margin: score of the best minus the
+    runner-up.
 
     text, spans: the words of an answer to a goal of kind describe or chat, and what its phrases point at.
     """

@@ -1,4 +1,5 @@
-"""Boxes, goals and scores drawn on an image, readable at camera size. Shared by the command, the node and the demo."""
+"""Boxes, goals and scores drawn on an image, readable at camera size. Shared by the command, the node and the
+demo."""
 
 from __future__ import annotations
 
@@ -10,16 +11,26 @@ import numpy as np
 from groma_ros.types import Grounding
 
 PALETTE = (
-    (66, 133, 244), (219, 68, 55), (214, 130, 0), (15, 157, 88), (171, 71, 188), (0, 145, 170), (230, 81, 40), (92, 107, 192),
-)  # fmt: skip
+    (66, 133, 244),
+    (219, 68, 55),
+    (214, 130, 0),
+    (15, 157, 88),
+    (171, 71, 188),
+    (0, 145, 170),
+    (230, 81, 40),
+    (92, 107, 192),
+)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 
 
-def draw_groundings(rgb: np.ndarray, groundings: Sequence[Grounding], caption: bool = True, note: str = "") -> np.ndarray:
+def draw_groundings(
+    rgb: np.ndarray, groundings: Sequence[Grounding], caption: bool = True, note: str = ""
+) -> np.ndarray:
     """A copy of the uint8 HxWx3 RGB image with every detection boxed and labelled in its goal's colour.
 
-    A label says the goal, the score and, behind #, the id of a detection that has one. caption: add a strip below the picture
-    with a line a goal: its text and what was found, absent goals included; note: a last line of the strip.
+    A label says the goal, the score and, behind #, the id of a detection that has one. caption: add a strip
+    below the picture with a line a goal: its text and what was found, absent goals included; note: a last
+    line of the strip.
     """
     image = np.ascontiguousarray(rgb).copy()
     scale = max(0.4, min(image.shape[:2]) / 900)
@@ -63,14 +74,20 @@ def _label(
     scale: float,
     taken: list[tuple[int, int, int, int]],
 ) -> None:
-    """A filled label above the box, moved down or up in steps until it hides no other label, and kept inside the image."""
+    """A filled label above the box, moved down or up in steps until it hides no other label, and kept inside
+    the image."""
     (width, height), base = cv2.getTextSize(text, FONT, scale, 1)
     tall = height + base + 4
     x = int(np.clip(box[0], 0, max(0, image.shape[1] - width - 6)))
     start = int(box[1]) - tall - 2
     steps = [start] + [start + way * step * tall for step in range(1, 12) for way in (-1, 1)]
-    legal = [y for y in steps if 0 <= y <= image.shape[0] - tall] or [int(np.clip(start, 0, max(0, image.shape[0] - tall)))]
-    place = next((y for y in legal if not any(_meet((x, y, x + width + 6, y + tall), other) for other in taken)), legal[0])
+    legal = [y for y in steps if 0 <= y <= image.shape[0] - tall] or [
+        int(np.clip(start, 0, max(0, image.shape[0] - tall)))
+    ]
+    place = next(
+        (y for y in legal if not any(_meet((x, y, x + width + 6, y + tall), other) for other in taken)),
+        legal[0],
+    )
     taken.append((x, place, x + width + 6, place + tall))
     cv2.rectangle(image, (x, place), (x + width + 6, place + tall), shade, cv2.FILLED)
     cv2.putText(image, text, (x + 3, place + height + 2), FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
@@ -92,7 +109,16 @@ def _captions(width: int, groundings: Sequence[Grounding], scale: float, note: s
         cv2.putText(strip, text, (tall + 6, y + tall - 8), FONT, scale, (235, 235, 235), 1, cv2.LINE_AA)
     if note:
         y = 4 + tall * len(groundings)
-        cv2.putText(strip, _printable(note, room + 26), (6, y + tall - 8), FONT, scale, (170, 170, 170), 1, cv2.LINE_AA)
+        cv2.putText(
+            strip,
+            _printable(note, room + 26),
+            (6, y + tall - 8),
+            FONT,
+            scale,
+            (170, 170, 170),
+            1,
+            cv2.LINE_AA,
+        )
     return strip
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def peak_growth(work: Callable[[], object]) -> int:
-    """Bytes by which the most memory this process held at any moment of the work is more than what it held before."""
+    """Bytes by which the most memory this process held at any moment of the work is more than what it held
+    before."""
     Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts again from now
     before = _status("VmRSS")
     work()

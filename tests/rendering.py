@@ -1,4 +1,5 @@
-"""Tests that cannot render on this machine are skipped and named at the end; with CI=true they make the run fail."""
+"""Tests that cannot render on this machine are skipped and named at the end; with CI=true they make the run
+fail."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""A small Groma with random weights: a real network that has learned nothing, quick enough to run in every test."""
+"""A small Groma with random weights: a real network that has learned nothing, quick enough to run in every
+test."""
 
 from __future__ import annotations
 
@@ -22,26 +23,54 @@ NETWORK: dict[str, Any] = {
     "nms_thres": 0.6,
     "index_in_feature_slot": True,
     "llm_cfg": {
-        "vocab_size": 340, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,
-        "num_key_value_heads": 2, "max_position_embeddings": 512,
+        "vocab_size": 340,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
     },
     "region_cfg": {
-        "geometry": "exact", "layers": [-2, -1], "upsample": [2, 1], "strides": [7.0, 14.0], "channels": 16, "fuse_rounds": 1,
-        "groups": 4, "pooled": 4, "pos_hidden": 16, "hidden": 32,
+        "geometry": "exact",
+        "layers": [-2, -1],
+        "upsample": [2, 1],
+        "strides": [7.0, 14.0],
+        "channels": 16,
+        "fuse_rounds": 1,
+        "groups": 4,
+        "pooled": 4,
+        "pos_hidden": 16,
+        "hidden": 32,
     },
     "perceiver_cfg": {
         "vis_output_layer": -1,
         "vis_encoder_cfg": {
-            "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "mlp_ratio": 2, "image_size": SIZE,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "mlp_ratio": 2,
+            "image_size": SIZE,
             "patch_size": 14,
         },
         "ddetr_cfg": {
-            "d_model": 32, "encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
-            "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "num_queries": 16, "two_stage_num_proposals": 16, "bbox_hidden": 32,
-            "backbone_layers": 2, "num_feature_levels": 1, "two_stage": True, "with_box_refine": True,
+            "d_model": 32,
+            "encoder_layers": 1,
+            "decoder_layers": 1,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "encoder_ffn_dim": 32,
+            "decoder_ffn_dim": 32,
+            "num_queries": 16,
+            "two_stage_num_proposals": 16,
+            "bbox_hidden": 32,
+            "backbone_layers": 2,
+            "num_feature_levels": 1,
+            "two_stage": True,
+            "with_box_refine": True,
         },
     },
-}  # fmt: skip
+}
 TEMPLATE = PromptTemplate(
     prefix="look <image> and see <region> .</s>",
     goal="{} answer:",
@@ -53,9 +82,17 @@ TEMPLATE = PromptTemplate(
     },
 )
 GOALS = (
-    "the red mug", "blue", "all the boxes left of the red ball", "every green thing that is not a bowl", "the leftmost object",
-    "yellow bottle", "the mug between the cone and the ring", "both cylinders", "ball", "the purple capsule behind the white box",
-)  # fmt: skip
+    "the red mug",
+    "blue",
+    "all the boxes left of the red ball",
+    "every green thing that is not a bowl",
+    "the leftmost object",
+    "yellow bottle",
+    "the mug between the cone and the ring",
+    "both cylinders",
+    "ball",
+    "the purple capsule behind the white box",
+)
 
 
 def put_file(folder: Path, name: str, data: bytes) -> None:
@@ -69,8 +106,9 @@ def put_file(folder: Path, name: str, data: bytes) -> None:
 def write_small_bundle(folder: Path, seed: int = 3, calm: bool = False, **changes: Any) -> Path:
     """Write the bundle with weights of one seed; `changes` replace fields of the Bundle.
 
-    Weights are wider than a fresh network's, so that boxes spread and answers depend on the goal. Many boxes then end at the
-    image's borders, where the inverse of the sigmoid makes much of the last bits of a sum; calm: narrower box heads, so that none does.
+    Weights are wider than a fresh network's, so that boxes spread and answers depend on the goal. Many boxes
+    then end at the image's borders, where the inverse of the sigmoid makes much of the last bits of a sum;
+    calm: narrower box heads, so that none does.
     """
     import torch
 
@@ -79,7 +117,9 @@ def write_small_bundle(folder: Path, seed: int = 3, calm: bool = False, **change
     from groma_ros.network_config import GromaConfig
     from groma_ros.training.vocabulary import train_bpe
 
-    tokenizer = train_bpe([TEMPLATE.prefix, "answer: find describe list", *GOALS], NETWORK["llm_cfg"]["vocab_size"], min_count=1)
+    tokenizer = train_bpe(
+        [TEMPLATE.prefix, "answer: find describe list", *GOALS], NETWORK["llm_cfg"]["vocab_size"], min_count=1
+    )
     network = {**NETWORK, "llm_cfg": {**NETWORK["llm_cfg"], "vocab_size": len(tokenizer)}}
     config = GromaConfig.from_dict(network)
     torch.manual_seed(seed)
@@ -90,7 +130,11 @@ def write_small_bundle(folder: Path, seed: int = 3, calm: bool = False, **change
                 weight.normal_(0, 0.5 if "emb" in name else 1.5 / weight[0].numel() ** 0.5)
             if calm and "bbox_embed" in name and ".layers.2." in name:
                 weight.mul_(0.2)
-    fields: dict[str, Any] = {"network": config.to_dict(), "image": ImageTransform(SIZE, "area"), "prompt": TEMPLATE.to_dict()}
+    fields: dict[str, Any] = {
+        "network": config.to_dict(),
+        "image": ImageTransform(SIZE, "area"),
+        "prompt": TEMPLATE.to_dict(),
+    }
     tensors = {key: value.numpy() for key, value in original_state_dict(model).items()}
     Bundle(folder, "small", **{**fields, **changes}).write(tensors, tokenizer.to_bytes())
     return folder

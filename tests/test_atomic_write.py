@@ -14,7 +14,8 @@ from groma_ros.atomic_write import AtomicFile, asking_disk, naming_file, replaci
 
 @pytest.fixture
 def small_disk() -> Iterator[int]:
-    """No file of this process may pass so many bytes; the kernel refuses the write, as it does on a full disk."""
+    """No file of this process may pass so many bytes; the kernel refuses the write, as it does on a full
+    disk."""
     limit = 100_000
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
@@ -34,7 +35,10 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_write_the_disk_refuses_changes_nothing(tmp_path: Path, small_disk: int) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"old")
-    with pytest.raises(OSError, match=r"^.*/a could not be written: the file passes the size limit"), replacing(path) as stream:
+    with (
+        pytest.raises(OSError, match=r"^.*/a could not be written: the file passes the size limit"),
+        replacing(path) as stream,
+    ):
         stream.write(bytes(small_disk + 1))
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["a"]
 
@@ -53,13 +57,19 @@ def test_files_that_belong_together_change_together(tmp_path: Path, small_disk: 
 def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.with_name("a.part").symlink_to("/dev/full")
-    with pytest.raises(OSError, match=r"a could not be written: the disk is full; free some space"), replacing(path) as stream:
+    with (
+        pytest.raises(OSError, match=r"a could not be written: the disk is full; free some space"),
+        replacing(path) as stream,
+    ):
         stream.write(bytes(100_000))
     assert os.listdir(tmp_path) == [] and Path("/dev/full").exists()
 
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=f"could not be written: {os.strerror(errno.ENOENT).lower()}"), replacing(tmp_path / "no" / "a"):
+    with (
+        pytest.raises(OSError, match=f"could not be written: {os.strerror(errno.ENOENT).lower()}"),
+        replacing(tmp_path / "no" / "a"),
+    ):
         pass
 
 
@@ -75,7 +85,11 @@ def test_a_library_that_forgets_why_it_could_not_write(tmp_path: Path) -> None:
 def test_the_last_byte_that_does_not_fit(tmp_path: Path, small_disk: int) -> None:
     path = tmp_path / "a.npy"
     values = np.arange(small_disk - 127, dtype=np.uint8)  # behind a header of 128
-    with pytest.raises(OSError, match=r"a\.npy could not be written"), naming_file(path), path.open("wb") as stream:
+    with (
+        pytest.raises(OSError, match=r"a\.npy could not be written"),
+        naming_file(path),
+        path.open("wb") as stream,
+    ):
         np.save(stream, values.view(AtomicFile))
     with path.open("wb") as stream:
         np.save(stream, values[1:].view(AtomicFile))

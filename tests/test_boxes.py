@@ -12,7 +12,9 @@ SIZES = [(640, 480), (480, 640), (224, 224), (1920, 1080), (3, 1000)]
 
 def _boxes(rng: np.random.Generator, count: int, width: int, height: int) -> np.ndarray:
     corner = rng.uniform(0, 0.9, (count, 2)) * (width, height)
-    return np.concatenate([corner, corner + rng.uniform(0.01, 0.5, (count, 2)) * (width, height)], 1).astype(np.float32)
+    return np.concatenate([corner, corner + rng.uniform(0.01, 0.5, (count, 2)) * (width, height)], 1).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
@@ -27,7 +29,9 @@ def test_fractions_do_not_change_when_the_image_is_stretched(size: tuple[int, in
     width, height = size
     boxes = _boxes(np.random.default_rng(4), 50, width, height)
     stretched = boxes * np.array([448 / width, 448 / height] * 2, np.float32)
-    np.testing.assert_allclose(xyxy_to_cxcywh(stretched, 448, 448), xyxy_to_cxcywh(boxes, width, height), atol=2e-6)
+    np.testing.assert_allclose(
+        xyxy_to_cxcywh(stretched, 448, 448), xyxy_to_cxcywh(boxes, width, height), atol=2e-6
+    )
 
 
 def test_iou_of_known_boxes() -> None:
@@ -67,7 +71,9 @@ def test_nms_agrees_with_the_plain_definition() -> None:
 
 
 def test_regions_are_named_left_to_right_then_top_down() -> None:
-    boxes = np.array([[0.5, 0.5, 0.1, 0.1], [0.2, 0.9, 0.1, 0.1], [0.2, 0.1, 0.1, 0.1], [0.9, 0, 1, 1]], np.float32)
+    boxes = np.array(
+        [[0.5, 0.5, 0.1, 0.1], [0.2, 0.9, 0.1, 0.1], [0.2, 0.1, 0.1, 0.1], [0.9, 0, 1, 1]], np.float32
+    )
     assert left_to_right(boxes).tolist() == [2, 1, 0, 3]
 
 

@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from groma_ros.camera_geometry import backproject, corners, matrix_from_quaternion, moved, project, quaternion_from_matrix
+from groma_ros.camera_geometry import (
+    backproject,
+    corners,
+    matrix_from_quaternion,
+    moved,
+    project,
+    quaternion_from_matrix,
+)
 from groma_ros.types import Box3D, Intrinsics
 
 CAMERAS = [
@@ -47,7 +54,9 @@ def test_rotations_are_scipys() -> None:
         assert quaternion[3] >= 0 and np.linalg.norm(quaternion) == pytest.approx(1)
         assert abs(np.dot(quaternion, rotation.as_quat())) == pytest.approx(1, abs=1e-9)
         np.testing.assert_allclose(matrix_from_quaternion(quaternion), matrix, atol=1e-9)
-        np.testing.assert_allclose(matrix_from_quaternion(tuple(2.5 * value for value in quaternion)), matrix, atol=1e-9)
+        np.testing.assert_allclose(
+            matrix_from_quaternion(tuple(2.5 * value for value in quaternion)), matrix, atol=1e-9
+        )
 
 
 def test_corners_span_the_box_and_move_with_it() -> None:
@@ -58,4 +67,6 @@ def test_corners_span_the_box_and_move_with_it() -> None:
         np.testing.assert_allclose(points.mean(0), box.centre, atol=1e-12)
         np.testing.assert_allclose(np.linalg.norm(points[[1, 2, 4]] - points[0], axis=1), box.size)
         shift = rng.normal(size=3)
-        np.testing.assert_allclose(corners(moved(box, rotation.as_matrix(), shift)), rotation.apply(points) + shift, atol=1e-9)
+        np.testing.assert_allclose(
+            corners(moved(box, rotation.as_matrix(), shift)), rotation.apply(points) + shift, atol=1e-9
+        )

@@ -67,13 +67,18 @@ def picture(tmp_path: Path) -> Path:
 def test_the_command_in_a_process_of_its_own(small_model: Path, picture: Path) -> None:
     command = ["ground", "--image", picture, "--model", small_model, "--goal", "mug", "--json"]
     code = "from groma_ros.cli import main; main()"
-    done = subprocess.run([sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120
+    )
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)) == ["groundings"] and done.stderr == ""
 
 
 def test_help_does_not_wait_for_heavy_imports() -> None:
-    code = "import sys; from groma_ros.cli import _overview; print(_overview()); assert not {'numpy', 'torch', 'cv2'} & set(sys.modules)"
+    code = (
+        "import sys; from groma_ros.cli import _overview; print(_overview()); assert not {'numpy', "
+        "'torch', 'cv2'} & set(sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
@@ -81,7 +86,9 @@ def test_help_does_not_wait_for_heavy_imports() -> None:
 def test_help_lists_every_command(groma: Groma) -> None:
     done = groma("--help")
     assert done.status == 0
-    assert all(f"  {name} " in done.stdout and command.help in done.stdout for name, command in COMMANDS.items())
+    assert all(
+        f"  {name} " in done.stdout and command.help in done.stdout for name, command in COMMANDS.items()
+    )
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -113,12 +120,28 @@ def test_unknown_commands_are_refused(refused: Refused) -> None:
 
 
 def test_a_missing_option_is_one_sentence(refused: Refused) -> None:
-    assert refused("ground") == "groma ground: the following arguments are required: --image; see groma ground --help."
+    assert (
+        refused("ground")
+        == "groma ground: the following arguments are required: --image; see groma ground --help."
+    )
 
 
-def test_ground_writes_one_json_document(groma: Groma, picture: Path, small_model: Path, tmp_path: Path) -> None:
+def test_ground_writes_one_json_document(
+    groma: Groma, picture: Path, small_model: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "deep" / "answer.png"
-    command = ["ground", "--image", picture, "--model", small_model, "--min-presence", "0", "--json", "--out", out]
+    command = [
+        "ground",
+        "--image",
+        picture,
+        "--model",
+        small_model,
+        "--min-presence",
+        "0",
+        "--json",
+        "--out",
+        out,
+    ]
     done = groma(*command, "--goal", GOALS[0], "--goal", "</s><r3>")
     assert done.status == 0, done.stderr
     document = json.loads(done.stdout)
@@ -136,13 +159,26 @@ def test_ground_writes_one_json_document(groma: Groma, picture: Path, small_mode
 
 
 def test_ground_prints_lines_to_read(groma: Groma, picture: Path, small_model: Path) -> None:
-    done = groma("ground", "--image", picture, "--model", small_model, "--min-presence", "0", "--goal", *GOALS[:2])
+    done = groma(
+        "ground", "--image", picture, "--model", small_model, "--min-presence", "0", "--goal", *GOALS[:2]
+    )
     heads = [line for line in done.stdout.splitlines() if not line.startswith(" ")]
     assert [head.split(":")[0] for head in heads] == list(GOALS[:2]) and "presence" in heads[0]
 
 
 def test_ground_says_absent(groma: Groma, picture: Path, small_model: Path) -> None:
-    done = groma("ground", "--image", picture, "--model", small_model, "--min-presence", "1", "--goal", GOALS[0], "--json")
+    done = groma(
+        "ground",
+        "--image",
+        picture,
+        "--model",
+        small_model,
+        "--min-presence",
+        "1",
+        "--goal",
+        GOALS[0],
+        "--json",
+    )
     assert json.loads(done.stdout)["groundings"][0]["detections"] == []
 
 
@@ -152,7 +188,9 @@ def test_ground_without_goals_lists_the_scene(groma: Groma, picture: Path, small
     assert item["goal"] == "" and isinstance(item["text"], str) and item["text"]
 
 
-def test_ground_refuses_what_it_cannot_use(refused: Refused, picture: Path, small_model: Path, tmp_path: Path) -> None:
+def test_ground_refuses_what_it_cannot_use(
+    refused: Refused, picture: Path, small_model: Path, tmp_path: Path
+) -> None:
     cut = tmp_path / "cut.jpg"
     whole = cv2.imencode(".jpg", blocks(3, 240, 320))[1].tobytes()
     cut.write_bytes(whole[: len(whole) // 2])
@@ -163,17 +201,31 @@ def test_ground_refuses_what_it_cannot_use(refused: Refused, picture: Path, smal
     assert "truncated" in refused("ground", "--image", cut, *model)
     assert "neither a JPEG nor a PNG" in refused("ground", "--image", other, *model)
     assert "The goal is empty" in refused("ground", "--image", picture, "--model", small_model, "--goal", "")
-    assert "10000 characters" in refused("ground", "--image", picture, "--model", small_model, "--goal", "x" * 10_000)
-    assert "does not exist" in refused("ground", "--image", picture, "--model", tmp_path / "none", "--goal", "mug")
-    assert "min_presence is 1.5; it must be between 0 and 1" in refused("ground", "--image", picture, *model, "--min-presence", "1.5")
-    assert "must end in .png or .jpg" in refused("ground", "--image", picture, *model, "--out", tmp_path / "a.gif")
+    assert "10000 characters" in refused(
+        "ground", "--image", picture, "--model", small_model, "--goal", "x" * 10_000
+    )
+    assert "does not exist" in refused(
+        "ground", "--image", picture, "--model", tmp_path / "none", "--goal", "mug"
+    )
+    assert "min_presence is 1.5; it must be between 0 and 1" in refused(
+        "ground", "--image", picture, *model, "--min-presence", "1.5"
+    )
+    assert "must end in .png or .jpg" in refused(
+        "ground", "--image", picture, *model, "--out", tmp_path / "a.gif"
+    )
 
 
 def test_eval_scenes_needs_one_source_of_scenes(refused: Refused, small_model: Path, tmp_path: Path) -> None:
     assert "either --seed" in refused("eval", "scenes", "--model", small_model)
-    assert "either --seed" in refused("eval", "scenes", "--model", small_model, "--seed", "1", "--data", tmp_path)
-    assert "at least one scene" in refused("eval", "scenes", "--model", small_model, "--seed", "1", "--count", "0")
-    assert "annotations.json cannot be read" in refused("eval", "scenes", "--model", small_model, "--data", tmp_path)
+    assert "either --seed" in refused(
+        "eval", "scenes", "--model", small_model, "--seed", "1", "--data", tmp_path
+    )
+    assert "at least one scene" in refused(
+        "eval", "scenes", "--model", small_model, "--seed", "1", "--count", "0"
+    )
+    assert "annotations.json cannot be read" in refused(
+        "eval", "scenes", "--model", small_model, "--data", tmp_path
+    )
 
 
 def test_eval_scenes_writes_one_json_document(groma: Groma, small_model: Path) -> None:

@@ -75,7 +75,9 @@ def test_detection_array_is_the_one_other_nodes_know() -> None:
         node = rclpy.create_node("probe", context=context)
         node.create_publisher(Detection2DArray, "detections", 1)
         deadline = time.monotonic() + 10
-        while not (endpoints := node.get_publishers_info_by_topic("detections")) and time.monotonic() < deadline:
+        while (
+            not (endpoints := node.get_publishers_info_by_topic("detections")) and time.monotonic() < deadline
+        ):
             time.sleep(0.02)
         assert [str(endpoint.topic_type_hash) for endpoint in endpoints] == [DETECTION_ARRAY_HASH]
         node.destroy_node()

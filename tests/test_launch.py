@@ -1,4 +1,5 @@
-"""The launch file, with recorders in place of launch and launch_ros, which have no wheels: what it hands to them."""
+"""The launch file, with recorders in place of launch and launch_ros, which have no wheels: what it hands to
+them."""
 
 from __future__ import annotations
 
@@ -48,7 +49,10 @@ def test_every_parameter_is_an_argument_with_its_default_and_its_type(entities: 
     *arguments, node = entities
     given = {argument.given[0]: argument for argument in arguments}
     (parameters,) = node.parameters
-    assert all(argument.description.endswith(".") and isinstance(argument.default_value, str) for argument in arguments)
+    assert all(
+        argument.description.endswith(".") and isinstance(argument.default_value, str)
+        for argument in arguments
+    )
     for item in fields(Parameters):
         default = item.default if item.default != () else [""]
         text, value = given[item.name].default_value, parameters[item.name]

@@ -30,7 +30,18 @@ MAY_IMPORT = {
     "node": {"grounding", "runtime"},
     "replay": {"evaluation", "grounding", "runtime"},
     "bench": {"grounding", "model", "node", "runtime", "simulation"},
-    "cli": {"bench", "evaluation", "export", "grounding", "model", "node", "replay", "runtime", "simulation", "training"},
+    "cli": {
+        "bench",
+        "evaluation",
+        "export",
+        "grounding",
+        "model",
+        "node",
+        "replay",
+        "runtime",
+        "simulation",
+        "training",
+    },
 }
 # Single modules that may do more, each for one reason.
 DOORS = {
@@ -43,26 +54,45 @@ DOORS = {
     "runtime/graph_vision.py": {"model"},  # its type
     "runtime/engine_vision.py": {"model"},  # its type
     "replay/bags.py": {"node"},  # the pixels of an image message, which need no ROS
-    "export/frames.py": {"replay", "simulation"},  # pictures of a bag, or rendered ones, to take the ranges of 8-bit graphs from
-    "bench/untrained.py": {"export", "training"},  # a GGUF of random weights, and a vocabulary, so that nothing large is kept
+    "export/frames.py": {
+        "replay",
+        "simulation",
+    },  # pictures of a bag, or rendered ones, to take the ranges of 8-bit graphs from
+    "bench/untrained.py": {
+        "export",
+        "training",
+    },  # a GGUF of random weights, and a vocabulary, so that nothing large is kept
     "replay/command.py": {"node"},  # where the model that ships lies
-    "replay/depth.py": {"node"},  # depth and camera_info of messages, and which belong to which image, which need no ROS
+    "replay/depth.py": {
+        "node"
+    },  # depth and camera_info of messages, and which belong to which image, which need no ROS
     "replay/pipeline.py": {"node"},  # the error that these raise
     "replay/live.py": {"node"},  # the node itself, only when a bag is played through it
     "replay/definitions.py": {"node"},  # where an installed package keeps its messages
-    "evaluation/bag_scenes.py": {"replay"},  # the frames of a bag and its truth file, which know nothing of evaluating
+    "evaluation/bag_scenes.py": {
+        "replay"
+    },  # the frames of a bag and its truth file, which know nothing of evaluating
     "evaluation/tracking.py": {"replay"},  # the same, frame by frame
     "node/demo/report.py": {"evaluation"},  # the accuracy it reports is that of `groma eval scenes`
 }
 TORCH_PARTS = {"export", "model", "training"}
 TORCH_LIBRARIES = {"torch", "transformers", "torchvision"}
 TRAINING_LIBRARIES = {"mujoco", "scipy"}
-ROS_MODULES = {"rclpy", "cv_bridge", "rcl_interfaces", "builtin_interfaces", "ament_index_python", "launch", "launch_ros"}
+ROS_MODULES = {
+    "rclpy",
+    "cv_bridge",
+    "rcl_interfaces",
+    "builtin_interfaces",
+    "ament_index_python",
+    "launch",
+    "launch_ros",
+}
 GENERATED = {"groma_ros.msg", "groma_ros.srv", "groma_ros.action"}
 
 
 def part_of(module: Path) -> str:
-    """The part a module belongs to: its folder, cli, or shared for the other modules directly under groma_ros."""
+    """The part a module belongs to: its folder, cli, or shared for the other modules directly under
+    groma_ros."""
     return module.parts[0] if len(module.parts) > 1 else ("cli" if module.name == "cli.py" else "shared")
 
 
@@ -91,7 +121,12 @@ def own_part(name: str) -> str | None:
 
 def is_ros(name: str) -> bool:
     top = name.split(".")[0]
-    return top in ROS_MODULES or top.endswith("_msgs") or top.endswith("_srvs") or ".".join(name.split(".")[:2]) in GENERATED
+    return (
+        top in ROS_MODULES
+        or top.endswith("_msgs")
+        or top.endswith("_srvs")
+        or ".".join(name.split(".")[:2]) in GENERATED
+    )
 
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
@@ -113,7 +148,9 @@ def test_only_network_and_training_know_torch(module: Path) -> None:
     assert not found or module.as_posix() == "runtime/torch.py"
 
 
-@pytest.mark.parametrize("module", [path for path in MODULES if part_of(path) not in {"simulation", "training"}], ids=str)
+@pytest.mark.parametrize(
+    "module", [path for path in MODULES if part_of(path) not in {"simulation", "training"}], ids=str
+)
 def test_running_loads_no_training_library(module: Path) -> None:
     """`make setup` installs none of them, so they stand inside the functions that need them."""
     assert {name.split(".")[0] for name in imports(module, top_level_only=True)} & TRAINING_LIBRARIES == set()
@@ -121,8 +158,12 @@ def test_running_loads_no_training_library(module: Path) -> None:
 
 def test_one_file_knows_tensorrt() -> None:
     """And no module imports it when it is itself imported: that can end a process without a GPU."""
-    assert [path.as_posix() for path in MODULES if "tensorrt" in {name.split(".")[0] for name in imports(path)}] == ["runtime/tensorrt.py"]
-    assert "tensorrt" not in {name.split(".")[0] for name in imports(Path("runtime/tensorrt.py"), top_level_only=True)}
+    assert [
+        path.as_posix() for path in MODULES if "tensorrt" in {name.split(".")[0] for name in imports(path)}
+    ] == ["runtime/tensorrt.py"]
+    assert "tensorrt" not in {
+        name.split(".")[0] for name in imports(Path("runtime/tensorrt.py"), top_level_only=True)
+    }
 
 
 def test_the_command_imports_lazily() -> None:

@@ -39,7 +39,9 @@ def test_as_many_pairs_as_possible() -> None:
         boxes = np.concatenate([corner, corner + rng.uniform(4, 10, (8, 2))], 1).astype(np.float32)
         found, truth = boxes[:4], boxes[4:]
         allowed = box_iou(found, truth) >= 0.3
-        best = max(sum(allowed[i, j] for i, j in enumerate(order)) for order in itertools.permutations(range(4)))
+        best = max(
+            sum(allowed[i, j] for i, j in enumerate(order)) for order in itertools.permutations(range(4))
+        )
         match = match_boxes(found, truth, 0.3)
         pairs = [(i, j) for i, j in enumerate(match) if j >= 0]
         assert len(pairs) == best
@@ -48,9 +50,18 @@ def test_as_many_pairs_as_possible() -> None:
 
 @pytest.mark.parametrize(
     ("found", "targets", "right"),
-    [([0, 1], [1, 0], True), ([0], [0, 1], False), ([0, 1], [0], False), ([0, 2], [0, 1], False), ([], [], True), ([1], [], False)],
+    [
+        ([0, 1], [1, 0], True),
+        ([0], [0, 1], False),
+        ([0, 1], [0], False),
+        ([0, 2], [0, 1], False),
+        ([], [], True),
+        ([1], [], False),
+    ],
 )
-def test_a_set_is_right_only_if_whole_and_without_more(found: list[int], targets: list[int], right: bool) -> None:
+def test_a_set_is_right_only_if_whole_and_without_more(
+    found: list[int], targets: list[int], right: bool
+) -> None:
     assert exact_set(SQUARES[found], SQUARES[targets]) is right
 
 

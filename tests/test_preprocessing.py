@@ -24,7 +24,9 @@ from groma_ros.preprocessing import ImageTransform
 def test_bicubic_equals_pillow_byte_for_byte(width: int, height: int, size: int, digest: str) -> None:
     """Digests were taken of what Pillow 13.0's own `Image.resize` makes of the same picture."""
     noise = np.random.default_rng(width).integers(0, 256, (height, width, 3), dtype=np.uint8)
-    ramp = (np.arange(width)[None, :, None] * 3 + np.arange(height)[:, None, None] * 5 + np.arange(3) * 40) % 256
+    ramp = (
+        np.arange(width)[None, :, None] * 3 + np.arange(height)[:, None, None] * 5 + np.arange(3) * 40
+    ) % 256
     picture = np.concatenate([noise, ramp.astype(np.uint8), np.where(noise > 127, 255, 0).astype(np.uint8)])
     stretched = ImageTransform(size, "bicubic").stretch(picture)
     assert stretched.shape == (size, size, 3) and stretched.dtype == np.uint8
@@ -45,7 +47,9 @@ def test_pixels_are_normalised_channel_first() -> None:
     picture[..., 0] = 255
     pixels = ImageTransform(4)(picture)
     assert pixels.shape == (3, 4, 4) and pixels.dtype == np.float32
-    np.testing.assert_allclose(pixels[:, 0, 0], [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-6)
+    np.testing.assert_allclose(
+        pixels[:, 0, 0], [(1 - 0.485) / 0.229, -0.456 / 0.224, -0.406 / 0.225], rtol=1e-6
+    )
 
 
 def test_every_byte_has_the_bits_of_the_formula() -> None:

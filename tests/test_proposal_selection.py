@@ -5,7 +5,9 @@ import pytest
 
 from groma_ros.proposal_selection import SelectionRule, select_regions
 
-BOXES = np.array([[0.8, 0.5, 0.2, 0.2], [0.2, 0.5, 0.2, 0.2], [0.21, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]], np.float32)
+BOXES = np.array(
+    [[0.8, 0.5, 0.2, 0.2], [0.2, 0.5, 0.2, 0.2], [0.21, 0.5, 0.2, 0.2], [0.5, 0.5, 0.2, 0.2]], np.float32
+)
 SCORES = np.array([0.5, 0.6, 0.9, 0.15], np.float32)
 
 
@@ -18,7 +20,9 @@ def test_regions_are_the_best_of_each_place_from_left_to_right() -> None:
 
 
 def test_an_injected_order_permutes_best_first() -> None:
-    assert select_regions(BOXES, SCORES, SelectionRule(0.1), permutation=np.array([1, 2, 0])).candidates.tolist() == [0, 3, 2]
+    assert select_regions(
+        BOXES, SCORES, SelectionRule(0.1), permutation=np.array([1, 2, 0])
+    ).candidates.tolist() == [0, 3, 2]
     with pytest.raises(ValueError, match="2 entries for 3 regions"):
         select_regions(BOXES, SCORES, SelectionRule(0.1), permutation=np.array([1, 0]))
 

@@ -26,7 +26,9 @@ def test_tests_that_cannot_render_are_named_and_fail_only_in_ci(tmp_path: Path, 
     (tmp_path / "test_suite.py").write_text(SUITE)
     options = ["-q", "-p", "no:cacheprovider", "-p", "tests.rendering", f"--rootdir={tmp_path}"]
     command = [sys.executable, "-m", "pytest", *options, str(tmp_path)]
-    result = subprocess.run(command, env=os.environ | {"CI": ci}, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(
+        command, env=os.environ | {"CI": ci}, cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
     lines = result.stdout.strip().splitlines()
     assert result.returncode == code, result.stdout + result.stderr
     assert "test_suite.py::test_draws_a_scene" in lines

@@ -1,4 +1,5 @@
-"""The files for RViz and Foxglove name topics that the node has, and the documentation's pictures are small."""
+"""The files for RViz and Foxglove name topics that the node has, and the documentation's pictures are
+small."""
 
 from __future__ import annotations
 
@@ -36,8 +37,14 @@ def test_rviz_shows_the_nodes_topics() -> None:
     displays = document["Visualization Manager"]["Displays"]
     topics = {display["Topic"]["Value"] for display in displays if "Topic" in display}
     assert SHOWN <= topics <= OUTPUTS | INPUTS
-    reliable = {display["Topic"]["Value"]: display["Topic"]["Reliability Policy"] for display in displays if "Topic" in display}
-    assert all(policy == ("Best Effort" if topic in INPUTS else "Reliable") for topic, policy in reliable.items())
+    reliable = {
+        display["Topic"]["Value"]: display["Topic"]["Reliability Policy"]
+        for display in displays
+        if "Topic" in display
+    }
+    assert all(
+        policy == ("Best Effort" if topic in INPUTS else "Reliable") for topic, policy in reliable.items()
+    )
 
 
 def test_foxglove_shows_the_nodes_topics_in_panels_that_are_laid_out() -> None:

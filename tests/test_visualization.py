@@ -10,7 +10,9 @@ GREY = np.full((240, 320, 3), 90, np.uint8)
 
 
 def grounding(text: str, *boxes: tuple[float, float, float, float]) -> Grounding:
-    return Grounding(Goal(text), tuple(Detection(box, 0.9, index) for index, box in enumerate(boxes)), 0.8, 0.5)
+    return Grounding(
+        Goal(text), tuple(Detection(box, 0.9, index) for index, box in enumerate(boxes)), 0.8, 0.5
+    )
 
 
 def has(image: np.ndarray, shade: tuple[int, int, int]) -> np.ndarray:
@@ -63,11 +65,18 @@ def test_without_goals_the_picture_is_the_same() -> None:
 def test_an_id_stands_behind_the_score_and_a_note_below_all() -> None:
     named = Grounding(Goal("mug"), (Detection((50, 60, 120, 150), 0.9, 0, "17"),), 0.9, 0.5)
     plain = Grounding(Goal("mug"), (Detection((50, 60, 120, 150), 0.9, 0),), 0.9, 0.5)
-    with_id, without = draw_groundings(GREY, [named], caption=False), draw_groundings(GREY, [plain], caption=False)
+    with_id, without = (
+        draw_groundings(GREY, [named], caption=False),
+        draw_groundings(GREY, [plain], caption=False),
+    )
     changed = np.argwhere((with_id != without).any(-1))
     # Only the label differs: it is longer, above the box, and as high as before.
     assert len(changed) and changed[:, 0].max() < 60 and changed[:, 1].max() > 120
     noted, bare = draw_groundings(GREY, [plain], note="30.0 Hz"), draw_groundings(GREY, [plain])
     assert noted.shape[0] > bare.shape[0] and (noted[bare.shape[0] :] != 24).any()
     np.testing.assert_array_equal(noted[: bare.shape[0] - 8], bare[:-8])
-    assert draw_groundings(GREY, [], note="30.0 Hz").shape[0] > GREY.shape[0] == draw_groundings(GREY, []).shape[0]
+    assert (
+        draw_groundings(GREY, [], note="30.0 Hz").shape[0]
+        > GREY.shape[0]
+        == draw_groundings(GREY, []).shape[0]
+    )

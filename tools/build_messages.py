@@ -1,7 +1,7 @@
 """Builds the message packages into .venv with the ROS wheels: interfaces/vision_msgs, then this package.
 
-The generated Python lies in lib/groma_ros_generated, outside site-packages, and is reached by a .pth file: `import groma_ros`
-finds the source tree, whose __path__ takes in the generated half.
+The generated Python lies in lib/groma_ros_generated, outside site-packages, and is reached by a .pth file:
+`import groma_ros` finds the source tree, whose __path__ takes in the generated half.
 """
 
 from __future__ import annotations
@@ -26,12 +26,15 @@ FOREIGN_PYTHON = re.compile(r"/opt/python/[^;\"]*/include/python3\.\d+")
 def header_folders() -> tuple[str, str]:
     """Python's and numpy's header folders, of the environment."""
     code = "import sysconfig, numpy; print(sysconfig.get_paths()['include']); print(numpy.get_include())"
-    python, numpy = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True).stdout.split("\n")[:2]
+    python, numpy = subprocess.run(
+        [PYTHON, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split("\n")[:2]
     return python, numpy
 
 
 def patch_wheel_exports() -> None:
-    """Points the exported cmake files of the wheels to this environment's headers; a second call changes nothing."""
+    """Points the exported cmake files of the wheels to this environment's headers; a second call changes
+    nothing."""
     python, numpy = header_folders()
     for path in (VENV / "share").glob("*/cmake/*Export.cmake"):
         text = path.read_text()
@@ -53,7 +56,11 @@ def build(source: Path, name: str) -> None:
         "-DGROMA_INSTALL_PYTHON=OFF",
     ]
     failure = f"Building the messages of {name} failed"
-    run([VENV / "bin" / "cmake", "-S", source, "-B", work, "-G", "Ninja", "--no-warn-unused-cli", *options], failure, environment)
+    run(
+        [VENV / "bin" / "cmake", "-S", source, "-B", work, "-G", "Ninja", "--no-warn-unused-cli", *options],
+        failure,
+        environment,
+    )
     run([VENV / "bin" / "cmake", "--build", work, "--target", "install"], failure, environment)
     # pip would take these for an old groma_ros and delete the generated modules with it.
     for info in (VENV / GENERATED).glob("*.egg-info"):
@@ -64,14 +71,17 @@ def write_path_file() -> None:
     """Adds the generated modules to the environment's import path."""
     site_packages = list((VENV / "lib").glob("python3.*/site-packages"))
     if not site_packages:
-        raise SetupError("The environment in .venv has no site-packages folder: delete .venv and start again.")
+        raise SetupError(
+            "The environment in .venv has no site-packages folder: delete .venv and start again."
+        )
     (site_packages[0] / "groma_ros_generated.pth").write_text(f"{VENV / GENERATED}\n")
 
 
 def ensure(packages_key: str, minor: int) -> bool:
     """Builds what changed since the last call; returns whether anything was built.
 
-    packages_key: hash of the installed wheels, which the build links to; minor: the y of the environment's Python 3.y.
+    packages_key: hash of the installed wheels, which the build links to; minor: the y of the environment's
+    Python 3.y.
     """
     vision_key = digest([VISION_MSGS], packages_key)
     root_key = digest(ROOT_INPUTS, vision_key)

@@ -1,4 +1,5 @@
-"""What the set-up steps share: the failure sentence, stamps by hash of inputs, and running a command into the log."""
+"""What the set-up steps share: the failure sentence, stamps by hash of inputs, and running a command into the
+log."""
 
 from __future__ import annotations
 
@@ -36,15 +37,20 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
 
 
 def run(command: Sequence[str | Path], failure: str, environment: Mapping[str, str] | None = None) -> None:
-    """Runs a command with its output in the log; on failure prints the log's end and raises SetupError(failure)."""
+    """Runs a command with its output in the log; on failure prints the log's end and raises
+    SetupError(failure)."""
     with LOG.open("ab") as log:
         log.write(("\n$ " + " ".join(map(str, command)) + "\n").encode())
         log.flush()
-        result = subprocess.run(command, cwd=ROOT, env=clean_environment(environment), stdout=log, stderr=log, check=False)
+        result = subprocess.run(
+            command, cwd=ROOT, env=clean_environment(environment), stdout=log, stderr=log, check=False
+        )
     if result.returncode:
         tail = LOG.read_text(errors="replace").splitlines()[-25:]
         print("\n".join(tail), file=sys.stderr)
-        raise SetupError(f"{failure} (exit code {result.returncode}); the whole output is in {LOG.relative_to(ROOT)}.")
+        raise SetupError(
+            f"{failure} (exit code {result.returncode}); the whole output is in {LOG.relative_to(ROOT)}."
+        )
 
 
 def digest(paths: Iterable[Path], *words: str) -> str:
@@ -53,7 +59,9 @@ def digest(paths: Iterable[Path], *words: str) -> str:
     for path in paths:
         for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
             if file.is_file():
-                total.update(str(file.relative_to(ROOT)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest())
+                total.update(
+                    str(file.relative_to(ROOT)).encode() + b"\0" + hashlib.sha256(file.read_bytes()).digest()
+                )
     return total.hexdigest()
 
 

@@ -1,8 +1,10 @@
-"""Draws docs/overlay.png and docs/markers.png: what `~/debug/image` and `~/debug/markers` show of a rendered scene.
+"""Draws docs/overlay.png and docs/markers.png: what `~/debug/image` and `~/debug/markers` show of a rendered
+scene.
 
-The scene is rendered, groma-tiny answers, and the node's own functions make the messages. The overlay is the picture that the node
-publishes. The markers are those of the MarkerArray message, drawn here by projecting them into two pictures: that of the camera the
-answer came from, and that of a second camera, off to the side, which shows whether the boxes fit what the first could not see.
+The scene is rendered, groma-tiny answers, and the node's own functions make the messages. The overlay is the
+picture that the node publishes. The markers are those of the MarkerArray message, drawn here by projecting
+them into two pictures: that of the camera the answer came from, and that of a second camera, off to the side,
+which shows whether the boxes fit what the first could not see.
 
     .venv/bin/python tools/draw_markers.py --out docs
 """
@@ -45,7 +47,9 @@ def to_pixels(points: np.ndarray, source: Camera, camera: Camera) -> np.ndarray:
     """Points (N, 3) of the source's optical frame in the pixels of another camera of the same world."""
     world = points @ source.rotation.T + source.position
     k = camera.intrinsics
-    return project(camera.to_optical(world), Intrinsics(k.fx, k.fy, k.cx - 0.5, k.cy - 0.5, k.width, k.height))
+    return project(
+        camera.to_optical(world), Intrinsics(k.fx, k.fy, k.cx - 0.5, k.cy - 0.5, k.width, k.height)
+    )
 
 
 def local(marker: Marker, points: np.ndarray) -> np.ndarray:
@@ -55,7 +59,8 @@ def local(marker: Marker, points: np.ndarray) -> np.ndarray:
 
 
 def draw(picture: np.ndarray, message: MarkerArray, source: Camera, camera: Camera) -> np.ndarray:
-    """The picture of a camera with the markers of a message about the source's frame: edges, names and arrows."""
+    """The picture of a camera with the markers of a message about the source's frame: edges, names and
+    arrows."""
     result = np.ascontiguousarray(picture)
     for marker in message.markers:
         shade = tuple(round(255 * value) for value in (marker.color.r, marker.color.g, marker.color.b))
@@ -76,7 +81,16 @@ def write(picture: np.ndarray, text: str, at: np.ndarray, shade: tuple[int, ...]
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
     place = (int(np.clip(at[0] - width / 2, 2, picture.shape[1] - width - 2)), int(at[1]))
     cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, (255, 255, 255), 3, cv2.LINE_AA)
-    cv2.putText(picture, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.45, tuple(int(value * 0.7) for value in shade), 1, cv2.LINE_AA)
+    cv2.putText(
+        picture,
+        text,
+        place,
+        cv2.FONT_HERSHEY_SIMPLEX,
+        0.45,
+        tuple(int(value * 0.7) for value in shade),
+        1,
+        cv2.LINE_AA,
+    )
 
 
 def save(path: Path, picture: np.ndarray) -> None:
@@ -89,7 +103,9 @@ def save(path: Path, picture: np.ndarray) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw docs/overlay.png and docs/markers.png.")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, such as docs")
-    parser.add_argument("--seed", type=int, default=SCENE_SEED, help="of the scene (default: that of the demo)")
+    parser.add_argument(
+        "--seed", type=int, default=SCENE_SEED, help="of the scene (default: that of the demo)"
+    )
     parser.add_argument("--goals", nargs="+", default=list(GOALS), help="what is asked")
     arguments = parser.parse_args()
     with SceneRenderer(WIDTH, HEIGHT, supersample=2) as renderer:
@@ -102,11 +118,19 @@ def main() -> None:
     groundings = Grounder.load(shipped_model()).ground(frame, [Goal(text) for text in arguments.goals])
     header = Header(frame_id="camera_optical_frame")
     node: Any = None  # only a target_frame needs one
-    solid = Detector3D(node, Parameters()).of(FrameResult(header, frame), groundings, Parameters(), lambda cause, sentence: print(sentence))
+    solid = Detector3D(node, Parameters()).of(
+        FrameResult(header, frame), groundings, Parameters(), lambda cause, sentence: print(sentence)
+    )
     message = markers_message(solid)
     save(arguments.out / "overlay.png", draw_groundings(rgb, groundings))
-    both = [draw(picture, message, layout.camera, view.camera) for picture, view in ((rgb, layout), (other, aside))]
-    save(arguments.out / "markers.png", np.concatenate([cv2.resize(item, (560, 420), interpolation=cv2.INTER_AREA) for item in both], 1))
+    both = [
+        draw(picture, message, layout.camera, view.camera)
+        for picture, view in ((rgb, layout), (other, aside))
+    ]
+    save(
+        arguments.out / "markers.png",
+        np.concatenate([cv2.resize(item, (560, 420), interpolation=cv2.INTER_AREA) for item in both], 1),
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """Writes a checkpoint of random weights in the published layout, of any size, to try `groma convert` on.
 
-    .venv/bin/python tools/make_checkpoint.py /tmp/groma-7b              # the published shapes, 29.5 GB in float32
+    # The published shapes, 29.5 GB in float32
+    .venv/bin/python tools/make_checkpoint.py /tmp/groma-7b
     .venv/bin/python tools/make_checkpoint.py /tmp/groma-1b --layers 4   # the same with fewer Llama layers
 
-Shards of `.bin` files, both names of the duplicated heads, `config.json` and a vocabulary of the right size. Answers mean nothing.
-It takes little memory: a shard is laid out on disk first and filled tensor by tensor.
+Shards of `.bin` files, both names of the duplicated heads, `config.json` and a vocabulary of the right size.
+Answers mean nothing. It takes little memory: a shard is laid out on disk first and filled tensor by tensor.
 """
 
 from __future__ import annotations
@@ -23,16 +24,33 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from groma_ros.model.checkpoint import empty_groma, original_state_dict
 from groma_ros.network_config import GromaConfig, LanguageConfig
-from groma_ros.tokenization.sentencepiece_model import BYTE, CONTROL, UNKNOWN, WORD_MARK, Piece, SentencePieceModel
+from groma_ros.tokenization.sentencepiece_model import (
+    BYTE,
+    CONTROL,
+    UNKNOWN,
+    WORD_MARK,
+    Piece,
+    SentencePieceModel,
+)
 
 SHARD_BYTES = 9_900_000_000
 HEADS = ("bbox_embed.", "class_embed_enc.", "class_embed_coco.", "class_embed_sa1b.")
-PUBLISHED_KEYS = ("model_type", "num_new_token", "max_region_num", "box_score_thres", "nms_thres", "llm_cfg", "perceiver_cfg")
+PUBLISHED_KEYS = (
+    "model_type",
+    "num_new_token",
+    "max_region_num",
+    "box_score_thres",
+    "nms_thres",
+    "llm_cfg",
+    "perceiver_cfg",
+)
 Shapes = dict[str, tuple[int, ...]]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path, help="a new folder")
     parser.add_argument("--layers", type=int, default=32, help="Llama layers (default: 32, as published)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
@@ -44,9 +62,14 @@ def main() -> None:
 
 
 def make_checkpoint(
-    config: GromaConfig, out: Path, dtype: torch.dtype = torch.float32, seed: int = 0, shard_bytes: int = SHARD_BYTES
+    config: GromaConfig,
+    out: Path,
+    dtype: torch.dtype = torch.float32,
+    seed: int = 0,
+    shard_bytes: int = SHARD_BYTES,
 ) -> int:
-    """Write the checkpoint into a new folder; the bytes of its weights. The same seed gives the same weights."""
+    """Write the checkpoint into a new folder; the bytes of its weights. The same seed gives the same
+    weights."""
     out.mkdir(parents=True)
     data = config.to_dict()
     (out / "config.json").write_text(json.dumps({key: data[key] for key in PUBLISHED_KEYS}, indent=1))
@@ -67,7 +90,11 @@ def published_shapes(config: GromaConfig) -> Shapes:
     """Shapes by the published names, the duplicated heads under both."""
     shapes = {key: tuple(value.shape) for key, value in original_state_dict(empty_groma(config)).items()}
     detr = "perceiver.ddetr_transformer."
-    heads = {key: shape for key, shape in shapes.items() if key.startswith(detr) and key.removeprefix(detr).startswith(HEADS)}
+    heads = {
+        key: shape
+        for key, shape in shapes.items()
+        if key.startswith(detr) and key.removeprefix(detr).startswith(HEADS)
+    }
     return shapes | {key.replace(detr, f"{detr}decoder."): shape for key, shape in heads.items()}
 
 
@@ -86,7 +113,8 @@ def split(shapes: Shapes, item_bytes: int, shard_bytes: int) -> Iterator[Shapes]
 
 
 def write_shard(file: Path, shapes: Shapes, dtype: torch.dtype, seed: int) -> None:
-    """One `.bin` file: its layout first, with room for the values, then the values through a shared mapping."""
+    """One `.bin` file: its layout first, with room for the values, then the values through a shared
+    mapping."""
     with FakeTensorMode():
         empty = {key: torch.empty(shape, dtype=dtype) for key, shape in shapes.items()}
     with torch.serialization.skip_data(materialize_fake_tensors=True):
@@ -115,19 +143,25 @@ def batches(shapes: Shapes, numbers: int) -> Iterator[list[str]]:
 
 
 def fill(key: str, tensor: torch.Tensor, seed: int) -> None:
-    """Random values that keep activations of a common size: matrices by their inputs, scales near 1, everything else small."""
+    """Random values that keep activations of a common size: matrices by their inputs, scales near 1,
+    everything else small."""
     name = key.replace("ddetr_transformer.decoder.", "ddetr_transformer.")
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + sum(ord(char) * 31**place % 65_521 for place, char in enumerate(name)))
+    generator = torch.Generator().manual_seed(
+        seed * 1_000_003 + sum(ord(char) * 31**place % 65_521 for place, char in enumerate(name))
+    )
     if tensor.dim() > 1 and "emb" not in name:
         tensor.normal_(0, 1 / tensor[0].numel() ** 0.5, generator=generator)
-    elif tensor.dim() == 1 and name.endswith(("norm.weight", "norm1.weight", "norm2.weight", "gn.weight", "lambda1")):
+    elif tensor.dim() == 1 and name.endswith(
+        ("norm.weight", "norm1.weight", "norm2.weight", "gn.weight", "lambda1")
+    ):
         tensor.normal_(1, 0.02, generator=generator)
     else:
         tensor.normal_(0, 0.02, generator=generator)
 
 
 def make_vocabulary(size: int) -> SentencePieceModel:
-    """A BPE vocabulary of so many pieces: the fixed ones, printable characters, then pairs and triples of letters."""
+    """A BPE vocabulary of so many pieces: the fixed ones, printable characters, then pairs and triples of
+    letters."""
     pieces = [Piece("<unk>", 0.0, UNKNOWN), Piece("<s>", 0.0, CONTROL), Piece("</s>", 0.0, CONTROL)]
     pieces += [Piece(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
     characters = [WORD_MARK, *string.ascii_letters, *string.digits, *string.punctuation]

@@ -1,6 +1,8 @@
-"""Makes .venv: ROS 2 from wheels, the Python packages of the lock, the messages, and groma_ros itself (editable).
+"""Makes .venv: ROS 2 from wheels, the Python packages of the lock, the messages, and groma_ros itself
+(editable).
 
-Every step is stamped with the hash of its inputs, so a second run does nothing. Needs Python's standard library only.
+Every step is stamped with the hash of its inputs, so a second run does nothing. Needs Python's standard
+library only.
 """
 
 from __future__ import annotations
@@ -16,7 +18,19 @@ import time
 import build_messages
 import system_packages
 import tensorrt_bindings
-from common import LOG, PYTHON, ROOT, STATE, VENV, SetupError, clean_environment, digest, is_done, mark_done, run
+from common import (
+    LOG,
+    PYTHON,
+    ROOT,
+    STATE,
+    VENV,
+    SetupError,
+    clean_environment,
+    digest,
+    is_done,
+    mark_done,
+    run,
+)
 
 MINORS = (12, 11, 10)
 RANGE = "3.10, 3.11 or 3.12"
@@ -48,13 +62,20 @@ def choose_python(wanted: str) -> tuple[str, int]:
         minor = minor_version(candidate)
         if minor is not None:
             return candidate, minor
-    raise SetupError(f"No Python {RANGE} was found: install one (python3, python3-venv, python3-dev) or name it with PYTHON=...")
+    raise SetupError(
+        f"No Python {RANGE} was found: install one (python3, python3-venv, python3-dev) or name it with "
+        "PYTHON=..."
+    )
 
 
 def venv_minor() -> int | None:
     """The y of Python 3.y in .venv; None where there is no working environment."""
     settings = VENV / "pyvenv.cfg"
-    match = re.search(r"^version(?:_info)? = 3\.(\d+)", settings.read_text(), re.M) if settings.is_file() else None
+    match = (
+        re.search(r"^version(?:_info)? = 3\.(\d+)", settings.read_text(), re.M)
+        if settings.is_file()
+        else None
+    )
     return int(match[1]) if match and PYTHON.exists() else None
 
 
@@ -63,7 +84,9 @@ def ensure_venv(wanted: str) -> int:
     present = venv_minor()
     if present is not None:
         if wanted and minor_version(wanted) not in (None, present):
-            raise SetupError(f".venv holds Python 3.{present}, not that of PYTHON={wanted}: delete .venv and start again.")
+            raise SetupError(
+                f".venv holds Python 3.{present}, not that of PYTHON={wanted}: delete .venv and start again."
+            )
         if present not in MINORS:
             raise SetupError(f".venv holds Python 3.{present}, not {RANGE}: delete .venv and start again.")
         STATE.mkdir(exist_ok=True)
@@ -73,7 +96,9 @@ def ensure_venv(wanted: str) -> int:
     print(f"Making .venv with Python 3.{minor}", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
     if subprocess.run([python, "-m", "venv", str(VENV)], env=clean_environment(), check=False).returncode:
-        raise SetupError(f"{python} could not make the environment .venv (see above): delete .venv and start again.")
+        raise SetupError(
+            f"{python} could not make the environment .venv (see above): delete .venv and start again."
+        )
     STATE.mkdir()
     return minor
 
@@ -89,7 +114,9 @@ def install_torch_from(index: str, lock_text: str) -> None:
 
 def ensure_packages(name: str, minor: int) -> None:
     """Installs the lock requirements/<name>.txt; the full lock holds the runtime lock too."""
-    keys = {lock: digest([ROOT / "requirements" / f"{lock}.txt"], f"3.{minor}") for lock in ("runtime", "full")}
+    keys = {
+        lock: digest([ROOT / "requirements" / f"{lock}.txt"], f"3.{minor}") for lock in ("runtime", "full")
+    }
     if any(is_done(f"packages_{lock}", keys[lock]) for lock in ("full", name)):
         return
     lock = ROOT / "requirements" / f"{name}.txt"
@@ -113,7 +140,8 @@ def ensure_project() -> None:
 
 
 def ensure_rendering() -> None:
-    """Sees to Mesa's EGL; without it everything but the rendering of scenes works, so its absence is said and no failure."""
+    """Sees to Mesa's EGL; without it everything but the rendering of scenes works, so its absence is said and
+    no failure."""
     if system_packages.can_render():
         return
     try:
@@ -123,31 +151,48 @@ def ensure_rendering() -> None:
 
 
 def ensure_bindings(minor: int) -> None:
-    """The bindings of TensorRT that the tests hold its backend to; without them those tests fail, and nothing else."""
-    versions = [version for version in tensorrt_bindings.versions(minor) if not tensorrt_bindings.is_ready(version, minor)]
+    """The bindings of TensorRT that the tests hold its backend to; without them those tests fail, and nothing
+    else."""
+    versions = [
+        version
+        for version in tensorrt_bindings.versions(minor)
+        if not tensorrt_bindings.is_ready(version, minor)
+    ]
     if not versions:
         return
     try:
-        run([PYTHON, ROOT / "tools" / "tensorrt_bindings.py", *versions], "Fetching the bindings of TensorRT failed")
+        run(
+            [PYTHON, ROOT / "tools" / "tensorrt_bindings.py", *versions],
+            "Fetching the bindings of TensorRT failed",
+        )
     except SetupError as error:
         print(f"{error} Until then the tests of TensorRT's API fail.", file=sys.stderr)
 
 
 def build_key(minor: int) -> str:
     """A hash of what the message build links to: Python and the wheels of ROS and numpy."""
-    pins = re.findall(r"^(?:ros-|numpy|empy|lark)\S+", (ROOT / "requirements" / "runtime.txt").read_text(), re.M)
+    pins = re.findall(
+        r"^(?:ros-|numpy|empy|lark)\S+", (ROOT / "requirements" / "runtime.txt").read_text(), re.M
+    )
     return digest([], f"3.{minor}", *pins)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", action="store_true", help="also what training, simulation and the tests need")
-    parser.add_argument("--python", default="", help=f"interpreter to build on, Python {RANGE}; default: the first that fits")
+    parser.add_argument(
+        "--full", action="store_true", help="also what training, simulation and the tests need"
+    )
+    parser.add_argument(
+        "--python", default="", help=f"interpreter to build on, Python {RANGE}; default: the first that fits"
+    )
     arguments = parser.parse_args()
     start = time.monotonic()
     try:
         if os.environ.get("ROS_DISTRO"):
-            print(f"ROS 2 {os.environ['ROS_DISTRO']} is sourced; .venv does not use it: on a robot build with colcon instead.")
+            print(
+                f"ROS 2 {os.environ['ROS_DISTRO']} is sourced; .venv does not use it: on a robot build with "
+                "colcon instead."
+            )
         minor = ensure_venv(arguments.python)
         ensure_packages("full" if arguments.full else "runtime", minor)
         build_messages.ensure(build_key(minor), minor)

@@ -60,11 +60,20 @@ def install(packages: list[str], purpose: str) -> None:
     """
     command = f"apt-get install {' '.join(packages)}"
     if os.geteuid() != 0 or not shutil.which("apt-get"):
-        raise SetupError(f"{purpose} needs system packages that are missing: run `sudo {command}` and start again.")
+        raise SetupError(
+            f"{purpose} needs system packages that are missing: run `sudo {command}` and start again."
+        )
     print(f"Installing system packages for {purpose}: {' '.join(packages)}", flush=True)
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for step in (["apt-get", "update", "-qq"], ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]):
+    for step in (
+        ["apt-get", "update", "-qq"],
+        ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages],
+    ):
         result = subprocess.run(step, env=environment, capture_output=True, text=True, check=False)
     if result.returncode:
-        reason = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else f"exit code {result.returncode}"
+        reason = (
+            result.stderr.strip().splitlines()[-1]
+            if result.stderr.strip()
+            else f"exit code {result.returncode}"
+        )
         raise SetupError(f"`{command}` failed: {reason}. Install these packages by hand and start again.")

@@ -1,10 +1,12 @@
-"""Fetches the Python bindings of a TensorRT version and makes them importable without TensorRT, for the tests of its API.
+"""Fetches the Python bindings of a TensorRT version and makes them importable without TensorRT, for the tests
+of its API.
 
     python tools/tensorrt_bindings.py 8.6 10.16 11.4
 
-The wheels of the bindings alone are about 1 MB, but link to NVIDIA's libraries. Stand-ins with the same names and symbols let them be
-imported: every class, enumeration and signature is then NVIDIA's own, and no factory may be called. The folder of a version holds the
-package `tensorrt`, the stand-ins in `lib`, and `api.json`, which describes the package. Needs a C compiler and the standard library.
+The wheels of the bindings alone are about 1 MB, but link to NVIDIA's libraries. Stand-ins with the same names
+and symbols let them be imported: every class, enumeration and signature is then NVIDIA's own, and no factory
+may be called. The folder of a version holds the package `tensorrt`, the stand-ins in `lib`, and `api.json`,
+which describes the package. Needs a C compiler and the standard library.
 """
 
 from __future__ import annotations
@@ -25,10 +27,16 @@ from typing import Any
 from common import ROOT, SetupError, clean_environment
 
 FOLDER = ROOT / ".cache" / "tensorrt"
-WHEELS = {"8.6": "tensorrt-bindings==8.6.1", "10.16": "tensorrt-cu13-bindings==10.16.1.11", "11.4": "tensorrt-cu13-bindings==11.4.0.106"}
+WHEELS = {
+    "8.6": "tensorrt-bindings==8.6.1",
+    "10.16": "tensorrt-cu13-bindings==10.16.1.11",
+    "11.4": "tensorrt-cu13-bindings==11.4.0.106",
+}
 """The versions the project is held to. NVIDIA built 8.6 for Python up to 3.11."""
 _FORM = "1"  # changes with what a folder holds
-_SYMBOLS = re.compile(r"(createInfer|createNv|getBuilderPlugin|getNvOnnx|getPlugin|initLibNv|_ZN\w*(?:parser|Parser))")
+_SYMBOLS = re.compile(
+    r"(createInfer|createNv|getBuilderPlugin|getNvOnnx|getPlugin|initLibNv|_ZN\w*(?:parser|Parser))"
+)
 
 
 def versions(minor: int) -> list[str]:
@@ -57,7 +65,9 @@ def ensure(version: str) -> Path:
                 made = Path(name) / version
                 _unpack(version, made)
                 _add_stand_ins(made)
-                (made / "api.json").write_text(_run([sys.executable, __file__, "describe"], environment(made)))
+                (made / "api.json").write_text(
+                    _run([sys.executable, __file__, "describe"], environment(made))
+                )
                 (made / "made").write_text(_note(version, sys.version_info[1]))
                 shutil.rmtree(folder, ignore_errors=True)
                 made.rename(folder)
@@ -73,7 +83,18 @@ def _unpack(version: str, made: Path) -> None:
     made.mkdir()
     with tempfile.TemporaryDirectory() as name:
         options = ["--quiet", "--no-deps", "--only-binary=:all:", "--dest", name]
-        _run([sys.executable, "-m", "pip", "--disable-pip-version-check", "download", *options, WHEELS[version]], clean_environment())
+        _run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "--disable-pip-version-check",
+                "download",
+                *options,
+                WHEELS[version],
+            ],
+            clean_environment(),
+        )
         (wheel,) = Path(name).glob("*.whl")
         zipfile.ZipFile(wheel).extractall(made)
     (made / "tensorrt_bindings").rename(made / "tensorrt")
@@ -83,22 +104,40 @@ def _add_stand_ins(made: Path) -> None:
     """Libraries of the names the bindings link to; the first has the symbols."""
     binary = made / "tensorrt" / "tensorrt.so"
     text = binary.read_bytes()
-    needed = sorted({name.decode() for name in re.findall(rb"lib(?:nvinfer|nvonnxparser|nvparsers|nvinfer_plugin)\.so\.\d+", text)})
-    symbols = sorted({name.decode() for name in re.findall(rb"[A-Za-z_]\w{10,80}(?=\0)", text) if _SYMBOLS.match(name.decode())})
+    needed = sorted(
+        {
+            name.decode()
+            for name in re.findall(rb"lib(?:nvinfer|nvonnxparser|nvparsers|nvinfer_plugin)\.so\.\d+", text)
+        }
+    )
+    symbols = sorted(
+        {
+            name.decode()
+            for name in re.findall(rb"[A-Za-z_]\w{10,80}(?=\0)", text)
+            if _SYMBOLS.match(name.decode())
+        }
+    )
     if not needed or not symbols:
         raise SetupError(f"{binary} links to no library of TensorRT, so it is not what was expected.")
     (made / "lib").mkdir()
     source = made / "lib" / "stand_ins.c"
     source.write_text("".join(f"void *{symbol}(void) {{ return 0; }}\n" for symbol in symbols))
     for name in needed:
-        _run(["cc", "-shared", "-fPIC", "-o", str(made / "lib" / name), str(source), f"-Wl,-soname,{name}"], clean_environment())
+        _run(
+            ["cc", "-shared", "-fPIC", "-o", str(made / "lib" / name), str(source), f"-Wl,-soname,{name}"],
+            clean_environment(),
+        )
 
 
 def _run(command: list[str], variables: dict[str, str]) -> str:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, env=variables, check=False, timeout=300)
+        done = subprocess.run(
+            command, capture_output=True, text=True, env=variables, check=False, timeout=300
+        )
     except FileNotFoundError as error:
-        raise SetupError(f"{command[0]} was not found: install it (apt-get install gcc) for the bindings of TensorRT.") from error
+        raise SetupError(
+            f"{command[0]} was not found: install it (apt-get install gcc) for the bindings of TensorRT."
+        ) from error
     except subprocess.TimeoutExpired as error:
         raise SetupError(f"{' '.join(command)} took longer than {error.timeout:.0f} s.") from error
     if done.returncode:
@@ -111,7 +150,8 @@ def _run(command: list[str], variables: dict[str, str]) -> str:
 
 
 def describe() -> dict[str, Any]:
-    """The package as plain data: classes with their bases, methods (by docstring), properties; enumerations; functions."""
+    """The package as plain data: classes with their bases, methods (by docstring), properties; enumerations;
+    functions."""
     import tensorrt
 
     classes, enums = {}, {}
@@ -120,7 +160,11 @@ def describe() -> dict[str, Any]:
             enums[name] = _members(value)
         elif isinstance(value, type):
             classes[name] = _class(value)
-            enums |= {f"{name}.{key}": _members(inner) for key, inner in _public(value) if hasattr(inner, "__members__")}
+            enums |= {
+                f"{name}.{key}": _members(inner)
+                for key, inner in _public(value)
+                if hasattr(inner, "__members__")
+            }
     plain = {name: value for name, value in _public(tensorrt) if inspect.isfunction(value)}
     functions = {name: list(inspect.signature(value).parameters) for name, value in plain.items()}
     return {"version": tensorrt.__version__, "classes": classes, "enums": enums, "functions": functions}
@@ -136,10 +180,20 @@ def _members(enum: Any) -> dict[str, int]:
 
 def _class(value: type) -> dict[str, Any]:
     names = [name for name in dir(value) if not name.startswith("_") or name == "__init__"]
-    found = {name: next((vars(base)[name] for base in value.__mro__ if name in vars(base)), None) for name in names}
+    found = {
+        name: next((vars(base)[name] for base in value.__mro__ if name in vars(base)), None) for name in names
+    }
     properties = {name: item.fset is not None for name, item in found.items() if isinstance(item, property)}
-    methods = {name: item.__doc__ or "" for name, item in found.items() if callable(item) and not isinstance(item, type)}
-    return {"bases": [base.__name__ for base in value.__mro__[1:-1]], "properties": properties, "methods": methods}
+    methods = {
+        name: item.__doc__ or ""
+        for name, item in found.items()
+        if callable(item) and not isinstance(item, type)
+    }
+    return {
+        "bases": [base.__name__ for base in value.__mro__[1:-1]],
+        "properties": properties,
+        "methods": methods,
+    }
 
 
 def main() -> int:

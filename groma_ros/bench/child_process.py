@@ -1,4 +1,5 @@
-"""One backend in a process of its own, so that its memory is its own; the processes take turns, so that noise hits all alike."""
+"""One backend in a process of its own, so that its memory is its own; the processes take turns, so that noise
+hits all alike."""
 
 from __future__ import annotations
 
@@ -28,8 +29,8 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 @dataclass(frozen=True)
 class BenchVariant:
-    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the backend's choice;
-    clock: one of `groma_ros.timing.CLOCKS`."""
+    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the
+    backend's choice; clock: one of `groma_ros.timing.CLOCKS`."""
 
     model: Path | None
     size: str
@@ -43,7 +44,8 @@ class BenchVariant:
 
 @dataclass(frozen=True)
 class About:
-    """What a variant turned out to be. network: its config in the form of config.json; gpu_mb: used by others before it was loaded."""
+    """What a variant turned out to be. network: its config in the form of config.json; gpu_mb: used by others
+    before it was loaded."""
 
     backend: str
     precision: str
@@ -64,7 +66,8 @@ class Memory:
 
 
 class Runner:
-    """A variant that has been loaded in a process of its own. Every method but `close` waits for that process.
+    """A variant that has been loaded in a process of its own. Every method but `close` waits for that
+    process.
 
     ValueError or RuntimeError, with the sentence of the process, if it cannot load or run.
     """
@@ -94,7 +97,9 @@ class Runner:
     def __enter__(self) -> Runner:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
     def _receive(self) -> Any:
@@ -102,7 +107,9 @@ class Runner:
             kind, value = self._pipe.recv()
         except EOFError:
             self._process.join(5)
-            raise RuntimeError(f"The process that was measured ended without a word (exit status {self._process.exitcode}).") from None
+            raise RuntimeError(
+                f"The process that was measured ended without a word (exit status {self._process.exitcode})."
+            ) from None
         if kind == "refused":
             raise ValueError(value)
         if kind == "failed":
@@ -134,10 +141,11 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 def _serve(pipe: Connection, variant: BenchVariant) -> None:
     """Load the variant, then answer what is asked until the other end closes."""
-    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, signal.SIGKILL)  # one pass of a large network outlasts the patience of who stopped it
+    ctypes.CDLL(None).prctl(
+        _DIE_WITH_PARENT, signal.SIGKILL
+    )  # one pass of a large network outlasts the patience of who stopped it
     os.dup2(2, 1)  # whatever a library prints, standard output is the report's
     try:
-
         worker = BenchWorker(variant)
         pipe.send(("answer", worker.about))
         while True:
@@ -159,7 +167,9 @@ class BenchWorker:
         use_clock(variant.clock)
         self._gpu_before = gpu_used_mb()
         self._trained = variant.model is not None
-        self._grounder, network = _untrained(variant) if variant.model is None else _trained(variant, variant.model)
+        self._grounder, network = (
+            _untrained(variant) if variant.model is None else _trained(variant, variant.model)
+        )
         runtime = self._grounder.runtime
         assert runtime is not None
         self.about = About(runtime.backend, runtime.precision, runtime.device, network)
@@ -192,7 +202,11 @@ class BenchWorker:
 def _trained(variant: BenchVariant, model: Path) -> tuple[TimedGrounder, dict[str, Any]]:
     """The model of a folder, and its network's config."""
     grounder = TimedGrounder.load(
-        model, device=variant.device, backend=variant.backend, threads=variant.threads, precision=variant.precision
+        model,
+        device=variant.device,
+        backend=variant.backend,
+        threads=variant.threads,
+        precision=variant.precision,
     )
     assert isinstance(grounder, TimedGrounder)
     return grounder, Bundle.load(model).network

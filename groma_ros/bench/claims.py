@@ -15,14 +15,15 @@ from groma_ros.types import Frame, Goal, Scene
 
 T = TypeVar("T")
 FREE_TOKENS = 32
-"""The longest free answer of a trained model. One with random weights never ends; it gets the tokens of a region answer."""
+"""The longest free answer of a trained model. One with random weights never ends; it gets the tokens of a
+region answer."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Seconds of the same goals on one scene. one_step and generated: one goal on a cached prefix; shared: four goals, prefix
-    included; anew: the four one by one, the whole prompt again for each, free generation of `tokens` in all. same: the generated
-    answers that name the region the one step names, of how many.
+    """Seconds of the same goals on one scene. one_step and generated: one goal on a cached prefix; shared:
+    four goals, prefix included; anew: the four one by one, the whole prompt again for each, free generation
+    of `tokens` in all. same: the generated answers that name the region the one step names, of how many.
     """
 
     one_step: float
@@ -36,7 +37,8 @@ class Paths:
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of the table. measured: None where it could not be, and note says why; at_least: the wanted bound is a lower one."""
+    """One line of the table. measured: None where it could not be, and note says why; at_least: the wanted
+    bound is a lower one."""
 
     claim: str
     wanted: float
@@ -58,7 +60,8 @@ class Claim:
 
 
 def measure_paths(grounder: TimedGrounder, frame: Frame, trained: bool) -> Paths:
-    """Every way over the same goals, one region each, on one scene. trained: the model can name what it sees, so that is asked for."""
+    """Every way over the same goals, one region each, on one scene. trained: the model can name what it sees,
+    so that is asked for."""
     scene = grounder.perceive(frame)
     goals = _goals(grounder, scene) if trained else list(SINGLE)
     limit = FREE_TOKENS if trained else ANSWER_TOKENS
@@ -80,7 +83,8 @@ def measure_paths(grounder: TimedGrounder, frame: Frame, trained: bool) -> Paths
 
 
 def _goals(grounder: TimedGrounder, scene: Scene) -> list[Goal]:
-    """As many goals as `SINGLE` has, about things the model says are there, so that there is a region to answer with."""
+    """As many goals as `SINGLE` has, about things the model says are there, so that there is a region to
+    answer with."""
     regions = [index % len(scene.boxes) for index in range(len(SINGLE))]
     texts = grounder.describe(scene, regions) if grounder.can("describe") else [""] * len(regions)
     return [_said(grounder, text, other) for text, other in zip(texts, SINGLE, strict=True)]
@@ -103,33 +107,59 @@ def _timed(call: Callable[[], T]) -> tuple[float, T]:
 
 
 def judge(
-    paths: Sequence[Paths], samples: Mapping[str, Mapping[int, Sequence[Sample]]], default: str, exact: str | None, eager: str | None
+    paths: Sequence[Paths],
+    samples: Mapping[str, Mapping[int, Sequence[Sample]]],
+    default: str,
+    exact: str | None,
+    eager: str | None,
 ) -> list[Claim]:
-    """The table. samples: by name of variant, then by goals, one a round; default, exact and eager: the names of the shipped default,
-    of ONNX in fp32 and of PyTorch in fp32, None for one that was not measured. All ratios are medians over rounds.
+    """The table. samples: by name of variant, then by goals, one a round; default, exact and eager: the names
+    of the shipped default, of ONNX in fp32 and of PyTorch in fp32, None for one that was not measured. All
+    ratios are medians over rounds.
     """
     ours = samples[default]
     same, of, tokens = (sum(values) for values in zip(*((item.same, item.of, item.tokens) for item in paths)))
     return [
         Claim(
-            "one-step answer: times faster than greedy generation on the same cached prefix", 2.5, True,
+            "one-step answer: times faster than greedy generation on the same cached prefix",
+            2.5,
+            True,
             median_ratio([item.generated for item in paths], [item.one_step for item in paths]),
             f"{same} of {of} name the same region",
         ),
         Claim(
-            "four goals on one prefix: times faster than the whole prompt and free generation for each", 5.0, True,
+            "four goals on one prefix: times faster than the whole prompt and free generation for each",
+            5.0,
+            True,
             median_ratio([item.anew for item in paths], [item.shared for item in paths]),
             f"language model alone; free answers of {tokens / of:.1f} tokens",
         ),
-        Claim("ten goals of mixed kinds: times the time of one", 1.5, False, median_ratio(totals(ours[10]), totals(ours[1]))),
-        Claim("selection and bookkeeping: share of the total with one goal", 0.1, False, _idle_share(ours[1]), "decode and resize apart"),
-        _faster(f"default ({default}): times faster than eager torch fp32, one goal", 2.0, samples, default, eager),
+        Claim(
+            "ten goals of mixed kinds: times the time of one",
+            1.5,
+            False,
+            median_ratio(totals(ours[10]), totals(ours[1])),
+        ),
+        Claim(
+            "selection and bookkeeping: share of the total with one goal",
+            0.1,
+            False,
+            _idle_share(ours[1]),
+            "decode and resize apart",
+        ),
+        _faster(
+            f"default ({default}): times faster than eager torch fp32, one goal", 2.0, samples, default, eager
+        ),
         _faster("ONNX fp32: times faster than eager torch fp32, one goal", 1.2, samples, exact, eager),
-    ]  # fmt: skip
+    ]
 
 
 def _faster(
-    claim: str, wanted: float, samples: Mapping[str, Mapping[int, Sequence[Sample]]], fast: str | None, slow: str | None
+    claim: str,
+    wanted: float,
+    samples: Mapping[str, Mapping[int, Sequence[Sample]]],
+    fast: str | None,
+    slow: str | None,
 ) -> Claim:
     if fast is None or slow is None:
         missing = "ONNX in fp32" if slow else "PyTorch in fp32"
@@ -148,4 +178,6 @@ def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
 
 
 def _idle_share(samples: Sequence[Sample]) -> float:
-    return statistics.median((s.seconds["select"] + s.seconds["bookkeeping"]) / s.seconds["total"] for s in samples)
+    return statistics.median(
+        (s.seconds["select"] + s.seconds["bookkeeping"]) / s.seconds["total"] for s in samples
+    )

@@ -1,4 +1,5 @@
-"""Engines against the network in PyTorch: regions, region tokens and answers on the same pictures, and the time of both."""
+"""Engines against the network in PyTorch: regions, region tokens and answers on the same pictures, and the
+time of both."""
 
 from __future__ import annotations
 
@@ -31,9 +32,10 @@ _WARM_UP = 5
 class EngineCheck:
     """What was found.
 
-    oracle: what the engines were compared with; same_scenes: pictures on which both chose the same regions; box_pixels, score,
-    region_tokens: worst differences on those, the last over the largest magnitude; same_answers: of `answers`; engine_ms, oracle_ms:
-    medians of one vision pass; ok: all answers are the same.
+    oracle: what the engines were compared with; same_scenes: pictures on which both chose the same regions;
+    box_pixels, score, region_tokens: worst differences on those, the last over the largest magnitude;
+    same_answers: of `answers`; engine_ms, oracle_ms: medians of one vision pass; ok: all answers are the
+    same.
     """
 
     oracle: str
@@ -66,7 +68,9 @@ def check_engines(bundle: Bundle, precision: str, count: int, seed: int) -> Engi
     answers: list[tuple[Grounding, Grounding]] = []
     times: tuple[list[float], list[float]] = ([], [])
     for frame in shown(frames, len(frames), "picture"):
-        seen = tuple(_timed(grounder.perceive, frame, taken) for grounder, taken in zip((engine, oracle), times))
+        seen = tuple(
+            _timed(grounder.perceive, frame, taken) for grounder, taken in zip((engine, oracle), times)
+        )
         scenes.append((seen[0], seen[1]))
         answers += zip(engine.ground(seen[0], goals), oracle.ground(seen[1], goals))
     agreeing = [pair for pair in scenes if _same_boxes(pair[0].boxes, pair[1].boxes)]
@@ -77,7 +81,10 @@ def check_engines(bundle: Bundle, precision: str, count: int, seed: int) -> Engi
         same_scenes=len(agreeing),
         box_pixels=_worst(np.abs(a.boxes - b.boxes).max() for a, b in agreeing),
         score=_worst(np.abs(a.objectness - b.objectness).max() for a, b in agreeing),
-        region_tokens=_worst(np.abs(a.region_tokens - b.region_tokens).max() / np.abs(b.region_tokens).max() for a, b in agreeing),
+        region_tokens=_worst(
+            np.abs(a.region_tokens - b.region_tokens).max() / np.abs(b.region_tokens).max()
+            for a, b in agreeing
+        ),
         answers=len(answers),
         same_answers=sum(same_answer(found, wanted, SCORES[precision]) for found, wanted in answers),
         engine_ms=_median_ms(times[0]),
@@ -95,7 +102,9 @@ def same_answer(found: Grounding, wanted: Grounding, score: float) -> bool:
     overlap = box_iou(boxes[0], boxes[1])
     match = overlap.argmax(1)
     apart = [abs(item.score - wanted.detections[index].score) for item, index in zip(found.detections, match)]
-    return sorted(match) == list(range(len(match))) and bool(overlap.max(1).min() >= IOU) and max(apart) <= score
+    return (
+        sorted(match) == list(range(len(match))) and bool(overlap.max(1).min() >= IOU) and max(apart) <= score
+    )
 
 
 def _same_boxes(found: np.ndarray, wanted: np.ndarray) -> bool:
@@ -124,8 +133,10 @@ def write_log(path: Path, document: dict[str, Any]) -> None:
     lines = [
         f"# {document['model']} on {machine['gpu']}, TensorRT {document['tensorrt']}",
         "",
-        f"Written by `groma build-engine --check`. Compute capability {machine['capability']}, {machine['memory_mb']} MB of memory, a",
-        f"driver for CUDA {machine['driver']}. Pictures: {found['pictures']}; compared with {found['oracle']}.",
+        f"Written by `groma build-engine --check`. Compute capability {machine['capability']}, "
+        f"{machine['memory_mb']} MB of memory, a",
+        f"driver for CUDA {machine['driver']}. Pictures: {found['pictures']}; compared with "
+        f"{found['oracle']}.",
         "",
         "| graph | precision | MB | built in |",
         "|---|---|---|---|",
@@ -135,7 +146,13 @@ def write_log(path: Path, document: dict[str, Any]) -> None:
         lines.append(f"| {row['graph']} | {row['precision']} | {row['bytes'] / 1e6:.1f} | {built} |")
     lines += ["", "| what | value |", "|---|---|"]
     lines += [f"| {name.replace('_', ' ')} | {value} |" for name, value in found.items()]
-    lines += ["", "The engines answer as the network does." if document["ok"] else "The engines do NOT answer as the network does.", ""]
+    lines += [
+        "",
+        "The engines answer as the network does."
+        if document["ok"]
+        else "The engines do NOT answer as the network does.",
+        "",
+    ]
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as stream:
         stream.write("\n".join(lines).encode())

@@ -1,8 +1,9 @@
 """The least a stage can cost: its operations and the bytes it must read, at the ceilings of the machine.
 
-Counted are matrix products, convolutions, attention and sampling, a multiplication and an addition as two operations, and every
-weight once a pass. Left out are what caches may hold or kernels may fuse: norms, activations, the maps between layers. So this is
-a floor: no program that computes the same numbers at this precision is faster.
+Counted are matrix products, convolutions, attention and sampling, a multiplication and an addition as two
+operations, and every weight once a pass. Left out are what caches may hold or kernels may fuse: norms,
+activations, the maps between layers. So this is a floor: no program that computes the same numbers at this
+precision is faster.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ from groma_ros.bench.machine import Ceilings
 from groma_ros.network_config import GromaConfig
 
 BYTES_PER_WEIGHT = {
-    "fp32": 4.0, "fp16": 2.0, "bf16": 2.0, "f16": 2.0, "int8": 1.0, "q8_0": 34 / 32, "int4": 0.5 + 4 / 32, "q4_0": 18 / 32,
+    "fp32": 4.0,
+    "fp16": 2.0,
+    "bf16": 2.0,
+    "f16": 2.0,
+    "int8": 1.0,
+    "q8_0": 34 / 32,
+    "int4": 0.5 + 4 / 32,
+    "q4_0": 18 / 32,
     "q4_k_m": 4.85 / 8,
-}  # fmt: skip
+}
 _CAMERA_BYTES = 640 * 480 * 3
 
 
@@ -30,7 +38,9 @@ class Work:
     values: float = 0.0
 
     def __add__(self, other: Work) -> Work:
-        return Work(self.operations + other.operations, self.weights + other.weights, self.values + other.values)
+        return Work(
+            self.operations + other.operations, self.weights + other.weights, self.values + other.values
+        )
 
     def __mul__(self, times: float) -> Work:
         return Work(self.operations * times, self.weights * times, self.values * times)
@@ -55,7 +65,9 @@ def perceive(config: GromaConfig) -> Work:
     """Backbone, bridge to image tokens, proposer; one image."""
     c, cells = config.backbone, config.grid**2
     hidden = c.hidden_size
-    block = linear(cells + 1, hidden, hidden) * 4 + linear(cells + 1, hidden, int(hidden * c.mlp_ratio), hidden)
+    block = linear(cells + 1, hidden, hidden) * 4 + linear(
+        cells + 1, hidden, int(hidden * c.mlp_ratio), hidden
+    )
     block += _attention(cells + 1, cells + 1, hidden)
     width = config.language.hidden_size
     patches = linear(cells, c.num_channels * c.patch_size**2, hidden)
@@ -68,11 +80,19 @@ def _propose(config: GromaConfig) -> Work:
     c, cells, d = config.proposer, config.grid**2, config.proposer.d_model
     queries = min(c.two_stage_num_proposals, cells)
     box_head = (d, c.bbox_hidden, c.bbox_hidden, 4)
-    encoder = _deformable(cells, cells, d, c.encoder_attention_heads, c.encoder_n_points) + linear(cells, d, c.encoder_ffn_dim, d)
-    decoder = _deformable(queries, cells, d, c.decoder_attention_heads, c.decoder_n_points) + linear(queries, d, c.decoder_ffn_dim, d)
+    encoder = _deformable(cells, cells, d, c.encoder_attention_heads, c.encoder_n_points) + linear(
+        cells, d, c.encoder_ffn_dim, d
+    )
+    decoder = _deformable(queries, cells, d, c.decoder_attention_heads, c.decoder_n_points) + linear(
+        queries, d, c.decoder_ffn_dim, d
+    )
     decoder += linear(queries, d, d) * 4 + _attention(queries, queries, d)
     first = linear(cells, config.backbone.hidden_size, d) + linear(cells, d, d, 1) + linear(cells, *box_head)
-    last = linear(queries, 2 * d, 2 * d) + linear(queries, *box_head) * min(2, c.decoder_layers) + linear(queries, d, 1) * 2
+    last = (
+        linear(queries, 2 * d, 2 * d)
+        + linear(queries, *box_head) * min(2, c.decoder_layers)
+        + linear(queries, d, 1) * 2
+    )
     return first + encoder * c.encoder_layers + decoder * c.decoder_layers + last
 
 
@@ -90,27 +110,36 @@ def encode_regions(config: GromaConfig, regions: float) -> Work:
     fused = linear(cells, config.backbone.hidden_size + 2, channels) * len(sides)
     fused += linear(sum(side * side for side in sides), 9 * channels, channels) * c.fuse_rounds
     pooling = Work(sum(2 * regions * c.pooled * channels * side * (side + c.pooled) for side in sides))
-    heads = linear(regions * bins, 9 * channels, channels) * len(sides) + linear(regions, bins * channels, c.hidden)
+    heads = linear(regions * bins, 9 * channels, channels) * len(sides) + linear(
+        regions, bins * channels, c.hidden
+    )
     position = linear(regions, 4, c.pos_hidden, c.hidden)
     return fused + pooling + heads + position + linear(regions, c.hidden, config.region_output)
 
 
 def read(config: GromaConfig, tokens: float, behind: float, rows: float) -> Work:
-    """A pass of the language model over so many tokens in all, each behind so many others; logits for so many rows."""
+    """A pass of the language model over so many tokens in all, each behind so many others; logits for so many
+    rows."""
     c = config.language
     held = c.hidden_size // c.num_attention_heads * (c.num_key_value_heads or c.num_attention_heads)
     layer = linear(tokens, c.hidden_size, c.hidden_size) * 2 + linear(tokens, c.hidden_size, held) * 2
-    layer += linear(tokens, c.hidden_size, c.intermediate_size) * 3 + _attention(tokens, behind, c.hidden_size)
+    layer += linear(tokens, c.hidden_size, c.intermediate_size) * 3 + _attention(
+        tokens, behind, c.hidden_size
+    )
     layer += Work(values=2 * held * behind)
     heads = linear(rows, c.hidden_size, config.vocab_size) if rows else Work()
     return layer * c.num_hidden_layers + heads
 
 
-def floors(config: GromaConfig, counts: Mapping[str, float], ceilings: Ceilings, precision: str) -> dict[str, float]:
+def floors(
+    config: GromaConfig, counts: Mapping[str, float], ceilings: Ceilings, precision: str
+) -> dict[str, float]:
     """Seconds at best of every stage that has a floor; counts: of one frame, see `stages.Sample`."""
     prefix, tail, rows, steps = (float(counts.get(name, 0)) for name in ("prefix", "tail", "rows", "steps"))
     tokens = float(counts.get("tokens", 0))
-    vision = precision if precision in ("fp32", "fp16", "bf16", "int8") else "fp32"  # the others are of the language model alone
+    vision = (
+        precision if precision in ("fp32", "fp16", "bf16", "int8") else "fp32"
+    )  # the others are of the language model alone
     square = 3 * config.image_size**2
     work = {
         "resize": (Work(values=_CAMERA_BYTES / 4 + square), "fp32"),

@@ -22,8 +22,8 @@ _REPEATS = 24
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The best of several runs. operations: multiplications and additions a second of a large matrix product; bytes: read from
-    memory a second; of: what was measured, in words."""
+    """The best of several runs. operations: multiplications and additions a second of a large matrix product;
+    bytes: read from memory a second; of: what was measured, in words."""
 
     operations: float
     bytes: float
@@ -37,8 +37,8 @@ class Ceilings:
 def cpu_ceilings(threads: int, clock: str = "wall") -> Ceilings:
     """float32 matrix product and reading of memory with so many threads.
 
-    numpy's matrix library takes its number of threads from the environment when it is loaded, so this belongs into a process that
-    was started with `thread_environment`.
+    numpy's matrix library takes its number of threads from the environment when it is loaded, so this belongs
+    into a process that was started with `thread_environment`.
     """
     use_clock(clock)
     rng = np.random.default_rng(0)
@@ -75,7 +75,11 @@ def describe(threads: int, ceilings: Ceilings) -> dict[str, Any]:
         "memory_mb": _kilobytes("/proc/meminfo", "MemTotal") // 1024,
         "gpu": gpu_name(),
         "python": platform.python_version(),
-        "ceilings": {**asdict(ceilings), "operations": round(ceilings.operations), "bytes": round(ceilings.bytes)},
+        "ceilings": {
+            **asdict(ceilings),
+            "operations": round(ceilings.operations),
+            "bytes": round(ceilings.bytes),
+        },
     }
 
 
@@ -98,7 +102,10 @@ def gpu_name() -> str | None:
 def _nvidia(field: str) -> str | None:
     try:
         done = subprocess.run(
-            ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"], capture_output=True, text=True, timeout=20
+            ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader,nounits"],
+            capture_output=True,
+            text=True,
+            timeout=20,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -21,8 +21,6 @@ SIZES = ("tiny", "base", "7b")
 _PAUSE = 0.05
 
 
-
-
 @dataclass(frozen=True)
 class BenchPlan:
     """What is measured: variants in turn, on each picture, for each number of goals."""
@@ -38,20 +36,9 @@ class BenchPlan:
     clock: str
 
 
-
-
-
-
-
-
-
-
-
-
-
-
 def bench(plan: BenchPlan) -> dict[str, Any]:
-    """Measure; the JSON document. Errors are those of loading a model, and RuntimeError for a process that died."""
+    """Measure; the JSON document. Errors are those of loading a model, and RuntimeError for a process that
+    died."""
     jpegs, source = pictures(plan.rounds, plan.seed)
     ceilings = measure_ceilings(plan.threads, plan.clock)
     with ExitStack() as stack:
@@ -61,10 +48,16 @@ def bench(plan: BenchPlan) -> dict[str, Any]:
     # Whatever else ran on the machine before or after, the most it can do is the better of both.
     ceilings |= measure_ceilings(plan.threads, plan.clock)
     measured = [
-        replace(item, ceilings=found or (ceilings if item.about.device == "cpu" else None)) for item, found in zip(taken, gpu, strict=True)
+        replace(item, ceilings=found or (ceilings if item.about.device == "cpu" else None))
+        for item, found in zip(taken, gpu, strict=True)
     ]
     document: dict[str, Any] = {
-        "machine": {**describe(plan.threads, ceilings), "pictures": source, "size": plan.size, "clock": plan.clock},
+        "machine": {
+            **describe(plan.threads, ceilings),
+            "pictures": source,
+            "size": plan.size,
+            "clock": plan.clock,
+        },
         "rows": [row for item in measured for row in rows(item)],
         "ratios": ratios(measured),
     }
@@ -73,8 +66,11 @@ def bench(plan: BenchPlan) -> dict[str, Any]:
     return document
 
 
-def _measure(plan: BenchPlan, runners: Sequence[Runner], jpegs: Sequence[bytes]) -> tuple[list[Measured], list[Paths]]:
-    """Every picture through every variant in turn, another first each time, so that noise and warmth hit all alike."""
+def _measure(
+    plan: BenchPlan, runners: Sequence[Runner], jpegs: Sequence[bytes]
+) -> tuple[list[Measured], list[Paths]]:
+    """Every picture through every variant in turn, another first each time, so that noise and warmth hit all
+    alike."""
     samples: list[dict[int, list[Sample]]] = [{goals: [] for goals in plan.goals} for _ in runners]
     memory = [_warm_up(plan, runner, jpegs[0]) for runner in runners]
     paths: list[Paths] = []
@@ -88,11 +84,15 @@ def _measure(plan: BenchPlan, runners: Sequence[Runner], jpegs: Sequence[bytes])
                     memory[index][goals] = runners[index].ask("memory")
         if plan.claims:
             paths.append(runners[0].ask("paths", jpegs[number]))
-    return [Measured(runner.about, taken, held, None) for runner, taken, held in zip(runners, samples, memory, strict=True)], paths
+    return [
+        Measured(runner.about, taken, held, None)
+        for runner, taken, held in zip(runners, samples, memory, strict=True)
+    ], paths
 
 
 def _warm_up(plan: BenchPlan, runner: Runner, jpeg: bytes) -> dict[int, Memory]:
-    """Run every number of goals, fewest first; the most memory held up to and with each, nothing where nothing is to be warmed."""
+    """Run every number of goals, fewest first; the most memory held up to and with each, nothing where
+    nothing is to be warmed."""
     memory = {}
     for goals in plan.goals if plan.warm_up else ():
         for _ in range(plan.warm_up):
@@ -106,5 +106,8 @@ def _warm_up(plan: BenchPlan, runner: Runner, jpeg: bytes) -> dict[int, Memory]:
 def _judge(measured: Sequence[Measured], paths: Sequence[Paths]) -> list[dict[str, object]]:
     names = [item.about.name for item in measured]
     samples = {name: item.samples for name, item in zip(names, measured, strict=True)}
-    exact, eager = ("onnx fp32" if "onnx fp32" in names else None), ("torch fp32" if "torch fp32" in names else None)
+    exact, eager = (
+        ("onnx fp32" if "onnx fp32" in names else None),
+        ("torch fp32" if "torch fp32" in names else None),
+    )
     return [claim.document() for claim in judge(paths, samples, names[0], exact, eager)]

@@ -34,7 +34,8 @@ def table(document: dict[str, Any]) -> str:
 def _machine(machine: dict[str, Any]) -> list[str]:
     c = machine["ceilings"]
     return [
-        f"{machine['cpu']}, {machine['cores']} cores, threads: {machine['threads']}, memory: {machine['memory_mb']} MB, "
+        f"{machine['cpu']}, {machine['cores']} cores, threads: {machine['threads']}, memory: "
+        f"{machine['memory_mb']} MB, "
         f"GPU: {machine['gpu'] or 'none'}",
         f"at most {c['operations'] / 1e9:.0f} GFLOP/s and {c['bytes'] / 1e9:.1f} GB/s ({c['of']})",
         f"{machine['pictures']}; size: {machine['size']}; clock: {machine['clock']}",
@@ -87,7 +88,8 @@ APART = "image decode"
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A variant's samples by number of goals, one a round, the memory after each, and the ceilings of where it ran, if known."""
+    """A variant's samples by number of goals, one a round, the memory after each, and the ceilings of where
+    it ran, if known."""
 
     about: About
     samples: Mapping[int, Sequence[Sample]]
@@ -98,9 +100,9 @@ class Measured:
 def rows(measured: Measured) -> list[dict[str, Any]]:
     """One row a number of goals.
 
-    Every stage has `median_ms`, `p95_ms`, its `share` of the total (image decode, which is apart, has none) and, where operations
-    and bytes are known, `floor_ms`. The total has the sum of the floors, and `times_floor`: of its stages that have one, how many
-    times the floor they took.
+    Every stage has `median_ms`, `p95_ms`, its `share` of the total (image decode, which is apart, has none)
+    and, where operations and bytes are known, `floor_ms`. The total has the sum of the floors, and
+    `times_floor`: of its stages that have one, how many times the floor they took.
     """
     return [_row(measured, goals, samples) for goals, samples in measured.samples.items()]
 
@@ -119,9 +121,18 @@ def _row(measured: Measured, goals: int, samples: Sequence[Sample]) -> dict[str,
     total = _spread(totals(samples))
     if floor:
         spent = mean(sum(sample.seconds.get(name, 0.0) for name in floor) for sample in samples)
-        total |= {"floor_ms": _milliseconds(sum(floor.values())), "times_floor": round(spent / sum(floor.values()), 2)}
+        total |= {
+            "floor_ms": _milliseconds(sum(floor.values())),
+            "times_floor": round(spent / sum(floor.values()), 2),
+        }
     about, memory = measured.about, measured.memory[goals]
-    row = {"backend": about.backend, "precision": about.precision, "device": about.device, "goals": goals, "frames": len(samples)}
+    row = {
+        "backend": about.backend,
+        "precision": about.precision,
+        "device": about.device,
+        "goals": goals,
+        "frames": len(samples),
+    }
     row |= {"stages": stages, "total": total, "peak_mb": memory.peak, "counts": _counts(samples)}
     return row | ({} if memory.gpu is None else {"gpu_mb": memory.gpu})
 
@@ -139,7 +150,10 @@ def _counts(samples: Sequence[Sample]) -> dict[str, float]:
 
 
 def _spread(seconds: Sequence[float]) -> dict[str, Any]:
-    return {"median_ms": _milliseconds(float(np.median(seconds))), "p95_ms": _milliseconds(float(np.percentile(seconds, 95)))}
+    return {
+        "median_ms": _milliseconds(float(np.median(seconds))),
+        "p95_ms": _milliseconds(float(np.percentile(seconds, 95))),
+    }
 
 
 def _milliseconds(seconds: float) -> float:
@@ -147,10 +161,18 @@ def _milliseconds(seconds: float) -> float:
 
 
 def ratios(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """For every two variants and every number of goals how many times faster the first is, as the median over rounds."""
+    """For every two variants and every number of goals how many times faster the first is, as the median over
+    rounds."""
     found = []
     for first, second in itertools.combinations(measured, 2):
         for goals in first.samples:
             times = median_ratio(totals(second.samples[goals]), totals(first.samples[goals]))
-            found.append({"goals": goals, "fast": first.about.name, "slow": second.about.name, "times": round(times, 3)})
+            found.append(
+                {
+                    "goals": goals,
+                    "fast": first.about.name,
+                    "slow": second.about.name,
+                    "times": round(times, 3),
+                }
+            )
     return found

@@ -16,15 +16,26 @@ from groma_ros.types import FloatArray, Frame, Goal, IntArray, Scene
 
 T = TypeVar("T")
 ANSWER_TOKENS = 4  # <roi> <rK> </roi> </s>
-STAGES = ("image decode", "resize", "perceive", "select", "encode regions", "prefill", "goals", "decode", "bookkeeping")
-"""In the order they run. image decode is JPEG to pixels and is not part of the total, which is what `Grounder.ground` takes;
-decode is the language model's, one token a row each time; bookkeeping is the rest of the total: prompts, token ids, answers."""
+STAGES = (
+    "image decode",
+    "resize",
+    "perceive",
+    "select",
+    "encode regions",
+    "prefill",
+    "goals",
+    "decode",
+    "bookkeeping",
+)
+"""In the order they run. image decode is JPEG to pixels and is not part of the total, which is what
+`Grounder.ground` takes; decode is the language model's, one token a row each time; bookkeeping is the rest of
+the total: prompts, token ids, answers."""
 
 
 @dataclass
 class Sample:
-    """One frame. seconds: by stage, and total; counts: what the stages worked on: regions, tokens of the prefix, tokens of all
-    tails, rows (goals), steps of decoding and tokens decoded in them."""
+    """One frame. seconds: by stage, and total; counts: what the stages worked on: regions, tokens of the
+    prefix, tokens of all tails, rows (goals), steps of decoding and tokens decoded in them."""
 
     seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
     counts: defaultdict[str, int] = field(default_factory=partial(defaultdict, int))
@@ -113,11 +124,14 @@ class TimedLanguage:
 
 
 class TimedGrounder(Grounder):
-    """A Grounder whose stages are timed, and which can also answer the slow ways that its claims are held against."""
+    """A Grounder whose stages are timed, and which can also answer the slow ways that its claims are held
+    against."""
 
     def __init__(self, vision: VisionTokenizer, language: LanguageModel, *args: Any, **kwargs: Any) -> None:
         self.clock = Clock()
-        super().__init__(TimedVision(vision, self.clock), TimedLanguage(language, self.clock), *args, **kwargs)
+        super().__init__(
+            TimedVision(vision, self.clock), TimedLanguage(language, self.clock), *args, **kwargs
+        )
 
     def measure(self, decode: Callable[[], Frame], goals: Sequence[Goal]) -> Sample:
         """Answer goals about a frame that `decode` makes of a picture file."""
@@ -143,9 +157,11 @@ class TimedGrounder(Grounder):
             self._held = None
 
     def generate(self, scene: Scene, goal: Goal) -> tuple[int, ...]:
-        """A region answer generated greedily on the cached prefix, token by token, from its opening to `ANSWER_TOKENS`.
+        """A region answer generated greedily on the cached prefix, token by token, from its opening to
+        `ANSWER_TOKENS`.
 
-        The opening is fed whether the model would say it or not, so that the answer is the one that is read in one step.
+        The opening is fed whether the model would say it or not, so that the answer is the one that is read
+        in one step.
         """
         tail = self._embed(self._open_ids(goal), scene)
         prefix = self._prefix(scene, len(tail) + ANSWER_TOKENS)
@@ -162,7 +178,8 @@ class TimedGrounder(Grounder):
         return tuple(written)
 
     def generate_anew(self, scene: Scene, goal: Goal, limit: int) -> tuple[float, int]:
-        """The original's way: the whole prompt is read again and the answer is free, at most `limit` tokens. Its seconds and tokens.
+        """The original's way: the whole prompt is read again and the answer is free, at most `limit` tokens.
+        Its seconds and tokens.
 
         The first token is read outside the timed part, because a prefix cannot be empty.
         """

@@ -1,6 +1,8 @@
-"""Large networks with random weights, made where they run: their answers mean nothing, their speed is that of trained ones.
+"""Large networks with random weights, made where they run: their answers mean nothing, their speed is that of
+trained ones.
 
-No checkpoint is written. The one file is llama.cpp's own, which maps what it runs; it is deleted as soon as it is open.
+No checkpoint is written. The one file is llama.cpp's own, which maps what it runs; it is deleted as soon as
+it is open.
 """
 
 from __future__ import annotations
@@ -31,7 +33,11 @@ NETWORKS = {
     "base": GromaConfig(
         backbone=BackboneConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12),
         language=LanguageConfig(
-            hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_key_value_heads=4, max_position_embeddings=2048
+            hidden_size=2048,
+            intermediate_size=5632,
+            num_hidden_layers=22,
+            num_key_value_heads=4,
+            max_position_embeddings=2048,
         ),
     ),
     # Groma-7B as published; 2048 positions are what it was trained with.
@@ -41,31 +47,50 @@ TEMPLATE = PUBLISHED_TEMPLATE
 Parts: TypeAlias = tuple[VisionTokenizer, LanguageModel, str, str]
 """Both halves, precision and device."""
 _NOISE = 1_000_003  # random numbers that all embeddings are made of; a prime, so that no two rows are equal
-_ON_DISK = "/var/tmp"  # the folder for temporary files may be in memory, which a large network needs for itself
+_ON_DISK = (
+    "/var/tmp"  # the folder for temporary files may be in memory, which a large network needs for itself
+)
 _NEEDED = {"torch": ("torch", "transformers"), "llama_cpp": ("torch", "transformers", "llama_cpp", "gguf")}
 
 
 def random_runtime(variant: BenchVariant) -> Runtime:
-    """A network of the variant's size on its backend: torch, or llama_cpp for the language model with PyTorch before it.
+    """A network of the variant's size on its backend: torch, or llama_cpp for the language model with PyTorch
+    before it.
 
-    precision auto: in PyTorch fp32 on the CPU and fp16 on a GPU, in llama.cpp q4_k_m. ValueError with a sentence for what cannot
-    be had.
+    precision auto: in PyTorch fp32 on the CPU and fp16 on a GPU, in llama.cpp q4_k_m. ValueError with a
+    sentence for what cannot be had.
     """
-    backend = ("llama_cpp" if _lacking("llama_cpp") is None else "torch") if variant.backend == "auto" else variant.backend
+    backend = (
+        ("llama_cpp" if _lacking("llama_cpp") is None else "torch")
+        if variant.backend == "auto"
+        else variant.backend
+    )
     if backend not in _NEEDED:
-        raise ValueError(f"--size {variant.size} has no ONNX graphs; measure it with --backend {' or '.join(_NEEDED)}.")
+        raise ValueError(
+            f"--size {variant.size} has no ONNX graphs; measure it with --backend {' or '.join(_NEEDED)}."
+        )
     lacking = _lacking(backend)
     if lacking is not None:
-        raise ValueError(f"--size {variant.size} on {backend} needs the Python package {lacking}; install it with `make setup-full`.")
+        raise ValueError(
+            f"--size {variant.size} on {backend} needs the Python package {lacking}; install it with `make "
+            "setup-full`."
+        )
     config, transform = NETWORKS[variant.size], ImageTransform(NETWORKS[variant.size].image_size)
     make = _on_llama if backend == "llama_cpp" else _on_torch
     vision, language, precision, device = make(variant, config, transform)
-    return Runtime(vision, language, backend, precision, device, f"random weights of size {variant.size} run on {backend}")
+    return Runtime(
+        vision,
+        language,
+        backend,
+        precision,
+        device,
+        f"random weights of size {variant.size} run on {backend}",
+    )
 
 
 def random_tokenizer(config: GromaConfig) -> GromaTokenizer:
-    """A vocabulary of the network's size in which every word of the prompts and of the bench's goals is one token, as common words
-    are in Llama's."""
+    """A vocabulary of the network's size in which every word of the prompts and of the bench's goals is one
+    token, as common words are in Llama's."""
     from groma_ros.training.vocabulary import train_bpe
 
     texts = [TEMPLATE.prefix, TEMPLATE.goal, *itertools.chain.from_iterable(TEMPLATE.queries.values())]
@@ -98,13 +123,17 @@ def _on_llama(variant: BenchVariant, config: GromaConfig, transform: ImageTransf
         path = Path(folder) / "language.gguf"
         write_random_gguf(path, config, precision, variant.seed)
         language = LlamaLanguage(path, config, table, device, variant.threads)
-    model = random_model(config, device, variant.threads, "fp32" if device == "cpu" else "fp16", variant.seed, language=False)
+    model = random_model(
+        config, device, variant.threads, "fp32" if device == "cpu" else "fp16", variant.seed, language=False
+    )
     return TorchVision(model, transform), language, precision, device
 
 
 def _precision(variant: BenchVariant, backend: str, known: tuple[str, ...], default: str) -> str:
     if variant.precision not in ("auto", *known):
-        raise ValueError(f"The backend {backend} has no precision {variant.precision!r}, only {', '.join(known)}.")
+        raise ValueError(
+            f"The backend {backend} has no precision {variant.precision!r}, only {', '.join(known)}."
+        )
     return default if variant.precision == "auto" else variant.precision
 
 

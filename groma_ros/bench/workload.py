@@ -17,7 +17,8 @@ _QUALITY = 90
 
 
 def pictures(count: int, seed: int) -> tuple[list[bytes], str]:
-    """So many pictures of 640x480 pixels, and where they are from: rendered scenes where rendering works, else the demo's picture."""
+    """So many pictures of 640x480 pixels, and where they are from: rendered scenes where rendering works,
+    else the demo's picture."""
     try:
         rgbs, source = _rendered(count, seed), f"rendered scenes, seed {seed}"
     except (ImportError, RuntimeError):
@@ -46,7 +47,9 @@ def _demo(count: int) -> list[np.ndarray]:
 
 
 def _jpeg(rgb: np.ndarray) -> bytes:
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+    done, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
+    )
     if not done:
         raise RuntimeError("A picture could not be encoded as JPEG.")
     return data.tobytes()
@@ -64,12 +67,18 @@ MIXED: tuple[Goal, ...] = (
     Goal("the purple ring"),
     Goal("the largest bottle", "one"),
 )
-SINGLE = (Goal("the red mug", "one"), Goal("the blue ball", "one"), Goal("the leftmost object", "one"), Goal("the green box", "one"))
+SINGLE = (
+    Goal("the red mug", "one"),
+    Goal("the blue ball", "one"),
+    Goal("the leftmost object", "one"),
+    Goal("the green box", "one"),
+)
 """Goals with one region each, as the referring benchmarks of the paper ask."""
 
 
 def mixed_goals(count: int) -> list[Goal]:
-    """So many goals of kinds auto, one and all about attributes, relations, plurals and what is absent; they repeat after ten."""
+    """So many goals of kinds auto, one and all about attributes, relations, plurals and what is absent; they
+    repeat after ten."""
     return [MIXED[index % len(MIXED)] for index in range(count)]
 
 

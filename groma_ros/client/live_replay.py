@@ -1,4 +1,5 @@
-"""A camera's messages played through the real node over DDS, the time of the recording on /clock, and what the node answers."""
+"""A camera's messages played through the real node over DDS, the time of the recording on /clock, and what
+the node answers."""
 
 from __future__ import annotations
 
@@ -38,8 +39,8 @@ COMPRESSED, RAW = "compressed", "raw"
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """One image. place: whatever tells it from the others; time: ns at which it was recorded; stamp: of its header, ns; data: CDR bytes;
-    answerable: False for one that the node will refuse."""
+    """One image. place: whatever tells it from the others; time: ns at which it was recorded; stamp: of its
+    header, ns; data: CDR bytes; answerable: False for one that the node will refuse."""
 
     place: int
     time: int
@@ -50,7 +51,8 @@ class Sent:
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What the node said about an image. answered: stamp of the image that the language model answered on; seconds: until it came."""
+    """What the node said about an image. answered: stamp of the image that the language model answered on;
+    seconds: until it came."""
 
     sent: Sent
     groundings: list[Grounding]
@@ -59,10 +61,11 @@ class Heard:
 
 
 class Live:
-    """The node in a process of its own and the other end of its topics here, on a DDS domain of their own; a context manager.
+    """The node in a process of its own and the other end of its topics here, on a DDS domain of their own; a
+    context manager.
 
-    parameters: of the node; transport: RAW or COMPRESSED; topic: the camera's; log: file for what the node says. Raises TimeoutError
-    or RuntimeError with a sentence where the node does not start or ends.
+    parameters: of the node; transport: RAW or COMPRESSED; topic: the camera's; log: file for what the node
+    says. Raises TimeoutError or RuntimeError with a sentence where the node does not start or ends.
     """
 
     def __init__(self, parameters: Mapping[str, Any], transport: str, topic: str, log: Path) -> None:
@@ -72,24 +75,37 @@ class Live:
         self._sent: dict[int, deque[tuple[Sent, float]]] = {}
         self._heard: deque[Heard] = deque()
         self._answers = 0
-        self._node = Child("groma_ros.node.main", _arguments(parameters, transport, topic), log, {"ROS_DOMAIN_ID": str(domain)})
+        self._node = Child(
+            "groma_ros.node.main",
+            _arguments(parameters, transport, topic),
+            log,
+            {"ROS_DOMAIN_ID": str(domain)},
+        )
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
         self._here = rclpy.create_node("groma_replay", context=self._context)
         self._executor = SingleThreadedExecutor(context=self._context)
         self._executor.add_node(self._here)
-        self._images = self._here.create_publisher(CompressedImage if transport == COMPRESSED else Image, topic, 10)
+        self._images = self._here.create_publisher(
+            CompressedImage if transport == COMPRESSED else Image, topic, 10
+        )
         self._clock = self._here.create_publisher(Clock, "/clock", 10)
         self._goals = self._here.create_client(SetGoals, "/groma/set_goals")
         self._here.create_subscription(GroundingArray, "/groma/groundings", self._on_groundings, 1000)
         self._here.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
     def meet(self) -> None:
-        """Wait until the node is active and every topic has found its other end; `facts` then hold what it says of itself."""
+        """Wait until the node is active and every topic has found its other end; `facts` then hold what it
+        says of itself."""
 
         def met() -> bool:
             ends = self._images.get_subscription_count() and self._clock.get_subscription_count()
-            return bool(ends and self._here.count_publishers("/groma/groundings") and self._goals.service_is_ready() and self.facts)
+            return bool(
+                ends
+                and self._here.count_publishers("/groma/groundings")
+                and self._goals.service_is_ready()
+                and self.facts
+            )
 
         self._until(met, START_SECONDS, "The node did not become active")
         self._spin(0.5)  # each end sees the match a moment before the other does
@@ -99,8 +115,8 @@ class Live:
         request_goals(self._goals, goals, lambda done, sentence: self._until(done, START_SECONDS, sentence))
 
     def play(self, images: Iterable[Sent], rate: float) -> Iterator[Heard]:
-        """What the node says about images, in the order in which it says it. rate: 1 is the speed of the recording, at which a slow
-        node drops images; 0 waits for each answer, so that none is dropped."""
+        """What the node says about images, in the order in which it says it. rate: 1 is the speed of the
+        recording, at which a slow node drops images; 0 waits for each answer, so that none is dropped."""
         start = first = None
         for sent in images:
             if start is None or first is None:
@@ -143,17 +159,26 @@ class Live:
     def _settled(self) -> bool:
         """Two reports apart nothing moved: no image is on its way, in hand or unanswered."""
         before = dict(self.facts)
-        if int(before["received"]) != sum(int(before[fate]) for fate in FATES) or self._answers != _told(before):
+        if int(before["received"]) != sum(int(before[fate]) for fate in FATES) or self._answers != _told(
+            before
+        ):
             return False
         self._spin(2.2)
-        return all(before[key] == self.facts[key] for key in ("received", *FATES)) and self._answers == _told(self.facts)
+        return all(before[key] == self.facts[key] for key in ("received", *FATES)) and self._answers == _told(
+            self.facts
+        )
 
     def _on_groundings(self, message: GroundingArray) -> None:
         waiting = self._sent.get(to_nanoseconds(message.header.stamp))
         if waiting:
             sent, moment = waiting.popleft()
             self._answers += 1
-            found = Heard(sent, groundings_from_message(message), to_nanoseconds(message.answered), time.monotonic() - moment)
+            found = Heard(
+                sent,
+                groundings_from_message(message),
+                to_nanoseconds(message.answered),
+                time.monotonic() - moment,
+            )
             self._heard.append(found)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
@@ -167,7 +192,9 @@ class Live:
             if not self._node.running:
                 raise RuntimeError(f"The node ended: {self._node.last_line()}")
             if time.monotonic() > end:
-                raise TimeoutError(f"{sentence} within {timeout:.0f} s; it last said: {self._node.last_line()}")
+                raise TimeoutError(
+                    f"{sentence} within {timeout:.0f} s; it last said: {self._node.last_line()}"
+                )
             self._executor.spin_once(timeout_sec=0.1)
 
     def _spin(self, seconds: float) -> None:
@@ -178,7 +205,9 @@ class Live:
     def __enter__(self) -> Live:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -188,8 +217,12 @@ def _told(facts: Mapping[str, str]) -> int:
 
 
 def _arguments(parameters: Mapping[str, Any], transport: str, topic: str) -> list[str]:
-    """Reliable from end to end: what is dropped is then dropped by the node, which counts it, and never by the way there."""
-    reliable = {f"qos_overrides.{topic}.subscription.reliability": "reliable", f"qos_overrides.{topic}.subscription.depth": 10}
+    """Reliable from end to end: what is dropped is then dropped by the node, which counts it, and never by
+    the way there."""
+    reliable = {
+        f"qos_overrides.{topic}.subscription.reliability": "reliable",
+        f"qos_overrides.{topic}.subscription.depth": 10,
+    }
     values = {**parameters, **reliable, "image_transport": transport, "use_sim_time": True}
     settings = [part for name, value in values.items() for part in ("-p", f"{name}:={_yaml(value)}")]
     name = "image/compressed" if transport == COMPRESSED else "image"

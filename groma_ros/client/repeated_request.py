@@ -20,8 +20,8 @@ AGAIN_SECONDS = 10.0
 class RepeatedRequest:
     """A request, sent at once and again every `again` seconds until one of them is answered.
 
-    A server may take a request before it has met the reader of its answer; then Fast DDS drops the answer, whatever the quality of
-    service, and the caller waits for ever. Only for requests that may be repeated.
+    A server may take a request before it has met the reader of its answer; then Fast DDS drops the answer,
+    whatever the quality of service, and the caller waits for ever. Only for requests that may be repeated.
 
     send: sends it once, such as `partial(client.call_async, request)`.
     """
@@ -45,9 +45,12 @@ class RepeatedRequest:
         return next(future.result() for future in self._open if future.done())
 
 
-def request_goals(client: Client, goals: Sequence[Goal], until: Callable[[Callable[[], bool], str], None]) -> None:
-    """Let these goals stand. until: listens until its first argument holds, and raises with its second, a sentence, where that takes too
-    long. Raises ValueError with the node's sentence where it refuses the goals."""
+def request_goals(
+    client: Client, goals: Sequence[Goal], until: Callable[[Callable[[], bool], str], None]
+) -> None:
+    """Let these goals stand. until: listens until its first argument holds, and raises with its second, a
+    sentence, where that takes too long. Raises ValueError with the node's sentence where it refuses the
+    goals."""
     messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in goals]
     request = RepeatedRequest(partial(client.call_async, SetGoals.Request(goals=messages)))
     until(request.done, "The node did not answer to its goals")

@@ -31,21 +31,45 @@ _HAVE = {"onnx": ONNX_PRECISIONS, "llama_cpp": GGUF_PRECISIONS, "torch": TORCH_P
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma bench`."""
-    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)")
-    parser.add_argument("--backend", default="auto", help="auto, onnx, tensorrt, llama_cpp, torch; several with commas (default: auto)")
     parser.add_argument(
-        "--precision", default="auto", help="several with commas, each on every backend that has it (default: the model's own)"
+        "--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)"
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help="auto, onnx, tensorrt, llama_cpp, torch; several with commas (default: auto)",
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="several with commas, each on every backend that has it (default: the model's own)",
     )
     parser.add_argument("--device", help="cpu or cuda (default: the backend's choice)")
     parser.add_argument("--goals", default="1,4,10", help="numbers of goals, with commas (default: 1,4,10)")
-    parser.add_argument("--size", choices=SIZES, default="tiny", help="tiny is the model; base and 7b have random weights, for speed only")
-    parser.add_argument("--threads", type=int, help="of each backend (default: one a core)")
-    parser.add_argument("--frames", type=int, help="pictures to look at, each once a row (default: 20 for tiny, 3 for base, 1 for 7b)")
-    parser.add_argument("--seed", type=int, default=0, help="of the pictures and of random weights (default: 0)")
     parser.add_argument(
-        "--clock", choices=sorted(CLOCKS), default="wall", help="cpu: the work of the process itself, for a machine that others use too"
+        "--size",
+        choices=SIZES,
+        default="tiny",
+        help="tiny is the model; base and 7b have random weights, for speed only",
     )
-    parser.add_argument("--claims", action="store_true", help="hold what the project claims of its speed against this machine")
+    parser.add_argument("--threads", type=int, help="of each backend (default: one a core)")
+    parser.add_argument(
+        "--frames",
+        type=int,
+        help="pictures to look at, each once a row (default: 20 for tiny, 3 for base, 1 for 7b)",
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="of the pictures and of random weights (default: 0)"
+    )
+    parser.add_argument(
+        "--clock",
+        choices=sorted(CLOCKS),
+        default="wall",
+        help="cpu: the work of the process itself, for a machine that others use too",
+    )
+    parser.add_argument(
+        "--claims", action="store_true", help="hold what the project claims of its speed against this machine"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -64,7 +88,9 @@ def plan(args: argparse.Namespace) -> BenchPlan:
             raise ValueError(f"{name} is {value}; it must be at least 1.")
     threads = args.threads or len(os.sched_getaffinity(0))
     if args.clock == "cpu" and threads != 1:
-        raise ValueError("--clock cpu adds up the work of all threads, which is no time; use it with --threads 1.")
+        raise ValueError(
+            "--clock cpu adds up the work of all threads, which is no time; use it with --threads 1."
+        )
     if args.claims:
         goals = tuple(sorted({1, 10, *goals}))
     if args.model is not None and args.size != "tiny":
@@ -72,25 +98,39 @@ def plan(args: argparse.Namespace) -> BenchPlan:
     model = (args.model or shipped_model()) if args.size == "tiny" else None
     claimed = args.claims and args.backend == "auto" and model is not None
     chosen = _claimed(model) if claimed and model is not None else _chosen(args.backend, args.precision)
-    variants = tuple(BenchVariant(model, args.size, *names, args.device, threads, args.seed, args.clock) for names in chosen)
+    variants = tuple(
+        BenchVariant(model, args.size, *names, args.device, threads, args.seed, args.clock)
+        for names in chosen
+    )
     rounds = args.frames or _ROUNDS[args.size]
-    return BenchPlan(variants, goals, rounds, _WARM_UP[args.size], threads, args.size, args.seed, args.claims, args.clock)
+    return BenchPlan(
+        variants, goals, rounds, _WARM_UP[args.size], threads, args.size, args.seed, args.claims, args.clock
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:
     words = _words(text)
     if not all(word.isdecimal() and 1 <= int(word) <= _MOST_GOALS for word in words):
-        raise ValueError(f"--goals is {text!r}; it must be numbers from 1 to {_MOST_GOALS} with commas between, as 1,4,10.")
+        raise ValueError(
+            f"--goals is {text!r}; it must be numbers from 1 to {_MOST_GOALS} with commas between, as 1,4,10."
+        )
     return tuple(sorted({int(word) for word in words}))
 
 
 def _chosen(backends: str, precisions: str) -> list[tuple[str, str]]:
     """Every backend with every precision it has. ValueError for a precision that none of them has."""
     pairs = itertools.product(_words(backends), _words(precisions))
-    chosen = [(backend, precision) for backend, precision in pairs if precision in ("auto", *_HAVE.get(backend, PRECISIONS))]
+    chosen = [
+        (backend, precision)
+        for backend, precision in pairs
+        if precision in ("auto", *_HAVE.get(backend, PRECISIONS))
+    ]
     for precision in _words(precisions):
         if precision not in (found for _, found in chosen):
-            raise ValueError(f"--precision {precision}: none of the backends {backends} has it; it must be one of {', '.join(PRECISIONS)}.")
+            raise ValueError(
+                f"--precision {precision}: none of the backends {backends} has it; it must be one of "
+                f"{', '.join(PRECISIONS)}."
+            )
     return chosen
 
 
@@ -99,7 +139,8 @@ def _words(text: str) -> list[str]:
 
 
 def _claimed(model: Path) -> list[tuple[str, str]]:
-    """What the claims are about: the default, ONNX in fp32 where it is another, and eager torch where it is installed."""
+    """What the claims are about: the default, ONNX in fp32 where it is another, and eager torch where it is
+    installed."""
     made = Bundle.load(model).precisions
     chosen = [("auto", "auto")]
     if "fp32" in made[1:]:

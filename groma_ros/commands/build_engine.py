@@ -17,7 +17,14 @@ from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.runtime.tensorrt.bindings import EnginePlan, TensorRT, trtexec_line
 from groma_ros.runtime.tensorrt.engine_cache import Built, EngineCache
 from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
-from groma_ros.runtime.tensorrt.vision import ROLES, EngineRequest, build_engine, profiles, require_gpu, wanted_engines
+from groma_ros.runtime.tensorrt.vision import (
+    ROLES,
+    EngineRequest,
+    build_engine,
+    profiles,
+    require_gpu,
+    wanted_engines,
+)
 
 _WORKSPACE = 1 << 30  # where no GPU says how much it has
 
@@ -27,15 +34,37 @@ _PICTURES = 50
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma build-engine`."""
-    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)")
-    parser.add_argument("--precision", choices=ONNX_PRECISIONS, help="of the graphs (default: fp16 where the bundle has it)")
-    parser.add_argument("--force-rebuild", action="store_true", help="build also what is in the cache already")
-    parser.add_argument("--graphs", type=Path, metavar="DIR", help="build nothing: write the graphs for TensorRT there; needs no GPU")
-    parser.add_argument("--lower", action="store_true", help="with --graphs: for TensorRT 8.6, in opset 17 and int32")
-    parser.add_argument("--check", action="store_true", help="also compare the engines with PyTorch and time them")
-    parser.add_argument("--pictures", type=int, default=_PICTURES, help=f"with --check: how many (default: {_PICTURES})")
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)"
+    )
+    parser.add_argument(
+        "--precision", choices=ONNX_PRECISIONS, help="of the graphs (default: fp16 where the bundle has it)"
+    )
+    parser.add_argument(
+        "--force-rebuild", action="store_true", help="build also what is in the cache already"
+    )
+    parser.add_argument(
+        "--graphs",
+        type=Path,
+        metavar="DIR",
+        help="build nothing: write the graphs for TensorRT there; needs no GPU",
+    )
+    parser.add_argument(
+        "--lower", action="store_true", help="with --graphs: for TensorRT 8.6, in opset 17 and int32"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="also compare the engines with PyTorch and time them"
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=_PICTURES, help=f"with --check: how many (default: {_PICTURES})"
+    )
     parser.add_argument("--seed", type=int, default=0, help="with --check: of the pictures (default: 0)")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="with --check: write hardware, versions and figures as Markdown")
+    parser.add_argument(
+        "--log",
+        type=Path,
+        metavar="FILE",
+        help="with --check: write hardware, versions and figures as Markdown",
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -47,11 +76,19 @@ def run(args: argparse.Namespace) -> int:
     if args.graphs is not None:
         return _say(_write_graphs(bundle, args), args.json)
     if args.check and find_gpu() is None:
-        return _say({"checked": False, "why": "there is no NVIDIA GPU on this machine, so no engine was built or compared"}, args.json)
+        return _say(
+            {
+                "checked": False,
+                "why": "there is no NVIDIA GPU on this machine, so no engine was built or compared",
+            },
+            args.json,
+        )
     gpu = require_gpu()
     library, store = TensorRT(), EngineCache()
     wanted = wanted_engines(bundle, library, gpu, args.precision)
-    built = [build_engine(item, library, store, ProgressReporter(item.file), args.force_rebuild) for item in wanted]
+    built = [
+        build_engine(item, library, store, ProgressReporter(item.file), args.force_rebuild) for item in wanted
+    ]
     document = _built(library, gpu, store, wanted, built)
     if not args.check:
         return _say(document, args.json)
@@ -67,33 +104,56 @@ def _write_graphs(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
     from groma_ros.runtime.tensorrt.onnx_lowering import prepared
 
     if not bundle.vision_precisions:
-        raise ValueError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
+        raise ValueError(
+            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
+        )
     precision = args.precision or bundle.vision_precisions[0]
     args.graphs.mkdir(parents=True, exist_ok=True)
     rows = []
     for role, profile in zip(ROLES, profiles(read_network(bundle))):
         path = args.graphs / f"{role}.onnx"
         write_together({path: prepared(bundle.graph(role, precision).read_bytes(), args.lower)})
-        line = trtexec_line(path, path.with_suffix(".engine"), None, EnginePlan(profile, _WORKSPACE), not args.lower)
+        line = trtexec_line(
+            path, path.with_suffix(".engine"), None, EnginePlan(profile, _WORKSPACE), not args.lower
+        )
         rows.append({"graph": str(path), "precision": precision, "trtexec": line})
     return {"graphs": rows}
 
 
-def _built(library: TensorRT, gpu: Gpu, store: EngineCache, wanted: Sequence[EngineRequest], built: Sequence[Built]) -> dict[str, Any]:
+def _built(
+    library: TensorRT, gpu: Gpu, store: EngineCache, wanted: Sequence[EngineRequest], built: Sequence[Built]
+) -> dict[str, Any]:
     rows = []
     for item, made in zip(wanted, built):
         if made.path is None:
-            raise OSError(f"The engine of {item.file} was built but could not be written to {store.folder}; see the log.")
-        graph = item.bundle.directory / item.file if library.reads_opset_18 else Path(f"GRAPHS/{item.key.role}.onnx")
+            raise OSError(
+                f"The engine of {item.file} was built but could not be written to {store.folder}; see the "
+                "log."
+            )
+        graph = (
+            item.bundle.directory / item.file
+            if library.reads_opset_18
+            else Path(f"GRAPHS/{item.key.role}.onnx")
+        )
         line = trtexec_line(graph, made.path, store.timing_path(item.key), item.plan, library.strongly_typed)
         rows.append(
             {
-                "graph": item.file, "precision": item.key.precision, "engine": str(made.path), "bytes": len(made.engine),
-                "reused": made.reused, "seconds": round(made.seconds, 1), "trtexec": line,
+                "graph": item.file,
+                "precision": item.key.precision,
+                "engine": str(made.path),
+                "bytes": len(made.engine),
+                "reused": made.reused,
+                "seconds": round(made.seconds, 1),
+                "trtexec": line,
             }
-        )  # fmt: skip
+        )
     driver = ".".join(map(str, gpu.driver))
-    machine = {"gpu": gpu.name, "capability": wanted[0].key.capability, "memory_mb": gpu.memory_mb, "driver": driver}
+    machine = {
+        "gpu": gpu.name,
+        "capability": wanted[0].key.capability,
+        "memory_mb": gpu.memory_mb,
+        "driver": driver,
+    }
     return {"model": wanted[0].bundle.name, "tensorrt": library.version, "machine": machine, "engines": rows}
 
 
@@ -110,7 +170,9 @@ def _lines(document: dict[str, Any]) -> list[str]:
         lines.append(f"TensorRT {document['tensorrt']} on {document['machine']['gpu']}")
     for row in document.get("engines", []):
         how = "was in the cache" if row["reused"] else f"built in {row['seconds']:.1f} s"
-        lines.append(f"{row['graph']:<22}{row['precision']:<6}{row['bytes'] / 1e6:>8.1f} MB  {how}  {row['engine']}")
+        lines.append(
+            f"{row['graph']:<22}{row['precision']:<6}{row['bytes'] / 1e6:>8.1f} MB  {how}  {row['engine']}"
+        )
         lines.append(f"  by hand: {row['trtexec']}")
         if "--onnx=GRAPHS/" in row["trtexec"]:
             lines.append("  (GRAPHS is the folder of groma build-engine --graphs GRAPHS --lower)")
@@ -118,5 +180,9 @@ def _lines(document: dict[str, Any]) -> list[str]:
         lines.append(f"Nothing was checked: {document['why']}.")
     if "check" in document:
         lines += [f"{name.replace('_', ' '):<22}{value}" for name, value in document["check"].items()]
-        lines.append("The engines answer as PyTorch does." if document["ok"] else "The engines do not answer as PyTorch does.")
+        lines.append(
+            "The engines answer as PyTorch does."
+            if document["ok"]
+            else "The engines do not answer as PyTorch does."
+        )
     return lines

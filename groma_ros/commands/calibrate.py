@@ -24,16 +24,24 @@ from groma_ros.simulation.dataset import SceneRecord
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma calibrate`."""
-    parser.add_argument("data", type=Path, nargs="?", metavar="BAG|DIR", help="a bag with a truth file, or a folder of scenes")
+    parser.add_argument(
+        "data", type=Path, nargs="?", metavar="BAG|DIR", help="a bag with a truth file, or a folder of scenes"
+    )
     add_run_arguments(parser)
     add_scene_arguments(parser, 400, required=False)
     parser.add_argument("--truth", type=Path, help="truth file of a bag (default: truth.json beside it)")
     parser.add_argument("--topic", help="camera of a bag (default: its only one)")
-    parser.add_argument("--every", type=int, default=1, help="use only every so many frames of a bag (default 1)")
     parser.add_argument(
-        "--signals", help="read presence from these, as of a model never taught to say none (default: from all such a model gives)"
+        "--every", type=int, default=1, help="use only every so many frames of a bag (default 1)"
     )
-    parser.add_argument("--dry-run", action="store_true", help="fit and report, but leave the manifest as it is")
+    parser.add_argument(
+        "--signals",
+        help="read presence from these, as of a model never taught to say none (default: from all such a "
+        "model gives)",
+    )
+    parser.add_argument(
+        "--dry-run", action="store_true", help="fit and report, but leave the manifest as it is"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -45,7 +53,9 @@ def run(args: argparse.Namespace) -> int:
     settings = {"task": "calibrate", **source, "signals": names is not None}
     seen = observe(choice, scenes, plan(args), settings, none_ignored=names is not None)
     if len(seen.kinds) < FEWEST:
-        raise ValueError(f"The scenes hold {len(seen.kinds)} goals; a line through fewer than {FEWEST} would say nothing.")
+        raise ValueError(
+            f"The scenes hold {len(seen.kinds)} goals; a line through fewer than {FEWEST} would say nothing."
+        )
     old = own_calibration(bundle, seen.precision, names)
     if not old.answers_none and not old.signals:
         given = tuple(name for name in seen.signals[0] if name != "stop")
@@ -57,8 +67,10 @@ def run(args: argparse.Namespace) -> int:
         where = ", ".join(f"{key} {value}" for key, value in said.items())
         presence, scores = document["presence"], document["scores"]
         fitted = (
-            f"{document['goals']} goals ({document['absent']} absent) of {document['scenes']} scenes ({where}) in {seen.precision}; error "
-            f"of presence {presence['before']} before, {presence['after']} after, of scores {scores['before']}, {scores['after']}"
+            f"{document['goals']} goals ({document['absent']} absent) of {document['scenes']} scenes "
+            f"({where}) in {seen.precision}; error "
+            f"of presence {presence['before']} before, {presence['after']} after, of scores "
+            f"{scores['before']}, {scores['after']}"
         )
         # The manifest's own resize and not the one chosen here.
         write_calibration(Bundle.load(args.model), seen.precision, new, fitted)
@@ -69,7 +81,10 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(args: argparse.Namespace) -> tuple[Sequence[SceneSeed | SceneRecord | TrueScene], dict[str, Any]]:
     if args.data is not None and is_bag(args.data):
-        return bag_scenes(args.data, args.truth, args.topic, args.every), {"bag": str(args.data.resolve()), "every": args.every}
+        return bag_scenes(args.data, args.truth, args.topic, args.every), {
+            "bag": str(args.data.resolve()),
+            "every": args.every,
+        }
     return scene_source(args)
 
 
@@ -87,6 +102,10 @@ def _document(
         }
         for name, fit in fits.items()
     }
-    counts = {"scenes": len(np.unique(seen.scene)), "goals": len(seen.kinds), "absent": int((~seen.present).sum())}
+    counts = {
+        "scenes": len(np.unique(seen.scene)),
+        "goals": len(seen.kinds),
+        "absent": int((~seen.present).sum()),
+    }
     ran = {"model": bundle.name, "backend": seen.backend, "precision": seen.precision}
     return {**ran, **source, **counts, **rows, "calibration": new.to_manifest()}

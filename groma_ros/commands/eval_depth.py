@@ -16,10 +16,19 @@ from groma_ros.simulation.depth_noise import LEVELS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval depth`."""
     add_scene_arguments(parser, 100)
-    parser.add_argument("--model", type=Path, help="folder of a model bundle, whose own boxes are placed too (default: true boxes only)")
+    parser.add_argument(
+        "--model",
+        type=Path,
+        help="folder of a model bundle, whose own boxes are placed too (default: true boxes only)",
+    )
     parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
     parser.add_argument(
-        "--noise", nargs="+", choices=tuple(LEVELS), default=list(LEVELS), metavar="LEVEL", help=f"of {', '.join(LEVELS)} (default: all)"
+        "--noise",
+        nargs="+",
+        choices=tuple(LEVELS),
+        default=list(LEVELS),
+        metavar="LEVEL",
+        help=f"of {', '.join(LEVELS)} (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
@@ -29,8 +38,13 @@ def run(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
     grounder = Grounder.load(args.model, backend=args.backend) if args.model else None
-    tallies = evaluate(shown(rendered(args.seed, args.count, args.world), args.count, "scene"), grounder, args.noise)
-    levels = {level: {source: tally.report() for source, tally in sources.items()} for level, sources in tallies.items()}
+    tallies = evaluate(
+        shown(rendered(args.seed, args.count, args.world), args.count, "scene"), grounder, args.noise
+    )
+    levels = {
+        level: {source: tally.report() for source, tally in sources.items()}
+        for level, sources in tallies.items()
+    }
     report = {"scenes": args.count, "seed": args.seed, "world": args.world, "levels": levels}
     print(json.dumps(report, indent=1) if args.json else table(report))
     return 0

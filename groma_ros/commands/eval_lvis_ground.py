@@ -7,7 +7,13 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-from groma_ros.commands.run_options import add_picture_arguments, add_run_arguments, finish, model_choice, plan
+from groma_ros.commands.run_options import (
+    add_picture_arguments,
+    add_run_arguments,
+    finish,
+    model_choice,
+    plan,
+)
 from groma_ros.evaluation.lvis_ground import MOST_BOXES, AskClasses, average_recall, read_classes, table
 from groma_ros.evaluation.published_figures import LVIS_GROUND, beside
 from groma_ros.evaluation.workers import run_evaluation
@@ -16,10 +22,22 @@ from groma_ros.evaluation.workers import run_evaluation
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval lvis-ground`."""
     add_run_arguments(parser)
-    parser.add_argument("--data", type=Path, required=True, help="annotations of LVIS-Ground (lvis_test.json) or in the form of COCO")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="annotations of LVIS-Ground (lvis_test.json) or in the form of COCO",
+    )
     add_picture_arguments(parser)
-    parser.add_argument("--most", type=int, default=MOST_BOXES, help=f"boxes of an answer, 0 for all (default {MOST_BOXES}: the original)")
-    parser.add_argument("--paper", action="store_true", help="the data is LVIS-Ground: put the paper's figures beside")
+    parser.add_argument(
+        "--most",
+        type=int,
+        default=MOST_BOXES,
+        help=f"boxes of an answer, 0 for all (default {MOST_BOXES}: the original)",
+    )
+    parser.add_argument(
+        "--paper", action="store_true", help="the data is LVIS-Ground: put the paper's figures beside"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -33,7 +51,11 @@ def run(args: argparse.Namespace) -> int:
     images = [picture.image for picture in pictures]
     recall = average_recall(data, images, [item for record in records for item in record["found"]])
     known: Mapping[str, float] = LVIS_GROUND if args.paper else {}
-    targets = [entry for entry in data["annotations"] if entry["image_id"] in set(images) and not entry.get("iscrowd", 0)]
+    targets = [
+        entry
+        for entry in data["annotations"]
+        if entry["image_id"] in set(images) and not entry.get("iscrowd", 0)
+    ]
     document = {
         "model": choice.bundle().name,
         "resize": choice.bundle().image.resize,

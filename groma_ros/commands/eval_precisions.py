@@ -25,5 +25,9 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
     scenes = list(shown(rendered_scenes(args.seed, args.count, world=args.world), args.count, "scene"))
     rows = compare(args.model, scenes)
-    print(json.dumps({"seed": args.seed, "scenes": args.count, "world": args.world, "rows": rows}, indent=1) if args.json else table(rows))
+    print(
+        json.dumps({"seed": args.seed, "scenes": args.count, "world": args.world, "rows": rows}, indent=1)
+        if args.json
+        else table(rows)
+    )
     return 0

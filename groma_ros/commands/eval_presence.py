@@ -18,10 +18,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval presence`."""
     add_run_arguments(parser)
     add_scene_arguments(parser, 400, required=False)
-    parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
-    parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
     parser.add_argument(
-        "--signals", help=f"presence from these instead ({', '.join(SIGNALS)}), as of a model never taught to say none; fitted here"
+        "--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count"
+    )
+    parser.add_argument(
+        "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
+    )
+    parser.add_argument(
+        "--signals",
+        help=f"presence from these instead ({', '.join(SIGNALS)}), as of a model never taught to say none; "
+        "fitted here",
     )
     parser.add_argument("--plot", type=Path, metavar="SVG", help="write the reliability diagrams here")
 
@@ -32,18 +38,34 @@ def run(args: argparse.Namespace) -> int:
     scenes, source = scene_source(args)
     choice = model_choice(args)
     bundle = choice.bundle()
-    seen = observe(choice, scenes, plan(args), {"task": "presence", **source, "signals": bool(names)}, none_ignored=bool(names))
+    seen = observe(
+        choice,
+        scenes,
+        plan(args),
+        {"task": "presence", **source, "signals": bool(names)},
+        none_ignored=bool(names),
+    )
     calibration = Calibration.from_manifest(bundle.calibration, seen.precision)
     least = MIN_PRESENCE if args.min_presence is None else args.min_presence
     if names:
         missing = sorted(set(names) - set(seen.signals[0]))
         if missing:
-            raise ValueError(f"This model does not give the signal {missing[0]!r}; it gives {', '.join(sorted(seen.signals[0]))}.")
+            raise ValueError(
+                f"This model does not give the signal {missing[0]!r}; it gives "
+                f"{', '.join(sorted(seen.signals[0]))}."
+            )
         presence = cross_fitted(seen, names)
     else:
         presence = seen.presence(calibration)
     found = report(seen, presence, calibration, least)
-    document = {"model": bundle.name, "backend": seen.backend, "precision": seen.precision, **source, "signals": list(names), **found}
+    document = {
+        "model": bundle.name,
+        "backend": seen.backend,
+        "precision": seen.precision,
+        **source,
+        "signals": list(names),
+        **found,
+    }
     if args.plot:
         with replacing(args.plot) as stream:
             stream.write(plot(seen, presence, calibration, least).encode())

@@ -6,7 +6,13 @@ import argparse
 import dataclasses
 from pathlib import Path
 
-from groma_ros.commands.run_options import add_picture_arguments, add_run_arguments, finish, model_choice, plan
+from groma_ros.commands.run_options import (
+    add_picture_arguments,
+    add_run_arguments,
+    finish,
+    model_choice,
+    plan,
+)
 from groma_ros.evaluation.referring import AskExpressions, read_referring, report, table
 from groma_ros.evaluation.workers import run_evaluation
 
@@ -14,11 +20,20 @@ from groma_ros.evaluation.workers import run_evaluation
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval rec`."""
     add_run_arguments(parser)
-    parser.add_argument("--data", type=Path, required=True, help="folder or refs file of REFER, or one file as refcoco_val.json")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        required=True,
+        help="folder or refs file of REFER, or one file as refcoco_val.json",
+    )
     add_picture_arguments(parser)
-    parser.add_argument("--split", default="", help="only these splits, e.g. val,testA (default: all but train)")
+    parser.add_argument(
+        "--split", default="", help="only these splits, e.g. val,testA (default: all but train)"
+    )
     parser.add_argument("--dataset", help="refcoco, refcoco+ or refcocog, where the file does not say it")
-    parser.add_argument("--batch", type=int, default=32, help="expressions of a picture that are asked at once (default 32)")
+    parser.add_argument(
+        "--batch", type=int, default=32, help="expressions of a picture that are asked at once (default 32)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -29,6 +44,11 @@ def run(args: argparse.Namespace) -> int:
     work = AskExpressions(args.images, args.seed, args.batch)
     settings = {"task": "rec", "data": str(args.data.resolve()), "split": args.split, "seed": args.seed}
     records = run_evaluation(work, pictures, "picture", choice, plan(args), settings)
-    asked = {"model": choice.bundle().name, "resize": choice.bundle().image.resize, "seed": args.seed, "pictures": len(pictures)}
+    asked = {
+        "model": choice.bundle().name,
+        "resize": choice.bundle().image.resize,
+        "seed": args.seed,
+        "pictures": len(pictures),
+    }
     document = {**asked, **report(args.dataset or name, records)}
     return finish(args, document, table(document))

@@ -16,9 +16,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval robustness`."""
     parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
     add_scene_arguments(parser, 200)
-    parser.add_argument("--conditions", default=",".join(CONDITIONS), help="of the table, by name (default: all)")
-    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
-    parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
+    parser.add_argument(
+        "--conditions", default=",".join(CONDITIONS), help="of the table, by name (default: all)"
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
+    )
+    parser.add_argument(
+        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 

@@ -18,22 +18,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval scenes`."""
     parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
     add_scene_arguments(parser, 500, required=False)
-    parser.add_argument("--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count")
-    parser.add_argument("--failures", type=Path, metavar="DIR", help="write pictures of goals answered wrong, and a sheet of them")
-    parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
-    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
-    parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
+    parser.add_argument(
+        "--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count"
+    )
+    parser.add_argument(
+        "--failures",
+        type=Path,
+        metavar="DIR",
+        help="write pictures of goals answered wrong, and a sheet of them",
+    )
+    parser.add_argument(
+        "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
+    )
+    parser.add_argument(
+        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
 def run(args: argparse.Namespace) -> int:
     """`groma eval scenes` with the options of `add_arguments`; returns the exit status."""
     if (args.seed is None) == (args.data is None):
-        raise ValueError("Give either --seed (with --count) to render scenes, or --data with a folder of scenes.")
+        raise ValueError(
+            "Give either --seed (with --count) to render scenes, or --data with a folder of scenes."
+        )
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
     grounder = Grounder.load(args.model, args.min_presence, backend=args.backend, precision=args.precision)
-    count, scenes = folder_scenes(args.data) if args.data else (args.count, rendered_scenes(args.seed, args.count, world=args.world))
+    count, scenes = (
+        folder_scenes(args.data)
+        if args.data
+        else (args.count, rendered_scenes(args.seed, args.count, world=args.world))
+    )
     if grounder.runtime:
         print(grounder.runtime.reason, file=sys.stderr)
     album = Album(args.failures) if args.failures else None
@@ -41,6 +62,12 @@ def run(args: argparse.Namespace) -> int:
     if album is not None and (path := album.close()):
         print(path, file=sys.stderr)
     world = {} if args.data else {"world": args.world}
-    report = {"scenes": report.pop("scenes"), "seed": args.seed, **world, **report, "min_presence": grounder.min_presence}
+    report = {
+        "scenes": report.pop("scenes"),
+        "seed": args.seed,
+        **world,
+        **report,
+        "min_presence": grounder.min_presence,
+    }
     print(json.dumps(report, indent=1) if args.json else table(report))
     return 0

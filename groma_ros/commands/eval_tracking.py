@@ -17,12 +17,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
     parser.add_argument("--seed", type=int, help="of the first scene; the others follow")
     parser.add_argument("--count", type=int, default=5, help="number of rendered sequences (default 5)")
-    parser.add_argument("--seconds", type=float, default=6.0, help="of a sequence; fewer make the camera faster (default 6)")
-    parser.add_argument("--bag", type=Path, help="a recorded camera with a truth.json beside it, instead of rendered sequences")
-    parser.add_argument("--truth", type=Path, help="truth file of --bag, if it is elsewhere")
-    parser.add_argument("--latency", type=float, default=1.0, help="seconds that an answer of the language model takes (default 1)")
     parser.add_argument(
-        "--proposer-hz", default="0,2.5", metavar="HZ", help="frames a second that are perceived, a row each; 0 is all (default 0,2.5)"
+        "--seconds", type=float, default=6.0, help="of a sequence; fewer make the camera faster (default 6)"
+    )
+    parser.add_argument(
+        "--bag",
+        type=Path,
+        help="a recorded camera with a truth.json beside it, instead of rendered sequences",
+    )
+    parser.add_argument("--truth", type=Path, help="truth file of --bag, if it is elsewhere")
+    parser.add_argument(
+        "--latency",
+        type=float,
+        default=1.0,
+        help="seconds that an answer of the language model takes (default 1)",
+    )
+    parser.add_argument(
+        "--proposer-hz",
+        default="0,2.5",
+        metavar="HZ",
+        help="frames a second that are perceived, a row each; 0 is all (default 0,2.5)",
     )
     parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
@@ -31,15 +45,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`groma eval tracking` with the options of `add_arguments`; returns the exit status."""
     if (args.seed is None) == (args.bag is None):
-        raise ValueError("Give either --seed (with --count) to render sequences, or --bag with a recorded one.")
+        raise ValueError(
+            "Give either --seed (with --count) to render sequences, or --bag with a recorded one."
+        )
     if args.count < 1 or args.seconds < 0.5 or args.latency < 0:
         raise ValueError("--count must be 1 or more, --seconds 0.5 or more, --latency 0 or more.")
     modes = [Mode(args.latency, float(text)) for text in args.proposer_hz.split(",")]
     grounder = Grounder.load(args.model, backend=args.backend)
-    sequences = [recorded(args.bag, args.truth)] if args.bag else rendered(args.seed, args.count, args.seconds)
+    sequences = (
+        [recorded(args.bag, args.truth)] if args.bag else rendered(args.seed, args.count, args.seconds)
+    )
     count = 1 if args.bag else args.count
     tallies = follow(grounder, shown(sequences, count, "sequence"), modes, TrackingConfig())
-    rows = [{"proposer_hz": mode.proposer_hz, **tally.report()} for mode, tally in zip(modes, tallies, strict=True)]
+    rows = [
+        {"proposer_hz": mode.proposer_hz, **tally.report()}
+        for mode, tally in zip(modes, tallies, strict=True)
+    ]
     seconds = round(tallies[0].seconds, 2)
     document = {"sequences": count, "seconds": seconds, "latency": args.latency, "rows": rows}
     print(json.dumps(document, indent=1) if args.json else table(document))

@@ -15,13 +15,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma ground`."""
     parser.add_argument("--image", type=Path, required=True, help="a JPEG or PNG picture")
     parser.add_argument(
-        "--goal", nargs="+", action="extend", default=[], metavar="TEXT", help="what to look for; without one the scene is listed"
+        "--goal",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="TEXT",
+        help="what to look for; without one the scene is listed",
     )
-    parser.add_argument("--out", type=Path, metavar="PICTURE", help="write the picture with the boxes drawn (.png or .jpg)")
-    parser.add_argument("--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)")
-    parser.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
-    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
-    parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
+    parser.add_argument(
+        "--out", type=Path, metavar="PICTURE", help="write the picture with the boxes drawn (.png or .jpg)"
+    )
+    parser.add_argument(
+        "--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)"
+    )
+    parser.add_argument(
+        "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
+    )
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
+    )
+    parser.add_argument(
+        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -39,7 +56,9 @@ def run(args: argparse.Namespace) -> int:
     if args.out and args.out.suffix.lower() not in (".png", ".jpg", ".jpeg"):
         raise ValueError(f"--out {args.out} must end in .png or .jpg.")
     rgb = compressed_to_rgb(args.image.read_bytes(), args.image.suffix)
-    grounder = Grounder.load(args.model or shipped_model(), args.min_presence, backend=args.backend, precision=args.precision)
+    grounder = Grounder.load(
+        args.model or shipped_model(), args.min_presence, backend=args.backend, precision=args.precision
+    )
     groundings = grounder.ground(Frame(rgb), goals)
     if args.out:
         _write_picture(args.out, rgb, groundings)
@@ -62,7 +81,8 @@ def _write_picture(path: Path, rgb: object, groundings: list[Grounding]) -> None
 
 def _document(grounding: Grounding) -> dict[str, object]:
     detections = [
-        {"box": [round(value, 2) for value in item.box], "score": round(item.score, 4)} for item in grounding.detections
+        {"box": [round(value, 2) for value in item.box], "score": round(item.score, 4)}
+        for item in grounding.detections
     ]
     document: dict[str, object] = {
         "goal": grounding.goal.text,
@@ -74,7 +94,13 @@ def _document(grounding: Grounding) -> dict[str, object]:
 
 
 def _line(grounding: Grounding) -> str:
-    boxes = [f"  {item.score:.2f}  " + " ".join(f"{value:7.1f}" for value in item.box) for item in grounding.detections]
+    boxes = [
+        f"  {item.score:.2f}  " + " ".join(f"{value:7.1f}" for value in item.box)
+        for item in grounding.detections
+    ]
     found = f"{len(boxes)} found" if boxes else "absent"
-    head = grounding.text or f"{grounding.goal.text}: {found}, presence {grounding.present:.2f}, margin {grounding.margin:.2f}"
+    head = (
+        grounding.text
+        or f"{grounding.goal.text}: {found}, presence {grounding.present:.2f}, margin {grounding.margin:.2f}"
+    )
     return "\n".join([head, *boxes])

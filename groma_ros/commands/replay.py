@@ -19,55 +19,146 @@ from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 
 CHANGED = 3
-"""Exit status where all bags were replayed and something differs; 1 is for a bag that could not be replayed."""
+"""Exit status where all bags were replayed and something differs; 1 is for a bag that could not be replayed.
+"""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma replay`."""
-    parser.add_argument("bags", type=Path, nargs="+", metavar="BAG", help="a rosbag2 folder, an .mcap file or a .db3 file")
-    parser.add_argument("--goals", type=Path, required=True, metavar="FILE", help="YAML: under `goals` a list of texts or mappings")
-    parser.add_argument("--topic", help="of the camera; needed where a bag has several")
-    parser.add_argument("--every", type=int, default=1, metavar="N", help="replay every N-th image only (default: 1)")
-    parser.add_argument("--out", type=Path, default=Path("out/replay"), metavar="DIR", help="folder of the results (default: out/replay)")
-    parser.add_argument("--fresh", action="store_true", help="start anew, also where a run was stopped in the middle")
-    model = parser.add_argument_group("model")
-    model.add_argument("--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)")
-    model.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
-    model.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
-    model.add_argument("--threads", type=int, help="of the CPU (default: the backend's choice; with --jobs the cores are shared)")
-    model.add_argument("--min-presence", type=float, help="presence below which a goal is absent (default: the model's)")
-    model.add_argument(
-        "--answer-period", type=float, default=TrackingConfig.answer_period, metavar="S",
-        help="ask the language model every S seconds of the bag, and carry boxes between (default: on every image)",
-    )  # fmt: skip
-    compared = parser.add_argument_group("comparison")
-    compared.add_argument("--expect", type=Path, metavar="DIR", help="compare with the run that is stored there")
-    compared.add_argument("--accept", action="store_true", help="store this run in the folder of --expect instead")
-    compared.add_argument("--other-model", action="store_true", help="compare with an expectation of another model too")
-    rule = Tolerances()
-    compared.add_argument("--iou", type=float, default=rule.iou, help=f"least overlap of two equal boxes (default: {rule.iou})")
-    compared.add_argument("--score", type=float, default=rule.score, help=f"scores may differ by this (default: {rule.score})")
-    compared.add_argument("--goal-iou", type=float, default=rule.goal_iou, help=f"least mean overlap of a goal (default: {rule.goal_iou})")
-    compared.add_argument(
-        "--goal-score", type=float, default=rule.goal_score, help=f"greatest mean difference of its scores (default: {rule.goal_score})"
+    parser.add_argument(
+        "bags", type=Path, nargs="+", metavar="BAG", help="a rosbag2 folder, an .mcap file or a .db3 file"
     )
-    compared.add_argument("--frames", type=float, default=rule.frames, help="share of a goal's frames that may differ (default: 0)")
+    parser.add_argument(
+        "--goals",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="YAML: under `goals` a list of texts or mappings",
+    )
+    parser.add_argument("--topic", help="of the camera; needed where a bag has several")
+    parser.add_argument(
+        "--every", type=int, default=1, metavar="N", help="replay every N-th image only (default: 1)"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("out/replay"),
+        metavar="DIR",
+        help="folder of the results (default: out/replay)",
+    )
+    parser.add_argument(
+        "--fresh", action="store_true", help="start anew, also where a run was stopped in the middle"
+    )
+    model = parser.add_argument_group("model")
+    model.add_argument(
+        "--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)"
+    )
+    model.add_argument(
+        "--backend",
+        default="auto",
+        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
+    )
+    model.add_argument(
+        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
+    )
+    model.add_argument(
+        "--threads",
+        type=int,
+        help="of the CPU (default: the backend's choice; with --jobs the cores are shared)",
+    )
+    model.add_argument(
+        "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
+    )
+    model.add_argument(
+        "--answer-period",
+        type=float,
+        default=TrackingConfig.answer_period,
+        metavar="S",
+        help="ask the language model every S seconds of the bag, and carry boxes between (default: on every "
+        "image)",
+    )
+    compared = parser.add_argument_group("comparison")
     compared.add_argument(
-        "--distance", type=float, default=rule.distance, metavar="M", help=f"a box may move so far in space (default: {rule.distance} m)"
+        "--expect", type=Path, metavar="DIR", help="compare with the run that is stored there"
+    )
+    compared.add_argument(
+        "--accept", action="store_true", help="store this run in the folder of --expect instead"
+    )
+    compared.add_argument(
+        "--other-model", action="store_true", help="compare with an expectation of another model too"
+    )
+    rule = Tolerances()
+    compared.add_argument(
+        "--iou", type=float, default=rule.iou, help=f"least overlap of two equal boxes (default: {rule.iou})"
+    )
+    compared.add_argument(
+        "--score", type=float, default=rule.score, help=f"scores may differ by this (default: {rule.score})"
+    )
+    compared.add_argument(
+        "--goal-iou",
+        type=float,
+        default=rule.goal_iou,
+        help=f"least mean overlap of a goal (default: {rule.goal_iou})",
+    )
+    compared.add_argument(
+        "--goal-score",
+        type=float,
+        default=rule.goal_score,
+        help=f"greatest mean difference of its scores (default: {rule.goal_score})",
+    )
+    compared.add_argument(
+        "--frames",
+        type=float,
+        default=rule.frames,
+        help="share of a goal's frames that may differ (default: 0)",
+    )
+    compared.add_argument(
+        "--distance",
+        type=float,
+        default=rule.distance,
+        metavar="M",
+        help=f"a box may move so far in space (default: {rule.distance} m)",
     )
     compared.add_argument("--ids", action="store_true", help="track ids must be equal too")
-    compared.add_argument("--truth", type=Path, metavar="FILE", help="the true boxes, as groma scenes writes them: accuracy is reported")
-    compared.add_argument("--min-accuracy", type=float, default=0.0, help="with --truth: a goal that is right less often fails")
+    compared.add_argument(
+        "--truth",
+        type=Path,
+        metavar="FILE",
+        help="the true boxes, as groma scenes writes them: accuracy is reported",
+    )
+    compared.add_argument(
+        "--min-accuracy", type=float, default=0.0, help="with --truth: a goal that is right less often fails"
+    )
     many = parser.add_argument_group("many bags")
-    many.add_argument("--jobs", type=int, default=1, metavar="N", help="replay so many bags at once, a process each (default: 1)")
-    many.add_argument("--ray", default="", metavar="ADDRESS", help="hand the bags to the Ray cluster there, e.g. auto")
-    many.add_argument("--ray-gpus", type=float, default=0.0, metavar="N", help="GPUs that a bag takes of the cluster (default: 0)")
+    many.add_argument(
+        "--jobs",
+        type=int,
+        default=1,
+        metavar="N",
+        help="replay so many bags at once, a process each (default: 1)",
+    )
+    many.add_argument(
+        "--ray", default="", metavar="ADDRESS", help="hand the bags to the Ray cluster there, e.g. auto"
+    )
+    many.add_argument(
+        "--ray-gpus",
+        type=float,
+        default=0.0,
+        metavar="N",
+        help="GPUs that a bag takes of the cluster (default: 0)",
+    )
     live = parser.add_argument_group("live")
-    live.add_argument("--live", action="store_true", help="play the bags through the real node over DDS, in simulated time")
     live.add_argument(
-        "--rate", type=float, default=1.0, metavar="R",
-        help="speed of --live: 1 is that of the recording, where a slow node drops images; 0 waits for every answer (default: 1)",
-    )  # fmt: skip
+        "--live", action="store_true", help="play the bags through the real node over DDS, in simulated time"
+    )
+    live.add_argument(
+        "--rate",
+        type=float,
+        default=1.0,
+        metavar="R",
+        help="speed of --live: 1 is that of the recording, where a slow node drops images; 0 waits for "
+        "every answer (default: 1)",
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -78,13 +169,19 @@ def run(args: argparse.Namespace) -> int:
     try:
         outcomes = replay_all(tasks, plan, args.jobs, args.ray)
     except KeyboardInterrupt:
-        print("groma: Interrupted; the same command goes on from here, with --fresh it starts anew.", file=sys.stderr)
+        print(
+            "groma: Interrupted; the same command goes on from here, with --fresh it starts anew.",
+            file=sys.stderr,
+        )
         raise
     if len(tasks) > 1 or outcomes[0].status == "failed":
         with replacing(args.out / JUNIT) as stream:
             stream.write(junit([item.suite for item in outcomes]).encode())
     if args.json:
-        bags = [{"bag": item.name, "status": item.status, "error": item.error, **item.summary} for item in outcomes]
+        bags = [
+            {"bag": item.name, "status": item.status, "error": item.error, **item.summary}
+            for item in outcomes
+        ]
         print(json.dumps({"ok": all(item.status == "same" for item in outcomes), "bags": bags}, indent=1))
     else:
         for task, item in zip(tasks, outcomes, strict=True):
@@ -112,17 +209,40 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
     if args.accept and not args.expect:
         raise ValueError("--accept stores the run in the folder of --expect; name one.")
     tolerances = Tolerances(
-        args.iou, args.score, ids=args.ids, goal_iou=args.goal_iou, goal_score=args.goal_score, frames=args.frames, distance=args.distance
+        args.iou,
+        args.score,
+        ids=args.ids,
+        goal_iou=args.goal_iou,
+        goal_score=args.goal_score,
+        frames=args.frames,
+        distance=args.distance,
     )
-    engine = ModelSettings(args.model or shipped_model(), args.backend, args.precision, args.min_presence, args.threads, args.ray_gpus)
+    engine = ModelSettings(
+        args.model or shipped_model(),
+        args.backend,
+        args.precision,
+        args.min_presence,
+        args.threads,
+        args.ray_gpus,
+    )
     return ReplayPlan(
-        read_goals(args.goals), engine, args.topic, args.every, TrackingConfig(answer_period=args.answer_period), tolerances,
-        args.other_model, args.min_accuracy, args.fresh, args.live, args.rate,
-    )  # fmt: skip
+        read_goals(args.goals),
+        engine,
+        args.topic,
+        args.every,
+        TrackingConfig(answer_period=args.answer_period),
+        tolerances,
+        args.other_model,
+        args.min_accuracy,
+        args.fresh,
+        args.live,
+        args.rate,
+    )
 
 
 def _tasks(args: argparse.Namespace) -> list[Task]:
-    """One bag has its results in --out itself, several in folders of their names there, and so with --expect and --truth."""
+    """One bag has its results in --out itself, several in folders of their names there, and so with --expect
+    and --truth."""
     names = unique_names(args.bags)
     if len(names) == 1:
         return [Task(names[0], args.bags[0], args.out, args.expect, args.accept, args.truth)]
@@ -135,13 +255,15 @@ def _task(args: argparse.Namespace, name: str, bag: Path) -> Task:
 
 
 def unique_names(bags: Sequence[Path]) -> list[str]:
-    """A name for each bag: of its file or folder, with as many folders before it as it takes to tell them apart. ValueError for a bag
-    that is named twice."""
+    """A name for each bag: of its file or folder, with as many folders before it as it takes to tell them
+    apart. ValueError for a bag that is named twice."""
     paths = [bag.resolve() for bag in bags]
     for path in paths:
         if paths.count(path) > 1:
             raise ValueError(f"The bag {path} is named twice.")
-    parts = [(*path.parts[1:-1], path.stem if path.suffix in (".mcap", ".db3") else path.name) for path in paths]
+    parts = [
+        (*path.parts[1:-1], path.stem if path.suffix in (".mcap", ".db3") else path.name) for path in paths
+    ]
     for depth in range(1, max(map(len, parts)) + 1):
         names = ["-".join(part[-depth:]) for part in parts]
         if len(set(names)) == len(names):
@@ -153,7 +275,10 @@ def _lines(task: Task, item: Outcome) -> list[str]:
     if item.status == "failed":
         return [f"{item.name}: failed"]
     figures = item.summary
-    head = f"{item.name}: {figures['frames']} images, {figures['refused']} refused, {figures['latency']['total']['median_ms']:.1f} ms each"
+    head = (
+        f"{item.name}: {figures['frames']} images, {figures['refused']} refused, "
+        f"{figures['latency']['total']['median_ms']:.1f} ms each"
+    )
     head += f", accuracy {figures['accuracy']:.3f}" if "accuracy" in figures else ""
     head += f", {figures['changes']} differences" if "changes" in figures else ""
     lines = [head]

@@ -18,39 +18,83 @@ REPORT, TABLE = "report.json", "table.txt"
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """What model runs, how, where, and where its records go."""
     parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
-    parser.add_argument("--backend", default="auto", help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)")
-    parser.add_argument("--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)")
-    parser.add_argument("--devices", default="", help="what the processes run on in turn, e.g. cuda:0,cuda:1 (default: the backend's)")
+    parser.add_argument(
+        "--backend",
+        default="auto",
+        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
+    )
+    parser.add_argument(
+        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
+    )
+    parser.add_argument(
+        "--devices",
+        default="",
+        help="what the processes run on in turn, e.g. cuda:0,cuda:1 (default: the backend's)",
+    )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-    parser.add_argument("--threads", type=int, help="of each process on the CPU (default: the cores shared out)")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="keep records, report and table here; a stopped run goes on")
+    parser.add_argument(
+        "--threads", type=int, help="of each process on the CPU (default: the cores shared out)"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="keep records, report and table here; a stopped run goes on"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
 def add_scene_arguments(parser: argparse.ArgumentParser, count: int, required: bool = True) -> None:
     """Which scenes are rendered. count: the default; required: there is nothing else to take instead."""
-    parser.add_argument("--seed", type=int, required=required, help="data seed of the rendered scenes, as in `groma scenes`")
-    parser.add_argument("--count", type=int, default=count, help=f"number of rendered scenes (default {count})")
-    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=f"of rendered scenes (default {DEFAULT_WORLD})")
-
-
-def add_picture_arguments(parser: argparse.ArgumentParser, drawn: bool = True, resize: str = "published") -> None:
-    """Where the pictures of a published data set are and how they are stretched. drawn: wordings are drawn by lot."""
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="folder of the pictures that the annotations name")
     parser.add_argument(
-        "--resize", default=resize,
-        help="of pictures: own, bilinear, bicubic, area; for the original's weights published or demo are what its evaluations (bilinear) "
+        "--seed", type=int, required=required, help="data seed of the rendered scenes, as in `groma scenes`"
+    )
+    parser.add_argument(
+        "--count", type=int, default=count, help=f"number of rendered scenes (default {count})"
+    )
+    parser.add_argument(
+        "--world",
+        choices=(MIXED, *WORLDS),
+        default=DEFAULT_WORLD,
+        help=f"of rendered scenes (default {DEFAULT_WORLD})",
+    )
+
+
+def add_picture_arguments(
+    parser: argparse.ArgumentParser, drawn: bool = True, resize: str = "published"
+) -> None:
+    """Where the pictures of a published data set are and how they are stretched. drawn: wordings are drawn by
+    lot."""
+    parser.add_argument(
+        "--images",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the pictures that the annotations name",
+    )
+    parser.add_argument(
+        "--resize",
+        default=resize,
+        help="of pictures: own, bilinear, bicubic, area; for the original's weights published or demo are "
+        "what its evaluations (bilinear) "
         f"or its chat (bicubic) did, for others the bundle's own (default: {resize})",
-    )  # fmt: skip
+    )
     parser.add_argument("--limit", type=int, help="only so many pictures, the first ones")
     if drawn:
-        parser.add_argument("--seed", type=int, default=0, help="of the draw among the template's wordings (default 0)")
+        parser.add_argument(
+            "--seed", type=int, default=0, help="of the draw among the template's wordings (default 0)"
+        )
 
 
 def model_choice(args: argparse.Namespace) -> ModelChoice:
     """The model that the options name."""
     resize = getattr(args, "resize", "own")
-    return ModelChoice(args.model, args.backend, args.precision, None, args.threads, getattr(args, "min_presence", None), resize)
+    return ModelChoice(
+        args.model,
+        args.backend,
+        args.precision,
+        None,
+        args.threads,
+        getattr(args, "min_presence", None),
+        resize,
+    )
 
 
 def plan(args: argparse.Namespace) -> EvaluationPlan:
@@ -68,7 +112,3 @@ def finish(args: argparse.Namespace, report: dict[str, Any], table: str) -> int:
         print(f"{args.out / REPORT}", file=sys.stderr)
     print(document if args.json else table)
     return 0
-
-
-
-

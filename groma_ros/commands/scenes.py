@@ -12,24 +12,41 @@ from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma scenes`."""
-    parser.add_argument("--seed", type=int, required=True, help="data seed; different seeds give different scenes")
+    parser.add_argument(
+        "--seed", type=int, required=True, help="data seed; different seeds give different scenes"
+    )
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, or to go on with")
     help_ = f"where the scenes are set (default {DEFAULT_WORLD})"
     parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=help_)
-    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)")
+    parser.add_argument(
+        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+    )
     parser.add_argument("--width", type=int, default=640, help="pixels (default 640)")
     parser.add_argument("--height", type=int, default=480, help="pixels (default 480)")
-    parser.add_argument("--aspect", help="stretch a camera of this aspect (number or random) into the picture")
-    parser.add_argument("--supersample", type=int, default=1, help="draw this many times larger and average down (default 1)")
-    parser.add_argument("--goals-per-kind", type=int, default=1, help="goals of each kind a scene (default 1)")
+    parser.add_argument(
+        "--aspect", help="stretch a camera of this aspect (number or random) into the picture"
+    )
+    parser.add_argument(
+        "--supersample", type=int, default=1, help="draw this many times larger and average down (default 1)"
+    )
+    parser.add_argument(
+        "--goals-per-kind", type=int, default=1, help="goals of each kind a scene (default 1)"
+    )
     parser.add_argument("--depth", action="store_true", help="also write depth as 16-bit PNG, millimetres")
 
 
 def run(args: argparse.Namespace) -> int:
     """`groma scenes` with the options of `add_arguments`; returns the exit status."""
     settings = Settings(
-        args.seed, args.width, args.height, args.aspect, args.supersample, args.goals_per_kind, args.depth, args.world
+        args.seed,
+        args.width,
+        args.height,
+        args.aspect,
+        args.supersample,
+        args.goals_per_kind,
+        args.depth,
+        args.world,
     )
     path = write_dataset(args.out, args.count, settings, args.jobs)
     print(path)

@@ -10,20 +10,43 @@ from groma_ros.training.run import STAGES, TrainingRun, train
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Options of `groma train`."""
-    parser.add_argument("--config", type=Path, required=True, help="YAML file of the run, such as config/train_tiny.yaml")
-    parser.add_argument("--out", type=Path, default=Path("runs"), help="folder of scenes, checkpoints and logs (default: runs)")
+    parser.add_argument(
+        "--config", type=Path, required=True, help="YAML file of the run, such as config/train_tiny.yaml"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs"),
+        help="folder of scenes, checkpoints and logs (default: runs)",
+    )
     parser.add_argument("--bundle", type=Path, help="folder to write the finished bundle to")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
-    parser.add_argument("--stages", default=",".join(STAGES), help=f"stages to run, in order (default: {','.join(STAGES)})")
-    parser.add_argument("--data", type=Path, action="append", default=[], help="a COCO-style or RefCOCO-style file; may be repeated")
-    parser.add_argument("--held-out", type=Path, action="append", default=[], help="such a file that is only measured on")
-    parser.add_argument("--images", type=Path, help="folder of the files' pictures (default: each file's own)")
+    parser.add_argument(
+        "--stages", default=",".join(STAGES), help=f"stages to run, in order (default: {','.join(STAGES)})"
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        default=[],
+        help="a COCO-style or RefCOCO-style file; may be repeated",
+    )
+    parser.add_argument(
+        "--held-out", type=Path, action="append", default=[], help="such a file that is only measured on"
+    )
+    parser.add_argument(
+        "--images", type=Path, help="folder of the files' pictures (default: each file's own)"
+    )
     parser.add_argument("--start", type=Path, help="bundle whose weights the first of the stages begins from")
 
 
 def run(arguments: argparse.Namespace) -> int:
     """`groma train`; returns the exit status."""
     given = vars(arguments)
-    lists = {"data": tuple(arguments.data), "held_out": tuple(arguments.held_out), "stages": tuple(arguments.stages.split(","))}
+    lists = {
+        "data": tuple(arguments.data),
+        "held_out": tuple(arguments.held_out),
+        "stages": tuple(arguments.stages.split(",")),
+    }
     train(TrainingRun(**{**{name: given[name] for name in TrainingRun.__dataclass_fields__}, **lists}))
     return 0

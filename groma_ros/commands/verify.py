@@ -14,12 +14,15 @@ from groma_ros.model.verify import print_report, verify
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma verify`."""
-    parser.add_argument("directory", type=Path, help="folder with config.json, meta.json and recorded tensors")
+    parser.add_argument(
+        "directory", type=Path, help="folder with config.json, meta.json and recorded tensors"
+    )
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma verify`: 0 if the network equals the recorded one, else 1. ValueError for a folder that cannot be used."""
+    """`groma verify`: 0 if the network equals the recorded one, else 1. ValueError for a folder that cannot
+    be used."""
     report = verify(Reference.load(args.directory))
     if args.json:
         print(json.dumps(report.to_dict()))

@@ -23,8 +23,11 @@ def is_bag(path: Path) -> bool:
     return path.suffix in BAG_FILES or (path / "metadata.yaml").is_file()
 
 
-def bag_scenes(path: Path, truth_file: Path | None = None, topic: str | None = None, every: int = 1) -> list[TrueScene]:
-    """The frames of a bag that its truth file (default: truth.json beside it) knows; every `every`-th of the camera's is read.
+def bag_scenes(
+    path: Path, truth_file: Path | None = None, topic: str | None = None, every: int = 1
+) -> list[TrueScene]:
+    """The frames of a bag that its truth file (default: truth.json beside it) knows; every `every`-th of the
+    camera's is read.
 
     Raises ValueError with a sentence for a bag or a truth that cannot be read, and where no frame is known.
     """
@@ -32,9 +35,15 @@ def bag_scenes(path: Path, truth_file: Path | None = None, topic: str | None = N
         raise ValueError(f"--every is {every}; at least every frame is 1.")
     truth = read_truth(truth_file or path.parent / TRUTH)
     shots = read_shots(path, find_camera(path, topic), lambda number: number % every == 0)
-    scenes = [_scene(shot.frame.rgb, truth, goals) for shot in shots if shot.frame is not None and (goals := _goals(shot, truth))]
+    scenes = [
+        _scene(shot.frame.rgb, truth, goals)
+        for shot in shots
+        if shot.frame is not None and (goals := _goals(shot, truth))
+    ]
     if not scenes:
-        raise ValueError(f"The truth file knows none of the frames of {path}; its stamps are those of another recording.")
+        raise ValueError(
+            f"The truth file knows none of the frames of {path}; its stamps are those of another recording."
+        )
     return scenes
 
 
@@ -44,7 +53,8 @@ def _goals(shot: RecordedImage, truth: Truth) -> Mapping[str, FloatArray]:
 
 
 def _scene(rgb: np.ndarray, truth: Truth, goals: Mapping[str, FloatArray]) -> TrueScene:
-    """A scene whose objects are the targets of the goals, one after the other; what kind of thing each is, a truth file need not say."""
+    """A scene whose objects are the targets of the goals, one after the other; what kind of thing each is, a
+    truth file need not say."""
     objects: list[SceneObject] = []
     said: list[SceneGoal] = []
     for text, boxes in goals.items():
@@ -56,4 +66,6 @@ def _scene(rgb: np.ndarray, truth: Truth, goals: Mapping[str, FloatArray]) -> Tr
 
 def _target(box: FloatArray) -> SceneObject:
     x1, y1, x2, y2 = (float(value) for value in box)
-    return SceneObject("", "", (x1, y1, x2, y2), 1.0, int((x2 - x1) * (y2 - y1)), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0))
+    return SceneObject(
+        "", "", (x1, y1, x2, y2), 1.0, int((x2 - x1) * (y2 - y1)), (0.0, 0.0, 0.0), (0.0, 0.0, 0.0)
+    )

@@ -1,4 +1,5 @@
-"""`groma calibrate`: fit presence and scores of a bundle, in the precision that runs, to scenes whose truth is known."""
+"""`groma calibrate`: fit presence and scores of a bundle, in the precision that runs, to scenes whose truth
+is known."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ FEWEST = 50
 
 @dataclass(frozen=True)
 class Fit:
-    """One of the two lines. count: statements; before, after: (calibration error, Brier score) of the manifest's line and of lines
-    fitted on the other scenes; kept: the manifest's line stays, because the new ones are no better on scenes they were not fitted on."""
+    """One of the two lines. count: statements; before, after: (calibration error, Brier score) of the
+    manifest's line and of lines fitted on the other scenes; kept: the manifest's line stays, because the new
+    ones are no better on scenes they were not fitted on."""
 
     count: int
     before: tuple[float, float]
@@ -31,23 +33,31 @@ class Fit:
 
 
 def fit_presence(seen: Observations, old: Calibration) -> Calibration:
-    """The calibration with presence fitted: Platt's line on the log-odds of not stopping at once, or weights of the signals.
+    """The calibration with presence fitted: Platt's line on the log-odds of not stopping at once, or weights
+    of the signals.
 
     ValueError where all goals are present or all absent, and where the model's log-odds rank the wrong way.
     """
     if old.answers_none:
         weights, bias = fit_line(np.array([-item["stop"] for item in seen.signals]), seen.present)
         if weights[0] <= 0:
-            raise ValueError("The model is surer of goals that are absent than of those that are there; presence cannot be fitted to that.")
+            raise ValueError(
+                "The model is surer of goals that are absent than of those that are there; presence cannot "
+                "be fitted to that."
+            )
         return dataclasses.replace(old, presence_scale=float(weights[0]), presence_bias=bias)
     names = list(old.signals)
-    weights, bias = fit_line(np.array([[item[name] for name in names] for item in seen.signals]), seen.present)
-    return dataclasses.replace(old, presence_bias=bias, signals=dict(zip(names, map(float, weights), strict=True)))
+    weights, bias = fit_line(
+        np.array([[item[name] for name in names] for item in seen.signals]), seen.present
+    )
+    return dataclasses.replace(
+        old, presence_bias=bias, signals=dict(zip(names, map(float, weights), strict=True))
+    )
 
 
 def fit_scores(seen: Observations, old: Calibration) -> Calibration:
-    """The calibration with the score of a box fitted, on the boxes of goals that its presence lets stand; as it is where those are
-    all right or all wrong, or where surer boxes are not righter."""
+    """The calibration with the score of a box fitted, on the boxes of goals that its presence lets stand; as
+    it is where those are all right or all wrong, or where surer boxes are not righter."""
     chances, right = seen.boxes(seen.presence(old) >= MIN_PRESENCE)
     if right.all() or not right.any():
         return old
@@ -56,7 +66,8 @@ def fit_scores(seen: Observations, old: Calibration) -> Calibration:
 
 
 def calibrate(seen: Observations, old: Calibration) -> tuple[Calibration, dict[str, Fit]]:
-    """The calibration fitted on all scenes, and what was gained, measured on scenes left out of the fit: they are dealt into parts."""
+    """The calibration fitted on all scenes, and what was gained, measured on scenes left out of the fit: they
+    are dealt into parts."""
     presence = _judged(seen, old, fit_presence, _presences)
     half = old if presence.kept else fit_presence(seen, old)
     scores = _judged(seen, half, fit_scores, _scores)
@@ -89,23 +100,29 @@ def _judged(
 
 
 def _joined(pairs: list[Statements]) -> Statements:
-    return np.concatenate([stated for stated, _ in pairs]), np.concatenate([happened for _, happened in pairs])
+    return np.concatenate([stated for stated, _ in pairs]), np.concatenate(
+        [happened for _, happened in pairs]
+    )
 
 
 def _clearly_better(before: Statements, after: Statements) -> bool:
-    """Whether the Brier score of the same statements falls by more than its standard error. Unlike the calibration error it cannot be
-    made small by saying the same of everything; and a change within chance would make a model answer otherwise for nothing."""
+    """Whether the Brier score of the same statements falls by more than its standard error. Unlike the
+    calibration error it cannot be made small by saying the same of everything; and a change within chance
+    would make a model answer otherwise for nothing."""
     gain = (before[0] - before[1]) ** 2 - (after[0] - after[1]) ** 2
     return bool(gain.mean() > gain.std() / np.sqrt(len(gain))) if len(gain) else False
 
 
 def own_calibration(bundle: Bundle, precision: str, signals: tuple[str, ...] | None) -> Calibration:
-    """What the manifest says for a precision. signals: read presence from these, as of a model never taught to say none; before they
-    are fitted presence is as good as 1 for every goal, as it is reported where there are no signals."""
+    """What the manifest says for a precision. signals: read presence from these, as of a model never taught
+    to say none; before they are fitted presence is as good as 1 for every goal, as it is reported where there
+    are no signals."""
     own = Calibration.from_manifest(bundle.calibration, precision)
     if signals is None:
         return own
-    return dataclasses.replace(own, answers_none=False, signals=dict.fromkeys(signals, 0.0), presence_bias=float(log_odds(1.0)))
+    return dataclasses.replace(
+        own, answers_none=False, signals=dict.fromkeys(signals, 0.0), presence_bias=float(log_odds(1.0))
+    )
 
 
 def default_precision(bundle: Bundle) -> str:
@@ -114,7 +131,8 @@ def default_precision(bundle: Bundle) -> str:
 
 
 def write_calibration(bundle: Bundle, precision: str, calibration: Calibration, fitted: str) -> Bundle:
-    """The bundle with the calibration of a precision in its manifest, which is written; fitted: a line that says on what."""
+    """The bundle with the calibration of a precision in its manifest, which is written; fitted: a line that
+    says on what."""
     entry = {**calibration.to_manifest(), FITTED: fitted}
     others = dict(bundle.calibration.get(PRECISIONS, {}))
     if precision == default_precision(bundle):
@@ -137,24 +155,23 @@ def _plain(calibration: Calibration) -> dict[str, Any]:
 def table(document: dict[str, Any]) -> str:
     """The report as lines to read."""
     lines = [
-        f"{document['model']} on {document['backend']} ({document['precision']}): {document['goals']} goals, {document['absent']} absent, "
+        f"{document['model']} on {document['backend']} ({document['precision']}): {document['goals']} "
+        f"goals, {document['absent']} absent, "
         f"in {document['scenes']} scenes",
         f"{'':<12}statements   error before   after   Brier before    after",
     ]
     for name in ("presence", "scores"):
         row = document[name]
-        tail = "   kept as it was: the new line is no better on scenes it was not fitted on" if row["kept"] else ""
+        tail = (
+            "   kept as it was: the new line is no better on scenes it was not fitted on"
+            if row["kept"]
+            else ""
+        )
         lines.append(
             f"{name:<12}{row['count']:>10}{figure(row['before']):>15}{figure(row['after']):>8}"
             f"{figure(row['brier_before'], 4):>15}{figure(row['brier_after'], 4):>9}{tail}"
         )
-    lines.append("calibration  " + ", ".join(f"{name} {value}" for name, value in document["calibration"].items()))
+    lines.append(
+        "calibration  " + ", ".join(f"{name} {value}" for name, value in document["calibration"].items())
+    )
     return "\n".join(lines)
-
-
-
-
-
-
-
-

@@ -1,4 +1,5 @@
-"""`groma eval caption`: descriptions of given regions, on Visual Genome, RefCOCOg or any COCO-style file with captions."""
+"""`groma eval caption`: descriptions of given regions, on Visual Genome, RefCOCOg or any COCO-style file with
+captions."""
 
 from __future__ import annotations
 
@@ -23,14 +24,17 @@ from groma_ros.types import Frame
 _GRAMS = 4
 _SIGMA = 6.0  # of the length penalty
 _BETA = 1.2  # ROUGE-L leans to recall by this
-_WORD = re.compile(r"n't\b|'(?:s|re|ve|ll|d|m)\b|[a-z0-9]+(?:[-.][a-z0-9]+)*?(?=n't\b)|[a-z0-9]+(?:[-.][a-z0-9]+)*")
+_WORD = re.compile(
+    r"n't\b|'(?:s|re|ve|ll|d|m)\b|[a-z0-9]+(?:[-.][a-z0-9]+)*?(?=n't\b)|[a-z0-9]+(?:[-.][a-z0-9]+)*"
+)
 
 Words = tuple[str, ...]
 Vector = list[dict[Words, float]]
 
 
 def words(text: str) -> Words:
-    """Lower-case words without punctuation, contractions split off: the Penn Treebank's cut as far as captions need it."""
+    """Lower-case words without punctuation, contractions split off: the Penn Treebank's cut as far as
+    captions need it."""
     return tuple(_WORD.findall(text.lower()))
 
 
@@ -40,9 +44,11 @@ def exact(text: str, references: Sequence[str]) -> bool:
 
 
 def rouge_l(text: str, references: Sequence[str]) -> float:
-    """ROUGE-L of a text against several references: F of the best precision and the best recall of the longest common subsequence.
+    """ROUGE-L of a text against several references: F of the best precision and the best recall of the
+    longest common subsequence.
 
-    Lin, ROUGE: a package for automatic evaluation of summaries, 2004; the weight of recall is that of the COCO caption evaluation.
+    Lin, ROUGE: a package for automatic evaluation of summaries, 2004; the weight of recall is that of the
+    COCO caption evaluation.
     """
     said = words(text)
     common = [(_common(said, own), len(own)) for own in map(words, references)]
@@ -64,10 +70,12 @@ def _common(a: Words, b: Words) -> int:
 
 
 def cider(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """CIDEr-D of each text against its references, times 10 as its authors scale it; the mean is the score of the set.
+    """CIDEr-D of each text against its references, times 10 as its authors scale it; the mean is the score of
+    the set.
 
-    Cosines of n-grams of one to four words, weighed by how few items' references hold them, counts clipped to the reference's, times a
-    Gaussian of the difference in length. Vedantam et al., CIDEr, CVPR 2015; "CIDEr" in the COCO caption evaluation is this variant.
+    Cosines of n-grams of one to four words, weighed by how few items' references hold them, counts clipped to
+    the reference's, times a Gaussian of the difference in length. Vedantam et al., CIDEr, CVPR 2015; "CIDEr"
+    in the COCO caption evaluation is this variant.
     """
     cut = [[_grams(words(line)) for line in lines] for lines in references]
     held = Counter(gram for lines in cut for gram in set().union(*lines))
@@ -81,13 +89,17 @@ def cider(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[flo
 
 
 def _grams(line: Words) -> Counter[Words]:
-    return Counter(line[start : start + size] for size in range(1, _GRAMS + 1) for start in range(len(line) - size + 1))
+    return Counter(
+        line[start : start + size] for size in range(1, _GRAMS + 1) for start in range(len(line) - size + 1)
+    )
 
 
 def _likeness(said: Counter[Words], line: Counter[Words], held: Counter[Words], items: float) -> float:
     ours, theirs = _vector(said, held, items), _vector(line, held, items)
     # The authors' code takes the number of pairs of words for the length.
-    apart = sum(count for gram, count in said.items() if len(gram) == 2) - sum(count for gram, count in line.items() if len(gram) == 2)
+    apart = sum(count for gram, count in said.items() if len(gram) == 2) - sum(
+        count for gram, count in line.items() if len(gram) == 2
+    )
     cosines = []
     for own, other in zip(ours, theirs, strict=True):
         product = sum(min(value, other[gram]) * other[gram] for gram, value in own.items() if gram in other)
@@ -133,7 +145,8 @@ class DescribedPicture:
 
 @dataclass(frozen=True)
 class Describe:
-    """The work on one picture: each region joins the proposals by itself, as the original does, and is described."""
+    """The work on one picture: each region joins the proposals by itself, as the original does, and is
+    described."""
 
     images: Path
     kind: str
@@ -153,7 +166,8 @@ class Describe:
 
 
 def read_regions(path: Path) -> list[DescribedPicture]:
-    """The pictures of a COCO-style file whose annotations have captions; equal boxes of a picture are one region with several references.
+    """The pictures of a COCO-style file whose annotations have captions; equal boxes of a picture are one
+    region with several references.
 
     Raises ValueError with a sentence for another file.
     """
@@ -168,7 +182,9 @@ def read_regions(path: Path) -> list[DescribedPicture]:
         for (image, box), lines in said.items():
             by_name.setdefault(names[image], []).append(DescribedRegion(image, box, tuple(lines)))
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a file of described regions: {type(error).__name__} {error}.") from error
+        raise ValueError(
+            f"{path} is not a file of described regions: {type(error).__name__} {error}."
+        ) from error
     return [DescribedPicture(name, tuple(regions)) for name, regions in by_name.items()]
 
 
@@ -180,16 +196,17 @@ def report(name: str, texts: Sequence[str], references: Sequence[Sequence[str]])
         "regions": len(texts),
         "cider": beside(alike, CAPTION_CIDER.get(name)),
         "rouge_l": rounded(float(np.mean(rouge))) if texts else None,
-        "exact": rounded(float(np.mean([exact(*pair) for pair in zip(texts, references, strict=True)]))) if texts else None,
+        "exact": rounded(float(np.mean([exact(*pair) for pair in zip(texts, references, strict=True)])))
+        if texts
+        else None,
     }
 
 
 def table(document: dict[str, Any]) -> str:
     """The report as lines to read."""
     head = f"{document['model']}: {document['regions']} regions in {document['pictures']} pictures"
-    rest = f"ROUGE-L {figure(document['rouge_l'])}   exactly a reference {figure(document['exact'])}   (METEOR: not computed)"
+    rest = (
+        f"ROUGE-L {figure(document['rouge_l'])}   exactly a reference {figure(document['exact'])}   "
+        "(METEOR: not computed)"
+    )
     return "\n".join([head, HEAD, row("CIDEr x 100", document["cider"]), rest])
-
-
-
-

@@ -1,4 +1,5 @@
-"""`groma eval chat`: answers to questions about pictures, with the regions they point at, in the form that LLaVA-COCO's judges read."""
+"""`groma eval chat`: answers to questions about pictures, with the regions they point at, in the form that
+LLaVA-COCO's judges read."""
 
 from __future__ import annotations
 
@@ -55,7 +56,9 @@ class Converse:
                     "phrase": span.phrase,
                     "start": span.start,
                     "end": span.end,
-                    "boxes": [[round(float(value), 2) for value in scene.boxes[region]] for region in span.regions],
+                    "boxes": [
+                        [round(float(value), 2) for value in scene.boxes[region]] for region in span.regions
+                    ],
                 }
                 for span in found.spans
             ]
@@ -64,7 +67,8 @@ class Converse:
 
 
 def read_questions(path: Path) -> list[AskedPicture]:
-    """The questions of a JSON-lines file (question_id, image, text, category), by picture. ValueError naming a line that is wrong."""
+    """The questions of a JSON-lines file (question_id, image, text, category), by picture. ValueError naming
+    a line that is wrong."""
     by_picture: dict[str, list[ChatQuestion]] = {}
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -74,40 +78,69 @@ def read_questions(path: Path) -> list[AskedPicture]:
         if line.strip():
             try:
                 entry = json.loads(line)
-                asked = ChatQuestion(entry["question_id"], str(entry["image"]), str(entry["text"]).strip(), str(entry.get("category", "")))
+                asked = ChatQuestion(
+                    entry["question_id"],
+                    str(entry["image"]),
+                    str(entry["text"]).strip(),
+                    str(entry.get("category", "")),
+                )
             except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(f"Line {number} of {path} is not a question: {type(error).__name__} {error}.") from error
+                raise ValueError(
+                    f"Line {number} of {path} is not a question: {type(error).__name__} {error}."
+                ) from error
             by_picture.setdefault(asked.image, []).append(asked)
     if not by_picture:
         raise ValueError(f"{path} holds no questions.")
     return [AskedPicture(name, tuple(items)) for name, items in by_picture.items()]
 
 
-def answer_lines(model: str, pictures: Sequence[AskedPicture], records: Sequence[Record]) -> list[dict[str, Any]]:
-    """The answers as a judge reads them, in the order of the questions' numbers where those are numbers; regions go beside the text."""
+def answer_lines(
+    model: str, pictures: Sequence[AskedPicture], records: Sequence[Record]
+) -> list[dict[str, Any]]:
+    """The answers as a judge reads them, in the order of the questions' numbers where those are numbers;
+    regions go beside the text."""
     lines = []
     for picture, record in zip(pictures, records, strict=True):
         for asked, found in zip(picture.questions, record["answers"], strict=True):
-            line = {"question_id": asked.number, "prompt": asked.text, "text": found["text"], "category": asked.category}
+            line = {
+                "question_id": asked.number,
+                "prompt": asked.text,
+                "text": found["text"],
+                "category": asked.category,
+            }
             more = {"answer_id": f"{model}-{asked.number}", "model_id": model, "image": asked.image}
             lines.append({**line, **more, "metadata": {"regions": found["spans"]}})
     numbered = all(isinstance(line["question_id"], (int, float)) for line in lines)
     return sorted(lines, key=lambda line: line["question_id"]) if numbered else lines
 
 
-def judge(lines: Sequence[Mapping[str, Any]], objects: Mapping[str, Sequence[KnownObject]], vocabulary: Vocabulary) -> dict[str, Any]:
-    """Hallucinated and missed objects over the answers about pictures whose truth is known; also writes each answer's own into it."""
+def judge(
+    lines: Sequence[Mapping[str, Any]], objects: Mapping[str, Sequence[KnownObject]], vocabulary: Vocabulary
+) -> dict[str, Any]:
+    """Hallucinated and missed objects over the answers about pictures whose truth is known; also writes each
+    answer's own into it."""
     counts: list[MentionCounts] = []
     for line in lines:
         name = line["image"].rsplit("/", 1)[-1]
         if name in objects:
-            spans = [(span["phrase"], [tuple(box) for box in span["boxes"]]) for span in line["metadata"]["regions"]]
+            spans = [
+                (span["phrase"], [tuple(box) for box in span["boxes"]])
+                for span in line["metadata"]["regions"]
+            ]
             found = count(line["text"], spans, objects[name], vocabulary)
             line["metadata"].update(hallucinated=list(found.hallucinated), missed=list(found.missed))
             counts.append(found)
-    mentioned, present = sum(len(item.mentioned) for item in counts), sum(len(item.present) for item in counts)
-    hallucinated, missed = sum(len(item.hallucinated) for item in counts), sum(len(item.missed) for item in counts)
-    pointed, right, there = (sum(getattr(item, name) for item in counts) for name in ("pointed", "right", "objects"))
+    mentioned, present = (
+        sum(len(item.mentioned) for item in counts),
+        sum(len(item.present) for item in counts),
+    )
+    hallucinated, missed = (
+        sum(len(item.hallucinated) for item in counts),
+        sum(len(item.missed) for item in counts),
+    )
+    pointed, right, there = (
+        sum(getattr(item, name) for item in counts) for name in ("pointed", "right", "objects")
+    )
     return {
         "answers": len(counts),
         "mentions": mentioned,
@@ -130,21 +163,18 @@ def table(document: dict[str, Any]) -> str:
     lines = [
         f"{document['model']}: {document['questions']} questions about {document['pictures']} pictures",
         f"words an answer         {figure(document['words'], 1)}",
-        f"answers with regions    {figure(document['grounded'])}   phrases with regions an answer {figure(document['phrases'], 1)}",
+        f"answers with regions    {figure(document['grounded'])}   phrases with regions an answer "
+        f"{figure(document['phrases'], 1)}",
     ]
     if document["truth"]:
         said = document["truth"]
         lines += [
-            f"classes named           {said['mentions']}   not in the picture {figure(said['hallucinated'])}   "
+            f"classes named           {said['mentions']}   not in the picture "
+            f"{figure(said['hallucinated'])}   "
             f"answers with such {figure(said['answers_with_hallucination'])}",
             f"classes missed          {figure(said['missed'])}",
-            f"boxes                   {said['boxes']}   on an object of the class named {figure(said['boxes_right'])}",
+            f"boxes                   {said['boxes']}   on an object of the class named "
+            f"{figure(said['boxes_right'])}",
             f"objects                 {said['objects']}   pointed at {figure(said['objects_pointed_at'])}",
         ]
     return "\n".join(lines)
-
-
-
-
-
-

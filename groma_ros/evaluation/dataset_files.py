@@ -14,7 +14,8 @@ _COCO_2014 = re.compile(r"^COCO_(train|val|test)2014_")
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A picture as uint8 HxWx3 RGB, as stored (no turning by EXIF). ValueError with a sentence for one that cannot be read."""
+    """A picture as uint8 HxWx3 RGB, as stored (no turning by EXIF). ValueError with a sentence for one that
+    cannot be read."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError(f"The picture {path} is missing or cannot be decoded.")
@@ -24,8 +25,8 @@ def read_rgb(path: Path) -> np.ndarray:
 def find_picture(folder: Path, name: str) -> Path:
     """Where a picture that annotations name lies below a folder.
 
-    The name as it is (LVIS: the end of its coco_url), its last part, or the name COCO gave it in 2017 for one of 2014, since the
-    pictures are the same. ValueError with a sentence if there is none of these.
+    The name as it is (LVIS: the end of its coco_url), its last part, or the name COCO gave it in 2017 for one
+    of 2014, since the pictures are the same. ValueError with a sentence if there is none of these.
     """
     last = name.rsplit("/", 1)[-1]
     later = _COCO_2014.sub("", last)
@@ -33,7 +34,10 @@ def find_picture(folder: Path, name: str) -> Path:
     for candidate in tried:
         if (folder / candidate).is_file():
             return folder / candidate
-    raise ValueError(f"The folder {folder} has no picture {' or '.join(tried)}; name the folder of the pictures with --images.")
+    raise ValueError(
+        f"The folder {folder} has no picture {' or '.join(tried)}; name the folder of the pictures with "
+        "--images."
+    )
 
 
 def read_json(path: Path) -> Any:

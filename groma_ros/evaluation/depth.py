@@ -1,4 +1,5 @@
-"""`groma eval depth`: boxes in space from boxes in the image and depth, on rendered scenes whose truth is known."""
+"""`groma eval depth`: boxes in space from boxes in the image and depth, on rendered scenes whose truth is
+known."""
 
 from __future__ import annotations
 
@@ -23,15 +24,21 @@ from groma_ros.types import Box3D, Frame
 WIDTH, HEIGHT = 640, 480
 MEASURES = ("centre", "width", "length", "height", "up")
 """Metres; three shares of the true side; degrees."""
-_UNITS = {"centre": ("mm", 1000.0), "width": ("%", 100.0), "length": ("%", 100.0), "height": ("%", 100.0), "up": ("deg", 1.0)}
+_UNITS = {
+    "centre": ("mm", 1000.0),
+    "width": ("%", 100.0),
+    "length": ("%", 100.0),
+    "height": ("%", 100.0),
+    "up": ("deg", 1.0),
+}
 Boxes = Sequence[tuple[SceneObject, tuple[float, ...]]]
 
 
 def errors(found: Box3D, truth: Box3D) -> dict[str, float]:
     """How far a box is from the true one.
 
-    centre: distance of the middles, metres; width, length: of the shorter and the longer side along the table, height: of the
-    upright one, each as (found - true) / true; up: degrees between the upright axes.
+    centre: distance of the middles, metres; width, length: of the shorter and the longer side along the
+    table, height: of the upright one, each as (found - true) / true; up: degrees between the upright axes.
     """
     centre = float(np.linalg.norm(np.subtract(found.centre, truth.centre)))
     (width, length), (true_width, true_length) = (sorted(box.size[:2]) for box in (found, truth))
@@ -47,13 +54,16 @@ def errors(found: Box3D, truth: Box3D) -> dict[str, float]:
 
 @dataclass
 class DepthTally:
-    """Errors over boxes. rows: one a box that was placed, with its kind; refused: counts by cause; seconds: of the processor."""
+    """Errors over boxes. rows: one a box that was placed, with its kind; refused: counts by cause; seconds:
+    of the processor."""
 
     rows: list[tuple[str, dict[str, float]]] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
     seconds: float = 0.0
 
-    def add(self, item: SceneObject, box: Sequence[float], frame: Frame, rule: DepthRule | None = None) -> None:
+    def add(
+        self, item: SceneObject, box: Sequence[float], frame: Frame, rule: DepthRule | None = None
+    ) -> None:
         """Place a box that frames an object, and count how well."""
         start = process_time()
         try:
@@ -85,19 +95,24 @@ def _figures(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
         unit, scale = _UNITS[name]
         values = scale * np.abs(np.array([row[name] for row in rows]))
         result[f"{name}_{unit.replace('%', 'percent')}"] = {
-            "median": round(float(np.median(values)), 2), "p95": round(float(np.quantile(values, 0.95)), 2)
-        }  # fmt: skip
+            "median": round(float(np.median(values)), 2),
+            "p95": round(float(np.quantile(values, 0.95)), 2),
+        }
     return result
 
 
 def camera_frame(sample: SceneSample, depth: np.ndarray) -> Frame:
-    """A rendered scene as a camera gives it. The renderer counts pixels from the image's corner, camera_info from the first middle."""
+    """A rendered scene as a camera gives it. The renderer counts pixels from the image's corner, camera_info
+    from the first middle."""
     k = sample.intrinsics
     return Frame(sample.rgb, depth=depth, intrinsics=replace(k, cx=k.cx - 0.5, cy=k.cy - 0.5))
 
 
-def evaluate(samples: Iterable[SceneSample], grounder: Grounder | None, levels: Sequence[str]) -> dict[str, dict[str, DepthTally]]:
-    """Tallies by level of noise and by whose boxes: "true" ones and, with a model, its "own" for the objects that it found."""
+def evaluate(
+    samples: Iterable[SceneSample], grounder: Grounder | None, levels: Sequence[str]
+) -> dict[str, dict[str, DepthTally]]:
+    """Tallies by level of noise and by whose boxes: "true" ones and, with a model, its "own" for the objects
+    that it found."""
     sources = ("true", "own") if grounder else ("true",)
     tallies = {level: {source: DepthTally() for source in sources} for level in levels}
     for sample in samples:
@@ -128,19 +143,29 @@ def rendered(seed: int, count: int, world: str = DEFAULT_WORLD) -> Iterator[Scen
             yield renderer.render(scene_seed)
 
 
-
-
-
-
 def table(report: dict[str, Any]) -> str:
     """The report as lines to read: median / 95th percentile of each absolute error."""
     names = {f"{name}_{unit.replace('%', 'percent')}": f"{name} {unit}" for name, (unit, _) in _UNITS.items()}
-    head = f"{'depth':<13}{'boxes':<7}{'placed':>7}{'of':>6}" + "".join(f"{name:>15}" for name in names.values()) + f"{'ms a box':>10}"
-    lines = [f"scenes {report['scenes']}, seed {report['seed']}, world {report['world']}; median / 95th percentile", head]
+    head = (
+        f"{'depth':<13}{'boxes':<7}{'placed':>7}{'of':>6}"
+        + "".join(f"{name:>15}" for name in names.values())
+        + f"{'ms a box':>10}"
+    )
+    lines = [
+        f"scenes {report['scenes']}, seed {report['seed']}, world {report['world']}; median / 95th "
+        "percentile",
+        head,
+    ]
     for level, sources in report["levels"].items():
         for source, row in sources.items():
             placed = row["boxes"] - sum(row["refused"].values())
-            cells = [f"{row[key]['median']:.1f} / {row[key]['p95']:.1f}" if key in row else "-" for key in names]
-            line = f"{level:<13}{source:<7}{placed:>7}{row['boxes']:>6}" + "".join(f"{cell:>15}" for cell in cells)
-            lines.append(line + (f"{row['ms_a_box']:>10.1f}" if row["ms_a_box"] is not None else f"{'-':>10}"))
+            cells = [
+                f"{row[key]['median']:.1f} / {row[key]['p95']:.1f}" if key in row else "-" for key in names
+            ]
+            line = f"{level:<13}{source:<7}{placed:>7}{row['boxes']:>6}" + "".join(
+                f"{cell:>15}" for cell in cells
+            )
+            lines.append(
+                line + (f"{row['ms_a_box']:>10.1f}" if row["ms_a_box"] is not None else f"{'-':>10}")
+            )
     return "\n".join(lines)

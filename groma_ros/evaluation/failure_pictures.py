@@ -18,7 +18,8 @@ _LINE = 22
 
 @dataclass(frozen=True, eq=False)
 class Failure:
-    """A wrong answer. rgb: uint8 HxWx3; targets, answered: xyxy boxes in it, (N, 4); cause: as in the report's `errors`."""
+    """A wrong answer. rgb: uint8 HxWx3; targets, answered: xyxy boxes in it, (N, 4); cause: as in the
+    report's `errors`."""
 
     rgb: np.ndarray
     text: str
@@ -51,7 +52,9 @@ class Album:
     def close(self) -> Path | None:
         """The sheet's path; None if nothing failed."""
         rounds = max(map(len, self.kept.values()), default=0)
-        tiles = [own[turn] for turn in range(rounds) for own in self.kept.values() if turn < len(own)][:_SHEET]
+        tiles = [own[turn] for turn in range(rounds) for own in self.kept.values() if turn < len(own)][
+            :_SHEET
+        ]
         if not tiles:
             return None
         path = self.folder / "sheet.jpg"
@@ -60,7 +63,8 @@ class Album:
 
 
 def drawn(failure: Failure) -> np.ndarray:
-    """The picture, _TILE wide, with what is right in green, what was said in red inside it, and both in words below."""
+    """The picture, _TILE wide, with what is right in green, what was said in red inside it, and both in words
+    below."""
     scale = _TILE / failure.rgb.shape[1]
     image = cv2.resize(failure.rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     for boxes, colour, inset in ((failure.targets, RIGHT, 0), (failure.answered, SAID, 3)):
@@ -70,7 +74,16 @@ def drawn(failure: Failure) -> np.ndarray:
     said = f"{failure.kind}: {failure.cause}" + ("" if len(failure.targets) else " (nothing is right)")
     for row, (words, shade) in enumerate(((failure.text, (20, 20, 20)), (said, SAID))):
         place = (6, _LINE * (row + 1) - 4)
-        cv2.putText(strip, words, place, cv2.FONT_HERSHEY_SIMPLEX, _fit(words, image.shape[1] - 12), shade, 1, cv2.LINE_AA)
+        cv2.putText(
+            strip,
+            words,
+            place,
+            cv2.FONT_HERSHEY_SIMPLEX,
+            _fit(words, image.shape[1] - 12),
+            shade,
+            1,
+            cv2.LINE_AA,
+        )
     return np.vstack([image, strip])
 
 

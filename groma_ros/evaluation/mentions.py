@@ -1,4 +1,5 @@
-"""Which objects an answer in words speaks of: hallucinated ones that are not in the picture, and those it misses."""
+"""Which objects an answer in words speaks of: hallucinated ones that are not in the picture, and those it
+misses."""
 
 from __future__ import annotations
 
@@ -25,9 +26,10 @@ class KnownObject:
 
 @dataclass(frozen=True)
 class MentionCounts:
-    """Of one answer. mentioned: classes it names; hallucinated: those of them that are not in the picture; present: classes that are;
-    missed: those of them it does not name; pointed: boxes it points at under a class's name; right: those that overlap an object of
-    that class by one half or more, one to one; objects: how many there are; found: how many of them a right box covers."""
+    """Of one answer. mentioned: classes it names; hallucinated: those of them that are not in the picture;
+    present: classes that are; missed: those of them it does not name; pointed: boxes it points at under a
+    class's name; right: those that overlap an object of that class by one half or more, one to one; objects:
+    how many there are; found: how many of them a right box covers."""
 
     mentioned: tuple[str, ...]
     hallucinated: tuple[str, ...]
@@ -55,7 +57,10 @@ class Vocabulary:
         if unknown:
             raise ValueError(f"The synonyms name the class {unknown[0]!r}, which the truth does not have.")
         forms = {
-            form: kind for kind in self.kinds for word in (kind, *(synonyms or {}).get(kind, ())) for form in _forms(word)
+            form: kind
+            for kind in self.kinds
+            for word in (kind, *(synonyms or {}).get(kind, ()))
+            for form in _forms(word)
         }
         self._kind_of = forms
         # The longest name wins, so that a hot dog is no dog.
@@ -66,7 +71,9 @@ class Vocabulary:
         """The classes a text names, each once, in order."""
         if self._pattern is None:
             return ()
-        return tuple(dict.fromkeys(self._kind_of[match.group()] for match in self._pattern.finditer(text.lower())))
+        return tuple(
+            dict.fromkeys(self._kind_of[match.group()] for match in self._pattern.finditer(text.lower()))
+        )
 
 
 def _forms(word: str) -> tuple[str, ...]:
@@ -79,14 +86,17 @@ def _forms(word: str) -> tuple[str, ...]:
 
 
 def read_objects(path: Path) -> tuple[list[str], dict[str, list[KnownObject]]]:
-    """The classes of a COCO-style file, and the objects of each picture by the last part of its file name. ValueError for another file."""
+    """The classes of a COCO-style file, and the objects of each picture by the last part of its file name.
+    ValueError for another file."""
     document = read_coco(path, "images", "annotations", "categories")
     try:
         kinds = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
         names = {entry["id"]: str(entry["file_name"]).rsplit("/", 1)[-1] for entry in document["images"]}
         objects: dict[str, list[KnownObject]] = {name: [] for name in names.values()}
         for entry in document["annotations"]:
-            objects[names[entry["image_id"]]].append(KnownObject(kinds[entry["category_id"]], corners(entry["bbox"])))
+            objects[names[entry["image_id"]]].append(
+                KnownObject(kinds[entry["category_id"]], corners(entry["bbox"]))
+            )
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path} is not in the form of COCO: {type(error).__name__} {error}.") from error
     return list(kinds.values()), objects
@@ -100,14 +110,27 @@ def read_synonyms(path: Path) -> dict[str, list[str]]:
     return {str(kind): [str(word) for word in line] for kind, line in found.items()}
 
 
-def count(text: str, spans: Sequence[tuple[str, Sequence[Box]]], truth: Sequence[KnownObject], vocabulary: Vocabulary) -> MentionCounts:
+def count(
+    text: str,
+    spans: Sequence[tuple[str, Sequence[Box]]],
+    truth: Sequence[KnownObject],
+    vocabulary: Vocabulary,
+) -> MentionCounts:
     """What an answer says against what is there. spans: its phrases with the boxes they point at."""
     present = tuple(dict.fromkeys(item.kind for item in truth))
     mentioned = vocabulary.named(text)
-    pointed = [(kind, box) for phrase, boxes in spans for kind in vocabulary.named(phrase)[-1:] for box in dict.fromkeys(boxes)]
+    pointed = [
+        (kind, box)
+        for phrase, boxes in spans
+        for kind in vocabulary.named(phrase)[-1:]
+        for box in dict.fromkeys(boxes)
+    ]
     right = 0
     for kind in dict.fromkeys(kind for kind, _ in pointed):
-        boxes = [np.array([b for k, b in found if k == kind], np.float32).reshape(-1, 4) for found in (_distinct(pointed), _pairs(truth))]
+        boxes = [
+            np.array([b for k, b in found if k == kind], np.float32).reshape(-1, 4)
+            for found in (_distinct(pointed), _pairs(truth))
+        ]
         right += int((match_boxes(boxes[0], boxes[1]) >= 0).sum())
     return MentionCounts(
         mentioned,

@@ -1,4 +1,5 @@
-"""What a model says of goals whose truth is known, before any calibration, so that every calibration can be tried on it afterwards."""
+"""What a model says of goals whose truth is known, before any calibration, so that every calibration can be
+tried on it afterwards."""
 
 from __future__ import annotations
 
@@ -34,10 +35,10 @@ class SceneSeed:
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """G goals. scene: int G, the scene of each; kinds: of each; present: bool G, whether anything truly fits; hard: bool G, an absent
-    goal whose words are in the scene, but not on one object; signals: of each answer, as `RegionAnswer`'s; picked: of each answer the
-    boxes in the order chosen, (the chance of each, whether it is a target); exact: bool G, the boxes are exactly the targets;
-    backend, precision: what ran."""
+    """G goals. scene: int G, the scene of each; kinds: of each; present: bool G, whether anything truly fits;
+    hard: bool G, an absent goal whose words are in the scene, but not on one object; signals: of each answer,
+    as `RegionAnswer`'s; picked: of each answer the boxes in the order chosen, (the chance of each, whether it
+    is a target); exact: bool G, the boxes are exactly the targets; backend, precision: what ran."""
 
     scene: np.ndarray
     kinds: list[str]
@@ -51,12 +52,16 @@ class Observations:
 
     def presence(self, calibration: Calibration) -> np.ndarray:
         """The presence of every goal by a calibration, float64 G."""
-        return np.array([calibration.presence(float(sigmoid(item["stop"])), item) for item in self.signals], np.float64)
+        return np.array(
+            [calibration.presence(float(sigmoid(item["stop"])), item) for item in self.signals], np.float64
+        )
 
     def boxes(self, stands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(chance, whether it is a target) of the boxes of the goals that stand (bool G)."""
         pairs = [pair for keep, line in zip(stands, self.picked, strict=True) if keep for pair in line]
-        return np.array([chance for chance, _ in pairs], np.float64), np.array([right for _, right in pairs], bool)
+        return np.array([chance for chance, _ in pairs], np.float64), np.array(
+            [right for _, right in pairs], bool
+        )
 
     def part(self, keep: np.ndarray) -> Observations:
         """Only the goals of a mask (bool G)."""
@@ -76,21 +81,32 @@ class Observations:
 def neutral(choice: ModelChoice, none_ignored: bool = False) -> Calibration:
     """The calibration to observe with: the model's own without its fitted lines.
 
-    Every signal it can give is computed where presence is read from signals, which it is for a model that was never taught to
-    answer "nothing fits", and with none_ignored for any.
+    Every signal it can give is computed where presence is read from signals, which it is for a model that was
+    never taught to answer "nothing fits", and with none_ignored for any.
     """
     bundle = choice.bundle()
     own = Calibration.from_manifest(bundle.calibration)
     taught = own.answers_none and not none_ignored
-    asked = () if taught else tuple(name for name in SIGNALS if name != PROBE or PROBE in bundle.prompt.get("queries", {}))
-    return Calibration(own.temperature, answers_none=taught, signals=dict.fromkeys(asked, 0.0), null_goals=own.null_goals)
+    asked = (
+        ()
+        if taught
+        else tuple(name for name in SIGNALS if name != PROBE or PROBE in bundle.prompt.get("queries", {}))
+    )
+    return Calibration(
+        own.temperature, answers_none=taught, signals=dict.fromkeys(asked, 0.0), null_goals=own.null_goals
+    )
 
 
 def observe(
-    choice: ModelChoice, scenes: Sequence[SceneSeed | SceneRecord | TrueScene], plan: EvaluationPlan, settings: Record, none_ignored: bool = False
+    choice: ModelChoice,
+    scenes: Sequence[SceneSeed | SceneRecord | TrueScene],
+    plan: EvaluationPlan,
+    settings: Record,
+    none_ignored: bool = False,
 ) -> Observations:
-    """Ask the goals of every scene. scenes: those to render, whose goals are one of every kind, records of a folder, or scenes as they
-    are; choice, plan, settings: see `workers.run`. ValueError where there is no goal at all."""
+    """Ask the goals of every scene. scenes: those to render, whose goals are one of every kind, records of a
+    folder, or scenes as they are; choice, plan, settings: see `workers.run`. ValueError where there is no
+    goal at all."""
     raw = dataclasses.replace(choice, min_presence=0.0, calibration=neutral(choice, none_ignored))
     records = run_evaluation(observe_scene, scenes, "scene", raw, plan, settings)
     return gathered(records)
@@ -100,7 +116,10 @@ def gathered(records: Sequence[Record]) -> Observations:
     """The observations of the records that `observe_scene` made. ValueError where there is no goal at all."""
     goals = [(number, goal) for number, record in enumerate(records) for goal in record["goals"]]
     if not goals:
-        raise ValueError("The scenes hold no goals; write them with groma scenes, or name data whose annotations have goals.")
+        raise ValueError(
+            "The scenes hold no goals; write them with groma scenes, or name data whose annotations have "
+            "goals."
+        )
 
     def column(name: str) -> np.ndarray:
         return np.array([goal[name] for _, goal in goals])
@@ -118,7 +137,8 @@ def gathered(records: Sequence[Record]) -> Observations:
 
 
 def observe_scene(grounder: Grounder, item: SceneSeed | SceneRecord | TrueScene) -> Record:
-    """The record of one scene: `goals`, for each what `Observations` says of it, and the `runtime`, backend and precision."""
+    """The record of one scene: `goals`, for each what `Observations` says of it, and the `runtime`, backend
+    and precision."""
     truth = _truth(item)
     scene = grounder.perceive(Frame(truth.rgb))
     answers = grounder.answers(scene, [Goal(goal.text) for goal in truth.goals])
@@ -154,4 +174,6 @@ def _truth(item: SceneSeed | SceneRecord | TrueScene) -> TrueScene:
     if isinstance(item, SceneRecord):
         return TrueScene(read_rgb(item.image), item.objects, item.goals)
     sample = _renderer(item.world).render(item.seed)
-    return TrueScene(sample.rgb, sample.objects, tuple(draw_goals(sample, np.random.default_rng([item.seed, _GOALS]))))
+    return TrueScene(
+        sample.rgb, sample.objects, tuple(draw_goals(sample, np.random.default_rng([item.seed, _GOALS])))
+    )

@@ -1,4 +1,5 @@
-"""`groma eval precisions`: what every precision of a model gets right, how large it is and how fast, beside float32 in PyTorch."""
+"""`groma eval precisions`: what every precision of a model gets right, how large it is and how fast, beside
+float32 in PyTorch."""
 
 from __future__ import annotations
 
@@ -19,30 +20,35 @@ TIMED = 20
 ORACLE = ("torch", "fp32")
 
 
-
-
-
-
 def compare(model: Path, scenes: Sequence[TrueScene]) -> list[dict[str, Any]]:
-    """A row a backend and precision, float32 in PyTorch first. times: how many times faster than that a frame with one goal is, on the
-    processor's clock, one thread, the median of the ratios of the same scenes one after another."""
+    """A row a backend and precision, float32 in PyTorch first. times: how many times faster than that a frame
+    with one goal is, on the processor's clock, one thread, the median of the ratios of the same scenes one
+    after another."""
     bundle = Bundle.load(model)
     variants = [ORACLE, *(("onnx", name) for name in bundle.precisions)]
     variants += [("llama_cpp", name) for name in bundle.gguf_precisions if bundle.vision_precisions]
-    grounders = [Grounder.load(model, device="cpu", backend=backend, threads=1, precision=name) for backend, name in variants]
+    grounders = [
+        Grounder.load(model, device="cpu", backend=backend, threads=1, precision=name)
+        for backend, name in variants
+    ]
     seconds = _timed(grounders, scenes[:TIMED])
     rows = []
-    for (backend, name), grounder, taken in shown(list(zip(variants, grounders, seconds, strict=True)), len(variants), "precision"):
+    for (backend, name), grounder, taken in shown(
+        list(zip(variants, grounders, seconds, strict=True)), len(variants), "precision"
+    ):
         report = evaluate(grounder, scenes).report(balanced=True)
         ratios = [slow / fast for slow, fast in zip(seconds[0], taken, strict=True)]
         row = {key: report[key] for key in ("accuracy", "recall", "precision", "description")}
         times = round(statistics.median(ratios), 2)
-        rows.append({"backend": backend, "name": name, "bytes": _size(bundle, backend, name), "times": times, **row})
+        rows.append(
+            {"backend": backend, "name": name, "bytes": _size(bundle, backend, name), "times": times, **row}
+        )
     return rows
 
 
 def _timed(grounders: Sequence[Grounder], scenes: Sequence[TrueScene]) -> list[list[float]]:
-    """Seconds of the processor for each scene, by grounder; they take turns, so that what else runs here hits all alike."""
+    """Seconds of the processor for each scene, by grounder; they take turns, so that what else runs here hits
+    all alike."""
     seconds: list[list[float]] = [[] for _ in grounders]
     for number, scene in enumerate((*scenes[:1], *scenes)):
         goal = [Goal(scene.goals[0].text if scene.goals else "the ball")]
@@ -60,18 +66,29 @@ def _size(bundle: Bundle, backend: str, name: str) -> int:
         return int(bundle.files["model.safetensors"]["bytes"])
     made = bundle.graphs["precisions"]
     vision = name if backend == "onnx" else bundle.vision_precisions[0]
-    parts = [made[vision][role]["file"] for role in ("perceive", "encode_regions")] + [made[name]["language"]["file"], EMBEDDINGS]
+    parts = [made[vision][role]["file"] for role in ("perceive", "encode_regions")] + [
+        made[name]["language"]["file"],
+        EMBEDDINGS,
+    ]
     return sum(int(bundle.files[file]["bytes"]) for file in parts)
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """The rows as Markdown; differences of accuracy to the first in points."""
     kinds = [kind for kind in rows[0]["accuracy"] if kind != "all"]
-    lines = [f"| backend, precision | MB | times faster | all | points | {' | '.join(kinds)} |", "|---" * (5 + len(kinds)) + "|"]
+    lines = [
+        f"| backend, precision | MB | times faster | all | points | {' | '.join(kinds)} |",
+        "|---" * (5 + len(kinds)) + "|",
+    ]
     best = rows[0]["accuracy"]["all"] or 0.0
     for row in rows:
         right = row["accuracy"]
-        cells = [f"{row['bytes'] / 1e6:.2f}", f"{row['times']:.2f}", f"{right['all']:.4f}", f"{100 * (right['all'] - best):+.2f}"]
+        cells = [
+            f"{row['bytes'] / 1e6:.2f}",
+            f"{row['times']:.2f}",
+            f"{right['all']:.4f}",
+            f"{100 * (right['all'] - best):+.2f}",
+        ]
         cells += [f"{right[kind]:.3f}" for kind in kinds]
         lines.append(f"| {row['backend']} {row['name']} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -12,7 +12,16 @@ import numpy as np
 from groma_ros.evaluation.observations import Observations, SceneSeed
 from groma_ros.evaluation.plots import Panel, reliability_svg
 from groma_ros.evaluation.scenes import TrueScene
-from groma_ros.evaluation.statistics import brier, calibration_error, figure, fit_line, ranking, rejected_at_recall, reliability, rounded
+from groma_ros.evaluation.statistics import (
+    brier,
+    calibration_error,
+    figure,
+    fit_line,
+    ranking,
+    rejected_at_recall,
+    reliability,
+    rounded,
+)
 from groma_ros.grounding.calibration import Calibration
 from groma_ros.simulation.dataset import SceneRecord, load_dataset, scene_seeds
 from groma_ros.simulation.goal_generator import GOAL_TYPES
@@ -21,8 +30,11 @@ RECALLS = (0.9, 0.95, 0.99)
 FOLDS = 5
 
 
-def report(seen: Observations, presence: np.ndarray, calibration: Calibration, min_presence: float) -> dict[str, Any]:
-    """The figures of stated presences, float64 G, of goals whose truth is known. calibration: of the scores of boxes."""
+def report(
+    seen: Observations, presence: np.ndarray, calibration: Calibration, min_presence: float
+) -> dict[str, Any]:
+    """The figures of stated presences, float64 G, of goals whose truth is known. calibration: of the scores
+    of boxes."""
     says = presence >= min_presence
     chances, right = seen.boxes(says)
     scores = np.asarray(calibration.score(chances))
@@ -63,18 +75,27 @@ def _at(seen: Observations, presence: np.ndarray, recall: float) -> dict[str, fl
     """What is rejected at the threshold that keeps this share of the present goals."""
     rejected, threshold = rejected_at_recall(presence, seen.present, recall)
     hard = presence[seen.hard]
-    return {"absent": rounded(rejected), "absent_hard": _share(hard < threshold), "threshold": rounded(threshold)}
+    return {
+        "absent": rounded(rejected),
+        "absent_hard": _share(hard < threshold),
+        "threshold": rounded(threshold),
+    }
 
 
 def cross_fitted(seen: Observations, names: Sequence[str]) -> np.ndarray:
-    """Presence of every goal from signals alone, by lines fitted on the other scenes: the scenes are dealt into five parts in turn."""
+    """Presence of every goal from signals alone, by lines fitted on the other scenes: the scenes are dealt
+    into five parts in turn."""
     features = np.array([[item[name] for name in names] for item in seen.signals])
     presence = np.zeros(len(features))
     for fold in range(FOLDS):
         own = seen.scene % FOLDS == fold
         if own.any():
             weights, bias = fit_line(features[~own], seen.present[~own])
-            line = Calibration(answers_none=False, presence_bias=bias, signals=dict(zip(names, map(float, weights), strict=True)))
+            line = Calibration(
+                answers_none=False,
+                presence_bias=bias,
+                signals=dict(zip(names, map(float, weights), strict=True)),
+            )
             presence[own] = seen.part(own).presence(line)
     return presence
 
@@ -82,20 +103,36 @@ def cross_fitted(seen: Observations, names: Sequence[str]) -> np.ndarray:
 def table(document: dict[str, Any]) -> str:
     """The report as lines to read."""
     ran = f"{document['model']} on {document['backend']} ({document['precision']})"
-    how = f", presence from {', '.join(document['signals'])}, fitted on the other scenes" if document["signals"] else ""
+    how = (
+        f", presence from {', '.join(document['signals'])}, fitted on the other scenes"
+        if document["signals"]
+        else ""
+    )
     lines = [
-        f"{ran}{how}: {document['goals']} goals in {document['scenes']} scenes, {document['absent']} of them absent",
-        f"{'calibration error':<26}{figure(document['calibration_error'])}   Brier {figure(document['brier'])}",
+        f"{ran}{how}: {document['goals']} goals in {document['scenes']} scenes, {document['absent']} of "
+        "them absent",
+        f"{'calibration error':<26}{figure(document['calibration_error'])}   Brier "
+        f"{figure(document['brier'])}",
         f"{'ranking (AUROC)':<26}{figure(document['ranking'])}",
     ]
-    names = {"all": "said rightly", "present": "present, said so", "absent": "absent, said so", "absent_hard": "absent, both words there"}
+    names = {
+        "all": "said rightly",
+        "present": "present, said so",
+        "absent": "absent, said so",
+        "absent_hard": "absent, both words there",
+    }
     lines += [f"{names[key]:<26}{figure(value)}" for key, value in document["accuracy"].items()]
     for recall, row in document["absent_at_recall"].items():
         tail = f"   hard {figure(row['absent_hard'])}   (threshold {figure(row['threshold'])})"
         lines.append(f"{f'absent at recall {recall}':<26}{figure(row['absent'])}{tail}")
     scores = document["scores"]
-    lines.append(f"{'calibration of scores':<26}{figure(scores['calibration_error'])}   of {scores['boxes']} boxes")
-    lines.append("exact answers             " + "   ".join(f"{kind} {figure(value)}" for kind, value in document["answers"].items()))
+    lines.append(
+        f"{'calibration of scores':<26}{figure(scores['calibration_error'])}   of {scores['boxes']} boxes"
+    )
+    lines.append(
+        "exact answers             "
+        + "   ".join(f"{kind} {figure(value)}" for kind, value in document["answers"].items())
+    )
     return "\n".join(lines)
 
 
@@ -105,15 +142,25 @@ def plot(seen: Observations, presence: np.ndarray, calibration: Calibration, min
     scores = np.asarray(calibration.score(chances))
     return reliability_svg(
         [
-            Panel(f"Presence: error {calibration_error(presence, seen.present):.3f}, {len(presence)} goals",
-                  reliability(presence, seen.present), "stated presence", "share truly present"),
-            Panel(f"Scores: error {calibration_error(scores, right):.3f}, {len(scores)} boxes",
-                  reliability(scores, right), "score of a box", "share that are targets"),
+            Panel(
+                f"Presence: error {calibration_error(presence, seen.present):.3f}, {len(presence)} goals",
+                reliability(presence, seen.present),
+                "stated presence",
+                "share truly present",
+            ),
+            Panel(
+                f"Scores: error {calibration_error(scores, right):.3f}, {len(scores)} boxes",
+                reliability(scores, right),
+                "score of a box",
+                "share that are targets",
+            ),
         ]
-    )  # fmt: skip
+    )
 
 
-def scene_source(args: argparse.Namespace) -> tuple[Sequence[SceneSeed | SceneRecord | TrueScene], dict[str, Any]]:
+def scene_source(
+    args: argparse.Namespace,
+) -> tuple[Sequence[SceneSeed | SceneRecord | TrueScene], dict[str, Any]]:
     """The scenes that --seed and --count or a folder name, and what identifies them."""
     if (args.seed is None) == (args.data is None):
         raise ValueError("Give either --seed (with --count) to render scenes, or a folder of scenes.")
@@ -123,8 +170,3 @@ def scene_source(args: argparse.Namespace) -> tuple[Sequence[SceneSeed | SceneRe
         return load_dataset(args.data), {"data": str(args.data.resolve())}
     scenes = [SceneSeed(seed, args.world) for seed in scene_seeds(args.seed, args.count)]
     return scenes, {"seed": args.seed, "count": args.count, "world": args.world}
-
-
-
-
-

@@ -1,28 +1,41 @@
 """What the paper reports for its 7B model, to stand beside what is measured on the same data.
 
-Ma et al., Groma: Localized Visual Tokenization for Grounding Multimodal Large Language Models, ECCV 2024 (arXiv 2404.13013): tables 1
-to 3 and the repository's README. Shares in percent; CIDEr times 100, as the field writes it.
+Ma et al., Groma: Localized Visual Tokenization for Grounding Multimodal Large Language Models, ECCV 2024
+(arXiv 2404.13013): tables 1 to 3 and the repository's README. Shares in percent; CIDEr times 100, as the
+field writes it.
 """
 
 from __future__ import annotations
 
 REC_ACCURACY = {
-    ("refcoco", "val"): 89.53, ("refcoco", "testA"): 92.09, ("refcoco", "testB"): 86.26,
-    ("refcoco+", "val"): 83.90, ("refcoco+", "testA"): 88.91, ("refcoco+", "testB"): 78.05,
-    ("refcocog", "val"): 86.37, ("refcocog", "test"): 87.01,
-}  # fmt: skip
+    ("refcoco", "val"): 89.53,
+    ("refcoco", "testA"): 92.09,
+    ("refcoco", "testB"): 86.26,
+    ("refcoco+", "val"): 83.90,
+    ("refcoco+", "testA"): 88.91,
+    ("refcoco+", "testB"): 78.05,
+    ("refcocog", "val"): 86.37,
+    ("refcocog", "test"): 87.01,
+}
 REC_EXPRESSIONS = {
-    ("refcoco", "val"): 10834, ("refcoco", "testA"): 5657, ("refcoco", "testB"): 5095,
-    ("refcoco+", "val"): 10758, ("refcoco+", "testA"): 5726, ("refcoco+", "testB"): 4889,
-    ("refcocog", "val"): 4896, ("refcocog", "test"): 9602,
-}  # fmt: skip
-"""How many the published splits hold, by which they are known; RefCOCO and RefCOCO+ split by UNC, RefCOCOg by UMD."""
+    ("refcoco", "val"): 10834,
+    ("refcoco", "testA"): 5657,
+    ("refcoco", "testB"): 5095,
+    ("refcoco+", "val"): 10758,
+    ("refcoco+", "testA"): 5726,
+    ("refcoco+", "testB"): 4889,
+    ("refcocog", "val"): 4896,
+    ("refcocog", "test"): 9602,
+}
+"""How many the published splits hold, by which they are known; RefCOCO and RefCOCO+ split by UNC, RefCOCOg by
+UMD."""
 LVIS_GROUND = {"AR": 28.8, "AR50": 37.9, "AR75": 30.3, "ARs": 8.7, "ARm": 35.6, "ARl": 64.3}
 CAPTION_CIDER = {"vg": 158.4, "refcocog": 107.3}
 
 
 def rec_accuracy(name: str, split: str, expressions: int) -> float | None:
-    """The paper's accuracy on a split of a data set; None for another one, or one that is not whole to a hundredth."""
+    """The paper's accuracy on a split of a data set; None for another one, or one that is not whole to a
+    hundredth."""
     whole = REC_EXPRESSIONS.get((name, split), 0)
     return REC_ACCURACY[name, split] if whole and abs(expressions - whole) <= whole / 100 else None
 

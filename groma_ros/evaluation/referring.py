@@ -1,4 +1,5 @@
-"""Referring expressions in the forms they are published in: REFER's refs with instances.json, and the one-file form of MDETR and Groma."""
+"""Referring expressions in the forms they are published in: REFER's refs with instances.json, and the
+one-file form of MDETR and Groma."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Expression:
-    """Words for one object. number: its place in the file; box: xyxy pixels; split: val, testA, testB, test or train."""
+    """Words for one object. number: its place in the file; box: xyxy pixels; split: val, testA, testB, test
+    or train."""
 
     number: int
     text: str
@@ -48,15 +50,22 @@ class ReferredPicture:
 def read_referring(path: Path, splits: Sequence[str] = ()) -> tuple[str, list[ReferredPicture]]:
     """The data set's name ("" if nothing says it) and its pictures, in the order of the file.
 
-    path: a folder or refs file of REFER (`refs(unc).p` or the same as JSON, `instances.json` beside it), or one JSON file whose images
-    have a `caption`. splits: only these; none takes all but train. Raises ValueError with a sentence for any other file.
+    path: a folder or refs file of REFER (`refs(unc).p` or the same as JSON, `instances.json` beside it), or
+    one JSON file whose images have a `caption`. splits: only these; none takes all but train. Raises
+    ValueError with a sentence for any other file.
     """
     try:
         found = _refer(path) if path.is_dir() or path.name.startswith("refs") else _one_file(path)
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(f"{path} is not a file of referring expressions: {type(error).__name__} {error}.") from error
+        raise ValueError(
+            f"{path} is not a file of referring expressions: {type(error).__name__} {error}."
+        ) from error
     name, rows = found
-    wanted = [(picture, item) for picture, item in rows if (item.split in splits if splits else item.split != "train")]
+    wanted = [
+        (picture, item)
+        for picture, item in rows
+        if (item.split in splits if splits else item.split != "train")
+    ]
     if not wanted:
         there = ", ".join(sorted({item.split for _, item in rows})) or "none"
         raise ValueError(f"{path} has no expressions of the splits asked for; it has {there}.")
@@ -85,15 +94,23 @@ def _refer(path: Path) -> Rows:
     rows: list[tuple[str, Expression]] = []
     for ref in _read_refs(refs_files[0]):
         for sentence in ref["sentences"]:
-            rows.append((names[ref["image_id"]], Expression(len(rows), sentence["sent"], boxes[ref["ann_id"]], ref["split"])))
+            rows.append(
+                (
+                    names[ref["image_id"]],
+                    Expression(len(rows), sentence["sent"], boxes[ref["ann_id"]], ref["split"]),
+                )
+            )
     return _named(str(refs_files[0].resolve().parent.name)), rows
 
 
 def _one_file(path: Path) -> Rows:
-    """The form that MDETR made and the original's evaluation reads: an image entry an expression, its caption the words."""
+    """The form that MDETR made and the original's evaluation reads: an image entry an expression, its caption
+    the words."""
     document = read_coco(path, "images", "annotations")
     if document["images"] and "caption" not in document["images"][0]:
-        raise ValueError(f"{path} has images without a caption; it is neither the one-file form nor the refs of REFER.")
+        raise ValueError(
+            f"{path} has images without a caption; it is neither the one-file form nor the refs of REFER."
+        )
     boxes: dict[Any, list[Box]] = {}
     for entry in document["annotations"]:
         if not entry.get("ignore", False) and min(entry["bbox"][2:]) >= 1 and entry.get("area", 1) > 0:
@@ -101,8 +118,14 @@ def _one_file(path: Path) -> Rows:
     split = _split_of(path.stem)
     rows: list[tuple[str, Expression]] = []
     for image in document["images"]:
-        if min(image.get("width", _SMALLEST_PICTURE), image.get("height", _SMALLEST_PICTURE)) >= _SMALLEST_PICTURE and image["id"] in boxes:
-            rows.append((image["file_name"], Expression(len(rows), image["caption"], boxes[image["id"]][0], split)))
+        if (
+            min(image.get("width", _SMALLEST_PICTURE), image.get("height", _SMALLEST_PICTURE))
+            >= _SMALLEST_PICTURE
+            and image["id"] in boxes
+        ):
+            rows.append(
+                (image["file_name"], Expression(len(rows), image["caption"], boxes[image["id"]][0], split))
+            )
     said = document["images"][0].get("dataset_name", "") if document["images"] else ""
     return _named(f"{said} {path.stem}"), rows
 
@@ -113,7 +136,9 @@ def _named(text: str) -> str:
 
 def _split_of(stem: str) -> str:
     lowered = stem.lower()
-    return next((name for name in ("testA", "testB", "test", "train", "val") if name.lower() in lowered), "val")
+    return next(
+        (name for name in ("testA", "testB", "test", "train", "val") if name.lower() in lowered), "val"
+    )
 
 
 def _read_refs(path: Path) -> list[dict[str, Any]]:
@@ -148,8 +173,8 @@ IOU = 0.5
 class AskExpressions:
     """The work on one picture: all its expressions, in batches, each in a wording drawn by lot.
 
-    The record: for every expression its number in the file, split, the overlap of the answer with the target, and the best overlap that
-    any region has with it, which is what the proposer leaves possible.
+    The record: for every expression its number in the file, split, the overlap of the answer with the target,
+    and the best overlap that any region has with it, which is what the proposer leaves possible.
     """
 
     images: Path
@@ -162,7 +187,9 @@ class AskExpressions:
         for start in range(0, len(picture.expressions), self.batch):
             batch = picture.expressions[start : start + self.batch]
             goals = [Goal(item.text, "one") for item in batch]
-            answers = grounder.answers(scene, goals, [self._wording(item, grounder.wordings("one")) for item in batch])
+            answers = grounder.answers(
+                scene, goals, [self._wording(item, grounder.wordings("one")) for item in batch]
+            )
             overlaps = box_iou(np.array([item.box for item in batch], np.float32), scene.boxes)
             for item, answer, overlap in zip(batch, answers, overlaps, strict=True):
                 chosen = float(overlap[answer.regions[0]]) if answer.regions else 0.0
@@ -170,7 +197,8 @@ class AskExpressions:
         return {"rows": rows}
 
     def _wording(self, item: Expression, count: int) -> int:
-        """The original draws one of its six wordings anew for each expression; this draw is the same in every run."""
+        """The original draws one of its six wordings anew for each expression; this draw is the same in every
+        run."""
         return random.Random(f"{self.seed} {item.number}").randrange(max(1, count))
 
 
@@ -192,12 +220,15 @@ def report(name: str, records: Sequence[Record]) -> dict[str, Any]:
 
 def table(document: dict[str, Any]) -> str:
     """The report as lines to read."""
-    lines = [f"{document['model']} on {document['dataset'] or 'referring expressions'}: accuracy at IoU {IOU}, percent", HEAD]
+    lines = [
+        f"{document['model']} on {document['dataset'] or 'referring expressions'}: accuracy at IoU "
+        f"{IOU}, percent",
+        HEAD,
+    ]
     for split, entry in document["splits"].items():
-        tail = f"   of {entry['expressions']}; a region for {entry['reachable']:.2f}, mean IoU {entry['mean_iou']:.3f}"
+        tail = (
+            f"   of {entry['expressions']}; a region for {entry['reachable']:.2f}, mean IoU "
+            f"{entry['mean_iou']:.3f}"
+        )
         lines.append(row(split, entry["accuracy"], tail))
     return "\n".join(lines)
-
-
-
-

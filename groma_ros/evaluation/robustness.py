@@ -1,4 +1,5 @@
-"""`groma eval robustness`: the same scenes blurred, noisy, dark, compressed, seen otherwise, and the same goals in other words."""
+"""`groma eval robustness`: the same scenes blurred, noisy, dark, compressed, seen otherwise, and the same
+goals in other words."""
 
 from __future__ import annotations
 
@@ -79,7 +80,9 @@ class Condition:
 
 CONDITIONS = {
     "usual": Condition("as trained on"),
-    "blur": Condition("Gaussian blur, sigma 2 pixels of 640", _pixels(lambda rgb, rng: cv2.GaussianBlur(rgb, (0, 0), 2.0))),
+    "blur": Condition(
+        "Gaussian blur, sigma 2 pixels of 640", _pixels(lambda rgb, rng: cv2.GaussianBlur(rgb, (0, 0), 2.0))
+    ),
     "noise": Condition("Gaussian noise, sigma 15 of 255", _pixels(_noise)),
     "dark": Condition("half as bright", _pixels(_gain(0.5))),
     "bright": Condition("1.5 times as bright, clipped", _pixels(_gain(1.5))),
@@ -87,7 +90,9 @@ CONDITIONS = {
     "half": Condition("320x240 instead of 640x480", _halved),
     "narrow": Condition("0.75 times the field of view, from farther away", style=Style(view=0.75)),
     "wide": Condition("1.35 times the field of view, from nearer", style=Style(view=1.35)),
-    "colours": Condition("shades of the colours outside those of training", style=Style(unusual_colours=True)),
+    "colours": Condition(
+        "shades of the colours outside those of training", style=Style(unusual_colours=True)
+    ),
     "small": Condition("objects 0.75 times as large", style=Style(size=0.75)),
     "large": Condition("objects 1.3 times as large", style=Style(size=1.3)),
     "reworded": Condition("synonyms and requests that training has", _reworded(FRAMES)),
@@ -105,7 +110,9 @@ def robustness(grounder: Grounder, seed: int, count: int, world: str, names: Ite
     rows = {}
     for name in names:
         condition = CONDITIONS[name]
-        scenes = _changed(rendered_scenes(seed, count, world=world, style=condition.style), condition.change, seed)
+        scenes = _changed(
+            rendered_scenes(seed, count, world=world, style=condition.style), condition.change, seed
+        )
         report = evaluate(grounder, shown(scenes, count, name)).report(balanced=True)
         kept = {key: report[key] for key in ("recall", "precision", "description", "accuracy")}
         rows[name] = {"what": condition.what, **kept}
@@ -120,10 +127,10 @@ def table(document: dict[str, Any]) -> str:
         f"{'':<10}" + "".join(f"{head:>8}" for head in heads),
     ]
     for name, row in document["conditions"].items():
-        values = [row["recall"], row["description"], *(row["accuracy"].get(kind) for kind in (*GOAL_TYPES, "all"))]
+        values = [
+            row["recall"],
+            row["description"],
+            *(row["accuracy"].get(kind) for kind in (*GOAL_TYPES, "all")),
+        ]
         lines.append(f"{name:<10}" + "".join(f"{figure(value):>8}" for value in values) + f"   {row['what']}")
     return "\n".join(lines)
-
-
-
-

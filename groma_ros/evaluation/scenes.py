@@ -1,4 +1,5 @@
-"""`groma eval scenes`: proposals, goals and descriptions of a model on rendered scenes whose truth is known."""
+"""`groma eval scenes`: proposals, goals and descriptions of a model on rendered scenes whose truth is
+known."""
 
 from __future__ import annotations
 
@@ -41,9 +42,15 @@ class TrueScene:
 
 
 def rendered_scenes(
-    seed: int, count: int, width: int = WIDTH, height: int = HEIGHT, world: str = DEFAULT_WORLD, style: Style = USUAL
+    seed: int,
+    count: int,
+    width: int = WIDTH,
+    height: int = HEIGHT,
+    world: str = DEFAULT_WORLD,
+    style: Style = USUAL,
 ) -> Iterator[TrueScene]:
-    """The scenes that `groma scenes --seed --count` writes, with goals of every kind in equal number over the first scenes.
+    """The scenes that `groma scenes --seed --count` writes, with goals of every kind in equal number over the
+    first scenes.
 
     A scene that holds no clear goal of a kind leaves a debt that later scenes pay, up to `MOST_GOALS` each.
     """
@@ -70,7 +77,9 @@ def folder_scenes(folder: Path) -> tuple[int, Iterator[TrueScene]]:
             image = cv2.imread(str(record.image), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
             if image is None:
                 raise ValueError(f"The picture {record.image} is missing or cannot be decoded.")
-            yield TrueScene(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), record.objects, record.goals, record.world)
+            yield TrueScene(
+                cv2.cvtColor(image, cv2.COLOR_BGR2RGB), record.objects, record.goals, record.world
+            )
 
     return len(records), read()
 
@@ -79,8 +88,9 @@ def folder_scenes(folder: Path) -> tuple[int, Iterator[TrueScene]]:
 class SceneTally:
     """Counts over scenes.
 
-    goals: for each kind, one outcome a goal; membership, objectness, correct: for each (goal, region), its scores and its truth;
-    worlds: the same counts of the scenes of each world, where they say in which they are set.
+    goals: for each kind, one outcome a goal; membership, objectness, correct: for each (goal, region), its
+    scores and its truth; worlds: the same counts of the scenes of each world, where they say in which they
+    are set.
     """
 
     scenes: int = 0
@@ -97,8 +107,11 @@ class SceneTally:
     worlds: dict[str, SceneTally] = field(default_factory=dict)
 
     def report(self, balanced: bool) -> dict[str, Any]:
-        """The figures. balanced: count of every kind only as many goals, the first ones, as the rarest kind has."""
-        kinds = [kind for kind in GOAL_TYPES if self.goals.get(kind)] + sorted(set(self.goals) - set(GOAL_TYPES))
+        """The figures. balanced: count of every kind only as many goals, the first ones, as the rarest kind
+        has."""
+        kinds = [kind for kind in GOAL_TYPES if self.goals.get(kind)] + sorted(
+            set(self.goals) - set(GOAL_TYPES)
+        )
         least = min((len(self.goals[kind]) for kind in kinds), default=0)
         counted = {kind: self.goals[kind][:least] if balanced else self.goals[kind] for kind in kinds}
         outcomes = [outcome for kind in kinds for outcome in counted[kind]]
@@ -119,13 +132,20 @@ class SceneTally:
                 "score": self._ranking(self.membership),
                 "objectness": self._ranking(self.objectness),
             },
-            **({"worlds": {name: own.summary() for name, own in sorted(self.worlds.items())}} if len(self.worlds) > 1 else {}),
+            **(
+                {"worlds": {name: own.summary() for name, own in sorted(self.worlds.items())}}
+                if len(self.worlds) > 1
+                else {}
+            ),
         }
 
     def summary(self) -> dict[str, Any]:
         """The figures of one world: of all its goals."""
         whole = self.report(balanced=False)
-        return {name: whole[name] for name in ("scenes", "recall", "precision", "description", "accuracy", "goals")}
+        return {
+            name: whole[name]
+            for name in ("scenes", "recall", "precision", "description", "accuracy", "goals")
+        }
 
     def _ranking(self, scores: list[np.ndarray]) -> float | None:
         if not scores or not self.targets:
@@ -137,8 +157,11 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 4) if whole else None
 
 
-def evaluate(grounder: Grounder, scenes: Iterable[TrueScene], failed: Callable[[Failure], None] | None = None) -> SceneTally:
-    """Run a model over scenes. A goal is right if every target is found at IoU 0.5 and no other box is returned.
+def evaluate(
+    grounder: Grounder, scenes: Iterable[TrueScene], failed: Callable[[Failure], None] | None = None
+) -> SceneTally:
+    """Run a model over scenes. A goal is right if every target is found at IoU 0.5 and no other box is
+    returned.
 
     failed: told of every goal that was answered wrong.
     """
@@ -164,13 +187,20 @@ def evaluate(grounder: Grounder, scenes: Iterable[TrueScene], failed: Callable[[
 
 def is_hard(goal: SceneGoal, objects: Iterable[SceneObject]) -> bool:
     """Whether a colour and a kind that the goal names are both in the scene, maybe not on one object."""
-    words = {form for word in goal.text.split() for form in (word, word.removesuffix("s"), word.removesuffix("es"))}
+    words = {
+        form for word in goal.text.split() for form in (word, word.removesuffix("s"), word.removesuffix("es"))
+    }
     found = list(objects)
     return any(item.kind in words for item in found) and any(item.colour in words for item in found)
 
 
 def _judge_goal(
-    tally: SceneTally, goal: SceneGoal, answer: RegionAnswer, scene: Scene, truth: TrueScene, match: np.ndarray
+    tally: SceneTally,
+    goal: SceneGoal,
+    answer: RegionAnswer,
+    scene: Scene,
+    truth: TrueScene,
+    match: np.ndarray,
 ) -> str:
     targets = truth.boxes[list(goal.targets)]
     if exact_set(scene.boxes[list(answer.regions)], targets):
@@ -199,10 +229,6 @@ def _described(grounder: Grounder, scene: Scene, truth: TrueScene, match: np.nda
     return [{item.colour, item.kind} <= words for item, words in zip(shown_there, said, strict=True)]
 
 
-
-
-
-
 def table(report: dict[str, Any]) -> str:
     """The report as lines to read."""
 
@@ -210,14 +236,21 @@ def table(report: dict[str, Any]) -> str:
         return "-" if value is None else f"{value:.3f}"
 
     lines = [f"scenes {report['scenes']}, seed {report['seed']}"]
-    lines += [f"{name:<22}{figure(report[name])}" for name in ("recall", "precision", "description", "absent_hard")]
+    lines += [
+        f"{name:<22}{figure(report[name])}" for name in ("recall", "precision", "description", "absent_hard")
+    ]
     lines += [f"{'AP of ' + name:<22}{figure(value)}" for name, value in report["average_precision"].items()]
     lines += [f"{'goals':<22}right    of   no region   said absent   wrong regions"]
     for kind, value in report["accuracy"].items():
         errors = report["errors"].get(kind, {})
         tail = "".join(f"{number:>{len(name) + 3}}" for name, number in errors.items())
-        lines.append(f"{kind:<22}{figure(value)}{report['goals'].get(kind, sum(report['goals'].values())):>6}{tail}")
+        lines.append(
+            f"{kind:<22}{figure(value)}{report['goals'].get(kind, sum(report['goals'].values())):>6}{tail}"
+        )
     for name, own in report.get("worlds", {}).items():
-        told = ", ".join(f"{key} {figure(value)}" for key, value in (*own["accuracy"].items(), ("description", own["description"])))
+        told = ", ".join(
+            f"{key} {figure(value)}"
+            for key, value in (*own["accuracy"].items(), ("description", own["description"]))
+        )
         lines.append(f"{name + ', ' + str(own['scenes']) + ' scenes':<22}{told}")
     return "\n".join(lines)

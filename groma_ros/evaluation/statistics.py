@@ -15,7 +15,8 @@ _STEPS = 100
 
 @dataclass(frozen=True)
 class Bin:
-    """Statements of one stretch of probabilities. stated: their mean; happened: the share of them that came true."""
+    """Statements of one stretch of probabilities. stated: their mean; happened: the share of them that came
+    true."""
 
     low: float
     high: float
@@ -25,7 +26,8 @@ class Bin:
 
 
 def reliability(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """The stated probabilities (N,) against what was true (N,), in bins of equal width; empty bins are left out."""
+    """The stated probabilities (N,) against what was true (N,), in bins of equal width; empty bins are left
+    out."""
     chances, truth = np.asarray(chances, np.float64), np.asarray(truth, bool)
     place = np.minimum((chances * bins).astype(np.int64), bins - 1)
     found = []
@@ -40,11 +42,14 @@ def reliability(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> lis
 def calibration_error(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
     """Expected calibration error: the mean over statements of |stated - happened| of their bin. NaN for none.
 
-    Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015; Guo et al., ICML 2017.
+    Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015; Guo et al., ICML
+    2017.
     """
     if not len(chances):
         return float("nan")
-    return sum(item.count * abs(item.stated - item.happened) for item in reliability(chances, truth, bins)) / len(chances)
+    return sum(
+        item.count * abs(item.stated - item.happened) for item in reliability(chances, truth, bins)
+    ) / len(chances)
 
 
 def brier(chances: np.ndarray, truth: np.ndarray) -> float:
@@ -55,7 +60,8 @@ def brier(chances: np.ndarray, truth: np.ndarray) -> float:
 
 
 def ranking(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve: how often a true statement scores above a false one, ties counting half. NaN without both."""
+    """Area under the ROC curve: how often a true statement scores above a false one, ties counting half. NaN
+    without both."""
     scores, truth = np.asarray(scores, np.float64), np.asarray(truth, bool)
     positives, negatives = int(truth.sum()), int((~truth).sum())
     if not positives or not negatives:
@@ -66,7 +72,8 @@ def ranking(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def rejected_at_recall(scores: np.ndarray, truth: np.ndarray, recall: float) -> tuple[float, float]:
-    """The share of false statements below the highest threshold that keeps `recall` of the true ones, and that threshold.
+    """The share of false statements below the highest threshold that keeps `recall` of the true ones, and
+    that threshold.
 
     A statement is kept if its score is at least the threshold. NaN where one of the two kinds is missing.
     """
@@ -79,16 +86,20 @@ def rejected_at_recall(scores: np.ndarray, truth: np.ndarray, recall: float) -> 
 
 
 def fit_line(features: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights (K,) and bias of the log-odds that truth (N,) has given features (N, K): logistic regression by Newton's method.
+    """Weights (K,) and bias of the log-odds that truth (N,) has given features (N, K): logistic regression by
+    Newton's method.
 
-    Targets are smoothed by the number of examples as in Platt, Probabilistic outputs for support vector machines, 1999, so that
-    perfectly separated examples do not drive the weights to infinity; a ridge on standardised features does the rest. ValueError
-    where only one outcome was seen.
+    Targets are smoothed by the number of examples as in Platt, Probabilistic outputs for support vector
+    machines, 1999, so that perfectly separated examples do not drive the weights to infinity; a ridge on
+    standardised features does the rest. ValueError where only one outcome was seen.
     """
     features, truth = np.asarray(features, np.float64).reshape(len(truth), -1), np.asarray(truth, bool)
     positives, negatives = int(truth.sum()), int((~truth).sum())
     if not positives or not negatives:
-        raise ValueError("Only one outcome was seen, so there is nothing to fit; take scenes with present and with absent goals.")
+        raise ValueError(
+            "Only one outcome was seen, so there is nothing to fit; take scenes with present and with "
+            "absent goals."
+        )
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     mean, spread = features.mean(0), features.std(0)
     spread = np.where(spread > 1e-9, spread, 1.0)

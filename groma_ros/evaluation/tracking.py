@@ -1,4 +1,5 @@
-"""Boxes between answers on moving-camera sequences with truth: the language model slowed down, the stamps as the clock."""
+"""Boxes between answers on moving-camera sequences with truth: the language model slowed down, the stamps as
+the clock."""
 
 from __future__ import annotations
 
@@ -17,12 +18,23 @@ from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfi
 from groma_ros.tracking.region_tracker import SECOND
 from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
 
-ORDER = ("inputs", "outputs", "iou", "iou_still", "kept", "switches_per_minute", "age_mean", "age_max", "questions")
+ORDER = (
+    "inputs",
+    "outputs",
+    "iou",
+    "iou_still",
+    "kept",
+    "switches_per_minute",
+    "age_mean",
+    "age_max",
+    "questions",
+)
 
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """One frame. targets: for each goal that has any, the true boxes, float32 Tx4 xyxy pixels, in the same order in every frame."""
+    """One frame. targets: for each goal that has any, the true boxes, float32 Tx4 xyxy pixels, in the same
+    order in every frame."""
 
     frame: Frame
     targets: Mapping[str, FloatArray]
@@ -30,15 +42,16 @@ class Moment:
 
 @dataclass(frozen=True)
 class Mode:
-    """How a sequence is followed. latency: seconds of stamps that an answer takes; proposer_hz: frames a second that are perceived,
-    the others are carried by motion; 0 perceives all."""
+    """How a sequence is followed. latency: seconds of stamps that an answer takes; proposer_hz: frames a
+    second that are perceived, the others are carried by motion; 0 perceives all."""
 
     latency: float
     proposer_hz: float = 0.0
 
 
 class Late:
-    """A line whose answers come `latency` seconds after the question, by the stamps of the frames. now: of the newest, ns."""
+    """A line whose answers come `latency` seconds after the question, by the stamps of the frames. now: of
+    the newest, ns."""
 
     def __init__(self, answer: Answer, latency: float) -> None:
         self._answer, self._latency = answer, latency
@@ -52,7 +65,9 @@ class Late:
 
     def collect(self, timeout: float | None) -> Reply | None:
         """The reply once its time has come; at once where the frame cannot go on without it."""
-        if self._open is None or (timeout is not None and self.now - self._open.scene.stamp < self._latency * SECOND):
+        if self._open is None or (
+            timeout is not None and self.now - self._open.scene.stamp < self._latency * SECOND
+        ):
             return None
         question, self._open = self._open, None
         return Reply(question, tuple(self._answer(question)), self._latency)
@@ -62,8 +77,9 @@ class Late:
 class TrackingTally:
     """What was seen of carried boxes: those of right answers on frames that the language model did not see.
 
-    iou: of each true box with the box that stands for it, 0 where none does; still: with where it was when it was answered; ages:
-    of the answers, seconds; names: the last id of each true box, by sequence, goal and target.
+    iou: of each true box with the box that stands for it, 0 where none does; still: with where it was when it
+    was answered; ages: of the answers, seconds; names: the last id of each true box, by sequence, goal and
+    target.
     """
 
     inputs: int = 0
@@ -94,7 +110,9 @@ class TrackingTally:
         }
 
 
-def follow(grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Sequence[Mode], rule: TrackingConfig) -> list[TrackingTally]:
+def follow(
+    grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Sequence[Mode], rule: TrackingConfig
+) -> list[TrackingTally]:
     """What each mode makes of the sequences; every frame is perceived once for all of them."""
     tallies = [TrackingTally() for _ in modes]
     for number, moments in enumerate(sequences):
@@ -105,15 +123,28 @@ def follow(grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Seq
 
 
 def _follow(
-    grounder: Grounder, number: int, moments: Sequence[Moment], scenes: Sequence[Scene], mode: Mode, rule: TrackingConfig, tally: TrackingTally
+    grounder: Grounder,
+    number: int,
+    moments: Sequence[Moment],
+    scenes: Sequence[Scene],
+    mode: Mode,
+    rule: TrackingConfig,
+    tally: TrackingTally,
 ) -> None:
     texts = list(dict.fromkeys(text for moment in moments for text in moment.targets))
-    standing, truth = StandingGoals(tuple(map(Goal, texts)), 1, grounder.min_presence), {m.frame.stamp: m.targets for m in moments}
+    standing, truth = (
+        StandingGoals(tuple(map(Goal, texts)), 1, grounder.min_presence),
+        {m.frame.stamp: m.targets for m in moments},
+    )
     right: dict[int, dict[str, tuple[Grounding, Mapping[str, FloatArray]]]] = {}
 
     def answer(question: Question) -> list[Grounding]:
         groundings, targets = question.answer(grounder), truth[question.scene.stamp]
-        known = [item for item in groundings if exact_set(_boxes(item), targets.get(item.goal.text, np.zeros((0, 4), np.float32)))]
+        known = [
+            item
+            for item in groundings
+            if exact_set(_boxes(item), targets.get(item.goal.text, np.zeros((0, 4), np.float32)))
+        ]
         right[question.scene.stamp] = {item.goal.text: (item, targets) for item in known}
         return groundings
 
@@ -138,7 +169,11 @@ def _follow(
 
 
 def _judge(
-    tally: TrackingTally, number: int, moment: Moment, followed: TrackedAnswer, right: Mapping[str, tuple[Grounding, Mapping[str, FloatArray]]]
+    tally: TrackingTally,
+    number: int,
+    moment: Moment,
+    followed: TrackedAnswer,
+    right: Mapping[str, tuple[Grounding, Mapping[str, FloatArray]]],
 ) -> None:
     for grounding in followed.groundings:
         text = grounding.goal.text
@@ -159,7 +194,9 @@ def _judge(
             tally.iou += values
             before, then = right[text]
             held = match_boxes(_boxes(before), then[text])
-            tally.still += [float(value) for value in box_iou(_boxes(before), targets)[np.arange(len(held)), held]]
+            tally.still += [
+                float(value) for value in box_iou(_boxes(before), targets)[np.arange(len(held)), held]
+            ]
 
 
 def _boxes(grounding: Grounding) -> FloatArray:
@@ -180,7 +217,10 @@ def rendered(seed: int, count: int, seconds: float) -> Iterator[list[Moment]]:
         yield [
             Moment(
                 Frame(frame.rgb, frame.stamp, FRAME_ID),
-                {goal.text: np.array([frame.objects[index].box for index in goal.targets], np.float32) for goal in goals},
+                {
+                    goal.text: np.array([frame.objects[index].box for index in goal.targets], np.float32)
+                    for goal in goals
+                },
             )
             for frame in frames
         ]
@@ -196,22 +236,25 @@ def recorded(bag: Path, truth_file: Path | None) -> list[Moment]:
     frames = [shot.frame for shot in read_shots(bag, camera, lambda _: True) if shot.frame is not None]
     moments = [Moment(frame, truth.boxes[frame.stamp]) for frame in frames if frame.stamp in truth.boxes]
     if not moments:
-        raise ValueError(f"The truth file knows none of the frames of {bag}; its stamps are those of another recording.")
+        raise ValueError(
+            f"The truth file knows none of the frames of {bag}; its stamps are those of another recording."
+        )
     return moments
-
-
-
-
 
 
 def table(document: Mapping[str, Any]) -> str:
     """The report as lines to read."""
-    head = f"{document['sequences']} sequences, {document['seconds']} s, answers after {document['latency']} s"
-    names = [f"{row['proposer_hz']:g} Hz" if row["proposer_hz"] else "every frame" for row in document["rows"]]
+    head = (
+        f"{document['sequences']} sequences, {document['seconds']} s, answers after {document['latency']} s"
+    )
+    names = [
+        f"{row['proposer_hz']:g} Hz" if row["proposer_hz"] else "every frame" for row in document["rows"]
+    ]
     lines = [head, f"{'perceived':<22}" + "".join(f"{name:>14}" for name in names)]
     for key in ORDER:
         values = [
-            "-" if row[key] is None else f"{row[key]:.3f}" if isinstance(row[key], float) else str(row[key]) for row in document["rows"]
+            "-" if row[key] is None else f"{row[key]:.3f}" if isinstance(row[key], float) else str(row[key])
+            for row in document["rows"]
         ]
         lines.append(f"{key:<22}" + "".join(f"{value:>14}" for value in values))
     return "\n".join(lines)

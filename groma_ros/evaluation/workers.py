@@ -1,4 +1,5 @@
-"""Running a model over many items: in this process or in several, on the CPU or a list of GPUs, and going on where a run ended."""
+"""Running a model over many items: in this process or in several, on the CPU or a list of GPUs, and going on
+where a run ended."""
 
 from __future__ import annotations
 
@@ -33,9 +34,9 @@ Work = Callable[[Grounder, Any], Record]
 class ModelChoice:
     """Which model is measured and how it runs: what a process needs to load it.
 
-    resize: of pictures, one of `image.RESIZES`; "own" takes the bundle's; for weights of the published geometry "published" takes what
-    the original's evaluations did (bilinear) and "demo" what its demo and chat did (bicubic), for others both take the bundle's own.
-    calibration: instead of the manifest's.
+    resize: of pictures, one of `image.RESIZES`; "own" takes the bundle's; for weights of the published
+    geometry "published" takes what the original's evaluations did (bilinear) and "demo" what its demo and
+    chat did (bicubic), for others both take the bundle's own. calibration: instead of the manifest's.
     """
 
     directory: Path
@@ -48,7 +49,8 @@ class ModelChoice:
     calibration: Calibration | None = None
 
     def bundle(self) -> Bundle:
-        """The bundle, with the resize that was chosen. Raises BundleError, and ValueError for a resize that is unknown."""
+        """The bundle, with the resize that was chosen. Raises BundleError, and ValueError for a resize that
+        is unknown."""
         bundle = Bundle.load(self.directory)
         resize: Resize = bundle.image.resize
         if self.resize in _OF_THE_ORIGINAL and read_network(bundle).region.geometry == "published":
@@ -56,39 +58,58 @@ class ModelChoice:
         elif self.resize in RESIZES:
             resize = self.resize
         elif self.resize not in ("own", *_OF_THE_ORIGINAL):
-            raise ValueError(f"The resize {self.resize!r} is unknown; use one of own, {', '.join((*_OF_THE_ORIGINAL, *RESIZES))}.")
+            raise ValueError(
+                f"The resize {self.resize!r} is unknown; use one of own, "
+                f"{', '.join((*_OF_THE_ORIGINAL, *RESIZES))}."
+            )
         return dataclasses.replace(bundle, image=dataclasses.replace(bundle.image, resize=resize))
 
     def load(self) -> Grounder:
         """The model, ready to be asked."""
         return Grounder.load(
-            self.bundle(), self.min_presence, self.device, self.backend, self.threads, self.precision, self.calibration
+            self.bundle(),
+            self.min_presence,
+            self.device,
+            self.backend,
+            self.threads,
+            self.precision,
+            self.calibration,
         )
 
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """How a run is spread. jobs: processes; devices: what they run on in turn (cpu, cuda, cuda:1), none for the backend's choice;
-    out: the folder that keeps the records, so that a run that was stopped goes on; None keeps nothing."""
+    """How a run is spread. jobs: processes; devices: what they run on in turn (cpu, cuda, cuda:1), none for
+    the backend's choice; out: the folder that keeps the records, so that a run that was stopped goes on; None
+    keeps nothing."""
 
     jobs: int = 1
     devices: tuple[str, ...] = ()
     out: Path | None = None
 
 
-def run_evaluation(work: Work, items: Sequence[Any], name: str, choice: ModelChoice, plan: EvaluationPlan, settings: Record) -> list[Record]:
-    """The records that `work(grounder, item)` makes of the items, in their order, with progress of things called `name`.
+def run_evaluation(
+    work: Work, items: Sequence[Any], name: str, choice: ModelChoice, plan: EvaluationPlan, settings: Record
+) -> list[Record]:
+    """The records that `work(grounder, item)` makes of the items, in their order, with progress of things
+    called `name`.
 
-    work and the items must survive a pickle. With `plan.out` every record is kept as soon as it exists, and items that have one are
-    not done again; settings: what must be the same for that (the model is added here). Raises ValueError for a folder of other
-    settings, RuntimeError where a process died.
+    work and the items must survive a pickle. With `plan.out` every record is kept as soon as it exists, and
+    items that have one are not done again; settings: what must be the same for that (the model is added
+    here). Raises ValueError for a folder of other settings, RuntimeError where a process died.
     """
     if plan.jobs < 1:
         raise ValueError(f"--jobs is {plan.jobs}; at least one process is needed.")
-    store = RecordStore(plan.out, {**settings, **_identity(choice), "items": len(items)}) if plan.out else None
+    store = (
+        RecordStore(plan.out, {**settings, **_identity(choice), "items": len(items)}) if plan.out else None
+    )
     done = store.read() if store else {}
     missing = [index for index in range(len(items)) if index not in done]
-    made = _alone(work, items, missing, choice, plan) if plan.jobs == 1 else _spread(work, items, missing, choice, plan)
+    made = (
+        _alone(work, items, missing, choice, plan)
+        if plan.jobs == 1
+        else _spread(work, items, missing, choice, plan)
+    )
     for index, record in shown(made, len(missing), name) if missing else ():
         if store:
             store.add(index, record)
@@ -100,12 +121,24 @@ def _identity(choice: ModelChoice) -> Record:
     """What makes two runs of a model the same run."""
     bundle = choice.bundle()
     calibration = choice.calibration.to_manifest() if choice.calibration else bundle.calibration
-    chosen = {"backend": choice.backend, "precision": choice.precision, "resize": bundle.image.resize, "min_presence": choice.min_presence}
-    return {"model": bundle.name, "weights": bundle.weights, "graphs": bundle.graphs, "calibration": calibration, **chosen}
+    chosen = {
+        "backend": choice.backend,
+        "precision": choice.precision,
+        "resize": bundle.image.resize,
+        "min_presence": choice.min_presence,
+    }
+    return {
+        "model": bundle.name,
+        "weights": bundle.weights,
+        "graphs": bundle.graphs,
+        "calibration": calibration,
+        **chosen,
+    }
 
 
 class RecordStore:
-    """A folder with a line of JSON for every finished item. Raises ValueError for one that was begun with other settings."""
+    """A folder with a line of JSON for every finished item. Raises ValueError for one that was begun with
+    other settings."""
 
     def __init__(self, folder: Path, settings: Record) -> None:
         self._path = folder / RECORDS
@@ -113,12 +146,16 @@ class RecordStore:
         known = folder / SETTINGS
         wanted = json.loads(json.dumps(settings))
         if known.is_file() and _read_settings(known) != wanted:
-            raise ValueError(f"{folder} holds another run (other data, model or options); name a new --out folder or remove this one.")
+            raise ValueError(
+                f"{folder} holds another run (other data, model or options); name a new --out folder or "
+                "remove this one."
+            )
         with replacing(known) as stream:
             stream.write(json.dumps(wanted, indent=1).encode() + b"\n")
 
     def read(self) -> dict[int, Record]:
-        """The records by the index of their item. A last line that was cut off is dropped, from the file too."""
+        """The records by the index of their item. A last line that was cut off is dropped, from the file
+        too."""
         found: dict[int, Record] = {}
         whole = 0
         data = self._path.read_bytes() if self._path.is_file() else b""
@@ -150,7 +187,9 @@ def _read_settings(path: Path) -> Any:
         return None
 
 
-def _alone(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: EvaluationPlan) -> Iterator[tuple[int, Record]]:
+def _alone(
+    work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: EvaluationPlan
+) -> Iterator[tuple[int, Record]]:
     if not indices:
         return
     grounder = _on(choice, plan.devices[0] if plan.devices else None).load()
@@ -184,7 +223,8 @@ def _end_with_parent() -> None:
 
 
 def _on(choice: ModelChoice, device: str | None) -> ModelChoice:
-    """The choice on a device. A numbered GPU becomes the only one this process sees, which every backend understands."""
+    """The choice on a device. A numbered GPU becomes the only one this process sees, which every backend
+    understands."""
     if device is None:
         return choice
     kind, _, number = device.partition(":")
@@ -202,14 +242,18 @@ def _do(item: Any) -> Record:
     return work(grounder, item)
 
 
-def _spread(work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: EvaluationPlan) -> Iterator[tuple[int, Record]]:
+def _spread(
+    work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: EvaluationPlan
+) -> Iterator[tuple[int, Record]]:
     """As `_alone`, in several processes; records come in the order in which they are finished."""
     jobs = min(plan.jobs, len(indices))
     if not jobs:
         return
     cores = len(os.sched_getaffinity(0))
     one = dataclasses.replace(choice, threads=choice.threads or max(1, cores // jobs))
-    context = multiprocessing.get_context("spawn")  # a forked child would share the threads and the GPU of its parent
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a forked child would share the threads and the GPU of its parent
     devices = context.SimpleQueue()
     for _, device in zip(range(jobs), itertools.cycle(plan.devices or ("",))):
         devices.put(device)
@@ -226,7 +270,8 @@ def _spread(work: Work, items: Sequence[Any], indices: Sequence[int], choice: Mo
                     yield open_items.pop(future), future.result()
         except BrokenProcessPool as error:
             raise RuntimeError(
-                "A process ended before its work was done, maybe for want of memory; fewer --jobs need less, and a run with --out goes on."
+                "A process ended before its work was done, maybe for want of memory; fewer --jobs need "
+                "less, and a run with --out goes on."
             ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)

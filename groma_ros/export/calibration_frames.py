@@ -1,4 +1,5 @@
-"""Pictures from which the ranges of 8-bit graphs are taken: rendered of a seed, out of a folder, or out of a bag."""
+"""Pictures from which the ranges of 8-bit graphs are taken: rendered of a seed, out of a folder, or out of a
+bag."""
 
 from __future__ import annotations
 
@@ -21,13 +22,22 @@ _PICTURES = (".jpg", ".jpeg", ".png")
 def read_frames(source: Path | None, count: int = COUNT) -> Pictures:
     """Up to `count` uint8 HxWx3 pictures, spread over what there is.
 
-    source: a folder of pictures, a rosbag2 folder, an .mcap or .db3 file; None for rendered scenes. ValueError with a sentence where
-    there is no picture.
+    source: a folder of pictures, a rosbag2 folder, an .mcap or .db3 file; None for rendered scenes.
+    ValueError with a sentence where there is no picture.
     """
-    frames = _rendered(count) if source is None else _bag(source, count) if _is_bag(source) else _folder(source, count)
+    frames = (
+        _rendered(count)
+        if source is None
+        else _bag(source, count)
+        if _is_bag(source)
+        else _folder(source, count)
+    )
     found = list(itertools.islice(frames, count))
     if not found:
-        raise ValueError(f"{source} holds no picture to take the ranges of 8-bit graphs from; name a folder of pictures or a bag.")
+        raise ValueError(
+            f"{source} holds no picture to take the ranges of 8-bit graphs from; name a folder of pictures "
+            "or a bag."
+        )
     return found
 
 

@@ -42,16 +42,22 @@ LARGE = ("fp16", "q4_k_m")
 
 
 def convert(
-    source: Path, out: Path, precisions: Sequence[str] = (), only: bool = False, weights: bool = True, frames: Path | None = None
+    source: Path,
+    out: Path,
+    precisions: Sequence[str] = (),
+    only: bool = False,
+    weights: bool = True,
+    frames: Path | None = None,
 ) -> Bundle:
     """Make a bundle of a checkpoint folder (published layout) or of a bundle; out may be the bundle itself.
 
-    precisions: of `ONNX_PRECISIONS` and `GGUF_PRECISIONS`, the first of each kind becomes the default of a new bundle; none for those
-    the source names, else fp32, else `LARGE`. only: a bundle that is its own source keeps no others; weights: whether a bundle of a
-    checkpoint gets the weights too, which only PyTorch reads; frames: the pictures 8-bit graphs are calibrated on, as of
-    `frames.read_frames`. Weights are read and written one at a time. The manifest gets the sha256
-    of every file and the measured difference of every graph to the network in PyTorch. ValueError with a sentence for a source that
-    cannot be read or made into what was asked for, RuntimeError for a graph that does not compute the same.
+    precisions: of `ONNX_PRECISIONS` and `GGUF_PRECISIONS`, the first of each kind becomes the default of a
+    new bundle; none for those the source names, else fp32, else `LARGE`. only: a bundle that is its own
+    source keeps no others; weights: whether a bundle of a checkpoint gets the weights too, which only PyTorch
+    reads; frames: the pictures 8-bit graphs are calibrated on, as of `frames.read_frames`. Weights are read
+    and written one at a time. The manifest gets the sha256 of every file and the measured difference of every
+    graph to the network in PyTorch. ValueError with a sentence for a source that cannot be read or made into
+    what was asked for, RuntimeError for a graph that does not compute the same.
     """
     if not source.is_dir():
         raise ValueError(f"The folder {source} does not exist; name a checkpoint or a model bundle.")
@@ -60,7 +66,9 @@ def convert(
         return _convert(source, out, precisions, only, weights, frames)
 
 
-def _convert(source: Path, out: Path, precisions: Sequence[str], only: bool, weights: bool, frames: Path | None) -> Bundle:
+def _convert(
+    source: Path, out: Path, precisions: Sequence[str], only: bool, weights: bool, frames: Path | None
+) -> Bundle:
     if (source / MANIFEST).is_file():
         bundle, tensors = _copy(source, out, only)
         precisions = precisions or tuple(Bundle.load(source).graphs.get("precisions", ()))
@@ -73,14 +81,17 @@ def _convert(source: Path, out: Path, precisions: Sequence[str], only: bool, wei
         maker = Maker(bundle, config, tensors, Path(folder), partial(read_frames, frames))
         for precision, roles in shown(plan.items(), len(plan), "precision"):
             found = {role: maker.measure(role, precision) for role in roles}
-            bundle = bundle.with_graphs(precision, {role: maker.hand_over(role, precision) for role in roles}, found)
+            bundle = bundle.with_graphs(
+                precision, {role: maker.hand_over(role, precision) for role in roles}, found
+            )
     _clear(bundle)
     return Bundle.load(out)
 
 
 @contextlib.contextmanager
 def _whole_or_nothing(out: Path) -> Iterator[None]:
-    """Delete what a conversion that fails has put into a folder that was no bundle before. A bundle stays whole by itself."""
+    """Delete what a conversion that fails has put into a folder that was no bundle before. A bundle stays
+    whole by itself."""
     found = set(out.iterdir()) if out.is_dir() else None
     try:
         yield
@@ -97,7 +108,9 @@ def _check_names(precisions: Iterable[str]) -> None:
     known = (*ONNX_PRECISIONS, *GGUF_PRECISIONS)
     for name in precisions:
         if name not in known:
-            raise ValueError(f"Nothing is converted to the precision {name!r}; it must be one of {', '.join(known)}.")
+            raise ValueError(
+                f"Nothing is converted to the precision {name!r}; it must be one of {', '.join(known)}."
+            )
 
 
 def _plan(config: GromaConfig, bundle: Bundle, precisions: Sequence[str]) -> dict[str, tuple[str, ...]]:
@@ -108,12 +121,14 @@ def _plan(config: GromaConfig, bundle: Bundle, precisions: Sequence[str]) -> dic
     graphs, ggufs = ({name for name in chosen if name in kind} for kind in (ONNX_PRECISIONS, GGUF_PRECISIONS))
     if not graphs and not bundle.vision_precisions:
         raise ValueError(
-            "llama.cpp runs the language model alone; name a precision for the vision graphs too, as in --precision "
+            "llama.cpp runs the language model alone; name a precision for the vision graphs too, as in "
+            "--precision "
             f"{'fp16' if large else 'fp32'},{next(iter(ggufs))}."
         )
     if large and not ggufs and not bundle.gguf_precisions:
         raise ValueError(
-            f"The language model of {bundle.name} takes {size / 1e9:.1f} GB and a graph at most {LARGEST / 1e9:.1f}; name a precision of "
+            f"The language model of {bundle.name} takes {size / 1e9:.1f} GB and a graph at most "
+            f"{LARGEST / 1e9:.1f}; name a precision of "
             f"llama.cpp for it too, as in --precision {next(iter(graphs))},q4_k_m."
         )
     roles = ROLES[:2] if large else ROLES
@@ -130,8 +145,11 @@ def _settled(config: GromaConfig, precision: str) -> str:
 
 
 def _with_embeddings(bundle: Bundle, tensors: Mapping[str, Tensor], path: Path) -> Bundle:
-    """The bundle with the table of input embeddings, new tokens last, as float16 .npy; path: of a file on its disk."""
-    parts = [tensors[name].half().numpy() for name in ("llm.model.embed_tokens.weight", "new_input_embs.weight")]
+    """The bundle with the table of input embeddings, new tokens last, as float16 .npy; path: of a file on its
+    disk."""
+    parts = [
+        tensors[name].half().numpy() for name in ("llm.model.embed_tokens.weight", "new_input_embs.weight")
+    ]
     with naming_file(path), path.open("wb") as stream:
         np.save(stream, np.concatenate(parts).view(AtomicFile))
     files = {**bundle.files, EMBEDDINGS: described(path)}
@@ -140,7 +158,8 @@ def _with_embeddings(bundle: Bundle, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Tensor]]:
-    """The bundle, in `out`, and its weights. A copy has no graphs; a bundle in its own place keeps them, unless `only`."""
+    """The bundle, in `out`, and its weights. A copy has no graphs; a bundle in its own place keeps them,
+    unless `only`."""
     bundle = Bundle.load(source)
     in_place = out.resolve() == source.resolve()
     if not in_place and (out / MANIFEST).is_file():
@@ -148,7 +167,9 @@ def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Ten
     weights = Weights(read_network(bundle), bundle.file(WEIGHTS))
     if in_place and not only:
         return bundle, weights
-    files = {name: value for name, value in bundle.files.items() if not name.endswith((".onnx", ".gguf", ".npy"))}
+    files = {
+        name: value for name, value in bundle.files.items() if not name.endswith((".onnx", ".gguf", ".npy"))
+    }
     if not in_place:
         out.mkdir(parents=True, exist_ok=True)
         for name in files:
@@ -157,10 +178,14 @@ def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Ten
 
 
 def _from_checkpoint(source: Path, out: Path, keep: bool) -> tuple[Bundle, Mapping[str, Tensor]]:
-    """A checkpoint in the published layout, with its SentencePiece tokenizer, as a bundle without graphs, and its weights in halves."""
+    """A checkpoint in the published layout, with its SentencePiece tokenizer, as a bundle without graphs, and
+    its weights in halves."""
     tokenizer = source / TOKENIZER
     if not tokenizer.is_file():
-        raise ValueError(f"The checkpoint {source} holds no {TOKENIZER}; put the SentencePiece model of its vocabulary there.")
+        raise ValueError(
+            f"The checkpoint {source} holds no {TOKENIZER}; put the SentencePiece model of its vocabulary "
+            "there."
+        )
     if (out / MANIFEST).is_file():
         raise BundleError(f"{out} already holds a bundle; name a new folder for the checkpoint {source}.")
     config = GromaConfig.from_dict(read_json(source / "config.json"))
@@ -170,11 +195,15 @@ def _from_checkpoint(source: Path, out: Path, keep: bool) -> tuple[Bundle, Mappi
     image, prompt = ImageTransform(config.image_size), PUBLISHED_TEMPLATE.to_dict()
     # The original never saw a goal that nothing fits, so its stop says nothing of presence.
     untaught = {"answers_none": False}
-    bundle = Bundle(out, out.resolve().name, config.to_dict(), image, prompt, untaught, graphs={"weights": sha256})
+    bundle = Bundle(
+        out, out.resolve().name, config.to_dict(), image, prompt, untaught, graphs={"weights": sha256}
+    )
     files = bundle.write_files({TOKENIZER: tokenizer.read_bytes()})
     if keep:
         files[WEIGHTS] = {"sha256": sha256, "bytes": size}
-    return dataclasses.replace(bundle, files=files), Weights(config, out / WEIGHTS) if keep else Halves(weights)
+    return dataclasses.replace(bundle, files=files), Weights(config, out / WEIGHTS) if keep else Halves(
+        weights
+    )
 
 
 def _clear(bundle: Bundle) -> None:
@@ -183,7 +212,3 @@ def _clear(bundle: Bundle) -> None:
         for path in bundle.directory.glob(f"{role}.*"):
             if path.suffix in (".onnx", ".gguf") and path.name not in bundle.files:
                 path.unlink()
-
-
-
-

@@ -1,4 +1,5 @@
-"""The language model as a graph wants it: keys and values in and out, the mask given, logits only where they are asked for."""
+"""The language model as a graph wants it: keys and values in and out, the mask given, logits only where they
+are asked for."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ _STATIC_ROTARY = ("default", "linear", "llama3")
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm in the order of operations that runtimes know as one, in float32: squares soon pass what halves hold."""
+    """RMSNorm in the order of operations that runtimes know as one, in float32: squares soon pass what halves
+    hold."""
     x = x.float()
     return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
 
@@ -28,26 +30,41 @@ def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class _Layer(nn.Module):
-    """One Llama layer over a packed sequence. Queries and keys, which are turned alike, come of one matrix, stored input x output.
+    """One Llama layer over a packed sequence. Queries and keys, which are turned alike, come of one matrix,
+    stored input x output.
 
     last: only the rows where logits are wanted go through it; of the others only keys and values are wanted.
     """
 
-    def __init__(self, layer: LlamaDecoderLayer, heads: int, groups: int, eps: float, dtype: torch.dtype, last: bool) -> None:
+    def __init__(
+        self, layer: LlamaDecoderLayer, heads: int, groups: int, eps: float, dtype: torch.dtype, last: bool
+    ) -> None:
         super().__init__()
         self.heads, self.groups, self.eps = heads, groups, eps
         attention, mlp = layer.self_attn, layer.mlp
         self.turned = _joined([attention.k_proj] if last else [attention.q_proj, attention.k_proj], dtype)
         self.query = _joined([attention.q_proj], dtype) if last else None
         self.value, self.output = _joined([attention.v_proj], dtype), _joined([attention.o_proj], dtype)
-        self.gate, self.up, self.down = (_joined([part], dtype) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj))
-        self.attention_norm, self.mlp_norm = layer.input_layernorm.weight, layer.post_attention_layernorm.weight
+        self.gate, self.up, self.down = (
+            _joined([part], dtype) for part in (mlp.gate_proj, mlp.up_proj, mlp.down_proj)
+        )
+        self.attention_norm, self.mlp_norm = (
+            layer.input_layernorm.weight,
+            layer.post_attention_layernorm.weight,
+        )
 
     def forward(
-        self, x: Tensor, cos: Tensor, sin: Tensor, mask: Tensor, rows: Tensor, past_key: Tensor, past_value: Tensor
+        self,
+        x: Tensor,
+        cos: Tensor,
+        sin: Tensor,
+        mask: Tensor,
+        rows: Tensor,
+        past_key: Tensor,
+        past_value: Tensor,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """x (L, D), cos and sin as of `_rotate`, mask (L, P + L), rows (M,), past (groups, P, d); x after the layer, of the last one
-        (M, D), with past and new keys and values."""
+        """x (L, D), cos and sin as of `_rotate`, mask (L, P + L), rows (M,), past (groups, P, d); x after the
+        layer, of the last one (M, D), with past and new keys and values."""
         size = past_key.shape[-1]
         inner = _rms_norm(x, self.attention_norm, self.eps).to(x.dtype)
         turned = _rotate((inner @ self.turned).unflatten(-1, (-1, size)), cos, sin).transpose(0, 1)
@@ -56,9 +73,13 @@ class _Layer(nn.Module):
             query, key = turned.split([self.heads, self.groups])
         else:
             x, cos, sin, mask, inner = (part.index_select(0, rows) for part in (x, cos, sin, mask, inner))
-            query, key = _rotate((inner @ self.query).unflatten(-1, (-1, size)), cos, sin).transpose(0, 1), turned
+            query, key = (
+                _rotate((inner @ self.query).unflatten(-1, (-1, size)), cos, sin).transpose(0, 1),
+                turned,
+            )
         key = torch.cat([past_key, key], 1)
-        # Query heads that share a key head stand under each other, and so does what they may see: keys are not repeated.
+        # Query heads that share a key head stand under each other, and so does what they may see: keys are
+        # not repeated.
         scores = (query.reshape(self.groups, -1, size) * size**-0.5) @ key.transpose(1, 2)
         weights = (scores.float() + torch.cat([mask] * (self.heads // self.groups))).softmax(-1).to(x.dtype)
         mixed = (weights @ value).reshape(self.heads, -1, size).transpose(0, 1).flatten(1)
@@ -70,8 +91,8 @@ class _Layer(nn.Module):
 class LanguageGraph(nn.Module):
     """Llama with Groma's two heads. The network it is made of keeps its weights.
 
-    dtype: of the layers, keys and values; the norms and both heads stay float32. ValueError if its rotary embedding or its layers
-    are of a kind that no graph is written for.
+    dtype: of the layers, keys and values; the norms and both heads stay float32. ValueError if its rotary
+    embedding or its layers are of a kind that no graph is written for.
     """
 
     def __init__(self, model: Groma, dtype: torch.dtype = torch.float32) -> None:
@@ -80,16 +101,20 @@ class LanguageGraph(nn.Module):
         kind = str((c.rope_scaling or {}).get("rope_type", (c.rope_scaling or {}).get("type", "default")))
         if kind not in _STATIC_ROTARY or c.hidden_act != "silu":
             raise ValueError(
-                f"A language model with rotary scaling {kind!r} and activation {c.hidden_act!r} cannot be exported; "
+                f"A language model with rotary scaling {kind!r} and activation {c.hidden_act!r} cannot be "
+                "exported; "
                 f"scaling must be one of {', '.join(_STATIC_ROTARY)}, the activation silu."
             )
         groups = c.num_key_value_heads or c.num_attention_heads
         made = [
-            _Layer(layer, c.num_attention_heads, groups, c.rms_norm_eps, dtype, layer is llama.layers[-1]) for layer in llama.layers
+            _Layer(layer, c.num_attention_heads, groups, c.rms_norm_eps, dtype, layer is llama.layers[-1])
+            for layer in llama.layers
         ]
         self.layers, self.dtype = nn.ModuleList(made), dtype
         self.norm, self.eps = llama.norm.weight, c.rms_norm_eps
-        self.head = nn.Parameter(torch.cat([model.llm.lm_head.weight, model.extra_lm_head.weight]).T.contiguous(), False)
+        self.head = nn.Parameter(
+            torch.cat([model.llm.lm_head.weight, model.extra_lm_head.weight]).T.contiguous(), False
+        )
         self.frequencies = nn.Parameter(llama.rotary_emb.inv_freq.float(), requires_grad=False)
         self.scaling = float(llama.rotary_emb.attention_scaling)
 
@@ -98,14 +123,15 @@ class LanguageGraph(nn.Module):
     ) -> tuple[Tensor, ...]:
         """One pass over a packed sequence.
 
-        embeddings (L, D); positions (L,) int64, of the rotary embedding; mask (L, P + L), added to the scores; rows (M,) int64,
-        where logits are wanted; past: keys and values (groups, P, d) of every layer in turn. Returns logits (M, V), then keys and
-        values of every layer, (groups, P + L, d).
+        embeddings (L, D); positions (L,) int64, of the rotary embedding; mask (L, P + L), added to the
+        scores; rows (M,) int64, where logits are wanted; past: keys and values (groups, P, d) of every layer
+        in turn. Returns logits (M, V), then keys and values of every layer, (groups, P + L, d).
         """
         angles = positions[:, None].float() * self.frequencies
         one, other = angles.cos(), angles.sin()
         cos, sin = (
-            (torch.cat(halves, -1) * self.scaling).to(self.dtype)[:, None] for halves in ([one, one], [-other, other])
+            (torch.cat(halves, -1) * self.scaling).to(self.dtype)[:, None]
+            for halves in ([one, one], [-other, other])
         )
         x, present = embeddings.to(self.dtype), []
         for index, layer in enumerate(self.layers):

@@ -43,9 +43,12 @@ _LAYER = {
 
 
 def settle_precision(config: GromaConfig, precision: str) -> str:
-    """The precision a network can have: q4_0 for q4_k_m where rows do not divide by 256. ValueError for one that is unknown."""
+    """The precision a network can have: q4_0 for q4_k_m where rows do not divide by 256. ValueError for one
+    that is unknown."""
     if precision not in GGUF_PRECISIONS:
-        raise ValueError(f"A GGUF has no precision {precision!r}; it must be one of {', '.join(GGUF_PRECISIONS)}.")
+        raise ValueError(
+            f"A GGUF has no precision {precision!r}; it must be one of {', '.join(GGUF_PRECISIONS)}."
+        )
     rows = (config.language.hidden_size, config.language.intermediate_size)
     return "q4_0" if precision == "q4_k_m" and any(row % K_ROW for row in rows) else precision
 
@@ -53,9 +56,10 @@ def settle_precision(config: GromaConfig, precision: str) -> str:
 def write_gguf(weights: Mapping[str, Tensor], path: Path, config: GromaConfig, precision: str) -> None:
     """Write the language model of a checkpoint as a GGUF, one tensor in memory at a time.
 
-    weights: by the original's names, e.g. `model.weights.Weights`. q4_k_m is made by llama.cpp's own quantizer, of a file in f16 that is
-    deleted after.
+    weights: by the original's names, e.g. `model.weights.Weights`. q4_k_m is made by llama.cpp's own
+    quantizer, of a file in f16 that is deleted after.
     """
+
     def read(name: str) -> np.ndarray:
         return _tensor(lambda key: weights[key].float().numpy(), name, config)
 
@@ -71,7 +75,8 @@ def write_gguf(weights: Mapping[str, Tensor], path: Path, config: GromaConfig, p
 
 
 def write_random_gguf(path: Path, config: GromaConfig, precision: str, seed: int = 0) -> None:
-    """A GGUF of random weights, for measuring speed only: blocks of random bits with small scales, one tensor in memory at a time."""
+    """A GGUF of random weights, for measuring speed only: blocks of random bits with small scales, one tensor
+    in memory at a time."""
     rng = np.random.default_rng(seed)
     shapes = _shapes(config)
     made: dict[tuple[int, ...], np.ndarray] = {}
@@ -104,10 +109,16 @@ def _shapes(config: GromaConfig) -> dict[str, tuple[int, ...]]:
     width, inner = c.hidden_size, c.intermediate_size
     keys = width // c.num_attention_heads * (c.num_key_value_heads or c.num_attention_heads)
     layer = {
-        "attn_norm": (width,), "attn_q": (width, width), "attn_k": (keys, width), "attn_v": (keys, width),
-        "attn_output": (width, width), "ffn_norm": (width,), "ffn_gate": (inner, width), "ffn_up": (inner, width),
+        "attn_norm": (width,),
+        "attn_q": (width, width),
+        "attn_k": (keys, width),
+        "attn_v": (keys, width),
+        "attn_output": (width, width),
+        "ffn_norm": (width,),
+        "ffn_gate": (inner, width),
+        "ffn_up": (inner, width),
         "ffn_down": (width, inner),
-    }  # fmt: skip
+    }
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (config.vocab_size, width)}
     for index in range(c.num_hidden_layers):
         shapes |= {f"blk.{index}.{name}.weight": shape for name, shape in layer.items()}
@@ -120,17 +131,23 @@ def _tensor(get: Callable[[str], np.ndarray], name: str, config: GromaConfig) ->
     if name == "token_embd.weight":
         return _rows(get("llm.model.embed_tokens.weight"), get("new_input_embs.weight"))
     if name == "output.weight":
-        return _rows(get("llm.model.embed_tokens.weight" if c.tie_word_embeddings else "llm.lm_head.weight"), get("extra_lm_head.weight"))
+        return _rows(
+            get("llm.model.embed_tokens.weight" if c.tie_word_embeddings else "llm.lm_head.weight"),
+            get("extra_lm_head.weight"),
+        )
     if name == "output_norm.weight":
         return get("llm.model.norm.weight").astype(np.float32)
     _, layer, part, _ = name.split(".")
     found = get(f"llm.model.layers.{layer}.{_LAYER[part]}.weight").astype(np.float32)
-    heads = {"attn_q": c.num_attention_heads, "attn_k": c.num_key_value_heads or c.num_attention_heads}.get(part)
+    heads = {"attn_q": c.num_attention_heads, "attn_k": c.num_key_value_heads or c.num_attention_heads}.get(
+        part
+    )
     return found if heads is None else rotary_rows(found, heads)
 
 
 def rotary_rows(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows (heads x d, D) in llama.cpp's order: the halves of a head that turn together stand side by side."""
+    """Rows (heads x d, D) in llama.cpp's order: the halves of a head that turn together stand side by
+    side."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
@@ -196,6 +213,8 @@ def _quantize(source: Path, path: Path) -> None:
     params = llama_cpp.llama_model_quantize_default_params()
     params.ftype = llama_cpp.LLAMA_FTYPE_MOSTLY_Q4_K_M
     with asking_disk(path):
-        status = llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(params))
+        status = llama_cpp.llama_model_quantize(
+            str(source).encode(), str(path).encode(), ctypes.byref(params)
+        )
         if status:
             raise RuntimeError(f"llama.cpp could not quantize {source} (status {status}).")

@@ -28,11 +28,12 @@ LARGEST = 2**31 - 2**20
 
 
 def export_graph(role: str, model: Groma, dtype: torch.dtype = torch.float32) -> onnx.ModelProto:
-    """One graph of a float32 network on the CPU, opset 18. The network is not to be used afterwards, nor need it hold the weights
-    of its other parts.
+    """One graph of a float32 network on the CPU, opset 18. The network is not to be used afterwards, nor need
+    it hold the weights of its other parts.
 
-    dtype: float32, or float16 for all but what decides a box or a score. Weights that are halves stay halves in the file. ValueError
-    if there is no graph for the network, or it would pass the 2 GB of a protobuf file.
+    dtype: float32, or float16 for all but what decides a box or a score. Weights that are halves stay halves
+    in the file. ValueError if there is no graph for the network, or it would pass the 2 GB of a protobuf
+    file.
     """
     with torch.no_grad():
         return _EXPORTERS[role](model.eval().requires_grad_(False), dtype)
@@ -50,23 +51,39 @@ def _regions(model: Groma, dtype: torch.dtype) -> onnx.ModelProto:
     maps = [torch.zeros(1, c.backbone.hidden_size, c.grid, c.grid, dtype=dtype) for _ in c.region.layers]
     boxes = torch.full((3, 4), 0.5)
     shapes = {"maps": [None] * len(maps), "boxes": {0: Dim("regions", max=c.vocab_size - c.first_region_id)}}
-    return _export(RegionGraph(model, dtype), (maps, boxes), shapes, [*_maps(model), "boxes"], ["region_tokens"])
+    return _export(
+        RegionGraph(model, dtype), (maps, boxes), shapes, [*_maps(model), "boxes"], ["region_tokens"]
+    )
 
 
 def _language(model: Groma, dtype: torch.dtype) -> onnx.ModelProto:
     c = model.config.language
     groups = c.num_key_value_heads or c.num_attention_heads
     new, held = 5, 7
-    past = [torch.zeros(groups, held, c.hidden_size // c.num_attention_heads, dtype=dtype) for _ in range(2 * c.num_hidden_layers)]
-    given = (torch.zeros(new, c.hidden_size), torch.arange(new), torch.zeros(new, held + new), torch.arange(3), past)
+    past = [
+        torch.zeros(groups, held, c.hidden_size // c.num_attention_heads, dtype=dtype)
+        for _ in range(2 * c.num_hidden_layers)
+    ]
+    given = (
+        torch.zeros(new, c.hidden_size),
+        torch.arange(new),
+        torch.zeros(new, held + new),
+        torch.arange(3),
+        past,
+    )
     slots, prefix, wanted = Dim("new"), Dim("past"), Dim("rows")
     shapes = {
-        "embeddings": {0: slots}, "positions": {0: slots}, "mask": {0: slots, 1: Dim.DYNAMIC}, "rows": {0: wanted},
+        "embeddings": {0: slots},
+        "positions": {0: slots},
+        "mask": {0: slots, 1: Dim.DYNAMIC},
+        "rows": {0: wanted},
         "past": [{1: prefix}] * len(past),
-    }  # fmt: skip
+    }
     kinds = [f"{kind}.{layer}" for layer in range(c.num_hidden_layers) for kind in ("key", "value")]
     inputs = ["embeddings", "positions", "mask", "rows", *(f"past_{kind}" for kind in kinds)]
-    return _export(LanguageGraph(model, dtype), given, shapes, inputs, ["logits", *(f"present_{kind}" for kind in kinds)])
+    return _export(
+        LanguageGraph(model, dtype), given, shapes, inputs, ["logits", *(f"present_{kind}" for kind in kinds)]
+    )
 
 
 _EXPORTERS = {"perceive": _perceive, "encode_regions": _regions, "language": _language}
@@ -77,7 +94,11 @@ def _maps(model: Groma) -> list[str]:
 
 
 def _export(
-    graph: nn.Module, inputs: tuple[Any, ...], shapes: dict[str, Any], input_names: Sequence[str], output_names: Sequence[str]
+    graph: nn.Module,
+    inputs: tuple[Any, ...],
+    shapes: dict[str, Any],
+    input_names: Sequence[str],
+    output_names: Sequence[str],
 ) -> onnx.ModelProto:
     # The exporter prints its steps and warns of its own parts.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -106,7 +127,9 @@ def _export(
     drop_notes(proto)
     shrink_weights(proto)
     if proto.ByteSize() > LARGEST:
-        raise ValueError(f"A graph of this network takes {proto.ByteSize() / 1e9:.1f} GB and one file holds at most 2 GB.")
+        raise ValueError(
+            f"A graph of this network takes {proto.ByteSize() / 1e9:.1f} GB and one file holds at most 2 GB."
+        )
     return proto
 
 
@@ -126,7 +149,8 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
 
 
 def drop_notes(proto: onnx.ModelProto) -> None:
-    """Leave out what the exporter writes beside the graph: source lines of this machine and the shapes in between."""
+    """Leave out what the exporter writes beside the graph: source lines of this machine and the shapes in
+    between."""
     proto.doc_string = ""
     del proto.metadata_props[:]
     graph = proto.graph
@@ -139,18 +163,22 @@ def drop_notes(proto: onnx.ModelProto) -> None:
 
 
 def shrink_weights(proto: onnx.ModelProto) -> None:
-    """Store every float32 weight that is exactly a half as a half, and what repeats along an axis once; scales of 8-bit weights stay,
-    because TensorRT wants them as constants.
+    """Store every float32 weight that is exactly a half as a half, and what repeats along an axis once;
+    scales of 8-bit weights stay, because TensorRT wants them as constants.
 
-    A Cast or an Expand before the first use makes the weight what it was. Runtimes fold both when they load the graph, so only
-    the file changes.
+    A Cast or an Expand before the first use makes the weight what it was. Runtimes fold both when they load
+    the graph, so only the file changes.
     """
     graph = proto.graph
     scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
     first: list[onnx.NodeProto] = []
     shapes: list[TensorProto] = []
     for tensor in graph.initializer:
-        if tensor.data_type != TensorProto.FLOAT or int(np.prod(tensor.dims)) < _WORTH_SHRINKING or tensor.name in scales:
+        if (
+            tensor.data_type != TensorProto.FLOAT
+            or int(np.prod(tensor.dims)) < _WORTH_SHRINKING
+            or tensor.name in scales
+        ):
             continue
         name, values = tensor.name, numpy_helper.to_array(tensor)
         once = _without_repeats(values)
@@ -160,7 +188,9 @@ def shrink_weights(proto: onnx.ModelProto) -> None:
         source = f"{name}.stored"
         if stored.dtype == np.float16:
             target = name if once.shape == values.shape else f"{name}.once"
-            first.append(helper.make_node("Cast", [source], [target], name=f"{name}.cast", to=TensorProto.FLOAT))
+            first.append(
+                helper.make_node("Cast", [source], [target], name=f"{name}.cast", to=TensorProto.FLOAT)
+            )
         elif once.shape == values.shape:
             continue
         if once.shape != values.shape:

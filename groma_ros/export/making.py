@@ -38,8 +38,18 @@ from groma_ros.runtime.onnx import OnnxGraph, OnnxLanguage, read_embeddings
 from groma_ros.runtime.torch import TorchLanguage
 from groma_ros.types import FloatArray
 
-LIMITS = {"fp32": 1e-3, "fp16": 2e-2, "int8": 0.5, "int4": 0.5, "f16": 2e-2, "q8_0": 0.1, "q4_k_m": 0.5, "q4_0": 0.5}
-"""A file further than this from the network (worst difference over the largest magnitude) is not listed in a bundle."""
+LIMITS = {
+    "fp32": 1e-3,
+    "fp16": 2e-2,
+    "int8": 0.5,
+    "int4": 0.5,
+    "f16": 2e-2,
+    "q8_0": 0.1,
+    "q4_k_m": 0.5,
+    "q4_0": 0.5,
+}
+"""A file further than this from the network (worst difference over the largest magnitude) is not listed in a
+bundle."""
 PARTS = {
     "perceive": ("perceiver.", "img_txt_bridge."),
     "encode_regions": ("region_encoder.", "new_input_embs."),
@@ -47,16 +57,19 @@ PARTS = {
 }
 """What of the network a graph is made of, by the beginnings of its names."""
 FLOAT_PARTS = ("detector", "input_proj", "patches", "query", "key", "value", "output", "fc1", "fc2")
-"""What stays float32 in 8 bits, by the names of nodes: what makes boxes, the first layer, and the products without which no box of
-groma-tiny is off by more than an IoU of 0.98 (docs/precision.md has what each costs)."""
+"""What stays float32 in 8 bits, by the names of nodes: what makes boxes, the first layer, and the products
+without which no box of groma-tiny is off by more than an IoU of 0.98 (docs/precision.md has what each costs).
+"""
 WIDE = 128
-"""Channels from which on convolutions of the region encoder pay in 8 bits; below, the casts around them cost more than they save."""
+"""Channels from which on convolutions of the region encoder pay in 8 bits; below, the casts around them cost
+more than they save."""
 BITS = {"int8": 8, "int4": 4}
 HELD_OUT = 4
 THREADS = 1
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 COMPARED: dict[str, Compared] = {"fp32": "ordered", "fp16": "better half"}
-"""Which proposals of a graph are compared, as of `measure.perceive_difference`; of other precisions those that pass the threshold."""
+"""Which proposals of a graph are compared, as of `measure.perceive_difference`; of other precisions those
+that pass the threshold."""
 _SHAPES = {"perceive": perceive_shapes, "encode_regions": region_shapes, "language": language_shapes}
 
 
@@ -64,8 +77,9 @@ _SHAPES = {"perceive": perceive_shapes, "encode_regions": region_shapes, "langua
 class Maker:
     """Makes the files of a bundle's network in a folder of its own.
 
-    weights: by the original's names, read one at a time; only the part of the network that a file is made of is ever in memory, and of
-    the language model behind a GGUF only one layer. frames: the pictures that 8-bit graphs are calibrated on, asked for once, if at all.
+    weights: by the original's names, read one at a time; only the part of the network that a file is made of
+    is ever in memory, and of the language model behind a GGUF only one layer. frames: the pictures that 8-bit
+    graphs are calibrated on, asked for once, if at all.
     """
 
     bundle: Bundle
@@ -76,7 +90,8 @@ class Maker:
     _made: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def make(self, role: str, precision: str) -> Path:
-        """A file of one role and precision, made at most once. ValueError for a network that has none of the kind."""
+        """A file of one role and precision, made at most once. ValueError for a network that has none of the
+        kind."""
         key = role, precision
         if key not in self._made:
             if precision in GGUF_PRECISIONS:
@@ -88,7 +103,8 @@ class Maker:
         return self._made[key]
 
     def hand_over(self, role: str, precision: str) -> Path:
-        """The file under a second name, to be renamed into the bundle; other precisions may still be made of it."""
+        """The file under a second name, to be renamed into the bundle; other precisions may still be made of
+        it."""
         path = self.make(role, precision)
         twin = path.with_name(f"{path.name}.of.{precision}")
         try:
@@ -100,20 +116,35 @@ class Maker:
     def measure(self, role: str, precision: str) -> float:
         """How far a file is from the network. RuntimeError if that is further than `LIMITS` allows."""
         if role == "language":
-            found = language_difference(TorchLanguage(stream(self.config, self.weights)), self._language(precision))
+            found = language_difference(
+                TorchLanguage(stream(self.config, self.weights)), self._language(precision)
+            )
         elif role == "perceive":
             pictures = noise(self.config) if precision in DTYPES else self._pixels[:HELD_OUT]
-            found = perceive_difference(self._part(role), self._session(role, precision), pictures, COMPARED.get(precision, "passed"))
+            found = perceive_difference(
+                self._part(role), self._session(role, precision), pictures, COMPARED.get(precision, "passed")
+            )
         else:
             inputs = noise_regions(self.config) if precision in DTYPES else self._regions[:HELD_OUT]
             found = regions_difference(self._part(role), self._session(role, precision), inputs)
         if not found <= LIMITS[precision]:
-            what = f"The {role} graph in {precision}" if precision not in GGUF_PRECISIONS else f"The GGUF in {precision}"
-            raise RuntimeError(f"{what} differs by {found:.1e} from the network, more than {LIMITS[precision]:g}; it is not listed.")
+            what = (
+                f"The {role} graph in {precision}"
+                if precision not in GGUF_PRECISIONS
+                else f"The GGUF in {precision}"
+            )
+            raise RuntimeError(
+                f"{what} differs by {found:.1e} from the network, more than {LIMITS[precision]:g}; it is "
+                "not listed."
+            )
         return found
 
     def _part(self, role: str) -> Groma:
-        names = ("llm.model.embed_tokens.",) if role == "encode_regions" and self.config.index_in_feature_slot else ()
+        names = (
+            ("llm.model.embed_tokens.",)
+            if role == "encode_regions" and self.config.index_in_feature_slot
+            else ()
+        )
         return load_part(self.config, self.weights, (*PARTS[role], *names))
 
     def _graph(self, role: str, precision: str) -> Path:
@@ -126,7 +157,9 @@ class Maker:
             return self.make(role, "int8")
         elif role == "perceive":
             calibration = self._pixels[HELD_OUT:] or self._pixels
-            quantize_vision(self.make(role, "fp32"), path, [{"pixels": pixels} for pixels in calibration], FLOAT_PARTS)
+            quantize_vision(
+                self.make(role, "fp32"), path, [{"pixels": pixels} for pixels in calibration], FLOAT_PARTS
+            )
         elif self.config.region_channels < WIDE:
             return self.make(role, "fp32")
         else:
@@ -135,7 +168,8 @@ class Maker:
 
     @cached_property
     def _pixels(self) -> list[FloatArray]:
-        """The calibration frames as the network sees them, (1, 3, S, S) each; the first few are kept for measuring."""
+        """The calibration frames as the network sees them, (1, 3, S, S) each; the first few are kept for
+        measuring."""
         return [self.bundle.image(frame)[None] for frame in self.frames()]
 
     @cached_property
@@ -147,7 +181,9 @@ class Maker:
         for pixels in self._pixels:
             seen, _ = graph.run({"pixels": pixels})
             boxes = select_regions(seen["boxes"][0], seen["objectness"][0], rule).boxes
-            found.append({**{name: value for name, value in seen.items() if name.startswith("map.")}, "boxes": boxes})
+            found.append(
+                {**{name: value for name, value in seen.items() if name.startswith("map.")}, "boxes": boxes}
+            )
         return found
 
     def _gguf(self, precision: str) -> Path:
@@ -159,7 +195,9 @@ class Maker:
 
     def _session(self, role: str, precision: str) -> OnnxGraph:
         path = self.make(role, precision)
-        alone = dataclasses.replace(self.bundle, directory=self.folder, files={path.name: described(path)}, graphs={})
+        alone = dataclasses.replace(
+            self.bundle, directory=self.folder, files={path.name: described(path)}, graphs={}
+        )
         return OnnxGraph(alone, path.name, _SHAPES[role](self.config), "cpu", THREADS)
 
     def _language(self, precision: str) -> LanguageModel:

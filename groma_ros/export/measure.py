@@ -18,7 +18,8 @@ Compared = Literal["ordered", "better half", "passed"]
 
 PICTURES = 4
 LARGE = 10**8
-"""Weights of a backbone from which on one picture is enough: it takes a minute and more in each of the two."""
+"""Weights of a backbone from which on one picture is enough: it takes a minute and more in each of the two.
+"""
 REGIONS = 12
 PREFIX, TAILS = 60, (1, 9, 4, 17)
 SLOTS = 256
@@ -46,24 +47,32 @@ def noise(config: GromaConfig, seed: int = 0) -> list[FloatArray]:
 
 
 def noise_regions(config: GromaConfig, seed: int = 0) -> list[dict[str, FloatArray]]:
-    """Inputs of the region encoder: maps of noise, and boxes in, across and outside the image with extents of either sign."""
+    """Inputs of the region encoder: maps of noise, and boxes in, across and outside the image with extents of
+    either sign."""
     rng, found = np.random.default_rng(seed), []
     for _ in range(_pictures(config)):
         shape = (1, config.backbone.hidden_size, config.grid, config.grid)
-        maps = {f"map.{level}": rng.normal(0, 1, shape).astype(np.float32) for level in range(len(config.region.layers))}
+        maps = {
+            f"map.{level}": rng.normal(0, 1, shape).astype(np.float32)
+            for level in range(len(config.region.layers))
+        }
         count = int(rng.integers(1, min(REGIONS, config.max_region_num) + 1))
-        boxes = np.concatenate([rng.uniform(-0.3, 1.3, (count, 2)), rng.uniform(-0.2, 1.2, (count, 2))], 1).astype(np.float32)
+        boxes = np.concatenate(
+            [rng.uniform(-0.3, 1.3, (count, 2)), rng.uniform(-0.2, 1.2, (count, 2))], 1
+        ).astype(np.float32)
         found.append({**maps, "boxes": boxes})
     return found
 
 
 @torch.inference_mode()
-def perceive_difference(model: Groma, graph: VisionGraph, pictures: Sequence[FloatArray], proposals: Compared) -> float:
+def perceive_difference(
+    model: Groma, graph: VisionGraph, pictures: Sequence[FloatArray], proposals: Compared
+) -> float:
     """The worst |graph - network| / max |network| over all outputs on normalised pixels (1, 3, S, S).
 
-    proposals: `ordered` compares all in their order. A little noise changes the order, which nobody reads, and which of the last is
-    taken; `better half` compares those of the higher objectness, and `passed` those beyond the threshold, each with the most alike
-    of the graph.
+    proposals: `ordered` compares all in their order. A little noise changes the order, which nobody reads,
+    and which of the last is taken; `better half` compares those of the higher objectness, and `passed` those
+    beyond the threshold, each with the most alike of the graph.
     """
     worst = 0.0
     for pixels in pictures:
@@ -75,7 +84,11 @@ def perceive_difference(model: Groma, graph: VisionGraph, pictures: Sequence[Flo
         found |= {name: found[name][0] for name in ("boxes", "objectness")}
         if proposals != "ordered":
             scores = known["objectness"]
-            kept = scores >= np.median(scores) if proposals == "better half" else scores > model.config.box_score_thres
+            kept = (
+                scores >= np.median(scores)
+                if proposals == "better half"
+                else scores > model.config.box_score_thres
+            )
             boxes = np.abs(found["boxes"][None] - known["boxes"][kept][:, None]).max(-1)
             alike = np.maximum(boxes, np.abs(found["objectness"][None] - scores[kept][:, None])).argmin(1)
             for name in ("boxes", "objectness"):
@@ -97,7 +110,8 @@ def regions_difference(model: Groma, graph: VisionGraph, inputs: Sequence[Mappin
 
 
 def language_difference(oracle: LanguageModel, graph: LanguageModel, seed: int = 0) -> float:
-    """The worst |graph - network| / max |network| over logits after a prefix, goals behind it, and a token for some of them."""
+    """The worst |graph - network| / max |network| over logits after a prefix, goals behind it, and a token
+    for some of them."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, oracle.vocabulary, PREFIX + sum(TAILS))
     prefix, *tails = np.split(graph.embed(ids), np.cumsum([PREFIX, *TAILS[:-1]]))
@@ -107,7 +121,10 @@ def language_difference(oracle: LanguageModel, graph: LanguageModel, seed: int =
     for language in runs:
         branches, first = language.branch(language.prefill(prefix), tails)
         logits.append((first, language.append(branches, rows, tokens)))
-    return max([difference(*pair) for pair in zip(*logits, strict=True)] + [difference(graph.embed(ids), oracle.embed(ids))])
+    return max(
+        [difference(*pair) for pair in zip(*logits, strict=True)]
+        + [difference(graph.embed(ids), oracle.embed(ids))]
+    )
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:

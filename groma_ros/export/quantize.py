@@ -10,7 +10,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_dynamic, quantize_static
+from onnxruntime.quantization import (
+    CalibrationDataReader,
+    QuantFormat,
+    QuantType,
+    quantize_dynamic,
+    quantize_static,
+)
 from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
 from groma_ros.export.graphs import drop_notes, shrink_weights
@@ -33,15 +39,20 @@ def _quiet() -> Iterator[None]:
 
 @_quiet()
 def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str] = ()) -> None:
-    """Write a vision graph whose matrix products and convolutions are in 8 bits: standard Q/DQ pairs, symmetric, zero points 0.
+    """Write a vision graph whose matrix products and convolutions are in 8 bits: standard Q/DQ pairs,
+    symmetric, zero points 0.
 
-    feeds: inputs of the graph, from which the ranges of its values are taken; kept: what the names of nodes that stay float32
-    contain. Weights have a scale for each output and seven bits, because processors without VNNI add two products in 16 bits;
-    activations have one scale a tensor.
+    feeds: inputs of the graph, from which the ranges of its values are taken; kept: what the names of nodes
+    that stay float32 contain. Weights have a scale for each output and seven bits, because processors without
+    VNNI add two products in 16 bits; activations have one scale a tensor.
     """
     folded = target.with_name(f"{target.name}.folded")
     _fold(source, folded)
-    names = [node.name for node in onnx.load(folded, load_external_data=False).graph.node if any(part in node.name for part in kept)]
+    names = [
+        node.name
+        for node in onnx.load(folded, load_external_data=False).graph.node
+        if any(part in node.name for part in kept)
+    ]
     quantize_static(
         folded,
         target,
@@ -54,34 +65,50 @@ def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str
         weight_type=QuantType.QInt8,
         nodes_to_exclude=names,
         extra_options={
-            "ActivationSymmetric": True, "WeightSymmetric": True, "QuantizeBias": False,
+            "ActivationSymmetric": True,
+            "WeightSymmetric": True,
+            "QuantizeBias": False,
             "OpTypesToExcludeOutputQuantization": ["Conv", "Gemm"],
         },
-    )  # fmt: skip
+    )
     folded.unlink()
     _finish(onnx.load(target), onnx.load(source), target)
 
 
 @_quiet()
 def quantize_language(source: Path, target: Path, bits: int) -> None:
-    """Write a language graph whose layers are in 8 bits (activations too, by the range of each pass) or 4 (weights alone).
+    """Write a language graph whose layers are in 8 bits (activations too, by the range of each pass) or 4
+    (weights alone).
 
-    The output head stays as it is: it decides, and it is read for few rows. In 8 bits so do the two products whose inputs are products
-    themselves, of attention and of the gate: one range for all of a pass is too coarse for their outliers.
+    The output head stays as it is: it decides, and it is read for few rows. In 8 bits so do the two products
+    whose inputs are products themselves, of attention and of the gate: one range for all of a pass is too
+    coarse for their outliers.
     """
     folded = target.with_name(f"{target.name}.folded")
     _fold(source, folded)
     proto = onnx.load(folded)
     head = [node.name for node in proto.graph.node if "logits" in node.output]
     if bits == 8:
-        fine = [node.name for node in proto.graph.node if node.op_type == "MatMul" and node.input[1].endswith((".output", ".down"))]
+        fine = [
+            node.name
+            for node in proto.graph.node
+            if node.op_type == "MatMul" and node.input[1].endswith((".output", ".down"))
+        ]
         quantize_dynamic(
-            folded, target, op_types_to_quantize=["MatMul"], per_channel=True, reduce_range=True, weight_type=QuantType.QInt8,
-            nodes_to_exclude=[*head, *fine], extra_options={"MatMulConstBOnly": True},
-        )  # fmt: skip
+            folded,
+            target,
+            op_types_to_quantize=["MatMul"],
+            per_channel=True,
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            nodes_to_exclude=[*head, *fine],
+            extra_options={"MatMulConstBOnly": True},
+        )
         proto = onnx.load(target)
     else:
-        quantizer = MatMulNBitsQuantizer(proto, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=4, nodes_to_exclude=head)
+        quantizer = MatMulNBitsQuantizer(
+            proto, bits=bits, block_size=BLOCK, is_symmetric=True, accuracy_level=4, nodes_to_exclude=head
+        )
         quantizer.process()
         proto = quantizer.model.model
     folded.unlink()
@@ -100,7 +127,8 @@ class _Reader(CalibrationDataReader):
 
 
 def _fold(source: Path, target: Path) -> None:
-    """Compute what depends on no input: weights that are stored as halves are float32 afterwards, and the quantizers know them."""
+    """Compute what depends on no input: weights that are stored as halves are float32 afterwards, and the
+    quantizers know them."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(target)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -140,7 +168,11 @@ def _unfold(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
             nodes.append(makers[name])
         kept.pop(name, None)
 
-    for name in [item.name for item in graph.initializer if item.name in makers and item.data_type == onnx.TensorProto.FLOAT]:
+    for name in [
+        item.name
+        for item in graph.initializer
+        if item.name in makers and item.data_type == onnx.TensorProto.FLOAT
+    ]:
         restore(name)
     del graph.initializer[:]
     graph.initializer.extend(kept.values())

@@ -1,4 +1,5 @@
-"""The vision tokenizer as graphs want it: one matrix for query, key and value, biases and layer scales inside the products."""
+"""The vision tokenizer as graphs want it: one matrix for query, key and value, biases and layer scales inside
+the products."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ from groma_ros.model.region_encoder import RegionPooling, pooling_matrix
 class Gemm(nn.Module):
     """A linear layer over rows as one matrix product with its bias, stored input x output.
 
-    scale: of each output, a product of its own on the weights, so that weights that are halves stay halves in a file.
+    scale: of each output, a product of its own on the weights, so that weights that are halves stay halves in
+    a file.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> None:
@@ -55,15 +57,22 @@ def gelu(x: Tensor) -> Tensor:
 
 
 class _Block(nn.Module):
-    """One DINOv2 block over the rows of all pictures. Layer scales are in the products with the weights, which changes no result but its
-    last bits."""
+    """One DINOv2 block over the rows of all pictures. Layer scales are in the products with the weights,
+    which changes no result but its last bits."""
 
     def __init__(self, block: Any, length: int) -> None:  # transformers says nothing of its types
         super().__init__()
         attention, mlp = block.attention, block.mlp
-        self.length, self.heads, self.size = length, int(attention.num_attention_heads), int(attention.head_dim)
-        # Three products and not one: what one gives has to be taken apart again, which costs more than it saves.
-        self.query, self.key, self.value = (Gemm.of(layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj))
+        self.length, self.heads, self.size = (
+            length,
+            int(attention.num_attention_heads),
+            int(attention.head_dim),
+        )
+        # Three products and not one: what one gives has to be taken apart again, which costs more than it
+        # saves.
+        self.query, self.key, self.value = (
+            Gemm.of(layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
+        )
         self.output = Gemm.of(attention.o_proj, block.layer_scale1.lambda1)
         self.norm1, self.norm2 = block.norm1, block.norm2
         self.known = hasattr(mlp, "fc1") and isinstance(mlp.activation_fn, GELUActivation)
@@ -76,17 +85,20 @@ class _Block(nn.Module):
         """(B * L, C) to the same."""
         inner = self.norm1(x)
         query, key, value = (
-            layer(inner).reshape(-1, self.length, self.heads, self.size) for layer in (self.query, self.key, self.value)
+            layer(inner).reshape(-1, self.length, self.heads, self.size)
+            for layer in (self.query, self.key, self.value)
         )
         weights = ((query.transpose(1, 2) * self.size**-0.5) @ key.permute(0, 2, 3, 1)).softmax(-1)
-        x = x + self.output((weights @ value.transpose(1, 2)).transpose(1, 2).reshape(-1, self.heads * self.size))
+        x = x + self.output(
+            (weights @ value.transpose(1, 2)).transpose(1, 2).reshape(-1, self.heads * self.size)
+        )
         inner = self.norm2(x)
         return x + (self.fc2(gelu(self.fc1(inner))) if self.known else self.scale(self.mlp(inner)))
 
 
 class _Patches(nn.Module):
-    """Pixels to the backbone's first hidden state: the convolution without overlap is a product of patches as rows. The class token and
-    all positions are constants."""
+    """Pixels to the backbone's first hidden state: the convolution without overlap is a product of patches as
+    rows. The class token and all positions are constants."""
 
     def __init__(self, model: Groma) -> None:
         super().__init__()
@@ -102,15 +114,21 @@ class _Patches(nn.Module):
 
     def forward(self, pixels: Tensor) -> Tensor:
         """(B, 3, S, S) to (B, 1 + cells, C)."""
-        squares = pixels.reshape(-1, pixels.shape[1], self.grid, self.side, self.grid, self.side).permute(0, 2, 4, 1, 3, 5)
-        cells = self.projection(squares.reshape(-1, pixels.shape[1] * self.side**2)).reshape(-1, self.grid**2, self.first.shape[-1])
+        squares = pixels.reshape(-1, pixels.shape[1], self.grid, self.side, self.grid, self.side).permute(
+            0, 2, 4, 1, 3, 5
+        )
+        cells = self.projection(squares.reshape(-1, pixels.shape[1] * self.side**2)).reshape(
+            -1, self.grid**2, self.first.shape[-1]
+        )
         return torch.cat([self.first.expand(cells.shape[0], -1, -1), cells + self.positions], 1)
 
 
 class PerceiveGraph(nn.Module):
-    """The perceiving half of a network, its linear layers as Gemms. It takes the network's detector, which is not to be used afterwards.
+    """The perceiving half of a network, its linear layers as Gemms. It takes the network's detector, which is
+    not to be used afterwards.
 
-    dtype: of the backbone, the bridge and the maps; the detector, which makes boxes and scores, stays float32.
+    dtype: of the backbone, the bridge and the maps; the detector, which makes boxes and scores, stays
+    float32.
     """
 
     def __init__(self, model: Groma, dtype: torch.dtype = torch.float32) -> None:
@@ -118,16 +136,24 @@ class PerceiveGraph(nn.Module):
         c = self.config = model.config
         self.dtype, length = dtype, 1 + c.grid**2
         self.patches = _Patches(model).to(dtype)
-        self.blocks = nn.ModuleList([_Block(block, length).to(dtype) for block in model.perceiver.vis_encoder.encoder.layer])
-        self.bridge = nn.ModuleList([Gemm.of(layer) for layer in model.img_txt_bridge if isinstance(layer, nn.Linear)]).to(dtype)
+        self.blocks = nn.ModuleList(
+            [_Block(block, length).to(dtype) for block in model.perceiver.vis_encoder.encoder.layer]
+        )
+        self.bridge = nn.ModuleList(
+            [Gemm.of(layer) for layer in model.img_txt_bridge if isinstance(layer, nn.Linear)]
+        ).to(dtype)
         projections = [level for level in model.perceiver.input_proj if isinstance(level, nn.Sequential)]
         state = torch.zeros(1, c.backbone.hidden_size, c.grid, c.grid)
-        shapes = [(int(level.shape[-2]), int(level.shape[-1])) for level in (projection(state) for projection in projections)]
+        shapes = [
+            (int(level.shape[-2]), int(level.shape[-1]))
+            for level in (projection(state) for projection in projections)
+        ]
         self.input_proj = nn.ModuleList([LevelGraph(projection) for projection in projections])
         self.detector = DetectorGraph(model.perceiver.ddetr_transformer, shapes)
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Normalised pixels (B, 3, S, S) to image tokens (B, T, D), boxes (B, Q, 4) cxcywh, objectness (B, Q), region maps."""
+        """Normalised pixels (B, 3, S, S) to image tokens (B, T, D), boxes (B, Q, 4) cxcywh, objectness (B,
+        Q), region maps."""
         c = self.config
         first = self.patches(pixels.to(self.dtype))
         rows = [first.reshape(-1, first.shape[-1])]
@@ -138,26 +164,40 @@ class PerceiveGraph(nn.Module):
         mean = sum(last[1:], last[0]) / len(last)
         levels = [projection(mean) for projection in self.input_proj]
         boxes, objectness = self.detector(torch.cat(levels, 1) if len(levels) > 1 else levels[0])
-        return (self._image_tokens(states[c.vis_output_layer]), boxes, objectness, *(self._map(states[i]) for i in c.region.layers))
+        return (
+            self._image_tokens(states[c.vis_output_layer]),
+            boxes,
+            objectness,
+            *(self._map(states[i]) for i in c.region.layers),
+        )
 
     def _image_tokens(self, state: Tensor) -> Tensor:
-        """`merge_tokens` and the bridge, which move whole cells: a hidden state (B, 1 + cells, C) to image tokens (B, T, D)."""
+        """`merge_tokens` and the bridge, which move whole cells: a hidden state (B, 1 + cells, C) to image
+        tokens (B, T, D)."""
         c = self.config
         small = c.grid // c.token_merge
-        cells = state[:, 1:].reshape(-1, small, c.token_merge, small, c.token_merge, state.shape[-1]).permute(0, 1, 3, 4, 2, 5)
+        cells = (
+            state[:, 1:]
+            .reshape(-1, small, c.token_merge, small, c.token_merge, state.shape[-1])
+            .permute(0, 1, 3, 4, 2, 5)
+        )
         merged = cells.reshape(-1, c.token_merge**2 * state.shape[-1])
         tokens = self.bridge[1](gelu(self.bridge[0](merged)))
         return tokens.reshape(-1, small**2, c.language.hidden_size).float()
 
     def _map(self, state: Tensor) -> Tensor:
         """A hidden state (B, 1 + cells, C) without its class token as a map (B, C, side, side)."""
-        return state[:, 1:].reshape(-1, self.config.grid, self.config.grid, state.shape[-1]).permute(0, 3, 1, 2)
+        return (
+            state[:, 1:].reshape(-1, self.config.grid, self.config.grid, state.shape[-1]).permute(0, 3, 1, 2)
+        )
 
 
 class RegionGraph(nn.Module):
-    """The region encoder of a network, its convolutions of pooled levels as one. It takes the encoder, which is not to be used afterwards.
+    """The region encoder of a network, its convolutions of pooled levels as one. It takes the encoder, which
+    is not to be used afterwards.
 
-    dtype: of the convolutions and the first linear layer; sampling places, resizes and a box's own embedding stay float32.
+    dtype: of the convolutions and the first linear layer; sampling places, resizes and a box's own embedding
+    stay float32.
     """
 
     def __init__(self, model: Groma, dtype: torch.dtype = torch.float32) -> None:
@@ -169,21 +209,28 @@ class RegionGraph(nn.Module):
         self.flatten = Gemm.of(self.pooling.flatten_linear).to(dtype)
         as_gemms(self.pooling.pos_embedd)
         self.updims = Gemm.of(self.pooling.updims)
-        names = model.new_input_embs.weight[c.first_region_id - c.language.vocab_size :] if c.index_in_feature_slot else None
+        names = (
+            model.new_input_embs.weight[c.first_region_id - c.language.vocab_size :]
+            if c.index_in_feature_slot
+            else None
+        )
         self.names = None if names is None else nn.Parameter(names.detach().clone(), requires_grad=False)
 
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
-        """Region maps (1, C, s, s), one a level, and boxes (R, 4) cxcywh to what stands in the feature slots (R, D)."""
+        """Region maps (1, C, s, s), one a level, and boxes (R, 4) cxcywh to what stands in the feature slots
+        (R, D)."""
         fused = self.fuse([level.to(self.dtype) for level in maps])
-        pooled = torch.cat([self._pooled(level, fused_map, boxes) for level, fused_map in enumerate(fused)], 2).transpose(1, 2)
+        pooled = torch.cat(
+            [self._pooled(level, fused_map, boxes) for level, fused_map in enumerate(fused)], 2
+        ).transpose(1, 2)
         total = self.conv(pooled.to(self.dtype))
         flat = self.flatten(F.relu(total).flatten(1)).float()
         tokens = self.updims(flat + self.pooling.pos_embedd(boxes))
         return tokens if self.names is None else tokens + self.names[: tokens.shape[0]]
 
     def _pooled(self, level: int, fused: Tensor, boxes: Tensor) -> Tensor:
-        """`roi_align` by two products without anything laid out anew: a map (1, C, s, s) and boxes (R, 4) to (R, pooled rows, C, pooled
-        columns)."""
+        """`roi_align` by two products without anything laid out anew: a map (1, C, s, s) and boxes (R, 4) to
+        (R, pooled rows, C, pooled columns)."""
         c, side, channels = self.pooling.config, fused.shape[-1], fused.shape[1]
         matrices = pooling_matrix(*self.pooling.corners(boxes, level, side), side, c)
         columns, rows = matrices[:, 0], matrices[:, 1]
@@ -198,5 +245,8 @@ def _one_convolution(pooling: RegionPooling) -> nn.Conv2d:
     weight = torch.cat([layer.weight.detach() for layer in layers], 1)
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     conv.weight = nn.Parameter(weight, requires_grad=False)
-    conv.bias = nn.Parameter(torch.stack([layer.bias.detach() for layer in layers if layer.bias is not None]).sum(0), requires_grad=False)
+    conv.bias = nn.Parameter(
+        torch.stack([layer.bias.detach() for layer in layers if layer.bias is not None]).sum(0),
+        requires_grad=False,
+    )
     return conv

@@ -21,10 +21,11 @@ def target_pose(
 ) -> Pose:
     """Where to go for a box, in the frame that the box and the camera's position are given in.
 
-    above: for a hand. z points down into the thing, against the box's own up; x lies along its shorter side, which is how a
-    gripper's fingers close. front: for a base. z points up, x from the camera towards the thing, level.
-    standoff: metres that the pose keeps from the box's middle, back along the way it comes from. up: of the frame, for front; None
-    takes the box's own. Raises ValueError for an approach that is not one of `APPROACHES`.
+    above: for a hand. z points down into the thing, against the box's own up; x lies along its shorter side,
+    which is how a gripper's fingers close. front: for a base. z points up, x from the camera towards the
+    thing, level. standoff: metres that the pose keeps from the box's middle, back along the way it comes
+    from. up: of the frame, for front; None takes the box's own. Raises ValueError for an approach that is not
+    one of `APPROACHES`.
     """
     if approach not in APPROACHES:
         raise ValueError(f"The approach {approach!r} is unknown; use one of {', '.join(APPROACHES)}.")
@@ -45,7 +46,8 @@ def target_pose(
 
 
 def _level(direction: Array, up: Array, instead: Array) -> Array:
-    """The level part of a direction as a unit vector; that of another one where it points straight up or down."""
+    """The level part of a direction as a unit vector; that of another one where it points straight up or
+    down."""
     for candidate in (direction, instead, np.array([1.0, 0, 0]), np.array([0, 1.0, 0])):
         level = candidate - up * (candidate @ up)
         length = float(np.linalg.norm(level))

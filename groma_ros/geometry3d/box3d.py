@@ -1,7 +1,7 @@
 """From a box in the image and depth registered to it to a box in space.
 
-The support (a table, a shelf, the floor) is found around the box and taken away; of what is left, the thing is what the box
-frames; its hidden side is completed. docs/depth.md says what holds and what was measured.
+The support (a table, a shelf, the floor) is found around the box and taken away; of what is left, the thing
+is what the box frames; its hidden side is completed. docs/depth.md says what holds and what was measured.
 """
 
 from __future__ import annotations
@@ -29,8 +29,9 @@ _SURE = 0.85
 class DepthRule:
     """What a box in space needs. Lengths in metres.
 
-    least_points: pixels of the thing with depth; margin: of the box's longer side that is looked at around it, to find the
-    support; lift: what rises less above the support is taken for it; most_pixels: looked at, more are thinned out.
+    least_points: pixels of the thing with depth; margin: of the box's longer side that is looked at around
+    it, to find the support; lift: what rises less above the support is taken for it; most_pixels: looked at,
+    more are thinned out.
     """
 
     least_points: int = 40
@@ -40,7 +41,8 @@ class DepthRule:
 
 
 class DepthError(ValueError):
-    """A box that cannot be placed in space: a sentence for the log, and a cause of a few words that diagnostics count by."""
+    """A box that cannot be placed in space: a sentence for the log, and a cause of a few words that
+    diagnostics count by."""
 
     def __init__(self, cause: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -49,9 +51,11 @@ class DepthError(ValueError):
 
 @dataclass(frozen=True)
 class Placement:
-    """A thing in space. box: in the frame of the camera; points: pixels it was measured with; standing: whether on a support.
+    """A thing in space. box: in the frame of the camera; points: pixels it was measured with; standing:
+    whether on a support.
 
-    A thing that does not stand on a support that is seen has a box of its own height, with up taken from the camera.
+    A thing that does not stand on a support that is seen has a box of its own height, with up taken from the
+    camera.
     """
 
     box: Box3D
@@ -61,7 +65,8 @@ class Placement:
 
 @dataclass(frozen=True)
 class Placed:
-    """A detection with its place in space. goal: the text, and number: the place in the list, of the goal it answers."""
+    """A detection with its place in space. goal: the text, and number: the place in the list, of the goal it
+    answers."""
 
     goal: str
     number: int
@@ -71,8 +76,9 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class _Surface:
-    """The visible surface of a thing. mask: its pixels of the view; plane: the support, None where none is seen; fit: the IoU of
-    the box around the pixels with the box asked for; gap: how far its lowest points are above the plane."""
+    """The visible surface of a thing. mask: its pixels of the view; plane: the support, None where none is
+    seen; fit: the IoU of the box around the pixels with the box asked for; gap: how far its lowest points are
+    above the plane."""
 
     mask: Mask
     plane: Plane | None
@@ -81,8 +87,9 @@ class _Surface:
 
     @property
     def merit(self) -> float:
-        """Among supports, the right one leaves what the box frames, and that begins at the support. Of a floor and a wall that
-        would both do it is the floor: cameras are seldom on their side, and one that looks straight down sees no wall."""
+        """Among supports, the right one leaves what the box frames, and that begins at the support. Of a
+        floor and a wall that would both do it is the floor: cameras are seldom on their side, and one that
+        looks straight down sees no wall."""
         level = -self.plane.normal[1] if self.plane is not None else 0.0
         return self.fit - 0.3 * min(1.0, self.gap / 0.05) - 0.2 * min(1.0, max(0.0, 1 - level / 0.25))
 
@@ -90,10 +97,14 @@ class _Surface:
 def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> Placement:
     """The box in space of what an xyxy box (camera pixels) frames.
 
-    Raises DepthError with a sentence where depth does not tell: none in the box, nothing that stands out of its surroundings.
+    Raises DepthError with a sentence where depth does not tell: none in the box, nothing that stands out of
+    its surroundings.
     """
     if frame.depth is None or frame.intrinsics is None:
-        raise DepthError("missing", "The image came without depth or without camera_info, so nothing in it has a place in space.")
+        raise DepthError(
+            "missing",
+            "The image came without depth or without camera_info, so nothing in it has a place in space.",
+        )
     rule = rule or DepthRule()
     view, inner = _view(frame, box, rule)
     points = backproject(view.depth, view.camera)
@@ -105,7 +116,10 @@ def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> 
 
 
 def place_all(
-    frame: Frame, groundings: Sequence[Grounding], refused: Callable[[DepthError], None], rule: DepthRule | None = None
+    frame: Frame,
+    groundings: Sequence[Grounding],
+    refused: Callable[[DepthError], None],
+    rule: DepthRule | None = None,
 ) -> tuple[Placed, ...]:
     """The detections that have a place, in the order of the goals and the best first within one.
 
@@ -144,18 +158,26 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
     part = depth[top:bottom:step, left:right:step]
     middle = ((camera.cx - left) / step, (camera.cy - top) / step)
     own = Intrinsics(camera.fx / step, camera.fy / step, *middle, part.shape[1], part.shape[0])
-    a, b, c, d = ((value - start - 0.5) / step + 0.5 for value, start in zip((x1, y1, x2, y2), (left, top, left, top), strict=True))
+    a, b, c, d = (
+        (value - start - 0.5) / step + 0.5
+        for value, start in zip((x1, y1, x2, y2), (left, top, left, top), strict=True)
+    )
     inside = part[max(0, int(b)) : max(1, int(np.ceil(d))), max(0, int(a)) : max(1, int(np.ceil(c)))]
     measured = int(np.isfinite(inside).sum())
     if measured < rule.least_points:
-        raise DepthError("holes", f"{name} holds {measured} pixels with depth, and {rule.least_points} are needed.")
+        raise DepthError(
+            "holes", f"{name} holds {measured} pixels with depth, and {rule.least_points} are needed."
+        )
     return SurfaceView(part, own), (a, b, c, d)
 
 
 def _find_surface(view: SurfaceView, points: Points, box: Box, rule: DepthRule) -> _Surface:
-    """What the box frames on the support that explains it best. Raises DepthError where nothing stands out."""
+    """What the box frames on the support that explains it best. Raises DepthError where nothing stands
+    out."""
     best: _Surface | None = None
-    jump = 0.006 + 5 * view.depth / view.camera.fx  # a pixel's step on a surface seen at a slant, and then some
+    jump = (
+        0.006 + 5 * view.depth / view.camera.fx
+    )  # a pixel's step on a surface seen at a slant, and then some
     for plane in find_planes(points):
         height = plane.height(points)
         raised = np.where(height > max(rule.lift, 3.5 * plane.noise), view.depth, np.nan)
@@ -175,7 +197,8 @@ def _find_surface(view: SurfaceView, points: Points, box: Box, rule: DepthRule) 
 
 
 def _smoothing(noise: float) -> int:
-    """Pixels of the neighbourhood that depth is averaged over on the thing; 0 for depth that is clean enough."""
+    """Pixels of the neighbourhood that depth is averaged over on the thing; 0 for depth that is clean
+    enough."""
     return 0 if noise < 0.0007 else 3 if noise < 0.002 else 5
 
 
@@ -206,7 +229,8 @@ def _axes(points: Points, plane: Plane | None) -> Axes:
 
 
 def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noise: float) -> bool:
-    """Whether a thing goes on down to the support though its lowest visible point is above it: it curves in, or is hidden there."""
+    """Whether a thing goes on down to the support though its lowest visible point is above it: it curves in,
+    or is hidden there."""
     top = local[:, 2].max()
     if surface.gap < 0.015 or surface.gap > 0.5 * top:
         return surface.gap < 0.015

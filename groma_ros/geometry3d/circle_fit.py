@@ -1,4 +1,5 @@
-"""Things that are round about an upright axis: balls, bottles, bowls, mugs, cones. Their visible half tells all of them."""
+"""Things that are round about an upright axis: balls, bottles, bowls, mugs, cones. Their visible half tells
+all of them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ _SECTORS = 36
 
 @dataclass(frozen=True, eq=False)
 class Circle:
-    """The largest circle about an upright axis, metres. share: of the outline it was found in that lies on it."""
+    """The largest circle about an upright axis, metres. share: of the outline it was found in that lies on
+    it."""
 
     centre: Array
     radius: float
@@ -34,8 +36,9 @@ class Circle:
 def find_round(local: Points, error: float) -> Circle | None:
     """The circle of a thing that is round about an upright axis, None for one that is not.
 
-    local: Nx3, metres, in the frame of `completion.Axes`, the support at 0; error: metres by which points err. Two outlines
-    tell: that of the near half, which is never hidden by the thing itself, and that of the top, which for a mug has no handle.
+    local: Nx3, metres, in the frame of `completion.Axes`, the support at 0; error: metres by which points
+    err. Two outlines tell: that of the near half, which is never hidden by the thing itself, and that of the
+    top, which for a mug has no handle.
     """
     top = float(local[:, 2].max())
     rim = outline(local)
@@ -59,7 +62,8 @@ def find_round(local: Points, error: float) -> Circle | None:
 
 
 def round_footprint(local: Points, circle: Circle, error: float) -> Footprint:
-    """The square around the circle; where the thing reaches out of it, as with a handle, one side points there."""
+    """The square around the circle; where the thing reaches out of it, as with a handle, one side points
+    there."""
     offset = local[:, :2] - circle.centre
     out = np.linalg.norm(offset, axis=1) > 1.1 * circle.radius + error
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
@@ -80,7 +84,8 @@ def outline(points: Points) -> Array:
 
 
 def find_circle(rim: Array, error: float) -> Circle | None:
-    """The circle that most of an outline (N, 2) lies on, within `error` or 4 % of the outline's half; None for too few points."""
+    """The circle that most of an outline (N, 2) lies on, within `error` or 4 % of the outline's half; None
+    for too few points."""
     if len(rim) < 12:
         return None
     error = max(error, _WITHIN * float(np.ptp(rim, axis=0).max()) / 2)

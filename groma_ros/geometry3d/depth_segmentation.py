@@ -18,7 +18,8 @@ _MARGIN = 0.05  # of a box's sides
 
 
 def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Mask:
-    """Pixels of HxW depth left when the farther side of every jump above `limit` (HxW metres) between neighbours is taken out.
+    """Pixels of HxW depth left when the farther side of every jump above `limit` (HxW metres) between
+    neighbours is taken out.
 
     Invalid pixels (NaN) are out. Pieces of what is left, 4-connected, are surfaces without a jump.
     """
@@ -38,9 +39,10 @@ def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Ma
 def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
     """The pixels of the thing that an xyxy box frames, and the IoU of the box around them with that box.
 
-    pieces: HxW, its 4-connected regions are pieces of surface; least: pixels that the thing must have. A detector's box is tight,
-    so the thing is the piece whose own box agrees with it best; other pieces that lie in the box belong to it where they make the
-    agreement better. Of a piece that agrees badly only what lies in the box is taken. An empty mask if too little is left.
+    pieces: HxW, its 4-connected regions are pieces of surface; least: pixels that the thing must have. A
+    detector's box is tight, so the thing is the piece whose own box agrees with it best; other pieces that
+    lie in the box belong to it where they make the agreement better. Of a piece that agrees badly only what
+    lies in the box is taken. An empty mask if too little is left.
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(pieces.astype(np.uint8), connectivity=4)
     area = stats[:, cv2.CC_STAT_AREA]
@@ -71,7 +73,9 @@ def smoothed(depth: NDArray[np.floating], mask: Mask, size: int) -> NDArray[np.f
 
     def total(values: NDArray[np.floating]) -> NDArray[np.float32]:
         flat = np.asarray(values, np.float32)
-        return np.asarray(cv2.boxFilter(flat, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT))
+        return np.asarray(
+            cv2.boxFilter(flat, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        )
 
     mean = total(np.where(mask, depth, 0)) / np.maximum(total(mask.astype(np.float32)), 1)
     return np.where(mask, mean, np.nan).astype(np.float32)

@@ -15,7 +15,8 @@ Array = NDArray[np.float64]
 
 _SAMPLES = 300
 _STEPS = 4
-_GROWTH = 0.03  # what the doubling of the ground covered costs, in shares of counterparts that are seen not to be there
+# What the doubling of the ground covered costs, in shares of counterparts that are seen not to be there
+_GROWTH = 0.03
 _CLEARLY = 0.02  # metres in front of what is seen from which a counterpart is surely not there
 
 
@@ -27,7 +28,8 @@ class SurfaceView:
     camera: Intrinsics
 
     def clearance(self, points: Points) -> Array:
-        """Metres by which points (N, 3) lie in front of the surface seen there; negative behind it, NaN where nothing is known."""
+        """Metres by which points (N, 3) lie in front of the surface seen there; negative behind it, NaN where
+        nothing is known."""
         pixels = project(points, self.camera)
         height, width = self.depth.shape
         known = ((pixels > -0.5) & (pixels < [width - 0.5, height - 0.5])).all(1)
@@ -39,7 +41,8 @@ class SurfaceView:
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """A frame on the support. origin: 3, optical frame; rows: 3x3, its axes: away from the camera, to its left, up."""
+    """A frame on the support. origin: 3, optical frame; rows: 3x3, its axes: away from the camera, to its
+    left, up."""
 
     origin: Array
     rows: Array
@@ -55,7 +58,8 @@ class Axes:
 
 @dataclass(frozen=True, eq=False)
 class Footprint:
-    """A rectangle on the support, in its frame: centre (2), sides (2), the longer first, and the longer one's angle, radians."""
+    """A rectangle on the support, in its frame: centre (2), sides (2), the longer first, and the longer one's
+    angle, radians."""
 
     centre: Array
     sides: Array
@@ -68,15 +72,20 @@ class Footprint:
         turned = points @ turn.T
         low, high = turned.min(0), turned.max(0)
         centre, sides = turn.T @ ((low + high) / 2), high - low
-        return cls(centre, sides, angle) if sides[0] >= sides[1] * (1 - 1e-6) else cls(centre, sides[::-1], angle + np.pi / 2)
+        return (
+            cls(centre, sides, angle)
+            if sides[0] >= sides[1] * (1 - 1e-6)
+            else cls(centre, sides[::-1], angle + np.pi / 2)
+        )
 
 
 def complete(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Points:
-    """The points (N, 3, in the axes' frame) and their hidden counterparts: turned by half about an upright axis.
+    """The points (N, 3, in the axes' frame) and their hidden counterparts: turned by half about an upright
+    axis.
 
-    Most things that stand on a table look much the same from behind as from the front. The axis is where the fewest counterparts
-    would have been seen, and were not; among such places, where they add least. Only counterparts that something hides are kept,
-    so a handle is not doubled. slack: metres by which depth errs.
+    Most things that stand on a table look much the same from behind as from the front. The axis is where the
+    fewest counterparts would have been seen, and were not; among such places, where they add least. Only
+    counterparts that something hides are kept, so a handle is not doubled. slack: metres by which depth errs.
     """
     centre = _half_turn_axis(local, axes, view, slack)
     turned = _turned(local, centre)
@@ -100,7 +109,9 @@ def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) 
     centre, step = (low + high) / 2, span.max() / 8
     behind = 4  # steps; what is hidden lies away from the camera
     for _ in range(_STEPS):
-        grid = np.stack(np.meshgrid(np.arange(-2, behind + 1), np.arange(-2, 3), indexing="ij"), -1).reshape(-1, 2)
+        grid = np.stack(np.meshgrid(np.arange(-2, behind + 1), np.arange(-2, 3), indexing="ij"), -1).reshape(
+            -1, 2
+        )
         candidates = centre + grid * step
         centre = candidates[int(cost(candidates).argmin())]
         step, behind = step / 2.2, 2
@@ -114,6 +125,8 @@ def _turned(points: Points, centre: Array) -> Points:
 def smallest_rectangle(points: Points) -> Footprint:
     """The smallest rectangle around points (N, 2 or more), of which the first two coordinates count."""
     flat = points[:, :2]
-    hull = cv2.convexHull(np.ascontiguousarray(flat * 1000, np.float32))[:, 0]  # OpenCV works in float32: millimetres
+    hull = cv2.convexHull(np.ascontiguousarray(flat * 1000, np.float32))[
+        :, 0
+    ]  # OpenCV works in float32: millimetres
     _, _, degrees = cv2.minAreaRect(hull)
     return Footprint.along(hull.astype(np.float64) / 1000, float(np.deg2rad(degrees)))

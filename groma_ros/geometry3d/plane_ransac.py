@@ -22,7 +22,8 @@ _SLIVER = 1e-6  # square metres
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Points p with normal . p + offset = 0. normal: unit, towards the camera; noise: robust deviation of its points, metres."""
+    """Points p with normal . p + offset = 0. normal: unit, towards the camera; noise: robust deviation of its
+    points, metres."""
 
     normal: Array
     offset: float
@@ -34,10 +35,11 @@ class Plane:
 
 
 def find_planes(points: Points, most: int = 3, share: float = 0.08) -> list[Plane]:
-    """Up to `most` planes in points (..., 3), optical frame, the one with the most points first; NaN is skipped.
+    """Up to `most` planes in points (..., 3), optical frame, the one with the most points first; NaN is
+    skipped.
 
-    share: of all points that a plane must hold. Random sample consensus (Fischler and Bolles, 1981) with a generator of its own,
-    so the same points give the same planes.
+    share: of all points that a plane must hold. Random sample consensus (Fischler and Bolles, 1981) with a
+    generator of its own, so the same points give the same planes.
     """
     rest = points.reshape(-1, 3)
     rest = rest[np.isfinite(rest[:, 2])]
@@ -57,7 +59,8 @@ def find_planes(points: Points, most: int = 3, share: float = 0.08) -> list[Plan
 
 
 def _tolerance(points: Points) -> Array:
-    """How far a point may lie from its plane before the noise is known, metres: depth errs with the square of the distance."""
+    """How far a point may lie from its plane before the noise is known, metres: depth errs with the square of
+    the distance."""
     return np.asarray(0.004 + 0.004 * points[:, 2] ** 2)
 
 
@@ -86,7 +89,8 @@ def _refined(points: Points, inside: Mask) -> Plane:
 
 
 def _fit(points: Points) -> tuple[Array, float]:
-    """Least squares: unit normal and offset. Near points weigh more, since depth errs with the square of the distance."""
+    """Least squares: unit normal and offset. Near points weigh more, since depth errs with the square of the
+    distance."""
     weight = 1 / points[:, 2:] ** 2
     centre = (points * weight).sum(0) / weight.sum()
     normal = np.linalg.svd((points - centre) * np.sqrt(weight), full_matrices=False)[2][-1]

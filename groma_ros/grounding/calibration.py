@@ -1,4 +1,5 @@
-"""From the logits of the constrained answer to probabilities: which region, and whether anything fits at all."""
+"""From the logits of the constrained answer to probabilities: which region, and whether anything fits at
+all."""
 
 from __future__ import annotations
 
@@ -15,7 +16,8 @@ from groma_ros.tokenization.tokenizer import GromaTokenizer, Text
 from groma_ros.types import FloatArray
 
 SIGNALS = ("confidence", "margin", "contrast", "height", "probe")
-"""What a model that was never taught to answer "nothing fits" still says of presence; `grounding.signals` computes them."""
+"""What a model that was never taught to answer "nothing fits" still says of presence; `grounding.signals`
+computes them."""
 FITTED = "fitted"  # beside the fields: a line that says what they were fitted on, for people
 PRECISIONS = "precisions"  # beside the fields: by precision, the fields that differ there
 _LEAST = 1e-12
@@ -25,11 +27,12 @@ _LEAST = 1e-12
 class Calibration:
     """How a model's answer logits become probabilities. The defaults change nothing.
 
-    temperature: divides the logits of regions and stop before the softmax; presence_scale, presence_bias: Platt's line on the
-    log-odds of presence; score_scale, score_bias: the same for the score of a box; answers_none: the model was trained to answer
-    "nothing fits" by an empty list. Where it was not, its stop probability means nothing at the first step, and the log-odds of
-    presence are presence_bias plus the sum of `signals`, weights by name (of `SIGNALS`); without any, presence is reported as 1.
-    null_goals: words that fit anything, to which the signals contrast and height compare a goal.
+    temperature: divides the logits of regions and stop before the softmax; presence_scale, presence_bias:
+    Platt's line on the log-odds of presence; score_scale, score_bias: the same for the score of a box;
+    answers_none: the model was trained to answer "nothing fits" by an empty list. Where it was not, its stop
+    probability means nothing at the first step, and the log-odds of presence are presence_bias plus the sum
+    of `signals`, weights by name (of `SIGNALS`); without any, presence is reported as 1. null_goals: words
+    that fit anything, to which the signals contrast and height compare a goal.
     """
 
     temperature: float = 1.0
@@ -45,29 +48,44 @@ class Calibration:
         if not self.temperature > 0:
             raise ValueError(f"The calibration temperature is {self.temperature}; it must be above 0.")
         if not self.score_scale > 0:
-            raise ValueError(f"The calibration score_scale is {self.score_scale}; it must be above 0, or better boxes would score less.")
+            raise ValueError(
+                f"The calibration score_scale is {self.score_scale}; it must be above 0, or better boxes "
+                "would score less."
+            )
         unknown = sorted(set(self.signals) - set(SIGNALS))
         if unknown:
-            raise ValueError(f"The calibration has the unknown signal {unknown[0]!r}; known are {', '.join(SIGNALS)}.")
+            raise ValueError(
+                f"The calibration has the unknown signal {unknown[0]!r}; known are {', '.join(SIGNALS)}."
+            )
         if not self.null_goals or isinstance(self.null_goals, str):
-            raise ValueError(f"The calibration's null_goals are {self.null_goals!r}; they must be a list of at least one text.")
+            raise ValueError(
+                f"The calibration's null_goals are {self.null_goals!r}; they must be a list of at least one "
+                "text."
+            )
 
     @classmethod
     def from_manifest(cls, values: Mapping[str, Any], precision: str = "") -> Calibration:
-        """The `calibration` of a bundle's manifest, for the precision that runs. Raises ValueError naming a key it does not know."""
+        """The `calibration` of a bundle's manifest, for the precision that runs. Raises ValueError naming a
+        key it does not know."""
         own = values.get(PRECISIONS, {})
         merged = {**values, **(own.get(precision, {}) if isinstance(own, Mapping) else {})}
         read = {key: value for key, value in merged.items() if key not in (FITTED, PRECISIONS)}
         unknown = sorted(set(read) - {item.name for item in fields(cls)})
         if unknown:
             raise ValueError(f"The manifest's calibration has the unknown key {unknown[0]!r}.")
-        given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in read.items()}
+        given: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in read.items()
+        }
         return cls(**given)
 
     def to_manifest(self) -> dict[str, Any]:
         """Plain JSON types of the fields that are not the default; `from_manifest` reads them back."""
         neutral = Calibration()
-        changed = {item.name: getattr(self, item.name) for item in fields(self) if getattr(self, item.name) != getattr(neutral, item.name)}
+        changed = {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if getattr(self, item.name) != getattr(neutral, item.name)
+        }
         plain = {"signals": dict, "null_goals": list}
         return {name: plain.get(name, lambda same: same)(value) for name, value in changed.items()}
 
@@ -78,22 +96,28 @@ class Calibration:
         """
         scaled = np.asarray(logits, np.float64) / self.temperature
         if not np.isfinite(scaled.max()):
-            raise ValueError("The model's answer is not a number: its network config or its precision does not fit its weights.")
+            raise ValueError(
+                "The model's answer is not a number: its network config or its precision does not fit its "
+                "weights."
+            )
         weights = np.exp(scaled - scaled.max())
         return weights / weights.sum()
 
     def presence(self, stop: float, signals: Mapping[str, float] | None = None) -> float:
-        """Probability that anything fits the goal, from the probability of stopping before the first region, or from the signals of
-        a model whose stop says nothing."""
+        """Probability that anything fits the goal, from the probability of stopping before the first region,
+        or from the signals of a model whose stop says nothing."""
         if self.answers_none:
             return float(sigmoid(self.presence_bias - self.presence_scale * log_odds(stop)))
         if not self.signals:
             return 1.0
         said = signals or {}
-        return float(sigmoid(self.presence_bias + sum(weight * said[name] for name, weight in self.signals.items())))
+        return float(
+            sigmoid(self.presence_bias + sum(weight * said[name] for name, weight in self.signals.items()))
+        )
 
     def score(self, chance: np.ndarray | float) -> np.ndarray:
-        """Probability that a region belongs to the answer, from the probability with which it was chosen; one number or an array."""
+        """Probability that a region belongs to the answer, from the probability with which it was chosen; one
+        number or an array."""
         if (self.score_scale, self.score_bias) == (1.0, 0.0):
             return np.asarray(chance)
         return sigmoid(self.score_scale * log_odds(np.asarray(chance)) + self.score_bias)
@@ -105,7 +129,9 @@ def log_odds(chance: float) -> float: ...
 def log_odds(chance: np.ndarray) -> np.ndarray: ...
 def log_odds(chance: np.ndarray | float) -> np.ndarray | float:
     """log(p / (1 - p)), float64, with p kept 1e-12 away from 0 and 1."""
-    if isinstance(chance, float):  # of every goal of every frame, where arrays of one number would cost ten times as much
+    if isinstance(
+        chance, float
+    ):  # of every goal of every frame, where arrays of one number would cost ten times as much
         kept = min(max(chance, _LEAST), 1 - _LEAST)
         return math.log(kept) - math.log1p(-kept)
     clipped = np.clip(np.asarray(chance, np.float64), _LEAST, 1 - _LEAST)
@@ -133,7 +159,8 @@ _LARGEST = 30.0
 
 @dataclass(frozen=True)
 class ProbeTokens:
-    """Where a probe is answered. lead: ids that yes and no begin with alike, which follow the question; yes, no: those that differ."""
+    """Where a probe is answered. lead: ids that yes and no begin with alike, which follow the question; yes,
+    no: those that differ."""
 
     lead: tuple[int, ...]
     yes: int
@@ -142,16 +169,16 @@ class ProbeTokens:
 
 @dataclass(frozen=True, eq=False)
 class ProbeBatch:
-    """What is asked beside G goals, in the same batch. nulls: tails (L_i, D) of goals that fit anything; probes: one tail a goal, or
-    none; tokens: where the probes are answered."""
+    """What is asked beside G goals, in the same batch. nulls: tails (L_i, D) of goals that fit anything;
+    probes: one tail a goal, or none; tokens: where the probes are answered."""
 
     nulls: Sequence[FloatArray] = ()
     probes: Sequence[FloatArray] = ()
     tokens: ProbeTokens | None = None
 
     def read(self, goals: FloatArray, asides: FloatArray, vocabulary: FloatArray) -> list[dict[str, float]]:
-        """The signals of each goal. goals: logits (G, N) of the scene's regions; asides: those (A, N) of the nulls, then of the probes;
-        vocabulary: the same rows as asides, over all tokens (A, V)."""
+        """The signals of each goal. goals: logits (G, N) of the scene's regions; asides: those (A, N) of the
+        nulls, then of the probes; vocabulary: the same rows as asides, over all tokens (A, V)."""
         count = len(self.nulls)
         signals = [region_signals(line, asides[:count]) for line in goals]
         for found, line in zip(signals, vocabulary[count:]):
@@ -161,11 +188,13 @@ class ProbeBatch:
 
 
 def region_signals(regions: FloatArray, nulls: FloatArray) -> dict[str, float]:
-    """Signals of one goal from the logits (N,) of the scene's regions, and those (K, N) they have under K goals that fit anything.
+    """Signals of one goal from the logits (N,) of the scene's regions, and those (K, N) they have under K
+    goals that fit anything.
 
-    All in nats. confidence: log-odds of the best region among the regions; margin: its logit minus the runner-up's; contrast: how much
-    likelier it is among the regions than under the null goals; height: how much higher the regions stand together (log of the summed
-    exponentials) than under the null goals. Without nulls (K = 0) the last two are left out.
+    All in nats. confidence: log-odds of the best region among the regions; margin: its logit minus the
+    runner-up's; contrast: how much likelier it is among the regions than under the null goals; height: how
+    much higher the regions stand together (log of the summed exponentials) than under the null goals. Without
+    nulls (K = 0) the last two are left out.
     """
     logits = np.asarray(regions, np.float64)
     chances = _log_softmax(logits)

@@ -1,4 +1,5 @@
-"""What was said about one image: questions that name regions, their answers, and how much of it the next question still sees."""
+"""What was said about one image: questions that name regions, their answers, and how much of it the next
+question still sees."""
 
 from __future__ import annotations
 
@@ -38,8 +39,8 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer. ids: token ids of both, as they stand in the prompt; referred: the region of each of their
-    placeholders, in order."""
+    """A question and its answer. ids: token ids of both, as they stand in the prompt; referred: the region of
+    each of their placeholders, in order."""
 
     ids: tuple[int, ...]
     referred: tuple[int, ...] = ()
@@ -47,8 +48,8 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
-    """Turns about one scene, the oldest first. base: the scene as it was perceived; scene: with the user's regions among its own;
-    regions: float32 Mx4, all that the user has brought so far, camera pixels."""
+    """Turns about one scene, the oldest first. base: the scene as it was perceived; scene: with the user's
+    regions among its own; regions: float32 Mx4, all that the user has brought so far, camera pixels."""
 
     base: Scene
     scene: Scene
@@ -61,14 +62,19 @@ class Conversation:
         return cls(scene, scene)
 
     def joined(
-        self, boxes: FloatArray, refer: Callable[[Scene, FloatArray], tuple[Scene, list[int]]], tokenizer: GromaTokenizer
+        self,
+        boxes: FloatArray,
+        refer: Callable[[Scene, FloatArray], tuple[Scene, list[int]]],
+        tokenizer: GromaTokenizer,
     ) -> tuple[Conversation, list[int]]:
-        """The conversation with the user's boxes (Mx4) among its regions, and the region that stands for each of them; earlier turns
-        name the same boxes by their new numbers. refer: `Grounder.refer`.
+        """The conversation with the user's boxes (Mx4) among its regions, and the region that stands for each
+        of them; earlier turns name the same boxes by their new numbers. refer: `Grounder.refer`.
         """
         regions = np.concatenate([self.regions, np.asarray(boxes, np.float32)])
         scene, own = refer(self.base, regions)
-        places = [int(best) for best in box_iou(self.scene.boxes, scene.boxes).argmax(1)] if self.turns else []
+        places = (
+            [int(best) for best in box_iou(self.scene.boxes, scene.boxes).argmax(1)] if self.turns else []
+        )
         turns = tuple(_moved(turn, places, tokenizer) for turn in self.turns)
         return Conversation(self.base, scene, regions, turns), own[len(self.regions) :]
 
@@ -85,10 +91,12 @@ class Conversation:
 
 
 def referring(text: str, count: int) -> tuple[tuple[Text, ...], tuple[int, ...]]:
-    """A question about `count` regions as parts of a prompt, and which region each reference in it is, counted from 0.
+    """A question about `count` regions as parts of a prompt, and which region each reference in it is,
+    counted from 0.
 
-    `{1}` stands for the first region, `{2}` for the second; without any the regions come first, in their order. Without regions
-    every character is plain text. Raises ValueError with a sentence for a number that no region has, and where a region is left out.
+    `{1}` stands for the first region, `{2}` for the second; without any the regions come first, in their
+    order. Without regions every character is plain text. Raises ValueError with a sentence for a number that
+    no region has, and where a region is left out.
     """
     if not count:
         return (Text(text.strip()),), ()
@@ -109,7 +117,8 @@ def referring(text: str, count: int) -> tuple[tuple[Text, ...], tuple[int, ...]]
 
 
 class Sessions(Generic[T]):
-    """What is remembered by name, so many at most: the one unused for longest is forgotten. One thread at a time may call it."""
+    """What is remembered by name, so many at most: the one unused for longest is forgotten. One thread at a
+    time may call it."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, T] = OrderedDict()

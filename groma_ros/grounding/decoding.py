@@ -32,10 +32,11 @@ class RegionTokens:
 class RegionAnswer:
     """One goal's answer over N regions.
 
-    regions: chosen indices in the order chosen; scores: probability of each at the step it was chosen; membership: float64 N,
-    for every region its highest probability at any step; present: probability that anything fits; margin: probability of
-    the best region minus the runner-up's at the first step (the best's own where there is one region); signals: what presence was
-    read from, before calibration: `stop`, the log-odds of stopping at once, and those of `presence.SIGNALS` that were asked for.
+    regions: chosen indices in the order chosen; scores: probability of each at the step it was chosen;
+    membership: float64 N, for every region its highest probability at any step; present: probability that
+    anything fits; margin: probability of the best region minus the runner-up's at the first step (the best's
+    own where there is one region); signals: what presence was read from, before calibration: `stop`, the
+    log-odds of stopping at once, and those of `presence.SIGNALS` that were asked for.
     """
 
     regions: tuple[int, ...]
@@ -49,7 +50,9 @@ class RegionAnswer:
 class _Row:
     """The state of one goal's constrained answer."""
 
-    def __init__(self, single: bool, tokens: RegionTokens, calibration: Calibration, min_presence: float) -> None:
+    def __init__(
+        self, single: bool, tokens: RegionTokens, calibration: Calibration, min_presence: float
+    ) -> None:
         self.single = single
         self._tokens = tokens
         self._calibration = calibration
@@ -61,7 +64,8 @@ class _Row:
         self._present = self._margin = 0.0
 
     def step(self, logits: FloatArray, signals: Mapping[str, float]) -> int | None:
-        """Take the logits (V,) of a position; the token chosen, or None when the answer is complete. signals: of the first step."""
+        """Take the logits (V,) of a position; the token chosen, or None when the answer is complete. signals:
+        of the first step."""
         choices = np.where(self._free, self._tokens.choices(logits), -np.inf)
         chances = self._calibration.probabilities(choices)
         regions = chances[:-1]
@@ -100,11 +104,12 @@ def choose_regions(
     min_presence: float,
     asides: ProbeBatch | None = None,
 ) -> list[RegionAnswer]:
-    """Answer goals whose tails (L_i, D) end with the forced `<roi>`, all in one batch behind the shared prefix.
+    """Answer goals whose tails (L_i, D) end with the forced `<roi>`, all in one batch behind the shared
+    prefix.
 
-    At the first step presence decides between "nothing" (below min_presence) and the best region. A goal that is not
-    `single` goes on, greedily among the regions not yet named and the stop, until the stop; goals that are complete drop out.
-    asides: what is asked beside the goals, where presence is read from their signals.
+    At the first step presence decides between "nothing" (below min_presence) and the best region. A goal that
+    is not `single` goes on, greedily among the regions not yet named and the stop, until the stop; goals that
+    are complete drop out. asides: what is asked beside the goals, where presence is read from their signals.
     """
     beside = asides or ProbeBatch()
     branches, logits = language.branch(prefix, [*tails, *beside.nulls, *beside.probes])
@@ -132,9 +137,15 @@ class Written:
 
 
 def write(
-    language: LanguageModel, prefix: Any, tails: Sequence[FloatArray], end: int, limit: int, banned: Sequence[int] = ()
+    language: LanguageModel,
+    prefix: Any,
+    tails: Sequence[FloatArray],
+    end: int,
+    limit: int,
+    banned: Sequence[int] = (),
 ) -> list[Written]:
-    """Greedy continuation of each tail (L_i, D) until the token `end` or `limit` tokens; `banned` ids never come."""
+    """Greedy continuation of each tail (L_i, D) until the token `end` or `limit` tokens; `banned` ids never
+    come."""
     branches, logits = language.branch(prefix, tails)
     written: list[list[tuple[int, float]]] = [[] for _ in tails]
     active = list(range(len(tails)))
@@ -149,7 +160,9 @@ def write(
         active = [row for row, _ in going]
         if going:
             logits = language.append(branches, active, [token for _, token in going])
-    return [Written(tuple(token for token, _ in line), tuple(chance for _, chance in line)) for line in written]
+    return [
+        Written(tuple(token for token, _ in line), tuple(chance for _, chance in line)) for line in written
+    ]
 
 
 def _best(logits: FloatArray, banned: Sequence[int]) -> tuple[int, float]:

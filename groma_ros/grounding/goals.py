@@ -16,18 +16,24 @@ SPOKEN_KINDS = ("describe", "chat")
 
 
 def check_goal(goal: Goal) -> None:
-    """Raise ValueError with a sentence for a goal that no model can be asked: no words, far too many, a kind or boxes unknown.
+    """Raise ValueError with a sentence for a goal that no model can be asked: no words, far too many, a kind
+    or boxes unknown.
 
-    Every character is legal. What looks like a special token (`<r3>`, `</s>`) is read as the characters it is written with.
+    Every character is legal. What looks like a special token (`<r3>`, `</s>`) is read as the characters it is
+    written with.
     """
     if goal.kind not in GOAL_KINDS:
-        raise ValueError(f"The goal kind {str(goal.kind)[:40]!r} is unknown; use one of {', '.join(GOAL_KINDS)}.")
+        raise ValueError(
+            f"The goal kind {str(goal.kind)[:40]!r} is unknown; use one of {', '.join(GOAL_KINDS)}."
+        )
     if any("\ud800" <= char <= "\udfff" for char in goal.text):
         raise ValueError("The goal holds bytes that are not text; write it in UTF-8.")
     if goal.kind != "describe" and not goal.text.strip():
         raise ValueError("The goal is empty; say in words what to look for, e.g. 'the red mug'.")
     if len(goal.text) > MAX_CHARACTERS:
-        raise ValueError(f"The goal has {len(goal.text)} characters; at most {MAX_CHARACTERS} are read, so say it shorter.")
+        raise ValueError(
+            f"The goal has {len(goal.text)} characters; at most {MAX_CHARACTERS} are read, so say it shorter."
+        )
     if not 0 <= goal.min_score <= 1:
         raise ValueError(f"The goal's min_score is {goal.min_score}; it must be between 0 and 1.")
     if goal.regions is not None:
@@ -37,21 +43,29 @@ def check_goal(goal: Goal) -> None:
 def check_standing(goal: Goal) -> None:
     """Raise ValueError with a sentence for a goal that is answered in words."""
     if goal.kind in SPOKEN_KINDS:
-        raise ValueError(f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand: use ~/ask.")
+        raise ValueError(
+            f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand: "
+            "use ~/ask."
+        )
 
 
 def _check_regions(boxes: np.ndarray) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4:
-        raise ValueError(f"The goal's regions must be boxes of four numbers (x1, y1, x2, y2), not of shape {boxes.shape}.")
+        raise ValueError(
+            f"The goal's regions must be boxes of four numbers (x1, y1, x2, y2), not of shape {boxes.shape}."
+        )
     if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
-        raise ValueError("A region of the goal is not a box: x2 must be above x1, y2 above y1, and all finite.")
+        raise ValueError(
+            "A region of the goal is not a box: x2 must be above x1, y2 above y1, and all finite."
+        )
 
 
 _KEYS = ("text", "kind", "min_score")
 
 
 def read_goals(path: Path) -> tuple[Goal, ...]:
-    """The goals of a file, in its order. Raises ValueError with a sentence that names the line and the key that is wrong."""
+    """The goals of a file, in its order. Raises ValueError with a sentence that names the line and the key
+    that is wrong."""
     try:
         root = yaml.compose(path.read_text(), yaml.SafeLoader)
     except OSError as error:
@@ -59,7 +73,9 @@ def read_goals(path: Path) -> tuple[Goal, ...]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         where = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(f"The goals {path} are not YAML{where}: {getattr(error, 'problem', None) or error}.") from error
+        raise ValueError(
+            f"The goals {path} are not YAML{where}: {getattr(error, 'problem', None) or error}."
+        ) from error
     if not isinstance(root, yaml.MappingNode):
         raise ValueError(f"The goals {path} must be a mapping with the key goals, a list.")
     entries = None
@@ -68,7 +84,9 @@ def read_goals(path: Path) -> tuple[Goal, ...]:
             _refuse(path, key, f"the key {key.value!r} is not known; the only key is 'goals'")
         entries = value
     if not isinstance(entries, yaml.SequenceNode) or not entries.value:
-        raise ValueError(f"The goals {path} hold no goals: under the key goals stands a list of texts or mappings.")
+        raise ValueError(
+            f"The goals {path} hold no goals: under the key goals stands a list of texts or mappings."
+        )
     goals: dict[str, Goal] = {}
     for entry in entries.value:
         goal = _goal(path, entry)
@@ -83,7 +101,9 @@ def _goal(path: Path, node: yaml.Node) -> Goal:
     if isinstance(node, yaml.MappingNode):
         for key, value in node.value:
             if key.value not in _KEYS:
-                _refuse(path, key, f"the key {key.value!r} is not known; a goal has the keys {', '.join(_KEYS)}")
+                _refuse(
+                    path, key, f"the key {key.value!r} is not known; a goal has the keys {', '.join(_KEYS)}"
+                )
             fields[key.value] = _scalar(path, key.value, value)
     else:
         fields["text"] = _scalar(path, "text", node)
@@ -100,7 +120,12 @@ def _goal(path: Path, node: yaml.Node) -> Goal:
 def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
     """The value of a key: text as it is written, min_score as a number."""
     if not isinstance(node, yaml.ScalarNode):
-        _refuse(path, node, f"the key {key!r} holds a {node.id} and must hold {'a number' if key == 'min_score' else 'a text'}")
+        _refuse(
+            path,
+            node,
+            f"the key {key!r} holds a {node.id} and must hold "
+            f"{'a number' if key == 'min_score' else 'a text'}",
+        )
     if key != "min_score":
         return str(node.value)
     try:

@@ -1,4 +1,5 @@
-"""Scene x Goals -> Groundings: one prefix a scene, every goal a branch of it, the answer read from region tokens."""
+"""Scene x Goals -> Groundings: one prefix a scene, every goal a branch of it, the answer read from region
+tokens."""
 
 from __future__ import annotations
 
@@ -29,7 +30,8 @@ MAX_SIDE = 16384
 def check_image(rgb: np.ndarray) -> None:
     """Raise ValueError with a sentence unless `rgb` is a uint8 HxWx3 image with sides of 2 to 16384 pixels.
 
-    A black image is legal: it is a picture of the dark, and the answer to every goal is then that nothing is there.
+    A black image is legal: it is a picture of the dark, and the answer to every goal is then that nothing is
+    there.
     """
     if rgb.size == 0:
         raise ValueError(f"The image is empty (shape {rgb.shape}).")
@@ -39,7 +41,9 @@ def check_image(rgb: np.ndarray) -> None:
         raise ValueError(f"An image must hold uint8 values, not {rgb.dtype}; scale it to 0..255 first.")
     height, width = rgb.shape[:2]
     if min(height, width) < MIN_SIDE:
-        raise ValueError(f"The image of {width}x{height} pixels is too small; each side needs {MIN_SIDE} or more.")
+        raise ValueError(
+            f"The image of {width}x{height} pixels is too small; each side needs {MIN_SIDE} or more."
+        )
     if max(height, width) > MAX_SIDE:
         raise ValueError(f"The image of {width}x{height} pixels is too large; no side may pass {MAX_SIDE}.")
 
@@ -61,11 +65,12 @@ _REMEMBERED = 1024  # goals whose token ids are kept
 class Grounder:
     """Answers goals about frames.
 
-    min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed between calls).
-    max_goal_tokens: a goal longer than this is refused; max_answer_tokens: answers in words end there at the latest; ground_chat:
-    whether chat is asked to point at what it speaks of, where the model knows how (both may be changed between calls); runtime:
-    what runs the model, where and why, None if nobody said. It keeps the last scene's prefix, so one thread at a time may ask
-    it; another may perceive meanwhile, and `check` and `can` only read and may be called from any.
+    min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed
+    between calls). max_goal_tokens: a goal longer than this is refused; max_answer_tokens: answers in words
+    end there at the latest; ground_chat: whether chat is asked to point at what it speaks of, where the model
+    knows how (both may be changed between calls); runtime: what runs the model, where and why, None if nobody
+    said. It keeps the last scene's prefix, so one thread at a time may ask it; another may perceive
+    meanwhile, and `check` and `can` only read and may be called from any.
     """
 
     def __init__(
@@ -91,7 +96,9 @@ class Grounder:
         self.ground_chat = True
         self.runtime = runtime
         if PROBE in self._calibration.signals and not self.can(PROBE):
-            raise ValueError(f"The calibration reads the signal {PROBE!r}, but the prompt template has no such wording.")
+            raise ValueError(
+                f"The calibration reads the signal {PROBE!r}, but the prompt template has no such wording."
+            )
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
         # Standing goals are asked of every frame; their words are cut into tokens once. Safe for threads.
@@ -111,12 +118,13 @@ class Grounder:
         precision: str = "auto",
         calibration: Calibration | None = None,
     ) -> Grounder:
-        """A grounder over the bundle in a folder, or over one already read. min_presence: None for the default (`MIN_PRESENCE`);
-        device, backend, threads and precision: see `runtime.load.load_runtime`, which also says in the log what was chosen and
-        why; calibration: instead of the manifest's for the precision that runs.
+        """A grounder over the bundle in a folder, or over one already read. min_presence: None for the
+        default (`MIN_PRESENCE`); device, backend, threads and precision: see `runtime.load.load_runtime`,
+        which also says in the log what was chosen and why; calibration: instead of the manifest's for the
+        precision that runs.
 
-        Raises BundleError with a sentence for a bundle that cannot be used, ValueError for a presence outside 0 to 1 and for a
-        backend or device that cannot be used.
+        Raises BundleError with a sentence for a bundle that cannot be used, ValueError for a presence outside
+        0 to 1 and for a backend or device that cannot be used.
         """
         from groma_ros.runtime.load import load_runtime
 
@@ -124,13 +132,18 @@ class Grounder:
         runtime = load_runtime(bundle, backend, device, threads, precision)
         language = runtime.language
         try:
-            tokenizer = GromaTokenizer.load(bundle.file(TOKENIZER), language.vocabulary - language.base_vocabulary)
+            tokenizer = GromaTokenizer.load(
+                bundle.file(TOKENIZER), language.vocabulary - language.base_vocabulary
+            )
             template = PromptTemplate.from_dict(bundle.prompt)
             calibration = calibration or Calibration.from_manifest(bundle.calibration, runtime.precision)
         except (ValueError, TypeError, AttributeError) as error:
             raise BundleError(f"The bundle {bundle.name} cannot be used: {error}") from error
         if tokenizer.base != language.base_vocabulary:
-            raise BundleError(f"The tokenizer of {bundle.name} has {tokenizer.base} pieces, its network config {language.base_vocabulary}.")
+            raise BundleError(
+                f"The tokenizer of {bundle.name} has {tokenizer.base} pieces, its network config "
+                f"{language.base_vocabulary}."
+            )
         least = MIN_PRESENCE if min_presence is None else min_presence
         return cls(runtime.vision, language, tokenizer, template, calibration, least, runtime=runtime)
 
@@ -147,9 +160,9 @@ class Grounder:
     def ground(self, view: Frame | Scene, goals: Sequence[Goal]) -> list[Grounding]:
         """A grounding for every goal, in their order, about one frame (or a scene already perceived).
 
-        Goals of kind auto, one and all get detections. A goal of kind describe gets text: on its regions, or on the whole scene
-        if it names none; kind chat gets text whose mentioned regions are its detections. Raises ValueError with a sentence,
-        before any work on the image, if a goal cannot be asked.
+        Goals of kind auto, one and all get detections. A goal of kind describe gets text: on its regions, or
+        on the whole scene if it names none; kind chat gets text whose mentioned regions are its detections.
+        Raises ValueError with a sentence, before any work on the image, if a goal cannot be asked.
         """
         for goal in goals:
             self.check(goal)
@@ -163,8 +176,11 @@ class Grounder:
                 found[index] = self._ground_alone(scene, goal)
         return [found[index] for index in range(len(goals))]
 
-    def answers(self, scene: Scene, goals: Sequence[Goal], wordings: Sequence[int] | None = None) -> list[RegionAnswer]:
-        """The constrained answers to goals of kind auto, one or all about a scene, in one batch; goal.regions are not read.
+    def answers(
+        self, scene: Scene, goals: Sequence[Goal], wordings: Sequence[int] | None = None
+    ) -> list[RegionAnswer]:
+        """The constrained answers to goals of kind auto, one or all about a scene, in one batch; goal.regions
+        are not read.
 
         wordings: which of its template's wordings each goal is asked in, the usual ones by default.
         """
@@ -177,26 +193,38 @@ class Grounder:
         beside = [] if asides is None else [*asides.nulls, *asides.probes]
         prefix = self._prefix(scene, max(map(len, [*tails, *beside])) + len(scene.boxes) + 1)
         single = [goal.kind == "one" for goal in goals]
-        return choose_regions(self._language, prefix, tails, single, tokens, self._calibration, self.min_presence, asides)
+        return choose_regions(
+            self._language, prefix, tails, single, tokens, self._calibration, self.min_presence, asides
+        )
 
     def _asides(self, scene: Scene, goals: Sequence[Goal]) -> ProbeBatch | None:
-        """What must be asked beside the goals to say whether they are there; None for a model that was taught to say so."""
+        """What must be asked beside the goals to say whether they are there; None for a model that was taught
+        to say so."""
         read = set() if self._calibration.answers_none else set(self._calibration.signals)
         if not read:
             return None
         nulls = [Goal(text) for text in self._calibration.null_goals] if NEEDS_NULLS & read else []
         tokens = probe_tokens(self._tokenizer, self._template) if PROBE in read else None
-        asked = [] if tokens is None else [self._template.goal_ids(self._tokenizer, PROBE, goal.text) for goal in goals]
+        asked = (
+            []
+            if tokens is None
+            else [self._template.goal_ids(self._tokenizer, PROBE, goal.text) for goal in goals]
+        )
         lead = [] if tokens is None else list(tokens.lead)
         return ProbeBatch(
-            [self._embed(self._goal_ids(goal), scene) for goal in nulls], [self._embed([*ids, *lead], scene) for ids in asked], tokens
+            [self._embed(self._goal_ids(goal), scene) for goal in nulls],
+            [self._embed([*ids, *lead], scene) for ids in asked],
+            tokens,
         )
 
     def _ground_alone(self, scene: Scene, goal: Goal) -> Grounding:
-        """A goal that has a scene of its own, because the user's regions join the proposals, or an answer in words."""
+        """A goal that has a scene of its own, because the user's regions join the proposals, or an answer in
+        words."""
         if goal.kind == "chat":
             return self.converse(Conversation.about(scene), goal)[0]
-        own, referred = (scene, []) if goal.regions is None or not len(goal.regions) else self.refer(scene, goal.regions)
+        own, referred = (
+            (scene, []) if goal.regions is None or not len(goal.regions) else self.refer(scene, goal.regions)
+        )
         if goal.kind in REGION_KINDS:
             return _grounding(goal, own, self.answers(own, [goal])[0])
         if referred:
@@ -206,9 +234,9 @@ class Grounder:
     def converse(self, conversation: Conversation, goal: Goal) -> tuple[Grounding, Conversation]:
         """The answer to a goal of kind chat, and the conversation with it.
 
-        What was said before is part of the prompt; where the model's context is too short the oldest turns are forgotten for good.
-        `{1}` in the goal's text stands for its first region, see `conversation.referring`. Raises ValueError with a sentence for a
-        goal that cannot be asked.
+        What was said before is part of the prompt; where the model's context is too short the oldest turns
+        are forgotten for good. `{1}` in the goal's text stands for its first region, see
+        `conversation.referring`. Raises ValueError with a sentence for a goal that cannot be asked.
         """
         self.check(goal)
         referred: tuple[int, ...] = ()
@@ -217,13 +245,17 @@ class Grounder:
             referred = tuple(own[index] for index in referring(goal.text, len(own))[1])
         scene, asked = conversation.scene, self._goal_ids(goal)
         self._prefix(scene, len(asked) + 1)
-        conversation = conversation.fitting(self._language.context - self._length() - len(asked) - MIN_ANSWER_TOKENS)
+        conversation = conversation.fitting(
+            self._language.context - self._length() - len(asked) - MIN_ANSWER_TOKENS
+        )
         ids = [*(token for turn in conversation.turns for token in turn.ids), *asked]
         shown = [*(region for turn in conversation.turns for region in turn.referred), *referred]
         written = self._write(scene, [ids], [shown])[0]
         # A placeholder that the model wrote means nothing, and in the next prompt it would be filled.
         said = [token for token in written.ids if token not in self._placeholders]
-        return self._spoken(goal, scene, written), conversation.with_turn(Turn((*asked, *said, self._tokenizer.eos_id), referred))
+        return self._spoken(goal, scene, written), conversation.with_turn(
+            Turn((*asked, *said, self._tokenizer.eos_id), referred)
+        )
 
     def _spoken(self, goal: Goal, scene: Scene, written: Written) -> Grounding:
         """An answer in words, and the regions it mentions."""
@@ -232,14 +264,25 @@ class Grounder:
         detections = tuple(_detection(scene, region, scores[region]) for region in answer.regions)
         return Grounding(goal, _above(detections, goal), 1.0, 0.0, answer.text, text_spans(answer))
 
-    def describe(self, scene: Scene, regions: Sequence[int], kind: str = "describe", wordings: Sequence[int] | None = None) -> list[str]:
-        """A description of each of some regions of a scene, by index, in one batch. kind, wordings: of the template's queries."""
-        asked = [self._template.goal_ids(self._tokenizer, kind, wording=wording) for wording in wordings or [0] * len(regions)]
+    def describe(
+        self,
+        scene: Scene,
+        regions: Sequence[int],
+        kind: str = "describe",
+        wordings: Sequence[int] | None = None,
+    ) -> list[str]:
+        """A description of each of some regions of a scene, by index, in one batch. kind, wordings: of the
+        template's queries."""
+        asked = [
+            self._template.goal_ids(self._tokenizer, kind, wording=wording)
+            for wording in wordings or [0] * len(regions)
+        ]
         written = self._write(scene, asked, [[region] for region in regions])
         return [parse_answer(self._tokenizer, line.ids, len(scene.boxes)).text for line in written]
 
     def refer(self, scene: Scene, boxes: FloatArray) -> tuple[Scene, list[int]]:
-        """The scene with the user's boxes (Mx4 xyxy camera pixels) among its regions, and the region that stands for each of them."""
+        """The scene with the user's boxes (Mx4 xyxy camera pixels) among its regions, and the region that
+        stands for each of them."""
         with self._sight:
             own = self._vision.refer(scene, np.asarray(boxes, np.float32))
         return own, [int(best) for best in box_iou(np.asarray(boxes), own.boxes).argmax(1)]
@@ -261,8 +304,13 @@ class Grounder:
         spans = tuple(TextSpan(line, end - len(line), end, (region,)) for line, end, region in pairs)
         return Grounding(goal, detections, 1.0, 0.0, "\n".join(lines), spans)
 
-    def _write(self, scene: Scene, ids: Sequence[Sequence[int]], referred: Sequence[Sequence[int]] | None = None) -> list[Written]:
-        tails = [self._embed(line, scene, shown) for line, shown in zip(ids, referred or [()] * len(ids), strict=True)]
+    def _write(
+        self, scene: Scene, ids: Sequence[Sequence[int]], referred: Sequence[Sequence[int]] | None = None
+    ) -> list[Written]:
+        tails = [
+            self._embed(line, scene, shown)
+            for line, shown in zip(ids, referred or [()] * len(ids), strict=True)
+        ]
         prefix = self._prefix(scene, max(map(len, tails)) + 1)
         limit = min(self.max_answer_tokens, self._language.context - self._length() - max(map(len, tails)))
         missing = range(self._tokenizer.region_id(0) + len(scene.boxes), len(self._tokenizer))
@@ -274,14 +322,22 @@ class Grounder:
             kind = "caption"
         if kind == "chat" and self.ground_chat and self.can("grounded_chat"):
             kind = "grounded_chat"
-        words = referring(goal.text, 0 if goal.regions is None else len(goal.regions))[0] if goal.kind == "chat" else goal.text
+        words = (
+            referring(goal.text, 0 if goal.regions is None else len(goal.regions))[0]
+            if goal.kind == "chat"
+            else goal.text
+        )
         ids = self._encode_goal(kind, words, wording)
         if len(ids) > self._max_goal_tokens:
-            raise ValueError(f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} are read; say less.")
+            raise ValueError(
+                f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} "
+                "are read; say less."
+            )
         return ids
 
     def _embed(self, ids: Sequence[int], scene: Scene, referred: Sequence[int] = ()) -> FloatArray:
-        """Embeddings (L, D) of ids with the scene's image tokens, region tokens and referred features in their slots."""
+        """Embeddings (L, D) of ids with the scene's image tokens, region tokens and referred features in
+        their slots."""
         if not referred and self._placeholders.isdisjoint(ids):
             return self._language.embed(np.array(ids, np.int64))
         opened = expand(self._tokenizer, ids, len(scene.image_tokens), len(scene.boxes), referred)
@@ -294,7 +350,8 @@ class Grounder:
         return embeddings
 
     def _prefix(self, scene: Scene, room: int) -> Any:
-        """The prefilled prefix of a scene, kept until another scene comes. ValueError if fewer than `room` positions are left."""
+        """The prefilled prefix of a scene, kept until another scene comes. ValueError if fewer than `room`
+        positions are left."""
         if self._held is None or self._held[0] is not scene:
             if self._held is not None:
                 self._language.release(self._held[1])
@@ -303,7 +360,8 @@ class Grounder:
             self._held = (scene, self._language.prefill(embeddings), len(embeddings))
         if self._length() + room > self._language.context:
             raise ValueError(
-                f"The scene and the goal need {self._length() + room} positions and this model has {self._language.context}: "
+                f"The scene and the goal need {self._length() + room} positions and this model has "
+                f"{self._language.context}: "
                 "say the goal shorter."
             )
         return self._held[1]
@@ -326,5 +384,7 @@ def _above(detections: tuple[Detection, ...], goal: Goal) -> tuple[Detection, ..
 
 
 def _grounding(goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
-    detections = tuple(_detection(scene, region, score) for region, score in zip(answer.regions, answer.scores, strict=True))
+    detections = tuple(
+        _detection(scene, region, score) for region, score in zip(answer.regions, answer.scores, strict=True)
+    )
     return Grounding(goal, _above(detections, goal), answer.present, answer.margin)

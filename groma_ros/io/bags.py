@@ -27,7 +27,8 @@ class RecordedCamera:
 
 @dataclass(frozen=True, eq=False)
 class RecordedImage:
-    """One message of a camera. number: its place on the topic, from 0; time: ns it was recorded at; data: its CDR bytes.
+    """One message of a camera. number: its place on the topic, from 0; time: ns it was recorded at; data: its
+    CDR bytes.
 
     frame: what it shows, or None where it is refused; cause, refusal: why, in a word and in a sentence.
     """
@@ -48,8 +49,9 @@ class RecordedImage:
 def find_camera(path: Path, topic: str | None = None) -> RecordedCamera:
     """The camera to read: the topic asked for, else the only one that shows colour images.
 
-    Raises ValueError with a sentence for a bag that cannot be read or is empty, and for a topic that is absent, recorded with two
-    types or not an image; also where nothing was asked for and the bag has no camera or several.
+    Raises ValueError with a sentence for a bag that cannot be read or is empty, and for a topic that is
+    absent, recorded with two types or not an image; also where nothing was asked for and the bag has no
+    camera or several.
     """
     types, counts = read_topics(path)
     if topic is None:
@@ -58,18 +60,26 @@ def find_camera(path: Path, topic: str | None = None) -> RecordedCamera:
         raise ValueError(f"The bag {path} has no topic {topic!r}; it has {_listed(types)}.")
     if len(types[topic]) > 1:
         kinds = " and ".join(sorted(types[topic]))
-        raise ValueError(f"The bag {path} holds two topics of the name {topic}, of the types {kinds}; record it again with one.")
+        raise ValueError(
+            f"The bag {path} holds two topics of the name {topic}, of the types {kinds}; record it again "
+            "with one."
+        )
     (kind,) = types[topic]
     if kind not in (RAW, COMPRESSED):
-        raise ValueError(f"The topic {topic} of {path} has the type {kind}; a camera has {RAW} or {COMPRESSED}.")
+        raise ValueError(
+            f"The topic {topic} of {path} has the type {kind}; a camera has {RAW} or {COMPRESSED}."
+        )
     if not counts[topic]:
         raise ValueError(f"The topic {topic} of {path} holds no messages.")
     return RecordedCamera(topic, kind, counts[topic])
 
 
-def read_shots(path: Path, camera: RecordedCamera, wanted: Callable[[int], bool] = lambda number: True) -> Iterator[RecordedImage]:
-    """The messages of a camera whose numbers are wanted, in the order of the recording; the others are not decoded. A message that
-    cannot be decoded is refused, in its place; ValueError with a sentence where the bag itself breaks off."""
+def read_shots(
+    path: Path, camera: RecordedCamera, wanted: Callable[[int], bool] = lambda number: True
+) -> Iterator[RecordedImage]:
+    """The messages of a camera whose numbers are wanted, in the order of the recording; the others are not
+    decoded. A message that cannot be decoded is refused, in its place; ValueError with a sentence where the
+    bag itself breaks off."""
     from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -91,11 +101,14 @@ def _shot(number: int, time: int, data: bytes, kind: str, store: Any) -> Recorde
     except ImageError as error:
         return RecordedImage(number, time, data, None, error.cause, str(error))
     stamp = message.header.stamp
-    return RecordedImage(number, time, data, Frame(rgb, stamp.sec * NANOSECONDS + stamp.nanosec, message.header.frame_id))
+    return RecordedImage(
+        number, time, data, Frame(rgb, stamp.sec * NANOSECONDS + stamp.nanosec, message.header.frame_id)
+    )
 
 
 def read_topics(path: Path) -> tuple[dict[str, set[str]], dict[str, int]]:
-    """Types and message counts by topic. Raises ValueError with a sentence for a bag that cannot be read or holds no topics."""
+    """Types and message counts by topic. Raises ValueError with a sentence for a bag that cannot be read or
+    holds no topics."""
     types: dict[str, set[str]] = {}
     counts: dict[str, int] = {}
     with opened(path) as reader:
@@ -108,11 +121,18 @@ def read_topics(path: Path) -> tuple[dict[str, set[str]], dict[str, int]]:
 
 
 def _only_camera(path: Path, types: dict[str, set[str]]) -> str:
-    cameras = sorted(topic for topic, kinds in types.items() if kinds & {RAW, COMPRESSED} and not is_depth(topic))
+    cameras = sorted(
+        topic for topic, kinds in types.items() if kinds & {RAW, COMPRESSED} and not is_depth(topic)
+    )
     if not cameras:
-        raise ValueError(f"The bag {path} holds no camera, that is no topic of type {RAW} or {COMPRESSED}; it has {_listed(types)}.")
+        raise ValueError(
+            f"The bag {path} holds no camera, that is no topic of type {RAW} or {COMPRESSED}; it has "
+            f"{_listed(types)}."
+        )
     if len(cameras) > 1:
-        raise ValueError(f"The bag {path} holds several cameras; name one of {', '.join(cameras)} with --topic.")
+        raise ValueError(
+            f"The bag {path} holds several cameras; name one of {', '.join(cameras)} with --topic."
+        )
     return cameras[0]
 
 
@@ -131,13 +151,18 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         from rosbags.rosbag2 import Reader
     except ModuleNotFoundError as error:
-        raise ValueError("Reading bags needs the Python package rosbags; install it with python -m pip install rosbags.") from error
+        raise ValueError(
+            "Reading bags needs the Python package rosbags; install it with python -m pip install rosbags."
+        ) from error
     if not path.exists():
         raise ValueError(f"The bag {path} does not exist.")
     if path.is_file() and path.suffix not in (".mcap", ".db3"):
         raise ValueError(f"{path} is not a bag: a rosbag2 folder, an .mcap file or a .db3 file.")
     if path.is_dir() and not (path / "metadata.yaml").is_file():
-        raise ValueError(f"The folder {path} is not a rosbag2 bag: it has no metadata.yaml; `ros2 bag reindex {path}` makes one.")
+        raise ValueError(
+            f"The folder {path} is not a rosbag2 bag: it has no metadata.yaml; `ros2 bag reindex {path}` "
+            "makes one."
+        )
     try:
         with Reader(path) as reader:
             yield reader
@@ -145,8 +170,11 @@ def opened(path: Path) -> Iterator[Any]:
         raise
     except OSError as error:
         raise ValueError(f"The bag {path} cannot be read: {error.strerror or error}.") from error
-    except Exception as error:  # the library raises its own, zlib's, lz4's and sqlite's errors for a damaged file
+    except (
+        Exception
+    ) as error:  # the library raises its own, zlib's, lz4's and sqlite's errors for a damaged file
         reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
         raise ValueError(
-            f"The bag {path} is truncated or damaged ({reason}); `ros2 bag reindex` or `mcap recover` may save the rest."
+            f"The bag {path} is truncated or damaged ({reason}); `ros2 bag reindex` or `mcap recover` may "
+            "save the rest."
         ) from error

@@ -1,8 +1,9 @@
-"""Pixels of sensor_msgs/Image and CompressedImage as rgb arrays; no ROS import, so that bags can be read with it too.
+"""Pixels of sensor_msgs/Image and CompressedImage as rgb arrays; no ROS import, so that bags can be read with
+it too.
 
-cv_bridge is not used at run time: its Python conversion ignores `step` (padded rows come out sheared) and breaks on big-endian
-data with numpy 2, and on a robot its binary part is tied to one numpy. The tests hold this module to cv_bridge's pixels for
-every encoding that cv_bridge converts.
+cv_bridge is not used at run time: its Python conversion ignores `step` (padded rows come out sheared) and
+breaks on big-endian data with numpy 2, and on a robot its binary part is tied to one numpy. The tests hold
+this module to cv_bridge's pixels for every encoding that cv_bridge converts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
-"""Larger images are refused: at 3 bytes a pixel this is already 192 MB, and no camera message comes near it."""
+"""Larger images are refused: at 3 bytes a pixel this is already 192 MB, and no camera message comes near it.
+"""
 
 
 class ImageError(ValueError):
@@ -42,7 +44,8 @@ class ImageMessage(Protocol):
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one encoding lies in memory. type: numpy code of a channel; channels: channels a pixel; to_rgb: cv2 code or None."""
+    """How one encoding lies in memory. type: numpy code of a channel; channels: channels a pixel; to_rgb: cv2
+    code or None."""
 
     type: str
     channels: int
@@ -54,10 +57,14 @@ class Encoding:
         return self.channels * np.dtype(self.type).itemsize
 
 
-# OpenCV names a Bayer pattern by its second row, second and third column; ROS by its first two pixels, row by row.
+# OpenCV names a Bayer pattern by its second row, second and third column; ROS by its first two pixels, row by
+# row.
 _BAYER = {
-    "rggb": cv2.COLOR_BayerBG2RGB, "bggr": cv2.COLOR_BayerRG2RGB, "gbrg": cv2.COLOR_BayerGR2RGB, "grbg": cv2.COLOR_BayerGB2RGB,
-}  # fmt: skip
+    "rggb": cv2.COLOR_BayerBG2RGB,
+    "bggr": cv2.COLOR_BayerRG2RGB,
+    "gbrg": cv2.COLOR_BayerGR2RGB,
+    "grbg": cv2.COLOR_BayerGB2RGB,
+}
 ENCODINGS: dict[str, Encoding] = {
     "rgb8": Encoding("u1", 3, None),
     "bgr8": Encoding("u1", 3, cv2.COLOR_BGR2RGB),
@@ -85,7 +92,8 @@ _SUBSAMPLED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
 
 
 def image_to_rgb(message: ImageMessage) -> Pixels:
-    """The pixels of a raw image, uint8 HxWx3 rgb; a view of the message's data where it is rgb8 without padding.
+    """The pixels of a raw image, uint8 HxWx3 rgb; a view of the message's data where it is rgb8 without
+    padding.
 
     16-bit images keep their high byte (full scale stays full scale); 32FC1 is read as 0..1, and NaN as black.
     Raises ImageError with a sentence where the message contradicts itself or its encoding is not known.
@@ -98,14 +106,18 @@ def image_to_rgb(message: ImageMessage) -> Pixels:
 
 
 def raw_pixels(message: ImageMessage, encodings: Mapping[str, Encoding]) -> tuple[Encoding, NDArray[Any]]:
-    """The encoding of a raw image and its samples as they lie in the message, (H, W[, C]), padding skipped: nothing is copied.
+    """The encoding of a raw image and its samples as they lie in the message, (H, W[, C]), padding skipped:
+    nothing is copied.
 
-    Raises ImageError with a sentence where the message contradicts itself or its encoding is none of `encodings`.
+    Raises ImageError with a sentence where the message contradicts itself or its encoding is none of
+    `encodings`.
     """
     encoding = encodings.get(message.encoding)
     if encoding is None:
         known = ", ".join(encodings)
-        raise ImageError("encoding", f"The image has the encoding {message.encoding[:40]!r}, which is not one of {known}.")
+        raise ImageError(
+            "encoding", f"The image has the encoding {message.encoding[:40]!r}, which is not one of {known}."
+        )
     _check_size(message.width, message.height)
     _check_layout(message, encoding)
     return encoding, _strided(message, encoding)
@@ -114,11 +126,14 @@ def raw_pixels(message: ImageMessage, encodings: Mapping[str, Encoding]) -> tupl
 def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
     """The pixels of a JPEG or PNG file in memory, uint8 HxWx3 rgb. format: the message's own label.
 
-    Raises ImageError with a sentence for another format, a depth image, a damaged or a cut file. The stored orientation
-    (EXIF) is not applied: boxes are pixels of the sensor's image, as in camera_info.
+    Raises ImageError with a sentence for another format, a depth image, a damaged or a cut file. The stored
+    orientation (EXIF) is not applied: boxes are pixels of the sensor's image, as in camera_info.
     """
     if "compressedDepth" in format:
-        raise ImageError("encoding", f"The compressed image has the format {format!r}, which is depth and not a colour image.")
+        raise ImageError(
+            "encoding",
+            f"The compressed image has the format {format!r}, which is depth and not a colour image.",
+        )
     content = bytes(data)
     if not content:
         raise ImageError("empty", "The compressed image is empty (no bytes).")
@@ -127,11 +142,18 @@ def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
     elif content.startswith(b"\x89PNG\r\n\x1a\n"):
         width, height = _png_size(content)
     else:
-        raise ImageError("format", f"The compressed image (format {format[:40]!r}) is neither a JPEG nor a PNG file.")
+        raise ImageError(
+            "format", f"The compressed image (format {format[:40]!r}) is neither a JPEG nor a PNG file."
+        )
     _check_size(width, height)
-    pixels = _cv2(cv2.imdecode, np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    pixels = _cv2(
+        cv2.imdecode, np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+    )
     if pixels is None or pixels.shape[:2] != (height, width):
-        raise ImageError("damaged", f"The compressed image of {len(content)} bytes cannot be decoded: its content is damaged.")
+        raise ImageError(
+            "damaged",
+            f"The compressed image of {len(content)} bytes cannot be decoded: its content is damaged.",
+        )
     return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -139,7 +161,9 @@ def _check_size(width: int, height: int) -> None:
     if width == 0 or height == 0:
         raise ImageError("empty", f"The image is empty ({width}x{height} pixels).")
     if width * height > MAX_PIXELS:
-        raise ImageError("size", f"The image of {width}x{height} pixels is larger than the limit of {MAX_PIXELS} pixels.")
+        raise ImageError(
+            "size", f"The image of {width}x{height} pixels is larger than the limit of {MAX_PIXELS} pixels."
+        )
 
 
 def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
@@ -149,14 +173,21 @@ def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
         raise ImageError("step", f"{name} has a step of {message.step} bytes, and one row needs {row}.")
     if size != message.height * message.step:
         kind = "truncated" if size < message.height * message.step else "too long"
-        raise ImageError("length", f"{name} is {kind}: {size} bytes where height x step is {message.height * message.step}.")
-    # Padding rounds a row up to an alignment; a row two, three or four times as long is another encoding under this name.
+        raise ImageError(
+            "length",
+            f"{name} is {kind}: {size} bytes where height x step is {message.height * message.step}.",
+        )
+    # Padding rounds a row up to an alignment; a row two, three or four times as long is another encoding
+    # under this name.
     if row >= 256 and message.step in (2 * row, 3 * row, 4 * row):
         found = message.step // message.width
         expected = f"where its encoding has {encoding.pixel_bytes}"
         raise ImageError("encoding", f"{name} holds {found} bytes a pixel {expected}: it is mislabelled.")
     if message.encoding in _SUBSAMPLED and message.width % 2:
-        raise ImageError("encoding", f"{name} has an odd width, which its encoding (two pixels share their colour) cannot have.")
+        raise ImageError(
+            "encoding",
+            f"{name} has an odd width, which its encoding (two pixels share their colour) cannot have.",
+        )
 
 
 def _strided(message: ImageMessage, encoding: Encoding) -> NDArray[Any]:
@@ -179,11 +210,14 @@ def _cv2(function: Any, *arguments: Any) -> Any:
     try:
         return function(*arguments)
     except cv2.error as error:
-        raise ImageError("damaged", f"The image cannot be converted: {str(error).strip().splitlines()[-1]}") from error
+        raise ImageError(
+            "damaged", f"The image cannot be converted: {str(error).strip().splitlines()[-1]}"
+        ) from error
 
 
 def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """(width, height) from the frame header. Raises ImageError unless the file goes on to its end-of-image marker."""
+    """(width, height) from the frame header. Raises ImageError unless the file goes on to its end-of-image
+    marker."""
     position, size = 2, None
     while position + 4 <= len(content) and content[position] == 0xFF:
         marker = content[position + 1]
@@ -193,15 +227,21 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             height, width = content[position + 5 : position + 7], content[position + 7 : position + 9]
             size = int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        # Inside the coded data a 0xFF is always escaped, so from the first scan on this pair can only be the marker itself.
+        # Inside the coded data a 0xFF is always escaped, so from the first scan on this pair can only be the
+        # marker itself.
         if marker == 0xDA and size is not None and content.find(b"\xff\xd9", position) >= 0:
             return size
         position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    raise ImageError("truncated", f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.")
+    raise ImageError(
+        "truncated",
+        f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.",
+    )
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
     """(width, height) from the header chunk. Raises ImageError unless the file ends with its end chunk."""
     if b"IEND" not in content[-64:] or len(content) < 33:
-        raise ImageError("truncated", f"The PNG image of {len(content)} bytes is truncated: its end chunk is missing.")
+        raise ImageError(
+            "truncated", f"The PNG image of {len(content)} bytes is truncated: its end chunk is missing."
+        )
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")

@@ -15,7 +15,8 @@ _CHECKOUT = {"groma_ros": _ROOT / "msg", "vision_msgs": _ROOT / "interfaces" / "
 
 @cache
 def typestore() -> Typestore:
-    """ROS 2's common types, and those of the node's topics. Raises ValueError with a sentence where they are not found."""
+    """ROS 2's common types, and those of the node's topics. Raises ValueError with a sentence where they are
+    not found."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -31,5 +32,8 @@ def _folder(package: str) -> Path:
 
     folder = _CHECKOUT[package] if _CHECKOUT[package].is_dir() else share(package) / "msg"
     if not folder.is_dir():
-        raise ValueError(f"The messages of {package} were not found in {folder}; install it, or run from a checkout of groma_ros.")
+        raise ValueError(
+            f"The messages of {package} were not found in {folder}; install it, or run from a checkout of "
+            "groma_ros."
+        )
     return folder

@@ -1,4 +1,5 @@
-"""Which depth image and camera_info belong to an image: message_filters' job, which not every installation has."""
+"""Which depth image and camera_info belong to an image: message_filters' job, which not every installation
+has."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ class StampBuffer:
     def find(self, stamp: int, tolerance: float, wait: float = 0.0) -> Any:
         """The message whose stamp is nearest, the newer of two; None if none is within `tolerance` seconds.
 
-        Waits up to `wait` seconds for one, unless a message that came later than the image shows that none will come.
+        Waits up to `wait` seconds for one, unless a message that came later than the image shows that none
+        will come.
         """
         end = monotonic() + wait
         with self._condition:

@@ -16,8 +16,8 @@ from groma_ros.network_config import BackboneConfig
 class ResizedEmbeddings(Dinov2Embeddings):
     """DINOv2's embeddings with the position table resized by a scale factor, not to a size.
 
-    The factor (cells + 0.1) / table side is what the original passes, and bicubic sampling at that factor gives other
-    values than sampling to the rounded size does (groma_spec 3.2).
+    The factor (cells + 0.1) / table side is what the original passes, and bicubic sampling at that factor
+    gives other values than sampling to the rounded size does (groma_spec 3.2).
     """
 
     def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
@@ -35,7 +35,8 @@ class ResizedEmbeddings(Dinov2Embeddings):
 
 
 def build_backbone(config: BackboneConfig) -> Dinov2Model:
-    """transformers' Dinov2Model with the original position resize; only its embeddings and blocks are ever called."""
+    """transformers' Dinov2Model with the original position resize; only its embeddings and blocks are ever
+    called."""
     fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
     settings = Dinov2Config(**fields, attn_implementation="eager")  # type: ignore[call-arg]
     model = Dinov2Model(settings)
@@ -45,7 +46,8 @@ def build_backbone(config: BackboneConfig) -> Dinov2Model:
 
 
 def hidden_states(model: Dinov2Model, pixels: Tensor) -> list[Tensor]:
-    """All hidden states, each (B, 1 + cells, C) with CLS first: the embedding output, then every block's output.
+    """All hidden states, each (B, 1 + cells, C) with CLS first: the embedding output, then every block's
+    output.
 
     pixels: (B, 3, S, S) normalised. The final LayerNorm is never applied, as in the original.
     """
@@ -65,8 +67,8 @@ def to_map(state: Tensor) -> Tensor:
 def merge_tokens(state: Tensor, merge: int) -> Tensor:
     """Space-to-depth of a hidden state: (B, 1 + cells, C) to (B, cells / merge^2, C * merge^2).
 
-    Channel blocks are ordered column-major over the merged square: (0,0), (1,0), (0,1), (1,1) as (row, column) for 2x2;
-    tokens are row-major.
+    Channel blocks are ordered column-major over the merged square: (0,0), (1,0), (0,1), (1,1) as (row,
+    column) for 2x2; tokens are row-major.
     """
     grid = to_map(state)
     batch, channels, side, _ = grid.shape

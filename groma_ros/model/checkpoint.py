@@ -1,7 +1,8 @@
-"""Weights in and out: the original's sharded `.bin` or safetensors files, whole or detector only, in any float precision.
+"""Weights in and out: the original's sharded `.bin` or safetensors files, whole or detector only, in any
+float precision.
 
-Files speak the original's names. Where the installed transformers names a layer otherwise, the names are translated here, so that
-a file never depends on the version that wrote it.
+Files speak the original's names. Where the installed transformers names a layer otherwise, the names are
+translated here, so that a file never depends on the version that wrote it.
 """
 
 from __future__ import annotations
@@ -34,14 +35,20 @@ _EMBEDDINGS, _HEAD = "llm.model.embed_tokens.weight", "llm.lm_head.weight"
 _HEADS = ("bbox_embed", "class_embed_enc", "class_embed_coco", "class_embed_sa1b")
 _ALIASED = tuple(f"ddetr_transformer.decoder.{head}." for head in _HEADS)
 _DETECTOR = ("vis_encoder.", "input_proj.", "ddetr_transformer.")
-_NAMES = ("model.safetensors.index.json", "model.safetensors", "pytorch_model.bin.index.json", "pytorch_model.bin")
+_NAMES = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
 
 
 def load_groma(directory: str | Path, dtype: torch.dtype | None = None) -> Groma:
     """A published checkpoint folder (`config.json` and weights) as a network in evaluation mode.
 
-    dtype: precision to hold the weights in; None keeps that of the files, which are then mapped, not copied, into memory.
-    ValueError with a sentence for a folder, config or weight file that is missing, damaged or does not fit.
+    dtype: precision to hold the weights in; None keeps that of the files, which are then mapped, not copied,
+    into memory. ValueError with a sentence for a folder, config or weight file that is missing, damaged or
+    does not fit.
     """
     model = empty_groma(GromaConfig.from_dict(read_json(Path(directory) / "config.json")))
     load_weights(model, directory, dtype)
@@ -49,9 +56,11 @@ def load_groma(directory: str | Path, dtype: torch.dtype | None = None) -> Groma
 
 
 def load_perceiver(directory: str | Path, dtype: torch.dtype | None = None) -> Perceiver:
-    """The detector of the first training stage, from its own checkpoint folder or out of a whole one. ValueError as above."""
+    """The detector of the first training stage, from its own checkpoint folder or out of a whole one.
+    ValueError as above."""
     data = read_json(Path(directory) / "config.json")
-    # The detector's own config says nothing of the rest; a group count that divides any width stands in for it.
+    # The detector's own config says nothing of the rest; a group count that divides any width stands in for
+    # it.
     alone = {"perceiver_cfg": data, "llm_cfg": {}, "region_cfg": {"groups": 1}}
     config = GromaConfig.from_dict(data if "perceiver_cfg" in data else alone)
     perceiver = _build(Perceiver, config)
@@ -81,16 +90,22 @@ def _build(kind: type[Network], config: GromaConfig) -> Network:
 def load_weights(model: Groma | Perceiver, source: str | Path, dtype: torch.dtype | None = None) -> None:
     """Fill a network from a weight file, an index of shards, or a folder that holds either.
 
-    Either or both names of the duplicated detector heads are taken, rotary frequencies are ignored, and the detector's own
-    checkpoint may leave out the `perceiver.` prefix. ValueError naming the first key that is missing, unexpected, given
-    twice with different values, of the wrong shape or not floating point.
+    Either or both names of the duplicated detector heads are taken, rotary frequencies are ignored, and the
+    detector's own checkpoint may leave out the `perceiver.` prefix. ValueError naming the first key that is
+    missing, unexpected, given twice with different values, of the wrong shape or not floating point.
     """
     tensors = (pair for file in weight_files(source) for pair in read_tensors(file).items())
     fill(model, tensors, str(source), dtype)
 
 
-def fill(model: Groma | Perceiver, tensors: Iterable[tuple[str, Tensor]], name: str, dtype: torch.dtype | None = None) -> None:
-    """Fill a network from (key, tensor) pairs by the rules of `load_weights`; name stands for their source in errors."""
+def fill(
+    model: Groma | Perceiver,
+    tensors: Iterable[tuple[str, Tensor]],
+    name: str,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Fill a network from (key, tensor) pairs by the rules of `load_weights`; name stands for their source in
+    errors."""
     wanted = model.state_dict()
     given: dict[str, Tensor] = {}
     for key, tensor in tensors:
@@ -100,14 +115,20 @@ def fill(model: Groma | Perceiver, tensors: Iterable[tuple[str, Tensor]], name: 
         if place is None:
             if isinstance(model, Perceiver) and not _is_detector(key):
                 continue  # the rest of a whole checkpoint
-            raise ValueError(f"The weights in {name} have the key {key}, which the network of their config does not have.")
+            raise ValueError(
+                f"The weights in {name} have the key {key}, which the network of their config does not have."
+            )
         if tensor.shape != wanted[place].shape:
             shapes = f"{tuple(tensor.shape)}, but the config asks for {tuple(wanted[place].shape)}"
             raise ValueError(f"The weights in {name} have {key} of shape {shapes}.")
         if not tensor.is_floating_point():
-            raise ValueError(f"The weights in {name} have {key} of type {tensor.dtype}; a floating-point type is needed.")
+            raise ValueError(
+                f"The weights in {name} have {key} of type {tensor.dtype}; a floating-point type is needed."
+            )
         if place in given and not torch.equal(given[place], tensor if dtype is None else tensor.to(dtype)):
-            raise ValueError(f"The weights in {name} give {key} twice, under two names, with different values.")
+            raise ValueError(
+                f"The weights in {name} give {key} twice, under two names, with different values."
+            )
         given[place] = tensor if dtype is None else tensor.to(dtype)
     if _is_tied(model) and _EMBEDDINGS in given:
         given.setdefault(_HEAD, given[_EMBEDDINGS])

@@ -1,4 +1,5 @@
-"""Multi-scale deformable attention and the position embeddings of Deformable DETR (Zhu et al. 2020, sections 4.1 and A)."""
+"""Multi-scale deformable attention and the position embeddings of Deformable DETR (Zhu et al. 2020, sections
+4.1 and A)."""
 
 from __future__ import annotations
 
@@ -24,7 +25,8 @@ class DeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The paper's start: head h looks in direction 2 pi h / heads, point k at distance k + 1, all with equal weight."""
+        """The paper's start: head h looks in direction 2 pi h / heads, point k at distance k + 1, all with
+        equal weight."""
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
@@ -40,8 +42,8 @@ class DeformableAttention(nn.Module):
                 layer.bias.zero_()
 
     def forward(self, query: Tensor, value: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
-        """query (B, Q, d); value (B, sum of level cells, d); references (B, Q, L, 2) points or (B, Q, L, 4) cxcywh boxes,
-        as fractions of the image."""
+        """query (B, Q, d); value (B, sum of level cells, d); references (B, Q, L, 2) points or (B, Q, L, 4)
+        cxcywh boxes, as fractions of the image."""
         batch, count, _ = query.shape
         grid = (batch, count, self.heads, self.levels, self.points)
         offsets = self.sampling_offsets(query).view(*grid, 2)
@@ -52,7 +54,11 @@ class DeformableAttention(nn.Module):
         sampled: Tensor | None = None
         start = 0
         for level, (height, width) in enumerate(shapes):
-            cells = heads[:, start : start + height * width].permute(0, 2, 3, 1).reshape(-1, heads.shape[-1], height, width)
+            cells = (
+                heads[:, start : start + height * width]
+                .permute(0, 2, 3, 1)
+                .reshape(-1, heads.shape[-1], height, width)
+            )
             start += height * width
             where = points[:, :, :, level].transpose(1, 2).flatten(0, 1) * 2 - 1
             taken = F.grid_sample(cells, where.float(), padding_mode="zeros", align_corners=False)
@@ -87,7 +93,11 @@ def sine_positions(height: int, width: int, dim: int, temperature: float, device
     frequencies = sine_frequencies(dim // 2, temperature, device)
 
     def axis(count: int) -> Tensor:
-        centre = (torch.arange(1, count + 1, dtype=torch.float32, device=device) - 0.5) / (count + 1e-6) * (2 * math.pi)
+        centre = (
+            (torch.arange(1, count + 1, dtype=torch.float32, device=device) - 0.5)
+            / (count + 1e-6)
+            * (2 * math.pi)
+        )
         return _interleaved(centre[:, None] / frequencies)
 
     rows = axis(height)[:, None].expand(-1, width, -1)

@@ -1,4 +1,5 @@
-"""The proposer's training loss: Hungarian matching, focal, L1 and GIoU on every decoder layer and the encoder (groma_spec 4.7)."""
+"""The proposer's training loss: Hungarian matching, focal, L1 and GIoU on every decoder layer and the encoder
+(groma_spec 4.7)."""
 
 from __future__ import annotations
 
@@ -21,12 +22,17 @@ def to_corners(boxes: Tensor) -> Tensor:
 
 
 def pairwise_iou(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """IoU and generalised IoU (Rezatofighi et al. 2019) of xyxy boxes (..., N, 4) and (..., M, 4) as (..., N, M)."""
+    """IoU and generalised IoU (Rezatofighi et al. 2019) of xyxy boxes (..., N, 4) and (..., M, 4) as (..., N,
+    M)."""
     a, b = a[..., :, None, :], b[..., None, :, :]
-    overlap = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    overlap = (
+        (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    )
     area_a, area_b = (a[..., 2:] - a[..., :2]).prod(-1), (b[..., 2:] - b[..., :2]).prod(-1)
     union = area_a + area_b - overlap
-    hull = (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    hull = (
+        (torch.maximum(a[..., 2:], b[..., 2:]) - torch.minimum(a[..., :2], b[..., :2])).clamp(min=0).prod(-1)
+    )
     iou = overlap / union
     return iou, iou - (hull - union) / hull
 
@@ -42,7 +48,8 @@ def focal(logits: Tensor, targets: Tensor, c: ProposerConfig) -> Tensor:
 
 @torch.no_grad()
 def match(logits: Tensor, boxes: Tensor, targets: Tensor, c: ProposerConfig) -> tuple[Tensor, Tensor]:
-    """One image: queries (Q,) logits and (Q, 4) boxes against targets (T, 4): matched query and target indices."""
+    """One image: queries (Q,) logits and (Q, 4) boxes against targets (T, 4): matched query and target
+    indices."""
     p = logits.sigmoid()
     positive = c.focal_alpha * (1 - p) ** c.focal_gamma * -(p + 1e-8).log()
     negative = (1 - c.focal_alpha) * p**c.focal_gamma * -(1 - p + 1e-8).log()
@@ -82,18 +89,27 @@ def layer_loss(logits: Tensor, boxes: Tensor, targets: list[Tensor], c: Proposer
 def detection_loss(
     proposals: Proposals, targets: list[Tensor], source: Source, c: ProposerConfig
 ) -> tuple[Tensor, dict[str, Tensor]]:
-    """Weighted sum over all layers, and its terms by the original's names (`loss_ce`, `loss_ce_0`, `loss_ce_enc`, ...).
+    """Weighted sum over all layers, and its terms by the original's names (`loss_ce`, `loss_ce_0`,
+    `loss_ce_enc`, ...).
 
     targets: one (T, 4) cxcywh fractions an image; source: the objectness head the batch supervises.
     """
     logits = proposals.coco if source == "coco" else proposals.sa1b
     last = len(logits) - 1
-    outputs = [("" if k == last else f"_{k}", logits[k, ..., 0], proposals.boxes[k]) for k in range(len(logits))]
+    outputs = [
+        ("" if k == last else f"_{k}", logits[k, ..., 0], proposals.boxes[k]) for k in range(len(logits))
+    ]
     encoder = proposals.encoder
     outputs.append(("_enc", encoder.objectness[..., 0].float(), encoder.box_logits.sigmoid()))
     terms: dict[str, Tensor] = {}
     for suffix, layer_logits, boxes in outputs:
-        terms.update({name + suffix: value for name, value in layer_loss(layer_logits, boxes, targets, c).items()})
-    weights = {"loss_ce": c.cls_loss_coefficient, "loss_bbox": c.bbox_loss_coefficient, "loss_giou": c.giou_loss_coefficient}
+        terms.update(
+            {name + suffix: value for name, value in layer_loss(layer_logits, boxes, targets, c).items()}
+        )
+    weights = {
+        "loss_ce": c.cls_loss_coefficient,
+        "loss_bbox": c.bbox_loss_coefficient,
+        "loss_giou": c.giou_loss_coefficient,
+    }
     total = sum(weights["_".join(name.split("_")[:2])] * value for name, value in terms.items())
     return torch.as_tensor(total), terms

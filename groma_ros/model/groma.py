@@ -1,4 +1,5 @@
-"""Groma: perceive an image, encode its regions, read a prompt that names them (groma_spec 1). Module names are state-dict names."""
+"""Groma: perceive an image, encode its regions, read a prompt that names them (groma_spec 1). Module names
+are state-dict names."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ from groma_ros.network_config import GromaConfig
 
 @dataclass(frozen=True, eq=False)
 class Perception:
-    """What one vision pass gives. image_tokens (B, T, D); boxes (B, Q, 4) cxcywh fractions; objectness (B, Q);
-    maps: the region encoder's inputs, one (B, C, s, s) a level."""
+    """What one vision pass gives. image_tokens (B, T, D); boxes (B, Q, 4) cxcywh fractions; objectness (B,
+    Q); maps: the region encoder's inputs, one (B, C, s, s) a level."""
 
     image_tokens: Tensor
     boxes: Tensor
@@ -44,7 +45,8 @@ class Perceiver(nn.Module):
         return hidden_states(self.vis_encoder, pixels)
 
     def levels(self, states: list[Tensor]) -> list[Tensor]:
-        """The proposer's input maps: the mean of the last hidden states through every projection, finest first."""
+        """The proposer's input maps: the mean of the last hidden states through every projection, finest
+        first."""
         mean = torch.stack(states[-self.config.proposer.backbone_layers :]).mean(0)
         return [projection(to_map(mean)) for projection in self.input_proj]
 
@@ -79,7 +81,9 @@ class Groma(nn.Module):
 
     def image_tokens(self, states: list[Tensor]) -> Tensor:
         """Hidden states to image tokens (B, T, D)."""
-        return self.img_txt_bridge(merge_tokens(states[self.config.vis_output_layer], self.config.token_merge))
+        return self.img_txt_bridge(
+            merge_tokens(states[self.config.vis_output_layer], self.config.token_merge)
+        )
 
     def region_maps(self, states: list[Tensor]) -> list[Tensor]:
         """The hidden states the region encoder fuses, as maps (B, C, s, s)."""
@@ -103,7 +107,8 @@ class Groma(nn.Module):
         return torch.cat([self.llm.lm_head(hidden), self.extra_lm_head(hidden)], -1)
 
     def region_slot_embeddings(self, region_tokens: Tensor) -> Tensor:
-        """What stands in the feature slots: region tokens (R, D), plus the embedding of <rK> where the config says so."""
+        """What stands in the feature slots: region tokens (R, D), plus the embedding of <rK> where the config
+        says so."""
         if not self.config.index_in_feature_slot:
             return region_tokens
         names = torch.arange(len(region_tokens), device=region_tokens.device) + self.config.first_region_id
@@ -118,7 +123,9 @@ class Groma(nn.Module):
         embeddings[sequence.feature_slots] = regions[sequence.feature_regions]
         return embeddings
 
-    def hidden(self, embeddings: Tensor, mask: Tensor | None = None, cache: DynamicCache | None = None) -> Tensor:
+    def hidden(
+        self, embeddings: Tensor, mask: Tensor | None = None, cache: DynamicCache | None = None
+    ) -> Tensor:
         """Final hidden states (B, N, D) after the last RMSNorm; with a cache, embeddings continue it."""
         out = self.llm.model(
             inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
@@ -129,14 +136,19 @@ class Groma(nn.Module):
         """Next-token cross-entropy over the labelled positions of a batch of assembled prompts."""
         length = max(len(e) for e in embeddings)
         padded = torch.stack([F.pad(e, (0, 0, 0, length - len(e))) for e in embeddings])
-        mask = torch.stack([F.pad(torch.ones(len(e), dtype=torch.long), (0, length - len(e))) for e in embeddings])
+        mask = torch.stack(
+            [F.pad(torch.ones(len(e), dtype=torch.long), (0, length - len(e))) for e in embeddings]
+        )
         labels = torch.stack([F.pad(s.labels, (0, length - len(s.labels)), value=IGNORE) for s in sequences])
         logits = self.logits(self.hidden(padded, mask.to(padded.device)))
-        return F.cross_entropy(logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)
+        return F.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE
+        )
 
     @torch.no_grad()
     def generate(self, embeddings: Tensor, max_new_tokens: int) -> tuple[list[int], Tensor]:
-        """Greedy continuation of one assembled prompt (N, D): the ids up to and with `</s>`, and each step's logits (steps, V)."""
+        """Greedy continuation of one assembled prompt (N, D): the ids up to and with `</s>`, and each step's
+        logits (steps, V)."""
         cache = DynamicCache()
         ids: list[int] = []
         steps = []

@@ -1,4 +1,5 @@
-"""Llama, and the sequence Groma feeds it: text, image tokens, and a pair (`<rK>`, feature K) for every region (groma_spec 6)."""
+"""Llama, and the sequence Groma feeds it: text, image tokens, and a pair (`<rK>`, feature K) for every region
+(groma_spec 6)."""
 
 from __future__ import annotations
 
@@ -30,7 +31,9 @@ class Sequence:
     region_slots: Tensor  # (R,) positions of the region features, in the order of the regions
     feature_slots: Tensor  # positions of <refer_feat>
     feature_regions: Tensor  # the region each of them shows
-    substituted: Tensor = field(default_factory=lambda: torch.empty(0))  # the ids before expansion, placeholders replaced
+    substituted: Tensor = field(
+        default_factory=lambda: torch.empty(0)
+    )  # the ids before expansion, placeholders replaced
 
 
 def best_regions(boxes: Tensor, wanted: Tensor) -> Tensor:
@@ -47,13 +50,16 @@ def expand(
     ground_boxes: Tensor | None = None,
     labels: Tensor | None = None,
 ) -> Sequence:
-    """Replace the placeholders of a prompt (groma_spec 6.2), by boxes and with labels, as the original's training does.
+    """Replace the placeholders of a prompt (groma_spec 6.2), by boxes and with labels, as the original's
+    training does.
 
-    Running needs neither and no torch: `groma_ros.tokenization.prompts.expand` opens a prefix or a goal by the numbers of regions.
+    Running needs neither and no torch: `groma_ros.tokenization.prompts.expand` opens a prefix or a goal by
+    the numbers of regions.
 
-    ids: (N,) prompt; boxes: (R, 4) selected regions, cxcywh; refer_boxes and ground_boxes: (M, 4) in the order of their
-    placeholders; labels: (N,), IGNORE where there is no loss. Raises ValueError if placeholders and boxes do not match, or
-    if the prompt does not hold exactly one `<image>` before exactly one `<region>`.
+    ids: (N,) prompt; boxes: (R, 4) selected regions, cxcywh; refer_boxes and ground_boxes: (M, 4) in the
+    order of their placeholders; labels: (N,), IGNORE where there is no loss. Raises ValueError if
+    placeholders and boxes do not match, or if the prompt does not hold exactly one `<image>` before exactly
+    one `<region>`.
     """
     ids = ids.clone()
     labels = torch.full_like(ids, IGNORE) if labels is None else labels.clone()
@@ -66,7 +72,15 @@ def expand(
     count = len(boxes)
     names = torch.arange(count, device=ids.device) + config.first_region_id
     pairs = torch.stack([names, torch.full_like(names, config.token_id("<region>"))], 1).flatten()
-    full = torch.cat([ids[:i], ids.new_full((num_image_tokens,), config.token_id("<image>")), ids[i + 1 : r], pairs, ids[r + 1 :]])
+    full = torch.cat(
+        [
+            ids[:i],
+            ids.new_full((num_image_tokens,), config.token_id("<image>")),
+            ids[i + 1 : r],
+            pairs,
+            ids[r + 1 :],
+        ]
+    )
     first_pair = r + num_image_tokens - 1
     blank = labels.new_full((num_image_tokens,), IGNORE), labels.new_full((2 * count,), IGNORE)
     slots = (full == config.token_id("<refer_feat>")).nonzero()[:, 0]
@@ -92,7 +106,9 @@ def _substitute(
     wanted = boxes[:0] if wanted is None else wanted
     if int(where.sum()) > len(wanted):
         raise ValueError(f"The prompt has {int(where.sum())} {name} for {len(wanted)} boxes.")
-    regions = best_regions(boxes, wanted) if len(wanted) else torch.empty(0, dtype=torch.long, device=ids.device)
+    regions = (
+        best_regions(boxes, wanted) if len(wanted) else torch.empty(0, dtype=torch.long, device=ids.device)
+    )
     ids[where] = regions[: int(where.sum())] + first_region
     labelled = labels == placeholder
     labels[labelled] = regions[: int(labelled.sum())] + first_region

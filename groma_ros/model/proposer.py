@@ -1,4 +1,5 @@
-"""The class-agnostic region proposer: a two-stage Deformable DETR with two objectness heads (groma_spec 4)."""
+"""The class-agnostic region proposer: a two-stage Deformable DETR with two objectness heads (groma_spec
+4)."""
 
 from __future__ import annotations
 
@@ -8,7 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groma_ros.model.deformable import DeformableAttention, Shapes, box_positions, inverse_sigmoid, sine_positions
+from groma_ros.model.deformable import (
+    DeformableAttention,
+    Shapes,
+    box_positions,
+    inverse_sigmoid,
+    sine_positions,
+)
 from groma_ros.network_config import ProposerConfig
 
 
@@ -22,12 +29,15 @@ class LayerNorm2d(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps).permute(0, 3, 1, 2)
+        return F.layer_norm(
+            x.permute(0, 2, 3, 1), self.weight.shape, self.weight, self.bias, self.eps
+        ).permute(0, 3, 1, 2)
 
 
 @dataclass(frozen=True, eq=False)
 class EncoderOutput:
-    """Stage one: memory (B, N, d), objectness logits (B, N, 1), box logits (B, N, 4; +inf where the cell is invalid)."""
+    """Stage one: memory (B, N, d), objectness logits (B, N, 1), box logits (B, N, 4; +inf where the cell is
+    invalid)."""
 
     memory: Tensor
     objectness: Tensor
@@ -37,7 +47,8 @@ class EncoderOutput:
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """All queries of every decoder layer, last layer last. boxes: (layers, B, Q, 4) cxcywh fractions; logits: (layers, B, Q, 1)."""
+    """All queries of every decoder layer, last layer last. boxes: (layers, B, Q, 4) cxcywh fractions; logits:
+    (layers, B, Q, 1)."""
 
     boxes: Tensor
     coco: Tensor
@@ -65,7 +76,9 @@ class BoxHead(nn.Module):
 class EncoderLayer(nn.Module):
     def __init__(self, c: ProposerConfig) -> None:
         super().__init__()
-        self.self_attn = DeformableAttention(c.d_model, c.encoder_attention_heads, c.num_feature_levels, c.encoder_n_points)
+        self.self_attn = DeformableAttention(
+            c.d_model, c.encoder_attention_heads, c.num_feature_levels, c.encoder_n_points
+        )
         self.self_attn_layer_norm = nn.LayerNorm(c.d_model)
         self.fc1 = nn.Linear(c.d_model, c.encoder_ffn_dim)
         self.fc2 = nn.Linear(c.encoder_ffn_dim, c.d_model)
@@ -106,7 +119,9 @@ class DecoderLayer(nn.Module):
         self.fc2 = nn.Linear(c.decoder_ffn_dim, c.d_model)
         self.final_layer_norm = nn.LayerNorm(c.d_model)
 
-    def forward(self, x: Tensor, positions: Tensor, references: Tensor, memory: Tensor, shapes: Shapes) -> Tensor:
+    def forward(
+        self, x: Tensor, positions: Tensor, references: Tensor, memory: Tensor, shapes: Shapes
+    ) -> Tensor:
         x = self.self_attn_layer_norm(x + self.self_attn(x, positions))
         x = self.encoder_attn_layer_norm(x + self.encoder_attn(x + positions, memory, references, shapes))
         return self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
@@ -130,12 +145,15 @@ def cell_centres(shapes: Shapes, device: torch.device) -> Tensor:
     for height, width in shapes:
         y = (torch.arange(height, dtype=torch.float32, device=device) + 0.5) / height
         x = (torch.arange(width, dtype=torch.float32, device=device) + 0.5) / width
-        parts.append(torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1).flatten(0, 1))
+        parts.append(
+            torch.stack([x[None].expand(height, -1), y[:, None].expand(-1, width)], -1).flatten(0, 1)
+        )
     return torch.cat(parts)[None]
 
 
 class DeformableDetr(nn.Module):
-    """State-dict names are the original's (`perceiver.ddetr_transformer.*`), without the decoder's aliases."""
+    """State-dict names are the original's (`perceiver.ddetr_transformer.*`), without the decoder's
+    aliases."""
 
     def __init__(self, c: ProposerConfig) -> None:
         super().__init__()
@@ -191,7 +209,9 @@ class DeformableDetr(nn.Module):
         valid = ((proposals > 0.01) & (proposals < 0.99)).all(-1, keepdim=True)
         logits = torch.log(proposals / (1 - proposals)).masked_fill(~valid, float("inf"))
         features = self.enc_output_norm(self.enc_output(memory.masked_fill(~valid, 0.0)))
-        return EncoderOutput(memory, self.class_embed_enc(features), self.bbox_embed[-1](features).float() + logits, shapes)
+        return EncoderOutput(
+            memory, self.class_embed_enc(features), self.bbox_embed[-1](features).float() + logits, shapes
+        )
 
     def select_queries(self, encoder: EncoderOutput) -> Tensor:
         """Initial references (B, Q, 4): boxes of the cells with the highest objectness."""
@@ -201,11 +221,14 @@ class DeformableDetr(nn.Module):
         return logits.detach().sigmoid()
 
     def decode(self, encoder: EncoderOutput, initial: Tensor) -> list[Tensor]:
-        """Decoder states, one (B, Q, d) a layer. Every layer samples around the initial references (groma_spec 0.4)."""
+        """Decoder states, one (B, Q, d) a layer. Every layer samples around the initial references
+        (groma_spec 0.4)."""
         c = self.config
         sincos = box_positions(initial, c.d_model, c.position_temperature).to(self.pos_trans.weight.dtype)
         positions = self.pos_trans_norm(self.pos_trans(sincos))[..., : c.d_model]
-        state = self.query_position_embeddings.weight[None, : initial.shape[1]].expand(initial.shape[0], -1, -1)
+        state = self.query_position_embeddings.weight[None, : initial.shape[1]].expand(
+            initial.shape[0], -1, -1
+        )
         references = initial[:, :, None].expand(-1, -1, c.num_feature_levels, -1)
         states = []
         for layer in self.decoder.layers:
@@ -214,15 +237,20 @@ class DeformableDetr(nn.Module):
         return states
 
     def read_heads(self, encoder: EncoderOutput, initial: Tensor, states: list[Tensor]) -> Proposals:
-        """Boxes and objectness logits of every layer; layer k refines what head k - 1 made of the initial references."""
+        """Boxes and objectness logits of every layer; layer k refines what head k - 1 made of the initial
+        references."""
         deltas = [self.bbox_embed[k](state).float() for k, state in enumerate(states)]
         refined = [(delta + inverse_sigmoid(initial)).sigmoid() for delta in deltas]
         bases = [initial, *(box.detach() for box in refined[:-1])]
         boxes = [(delta + inverse_sigmoid(base)).sigmoid() for delta, base in zip(deltas, bases, strict=True)]
         return Proposals(
             boxes=torch.stack(boxes),
-            coco=torch.stack([head(h).float() for head, h in zip(self.class_embed_coco, states, strict=True)]),
-            sa1b=torch.stack([head(h).float() for head, h in zip(self.class_embed_sa1b, states, strict=True)]),
+            coco=torch.stack(
+                [head(h).float() for head, h in zip(self.class_embed_coco, states, strict=True)]
+            ),
+            sa1b=torch.stack(
+                [head(h).float() for head, h in zip(self.class_embed_sa1b, states, strict=True)]
+            ),
             initial=initial,
             states=torch.stack(states),
             refined=torch.stack(refined),
@@ -230,15 +258,21 @@ class DeformableDetr(nn.Module):
         )
 
     def infer(self, maps: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Boxes (B, Q, 4) cxcywh and objectness (B, Q) of the last layer only; unused heads are not computed."""
+        """Boxes (B, Q, 4) cxcywh and objectness (B, Q) of the last layer only; unused heads are not
+        computed."""
         encoder = self.encode(maps)
         initial = self.select_queries(encoder)
         states = self.decode(encoder, initial)
         base = initial
         for k in range(max(0, len(states) - 2), len(states)):
-            box = (self.bbox_embed[k](states[k]).float() + inverse_sigmoid(base if k == len(states) - 1 else initial)).sigmoid()
+            box = (
+                self.bbox_embed[k](states[k]).float()
+                + inverse_sigmoid(base if k == len(states) - 1 else initial)
+            ).sigmoid()
             base = box
-        return base, self.objectness(self.class_embed_coco[-1](states[-1]), self.class_embed_sa1b[-1](states[-1]))
+        return base, self.objectness(
+            self.class_embed_coco[-1](states[-1]), self.class_embed_sa1b[-1](states[-1])
+        )
 
     def objectness(self, coco: Tensor, sa1b: Tensor) -> Tensor:
         """The two heads fused: sigmoid(coco)^0.4 * sigmoid(sa1b)^0.6, (..., 1) logits to (...)."""
@@ -270,5 +304,7 @@ def build_input_proj(channels: int, d: int, levels: int) -> nn.ModuleList:
         ),
     ]
     if levels > len(builders):
-        raise ValueError(f"The proposer has projections for 1 to {len(builders)} feature levels, not {levels}.")
+        raise ValueError(
+            f"The proposer has projections for 1 to {len(builders)} feature levels, not {levels}."
+        )
     return nn.ModuleList([build() for build in builders[:levels]][::-1])

@@ -1,4 +1,5 @@
-"""A folder of recorded tensors of the original network (`tests/data/golden/README.md` says what is in one)."""
+"""A folder of recorded tensors of the original network (`tests/data/golden/README.md` says what is in
+one)."""
 
 from __future__ import annotations
 
@@ -18,13 +19,21 @@ from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
 
 Values = dict[str, Tensor]
-GIVEN = ("input_ids", "labels", "perm", "refer_boxes", "ground_boxes", "gt_boxes")  # inputs of a run, not results
+GIVEN = (
+    "input_ids",
+    "labels",
+    "perm",
+    "refer_boxes",
+    "ground_boxes",
+    "gt_boxes",
+)  # inputs of a run, not results
 _IMAGES = ("raw_uint8_hwc", "resized_uint8_hwc", "pixel_values")
 
 
 @dataclass(frozen=True, eq=False)
 class ReferenceRun:
-    """One recorded pass. given: what it was fed; recorded: what came out, `name` or one `name.i` for each image or level."""
+    """One recorded pass. given: what it was fed; recorded: what came out, `name` or one `name.i` for each
+    image or level."""
 
     name: str
     given: Values
@@ -47,12 +56,15 @@ class Reference:
 
     @classmethod
     def load(cls, directory: str | Path) -> Reference:
-        """Read a folder. ValueError with a sentence for anything missing, damaged or that does not fit together."""
+        """Read a folder. ValueError with a sentence for anything missing, damaged or that does not fit
+        together."""
         directory = Path(directory)
         if not directory.is_dir():
             raise ValueError(f"The reference folder {directory} does not exist.")
         meta = read_json(directory / "meta.json")
-        model = empty_groma(GromaConfig.from_dict(_with_constants(read_json(directory / "config.json"), meta)))
+        model = empty_groma(
+            GromaConfig.from_dict(_with_constants(read_json(directory / "config.json"), meta))
+        )
         load_weights(model, directory, torch.float32)
         _check_tokens(model.config, meta)
         images = _read(directory / "image.safetensors")
@@ -66,11 +78,14 @@ class Reference:
         return cls(model.eval().requires_grad_(False), images, runs, positions)
 
     def pixels(self) -> Values:
-        """What we make of the picture, as far as the folder has where to start: resized_uint8_hwc (S, S, 3) and pixel_values."""
+        """What we make of the picture, as far as the folder has where to start: resized_uint8_hwc (S, S, 3)
+        and pixel_values."""
         transform = ImageTransform(self.model.config.image_size, "bicubic")
         made: Values = {}
         if "raw_uint8_hwc" in self.images:
-            made["resized_uint8_hwc"] = torch.from_numpy(transform.stretch(self.images["raw_uint8_hwc"].numpy()).copy())
+            made["resized_uint8_hwc"] = torch.from_numpy(
+                transform.stretch(self.images["raw_uint8_hwc"].numpy()).copy()
+            )
         resized = {**self.images, **made}.get("resized_uint8_hwc")
         if resized is not None:
             made["pixel_values"] = torch.from_numpy(transform(resized.numpy()))[None]
@@ -80,14 +95,22 @@ class Reference:
 def batch_pixels(pixels: Tensor, count: int) -> Tensor:
     """The picture (1, 3, S, S), and in a batch of two its mirror image. ValueError for any other batch."""
     if count > 2:
-        raise ValueError(f"A recorded run has a batch of {count} images; only the picture and its mirror image are defined.")
+        raise ValueError(
+            f"A recorded run has a batch of {count} images; only the picture and its mirror image are "
+            "defined."
+        )
     return torch.cat([pixels, pixels.flip(-1)][:count])
 
 
 def _with_constants(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
     """The config with the constants the original has in its code, as this set was made."""
     dims = meta.get("hardcoded_dims_in_tiny", {})
-    names = {"gn_groups": "groups", "pos_hidden": "pos_hidden", "region_mid": "hidden", "region_out": "output"}
+    names = {
+        "gn_groups": "groups",
+        "pos_hidden": "pos_hidden",
+        "region_mid": "hidden",
+        "region_out": "output",
+    }
     region = {ours: dims[theirs] for theirs, ours in names.items() if theirs in dims}
     for theirs, ours in (("roi_scale_constant", "box_scale"), ("roi_strides", "strides")):
         if theirs in meta:
@@ -114,7 +137,9 @@ def _read(path: Path) -> Values:
 def _runs(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> tuple[ReferenceRun, ...]:
     names = dict.fromkeys(_run_name(key) for key in tensors)
     runs = [_run(name, tensors, described.get(name.replace(".", "_"), {})) for name in names]
-    return tuple(sorted(runs, key=lambda run: -len(run.recorded)))  # the fullest record first, as its stages are all there
+    return tuple(
+        sorted(runs, key=lambda run: -len(run.recorded))
+    )  # the fullest record first, as its stages are all there
 
 
 def _run_name(key: str) -> str:

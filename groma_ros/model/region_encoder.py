@@ -19,8 +19,12 @@ def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
 def with_coordinates(x: Tensor) -> Tensor:
     """Append two channels: x then y, from -1 to 1 over the map."""
     height, width = x.shape[-2:]
-    columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(x.shape[0], 1, height, width)
-    rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(x.shape[0], 1, height, width)
+    columns = torch.linspace(-1, 1, width, device=x.device, dtype=x.dtype).expand(
+        x.shape[0], 1, height, width
+    )
+    rows = torch.linspace(-1, 1, height, device=x.device, dtype=x.dtype)[:, None].expand(
+        x.shape[0], 1, height, width
+    )
     return torch.cat([x, columns, rows], 1)
 
 
@@ -37,7 +41,8 @@ class FuseConv(nn.Module):
 
 
 class LevelFusion(nn.Module):
-    """Rounds in which every level takes a quarter of its channels from the level above and a quarter from the one below."""
+    """Rounds in which every level takes a quarter of its channels from the level above and a quarter from the
+    one below."""
 
     def __init__(self, inputs: int, channels: int, c: RegionEncoderConfig) -> None:
         super().__init__()
@@ -46,10 +51,12 @@ class LevelFusion(nn.Module):
         self.fuse_convs = nn.ModuleList([FuseConv(channels, c.groups) for _ in range(c.fuse_rounds)])
 
     def forward(self, maps: list[Tensor]) -> list[Tensor]:
-        """Backbone maps (B, C, s, s), one a level, to fused maps (B, channels, s * upsample, s * upsample)."""
+        """Backbone maps (B, C, s, s), one a level, to fused maps (B, channels, s * upsample, s *
+        upsample)."""
         side = maps[0].shape[-1]
-        # The original resizes first. A 1x1 convolution commutes with the resize, also on the coordinate channels, which are
-        # linear and so resized exactly with aligned corners; this way round it works on up to 16 times fewer cells.
+        # The original resizes first. A 1x1 convolution commutes with the resize, also on the coordinate
+        # channels, which are linear and so resized exactly with aligned corners; this way round it works on
+        # up to 16 times fewer cells.
         levels = [
             resize(conv(with_coordinates(m)), (side * up, side * up))
             for conv, m, up in zip(self.input_conv, maps, self.upsample, strict=True)
@@ -70,10 +77,12 @@ def _gather(levels: list[Tensor], index: int) -> Tensor:
 
 
 def pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfig) -> Tensor:
-    """Weights (B, R, pooled, size) with which one axis of a map is averaged into the bins of a box from start to end.
+    """Weights (B, R, pooled, size) with which one axis of a map is averaged into the bins of a box from start
+    to end.
 
-    Bilinear sampling is a product of two hat functions, so RoIAlign is one small matrix an axis. The extent may be
-    negative: bins are then walked backwards (groma_spec 0.3). A sample outside [-1, size] counts as zero.
+    Bilinear sampling is a product of two hat functions, so RoIAlign is one small matrix an axis. The extent
+    may be negative: bins are then walked backwards (groma_spec 0.3). A sample outside [-1, size] counts as
+    zero.
     """
     bins, samples = c.pooled, c.sampling_ratio
     step = (end - start) / bins
@@ -88,7 +97,8 @@ def pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfig
 
 
 def roi_align(x: Tensor, start: Tensor, end: Tensor, c: RegionEncoderConfig) -> Tensor:
-    """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, pooled, pooled), all float32."""
+    """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, pooled, pooled), all
+    float32."""
     x = x.float()
     columns = pooling_matrix(start[..., 0], end[..., 0], x.shape[-1], c)
     rows = pooling_matrix(start[..., 1], end[..., 1], x.shape[-2], c)
@@ -97,21 +107,27 @@ def roi_align(x: Tensor, start: Tensor, end: Tensor, c: RegionEncoderConfig) -> 
 
 
 class RegionPooling(nn.Module):
-    """RoIAlign on every level, one convolution a level, their sum, a linear layer and the box's own embedding."""
+    """RoIAlign on every level, one convolution a level, their sum, a linear layer and the box's own
+    embedding."""
 
     def __init__(self, channels: int, output: int, c: RegionEncoderConfig) -> None:
         super().__init__()
         self.config = c
         self.pconvs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in c.upsample])
         self.pos_embedd = nn.Sequential(
-            nn.Linear(4, c.pos_hidden), nn.ReLU(), nn.LayerNorm(c.pos_hidden),
-            nn.Linear(c.pos_hidden, c.hidden), nn.ReLU(), nn.LayerNorm(c.hidden),
-        )  # fmt: skip
+            nn.Linear(4, c.pos_hidden),
+            nn.ReLU(),
+            nn.LayerNorm(c.pos_hidden),
+            nn.Linear(c.pos_hidden, c.hidden),
+            nn.ReLU(),
+            nn.LayerNorm(c.hidden),
+        )
         self.flatten_linear = nn.Linear(channels * c.pooled**2, c.hidden)
         self.updims = nn.Linear(c.hidden, output)
 
     def corners(self, boxes: Tensor, level: int, side: int) -> tuple[Tensor, Tensor]:
-        """Start and end (..., 2) of boxes (..., 4) cxcywh in the feature pixels of a level of side x side cells."""
+        """Start and end (..., 2) of boxes (..., 4) cxcywh in the feature pixels of a level of side x side
+        cells."""
         if self.config.geometry == "published":
             scaled = boxes.float() * self.config.box_scale * (1.0 / self.config.strides[level]) - 0.5
             return scaled[..., :2], scaled[..., 2:]
@@ -121,7 +137,8 @@ class RegionPooling(nn.Module):
     def pool(self, maps: list[Tensor], boxes: Tensor) -> list[Tensor]:
         """Pooled features (B, R, C, pooled, pooled) of each level."""
         return [
-            roi_align(m, *self.corners(boxes, level, m.shape[-1]), self.config) for level, m in enumerate(maps)
+            roi_align(m, *self.corners(boxes, level, m.shape[-1]), self.config)
+            for level, m in enumerate(maps)
         ]
 
     def flatten(self, pooled: list[Tensor]) -> Tensor:
@@ -137,7 +154,8 @@ class RegionPooling(nn.Module):
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Fused maps and boxes (B, R, 4) cxcywh fractions to region tokens (B, R, D)."""
         flat = self.flatten(self.pool(maps, boxes))
-        # A box needs more digits than half precision has, so where only the large layers are halves these stay what they are.
+        # A box needs more digits than half precision has, so where only the large layers are halves these
+        # stay what they are.
         position = self.pos_embedd(boxes.to(self.updims.weight.dtype))
         return self.updims(flat.to(position.dtype) + position)
 

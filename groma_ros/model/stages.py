@@ -1,7 +1,9 @@
-"""The network cut where the original was recorded: every stage a function from named tensors to named tensors.
+"""The network cut where the original was recorded: every stage a function from named tensors to named
+tensors.
 
-ReferenceRun one after the other on their own results they are the whole network; run on recorded tensors each stands alone. A stage whose
-inputs are not there raises KeyError. Names are those of the recorded sets (`tests/data/golden/README.md`).
+ReferenceRun one after the other on their own results they are the whole network; run on recorded tensors each
+stands alone. A stage whose inputs are not there raises KeyError. Names are those of the recorded sets
+(`tests/data/golden/README.md`).
 """
 
 from __future__ import annotations
@@ -99,14 +101,20 @@ def selection(model: Groma, run: ReferenceRun, v: Values) -> Values:
     for i, boxes in enumerate(v["pred_boxes_cxcywh"]):
         chosen, candidates = _select(model, run, i, boxes, v[f"nms_scores.{i}"][: len(boxes)])
         order = run.given.get(f"perm.{i}")
-        out[f"nms_inds.{i}"] = candidates[order.argsort()] if order is not None and len(order) == len(candidates) else candidates
+        out[f"nms_inds.{i}"] = (
+            candidates[order.argsort()] if order is not None and len(order) == len(candidates) else candidates
+        )
         out[f"selected_boxes.{i}"] = torch.from_numpy(chosen.boxes)
         counts.append(len(candidates))
     return {**out, "n_regions": torch.tensor(counts)}
 
 
 def token_merge(model: Groma, run: ReferenceRun, v: Values) -> Values:
-    return {"image_tokens_merged": merge_tokens(_states(model, v)[model.config.vis_output_layer], model.config.token_merge)}
+    return {
+        "image_tokens_merged": merge_tokens(
+            _states(model, v)[model.config.vis_output_layer], model.config.token_merge
+        )
+    }
 
 
 def bridge(model: Groma, run: ReferenceRun, v: Values) -> Values:
@@ -114,7 +122,9 @@ def bridge(model: Groma, run: ReferenceRun, v: Values) -> Values:
 
 
 def level_fusion(model: Groma, run: ReferenceRun, v: Values) -> Values:
-    fused = model.region_encoder.mlvl_fuse([to_map(_states(model, v)[layer]) for layer in model.config.region.layers])
+    fused = model.region_encoder.mlvl_fuse(
+        [to_map(_states(model, v)[layer]) for layer in model.config.region.layers]
+    )
     out = numbered("fused", fused)
     for level, m in enumerate(fused):
         out[f"fused_map_slice.{level}"] = m[:, :, ::7, ::5]
@@ -146,7 +156,9 @@ def box_embedding(model: Groma, run: ReferenceRun, v: Values) -> Values:
 
 def region_features(model: Groma, run: ReferenceRun, v: Values) -> Values:
     tokens = model.region_encoder.roi_align.updims(v["flatten_linear_out"] + v["pos_embedding"])
-    return numbered("region_features", list(tokens.split([len(b) for b in _per_image(v, "selected_boxes", run.images)])))
+    return numbered(
+        "region_features", list(tokens.split([len(b) for b in _per_image(v, "selected_boxes", run.images)]))
+    )
 
 
 def sequence(model: Groma, run: ReferenceRun, v: Values) -> Values:
@@ -169,9 +181,13 @@ def sequence(model: Groma, run: ReferenceRun, v: Values) -> Values:
         embeddings.append(model.assemble(sequences[-1], v["image_tokens_llm"][i], v[f"region_features.{i}"]))
     longest = max(len(e) for e in embeddings)
     return {
-        "input_ids_after_placeholder_substitution": torch.stack([_pad(s.substituted, ids.shape[1], pad) for s in sequences]),
+        "input_ids_after_placeholder_substitution": torch.stack(
+            [_pad(s.substituted, ids.shape[1], pad) for s in sequences]
+        ),
         "inputs_embeds": torch.stack([F.pad(e, (0, 0, 0, longest - len(e))) for e in embeddings]),
-        "attention_mask": torch.stack([_pad(torch.ones(len(e), dtype=torch.uint8), longest, 0) for e in embeddings]),
+        "attention_mask": torch.stack(
+            [_pad(torch.ones(len(e), dtype=torch.uint8), longest, 0) for e in embeddings]
+        ),
         "expanded_labels": torch.stack([_pad(s.labels, longest, IGNORE) for s in sequences]),
         "expanded_len": torch.tensor([longest]),
     }
@@ -187,14 +203,20 @@ def output_heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
 
 def answer_logits(model: Groma, run: ReferenceRun, v: Values) -> Values:
     first = model.config.first_region_id
-    return {"region_token_logits_last_position": v["logits"][0, -1, first : first + len(v["selected_boxes.0"])]}
+    return {
+        "region_token_logits_last_position": v["logits"][0, -1, first : first + len(v["selected_boxes.0"])]
+    }
 
 
 def language_loss(model: Groma, run: ReferenceRun, v: Values) -> Values:
     if "labels" not in run.given:
         return {}
     logits, labels = v["logits"], v["expanded_labels"]
-    return {"loss": F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)[None]}
+    return {
+        "loss": F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=IGNORE)[
+            None
+        ]
+    }
 
 
 def generation(model: Groma, run: ReferenceRun, v: Values) -> Values:
@@ -207,7 +229,9 @@ def generation(model: Groma, run: ReferenceRun, v: Values) -> Values:
 def detector_loss(model: Groma, run: ReferenceRun, v: Values) -> Values:
     source = SOURCES.get(run.name.rpartition(".")[2])
     if source is None:
-        raise ValueError(f"The recorded run {run.name} is of no known training source; {' and '.join(SOURCES)} are.")
+        raise ValueError(
+            f"The recorded run {run.name} is of no known training source; {' and '.join(SOURCES)} are."
+        )
     boxes = run.given["gt_boxes"]
     total, terms = detection_loss(_proposals(model, v), [boxes], source, model.config.proposer)
     return {"loss": total[None], **{name: value[None] for name, value in terms.items()}}
@@ -276,13 +300,18 @@ def _shapes(model: Groma, v: Values) -> Shapes:
 def _encoder_output(model: Groma, v: Values) -> EncoderOutput:
     box_logits = v["enc_coord_logits"]
     return EncoderOutput(
-        v["enc_last"], v["enc_class"], box_logits.masked_fill(box_logits >= INFINITE, float("inf")), _shapes(model, v)
+        v["enc_last"],
+        v["enc_class"],
+        box_logits.masked_fill(box_logits >= INFINITE, float("inf")),
+        _shapes(model, v),
     )
 
 
 def _proposals(model: Groma, v: Values) -> Proposals:
     states = list(v["dec_intermediate"].unbind(1))
-    return model.perceiver.ddetr_transformer.read_heads(_encoder_output(model, v), v["init_reference"], states)
+    return model.perceiver.ddetr_transformer.read_heads(
+        _encoder_output(model, v), v["init_reference"], states
+    )
 
 
 def _given(run: ReferenceRun, name: str, image: int) -> Tensor:
@@ -290,17 +319,24 @@ def _given(run: ReferenceRun, name: str, image: int) -> Tensor:
     return run.given.get(f"{name}.{image}", torch.zeros(0, 4))
 
 
-def _select(model: Groma, run: ReferenceRun, image: int, boxes: Tensor, objectness: Tensor) -> tuple[Selection, Tensor]:
+def _select(
+    model: Groma, run: ReferenceRun, image: int, boxes: Tensor, objectness: Tensor
+) -> tuple[Selection, Tensor]:
     """Regions of one image in the recorded order, and which candidate each is.
 
-    Given boxes share one score, and the order the original's sort gave them is that of its machine; so they are handed over in the
-    order the record names them.
+    Given boxes share one score, and the order the original's sort gave them is that of its machine; so they
+    are handed over in the order the record names them.
     """
     c = model.config
     user, true = _given(run, "refer_boxes", image), _given(run, "ground_boxes", image)
     recorded = run.recorded.get(f"nms_inds.{image}", torch.zeros(0, dtype=torch.long)).tolist()
     places = list(range(len(boxes), len(boxes) + len(user) + len(true)))
-    places.sort(key=lambda place: (place >= len(boxes) + len(user), recorded.index(place) if place in recorded else len(recorded)))
+    places.sort(
+        key=lambda place: (
+            place >= len(boxes) + len(user),
+            recorded.index(place) if place in recorded else len(recorded),
+        )
+    )
     origin = torch.tensor([*range(len(boxes)), *places])
     candidates = torch.cat([boxes, user, true])[origin]
     order = run.given.get(f"perm.{image}")
@@ -326,7 +362,9 @@ def _select(model: Groma, run: ReferenceRun, image: int, boxes: Tensor, objectne
 def _joined(model: Groma, run: ReferenceRun, image: int, objectness: Tensor) -> tuple[Tensor, Tensor]:
     """Scores (N,) of the proposals and the given boxes of one image, and those boxes (M, 4)."""
     user, true = _given(run, "refer_boxes", image), _given(run, "ground_boxes", image)
-    given = torch.cat([torch.full((len(user),), USER_BOX_SCORE), torch.full((len(true),), model.config.ground_box_score)])
+    given = torch.cat(
+        [torch.full((len(user),), USER_BOX_SCORE), torch.full((len(true),), model.config.ground_box_score)]
+    )
     return torch.cat([objectness, given]), torch.cat([user, true])
 
 

@@ -13,7 +13,15 @@ from rich.table import Table
 from torch import Tensor
 
 from groma_ros.model.reference import Reference, ReferenceRun, Values, batch_pixels
-from groma_ros.model.stages import DETECTOR_STAGES, INFINITE, INTERNAL, PROMPT_STAGES, Stage, prefix_reuse, vision_stages
+from groma_ros.model.stages import (
+    DETECTOR_STAGES,
+    INFINITE,
+    INTERNAL,
+    PROMPT_STAGES,
+    Stage,
+    prefix_reuse,
+    vision_stages,
+)
 
 WHOLE_LIMIT = 2e-4  # of worst |diff| / max |reference|, all stages on their own inputs
 STAGE_LIMIT = 2e-5  # the same, every stage fed the recorded input
@@ -23,7 +31,8 @@ _MASKED = ("inputs_embeds", "final_hidden", "logits")  # meaningless where the b
 
 @dataclass(frozen=True)
 class Check:
-    """One recorded tensor against ours. error: worst |diff| / max |reference|; for integers 0 where all are equal."""
+    """One recorded tensor against ours. error: worst |diff| / max |reference|; for integers 0 where all are
+    equal."""
 
     stage: str
     tensor: str
@@ -76,9 +85,12 @@ class Report:
 
 @torch.no_grad()
 def verify(reference: Reference) -> Report:
-    """Compare every recorded tensor. ValueError if the set records something this network cannot be asked for."""
+    """Compare every recorded tensor. ValueError if the set records something this network cannot be asked
+    for."""
     made = reference.pixels()
-    picture = ReferenceRun("image", {}, {name: value for name, value in reference.images.items() if name in made})
+    picture = ReferenceRun(
+        "image", {}, {name: value for name, value in reference.images.items() if name in made}
+    )
     checks = _compare("picture", picture, made, alone=False)
     own, recorded = {**reference.images, **made}["pixel_values"], {**made, **reference.images}["pixel_values"]
     visions = {run.images: run for run in reference.runs if "vis_hidden.0" in run.recorded}
@@ -87,7 +99,8 @@ def verify(reference: Reference) -> Report:
         stages = [*vision_stages(reference.model), *(PROMPT_STAGES if prompt else DETECTOR_STAGES)]
         whole: Values = {"pixels": batch_pixels(own, run.images)}
         checks += _walk(reference, run, stages, whole, alone=False)
-        # A detector run records its losses only; the recorded proposals are those of the run on the same picture.
+        # A detector run records its losses only; the recorded proposals are those of the run on the same
+        # picture.
         shared = visions[run.images].recorded if not prompt and run.images in visions else {}
         alone = {"pixels": batch_pixels(recorded, run.images), **shared, **run.recorded}
         checks += _walk(reference, run, stages, alone, alone=True)
@@ -99,7 +112,9 @@ def verify(reference: Reference) -> Report:
     return Report(tuple(checks), tuple(name for name in names if name not in compared))
 
 
-def _walk(reference: Reference, run: ReferenceRun, stages: Sequence[tuple[str, Stage]], values: Values, alone: bool) -> list[Check]:
+def _walk(
+    reference: Reference, run: ReferenceRun, stages: Sequence[tuple[str, Stage]], values: Values, alone: bool
+) -> list[Check]:
     """Run the stages in order. Alone, each sees recorded values only, besides what no set records."""
     checks = []
     for name, stage in stages:
@@ -144,7 +159,8 @@ def _compare(stage: str, run: ReferenceRun, ours: Values, alone: bool) -> list[C
 
 
 def difference(ours: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
-    """Worst |ours - reference| / max |reference|, where mask (B, N) is 1 if there is one; integers: 0 if equal.
+    """Worst |ours - reference| / max |reference|, where mask (B, N) is 1 if there is one; integers: 0 if
+    equal.
 
     1e9 where they cannot be compared: other shapes, other integers, infinities in other places, not a number.
     """
@@ -199,7 +215,3 @@ def _group(stage: str) -> str:
 def _worst(errors: Iterable[float]) -> str:
     values = list(errors)
     return f"{max(values):.1e}" if values else ""
-
-
-
-

@@ -1,4 +1,5 @@
-"""The weights of a checkpoint one at a time: what is larger than memory can still be read, cast, hashed and written."""
+"""The weights of a checkpoint one at a time: what is larger than memory can still be read, cast, hashed and
+written."""
 
 from __future__ import annotations
 
@@ -23,14 +24,16 @@ _KEPT = 1 << 27  # bytes read through a mapping before it is given back
 
 
 class Weights(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by the original's names, heads and tied tables once, in the precision of the files.
+    """The tensors of a checkpoint by the original's names, heads and tied tables once, in the precision of
+    the files.
 
-    Opening reads the names and shapes only. A tensor is mapped when it is asked for, and little of what was dropped stays in
-    memory.
+    Opening reads the names and shapes only. A tensor is mapped when it is asked for, and little of what was
+    dropped stays in memory.
     """
 
     def __init__(self, config: GromaConfig, source: str | Path) -> None:
-        """source: as of `model.checkpoint.load_weights`, which says what is refused too. ValueError with a sentence."""
+        """source: as of `model.checkpoint.load_weights`, which says what is refused too. ValueError with a
+        sentence."""
         self.source = Path(source)
         self._mapped: dict[Path, Mapping[str, Tensor]] = {}
         self._read = 0
@@ -44,8 +47,13 @@ class Weights(Mapping[str, Tensor]):
                 if where is not None:
                     self._add(original_name(where), tuple(wanted[where].shape), file, key, tensor)
                 elif not key.endswith("rotary_emb.inv_freq"):
-                    raise ValueError(f"The weights in {source} have the key {key}, which the network of their config does not have.")
-        self.shapes = {original_name(key): tuple(value.shape) for key, value in wanted.items() if key not in tied}
+                    raise ValueError(
+                        f"The weights in {source} have the key {key}, which the network of their config "
+                        "does not have."
+                    )
+        self.shapes = {
+            original_name(key): tuple(value.shape) for key, value in wanted.items() if key not in tied
+        }
         missing = [key for key in self.shapes if key not in self._places]
         if missing:
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -66,15 +74,24 @@ class Weights(Mapping[str, Tensor]):
 
     def _add(self, name: str, shape: tuple[int, ...], file: Path, key: str, tensor: Tensor) -> None:
         if tuple(tensor.shape) != shape:
-            raise ValueError(f"The weights in {self.source} have {key} of shape {tuple(tensor.shape)}, but the config asks for {shape}.")
+            raise ValueError(
+                f"The weights in {self.source} have {key} of shape {tuple(tensor.shape)}, but the config "
+                f"asks for {shape}."
+            )
         if not tensor.is_floating_point():
-            raise ValueError(f"The weights in {self.source} have {key} of type {tensor.dtype}; a floating-point type is needed.")
+            raise ValueError(
+                f"The weights in {self.source} have {key} of type {tensor.dtype}; a floating-point type is "
+                "needed."
+            )
         if name in self._places and not torch.equal(self[name], tensor):
-            raise ValueError(f"The weights in {self.source} give {key} twice, under two names, with different values.")
+            raise ValueError(
+                f"The weights in {self.source} give {key} twice, under two names, with different values."
+            )
         self._places.setdefault(name, (file, key))
 
     def _open(self, file: Path) -> Mapping[str, Tensor]:
-        """The tensors of a file, mapped anew from time to time: a mapping that is kept keeps every page ever read."""
+        """The tensors of a file, mapped anew from time to time: a mapping that is kept keeps every page ever
+        read."""
         if self._read > _KEPT:
             # Files of before 2020 are no archives and cannot be mapped; they were read, and stay.
             self._mapped = {path: tensors for path, tensors in self._mapped.items() if not _can_map(path)}
@@ -89,7 +106,8 @@ def _can_map(file: Path) -> bool:
 
 
 class Halves(Mapping[str, Tensor]):
-    """The tensors of a checkpoint as a bundle stores them, in float16. ValueError as of `half` when one is asked for."""
+    """The tensors of a checkpoint as a bundle stores them, in float16. ValueError as of `half` when one is
+    asked for."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self._weights = weights
@@ -105,16 +123,20 @@ class Halves(Mapping[str, Tensor]):
 
 
 def load_part(config: GromaConfig, weights: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> Groma:
-    """The network with the weights whose names begin with one of the prefixes, float32; the others take no memory."""
+    """The network with the weights whose names begin with one of the prefixes, float32; the others take no
+    memory."""
     model = empty_groma(config)
     places = {place: _stored(config, place) for place in model.state_dict() if place.startswith(prefixes)}
-    model.load_state_dict({place: weights[name].float() for place, name in places.items()}, strict=False, assign=True)
+    model.load_state_dict(
+        {place: weights[name].float() for place, name in places.items()}, strict=False, assign=True
+    )
     return model.eval().requires_grad_(False)
 
 
 def stream(config: GromaConfig, weights: Mapping[str, Tensor]) -> Groma:
-    """The network, every layer of which takes its weights in float32 when it runs and gives them back after: what is larger than
-    memory still computes. Only what runs through the layers' own calls does, as the language model."""
+    """The network, every layer of which takes its weights in float32 when it runs and gives them back after:
+    what is larger than memory still computes. Only what runs through the layers' own calls does, as the
+    language model."""
     model = empty_groma(config)
     for path, layer in model.named_modules():
         names = {key: _stored(config, f"{path}.{key}") for key, _ in layer.named_parameters(recurse=False)}
@@ -144,15 +166,19 @@ def half(key: str, tensor: Tensor) -> Tensor:
     """The tensor in float16, contiguous. ValueError if it holds a value that float16 cannot."""
     found = tensor.to(torch.float16).contiguous()
     if not bool(torch.isfinite(found).all()):
-        raise ValueError(f"The weight {key} holds values beyond float16 (65504) or not numbers; a bundle stores halves.")
+        raise ValueError(
+            f"The weight {key} holds values beyond float16 (65504) or not numbers; a bundle stores halves."
+        )
     return found
 
 
-def write_halves(weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], path: Path | None) -> tuple[str, int]:
+def write_halves(
+    weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], path: Path | None
+) -> tuple[str, int]:
     """Write tensors one at a time as a float16 safetensors file; its sha256 and size in bytes.
 
-    The bytes are those `safetensors` itself would write. path: None to learn the sha256 without writing. The file is written beside
-    its place and renamed, and nothing is left of it if that fails.
+    The bytes are those `safetensors` itself would write. path: None to learn the sha256 without writing. The
+    file is written beside its place and renamed, and nothing is left of it if that fails.
     """
     names, header, start = sorted(shapes), {}, 0
     for name in names:

@@ -10,7 +10,8 @@ from rclpy.task import Future
 
 
 class AsyncCondition:
-    """Coroutines of a node's executor wait for a condition; whoever may have changed it rings, from any thread."""
+    """Coroutines of a node's executor wait for a condition; whoever may have changed it rings, from any
+    thread."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -25,7 +26,8 @@ class AsyncCondition:
             future.set_result(None)
         executor = self._node.executor
         if waiting and executor is not None:
-            # An executor of Jazzy and before looks at its coroutines when something wakes it, and a future does not.
+            # An executor of Jazzy and before looks at its coroutines when something wakes it, and a future
+            # does not.
             executor.wake()
 
     @property

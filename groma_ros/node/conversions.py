@@ -1,4 +1,5 @@
-"""Between messages and the project's dataclasses. Arrays never go into a message field: bytes do (a hundred times faster)."""
+"""Between messages and the project's dataclasses. Arrays never go into a message field: bytes do (a hundred
+times faster)."""
 
 from __future__ import annotations
 
@@ -32,14 +33,16 @@ NANOSECONDS = 1_000_000_000
 
 
 def frame_from_image(message: Image | CompressedImage) -> Frame:
-    """The frame of a raw or compressed image. Raises `images.ImageError` with a sentence for one that cannot be read."""
+    """The frame of a raw or compressed image. Raises `images.ImageError` with a sentence for one that cannot
+    be read."""
     compressed = isinstance(message, CompressedImage)
     rgb = compressed_to_rgb(message.data, message.format) if compressed else image_to_rgb(message)
     return Frame(rgb, to_nanoseconds(message.header.stamp), message.header.frame_id)
 
 
 def with_depth(frame: Frame, depth: Image | None, info: CameraInfo | None) -> Frame:
-    """The frame with what of depth and camera_info came. Raises `images.ImageError` for what does not belong to it.
+    """The frame with what of depth and camera_info came. Raises `images.ImageError` for what does not belong
+    to it.
 
     depth: 16UC1 in millimetres or 32FC1 in metres, registered to the frame.
     """
@@ -70,12 +73,18 @@ def goal_from_message(message: GoalMessage) -> Goal:
 
 
 def detections_message(header: Header, groundings: Sequence[Grounding]) -> Detection2DArray:
-    """All boxes of all goals, in the order of the goals and the best first within one; boxes in camera pixels."""
-    return Detection2DArray(header=header, detections=[box for item in groundings for box in _detections(header, item)])
+    """All boxes of all goals, in the order of the goals and the best first within one; boxes in camera
+    pixels."""
+    return Detection2DArray(
+        header=header, detections=[box for item in groundings for box in _detections(header, item)]
+    )
 
 
-def groundings_message(header: Header, groundings: Sequence[Grounding], goals_version: int, answered: int | None = None) -> GroundingArray:
-    """One answer a goal, absent goals included. answered: stamp in ns of the frame they were given on, None for the header's."""
+def groundings_message(
+    header: Header, groundings: Sequence[Grounding], goals_version: int, answered: int | None = None
+) -> GroundingArray:
+    """One answer a goal, absent goals included. answered: stamp in ns of the frame they were given on, None
+    for the header's."""
     message = GroundingArray(header=header, goals_version=goals_version)
     message.answered = header.stamp if answered is None else to_time(answered)
     message.groundings = [grounding_message(header, item) for item in groundings]
@@ -83,10 +92,16 @@ def groundings_message(header: Header, groundings: Sequence[Grounding], goals_ve
 
 
 def proposals_message(header: Header, scene: Scene) -> Detection2DArray:
-    """Every region of a scene in the order the language model names them; class_id is "object", the score its objectness."""
+    """Every region of a scene in the order the language model names them; class_id is "object", the score its
+    objectness."""
     pairs = zip(scene.boxes, scene.objectness, strict=True)
-    boxes = [Detection((float(a), float(b), float(c), float(d)), float(score), i) for i, ((a, b, c, d), score) in enumerate(pairs)]
-    return Detection2DArray(header=header, detections=[detection_message(header, "object", item) for item in boxes])
+    boxes = [
+        Detection((float(a), float(b), float(c), float(d)), float(score), i)
+        for i, ((a, b, c, d), score) in enumerate(pairs)
+    ]
+    return Detection2DArray(
+        header=header, detections=[detection_message(header, "object", item) for item in boxes]
+    )
 
 
 def box_corners(box: BoundingBox2D) -> tuple[float, float, float, float]:
@@ -100,7 +115,8 @@ def box_corners(box: BoundingBox2D) -> tuple[float, float, float, float]:
 
 
 def label_message(stamp: Time, goal_set: GoalSet, min_score: float) -> LabelInfo:
-    """The goals that stand as classes, numbered from 0 in their order; frame_id is the goal set, "goals 3"."""
+    """The goals that stand as classes, numbered from 0 in their order; frame_id is the goal set, "goals
+    3"."""
     header = Header(stamp=stamp, frame_id=f"goals {goal_set.version}")
     classes = [VisionClass(class_id=index, class_name=goal.text) for index, goal in enumerate(goal_set.goals)]
     return LabelInfo(header=header, class_map=classes, threshold=min_score)
@@ -109,13 +125,17 @@ def label_message(stamp: Time, goal_set: GoalSet, min_score: float) -> LabelInfo
 def vision_message(stamp: Time, goal_set: GoalSet, method: str, location: str) -> VisionInfo:
     """What detects, and that its classes are at `location` in this version."""
     header = Header(stamp=stamp, frame_id=f"goals {goal_set.version}")
-    return VisionInfo(header=header, method=method, database_location=location, database_version=goal_set.version)
+    return VisionInfo(
+        header=header, method=method, database_location=location, database_version=goal_set.version
+    )
 
 
 def image_message(header: Header, rgb: np.ndarray) -> Image:
     """A uint8 HxWx3 picture as rgb8."""
     height, width = rgb.shape[:2]
-    message = Image(header=header, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width)
+    message = Image(
+        header=header, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width
+    )
     message.data = np.ascontiguousarray(rgb, np.uint8).tobytes()
     return message
 
@@ -123,7 +143,9 @@ def image_message(header: Header, rgb: np.ndarray) -> Image:
 def grounding_message(header: Header, grounding: Grounding) -> GroundingMessage:
     """The answer to one goal."""
     goal = grounding.goal
-    message = GroundingMessage(goal=goal.text, kind=goal.kind, present=float(grounding.present), margin=float(grounding.margin))
+    message = GroundingMessage(
+        goal=goal.text, kind=goal.kind, present=float(grounding.present), margin=float(grounding.margin)
+    )
     message.detections = _detections(header, grounding)
     return message
 
@@ -139,4 +161,9 @@ def detection_message(header: Header, text: str, detection: Detection) -> Detect
     box = BoundingBox2D(size_x=x2 - x1, size_y=y2 - y1)
     box.center.position.x, box.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2
     hypothesis = ObjectHypothesis(class_id=text, score=float(detection.score))
-    return Detection2D(header=header, results=[ObjectHypothesisWithPose(hypothesis=hypothesis)], bbox=box, id=detection.track_id)
+    return Detection2D(
+        header=header,
+        results=[ObjectHypothesisWithPose(hypothesis=hypothesis)],
+        bbox=box,
+        id=detection.track_id,
+    )

@@ -9,7 +9,13 @@ from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
 from geometry_msgs.msg import Pose as PoseMessage
 from rclpy.node import Node
 from std_msgs.msg import Header
-from vision_msgs.msg import BoundingBox3D, Detection3D, Detection3DArray, ObjectHypothesis, ObjectHypothesisWithPose
+from vision_msgs.msg import (
+    BoundingBox3D,
+    Detection3D,
+    Detection3DArray,
+    ObjectHypothesis,
+    ObjectHypothesisWithPose,
+)
 
 from groma_ros.camera_geometry import moved
 from groma_ros.geometry3d.approach_pose import target_pose
@@ -25,7 +31,8 @@ Refuse = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Detections3D:
-    """The answers about a frame in 3D. header: of its image; target: the pose for the first goal's best box, None for none."""
+    """The answers about a frame in 3D. header: of its image; target: the pose for the first goal's best box,
+    None for none."""
 
     header: Header
     placed: tuple[Placed, ...] = ()
@@ -33,13 +40,17 @@ class Detections3D:
 
 
 class Detector3D:
-    """Makes them. Raises ImportError with a sentence where the parameters ask for a frame and nothing knows frames."""
+    """Makes them. Raises ImportError with a sentence where the parameters ask for a frame and nothing knows
+    frames."""
 
     def __init__(self, node: Node, settings: Parameters) -> None:
         self._transforms = Transforms(node, settings.target_frame) if settings.target_frame else None
 
-    def of(self, view: FrameResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse) -> Detections3D:
-        """The boxes of a frame's answers in space, and the target. refuse: told of each box without a place."""
+    def of(
+        self, view: FrameResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse
+    ) -> Detections3D:
+        """The boxes of a frame's answers in space, and the target. refuse: told of each box without a
+        place."""
 
         def refused(error: DepthError) -> None:
             refuse(error.cause, str(error))
@@ -59,7 +70,13 @@ class Detector3D:
             return pose_message(header, target_pose(box, settings.target_approach, settings.target_standoff))
         rotation, shift = self._transforms.find(header.frame_id, header.stamp, settings.depth_wait)
         x, y, z = (float(value) for value in shift)
-        pose = target_pose(moved(box, rotation, shift), settings.target_approach, settings.target_standoff, (x, y, z), (0.0, 0.0, 1.0))
+        pose = target_pose(
+            moved(box, rotation, shift),
+            settings.target_approach,
+            settings.target_standoff,
+            (x, y, z),
+            (0.0, 0.0, 1.0),
+        )
         return pose_message(Header(stamp=header.stamp, frame_id=self._transforms.target), pose)
 
     def destroy(self) -> None:
@@ -69,8 +86,11 @@ class Detector3D:
 
 
 def detections_3d_message(solid: Detections3D) -> Detection3DArray:
-    """All boxes that have a place, in the order of the goals and the best first within one; metres, in the image's frame."""
-    return Detection3DArray(header=solid.header, detections=[detection_3d_message(solid.header, item) for item in solid.placed])
+    """All boxes that have a place, in the order of the goals and the best first within one; metres, in the
+    image's frame."""
+    return Detection3DArray(
+        header=solid.header, detections=[detection_3d_message(solid.header, item) for item in solid.placed]
+    )
 
 
 def detection_3d_message(header: Header, placed: Placed) -> Detection3D:

@@ -66,7 +66,9 @@ def count_values(counts: Snapshot, rates: Rates) -> dict[str, object]:
     }
 
 
-def status_message(name: str, level: bytes, summary: str, hardware: str, values: Mapping[str, object]) -> DiagnosticStatus:
+def status_message(
+    name: str, level: bytes, summary: str, hardware: str, values: Mapping[str, object]
+) -> DiagnosticStatus:
     """One status of /diagnostics; values become texts."""
     pairs: Sequence[KeyValue] = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(level=level, name=name, message=summary, hardware_id=hardware, values=pairs)
@@ -88,11 +90,12 @@ WINDOW = 100
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The counts at one moment. Every received frame is answered, carried, dropped, skipped, refused or still in hand.
+    """The counts at one moment. Every received frame is answered, carried, dropped, skipped, refused or still
+    in hand.
 
-    carried: answered by motion alone, without a look at it; skipped: nobody listened to its answer; drops: dropped frames by
-    cause; refused: frames and requests refused, by "image: cause", "goal: cause" and so on; median_ms: milliseconds by stage,
-    newest answers.
+    carried: answered by motion alone, without a look at it; skipped: nobody listened to its answer; drops:
+    dropped frames by cause; refused: frames and requests refused, by "image: cause", "goal: cause" and so on;
+    median_ms: milliseconds by stage, newest answers.
     """
 
     received: int = 0
@@ -164,7 +167,13 @@ class Statistics:
         with self._lock:
             self._counts[name] += 1
 
-    def _add(self, counts: Counter[str], drops: Counter[str], refused: Counter[str], latencies: dict[str, list[float]]) -> None:
+    def _add(
+        self,
+        counts: Counter[str],
+        drops: Counter[str],
+        refused: Counter[str],
+        latencies: dict[str, list[float]],
+    ) -> None:
         with self._lock:
             counts.update(self._counts)
             drops.update(self._drops)
@@ -180,7 +189,9 @@ def total(parts: Sequence[Statistics]) -> Snapshot:
     for part in parts:
         part._add(counts, drops, refused, latencies)
     medians = {stage: 1000 * median(values) for stage, values in latencies.items()}
-    received, answered, carried, skipped = (counts[fate] for fate in ("received", "answered", "carried", "skipped"))
+    received, answered, carried, skipped = (
+        counts[fate] for fate in ("received", "answered", "carried", "skipped")
+    )
     return Snapshot(received, answered, carried, skipped, dict(drops), dict(refused), medians)
 
 
@@ -207,8 +218,8 @@ class Reports:
         questions: int | None,
         failure: str,
     ) -> None:
-        """Publish what is counted now. questions: open ones, None while the node is not active; failure: why the last transition
-        failed, or nothing."""
+        """Publish what is counted now. questions: open ones, None while the node is not active; failure: why
+        the last transition failed, or nothing."""
         active = questions is not None
         counts = total([own, *(camera.statistics for camera in cameras)])
         refusals = sum(counts.refused.values())
@@ -227,7 +238,11 @@ class Reports:
             "memory MiB": f"{memory_mb():.0f}",
             **self._engine,
         }
-        statuses = [status_message(f"{self._name}: grounding", level, summary, str(self._engine.get("device", "")), values)]
+        statuses = [
+            status_message(
+                f"{self._name}: grounding", level, summary, str(self._engine.get("device", "")), values
+            )
+        ]
         for camera in cameras if len(cameras) > 1 else ():
             statuses.append(self._camera(camera, active))
         report = DiagnosticArray(status=statuses)
@@ -239,7 +254,9 @@ class Reports:
         rates = self._meter(camera.name).rates(perf_counter(), counts)
         silent = active and rates.received == 0
         level = DiagnosticStatus.WARN if silent or not active else DiagnosticStatus.OK
-        summary = "not active" if not active else "no image came since the last report" if silent else "answers"
+        summary = (
+            "not active" if not active else "no image came since the last report" if silent else "answers"
+        )
         values = {**count_values(counts, rates), **_ages([camera])}
         return status_message(f"{self._name}: camera {camera.name}", level, summary, "", values)
 
@@ -248,7 +265,8 @@ class Reports:
 
 
 def _ages(cameras: Sequence[Camera]) -> dict[str, object]:
-    """The oldest of the cameras' answers: seconds since the frame the language model saw, and since anything was published."""
+    """The oldest of the cameras' answers: seconds since the frame the language model saw, and since anything
+    was published."""
     ages = [camera.age for camera in cameras if camera.age is not None]
     silent = [perf_counter() - camera.published for camera in cameras if camera.published is not None]
     values: dict[str, object] = {}
@@ -263,5 +281,9 @@ def _engine(runtime: Runtime) -> dict[str, object]:
     gpu = find_gpu() if runtime.device != "cpu" else None
     name = f"{gpu.name}, {gpu.memory_mb} MiB" if gpu is not None else "none"
     return {
-        "backend": runtime.backend, "device": runtime.device, "precision": runtime.precision, "engine": runtime.reason, "gpu": name,
-    }  # fmt: skip
+        "backend": runtime.backend,
+        "device": runtime.device,
+        "precision": runtime.precision,
+        "engine": runtime.reason,
+        "gpu": name,
+    }

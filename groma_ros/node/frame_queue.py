@@ -27,7 +27,8 @@ class FrameJob:
 
 
 class LatestFrameQueue:
-    """Holds the newest message of each of `count` cameras; a newer one replaces it, nothing is ever queued. Any thread may call it.
+    """Holds the newest message of each of `count` cameras; a newer one replaces it, nothing is ever queued.
+    Any thread may call it.
 
     A message that was taken is kept until the next comes, so that a question can be asked about it.
     """
@@ -49,11 +50,13 @@ class LatestFrameQueue:
             return dropped
 
     def recall(self, camera: int | None) -> int | None:
-        """Have the newest message of a camera, or of the one that sent last, handed out, again if it was already. The camera; None
-        if no message has come."""
+        """Have the newest message of a camera, or of the one that sent last, handed out, again if it was
+        already. The camera; None if no message has come."""
         with self._condition:
             times = {index: arrival.time for index, arrival in enumerate(self._newest) if arrival is not None}
-            chosen = camera if camera is not None else max(times, key=lambda index: times[index], default=None)
+            chosen = (
+                camera if camera is not None else max(times, key=lambda index: times[index], default=None)
+            )
             if chosen not in times:
                 return None
             self._recalled[chosen] = True
@@ -89,16 +92,23 @@ class LatestFrameQueue:
 class FrameThread:
     """A thread that handles the newest messages of the slots, again and again.
 
-    handle: called with each FrameJob; failed: called with the camera and what it raised, after which the next message is handled.
+    handle: called with each FrameJob; failed: called with the camera and what it raised, after which the next
+    message is handled.
     """
 
-    def __init__(self, slots: LatestFrameQueue, handle: Callable[[FrameJob], None], failed: Callable[[int, Exception], None]) -> None:
+    def __init__(
+        self,
+        slots: LatestFrameQueue,
+        handle: Callable[[FrameJob], None],
+        failed: Callable[[int, Exception], None],
+    ) -> None:
         self._slots, self._handle, self._failed = slots, handle, failed
         self._thread = threading.Thread(target=self._run, name="groma_worker", daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """End the thread after the message in hand, once the slots are closed; False if it still runs after `timeout` seconds."""
+        """End the thread after the message in hand, once the slots are closed; False if it still runs after
+        `timeout` seconds."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
@@ -111,5 +121,7 @@ class FrameThread:
         while (turn := self._slots.take()) is not None:
             try:
                 self._handle(turn)
-            except Exception as error:  # one bad frame must not end the thread; it is counted and logged instead
+            except (
+                Exception
+            ) as error:  # one bad frame must not end the thread; it is counted and logged instead
                 self._failed(turn.camera, error)

@@ -13,9 +13,10 @@ from groma_ros.types import Frame, Grounding, Scene
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """A frame, with depth and intrinsics once they were found; what was perceived in it, None where nobody needed that; and the
-    answers that hold for it, None for a frame that was perceived for a question alone. header: of its image; complete: depth and
-    intrinsics were looked for, whether or not the frame has them now."""
+    """A frame, with depth and intrinsics once they were found; what was perceived in it, None where nobody
+    needed that; and the answers that hold for it, None for a frame that was perceived for a question alone.
+    header: of its image; complete: depth and intrinsics were looked for, whether or not the frame has them
+    now."""
 
     header: Header
     frame: Frame

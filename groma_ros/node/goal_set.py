@@ -43,7 +43,8 @@ class NodeConfig:
 
 
 def goals_from_text(text: str) -> tuple[Goal, ...]:
-    """One goal a line, each of kind auto; blank lines and repeated goals are skipped. ValueError for a text without a goal."""
+    """One goal a line, each of kind auto; blank lines and repeated goals are skipped. ValueError for a text
+    without a goal."""
     goals = goals_from_texts(text.splitlines())
     if not goals:
         raise ValueError("The message holds no goal; send one goal a line, e.g. 'the red mug'.")
@@ -56,9 +57,12 @@ def goals_from_texts(texts: Sequence[str]) -> tuple[Goal, ...]:
 
 
 def check_goals(goals: Sequence[Goal], max_goals: int, check: Callable[[Goal], None]) -> None:
-    """Raise ValueError with a sentence unless all of the goals may stand. check: raises it for a goal that cannot be asked."""
+    """Raise ValueError with a sentence unless all of the goals may stand. check: raises it for a goal that
+    cannot be asked."""
     if len(goals) > max_goals:
-        raise ValueError(f"There are {len(goals)} goals, and at most {max_goals} may stand (parameter max_goals).")
+        raise ValueError(
+            f"There are {len(goals)} goals, and at most {max_goals} may stand (parameter max_goals)."
+        )
     for goal in goals:
         check_standing(goal)
         check(goal)

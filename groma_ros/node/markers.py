@@ -22,7 +22,8 @@ _EDGE, _TEXT, _GAP, _ARROW = 0.002, 0.025, 0.02, 0.12  # metres
 
 
 def marker_array_type() -> Any | None:
-    """visualization_msgs/MarkerArray; None where that package is not installed, and then the topic is not there either."""
+    """visualization_msgs/MarkerArray; None where that package is not installed, and then the topic is not
+    there either."""
     try:
         from visualization_msgs.msg import MarkerArray
     except ModuleNotFoundError:
@@ -57,7 +58,9 @@ def _boxed(solid: Detections3D, index: int, placed: Placed) -> list[Any]:
     points = corners(box)
     edges = _marker(solid, "edges", index, Marker.LINE_LIST, placed.number, 1.0)
     edges.scale.x = _EDGE
-    edges.points = [Point(x=float(x), y=float(y), z=float(z)) for pair in EDGES for x, y, z in points[list(pair)]]
+    edges.points = [
+        Point(x=float(x), y=float(y), z=float(z)) for pair in EDGES for x, y, z in points[list(pair)]
+    ]
     name = _marker(solid, "names", index, Marker.TEXT_VIEW_FACING, placed.number, 1.0)
     up = points[4] - points[0]
     top = points[4:].mean(0) + up / max(1e-9, float((up @ up) ** 0.5)) * _GAP
@@ -75,7 +78,9 @@ def _arrows(solid: Detections3D) -> list[Any]:
     assert solid.target is not None
     result = []
     # Points of an arrow are in the pose's own axes.
-    for index, (start, end, shade) in enumerate((((0, 0, -1), (0, 0, 0), (1.0, 1.0, 1.0)), ((0, 0, 0), (0.4, 0, 0), (1.0, 0.2, 0.2)))):
+    for index, (start, end, shade) in enumerate(
+        (((0, 0, -1), (0, 0, 0), (1.0, 1.0, 1.0)), ((0, 0, 0), (0.4, 0, 0), (1.0, 0.2, 0.2)))
+    ):
         arrow = _marker(solid, "target", index, Marker.ARROW, 0, 1.0)
         arrow.header, arrow.pose = solid.target.header, solid.target.pose
         arrow.points = [Point(x=_ARROW * x, y=_ARROW * y, z=_ARROW * z) for x, y, z in (start, end)]

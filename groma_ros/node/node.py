@@ -1,4 +1,5 @@
-"""The node `groma`: its lifecycle, its parameters and the goals that stand; the work is done by the parts it opens."""
+"""The node `groma`: its lifecycle, its parameters and the goals that stand; the work is done by the parts it
+opens."""
 
 from __future__ import annotations
 
@@ -48,8 +49,8 @@ class NotYet(ValueError):
 class GromaNode(LifecycleNode):
     """Answers goals and questions about camera images.
 
-    load: `loading.load_grounder` or alike; raises ValueError with a sentence. After a transition that failed, `failure` holds that
-    sentence.
+    load: `loading.load_grounder` or alike; raises ValueError with a sentence. After a transition that failed,
+    `failure` holds that sentence.
     """
 
     def __init__(self, load: Callable[..., Grounder]) -> None:
@@ -68,7 +69,8 @@ class GromaNode(LifecycleNode):
         self._bell = AsyncCondition(self)
         self.add_on_set_parameters_callback(self._set_parameters)
         self._reports = Reports(self)
-        # A steady clock: reports come, and waiting is looked after, even while a simulated clock stands still.
+        # A steady clock: reports come, and waiting is looked after, even while a simulated clock stands
+        # still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
         self.create_timer(BELL_SECONDS, self._bell.ring, clock=steady)
@@ -119,15 +121,19 @@ class GromaNode(LifecycleNode):
             self.trigger_shutdown()
 
     def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn | None:
-        """Take a step of a transition: None when it worked; when not, the sentence is kept and logged, and the transition is an
-        error, unless it only came too early."""
+        """Take a step of a transition: None when it worked; when not, the sentence is kept and logged, and
+        the transition is an error, unless it only came too early."""
         try:
             step()
         except Exception as error:  # rclpy would swallow it, and nobody would learn why the transition failed
             plain = isinstance(error, (ValueError, OSError, ImportError))
             self.failure = str(error) if plain else f"{type(error).__name__}: {error}"
             self.get_logger().error(self.failure)
-            return TransitionCallbackReturn.FAILURE if isinstance(error, NotYet) else TransitionCallbackReturn.ERROR
+            return (
+                TransitionCallbackReturn.FAILURE
+                if isinstance(error, NotYet)
+                else TransitionCallbackReturn.ERROR
+            )
         self.failure = ""
         return None
 
@@ -135,7 +141,9 @@ class GromaNode(LifecycleNode):
         settings = self._orders.settings
         self.get_logger().info(f"Loads the model {settings.model or 'that ships, groma-tiny'}.")
         device = None if settings.device == "auto" else settings.device
-        self._grounder = self._load(settings.model, settings.backend, device, settings.precision, settings.threads or None)
+        self._grounder = self._load(
+            settings.model, settings.backend, device, settings.precision, settings.threads or None
+        )
         assert self._grounder.runtime is not None
         self.get_logger().info(self._grounder.runtime.reason)
         self._reports.loaded(self._grounder.runtime)
@@ -147,11 +155,25 @@ class GromaNode(LifecycleNode):
         self._solids = Detector3D(self, settings)
         self._closing.append(self._solids.destroy)
         self._labels = Labels(self)
-        asks = AskService(self, self._bell, lambda: self._pipeline, lambda: self._orders, self._camera, self._check, self._refuser("ask"))
+        asks = AskService(
+            self,
+            self._bell,
+            lambda: self._pipeline,
+            lambda: self._orders,
+            self._camera,
+            self._check,
+            self._refuser("ask"),
+        )
         action = GroundAction(
-            self, self._bell, lambda: self._pipeline, lambda: self._orders, self._camera, self._check, self._refuser("ground"),
+            self,
+            self._bell,
+            lambda: self._pipeline,
+            lambda: self._orders,
+            self._camera,
+            self._check,
+            self._refuser("ground"),
             self._fill_solid,
-        )  # fmt: skip
+        )
         service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals, qos_profile=REQUESTS)
         topic = listen(self, String, "~/goal", self._on_goal, self._refuser("goal", MALFORMED), 10)
         self._closing += [self._labels.destroy, asks.destroy, action.destroy]
@@ -160,13 +182,20 @@ class GromaNode(LifecycleNode):
     def _activate(self) -> None:
         if self._abandoned is not None and self._abandoned.alive:
             # A grounder serves one thread at a time.
-            raise NotYet("The frame in hand when the node was deactivated is still being answered; activate again in a moment.")
+            raise NotYet(
+                "The frame in hand when the node was deactivated is still being answered; activate again in "
+                "a moment."
+            )
         assert self._grounder is not None
         self._abandoned = None
-        self._pipeline = Pipeline(self._grounder, self._cameras, lambda: self._orders, self._refuse, self._bell.ring, self._solids)
+        self._pipeline = Pipeline(
+            self._grounder, self._cameras, lambda: self._orders, self._refuse, self._bell.ring, self._solids
+        )
         transport = self._orders.settings.image_transport
         for index, camera in enumerate(self._cameras):
-            camera.inputs = CameraInputs(self, camera.name, transport, partial(self._on_image, index), partial(self._refuse, camera))
+            camera.inputs = CameraInputs(
+                self, camera.name, transport, partial(self._on_image, index), partial(self._refuse, camera)
+            )
         topics = [camera.inputs.topic for camera in self._cameras if camera.inputs is not None]
         self.get_logger().info(f"Active: listens to {', '.join(topics)}.")
 
@@ -178,7 +207,9 @@ class GromaNode(LifecycleNode):
         if self._pipeline is None:
             return
         if not self._pipeline.stop(STOP_SECONDS):
-            self.get_logger().warning(f"The frame in hand did not finish within {STOP_SECONDS} s and is abandoned.")
+            self.get_logger().warning(
+                f"The frame in hand did not finish within {STOP_SECONDS} s and is abandoned."
+            )
             self._abandoned = self._pipeline
         self._pipeline = None
         self._bell.ring()
@@ -191,7 +222,8 @@ class GromaNode(LifecycleNode):
         self._cameras.clear()
         self._reports.loaded(None)
         self._grounder = None
-        # The parts of a pipeline know each other; left to its own pace, the collector would let several models pile up.
+        # The parts of a pipeline know each other; left to its own pace, the collector would let several
+        # models pile up.
         gc.collect()
         trim_heap()
 
@@ -237,7 +269,8 @@ class GromaNode(LifecycleNode):
     # Goals
 
     def _replace_goals(self, goals: Sequence[Goal], settings: Parameters | None = None) -> None:
-        """Let these goals stand. Raises ValueError with a sentence if one cannot be asked; then the former ones stand."""
+        """Let these goals stand. Raises ValueError with a sentence if one cannot be asked; then the former
+        ones stand."""
         settings = settings or self._orders.settings
         self._check_goals(goals, settings)
         self._orders = NodeConfig(self._orders.goal_set.replaced(goals), settings)
@@ -265,18 +298,26 @@ class GromaNode(LifecycleNode):
         names = [camera.name.strip("/") for camera in self._cameras]
         if name.strip("/") not in names:
             known = ", ".join(filter(None, names)) or "one without a name"
-            raise ValueError(f"There is no camera {name[:80]!r}; the cameras are {known} (parameter cameras).")
+            raise ValueError(
+                f"There is no camera {name[:80]!r}; the cameras are {known} (parameter cameras)."
+            )
         return names.index(name.strip("/"))
 
     def _fill_solid(self, result: Ground.Result, view: FrameResult, grounding: Grounding) -> None:
         """The 3D part of a result; nothing where the frame came without depth."""
         if view.frame.depth is None:
             return
-        solid = self._solids.of(view, [grounding], self._orders.settings, lambda cause, sentence: self._statistics.refused("depth", cause))
+        solid = self._solids.of(
+            view,
+            [grounding],
+            self._orders.settings,
+            lambda cause, sentence: self._statistics.refused("depth", cause),
+        )
         result.detections_3d = detections_3d_message(solid).detections
         result.target_pose = solid.target or result.target_pose
 
-    # Reports. Refusals are counted one by one and logged at most every few seconds, images and requests apart.
+    # Reports. Refusals are counted one by one and logged at most every few seconds, images and requests
+    # apart.
 
     def _report(self) -> None:
         now = self.get_clock().now()

@@ -1,4 +1,5 @@
-"""The node's parameters: one frozen dataclass that is the list, the defaults, the ROS descriptors and the documentation."""
+"""The node's parameters: one frozen dataclass that is the list, the defaults, the ROS descriptors and the
+documentation."""
 
 from __future__ import annotations
 
@@ -36,90 +37,148 @@ def _parameter(
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the node can be told. Raises ValueError for a value out of its range, a text that is not one of a parameter's choices,
-    and for cameras that are no namespaces or are named twice."""
+    """What the node can be told. Raises ValueError for a value out of its range, a text that is not one of a
+    parameter's choices, and for cameras that are no namespaces or are named twice."""
 
-    model: str = _parameter("", "Folder of the model bundle; empty takes the groma-tiny that ships.", read_only=True)
+    model: str = _parameter(
+        "", "Folder of the model bundle; empty takes the groma-tiny that ships.", read_only=True
+    )
     backend: str = _parameter(
         "auto",
-        "What runs the model; auto takes tensorrt where there is a GPU and its package, else onnx where the bundle holds its graphs, "
+        "What runs the model; auto takes tensorrt where there is a GPU and its package, else onnx where "
+        "the bundle holds its graphs, "
         "else torch.",
         choices=BACKENDS,
         read_only=True,
     )
     device: str = _parameter(
-        "auto", "Where the model runs; auto is the backend's own choice.", choices=("auto", "cpu", "cuda"), read_only=True
+        "auto",
+        "Where the model runs; auto is the backend's own choice.",
+        choices=("auto", "cpu", "cuda"),
+        read_only=True,
     )
-    precision: str = _parameter("auto", "Precision of the model; auto is the bundle's default.", choices=PRECISIONS, read_only=True)
-    threads: int = _parameter(0, "Threads of the model on the CPU; 0 is the backend's own choice.", range=(0, 256), read_only=True)
+    precision: str = _parameter(
+        "auto", "Precision of the model; auto is the bundle's default.", choices=PRECISIONS, read_only=True
+    )
+    threads: int = _parameter(
+        0, "Threads of the model on the CPU; 0 is the backend's own choice.", range=(0, 256), read_only=True
+    )
     cameras: tuple[str, ...] = _parameter(
-        (), "Namespaces of the cameras, e.g. [left, right] reads left/image and right/image; empty reads image.", read_only=True
+        (),
+        "Namespaces of the cameras, e.g. [left, right] reads left/image and right/image; empty reads image.",
+        read_only=True,
     )
     image_transport: str = _parameter(
-        "raw", "Which camera topic is read: image (raw) or image/compressed.", choices=("raw", "compressed"), read_only=True
+        "raw",
+        "Which camera topic is read: image (raw) or image/compressed.",
+        choices=("raw", "compressed"),
+        read_only=True,
     )
     autostart: bool = _parameter(True, "Go to active without being told to.", read_only=True)
-    goals: tuple[str, ...] = _parameter((), "Goals that stand at the start; ~/goal, ~/set_goals or setting this replaces them.")
+    goals: tuple[str, ...] = _parameter(
+        (), "Goals that stand at the start; ~/goal, ~/set_goals or setting this replaces them."
+    )
     max_goals: int = _parameter(16, "More standing goals than this are refused.", range=(1, 256))
-    min_presence: float = _parameter(MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0))
+    min_presence: float = _parameter(
+        MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0)
+    )
     min_score: float = _parameter(0.0, "Boxes with a lower score are not returned.", range=(0.0, 1.0))
     max_rate: float = _parameter(
-        0.0, "Images a second and camera that are looked at, the others are dropped; 0 is no limit.", range=(0.0, 1000.0)
+        0.0,
+        "Images a second and camera that are looked at, the others are dropped; 0 is no limit.",
+        range=(0.0, 1000.0),
     )
     answer_period: float = _parameter(
         _FOLLOW.answer_period,
-        "Seconds after which the language model is asked again in any case; 0 asks on every image that finds it idle.",
+        "Seconds after which the language model is asked again in any case; 0 asks on every image that "
+        "finds it idle.",
         range=(0.0, 3600.0),
     )
     answer_wait: float = _parameter(
-        _FOLLOW.answer_wait, "Seconds an image waits for its own answer, while answers take no longer than that.", range=(0.0, 60.0)
+        _FOLLOW.answer_wait,
+        "Seconds an image waits for its own answer, while answers take no longer than that.",
+        range=(0.0, 60.0),
     )
     follow_doubt: float = _parameter(
-        _FOLLOW.doubt, "A box whose likeness to its former looks (cosine) falls below this is asked about again.", range=(0.0, 1.0)
+        _FOLLOW.doubt,
+        "A box whose likeness to its former looks (cosine) falls below this is asked about again.",
+        range=(0.0, 1.0),
     )
     follow_change: float = _parameter(
         _FOLLOW.change,
         "Share of new regions in the image from which the scene counts as another and is asked about again.",
         range=(0.0, 1.0),
     )
-    follow_coast: float = _parameter(_FOLLOW.coast, "Seconds a box that is not seen is carried by its motion alone.", range=(0.0, 60.0))
-    carry: bool = _parameter(
-        True, "Answer images that come too fast to be looked at by the motion of the boxes alone; without it they are dropped."
+    follow_coast: float = _parameter(
+        _FOLLOW.coast, "Seconds a box that is not seen is carried by its motion alone.", range=(0.0, 60.0)
     )
-    track_least: float = _parameter(_TRACK.least, "Mean of overlap and likeness above which a region is a known object.", range=(0.0, 1.0))
+    carry: bool = _parameter(
+        True,
+        "Answer images that come too fast to be looked at by the motion of the boxes alone; without it "
+        "they are dropped.",
+    )
+    track_least: float = _parameter(
+        _TRACK.least, "Mean of overlap and likeness above which a region is a known object.", range=(0.0, 1.0)
+    )
     track_reach: float = _parameter(
-        _TRACK.reach, "Box diagonals that an object may be from where it is expected without overlapping it.", range=(0.0, 10.0)
+        _TRACK.reach,
+        "Box diagonals that an object may be from where it is expected without overlapping it.",
+        range=(0.0, 10.0),
     )
     track_patience: float = _parameter(
         _TRACK.patience, "Seconds an object stays known, with its id, without being seen.", range=(0.0, 600.0)
     )
     track_gap: float = _parameter(
-        _TRACK.gap, "Seconds between two stamps, forwards or back, after which all ids are new.", range=(0.0, 3600.0)
+        _TRACK.gap,
+        "Seconds between two stamps, forwards or back, after which all ids are new.",
+        range=(0.0, 3600.0),
     )
     track_inertia: float = _parameter(
-        _TRACK.inertia, "Share of an object's former velocity that stays at each sight of it.", range=(0.0, 1.0)
+        _TRACK.inertia,
+        "Share of an object's former velocity that stays at each sight of it.",
+        range=(0.0, 1.0),
     )
-    track_memory: float = _parameter(_TRACK.memory, "Share of an object's former look that stays at each sight of it.", range=(0.0, 1.0))
+    track_memory: float = _parameter(
+        _TRACK.memory, "Share of an object's former look that stays at each sight of it.", range=(0.0, 1.0)
+    )
     sync_tolerance: float = _parameter(
-        0.02, "Seconds that the stamps of depth and camera_info may differ from the image's; equal stamps go first.", range=(0.0, 10.0)
+        0.02,
+        "Seconds that the stamps of depth and camera_info may differ from the image's; equal stamps go "
+        "first.",
+        range=(0.0, 10.0),
     )
-    depth_wait: float = _parameter(0.05, "Seconds that the 3D answers of an image wait for its depth to arrive.", range=(0.0, 10.0))
+    depth_wait: float = _parameter(
+        0.05, "Seconds that the 3D answers of an image wait for its depth to arrive.", range=(0.0, 10.0)
+    )
     target_frame: str = _parameter(
-        "", "Frame of ~/target_pose, through tf2, e.g. map or base_link; empty is the camera's own.", read_only=True
+        "",
+        "Frame of ~/target_pose, through tf2, e.g. map or base_link; empty is the camera's own.",
+        read_only=True,
     )
     target_approach: str = _parameter(
         "above",
-        "How ~/target_pose comes to the thing: above is a hand's (z down into it, x along its shorter side), front a base's (z up, x "
+        "How ~/target_pose comes to the thing: above is a hand's (z down into it, x along its shorter "
+        "side), front a base's (z up, x "
         "from the camera towards it).",
         choices=APPROACHES,
     )
     target_standoff: float = _parameter(
-        0.0, "Metres that ~/target_pose keeps from the thing's middle, back along the way it comes.", range=(-10.0, 10.0)
+        0.0,
+        "Metres that ~/target_pose keeps from the thing's middle, back along the way it comes.",
+        range=(-10.0, 10.0),
     )
-    ask_timeout: float = _parameter(60.0, "Seconds of the node's clock after which a question of ~/ask is given up.", range=(0.1, 3600.0))
-    max_asks: int = _parameter(64, "Questions and goals of ~/ask and ~/ground that may be open at once; more are refused.", range=(1, 1024))
+    ask_timeout: float = _parameter(
+        60.0, "Seconds of the node's clock after which a question of ~/ask is given up.", range=(0.1, 3600.0)
+    )
+    max_asks: int = _parameter(
+        64,
+        "Questions and goals of ~/ask and ~/ground that may be open at once; more are refused.",
+        range=(1, 1024),
+    )
     max_sessions: int = _parameter(
-        8, "Conversations of ~/ask that are remembered; the one unused for longest is forgotten.", range=(1, 256)
+        8,
+        "Conversations of ~/ask that are remembered; the one unused for longest is forgotten.",
+        range=(1, 256),
     )
     debug_image: bool = _parameter(True, "Draw ~/debug/image while somebody listens to it.")
 
@@ -127,22 +186,43 @@ class Parameters:
         for item in fields(self):
             choices, value = item.metadata["choices"], getattr(self, item.name)
             if choices and value not in choices:
-                raise ValueError(f"The parameter {item.name} is {value!r}; it must be one of {', '.join(choices)}.")
+                raise ValueError(
+                    f"The parameter {item.name} is {value!r}; it must be one of {', '.join(choices)}."
+                )
             if item.metadata["range"]:
                 low, high = item.metadata["range"]
                 if not low <= value <= high:
-                    raise ValueError(f"The parameter {item.name} is {value}; it must be between {low} and {high}.")
+                    raise ValueError(
+                        f"The parameter {item.name} is {value}; it must be between {low} and {high}."
+                    )
         for name in self.cameras:
             if not CAMERA.fullmatch(name):
-                raise ValueError(f"The parameter cameras holds {name!r}, which is no namespace; use letters, digits, _ and / between them.")
+                raise ValueError(
+                    f"The parameter cameras holds {name!r}, which is no namespace; use letters, digits, _ "
+                    "and / between them."
+                )
         if len({name.strip("/") for name in self.cameras}) != len(self.cameras):
             raise ValueError("The parameter cameras names a camera twice.")
 
     @property
     def rule(self) -> TrackingConfig:
         """How answers are followed from image to image."""
-        tracks = RegionTrackerConfig(self.track_least, self.track_reach, self.track_patience, self.track_gap, self.track_inertia, self.track_memory)
-        return TrackingConfig(self.answer_period, self.answer_wait, self.follow_doubt, self.follow_change, self.follow_coast, tracks)
+        tracks = RegionTrackerConfig(
+            self.track_least,
+            self.track_reach,
+            self.track_patience,
+            self.track_gap,
+            self.track_inertia,
+            self.track_memory,
+        )
+        return TrackingConfig(
+            self.answer_period,
+            self.answer_wait,
+            self.follow_doubt,
+            self.follow_change,
+            self.follow_coast,
+            tracks,
+        )
 
 
 NAMES = tuple(item.name for item in fields(Parameters))
@@ -151,8 +231,8 @@ NAMES = tuple(item.name for item in fields(Parameters))
 def declare(node: Node) -> Parameters:
     """Declare every parameter on the node and return the values it was started with.
 
-    Raises rclpy's InvalidParameterValueException or InvalidParameterTypeException for a value outside its range or of another
-    type, and ValueError for one that is not among its choices.
+    Raises rclpy's InvalidParameterValueException or InvalidParameterTypeException for a value outside its
+    range or of another type, and ValueError for one that is not among its choices.
     """
     for item in fields(Parameters):
         node.declare_parameter(item.name, _to_ros(item.default), _descriptor(item.name, item.metadata))
@@ -160,19 +240,33 @@ def declare(node: Node) -> Parameters:
 
 
 def with_values(parameters: Parameters, changes: Sequence[Parameter]) -> Parameters:
-    """The parameters with the changes that concern them; other names (use_sim_time, QoS) are left to rclpy."""
-    return replace(parameters, **{change.name: _from_ros(change.value) for change in changes if change.name in NAMES})
+    """The parameters with the changes that concern them; other names (use_sim_time, QoS) are left to
+    rclpy."""
+    return replace(
+        parameters, **{change.name: _from_ros(change.value) for change in changes if change.name in NAMES}
+    )
 
 
 def table() -> str:
     """The parameters as a table in Markdown: docs/parameters.md is this, and a test holds it to it."""
     rows = ["| parameter | type | default | range | description |", "|---|---|---|---|---|"]
     for item in fields(Parameters):
-        kind = "string array" if isinstance(item.default, tuple) else type(item.default).__name__.replace("str", "string")
+        kind = (
+            "string array"
+            if isinstance(item.default, tuple)
+            else type(item.default).__name__.replace("str", "string")
+        )
         note = " Read-only." if item.metadata["read_only"] else ""
-        default = str(item.default).lower() if isinstance(item.default, bool) else repr(_to_ros(item.default)).replace("'", '"')
+        default = (
+            str(item.default).lower()
+            if isinstance(item.default, bool)
+            else repr(_to_ros(item.default)).replace("'", '"')
+        )
         default = "[]" if item.default == () else default
-        rows.append(f"| `{item.name}` | {kind} | `{default}` | {_range_text(item.metadata)} | {item.metadata['description']}{note} |")
+        rows.append(
+            f"| `{item.name}` | {kind} | `{default}` | {_range_text(item.metadata)} | "
+            f"{item.metadata['description']}{note} |"
+        )
     return "\n".join(rows) + "\n"
 
 
@@ -185,7 +279,10 @@ def _range_text(metadata: Any) -> str:
 def _descriptor(name: str, metadata: Any) -> ParameterDescriptor:
     constraints = f"One of: {', '.join(metadata['choices'])}." if metadata["choices"] else ""
     descriptor = ParameterDescriptor(
-        name=name, description=metadata["description"], read_only=metadata["read_only"], additional_constraints=constraints
+        name=name,
+        description=metadata["description"],
+        read_only=metadata["read_only"],
+        additional_constraints=constraints,
     )
     if metadata["range"]:
         low, high = metadata["range"]

@@ -1,4 +1,5 @@
-"""The way of a frame: decoded, perceived, followed, published. One thread does that; another is the language model's."""
+"""The way of a frame: decoded, perceived, followed, published. One thread does that; another is the language
+model's."""
 
 from __future__ import annotations
 
@@ -31,9 +32,10 @@ CLOSED = "The node is not active."
 
 @dataclass(eq=False)
 class Camera:
-    """A camera and what is known of it. view: the newest that was perceived, and the arrival it came from; age: seconds between it
-    and the frame of its answers, None before the first; published: `perf_counter` seconds of the newest output; rate: outputs a
-    second of late; hand: the frame that is looked at, as long as nothing was published about it; inputs: while the node is active."""
+    """A camera and what is known of it. view: the newest that was perceived, and the arrival it came from;
+    age: seconds between it and the frame of its answers, None before the first; published: `perf_counter`
+    seconds of the newest output; rate: outputs a second of late; hand: the frame that is looked at, as long
+    as nothing was published about it; inputs: while the node is active."""
 
     name: str
     outputs: CameraOutputs
@@ -56,18 +58,21 @@ class Camera:
             return mine
 
     def tell(self, now: float, age: float | None) -> None:
-        """Remember that something was published at `now` (perf_counter seconds), and keep the smoothed rate of it."""
+        """Remember that something was published at `now` (perf_counter seconds), and keep the smoothed rate
+        of it."""
         passed = now - self.published if self.published is not None else 0.0
         share = 1 - math.exp(-passed)  # what is a second old counts a third
         self.rate += share * ((1 / passed if passed > 0 else 0.0) - self.rate)
         self.published, self.age = now, age
 
     def due(self, now: int, rate: float) -> bool:
-        """Whether a frame that comes now (ns of the node's clock) is to be looked at, at `rate` frames a second at most; 0: always."""
+        """Whether a frame that comes now (ns of the node's clock) is to be looked at, at `rate` frames a
+        second at most; 0: always."""
         period = int(1e9 / rate) if rate > 0 else 0
         if period and 0 <= self._due - now <= period:
             return False
-        # On the beat, so that a rate a little below the camera's is kept and not halved; a clock that jumped begins anew.
+        # On the beat, so that a rate a little below the camera's is kept and not halved; a clock that jumped
+        # begins anew.
         self._due = self._due + period if abs(now - self._due) < period else now + period
         return True
 
@@ -75,8 +80,9 @@ class Camera:
 class Pipeline:
     """Answers the newest frames of the cameras, and one-off questions about them, until it is stopped.
 
-    orders: gives what is to be done; refuse: takes a camera, what was refused ("image" or "depth"), a cause and a
-    sentence; notify: called when a question has moved on. Both are called from the threads here. solids: makes the 3D answers.
+    orders: gives what is to be done; refuse: takes a camera, what was refused ("image" or "depth"), a cause
+    and a sentence; notify: called when a question has moved on. Both are called from the threads here.
+    solids: makes the 3D answers.
     """
 
     def __init__(
@@ -99,7 +105,8 @@ class Pipeline:
         self._worker = FrameThread(self._slots, self._handle, self._failed)
 
     def put(self, camera: int, message: Any) -> None:
-        """Take a camera's image; returns at once. It overtakes the one in hand and the one that waits, which are carried."""
+        """Take a camera's image; returns at once. It overtakes the one in hand and the one that waits, which
+        are carried."""
         seen = self._cameras[camera]
         if seen.hand is not None:
             self._carry(seen, seen.hand, in_hand=True)
@@ -122,7 +129,8 @@ class Pipeline:
         return True
 
     def recall(self, camera: int | None) -> int | None:
-        """Have the questions that wait looked at with the newest image; its camera, or None if none has come."""
+        """Have the questions that wait looked at with the newest image; its camera, or None if none has
+        come."""
         return self._slots.recall(camera)
 
     def close(self) -> None:
@@ -167,7 +175,9 @@ class Pipeline:
             view = self._view(camera, turn.arrival, orders, bool(looks) or camera.outputs.proposals_wanted)
         except ValueError as error:
             if camera.claim(turn.arrival) if wanted else turn.fresh:
-                self._refuse(camera, "image", error.cause if isinstance(error, ImageError) else "content", str(error))
+                self._refuse(
+                    camera, "image", error.cause if isinstance(error, ImageError) else "content", str(error)
+                )
             for look in looks:
                 if not look.wanted.fresh:
                     look.fail(error)
@@ -180,18 +190,27 @@ class Pipeline:
             self._begin(camera, looks, view, orders)
 
     def _view(self, camera: Camera, arrival: StampedMessage, orders: NodeConfig, needed: bool) -> FrameResult:
-        """The frame of an arrival, perceived if there are goals or it is needed; one that was perceived already is not again."""
-        if camera.view is not None and camera.arrival is arrival and (camera.view.scene is not None or not needed):
+        """The frame of an arrival, perceived if there are goals or it is needed; one that was perceived
+        already is not again."""
+        if (
+            camera.view is not None
+            and camera.arrival is arrival
+            and (camera.view.scene is not None or not needed)
+        ):
             return camera.view
         start = perf_counter()
         frame = frame_from_image(arrival.message)
         decoded = perf_counter()
         scene = self._grounder.perceive(frame) if needed or orders.standing.goals else None
-        camera.statistics.took({"wait": start - arrival.time, "decode": decoded - start, "perceive": perf_counter() - decoded})
+        camera.statistics.took(
+            {"wait": start - arrival.time, "decode": decoded - start, "perceive": perf_counter() - decoded}
+        )
         camera.view, camera.arrival = FrameResult(arrival.message.header, frame, scene), arrival
         return camera.view
 
-    def _answer(self, camera: Camera, view: FrameResult, arrival: StampedMessage, orders: NodeConfig) -> FrameResult:
+    def _answer(
+        self, camera: Camera, view: FrameResult, arrival: StampedMessage, orders: NodeConfig
+    ) -> FrameResult:
         """Publish what holds for a frame."""
         assert camera.follower is not None, "a camera has a follower while the pipeline lives"
         start = perf_counter()
@@ -210,7 +229,9 @@ class Pipeline:
         camera.outputs.publish(view, orders, camera.rate)
         done = perf_counter()
         camera.tell(done, followed.age if followed.answered is not None else None)
-        camera.statistics.answered({"follow": told - start, "publish": done - told, "total": done - arrival.time})
+        camera.statistics.answered(
+            {"follow": told - start, "publish": done - told, "total": done - arrival.time}
+        )
         if camera.outputs.solid_wanted:
             view = self._completed(camera, view, orders)
             self._publish_solid(camera, view, orders)
@@ -226,7 +247,9 @@ class Pipeline:
         camera.outputs.publish_solid(self._solids.of(view, view.groundings, orders.settings, refuse))
         camera.statistics.took({"depth": perf_counter() - start})
 
-    def _begin(self, camera: Camera, looks: Sequence[FrameRequest], view: FrameResult, orders: NodeConfig) -> None:
+    def _begin(
+        self, camera: Camera, looks: Sequence[FrameRequest], view: FrameResult, orders: NodeConfig
+    ) -> None:
         if any(look.wanted.depth for look in looks):
             view = self._completed(camera, view, orders)
         for look in looks:
@@ -238,11 +261,19 @@ class Pipeline:
             return view
         frame = view.frame
         try:
-            depth, info = camera.inputs.pair(frame.stamp, orders.settings.sync_tolerance, orders.settings.depth_wait)
+            depth, info = camera.inputs.pair(
+                frame.stamp, orders.settings.sync_tolerance, orders.settings.depth_wait
+            )
             frame = with_depth(frame, depth, info)
             if frame.depth is None and camera.outputs.solid_wanted:
-                absent = "camera_info" if info is None else f"depth within {orders.settings.sync_tolerance} s of its stamp"
-                raise ImageError("missing", f"An image came without {absent}, so nothing in it has a place in space.")
+                absent = (
+                    "camera_info"
+                    if info is None
+                    else f"depth within {orders.settings.sync_tolerance} s of its stamp"
+                )
+                raise ImageError(
+                    "missing", f"An image came without {absent}, so nothing in it has a place in space."
+                )
         except ImageError as error:
             self._refuse(camera, "depth", error.cause, str(error))
         camera.view = replace(view, frame=frame, complete=True)

@@ -9,7 +9,11 @@ import sys
 import threading
 
 import rclpy
-from rclpy.exceptions import InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException
+from rclpy.exceptions import (
+    InvalidParameterException,
+    InvalidParameterTypeException,
+    InvalidParameterValueException,
+)
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -21,9 +25,10 @@ from groma_ros.runtime.model_paths import load_grounder
 def trim_heap() -> bool:
     """Give the pages of freed memory back to the system; whether there were any.
 
-    glibc has a heap for every few threads and keeps what is freed in the middle of one. A model leaves hundreds of such holes, and the
-    next one, loaded by another thread, does not fit into them: the process would grow with every cycle though nothing is held. Other
-    allocators (musl, macOS) give pages back by themselves, and have no such call.
+    glibc has a heap for every few threads and keeps what is freed in the middle of one. A model leaves
+    hundreds of such holes, and the next one, loaded by another thread, does not fit into them: the process
+    would grow with every cycle though nothing is held. Other allocators (musl, macOS) give pages back by
+    themselves, and have no such call.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return bool(trim is not None and trim(ctypes.c_size_t(0)))
@@ -34,21 +39,27 @@ POLL_SECONDS = 0.2
 
 
 def run(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. 0 after a clean end, 1 with one sentence on stderr when it could not start."""
+    """Run the node until SIGINT or SIGTERM. 0 after a clean end, 1 with one sentence on stderr when it could
+    not start."""
     end = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     # rclpy's own handlers would close the context under the worker, in the middle of a publish.
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # what cannot be parsed after --ros-args raises types that differ between distributions
-        print(f"groma_node: The ROS arguments cannot be read: {' '.join(str(error).split())}", file=sys.stderr)
+    except (
+        Exception
+    ) as error:  # what cannot be parsed after --ros-args raises types that differ between distributions
+        print(
+            f"groma_node: The ROS arguments cannot be read: {' '.join(str(error).split())}", file=sys.stderr
+        )
         return 1
     try:
         failure = _spin(end)
     finally:
         rclpy.shutdown()
-    # Everything is closed; searching torch's objects for cycles once more would hold up the exit by about a second.
+    # Everything is closed; searching torch's objects for cycles once more would hold up the exit by about a
+    # second.
     gc.freeze()
     if failure:
         print(f"groma_node: {failure}", file=sys.stderr)
@@ -59,7 +70,12 @@ def _spin(end: threading.Event) -> str:
     """Spin until `end`; the sentence that says why the node could not start, or nothing."""
     try:
         node = GromaNode(load_grounder)
-    except (ValueError, InvalidParameterException, InvalidParameterTypeException, InvalidParameterValueException) as error:
+    except (
+        ValueError,
+        InvalidParameterException,
+        InvalidParameterTypeException,
+        InvalidParameterValueException,
+    ) as error:
         return str(error)
     try:
         if node.autostart and not (_done(node.trigger_configure()) and _done(node.trigger_activate())):
@@ -78,8 +94,12 @@ def _spin(end: threading.Event) -> str:
 def _spin_once(executor: SingleThreadedExecutor, node: GromaNode) -> None:
     try:
         executor.spin_once(timeout_sec=POLL_SECONDS)
-    except Exception as error:  # a message that cannot be read, an answer to a client that has gone: no reason to end
-        node.get_logger().error(f"A message was given up: {type(error).__name__}: {error}", throttle_duration_sec=5.0)
+    except (
+        Exception
+    ) as error:  # a message that cannot be read, an answer to a client that has gone: no reason to end
+        node.get_logger().error(
+            f"A message was given up: {type(error).__name__}: {error}", throttle_duration_sec=5.0
+        )
 
 
 def _done(result: TransitionCallbackReturn) -> bool:

@@ -44,8 +44,11 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def create(node: LifecycleNode, kind: Any, name: str, qos: QoSProfile | int) -> LifecyclePublisher:
-    """A reliable publisher that is silent while the node is not active, and whose quality of service can be overridden."""
-    return node.create_lifecycle_publisher(kind, name, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies())
+    """A reliable publisher that is silent while the node is not active, and whose quality of service can be
+    overridden."""
+    return node.create_lifecycle_publisher(
+        kind, name, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+    )
 
 
 class CameraOutputs:
@@ -55,7 +58,9 @@ class CameraOutputs:
         self._node = node
         inside = f"~/{camera.strip('/')}/" if camera else "~/"
         topics = {**ANSWERS, **SOLID, **MARKERS, **PICTURES}
-        self._topics = {name: create(node, kind, inside + name, depth) for name, (kind, depth) in topics.items()}
+        self._topics = {
+            name: create(node, kind, inside + name, depth) for name, (kind, depth) in topics.items()
+        }
 
     def heard(self, *names: str) -> bool:
         """Whether somebody listens to one of these topics."""
@@ -87,7 +92,8 @@ class CameraOutputs:
         self._topics["groundings"].publish(message)
 
     def publish(self, view: FrameResult, orders: NodeConfig, rate: float = 0.0) -> None:
-        """Everything about a frame that was followed and that needs no depth. rate: answers a second, for the picture."""
+        """Everything about a frame that was followed and that needs no depth. rate: answers a second, for the
+        picture."""
         header, followed = view.header, view.followed
         assert followed is not None
         self.publish_answers(header, followed)
@@ -96,7 +102,9 @@ class CameraOutputs:
         if self._drawn(orders):
             age = f", answer {followed.age:.1f} s old" if followed.answered is not None else ""
             note = f"goals {followed.version}, {rate:.1f} Hz{age}"
-            self._topics["debug/image"].publish(image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note)))
+            self._topics["debug/image"].publish(
+                image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note))
+            )
 
     def publish_solid(self, solid: Detections3D) -> None:
         """What needs depth, of a frame that has it. Without a target, `target_pose` is silent."""

@@ -20,8 +20,8 @@ class NoAnswer(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """What a question needs. camera: None for any; fresh: of a frame that comes after the question, not of the newest one;
-    depth: with its depth; question: makes it of the frame's scene."""
+    """What a question needs. camera: None for any; fresh: of a frame that comes after the question, not of
+    the newest one; depth: with its depth; question: makes it of the frame's scene."""
 
     camera: int | None
     fresh: bool
@@ -30,7 +30,8 @@ class Wanted:
 
 
 class FrameRequest:
-    """A question on its way: it waits for a frame, the language model looks, it is answered or fails. Any thread may call it."""
+    """A question on its way: it waits for a frame, the language model looks, it is answered or fails. Any
+    thread may call it."""
 
     def __init__(self, wanted: Wanted, line: ExecutorQueue, notify: Callable[[], None]) -> None:
         self.wanted = wanted
@@ -94,7 +95,9 @@ class FrameRequest:
 class RequestQueue:
     """The questions that are open. Any thread may call it."""
 
-    def __init__(self, line: Callable[[Callable[[], None]], ExecutorQueue], notify: Callable[[], None]) -> None:
+    def __init__(
+        self, line: Callable[[Callable[[], None]], ExecutorQueue], notify: Callable[[], None]
+    ) -> None:
         self._line, self._notify = line, notify
         self._lock = threading.Lock()
         self._open: list[FrameRequest] = []

@@ -17,24 +17,34 @@ from groma_ros.io.stamp_buffer import DepthAndInfo, StampBuffer
 from groma_ros.node.conversions import to_nanoseconds
 
 REQUESTS = QoSProfile(depth=256)
-"""Of services and actions: the usual profile holds ten requests and as many replies, and loses those of more callers at once."""
+"""Of services and actions: the usual profile holds ten requests and as many replies, and loses those of more
+callers at once."""
 MALFORMED = "malformed"
 """The cause under which such messages are counted."""
 
 
 def listen(
-    node: Node, kind: Any, topic: str, callback: Callable[[Any], None], malformed: Callable[[str], None], qos: QoSProfile | int
+    node: Node,
+    kind: Any,
+    topic: str,
+    callback: Callable[[Any], None],
+    malformed: Callable[[str], None],
+    qos: QoSProfile | int,
 ) -> Subscription:
     """Subscribe to a topic, its quality of service overridable.
 
-    callback: called with each message; malformed: with a sentence for bytes that are not a message of this kind.
+    callback: called with each message; malformed: with a sentence for bytes that are not a message of this
+    kind.
     """
 
     def take(data: bytes) -> None:
         try:
             message = deserialize_message(data, kind)
         except Exception as error:  # the middleware raises types that differ between distributions
-            name, reason = f"{kind.__module__.split('.')[0]}/{kind.__name__}", " ".join(str(error).split()) or type(error).__name__
+            name, reason = (
+                f"{kind.__module__.split('.')[0]}/{kind.__name__}",
+                " ".join(str(error).split()) or type(error).__name__,
+            )
             malformed(f"A message of {len(data)} bytes on {topic} is not a {name}: {reason[:120]}.")
             return
         callback(message)
@@ -49,21 +59,31 @@ IMAGES = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compre
 class CameraInputs:
     """The topics of one camera, `image` and so on; `left/image` for a camera named left.
 
-    on_image: called with each image, and with None for one that could not be read; refuse: takes what was refused ("image" or
-    "depth"), a cause and a sentence.
+    on_image: called with each image, and with None for one that could not be read; refuse: takes what was
+    refused ("image" or "depth"), a cause and a sentence.
     """
 
     def __init__(
-        self, node: Node, camera: str, transport: str, on_image: Callable[[Any], None], refuse: Callable[[str, str, str], None]
+        self,
+        node: Node,
+        camera: str,
+        transport: str,
+        on_image: Callable[[Any], None],
+        refuse: Callable[[str, str, str], None],
     ) -> None:
         self._node, self._refuse = node, refuse
         self._prefix = f"{camera}/" if camera else ""
         self._depth, self._info = StampBuffer(), StampBuffer()
         kind, topic = IMAGES[transport]
         self._image_input = self._listen(kind, topic, on_image, self._unreadable(on_image))
-        self._depth_input = self._listen(Image, "depth", partial(self._keep, self._depth), partial(refuse, "depth", MALFORMED))
+        self._depth_input = self._listen(
+            Image, "depth", partial(self._keep, self._depth), partial(refuse, "depth", MALFORMED)
+        )
         self._info_input = self._listen(
-            CameraInfo, "camera_info", partial(self._keep, self._info), partial(refuse, "depth", f"camera_info {MALFORMED}")
+            CameraInfo,
+            "camera_info",
+            partial(self._keep, self._info),
+            partial(refuse, "depth", f"camera_info {MALFORMED}"),
         )
 
     @property
@@ -72,12 +92,15 @@ class CameraInputs:
         return str(self._image_input.topic_name)
 
     def pair(self, stamp: int, tolerance: float, wait: float) -> DepthAndInfo:
-        """The depth image and camera_info of the image of a stamp (ns), their stamps at most `tolerance` seconds from it.
+        """The depth image and camera_info of the image of a stamp (ns), their stamps at most `tolerance`
+        seconds from it.
 
-        Waits up to `wait` seconds for depth that somebody publishes. Where no camera_info is near, the newest counts: it seldom
-        changes.
+        Waits up to `wait` seconds for depth that somebody publishes. Where no camera_info is near, the newest
+        counts: it seldom changes.
         """
-        depth = self._depth.find(stamp, tolerance, wait if self._node.count_publishers(self._depth_input.topic_name) else 0.0)
+        depth = self._depth.find(
+            stamp, tolerance, wait if self._node.count_publishers(self._depth_input.topic_name) else 0.0
+        )
         info = self._info.find(stamp, tolerance)
         return DepthAndInfo(depth, info if info is not None else self._info.latest())
 
@@ -86,7 +109,9 @@ class CameraInputs:
         for subscription in (self._image_input, self._depth_input, self._info_input):
             self._node.destroy_subscription(subscription)
 
-    def _listen(self, kind: Any, topic: str, callback: Callable[[Any], None], malformed: Callable[[str], None]) -> Subscription:
+    def _listen(
+        self, kind: Any, topic: str, callback: Callable[[Any], None], malformed: Callable[[str], None]
+    ) -> Subscription:
         return listen(self._node, kind, self._prefix + topic, callback, malformed, qos_profile_sensor_data)
 
     def _unreadable(self, on_image: Callable[[Any], None]) -> Callable[[str], None]:

@@ -31,8 +31,10 @@ class Transforms:
             import tf2_ros
         except ImportError as error:
             raise ImportError(
-                f"The parameter target_frame is {target!r}, and tf2_ros, which knows frames, is not installed ({error}): install it "
-                "(apt-get install ros-$ROS_DISTRO-tf2-ros-py), or leave target_frame empty for poses in the camera's frame."
+                f"The parameter target_frame is {target!r}, and tf2_ros, which knows frames, is not "
+                f"installed ({error}): install it "
+                "(apt-get install ros-$ROS_DISTRO-tf2-ros-py), or leave target_frame empty for poses in the "
+                "camera's frame."
             ) from error
         self.target = target
         self._buffer: Any = tf2_ros.Buffer()
@@ -50,7 +52,9 @@ class Transforms:
             except Exception as error:  # tf2's own types; none of them may end a frame
                 if time.monotonic() >= end:
                     problem = " ".join(str(error).split()).rstrip(".")
-                    raise TransformError(f"The frame {source!r} is not known in {self.target!r} (target_frame): {problem}.") from error
+                    raise TransformError(
+                        f"The frame {source!r} is not known in {self.target!r} (target_frame): {problem}."
+                    ) from error
             time.sleep(_POLL_SECONDS)
 
     def destroy(self) -> None:

@@ -23,10 +23,11 @@ TRIES = 3
 
 
 def replay_all(tasks: Sequence[Task], plan: ReplayPlan, jobs: int = 1, ray: str = "") -> list[Outcome]:
-    """The outcomes, in the order of the tasks. A bag that cannot be replayed is an outcome too, and the others go on.
+    """The outcomes, in the order of the tasks. A bag that cannot be replayed is an outcome too, and the
+    others go on.
 
-    jobs: processes here; ray: address of a cluster that does it instead. Raises ValueError with a sentence where the model or the
-    cluster cannot be had.
+    jobs: processes here; ray: address of a cluster that does it instead. Raises ValueError with a sentence
+    where the model or the cluster cannot be had.
     """
     if ray:
         from groma_ros.replay import ray_cluster
@@ -41,7 +42,9 @@ def replay_all(tasks: Sequence[Task], plan: ReplayPlan, jobs: int = 1, ray: str 
     return found
 
 
-def attempt(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
+def attempt(
+    task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers
+) -> Outcome:
     """The outcome of a bag, also where it cannot be replayed."""
     try:
         return replay(task, plan, grounder, watch)
@@ -110,13 +113,17 @@ class _Pool:
             worker.give(place, self._tasks[place])
 
     def _died(self, place: int, worker: _Worker) -> Outcome | None:
-        """The process is gone: another one is started and the bag is tried again, unless it was fatal to too many."""
+        """The process is gone: another one is started and the bag is tried again, unless it was fatal to too
+        many."""
         how = worker.end()
         worker.begin()
         if self._tries[place] < TRIES:
             self._waiting.insert(0, place)
             return None
-        return failed(self._tasks[place], f"The bag {self._tasks[place].bag} ended {TRIES} processes, the last one with {how}.")
+        return failed(
+            self._tasks[place],
+            f"The bag {self._tasks[place].bag} ended {TRIES} processes, the last one with {how}.",
+        )
 
     def __enter__(self) -> _Pool:
         return self
@@ -149,7 +156,8 @@ class _Worker:
             self.connection.send(task)
 
     def result(self) -> Outcome | None:
-        """What it sent, or None if it is gone. Raises ValueError with its sentence if it cannot have the model."""
+        """What it sent, or None if it is gone. Raises ValueError with its sentence if it cannot have the
+        model."""
         try:
             found = self.connection.recv()
         except (EOFError, OSError):

@@ -1,4 +1,5 @@
-"""The charts of a report as SVG: no script, no font and no file from elsewhere; colours come from the page's style."""
+"""The charts of a report as SVG: no script, no font and no file from elsewhere; colours come from the page's
+style."""
 
 from __future__ import annotations
 
@@ -49,12 +50,14 @@ a { color: var(--accent); } a:focus-visible, summary:focus-visible { outline: 2p
 
 WIDTH, LEFT, RIGHT = 760, 58, 8
 COLUMNS = 720
-"""More frames than this share columns: the line is their mean, the band behind it their least and greatest."""
+"""More frames than this share columns: the line is their mean, the band behind it their least and greatest.
+"""
 
 
 @dataclass(frozen=True, eq=False)
 class ChartTrack:
-    """One goal over a run. numbers: of the frames; present, score: 0..1, NaN where there is none; boxes: how many were found."""
+    """One goal over a run. numbers: of the frames; present, score: 0..1, NaN where there is none; boxes: how
+    many were found."""
 
     numbers: np.ndarray
     present: np.ndarray
@@ -67,14 +70,19 @@ def track_of(goal: str, records: Sequence[FrameRecord]) -> ChartTrack:
     found = [(record.number, item) for record in records for item in record.goals if item.goal == goal]
     scores = [item.detections[0].score if item.detections else np.nan for _, item in found]
     return ChartTrack(
-        np.array([number for number, _ in found], np.int64), np.array([item.present for _, item in found], np.float64),
-        np.array(scores, np.float64), np.array([len(item.detections) for _, item in found], np.int64),
-    )  # fmt: skip
+        np.array([number for number, _ in found], np.int64),
+        np.array([item.present for _, item in found], np.float64),
+        np.array(scores, np.float64),
+        np.array([len(item.detections) for _, item in found], np.int64),
+    )
 
 
-def timeline(track: ChartTrack, last: int, least: float, marks: Mapping[str, Sequence[int]], title: str) -> str:
-    """Presence as a line with the needed presence dashed, best scores as dots, the number of boxes as bars, and below a row of ticks
-    for each entry of marks, a name and frame numbers. last: number of the last frame of the run."""
+def timeline(
+    track: ChartTrack, last: int, least: float, marks: Mapping[str, Sequence[int]], title: str
+) -> str:
+    """Presence as a line with the needed presence dashed, best scores as dots, the number of boxes as bars,
+    and below a row of ticks for each entry of marks, a name and frame numbers. last: number of the last frame
+    of the run."""
     top, tall, bars = 14, 110, 34
     low = top + tall
     rows = [(name, numbers) for name, numbers in marks.items() if numbers]
@@ -82,15 +90,18 @@ def timeline(track: ChartTrack, last: int, least: float, marks: Mapping[str, Seq
     parts = [*_axis(top, tall), _threshold(least, top, tall)]
     x = _places(track.numbers, last)
     parts += _line(x, track.present, top, tall)
-    parts += [_dot(px, low - tall * value, f"frame {number}: best score {value:.3f}") for px, value, number in
-              _thinned(x, track.score, track.numbers)]  # fmt: skip
+    parts += [
+        _dot(px, low - tall * value, f"frame {number}: best score {value:.3f}")
+        for px, value, number in _thinned(x, track.score, track.numbers)
+    ]
     base = low + 12 + bars
     most = max(1, int(track.boxes.max(initial=0)))
     wide = max(1.0, (WIDTH - LEFT - RIGHT) / max(1, last + 1) - 0.5)
     parts += [
         _bar(px - wide / 2, base, wide, bars * count / most, f"frame {number}: {int(count)} boxes")
-        for px, count, number in _thinned(x, track.boxes.astype(float), track.numbers) if count
-    ]  # fmt: skip
+        for px, count, number in _thinned(x, track.boxes.astype(float), track.numbers)
+        if count
+    ]
     parts.append(f'<text class="tick" x="{LEFT - 6}" y="{base - bars + 9}" text-anchor="end">{most}</text>')
     parts.append(f'<text class="tick" x="{LEFT - 6}" y="{base}" text-anchor="end">boxes</text>')
     for place, (name, numbers) in enumerate(rows):
@@ -101,12 +112,15 @@ def timeline(track: ChartTrack, last: int, least: float, marks: Mapping[str, Seq
             for px, number in zip(_places(np.array(numbers), last), numbers)
         ]
     parts.append(f'<text class="tick" x="{LEFT}" y="{height - 4}">frame 0</text>')
-    parts.append(f'<text class="tick" x="{WIDTH - RIGHT}" y="{height - 4}" text-anchor="end">frame {last}</text>')
+    parts.append(
+        f'<text class="tick" x="{WIDTH - RIGHT}" y="{height - 4}" text-anchor="end">frame {last}</text>'
+    )
     return _svg(parts, height, title)
 
 
 def histogram(values: Sequence[float], title: str) -> str:
-    """How often a stage took how long, in equal steps from 0 to twice the 95th percentile; what took longer is in the last one."""
+    """How often a stage took how long, in equal steps from 0 to twice the 95th percentile; what took longer
+    is in the last one."""
     times = np.asarray(values, np.float64)
     limit = min(float(times.max()), 2 * float(np.percentile(times, 95))) or 1.0
     counts, edges = np.histogram(np.minimum(times, limit), bins=24, range=(0.0, limit))
@@ -119,7 +133,9 @@ def histogram(values: Sequence[float], title: str) -> str:
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH / 2 - RIGHT}" y1="{low}" y2="{low}"/>')
     parts.append(f'<text class="tick" x="{LEFT - 6}" y="{top + 8}" text-anchor="end">{counts.max()}</text>')
     parts.append(f'<text class="tick" x="{LEFT}" y="{low + 14}">0</text>')
-    parts.append(f'<text class="tick" x="{WIDTH / 2 - RIGHT}" y="{low + 14}" text-anchor="end">{limit:.1f} ms</text>')
+    parts.append(
+        f'<text class="tick" x="{WIDTH / 2 - RIGHT}" y="{low + 14}" text-anchor="end">{limit:.1f} ms</text>'
+    )
     return _svg(parts, low + 20, title, WIDTH // 2)
 
 
@@ -129,7 +145,8 @@ def spark(track: ChartTrack, last: int, title: str) -> str:
     x = _places(track.numbers, last, 1, width - 1)
     points = " ".join(f"{px:.1f},{tall - 1 - (tall - 2) * value:.1f}" for px, value in zip(x, track.present))
     return (
-        f'<svg class="spark" viewBox="0 0 {width} {tall}" width="{width}" height="{tall}" role="img" aria-label="{escape(title)}">'
+        f'<svg class="spark" viewBox="0 0 {width} {tall}" width="{width}" height="{tall}" role="img" '
+        f'aria-label="{escape(title)}">'
         f'<polyline class="line" points="{points}"/></svg>'
     )
 
@@ -193,5 +210,6 @@ def _threshold(least: float, top: float, tall: float) -> str:
 def _svg(parts: Sequence[str], height: float, title: str, width: int = WIDTH) -> str:
     body = "".join(parts)
     return (
-        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{body}</svg>'
+        f'<svg viewBox="0 0 {width} {height:.0f}" role="img" '
+        f'aria-label="{escape(title)}"><title>{escape(title)}</title>{body}</svg>'
     )

@@ -19,10 +19,10 @@ WHOLE_RUN = -1
 class Tolerances:
     """How far two answers may be apart and still be the same.
 
-    In a frame: iou, least overlap of two boxes; score, greatest difference of scores and of presence; match, least overlap at which
-    two boxes are taken for one that moved; distance, metres that its middle in space may move; ids, whether track ids must be equal
-    too. Over all frames of a goal: goal_iou, least
-    mean overlap; goal_score, greatest mean difference of scores; frames, share of its frames that may differ.
+    In a frame: iou, least overlap of two boxes; score, greatest difference of scores and of presence; match,
+    least overlap at which two boxes are taken for one that moved; distance, metres that its middle in space
+    may move; ids, whether track ids must be equal too. Over all frames of a goal: goal_iou, least mean
+    overlap; goal_score, greatest mean difference of scores; frames, share of its frames that may differ.
     """
 
     iou: float = 0.98
@@ -37,15 +37,17 @@ class Tolerances:
     def __post_init__(self) -> None:
         for name in ("iou", "score", "match", "goal_iou", "goal_score", "frames"):
             if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"The tolerance {name} is {getattr(self, name)}; it must be between 0 and 1.")
+                raise ValueError(
+                    f"The tolerance {name} is {getattr(self, name)}; it must be between 0 and 1."
+                )
         if not self.distance >= 0:
             raise ValueError(f"The tolerance distance is {self.distance}; it must be 0 metres or more.")
 
 
 @dataclass(frozen=True)
 class Change:
-    """One difference. number: the frame's place on the topic, or WHOLE_RUN; goal: its text, empty for the frame itself; kind: one
-    of KINDS."""
+    """One difference. number: the frame's place on the topic, or WHOLE_RUN; goal: its text, empty for the
+    frame itself; kind: one of KINDS."""
 
     number: int
     goal: str
@@ -60,9 +62,10 @@ class Change:
 
 @dataclass(frozen=True)
 class Movement:
-    """How far one goal's answers are apart over the frames both runs hold, tolerances aside. boxes: pairs that were matched;
-    overlap, score: of the pairs, mean IoU and mean difference; least_overlap, most_score: the worst of them; presence: the greatest
-    difference of presence; flips: frames where the goal was there in one run and absent in the other."""
+    """How far one goal's answers are apart over the frames both runs hold, tolerances aside. boxes: pairs
+    that were matched; overlap, score: of the pairs, mean IoU and mean difference; least_overlap, most_score:
+    the worst of them; presence: the greatest difference of presence; flips: frames where the goal was there
+    in one run and absent in the other."""
 
     goal: str
     boxes: int = 0
@@ -77,8 +80,11 @@ class Movement:
     ids: int = 0
 
 
-def compare(wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], tolerances: Tolerances) -> list[Change]:
-    """Every difference beyond the tolerances: in the order of the frames and goals, then what only the whole run shows."""
+def compare(
+    wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], tolerances: Tolerances
+) -> list[Change]:
+    """Every difference beyond the tolerances: in the order of the frames and goals, then what only the whole
+    run shows."""
     changes = _by_frame(wanted, found, tolerances)
     seen = sum(bool(record.goals) for record in wanted)
     for moved in movements(wanted, found, tolerances.match):
@@ -87,18 +93,31 @@ def compare(wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], toleran
             continue  # the frames say it better
         changes = [change for change in changes if change.goal != moved.goal]
         if moved.overlap < tolerances.goal_iou:
-            changes.append(Change(WHOLE_RUN, moved.goal, "drift", f"the mean IoU with the former boxes is {moved.overlap:.4f}"))
+            changes.append(
+                Change(
+                    WHOLE_RUN,
+                    moved.goal,
+                    "drift",
+                    f"the mean IoU with the former boxes is {moved.overlap:.4f}",
+                )
+            )
         if moved.score > tolerances.goal_score:
-            changes.append(Change(WHOLE_RUN, moved.goal, "drift", f"the scores differ by {moved.score:.4f} in the mean"))
+            changes.append(
+                Change(WHOLE_RUN, moved.goal, "drift", f"the scores differ by {moved.score:.4f} in the mean")
+            )
     return changes
 
 
-def movements(wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], match: float = 0.5) -> list[Movement]:
+def movements(
+    wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], match: float = 0.5
+) -> list[Movement]:
     """What moved, a row a goal. match: least overlap at which two boxes are taken for one."""
     theirs = {record.number: record for record in wanted}
     pairs: dict[str, list[tuple[GoalRecord, GoalRecord]]] = {}
     for record in found:
-        for before, after in zip(theirs[record.number].goals if record.number in theirs else (), record.goals):
+        for before, after in zip(
+            theirs[record.number].goals if record.number in theirs else (), record.goals
+        ):
             pairs.setdefault(after.goal, []).append((before, after))
     return [_movement(goal, rows, match) for goal, rows in pairs.items()]
 
@@ -112,14 +131,23 @@ def _movement(goal: str, rows: Sequence[tuple[GoalRecord, GoalRecord]], match: f
     overlaps = [overlap for _, _, overlap in matched] or [1.0]
     scores = [abs(one.score - other.score) for one, other, _ in matched] or [0.0]
     return Movement(
-        goal, len(matched), new, missing, float(np.mean(overlaps)), min(overlaps), float(np.mean(scores)), max(scores),
+        goal,
+        len(matched),
+        new,
+        missing,
+        float(np.mean(overlaps)),
+        min(overlaps),
+        float(np.mean(scores)),
+        max(scores),
         presence=max(abs(before.present - after.present) for before, after in rows),
         flips=sum(bool(before.detections) != bool(after.detections) for before, after in rows),
         ids=sum(one.id != other.id for one, other, _ in matched),
-    )  # fmt: skip
+    )
 
 
-def _by_frame(wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], tolerances: Tolerances) -> list[Change]:
+def _by_frame(
+    wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], tolerances: Tolerances
+) -> list[Change]:
     ours, theirs = ({record.number: record for record in records} for records in (found, wanted))
     changes: list[Change] = []
     for number in sorted(ours.keys() | theirs.keys()):
@@ -137,7 +165,9 @@ def _frame(wanted: FrameRecord, found: FrameRecord, tolerances: Tolerances) -> l
         return record.stamp, record.frame_id, record.width, record.height, record.refused
 
     if identity(wanted) != identity(found):
-        return [Change(found.number, "", "frame", f"the frame was {identity(wanted)} and is {identity(found)}")]
+        return [
+            Change(found.number, "", "frame", f"the frame was {identity(wanted)} and is {identity(found)}")
+        ]
     pairs = zip(wanted.goals, found.goals, strict=True)
     return [change for pair in pairs for change in _goal(found.number, *pair, tolerances)]
 
@@ -149,18 +179,26 @@ def _goal(number: int, wanted: GoalRecord, found: GoalRecord, tolerances: Tolera
     changes = []
     appeared = bool(found.detections) != bool(wanted.detections)
     if appeared or abs(found.present - wanted.present) > tolerances.score:
-        verdict = [f"{'there' if item.detections else 'absent'} ({item.present:.3f})" for item in (wanted, found)]
+        verdict = [
+            f"{'there' if item.detections else 'absent'} ({item.present:.3f})" for item in (wanted, found)
+        ]
         changes.append(change("presence", f"was {verdict[0]} and is {verdict[1]}"))
     pairs, missing, new = _matched(wanted.detections, found.detections, tolerances.match)
     changes += [change("missing box", f"{_shown(box)} is missing") for box in missing]
     changes += [change("new box", f"{_shown(box)} is new") for box in new]
     for before, after, overlap in pairs:
         if overlap < tolerances.iou:
-            changes.append(change("moved box", f"{_shown(before)} moved to {_shown(after)}, IoU {overlap:.3f}"))
+            changes.append(
+                change("moved box", f"{_shown(before)} moved to {_shown(after)}, IoU {overlap:.3f}")
+            )
         if abs(after.score - before.score) > tolerances.score:
             changes.append(change("score", f"the score of {_shown(before)} is {after.score:.3f}"))
         if (apart := _apart(before, after)) > tolerances.distance:
-            moved = f"moved by {1000 * apart:.1f} mm in space" if np.isfinite(apart) else "has a place in space in one run alone"
+            moved = (
+                f"moved by {1000 * apart:.1f} mm in space"
+                if np.isfinite(apart)
+                else "has a place in space in one run alone"
+            )
             changes.append(change("place", f"{_shown(before)} {moved}"))
         if tolerances.ids and after.id != before.id:
             changes.append(change("id", f"the id of {_shown(before)} was {before.id!r} and is {after.id!r}"))

@@ -1,4 +1,5 @@
-"""The state of a run that is not finished: what is done so far, and what the follower remembers, so that a rerun goes on from there."""
+"""The state of a run that is not finished: what is done so far, and what the follower remembers, so that a
+rerun goes on from there."""
 
 from __future__ import annotations
 
@@ -25,8 +26,8 @@ _STATE, _RECORDS, _TIMES, _MADE_OF = "state.npz", "records.jsonl", "times.jsonl"
 class Journal:
     """Two files of lines that grow, and now and then a file of state that says how much of them counts.
 
-    folder: is made; made_of: what the run depends on; a journal of anything else is thrown away, and so is any where `fresh`.
-    memory: the arrays saved last, None at a new start; done: how many frames were.
+    folder: is made; made_of: what the run depends on; a journal of anything else is thrown away, and so is
+    any where `fresh`. memory: the arrays saved last, None at a new start; done: how many frames were.
     """
 
     def __init__(self, folder: Path, made_of: Mapping[str, Any], fresh: bool = False) -> None:
@@ -111,7 +112,9 @@ class Journal:
     def __enter__(self) -> Journal:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self._close()
             return

@@ -1,4 +1,5 @@
-"""JUnit XML, the form in which build servers read test results: a suite a bag, a case a goal, a failure where it changed."""
+"""JUnit XML, the form in which build servers read test results: a suite a bag, a case a goal, a failure where
+it changed."""
 
 from __future__ import annotations
 
@@ -42,14 +43,20 @@ def _suite(suite: Suite) -> xml.Element:
     cases = (Case("replay"), *suite.cases)  # the first one fails with the bag itself
     failed = sum(bool(case.failures) for case in cases)
     counts = {"tests": len(cases), "failures": failed, "errors": int(bool(suite.error)), "skipped": 0}
-    element = xml.Element("testsuite", {"name": _legal(suite.name), **{key: str(number) for key, number in counts.items()}})
+    element = xml.Element(
+        "testsuite", {"name": _legal(suite.name), **{key: str(number) for key, number in counts.items()}}
+    )
     for place, case in enumerate(cases):
-        found = xml.SubElement(element, "testcase", classname=_legal(f"groma.replay.{suite.name}"), name=_legal(case.name))
+        found = xml.SubElement(
+            element, "testcase", classname=_legal(f"groma.replay.{suite.name}"), name=_legal(case.name)
+        )
         if suite.error and place == 0:
             xml.SubElement(found, "error", message=_legal(suite.error))
         if case.failures:
             more = [f"and {len(case.failures) - SHOWN} more"] if len(case.failures) > SHOWN else []
-            failure = xml.SubElement(found, "failure", message=_legal(f"{len(case.failures)} differences; {case.failures[0]}"))
+            failure = xml.SubElement(
+                found, "failure", message=_legal(f"{len(case.failures)} differences; {case.failures[0]}")
+            )
             failure.text = _legal("\n".join([*case.failures[:SHOWN], *more]))
     if suite.notes:
         xml.SubElement(element, "system-out").text = _legal("\n".join(suite.notes))

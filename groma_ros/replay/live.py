@@ -26,9 +26,11 @@ class Played:
 
 
 def play(bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iterator[Played]:
-    """What the node answers, in the order of the images; nothing about those it dropped. log: file for what the node says.
+    """What the node answers, in the order of the images; nothing about those it dropped. log: file for what
+    the node says.
 
-    Raises ValueError with a sentence where ROS is not there, the node refuses the goals, does not start or ends.
+    Raises ValueError with a sentence where ROS is not there, the node refuses the goals, does not start or
+    ends.
     """
     try:
         from groma_ros.client.live_replay import RAW as RAW_IMAGES
@@ -48,11 +50,18 @@ def play(bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iter
         with Live(_parameters(plan), transport, camera.topic, log) as live:
             live.meet()
             live.set_goals(plan.goals)
-            ran = Ran(live.facts["backend"], live.facts["precision"], live.facts["device"], plan.engine.least_presence)
+            ran = Ran(
+                live.facts["backend"],
+                live.facts["precision"],
+                live.facts["device"],
+                plan.engine.least_presence,
+            )
             for heard in live.play(images(), plan.rate):
                 goals = tuple(goal_record(item) for item in heard.groundings)
                 asked = heard.answered == heard.sent.stamp
-                record = replace(waiting.pop(heard.sent.place), asked=asked, answered=heard.answered, goals=goals)
+                record = replace(
+                    waiting.pop(heard.sent.place), asked=asked, answered=heard.answered, goals=goals
+                )
                 yield Played(record, 1000 * heard.seconds, ran)
     except (RuntimeError, TimeoutError) as error:
         raise ValueError(str(error)) from error
@@ -68,11 +77,20 @@ def _answerable(shot: RecordedImage) -> bool:
 
 
 def _parameters(plan: ReplayPlan) -> dict[str, object]:
-    """The node's parameters for what the plan says. Where no image is to be dropped, each waits for its own answer."""
+    """The node's parameters for what the plan says. Where no image is to be dropped, each waits for its own
+    answer."""
     engine: ModelSettings = plan.engine
     rule = plan.rule if plan.rate > 0 else replace(plan.rule, answer_wait=PATIENCE)
     return {
-        "model": str(engine.model.resolve()), "backend": engine.backend, "precision": engine.precision, "threads": engine.threads or 0,
-        "min_presence": engine.least_presence, "max_goals": 256, "answer_period": float(rule.answer_period),
-        "answer_wait": float(rule.answer_wait), "follow_doubt": rule.doubt, "follow_change": rule.change, "follow_coast": rule.coast,
-    }  # fmt: skip
+        "model": str(engine.model.resolve()),
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "threads": engine.threads or 0,
+        "min_presence": engine.least_presence,
+        "max_goals": 256,
+        "answer_period": float(rule.answer_period),
+        "answer_wait": float(rule.answer_wait),
+        "follow_doubt": rule.doubt,
+        "follow_change": rule.change,
+        "follow_coast": rule.coast,
+    }

@@ -22,7 +22,8 @@ QUALITY = 82
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame of a goal. why: what it is an example of, in a few words; wanted: what was expected there, None without expectation."""
+    """A frame of a goal. why: what it is an example of, in a few words; wanted: what was expected there, None
+    without expectation."""
 
     number: int
     why: str
@@ -31,14 +32,20 @@ class Shown:
 
 
 def certainty(goal: GoalRecord) -> float:
-    """How sure an answer is: of what is there its presence times its weakest box, of what is absent the chance that it is."""
+    """How sure an answer is: of what is there its presence times its weakest box, of what is absent the
+    chance that it is."""
     return goal.present * min(box.score for box in goal.detections) if goal.detections else 1 - goal.present
 
 
 def examples(
-    goal: str, records: Sequence[FrameRecord], changed: Sequence[int], wrong: Sequence[int], wanted: Mapping[int, GoalRecord]
+    goal: str,
+    records: Sequence[FrameRecord],
+    changed: Sequence[int],
+    wrong: Sequence[int],
+    wanted: Mapping[int, GoalRecord],
 ) -> list[Shown]:
-    """The surest answer and the least sure one; before them, where there are any, a frame that changed and one that is wrong.
+    """The surest answer and the least sure one; before them, where there are any, a frame that changed and
+    one that is wrong.
 
     changed, wrong: frame numbers, the one to show first; wanted: the expected answers by frame number.
     """
@@ -48,16 +55,23 @@ def examples(
     ranked = sorted(found, key=lambda number: certainty(found[number]))
     reasons: dict[int, list[str]] = {}
     for number, why in (
-        *((number, "changed") for number in changed[:1]), *((number, "wrong") for number in wrong[:1]),
-        (ranked[-1], f"best: {certainty(found[ranked[-1]]):.2f} sure"), (ranked[0], f"worst: {certainty(found[ranked[0]]):.2f} sure"),
-    ):  # fmt: skip
+        *((number, "changed") for number in changed[:1]),
+        *((number, "wrong") for number in wrong[:1]),
+        (ranked[-1], f"best: {certainty(found[ranked[-1]]):.2f} sure"),
+        (ranked[0], f"worst: {certainty(found[ranked[0]]):.2f} sure"),
+    ):
         if number in found:
             reasons.setdefault(number, []).append(why)
-    return [Shown(number, ", ".join(why), found[number], wanted.get(number)) for number, why in reasons.items()]
+    return [
+        Shown(number, ", ".join(why), found[number], wanted.get(number)) for number, why in reasons.items()
+    ]
 
 
-def picture_texts(bag: Path, camera: RecordedCamera, shown: Mapping[int, Sequence[Shown]]) -> dict[tuple[int, int], str]:
-    """data: URLs of JPEG pictures by (place of the goal, frame number). shown: by place of the goal. Reads the bag once more."""
+def picture_texts(
+    bag: Path, camera: RecordedCamera, shown: Mapping[int, Sequence[Shown]]
+) -> dict[tuple[int, int], str]:
+    """data: URLs of JPEG pictures by (place of the goal, frame number). shown: by place of the goal. Reads
+    the bag once more."""
     numbers = {item.number for items in shown.values() for item in items}
     texts = {}
     for shot in read_shots(bag, camera, numbers.__contains__) if numbers else ():
@@ -69,17 +83,22 @@ def picture_texts(bag: Path, camera: RecordedCamera, shown: Mapping[int, Sequenc
 
 
 def _picture(rgb: np.ndarray, shown: Shown, place: int) -> str:
-    """A frame with the goal's boxes in its colour, expected ones dashed in white, at most WIDTH pixels wide."""
+    """A frame with the goal's boxes in its colour, expected ones dashed in white, at most WIDTH pixels
+    wide."""
     scale = min(1.0, WIDTH / rgb.shape[1])
     size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
     image = np.ascontiguousarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else rgb)
     boxes = tuple(_scaled(box.box, scale, box.score, box.id) for box in shown.found.detections)
     # Empty answers before it give the goal the colour it has on the page.
     others = [Grounding(Goal(""), (), 0.0, 0.0)] * place
-    image = draw_groundings(image, [*others, Grounding(Goal(shown.found.goal), boxes, shown.found.present, 0.0)], caption=False)
+    image = draw_groundings(
+        image, [*others, Grounding(Goal(shown.found.goal), boxes, shown.found.present, 0.0)], caption=False
+    )
     for box in shown.wanted.detections if shown.wanted else ():
         _dashed(image, _scaled(box.box, scale, box.score, "").box)
-    good, data = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+    good, data = cv2.imencode(
+        ".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, QUALITY]
+    )
     assert good, "a uint8 picture of three channels can be written as JPEG"
     return "data:image/jpeg;base64," + base64.b64encode(data.tobytes()).decode()
 
@@ -96,7 +115,12 @@ def _scaled(box: Sequence[float], scale: float, score: float, track: str) -> Det
 
 def _dashed(image: np.ndarray, box: Sequence[float], step: int = 9) -> None:
     x1, y1, x2, y2 = (round(value) for value in box)
-    for (ax, ay), (bx, by) in (((x1, y1), (x2, y1)), ((x2, y1), (x2, y2)), ((x2, y2), (x1, y2)), ((x1, y2), (x1, y1))):
+    for (ax, ay), (bx, by) in (
+        ((x1, y1), (x2, y1)),
+        ((x2, y1), (x2, y2)),
+        ((x2, y2), (x1, y2)),
+        ((x1, y2), (x1, y1)),
+    ):
         count = max(1, int(np.hypot(bx - ax, by - ay) // step))
         corners = np.linspace((ax, ay), (bx, by), count + 1).round().astype(int)
         for start, end in list(pairwise(corners))[::2]:

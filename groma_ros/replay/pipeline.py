@@ -1,4 +1,5 @@
-"""From the messages of a bag to records: the node's own pipeline, the tracker included, without ROS, DDS or a clock."""
+"""From the messages of a bag to records: the node's own pipeline, the tracker included, without ROS, DDS or a
+clock."""
 
 from __future__ import annotations
 
@@ -20,8 +21,8 @@ from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfi
 from groma_ros.types import Frame, Grounding
 
 STAGES = ("decode", "perceive", "answer", "track", "place", "total")
-"""What is timed of a frame: reading and decoding its image, finding regions, the language model, numbering and carrying boxes, finding
-their places in space."""
+"""What is timed of a frame: reading and decoding its image, finding regions, the language model, numbering
+and carrying boxes, finding their places in space."""
 
 Times = dict[str, float]
 """Milliseconds by stage."""
@@ -38,7 +39,13 @@ class Done:
 class ReplayPipeline:
     """One camera's frames, one after another. follower: what it remembers between two of them."""
 
-    def __init__(self, grounder: Grounder, standing: StandingGoals, rule: TrackingConfig, depth: DepthReader | None = None) -> None:
+    def __init__(
+        self,
+        grounder: Grounder,
+        standing: StandingGoals,
+        rule: TrackingConfig,
+        depth: DepthReader | None = None,
+    ) -> None:
         self._depth = depth
         self.follower = GroundingTracker(InlineExecutor(self._answer), rule)
         self._grounder = grounder
@@ -46,7 +53,8 @@ class ReplayPipeline:
         self._answered = 0.0
 
     def run(self, shots: Iterator[RecordedImage]) -> Iterator[Done]:
-        """Every shot's answers, or why it has none. What the model raises about one image refuses that image, in its place."""
+        """Every shot's answers, or why it has none. What the model raises about one image refuses that image,
+        in its place."""
         while True:
             start = perf_counter()
             shot = next(shots, None)
@@ -68,14 +76,27 @@ class ReplayPipeline:
         end = perf_counter()
         goals, depth = self._placed(shot.frame, shot.time, followed.groundings)
         perceive, answer = 1000 * (perceived - start), 1000 * self._answered
-        times = {"decode": decode, "perceive": perceive, "answer": answer, "track": 1000 * (end - perceived) - answer}
+        times = {
+            "decode": decode,
+            "perceive": perceive,
+            "answer": answer,
+            "track": 1000 * (end - perceived) - answer,
+        }
         if self._depth is not None:
             times["place"] = 1000 * (perf_counter() - end)
         times = {stage: round(value, 3) for stage, value in (times | {"total": sum(times.values())}).items()}
-        record = replace(blank_record(shot), asked=bool(followed.asked), answered=followed.answered, goals=goals, depth=depth)
+        record = replace(
+            blank_record(shot),
+            asked=bool(followed.asked),
+            answered=followed.answered,
+            goals=goals,
+            depth=depth,
+        )
         return Done(record, times)
 
-    def _placed(self, frame: Frame, time: int, groundings: Sequence[Grounding]) -> tuple[tuple[GoalRecord, ...], str]:
+    def _placed(
+        self, frame: Frame, time: int, groundings: Sequence[Grounding]
+    ) -> tuple[tuple[GoalRecord, ...], str]:
         """The answers as they are kept, with the places of their boxes, and why there are none, by cause."""
         if self._depth is None:
             return tuple(goal_record(item) for item in groundings), ""
@@ -106,4 +127,6 @@ def blank_record(shot: RecordedImage) -> FrameRecord:
     """The record of a shot that nothing was said about yet."""
     frame = shot.frame or Frame(np.zeros((0, 0, 3), np.uint8))
     height, width = frame.rgb.shape[:2]
-    return FrameRecord(shot.number, shot.time, frame.stamp, frame.frame_id, width, height, False, None, shot.cause, ())
+    return FrameRecord(
+        shot.number, shot.time, frame.stamp, frame.frame_id, width, height, False, None, shot.cause, ()
+    )

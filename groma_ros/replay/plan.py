@@ -21,13 +21,19 @@ from groma_ros.types import Goal
 
 FORMAT = 1
 RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT = (
-    "run.json", "detections.jsonl", "detections.mcap", "timings.json", "report.html", "junit.xml",
-)  # fmt: skip
+    "run.json",
+    "detections.jsonl",
+    "detections.mcap",
+    "timings.json",
+    "report.html",
+    "junit.xml",
+)
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What runs the model. model: folder of its bundle; threads: None for the backend's own choice; gpus: that a bag takes of a cluster."""
+    """What runs the model. model: folder of its bundle; threads: None for the backend's own choice; gpus:
+    that a bag takes of a cluster."""
 
     model: Path
     backend: str = "auto"
@@ -43,16 +49,23 @@ class ModelSettings:
 
     def load(self) -> Grounder:
         """The grounder. Raises ValueError with a sentence where it cannot be had."""
-        return Grounder.load(self.model, self.least_presence, backend=self.backend, threads=self.threads, precision=self.precision)
+        return Grounder.load(
+            self.model,
+            self.least_presence,
+            backend=self.backend,
+            threads=self.threads,
+            precision=self.precision,
+        )
 
 
 @dataclass(frozen=True, eq=False)
 class ReplayPlan:
-    """What is done with every bag. goals: asked on every frame; topic: of the camera, None for the only one; every: n-th frame;
-    rule: when the language model is asked and how boxes are carried between; other_model: compare with an expectation of another
-    model too; least_accuracy: where there is truth, a goal that is right in a smaller share of its frames fails; fresh: take nothing
-    up from a run that was stopped; live: through the real node over DDS; rate: speed of a live run, 1 as recorded, 0 so slow that no
-    image is dropped."""
+    """What is done with every bag. goals: asked on every frame; topic: of the camera, None for the only one;
+    every: n-th frame; rule: when the language model is asked and how boxes are carried between; other_model:
+    compare with an expectation of another model too; least_accuracy: where there is truth, a goal that is
+    right in a smaller share of its frames fails; fresh: take nothing up from a run that was stopped; live:
+    through the real node over DDS; rate: speed of a live run, 1 as recorded, 0 so slow that no image is
+    dropped."""
 
     goals: tuple[Goal, ...]
     engine: ModelSettings
@@ -69,8 +82,9 @@ class ReplayPlan:
 
 @dataclass(frozen=True)
 class Task:
-    """One bag. name: in messages; out: folder of its results; expect: folder of a stored run to compare with; accept: store this run
-    there instead; truth: file of the true boxes; keep: leave the journal of the finished run, for a batch that is not finished."""
+    """One bag. name: in messages; out: folder of its results; expect: folder of a stored run to compare with;
+    accept: store this run there instead; truth: file of the true boxes; keep: leave the journal of the
+    finished run, for a batch that is not finished."""
 
     name: str
     bag: Path
@@ -83,9 +97,10 @@ class Task:
 
 @dataclass(frozen=True)
 class ReplayRun:
-    """What a run was made of, its run.json. camera: topic, type and number of messages; depth: topics of its depth and camera_info, None
-    without them; model, weights: name of the bundle and sha256
-    of its weights; backend, precision, device: what ran it; calibration: what of it is not the default; follow: as in `TrackingConfig`."""
+    """What a run was made of, its run.json. camera: topic, type and number of messages; depth: topics of its
+    depth and camera_info, None without them; model, weights: name of the bundle and sha256 of its weights;
+    backend, precision, device: what ran it; calibration: what of it is not the default; follow: as in
+    `TrackingConfig`."""
 
     camera: dict[str, Any]
     every: int
@@ -124,15 +139,25 @@ class Ran:
         return cls(runtime.backend, runtime.precision, runtime.device, grounder.min_presence)
 
 
-def describe(plan: ReplayPlan, camera: RecordedCamera, ran: Ran, depth: DepthTopics | None = None) -> ReplayRun:
+def describe(
+    plan: ReplayPlan, camera: RecordedCamera, ran: Ran, depth: DepthTopics | None = None
+) -> ReplayRun:
     """What a run of this plan on this camera is made of."""
     bundle = Bundle.load(plan.engine.model)
     return ReplayRun(
-        camera=asdict(camera), every=plan.every, goals=[_plain(goal) for goal in plan.goals], min_presence=ran.min_presence,
-        model=bundle.name, weights=bundle.weights, backend=ran.backend, precision=ran.precision, device=ran.device,
-        calibration=Calibration.from_manifest(bundle.calibration, ran.precision).to_manifest(), follow=asdict(plan.rule),
+        camera=asdict(camera),
+        every=plan.every,
+        goals=[_plain(goal) for goal in plan.goals],
+        min_presence=ran.min_presence,
+        model=bundle.name,
+        weights=bundle.weights,
+        backend=ran.backend,
+        precision=ran.precision,
+        device=ran.device,
+        calibration=Calibration.from_manifest(bundle.calibration, ran.precision).to_manifest(),
+        follow=asdict(plan.rule),
         depth=asdict(depth) if depth else None,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -145,15 +170,21 @@ class Expectation:
 
 
 def read_expectation(folder: Path) -> Expectation:
-    """A run that was accepted, or any finished one. Raises ValueError with a sentence for a folder that holds none."""
+    """A run that was accepted, or any finished one. Raises ValueError with a sentence for a folder that holds
+    none."""
     path = folder / RUN
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["format"] != FORMAT:
-            raise ValueError(f"The expectation {path} has format {data['format']}, this version reads format {FORMAT}; accept it anew.")
+            raise ValueError(
+                f"The expectation {path} has format {data['format']}, this version reads format {FORMAT}; "
+                "accept it anew."
+            )
         run = ReplayRun(**data)
     except FileNotFoundError:
-        raise ValueError(f"There is no expectation in {folder}: it has no {RUN}; store one with --accept.") from None
+        raise ValueError(
+            f"There is no expectation in {folder}: it has no {RUN}; store one with --accept."
+        ) from None
     except OSError as error:
         raise ValueError(f"The expectation {path} cannot be read: {error.strerror}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
@@ -162,26 +193,49 @@ def read_expectation(folder: Path) -> Expectation:
 
 
 def check_comparable(expectation: Expectation, run: ReplayRun, other_model: bool) -> None:
-    """Raise ValueError with a sentence unless two runs asked the same thing of the same frames, and of the same model unless
-    `other_model`. Backend, precision and the tracker's settings may differ: what that moves is what a comparison shows."""
+    """Raise ValueError with a sentence unless two runs asked the same thing of the same frames, and of the
+    same model unless `other_model`. Backend, precision and the tracker's settings may differ: what that moves
+    is what a comparison shows."""
     wanted, where = expectation.run, f"The expectation {expectation.folder}"
     if wanted.goals != run.goals:
-        raise ValueError(f"{where} has other goals: {_first_difference(wanted.goals, run.goals)}; accept a new one with --accept.")
+        raise ValueError(
+            f"{where} has other goals: {_first_difference(wanted.goals, run.goals)}; accept a new one with "
+            "--accept."
+        )
     if wanted.every != run.every:
-        raise ValueError(f"{where} was made of every {_nth(wanted.every)} frame and this run of every {_nth(run.every)}.")
+        raise ValueError(
+            f"{where} was made of every {_nth(wanted.every)} frame and this run of every {_nth(run.every)}."
+        )
     if wanted.camera["topic"] != run.camera["topic"]:
-        raise ValueError(f"{where} was made of the topic {wanted.camera['topic']} and this run of {run.camera['topic']}.")
+        raise ValueError(
+            f"{where} was made of the topic {wanted.camera['topic']} and this run of {run.camera['topic']}."
+        )
     if wanted.weights != run.weights and not other_model:
         names = [f"{one.model} (weights {one.weights[:12]})" for one in (wanted, run)]
-        raise ValueError(f"{where} is of the model {names[0]} and this run of {names[1]}; compare them with --other-model.")
+        raise ValueError(
+            f"{where} is of the model {names[0]} and this run of {names[1]}; compare them with --other-model."
+        )
 
 
 def differences(wanted: ReplayRun, run: ReplayRun) -> list[str]:
     """What two comparable runs do not have in common, a sentence each."""
-    names = {"model": "model", "weights": "weights", "backend": "backend", "precision": "precision", "device": "device",
-             "min_presence": "presence that is needed", "calibration": "calibration", "follow": "tracking", "depth": "depth"}  # fmt: skip
+    names = {
+        "model": "model",
+        "weights": "weights",
+        "backend": "backend",
+        "precision": "precision",
+        "device": "device",
+        "min_presence": "presence that is needed",
+        "calibration": "calibration",
+        "follow": "tracking",
+        "depth": "depth",
+    }
     pairs = {name: (getattr(wanted, key), getattr(run, key)) for key, name in names.items()}
-    return [f"{name}: {_short(before)} then, {_short(after)} now" for name, (before, after) in pairs.items() if before != after]
+    return [
+        f"{name}: {_short(before)} then, {_short(after)} now"
+        for name, (before, after) in pairs.items()
+        if before != after
+    ]
 
 
 def _plain(goal: Goal) -> dict[str, Any]:

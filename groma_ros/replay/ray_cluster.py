@@ -1,4 +1,5 @@
-"""Bags handed to a Ray cluster that is already there: a task a bag, tried again where a worker or its machine is lost."""
+"""Bags handed to a Ray cluster that is already there: a task a bag, tried again where a worker or its machine
+is lost."""
 
 from __future__ import annotations
 
@@ -19,9 +20,10 @@ from groma_ros.replay.run import Outcome
 def outcomes(tasks: Sequence[Task], plan: ReplayPlan, address: str) -> Iterator[tuple[int, Outcome]]:
     """Places of the tasks and their outcomes, as they come.
 
-    Bags, model, truth, expectations and results are files at the same paths on all machines, and groma_ros is installed on them. The
-    journal lies with the results, so a bag whose worker was lost goes on where it was. Raises ValueError with a sentence where there
-    is no cluster at the address, or the package ray is not there.
+    Bags, model, truth, expectations and results are files at the same paths on all machines, and groma_ros is
+    installed on them. The journal lies with the results, so a bag whose worker was lost goes on where it was.
+    Raises ValueError with a sentence where there is no cluster at the address, or the package ray is not
+    there.
     """
     ray = _connected(address)
     threads = plan.engine.threads or 1
@@ -43,9 +45,13 @@ def _connected(address: str) -> ModuleType:
     try:
         import ray
     except ImportError as error:
-        raise ValueError("--ray needs the Python package ray; install it with python -m pip install 'groma_ros[ray]'.") from error
+        raise ValueError(
+            "--ray needs the Python package ray; install it with python -m pip install 'groma_ros[ray]'."
+        ) from error
     try:
-        ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(
+            address=address, ignore_reinit_error=True, log_to_driver=False, logging_level=logging.WARNING
+        )
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise ValueError(f"There is no Ray cluster at {address!r}: {' '.join(str(error).split())}") from error
     return ray
@@ -81,7 +87,11 @@ def _grounder(engine: ModelSettings) -> Grounder:
 def _work(task: Task, plan: ReplayPlan) -> Outcome:
     """One bag. What is wrong with it is its outcome; only a lost worker is tried again."""
     if not task.out.is_dir():
-        return failed(task, f"{os.uname().nodename} does not see {task.out}: all machines must see bags and results at the same paths.")
+        return failed(
+            task,
+            f"{os.uname().nodename} does not see {task.out}: all machines must see bags and results at the "
+            "same paths.",
+        )
     try:
         return attempt(task, plan, None if plan.live else _grounder(plan.engine))
     except (ValueError, ImportError) as error:

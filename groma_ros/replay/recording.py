@@ -19,7 +19,8 @@ TOPICS = {"detections": "vision_msgs/msg/Detection2DArray", "groundings": "groma
 LATCHED = {"label_info": "vision_msgs/msg/LabelInfo", "vision_info": "vision_msgs/msg/VisionInfo"}
 """What is said once, and kept for late listeners."""
 SOLID = {"detections_3d": "vision_msgs/msg/Detection3DArray", "target_pose": "geometry_msgs/msg/PoseStamped"}
-"""What is said about each image of a camera with depth; the target only where the first goal has a box with a place."""
+"""What is said about each image of a camera with depth; the target only where the first goal has a box with a
+place."""
 GOALS_VERSION = 0
 _NANOSECONDS = 1_000_000_000
 # As rosbag2 notes what a topic was offered with.
@@ -36,12 +37,18 @@ _QOS = """- history: keep_last
 
 
 def write_recording(
-    stream: BinaryIO, records: Iterable[FrameRecord], goals: Sequence[str], model: str, with_depth: bool = False
+    stream: BinaryIO,
+    records: Iterable[FrameRecord],
+    goals: Sequence[str],
+    model: str,
+    with_depth: bool = False,
 ) -> None:
-    """Write what the node would have published about each frame, at the time its image was recorded at; nothing for one refused.
-    Before the first stands which goals (texts, in their order) the model of this name was asked.
+    """Write what the node would have published about each frame, at the time its image was recorded at;
+    nothing for one refused. Before the first stands which goals (texts, in their order) the model of this
+    name was asked.
 
-    The same records give the same bytes with the same version of the mcap library, whose name stands in the file.
+    The same records give the same bytes with the same version of the mcap library, whose name stands in the
+    file.
     """
     store = typestore()
     writer = Writer(stream, compression=CompressionType.ZSTD)
@@ -51,8 +58,14 @@ def write_recording(
     for name, kind in kinds.items():
         definition, _ = store.generate_msgdef(kind, ros_version=2)
         schema = writer.register_schema(kind, "ros2msg", definition.encode())
-        qos = _QOS.format(depth=1, durability="transient_local") if name in LATCHED else _QOS.format(depth=10, durability="volatile")
-        channels[name] = writer.register_channel(f"{NODE}/{name}", "cdr", schema, {"offered_qos_profiles": qos})
+        qos = (
+            _QOS.format(depth=1, durability="transient_local")
+            if name in LATCHED
+            else _QOS.format(depth=10, durability="volatile")
+        )
+        channels[name] = writer.register_channel(
+            f"{NODE}/{name}", "cdr", schema, {"offered_qos_profiles": qos}
+        )
 
     def add(time: int, messages: Mapping[str, Any]) -> None:
         for name, message in messages.items():
@@ -74,26 +87,40 @@ def _messages(record: FrameRecord) -> Mapping[str, Any]:
     make = typestore().types
     header = make["std_msgs/msg/Header"](stamp=_time(record.stamp), frame_id=record.frame_id)
     answered = _time(record.stamp if record.answered is None else record.answered)
-    found = {goal.goal: [_detection(header, goal.goal, box) for box in goal.detections] for goal in record.goals}
+    found = {
+        goal.goal: [_detection(header, goal.goal, box) for box in goal.detections] for goal in record.goals
+    }
     answers = [_grounding(goal, found[goal.goal]) for goal in record.goals]
     return {
-        "detections": make[TOPICS["detections"]](header=header, detections=[box for boxes in found.values() for box in boxes]),
-        "groundings": make[TOPICS["groundings"]](header=header, goals_version=GOALS_VERSION, answered=answered, groundings=answers),
+        "detections": make[TOPICS["detections"]](
+            header=header, detections=[box for boxes in found.values() for box in boxes]
+        ),
+        "groundings": make[TOPICS["groundings"]](
+            header=header, goals_version=GOALS_VERSION, answered=answered, groundings=answers
+        ),
     }
 
 
 def _solid(record: FrameRecord) -> Mapping[str, Any]:
-    """The boxes that have a place in space, in the order of the goals and the best first within one, and where to go for the first."""
+    """The boxes that have a place in space, in the order of the goals and the best first within one, and
+    where to go for the first."""
     make = typestore().types
     header = make["std_msgs/msg/Header"](stamp=_time(record.stamp), frame_id=record.frame_id)
     placed = [
-        _detection_3d(header, goal.goal, box, box.place) for goal in record.goals for box in goal.detections if box.place is not None
+        _detection_3d(header, goal.goal, box, box.place)
+        for goal in record.goals
+        for box in goal.detections
+        if box.place is not None
     ]
     messages = {"detections_3d": make[SOLID["detections_3d"]](header=header, detections=placed)}
-    place = next((box.place for goal in record.goals[:1] for box in goal.detections if box.place is not None), None)
+    place = next(
+        (box.place for goal in record.goals[:1] for box in goal.detections if box.place is not None), None
+    )
     if place is not None:
         target = target_pose(Box3D(place.centre, place.quaternion, place.size))
-        messages["target_pose"] = make[SOLID["target_pose"]](header=header, pose=_pose(target.position, target.quaternion))
+        messages["target_pose"] = make[SOLID["target_pose"]](
+            header=header, pose=_pose(target.position, target.quaternion)
+        )
     return messages
 
 
@@ -103,24 +130,34 @@ def _detection_3d(header: Any, text: str, record: BoxRecord, place: PlaceRecord)
     pose = _pose(place.centre, place.quaternion)
     size = make["geometry_msgs/msg/Vector3"](x=x, y=y, z=z)
     bounds = make["vision_msgs/msg/BoundingBox3D"](center=pose, size=size)
-    return make["vision_msgs/msg/Detection3D"](header=header, results=[_result(text, record.score, pose)], bbox=bounds, id=record.id)
+    return make["vision_msgs/msg/Detection3D"](
+        header=header, results=[_result(text, record.score, pose)], bbox=bounds, id=record.id
+    )
 
 
 def _pose(position: tuple[float, float, float], quaternion: tuple[float, float, float, float]) -> Any:
     make = typestore().types
     (x, y, z), (a, b, c, w) = position, quaternion
     turn = make["geometry_msgs/msg/Quaternion"](x=a, y=b, z=c, w=w)
-    return make["geometry_msgs/msg/Pose"](position=make["geometry_msgs/msg/Point"](x=x, y=y, z=z), orientation=turn)
+    return make["geometry_msgs/msg/Pose"](
+        position=make["geometry_msgs/msg/Point"](x=x, y=y, z=z), orientation=turn
+    )
 
 
 def _labels(time: int, goals: Sequence[str], model: str) -> Mapping[str, Any]:
     make = typestore().types
     header = make["std_msgs/msg/Header"](stamp=_time(time), frame_id=f"goals {GOALS_VERSION}")
-    classes = [make["vision_msgs/msg/VisionClass"](class_id=place, class_name=text) for place, text in enumerate(goals)]
+    classes = [
+        make["vision_msgs/msg/VisionClass"](class_id=place, class_name=text)
+        for place, text in enumerate(goals)
+    ]
     return {
         "label_info": make[LATCHED["label_info"]](header=header, class_map=classes, threshold=0.0),
         "vision_info": make[LATCHED["vision_info"]](
-            header=header, method=f"Groma, {model}", database_location=f"{NODE}/label_info", database_version=GOALS_VERSION
+            header=header,
+            method=f"Groma, {model}",
+            database_location=f"{NODE}/label_info",
+            database_version=GOALS_VERSION,
         ),
     }
 
@@ -131,7 +168,9 @@ def _time(nanoseconds: int) -> Any:
 
 def _grounding(goal: GoalRecord, detections: list[Any]) -> Any:
     make = typestore().types["groma_ros/msg/Grounding"]
-    return make(goal=goal.goal, kind=goal.kind, present=goal.present, margin=goal.margin, detections=detections)
+    return make(
+        goal=goal.goal, kind=goal.kind, present=goal.present, margin=goal.margin, detections=detections
+    )
 
 
 def _detection(header: Any, text: str, record: BoxRecord) -> Any:
@@ -141,7 +180,9 @@ def _detection(header: Any, text: str, record: BoxRecord) -> Any:
     pose = make["vision_msgs/msg/Pose2D"](position=point, theta=0.0)
     box = make["vision_msgs/msg/BoundingBox2D"](center=pose, size_x=x2 - x1, size_y=y2 - y1)
     nowhere = _pose((0.0, 0.0, 0.0), (0.0, 0.0, 0.0, 1.0))
-    return make["vision_msgs/msg/Detection2D"](header=header, results=[_result(text, record.score, nowhere)], bbox=box, id=record.id)
+    return make["vision_msgs/msg/Detection2D"](
+        header=header, results=[_result(text, record.score, nowhere)], bbox=box, id=record.id
+    )
 
 
 def _result(text: str, score: float, pose: Any) -> Any:

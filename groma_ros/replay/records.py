@@ -1,4 +1,5 @@
-"""What a replay writes down of every frame: one line of JSON each, the same bytes for the same bag, goals, model and CPU backend."""
+"""What a replay writes down of every frame: one line of JSON each, the same bytes for the same bag, goals,
+model and CPU backend."""
 
 from __future__ import annotations
 
@@ -11,7 +12,8 @@ from typing import Any
 from groma_ros.types import Box3D, Detection, Grounding
 
 BOX_DIGITS, SCORE_DIGITS, SPACE_DIGITS = 3, 6, 5
-"""Decimals that are kept: a thousandth of a pixel, a millionth of a probability, a hundredth of a millimetre."""
+"""Decimals that are kept: a thousandth of a pixel, a millionth of a probability, a hundredth of a millimetre.
+"""
 
 Box = tuple[float, float, float, float]
 
@@ -27,7 +29,8 @@ class PlaceRecord:
 
 @dataclass(frozen=True)
 class BoxRecord:
-    """One box. box: xyxy, camera pixels; id: the track, empty when untracked; place: in space, None where depth does not tell."""
+    """One box. box: xyxy, camera pixels; id: the track, empty when untracked; place: in space, None where
+    depth does not tell."""
 
     box: Box
     score: float
@@ -48,12 +51,14 @@ class GoalRecord:
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One image of the bag. number: its place on the topic; time: ns it was recorded at; stamp: ns of its header.
+    """One image of the bag. number: its place on the topic; time: ns it was recorded at; stamp: ns of its
+    header.
 
-    asked: whether the language model answered on this very frame, or an earlier answer was carried to it; answered: stamp in ns of
-    the frame that answer is of, None where there is none; refused: why the image
-    could not be read, in a word, empty for one that could; depth: why boxes have no place in space, by cause, empty where the
-    bag holds no depth or all have one; goals: in the order of the goals, none for a refused image.
+    asked: whether the language model answered on this very frame, or an earlier answer was carried to it;
+    answered: stamp in ns of the frame that answer is of, None where there is none; refused: why the image
+    could not be read, in a word, empty for one that could; depth: why boxes have no place in space, by cause,
+    empty where the bag holds no depth or all have one; goals: in the order of the goals, none for a refused
+    image.
     """
 
     number: int
@@ -80,12 +85,19 @@ class FrameRecord:
         return cls(**data, goals=goals)
 
 
-def goal_record(grounding: Grounding, find_place: Callable[[Detection], Box3D | None] = lambda detection: None) -> GoalRecord:
-    """An answer with its numbers rounded to what is kept; the best box first, as the node publishes them. find_place: of a box in
-    space."""
+def goal_record(
+    grounding: Grounding, find_place: Callable[[Detection], Box3D | None] = lambda detection: None
+) -> GoalRecord:
+    """An answer with its numbers rounded to what is kept; the best box first, as the node publishes them.
+    find_place: of a box in space."""
     best_first = sorted(grounding.detections, key=lambda item: -item.score)
     boxes = tuple(
-        BoxRecord(_rounded(item.box), round(float(item.score), SCORE_DIGITS), item.track_id, _place(find_place(item)))
+        BoxRecord(
+            _rounded(item.box),
+            round(float(item.score), SCORE_DIGITS),
+            item.track_id,
+            _place(find_place(item)),
+        )
         for item in best_first
     )
     present, margin = (round(float(value), SCORE_DIGITS) for value in (grounding.present, grounding.margin))
@@ -94,12 +106,16 @@ def goal_record(grounding: Grounding, find_place: Callable[[Detection], Box3D | 
 
 def without_places(record: FrameRecord) -> FrameRecord:
     """The record as of a bag without depth."""
-    goals = [replace(goal, detections=tuple(replace(box, place=None) for box in goal.detections)) for goal in record.goals]
+    goals = [
+        replace(goal, detections=tuple(replace(box, place=None) for box in goal.detections))
+        for goal in record.goals
+    ]
     return replace(record, goals=tuple(goals), depth="")
 
 
 def read_records(path: Path) -> list[FrameRecord]:
-    """The records of a detections.jsonl. Raises ValueError with a sentence that names the line that is wrong."""
+    """The records of a detections.jsonl. Raises ValueError with a sentence that names the line that is
+    wrong."""
     records = []
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
@@ -109,13 +125,16 @@ def read_records(path: Path) -> list[FrameRecord]:
         try:
             records.append(FrameRecord.parse(line))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"Line {number} of {path} is not a record of a replay: {type(error).__name__} {error}.") from error
+            raise ValueError(
+                f"Line {number} of {path} is not a record of a replay: {type(error).__name__} {error}."
+            ) from error
     return records
 
 
 def _goal(data: dict[str, Any]) -> GoalRecord:
     boxes = tuple(
-        BoxRecord(_rounded(item["box"]), item["score"], item["id"], _read_place(item["place"])) for item in data.pop("detections")
+        BoxRecord(_rounded(item["box"]), item["score"], item["id"], _read_place(item["place"]))
+        for item in data.pop("detections")
     )
     return GoalRecord(**data, detections=boxes)
 
@@ -123,14 +142,19 @@ def _goal(data: dict[str, Any]) -> GoalRecord:
 def _place(box: Box3D | None) -> PlaceRecord | None:
     if box is None:
         return None
-    (x, y, z), (a, b, c, w), (long, short, high) = ([round(float(value), SPACE_DIGITS) for value in part] for part in (
-        box.centre, box.quaternion, box.size
-    ))  # fmt: skip
+    (x, y, z), (a, b, c, w), (long, short, high) = (
+        [round(float(value), SPACE_DIGITS) for value in part]
+        for part in (box.centre, box.quaternion, box.size)
+    )
     return PlaceRecord((x, y, z), (a, b, c, w), (long, short, high))
 
 
 def _read_place(data: dict[str, Any] | None) -> PlaceRecord | None:
-    return None if data is None else PlaceRecord(*(tuple(data[name]) for name in ("centre", "quaternion", "size")))
+    return (
+        None
+        if data is None
+        else PlaceRecord(*(tuple(data[name]) for name in ("centre", "quaternion", "size")))
+    )
 
 
 def _rounded(box: Sequence[float]) -> Box:

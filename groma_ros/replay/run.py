@@ -53,8 +53,9 @@ Watch = Callable[[Iterable[int], int], Iterable[int]]
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A bag that was replayed. times: milliseconds by stage, one dictionary a frame; expectation, changes, movements, apart: what it
-    was compared with, what differs beyond the tolerances, how far everything moved, and what the two runs do not have in common."""
+    """A bag that was replayed. times: milliseconds by stage, one dictionary a frame; expectation, changes,
+    movements, apart: what it was compared with, what differs beyond the tolerances, how far everything moved,
+    and what the two runs do not have in common."""
 
     task: Task
     run: ReplayRun
@@ -76,7 +77,10 @@ class Result:
         """Median and 95th percentile of each stage over the frames that have it, milliseconds."""
         found = {stage: [frame[stage] for frame in self.times if stage in frame] for stage in STAGES}
         return {
-            stage: {"median_ms": round(float(np.median(values)), 3), "p95_ms": round(float(np.percentile(values, 95)), 3)}
+            stage: {
+                "median_ms": round(float(np.median(values)), 3),
+                "p95_ms": round(float(np.percentile(values, 95)), 3),
+            }
             for stage, values in found.items()
             if values
         }
@@ -84,8 +88,8 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is told of a bag, and what can be sent from a process. status: same, changed, or failed; error: a sentence for a bag
-    that failed; summary: figures for people and machines."""
+    """What is told of a bag, and what can be sent from a process. status: same, changed, or failed; error: a
+    sentence for a bag that failed; summary: figures for people and machines."""
 
     name: str
     status: str
@@ -94,11 +98,15 @@ class Outcome:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-def replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers) -> Outcome:
-    """Replay a bag and write its results into task.out, all at once at the end; a run that was stopped is taken up where it was, unless
-    it is live. grounder: the model, None for a live run, in which the node has it.
+def replay(
+    task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers
+) -> Outcome:
+    """Replay a bag and write its results into task.out, all at once at the end; a run that was stopped is
+    taken up where it was, unless it is live. grounder: the model, None for a live run, in which the node has
+    it.
 
-    Raises ValueError with a sentence for a bag, an expectation or a truth that cannot be used, OSError where it cannot be written.
+    Raises ValueError with a sentence for a bag, an expectation or a truth that cannot be used, OSError where
+    it cannot be written.
     """
     typestore()  # found missing before the work, and not after it
     camera = find_camera(task.bag, plan.topic)
@@ -125,7 +133,14 @@ def replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch
 
 
 def _offline(
-    task: Task, plan: ReplayPlan, camera: RecordedCamera, grounder: Grounder, depth: DepthReader | None, journal: Journal, watch: Watch, total: int
+    task: Task,
+    plan: ReplayPlan,
+    camera: RecordedCamera,
+    grounder: Grounder,
+    depth: DepthReader | None,
+    journal: Journal,
+    watch: Watch,
+    total: int,
 ) -> None:
     for goal in plan.goals:
         check_standing(goal)
@@ -139,7 +154,9 @@ def _offline(
     journal.save(remembered(pipeline.follower))
 
 
-def _live(task: Task, plan: ReplayPlan, camera: RecordedCamera, journal: Journal, watch: Watch, total: int) -> ReplayRun:
+def _live(
+    task: Task, plan: ReplayPlan, camera: RecordedCamera, journal: Journal, watch: Watch, total: int
+) -> ReplayRun:
     """Play the bag through the node; what the run was made of."""
     ran: list[Ran] = []
 
@@ -177,29 +194,50 @@ def _fingerprint(bag: Path) -> list[Any]:
 
 
 def _result(
-    task: Task, plan: ReplayPlan, run: ReplayRun, camera: RecordedCamera, journal: Journal, truth: Truth | None, expectation: Expectation | None
+    task: Task,
+    plan: ReplayPlan,
+    run: ReplayRun,
+    camera: RecordedCamera,
+    journal: Journal,
+    truth: Truth | None,
+    expectation: Expectation | None,
 ) -> Result:
     times = journal.times()
     records = read_records(journal.records)
     result = Result(task, run, camera, records, times, judge(truth, records) if truth else [])
     if truth and not result.judged:
-        raise ValueError(f"The truth {task.truth} knows none of the goals on any frame of {task.bag}: stamps or texts differ.")
+        raise ValueError(
+            f"The truth {task.truth} knows none of the goals on any frame of {task.bag}: stamps or texts "
+            "differ."
+        )
     if expectation is None:
         return result
     apart = differences(expectation.run, run)
     if plan.live:
         expectation = replace(expectation, records=[without_places(record) for record in expectation.records])
     if plan.live and plan.rate > 0:
-        # A node that drops images answers on others than a run that sees them all: what it answered must be equal.
+        # A node that drops images answers on others than a run that sees them all: what it answered must be
+        # equal.
         records, expectation = _both_asked(records, expectation)
-        apart = [*apart, f"live: compared on the {len(records)} images that the language model answered on in both"]
-    found = compare(expectation.records, records, plan.tolerances), movements(expectation.records, records, plan.tolerances.match)
+        apart = [
+            *apart,
+            f"live: compared on the {len(records)} images that the language model answered on in both",
+        ]
+    found = (
+        compare(expectation.records, records, plan.tolerances),
+        movements(expectation.records, records, plan.tolerances.match),
+    )
     return Result(task, run, camera, result.records, times, result.judged, expectation, *found, apart)
 
 
-def _both_asked(records: Sequence[FrameRecord], expectation: Expectation) -> tuple[list[FrameRecord], Expectation]:
+def _both_asked(
+    records: Sequence[FrameRecord], expectation: Expectation
+) -> tuple[list[FrameRecord], Expectation]:
     asked = [{record.number for record in items if record.asked} for items in (records, expectation.records)]
-    ours, theirs = ([item for item in items if item.number in asked[0] & asked[1]] for items in (records, expectation.records))
+    ours, theirs = (
+        [item for item in items if item.number in asked[0] & asked[1]]
+        for items in (records, expectation.records)
+    )
     return ours, replace(expectation, records=theirs)
 
 
@@ -210,7 +248,9 @@ def _write(result: Result, plan: ReplayPlan, journal: Journal) -> None:
     records = journal.records.read_bytes()
     with replacing(work / RECORDING) as stream:
         texts = [goal["text"] for goal in result.run.goals]
-        write_recording(stream, result.records, texts, result.run.model, with_depth=result.run.depth is not None)
+        write_recording(
+            stream, result.records, texts, result.run.model, with_depth=result.run.depth is not None
+        )
     latency = result.latency()
     timings = {"unit": "ms", "stages": list(latency), "latency": latency, "frames": result.times}
     contents: dict[Path, bytes | Path] = {
@@ -223,7 +263,10 @@ def _write(result: Result, plan: ReplayPlan, journal: Journal) -> None:
     }
     if result.task.accept and result.task.expect:
         result.task.expect.mkdir(parents=True, exist_ok=True)
-        contents |= {result.task.expect / RUN: result.run.document(), result.task.expect / DETECTIONS: records}
+        contents |= {
+            result.task.expect / RUN: result.run.document(),
+            result.task.expect / DETECTIONS: records,
+        }
     write_together(contents)
 
 
@@ -235,7 +278,11 @@ def outcome(result: Result, plan: ReplayPlan) -> Outcome:
     for goal in result.run.goals:
         text = goal["text"]
         found = [change.line for change in result.changes if change.goal == text]
-        wrong = [f"{below[text]:.3f} of the frames are right, and {plan.least_accuracy:.3f} must be"] if text in below else []
+        wrong = (
+            [f"{below[text]:.3f} of the frames are right, and {plan.least_accuracy:.3f} must be"]
+            if text in below
+            else []
+        )
         cases.append(Case(text, tuple(found + wrong)))
     notes = tuple(f"frame {record.number} was refused: {record.refused}" for record in result.refused)
     changed = any(case.failures for case in cases)
@@ -244,21 +291,38 @@ def outcome(result: Result, plan: ReplayPlan) -> Outcome:
 
 
 def _summary(result: Result) -> dict[str, Any]:
-    counts = {"frames": len(result.records), "refused": len(result.refused), "asked": sum(record.asked for record in result.records)}
+    counts = {
+        "frames": len(result.records),
+        "refused": len(result.refused),
+        "asked": sum(record.asked for record in result.records),
+    }
     accuracy = {item.goal: round(item.accuracy, 4) for item in result.judged}
     goals = []
     for goal in result.run.goals:
         rows = [item for record in result.records for item in record.goals if item.goal == goal["text"]]
         scores = [item.detections[0].score for item in rows if item.detections]
-        goals.append({
-            "goal": goal["text"], "present": sum(bool(item.detections) for item in rows), "frames": len(rows),
-            "score": round(float(np.mean(scores)), 4) if scores else None, "accuracy": accuracy.get(goal["text"]),
-            "changes": sum(change.goal == goal["text"] for change in result.changes),
-        })  # fmt: skip
-    compared = {"expected": str(result.task.expect), "changes": len(result.changes)} if result.expectation else {}
+        goals.append(
+            {
+                "goal": goal["text"],
+                "present": sum(bool(item.detections) for item in rows),
+                "frames": len(rows),
+                "score": round(float(np.mean(scores)), 4) if scores else None,
+                "accuracy": accuracy.get(goal["text"]),
+                "changes": sum(change.goal == goal["text"] for change in result.changes),
+            }
+        )
+    compared = (
+        {"expected": str(result.task.expect), "changes": len(result.changes)} if result.expectation else {}
+    )
     right = [good for item in result.judged for good in item.right.values()]
     whole = {"accuracy": round(sum(right) / len(right), 4)} if right else {}
     return {
-        **counts, **compared, **whole, "backend": result.run.backend, "precision": result.run.precision,
-        "latency": result.latency(), "goals": goals, "moved": [asdict(item) for item in result.movements],
-    }  # fmt: skip
+        **counts,
+        **compared,
+        **whole,
+        "backend": result.run.backend,
+        "precision": result.run.precision,
+        "latency": result.latency(),
+        "goals": goals,
+        "moved": [asdict(item) for item in result.movements],
+    }

@@ -1,4 +1,5 @@
-"""What is right on the frames of a bag, and which answers are: COCO's form with goals, as `groma scenes` writes it."""
+"""What is right on the frames of a bag, and which answers are: COCO's form with goals, as `groma scenes`
+writes it."""
 
 from __future__ import annotations
 
@@ -19,8 +20,9 @@ IOU = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """boxes: by frame and goal, float32 Mx4 xyxy pixels, of which M may be 0; a frame is known by the stamp of its header in ns where
-    the file gives stamps (stamped), else by its place on the topic. kinds: what sort of goal each is."""
+    """boxes: by frame and goal, float32 Mx4 xyxy pixels, of which M may be 0; a frame is known by the stamp
+    of its header in ns where the file gives stamps (stamped), else by its place on the topic. kinds: what
+    sort of goal each is."""
 
     boxes: Mapping[int, Mapping[str, FloatArray]]
     kinds: Mapping[str, str]
@@ -33,7 +35,8 @@ class Truth:
 
 @dataclass(frozen=True)
 class Judged:
-    """A goal's answers against the truth. right: by frame number, whether exactly the true boxes were found at IoU 0.5."""
+    """A goal's answers against the truth. right: by frame number, whether exactly the true boxes were found
+    at IoU 0.5."""
 
     goal: str
     kind: str
@@ -46,15 +49,18 @@ class Judged:
 
 
 def read_truth(path: Path) -> Truth:
-    """Read a truth file: `images` (id, and stamp in ns or frame, else their order), `annotations` (id, image_id, bbox x y width
-    height), `goals` (image_id, text, kind, annotation_ids); or the form of the demo's truth.json. Raises ValueError with a sentence."""
+    """Read a truth file: `images` (id, and stamp in ns or frame, else their order), `annotations` (id,
+    image_id, bbox x y width height), `goals` (image_id, text, kind, annotation_ids); or the form of the
+    demo's truth.json. Raises ValueError with a sentence."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return _sequence(data) if "frames" in data else _coco(data)
     except OSError as error:
         raise ValueError(f"The truth {path} cannot be read: {error.strerror}.") from error
     except KeyError as error:
-        raise ValueError(f"The truth {path} is not in its form: the key {error} is missing, or names nothing.") from error
+        raise ValueError(
+            f"The truth {path} is not in its form: the key {error} is missing, or names nothing."
+        ) from error
     except (TypeError, ValueError, IndexError, AttributeError) as error:
         raise ValueError(f"The truth {path} is not in its form: {error}.") from error
 
@@ -75,7 +81,8 @@ def _coco(data: Mapping[str, Any]) -> Truth:
     images = data["images"]
     stamped = all("stamp" in image for image in images)
     places = {
-        image["id"]: int(image["stamp"] if stamped else image.get("frame", place)) for place, image in enumerate(images)
+        image["id"]: int(image["stamp"] if stamped else image.get("frame", place))
+        for place, image in enumerate(images)
     }
     if len(set(places.values())) < len(images):
         raise ValueError("two of its images are the same frame")
@@ -83,12 +90,15 @@ def _coco(data: Mapping[str, Any]) -> Truth:
     boxes: dict[int, dict[str, FloatArray]] = {}
     for goal in data["goals"]:
         rows = [corners[number] for number in goal["annotation_ids"]]
-        boxes.setdefault(places[goal["image_id"]], {})[goal["text"]] = np.array(rows, np.float32).reshape(-1, 4)
+        boxes.setdefault(places[goal["image_id"]], {})[goal["text"]] = np.array(rows, np.float32).reshape(
+            -1, 4
+        )
     return Truth(boxes, {goal["text"]: goal["kind"] for goal in data["goals"]}, stamped)
 
 
 def _sequence(data: Mapping[str, Any]) -> Truth:
-    """The form of `groma_ros.simulation.sequence`: the targets of a goal are the same objects in every frame."""
+    """The form of `groma_ros.simulation.sequence`: the targets of a goal are the same objects in every
+    frame."""
     boxes = {}
     for frame in data["frames"]:
         corners = np.array(frame["boxes"], np.float32).reshape(-1, 4)

@@ -1,4 +1,5 @@
-"""A bundle: the folder that is a model. `manifest.json` says what it is and holds the checksum of every other file."""
+"""A bundle: the folder that is a model. `manifest.json` says what it is and holds the checksum of every other
+file."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ TOKENIZER = "tokenizer.model"
 EMBEDDINGS = "embeddings.npy"
 GRAPHS = ("perceive.onnx", "encode_regions.onnx", "language.onnx")
 ROLES = ("perceive", "encode_regions", "language")
-"""What a graph of a bundle does; a precision of ONNX has all three, one of llama.cpp the language model alone."""
+"""What a graph of a bundle does; a precision of ONNX has all three, one of llama.cpp the language model
+alone."""
 ONNX_PRECISIONS = ("fp32", "fp16", "int8", "int4")
 GGUF_PRECISIONS = ("q8_0", "q4_k_m", "q4_0", "f16")
 
@@ -36,11 +38,12 @@ class BundleError(ValueError):
 class Bundle:
     """A model on disk, checked.
 
-    network: the original nested `config.json`; image: stretch and normalisation; prompt: the prompt template's fields;
-    calibration: see `grounding.presence.Calibration.from_manifest`; trained_on: the training data in one line; seeds: of training and
-    of the reported test; test: the accuracy table of `groma eval scenes`; graphs: what `groma convert` made: `weights`, the sha256
-    of the weights it was made of, and `precisions`, for each by role the `file` and its measured `difference` to the network in
-    PyTorch, the default first; files: bytes and sha256 of every file by name. A bundle made to run only holds no weights.
+    network: the original nested `config.json`; image: stretch and normalisation; prompt: the prompt
+    template's fields; calibration: see `grounding.presence.Calibration.from_manifest`; trained_on: the
+    training data in one line; seeds: of training and of the reported test; test: the accuracy table of `groma
+    eval scenes`; graphs: what `groma convert` made: `weights`, the sha256 of the weights it was made of, and
+    `precisions`, for each by role the `file` and its measured `difference` to the network in PyTorch, the
+    default first; files: bytes and sha256 of every file by name. A bundle made to run only holds no weights.
     """
 
     directory: Path
@@ -58,8 +61,8 @@ class Bundle:
 
     @classmethod
     def load(cls, directory: str | Path) -> Bundle:
-        """Read a bundle and check that it is whole; a file's checksum is checked when it is asked for (`file`), because a bundle can
-        be many times larger than what one runtime reads of it.
+        """Read a bundle and check that it is whole; a file's checksum is checked when it is asked for
+        (`file`), because a bundle can be many times larger than what one runtime reads of it.
 
         Raises BundleError for anything missing, truncated or malformed.
         """
@@ -73,33 +76,53 @@ class Bundle:
             image = ImageTransform(**{key: _freeze(value) for key, value in manifest.pop("image").items()})
             return cls(directory=directory, image=image, **manifest)
         except (TypeError, ValueError, AttributeError) as error:
-            raise BundleError(f"{directory / MANIFEST} is not a manifest this version reads: {error}.") from error
+            raise BundleError(
+                f"{directory / MANIFEST} is not a manifest this version reads: {error}."
+            ) from error
 
     def file(self, name: str) -> Path:
-        """Path of a file of the bundle. Raises BundleError when the manifest has none of that name, or the file was altered."""
+        """Path of a file of the bundle. Raises BundleError when the manifest has none of that name, or the
+        file was altered."""
         path = self.directory / name
         if name not in self.files or not path.is_file():
-            raise BundleError(f"The model {self.name} in {self.directory} has no {name}; this runtime needs it.")
+            raise BundleError(
+                f"The model {self.name} in {self.directory} has no {name}; this runtime needs it."
+            )
         if _sha256(path) != self.files[name]["sha256"]:
-            raise BundleError(f"{path} was altered: its sha256 is not the one in the manifest; fetch it again.")
+            raise BundleError(
+                f"{path} was altered: its sha256 is not the one in the manifest; fetch it again."
+            )
         return path
 
     @property
     def precisions(self) -> tuple[str, ...]:
         """The precisions whose ONNX graphs the bundle holds, its default first."""
-        return tuple(name for name, parts in self._made().items() if name in ONNX_PRECISIONS and set(parts) == set(ROLES))
+        return tuple(
+            name
+            for name, parts in self._made().items()
+            if name in ONNX_PRECISIONS and set(parts) == set(ROLES)
+        )
 
     @property
     def vision_precisions(self) -> tuple[str, ...]:
-        """The precisions whose two vision graphs the bundle holds; of a large model the language model is in GGUF alone."""
-        return tuple(name for name, parts in self._made().items() if name in ONNX_PRECISIONS and set(parts) >= set(ROLES[:2]))
+        """The precisions whose two vision graphs the bundle holds; of a large model the language model is in
+        GGUF alone."""
+        return tuple(
+            name
+            for name, parts in self._made().items()
+            if name in ONNX_PRECISIONS and set(parts) >= set(ROLES[:2])
+        )
 
     @property
     def weights(self) -> str:
-        """sha256 of the weights, also where the bundle holds only what was made of them. BundleError if it says nothing of them."""
+        """sha256 of the weights, also where the bundle holds only what was made of them. BundleError if it
+        says nothing of them."""
         found = self.files[WEIGHTS]["sha256"] if WEIGHTS in self.files else self.graphs.get("weights")
         if not isinstance(found, str):
-            raise BundleError(f"The model {self.name} in {self.directory} holds neither weights nor graphs; convert its checkpoint again.")
+            raise BundleError(
+                f"The model {self.name} in {self.directory} holds neither weights nor graphs; convert its "
+                "checkpoint again."
+            )
         return found
 
     @property
@@ -108,16 +131,21 @@ class Bundle:
         return tuple(name for name in self._made() if name in GGUF_PRECISIONS)
 
     def graph_name(self, role: str, precision: str) -> str:
-        """The name of a graph's file. BundleError if the bundle has none of that precision, or one of other weights than its own."""
+        """The name of a graph's file. BundleError if the bundle has none of that precision, or one of other
+        weights than its own."""
         part = self._made().get(precision, {}).get(role)
         if part is None:
             known = ", ".join((*self.precisions, *self.gguf_precisions)) or "none"
             raise BundleError(
-                f"The model {self.name} in {self.directory} has no {role} graph in {precision} (it has {known}); "
+                f"The model {self.name} in {self.directory} has no {role} graph in {precision} (it has "
+                f"{known}); "
                 f"groma convert {self.directory} --precision {precision} makes it."
             )
         if self.graphs.get("weights") != self.weights:
-            raise BundleError(f"The graphs of {self.name} were made of other weights than its {WEIGHTS}; run groma convert again.")
+            raise BundleError(
+                f"The graphs of {self.name} were made of other weights than its {WEIGHTS}; run groma "
+                "convert again."
+            )
         return str(part["file"])
 
     def graph(self, role: str, precision: str) -> Path:
@@ -128,13 +156,15 @@ class Bundle:
         made = self.graphs.get("precisions", {})
         return made if isinstance(made, dict) else {}
 
-    def with_graphs(self, precision: str, parts: Mapping[str, bytes | Path], differences: Mapping[str, float]) -> Bundle:
+    def with_graphs(
+        self, precision: str, parts: Mapping[str, bytes | Path], differences: Mapping[str, float]
+    ) -> Bundle:
         """Write the graphs of a precision by role, and the manifest; the bundle as it then is.
 
-        parts: the contents of each graph, or a finished file on the bundle's disk that is renamed; one that the bundle has already, byte
-        for byte, is not stored twice; differences: of each to the
-        network in PyTorch. The first precision of a kind gets the plain names and is the default. Graphs of other weights than the
-        bundle's are forgotten.
+        parts: the contents of each graph, or a finished file on the bundle's disk that is renamed; one that
+        the bundle has already, byte for byte, is not stored twice; differences: of each to the network in
+        PyTorch. The first precision of a kind gets the plain names and is the default. Graphs of other
+        weights than the bundle's are forgotten.
         """
         weights = self.weights
         made = dict(self._made()) if self.graphs.get("weights") == weights else {}
@@ -147,25 +177,42 @@ class Bundle:
         new = {role: f"{role}.{suffix}" if plain else f"{role}.{precision}.{suffix}" for role in parts}
         names = {role: had.get(told[role]["sha256"], new[role]) for role in parts}
         written = {names[role]: told[role] for role in parts}
-        made[precision] = {role: {"file": names[role], "difference": float(f"{differences[role]:.2e}")} for role in parts}
+        made[precision] = {
+            role: {"file": names[role], "difference": float(f"{differences[role]:.2e}")} for role in parts
+        }
         used = {part["file"] for roles in made.values() for part in roles.values()}
-        kept = {name: value for name, value in self.files.items() if not name.endswith((".onnx", ".gguf")) or name in used}
-        bundle = dataclasses.replace(self, graphs={"weights": weights, "precisions": made}, files={**kept, **written})
-        contents = {self.directory / new[role]: content for role, content in parts.items() if names[role] == new[role]}
+        kept = {
+            name: value
+            for name, value in self.files.items()
+            if not name.endswith((".onnx", ".gguf")) or name in used
+        }
+        bundle = dataclasses.replace(
+            self, graphs={"weights": weights, "precisions": made}, files={**kept, **written}
+        )
+        contents = {
+            self.directory / new[role]: content for role, content in parts.items() if names[role] == new[role]
+        }
         write_together({**contents, self.directory / MANIFEST: bundle._manifest(bundle.files)})
         return bundle
 
     def write(self, tensors: Mapping[str, np.ndarray], tokenizer: bytes) -> None:
-        """Write the bundle: floating tensors as float16 safetensors, the SentencePiece model, then the manifest.
+        """Write the bundle: floating tensors as float16 safetensors, the SentencePiece model, then the
+        manifest.
 
-        Every file is written beside its place and renamed, the manifest last, so a reader never sees half a bundle as whole.
+        Every file is written beside its place and renamed, the manifest last, so a reader never sees half a
+        bundle as whole.
         """
         from safetensors.numpy import save
 
-        self.write_manifest(self.write_files({WEIGHTS: save({key: _half(value) for key, value in tensors.items()}), TOKENIZER: tokenizer}))
+        self.write_manifest(
+            self.write_files(
+                {WEIGHTS: save({key: _half(value) for key, value in tensors.items()}), TOKENIZER: tokenizer}
+            )
+        )
 
     def write_files(self, contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-        """Write files of the bundle by name; their sha256 and bytes, for the manifest, which still has to be written."""
+        """Write files of the bundle by name; their sha256 and bytes, for the manifest, which still has to be
+        written."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             _replace(self.directory / name, data)
@@ -176,7 +223,11 @@ class Bundle:
         _replace(self.directory / MANIFEST, self._manifest(files))
 
     def _manifest(self, files: Mapping[str, Any]) -> bytes:
-        described = {item.name: getattr(self, item.name) for item in fields(self) if item.name not in ("directory", "image", "files")}
+        described = {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in ("directory", "image", "files")
+        }
         manifest = {"format": FORMAT, **described, "image": vars(self.image), "files": files}
         return (json.dumps(manifest, indent=1) + "\n").encode()
 
@@ -203,9 +254,14 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     try:
         manifest = json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise BundleError(f"{path} is not valid JSON ({error}); the file is damaged, fetch the bundle again.") from error
-    missing = [key for key in ("format", "name", "network", "image", "prompt", "files") if key not in manifest] \
-        if isinstance(manifest, dict) else ["every key"]
+        raise BundleError(
+            f"{path} is not valid JSON ({error}); the file is damaged, fetch the bundle again."
+        ) from error
+    missing = (
+        [key for key in ("format", "name", "network", "image", "prompt", "files") if key not in manifest]
+        if isinstance(manifest, dict)
+        else ["every key"]
+    )
     if missing:
         raise BundleError(f"{path} lacks {', '.join(missing)}, so it is not a whole manifest.")
     if manifest["format"] != FORMAT:
@@ -220,36 +276,54 @@ def _check_file_list(path: Path, files: Any) -> None:
     for name, expected in files.items():
         if Path(name).name != name:
             raise BundleError(f"{path} lists {name!r}, which is not the name of a file beside it.")
-        if not isinstance(expected, dict) or type(expected.get("bytes")) is not int or not isinstance(expected.get("sha256"), str):
+        if (
+            not isinstance(expected, dict)
+            or type(expected.get("bytes")) is not int
+            or not isinstance(expected.get("sha256"), str)
+        ):
             raise BundleError(f"{path} says nothing of the size and sha256 of {name}.")
 
 
 def _check_graphs(path: Path, graphs: Any, files: Mapping[str, Any]) -> None:
-    """BundleError unless what the manifest says of its graphs has the form `Bundle` documents and names files of the bundle."""
+    """BundleError unless what the manifest says of its graphs has the form `Bundle` documents and names files
+    of the bundle."""
     made = graphs.get("precisions", {}) if isinstance(graphs, dict) else None
     if not isinstance(made, dict):
-        raise BundleError(f"{path} must list its graphs as a mapping from precision to the graph of each role.")
+        raise BundleError(
+            f"{path} must list its graphs as a mapping from precision to the graph of each role."
+        )
     if made and not isinstance(graphs.get("weights"), str):
-        raise BundleError(f"{path} does not say of which weights its graphs were made; run groma convert again.")
+        raise BundleError(
+            f"{path} does not say of which weights its graphs were made; run groma convert again."
+        )
     for precision, parts in made.items():
         if precision not in (*ONNX_PRECISIONS, *GGUF_PRECISIONS):
             raise BundleError(f"{path} has graphs in {precision!r}, a precision this version does not know.")
         if not isinstance(parts, dict) or not parts or not set(parts) <= set(ROLES):
             raise BundleError(f"{path} must name the {precision} graphs by their roles: {', '.join(ROLES)}.")
         for role, part in parts.items():
-            if not isinstance(part, dict) or not isinstance(part.get("file"), str) or part["file"] not in files:
+            if (
+                not isinstance(part, dict)
+                or not isinstance(part.get("file"), str)
+                or part["file"] not in files
+            ):
                 raise BundleError(f"{path} names no file of the bundle as its {role} graph in {precision}.")
 
 
 def _check_size(directory: Path, name: str, expected: Mapping[str, Any]) -> None:
     path = directory / name
     if not path.is_file():
-        raise BundleError(f"The bundle {directory} lacks {name}, which its manifest names; fetch the bundle again.")
+        raise BundleError(
+            f"The bundle {directory} lacks {name}, which its manifest names; fetch the bundle again."
+        )
     size = path.stat().st_size
     if size < expected["bytes"]:
         raise BundleError(f"{path} is truncated: {size} of {expected['bytes']} bytes; fetch it again.")
     if size > expected["bytes"]:
-        raise BundleError(f"{path} was altered: it has {size} bytes and the manifest says {expected['bytes']}; fetch it again.")
+        raise BundleError(
+            f"{path} was altered: it has {size} bytes and the manifest says {expected['bytes']}; fetch it "
+            "again."
+        )
 
 
 def described(content: bytes | Path) -> dict[str, Any]:
@@ -268,7 +342,8 @@ def _sha256(path: Path) -> str:
 
 
 def read_network(bundle: Bundle) -> GromaConfig:
-    """The config of the bundle's network. BundleError if none can be made of it, or it contradicts the rest of the manifest."""
+    """The config of the bundle's network. BundleError if none can be made of it, or it contradicts the rest
+    of the manifest."""
     try:
         config = GromaConfig.from_dict(bundle.network)
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:

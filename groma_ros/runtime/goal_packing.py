@@ -1,4 +1,5 @@
-"""Many goals behind one prefix as one packed sequence: which slot belongs to whom, where it stands and what it may see."""
+"""Many goals behind one prefix as one packed sequence: which slot belongs to whom, where it stands and what
+it may see."""
 
 from __future__ import annotations
 
@@ -18,8 +19,9 @@ HIDDEN = float(np.finfo(np.float32).min)
 class Packing:
     """The slots behind a prefix of `prefix` positions.
 
-    owner: int64 T, the row each packed slot belongs to; lengths: int64 B, tokens of each row so far. A slot attends the whole
-    prefix and the earlier slots of its own row, which is exact for a causal model, pads nothing and copies no prefix per goal.
+    owner: int64 T, the row each packed slot belongs to; lengths: int64 B, tokens of each row so far. A slot
+    attends the whole prefix and the earlier slots of its own row, which is exact for a causal model, pads
+    nothing and copies no prefix per goal.
     """
 
     prefix: int
@@ -32,11 +34,14 @@ class Packing:
         return cls(prefix, np.zeros(0, np.int64), np.zeros(rows, np.int64))
 
     def extended(self, owner: IntArray) -> tuple[Packing, IntArray, FloatArray]:
-        """The packing with n new slots, slot i behind what row `owner[i]` holds so far; their positions, int64 n, and their mask,
-        float32 n x (prefix + T + n), 0 where a slot may look and `HIDDEN` elsewhere."""
+        """The packing with n new slots, slot i behind what row `owner[i]` holds so far; their positions,
+        int64 n, and their mask, float32 n x (prefix + T + n), 0 where a slot may look and `HIDDEN` elsewhere.
+        """
         slots = np.concatenate([self.owner, owner])
         index = np.arange(len(slots))
-        own: NDArray[np.bool_] = (slots[None] == owner[:, None]) & (index[None] <= index[len(self.owner) :, None])
+        own: NDArray[np.bool_] = (slots[None] == owner[:, None]) & (
+            index[None] <= index[len(self.owner) :, None]
+        )
         within = own[:, len(self.owner) :].sum(1) - 1
         mask = np.zeros((len(owner), self.prefix + len(slots)), np.float32)
         mask[:, self.prefix :][~own] = HIDDEN
@@ -45,7 +50,8 @@ class Packing:
 
 
 def owners(tails: Sequence[FloatArray]) -> tuple[IntArray, IntArray]:
-    """The row of every slot of some tails (L_i, D) laid end to end, int64 sum(L_i), and the last slot of each, int64 B.
+    """The row of every slot of some tails (L_i, D) laid end to end, int64 sum(L_i), and the last slot of
+    each, int64 B.
 
     ValueError if there is no tail, or an empty one.
     """

@@ -51,7 +51,9 @@ def language_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
     return inputs, outputs
 
 
-def check_shapes(bundle: Bundle, name: str, kind: str, wanted: Shapes, found: Mapping[str, Sequence[Any]]) -> None:
+def check_shapes(
+    bundle: Bundle, name: str, kind: str, wanted: Shapes, found: Mapping[str, Sequence[Any]]
+) -> None:
     """BundleError unless the inputs or outputs (`kind`) of the graph `name` have the wanted names and shapes.
 
     found: shapes by name; a free dimension is anything but a number.
@@ -64,7 +66,8 @@ def check_shapes(bundle: Bundle, name: str, kind: str, wanted: Shapes, found: Ma
         if not _fits(shape, found[key]):
             asked = ", ".join("free" if size == "" else "any" if size == -1 else str(size) for size in shape)
             raise BundleError(
-                f"{name} of {bundle.name} has the {kind} {key} of shape ({', '.join(map(str, found[key]))}), but its network "
+                f"{name} of {bundle.name} has the {kind} {key} of shape "
+                f"({', '.join(map(str, found[key]))}), but its network "
                 f"config asks for ({asked}); make the graphs again with groma convert."
             )
 
@@ -74,23 +77,31 @@ def _fits(wanted: Sequence[int | str], found: Sequence[Any]) -> bool:
     if len(wanted) != len(found):
         return False
     free = [not isinstance(size, int) for size in found]
-    return all(size == -1 or (is_free if size == "" else size == real) for size, real, is_free in zip(wanted, found, free, strict=True))
+    return all(
+        size == -1 or (is_free if size == "" else size == real)
+        for size, real, is_free in zip(wanted, found, free, strict=True)
+    )
 
 
 class VisionGraph(Protocol):
     """A graph that a library has loaded."""
 
-    def run(self, feeds: Mapping[str, Any], kept: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """One pass. feeds: an array, or a value an earlier pass kept on the device, for every input; kept: outputs to keep there.
+    def run(
+        self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """One pass. feeds: an array, or a value an earlier pass kept on the device, for every input; kept:
+        outputs to keep there.
 
-        Returns the other outputs as arrays and the kept ones as values to feed on, which later passes leave as they are.
+        Returns the other outputs as arrays and the kept ones as values to feed on, which later passes leave
+        as they are.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What `refer` needs of an image: feature maps on the device by name, all proposals (Qx4 cxcywh) and their scores."""
+    """What `refer` needs of an image: feature maps on the device by name, all proposals (Qx4 cxcywh) and
+    their scores."""
 
     maps: Mapping[str, Any]
     boxes: FloatArray
@@ -100,7 +111,9 @@ class _Seen:
 class GraphVision:
     """VisionTokenizer over the two graphs; the feature maps stay on the device between them."""
 
-    def __init__(self, perceive: VisionGraph, regions: VisionGraph, config: GromaConfig, transform: ImageTransform) -> None:
+    def __init__(
+        self, perceive: VisionGraph, regions: VisionGraph, config: GromaConfig, transform: ImageTransform
+    ) -> None:
         self.perceive, self.regions = perceive, regions
         self._maps = [f"map.{level}" for level in range(len(config.region.layers))]
         self._rule = SelectionRule(config.box_score_thres, config.nms_thres, config.max_region_num)
@@ -120,7 +133,13 @@ class GraphVision:
         return self._scene(scene.features, scene.image_tokens, user, size, scene.stamp, scene.frame_id)
 
     def _scene(
-        self, seen: _Seen, image_tokens: FloatArray, user: FloatArray | None, size: tuple[int, int], stamp: int, frame_id: str
+        self,
+        seen: _Seen,
+        image_tokens: FloatArray,
+        user: FloatArray | None,
+        size: tuple[int, int],
+        stamp: int,
+        frame_id: str,
     ) -> Scene:
         chosen = select_regions(seen.boxes, seen.scores, self._rule, user)
         found, _ = self.regions.run({**seen.maps, "boxes": chosen.boxes})

@@ -22,7 +22,8 @@ class VisionTokenizer(Protocol):
         ...
 
     def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
-        """The scene with user boxes (Mx4 xyxy camera pixels) joined to the proposals, through the same selection."""
+        """The scene with user boxes (Mx4 xyxy camera pixels) joined to the proposals, through the same
+        selection."""
         ...
 
 
@@ -36,7 +37,8 @@ def make_scene(
     stamp: int,
     frame_id: str,
 ) -> Scene:
-    """A scene of the chosen regions. size: width and height of the camera image, in whose pixels the scene's boxes are."""
+    """A scene of the chosen regions. size: width and height of the camera image, in whose pixels the scene's
+    boxes are."""
     boxes = clip_xyxy(cxcywh_to_xyxy(chosen.boxes, *size), *size)
     return Scene(boxes, chosen.scores, image_tokens, region_tokens, features, *size, stamp, frame_id)
 
@@ -44,8 +46,9 @@ def make_scene(
 class LanguageModel(Protocol):
     """A causal language model that reads embeddings and gives logits over the vocabulary and the new tokens.
 
-    width: D, the size of an embedding; context: the longest sequence (prefix, tail and answer together) it can hold;
-    base_vocabulary: the tokens of the language model it was made of; vocabulary: V, with the new ones.
+    width: D, the size of an embedding; context: the longest sequence (prefix, tail and answer together) it
+    can hold; base_vocabulary: the tokens of the language model it was made of; vocabulary: V, with the new
+    ones.
     """
 
     width: int
@@ -58,12 +61,14 @@ class LanguageModel(Protocol):
         ...
 
     def prefill(self, embeddings: FloatArray) -> Any:
-        """Run the goal-independent prefix (P, D) once; the handle it returns is shared by all goals of the scene."""
+        """Run the goal-independent prefix (P, D) once; the handle it returns is shared by all goals of the
+        scene."""
         ...
 
     def branch(self, prefix: Any, tails: Sequence[FloatArray]) -> tuple[Any, FloatArray]:
-        """Continue the prefix with each tail (L_i, D) in one batch; tails are embeddings because a region feature can stand in
-        them. Returns the branches and the logits (B, V) after each tail's end. The prefix stays as it was.
+        """Continue the prefix with each tail (L_i, D) in one batch; tails are embeddings because a region
+        feature can stand in them. Returns the branches and the logits (B, V) after each tail's end. The
+        prefix stays as it was.
         """
         ...
 

@@ -1,4 +1,5 @@
-"""Groma's language model on llama.cpp: a GGUF of the bundle, on the CPU or a CUDA device; goals share the prefix's cells."""
+"""Groma's language model on llama.cpp: a GGUF of the bundle, on the CPU or a CUDA device; goals share the
+prefix's cells."""
 
 from __future__ import annotations
 
@@ -23,7 +24,8 @@ try:
     import llama_cpp
 except ImportError as error:
     raise ValueError(
-        "The backend llama_cpp needs the Python package llama_cpp; install it with python -m pip install llama-cpp-python."
+        "The backend llama_cpp needs the Python package llama_cpp; install it with python -m pip install "
+        "llama-cpp-python."
     ) from error
 
 SEQUENCES = 256
@@ -31,20 +33,25 @@ SEQUENCES = 256
 ROOM = 2048
 """Cells beyond one full context, for the tails of many goals."""
 _LOG = logging.getLogger(__name__)
-# llama.cpp warns of what is meant here (no tokenizer, more cells than the context), and its errors become sentences.
+# llama.cpp warns of what is meant here (no tokenizer, more cells than the context), and its errors become
+# sentences.
 _LEVELS = {3: logging.INFO, 4: logging.WARNING}
 
 
-def load_llama_language(bundle: Bundle, precision: str, device: str | None = None, threads: int | None = None) -> LlamaLanguage:
+def load_llama_language(
+    bundle: Bundle, precision: str, device: str | None = None, threads: int | None = None
+) -> LlamaLanguage:
     """The language model of a bundle's GGUF.
 
-    precision: one of `bundle.gguf_precisions`; device: cpu, cuda, or None for cuda where llama.cpp was built for it; threads: None
-    for one a core. Raises BundleError for a GGUF that is missing, damaged or does not fit the manifest, ValueError for a device
-    that is not there.
+    precision: one of `bundle.gguf_precisions`; device: cpu, cuda, or None for cuda where llama.cpp was built
+    for it; threads: None for one a core. Raises BundleError for a GGUF that is missing, damaged or does not
+    fit the manifest, ValueError for a device that is not there.
     """
     config, where = read_network(bundle), choose_device(device)
     path = bundle.graph("language", precision)
-    return LlamaLanguage(path, config, read_embeddings(bundle, config), where, threads or len(os.sched_getaffinity(0)))
+    return LlamaLanguage(
+        path, config, read_embeddings(bundle, config), where, threads or len(os.sched_getaffinity(0))
+    )
 
 
 def can_offload() -> bool:
@@ -79,7 +86,8 @@ def _log(level: int, text: bytes, _: object) -> None:
 
 @dataclass(eq=False)
 class _Prefix:
-    """A prefix by the sequence that holds its keys and values, and its length; rows are freed when nobody holds the object."""
+    """A prefix by the sequence that holds its keys and values, and its length; rows are freed when nobody
+    holds the object."""
 
     sequence: int
     length: int
@@ -95,9 +103,12 @@ class _Branches:
 
 
 class LlamaLanguage:
-    """LanguageModel over a GGUF. A sequence per prefix and per goal; a goal's holds the prefix's cells, which are not copied."""
+    """LanguageModel over a GGUF. A sequence per prefix and per goal; a goal's holds the prefix's cells, which
+    are not copied."""
 
-    def __init__(self, path: Path, config: GromaConfig, embeddings: np.ndarray, device: str, threads: int) -> None:
+    def __init__(
+        self, path: Path, config: GromaConfig, embeddings: np.ndarray, device: str, threads: int
+    ) -> None:
         c = config.language
         self.width: int = c.hidden_size
         self.context: int = c.max_position_embeddings
@@ -137,7 +148,9 @@ class LlamaLanguage:
         for sequence in branches.sequences:
             llama_cpp.llama_memory_seq_cp(self._memory, prefix.sequence, sequence, -1, -1)
         positions = prefix.length + np.concatenate([np.arange(len(tail)) for tail in tails])
-        return branches, self._decode(np.concatenate(tails), positions, np.asarray(branches.sequences)[owner], ends)
+        return branches, self._decode(
+            np.concatenate(tails), positions, np.asarray(branches.sequences)[owner], ends
+        )
 
     def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
         """One more token for each of the named rows (each at most once); logits (len(rows), V)."""
@@ -157,11 +170,15 @@ class LlamaLanguage:
 
     def _take(self, count: int) -> list[int]:
         if count > len(self._unused):
-            raise ValueError(f"llama.cpp holds {SEQUENCES} prefixes and goals at a time; {count} more do not fit, ask fewer at once.")
+            raise ValueError(
+                f"llama.cpp holds {SEQUENCES} prefixes and goals at a time; {count} more do not fit, ask "
+                "fewer at once."
+            )
         return [self._unused.pop() for _ in range(count)]
 
     def _purge(self) -> None:
-        """Free the sequences whose owners are gone. The lowest are used first, so a repeated run has the same cells and bits."""
+        """Free the sequences whose owners are gone. The lowest are used first, so a repeated run has the same
+        cells and bits."""
         if not self._dead:
             return
         while self._dead:
@@ -170,14 +187,21 @@ class LlamaLanguage:
             self._unused.append(sequence)
         self._unused.sort(reverse=True)
 
-    def _decode(self, embeddings: FloatArray, positions: IntArray, sequences: IntArray, rows: IntArray) -> FloatArray:
+    def _decode(
+        self, embeddings: FloatArray, positions: IntArray, sequences: IntArray, rows: IntArray
+    ) -> FloatArray:
         """Run slots (n, D) at their positions in their sequences; logits (len(rows), V) at some of them."""
         count = len(embeddings)
         if count > self._cells:
-            raise ValueError(f"{count} tokens at once do not fit the {self._cells} cells of the language model; ask fewer goals at once.")
+            raise ValueError(
+                f"{count} tokens at once do not fit the {self._cells} cells of the language model; ask "
+                "fewer goals at once."
+            )
         embeddings = np.ascontiguousarray(embeddings, np.float32)
         if embeddings.shape[1:] != (self.width,):
-            raise ValueError(f"Embeddings have shape {embeddings.shape}; the language model reads rows of {self.width}.")
+            raise ValueError(
+                f"Embeddings have shape {embeddings.shape}; the language model reads rows of {self.width}."
+            )
         batch = llama_cpp.llama_batch_init(count, self.width, 1)
         try:
             ctypes.memmove(batch.embd, embeddings.ctypes.data, embeddings.nbytes)
@@ -192,9 +216,14 @@ class LlamaLanguage:
         finally:
             llama_cpp.llama_batch_free(batch)
         if status:
-            raise ValueError(f"llama.cpp could not take {count} more tokens (status {status}); ask fewer goals at once.")
+            raise ValueError(
+                f"llama.cpp could not take {count} more tokens (status {status}); ask fewer goals at once."
+            )
         shape = (self.vocabulary,)
-        found = [np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._llama, int(row)), shape) for row in rows]
+        found = [
+            np.ctypeslib.as_array(llama_cpp.llama_get_logits_ith(self._llama, int(row)), shape)
+            for row in rows
+        ]
         return np.stack(found) if found else np.zeros((0, self.vocabulary), np.float32)
 
     def _make_context(self, threads: int, device: str, path: Path) -> llama_cpp.llama_context_p:
@@ -220,20 +249,28 @@ def _open(path: Path, config: GromaConfig, device: str) -> llama_cpp.llama_model
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
-        raise BundleError(f"{path} is not a GGUF that llama.cpp reads; it is damaged, run groma convert again.")
+        raise BundleError(
+            f"{path} is not a GGUF that llama.cpp reads; it is damaged, run groma convert again."
+        )
     c = config.language
     vocabulary = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
     checks = (
         ("embeddings of", llama_cpp.llama_model_n_embd(model), c.hidden_size),
         ("layers:", llama_cpp.llama_model_n_layer(model), c.num_hidden_layers),
         ("attention heads:", llama_cpp.llama_model_n_head(model), c.num_attention_heads),
-        ("key heads:", llama_cpp.llama_model_n_head_kv(model), c.num_key_value_heads or c.num_attention_heads),
+        (
+            "key heads:",
+            llama_cpp.llama_model_n_head_kv(model),
+            c.num_key_value_heads or c.num_attention_heads,
+        ),
         ("a vocabulary of", vocabulary, config.vocab_size),
     )
     for name, found, wanted in checks:
         if found != wanted:
             llama_cpp.llama_model_free(model)
-            raise BundleError(f"{path} has {name} {found}, but the manifest asks for {wanted}; run groma convert again.")
+            raise BundleError(
+                f"{path} has {name} {found}, but the manifest asks for {wanted}; run groma convert again."
+            )
     return model
 
 

@@ -28,7 +28,8 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runtime:
-    """A loaded bundle. backend, precision, device: what runs it, where; reason: a line that says so, and why."""
+    """A loaded bundle. backend, precision, device: what runs it, where; reason: a line that says so, and
+    why."""
 
     vision: VisionTokenizer
     language: LanguageModel
@@ -39,15 +40,20 @@ class Runtime:
 
 
 def load_runtime(
-    bundle: Bundle, backend: str = "auto", device: str | None = None, threads: int | None = None, precision: str = "auto"
+    bundle: Bundle,
+    backend: str = "auto",
+    device: str | None = None,
+    threads: int | None = None,
+    precision: str = "auto",
 ) -> Runtime:
     """Load a bundle with a backend.
 
-    backend: auto takes tensorrt where there is a GPU, its package and graphs it can run, else onnx where the bundle holds its
-    graphs, on CUDA if it can, else torch;
-    device: cpu, cuda or None for the backend's own choice; threads: on the CPU, None for the backend's own choice (torch has one
-    number a process); precision: auto is the bundle's default, fp16 on a GPU where the bundle has it. Raises BundleError for a
-    bundle the backend cannot use, and ValueError with a sentence for a backend or precision that is unknown or cannot be had.
+    backend: auto takes tensorrt where there is a GPU, its package and graphs it can run, else onnx where the
+    bundle holds its graphs, on CUDA if it can, else torch; device: cpu, cuda or None for the backend's own
+    choice; threads: on the CPU, None for the backend's own choice (torch has one number a process);
+    precision: auto is the bundle's default, fp16 on a GPU where the bundle has it. Raises BundleError for a
+    bundle the backend cannot use, and ValueError with a sentence for a backend or precision that is unknown
+    or cannot be had.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"There is no precision {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
@@ -59,7 +65,9 @@ def load_runtime(
         if backend != "auto" or not _installed(instead):
             raise
         _LOG.warning("TensorRT cannot run %s, so the backend %s does: %s", bundle.name, instead, error)
-        runtime = _LOADERS[instead](bundle, device, threads, precision, "TensorRT cannot run it, as the log says")
+        runtime = _LOADERS[instead](
+            bundle, device, threads, precision, "TensorRT cannot run it, as the log says"
+        )
     _LOG.info(runtime.reason)
     return runtime
 
@@ -115,14 +123,27 @@ def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision
         vision, wanted = load_tensorrt_vision(bundle), precision
     else:
         if precision not in ("auto", *ONNX_PRECISIONS):
-            raise ValueError(f"The backend tensorrt has no precision {precision!r}, only {', '.join(ONNX_PRECISIONS + GGUF_PRECISIONS)}.")
+            raise ValueError(
+                f"The backend tensorrt has no precision {precision!r}, only "
+                f"{', '.join(ONNX_PRECISIONS + GGUF_PRECISIONS)}."
+            )
         vision, wanted = load_tensorrt_vision(bundle, None if precision == "auto" else precision), None
     language, where = _language_beside_gpu(bundle, threads, vision.precision, wanted)
-    return _runtime(bundle, (vision, language), "tensorrt", vision.precision, "cuda", f"{why}; the language model is on {where}")
+    return _runtime(
+        bundle,
+        (vision, language),
+        "tensorrt",
+        vision.precision,
+        "cuda",
+        f"{why}; the language model is on {where}",
+    )
 
 
-def _language_beside_gpu(bundle: Bundle, threads: int | None, precision: str, gguf: str | None) -> tuple[LanguageModel, str]:
-    """The language model beside vision on a GPU: llama.cpp if it was built for CUDA, else ONNX Runtime, else llama.cpp on the CPU."""
+def _language_beside_gpu(
+    bundle: Bundle, threads: int | None, precision: str, gguf: str | None
+) -> tuple[LanguageModel, str]:
+    """The language model beside vision on a GPU: llama.cpp if it was built for CUDA, else ONNX Runtime, else
+    llama.cpp on the CPU."""
     if gguf is not None:
         _require("llama_cpp")
     if bundle.gguf_precisions and _installed("llama_cpp"):
@@ -136,7 +157,9 @@ def _language_beside_gpu(bundle: Bundle, threads: int | None, precision: str, gg
 
     chosen = precision if precision in bundle.precisions else _graph_precision(bundle, "auto", on_gpu=True)
     check_memory(bundle, graph_files(bundle, {"language": chosen}), choose_device(None))
-    return load_onnx_language(bundle, None, threads, chosen), f"ONNX Runtime ({choose_device(None)}, {chosen})"
+    return load_onnx_language(
+        bundle, None, threads, chosen
+    ), f"ONNX Runtime ({choose_device(None)}, {chosen})"
 
 
 def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
@@ -144,15 +167,20 @@ def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precisio
     from groma_ros.runtime.onnx import load_onnx_vision
 
     if precision != "auto" and precision not in GGUF_PRECISIONS:
-        raise ValueError(f"The backend llama_cpp has no precision {precision!r}, only {', '.join(GGUF_PRECISIONS)}.")
+        raise ValueError(
+            f"The backend llama_cpp has no precision {precision!r}, only {', '.join(GGUF_PRECISIONS)}."
+        )
     if precision == "auto" and not bundle.gguf_precisions:
         raise BundleError(
-            f"The model {bundle.name} in {bundle.directory} has no GGUF; groma convert {bundle.directory} --precision q8_0 makes one."
+            f"The model {bundle.name} in {bundle.directory} has no GGUF; groma convert {bundle.directory} "
+            "--precision q8_0 makes one."
         )
     chosen, where = bundle.gguf_precisions[0] if precision == "auto" else precision, choose_device(device)
     check_memory(bundle, {bundle.graph_name("language", chosen): "llama_cpp"}, where)
     if bundle.vision_precisions:
-        check_memory(bundle, graph_files(bundle, dict.fromkeys(ROLES[:2], bundle.vision_precisions[0])), "cpu")
+        check_memory(
+            bundle, graph_files(bundle, dict.fromkeys(ROLES[:2], bundle.vision_precisions[0])), "cpu"
+        )
     language = load_llama_language(bundle, chosen, where, threads)
     vision = load_onnx_vision(bundle, None if where == "cuda" else where, threads)
     return _runtime(bundle, (vision, language), "llama_cpp", chosen, where, why)
@@ -163,7 +191,9 @@ def _torch(bundle: Bundle, device: str | None, threads: int | None, precision: s
 
     where = device or "cpu"
     if precision != "auto" and precision not in TORCH_PRECISIONS:
-        raise ValueError(f"The backend torch has no precision {precision!r}, only {', '.join(TORCH_PRECISIONS)}.")
+        raise ValueError(
+            f"The backend torch has no precision {precision!r}, only {', '.join(TORCH_PRECISIONS)}."
+        )
     chosen = ("fp32" if where == "cpu" else "fp16") if precision == "auto" else precision
     if WEIGHTS in bundle.files:
         check_memory(bundle, {WEIGHTS: "torch"}, "cpu")
@@ -182,17 +212,28 @@ def _graph_precision(bundle: Bundle, precision: str, on_gpu: bool) -> str:
     """The precision of the ONNX graphs to run; on a GPU halves are preferred."""
     if precision != "auto":
         if precision not in ONNX_PRECISIONS:
-            raise ValueError(f"ONNX graphs have no precision {precision!r}, only {', '.join(ONNX_PRECISIONS)}.")
+            raise ValueError(
+                f"ONNX graphs have no precision {precision!r}, only {', '.join(ONNX_PRECISIONS)}."
+            )
         return precision
     if not bundle.precisions:
-        raise BundleError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
+        raise BundleError(
+            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
+        )
     return "fp16" if on_gpu and "fp16" in bundle.precisions else bundle.precisions[0]
 
 
 def _runtime(
-    bundle: Bundle, parts: tuple[VisionTokenizer, LanguageModel], backend: str, precision: str, device: str, why: str
+    bundle: Bundle,
+    parts: tuple[VisionTokenizer, LanguageModel],
+    backend: str,
+    precision: str,
+    device: str,
+    why: str,
 ) -> Runtime:
-    return Runtime(*parts, backend, precision, device, f"{bundle.name} runs on {backend} ({device}, {precision}): {why}.")
+    return Runtime(
+        *parts, backend, precision, device, f"{bundle.name} runs on {backend} ({device}, {precision}): {why}."
+    )
 
 
 def _has_gpu() -> bool:
@@ -208,4 +249,7 @@ def _installed(backend: str) -> bool:
 def _require(backend: str) -> None:
     if not _installed(backend):
         package = PACKAGES[backend]
-        raise ValueError(f"The backend {backend} needs the Python package {package}, which is not installed; {_INSTALL[backend]}.")
+        raise ValueError(
+            f"The backend {backend} needs the Python package {package}, which is not installed; "
+            f"{_INSTALL[backend]}."
+        )

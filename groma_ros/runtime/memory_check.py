@@ -10,10 +10,10 @@ from groma_ros.runtime.bundle import EMBEDDINGS, Bundle
 from groma_ros.runtime.tensorrt.gpu import find_gpu
 
 GROWTH = {"onnx": 4.0, "llama_cpp": 1.1, "torch": 3.0, "tensorrt": 4.0, "engine": 2.0}
-"""Bytes a library holds for a byte of a model's file while it loads: ONNX Runtime makes float32 of halves, orders them anew and holds the
-file; PyTorch makes float32 of the halves it reads; llama.cpp maps its file. No GPU has shown what TensorRT takes, so two are estimates:
-tensorrt, on the host while an engine is built, holds the graph, the weights in float32 and the engine; engine, on the GPU, has halves as
-float32."""
+"""Bytes a library holds for a byte of a model's file while it loads: ONNX Runtime makes float32 of halves,
+orders them anew and holds the file; PyTorch makes float32 of the halves it reads; llama.cpp maps its file. No
+GPU has shown what TensorRT takes, so two are estimates: tensorrt, on the host while an engine is built, holds
+the graph, the weights in float32 and the engine; engine, on the GPU, has halves as float32."""
 RESERVE_MB = 64
 """Of what is there, this much is left alone."""
 
@@ -21,10 +21,12 @@ RESERVE_MB = 64
 def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb: int = 0) -> None:
     """ValueError with need and have in MB where the memory does not hold a model.
 
-    files: of the bundle by name, and the library (a key of `GROWTH`) that loads each; device: cpu, or cuda for the GPU's memory; extra_mb:
-    what is needed besides, as for keys and values.
+    files: of the bundle by name, and the library (a key of `GROWTH`) that loads each; device: cpu, or cuda
+    for the GPU's memory; extra_mb: what is needed besides, as for keys and values.
     """
-    need = extra_mb + math.ceil(sum(bundle.files[name]["bytes"] * GROWTH[library] for name, library in files.items()) / 2**20)
+    need = extra_mb + math.ceil(
+        sum(bundle.files[name]["bytes"] * GROWTH[library] for name, library in files.items()) / 2**20
+    )
     gpu = find_gpu() if device == "cuda" else None
     have = gpu.memory_mb if gpu else available_mb() - RESERVE_MB
     if need > have:
@@ -36,13 +38,15 @@ def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb
 
 
 def graph_files(bundle: Bundle, roles: Mapping[str, str]) -> dict[str, str]:
-    """The ONNX graphs of some roles, by role their precision, and the table of embeddings, as `check_memory` takes them."""
+    """The ONNX graphs of some roles, by role their precision, and the table of embeddings, as `check_memory`
+    takes them."""
     names = [bundle.graph_name(role, precision) for role, precision in roles.items()]
     return {name: "onnx" for name in (*names, EMBEDDINGS) if name in bundle.files}
 
 
 def available_mb(root: Path = Path("/")) -> int:
-    """Memory that can be taken without swapping, in MiB: of the machine, or what a container may still take if that is less.
+    """Memory that can be taken without swapping, in MiB: of the machine, or what a container may still take
+    if that is less.
 
     root: where /proc and /sys stand.
     """

@@ -10,9 +10,14 @@ DEFAULT_MODEL = "groma-tiny"
 
 
 def load_grounder(
-    model: str, backend: str = "auto", device: str | None = None, precision: str = "auto", threads: int | None = None
+    model: str,
+    backend: str = "auto",
+    device: str | None = None,
+    precision: str = "auto",
+    threads: int | None = None,
 ) -> Grounder:
-    """The grounder of the bundle in a folder, or of the one that ships for ""; the rest as in `Grounder.load`.
+    """The grounder of the bundle in a folder, or of the one that ships for ""; the rest as in
+    `Grounder.load`.
 
     Raises ValueError with a sentence.
     """
@@ -20,18 +25,23 @@ def load_grounder(
         folder = Path(model).expanduser() if model else shipped_model()
         return Grounder.load(folder, device=device, backend=backend, threads=threads, precision=precision)
     except ImportError as error:
-        raise ValueError(f"The model needs the Python package {error.name}, which is not installed; run `make setup`.") from error
+        raise ValueError(
+            f"The model needs the Python package {error.name}, which is not installed; run `make setup`."
+        ) from error
 
 
 def shipped_model() -> Path:
-    """The folder of groma-tiny: beside the package in a checkout, in the share folder where colcon installed it."""
+    """The folder of groma-tiny: beside the package in a checkout, in the share folder where colcon installed
+    it."""
     beside = Path(__file__).resolve().parents[2] / "engines" / DEFAULT_MODEL
     if beside.is_dir():
         return beside
     try:
         return share("groma_ros") / "engines" / DEFAULT_MODEL
     except ValueError as error:
-        raise ValueError("The model groma-tiny was not found where the package is; name the folder of a model.") from error
+        raise ValueError(
+            "The model groma-tiny was not found where the package is; name the folder of a model."
+        ) from error
 
 
 def share(package: str) -> Path:
@@ -41,4 +51,6 @@ def share(package: str) -> Path:
 
         return Path(get_package_share_directory(package))
     except (ImportError, LookupError, OSError) as error:
-        raise ValueError(f"The package {package} is not installed, or its workspace is not sourced.") from error
+        raise ValueError(
+            f"The package {package} is not installed, or its workspace is not sourced."
+        ) from error

@@ -1,4 +1,5 @@
-"""Groma on ONNX Runtime: the three graphs of a bundle, on the CPU or, where the installed runtime can, on a CUDA device."""
+"""Groma on ONNX Runtime: the three graphs of a bundle, on the CPU or, where the installed runtime can, on a
+CUDA device."""
 
 from __future__ import annotations
 
@@ -13,7 +14,14 @@ import onnxruntime
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import EMBEDDINGS, Bundle, BundleError, read_network
 from groma_ros.runtime.goal_packing import Packing, causal_mask, check_append, owners
-from groma_ros.runtime.graph_vision import GraphVision, Shapes, check_shapes, language_shapes, perceive_shapes, region_shapes
+from groma_ros.runtime.graph_vision import (
+    GraphVision,
+    Shapes,
+    check_shapes,
+    language_shapes,
+    perceive_shapes,
+    region_shapes,
+)
 from groma_ros.types import FloatArray, IntArray
 
 _PROVIDERS = {
@@ -25,24 +33,31 @@ _ERRORS_ONLY = 3
 
 
 class OnnxGraph:
-    """A graph that has been held to the shapes of its network. Equal inputs give bit-identical outputs on the CPU.
+    """A graph that has been held to the shapes of its network. Equal inputs give bit-identical outputs on the
+    CPU.
 
     device: cpu or cuda, where it really runs.
     """
 
-    def __init__(self, bundle: Bundle, name: str, shapes: tuple[Shapes, Shapes], device: str, threads: int) -> None:
-        """Read a graph of the bundle. shapes: of its inputs and its outputs. BundleError if it is damaged or has others."""
+    def __init__(
+        self, bundle: Bundle, name: str, shapes: tuple[Shapes, Shapes], device: str, threads: int
+    ) -> None:
+        """Read a graph of the bundle. shapes: of its inputs and its outputs. BundleError if it is damaged or
+        has others."""
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = True
-        # Three graphs take turns: without this the threads of the one that has just run spin on the cores the next one needs.
+        # Three graphs take turns: without this the threads of the one that has just run spin on the cores the
+        # next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = _ERRORS_ONLY
         path = bundle.file(name)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS[device])
         except Exception as error:  # ONNX Runtime raises a type of its own for every stage of loading
-            raise BundleError(f"{path} is not a graph that ONNX Runtime {onnxruntime.__version__} can load: {_first(error)}") from error
+            raise BundleError(
+                f"{path} is not a graph that ONNX Runtime {onnxruntime.__version__} can load: {_first(error)}"
+            ) from error
         self.device = "cuda" if self._session.get_providers()[0] == "CUDAExecutionProvider" else "cpu"
         self._outputs = list(shapes[1])
         parts = {"input": self._session.get_inputs(), "output": self._session.get_outputs()}
@@ -50,18 +65,29 @@ class OnnxGraph:
             check_shapes(bundle, name, kind, wanted, {item.name: item.shape for item in found})
         self._types = {item.name: _TYPES.get(item.type) for item in parts["input"]}
 
-    def run(self, feeds: Mapping[str, Any], kept: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """One pass. feeds: an array, cast where the graph takes halves, or a value an earlier pass kept on the device, for every input;
-        kept: outputs to keep there.
+    def run(
+        self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """One pass. feeds: an array, cast where the graph takes halves, or a value an earlier pass kept on
+        the device, for every input; kept: outputs to keep there.
 
         Returns the other outputs as arrays and the kept ones as values to feed on.
         """
-        arrays = {name: np.ascontiguousarray(value, self._types[name]) for name, value in feeds.items() if isinstance(value, np.ndarray)}
-        values = self._run_bound({**feeds, **arrays}, kept) if self.device == "cuda" else self._run_plain(arrays)
-        return {name: value for name, value in values.items() if name not in kept}, {name: values[name] for name in kept}
+        arrays = {
+            name: np.ascontiguousarray(value, self._types[name])
+            for name, value in feeds.items()
+            if isinstance(value, np.ndarray)
+        }
+        values = (
+            self._run_bound({**feeds, **arrays}, kept) if self.device == "cuda" else self._run_plain(arrays)
+        )
+        return {name: value for name, value in values.items() if name not in kept}, {
+            name: values[name] for name in kept
+        }
 
     def _run_plain(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """All outputs as arrays. On the CPU there is no other place, and binding each by name takes longer than it saves."""
+        """All outputs as arrays. On the CPU there is no other place, and binding each by name takes longer
+        than it saves."""
         return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
 
     def _run_bound(self, feeds: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
@@ -90,11 +116,13 @@ def load_onnx(
 ) -> tuple[OnnxVision, OnnxLanguage]:
     """Both halves of a bundle's network on ONNX Runtime.
 
-    device: cpu, cuda, or None for cuda where the installed runtime has it; threads: of each graph, None for one a core; precision:
-    of the graphs, None for the bundle's default. Raises BundleError for graphs that are missing, damaged or do not fit, and
-    ValueError for a device that is not there.
+    device: cpu, cuda, or None for cuda where the installed runtime has it; threads: of each graph, None for
+    one a core; precision: of the graphs, None for the bundle's default. Raises BundleError for graphs that
+    are missing, damaged or do not fit, and ValueError for a device that is not there.
     """
-    return load_onnx_vision(bundle, device, threads, precision), load_onnx_language(bundle, device, threads, precision)
+    return load_onnx_vision(bundle, device, threads, precision), load_onnx_language(
+        bundle, device, threads, precision
+    )
 
 
 def load_onnx_vision(
@@ -103,7 +131,9 @@ def load_onnx_vision(
     """The vision tokenizer of `load_onnx`, which a bundle may hold beside a GGUF alone."""
     config, kind, count, chosen = _settle(bundle, device, threads, precision, bundle.vision_precisions)
     perceive = OnnxGraph(bundle, bundle.graph_name("perceive", chosen), perceive_shapes(config), kind, count)
-    regions = OnnxGraph(bundle, bundle.graph_name("encode_regions", chosen), region_shapes(config), kind, count)
+    regions = OnnxGraph(
+        bundle, bundle.graph_name("encode_regions", chosen), region_shapes(config), kind, count
+    )
     return OnnxVision(perceive, regions, config, bundle.image)
 
 
@@ -119,10 +149,18 @@ def load_onnx_language(
 def _settle(
     bundle: Bundle, device: str | None, threads: int | None, precision: str | None, made: Sequence[str]
 ) -> tuple[GromaConfig, str, int, str]:
-    """Network config, device, number of threads and precision, the first that was made unless one is named."""
+    """Network config, device, number of threads and precision, the first that was made unless one is
+    named."""
     if not made:
-        raise BundleError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
-    return read_network(bundle), choose_device(device), threads or len(os.sched_getaffinity(0)), precision or made[0]
+        raise BundleError(
+            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
+        )
+    return (
+        read_network(bundle),
+        choose_device(device),
+        threads or len(os.sched_getaffinity(0)),
+        precision or made[0],
+    )
 
 
 def choose_device(device: str | None) -> str:
@@ -159,7 +197,8 @@ class OnnxVision(GraphVision):
 
 @dataclass(eq=False)
 class _Prefix:
-    """Keys and values of a prefix on the device, by the name under which the next pass takes them, and its length."""
+    """Keys and values of a prefix on the device, by the name under which the next pass takes them, and its
+    length."""
 
     past: dict[str, Any]
     length: int
@@ -174,13 +213,16 @@ class _Branches:
 
 
 class OnnxLanguage:
-    """LanguageModel over language.onnx, float32. A pass makes new keys and values and leaves those it was given as they were."""
+    """LanguageModel over language.onnx, float32. A pass makes new keys and values and leaves those it was
+    given as they were."""
 
     def __init__(self, graph: OnnxGraph, config: GromaConfig, embeddings: np.ndarray) -> None:
         self._graph = graph
         self._embeddings = embeddings
         c = config.language
-        self._present = [f"present_{kind}.{layer}" for layer in range(c.num_hidden_layers) for kind in ("key", "value")]
+        self._present = [
+            f"present_{kind}.{layer}" for layer in range(c.num_hidden_layers) for kind in ("key", "value")
+        ]
         groups, size = c.num_key_value_heads or c.num_attention_heads, c.hidden_size // c.num_attention_heads
         self._empty = {_next(name): np.zeros((groups, 0, size), np.float32) for name in self._present}
         self.width: int = c.hidden_size
@@ -215,15 +257,23 @@ class OnnxLanguage:
         """Drop the prefix's keys and values."""
         prefix.past = {}
 
-    def _extend(self, branches: _Branches, embeddings: FloatArray, owner: IntArray, rows: IntArray) -> FloatArray:
-        """Run new slots (n, D), slot i behind what row `owner[i]` holds so far; logits (len(rows), V) at some of them."""
+    def _extend(
+        self, branches: _Branches, embeddings: FloatArray, owner: IntArray, rows: IntArray
+    ) -> FloatArray:
+        """Run new slots (n, D), slot i behind what row `owner[i]` holds so far; logits (len(rows), V) at some
+        of them."""
         packing, positions, mask = branches.packing.extended(owner)
         logits, branches.past = self._pass(embeddings, positions, mask, rows, branches.past)
         branches.packing = packing
         return logits
 
     def _pass(
-        self, embeddings: FloatArray, positions: IntArray, mask: FloatArray, rows: IntArray, past: Mapping[str, Any]
+        self,
+        embeddings: FloatArray,
+        positions: IntArray,
+        mask: FloatArray,
+        rows: IntArray,
+        past: Mapping[str, Any],
     ) -> tuple[FloatArray, dict[str, Any]]:
         embeddings = np.asarray(embeddings, np.float32)
         given = {"embeddings": embeddings, "positions": positions, "mask": mask, "rows": rows, **past}

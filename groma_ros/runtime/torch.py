@@ -29,10 +29,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def load_torch(
     bundle: Bundle, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
 ) -> tuple[TorchVision, TorchLanguage]:
-    """Both halves of a bundle's network. threads: of the whole process, None to leave them as they are; precision: fp32, or bf16
-    or fp16 for what `set_precision` names.
+    """Both halves of a bundle's network. threads: of the whole process, None to leave them as they are;
+    precision: fp32, or bf16 or fp16 for what `set_precision` names.
 
-    Raises BundleError naming a tensor that is missing, extra or misshapen, ValueError for a device that is not there.
+    Raises BundleError naming a tensor that is missing, extra or misshapen, ValueError for a device that is
+    not there.
     """
     where = check_device(device)
     if threads is not None:
@@ -47,17 +48,21 @@ def check_device(device: str) -> torch.device:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         usable = "cpu and cuda" if torch.cuda.is_available() else "cpu"
-        raise ValueError(f"The installed PyTorch {torch.__version__} cannot use the device {device!r}, only {usable}.") from error
+        raise ValueError(
+            f"The installed PyTorch {torch.__version__} cannot use the device {device!r}, only {usable}."
+        ) from error
     return torch.device(device)
 
 
 def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
-    """Make the large layers halves: backbone, bridge, the region encoder's convolutions and first linear layer, Llama's layers.
+    """Make the large layers halves: backbone, bridge, the region encoder's convolutions and first linear
+    layer, Llama's layers.
 
-    What decides a box or a score stays float32: the proposer, the sampling places of the regions, the position of a box, the
-    embeddings, the last norm and both heads. The backbone takes fp16 for bf16 too, whose three digits move boxes; fp16 has four and
-    is as fast. On the CPU only Llama's layers, which are most of the weights, are halves: where it has no instructions for them a
-    convolution in halves takes a hundred times as long as one in float32.
+    What decides a box or a score stays float32: the proposer, the sampling places of the regions, the
+    position of a box, the embeddings, the last norm and both heads. The backbone takes fp16 for bf16 too,
+    whose three digits move boxes; fp16 has four and is as fast. On the CPU only Llama's layers, which are
+    most of the weights, are halves: where it has no instructions for them a convolution in halves takes a
+    hundred times as long as one in float32.
     """
     dtype = DTYPES[precision]
     if dtype == torch.float32:
@@ -80,7 +85,8 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
 
 
 def device_ceilings(device: str) -> tuple[float, float]:
-    """What a GPU can do at most: operations a second of a large float16 matrix product, bytes a second read from its memory."""
+    """What a GPU can do at most: operations a second of a large float16 matrix product, bytes a second read
+    from its memory."""
     side, numbers, repeats = 8192, 2**29, 10
     a, b = (torch.rand(side, side, device=device, dtype=torch.float16) for _ in range(2))
     source, target = (torch.zeros(numbers, device=device, dtype=torch.float16) for _ in range(2))
@@ -115,20 +121,30 @@ def load_model(bundle: Bundle) -> Groma:
 
 
 def random_model(
-    config: GromaConfig, device: str = "cpu", threads: int | None = None, precision: str = "fp32", seed: int = 0, language: bool = True
+    config: GromaConfig,
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str = "fp32",
+    seed: int = 0,
+    language: bool = True,
 ) -> Groma:
-    """A network with random weights, made on the device in the precision it runs in, so that no checkpoint is needed to measure it.
+    """A network with random weights, made on the device in the precision it runs in, so that no checkpoint is
+    needed to measure it.
 
-    Weights are of a standard deviation of 0.02, norms change nothing. language: False leaves the language model without weights.
-    The rest as for `load_torch`.
+    Weights are of a standard deviation of 0.02, norms change nothing. language: False leaves the language
+    model without weights. The rest as for `load_torch`.
     """
     where = check_device(device)
     if threads is not None:
         torch.set_num_threads(threads)
     model = set_precision(empty_groma(config), precision, where)
     noise = torch.randn(_NOISE, generator=torch.Generator().manual_seed(seed)).to(where) * 0.02
-    for part in model.children() if language else [part for part in model.children() if part is not model.llm]:
-        part.load_state_dict({name: _random(tensor, name, noise) for name, tensor in part.state_dict().items()}, assign=True)
+    for part in (
+        model.children() if language else [part for part in model.children() if part is not model.llm]
+    ):
+        part.load_state_dict(
+            {name: _random(tensor, name, noise) for name, tensor in part.state_dict().items()}, assign=True
+        )
     model.llm.model.rotary_emb.to(where)
     return model.eval().requires_grad_(False)
 
@@ -144,7 +160,8 @@ def _random(like: torch.Tensor, name: str, noise: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What `refer` needs of an image: feature maps on the device, all proposals (Qx4 cxcywh) and their scores."""
+    """What `refer` needs of an image: feature maps on the device, all proposals (Qx4 cxcywh) and their
+    scores."""
 
     maps: Sequence[torch.Tensor]
     boxes: FloatArray
@@ -154,7 +171,8 @@ class _Seen:
 class TorchVision:
     """VisionTokenizer over `model.groma.Groma`.
 
-    permutation: injected order of the selected regions (best score first before it), only to compare with a recorded run.
+    permutation: injected order of the selected regions (best score first before it), only to compare with a
+    recorded run.
     """
 
     def __init__(self, model: Groma, transform: ImageTransform, permutation: IntArray | None = None) -> None:
@@ -172,7 +190,9 @@ class TorchVision:
         perception = self._model.perceive(pixels)
         seen = _Seen(perception.maps, _numpy(perception.boxes[0]), _numpy(perception.objectness[0]))
         height, width = frame.rgb.shape[:2]
-        return self._scene(seen, _numpy(perception.image_tokens[0]), None, (width, height), frame.stamp, frame.frame_id)
+        return self._scene(
+            seen, _numpy(perception.image_tokens[0]), None, (width, height), frame.stamp, frame.frame_id
+        )
 
     @torch.inference_mode()
     def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
@@ -182,10 +202,18 @@ class TorchVision:
         return self._scene(scene.features, scene.image_tokens, user, size, scene.stamp, scene.frame_id)
 
     def _scene(
-        self, seen: _Seen, image_tokens: FloatArray, user: FloatArray | None, size: tuple[int, int], stamp: int, frame_id: str
+        self,
+        seen: _Seen,
+        image_tokens: FloatArray,
+        user: FloatArray | None,
+        size: tuple[int, int],
+        stamp: int,
+        frame_id: str,
     ) -> Scene:
         chosen = select_regions(seen.boxes, seen.scores, self._rule, user, self._permutation)
-        regions = self._model.encode_regions(list(seen.maps), torch.from_numpy(chosen.boxes)[None].to(self._device))[0]
+        regions = self._model.encode_regions(
+            list(seen.maps), torch.from_numpy(chosen.boxes)[None].to(self._device)
+        )[0]
         region_tokens = _numpy(self._model.region_slot_embeddings(regions))
         return make_scene(chosen, region_tokens, image_tokens, seen, size, stamp, frame_id)
 
@@ -204,10 +232,11 @@ class _Room:
 
 
 class _Layer(DynamicLayer):
-    """One layer's keys and values in a room with cells to spare: what is new is written behind them, nothing before it is copied.
+    """One layer's keys and values in a room with cells to spare: what is new is written behind them, nothing
+    before it is copied.
 
-    A copy of the object shares the room. The one that goes on first takes the cells behind; another that goes on while the first is
-    held takes a room of its own, so neither sees the other.
+    A copy of the object shares the room. The one that goes on first takes the cells behind; another that goes
+    on while the first is held takes a room of its own, so neither sees the other.
     """
 
     _room: _Room | None = None
@@ -244,7 +273,8 @@ class _Branches:
 
 
 class TorchLanguage:
-    """LanguageModel over Groma's Llama. base_vocabulary: Llama's own tokens; vocabulary: with the new ones."""
+    """LanguageModel over Groma's Llama. base_vocabulary: Llama's own tokens; vocabulary: with the new
+    ones."""
 
     def __init__(self, model: Groma) -> None:
         self._model = model
@@ -281,7 +311,9 @@ class TorchLanguage:
         """One more token for each of the named rows (each at most once); logits (len(rows), V)."""
         check_append(rows, tokens)
         ids = torch.as_tensor(np.asarray(tokens, np.int64), device=self._device)
-        hidden = self._extend(branches, self._model.embed(ids)[None].to(self._dtype), np.asarray(rows, np.int64))
+        hidden = self._extend(
+            branches, self._model.embed(ids)[None].to(self._dtype), np.asarray(rows, np.int64)
+        )
         return _numpy(self._model.logits(hidden))
 
     def release(self, prefix: Cache) -> None:
@@ -293,7 +325,8 @@ class TorchLanguage:
         return rows.to(self._device, self._dtype)[None]
 
     def _extend(self, branches: _Branches, embeddings: torch.Tensor, owner: IntArray) -> torch.Tensor:
-        """Run new slots (1, n, D), slot i behind what row `owner[i]` holds so far; their hidden states (n, D)."""
+        """Run new slots (1, n, D), slot i behind what row `owner[i]` holds so far; their hidden states (n,
+        D)."""
         packing, positions, mask = branches.packing.extended(owner)
         output = self._llama(
             inputs_embeds=embeddings,
@@ -307,7 +340,8 @@ class TorchLanguage:
 
 
 def _share(cache: Cache) -> Cache:
-    """A cache that starts with the same tensors. What it adds stands behind them or elsewhere and leaves them as they were."""
+    """A cache that starts with the same tensors. What it adds stands behind them or elsewhere and leaves them
+    as they were."""
     shared = copy.copy(cache)
     shared.layers = [copy.copy(layer) for layer in cache.layers]
     return shared

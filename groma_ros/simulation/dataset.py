@@ -1,4 +1,5 @@
-"""`groma scenes`: a folder of rendered scenes with COCO-style annotations and goals, and its reader (see docs/scenes.md)."""
+"""`groma scenes`: a folder of rendered scenes with COCO-style annotations and goals, and its reader (see
+docs/scenes.md)."""
 
 from __future__ import annotations
 
@@ -31,7 +32,8 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """One picture of a folder with its truth; boxes are xyxy in its pixels, goals' targets index `objects`."""
+    """One picture of a folder with its truth; boxes are xyxy in its pixels, goals' targets index
+    `objects`."""
 
     image: Path
     width: int
@@ -45,7 +47,8 @@ class SceneRecord:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder of scenes is made from. aspect, world: see `SceneRenderer`; depth: also write depth pictures."""
+    """What a folder of scenes is made from. aspect, world: see `SceneRenderer`; depth: also write depth
+    pictures."""
 
     seed: int
     width: int = 640
@@ -57,7 +60,8 @@ class Settings:
     world: str = DEFAULT_WORLD
 
     def camera_aspect(self) -> float | Literal["random"] | None:
-        """The aspect as `SceneRenderer` takes it. Raises DatasetError if it is neither a number nor random."""
+        """The aspect as `SceneRenderer` takes it. Raises DatasetError if it is neither a number nor
+        random."""
         if self.aspect is None:
             return None
         if self.aspect == "random":
@@ -65,7 +69,9 @@ class Settings:
         try:
             return float(self.aspect)
         except ValueError as error:
-            raise DatasetError(f"The aspect {self.aspect!r} is neither a number nor random; give width / height.") from error
+            raise DatasetError(
+                f"The aspect {self.aspect!r} is neither a number nor random; give width / height."
+            ) from error
 
     def renderer(self) -> SceneRenderer:
         """A renderer of these settings."""
@@ -78,7 +84,10 @@ def scene_seeds(seed: int, count: int) -> range:
     ValueError where they would not be: count above 1,000,000 or a negative number.
     """
     if not 0 <= count <= SEED_STRIDE or seed < 0:
-        raise ValueError(f"Seed {seed} with {count} scenes is out of range: take a seed from 0 and at most {SEED_STRIDE} scenes.")
+        raise ValueError(
+            f"Seed {seed} with {count} scenes is out of range: take a seed from 0 and at most {SEED_STRIDE} "
+            "scenes."
+        )
     return range(seed * SEED_STRIDE, seed * SEED_STRIDE + count)
 
 
@@ -147,7 +156,9 @@ def _render_all(seeds: list[int], out: Path, settings: Settings, jobs: int) -> I
                 yield seed
         return
     # A forked child would share its parent's OpenGL state, so children start fresh.
-    with multiprocessing.get_context("spawn").Pool(min(jobs, len(seeds)), _start_worker, (out, settings)) as pool:
+    with multiprocessing.get_context("spawn").Pool(
+        min(jobs, len(seeds)), _start_worker, (out, settings)
+    ) as pool:
         yield from pool.imap_unordered(_work, seeds, chunksize=4)
 
 
@@ -159,9 +170,13 @@ def _check_settings(out: Path, settings: Settings) -> None:
         try:
             found = json.loads(path.read_text())
         except ValueError as error:
-            raise DatasetError(f"{path} is not JSON ({error}); remove the folder or choose another --out.") from error
+            raise DatasetError(
+                f"{path} is not JSON ({error}); remove the folder or choose another --out."
+            ) from error
         if {"world": "table", **found} != wanted:
-            raise DatasetError(f"{out} was begun with other settings ({found}); remove it or choose another --out.")
+            raise DatasetError(
+                f"{out} was begun with other settings ({found}); remove it or choose another --out."
+            )
         return
     for folder in ("images", "records", *(["depth"] if settings.depth else [])):
         (out / folder).mkdir(parents=True, exist_ok=True)
@@ -171,8 +186,8 @@ def _check_settings(out: Path, settings: Settings) -> None:
 def write_dataset(out: Path, count: int, settings: Settings, jobs: int = 1, progress: bool = True) -> Path:
     """Render the scenes of `settings` that `out` lacks, in `jobs` processes, and write its annotations.
 
-    Returns the annotations' path. Raises DatasetError for a folder begun with other settings, ValueError for settings
-    that cannot be drawn, RenderingUnavailable where nothing can draw.
+    Returns the annotations' path. Raises DatasetError for a folder begun with other settings, ValueError for
+    settings that cannot be drawn, RenderingUnavailable where nothing can draw.
     """
     seeds = scene_seeds(settings.seed, count)
     check_camera(settings.width, settings.height, settings.camera_aspect(), settings.supersample)
@@ -199,20 +214,37 @@ def _annotations(out: Path, seeds: range) -> dict[str, Any]:
         place = {"seed": record["seed"], "world": record.get("world", "table"), "intrinsics": k}
         images.append({"id": image_id, "file_name": f"images/{_name(seed)}.jpg", **size, **place})
         first = len(annotations) + 1
-        annotations += [_annotation(first + index, image_id, item) for index, item in enumerate(record["objects"])]
+        annotations += [
+            _annotation(first + index, image_id, item) for index, item in enumerate(record["objects"])
+        ]
         for goal in record["goals"]:
             targets = [first + index for index in goal["targets"]]
             said = {"text": goal["text"], "kind": goal["kind"], "annotation_ids": targets}
             goals.append({"id": len(goals) + 1, "image_id": image_id, **said})
     categories = [{"id": index, "name": kind} for index, kind in enumerate(KINDS, 1)]
     info = {"description": "Rendered scenes with goals", "format": _FORMAT}
-    return {"info": info, "images": images, "categories": categories, "annotations": annotations, "goals": goals}
+    return {
+        "info": info,
+        "images": images,
+        "categories": categories,
+        "annotations": annotations,
+        "goals": goals,
+    }
 
 
 def _annotation(annotation_id: int, image_id: int, item: dict[str, Any]) -> dict[str, Any]:
     x1, y1, x2, y2 = item["box"]
-    coco = {"id": annotation_id, "image_id": image_id, "category_id": KINDS.index(item["kind"]) + 1, "iscrowd": 0}
-    rest = {key: item[key] for key in ("area", "colour", "visible", "position", "size", "box_3d") if item.get(key) is not None}
+    coco = {
+        "id": annotation_id,
+        "image_id": image_id,
+        "category_id": KINDS.index(item["kind"]) + 1,
+        "iscrowd": 0,
+    }
+    rest = {
+        key: item[key]
+        for key in ("area", "colour", "visible", "position", "size", "box_3d")
+        if item.get(key) is not None
+    }
     return {**coco, "bbox": [x1, y1, x2 - x1, y2 - y1], **rest}
 
 
@@ -225,9 +257,13 @@ def load_dataset(folder: Path) -> list[SceneRecord]:
     try:
         document = json.loads(path.read_text())
     except OSError as error:
-        raise DatasetError(f"{path} cannot be read ({error.strerror}); give a folder that `groma scenes` wrote.") from error
+        raise DatasetError(
+            f"{path} cannot be read ({error.strerror}); give a folder that `groma scenes` wrote."
+        ) from error
     except ValueError as error:
-        raise DatasetError(f"{path} is not JSON ({error}); write the folder again with `groma scenes`.") from error
+        raise DatasetError(
+            f"{path} is not JSON ({error}); write the folder again with `groma scenes`."
+        ) from error
     try:
         names = {entry["id"]: entry["name"] for entry in document["categories"]}
         by_image: dict[Any, list[dict[str, Any]]] = {entry["id"]: [] for entry in document["images"]}
@@ -236,17 +272,29 @@ def load_dataset(folder: Path) -> list[SceneRecord]:
             by_image[entry["image_id"]].append(entry)
         for entry in document["goals"]:
             goals[entry["image_id"]].append(entry)
-        return [_record(path.parent, entry, by_image[entry["id"]], goals[entry["id"]], names) for entry in document["images"]]
+        return [
+            _record(path.parent, entry, by_image[entry["id"]], goals[entry["id"]], names)
+            for entry in document["images"]
+        ]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DatasetError(f"{path} does not have the form of docs/scenes.md: {type(error).__name__} {error}.") from error
+        raise DatasetError(
+            f"{path} does not have the form of docs/scenes.md: {type(error).__name__} {error}."
+        ) from error
 
 
 def _record(
-    folder: Path, image: dict[str, Any], annotations: list[dict[str, Any]], goals: list[dict[str, Any]], names: dict[Any, str]
+    folder: Path,
+    image: dict[str, Any],
+    annotations: list[dict[str, Any]],
+    goals: list[dict[str, Any]],
+    names: dict[Any, str],
 ) -> SceneRecord:
     order = {entry["id"]: index for index, entry in enumerate(annotations)}
     objects = tuple(_read_object(entry, names) for entry in annotations)
-    read = tuple(SceneGoal(g["text"], g["kind"], tuple(sorted(order[key] for key in g["annotation_ids"]))) for g in goals)
+    read = tuple(
+        SceneGoal(g["text"], g["kind"], tuple(sorted(order[key] for key in g["annotation_ids"])))
+        for g in goals
+    )
     intrinsics = Intrinsics(**image["intrinsics"]) if image.get("intrinsics") else None
     size = int(image["width"]), int(image["height"])
     seed, world = int(image.get("seed", -1)), str(image.get("world", ""))
@@ -259,7 +307,9 @@ def _read_object(entry: dict[str, Any], names: dict[Any, str]) -> SceneObject:
     position, size = _triple(entry.get("position")), _triple(entry.get("size"))
     area, visible = int(entry.get("area", w * h)), float(entry.get("visible", 1.0))
     kind, colour = names[entry["category_id"]], str(entry.get("colour", ""))
-    return SceneObject(kind, colour, (x, y, x + w, y + h), visible, area, position, size, _read_box(entry.get("box_3d")))
+    return SceneObject(
+        kind, colour, (x, y, x + w, y + h), visible, area, position, size, _read_box(entry.get("box_3d"))
+    )
 
 
 def _read_box(fields: dict[str, list[float]] | None) -> Box3D | None:
@@ -272,7 +322,3 @@ def _read_box(fields: dict[str, list[float]] | None) -> Box3D | None:
 def _triple(values: list[float] | None) -> tuple[float, float, float]:
     x, y, z = values or (0.0, 0.0, 0.0)
     return float(x), float(y), float(z)
-
-
-
-

@@ -1,4 +1,5 @@
-"""What depth cameras do to depth: noise, coarse steps, holes, and edges that are lost or bleed into the background."""
+"""What depth cameras do to depth: noise, coarse steps, holes, and edges that are lost or bleed into the
+background."""
 
 from __future__ import annotations
 
@@ -16,10 +17,10 @@ _EDGE = 0.02  # metres of depth between neighbours
 class DepthNoise:
     """How depth is spoilt.
 
-    deviation: of Gaussian noise at 1 m, metres, growing with the square of the distance as a stereo camera's does; step: metres
-    that depth is rounded to, 0 for none; holes: share of single pixels without depth; blotches: share of the image without depth
-    in patches of some ten pixels; lost: share of pixels at a depth edge without depth; bled: share of them at a depth between the
-    two sides.
+    deviation: of Gaussian noise at 1 m, metres, growing with the square of the distance as a stereo camera's
+    does; step: metres that depth is rounded to, 0 for none; holes: share of single pixels without depth;
+    blotches: share of the image without depth in patches of some ten pixels; lost: share of pixels at a depth
+    edge without depth; bled: share of them at a depth between the two sides.
     """
 
     deviation: float = 0.0
@@ -55,6 +56,8 @@ def spoil(depth: FloatArray, noise: DepthNoise, rng: np.random.Generator) -> Flo
     result[edge & (drawn > 1 - noise.lost)] = np.nan
     result[rng.random(depth.shape, np.float32) < noise.holes] = np.nan
     if noise.blotches:
-        clouds = np.asarray(cv2.GaussianBlur(rng.standard_normal(depth.shape, np.float32), (0, 0), 5), np.float32)
+        clouds = np.asarray(
+            cv2.GaussianBlur(rng.standard_normal(depth.shape, np.float32), (0, 0), 5), np.float32
+        )
         result[clouds > np.quantile(clouds, 1 - noise.blotches)] = np.nan
     return result

@@ -19,7 +19,8 @@ NEAR, FAR = 0.05, 12.0
 MAX_GEOMS = 160
 _TEXTURE_SIZE = 128
 _ADVICE = (
-    "Off-screen rendering with {} does not work here ({}); install Mesa (apt-get install libegl1 libgl1-mesa-dri libgles2), "
+    "Off-screen rendering with {} does not work here ({}); install Mesa (apt-get install libegl1 "
+    "libgl1-mesa-dri libgles2), "
     "or libosmesa6 and set MUJOCO_GL=osmesa."
 )
 
@@ -32,8 +33,8 @@ class RenderingUnavailable(RuntimeError):
 class Geom:
     """A coloured solid in the world.
 
-    shape, scale: as in `shapes.Part`; rotation: 3x3; rgb in 0..1; label: >= 0 is what `Canvas.labels` writes at its pixels;
-    texture: index into `TEXTURES` or -1; tile: texture repeats a metre.
+    shape, scale: as in `shapes.Part`; rotation: 3x3; rgb in 0..1; label: >= 0 is what `Canvas.labels` writes
+    at its pixels; texture: index into `TEXTURES` or -1; tile: texture repeats a metre.
     """
 
     shape: str
@@ -50,7 +51,8 @@ class Geom:
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """A light in the world. position, direction: metres, unit vector; rgb: diffuse colour; shadow: whether it casts one."""
+    """A light in the world. position, direction: metres, unit vector; rgb: diffuse colour; shadow: whether it
+    casts one."""
 
     position: Array
     direction: Array
@@ -61,7 +63,8 @@ class Light:
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole in the world. rotation: 3x3, columns are the optical axes x right, y down, z forward, in world axes."""
+    """A pinhole in the world. rotation: 3x3, columns are the optical axes x right, y down, z forward, in
+    world axes."""
 
     position: Array
     rotation: Array
@@ -90,7 +93,8 @@ class World:
 
 
 def _textures() -> dict[str, NDArray[np.uint8]]:
-    """Grey patterns of 128x128 that tint a geom's colour: grain, wood, tiles, checker, stripes, blotches, speckle."""
+    """Grey patterns of 128x128 that tint a geom's colour: grain, wood, tiles, checker, stripes, blotches,
+    speckle."""
     rng = np.random.default_rng(7)
     n = _TEXTURE_SIZE
     y, x = np.mgrid[0:n, 0:n] / n
@@ -124,8 +128,10 @@ TEXTURES = tuple(_textures())
 
 
 def _open_context(width: int, height: int) -> Any:
-    """A current OpenGL context of the platform that MUJOCO_GL names: by default EGL, or OSMesa where there is no libEGL."""
-    # MuJoCo and PyOpenGL settle on a platform when they are imported, so the choice cannot wait for a failure.
+    """A current OpenGL context of the platform that MUJOCO_GL names: by default EGL, or OSMesa where there is
+    no libEGL."""
+    # MuJoCo and PyOpenGL settle on a platform when they are imported, so the choice cannot wait for a
+    # failure.
     if not os.environ.get("MUJOCO_GL"):
         os.environ["MUJOCO_GL"] = "egl" if _loads("libEGL.so.1") else "osmesa"
     platform = os.environ["MUJOCO_GL"]
@@ -133,7 +139,9 @@ def _open_context(width: int, height: int) -> Any:
         module = importlib.import_module(f"mujoco.{platform}")
     except Exception as error:  # the platform's library is absent or refused; the types are many
         if isinstance(error, ModuleNotFoundError) and error.name == "mujoco":
-            raise RenderingUnavailable("MuJoCo is not installed, which draws the scenes; run `make setup-full`.") from error
+            raise RenderingUnavailable(
+                "MuJoCo is not installed, which draws the scenes; run `make setup-full`."
+            ) from error
         raise RenderingUnavailable(_ADVICE.format(platform, error)) from error
     try:
         context = module.GLContext(width, height)
@@ -162,7 +170,9 @@ def _compile(width: int, height: int) -> Any:
     for name, grey in _textures().items():
         rgb = np.repeat(grey[..., None], 3, -1)
         size = _TEXTURE_SIZE
-        texture = spec.add_texture(name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=size, height=size, nchannel=3)
+        texture = spec.add_texture(
+            name=name, type=mujoco.mjtTexture.mjTEXTURE_2D, width=size, height=size, nchannel=3
+        )
         texture.data = rgb.tobytes()
         material = spec.add_material(name=name)
         material.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = name
@@ -176,7 +186,8 @@ def _compile(width: int, height: int) -> Any:
 
 
 class Canvas:
-    """Draws worlds into pictures of at most its size. One canvas belongs to one thread; close it, or use it as a context manager.
+    """Draws worlds into pictures of at most its size. One canvas belongs to one thread; close it, or use it
+    as a context manager.
 
     Raises RenderingUnavailable where neither EGL nor OSMesa works.
     """
@@ -202,13 +213,15 @@ class Canvas:
         self._meshes = {name: self._mesh_frame(index) for index, name in enumerate(MESHES)}
 
     def _mesh_frame(self, index: int) -> tuple[int, Array, Array]:
-        """The compiler moves a mesh to its inertial frame: its id, and the rotation and shift back to ours."""
+        """The compiler moves a mesh to its inertial frame: its id, and the rotation and shift back to
+        ours."""
         rotation = np.zeros(9)
         self._mj.mju_quat2Mat(rotation, self._model.mesh_quat[index])
         return index, rotation.reshape(3, 3), self._model.mesh_pos[index].copy()
 
     def picture(self, world: World, camera: Camera, scale: int = 1) -> tuple[NDArray[np.uint8], FloatArray]:
-        """rgb uint8 HxWx3 and depth float32 HxW metres along the optical axis, `scale` times the camera's own size."""
+        """rgb uint8 HxWx3 and depth float32 HxW metres along the optical axis, `scale` times the camera's own
+        size."""
         view = self._viewport(camera, scale)
         rgb = np.empty((view.height, view.width, 3), np.uint8)
         raw = np.empty((view.height, view.width), np.float32)
@@ -228,7 +241,10 @@ class Canvas:
     def _viewport(self, camera: Camera, scale: int) -> Any:
         width, height = camera.intrinsics.width * scale, camera.intrinsics.height * scale
         if width > self.width or height > self.height:
-            raise ValueError(f"A {width}x{height} picture does not fit the {self.width}x{self.height} canvas; open a larger one.")
+            raise ValueError(
+                f"A {width}x{height} picture does not fit the {self.width}x{self.height} canvas; open a "
+                "larger one."
+            )
         return self._mj.MjrRect(0, 0, width, height)
 
     def _draw(self, world: World, camera: Camera, view: Any, segment: bool) -> None:
@@ -248,14 +264,19 @@ class Canvas:
     def _set_camera(self, camera: Camera) -> None:
         k = camera.intrinsics
         for eye in self._cameras:
-            eye.pos[:], eye.forward[:], eye.up[:] = camera.position, camera.rotation[:, 2], -camera.rotation[:, 1]
+            eye.pos[:], eye.forward[:], eye.up[:] = (
+                camera.position,
+                camera.rotation[:, 2],
+                -camera.rotation[:, 1],
+            )
             eye.frustum_center = (k.width / 2 - k.cx) * NEAR / k.fx
             eye.frustum_width = k.width / 2 * NEAR / k.fx
             eye.frustum_bottom, eye.frustum_top = -(k.height - k.cy) * NEAR / k.fy, k.cy * NEAR / k.fy
             eye.frustum_near, eye.frustum_far, eye.orthographic = NEAR, FAR, 0
 
     def _set_lights(self, world: World, camera: Camera) -> None:
-        # A light that casts shadows loses its ambient part in them, so the ambient rides on one that does not.
+        # A light that casts shadows loses its ambient part in them, so the ambient rides on one that does
+        # not.
         ambient = next((index for index, light in enumerate(world.lights) if not light.shadow), 0)
         for index, light in enumerate(world.lights):
             slot = self._lights[index]
@@ -274,14 +295,26 @@ class Canvas:
         if geom.shape in self._meshes:
             index, turn, shift = self._meshes[geom.shape]
             stretch = geom.rotation * np.asarray(geom.scale)
-            position, matrix, dataid, size = position + stretch @ shift, stretch @ turn, 2 * index, (1.0, 1.0, 1.0)
+            position, matrix, dataid, size = (
+                position + stretch @ shift,
+                stretch @ turn,
+                2 * index,
+                (1.0, 1.0, 1.0),
+            )
         elif geom.shape == "capsule" or geom.shape == "cylinder":
             size = (geom.scale[0], geom.scale[1], 0.0)  # as in MJCF: radius, half length
         rgba = np.array([*geom.rgb, 1.0], np.float32)
-        self._mj.mjv_initGeom(slot, kind, np.asarray(size, np.float64), position, np.ascontiguousarray(matrix).ravel(), rgba)
+        self._mj.mjv_initGeom(
+            slot, kind, np.asarray(size, np.float64), position, np.ascontiguousarray(matrix).ravel(), rgba
+        )
         slot.dataid, slot.segid = dataid, geom.label + 1
         slot.objtype, slot.category = self._mj.mjtObj.mjOBJ_GEOM, self._mj.mjtCatBit.mjCAT_STATIC
-        slot.specular, slot.shininess, slot.emission, slot.reflectance = geom.specular, geom.shininess, 0.0, 0.0
+        slot.specular, slot.shininess, slot.emission, slot.reflectance = (
+            geom.specular,
+            geom.shininess,
+            0.0,
+            0.0,
+        )
         slot.matid, slot.texid, slot.texuniform = geom.texture, geom.texture, 1
         slot.texrepeat[:] = geom.tile
 
@@ -296,5 +329,7 @@ class Canvas:
     def __enter__(self) -> Canvas:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()

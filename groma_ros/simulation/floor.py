@@ -1,4 +1,5 @@
-"""The world `room`: large objects on the floor and on low furniture, seen by a robot that stands there. The floor is z = 0."""
+"""The world `room`: large objects on the floor and on low furniture, seen by a robot that stands there. The
+floor is z = 0."""
 
 from __future__ import annotations
 
@@ -27,8 +28,8 @@ _ON_FURNITURE = 0.35  # share of draws
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """A piece of furniture. name: its form; middle: (x, y); turn: 3x3; half: half width, half depth and height, metres;
-    carries: objects may stand on it."""
+    """A piece of furniture. name: its form; middle: (x, y); turn: 3x3; half: half width, half depth and
+    height, metres; carries: objects may stand on it."""
 
     name: str
     middle: Array
@@ -46,11 +47,14 @@ class _Piece:
 
 
 def _furniture(rng: np.random.Generator, camera: Camera, azimuth: float, span: float) -> list[_Piece]:
-    """Up to three pieces behind or beside the middle, as the camera sees it, that do not stand in each other."""
+    """Up to three pieces behind or beside the middle, as the camera sees it, that do not stand in each
+    other."""
     pieces: list[_Piece] = []
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.15, 0.35, 0.3, 0.2]))):
         name = str(rng.choice(["cabinet", "table", "bench", "sofa"]))
-        low, high = {"cabinet": (0.5, 1.1), "table": (0.25, 0.45), "bench": (0.15, 0.4), "sofa": (0.3, 0.42)}[name]
+        low, high = {"cabinet": (0.5, 1.1), "table": (0.25, 0.45), "bench": (0.15, 0.4), "sofa": (0.3, 0.42)}[
+            name
+        ]
         half = (rng.uniform(0.3, 0.6), rng.uniform(0.16, 0.3), rng.uniform(low, high))
         away = azimuth + np.pi + rng.uniform(-1.6, 1.6)
         middle = span * rng.uniform(0.3, 0.65) * np.array([np.cos(away), np.sin(away)])
@@ -73,7 +77,11 @@ def _places(camera: Camera, pieces: list[_Piece], radius: float) -> Spot:
             x, y = piece.middle + (piece.turn @ [*rng.uniform(-free, free), 0.0])[:2]
             return np.array([x, y, piece.half[2]])
         point = on_plane(rng, camera)
-        if point is None or np.hypot(*point[:2]) > radius or any(piece.stands(point, reach) for piece in pieces):
+        if (
+            point is None
+            or np.hypot(*point[:2]) > radius
+            or any(piece.stands(point, reach) for piece in pieces)
+        ):
             return None
         return point
 
@@ -100,7 +108,9 @@ def _drawn(rng: np.random.Generator, piece: _Piece, rgbs: list[Array]) -> tuple[
     return (body, block((width, 0.06, 0.2), (0, depth - 0.06, high + 0.2)), *arms)
 
 
-def draw_floor(rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style) -> Layout | None:
+def draw_floor(
+    rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
+) -> Layout | None:
     """One try at a scene of `count` objects; None where they found no room."""
     scale = rng.uniform(1.4, 2.3)
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(20, 44))

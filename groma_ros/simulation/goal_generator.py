@@ -1,9 +1,9 @@
 """Goals in words about a scene, with the exact set of objects each one means.
 
-Words mean what the picture shows, from the camera: *left* is a smaller x of the box centre; *in front* is nearer to the camera
-along its optical axis, *behind* is farther; *largest* covers the most pixels. A goal is only drawn where its answer is clear by
-margins: 6 % of the picture's width, 6 cm of depth (3.5 % of it beyond 1.7 m), 1.35 times the area, for every object that it
-decides about.
+Words mean what the picture shows, from the camera: *left* is a smaller x of the box centre; *in front* is
+nearer to the camera along its optical axis, *behind* is farther; *largest* covers the most pixels. A goal is
+only drawn where its answer is clear by margins: 6 % of the picture's width, 6 cm of depth (3.5 % of it beyond
+1.7 m), 1.35 times the area, for every object that it decides about.
 """
 
 from __future__ import annotations
@@ -24,15 +24,20 @@ HARD_ABSENT = 0.8
 _NUMBERS = {2: "both", 3: "all three", 4: "all four"}
 # The measure and its sign that is least for the winner: x, depth, area.
 _EXTREMES = {
-    "leftmost": ("x", 1), "rightmost": ("x", -1), "nearest": ("z", 1),
-    "farthest": ("z", -1), "largest": ("a", -1), "smallest": ("a", 1),
-}  # fmt: skip
+    "leftmost": ("x", 1),
+    "rightmost": ("x", -1),
+    "nearest": ("z", 1),
+    "farthest": ("z", -1),
+    "largest": ("a", -1),
+    "smallest": ("a", 1),
+}
 _RELATIONS = ("left", "right", "behind", "front")
 
 
 @dataclass(frozen=True)
 class SceneGoal:
-    """A goal and its truth. kind: one of `GOAL_TYPES`; targets: indices into the scene's objects, ascending, maybe none."""
+    """A goal and its truth. kind: one of `GOAL_TYPES`; targets: indices into the scene's objects, ascending,
+    maybe none."""
 
     text: str
     kind: str
@@ -88,7 +93,9 @@ class _View:
 
     def related(self, relation: str, i: int, j: int) -> bool | None:
         """Whether object i stands in the relation to j; None where it is too close to say."""
-        measure, margin = (self.x, WIDTH_MARGIN) if relation in ("left", "right") else (self.z, self._depth_margin(i, j))
+        measure, margin = (
+            (self.x, WIDTH_MARGIN) if relation in ("left", "right") else (self.z, self._depth_margin(i, j))
+        )
         gap = (measure[j] - measure[i]) / margin
         if relation in ("right", "behind"):
             gap = -gap
@@ -115,7 +122,11 @@ def _selectors(view: _View) -> list[Selector]:
     kinds = sorted({o.kind for o in view.objects})
     colours = sorted({o.colour for o in view.objects})
     pairs = sorted({(o.kind, o.colour) for o in view.objects})
-    return [Selector(k) for k in kinds] + [Selector(None, c) for c in colours] + [Selector(k, c) for k, c in pairs]
+    return (
+        [Selector(k) for k in kinds]
+        + [Selector(None, c) for c in colours]
+        + [Selector(k, c) for k, c in pairs]
+    )
 
 
 def _name_one(selector: Selector, rng: np.random.Generator) -> str:
@@ -139,7 +150,12 @@ def _plural(view: _View, rng: np.random.Generator) -> SceneGoal | None:
         return None
     chosen = several[int(rng.integers(len(several)))]
     targets = view.find(chosen)
-    forms = [f"all the {chosen.many(rng)}", f"all {chosen.many(rng)}", f"the {chosen.many(rng)}", f"every {chosen.one(rng)}"]
+    forms = [
+        f"all the {chosen.many(rng)}",
+        f"all {chosen.many(rng)}",
+        f"the {chosen.many(rng)}",
+        f"every {chosen.one(rng)}",
+    ]
     if len(targets) in _NUMBERS:
         forms.append(f"{_NUMBERS[len(targets)]} {chosen.many(rng)}")
     return SceneGoal(_pick(rng, forms), "plural", targets)
@@ -153,7 +169,9 @@ def _absent(view: _View, rng: np.random.Generator) -> SceneGoal | None:
         chosen = hard[int(rng.integers(len(hard)))]
     else:
         easy = [Selector(k, c) for k in KINDS for c in COLOURS if k not in kinds or c not in colours]
-        easy += [Selector(k) for k in KINDS if k not in kinds] + [Selector(None, c) for c in COLOURS if c not in colours]
+        easy += [Selector(k) for k in KINDS if k not in kinds] + [
+            Selector(None, c) for c in COLOURS if c not in colours
+        ]
         if not easy:
             return None
         chosen = easy[int(rng.integers(len(easy)))]
@@ -172,31 +190,49 @@ def _negations(view: _View, rng: np.random.Generator) -> Iterator[SceneGoal]:
     for kind in sorted({o.kind for o in view.objects}):
         members = view.find(Selector(kind))
         for colour in sorted({view.objects[i].colour for i in members}):
-            yield from _without_colour(kind, colour, tuple(i for i in members if view.objects[i].colour != colour), rng)
+            yield from _without_colour(
+                kind, colour, tuple(i for i in members if view.objects[i].colour != colour), rng
+            )
         rest = tuple(i for i in everything if i not in members)
         many = plural(kind)
-        forms = (f"everything that is not {_a(kind)}", f"all the objects that are not {many}", f"everything but the {many}")
+        forms = (
+            f"everything that is not {_a(kind)}",
+            f"all the objects that are not {many}",
+            f"everything but the {many}",
+        )
         if rest:
             yield SceneGoal(_pick(rng, forms), "negation", rest)
     for colour in sorted({o.colour for o in view.objects}):
         same = view.find(Selector(None, colour))
         rest = tuple(i for i in everything if i not in same)
         objects = f"{colour} objects"
-        forms = (f"everything that is not {colour}", f"all the objects that are not {colour}", f"everything but the {objects}")
+        forms = (
+            f"everything that is not {colour}",
+            f"all the objects that are not {colour}",
+            f"everything but the {objects}",
+        )
         if rest:
             yield SceneGoal(_pick(rng, forms), "negation", rest)
         for kind in sorted({view.objects[i].kind for i in same}):
             others = tuple(i for i in same if view.objects[i].kind != kind)
             if len(others) == 1:
-                yield SceneGoal(f"the {Selector(None, colour).one(rng)} that is not {_a(kind)}", "negation", others)
+                yield SceneGoal(
+                    f"the {Selector(None, colour).one(rng)} that is not {_a(kind)}", "negation", others
+                )
 
 
-def _without_colour(kind: str, colour: str, rest: tuple[int, ...], rng: np.random.Generator) -> Iterator[SceneGoal]:
+def _without_colour(
+    kind: str, colour: str, rest: tuple[int, ...], rng: np.random.Generator
+) -> Iterator[SceneGoal]:
     """ "the mug that is not red" or "all the mugs that are not red"."""
     if len(rest) == 1:
         yield SceneGoal(f"the {kind} {_pick(rng, ('that', 'which'))} is not {colour}", "negation", rest)
     elif rest:
-        yield SceneGoal(f"{_pick(rng, ('all the ', 'all ', 'the '))}{plural(kind)} that are not {colour}", "negation", rest)
+        yield SceneGoal(
+            f"{_pick(rng, ('all the ', 'all ', 'the '))}{plural(kind)} that are not {colour}",
+            "negation",
+            rest,
+        )
 
 
 def _a(noun: str) -> str:
@@ -209,7 +245,9 @@ def _superlative(view: _View, rng: np.random.Generator) -> SceneGoal | None:
         group, word = groups[int(rng.integers(len(groups)))], _pick(rng, list(_EXTREMES))
         target = view.extreme(word, view.find(group))
         if target is not None:
-            spoken = _pick(rng, {"nearest": ("nearest", "closest"), "largest": ("largest", "biggest")}.get(word, (word,)))
+            spoken = _pick(
+                rng, {"nearest": ("nearest", "closest"), "largest": ("largest", "biggest")}.get(word, (word,))
+            )
             return SceneGoal(f"the {spoken} {group.one(rng)}", "superlative", (target,))
     return None
 
@@ -242,12 +280,15 @@ def _relation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
         where = f"{_relation_words(relation, rng)} the {anchor.one(rng)}"
         if single:
             return SceneGoal(f"the {group.one(rng)} {where}", "relation", targets)
-        return SceneGoal(f"{_pick(rng, ('all ', 'all the ', 'the '))}{group.many(rng)} {where}", "relation", targets)
+        return SceneGoal(
+            f"{_pick(rng, ('all ', 'all the ', 'the '))}{group.many(rng)} {where}", "relation", targets
+        )
     return None
 
 
 def _between(view: _View, rng: np.random.Generator) -> SceneGoal | None:
-    """The one object of a group whose centre is, in x, between those of two named objects; the group's others are clearly not."""
+    """The one object of a group whose centre is, in x, between those of two named objects; the group's others
+    are clearly not."""
     anchors = [s for s in _selectors(view) if s.kind and len(view.find(s)) == 1]
     groups = [Selector(), *_selectors(view)]
     for _ in range(60 if len(anchors) >= 2 else 0):
@@ -263,20 +304,30 @@ def _between(view: _View, rng: np.random.Generator) -> SceneGoal | None:
             continue
         targets = tuple(i for i, side in zip(members, sides, strict=True) if side == (True, True))
         if len(targets) == 1:
-            return SceneGoal(f"the {group.one(rng)} between the {first.one(rng)} and the {second.one(rng)}", "between", targets)
+            return SceneGoal(
+                f"the {group.one(rng)} between the {first.one(rng)} and the {second.one(rng)}",
+                "between",
+                targets,
+            )
     return None
 
 
 _DRAWERS: dict[str, Callable[[_View, np.random.Generator], SceneGoal | None]] = {
-    "attribute": _attribute, "absent": _absent, "negation": _negation, "superlative": _superlative,
-    "relation": _relation, "plural": _plural, "between": _between,
-}  # fmt: skip
+    "attribute": _attribute,
+    "absent": _absent,
+    "negation": _negation,
+    "superlative": _superlative,
+    "relation": _relation,
+    "plural": _plural,
+    "between": _between,
+}
 
 
 def draw_goals(
     sample: SceneSample, rng: np.random.Generator, per_kind: int = 1, kinds: tuple[str, ...] = GOAL_TYPES
 ) -> list[SceneGoal]:
-    """`per_kind` different goals of each of `kinds`, fewer where the scene does not hold so many that are clear.
+    """`per_kind` different goals of each of `kinds`, fewer where the scene does not hold so many that are
+    clear.
 
     Goals come kind by kind; no text comes twice. KeyError for a kind that is not one of `GOAL_TYPES`.
     """

@@ -1,6 +1,8 @@
-"""What random scenes of every world are made of, as numbers: objects, lights, a camera. Nothing is drawn here.
+"""What random scenes of every world are made of, as numbers: objects, lights, a camera. Nothing is drawn
+here.
 
-The world's z is up; what stands on a plane stands on z = 0 near the origin unless its world says otherwise. Metres and radians.
+The world's z is up; what stands on a plane stands on z = 0 near the origin unless its world says otherwise.
+Metres and radians.
 """
 
 from __future__ import annotations
@@ -12,7 +14,16 @@ import numpy as np
 
 from groma_ros.simulation.colours import COLOURS, contrast, muted, paint, unusual_paint
 from groma_ros.simulation.drawing import TEXTURES, Camera, Geom, Light, World
-from groma_ros.simulation.shapes import KINDS, Array, Part, SolidShape, make_solid, part_points, resized, rotation_z
+from groma_ros.simulation.shapes import (
+    KINDS,
+    Array,
+    Part,
+    SolidShape,
+    make_solid,
+    part_points,
+    resized,
+    rotation_z,
+)
 from groma_ros.types import Intrinsics
 
 _GAP = 0.012
@@ -23,7 +34,8 @@ _EDGE = 2.0
 class Style:
     """How scenes differ from the usual ones; training knows only the usual.
 
-    size: factor on the objects; view: factor on the camera's field of view; unusual_colours: shades outside those of training.
+    size: factor on the objects; view: factor on the camera's field of view; unusual_colours: shades outside
+    those of training.
     """
 
     size: float = 1.0
@@ -45,8 +57,8 @@ def _reach(solid: SolidShape) -> float:
 class Body:
     """An object.
 
-    place: its origin, the middle of its foot; outline: Px3 world points that bound it; geoms: how it is drawn; turn: 3x3, its own
-    axes in the world's.
+    place: its origin, the middle of its foot; outline: Px3 world points that bound it; geoms: how it is
+    drawn; turn: 3x3, its own axes in the world's.
     """
 
     kind: str
@@ -68,8 +80,8 @@ class Body:
         return self.place + np.array([0, 0, self.solid.size[1] / 2])
 
     def box(self) -> tuple[Array, Array, Array]:
-        """The box around its outline with its z up: centre in the world, 3x3 of its axes as columns, size along them; x is the
-        longer side."""
+        """The box around its outline with its z up: centre in the world, 3x3 of its axes as columns, size
+        along them; x is the longer side."""
         local = (self.outline - self.place) @ self.turn
         low, high = local.min(0), local.max(0)
         centre, size = self.place + self.turn @ ((low + high) / 2), high - low
@@ -80,7 +92,8 @@ class Body:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A whole scene. bodies are labelled 0, 1, ...; surroundings: what hides no object; screens: what may, such as a robot's arm."""
+    """A whole scene. bodies are labelled 0, 1, ...; surroundings: what hides no object; screens: what may,
+    such as a robot's arm."""
 
     bodies: tuple[Body, ...]
     surroundings: tuple[Geom, ...]
@@ -103,9 +116,12 @@ class Layout:
         return np.array([outline_bounds(self.camera, body.outline) for body in self.bodies])
 
     def screen_bounds(self) -> Array:
-        """Projected outlines of the screens, Mx4 xyxy pixels; one that reaches behind the camera covers everything."""
+        """Projected outlines of the screens, Mx4 xyxy pixels; one that reaches behind the camera covers
+        everything."""
         bounds = [outline_bounds(self.camera, geom_points(geom)) for geom in self.screens]
-        return np.array([[-np.inf, -np.inf, *box[2:]] if np.isinf(box[2:]).any() else box for box in bounds]).reshape(-1, 4)
+        return np.array(
+            [[-np.inf, -np.inf, *box[2:]] if np.isinf(box[2:]).any() else box for box in bounds]
+        ).reshape(-1, 4)
 
 
 def geom_points(geom: Geom) -> Array:
@@ -120,23 +136,36 @@ def outline_bounds(camera: Camera, points: Array) -> Array:
 
 
 def camera_at(
-    rng: np.random.Generator, target: Array, azimuth: float, elevation: float, half: float, span: float,
-    size: tuple[int, int], aspect: float,
-) -> Camera:  # fmt: skip
+    rng: np.random.Generator,
+    target: Array,
+    azimuth: float,
+    elevation: float,
+    half: float,
+    span: float,
+    size: tuple[int, int],
+    aspect: float,
+) -> Camera:
     """A slightly rolled camera that looks at `target` from `azimuth`, `elevation` above it.
 
-    half: tangent of half its field of view; span: metres across its picture at the target; size: (width, height) of the picture,
-    pixels; aspect: of the camera whose picture fills it.
+    half: tangent of half its field of view; span: metres across its picture at the target; size: (width,
+    height) of the picture, pixels; aspect: of the camera whose picture fills it.
     """
     width, height = size
-    position, rotation = look_at(target, azimuth, elevation, span / (2 * half), np.deg2rad(rng.normal(0, 2.0)))
+    position, rotation = look_at(
+        target, azimuth, elevation, span / (2 * half), np.deg2rad(rng.normal(0, 2.0))
+    )
     fx, fy = width / (2 * half * np.sqrt(aspect)), height * np.sqrt(aspect) / (2 * half)
     return Camera(position, rotation, Intrinsics(fx, fy, width / 2, height / 2, width, height))
 
 
-def look_at(target: Array, azimuth: float, elevation: float, distance: float, roll: float) -> tuple[Array, Array]:
-    """Position and rotation (columns right, down, forward) of a camera at `distance` from `target`, seen from `azimuth`."""
-    back = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+def look_at(
+    target: Array, azimuth: float, elevation: float, distance: float, roll: float
+) -> tuple[Array, Array]:
+    """Position and rotation (columns right, down, forward) of a camera at `distance` from `target`, seen from
+    `azimuth`."""
+    back = np.array(
+        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+    )
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     down = np.cross(-back, right)
     c, s = np.cos(roll), np.sin(roll)
@@ -144,7 +173,8 @@ def look_at(target: Array, azimuth: float, elevation: float, distance: float, ro
 
 
 def draw_labels(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """`count` pairs of kind and colour. Half of the scenes use few of each, so that pairs and hard absences are many."""
+    """`count` pairs of kind and colour. Half of the scenes use few of each, so that pairs and hard absences
+    are many."""
     kinds, colours = list(KINDS), list(COLOURS)
     if rng.random() < 0.5:
         kinds = list(rng.choice(kinds, rng.integers(2, 5), replace=False))
@@ -154,7 +184,14 @@ def draw_labels(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
 
 
 def _make_body(
-    rng: np.random.Generator, label: int, kind: str, colour: str, solid: SolidShape, place: Array, camera: Camera, style: Style
+    rng: np.random.Generator,
+    label: int,
+    kind: str,
+    colour: str,
+    solid: SolidShape,
+    place: Array,
+    camera: Camera,
+    style: Style,
 ) -> Body:
     yaw = rng.uniform(0, 2 * np.pi)
     if solid.handle:  # to the left or the right of the picture, so that it never hides behind the cup
@@ -168,7 +205,9 @@ def _make_body(
         rotation = turn if part.rotation is None else turn @ part.rotation
         position = place + turn @ np.array(part.position)
         shade = (rgb[0] * part.shade, rgb[1] * part.shade, rgb[2] * part.shade)
-        geoms.append(Geom(part.shape, part.scale, position, rotation, shade, label, specular, rng.uniform(0.1, 0.8)))
+        geoms.append(
+            Geom(part.shape, part.scale, position, rotation, shade, label, specular, rng.uniform(0.1, 0.8))
+        )
         points.append(part_points(part) @ turn.T + place)
     return Body(kind, colour, solid, place, np.concatenate(points), tuple(geoms), turn)
 
@@ -194,9 +233,16 @@ def on_plane(rng: np.random.Generator, camera: Camera, height: float = 0.0) -> A
 
 
 def place(
-    rng: np.random.Generator, label: int, kind: str, colour: str, camera: Camera, placed: list[Body], spot: Spot, style: Style,
+    rng: np.random.Generator,
+    label: int,
+    kind: str,
+    colour: str,
+    camera: Camera,
+    placed: list[Body],
+    spot: Spot,
+    style: Style,
     size: float = 1.0,
-) -> Body | None:  # fmt: skip
+) -> Body | None:
     """Put an object where it stands free, wholly in view and mostly unhidden; None if no place was found.
 
     size: factor of the world on the object, beside the style's.
@@ -237,8 +283,8 @@ def place_all(
 def draw_lights(rng: np.random.Generator, front: float | None = None) -> tuple[tuple[Light, ...], Array]:
     """A main light that casts shadows, a weaker one from the other side, and the ambient rgb.
 
-    front: azimuth, radians, of a shelf's open side, through which both shine, the weaker one brighter than elsewhere since boards
-    keep the main one out; None for anywhere.
+    front: azimuth, radians, of a shelf's open side, through which both shine, the weaker one brighter than
+    elsewhere since boards keep the main one out; None for anywhere.
     """
     tint = 1 + rng.uniform(-0.05, 0.05) * np.array([1, 0, -1])
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(38, 75))
@@ -247,7 +293,9 @@ def draw_lights(rng: np.random.Generator, front: float | None = None) -> tuple[t
     level = rng.uniform(0.42, 0.68)
 
     def ray(azimuth: float, elevation: float) -> Array:
-        return np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+        return np.array(
+            [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+        )
 
     beside = azimuth + rng.uniform(2, 4.2)
     if front is not None:
@@ -255,7 +303,9 @@ def draw_lights(rng: np.random.Generator, front: float | None = None) -> tuple[t
     main, other = ray(azimuth, elevation), ray(beside, np.deg2rad(rng.uniform(30, 70)))
     lights = (
         Light(1.5 * main, -main, level * tint, rng.uniform(0.1, 0.5), bool(rng.random() < 0.85)),
-        Light(1.5 * other, -other, np.full(3, rng.uniform(0.08, 0.28) + (0.0 if front is None else 0.2)), 0.1),
+        Light(
+            1.5 * other, -other, np.full(3, rng.uniform(0.08, 0.28) + (0.0 if front is None else 0.2)), 0.1
+        ),
     )
     return lights, rng.uniform(0.34, 0.5) * tint
 

@@ -1,6 +1,8 @@
-"""Goals said in other words: synonyms of kinds and colours, and requests around them ("hand me the crimson cup").
+"""Goals said in other words: synonyms of kinds and colours, and requests around them ("hand me the crimson
+cup").
 
-A goal's targets stay what they are. Training draws from `FRAMES` and `SYNONYMS`; `UNSEEN_FRAMES` are for measuring only.
+A goal's targets stay what they are. Training draws from `FRAMES` and `SYNONYMS`; `UNSEEN_FRAMES` are for
+measuring only.
 """
 
 from __future__ import annotations
@@ -36,10 +38,29 @@ SYNONYMS = {
     "ring": ("hoop",),
 }
 FRAMES = (
-    "hand me {}", "find me {}", "find {}", "where is {}", "show me {}", "give me {}", "pick up {}", "look for {}",
-    "please get {}", "i need {}", "can you see {}", "point at {}", "{} please",
-)  # fmt: skip
-UNSEEN_FRAMES = ("bring me {}", "could you pass me {}", "locate {}", "go to {}", "i would like {}", "do you see {}", "grab {} for me")
+    "hand me {}",
+    "find me {}",
+    "find {}",
+    "where is {}",
+    "show me {}",
+    "give me {}",
+    "pick up {}",
+    "look for {}",
+    "please get {}",
+    "i need {}",
+    "can you see {}",
+    "point at {}",
+    "{} please",
+)
+UNSEEN_FRAMES = (
+    "bring me {}",
+    "could you pass me {}",
+    "locate {}",
+    "go to {}",
+    "i would like {}",
+    "do you see {}",
+    "grab {} for me",
+)
 
 
 def _spoken(rng: np.random.Generator, word: str, chance: float) -> str:

@@ -1,4 +1,5 @@
-"""Rendered tabletop scenes with their truth: picture, depth, intrinsics, and what stands where. Needs MuJoCo, and no GPU."""
+"""Rendered tabletop scenes with their truth: picture, depth, intrinsics, and what stands where. Needs MuJoCo,
+and no GPU."""
 
 from __future__ import annotations
 
@@ -33,9 +34,10 @@ _ROUND = 2.0  # pixels
 class SceneObject:
     """An object of a scene.
 
-    box: (x1, y1, x2, y2) of its visible pixels, camera pixels, x2 and y2 exclusive; visible: unhidden share, 0..1; area: its
-    visible pixels; position: the middle of its height above its origin, in the optical frame (x right, y down, z forward),
-    metres; size: (width, height, depth) of the object itself, metres; box_3d: the box around all of it, hidden parts too.
+    box: (x1, y1, x2, y2) of its visible pixels, camera pixels, x2 and y2 exclusive; visible: unhidden share,
+    0..1; area: its visible pixels; position: the middle of its height above its origin, in the optical frame
+    (x right, y down, z forward), metres; size: (width, height, depth) of the object itself, metres; box_3d:
+    the box around all of it, hidden parts too.
     """
 
     kind: str
@@ -65,24 +67,33 @@ def check_camera(width: int, height: int, aspect: float | Literal["random"] | No
         size = f"{width}x{height}, supersampled {supersample} times,"
         raise ValueError(f"A picture of {size} is out of range: take 32 to 4096 pixels.")
     if aspect != "random" and not 0.4 <= (width / height if aspect is None else aspect) <= 2.5:
-        raise ValueError(f"A camera of aspect {aspect or width / height:.3g} is out of range: take 0.4 to 2.5.")
+        raise ValueError(
+            f"A camera of aspect {aspect or width / height:.3g} is out of range: take 0.4 to 2.5."
+        )
 
 
 class SceneRenderer:
-    """Renders scenes by seed. A scene depends on the seed and on the renderer's settings, not on what was rendered before.
+    """Renders scenes by seed. A scene depends on the seed and on the renderer's settings, not on what was
+    rendered before.
 
-    width, height: of the picture, pixels. aspect: None for square pixels; a number W/H or "random" (of 1:1, 4:3, 16:9) for
-    the picture of a camera of that aspect stretched into width x height. supersample: the picture is drawn this many times
-    larger and averaged down, which removes jagged edges; masks and depth are always drawn at width x height. world: a name of
-    `worlds.WORLDS` or "mixed", where the seed decides; style: what is unusual about the scenes.
-    One renderer belongs to one thread; close it, or use it as a context manager. Raises drawing.RenderingUnavailable where
-    neither EGL nor OSMesa works, ValueError for a size or aspect in which scenes do not fit.
+    width, height: of the picture, pixels. aspect: None for square pixels; a number W/H or "random" (of 1:1,
+    4:3, 16:9) for the picture of a camera of that aspect stretched into width x height. supersample: the
+    picture is drawn this many times larger and averaged down, which removes jagged edges; masks and depth are
+    always drawn at width x height. world: a name of `worlds.WORLDS` or "mixed", where the seed decides;
+    style: what is unusual about the scenes. One renderer belongs to one thread; close it, or use it as a
+    context manager. Raises drawing.RenderingUnavailable where neither EGL nor OSMesa works, ValueError for a
+    size or aspect in which scenes do not fit.
     """
 
     def __init__(
-        self, width: int = 224, height: int = 224, aspect: float | Literal["random"] | None = None, supersample: int = 1,
-        world: str = "table", style: Style = USUAL,
-    ) -> None:  # fmt: skip
+        self,
+        width: int = 224,
+        height: int = 224,
+        aspect: float | Literal["random"] | None = None,
+        supersample: int = 1,
+        world: str = "table",
+        style: Style = USUAL,
+    ) -> None:
         check_camera(width, height, aspect, supersample)
         self.width, self.height = width, height
         self._aspect, self._scale = aspect, supersample
@@ -90,7 +101,8 @@ class SceneRenderer:
         self._canvas = Canvas(width * supersample, height * supersample)
 
     def render(self, seed: int) -> SceneSample:
-        """The scene of `seed`; tries that leave an object too small, cut or hidden are drawn anew within the seed."""
+        """The scene of `seed`; tries that leave an object too small, cut or hidden are drawn anew within the
+        seed."""
         layout, objects = self.compose(seed)
         rgb, depth = self.picture(layout)
         return SceneSample(rgb, depth, layout.camera.intrinsics, objects, seed)
@@ -110,7 +122,9 @@ class SceneRenderer:
         while True:
             attempt += 1
             count = max(least, wanted - attempt // _TRIES)
-            layout = draw_layout(world, np.random.default_rng([seed, attempt]), count, size, aspect, self._style)
+            layout = draw_layout(
+                world, np.random.default_rng([seed, attempt]), count, size, aspect, self._style
+            )
             if layout is None or (accept is not None and not accept(layout)):
                 continue
             objects = self.observe(layout)
@@ -129,10 +143,13 @@ class SceneRenderer:
             return rgb, depth
         small = cv2.resize(rgb, (self.width, self.height), interpolation=cv2.INTER_AREA)
         middle = self._scale // 2
-        return np.asarray(small, np.uint8), np.ascontiguousarray(depth[middle :: self._scale, middle :: self._scale])
+        return np.asarray(small, np.uint8), np.ascontiguousarray(
+            depth[middle :: self._scale, middle :: self._scale]
+        )
 
     def observe(self, layout: Layout) -> tuple[SceneObject, ...] | None:
-        """The objects as the layout's camera sees them, or None if one is too small, touches the border or is hidden too much."""
+        """The objects as the layout's camera sees them, or None if one is too small, touches the border or is
+        hidden too much."""
         labels = self._canvas.labels(layout.world(), layout.camera)
         found = [_extent(labels, index) for index in range(len(layout.bodies))]
         least = max(1, round(MIN_PIXELS * labels.size))
@@ -172,7 +189,9 @@ class SceneRenderer:
     def __enter__(self) -> SceneRenderer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
@@ -194,10 +213,16 @@ def _touches_border(box: tuple[float, float, float, float], shape: tuple[int, ..
     return box[0] <= 0 or box[1] <= 0 or box[2] >= shape[1] or box[3] >= shape[0]
 
 
-def _object(layout: Layout, index: int, box: tuple[float, float, float, float], area: int, visible: float) -> SceneObject:
+def _object(
+    layout: Layout, index: int, box: tuple[float, float, float, float], area: int, visible: float
+) -> SceneObject:
     body, camera = layout.bodies[index], layout.camera
     centre, rotation, size = body.box()
-    box_3d = Box3D(_triple(camera.to_optical(centre)), quaternion_from_matrix(camera.rotation.T @ rotation), _triple(size))
+    box_3d = Box3D(
+        _triple(camera.to_optical(centre)),
+        quaternion_from_matrix(camera.rotation.T @ rotation),
+        _triple(size),
+    )
     position = _triple(camera.to_optical(body.centre))
     return SceneObject(body.kind, body.colour, box, visible, area, position, _triple(body.solid.size), box_3d)
 

@@ -38,7 +38,8 @@ _DEMO_GOALS = ("attribute", "absent", "plural", "relation", "superlative", "nega
 
 @dataclass(frozen=True, eq=False)
 class SequenceFrame:
-    """One frame of a sequence. stamp: ns; rgb: uint8 HxWx3; depth: float32 HxW metres; objects: as this frame shows them."""
+    """One frame of a sequence. stamp: ns; rgb: uint8 HxWx3; depth: float32 HxW metres; objects: as this frame
+    shows them."""
 
     stamp: int
     rgb: NDArray[np.uint8]
@@ -48,11 +49,14 @@ class SequenceFrame:
 
 
 def orbit(camera: Camera, azimuth: float, elevation: float, scale: float) -> Camera:
-    """The camera turned by angles (radians) about the point of the table it looks at, its distance multiplied by `scale`."""
+    """The camera turned by angles (radians) about the point of the table it looks at, its distance multiplied
+    by `scale`."""
     forward, right = camera.rotation[:, 2], camera.rotation[:, 0]
     target = camera.position - forward * (camera.position[2] / forward[2])
     turn = rotation_z(azimuth) @ _rotation_about(right, elevation)
-    return Camera(target + scale * turn @ (camera.position - target), turn @ camera.rotation, camera.intrinsics)
+    return Camera(
+        target + scale * turn @ (camera.position - target), turn @ camera.rotation, camera.intrinsics
+    )
 
 
 def _rotation_about(axis: Array, angle: float) -> Array:
@@ -61,7 +65,8 @@ def _rotation_about(axis: Array, angle: float) -> Array:
 
 
 def varied(layout: Layout) -> bool:
-    """Whether a scene can be asked every kind of goal: four kinds and four colours at least, a kind and a colour twice."""
+    """Whether a scene can be asked every kind of goal: four kinds and four colours at least, a kind and a
+    colour twice."""
     kinds, colours = [body.kind for body in layout.bodies], [body.colour for body in layout.bodies]
     return all(4 <= len(set(words)) < len(words) for words in (kinds, colours))
 
@@ -71,10 +76,15 @@ def _path(camera: Camera, count: int, size: float) -> list[Camera]:
     phases = np.linspace(0, 2 * np.pi, count, endpoint=False)
     azimuths, elevations = np.deg2rad(14) * np.sin(phases), np.deg2rad(4) * np.sin(2 * phases)
     scales = 0.06 * (1 - np.cos(phases))
-    return [orbit(camera, size * a, size * e, 1 + size * s) for a, e, s in zip(azimuths, elevations, scales, strict=True)]
+    return [
+        orbit(camera, size * a, size * e, 1 + size * s)
+        for a, e, s in zip(azimuths, elevations, scales, strict=True)
+    ]
 
 
-def _steady_path(renderer: SceneRenderer, layout: Layout, count: int) -> list[tuple[Layout, tuple[SceneObject, ...]]]:
+def _steady_path(
+    renderer: SceneRenderer, layout: Layout, count: int
+) -> list[tuple[Layout, tuple[SceneObject, ...]]]:
     """The widest sway in which every frame shows every object well; at worst the camera stands still."""
     for size in (1.0, 0.8, 0.6, 0.45, 0.3, 0.15, 0.0):
         views = [seen_from(layout, camera) for camera in _path(layout.camera, count, size)]
@@ -98,7 +108,8 @@ def render_sequence(seed: int = SCENE_SEED, seconds: float = SECONDS) -> list[Se
 
 
 def steady_goals(frames: list[SequenceFrame], seed: int = SCENE_SEED) -> list[SceneGoal]:
-    """Goals, one of each kind and two attributes, whose targets are the same and clear in every frame; drawn by lot."""
+    """Goals, one of each kind and two attributes, whose targets are the same and clear in every frame; drawn
+    by lot."""
     common: dict[SceneGoal, None] | None = None
     for frame in frames:
         sample = SceneSample(frame.rgb, frame.depth, frame.intrinsics, frame.objects, seed)
@@ -115,14 +126,16 @@ def steady_goals(frames: list[SequenceFrame], seed: int = SCENE_SEED) -> list[Sc
 
 
 def _goal_entry(goal: SceneGoal) -> str | dict[str, Any]:
-    """How goals.yaml says it: sets are asked for as sets, one relation as one; the rest is left to the model."""
+    """How goals.yaml says it: sets are asked for as sets, one relation as one; the rest is left to the
+    model."""
     if len(goal.targets) > 1:
         return {"text": goal.text, "kind": "all", "min_score": 0.3}
     return {"text": goal.text, "kind": "one"} if goal.kind == "relation" else goal.text
 
 
 def truth(frames: list[SequenceFrame], goals: list[SceneGoal], seed: int = SCENE_SEED) -> dict[str, Any]:
-    """What truth.json holds: the objects, the goals' targets as indices into them, and each frame's boxes in that order."""
+    """What truth.json holds: the objects, the goals' targets as indices into them, and each frame's boxes in
+    that order."""
     objects = [{"kind": item.kind, "colour": item.colour, "size": item.size} for item in frames[0].objects]
     rows = [
         {
@@ -135,7 +148,14 @@ def truth(frames: list[SequenceFrame], goals: list[SceneGoal], seed: int = SCENE
     ]
     listed = [{"text": goal.text, "kind": goal.kind, "targets": goal.targets} for goal in goals]
     size = {"width": frames[0].intrinsics.width, "height": frames[0].intrinsics.height}
-    return {"scene_seed": seed, "frame_id": FRAME_ID, **size, "objects": objects, "goals": listed, "frames": rows}
+    return {
+        "scene_seed": seed,
+        "frame_id": FRAME_ID,
+        **size,
+        "objects": objects,
+        "goals": listed,
+        "frames": rows,
+    }
 
 
 def _box_entry(box: Box3D) -> dict[str, list[float]]:
@@ -150,13 +170,15 @@ def _jpeg(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def depth_millimetres(depth: FloatArray) -> NDArray[np.uint16]:
-    """float32 metres to uint16 millimetres in steps of 2 mm, as coarse as a depth camera's own; 0 beyond 10 m."""
+    """float32 metres to uint16 millimetres in steps of 2 mm, as coarse as a depth camera's own; 0 beyond 10
+    m."""
     steps = np.rint(depth * (1000 / _DEPTH_STEP_MM)) * _DEPTH_STEP_MM
     return np.where(steps < 10_000, steps, 0).astype(np.uint16)
 
 
 def write_bag(frames: list[SequenceFrame], path: Path) -> None:
-    """One .mcap file that rosbag2 plays: jpeg colour and camera_info with every frame, depth with every second; zstd chunks."""
+    """One .mcap file that rosbag2 plays: jpeg colour and camera_info with every frame, depth with every
+    second; zstd chunks."""
     from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
     from rosbags.typesys import Stores, get_typestore
 
@@ -170,7 +192,9 @@ def write_bag(frames: list[SequenceFrame], path: Path) -> None:
                 "/camera/camera_info": "sensor_msgs/msg/CameraInfo",
                 "/camera/depth": "sensor_msgs/msg/Image",
             }
-            links = {name: writer.add_connection(name, kind, typestore=store) for name, kind in topics.items()}
+            links = {
+                name: writer.add_connection(name, kind, typestore=store) for name, kind in topics.items()
+            }
             for index, frame in enumerate(frames):
                 for name, message in _messages(frame, store.types, index % DEPTH_EVERY == 0).items():
                     data = store.serialize_cdr(message, topics[name])
@@ -183,25 +207,45 @@ def _messages(frame: SequenceFrame, types: Any, with_depth: bool) -> dict[str, A
     stamp = types["builtin_interfaces/msg/Time"](sec=frame.stamp // 10**9, nanosec=frame.stamp % 10**9)
     header = types["std_msgs/msg/Header"](stamp=stamp, frame_id=FRAME_ID)
     image = types["sensor_msgs/msg/CompressedImage"](header=header, format="jpeg", data=_jpeg(frame.rgb))
-    messages = {"/camera/image/compressed": image, "/camera/camera_info": _camera_info(frame.intrinsics, header, types)}
+    messages = {
+        "/camera/image/compressed": image,
+        "/camera/camera_info": _camera_info(frame.intrinsics, header, types),
+    }
     if with_depth:
         depth = depth_millimetres(frame.depth)
         height, width = depth.shape
         data = depth.astype("<u2").view(np.uint8).ravel()
         messages["/camera/depth"] = types["sensor_msgs/msg/Image"](
-            header=header, height=height, width=width, encoding="16UC1", is_bigendian=0, step=2 * width, data=data
+            header=header,
+            height=height,
+            width=width,
+            encoding="16UC1",
+            is_bigendian=0,
+            step=2 * width,
+            data=data,
         )
     return messages
 
 
 def _camera_info(k: Intrinsics, header: Any, types: Any) -> Any:
-    region = types["sensor_msgs/msg/RegionOfInterest"](x_offset=0, y_offset=0, height=0, width=0, do_rectify=False)
+    region = types["sensor_msgs/msg/RegionOfInterest"](
+        x_offset=0, y_offset=0, height=0, width=0, do_rectify=False
+    )
     matrix = np.array([[k.fx, 0, k.cx], [0, k.fy, k.cy], [0, 0, 1.0]])
     projection = np.hstack([matrix, np.zeros((3, 1))])
     return types["sensor_msgs/msg/CameraInfo"](
-        header=header, height=k.height, width=k.width, distortion_model="plumb_bob", d=np.zeros(5), k=matrix.ravel(),
-        r=np.eye(3).ravel(), p=projection.ravel(), binning_x=0, binning_y=0, roi=region,
-    )  # fmt: skip
+        header=header,
+        height=k.height,
+        width=k.width,
+        distortion_model="plumb_bob",
+        d=np.zeros(5),
+        k=matrix.ravel(),
+        r=np.eye(3).ravel(),
+        p=projection.ravel(),
+        binning_x=0,
+        binning_y=0,
+        roi=region,
+    )
 
 
 def write_demo(out: Path, seed: int = SCENE_SEED) -> list[SceneGoal]:

@@ -1,4 +1,5 @@
-"""The object kinds as solids: which parts each is made of, at which physical size. Metres, z up, the base at z = 0."""
+"""The object kinds as solids: which parts each is made of, at which physical size. Metres, z up, the base at
+z = 0."""
 
 from __future__ import annotations
 
@@ -24,8 +25,9 @@ class Mesh:
 class Part:
     """One solid of an object, in the object's frame.
 
-    shape: "box" | "ball" | "cylinder" | "capsule" (scale = half sizes, radius, or radius and half length along z) or a name
-    in `MESHES` (scale multiplies its vertices); position: its origin; rotation: 3x3; shade: factor on the object's colour.
+    shape: "box" | "ball" | "cylinder" | "capsule" (scale = half sizes, radius, or radius and half length
+    along z) or a name in `MESHES` (scale multiplies its vertices); position: its origin; rotation: 3x3;
+    shade: factor on the object's colour.
     """
 
     shape: str
@@ -37,7 +39,8 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class SolidShape:
-    """A kind at a physical size. size: (width, height, depth) along x, z, y of its own frame; handle: x is a handle's side."""
+    """A kind at a physical size. size: (width, height, depth) along x, z, y of its own frame; handle: x is a
+    handle's side."""
 
     parts: tuple[Part, ...]
     size: tuple[float, float, float]
@@ -48,7 +51,10 @@ def resized(solid: SolidShape, factor: float) -> SolidShape:
     """The solid `factor` times as large."""
     if factor == 1:
         return solid
-    parts = tuple(replace(part, scale=_times(part.scale, factor), position=_times(part.position, factor)) for part in solid.parts)
+    parts = tuple(
+        replace(part, scale=_times(part.scale, factor), position=_times(part.position, factor))
+        for part in solid.parts
+    )
     return replace(solid, parts=parts, size=_times(solid.size, factor))
 
 
@@ -69,17 +75,25 @@ def rotation_y(angle: float) -> Array:
 
 
 def lathe(profile: list[tuple[float, float]]) -> Mesh:
-    """Turn a profile of (radius, z) about z; it runs so that the outside lies to its right, and repeats a point at a crease."""
+    """Turn a profile of (radius, z) about z; it runs so that the outside lies to its right, and repeats a
+    point at a crease."""
     angles = np.linspace(0, 2 * np.pi, SEGMENTS, endpoint=False)
     ring = np.stack([np.cos(angles), np.sin(angles)], 1)
-    vertices = np.concatenate([np.column_stack([radius * ring, np.full(SEGMENTS, z)]) for radius, z in profile])
+    vertices = np.concatenate(
+        [np.column_stack([radius * ring, np.full(SEGMENTS, z)]) for radius, z in profile]
+    )
     faces = []
     for row in range(len(profile) - 1):
         if profile[row] == profile[row + 1]:
             continue
         for i in range(SEGMENTS):
             j = (i + 1) % SEGMENTS
-            a, b, c, d = (row * SEGMENTS + i, row * SEGMENTS + j, (row + 1) * SEGMENTS + j, (row + 1) * SEGMENTS + i)
+            a, b, c, d = (
+                row * SEGMENTS + i,
+                row * SEGMENTS + j,
+                (row + 1) * SEGMENTS + j,
+                (row + 1) * SEGMENTS + i,
+            )
             if profile[row][0] > 1e-6:
                 faces.append((a, b, c))
             if profile[row + 1][0] > 1e-6:
@@ -88,7 +102,8 @@ def lathe(profile: list[tuple[float, float]]) -> Mesh:
 
 
 def tube(radius: float, thickness: float, start: float, stop: float, steps: int, sides: int = 12) -> Mesh:
-    """A round tube bent about y: the arc of `radius` in the x-z plane from angle `start` to `stop`; closed when a full turn."""
+    """A round tube bent about y: the arc of `radius` in the x-z plane from angle `start` to `stop`; closed
+    when a full turn."""
     full = abs(stop - start - 2 * np.pi) < 1e-9
     arc = np.linspace(start, stop, steps, endpoint=not full)
     around = np.linspace(0, 2 * np.pi, sides, endpoint=False)
@@ -118,7 +133,16 @@ def _meshes() -> dict[str, Mesh]:
     outside = [(0.42, 0.0), (0.46, 0.1), (0.66, 0.25), (0.84, 0.5), (0.95, 0.78), (1.0, 1.0)]
     inside = [(0.92, 1.0), (0.87, 0.8), (0.76, 0.52), (0.58, 0.3), (0.36, 0.17), (0, 0.14)]
     bowl = [(0, 0), (0.42, 0), *outside, (1.0, 1.0), (0.92, 1.0), *inside]
-    neck = [(0.9, 0.0), (1, 0.04), (1, 0.52), (0.94, 0.6), (0.74, 0.67), (0.46, 0.73), (0.36, 0.78), (0.36, 0.93)]
+    neck = [
+        (0.9, 0.0),
+        (1, 0.04),
+        (1, 0.52),
+        (0.94, 0.6),
+        (0.74, 0.67),
+        (0.46, 0.73),
+        (0.36, 0.78),
+        (0.36, 0.93),
+    ]
     bottle = [(0, 0), (0.9, 0), *neck, (0.36, 0.93), (0.46, 0.93), (0.46, 0.93), (0.46, 1), (0.46, 1), (0, 1)]
     return {
         "cup": lathe(cup),
@@ -139,7 +163,9 @@ def _unit_points() -> dict[str, Array]:
     circle = np.column_stack([np.cos(angles), np.sin(angles), np.zeros(16)])
     corners = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1.0, 1)])
     high, low = circle + np.array([0, 0, 1]), circle - np.array([0, 0, 1])
-    ball = np.concatenate([circle * [c, c, 1] + [0, 0, s] for c, s in ((1, 0), (0.7, 0.7), (0.7, -0.7), (0, 1), (0, -1))])
+    ball = np.concatenate(
+        [circle * [c, c, 1] + [0, 0, s] for c, s in ((1, 0), (0.7, 0.7), (0.7, -0.7), (0, 1), (0, -1))]
+    )
     points = {"box": corners, "ball": ball, "cylinder": np.concatenate([high, low]), "capsule": ball}
     return points | {name: mesh.vertices for name, mesh in MESHES.items()}
 
@@ -213,9 +239,16 @@ def _ring(rng: np.random.Generator) -> SolidShape:
 
 
 _MAKERS = {
-    "box": _box, "ball": _ball, "cylinder": _cylinder, "capsule": _capsule, "mug": _mug,
-    "bowl": _bowl, "bottle": _bottle, "cone": _cone, "ring": _ring,
-}  # fmt: skip
+    "box": _box,
+    "ball": _ball,
+    "cylinder": _cylinder,
+    "capsule": _capsule,
+    "mug": _mug,
+    "bowl": _bowl,
+    "bottle": _bottle,
+    "cone": _cone,
+    "ring": _ring,
+}
 
 
 def make_solid(kind: str, rng: np.random.Generator) -> SolidShape:

@@ -1,4 +1,5 @@
-"""The world `shelf`: objects on the boards of a shelf, seen from the front. The lowest board's top is z = 0, the front faces -y."""
+"""The world `shelf`: objects on the boards of a shelf, seen from the front. The lowest board's top is z = 0,
+the front faces -y."""
 
 from __future__ import annotations
 
@@ -9,7 +10,17 @@ import numpy as np
 from groma_ros.simulation.clutter import room
 from groma_ros.simulation.colours import muted
 from groma_ros.simulation.drawing import Geom
-from groma_ros.simulation.layout import Layout, Spot, Style, camera_at, colours_of, draw_lights, draw_texture, place_all, unlike
+from groma_ros.simulation.layout import (
+    Layout,
+    Spot,
+    Style,
+    camera_at,
+    colours_of,
+    draw_lights,
+    draw_texture,
+    place_all,
+    unlike,
+)
 from groma_ros.simulation.shapes import Array
 
 _FRONT = -np.pi / 2
@@ -18,7 +29,8 @@ _THICK = 0.009  # half of a board's
 
 @dataclass(frozen=True)
 class _Shelf:
-    """levels: boards that carry; gap: from one's top to the next's; half: half width and half depth; all metres."""
+    """levels: boards that carry; gap: from one's top to the next's; half: half width and half depth; all
+    metres."""
 
     levels: int
     gap: float
@@ -29,11 +41,17 @@ class _Shelf:
 def _draw_shelf(rng: np.random.Generator, style: Style) -> _Shelf:
     levels = int(rng.choice([2, 3], p=[0.6, 0.4]))
     gap = rng.uniform(0.2, 0.27) * max(1.0, style.size)
-    return _Shelf(levels, gap, (rng.uniform(0.42, 0.65), rng.uniform(0.15, 0.2) * max(1.0, style.size)), bool(rng.random() < 0.5))
+    return _Shelf(
+        levels,
+        gap,
+        (rng.uniform(0.42, 0.65), rng.uniform(0.15, 0.2) * max(1.0, style.size)),
+        bool(rng.random() < 0.5),
+    )
 
 
 def _books(rng: np.random.Generator, shelf: _Shelf) -> tuple[tuple[Geom, ...], int, tuple[float, float]]:
-    """At times a row of muted books at one end of a board: how it is drawn, its board, and its two ends in x."""
+    """At times a row of muted books at one end of a board: how it is drawn, its board, and its two ends in
+    x."""
     if rng.random() > 0.35:
         return (), -1, (0.0, 0.0)
     level, side = int(rng.integers(shelf.levels)), rng.choice([-1, 1])
@@ -46,7 +64,9 @@ def _books(rng: np.random.Generator, shelf: _Shelf) -> tuple[tuple[Geom, ...], i
         place = np.array([at + side * thick, shelf.half[1] - deep - 0.01, level * shelf.gap + high])
         colour = muted(rng)
         rgb = (float(colour[0]), float(colour[1]), float(colour[2]))
-        geoms.append(Geom("box", (thick, deep, high), place, np.eye(3), rgb, texture=draw_texture(rng), tile=6.0))
+        geoms.append(
+            Geom("box", (thick, deep, high), place, np.eye(3), rgb, texture=draw_texture(rng), tile=6.0)
+        )
         at += 2 * side * thick
     return tuple(geoms), level, (min(start, at), max(start, at))
 
@@ -65,7 +85,9 @@ def _boards(shelf: _Shelf, level: int, row: tuple[float, float]) -> Spot:
     return spot
 
 
-def _frame(rng: np.random.Generator, shelf: _Shelf, rgbs: list[Array]) -> tuple[tuple[Geom, ...], tuple[Geom, ...]]:
+def _frame(
+    rng: np.random.Generator, shelf: _Shelf, rgbs: list[Array]
+) -> tuple[tuple[Geom, ...], tuple[Geom, ...]]:
     """Boards and sides, which may hide things, and what stands behind everything."""
     rgb, texture, tile = unlike(rng, rgbs), draw_texture(rng), float(rng.uniform(1.2, 4))
     width, depth = shelf.half
@@ -81,7 +103,17 @@ def _frame(rng: np.random.Generator, shelf: _Shelf, rgbs: list[Array]) -> tuple[
     behind = []
     if rng.random() < 0.6:
         back = rgb if rng.random() < 0.5 else unlike(rng, rgbs)
-        behind.append(Geom("box", (width, 0.005, tall), np.array([0, depth + 0.005, middle]), np.eye(3), back, texture=texture, tile=tile))
+        behind.append(
+            Geom(
+                "box",
+                (width, 0.005, tall),
+                np.array([0, depth + 0.005, middle]),
+                np.eye(3),
+                back,
+                texture=texture,
+                tile=tile,
+            )
+        )
     if rng.random() < 0.7:
         place = np.array([0, depth + rng.uniform(0.03, 0.3), 0.5])
         wall, pattern, repeats = unlike(rng, rgbs), draw_texture(rng), float(rng.uniform(0.4, 2))
@@ -89,18 +121,24 @@ def _frame(rng: np.random.Generator, shelf: _Shelf, rgbs: list[Array]) -> tuple[
     return tuple(boards), tuple(behind)
 
 
-def draw_shelf(rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style) -> Layout | None:
+def draw_shelf(
+    rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
+) -> Layout | None:
     """One try at a scene of `count` objects; None where they found no room."""
     shelf = _draw_shelf(rng, style)
     azimuth, elevation = _FRONT + rng.uniform(-0.5, 0.5), np.deg2rad(rng.uniform(16, 38))
     half = style.view * np.tan(np.deg2rad(rng.uniform(34, 56)) / 2)
     span = rng.uniform(0.5, 0.62) + 0.022 * count
     height = shelf.gap * rng.uniform(0.35, 0.6) * (shelf.levels - 1) + rng.uniform(0.02, 0.08)
-    camera = camera_at(rng, np.array([rng.uniform(-0.08, 0.08), 0, height]), azimuth, elevation, half, span, size, aspect)
+    camera = camera_at(
+        rng, np.array([rng.uniform(-0.08, 0.08), 0, height]), azimuth, elevation, half, span, size, aspect
+    )
     books, level, row = _books(rng, shelf)
     bodies = place_all(rng, count, camera, _boards(shelf, level, row), style)
     if bodies is None:
         return None
     boards, behind = _frame(rng, shelf, colours_of(bodies))
     lights, ambient = draw_lights(rng, azimuth)
-    return Layout(bodies, (*behind, *room(rng, -rng.uniform(0.05, 0.9))), (*boards, *books), lights, ambient, camera)
+    return Layout(
+        bodies, (*behind, *room(rng, -rng.uniform(0.05, 0.9))), (*boards, *books), lights, ambient, camera
+    )

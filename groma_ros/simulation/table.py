@@ -1,4 +1,5 @@
-"""The world `table`: objects on a table in a room, seen from any side and well above. The table's top is z = 0."""
+"""The world `table`: objects on a table in a room, seen from any side and well above. The table's top is z =
+0."""
 
 from __future__ import annotations
 
@@ -23,7 +24,9 @@ from groma_ros.simulation.shapes import Array, rotation_z
 _RADIUS = 0.42
 
 
-def draw_camera(rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style) -> Camera:
+def draw_camera(
+    rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
+) -> Camera:
     """A camera that looks at the middle of the table."""
     elevation, azimuth = np.deg2rad(rng.uniform(30, 60)), rng.uniform(0, 2 * np.pi)
     half = style.view * np.tan(np.deg2rad(rng.uniform(34, 56)) / 2)
@@ -49,7 +52,9 @@ def _table(rng: np.random.Generator, rgbs: list[Array]) -> Geom:
     return Geom("box", size, place, rotation_z(rng.uniform(0, np.pi)), rgb, -1, 0.1, 0.2, texture, tile)
 
 
-def draw_table(rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style) -> Layout | None:
+def draw_table(
+    rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
+) -> Layout | None:
     """One try at a scene of `count` objects; None where they found no room."""
     camera = draw_camera(rng, count, size, aspect, style)
     bodies = place_all(rng, count, camera, _top(camera), style)

@@ -17,7 +17,8 @@ _SHARES = {"table": 0.5, "shelf": 0.25, "room": 0.25}
 
 
 def world_of(world: str, seed: int) -> str:
-    """The world that a seed is set in: itself, or of "mixed" the one that the seed draws: half of them tables."""
+    """The world that a seed is set in: itself, or of "mixed" the one that the seed draws: half of them
+    tables."""
     if world == MIXED:
         draw = np.random.default_rng([seed, 0, 1]).random()
         ends = np.cumsum([_SHARES[name] for name in WORLDS])
@@ -28,7 +29,13 @@ def world_of(world: str, seed: int) -> str:
 
 
 def draw_layout(
-    world: str, rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style = USUAL
+    world: str,
+    rng: np.random.Generator,
+    count: int,
+    size: tuple[int, int],
+    aspect: float,
+    style: Style = USUAL,
 ) -> Layout | None:
-    """One try at a scene of `count` objects in a world; None where they found no room. size: (width, height), pixels."""
+    """One try at a scene of `count` objects in a world; None where they found no room. size: (width, height),
+    pixels."""
     return _DRAWERS[world](rng, count, size, aspect, style)

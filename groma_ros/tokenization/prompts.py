@@ -1,4 +1,5 @@
-"""Prompts and answers: what the language model is asked, as token ids, and what its answer means. No model runs here."""
+"""Prompts and answers: what the language model is asked, as token ids, and what its answer means. No model
+runs here."""
 
 from __future__ import annotations
 
@@ -22,9 +23,10 @@ REGION_KINDS = ("auto", "one", "all")  # goals whose answer is a list of regions
 class PromptTemplate:
     """How a network was taught to be asked. All strings are trusted: special tokens in them count.
 
-    prefix: the goal-independent opening, with one `<image>` before one `<region>`; goal: what surrounds a query, "{}" standing
-    for it; queries: for every kind of goal its wordings, "{}" standing for the goal's text, the first being the usual one;
-    answer_prefix: what the answer to a region goal always starts with, so that it need not be generated.
+    prefix: the goal-independent opening, with one `<image>` before one `<region>`; goal: what surrounds a
+    query, "{}" standing for it; queries: for every kind of goal its wordings, "{}" standing for the goal's
+    text, the first being the usual one; answer_prefix: what the answer to a region goal always starts with,
+    so that it need not be generated.
     """
 
     prefix: str
@@ -36,37 +38,64 @@ class PromptTemplate:
         for name in ("prefix", "goal", "answer_prefix"):
             if not isinstance(getattr(self, name), str):
                 raise ValueError(f"The prompt template's {name} is {getattr(self, name)!r} and not a text.")
-        if self.prefix.count("<image>") != 1 or "<region>" not in self.prefix.split("<image>")[1] or self.prefix.count("<region>") != 1:
-            raise ValueError(f"The prompt prefix {self.prefix!r} must hold exactly one <image> and, after it, exactly one <region>.")
+        if (
+            self.prefix.count("<image>") != 1
+            or "<region>" not in self.prefix.split("<image>")[1]
+            or self.prefix.count("<region>") != 1
+        ):
+            raise ValueError(
+                f"The prompt prefix {self.prefix!r} must hold exactly one <image> and, after it, exactly "
+                "one <region>."
+            )
         if self.goal.count("{}") != 1:
             raise ValueError(f"The goal frame {self.goal!r} must hold {{}} exactly once, for the query.")
         for kind, wordings in self.queries.items():
-            if not wordings or isinstance(wordings, str) or any(wording.count("{}") > 1 for wording in wordings):
-                raise ValueError(f"The prompt template needs a list of wordings for {kind!r}, each with at most one {{}}.")
+            if (
+                not wordings
+                or isinstance(wordings, str)
+                or any(wording.count("{}") > 1 for wording in wordings)
+            ):
+                raise ValueError(
+                    f"The prompt template needs a list of wordings for {kind!r}, each with at most one {{}}."
+                )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PromptTemplate:
         """From the JSON of a bundle's manifest. ValueError naming what is wrong."""
         unknown = sorted(set(data) - set(cls.__dataclass_fields__))
         if unknown or "prefix" not in data:
-            raise ValueError(f"The prompt template has {f'the unknown key {unknown[0]!r}' if unknown else 'no prefix'}.")
-        queries = {str(kind): w if isinstance(w, str) else tuple(w) for kind, w in dict(data.get("queries", {})).items()}
+            raise ValueError(
+                f"The prompt template has {f'the unknown key {unknown[0]!r}' if unknown else 'no prefix'}."
+            )
+        queries = {
+            str(kind): w if isinstance(w, str) else tuple(w)
+            for kind, w in dict(data.get("queries", {})).items()
+        }
         return cls(**{**data, "queries": queries})
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types; `from_dict` reads it back."""
         queries = {kind: list(wordings) for kind, wordings in self.queries.items()}
-        return {"prefix": self.prefix, "goal": self.goal, "queries": queries, "answer_prefix": self.answer_prefix}
+        return {
+            "prefix": self.prefix,
+            "goal": self.goal,
+            "queries": queries,
+            "answer_prefix": self.answer_prefix,
+        }
 
     def prefix_ids(self, tokenizer: GromaTokenizer) -> list[int]:
         """Ids that open the sequence, `<s>` first; the same for every goal."""
         return tokenizer.encode_template(self.prefix, start=True)
 
-    def goal_ids(self, tokenizer: GromaTokenizer, kind: str, text: str | Sequence[Text] = "", wording: int = 0) -> list[int]:
-        """Ids that follow the prefix for one goal, ending where the answer starts (behind `answer_prefix` for a region goal).
+    def goal_ids(
+        self, tokenizer: GromaTokenizer, kind: str, text: str | Sequence[Text] = "", wording: int = 0
+    ) -> list[int]:
+        """Ids that follow the prefix for one goal, ending where the answer starts (behind `answer_prefix` for
+        a region goal).
 
-        text: the user's words, in which no special token counts, or such words with references between them. ValueError if the
-        template knows no such kind or wording, or if the wording wants words and there are none.
+        text: the user's words, in which no special token counts, or such words with references between them.
+        ValueError if the template knows no such kind or wording, or if the wording wants words and there are
+        none.
         """
         query = self.wording(kind, wording)
         words = [Text(text.strip())] if isinstance(text, str) else list(text)
@@ -84,7 +113,10 @@ class PromptTemplate:
         wordings = self.queries.get(kind, ())
         if not 0 <= index < len(wordings):
             known = ", ".join(sorted(self.queries))
-            raise ValueError(f"This model's prompt template has {len(wordings)} wordings for {kind!r} goals; it knows {known}.")
+            raise ValueError(
+                f"This model's prompt template has {len(wordings)} wordings for {kind!r} goals; it knows "
+                f"{known}."
+            )
         return wordings[index]
 
 
@@ -92,8 +124,9 @@ class PromptTemplate:
 class Expanded:
     """Ids with every placeholder opened, and where features go. All arrays int64.
 
-    ids (N,); image_slots (T,): image token t replaces the embedding at image_slots[t]; region_slots (R,): region token r likewise;
-    feature_slots, feature_regions (F,): the region token feature_regions[f] replaces the embedding at feature_slots[f].
+    ids (N,); image_slots (T,): image token t replaces the embedding at image_slots[t]; region_slots (R,):
+    region token r likewise; feature_slots, feature_regions (F,): the region token feature_regions[f] replaces
+    the embedding at feature_slots[f].
     """
 
     ids: IntArray
@@ -103,19 +136,29 @@ class Expanded:
     feature_regions: IntArray
 
 
-def expand(tokenizer: GromaTokenizer, ids: Sequence[int], image_tokens: int, regions: int, referred: Sequence[int] = ()) -> Expanded:
+def expand(
+    tokenizer: GromaTokenizer,
+    ids: Sequence[int],
+    image_tokens: int,
+    regions: int,
+    referred: Sequence[int] = (),
+) -> Expanded:
     """Open the placeholders of a prefix, of what follows one, or of a whole prompt.
 
-    `<image>` becomes image_tokens slots; `<region>` becomes one pair (`<rK>`, slot) for each of the regions; the i-th
-    `<refer_box>` becomes the token of region referred[i] and the i-th `<refer_feat>` a slot for its feature.
-    ValueError if a placeholder has no partner in referred, or if there is more than one `<image>` or `<region>`.
+    `<image>` becomes image_tokens slots; `<region>` becomes one pair (`<rK>`, slot) for each of the regions;
+    the i-th `<refer_box>` becomes the token of region referred[i] and the i-th `<refer_feat>` a slot for its
+    feature. ValueError if a placeholder has no partner in referred, or if there is more than one `<image>` or
+    `<region>`.
     """
     special = {name: tokenizer.id(name) for name in PLACEHOLDERS}
     if any(list(ids).count(special[name]) > 1 for name in ("<image>", "<region>")):
         raise ValueError("A prompt holds at most one <image> and one <region>.")
     for name in ("<refer_box>", "<refer_feat>"):
         if list(ids).count(special[name]) not in (0, len(referred)):
-            raise ValueError(f"The prompt has {list(ids).count(special[name])} {name} for {len(referred)} referred regions.")
+            raise ValueError(
+                f"The prompt has {list(ids).count(special[name])} {name} for {len(referred)} referred "
+                "regions."
+            )
     out: list[int] = []
     slots: dict[str, list[int]] = {name: [] for name in special}
     boxes = iter(referred)
@@ -125,7 +168,9 @@ def expand(tokenizer: GromaTokenizer, ids: Sequence[int], image_tokens: int, reg
             out += [token] * image_tokens
         elif token == special["<region>"]:
             slots["<region>"] += range(len(out) + 1, len(out) + 2 * regions, 2)
-            out += itertools.chain.from_iterable((tokenizer.region_id(index), token) for index in range(regions))
+            out += itertools.chain.from_iterable(
+                (tokenizer.region_id(index), token) for index in range(regions)
+            )
         elif token == special["<refer_box>"]:
             out.append(tokenizer.region_id(next(boxes)))
         else:
@@ -139,7 +184,8 @@ def expand(tokenizer: GromaTokenizer, ids: Sequence[int], image_tokens: int, reg
 
 @dataclass(frozen=True)
 class Span:
-    """One mention of regions in an answer. regions: indices, in order; start, end: the phrase in the answer's text (equal if none)."""
+    """One mention of regions in an answer. regions: indices, in order; start, end: the phrase in the answer's
+    text (equal if none)."""
 
     regions: tuple[int, ...]
     start: int
@@ -166,9 +212,10 @@ class Answer:
 def parse_answer(tokenizer: GromaTokenizer, answer: Sequence[int] | str, regions: int) -> Answer:
     """Read an answer, as ids or as text with its special tokens, of a scene with this many regions.
 
-    Grammar: words and mentions in any order up to `</s>`, where a mention is `<roi>`, region tokens, `</roi>`, and a phrase
-    `<p>words</p>` directly before it belongs to it. A region the scene does not have is dropped; a mention left without any is
-    dropped too, unless it has a phrase. What breaks the grammar is read leniently: region tokens outside `<roi>` count.
+    Grammar: words and mentions in any order up to `</s>`, where a mention is `<roi>`, region tokens,
+    `</roi>`, and a phrase `<p>words</p>` directly before it belongs to it. A region the scene does not have
+    is dropped; a mention left without any is dropped too, unless it has a phrase. What breaks the grammar is
+    read leniently: region tokens outside `<roi>` count.
     """
     runs = tokenizer.split(answer) if isinstance(answer, str) else tokenizer.runs(answer)
     text = ""
@@ -205,8 +252,10 @@ def parse_answer(tokenizer: GromaTokenizer, answer: Sequence[int] | str, regions
 
 PUBLISHED_TEMPLATE = PromptTemplate(
     prefix=(
-        "A chat between a curious user and an artificial intelligence assistant. The assistant gives helpful, detailed, and polite "
-        "answers to the user's questions. USER: Here is an image with region crops from it. Image: <image>. Regions: <region>. "
+        "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
+        "helpful, detailed, and polite "
+        "answers to the user's questions. USER: Here is an image with region crops from it. Image: "
+        "<image>. Regions: <region>. "
         "ASSISTANT: Thank you for the image! How can I assist you with it?</s>"
     ),
     goal="USER: {} ASSISTANT:",
@@ -227,7 +276,8 @@ PUBLISHED_TEMPLATE = PromptTemplate(
             "Detect and list each <p>{}</p> that appears in this photo.",
             "What is the position of each <p>{}</p> in the image?",
         ),
-        # The wordings for one were taught with exactly one region each; only those for all leave the number to the model.
+        # The wordings for one were taught with exactly one region each; only those for all leave the number
+        # to the model.
         "auto": ("Locate all <p>{}</p> in this image.",),
         "describe": (
             f"Please briefly describe {REGION_REFERENCE}.",
@@ -240,7 +290,8 @@ PUBLISHED_TEMPLATE = PromptTemplate(
             f"Please describe {REGION_REFERENCE} in details.",
             f"I'm curious about {REGION_REFERENCE} in the photo. Can you describe it in detail?",
             f"Please give a comprehensive description of the object {REGION_REFERENCE}.",
-            f"What does the object {REGION_REFERENCE} in the picture look like? Could you give me a detailed description?",
+            f"What does the object {REGION_REFERENCE} in the picture look like? Could you give me a "
+            "detailed description?",
         ),
         "caption": (
             "[grounding]Give me a concise description of the image.",

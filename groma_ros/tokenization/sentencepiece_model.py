@@ -1,4 +1,5 @@
-"""A SentencePiece BPE model without the library: the `tokenizer.model` file, encoding with scores and byte fallback, decoding."""
+"""A SentencePiece BPE model without the library: the `tokenizer.model` file, encoding with scores and byte
+fallback, decoding."""
 
 from __future__ import annotations
 
@@ -17,7 +18,8 @@ _BPE = 2
 
 @dataclass(frozen=True)
 class Piece:
-    """One vocabulary entry: its text, its BPE score (higher merges first) and its type (NORMAL, UNKNOWN, CONTROL, ...)."""
+    """One vocabulary entry: its text, its BPE score (higher merges first) and its type (NORMAL, UNKNOWN,
+    CONTROL, ...)."""
 
     text: str
     score: float = 0.0
@@ -26,7 +28,8 @@ class Piece:
 
 @dataclass(frozen=True, eq=False)
 class SentencePieceModel:
-    """A BPE vocabulary and the flags that change its output. The position of a piece in `pieces` is its id."""
+    """A BPE vocabulary and the flags that change its output. The position of a piece in `pieces` is its
+    id."""
 
     pieces: tuple[Piece, ...]
     add_dummy_prefix: bool = True
@@ -41,13 +44,20 @@ class SentencePieceModel:
 
     def __post_init__(self) -> None:
         if not 0 <= self.unk_id < len(self.pieces):
-            raise ValueError(f"The SentencePiece model has {len(self.pieces)} pieces, none with its unknown id {self.unk_id}.")
+            raise ValueError(
+                f"The SentencePiece model has {len(self.pieces)} pieces, none with its unknown id "
+                f"{self.unk_id}."
+            )
         if self.byte_fallback and len(self._byte_ids) != 256:
-            raise ValueError(f"The SentencePiece model asks for byte fallback but holds {len(self._byte_ids)} of the 256 byte pieces.")
+            raise ValueError(
+                f"The SentencePiece model asks for byte fallback but holds {len(self._byte_ids)} of the 256 "
+                "byte pieces."
+            )
 
     @classmethod
     def load(cls, path: str | Path) -> SentencePieceModel:
-        """Read a `tokenizer.model`. ValueError with a sentence if the file is not a SentencePiece BPE model we can follow exactly."""
+        """Read a `tokenizer.model`. ValueError with a sentence if the file is not a SentencePiece BPE model
+        we can follow exactly."""
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"The tokenizer file {path} does not exist.")
@@ -58,7 +68,8 @@ class SentencePieceModel:
 
     @classmethod
     def from_bytes(cls, data: bytes) -> SentencePieceModel:
-        """Parse a serialised ModelProto (protobuf wire format). ValueError if truncated, not BPE or with a character map."""
+        """Parse a serialised ModelProto (protobuf wire format). ValueError if truncated, not BPE or with a
+        character map."""
         pieces: list[Piece] = []
         trainer: dict[int, int | bytes] = {}
         normalizer: dict[int, int | bytes] = {}
@@ -72,9 +83,15 @@ class SentencePieceModel:
         if not pieces:
             raise ValueError("it holds no vocabulary pieces.")
         if trainer.get(3, 1) != _BPE:
-            raise ValueError(f"it is a SentencePiece model of type {trainer.get(3, 1)!r}; only BPE (type {_BPE}) is supported.")
+            raise ValueError(
+                f"it is a SentencePiece model of type {trainer.get(3, 1)!r}; only BPE (type {_BPE}) is "
+                "supported."
+            )
         if normalizer.get(2):
-            raise ValueError("its normaliser has a character map; only the identity normaliser (the one of Llama) is supported.")
+            raise ValueError(
+                "its normaliser has a character map; only the identity normaliser (the one of Llama) is "
+                "supported."
+            )
         if trainer.get(24):
             raise ValueError("it writes the word mark as a suffix, which is not supported.")
         return cls(
@@ -101,7 +118,11 @@ class SentencePieceModel:
             trainer += int_field(number, value)
         trainer += bytes_field(44, self.unk_surface.encode("utf-8"))
         normalizer = bytes_field(1, b"identity")
-        for number, flag in ((3, self.add_dummy_prefix), (4, self.remove_extra_whitespaces), (5, self.escape_whitespaces)):
+        for number, flag in (
+            (3, self.add_dummy_prefix),
+            (4, self.remove_extra_whitespaces),
+            (5, self.escape_whitespaces),
+        ):
             normalizer += int_field(number, int(flag))
         return bytes(out + bytes_field(2, trainer) + bytes_field(3, normalizer))
 
@@ -113,7 +134,8 @@ class SentencePieceModel:
         return len(self.pieces)
 
     def encode(self, text: str, dummy_prefix: bool | None = None) -> list[int]:
-        """Ids of a text. dummy_prefix overrides the model's own `add_dummy_prefix`. Lone surrogates become U+FFFD."""
+        """Ids of a text. dummy_prefix overrides the model's own `add_dummy_prefix`. Lone surrogates become
+        U+FFFD."""
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         text = self._normalize(text, self.add_dummy_prefix if dummy_prefix is None else dummy_prefix)
         ids: list[int] = []
@@ -128,7 +150,8 @@ class SentencePieceModel:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ids: bytes joined (broken UTF-8 as U+FFFD), control pieces dropped, the leading dummy space dropped."""
+        """Text of ids: bytes joined (broken UTF-8 as U+FFFD), control pieces dropped, the leading dummy space
+        dropped."""
         parts: list[str] = []
         pending = bytearray()
         for token in ids:
@@ -208,7 +231,12 @@ class SentencePieceModel:
         while queue:
             _, left, right, joined = heapq.heappop(queue)
             # A stale offer: one of its halves has changed since.
-            if not texts[left] or not texts[right] or texts[left] + texts[right] != joined or after[left] != right:
+            if (
+                not texts[left]
+                or not texts[right]
+                or texts[left] + texts[right] != joined
+                or after[left] != right
+            ):
                 continue
             texts[left], texts[right] = joined, ""
             after[left] = after[right]
@@ -254,7 +282,8 @@ def _read_piece(data: bytes) -> Piece:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """(field number, value) of a message: varints as unsigned int, the rest as raw bytes. ValueError if truncated."""
+    """(field number, value) of a message: varints as unsigned int, the rest as raw bytes. ValueError if
+    truncated."""
     position = 0
     while position < len(data):
         key, position = _read_varint(data, position)

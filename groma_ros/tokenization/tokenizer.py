@@ -1,9 +1,11 @@
-"""Groma's tokenizer: a Llama vocabulary plus Groma's own tokens, with the segmentation its weights were trained on.
+"""Groma's tokenizer: a Llama vocabulary plus Groma's own tokens, with the segmentation its weights were
+trained on.
 
-The published weights were trained with one particular slow Llama tokenizer, whose habits are part of the model: text is cut at
-special tokens, blanks beside the added ones vanish, and every stretch of text between is encoded behind a literal "<unk>" whose
-pieces are then dropped by count. So the first word after `<p>` or `</s>` carries no word mark, and where "<unk>." segments
-differently from "<unk>" plus "." the dot is lost. These rules live here and depend on no other library.
+The published weights were trained with one particular slow Llama tokenizer, whose habits are part of the
+model: text is cut at special tokens, blanks beside the added ones vanish, and every stretch of text between
+is encoded behind a literal "<unk>" whose pieces are then dropped by count. So the first word after `<p>` or
+`</s>` carries no word mark, and where "<unk>." segments differently from "<unk>" plus "." the dot is lost.
+These rules live here and depend on no other library.
 """
 
 from __future__ import annotations
@@ -16,28 +18,48 @@ from pathlib import Path
 
 from groma_ros.tokenization.sentencepiece_model import WORD_MARK, SentencePieceModel
 
-ADDED_TOKENS = ("[PAD]", "<sep>", "<img>", "</img>", "<roi>", "</roi>", "<p>", "</p>", "<image>", "<region>",
-                "<refer_box>", "<ground_box>", "<refer_feat>", "[grounding]")  # fmt: skip
+ADDED_TOKENS = (
+    "[PAD]",
+    "<sep>",
+    "<img>",
+    "</img>",
+    "<roi>",
+    "</roi>",
+    "<p>",
+    "</p>",
+    "<image>",
+    "<region>",
+    "<refer_box>",
+    "<ground_box>",
+    "<refer_feat>",
+    "[grounding]",
+)
 PUBLISHED_NEW_TOKENS = len(ADDED_TOKENS) + 100
 _UNKNOWN_TEXT = "<unk>"
 
 
 @dataclass(frozen=True)
 class Text:
-    """One part of a prompt. trusted: template text, in which special tokens count; otherwise every character is plain text."""
+    """One part of a prompt. trusted: template text, in which special tokens count; otherwise every character
+    is plain text."""
 
     text: str
     trusted: bool = False
 
 
 class GromaTokenizer:
-    """Text to ids and back. Ids below `base` are the vocabulary's; `ADDED_TOKENS` then `<r0>`, `<r1>`, ... follow in order."""
+    """Text to ids and back. Ids below `base` are the vocabulary's; `ADDED_TOKENS` then `<r0>`, `<r1>`, ...
+    follow in order."""
 
     def __init__(self, model: SentencePieceModel, num_new_token: int = PUBLISHED_NEW_TOKENS) -> None:
-        """num_new_token: number of added tokens, region tokens included. ValueError if there is no room for one region token."""
+        """num_new_token: number of added tokens, region tokens included. ValueError if there is no room for
+        one region token."""
         self.max_regions = num_new_token - len(ADDED_TOKENS)
         if self.max_regions < 1:
-            raise ValueError(f"num_new_token is {num_new_token}; Groma needs {len(ADDED_TOKENS)} tokens and at least one region token.")
+            raise ValueError(
+                f"num_new_token is {num_new_token}; Groma needs {len(ADDED_TOKENS)} tokens and at least one "
+                "region token."
+            )
         self.model = model
         self.base = len(model)
         added = ADDED_TOKENS + tuple(f"<r{index}>" for index in range(self.max_regions))
@@ -73,7 +95,9 @@ class GromaTokenizer:
     def region_id(self, index: int) -> int:
         """Id of `<rK>`. ValueError if the vocabulary has no such region token."""
         if not 0 <= index < self.max_regions:
-            raise ValueError(f"Region {index} has no token; this vocabulary names regions 0 to {self.max_regions - 1}.")
+            raise ValueError(
+                f"Region {index} has no token; this vocabulary names regions 0 to {self.max_regions - 1}."
+            )
         return self.base + len(ADDED_TOKENS) + index
 
     def region_index(self, token: int) -> int | None:
@@ -82,13 +106,16 @@ class GromaTokenizer:
         return index if 0 <= index < self.max_regions else None
 
     def encode_template(self, text: str, start: bool = False) -> list[int]:
-        """Ids of trusted text, in which special tokens count. start: the text opens a sequence, so `<s>` goes before it."""
+        """Ids of trusted text, in which special tokens count. start: the text opens a sequence, so `<s>` goes
+        before it."""
         return self.encode_parts([Text(text, trusted=True)], start)
 
     def encode_parts(self, parts: Sequence[Text], start: bool = False) -> list[int]:
-        """Ids of template and user texts in a row, equal to those of their joined text when the user texts are harmless.
+        """Ids of template and user texts in a row, equal to those of their joined text when the user texts
+        are harmless.
 
-        start: the parts open a sequence: `<s>` goes before them and the first word carries a word mark, if text comes first.
+        start: the parts open a sequence: `<s>` goes before them and the first word carries a word mark, if
+        text comes first.
         """
         segments = self._segments(parts)
         ids = [self.bos_id] if start else []
@@ -105,16 +132,20 @@ class GromaTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """Text of ids. Special tokens are written out, or left out with skip_special; a blank then parts the texts around them."""
+        """Text of ids. Special tokens are written out, or left out with skip_special; a blank then parts the
+        texts around them."""
         runs = self.runs(ids)
         if not skip_special:
             return "".join(text for text, _ in runs)
         return join_texts(text for text, special in runs if not special).strip()
 
     def runs(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
-        """Ids as special tokens and the decoded stretches between them, (text, is special). ValueError for an unknown id."""
+        """Ids as special tokens and the decoded stretches between them, (text, is special). ValueError for an
+        unknown id."""
         runs: list[tuple[str, bool]] = []
-        for special, group in itertools.groupby(map(int, ids), key=lambda token: self._special_text(token) is not None):
+        for special, group in itertools.groupby(
+            map(int, ids), key=lambda token: self._special_text(token) is not None
+        ):
             if special:
                 runs += [(str(self._special_text(token)), True) for token in group]
             else:
@@ -135,7 +166,8 @@ class GromaTokenizer:
         return text if self._special.get(text) == token else None
 
     def _segments(self, parts: Sequence[Text]) -> list[tuple[str, bool]]:
-        """Special tokens, and the stretches of text between them, as (text, is special). No stretch is empty."""
+        """Special tokens, and the stretches of text between them, as (text, is special). No stretch is
+        empty."""
         segments: list[tuple[str, bool]] = []
         plain = ""
         for part in parts:

@@ -1,4 +1,5 @@
-"""Where questions to the language model go: answered at once, or by a thread of its own while frames go on."""
+"""Where questions to the language model go: answered at once, or by a thread of its own while frames go
+on."""
 
 from __future__ import annotations
 
@@ -26,14 +27,17 @@ class StandingGoals:
     @property
     def key(self) -> tuple[object, ...]:
         """Equal for two sets that must get the same answers."""
-        said = [(g.text, g.kind, g.min_score, None if g.regions is None else g.regions.tobytes()) for g in self.goals]
+        said = [
+            (g.text, g.kind, g.min_score, None if g.regions is None else g.regions.tobytes())
+            for g in self.goals
+        ]
         return (self.version, self.min_presence, *said)
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One scene and what to find in it. numbers: int64 N, the track of each region, empty where nothing is tracked; epoch: of the
-    tracker when it was asked."""
+    """One scene and what to find in it. numbers: int64 N, the track of each region, empty where nothing is
+    tracked; epoch: of the tracker when it was asked."""
 
     scene: Scene
     standing: StandingGoals
@@ -57,11 +61,13 @@ class Reply:
 
 @dataclass(frozen=True, eq=False)
 class TrackedAnswer:
-    """What is known of the newest frame. groundings: one a goal of the set `version`, empty before the first answer.
+    """What is known of the newest frame. groundings: one a goal of the set `version`, empty before the first
+    answer.
 
-    answered: stamp in ns of the frame the language model answered on, None before it did; age: seconds from it to this frame.
-    Detections have the boxes of this frame and their track ids; a region of -1 was not seen in it and is carried by its motion.
-    asked: why this frame was handed to the language model, "" where it was not.
+    answered: stamp in ns of the frame the language model answered on, None before it did; age: seconds from
+    it to this frame. Detections have the boxes of this frame and their track ids; a region of -1 was not seen
+    in it and is carried by its motion. asked: why this frame was handed to the language model, "" where it
+    was not.
     """
 
     groundings: tuple[Grounding, ...]
@@ -82,7 +88,8 @@ class Line(Protocol):
         ...
 
     def collect(self, timeout: float | None) -> Reply | None:
-        """The reply, waited for at most `timeout` seconds (None: until it comes); None without one. Raises what the model raised."""
+        """The reply, waited for at most `timeout` seconds (None: until it comes); None without one. Raises
+        what the model raised."""
         ...
 
 
@@ -109,7 +116,8 @@ class InlineExecutor:
 
 
 class AnswerExecutor:
-    """A thread that answers questions of any number of streams, in the order in which they came, one a stream at a time."""
+    """A thread that answers questions of any number of streams, in the order in which they came, one a stream
+    at a time."""
 
     def __init__(self, answer: Answer) -> None:
         self._answer = answer
@@ -120,7 +128,8 @@ class AnswerExecutor:
         self._thread.start()
 
     def line(self, notify: Callable[[], None] | None = None) -> ExecutorQueue:
-        """A new stream's way to the thread. notify: called by the thread when a result is there to be collected."""
+        """A new stream's way to the thread. notify: called by the thread when a result is there to be
+        collected."""
         return ExecutorQueue(self._condition, self._waiting, lambda: self._closed, notify)
 
     def close(self) -> None:

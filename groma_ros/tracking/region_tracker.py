@@ -1,4 +1,5 @@
-"""Which region of this frame is which object of the last: overlap after motion, and likeness of region tokens."""
+"""Which region of this frame is which object of the last: overlap after motion, and likeness of region
+tokens."""
 
 from __future__ import annotations
 
@@ -18,10 +19,10 @@ SECOND = 1_000_000_000
 class RegionTrackerConfig:
     """When two regions are one object.
 
-    least: affinity, the mean of IoU and the tokens' cosine (negative is 0), that a pair must pass; reach: pairs that do not overlap
-    count too up to this many box diagonals between centres; patience: seconds an object stays known without being seen;
-    gap: seconds between stamps, to either side, after which nothing carries over; inertia, memory: shares of the old velocity and
-    of the old token that stay.
+    least: affinity, the mean of IoU and the tokens' cosine (negative is 0), that a pair must pass; reach:
+    pairs that do not overlap count too up to this many box diagonals between centres; patience: seconds an
+    object stays known without being seen; gap: seconds between stamps, to either side, after which nothing
+    carries over; inertia, memory: shares of the old velocity and of the old token that stay.
     """
 
     least: float = 0.45
@@ -34,9 +35,9 @@ class RegionTrackerConfig:
 
 @dataclass(eq=False)
 class Track:
-    """An object. box: float32 4 xyxy pixels when last seen, at `time` ns; token: unit D; velocity: float32 2 of its centre, pixels/s;
-    region: its index in the newest scene, -1 when unseen there; likeness: cosine of its newest token with the former ones; sightings:
-    scenes it was seen in."""
+    """An object. box: float32 4 xyxy pixels when last seen, at `time` ns; token: unit D; velocity: float32 2
+    of its centre, pixels/s; region: its index in the newest scene, -1 when unseen there; likeness: cosine of
+    its newest token with the former ones; sightings: scenes it was seen in."""
 
     number: int
     box: FloatArray
@@ -56,10 +57,11 @@ class Track:
 class RegionTracker:
     """Numbers the objects of a stream of scenes from 1; a number is never used again.
 
-    Pure and deterministic: the time is that of the scenes' stamps. `epoch` counts the breaks after which nothing carries over: a
-    stamp that jumps by more than the rule's gap (a bag that loops), another picture size, another width of tokens. All that it
-    remembers stands in its public fields (`memory.py` writes them down): next, the number a new object gets; time, of the newest
-    scene, None before it; form, its width and height and the width of its tokens.
+    Pure and deterministic: the time is that of the scenes' stamps. `epoch` counts the breaks after which
+    nothing carries over: a stamp that jumps by more than the rule's gap (a bag that loops), another picture
+    size, another width of tokens. All that it remembers stands in its public fields (`memory.py` writes them
+    down): next, the number a new object gets; time, of the newest scene, None before it; form, its width and
+    height and the width of its tokens.
     """
 
     def __init__(self, rule: RegionTrackerConfig | None = None) -> None:
@@ -73,7 +75,8 @@ class RegionTracker:
     def update(self, scene: Scene) -> IntArray:
         """The number of each of the scene's N regions.
 
-        A scene a little older than the newest (frames out of order) gets its numbers, and moves nothing: what is new in it is 0.
+        A scene a little older than the newest (frames out of order) gets its numbers, and moves nothing: what
+        is new in it is 0.
         """
         form = (scene.width, scene.height, int(scene.region_tokens.shape[1]))
         last = scene.stamp if self.time is None else self.time
@@ -82,7 +85,10 @@ class RegionTracker:
         late = self.time is not None and scene.stamp < self.time
         tokens = unit(scene.region_tokens)
         known = list(self.tracks.values())
-        pairs = [(known[row], region) for row, region in best_pairs(self._affinity(known, scene, tokens), self.rule.least)]
+        pairs = [
+            (known[row], region)
+            for row, region in best_pairs(self._affinity(known, scene, tokens), self.rule.least)
+        ]
         numbers = np.zeros(len(scene.boxes), np.int64)
         for track, region in pairs:
             numbers[region] = track.number
@@ -118,10 +124,19 @@ class RegionTracker:
                 keep = np.float32(self.rule.inertia if track.sightings > 1 else 0)
                 track.velocity = keep * track.velocity + (1 - keep) * pace
             track.likeness = float(track.token @ tokens[region])
-            track.token = unit((self.rule.memory * track.token + (1 - self.rule.memory) * tokens[region])[None])[0]
-            track.box, track.time, track.region, track.sightings = box, scene.stamp, region, track.sightings + 1
+            track.token = unit(
+                (self.rule.memory * track.token + (1 - self.rule.memory) * tokens[region])[None]
+            )[0]
+            track.box, track.time, track.region, track.sightings = (
+                box,
+                scene.stamp,
+                region,
+                track.sightings + 1,
+            )
         limit = self.rule.patience * SECOND
-        self.tracks = {number: track for number, track in self.tracks.items() if scene.stamp - track.time <= limit}
+        self.tracks = {
+            number: track for number, track in self.tracks.items() if scene.stamp - track.time <= limit
+        }
 
     def _welcome(self, numbers: IntArray, scene: Scene, tokens: FloatArray) -> None:
         for region in np.flatnonzero(numbers == 0):

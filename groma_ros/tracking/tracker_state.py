@@ -1,4 +1,5 @@
-"""What a follower remembers as plain arrays, so that a replay that was stopped goes on as if it had not been."""
+"""What a follower remembers as plain arrays, so that a replay that was stopped goes on as if it had not
+been."""
 
 from __future__ import annotations
 
@@ -18,30 +19,44 @@ Arrays = dict[str, np.ndarray]
 
 
 def remembered(follower: GroundingTracker) -> Arrays:
-    """The follower's memory between two frames, without objects: `numpy.savez` writes it, `numpy.load` reads it without pickle."""
+    """The follower's memory between two frames, without objects: `numpy.savez` writes it, `numpy.load` reads
+    it without pickle."""
     tracker, tracks = follower.tracker, list(follower.tracker.tracks.values())
     return {
-        "state": np.array(json.dumps({
-            "epoch": tracker.epoch, "next": tracker.next, "time": tracker.time, "form": tracker.form, "held": _held(follower.held),
-        })),
-        "tracks": np.array([[t.number, t.time, t.region, t.sightings] for t in tracks], np.int64).reshape(-1, 4),
+        "state": np.array(
+            json.dumps(
+                {
+                    "epoch": tracker.epoch,
+                    "next": tracker.next,
+                    "time": tracker.time,
+                    "form": tracker.form,
+                    "held": _held(follower.held),
+                }
+            )
+        ),
+        "tracks": np.array([[t.number, t.time, t.region, t.sightings] for t in tracks], np.int64).reshape(
+            -1, 4
+        ),
         "likeness": np.array([t.likeness for t in tracks], np.float64),
         "boxes": np.array([t.box for t in tracks], np.float32).reshape(-1, 4),
         "velocities": np.array([t.velocity for t in tracks], np.float32).reshape(-1, 2),
         "tokens": np.array([t.token for t in tracks], np.float32),
         "asked": follower.held.reply.question.numbers if follower.held else np.zeros(0, np.int64),
-    }  # fmt: skip
+    }
 
 
 def recall(follower: GroundingTracker, arrays: Mapping[str, np.ndarray], standing: StandingGoals) -> None:
-    """Give a new follower the memory of another, which had the same goals. ValueError or KeyError for other arrays."""
+    """Give a new follower the memory of another, which had the same goals. ValueError or KeyError for other
+    arrays."""
     state = json.loads(str(arrays["state"]))
     _recall_tracks(follower.tracker, state, arrays)
     if state["held"]:
         follower.held = _recalled(state["held"], np.asarray(arrays["asked"], np.int64), standing)
 
 
-def _recall_tracks(tracker: RegionTracker, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+def _recall_tracks(
+    tracker: RegionTracker, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+) -> None:
     tracker.epoch, tracker.next, tracker.time = state["epoch"], state["next"], state["time"]
     tracker.form = tuple(state["form"]) if state["form"] else None
     columns = (arrays[name] for name in ("tracks", "boxes", "tokens", "velocities", "likeness"))
@@ -62,7 +77,8 @@ def _held(held: AnswerState | None) -> dict[str, Any] | None:
 
 
 def _recalled(data: Mapping[str, Any], numbers: IntArray, standing: StandingGoals) -> AnswerState:
-    """The answer that stood. Of the scene it was about only size and time are left: nothing else is read of it again."""
+    """The answer that stood. Of the scene it was about only size and time are left: nothing else is read of
+    it again."""
     none = np.zeros((0, 0), np.float32)
     scene = Scene(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), none, none, None, **data["scene"])
     groundings = []

@@ -1,4 +1,5 @@
-"""Pictures varied for training: mirrored, cropped without cutting an object, and with other light, noise and sharpness."""
+"""Pictures varied for training: mirrored, cropped without cutting an object, and with other light, noise and
+sharpness."""
 
 from __future__ import annotations
 
@@ -13,10 +14,9 @@ from groma_ros.types import FloatArray
 Image = NDArray[Any]  # uint8; OpenCV's stubs know no more
 
 
-def augment(
-    image: Image, boxes: FloatArray, size: int, rng: np.random.Generator
-) -> tuple[Image, FloatArray]:
-    """One picture uint8 (S, S, 3) with xyxy boxes (N, 4) in its pixels to size x size, boxes as cxcywh fractions."""
+def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator) -> tuple[Image, FloatArray]:
+    """One picture uint8 (S, S, 3) with xyxy boxes (N, 4) in its pixels to size x size, boxes as cxcywh
+    fractions."""
     image, boxes = _safe_crop(image, boxes, rng)
     height, width = image.shape[:2]
     boxes = (boxes / np.array([width, height, width, height])).astype(np.float32)
@@ -29,9 +29,7 @@ def augment(
     return _light(image, rng), centre_size.astype(np.float32)
 
 
-def _safe_crop(
-    image: Image, boxes: FloatArray, rng: np.random.Generator
-) -> tuple[Image, FloatArray]:
+def _safe_crop(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tuple[Image, FloatArray]:
     """Half the time a window that still holds every object whole."""
     if rng.random() < 0.5:
         return image, boxes
@@ -45,7 +43,9 @@ def _safe_crop(
 
 def _light(image: Image, rng: np.random.Generator) -> Image:
     gain = rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3)
-    table = np.clip((np.arange(256)[:, None] / 255.0) ** rng.uniform(0.8, 1.25) * gain * 255, 0, 255).astype(np.uint8)
+    table = np.clip((np.arange(256)[:, None] / 255.0) ** rng.uniform(0.8, 1.25) * gain * 255, 0, 255).astype(
+        np.uint8
+    )
     image = cv2.LUT(np.ascontiguousarray(image), table[:, None, :].reshape(256, 1, 3))
     draw = rng.random()
     if draw < 0.15:

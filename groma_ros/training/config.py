@@ -26,9 +26,10 @@ class Scenes:
 class Stage:
     """One stage: updates, pictures a worker and update, learning rate, warm-up and decay in updates.
 
-    cosine: the rate falls as half a cosine after the warm-up and `decay` is not used; muon: matrices inside blocks are updated by
-    Muon, otherwise all by AdamW; backbone: it learns too (stage 1 only); offsets: factor on the rate of the deformable attention's
-    sampling offsets; size: side of the network's input while training.
+    cosine: the rate falls as half a cosine after the warm-up and `decay` is not used; muon: matrices inside
+    blocks are updated by Muon, otherwise all by AdamW; backbone: it learns too (stage 1 only); offsets:
+    factor on the rate of the deformable attention's sampling offsets; size: side of the network's input while
+    training.
     """
 
     steps: int
@@ -48,11 +49,12 @@ class Stage:
 class LanguageStage(Stage):
     """A stage of the language model.
 
-    share: questions of each kind a picture (a fraction is a chance); live: features are made from pictures at every step and the
-    region encoder and the bridge learn too; otherwise features are cached, of the first `scenes` of every pool (0: all) and their
-    mirror images; reworded: share of goals said in other words; language: the language model learns, not only the new tokens;
-    tied: the new tokens are read and written by one table; pointing: weight of the loss that shows one attention head where to
-    look, 0 for none; inject: true boxes join the proposals.
+    share: questions of each kind a picture (a fraction is a chance); live: features are made from pictures at
+    every step and the region encoder and the bridge learn too; otherwise features are cached, of the first
+    `scenes` of every pool (0: all) and their mirror images; reworded: share of goals said in other words;
+    language: the language model learns, not only the new tokens; tied: the new tokens are read and written by
+    one table; pointing: weight of the loss that shows one attention head where to look, 0 for none; inject:
+    true boxes join the proposals.
     """
 
     share: dict[str, float] = field(default_factory=dict)
@@ -69,9 +71,9 @@ class LanguageStage(Stage):
 class TrainConfig:
     """A whole run. Scenes are rendered anew from their seeds; held_out scenes are only ever measured on.
 
-    pool: a file may give one, a list, or none where files are given to learn from; earlier: scenes that the weights it starts from
-    have learnt from; prompts: "tiny" or "published"; average: stages whose last weights are averaged into the bundle (none: those of
-    the last stage that ran).
+    pool: a file may give one, a list, or none where files are given to learn from; earlier: scenes that the
+    weights it starts from have learnt from; prompts: "tiny" or "published"; average: stages whose last
+    weights are averaged into the bundle (none: those of the last stage that ran).
     """
 
     network: GromaConfig
@@ -101,9 +103,16 @@ class TrainConfig:
                 raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
             for name in ("pool", "earlier"):
                 given = data.get(name, [])
-                data[name] = tuple(Scenes(**scenes) for scenes in (given if isinstance(given, list) else [given]))
+                data[name] = tuple(
+                    Scenes(**scenes) for scenes in (given if isinstance(given, list) else [given])
+                )
             data["average"] = tuple(data.get("average", ()))
-            kinds = {"held_out": Scenes, "detection": Stage, "alignment": LanguageStage, "language": LanguageStage}
+            kinds = {
+                "held_out": Scenes,
+                "detection": Stage,
+                "alignment": LanguageStage,
+                "language": LanguageStage,
+            }
             parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
             return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
         except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:

@@ -1,4 +1,5 @@
-"""The learning curve of a run as SVG, from the logs in its folder: `python -m groma_ros.training.curve runs/tiny --out curve.svg`."""
+"""The learning curve of a run as SVG, from the logs in its folder: `python -m groma_ros.training.curve
+runs/tiny --out curve.svg`."""
 
 from __future__ import annotations
 
@@ -17,7 +18,10 @@ _SHOWN = {
 }
 _WIDTH, _HEIGHT, _LEFT, _TOP, _GAP = 300, 220, 50, 40, 40
 _COLOURS = ("#1a66cc", "#c2410c", "#15803d", "#7e22ce")
-_STYLE = "text{font:12px system-ui,sans-serif;fill:#333}.frame{fill:none;stroke:#999}.line{fill:none;stroke-width:1.6}.back{fill:#fff}"
+_STYLE = (
+    "text{font:12px "
+    "system-ui,sans-serif;fill:#333}.frame{fill:none;stroke:#999}.line{fill:none;stroke-width:1.6}.back{fill:#fff}"
+)
 
 
 @dataclass(frozen=True)
@@ -30,7 +34,8 @@ class Series:
 
 
 def read_log(path: Path, names: Sequence[str]) -> list[Series]:
-    """The named figures of a stage's log, and those that were measured on held-out scenes under a name that belongs to them."""
+    """The named figures of a stage's log, and those that were measured on held-out scenes under a name that
+    belongs to them."""
     rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
     held = {"kind_right": "kind", "colour_right": "colour"}
     series = []
@@ -45,10 +50,16 @@ def read_log(path: Path, names: Sequence[str]) -> list[Series]:
 def curve_svg(panels: Sequence[tuple[str, Sequence[Series]]]) -> str:
     """Panels side by side, each with its title; a dot is a measurement on held-out scenes."""
     width = len(panels) * (_LEFT + _WIDTH + _GAP)
-    drawn = "".join(_panel(title, series, index * (_LEFT + _WIDTH + _GAP) + _LEFT) for index, (title, series) in enumerate(panels))
+    drawn = "".join(
+        _panel(title, series, index * (_LEFT + _WIDTH + _GAP) + _LEFT)
+        for index, (title, series) in enumerate(panels)
+    )
     size = f'viewBox="0 0 {width} {_HEIGHT + 110}" width="{width}" height="{_HEIGHT + 110}"'
     back = f'<rect class="back" width="{width}" height="{_HEIGHT + 110}"/>'
-    return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img"><style>{_STYLE}</style>{back}{drawn}</svg>\n'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} '
+        f'role="img"><style>{_STYLE}</style>{back}{drawn}</svg>\n'
+    )
 
 
 def _panel(title: str, series: Sequence[Series], left: int) -> str:
@@ -67,10 +78,15 @@ def _panel(title: str, series: Sequence[Series], left: int) -> str:
         parts.append(f'<text x="{x:.1f}" y="{below}" text-anchor="middle">{last * tick / 4:.0f}</text>')
     for index, one in enumerate(series):
         colour = _COLOURS[index % len(_COLOURS)]
-        parts.append(f'<polyline class="line" stroke="{colour}" points="{" ".join(map(place, one.points))}"/>')
+        parts.append(
+            f'<polyline class="line" stroke="{colour}" points="{" ".join(map(place, one.points))}"/>'
+        )
         for mark in one.marks:
             across, down = place(mark).split(",")
-            parts.append(f'<circle cx="{across}" cy="{down}" r="4" fill="{colour}"><title>{mark[1]:.3f}</title></circle>')
+            parts.append(
+                f'<circle cx="{across}" cy="{down}" r="4" '
+                f'fill="{colour}"><title>{mark[1]:.3f}</title></circle>'
+            )
         row, column = divmod(index, 2)
         place_of_name = f'x="{left + 150 * column}" y="{_TOP + _HEIGHT + 40 + 18 * row}"'
         parts.append(f'<text {place_of_name} style="fill:{colour}">{escape(one.name)}</text>')
@@ -84,7 +100,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="SVG file to write")
     given = parser.parse_args()
     logs = {stage: given.run / f"{stage}.jsonl" for stage in STAGES}
-    panels = [(f"{stage}, over updates", read_log(path, _SHOWN[stage])) for stage, path in logs.items() if path.exists()]
+    panels = [
+        (f"{stage}, over updates", read_log(path, _SHOWN[stage]))
+        for stage, path in logs.items()
+        if path.exists()
+    ]
     if not panels:
         raise SystemExit(f"There is no log of a stage in {given.run}.")
     given.out.write_text(curve_svg(panels))

@@ -14,7 +14,8 @@ from groma_ros.training.pool import Pictures, open_pool
 
 @dataclass(frozen=True, eq=False)
 class Data:
-    """pictures: to learn from; held_out: to measure on, maybe none; names: what the auxiliary heads tell apart."""
+    """pictures: to learn from; held_out: to measure on, maybe none; names: what the auxiliary heads tell
+    apart."""
 
     pictures: Sequence[Pictures]
     held_out: Sequence[Pictures] = ()

@@ -1,4 +1,5 @@
-"""Training data in the forms it is published in: COCO-style boxes, and phrases for boxes in either form of RefCOCO.
+"""Training data in the forms it is published in: COCO-style boxes, and phrases for boxes in either form of
+RefCOCO.
 
 | form | told by | teaches |
 |---|---|---|
@@ -28,8 +29,15 @@ from groma_ros.types import Intrinsics
 KINDS = ("one", "all", "absent")
 _LEAST = 2.0  # pixels of a side; smaller boxes are left out, as in the paper
 _BROKEN = (
-    KeyError, TypeError, AttributeError, IndexError, UnicodeDecodeError, EOFError, pickle.UnpicklingError, json.JSONDecodeError,
-)  # fmt: skip
+    KeyError,
+    TypeError,
+    AttributeError,
+    IndexError,
+    UnicodeDecodeError,
+    EOFError,
+    pickle.UnpicklingError,
+    json.JSONDecodeError,
+)
 _ABSENT_CATEGORIES = 2  # fewer categories than this in a file, and nothing can be asked for that is not there
 
 
@@ -70,7 +78,8 @@ class _Entry:
 
 
 class FilePictures:
-    """Pictures of a file in a training run, in the place of a shard of scenes. Raises TrainingDataError for a picture that is missing."""
+    """Pictures of a file in a training run, in the place of a shard of scenes. Raises TrainingDataError for a
+    picture that is missing."""
 
     mirrors = False  # a phrase may say left
 
@@ -79,7 +88,10 @@ class FilePictures:
         self.categories = tuple(categories)
         self._entries = [entry for entry in entries if entry.objects]
         if not self._entries:
-            raise TrainingDataError(f"{path} holds no picture with a box of at least {_LEAST:g} pixels; there is nothing to learn from.")
+            raise TrainingDataError(
+                f"{path} holds no picture with a box of at least {_LEAST:g} pixels; there is nothing to "
+                "learn from."
+            )
         self.objects = [tuple(entry.objects.values()) for entry in self._entries]
         self.images = _Images([entry.path for entry in self._entries])
 
@@ -98,11 +110,20 @@ class FilePictures:
                 phrases[targets[0]] = (*phrases.get(targets[0], ()), text)
         absent: tuple[str, ...] = ()
         if not entry.phrases:  # the boxes of a phrase are not all there are of a category
-            told += [SceneGoal(kind, "all", tuple(i for i, k in enumerate(kinds) if k == kind)) for kind in dict.fromkeys(kinds)]
-            absent = tuple(name for name in self.categories if name not in kinds) if len(self.categories) >= _ABSENT_CATEGORIES else ()
+            told += [
+                SceneGoal(kind, "all", tuple(i for i, k in enumerate(kinds) if k == kind))
+                for kind in dict.fromkeys(kinds)
+            ]
+            absent = (
+                tuple(name for name in self.categories if name not in kinds)
+                if len(self.categories) >= _ABSENT_CATEGORIES
+                else ()
+            )
         k = Intrinsics(1.0, 1.0, entry.width / 2, entry.height / 2, entry.width, entry.height)
         empty = np.zeros((0, 0), np.float32)
-        return FileSample(self.images[index], empty, k, self.objects[index], index, tuple(told), phrases, absent)
+        return FileSample(
+            self.images[index], empty, k, self.objects[index], index, tuple(told), phrases, absent
+        )
 
 
 class _Images:
@@ -117,7 +138,9 @@ class _Images:
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
         image = cv2.imread(str(self._paths[index]), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
         if image is None:
-            raise TrainingDataError(f"The picture {self._paths[index]} is missing or cannot be decoded; check --images.")
+            raise TrainingDataError(
+                f"The picture {self._paths[index]} is missing or cannot be decoded; check --images."
+            )
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
 
 
@@ -132,10 +155,14 @@ def open_file(path: Path, images: Path | None = None) -> FilePictures:
             return _referring_pair(path, folder)
         return _single(path, folder)
     except OSError as error:
-        raise TrainingDataError(f"{error.filename or path} cannot be read ({error.strerror}); check --data.") from error
+        raise TrainingDataError(
+            f"{error.filename or path} cannot be read ({error.strerror}); check --data."
+        ) from error
     except _BROKEN as error:
         reason = f"{type(error).__name__} {error}"
-        raise TrainingDataError(f"{path} has no form that can be trained on: {reason}; see docs/training.md.") from error
+        raise TrainingDataError(
+            f"{path} has no form that can be trained on: {reason}; see docs/training.md."
+        ) from error
 
 
 def _single(path: Path, folder: Path) -> FilePictures:
@@ -148,14 +175,19 @@ def _single(path: Path, folder: Path) -> FilePictures:
     for image in document["images"]:
         name = str(image["file_name"])
         entry = entries.setdefault(name, _Entry(folder / name, int(image["width"]), int(image["height"])))
-        own = [_keep(entry, found) for a in by_image.get(image["id"], ()) if (found := _object(a, entry, categories))]
+        own = [
+            _keep(entry, found)
+            for a in by_image.get(image["id"], ())
+            if (found := _object(a, entry, categories))
+        ]
         if "caption" in image:
             entry.phrases.append((str(image["caption"]).strip(), tuple(own)))
     return FilePictures(path, list(entries.values()), list(dict.fromkeys(categories.values())))
 
 
 def _keep(entry: _Entry, found: tuple[int, SceneObject]) -> int:
-    """Add an object to its picture, and return its key: files with a phrase an entry repeat an object for each of its phrases."""
+    """Add an object to its picture, and return its key: files with a phrase an entry repeat an object for
+    each of its phrases."""
     for key, item in entry.objects.items():
         if item.box == found[1].box:
             return key
@@ -170,7 +202,10 @@ def _referring_pair(path: Path, folder: Path) -> FilePictures:
     document = json.loads((path.parent / "instances.json").read_text())
     categories = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
     annotations = {entry["id"]: entry for entry in document["annotations"]}
-    entries = {e["id"]: _Entry(folder / e["file_name"], int(e["width"]), int(e["height"])) for e in document["images"]}
+    entries = {
+        e["id"]: _Entry(folder / e["file_name"], int(e["width"]), int(e["height"]))
+        for e in document["images"]
+    }
     for ref in refs:
         if ref["split"] != "train":
             continue
@@ -189,7 +224,9 @@ class _Plain(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it holds a {module}.{name}, which a file of phrases has no need of")
 
 
-def _object(annotation: dict[str, Any], entry: _Entry, categories: dict[Any, str]) -> tuple[int, SceneObject] | None:
+def _object(
+    annotation: dict[str, Any], entry: _Entry, categories: dict[Any, str]
+) -> tuple[int, SceneObject] | None:
     """Its id and the object, cut to the picture; None for a crowd or a box that is too small."""
     x, y, w, h = (float(value) for value in annotation["bbox"])
     x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(entry.width)), min(y + h, float(entry.height))
@@ -198,7 +235,9 @@ def _object(annotation: dict[str, Any], entry: _Entry, categories: dict[Any, str
     kind = categories.get(annotation.get("category_id"), "object")
     area = int(annotation.get("area", (x2 - x1) * (y2 - y1)))
     none = (0.0, 0.0, 0.0)
-    return annotation["id"], SceneObject(kind, str(annotation.get("colour", "")), (x1, y1, x2, y2), 1.0, area, none, none)
+    return annotation["id"], SceneObject(
+        kind, str(annotation.get("colour", "")), (x1, y1, x2, y2), 1.0, area, none, none
+    )
 
 
 def names_of(pictures: Iterable[FilePictures]) -> tuple[str, ...]:

@@ -1,7 +1,8 @@
 """Stage 1: backbone and proposer learn boxes; the region encoder learns kinds and colours beside them.
 
-The paper starts from a pretrained DINOv2 and freezes it. Here there is none, so the backbone learns too, helped by auxiliary
-heads that are dropped afterwards: kind and colour of every backbone cell and of every region token.
+The paper starts from a pretrained DINOv2 and freezes it. Here there is none, so the backbone learns too,
+helped by auxiliary heads that are dropped afterwards: kind and colour of every backbone cell and of every
+region token.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ class Names:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """pixels (B, 3, S, S) normalised; for each picture boxes (T, 4) cxcywh fractions, kinds and colours (T,)."""
+    """pixels (B, 3, S, S) normalised; for each picture boxes (T, 4) cxcywh fractions, kinds and colours
+    (T,)."""
 
     pixels: Tensor
     boxes: list[Tensor]
@@ -74,15 +76,23 @@ def normalise(images: np.ndarray, device: torch.device) -> Tensor:
 
 
 def draw_batch(
-    shards: Sequence[Pictures], names: Names, count: int, size: int, rng: np.random.Generator, device: torch.device
+    shards: Sequence[Pictures],
+    names: Names,
+    count: int,
+    size: int,
+    rng: np.random.Generator,
+    device: torch.device,
 ) -> Batch:
-    """A random batch; the generator alone decides it, so that a resumed run goes on with the same pictures."""
+    """A random batch; the generator alone decides it, so that a resumed run goes on with the same
+    pictures."""
     images, boxes, kinds, colours = [], [], [], []
     for _ in range(count):
         shard = shards[int(rng.integers(len(shards)))]
         index = int(rng.integers(len(shard.objects)))
         objects = shard.objects[index]
-        image, placed = augment(np.asarray(shard.images[index]), np.array([o.box for o in objects], np.float32), size, rng)
+        image, placed = augment(
+            np.asarray(shard.images[index]), np.array([o.box for o in objects], np.float32), size, rng
+        )
         images.append(image)
         boxes.append(torch.from_numpy(placed).to(device))
         kind, colour = names.labels(objects, device)
@@ -92,7 +102,8 @@ def draw_batch(
 
 
 def cell_labels(batch: Batch, side: int) -> tuple[Tensor, Tensor]:
-    """Kind (0: none) and colour (-1: none) of the smallest object over each cell's centre, (B, side * side)."""
+    """Kind (0: none) and colour (-1: none) of the smallest object over each cell's centre, (B, side *
+    side)."""
     count = len(batch.boxes)
     device = batch.pixels.device
     kinds = torch.zeros(count, side * side, dtype=torch.long, device=device)
@@ -118,7 +129,9 @@ def jittered(boxes: list[Tensor], noise: float, generator: torch.Generator) -> t
     return torch.cat([centre, padded[..., 2:] * (1 + draw[..., 2:])], -1), real
 
 
-def detection_step(model: Groma, heads: Auxiliary, batch: Batch, step: int, generator: torch.Generator) -> dict[str, Tensor]:
+def detection_step(
+    model: Groma, heads: Auxiliary, batch: Batch, step: int, generator: torch.Generator
+) -> dict[str, Tensor]:
     """Loss terms of one batch: boxes with one objectness head (they take turns), cells, regions."""
     with fast(batch.pixels.device):
         states = model.perceiver.hidden(batch.pixels)
@@ -145,13 +158,17 @@ def detection_step(model: Groma, heads: Auxiliary, batch: Batch, step: int, gene
 
 def _known(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy over the labels that are known, 0 where none is."""
-    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp(min=1)
+    return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp(
+        min=1
+    )
 
 
 WEIGHTS = {"boxes": 0.5, "cells": 1.0, "kind": 1.0, "colour": 0.5, "place": 2.0}
 
 
-def fit_heads(model: Groma, heads: Auxiliary, batches: Iterable[Batch], worker: TrainingProcess, rate: float = 0.01) -> None:
+def fit_heads(
+    model: Groma, heads: Auxiliary, batches: Iterable[Batch], worker: TrainingProcess, rate: float = 0.01
+) -> None:
     """Fit new heads to a network that is already trained, before their errors reach it."""
     optimiser = torch.optim.AdamW(heads.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(worker.rank)
@@ -171,7 +188,13 @@ def model_side(model: Groma, batch: Batch) -> int:
 
 
 def train_step(
-    model: Groma, heads: Auxiliary, optimiser: Optimiser, batch: Batch, step: int, worker: TrainingProcess, seed: int
+    model: Groma,
+    heads: Auxiliary,
+    optimiser: Optimiser,
+    batch: Batch,
+    step: int,
+    worker: TrainingProcess,
+    seed: int,
 ) -> dict[str, float]:
     """One update; the terms as numbers."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)
@@ -180,12 +203,19 @@ def train_step(
     loss.backward()
     worker.average_gradients(optimiser.parameters)
     norm = optimiser.step(step)
-    return {"loss": float(loss.detach()), "norm": norm, **{name: float(value.detach()) for name, value in terms.items()}}
+    return {
+        "loss": float(loss.detach()),
+        "norm": norm,
+        **{name: float(value.detach()) for name, value in terms.items()},
+    }
 
 
 @torch.no_grad()
-def measure(model: Groma, heads: Auxiliary, shards: Sequence[Pictures], count: int, size: int, device: torch.device) -> dict[str, float]:
-    """Recall and precision of proposals at IoU 0.5 and score threshold, kinds and colours right, on held-out scenes."""
+def measure(
+    model: Groma, heads: Auxiliary, shards: Sequence[Pictures], count: int, size: int, device: torch.device
+) -> dict[str, float]:
+    """Recall and precision of proposals at IoU 0.5 and score threshold, kinds and colours right, on held-out
+    scenes."""
     started = time.time()
     hit = truth = kept = true_kept = kinds = colours = 0
     c = model.config
@@ -195,19 +225,27 @@ def measure(model: Groma, heads: Auxiliary, shards: Sequence[Pictures], count: i
         whole = np.asarray(shard.images[index])
         image = cv2.resize(whole, (size, size), interpolation=cv2.INTER_AREA)
         high, wide = whole.shape[:2]
-        corners = torch.tensor([o.box for o in objects], device=device) / torch.tensor([wide, high, wide, high], device=device)
+        corners = torch.tensor([o.box for o in objects], device=device) / torch.tensor(
+            [wide, high, wide, high], device=device
+        )
         seen = model.perceive(normalise(image[None], device))
         strong = seen.objectness[0] > c.box_score_thres
         overlap = pairwise_iou(to_corners(seen.boxes[0][strong]), corners)[0]
         best = overlap.max(0).values if len(overlap) else torch.zeros(len(objects), device=device)
         hit, truth = hit + int((best >= 0.5).sum()), truth + len(objects)
-        kept, true_kept = kept + int(strong.sum()), true_kept + (int((overlap.max(1).values >= 0.5).sum()) if len(overlap) else 0)
+        kept, true_kept = (
+            kept + int(strong.sum()),
+            true_kept + (int((overlap.max(1).values >= 0.5).sum()) if len(overlap) else 0),
+        )
         centre = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], -1)
         tokens = model.encode_regions(seen.maps, centre[None])[0]
         kind, colour = heads.names.labels(objects, device)
         kinds += int((heads.kind(tokens).argmax(-1) == kind).sum())
         colours += int((heads.colour(tokens).argmax(-1) == colour).sum())
     return {
-        "recall": hit / truth, "precision": true_kept / max(kept, 1), "kind": kinds / truth, "colour": colours / truth,
+        "recall": hit / truth,
+        "precision": true_kept / max(kept, 1),
+        "kind": kinds / truth,
+        "colour": colours / truth,
         "seconds": time.time() - started,
-    }  # fmt: skip
+    }

@@ -1,4 +1,5 @@
-"""What the language model reads of a scene: image tokens, region tokens, and which object each region shows."""
+"""What the language model reads of a scene: image tokens, region tokens, and which object each region
+shows."""
 
 from __future__ import annotations
 
@@ -27,8 +28,9 @@ from groma_ros.training.precision import fast
 
 @dataclass(frozen=True, eq=False)
 class SceneFeatures:
-    """One scene as the language model meets it. image_tokens (T, D); region_tokens (R, D) in the order of their names;
-    region_of: for every object of the sample the region that shows it (IoU of at least 0.5), -1 for none."""
+    """One scene as the language model meets it. image_tokens (T, D); region_tokens (R, D) in the order of
+    their names; region_of: for every object of the sample the region that shows it (IoU of at least 0.5), -1
+    for none."""
 
     image_tokens: Tensor
     region_tokens: Tensor
@@ -51,7 +53,8 @@ def mirrored(sample: SceneSample) -> SceneSample:
 
 
 def owners(boxes: NDArray[np.float32], sample: SceneSample) -> NDArray[np.int64]:
-    """The region of every object, from region boxes (R, 4) xyxy in the sample's pixels; a region shows one object."""
+    """The region of every object, from region boxes (R, 4) xyxy in the sample's pixels; a region shows one
+    object."""
     overlap = box_iou(boxes, np.array([o.box for o in sample.objects], np.float32))
     region_of = np.full(len(sample.objects), -1, np.int64)
     for place in np.argsort(-overlap, axis=None, kind="stable"):
@@ -71,9 +74,11 @@ def square(sample: SceneSample, size: int) -> NDArray[Any]:
 def observe(
     model: Groma, samples: Sequence[SceneSample], device: torch.device, inject: bool = False
 ) -> tuple[list[Tensor], list[NDArray[np.float32]]]:
-    """Backbone and proposer without gradients: hidden states, and the selected boxes (R, 4) cxcywh of every scene.
+    """Backbone and proposer without gradients: hidden states, and the selected boxes (R, 4) cxcywh of every
+    scene.
 
-    inject: the true boxes join the proposals at the network's `ground_box_score`, so that every object has a region.
+    inject: the true boxes join the proposals at the network's `ground_box_score`, so that every object has a
+    region.
     """
     c = model.config
     rule = SelectionRule(c.box_score_thres, c.nms_thres, c.max_region_num)
@@ -94,18 +99,25 @@ def observe(
 def _fractions(sample: SceneSample) -> NDArray[np.float32]:
     """True boxes (N, 4) cxcywh as fractions of the picture."""
     height, width = sample.rgb.shape[:2]
-    x1, y1, x2, y2 = (np.array([o.box for o in sample.objects], np.float32) / np.array([width, height, width, height], np.float32)).T
+    x1, y1, x2, y2 = (
+        np.array([o.box for o in sample.objects], np.float32)
+        / np.array([width, height, width, height], np.float32)
+    ).T
     return np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], 1).astype(np.float32)
 
 
-def encode(model: Groma, states: list[Tensor], chosen: list[NDArray[np.float32]], samples: Sequence[SceneSample]) -> list[SceneFeatures]:
+def encode(
+    model: Groma, states: list[Tensor], chosen: list[NDArray[np.float32]], samples: Sequence[SceneSample]
+) -> list[SceneFeatures]:
     """Image and region tokens; gradients flow into the bridge and the region encoder and no further."""
     most = max(len(b) for b in chosen)
     device = states[0].device
     padded = np.stack([np.concatenate([b, np.full((most - len(b), 4), 0.5, np.float32)]) for b in chosen])
     with fast(device):
         image_tokens = model.image_tokens(states).float()
-        region_tokens = model.encode_regions(model.region_maps(states), torch.from_numpy(padded).to(device)).float()
+        region_tokens = model.encode_regions(
+            model.region_maps(states), torch.from_numpy(padded).to(device)
+        ).float()
     return [
         SceneFeatures(
             image_tokens=image_tokens[i],
@@ -118,7 +130,8 @@ def encode(model: Groma, states: list[Tensor], chosen: list[NDArray[np.float32]]
 
 
 def vision_digest(model: Groma) -> str:
-    """Names a cache by the weights that made it, so that features of other weights are never taken for these."""
+    """Names a cache by the weights that made it, so that features of other weights are never taken for
+    these."""
     digest = hashlib.sha256()
     for part in (model.perceiver, model.region_encoder, model.img_txt_bridge):
         for tensor in part.state_dict().values():
@@ -127,9 +140,15 @@ def vision_digest(model: Groma) -> str:
 
 
 def cache_features(
-    model: Groma, shards: Sequence[Pictures], folder: Path, worker: TrainingProcess, mirror: bool, inject: bool = False
+    model: Groma,
+    shards: Sequence[Pictures],
+    folder: Path,
+    worker: TrainingProcess,
+    mirror: bool,
+    inject: bool = False,
 ) -> None:
-    """Write the features of every scene, and of its mirror image where wanted, as float16, this worker's share of the shards."""
+    """Write the features of every scene, and of its mirror image where wanted, as float16, this worker's
+    share of the shards."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in shards[worker.rank :: worker.count]:
         for side in (False, True) if mirror else (False,):

@@ -1,8 +1,10 @@
-"""Stages 2 and 3: the network learns to answer. Stage 2 aligns region encoder, bridge and new tokens with the language model on
-live pictures, backbone and proposer frozen; stage 3 trains the language model on cached regions of many more scenes.
+"""Stages 2 and 3: the network learns to answer. Stage 2 aligns region encoder, bridge and new tokens with the
+language model on live pictures, backbone and proposer frozen; stage 3 trains the language model on cached
+regions of many more scenes.
 
-There is no pretrained language model at this size, so it learns in both. A small one has to grow the circuit "find the matching
-feature, then name its region": one attention head of the third layer is shown where to look while training.
+There is no pretrained language model at this size, so it learns in both. A small one has to grow the circuit
+"find the matching feature, then name its region": one attention head of the third layer is shown where to
+look while training.
 """
 
 from __future__ import annotations
@@ -24,7 +26,15 @@ from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, TrainConfig
 from groma_ros.training.data import Data, scenes_data
-from groma_ros.training.features import FeatureCache, SceneFeatures, cache_features, encode, mirrored, observe, vision_digest
+from groma_ros.training.features import (
+    FeatureCache,
+    SceneFeatures,
+    cache_features,
+    encode,
+    mirrored,
+    observe,
+    vision_digest,
+)
 from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
 from groma_ros.training.packing import Packed, TrainingQuestion, ask, pack
 from groma_ros.training.parallel import TrainingProcess
@@ -45,7 +55,9 @@ def embeddings(model: Groma, packed: Packed, scenes: list[SceneFeatures]) -> Ten
     return torch.where((packed.source >= 0)[..., None], table.gather(1, index), model.embed(packed.ids))
 
 
-def forward(model: Groma, packed: Packed, scenes: list[SceneFeatures], pointing: bool = True) -> tuple[Tensor, Tensor | None]:
+def forward(
+    model: Groma, packed: Packed, scenes: list[SceneFeatures], pointing: bool = True
+) -> tuple[Tensor, Tensor | None]:
     """Logits (B, L, V) and, where it is wanted, the pointing head's attention (B, L, L)."""
     with fast(packed.ids.device):
         out = model.llm.model(
@@ -60,7 +72,8 @@ def forward(model: Groma, packed: Packed, scenes: list[SceneFeatures], pointing:
 
 
 def losses(logits: Tensor, attention: Tensor | None, packed: Packed) -> dict[str, Tensor]:
-    """Cross-entropy of the answers, and the negative log attention from naming positions to the named feature (0 for none)."""
+    """Cross-entropy of the answers, and the negative log attention from naming positions to the named feature
+    (0 for none)."""
     wanted = packed.labels[:, 1:].flatten()
     answer = F.cross_entropy(logits[:, :-1].flatten(0, 1), wanted, ignore_index=IGNORE, reduction="sum")
     rows, places = (packed.pointer >= 0).nonzero(as_tuple=True)
@@ -69,13 +82,20 @@ def losses(logits: Tensor, attention: Tensor | None, packed: Packed) -> dict[str
     else:
         looked = attention[rows, places, packed.pointer[rows, places]]
     # A batch in which nothing can be asked teaches nothing, and breaks nothing.
-    return {"answer": answer / (wanted != IGNORE).sum().clamp(min=1), "pointing": -(looked + 1e-6).log().mean()}
+    return {
+        "answer": answer / (wanted != IGNORE).sum().clamp(min=1),
+        "pointing": -(looked + 1e-6).log().mean(),
+    }
 
 
 def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str, list[bool]]:
-    """For every question whether each answer token is the most likely legal one, by kind; a missing region is a wrong answer."""
+    """For every question whether each answer token is the most likely legal one, by kind; a missing region is
+    a wrong answer."""
     guess = logits.argmax(-1).cpu()
-    legal = [*range(tokenizer.region_id(0), tokenizer.region_id(0) + tokenizer.max_regions), tokenizer.id("</roi>")]
+    legal = [
+        *range(tokenizer.region_id(0), tokenizer.region_id(0) + tokenizer.max_regions),
+        tokenizer.id("</roi>"),
+    ]
     named = torch.tensor(legal)[logits[..., legal].argmax(-1).cpu()]
     found: dict[str, list[bool]] = defaultdict(list)
     for b, questions in enumerate(packed.questions):
@@ -104,7 +124,9 @@ def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> 
 class LivePictures:
     """Features made from pictures at every step, with gradients into region encoder and bridge."""
 
-    def __init__(self, model: Groma, pictures: Sequence[Pictures], device: torch.device, inject: bool = False) -> None:
+    def __init__(
+        self, model: Groma, pictures: Sequence[Pictures], device: torch.device, inject: bool = False
+    ) -> None:
         self._model, self._pictures, self._device, self._inject = model, pictures, device, inject
 
     def draw(self, count: int, rng: np.random.Generator) -> list[SceneFeatures]:
@@ -127,14 +149,23 @@ class CachedScenes:
 
 
 def tie(model: Groma) -> None:
-    """One table for reading and writing the new tokens while training; the file holds it twice, as Groma's layout wants."""
+    """One table for reading and writing the new tokens while training; the file holds it twice, as Groma's
+    layout wants."""
     model.extra_lm_head.weight = model.new_input_embs.weight
 
 
 def train_language(
-    worker: TrainingProcess, config: TrainConfig, stage: LanguageStage, before: str, name: str, out: Path, resume: bool, data: Data | None = None
+    worker: TrainingProcess,
+    config: TrainConfig,
+    stage: LanguageStage,
+    before: str,
+    name: str,
+    out: Path,
+    resume: bool,
+    data: Data | None = None,
 ) -> None:
-    """One language stage from the checkpoint `before`.pt to `name`.pt; stage.live says which of the two it is.
+    """One language stage from the checkpoint `before`.pt to `name`.pt; stage.live says which of the two it
+    is.
 
     data: what to learn from (default: the config's scenes, rendered in `out`).
     """
@@ -142,7 +173,9 @@ def train_language(
     model = Groma(config.network).to(worker.device)
     path = out / f"{name}.pt"
     going_on = resume and path.exists()
-    saved = torch.load(path if going_on else out / f"{before}.pt", map_location=worker.device, weights_only=True)
+    saved = torch.load(
+        path if going_on else out / f"{before}.pt", map_location=worker.device, weights_only=True
+    )
     model.load_state_dict(saved["model"])
     if stage.tied:
         tie(model)
@@ -170,7 +203,17 @@ def train_language(
     started = time.time()
     for step in range(first, stage.steps):
         rng = np.random.default_rng((config.seed, worker.rank, step, 7))
-        numbers = _step(model, optimiser, source.draw(stage.batch, rng), tokenizer, config.template, stage, step, worker, rng)
+        numbers = _step(
+            model,
+            optimiser,
+            source.draw(stage.batch, rng),
+            tokenizer,
+            config.template,
+            stage,
+            step,
+            worker,
+            rng,
+        )
         if not worker.speaks:
             continue
         done = step + 1
@@ -180,14 +223,26 @@ def train_language(
         if done % SAVE_EVERY == 0 or done == stage.steps:
             save_checkpoint(path, model=model.state_dict(), optimiser=optimiser.state_dict(), step=done)
         if data.held_out and (done % MEASURE_EVERY == 0 or done == stage.steps):
-            log(out / f"{name}.jsonl", {"step": done, "held_out": measure(model, check, tokenizer, config.template, stage.share)})
+            log(
+                out / f"{name}.jsonl",
+                {"step": done, "held_out": measure(model, check, tokenizer, config.template, stage.share)},
+            )
 
 
 def _step(
-    model: Groma, optimiser: Optimiser, scenes: list[SceneFeatures], tokenizer: GromaTokenizer, template: PromptTemplate,
-    stage: LanguageStage, step: int, worker: TrainingProcess, rng: np.random.Generator,
-) -> dict[str, float]:  # fmt: skip
-    asked = [[q for q in ask(s, tokenizer, template, stage.share, rng, stage.reworded) if q.found] for s in scenes]
+    model: Groma,
+    optimiser: Optimiser,
+    scenes: list[SceneFeatures],
+    tokenizer: GromaTokenizer,
+    template: PromptTemplate,
+    stage: LanguageStage,
+    step: int,
+    worker: TrainingProcess,
+    rng: np.random.Generator,
+) -> dict[str, float]:
+    asked = [
+        [q for q in ask(s, tokenizer, template, stage.share, rng, stage.reworded) if q.found] for s in scenes
+    ]
     packed = pack(scenes, asked, tokenizer, template, worker.device)
     terms = losses(*forward(model, packed, scenes, stage.pointing > 0), packed)
     (terms["answer"] + stage.pointing * terms["pointing"]).backward()
@@ -198,14 +253,22 @@ def _step(
 
 @torch.no_grad()
 def measure(
-    model: Groma, source: LivePictures, tokenizer: GromaTokenizer, template: PromptTemplate, share: Mapping[str, float], batches: int = 6
+    model: Groma,
+    source: LivePictures,
+    tokenizer: GromaTokenizer,
+    template: PromptTemplate,
+    share: Mapping[str, float],
+    batches: int = 6,
 ) -> dict[str, float]:
-    """Share of questions answered exactly, of the kinds in `share`, on held-out pictures; every step is given the right beginning."""
+    """Share of questions answered exactly, of the kinds in `share`, on held-out pictures; every step is given
+    the right beginning."""
     rng = np.random.default_rng(99)
     found: dict[str, list[bool]] = defaultdict(list)
     for _ in range(batches):
         scenes = source.draw(16, rng)
-        asked: list[list[TrainingQuestion]] = [ask(s, tokenizer, template, {kind: 2 for kind in share}, rng) for s in scenes]
+        asked: list[list[TrainingQuestion]] = [
+            ask(s, tokenizer, template, {kind: 2 for kind in share}, rng) for s in scenes
+        ]
         packed = pack(scenes, asked, tokenizer, template, scenes[0].image_tokens.device)
         logits, _ = forward(model, packed, scenes)
         for kind, answers in right(logits, packed, tokenizer).items():

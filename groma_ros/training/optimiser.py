@@ -1,4 +1,5 @@
-"""Muon for the matrices inside blocks, AdamW for the rest; warm-up, constant rate, linear decay to zero; checkpoints."""
+"""Muon for the matrices inside blocks, AdamW for the rest; warm-up, constant rate, linear decay to zero;
+checkpoints."""
 
 from __future__ import annotations
 
@@ -12,13 +13,21 @@ from torch import nn
 
 from groma_ros.training.config import Stage
 
-BLOCKS = ("encoder.layer", "encoder.layers", "decoder.layers", "model.layers", "img_txt_bridge", "flatten_linear", "updims")
+BLOCKS = (
+    "encoder.layer",
+    "encoder.layers",
+    "decoder.layers",
+    "model.layers",
+    "img_txt_bridge",
+    "flatten_linear",
+    "updims",
+)
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over steps: warm-up from 0, constant at `rate`, linear decay to 0 over the last `decay` steps; cosine: half a
-    cosine from the warm-up's end to the last step instead."""
+    """Learning rate over steps: warm-up from 0, constant at `rate`, linear decay to 0 over the last `decay`
+    steps; cosine: half a cosine from the warm-up's end to the last step instead."""
 
     steps: int
     rate: float
@@ -42,10 +51,16 @@ class Schedule:
 
 
 class Optimiser:
-    """Two optimisers with one schedule. Muon (Jordan et al. 2024) orthogonalises the update of a matrix; both use weight decay."""
+    """Two optimisers with one schedule. Muon (Jordan et al. 2024) orthogonalises the update of a matrix; both
+    use weight decay."""
 
     def __init__(
-        self, modules: list[nn.Module], schedule: Schedule, weight_decay: float, muon: bool = True, offsets: float = 1.0
+        self,
+        modules: list[nn.Module],
+        schedule: Schedule,
+        weight_decay: float,
+        muon: bool = True,
+        offsets: float = 1.0,
     ) -> None:
         named = [(n, p) for module in modules for n, p in module.named_parameters() if p.requires_grad]
         matrices = [p for n, p in named if muon and p.ndim == 2 and any(part in n for part in BLOCKS)]
@@ -60,7 +75,9 @@ class Optimiser:
         ]
         if matrices:
             self._parts.append(
-                torch.optim.Muon(matrices, lr=schedule.rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(
+                    matrices, lr=schedule.rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"
+                )
             )
 
     def step(self, step: int, clip: float = 1.0) -> float:

@@ -1,4 +1,5 @@
-"""Many questions behind one shared prefix in one sequence: exact for a causal model, and far cheaper than one prompt each."""
+"""Many questions behind one shared prefix in one sequence: exact for a causal model, and far cheaper than one
+prompt each."""
 
 from __future__ import annotations
 
@@ -22,8 +23,9 @@ from groma_ros.training.features import SceneFeatures
 
 @dataclass(frozen=True)
 class TrainingQuestion:
-    """One tail. kind: of the goal, `describe` or `caption`; ids: the question with its answer; answer: where the answer
-    starts; refer: the region a `describe` question shows; found: every object asked for is among the regions."""
+    """One tail. kind: of the goal, `describe` or `caption`; ids: the question with its answer; answer: where
+    the answer starts; refer: the region a `describe` question shows; found: every object asked for is among
+    the regions."""
 
     kind: str
     ids: list[int]
@@ -34,8 +36,9 @@ class TrainingQuestion:
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A batch (B, L). source: row of the scene's features (image tokens, then regions) that replaces the embedding, or -1;
-    mask: additive (B, 1, L, L); pointer: for a position that must name a region, the slot of that region's feature, or -1."""
+    """A batch (B, L). source: row of the scene's features (image tokens, then regions) that replaces the
+    embedding, or -1; mask: additive (B, 1, L, L); pointer: for a position that must name a region, the slot
+    of that region's feature, or -1."""
 
     ids: Tensor
     labels: Tensor
@@ -62,7 +65,9 @@ def called(sample: SceneSample, index: int, rng: np.random.Generator) -> str:
 def caption(features: SceneFeatures) -> str:
     """The scene as a list, left to right, with its regions: `<p>a red mug</p><roi><r0></roi> ...`."""
     shown = sorted((region, i) for i, region in enumerate(features.region_of) if region >= 0)
-    return " ".join(f"<p>{phrase(features.sample.objects[i])}</p><roi><r{region}></roi>" for region, i in shown)
+    return " ".join(
+        f"<p>{phrase(features.sample.objects[i])}</p><roi><r{region}></roi>" for region, i in shown
+    )
 
 
 def _goals(sample: SceneSample, rng: np.random.Generator, count: int, kind: str) -> list[SceneGoal]:
@@ -73,10 +78,15 @@ def _goals(sample: SceneSample, rng: np.random.Generator, count: int, kind: str)
 
 
 def ask(
-    features: SceneFeatures, tokenizer: GromaTokenizer, template: PromptTemplate, share: Mapping[str, float], rng: np.random.Generator,
+    features: SceneFeatures,
+    tokenizer: GromaTokenizer,
+    template: PromptTemplate,
+    share: Mapping[str, float],
+    rng: np.random.Generator,
     reworded: float = 0.0,
-) -> list[TrainingQuestion]:  # fmt: skip
-    """Questions about one scene. share: how many of each kind; a fraction is a chance; reworded: share of goals in other words."""
+) -> list[TrainingQuestion]:
+    """Questions about one scene. share: how many of each kind; a fraction is a chance; reworded: share of
+    goals in other words."""
     questions = []
     counts = {kind: int(n) + int(rng.random() < n % 1) for kind, n in share.items()}
     for kind, count in counts.items():
@@ -86,8 +96,13 @@ def ask(
             goal = paraphrase(goal, rng) if reworded and rng.random() < reworded else goal
             regions = sorted(int(features.region_of[t]) for t in goal.targets)
             ids = template.goal_ids(tokenizer, "auto", goal.text)
-            answer = [tokenizer.region_id(r) for r in regions if r >= 0] + [tokenizer.id("</roi>"), tokenizer.eos_id]
-            questions.append(TrainingQuestion(kind, ids + answer, len(ids), found=all(r >= 0 for r in regions)))
+            answer = [tokenizer.region_id(r) for r in regions if r >= 0] + [
+                tokenizer.id("</roi>"),
+                tokenizer.eos_id,
+            ]
+            questions.append(
+                TrainingQuestion(kind, ids + answer, len(ids), found=all(r >= 0 for r in regions))
+            )
     shown = [i for i, region in enumerate(features.region_of) if region >= 0]
     for i in rng.permutation(shown)[: counts.get("describe", 0)]:
         region = int(features.region_of[i])
@@ -96,16 +111,24 @@ def ask(
         questions.append(TrainingQuestion("describe", opened + answer, len(opened), refer=region))
     if counts.get("caption") and shown:
         ids = template.goal_ids(tokenizer, "caption")
-        questions.append(TrainingQuestion("caption", ids + tokenizer.encode_template(caption(features) + "</s>"), len(ids)))
+        questions.append(
+            TrainingQuestion("caption", ids + tokenizer.encode_template(caption(features) + "</s>"), len(ids))
+        )
     return questions
 
 
 def pack(
-    scenes: list[SceneFeatures], asked: list[list[TrainingQuestion]], tokenizer: GromaTokenizer, template: PromptTemplate, device: torch.device
+    scenes: list[SceneFeatures],
+    asked: list[list[TrainingQuestion]],
+    tokenizer: GromaTokenizer,
+    template: PromptTemplate,
+    device: torch.device,
 ) -> Packed:
-    """Prefix and tails of every scene in a row; a tail sees the prefix and itself, and its positions go on from the prefix."""
+    """Prefix and tails of every scene in a row; a tail sees the prefix and itself, and its positions go on
+    from the prefix."""
     opened = [
-        expand(tokenizer, template.prefix_ids(tokenizer), len(s.image_tokens), len(s.region_tokens)) for s in scenes
+        expand(tokenizer, template.prefix_ids(tokenizer), len(s.image_tokens), len(s.region_tokens))
+        for s in scenes
     ]
     length = max(len(o.ids) + sum(len(q.ids) for q in qs) for o, qs in zip(opened, asked, strict=True))
     batch = len(scenes)
@@ -140,7 +163,12 @@ def pack(
 
 
 def _point(
-    pointer: NDArray[np.int64], labels: NDArray[np.int64], start: int, end: int, slots: NDArray[np.int64], tokenizer: GromaTokenizer
+    pointer: NDArray[np.int64],
+    labels: NDArray[np.int64],
+    start: int,
+    end: int,
+    slots: NDArray[np.int64],
+    tokenizer: GromaTokenizer,
 ) -> None:
     for place in range(start, end):
         region = tokenizer.region_index(int(labels[place]))
@@ -153,4 +181,6 @@ def _mask(part: Tensor) -> Tensor:
     causal = torch.ones(length, length, dtype=torch.bool, device=part.device).tril()
     same = (part[:, :, None] == part[:, None, :]) | (part[:, None, :] == 0)
     seen = causal & same | torch.eye(length, dtype=torch.bool, device=part.device)
-    return torch.zeros(seen.shape, device=part.device).masked_fill(~seen, torch.finfo(torch.float32).min)[:, None]
+    return torch.zeros(seen.shape, device=part.device).masked_fill(~seen, torch.finfo(torch.float32).min)[
+        :, None
+    ]

@@ -1,5 +1,5 @@
-"""One-thread processes side by side, one process on a GPU, or the processes that torchrun or accelerate started, a GPU each:
-gradients averaged, seeds apart, one of them speaks."""
+"""One-thread processes side by side, one process on a GPU, or the processes that torchrun or accelerate
+started, a GPU each: gradients averaged, seeds apart, one of them speaks."""
 
 from __future__ import annotations
 
@@ -49,7 +49,8 @@ class TrainingProcess:
 def joined() -> TrainingProcess | None:
     """This process among those that torchrun or `accelerate launch` started; None if nobody did.
 
-    Both say so in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). On CPUs they speak over gloo.
+    Both say so in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). On CPUs they
+    speak over gloo.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return None
@@ -67,8 +68,8 @@ def joined() -> TrainingProcess | None:
 
 
 def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
-    """Run task(worker, *arguments) in the processes that are there (`joined`), else once on a GPU where there is one, else in
-    `workers` CPU processes of one thread."""
+    """Run task(worker, *arguments) in the processes that are there (`joined`), else once on a GPU where there
+    is one, else in `workers` CPU processes of one thread."""
     if (worker := joined()) is not None:
         task(worker, *arguments)
         worker.wait()
@@ -98,6 +99,7 @@ def _enter(rank: int, task: Callable[..., None], count: int, port: int, argument
 
 
 def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, however it ends (Linux, prctl PR_SET_PDEATHSIG)."""
+    """Have the kernel end this process when its parent ends, however it ends (Linux, prctl
+    PR_SET_PDEATHSIG)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)

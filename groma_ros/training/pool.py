@@ -1,7 +1,9 @@
-"""A pool of rendered training scenes on disk: shards made from seeds by parallel processes, read as memory maps.
+"""A pool of rendered training scenes on disk: shards made from seeds by parallel processes, read as memory
+maps.
 
-A shard is `WORLD-SEED.npy` (uint8 N x S x S x 3) beside `WORLD-SEED.json` (the objects of every scene). It is written under another name
-and renamed when whole, so a stopped run leaves no half shard and the next one goes on where it ended.
+A shard is `WORLD-SEED.npy` (uint8 N x S x S x 3) beside `WORLD-SEED.json` (the objects of every scene). It is
+written under another name and renamed when whole, so a stopped run leaves no half shard and the next one goes
+on where it ended.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ class Pictures(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Shard:
-    """Scenes of one shard: images uint8 (N, S, S, 3) mapped from disk, and for each its objects and intrinsics."""
+    """Scenes of one shard: images uint8 (N, S, S, 3) mapped from disk, and for each its objects and
+    intrinsics."""
 
     name: str
     images: NDArray[np.uint8]
@@ -63,7 +66,9 @@ class Shard:
         """A scene without depth, enough to draw goals from."""
         side = self.images.shape[1]
         empty = np.zeros((side, side), np.float32)
-        return SceneSample(self.images[index], empty, self.intrinsics[index], self.objects[index], self.seed + index)
+        return SceneSample(
+            self.images[index], empty, self.intrinsics[index], self.objects[index], self.seed + index
+        )
 
 
 def _path(folder: Path, world: str, seed: int) -> Path:
@@ -81,7 +86,9 @@ def render_shard(folder: str, seed: int, count: int, size: int, world: str) -> N
         for number in range(seed, seed + count):
             scene = renderer.render(number)
             images.append(scene.rgb)
-            notes.append({"objects": [asdict(o) for o in scene.objects], "intrinsics": asdict(scene.intrinsics)})
+            notes.append(
+                {"objects": [asdict(o) for o in scene.objects], "intrinsics": asdict(scene.intrinsics)}
+            )
     target.with_suffix(".json").write_text(json.dumps(notes))
     partial = target.with_suffix(".partial")
     with partial.open("wb") as stream:
@@ -105,14 +112,17 @@ def _render(task: tuple[str, int, int, int, str]) -> None:
 
 
 def open_pool(folder: Path, pool: Sequence[Scenes], count: int = 0) -> list[Shard]:
-    """The finished shards of some scenes, of each the first `count` (0: all), by seed. Raises ValueError if there is none."""
+    """The finished shards of some scenes, of each the first `count` (0: all), by seed. Raises ValueError if
+    there is none."""
     paths = []
     for scenes in pool:
         end = scenes.first_seed + min(count or scenes.scenes, scenes.scenes)
         paths += [_path(folder, scenes.world, seed) for seed in range(scenes.first_seed, end, SHARD)]
     shards = [_open(path) for path in paths if path.exists()]
     if not shards:
-        seeds = ", ".join(f"{scenes.first_seed} to {scenes.first_seed + scenes.scenes - 1}" for scenes in pool)
+        seeds = ", ".join(
+            f"{scenes.first_seed} to {scenes.first_seed + scenes.scenes - 1}" for scenes in pool
+        )
         raise ValueError(f"No rendered shard of seeds {seeds} is in {folder}; render the pool first.")
     return shards
 
@@ -124,7 +134,10 @@ def _open(path: Path) -> Shard:
         images=np.load(path, mmap_mode="r"),
         # Training looks at pictures only: the boxes in space stay on disk.
         objects=[
-            tuple(SceneObject(**{k: _tuple(v) for k, v in o.items() if k != "box_3d"}) for o in note["objects"]) for note in notes
+            tuple(
+                SceneObject(**{k: _tuple(v) for k, v in o.items() if k != "box_3d"}) for o in note["objects"]
+            )
+            for note in notes
         ],
         intrinsics=[Intrinsics(**note["intrinsics"]) for note in notes],
         seed=int(path.stem.rpartition("-")[2]),
@@ -133,4 +146,3 @@ def _open(path: Path) -> Shard:
 
 def _tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-

@@ -10,7 +10,8 @@ import torch
 
 @cache
 def halves(kind: str) -> bool:
-    """Whether a device of a type ("cpu", "cuda") has hardware for bfloat16; a CPU without it is some 40 times slower in it."""
+    """Whether a device of a type ("cpu", "cuda") has hardware for bfloat16; a CPU without it is some 40 times
+    slower in it."""
     if kind != "cpu":
         return True
     known = torch.cpu.get_capabilities()

@@ -32,10 +32,11 @@ FILE_SHARE = {"one": 3.0, "all": 2.0, "absent": 1.0, "describe": 2.0}
 class TrainingRun:
     """One call of `groma train`.
 
-    config: YAML file; out: folder of scenes, checkpoints and logs; bundle: folder to write the result to; resume: go on from the
-    checkpoints in `out`; stages: of `STAGES`, in order; start: a bundle whose weights the first of the stages begins from when
-    there is no checkpoint; data, held_out: files in the forms of `data_files` instead of the config's scenes; images: the folder
-    of their pictures (default: each file's own).
+    config: YAML file; out: folder of scenes, checkpoints and logs; bundle: folder to write the result to;
+    resume: go on from the checkpoints in `out`; stages: of `STAGES`, in order; start: a bundle whose weights
+    the first of the stages begins from when there is no checkpoint; data, held_out: files in the forms of
+    `data_files` instead of the config's scenes; images: the folder of their pictures (default: each file's
+    own).
     """
 
     config: Path
@@ -50,7 +51,8 @@ class TrainingRun:
 
 
 def train(run: TrainingRun) -> None:
-    """Run the stages of a config and write the bundle. Raises ValueError for a config, folder or file that cannot be used."""
+    """Run the stages of a config and write the bundle. Raises ValueError for a config, folder or file that
+    cannot be used."""
     config = TrainConfig.load(run.config)
     wrong = [name for name in run.stages if name not in STAGES]
     if wrong:
@@ -68,7 +70,9 @@ def train(run: TrainingRun) -> None:
             launch(train_detection, config.workers, config, run.out, run.resume, data)
         else:
             stage = _for_files(getattr(config, name)) if data else getattr(config, name)
-            launch(train_language, config.workers, config, stage, _before(name), name, run.out, run.resume, data)
+            launch(
+                train_language, config.workers, config, stage, _before(name), name, run.out, run.resume, data
+            )
     if run.bundle is not None and (worker is None or worker.speaks):
         publish(config, run.out, run.stages[-1], run.bundle, data)
 
@@ -81,7 +85,8 @@ def _for_files(stage: LanguageStage) -> LanguageStage:
 
 
 def _prepare(run: TrainingRun, config: TrainConfig, data: Data | None) -> None:
-    """What one process does before all of them train: scenes, the checkpoint to begin from, the vocabulary."""
+    """What one process does before all of them train: scenes, the checkpoint to begin from, the
+    vocabulary."""
     run.out.mkdir(parents=True, exist_ok=True)
     if data is None:
         for scenes in (*config.pool, *([config.held_out] if config.held_out else [])):
@@ -107,7 +112,8 @@ def _begin_from(bundle: Path, config: TrainConfig, checkpoint: Path) -> None:
 
 
 def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: Data | None = None) -> None:
-    """Write the bundle of a checkpoint, still without an accuracy table. data: the files it learned from, if it did."""
+    """Write the bundle of a checkpoint, still without an accuracy table. data: the files it learned from, if
+    it did."""
     stages = config.average or (stage,)
     saved = [torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True) for name in stages]
     model = Groma(config.network)
@@ -123,7 +129,12 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: D
         prompt=config.template.to_dict(),
         trained_on=files or scenes,
         licence="" if files else "Apache-2.0",  # what files allow is for their user to say
-        seeds={**({} if files else _scene_seeds(config)), "run": config.seed, "stage": " and ".join(stages), "step": saved[-1]["step"]},
+        seeds={
+            **({} if files else _scene_seeds(config)),
+            "run": config.seed,
+            "stage": " and ".join(stages),
+            "step": saved[-1]["step"],
+        },
     )
     tensors = {name: value.float().numpy() for name, value in original_state_dict(model).items()}
     description.write(tensors, (out / "tokenizer.model").read_bytes())
@@ -139,7 +150,10 @@ def _mean(weights: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def _scene_seeds(config: TrainConfig) -> dict[str, Any]:
     learnt = [_seeds(scenes) for scenes in (*config.earlier, *config.pool)]
-    return {"training_scenes": learnt, **({"held_out_scenes": _seeds(config.held_out)} if config.held_out else {})}
+    return {
+        "training_scenes": learnt,
+        **({"held_out_scenes": _seeds(config.held_out)} if config.held_out else {}),
+    }
 
 
 def _seeds(scenes: Scenes) -> list[int]:
@@ -148,14 +162,13 @@ def _seeds(scenes: Scenes) -> list[int]:
 
 def _worlds(config: TrainConfig) -> str:
     """ "16000 mixed and 6000 shelf scenes"."""
-    return " and ".join(f"{scenes.scenes} {scenes.world}" for scenes in (*config.earlier, *config.pool)) + " scenes"
+    return (
+        " and ".join(f"{scenes.scenes} {scenes.world}" for scenes in (*config.earlier, *config.pool))
+        + " scenes"
+    )
 
 
 def add_table(directory: Path, table: dict[str, object]) -> None:
     """Put the accuracy table of `groma eval scenes` into a bundle's manifest."""
     files = json.loads((directory / MANIFEST).read_text())["files"]
     dataclasses.replace(Bundle.load(directory), test=table).write_manifest(files)
-
-
-
-

@@ -28,8 +28,11 @@ def build(config: TrainConfig, device: torch.device, names: Names | None = None)
     return model.to(device), heads.to(device)
 
 
-def train_detection(worker: TrainingProcess, config: TrainConfig, out: Path, resume: bool, data: Data | None = None) -> None:
-    """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`. Begins from `start.pt` if there.
+def train_detection(
+    worker: TrainingProcess, config: TrainConfig, out: Path, resume: bool, data: Data | None = None
+) -> None:
+    """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`. Begins from
+    `start.pt` if there.
 
     data: what to learn from (default: the config's scenes, rendered in `out`).
     """
@@ -69,7 +72,11 @@ def train_detection(worker: TrainingProcess, config: TrainConfig, out: Path, res
             log(out / "detection.jsonl", {"step": done, "pictures_per_second": round(rate, 1), **numbers})
         if done % SAVE_EVERY == 0 or done == stage.steps:
             save_checkpoint(
-                path, model=model.state_dict(), heads=heads.state_dict(), optimiser=optimiser.state_dict(), step=done
+                path,
+                model=model.state_dict(),
+                heads=heads.state_dict(),
+                optimiser=optimiser.state_dict(),
+                step=done,
             )
         if data.held_out and (done % MEASURE_EVERY == 0 or done == stage.steps):
             found = measure(model, heads, data.held_out, 100, stage.size, worker.device)

@@ -1,4 +1,5 @@
-"""A small byte-pair vocabulary learned from a corpus of goals, written as a SentencePiece `tokenizer.model`."""
+"""A small byte-pair vocabulary learned from a corpus of goals, written as a SentencePiece
+`tokenizer.model`."""
 
 from __future__ import annotations
 
@@ -7,7 +8,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
-from groma_ros.tokenization.sentencepiece_model import BYTE, CONTROL, UNKNOWN, WORD_MARK, Piece, SentencePieceModel
+from groma_ros.tokenization.sentencepiece_model import (
+    BYTE,
+    CONTROL,
+    UNKNOWN,
+    WORD_MARK,
+    Piece,
+    SentencePieceModel,
+)
 from groma_ros.tokenization.tokenizer import ADDED_TOKENS
 
 _SPECIAL = re.compile("|".join([*map(re.escape, ADDED_TOKENS), r"<r\d+>", "<s>", "</s>", "<unk>"]))
@@ -16,24 +24,35 @@ _WORD = re.compile(rf"{WORD_MARK}?[^\W\d_]+|{WORD_MARK}?\d|{WORD_MARK}?[^\w{WORD
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int = 512, min_count: int = 2) -> SentencePieceModel:
-    """Learn a vocabulary of at most `vocab_size` pieces: `<unk>`, `<s>`, `</s>`, 256 bytes, merges, then the characters.
+    """Learn a vocabulary of at most `vocab_size` pieces: `<unk>`, `<s>`, `</s>`, 256 bytes, merges, then the
+    characters.
 
-    texts: prompts and answers as the tokenizer will see them, special tokens included (they are cut out, and the word after one
-    has no word mark). A merge must occur min_count times. Equal counts are settled by the text of the pair, so the same corpus
-    gives the same file. ValueError if vocab_size has no room for the bytes and the corpus's characters.
+    texts: prompts and answers as the tokenizer will see them, special tokens included (they are cut out, and
+    the word after one has no word mark). A merge must occur min_count times. Equal counts are settled by the
+    text of the pair, so the same corpus gives the same file. ValueError if vocab_size has no room for the
+    bytes and the corpus's characters.
     """
     words = Counter[tuple[str, ...]]()
     for text in texts:
-        words.update(tuple(word) for segment in _SPECIAL.split(text) for word in _WORD.findall(segment.strip().replace(" ", WORD_MARK)))
+        words.update(
+            tuple(word)
+            for segment in _SPECIAL.split(text)
+            for word in _WORD.findall(segment.strip().replace(" ", WORD_MARK))
+        )
     characters = sorted({char for word in words for char in word}, key=lambda char: (char != WORD_MARK, char))
     fixed = [Piece("<unk>", 0.0, UNKNOWN), Piece("<s>", 0.0, CONTROL), Piece("</s>", 0.0, CONTROL)]
     fixed += [Piece(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
     room = vocab_size - len(fixed) - len(characters)
     if room < 0:
-        raise ValueError(f"vocab_size is {vocab_size}, but {len(fixed)} fixed pieces and {len(characters)} characters are needed.")
+        raise ValueError(
+            f"vocab_size is {vocab_size}, but {len(fixed)} fixed pieces and {len(characters)} characters "
+            "are needed."
+        )
     learned = [*_merges(words, room, min_count), *characters]
     return SentencePieceModel(
-        pieces=(*fixed, *(Piece(text, -float(rank)) for rank, text in enumerate(learned))), add_dummy_prefix=True, byte_fallback=True
+        pieces=(*fixed, *(Piece(text, -float(rank)) for rank, text in enumerate(learned))),
+        add_dummy_prefix=True,
+        byte_fallback=True,
     )
 
 

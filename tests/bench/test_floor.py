@@ -1,4 +1,5 @@
-"""Operations against what the paper's network is known to need, and against a count of what PyTorch really does."""
+"""Operations against what the paper's network is known to need, and against a count of what PyTorch really
+does."""
 
 from pathlib import Path
 
@@ -20,11 +21,16 @@ def test_the_published_network() -> None:
     """The figures of the 7B network, each counted by hand from its shapes."""
     assert perceive(PUBLISHED).operations == pytest.approx(0.75e12, rel=0.1)
     assert encode_regions(PUBLISHED, 0).operations == pytest.approx(2.03e12, rel=0.03)
-    assert (encode_regions(PUBLISHED, 101) + encode_regions(PUBLISHED, 1) * -1).operations / 100 == pytest.approx(0.0116e12, rel=0.1)
+    assert (
+        encode_regions(PUBLISHED, 101) + encode_regions(PUBLISHED, 1) * -1
+    ).operations / 100 == pytest.approx(0.0116e12, rel=0.1)
     assert read(PUBLISHED, 526, 263, 0).operations == pytest.approx(7.0e12, rel=0.03)
     assert read(PUBLISHED, 25, 538, 1).operations == pytest.approx(0.33e12, rel=0.03)
-    weights = perceive(PUBLISHED).weights + encode_regions(PUBLISHED, 1).weights + read(PUBLISHED, 1, 1, 1).weights
-    # Of 7.377 billion parameters, those that no input is multiplied with are a table of embeddings, norms and unused heads.
+    weights = (
+        perceive(PUBLISHED).weights + encode_regions(PUBLISHED, 1).weights + read(PUBLISHED, 1, 1, 1).weights
+    )
+    # Of 7.377 billion parameters, those that no input is multiplied with are a table of embeddings, norms and
+    # unused heads.
     assert weights == pytest.approx(7.377e9 - 32114 * 4096, rel=0.002)
 
 
@@ -62,7 +68,8 @@ def test_the_floor_of_a_frame() -> None:
     found = floors(PUBLISHED, counts, ceilings, "fp32")
     assert set(found) == {"resize", "perceive", "encode regions", "prefill", "goals", "decode"}
     assert found["prefill"] == pytest.approx(7.0, rel=0.03)
-    # A step of one token reads every weight of the language model and the prefix's keys and values, and hardly computes.
+    # A step of one token reads every weight of the language model and the prefix's keys and values, and
+    # hardly computes.
     assert found["decode"] == pytest.approx(2 * (6.607e9 * 4 + 526 * 2 * 4096 * 32 * 4) / 1e11, rel=0.01)
     assert floors(PUBLISHED, counts, ceilings, "q4_k_m")["decode"] < found["decode"] / 5
     assert "decode" not in floors(PUBLISHED, {**counts, "steps": 0, "tokens": 0}, ceilings, "fp32")

@@ -28,7 +28,13 @@ def options(*words: str | Path) -> argparse.Namespace:
 
 
 def groma(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", CODE, "bench", *map(str, words)], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    return subprocess.run(
+        [sys.executable, "-c", CODE, "bench", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        cwd=ROOT,
+    )
 
 
 def test_one_json_document() -> None:
@@ -42,7 +48,9 @@ def test_one_json_document() -> None:
     rows = document["rows"]
     made = Bundle.load(shipped_model()).precisions
     names = [f"onnx {made[0]}", *(["onnx fp32"] if "fp32" in made[1:] else []), "torch fp32"]
-    assert [(f"{row['backend']} {row['precision']}", row["goals"]) for row in rows] == [(n, goals) for n in names for goals in (1, 2, 10)]
+    assert [(f"{row['backend']} {row['precision']}", row["goals"]) for row in rows] == [
+        (n, goals) for n in names for goals in (1, 2, 10)
+    ]
     for row in rows:
         assert list(row["stages"]) == list(STAGES) and row["frames"] == 2
         assert all(0 <= stage["median_ms"] <= stage["p95_ms"] for stage in row["stages"].values())
@@ -51,9 +59,13 @@ def test_one_json_document() -> None:
         assert row["total"]["floor_ms"] > 0 and row["total"]["median_ms"] <= row["total"]["p95_ms"]
         assert row["counts"]["rows"] == row["goals"] and row["counts"]["regions"] >= 1
     # A process of its own for each: PyTorch takes more memory than ONNX Runtime and does not show in its row.
-    assert max(row["peak_mb"] for row in rows if row["backend"] == "onnx") < min(row["peak_mb"] for row in rows[-3:])
+    assert max(row["peak_mb"] for row in rows if row["backend"] == "onnx") < min(
+        row["peak_mb"] for row in rows[-3:]
+    )
     listed = {(item["fast"], item["slow"], item["goals"]): item["times"] for item in document["ratios"]}
-    assert set(listed) == {(*pair, goals) for pair in itertools.combinations(names, 2) for goals in (1, 2, 10)}
+    assert set(listed) == {
+        (*pair, goals) for pair in itertools.combinations(names, 2) for goals in (1, 2, 10)
+    }
     claims = document["claims"]
     assert len(claims) == 6 and all(item["reached"] == _holds(item) for item in claims)
     assert claims[4]["measured"] == listed[names[0], "torch fp32", 1]
@@ -68,7 +80,9 @@ def test_lines_to_read_and_no_torch() -> None:
     """The default needs nothing that `make setup` does not install."""
     blocked = "import sys; sys.modules.update(torch=None, mujoco=None, transformers=None)\n" + CODE
     words = ["bench", "--goals", "1", "--frames", "1", "--threads", "1"]
-    done = subprocess.run([sys.executable, "-c", blocked, *words], capture_output=True, text=True, timeout=300, cwd=ROOT)
+    done = subprocess.run(
+        [sys.executable, "-c", blocked, *words], capture_output=True, text=True, timeout=300, cwd=ROOT
+    )
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert "the demo's picture, shifted; size: tiny; clock: wall" in lines
@@ -81,7 +95,9 @@ def test_lines_to_read_and_no_torch() -> None:
 def test_a_backend_that_cannot_load(small_model: Path) -> None:
     done = groma("--model", small_model, "--backend", "onnx", "--frames", "1", "--threads", "1", "--json")
     assert done.returncode == 1 and done.stdout == ""
-    assert "The model small in" in done.stderr and "has no ONNX graphs; groma convert makes them." in done.stderr
+    assert (
+        "The model small in" in done.stderr and "has no ONNX graphs; groma convert makes them." in done.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,9 +107,18 @@ def test_a_backend_that_cannot_load(small_model: Path) -> None:
         (["--goals", "0"], "--goals is '0'"),
         (["--frames", "0"], "--frames is 0; it must be at least 1"),
         (["--threads", "-1"], "--threads is -1"),
-        (["--clock", "cpu", "--threads", "2"], "--clock cpu adds up the work of all threads, which is no time; use it with --threads 1"),
-        (["--size", "base", "--model", "engines/x"], "--size base has random weights; name a model or a size, not both."),
-        (["--backend", "torch,onnx", "--precision", "fp32,q8_0"], "--precision q8_0: none of the backends torch,onnx has it"),
+        (
+            ["--clock", "cpu", "--threads", "2"],
+            "--clock cpu adds up the work of all threads, which is no time; use it with --threads 1",
+        ),
+        (
+            ["--size", "base", "--model", "engines/x"],
+            "--size base has random weights; name a model or a size, not both.",
+        ),
+        (
+            ["--backend", "torch,onnx", "--precision", "fp32,q8_0"],
+            "--precision q8_0: none of the backends torch,onnx has it",
+        ),
     ],
 )
 def test_options_that_cannot_be_met(words: list[str], sentence: str) -> None:
@@ -104,16 +129,22 @@ def test_options_that_cannot_be_met(words: list[str], sentence: str) -> None:
 def test_variants() -> None:
     made = plan(options("--backend", "onnx,torch", "--precision", "fp32,auto", "--goals", "10,1,10"))
     assert [(item.backend, item.precision) for item in made.variants] == [
-        ("onnx", "fp32"), ("onnx", "auto"), ("torch", "fp32"), ("torch", "auto"),
-    ]  # fmt: skip
+        ("onnx", "fp32"),
+        ("onnx", "auto"),
+        ("torch", "fp32"),
+        ("torch", "auto"),
+    ]
     assert made.goals == (1, 10) and made.rounds == 20
     paired = plan(options("--size", "7b", "--backend", "torch,llama_cpp", "--precision", "bf16,q4_k_m"))
     assert [(item.model, item.size, item.backend, item.precision) for item in paired.variants] == [
-        (None, "7b", "torch", "bf16"), (None, "7b", "llama_cpp", "q4_k_m"),
-    ]  # fmt: skip
+        (None, "7b", "torch", "bf16"),
+        (None, "7b", "llama_cpp", "q4_k_m"),
+    ]
     assert (paired.rounds, paired.warm_up) == (1, 0)
     untrained = plan(options("--size", "base", "--claims"))
-    assert [(item.backend, item.precision) for item in untrained.variants] == [("auto", "auto")] and untrained.rounds == 3
+    assert [(item.backend, item.precision) for item in untrained.variants] == [
+        ("auto", "auto")
+    ] and untrained.rounds == 3
     claims = plan(options("--claims", "--goals", "4"))
     chosen = [(item.backend, item.precision) for item in claims.variants]
     assert chosen[0] == ("auto", "auto") and chosen[-1] == ("torch", "fp32")

@@ -25,14 +25,24 @@ def sample(total: float, select: float = 0.0, **counts: int) -> Sample:
 
 def measured(name: str, *totals: float, goals: int = 1) -> Measured:
     samples = [sample(total) for total in totals]
-    return Measured(About(name, "fp32", "cpu", NETWORK), {goals: samples}, {goals: Memory(120, None)}, CEILINGS)
+    return Measured(
+        About(name, "fp32", "cpu", NETWORK), {goals: samples}, {goals: Memory(120, None)}, CEILINGS
+    )
 
 
 def test_a_row() -> None:
     (row,) = rows(measured("onnx", 1.0, 2.0, 6.0))
-    assert (row["backend"], row["precision"], row["goals"], row["peak_mb"]) == ("onnx", "fp32", 1, 120) and "gpu_mb" not in row
+    assert (row["backend"], row["precision"], row["goals"], row["peak_mb"]) == (
+        "onnx",
+        "fp32",
+        1,
+        120,
+    ) and "gpu_mb" not in row
     assert row["total"]["median_ms"] == 2000 and row["total"]["p95_ms"] == pytest.approx(5600)
-    assert row["stages"]["resize"]["share"] == pytest.approx(0.3 / 9, abs=1e-4) and "share" not in row["stages"]["image decode"]
+    assert (
+        row["stages"]["resize"]["share"] == pytest.approx(0.3 / 9, abs=1e-4)
+        and "share" not in row["stages"]["image decode"]
+    )
     assert row["stages"]["perceive"]["median_ms"] == pytest.approx(1880)
     floor = floors(GromaConfig.from_dict(NETWORK), COUNTS, CEILINGS, "fp32")
     assert row["stages"]["perceive"]["floor_ms"] == pytest.approx(floor["perceive"] * 1000, abs=1e-3)
@@ -66,22 +76,44 @@ def test_the_claims() -> None:
     assert [claim.measured for claim in found] == pytest.approx([2.5, 5.0, 1.6, 0.05, 3.0, 2.0])
     assert [claim.reached for claim in found] == [True, True, False, True, True, True]
     assert "7 of 8 name the same region" in found[0].note and "answers of 3.5 tokens" in found[1].note
-    lines = table({"machine": MACHINE, "rows": [], "claims": [claim.document() for claim in found]}).splitlines()
-    assert [line.split()[:5] for line in lines[-4:-2]] == [["1.60", "at", "most", "1.5", "no"], ["0.05", "at", "most", "0.1", "yes"]]
+    lines = table(
+        {"machine": MACHINE, "rows": [], "claims": [claim.document() for claim in found]}
+    ).splitlines()
+    assert [line.split()[:5] for line in lines[-4:-2]] == [
+        ["1.60", "at", "most", "1.5", "no"],
+        ["0.05", "at", "most", "0.1", "yes"],
+    ]
 
 
 MACHINE = {
-    "cpu": "a CPU", "cores": 2, "threads": 2, "memory_mb": 100, "gpu": None, "size": "tiny", "clock": "wall", "pictures": "none",
+    "cpu": "a CPU",
+    "cores": 2,
+    "threads": 2,
+    "memory_mb": 100,
+    "gpu": None,
+    "size": "tiny",
+    "clock": "wall",
+    "pictures": "none",
     "ceilings": {"operations": 1e9, "bytes": 1e9, "of": "by hand"},
-}  # fmt: skip
+}
 
 
 def test_what_was_not_measured_is_said() -> None:
     samples = {"onnx int8": {1: [sample(1.0)], 10: [sample(1.6)]}}
     *_, default, exact = judge([Paths(1, 3, 2, 12, 4, 4, 4)], samples, "onnx int8", None, None)
-    assert default.measured is None and default.reached is None and default.note == "not measured: PyTorch in fp32 did not run beside it"
+    assert (
+        default.measured is None
+        and default.reached is None
+        and default.note == "not measured: PyTorch in fp32 did not run beside it"
+    )
     assert exact.document()["measured"] is None
-    *_, exact = judge([Paths(1, 3, 2, 12, 4, 4, 4)], {**samples, "torch fp32": samples["onnx int8"]}, "onnx int8", None, "torch fp32")
+    *_, exact = judge(
+        [Paths(1, 3, 2, 12, 4, 4, 4)],
+        {**samples, "torch fp32": samples["onnx int8"]},
+        "onnx int8",
+        None,
+        "torch fp32",
+    )
     assert exact.note == "not measured: ONNX in fp32 did not run beside it"
 
 

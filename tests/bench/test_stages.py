@@ -36,7 +36,11 @@ def test_all_stages_of_a_frame(timed: TimedGrounder) -> None:
     assert inside == pytest.approx(sample.seconds["total"])
     scene = timed.perceive(Frame(blocks(1)))
     regions, tails = len(scene.boxes), [len(timed._goal_ids(goal)) for goal in goals]
-    assert sample.counts["regions"] == regions and sample.counts["rows"] == 4 and sample.counts["tail"] == sum(tails)
+    assert (
+        sample.counts["regions"] == regions
+        and sample.counts["rows"] == 4
+        and sample.counts["tail"] == sum(tails)
+    )
     # The two placeholders open into image tokens and pairs.
     assert sample.counts["prefix"] == len(timed._prefix_ids) - 2 + len(scene.image_tokens) + 2 * regions
     assert sample.counts["steps"] <= sample.counts["tokens"] <= sample.counts["steps"] * 3
@@ -54,7 +58,9 @@ def test_timing_changes_no_answer(timed: TimedGrounder) -> None:
     plain = Grounder.load(shipped_model(), 0.0, threads=1)
     goals = mixed_goals(10)
     found, wanted = timed.ground(Frame(blocks(3)), goals), plain.ground(Frame(blocks(3)), goals)
-    assert [(a.detections, a.present, a.margin) for a in found] == [(b.detections, b.present, b.margin) for b in wanted]
+    assert [(a.detections, a.present, a.margin) for a in found] == [
+        (b.detections, b.present, b.margin) for b in wanted
+    ]
 
 
 def test_a_generated_answer_is_the_one_read_in_one_step(timed: TimedGrounder, frame: Frame) -> None:
@@ -63,7 +69,11 @@ def test_a_generated_answer_is_the_one_read_in_one_step(timed: TimedGrounder, fr
     ends = [timed._tokenizer.id("</roi>"), timed._tokenizer.eos_id]
     for goal in _goals(timed, scene):
         (answer,) = timed.answers(scene, [goal])
-        assert timed.generate(scene, goal) == (timed._tokenizer.id("<roi>"), timed.region_token(answer), *ends)
+        assert timed.generate(scene, goal) == (
+            timed._tokenizer.id("<roi>"),
+            timed.region_token(answer),
+            *ends,
+        )
     paths = measure_paths(timed, frame, trained=True)
     assert (paths.same, paths.of) == (len(SINGLE), len(SINGLE)) and paths.tokens >= 3 * paths.of
     assert min(paths.one_step, paths.generated, paths.shared, paths.anew) > 0

@@ -15,7 +15,9 @@ from groma_ros.runtime.torch import random_model
 from tests.published import SMALL
 
 PUBLIC = dict(NETWORKS)
-CONFIG = dataclasses.replace(SMALL, language=dataclasses.replace(SMALL.language, vocab_size=600, max_position_embeddings=1024))
+CONFIG = dataclasses.replace(
+    SMALL, language=dataclasses.replace(SMALL.language, vocab_size=600, max_position_embeddings=1024)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -31,7 +33,9 @@ def variant(backend: str, precision: str = "auto") -> BenchVariant:
 
 
 def test_the_sizes() -> None:
-    parameters = {size: sum(p.numel() for p in empty_groma(config).parameters()) for size, config in PUBLIC.items()}
+    parameters = {
+        size: sum(p.numel() for p in empty_groma(config).parameters()) for size, config in PUBLIC.items()
+    }
     assert parameters == {"base": 1_409_659_561, "7b": 7_377_311_657}
     assert NETWORKS["7b"].num_image_tokens == 256 and NETWORKS["7b"].vocab_size == 32114
 
@@ -39,12 +43,17 @@ def test_the_sizes() -> None:
 def test_every_weight_is_made_where_it_runs() -> None:
     model = random_model(CONFIG, "cpu", 1, "bf16", seed=5)
     weights = model.state_dict()
-    assert not any(tensor.is_meta for tensor in weights.values()) and not any(p.requires_grad for p in model.parameters())
+    assert not any(tensor.is_meta for tensor in weights.values()) and not any(
+        p.requires_grad for p in model.parameters()
+    )
     assert model.llm.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
     assert model.new_input_embs.weight.dtype == torch.float32
     assert model.new_input_embs.weight.std() == pytest.approx(0.02, rel=0.05)
     assert (model.llm.model.norm.weight == 1).all() and (model.img_txt_bridge[0].bias == 0).all()
-    again, other = random_model(CONFIG, "cpu", 1, "bf16", seed=5), random_model(CONFIG, "cpu", 1, "bf16", seed=6)
+    again, other = (
+        random_model(CONFIG, "cpu", 1, "bf16", seed=5),
+        random_model(CONFIG, "cpu", 1, "bf16", seed=6),
+    )
     assert torch.equal(again.new_input_embs.weight, model.new_input_embs.weight)
     assert not torch.equal(other.new_input_embs.weight, model.new_input_embs.weight)
     without = random_model(CONFIG, "cpu", 1, "fp32", language=False)
@@ -56,13 +65,26 @@ def test_a_word_is_a_token() -> None:
     assert (tokenizer.base, len(tokenizer)) == (CONFIG.language.vocab_size, CONFIG.vocab_size)
     ids = TEMPLATE.goal_ids(tokenizer, "one", "the leftmost object")
     # </p> and the marks around the phrase are tokens of their own, so is every word and full stop.
-    assert [tokenizer.decode([token]) for token in ids[4:10]] == ["<p>", "the", "leftmost", "object", "</p>", "in"]
+    assert [tokenizer.decode([token]) for token in ids[4:10]] == [
+        "<p>",
+        "the",
+        "leftmost",
+        "object",
+        "</p>",
+        "in",
+    ]
     assert len(ids) == 16
 
 
-@pytest.mark.parametrize(("backend", "precision", "found"), [
-    ("torch", "auto", "fp32"), ("torch", "bf16", "bf16"), ("llama_cpp", "q8_0", "q8_0"), ("auto", "auto", "q4_k_m"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("backend", "precision", "found"),
+    [
+        ("torch", "auto", "fp32"),
+        ("torch", "bf16", "bf16"),
+        ("llama_cpp", "q8_0", "q8_0"),
+        ("auto", "auto", "q4_k_m"),
+    ],
+)
 def test_a_frame(small: Path, backend: str, precision: str, found: str) -> None:
     worker = BenchWorker(variant(backend, precision))
     assert (worker.about.precision, worker.about.device) == (found, "cpu")
@@ -75,7 +97,9 @@ def test_a_frame(small: Path, backend: str, precision: str, found: str) -> None:
 
 
 def test_what_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="--size base has no ONNX graphs; measure it with --backend torch or llama_cpp."):
+    with pytest.raises(
+        ValueError, match="--size base has no ONNX graphs; measure it with --backend torch or llama_cpp."
+    ):
         random_runtime(variant("onnx"))
     with pytest.raises(ValueError, match="The backend llama_cpp has no precision 'fp32', only q8_0, q4_k_m"):
         random_runtime(variant("llama_cpp", "fp32"))

@@ -35,7 +35,9 @@ def groma(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], g
     """Runs `groma replay`; its exit status, and what it wrote on both streams."""
 
     def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["groma", "replay", "--goals", str(goals), *QUICK, *map(str, arguments)])
+        monkeypatch.setattr(
+            "sys.argv", ["groma", "replay", "--goals", str(goals), *QUICK, *map(str, arguments)]
+        )
         with pytest.raises(SystemExit) as ended:
             cli.main()
         out = capsys.readouterr()
@@ -62,8 +64,10 @@ def test_accept_then_compare_then_change(tmp_path: Path, groma: Any) -> None:
     (bag,) = document["bags"]
     assert (bag["bag"], bag["status"], bag["frames"], bag["changes"]) == ("tabletop", "same", 4, 0)
     assert [(goal["goal"], goal["present"], goal["frames"]) for goal in bag["goals"]] == [
-        ("the ball", 4, 4), ("both blue objects", 4, 4), ("red cone", 0, 4),
-    ]  # fmt: skip
+        ("the ball", 4, 4),
+        ("both blue objects", 4, 4),
+        ("red cone", 0, 4),
+    ]
     rights = [goal["accuracy"] for goal in bag["goals"]]
     assert bag["accuracy"] == round(sum(rights) / 3, 4) and rights[0] == rights[2] == 1.0
     assert [row["overlap"] for row in bag["moved"]] == [1.0, 1.0, 1.0]
@@ -88,12 +92,20 @@ def test_an_expectation_of_other_goals_or_another_model(tmp_path: Path, groma: A
     goals.write_text(GOALS.replace("red cone", "green object"))
     status, _, errors = groma(DEMO, "--out", out, "--expect", stored)
     assert status == 1
-    assert "has other goals: goal 3 was 'red cone' (kind auto, min_score 0) and is 'green object' (kind auto, min_score 0)" in errors
+    assert (
+        "has other goals: goal 3 was 'red cone' (kind auto, min_score 0) and is 'green object' (kind "
+        "auto, min_score 0)" in errors
+    )
     goals.write_text(GOALS)
     run = json.loads((stored / RUN).read_text())
-    (stored / RUN).write_text(json.dumps({**run, "model": "groma-old", "weights": "f" * 64, "precision": "int8"}))
+    (stored / RUN).write_text(
+        json.dumps({**run, "model": "groma-old", "weights": "f" * 64, "precision": "int8"})
+    )
     status, _, errors = groma(DEMO, "--out", out, "--expect", stored)
-    assert status == 1 and "is of the model groma-old (weights ffffffffffff) and this run of groma-tiny (weights " in errors
+    assert (
+        status == 1
+        and "is of the model groma-old (weights ffffffffffff) and this run of groma-tiny (weights " in errors
+    )
     status, _, _ = groma(DEMO, "--out", out, "--expect", stored, "--other-model")
     assert status == 0
     assert "precision: int8 then, fp32 now." in (out / REPORT).read_text()
@@ -120,7 +132,11 @@ def test_a_bad_bag_is_reported_and_the_others_go_on(tmp_path: Path, groma: Any, 
     out = tmp_path / "out"
     status, text, errors = groma(first, torn, last, "--out", out, "--jobs", jobs, "--json")
     assert status == 1
-    assert [(bag["bag"], bag["status"]) for bag in json.loads(text)["bags"]] == [("first", "same"), ("torn", "failed"), ("last", "same")]
+    assert [(bag["bag"], bag["status"]) for bag in json.loads(text)["bags"]] == [
+        ("first", "same"),
+        ("torn", "failed"),
+        ("last", "same"),
+    ]
     assert "torn.mcap is truncated or damaged" in errors
     assert (out / "first" / DETECTIONS).read_bytes() == (out / "last" / DETECTIONS).read_bytes()
     assert (out / "first" / RECORDING).read_bytes() == (out / "last" / RECORDING).read_bytes()
@@ -130,7 +146,8 @@ def test_a_bad_bag_is_reported_and_the_others_go_on(tmp_path: Path, groma: Any, 
 
 
 def test_interrupted_and_taken_up(tmp_path: Path, groma: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Ctrl-C on the third image: a sentence says what to do, and the same command ends with the same bytes."""
+    """Ctrl-C on the third image: a sentence says what to do, and the same command ends with the same
+    bytes."""
     monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", 0.0)
     perceive, looks = Grounder.perceive, []
 
@@ -142,7 +159,9 @@ def test_interrupted_and_taken_up(tmp_path: Path, groma: Any, monkeypatch: pytes
 
     monkeypatch.setattr(Grounder, "perceive", interrupted)
     status, _, errors = groma(DEMO, "--out", tmp_path / "out")
-    assert status == 130 and errors.splitlines()[-1].startswith("groma: Interrupted; the same command goes on from here")
+    assert status == 130 and errors.splitlines()[-1].startswith(
+        "groma: Interrupted; the same command goes on from here"
+    )
     assert groma(DEMO, "--out", tmp_path / "out")[0] == 0 and len(looks) == 3 + 2
     assert groma(DEMO, "--out", tmp_path / "whole")[0] == 0
     for name in (DETECTIONS, RECORDING):
@@ -151,12 +170,28 @@ def test_interrupted_and_taken_up(tmp_path: Path, groma: Any, monkeypatch: pytes
 
 def test_it_needs_neither_ros_nor_torch(tmp_path: Path, goals: Path) -> None:
     """As on a build server: none of their packages can be imported, and everything is written."""
-    code = "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop().split(','))); from groma_ros.cli import main; main()"
+    code = (
+        "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop().split(','))); from groma_ros.cli "
+        "import main; main()"
+    )
     absent = "rclpy,torch,transformers,cv_bridge,std_msgs,sensor_msgs,vision_msgs,builtin_interfaces,groma_ros.msg,ament_index_python"
     arguments = ["replay", DEMO, "--goals", goals, "--out", tmp_path / "out", *QUICK, absent]
-    done = subprocess.run([sys.executable, "-c", code, *map(str, arguments)], capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT, RUN}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        DETECTIONS,
+        RECORDING,
+        TIMINGS,
+        REPORT,
+        JUNIT,
+        RUN,
+    }
 
 
 @pytest.mark.parametrize(
@@ -171,7 +206,9 @@ def test_it_needs_neither_ros_nor_torch(tmp_path: Path, goals: Path) -> None:
         (["--goals", "none.yaml"], "The goals none.yaml cannot be read"),
     ],
 )
-def test_what_cannot_be_done_is_a_sentence(tmp_path: Path, groma: Any, arguments: list[str], sentence: str) -> None:
+def test_what_cannot_be_done_is_a_sentence(
+    tmp_path: Path, groma: Any, arguments: list[str], sentence: str
+) -> None:
     status, text, errors = groma(DEMO, "--out", tmp_path / "out", *arguments)
     assert status == 1 and sentence in errors
     assert "Traceback" not in text + errors

@@ -24,7 +24,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `groma` with these arguments and --json: its document. AssertionError with what it said where it fails."""
+    """Run `groma` with these arguments and --json: its document. AssertionError with what it said where it
+    fails."""
     from groma_ros.cli import main
 
     def run(*arguments: object) -> dict[str, Any]:

@@ -20,7 +20,14 @@ def slow_square(grounder: Grounder, item: int) -> dict[str, Any]:
 
 def squares(model: Path, out: Path, count: int) -> list[dict[str, Any]]:
     """The run."""
-    return run_evaluation(slow_square, list(range(count)), "item", ModelChoice(model, threads=1), EvaluationPlan(2, ("cpu",), out), {"data": count})
+    return run_evaluation(
+        slow_square,
+        list(range(count)),
+        "item",
+        ModelChoice(model, threads=1),
+        EvaluationPlan(2, ("cpu",), out),
+        {"data": count},
+    )
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ def instances(folder: Path) -> dict[str, Any]:
     """instances.json as REFER ships it: ids of annotations count through the scenes."""
     images, annotations = [], []
     for number, record in enumerate(load_dataset(folder)):
-        images.append({"id": number, "file_name": record.image.name, "width": record.width, "height": record.height})
+        images.append(
+            {"id": number, "file_name": record.image.name, "width": record.width, "height": record.height}
+        )
         for index, item in enumerate(record.objects):
             place = {"id": 100 * number + index, "image_id": number, "category_id": 1}
             annotations.append({**place, "bbox": xywh(item.box), "area": item.area, "iscrowd": 0})
@@ -32,8 +34,8 @@ def instances(folder: Path) -> dict[str, Any]:
 
 
 def write_refer(folder: Path, out: Path, as_json: bool = False) -> Path:
-    """The folder of a REFER data set: refs(unc).p (a pickle by Python 2's protocol) and instances.json; scenes alternate val and testA,
-    the last one is for training."""
+    """The folder of a REFER data set: refs(unc).p (a pickle by Python 2's protocol) and instances.json;
+    scenes alternate val and testA, the last one is for training."""
     out.mkdir(parents=True, exist_ok=True)
     (out / "instances.json").write_text(json.dumps(instances(folder)))
     refs: list[dict[str, Any]] = []
@@ -44,10 +46,16 @@ def write_refer(folder: Path, out: Path, as_json: bool = False) -> Path:
             sentence = {"tokens": text.split(), "raw": text, "sent_id": len(refs), "sent": text}
             refs.append(
                 {
-                    "ref_id": len(refs), "ann_id": 100 * number + index, "image_id": number, "category_id": 1, "split": split,
-                    "file_name": f"COCO_train2014_{number:012d}_{len(refs)}.jpg", "sent_ids": [len(refs)], "sentences": [sentence],
+                    "ref_id": len(refs),
+                    "ann_id": 100 * number + index,
+                    "image_id": number,
+                    "category_id": 1,
+                    "split": split,
+                    "file_name": f"COCO_train2014_{number:012d}_{len(refs)}.jpg",
+                    "sent_ids": [len(refs)],
+                    "sentences": [sentence],
                 }
-            )  # fmt: skip
+            )
     name = "refs(unc).json" if as_json else "refs(unc).p"
     (out / name).write_bytes(json.dumps(refs).encode() if as_json else pickle.dumps(refs, protocol=2))
     return out
@@ -60,9 +68,28 @@ def write_one_file(folder: Path, path: Path, prefix: str = "") -> Path:
         for text, index in single_goals(record):
             item, number = record.objects[index], len(images)
             size = {"width": record.width, "height": record.height}
-            images.append({"id": number, "file_name": prefix + record.image.name, **size, "caption": text, "dataset_name": "refcoco"})
-            annotations.append(
-                {"id": number, "image_id": number, "category_id": 1, "bbox": xywh(item.box), "area": item.area, "iscrowd": 0}
+            images.append(
+                {
+                    "id": number,
+                    "file_name": prefix + record.image.name,
+                    **size,
+                    "caption": text,
+                    "dataset_name": "refcoco",
+                }
             )
-    path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}))
+            annotations.append(
+                {
+                    "id": number,
+                    "image_id": number,
+                    "category_id": 1,
+                    "bbox": xywh(item.box),
+                    "area": item.area,
+                    "iscrowd": 0,
+                }
+            )
+    path.write_text(
+        json.dumps(
+            {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "object"}]}
+        )
+    )
     return path

@@ -16,7 +16,9 @@ TRUTH = (KnownObject("dog", LEFT), KnownObject("dog", RIGHT), KnownObject("hot d
 
 
 def write_lines(path: Path, *entries: Any) -> Path:
-    path.write_text("".join((entry if isinstance(entry, str) else json.dumps(entry)) + "\n" for entry in entries))
+    path.write_text(
+        "".join((entry if isinstance(entry, str) else json.dumps(entry)) + "\n" for entry in entries)
+    )
     return path
 
 
@@ -36,7 +38,8 @@ def test_the_longest_name_wins_and_plurals_count() -> None:
 
 def test_counts_by_hand() -> None:
     words = Vocabulary(["dog", "hot dog", "cat", "car"])
-    # A dog on a dog, the same box once more, a dog where there is none, a cat on a dog, and a phrase without a class.
+    # A dog on a dog, the same box once more, a dog where there is none, a cat on a dog, and a phrase without
+    # a class.
     spans = [("a dog", [LEFT]), ("the dog", [LEFT, NOWHERE]), ("a cat", [RIGHT]), ("something", [RIGHT])]
     found = count("a dog, the dog and a cat; something", spans, TRUTH, words)
     assert found.mentioned == ("dog", "cat") and found.hallucinated == ("cat",)
@@ -50,20 +53,31 @@ def test_a_phrase_speaks_of_its_last_class() -> None:
 
 
 def test_shares_over_answers() -> None:
-    picture = AskedPicture("x/1.jpg", (ChatQuestion(2, "x/1.jpg", "what?", "conv"), ChatQuestion(1, "x/1.jpg", "", "detail")))
+    picture = AskedPicture(
+        "x/1.jpg", (ChatQuestion(2, "x/1.jpg", "what?", "conv"), ChatQuestion(1, "x/1.jpg", "", "detail"))
+    )
     span = {"phrase": "a dog", "start": 0, "end": 5, "boxes": [list(LEFT)]}
-    records = [{"answers": [{"text": "a dog and a cat", "spans": [span]}, {"text": "a hot dog", "spans": []}]}]
+    records = [
+        {"answers": [{"text": "a dog and a cat", "spans": [span]}, {"text": "a hot dog", "spans": []}]}
+    ]
     lines = answer_lines("m", [picture], records)
     assert [line["question_id"] for line in lines] == [1, 2] and lines[1]["answer_id"] == "m-2"
     found = judge(lines, {"1.jpg": list(TRUTH)}, Vocabulary(["dog", "hot dog", "cat"]))
     assert found["mentions"] == 3 and found["hallucinated"] == pytest.approx(1 / 3, abs=1e-4)
     assert found["answers_with_hallucination"] == 0.5 and found["missed"] == 0.5
-    assert (found["boxes"], found["boxes_right"], found["objects"], found["objects_pointed_at"]) == (1, 1.0, 6, 0.1667)
+    assert (found["boxes"], found["boxes_right"], found["objects"], found["objects_pointed_at"]) == (
+        1,
+        1.0,
+        6,
+        0.1667,
+    )
     assert lines[1]["metadata"]["hallucinated"] == ["cat"] and lines[0]["metadata"]["missed"] == ["dog"]
 
 
 def test_questions_are_grouped_by_picture(tmp_path: Path) -> None:
-    path = write_lines(tmp_path / "q.jsonl", asked(1, "a.jpg", "what?"), "", asked(2, "b.jpg"), asked(3, "a.jpg"))
+    path = write_lines(
+        tmp_path / "q.jsonl", asked(1, "a.jpg", "what?"), "", asked(2, "b.jpg"), asked(3, "a.jpg")
+    )
     found = {picture.name: [item.number for item in picture.questions] for picture in read_questions(path)}
     assert found == {"a.jpg": [1, 3], "b.jpg": [2]}
 
@@ -71,7 +85,10 @@ def test_questions_are_grouped_by_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("entries", "sentence"),
     [
-        ([asked(1, "a.jpg"), {"question_id": 2, "image": "b.jpg"}], r"Line 2 of .* is not a question: KeyError 'text'"),
+        (
+            [asked(1, "a.jpg"), {"question_id": 2, "image": "b.jpg"}],
+            r"Line 2 of .* is not a question: KeyError 'text'",
+        ),
         (["{"], r"Line 1 of .* is not a question"),
         ([], r"holds no questions"),
     ],
@@ -87,12 +104,16 @@ def test_bad_synonyms_are_refused(tmp_path: Path) -> None:
         read_synonyms(tmp_path / "s.json")
 
 
-def test_descriptions_of_rendered_scenes(command: Callable[..., dict[str, Any]], scenes: Path, tmp_path: Path) -> None:
+def test_descriptions_of_rendered_scenes(
+    command: Callable[..., dict[str, Any]], scenes: Path, tmp_path: Path
+) -> None:
     kinds, objects = read_objects(scenes / "annotations.json")
     names = sorted(objects)[:6]
     questions = write_lines(tmp_path / "q.jsonl", *(asked(number, name) for number, name in enumerate(names)))
     common = ("eval", "chat", "--model", TINY, "--images", scenes / "images", "--threads", 1)
-    found = command(*common, "--data", questions, "--truth", scenes / "annotations.json", "--out", tmp_path / "run")
+    found = command(
+        *common, "--data", questions, "--truth", scenes / "annotations.json", "--out", tmp_path / "run"
+    )
     truth = found["truth"]
     assert found["questions"] == truth["answers"] == 6 and found["grounded"] == 1.0
     assert truth["objects"] == sum(len(objects[name]) for name in names)
@@ -107,7 +128,17 @@ def test_descriptions_of_rendered_scenes(command: Callable[..., dict[str, Any]],
     assert "pointed at" in table(found)
     synonyms = tmp_path / "synonyms.json"
     synonyms.write_text(json.dumps({"mug": ["cup"]}))
-    again = command(*common, "--data", questions, "--truth", scenes / "annotations.json", "--synonyms", synonyms, "--out", tmp_path / "run")
+    again = command(
+        *common,
+        "--data",
+        questions,
+        "--truth",
+        scenes / "annotations.json",
+        "--synonyms",
+        synonyms,
+        "--out",
+        tmp_path / "run",
+    )
     assert again["truth"]["objects"] == truth["objects"]
 
 
@@ -119,9 +150,14 @@ def test_a_model_that_cannot_chat_says_so(refusal: Callable[..., str], scenes: P
 
 
 def test_chat_is_asked_with_and_without_pointing(
-    small_model: Path, scenes: Path, command: Callable[..., dict[str, Any]], refusal: Callable[..., str], tmp_path: Path
+    small_model: Path,
+    scenes: Path,
+    command: Callable[..., dict[str, Any]],
+    refusal: Callable[..., str],
+    tmp_path: Path,
 ) -> None:
-    """A network of random weights, whose template knows grounded chat only: the bare question is another one."""
+    """A network of random weights, whose template knows grounded chat only: the bare question is another
+    one."""
     questions = write_lines(tmp_path / "q.jsonl", asked(1, "000000.jpg", "the red mug"))
     common = ("eval", "chat", "--model", small_model, "--images", scenes / "images", "--data", questions)
     found = command(*common, "--out", tmp_path / "run")

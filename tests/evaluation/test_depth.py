@@ -20,8 +20,12 @@ TRUTH = Box3D((0.1, 0.2, 0.9), (0.0, 0.0, 0.0, 1.0), (0.10, 0.05, 0.2))
 
 def test_errors_are_those_of_middle_sides_and_up() -> None:
     tilt = np.deg2rad(5)
-    found = Box3D((0.1, 0.23, 0.94), (float(np.sin(tilt / 2)), 0.0, 0.0, float(np.cos(tilt / 2))), (0.06, 0.11, 0.19))
-    assert errors(found, TRUTH) == pytest.approx({"centre": 0.05, "width": 0.2, "length": 0.1, "height": -0.05, "up": 5.0})
+    found = Box3D(
+        (0.1, 0.23, 0.94), (float(np.sin(tilt / 2)), 0.0, 0.0, float(np.cos(tilt / 2))), (0.06, 0.11, 0.19)
+    )
+    assert errors(found, TRUTH) == pytest.approx(
+        {"centre": 0.05, "width": 0.2, "length": 0.1, "height": -0.05, "up": 5.0}
+    )
     assert errors(TRUTH, TRUTH) == pytest.approx({"centre": 0, "width": 0, "length": 0, "height": 0, "up": 0})
 
 
@@ -31,21 +35,32 @@ def test_what_is_refused_is_counted_by_cause() -> None:
     tally.add(item, item.box, Frame(np.zeros((20, 20, 3), np.uint8)))
     report = tally.report()
     assert (report["boxes"], report["refused"], report["kinds"]) == (1, {"missing": 1}, {})
-    assert "0     1" in table({"scenes": 1, "seed": 2, "world": "table", "levels": {"clean": {"true": report}}})
+    assert "0     1" in table(
+        {"scenes": 1, "seed": 2, "world": "table", "levels": {"clean": {"true": report}}}
+    )
 
 
 def test_true_and_own_boxes_are_placed_at_every_level(small_model: Path) -> None:
     samples = list(rendered(5, 2))
     tallies = evaluate(samples, Grounder.load(small_model), ["clean", "poor"])
-    assert {level: set(sources) for level, sources in tallies.items()} == {"clean": {"true", "own"}, "poor": {"true", "own"}}
+    assert {level: set(sources) for level, sources in tallies.items()} == {
+        "clean": {"true", "own"},
+        "poor": {"true", "own"},
+    }
     for sources in tallies.values():
         assert sources["true"].report()["boxes"] == sum(len(sample.objects) for sample in samples)
 
 
-def test_the_command_writes_one_document_and_repeats_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_one_document_and_repeats_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     reports = []
     for _ in range(2):
-        monkeypatch.setattr(sys, "argv", ["groma", "eval", "depth", "--seed", "6", "--count", "2", "--noise", "clean", "camera", "--json"])
+        monkeypatch.setattr(
+            sys,
+            "argv",
+            ["groma", "eval", "depth", "--seed", "6", "--count", "2", "--noise", "clean", "camera", "--json"],
+        )
         with pytest.raises(SystemExit) as ended:
             cli.main()
         assert ended.value.code == 0
@@ -55,4 +70,8 @@ def test_the_command_writes_one_document_and_repeats_it(monkeypatch: pytest.Monk
     assert reports[0] == reports[1]
     clean = reports[0]["levels"]["clean"]["true"]
     assert list(reports[0]["levels"]) == ["clean", "camera"] and clean["refused"] == {} and clean["boxes"] > 8
-    assert clean["centre_mm"]["median"] < 10 and clean["centre_mm"]["p95"] < 30 and clean["width_percent"]["median"] < 10
+    assert (
+        clean["centre_mm"]["median"] < 10
+        and clean["centre_mm"]["p95"] < 30
+        and clean["width_percent"]["median"] < 10
+    )

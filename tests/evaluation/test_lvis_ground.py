@@ -1,4 +1,5 @@
-"""Average recall by hand, by a plain re-computation of its definition, and by the command on rendered scenes."""
+"""Average recall by hand, by a plain re-computation of its definition, and by the command on rendered
+scenes."""
 
 import json
 from collections.abc import Callable
@@ -31,14 +32,18 @@ def found(*rows: tuple[int, int, list[float]]) -> list[dict[str, Any]]:
 
 
 def plain_recall(data: dict[str, Any], results: list[dict[str, Any]], thresholds: np.ndarray) -> float:
-    """Mean over thresholds and classes of the share of objects that are found: boxes in their order each take the object left that
-    they overlap most."""
+    """Mean over thresholds and classes of the share of objects that are found: boxes in their order each take
+    the object left that they overlap most."""
     shares = []
     for threshold in thresholds:
         for kind in {entry["category_id"] for entry in data["annotations"]}:
             hits = total = 0
             for image in {entry["image_id"] for entry in data["annotations"]}:
-                truth = [e["bbox"] for e in data["annotations"] if (e["image_id"], e["category_id"]) == (image, kind)]
+                truth = [
+                    e["bbox"]
+                    for e in data["annotations"]
+                    if (e["image_id"], e["category_id"]) == (image, kind)
+                ]
                 boxes = [e["bbox"] for e in results if (e["image_id"], e["category_id"]) == (image, kind)]
                 left = list(range(len(truth)))
                 total += len(truth)
@@ -57,7 +62,8 @@ def iou(a: list[float], b: list[float]) -> float:
 
 
 def test_recall_by_hand() -> None:
-    # One small cup found exactly, one missed; a large dog found with an overlap of 0.8, which counts at 7 of the 10 thresholds.
+    # One small cup found exactly, one missed; a large dog found with an overlap of 0.8, which counts at 7 of
+    # the 10 thresholds.
     data = document([(1, 7, [0, 0, 20, 20]), (1, 7, [50, 50, 20, 20]), (2, 9, [0, 0, 200, 100])])
     recall = average_recall(data, [1, 2, 3], found((1, 7, [0, 0, 20, 20]), (2, 9, [0, 0, 200, 80])))
     assert recall["AR"] == pytest.approx((50 + 70) / 2)
@@ -90,14 +96,20 @@ def test_recall_equals_a_plain_computation_of_its_definition() -> None:
         rng.shuffle(boxes)  # type: ignore[arg-type]
         data, results = document(truth), found(*boxes)
         recall = average_recall(data, [1, 2, 3], results)
-        assert recall["AR"] == pytest.approx(plain_recall(data, results, np.linspace(0.5, 0.95, 10)), abs=0.01)
+        assert recall["AR"] == pytest.approx(
+            plain_recall(data, results, np.linspace(0.5, 0.95, 10)), abs=0.01
+        )
         assert recall["AR50"] == pytest.approx(plain_recall(data, results, np.array([0.5])), abs=0.01)
         assert recall["AR75"] == pytest.approx(plain_recall(data, results, np.array([0.75])), abs=0.01)
 
 
 def test_the_form_of_lvis_is_read(tmp_path: Path) -> None:
     path = tmp_path / "lvis.json"
-    path.write_text(json.dumps(document([(1, 7, [0, 0, 2, 2]), (2, 9, [0, 0, 2, 2]), (1, 9, [0, 0, 2, 2]), (1, 7, [3, 3, 2, 2])])))
+    path.write_text(
+        json.dumps(
+            document([(1, 7, [0, 0, 2, 2]), (2, 9, [0, 0, 2, 2]), (1, 9, [0, 0, 2, 2]), (1, 7, [3, 3, 2, 2])])
+        )
+    )
     _, pictures = read_classes(path)
     assert pictures == [
         ClassedPicture(1, "http://x/val2017/1.jpg", ((7, "tea_cup"), (9, "dog"))),
@@ -108,21 +120,41 @@ def test_the_form_of_lvis_is_read(tmp_path: Path) -> None:
         read_classes(path)
 
 
-def test_the_command_on_rendered_scenes(command: Callable[..., dict[str, Any]], scenes: Path, tmp_path: Path) -> None:
-    common = ("eval", "lvis-ground", "--model", TINY, "--data", scenes / "annotations.json", "--images", scenes, "--threads", 1)
+def test_the_command_on_rendered_scenes(
+    command: Callable[..., dict[str, Any]], scenes: Path, tmp_path: Path
+) -> None:
+    common = (
+        "eval",
+        "lvis-ground",
+        "--model",
+        TINY,
+        "--data",
+        scenes / "annotations.json",
+        "--images",
+        scenes,
+        "--threads",
+        1,
+    )
     found = command(*common, "--out", tmp_path / "run")
     assert found["pictures"] == 8
     assert found["recall"]["AR"]["paper"] is None and "AR@100" in table(found)
     # The records hold the boxes: the same recall comes of them by the plain computation.
-    records = [json.loads(line)["record"] for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()]
+    records = [
+        json.loads(line)["record"] for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()
+    ]
     boxes = [item for record in records for item in record["found"]]
     data = json.loads((scenes / "annotations.json").read_text())
     assert len(boxes) > 20
     for name, thresholds in {"AR": np.linspace(0.5, 0.95, 10), "AR50": np.array([0.5])}.items():
-        assert found["recall"][name]["measured"] == pytest.approx(plain_recall(data, boxes, thresholds), abs=0.01)
+        assert found["recall"][name]["measured"] == pytest.approx(
+            plain_recall(data, boxes, thresholds), abs=0.01
+        )
     # It was taught that a bare noun means one object, so it finds one where there are several.
     assert found["recall"]["AR50"]["measured"] > 50
     paper = command(*common, "--paper", "--out", tmp_path / "run")
-    assert paper["recall"]["ARs"]["paper"] == 8.7 and paper["recall"]["AR"]["measured"] == found["recall"]["AR"]["measured"]
+    assert (
+        paper["recall"]["ARs"]["paper"] == 8.7
+        and paper["recall"]["AR"]["measured"] == found["recall"]["AR"]["measured"]
+    )
     one = command(*common, "--most", 1, "--limit", 4)
     assert one["pictures"] == 4 and one["recall"]["AR50"]["measured"] < found["recall"]["AR50"]["measured"]

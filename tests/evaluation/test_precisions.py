@@ -15,7 +15,9 @@ from groma_ros.runtime.bundle import Bundle
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 
 
-def test_every_precision_has_a_row(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_precision_has_a_row(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ["groma", "eval", "precisions", "--model", str(TINY), "--seed", "4321", "--count", "4", "--json"]
     monkeypatch.setattr(sys, "argv", words)
     with pytest.raises(SystemExit) as ended:

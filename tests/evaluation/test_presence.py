@@ -21,7 +21,9 @@ from tests.small import write_small_bundle
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 
 
-def observed(odds: np.ndarray, present: np.ndarray, picked: list[list[tuple[float, bool]]] | None = None) -> Observations:
+def observed(
+    odds: np.ndarray, present: np.ndarray, picked: list[list[tuple[float, bool]]] | None = None
+) -> Observations:
     """Goals of scenes of five goals each, with these log-odds of being there."""
     count = len(odds)
     return Observations(
@@ -53,24 +55,31 @@ def test_figures_by_hand() -> None:
     assert found["accuracy"] == {"all": 0.6, "present": 0.6667, "absent": 0.5, "absent_hard": None}
     assert found["answers"] == {"attribute": 0.6667, "absent": 0.5, "all": 0.6}
     assert found["brier"] == pytest.approx((0.01 + 0.04 + 0.81 + 0.64 + 0.04) / 5, abs=1e-4)
-    # Pairs of a present and an absent goal in order: 0.9 beats both, 0.8 beats one and ties one, 0.1 beats none.
+    # Pairs of a present and an absent goal in order: 0.9 beats both, 0.8 beats one and ties one, 0.1 beats
+    # none.
     assert found["ranking"] == pytest.approx((2 + 1.5 + 0) / 6, abs=1e-4)
     assert found["absent_at_recall"]["0.9"] == {"absent": 0.0, "absent_hard": None, "threshold": 0.1}
     # Three goals stand; of their boxes, each with the score 0.9, two are right.
     assert found["scores"]["boxes"] == 3
     assert found["scores"]["calibration_error"] == pytest.approx(0.9 - 2 / 3, abs=1e-4)
     assert found["scores"]["brier"] == pytest.approx((0.01 * 2 + 0.81) / 3, abs=1e-4)
-    assert "absent at recall 0.95" in table({**found, "model": "m", "backend": "b", "precision": "p", "signals": []})
+    assert "absent at recall 0.95" in table(
+        {**found, "model": "m", "backend": "b", "precision": "p", "signals": []}
+    )
 
 
 def test_calibration_finds_the_line_that_made_the_truth() -> None:
     seen = drawn(0.5, -1.0)
     new, fits = calibrate(seen, Calibration())
-    assert new.presence_scale == pytest.approx(0.5, abs=0.05) and new.presence_bias == pytest.approx(-1.0, abs=0.1)
+    assert new.presence_scale == pytest.approx(0.5, abs=0.05) and new.presence_bias == pytest.approx(
+        -1.0, abs=0.1
+    )
     assert not fits["presence"].kept
     assert fits["presence"].after[0] < 0.03 < fits["presence"].before[0]
     # What is reported was measured on scenes left out; on all of them it is the same within chance.
-    assert calibration_error(seen.presence(new), seen.present) == pytest.approx(fits["presence"].after[0], abs=0.02)
+    assert calibration_error(seen.presence(new), seen.present) == pytest.approx(
+        fits["presence"].after[0], abs=0.02
+    )
 
 
 def test_what_is_right_already_is_kept() -> None:
@@ -83,7 +92,9 @@ def test_scores_are_fitted_on_the_boxes_of_goals_that_stand() -> None:
     chances = rng.uniform(0.5, 1, 3000)
     right = rng.random(3000) < chances**3
     # Boxes of goals that are said to be absent are all wrong and must not count.
-    picked = [[(float(chance), bool(hit))] for chance, hit in zip(chances, right, strict=True)] + [[(0.99, False)]] * 600
+    picked = [[(float(chance), bool(hit))] for chance, hit in zip(chances, right, strict=True)] + [
+        [(0.99, False)]
+    ] * 600
     odds = np.concatenate([np.full(3000, 5.0), np.full(600, -5.0)])
     seen = observed(odds, odds > 0, picked)
     new, fits = calibrate(seen, Calibration())
@@ -95,7 +106,9 @@ def test_scores_are_fitted_on_the_boxes_of_goals_that_stand() -> None:
 def test_signals_are_fitted_for_a_model_that_never_learned_none() -> None:
     seen = drawn(0.8, 0.3)
     new = fit_presence(seen, Calibration(answers_none=False, signals={"margin": 0.0}))
-    assert new.signals["margin"] == pytest.approx(0.8, abs=0.06) and new.presence_bias == pytest.approx(0.3, abs=0.1)
+    assert new.signals["margin"] == pytest.approx(0.8, abs=0.06) and new.presence_bias == pytest.approx(
+        0.3, abs=0.1
+    )
     presence = cross_fitted(seen, ["margin"])
     assert calibration_error(presence, seen.present) < 0.03
     assert np.corrcoef(presence, seen.presence(new))[0, 1] > 0.999
@@ -136,7 +149,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str) -> dict[str, Any]:
+def command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *arguments: str
+) -> dict[str, Any]:
     from groma_ros.cli import main
 
     monkeypatch.setattr("sys.argv", ["groma", *arguments, "--json"])
@@ -156,8 +171,12 @@ def test_presence_of_the_model_that_ships(
     found = command(capsys, monkeypatch, *common, "--out", str(tmp_path / "run"), "--plot", str(plot))
     assert found["scenes"] == 16 and found["goals"] > 80 and found["absent"] == 16
     assert found["accuracy"]["all"] >= 0.9 and found["ranking"] >= 0.95 and found["calibration_error"] <= 0.06
-    assert plot.read_text().startswith("<svg") and json.loads((tmp_path / "run" / "report.json").read_text()) == found
-    # The records are there, so nothing runs the second time; another threshold is another reading of the same answers.
+    assert (
+        plot.read_text().startswith("<svg")
+        and json.loads((tmp_path / "run" / "report.json").read_text()) == found
+    )
+    # The records are there, so nothing runs the second time; another threshold is another reading of the same
+    # answers.
     eager = command(capsys, monkeypatch, *common, "--out", str(tmp_path / "run"), "--min-presence", "0")
     assert eager["accuracy"]["present"] == 1.0 and eager["accuracy"]["absent"] == 0.0
     ignored = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,contrast")
@@ -173,7 +192,8 @@ def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     shutil.copytree(TINY, model)
     before = (model / "manifest.json").read_bytes()
     common = ("calibrate", str(folder), "--model", str(model), "--threads", "1")
-    # As of a model that never learned to answer none: this line is far better than presence 1 for everything, so it is taken.
+    # As of a model that never learned to answer none: this line is far better than presence 1 for everything,
+    # so it is taken.
     found = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,height", "--dry-run")
     assert (model / "manifest.json").read_bytes() == before and not found["written"]
     found = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,height")
@@ -187,17 +207,40 @@ def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     assert after["calibration_error"] < 0.08 and after["ranking"] > 0.9
 
 
-def test_scenes_are_rendered_in_the_world_that_is_named(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    common = ("eval", "presence", "--model", str(TINY), "--seed", "5", "--count", "3", "--threads", "1", "--world")
+def test_scenes_are_rendered_in_the_world_that_is_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = (
+        "eval",
+        "presence",
+        "--model",
+        str(TINY),
+        "--seed",
+        "5",
+        "--count",
+        "3",
+        "--threads",
+        "1",
+        "--world",
+    )
     table, shelf = (command(capsys, monkeypatch, *common, world) for world in ("table", "shelf"))
-    assert (table["world"], shelf["world"]) == ("table", "shelf") and table["scores"]["boxes"] != shelf["scores"]["boxes"]
+    assert (table["world"], shelf["world"]) == ("table", "shelf") and table["scores"]["boxes"] != shelf[
+        "scores"
+    ]["boxes"]
 
 
-def test_too_few_goals_say_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_too_few_goals_say_nothing(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     from groma_ros.cli import main
 
     monkeypatch.setattr(calibrating, "FEWEST", 10_000)
-    monkeypatch.setattr("sys.argv", ["groma", "calibrate", str(folder), "--model", str(TINY), "--threads", "1"])
+    monkeypatch.setattr(
+        "sys.argv", ["groma", "calibrate", str(folder), "--model", str(TINY), "--threads", "1"]
+    )
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 1 and "a line through fewer than 10000 would say nothing" in capsys.readouterr().err
+    assert (
+        ended.value.code == 1
+        and "a line through fewer than 10000 would say nothing" in capsys.readouterr().err
+    )

@@ -1,4 +1,5 @@
-"""The published layout and prompts with random weights: asked as the original does, and presence read from signals."""
+"""The published layout and prompts with random weights: asked as the original does, and presence read from
+signals."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +16,8 @@ from tests.evaluation.published_forms import write_refer
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A bundle made of a small checkpoint as the original writes it; PyTorch runs it, which spares making graphs."""
+    """A bundle made of a small checkpoint as the original writes it; PyTorch runs it, which spares making
+    graphs."""
     from groma_ros.export.convert import _from_checkpoint
     from tests.published import SMALL, make_checkpoint
 
@@ -30,7 +32,18 @@ def test_referring_expressions_are_asked_bilinearly_in_all_wordings(
     published: Path, scenes: Path, command: Callable[..., dict[str, Any]], tmp_path: Path
 ) -> None:
     data = write_refer(scenes, tmp_path / "refcoco")
-    common = ("eval", "rec", "--model", published, "--images", scenes / "images", "--data", data, "--threads", 1)
+    common = (
+        "eval",
+        "rec",
+        "--model",
+        published,
+        "--images",
+        scenes / "images",
+        "--data",
+        data,
+        "--threads",
+        1,
+    )
     found = command(*common)
     assert found["resize"] == "bilinear"
     # Random weights are right by chance only, but each expression was answered, by one region.
@@ -47,7 +60,8 @@ def test_its_presence_is_certain_until_signals_are_fitted(
     assert before["accuracy"]["present"] == 1.0 and before["accuracy"]["absent"] == 0.0
     found = command("calibrate", scenes, *common)
     calibration = Calibration.from_manifest(Bundle.load(published).calibration)
-    # Every signal was read, the probe of its chat included; presence 1 for everything is worse than what the lines say.
+    # Every signal was read, the probe of its chat included; presence 1 for everything is worse than what the
+    # lines say.
     assert set(calibration.signals) == set(SIGNALS) and not found["presence"]["kept"]
     assert found["presence"]["before"] == pytest.approx(found["absent"] / found["goals"], abs=1e-3)
     after = command("eval", "presence", *common, "--data", scenes)
@@ -55,12 +69,27 @@ def test_its_presence_is_certain_until_signals_are_fitted(
 
 
 def test_chat_in_its_two_forms(
-    published: Path, scenes: Path, command: Callable[..., dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    published: Path,
+    scenes: Path,
+    command: Callable[..., dict[str, Any]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(chat, "MAX_TOKENS", 12)
     question = {"question_id": 1, "image": "000000.jpg", "text": "What is on the table?", "category": "conv"}
     (tmp_path / "q.jsonl").write_text(json.dumps(question) + "\n")
-    common = ("eval", "chat", "--model", published, "--images", scenes / "images", "--data", tmp_path / "q.jsonl", "--threads", 1)
+    common = (
+        "eval",
+        "chat",
+        "--model",
+        published,
+        "--images",
+        scenes / "images",
+        "--data",
+        tmp_path / "q.jsonl",
+        "--threads",
+        1,
+    )
     pointing = command(*common, "--out", tmp_path / "pointing")
     plain = command(*common, "--plain", "--out", tmp_path / "plain")
     assert pointing["resize"] == plain["resize"] == "bicubic"

@@ -11,7 +11,14 @@ import pytest
 
 from groma_ros.evaluation import published
 from groma_ros.evaluation.dataset_files import find_picture, read_rgb
-from groma_ros.evaluation.referring import AskExpressions, Expression, ReferredPicture, read_referring, report, table
+from groma_ros.evaluation.referring import (
+    AskExpressions,
+    Expression,
+    ReferredPicture,
+    read_referring,
+    report,
+    table,
+)
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.simulation.dataset import load_dataset
 from groma_ros.types import Frame, Goal
@@ -34,7 +41,9 @@ def direct(scenes: Path) -> dict[int, list[bool]]:
         scene = grounder.perceive(Frame(read_rgb(record.image)))
         for text, index in single_goals(record):
             (answer,) = grounder.ground(scene, [Goal(text, "one")])
-            right.setdefault(number, []).append(painted_iou(answer.detections[0].box, record.objects[index].box) > 0.5)
+            right.setdefault(number, []).append(
+                painted_iou(answer.detections[0].box, record.objects[index].box) > 0.5
+            )
     return right
 
 
@@ -51,14 +60,20 @@ def test_refer_and_one_file_hold_the_same_expressions(scenes: Path, refer: Path,
     assert name == same == "refcoco" and len(pictures) == len(others) == 8
     for picture, other in zip(pictures, others, strict=True):
         assert picture.name == other.name
-        assert [(item.text, item.number) for item in picture.expressions] == [(item.text, item.number) for item in other.expressions]
-        np.testing.assert_allclose([item.box for item in picture.expressions], [item.box for item in other.expressions])
+        assert [(item.text, item.number) for item in picture.expressions] == [
+            (item.text, item.number) for item in other.expressions
+        ]
+        np.testing.assert_allclose(
+            [item.box for item in picture.expressions], [item.box for item in other.expressions]
+        )
     assert {item.split for picture in others for item in picture.expressions} == {"val"}
 
 
 def test_splits_are_chosen_and_training_is_left_out(refer: Path) -> None:
     _, tested = read_referring(refer)
-    assert {item.split for picture in tested for item in picture.expressions} == {"val", "testA"} and len(tested) == 7
+    assert {item.split for picture in tested for item in picture.expressions} == {"val", "testA"} and len(
+        tested
+    ) == 7
     _, val = read_referring(refer, ("val",))
     assert len(val) == 4
     with pytest.raises(ValueError, match=r"no expressions of the splits asked for; it has testA, train, val"):
@@ -71,7 +86,11 @@ def test_refs_as_json_are_the_same(scenes: Path, refer: Path, tmp_path: Path) ->
 
 @pytest.mark.parametrize(
     ("stem", "name", "split"),
-    [("refcoco+_testA", "refcoco+", "testA"), ("finetune_refcocog_test", "refcocog", "test"), ("refcoco_testB", "refcoco", "testB")],
+    [
+        ("refcoco+_testA", "refcoco+", "testA"),
+        ("finetune_refcocog_test", "refcocog", "test"),
+        ("refcoco_testB", "refcoco", "testB"),
+    ],
 )
 def test_names_say_data_set_and_split(scenes: Path, tmp_path: Path, stem: str, name: str, split: str) -> None:
     path = write_one_file(scenes, tmp_path / f"{stem}.json")
@@ -85,9 +104,14 @@ def test_names_say_data_set_and_split(scenes: Path, tmp_path: Path, stem: str, n
 
 def test_what_the_original_skips_is_skipped(tmp_path: Path) -> None:
     sizes = enumerate((100, 31, 100, 100))
-    images = [{"id": number, "file_name": "a.jpg", "width": 100, "height": size, "caption": "x"} for number, size in sizes]
+    images = [
+        {"id": number, "file_name": "a.jpg", "width": 100, "height": size, "caption": "x"}
+        for number, size in sizes
+    ]
     boxes = [[0, 0, 9, 9], [0, 0, 9, 9], [0, 0, 0.5, 9], [0, 0, 9, 9]]
-    annotations = [{"id": n, "image_id": n, "bbox": box, "area": 9, "ignore": n == 3} for n, box in enumerate(boxes)]
+    annotations = [
+        {"id": n, "image_id": n, "bbox": box, "area": 9, "ignore": n == 3} for n, box in enumerate(boxes)
+    ]
     (tmp_path / "refcoco_val.json").write_text(json.dumps({"images": images, "annotations": annotations}))
     _, pictures = read_referring(tmp_path / "refcoco_val.json")
     assert [len(picture.expressions) for picture in pictures] == [1]
@@ -109,7 +133,9 @@ class Harm:
         (pickle.dumps([{"sentences": [{}]}]), r"is not a file of referring expressions: KeyError"),
     ],
 )
-def test_bad_refs_are_refused(refer: Path, tmp_path: Path, content: bytes, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_refs_are_refused(
+    refer: Path, tmp_path: Path, content: bytes, sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (tmp_path / "instances.json").write_bytes((refer / "instances.json").read_bytes())
     (tmp_path / "refs(unc).p").write_bytes(content)
     with pytest.raises(ValueError, match=sentence):
@@ -134,7 +160,10 @@ def test_a_picture_is_found_by_its_names_of_2014_and_2017(tmp_path: Path) -> Non
         (tmp_path / name).touch()
     assert find_picture(tmp_path, "COCO_train2014_000000000007.jpg").name == "000000000007.jpg"
     assert find_picture(tmp_path, "train2017/000000000007.jpg").name == "000000000007.jpg"
-    assert find_picture(tmp_path, "http://images.cocodataset.org/val2017/000000000009.jpg") == tmp_path / "val2017/000000000009.jpg"
+    assert (
+        find_picture(tmp_path, "http://images.cocodataset.org/val2017/000000000009.jpg")
+        == tmp_path / "val2017/000000000009.jpg"
+    )
     with pytest.raises(ValueError, match=r"has no picture x/a.jpg or a.jpg"):
         find_picture(tmp_path, "x/a.jpg")
 
@@ -142,7 +171,10 @@ def test_a_picture_is_found_by_its_names_of_2014_and_2017(tmp_path: Path) -> Non
 def test_accuracy_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(published.REC_EXPRESSIONS, ("refcoco", "val"), 3)
     # Exactly one half is not more than one half.
-    records = [{"rows": [[0, "val", 0.5, 0.9], [1, "val", 0.51, 0.6]]}, {"rows": [[2, "val", 0.0, 0.4], [3, "testA", 1.0, 1.0]]}]
+    records = [
+        {"rows": [[0, "val", 0.5, 0.9], [1, "val", 0.51, 0.6]]},
+        {"rows": [[2, "val", 0.0, 0.4], [3, "testA", 1.0, 1.0]]},
+    ]
     found = report("refcoco", records)["splits"]
     assert found["val"]["expressions"] == 3 and found["val"]["reachable"] == 66.6667
     assert found["val"]["accuracy"] == {"measured": 33.33, "paper": 89.53, "difference": -56.2}
@@ -154,8 +186,15 @@ def test_accuracy_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_papers_figure_belongs_to_whole_published_splits() -> None:
-    assert published.rec_accuracy("refcoco+", "testB", 4889) == published.rec_accuracy("refcoco+", "testB", 4880) == 78.05
-    assert published.rec_accuracy("refcoco+", "testB", 4800) is None and published.rec_accuracy("", "val", 10834) is None
+    assert (
+        published.rec_accuracy("refcoco+", "testB", 4889)
+        == published.rec_accuracy("refcoco+", "testB", 4880)
+        == 78.05
+    )
+    assert (
+        published.rec_accuracy("refcoco+", "testB", 4800) is None
+        and published.rec_accuracy("", "val", 10834) is None
+    )
     assert set(published.REC_ACCURACY) == set(published.REC_EXPRESSIONS)
 
 
@@ -169,14 +208,20 @@ def test_wordings_are_drawn_for_each_expression_and_the_same_in_every_run() -> N
 
 
 def test_the_command_counts_what_the_model_answers(
-    command: Callable[..., dict[str, Any]], scenes: Path, refer: Path, direct: dict[int, list[bool]], tmp_path: Path
+    command: Callable[..., dict[str, Any]],
+    scenes: Path,
+    refer: Path,
+    direct: dict[int, list[bool]],
+    tmp_path: Path,
 ) -> None:
     common = ("eval", "rec", "--model", TINY, "--images", scenes / "images", "--threads", 1)
     found = command(*common, "--data", refer, "--batch", 3, "--out", tmp_path / "run")
     for split, numbers in {"val": (0, 2, 4, 6), "testA": (1, 3, 5)}.items():
         expected = [right for number in numbers for right in direct[number]]
         assert found["splits"][split]["expressions"] == len(expected)
-        assert found["splits"][split]["accuracy"]["measured"] == pytest.approx(100 * np.mean(expected), abs=0.01)
+        assert found["splits"][split]["accuracy"]["measured"] == pytest.approx(
+            100 * np.mean(expected), abs=0.01
+        )
     assert found["dataset"] == "refcoco" and found["resize"] == "area"
     assert json.loads((tmp_path / "run" / "report.json").read_text()) == found
     assert "testA" in (tmp_path / "run" / "table.txt").read_text()
@@ -187,7 +232,9 @@ def test_the_command_counts_what_the_model_answers(
     assert every["splits"]["val"]["accuracy"]["measured"] == pytest.approx(100 * np.mean(expected), abs=0.01)
 
 
-def test_a_picture_that_is_not_there_is_a_sentence(refusal: Callable[..., str], refer: Path, tmp_path: Path) -> None:
+def test_a_picture_that_is_not_there_is_a_sentence(
+    refusal: Callable[..., str], refer: Path, tmp_path: Path
+) -> None:
     said = refusal("eval", "rec", "--model", TINY, "--images", tmp_path, "--data", refer, "--threads", 1)
     assert "has no picture 000000.jpg; name the folder" in said
 

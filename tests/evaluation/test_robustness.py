@@ -35,7 +35,11 @@ def test_pictures_change_as_the_table_says(scene: TrueScene) -> None:
         assert 0.3 < difference < 12, name
     for name in ("blur", "noise", "dark", "bright", "jpeg"):
         changed = _changed(name, scene)
-        assert changed.rgb.dtype == np.uint8 and changed.objects == scene.objects and changed.goals == scene.goals
+        assert (
+            changed.rgb.dtype == np.uint8
+            and changed.objects == scene.objects
+            and changed.goals == scene.goals
+        )
 
 
 def test_half_the_pixels_halve_the_boxes(scene: TrueScene) -> None:
@@ -48,7 +52,10 @@ def test_words_change_and_targets_stay(scene: TrueScene) -> None:
     for name in ("reworded", "unheard"):
         changed = _changed(name, scene)
         assert [goal.targets for goal in changed.goals] == [goal.targets for goal in scene.goals]
-        assert sum(a.text != b.text for a, b in zip(changed.goals, scene.goals, strict=True)) >= len(scene.goals) / 2
+        assert (
+            sum(a.text != b.text for a, b in zip(changed.goals, scene.goals, strict=True))
+            >= len(scene.goals) / 2
+        )
     heard = [frame.split("{}")[0] for frame in FRAMES if not frame.startswith("{}")]
     framed = [goal.text for goal in _changed("unheard", scene).goals]
     assert not any(text.startswith(tuple(heard)) for text in framed)
@@ -64,7 +71,9 @@ def test_every_condition_has_a_row(small_model: Path) -> None:
 
 def test_a_failure_shows_what_is_right_and_what_was_said(tmp_path: Path) -> None:
     truth, said = np.array([[10, 10, 60, 60]], np.float32), np.array([[100, 20, 150, 80]], np.float32)
-    failure = Failure(np.zeros((120, 210, 3), np.uint8), "the red mug", "attribute", "wrong regions", truth, said)
+    failure = Failure(
+        np.zeros((120, 210, 3), np.uint8), "the red mug", "attribute", "wrong regions", truth, said
+    )
     picture = drawn(failure)  # twice as large
     assert picture.shape[1] == 420 and tuple(picture[60, 20]) == RIGHT and tuple(picture[100, 203]) == SAID
     album = Album(tmp_path / "failures")
@@ -83,4 +92,7 @@ def test_wrong_answers_are_told_and_worlds_counted_apart(small_model: Path) -> N
     assert len(told) == len(outcomes) - outcomes.count("right") and told
     assert sum(own.scenes for own in tally.worlds.values()) == 6 and len(tally.worlds) >= 2
     report = tally.report(balanced=True)
-    assert set(report["worlds"]) == set(tally.worlds) and sum(w["scenes"] for w in report["worlds"].values()) == 6
+    assert (
+        set(report["worlds"]) == set(tally.worlds)
+        and sum(w["scenes"] for w in report["worlds"].values()) == 6
+    )

@@ -30,15 +30,20 @@ OBJECTS = tuple(
 )
 
 
-def judged(regions: list[int], targets: tuple[int, ...], kind: str = "attribute", text: str = "the red mug") -> SceneTally:
-    """The tally of one answer; regions 0 and 1 are the first two objects, region 2 is nothing, object 2 has no region."""
+def judged(
+    regions: list[int], targets: tuple[int, ...], kind: str = "attribute", text: str = "the red mug"
+) -> SceneTally:
+    """The tally of one answer; regions 0 and 1 are the first two objects, region 2 is nothing, object 2 has
+    no region."""
     boxes = np.array([*BOXES[:2], (70, 0, 80, 10)], np.float32)
     tokens = np.zeros((3, 4), np.float32)
     scene = Scene(boxes, np.array([0.5, 0.4, 0.9], np.float32), tokens, tokens, None, 100, 20)
     truth = TrueScene(np.zeros((20, 100, 3), np.uint8), OBJECTS, ())
     tally = SceneTally()
     answer = RegionAnswer(tuple(regions), tuple([0.9] * len(regions)), np.array([0.8, 0.3, 0.1]), 0.9, 0.5)
-    _judge_goal(tally, SceneGoal(text, kind, targets), answer, scene, truth, match_boxes(scene.boxes, truth.boxes))
+    _judge_goal(
+        tally, SceneGoal(text, kind, targets), answer, scene, truth, match_boxes(scene.boxes, truth.boxes)
+    )
     return tally
 
 
@@ -66,13 +71,20 @@ def test_ranking_counts_targets_without_a_region() -> None:
     tally = judged([0], (0, 2))
     assert tally.targets == 2 and tally.correct[0].tolist() == [True, False, False]
     report = tally.report(balanced=True)
-    # Membership puts the one right region first, objectness second: half of the targets at precision 1 and 1/2.
+    # Membership puts the one right region first, objectness second: half of the targets at precision 1 and
+    # 1/2.
     assert report["average_precision"] == {"score": 0.5, "objectness": 0.25}
 
 
 @pytest.mark.parametrize(
     ("text", "hard"),
-    [("the blue mug", True), ("all the blue balls", True), ("the green mug", False), ("the cone", False), ("a red cone", False)],
+    [
+        ("the blue mug", True),
+        ("all the blue balls", True),
+        ("the green mug", False),
+        ("the cone", False),
+        ("a red cone", False),
+    ],
 )
 def test_an_absent_goal_is_hard_if_both_its_words_are_in_the_scene(text: str, hard: bool) -> None:
     assert judged([], (), "absent", text).absent_hard == [hard]
@@ -92,7 +104,11 @@ def test_the_report_balances_kinds_and_averages_over_goals() -> None:
 
 def test_an_empty_report_has_no_figures() -> None:
     report = SceneTally().report(balanced=True)
-    assert report["recall"] is None and report["accuracy"] == {"all": None} and report["average_precision"]["score"] is None
+    assert (
+        report["recall"] is None
+        and report["accuracy"] == {"all": None}
+        and report["average_precision"]["score"] is None
+    )
     assert "-" in table({"seed": None, **report})
 
 
@@ -121,7 +137,9 @@ def test_a_folder_holds_the_scenes_that_its_seed_renders(folder: Path) -> None:
     for scene, record, same in zip(scenes, records, rendered, strict=True):
         assert scene.goals == record.goals and len(scene.goals) >= 4
         assert np.abs(scene.boxes - same.boxes).max() == 0
-        assert np.abs(scene.rgb.astype(int) - same.rgb.astype(int)).mean() < 4  # the folder's pictures are compressed
+        assert (
+            np.abs(scene.rgb.astype(int) - same.rgb.astype(int)).mean() < 4
+        )  # the folder's pictures are compressed
 
 
 def test_evaluation_counts_all_goals_and_objects(folder: Path, small_model: Path) -> None:

@@ -21,12 +21,19 @@ def test_bins_hold_what_was_stated_and_what_happened() -> None:
     low, middle, high = reliability(STATED, HAPPENED, bins=3)
     assert (low.count, low.stated, low.happened) == (2, pytest.approx(0.1), 0.5)
     assert (middle.count, middle.stated, middle.happened) == (1, pytest.approx(0.4), 0.0)
-    assert (high.low, high.high, high.count, high.happened) == (pytest.approx(2 / 3), 1.0, 3, pytest.approx(2 / 3))
+    assert (high.low, high.high, high.count, high.happened) == (
+        pytest.approx(2 / 3),
+        1.0,
+        3,
+        pytest.approx(2 / 3),
+    )
 
 
 def test_calibration_error_by_hand() -> None:
     # Two statements off by 0.4, one by 0.4, three by 0.9 - 2/3.
-    assert calibration_error(STATED, HAPPENED, bins=3) == pytest.approx((2 * 0.4 + 0.4 + 3 * (0.9 - 2 / 3)) / 6)
+    assert calibration_error(STATED, HAPPENED, bins=3) == pytest.approx(
+        (2 * 0.4 + 0.4 + 3 * (0.9 - 2 / 3)) / 6
+    )
     assert np.isnan(calibration_error(np.zeros(0), np.zeros(0, bool)))
     # A probability of exactly 1 belongs to the last bin.
     assert calibration_error(np.ones(4), np.ones(4, bool)) == 0
@@ -87,7 +94,9 @@ def test_the_line_is_the_least_loss_that_a_general_minimiser_finds() -> None:
 def test_examples_that_a_line_parts_wholly_keep_it_finite() -> None:
     weights, bias = fit_line(np.array([-3.0, -2, 2, 3]), np.array([False, False, True, True]))
     assert 0 < weights[0] < 20 and np.isfinite(bias)
-    constant, _ = fit_line(np.column_stack([np.ones(4), [-1.0, 1, -1, 1]]), np.array([False, True, False, True]))
+    constant, _ = fit_line(
+        np.column_stack([np.ones(4), [-1.0, 1, -1, 1]]), np.array([False, True, False, True])
+    )
     assert constant[0] == pytest.approx(0, abs=1e-6)
 
 

@@ -72,13 +72,20 @@ def test_scores_rank_regions_far_better_than_objectness(report: dict[str, Any]) 
 def test_ten_goals_at_once_equal_ten_goals_one_by_one(tiny: Grounder) -> None:
     truth = next(rendered_scenes(SEED, 1))
     scene = tiny.perceive(Frame(truth.rgb))
-    texts = [goal.text for goal in truth.goals] + ["the purple mug", "all the boxes", "everything", "the leftmost object"]
+    texts = [goal.text for goal in truth.goals] + [
+        "the purple mug",
+        "all the boxes",
+        "everything",
+        "the leftmost object",
+    ]
     goals = [Goal(text) for text in texts[:10]]
     assert len(goals) == 10
     for together, goal in zip(tiny.ground(scene, goals), goals, strict=True):
         alone = tiny.ground(scene, [goal])[0]
         assert [item.region for item in together.detections] == [item.region for item in alone.detections]
-        assert [item.score for item in together.detections] == pytest.approx([item.score for item in alone.detections], abs=1e-4)
+        assert [item.score for item in together.detections] == pytest.approx(
+            [item.score for item in alone.detections], abs=1e-4
+        )
         assert together.present == pytest.approx(alone.present, abs=1e-4)
 
 
@@ -87,4 +94,6 @@ def test_the_demonstrations_picture_lists_objects(tiny: Grounder) -> None:
     (answer,) = tiny.ground(Frame(image), [Goal("", "describe")])
     assert len(answer.detections) >= 3
     described = tiny.describe(tiny.perceive(Frame(image)), [item.region for item in answer.detections])
-    assert all(text.startswith(("a ", "an ")) and len(text.split()) == 3 for text in described), json.dumps(described)
+    assert all(text.startswith(("a ", "an ")) and len(text.split()) == 3 for text in described), json.dumps(
+        described
+    )

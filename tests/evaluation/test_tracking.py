@@ -1,4 +1,5 @@
-"""Boxes between answers: the measure itself on made-up sequences, and what is claimed of it on the demo's recorded camera."""
+"""Boxes between answers: the measure itself on made-up sequences, and what is claimed of it on the demo's
+recorded camera."""
 
 from __future__ import annotations
 
@@ -27,7 +28,9 @@ class World:
     min_presence = 0.5
 
     def __init__(self, frames: list[dict[str, tuple[float, float]]]) -> None:
-        self.scenes = {round(0.1 * step * SECOND): scene(0.1 * step, centres) for step, centres in enumerate(frames)}
+        self.scenes = {
+            round(0.1 * step * SECOND): scene(0.1 * step, centres) for step, centres in enumerate(frames)
+        }
 
     def perceive(self, frame: Frame) -> Scene:
         return self.scenes[frame.stamp]
@@ -39,12 +42,17 @@ class World:
 def moments(frames: list[dict[str, tuple[float, float]]], *goals: str) -> list[Moment]:
     picture = np.zeros((4, 4, 3), np.uint8)
     return [
-        Moment(Frame(picture, round(0.1 * step * SECOND)), {goal: np.array([at(*centres[goal])], np.float32) for goal in goals})
+        Moment(
+            Frame(picture, round(0.1 * step * SECOND)),
+            {goal: np.array([at(*centres[goal])], np.float32) for goal in goals},
+        )
         for step, centres in enumerate(frames)
     ]
 
 
-def measured(frames: list[dict[str, tuple[float, float]]], mode: Mode, rule: TrackingConfig | None = None) -> dict[str, Any]:
+def measured(
+    frames: list[dict[str, tuple[float, float]]], mode: Mode, rule: TrackingConfig | None = None
+) -> dict[str, Any]:
     tallies = follow(World(frames), [moments(frames, "a")], [mode], rule or TrackingConfig())  # type: ignore[arg-type]
     return tallies[0].report()
 
@@ -88,15 +96,26 @@ def test_late_answers_come_when_their_time_has_come() -> None:
     assert reply is not None and reply.seconds == 1.0 and line.collect(None) is None
 
 
-def test_what_is_claimed_holds_on_the_recorded_camera(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    arguments = ["--model", str(ROOT / "engines" / "groma-tiny"), "--bag", str(ROOT / "demo" / "tabletop.mcap"), "--json"]
+def test_what_is_claimed_holds_on_the_recorded_camera(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = [
+        "--model",
+        str(ROOT / "engines" / "groma-tiny"),
+        "--bag",
+        str(ROOT / "demo" / "tabletop.mcap"),
+        "--json",
+    ]
     monkeypatch.setattr(sys, "argv", ["groma", "eval", "tracking", *arguments])
     with pytest.raises(SystemExit) as ended:
         main()
     assert not ended.value.code
     document = json.loads(capsys.readouterr().out)
     everything, motion = document["rows"]
-    assert document["latency"] == 1.0 and everything["inputs"] == everything["outputs"] == motion["outputs"] == 60
+    assert (
+        document["latency"] == 1.0
+        and everything["inputs"] == everything["outputs"] == motion["outputs"] == 60
+    )
     assert everything["iou"] >= 0.9 and motion["iou"] >= 0.75 and everything["iou_still"] < 0.6
     assert everything["switches_per_minute"] < 2 and motion["switches_per_minute"] < 2
     assert 1.0 <= everything["age_mean"] <= 2.0
@@ -113,7 +132,11 @@ def test_what_is_claimed_holds_on_the_recorded_camera(capsys: pytest.CaptureFixt
 def test_wrong_options_are_one_sentence(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str], sentence: str
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["groma", "eval", "tracking", "--model", str(ROOT / "engines" / "groma-tiny"), *arguments])
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        ["groma", "eval", "tracking", "--model", str(ROOT / "engines" / "groma-tiny"), *arguments],
+    )
     with pytest.raises(SystemExit) as ended:
         main()
     error = capsys.readouterr().err.strip()

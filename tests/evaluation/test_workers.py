@@ -11,7 +11,14 @@ from typing import Any
 
 import pytest
 
-from groma_ros.evaluation.workers import RECORDS, EvaluationPlan, ModelChoice, RecordStore, _on, run_evaluation
+from groma_ros.evaluation.workers import (
+    RECORDS,
+    EvaluationPlan,
+    ModelChoice,
+    RecordStore,
+    _on,
+    run_evaluation,
+)
 from groma_ros.grounding.calibration import Calibration
 from tests.evaluation.killed import squares
 from tests.evaluation.work import run_away, square
@@ -30,7 +37,9 @@ def choice() -> ModelChoice:
 
 def test_one_process_and_two_give_the_same_in_the_order_of_the_items(choice: ModelChoice) -> None:
     alone = run_evaluation(square, [3, 1, 2, 5], "item", choice, EvaluationPlan(), {})
-    spread = run_evaluation(square, [3, 1, 2, 5], "item", choice, EvaluationPlan(jobs=2, devices=("cpu",)), {})
+    spread = run_evaluation(
+        square, [3, 1, 2, 5], "item", choice, EvaluationPlan(jobs=2, devices=("cpu",)), {}
+    )
     assert values(alone) == values(spread) == [9, 1, 4, 25]
     assert {record["process"] for record in alone} == {os.getpid()}
     assert os.getpid() not in {record["process"] for record in spread}
@@ -106,11 +115,15 @@ def test_the_resize_of_the_originals_evaluation_is_for_its_weights(small_model: 
 
     assert ModelChoice(small_model, resize="published").bundle().image.resize == "area"
     assert ModelChoice(small_model, resize="bicubic").bundle().image.resize == "bicubic"
-    published = Bundle(tmp_path, "published", SMALL.to_dict(), ImageTransform(SMALL.image_size, "area"), TEMPLATE.to_dict())
+    published = Bundle(
+        tmp_path, "published", SMALL.to_dict(), ImageTransform(SMALL.image_size, "area"), TEMPLATE.to_dict()
+    )
     published.write_manifest({})
     assert ModelChoice(tmp_path, resize="published").bundle().image.resize == "bilinear"
     assert ModelChoice(tmp_path, resize="demo").bundle().image.resize == "bicubic"
-    with pytest.raises(ValueError, match=r"The resize 'nearest' is unknown; use one of own, published, demo, bilinear"):
+    with pytest.raises(
+        ValueError, match=r"The resize 'nearest' is unknown; use one of own, published, demo, bilinear"
+    ):
         ModelChoice(small_model, resize="nearest").bundle()
 
 
@@ -143,7 +156,9 @@ def test_a_killed_run_leaves_no_process_and_goes_on(tmp_path: Path) -> None:
             wait_for(lambda: records.is_file() and records.read_bytes().count(b"\n") >= 2, "a second record")
         finally:
             process.kill()
-    before = [json.loads(line) for line in records.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+    before = [
+        json.loads(line) for line in records.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")
+    ]
     assert 2 <= len(before) < count
     workers = {entry["record"]["process"] for entry in before}
     wait_for(lambda: not any(alive(worker) for worker in workers), "the end of the workers")

@@ -21,7 +21,16 @@ from groma_ros.export.graphs import shrink_weights
 from groma_ros.export.measure import difference
 from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
-from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, ROLES, TOKENIZER, WEIGHTS, Bundle, BundleError
+from groma_ros.runtime.bundle import (
+    EMBEDDINGS,
+    GRAPHS,
+    MANIFEST,
+    ROLES,
+    TOKENIZER,
+    WEIGHTS,
+    Bundle,
+    BundleError,
+)
 from groma_ros.runtime.load import load_runtime
 from groma_ros.runtime.torch import TorchLanguage
 from tests.small import NETWORK
@@ -61,31 +70,51 @@ def test_weights_are_stored_small_and_come_back_whole() -> None:
     exact = rng.normal(0, 1, (32, 32)).astype(np.float16).astype(np.float32)
     finer = rng.normal(0, 1, (32, 32)).astype(np.float32)
     values = {
-        "exact": exact, "finer": finer, "few": exact[:1, :8], "huge": exact * 1e6,
-        "rows": np.repeat(finer[:1], 40, 0), "even": np.full((20, 20), 0.25, np.float32),
-    }  # fmt: skip
+        "exact": exact,
+        "finer": finer,
+        "few": exact[:1, :8],
+        "huge": exact * 1e6,
+        "rows": np.repeat(finer[:1], 40, 0),
+        "even": np.full((20, 20), 0.25, np.float32),
+    }
     nodes = [onnx.helper.make_node("Identity", [name], [f"{name}_out"]) for name in values]
-    outputs = [onnx.helper.make_tensor_value_info(f"{name}_out", 1, value.shape) for name, value in values.items()]
+    outputs = [
+        onnx.helper.make_tensor_value_info(f"{name}_out", 1, value.shape) for name, value in values.items()
+    ]
     stored = [onnx.numpy_helper.from_array(value, name) for name, value in values.items()]
     opset = [onnx.helper.make_opsetid("", 18)]
-    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], outputs, stored), opset_imports=opset, ir_version=10)
+    proto = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "g", [], outputs, stored), opset_imports=opset, ir_version=10
+    )
     shrink_weights(proto)
     onnx.checker.check_model(proto)
-    kept = {t.name: (t.data_type, tuple(t.dims)) for t in proto.graph.initializer if not t.name.endswith(".shape")}
+    kept = {
+        t.name: (t.data_type, tuple(t.dims)) for t in proto.graph.initializer if not t.name.endswith(".shape")
+    }
     assert kept == {
-        "exact.stored": (10, (32, 32)), "finer": (1, (32, 32)), "few": (1, (1, 8)), "huge": (1, (32, 32)),
-        "rows.stored": (1, (1, 32)), "even.stored": (10, (1, 1)),
-    }  # fmt: skip
+        "exact.stored": (10, (32, 32)),
+        "finer": (1, (32, 32)),
+        "few": (1, (1, 8)),
+        "huge": (1, (32, 32)),
+        "rows.stored": (1, (1, 32)),
+        "even.stored": (10, (1, 1)),
+    }
     session = onnxruntime.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
     for name, found in zip(values, session.run(None, {}), strict=True):
         assert found.dtype == np.float32 and np.array_equal(found, values[name])
 
 
-@pytest.mark.parametrize("changes", [{}, {"num_key_value_heads": 4}, {"num_key_value_heads": 1}, {"tie_word_embeddings": True}])
+@pytest.mark.parametrize(
+    "changes", [{}, {"num_key_value_heads": 4}, {"num_key_value_heads": 1}, {"tie_word_embeddings": True}]
+)
 def test_the_decoder_is_llama(changes: dict) -> None:
     """Our decoder against transformers', with grouped, single and own key heads, on a packed sequence."""
     torch.manual_seed(4)
-    model = Groma(GromaConfig.from_dict({**NETWORK, "llm_cfg": {**NETWORK["llm_cfg"], **changes}})).eval().requires_grad_(False)
+    model = (
+        Groma(GromaConfig.from_dict({**NETWORK, "llm_cfg": {**NETWORK["llm_cfg"], **changes}}))
+        .eval()
+        .requires_grad_(False)
+    )
     graph = LanguageGraph(model)
     x, positions = torch.randn(11, 64), torch.tensor([*range(7), 7, 8, 7, 8])
     allowed = torch.ones(11, 11).tril().bool()
@@ -131,7 +160,9 @@ def test_a_graph_that_computes_something_else_is_not_listed(
 @pytest.fixture
 def ready(graph_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Graphs in float32 that need not be exported again; they are measured all the same."""
-    monkeypatch.setattr(making, "export_graph", lambda role, model, dtype: onnx.load(graph_model / f"{role}.onnx"))
+    monkeypatch.setattr(
+        making, "export_graph", lambda role, model, dtype: onnx.load(graph_model / f"{role}.onnx")
+    )
 
 
 @pytest.fixture
@@ -158,14 +189,18 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("ready")
-def test_a_bundle_without_weights_runs_and_says_which_they_were(graph_model: Path, checkpoint: Path, tmp_path: Path) -> None:
+def test_a_bundle_without_weights_runs_and_says_which_they_were(
+    graph_model: Path, checkpoint: Path, tmp_path: Path
+) -> None:
     bundle = convert(checkpoint, tmp_path / "out", ["fp32", "q8_0"], weights=False)
     assert set(bundle.files) == {TOKENIZER, EMBEDDINGS, *GRAPHS, "language.gguf"}
     assert sorted(contents(tmp_path / "out")) == sorted([*bundle.files, MANIFEST])
     assert bundle.weights == Bundle.load(graph_model).weights
     assert bundle.precisions == ("fp32",) and bundle.gguf_precisions == ("q8_0",)
     runtime = load_runtime(bundle, "llama_cpp", "cpu", 1)
-    _, logits = runtime.language.branch(runtime.language.prefill(np.ones((5, 64), np.float32)), [np.ones((2, 64), np.float32)])
+    _, logits = runtime.language.branch(
+        runtime.language.prefill(np.ones((5, 64), np.float32)), [np.ones((2, 64), np.float32)]
+    )
     assert np.isfinite(logits).all() and logits.shape == (1, runtime.language.vocabulary)
     with pytest.raises(BundleError, match="model.safetensors"):
         load_runtime(bundle, "torch")
@@ -191,7 +226,10 @@ def test_a_full_disk_leaves_no_half_bundle(
 ) -> None:
     out, written = tmp_path / "out", name.replace(".onnx", ".fp32.onnx")
     disk((graph_model / name).stat().st_size - 1)
-    with pytest.raises(OSError, match=rf"^.*/{written} could not be written: the file passes the size limit set for this .*\.$"):
+    with pytest.raises(
+        OSError,
+        match=rf"^.*/{written} could not be written: the file passes the size limit set for this .*\.$",
+    ):
         convert(checkpoint, out, ["fp32"], weights=name == WEIGHTS)
     assert not out.exists()
     out.mkdir()
@@ -201,11 +239,15 @@ def test_a_full_disk_leaves_no_half_bundle(
     assert contents(out) == {"notes.txt": b"mine"}
 
 
-def test_a_full_disk_leaves_a_bundle_as_it_was(graph_model: Path, tmp_path: Path, disk: Callable[[int], None]) -> None:
+def test_a_full_disk_leaves_a_bundle_as_it_was(
+    graph_model: Path, tmp_path: Path, disk: Callable[[int], None]
+) -> None:
     folder = Path(shutil.copytree(graph_model, tmp_path / "copy"))
     before = contents(folder)
     disk((graph_model / EMBEDDINGS).stat().st_size + 1)
-    with pytest.raises(OSError, match=r"/language\.f16\.gguf could not be written: the file passes the size limit"):
+    with pytest.raises(
+        OSError, match=r"/language\.f16\.gguf could not be written: the file passes the size limit"
+    ):
         convert(folder, folder, ["f16"])
     assert contents(folder) == before
 
@@ -217,7 +259,9 @@ def test_differences_that_cannot_be_measured() -> None:
 
 
 def test_sources_that_cannot_be_converted(tmp_path: Path, graph_model: Path) -> None:
-    with pytest.raises(ValueError, match=r"The folder .*nowhere does not exist; name a checkpoint or a model bundle"):
+    with pytest.raises(
+        ValueError, match=r"The folder .*nowhere does not exist; name a checkpoint or a model bundle"
+    ):
         convert(tmp_path / "nowhere", tmp_path / "out")
     golden = ROOT / "tests" / "data" / "golden"
     with pytest.raises(ValueError, match=r"holds no tokenizer.model; put the SentencePiece model"):
@@ -231,7 +275,11 @@ def test_sources_that_cannot_be_converted(tmp_path: Path, graph_model: Path) -> 
 def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "groma_ros.cli", "convert", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 1 and done.stderr.strip() == f"groma: {tmp_path} is not a bundle; name the folder to make one in with --out."
+    assert (
+        done.returncode == 1
+        and done.stderr.strip()
+        == f"groma: {tmp_path} is not a bundle; name the folder to make one in with --out."
+    )
 
 
 def test_the_command_updates_a_bundle_in_place(graph_model: Path, tmp_path: Path) -> None:
@@ -240,6 +288,8 @@ def test_the_command_updates_a_bundle_in_place(graph_model: Path, tmp_path: Path
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert done.returncode == 0, done.stderr
     report = json.loads(done.stdout)
-    assert {name: row["file"] for name, row in report["graphs"].items()} == {f"{role} fp32": f"{role}.onnx" for role in ROLES}
+    assert {name: row["file"] for name, row in report["graphs"].items()} == {
+        f"{role} fp32": f"{role}.onnx" for role in ROLES
+    }
     # The same network gives the same graphs, byte for byte.
     assert Bundle.load(folder).files == Bundle.load(graph_model).files

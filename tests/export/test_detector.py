@@ -14,7 +14,10 @@ from tests.small import NETWORK
 
 def network(seed: int = 5, **changes: object) -> Groma:
     """The small network with wide weights; changes: of its proposer."""
-    perceiver = {**NETWORK["perceiver_cfg"], "ddetr_cfg": {**NETWORK["perceiver_cfg"]["ddetr_cfg"], **changes}}
+    perceiver = {
+        **NETWORK["perceiver_cfg"],
+        "ddetr_cfg": {**NETWORK["perceiver_cfg"]["ddetr_cfg"], **changes},
+    }
     torch.manual_seed(seed)
     model = Groma(GromaConfig.from_dict({**NETWORK, "perceiver_cfg": perceiver})).eval().requires_grad_(False)
     for weight in model.perceiver.parameters():
@@ -41,7 +44,9 @@ def test_the_detector_over_rows_is_the_detector(side: int, changes: dict[str, in
     boxes, objectness = model.perceiver.ddetr_transformer.infer(maps)
     rows = torch.cat([LevelGraph(projection)(state) for projection in projections], 1)
     assert torch.allclose(rows, torch.cat([level.flatten(2).transpose(1, 2) for level in maps], 1), atol=1e-5)
-    graph = DetectorGraph(model.perceiver.ddetr_transformer, [(level.shape[-2], level.shape[-1]) for level in maps])
+    graph = DetectorGraph(
+        model.perceiver.ddetr_transformer, [(level.shape[-2], level.shape[-1]) for level in maps]
+    )
     assert (graph.outside is not None) == (side == 64)
     found, scores = graph(rows)
     assert torch.allclose(found, boxes, atol=2e-5) and torch.allclose(scores, objectness, atol=2e-5)
@@ -52,8 +57,14 @@ def test_the_vision_graphs_are_the_network() -> None:
     pixels = torch.randn(2, 3, model.config.image_size, model.config.image_size)
     seen = model.perceive(pixels)
     boxes = torch.cat([torch.rand(7, 2) * 1.6 - 0.3, torch.rand(7, 2) * 1.4 - 0.2], 1)
-    tokens = model.region_slot_embeddings(model.encode_regions([level[:1] for level in seen.maps], boxes[None])[0])
+    tokens = model.region_slot_embeddings(
+        model.encode_regions([level[:1] for level in seen.maps], boxes[None])[0]
+    )
     found = RegionGraph(model)([level[:1] for level in seen.maps], boxes)
     assert torch.allclose(found, tokens, atol=1e-5)
-    for wanted, value in zip((seen.image_tokens, seen.boxes, seen.objectness, *seen.maps), PerceiveGraph(model)(pixels), strict=True):
+    for wanted, value in zip(
+        (seen.image_tokens, seen.boxes, seen.objectness, *seen.maps),
+        PerceiveGraph(model)(pixels),
+        strict=True,
+    ):
         assert torch.allclose(value, wanted, atol=5e-5)

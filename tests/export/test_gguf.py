@@ -37,22 +37,32 @@ def with_language(config: GromaConfig, **values: object) -> GromaConfig:
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """The tensors of a GGUF as float32, output x input."""
-    return {item.name: gguf.quants.dequantize(item.data, item.tensor_type) for item in gguf.GGUFReader(path).tensors}
+    return {
+        item.name: gguf.quants.dequantize(item.data, item.tensor_type)
+        for item in gguf.GGUFReader(path).tensors
+    }
 
 
-@pytest.mark.parametrize(("precision", "limit"), [("f16", 0.0), ("q8_0", 0.005), ("q4_0", 0.125), ("q4_k_m", 0.125)])
+@pytest.mark.parametrize(
+    ("precision", "limit"), [("f16", 0.0), ("q8_0", 0.005), ("q4_0", 0.125), ("q4_k_m", 0.125)]
+)
 def test_the_values_are_the_weights(
     config: GromaConfig, tmp_path: Path, precision: str, limit: float, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """limit: a share of the largest value; four bits step by an eighth of a block's largest, and the far end of its range is cut."""
+    """limit: a share of the largest value; four bits step by an eighth of a block's largest, and the far end
+    of its range is cut."""
     path = tmp_path / "language.gguf"
     write_gguf(Weights(config, TINY / WEIGHTS), path, config, precision)
     assert capfd.readouterr() == ("", "")  # llama.cpp has a line for every tensor
     assert sorted(tmp_path.iterdir()) == [path]
     weights, found = load_file(TINY / WEIGHTS), read(path)
     key = weights["llm.model.layers.2.self_attn.k_proj.weight"].astype(np.float32)
-    table = np.concatenate([weights["llm.model.embed_tokens.weight"], weights["new_input_embs.weight"]]).astype(np.float32)
-    head = np.concatenate([weights["llm.model.embed_tokens.weight"], weights["extra_lm_head.weight"]]).astype(np.float32)
+    table = np.concatenate(
+        [weights["llm.model.embed_tokens.weight"], weights["new_input_embs.weight"]]
+    ).astype(np.float32)
+    head = np.concatenate([weights["llm.model.embed_tokens.weight"], weights["extra_lm_head.weight"]]).astype(
+        np.float32
+    )
     wanted = {"blk.2.attn_k.weight": rotary_rows(key, 2), "token_embd.weight": table, "output.weight": head}
     wanted["blk.3.ffn_down.weight"] = weights["llm.model.layers.3.mlp.down_proj.weight"].astype(np.float32)
     for name, value in wanted.items():
@@ -73,10 +83,16 @@ def test_four_bits_without_blocks_of_256(config: GromaConfig) -> None:
         settle_precision(config, "fp32")
 
 
-@pytest.mark.parametrize("wrong", [{"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, {"hidden_act": "gelu"}])
-def test_what_a_gguf_cannot_hold_is_refused(config: GromaConfig, tmp_path: Path, wrong: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "wrong", [{"rope_scaling": {"rope_type": "yarn", "factor": 2.0}}, {"hidden_act": "gelu"}]
+)
+def test_what_a_gguf_cannot_hold_is_refused(
+    config: GromaConfig, tmp_path: Path, wrong: dict[str, object]
+) -> None:
     with pytest.raises(ValueError, match="has no GGUF"):
-        write_gguf(Weights(config, TINY / WEIGHTS), tmp_path / "x.gguf", with_language(config, **wrong), "f16")
+        write_gguf(
+            Weights(config, TINY / WEIGHTS), tmp_path / "x.gguf", with_language(config, **wrong), "f16"
+        )
 
 
 def test_the_language_model_is_never_whole_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,7 +100,9 @@ def test_the_language_model_is_never_whole_in_memory(tmp_path: Path, monkeypatch
     config = dataclasses.replace(SMALL, language=wide)
     make_checkpoint(config, tmp_path / "checkpoint")
     path = tmp_path / "language.gguf"
-    monkeypatch.setattr(model_weights, "_KEPT", 1 << 22)  # what was read through a mapping counts as long as it is mapped
+    monkeypatch.setattr(
+        model_weights, "_KEPT", 1 << 22
+    )  # what was read through a mapping counts as long as it is mapped
     weights = Weights(config, tmp_path / "checkpoint")
     grown = peak_growth(lambda: write_gguf(weights, path, config, "q8_0"))
     floats = 4 * config.language_parameters
@@ -93,7 +111,9 @@ def test_the_language_model_is_never_whole_in_memory(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("part", ["f16", "quantized"])
-def test_a_disk_that_is_full(config: GromaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+def test_a_disk_that_is_full(
+    config: GromaConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, part: str
+) -> None:
     """In Python's writer, and in llama.cpp's own, which says no more than that it failed."""
     before, quantize = resource.getrlimit(resource.RLIMIT_FSIZE), export._quantize
 
@@ -111,7 +131,9 @@ def test_a_disk_that_is_full(config: GromaConfig, tmp_path: Path, monkeypatch: p
     else:
         monkeypatch.setattr(export, "_quantize", quantize_on_a_full_disk)
     try:
-        with pytest.raises(OSError, match=rf"^.*/{name} could not be written: the file passes the size limit set for .*\.$"):
+        with pytest.raises(
+            OSError, match=rf"^.*/{name} could not be written: the file passes the size limit set for .*\.$"
+        ):
             write_gguf(Weights(config, TINY / WEIGHTS), path, config, "q4_k_m")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -24,7 +24,9 @@ class Spoilt:
         self._model, self._change = model, change
 
     @torch.inference_mode()
-    def run(self, feeds: Mapping[str, Any], kept: object = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def run(
+        self, feeds: Mapping[str, Any], kept: object = ()
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         seen = self._model.perceive(torch.from_numpy(feeds["pixels"]))
         found = {"image_tokens": seen.image_tokens, "boxes": seen.boxes, "objectness": seen.objectness}
         values = {name: value.numpy().copy() for name, value in found.items()}

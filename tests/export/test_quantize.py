@@ -1,4 +1,5 @@
-"""Graphs in 8 and 4 bits: standard Q/DQ with zero points 0 in the vision graphs, and no weight stored larger than it was."""
+"""Graphs in 8 and 4 bits: standard Q/DQ with zero points 0 in the vision graphs, and no weight stored larger
+than it was."""
 
 from __future__ import annotations
 
@@ -22,14 +23,18 @@ def test_vision_has_standard_pairs_around_zero(graph_model: Path, tmp_path: Path
     feeds = [{"pixels": pixels} for pixels in noise(config)] if role == "perceive" else noise_regions(config)
     quantize_vision(graph_model / f"{role}.onnx", tmp_path / "q.onnx", feeds, ("detector", "input_proj"))
     proto = onnx.load(tmp_path / "q.onnx")
-    assert {node.domain for node in proto.graph.node} == {""} and [item.domain for item in proto.opset_import] == [""]
+    assert {node.domain for node in proto.graph.node} == {""} and [
+        item.domain for item in proto.opset_import
+    ] == [""]
     values = {item.name: onnx.numpy_helper.to_array(item) for item in proto.graph.initializer}
     pairs = [node for node in proto.graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
     assert len(pairs) >= 6
     for node in pairs:
         assert values[node.input[2]].dtype in (np.int8, np.int32) and not values[node.input[2]].any()
     weights = [value for name, value in values.items() if value.dtype == np.int8 and value.ndim > 1]
-    assert weights and max(int(np.abs(value.astype(int)).max()) for value in weights) == 64, "seven bits: see quantize_vision"
+    assert weights and max(int(np.abs(value.astype(int)).max()) for value in weights) == 64, (
+        "seven bits: see quantize_vision"
+    )
     assert (tmp_path / "q.onnx").stat().st_size < (graph_model / f"{role}.onnx").stat().st_size * 1.2
     detector = [node for node in proto.graph.node if node.op_type == "Gemm" and "detector" in node.name]
     made = {name: node.op_type for node in proto.graph.node for name in node.output}
@@ -37,7 +42,9 @@ def test_vision_has_standard_pairs_around_zero(graph_model: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize(("bits", "operation"), [(8, "MatMulInteger"), (4, "MatMulNBits")])
-def test_the_head_of_the_language_model_stays(graph_model: Path, tmp_path: Path, bits: int, operation: str) -> None:
+def test_the_head_of_the_language_model_stays(
+    graph_model: Path, tmp_path: Path, bits: int, operation: str
+) -> None:
     quantize_language(graph_model / "language.onnx", tmp_path / "q.onnx", bits)
     proto = onnx.load(tmp_path / "q.onnx")
     layers = len([item for item in proto.graph.input if item.name.startswith("past_key")])

@@ -62,20 +62,31 @@ def turned(yaw: float) -> np.ndarray:
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
 
 
-def look(azimuth: float, elevation: float, distance: float, roll: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    """A camera that looks at the origin: position, and 3x3 with its axes right, down, forward as columns. Radians, metres."""
-    back = np.array([np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)])
+def look(
+    azimuth: float, elevation: float, distance: float, roll: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
+    """A camera that looks at the origin: position, and 3x3 with its axes right, down, forward as columns.
+    Radians, metres."""
+    back = np.array(
+        [np.cos(azimuth) * np.cos(elevation), np.sin(azimuth) * np.cos(elevation), np.sin(elevation)]
+    )
     right = np.array([-np.sin(azimuth), np.cos(azimuth), 0.0])
     down = np.cross(-back, right)
     c, s = np.cos(roll), np.sin(roll)
     return distance * back, np.stack([c * right + s * down, c * down - s * right, -back], 1)
 
 
-def render(solids: Sequence[object], pose: tuple[np.ndarray, np.ndarray], camera: Intrinsics = CAMERA) -> tuple[Frame, np.ndarray]:
-    """A frame with depth (float32, NaN where a ray hits nothing), and which solid each pixel shows, -1 for none."""
+def render(
+    solids: Sequence[object], pose: tuple[np.ndarray, np.ndarray], camera: Intrinsics = CAMERA
+) -> tuple[Frame, np.ndarray]:
+    """A frame with depth (float32, NaN where a ray hits nothing), and which solid each pixel shows, -1 for
+    none."""
     start, axes = pose
     rows, columns = np.mgrid[0 : camera.height, 0 : camera.width]
-    rays = np.stack([(columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy, np.ones(rows.shape)], -1) @ axes.T
+    rays = (
+        np.stack([(columns - camera.cx) / camera.fx, (rows - camera.cy) / camera.fy, np.ones(rows.shape)], -1)
+        @ axes.T
+    )
     depths = np.stack([solid.cast(start, rays) for solid in solids])  # type: ignore[attr-defined]
     nearest = depths.min(0)
     labels = np.where(np.isfinite(nearest), depths.argmin(0), -1)

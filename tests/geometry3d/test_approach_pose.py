@@ -10,7 +10,9 @@ from groma_ros.camera_geometry import matrix_from_quaternion, moved
 from groma_ros.geometry3d.approach_pose import target_pose
 from groma_ros.types import Box3D
 
-SIDEWAYS = Box3D((0.1, 0.2, 0.8), tuple(Rotation.from_euler("x", 90, degrees=True).as_quat()), (0.12, 0.05, 0.09))
+SIDEWAYS = Box3D(
+    (0.1, 0.2, 0.8), tuple(Rotation.from_euler("x", 90, degrees=True).as_quat()), (0.12, 0.05, 0.09)
+)
 """A thing on a table that a camera sees from the side: up is the frame's -y."""
 
 
@@ -38,7 +40,9 @@ def test_in_front_x_is_level_and_points_from_the_camera_to_the_thing() -> None:
     other = target_pose(box, "front", 0.5, (2.0, 3.0, 1.3), (0.0, 0.0, 2.0))
     np.testing.assert_allclose(matrix_from_quaternion(other.quaternion)[:, 0], [0, -1, 0], atol=1e-9)
     assert other.position == pytest.approx((2.0, 1.5, 0.8))
-    assert other.quaternion[:2] == pytest.approx((0, 0))  # a turn about z alone, as a planner on the ground wants it
+    assert other.quaternion[:2] == pytest.approx(
+        (0, 0)
+    )  # a turn about z alone, as a planner on the ground wants it
 
 
 def test_in_front_without_an_up_takes_the_things_own() -> None:
@@ -61,7 +65,11 @@ def test_the_pose_moves_with_the_box(approach: str) -> None:
         before = target_pose(SIDEWAYS, approach, 0.2, up=(0.0, -1.0, 0.0))
         after = target_pose(moved(SIDEWAYS, turn.as_matrix(), shift), approach, 0.2, camera, tuple(up))
         np.testing.assert_allclose(after.position, turn.apply(before.position) + shift, atol=1e-9)
-        back = turn.as_matrix().T @ matrix_from_quaternion(after.quaternion) @ matrix_from_quaternion(before.quaternion).T
+        back = (
+            turn.as_matrix().T
+            @ matrix_from_quaternion(after.quaternion)
+            @ matrix_from_quaternion(before.quaternion).T
+        )
         np.testing.assert_allclose(np.abs(np.diag(back)), 1, atol=1e-9)  # the hand may be turned by half
 
 

@@ -1,4 +1,5 @@
-"""Boxes in space by value: on solids cast here, seen from anywhere and in trouble of every kind, and on rendered scenes."""
+"""Boxes in space by value: on solids cast here, seen from anywhere and in trouble of every kind, and on
+rendered scenes."""
 
 from __future__ import annotations
 
@@ -16,14 +17,24 @@ from groma_ros.types import Frame, Intrinsics
 from tests.geometry3d.solids import CAMERA, Ball, Cuboid, Ground, box_of, look, render, to_world, turned
 
 BOX = Cuboid((0.02, -0.03, 0.0), (0.12, 0.07, 0.09), 0.4)
-POSES = [look(0.3, 0.6, 0.8), look(2.0, 0.9, 0.6, 0.5), look(-1.0, 0.4, 1.2, -1.3), look(4.0, 1.2, 0.7, 3.0), look(0.0, 0.75, 0.9, 1.57)]
+POSES = [
+    look(0.3, 0.6, 0.8),
+    look(2.0, 0.9, 0.6, 0.5),
+    look(-1.0, 0.4, 1.2, -1.3),
+    look(4.0, 1.2, 0.7, 3.0),
+    look(0.0, 0.75, 0.9, 1.57),
+]
 
 
-def check(found: Placement, solid: Cuboid, pose: tuple[np.ndarray, np.ndarray], metres: float = 0.004) -> None:
+def check(
+    found: Placement, solid: Cuboid, pose: tuple[np.ndarray, np.ndarray], metres: float = 0.004
+) -> None:
     """Centre, sides and axes of a cuboid."""
     middle = np.array(solid.at) + [0, 0, solid.size[2] / 2]
     np.testing.assert_allclose(to_world(found.box.centre, pose), middle, atol=metres)
-    np.testing.assert_allclose(found.box.size, (*sorted(solid.size[:2], reverse=True), solid.size[2]), atol=2 * metres)
+    np.testing.assert_allclose(
+        found.box.size, (*sorted(solid.size[:2], reverse=True), solid.size[2]), atol=2 * metres
+    )
     axes = pose[1] @ matrix_from_quaternion(found.box.quaternion)
     np.testing.assert_allclose(axes[:, 2], [0, 0, 1], atol=0.01)
     longer = turned(solid.yaw)[:, 0 if solid.size[0] >= solid.size[1] else 1]
@@ -31,7 +42,9 @@ def check(found: Placement, solid: Cuboid, pose: tuple[np.ndarray, np.ndarray], 
 
 
 @pytest.mark.parametrize("pose", POSES, ids=range(len(POSES)))
-def test_the_box_is_the_same_from_wherever_and_however_turned_the_camera_looks(pose: tuple[np.ndarray, np.ndarray]) -> None:
+def test_the_box_is_the_same_from_wherever_and_however_turned_the_camera_looks(
+    pose: tuple[np.ndarray, np.ndarray],
+) -> None:
     frame, labels = render([Ground(), BOX], pose)
     found = place(frame, box_of(labels, 1))
     check(found, BOX, pose)
@@ -148,10 +161,17 @@ def test_what_depth_does_not_tell_is_refused_with_a_cause() -> None:
     assert refused(replace(frame, depth=blind), box)[0] == "holes"
     nothing = replace(frame, depth=np.full_like(frame.depth, np.nan))
     assert refused(nothing, box)[1].endswith("holds 0 pixels with depth, and 40 are needed.")
-    assert refused(render([Ground()], POSES[0])[0], box) == ("flat", "Nothing in the box stands out of the surface around it by depth.")
+    assert refused(render([Ground()], POSES[0])[0], box) == (
+        "flat",
+        "Nothing in the box stands out of the surface around it by depth.",
+    )
     for nowhere in ((-50, -50, -10, -10), (30, 30, 30, 60), (50, 50, 20, 20), (float("nan"), 0, 10, 10)):
         assert refused(frame, nowhere)[0] == "box"
-    assert refused(replace(frame, depth=None), box)[0] == refused(replace(frame, intrinsics=None), box)[0] == "missing"
+    assert (
+        refused(replace(frame, depth=None), box)[0]
+        == refused(replace(frame, intrinsics=None), box)[0]
+        == "missing"
+    )
 
 
 def test_a_box_over_the_border_counts_where_there_is_an_image() -> None:
@@ -163,8 +183,12 @@ def test_a_box_over_the_border_counts_where_there_is_an_image() -> None:
     check(place(cut, (x1, y1, x2 + 40, y2)), BOX, pose, 0.008)
 
 
-@pytest.mark.parametrize(("level", "centre", "width"), [("clean", (0.002, 0.015), 0.08), ("camera", (0.004, 0.02), 0.2)])
-def test_on_rendered_scenes_it_is_as_good_as_the_documentation_says(level: str, centre: tuple[float, float], width: float) -> None:
+@pytest.mark.parametrize(
+    ("level", "centre", "width"), [("clean", (0.002, 0.015), 0.08), ("camera", (0.004, 0.02), 0.2)]
+)
+def test_on_rendered_scenes_it_is_as_good_as_the_documentation_says(
+    level: str, centre: tuple[float, float], width: float
+) -> None:
     tally = DepthTally()
     with SceneRenderer(640, 480) as renderer:
         for seed in range(910_000, 910_008):
@@ -184,7 +208,10 @@ def test_on_rendered_scenes_it_is_as_good_as_the_documentation_says(level: str, 
 def test_whatever_the_depth_there_is_a_finite_box_or_a_refusal(seed: int) -> None:
     rng = np.random.default_rng(seed)
     height, width = (int(value) for value in rng.integers(2, 100, 2))
-    depth = np.full((height, width), rng.uniform(0.2, 5.0)) + np.linspace(0, rng.choice([0.0, 1.0]), height)[:, None]
+    depth = (
+        np.full((height, width), rng.uniform(0.2, 5.0))
+        + np.linspace(0, rng.choice([0.0, 1.0]), height)[:, None]
+    )
     depth -= rng.uniform(0, 0.2) * (rng.random((height, width)) < rng.choice([0.0, 0.5]))
     depth[height // 4 : height // 2, width // 4 : width // 2] -= rng.uniform(0, 0.15)
     depth[rng.random((height, width)) < rng.choice([0.0, 0.3, 0.9])] = np.nan

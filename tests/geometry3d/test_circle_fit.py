@@ -8,7 +8,9 @@ import pytest
 from groma_ros.geometry3d.circle_fit import arc, find_circle, find_round, outline, round_footprint
 
 
-def ring(radius: float, start: float, stop: float, at: tuple[float, float] = (0.0, 0.0), count: int = 80) -> np.ndarray:
+def ring(
+    radius: float, start: float, stop: float, at: tuple[float, float] = (0.0, 0.0), count: int = 80
+) -> np.ndarray:
     """Points (N, 2) on an arc, radians."""
     angles = np.linspace(start, stop, count)
     return radius * np.stack([np.cos(angles), np.sin(angles)], 1) + at
@@ -26,7 +28,13 @@ def test_an_arc_gives_its_circle(start: float, span: float) -> None:
 
 
 def test_a_third_of_the_outline_may_be_something_else() -> None:
-    rim = np.concatenate([ring(0.04, 0.6, 5.7), np.linspace([0.04, 0.02], [0.08, 0], 20), np.linspace([0.08, 0], [0.04, -0.02], 20)])
+    rim = np.concatenate(
+        [
+            ring(0.04, 0.6, 5.7),
+            np.linspace([0.04, 0.02], [0.08, 0], 20),
+            np.linspace([0.08, 0], [0.04, -0.02], 20),
+        ]
+    )
     circle = find_circle(rim, 0.0015)
     assert circle is not None
     np.testing.assert_allclose(circle.centre, (0, 0), atol=1e-3)
@@ -51,9 +59,17 @@ def test_an_arc_is_measured_around_the_centre() -> None:
 
 
 def can(radius: float, height: float, handle: float = 0.0) -> np.ndarray:
-    """The visible half of a can that stands at (0.01, 0.02): its near side and its top; a handle of a length to the left."""
-    near = np.concatenate([np.column_stack([ring(radius, np.pi / 2, 1.5 * np.pi), np.full(80, z)]) for z in np.linspace(0, height, 40)])
-    top = np.concatenate([np.column_stack([ring(r, 0, 2 * np.pi), np.full(80, height)]) for r in np.linspace(0, radius, 20)])
+    """The visible half of a can that stands at (0.01, 0.02): its near side and its top; a handle of a length
+    to the left."""
+    near = np.concatenate(
+        [
+            np.column_stack([ring(radius, np.pi / 2, 1.5 * np.pi), np.full(80, z)])
+            for z in np.linspace(0, height, 40)
+        ]
+    )
+    top = np.concatenate(
+        [np.column_stack([ring(r, 0, 2 * np.pi), np.full(80, height)]) for r in np.linspace(0, radius, 20)]
+    )
     y = np.linspace(radius, radius + handle, 20 if handle else 0)
     grip = np.column_stack([np.zeros(len(y)), y, np.full(len(y), height / 2)])
     return np.concatenate([near, top, grip]) + [0.01, 0.02, 0]
@@ -80,6 +96,8 @@ def test_a_handle_makes_one_side_longer_and_does_not_move_the_circle() -> None:
 @pytest.mark.parametrize("angle", [0.0, 0.3, np.pi / 4])
 @pytest.mark.parametrize("sides", [(0.08, 0.08), (0.12, 0.06)], ids=str)
 def test_a_block_is_not_round(sides: tuple[float, float], angle: float) -> None:
-    x, y, z = (axis.ravel() for axis in np.meshgrid(*(np.linspace(-0.5, 0.5, 25) * side for side in (*sides, 0.1))))
+    x, y, z = (
+        axis.ravel() for axis in np.meshgrid(*(np.linspace(-0.5, 0.5, 25) * side for side in (*sides, 0.1)))
+    )
     c, s = np.cos(angle), np.sin(angle)
     assert find_round(np.column_stack([c * x - s * y, s * x + c * y, z + 0.05]), 0.0015) is None

@@ -54,5 +54,7 @@ def test_smoothing_keeps_to_the_mask() -> None:
     result = smoothed(depth, np.isfinite(depth), 3)
     assert np.isnan(result[:, 3:]).all()
     np.testing.assert_allclose(result[1:4, 1], 2.1, rtol=1e-6)
-    np.testing.assert_allclose(result[2, 2], 2 + 0.9 / 6, rtol=1e-6)  # three of nine neighbours are not in the mask
+    np.testing.assert_allclose(
+        result[2, 2], 2 + 0.9 / 6, rtol=1e-6
+    )  # three of nine neighbours are not in the mask
     np.testing.assert_allclose(result[5, 0], 2.0, rtol=1e-6)

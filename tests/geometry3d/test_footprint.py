@@ -9,9 +9,13 @@ from groma_ros.geometry3d.footprint import Axes, Footprint, SurfaceView, complet
 from tests.geometry3d.solids import CAMERA
 
 
-def rectangle(rng: np.random.Generator, length: float, width: float, angle: float, at: tuple[float, float]) -> np.ndarray:
+def rectangle(
+    rng: np.random.Generator, length: float, width: float, angle: float, at: tuple[float, float]
+) -> np.ndarray:
     """Points all over a rectangle, its corners among them."""
-    unit = np.concatenate([rng.uniform(-0.5, 0.5, (500, 2)), [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]])
+    unit = np.concatenate(
+        [rng.uniform(-0.5, 0.5, (500, 2)), [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]]
+    )
     c, s = np.cos(angle), np.sin(angle)
     return unit * [length, width] @ np.array([[c, s], [-s, c]]) + at
 
@@ -45,12 +49,17 @@ def test_clearance_is_positive_in_front_of_what_is_seen() -> None:
 
 
 def test_only_hidden_counterparts_are_added() -> None:
-    """A wall seen from the front: its back is hidden. With nothing but air behind it, nothing may be added."""
+    """A wall seen from the front: its back is hidden. With nothing but air behind it, nothing may be
+    added."""
     axes = Axes(np.array([0, 0, 1.0]), np.array([[0, 0, 1.0], [-1, 0, 0], [0, -1, 0]]))
     y, z = np.meshgrid(np.linspace(-0.05, 0.05, 30), np.linspace(0.0, 0.1, 30))
     front = np.column_stack([np.zeros(900), y.ravel(), z.ravel()])
     rows, columns = np.mgrid[0:240, 0:320]
-    wall = (np.abs((columns - CAMERA.cx) / CAMERA.fx) < 0.052) & ((CAMERA.cy - rows) / CAMERA.fy > -0.002) & (rows > CAMERA.cy - 52)
+    wall = (
+        (np.abs((columns - CAMERA.cx) / CAMERA.fx) < 0.052)
+        & ((CAMERA.cy - rows) / CAMERA.fy > -0.002)
+        & (rows > CAMERA.cy - 52)
+    )
     seen = SurfaceView(np.where(wall, 1.0, 3.0).astype(np.float32), CAMERA)
     whole = complete(front, axes, seen, 0.001)
     np.testing.assert_array_equal(whole[:900], front)

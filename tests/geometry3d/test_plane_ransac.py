@@ -10,7 +10,9 @@ from groma_ros.geometry3d.plane_ransac import find_planes
 from tests.geometry3d.solids import Cuboid, Ground, look, render
 
 
-def cloud(rng: np.random.Generator, normal: np.ndarray, distance: float, count: int, noise: float = 0.0) -> np.ndarray:
+def cloud(
+    rng: np.random.Generator, normal: np.ndarray, distance: float, count: int, noise: float = 0.0
+) -> np.ndarray:
     """Points of the plane normal . p = distance (in front of the camera), within about half a metre."""
     side = np.cross(normal, [0.3, 0.5, 0.8])
     side = side / np.linalg.norm(side)
@@ -23,7 +25,9 @@ def test_the_plane_is_found_among_other_points_and_faces_the_camera(seed: int) -
     rng = np.random.default_rng(seed)
     normal = rng.normal(size=3) * 0.4 + [0, 0, 1]
     normal = normal / np.linalg.norm(normal)
-    points = np.concatenate([cloud(rng, normal, 1.2, 3000, 0.001), rng.uniform(-0.5, 0.5, (2500, 3)) + [0, 0, 1.2]])
+    points = np.concatenate(
+        [cloud(rng, normal, 1.2, 3000, 0.001), rng.uniform(-0.5, 0.5, (2500, 3)) + [0, 0, 1.2]]
+    )
     plane = find_planes(rng.permutation(points))[0]
     np.testing.assert_allclose(plane.normal, -normal, atol=0.004)
     assert plane.offset == pytest.approx(1.2, abs=0.002) and plane.offset > 0
@@ -40,7 +44,9 @@ def test_two_levels_are_two_planes_the_larger_first() -> None:
     assert heights == pytest.approx([0.0, -0.1], abs=1e-3)
     assert all(plane.noise < 1e-4 for plane in planes[:2])
     again = find_planes(points)
-    assert all((a.normal == b.normal).all() and a.offset == b.offset for a, b in zip(planes, again, strict=True))
+    assert all(
+        (a.normal == b.normal).all() and a.offset == b.offset for a, b in zip(planes, again, strict=True)
+    )
 
 
 def test_too_few_points_or_none_hold_no_plane() -> None:

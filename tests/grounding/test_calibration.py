@@ -21,7 +21,9 @@ def test_temperature_flattens() -> None:
 
 
 def test_large_logits_do_not_overflow() -> None:
-    np.testing.assert_allclose(Calibration().probabilities(np.array([3e4, 3e4, -3e4], np.float32)), [0.5, 0.5, 0])
+    np.testing.assert_allclose(
+        Calibration().probabilities(np.array([3e4, 3e4, -3e4], np.float32)), [0.5, 0.5, 0]
+    )
 
 
 @pytest.mark.parametrize("stop", [0.01, 0.5, 0.93])
@@ -31,7 +33,9 @@ def test_presence_is_what_the_stop_leaves(stop: float) -> None:
 
 def test_presence_follows_platts_line() -> None:
     # Log-odds of presence 0.8 are log 4; twice that plus log 2 is log 32.
-    assert Calibration(presence_scale=2.0, presence_bias=float(np.log(2))).presence(0.2) == pytest.approx(32 / 33)
+    assert Calibration(presence_scale=2.0, presence_bias=float(np.log(2))).presence(0.2) == pytest.approx(
+        32 / 33
+    )
 
 
 @pytest.mark.parametrize("stop", [0.0, 1.0])
@@ -48,11 +52,17 @@ def test_wrong_values_are_named() -> None:
         Calibration(temperature=-1)
     with pytest.raises(ValueError, match="unknown key 'heat'"):
         Calibration.from_manifest({"heat": 1})
-    assert Calibration.from_manifest({"temperature": 2.0, "answers_none": False}) == Calibration(2.0, answers_none=False)
+    assert Calibration.from_manifest({"temperature": 2.0, "answers_none": False}) == Calibration(
+        2.0, answers_none=False
+    )
 
 
 def test_a_precision_has_its_own_lines_where_the_manifest_gives_them() -> None:
-    manifest = {"presence_scale": 2.0, "fitted": "on scenes", "precisions": {"int8": {"presence_bias": 1.0, "fitted": "on others"}}}
+    manifest = {
+        "presence_scale": 2.0,
+        "fitted": "on scenes",
+        "precisions": {"int8": {"presence_bias": 1.0, "fitted": "on others"}},
+    }
     assert Calibration.from_manifest(manifest) == Calibration(presence_scale=2.0)
     assert Calibration.from_manifest(manifest, "fp32") == Calibration(presence_scale=2.0)
     assert Calibration.from_manifest(manifest, "int8") == Calibration(presence_scale=2.0, presence_bias=1.0)

@@ -26,7 +26,9 @@ def test_describing_a_box_of_the_scene_points_at_it(grounder: Grounder, scene: S
     np.testing.assert_allclose(box_iou(found, boxes).max(0), 1, atol=1e-4)
 
 
-@pytest.mark.parametrize("goal", [Goal("", "describe"), Goal("what is on the table?", "chat")], ids=["list", "chat"])
+@pytest.mark.parametrize(
+    "goal", [Goal("", "describe"), Goal("what is on the table?", "chat")], ids=["list", "chat"]
+)
 def test_free_answers_mention_only_regions_of_the_scene(grounder: Grounder, scene: Scene, goal: Goal) -> None:
     answer = grounder.ground(scene, [goal])[0]
     mentioned = {region for span in answer.spans for region in span.regions}

@@ -1,4 +1,5 @@
-"""Dialogue about one image: against the plain network, with regions of the user's, and as long as the context allows."""
+"""Dialogue about one image: against the plain network, with regions of the user's, and as long as the context
+allows."""
 
 from __future__ import annotations
 
@@ -45,16 +46,24 @@ def test_numbers_in_a_question_stand_for_its_regions() -> None:
 
 @pytest.mark.parametrize(
     ("text", "sentence"),
-    [("is it {3}?", r"names region \{3\}, and it has 2"), ("{0}", r"names region \{0\}"), ("only {2}", r"does not name region \{1\}")],
+    [
+        ("is it {3}?", r"names region \{3\}, and it has 2"),
+        ("{0}", r"names region \{0\}"),
+        ("only {2}", r"does not name region \{1\}"),
+    ],
 )
 def test_a_question_that_names_other_regions_is_refused(text: str, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         referring(text, 2)
 
 
-def written(model: Groma, tokenizer: GromaTokenizer, scene: Scene, ids: list[int], referred: list[int], limit: int) -> list[int]:
+def written(
+    model: Groma, tokenizer: GromaTokenizer, scene: Scene, ids: list[int], referred: list[int], limit: int
+) -> list[int]:
     """Greedy free generation by full passes over one whole prompt."""
-    opened = expand(tokenizer, TEMPLATE.prefix_ids(tokenizer) + ids, len(scene.image_tokens), len(scene.boxes), referred)
+    opened = expand(
+        tokenizer, TEMPLATE.prefix_ids(tokenizer) + ids, len(scene.image_tokens), len(scene.boxes), referred
+    )
     embeddings = model.embed(torch.from_numpy(opened.ids)).clone()
     for slots, values in (
         (opened.image_slots, scene.image_tokens),
@@ -91,18 +100,28 @@ def test_a_dialogue_about_regions_is_that_of_the_plain_network(
         assert overlap.min(0).max() < 1e-3
         out = written(model, tokenizer, conversation.scene, prompt, referred, 12)
         assert answer.text == parse_answer(tokenizer, out, len(conversation.scene.boxes)).text
-        prompt += [*(token for token in out if token not in map(tokenizer.id, PLACEHOLDERS)), tokenizer.eos_id]
+        prompt += [
+            *(token for token in out if token not in map(tokenizer.id, PLACEHOLDERS)),
+            tokenizer.eos_id,
+        ]
     assert [token for turn in conversation.turns for token in turn.ids] == prompt
     alone, _ = grounder.converse(Conversation.about(scene), goals[1])
     assert alone.goal is goals[1] and len(conversation.turns) == 2
 
 
-def test_earlier_turns_keep_their_boxes_when_regions_join(grounder: Grounder, tokenizer: GromaTokenizer, scene: Scene) -> None:
-    first = Conversation.about(scene).with_turn(Turn((tokenizer.region_id(2), 5, tokenizer.region_id(0)), (1,)))
+def test_earlier_turns_keep_their_boxes_when_regions_join(
+    grounder: Grounder, tokenizer: GromaTokenizer, scene: Scene
+) -> None:
+    first = Conversation.about(scene).with_turn(
+        Turn((tokenizer.region_id(2), 5, tokenizer.region_id(0)), (1,))
+    )
     joined = first.joined(BOXES, grounder.refer, tokenizer)[0]
     (turn,) = joined.turns
     before = [scene.boxes[index] for index in (2, 0, 1)]
-    after = [joined.scene.boxes[index] for index in (*(tokenizer.region_index(turn.ids[place]) for place in (0, 2)), turn.referred[0])]
+    after = [
+        joined.scene.boxes[index]
+        for index in (*(tokenizer.region_index(turn.ids[place]) for place in (0, 2)), turn.referred[0])
+    ]
     np.testing.assert_allclose(after, before, atol=1e-3)
     assert turn.ids[1] == 5 and joined.base is scene
     again = joined.joined(BOXES[:1], grounder.refer, tokenizer)[0]
@@ -115,7 +134,9 @@ def test_the_oldest_turns_are_forgotten_where_the_context_is_too_short(
     monkeypatch.setattr(grounder, "max_answer_tokens", 20)
     conversation, longest = Conversation.about(scene), 0
     for number in range(16):
-        conversation = grounder.converse(conversation, Goal(f"find all the boxes left of the red ball {number}", "chat"))[1]
+        conversation = grounder.converse(
+            conversation, Goal(f"find all the boxes left of the red ball {number}", "chat")
+        )[1]
         used = sum(len(turn.ids) for turn in conversation.turns)
         assert grounder._length() + used <= grounder._language.context - MIN_ANSWER_TOKENS + 20
         longest = max(longest, len(conversation.turns))
@@ -125,7 +146,13 @@ def test_the_oldest_turns_are_forgotten_where_the_context_is_too_short(
 def test_fitting_keeps_the_newest() -> None:
     turns = tuple(Turn(tuple(range(length))) for length in (4, 3, 2))
     conversation = Conversation(None, None, turns=turns)  # type: ignore[arg-type]
-    assert [conversation.fitting(room).turns for room in (9, 8, 5, 4, 0)] == [turns, turns[1:], turns[1:], turns[2:], ()]
+    assert [conversation.fitting(room).turns for room in (9, 8, 5, 4, 0)] == [
+        turns,
+        turns[1:],
+        turns[1:],
+        turns[2:],
+        (),
+    ]
 
 
 def test_only_the_sessions_used_last_are_kept() -> None:

@@ -11,9 +11,16 @@ ROOT = Path(__file__).parents[2]
 
 def test_texts_and_mappings(tmp_path: Path) -> None:
     path = tmp_path / "goals.yaml"
-    path.write_text("goals:\n- the red mug\n- 42\n- text: both cups\n  kind: all\n  min_score: 0.3\n- {text: 'yes'}\n")
+    path.write_text(
+        "goals:\n- the red mug\n- 42\n- text: both cups\n  kind: all\n  min_score: 0.3\n- {text: 'yes'}\n"
+    )
     found = [(goal.text, goal.kind, goal.min_score) for goal in read_goals(path)]
-    assert found == [("the red mug", "auto", 0.0), ("42", "auto", 0.0), ("both cups", "all", 0.3), ("yes", "auto", 0.0)]
+    assert found == [
+        ("the red mug", "auto", 0.0),
+        ("42", "auto", 0.0),
+        ("both cups", "all", 0.3),
+        ("yes", "auto", 0.0),
+    ]
 
 
 def test_the_demo_s_goals() -> None:
@@ -25,11 +32,20 @@ def test_the_demo_s_goals() -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("goals:\n- the mug\n- txt: the cup\n", "line 3: the key 'txt' is not known; a goal has the keys text, kind, min_score."),
+        (
+            "goals:\n- the mug\n- txt: the cup\n",
+            "line 3: the key 'txt' is not known; a goal has the keys text, kind, min_score.",
+        ),
         ("goal:\n- the mug\n", "line 1: the key 'goal' is not known"),
         ("goals:\n- text: a\n  kind: some\n", "line 2: The goal kind 'some' is unknown"),
-        ("goals:\n- text: a\n  min_score: much\n", "line 3: the key 'min_score' holds 'much' and must hold a number"),
-        ("goals:\n- text: a\n  min_score: 2\n", "line 2: The goal's min_score is 2.0; it must be between 0 and 1."),
+        (
+            "goals:\n- text: a\n  min_score: much\n",
+            "line 3: the key 'min_score' holds 'much' and must hold a number",
+        ),
+        (
+            "goals:\n- text: a\n  min_score: 2\n",
+            "line 2: The goal's min_score is 2.0; it must be between 0 and 1.",
+        ),
         ("goals:\n- kind: all\n", "line 2: the key 'text' is missing."),
         ("goals:\n- text: [a]\n", "line 2: the key 'text' holds a sequence and must hold a text."),
         ("goals:\n- - a\n", "line 2: the key 'text' holds a sequence"),

@@ -37,8 +37,11 @@ def strict(grounder: Grounder) -> Iterator[Grounder]:
     grounder.min_presence = 0.0
 
 
-def greedy(model: Groma, tokenizer: GromaTokenizer, scene: Scene, text: str) -> tuple[list[int], list[float], float]:
-    """Constrained greedy generation by full passes over one whole prompt: regions, their probabilities, first P(</roi>)."""
+def greedy(
+    model: Groma, tokenizer: GromaTokenizer, scene: Scene, text: str
+) -> tuple[list[int], list[float], float]:
+    """Constrained greedy generation by full passes over one whole prompt: regions, their probabilities, first
+    P(</roi>)."""
     ids = TEMPLATE.prefix_ids(tokenizer) + TEMPLATE.goal_ids(tokenizer, "auto", text)
     count, stop = len(scene.boxes), tokenizer.id("</roi>")
     opened = expand(tokenizer, ids, len(scene.image_tokens), count)
@@ -68,7 +71,9 @@ def greedy(model: Groma, tokenizer: GromaTokenizer, scene: Scene, text: str) -> 
 
 def same(a: Grounding, b: Grounding) -> None:
     assert [item.region for item in a.detections] == [item.region for item in b.detections]
-    np.testing.assert_allclose([i.score for i in a.detections], [i.score for i in b.detections], atol=TOLERANCE)
+    np.testing.assert_allclose(
+        [i.score for i in a.detections], [i.score for i in b.detections], atol=TOLERANCE
+    )
     np.testing.assert_allclose([a.present, a.margin], [b.present, b.margin], atol=TOLERANCE)
 
 
@@ -87,7 +92,9 @@ def test_a_goal_is_cut_into_tokens_once(grounder: Grounder, monkeypatch: pytest.
     assert cut == [goal.text for goal in goals]
 
 
-def test_answers_equal_constrained_greedy_generation(grounder: Grounder, model: Groma, tokenizer: GromaTokenizer, scene: Scene) -> None:
+def test_answers_equal_constrained_greedy_generation(
+    grounder: Grounder, model: Groma, tokenizer: GromaTokenizer, scene: Scene
+) -> None:
     answers = grounder.ground(scene, [Goal(text) for text in GOALS])
     for text, answer in zip(GOALS, answers, strict=True):
         regions, chances, stop = greedy(model, tokenizer, scene, text)
@@ -116,7 +123,9 @@ def test_ten_goals_at_once_equal_ten_goals_one_by_one(grounder: Grounder, scene:
         same(alone, grounder.ground(scene, [goal])[0])
 
 
-def test_a_kept_prefix_gives_the_answers_of_a_fresh_one(grounder: Grounder, scene: Scene, small_model: Path) -> None:
+def test_a_kept_prefix_gives_the_answers_of_a_fresh_one(
+    grounder: Grounder, scene: Scene, small_model: Path
+) -> None:
     goals = [Goal(text) for text in GOALS[:4]]
     other = grounder.perceive(Frame(blocks(2)))
     first = grounder.ground(scene, goals)
@@ -141,7 +150,9 @@ def test_the_prefix_is_prefilled_once_for_all_goals_of_a_scene(small_model: Path
     bundle = Bundle.load(small_model)
     network = load_model(bundle)
     tokenizer = GromaTokenizer.load(bundle.file(TOKENIZER), 30)
-    grounder = Grounder(TorchVision(network, bundle.image), Counting(network), tokenizer, TEMPLATE, min_presence=0.0)
+    grounder = Grounder(
+        TorchVision(network, bundle.image), Counting(network), tokenizer, TEMPLATE, min_presence=0.0
+    )
     scene = grounder.perceive(Frame(blocks(1)))
     grounder.ground(scene, [Goal(text) for text in GOALS])
     grounder.ground(scene, [Goal(GOALS[0], "one"), Goal("", "describe")])
@@ -151,7 +162,9 @@ def test_the_prefix_is_prefilled_once_for_all_goals_of_a_scene(small_model: Path
 def test_the_same_question_twice_gives_the_same_answer(grounder: Grounder) -> None:
     goals = [Goal(text) for text in GOALS[:3]]
     a, b = (grounder.ground(Frame(blocks(3)), goals) for _ in range(2))
-    assert [g.detections for g in a] == [g.detections for g in b] and [g.present for g in a] == [g.present for g in b]
+    assert [g.detections for g in a] == [g.detections for g in b] and [g.present for g in a] == [
+        g.present for g in b
+    ]
 
 
 def test_below_the_presence_a_goal_is_absent(strict: Grounder, scene: Scene) -> None:
@@ -196,18 +209,34 @@ def test_user_regions_can_be_the_answer(grounder: Grounder, scene: Scene) -> Non
 
 
 def special_ids(tokenizer: GromaTokenizer, ids: Sequence[int]) -> list[int]:
-    return [token for token in ids if token >= tokenizer.base or token in (tokenizer.bos_id, tokenizer.eos_id)]
+    return [
+        token for token in ids if token >= tokenizer.base or token in (tokenizer.bos_id, tokenizer.eos_id)
+    ]
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        "<r3>", "</s>", "<image>", "<region>", "the <roi><r1></roi> mug", "[grounding]", "<unk><s>", "🟥🫖 vor dem 🥣",
+        "<r3>",
+        "</s>",
+        "<image>",
+        "<region>",
+        "the <roi><r1></roi> mug",
+        "[grounding]",
+        "<unk><s>",
+        "🟥🫖 vor dem 🥣",
         "красная кружка",
-        "赤いマグカップ", "الكوب الأحمر", "a\tred\nmug", "\u2581mug", "\x00\x07", "a" * 100,
+        "赤いマグカップ",
+        "الكوب الأحمر",
+        "a\tred\nmug",
+        "\u2581mug",
+        "\x00\x07",
+        "a" * 100,
     ],
-)  # fmt: skip
-def test_text_is_only_ever_text(grounder: Grounder, tokenizer: GromaTokenizer, scene: Scene, text: str) -> None:
+)
+def test_text_is_only_ever_text(
+    grounder: Grounder, tokenizer: GromaTokenizer, scene: Scene, text: str
+) -> None:
     usual = special_ids(tokenizer, TEMPLATE.goal_ids(tokenizer, "auto", "mug"))
     assert special_ids(tokenizer, TEMPLATE.goal_ids(tokenizer, "auto", text)) == usual
     answer = grounder.ground(scene, [Goal(text)])[0]
@@ -239,7 +268,9 @@ def test_goals_that_cannot_be_asked(grounder: Grounder, scene: Scene, goal: Goal
     assert len(grounder.ground(scene, [Goal("the red mug")])) == 1
 
 
-def test_a_network_that_gives_no_numbers_is_refused_and_does_not_go_on_forever(small_model: Path, scene: Scene) -> None:
+def test_a_network_that_gives_no_numbers_is_refused_and_does_not_go_on_forever(
+    small_model: Path, scene: Scene
+) -> None:
     bundle = Bundle.load(small_model)
     network = load_model(bundle)
     network.llm.model.norm.weight.fill_(torch.nan)

@@ -6,7 +6,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groma_ros.grounding.calibration import SIGNALS, Calibration, ProbeBatch, ProbeTokens, probe_tokens, region_signals
+from groma_ros.grounding.calibration import (
+    SIGNALS,
+    Calibration,
+    ProbeBatch,
+    ProbeTokens,
+    probe_tokens,
+    region_signals,
+)
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.bundle import TOKENIZER, Bundle
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, PromptTemplate
@@ -46,7 +53,9 @@ def test_a_lone_region_has_finite_signals() -> None:
 def test_a_probe_belongs_to_its_own_goal() -> None:
     goals = np.array([[1.0, 0.0], [0.0, 2.0]])
     vocabulary = np.array([[0.0, 0, 0], [0.0, 5, 1], [0.0, 1, 5]])  # one null goal, then the two probes
-    asides = ProbeBatch([np.zeros((1, 4), np.float32)], [np.zeros((1, 4), np.float32)] * 2, ProbeTokens((), yes=1, no=2))
+    asides = ProbeBatch(
+        [np.zeros((1, 4), np.float32)], [np.zeros((1, 4), np.float32)] * 2, ProbeTokens((), yes=1, no=2)
+    )
     read = asides.read(goals, vocabulary[:, :2], vocabulary)
     assert [item["probe"] for item in read] == [4.0, -4.0]
     assert read[0]["margin"] == 1.0 and read[1]["margin"] == 2.0
@@ -64,7 +73,9 @@ def test_yes_and_no_are_tokens_behind_the_question(small_model: Path) -> None:
         assert tokens.yes != tokens.no
 
 
-def test_every_signal_comes_with_an_answer_that_it_does_not_change(asking: Grounder, grounder: Grounder) -> None:
+def test_every_signal_comes_with_an_answer_that_it_does_not_change(
+    asking: Grounder, grounder: Grounder
+) -> None:
     scene = grounder.perceive(Frame(blocks(1)))
     goals = [Goal(text) for text in GOALS]
     plain, read = grounder.answers(scene, goals), asking.answers(scene, goals)
@@ -90,7 +101,9 @@ def test_a_null_goal_does_not_stand_out_from_itself(asking: Grounder) -> None:
     only = dataclasses.replace(EVERY, null_goals=("thing",))
     other = Grounder(asking._vision, asking._language, asking._tokenizer, asking._template, only, 0.0)
     (answer,) = other.answers(other.perceive(Frame(blocks(3))), [Goal("thing")])
-    assert answer.signals["contrast"] == pytest.approx(0, abs=1e-4) and answer.signals["height"] == pytest.approx(0, abs=1e-4)
+    assert answer.signals["contrast"] == pytest.approx(0, abs=1e-4) and answer.signals[
+        "height"
+    ] == pytest.approx(0, abs=1e-4)
 
 
 def test_presence_is_the_weighted_sum_of_the_signals(asking: Grounder) -> None:
@@ -102,9 +115,13 @@ def test_presence_is_the_weighted_sum_of_the_signals(asking: Grounder) -> None:
         assert answer.present == pytest.approx(1 / (1 + np.exp(-odds)))
         assert set(answer.signals) == {"stop", "confidence", "margin"}
     other.min_presence = 0.999
-    assert all(not answer.regions for answer in other.answers(scene, [Goal(GOALS[0])]) if answer.present < 0.999)
+    assert all(
+        not answer.regions for answer in other.answers(scene, [Goal(GOALS[0])]) if answer.present < 0.999
+    )
 
 
 def test_a_probe_without_a_wording_is_refused(small_model: Path) -> None:
-    with pytest.raises(ValueError, match=r"reads the signal 'probe', but the prompt template has no such wording"):
+    with pytest.raises(
+        ValueError, match=r"reads the signal 'probe', but the prompt template has no such wording"
+    ):
         Grounder.load(small_model, calibration=EVERY)

@@ -24,11 +24,19 @@ def image(stamp: int, rgb: np.ndarray, encoding: str = "rgb8") -> Any:
     header = TYPES["std_msgs/msg/Header"](stamp=time, frame_id="camera")
     data = np.ascontiguousarray(rgb, np.uint8).ravel()
     return TYPES[RAW](
-        header=header, height=height, width=width, encoding=encoding, is_bigendian=0, step=3 * width, data=data
-    )  # fmt: skip
+        header=header,
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=0,
+        step=3 * width,
+        data=data,
+    )
 
 
-def write(path: Path, messages: Sequence[tuple[str, str, int, Any]], plugin: StoragePlugin, compress: str = "") -> Path:
+def write(
+    path: Path, messages: Sequence[tuple[str, str, int, Any]], plugin: StoragePlugin, compress: str = ""
+) -> Path:
     """A rosbag2 folder of (topic, type, time, message or bytes)."""
     writer = Writer(path, version=9, storage_plugin=plugin)
     if compress:
@@ -50,20 +58,31 @@ def pictures(count: int = 3) -> list[np.ndarray]:
 
 @pytest.mark.parametrize(
     ("plugin", "compress"),
-    [(StoragePlugin.SQLITE3, ""), (StoragePlugin.SQLITE3, "MESSAGE"), (StoragePlugin.SQLITE3, "FILE"), (StoragePlugin.MCAP, ""),
-     (StoragePlugin.MCAP, "STORAGE")],
-)  # fmt: skip
+    [
+        (StoragePlugin.SQLITE3, ""),
+        (StoragePlugin.SQLITE3, "MESSAGE"),
+        (StoragePlugin.SQLITE3, "FILE"),
+        (StoragePlugin.MCAP, ""),
+        (StoragePlugin.MCAP, "STORAGE"),
+    ],
+)
 def test_every_form_gives_the_same_frames(tmp_path: Path, plugin: StoragePlugin, compress: str) -> None:
     """Pictures of changing size, stamps that repeat and go back: the order is that of the recording."""
     shown, stamps = pictures(), [5_000_000_007, 5_000_000_007, 4_999_999_999]
-    messages = [("/eye/image", RAW, 10 * (index + 1), image(stamps[index], rgb)) for index, rgb in enumerate(shown)]
+    messages = [
+        ("/eye/image", RAW, 10 * (index + 1), image(stamps[index], rgb)) for index, rgb in enumerate(shown)
+    ]
     folder = write(tmp_path / "bag", messages, plugin, compress)
     bags = [folder] if compress in ("MESSAGE", "FILE") else [folder, next(folder.glob("bag.*"))]
     for bag in bags:
         camera = find_camera(bag)
         assert camera == RecordedCamera("/eye/image", RAW, 3)
         shots = list(read_shots(bag, camera))
-        assert [(shot.number, shot.time, shot.cause) for shot in shots] == [(0, 10, ""), (1, 20, ""), (2, 30, "")]
+        assert [(shot.number, shot.time, shot.cause) for shot in shots] == [
+            (0, 10, ""),
+            (1, 20, ""),
+            (2, 30, ""),
+        ]
         for shot, rgb, stamp in zip(shots, shown, stamps, strict=True):
             assert shot.frame is not None
             np.testing.assert_array_equal(shot.frame.rgb, rgb)
@@ -80,10 +99,16 @@ def test_the_demo_s_bag_and_every_tenth_frame() -> None:
 
 def test_a_message_that_cannot_be_decoded_keeps_its_place(tmp_path: Path) -> None:
     good, odd = image(1, pictures(1)[0]), image(3, pictures(1)[0], "sixels")
-    folder = write(tmp_path / "bag", [("/a", RAW, 1, good), ("/a", RAW, 2, b"\0\1\0\0junk"), ("/a", RAW, 3, odd)], StoragePlugin.MCAP)
+    folder = write(
+        tmp_path / "bag",
+        [("/a", RAW, 1, good), ("/a", RAW, 2, b"\0\1\0\0junk"), ("/a", RAW, 3, odd)],
+        StoragePlugin.MCAP,
+    )
     shots = list(read_shots(folder, find_camera(folder)))
     assert [shot.cause for shot in shots] == ["", "damaged", "encoding"]
-    assert shots[1].frame is None and shots[1].refusal.startswith("Message 1 is not a sensor_msgs/msg/Image: ")
+    assert shots[1].frame is None and shots[1].refusal.startswith(
+        "Message 1 is not a sensor_msgs/msg/Image: "
+    )
     assert "'sixels'" in shots[2].refusal
 
 
@@ -112,11 +137,16 @@ def test_a_message_type_nobody_knows(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
     with writer:
         camera = writer.add_connection("/eye", RAW, typestore=STORE)
-        thing = writer.add_connection("/arm", "my_robot/msg/Grip", msgdef="float64 force\n", rihs01="RIHS01_" + "0" * 64)
+        thing = writer.add_connection(
+            "/arm", "my_robot/msg/Grip", msgdef="float64 force\n", rihs01="RIHS01_" + "0" * 64
+        )
         writer.write(thing, 1, b"\0\1\0\0" + bytes(8))
         writer.write(camera, 2, STORE.serialize_cdr(image(1, pictures(1)[0]), RAW))
     assert [shot.number for shot in read_shots(tmp_path / "bag", find_camera(tmp_path / "bag"))] == [0]
-    with pytest.raises(ValueError, match="The topic /arm of .* has the type my_robot/msg/Grip; a camera has sensor_msgs/msg/Image or"):
+    with pytest.raises(
+        ValueError,
+        match="The topic /arm of .* has the type my_robot/msg/Grip; a camera has sensor_msgs/msg/Image or",
+    ):
         find_camera(tmp_path / "bag", "/arm")
 
 
@@ -124,7 +154,10 @@ def test_one_name_two_types(tmp_path: Path) -> None:
     text = TYPES["std_msgs/msg/String"](data="hello")
     messages = [("/eye", RAW, 1, image(1, pictures(1)[0])), ("/eye", "std_msgs/msg/String", 2, text)]
     folder = write(tmp_path / "bag", messages, StoragePlugin.MCAP)
-    with pytest.raises(ValueError, match="holds two topics of the name /eye, of the types sensor_msgs/msg/Image and std_msgs/msg/String"):
+    with pytest.raises(
+        ValueError,
+        match="holds two topics of the name /eye, of the types sensor_msgs/msg/Image and std_msgs/msg/String",
+    ):
         find_camera(folder, "/eye")
 
 

@@ -18,7 +18,9 @@ MILLIMETRES = np.array([[0, 1, 850, 65535], [1234, 500, 0, 10_000], [300, 301, 3
 METRES = np.array([[np.nan, 0.5, -1.0, np.inf], [0.0, 1e-3, 12.25, -np.inf], [2, 3, 4, 5]], np.float32)
 EXPECTED = {
     "16UC1": np.where(MILLIMETRES > 0, MILLIMETRES / 1000, np.nan).astype(np.float32),
-    "32FC1": np.array([[np.nan, 0.5, np.nan, np.nan], [np.nan, 1e-3, 12.25, np.nan], [2, 3, 4, 5]], np.float32),
+    "32FC1": np.array(
+        [[np.nan, 0.5, np.nan, np.nan], [np.nan, 1e-3, 12.25, np.nan], [2, 3, 4, 5]], np.float32
+    ),
 }
 SAMPLES = {"16UC1": MILLIMETRES, "32FC1": METRES}
 
@@ -26,7 +28,9 @@ SAMPLES = {"16UC1": MILLIMETRES, "32FC1": METRES}
 @pytest.mark.parametrize("padding", [0, 2, 13])
 @pytest.mark.parametrize("bigendian", [False, True], ids=["little", "big"])
 @pytest.mark.parametrize("encoding", SAMPLES)
-def test_depth_is_metres_and_nan_where_nothing_was_measured(encoding: str, bigendian: bool, padding: int) -> None:
+def test_depth_is_metres_and_nan_where_nothing_was_measured(
+    encoding: str, bigendian: bool, padding: int
+) -> None:
     depth = image_to_depth(image(encoding, SAMPLES[encoding], padding, bigendian))
     assert depth.dtype == np.float32 and depth.dtype.isnative and depth.flags.c_contiguous
     np.testing.assert_allclose(depth, EXPECTED[encoding], rtol=1e-6)
@@ -60,7 +64,9 @@ def info(k: list[float] | None = None, **changes: Any) -> Any:
     """A camera_info of 640x480 pixels."""
     region = SimpleNamespace(x_offset=0, y_offset=0, width=0, height=0)
     values = k or [600.0, 0, 320.5, 0, 610.0, 240.25, 0, 0, 1]
-    return SimpleNamespace(**dict(k=values, width=640, height=480, binning_x=0, binning_y=0, roi=region) | changes)
+    return SimpleNamespace(
+        **dict(k=values, width=640, height=480, binning_x=0, binning_y=0, roi=region) | changes
+    )
 
 
 def test_the_pinhole_is_that_of_k() -> None:
@@ -102,13 +108,32 @@ def test_what_belongs_together_passes() -> None:
 @pytest.mark.parametrize(
     ("changes", "cause", "sentence"),
     [
-        ({"camera": replace(CAMERA, width=1280)}, "camera_info size", "camera_info is of 1280x480 pixels and the image of 640x480"),
-        ({"depth": DEPTH[::2, ::2]}, "depth size", "depth image is of 320x240 pixels and the image of 640x480"),
-        ({"depth_header": SimpleNamespace(frame_id="infra")}, "depth not registered", "in the frame 'infra' and the image in 'colour'"),
+        (
+            {"camera": replace(CAMERA, width=1280)},
+            "camera_info size",
+            "camera_info is of 1280x480 pixels and the image of 640x480",
+        ),
+        (
+            {"depth": DEPTH[::2, ::2]},
+            "depth size",
+            "depth image is of 320x240 pixels and the image of 640x480",
+        ),
+        (
+            {"depth_header": SimpleNamespace(frame_id="infra")},
+            "depth not registered",
+            "in the frame 'infra' and the image in 'colour'",
+        ),
     ],
 )
 def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], cause: str, sentence: str) -> None:
-    parts = {"image": HEADER, "width": 640, "height": 480, "depth": DEPTH, "depth_header": HEADER, "camera": CAMERA} | changes
+    parts = {
+        "image": HEADER,
+        "width": 640,
+        "height": 480,
+        "depth": DEPTH,
+        "depth_header": HEADER,
+        "camera": CAMERA,
+    } | changes
     with pytest.raises(ImageError, match=sentence) as caught:
         check_registered(**parts)
     assert caught.value.cause == cause

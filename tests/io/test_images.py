@@ -1,4 +1,5 @@
-"""Every encoding by value, with padded rows and both byte orders, and every way in which an image can be wrong."""
+"""Every encoding by value, with padded rows and both byte orders, and every way in which an image can be
+wrong."""
 
 from __future__ import annotations
 
@@ -18,12 +19,20 @@ ALPHA = np.full((6, 8, 1), 77, np.uint8)
 
 
 def image(encoding: str, pixels: np.ndarray, padding: int = 0, bigendian: bool = False) -> Any:
-    """A message of the pixels (H, W[, C]) as a driver would send it; padding: rubbish bytes after each row."""
+    """A message of the pixels (H, W[, C]) as a driver would send it; padding: rubbish bytes after each
+    row."""
     pixels = pixels.astype(pixels.dtype.newbyteorder(">" if bigendian else "<"))
     height, width = pixels.shape[:2]
     rows = np.frombuffer(pixels.tobytes(), np.uint8).reshape(height, -1)
     rows = np.hstack([rows, np.full((height, padding), 0xAB, np.uint8)])
-    fields = dict(height=height, width=width, encoding=encoding, is_bigendian=int(bigendian), step=rows.shape[1], data=rows.tobytes())
+    fields = dict(
+        height=height,
+        width=width,
+        encoding=encoding,
+        is_bigendian=int(bigendian),
+        step=rows.shape[1],
+        data=rows.tobytes(),
+    )
     return SimpleNamespace(**fields)
 
 
@@ -74,7 +83,8 @@ def test_float_images_are_read_as_0_to_1(bigendian: bool, padding: int) -> None:
 @pytest.mark.parametrize("padding", [0, 7])
 @pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
 def test_bayer_patterns_give_their_colour(pattern: str, padding: int) -> None:
-    """An even colour survives any demosaicing exactly, and a pattern read as another one would mix its channels."""
+    """An even colour survives any demosaicing exactly, and a pattern read as another one would mix its
+    channels."""
     colour = (200, 120, 40)
     rgb = image_to_rgb(image(f"bayer_{pattern}8", mosaic(pattern, colour), padding))
     np.testing.assert_array_equal(rgb, np.broadcast_to(np.array(colour, np.uint8), (8, 10, 3)))
@@ -84,7 +94,9 @@ def test_bayer_patterns_give_their_colour(pattern: str, padding: int) -> None:
 
 
 @pytest.mark.parametrize("padding", [0, 6])
-@pytest.mark.parametrize(("encoding", "order"), [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")])
+@pytest.mark.parametrize(
+    ("encoding", "order"), [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")]
+)
 def test_yuv_pairs_share_their_colour(encoding: str, order: str, padding: int) -> None:
     """BT.601, studio range: Y 16 is black, 235 white, and U and V of 128 no colour; (81, 90, 240) is red."""
     pairs = [(16, 235, 128, 128), (81, 81, 90, 240), (145, 145, 54, 34)]
@@ -95,7 +107,9 @@ def test_yuv_pairs_share_their_colour(encoding: str, order: str, padding: int) -
     assert np.abs(rgb - np.array(expected)).max() <= 2
 
 
-@pytest.mark.parametrize("encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8"])
+@pytest.mark.parametrize(
+    "encoding", ["rgb8", "bgr8", "rgba8", "bgra8", "mono8", "bayer_rggb8", "bayer_bggr8", "bayer_gbrg8"]
+)
 def test_agrees_with_cv_bridge_where_that_serves(encoding: str) -> None:
     bridge = CvBridge()
     channels = ENCODINGS[encoding].channels
@@ -131,7 +145,10 @@ def wrong(encoding: str = "rgb8", **fields: Any) -> Any:
         (wrong(step=0), "step of 0 bytes"),
         (wrong(encoding="rgba8"), "step of 24 bytes, and one row needs 32"),
         (wrong(width=2**31, height=2**31), f"larger than the limit of {MAX_PIXELS}"),
-        (image("mono8", np.zeros((4, 640, 3), np.uint8)), "holds 3 bytes a pixel where its encoding has 1: it is mislabelled"),
+        (
+            image("mono8", np.zeros((4, 640, 3), np.uint8)),
+            "holds 3 bytes a pixel where its encoding has 1: it is mislabelled",
+        ),
         (image("mono8", np.zeros((4, 640), np.uint16)), "holds 2 bytes a pixel"),
         (image("yuv422", np.zeros((2, 5, 2), np.uint8)), "odd width"),
     ],
@@ -163,11 +180,17 @@ def test_png_is_exact_and_jpeg_is_what_opencv_decodes() -> None:
     np.testing.assert_array_equal(compressed_to_rgb(png, "png"), RGB)
     even = np.full((32, 48, 3), (200, 60, 20), np.uint8)
     for progressive in (False, True):
-        assert np.abs(compressed_to_rgb(jpeg(even, progressive), "rgb8; jpeg compressed bgr8").astype(int) - even).max() <= 2
+        assert (
+            np.abs(
+                compressed_to_rgb(jpeg(even, progressive), "rgb8; jpeg compressed bgr8").astype(int) - even
+            ).max()
+            <= 2
+        )
 
 
 def test_the_stored_orientation_is_not_applied() -> None:
-    """Boxes are pixels of the sensor's image: an EXIF note 'rotate by 90 degrees' must not swap width and height."""
+    """Boxes are pixels of the sensor's image: an EXIF note 'rotate by 90 degrees' must not swap width and
+    height."""
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     content = jpeg()
     content = content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + content[2:]

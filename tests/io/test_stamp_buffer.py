@@ -20,7 +20,16 @@ def buffer(*milliseconds: int) -> StampBuffer:
 
 
 @pytest.mark.parametrize(
-    ("stamp", "found"), [(100, "at 100"), (109, "at 100"), (126, "at 133"), (155, None), (79, None), (120, "at 133"), (113, "at 100")]
+    ("stamp", "found"),
+    [
+        (100, "at 100"),
+        (109, "at 100"),
+        (126, "at 133"),
+        (155, None),
+        (79, None),
+        (120, "at 133"),
+        (113, "at 100"),
+    ],
 )
 def test_the_nearest_stamp_within_the_tolerance_belongs_to_it(stamp: int, found: str | None) -> None:
     assert buffer(100, 133, 200).find(stamp * MS, 0.02) == found

@@ -25,18 +25,39 @@ CONFIG = {
     "image_size": 28,
     "num_new_token": 16,
     "max_region_num": 2,
-    "llm_cfg": {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
+    "llm_cfg": {
+        "vocab_size": 20,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    },
     "region_cfg": {"groups": 2, "pos_hidden": 4, "hidden": 4, "fuse_rounds": 1, "pooled": 2},
     "perceiver_cfg": {
         "vis_output_layer": -1,
-        "vis_encoder_cfg": {"hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+        "vis_encoder_cfg": {
+            "hidden_size": 8,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
         "ddetr_cfg": {
-            "two_stage": True, "with_box_refine": True, "num_feature_levels": 1, "d_model": 8, "encoder_layers": 1, "decoder_layers": 2,
-            "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 3,
+            "two_stage": True,
+            "with_box_refine": True,
+            "num_feature_levels": 1,
+            "d_model": 8,
+            "encoder_layers": 1,
+            "decoder_layers": 2,
+            "encoder_ffn_dim": 8,
+            "decoder_ffn_dim": 8,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "num_queries": 3,
             "two_stage_num_proposals": 3,
         },
     },
-}  # fmt: skip
+}
 QUERY = "perceiver.vis_encoder.encoder.layer.0.attention.attention.query.weight"
 HEAD = "perceiver.ddetr_transformer.bbox_embed.0.layers.0.bias"
 ALIAS = "perceiver.ddetr_transformer.decoder.bbox_embed.0.layers.0.bias"
@@ -64,13 +85,19 @@ def test_the_published_key_list_and_shapes_are_ours() -> None:
     data = Path(__file__).parent.parent / "data" / "golden"
     config = json.loads((data / "full_config_example.json").read_text())
     config["llm_cfg"]["num_hidden_layers"] = 1
-    published = {key: tuple(shape) for key, shape in json.loads((data / "full_keys.json").read_text()).items()}
+    published = {
+        key: tuple(shape) for key, shape in json.loads((data / "full_keys.json").read_text()).items()
+    }
     model = empty_groma(GromaConfig.from_dict(config))
     ours = {key: tuple(value.shape) for key, value in original_state_dict(model).items()}
     aliases = {key for key in published if ".decoder.bbox_embed" in key or ".decoder.class_embed" in key}
     assert len(published) == 898 and len(aliases) == 68
     assert ours == {key: shape for key, shape in published.items() if key not in aliases}
-    fill(model, ((key, torch.empty(shape, device="meta")) for key, shape in published.items() if key not in aliases), "the published list")
+    fill(
+        model,
+        ((key, torch.empty(shape, device="meta")) for key, shape in published.items() if key not in aliases),
+        "the published list",
+    )
 
 
 def test_a_folder_loads_the_same_in_every_form(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
@@ -100,7 +127,9 @@ def test_a_folder_loads_the_same_in_every_form(weights: dict[str, torch.Tensor],
         assert_loaded(load_groma(folder), weights)
 
 
-def test_a_loaded_network_runs_and_agrees_with_one_built_in_memory(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_a_loaded_network_runs_and_agrees_with_one_built_in_memory(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     save_file(weights, write_config(tmp_path) / "model.safetensors")
     torch.manual_seed(0)
     built, loaded = Groma(GromaConfig.from_dict(CONFIG)).eval(), load_groma(tmp_path)
@@ -110,7 +139,9 @@ def test_a_loaded_network_runs_and_agrees_with_one_built_in_memory(weights: dict
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_files_load_and_can_be_widened(weights: dict[str, torch.Tensor], tmp_path: Path, dtype: torch.dtype) -> None:
+def test_half_precision_files_load_and_can_be_widened(
+    weights: dict[str, torch.Tensor], tmp_path: Path, dtype: torch.dtype
+) -> None:
     halves = {key: value.to(dtype) for key, value in weights.items()}
     torch.save(halves, write_config(tmp_path) / "pytorch_model.bin")
     assert_loaded(load_groma(tmp_path), halves)
@@ -127,17 +158,28 @@ def test_either_name_of_the_duplicated_heads_serves(weights: dict[str, torch.Ten
         return model
 
     heads = [key for key in weights if ".bbox_embed." in key or ".class_embed_" in key]
-    renamed = {key.replace("ddetr_transformer.", "ddetr_transformer.decoder.") if key in heads else key: v for key, v in weights.items()}
+    renamed = {
+        key.replace("ddetr_transformer.", "ddetr_transformer.decoder.") if key in heads else key: v
+        for key, v in weights.items()
+    }
     assert len(heads) == 6 * 3 + 2 * 2 * 2 + 2 and renamed.keys() != weights.keys()
     assert_loaded(loaded(renamed), weights)
     assert_loaded(loaded({**weights, **renamed}), weights)
-    assert_loaded(loaded({**weights, "llm.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}), weights)
+    assert_loaded(
+        loaded({**weights, "llm.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}), weights
+    )
     with pytest.raises(ValueError, match="twice, under two names, with different values"):
         loaded({**weights, ALIAS: weights[HEAD] + 1})
 
 
-def test_the_detector_loads_alone_with_or_without_its_prefix(weights: dict[str, torch.Tensor], tmp_path: Path) -> None:
-    detector = {key.removeprefix("perceiver."): value for key, value in weights.items() if key.startswith("perceiver.")}
+def test_the_detector_loads_alone_with_or_without_its_prefix(
+    weights: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    detector = {
+        key.removeprefix("perceiver."): value
+        for key, value in weights.items()
+        if key.startswith("perceiver.")
+    }
     torch.save(detector, write_config(tmp_path, CONFIG["perceiver_cfg"]) / "pytorch_model.bin")  # type: ignore[arg-type]
     assert_loaded(load_perceiver(tmp_path), detector)
     with pytest.raises(ValueError, match="lack the key llm.model.embed_tokens.weight and"):
@@ -153,7 +195,10 @@ def test_a_missing_wrong_or_unknown_key_is_named(weights: dict[str, torch.Tensor
     without = {key: value for key, value in weights.items() if key != QUERY}
     for content, message in (
         (without, f"in a test lack the key {QUERY}\\."),
-        ({**weights, QUERY: torch.zeros(8, 9)}, rf"{QUERY} of shape \(8, 9\), but the config asks for \(8, 8\)"),
+        (
+            {**weights, QUERY: torch.zeros(8, 9)},
+            rf"{QUERY} of shape \(8, 9\), but the config asks for \(8, 8\)",
+        ),
         ({**weights, "perceiver.mystery": torch.zeros(1)}, "have the key perceiver.mystery, which"),
         ({**weights, QUERY: torch.zeros(8, 8, dtype=torch.int8)}, f"{QUERY} of type torch.int8"),
     ):

@@ -1,4 +1,5 @@
-"""RoIAlign as two small matrices against the sampled definition, negative extents included; the fusion's exact rewrite."""
+"""RoIAlign as two small matrices against the sampled definition, negative extents included; the fusion's
+exact rewrite."""
 
 from __future__ import annotations
 
@@ -13,7 +14,9 @@ from groma_ros.model.region_encoder import RegionEncoder, resize, roi_align, wit
 from groma_ros.network_config import BackboneConfig, GromaConfig, LanguageConfig, RegionEncoderConfig
 
 
-def _sampled(image: np.ndarray, x1: float, y1: float, x2: float, y2: float, bins: int, samples: int) -> np.ndarray:
+def _sampled(
+    image: np.ndarray, x1: float, y1: float, x2: float, y2: float, bins: int, samples: int
+) -> np.ndarray:
     """RoIAlign by its definition, one sample at a time (groma_spec 5.3)."""
     channels, height, width = image.shape
     out = np.zeros((channels, bins, bins))
@@ -53,7 +56,9 @@ def _config(geometry: str) -> GromaConfig:
     return GromaConfig(
         backbone=BackboneConfig(hidden_size=16, num_hidden_layers=3, num_attention_heads=2, patch_size=14),
         region=RegionEncoderConfig(geometry=geometry, fuse_rounds=2, groups=4, pos_hidden=8, hidden=12),  # type: ignore[arg-type]
-        language=LanguageConfig(hidden_size=24, num_attention_heads=2, intermediate_size=32, num_hidden_layers=1),
+        language=LanguageConfig(
+            hidden_size=24, num_attention_heads=2, intermediate_size=32, num_hidden_layers=1
+        ),
         image_size=224,
     )
 
@@ -78,8 +83,12 @@ def test_convolving_before_the_resize_is_the_original_order() -> None:
     torch.manual_seed(0)
     conv = torch.nn.Conv2d(10, 6, 1)
     image = torch.randn(2, 8, 16, 16)
-    original = conv(with_coordinates(F.interpolate(image, size=(64, 64), mode="bilinear", align_corners=True)))
-    torch.testing.assert_close(resize(conv(with_coordinates(image)), (64, 64)), original, atol=2e-5, rtol=1e-5)
+    original = conv(
+        with_coordinates(F.interpolate(image, size=(64, 64), mode="bilinear", align_corners=True))
+    )
+    torch.testing.assert_close(
+        resize(conv(with_coordinates(image)), (64, 64)), original, atol=2e-5, rtol=1e-5
+    )
 
 
 @pytest.mark.parametrize("geometry", ["published", "exact"])

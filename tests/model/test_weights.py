@@ -19,18 +19,39 @@ TINY = {
     "image_size": 28,
     "num_new_token": 16,
     "max_region_num": 2,
-    "llm_cfg": {"vocab_size": 20, "hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2},
+    "llm_cfg": {
+        "vocab_size": 20,
+        "hidden_size": 8,
+        "intermediate_size": 8,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    },
     "region_cfg": {"groups": 2, "pos_hidden": 4, "hidden": 4, "fuse_rounds": 1, "pooled": 2},
     "perceiver_cfg": {
         "vis_output_layer": -1,
-        "vis_encoder_cfg": {"hidden_size": 8, "num_hidden_layers": 4, "num_attention_heads": 2, "image_size": 28, "patch_size": 14},
+        "vis_encoder_cfg": {
+            "hidden_size": 8,
+            "num_hidden_layers": 4,
+            "num_attention_heads": 2,
+            "image_size": 28,
+            "patch_size": 14,
+        },
         "ddetr_cfg": {
-            "two_stage": True, "with_box_refine": True, "num_feature_levels": 1, "d_model": 8, "encoder_layers": 1, "decoder_layers": 2,
-            "encoder_ffn_dim": 8, "decoder_ffn_dim": 8, "encoder_attention_heads": 2, "decoder_attention_heads": 2, "num_queries": 3,
+            "two_stage": True,
+            "with_box_refine": True,
+            "num_feature_levels": 1,
+            "d_model": 8,
+            "encoder_layers": 1,
+            "decoder_layers": 2,
+            "encoder_ffn_dim": 8,
+            "decoder_ffn_dim": 8,
+            "encoder_attention_heads": 2,
+            "decoder_attention_heads": 2,
+            "num_queries": 3,
             "two_stage_num_proposals": 3,
         },
     },
-}  # fmt: skip
+}
 CONFIG = GromaConfig.from_dict(TINY)
 QUERY = "perceiver.vis_encoder.encoder.layer.0.attention.attention.query.weight"
 HEAD = "perceiver.ddetr_transformer.bbox_embed.0.layers.0.bias"
@@ -45,7 +66,11 @@ def tensors() -> dict[str, torch.Tensor]:
 
 def write_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
     """Two `.bin` shards with both names of the duplicated heads, as published."""
-    both = {**tensors, ALIAS: tensors[HEAD], "llm.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}
+    both = {
+        **tensors,
+        ALIAS: tensors[HEAD],
+        "llm.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2),
+    }
     keys = sorted(both)
     place = {}
     for number, part in enumerate((keys[::2], keys[1::2]), 1):
@@ -56,7 +81,9 @@ def write_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
 
 
 @pytest.mark.parametrize("form", ["shards", "safetensors", "bin", "old_bin"])
-def test_every_form_gives_the_same_tensors(tensors: dict[str, torch.Tensor], tmp_path: Path, form: str) -> None:
+def test_every_form_gives_the_same_tensors(
+    tensors: dict[str, torch.Tensor], tmp_path: Path, form: str
+) -> None:
     if form == "shards":
         write_shards(tmp_path, tensors)
     elif form == "safetensors":
@@ -65,14 +92,20 @@ def test_every_form_gives_the_same_tensors(tensors: dict[str, torch.Tensor], tmp
         torch.save(tensors, tmp_path / "pytorch_model.bin", _use_new_zipfile_serialization=form == "bin")
     weights = Weights(CONFIG, tmp_path)
     assert set(weights) == set(tensors) and len(weights) == len(tensors)
-    assert all(torch.equal(weights[key], value) and weights.shapes[key] == tuple(value.shape) for key, value in tensors.items())
+    assert all(
+        torch.equal(weights[key], value) and weights.shapes[key] == tuple(value.shape)
+        for key, value in tensors.items()
+    )
 
 
 def test_what_does_not_fit_is_named(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
     without = {key: value for key, value in tensors.items() if key != QUERY}
     for content, message in (
         (without, f"lack the key {QUERY}\\."),
-        ({**tensors, QUERY: torch.zeros(8, 9)}, rf"{QUERY} of shape \(8, 9\), but the config asks for \(8, 8\)"),
+        (
+            {**tensors, QUERY: torch.zeros(8, 9)},
+            rf"{QUERY} of shape \(8, 9\), but the config asks for \(8, 8\)",
+        ),
         ({**tensors, "perceiver.mystery": torch.zeros(1)}, "have the key perceiver.mystery, which"),
         ({**tensors, QUERY: torch.zeros(8, 8, dtype=torch.int8)}, f"{QUERY} of type torch.int8"),
         ({**tensors, ALIAS: tensors[HEAD] + 1}, "twice, under two names, with different values"),
@@ -82,7 +115,9 @@ def test_what_does_not_fit_is_named(tensors: dict[str, torch.Tensor], tmp_path: 
             Weights(CONFIG, tmp_path)
 
 
-def test_halves_are_written_as_the_library_writes_them(tensors: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_halves_are_written_as_the_library_writes_them(
+    tensors: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
     write_shards(tmp_path, tensors)
     weights = Weights(CONFIG, tmp_path)
     path = tmp_path / "out.safetensors"
@@ -94,7 +129,9 @@ def test_halves_are_written_as_the_library_writes_them(tensors: dict[str, torch.
 
 
 @pytest.mark.parametrize("value", [1e5, float("nan"), float("inf")])
-def test_a_value_no_half_holds_is_refused_and_leaves_nothing(tensors: dict[str, torch.Tensor], tmp_path: Path, value: float) -> None:
+def test_a_value_no_half_holds_is_refused_and_leaves_nothing(
+    tensors: dict[str, torch.Tensor], tmp_path: Path, value: float
+) -> None:
     bad = {**tensors, QUERY: torch.full((8, 8), value)}
     with pytest.raises(ValueError, match=f"The weight {QUERY} holds values beyond float16"):
         write_halves(bad, {key: tuple(part.shape) for key, part in bad.items()}, tmp_path / "out.safetensors")

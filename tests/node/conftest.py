@@ -14,7 +14,8 @@ from groma_ros.node.demo.processes import dds_environment
 from tests.node.robot import Robot
 from tests.small import blocks
 
-# Both ends of every test use the profile that ships: without it, large best-effort images get lost on a busy machine.
+# Both ends of every test use the profile that ships: without it, large best-effort images get lost on a busy
+# machine.
 os.environ.update(dds_environment())
 
 

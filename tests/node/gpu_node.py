@@ -1,10 +1,11 @@
-"""The node's process on a machine with a GPU, as far as one can be had without (tests/runtime/machine.py says how).
+"""The node's process on a machine with a GPU, as far as one can be had without (tests/runtime/machine.py says
+how).
 
     python -m tests.node.gpu_node FOLDER STOP --ros-args ...
 
-FOLDER: for the driver, the engines, and a file `stopped`, which says that the process has come to where it stops for ever. STOP: there;
-"build", in the middle of building an engine; "engine", the file is written and does not have its name yet; "note", it has, and what
-tells what is in it has not; "nowhere".
+FOLDER: for the driver, the engines, and a file `stopped`, which says that the process has come to where it
+stops for ever. STOP: there; "build", in the middle of building an engine; "engine", the file is written and
+does not have its name yet; "note", it has, and what tells what is in it has not; "nowhere".
 """
 
 from __future__ import annotations

@@ -36,7 +36,8 @@ from groma_ros.srv import Ask, SetGoals
 PATIENCE = 90.0
 """Seconds to wait for anything: a busy machine is slow, and a test that fails says so long before."""
 STARTING = 300.0
-"""The same for a node that starts, which takes seconds of processor time; one that ends is noticed at once."""
+"""The same for a node that starts, which takes seconds of processor time; one that ends is noticed at once.
+"""
 ATTEMPTS = 6
 """How often within it something is sent that may get lost."""
 KNOCKS: dict[type, Any] = {
@@ -47,7 +48,8 @@ KNOCKS: dict[type, Any] = {
     SetGoals: SetGoals.Request(goals=[Goal()]),
     Ask: Ask.Request(kind="none"),
 }
-"""Of each service a request that changes nothing: it is refused, and an answer to it shows that answers arrive."""
+"""Of each service a request that changes nothing: it is refused, and an answer to it shows that answers
+arrive."""
 
 
 class Robot:
@@ -83,11 +85,14 @@ class Robot:
         """Spin until `done()` holds; an AssertionError naming `what` after `patience` seconds."""
         end = time.monotonic() + patience
         while not done():
-            assert time.monotonic() < end, f"{what} did not happen within {patience:.0f} s; diagnostics: {self.diagnostics}"
+            assert time.monotonic() < end, (
+                f"{what} did not happen within {patience:.0f} s; diagnostics: {self.diagnostics}"
+            )
             self._executor.spin_once(timeout_sec=0.05)
 
     def repeat(self, send: Callable[[], Any], done: Callable[[], Any], what: str) -> None:
-        """Send until `done()` holds: best effort may lose a message, and a node may not have met this one yet."""
+        """Send until `done()` holds: best effort may lose a message, and a node may not have met this one
+        yet."""
         for attempt in range(ATTEMPTS):
             send()
             try:
@@ -109,7 +114,12 @@ class Robot:
             assert child.running, f"the node ended: {child.output()[-2000:]}"
             listened = self.images.get_subscription_count() + self.compressed.get_subscription_count()
             heard = [self.node.count_publishers(f"/groma/{name}") for name in ("detections", "groundings")]
-            return bool(listened and self.goals.get_subscription_count() and all(heard) and "goals" in self.diagnostics)
+            return bool(
+                listened
+                and self.goals.get_subscription_count()
+                and all(heard)
+                and "goals" in self.diagnostics
+            )
 
         self.until(met, "meeting the node", STARTING)
         self.spin(0.3)
@@ -121,7 +131,11 @@ class Robot:
     def send_goals(self, text: str) -> None:
         """Publish a text on ~/goal and wait until the node has another set of goals."""
         before, message = self.count("goals_version"), String(data=text)
-        self.repeat(lambda: self.goals.publish(message), lambda: self.count("goals_version") > before, f"the goals {text[:60]!r}")
+        self.repeat(
+            lambda: self.goals.publish(message),
+            lambda: self.count("goals_version") > before,
+            f"the goals {text[:60]!r}",
+        )
 
     def client(self, kind: type, name: str) -> Client:
         """The client of a service, once both ends have found each other."""
@@ -131,10 +145,12 @@ class Robot:
         return self._clients[name]
 
     def knock(self, *clients: Client) -> None:
-        """Ask each client's service something harmless until it answers: a node drops answers to a client it has not met yet, so
-        that none is lost only after the first."""
+        """Ask each client's service something harmless until it answers: a node drops answers to a client it
+        has not met yet, so that none is lost only after the first."""
         self.until(lambda: all(client.service_is_ready() for client in clients), "meeting the services")
-        requests = [RepeatedRequest(partial(client.call_async, KNOCKS[client.srv_type])) for client in clients]
+        requests = [
+            RepeatedRequest(partial(client.call_async, KNOCKS[client.srv_type])) for client in clients
+        ]
         self.until(lambda: all([request.done() for request in requests]), "a first answer of the services")
 
     def knock_action(self, client: ActionClient) -> None:
@@ -158,7 +174,11 @@ class Robot:
     def see(self, rgb: np.ndarray, frame_id: str = "camera") -> Header:
         """Publish a picture until the node has received it; its header."""
         before, message = self.count("received"), self.image(rgb, frame_id)
-        self.repeat(lambda: self.images.publish(message), lambda: self.count("received") > before, "an image's arrival")
+        self.repeat(
+            lambda: self.images.publish(message),
+            lambda: self.count("received") > before,
+            "an image's arrival",
+        )
         return message.header
 
     def image(self, rgb: np.ndarray, frame_id: str = "camera") -> Image:
@@ -190,7 +210,9 @@ class Robot:
     def __enter__(self) -> Robot:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._executor.shutdown()
         self.node.destroy_node()
         self._context.shutdown()
@@ -204,8 +226,11 @@ def start_node(
     module: str = "groma_ros.node.main",
     arguments: Sequence[str] = (),
 ) -> Child:
-    """The node as a process of its own, ended with the stack. module: that runs it; arguments: of the module, in front of ROS's."""
-    values = {name: str(value).lower() if isinstance(value, bool) else value for name, value in parameters.items()}
+    """The node as a process of its own, ended with the stack. module: that runs it; arguments: of the module,
+    in front of ROS's."""
+    values = {
+        name: str(value).lower() if isinstance(value, bool) else value for name, value in parameters.items()
+    }
     ros = ["--ros-args", *(part for name, value in values.items() for part in ("-p", f"{name}:={value}"))]
     environment = {"ROS_DOMAIN_ID": str(domain), "OMP_NUM_THREADS": "1"}
     return stack.enter_context(Child(module, [*arguments, *ros], log, environment))

@@ -1,4 +1,5 @@
-"""The node's process with a language model that takes so many seconds longer: `python -m tests.node.slow_node 1.0 --ros-args ...`."""
+"""The node's process with a language model that takes so many seconds longer: `python -m tests.node.slow_node
+1.0 --ros-args ...`."""
 
 from __future__ import annotations
 

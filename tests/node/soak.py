@@ -1,11 +1,13 @@
-"""A long run of one node: `python -m tests.node.soak --minutes 20`. tests/node/test_soak.py is its short form.
+"""A long run of one node: `python -m tests.node.soak --minutes 20`. tests/node/test_soak.py is its short
+form.
 
-Two cameras at 30 Hz, other goals every second, other parameters every three, a lifecycle cycle every minute. Wrong are: memory that grows
-after the warm-up, a camera that stays without an answer, an exception, a frame that nobody can account for, and an end that takes
-long.
+Two cameras at 30 Hz, other goals every second, other parameters every three, a lifecycle cycle every minute.
+Wrong are: memory that grows after the warm-up, a camera that stays without an answer, an exception, a frame
+that nobody can account for, and an end that takes long.
 
-Memory is the resident set of the node while it is active, read every second. Compared are the medians of two spans as long as the time
-between two lifecycle cycles: the first after the warm-up, and the last. So both hold the same mixture of states.
+Memory is the resident set of the node while it is active, read every second. Compared are the medians of two
+spans as long as the time between two lifecycle cycles: the first after the warm-up, and the last. So both
+hold the same mixture of states.
 """
 
 from __future__ import annotations
@@ -39,13 +41,19 @@ from tests.small import blocks
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 CAMERAS = ("left", "right")
 RATE = 30.0
-GOALS = ("the red mug", "all the boxes\nthe ball left of the bowl", "both blue objects", "the green cone\nthe leftmost object\nthe ring")
+GOALS = (
+    "the red mug",
+    "all the boxes\nthe ball left of the bowl",
+    "both blue objects",
+    "the green cone\nthe leftmost object\nthe ring",
+)
 MEGABYTE = 1 << 20
 
 
 @dataclass(frozen=True)
 class Limits:
-    """growth: most that the memory may grow, a share of what it is after the warm-up; ending: seconds from the interrupt to the end."""
+    """growth: most that the memory may grow, a share of what it is after the warm-up; ending: seconds from
+    the interrupt to the end."""
 
     growth: float = 0.02
     ending: float = 2.0
@@ -53,10 +61,11 @@ class Limits:
 
 @dataclass
 class Result:
-    """seconds: played; limits: what is allowed; warm_up, span: of what memory is compared, seconds; sent, answered: images and answers by
-    camera; goals, parameters: how often they changed; cycles: of the lifecycle; memory_mb: resident, after the warm-up and at the end;
-    growth: share of it; longest_silence: seconds without an answer of a camera while active; status, ending: exit status and seconds to
-    the end; problems: sentences, none where all is well."""
+    """seconds: played; limits: what is allowed; warm_up, span: of what memory is compared, seconds; sent,
+    answered: images and answers by camera; goals, parameters: how often they changed; cycles: of the
+    lifecycle; memory_mb: resident, after the warm-up and at the end; growth: share of it; longest_silence:
+    seconds without an answer of a camera while active; status, ending: exit status and seconds to the end;
+    problems: sentences, none where all is well."""
 
     seconds: float
     limits: Limits
@@ -76,7 +85,8 @@ class Result:
 
 
 class Soak:
-    """The run, and what is seen on the way. memory: seconds since the start, and MB, while the node is active."""
+    """The run, and what is seen on the way. memory: seconds since the start, and MB, while the node is
+    active."""
 
     def __init__(self, robot: Robot, node: Child) -> None:
         self.robot, self.node = robot, node
@@ -86,11 +96,18 @@ class Soak:
         self.silence = 0.0
         self.cycles = self.goals = self.parameters = 0
         self.memory: list[tuple[float, float]] = []
-        self.images = {name: robot.node.create_publisher(Image, f"{name}/image", qos_profile_sensor_data) for name in CAMERAS}
+        self.images = {
+            name: robot.node.create_publisher(Image, f"{name}/image", qos_profile_sensor_data)
+            for name in CAMERAS
+        }
         for name in CAMERAS:
-            robot.node.create_subscription(GroundingArray, f"groma/{name}/groundings", self._listener(name), 50)
+            robot.node.create_subscription(
+                GroundingArray, f"groma/{name}/groundings", self._listener(name), 50
+            )
         robot.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        robot.until(lambda: all(item.get_subscription_count() for item in self.images.values()), "the cameras' match")
+        robot.until(
+            lambda: all(item.get_subscription_count() for item in self.images.values()), "the cameras' match"
+        )
 
     def _listener(self, name: str) -> Any:
         def hear(message: GroundingArray) -> None:
@@ -102,14 +119,22 @@ class Soak:
         return hear
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.counts = {status.name: {item.key: item.value for item in status.values} for status in message.status}
+        self.counts = {
+            status.name: {item.key: item.value for item in status.values} for status in message.status
+        }
 
     def run(self, seconds: float, warm_up: float, cycle: float, limits: Limits) -> Result:
-        """Play for so many seconds, `warm_up` of which do not count for the memory, with a lifecycle cycle every `cycle`."""
+        """Play for so many seconds, `warm_up` of which do not count for the memory, with a lifecycle cycle
+        every `cycle`."""
         frames, told = [self.robot.image(blocks(seed)) for seed in range(8)], ProgressReporter("soak")
         start = time.monotonic()
         sent, tick = dict.fromkeys(CAMERAS, 0), 0
-        goal, parameter, look, turn = Beat(start, 1.0), Beat(start, 3.0), Beat(start, 1.0), Beat(start + cycle, cycle)
+        goal, parameter, look, turn = (
+            Beat(start, 1.0),
+            Beat(start, 3.0),
+            Beat(start, 1.0),
+            Beat(start + cycle, cycle),
+        )
         while (now := time.monotonic()) < start + seconds:
             for name in CAMERAS:
                 message = frames[(tick + len(name)) % len(frames)]
@@ -120,7 +145,9 @@ class Soak:
                 self.robot.goals.publish(String(data=GOALS[self.goals % len(GOALS)]))
                 self.goals += 1
             if parameter.due(now):
-                self._change(min_presence=0.1 + 0.05 * (self.parameters % 5), debug_image=bool(self.parameters % 2))
+                self._change(
+                    min_presence=0.1 + 0.05 * (self.parameters % 5), debug_image=bool(self.parameters % 2)
+                )
             if turn.due(now):
                 self._cycle()
             if look.due(now):
@@ -133,7 +160,9 @@ class Soak:
         early, late = self._median(warm_up, warm_up + cycle), self._median(seconds - cycle, seconds)
         counts = (self.goals, self.parameters, self.cycles)
         figures = ((early, late), late / early - 1, self.silence, status, ending)
-        result = Result(seconds, limits, warm_up, cycle, sent, dict(self.answers), *counts, *figures, self._problems())
+        result = Result(
+            seconds, limits, warm_up, cycle, sent, dict(self.answers), *counts, *figures, self._problems()
+        )
         result.problems.extend(judged(result))
         return result
 
@@ -143,15 +172,21 @@ class Soak:
 
     def _change(self, **values: Any) -> None:
         self.parameters += 1
-        request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()])
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg() for name, value in values.items()]
+        )
         self.robot.client(SetParameters, "groma/set_parameters").call_async(request)
 
     def _cycle(self) -> None:
         for label in ("deactivate", "cleanup", "configure", "activate"):
             request = ChangeState.Request()
             request.transition.label = label
-            assert self.robot.call(ChangeState, "groma/change_state", request).success, f"{label} failed: {self.node.output()[-1000:]}"
-        self.robot.until(lambda: all(item.get_subscription_count() for item in self.images.values()), "the cameras' match")
+            assert self.robot.call(ChangeState, "groma/change_state", request).success, (
+                f"{label} failed: {self.node.output()[-1000:]}"
+            )
+        self.robot.until(
+            lambda: all(item.get_subscription_count() for item in self.images.values()), "the cameras' match"
+        )
         self.heard.clear()
         self.counts.clear()
         self.cycles += 1
@@ -171,8 +206,14 @@ class Soak:
 
     def _problems(self) -> list[str]:
         output = self.node.output()
-        found = [line for line in output.splitlines() if "Traceback" in line or "could not be answered" in line or "abandoned" in line]
-        return found + [f"camera {name} was never answered" for name, count in self.answers.items() if not count]
+        found = [
+            line
+            for line in output.splitlines()
+            if "Traceback" in line or "could not be answered" in line or "abandoned" in line
+        ]
+        return found + [
+            f"camera {name} was never answered" for name, count in self.answers.items() if not count
+        ]
 
 
 class Beat:
@@ -194,8 +235,10 @@ def judged(result: Result) -> list[str]:
     limits = result.limits
     wrong = {
         f"The node ended with the status {result.status}.": result.status != 0,
-        f"It took {result.ending:.1f} s to end; {limits.ending:g} s are allowed.": result.ending > limits.ending,
-        f"The memory grew by {result.growth:.2%}; {limits.growth:.0%} are allowed.": result.growth > limits.growth,
+        f"It took {result.ending:.1f} s to end; {limits.ending:g} s are allowed.": result.ending
+        > limits.ending,
+        f"The memory grew by {result.growth:.2%}; {limits.growth:.0%} are allowed.": result.growth
+        > limits.growth,
     }
     return [sentence for sentence, holds in wrong.items() if holds]
 
@@ -205,12 +248,31 @@ def table(result: Result) -> str:
     early, late = result.memory_mb
     rows = [("played", f"{result.seconds:.0f} s, of which {result.warm_up:.0f} s of warm-up")]
     for name in CAMERAS:
-        rows.append((f"camera {name}", f"{result.sent[name]} images sent at {result.sent[name] / result.seconds:.1f} Hz (of {RATE:g})"))
-        rows.append(("", f"{result.answered[name]} answers heard, {result.answered[name] / result.seconds:.1f} a second"))
+        rows.append(
+            (
+                f"camera {name}",
+                f"{result.sent[name]} images sent at {result.sent[name] / result.seconds:.1f} Hz (of "
+                f"{RATE:g})",
+            )
+        )
+        rows.append(
+            (
+                "",
+                f"{result.answered[name]} answers heard, {result.answered[name] / result.seconds:.1f} a "
+                "second",
+            )
+        )
     rows += [
-        ("changes", f"goals {result.goals}, parameters {result.parameters}, lifecycle cycles {result.cycles}"),
+        (
+            "changes",
+            f"goals {result.goals}, parameters {result.parameters}, lifecycle cycles {result.cycles}",
+        ),
         ("longest silence", f"{result.longest_silence:.1f} s without an answer of a camera while active"),
-        ("memory", f"{early:.1f} MB after the warm-up, {late:.1f} MB at the end (medians of {result.span:.0f} s each)"),
+        (
+            "memory",
+            f"{early:.1f} MB after the warm-up, {late:.1f} MB at the end (medians of {result.span:.0f} s "
+            "each)",
+        ),
         ("growth", f"{result.growth:+.2%} (at most {result.limits.growth:.0%})"),
         ("end", f"status {result.status} after {result.ending:.2f} s (at most {result.limits.ending:g} s)"),
         ("problems", "none" if not result.problems else result.problems[0]),
@@ -221,7 +283,13 @@ def table(result: Result) -> str:
 
 def soak(seconds: float, warm_up: float, cycle: float, domain: int, folder: Path, limits: Limits) -> Result:
     """One run with a node of its own on a DDS domain; its log is in the folder."""
-    parameters = {"model": TINY, "backend": "onnx", "threads": 1, "cameras": "[left, right]", "answer_period": 0.5}
+    parameters = {
+        "model": TINY,
+        "backend": "onnx",
+        "threads": 1,
+        "cameras": "[left, right]",
+        "answer_period": 0.5,
+    }
     with ExitStack() as stack:
         child = start_node(stack, domain, folder / "log.txt", parameters)
         robot = stack.enter_context(Robot(domain))
@@ -231,12 +299,17 @@ def soak(seconds: float, warm_up: float, cycle: float, domain: int, folder: Path
 
 def main() -> int:
     """Run it and print what came of it; 1 where something is wrong."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=20.0, help="of playing, 3 or more (default 20)")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
     options = parser.parse_args()
     if options.minutes < 3:
-        parser.error("--minutes must be 3 or more: a lifecycle cycle takes one, and two of them are compared after the warm-up")
+        parser.error(
+            "--minutes must be 3 or more: a lifecycle cycle takes one, and two of them are compared after "
+            "the warm-up"
+        )
     os.environ.update(dds_environment())
     with tempfile.TemporaryDirectory() as folder:
         seconds = 60 * options.minutes

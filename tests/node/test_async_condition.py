@@ -44,7 +44,9 @@ def test_many_wait_in_one_thread_and_wake_when_their_condition_holds(node: Node)
     end = time.monotonic() + 20
     while len(done) < 20 and time.monotonic() < end:
         executor.spin_once(timeout_sec=10.0)
-    assert sorted(done) == list(range(20)) and time.monotonic() < end - 5, "the ring did not wake the executor"
+    assert sorted(done) == list(range(20)) and time.monotonic() < end - 5, (
+        "the ring did not wake the executor"
+    )
     allowed = 50
     bell.ring()
     while len(done) < 50 and time.monotonic() < end:

@@ -1,4 +1,5 @@
-"""Two cameras, one model: whose frames are answered where, who is silent when nobody listens, and what late listeners learn."""
+"""Two cameras, one model: whose frames are answered where, who is silent when nobody listens, and what late
+listeners learn."""
 
 from __future__ import annotations
 
@@ -33,9 +34,14 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     log = tmp_path_factory.mktemp("cameras") / "log.txt"
     parameters = {
-        "model": TINY, "backend": "onnx", "threads": 1, "cameras": "[left, arm/right]", "min_presence": 0.0, "answer_wait": 30.0,
+        "model": TINY,
+        "backend": "onnx",
+        "threads": 1,
+        "cameras": "[left, arm/right]",
+        "min_presence": 0.0,
+        "answer_wait": 30.0,
         "qos_overrides./groma/left/detections.publisher.reliability": "best_effort",
-    }  # fmt: skip
+    }
     with ExitStack() as stack:
         yield start_node(stack, domain, log, parameters)
 
@@ -46,18 +52,31 @@ class Eyes:
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
         self.values: dict[str, dict[str, str]] = {}
-        self.images = {name: robot.node.create_publisher(Image, f"{name}/image", qos_profile_sensor_data) for name in ("left", "arm/right")}
+        self.images = {
+            name: robot.node.create_publisher(Image, f"{name}/image", qos_profile_sensor_data)
+            for name in ("left", "arm/right")
+        }
         robot.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
-        robot.until(lambda: all(item.get_subscription_count() for item in self.images.values()) and len(self.values) == 3, "the node")
+        robot.until(
+            lambda: (
+                all(item.get_subscription_count() for item in self.images.values()) and len(self.values) == 3
+            ),
+            "the node",
+        )
         robot.spin(0.3)
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.values = {status.name: {item.key: item.value for item in status.values} for status in message.status}
+        self.values = {
+            status.name: {item.key: item.value for item in status.values} for status in message.status
+        }
 
     def listen(self, kind: type, name: str, qos: QoSProfile | int = 10) -> list[Any]:
         heard: list[Any] = []
         subscription = self.robot.node.create_subscription(kind, name, heard.append, qos)
-        self.robot.until(lambda: self.robot.node.count_subscribers(subscription.topic_name) and not self.robot.spin(1.0), "a match")
+        self.robot.until(
+            lambda: self.robot.node.count_subscribers(subscription.topic_name) and not self.robot.spin(1.0),
+            "a match",
+        )
         return heard
 
     def send(self, name: str, picture: np.ndarray, done: Any, what: str) -> list[int]:
@@ -78,7 +97,9 @@ class Eyes:
         return int(self.values[f"groma: camera {camera}"].get(key, "0"))
 
     def goals(self, *texts: str) -> SetGoals.Response:
-        return self.robot.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=[GoalMessage(text=text) for text in texts]))
+        return self.robot.call(
+            SetGoals, "groma/set_goals", SetGoals.Request(goals=[GoalMessage(text=text) for text in texts])
+        )
 
 
 @pytest.fixture
@@ -99,8 +120,12 @@ def test_nothing_is_looked_at_while_nobody_listens(eyes: Eyes, picture: np.ndarr
     unknown = eyes.robot.call(Ask, "groma/ask", Ask.Request(camera="top")).message
     assert unknown == "There is no camera 'top'; the cameras are left, arm/right (parameter cameras)."
     report = eyes.values["groma: grounding"]
-    assert (report["backend"], report["device"], report["gpu"]) == ("onnx", "cpu", "none") and float(report["memory MiB"]) > 50
-    eyes.robot.until(lambda: "median ms perceive" in eyes.values["groma: camera left"], "the one that was looked at")
+    assert (report["backend"], report["device"], report["gpu"]) == ("onnx", "cpu", "none") and float(
+        report["memory MiB"]
+    ) > 50
+    eyes.robot.until(
+        lambda: "median ms perceive" in eyes.values["groma: camera left"], "the one that was looked at"
+    )
     assert eyes.count("left", "answered") == 0
 
 
@@ -111,7 +136,9 @@ def test_each_camera_is_answered_on_its_own_topics(eyes: Eyes, picture: np.ndarr
     seen = eyes.send("left", picture, lambda: len(left) >= 3, "answers on the left")
     assert not right
     eyes.send("arm/right", picture, lambda: right, "answers on the right")
-    assert {item.header.frame_id for item in left} == {"left"} and {item.header.frame_id for item in right} == {"arm/right"}
+    assert {item.header.frame_id for item in left} == {"left"} and {
+        item.header.frame_id for item in right
+    } == {"arm/right"}
     stamps = [to_nanoseconds(item.header.stamp) for item in left]
     assert set(stamps) <= set(seen) and stamps == sorted(stamps)
     assert all(item.goals_version == version and item.answered == item.header.stamp for item in left)
@@ -119,30 +146,50 @@ def test_each_camera_is_answered_on_its_own_topics(eyes: Eyes, picture: np.ndarr
 
 def test_proposals_are_all_regions_goals_or_not(eyes: Eyes, picture: np.ndarray) -> None:
     assert eyes.goals().success
-    proposals, groundings = eyes.listen(Detection2DArray, "groma/left/proposals"), eyes.listen(GroundingArray, "groma/left/groundings")
+    proposals, groundings = (
+        eyes.listen(Detection2DArray, "groma/left/proposals"),
+        eyes.listen(GroundingArray, "groma/left/groundings"),
+    )
     eyes.send("left", picture, lambda: proposals and groundings, "proposals")
     scene = Grounder.load(TINY, backend="onnx", threads=1).perceive(Frame(picture))
     found = proposals[0].detections
     np.testing.assert_allclose([box_corners(item.bbox) for item in found], scene.boxes, atol=1e-2)
-    assert [item.results[0].hypothesis.score for item in found] == pytest.approx(scene.objectness.tolist(), abs=1e-4)
-    assert {item.results[0].hypothesis.class_id for item in found} == {"object"} and not groundings[0].groundings
+    assert [item.results[0].hypothesis.score for item in found] == pytest.approx(
+        scene.objectness.tolist(), abs=1e-4
+    )
+    assert {item.results[0].hypothesis.class_id for item in found} == {"object"} and not groundings[
+        0
+    ].groundings
 
 
 def test_the_goals_are_told_to_late_listeners_with_their_version(eyes: Eyes) -> None:
     version = eyes.goals("the mug", "the box").goals_version
-    labels, vision = eyes.listen(LabelInfo, "groma/label_info", LATCHED), eyes.listen(VisionInfo, "groma/vision_info", LATCHED)
+    labels, vision = (
+        eyes.listen(LabelInfo, "groma/label_info", LATCHED),
+        eyes.listen(VisionInfo, "groma/vision_info", LATCHED),
+    )
     eyes.robot.until(lambda: labels and vision, "the latched labels")
-    assert [(item.class_id, item.class_name) for item in labels[-1].class_map] == [(0, "the mug"), (1, "the box")]
+    assert [(item.class_id, item.class_name) for item in labels[-1].class_map] == [
+        (0, "the mug"),
+        (1, "the box"),
+    ]
     assert (vision[-1].database_version, vision[-1].database_location) == (version, "/groma/label_info")
     assert labels[-1].header.frame_id == f"goals {version}"
     assert not eyes.goals("").success
     assert eyes.goals("the ball").goals_version == version + 1
-    eyes.robot.until(lambda: vision[-1].database_version == version + 1 and len(labels[-1].class_map) == 1, "the new labels")
+    eyes.robot.until(
+        lambda: vision[-1].database_version == version + 1 and len(labels[-1].class_map) == 1,
+        "the new labels",
+    )
 
 
 def test_topics_services_and_qualities_are_there(eyes: Eyes) -> None:
     node = eyes.robot.node
-    names = {name.removeprefix("/groma/") for name, _ in node.get_topic_names_and_types() if name.startswith("/groma/")}
+    names = {
+        name.removeprefix("/groma/")
+        for name, _ in node.get_topic_names_and_types()
+        if name.startswith("/groma/")
+    }
     each = ("detections", "groundings", "proposals", "detections_3d", "target_pose", "debug/image")
     wanted = {f"{camera}/{topic}" for camera in ("left", "arm/right") for topic in each}
     assert wanted | {"goal", "label_info", "vision_info", "ground/_action/feedback"} <= names
@@ -157,7 +204,9 @@ def test_topics_services_and_qualities_are_there(eyes: Eyes) -> None:
 
 def test_parameters_change_all_together_or_not_at_all(eyes: Eyes, picture: np.ndarray) -> None:
     def change(**values: Any) -> tuple[bool, str]:
-        request = SetParametersAtomically.Request(parameters=[Parameter(n, value=v).to_parameter_msg() for n, v in values.items()])
+        request = SetParametersAtomically.Request(
+            parameters=[Parameter(n, value=v).to_parameter_msg() for n, v in values.items()]
+        )
         result = eyes.robot.call(SetParametersAtomically, "groma/set_parameters_atomically", request).result
         return result.successful, result.reason
 
@@ -169,7 +218,9 @@ def test_parameters_change_all_together_or_not_at_all(eyes: Eyes, picture: np.nd
     eyes.send("left", picture, lambda: groundings, "an answer")
     assert (groundings[-1].goals_version, groundings[-1].groundings[0].goal) == (version, "the mug")
     assert change(goals=["the ball"], max_rate=2.0, answer_period=5.0) == (True, "")
-    eyes.send("left", picture, lambda: groundings[-1].groundings[0].goal == "the ball", "the new goal's answer")
+    eyes.send(
+        "left", picture, lambda: groundings[-1].groundings[0].goal == "the ball", "the new goal's answer"
+    )
     assert groundings[-1].goals_version == version + 1
     eyes.send("left", picture, lambda: eyes.count("left", "dropped max_rate") > 2, "frames above the rate")
     assert change(max_rate=0.0, answer_period=0.0)[0]

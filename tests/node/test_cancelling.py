@@ -1,4 +1,5 @@
-"""A goal of `~/ground` that is cancelled, or whose node is deactivated, while the language model looks: in a node of this process."""
+"""A goal of `~/ground` that is cancelled, or whose node is deactivated, while the language model looks: in a
+node of this process."""
 
 from __future__ import annotations
 
@@ -89,7 +90,9 @@ def looked_at(caller: Caller, gate: Gate, picture: np.ndarray) -> Any:
     return handle
 
 
-def test_a_goal_is_cancelled_while_the_model_looks(robot: Robot, node: GromaNode, gate: Gate, picture: np.ndarray) -> None:
+def test_a_goal_is_cancelled_while_the_model_looks(
+    robot: Robot, node: GromaNode, gate: Gate, picture: np.ndarray
+) -> None:
     caller = Caller(robot)
     handle = looked_at(caller, gate, picture)
     cancelled = handle.cancel_goal_async()
@@ -100,11 +103,16 @@ def test_a_goal_is_cancelled_while_the_model_looks(robot: Robot, node: GromaNode
     # The next goal waits for the model, and is then answered.
     gate.go_on.set()
     status, result = caller.result(caller.send("the mug"), picture)
-    assert status in (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED) and result.header.frame_id == "camera"
+    assert (
+        status in (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED)
+        and result.header.frame_id == "camera"
+    )
     caller.client.destroy()
 
 
-def test_deactivating_ends_what_is_open_with_a_sentence(robot: Robot, node: GromaNode, gate: Gate, picture: np.ndarray) -> None:
+def test_deactivating_ends_what_is_open_with_a_sentence(
+    robot: Robot, node: GromaNode, gate: Gate, picture: np.ndarray
+) -> None:
     caller = Caller(robot)
     handle = looked_at(caller, gate, picture)
     question = robot.client(Ask, "groma/ask").call_async(Ask.Request())

@@ -32,7 +32,10 @@ def header() -> Header:
 
 @pytest.fixture
 def groundings() -> list[Grounding]:
-    detections = (Detection((10.0, 20.0, 30.0, 60.0), 0.25, 3), Detection((0.5, 1.5, 2.0, 2.5), 0.75, 1, "track 4"))
+    detections = (
+        Detection((10.0, 20.0, 30.0, 60.0), 0.25, 3),
+        Detection((0.5, 1.5, 2.0, 2.5), 0.75, 1, "track 4"),
+    )
     return [Grounding(Goal("boxes", "all"), detections, 0.9, 0.5), Grounding(Goal("the cup"), (), 0.1, 0.0)]
 
 
@@ -46,24 +49,35 @@ def test_a_picture_goes_there_and_back(header: Header) -> None:
 
 
 def test_a_compressed_picture_is_decoded(header: Header) -> None:
-    message = CompressedImage(header=header, format="png", data=bytes(cv2.imencode(".png", RGB[:, :, ::-1])[1]))
+    message = CompressedImage(
+        header=header, format="png", data=bytes(cv2.imencode(".png", RGB[:, :, ::-1])[1])
+    )
     frame = frame_from_image(message)
     np.testing.assert_array_equal(frame.rgb, RGB)
     assert frame.stamp == to_nanoseconds(header.stamp) and frame.frame_id == header.frame_id
 
 
-@pytest.mark.parametrize("message", [Image(), CompressedImage(), CompressedImage(format="jpeg", data=b"\xff\xd8\xff\xd9")])
+@pytest.mark.parametrize(
+    "message", [Image(), CompressedImage(), CompressedImage(format="jpeg", data=b"\xff\xd8\xff\xd9")]
+)
 def test_an_empty_message_is_refused(message: Image | CompressedImage) -> None:
     with pytest.raises(ImageError) as caught:
         frame_from_image(message)
     assert caught.value.cause in ("encoding", "empty", "truncated")
 
 
-def test_detections_are_pixels_best_first_with_the_goals_text(header: Header, groundings: list[Grounding]) -> None:
+def test_detections_are_pixels_best_first_with_the_goals_text(
+    header: Header, groundings: list[Grounding]
+) -> None:
     message = detections_message(header, groundings)
     assert message.header == header and len(message.detections) == 2
     best, second = message.detections
-    assert (best.bbox.center.position.x, best.bbox.center.position.y, best.bbox.size_x, best.bbox.size_y) == (1.25, 2.0, 1.5, 1.0)
+    assert (best.bbox.center.position.x, best.bbox.center.position.y, best.bbox.size_x, best.bbox.size_y) == (
+        1.25,
+        2.0,
+        1.5,
+        1.0,
+    )
     assert (second.bbox.center.position.x, second.bbox.center.position.y) == (20.0, 40.0)
     assert (second.bbox.size_x, second.bbox.size_y, second.bbox.center.theta) == (20.0, 40.0, 0.0)
     assert [item.results[0].hypothesis.score for item in message.detections] == [0.75, 0.25]
@@ -78,7 +92,10 @@ def test_groundings_hold_absent_goals_too(header: Header, groundings: list[Groun
     found, absent = message.groundings
     assert (found.goal, found.kind, absent.goal, absent.kind) == ("boxes", "all", "the cup", "auto")
     assert (found.present, found.margin) == (pytest.approx(0.9), 0.5) and absent.present == pytest.approx(0.1)
-    assert found.detections == detections_message(header, groundings).detections and list(absent.detections) == []
+    assert (
+        found.detections == detections_message(header, groundings).detections
+        and list(absent.detections) == []
+    )
 
 
 def test_goals_are_read_as_they_were_sent() -> None:

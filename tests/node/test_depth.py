@@ -1,4 +1,5 @@
-"""3D over DDS: depth and camera_info in; boxes in space, a pose and markers out, held to the truth and to the same geometry here."""
+"""3D over DDS: depth and camera_info in; boxes in space, a pose and markers out, held to the truth and to the
+same geometry here."""
 
 from __future__ import annotations
 
@@ -63,36 +64,66 @@ class Camera:
         self.poses: list[PoseStamped] = []
         self.markers: list[MarkerArray] = []
         topics = {
-            "detections_3d": (Detection3DArray, self.boxes), "target_pose": (PoseStamped, self.poses),
+            "detections_3d": (Detection3DArray, self.boxes),
+            "target_pose": (PoseStamped, self.poses),
             "debug/markers": (MarkerArray, self.markers),
-        }  # fmt: skip
-        self.subscriptions = [node.create_subscription(kind, f"groma/{name}", kept.append, 10) for name, (kind, kept) in topics.items()]
+        }
+        self.subscriptions = [
+            node.create_subscription(kind, f"groma/{name}", kept.append, 10)
+            for name, (kind, kept) in topics.items()
+        ]
         ends = [node.count_publishers, node.count_subscribers]
-        robot.until(lambda: all(count(f"/groma/{name}") for name in topics for count in ends), "the 3D topics")
-        robot.until(lambda: self.depths.get_subscription_count() and self.infos.get_subscription_count(), "the node's depth inputs")
+        robot.until(
+            lambda: all(count(f"/groma/{name}") for name in topics for count in ends), "the 3D topics"
+        )
+        robot.until(
+            lambda: self.depths.get_subscription_count() and self.infos.get_subscription_count(),
+            "the node's depth inputs",
+        )
         robot.spin(0.5)
 
     def info(self, header: Header, **changes: Any) -> CameraInfo:
         k = self.frame.intrinsics
         assert k is not None
-        message = CameraInfo(header=header, width=k.width, height=k.height, distortion_model="plumb_bob", d=[0.0] * 5)
+        message = CameraInfo(
+            header=header, width=k.width, height=k.height, distortion_model="plumb_bob", d=[0.0] * 5
+        )
         message.k = [k.fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0]
         for name, value in changes.items():
             setattr(message, name, value)
         return message
 
-    def depth(self, header: Header, metres: np.ndarray | None = None, encoding: str = "16UC1", bigendian: bool = False) -> Image:
+    def depth(
+        self,
+        header: Header,
+        metres: np.ndarray | None = None,
+        encoding: str = "16UC1",
+        bigendian: bool = False,
+    ) -> Image:
         """An image of depth, every row padded by six bytes."""
         metres = self.frame.depth if metres is None else metres
         assert metres is not None
-        values = np.rint(metres * 1000).astype(">u2" if bigendian else "<u2") if encoding == "16UC1" else metres.astype("<f4")
+        values = (
+            np.rint(metres * 1000).astype(">u2" if bigendian else "<u2")
+            if encoding == "16UC1"
+            else metres.astype("<f4")
+        )
         height, width = values.shape
         rows = np.pad(values.view(np.uint8).reshape(height, -1), ((0, 0), (0, 6)), constant_values=0xAB)
-        message = Image(header=header, height=height, width=width, encoding=encoding, is_bigendian=int(bigendian), step=rows.shape[1])
+        message = Image(
+            header=header,
+            height=height,
+            width=width,
+            encoding=encoding,
+            is_bigendian=int(bigendian),
+            step=rows.shape[1],
+        )
         message.data = rows.tobytes()
         return message
 
-    def send(self, depth: Image | None = None, info: CameraInfo | None = None, header: Header | None = None) -> Image:
+    def send(
+        self, depth: Image | None = None, info: CameraInfo | None = None, header: Header | None = None
+    ) -> Image:
         """Depth, camera_info and then the image; the image that was sent."""
         image = self.robot.image(self.frame.rgb, FRAME_ID)
         image.header = header or image.header
@@ -135,14 +166,24 @@ def numbers(message: Any) -> tuple[float, ...]:
     return tuple(getattr(message, name) for name in ("x", "y", "z", "w") if hasattr(message, name))
 
 
-def test_depth_alone_gives_no_place_before_any_camera_info_came(camera: Camera, node: Child, scene: SceneSample) -> None:
+def test_depth_alone_gives_no_place_before_any_camera_info_came(
+    camera: Camera, node: Child, scene: SceneSample
+) -> None:
     """The first test of this module: the newest camera_info counts from then on."""
     item, robot = named(scene)[0], camera.robot
     robot.send_goals(f"the {item.colour} {item.kind}")
     before, header = robot.count("refused depth: missing"), robot.header(FRAME_ID)
-    robot.repeat(lambda: camera.send(camera.depth(header), None, header), lambda: camera.at(robot.detections, header), "boxes")
+    robot.repeat(
+        lambda: camera.send(camera.depth(header), None, header),
+        lambda: camera.at(robot.detections, header),
+        "boxes",
+    )
     robot.until(lambda: robot.count("refused depth: missing") > before, "the count")
-    assert camera.at(robot.detections, header)[0].detections and not camera.at(camera.boxes, header) and not camera.at(camera.poses, header)
+    assert (
+        camera.at(robot.detections, header)[0].detections
+        and not camera.at(camera.boxes, header)
+        and not camera.at(camera.poses, header)
+    )
     assert "An image came without camera_info, so nothing in it has a place in space." in node.output()
     assert camera.see()[1].detections
 
@@ -156,27 +197,47 @@ def test_words_become_boxes_in_space_and_a_pose(camera: Camera, scene: SceneSamp
     assert message.header == header and len(message.detections) == len(flat.detections) >= 3
     right = 0
     for solid, box in zip(message.detections, flat.detections, strict=True):
-        assert solid.header == header and solid.id == box.id and solid.results[0].hypothesis == box.results[0].hypothesis
+        assert (
+            solid.header == header
+            and solid.id == box.id
+            and solid.results[0].hypothesis == box.results[0].hypothesis
+        )
         expected = place(frame, box_corners(box.bbox)).box
         assert numbers(solid.bbox.center.position) == pytest.approx(expected.centre, abs=1e-3)
         assert numbers(solid.bbox.size) == pytest.approx(expected.size, abs=2e-3)
         assert abs(np.dot(numbers(solid.bbox.center.orientation), expected.quaternion)) > 0.999
-        truth = next(item for item in things if f"the {item.colour} {item.kind}" == solid.results[0].hypothesis.class_id)
-        if box_iou(np.array([box_corners(box.bbox)], np.float32), np.array([truth.box], np.float32))[0, 0] > 0.5:
+        truth = next(
+            item
+            for item in things
+            if f"the {item.colour} {item.kind}" == solid.results[0].hypothesis.class_id
+        )
+        if (
+            box_iou(np.array([box_corners(box.bbox)], np.float32), np.array([truth.box], np.float32))[0, 0]
+            > 0.5
+        ):
             assert truth.box_3d is not None
-            assert np.linalg.norm(np.subtract(numbers(solid.bbox.center.position), truth.box_3d.centre)) < 0.02
+            assert (
+                np.linalg.norm(np.subtract(numbers(solid.bbox.center.position), truth.box_3d.centre)) < 0.02
+            )
             assert numbers(solid.bbox.size) == pytest.approx(truth.box_3d.size, rel=0.15)
             right += 1
     assert right >= 2
     camera.robot.until(lambda: camera.at(camera.poses, header) and camera.markers, "the target and markers")
-    first = next(box for box in flat.detections if box.results[0].hypothesis.class_id == f"the {things[0].colour} {things[0].kind}")
+    first = next(
+        box
+        for box in flat.detections
+        if box.results[0].hypothesis.class_id == f"the {things[0].colour} {things[0].kind}"
+    )
     pose = target_pose(place(frame, box_corners(first.bbox)).box, "above", 0.1)
     target = camera.at(camera.poses, header)[0]
     assert numbers(target.pose.position) == pytest.approx(pose.position, abs=1e-3)
     assert abs(np.dot(numbers(target.pose.orientation), pose.quaternion)) > 0.999
     shown = next(item.markers for item in camera.markers if item.markers[0].header == header)
     assert shown[0].action == Marker.DELETEALL
-    assert sum(item.ns == "boxes" for item in shown) == len(message.detections) and sum(item.ns == "target" for item in shown) == 2
+    assert (
+        sum(item.ns == "boxes" for item in shown) == len(message.detections)
+        and sum(item.ns == "target" for item in shown) == 2
+    )
 
 
 @pytest.mark.parametrize("form", [{"encoding": "32FC1"}, {"bigendian": True}], ids=["metres", "big-endian"])
@@ -185,11 +246,15 @@ def test_every_form_of_depth_gives_the_same(camera: Camera, scene: SceneSample, 
     camera.robot.send_goals(f"the {item.colour} {item.kind}")
     plain, other = camera.see()[1].detections, camera.see(**form)[1].detections
     assert len(plain) == len(other) == 1
-    assert numbers(other[0].bbox.center.position) == pytest.approx(numbers(plain[0].bbox.center.position), abs=1e-4)
+    assert numbers(other[0].bbox.center.position) == pytest.approx(
+        numbers(plain[0].bbox.center.position), abs=1e-4
+    )
     assert numbers(other[0].bbox.size) == pytest.approx(numbers(plain[0].bbox.size), abs=1e-3)
 
 
-def test_what_does_not_belong_to_the_image_is_refused_counted_and_said_nothing_of(camera: Camera, scene: SceneSample) -> None:
+def test_what_does_not_belong_to_the_image_is_refused_counted_and_said_nothing_of(
+    camera: Camera, scene: SceneSample
+) -> None:
     item, robot = named(scene)[0], camera.robot
     robot.send_goals(f"the {item.colour} {item.kind}")
     camera.see()
@@ -210,7 +275,14 @@ def test_what_does_not_belong_to_the_image_is_refused_counted_and_said_nothing_o
             "holes": (camera.depth(header, nothing), camera.info(header)),
         }[cause]
 
-    for cause in ("depth size", "depth not registered", "camera_info size", "uncalibrated", "length", "holes"):
+    for cause in (
+        "depth size",
+        "depth not registered",
+        "camera_info size",
+        "uncalibrated",
+        "length",
+        "holes",
+    ):
         before, header = robot.count(f"refused depth: {cause}"), robot.header(FRAME_ID)
         send = partial(camera.send, *wrong(cause, header), header)
         robot.repeat(send, lambda: robot.count(f"refused depth: {cause}") > before, f"the refusal ({cause})")  # noqa: B023
@@ -219,7 +291,9 @@ def test_what_does_not_belong_to_the_image_is_refused_counted_and_said_nothing_o
     assert len(camera.see()[1].detections) == 1
 
 
-def test_an_image_of_another_size_than_its_camera_info_is_answered_in_2d_and_counted(camera: Camera, scene: SceneSample) -> None:
+def test_an_image_of_another_size_than_its_camera_info_is_answered_in_2d_and_counted(
+    camera: Camera, scene: SceneSample
+) -> None:
     item, robot = named(scene)[0], camera.robot
     robot.send_goals(f"the {item.colour} {item.kind}")
     whole = robot.ask(robot.image(camera.frame.rgb, FRAME_ID))[0].detections
@@ -236,7 +310,10 @@ def test_an_image_of_another_size_than_its_camera_info_is_answered_in_2d_and_cou
     robot.until(lambda: robot.count("refused depth: camera_info size") > before, "the refusal")
     assert not camera.at(camera.boxes, small.header) and not camera.at(camera.poses, small.header)
     (half,) = camera.at(robot.detections, small.header)[0].detections
-    found, wanted = np.array([box_corners(half.bbox)], np.float32), np.array([box_corners(whole[0].bbox)], np.float32) / 2
+    found, wanted = (
+        np.array([box_corners(half.bbox)], np.float32),
+        np.array([box_corners(whole[0].bbox)], np.float32) / 2,
+    )
     assert box_iou(found, wanted)[0, 0] > 0.7
 
 
@@ -246,12 +323,18 @@ def test_an_image_without_depth_is_answered_in_2d_and_counted(camera: Camera, sc
     before = robot.count("refused depth: missing")
     header = robot.header(FRAME_ID)
     header.stamp.sec += 10_000  # no test before this one sent depth of such a time
-    robot.repeat(lambda: camera.send(header=header), lambda: camera.at(robot.detections, header), "the boxes in the image")
+    robot.repeat(
+        lambda: camera.send(header=header),
+        lambda: camera.at(robot.detections, header),
+        "the boxes in the image",
+    )
     robot.until(lambda: robot.count("refused depth: missing") > before, "the count")
     assert camera.at(camera.boxes, header) == []
 
 
-def test_the_action_ends_with_boxes_in_space_and_a_pose(camera: Camera, scene: SceneSample, frame: Frame) -> None:
+def test_the_action_ends_with_boxes_in_space_and_a_pose(
+    camera: Camera, scene: SceneSample, frame: Frame
+) -> None:
     item, caller = named(scene)[0], Caller(camera.robot)
     future = caller.send(f"the {item.colour} {item.kind}", 60.0).get_result_async()
 
@@ -269,7 +352,7 @@ def test_the_action_ends_with_boxes_in_space_and_a_pose(camera: Camera, scene: S
     expected = place(frame, box_corners(box.bbox)).box
     assert numbers(solid.bbox.center.position) == pytest.approx(expected.centre, abs=1e-3)
     assert result.target_pose.header == result.header
-    assert numbers(result.target_pose.pose.position) == pytest.approx(target_pose(expected, "above", 0.1).position, abs=1e-3)
+    assert numbers(result.target_pose.pose.position) == pytest.approx(
+        target_pose(expected, "above", 0.1).position, abs=1e-3
+    )
     caller.client.destroy()
-
-

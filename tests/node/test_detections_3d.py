@@ -27,23 +27,35 @@ from groma_ros.visualization import colour
 from tests.geometry3d.solids import Ball, Cuboid, Ground, box_of, look, render
 
 POSE = look(0.3, 0.6, 0.8)
-FRAME, LABELS = render([Ground(), Cuboid((0.0, 0.1, 0.0), (0.1, 0.06, 0.08), 0.3), Ball((0.0, -0.1, 0.0), 0.04)], POSE)
+FRAME, LABELS = render(
+    [Ground(), Cuboid((0.0, 0.1, 0.0), (0.1, 0.06, 0.08), 0.3), Ball((0.0, -0.1, 0.0), 0.04)], POSE
+)
 BOXES = [box_of(LABELS, index) for index in (1, 2)]
 HEADER = Header(frame_id="camera_optical")
 HEADER.stamp.sec, HEADER.stamp.nanosec = 12, 345
 BLANK = (0.0, 0.0, 30.0, 30.0)
 ANSWERS = [
-    Grounding(Goal("everything"), (Detection(BOXES[0], 0.4, 0, "7"), Detection(BOXES[1], 0.9, 1, "8"), Detection(BLANK, 0.3, 2)), 1.0, 0.5),
+    Grounding(
+        Goal("everything"),
+        (Detection(BOXES[0], 0.4, 0, "7"), Detection(BOXES[1], 0.9, 1, "8"), Detection(BLANK, 0.3, 2)),
+        1.0,
+        0.5,
+    ),
     Grounding(Goal("the cup"), (), 0.1, 0.0),
     Grounding(Goal("the block"), (Detection(BOXES[0], 0.8, 0, "7"),), 1.0, 0.5),
 ]
 
 
-def solid(settings: Parameters | None = None, frame: Frame = FRAME, answers: list[Grounding] = ANSWERS) -> tuple[Detections3D, list[str]]:
+def solid(
+    settings: Parameters | None = None, frame: Frame = FRAME, answers: list[Grounding] = ANSWERS
+) -> tuple[Detections3D, list[str]]:
     """What is made of the answers, and the causes of refusals."""
     causes: list[str] = []
     made = Detector3D(SimpleNamespace(), settings or Parameters()).of(
-        FrameResult(HEADER, frame), answers, settings or Parameters(), lambda cause, sentence: causes.append(cause)
+        FrameResult(HEADER, frame),
+        answers,
+        settings or Parameters(),
+        lambda cause, sentence: causes.append(cause),
     )
     return made, causes
 
@@ -53,8 +65,10 @@ def test_detections_are_in_the_order_of_goals_and_best_first_and_have_all_of_the
     message = detections_3d_message(made)
     assert message.header == HEADER and causes == ["flat"]
     assert [(item.results[0].hypothesis.class_id, item.id) for item in message.detections] == [
-        ("everything", "8"), ("everything", "7"), ("the block", "7"),
-    ]  # fmt: skip
+        ("everything", "8"),
+        ("everything", "7"),
+        ("the block", "7"),
+    ]
     assert [item.results[0].hypothesis.score for item in message.detections] == pytest.approx([0.9, 0.4, 0.8])
     expected = place(FRAME, BOXES[1]).box
     ball = message.detections[0]
@@ -69,7 +83,10 @@ def test_the_target_is_the_first_goals_best_box_and_is_absent_with_it() -> None:
     made, _ = solid(Parameters(target_standoff=0.1))
     assert made.target is not None and made.target.header == HEADER
     expected = target_pose(place(FRAME, BOXES[1]).box, "above", 0.1)
-    assert made.target.pose.position.y == expected.position[1] and made.target.pose.orientation.w == expected.quaternion[3]
+    assert (
+        made.target.pose.position.y == expected.position[1]
+        and made.target.pose.orientation.w == expected.quaternion[3]
+    )
     assert solid(answers=ANSWERS[1:])[0].target is None
     assert solid(answers=[])[0] == Detections3D(HEADER, (), None)
 
@@ -97,7 +114,9 @@ def tf2(monkeypatch: pytest.MonkeyPatch) -> type[Buffer]:
 
 
 @pytest.mark.parametrize("approach", ["above", "front"])
-def test_the_target_is_given_in_another_frame(tf2: type[Buffer], monkeypatch: pytest.MonkeyPatch, approach: str) -> None:
+def test_the_target_is_given_in_another_frame(
+    tf2: type[Buffer], monkeypatch: pytest.MonkeyPatch, approach: str
+) -> None:
     turn, shift = Rotation.from_matrix(POSE[1]), np.array([3.0, -2.0, 1.0])
     message = TransformStamped()
     rotation, translation = message.transform.rotation, message.transform.translation
@@ -115,14 +134,18 @@ def test_the_target_is_given_in_another_frame(tf2: type[Buffer], monkeypatch: py
     found = made.target.pose.orientation
     assert [found.x, found.y, found.z, found.w] == pytest.approx(expected.quaternion)
     # The ball stands on a level ground of the world that the transform leads to.
-    assert made.target.pose.position.z == pytest.approx(1.0 - POSE[0][2] + 0.04 + (0.3 if approach == "above" else 0.0), abs=0.004)
+    assert made.target.pose.position.z == pytest.approx(
+        1.0 - POSE[0][2] + 0.04 + (0.3 if approach == "above" else 0.0), abs=0.004
+    )
     assert detections_3d_message(made).header == HEADER
 
 
 def test_a_transform_that_is_not_known_is_refused_and_the_boxes_come_all_the_same(tf2: type[Buffer]) -> None:
     sentences: list[str] = []
     settings = Parameters(target_frame="map", depth_wait=0.02)
-    made = Detector3D(SimpleNamespace(), settings).of(FrameResult(HEADER, FRAME), ANSWERS[2:], settings, lambda cause, text: sentences.append(text))
+    made = Detector3D(SimpleNamespace(), settings).of(
+        FrameResult(HEADER, FRAME), ANSWERS[2:], settings, lambda cause, text: sentences.append(text)
+    )
     assert made.target is None and len(made.placed) == 1
     assert sentences == [
         "The frame 'camera_optical' is not known in 'map' (target_frame): "
@@ -132,7 +155,10 @@ def test_a_transform_that_is_not_known_is_refused_and_the_boxes_come_all_the_sam
 
 def test_a_target_frame_without_tf2_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tf2_ros", None)
-    with pytest.raises(ImportError, match=r"target_frame is 'map', and tf2_ros, which knows frames, is not installed .*: install it"):
+    with pytest.raises(
+        ImportError,
+        match=r"target_frame is 'map', and tf2_ros, which knows frames, is not installed .*: install it",
+    ):
         Transforms(SimpleNamespace(), "map")
 
 
@@ -149,7 +175,10 @@ def test_markers_show_boxes_edges_names_and_the_target_and_delete_what_was() -> 
     assert len(set((ns, index) for ns, index, _ in kinds)) == len(kinds) == 3 * 3 + 2
     assert all(item.lifetime.sec == 1 for item in markers[1:])
     box = made.placed[1].placement.box
-    body, edges, name = (next(item for item in markers if (item.ns, item.id) == (kind, 1)) for kind in ("boxes", "edges", "names"))
+    body, edges, name = (
+        next(item for item in markers if (item.ns, item.id) == (kind, 1))
+        for kind in ("boxes", "edges", "names")
+    )
     assert body.type == Marker.CUBE and (body.scale.x, body.scale.y, body.scale.z) == box.size
     assert (body.pose.position.x, body.pose.position.y, body.pose.position.z) == box.centre
     assert [body.color.r, body.color.g, body.color.b] == pytest.approx([value / 255 for value in colour(0)])

@@ -6,21 +6,49 @@ import pytest
 
 from groma_ros.node.diagnostics import Meter, Rates, Snapshot, count_values, memory_mb, status_message
 
-COUNTS = Snapshot(9, 3, 2, 1, {"newer image": 2}, {"image: step": 1, "image: empty": 1, "goal: text": 3}, {"perceive": 12.345})
+COUNTS = Snapshot(
+    9,
+    3,
+    2,
+    1,
+    {"newer image": 2},
+    {"image: step": 1, "image: empty": 1, "goal: text": 3},
+    {"perceive": 12.345},
+)
 
 
 def test_every_count_has_a_key() -> None:
     assert count_values(COUNTS, Rates(30.04, 9.96)) == {
-        "received": 9, "answered": 3, "carried": 2, "dropped": 2, "skipped": 1, "dropped newer image": 2, "refused images": 2,
-        "refused depths": 0, "refused goals": 3, "refused asks": 0, "refused grounds": 0, "refused goal: text": 3,
-        "refused image: empty": 1, "refused image: step": 1, "rate in Hz": "30.0", "rate out Hz": "10.0",
+        "received": 9,
+        "answered": 3,
+        "carried": 2,
+        "dropped": 2,
+        "skipped": 1,
+        "dropped newer image": 2,
+        "refused images": 2,
+        "refused depths": 0,
+        "refused goals": 3,
+        "refused asks": 0,
+        "refused grounds": 0,
+        "refused goal: text": 3,
+        "refused image: empty": 1,
+        "refused image: step": 1,
+        "rate in Hz": "30.0",
+        "rate out Hz": "10.0",
         "median ms perceive": "12.3",
-    }  # fmt: skip
+    }
 
 
 def test_a_status_holds_texts() -> None:
-    status = status_message("groma: grounding", b"\x01", "answers 2 goals", "cpu", {"goals": 2, "backend": "onnx"})
-    assert (status.level, status.name, status.message, status.hardware_id) == (b"\x01", "groma: grounding", "answers 2 goals", "cpu")
+    status = status_message(
+        "groma: grounding", b"\x01", "answers 2 goals", "cpu", {"goals": 2, "backend": "onnx"}
+    )
+    assert (status.level, status.name, status.message, status.hardware_id) == (
+        b"\x01",
+        "groma: grounding",
+        "answers 2 goals",
+        "cpu",
+    )
     assert {item.key: item.value for item in status.values} == {"goals": "2", "backend": "onnx"}
 
 

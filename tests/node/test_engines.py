@@ -1,4 +1,5 @@
-"""A node that is killed while it builds the engines of its GPU: the next one builds them anew, and answers."""
+"""A node that is killed while it builds the engines of its GPU: the next one builds them anew, and
+answers."""
 
 from __future__ import annotations
 
@@ -18,8 +19,16 @@ from tests.node.robot import Robot, start_node
 
 def start(stack: ExitStack, robot: Robot, folder: Path, stop: str, model: Path) -> Child:
     """The node on a machine with a GPU, its engines in the folder."""
-    parameters = {"model": model, "backend": "tensorrt", "threads": 1, "min_presence": 0.0, "goals": "['the mug']"}
-    return start_node(stack, robot.domain, folder / f"{stop}.txt", parameters, "tests.node.gpu_node", [str(folder), stop])
+    parameters = {
+        "model": model,
+        "backend": "tensorrt",
+        "threads": 1,
+        "min_presence": 0.0,
+        "goals": "['the mug']",
+    }
+    return start_node(
+        stack, robot.domain, folder / f"{stop}.txt", parameters, "tests.node.gpu_node", [str(folder), stop]
+    )
 
 
 def test_a_node_killed_during_a_build_leaves_nothing_in_the_way(
@@ -43,10 +52,18 @@ def test_a_node_killed_during_a_build_leaves_nothing_in_the_way(
         child = start(stack, robot, tmp_path, "nowhere", graph_model)
         robot.meet(child)
         (answer,) = robot.ask(robot.image(picture))[1].groundings
-        (wanted,) = Grounder.load(graph_model, min_presence=0.0, backend="onnx", threads=1).ground(Frame(picture), [Goal("the mug")])
-        assert answer.present == pytest.approx(wanted.present, abs=1e-5) and len(answer.detections) == len(wanted.detections)
+        (wanted,) = Grounder.load(graph_model, min_presence=0.0, backend="onnx", threads=1).ground(
+            Frame(picture), [Goal("the mug")]
+        )
+        assert answer.present == pytest.approx(wanted.present, abs=1e-5) and len(answer.detections) == len(
+            wanted.detections
+        )
         assert robot.diagnostics["backend"] == "tensorrt" and robot.count("refused images") == 0
         assert child.interrupt()[0] == 0 and "Traceback" not in child.output()
     engines = tmp_path / "groma_ros" / "engines"
     assert [path for path in engines.iterdir() if path.suffix == ".part"] == []
-    assert {path.stem for path in engines.glob("*.engine")} == {path.stem for path in engines.glob("*.json")} != set()
+    assert (
+        {path.stem for path in engines.glob("*.engine")}
+        == {path.stem for path in engines.glob("*.json")}
+        != set()
+    )

@@ -1,4 +1,5 @@
-"""A back end that fails in the middle, over DDS: ONNX Runtime itself raises for one picture and for one goal, and goes on after it."""
+"""A back end that fails in the middle, over DDS: ONNX Runtime itself raises for one picture and for one goal,
+and goes on after it."""
 
 from __future__ import annotations
 
@@ -26,7 +27,8 @@ LONG = "the red mug " * 40
 
 
 def failing(graph: bytes, name: str, least: str, limit: np.ndarray) -> bytes:
-    """A graph that fails where a reduction (`least`) of an input passes the limit: an index is then outside its table of one."""
+    """A graph that fails where a reduction (`least`) of an input passes the limit: an index is then outside
+    its table of one."""
     model = onnx.load_from_string(graph)
     kind = next(item for item in model.graph.input if item.name == name).type.tensor_type.elem_type
     for node in model.graph.node:
@@ -60,7 +62,14 @@ def brittle(graph_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 @pytest.fixture(scope="module")
 def node(brittle: Path, domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     log = tmp_path_factory.mktemp("failures") / "log.txt"
-    parameters = {"model": brittle, "backend": "onnx", "threads": 1, "min_presence": 0.0, "answer_wait": 30.0, "carry": False}
+    parameters = {
+        "model": brittle,
+        "backend": "onnx",
+        "threads": 1,
+        "min_presence": 0.0,
+        "answer_wait": 30.0,
+        "carry": False,
+    }
     with ExitStack() as stack:
         yield start_node(stack, domain, log, parameters)
 
@@ -78,18 +87,28 @@ def test_a_picture_that_the_back_end_cannot_compute_is_counted_and_the_next_is_a
     met.send_goals("the mug")
     met.ask(met.image(picture))
     before, white = met.count("refused image: failure"), met.image(np.full_like(picture, 255))
-    met.repeat(lambda: met.images.publish(white), lambda: met.count("refused image: failure") > before, "the refusal")
+    met.repeat(
+        lambda: met.images.publish(white), lambda: met.count("refused image: failure") > before, "the refusal"
+    )
     assert "A frame could not be answered:" in node.output()
     (answer,) = met.ask(met.image(picture))[1].groundings
-    (wanted,) = Grounder.load(graph_model, min_presence=0.0, backend="onnx", threads=1).ground(Frame(picture), [Goal("the mug")])
+    (wanted,) = Grounder.load(graph_model, min_presence=0.0, backend="onnx", threads=1).ground(
+        Frame(picture), [Goal("the mug")]
+    )
     assert answer.present == pytest.approx(wanted.present, abs=1e-5)
-    assert all(item.header.stamp != white.header.stamp for item in met.groundings), "nothing is said of what was not seen"
+    assert all(item.header.stamp != white.header.stamp for item in met.groundings), (
+        "nothing is said of what was not seen"
+    )
 
 
-def test_a_goal_that_the_back_end_cannot_compute_is_counted_and_the_next_is_answered(met: Robot, node: Child, picture: np.ndarray) -> None:
+def test_a_goal_that_the_back_end_cannot_compute_is_counted_and_the_next_is_answered(
+    met: Robot, node: Child, picture: np.ndarray
+) -> None:
     met.send_goals(LONG)
     before, image = met.count("refused image: failure"), met.image(picture)
-    met.repeat(lambda: met.images.publish(image), lambda: met.count("refused image: failure") > before, "the refusal")
+    met.repeat(
+        lambda: met.images.publish(image), lambda: met.count("refused image: failure") > before, "the refusal"
+    )
     assert all(item.header.stamp != image.header.stamp for item in met.groundings)
     met.send_goals("the mug")
     assert [item.goal for item in met.ask(met.image(picture))[1].groundings] == ["the mug"]

@@ -1,4 +1,5 @@
-"""What goes wrong around a node: cameras that restart, clocks that jump, frames of every kind, many callers at once."""
+"""What goes wrong around a node: cameras that restart, clocks that jump, frames of every kind, many callers
+at once."""
 
 from __future__ import annotations
 
@@ -36,9 +37,15 @@ CLIENTS = 50
 def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     log = tmp_path_factory.mktemp("faults") / "log.txt"
     parameters = {
-        "model": TINY, "backend": "onnx", "threads": 1, "min_presence": 0.0, "answer_wait": 30.0, "carry": False,
-        "max_goals": 128, "max_asks": 2 * CLIENTS,
-    }  # fmt: skip
+        "model": TINY,
+        "backend": "onnx",
+        "threads": 1,
+        "min_presence": 0.0,
+        "answer_wait": 30.0,
+        "carry": False,
+        "max_goals": 128,
+        "max_asks": 2 * CLIENTS,
+    }
     with ExitStack() as stack:
         yield start_node(stack, domain, log, parameters)
 
@@ -71,7 +78,9 @@ def test_a_camera_that_restarts_is_heard_again(met: Robot, picture: np.ndarray) 
     [
         pytest.param([500 * SECOND, 501 * SECOND, 20 * SECOND, 21 * SECOND], id="a bag that loops"),
         pytest.param([0, 0], id="stamps of zero"),
-        pytest.param([900 * SECOND, 900 * SECOND - SECOND // 5, 900 * SECOND + SECOND // 5], id="out of order"),
+        pytest.param(
+            [900 * SECOND, 900 * SECOND - SECOND // 5, 900 * SECOND + SECOND // 5], id="out of order"
+        ),
         pytest.param([2**31 * SECOND - 1, 1], id="the end of time"),
     ],
 )
@@ -84,13 +93,20 @@ def test_every_stamp_is_answered_as_it_is(met: Robot, stamps: list[int]) -> None
         detections, groundings = met.ask(at(stamp, picture))
         wanted = grounder.ground(Frame(picture), [Goal("the red mug"), Goal("all the boxes")])
         assert to_nanoseconds(groundings.header.stamp) == to_nanoseconds(groundings.answered) == stamp
-        assert [item.present for item in groundings.groundings] == pytest.approx([item.present for item in wanted], abs=1e-4)
+        assert [item.present for item in groundings.groundings] == pytest.approx(
+            [item.present for item in wanted], abs=1e-4
+        )
         found = sorted(box_corners(item.bbox) for item in detections.detections)
         assert np.allclose(found, sorted(item.box for one in wanted for item in one.detections), atol=0.05)
 
 
 def test_sizes_and_encodings_may_change_from_frame_to_frame(met: Robot, picture: np.ndarray) -> None:
-    for height, width, encoding in ((48, 64, "rgb8"), (480, 640, "bgr8"), (33, 91, "mono8"), (48, 64, "rgb8")):
+    for height, width, encoding in (
+        (48, 64, "rgb8"),
+        (480, 640, "bgr8"),
+        (33, 91, "mono8"),
+        (48, 64, "rgb8"),
+    ):
         pixels = np.resize(picture, (height, width, 3))
         message = met.image(pixels)
         message.encoding = encoding
@@ -98,31 +114,54 @@ def test_sizes_and_encodings_may_change_from_frame_to_frame(met: Robot, picture:
             message.step, message.data = width, pixels[:, :, 0].tobytes()
         _, groundings = met.ask(message)
         boxes = [box_corners(item.bbox) for one in groundings.groundings for item in one.detections]
-        assert boxes and all(0 <= a < c <= width + 0.01 and 0 <= b < d <= height + 0.01 for a, b, c, d in boxes)
+        assert boxes and all(
+            0 <= a < c <= width + 0.01 and 0 <= b < d <= height + 0.01 for a, b, c, d in boxes
+        )
 
 
 def test_a_hundred_goals_are_answered_together(met: Robot, picture: np.ndarray) -> None:
     texts = [f"the red mug number {index}" for index in range(100)]
-    response = met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=[GoalMessage(text=text) for text in texts]))
+    response = met.call(
+        SetGoals, "groma/set_goals", SetGoals.Request(goals=[GoalMessage(text=text) for text in texts])
+    )
     assert response.success
     _, groundings = met.ask(met.image(picture))
-    assert [item.goal for item in groundings.groundings] == texts and groundings.goals_version == response.goals_version
-    refused = met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=[GoalMessage(text=f"{i}") for i in range(129)]))
-    assert (refused.success, refused.goals_version) == (False, response.goals_version) and "at most 128 may stand" in refused.message
+    assert [
+        item.goal for item in groundings.groundings
+    ] == texts and groundings.goals_version == response.goals_version
+    refused = met.call(
+        SetGoals, "groma/set_goals", SetGoals.Request(goals=[GoalMessage(text=f"{i}") for i in range(129)])
+    )
+    assert (refused.success, refused.goals_version) == (
+        False,
+        response.goals_version,
+    ) and "at most 128 may stand" in refused.message
 
 
 def test_fifty_callers_at_once_all_get_an_answer(met: Robot, picture: np.ndarray) -> None:
     met.ask(met.image(picture))
-    # A client's reader gets the answers to all others too: ten of those that it has not taken yet would push its own out.
+    # A client's reader gets the answers to all others too: ten of those that it has not taken yet would push
+    # its own out.
     asks = [met.node.create_client(Ask, "groma/ask", qos_profile=REQUESTS) for _ in range(CLIENTS)]
     sets = [met.node.create_client(SetGoals, "groma/set_goals", qos_profile=REQUESTS) for _ in range(CLIENTS)]
     # One client for all goals: each would hear the feedback and the status of every other's.
-    action = ActionClient(met.node, Ground, "groma/ground", goal_service_qos_profile=REQUESTS, result_service_qos_profile=REQUESTS)
+    action = ActionClient(
+        met.node,
+        Ground,
+        "groma/ground",
+        goal_service_qos_profile=REQUESTS,
+        result_service_qos_profile=REQUESTS,
+    )
     met.knock(*asks, *sets)
     met.knock_action(action)
     answers: list[Any] = [client.call_async(Ask.Request(kind="describe")) for client in asks]
-    answers += [client.call_async(SetGoals.Request(goals=[GoalMessage(text=f"mug {i}")])) for i, client in enumerate(sets)]
-    goals = [action.send_goal_async(Ground.Goal(goal=GoalMessage(text="the red mug"))) for _ in range(CLIENTS)]
+    answers += [
+        client.call_async(SetGoals.Request(goals=[GoalMessage(text=f"mug {i}")]))
+        for i, client in enumerate(sets)
+    ]
+    goals = [
+        action.send_goal_async(Ground.Goal(goal=GoalMessage(text="the red mug"))) for _ in range(CLIENTS)
+    ]
     met.until(lambda: all(item.done() for item in goals), "the acceptance of the goals")
     results = [item.result().get_result_async() for item in goals]
 
@@ -144,6 +183,8 @@ def test_fifty_callers_at_once_all_get_an_answer(met: Robot, picture: np.ndarray
 
 def test_answers_after_all_of_it_are_the_models_own(met: Robot, node: Child, picture: np.ndarray) -> None:
     answer: GroundingArray = met.ask(met.image(picture))[1]
-    wanted = Grounder.load(TINY, min_presence=0.0, backend="onnx", threads=1).ground(Frame(picture), [Goal("the red mug")])
+    wanted = Grounder.load(TINY, min_presence=0.0, backend="onnx", threads=1).ground(
+        Frame(picture), [Goal("the red mug")]
+    )
     assert answer.groundings[0].present == pytest.approx(wanted[0].present, abs=1e-4)
     assert node.running and "Traceback" not in node.output()

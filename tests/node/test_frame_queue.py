@@ -74,7 +74,9 @@ class Handler:
         self.failures: list[tuple[int, str]] = []
         self.started, self.go_on = threading.Event(), threading.Event()
         self.slots = LatestFrameQueue(1)
-        self.worker = FrameThread(self.slots, self.handle, lambda camera, error: self.failures.append((camera, str(error))))
+        self.worker = FrameThread(
+            self.slots, self.handle, lambda camera, error: self.failures.append((camera, str(error)))
+        )
 
     def handle(self, turn: FrameJob) -> None:
         self.started.set()

@@ -1,4 +1,5 @@
-"""Malformed and oversized messages on every input topic: the node lives, counts them, and answers the next good image."""
+"""Malformed and oversized messages on every input topic: the node lives, counts them, and answers the next
+good image."""
 
 from __future__ import annotations
 
@@ -31,7 +32,14 @@ TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 @pytest.fixture(scope="module")
 def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     log = tmp_path_factory.mktemp("fuzz") / "log.txt"
-    parameters = {"model": TINY, "backend": "onnx", "threads": 1, "min_presence": 0.0, "answer_wait": 30.0, "carry": False}
+    parameters = {
+        "model": TINY,
+        "backend": "onnx",
+        "threads": 1,
+        "min_presence": 0.0,
+        "answer_wait": 30.0,
+        "carry": False,
+    }
     with ExitStack() as stack:
         yield start_node(stack, domain, log, parameters)
 
@@ -44,7 +52,8 @@ def grounder() -> Grounder:
 def mutants(good: bytes, seed: int) -> Iterator[bytes]:
     """Cut, overwritten, and random bytes; lengths that claim gigabytes.
 
-    Never empty: Fast DDS keeps a sample without bytes from a reliable reader, and with it all that this writer sends later.
+    Never empty: Fast DDS keeps a sample without bytes from a reliable reader, and with it all that this
+    writer sends later.
     """
     rng = random.Random(seed)
     yield from (b"\0", good[:4], good[: len(good) // 2], good + b"\0" * 100_000)
@@ -69,7 +78,13 @@ def unreadable(data: bytes, kind: Any) -> bool:
 
 
 def samples(picture: np.ndarray) -> dict[str, Any]:
-    info = CameraInfo(width=64, height=48, distortion_model="plumb_bob", d=[0.0] * 5, k=[60.0, 0.0, 32.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0])
+    info = CameraInfo(
+        width=64,
+        height=48,
+        distortion_model="plumb_bob",
+        d=[0.0] * 5,
+        k=[60.0, 0.0, 32.0, 0.0, 60.0, 24.0, 0.0, 0.0, 1.0],
+    )
     header = Header(frame_id="camera")
     return {
         "image": image_message(header, picture),
@@ -109,11 +124,17 @@ def test_what_is_no_message_is_counted(
     answers_well(robot, node, grounder, picture)
 
 
-def test_oversized_messages_are_refused(robot: Robot, node: Child, grounder: Grounder, picture: np.ndarray) -> None:
+def test_oversized_messages_are_refused(
+    robot: Robot, node: Child, grounder: Grounder, picture: np.ndarray
+) -> None:
     robot.meet(node)
     goals, images = robot.count("refused goals"), robot.count("refused images")
     long = String(data="mug " * 1_000_000)
-    robot.repeat(lambda: robot.goals.publish(long), lambda: robot.count("refused goals") > goals, "the refusal of a long goal")
+    robot.repeat(
+        lambda: robot.goals.publish(long),
+        lambda: robot.count("refused goals") > goals,
+        "the refusal of a long goal",
+    )
     claims = [(2**31 - 1, 2**31 - 1, 12), (2**32 - 1, 1, 2**32 - 1), (20_000, 20_000, 60_000)]
     for width, height, step in claims:
         message = robot.image(picture)
@@ -133,4 +154,6 @@ def answers_well(robot: Robot, node: Child, grounder: Grounder, picture: np.ndar
     (wanted,) = grounder.ground(Frame(picture), [Goal(GOAL)])
     (found,) = answer.groundings
     assert to_nanoseconds(answer.header.stamp) == to_nanoseconds(message.header.stamp)
-    assert found.present == pytest.approx(wanted.present, abs=1e-4) and len(found.detections) == len(wanted.detections)
+    assert found.present == pytest.approx(wanted.present, abs=1e-4) and len(found.detections) == len(
+        wanted.detections
+    )

@@ -24,7 +24,9 @@ print(trim_heap(), full - before, before - memory_mb(), len(kept))
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="the C library is not glibc")
 def test_holes_between_what_is_kept_are_given_back() -> None:
-    output = subprocess.run([sys.executable, "-c", HOLES], capture_output=True, text=True, timeout=60, check=True).stdout.split()
+    output = subprocess.run(
+        [sys.executable, "-c", HOLES], capture_output=True, text=True, timeout=60, check=True
+    ).stdout.split()
     assert output[0] == "True"
     by_itself, by_trimming = float(output[1]), float(output[2])
     # 195 MB were freed in holes of 2 MB.

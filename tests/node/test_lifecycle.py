@@ -1,4 +1,5 @@
-"""The node's states in this process: many cycles leave nothing behind, a failure is an error with a sentence."""
+"""The node's states in this process: many cycles leave nothing behind, a failure is an error with a
+sentence."""
 
 from __future__ import annotations
 
@@ -25,7 +26,11 @@ from groma_ros.node.diagnostics import memory_mb
 from groma_ros.node.node import GromaNode
 from groma_ros.runtime.model_paths import load_grounder
 
-DONE, FAILED, ERROR = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE, TransitionCallbackReturn.ERROR
+DONE, FAILED, ERROR = (
+    TransitionCallbackReturn.SUCCESS,
+    TransitionCallbackReturn.FAILURE,
+    TransitionCallbackReturn.ERROR,
+)
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 CYCLES = 50
 
@@ -37,7 +42,17 @@ def tiny() -> Grounder:
 
 @pytest.fixture
 def context(domain: int) -> Iterator[None]:
-    arguments = ["--ros-args", "-p", "goals:=['the mug']", "-p", "cameras:=[left, right]", "-p", "threads:=1", "-p", "backend:=onnx"]
+    arguments = [
+        "--ros-args",
+        "-p",
+        "goals:=['the mug']",
+        "-p",
+        "cameras:=[left, right]",
+        "-p",
+        "threads:=1",
+        "-p",
+        "backend:=onnx",
+    ]
     rclpy.init(args=arguments, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
     yield
     rclpy.shutdown()
@@ -69,7 +84,8 @@ def test_fifty_cycles_leave_nothing_behind(context: None, tiny: Grounder, pictur
             while True:
                 node._on_image(0, image_message(Header(frame_id=str(cycle)), picture))
                 executor.spin_once(timeout_sec=0.01)
-                # A new publisher takes a while to be found by its listener, so only some cycles wait for their answer.
+                # A new publisher takes a while to be found by its listener, so only some cycles wait for
+                # their answer.
                 if cycle % 10 or (heard and heard[-1].header.frame_id == str(cycle)):
                     break
                 assert time.monotonic() < end, "no answer in this cycle"
@@ -79,7 +95,8 @@ def test_fifty_cycles_leave_nothing_behind(context: None, tiny: Grounder, pictur
             gc.collect()
             memory.append(memory_mb())
         assert len(set(counts)) == 1 and len(set(threads)) == 1
-        # The first cycles fill caches; 1 MiB a cycle would be the leak of one picture or one publisher's history.
+        # The first cycles fill caches; 1 MiB a cycle would be the leak of one picture or one publisher's
+        # history.
         assert max(memory[-5:]) - max(memory[5:15]) < 8
         assert label(node) == "unconfigured" and not node._closing and node._grounder is None
     finally:
@@ -125,7 +142,9 @@ def test_a_model_that_cannot_be_loaded_is_an_error_that_can_be_mended(context: N
     node = GromaNode(load)
     try:
         before = entities(node)
-        assert node.trigger_configure() == ERROR and node.failure == "The model folder nowhere does not exist."
+        assert (
+            node.trigger_configure() == ERROR and node.failure == "The model folder nowhere does not exist."
+        )
         assert label(node) == "unconfigured" and entities(node) == before
         assert node.trigger_configure() == ERROR and node.failure == "RuntimeError: out of memory"
         assert node.trigger_configure() == DONE and node.failure == "" and label(node) == "inactive"
@@ -135,7 +154,9 @@ def test_a_model_that_cannot_be_loaded_is_an_error_that_can_be_mended(context: N
         node.destroy_node()
 
 
-def test_an_error_when_activating_gives_everything_back(context: None, tiny: Grounder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_when_activating_gives_everything_back(
+    context: None, tiny: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     node = GromaNode(lambda *_: tiny)
     before, threads = entities(node), threading.active_count()
     try:
@@ -146,7 +167,9 @@ def test_an_error_when_activating_gives_everything_back(context: None, tiny: Gro
 
         monkeypatch.setattr(node, "create_subscription", refuse)
         assert node.trigger_activate() == ERROR and node.failure == "The topic cannot be opened."
-        assert label(node) == "unconfigured" and entities(node) == before and threading.active_count() == threads
+        assert (
+            label(node) == "unconfigured" and entities(node) == before and threading.active_count() == threads
+        )
         monkeypatch.undo()
         assert (node.trigger_configure(), node.trigger_activate()) == (DONE, DONE)
     finally:

@@ -33,11 +33,16 @@ def ended(domain: int, log: Path, parameters: dict[str, Any]) -> tuple[int, str]
         ({"model": "no/such/folder"}, r"The model folder no/such/folder does not exist"),
         ({"min_presence": 1.5}, r"min_presence"),
         ({"max_goals": "many"}, r"max_goals"),
-        ({"target_frame": "map"}, r"target_frame is 'map', and tf2_ros, which knows frames, is not installed"),
+        (
+            {"target_frame": "map"},
+            r"target_frame is 'map', and tf2_ros, which knows frames, is not installed",
+        ),
         ({"image_transport": "theora"}, r"image_transport is 'theora'; it must be one of raw, compressed\."),
     ],
 )
-def test_a_wrong_start_ends_with_one_sentence(domain: int, tmp_path: Path, parameters: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_start_ends_with_one_sentence(
+    domain: int, tmp_path: Path, parameters: dict[str, Any], sentence: str
+) -> None:
     status, output = ended(domain, tmp_path / "log.txt", parameters)
     own = [line for line in output.splitlines() if line.startswith("groma_node: ")]
     assert status == 1 and len(own) == 1 and re.search(sentence, own[0]) and "Traceback" not in output
@@ -46,27 +51,43 @@ def test_a_wrong_start_ends_with_one_sentence(domain: int, tmp_path: Path, param
 def test_ros_arguments_that_cannot_be_read_are_one_sentence(domain: int, tmp_path: Path) -> None:
     with ExitStack() as stack:
         arguments = ["--ros-args", "--params-file", str(tmp_path / "none.yaml")]
-        child = stack.enter_context(Child("groma_ros.node.main", arguments, tmp_path / "log.txt", {"ROS_DOMAIN_ID": str(domain)}))
+        child = stack.enter_context(
+            Child("groma_ros.node.main", arguments, tmp_path / "log.txt", {"ROS_DOMAIN_ID": str(domain)})
+        )
         status, output = child.wait(START_SECONDS), child.output()
     own = [line for line in output.splitlines() if line.startswith("groma_node: ")]
-    assert status == 1 and len(own) == 1 and re.search(r"arguments cannot be read: .*none\.yaml", own[0]) and "Traceback" not in output
+    assert (
+        status == 1
+        and len(own) == 1
+        and re.search(r"arguments cannot be read: .*none\.yaml", own[0])
+        and "Traceback" not in output
+    )
 
 
 def test_without_ros_it_says_so(domain: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rclpy.py").write_text("raise ImportError('No module named rclpy')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     status, output = ended(domain, tmp_path / "log.txt", {})
-    assert status == 1 and output.startswith("groma_node: No module named rclpy; run `make setup`, or source your ROS 2")
+    assert status == 1 and output.startswith(
+        "groma_node: No module named rclpy; run `make setup`, or source your ROS 2"
+    )
 
 
-def test_without_the_models_runtime_it_says_so(domain: int, tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_models_runtime_it_says_so(
+    domain: int, tmp_path: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     status, output = ended(domain, tmp_path / "log.txt", {"model": small_model})
-    assert status == 1 and "groma_node: The model needs the Python package torch, which is not installed" in output
+    assert (
+        status == 1
+        and "groma_node: The model needs the Python package torch, which is not installed" in output
+    )
 
 
-def test_a_damaged_model_and_a_goal_that_cannot_be_asked_end_with_one_sentence(domain: int, tmp_path: Path, small_model: Path) -> None:
+def test_a_damaged_model_and_a_goal_that_cannot_be_asked_end_with_one_sentence(
+    domain: int, tmp_path: Path, small_model: Path
+) -> None:
     damaged = shutil.copytree(small_model, tmp_path / "damaged")
     weights = damaged / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-100])
@@ -76,7 +97,9 @@ def test_a_damaged_model_and_a_goal_that_cannot_be_asked_end_with_one_sentence(d
     assert status == 1 and "groma_node: The goal has 2000 characters" in output and "Traceback" not in output
 
 
-def test_a_quality_of_service_that_does_not_exist_is_one_sentence(domain: int, tmp_path: Path, small_model: Path) -> None:
+def test_a_quality_of_service_that_does_not_exist_is_one_sentence(
+    domain: int, tmp_path: Path, small_model: Path
+) -> None:
     parameters = {"model": small_model, "qos_overrides./image.subscription.reliability": "perfect"}
     status, output = ended(domain, tmp_path / "log.txt", parameters)
     own = [line for line in output.splitlines() if line.startswith("groma_node: ")]
@@ -96,8 +119,11 @@ def test_a_signal_ends_it_cleanly_while_frames_come(
             robot.images.publish(robot.image(picture))
         status, seconds = child.interrupt(number)
         output = child.output()
-        assert status == 0 and "Traceback" not in output and "Error" not in output and "abandoned" not in output
-        # Half a second where nothing else runs, and 2 s is the promise; the rest is for a machine busy with other tests.
+        assert (
+            status == 0 and "Traceback" not in output and "Error" not in output and "abandoned" not in output
+        )
+        # Half a second where nothing else runs, and 2 s is the promise; the rest is for a machine busy with
+        # other tests.
         assert seconds < 4
 
 
@@ -111,7 +137,9 @@ def state(robot: Robot) -> str:
     return str(robot.call(GetState, "groma/get_state", GetState.Request()).current_state.label)
 
 
-def test_a_manager_takes_it_through_its_states(robot: Robot, tmp_path: Path, small_model: Path, picture: np.ndarray) -> None:
+def test_a_manager_takes_it_through_its_states(
+    robot: Robot, tmp_path: Path, small_model: Path, picture: np.ndarray
+) -> None:
     with ExitStack() as stack:
         parameters = {"model": small_model, "goals": "['the mug']", "min_presence": 0.0, "autostart": False}
         child = start_node(stack, robot.domain, tmp_path / "log.txt", parameters)
@@ -130,7 +158,9 @@ def test_a_manager_takes_it_through_its_states(robot: Robot, tmp_path: Path, sma
         assert child.running and child.interrupt()[0] == 0 and "Traceback" not in child.output()
 
 
-def test_a_configuration_that_failed_can_be_tried_again(robot: Robot, tmp_path: Path, small_model: Path) -> None:
+def test_a_configuration_that_failed_can_be_tried_again(
+    robot: Robot, tmp_path: Path, small_model: Path
+) -> None:
     folder = tmp_path / "model"
     with ExitStack() as stack:
         child = start_node(stack, robot.domain, tmp_path / "log.txt", {"model": folder, "autostart": False})

@@ -36,7 +36,10 @@ def node(small_model: Path, domain: int, tmp_path_factory: pytest.TempPathFactor
     log = tmp_path_factory.mktemp("node") / "log.txt"
     with ExitStack() as stack:
         yield start_node(
-            stack, domain, log, {"model": small_model, "min_presence": 0.0, "max_goals": 64, "answer_wait": 30.0, "carry": False}
+            stack,
+            domain,
+            log,
+            {"model": small_model, "min_presence": 0.0, "max_goals": 64, "answer_wait": 30.0, "carry": False},
         )
 
 
@@ -53,7 +56,12 @@ def best_first(grounding: Grounding) -> list[tuple[float, float, float, float]]:
 
 def corners(detection: Detection2D) -> list[float]:
     centre, box = detection.bbox.center.position, detection.bbox
-    return [centre.x - box.size_x / 2, centre.y - box.size_y / 2, centre.x + box.size_x / 2, centre.y + box.size_y / 2]
+    return [
+        centre.x - box.size_x / 2,
+        centre.y - box.size_y / 2,
+        centre.x + box.size_x / 2,
+        centre.y + box.size_y / 2,
+    ]
 
 
 def near(ids: dict[tuple[float, ...], str], box: tuple[float, ...]) -> str:
@@ -61,7 +69,9 @@ def near(ids: dict[tuple[float, ...], str], box: tuple[float, ...]) -> str:
     return ids[min(ids, key=lambda other: float(np.abs(np.subtract(other, box)).max()))]
 
 
-def test_boxes_scores_and_headers_are_the_models_own(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+def test_boxes_scores_and_headers_are_the_models_own(
+    met: Robot, grounder: Grounder, picture: np.ndarray
+) -> None:
     met.send_goals(GOALS)
     message = met.image(picture, "camera_optical_frame")
     detections, groundings = met.ask(message)
@@ -78,11 +88,15 @@ def test_boxes_scores_and_headers_are_the_models_own(met: Robot, grounder: Groun
             assert corners(found) == pytest.approx(box, abs=1e-2)
             assert found.results[0].hypothesis.class_id == answer.goal and found.header == message.header
         scores = [found.results[0].hypothesis.score for found in answer.detections]
-        assert scores == pytest.approx(sorted((item.score for item in wanted.detections), reverse=True), abs=1e-4)
+        assert scores == pytest.approx(
+            sorted((item.score for item in wanted.detections), reverse=True), abs=1e-4
+        )
     assert detections.detections == [found for answer in groundings.groundings for found in answer.detections]
 
 
-def test_boxes_are_pixels_of_the_camera_whatever_its_size(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+def test_boxes_are_pixels_of_the_camera_whatever_its_size(
+    met: Robot, grounder: Grounder, picture: np.ndarray
+) -> None:
     met.send_goals("the mug")
     wide = cv2.resize(picture, (320, 60), interpolation=cv2.INTER_NEAREST)
     message = met.image(wide)
@@ -92,7 +106,9 @@ def test_boxes_are_pixels_of_the_camera_whatever_its_size(met: Robot, grounder: 
     assert [corners(item) for item in found] == [pytest.approx(box, abs=1e-2) for box in expected]
 
 
-def test_only_the_newest_frame_is_answered_and_the_others_are_counted(met: Robot, picture: np.ndarray) -> None:
+def test_only_the_newest_frame_is_answered_and_the_others_are_counted(
+    met: Robot, picture: np.ndarray
+) -> None:
     met.send_goals("\n".join(f"goal number {index}" for index in range(60)))
     before = {key: met.count(key) for key in ("received", "answered", "dropped")}
     messages = [met.image(picture) for _ in range(40)]
@@ -100,8 +116,17 @@ def test_only_the_newest_frame_is_answered_and_the_others_are_counted(met: Robot
         met.images.publish(message)
         met.spin(0.01)
     last = to_nanoseconds(messages[-1].header.stamp)
-    met.until(lambda: any(to_nanoseconds(item.header.stamp) == last for item in met.groundings), "the answer to the last frame")
-    met.until(lambda: met.count("received") == met.count("answered") + met.count("dropped") + met.count("refused images"), "rest")
+    met.until(
+        lambda: any(to_nanoseconds(item.header.stamp) == last for item in met.groundings),
+        "the answer to the last frame",
+    )
+    met.until(
+        lambda: (
+            met.count("received")
+            == met.count("answered") + met.count("dropped") + met.count("refused images")
+        ),
+        "rest",
+    )
     change = {key: met.count(key) - before[key] for key in before}
     sent = [to_nanoseconds(item.header.stamp) for item in messages]
     answered = [stamp for item in met.groundings if (stamp := to_nanoseconds(item.header.stamp)) in sent]
@@ -111,7 +136,9 @@ def test_only_the_newest_frame_is_answered_and_the_others_are_counted(met: Robot
 
 def wrong_images(robot: Robot, picture: np.ndarray) -> dict[str, Image]:
     """One image of each kind that must be refused, by the cause that diagnostics count."""
-    messages = {cause: robot.image(picture) for cause in ("encoding", "step", "length", "empty", "size", "content")}
+    messages = {
+        cause: robot.image(picture) for cause in ("encoding", "step", "length", "empty", "size", "content")
+    }
     messages["encoding"].encoding = "rgb9"
     messages["step"].step = 100
     messages["length"].data = messages["length"].data[:-1]
@@ -147,27 +174,50 @@ ODD_GOALS = [
 ]
 
 
-def test_goals_of_any_script_and_special_tokens_are_plain_text(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+def test_goals_of_any_script_and_special_tokens_are_plain_text(
+    met: Robot, grounder: Grounder, picture: np.ndarray
+) -> None:
     met.send_goals("\n".join(ODD_GOALS))
     answers = met.ask(met.image(picture))[1].groundings
     assert [answer.goal for answer in answers] == ODD_GOALS
     expected = grounder.ground(Frame(picture), [Goal(text) for text in ODD_GOALS])
-    assert [answer.present for answer in answers] == pytest.approx([item.present for item in expected], abs=1e-5)
+    assert [answer.present for answer in answers] == pytest.approx(
+        [item.present for item in expected], abs=1e-5
+    )
 
 
 @pytest.mark.parametrize(
-    "text", ["", " \n\t\n", "word " * 2000, "é" * 900, "fine goal\n" + "x" * 10_000, "\n".join(f"goal {i}" for i in range(65))]
+    "text",
+    [
+        "",
+        " \n\t\n",
+        "word " * 2000,
+        "é" * 900,
+        "fine goal\n" + "x" * 10_000,
+        "\n".join(f"goal {i}" for i in range(65)),
+    ],
 )
-def test_wrong_goals_are_refused_and_the_former_ones_stand(met: Robot, picture: np.ndarray, text: str) -> None:
+def test_wrong_goals_are_refused_and_the_former_ones_stand(
+    met: Robot, picture: np.ndarray, text: str
+) -> None:
     met.send_goals("the mug")
     version, before = met.count("goals_version"), met.count("refused goals")
-    met.repeat(lambda: met.goals.publish(String(data=text)), lambda: met.count("refused goals") > before, "the refusal")
+    met.repeat(
+        lambda: met.goals.publish(String(data=text)),
+        lambda: met.count("refused goals") > before,
+        "the refusal",
+    )
     answer = met.ask(met.image(picture))[1]
     assert answer.goals_version == version and [item.goal for item in answer.groundings] == ["the mug"]
 
 
-def test_the_service_takes_kinds_and_scores_and_says_what_is_wrong(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
-    goals = [GoalMessage(text="the mug", kind="one"), GoalMessage(text="all boxes", kind="all", min_score=0.05)]
+def test_the_service_takes_kinds_and_scores_and_says_what_is_wrong(
+    met: Robot, grounder: Grounder, picture: np.ndarray
+) -> None:
+    goals = [
+        GoalMessage(text="the mug", kind="one"),
+        GoalMessage(text="all boxes", kind="all", min_score=0.05),
+    ]
     response = met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=goals))
     assert response.success and response.message == ""
     answer = met.ask(met.image(picture))[1]
@@ -183,7 +233,11 @@ def test_the_service_takes_kinds_and_scores_and_says_what_is_wrong(met: Robot, g
         (GoalMessage(text="mug", kind="chat"), "is of kind chat, whose answer is words"),
     ]:
         refused = met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=[goal]))
-        assert not refused.success and sentence in refused.message and refused.goals_version == response.goals_version
+        assert (
+            not refused.success
+            and sentence in refused.message
+            and refused.goals_version == response.goals_version
+        )
 
 
 def test_parameters_change_what_is_answered(met: Robot, picture: np.ndarray) -> None:
@@ -207,14 +261,20 @@ def test_parameters_change_what_is_answered(met: Robot, picture: np.ndarray) -> 
 def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
     met.send_goals("the mug")
     drawn: list[Image] = []
-    subscription = met.node.create_subscription(Image, "groma/debug/image", drawn.append, qos_profile_sensor_data)
+    subscription = met.node.create_subscription(
+        Image, "groma/debug/image", drawn.append, qos_profile_sensor_data
+    )
     message = met.image(picture)
     met.until(lambda: met.node.count_subscribers("/groma/debug/image") and not met.spin(0.5), "the match")
     boxes = met.ask(message)[0].detections
     met.until(lambda: drawn, "a debug image")
     (found,) = grounder.ground(Frame(picture), [Goal("the mug")])
     ids = {tuple(corners(box)): box.id for box in boxes}
-    named = [replace(found, detections=tuple(replace(item, track_id=near(ids, item.box)) for item in found.detections))]
+    named = [
+        replace(
+            found, detections=tuple(replace(item, track_id=near(ids, item.box)) for item in found.detections)
+        )
+    ]
     expected = draw_groundings(picture, named, note="x")
     assert drawn[0].header == message.header and (drawn[0].height, drawn[0].width) == expected.shape[:2]
     shown = np.frombuffer(drawn[0].data, np.uint8).reshape(expected.shape)
@@ -230,9 +290,17 @@ def test_compressed_images_need_the_other_transport(
 ) -> None:
     with ExitStack() as stack:
         other = stack.enter_context(Robot(1 + domain % 100))
-        parameters = {"model": small_model, "min_presence": 0.0, "image_transport": "compressed", "goals": "['the mug']"}
+        parameters = {
+            "model": small_model,
+            "min_presence": 0.0,
+            "image_transport": "compressed",
+            "goals": "['the mug']",
+        }
         # A simulated clock that never ticks: stamps are the images' own, so the answers come all the same.
-        parameters |= {"use_sim_time": True, "qos_overrides./image/compressed.subscription.reliability": "reliable"}
+        parameters |= {
+            "use_sim_time": True,
+            "qos_overrides./image/compressed.subscription.reliability": "reliable",
+        }
         child = start_node(stack, other.domain, tmp_path / "log.txt", parameters)
         other.meet(child)
         (subscription,) = other.node.get_subscriptions_info_by_topic("/image/compressed")
@@ -241,9 +309,15 @@ def test_compressed_images_need_the_other_transport(
         jpeg = bytes(cv2.imencode(".jpg", picture[:, :, ::-1])[1])
         before = other.count("refused image: truncated")
         torn = CompressedImage(header=other.header(), format="jpeg", data=jpeg[:-300])
-        other.repeat(lambda: other.compressed.publish(torn), lambda: other.count("refused image: truncated") > before, "the refusal")
+        other.repeat(
+            lambda: other.compressed.publish(torn),
+            lambda: other.count("refused image: truncated") > before,
+            "the refusal",
+        )
         message = CompressedImage(header=other.header("left"), format="png", data=png)
         detections, groundings = other.ask(message)
         assert detections.header == message.header and groundings.goals_version == 0
         expected = best_first(grounder.ground(Frame(picture), [Goal("the mug")])[0])
-        assert [corners(item) for item in detections.detections] == [pytest.approx(box, abs=1e-2) for box in expected]
+        assert [corners(item) for item in detections.detections] == [
+            pytest.approx(box, abs=1e-2) for box in expected
+        ]

@@ -37,12 +37,18 @@ def started(context: Context, **overrides: Any) -> tuple[Node, Parameters]:
 
 def test_defaults_and_overrides(context: Context) -> None:
     assert started(context)[1] == Parameters()
-    node, parameters = started(context, goals=["the cup", "", " "], min_score=0.25, max_goals=3, image_transport="compressed")
-    assert parameters == Parameters(goals=("the cup",), min_score=0.25, max_goals=3, image_transport="compressed")
+    node, parameters = started(
+        context, goals=["the cup", "", " "], min_score=0.25, max_goals=3, image_transport="compressed"
+    )
+    assert parameters == Parameters(
+        goals=("the cup",), min_score=0.25, max_goals=3, image_transport="compressed"
+    )
     assert {name for name in NAMES if not node.has_parameter(name)} == set()
 
 
-@pytest.mark.parametrize(("name", "value"), [("min_presence", 1.01), ("min_score", -0.1), ("max_goals", 0), ("max_goals", 257)])
+@pytest.mark.parametrize(
+    ("name", "value"), [("min_presence", 1.01), ("min_score", -0.1), ("max_goals", 0), ("max_goals", 257)]
+)
 def test_values_outside_their_range_are_refused(context: Context, name: str, value: float) -> None:
     with pytest.raises(InvalidParameterValueException):
         started(context, **{name: value})
@@ -57,7 +63,16 @@ def test_ros_is_told_description_range_and_what_is_read_only(context: Context) -
     node, _ = started(context)
     descriptors = {name: node.describe_parameter(name) for name in NAMES}
     assert all(item.description.endswith(".") for item in descriptors.values())
-    read_only = {"model", "backend", "device", "precision", "threads", "cameras", "image_transport", "autostart"} | {"target_frame"}
+    read_only = {
+        "model",
+        "backend",
+        "device",
+        "precision",
+        "threads",
+        "cameras",
+        "image_transport",
+        "autostart",
+    } | {"target_frame"}
     assert {name for name, item in descriptors.items() if item.read_only} == read_only
     ranges = descriptors["min_presence"].floating_point_range
     assert [(item.from_value, item.to_value) for item in ranges] == [(0.0, 1.0)]
@@ -66,7 +81,10 @@ def test_ros_is_told_description_range_and_what_is_read_only(context: Context) -
     assert [item.successful for item in refused] == [False, False]
 
 
-@pytest.mark.parametrize(("cameras", "sentence"), [(["a b"], "holds 'a b', which is no namespace"), (["left", "/left"], "a camera twice")])
+@pytest.mark.parametrize(
+    ("cameras", "sentence"),
+    [(["a b"], "holds 'a b', which is no namespace"), (["left", "/left"], "a camera twice")],
+)
 def test_cameras_are_namespaces(context: Context, cameras: list[str], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         started(context, cameras=cameras)
@@ -75,18 +93,26 @@ def test_cameras_are_namespaces(context: Context, cameras: list[str], sentence: 
 def test_the_rules_of_following_are_parameters_of_the_same_defaults() -> None:
     assert Parameters().rule == TrackingConfig()
     changed = Parameters(answer_period=2.0, follow_doubt=0.3, track_least=0.2, track_memory=0.5).rule
-    assert changed == TrackingConfig(answer_period=2.0, doubt=0.3, tracks=RegionTrackerConfig(least=0.2, memory=0.5))
+    assert changed == TrackingConfig(
+        answer_period=2.0, doubt=0.3, tracks=RegionTrackerConfig(least=0.2, memory=0.5)
+    )
     with pytest.raises(ValueError, match=r"track_least is 1.5; it must be between 0.0 and 1.0"):
         Parameters(track_least=1.5)
 
 
 def test_changes_leave_other_names_alone() -> None:
-    changes = [Parameter("min_score", value=0.5), Parameter("use_sim_time", value=True), Parameter("goals", value=[""])]
+    changes = [
+        Parameter("min_score", value=0.5),
+        Parameter("use_sim_time", value=True),
+        Parameter("goals", value=[""]),
+    ]
     assert with_values(Parameters(goals=("a",)), changes) == Parameters(min_score=0.5)
 
 
 def test_the_documentation_is_the_table() -> None:
-    assert table() in (ROOT / "docs" / "parameters.md").read_text(), "write it anew: python -m groma_ros.node.parameters"
+    assert table() in (ROOT / "docs" / "parameters.md").read_text(), (
+        "write it anew: python -m groma_ros.node.parameters"
+    )
 
 
 def test_the_shipped_file_names_parameters_that_exist() -> None:

@@ -1,4 +1,5 @@
-"""Frames that come faster than they can be looked at, in a pipeline of this process: each is told of once, and in order."""
+"""Frames that come faster than they can be looked at, in a pipeline of this process: each is told of once,
+and in order."""
 
 from __future__ import annotations
 
@@ -91,7 +92,9 @@ class Rig:
         self.refused: list[tuple[str, str]] = []
         self.cameras = [Camera(name, Outputs(), Statistics()) for name in ("left", "right")]  # type: ignore[arg-type]
         solids = Detector3D(SimpleNamespace(), Parameters())  # type: ignore[arg-type]
-        self.pipeline = Pipeline(self.model, self.cameras, lambda: self.orders, self._refuse, lambda: None, solids)  # type: ignore[arg-type]
+        self.pipeline = Pipeline(
+            self.model, self.cameras, lambda: self.orders, self._refuse, lambda: None, solids
+        )  # type: ignore[arg-type]
         self.outputs: list[Any] = [camera.outputs for camera in self.cameras]
 
     def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
@@ -138,11 +141,15 @@ def test_every_frame_is_answered_while_the_model_thinks(rig: Rig) -> None:
         stamp = rig.send(milliseconds)
         until(lambda: stamp in rig.outputs[0].stamps)  # noqa: B023
     told, asked = dict(rig.outputs[0].told), rig.model.asked[-1]
-    # The thread of the language model holds the second or the third frame, and the answer to the one before stands.
+    # The thread of the language model holds the second or the third frame, and the answer to the one before
+    # stands.
     assert asked <= 200_000_000 and told[1_100_000_000].answered == asked - 100_000_000
     assert told[1_100_000_000].age == pytest.approx(1.2 - asked / SECOND) and told[1_100_000_000].version == 3
     (found,) = told[1_100_000_000].groundings[0].detections
-    assert found.box == pytest.approx(at(210, 100)) and found.track_id == told[0].groundings[0].detections[0].track_id
+    assert (
+        found.box == pytest.approx(at(210, 100))
+        and found.track_id == told[0].groundings[0].detections[0].track_id
+    )
 
 
 def test_frames_that_come_while_another_is_looked_at_are_carried_once_and_in_order(rig: Rig) -> None:

@@ -1,4 +1,5 @@
-"""As many outputs as images in real time, over DDS, while the language model answers once a second at best."""
+"""As many outputs as images in real time, over DDS, while the language model answers once a second at
+best."""
 
 from __future__ import annotations
 
@@ -21,15 +22,24 @@ SECOND = 1_000_000_000
 def test_every_image_has_its_output_while_the_language_model_is_slow(
     robot: Robot, tmp_path: Path, graph_model: Path, picture: np.ndarray
 ) -> None:
-    # Reliable and deep, so that what is lost is lost by the node; a machine that is busy for some seconds is no matter either.
+    # Reliable and deep, so that what is lost is lost by the node; a machine that is busy for some seconds is
+    # no matter either.
     parameters = {
-        "model": graph_model, "backend": "onnx", "threads": 1, "min_presence": 0.0, "goals": "['the mug', 'all the boxes']",
-        "follow_coast": 10.0, "qos_overrides./image.subscription.reliability": "reliable", "qos_overrides./image.subscription.depth": 100,
-    }  # fmt: skip
+        "model": graph_model,
+        "backend": "onnx",
+        "threads": 1,
+        "min_presence": 0.0,
+        "goals": "['the mug', 'all the boxes']",
+        "follow_coast": 10.0,
+        "qos_overrides./image.subscription.reliability": "reliable",
+        "qos_overrides./image.subscription.depth": 100,
+    }
     robot.node.destroy_publisher(robot.images)
     robot.images = robot.node.create_publisher(Image, "image", QoSProfile(depth=100))
     with ExitStack() as stack:
-        child = start_node(stack, robot.domain, tmp_path / "log.txt", parameters, "tests.node.slow_node", [str(SLOWNESS)])
+        child = start_node(
+            stack, robot.domain, tmp_path / "log.txt", parameters, "tests.node.slow_node", [str(SLOWNESS)]
+        )
         robot.meet(child)
         first = robot.ask(robot.image(picture))[1]  # nothing can be said before the first answer
         robot.until(lambda: robot.count("answered") and not robot.spin(1.5), "the counts of the first image")
@@ -38,9 +48,13 @@ def test_every_image_has_its_output_while_the_language_model_is_slow(
         sent = [begin + number * SECOND // HZ for number in range(IMAGES)]
         for number, stamp in enumerate(sent):
             robot.spin(max(0.001, start + number / HZ - time.monotonic()))
-            robot.images.publish(image_message(Header(stamp=to_time(stamp), frame_id="camera"), np.roll(picture, number, 1)))
+            robot.images.publish(
+                image_message(Header(stamp=to_time(stamp), frame_id="camera"), np.roll(picture, number, 1))
+            )
         robot.until(lambda: robot.count("received") == before["received"] + IMAGES, "all images")
-        robot.until(lambda: robot.groundings[-1].header.stamp == to_time(sent[-1]), "the output for the last image")
+        robot.until(
+            lambda: robot.groundings[-1].header.stamp == to_time(sent[-1]), "the output for the last image"
+        )
         robot.spin(2.5)  # for reports of all of it
         change = {key: robot.count(key) - count for key, count in before.items()}
     heard = [item for item in robot.groundings if to_nanoseconds(item.header.stamp) in sent]
@@ -49,5 +63,8 @@ def test_every_image_has_its_output_while_the_language_model_is_slow(
     assert change["answered"] + change["carried"] == change["received"] == IMAGES and change["dropped"] == 0
     # The language model's answers are those of a second ago, and the output says so.
     ages = [stamp - to_nanoseconds(item.answered) for stamp, item in zip(stamps, heard, strict=True)]
-    assert max(ages) >= SLOWNESS * SECOND and len({to_nanoseconds(item.answered) for item in heard}) <= IMAGES / HZ / SLOWNESS + 3
+    assert (
+        max(ages) >= SLOWNESS * SECOND
+        and len({to_nanoseconds(item.answered) for item in heard}) <= IMAGES / HZ / SLOWNESS + 3
+    )
     assert all(len(item.groundings) == 2 and item.groundings[0].detections for item in heard)

@@ -43,7 +43,9 @@ class Desk:
         return answer(question)
 
     def put(self, text: str, camera: int | None = None, fresh: bool = False) -> FrameRequest:
-        return self.looks.put(Wanted(camera, fresh, False, partial(Question, standing=StandingGoals((Goal(text),)))))
+        return self.looks.put(
+            Wanted(camera, fresh, False, partial(Question, standing=StandingGoals((Goal(text),))))
+        )
 
 
 @pytest.fixture

@@ -20,7 +20,9 @@ def test_counts_causes_and_medians() -> None:
         statistics.answered({"ground": seconds, "total": 2 * seconds})
     counts = statistics.snapshot()
     assert (counts.received, counts.answered, counts.dropped, counts.skipped) == (5, 3, 1, 1)
-    assert counts.drops == {"newer image": 1} and counts.refusals("image") == 2 and counts.refusals("goal") == 1
+    assert (
+        counts.drops == {"newer image": 1} and counts.refusals("image") == 2 and counts.refusals("goal") == 1
+    )
     assert counts.refused == {"image: step": 2, "goal: text": 1}
     assert counts.median_ms == {"ground": 20.0, "total": 40.0}
 
@@ -38,7 +40,9 @@ def test_nothing_counted_is_nothing() -> None:
 
 def test_threads_do_not_lose_counts() -> None:
     statistics = Statistics()
-    threads = [threading.Thread(target=lambda: [statistics.received() for _ in range(2000)]) for _ in range(4)]
+    threads = [
+        threading.Thread(target=lambda: [statistics.received() for _ in range(2000)]) for _ in range(4)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -41,7 +41,11 @@ class Slow:
 
 @pytest.fixture
 def context(domain: int) -> Iterator[None]:
-    rclpy.init(args=["--ros-args", "-p", "goals:=['the mug']"], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+    rclpy.init(
+        args=["--ros-args", "-p", "goals:=['the mug']"],
+        domain_id=domain,
+        signal_handler_options=SignalHandlerOptions.NO,
+    )
     yield
     rclpy.shutdown()
 

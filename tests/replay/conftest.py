@@ -33,7 +33,10 @@ def grounder(small_model: Path) -> Iterator[Grounder]:
 @pytest.fixture
 def plan(small_model: Path) -> ReplayPlan:
     """Two goals asked of the small network on every frame."""
-    return ReplayPlan((Goal(GOALS[0]), Goal(GOALS[1], "all")), ModelSettings(small_model, "torch", threads=1, min_presence=0.0))
+    return ReplayPlan(
+        (Goal(GOALS[0]), Goal(GOALS[1], "all")),
+        ModelSettings(small_model, "torch", threads=1, min_presence=0.0),
+    )
 
 
 def views(count: int) -> list[np.ndarray]:
@@ -42,10 +45,14 @@ def views(count: int) -> list[np.ndarray]:
     return [np.ascontiguousarray(wide[:, 4 * index : 4 * index + 64]) for index in range(count)]
 
 
-def write_camera(path: Path, pictures: Sequence[np.ndarray], stamps: Sequence[int] | None = None, topic: str = "/eye") -> Path:
+def write_camera(
+    path: Path, pictures: Sequence[np.ndarray], stamps: Sequence[int] | None = None, topic: str = "/eye"
+) -> Path:
     """An MCAP bag of raw pictures, a tenth of a second apart unless stamped otherwise."""
     times = stamps if stamps is not None else [TENTH * (index + 1) for index in range(len(pictures))]
-    messages = [(topic, RAW, TENTH * (place + 1), image(times[place], rgb)) for place, rgb in enumerate(pictures)]
+    messages = [
+        (topic, RAW, TENTH * (place + 1), image(times[place], rgb)) for place, rgb in enumerate(pictures)
+    ]
     return write(path, messages, StoragePlugin.MCAP)
 
 

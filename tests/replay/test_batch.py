@@ -1,4 +1,5 @@
-"""Bags shared out among processes: one that dies loses no bag, one that always dies is named, and a stopped batch goes on."""
+"""Bags shared out among processes: one that dies loses no bag, one that always dies is named, and a stopped
+batch goes on."""
 
 from __future__ import annotations
 
@@ -35,7 +36,10 @@ class Fatal(ModelSettings):
 
 @pytest.fixture
 def tasks(bag: Path, tmp_path: Path) -> list[Task]:
-    return [Task(name, Path(shutil.copytree(bag, tmp_path / name)), tmp_path / "out" / name, keep=True) for name in ("one", "two")]
+    return [
+        Task(name, Path(shutil.copytree(bag, tmp_path / name)), tmp_path / "out" / name, keep=True)
+        for name in ("one", "two")
+    ]
 
 
 def plan(tmp_path: Path, deaths: int) -> ReplayPlan:
@@ -65,7 +69,9 @@ def test_a_model_that_cannot_be_had_is_one_sentence(tasks: list[Task], tmp_path:
             replay_all(tasks, lost, jobs)
 
 
-def test_a_stopped_batch_does_nothing_twice(tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_batch_does_nothing_twice(
+    tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The second bag is interrupted; the rerun asks the model about nothing of the first."""
     quick = replace(plan(tmp_path, 0), engine=ModelSettings(shipped_model(), "onnx", threads=1))
     looks: list[int] = []

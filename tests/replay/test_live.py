@@ -1,4 +1,5 @@
-"""The same bag through the real node over DDS: what the language model answered, carried boxes and ids agree with the offline run."""
+"""The same bag through the real node over DDS: what the language model answered, carried boxes and ids agree
+with the offline run."""
 
 from __future__ import annotations
 
@@ -23,10 +24,17 @@ from tests.small import blocks
 
 CLOSE = Tolerances(iou=0.98, score=0.02, ids=True)
 ENGINE = ModelSettings(shipped_model(), "onnx", threads=1)
-GOALS = (Goal("the ball"), Goal("both blue objects", "all", 0.3), Goal("red cone"), Goal("all the objects that are not green", "all"))
+GOALS = (
+    Goal("the ball"),
+    Goal("both blue objects", "all", 0.3),
+    Goal("red cone"),
+    Goal("all the objects that are not green", "all"),
+)
 
 
-def run(bag: Path, out: Path, plan: ReplayPlan, expect: Path | None = None) -> tuple[Outcome, list[FrameRecord]]:
+def run(
+    bag: Path, out: Path, plan: ReplayPlan, expect: Path | None = None
+) -> tuple[Outcome, list[FrameRecord]]:
     outcome = replay(Task("bag", bag, out, expect), plan, None if plan.live else plan.engine.load())
     return outcome, read_records(out / DETECTIONS)
 
@@ -36,7 +44,9 @@ def test_without_drops_everything_agrees(tmp_path: Path) -> None:
     plan = ReplayPlan(GOALS, ENGINE, every=4, rule=TrackingConfig(answer_period=1.0))
     _, wanted = run(DEMO, tmp_path / "offline", plan)
     outcome, found = run(DEMO, tmp_path / "live", replace(plan, live=True, rate=0.0), tmp_path / "offline")
-    assert [record.number for record in found] == [record.number for record in wanted] == list(range(0, 60, 4))
+    assert (
+        [record.number for record in found] == [record.number for record in wanted] == list(range(0, 60, 4))
+    )
     assert [record.asked for record in found] == [record.asked for record in wanted]
     assert 0 < sum(record.asked for record in wanted) < len(wanted)
     assert sum(len(item.detections) for record in found for item in record.goals) > len(found)
@@ -47,7 +57,8 @@ def test_without_drops_everything_agrees(tmp_path: Path) -> None:
 
 
 def test_at_the_speed_of_the_recording_what_was_answered_agrees(tmp_path: Path) -> None:
-    """A busy machine drops images; those the language model answered on are answered as offline, ids aside."""
+    """A busy machine drops images; those the language model answered on are answered as offline, ids
+    aside."""
     plan = ReplayPlan(GOALS, ENGINE)
     run(DEMO, tmp_path / "offline", plan)
     outcome, found = run(DEMO, tmp_path / "live", replace(plan, live=True, rate=2.0), tmp_path / "offline")
@@ -57,11 +68,14 @@ def test_at_the_speed_of_the_recording_what_was_answered_agrees(tmp_path: Path) 
 
 
 def test_raw_images_that_change_and_jump(tmp_path: Path) -> None:
-    """Stamps repeat and go back, a picture of another size comes, and two images are refused: nothing hangs and nothing differs."""
+    """Stamps repeat and go back, a picture of another size comes, and two images are refused: nothing hangs
+    and nothing differs."""
     shown = [blocks(seed, 48, 64) for seed in (1, 1, 2, 3)]
     shown[2] = np.ascontiguousarray(np.kron(shown[2], np.ones((2, 2, 1), np.uint8)))
     stamps = [10 * TENTH, 11 * TENTH, 11 * TENTH, TENTH]
-    messages = [("/eye/image", RAW, TENTH * (place + 1), image(stamps[place], rgb)) for place, rgb in enumerate(shown)]
+    messages = [
+        ("/eye/image", RAW, TENTH * (place + 1), image(stamps[place], rgb)) for place, rgb in enumerate(shown)
+    ]
     messages.insert(1, ("/eye/image", RAW, TENTH + 1, image(3, shown[0], "sixels")))
     messages.insert(3, ("/eye/image", RAW, 2 * TENTH + 1, image(4, np.zeros((1, 1, 3), np.uint8))))
     bag = write(tmp_path / "odd", messages, StoragePlugin.MCAP)
@@ -75,7 +89,10 @@ def test_raw_images_that_change_and_jump(tmp_path: Path) -> None:
 
 def test_goals_the_node_refuses_and_a_model_it_cannot_load(tmp_path: Path) -> None:
     plan = ReplayPlan((Goal("why?", "chat"),), ENGINE, live=True, rate=0.0)
-    with pytest.raises(ValueError, match="The node refused the goals: .* is of kind chat, whose answer is words; it cannot stand"):
+    with pytest.raises(
+        ValueError,
+        match="The node refused the goals: .* is of kind chat, whose answer is words; it cannot stand",
+    ):
         run(DEMO, tmp_path / "out", plan)
     torn = tmp_path / "torn"
     torn.mkdir()

@@ -1,4 +1,5 @@
-"""The answers as a bag: read back by rosbags, decoded by ROS itself, held to the records and to the node's own messages."""
+"""The answers as a bag: read back by rosbags, decoded by ROS itself, held to the records and to the node's
+own messages."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -15,14 +16,38 @@ from groma_ros.types import Box3D
 
 MUG, CUP = BoxRecord((10.0, 12.0, 50.0, 60.0), 0.9, "4"), BoxRecord((100.25, 10.0, 150.5, 61.0), 0.8)
 RECORDS = [
-    FrameRecord(0, 1_000, 5_000_000_007, "camera", 640, 480, True, 5_000_000_007, "", (
-        GoalRecord("mugs", "all", 0.95, 0.5, (MUG, CUP)), GoalRecord("the ball", "auto", 0.2, 0.1, ()),
-    )),
+    FrameRecord(
+        0,
+        1_000,
+        5_000_000_007,
+        "camera",
+        640,
+        480,
+        True,
+        5_000_000_007,
+        "",
+        (
+            GoalRecord("mugs", "all", 0.95, 0.5, (MUG, CUP)),
+            GoalRecord("the ball", "auto", 0.2, 0.1, ()),
+        ),
+    ),
     FrameRecord(1, 2_000, 5_100_000_000, "camera", 0, 0, False, None, "truncated", ()),
-    FrameRecord(2, 3_000, 5_200_000_000, "caméra", 640, 480, False, 5_000_000_007, "", (
-        GoalRecord("mugs", "all", 0.9, 0.5, (MUG,)), GoalRecord("the ball", "auto", 0.7, 0.1, (CUP,)),
-    )),
-]  # fmt: skip
+    FrameRecord(
+        2,
+        3_000,
+        5_200_000_000,
+        "caméra",
+        640,
+        480,
+        False,
+        5_000_000_007,
+        "",
+        (
+            GoalRecord("mugs", "all", 0.9, 0.5, (MUG,)),
+            GoalRecord("the ball", "auto", 0.7, 0.1, (CUP,)),
+        ),
+    ),
+]
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +64,23 @@ def test_the_file_is_what_rosbag2_and_foxglove_expect(recording: Path) -> None:
         assert reader.get_header().profile == "ros2"
         summary = reader.get_summary()
         assert summary is not None and summary.statistics is not None
-        found = {channel.topic: (summary.schemas[channel.schema_id], channel) for channel in summary.channels.values()}
+        found = {
+            channel.topic: (summary.schemas[channel.schema_id], channel)
+            for channel in summary.channels.values()
+        }
         assert set(found) == {f"{NODE}/{name}" for name in (*TOPICS, *LATCHED)}
-        assert "durability: transient_local" in found[f"{NODE}/label_info"][1].metadata["offered_qos_profiles"]
+        assert (
+            "durability: transient_local" in found[f"{NODE}/label_info"][1].metadata["offered_qos_profiles"]
+        )
         for name, kind in TOPICS.items():
             schema, channel = found[f"{NODE}/{name}"]
             assert (schema.name, schema.encoding, channel.message_encoding) == (kind, "ros2msg", "cdr")
             assert "reliability: reliable" in channel.metadata["offered_qos_profiles"]
             assert "MSG: vision_msgs/Detection2D" in schema.data.decode()
         times = [(channel.topic, message.log_time) for _, channel, message in reader.iter_messages()]
-        wanted = [(f"{NODE}/{name}", 1_000) for name in LATCHED] + [(f"{NODE}/{name}", time) for time in (1_000, 3_000) for name in TOPICS]
+        wanted = [(f"{NODE}/{name}", 1_000) for name in LATCHED] + [
+            (f"{NODE}/{name}", time) for time in (1_000, 3_000) for name in TOPICS
+        ]
         assert times == wanted
 
 
@@ -61,24 +93,47 @@ def test_ros_itself_reads_the_messages(recording: Path) -> None:
     from groma_ros.node.conversions import to_nanoseconds
 
     with Reader(recording) as reader:
-        found = {name: [deserialize_message(data, kind) for link, _, data in reader.messages() if link.topic == f"{NODE}/{name}"]
-                 for name, kind in (("detections", Detection2DArray), ("groundings", GroundingArray), ("label_info", LabelInfo),
-                                    ("vision_info", VisionInfo))}  # fmt: skip
+        found = {
+            name: [
+                deserialize_message(data, kind)
+                for link, _, data in reader.messages()
+                if link.topic == f"{NODE}/{name}"
+            ]
+            for name, kind in (
+                ("detections", Detection2DArray),
+                ("groundings", GroundingArray),
+                ("label_info", LabelInfo),
+                ("vision_info", VisionInfo),
+            )
+        }
     (labels,), (vision,) = found["label_info"], found["vision_info"]
     assert [(item.class_id, item.class_name) for item in labels.class_map] == [(0, "mugs"), (1, "the ball")]
-    assert (vision.method, vision.database_location, vision.database_version) == ("Groma, groma-tiny", "/groma/label_info", 0)
+    assert (vision.method, vision.database_location, vision.database_version) == (
+        "Groma, groma-tiny",
+        "/groma/label_info",
+        0,
+    )
     answered = [record for record in RECORDS if not record.refused]
     for record, message, boxes in zip(answered, found["groundings"], found["detections"], strict=True):
         for header in (message.header, boxes.header):
             assert (to_nanoseconds(header.stamp), header.frame_id) == (record.stamp, record.frame_id)
-        assert [(item.goal, item.kind) for item in message.groundings] == [(goal.goal, goal.kind) for goal in record.goals]
-        assert [item.present for item in message.groundings] == pytest.approx([goal.present for goal in record.goals])
+        assert [(item.goal, item.kind) for item in message.groundings] == [
+            (goal.goal, goal.kind) for goal in record.goals
+        ]
+        assert [item.present for item in message.groundings] == pytest.approx(
+            [goal.present for goal in record.goals]
+        )
         assert to_nanoseconds(message.answered) == record.answered
         wanted = [(goal.goal, box) for goal in record.goals for box in goal.detections]
         assert [item for answer in message.groundings for item in answer.detections] == boxes.detections
         for item, (text, box) in zip(boxes.detections, wanted, strict=True):
             centre, size = item.bbox.center.position, (item.bbox.size_x, item.bbox.size_y)
-            assert (centre.x - size[0] / 2, centre.y - size[1] / 2, centre.x + size[0] / 2, centre.y + size[1] / 2) == box.box
+            assert (
+                centre.x - size[0] / 2,
+                centre.y - size[1] / 2,
+                centre.x + size[0] / 2,
+                centre.y + size[1] / 2,
+            ) == box.box
             (result,) = item.results
             assert (result.hypothesis.class_id, result.hypothesis.score, item.id) == (text, box.score, box.id)
             assert result.pose.pose.orientation.w == 1.0 and item.header == boxes.header
@@ -103,22 +158,38 @@ def test_boxes_in_space(tmp_path: Path) -> None:
     from vision_msgs.msg import Detection3DArray
 
     placed = replace(MUG, place=PlaceRecord((0.1, 0.2, 1.0), (0.0, 0.6, 0.0, 0.8), (0.3, 0.1, 0.2)))
-    first = replace(RECORDS[0], goals=(replace(RECORDS[0].goals[0], detections=(placed, CUP)), RECORDS[0].goals[1]))
+    first = replace(
+        RECORDS[0], goals=(replace(RECORDS[0].goals[0], detections=(placed, CUP)), RECORDS[0].goals[1])
+    )
     path = tmp_path / "detections.mcap"
     with path.open("wb") as stream:
         write_recording(stream, [first, *RECORDS[1:]], ("mugs", "the ball"), "groma-tiny", with_depth=True)
     with Reader(path) as reader:
-        one, two = (deserialize_message(data, Detection3DArray) for link, _, data in reader.messages() if link.topic.endswith("_3d"))
-        (target,) = (deserialize_message(data, PoseStamped) for link, _, data in reader.messages() if link.topic.endswith("_pose"))
+        one, two = (
+            deserialize_message(data, Detection3DArray)
+            for link, _, data in reader.messages()
+            if link.topic.endswith("_3d")
+        )
+        (target,) = (
+            deserialize_message(data, PoseStamped)
+            for link, _, data in reader.messages()
+            if link.topic.endswith("_pose")
+        )
     (item,) = one.detections
     centre, turn, size = item.bbox.center.position, item.bbox.center.orientation, item.bbox.size
-    assert ((centre.x, centre.y, centre.z), (turn.x, turn.y, turn.z, turn.w)) == ((0.1, 0.2, 1.0), (0.0, 0.6, 0.0, 0.8))
+    assert ((centre.x, centre.y, centre.z), (turn.x, turn.y, turn.z, turn.w)) == (
+        (0.1, 0.2, 1.0),
+        (0.0, 0.6, 0.0, 0.8),
+    )
     assert (size.x, size.y, size.z) == (0.3, 0.1, 0.2)
     (result,) = item.results
     assert (result.hypothesis.class_id, result.hypothesis.score, item.id) == ("mugs", 0.9, "4")
     wanted = target_pose(Box3D(placed.place.centre, placed.place.quaternion, placed.place.size))  # type: ignore[union-attr]
     assert target.header == one.header and [target.pose.position.x, target.pose.position.z] == [0.1, 1.0]
-    assert [target.pose.orientation.x, target.pose.orientation.w] == [wanted.quaternion[0], wanted.quaternion[3]]
+    assert [target.pose.orientation.x, target.pose.orientation.w] == [
+        wanted.quaternion[0],
+        wanted.quaternion[3],
+    ]
     assert result.pose.pose == item.bbox.center and item.header == one.header and two.detections == []
 
 

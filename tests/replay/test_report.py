@@ -1,4 +1,5 @@
-"""The page: whole in one file, without scripts or anything from elsewhere, and its figures are those of the run."""
+"""The page: whole in one file, without scripts or anything from elsewhere, and its figures are those of the
+run."""
 
 from __future__ import annotations
 
@@ -57,7 +58,9 @@ def page(tmp_path_factory: pytest.TempPathFactory, small_model: Path, grounder: 
     folder = tmp_path_factory.mktemp("report")
     shown = views(4)
     shown[2] = np.zeros((1, 1, 3), np.uint8)
-    plan = ReplayPlan((Goal("<b>&red mug"), Goal("blue", "all")), ModelSettings(small_model, "torch", threads=1))
+    plan = ReplayPlan(
+        (Goal("<b>&red mug"), Goal("blue", "all")), ModelSettings(small_model, "torch", threads=1)
+    )
     replay(Task("a & b", write_camera(folder / "bag", shown), folder / "out"), plan, grounder)
     return Page((folder / "out" / REPORT).read_text(encoding="utf-8"))
 
@@ -88,7 +91,9 @@ def test_its_figures_and_pictures_are_those_of_the_run(page: Page) -> None:
         data = base64.b64decode(str(image["src"]).partition(",")[2])
         picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
         assert picture is not None and picture.shape == (48, 64, 3)
-        assert re.fullmatch(r"Frame [013]: (absent|1 box|\d+ boxes), presence \d\.\d\d for .*", str(image["alt"]))
+        assert re.fullmatch(
+            r"Frame [013]: (absent|1 box|\d+ boxes), presence \d\.\d\d for .*", str(image["alt"])
+        )
     timelines = [chart for chart in page.all("svg") if str(chart["aria-label"]).startswith("Timeline")]
     assert len(timelines) == 2 and len(page.all("circle")) == 2 * 3
 
@@ -99,8 +104,13 @@ def test_a_long_run_stays_a_small_page(plan: ReplayPlan) -> None:
     from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
 
     boxes = (BoxRecord((1.0, 2.0, 3.0, 4.0), 0.5),)
-    answers = [(GoalRecord("mug", "auto", 0.2 if number == 777 else 0.9, 0.1, boxes),) for number in range(20_000)]
-    records = [FrameRecord(number, number, number, "", 64, 48, True, number, "", goals) for number, goals in enumerate(answers)]
+    answers = [
+        (GoalRecord("mug", "auto", 0.2 if number == 777 else 0.9, 0.1, boxes),) for number in range(20_000)
+    ]
+    records = [
+        FrameRecord(number, number, number, "", 64, 48, True, number, "", goals)
+        for number, goals in enumerate(answers)
+    ]
     chart = timeline(track_of("mug", records), 19_999, 0.5, {"changed": [5], "wrong": []}, "Timeline")
     assert chart.count("<circle") <= COLUMNS and len(chart) < 400_000
     band = re.search(r'class="band" points="([^"]*)"', chart)

@@ -1,4 +1,5 @@
-"""A bag through the pipeline: the same bytes each time, also after it was stopped, and a sentence for what cannot be used."""
+"""A bag through the pipeline: the same bytes each time, also after it was stopped, and a sentence for what
+cannot be used."""
 
 from __future__ import annotations
 
@@ -18,7 +19,17 @@ from rosbags.rosbag2 import StoragePlugin
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.io.bags import RAW
 from groma_ros.replay.journal import FOLDER
-from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS, ModelSettings, ReplayPlan, Task
+from groma_ros.replay.plan import (
+    DETECTIONS,
+    JUNIT,
+    RECORDING,
+    REPORT,
+    RUN,
+    TIMINGS,
+    ModelSettings,
+    ReplayPlan,
+    Task,
+)
 from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.replay.run import Outcome, replay
 from groma_ros.runtime.model_paths import shipped_model
@@ -34,7 +45,9 @@ SAME = (DETECTIONS, RECORDING, RUN, JUNIT)
 
 def shipped() -> ReplayPlan:
     """Two goals for the model that ships, which needs no torch."""
-    return ReplayPlan((Goal("the ball"), Goal("green object")), ModelSettings(shipped_model(), "onnx", threads=1))
+    return ReplayPlan(
+        (Goal("the ball"), Goal("green object")), ModelSettings(shipped_model(), "onnx", threads=1)
+    )
 
 
 def run(bag: Path, out: Path, plan: ReplayPlan, grounder: Grounder, **fields: object) -> Outcome:
@@ -45,24 +58,40 @@ def records(out: Path) -> list[FrameRecord]:
     return read_records(out / DETECTIONS)
 
 
-def test_every_frame_once_as_the_grounder_answers_it(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
+def test_every_frame_once_as_the_grounder_answers_it(
+    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder
+) -> None:
     outcome = run(bag, tmp_path / "out", plan, grounder)
     assert (outcome.status, outcome.summary["frames"], outcome.summary["refused"]) == ("same", 6, 0)
     assert {path.name for path in (tmp_path / "out").iterdir()} == RESULTS
     found = records(tmp_path / "out")
-    assert [(item.number, item.stamp, item.asked) for item in found] == [(n, TENTH * (n + 1), True) for n in range(6)]
+    assert [(item.number, item.stamp, item.asked) for item in found] == [
+        (n, TENTH * (n + 1), True) for n in range(6)
+    ]
     for record, rgb in zip(found, views(6), strict=True):
         for item, wanted in zip(record.goals, grounder.ground(Frame(rgb), plan.goals), strict=True):
             best_first = sorted(wanted.detections, key=lambda box: -box.score)
-            assert (item.goal, item.present, item.margin) == (wanted.goal.text, round(wanted.present, 6), round(wanted.margin, 6))
-            assert [box.score for box in item.detections] == pytest.approx([box.score for box in best_first], abs=1e-6)
-            np.testing.assert_allclose([box.box for box in item.detections], [box.box for box in best_first], atol=5.1e-4)
-            assert all(box.id for box in item.detections if min(box.box[2] - box.box[0], box.box[3] - box.box[1]) > 1)
+            assert (item.goal, item.present, item.margin) == (
+                wanted.goal.text,
+                round(wanted.present, 6),
+                round(wanted.margin, 6),
+            )
+            assert [box.score for box in item.detections] == pytest.approx(
+                [box.score for box in best_first], abs=1e-6
+            )
+            np.testing.assert_allclose(
+                [box.box for box in item.detections], [box.box for box in best_first], atol=5.1e-4
+            )
+            assert all(
+                box.id for box in item.detections if min(box.box[2] - box.box[0], box.box[3] - box.box[1]) > 1
+            )
     timings = json.loads((tmp_path / "out" / TIMINGS).read_text())
     assert len(timings["frames"]) == 6 and set(timings["frames"][0]) == set(timings["stages"])
 
 
-def test_two_runs_give_the_same_bytes(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
+def test_two_runs_give_the_same_bytes(
+    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder
+) -> None:
     for name in ("a", "b"):
         run(bag, tmp_path / name, plan, grounder)
     for name in SAME:
@@ -75,7 +104,8 @@ def test_every_second_frame(bag: Path, tmp_path: Path, plan: ReplayPlan, grounde
 
 
 def test_boxes_are_carried_between_answers(tmp_path: Path) -> None:
-    """The shipped model on the demo's bag, asked every second of the recording: where it was not, boxes moved with their objects."""
+    """The shipped model on the demo's bag, asked every second of the recording: where it was not, boxes moved
+    with their objects."""
     plan = replace(shipped(), every=4)
     grounder = plan.engine.load()
     run(DEMO, tmp_path / "often", plan, grounder)
@@ -107,7 +137,12 @@ def stopping(after: int) -> object:
 
 @pytest.mark.parametrize("save_seconds", [0.0, 1e9])
 def test_a_run_that_was_stopped_goes_on(
-    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch, save_seconds: float
+    bag: Path,
+    tmp_path: Path,
+    plan: ReplayPlan,
+    grounder: Grounder,
+    monkeypatch: pytest.MonkeyPatch,
+    save_seconds: float,
 ) -> None:
     """Stopped after every frame in turn; with and without a state that was saved just before."""
     monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", save_seconds)
@@ -133,7 +168,9 @@ def test_a_run_that_was_stopped_goes_on(
     assert len(looks) == (sum(6 - after for after in stops) if save_seconds == 0.0 else 6)
 
 
-def test_another_plan_takes_nothing_up(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
+def test_another_plan_takes_nothing_up(
+    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder
+) -> None:
     with pytest.raises(Stop):
         replay(Task("slide", bag, tmp_path / "out"), plan, grounder, stopping(3))  # type: ignore[arg-type]
     other = replace(plan, goals=plan.goals[:1])
@@ -165,7 +202,8 @@ def test_killed_in_the_middle(bag: Path, tmp_path: Path) -> None:
         "    for number in numbers:\n"
         "        yield number\n"
         "        if number == 3: os.kill(os.getpid(), signal.SIGKILL)\n"
-        "plan = t.shipped(); run.replay(t.Task('slide', *map(Path, sys.argv[1:])), plan, plan.engine.load(), watch)\n"
+        "plan = t.shipped(); run.replay(t.Task('slide', *map(Path, sys.argv[1:])), plan, "
+        "plan.engine.load(), watch)\n"
     )
     arguments = [sys.executable, "-c", code, str(bag), str(tmp_path / "out")]
     assert subprocess.run(arguments, check=False, timeout=300, cwd=ROOT).returncode == -signal.SIGKILL
@@ -178,12 +216,17 @@ def test_killed_in_the_middle(bag: Path, tmp_path: Path) -> None:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
 
 
-def test_pictures_that_change_size_and_stamps_that_jump(tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
-    """Stamps repeat, go back a little and a lot; a picture of another size comes; an image cannot be read. Nothing is lost."""
+def test_pictures_that_change_size_and_stamps_that_jump(
+    tmp_path: Path, plan: ReplayPlan, grounder: Grounder
+) -> None:
+    """Stamps repeat, go back a little and a lot; a picture of another size comes; an image cannot be read.
+    Nothing is lost."""
     shown = views(7)
     shown[3] = np.ascontiguousarray(np.kron(shown[3], np.ones((2, 2, 1), np.uint8)))
     stamps = [10 * TENTH, 11 * TENTH, 11 * TENTH, 12 * TENTH, 10 * TENTH, 900 * TENTH, TENTH]
-    messages = [("/eye", RAW, TENTH * (place + 1), image(stamps[place], rgb)) for place, rgb in enumerate(shown)]
+    messages = [
+        ("/eye", RAW, TENTH * (place + 1), image(stamps[place], rgb)) for place, rgb in enumerate(shown)
+    ]
     messages.insert(2, ("/eye", RAW, TENTH * 2 + 1, b"\0\1\0\0junk"))
     messages.append(("/eye", RAW, TENTH * 9, image(2 * TENTH, np.zeros((1, 1, 3), np.uint8))))
     bag = write(tmp_path / "odd", messages, StoragePlugin.SQLITE3)
@@ -191,8 +234,11 @@ def test_pictures_that_change_size_and_stamps_that_jump(tmp_path: Path, plan: Re
     found = records(tmp_path / "out")
     assert [(record.number, record.refused) for record in found] == [
         (number, {2: "damaged", 8: "content"}.get(number, "")) for number in range(9)
-    ]  # fmt: skip
-    assert [(record.width, record.height) for record in found if record.number in (1, 4)] == [(64, 48), (128, 96)]
+    ]
+    assert [(record.width, record.height) for record in found if record.number in (1, 4)] == [
+        (64, 48),
+        (128, 96),
+    ]
     assert all(len(record.goals) == 2 for record in found if not record.refused)
     assert outcome.suite.notes == ("frame 2 was refused: damaged", "frame 8 was refused: content")
     run(bag, tmp_path / "again", plan, grounder)
@@ -204,7 +250,9 @@ def test_a_goal_that_cannot_stand(bag: Path, tmp_path: Path, plan: ReplayPlan, g
         run(bag, tmp_path, replace(plan, goals=(Goal("why?", "chat"),)), grounder)
 
 
-def test_a_bag_that_breaks_off_leaves_the_former_results(bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder) -> None:
+def test_a_bag_that_breaks_off_leaves_the_former_results(
+    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder
+) -> None:
     run(bag, tmp_path / "out", plan, grounder)
     before = (tmp_path / "out" / DETECTIONS).read_bytes()
     torn = tmp_path / "torn.mcap"
@@ -216,10 +264,16 @@ def test_a_bag_that_breaks_off_leaves_the_former_results(bag: Path, tmp_path: Pa
 
 @pytest.mark.parametrize("limit", [100, 8_000, 20_000])
 def test_a_full_disk(
-    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch, limit: int
+    bag: Path,
+    tmp_path: Path,
+    plan: ReplayPlan,
+    grounder: Grounder,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: int,
 ) -> None:
-    """The kernel refuses a write, as on a full disk: of the first file, in the middle of the journal, of the report. The sentence names
-    the file, no result is half there, and with room again the run goes on to the same bytes."""
+    """The kernel refuses a write, as on a full disk: of the first file, in the middle of the journal, of the
+    report. The sentence names the file, no result is half there, and with room again the run goes on to the
+    same bytes."""
     monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", 0.0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))

@@ -13,7 +13,10 @@ MUG, BALL = (10.0, 10.0, 50.0, 60.0), (100.0, 20.0, 140.0, 60.0)
 
 
 def frame(number: int, **answers: tuple[tuple[float, float, float, float], ...]) -> FrameRecord:
-    goals = tuple(GoalRecord(text, "auto", 0.9, 0.5, tuple(BoxRecord(box, 0.9) for box in boxes)) for text, boxes in answers.items())
+    goals = tuple(
+        GoalRecord(text, "auto", 0.9, 0.5, tuple(BoxRecord(box, 0.9) for box in boxes))
+        for text, boxes in answers.items()
+    )
     return FrameRecord(number, number, 1_000 + 100 * number, "camera", 640, 480, True, None, "", goals)
 
 
@@ -21,9 +24,15 @@ def coco(**image: Any) -> dict[str, Any]:
     """The mug in three frames and the ball in the first; goals on the first two."""
     size = {"file_name": "x.jpg", "width": 640, "height": 480}
     return {
-        "images": [{"id": 7 + place, **size, **{key: value[place] for key, value in image.items()}} for place in range(3)],
+        "images": [
+            {"id": 7 + place, **size, **{key: value[place] for key, value in image.items()}}
+            for place in range(3)
+        ],
         "categories": [{"id": 1, "name": "mug"}],
-        "annotations": [{"id": 20 + place, "image_id": 7 + place, "category_id": 1, "bbox": [10, 10, 40, 50]} for place in range(3)]
+        "annotations": [
+            {"id": 20 + place, "image_id": 7 + place, "category_id": 1, "bbox": [10, 10, 40, 50]}
+            for place in range(3)
+        ]
         + [{"id": 30, "image_id": 7, "category_id": 1, "bbox": [100, 20, 40, 40]}],
         "goals": [
             {"image_id": 7, "text": "mug", "kind": "attribute", "annotation_ids": [20]},
@@ -31,19 +40,30 @@ def coco(**image: Any) -> dict[str, Any]:
             {"image_id": 7, "text": "all", "kind": "plural", "annotation_ids": [20, 30]},
             {"image_id": 8, "text": "cone", "kind": "absent", "annotation_ids": []},
         ],
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize(
     ("image", "numbers"),
-    [({}, (0, 1)), ({"frame": (4, 9, 11)}, (4, 9)), ({"stamp": (1_300, 1_000, 5_000)}, (3, 0)), ({"file_name": "abc"}, (0, 1))],
+    [
+        ({}, (0, 1)),
+        ({"frame": (4, 9, 11)}, (4, 9)),
+        ({"stamp": (1_300, 1_000, 5_000)}, (3, 0)),
+        ({"file_name": "abc"}, (0, 1)),
+    ],
 )
 def test_coco_s_form(tmp_path: Path, image: dict[str, Any], numbers: tuple[int, int]) -> None:
     path = tmp_path / "truth.json"
     path.write_text(json.dumps(coco(**image)))
     first, second = numbers
-    records = [frame(first, mug=(MUG,), all=(MUG, BALL), other=()), frame(second, mug=(BALL,), cone=(), all=(MUG,)), frame(2, mug=())]
-    found = {item.goal: (item.kind, dict(item.right), item.accuracy) for item in judge(read_truth(path), records)}
+    records = [
+        frame(first, mug=(MUG,), all=(MUG, BALL), other=()),
+        frame(second, mug=(BALL,), cone=(), all=(MUG,)),
+        frame(2, mug=()),
+    ]
+    found = {
+        item.goal: (item.kind, dict(item.right), item.accuracy) for item in judge(read_truth(path), records)
+    }
     assert found == {
         "mug": ("attribute", {first: True, second: False}, 0.5),
         "all": ("plural", {first: True}, 1.0),
@@ -53,10 +73,16 @@ def test_coco_s_form(tmp_path: Path, image: dict[str, Any], numbers: tuple[int, 
 
 def test_the_demo_s_form(tmp_path: Path) -> None:
     path = tmp_path / "truth.json"
-    goals = [{"text": "ball", "kind": "attribute", "targets": [1]}, {"text": "cone", "kind": "absent", "targets": []}]
+    goals = [
+        {"text": "ball", "kind": "attribute", "targets": [1]},
+        {"text": "cone", "kind": "absent", "targets": []},
+    ]
     path.write_text(json.dumps({"goals": goals, "frames": [{"stamp": 1_000, "boxes": [MUG, BALL]}]}))
     records = [frame(0, ball=(BALL,), cone=(MUG,)), frame(1, ball=())]
-    assert {item.goal: dict(item.right) for item in judge(read_truth(path), records)} == {"ball": {0: True}, "cone": {0: False}}
+    assert {item.goal: dict(item.right) for item in judge(read_truth(path), records)} == {
+        "ball": {0: True},
+        "cone": {0: False},
+    }
 
 
 @pytest.mark.parametrize(
@@ -67,7 +93,10 @@ def test_the_demo_s_form(tmp_path: Path) -> None:
         ("{}", "the key 'images' is missing"),
         (json.dumps({**coco(), "annotations": []}), "the key 20 is missing, or names nothing"),
         (json.dumps(coco(frame=(1, 1, 2))), "two of its images are the same frame"),
-        (json.dumps({**coco(), "annotations": [{"id": 20, "bbox": [1, 2]}]}), "is not in its form: not enough values"),
+        (
+            json.dumps({**coco(), "annotations": [{"id": 20, "bbox": [1, 2]}]}),
+            "is not in its form: not enough values",
+        ),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, content: str, sentence: str) -> None:

@@ -1,7 +1,9 @@
-"""The API of a TensorRT version as a module: every class, enumeration and signature from NVIDIA's own bindings, nothing behind them.
+"""The API of a TensorRT version as a module: every class, enumeration and signature from NVIDIA's own
+bindings, nothing behind them.
 
-`tools/tensorrt_bindings.py` describes the bindings; here the description becomes classes. What the bindings do not have cannot be named,
-called with other arguments, or set. What a test needs behind a method it gives as a behaviour.
+`tools/tensorrt_bindings.py` describes the bindings; here the description becomes classes. What the bindings
+do not have cannot be named, called with other arguments, or set. What a test needs behind a method it gives
+as a behaviour.
 """
 
 from __future__ import annotations
@@ -31,11 +33,15 @@ Behaviours = Mapping[tuple[str, str], Callable[..., Any]]
 
 @cache
 def folder(version: str) -> Path:
-    """The folder of a version's bindings. Fails the test if it cannot be had, and skips it where NVIDIA has none for this Python."""
+    """The folder of a version's bindings. Fails the test if it cannot be had, and skips it where NVIDIA has
+    none for this Python."""
     if version == "8.6" and sys.version_info >= (3, 12):
         pytest.skip("TensorRT 8.6 was built for Python up to 3.11")
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "tensorrt_bindings.py"), version], capture_output=True, text=True, check=False
+        [sys.executable, str(ROOT / "tools" / "tensorrt_bindings.py"), version],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode:
         pytest.fail(done.stderr.strip(), pytrace=False)
@@ -60,7 +66,12 @@ class Signature:
 def signatures(doc: str) -> tuple[Signature, ...]:
     """The overloads a docstring of pybind11 lists."""
     found = [match for match in map(_SIGNATURE.match, doc.splitlines()) if match]
-    return tuple(Signature(tuple(_parameter(part) for part in _split(match[1]) if not _is_self(part)), match[2].strip()) for match in found)
+    return tuple(
+        Signature(
+            tuple(_parameter(part) for part in _split(match[1]) if not _is_self(part)), match[2].strip()
+        )
+        for match in found
+    )
 
 
 def _split(text: str) -> list[str]:
@@ -124,9 +135,13 @@ class Api:
 
     def _class(self, name: str, about: Mapping[str, Any]) -> type:
         values: dict[str, Any] = {"__init__": self._constructor(name, about["methods"].get("__init__", ""))}
-        values |= {key: self._method(name, key, doc) for key, doc in about["methods"].items() if key != "__init__"}
+        values |= {
+            key: self._method(name, key, doc) for key, doc in about["methods"].items() if key != "__init__"
+        }
         values |= {key: self._property(name, key, settable) for key, settable in about["properties"].items()}
-        values |= {full.split(".")[1]: self._get(full) for full in self._api["enums"] if full.startswith(f"{name}.")}
+        values |= {
+            full.split(".")[1]: self._get(full) for full in self._api["enums"] if full.startswith(f"{name}.")
+        }
         values["__setattr__"] = _only_properties(about["properties"])
         bases = tuple(self._get(base) for base in about["bases"][:1] if base in self._api["classes"])
         # Memory of the library is a buffer, and shapes are sequences.
@@ -149,7 +164,9 @@ class Api:
             if (name, key) not in self.behaviours:
                 raise NotImplementedError(f"tensorrt.{name}.{key} is there, but no test has needed it")
             result = self.behaviours[name, key](made, *given.values())
-            assert result is None or self._fits(result, returns), f"{name}.{key} gives {returns}, not {result!r}"
+            assert result is None or self._fits(result, returns), (
+                f"{name}.{key} gives {returns}, not {result!r}"
+            )
             return result
 
         return method
@@ -175,7 +192,9 @@ class Api:
 
         return function
 
-    def _match(self, name: str, overloads: Sequence[Signature], args: Any, kwargs: Any) -> tuple[dict[str, Any], str]:
+    def _match(
+        self, name: str, overloads: Sequence[Signature], args: Any, kwargs: Any
+    ) -> tuple[dict[str, Any], str]:
         """The arguments by name, and the type of the result, of the first overload that fits."""
         self.called.append(name)
         for overload in overloads:
@@ -187,7 +206,9 @@ class Api:
             kinds = {parameter[0]: parameter for parameter in overload.parameters}
             if all(self._fits(value, kinds[key][1], kinds[key][2]) for key, value in given.items()):
                 return {key: given[key] for key in names if key in given}, overload.returns
-        raise TypeError(f"{name}(): incompatible function arguments: {args} {kwargs}; supported are {overloads}")
+        raise TypeError(
+            f"{name}(): incompatible function arguments: {args} {kwargs}; supported are {overloads}"
+        )
 
     def _fits(self, value: Any, kind: str, default: str = "") -> bool:
         last = _last(kind)
@@ -201,7 +222,9 @@ class Api:
             return isinstance(value, tuple | list) and all(isinstance(size, int) for size in value)
         plain = {"str": str, "bool": bool, "tuple": tuple, "list": list, "List": list, "object": object}
         # The type of an object the bindings give no name to is not known here.
-        return isinstance(value, plain.get(last) or (self._get(self._full[last]) if last in self._full else object))
+        return isinstance(
+            value, plain.get(last) or (self._get(self._full[last]) if last in self._full else object)
+        )
 
 
 class _Number:
@@ -217,7 +240,9 @@ def _only_properties(properties: Mapping[str, bool]) -> Callable[[Any, str, Any]
     def set_attribute(made: Any, name: str, value: Any) -> None:
         # A class that Python derives has attributes of its own; the library's have their properties.
         if type(made).__module__ == __name__ and not properties.get(name):
-            raise AttributeError(f"'tensorrt.{type(made).__name__}' object has no attribute {name!r} that can be set")
+            raise AttributeError(
+                f"'tensorrt.{type(made).__name__}' object has no attribute {name!r} that can be set"
+            )
         object.__setattr__(made, name, value)
 
     return set_attribute

@@ -78,6 +78,18 @@ def _compiled() -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     assert compiler, "A C compiler is needed: apt-get install gcc"
     path = Path(mkdtemp(prefix="fake_cuda")) / "libcuda.so.1"
-    command = [compiler, "-std=gnu11", "-Wall", "-Werror", "-O1", "-shared", "-fPIC", "-pthread", "-o", str(path), str(SOURCE)]
+    command = [
+        compiler,
+        "-std=gnu11",
+        "-Wall",
+        "-Werror",
+        "-O1",
+        "-shared",
+        "-fPIC",
+        "-pthread",
+        "-o",
+        str(path),
+        str(SOURCE),
+    ]
     subprocess.run(command, check=True)
     return path

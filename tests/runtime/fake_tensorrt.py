@@ -1,4 +1,5 @@
-"""TensorRT's builder and runtime behind NVIDIA's own API, with ONNX Runtime computing on the memory of the CUDA driver in C."""
+"""TensorRT's builder and runtime behind NVIDIA's own API, with ONNX Runtime computing on the memory of the
+CUDA driver in C."""
 
 from __future__ import annotations
 
@@ -16,16 +17,24 @@ from tests.runtime.bindings import Api, read_api
 from tests.runtime.driver import Driver
 
 _MAGIC = b"engine of a test\n"
-_TYPES = {"FLOAT": np.float32, "HALF": np.float16, "INT32": np.int32, "INT64": np.int64, "INT8": np.int8, "BOOL": np.bool_}
+_TYPES = {
+    "FLOAT": np.float32,
+    "HALF": np.float16,
+    "INT32": np.int32,
+    "INT64": np.int64,
+    "INT8": np.int8,
+    "BOOL": np.bool_,
+}
 _ONNX_TYPES = {1: "FLOAT", 10: "HALF", 6: "INT32", 7: "INT64"}
 
 
 class FakeTensorRT:
-    """A version of TensorRT on a fake GPU. module: what `import tensorrt` gives; called: all that was asked of it.
+    """A version of TensorRT on a fake GPU. module: what `import tensorrt` gives; called: all that was asked
+    of it.
 
-    fault: what the next build, load or run fails with; errors: what went wrong while the stream ran; built: how it was told to
-    build each engine; records: whether its work can be recorded; spoils: what is added to every output; full: whether the device
-    has no memory for an engine's kernels.
+    fault: what the next build, load or run fails with; errors: what went wrong while the stream ran; built:
+    how it was told to build each engine; records: whether its work can be recorded; spoils: what is added to
+    every output; full: whether the device has no memory for an engine's kernels.
     """
 
     def __init__(self, version: str, driver: Driver, api: dict[str, Any] | None = None) -> None:
@@ -58,22 +67,38 @@ class FakeTensorRT:
             ("OnnxParser", "set_flag"): lambda made, flag: made.state.flags.append(flag.name),
             ("OnnxParser", "parse"): self._parse,
             ("OnnxParser", "num_errors"): lambda made: len(made.state.errors),
-            ("OnnxParser", "get_error"): lambda made, index: new("ParserError", text=made.state.errors[index]),
+            ("OnnxParser", "get_error"): lambda made, index: new(
+                "ParserError", text=made.state.errors[index]
+            ),
             ("ParserError", "desc"): lambda made: made.state.text,
-            ("IBuilderConfig", "set_memory_pool_limit"): lambda made, pool, size: made.state.pools.update({pool.name: size}),
+            ("IBuilderConfig", "set_memory_pool_limit"): lambda made, pool, size: made.state.pools.update(
+                {pool.name: size}
+            ),
             ("IBuilderConfig", "set_flag"): lambda made, flag: made.state.flags.add(flag.name),
             ("IBuilderConfig", "clear_flag"): lambda made, flag: made.state.flags.discard(flag.name),
-            ("IBuilderConfig", "add_optimization_profile"): lambda made, profile: made.state.profiles.append(profile.state.shapes) or 0,
-            ("IBuilderConfig", "create_timing_cache"): lambda made, data: new("ITimingCache", data=bytes(data)) if data != b"bad" else None,
-            ("IBuilderConfig", "set_timing_cache"): lambda made, cache, ignore: setattr(made.state, "timing", cache) or True,
+            ("IBuilderConfig", "add_optimization_profile"): lambda made, profile: (
+                made.state.profiles.append(profile.state.shapes) or 0
+            ),
+            ("IBuilderConfig", "create_timing_cache"): lambda made, data: (
+                new("ITimingCache", data=bytes(data)) if data != b"bad" else None
+            ),
+            ("IBuilderConfig", "set_timing_cache"): lambda made, cache, ignore: (
+                setattr(made.state, "timing", cache) or True
+            ),
             ("IBuilderConfig", "get_timing_cache"): lambda made: made.state.timing,
             ("ITimingCache", "serialize"): lambda made: new("IHostMemory", made.state.data + b"+"),
-            ("IOptimizationProfile", "set_shape"): lambda made, name, *shapes: made.state.shapes.update({name: [list(s) for s in shapes]}),
+            ("IOptimizationProfile", "set_shape"): lambda made, name, *shapes: made.state.shapes.update(
+                {name: [list(s) for s in shapes]}
+            ),
             ("Runtime", "deserialize_cuda_engine"): self._load,
             ("ICudaEngine", "num_io_tensors"): lambda made: len(made.state.tensors),
             ("ICudaEngine", "get_tensor_name"): lambda made, index: list(made.state.tensors)[index],
-            ("ICudaEngine", "get_tensor_mode"): lambda made, name: self.module.TensorIOMode[made.state.tensors[name].mode],
-            ("ICudaEngine", "get_tensor_dtype"): lambda made, name: self.module.DataType[made.state.tensors[name].dtype],
+            ("ICudaEngine", "get_tensor_mode"): lambda made, name: self.module.TensorIOMode[
+                made.state.tensors[name].mode
+            ],
+            ("ICudaEngine", "get_tensor_dtype"): lambda made, name: self.module.DataType[
+                made.state.tensors[name].dtype
+            ],
             ("ICudaEngine", "get_tensor_shape"): lambda made, name: new(
                 "Dims", [size if isinstance(size, int) else -1 for size in made.state.tensors[name].shape]
             ),
@@ -83,9 +108,11 @@ class FakeTensorRT:
             ("ICudaEngine", "create_execution_context"): self._context,
             ("IExecutionContext", "set_input_shape"): self._set_shape,
             ("IExecutionContext", "get_tensor_shape"): lambda made, name: new("Dims", made.state.shape(name)),
-            ("IExecutionContext", "set_tensor_address"): lambda made, name, memory: made.state.addresses.update({name: memory}) or True,
+            ("IExecutionContext", "set_tensor_address"): lambda made, name, memory: (
+                made.state.addresses.update({name: memory}) or True
+            ),
             ("IExecutionContext", "execute_async_v3"): self._execute,
-        }  # fmt: skip
+        }
 
     def _failed(self, logger: Any) -> bool:
         """Whether a fault was asked for; then the logger hears of it, as often as TensorRT says things."""
@@ -111,11 +138,19 @@ class FakeTensorRT:
         if self._failed(logger) or self._interrupted(settings.progress_monitor):
             return None
         profile = settings.profiles[0] if settings.profiles else {}
-        free = {item.name for item in graph.graph.input if any(dim.dim_param for dim in item.type.tensor_type.shape.dim)}
+        free = {
+            item.name
+            for item in graph.graph.input
+            if any(dim.dim_param for dim in item.type.tensor_type.shape.dim)
+        }
         if free != set(profile):
             logger.log(self.module.ILogger.Severity.ERROR, f"The profile lacks {free ^ set(profile)}.")
             return None
-        about = {"flags": network.state.flags, "parser_flags": network.state.parser_flags, "timing": settings.timing.state.data}
+        about = {
+            "flags": network.state.flags,
+            "parser_flags": network.state.parser_flags,
+            "timing": settings.timing.state.data,
+        }
         self.built.append(SimpleNamespace(**about, settings=settings, graph=graph))
         head = json.dumps({"version": self.module.__version__, "profile": profile}).encode()
         return self._api.new("IHostMemory", _MAGIC + head + b"\n" + graph.SerializeToString())
@@ -125,7 +160,13 @@ class FakeTensorRT:
             return False
         monitor.phase_start("Building", None, 3)
         monitor.phase_start("Tactics", "Building", 2)
-        going = all([monitor.step_complete("Tactics", 0), monitor.step_complete("Building", 0), monitor.step_complete("Building", 1)])
+        going = all(
+            [
+                monitor.step_complete("Tactics", 0),
+                monitor.step_complete("Building", 0),
+                monitor.step_complete("Building", 1),
+            ]
+        )
         monitor.phase_finish("Tactics")
         monitor.phase_finish("Building")
         return not going
@@ -140,16 +181,23 @@ class FakeTensorRT:
         head, graph = data[len(_MAGIC) :].split(b"\n", 1)
         about = json.loads(head)
         if about["version"] != self.module.__version__:
-            logger.log(self.module.ILogger.Severity.ERROR, "The engine plan file is not compatible with this version of TensorRT.")
+            logger.log(
+                self.module.ILogger.Severity.ERROR,
+                "The engine plan file is not compatible with this version of TensorRT.",
+            )
             return None
         model = onnx.load_from_string(graph)
         tensors = {item.name: _tensor(item, "INPUT") for item in model.graph.input}
         tensors |= {item.name: _tensor(item, "OUTPUT") for item in model.graph.output}
-        return self._api.new("ICudaEngine", logger=logger, graph=graph, tensors=tensors, profile=about["profile"])
+        return self._api.new(
+            "ICudaEngine", logger=logger, graph=graph, tensors=tensors, profile=about["profile"]
+        )
 
     def _context(self, made: Any, strategy: Any = None) -> Any:
         if self.full:
-            made.state.logger.log(self.module.ILogger.Severity.ERROR, "Requested size was 3145728 bytes, out of memory.")
+            made.state.logger.log(
+                self.module.ILogger.Severity.ERROR, "Requested size was 3145728 bytes, out of memory."
+            )
             return None
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
@@ -163,7 +211,9 @@ class FakeTensorRT:
     def _set_shape(self, made: Any, name: str, shape: Any) -> bool:
         low, _, high = made.state.engine.state.profile[name]
         if len(shape) != len(low) or not all(a <= b <= c for a, b, c in zip(low, shape, high)):
-            made.state.engine.state.logger.log(self.module.ILogger.Severity.ERROR, f"{name} is outside the profile.")
+            made.state.engine.state.logger.log(
+                self.module.ILogger.Severity.ERROR, f"{name} is outside the profile."
+            )
             return False
         made.state.shapes[name] = tuple(shape)
         made.state.warm = None
@@ -179,7 +229,10 @@ class FakeTensorRT:
 
         def work() -> None:
             try:
-                views = {name: self._view(addresses[name], shapes[name], _TYPES[item.dtype]) for name, item in tensors.items()}
+                views = {
+                    name: self._view(addresses[name], shapes[name], _TYPES[item.dtype])
+                    for name, item in tensors.items()
+                }
                 inputs = {name: views[name] for name, item in tensors.items() if item.mode == "INPUT"}
                 outputs = [name for name, item in tensors.items() if item.mode == "OUTPUT"]
                 for name, value in zip(outputs, state.session.run(outputs, inputs)):

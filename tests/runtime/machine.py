@@ -1,4 +1,5 @@
-"""A machine with a GPU, as far as one can be had without: the driver in C, and TensorRT's own API before ONNX Runtime."""
+"""A machine with a GPU, as far as one can be had without: the driver in C, and TensorRT's own API before ONNX
+Runtime."""
 
 from __future__ import annotations
 
@@ -30,7 +31,8 @@ def driver(tmp_path: Path) -> Driver:
 
 @pytest.fixture
 def gpu_machine(driver: Driver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """Make this process one on a machine with a GPU and a version of TensorRT; engines are kept in `tmp_path / "cache"`."""
+    """Make this process one on a machine with a GPU and a version of TensorRT; engines are kept in `tmp_path
+    / "cache"`."""
     made: list[FakeTensorRT] = []
 
     def make(version: str) -> FakeTensorRT:

@@ -1,7 +1,8 @@
-"""What TensorRT's parser takes: operators with their number formats, and the restrictions that concern graphs like ours.
+"""What TensorRT's parser takes: operators with their number formats, and the restrictions that concern graphs
+like ours.
 
-Sources: the operator list of onnx-tensorrt for 8.5 and its changes since (LayerNormalization came with 8.6, int64 with 9), and the opset
-guide of 11. Formats: f floats, i int32 (since 9 also int64), b bool, q int8.
+Sources: the operator list of onnx-tensorrt for 8.5 and its changes since (LayerNormalization came with 8.6,
+int64 with 9), and the opset guide of 11. Formats: f floats, i int32 (since 9 also int64), b bool, q int8.
 """
 
 from __future__ import annotations
@@ -14,36 +15,70 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 FORMATS = {
-    **dict.fromkeys(("Cos", "Einsum", "Erf", "Exp", "Floor", "GridSample", "InstanceNormalization", "LayerNormalization"), "f"),
-    **dict.fromkeys(("Log", "MatMul", "Pow", "Resize", "Round", "Sigmoid", "Sin", "Softmax", "Sqrt", "Tanh"), "f"),
+    **dict.fromkeys(
+        ("Cos", "Einsum", "Erf", "Exp", "Floor", "GridSample", "InstanceNormalization", "LayerNormalization"),
+        "f",
+    ),
+    **dict.fromkeys(
+        ("Log", "MatMul", "Pow", "Resize", "Round", "Sigmoid", "Sin", "Softmax", "Sqrt", "Tanh"), "f"
+    ),
     **dict.fromkeys(("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum"), "f"),
     **dict.fromkeys(("Abs", "Add", "Div", "Max", "Min", "Mod", "Mul", "Neg", "Sub", "TopK"), "fi"),
     **dict.fromkeys(("Clip", "Conv", "Gemm", "Relu"), "fq"),
-    **dict.fromkeys(("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Expand", "Split", "Tile", "Where"), "fib"),
-    **dict.fromkeys(("Cast", "Concat", "Gather", "GatherElements", "Reshape", "Shape", "Slice", "Squeeze"), "fibq"),
-    **dict.fromkeys(("Constant", "Identity", "Transpose", "Unsqueeze", "DequantizeLinear", "QuantizeLinear"), "fibq"),
+    **dict.fromkeys(
+        ("Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Expand", "Split", "Tile", "Where"),
+        "fib",
+    ),
+    **dict.fromkeys(
+        ("Cast", "Concat", "Gather", "GatherElements", "Reshape", "Shape", "Slice", "Squeeze"), "fibq"
+    ),
+    **dict.fromkeys(
+        ("Constant", "Identity", "Transpose", "Unsqueeze", "DequantizeLinear", "QuantizeLinear"), "fibq"
+    ),
     **dict.fromkeys(("And", "Not", "Or", "Xor"), "b"),
-    "ConstantOfShape": "fi", "Pad": "fiq", "Range": "fi",
-}  # fmt: skip
+    "ConstantOfShape": "fi",
+    "Pad": "fiq",
+    "Range": "fi",
+}
 _LETTERS = {
-    TensorProto.FLOAT: "f", TensorProto.FLOAT16: "f", TensorProto.INT32: "i", TensorProto.INT64: "i", TensorProto.BOOL: "b",
+    TensorProto.FLOAT: "f",
+    TensorProto.FLOAT16: "f",
+    TensorProto.INT32: "i",
+    TensorProto.INT64: "i",
+    TensorProto.BOOL: "b",
     TensorProto.INT8: "q",
-}  # fmt: skip
+}
 _TRANSFORMS = (b"half_pixel", b"pytorch_half_pixel", b"tf_half_pixel_for_nn", b"asymmetric", b"align_corners")
 _CONSTANT = {
-    "Conv": (1, 2), "InstanceNormalization": (1, 2), "TopK": (1,), "Resize": (1, 2, 3), "Slice": (3,), "Unsqueeze": (1,), "Squeeze": (1,),
-    "ReduceMax": (1,), "ReduceMean": (1,), "ReduceSum": (1,), "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2),
-}  # fmt: skip
+    "Conv": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "TopK": (1,),
+    "Resize": (1, 2, 3),
+    "Slice": (3,),
+    "Unsqueeze": (1,),
+    "Squeeze": (1,),
+    "ReduceMax": (1,),
+    "ReduceMean": (1,),
+    "ReduceSum": (1,),
+    "QuantizeLinear": (1, 2),
+    "DequantizeLinear": (1, 2),
+}
 _MOST_TOPK, _MOST_AXES = 3840, 8
 # In int64 by a rule of ONNX, where 8.6 reads it as int32.
-_SHAPES = {"Resize": (3,)} | dict.fromkeys(("Expand", "Pad", "ReduceSum", "Reshape", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze"), (1,))
+_SHAPES = {"Resize": (3,)} | dict.fromkeys(
+    ("Expand", "Pad", "ReduceSum", "Reshape", "Split", "Squeeze", "Tile", "TopK", "Unsqueeze"), (1,)
+)
 
 
 def faults(graph: bytes, version: str) -> list[str]:
     """What the parser of a version would refuse in a graph, each in a line."""
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), strict_mode=True, data_prop=True)
     most = 17 if version.startswith("8.") else 20
-    found = [f"opset {item.domain}:{item.version}" for item in model.opset_import if item.domain or item.version > most]
+    found = [
+        f"opset {item.domain}:{item.version}"
+        for item in model.opset_import
+        if item.domain or item.version > most
+    ]
     found += [f"function {item.name}" for item in model.functions]
     linter = _Linter(model, wide=not version.startswith("8."))
     return found + [fault for node in model.graph.node for fault in linter.faults(node)]

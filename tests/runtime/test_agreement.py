@@ -1,4 +1,5 @@
-"""Every backend and precision that runs on this machine gives the same answers, and gives them again bit for bit."""
+"""Every backend and precision that runs on this machine gives the same answers, and gives them again bit for
+bit."""
 
 import dataclasses
 from collections.abc import Iterator
@@ -25,7 +26,8 @@ LIMITS = {
     ("llama_cpp", "q8_0"): 0.05,
     ("torch", "bf16"): 0.02,
 }
-# Goals that may differ by more although float32 was sure of them. Processors sum bfloat16 in different ways; here none differed.
+# Goals that may differ by more although float32 was sure of them. Processors sum bfloat16 in different ways;
+# here none differed.
 KNOWN = {("torch", "bf16"): 1}
 
 
@@ -38,7 +40,9 @@ def scenes() -> list[TrueScene]:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """groma-tiny in every precision that the table names, and in int4."""
     folder = tmp_path_factory.mktemp("precisions") / "groma-tiny"
-    return convert(TINY, folder, list(dict.fromkeys([*(name for _, name in LIMITS if name != "bf16"), "int4"]))).directory
+    return convert(
+        TINY, folder, list(dict.fromkeys([*(name for _, name in LIMITS if name != "bf16"), "int4"]))
+    ).directory
 
 
 @pytest.fixture(scope="module")
@@ -47,12 +51,18 @@ def wanted(scenes: list[TrueScene]) -> list[list[Grounding]]:
 
 
 def test_precisions_share_the_files_that_are_the_same(model: Path) -> None:
-    """int4 has the vision graphs of int8, whose narrow region encoder is that of fp32; each is stored once."""
+    """int4 has the vision graphs of int8, whose narrow region encoder is that of fp32; each is stored
+    once."""
     bundle = Bundle.load(model)
-    names = {precision: {role: part["file"] for role, part in parts.items()} for precision, parts in bundle.graphs["precisions"].items()}
+    names = {
+        precision: {role: part["file"] for role, part in parts.items()}
+        for precision, parts in bundle.graphs["precisions"].items()
+    }
     assert names["int8"] == {
-        "perceive": "perceive.int8.onnx", "encode_regions": "encode_regions.onnx", "language": "language.int8.onnx",
-    }  # fmt: skip
+        "perceive": "perceive.int8.onnx",
+        "encode_regions": "encode_regions.onnx",
+        "language": "language.int8.onnx",
+    }
     assert names["int4"] == {**names["int8"], "language": "language.int4.onnx"}
     assert sorted(path.name for path in model.iterdir()) == sorted([*bundle.files, MANIFEST])
 
@@ -64,22 +74,28 @@ def answers(grounder: Grounder, scenes: list[TrueScene]) -> Iterator[list[Ground
 
 
 def worst(found: Grounding, wanted: Grounding) -> tuple[float, float]:
-    """The least IoU and the greatest difference of scores over two sets of detections; (0, 1) if they are not of one size."""
+    """The least IoU and the greatest difference of scores over two sets of detections; (0, 1) if they are not
+    of one size."""
     if len(found.detections) != len(wanted.detections):
         return 0.0, 1.0
     if not wanted.detections:
         return 1.0, 0.0
-    overlap = box_iou(np.array([item.box for item in found.detections]), np.array([item.box for item in wanted.detections]))
+    overlap = box_iou(
+        np.array([item.box for item in found.detections]), np.array([item.box for item in wanted.detections])
+    )
     match = overlap.argmax(1)
     if len(set(match.tolist())) != len(match):
         return 0.0, 1.0
-    scores = [abs(item.score - wanted.detections[index].score) for item, index in zip(found.detections, match, strict=True)]
+    scores = [
+        abs(item.score - wanted.detections[index].score)
+        for item, index in zip(found.detections, match, strict=True)
+    ]
     return float(overlap.max(1).min()), max(scores)
 
 
 def undecided(found: Grounding, wanted: Grounding, limit: float) -> bool:
-    """Whether float32 itself, or what is held against it, tossed a coin over this goal: over its presence, or over a region, which had
-    even odds against the next one or against the end of the list."""
+    """Whether float32 itself, or what is held against it, tossed a coin over this goal: over its presence, or
+    over a region, which had even odds against the next one or against the end of the list."""
     scores = [item.score for item in (*found.detections, *wanted.detections)]
     return abs(wanted.present - 0.5) <= limit or min(scores, default=1.0) <= 0.5 + limit
 
@@ -90,14 +106,18 @@ def test_the_same_detections(
 ) -> None:
     grounder = Grounder.load(model, backend=backend, precision=precision, threads=1)
     found = list(answers(grounder, scenes))
-    pairs = [pair for ours, theirs in zip(found, wanted, strict=True) for pair in zip(ours, theirs, strict=True)]
+    pairs = [
+        pair for ours, theirs in zip(found, wanted, strict=True) for pair in zip(ours, theirs, strict=True)
+    ]
     assert len(pairs) >= 4 * SCENES
     limit = LIMITS[backend, precision]
     off = [pair for pair in pairs if worst(*pair)[0] < 0.98 or worst(*pair)[1] > limit]
     sure = [pair for pair in off if not undecided(*pair, limit)]
     assert len(sure) <= KNOWN.get((backend, precision), 0), sure
     assert len(off) - len(sure) <= 0.01 * len(pairs)
-    again = [grounder.ground(Frame(scene.rgb), [Goal(goal.text) for goal in scene.goals]) for scene in scenes[:3]]
+    again = [
+        grounder.ground(Frame(scene.rgb), [Goal(goal.text) for goal in scene.goals]) for scene in scenes[:3]
+    ]
     assert list(map(plain, again)) == list(map(plain, found[:3])), "a repeat on the CPU gives other bits"
 
 

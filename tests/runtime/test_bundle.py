@@ -32,7 +32,11 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     bundle = Bundle.load(folder)
     assert bundle.name == "small" and bundle.trained_on == "nothing" and bundle.licence == "Apache-2.0"
     assert bundle.image == ImageTransform(SIZE, "area")
-    assert bundle.seeds == {"train": 3} and bundle.test == {"recall": 0.5} and bundle.calibration == {"temperature": 2.0}
+    assert (
+        bundle.seeds == {"train": 3}
+        and bundle.test == {"recall": 0.5}
+        and bundle.calibration == {"temperature": 2.0}
+    )
     assert bundle.network["image_size"] == NETWORK["image_size"]
     assert sorted(path.name for path in folder.iterdir()) == [MANIFEST, WEIGHTS, TOKENIZER]
 
@@ -71,14 +75,18 @@ def test_one_altered_byte(copy: Path) -> None:
     data = bytearray((copy / WEIGHTS).read_bytes())
     data[-1] ^= 1
     (copy / WEIGHTS).write_bytes(bytes(data))
-    with pytest.raises(BundleError, match=r"model.safetensors was altered: its sha256 is not the one in the manifest"):
+    with pytest.raises(
+        BundleError, match=r"model.safetensors was altered: its sha256 is not the one in the manifest"
+    ):
         Bundle.load(copy).file(WEIGHTS)
 
 
 def test_a_file_that_grew(copy: Path) -> None:
     with (copy / TOKENIZER).open("ab") as stream:
         stream.write(b"more")
-    with pytest.raises(BundleError, match=r"tokenizer.model was altered: it has \d+ bytes and the manifest says \d+"):
+    with pytest.raises(
+        BundleError, match=r"tokenizer.model was altered: it has \d+ bytes and the manifest says \d+"
+    ):
         Bundle.load(copy)
 
 
@@ -107,9 +115,17 @@ def test_a_manifest_without_a_key(copy: Path, key: str) -> None:
         ("image", 112, "is not a manifest this version reads"),
         ("weather", "fine", "is not a manifest this version reads"),
         ("files", {"model.safetensors": "abc"}, "says nothing of the size and sha256 of model.safetensors"),
-        ("files", {"../model.safetensors": {"sha256": "", "bytes": 0}}, "is not the name of a file beside it"),
+        (
+            "files",
+            {"../model.safetensors": {"sha256": "", "bytes": 0}},
+            "is not the name of a file beside it",
+        ),
         ("files", ["model.safetensors"], "must list its files"),
-        ("files", {"model.safetensors": {"sha256": "", "bytes": "many"}}, "says nothing of the size and sha256"),
+        (
+            "files",
+            {"model.safetensors": {"sha256": "", "bytes": "many"}},
+            "says nothing of the size and sha256",
+        ),
         ("files", {"model.safetensors": {"sha256": 7, "bytes": 0}}, "says nothing of the size and sha256"),
     ],
 )
@@ -126,23 +142,41 @@ def _network(change: Callable[[dict], None]) -> Callable[[dict], None]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (_network(lambda n: n["llm_cfg"].update(intermediate_size=96)), r"shape \(64, 64\), but the config asks for \(64, 96\)"),
+        (
+            _network(lambda n: n["llm_cfg"].update(intermediate_size=96)),
+            r"shape \(64, 64\), but the config asks for \(64, 96\)",
+        ),
         (_network(lambda n: n["llm_cfg"].update(num_hidden_layers=3)), r"lack the key llm.model.layers.2"),
-        (_network(lambda n: n["llm_cfg"].update(num_hidden_layers=1)), r"the network of their config does not have"),
+        (
+            _network(lambda n: n["llm_cfg"].update(num_hidden_layers=1)),
+            r"the network of their config does not have",
+        ),
         (_network(lambda n: n["llm_cfg"].update(num_attention_heads=5)), r"heads must divide hidden_size"),
         (_network(lambda n: n.update(image_size=100)), r"image_size 100 must be divisible by 28"),
         (_network(lambda n: n.update(max_region_num=0)), r"max_region_num 0 is not 1 to 16"),
         (_network(lambda n: n.update(box_score_thres="x")), r"box_score_thres is 'x' and not of type float"),
-        (_network(lambda n: n["region_cfg"].update(sampling_ratio=7.5)), r"sampling_ratio is 7.5 and not of type int"),
-        (_network(lambda n: n["perceiver_cfg"].update(vis_output_layer="x")), r"vis_output_layer is 'x' and not of type int"),
-        (_network(lambda n: n["perceiver_cfg"]["ddetr_cfg"].update(two_stage=1)), r"two_stage is 1 and not of type bool"),
+        (
+            _network(lambda n: n["region_cfg"].update(sampling_ratio=7.5)),
+            r"sampling_ratio is 7.5 and not of type int",
+        ),
+        (
+            _network(lambda n: n["perceiver_cfg"].update(vis_output_layer="x")),
+            r"vis_output_layer is 'x' and not of type int",
+        ),
+        (
+            _network(lambda n: n["perceiver_cfg"]["ddetr_cfg"].update(two_stage=1)),
+            r"two_stage is 1 and not of type bool",
+        ),
         (_network(lambda n: n.update(nms_thres=2.0)), r"nms_thres 2.0 must be from 0 to 1"),
         (_network(lambda n: n.pop("perceiver_cfg")), r"has no key 'perceiver_cfg'"),
         (_network(lambda n: n.update(llm_cfg="large")), r"The network config of small cannot be built"),
         (lambda m: m.update(prompt={"prefix": "no placeholders"}), r"must hold exactly one <image>"),
         (lambda m: m.update(prompt={"prefix": "<image><region>", "colour": 1}), r"the unknown key 'colour'"),
         (lambda m: m["prompt"].update(prefix=None), r"The prompt template's prefix is None and not a text"),
-        (lambda m: m["prompt"].update(answer_prefix=7), r"The prompt template's answer_prefix is 7 and not a text"),
+        (
+            lambda m: m["prompt"].update(answer_prefix=7),
+            r"The prompt template's answer_prefix is 7 and not a text",
+        ),
         (lambda m: m["prompt"].update(queries={"auto": [7]}), r"The bundle small cannot be used"),
         (lambda m: m.update(calibration={"warmth": 1.0}), r"the unknown key 'warmth'"),
         (lambda m: m.update(calibration={"temperature": 0.0}), r"The calibration temperature is 0.0"),
@@ -161,6 +195,11 @@ def test_a_tokenizer_of_another_model(copy: Path) -> None:
     import hashlib
 
     data = other.read_bytes()
-    edit(copy, lambda m: m["files"].update({TOKENIZER: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}))
+    edit(
+        copy,
+        lambda m: m["files"].update(
+            {TOKENIZER: {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data)}}
+        ),
+    )
     with pytest.raises(BundleError, match=r"The tokenizer of small has \d+ pieces, its network config \d+"):
         Grounder.load(copy)

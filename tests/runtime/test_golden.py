@@ -1,4 +1,5 @@
-"""The runtime on the recorded runs of the original network: its scenes, its forced answer, its free answer."""
+"""The runtime on the recorded runs of the original network: its scenes, its forced answer, its free
+answer."""
 
 from pathlib import Path
 
@@ -36,22 +37,28 @@ def see(reference: Reference, run: ReferenceRun) -> Scene:
     order = run.given["perm.0"].numpy().copy()
     if "refer_boxes.0" not in run.given:
         return TorchVision(reference.model, transform, order).encode(Frame(picture))
-    # The two user boxes tie at score 1. The original's unstable sort happened to put the second first; ours keeps their order.
+    # The two user boxes tie at score 1. The original's unstable sort happened to put the second first; ours
+    # keeps their order.
     assert run.recorded["nms_inds.0"][:2].tolist() == [31, 30]
     order[order < 2] = 1 - order[order < 2]
     every = TorchVision(reference.model, transform).encode(Frame(picture))
-    return TorchVision(reference.model, transform, order).refer(every, cxcywh_to_xyxy(run.given["refer_boxes.0"].numpy(), 448, 448))
+    return TorchVision(reference.model, transform, order).refer(
+        every, cxcywh_to_xyxy(run.given["refer_boxes.0"].numpy(), 448, 448)
+    )
 
 
 def ask(reference: Reference, run: ReferenceRun, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
-    """The embeddings of a run's prompt, cut after the first `</s>` into what no goal changes and what the goal adds."""
+    """The embeddings of a run's prompt, cut after the first `</s>` into what no goal changes and what the
+    goal adds."""
     model = reference.model
     boxes = run.recorded["selected_boxes.0"]
     refer = run.given.get("refer_boxes.0")
     ids = run.given["input_ids"][0]
     sequence = expand(ids, boxes, len(scene.image_tokens), model.config, refer)
     with torch.inference_mode():
-        embeddings = model.assemble(sequence, torch.from_numpy(scene.image_tokens), torch.from_numpy(scene.region_tokens))
+        embeddings = model.assemble(
+            sequence, torch.from_numpy(scene.image_tokens), torch.from_numpy(scene.region_tokens)
+        )
     cut = int((sequence.ids == END).nonzero()[0]) + 1
     return embeddings[:cut].numpy(), embeddings[cut:].numpy()
 
@@ -79,7 +86,10 @@ def test_the_forced_answer_reads_the_recorded_logits(reference: Reference) -> No
         wanted = reference.model.logits(run.recorded["final_hidden"][0, -1]).numpy()
     first = reference.model.config.first_region_id
     close(logits[1, first : first + len(scene.boxes)], wanted[first : first + len(scene.boxes)])
-    assert logits[1, first : first + len(scene.boxes)].argmax() == wanted[first : first + len(scene.boxes)].argmax()
+    assert (
+        logits[1, first : first + len(scene.boxes)].argmax()
+        == wanted[first : first + len(scene.boxes)].argmax()
+    )
 
 
 @pytest.mark.parametrize("name", ["rec", "refer2"])

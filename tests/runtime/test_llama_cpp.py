@@ -1,4 +1,5 @@
-"""The language model on llama.cpp: the same logits as torch, a prefix that goals share, sequences that are freed, bad files."""
+"""The language model on llama.cpp: the same logits as torch, a prefix that goals share, sequences that are
+freed, bad files."""
 
 from __future__ import annotations
 
@@ -16,7 +17,13 @@ import pytest
 from groma_ros.export.convert import convert
 from groma_ros.export.measure import difference
 from groma_ros.runtime.bundle import MANIFEST, Bundle, BundleError
-from groma_ros.runtime.llama_cpp import SEQUENCES, LlamaLanguage, can_offload, choose_device, load_llama_language
+from groma_ros.runtime.llama_cpp import (
+    SEQUENCES,
+    LlamaLanguage,
+    can_offload,
+    choose_device,
+    load_llama_language,
+)
 from groma_ros.runtime.load import load_runtime
 from groma_ros.runtime.torch import load_torch
 
@@ -112,7 +119,10 @@ def test_a_released_prefix_is_refused(language: LlamaLanguage) -> None:
 
 
 def test_a_gguf_of_another_network_is_refused(folder: Path, tmp_path: Path) -> None:
-    for key, value, word in (("num_hidden_layers", 3, "layers"), ("vocab_size", 401, "manifest|network config")):
+    for key, value, word in (
+        ("num_hidden_layers", 3, "layers"),
+        ("vocab_size", 401, "manifest|network config"),
+    ):
         copy = Path(shutil.copytree(folder, tmp_path / key))
         manifest = json.loads((copy / MANIFEST).read_text())
         manifest["network"]["llm_cfg"][key] = value
@@ -121,7 +131,9 @@ def test_a_gguf_of_another_network_is_refused(folder: Path, tmp_path: Path) -> N
             load_llama_language(Bundle.load(copy), "f16", "cpu", 1)
 
 
-def test_a_damaged_gguf_is_refused(folder: Path, tmp_path: Path, put: Callable[[Path, str, bytes], None]) -> None:
+def test_a_damaged_gguf_is_refused(
+    folder: Path, tmp_path: Path, put: Callable[[Path, str, bytes], None]
+) -> None:
     copy = Path(shutil.copytree(folder, tmp_path / "copy"))
     whole = (copy / "language.gguf").read_bytes()
     (copy / "language.gguf").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -142,7 +154,9 @@ def test_devices() -> None:
         choose_device("tpu")
 
 
-def test_without_the_package_the_sentence_says_what_to_install(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_package_the_sentence_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)
     monkeypatch.delitem(sys.modules, "groma_ros.runtime.llama_cpp")
     with pytest.raises(ValueError, match="pip install llama-cpp-python"):

@@ -25,7 +25,9 @@ from tests.small import write_small_bundle
 Put = Callable[[Path, str, bytes], None]
 
 
-def test_auto_takes_onnx_where_there_are_graphs(graph_model: Path, small_model: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_auto_takes_onnx_where_there_are_graphs(
+    graph_model: Path, small_model: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.INFO, "groma_ros"):
         fast, plain = Grounder.load(graph_model, threads=1), Grounder.load(small_model)
     assert isinstance(fast._vision, OnnxVision) and isinstance(plain._vision, TorchVision)
@@ -39,8 +41,13 @@ def test_auto_takes_onnx_where_there_are_graphs(graph_model: Path, small_model: 
 
 def test_a_backend_that_was_asked_for(graph_model: Path) -> None:
     bundle = Bundle.load(graph_model)
-    assert [choose_backend(bundle, name) for name in ("onnx", "torch")] == [(name, "it was asked for") for name in ("onnx", "torch")]
-    with pytest.raises(ValueError, match=r"There is no backend 'tpu'; it must be one of auto, onnx, tensorrt, llama_cpp, torch"):
+    assert [choose_backend(bundle, name) for name in ("onnx", "torch")] == [
+        (name, "it was asked for") for name in ("onnx", "torch")
+    ]
+    with pytest.raises(
+        ValueError,
+        match=r"There is no backend 'tpu'; it must be one of auto, onnx, tensorrt, llama_cpp, torch",
+    ):
         Grounder.load(graph_model, backend="tpu")
 
 
@@ -48,10 +55,14 @@ def test_a_backend_that_is_not_installed(graph_model: Path, monkeypatch: pytest.
     bundle = Bundle.load(graph_model)
     monkeypatch.setitem(load.PACKAGES, "onnx", "onnxruntime_of_another_world")
     assert choose_backend(bundle, "auto")[0] == "torch"
-    with pytest.raises(ValueError, match=r"needs the Python package onnxruntime_of_another_world.*python -m pip install"):
+    with pytest.raises(
+        ValueError, match=r"needs the Python package onnxruntime_of_another_world.*python -m pip install"
+    ):
         choose_backend(bundle, "onnx")
     monkeypatch.setitem(load.PACKAGES, "torch", "torch_of_another_world")
-    with pytest.raises(ValueError, match=r"The backend torch needs the Python package torch_of_another_world"):
+    with pytest.raises(
+        ValueError, match=r"The backend torch needs the Python package torch_of_another_world"
+    ):
         choose_backend(bundle, "auto")
 
 
@@ -68,7 +79,9 @@ def test_a_bundle_without_graphs_on_onnx(small_model: Path) -> None:
 def test_new_weights_beside_old_graphs(graph_copy: Path, put: Put, tmp_path: Path) -> None:
     other = write_small_bundle(tmp_path / "other", seed=9)
     put(graph_copy, WEIGHTS, (other / WEIGHTS).read_bytes())
-    with pytest.raises(BundleError, match=r"The graphs of small were made of other weights than its model.safetensors"):
+    with pytest.raises(
+        BundleError, match=r"The graphs of small were made of other weights than its model.safetensors"
+    ):
         Grounder.load(graph_copy)
 
 
@@ -90,11 +103,16 @@ def test_graphs_of_another_network(graph_copy: Path) -> None:
     manifest = json.loads((graph_copy / MANIFEST).read_text())
     manifest["network"]["llm_cfg"]["num_hidden_layers"] = 3
     (graph_copy / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=r"language.onnx of small lacks the input past_key.2; make the graphs again"):
+    with pytest.raises(
+        BundleError, match=r"language.onnx of small lacks the input past_key.2; make the graphs again"
+    ):
         Grounder.load(graph_copy)
     manifest["network"]["llm_cfg"].update(num_hidden_layers=2, hidden_size=128)
     (graph_copy / MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=r"perceive.onnx of small has the output image_tokens of shape .* asks for \(free, 16, 128\)"):
+    with pytest.raises(
+        BundleError,
+        match=r"perceive.onnx of small has the output image_tokens of shape .* asks for \(free, 16, 128\)",
+    ):
         Grounder.load(graph_copy)
 
 
@@ -102,14 +120,19 @@ def test_a_batch_that_is_fixed(graph_copy: Path, put: Put) -> None:
     proto = onnx.load(graph_copy / GRAPHS[0])
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = 1
     put(graph_copy, GRAPHS[0], proto.SerializeToString())
-    with pytest.raises(BundleError, match=r"has the input pixels of shape \(1, 3, 112, 112\).*\(free, 3, 112, 112\)"):
+    with pytest.raises(
+        BundleError, match=r"has the input pixels of shape \(1, 3, 112, 112\).*\(free, 3, 112, 112\)"
+    ):
         Grounder.load(graph_copy)
 
 
 @pytest.mark.parametrize(
-    ("table", "found"), [(np.zeros((370, 65), np.float16), r"float16 of shape \(370, 65\)"), (np.zeros((370, 64)), "float64")]
+    ("table", "found"),
+    [(np.zeros((370, 65), np.float16), r"float16 of shape \(370, 65\)"), (np.zeros((370, 64)), "float64")],
 )
-def test_a_table_of_another_shape_or_type(graph_copy: Path, put: Put, tmp_path: Path, table: np.ndarray, found: str) -> None:
+def test_a_table_of_another_shape_or_type(
+    graph_copy: Path, put: Put, tmp_path: Path, table: np.ndarray, found: str
+) -> None:
     np.save(tmp_path / "table.npy", table)
     put(graph_copy, EMBEDDINGS, (tmp_path / "table.npy").read_bytes())
     with pytest.raises(BundleError, match=f"embeddings.npy holds {found}.*float16 of shape"):
@@ -118,14 +141,22 @@ def test_a_table_of_another_shape_or_type(graph_copy: Path, put: Put, tmp_path: 
 
 def test_answering_on_onnx_imports_no_torch(graph_model: Path) -> None:
     code = (
-        "import sys\nimport numpy as np\nfrom groma_ros.grounding.grounder import Grounder\nfrom groma_ros.types import Frame, Goal\n"
+        "import sys\nimport numpy as np\nfrom groma_ros.grounding.grounder import Grounder\nfrom "
+        "groma_ros.types import Frame, Goal\n"
         f"grounder = Grounder.load({str(graph_model)!r}, 0.0)\n"
         "picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)\n"
         "found = grounder.ground(Frame(picture), [Goal('the red mug'), Goal('', 'describe')])\n"
         "assert found[0].detections\n"
-        "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'transformers', 'onnx', 'safetensors')])\n"
+        "print([name for name in sys.modules if name.split('.')[0] in ('torch', 'transformers', 'onnx', "
+        "'safetensors')])\n"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2], check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "[]"
 
@@ -147,7 +178,8 @@ def test_auto_takes_tensorrt_where_there_is_a_gpu(gpu_machine: Machine, graph_mo
     runtime = load.load_runtime(Bundle.load(graph_model), threads=1)
     assert isinstance(runtime.vision, TensorRTVision) and isinstance(runtime.language, OnnxLanguage)
     assert runtime.reason == (
-        "small runs on tensorrt (cuda, fp32): there is a GPU, and TensorRT for it; the language model is on ONNX Runtime (cpu, fp32)."
+        "small runs on tensorrt (cuda, fp32): there is a GPU, and TensorRT for it; the language model is "
+        "on ONNX Runtime (cpu, fp32)."
     )
     assert load.load_runtime(Bundle.load(graph_model), device="cpu", threads=1).reason == (
         "small runs on onnx (cpu, fp32): the bundle holds its ONNX graphs, and the device cpu was asked for."
@@ -162,7 +194,10 @@ def test_auto_takes_onnx_where_tensorrt_cannot(
     runtime = load.load_runtime(Bundle.load(graph_model), threads=1)
     assert isinstance(runtime.vision, OnnxVision)
     assert runtime.reason == "small runs on onnx (cpu, fp32): TensorRT cannot run it, as the log says."
-    assert "so the backend onnx does: perceive.onnx of small: TensorRT 11.4.0.106 could not build the engine: Autotuning" in caplog.text
+    assert (
+        "so the backend onnx does: perceive.onnx of small: TensorRT 11.4.0.106 could not build the "
+        "engine: Autotuning" in caplog.text
+    )
     fake.fault = "Autotuning: no kernel for the node."
     with pytest.raises(ValueError, match="could not build the engine"):
         load.load_runtime(Bundle.load(graph_model), "tensorrt", threads=1)
@@ -174,13 +209,19 @@ def test_tensorrt_without_a_gpu_or_its_package(
     """The sentence says what to install and the three ways to have it."""
     bundle = Bundle.load(graph_model)
     ways = r"it comes with JetPack .*, with NVIDIA's TensorRT container .*, or by pip"
-    with pytest.raises(ValueError, match=r"needs the Python package tensorrt, which is not installed; " + ways):
+    with pytest.raises(
+        ValueError, match=r"needs the Python package tensorrt, which is not installed; " + ways
+    ):
         load.load_runtime(bundle, "tensorrt")
     gpu_machine("11.4")
     with pytest.raises(ValueError, match=r"The backend tensorrt runs on cuda and not on 'cpu'"):
         load.load_runtime(bundle, "tensorrt", device="cpu")
-    with pytest.raises(ValueError, match=r"The backend tensorrt has no precision 'bf16', only fp32, fp16, int8, int4, q8_0"):
+    with pytest.raises(
+        ValueError, match=r"The backend tensorrt has no precision 'bf16', only fp32, fp16, int8, int4, q8_0"
+    ):
         load.load_runtime(bundle, "tensorrt", precision="bf16")
     monkeypatch.setattr(gpu, "DRIVER", "libcuda_of_another_world.so.1")
-    with pytest.raises(ValueError, match=r"TensorRT needs an NVIDIA GPU and its driver, and none was found on this machine"):
+    with pytest.raises(
+        ValueError, match=r"TensorRT needs an NVIDIA GPU and its driver, and none was found on this machine"
+    ):
         load.load_runtime(bundle, "tensorrt")

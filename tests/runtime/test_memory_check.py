@@ -39,7 +39,8 @@ MEMINFO = {"proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8388608 kB\n"}
         ({"sys/fs/cgroup/memory.max": str(4 * GIGA), "sys/fs/cgroup/memory.current": str(3 * GIGA)}, 1024),
         (
             {
-                "sys/fs/cgroup/memory.max": str(4 * GIGA), "sys/fs/cgroup/memory.current": str(3 * GIGA),
+                "sys/fs/cgroup/memory.max": str(4 * GIGA),
+                "sys/fs/cgroup/memory.current": str(3 * GIGA),
                 "sys/fs/cgroup/memory.stat": f"anon 5\ninactive_file {GIGA}\n",
             },
             2048,
@@ -52,7 +53,7 @@ MEMINFO = {"proc/meminfo": "MemTotal: 9000000 kB\nMemAvailable: 8388608 kB\n"}
             1536,
         ),
     ],
-)  # fmt: skip
+)
 def test_what_is_free(tmp_path: Path, files: dict[str, str], wanted: int) -> None:
     assert available_mb(write(tmp_path, {**MEMINFO, **files})) == wanted
 
@@ -62,9 +63,14 @@ def test_this_machine_has_memory() -> None:
 
 
 @pytest.mark.parametrize("backend", ["onnx", "torch"])
-def test_a_model_that_does_not_fit_is_refused(graph_model: Path, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+def test_a_model_that_does_not_fit_is_refused(
+    graph_model: Path, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
     monkeypatch.setattr(memory, "available_mb", lambda: 64)
-    with pytest.raises(ValueError, match=r"The model small needs about [1-9]\d* MB and 0 MB of this machine are free; free some"):
+    with pytest.raises(
+        ValueError,
+        match=r"The model small needs about [1-9]\d* MB and 0 MB of this machine are free; free some",
+    ):
         Grounder.load(graph_model, backend=backend, device="cpu")
 
 
@@ -77,18 +83,23 @@ def test_the_memory_of_a_gpu_counts_there(graph_model: Path, monkeypatch: pytest
         check_memory(bundle, files, "cuda", 8000)
 
 
-@pytest.mark.parametrize(("megabytes", "said"), [(64, "0 MB of this machine"), (4096, "1024 MB of the GPU .*")])
+@pytest.mark.parametrize(
+    ("megabytes", "said"), [(64, "0 MB of this machine"), (4096, "1024 MB of the GPU .*")]
+)
 def test_engines_that_do_not_fit_are_refused(
     gpu_machine: Machine, graph_model: Path, monkeypatch: pytest.MonkeyPatch, megabytes: int, said: str
 ) -> None:
-    """On the host, and on a GPU of 1 GB when the files are that large; auto goes on to ONNX Runtime, which asks for itself."""
+    """On the host, and on a GPU of 1 GB when the files are that large; auto goes on to ONNX Runtime, which
+    asks for itself."""
     fake = gpu_machine("11.4")
     monkeypatch.setattr(memory, "available_mb", lambda: megabytes)
     bundle = Bundle.load(graph_model)
     if megabytes > 64:
         large = {name: {**value, "bytes": 300 << 20} for name, value in bundle.files.items()}
         bundle = dataclasses.replace(bundle, files=large)
-    with pytest.raises(EngineError, match=rf"The model small needs about [1-9]\d* MB and {said} are free; free some"):
+    with pytest.raises(
+        EngineError, match=rf"The model small needs about [1-9]\d* MB and {said} are free; free some"
+    ):
         load_tensorrt_vision(bundle)
     assert fake.built == []
     with pytest.raises(ValueError, match="MB of this machine are free"):

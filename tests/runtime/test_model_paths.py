@@ -34,7 +34,9 @@ def test_a_workspace_has_it_in_the_share_folder(site_packages: Path, monkeypatch
     (site_packages / "share" / "groma_ros").mkdir()
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(site_packages))
     assert loading.shipped_model() == site_packages / "share" / "groma_ros" / "engines" / "groma-tiny"
-    assert "install(DIRECTORY config engines launch DESTINATION share/" in (ROOT / "CMakeLists.txt").read_text()
+    assert (
+        "install(DIRECTORY config engines launch DESTINATION share/" in (ROOT / "CMakeLists.txt").read_text()
+    )
 
 
 @pytest.mark.parametrize("ros", [True, False])
@@ -42,5 +44,7 @@ def test_without_either_it_says_so(site_packages: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(site_packages))
     if not ros:
         monkeypatch.setitem(sys.modules, "ament_index_python.packages", None)
-    with pytest.raises(ValueError, match="groma-tiny was not found where the package is; name the folder of a model"):
+    with pytest.raises(
+        ValueError, match="groma-tiny was not found where the package is; name the folder of a model"
+    ):
         loading.shipped_model()

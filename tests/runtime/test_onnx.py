@@ -1,4 +1,5 @@
-"""ONNX Runtime against the torch runtime: the same scenes, logits and answers, and the same bits every time."""
+"""ONNX Runtime against the torch runtime: the same scenes, logits and answers, and the same bits every
+time."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -52,13 +53,20 @@ def same_scene(found: Scene, wanted: Scene) -> None:
     for name in ("boxes", "image_tokens", "region_tokens"):
         close(getattr(found, name), getattr(wanted, name))
     np.testing.assert_allclose(found.objectness, wanted.objectness, atol=TOLERANCE)
-    assert (found.width, found.height, found.stamp, found.frame_id) == (wanted.width, wanted.height, wanted.stamp, wanted.frame_id)
+    assert (found.width, found.height, found.stamp, found.frame_id) == (
+        wanted.width,
+        wanted.height,
+        wanted.stamp,
+        wanted.frame_id,
+    )
 
 
 def same_answer(found: Grounding, wanted: Grounding) -> None:
     assert [item.region for item in found.detections] == [item.region for item in wanted.detections]
     assert found.text == wanted.text and found.spans == wanted.spans
-    np.testing.assert_allclose([item.score for item in found.detections], [item.score for item in wanted.detections], atol=TOLERANCE)
+    np.testing.assert_allclose(
+        [item.score for item in found.detections], [item.score for item in wanted.detections], atol=TOLERANCE
+    )
     np.testing.assert_allclose([found.present, found.margin], [wanted.present, wanted.margin], atol=TOLERANCE)
 
 
@@ -91,7 +99,9 @@ def test_boxes_of_every_extent(onnx: tuple, graph_model: Path, count: int) -> No
 
     model = load_model(Bundle.load(graph_model))
     rng = np.random.default_rng(count)
-    boxes = np.concatenate([rng.uniform(-0.5, 1.5, (count, 2)), rng.uniform(-1, 1, (count, 2))], 1).astype(np.float32)
+    boxes = np.concatenate([rng.uniform(-0.5, 1.5, (count, 2)), rng.uniform(-1, 1, (count, 2))], 1).astype(
+        np.float32
+    )
     boxes[0, 2:] = -0.4, 0.0
     maps = [rng.normal(0, 1, (1, 32, 8, 8)).astype(np.float32) for _ in range(2)]
     found, _ = onnx[0].regions.run({"map.0": maps[0], "map.1": maps[1], "boxes": boxes})
@@ -119,10 +129,22 @@ def test_embeddings_are_those_of_torch(onnx: tuple, torch: tuple) -> None:
 
 def test_packed_goals_and_appended_tokens_equal_torch(onnx: tuple, torch: tuple) -> None:
     prefix, *tails = embeddings(1, 30, 1, 9, 4, 6)
-    branches, logits = zip(*(language.branch(language.prefill(prefix), tails) for language in (onnx[1], torch[1])), strict=True)
+    branches, logits = zip(
+        *(language.branch(language.prefill(prefix), tails) for language in (onnx[1], torch[1])), strict=True
+    )
     close(*logits)
-    for rows, tokens in (([0, 1, 2, 3], [11, 12, 13, 14]), ([0, 2], [14, 15]), ([2], [16]), ([3, 1], [17, 350])):
-        close(*(lang.append(branch, rows, tokens) for lang, branch in zip((onnx[1], torch[1]), branches, strict=True)))
+    for rows, tokens in (
+        ([0, 1, 2, 3], [11, 12, 13, 14]),
+        ([0, 2], [14, 15]),
+        ([2], [16]),
+        ([3, 1], [17, 350]),
+    ):
+        close(
+            *(
+                lang.append(branch, rows, tokens)
+                for lang, branch in zip((onnx[1], torch[1]), branches, strict=True)
+            )
+        )
 
 
 def test_a_prefix_is_not_changed_by_its_branches(language: OnnxLanguage) -> None:
@@ -150,9 +172,13 @@ def test_what_cannot_be_branched_or_appended(language: OnnxLanguage) -> None:
 def test_answers_equal_those_of_torch(grounders: tuple[Grounder, Grounder], seed: int) -> None:
     region = np.array([[5, 5, 30, 30]], np.float32)
     goals = [
-        *(Goal(text) for text in GOALS), Goal("the blue ring", "one"), Goal("every cone", "all"),
-        Goal("", "describe"), Goal("", "describe", regions=region), Goal("the ball", regions=region),
-    ]  # fmt: skip
+        *(Goal(text) for text in GOALS),
+        Goal("the blue ring", "one"),
+        Goal("every cone", "all"),
+        Goal("", "describe"),
+        Goal("", "describe", regions=region),
+        Goal("the ball", regions=region),
+    ]
     found, wanted = (grounder.ground(Frame(blocks(seed)), goals) for grounder in grounders)
     for one, other in zip(found, wanted, strict=True):
         same_answer(one, other)
@@ -161,7 +187,10 @@ def test_answers_equal_those_of_torch(grounders: tuple[Grounder, Grounder], seed
 
 def test_repeated_runs_are_bit_identical(graph_model: Path, grounders: tuple[Grounder, Grounder]) -> None:
     frame, goals = Frame(blocks(8)), [Goal(text) for text in GOALS[:4]]
-    scenes = [grounder.perceive(frame) for grounder in (grounders[0], grounders[0], Grounder.load(graph_model, 0.0, "cpu", "onnx", 1))]
+    scenes = [
+        grounder.perceive(frame)
+        for grounder in (grounders[0], grounders[0], Grounder.load(graph_model, 0.0, "cpu", "onnx", 1))
+    ]
     for scene in scenes[1:]:
         for name in ("boxes", "objectness", "image_tokens", "region_tokens"):
             assert np.array_equal(getattr(scene, name), getattr(scenes[0], name))
@@ -173,7 +202,9 @@ def test_repeated_runs_are_bit_identical(graph_model: Path, grounders: tuple[Gro
 
 
 @pytest.mark.parametrize("name", ["perceive.onnx", "encode_regions.onnx", "language.onnx", "embeddings.npy"])
-def test_a_damaged_file_is_refused(graph_copy: Path, put: Callable[[Path, str, bytes], None], name: str) -> None:
+def test_a_damaged_file_is_refused(
+    graph_copy: Path, put: Callable[[Path, str, bytes], None], name: str
+) -> None:
     data = (graph_copy / name).read_bytes()
     put(graph_copy, name, data[: len(data) // 2])
     with pytest.raises(ValueError, match=f"{name} is not a (graph|table)"):

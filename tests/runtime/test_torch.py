@@ -100,7 +100,9 @@ def grown(model: Groma, *parts: np.ndarray) -> np.ndarray:
     """Logits of every position of the last part, by transformers' own cache that grows by copying."""
     cache = DynamicCache(config=model.llm.config)
     with torch.inference_mode():
-        return [model.logits(model.hidden(torch.from_numpy(part)[None], cache=cache))[0].numpy() for part in parts][-1]
+        return [
+            model.logits(model.hidden(torch.from_numpy(part)[None], cache=cache))[0].numpy() for part in parts
+        ][-1]
 
 
 def test_a_cache_with_room_gives_the_numbers_of_one_that_grows(model: Groma, language: TorchLanguage) -> None:
@@ -113,7 +115,9 @@ def test_a_cache_with_room_gives_the_numbers_of_one_that_grows(model: Groma, lan
         np.testing.assert_allclose(found, grown(model, prefix, tail, *tokens[:count]), atol=1e-5)
 
 
-def test_nothing_is_copied_while_one_goes_on_and_others_are_let_be(model: Groma, language: TorchLanguage) -> None:
+def test_nothing_is_copied_while_one_goes_on_and_others_are_let_be(
+    model: Groma, language: TorchLanguage
+) -> None:
     start, tail, other = embeddings(13, 20, 5, 7)
     prefix = language.prefill(start)
     place = prefix.layers[0].keys.data_ptr()
@@ -141,7 +145,9 @@ def test_a_room_that_is_full_is_left_for_a_larger_one(
     branches, _ = language.branch(prefix, [tail])
     for token in range(3):
         logits = language.append(branches, [0], [token])
-    np.testing.assert_allclose(logits[0], plain(model, start, tail, language.embed(np.arange(3))), atol=TOLERANCE)
+    np.testing.assert_allclose(
+        logits[0], plain(model, start, tail, language.embed(np.arange(3))), atol=TOLERANCE
+    )
     language.release(prefix)
     assert prefix.get_seq_length() == 0 and branches.cache.get_seq_length() == 17
 
@@ -149,7 +155,11 @@ def test_a_room_that_is_full_is_left_for_a_larger_one(
 def test_new_tokens_have_embeddings_of_their_own(model: Groma, language: TorchLanguage) -> None:
     base = model.config.language.vocab_size
     found = language.embed(np.array([3, base, base + 14]))
-    wanted = [model.llm.model.embed_tokens.weight[3], model.new_input_embs.weight[0], model.new_input_embs.weight[14]]
+    wanted = [
+        model.llm.model.embed_tokens.weight[3],
+        model.new_input_embs.weight[0],
+        model.new_input_embs.weight[14],
+    ]
     assert np.array_equal(found, torch.stack(wanted).numpy())
     assert (language.width, language.context) == (64, 512)
 
@@ -207,7 +217,9 @@ def test_user_boxes_join_the_regions(vision: TorchVision) -> None:
     overlap = box_iou(user, joined.boxes)
     np.testing.assert_allclose(overlap.max(1), 1, atol=1e-5)
     np.testing.assert_array_equal(joined.objectness[overlap.argmax(1)], 1)
-    assert len(scene.boxes) <= 12 and joined.width == scene.width and joined.image_tokens is scene.image_tokens
+    assert (
+        len(scene.boxes) <= 12 and joined.width == scene.width and joined.image_tokens is scene.image_tokens
+    )
 
 
 def test_an_injected_order_names_the_regions(model: Groma, vision: TorchVision, small_model: Path) -> None:

@@ -31,7 +31,11 @@ def scenes() -> list[TrueScene]:
 
 
 def answers(grounder: Grounder, scenes: list[TrueScene]) -> list[Grounding]:
-    return [item for scene in scenes for item in grounder.ground(Frame(scene.rgb), [Goal(goal.text) for goal in scene.goals])]
+    return [
+        item
+        for scene in scenes
+        for item in grounder.ground(Frame(scene.rgb), [Goal(goal.text) for goal in scene.goals])
+    ]
 
 
 def as_on_a_gpu(precision: str) -> Grounder:
@@ -42,11 +46,19 @@ def as_on_a_gpu(precision: str) -> Grounder:
     return grounder
 
 
-@pytest.mark.parametrize(("precision", "most", "limit"), [("fp16", 0.002, 0.02), ("bf16", 0.02, 0.06), ("fp16 as on a GPU", 0.002, 0.02)])
+@pytest.mark.parametrize(
+    ("precision", "most", "limit"),
+    [("fp16", 0.002, 0.02), ("bf16", 0.02, 0.06), ("fp16 as on a GPU", 0.002, 0.02)],
+)
 def test_the_same_answers(precision: str, most: float, limit: float, scenes: list[TrueScene]) -> None:
-    """most: what 19 of 20 scores keep to; limit: what all do. The three digits of bf16 in Llama's layers are why it has the wider one."""
+    """most: what 19 of 20 scores keep to; limit: what all do. The three digits of bf16 in Llama's layers are
+    why it has the wider one."""
     on_gpu = precision.endswith("GPU")
-    half = as_on_a_gpu(precision.split()[0]) if on_gpu else Grounder.load(TINY, backend="torch", precision=precision)
+    half = (
+        as_on_a_gpu(precision.split()[0])
+        if on_gpu
+        else Grounder.load(TINY, backend="torch", precision=precision)
+    )
     assert on_gpu or (half.runtime is not None and half.runtime.precision == precision)
     found, wanted = answers(half, scenes), answers(Grounder.load(TINY, backend="torch"), scenes)
     assert sum(len(item.detections) for item in wanted) > 15
@@ -59,7 +71,9 @@ def test_the_same_answers(precision: str, most: float, limit: float, scenes: lis
     assert 0 < np.percentile(off, 95) <= most and max(off) <= limit
 
 
-@pytest.mark.parametrize(("precision", "device"), [("bf16", "cpu"), ("fp16", "cpu"), ("bf16", "cuda"), ("fp16", "cuda")])
+@pytest.mark.parametrize(
+    ("precision", "device"), [("bf16", "cpu"), ("fp16", "cpu"), ("bf16", "cuda"), ("fp16", "cuda")]
+)
 def test_what_stays_in_full(precision: str, device: str, small_model: Path) -> None:
     """device is only what the weights are prepared for: none is moved there."""
     model = set_precision(load_model(Bundle.load(small_model)), precision, torch.device(device))
@@ -70,15 +84,23 @@ def test_what_stays_in_full(precision: str, device: str, small_model: Path) -> N
             assert kind == half, name
         elif device == "cuda" and name.startswith("perceiver.vis_encoder."):
             assert kind == torch.float16, name
-        elif device == "cuda" and any(part in name for part in ("img_txt_bridge", "mlvl_fuse", "pconvs", "flatten_linear")):
+        elif device == "cuda" and any(
+            part in name for part in ("img_txt_bridge", "mlvl_fuse", "pconvs", "flatten_linear")
+        ):
             assert kind == half, name
         else:
             assert kind == torch.float32, name
-    assert kinds["perceiver.ddetr_transformer.enc_output.weight"] == kinds["extra_lm_head.weight"] == torch.float32
+    assert (
+        kinds["perceiver.ddetr_transformer.enc_output.weight"]
+        == kinds["extra_lm_head.weight"]
+        == torch.float32
+    )
 
 
 def test_a_device_that_is_not_there(small_model: Path) -> None:
     bundle = Bundle.load(small_model)
     for device in ("quantum", "meta:9:9", *(() if torch.cuda.is_available() else ("cuda",))):
-        with pytest.raises(ValueError, match=rf"The installed PyTorch .* cannot use the device '{device}', only .*cpu"):
+        with pytest.raises(
+            ValueError, match=rf"The installed PyTorch .* cannot use the device '{device}', only .*cpu"
+        ):
             load_torch(bundle, device)

@@ -10,7 +10,15 @@ import pytest
 
 from groma_ros.commands.scenes import add_arguments
 from groma_ros.commands.scenes import run as run_scenes
-from groma_ros.simulation.dataset import ANNOTATIONS, DatasetError, Settings, load_dataset, scene_goals, scene_seeds, write_dataset
+from groma_ros.simulation.dataset import (
+    ANNOTATIONS,
+    DatasetError,
+    Settings,
+    load_dataset,
+    scene_goals,
+    scene_seeds,
+    write_dataset,
+)
 from groma_ros.simulation.scenes import SceneRenderer
 
 SMALL = Settings(seed=3, width=160, height=120, goals_per_kind=2, depth=True)
@@ -47,7 +55,9 @@ def test_annotations_are_coco(folder: Path) -> None:
         assert min(x, y, entry["area"]) > 0 and x + w < 160 and y + h < 120 and entry["area"] <= w * h
         assert entry["iscrowd"] == 0 and 1 <= entry["category_id"] <= len(document["categories"])
     image_of = {entry["id"]: entry["image_id"] for entry in document["annotations"]}
-    assert all(image_of[key] == goal["image_id"] for goal in document["goals"] for key in goal["annotation_ids"])
+    assert all(
+        image_of[key] == goal["image_id"] for goal in document["goals"] for key in goal["annotation_ids"]
+    )
 
 
 def test_a_stopped_run_goes_on_and_ends_the_same(folder: Path, tmp_path: Path) -> None:
@@ -80,7 +90,10 @@ def test_seeds_of_different_data_seeds_never_meet() -> None:
         ("{", "is not JSON"),
         ("[]", "does not have the form of docs/scenes.md"),
         ('{"images": [], "annotations": [], "categories": []}', "KeyError 'goals'"),
-        ('{"images": [], "annotations": [{"id": 1, "image_id": 9}], "categories": [], "goals": []}', "KeyError 9"),
+        (
+            '{"images": [], "annotations": [{"id": 1, "image_id": 9}], "categories": [], "goals": []}',
+            "KeyError 9",
+        ),
     ],
 )
 def test_broken_annotations_are_named(tmp_path: Path, damage: str | None, message: str) -> None:
@@ -104,10 +117,25 @@ def test_a_folder_with_no_more_than_coco_and_goals_is_read(tmp_path: Path) -> No
     assert record.goals[0].targets == (0,)
 
 
-def test_the_command_writes_and_names_the_annotations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command_writes_and_names_the_annotations(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     parser = argparse.ArgumentParser()
     add_arguments(parser)
-    options = ["--seed", "9", "--count", "2", "--out", str(tmp_path / "d"), "--jobs", "1", "--width", "96", "--height", "96"]
+    options = [
+        "--seed",
+        "9",
+        "--count",
+        "2",
+        "--out",
+        str(tmp_path / "d"),
+        "--jobs",
+        "1",
+        "--width",
+        "96",
+        "--height",
+        "96",
+    ]
     assert run_scenes(parser.parse_args([*options, "--aspect", "random"])) == 0
     printed = capsys.readouterr()
     assert printed.out.strip() == str(tmp_path / "d" / ANNOTATIONS)

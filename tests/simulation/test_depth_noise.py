@@ -28,17 +28,29 @@ def test_noise_grows_with_the_square_of_the_distance() -> None:
 
 
 def test_steps_holes_and_blotches() -> None:
-    np.testing.assert_allclose(np.unique(spoil(STEP * 1.0007, DepthNoise(step=0.005), np.random.default_rng(1))), [0.8, 1.6], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.unique(spoil(STEP * 1.0007, DepthNoise(step=0.005), np.random.default_rng(1))),
+        [0.8, 1.6],
+        rtol=1e-6,
+    )
     assert np.isnan(spoilt(holes=0.1)).mean() == pytest.approx(0.1, abs=0.01)
     assert np.isnan(spoilt(blotches=0.1)).mean() == pytest.approx(0.1, abs=0.01)
 
 
 def test_only_edges_are_lost_or_bleed() -> None:
     lost = np.isnan(spoilt(lost=0.5))
-    assert not lost[:, :99].any() and not lost[:, 101:].any() and lost[:, 99:101].mean() == pytest.approx(0.5, abs=0.1)
+    assert (
+        not lost[:, :99].any()
+        and not lost[:, 101:].any()
+        and lost[:, 99:101].mean() == pytest.approx(0.5, abs=0.1)
+    )
     bled = spoilt(bled=0.5)
     between = (bled > 0.81) & (bled < 1.59)
-    assert not between[:, :99].any() and not between[:, 101:].any() and between[:, 99:101].mean() == pytest.approx(0.5, abs=0.1)
+    assert (
+        not between[:, :99].any()
+        and not between[:, 101:].any()
+        and between[:, 99:101].mean() == pytest.approx(0.5, abs=0.1)
+    )
 
 
 def test_levels_repeat() -> None:

@@ -1,4 +1,5 @@
-"""Goals are read back by a small interpreter of their English, written apart from the code that draws them."""
+"""Goals are read back by a small interpreter of their English, written apart from the code that draws
+them."""
 
 from __future__ import annotations
 
@@ -13,7 +14,13 @@ from groma_ros.simulation.scenes import COLOURS, KINDS, SceneObject, SceneSample
 from groma_ros.types import Intrinsics
 
 WIDTH = 320
-SINGULAR = {**{kind + "s": kind for kind in KINDS}, "boxes": "box", "objects": "object", "things": "object", "thing": "object"}
+SINGULAR = {
+    **{kind + "s": kind for kind in KINDS},
+    "boxes": "box",
+    "objects": "object",
+    "things": "object",
+    "thing": "object",
+}
 
 
 def symbolic_scene(seed: int) -> SceneSample:
@@ -42,7 +49,9 @@ def phrase(words: str) -> tuple[str | None, str | None]:
         elif word in COLOURS:
             colour = word
         else:
-            assert word in ("the", "a", "an", "all", "every", "both", "three", "four", "object"), f"{word!r} in {words!r}"
+            assert word in ("the", "a", "an", "all", "every", "both", "three", "four", "object"), (
+                f"{word!r} in {words!r}"
+            )
     return kind, colour
 
 
@@ -56,10 +65,15 @@ def centre(item: SceneObject) -> float:
 
 
 MEASURES = {
-    "leftmost": centre, "rightmost": lambda o: -centre(o),
-    "nearest": lambda o: o.position[2], "closest": lambda o: o.position[2], "farthest": lambda o: -o.position[2],
-    "largest": lambda o: -o.area, "biggest": lambda o: -o.area, "smallest": lambda o: o.area,
-}  # fmt: skip
+    "leftmost": centre,
+    "rightmost": lambda o: -centre(o),
+    "nearest": lambda o: o.position[2],
+    "closest": lambda o: o.position[2],
+    "farthest": lambda o: -o.position[2],
+    "largest": lambda o: -o.area,
+    "biggest": lambda o: -o.area,
+    "smallest": lambda o: o.area,
+}
 
 
 def stands(relation: str, a: SceneObject, b: SceneObject) -> bool:
@@ -83,7 +97,9 @@ def meaning(text: str, objects: tuple[SceneObject, ...]) -> set[int]:
         return {i for i in members(objects, found[1]) - {a, b} if low < centre(objects[i]) < high}
     if found := re.fullmatch(r"(.+?) (?:to the )?(left of|right of|behind|in front of) (.+)", text):
         (anchor,) = members(objects, found[3])
-        return {i for i in members(objects, found[1]) - {anchor} if stands(found[2], objects[i], objects[anchor])}
+        return {
+            i for i in members(objects, found[1]) - {anchor} if stands(found[2], objects[i], objects[anchor])
+        }
     if found := re.fullmatch(rf"the ({'|'.join(MEASURES)}) (.+)", text):
         return {min(members(objects, found[2]), key=lambda i: MEASURES[found[1]](objects[i]))}
     return members(objects, text)
@@ -92,7 +108,9 @@ def meaning(text: str, objects: tuple[SceneObject, ...]) -> set[int]:
 @pytest.fixture(scope="module")
 def drawn() -> list[tuple[SceneSample, list[SceneGoal]]]:
     samples = [symbolic_scene(seed) for seed in range(250)]
-    return [(sample, draw_goals(sample, np.random.default_rng(sample.seed), per_kind=3)) for sample in samples]
+    return [
+        (sample, draw_goals(sample, np.random.default_rng(sample.seed), per_kind=3)) for sample in samples
+    ]
 
 
 def test_every_goal_means_its_targets(drawn: list[tuple[SceneSample, list[SceneGoal]]]) -> None:
@@ -102,7 +120,9 @@ def test_every_goal_means_its_targets(drawn: list[tuple[SceneSample, list[SceneG
             assert goal.targets == tuple(sorted(goal.targets))
 
 
-def test_kinds_come_in_equal_number_and_no_text_twice(drawn: list[tuple[SceneSample, list[SceneGoal]]]) -> None:
+def test_kinds_come_in_equal_number_and_no_text_twice(
+    drawn: list[tuple[SceneSample, list[SceneGoal]]],
+) -> None:
     counts = Counter(goal.kind for _, goals in drawn for goal in goals)
     assert set(counts) == set(GOAL_TYPES)
     assert min(counts.values()) > 0.75 * 3 * len(drawn) and max(counts.values()) <= 3 * len(drawn)
@@ -110,7 +130,10 @@ def test_kinds_come_in_equal_number_and_no_text_twice(drawn: list[tuple[SceneSam
 
 
 def test_the_number_of_targets_fits_the_kind(drawn: list[tuple[SceneSample, list[SceneGoal]]]) -> None:
-    sizes = {kind: Counter(len(g.targets) for _, goals in drawn for g in goals if g.kind == kind) for kind in GOAL_TYPES}
+    sizes = {
+        kind: Counter(len(g.targets) for _, goals in drawn for g in goals if g.kind == kind)
+        for kind in GOAL_TYPES
+    }
     assert set(sizes["attribute"]) == set(sizes["superlative"]) == set(sizes["between"]) == {1}
     assert set(sizes["absent"]) == {0}
     assert min(sizes["plural"]) == 2 and 1 in sizes["negation"] and max(sizes["negation"]) > 3
@@ -124,7 +147,9 @@ def test_absent_goals_are_mostly_hard(drawn: list[tuple[SceneSample, list[SceneG
         for goal in goals:
             if goal.kind == "absent":
                 kind, colour = phrase(goal.text)
-                hard.append(kind in {o.kind for o in sample.objects} and colour in {o.colour for o in sample.objects})
+                hard.append(
+                    kind in {o.kind for o in sample.objects} and colour in {o.colour for o in sample.objects}
+                )
     assert 0.65 < np.mean(hard) < 0.95
 
 
@@ -133,11 +158,15 @@ def shifted(sample: SceneSample, index: int, dx: float, dz: float) -> tuple[Scen
     moved = list(sample.objects)
     o = moved[index]
     box = (o.box[0] + dx, o.box[1], o.box[2] + dx, o.box[3])
-    moved[index] = SceneObject(o.kind, o.colour, box, o.visible, o.area, (0.0, 0.0, o.position[2] + dz), o.size)
+    moved[index] = SceneObject(
+        o.kind, o.colour, box, o.visible, o.area, (0.0, 0.0, o.position[2] + dz), o.size
+    )
     return tuple(moved)
 
 
-def test_answers_hold_when_any_object_moves_within_the_margins(drawn: list[tuple[SceneSample, list[SceneGoal]]]) -> None:
+def test_answers_hold_when_any_object_moves_within_the_margins(
+    drawn: list[tuple[SceneSample, list[SceneGoal]]],
+) -> None:
     checked = 0
     for sample, goals in drawn[:80]:
         for goal in goals:
@@ -157,7 +186,9 @@ def test_a_superlative_of_size_wins_clearly(drawn: list[tuple[SceneSample, list[
         for goal in goals:
             if found := re.fullmatch(r"the (largest|biggest|smallest) (.+)", goal.text):
                 winner = sample.objects[goal.targets[0]].area
-                others = [sample.objects[i].area for i in members(sample.objects, found[2]) if i not in goal.targets]
+                others = [
+                    sample.objects[i].area for i in members(sample.objects, found[2]) if i not in goal.targets
+                ]
                 ratios += [other / winner if found[1] == "smallest" else winner / other for other in others]
     assert len(ratios) > 100 and min(ratios) >= 1.349
 

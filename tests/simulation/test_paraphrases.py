@@ -13,7 +13,9 @@ def test_every_word_of_the_grammar_has_synonyms_and_none_means_two_things() -> N
     assert set(SYNONYMS) == {*COLOURS, *KINDS}
     spoken = [word for words in SYNONYMS.values() for word in words]
     assert len(set(spoken)) == len(spoken) and not set(spoken) & {*COLOURS, *KINDS}
-    assert not set(FRAMES) & set(UNSEEN_FRAMES) and all(frame.count("{}") == 1 for frame in (*FRAMES, *UNSEEN_FRAMES))
+    assert not set(FRAMES) & set(UNSEEN_FRAMES) and all(
+        frame.count("{}") == 1 for frame in (*FRAMES, *UNSEEN_FRAMES)
+    )
 
 
 @pytest.mark.parametrize(
@@ -21,8 +23,14 @@ def test_every_word_of_the_grammar_has_synonyms_and_none_means_two_things() -> N
     [
         ("the red mug", {"the crimson cup", "the scarlet cup"}),
         ("both boxes", {"both blocks", "both crates", "both cubes"}),
-        ("all the bowls that are not cyan", {"all the dishes that are not turquoise", "all the dishes that are not teal"}),
-        ("everything but a box", {"everything but a block", "everything but a crate", "everything but a cube"}),
+        (
+            "all the bowls that are not cyan",
+            {"all the dishes that are not turquoise", "all the dishes that are not teal"},
+        ),
+        (
+            "everything but a box",
+            {"everything but a block", "everything but a crate", "everything but a cube"},
+        ),
         ("everything that is not an orange thing", {"everything that is not an amber thing"}),
         ("the leftmost object", {"the leftmost object"}),
     ],

@@ -142,7 +142,9 @@ def test_a_platform_that_cannot_draw_is_named(monkeypatch: pytest.MonkeyPatch) -
         Canvas(32, 32)
 
 
-def test_the_true_boxes_in_space_hold_what_depth_shows_and_no_more(samples: list[SceneSample], renderer: SceneRenderer) -> None:
+def test_the_true_boxes_in_space_hold_what_depth_shows_and_no_more(
+    samples: list[SceneSample], renderer: SceneRenderer
+) -> None:
     tops = 0
     for sample in samples:
         layout, _ = renderer.compose(sample.seed)
@@ -154,7 +156,9 @@ def test_the_true_boxes_in_space_hold_what_depth_shows_and_no_more(samples: list
             assert item.box_3d is not None
             axes = matrix_from_quaternion(item.box_3d.quaternion)
             np.testing.assert_allclose(axes[:, 2], up, atol=1e-9)
-            inner = cv2.erode((labels == index).astype(np.uint8), np.ones((3, 3))) > 0  # a border pixel may show what lies behind
+            inner = (
+                cv2.erode((labels == index).astype(np.uint8), np.ones((3, 3))) > 0
+            )  # a border pixel may show what lies behind
             local = (points[inner] - item.box_3d.centre) @ axes
             size = np.array(item.box_3d.size)
             assert (np.abs(local) <= size / 2 + 0.004).all(), item

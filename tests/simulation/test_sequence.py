@@ -43,7 +43,10 @@ def bag(frames: list[SequenceFrame], tmp_path_factory: pytest.TempPathFactory) -
 
 def messages(path: Path) -> list[tuple[str, int, Any]]:
     with AnyReader([path]) as reader:
-        return [(link.topic, stamp, reader.deserialize(raw, link.msgtype)) for link, stamp, raw in reader.messages()]
+        return [
+            (link.topic, stamp, reader.deserialize(raw, link.msgtype))
+            for link, stamp, raw in reader.messages()
+        ]
 
 
 def test_the_bag_holds_every_frame_with_the_standard_messages(bag: Path, frames: list[SequenceFrame]) -> None:
@@ -83,7 +86,9 @@ def test_goals_keep_their_targets_in_every_frame(frames: list[SequenceFrame]) ->
     assert [row["stamp"] for row in known["frames"]] == [frame.stamp for frame in frames]
     for frame, row in zip(frames, known["frames"], strict=True):
         assert row["boxes"] == [item.box for item in frame.objects]
-        assert [(o["kind"], o["colour"]) for o in known["objects"]] == [(o.kind, o.colour) for o in frame.objects]
+        assert [(o["kind"], o["colour"]) for o in known["objects"]] == [
+            (o.kind, o.colour) for o in frame.objects
+        ]
         assert min(row["visible"]) >= 0.55
 
 
@@ -107,7 +112,9 @@ def test_the_demo_is_whole_and_agrees_with_its_truth() -> None:
     entries = yaml.safe_load((DEMO / "goals.yaml").read_text())["goals"]
     texts = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
     assert texts == [goal["text"] for goal in known["goals"]] and len(texts) >= 6
-    assert {"attribute", "absent", "plural", "relation", "superlative"} <= {goal["kind"] for goal in known["goals"]}
+    assert {"attribute", "absent", "plural", "relation", "superlative"} <= {
+        goal["kind"] for goal in known["goals"]
+    }
     found = messages(DEMO / "tabletop.mcap")
     stamps = [stamp for topic, stamp, _ in found if topic == "/camera/image/compressed"]
     assert stamps == [row["stamp"] for row in known["frames"]] and len(stamps) == 60

@@ -14,7 +14,9 @@ def test_meshes_are_closed_and_face_outwards(name: str) -> None:
     triangles = mesh.vertices[mesh.faces]
     if name != "handle":  # its two ends lie open inside the cup's wall
         corners = np.unique(mesh.vertices.round(9), axis=0, return_inverse=True)[1].ravel()[mesh.faces]
-        edges = Counter((a, b) for face in corners for a, b in zip(face, np.roll(face, -1), strict=True) if a != b)
+        edges = Counter(
+            (a, b) for face in corners for a, b in zip(face, np.roll(face, -1), strict=True) if a != b
+        )
         assert all(edges[b, a] == count for (a, b), count in edges.items())
     volume = np.einsum("ij,ij->i", triangles[:, 0], np.cross(triangles[:, 1], triangles[:, 2])).sum() / 6
     assert volume > 0

@@ -32,7 +32,9 @@ def test_scenes_of_a_world_are_as_visible_as_a_tables(world: str) -> None:
 
 def test_a_shelf_is_used_on_several_boards_and_a_room_shows_larger_things() -> None:
     with SceneRenderer(world="shelf") as shelf, SceneRenderer(world="room") as room, SceneRenderer() as table:
-        boards = [{round(float(body.place[2]), 3) for body in shelf.compose(seed)[0].bodies} for seed in range(6)]
+        boards = [
+            {round(float(body.place[2]), 3) for body in shelf.compose(seed)[0].bodies} for seed in range(6)
+        ]
         largest = [max(item.size[1] for item in one.render(2).objects) for one in (room, table)]
     assert max(map(len, boards)) >= 2
     assert largest[0] > 1.2 * largest[1]
@@ -48,7 +50,11 @@ def test_a_mixed_seed_is_the_scene_of_its_world() -> None:
 
 
 def test_a_style_changes_sizes_shades_and_the_view_alone() -> None:
-    with SceneRenderer() as usual, SceneRenderer(style=Style(size=0.7)) as small, SceneRenderer(style=Style(view=1.4)) as wide:
+    with (
+        SceneRenderer() as usual,
+        SceneRenderer(style=Style(size=0.7)) as small,
+        SceneRenderer(style=Style(view=1.4)) as wide,
+    ):
         plain, wider = usual.compose(5)[0], wide.compose(5)[0]
         sizes = [max(body.solid.size) for body in small.compose(5)[0].bodies]
     assert wider.camera.intrinsics.fx == pytest.approx(plain.camera.intrinsics.fx / 1.4)
@@ -56,5 +62,8 @@ def test_a_style_changes_sizes_shades_and_the_view_alone() -> None:
 
 
 def test_an_unknown_world_is_named() -> None:
-    with SceneRenderer(world="moon") as renderer, pytest.raises(ValueError, match="no world 'moon'; take one of mixed, table, shelf, room"):
+    with (
+        SceneRenderer(world="moon") as renderer,
+        pytest.raises(ValueError, match="no world 'moon'; take one of mixed, table, shelf, room"),
+    ):
         renderer.render(0)

@@ -1,4 +1,5 @@
-"""Tokenisation, templates, expansion and the answer grammar, against recorded runs of the published tokenizer."""
+"""Tokenisation, templates, expansion and the answer grammar, against recorded runs of the published
+tokenizer."""
 
 import json
 from collections.abc import Iterable
@@ -7,27 +8,62 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, TINY_TEMPLATE, Answer, PromptTemplate, Span, expand, parse_answer
-from groma_ros.tokenization.sentencepiece_model import BYTE, CONTROL, UNKNOWN, UNUSED, Piece, SentencePieceModel
+from groma_ros.tokenization.prompts import (
+    PUBLISHED_TEMPLATE,
+    TINY_TEMPLATE,
+    Answer,
+    PromptTemplate,
+    Span,
+    expand,
+    parse_answer,
+)
+from groma_ros.tokenization.sentencepiece_model import (
+    BYTE,
+    CONTROL,
+    UNKNOWN,
+    UNUSED,
+    Piece,
+    SentencePieceModel,
+)
 from groma_ros.tokenization.tokenizer import ADDED_TOKENS, GromaTokenizer, Text
 from groma_ros.training.vocabulary import train_bpe
 
 DATA = Path(__file__).parent / "data" / "tokenizer"
 GOLDEN = json.loads((DATA / "llama_golden.json").read_text())
 PUBLISHED = {name.split("|")[0]: run for name, run in GOLDEN.items() if name.endswith("legacy=False")}
-HOSTILE = ["<r3>", "</s>", "<image>", "<region>", "a<p>b</p>", "<roi><r1></roi>", "[grounding]", "<unk>", "<s>", "[PAD]", "<sep>",
-           "<refer_feat>", "\U0001f600", "猫", "x" * 10_000, "\u2581<r0>", "{}", "{0}"]  # fmt: skip
+HOSTILE = [
+    "<r3>",
+    "</s>",
+    "<image>",
+    "<region>",
+    "a<p>b</p>",
+    "<roi><r1></roi>",
+    "[grounding]",
+    "<unk>",
+    "<s>",
+    "[PAD]",
+    "<sep>",
+    "<refer_feat>",
+    "\U0001f600",
+    "猫",
+    "x" * 10_000,
+    "\u2581<r0>",
+    "{}",
+    "{0}",
+]
 
 VOCABULARY = 32000
 FIRST_MERGE = 259
 
 
 def rebuild(recorded: Iterable[tuple[str, int]]) -> SentencePieceModel:
-    """A partial Llama vocabulary of 32000 pieces from recorded pairs of token and id; other places hold pieces no text reaches.
+    """A partial Llama vocabulary of 32000 pieces from recorded pairs of token and id; other places hold
+    pieces no text reaches.
 
-    Llama's ids are the order of its merges (score = 259 - id), so recorded ids give recorded scores. Pieces on the way to a recorded
-    one were not recorded: every head of a recorded piece is added, just ahead of the first piece it leads to. ">." is the one
-    piece of which only the effect was seen (the lost dot after an added token).
+    Llama's ids are the order of its merges (score = 259 - id), so recorded ids give recorded scores. Pieces
+    on the way to a recorded one were not recorded: every head of a recorded piece is added, just ahead of the
+    first piece it leads to. ">." is the one piece of which only the effect was seen (the lost dot after an
+    added token).
     """
     known = {token: index for token, index in recorded if FIRST_MERGE <= index < VOCABULARY}
     heads: dict[str, float] = {">.": -15000.0}
@@ -52,14 +88,23 @@ def rebuild(recorded: Iterable[tuple[str, int]]) -> SentencePieceModel:
 def llama() -> GromaTokenizer:
     pairs: list[tuple[str, int]] = []
     for run in GOLDEN.values():
-        pairs += zip(run["tokens"], run["ids"], strict=True) if "ids" in run else [tuple(pair) for pair in run["tail"]]
+        pairs += (
+            zip(run["tokens"], run["ids"], strict=True)
+            if "ids" in run
+            else [tuple(pair) for pair in run["tail"]]
+        )
     return GromaTokenizer(rebuild(pairs))
 
 
 @pytest.fixture(scope="module")
 def tiny() -> GromaTokenizer:
-    corpus = [f"find <p>the {colour} {kind}</p>:" for colour in ("red", "blue") for kind in ("box", "mug")] * 3
-    return GromaTokenizer(train_bpe([*corpus, "describe <roi><r1></roi><refer_feat>:", "a red box</s>"], 330), num_new_token=14 + 32)
+    corpus = [
+        f"find <p>the {colour} {kind}</p>:" for colour in ("red", "blue") for kind in ("box", "mug")
+    ] * 3
+    return GromaTokenizer(
+        train_bpe([*corpus, "describe <roi><r1></roi><refer_feat>:", "a red box</s>"], 330),
+        num_new_token=14 + 32,
+    )
 
 
 def test_ids_equal_the_slow_tokenizer_on_random_text_and_tokens() -> None:
@@ -89,7 +134,10 @@ def test_the_four_habits_of_the_published_tokenizer(llama: GromaTokenizer) -> No
     assert llama.encode_template("</s>USER:")[:2] == [2, 11889]
     assert llama.encode_template("USER:", start=True)[:3] == [1, 3148, 1001]
     assert llama.encode_template("<p>the man</p> in") == [32006, 1552, 767, 32007, 262]
-    assert llama.encode_template("</s> the") == [2, 278]  # a blank stays beside </s>, and vanishes beside an added token
+    assert llama.encode_template("</s> the") == [
+        2,
+        278,
+    ]  # a blank stays beside </s>, and vanishes beside an added token
     assert llama.encode_template("<p> the </p>") == [32006, 1552, 32007]
 
 
@@ -106,8 +154,13 @@ def test_the_four_habits_of_the_published_tokenizer(llama: GromaTokenizer) -> No
         ("vqa", "chat", "What color is the car?", 0),
     ],
 )
-def test_prefix_and_goal_make_the_recorded_prompt(llama: GromaTokenizer, name: str, kind: str, text: str, wording: int) -> None:
-    prefix, goal = PUBLISHED_TEMPLATE.prefix_ids(llama), PUBLISHED_TEMPLATE.goal_ids(llama, kind, text, wording)
+def test_prefix_and_goal_make_the_recorded_prompt(
+    llama: GromaTokenizer, name: str, kind: str, text: str, wording: int
+) -> None:
+    prefix, goal = (
+        PUBLISHED_TEMPLATE.prefix_ids(llama),
+        PUBLISHED_TEMPLATE.goal_ids(llama, kind, text, wording),
+    )
     assert len(prefix) == 72
     if kind in ("one", "all", "auto"):
         assert goal.pop() == llama.id("<roi>")
@@ -119,18 +172,24 @@ def test_every_published_wording_survives_its_own_split(llama: GromaTokenizer) -
     for kind, wordings in PUBLISHED_TEMPLATE.queries.items():
         for index, wording in enumerate(wordings):
             ids = PUBLISHED_TEMPLATE.goal_ids(llama, kind, "the dog", index)
-            joined = frame.replace("{}", wording.replace("{}", "the dog")) + ("<roi>" if kind in ("one", "all", "auto") else "")
+            joined = frame.replace("{}", wording.replace("{}", "the dog")) + (
+                "<roi>" if kind in ("one", "all", "auto") else ""
+            )
             assert ids == llama.encode_template(joined)
 
 
 @pytest.mark.parametrize("text", HOSTILE)
-def test_user_text_never_becomes_a_special_token(llama: GromaTokenizer, tiny: GromaTokenizer, text: str) -> None:
+def test_user_text_never_becomes_a_special_token(
+    llama: GromaTokenizer, tiny: GromaTokenizer, text: str
+) -> None:
     for tokenizer in (llama, tiny):
         special = {*range(tokenizer.base, len(tokenizer)), 0, 1, 2}
         assert not special & set(tokenizer.encode_parts([Text(text)]))
     for tokenizer, template in ((llama, PUBLISHED_TEMPLATE), (tiny, TINY_TEMPLATE)):
         harmless = [i for i in template.goal_ids(tokenizer, "one", "dog") if i >= tokenizer.base or i < 3]
-        assert [i for i in template.goal_ids(tokenizer, "one", text) if i >= tokenizer.base or i < 3] == harmless
+        assert [
+            i for i in template.goal_ids(tokenizer, "one", text) if i >= tokenizer.base or i < 3
+        ] == harmless
     assert tiny.decode(tiny.encode_parts([Text(text)])) == text.replace("\u2581", " ").removeprefix(" ")
 
 
@@ -145,7 +204,9 @@ def test_an_empty_goal_or_an_unknown_kind_is_refused(tiny: GromaTokenizer) -> No
     for text in ("", "  \n"):
         with pytest.raises(ValueError, match="The goal is empty"):
             TINY_TEMPLATE.goal_ids(tiny, "auto", text)
-    with pytest.raises(ValueError, match="0 wordings for 'chat' goals; it knows all, auto, caption, describe, one"):
+    with pytest.raises(
+        ValueError, match="0 wordings for 'chat' goals; it knows all, auto, caption, describe, one"
+    ):
         TINY_TEMPLATE.goal_ids(tiny, "chat", "hello")
     with pytest.raises(ValueError, match="1 wordings for 'one'"):
         TINY_TEMPLATE.goal_ids(tiny, "one", "box", wording=1)
@@ -170,7 +231,17 @@ def test_the_prefix_expands_to_image_slots_and_region_pairs(tiny: GromaTokenizer
     assert prefix == [1, tiny.id("<image>"), tiny.id("<region>"), 2]
     out = expand(tiny, prefix, image_tokens=3, regions=2)
     image, region = tiny.id("<image>"), tiny.id("<region>")
-    assert out.ids.tolist() == [1, image, image, image, tiny.region_id(0), region, tiny.region_id(1), region, 2]
+    assert out.ids.tolist() == [
+        1,
+        image,
+        image,
+        image,
+        tiny.region_id(0),
+        region,
+        tiny.region_id(1),
+        region,
+        2,
+    ]
     assert out.image_slots.tolist() == [1, 2, 3]
     assert out.region_slots.tolist() == [5, 7]
     assert out.ids[out.region_slots - 1].tolist() == [tiny.region_id(0), tiny.region_id(1)]
@@ -186,7 +257,12 @@ def test_the_published_prompt_has_the_specified_length(llama: GromaTokenizer) ->
 def test_a_referred_region_is_named_and_shown(tiny: GromaTokenizer) -> None:
     goal = TINY_TEMPLATE.goal_ids(tiny, "describe")
     out = expand(tiny, goal, 9, 4, referred=[2])
-    assert [i for i in out.ids if i >= tiny.base] == [tiny.id("<roi>"), tiny.region_id(2), tiny.id("</roi>"), tiny.id("<refer_feat>")]
+    assert [i for i in out.ids if i >= tiny.base] == [
+        tiny.id("<roi>"),
+        tiny.region_id(2),
+        tiny.id("</roi>"),
+        tiny.id("<refer_feat>"),
+    ]
     assert out.ids[out.feature_slots].tolist() == [tiny.id("<refer_feat>")]
     assert out.feature_regions.tolist() == [2]
     with pytest.raises(ValueError, match="1 <refer_box> for 0 referred regions"):
@@ -234,7 +310,9 @@ def test_templates_travel_as_json_and_wrong_ones_are_named() -> None:
         ("", 3, Answer("", ())),
     ],
 )
-def test_answers_are_read_by_the_grammar(tiny: GromaTokenizer, text: str, regions: int, answer: Answer) -> None:
+def test_answers_are_read_by_the_grammar(
+    tiny: GromaTokenizer, text: str, regions: int, answer: Answer
+) -> None:
     assert parse_answer(tiny, text, regions) == answer
     assert parse_answer(tiny, tiny.encode_template(text), regions) == answer
 

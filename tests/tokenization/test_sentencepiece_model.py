@@ -1,4 +1,5 @@
-"""Our SentencePiece against cases recorded from the library itself (tests/data/tokenizer/reference_cases.json says which)."""
+"""Our SentencePiece against cases recorded from the library itself (tests/data/tokenizer/reference_cases.json
+says which)."""
 
 import dataclasses
 import json
@@ -32,7 +33,9 @@ def model() -> SentencePieceModel:
 
 def small(extra: tuple[Piece, ...], **flags: object) -> SentencePieceModel:
     fixed = (Piece("<unk>", 0, UNKNOWN), Piece("<s>", 0, CONTROL), Piece("</s>", 0, CONTROL))
-    return SentencePieceModel((*fixed, *extra), **{"byte_fallback": False, "add_dummy_prefix": False, **flags})  # type: ignore[arg-type]
+    return SentencePieceModel(
+        (*fixed, *extra), **{"byte_fallback": False, "add_dummy_prefix": False, **flags}
+    )  # type: ignore[arg-type]
 
 
 def texts(model: SentencePieceModel, text: str) -> list[str]:
@@ -50,7 +53,9 @@ def test_decoding_equals_the_library(model: SentencePieceModel) -> None:
 
 
 def test_a_written_model_reads_back_equal(model: SentencePieceModel, tmp_path: Path) -> None:
-    changed = dataclasses.replace(model, add_dummy_prefix=False, remove_extra_whitespaces=True, pad_id=-1, unk_surface=" ? ")
+    changed = dataclasses.replace(
+        model, add_dummy_prefix=False, remove_extra_whitespaces=True, pad_id=-1, unk_surface=" ? "
+    )
     changed.save(tmp_path / "tokenizer.model")
     back = SentencePieceModel.load(tmp_path / "tokenizer.model")
     for field in dataclasses.fields(changed):
@@ -80,7 +85,12 @@ def test_without_byte_fallback_a_run_of_unknown_characters_is_one_unknown() -> N
 
 def test_blanks_are_squeezed_where_the_model_says_so() -> None:
     pieces = (Piece("a", -1.0), Piece("\u2581", -2.0))
-    assert texts(small(pieces, remove_extra_whitespaces=True, add_dummy_prefix=True), "  a   a ") == ["\u2581", "a", "\u2581", "a"]
+    assert texts(small(pieces, remove_extra_whitespaces=True, add_dummy_prefix=True), "  a   a ") == [
+        "\u2581",
+        "a",
+        "\u2581",
+        "a",
+    ]
     assert small(pieces, remove_extra_whitespaces=True, add_dummy_prefix=True).encode("   ") == []
 
 
@@ -124,7 +134,11 @@ def test_an_id_outside_the_vocabulary_is_named(model: SentencePieceModel) -> Non
         model.decode([len(model)])
 
 
-CORPUS = [f"find <p>the {colour} {kind}</p>:" for colour in ("red", "green", "blue") for kind in ("box", "ball", "mug")] * 3
+CORPUS = [
+    f"find <p>the {colour} {kind}</p>:"
+    for colour in ("red", "green", "blue")
+    for kind in ("box", "ball", "mug")
+] * 3
 
 
 def test_a_trained_vocabulary_has_the_llama_layout_and_its_size() -> None:
@@ -143,7 +157,11 @@ def test_training_is_deterministic_and_loses_nothing() -> None:
     assert train_bpe(list(CORPUS), vocab_size=320).to_bytes() == trained.to_bytes()
     for text in ("the red box", "a violet 猫 \U0001f600\n", "RED  box"):
         assert trained.decode(trained.encode(text)) == text
-    assert texts(dataclasses.replace(trained, add_dummy_prefix=False), "the red mug") == ["the", "\u2581red", "\u2581mug"]
+    assert texts(dataclasses.replace(trained, add_dummy_prefix=False), "the red mug") == [
+        "the",
+        "\u2581red",
+        "\u2581mug",
+    ]
 
 
 def test_a_vocabulary_too_small_for_its_alphabet_is_refused() -> None:

@@ -28,9 +28,16 @@ def test_a_checkpoint_in_shards_loads_and_depends_on_the_seed_alone(tmp_path: Pa
         # The heads are in the files under both names.
         assert size > 2 * sum(weights[key].numel() for key in weights) > 0.9 * size
         made.append({key: weights[key].clone() for key in weights})
-        assert len(GromaTokenizer.load(tmp_path / name / "tokenizer.model", SMALL.num_new_token)) == SMALL.vocab_size
+        assert (
+            len(GromaTokenizer.load(tmp_path / name / "tokenizer.model", SMALL.num_new_token))
+            == SMALL.vocab_size
+        )
         assert GromaConfig.from_dict(json.loads((tmp_path / name / "config.json").read_text())) == SMALL
     assert len(list((tmp_path / "a").glob("*.bin"))) >= 3
     assert all(torch.equal(value, made[1][key]) for key, value in made[0].items())
     assert not any(torch.equal(value, made[2][key]) for key, value in made[0].items())
-    assert all(bool(torch.isfinite(value.float()).all()) and value.float().std() > 0 for value in made[0].values() if value.numel() > 1)
+    assert all(
+        bool(torch.isfinite(value.float()).all()) and value.float().std() > 0
+        for value in made[0].values()
+        if value.numel() > 1
+    )

@@ -1,4 +1,5 @@
-"""The set-up scripts where they can be tried without making an environment: refusals, stamps, and the patched exports."""
+"""The set-up scripts where they can be tried without making an environment: refusals, stamps, and the patched
+exports."""
 
 from __future__ import annotations
 
@@ -48,7 +49,10 @@ def set_up(tree: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_an_interpreter_that_does_not_fit_is_refused_in_a_sentence(tree: Path) -> None:
     result = set_up(tree, "--python", "/no/such/python")
     assert result.returncode == 1
-    assert result.stderr == "PYTHON=/no/such/python cannot be used: name an interpreter of Python 3.10, 3.11 or 3.12.\n"
+    assert (
+        result.stderr
+        == "PYTHON=/no/such/python cannot be used: name an interpreter of Python 3.10, 3.11 or 3.12.\n"
+    )
     assert not (tree / ".venv").exists()
 
 
@@ -90,9 +94,13 @@ def test_exports_of_the_wheels_are_pointed_at_this_environment_once(
     assert export.read_text() == first
 
 
-def test_a_missing_compiler_is_named_by_its_package(load: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_named_by_its_package(
+    load: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
     system_packages = sys.modules["system_packages"]
     monkeypatch.setenv("CXX", "no-such-compiler")
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    with pytest.raises(sys.modules["common"].SetupError, match="building the messages needs .*sudo apt-get install g\\+\\+"):
+    with pytest.raises(
+        sys.modules["common"].SetupError, match="building the messages needs .*sudo apt-get install g\\+\\+"
+    ):
         system_packages.ensure_build_packages(sys.executable, 11)

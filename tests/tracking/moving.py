@@ -18,7 +18,13 @@ def look(name: str) -> np.ndarray:
     return (token / np.linalg.norm(token)).astype(np.float32)
 
 
-def scene(seconds: float, objects: Mapping[str, tuple[float, float]], size: float = 60.0, noise: float = 0.0, **fields: int) -> Scene:
+def scene(
+    seconds: float,
+    objects: Mapping[str, tuple[float, float]],
+    size: float = 60.0,
+    noise: float = 0.0,
+    **fields: int,
+) -> Scene:
     """Objects by name with the centres of their boxes, pixels, at a time. noise: of the tokens."""
     rng = np.random.default_rng(abs(round(seconds * 1000)))
     boxes = [(x - size / 2, y - size / 2, x + size / 2, y + size / 2) for x, y in objects.values()]

@@ -72,7 +72,9 @@ def at(x: float, y: float) -> tuple[float, ...]:
 def test_an_answer_at_once_is_that_of_the_frame_with_its_tracks_named() -> None:
     follower = GroundingTracker(InlineExecutor(answer))
     for step in range(5):
-        followed = follower.step(scene(0.1 * step, {"a": (100 + 5 * step, 100), "b": (300, 100)}), standing("b", "a", "c"))
+        followed = follower.step(
+            scene(0.1 * step, {"a": (100 + 5 * step, 100), "b": (300, 100)}), standing("b", "a", "c")
+        )
         assert boxes(followed) == [at(300, 100), at(100 + 5 * step, 100)] and ids(followed) == ["2", "1"]
         assert [item.present > 0.5 for item in followed.groundings] == [True, True, False]
         assert (followed.version, followed.answered, followed.age) == (1, round(1e8 * step), 0.0)
@@ -85,7 +87,9 @@ def test_boxes_move_with_their_objects_while_the_model_thinks() -> None:
     first = follower.step(scene(0, {"a": (100, 100), "b": (300, 100)}), standing("a"))
     assert first.asked == "first answer" and boxes(first) == [at(100, 100)]
     for step in range(1, 10):
-        followed = follower.step(scene(0.1 * step, {"b": (300, 100), "a": (100 + 9 * step, 100)}), standing("a"))
+        followed = follower.step(
+            scene(0.1 * step, {"b": (300, 100), "a": (100 + 9 * step, 100)}), standing("a")
+        )
         assert boxes(followed) == [at(100 + 9 * step, 100)] and ids(followed) == ids(first)
         assert followed.groundings[0].detections[0].region == 1
         assert (followed.answered, followed.age) == (0, pytest.approx(0.1 * step))
@@ -128,12 +132,27 @@ def test_within_the_period_only_a_reason_asks_again() -> None:
     rule = TrackingConfig(answer_period=1.0)
     steady = [scene(0.3 * step, {"a": (100, 100)}) for step in range(8)]
     assert reasons(steady, rule, "a") == ["first answer", "", "", "", "period", "", "", ""]
-    gone = [scene(0.2 * step, {"b": (400, 100), **({"a": (100, 100)} if step < 1 else {})}) for step in range(5)]
-    assert reasons(gone, TrackingConfig(answer_period=9.0, coast=0.5), "a")[:4] == ["first answer", "", "", "lost track"]
-    crowd = [scene(0.1 * step, {"a": (100, 100), **({"x": (400, 100), "y": (400, 300)} if step else {})}) for step in range(4)]
+    gone = [
+        scene(0.2 * step, {"b": (400, 100), **({"a": (100, 100)} if step < 1 else {})}) for step in range(5)
+    ]
+    assert reasons(gone, TrackingConfig(answer_period=9.0, coast=0.5), "a")[:4] == [
+        "first answer",
+        "",
+        "",
+        "lost track",
+    ]
+    crowd = [
+        scene(0.1 * step, {"a": (100, 100), **({"x": (400, 100), "y": (400, 300)} if step else {})})
+        for step in range(4)
+    ]
     assert reasons(crowd, TrackingConfig(answer_period=9.0), "a") == ["first answer", "", "changed scene", ""]
     swapped = [scene(0.1 * step, {"a" if step < 3 else "z": (100, 100)}) for step in range(4)]
-    assert reasons(swapped, TrackingConfig(answer_period=9.0), "a") == ["first answer", "", "", "doubtful track"]
+    assert reasons(swapped, TrackingConfig(answer_period=9.0), "a") == [
+        "first answer",
+        "",
+        "",
+        "doubtful track",
+    ]
 
 
 def test_an_unseen_box_coasts_for_a_while_and_is_then_gone() -> None:
@@ -176,7 +195,10 @@ def test_without_goals_nothing_is_asked_and_tracks_live_on() -> None:
     line = Later(ready=True)
     follower = GroundingTracker(line)
     first = follower.step(scene(0, {"a": (100, 100)}), standing("a"))
-    assert follower.step(scene(0.1, {"a": (100, 100)}), standing()) == Followed((), 1, None, 0.0) or line.asked == 1
+    assert (
+        follower.step(scene(0.1, {"a": (100, 100)}), standing()) == Followed((), 1, None, 0.0)
+        or line.asked == 1
+    )
     again = follower.step(scene(0.2, {"a": (100, 100)}), standing("a"))
     assert ids(again) == ids(first) and line.asked == 2
 
@@ -211,7 +233,8 @@ def test_the_rule_can_change_between_frames() -> None:
 
 
 def twice(seconds: float, *seen: str) -> Scene:
-    """One object that the proposer finds as two regions that look alike: whole, and a part; a stands apart."""
+    """One object that the proposer finds as two regions that look alike: whole, and a part; a stands
+    apart."""
     places: Centres = {"whole": (100, 100), "part": (112, 100), "a": (400, 300)}
     found = scene(seconds, {name: places[name] for name in (*seen, "a")}, noise=0.02)
     tokens = found.region_tokens.copy()
@@ -222,14 +245,27 @@ def twice(seconds: float, *seen: str) -> Scene:
 def first_region(question: Question) -> list[Grounding]:
     """A model that names the first region of the scene."""
     x1, y1, x2, y2 = (float(value) for value in question.scene.boxes[0])
-    return [Grounding(goal, (Detection((x1, y1, x2, y2), 0.9, 0),), 0.9, 0.5) for goal in question.standing.goals]
+    return [
+        Grounding(goal, (Detection((x1, y1, x2, y2), 0.9, 0),), 0.9, 0.5) for goal in question.standing.goals
+    ]
 
 
 def test_an_object_keeps_its_id_when_another_region_stands_for_it() -> None:
     follower = GroundingTracker(InlineExecutor(first_region), TrackingConfig(answer_period=0.35))
-    told = [follower.step(twice(0.1 * step, *seen), standing("it")) for step, seen in enumerate([
-        ("whole", "part"), ("whole", "part"), ("part",), ("part",), ("part",), ("part", "whole"), ("whole", "part"),
-    ])]  # fmt: skip
+    told = [
+        follower.step(twice(0.1 * step, *seen), standing("it"))
+        for step, seen in enumerate(
+            [
+                ("whole", "part"),
+                ("whole", "part"),
+                ("part",),
+                ("part",),
+                ("part",),
+                ("part", "whole"),
+                ("whole", "part"),
+            ]
+        )
+    ]
     assert [ids(item) for item in told] == [["1"]] * 7
     assert [boxes(item)[0][0] for item in told] == pytest.approx([70, 70, 82, 82, 82, 82, 82], abs=1)
     assert told[4].asked == "period", "asked again, and the part was named"
@@ -244,12 +280,17 @@ def test_an_answer_from_before_another_region_took_over_is_about_that_one() -> N
     follower.step(twice(0.2, "part"), standing("it"))
     line.ready = True
     told = follower.step(twice(0.3, "part"), standing("it"))
-    assert told.answered == round(1e8) and ids(told) == ["1"] and boxes(told)[0][0] == pytest.approx(82, abs=1)
+    assert (
+        told.answered == round(1e8) and ids(told) == ["1"] and boxes(told)[0][0] == pytest.approx(82, abs=1)
+    )
 
 
 def test_two_objects_of_one_answer_never_share_a_region() -> None:
     def both(question: Question) -> list[Grounding]:
-        found = tuple(Detection(tuple(map(float, box)), 0.9, index) for index, box in enumerate(question.scene.boxes[:2]))  # type: ignore[arg-type]
+        found = tuple(
+            Detection(tuple(map(float, box)), 0.9, index)
+            for index, box in enumerate(question.scene.boxes[:2])
+        )  # type: ignore[arg-type]
         return [Grounding(question.standing.goals[0], found, 0.9, 0.5)]
 
     follower = GroundingTracker(InlineExecutor(both), TrackingConfig(answer_period=100.0, coast=0.15))
@@ -261,7 +302,8 @@ def test_two_objects_of_one_answer_never_share_a_region() -> None:
 
 
 def test_an_object_left_out_for_one_answer_gets_its_id_back() -> None:
-    """It had its id from another region of it, which is gone by then; in between the model names something else."""
+    """It had its id from another region of it, which is gone by then; in between the model names something
+    else."""
     twice = {"a": (100, 100), "aa": (104, 100), "b": (400, 100)}
     named = iter([0, 0, 1, 2, 1, 1])
 

@@ -12,10 +12,13 @@ from tests.tracking.test_grounding_tracker import answer, at, boxes, ids, standi
 
 @pytest.fixture
 def follower() -> GroundingTracker:
-    """It has seen a move right by 200 pixels a second and b stand still; the newest frame is that of 0.3 s."""
+    """It has seen a move right by 200 pixels a second and b stand still; the newest frame is that of 0.3
+    s."""
     follower = GroundingTracker(InlineExecutor(answer), TrackingConfig(coast=0.5))
     for step in range(4):
-        follower.step(scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (300, 200)}), standing("a", "b", version=7))
+        follower.step(
+            scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (300, 200)}), standing("a", "b", version=7)
+        )
     return follower
 
 
@@ -26,7 +29,9 @@ def test_boxes_go_on_at_their_pace(follower: GroundingTracker) -> None:
     assert later.age == pytest.approx(0.2)
     moved, still = boxes(later)
     assert moved == pytest.approx(at(200, 100), abs=1) and still == at(300, 200)
-    assert ids(later) == ["1", "2"] and {item.region for g in later.groundings for item in g.detections} == {-1}
+    assert ids(later) == ["1", "2"] and {item.region for g in later.groundings for item in g.detections} == {
+        -1
+    }
 
 
 def test_the_frame_itself_is_where_it_was(follower: GroundingTracker) -> None:

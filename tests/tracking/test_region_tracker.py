@@ -15,13 +15,18 @@ def test_every_object_has_a_number_from_one_and_keeps_it() -> None:
     tracker = RegionTracker()
     assert tracker.update(scene(0, {"a": (100, 100), "b": (300, 100)})).tolist() == [1, 2]
     assert tracker.update(scene(0.1, {"b": (305, 102), "a": (104, 98)})).tolist() == [2, 1]
-    assert tracker.update(scene(0.2, {"b": (310, 104), "c": (500, 300), "a": (108, 96)})).tolist() == [2, 3, 1]
+    assert tracker.update(scene(0.2, {"b": (310, 104), "c": (500, 300), "a": (108, 96)})).tolist() == [
+        2,
+        3,
+        1,
+    ]
 
 
 def test_alike_boxes_are_told_apart_by_their_look_and_alike_looks_by_their_place() -> None:
     tracker = RegionTracker()
     tracker.update(scene(0, {"a": (100, 100), "b": (130, 100)}))
-    # They pass each other within one frame: their boxes speak for the other one's number, and their looks decide.
+    # They pass each other within one frame: their boxes speak for the other one's number, and their looks
+    # decide.
     assert tracker.update(scene(0.1, {"a": (112, 100), "b": (118, 100)})).tolist() == [1, 2]
     assert tracker.update(scene(0.2, {"a": (130, 100), "b": (100, 100)})).tolist() == [1, 2]
     twins = RegionTracker()
@@ -54,7 +59,10 @@ def test_an_unseen_object_is_known_for_the_patience_of_the_rule() -> None:
     assert tracker.update(scene(2.3, {"a": (100, 100), "b": (300, 100)})).tolist() == [3, 2]
 
 
-@pytest.mark.parametrize("later", [scene(10, {"a": (100, 100)}), scene(-10, {"a": (100, 100)}), scene(0.1, {"a": (100, 100)}, width=320)])
+@pytest.mark.parametrize(
+    "later",
+    [scene(10, {"a": (100, 100)}), scene(-10, {"a": (100, 100)}), scene(0.1, {"a": (100, 100)}, width=320)],
+)
 def test_after_a_break_all_numbers_are_new(later: object) -> None:
     tracker = RegionTracker()
     tracker.update(scene(0, {"a": (100, 100)}))
@@ -100,7 +108,9 @@ def test_the_same_scenes_get_the_same_numbers_and_a_crowd_keeps_them() -> None:
         for step in range(40):
             order = list(np.random.default_rng(step).permutation(names))
             moved = {name: tuple(centres[name] + pace[name] * 0.033 * step) for name in order}
-            numbers = dict(zip(order, tracker.update(scene(0.033 * step, moved, noise=0.05)).tolist(), strict=True))
+            numbers = dict(
+                zip(order, tracker.update(scene(0.033 * step, moved, noise=0.05)).tolist(), strict=True)
+            )
             first = first or numbers
             kept.append(numbers == first)
         runs.append(first)
@@ -109,7 +119,11 @@ def test_the_same_scenes_get_the_same_numbers_and_a_crowd_keeps_them() -> None:
 
 
 def test_tokens_of_zero_or_not_a_number_do_not_spread() -> None:
-    assert unit(np.array([[3, 4], [0, 0], [np.nan, 2]], np.float32)).tolist() == [[pytest.approx(0.6), pytest.approx(0.8)], [0, 0], [0, 1]]
+    assert unit(np.array([[3, 4], [0, 0], [np.nan, 2]], np.float32)).tolist() == [
+        [pytest.approx(0.6), pytest.approx(0.8)],
+        [0, 0],
+        [0, 1],
+    ]
     tracker = RegionTracker()
     bad = scene(0, {"a": (100, 100)})
     tracker.update(replace(bad, region_tokens=np.full_like(bad.region_tokens, np.nan)))

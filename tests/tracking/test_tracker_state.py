@@ -22,21 +22,41 @@ def scenes(count: int = 14) -> list[Scene]:
         seen = [index for index in range(5) if (index != 3 or number > 5) and (index != 1 or number < 8)]
         left = (corners[seen] + 3 * number).astype(np.float32)
         width = 320 if number == 11 else 200
-        views.append(Scene(np.hstack([left, left + 20]), np.ones(len(seen), np.float32), tokens[:2], tokens[seen], None, width, 200,
-                           number * 100_000_000, "camera"))  # fmt: skip
+        views.append(
+            Scene(
+                np.hstack([left, left + 20]),
+                np.ones(len(seen), np.float32),
+                tokens[:2],
+                tokens[seen],
+                None,
+                width,
+                200,
+                number * 100_000_000,
+                "camera",
+            )
+        )
     return views
 
 
 def answer(question: Question) -> list[Grounding]:
-    """The first two regions for one goal, the last for the other; how sure it is differs from frame to frame."""
+    """The first two regions for one goal, the last for the other; how sure it is differs from frame to
+    frame."""
     boxes = [tuple(map(float, box)) for box in question.scene.boxes]
     sure = 1 / (1 + question.scene.stamp / 1e9)
     found = [Detection((b[0], b[1], b[2], b[3]), sure, index) for index, b in enumerate(boxes)]
-    return [Grounding(STANDING.goals[0], tuple(found[:2]), sure, 0.1), Grounding(STANDING.goals[1], tuple(found[-1:]), sure / 3, 0.2)]
+    return [
+        Grounding(STANDING.goals[0], tuple(found[:2]), sure, 0.1),
+        Grounding(STANDING.goals[1], tuple(found[-1:]), sure / 3, 0.2),
+    ]
 
 
 def plain(followed: Followed) -> object:
-    return [(item.detections, item.present, item.margin) for item in followed.groundings], followed.answered, followed.age, followed.asked
+    return (
+        [(item.detections, item.present, item.margin) for item in followed.groundings],
+        followed.answered,
+        followed.age,
+        followed.asked,
+    )
 
 
 def test_every_place_to_stop() -> None:

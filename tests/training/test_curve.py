@@ -12,9 +12,10 @@ from groma_ros.training.curve import main, read_log
 
 def test_a_log_becomes_lines_and_held_out_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = [
-        {"step": 10, "boxes": 2.0, "kind": 1.0, "kind_right": 0.5}, {"step": 20, "boxes": 1.0, "kind": 0.5, "kind_right": 0.8},
+        {"step": 10, "boxes": 2.0, "kind": 1.0, "kind_right": 0.5},
+        {"step": 20, "boxes": 1.0, "kind": 0.5, "kind_right": 0.8},
         {"step": 20, "held_out": {"kind": 0.75, "colour": 0.9}},
-    ]  # fmt: skip
+    ]
     log = tmp_path / "detection.jsonl"
     log.write_text("".join(json.dumps(row) + "\n" for row in rows))
     series = {one.name: one for one in read_log(log, ("boxes", "kind_right", "norm"))}

@@ -1,4 +1,5 @@
-"""Files in published forms are read for what they say, trained on in every stage, and resumed with the same bits."""
+"""Files in published forms are read for what they say, trained on in every stage, and resumed with the same
+bits."""
 
 from __future__ import annotations
 
@@ -44,16 +45,28 @@ def _pictures(folder: Path, count: int) -> list[dict[str, Any]]:
 
 
 def _annotation(key: int, image: int, box: list[int], category: int = 7, **more: Any) -> dict[str, Any]:
-    return {"id": key, "image_id": image, "bbox": box, "category_id": category, "area": box[2] * box[3], "iscrowd": 0, **more}
+    return {
+        "id": key,
+        "image_id": image,
+        "bbox": box,
+        "category_id": category,
+        "area": box[2] * box[3],
+        "iscrowd": 0,
+        **more,
+    }
 
 
 def detection_file(folder: Path) -> Path:
     """Three pictures: two persons and a dog; a dog; nothing but a crowd and a speck."""
     images = _pictures(folder, 3)
     annotations = [
-        _annotation(1, 100, BOXES[0]), _annotation(2, 100, BOXES[1]), _annotation(3, 100, BOXES[2], 3), _annotation(4, 101, BOXES[2], 3),
-        _annotation(5, 102, BOXES[0], iscrowd=1), _annotation(6, 102, [5, 5, 1, 1]),
-    ]  # fmt: skip
+        _annotation(1, 100, BOXES[0]),
+        _annotation(2, 100, BOXES[1]),
+        _annotation(3, 100, BOXES[2], 3),
+        _annotation(4, 101, BOXES[2], 3),
+        _annotation(5, 102, BOXES[0], iscrowd=1),
+        _annotation(6, 102, [5, 5, 1, 1]),
+    ]
     path = folder / "instances_train.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
     return path
@@ -63,7 +76,10 @@ def phrase_file(folder: Path) -> Path:
     """One entry of `images` a phrase, as the evaluation of REC reads it; two phrases are of the same box."""
     (image,) = _pictures(folder, 1)
     said = [("the man on the left", BOXES[0]), ("man in red", BOXES[0]), ("dog", BOXES[2])]
-    images = [{**image, "id": number, "caption": text, "dataset_name": "refcoco"} for number, (text, _) in enumerate(said)]
+    images = [
+        {**image, "id": number, "caption": text, "dataset_name": "refcoco"}
+        for number, (text, _) in enumerate(said)
+    ]
     annotations = [_annotation(number, number, box) for number, (_, box) in enumerate(said)]
     path = folder / "finetune_refcoco_train.json"
     path.write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
@@ -73,13 +89,31 @@ def phrase_file(folder: Path) -> Path:
 def pair(folder: Path) -> Path:
     """refs(unc).p and instances.json, as RefCOCO is published; one of the phrases is of another split."""
     images = _pictures(folder, 1)
-    annotations = [_annotation(1, 100, BOXES[0]), _annotation(2, 100, BOXES[2], 3), _annotation(3, 100, BOXES[1])]
-    refs = [
-        {"ref_id": 0, "ann_id": 1, "image_id": 100, "split": "train", "sentences": [{"sent": "left man"}, {"sent": "man in red"}]},
-        {"ref_id": 1, "ann_id": 2, "image_id": 100, "split": "train", "sentences": [{"sent": "the dog"}]},
-        {"ref_id": 2, "ann_id": 3, "image_id": 100, "split": "val", "sentences": [{"sent": "never trained on"}]},
+    annotations = [
+        _annotation(1, 100, BOXES[0]),
+        _annotation(2, 100, BOXES[2], 3),
+        _annotation(3, 100, BOXES[1]),
     ]
-    (folder / "instances.json").write_text(json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES}))
+    refs = [
+        {
+            "ref_id": 0,
+            "ann_id": 1,
+            "image_id": 100,
+            "split": "train",
+            "sentences": [{"sent": "left man"}, {"sent": "man in red"}],
+        },
+        {"ref_id": 1, "ann_id": 2, "image_id": 100, "split": "train", "sentences": [{"sent": "the dog"}]},
+        {
+            "ref_id": 2,
+            "ann_id": 3,
+            "image_id": 100,
+            "split": "val",
+            "sentences": [{"sent": "never trained on"}],
+        },
+    ]
+    (folder / "instances.json").write_text(
+        json.dumps({"images": images, "annotations": annotations, "categories": CATEGORIES})
+    )
     path = folder / "refs(unc).p"
     path.write_bytes(pickle.dumps(refs, protocol=2))
     return path
@@ -90,7 +124,10 @@ FORMS = {"detection": detection_file, "phrases": phrase_file, "pair": pair}
 
 def test_boxes_of_a_detection_file_become_objects_and_goals(tmp_path: Path) -> None:
     pictures = open_file(detection_file(tmp_path))
-    assert [len(objects) for objects in pictures.objects] == [3, 1]  # no crowd, no speck, no picture without a box
+    assert [len(objects) for objects in pictures.objects] == [
+        3,
+        1,
+    ]  # no crowd, no speck, no picture without a box
     sample = pictures.sample(0)
     assert sample.rgb.shape == (HEIGHT, WIDTH, 3) and sample.objects[0].box == (10, 20, 50, 80)
     rng = np.random.default_rng(0)
@@ -115,7 +152,9 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
         open_file(tmp_path / "nowhere.json")
     wrong = tmp_path / "wrong.json"
     wrong.write_text('{"pictures": []}')
-    with pytest.raises(TrainingDataError, match=r"wrong.json has no form that can be trained on: KeyError 'annotations'"):
+    with pytest.raises(
+        TrainingDataError, match=r"wrong.json has no form that can be trained on: KeyError 'annotations'"
+    ):
         open_file(wrong)
     wrong.write_text(json.dumps({"images": [], "annotations": [], "categories": []}))
     with pytest.raises(TrainingDataError, match="holds no picture with a box"):
@@ -132,9 +171,13 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
 
 def _config(folder: Path, steps: int) -> Path:
     """CONFIG without scenes as a file; one worker."""
-    stages = {name: dataclasses.asdict(dataclasses.replace(getattr(CONFIG, name), steps=steps)) for name in STAGES}
+    stages = {
+        name: dataclasses.asdict(dataclasses.replace(getattr(CONFIG, name), steps=steps)) for name in STAGES
+    }
     path = folder / f"{steps}.yaml"
-    path.write_text(yaml.safe_dump(json.loads(json.dumps({**stages, "network": CONFIG.network.to_dict(), "workers": 1}))))
+    path.write_text(
+        yaml.safe_dump(json.loads(json.dumps({**stages, "network": CONFIG.network.to_dict(), "workers": 1})))
+    )
     return path
 
 
@@ -146,11 +189,17 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 def test_a_file_trains_every_stage_and_resumes_with_the_same_bits(form: str, tmp_path: Path) -> None:
     data = FORMS[form](tmp_path / "data")
     held_out = (data,) if form == "detection" else ()
-    run = TrainingRun(_config(tmp_path, 2), tmp_path / "whole", tmp_path / "bundle", resume=True, data=(data,))
+    run = TrainingRun(
+        _config(tmp_path, 2), tmp_path / "whole", tmp_path / "bundle", resume=True, data=(data,)
+    )
     train(dataclasses.replace(run, held_out=held_out))
     for stage in STAGES:
         for steps in (1, 2):  # one step, stopped, then the second from the checkpoint
-            train(dataclasses.replace(run, config=_config(tmp_path, steps), out=tmp_path / "parts", bundle=None, stages=(stage,)))
+            train(
+                dataclasses.replace(
+                    run, config=_config(tmp_path, steps), out=tmp_path / "parts", bundle=None, stages=(stage,)
+                )
+            )
     for stage in STAGES:
         whole, parts = (_weights(tmp_path / name / f"{stage}.pt") for name in ("whole", "parts"))
         assert {name for name in whole if not torch.equal(whole[name], parts[name])} == set(), stage
@@ -176,14 +225,19 @@ def test_torchrun_processes_share_the_work_and_resume_with_the_same_bits(tmp_pat
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run(
         [*command, str(tmp_path / "together.py"), str(tmp_path), str(data)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=240,
-    )  # fmt: skip
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     whole, parts = (_weights(tmp_path / name / "detection.pt") for name in ("whole", "parts"))
     assert {name for name in whole if not torch.equal(whole[name], parts[name])} == set()
     train(TrainingRun(tmp_path / "2.yaml", tmp_path / "alone", data=(data,), stages=("detection",)))
     other = _weights(tmp_path / "alone" / "detection.pt")
-    assert any(not torch.equal(whole[name], other[name]) for name in whole), "two processes learnt from no more than one"
+    assert any(not torch.equal(whole[name], other[name]) for name in whole), (
+        "two processes learnt from no more than one"
+    )
 
 
 def test_a_config_without_scenes_wants_files(tmp_path: Path) -> None:
@@ -194,7 +248,11 @@ def test_a_config_without_scenes_wants_files(tmp_path: Path) -> None:
 def test_the_papers_recipe_runs_at_a_small_size(tmp_path: Path) -> None:
     shipped = TrainConfig.load(Path(__file__).parents[2] / "config" / "train_paper.yaml")
     network = shipped.network
-    assert (network.language.hidden_size, network.backbone.num_hidden_layers, network.proposer.num_queries) == (4096, 24, 300)
+    assert (
+        network.language.hidden_size,
+        network.backbone.num_hidden_layers,
+        network.proposer.num_queries,
+    ) == (4096, 24, 300)
     document = yaml.safe_load((Path(__file__).parents[2] / "config" / "train_paper.yaml").read_text())
     document["network"] = CONFIG.network.to_dict()
     for stage in STAGES:
@@ -210,7 +268,9 @@ def test_the_papers_recipe_runs_at_a_small_size(tmp_path: Path) -> None:
     def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor], part: str) -> bool:
         return any(not torch.equal(before[name], after[name]) for name in after if name.startswith(part))
 
-    assert not changed(fresh, detection, "perceiver.vis_encoder") and changed(fresh, detection, "perceiver.ddetr_transformer")
+    assert not changed(fresh, detection, "perceiver.vis_encoder") and changed(
+        fresh, detection, "perceiver.ddetr_transformer"
+    )
     assert not changed(detection, alignment, "llm.") and changed(detection, alignment, "region_encoder")
     assert not torch.equal(alignment["new_input_embs.weight"], alignment["extra_lm_head.weight"])
     assert changed(alignment, language, "llm.") and not changed(alignment, language, "perceiver")

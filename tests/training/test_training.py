@@ -1,4 +1,5 @@
-"""Every stage takes real steps on rendered scenes; a stopped run goes on with the same bits; packing is exact."""
+"""Every stage takes real steps on rendered scenes; a stopped run goes on with the same bits; packing is
+exact."""
 
 from __future__ import annotations
 
@@ -35,7 +36,11 @@ SHARE = {"attribute": 1.0, "absent": 1.0, "relation": 1.0, "plural": 1.0, "descr
 CONFIG = TrainConfig(
     # Four layers, because the third is shown where to look.
     network=GromaConfig.from_dict(
-        {**NETWORK, "box_score_thres": 0.15, "llm_cfg": {**NETWORK["llm_cfg"], "num_hidden_layers": 4, "tie_word_embeddings": True}}
+        {
+            **NETWORK,
+            "box_score_thres": 0.15,
+            "llm_cfg": {**NETWORK["llm_cfg"], "num_hidden_layers": 4, "tie_word_embeddings": True},
+        }
     ),
     pool=(Scenes(500, 4, 112), Scenes(600, 2, 112, "shelf")),
     held_out=Scenes(900, 2, 112),
@@ -71,11 +76,16 @@ def _weights(path: Path) -> dict[str, torch.Tensor]:
 def _changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
     """The parts of the network whose weights differ."""
     names = {name for name, value in after.items() if not torch.equal(value, before[name])}
-    return {".".join(name.split(".")[:2]) if name.startswith("perceiver") else name.split(".")[0] for name in names}
+    return {
+        ".".join(name.split(".")[:2]) if name.startswith("perceiver") else name.split(".")[0]
+        for name in names
+    }
 
 
 def test_each_stage_trains_its_part_of_the_network(trained: Path) -> None:
-    detection, alignment, language = (_weights(trained / f"{name}.pt") for name in ("detection", "alignment", "language"))
+    detection, alignment, language = (
+        _weights(trained / f"{name}.pt") for name in ("detection", "alignment", "language")
+    )
     tables = {"new_input_embs", "extra_lm_head"}
     assert _changed(detection, alignment) == {"llm", "region_encoder", "img_txt_bridge", *tables}
     assert _changed(alignment, language) == {"llm", *tables}
@@ -103,13 +113,20 @@ def test_the_published_bundle_is_the_checkpoint(trained: Path, tmp_path: Path) -
     _, language = load_torch(bundle)
     weights = _weights(trained / "language.pt")
     expected = weights["new_input_embs.weight"][3].half().float().numpy()
-    np.testing.assert_array_equal(language.embed(np.array([CONFIG.network.language.vocab_size + 3]))[0], expected)
+    np.testing.assert_array_equal(
+        language.embed(np.array([CONFIG.network.language.vocab_size + 3]))[0], expected
+    )
 
 
 def test_a_bundle_may_be_the_mean_of_two_stages(trained: Path, tmp_path: Path) -> None:
-    publish(dataclasses.replace(CONFIG, average=("alignment", "language")), trained, "language", tmp_path / "tiny")
+    publish(
+        dataclasses.replace(CONFIG, average=("alignment", "language")), trained, "language", tmp_path / "tiny"
+    )
     name = "llm.model.layers.0.mlp.up_proj.weight"
-    one, two = (torch.load(trained / f"{stage}.pt", weights_only=True)["model"][name] for stage in ("alignment", "language"))
+    one, two = (
+        torch.load(trained / f"{stage}.pt", weights_only=True)["model"][name]
+        for stage in ("alignment", "language")
+    )
     mean = load_file(tmp_path / "tiny" / "model.safetensors")[name]
     assert not torch.equal(one, two) and torch.allclose(mean.float(), (one + two) / 2, atol=1e-3)
     assert Bundle.load(tmp_path / "tiny").seeds["stage"] == "alignment and language"
@@ -122,7 +139,14 @@ def test_training_goes_on_from_a_bundle_with_its_weights_and_its_words(trained: 
     file = tmp_path / "config.yaml"
     plain = json.loads(json.dumps({**config, "network": CONFIG.network.to_dict(), "workers": 1}))
     file.write_text(yaml.safe_dump(plain))
-    run = TrainingRun(file, tmp_path / "out", tmp_path / "better", resume=True, stages=("language",), start=tmp_path / "tiny")
+    run = TrainingRun(
+        file,
+        tmp_path / "out",
+        tmp_path / "better",
+        resume=True,
+        stages=("language",),
+        start=tmp_path / "tiny",
+    )
     train(run)
     before, after = Bundle.load(tmp_path / "tiny"), Bundle.load(tmp_path / "better")
     assert before.file("tokenizer.model").read_bytes() == after.file("tokenizer.model").read_bytes()
@@ -131,7 +155,9 @@ def test_training_goes_on_from_a_bundle_with_its_weights_and_its_words(trained: 
     checkpoint = (tmp_path / "out" / "alignment.pt").read_bytes()
     publish(CONFIG, trained, "alignment", tmp_path / "other")
     train(dataclasses.replace(run, bundle=None, start=tmp_path / "other"))
-    assert (tmp_path / "out" / "alignment.pt").read_bytes() == checkpoint, "a checkpoint that is there is not overwritten"
+    assert (tmp_path / "out" / "alignment.pt").read_bytes() == checkpoint, (
+        "a checkpoint that is there is not overwritten"
+    )
 
 
 def test_questions_packed_behind_one_prefix_get_the_logits_they_get_alone(trained: Path) -> None:
@@ -144,7 +170,10 @@ def test_questions_packed_behind_one_prefix_get_the_logits_they_get_alone(traine
     samples = [shard.sample(0), mirrored(shard.sample(1))]
     with torch.no_grad():
         scenes = encode(model, *observe(model, samples, ALONE.device), samples)
-        asked = [ask(scene, tokenizer, TINY_TEMPLATE, SHARE, np.random.default_rng(i)) for i, scene in enumerate(scenes)]
+        asked = [
+            ask(scene, tokenizer, TINY_TEMPLATE, SHARE, np.random.default_rng(i))
+            for i, scene in enumerate(scenes)
+        ]
         assert all(len(questions) >= 3 for questions in asked)
         packed = pack(scenes, asked, tokenizer, TINY_TEMPLATE, ALONE.device)
         together, attention = forward(model, packed, scenes)
@@ -154,7 +183,9 @@ def test_questions_packed_behind_one_prefix_get_the_logits_they_get_alone(traine
                 single, _ = forward(model, alone, [scenes[b]])
                 (_, start) = alone.questions[0][0]
                 count = len(question.ids)
-                torch.testing.assert_close(together[b, at : at + count], single[0, start : start + count], atol=0.08, rtol=0.05)
+                torch.testing.assert_close(
+                    together[b, at : at + count], single[0, start : start + count], atol=0.08, rtol=0.05
+                )
         terms = losses(together, attention, packed)
     assert float(terms["answer"]) > 0
 
@@ -173,5 +204,8 @@ def test_a_config_with_an_unknown_key_is_named(tmp_path: Path) -> None:
 
 def test_the_shipped_config_is_read() -> None:
     config = TrainConfig.load(Path(__file__).parents[2] / "config" / "train_tiny.yaml")
-    assert config.network.language.hidden_size % 256 == 0 and config.network.language.intermediate_size % 256 == 0
+    assert (
+        config.network.language.hidden_size % 256 == 0
+        and config.network.language.intermediate_size % 256 == 0
+    )
     assert config.network.proposer.num_queries >= 16 and len(config.network.region.layers) >= 2

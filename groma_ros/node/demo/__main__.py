@@ -32,11 +32,21 @@ def main() -> int:
         description="A ROS 2 node answers goals in words on a recorded camera, over DDS.",
         epilog="Example: python -m groma_ros.node.demo --out out",
     )
-    parser.add_argument("--bag", type=Path, default=ROOT / "demo" / "tabletop.mcap", help="MCAP bag with a compressed camera")
-    parser.add_argument("--goals", type=Path, default=ROOT / "demo" / "goals.yaml", help="the goals that are sent")
-    parser.add_argument("--truth", type=Path, default=ROOT / "demo" / "truth.json", help="what the right boxes are")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for demo.json, demo.png and demo.mcap")
-    parser.add_argument("--model", default="", help="folder of a model bundle; the one that ships if not given")
+    parser.add_argument(
+        "--bag", type=Path, default=ROOT / "demo" / "tabletop.mcap", help="MCAP bag with a compressed camera"
+    )
+    parser.add_argument(
+        "--goals", type=Path, default=ROOT / "demo" / "goals.yaml", help="the goals that are sent"
+    )
+    parser.add_argument(
+        "--truth", type=Path, default=ROOT / "demo" / "truth.json", help="what the right boxes are"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("out"), help="folder for demo.json, demo.png and demo.mcap"
+    )
+    parser.add_argument(
+        "--model", default="", help="folder of a model bundle; the one that ships if not given"
+    )
     parser.add_argument("--rate", type=float, default=1.0, help="1 plays the bag at its own speed")
     options = parser.parse_args()
     # SIGTERM, like SIGINT, raises KeyboardInterrupt: the child processes are ended before this one goes.

@@ -18,7 +18,8 @@ _PRIMITIVES = {"double": "float64", "float": "float32", "boolean": "bool", "octe
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of a bag. type: "sensor_msgs/msg/Image"; definition: the .msg text and, behind separators, those it uses."""
+    """A topic of a bag. type: "sensor_msgs/msg/Image"; definition: the .msg text and, behind separators,
+    those it uses."""
 
     name: str
     type: str

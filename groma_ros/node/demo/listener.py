@@ -25,8 +25,8 @@ NODE = "groma"
 class Listener:
     """Listens to one groma node.
 
-    answers: groundings by the stamp (ns) of their image; records: every answer's bytes, at its image's stamp; counts: the
-    newest diagnostics; last_answer: `time.monotonic` seconds of the newest answer.
+    answers: groundings by the stamp (ns) of their image; records: every answer's bytes, at its image's stamp;
+    counts: the newest diagnostics; last_answer: `time.monotonic` seconds of the newest answer.
     """
 
     def __init__(self) -> None:
@@ -69,11 +69,14 @@ class Listener:
     @property
     def settled(self) -> bool:
         """Whether the node has nothing in hand and every answer it gave has arrived here."""
-        done = sum(self.count(fate) for fate in ("answered", "carried", "dropped", "skipped", "refused images"))
+        done = sum(
+            self.count(fate) for fate in ("answered", "carried", "dropped", "skipped", "refused images")
+        )
         return self.count("received") == done and len(self.answers) == self.answered
 
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
-        """Let these goals stand. Raises ValueError with the node's sentence where it refuses them, TimeoutError for no answer."""
+        """Let these goals stand. Raises ValueError with the node's sentence where it refuses them,
+        TimeoutError for no answer."""
         request_goals(self._goals, goals, lambda done, sentence: self.until(done, timeout, sentence))
 
     def until(self, done: Callable[[], bool], timeout: float, sentence: str) -> None:

@@ -18,8 +18,11 @@ from groma_ros.node.demo.bag import Bag, message_class, read_bag
 
 
 def main() -> int:
-    """Play the bag once somebody listens. Prints JSON: `started`, in monotonic seconds, and `published`, messages by topic."""
-    parser = argparse.ArgumentParser(prog="groma_ros.node.demo.player", description="Plays an MCAP bag over DDS.")
+    """Play the bag once somebody listens. Prints JSON: `started`, in monotonic seconds, and `published`,
+    messages by topic."""
+    parser = argparse.ArgumentParser(
+        prog="groma_ros.node.demo.player", description="Plays an MCAP bag over DDS."
+    )
     parser.add_argument("bag", type=Path)
     parser.add_argument("--await-topic", required=True, help="start once this topic has a subscriber")
     parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for it")
@@ -47,7 +50,10 @@ def main() -> int:
 def open_publishers(node: Node, bag: Bag) -> dict[str, Publisher]:
     """A publisher for each topic of the bag, as a camera driver would offer it: best effort, small queue."""
     qos = QoSProfile(depth=qos_profile_sensor_data.depth, reliability=qos_profile_sensor_data.reliability)
-    return {name: node.create_publisher(message_class(topic.type), name, qos) for name, topic in bag.topics.items()}
+    return {
+        name: node.create_publisher(message_class(topic.type), name, qos)
+        for name, topic in bag.topics.items()
+    }
 
 
 def wait_for_listener(publisher: Publisher, timeout: float) -> None:

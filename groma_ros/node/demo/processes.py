@@ -1,4 +1,5 @@
-"""Children that never outlive their parent's interest: a log each, an interrupt first, a kill when that is not heard."""
+"""Children that never outlive their parent's interest: a log each, an interrupt first, a kill when that is
+not heard."""
 
 from __future__ import annotations
 
@@ -25,14 +26,20 @@ class Child:
     log: file that gets its output; environment: variables on top of this process's own.
     """
 
-    def __init__(self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, module: str, arguments: Sequence[str], log: Path, environment: Mapping[str, str]
+    ) -> None:
         self.name, self.log = module, log
         with log.open("wb") as stream:
-            # A group of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its children in order.
+            # A group of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its
+            # children in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
-                stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, **environment}, start_new_session=True,
-            )  # fmt: skip
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **environment},
+                start_new_session=True,
+            )
 
     @property
     def pid(self) -> int:
@@ -49,11 +56,14 @@ class Child:
         return self.log.read_text(errors="replace")
 
     def wait(self, timeout: float) -> int:
-        """Its exit status. Raises TimeoutError with its last lines when it still runs after `timeout` seconds."""
+        """Its exit status. Raises TimeoutError with its last lines when it still runs after `timeout`
+        seconds."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise TimeoutError(f"{self.name} still runs after {timeout:.0f} s; it last said: {self.last_line()}") from None
+            raise TimeoutError(
+                f"{self.name} still runs after {timeout:.0f} s; it last said: {self.last_line()}"
+            ) from None
 
     def interrupt(self, number: signal.Signals = signal.SIGINT, grace: float = 10.0) -> tuple[int, float]:
         """Send the signal; exit status and seconds it took. After `grace` seconds the process is killed."""
@@ -74,5 +84,7 @@ class Child:
     def __enter__(self) -> Child:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.interrupt()

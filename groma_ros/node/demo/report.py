@@ -22,8 +22,11 @@ from groma_ros.visualization import draw_groundings
 BOXES_SHOWN = 2
 
 
-def answers_table(goals: Sequence[Goal], newest: Sequence[Grounding], correct: Mapping[str, Sequence[bool]], footer: str) -> Group:
-    """A row a goal. correct: by goal, whether each answered frame so far was right; empty before the run is judged."""
+def answers_table(
+    goals: Sequence[Goal], newest: Sequence[Grounding], correct: Mapping[str, Sequence[bool]], footer: str
+) -> Group:
+    """A row a goal. correct: by goal, whether each answered frame so far was right; empty before the run is
+    judged."""
     table = Table(title="groma: language goals to boxes", title_justify="left", expand=False)
     table.add_column("goal", min_width=24)
     table.add_column("present", justify="right")
@@ -49,7 +52,10 @@ def _row(goal: Goal, grounding: Grounding | None) -> list[str | Text]:
 
 
 def _boxes(grounding: Grounding) -> str:
-    shown = ["{:.0f} {:.0f} {:.0f} {:.0f}, ".format(*item.box) + f"{item.score:.2f}" for item in grounding.detections[:BOXES_SHOWN]]
+    shown = [
+        "{:.0f} {:.0f} {:.0f} {:.0f}, ".format(*item.box) + f"{item.score:.2f}"
+        for item in grounding.detections[:BOXES_SHOWN]
+    ]
     more = len(grounding.detections) - BOXES_SHOWN
     return "; ".join(shown) + (f"; {more} more" if more > 0 else "")
 
@@ -63,7 +69,8 @@ Answers = Mapping[int, Sequence[Grounding]]
 
 @dataclass(frozen=True)
 class Counts:
-    """The fate of the frames, as the node counted them; seconds: from the first frame played to the last answer."""
+    """The fate of the frames, as the node counted them; seconds: from the first frame played to the last
+    answer."""
 
     received: int
     answered: int
@@ -73,7 +80,8 @@ class Counts:
 
 @dataclass(frozen=True, eq=False)
 class DemoTruth:
-    """What is right. targets: by goal, indices into the scene's objects; boxes: by stamp (ns), float32 Nx4 xyxy of them all."""
+    """What is right. targets: by goal, indices into the scene's objects; boxes: by stamp (ns), float32 Nx4
+    xyxy of them all."""
 
     targets: Mapping[str, tuple[int, ...]]
     boxes: Mapping[int, FloatArray]
@@ -84,7 +92,10 @@ class DemoTruth:
         try:
             data = json.loads(path.read_text())
             targets = {goal["text"]: tuple(goal["targets"]) for goal in data["goals"]}
-            boxes = {int(frame["stamp"]): np.array(frame["boxes"], np.float32).reshape(-1, 4) for frame in data["frames"]}
+            boxes = {
+                int(frame["stamp"]): np.array(frame["boxes"], np.float32).reshape(-1, 4)
+                for frame in data["frames"]
+            }
         except (OSError, KeyError, TypeError, ValueError) as error:
             raise ValueError(f"The truth {path} cannot be read: {type(error).__name__} {error}.") from error
         return cls(targets, boxes)
@@ -104,7 +115,8 @@ def groundings_from_message(message: GroundingArray) -> list[Grounding]:
 
 
 def correct_by_goal(answers: Answers, truth: DemoTruth) -> dict[str, list[bool]]:
-    """For every goal that the truth knows, whether each answered frame has exactly its boxes, in the order of the stamps."""
+    """For every goal that the truth knows, whether each answered frame has exactly its boxes, in the order of
+    the stamps."""
     judged: dict[str, list[bool]] = {goal: [] for goal in truth.targets}
     for stamp in sorted(set(answers) & set(truth.boxes)):
         for grounding in answers[stamp]:
@@ -116,14 +128,17 @@ def correct_by_goal(answers: Answers, truth: DemoTruth) -> dict[str, list[bool]]
 
 
 def accuracy(answers: Answers, truth: DemoTruth) -> float:
-    """Share of (answered frame, goal) pairs with exactly the true boxes at IoU 0.5; 0 when nothing was answered."""
+    """Share of (answered frame, goal) pairs with exactly the true boxes at IoU 0.5; 0 when nothing was
+    answered."""
     judged = [good for goods in correct_by_goal(answers, truth).values() for good in goods]
     return sum(judged) / len(judged) if judged else 0.0
 
 
 def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts) -> None:
     """demo.json: stamps in nanoseconds, boxes xyxy in camera pixels."""
-    frames = [{"stamp": stamp, "groundings": [_plain(item) for item in answers[stamp]]} for stamp in sorted(answers)]
+    frames = [
+        {"stamp": stamp, "groundings": [_plain(item) for item in answers[stamp]]} for stamp in sorted(answers)
+    ]
     figures = {"frames": frames, "accuracy": round(accuracy(answers, truth), 4), **vars(counts)}
     path.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
 
@@ -133,13 +148,19 @@ def write_picture(path: Path, frames: Mapping[int, np.ndarray], answers: Answers
     stamps = sorted(set(frames) & set(answers))
     if not stamps:
         raise ValueError("No frame of the bag was answered, so there is no picture to draw.")
-    chosen = list(dict.fromkeys(stamps[round(place)] for place in np.linspace(0, len(stamps) - 1, PICTURE_FRAMES)))
+    chosen = list(
+        dict.fromkeys(stamps[round(place)] for place in np.linspace(0, len(stamps) - 1, PICTURE_FRAMES))
+    )
     # All goals in one picture would hide it behind their labels.
     parts = np.array_split(np.arange(len(answers[chosen[0]])), len(chosen))
-    shown = [(stamp, [answers[stamp][index] for index in part]) for stamp, part in zip(chosen, parts, strict=True)]
+    shown = [
+        (stamp, [answers[stamp][index] for index in part]) for stamp, part in zip(chosen, parts, strict=True)
+    ]
     tiles = [draw_groundings(frames[stamp], groundings) for stamp, groundings in shown]
     height, width = max(tile.shape[0] for tile in tiles), max(tile.shape[1] for tile in tiles)
-    padded = [_padded(tile, height, width) for tile in tiles] + [np.zeros((height, width, 3), np.uint8)] * (len(tiles) % 2)
+    padded = [_padded(tile, height, width) for tile in tiles] + [np.zeros((height, width, 3), np.uint8)] * (
+        len(tiles) % 2
+    )
     rows = [np.hstack(padded[index : index + 2]) for index in range(0, len(padded), 2)]
     cv2.imwrite(str(path), np.vstack(rows)[:, :, ::-1])
 
@@ -160,7 +181,10 @@ def _boxes(grounding: Grounding) -> FloatArray:
 
 
 def _plain(grounding: Grounding) -> dict[str, Any]:
-    detections = [{"box": [round(x, 2) for x in item.box], "score": round(item.score, 4)} for item in grounding.detections]
+    detections = [
+        {"box": [round(x, 2) for x in item.box], "score": round(item.score, 4)}
+        for item in grounding.detections
+    ]
     return {
         "goal": grounding.goal.text,
         "present": round(grounding.present, 4),

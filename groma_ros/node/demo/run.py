@@ -23,7 +23,15 @@ from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.node.demo.bag import Bag, read_bag, write_bag
 from groma_ros.node.demo.listener import Listener
 from groma_ros.node.demo.processes import Child, dds_environment
-from groma_ros.node.demo.report import Counts, DemoTruth, accuracy, answers_table, correct_by_goal, write_figures, write_picture
+from groma_ros.node.demo.report import (
+    Counts,
+    DemoTruth,
+    accuracy,
+    answers_table,
+    correct_by_goal,
+    write_figures,
+    write_picture,
+)
 from groma_ros.types import Goal
 
 START_SECONDS = 180.0
@@ -33,7 +41,8 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run needs. model: a bundle's folder, "" for the one that ships; rate: 1 plays the bag at its own speed."""
+    """What a run needs. model: a bundle's folder, "" for the one that ships; rate: 1 plays the bag at its own
+    speed."""
 
     bag: Path
     goals: Path
@@ -46,8 +55,8 @@ class Inputs:
 def run(inputs: Inputs, console: Console) -> None:
     """Play the demonstration and write demo.json, demo.png and demo.mcap.
 
-    Raises ValueError, TimeoutError, OSError or RuntimeError with a sentence when something is absent, wrong or too slow. The
-    child processes have ended when it returns or raises.
+    Raises ValueError, TimeoutError, OSError or RuntimeError with a sentence when something is absent, wrong
+    or too slow. The child processes have ended when it returns or raises.
     """
     bag, goals, truth = read_bag(inputs.bag), read_goals(inputs.goals), DemoTruth.load(inputs.truth)
     cameras = bag.topics_of(COMPRESSED)
@@ -65,22 +74,43 @@ def run(inputs: Inputs, console: Console) -> None:
         listener.close()
         rclpy.shutdown()
     write_figures(inputs.out / "demo.json", listener.answers, truth, counts)
-    write_bag(inputs.out / "demo.mcap", [*bag.topics.values(), *listener.topics], [*bag.records, *listener.records])
-    write_picture(inputs.out / "demo.png", _pictures(bag, cameras[0], set(listener.answers)), listener.answers)
+    write_bag(
+        inputs.out / "demo.mcap", [*bag.topics.values(), *listener.topics], [*bag.records, *listener.records]
+    )
+    write_picture(
+        inputs.out / "demo.png", _pictures(bag, cameras[0], set(listener.answers)), listener.answers
+    )
     _show_result(inputs, goals, listener, truth, counts, console)
 
 
 def _start_node(inputs: Inputs, camera: str) -> Child:
     parameters = {"model": inputs.model, "image_transport": "compressed"}
     settings = [part for name, value in parameters.items() for part in ("-p", f"{name}:={value!r}")]
-    return Child("groma_ros.node.main", ["--ros-args", *settings, "-r", f"image/compressed:={camera}"], inputs.out / "node.log", {})
+    return Child(
+        "groma_ros.node.main",
+        ["--ros-args", *settings, "-r", f"image/compressed:={camera}"],
+        inputs.out / "node.log",
+        {},
+    )
 
 
-def _answer_bag(inputs: Inputs, camera: str, goals: Sequence[Goal], node: Child, listener: Listener, console: Console) -> Counts:
+def _answer_bag(
+    inputs: Inputs, camera: str, goals: Sequence[Goal], node: Child, listener: Listener, console: Console
+) -> Counts:
     console.print("The node loads its model.")
-    listener.until(lambda: _alive(node) and listener.connected, START_SECONDS, "The node did not become active")
+    listener.until(
+        lambda: _alive(node) and listener.connected, START_SECONDS, "The node did not become active"
+    )
     listener.set_goals(goals, START_SECONDS)
-    arguments = [str(inputs.bag), "--await-topic", camera, "--rate", str(inputs.rate), "--timeout", str(START_SECONDS)]
+    arguments = [
+        str(inputs.bag),
+        "--await-topic",
+        camera,
+        "--rate",
+        str(inputs.rate),
+        "--timeout",
+        str(START_SECONDS),
+    ]
     log = inputs.out / "player.log"
     with (
         Child("groma_ros.node.demo.player", arguments, log, {}) as player,
@@ -90,7 +120,9 @@ def _answer_bag(inputs: Inputs, camera: str, goals: Sequence[Goal], node: Child,
         while player.running or not _settled(listener):
             _alive(node)
             if time.monotonic() - max(start, listener.last_answer) > DRAIN_SECONDS:
-                raise TimeoutError(f"No answer came for {DRAIN_SECONDS:.0f} s; the node last said: {node.last_line()}")
+                raise TimeoutError(
+                    f"No answer came for {DRAIN_SECONDS:.0f} s; the node last said: {node.last_line()}"
+                )
             listener.spin(0.2)
             live.update(_live_table(goals, listener), refresh=True)
         if player.wait(1.0):
@@ -127,12 +159,16 @@ def _live_table(goals: Sequence[Goal], listener: Listener) -> Group:
 def _footer(listener: Listener) -> str:
     told = f"{listener.answered} answered ({listener.count('carried')} of them by motion)"
     counts = f"{listener.count('received')} received, {told}, {listener.count('dropped')} dropped"
-    stages = ", ".join(f"{key[10:]} {value} ms" for key, value in listener.counts.items() if key.startswith("median ms "))
+    stages = ", ".join(
+        f"{key[10:]} {value} ms" for key, value in listener.counts.items() if key.startswith("median ms ")
+    )
     return f"frames: {counts}\nmedian latency: {stages or 'none yet'}"
 
 
 def _pictures(bag: Bag, camera: str, stamps: set[int]) -> dict[int, np.ndarray]:
-    messages = (deserialize_message(item.data, CompressedImage) for item in bag.records if item.topic == camera)
+    messages = (
+        deserialize_message(item.data, CompressedImage) for item in bag.records if item.topic == camera
+    )
     return {
         stamp: compressed_to_rgb(message.data, message.format)
         for message in messages
@@ -140,9 +176,21 @@ def _pictures(bag: Bag, camera: str, stamps: set[int]) -> dict[int, np.ndarray]:
     }
 
 
-def _show_result(inputs: Inputs, goals: Sequence[Goal], listener: Listener, truth: DemoTruth, counts: Counts, console: Console) -> None:
+def _show_result(
+    inputs: Inputs,
+    goals: Sequence[Goal],
+    listener: Listener,
+    truth: DemoTruth,
+    counts: Counts,
+    console: Console,
+) -> None:
     newest = listener.answers[max(listener.answers)]
     rate = counts.answered / counts.seconds if counts.seconds > 0 else 0.0
     console.print(answers_table(goals, newest, correct_by_goal(listener.answers, truth), _footer(listener)))
-    console.print(f"{rate:.1f} answers a second; accuracy {accuracy(listener.answers, truth):.3f} over all goals and answered frames.")
-    console.print(f"Written: {', '.join(str(inputs.out / name) for name in ('demo.json', 'demo.png', 'demo.mcap'))}")
+    console.print(
+        f"{rate:.1f} answers a second; accuracy {accuracy(listener.answers, truth):.3f} over all goals "
+        "and answered frames."
+    )
+    console.print(
+        f"Written: {', '.join(str(inputs.out / name) for name in ('demo.json', 'demo.png', 'demo.mcap'))}"
+    )

@@ -26,8 +26,8 @@ from groma_ros.types import Goal, Grounding
 
 @dataclass(eq=False)
 class Session:
-    """A conversation and the frame it is about. conversation: None before its first answer, written by the language model's
-    thread; busy: a question is open."""
+    """A conversation and the frame it is about. conversation: None before its first answer, written by the
+    language model's thread; busy: a question is open."""
 
     view: FrameResult | None = None
     conversation: Conversation | None = None
@@ -45,14 +45,16 @@ class Remark(Question):
         (goal,) = self.standing.goals
         if goal.kind != "chat":
             return grounder.ground(self.scene, [goal])
-        grounding, self.session.conversation = grounder.converse(self.session.conversation or Conversation.about(self.scene), goal)
+        grounding, self.session.conversation = grounder.converse(
+            self.session.conversation or Conversation.about(self.scene), goal
+        )
         return [grounding]
 
 
 class AskService:
-    """Serves `~/ask`. pipeline: gives the one that runs, None while the node is not active; camera: the index of a camera by its
-    name, None for "", ValueError for one that is not there; check: raises ValueError for a goal that cannot be asked; refused:
-    counts a refusal with its sentence."""
+    """Serves `~/ask`. pipeline: gives the one that runs, None while the node is not active; camera: the index
+    of a camera by its name, None for "", ValueError for one that is not there; check: raises ValueError for a
+    goal that cannot be asked; refused: counts a refusal with its sentence."""
 
     def __init__(
         self,
@@ -75,9 +77,16 @@ class AskService:
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
-            pipeline, session = open_pipeline(self._pipeline(), self._orders()), self._session(request.session)
+            pipeline, session = (
+                open_pipeline(self._pipeline(), self._orders()),
+                self._session(request.session),
+            )
             goal, camera = self._goal(request), self._camera(request.camera)
-            look = pipeline.looks.put(Wanted(camera, False, False, partial(Remark, standing=StandingGoals((goal,)), session=session)))
+            look = pipeline.looks.put(
+                Wanted(
+                    camera, False, False, partial(Remark, standing=StandingGoals((goal,)), session=session)
+                )
+            )
             session.busy = True
             try:
                 self._begin(pipeline, look, session)
@@ -88,7 +97,10 @@ class AskService:
             _fill(response, session.view, *groundings)
         except Exception as error:  # whatever it is, the caller gets an answer
             plain = isinstance(error, ValueError)
-            response.success, response.message = False, str(error) if plain else f"The model failed: {type(error).__name__}: {error}"
+            response.success, response.message = (
+                False,
+                str(error) if plain else f"The model failed: {type(error).__name__}: {error}",
+            )
             self._refused(response.message)
         return response
 
@@ -135,7 +147,9 @@ def open_pipeline(pipeline: Pipeline | None, orders: NodeConfig) -> Pipeline:
     if pipeline is None:
         raise NoAnswer(CLOSED)
     if len(pipeline.looks) >= orders.settings.max_asks:
-        raise NoAnswer(f"{orders.settings.max_asks} questions are open already (parameter max_asks); ask again later.")
+        raise NoAnswer(
+            f"{orders.settings.max_asks} questions are open already (parameter max_asks); ask again later."
+        )
     return pipeline
 
 
@@ -150,5 +164,6 @@ def _fill(response: Any, view: FrameResult, grounding: Grounding) -> None:
 
 
 def _legal(text: str) -> str:
-    """A text of the model as a ROS string, in which a character of code 0 would end it; places stay what they are."""
+    """A text of the model as a ROS string, in which a character of code 0 would end it; places stay what they
+    are."""
     return text.replace("\0", "\ufffd")

@@ -29,7 +29,8 @@ RESULT_SECONDS = 60
 
 @dataclass(eq=False)
 class _Search:
-    """A goal on its way. end: nanoseconds of the node's clock, None for the next image only; result: what is known so far."""
+    """A goal on its way. end: nanoseconds of the node's clock, None for the next image only; result: what is
+    known so far."""
 
     handle: ServerGoalHandle
     goal: Goal
@@ -103,7 +104,9 @@ class GroundAction:
         self._check(goal)
         seconds = request.timeout.sec * NANOSECONDS + request.timeout.nanosec
         if seconds < 0:
-            raise ValueError(f"The timeout is {seconds / NANOSECONDS} s; it must be 0 (the next image only) or more.")
+            raise ValueError(
+                f"The timeout is {seconds / NANOSECONDS} s; it must be 0 (the next image only) or more."
+            )
         end = self._node.get_clock().now().nanoseconds + seconds if seconds else None
         return _Search(handle, goal, self._camera(request.camera), end, result)
 
@@ -122,7 +125,9 @@ class GroundAction:
                 self._solid(search.result, view, grounding)
                 search.result.message = ""
                 return True
-            search.result.message = f"The goal {search.goal.text[:80]!r} is absent (presence {grounding.present:.2f})."
+            search.result.message = (
+                f"The goal {search.goal.text[:80]!r} is absent (presence {grounding.present:.2f})."
+            )
             if search.end is None:
                 return False
 
@@ -150,7 +155,9 @@ class GroundAction:
 
     def _tell(self, search: _Search, stage: str) -> None:
         known = search.result
-        search.handle.publish_feedback(Ground.Feedback(stage=stage, header=known.header, grounding=known.grounding))
+        search.handle.publish_feedback(
+            Ground.Feedback(stage=stage, header=known.header, grounding=known.grounding)
+        )
 
     def _wanted(self, search: _Search) -> Wanted:
         standing = StandingGoals((search.goal,), min_presence=self._orders().settings.min_presence)

@@ -1,6 +1,8 @@
-"""TensorRT 8.6, 10 and 11: building an engine of an ONNX graph, and running one. What a version lacks is found by looking for it.
+"""TensorRT 8.6, 10 and 11: building an engine of an ONNX graph, and running one. What a version lacks is
+found by looking for it.
 
-Nothing here may be called before `gpu.find_gpu` has found a GPU: without one TensorRT's factories give nothing or end the process.
+Nothing here may be called before `gpu.find_gpu` has found a GPU: without one TensorRT's factories give
+nothing or end the process.
 """
 
 from __future__ import annotations
@@ -17,8 +19,10 @@ import numpy as np
 
 OLDEST = (8, 6)
 INSTALL = (
-    "it comes with JetPack (sudo apt-get install nvidia-jetpack), with NVIDIA's TensorRT container (nvcr.io/nvidia/tensorrt), or by pip "
-    "from NVIDIA's package index (python -m pip install --extra-index-url https://pypi.nvidia.com tensorrt); see docs/tensorrt.md"
+    "it comes with JetPack (sudo apt-get install nvidia-jetpack), with NVIDIA's TensorRT container "
+    "(nvcr.io/nvidia/tensorrt), or by pip "
+    "from NVIDIA's package index (python -m pip install --extra-index-url https://pypi.nvidia.com "
+    "tensorrt); see docs/tensorrt.md"
 )
 _KEPT_MESSAGES = 20
 _LOG = logging.getLogger(__name__)
@@ -36,7 +40,8 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of an engine. shape: -1 where it is free; usual, largest: of an input, what the engine was built for."""
+    """An input or output of an engine. shape: -1 where it is free; usual, largest: of an input, what the
+    engine was built for."""
 
     name: str
     is_input: bool
@@ -48,7 +53,8 @@ class Tensor:
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """How an engine is built. profile: shapes of the inputs; workspace: bytes of device memory the kernels may use."""
+    """How an engine is built. profile: shapes of the inputs; workspace: bytes of device memory the kernels
+    may use."""
 
     profile: Profile
     workspace: int
@@ -62,9 +68,15 @@ class TensorRT:
         try:
             import tensorrt
         except ImportError as error:
-            raise EngineError(f"The Python package tensorrt cannot be used ({_line(error)}); {INSTALL}.") from error
-        except Exception as error:  # the package on the public index raises what it likes when the libraries are absent
-            raise EngineError(f"The Python package tensorrt does not work ({_line(error)}); {INSTALL}.") from error
+            raise EngineError(
+                f"The Python package tensorrt cannot be used ({_line(error)}); {INSTALL}."
+            ) from error
+        except (
+            Exception
+        ) as error:  # the package on the public index raises what it likes when the libraries are absent
+            raise EngineError(
+                f"The Python package tensorrt does not work ({_line(error)}); {INSTALL}."
+            ) from error
         self._trt: Any = tensorrt
         self.version: str = str(getattr(tensorrt, "__version__", "0"))
         if self.release < OLDEST:
@@ -79,17 +91,19 @@ class TensorRT:
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether an engine keeps the number formats of its graph, as all since 9 can. Flags of older ones would put into halves what
-        decides a box or a score, so those run fp32 alone."""
+        """Whether an engine keeps the number formats of its graph, as all since 9 can. Flags of older ones
+        would put into halves what decides a box or a score, so those run fp32 alone."""
         return hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     @property
     def reads_opset_18(self) -> bool:
-        """Whether it reads the graphs of a bundle as they are, with opset 18 and int64; 8.6 needs a lowered copy."""
+        """Whether it reads the graphs of a bundle as they are, with opset 18 and int64; 8.6 needs a lowered
+        copy."""
         return hasattr(self._trt.DataType, "INT64")
 
     def build(self, graph: bytes, plan: EnginePlan, timing: bytes, told: Progress) -> tuple[bytes, bytes]:
-        """Build an engine of an ONNX graph; the engine, and the timing cache, which makes the next build shorter.
+        """Build an engine of an ONNX graph; the engine, and the timing cache, which makes the next build
+        shorter.
 
         timing: of an earlier build, may be empty. EngineError with the reason if it cannot be built.
         """
@@ -101,7 +115,10 @@ class TensorRT:
         # Otherwise 8.6 takes a plugin, which makes more of a small epsilon.
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
         if not parser.parse(graph):
-            said = "; ".join(_line(parser.get_error(index).desc()) for index in range(parser.num_errors)) or self._reason()
+            said = (
+                "; ".join(_line(parser.get_error(index).desc()) for index in range(parser.num_errors))
+                or self._reason()
+            )
             raise EngineError(f"TensorRT {self.version} cannot read the graph: {said}.")
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, plan.workspace)
@@ -123,7 +140,8 @@ class TensorRT:
         return bytes(engine), b"" if cache is None else bytes(cache.serialize())
 
     def load(self, engine: bytes) -> Engine:
-        """An engine that is ready to run. EngineError for one of another version or GPU, or with too little memory."""
+        """An engine that is ready to run. EngineError for one of another version or GPU, or with too little
+        memory."""
         trt = self._trt
         self._said.clear()
         runtime = self._made("runtime", lambda: trt.Runtime(self._logger))
@@ -145,7 +163,8 @@ class TensorRT:
         return made
 
     def _creation_flags(self) -> int:
-        """Explicit batch where it is still a choice, and the number formats of the graph where they can be kept."""
+        """Explicit batch where it is still a choice, and the number formats of the graph where they can be
+        kept."""
         known = self._trt.NetworkDefinitionCreationFlag
         wanted = [getattr(known, name, None) for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED")]
         return sum(1 << int(flag) for flag in wanted if flag is not None)
@@ -181,12 +200,19 @@ class Engine:
         self.tensors = tuple(_tensor(trt, engine, name) for name in names)
 
     def set_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Take inputs of these shapes from now on; the shapes of the outputs. EngineError for one it was not built for."""
+        """Take inputs of these shapes from now on; the shapes of the outputs. EngineError for one it was not
+        built for."""
         free = {item.name for item in self.tensors if item.is_input and min(item.shape, default=0) < 0}
         for name, shape in shapes.items():
             if name in free and not self._context.set_input_shape(name, shape):
-                raise EngineError(f"The engine was not built for the input {name} of shape {shape}: {self._reason()}.")
-        return {item.name: tuple(self._context.get_tensor_shape(item.name)) for item in self.tensors if not item.is_input}
+                raise EngineError(
+                    f"The engine was not built for the input {name} of shape {shape}: {self._reason()}."
+                )
+        return {
+            item.name: tuple(self._context.get_tensor_shape(item.name))
+            for item in self.tensors
+            if not item.is_input
+        }
 
     def bind(self, name: str, address: int) -> None:
         """Where an input or output lies on the device from now on."""
@@ -231,7 +257,8 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
 
 
 def _monitor(trt: Any, told: Progress) -> Any:
-    """A monitor that tells of the outermost phase of a build, and ends the build when the user interrupts it."""
+    """A monitor that tells of the outermost phase of a build, and ends the build when the user interrupts
+    it."""
 
     class Monitor(trt.IProgressMonitor):
         def __init__(self) -> None:
@@ -264,8 +291,11 @@ def _line(error: object) -> str:
     return text[0].rstrip(".") if text else type(error).__name__
 
 
-def trtexec_line(graph: Path, engine: Path, timing: Path | None, plan: EnginePlan, strongly_typed: bool) -> str:
-    """A line for a shell. graph: the ONNX file; engine: the file to write; timing: the timing cache to use and to write."""
+def trtexec_line(
+    graph: Path, engine: Path, timing: Path | None, plan: EnginePlan, strongly_typed: bool
+) -> str:
+    """A line for a shell. graph: the ONNX file; engine: the file to write; timing: the timing cache to use
+    and to write."""
     words = ["trtexec", f"--onnx={graph}", f"--saveEngine={engine}", *_shapes(plan.profile), "--noTF32"]
     words.append(f"--memPoolSize=workspace:{plan.workspace >> 20}")
     words += ["--stronglyTyped"] if strongly_typed else []

@@ -1,4 +1,5 @@
-"""Memory, a stream and captured graphs of one CUDA device, by the driver's own library: no CUDA toolkit is needed."""
+"""Memory, a stream and captured graphs of one CUDA device, by the driver's own library: no CUDA toolkit is
+needed."""
 
 from __future__ import annotations
 
@@ -51,7 +52,8 @@ class CudaError(RuntimeError):
 
 
 class Buffer:
-    """Memory on the device. It goes back to the device's store when nothing refers to it. address: of its first byte; size: bytes."""
+    """Memory on the device. It goes back to the device's store when nothing refers to it. address: of its
+    first byte; size: bytes."""
 
     def __init__(self, address: int, size: int, give_back: Callable[[int, int], None]) -> None:
         self.address, self.size = address, size
@@ -72,7 +74,8 @@ class DeviceArray:
 
 
 class Pinned:
-    """Page-locked memory of the host, which the device reads and writes by itself. bytes: uint8, all of it."""
+    """Page-locked memory of the host, which the device reads and writes by itself. bytes: uint8, all of
+    it."""
 
     def __init__(self, address: int, size: int, free: Callable[[int], None]) -> None:
         self.address = address
@@ -94,16 +97,20 @@ class Captured:
 
 
 class Cuda:
-    """One device, and one stream on it. Every use of it stands in `with device.using():`, from whatever thread."""
+    """One device, and one stream on it. Every use of it stands in `with device.using():`, from whatever
+    thread."""
 
     def __init__(self, library: str | None = None, ordinal: int = 0) -> None:
-        """Open a device, sharing its primary context with every other library of the process. CudaError if that fails."""
+        """Open a device, sharing its primary context with every other library of the process. CudaError if
+        that fails."""
         try:
             self._driver = ctypes.CDLL(library or gpu.DRIVER)
             for name, arguments in _FUNCTIONS.items():
                 getattr(self._driver, name).argtypes = arguments
         except (OSError, AttributeError) as error:
-            raise CudaError(f"The NVIDIA driver cannot be used ({error}); install one that speaks CUDA 11.4 or later.") from error
+            raise CudaError(
+                f"The NVIDIA driver cannot be used ({error}); install one that speaks CUDA 11.4 or later."
+            ) from error
         self._lock = threading.RLock()
         self._store: dict[int, list[int]] = defaultdict(list)
         self._call("cuInit", 0)
@@ -147,7 +154,8 @@ class Cuda:
         self._call("cuStreamSynchronize", self.stream)
 
     def capture(self, work: Callable[[], None]) -> Captured:
-        """Record what `work` starts on the stream, without running it. CudaError if something in it cannot be recorded."""
+        """Record what `work` starts on the stream, without running it. CudaError if something in it cannot be
+        recorded."""
         self._call("cuStreamBeginCapture_v2", self.stream, _CAPTURE_THIS_THREAD)
         graph = ctypes.c_void_p()
         try:
@@ -177,7 +185,9 @@ class Cuda:
         code = self._driver.cuMemAlloc_v2(ctypes.byref(address), size)
         if code == _OUT_OF_MEMORY:
             need, have = -(-size >> 20), free.value >> 20
-            raise CudaError(f"The GPU has {have} MB of memory free and {need} MB more are needed; end what else uses it.")
+            raise CudaError(
+                f"The GPU has {have} MB of memory free and {need} MB more are needed; end what else uses it."
+            )
         self._check("cuMemAlloc_v2", code)
         return int(address.value)
 
@@ -186,7 +196,8 @@ class Cuda:
             while addresses:
                 self._driver.cuMemFree_v2(addresses.pop())
 
-    # What happens to memory that nothing refers to any more; may run in any thread at any time, so it raises nothing.
+    # What happens to memory that nothing refers to any more; may run in any thread at any time, so it raises
+    # nothing.
 
     def _put_back(self, size: int, address: int) -> None:
         self._store[size].append(address)

@@ -1,4 +1,5 @@
-"""The engines of this machine: files that are built once, for one graph, one TensorRT and one GPU, and are built again for another."""
+"""The engines of this machine: files that are built once, for one graph, one TensorRT and one GPU, and are
+built again for another."""
 
 from __future__ import annotations
 
@@ -25,7 +26,8 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """What an engine belongs to. graph: sha256 of the ONNX graph; tensorrt: version; capability: compute capability, e.g. 8.7."""
+    """What an engine belongs to. graph: sha256 of the ONNX graph; tensorrt: version; capability: compute
+    capability, e.g. 8.7."""
 
     role: str
     graph: str
@@ -59,7 +61,8 @@ class Key:
 
 @dataclass(frozen=True)
 class Built:
-    """An engine at hand. path: of its file, None where it could not be written; reused: it was in the cache; seconds: of building."""
+    """An engine at hand. path: of its file, None where it could not be written; reused: it was in the cache;
+    seconds: of building."""
 
     engine: bytes
     path: Path | None
@@ -72,7 +75,8 @@ Build = Callable[[bytes], tuple[bytes, bytes]]
 
 
 class EngineCache:
-    """A folder of engines. Several processes may use it at once: of those that want one engine, one builds and the others wait."""
+    """A folder of engines. Several processes may use it at once: of those that want one engine, one builds
+    and the others wait."""
 
     def __init__(self, folder: Path | None = None) -> None:
         """folder: None for $XDG_CACHE_HOME/groma_ros/engines."""
@@ -89,8 +93,8 @@ class EngineCache:
     def get(self, key: Key, build: Build, force: bool = False) -> Built:
         """The engine of a key, built if there is none, or none that fits, or `force`.
 
-        Where the folder cannot be written the engine is built all the same and a warning says that it was not kept. Errors are those
-        of `build`.
+        Where the folder cannot be written the engine is built all the same and a warning says that it was not
+        kept. Errors are those of `build`.
         """
         with self._locked(key):
             why = "a rebuild was asked for" if force else self._fault(key)
@@ -124,7 +128,9 @@ class EngineCache:
         wanted = key.document()
         found = note.get("key") if isinstance(note, dict) else None
         if not isinstance(found, dict) or found != wanted:
-            other = [name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]]
+            other = [
+                name for name in wanted if not isinstance(found, dict) or found.get(name) != wanted[name]
+            ]
             return f"the one in {path.name} was built for another {other[0] if other else 'key'}"
         if size != note.get("bytes") or _sha256(path) != note.get("sha256"):
             return f"{path.name} is damaged"
@@ -139,7 +145,10 @@ class EngineCache:
     def _keep(self, key: Key, engine: bytes, timing: bytes, seconds: float) -> Path | None:
         digest = hashlib.sha256(engine).hexdigest()
         note = {"key": key.document(), "bytes": len(engine), "sha256": digest, "seconds": round(seconds, 1)}
-        files: dict[Path, bytes | Path] = {self.engine_path(key): engine, self._note(key): (json.dumps(note, indent=1) + "\n").encode()}
+        files: dict[Path, bytes | Path] = {
+            self.engine_path(key): engine,
+            self._note(key): (json.dumps(note, indent=1) + "\n").encode(),
+        }
         try:
             write_together(files | ({self.timing_path(key): timing} if timing else {}))
         except OSError as error:
@@ -149,7 +158,8 @@ class EngineCache:
 
     @contextlib.contextmanager
     def _locked(self, key: Key) -> Iterator[None]:
-        """Nobody else builds or writes this engine inside the block; the lock ends with the process that holds it."""
+        """Nobody else builds or writes this engine inside the block; the lock ends with the process that
+        holds it."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.folder / f"{key.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
@@ -175,7 +185,9 @@ def default_folder() -> Path:
     try:
         base = named if named.is_absolute() else Path.home() / ".cache"
     except RuntimeError as error:
-        raise EngineError("There is no home folder to keep engines in; set XDG_CACHE_HOME to a folder.") from error
+        raise EngineError(
+            "There is no home folder to keep engines in; set XDG_CACHE_HOME to a folder."
+        ) from error
     return base / "groma_ros" / "engines"
 
 

@@ -13,20 +13,28 @@ from groma_ros.runtime.graph_vision import Shapes, check_shapes
 from groma_ros.runtime.tensorrt.bindings import Engine, Shape, Tensor
 from groma_ros.runtime.tensorrt.cuda import Buffer, Captured, Cuda, CudaError, DeviceArray, Pinned
 
-# After so many passes of one shape the next is recorded. A new shape needs passes that are not, and recording takes longer than one.
+# After so many passes of one shape the next is recorded. A new shape needs passes that are not, and recording
+# takes longer than one.
 _PASSES_BEFORE_RECORDING = 3
 _LOG = logging.getLogger(__name__)
 
 
 class EngineGraph:
-    """VisionGraph on TensorRT. Every input and output has its place on the device, as large as the largest that was asked for."""
+    """VisionGraph on TensorRT. Every input and output has its place on the device, as large as the largest
+    that was asked for."""
 
-    def __init__(self, bundle: Bundle, name: str, shapes: tuple[Shapes, Shapes], engine: Engine, cuda: Cuda) -> None:
-        """shapes: of the inputs and outputs that the network asks for. BundleError if the engine has others, CudaError if the device
-        has no memory for them."""
+    def __init__(
+        self, bundle: Bundle, name: str, shapes: tuple[Shapes, Shapes], engine: Engine, cuda: Cuda
+    ) -> None:
+        """shapes: of the inputs and outputs that the network asks for. BundleError if the engine has others,
+        CudaError if the device has no memory for them."""
         self._engine, self._cuda = engine, cuda
         for kind, wanted, is_input in (("input", shapes[0], True), ("output", shapes[1], False)):
-            found = {item.name: ["" if size < 0 else size for size in item.shape] for item in engine.tensors if item.is_input == is_input}
+            found = {
+                item.name: ["" if size < 0 else size for size in item.shape]
+                for item in engine.tensors
+                if item.is_input == is_input
+            }
             check_shapes(bundle, name, kind, wanted, found)
         self._tensors = {item.name: item for item in engine.tensors}
         self._device: dict[str, Buffer] = {}
@@ -38,7 +46,9 @@ class EngineGraph:
         with cuda.using():
             self._set_shapes({item.name: item.usual for item in engine.tensors if item.usual is not None})
 
-    def run(self, feeds: Mapping[str, Any], kept: Sequence[str] = ()) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def run(
+        self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
+    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         """One pass; see `VisionGraph.run`. ValueError for an input the engine was not built for."""
         given = {name: tuple(value.shape) for name, value in feeds.items()}
         with self._cuda.using():
@@ -50,17 +60,25 @@ class EngineGraph:
             held = {name: self._keep(name) for name in kept}
             wanted = [name for name in self._shapes if name not in held]
             for name in wanted:
-                self._cuda.download(self._pinned(name, self._size(name)), self._device[name].address, self._size(name))
+                self._cuda.download(
+                    self._pinned(name, self._size(name)), self._device[name].address, self._size(name)
+                )
             self._cuda.wait()
             # The next pass writes over the page-locked memory, so what is handed out is a copy.
-            return {name: self._host[name].view(self._shapes[name], self._tensors[name].dtype).astype(np.float32) for name in wanted}, held
+            return {
+                name: self._host[name].view(self._shapes[name], self._tensors[name].dtype).astype(np.float32)
+                for name in wanted
+            }, held
 
     def _set_shapes(self, given: dict[str, Shape]) -> None:
         """Turn to inputs of other shapes, which makes a recorded pass invalid."""
         for item in self._tensors.values():
             shape = given.get(item.name, ())
             if item.largest is not None and not _fits(shape, item.shape, item.largest):
-                raise ValueError(f"The engine takes {item.name} up to the shape {item.largest} and was given {shape or 'nothing'}.")
+                raise ValueError(
+                    f"The engine takes {item.name} up to the shape {item.largest} and was given "
+                    f"{shape or 'nothing'}."
+                )
         self._captured, self._passes, self._given = None, 0, {}
         self._shapes = self._engine.set_shapes(given)
         for name, shape in {**given, **self._shapes}.items():
@@ -80,10 +98,13 @@ class EngineGraph:
         return self._host[name]
 
     def _upload(self, name: str, value: Any) -> None:
-        """Bring an input to its place: an array of the host by way of page-locked memory, one of the device by a copy there."""
+        """Bring an input to its place: an array of the host by way of page-locked memory, one of the device
+        by a copy there."""
         if isinstance(value, DeviceArray):
             if value.dtype != self._tensors[name].dtype:
-                raise ValueError(f"The engine takes {name} as {self._tensors[name].dtype} and was given {value.dtype}.")
+                raise ValueError(
+                    f"The engine takes {name} as {self._tensors[name].dtype} and was given {value.dtype}."
+                )
             self._cuda.copy(self._device[name].address, value.buffer.address, value.nbytes)
             return
         pinned = self._pinned(name, _bytes(self._tensors[name], value.shape))
@@ -101,12 +122,15 @@ class EngineGraph:
             self._engine.start(self._cuda.stream)
 
     def _record(self) -> Captured | None:
-        """The engine's work as one, so that the CPU starts it by one call; None where something in it cannot be recorded."""
+        """The engine's work as one, so that the CPU starts it by one call; None where something in it cannot
+        be recorded."""
         try:
             return self._cuda.capture(lambda: self._engine.start(self._cuda.stream))
         except (CudaError, ValueError) as error:
             self._recordable = False
-            _LOG.info("The engine's work cannot be recorded, so each of its kernels is started by itself: %s", error)
+            _LOG.info(
+                "The engine's work cannot be recorded, so each of its kernels is started by itself: %s", error
+            )
             return None
 
     def _keep(self, name: str) -> DeviceArray:
@@ -124,7 +148,9 @@ def _fits(shape: Shape, wanted: Shape, largest: Shape) -> bool:
     """Whether an input may have a shape. wanted: -1 where it is free, up to what `largest` says."""
     if len(shape) != len(wanted):
         return False
-    return all(1 <= size <= most if fixed < 0 else size == fixed for size, fixed, most in zip(shape, wanted, largest))
+    return all(
+        1 <= size <= most if fixed < 0 else size == fixed for size, fixed, most in zip(shape, wanted, largest)
+    )
 
 
 def _bytes(tensor: Tensor, shape: Shape) -> int:

@@ -16,8 +16,9 @@ _MAJOR, _MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first CUDA device. capability: compute capability, e.g. (8, 7); driver: the CUDA version that the driver speaks, e.g.
-    (12, 6); memory_mb: of the device, in MiB; on a Jetson that is the memory it shares with the CPU.
+    """The first CUDA device. capability: compute capability, e.g. (8, 7); driver: the CUDA version that the
+    driver speaks, e.g. (12, 6); memory_mb: of the device, in MiB; on a Jetson that is the memory it shares
+    with the CPU.
     """
 
     name: str
@@ -29,8 +30,9 @@ class Gpu:
 def find_gpu(library: str | None = None, seconds: float = _SECONDS) -> Gpu | None:
     """The first CUDA device, or None where there is no GPU or no working driver.
 
-    library: name or path of the driver's library, None for `DRIVER`. The driver is asked in a process of its own, because a broken
-    driver can end the process that asks, or keep it waiting; after `seconds` it counts as absent.
+    library: name or path of the driver's library, None for `DRIVER`. The driver is asked in a process of its
+    own, because a broken driver can end the process that asks, or keep it waiting; after `seconds` it counts
+    as absent.
     """
     try:
         command = [sys.executable, "-S", __file__, library or DRIVER]

@@ -1,7 +1,9 @@
-"""A bundle's graph as TensorRT's parser wants it: weights as constants and, for 8.6, opset 17 with indices in int32.
+"""A bundle's graph as TensorRT's parser wants it: weights as constants and, for 8.6, opset 17 with indices in
+int32.
 
-What is made is still ONNX, and ONNX Runtime computes the same bits of it. ONNX asks for int64 where a shape or an axis is given; there,
-and only there, a constant of the lowered graph stays int64 within the range of int32, or a Cast stands before it.
+What is made is still ONNX, and ONNX Runtime computes the same bits of it. ONNX asks for int64 where a shape
+or an axis is given; there, and only there, a constant of the lowered graph stays int64 within the range of
+int32, or a Cast stands before it.
 """
 
 from __future__ import annotations
@@ -17,16 +19,26 @@ OPSET = 17
 _IR_VERSION = 8
 _NEWEST = 18
 
-_REDUCTIONS = ("ReduceL1", "ReduceL2", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSumSquare", "ReduceLogSumExp")
+_REDUCTIONS = (
+    "ReduceL1",
+    "ReduceL2",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceMin",
+    "ReduceProd",
+    "ReduceSumSquare",
+    "ReduceLogSumExp",
+)
 
 
-# Inputs that versions of the parser take as constants alone, by operator. Bundles store them as halves, with a Cast behind.
+# Inputs that versions of the parser take as constants alone, by operator. Bundles store them as halves, with
+# a Cast behind.
 _CONSTANT_INPUTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "InstanceNormalization": (1, 2)}
 
 
 def prepared(graph: bytes, lower: bool) -> bytes:
-    """The graph with constant weights; lower: also in opset 17 with int32 indices. ValueError with the operator's name where there is
-    no such form."""
+    """The graph with constant weights; lower: also in opset 17 with int32 indices. ValueError with the
+    operator's name where there is no such form."""
     model = onnx.load_from_string(graph)
     _fold_weights(model.graph)
     if lower:
@@ -39,10 +51,17 @@ def _fold_weights(graph: GraphProto) -> None:
     """Turn weights that have to be constants, and are made of one by Casts and Expands, into constants."""
     made_by = {name: node for node in graph.node for name in node.output}
     constants = _constants(graph)
-    wanted = [node.input[i] for node in graph.node for i in _CONSTANT_INPUTS.get(node.op_type, ()) if i < len(node.input)]
+    wanted = [
+        node.input[i]
+        for node in graph.node
+        for i in _CONSTANT_INPUTS.get(node.op_type, ())
+        if i < len(node.input)
+    ]
     for name in dict.fromkeys(wanted):
         if name and name not in constants:
-            graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(_value(name, made_by, constants)), name))
+            graph.initializer.append(
+                numpy_helper.from_array(np.ascontiguousarray(_value(name, made_by, constants)), name)
+            )
             graph.node.remove(made_by[name])
     _drop_unused(graph)
 
@@ -53,11 +72,16 @@ def _value(name: str, made_by: Mapping[str, NodeProto], constants: Mapping[str, 
         return numpy_helper.to_array(constants[name])
     node = made_by.get(name)
     if node is None or node.op_type not in ("Cast", "Expand"):
-        raise ValueError(f"The weight {name} is computed by {node.op_type if node else 'an input'}, which TensorRT does not take.")
+        raise ValueError(
+            f"The weight {name} is computed by {node.op_type if node else 'an input'}, which TensorRT does "
+            "not take."
+        )
     value = _value(node.input[0], made_by, constants)
     if node.op_type == "Cast":
         return value.astype(helper.tensor_dtype_to_np_dtype(_attributes(node)["to"]))
-    return np.broadcast_to(value, np.broadcast_shapes(value.shape, tuple(_value(node.input[1], made_by, constants))))
+    return np.broadcast_to(
+        value, np.broadcast_shapes(value.shape, tuple(_value(node.input[1], made_by, constants)))
+    )
 
 
 def _drop_unused(graph: GraphProto) -> None:
@@ -77,7 +101,10 @@ def _drop_unused(graph: GraphProto) -> None:
 def _lower(model: ModelProto) -> None:
     opset = next(item.version for item in model.opset_import if item.domain in ("", "ai.onnx"))
     if opset > _NEWEST or len(model.opset_import) > 1 or model.functions:
-        raise ValueError(f"A graph of opset {opset} with {len(model.functions)} functions cannot be lowered to opset {OPSET}.")
+        raise ValueError(
+            f"A graph of opset {opset} with {len(model.functions)} functions cannot be lowered to opset "
+            f"{OPSET}."
+        )
     _check_constants(model.graph)
     constants = _constants(model.graph)
     nodes = [_to_opset_17(node, constants) for node in model.graph.node]
@@ -99,7 +126,10 @@ def _check_constants(graph: GraphProto) -> None:
         if tensor.data_type == TensorProto.INT64:
             values = numpy_helper.to_array(tensor)
             # The largest int64 stands for "to the end" in a Slice and means the same as the largest int32.
-            if values.size and (values.min() < limits.min or np.any((values > limits.max) & (values != np.iinfo(np.int64).max))):
+            if values.size and (
+                values.min() < limits.min
+                or np.any((values > limits.max) & (values != np.iinfo(np.int64).max))
+            ):
                 raise ValueError(f"The constant {tensor.name} passes the range of int32.")
 
 
@@ -109,7 +139,9 @@ def _check_constants(graph: GraphProto) -> None:
 def _to_opset_17(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
     """The same operator in opset 17. ValueError if it cannot be said there."""
     if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
-        raise ValueError(f"The operator {node.op_type} with a graph inside cannot be lowered to opset {OPSET}.")
+        raise ValueError(
+            f"The operator {node.op_type} with a graph inside cannot be lowered to opset {OPSET}."
+        )
     if defs.get_schema(node.op_type, _NEWEST).since_version <= OPSET:
         return node
     lower = _LOWER.get(node.op_type)
@@ -132,7 +164,9 @@ def _reduction(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
     does_nothing = attributes.pop("noop_with_empty_axes", 0)
     if len(node.input) < 2 or not node.input[1]:
         if does_nothing:
-            raise ValueError(f"The operator {node.op_type} without axes that does nothing has no form in opset {OPSET}.")
+            raise ValueError(
+                f"The operator {node.op_type} without axes that does nothing has no form in opset {OPSET}."
+            )
         return _made(node, list(node.input[:1]), attributes)
     axes = constants.get(node.input[1])
     if axes is None:
@@ -144,7 +178,9 @@ def _resize(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
     attributes = _attributes(node)
     new = {"antialias": 0, "keep_aspect_ratio_policy": b"stretch", "axes": None}
     if any(attributes.pop(name, usual) != usual for name, usual in new.items()):
-        raise ValueError(f"The operator Resize with antialiasing, axes or a kept aspect has no form in opset {OPSET}.")
+        raise ValueError(
+            f"The operator Resize with antialiasing, axes or a kept aspect has no form in opset {OPSET}."
+        )
     return _made(node, list(node.input), attributes)
 
 
@@ -175,9 +211,15 @@ _LOWER: dict[str, Callable[[NodeProto, dict[str, TensorProto]], NodeProto]] = {
 def _to_int32(graph: GraphProto, nodes: list[NodeProto]) -> None:
     """Put the nodes into the graph with everything int64 that ONNX lets be int32 as int32."""
     longs = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT64}
-    fixed = {item.name for item in (*graph.input, *graph.output) if item.type.tensor_type.elem_type == TensorProto.INT64}
+    fixed = {
+        item.name
+        for item in (*graph.input, *graph.output)
+        if item.type.tensor_type.elem_type == TensorProto.INT64
+    }
     if fixed:
-        raise ValueError(f"The graph's {', '.join(sorted(fixed))} is int64, which TensorRT 8.6 does not take.")
+        raise ValueError(
+            f"The graph's {', '.join(sorted(fixed))} is int64, which TensorRT 8.6 does not take."
+        )
     typed = _Int32(longs)
     for node in nodes:
         typed.add(node)
@@ -204,7 +246,9 @@ class _Int32:
         made.CopyFrom(node)
         schema = defs.get_schema(node.op_type, OPSET)
         for index, name in enumerate(node.input):
-            made.input[index] = self._as_long(name) if _long_only(schema.inputs, index) else self._as_short(name)
+            made.input[index] = (
+                self._as_long(name) if _long_only(schema.inputs, index) else self._as_short(name)
+            )
         for item in made.attribute:
             if item.name in ("value_int", "value_ints"):
                 raise ValueError(f"The constant {node.name} is int64 by its form and cannot be lowered.")
@@ -216,7 +260,11 @@ class _Int32:
         for index, name in enumerate(node.output):
             if _long_only(schema.outputs, index):
                 made.output[index] = f"{name}.int64"
-                self.nodes.append(helper.make_node("Cast", [f"{name}.int64"], [name], name=f"{name}.narrow", to=TensorProto.INT32))
+                self.nodes.append(
+                    helper.make_node(
+                        "Cast", [f"{name}.int64"], [name], name=f"{name}.narrow", to=TensorProto.INT32
+                    )
+                )
 
     def _as_short(self, name: str) -> str:
         if name not in self._constants:
@@ -246,4 +294,6 @@ def _long_only(parameters: Sequence[defs.OpSchema.FormalParameter], index: int) 
 def _short(tensor: TensorProto) -> TensorProto:
     values = numpy_helper.to_array(tensor)
     limits = np.iinfo(np.int32)
-    return numpy_helper.from_array(np.clip(values, limits.min, limits.max).astype(np.int32), f"{tensor.name}.int32")
+    return numpy_helper.from_array(
+        np.clip(values, limits.min, limits.max).astype(np.int32), f"{tensor.name}.int32"
+    )

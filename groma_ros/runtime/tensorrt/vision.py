@@ -1,4 +1,5 @@
-"""The vision tokenizer on TensorRT: engines of a bundle's two vision graphs, built for this machine's GPU when there is none yet."""
+"""The vision tokenizer on TensorRT: engines of a bundle's two vision graphs, built for this machine's GPU
+when there is none yet."""
 
 from __future__ import annotations
 
@@ -40,17 +41,27 @@ class EngineRequest:
 class TensorRTVision(GraphVision):
     """VisionTokenizer over the engines of perceive.onnx and encode_regions.onnx. precision: of both."""
 
-    def __init__(self, perceive: EngineGraph, regions: EngineGraph, config: GromaConfig, transform: ImageTransform, precision: str) -> None:
+    def __init__(
+        self,
+        perceive: EngineGraph,
+        regions: EngineGraph,
+        config: GromaConfig,
+        transform: ImageTransform,
+        precision: str,
+    ) -> None:
         super().__init__(perceive, regions, config, transform)
         self.precision = precision
 
 
-def load_tensorrt_vision(bundle: Bundle, precision: str | None = None, cache: EngineCache | None = None) -> TensorRTVision:
-    """The vision tokenizer on the first GPU; engines that are missing or do not fit are built, which takes minutes for a large model.
+def load_tensorrt_vision(
+    bundle: Bundle, precision: str | None = None, cache: EngineCache | None = None
+) -> TensorRTVision:
+    """The vision tokenizer on the first GPU; engines that are missing or do not fit are built, which takes
+    minutes for a large model.
 
-    precision: of the graphs, None for fp16 where it can be had. Raises EngineError with a sentence where there is no GPU, no
-    TensorRT, no memory (by the estimates of `memory.GROWTH`), or an engine cannot be built or loaded, and BundleError for graphs that
-    are missing or do not fit the network.
+    precision: of the graphs, None for fp16 where it can be had. Raises EngineError with a sentence where
+    there is no GPU, no TensorRT, no memory (by the estimates of `memory.GROWTH`), or an engine cannot be
+    built or loaded, and BundleError for graphs that are missing or do not fit the network.
     """
     gpu, library = require_gpu(), TensorRT()
     store = cache or EngineCache()
@@ -63,7 +74,8 @@ def load_tensorrt_vision(bundle: Bundle, precision: str | None = None, cache: En
         with cuda.using():
             engines = [load_engine(item, library, store) for item in wanted]
         perceive, regions = (
-            EngineGraph(bundle, item.file, shapes, engine, cuda) for item, shapes, engine in zip(wanted, signatures, engines)
+            EngineGraph(bundle, item.file, shapes, engine, cuda)
+            for item, shapes, engine in zip(wanted, signatures, engines)
         )
     except CudaError as error:
         raise EngineError(str(error)) from error
@@ -71,7 +83,8 @@ def load_tensorrt_vision(bundle: Bundle, precision: str | None = None, cache: En
 
 
 def _check_memory(wanted: Sequence[EngineRequest], store: EngineCache) -> None:
-    """EngineError with need and have where the GPU does not hold the engines, or the host the loading or building of one."""
+    """EngineError with need and have where the GPU does not hold the engines, or the host the loading or
+    building of one."""
     bundle = wanted[0].bundle
     try:
         check_memory(bundle, {item.file: "engine" for item in wanted}, "cuda")
@@ -89,11 +102,16 @@ def require_gpu() -> Gpu:
     """The first GPU. EngineError where there is none."""
     gpu = find_gpu()
     if gpu is None:
-        raise EngineError("TensorRT needs an NVIDIA GPU and its driver, and none was found on this machine; use the backend onnx.")
+        raise EngineError(
+            "TensorRT needs an NVIDIA GPU and its driver, and none was found on this machine; use the "
+            "backend onnx."
+        )
     return gpu
 
 
-def wanted_engines(bundle: Bundle, library: TensorRT, gpu: Gpu, precision: str | None = None) -> list[EngineRequest]:
+def wanted_engines(
+    bundle: Bundle, library: TensorRT, gpu: Gpu, precision: str | None = None
+) -> list[EngineRequest]:
     """The engines of a bundle for a GPU. Errors as of `choose_precision`."""
     config = read_network(bundle)
     chosen = choose_precision(bundle, library, precision)
@@ -108,7 +126,8 @@ def wanted_engines(bundle: Bundle, library: TensorRT, gpu: Gpu, precision: str |
 
 
 def profiles(config: GromaConfig) -> tuple[Profile, Profile]:
-    """Shapes of the inputs of both graphs that are free: up to `BATCH` pictures of one size; regions up to the most of a scene."""
+    """Shapes of the inputs of both graphs that are free: up to `BATCH` pictures of one size; regions up to
+    the most of a scene."""
     side, channels = config.image_size, config.backbone.num_channels
     sizes = ((1, channels, side, side), (1, channels, side, side), (BATCH, channels, side, side))
     most = config.max_region_num
@@ -116,14 +135,20 @@ def profiles(config: GromaConfig) -> tuple[Profile, Profile]:
 
 
 def choose_precision(bundle: Bundle, library: TensorRT, precision: str | None) -> str:
-    """The precision of the vision graphs to build. BundleError if the bundle lacks it, EngineError if TensorRT cannot keep it."""
+    """The precision of the vision graphs to build. BundleError if the bundle lacks it, EngineError if
+    TensorRT cannot keep it."""
     held = bundle.vision_precisions
     if not held:
-        raise BundleError(f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them.")
+        raise BundleError(
+            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
+        )
     if not library.strongly_typed:
         if precision not in (None, "fp32") or "fp32" not in held:
             asked = precision or held[0]
-            raise EngineError(f"TensorRT {library.version} runs graphs in fp32 and not in {asked}; use TensorRT 10 or later, or fp32.")
+            raise EngineError(
+                f"TensorRT {library.version} runs graphs in fp32 and not in {asked}; use TensorRT 10 or "
+                "later, or fp32."
+            )
         return "fp32"
     if precision is not None:
         return precision
@@ -131,12 +156,16 @@ def choose_precision(bundle: Bundle, library: TensorRT, precision: str | None) -
 
 
 def graph_bytes(wanted: EngineRequest, library: TensorRT) -> bytes:
-    """The ONNX graph as the library reads it. EngineError where the package onnx is absent or the graph cannot be put so."""
+    """The ONNX graph as the library reads it. EngineError where the package onnx is absent or the graph
+    cannot be put so."""
     graph = wanted.bundle.graph(wanted.key.role, wanted.key.precision).read_bytes()
     try:
         from groma_ros.runtime.tensorrt.onnx_lowering import prepared
     except ModuleNotFoundError as error:
-        what = "Building an engine needs the Python package onnx, which is not installed; install it with python -m pip install onnx."
+        what = (
+            "Building an engine needs the Python package onnx, which is not installed; install it with "
+            "python -m pip install onnx."
+        )
         raise EngineError(what) from error
     try:
         return prepared(graph, lower=not library.reads_opset_18)
@@ -144,8 +173,11 @@ def graph_bytes(wanted: EngineRequest, library: TensorRT) -> bytes:
         raise EngineError(str(error)) from error
 
 
-def build_engine(wanted: EngineRequest, library: TensorRT, store: EngineCache, told: Progress, force: bool = False) -> Built:
-    """The engine from the cache, or built into it. EngineError with the graph's name if it cannot be built."""
+def build_engine(
+    wanted: EngineRequest, library: TensorRT, store: EngineCache, told: Progress, force: bool = False
+) -> Built:
+    """The engine from the cache, or built into it. EngineError with the graph's name if it cannot be
+    built."""
 
     def build(timing: bytes) -> tuple[bytes, bytes]:
         try:
@@ -167,5 +199,3 @@ def load_engine(wanted: EngineRequest, library: TensorRT, store: EngineCache) ->
             raise
     store.drop(wanted.key)
     return library.load(build_engine(wanted, library, store, told).engine)
-
-

@@ -34,25 +34,39 @@ def test_what_is_written_is_read_in_the_order_of_time(tmp_path: Path, message: G
     bag = read_bag(tmp_path / "bag.mcap")
     assert [(item.topic, item.time) for item in bag.records] == [("/a", 5), ("/b", 10), ("/a", 20)]
     assert bag.topics == {topic.name: topic for topic in topics}
-    assert bag.topics_of("groma_ros/msg/GroundingArray") == ["/a"] and bag.topics_of("std_msgs/msg/String") == []
+    assert (
+        bag.topics_of("groma_ros/msg/GroundingArray") == ["/a"] and bag.topics_of("std_msgs/msg/String") == []
+    )
     assert deserialize_message(bag.records[2].data, GroundingArray) == message
 
 
 def test_another_reader_decodes_it_by_the_written_definition(tmp_path: Path, message: GroundingArray) -> None:
-    write_bag(tmp_path / "bag.mcap", [topic_of("/a", GroundingArray)], [Record("/a", 20, serialize_message(message))])
+    write_bag(
+        tmp_path / "bag.mcap",
+        [topic_of("/a", GroundingArray)],
+        [Record("/a", 20, serialize_message(message))],
+    )
     with AnyReader([tmp_path / "bag.mcap"]) as reader:
         ((connection, time, data),) = reader.messages()
         decoded = reader.deserialize(data, connection.msgtype)
     assert time == 20 and decoded.goals_version == 3 and decoded.header.frame_id == "camera"
     (grounding,) = decoded.groundings
     assert (grounding.goal, grounding.present, grounding.margin) == ("the cup", 0.5, 0.25)
-    assert grounding.detections[0].bbox.center.position.y == 5.0 and grounding.detections[0].bbox.size_x == 4.0
+    assert (
+        grounding.detections[0].bbox.center.position.y == 5.0 and grounding.detections[0].bbox.size_x == 4.0
+    )
     assert grounding.detections[0].results[0].hypothesis.score == 0.75
 
 
 def test_definitions_know_arrays_of_every_sort() -> None:
     lines = topic_of("/c", CameraInfo).definition.splitlines()
-    assert {"std_msgs/Header header", "float64[] d", "float64[9] k", "sensor_msgs/RegionOfInterest roi", "bool do_rectify"} <= set(lines)
+    assert {
+        "std_msgs/Header header",
+        "float64[] d",
+        "float64[9] k",
+        "sensor_msgs/RegionOfInterest roi",
+        "bool do_rectify",
+    } <= set(lines)
 
 
 def test_the_shipped_bag_is_a_camera() -> None:

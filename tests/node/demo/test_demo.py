@@ -26,7 +26,9 @@ def demo(*arguments: object, **environment: str) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of the demonstration; its children go with it when it takes too long."""
     command = [sys.executable, "-m", "groma_ros.node.demo", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False
+    )
     return done.returncode, done.stdout, done.stderr
 
 
@@ -94,4 +96,7 @@ def test_what_is_absent_is_named(tmp_path: Path) -> None:
 def test_a_package_that_is_not_installed_is_named(tmp_path: Path) -> None:
     (tmp_path / "rich.py").write_text("raise ImportError('not here')")
     status, _, stderr = demo("--out", tmp_path, PYTHONPATH=str(tmp_path))
-    assert (status, stderr) == (1, "demo: The package rich cannot be imported (not here); run `make setup`, or install it.\n")
+    assert (status, stderr) == (
+        1,
+        "demo: The package rich cannot be imported (not here); run `make setup`, or install it.\n",
+    )

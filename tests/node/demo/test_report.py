@@ -11,7 +11,15 @@ import pytest
 from std_msgs.msg import Header
 
 from groma_ros.node.conversions import groundings_message
-from groma_ros.node.demo.report import Counts, DemoTruth, accuracy, correct_by_goal, groundings_from_message, write_figures, write_picture
+from groma_ros.node.demo.report import (
+    Counts,
+    DemoTruth,
+    accuracy,
+    correct_by_goal,
+    groundings_from_message,
+    write_figures,
+    write_picture,
+)
 from groma_ros.types import Detection, Goal, Grounding
 
 BALL, MUG = (10.0, 10.0, 50.0, 50.0), (100.0, 20.0, 140.0, 80.0)
@@ -26,7 +34,9 @@ TRUTH = {
 
 
 def answer(goal: str, *boxes: tuple[float, float, float, float]) -> Grounding:
-    return Grounding(Goal(goal), tuple(Detection(box, 0.75, number) for number, box in enumerate(boxes)), 0.5, 0.25)
+    return Grounding(
+        Goal(goal), tuple(Detection(box, 0.75, number) for number, box in enumerate(boxes)), 0.5, 0.25
+    )
 
 
 @pytest.fixture
@@ -41,14 +51,21 @@ def test_a_pair_counts_only_with_exactly_its_boxes(truth: DemoTruth) -> None:
         1000: [answer("the ball", near), answer("everything", MUG, BALL), answer("the cone")],
         2000: [answer("the ball", BALL), answer("everything", MUG), answer("the cone", BALL)],
     }
-    assert correct_by_goal(answers, truth) == {"the ball": [True, False], "everything": [True, False], "the cone": [True, False]}
+    assert correct_by_goal(answers, truth) == {
+        "the ball": [True, False],
+        "everything": [True, False],
+        "the cone": [True, False],
+    }
     assert accuracy(answers, truth) == 0.5
     assert accuracy({1000: [answer("everything", BALL, near)]}, truth) == 0.0
     assert accuracy({1000: [answer("the ball", BALL, BALL)]}, truth) == 0.0
 
 
 def test_frames_and_goals_without_truth_are_not_judged(truth: DemoTruth) -> None:
-    assert accuracy({1000: [answer("the ball", BALL), answer("unknown")], 3000: [answer("the ball")]}, truth) == 1.0
+    assert (
+        accuracy({1000: [answer("the ball", BALL), answer("unknown")], 3000: [answer("the ball")]}, truth)
+        == 1.0
+    )
     assert accuracy({}, truth) == 0.0
 
 
@@ -57,8 +74,12 @@ def test_the_figures_have_the_documented_form(tmp_path: Path, truth: DemoTruth) 
     write_figures(tmp_path / "demo.json", answers, truth, Counts(5, 2, 3, 1.5))
     figures = json.loads((tmp_path / "demo.json").read_text())
     assert {key: value for key, value in figures.items() if key != "frames"} == {
-        "accuracy": 1.0, "received": 5, "answered": 2, "dropped": 3, "seconds": 1.5,
-    }  # fmt: skip
+        "accuracy": 1.0,
+        "received": 5,
+        "answered": 2,
+        "dropped": 3,
+        "seconds": 1.5,
+    }
     detections = [{"box": list(BALL), "score": 0.75}]
     assert figures["frames"][0] == {
         "stamp": 1000,
@@ -78,10 +99,14 @@ def test_messages_are_read_back(truth: DemoTruth) -> None:
 
 
 @pytest.mark.parametrize(("frames", "size"), [(1, (2, 1)), (2, (2, 1)), (3, (2, 2)), (9, (2, 2))])
-def test_the_picture_shows_frames_two_a_row_and_every_goal_once(tmp_path: Path, frames: int, size: tuple[int, int]) -> None:
+def test_the_picture_shows_frames_two_a_row_and_every_goal_once(
+    tmp_path: Path, frames: int, size: tuple[int, int]
+) -> None:
     goals = [f"goal {index}" for index in range(6)]
     answers = {stamp: [answer(goal, BALL) for goal in goals] for stamp in range(frames)}
-    write_picture(tmp_path / "demo.png", {stamp: np.full((120, 160, 3), 90, np.uint8) for stamp in answers}, answers)
+    write_picture(
+        tmp_path / "demo.png", {stamp: np.full((120, 160, 3), 90, np.uint8) for stamp in answers}, answers
+    )
     picture = cv2.imread(str(tmp_path / "demo.png"))
     assert picture.shape[1] == 160 * size[0] and picture.shape[0] > 120 * size[1]
     assert (picture[:120, :160] != 90).any()

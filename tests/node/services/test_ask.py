@@ -1,4 +1,5 @@
-"""`~/ask` over DDS: descriptions against the truth of rendered scenes, dialogue against the same model in this process."""
+"""`~/ask` over DDS: descriptions against the truth of rendered scenes, dialogue against the same model in
+this process."""
 
 from __future__ import annotations
 
@@ -40,7 +41,10 @@ def tiny_node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 def region(box: tuple[float, ...]) -> BoundingBox2D:
     message = BoundingBox2D(size_x=float(box[2] - box[0]), size_y=float(box[3] - box[1]))
-    message.center.position.x, message.center.position.y = float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+    message.center.position.x, message.center.position.y = (
+        float(box[0] + box[2]) / 2,
+        float(box[1] + box[3]) / 2,
+    )
     return message
 
 
@@ -59,18 +63,28 @@ def test_descriptions_of_regions_are_true(robot: Robot, tiny_node: Child, scenes
     right = []
     for scene in scenes:
         header = robot.see(scene.rgb)
-        answer = ask(robot, kind="describe", question="what is this?", regions=[region(item.box) for item in scene.objects])
+        answer = ask(
+            robot,
+            kind="describe",
+            question="what is this?",
+            regions=[region(item.box) for item in scene.objects],
+        )
         assert answer.success and answer.header == header and answer.message == ""
         lines = answer.answer.split("\n")
         assert [found.results[0].hypothesis.class_id for found in answer.detections] == lines
         assert [answer.answer[a:b] for a, b in zip(answer.starts, answer.ends, strict=True)] == lines
         for found, item in zip(answer.detections, scene.objects, strict=True):
             assert box_iou(np.array([box_corners(found.bbox)]), np.array([item.box]))[0, 0] > 0.9
-        right += [line.split()[1:] == [item.colour, item.kind] for line, item in zip(lines, scene.objects, strict=True)]
+        right += [
+            line.split()[1:] == [item.colour, item.kind]
+            for line, item in zip(lines, scene.objects, strict=True)
+        ]
     assert len(right) >= 25 and np.mean(right) >= 0.8
 
 
-def test_what_is_said_of_a_scene_is_true_and_points_at_it(robot: Robot, tiny_node: Child, scenes: list[SceneSample]) -> None:
+def test_what_is_said_of_a_scene_is_true_and_points_at_it(
+    robot: Robot, tiny_node: Child, scenes: list[SceneSample]
+) -> None:
     robot.meet(tiny_node)
     said, true = 0, 0
     for scene in scenes:
@@ -79,10 +93,17 @@ def test_what_is_said_of_a_scene_is_true_and_points_at_it(robot: Robot, tiny_nod
         assert answer.success and len(answer.detections) == len(answer.starts) == len(answer.ends)
         for found, start, end in zip(answer.detections, answer.starts, answer.ends, strict=True):
             phrase = answer.answer[start:end]
-            assert found.results[0].hypothesis.class_id == phrase and 0 < found.results[0].hypothesis.score <= 1
-            overlap = box_iou(np.array([box_corners(found.bbox)]), np.array([item.box for item in scene.objects]))[0]
+            assert (
+                found.results[0].hypothesis.class_id == phrase and 0 < found.results[0].hypothesis.score <= 1
+            )
+            overlap = box_iou(
+                np.array([box_corners(found.bbox)]), np.array([item.box for item in scene.objects])
+            )[0]
             best = scene.objects[int(overlap.argmax())]
-            said, true = said + 1, true + (overlap.max() > 0.5 and phrase.split()[-2:] == [best.colour, best.kind])
+            said, true = (
+                said + 1,
+                true + (overlap.max() > 0.5 and phrase.split()[-2:] == [best.colour, best.kind]),
+            )
     assert said >= 15 and true / said >= 0.75
 
 
@@ -92,7 +113,10 @@ def test_what_is_said_of_a_scene_is_true_and_points_at_it(robot: Robot, tiny_nod
         ({"kind": "sing"}, "The kind 'sing' is unknown; use one of auto, describe, chat."),
         ({"question": "why?"}, "0 wordings for 'chat' goals; it knows all, auto, caption, describe, one."),
         ({"camera": "left"}, "There is no camera 'left'; the cameras are one without a name"),
-        ({"regions": [BoundingBox2D(size_x=3.0)]}, "A region has the size 3.0 x 0.0 pixels; both must be above 0."),
+        (
+            {"regions": [BoundingBox2D(size_x=3.0)]},
+            "A region has the size 3.0 x 0.0 pixels; both must be above 0.",
+        ),
         ({"question": "x" * 2000}, "The goal has 2000 characters"),
     ],
 )
@@ -108,10 +132,15 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(
     robot.until(lambda: robot.count("refused asks") == before + 1, "the count")
 
 
-def test_a_conversation_stays_with_its_first_image(domain: int, tmp_path: Path, graph_model: Path, picture: np.ndarray) -> None:
+def test_a_conversation_stays_with_its_first_image(
+    domain: int, tmp_path: Path, graph_model: Path, picture: np.ndarray
+) -> None:
     grounder = Grounder.load(graph_model, backend="onnx", threads=1)
     boxes = [(4.0, 6.0, 30.0, 40.0), (32.0, 10.0, 60.0, 44.0)]
-    goals = [Goal("the red {1} left of {2}", "chat", regions=np.array(boxes, np.float32)), Goal("find the mug", "chat")]
+    goals = [
+        Goal("the red {1} left of {2}", "chat", regions=np.array(boxes, np.float32)),
+        Goal("find the mug", "chat"),
+    ]
     conversation = Conversation.about(grounder.perceive(Frame(picture)))
     with ExitStack() as stack:
         robot = stack.enter_context(Robot(1 + (domain + 1) % 100))

@@ -50,7 +50,9 @@ class Caller:
         goal = Ground.Goal(goal=GoalMessage(text=text, **fields))
         goal.timeout.sec, goal.timeout.nanosec = int(seconds // 1), int(seconds % 1 * 1e9)
         self.stages.clear()
-        sent = self.client.send_goal_async(goal, feedback_callback=lambda message: self.stages.append(message.feedback.stage))
+        sent = self.client.send_goal_async(
+            goal, feedback_callback=lambda message: self.stages.append(message.feedback.stage)
+        )
         self.robot.until(sent.done, "the acceptance of a goal")
         assert sent.result().accepted
         return sent.result()
@@ -89,15 +91,24 @@ def test_a_goal_is_found_and_told_of_by_stage(caller: Caller, scene: SceneSample
     assert status == GoalStatus.STATUS_SUCCEEDED and result.success and result.message == ""
     (found,) = result.grounding.detections
     assert box_iou(np.array([box_corners(found.bbox)]), np.array([item.box]))[0, 0] > 0.7
-    assert result.grounding.present > 0.5 and result.header.frame_id == "camera" and found.header == result.header
+    assert (
+        result.grounding.present > 0.5
+        and result.header.frame_id == "camera"
+        and found.header == result.header
+    )
     assert caller.stages == ["waiting", "looking", "answered"]
 
 
 def test_an_absent_goal_is_looked_for_until_its_time_is_over(caller: Caller, scene: SceneSample) -> None:
-    colour = next(name for name in ("purple", "orange", "cyan") if name not in {item.colour for item in scene.objects})
+    colour = next(
+        name for name in ("purple", "orange", "cyan") if name not in {item.colour for item in scene.objects}
+    )
     status, result = caller.result(caller.send(f"the {colour} mug"), scene.rgb)
     assert (status, result.success) == (GoalStatus.STATUS_ABORTED, False)
-    assert f"The goal 'the {colour} mug' is absent (presence 0." in result.message and result.grounding.present < 0.5
+    assert (
+        f"The goal 'the {colour} mug' is absent (presence 0." in result.message
+        and result.grounding.present < 0.5
+    )
     status, result = caller.result(caller.send(f"the {colour} mug", 4.0), scene.rgb)
     assert (status, result.success) == (GoalStatus.STATUS_ABORTED, False) and "is absent" in result.message
     assert caller.stages.count("answered") >= 1
@@ -105,7 +116,11 @@ def test_an_absent_goal_is_looked_for_until_its_time_is_over(caller: Caller, sce
 
 def test_without_images_the_time_runs_out(caller: Caller) -> None:
     status, result = caller.result(caller.send("the mug", 0.7))
-    assert (status, result.success, result.message) == (GoalStatus.STATUS_ABORTED, False, "No image was answered in time.")
+    assert (status, result.success, result.message) == (
+        GoalStatus.STATUS_ABORTED,
+        False,
+        "No image was answered in time.",
+    )
     assert caller.stages == ["waiting"]
 
 
@@ -115,7 +130,11 @@ def test_a_goal_is_cancelled_while_it_waits(caller: Caller) -> None:
     cancelled = handle.cancel_goal_async()
     caller.robot.until(cancelled.done, "the cancelling")
     status, result = caller.result(handle)
-    assert (status, result.success, result.message) == (GoalStatus.STATUS_CANCELED, False, "The goal was cancelled.")
+    assert (status, result.success, result.message) == (
+        GoalStatus.STATUS_CANCELED,
+        False,
+        "The goal was cancelled.",
+    )
 
 
 def test_cancelling_what_is_answered_already_changes_nothing(caller: Caller, scene: SceneSample) -> None:
@@ -125,7 +144,10 @@ def test_cancelling_what_is_answered_already_changes_nothing(caller: Caller, sce
     assert status == GoalStatus.STATUS_SUCCEEDED
     cancelled = handle.cancel_goal_async()
     caller.robot.until(cancelled.done, "the answer to the cancelling")
-    assert cancelled.result().return_code == CancelGoal.Response.ERROR_GOAL_TERMINATED and not cancelled.result().goals_canceling
+    assert (
+        cancelled.result().return_code == CancelGoal.Response.ERROR_GOAL_TERMINATED
+        and not cancelled.result().goals_canceling
+    )
     assert caller.result(handle) == (GoalStatus.STATUS_SUCCEEDED, result)
     assert caller.result(caller.send("the mug", 0.7))[0] == GoalStatus.STATUS_ABORTED, "the action goes on"
 
@@ -138,6 +160,8 @@ def test_cancelling_what_is_answered_already_changes_nothing(caller: Caller, sce
         ({"text": "mug", "min_score": 3.0}, "min_score is 3.0"),
     ],
 )
-def test_a_wrong_goal_is_aborted_with_a_sentence(caller: Caller, fields: dict[str, Any], sentence: str) -> None:
+def test_a_wrong_goal_is_aborted_with_a_sentence(
+    caller: Caller, fields: dict[str, Any], sentence: str
+) -> None:
     status, result = caller.result(caller.send(**fields))
     assert (status, result.success) == (GoalStatus.STATUS_ABORTED, False) and sentence in result.message

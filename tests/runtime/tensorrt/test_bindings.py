@@ -1,4 +1,5 @@
-"""What is asked of TensorRT, held to NVIDIA's own bindings of every version: names, signatures, values, and what is said of failures."""
+"""What is asked of TensorRT, held to NVIDIA's own bindings of every version: names, signatures, values, and
+what is said of failures."""
 
 from __future__ import annotations
 
@@ -33,8 +34,9 @@ def graph(opset: int = 17) -> bytes:
     put = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
     made = helper.make_model(
         helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", put[:1], put[1:]),
-        opset_imports=[helper.make_opsetid("", opset)], ir_version=8,
-    )  # fmt: skip
+        opset_imports=[helper.make_opsetid("", opset)],
+        ir_version=8,
+    )
     return made.SerializeToString()
 
 
@@ -64,13 +66,16 @@ def test_an_engine_is_built_as_the_version_wants_it(gpu_machine: Machine, versio
     values = np.arange(9, dtype=np.float32).reshape(3, 3)
     assert np.array_equal(double(fake, values), 2 * values)
     (built,) = fake.built
-    # Bits: explicit batch in 8.6; that and strong typing in 10.16; strong typing alone, under another number, in 11.4.
+    # Bits: explicit batch in 8.6; that and strong typing in 10.16; strong typing alone, under another number,
+    # in 11.4.
     assert built.flags == {"8.6": 1, "10.16": 3, "11.4": 1}[version]
     assert built.parser_flags == ["NATIVE_INSTANCENORM"]
     assert built.settings.flags == set() and built.settings.pools == {"WORKSPACE": 1 << 20}
     assert built.settings.profiles == [{"x": [[1, 3], [2, 3], [4, 3]]}]
     library = TensorRT()
-    assert (library.strongly_typed, library.reads_opset_18) == {"8.6": (False, False)}.get(version, (True, True))
+    assert (library.strongly_typed, library.reads_opset_18) == {"8.6": (False, False)}.get(
+        version, (True, True)
+    )
     assert (built.settings.progress_monitor is None) == (version == "8.6")
 
 
@@ -78,9 +83,18 @@ def test_what_an_engine_says_of_its_tensors(gpu_machine: Machine, version: str) 
     gpu_machine(version)
     library = TensorRT()
     engine = library.load(library.build(graph(), PLAN, b"", silent)[0])
-    found = [(item.name, item.is_input, item.dtype, item.shape, item.usual, item.largest) for item in engine.tensors]
-    assert found == [("x", True, np.float32, (-1, 3), (2, 3), (4, 3)), ("y", False, np.float32, (-1, 3), None, None)]
-    with pytest.raises(EngineError, match=r"The engine was not built for the input x of shape \(5, 3\): x is outside the profile\."):
+    found = [
+        (item.name, item.is_input, item.dtype, item.shape, item.usual, item.largest)
+        for item in engine.tensors
+    ]
+    assert found == [
+        ("x", True, np.float32, (-1, 3), (2, 3), (4, 3)),
+        ("y", False, np.float32, (-1, 3), None, None),
+    ]
+    with pytest.raises(
+        EngineError,
+        match=r"The engine was not built for the input x of shape \(5, 3\): x is outside the profile\.",
+    ):
         engine.set_shapes({"x": (5, 3)})
 
 
@@ -91,7 +105,9 @@ def _without(api: str, name: str) -> dict[str, Any]:
     about = lacking["classes"].get(owner)
     if key == "__init__":
         del lacking["classes"][owner]
-        lacking["enums"] = {key: value for key, value in lacking["enums"].items() if not key.startswith(f"{owner}.")}
+        lacking["enums"] = {
+            key: value for key, value in lacking["enums"].items() if not key.startswith(f"{owner}.")
+        }
     elif about is not None:
         assert (about["methods"].pop(key, None) is None) != (about["properties"].pop(key, None) is None)
     elif owner:
@@ -104,12 +120,20 @@ def _without(api: str, name: str) -> dict[str, Any]:
 def test_whatever_a_version_lacks_is_noticed(
     gpu_machine: Machine, version: str, driver: Driver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each name that is used, taken away by itself, ends the build or the run: so all of them are in NVIDIA's bindings."""
+    """Each name that is used, taken away by itself, ends the build or the run: so all of them are in NVIDIA's
+    bindings."""
     fake = gpu_machine(version)
     values = np.ones((2, 3), np.float32)
     double(fake, values)
-    used = sorted(set(fake.called) - CHOICES - {"ParserError.desc", "OnnxParser.num_errors", "OnnxParser.get_error"})
-    used += ["MemoryPoolType.WORKSPACE", "BuilderFlag.TF32", "OnnxParserFlag.NATIVE_INSTANCENORM", "TensorIOMode.INPUT"]
+    used = sorted(
+        set(fake.called) - CHOICES - {"ParserError.desc", "OnnxParser.num_errors", "OnnxParser.get_error"}
+    )
+    used += [
+        "MemoryPoolType.WORKSPACE",
+        "BuilderFlag.TF32",
+        "OnnxParserFlag.NATIVE_INSTANCENORM",
+        "TensorIOMode.INPUT",
+    ]
     assert len(used) > 30 and "IExecutionContext.execute_async_v3" in used and "nptype" in used
     api = json.dumps(read_api(version))
     for name in used:
@@ -172,13 +196,23 @@ def test_an_interrupted_build_ends(gpu_machine: Machine) -> None:
 
 
 FAULTS = (
-    ("Builder operation failed: out of memory.\nmore", "build", r"could not build the engine: Builder operation failed: out of memory\."),
-    ("[runtime.cpp] Engine was made by another version", "load", r"cannot load the engine: \[runtime.cpp\] Engine was made by another"),
-)  # fmt: skip
+    (
+        "Builder operation failed: out of memory.\nmore",
+        "build",
+        r"could not build the engine: Builder operation failed: out of memory\.",
+    ),
+    (
+        "[runtime.cpp] Engine was made by another version",
+        "load",
+        r"cannot load the engine: \[runtime.cpp\] Engine was made by another",
+    ),
+)
 
 
 @pytest.mark.parametrize(("fault", "where", "said"), FAULTS, ids=["build", "load"])
-def test_failures_give_the_first_reason(gpu_machine: Machine, version: str, fault: str, where: str, said: str) -> None:
+def test_failures_give_the_first_reason(
+    gpu_machine: Machine, version: str, fault: str, where: str, said: str
+) -> None:
     fake = gpu_machine(version)
     library = TensorRT()
     engine, _ = library.build(graph(), PLAN, b"", silent)
@@ -192,15 +226,21 @@ def test_an_engine_of_another_version_or_no_engine(gpu_machine: Machine) -> None
     gpu_machine("10.16")
     engine, _ = TensorRT().build(graph(), PLAN, b"", silent)
     gpu_machine("11.4")
-    with pytest.raises(EngineError, match=r"cannot load the engine: The engine plan file is not compatible with this version"):
+    with pytest.raises(
+        EngineError, match=r"cannot load the engine: The engine plan file is not compatible with this version"
+    ):
         TensorRT().load(engine)
-    with pytest.raises(EngineError, match=r"cannot load the engine: Serialization assertion magicTag failed\."):
+    with pytest.raises(
+        EngineError, match=r"cannot load the engine: Serialization assertion magicTag failed\."
+    ):
         TensorRT().load(b"text")
 
 
 def test_a_graph_it_cannot_read(gpu_machine: Machine) -> None:
     gpu_machine("8.6")
-    with pytest.raises(EngineError, match=r"TensorRT 8.6.1 cannot read the graph: In node 0: the opset 18 is not known\."):
+    with pytest.raises(
+        EngineError, match=r"TensorRT 8.6.1 cannot read the graph: In node 0: the opset 18 is not known\."
+    ):
         TensorRT().build(graph(18), PLAN, b"", silent)
 
 
@@ -213,7 +253,9 @@ def test_a_factory_that_gives_nothing(gpu_machine: Machine, monkeypatch: pytest.
         raise TypeError("pybind11::init(): factory function returned nullptr")
 
     monkeypatch.setattr(trt, "Builder", nothing)
-    with pytest.raises(EngineError, match=r"makes no builder on this GPU: CUDA initialization failure with error: 35\."):
+    with pytest.raises(
+        EngineError, match=r"makes no builder on this GPU: CUDA initialization failure with error: 35\."
+    ):
         TensorRT().build(graph(), PLAN, b"", silent)
 
 
@@ -222,7 +264,10 @@ def test_errors_go_to_the_log(gpu_machine: Machine, caplog: pytest.LogCaptureFix
     fake.fault = "No kernel."
     with caplog.at_level(logging.INFO), pytest.raises(EngineError):
         TensorRT().build(graph(), PLAN, b"", silent)
-    assert [record.message for record in caplog.records] == ["TensorRT: No kernel.", "TensorRT: Some later error."]
+    assert [record.message for record in caplog.records] == [
+        "TensorRT: No kernel.",
+        "TensorRT: Some later error.",
+    ]
 
 
 def test_a_package_that_does_not_work(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -232,8 +277,14 @@ def test_a_package_that_does_not_work(monkeypatch: pytest.MonkeyPatch, tmp_path:
     package = tmp_path / "tensorrt.py"
     for code in ("import tensorrt_libs_of_another_world", "raise RuntimeError('This is a stand-in.')"):
         package.write_text(code)
-        ways = r"JetPack \(.*\), with NVIDIA's TensorRT container \(.*\), or by pip from .* index \(.*\); see docs/tensorrt.md"
-        with pytest.raises(EngineError, match=rf"The Python package tensorrt .*\((No module named .*|This is a stand-in)\); .*{ways}"):
+        ways = (
+            r"JetPack \(.*\), with NVIDIA's TensorRT container \(.*\), or by pip from .* index \(.*\); see "
+            r"docs/tensorrt.md"
+        )
+        with pytest.raises(
+            EngineError,
+            match=rf"The Python package tensorrt .*\((No module named .*|This is a stand-in)\); .*{ways}",
+        ):
             TensorRT()
 
 
@@ -247,7 +298,8 @@ def test_a_version_that_is_too_old(monkeypatch: pytest.MonkeyPatch, version: str
 
 
 def test_the_classes_we_derive_are_taken_by_the_bindings(version: str) -> None:
-    """In NVIDIA's own module, in a process of its own: logger and monitor can be made, and number formats have their numpy type."""
+    """In NVIDIA's own module, in a process of its own: logger and monitor can be made, and number formats
+    have their numpy type."""
     sys.path.insert(0, str(ROOT / "tools"))
     try:
         from tensorrt_bindings import environment
@@ -264,16 +316,20 @@ def test_the_classes_we_derive_are_taken_by_the_bindings(version: str) -> None:
         "if hasattr(trt, 'IProgressMonitor'):\n"
         "    monitor = _monitor(trt, lambda *item: told.append(item))\n"
         "    assert isinstance(monitor, trt.IProgressMonitor)\n"
-        "    monitor.phase_start('all', None, 2); assert monitor.step_complete('all', 0); monitor.phase_finish('all')\n"
+        "    monitor.phase_start('all', None, 2); assert monitor.step_complete('all', 0); "
+        "monitor.phase_finish('all')\n"
         "    assert told == [(1, 2, 'all'), (2, 2, 'all')]\n"
         "kinds = {'FLOAT': np.float32, 'HALF': np.float16, 'INT32': np.int32, 'INT8': np.int8}\n"
-        "assert all(np.dtype(trt.nptype(trt.DataType.__members__[name])) == kind for name, kind in kinds.items())\n"
+        "assert all(np.dtype(trt.nptype(trt.DataType.__members__[name])) == kind for name, kind in "
+        "kinds.items())\n"
         "assert tuple(trt.Dims([1, -1, 3])) == (1, -1, 3)\n"
         "print(library.strongly_typed, library.reads_opset_18)\n"
     )
     variables = environment(folder(version))
     variables["PYTHONPATH"] += f":{ROOT}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=variables, check=False
+    )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == (["False", "False"] if version == "8.6" else ["True", "True"])
 

@@ -1,4 +1,5 @@
-"""Memory, stream and graphs by the driver's library, against a driver that runs work only when somebody waits."""
+"""Memory, stream and graphs by the driver's library, against a driver that runs work only when somebody
+waits."""
 
 import gc
 import shutil
@@ -102,7 +103,10 @@ def test_recorded_work_runs_as_often_as_it_is_started(driver: Driver, cuda: Cuda
 
 def test_what_cannot_be_recorded_leaves_the_stream_usable(driver: Driver, cuda: Cuda) -> None:
     with cuda.using():
-        with pytest.raises(CudaError, match=r"cuStreamSynchronize: operation not permitted when stream is capturing \(error 900\)"):
+        with pytest.raises(
+            CudaError,
+            match=r"cuStreamSynchronize: operation not permitted when stream is capturing \(error 900\)",
+        ):
             cuda.capture(cuda.wait)
         cuda.wait()
         assert driver.waiting == 0
@@ -112,7 +116,9 @@ def test_what_cannot_be_recorded_leaves_the_stream_usable(driver: Driver, cuda: 
 def test_a_wrong_address_is_a_sentence(cuda: Cuda) -> None:
     with cuda.using():
         pinned, buffer = cuda.pin(8), cuda.allocate(8)
-        with pytest.raises(CudaError, match=r"The CUDA driver failed in cuMemcpyHtoDAsync_v2: invalid argument \(error 1\)"):
+        with pytest.raises(
+            CudaError, match=r"The CUDA driver failed in cuMemcpyHtoDAsync_v2: invalid argument \(error 1\)"
+        ):
             cuda.upload(buffer.address + 1, pinned, 8)
 
 
@@ -158,11 +164,23 @@ def test_no_driver_and_a_driver_too_old(tmp_path: Path) -> None:
     with pytest.raises(CudaError, match=r"The NVIDIA driver cannot be used .*CUDA 11.4 or later"):
         Cuda("libcuda_of_another_world.so.1")
     (tmp_path / "old.c").write_text("int cuInit(unsigned f) { return 0; }")
-    subprocess.run([shutil.which("cc") or "gcc", "-shared", "-fPIC", "-o", str(tmp_path / "old.so"), str(tmp_path / "old.c")], check=True)
+    subprocess.run(
+        [
+            shutil.which("cc") or "gcc",
+            "-shared",
+            "-fPIC",
+            "-o",
+            str(tmp_path / "old.so"),
+            str(tmp_path / "old.c"),
+        ],
+        check=True,
+    )
     with pytest.raises(CudaError, match=r"cuDeviceGet"):
         Cuda(str(tmp_path / "old.so"))
 
 
 def test_a_device_that_is_not_there(driver: Driver) -> None:
-    with pytest.raises(CudaError, match=r"The CUDA driver failed in cuDeviceGet: unknown error \(error 101\)"):
+    with pytest.raises(
+        CudaError, match=r"The CUDA driver failed in cuDeviceGet: unknown error \(error 101\)"
+    ):
         Cuda(str(driver.path), ordinal=1)

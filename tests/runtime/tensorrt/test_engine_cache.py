@@ -1,4 +1,5 @@
-"""The cache of engines: what is used again, what is built again and why, and two processes that want the same."""
+"""The cache of engines: what is used again, what is built again and why, and two processes that want the
+same."""
 
 from __future__ import annotations
 
@@ -18,7 +19,15 @@ import pytest
 
 from groma_ros.runtime.tensorrt.engine_cache import EngineCache, Key, default_folder
 
-KEY = Key("perceive", "a" * 64, "10.3.0", "Orin (nvgpu)", "8.7", "fp16", {"pixels": ((1, 3, 8, 8), (1, 3, 8, 8), (4, 3, 8, 8))})
+KEY = Key(
+    "perceive",
+    "a" * 64,
+    "10.3.0",
+    "Orin (nvgpu)",
+    "8.7",
+    "fp16",
+    {"pixels": ((1, 3, 8, 8), (1, 3, 8, 8), (4, 3, 8, 8))},
+)
 
 
 class Builder:
@@ -41,24 +50,41 @@ def cache(tmp_path: Path) -> EngineCache:
 def test_an_engine_is_built_once(cache: EngineCache, tmp_path: Path) -> None:
     build = Builder()
     first, second = cache.get(KEY, build), EngineCache(tmp_path / "engines").get(KEY, build)
-    assert (bytes(first.engine), first.reused, bytes(second.engine), second.reused) == (b"engine", False, b"engine", True)
+    assert (bytes(first.engine), first.reused, bytes(second.engine), second.reused) == (
+        b"engine",
+        False,
+        b"engine",
+        True,
+    )
     assert build.given == [b""]
     assert first.path == second.path == cache.engine_path(KEY)
     names = sorted(path.name for path in cache.folder.iterdir())
     stem = f"perceive.trt10.3.0.Orin-nvgpu.sm87.fp16.{KEY.name[-12:]}"
-    assert names == [f"{stem}.engine", f"{stem}.json", f"{stem}.lock", "timing.trt10.3.0.Orin-nvgpu.sm87.cache"]
+    assert names == [
+        f"{stem}.engine",
+        f"{stem}.json",
+        f"{stem}.lock",
+        "timing.trt10.3.0.Orin-nvgpu.sm87.cache",
+    ]
     note = json.loads((cache.folder / f"{stem}.json").read_text())
     assert note["key"]["gpu"] == "Orin (nvgpu)" and note["key"]["graph"] == "a" * 64 and note["bytes"] == 6
 
 
 CHANGES: list[dict[str, Any]] = [
-    {"role": "encode_regions"}, {"graph": "b" * 64}, {"tensorrt": "10.3.1"}, {"gpu": "Thor"}, {"capability": "8.6"}, {"precision": "fp32"},
+    {"role": "encode_regions"},
+    {"graph": "b" * 64},
+    {"tensorrt": "10.3.1"},
+    {"gpu": "Thor"},
+    {"capability": "8.6"},
+    {"precision": "fp32"},
     {"profile": {"pixels": ((1, 3, 8, 8), (1, 3, 8, 8), (2, 3, 8, 8))}},
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("change", CHANGES, ids=lambda change: next(iter(change)))
-def test_another_key_is_another_engine(cache: EngineCache, change: dict[str, Any], caplog: pytest.LogCaptureFixture) -> None:
+def test_another_key_is_another_engine(
+    cache: EngineCache, change: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
     """Also where somebody gave the file of one the name of the other: it is built again, and said why."""
     other = dataclasses.replace(KEY, **change)
     cache.get(KEY, Builder(b"old"))
@@ -101,9 +127,14 @@ def stop_while_writing(cache: EngineCache) -> None:
 
 
 FAULTS = (
-    (truncate, "is damaged"), (alter, "is damaged"), (lose_the_note, "there is none yet"), (damage_the_note, "json cannot be read"),
-    (make_the_note_a_list, "was built for another form"), (lose_the_engine, "there is none yet"), (stop_while_writing, "there is none yet"),
-)  # fmt: skip
+    (truncate, "is damaged"),
+    (alter, "is damaged"),
+    (lose_the_note, "there is none yet"),
+    (damage_the_note, "json cannot be read"),
+    (make_the_note_a_list, "was built for another form"),
+    (lose_the_engine, "there is none yet"),
+    (stop_while_writing, "there is none yet"),
+)
 
 
 @pytest.mark.parametrize(("fault", "said"), FAULTS, ids=[fault.__name__ for fault, _ in FAULTS])
@@ -155,7 +186,8 @@ def test_a_build_that_fails_leaves_nothing(cache: EngineCache) -> None:
 
 
 def test_a_full_disk(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> None:
-    """The engine that was built runs all the same; nothing half-written stays, and the next time it is built again."""
+    """The engine that was built runs all the same; nothing half-written stays, and the next time it is built
+    again."""
     before, ignored = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
     try:
@@ -164,7 +196,10 @@ def test_a_full_disk(cache: EngineCache, caplog: pytest.LogCaptureFixture) -> No
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, ignored)
     assert len(built.engine) == 100_000 and built.path is None
-    assert "The engine was built but not kept, so it is built again next time" in caplog.text and "could not be written" in caplog.text
+    assert (
+        "The engine was built but not kept, so it is built again next time" in caplog.text
+        and "could not be written" in caplog.text
+    )
     assert [path.suffix for path in cache.folder.iterdir()] == [".lock"]
 
 
@@ -199,7 +234,9 @@ def _build_slowly(folder: Path, started: Any, results: Any, seconds: float) -> N
 def test_of_two_processes_one_builds_and_the_other_waits(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     started, results = context.Event(), context.Queue()
-    processes = [context.Process(target=_build_slowly, args=(tmp_path, started, results, 0.5)) for _ in range(2)]
+    processes = [
+        context.Process(target=_build_slowly, args=(tmp_path, started, results, 0.5)) for _ in range(2)
+    ]
     for process in processes:
         process.start()
     found = sorted((results.get(timeout=30) for _ in processes), key=lambda item: item[2])

@@ -1,4 +1,5 @@
-"""One graph as an engine: number formats of its inputs and outputs, values that stay on the device, and names it was not to have."""
+"""One graph as an engine: number formats of its inputs and outputs, values that stay on the device, and names
+it was not to have."""
 
 from __future__ import annotations
 
@@ -26,14 +27,21 @@ def graph(kind: int, rows: Any = "n") -> bytes:
     """y = x + x, of the format of x, and z = y in float32."""
     x, y = (helper.make_tensor_value_info(name, kind, [rows, 3]) for name in "xy")
     z = helper.make_tensor_value_info("z", TensorProto.FLOAT, [rows, 3])
-    nodes = [helper.make_node("Add", ["x", "x"], ["y"]), helper.make_node("Cast", ["y"], ["z"], to=TensorProto.FLOAT)]
+    nodes = [
+        helper.make_node("Add", ["x", "x"], ["y"]),
+        helper.make_node("Cast", ["y"], ["z"], to=TensorProto.FLOAT),
+    ]
     made = helper.make_model(
-        helper.make_graph(nodes, "double", [x], [y, z]), opset_imports=[helper.make_opsetid("", 17)], ir_version=8
+        helper.make_graph(nodes, "double", [x], [y, z]),
+        opset_imports=[helper.make_opsetid("", 17)],
+        ir_version=8,
     )
     return made.SerializeToString()
 
 
-def load(data: bytes, cuda: Cuda, shapes: tuple[Shapes, Shapes] = SHAPES, plan: EnginePlan = PLAN) -> EngineGraph:
+def load(
+    data: bytes, cuda: Cuda, shapes: tuple[Shapes, Shapes] = SHAPES, plan: EnginePlan = PLAN
+) -> EngineGraph:
     library = TensorRT()
     engine = library.load(library.build(data, plan, b"", lambda *told: None)[0])
     return EngineGraph(BUNDLE, "double.onnx", shapes, engine, cuda)
@@ -72,9 +80,15 @@ def test_a_value_of_another_format_is_refused(gpu_machine: Machine) -> None:
 @pytest.mark.parametrize(
     ("shapes", "said"),
     [
-        (({"x": ("", 3), "w": ("",)}, SHAPES[1]), "double.onnx of small lacks the input w; make the graphs again"),
+        (
+            ({"x": ("", 3), "w": ("",)}, SHAPES[1]),
+            "double.onnx of small lacks the input w; make the graphs again",
+        ),
         ((SHAPES[0], {"y": ("", 3)}), "double.onnx of small has the output z, which nothing knows"),
-        (({"x": ("", 4)}, SHAPES[1]), r"has the input x of shape \(, 3\), but its network config asks for \(free, 4\)"),
+        (
+            ({"x": ("", 4)}, SHAPES[1]),
+            r"has the input x of shape \(, 3\), but its network config asks for \(free, 4\)",
+        ),
     ],
 )
 def test_an_engine_of_another_network(gpu_machine: Machine, shapes: tuple[Shapes, Shapes], said: str) -> None:
@@ -85,17 +99,30 @@ def test_an_engine_of_another_network(gpu_machine: Machine, shapes: tuple[Shapes
 
 def test_a_graph_without_a_free_dimension(gpu_machine: Machine, version: str) -> None:
     gpu_machine(version)
-    double = load(graph(TensorProto.FLOAT, 2), Cuda(), ({"x": (2, 3)}, {"y": (2, 3), "z": (2, 3)}), EnginePlan({}, 1 << 20))
-    assert np.array_equal(double.run({"x": np.ones((2, 3), np.float32)})[0]["y"], np.full((2, 3), 2, np.float32))
-    with pytest.raises(ValueError, match=r"The engine takes x up to the shape \(2, 3\) and was given \(1, 3\)"):
+    double = load(
+        graph(TensorProto.FLOAT, 2),
+        Cuda(),
+        ({"x": (2, 3)}, {"y": (2, 3), "z": (2, 3)}),
+        EnginePlan({}, 1 << 20),
+    )
+    assert np.array_equal(
+        double.run({"x": np.ones((2, 3), np.float32)})[0]["y"], np.full((2, 3), 2, np.float32)
+    )
+    with pytest.raises(
+        ValueError, match=r"The engine takes x up to the shape \(2, 3\) and was given \(1, 3\)"
+    ):
         double.run({"x": np.ones((1, 3), np.float32)})
 
 
 def test_a_line_for_trtexec() -> None:
     plan = EnginePlan({"x": ((1, 3), (2, 3), (4, 3)), "y": ((1,), (1,), (9,))}, 5 << 20)
     assert trtexec_line(Path("a b.onnx"), Path("e"), None, plan, False) == (
-        "trtexec '--onnx=a b.onnx' --saveEngine=e --minShapes=x:1x3,y:1 --optShapes=x:2x3,y:1 --maxShapes=x:4x3,y:9 --noTF32 "
+        "trtexec '--onnx=a b.onnx' --saveEngine=e --minShapes=x:1x3,y:1 --optShapes=x:2x3,y:1 "
+        "--maxShapes=x:4x3,y:9 --noTF32 "
         "--memPoolSize=workspace:5"
     )
     line = trtexec_line(Path("a.onnx"), Path("e"), Path("t"), EnginePlan({}, 1 << 20), True)
-    assert line == "trtexec --onnx=a.onnx --saveEngine=e --noTF32 --memPoolSize=workspace:1 --stronglyTyped --timingCacheFile=t"
+    assert (
+        line == "trtexec --onnx=a.onnx --saveEngine=e --noTF32 --memPoolSize=workspace:1 --stronglyTyped "
+        "--timingCacheFile=t"
+    )

@@ -14,7 +14,9 @@ def _library(tmp_path: Path, code: str) -> str:
     """A driver's library of so much C."""
     source, path = tmp_path / "broken.c", tmp_path / "libbroken.so"
     source.write_text(code)
-    subprocess.run([shutil.which("cc") or "gcc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True)
+    subprocess.run(
+        [shutil.which("cc") or "gcc", "-shared", "-fPIC", "-o", str(path), str(source)], check=True
+    )
     return str(path)
 
 
@@ -35,7 +37,8 @@ def test_no_driver() -> None:
         "int cuInit(unsigned f) { return 0; }",
         "#include <stdlib.h>\nint cuInit(unsigned f) { abort(); }",
         "int cuInit(unsigned f) { return *(volatile int *)0; }",
-        "#include <stdio.h>\n#include <stdlib.h>\nint cuInit(unsigned f) { puts(\"[1]\"); fflush(stdout); _Exit(0); }",
+        '#include <stdio.h>\n#include <stdlib.h>\nint cuInit(unsigned f) { puts("[1]"); fflush(stdout); '
+        "_Exit(0); }",
     ],
     ids=["no device", "half a driver", "aborts", "crashes", "says nonsense"],
 )

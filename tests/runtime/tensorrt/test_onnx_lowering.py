@@ -1,4 +1,5 @@
-"""Graphs as TensorRT's parser wants them compute what the bundle's graphs compute, bit for bit, and hold no int64 they need not."""
+"""Graphs as TensorRT's parser wants them compute what the bundle's graphs compute, bit for bit, and hold no
+int64 they need not."""
 
 from __future__ import annotations
 
@@ -28,7 +29,9 @@ def feeds(graph: bytes, free: int, seed: int) -> dict[str, np.ndarray]:
     """Numbers for every input; free: the size of free dimensions."""
     rng = np.random.default_rng(seed)
     inputs = onnx.load_from_string(graph).graph.input
-    shapes = {item.name: [dim.dim_value or free for dim in item.type.tensor_type.shape.dim] for item in inputs}
+    shapes = {
+        item.name: [dim.dim_value or free for dim in item.type.tensor_type.shape.dim] for item in inputs
+    }
     return {name: rng.normal(0.3, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
@@ -40,11 +43,20 @@ def same(graph: bytes, other: bytes, given: dict[str, np.ndarray]) -> None:
 def types(graph: bytes) -> dict[str, int]:
     """The number format of every tensor."""
     model = onnx.shape_inference.infer_shapes(onnx.load_from_string(graph), strict_mode=True)
-    known = {item.name: item.type.tensor_type.elem_type for item in (*model.graph.value_info, *model.graph.input, *model.graph.output)}
+    known = {
+        item.name: item.type.tensor_type.elem_type
+        for item in (*model.graph.value_info, *model.graph.input, *model.graph.output)
+    }
     return known | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
 
 
-def make(nodes: Sequence[Any], constants: dict[str, np.ndarray], shape: Sequence[Any] = ("n", 4), opset: int = 18, kind: int = 1) -> bytes:
+def make(
+    nodes: Sequence[Any],
+    constants: dict[str, np.ndarray],
+    shape: Sequence[Any] = ("n", 4),
+    opset: int = 18,
+    kind: int = 1,
+) -> bytes:
     """A graph from x of a shape to y, of anything."""
     put = [helper.make_tensor_value_info("x", 1, shape), helper.make_tensor_value_info("y", kind, None)]
     weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
@@ -75,15 +87,26 @@ def test_the_graphs_of_bundles(name: str, role: str, lower: bool, graph_model: P
         # What is int64 is a shape or an axis, by a rule of ONNX, or is narrowed at once.
         wide = {tensor for tensor, kind in kinds.items() if kind == TensorProto.INT64}
         for node in model.graph.node:
-            read = [(node.op_type, index) for index, tensor in enumerate(node.input) if tensor in wide and node.op_type != "Cast"]
+            read = [
+                (node.op_type, index)
+                for index, tensor in enumerate(node.input)
+                if tensor in wide and node.op_type != "Cast"
+            ]
             assert {operand for operand in read if operand not in SHAPE_OPERANDS} == set()
         assert wide <= constants | {tensor for tensor in wide if tensor.endswith((".wide", ".int64"))}
 
 
 SHAPE_OPERANDS = {
-    ("Reshape", 1), ("Expand", 1), ("Unsqueeze", 1), ("Squeeze", 1), ("ReduceSum", 1), ("Resize", 3), ("Split", 1), ("TopK", 1),
+    ("Reshape", 1),
+    ("Expand", 1),
+    ("Unsqueeze", 1),
+    ("Squeeze", 1),
+    ("ReduceSum", 1),
+    ("Resize", 3),
+    ("Split", 1),
+    ("TopK", 1),
     ("Tile", 1),
-}  # fmt: skip
+}
 
 
 def test_indices_are_computed_in_int32() -> None:
@@ -101,12 +124,16 @@ def test_indices_are_computed_in_int32() -> None:
         helper.make_node("Slice", ["back", "zero", "end"], ["cut"]),
         helper.make_node("Sub", ["cut", "best"], ["y"]),
     ]
-    constants = {name: np.array([value], np.int64) for name, value in {"zero": 0, "two": 2, "half": 2, "k": 2}.items()}
+    constants = {
+        name: np.array([value], np.int64) for name, value in {"zero": 0, "two": 2, "half": 2, "k": 2}.items()
+    }
     graph = make(nodes, {**constants, "end": np.array([2**63 - 1])})
     made = prepared(graph, lower=True)
     same(graph, made, {"x": np.random.default_rng(0).normal(0, 40, (3, 4)).astype(np.float32)})
     kinds = types(made)
-    assert {kinds[name] for name in ("rows", "double", "target", "same", "whole", "shape", "index")} == {TensorProto.INT32}
+    assert {kinds[name] for name in ("rows", "double", "target", "same", "whole", "shape", "index")} == {
+        TensorProto.INT32
+    }
     assert {kinds[name] for name in ("shape.int64", "index.int64", "target.wide", "k")} == {TensorProto.INT64}
     ends = next(item for item in onnx.load_from_string(made).graph.initializer if item.name == "end.int32")
     assert numpy_helper.to_array(ends).tolist() == [2**31 - 1]
@@ -117,13 +144,22 @@ LOWERED = {
     "ReduceMax of all": (helper.make_node("ReduceMax", ["x"], ["y"]), {}),
     "ReduceSum": (helper.make_node("ReduceSum", ["x", "axes"], ["y"]), {"axes": np.array([-1])}),
     "Resize": (
-        helper.make_node("Resize", ["x", "", "scales"], ["y"], mode="linear", antialias=0, keep_aspect_ratio_policy="stretch"),
+        helper.make_node(
+            "Resize",
+            ["x", "", "scales"],
+            ["y"],
+            mode="linear",
+            antialias=0,
+            keep_aspect_ratio_policy="stretch",
+        ),
         {"scales": np.array([1, 2], np.float32)},
     ),
     "Split": (helper.make_node("Split", ["x", "sizes"], ["y", "rest"], axis=1), {"sizes": np.array([3, 1])}),
     "Pad": (helper.make_node("Pad", ["x", "pads"], ["y"]), {"pads": np.array([0, 1, 0, 2])}),
     "ConstantOfShape": (
-        helper.make_node("ConstantOfShape", ["sizes"], ["y"], value=numpy_helper.from_array(np.array([7], np.float32))),
+        helper.make_node(
+            "ConstantOfShape", ["sizes"], ["y"], value=numpy_helper.from_array(np.array([7], np.float32))
+        ),
         {"sizes": np.array([2, 2])},
     ),
 }
@@ -133,7 +169,11 @@ LOWERED = {
 def test_operators_that_opset_18_changed(name: str) -> None:
     node, constants = LOWERED[name]
     graph = make([node], constants)
-    same(graph, prepared(graph, lower=True), {"x": np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)})
+    same(
+        graph,
+        prepared(graph, lower=True),
+        {"x": np.random.default_rng(0).normal(0, 1, (3, 4)).astype(np.float32)},
+    )
 
 
 REFUSED = {
@@ -143,20 +183,32 @@ REFUSED = {
         {"scales": np.array([1, 2], np.float32)},
         "Resize with antialiasing",
     ),
-    "Split": ([helper.make_node("Split", ["x"], ["y", "rest"], axis=1, num_outputs=2)], {}, "Split into equal parts"),
+    "Split": (
+        [helper.make_node("Split", ["x"], ["y", "rest"], axis=1, num_outputs=2)],
+        {},
+        "Split into equal parts",
+    ),
     "Pad": (
         [helper.make_node("Pad", ["x", "pads", "", "axes"], ["y"])],
         {"pads": np.array([1, 1]), "axes": np.array([1])},
         "Pad of some axes",
     ),
     "ReduceMean": (
-        [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("ReduceMean", ["x", "s"], ["y"])], {}, "ReduceMean with computed axes",
+        [helper.make_node("Shape", ["x"], ["s"]), helper.make_node("ReduceMean", ["x", "s"], ["y"])],
+        {},
+        "ReduceMean with computed axes",
     ),
-    "a large constant": ([helper.make_node("Add", ["x", "c"], ["y"])], {"c": np.array([2**40])}, "constant c passes the range of int32"),
+    "a large constant": (
+        [helper.make_node("Add", ["x", "c"], ["y"])],
+        {"c": np.array([2**40])},
+        "constant c passes the range of int32",
+    ),
     "value_int": (
-        [helper.make_node("Constant", [], ["c"], value_int=3), helper.make_node("Cast", ["c"], ["y"], to=1)], {}, "is int64 by its form",
+        [helper.make_node("Constant", [], ["c"], value_int=3), helper.make_node("Cast", ["c"], ["y"], to=1)],
+        {},
+        "is int64 by its form",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -167,7 +219,9 @@ def test_what_cannot_be_lowered_is_named(name: str) -> None:
 
 
 def test_a_newer_opset_cannot_be_lowered() -> None:
-    with pytest.raises(ValueError, match="A graph of opset 19 with 0 functions cannot be lowered to opset 17"):
+    with pytest.raises(
+        ValueError, match="A graph of opset 19 with 0 functions cannot be lowered to opset 17"
+    ):
         prepared(make([helper.make_node("Relu", ["x"], ["y"])], {}, opset=19), lower=True)
 
 
@@ -192,6 +246,11 @@ def test_a_weight_stored_as_a_half_becomes_a_constant() -> None:
 
 
 def test_a_weight_that_is_computed_is_named() -> None:
-    nodes = [helper.make_node("Relu", ["stored"], ["weight"]), helper.make_node("Conv", ["x", "weight"], ["y"])]
-    with pytest.raises(ValueError, match="The weight weight is computed by Relu, which TensorRT does not take"):
+    nodes = [
+        helper.make_node("Relu", ["stored"], ["weight"]),
+        helper.make_node("Conv", ["x", "weight"], ["y"]),
+    ]
+    with pytest.raises(
+        ValueError, match="The weight weight is computed by Relu, which TensorRT does not take"
+    ):
         prepared(make(nodes, {"stored": np.ones((1, 3, 1, 1), np.float32)}, (1, 3, 4, 4)), lower=False)

@@ -32,20 +32,41 @@ def test_graphs_hold_what_the_parser_takes(name: str, role: str, version: str, g
 DOUBLES = (("Cast", "x", "b", {"to": 11}), ("Sin", "b", "c", {}), ("Cast", "c", "y", {"to": 1}))
 BAD = {
     "an unknown operator": ([helper.make_node("Mish", ["x"], ["y"])], {}, "no such operator"),
-    "a large TopK": ([helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=0)], {"k": np.array([4000])}, "takes the best 4000"),
-    "a TopK in any order": ([helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=0, sorted=0)], {"k": np.array([2])}, "sorted 0"),
-    "an ellipsis": ([helper.make_node("Einsum", ["x", "x"], ["y"], equation="...i,...i->...")], {}, r"is \.\.\.i"),
+    "a large TopK": (
+        [helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=0)],
+        {"k": np.array([4000])},
+        "takes the best 4000",
+    ),
+    "a TopK in any order": (
+        [helper.make_node("TopK", ["x", "k"], ["y", "i"], axis=0, sorted=0)],
+        {"k": np.array([2])},
+        "sorted 0",
+    ),
+    "an ellipsis": (
+        [helper.make_node("Einsum", ["x", "x"], ["y"], equation="...i,...i->...")],
+        {},
+        r"is \.\.\.i",
+    ),
     "a diagonal": ([helper.make_node("Einsum", ["x"], ["y"], equation="ii->i")], {}, "is ii->i"),
     "a cubic Resize": (
-        [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="cubic")], {"s": np.array([1, 2], np.float32)}, "is half_pixel b'cubic'",
+        [helper.make_node("Resize", ["x", "", "s"], ["y"], mode="cubic")],
+        {"s": np.array([1, 2], np.float32)},
+        "is half_pixel b'cubic'",
     ),
     "a computed K": (
-        [helper.make_node("Shape", ["x"], ["s"], start=0, end=1), helper.make_node("TopK", ["x", "s"], ["y", "i"])], {}, "1 is no constant",
+        [
+            helper.make_node("Shape", ["x"], ["s"], start=0, end=1),
+            helper.make_node("TopK", ["x", "s"], ["y", "i"]),
+        ],
+        {},
+        "1 is no constant",
     ),
     "the sine of doubles": (
-        [helper.make_node(kind, [one], [two], **to) for kind, one, two, to in DOUBLES], {}, "Sin .*: b is DOUBLE",
+        [helper.make_node(kind, [one], [two], **to) for kind, one, two, to in DOUBLES],
+        {},
+        "Sin .*: b is DOUBLE",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("name", BAD)
