@@ -33,7 +33,7 @@ setup-full:
 	@$(SETUP) --full
 
 demo: setup
-	@$(CLEAN_ENV) .venv/bin/python -m groma_ros.node.demo
+	@$(CLEAN_ENV) .venv/bin/python -m groma_ros.client.demo
 
 test: setup-full
 	@$(CLEAN_ENV) .venv/bin/python -m pytest $(PYTEST_ARGS)

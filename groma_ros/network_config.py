@@ -13,7 +13,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from groma_ros.tokenization.tokenizer import ADDED_TOKENS
+ADDED_TOKENS = (
+    "[PAD]",
+    "<sep>",
+    "<img>",
+    "</img>",
+    "<roi>",
+    "</roi>",
+    "<p>",
+    "</p>",
+    "<image>",
+    "<region>",
+    "<refer_box>",
+    "<ground_box>",
+    "<refer_feat>",
+    "[grounding]",
+)
+
 
 RoiGeometry = Literal["published", "exact"]
 

@@ -20,26 +20,11 @@ from groma_ros.bench.claims import Paths, measure_paths
 from groma_ros.bench.machine import Ceilings, cpu_ceilings, gpu_used_mb, peak_mb, thread_environment
 from groma_ros.bench.stages import Sample, TimedGrounder
 from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random_tokenizer
-from groma_ros.bench.workload import mixed_goals, single_goals, to_frame
+from groma_ros.bench.workload import BenchVariant, mixed_goals, single_goals, to_frame
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.timing import use_clock
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
-
-
-@dataclass(frozen=True)
-class BenchVariant:
-    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the
-    backend's choice; clock: one of `groma_ros.timing.CLOCKS`."""
-
-    model: Path | None
-    size: str
-    backend: str
-    precision: str
-    device: str | None
-    threads: int
-    seed: int
-    clock: str = "wall"
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
-from groma_ros.bench.child_process import BenchVariant, Memory, Runner, measure_ceilings
+from groma_ros.bench.child_process import Memory, Runner, measure_ceilings
 from groma_ros.bench.claims import Paths, judge
 from groma_ros.bench.machine import describe
 from groma_ros.bench.report import Measured, ratios, rows
 from groma_ros.bench.stages import Sample
-from groma_ros.bench.workload import pictures
+from groma_ros.bench.workload import BenchVariant, pictures
 from groma_ros.progress import shown
 
 SIZES = ("tiny", "base", "7b")

@@ -24,7 +24,7 @@ def table(document: dict[str, Any]) -> str:
     """All parts that the document has."""
     lines = [*_machine(document["machine"]), ""]
     for row in document["rows"]:
-        lines += [*_row(row), ""]
+        lines += [*_row_lines(row), ""]
     lines += [_ratio(item) for item in document.get("ratios", [])]
     if document.get("claims"):
         lines += ["", *_claims(document["claims"])]
@@ -42,7 +42,7 @@ def _machine(machine: dict[str, Any]) -> list[str]:
     ]
 
 
-def _row(row: dict[str, Any]) -> list[str]:
+def _row_lines(row: dict[str, Any]) -> list[str]:
     goals = "1 goal" if row["goals"] == 1 else f"{row['goals']} goals"
     memory = f"peak {row['peak_mb']} MB" + (f", GPU {row['gpu_mb']} MB" if "gpu_mb" in row else "")
     head = f"{row['backend']} {row['precision']} ({row['device']}), {goals}, {row['frames']} frames, {memory}"

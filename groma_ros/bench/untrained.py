@@ -17,8 +17,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from groma_ros.bench.child_process import BenchVariant
-from groma_ros.bench.workload import MIXED, SINGLE
+from groma_ros.bench.workload import MIXED, SINGLE, BenchVariant
 from groma_ros.network_config import BackboneConfig, GromaConfig, LanguageConfig
 from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.bundle import GGUF_PRECISIONS

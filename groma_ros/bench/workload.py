@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -85,3 +85,18 @@ def mixed_goals(count: int) -> list[Goal]:
 def single_goals(count: int) -> list[Goal]:
     """The same texts, each asking for one region: a network that has learned nothing never ends a list."""
     return [replace(goal, kind="one") for goal in mixed_goals(count)]
+
+
+@dataclass(frozen=True)
+class BenchVariant:
+    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the
+    backend's choice; clock: one of `groma_ros.timing.CLOCKS`."""
+
+    model: Path | None
+    size: str
+    backend: str
+    precision: str
+    device: str | None
+    threads: int
+    seed: int
+    clock: str = "wall"

@@ -7,7 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,11 +20,17 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
+from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.demo.report import groundings_from_message
 from groma_ros.client.repeated_request import request_goals
+from groma_ros.grounding.grounder import check_image
+from groma_ros.io.bags import COMPRESSED as COMPRESSED_IMAGE
+from groma_ros.io.bags import RecordedCamera, RecordedImage, read_shots
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds, to_time
-from groma_ros.node.demo.processes import Child, dds_environment
-from groma_ros.node.demo.report import groundings_from_message
+from groma_ros.replay.pipeline import blank_record
+from groma_ros.replay.plan import ModelSettings, Played, Ran, ReplayPlan
+from groma_ros.replay.records import FrameRecord, goal_record
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
@@ -231,3 +237,72 @@ def _arguments(parameters: Mapping[str, Any], transport: str, topic: str) -> lis
 
 def _yaml(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else repr(value)
+
+
+PATIENCE = 60.0
+"""Seconds that an image may wait for its own answer where no image is to be dropped."""
+
+
+def play(bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iterator[Played]:
+    """What the node answers, in the order of the images; nothing about those it dropped. log: file for what
+    the node says.
+
+    Raises ValueError with a sentence where ROS is not there, the node refuses the goals, does not start or
+    ends.
+    """
+    waiting: dict[int, FrameRecord] = {}
+
+    def images() -> Iterator[Sent]:
+        for shot in read_shots(bag, camera, lambda number: number % plan.every == 0):
+            waiting[shot.number] = blank_record(shot)
+            yield Sent(shot.number, shot.time, shot.stamp, shot.data, _answerable(shot))
+
+    transport = COMPRESSED if camera.type == COMPRESSED_IMAGE else RAW
+    try:
+        with Live(_parameters(plan), transport, camera.topic, log) as live:
+            live.meet()
+            live.set_goals(plan.goals)
+            ran = Ran(
+                live.facts["backend"],
+                live.facts["precision"],
+                live.facts["device"],
+                plan.engine.least_presence,
+            )
+            for heard in live.play(images(), plan.rate):
+                goals = tuple(goal_record(item) for item in heard.groundings)
+                asked = heard.answered == heard.sent.stamp
+                record = replace(
+                    waiting.pop(heard.sent.place), asked=asked, answered=heard.answered, goals=goals
+                )
+                yield Played(record, 1000 * heard.seconds, ran)
+    except (RuntimeError, TimeoutError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _answerable(shot: RecordedImage) -> bool:
+    try:
+        if shot.frame is not None:
+            check_image(shot.frame.rgb)
+    except ValueError:
+        return False
+    return shot.frame is not None
+
+
+def _parameters(plan: ReplayPlan) -> dict[str, object]:
+    """The node's parameters for what the plan says. Where no image is to be dropped, each waits for its own
+    answer."""
+    engine: ModelSettings = plan.engine
+    rule = plan.rule if plan.rate > 0 else replace(plan.rule, answer_wait=PATIENCE)
+    return {
+        "model": str(engine.model.resolve()),
+        "backend": engine.backend,
+        "precision": engine.precision,
+        "threads": engine.threads or 0,
+        "min_presence": engine.least_presence,
+        "max_goals": 256,
+        "answer_period": float(rule.answer_period),
+        "answer_wait": float(rule.answer_wait),
+        "follow_doubt": rule.doubt,
+        "follow_change": rule.change,
+        "follow_coast": rule.coast,
+    }

@@ -9,9 +9,9 @@ import json
 import os
 from pathlib import Path
 
-from groma_ros.bench.child_process import BenchVariant
 from groma_ros.bench.measure import SIZES, BenchPlan, bench
 from groma_ros.bench.report import table
+from groma_ros.bench.workload import BenchVariant
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, Bundle
 from groma_ros.runtime.load import PRECISIONS, TORCH_PRECISIONS
 from groma_ros.runtime.model_paths import shipped_model

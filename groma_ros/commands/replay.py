@@ -13,8 +13,8 @@ from groma_ros.grounding.goals import read_goals
 from groma_ros.replay.batch import replay_all
 from groma_ros.replay.compare import Tolerances
 from groma_ros.replay.junit import junit
-from groma_ros.replay.plan import JUNIT, ModelSettings, ReplayPlan, Task
-from groma_ros.replay.run import Outcome
+from groma_ros.replay.plan import JUNIT, LivePlayer, ModelSettings, ReplayPlan, Task
+from groma_ros.replay.result import Outcome
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 
@@ -235,9 +235,17 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
         args.other_model,
         args.min_accuracy,
         args.fresh,
-        args.live,
+        _live_player() if args.live else None,
         args.rate,
     )
+
+
+def _live_player() -> LivePlayer:
+    try:
+        from groma_ros.client.live_replay import play
+    except ImportError as error:
+        raise ValueError(f"--live needs ROS 2 and the messages of groma_ros: {error}.") from error
+    return play
 
 
 def _tasks(args: argparse.Namespace) -> list[Task]:

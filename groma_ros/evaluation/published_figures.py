@@ -52,7 +52,8 @@ def row(name: str, entry: dict[str, float | None], tail: str = "") -> str:
     def cell(value: float | None, sign: str = "") -> str:
         return f"{'-' if value is None else format(value, sign + '.2f'):>10}"
 
-    return f"{name:<24}{cell(entry['measured'])}{cell(entry['paper'])}{cell(entry['difference'], '+')}{tail}".rstrip()
+    figures = cell(entry["measured"]) + cell(entry["paper"]) + cell(entry["difference"], "+")
+    return f"{name:<24}{figures}{tail}".rstrip()
 
 
 HEAD = f"{'':<24}{'measured':>10}{'paper':>10}{'apart':>10}"

@@ -19,6 +19,7 @@ from groma_ros.grounding.goals import check_goal
 from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.load import Runtime
+from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.tokenization.prompts import PLACEHOLDERS, REGION_KINDS, PromptTemplate, expand, parse_answer
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene, TextSpan
@@ -388,3 +389,24 @@ def _grounding(goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
         _detection(scene, region, score) for region, score in zip(answer.regions, answer.scores, strict=True)
     )
     return Grounding(goal, _above(detections, goal), answer.present, answer.margin)
+
+
+def load_grounder(
+    model: str,
+    backend: str = "auto",
+    device: str | None = None,
+    precision: str = "auto",
+    threads: int | None = None,
+) -> Grounder:
+    """The grounder of the bundle in a folder, or of the one that ships for ""; the rest as in
+    `Grounder.load`.
+
+    Raises ValueError with a sentence.
+    """
+    try:
+        folder = Path(model).expanduser() if model else shipped_model()
+        return Grounder.load(folder, device=device, backend=backend, threads=threads, precision=precision)
+    except ImportError as error:
+        raise ValueError(
+            f"The model needs the Python package {error.name}, which is not installed; run `make setup`."
+        ) from error

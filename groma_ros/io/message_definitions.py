@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,6 @@ def typestore() -> Typestore:
 
 def _folder(package: str) -> Path:
     """Of the .msg files of a package: in a checkout, or where the package is installed."""
-    from groma_ros.runtime.model_paths import share
 
     folder = _CHECKOUT[package] if _CHECKOUT[package].is_dir() else share(package) / "msg"
     if not folder.is_dir():
@@ -37,3 +37,14 @@ def _folder(package: str) -> Path:
             "groma_ros."
         )
     return folder
+
+
+def share(package: str) -> Path:
+    """The share folder of an installed ROS package, found through AMENT_PREFIX_PATH.
+
+    Raises ValueError with a sentence where there is none.
+    """
+    for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
+        if (Path(prefix) / "share/ament_index/resource_index/packages" / package).is_file():
+            return Path(prefix) / "share" / package
+    raise ValueError(f"The package {package} is not installed, or its workspace is not sourced.")

@@ -21,16 +21,17 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.async_condition import AsyncCondition
 from groma_ros.node.conversions import goal_from_message
 from groma_ros.node.detections_3d import Detector3D, detections_3d_message
-from groma_ros.node.diagnostics import Reports, Statistics
+from groma_ros.node.diagnostics import Reports
 from groma_ros.node.frame_result import FrameResult
 from groma_ros.node.goal_set import GoalSet, NodeConfig, check_goals, goals_from_text, goals_from_texts
 from groma_ros.node.parameters import Parameters, declare, with_values
 from groma_ros.node.pipeline import RATE, Camera, Pipeline
-from groma_ros.node.process import trim_heap
 from groma_ros.node.publishers import CameraOutputs, Labels
 from groma_ros.node.services.ask import AskService
 from groma_ros.node.services.ground import GroundAction
+from groma_ros.node.statistics import Statistics
 from groma_ros.node.subscriptions import MALFORMED, REQUESTS, CameraInputs, listen
+from groma_ros.runtime.memory_check import trim_heap
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 

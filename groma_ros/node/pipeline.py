@@ -14,12 +14,12 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.io.images import ImageError
 from groma_ros.node.conversions import frame_from_image, to_nanoseconds, with_depth
 from groma_ros.node.detections_3d import Detector3D
-from groma_ros.node.diagnostics import Statistics
 from groma_ros.node.frame_queue import FrameJob, FrameThread, LatestFrameQueue, StampedMessage
 from groma_ros.node.frame_result import FrameResult
 from groma_ros.node.goal_set import NodeConfig
 from groma_ros.node.publishers import CameraOutputs
 from groma_ros.node.request_queue import FrameRequest, RequestQueue
+from groma_ros.node.statistics import Statistics
 from groma_ros.node.subscriptions import CameraInputs
 from groma_ros.tracking.executor import AnswerExecutor, Question, TrackedAnswer
 from groma_ros.tracking.grounding_tracker import GroundingTracker

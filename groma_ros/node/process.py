@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import gc
 import signal
 import sys
@@ -18,21 +17,8 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
+from groma_ros.grounding.grounder import load_grounder
 from groma_ros.node.node import GromaNode
-from groma_ros.runtime.model_paths import load_grounder
-
-
-def trim_heap() -> bool:
-    """Give the pages of freed memory back to the system; whether there were any.
-
-    glibc has a heap for every few threads and keeps what is freed in the middle of one. A model leaves
-    hundreds of such holes, and the next one, loaded by another thread, does not fit into them: the process
-    would grow with every cycle though nothing is held. Other allocators (musl, macOS) give pages back by
-    themselves, and have no such call.
-    """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    return bool(trim is not None and trim(ctypes.c_size_t(0)))
-
 
 POLL_SECONDS = 0.2
 """How long the executor may wait before it looks whether it was asked to end."""

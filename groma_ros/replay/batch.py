@@ -14,12 +14,9 @@ from multiprocessing.connection import Connection, wait
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.replay.journal import FOLDER
-from groma_ros.replay.junit import Suite
 from groma_ros.replay.plan import ReplayPlan, Task
-from groma_ros.replay.run import Outcome, Watch, replay
-
-TRIES = 3
-"""How often a bag is given to a process before it counts as the bag's own fault that processes die of it."""
+from groma_ros.replay.result import Outcome
+from groma_ros.replay.run import TRIES, attempt, failed
 
 
 def replay_all(tasks: Sequence[Task], plan: ReplayPlan, jobs: int = 1, ray: str = "") -> list[Outcome]:
@@ -40,21 +37,6 @@ def replay_all(tasks: Sequence[Task], plan: ReplayPlan, jobs: int = 1, ray: str 
         found = list(_in_turn(tasks, plan))
     finish(tasks)
     return found
-
-
-def attempt(
-    task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers
-) -> Outcome:
-    """The outcome of a bag, also where it cannot be replayed."""
-    try:
-        return replay(task, plan, grounder, watch)
-    except (ValueError, OSError) as error:
-        return failed(task, str(error))
-
-
-def failed(task: Task, sentence: str) -> Outcome:
-    """The outcome of a bag that could not be replayed."""
-    return Outcome(task.name, "failed", Suite(task.name, error=sentence), sentence)
 
 
 def finish(tasks: Iterable[Task]) -> None:

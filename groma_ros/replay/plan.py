@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from groma_ros import __version__
 from groma_ros.grounding.calibration import Calibration
@@ -59,25 +59,53 @@ class ModelSettings:
 
 
 @dataclass(frozen=True, eq=False)
+class Played:
+    """One image that was played through the node."""
+
+    record: FrameRecord
+    milliseconds: float
+    """From sending the image to receiving its answer."""
+    ran: Ran
+    """What the node says of the model it runs."""
+
+
+class LivePlayer(Protocol):
+    """Plays a bag through a running node; `groma_ros.client.live_replay.play` is the one there is."""
+
+    def __call__(
+        self, bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path
+    ) -> Iterator[Played]: ...
+
+
+@dataclass(frozen=True, eq=False)
 class ReplayPlan:
-    """What is done with every bag. goals: asked on every frame; topic: of the camera, None for the only one;
-    every: n-th frame; rule: when the language model is asked and how boxes are carried between; other_model:
-    compare with an expectation of another model too; least_accuracy: where there is truth, a goal that is
-    right in a smaller share of its frames fails; fresh: take nothing up from a run that was stopped; live:
-    through the real node over DDS; rate: speed of a live run, 1 as recorded, 0 so slow that no image is
-    dropped."""
+    """What is done with every bag of a replay."""
 
     goals: tuple[Goal, ...]
+    """Asked on every frame."""
     engine: ModelSettings
     topic: str | None = None
+    """Topic of the camera; None for the only one."""
     every: int = 1
+    """Replay every n-th frame."""
     rule: TrackingConfig = field(default_factory=TrackingConfig)
+    """When the language model is asked, and how boxes are carried between its answers."""
     tolerances: Tolerances = field(default_factory=Tolerances)
     other_model: bool = False
+    """Compare also with an expectation that another model made."""
     least_accuracy: float = 0.0
+    """Where there is truth, a goal that is right in a smaller share of its frames fails."""
     fresh: bool = False
-    live: bool = False
+    """Discard what an interrupted run left."""
+    play: LivePlayer | None = None
+    """Replays a bag through the real node over DDS; None runs the pipeline in this process."""
     rate: float = 1.0
+    """Speed of a live replay: 1 as recorded, 0 so slow that no image is dropped."""
+
+    @property
+    def live(self) -> bool:
+        """Whether the bags are played through the real node."""
+        return self.play is not None
 
 
 @dataclass(frozen=True)

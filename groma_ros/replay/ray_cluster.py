@@ -12,9 +12,9 @@ from pathlib import Path
 from types import ModuleType
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.replay.batch import TRIES, attempt, failed
 from groma_ros.replay.plan import ModelSettings, ReplayPlan, Task
-from groma_ros.replay.run import Outcome
+from groma_ros.replay.result import Outcome
+from groma_ros.replay.run import TRIES, attempt, failed
 
 
 def outcomes(tasks: Sequence[Task], plan: ReplayPlan, address: str) -> Iterator[tuple[int, Outcome]]:

@@ -19,7 +19,7 @@ from groma_ros.replay.records import GoalRecord
 from groma_ros.replay.truth import Judged
 
 if TYPE_CHECKING:
-    from groma_ros.replay.run import Result
+    from groma_ros.replay.result import Result
 
 SHOWN = 50
 """Differences and refusals that are listed; the records hold the rest."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,11 @@ from groma_ros.grounding.goals import check_standing
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.io.bags import RecordedCamera, RecordedImage, find_camera, read_shots
 from groma_ros.io.message_definitions import typestore
-from groma_ros.replay.compare import Change, Movement, compare, movements
+from groma_ros.replay.compare import compare, movements
 from groma_ros.replay.depth import DepthReader, find_depth
 from groma_ros.replay.journal import FOLDER, Journal
 from groma_ros.replay.junit import Case, Suite, junit
-from groma_ros.replay.live import play
-from groma_ros.replay.pipeline import STAGES, ReplayPipeline
+from groma_ros.replay.pipeline import ReplayPipeline
 from groma_ros.replay.plan import (
     DETECTIONS,
     JUNIT,
@@ -40,7 +39,8 @@ from groma_ros.replay.plan import (
 )
 from groma_ros.replay.recording import write_recording
 from groma_ros.replay.records import FrameRecord, read_records, without_places
-from groma_ros.replay.truth import Judged, Truth, judge, read_truth
+from groma_ros.replay.result import Outcome, Result
+from groma_ros.replay.truth import Truth, judge, read_truth
 from groma_ros.tracking.executor import StandingGoals
 from groma_ros.tracking.tracker_state import recall, remembered
 
@@ -49,53 +49,6 @@ LOG = "node.log"
 
 Watch = Callable[[Iterable[int], int], Iterable[int]]
 """Shows progress: is given the numbers of the frames as they are done, and how many there will be."""
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """A bag that was replayed. times: milliseconds by stage, one dictionary a frame; expectation, changes,
-    movements, apart: what it was compared with, what differs beyond the tolerances, how far everything moved,
-    and what the two runs do not have in common."""
-
-    task: Task
-    run: ReplayRun
-    camera: RecordedCamera
-    records: list[FrameRecord]
-    times: list[dict[str, float]]
-    judged: list[Judged] = field(default_factory=list)
-    expectation: Expectation | None = None
-    changes: list[Change] = field(default_factory=list)
-    movements: list[Movement] = field(default_factory=list)
-    apart: list[str] = field(default_factory=list)
-
-    @property
-    def refused(self) -> list[FrameRecord]:
-        """Frames whose image could not be read."""
-        return [record for record in self.records if record.refused]
-
-    def latency(self) -> dict[str, dict[str, float]]:
-        """Median and 95th percentile of each stage over the frames that have it, milliseconds."""
-        found = {stage: [frame[stage] for frame in self.times if stage in frame] for stage in STAGES}
-        return {
-            stage: {
-                "median_ms": round(float(np.median(values)), 3),
-                "p95_ms": round(float(np.percentile(values, 95)), 3),
-            }
-            for stage, values in found.items()
-            if values
-        }
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What is told of a bag, and what can be sent from a process. status: same, changed, or failed; error: a
-    sentence for a bag that failed; summary: figures for people and machines."""
-
-    name: str
-    status: str
-    suite: Suite
-    error: str = ""
-    summary: dict[str, Any] = field(default_factory=dict)
 
 
 def replay(
@@ -158,6 +111,8 @@ def _live(
     task: Task, plan: ReplayPlan, camera: RecordedCamera, journal: Journal, watch: Watch, total: int
 ) -> ReplayRun:
     """Play the bag through the node; what the run was made of."""
+    play = plan.play
+    assert play is not None
     ran: list[Ran] = []
 
     def heard() -> Iterator[int]:
@@ -326,3 +281,22 @@ def _summary(result: Result) -> dict[str, Any]:
         "goals": goals,
         "moved": [asdict(item) for item in result.movements],
     }
+
+
+TRIES = 3
+"""How often a bag is given to a process before it counts as the bag's own fault that processes die of it."""
+
+
+def attempt(
+    task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers
+) -> Outcome:
+    """The outcome of a bag, also where it cannot be replayed."""
+    try:
+        return replay(task, plan, grounder, watch)
+    except (ValueError, OSError) as error:
+        return failed(task, str(error))
+
+
+def failed(task: Task, sentence: str) -> Outcome:
+    """The outcome of a bag that could not be replayed."""
+    return Outcome(task.name, "failed", Suite(task.name, error=sentence), sentence)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Mapping
 from pathlib import Path
@@ -78,3 +79,15 @@ def _field(path: Path, name: str) -> int:
     except OSError:
         return 0
     return next((int(line[1]) for line in lines if len(line) > 1 and line[0] == name), 0)
+
+
+def trim_heap() -> bool:
+    """Give the pages of freed memory back to the system; whether there were any.
+
+    glibc has a heap for every few threads and keeps what is freed in the middle of one. A model leaves
+    hundreds of such holes, and the next one, loaded by another thread, does not fit into them: the process
+    would grow with every cycle though nothing is held. Other allocators (musl, macOS) give pages back by
+    themselves, and have no such call.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    return bool(trim is not None and trim(ctypes.c_size_t(0)))

@@ -16,24 +16,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from groma_ros.network_config import ADDED_TOKENS
 from groma_ros.tokenization.sentencepiece_model import WORD_MARK, SentencePieceModel
 
-ADDED_TOKENS = (
-    "[PAD]",
-    "<sep>",
-    "<img>",
-    "</img>",
-    "<roi>",
-    "</roi>",
-    "<p>",
-    "</p>",
-    "<image>",
-    "<region>",
-    "<refer_box>",
-    "<ground_box>",
-    "<refer_feat>",
-    "[grounding]",
-)
 PUBLISHED_NEW_TOKENS = len(ADDED_TOKENS) + 100
 _UNKNOWN_TEXT = "<unk>"
 

@@ -8,6 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 
+from groma_ros.network_config import ADDED_TOKENS
 from groma_ros.tokenization.sentencepiece_model import (
     BYTE,
     CONTROL,
@@ -16,7 +17,6 @@ from groma_ros.tokenization.sentencepiece_model import (
     Piece,
     SentencePieceModel,
 )
-from groma_ros.tokenization.tokenizer import ADDED_TOKENS
 
 _SPECIAL = re.compile("|".join([*map(re.escape, ADDED_TOKENS), r"<r\d+>", "<s>", "</s>", "<unk>"]))
 # A word with the blank before it, a number digit by digit, or one other character: merges never cross these.

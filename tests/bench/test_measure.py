@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from groma_ros.bench import frames
+from groma_ros.bench import workload
 from groma_ros.bench.stages import STAGES
 from groma_ros.bench.workload import pictures, to_frame
 from groma_ros.commands.bench import add_arguments, plan
@@ -155,6 +155,6 @@ def test_pictures_are_of_the_seed() -> None:
     jpegs, source = pictures(2, 4)
     assert source == "rendered scenes, seed 4" and len(set(jpegs)) == 2
     assert pictures(2, 4)[0] == jpegs and pictures(2, 5)[0] != jpegs
-    assert to_frame(jpegs[0]).rgb.shape == (frames.HEIGHT, frames.WIDTH, 3)
-    shifted = [to_frame(jpeg).rgb for jpeg in map(frames._jpeg, frames._demo(2))]
+    assert to_frame(jpegs[0]).rgb.shape == (workload.HEIGHT, workload.WIDTH, 3)
+    shifted = [to_frame(jpeg).rgb for jpeg in map(workload._jpeg, workload._demo(2))]
     assert statistics.mean(abs(shifted[0].astype(int) - shifted[1]).ravel().tolist()) > 1

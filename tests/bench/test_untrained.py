@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from groma_ros.bench import untrained
-from groma_ros.bench.child_process import BenchVariant, BenchWorker
+from groma_ros.bench.child_process import BenchWorker
 from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random_tokenizer
-from groma_ros.bench.workload import pictures
+from groma_ros.bench.workload import BenchVariant, pictures
 from groma_ros.model.checkpoint import empty_groma
 from groma_ros.runtime.torch import random_model
 from tests.published import SMALL

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from groma_ros.evaluation import published
+from groma_ros.evaluation import published_figures as published
 from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.referring import (
     AskExpressions,

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.demo.processes import dds_environment
 from tests.node.robot import Robot
 from tests.small import blocks
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from groma_ros.node.main import main
-from groma_ros.runtime import gpu
+from groma_ros.runtime.tensorrt import gpu
 from tests.runtime.driver import Driver
 from tests.runtime.fake_tensorrt import FakeTensorRT
 

@@ -27,10 +27,10 @@ from std_msgs.msg import Header, String
 from vision_msgs.msg import Detection2DArray
 
 from groma_ros.action import Ground
+from groma_ros.client.demo.processes import Child
 from groma_ros.client.repeated_request import RepeatedRequest
 from groma_ros.msg import Goal, GroundingArray
 from groma_ros.node.conversions import image_message, to_nanoseconds
-from groma_ros.node.demo.processes import Child
 from groma_ros.srv import Ask, SetGoals
 
 PATIENCE = 90.0

@@ -32,8 +32,8 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
+from groma_ros.client.demo.processes import Child, dds_environment
 from groma_ros.msg import GroundingArray
-from groma_ros.node.demo.processes import Child, dds_environment
 from groma_ros.progress import ProgressReporter
 from tests.node.robot import Robot, start_node
 from tests.small import blocks

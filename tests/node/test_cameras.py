@@ -17,11 +17,11 @@ from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profi
 from sensor_msgs.msg import Image
 from vision_msgs.msg import Detection2DArray, LabelInfo, VisionInfo
 
+from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import box_corners, to_nanoseconds
-from groma_ros.node.demo.processes import Child
 from groma_ros.srv import Ask, SetGoals
 from groma_ros.types import Frame
 from tests.node.robot import Robot, start_node

@@ -15,9 +15,8 @@ from action_msgs.msg import GoalStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from groma_ros.grounding.grounder import Grounder
+from groma_ros.grounding.grounder import Grounder, load_grounder
 from groma_ros.node.node import GromaNode
-from groma_ros.runtime.model_paths import load_grounder
 from groma_ros.srv import Ask
 from groma_ros.types import Frame, Goal, Grounding, Scene
 from tests.node.robot import Robot

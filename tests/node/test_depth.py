@@ -19,11 +19,11 @@ from vision_msgs.msg import Detection3DArray
 from visualization_msgs.msg import Marker, MarkerArray
 
 from groma_ros.boxes import box_iou
+from groma_ros.client.demo.processes import Child
 from groma_ros.evaluation.depth import camera_frame
 from groma_ros.geometry3d.approach_pose import target_pose
 from groma_ros.geometry3d.box3d import place
 from groma_ros.node.conversions import box_corners
-from groma_ros.node.demo.processes import Child
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.types import Frame
 from tests.node.robot import Robot, start_node

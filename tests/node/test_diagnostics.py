@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from groma_ros.node.diagnostics import Meter, Rates, Snapshot, count_values, memory_mb, status_message
+from groma_ros.node.diagnostics import Meter, Rates, count_values, memory_mb, status_message
+from groma_ros.node.statistics import Snapshot
 
 COUNTS = Snapshot(
     9,

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.demo.processes import Child
 from groma_ros.types import Frame, Goal
 from tests.node.robot import Robot, start_node
 

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.demo.processes import Child
 from groma_ros.types import Frame, Goal
 from tests.node.robot import Robot, start_node
 from tests.small import put_file

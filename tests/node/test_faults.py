@@ -17,11 +17,11 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from groma_ros.action import Ground
+from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import box_corners, image_message, to_nanoseconds, to_time
-from groma_ros.node.demo.processes import Child
 from groma_ros.node.subscriptions import REQUESTS
 from groma_ros.srv import Ask, SetGoals
 from groma_ros.types import Frame, Goal

@@ -18,9 +18,9 @@ from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header, String
 
+from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.conversions import image_message, to_nanoseconds
-from groma_ros.node.demo.processes import Child
 from groma_ros.types import Frame, Goal
 from tests.node.robot import Robot, start_node
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from groma_ros.node.process import trim_heap
+from groma_ros.runtime.memory_check import trim_heap
 
 HOLES = """
 from groma_ros.node.diagnostics import memory_mb

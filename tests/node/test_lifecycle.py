@@ -19,12 +19,11 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header
 
-from groma_ros.grounding.grounder import Grounder
+from groma_ros.grounding.grounder import Grounder, load_grounder
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import image_message
 from groma_ros.node.diagnostics import memory_mb
 from groma_ros.node.node import GromaNode
-from groma_ros.runtime.model_paths import load_grounder
 
 DONE, FAILED, ERROR = (
     TransitionCallbackReturn.SUCCESS,

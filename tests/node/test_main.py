@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from lifecycle_msgs.srv import ChangeState, GetState
 
-from groma_ros.node.demo.processes import Child
+from groma_ros.client.demo.processes import Child
 from tests.node.robot import Robot, start_node
 
 START_SECONDS = 120.0

@@ -18,10 +18,10 @@ from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import String
 from vision_msgs.msg import Detection2D
 
+from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.node.conversions import to_nanoseconds
-from groma_ros.node.demo.processes import Child
 from groma_ros.srv import SetGoals
 from groma_ros.types import Frame, Goal, Grounding
 from groma_ros.visualization import draw_groundings

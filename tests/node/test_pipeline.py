@@ -15,11 +15,11 @@ from std_msgs.msg import Header
 
 from groma_ros.node.conversions import image_message, to_nanoseconds, to_time
 from groma_ros.node.detections_3d import Detector3D
-from groma_ros.node.diagnostics import Statistics
 from groma_ros.node.frame_result import FrameResult
 from groma_ros.node.goal_set import GoalSet, NodeConfig
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.pipeline import Camera, Pipeline
+from groma_ros.node.statistics import Statistics
 from groma_ros.tracking.executor import TrackedAnswer
 from groma_ros.tracking.region_tracker import SECOND
 from groma_ros.types import Frame, Goal, Grounding, Scene

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 
-from groma_ros.node.diagnostics import WINDOW, Snapshot, Statistics, total
+from groma_ros.node.statistics import WINDOW, Snapshot, Statistics, total
 
 
 def test_counts_causes_and_medians() -> None:

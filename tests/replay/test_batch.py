@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.replay.batch import TRIES, replay_all
+from groma_ros.replay.batch import replay_all
 from groma_ros.replay.journal import FOLDER
 from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
+from groma_ros.replay.run import TRIES
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.types import Goal
 

@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
+from groma_ros.client.live_replay import play
 from groma_ros.io.bags import RAW
 from groma_ros.replay.compare import Tolerances, compare
 from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.records import FrameRecord, read_records, without_places
-from groma_ros.replay.run import LOG, Outcome, replay
+from groma_ros.replay.result import Outcome
+from groma_ros.replay.run import LOG, replay
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Goal
@@ -43,7 +45,7 @@ def test_without_drops_everything_agrees(tmp_path: Path) -> None:
     """Asked once a second of the recording, so that most boxes are carried; ids are equal too."""
     plan = ReplayPlan(GOALS, ENGINE, every=4, rule=TrackingConfig(answer_period=1.0))
     _, wanted = run(DEMO, tmp_path / "offline", plan)
-    outcome, found = run(DEMO, tmp_path / "live", replace(plan, live=True, rate=0.0), tmp_path / "offline")
+    outcome, found = run(DEMO, tmp_path / "live", replace(plan, play=play, rate=0.0), tmp_path / "offline")
     assert (
         [record.number for record in found] == [record.number for record in wanted] == list(range(0, 60, 4))
     )
@@ -61,7 +63,7 @@ def test_at_the_speed_of_the_recording_what_was_answered_agrees(tmp_path: Path) 
     aside."""
     plan = ReplayPlan(GOALS, ENGINE)
     run(DEMO, tmp_path / "offline", plan)
-    outcome, found = run(DEMO, tmp_path / "live", replace(plan, live=True, rate=2.0), tmp_path / "offline")
+    outcome, found = run(DEMO, tmp_path / "live", replace(plan, play=play, rate=2.0), tmp_path / "offline")
     assert outcome.status == "same" and any("live: compared on the" in note for note in outcome.suite.notes)
     assert sum(record.asked for record in found) >= 1
     assert [record.number for record in found] == sorted(record.number for record in found)
@@ -81,14 +83,14 @@ def test_raw_images_that_change_and_jump(tmp_path: Path) -> None:
     bag = write(tmp_path / "odd", messages, StoragePlugin.MCAP)
     plan = ReplayPlan((Goal("object"),), replace(ENGINE, min_presence=0.0))
     _, wanted = run(bag, tmp_path / "offline", plan)
-    _, found = run(bag, tmp_path / "live", replace(plan, live=True, rate=0.0))
+    _, found = run(bag, tmp_path / "live", replace(plan, play=play, rate=0.0))
     assert [record.refused for record in wanted] == ["", "encoding", "", "content", "", ""]
     assert [record.number for record in found] == [0, 2, 4, 5]
     assert compare([record for record in wanted if not record.refused], found, CLOSE) == []
 
 
 def test_goals_the_node_refuses_and_a_model_it_cannot_load(tmp_path: Path) -> None:
-    plan = ReplayPlan((Goal("why?", "chat"),), ENGINE, live=True, rate=0.0)
+    plan = ReplayPlan((Goal("why?", "chat"),), ENGINE, play=play, rate=0.0)
     with pytest.raises(
         ValueError,
         match="The node refused the goals: .* is of kind chat, whose answer is words; it cannot stand",

@@ -141,7 +141,7 @@ def test_ros_itself_reads_the_messages(recording: Path) -> None:
 
 def test_the_schemas_are_those_of_the_installed_messages() -> None:
     """Field by field, of every type the topics use."""
-    from groma_ros.node.demo.bag import message_class
+    from groma_ros.client.demo.bag import message_class
 
     store = typestore()
     kinds = [name for name in store.types if name.startswith(("vision_msgs/", "groma_ros/msg/Grounding"))]

@@ -31,7 +31,8 @@ from groma_ros.replay.plan import (
     Task,
 )
 from groma_ros.replay.records import FrameRecord, read_records
-from groma_ros.replay.run import Outcome, replay
+from groma_ros.replay.result import Outcome
+from groma_ros.replay.run import replay
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Frame, Goal, Scene

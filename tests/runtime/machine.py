@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from groma_ros.runtime import gpu
+from groma_ros.runtime.tensorrt import gpu
 from tests.runtime.bindings import VERSIONS
 from tests.runtime.driver import Driver
 from tests.runtime.fake_tensorrt import FakeTensorRT

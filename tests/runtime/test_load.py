@@ -13,10 +13,11 @@ import onnx
 import pytest
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.runtime import gpu, load
+from groma_ros.runtime import load
 from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, WEIGHTS, Bundle, BundleError
 from groma_ros.runtime.load import choose_backend
 from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
+from groma_ros.runtime.tensorrt import gpu
 from groma_ros.runtime.tensorrt.vision import TensorRTVision
 from groma_ros.runtime.torch import TorchVision
 from tests.runtime.machine import Machine

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.runtime import memory
+from groma_ros.runtime import memory_check as memory
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.load import load_runtime
 from groma_ros.runtime.memory_check import available_mb, check_memory, graph_files

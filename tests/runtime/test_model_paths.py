@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
 
-from groma_ros.node import loading
+from groma_ros.runtime import model_paths
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -16,15 +15,15 @@ ROOT = Path(__file__).resolve().parents[2]
 def site_packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The prefix of a workspace in which the package lies as colcon installs it, without any model yet."""
     package = tmp_path / "lib" / "python3" / "site-packages" / "groma_ros"
-    (package / "node").mkdir(parents=True)
-    monkeypatch.setattr(loading, "__file__", str(package / "node" / "loading.py"))
+    (package / "runtime").mkdir(parents=True)
+    monkeypatch.setattr(model_paths, "__file__", str(package / "runtime" / "model_paths.py"))
     return tmp_path
 
 
 def test_a_checkout_has_it_beside_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "engines" / "groma-tiny").mkdir(parents=True)
-    monkeypatch.setattr(loading, "__file__", str(tmp_path / "groma_ros" / "node" / "loading.py"))
-    assert loading.shipped_model() == tmp_path / "engines" / "groma-tiny"
+    monkeypatch.setattr(model_paths, "__file__", str(tmp_path / "groma_ros" / "runtime" / "model_paths.py"))
+    assert model_paths.shipped_model() == tmp_path / "engines" / "groma-tiny"
 
 
 def test_a_workspace_has_it_in_the_share_folder(site_packages: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,18 +32,18 @@ def test_a_workspace_has_it_in_the_share_folder(site_packages: Path, monkeypatch
     (index / "groma_ros").touch()
     (site_packages / "share" / "groma_ros").mkdir()
     monkeypatch.setenv("AMENT_PREFIX_PATH", str(site_packages))
-    assert loading.shipped_model() == site_packages / "share" / "groma_ros" / "engines" / "groma-tiny"
+    assert model_paths.shipped_model() == site_packages / "share" / "groma_ros" / "engines" / "groma-tiny"
     assert (
         "install(DIRECTORY config engines launch DESTINATION share/" in (ROOT / "CMakeLists.txt").read_text()
     )
 
 
-@pytest.mark.parametrize("ros", [True, False])
-def test_without_either_it_says_so(site_packages: Path, monkeypatch: pytest.MonkeyPatch, ros: bool) -> None:
-    monkeypatch.setenv("AMENT_PREFIX_PATH", str(site_packages))
-    if not ros:
-        monkeypatch.setitem(sys.modules, "ament_index_python.packages", None)
+@pytest.mark.parametrize("sourced", [True, False])
+def test_without_either_it_says_so(
+    site_packages: Path, monkeypatch: pytest.MonkeyPatch, sourced: bool
+) -> None:
+    monkeypatch.setenv("AMENT_PREFIX_PATH", str(site_packages) if sourced else "")
     with pytest.raises(
         ValueError, match="groma-tiny was not found where the package is; name the folder of a model"
     ):
-        loading.shipped_model()
+        model_paths.shipped_model()

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from groma_ros.network_config import ADDED_TOKENS
 from groma_ros.tokenization.prompts import (
     PUBLISHED_TEMPLATE,
     TINY_TEMPLATE,
@@ -25,10 +26,10 @@ from groma_ros.tokenization.sentencepiece_model import (
     Piece,
     SentencePieceModel,
 )
-from groma_ros.tokenization.tokenizer import ADDED_TOKENS, GromaTokenizer, Text
+from groma_ros.tokenization.tokenizer import GromaTokenizer, Text
 from groma_ros.training.vocabulary import train_bpe
 
-DATA = Path(__file__).parent / "data" / "tokenizer"
+DATA = Path(__file__).parents[1] / "data" / "tokenizer"
 GOLDEN = json.loads((DATA / "llama_golden.json").read_text())
 PUBLISHED = {name.split("|")[0]: run for name, run in GOLDEN.items() if name.endswith("legacy=False")}
 HOSTILE = [

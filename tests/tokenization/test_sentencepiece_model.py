@@ -22,7 +22,7 @@ from groma_ros.tokenization.sentencepiece_model import (
 )
 from groma_ros.training.vocabulary import train_bpe
 
-DATA = Path(__file__).parent / "data" / "tokenizer"
+DATA = Path(__file__).parents[1] / "data" / "tokenizer"
 CASES = json.loads((DATA / "reference_cases.json").read_text())
 
 

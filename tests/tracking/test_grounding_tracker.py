@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from groma_ros.tracking.executor import AnswerExecutor, InlineExecutor, Question, Reply, StandingGoals
-from groma_ros.tracking.grounding_tracker import Followed, GroundingTracker, TrackingConfig
+from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackedAnswer, TrackingConfig
 from groma_ros.types import Detection, Goal, Grounding, Scene
 from tests.tracking.moving import look, scene
 
@@ -57,11 +57,11 @@ def standing(*texts: str, version: int = 1) -> StandingGoals:
     return StandingGoals(tuple(Goal(text) for text in texts), version)
 
 
-def ids(followed: Followed) -> list[str]:
+def ids(followed: TrackedAnswer) -> list[str]:
     return [item.track_id for grounding in followed.groundings for item in grounding.detections]
 
 
-def boxes(followed: Followed) -> list[tuple[float, ...]]:
+def boxes(followed: TrackedAnswer) -> list[tuple[float, ...]]:
     return [item.box for grounding in followed.groundings for item in grounding.detections]
 
 
@@ -196,7 +196,7 @@ def test_without_goals_nothing_is_asked_and_tracks_live_on() -> None:
     follower = GroundingTracker(line)
     first = follower.step(scene(0, {"a": (100, 100)}), standing("a"))
     assert (
-        follower.step(scene(0.1, {"a": (100, 100)}), standing()) == Followed((), 1, None, 0.0)
+        follower.step(scene(0.1, {"a": (100, 100)}), standing()) == TrackedAnswer((), 1, None, 0.0)
         or line.asked == 1
     )
     again = follower.step(scene(0.2, {"a": (100, 100)}), standing("a"))

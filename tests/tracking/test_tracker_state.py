@@ -5,7 +5,7 @@ import io
 import numpy as np
 
 from groma_ros.tracking.executor import InlineExecutor, Question, StandingGoals
-from groma_ros.tracking.grounding_tracker import Followed, GroundingTracker, TrackingConfig
+from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackedAnswer, TrackingConfig
 from groma_ros.tracking.tracker_state import recall, remembered
 from groma_ros.types import Detection, Goal, Grounding, Scene
 
@@ -50,7 +50,7 @@ def answer(question: Question) -> list[Grounding]:
     ]
 
 
-def plain(followed: Followed) -> object:
+def plain(followed: TrackedAnswer) -> object:
     return (
         [(item.detections, item.present, item.margin) for item in followed.groundings],
         followed.answered,

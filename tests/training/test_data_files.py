@@ -213,7 +213,8 @@ from pathlib import Path
 from groma_ros.training.run import TrainingRun, train
 folder, data = map(Path, sys.argv[1:])
 for steps, out in ((2, "whole"), (1, "parts"), (2, "parts")):
-    train(TrainingRun(folder / f"{steps}.yaml", folder / out, resume=True, data=(data,), stages=("detection",)))
+    config = folder / f"{steps}.yaml"
+    train(TrainingRun(config, folder / out, resume=True, data=(data,), stages=("detection",)))
 """
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from groma_ros.runtime import gpu
+from groma_ros.runtime.tensorrt import gpu
 
 _OUT_OF_MEMORY = 2
 _NON_BLOCKING = 1

@@ -13,16 +13,16 @@ import pytest
 from vision_msgs.msg import BoundingBox2D
 
 from groma_ros.boxes import box_iou
+from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.conversation import Conversation
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.conversions import box_corners
-from groma_ros.node.demo.processes import Child
 from groma_ros.simulation.scenes import SceneRenderer, SceneSample
 from groma_ros.srv import Ask
 from groma_ros.types import Frame, Goal
 from tests.node.robot import Robot, start_node
 
-TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
+TINY = Path(__file__).parents[3] / "engines" / "groma-tiny"
 SCENES = 6
 
 

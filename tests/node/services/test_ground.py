@@ -15,13 +15,13 @@ from rclpy.action import ActionClient
 
 from groma_ros.action import Ground
 from groma_ros.boxes import box_iou
+from groma_ros.client.demo.processes import Child
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.node.conversions import box_corners
-from groma_ros.node.demo.processes import Child
 from groma_ros.simulation.scenes import SceneRenderer, SceneSample
 from tests.node.robot import Robot, start_node
 
-TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
+TINY = Path(__file__).parents[3] / "engines" / "groma-tiny"
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.tensorrt.onnx_lowering import prepared
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(graph: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:

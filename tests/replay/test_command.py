@@ -174,7 +174,10 @@ def test_it_needs_neither_ros_nor_torch(tmp_path: Path, goals: Path) -> None:
         "import sys; sys.modules.update(dict.fromkeys(sys.argv.pop().split(','))); from groma_ros.cli "
         "import main; main()"
     )
-    absent = "rclpy,torch,transformers,cv_bridge,std_msgs,sensor_msgs,vision_msgs,builtin_interfaces,groma_ros.msg,ament_index_python"
+    absent = (
+        "rclpy,torch,transformers,cv_bridge,std_msgs,sensor_msgs,vision_msgs,builtin_interfaces,"
+        "groma_ros.msg,ament_index_python"
+    )
     arguments = ["replay", DEMO, "--goals", goals, "--out", tmp_path / "out", *QUICK, absent]
     done = subprocess.run(
         [sys.executable, "-c", code, *map(str, arguments)],

@@ -17,13 +17,10 @@ from rich.console import Console, Group
 from rich.live import Live
 from sensor_msgs.msg import CompressedImage
 
-from groma_ros.grounding.goals import read_goals
-from groma_ros.io.images import compressed_to_rgb
-from groma_ros.node.conversions import to_nanoseconds
-from groma_ros.node.demo.bag import Bag, read_bag, write_bag
-from groma_ros.node.demo.listener import Listener
-from groma_ros.node.demo.processes import Child, dds_environment
-from groma_ros.node.demo.report import (
+from groma_ros.client.demo.bag import Bag, read_bag, write_bag
+from groma_ros.client.demo.listener import Listener
+from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.demo.report import (
     Counts,
     DemoTruth,
     accuracy,
@@ -32,6 +29,9 @@ from groma_ros.node.demo.report import (
     write_figures,
     write_picture,
 )
+from groma_ros.grounding.goals import read_goals
+from groma_ros.io.images import compressed_to_rgb
+from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.types import Goal
 
 START_SECONDS = 180.0
@@ -113,7 +113,7 @@ def _answer_bag(
     ]
     log = inputs.out / "player.log"
     with (
-        Child("groma_ros.node.demo.player", arguments, log, {}) as player,
+        Child("groma_ros.client.demo.player", arguments, log, {}) as player,
         Live(console=console, auto_refresh=False, transient=True) as live,
     ):
         start = time.monotonic()

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from std_msgs.msg import Header
 
-from groma_ros.node.conversions import groundings_message
-from groma_ros.node.demo.report import (
+from groma_ros.client.demo.report import (
     Counts,
     DemoTruth,
     accuracy,
@@ -20,6 +19,7 @@ from groma_ros.node.demo.report import (
     write_figures,
     write_picture,
 )
+from groma_ros.node.conversions import groundings_message
 from groma_ros.types import Detection, Goal, Grounding
 
 BALL, MUG = (10.0, 10.0, 50.0, 50.0), (100.0, 20.0, 140.0, 80.0)

@@ -1,4 +1,4 @@
-"""`python -m groma_ros.node.demo`, which is what `make demo` runs."""
+"""`python -m groma_ros.client.demo`, which is what `make demo` runs."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ NEEDED = {
 def main() -> int:
     """Run the demonstration. 0 when it ran, else 1 with one sentence on stderr."""
     parser = argparse.ArgumentParser(
-        prog="python -m groma_ros.node.demo",
+        prog="python -m groma_ros.client.demo",
         description="A ROS 2 node answers goals in words on a recorded camera, over DDS.",
-        epilog="Example: python -m groma_ros.node.demo --out out",
+        epilog="Example: python -m groma_ros.client.demo --out out",
     )
     parser.add_argument(
         "--bag", type=Path, default=ROOT / "demo" / "tabletop.mcap", help="MCAP bag with a compressed camera"
@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace) -> str:
     """The sentence that says why the run failed, or nothing."""
     from rich.console import Console
 
-    from groma_ros.node.demo.run import Inputs, run
+    from groma_ros.client.demo.run import Inputs, run
 
     try:
         terminal = Console()

@@ -11,9 +11,9 @@ from sensor_msgs.msg import CameraInfo
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection2DArray
 
+from groma_ros.client.demo.bag import Record, message_class, read_bag, topic_of, write_bag
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import groundings_message
-from groma_ros.node.demo.bag import Record, message_class, read_bag, topic_of, write_bag
 from groma_ros.types import Detection, Goal, Grounding
 
 

@@ -47,11 +47,11 @@ def _row(goal: Goal, grounding: Grounding | None) -> list[str | Text]:
     if grounding is None:
         return [name, "", "", Text("waiting", style="dim")]
     count = len(grounding.detections)
-    verdict = Text(_boxes(grounding)) if count else Text("absent", style="yellow")
+    verdict = Text(_boxes_text(grounding)) if count else Text("absent", style="yellow")
     return [name, f"{grounding.present:.2f}", str(count), verdict]
 
 
-def _boxes(grounding: Grounding) -> str:
+def _boxes_text(grounding: Grounding) -> str:
     shown = [
         "{:.0f} {:.0f} {:.0f} {:.0f}, ".format(*item.box) + f"{item.score:.2f}"
         for item in grounding.detections[:BOXES_SHOWN]

@@ -11,11 +11,11 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
+from groma_ros.client.demo.bag import Record, Topic, topic_of
+from groma_ros.client.demo.report import groundings_from_message
 from groma_ros.client.repeated_request import request_goals
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds
-from groma_ros.node.demo.bag import Record, Topic, topic_of
-from groma_ros.node.demo.report import groundings_from_message
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import cv2
 import pytest
 
+from groma_ros.client.demo.bag import read_bag
+from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.goals import read_goals
-from groma_ros.node.demo.bag import read_bag
-from groma_ros.node.demo.processes import Child
 
 DEMO = Path(__file__).resolve().parents[3] / "demo"
 SECONDS = 240.0
@@ -24,7 +24,7 @@ SECONDS = 240.0
 
 def demo(*arguments: object, **environment: str) -> tuple[int, str, str]:
     """Exit status, stdout and stderr of the demonstration; its children go with it when it takes too long."""
-    command = [sys.executable, "-m", "groma_ros.node.demo", *map(str, arguments)]
+    command = [sys.executable, "-m", "groma_ros.client.demo", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(
         command, capture_output=True, text=True, timeout=SECONDS, env=environment, check=False
@@ -74,7 +74,7 @@ def test_an_interrupt_ends_every_process(tmp_path: Path, small_model: Path, numb
     # A bag of its own, so that the player is known by its command line.
     bag = shutil.copy(DEMO / "tabletop.mcap", tmp_path / "bag.mcap")
     arguments = ["--model", str(small_model), "--out", str(out), "--bag", str(bag)]
-    with Child("groma_ros.node.demo", arguments, tmp_path / "log.txt", {}) as child:
+    with Child("groma_ros.client.demo", arguments, tmp_path / "log.txt", {}) as child:
         end = time.monotonic() + SECONDS
         while not (out / "player.log").exists() and child.running and time.monotonic() < end:
             time.sleep(0.1)

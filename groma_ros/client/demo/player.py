@@ -14,14 +14,14 @@ from rclpy.publisher import Publisher
 from rclpy.qos import QoSProfile, qos_profile_sensor_data
 from rclpy.signals import SignalHandlerOptions
 
-from groma_ros.node.demo.bag import Bag, message_class, read_bag
+from groma_ros.client.demo.bag import Bag, message_class, read_bag
 
 
 def main() -> int:
     """Play the bag once somebody listens. Prints JSON: `started`, in monotonic seconds, and `published`,
     messages by topic."""
     parser = argparse.ArgumentParser(
-        prog="groma_ros.node.demo.player", description="Plays an MCAP bag over DDS."
+        prog="groma_ros.client.demo.player", description="Plays an MCAP bag over DDS."
     )
     parser.add_argument("bag", type=Path)
     parser.add_argument("--await-topic", required=True, help="start once this topic has a subscriber")
