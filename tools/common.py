@@ -12,6 +12,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
+SIM_VENV = ROOT / ".venv-sim"
 PYTHON = VENV / "bin" / "python"
 STATE = VENV / "groma_setup"
 LOG = STATE / "setup.log"
@@ -36,20 +37,26 @@ def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in LEAKING} | dict(extra or {})
 
 
-def run(command: Sequence[str | Path], failure: str, environment: Mapping[str, str] | None = None) -> None:
-    """Runs a command with its output in the log; on failure prints the log's end and raises
+def run(
+    command: Sequence[str | Path],
+    failure: str,
+    environment: Mapping[str, str] | None = None,
+    state: Path = STATE,
+) -> None:
+    """Runs a command with its output in the log of `state`; on failure prints the log's end and raises
     SetupError(failure)."""
-    with LOG.open("ab") as log:
+    path = state / LOG.name
+    with path.open("ab") as log:
         log.write(("\n$ " + " ".join(map(str, command)) + "\n").encode())
         log.flush()
         result = subprocess.run(
             command, cwd=ROOT, env=clean_environment(environment), stdout=log, stderr=log, check=False
         )
     if result.returncode:
-        tail = LOG.read_text(errors="replace").splitlines()[-25:]
+        tail = path.read_text(errors="replace").splitlines()[-25:]
         print("\n".join(tail), file=sys.stderr)
         raise SetupError(
-            f"{failure} (exit code {result.returncode}); the whole output is in {LOG.relative_to(ROOT)}."
+            f"{failure} (exit code {result.returncode}); the whole output is in {path.relative_to(ROOT)}."
         )
 
 
@@ -65,11 +72,12 @@ def digest(paths: Iterable[Path], *words: str) -> str:
     return total.hexdigest()
 
 
-def is_done(step: str, key: str) -> bool:
+def is_done(step: str, key: str, state: Path = STATE) -> bool:
     """Whether the step's stamp says it was done with these inputs."""
-    stamp = STATE / step
+    stamp = state / step
     return stamp.is_file() and stamp.read_text() == key
 
 
-def mark_done(step: str, key: str) -> None:
-    (STATE / step).write_text(key)
+def mark_done(step: str, key: str, state: Path = STATE) -> None:
+    """Writes the step's stamp."""
+    (state / step).write_text(key)

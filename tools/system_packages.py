@@ -14,6 +14,7 @@ from pathlib import Path
 from common import SetupError
 
 EGL_PACKAGES = ["libegl1", "libgl1-mesa-dri", "libgles2"]
+SIMULATOR_PACKAGES = [*EGL_PACKAGES, "libgl1", "libglu1-mesa"]
 EGL_VENDOR_FOLDERS = [Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendor.d")]
 PROBE = (
     "import os, sysconfig\n"
@@ -43,9 +44,9 @@ def ensure_build_packages(python: str, minor: int) -> None:
         install(missing, "building the messages")
 
 
-def can_render() -> bool:
-    """Whether EGL, with a driver behind it, can be loaded: what rendering without a screen needs."""
-    for library in ("libEGL.so.1", "libGLESv2.so.2"):
+def can_render(*more: str) -> bool:
+    """Whether EGL, with a driver behind it, can be loaded: what rendering without a screen needs. more: further libraries."""
+    for library in ("libEGL.so.1", "libGLESv2.so.2", *more):
         try:
             ctypes.CDLL(library)
         except OSError:

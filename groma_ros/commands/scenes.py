@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from pathlib import Path
 
+from groma_ros.simulation import other_worlds
 from groma_ros.simulation.dataset import Settings, write_dataset
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
+
+_VALUES = ("count", "out", "world", "jobs", "width", "height", "aspect", "supersample", "goals_per_kind")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, or to go on with")
     help_ = f"where the scenes are set (default {DEFAULT_WORLD})"
-    parser.add_argument("--world", choices=(MIXED, *WORLDS), default=DEFAULT_WORLD, help=help_)
+    parser.add_argument("--world", choices=(MIXED, *WORLDS, *other_worlds.WORLDS), default=DEFAULT_WORLD, help=help_)
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
     )
@@ -38,6 +42,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`groma scenes` with the options of `add_arguments`; returns the exit status."""
+    if args.world in other_worlds.WORLDS and not other_worlds.is_installed(args.world):
+        return other_worlds.run_elsewhere("groma_ros.commands.scenes", command_line(args))
     settings = Settings(
         args.seed,
         args.width,
@@ -51,3 +57,24 @@ def run(args: argparse.Namespace) -> int:
     path = write_dataset(args.out, args.count, settings, args.jobs)
     print(path)
     return 0
+
+
+def command_line(args: argparse.Namespace) -> list[str]:
+    """The options of `add_arguments` that give these arguments."""
+    words = [f"--{name.replace('_', '-')}={value}" for name, value in vars(args).items() if name in _VALUES and value]
+    return [*words, f"--seed={args.seed}", *(["--depth"] if args.depth else [])]
+
+
+def main() -> int:
+    """`groma scenes` alone, for the environment of another simulator, which lacks what other commands need."""
+    parser = argparse.ArgumentParser(prog="groma scenes", description=__doc__)
+    add_arguments(parser)
+    try:
+        return run(parser.parse_args())
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"groma scenes: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -15,8 +15,10 @@ import cv2
 import numpy as np
 
 from groma_ros.progress import shown
+from groma_ros.simulation import other_worlds
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import KINDS, SceneObject, SceneRenderer, SceneSample, check_camera
+from groma_ros.simulation.world_objects import WORLD_KINDS, WorldSample, world_goals
 from groma_ros.simulation.worlds import DEFAULT_WORLD, world_of
 from groma_ros.types import Box3D, Intrinsics
 
@@ -24,6 +26,8 @@ ANNOTATIONS = "annotations.json"
 SEED_STRIDE = 1_000_000
 _FORMAT = 1
 _JPEG_QUALITY = 95
+_NAMES = tuple(dict.fromkeys((*KINDS, *WORLD_KINDS)))
+"""Names of the categories; their order is part of the format."""
 
 
 class DatasetError(ValueError):
@@ -73,8 +77,17 @@ class Settings:
                 f"The aspect {self.aspect!r} is neither a number nor random; give width / height."
             ) from error
 
-    def renderer(self) -> SceneRenderer:
-        """A renderer of these settings."""
+    def renderer(self) -> SceneRenderer | other_worlds.Renderer:
+        """A renderer of these settings.
+
+        Raises DatasetError for settings that another simulator's world does not have.
+        """
+        if self.world in other_worlds.WORLDS:
+            if self.aspect is not None or self.supersample != 1:
+                raise DatasetError(
+                    f"The world {self.world} knows neither --aspect nor --supersample; leave them out."
+                )
+            return other_worlds.make_renderer(self.world, self.width, self.height)
         return SceneRenderer(self.width, self.height, self.camera_aspect(), self.supersample, self.world)
 
 
@@ -93,6 +106,8 @@ def scene_seeds(seed: int, count: int) -> range:
 
 def scene_goals(sample: SceneSample, per_kind: int = 1) -> list[SceneGoal]:
     """The goals that belong to a scene of the dataset: drawn from its own seed."""
+    if isinstance(sample, WorldSample):
+        return world_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind)
     return draw_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind)
 
 
@@ -118,7 +133,7 @@ def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) 
         _write_atomically(out / "depth" / f"{name}.png", _encode(".png", millimetres, []))
     record = {
         "seed": sample.seed,
-        "world": world_of(settings.world, sample.seed),
+        "world": settings.world if settings.world in other_worlds.WORLDS else world_of(settings.world, sample.seed),
         "intrinsics": asdict(sample.intrinsics),
         "objects": [asdict(item) for item in sample.objects],
         "goals": [asdict(goal) for goal in scene_goals(sample, settings.goals_per_kind)],
@@ -126,7 +141,7 @@ def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) 
     _write_atomically(out / "records" / f"{name}.json", json.dumps(record).encode())
 
 
-_worker: tuple[SceneRenderer, Path, Settings] | None = None
+_worker: tuple[SceneRenderer | other_worlds.Renderer, Path, Settings] | None = None
 
 
 def _start_worker(out: Path, settings: Settings) -> None:
@@ -221,7 +236,7 @@ def _annotations(out: Path, seeds: range) -> dict[str, Any]:
             targets = [first + index for index in goal["targets"]]
             said = {"text": goal["text"], "kind": goal["kind"], "annotation_ids": targets}
             goals.append({"id": len(goals) + 1, "image_id": image_id, **said})
-    categories = [{"id": index, "name": kind} for index, kind in enumerate(KINDS, 1)]
+    categories = [{"id": index, "name": kind} for index, kind in enumerate(_NAMES, 1)]
     info = {"description": "Rendered scenes with goals", "format": _FORMAT}
     return {
         "info": info,
@@ -237,7 +252,7 @@ def _annotation(annotation_id: int, image_id: int, item: dict[str, Any]) -> dict
     coco = {
         "id": annotation_id,
         "image_id": image_id,
-        "category_id": KINDS.index(item["kind"]) + 1,
+        "category_id": _NAMES.index(item["kind"]) + 1,
         "iscrowd": 0,
     }
     rest = {

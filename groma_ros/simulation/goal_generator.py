@@ -68,6 +68,8 @@ class Selector:
 
 def plural(kind: str) -> str:
     """The plural of a kind's name."""
+    if kind.endswith("loaf"):
+        return kind.removesuffix("f") + "ves"
     return kind + "es" if kind.endswith("x") else kind + "s"
 
 

@@ -1,0 +1,76 @@
+"""The worlds of other simulators, by name, and the environment of their own that they need.
+
+robosuite needs an older MuJoCo than this project, so both simulators live in `.venv-sim`, made by `make setup-sim`.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol
+
+from groma_ros.simulation.world_objects import WorldSample
+
+WORLDS = ("robosuite", "miniworld")
+ROOT = Path(__file__).resolve().parents[2]
+_LEAKING = ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "PYTHONHOME")
+
+
+class SimulatorUnavailable(RuntimeError):
+    """A simulator that is not installed; the message says how to install it."""
+
+
+class Renderer(Protocol):
+    """Renders scenes by seed, as `scenes.SceneRenderer` does."""
+
+    def render(self, seed: int) -> WorldSample: ...
+
+    def close(self) -> None: ...
+
+    def __enter__(self) -> Renderer: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+def is_installed(world: str) -> bool:
+    """Whether this Python has the simulator of a world."""
+    return importlib.util.find_spec(world) is not None
+
+
+def make_renderer(world: str, width: int, height: int) -> Renderer:
+    """A renderer of one of `WORLDS`. Raises SimulatorUnavailable where this Python has not its simulator."""
+    if not is_installed(world):
+        raise SimulatorUnavailable(f"{world} is not installed in this Python; run `make setup-sim`, which gives it .venv-sim.")
+    if world == "robosuite":
+        from groma_ros.simulation.robosuite_world import RobosuiteRenderer
+
+        return RobosuiteRenderer(width, height)
+    from groma_ros.simulation.miniworld_world import MiniworldRenderer
+
+    return MiniworldRenderer(width, height)
+
+
+def simulator_python() -> Path:
+    """The Python of `.venv-sim`. Raises SimulatorUnavailable where that has not been made."""
+    python = ROOT / ".venv-sim" / "bin" / "python"
+    if not python.is_file():
+        raise SimulatorUnavailable("robosuite and Miniworld need an environment of their own: run `make setup-sim`.")
+    return python
+
+
+def simulator_environment() -> dict[str, str]:
+    """This process's environment for a process of `.venv-sim`: this checkout's code, none of this Python's libraries."""
+    kept = {key: value for key, value in os.environ.items() if key not in _LEAKING}
+    return {**kept, "PYTHONPATH": str(ROOT)}
+
+
+def run_elsewhere(module: str, arguments: Sequence[str]) -> int:
+    """Run a module of this checkout in `.venv-sim`; its exit status."""
+    command = [str(simulator_python()), "-m", module, *arguments]
+    return subprocess.run(command, env=simulator_environment(), check=False).returncode
