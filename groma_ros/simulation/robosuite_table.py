@@ -19,8 +19,6 @@ BIN_HEIGHT = 0.82
 """Height of a bin's floor, metres."""
 BINS = {"bin1": (0.1, -0.25), "bin2": (0.1, 0.28)}
 BIN_HALF = (0.19, 0.24)
-BURIED = -20.0
-"""Height at which what a scene does not use is kept, metres."""
 _CLASSES = {
     "can": "CanObject",
     "carton": "MilkObject",
@@ -78,10 +76,12 @@ def make_object(item: Item) -> Any:
     return thing
 
 
-def _add_textures(arena: Any) -> None:
-    """A material `look_<name>` for each texture."""
+def _add_textures(arena: Any, names: Sequence[str] | None) -> None:
+    """A material `look_<name>` for each texture, or for some of them."""
     for path in texture_files():
         name = path.stem
+        if names is not None and name not in names:
+            continue
         ET.SubElement(arena.asset, "texture", {"file": str(path), "type": "2d", "name": f"look_{name}"})
         attributes = {"texture": f"look_{name}", "texuniform": "true", "texrepeat": "3 3", "specular": "0.2"}
         ET.SubElement(arena.asset, "material", {"name": f"look_{name}", **attributes})
@@ -99,10 +99,14 @@ def _add_bins(arena: Any) -> None:
         arena.worldbody.append(bins.worldbody.find(f"./body[@name='{name}']"))
 
 
-def make_environment(items: Sequence[Item], base: tuple[float, float, float] = (-0.56, 0.0, 0.912)) -> Any:
+def make_environment(
+    items: Sequence[Item],
+    base: tuple[float, float, float] = (-0.56, 0.0, 0.0),
+    textures: Sequence[str] | None = None,
+) -> Any:
     """A robosuite environment: a table, two bins, a Panda at `base` and the items, each on a free joint.
 
-    It has `things`, the robosuite objects in the order of the items. Nothing renders in it; use `mujoco.Renderer`.
+    textures: those that surfaces may get, None for all. It has `things`, the robosuite objects in the order of the items. Nothing renders in it; use `mujoco.Renderer`.
     """
     prepare()
     from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
@@ -121,6 +125,7 @@ def make_environment(items: Sequence[Item], base: tuple[float, float, float] = (
                 use_camera_obs=False,
                 ignore_done=True,
                 initialization_noise=None,
+                hard_reset=False,
             )
 
         def reward(self, action: Any = None) -> float:
@@ -131,7 +136,7 @@ def make_environment(items: Sequence[Item], base: tuple[float, float, float] = (
             self.robots[0].robot_model.set_base_xpos(base)
             arena = TableArena(table_full_size=(0.8, 0.8, 0.05), table_offset=(0, 0, TABLE_HEIGHT))
             arena.set_origin([0, 0, 0])
-            _add_textures(arena)
+            _add_textures(arena, textures)
             _add_bins(arena)
             self.things = [make_object(item) for item in items]
             robots = [robot.robot_model for robot in self.robots]
