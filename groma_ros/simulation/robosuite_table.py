@@ -57,6 +57,7 @@ def prepare() -> None:
 
 def texture_files() -> list[Path]:
     """The pictures that robosuite covers surfaces with, by name; not the labels of its groceries."""
+    prepare()
     from robosuite.models import assets_root
 
     labels = {"bread", "can", "cereal", "glass", "lemon", "soda"}
