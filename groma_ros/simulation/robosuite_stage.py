@@ -1,6 +1,8 @@
-"""A robosuite environment as a stage: what is dressed, lit and seen how, with the truth about what a camera sees.
+"""A robosuite environment as a stage: what is dressed, lit and seen how, with the truth about what a camera
+sees.
 
-Scenes for training (`robosuite_world`) and episodes of grasping (`robosuite_cell`) are set up and looked at with it.
+Scenes for training (`robosuite_world`) and episodes of grasping (`robosuite_cell`) are set up and looked at
+with it.
 """
 
 from __future__ import annotations
@@ -35,7 +37,8 @@ _PALE = ("ceramic", "white-plaster", "white-bricks", "gray-woodgrain", "light-gr
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """An object of the model. joint: where its pose is in qpos; geoms: its visible ones; looks: their own materials."""
+    """An object of the model. joint: where its pose is in qpos; geoms: its visible ones; looks: their own
+    materials."""
 
     item: Item
     body: int
@@ -54,7 +57,8 @@ class Placed:
 
 
 class Stage:
-    """Items on tables, in bins or on the floor beside a Panda, and one camera. It belongs to one thread; close it."""
+    """Items on tables, in bins or on the floor beside a Panda, and one camera. It belongs to one thread;
+    close it."""
 
     def __init__(
         self,
@@ -85,7 +89,9 @@ class Stage:
         self._options.geomgroup[0] = 0  # the shapes that collide
         self._options.sitegroup[:] = 0
         materials = [model.material(index).name for index in range(model.nmat)]
-        self.materials = {name.removeprefix("look_"): i for i, name in enumerate(materials) if name.startswith("look_")}
+        self.materials = {
+            name.removeprefix("look_"): i for i, name in enumerate(materials) if name.startswith("look_")
+        }
         self._base = {name: model.body_pos[model.body(name).id].copy() for name in ("table", *BINS)}
         self._renderer = mujoco.Renderer(model, height, width)
 
@@ -119,8 +125,11 @@ class Stage:
         self.mj.mj_kinematics(self.model, self.data)
         self.mj.mj_camlight(self.model, self.data)
 
-    def surroundings(self, rng: np.random.Generator, layout: str, held_out: bool) -> tuple[Array, Array, float]:
-        """Set up table, bins and their surfaces; the middle and half sizes of where objects stand, and its height.
+    def surroundings(
+        self, rng: np.random.Generator, layout: str, held_out: bool
+    ) -> tuple[Array, Array, float]:
+        """Set up table, bins and their surfaces; the middle and half sizes of where objects stand, and its
+        height.
 
         layout: table, large table, floor, bin or divided bin.
         """
@@ -144,7 +153,9 @@ class Stage:
     def _cover(self, rng: np.random.Generator, held_out: bool) -> None:
         model = self.model
         geoms = range(model.ngeom)
-        bins = [g for g in geoms if model.body(int(model.geom_bodyid[g])).name in BINS and model.geom_group[g]]
+        bins = [
+            g for g in geoms if model.body(int(model.geom_bodyid[g])).name in BINS and model.geom_group[g]
+        ]
         walls = [g for g in geoms if model.geom(g).name.startswith("wall_")]
         names = split(list(self.materials), held_out) or list(self.materials)
         for group in ([model.geom("table_visual").id], [model.geom("floor").id], walls, bins):
@@ -161,7 +172,9 @@ class Stage:
         textured = pale and rng.random() < 0.3
         material = self.materials[pale[int(rng.integers(len(pale)))]] if textured else -1
         own = thing.finish == OWN
-        rgb = (0.5, 0.5, 0.5) if own else paint(rng, thing.finish)  # this grey is MuJoCo's "as the material has it"
+        rgb = (
+            (0.5, 0.5, 0.5) if own else paint(rng, thing.finish)
+        )  # this grey is MuJoCo's "as the material has it"
         for geom, look in zip(slot.geoms, slot.looks):
             self.model.geom_matid[geom] = look if own else material
             self.model.geom_rgba[geom] = [*rgb, 1]
@@ -191,7 +204,8 @@ class Stage:
         self.model.cam_fovy[index] = np.rad2deg(2 * np.arctan(k.height / 2 / k.fy))
 
     def labels(self, only: Sequence[Slot] | None = None) -> NDArray[np.int64]:
-        """Index of the slot at each pixel, -1 where there is none, HxW. only: as if nothing else were there."""
+        """Index of the slot at each pixel, -1 where there is none, HxW. only: as if nothing else were
+        there."""
         renderer = self._renderer
         renderer.enable_segmentation_rendering()
         renderer.update_scene(self.data, self._camera, self._options)
@@ -206,8 +220,11 @@ class Stage:
         geoms = np.where(pair[..., 1] == int(self.mj.mjtObj.mjOBJ_GEOM), pair[..., 0], -1)
         return np.where(geoms >= 0, self._owner[geoms], -1)
 
-    def see(self, placed: Sequence[Placed], camera: Camera, whole: dict[int, int]) -> list[SceneObject | None]:
-        """What the camera sees of each object; None for one that is not in clear view. whole: of `whole_areas`."""
+    def see(
+        self, placed: Sequence[Placed], camera: Camera, whole: dict[int, int]
+    ) -> list[SceneObject | None]:
+        """What the camera sees of each object; None for one that is not in clear view. whole: of
+        `whole_areas`."""
         labels = self.labels()
         seen = []
         for item in placed:
@@ -217,8 +234,8 @@ class Stage:
         return seen
 
     def whole_areas(self, placed: Sequence[Placed], camera: Camera) -> dict[int, int]:
-        """Pixels of each object, by its slot's index, if nothing hid it; those whose outlines do not meet are drawn
-        together."""
+        """Pixels of each object, by its slot's index, if nothing hid it; those whose outlines do not meet
+        are drawn together."""
         waiting = [(item, outline_bounds(camera, item.points) + [-2, -2, 2, 2]) for item in placed]
         whole: dict[int, int] = {}
         while waiting:

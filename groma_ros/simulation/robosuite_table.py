@@ -1,4 +1,5 @@
-"""robosuite's tables, bins, Panda and objects as one environment. Needs robosuite, which only `.venv-sim` has."""
+"""robosuite's tables, bins, Panda and objects as one environment. Needs robosuite, which only `.venv-sim`
+has."""
 
 from __future__ import annotations
 
@@ -37,8 +38,8 @@ PRIMITIVES = ("box", "ball", "cylinder")
 
 @dataclass(frozen=True)
 class Item:
-    """An object of the environment. size: half sizes of a box, radius and half height of others, in metres; for meshes
-    the factor on its own size, in each entry."""
+    """An object of the environment. size: half sizes of a box, radius and half height of others, in
+    metres; for meshes the factor on its own size, in each entry."""
 
     name: str
     kind: str
@@ -46,7 +47,8 @@ class Item:
 
 
 def prepare() -> None:
-    """Choose off-screen rendering and keep robosuite quiet; call it before anything imports robosuite or mujoco."""
+    """Choose off-screen rendering and keep robosuite quiet; call it before anything imports robosuite or
+    mujoco."""
     os.environ.setdefault("MUJOCO_GL", "egl")
     logging.disable(logging.WARNING)  # at import it warns of parts that are not used here
     from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
@@ -93,7 +95,11 @@ def _add_bins(arena: Any) -> None:
     from robosuite.models.arenas import BinsArena
 
     bins = BinsArena()
-    for kind, name in (("texture", "tex-light-wood"), ("texture", "tex-dark-wood"), ("material", "light-wood")):
+    for kind, name in (
+        ("texture", "tex-light-wood"),
+        ("texture", "tex-dark-wood"),
+        ("material", "light-wood"),
+    ):
         arena.asset.append(bins.asset.find(f"./{kind}[@name='{name}']"))
     arena.asset.append(bins.asset.find("./material[@name='dark-wood']"))
     for name in BINS:
@@ -107,7 +113,8 @@ def make_environment(
 ) -> Any:
     """A robosuite environment: a table, two bins, a Panda at `base` and the items, each on a free joint.
 
-    textures: those that surfaces may get, None for all. It has `things`, the robosuite objects in the order of the items. Nothing renders in it; use `mujoco.Renderer`.
+    textures: those that surfaces may get, None for all. It has `things`, the robosuite objects in the order
+    of the items. Nothing renders in it; use `mujoco.Renderer`.
     """
     prepare()
     from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
@@ -141,7 +148,9 @@ def make_environment(
             _add_bins(arena)
             self.things = [make_object(item) for item in items]
             robots = [robot.robot_model for robot in self.robots]
-            self.model = ManipulationTask(mujoco_arena=arena, mujoco_robots=robots, mujoco_objects=self.things)
+            self.model = ManipulationTask(
+                mujoco_arena=arena, mujoco_robots=robots, mujoco_objects=self.things
+            )
 
     return Table()
 
@@ -151,7 +160,11 @@ def _absolute_pose_control() -> Any:
     from robosuite.controllers import load_composite_controller_config
 
     config = load_composite_controller_config(robot="Panda")
-    arm = config["body_parts"]["right"] if "right" in config["body_parts"] else config["body_parts"]["arms"]["right"]
+    arm = (
+        config["body_parts"]["right"]
+        if "right" in config["body_parts"]
+        else config["body_parts"]["arms"]["right"]
+    )
     arm["input_type"] = "absolute"
     arm["input_ref_frame"] = "base"
     return config

@@ -1,7 +1,7 @@
 """The world `robosuite`: groceries, tools and plain shapes on tables, in bins and on the floor, with a Panda.
 
-Objects, textures, tables, bins and the robot are robosuite's own (robosuite.ai, MIT licence). Objects are put where they
-stand; nothing is simulated. Needs the environment of `make setup-sim`.
+Objects, textures, tables, bins and the robot are robosuite's own (robosuite.ai, MIT licence). Objects are put
+where they stand; nothing is simulated. Needs the environment of `make setup-sim`.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def pool() -> list[Item]:
 
 
 class RobosuiteRenderer:
-    """Renders scenes by seed, as `scenes.SceneRenderer` does. One renderer belongs to one thread; close it."""
+    """Renders scenes by seed, as `scenes.SceneRenderer` does. One renderer belongs to one thread; close
+    it."""
 
     def __init__(self, width: int = 640, height: int = 480) -> None:
         self.width, self.height = width, height
@@ -74,7 +75,8 @@ class RobosuiteRenderer:
         self._home = np.array(robot.robot_model.init_qpos, np.float64)
 
     def render(self, seed: int) -> WorldSample:
-        """The scene of `seed`; tries that leave too few objects in clear view are drawn anew within the seed."""
+        """The scene of `seed`; tries that leave too few objects in clear view are drawn anew within the
+        seed."""
         attempt = 0
         while True:
             attempt += 1
@@ -84,7 +86,9 @@ class RobosuiteRenderer:
 
     def _try(self, seed: int, rng: np.random.Generator) -> WorldSample | None:
         stage, held_out = self._stage, held_out_seed(seed)
-        layout = HELD_OUT_LAYOUT if held_out and rng.random() < 0.4 else LAYOUTS[int(rng.integers(len(LAYOUTS)))]
+        layout = (
+            HELD_OUT_LAYOUT if held_out and rng.random() < 0.4 else LAYOUTS[int(rng.integers(len(LAYOUTS)))]
+        )
         centre, half, height = stage.surroundings(rng, layout, held_out)
         camera = self._draw_camera(rng, layout, centre, half, height)
         count = int(rng.integers(MIN_OBJECTS, MAX_OBJECTS + 1))
@@ -106,9 +110,13 @@ class RobosuiteRenderer:
             return None
         left, objects = seen
         rgb, depth = stage.picture()
-        return WorldSample(rgb, depth, camera.intrinsics, objects, seed, avoided_words([item.thing for item in left]))
+        return WorldSample(
+            rgb, depth, camera.intrinsics, objects, seed, avoided_words([item.thing for item in left])
+        )
 
-    def _draw_camera(self, rng: np.random.Generator, layout: str, centre: Array, half: Array, height: float) -> Camera:
+    def _draw_camera(
+        self, rng: np.random.Generator, layout: str, centre: Array, half: Array, height: float
+    ) -> Camera:
         steep = layout in ("bin", HELD_OUT_LAYOUT)
         elevation = np.deg2rad(rng.uniform(38 if steep else 12, 84))
         azimuth = rng.uniform(-0.75, 0.75) * np.pi  # the robot stands behind the table
@@ -132,7 +140,9 @@ class RobosuiteRenderer:
         self, rng: np.random.Generator, things: Sequence[Thing], spots: _Spots, held_out: bool
     ) -> list[Placed]:
         """Objects that stand or lie free, wholly in the picture; those that find no place are left out."""
-        free = {kind.name: [s for s in self._stage.slots if s.item.kind == kind.name] for kind in ROBOSUITE_KINDS}
+        free = {
+            kind.name: [s for s in self._stage.slots if s.item.kind == kind.name] for kind in ROBOSUITE_KINDS
+        }
         placed: list[Placed] = []
         grown = float(rng.uniform(0.9, 1.35)) if spots.height == 0 else 1.0
         for thing in things:
@@ -166,8 +176,11 @@ class RobosuiteRenderer:
         for geom in slot.geoms:
             self._stage.model.geom_size[geom] = size * grown
 
-    def _observe(self, placed: list[Placed], camera: Camera) -> tuple[list[Placed], tuple[SceneObject, ...]] | None:
-        """The objects in clear view; others are taken away until all that are left are. None where too few are left."""
+    def _observe(
+        self, placed: list[Placed], camera: Camera
+    ) -> tuple[list[Placed], tuple[SceneObject, ...]] | None:
+        """The objects in clear view; others are taken away until all that are left are. None where too few
+        are left."""
         left = list(placed)
         whole = self._stage.whole_areas(left, camera)
         for _ in range(4):
@@ -190,17 +203,22 @@ class RobosuiteRenderer:
     def __enter__(self) -> RobosuiteRenderer:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.close()
 
 
 class _Spots:
-    """Free places in a camera's view. divided: the surface is parted in four, and nothing may stand across."""
+    """Free places in a camera's view. divided: the surface is parted in four, and nothing may stand
+    across."""
 
     def __init__(self, camera: Camera, centre: Array, half: Array, height: float, divided: bool) -> None:
         self.camera, self.centre, self.half, self.height, self.divided = camera, centre, half, height, divided
 
-    def find(self, rng: np.random.Generator, points: Array, placed: Sequence[Placed]) -> tuple[Array, Array] | None:
+    def find(
+        self, rng: np.random.Generator, points: Array, placed: Sequence[Placed]
+    ) -> tuple[Array, Array] | None:
         """Position and 3x3 turn about z for an object of these points; None where no free place was found."""
         others = [outline_bounds(self.camera, item.points) for item in placed]
         k = self.camera.intrinsics

@@ -1,7 +1,9 @@
-"""Kinds of objects in the worlds of other simulators, what they may be called, and goals that leave no doubt about them.
+"""Kinds of objects in the worlds of other simulators, what they may be called, and goals that leave no doubt
+about them.
 
-An object keeps the look its makers gave it, or is painted in one colour of `colours.COLOURS`. The first has several
-colours or none that everybody would name, so no goal about such a scene speaks of a colour it could be said to have.
+An object keeps the look its makers gave it, or is painted in one colour of `colours.COLOURS`. The first has
+several colours or none that everybody would name, so no goal about such a scene speaks of a colour it could
+be said to have.
 """
 
 from __future__ import annotations
@@ -16,10 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from groma_ros.camera_geometry import quaternion_from_matrix
 from groma_ros.simulation.colours import COLOURS
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals, plural
 from groma_ros.simulation.scenes import SceneObject, SceneSample
-from groma_ros.camera_geometry import quaternion_from_matrix
 from groma_ros.types import Box3D
 
 Array = NDArray[np.float64]
@@ -39,8 +41,9 @@ _ABSENT_ELSEWHERE = 0.5
 class WorldKind:
     """A kind of object.
 
-    also: names of other kinds that fit it too, so that no goal may use them while one is in the picture; own_colour: the
-    colour that everybody would give its own look, or ""; could_be: colours that some would give it.
+    also: names of other kinds that fit it too, so that no goal may use them while one is in the picture;
+    own_colour: the colour that everybody would give its own look, or ""; could_be: colours that some would
+    give it.
     """
 
     name: str
@@ -103,13 +106,15 @@ class Thing:
 
 @dataclass(frozen=True, eq=False)
 class WorldSample(SceneSample):
-    """A scene of another simulator. avoided: words that a goal about it must not use, since their answer is in doubt."""
+    """A scene of another simulator. avoided: words that a goal about it must not use, since their answer
+    is in doubt."""
 
     avoided: frozenset[str] = frozenset()
 
 
 def held_out_seed(seed: int) -> bool:
-    """Whether a scene's seed belongs to a data seed that is held out of training: one that leaves 4 when divided by 5."""
+    """Whether a scene's seed belongs to a data seed that is held out of training: one that leaves 4 when
+    divided by 5."""
     return seed // SEED_STRIDE % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
 
 
@@ -124,16 +129,23 @@ def split(names: Sequence[str], held_out: bool) -> list[str]:
 
 
 def draw_things(
-    rng: np.random.Generator, kinds: Sequence[WorldKind], count: int, held_out: bool, finishes: dict[str, Sequence[str]]
+    rng: np.random.Generator,
+    kinds: Sequence[WorldKind],
+    count: int,
+    held_out: bool,
+    finishes: dict[str, Sequence[str]],
 ) -> list[Thing]:
     """`count` kinds with a finish each, no two kinds of one scene answering to the same name.
 
-    finishes: what each kind comes in. Scenes of training never hold a painted kind that is held out; those of the
-    held-out seeds hold one with a chance of a half where there is one.
+    finishes: what each kind comes in. Scenes of training never hold a painted kind that is held out; those of
+    the held-out seeds hold one with a chance of a half where there is one.
     """
     chosen = list(kinds)
     if rng.random() < 0.5:
-        chosen = [chosen[int(i)] for i in rng.choice(len(chosen), min(len(chosen), int(rng.integers(2, 6))), replace=False)]
+        chosen = [
+            chosen[int(i)]
+            for i in rng.choice(len(chosen), min(len(chosen), int(rng.integers(2, 6))), replace=False)
+        ]
     colours = list(COLOURS)
     if rng.random() < 0.5:
         colours = [str(c) for c in rng.choice(colours, int(rng.integers(2, 5)), replace=False)]
@@ -157,7 +169,8 @@ def draw_things(
 
 
 def avoided_words(things: Sequence[Thing]) -> frozenset[str]:
-    """Words whose truth a scene of these things leaves in doubt: other names of its kinds, and colours of mixed looks."""
+    """Words whose truth a scene of these things leaves in doubt: other names of its kinds, and colours of
+    mixed looks."""
     words = {name for thing in things for name in thing.kind.also}
     return frozenset(words | {colour for thing in things for colour in thing.doubtful})
 
@@ -165,10 +178,11 @@ def avoided_words(things: Sequence[Thing]) -> frozenset[str]:
 def scene_object(
     thing: Thing, mask: NDArray[np.bool_], whole: int, points: Array, rotation: Array, position: Array
 ) -> SceneObject | None:
-    """What a camera sees of a thing, or None where it is too small, cut by the picture's border or hidden too much.
+    """What a camera sees of a thing, or None where it is too small, cut by the picture's border or hidden too
+    much.
 
-    mask: its visible pixels, HxW; whole: pixels it would have if nothing hid it; points: Px3 of its surface in the world,
-    z up; rotation, position: of the camera, columns right, down, forward.
+    mask: its visible pixels, HxW; whole: pixels it would have if nothing hid it; points: Px3 of its surface
+    in the world, z up; rotation, position: of the camera, columns right, down, forward.
     """
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     height, width = mask.shape
@@ -189,7 +203,8 @@ def scene_object(
 
 
 def upright_box(points: Array) -> tuple[Array, Array, Array]:
-    """The smallest box with z up around points: centre, 3x3 axes as columns, and size along them; x is the longer side."""
+    """The smallest box with z up around points: centre, 3x3 axes as columns, and size along them; x is the
+    longer side."""
     (x, y), (length, width), degrees = cv2.minAreaRect(points[:, :2].astype(np.float32))
     angle = np.deg2rad(degrees)
     if width > length:
@@ -220,7 +235,8 @@ def world_goals(sample: WorldSample, rng: np.random.Generator, per_kind: int = 1
 
 
 def is_clear(text: str, kinds: Sequence[str], avoided: frozenset[str]) -> bool:
-    """Whether a goal's text uses no avoided word; a name of a kind in the scene may hold one, as "cereal box" does."""
+    """Whether a goal's text uses no avoided word; a name of a kind in the scene may hold one, as "cereal
+    box" does."""
     rest = text
     for kind in sorted(set(kinds), key=len, reverse=True):
         if kind not in avoided:
@@ -236,8 +252,12 @@ def _absent_elsewhere(sample: WorldSample, rng: np.random.Generator) -> SceneGoa
     here = {item.kind for item in sample.objects}
     others = [name for name in WORLD_KINDS if name not in here]
     name = others[int(rng.integers(len(others)))]
-    # A name that is part of another one in the picture would be an answer of sorts: "box" beside a cereal box.
-    if any(re.search(rf"\b{re.escape(name)}\b", kind) or re.search(rf"\b{re.escape(kind)}\b", name) for kind in here):
+    # A name that is part of another one in the picture would be an answer of sorts: "box" beside a cereal
+    # box.
+    if any(
+        re.search(rf"\b{re.escape(name)}\b", kind) or re.search(rf"\b{re.escape(kind)}\b", name)
+        for kind in here
+    ):
         return None
     colour = f"{COLOURS[int(rng.integers(len(COLOURS)))]} " if rng.random() < 0.4 else ""
     article = "" if rng.random() < 0.15 else "the "

@@ -1,0 +1,56 @@
+"""Scenes of robosuite and Miniworld, rendered in the environment of their own."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.simulation import other_worlds
+from groma_ros.simulation.dataset import DatasetError, Settings, load_dataset
+from groma_ros.simulation.world_objects import MIN_AREA, MIN_VISIBLE, WORLD_KINDS
+from tests.simulators import need_simulators
+
+
+@pytest.mark.parametrize("world", other_worlds.WORLDS)
+def test_scenes_of_another_simulator(world: str, tmp_path: Path) -> None:
+    need_simulators()
+    options = ["--seed=4", "--count=3", f"--out={tmp_path}", f"--world={world}", "--jobs=1", "--width=320"]
+    command = [sys.executable, "-m", "groma_ros.cli", "scenes", *options, "--height=240", "--depth"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=500)
+    assert result.returncode == 0, result.stderr
+    records = load_dataset(tmp_path)
+    assert len(records) == 3
+    assert json.loads((tmp_path / "records" / "000000.json").read_text())["world"] == world
+    for record in records:
+        picture = cv2.imread(str(record.image))
+        depth = cv2.imread(str(tmp_path / "depth" / f"{record.image.stem}.png"), cv2.IMREAD_UNCHANGED)
+        assert picture.shape == (240, 320, 3) and depth.shape == (240, 320)
+        assert picture.std() > 5
+        assert len(record.objects) >= 3
+        assert {goal.kind for goal in record.goals} >= {"absent"}
+        for item in record.objects:
+            assert item.kind in WORLD_KINDS
+            assert item.area >= MIN_AREA * 320 * 240 and item.visible >= MIN_VISIBLE
+            x1, y1, x2, y2 = (int(value) for value in item.box)
+            near = np.median(depth[(y1 + y2) // 2 - 2 : (y1 + y2) // 2 + 3, x1:x2]) / 1000
+            assert item.box_3d is not None
+            reach = float(np.hypot(*item.box_3d.size[:2])) / 2
+            # Something of the object, or what stands before or behind it, is where the box in space is.
+            assert near < item.box_3d.centre[2] + reach + 3
+        assert all(index < len(record.objects) for goal in record.goals for index in goal.targets)
+
+
+def test_settings_that_these_worlds_do_not_have() -> None:
+    with pytest.raises(DatasetError, match="neither --aspect nor --supersample"):
+        Settings(0, world="robosuite", supersample=2).renderer()
+
+
+def test_a_python_without_the_simulator_says_what_to_run() -> None:
+    with pytest.raises(other_worlds.SimulatorUnavailable, match="make setup-sim"):
+        other_worlds.make_renderer("robosuite", 320, 240)
