@@ -61,7 +61,7 @@ class Runner:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, variant), daemon=True)
-        with _environment(thread_environment(variant.threads)):
+        with _environment(thread_environment(variant.options.threads or 1)):
             self._process.start()
         theirs.close()
         self.about: About = self._receive()
@@ -141,7 +141,7 @@ def _serve(pipe: Connection, variant: BenchVariant) -> None:
     except (ValueError, ImportError) as error:
         pipe.send(("refused", str(error)))
     except (RuntimeError, MemoryError, OSError) as error:
-        pipe.send(("failed", f"{variant.backend}: {error or type(error).__name__}"))
+        pipe.send(("failed", f"{variant.options.backend}: {error or type(error).__name__}"))
     sys.exit(1)
 
 
@@ -186,14 +186,7 @@ class BenchWorker:
 
 def _trained(variant: BenchVariant, model: Path) -> tuple[TimedGrounder, dict[str, Any]]:
     """The model of a folder, and its network's config."""
-    grounder = TimedGrounder.load(
-        model,
-        device=variant.device,
-        backend=variant.backend,
-        threads=variant.threads,
-        precision=variant.precision,
-    )
-    assert isinstance(grounder, TimedGrounder)
+    grounder = TimedGrounder.load(model, variant.options)
     return grounder, Bundle.load(model).network
 
 

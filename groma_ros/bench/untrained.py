@@ -61,8 +61,8 @@ def random_runtime(variant: BenchVariant) -> Runtime:
     """
     backend = (
         ("llama_cpp" if _lacking("llama_cpp") is None else "torch")
-        if variant.backend == "auto"
-        else variant.backend
+        if variant.options.backend == "auto"
+        else variant.options.backend
     )
     if backend not in _NEEDED:
         raise ValueError(
@@ -103,9 +103,9 @@ def random_tokenizer(config: GromaConfig) -> GromaTokenizer:
 def _on_torch(variant: BenchVariant, config: GromaConfig, transform: ImageTransform) -> Parts:
     from groma_ros.runtime.torch import TorchLanguage, TorchVision, random_model
 
-    device = variant.device or "cpu"
+    device = variant.options.device or "cpu"
     precision = _precision(variant, "torch", TORCH_PRECISIONS, "fp32" if device == "cpu" else "fp16")
-    model = random_model(config, device, variant.threads, precision, variant.seed)
+    model = random_model(config, device, variant.options.threads, precision, variant.seed)
     return TorchVision(model, transform), TorchLanguage(model), precision, device
 
 
@@ -114,26 +114,31 @@ def _on_llama(variant: BenchVariant, config: GromaConfig, transform: ImageTransf
     from groma_ros.runtime.llama_cpp import LlamaLanguage, choose_device
     from groma_ros.runtime.torch import TorchVision, random_model
 
-    device = choose_device(variant.device)
+    device = choose_device(variant.options.device)
     precision = _precision(variant, "llama_cpp", GGUF_PRECISIONS, "q4_k_m")
     noise = np.random.default_rng(variant.seed).normal(0, 0.02, _NOISE).astype(np.float16)
     table = np.resize(noise, (config.vocab_size, config.language.hidden_size))
     with tempfile.TemporaryDirectory(prefix="groma_bench_", dir=os.environ.get("TMPDIR", _ON_DISK)) as folder:
         path = Path(folder) / "language.gguf"
         write_random_gguf(path, config, precision, variant.seed)
-        language = LlamaLanguage(path, config, table, device, variant.threads)
+        language = LlamaLanguage(path, config, table, device, variant.options.threads or 1)
     model = random_model(
-        config, device, variant.threads, "fp32" if device == "cpu" else "fp16", variant.seed, language=False
+        config,
+        device,
+        variant.options.threads,
+        "fp32" if device == "cpu" else "fp16",
+        variant.seed,
+        language=False,
     )
     return TorchVision(model, transform), language, precision, device
 
 
 def _precision(variant: BenchVariant, backend: str, known: tuple[str, ...], default: str) -> str:
-    if variant.precision not in ("auto", *known):
+    if variant.options.precision not in ("auto", *known):
         raise ValueError(
-            f"The backend {backend} has no precision {variant.precision!r}, only {', '.join(known)}."
+            f"The backend {backend} has no precision {variant.options.precision!r}, only {', '.join(known)}."
         )
-    return default if variant.precision == "auto" else variant.precision
+    return default if variant.options.precision == "auto" else variant.options.precision
 
 
 def _lacking(backend: str) -> str | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from groma_ros.io.images import compressed_to_rgb
 from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.types import Frame, Goal
 
 WIDTH, HEIGHT = 640, 480
@@ -89,14 +90,12 @@ def single_goals(count: int) -> list[Goal]:
 
 @dataclass(frozen=True)
 class BenchVariant:
-    """What is measured. model: folder of a bundle, or None for random weights of `size`; device: None for the
-    backend's choice; clock: one of `groma_ros.timing.CLOCKS`."""
+    """One model in one backend and precision, to be measured."""
 
     model: Path | None
+    """Folder of a bundle; None for random weights of `size`."""
     size: str
-    backend: str
-    precision: str
-    device: str | None
-    threads: int
+    options: RuntimeOptions
     seed: int
     clock: str = "wall"
+    """One of `groma_ros.timing.CLOCKS`."""

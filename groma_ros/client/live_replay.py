@@ -295,9 +295,9 @@ def _parameters(plan: ReplayPlan) -> dict[str, object]:
     rule = plan.rule if plan.rate > 0 else replace(plan.rule, answer_wait=PATIENCE)
     return {
         "model": str(engine.model.resolve()),
-        "backend": engine.backend,
-        "precision": engine.precision,
-        "threads": engine.threads or 0,
+        "backend": engine.options.backend,
+        "precision": engine.options.precision,
+        "threads": engine.options.threads or 0,
         "min_presence": engine.least_presence,
         "max_goals": 256,
         "answer_period": float(rule.answer_period),

@@ -15,6 +15,7 @@ from groma_ros.bench.workload import BenchVariant
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, Bundle
 from groma_ros.runtime.load import PRECISIONS, TORCH_PRECISIONS
 from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.timing import CLOCKS
 
 _ROUNDS = {"tiny": 20, "base": 3, "7b": 1}
@@ -99,8 +100,14 @@ def plan(args: argparse.Namespace) -> BenchPlan:
     claimed = args.claims and args.backend == "auto" and model is not None
     chosen = _claimed(model) if claimed and model is not None else _chosen(args.backend, args.precision)
     variants = tuple(
-        BenchVariant(model, args.size, *names, args.device, threads, args.seed, args.clock)
-        for names in chosen
+        BenchVariant(
+            model,
+            args.size,
+            RuntimeOptions(backend=backend, device=args.device, precision=precision, threads=threads),
+            args.seed,
+            args.clock,
+        )
+        for backend, precision in chosen
     )
     rounds = args.frames or _ROUNDS[args.size]
     return BenchPlan(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
+from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.commands.run_options import add_scene_arguments
 from groma_ros.evaluation.depth import evaluate, rendered, table
 from groma_ros.grounding.grounder import Grounder
@@ -16,12 +16,7 @@ from groma_ros.simulation.depth_noise import LEVELS
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval depth`."""
     add_scene_arguments(parser, 100)
-    parser.add_argument(
-        "--model",
-        type=Path,
-        help="folder of a model bundle, whose own boxes are placed too (default: true boxes only)",
-    )
-    parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
+    add_model_arguments(parser, device=True)
     parser.add_argument(
         "--noise",
         nargs="+",
@@ -37,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     """`groma eval depth` with the options of `add_arguments`; returns the exit status."""
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    grounder = Grounder.load(args.model, backend=args.backend) if args.model else None
+    grounder = Grounder.load(args.model, runtime_options(args)) if args.model else None
     tallies = evaluate(
         shown(rendered(args.seed, args.count, args.world), args.count, "scene"), grounder, args.noise
     )

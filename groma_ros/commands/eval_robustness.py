@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 
+from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.commands.run_options import add_scene_arguments
 from groma_ros.evaluation.robustness import CONDITIONS, robustness, table
 from groma_ros.grounding.grounder import Grounder
@@ -14,18 +14,10 @@ from groma_ros.grounding.grounder import Grounder
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval robustness`."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
+    add_model_arguments(parser, required=True, device=True)
     add_scene_arguments(parser, 200)
     parser.add_argument(
         "--conditions", default=",".join(CONDITIONS), help="of the table, by name (default: all)"
-    )
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
-    )
-    parser.add_argument(
-        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
@@ -37,7 +29,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"There is no condition {wrong[0]!r}; the conditions are {', '.join(CONDITIONS)}.")
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    grounder = Grounder.load(args.model, backend=args.backend, precision=args.precision)
+    grounder = Grounder.load(args.model, runtime_options(args))
     if grounder.runtime:
         print(grounder.runtime.reason, file=sys.stderr)
     rows = robustness(grounder, args.seed, args.count, args.world, names)

@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.commands.run_options import add_scene_arguments
 from groma_ros.evaluation.failure_pictures import Album
 from groma_ros.evaluation.scenes import evaluate, folder_scenes, rendered_scenes, table
@@ -16,7 +17,7 @@ from groma_ros.progress import shown
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval scenes`."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
+    add_model_arguments(parser, required=True, device=True)
     add_scene_arguments(parser, 500, required=False)
     parser.add_argument(
         "--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count"
@@ -30,14 +31,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
     )
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
-    )
-    parser.add_argument(
-        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
-    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -49,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    grounder = Grounder.load(args.model, args.min_presence, backend=args.backend, precision=args.precision)
+    grounder = Grounder.load(args.model, runtime_options(args), min_presence=args.min_presence)
     count, scenes = (
         folder_scenes(args.data)
         if args.data

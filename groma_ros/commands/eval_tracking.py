@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
+from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.evaluation.tracking import Mode, follow, recorded, rendered, table
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
@@ -14,7 +15,7 @@ from groma_ros.tracking.grounding_tracker import TrackingConfig
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma eval tracking`."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
+    add_model_arguments(parser, required=True, device=True)
     parser.add_argument("--seed", type=int, help="of the first scene; the others follow")
     parser.add_argument("--count", type=int, default=5, help="number of rendered sequences (default 5)")
     parser.add_argument(
@@ -38,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="HZ",
         help="frames a second that are perceived, a row each; 0 is all (default 0,2.5)",
     )
-    parser.add_argument("--backend", default="auto", help="what runs the model (default: auto)")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
     if args.count < 1 or args.seconds < 0.5 or args.latency < 0:
         raise ValueError("--count must be 1 or more, --seconds 0.5 or more, --latency 0 or more.")
     modes = [Mode(args.latency, float(text)) for text in args.proposer_hz.split(",")]
-    grounder = Grounder.load(args.model, backend=args.backend)
+    grounder = Grounder.load(args.model, runtime_options(args))
     sequences = (
         [recorded(args.bag, args.truth)] if args.bag else rendered(args.seed, args.count, args.seconds)
     )

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
+
 if TYPE_CHECKING:
     from groma_ros.types import Goal, Grounding
 
@@ -25,19 +27,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, metavar="PICTURE", help="write the picture with the boxes drawn (.png or .jpg)"
     )
-    parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)"
-    )
+    add_model_arguments(parser, device=True)
     parser.add_argument(
         "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
-    )
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
-    )
-    parser.add_argument(
-        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
@@ -57,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--out {args.out} must end in .png or .jpg.")
     rgb = compressed_to_rgb(args.image.read_bytes(), args.image.suffix)
     grounder = Grounder.load(
-        args.model or shipped_model(), args.min_presence, backend=args.backend, precision=args.precision
+        args.model or shipped_model(), runtime_options(args), min_presence=args.min_presence
     )
     groundings = grounder.ground(Frame(rgb), goals)
     if args.out:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from groma_ros.atomic_write import replacing
+from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.grounding.goals import read_goals
 from groma_ros.replay.batch import replay_all
 from groma_ros.replay.compare import Tolerances
@@ -50,22 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--fresh", action="store_true", help="start anew, also where a run was stopped in the middle"
     )
     model = parser.add_argument_group("model")
-    model.add_argument(
-        "--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)"
-    )
-    model.add_argument(
-        "--backend",
-        default="auto",
-        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
-    )
-    model.add_argument(
-        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
-    )
-    model.add_argument(
-        "--threads",
-        type=int,
-        help="of the CPU (default: the backend's choice; with --jobs the cores are shared)",
-    )
+    add_model_arguments(model)
     model.add_argument(
         "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
     )
@@ -194,7 +180,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _plan(args: argparse.Namespace) -> ReplayPlan:
-    for name in ("every", "jobs", "threads"):
+    for name in ("every", "jobs"):
         value = getattr(args, name)
         if value is not None and value < 1:
             raise ValueError(f"--{name} is {value}; it must be 1 or more.")
@@ -218,12 +204,7 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
         distance=args.distance,
     )
     engine = ModelSettings(
-        args.model or shipped_model(),
-        args.backend,
-        args.precision,
-        args.min_presence,
-        args.threads,
-        args.ray_gpus,
+        args.model or shipped_model(), runtime_options(args), args.min_presence, args.ray_gpus
     )
     return ReplayPlan(
         read_goals(args.goals),

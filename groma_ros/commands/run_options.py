@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from groma_ros.atomic_write import replacing
+from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
@@ -17,24 +18,13 @@ REPORT, TABLE = "report.json", "table.txt"
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     """What model runs, how, where, and where its records go."""
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
-    parser.add_argument(
-        "--backend",
-        default="auto",
-        help="what runs the model: auto, onnx, tensorrt, llama_cpp or torch (default: auto)",
-    )
-    parser.add_argument(
-        "--precision", default="auto", help="of the model, e.g. fp32 or int8 (default: the model's own)"
-    )
+    add_model_arguments(parser, required=True)
     parser.add_argument(
         "--devices",
         default="",
         help="what the processes run on in turn, e.g. cuda:0,cuda:1 (default: the backend's)",
     )
     parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
-    parser.add_argument(
-        "--threads", type=int, help="of each process on the CPU (default: the cores shared out)"
-    )
     parser.add_argument(
         "--out", type=Path, metavar="DIR", help="keep records, report and table here; a stopped run goes on"
     )
@@ -86,15 +76,7 @@ def add_picture_arguments(
 def model_choice(args: argparse.Namespace) -> ModelChoice:
     """The model that the options name."""
     resize = getattr(args, "resize", "own")
-    return ModelChoice(
-        args.model,
-        args.backend,
-        args.precision,
-        None,
-        args.threads,
-        getattr(args, "min_presence", None),
-        resize,
-    )
+    return ModelChoice(args.model, runtime_options(args), getattr(args, "min_presence", None), resize)
 
 
 def plan(args: argparse.Namespace) -> EvaluationPlan:

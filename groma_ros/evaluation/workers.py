@@ -13,9 +13,9 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groma_ros.atomic_write import replacing
 from groma_ros.grounding.calibration import Calibration
@@ -23,6 +23,10 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.preprocessing import RESIZES, Resize
 from groma_ros.progress import shown
 from groma_ros.runtime.bundle import Bundle, read_network
+from groma_ros.runtime.options import RuntimeChoice, RuntimeOptions
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 RECORDS, SETTINGS = "records.jsonl", "settings.json"
 _OF_THE_ORIGINAL: dict[str, Resize] = {"published": "bilinear", "demo": "bicubic"}
@@ -34,19 +38,18 @@ Work = Callable[[Grounder, Any], Record]
 class ModelChoice:
     """Which model is measured and how it runs: what a process needs to load it.
 
-    resize: of pictures, one of `image.RESIZES`; "own" takes the bundle's; for weights of the published
-    geometry "published" takes what the original's evaluations did (bilinear) and "demo" what its demo and
-    chat did (bicubic), for others both take the bundle's own. calibration: instead of the manifest's.
+    Pickled to the processes of an evaluation.
     """
 
     directory: Path
-    backend: str = "auto"
-    precision: str = "auto"
-    device: str | None = None
-    threads: int | None = None
+    options: RuntimeOptions = field(default_factory=RuntimeOptions)
     min_presence: float | None = None
     resize: str = "own"
+    """One of `preprocessing.RESIZES`; "own" takes the bundle's. For weights of the published geometry
+    "published" takes what the original's evaluations did (bilinear) and "demo" what its demo and chat did
+    (bicubic); for other weights both take the bundle's own."""
     calibration: Calibration | None = None
+    """Instead of the manifest's."""
 
     def bundle(self) -> Bundle:
         """The bundle, with the resize that was chosen. Raises BundleError, and ValueError for a resize that
@@ -64,16 +67,14 @@ class ModelChoice:
             )
         return dataclasses.replace(bundle, image=dataclasses.replace(bundle.image, resize=resize))
 
+    def with_options(self, **changes: Unpack[RuntimeChoice]) -> ModelChoice:
+        """The same model under other options."""
+        return dataclasses.replace(self, options=dataclasses.replace(self.options, **changes))
+
     def load(self) -> Grounder:
-        """The model, ready to be asked."""
+        """Load the model."""
         return Grounder.load(
-            self.bundle(),
-            self.min_presence,
-            self.device,
-            self.backend,
-            self.threads,
-            self.precision,
-            self.calibration,
+            self.bundle(), self.options, min_presence=self.min_presence, calibration=self.calibration
         )
 
 
@@ -122,8 +123,8 @@ def _identity(choice: ModelChoice) -> Record:
     bundle = choice.bundle()
     calibration = choice.calibration.to_manifest() if choice.calibration else bundle.calibration
     chosen = {
-        "backend": choice.backend,
-        "precision": choice.precision,
+        "backend": choice.options.backend,
+        "precision": choice.options.precision,
         "resize": bundle.image.resize,
         "min_presence": choice.min_presence,
     }
@@ -232,7 +233,7 @@ def _on(choice: ModelChoice, device: str | None) -> ModelChoice:
         raise ValueError(f"There is no device {device!r}; name cpu, cuda, or a numbered GPU as cuda:1.")
     if number:
         os.environ["CUDA_VISIBLE_DEVICES"] = number
-    return dataclasses.replace(choice, device=kind)
+    return choice.with_options(device=kind)
 
 
 def _do(item: Any) -> Record:
@@ -250,7 +251,7 @@ def _spread(
     if not jobs:
         return
     cores = len(os.sched_getaffinity(0))
-    one = dataclasses.replace(choice, threads=choice.threads or max(1, cores // jobs))
+    one = choice.with_options(threads=choice.options.threads or max(1, cores // jobs))
     context = multiprocessing.get_context(
         "spawn"
     )  # a forked child would share the threads and the GPU of its parent

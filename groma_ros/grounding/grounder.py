@@ -5,9 +5,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,10 +20,14 @@ from groma_ros.grounding.goals import check_goal
 from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.load import Runtime
-from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.model_paths import DEFAULT_MODEL, find_model
+from groma_ros.runtime.options import RuntimeChoice, RuntimeOptions
 from groma_ros.tokenization.prompts import PLACEHOLDERS, REGION_KINDS, PromptTemplate, expand, parse_answer
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene, TextSpan
+
+if TYPE_CHECKING:
+    from typing_extensions import Self, Unpack
 
 MIN_SIDE = 2
 MAX_SIDE = 16384
@@ -111,26 +116,32 @@ class Grounder:
     @classmethod
     def load(
         cls,
-        directory: str | Path | Bundle,
+        model: str | Path | Bundle = DEFAULT_MODEL,
+        options: RuntimeOptions | None = None,
+        *,
         min_presence: float | None = None,
-        device: str | None = None,
-        backend: str = "auto",
-        threads: int | None = None,
-        precision: str = "auto",
         calibration: Calibration | None = None,
-    ) -> Grounder:
-        """A grounder over the bundle in a folder, or over one already read. min_presence: None for the
-        default (`MIN_PRESENCE`); device, backend, threads and precision: see `runtime.load.load_runtime`,
-        which also says in the log what was chosen and why; calibration: instead of the manifest's for the
-        precision that runs.
+        **named: Unpack[RuntimeChoice],
+    ) -> Self:
+        """A grounder over a model.
 
-        Raises BundleError with a sentence for a bundle that cannot be used, ValueError for a presence outside
-        0 to 1 and for a backend or device that cannot be used.
+        model: its name (such as groma-tiny), its folder, or a bundle that was read already; options: what
+        runs it, and the same one by one as the keywords backend, device, precision and threads, which take
+        precedence; min_presence: None for `MIN_PRESENCE`; calibration: instead of the manifest's for the
+        precision that runs. The log says which backend was chosen and why.
+
+        Raises ValueError with a sentence for a model that cannot be found, a bundle that cannot be used
+        (BundleError), a presence outside 0 to 1, and a backend, device or precision that cannot be had.
         """
         from groma_ros.runtime.load import load_runtime
 
-        bundle = directory if isinstance(directory, Bundle) else Bundle.load(directory)
-        runtime = load_runtime(bundle, backend, device, threads, precision)
+        bundle = model if isinstance(model, Bundle) else Bundle.load(find_model(model))
+        try:
+            runtime = load_runtime(bundle, replace(options or RuntimeOptions(), **named))
+        except ModuleNotFoundError as error:
+            raise ValueError(
+                f"The model needs the Python package {error.name}, which is not installed; run `make setup`."
+            ) from error
         language = runtime.language
         try:
             tokenizer = GromaTokenizer.load(
@@ -389,24 +400,3 @@ def _grounding(goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
         _detection(scene, region, score) for region, score in zip(answer.regions, answer.scores, strict=True)
     )
     return Grounding(goal, _above(detections, goal), answer.present, answer.margin)
-
-
-def load_grounder(
-    model: str,
-    backend: str = "auto",
-    device: str | None = None,
-    precision: str = "auto",
-    threads: int | None = None,
-) -> Grounder:
-    """The grounder of the bundle in a folder, or of the one that ships for ""; the rest as in
-    `Grounder.load`.
-
-    Raises ValueError with a sentence.
-    """
-    try:
-        folder = Path(model).expanduser() if model else shipped_model()
-        return Grounder.load(folder, device=device, backend=backend, threads=threads, precision=precision)
-    except ImportError as error:
-        raise ValueError(
-            f"The model needs the Python package {error.name}, which is not installed; run `make setup`."
-        ) from error

@@ -32,6 +32,7 @@ from groma_ros.node.services.ground import GroundAction
 from groma_ros.node.statistics import Statistics
 from groma_ros.node.subscriptions import MALFORMED, REQUESTS, CameraInputs, listen
 from groma_ros.runtime.memory_check import trim_heap
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
@@ -41,6 +42,7 @@ BELL_SECONDS = 0.1
 """How often those who wait for an answer look at the clock."""
 
 Step = Callable[[], object]
+Load = Callable[[str, RuntimeOptions], Grounder]
 
 
 class NotYet(ValueError):
@@ -50,11 +52,11 @@ class NotYet(ValueError):
 class GromaNode(LifecycleNode):
     """Answers goals and questions about camera images.
 
-    load: `loading.load_grounder` or alike; raises ValueError with a sentence. After a transition that failed,
-    `failure` holds that sentence.
+    load: loads a model by name or folder, such as `Grounder.load`; raises ValueError with a sentence. After
+    a transition that failed, `failure` holds that sentence.
     """
 
-    def __init__(self, load: Callable[..., Grounder]) -> None:
+    def __init__(self, load: Load) -> None:
         super().__init__("groma")
         self.failure = ""
         self._final = False
@@ -141,10 +143,7 @@ class GromaNode(LifecycleNode):
     def _configure(self) -> None:
         settings = self._orders.settings
         self.get_logger().info(f"Loads the model {settings.model or 'that ships, groma-tiny'}.")
-        device = None if settings.device == "auto" else settings.device
-        self._grounder = self._load(
-            settings.model, settings.backend, device, settings.precision, settings.threads or None
-        )
+        self._grounder = self._load(settings.model, settings.runtime_options)
         assert self._grounder.runtime is not None
         self.get_logger().info(self._grounder.runtime.reason)
         self._reports.loaded(self._grounder.runtime)

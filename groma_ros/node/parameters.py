@@ -14,7 +14,8 @@ from rclpy.parameter import Parameter
 
 from groma_ros.geometry3d.approach_pose import APPROACHES
 from groma_ros.grounding.grounder import MIN_PRESENCE
-from groma_ros.runtime.load import BACKENDS, PRECISIONS
+from groma_ros.runtime.load import PRECISIONS
+from groma_ros.runtime.options import BACKENDS, RuntimeOptions
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.tracking.region_tracker import RegionTrackerConfig
 
@@ -203,6 +204,16 @@ class Parameters:
                 )
         if len({name.strip("/") for name in self.cameras}) != len(self.cameras):
             raise ValueError("The parameter cameras names a camera twice.")
+
+    @property
+    def runtime_options(self) -> RuntimeOptions:
+        """What runs the model."""
+        return RuntimeOptions(
+            backend=self.backend,
+            device=None if self.device == "auto" else self.device,
+            precision=self.precision,
+            threads=self.threads or None,
+        )
 
     @property
     def rule(self) -> TrackingConfig:

@@ -17,14 +17,14 @@ from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
-from groma_ros.grounding.grounder import load_grounder
-from groma_ros.node.node import GromaNode
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.node.node import GromaNode, Load
 
 POLL_SECONDS = 0.2
 """How long the executor may wait before it looks whether it was asked to end."""
 
 
-def run(args: list[str] | None = None) -> int:
+def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
     """Run the node until SIGINT or SIGTERM. 0 after a clean end, 1 with one sentence on stderr when it could
     not start."""
     end = threading.Event()
@@ -41,7 +41,7 @@ def run(args: list[str] | None = None) -> int:
         )
         return 1
     try:
-        failure = _spin(end)
+        failure = _spin(end, load)
     finally:
         rclpy.shutdown()
     # Everything is closed; searching torch's objects for cycles once more would hold up the exit by about a
@@ -52,10 +52,10 @@ def run(args: list[str] | None = None) -> int:
     return 1 if failure else 0
 
 
-def _spin(end: threading.Event) -> str:
+def _spin(end: threading.Event, load: Load) -> str:
     """Spin until `end`; the sentence that says why the node could not start, or nothing."""
     try:
-        node = GromaNode(load_grounder)
+        node = GromaNode(load)
     except (
         ValueError,
         InvalidParameterException,

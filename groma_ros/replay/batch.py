@@ -67,8 +67,8 @@ class _Pool:
     def __init__(self, tasks: Sequence[Task], plan: ReplayPlan, jobs: int) -> None:
         self._tasks = tasks
         # Processes that each take all cores only get in each other's way.
-        threads = plan.engine.threads or max(1, len(os.sched_getaffinity(0)) // jobs)
-        plan = replace(plan, engine=replace(plan.engine, threads=threads))
+        threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+        plan = replace(plan, engine=plan.engine.with_threads(threads))
         self._waiting = list(range(len(tasks)))
         self._tries = [0] * len(tasks)
         self._workers = [_Worker(plan) for _ in range(jobs)]

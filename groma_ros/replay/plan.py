@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,6 +16,7 @@ from groma_ros.replay.compare import Tolerances
 from groma_ros.replay.depth import DepthTopics
 from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Goal
 
@@ -32,15 +33,14 @@ RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT = (
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What runs the model. model: folder of its bundle; threads: None for the backend's own choice; gpus:
-    that a bag takes of a cluster."""
+    """Which model answers, and how it runs."""
 
     model: Path
-    backend: str = "auto"
-    precision: str = "auto"
+    """Folder of its bundle."""
+    options: RuntimeOptions = field(default_factory=RuntimeOptions)
     min_presence: float | None = None
-    threads: int | None = None
     gpus: float = 0.0
+    """That a bag takes of a cluster."""
 
     @property
     def least_presence(self) -> float:
@@ -49,13 +49,11 @@ class ModelSettings:
 
     def load(self) -> Grounder:
         """The grounder. Raises ValueError with a sentence where it cannot be had."""
-        return Grounder.load(
-            self.model,
-            self.least_presence,
-            backend=self.backend,
-            threads=self.threads,
-            precision=self.precision,
-        )
+        return Grounder.load(self.model, self.options, min_presence=self.least_presence)
+
+    def with_threads(self, threads: int) -> ModelSettings:
+        """The same with so many CPU threads, unless a number was asked for."""
+        return replace(self, options=replace(self.options, threads=self.options.threads or threads))
 
 
 @dataclass(frozen=True, eq=False)

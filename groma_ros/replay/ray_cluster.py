@@ -26,9 +26,11 @@ def outcomes(tasks: Sequence[Task], plan: ReplayPlan, address: str) -> Iterator[
     there.
     """
     ray = _connected(address)
-    threads = plan.engine.threads or 1
-    plan = replace(plan, engine=replace(plan.engine, model=plan.engine.model.resolve(), threads=threads))
-    work = ray.remote(num_cpus=threads, num_gpus=plan.engine.gpus, max_retries=TRIES - 1)(_work)
+    engine = replace(plan.engine.with_threads(1), model=plan.engine.model.resolve())
+    plan = replace(plan, engine=engine)
+    work = ray.remote(num_cpus=engine.options.threads, num_gpus=plan.engine.gpus, max_retries=TRIES - 1)(
+        _work
+    )
     places = {work.remote(_absolute(task), plan): place for place, task in enumerate(tasks)}
     try:
         while places:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, ROLES, WEIGHTS, Bundle, BundleError
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.memory_check import check_memory, graph_files
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.tensorrt.bindings import INSTALL, EngineError
 
-BACKENDS = ("auto", "onnx", "tensorrt", "llama_cpp", "torch")
 TORCH_PRECISIONS = ("fp32", "bf16", "fp16")
 PRECISIONS = ("auto", *dict.fromkeys((*ONNX_PRECISIONS, *TORCH_PRECISIONS, *GGUF_PRECISIONS)))
 PACKAGES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "llama_cpp": "llama_cpp", "torch": "torch"}
@@ -39,30 +39,22 @@ class Runtime:
     reason: str
 
 
-def load_runtime(
-    bundle: Bundle,
-    backend: str = "auto",
-    device: str | None = None,
-    threads: int | None = None,
-    precision: str = "auto",
-) -> Runtime:
-    """Load a bundle with a backend.
+def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None) -> Runtime:
+    """Load a bundle with the backend that the options name, or the best one that is at hand.
 
-    backend: auto takes tensorrt where there is a GPU, its package and graphs it can run, else onnx where the
-    bundle holds its graphs, on CUDA if it can, else torch; device: cpu, cuda or None for the backend's own
-    choice; threads: on the CPU, None for the backend's own choice (torch has one number a process);
-    precision: auto is the bundle's default, fp16 on a GPU where the bundle has it. Raises BundleError for a
-    bundle the backend cannot use, and ValueError with a sentence for a backend or precision that is unknown
-    or cannot be had.
+    Raises BundleError for a bundle the backend cannot use, and ValueError with a sentence for a device or
+    precision that is unknown or cannot be had.
     """
+    options = options or RuntimeOptions()
+    precision, device, threads = options.precision, options.device, options.threads
     if precision not in PRECISIONS:
         raise ValueError(f"There is no precision {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-    chosen, why = choose_backend(bundle, backend, device)
+    chosen, why = choose_backend(bundle, options.backend, device)
     try:
         runtime = _LOADERS[chosen](bundle, device, threads, precision, why)
     except EngineError as error:
         instead = "onnx" if bundle.precisions else "llama_cpp"
-        if backend != "auto" or not _installed(instead):
+        if options.backend != "auto" or not _installed(instead):
             raise
         _LOG.warning("TensorRT cannot run %s, so the backend %s does: %s", bundle.name, instead, error)
         runtime = _LOADERS[instead](
@@ -74,8 +66,6 @@ def load_runtime(
 
 def choose_backend(bundle: Bundle, backend: str, device: str | None = None) -> tuple[str, str]:
     """The backend and the reason for it. ValueError for one that is unknown or not installed."""
-    if backend not in BACKENDS:
-        raise ValueError(f"There is no backend {backend!r}; it must be one of {', '.join(BACKENDS)}.")
     if backend != "auto":
         _require(backend)
         return backend, "it was asked for"

@@ -17,7 +17,7 @@ from tests.small import blocks
 
 @pytest.fixture(scope="module")
 def timed() -> TimedGrounder:
-    grounder = TimedGrounder.load(shipped_model(), 0.0, threads=1)
+    grounder = TimedGrounder.load(shipped_model(), min_presence=0.0, threads=1)
     assert isinstance(grounder, TimedGrounder)
     return grounder
 
@@ -55,7 +55,7 @@ def test_a_goal_with_regions_sees_twice(timed: TimedGrounder) -> None:
 
 
 def test_timing_changes_no_answer(timed: TimedGrounder) -> None:
-    plain = Grounder.load(shipped_model(), 0.0, threads=1)
+    plain = Grounder.load(shipped_model(), min_presence=0.0, threads=1)
     goals = mixed_goals(10)
     found, wanted = timed.ground(Frame(blocks(3)), goals), plain.ground(Frame(blocks(3)), goals)
     assert [(a.detections, a.present, a.margin) for a in found] == [

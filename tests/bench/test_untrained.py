@@ -11,6 +11,7 @@ from groma_ros.bench.child_process import BenchWorker
 from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random_tokenizer
 from groma_ros.bench.workload import BenchVariant, pictures
 from groma_ros.model.checkpoint import empty_groma
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.torch import random_model
 from tests.published import SMALL
 
@@ -29,7 +30,7 @@ def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 
 def variant(backend: str, precision: str = "auto") -> BenchVariant:
-    return BenchVariant(None, "base", backend, precision, None, 1, 0)
+    return BenchVariant(None, "base", RuntimeOptions(backend=backend, precision=precision, threads=1), 0)
 
 
 def test_the_sizes() -> None:

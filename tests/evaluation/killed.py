@@ -9,6 +9,7 @@ from typing import Any
 
 from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice, run_evaluation
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.runtime.options import RuntimeOptions
 from tests.evaluation.work import square
 
 
@@ -24,7 +25,7 @@ def squares(model: Path, out: Path, count: int) -> list[dict[str, Any]]:
         slow_square,
         list(range(count)),
         "item",
-        ModelChoice(model, threads=1),
+        ModelChoice(model, RuntimeOptions(threads=1)),
         EvaluationPlan(2, ("cpu",), out),
         {"data": count},
     )

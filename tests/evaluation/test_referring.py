@@ -35,7 +35,7 @@ def refer(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def direct(scenes: Path) -> dict[int, list[bool]]:
     """By scene, whether the model's one box overlaps the target by more than half; counted pixel by pixel."""
-    grounder = Grounder.load(TINY, 0.0, threads=1)
+    grounder = Grounder.load(TINY, min_presence=0.0, threads=1)
     right: dict[int, list[bool]] = {}
     for number, record in enumerate(load_dataset(scenes)):
         scene = grounder.perceive(Frame(read_rgb(record.image)))

@@ -20,6 +20,7 @@ from groma_ros.evaluation.workers import (
     run_evaluation,
 )
 from groma_ros.grounding.calibration import Calibration
+from groma_ros.runtime.options import RuntimeOptions
 from tests.evaluation.killed import squares
 from tests.evaluation.work import run_away, square
 
@@ -32,7 +33,7 @@ def values(records: list[dict[str, Any]]) -> list[int]:
 
 @pytest.fixture(scope="module")
 def choice() -> ModelChoice:
-    return ModelChoice(TINY, threads=1)
+    return ModelChoice(TINY, RuntimeOptions(threads=1))
 
 
 def test_one_process_and_two_give_the_same_in_the_order_of_the_items(choice: ModelChoice) -> None:

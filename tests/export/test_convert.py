@@ -32,6 +32,7 @@ from groma_ros.runtime.bundle import (
     BundleError,
 )
 from groma_ros.runtime.load import load_runtime
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.torch import TorchLanguage
 from tests.small import NETWORK
 
@@ -197,13 +198,13 @@ def test_a_bundle_without_weights_runs_and_says_which_they_were(
     assert sorted(contents(tmp_path / "out")) == sorted([*bundle.files, MANIFEST])
     assert bundle.weights == Bundle.load(graph_model).weights
     assert bundle.precisions == ("fp32",) and bundle.gguf_precisions == ("q8_0",)
-    runtime = load_runtime(bundle, "llama_cpp", "cpu", 1)
+    runtime = load_runtime(bundle, RuntimeOptions(backend="llama_cpp", device="cpu", threads=1))
     _, logits = runtime.language.branch(
         runtime.language.prefill(np.ones((5, 64), np.float32)), [np.ones((2, 64), np.float32)]
     )
     assert np.isfinite(logits).all() and logits.shape == (1, runtime.language.vocabulary)
     with pytest.raises(BundleError, match="model.safetensors"):
-        load_runtime(bundle, "torch")
+        load_runtime(bundle, RuntimeOptions(backend="torch"))
 
 
 @pytest.mark.usefixtures("ready")

@@ -132,7 +132,7 @@ def test_a_kept_prefix_gives_the_answers_of_a_fresh_one(
     assert grounder._prefix(scene, 1) is grounder._prefix(scene, 1)
     elsewhere = grounder.ground(other, goals)
     again = grounder.ground(scene, goals)
-    fresh = Grounder.load(small_model, 0.0).ground(scene, goals)
+    fresh = Grounder.load(small_model, min_presence=0.0).ground(scene, goals)
     for one, two, three in zip(first, again, fresh, strict=True):
         same(one, two)
         same(one, three)

@@ -30,7 +30,7 @@ def asking(small_model: Path) -> Grounder:
     """The small network with a wording for a probe, every signal read."""
     bundle = Bundle.load(small_model)
     prompt = {**bundle.prompt, **ASKED}
-    return Grounder.load(dataclasses.replace(bundle, prompt=prompt), 0.0, calibration=EVERY)
+    return Grounder.load(dataclasses.replace(bundle, prompt=prompt), min_presence=0.0, calibration=EVERY)
 
 
 def test_signals_of_three_regions_by_hand() -> None:

@@ -15,10 +15,9 @@ from groma_ros.types import Frame, Goal, Grounding, Scene
 
 def start(seconds: float, arguments: list[str]) -> int:
     """Run the node; its exit status."""
-    load = process.load_grounder
 
     def load_slow(*choice: Any) -> Grounder:
-        grounder = load(*choice)
+        grounder = Grounder.load(*choice)
         answer = grounder.ground
 
         def ground(view: Frame | Scene, goals: Sequence[Goal]) -> list[Grounding]:
@@ -28,8 +27,7 @@ def start(seconds: float, arguments: list[str]) -> int:
         grounder.ground = ground  # type: ignore[method-assign]
         return grounder
 
-    process.load_grounder = load_slow  # type: ignore[assignment]
-    return process.run(arguments)
+    return process.run(arguments, load_slow)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from action_msgs.msg import GoalStatus
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
-from groma_ros.grounding.grounder import Grounder, load_grounder
+from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.node import GromaNode
 from groma_ros.srv import Ask
 from groma_ros.types import Frame, Goal, Grounding, Scene
@@ -42,7 +42,7 @@ class Gate:
 
 @pytest.fixture(scope="module")
 def tiny() -> Grounder:
-    return load_grounder(str(TINY), backend="onnx", threads=1)
+    return Grounder.load(TINY, backend="onnx", threads=1)
 
 
 @pytest.fixture

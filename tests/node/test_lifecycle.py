@@ -19,7 +19,7 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header
 
-from groma_ros.grounding.grounder import Grounder, load_grounder
+from groma_ros.grounding.grounder import Grounder
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import image_message
 from groma_ros.node.diagnostics import memory_mb
@@ -36,7 +36,7 @@ CYCLES = 50
 
 @pytest.fixture(scope="module")
 def tiny() -> Grounder:
-    return load_grounder(str(TINY), backend="onnx", threads=1)
+    return Grounder.load(TINY, backend="onnx", threads=1)
 
 
 @pytest.fixture
@@ -109,7 +109,7 @@ def test_every_cycle_gives_its_own_model_back(context: None, picture: np.ndarray
     loaded: list[weakref.ref[Grounder]] = []
 
     def load(*choice: Any) -> Grounder:
-        grounder = load_grounder(*choice)
+        grounder = Grounder.load(*choice)
         loaded.append(weakref.ref(grounder))
         return grounder
 

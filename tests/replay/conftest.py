@@ -12,6 +12,7 @@ from rosbags.rosbag2 import StoragePlugin
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.io.bags import RAW
 from groma_ros.replay.plan import ModelSettings, ReplayPlan
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.types import Goal
 from tests.io.test_bags import image, write
 from tests.small import GOALS, blocks
@@ -26,7 +27,7 @@ def grounder(small_model: Path) -> Iterator[Grounder]:
 
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    yield ModelSettings(small_model, "torch", threads=1).load()
+    yield ModelSettings(small_model, RuntimeOptions(backend="torch", threads=1)).load()
     torch.set_num_threads(threads)
 
 
@@ -35,7 +36,7 @@ def plan(small_model: Path) -> ReplayPlan:
     """Two goals asked of the small network on every frame."""
     return ReplayPlan(
         (Goal(GOALS[0]), Goal(GOALS[1], "all")),
-        ModelSettings(small_model, "torch", threads=1, min_presence=0.0),
+        ModelSettings(small_model, RuntimeOptions(backend="torch", threads=1), min_presence=0.0),
     )
 
 

@@ -17,6 +17,7 @@ from groma_ros.replay.journal import FOLDER
 from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.run import TRIES
 from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.types import Goal
 
 
@@ -74,7 +75,9 @@ def test_a_stopped_batch_does_nothing_twice(
     tasks: list[Task], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second bag is interrupted; the rerun asks the model about nothing of the first."""
-    quick = replace(plan(tmp_path, 0), engine=ModelSettings(shipped_model(), "onnx", threads=1))
+    quick = replace(
+        plan(tmp_path, 0), engine=ModelSettings(shipped_model(), RuntimeOptions(backend="onnx", threads=1))
+    )
     looks: list[int] = []
     perceive = Grounder.perceive
 

@@ -17,6 +17,7 @@ from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.records import read_records
 from groma_ros.replay.run import replay
 from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.types import Goal
 from tests.io.test_bags import DEMO, TYPES, image, write
 from tests.replay.conftest import TENTH
@@ -102,7 +103,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("depth")
     plan = ReplayPlan(
         (Goal("the ball"), Goal("green object"), Goal("red cone")),
-        ModelSettings(shipped_model(), "onnx", threads=1),
+        ModelSettings(shipped_model(), RuntimeOptions(backend="onnx", threads=1)),
         every=15,
     )
     replay(Task("demo", DEMO, folder), plan, plan.engine.load())

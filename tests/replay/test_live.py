@@ -18,6 +18,7 @@ from groma_ros.replay.records import FrameRecord, read_records, without_places
 from groma_ros.replay.result import Outcome
 from groma_ros.replay.run import LOG, replay
 from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Goal
 from tests.io.test_bags import DEMO, image, write
@@ -25,7 +26,7 @@ from tests.replay.conftest import TENTH
 from tests.small import blocks
 
 CLOSE = Tolerances(iou=0.98, score=0.02, ids=True)
-ENGINE = ModelSettings(shipped_model(), "onnx", threads=1)
+ENGINE = ModelSettings(shipped_model(), RuntimeOptions(backend="onnx", threads=1))
 GOALS = (
     Goal("the ball"),
     Goal("both blue objects", "all", 0.3),

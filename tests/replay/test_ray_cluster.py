@@ -14,6 +14,7 @@ from groma_ros.replay.batch import replay_all
 from groma_ros.replay.journal import FOLDER
 from groma_ros.replay.plan import DETECTIONS, RECORDING, ModelSettings, ReplayPlan, Task
 from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.types import Goal
 from tests.replay import test_batch
 from tests.replay.test_batch import Fatal
@@ -38,7 +39,9 @@ def test_as_in_one_process(cluster: str, bag: Path, tmp_path: Path) -> None:
     torn = tmp_path / "torn.mcap"
     torn.write_bytes(next(bag.glob("*.mcap")).read_bytes()[:-300])
     bags = {"one": bag, "torn": torn, "two": Path(shutil.copytree(bag, tmp_path / "two"))}
-    plan = ReplayPlan(GOALS, ModelSettings(shipped_model(), "onnx", threads=1), every=3)
+    plan = ReplayPlan(
+        GOALS, ModelSettings(shipped_model(), RuntimeOptions(backend="onnx", threads=1)), every=3
+    )
     found = [
         replay_all(
             [Task(name, path, tmp_path / where / name, keep=True) for name, path in bags.items()],

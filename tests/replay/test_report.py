@@ -15,6 +15,7 @@ import pytest
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.replay.plan import REPORT, ReplayPlan, Task
 from groma_ros.replay.run import replay
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.types import Goal
 from tests.replay.conftest import views, write_camera
 
@@ -59,7 +60,8 @@ def page(tmp_path_factory: pytest.TempPathFactory, small_model: Path, grounder: 
     shown = views(4)
     shown[2] = np.zeros((1, 1, 3), np.uint8)
     plan = ReplayPlan(
-        (Goal("<b>&red mug"), Goal("blue", "all")), ModelSettings(small_model, "torch", threads=1)
+        (Goal("<b>&red mug"), Goal("blue", "all")),
+        ModelSettings(small_model, RuntimeOptions(backend="torch", threads=1)),
     )
     replay(Task("a & b", write_camera(folder / "bag", shown), folder / "out"), plan, grounder)
     return Page((folder / "out" / REPORT).read_text(encoding="utf-8"))

@@ -34,6 +34,7 @@ from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.replay.result import Outcome
 from groma_ros.replay.run import replay
 from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Frame, Goal, Scene
 from tests.io.test_bags import DEMO, image, write
@@ -47,7 +48,8 @@ SAME = (DETECTIONS, RECORDING, RUN, JUNIT)
 def shipped() -> ReplayPlan:
     """Two goals for the model that ships, which needs no torch."""
     return ReplayPlan(
-        (Goal("the ball"), Goal("green object")), ModelSettings(shipped_model(), "onnx", threads=1)
+        (Goal("the ball"), Goal("green object")),
+        ModelSettings(shipped_model(), RuntimeOptions(backend="onnx", threads=1)),
     )
 
 

@@ -25,6 +25,7 @@ from groma_ros.runtime.llama_cpp import (
     load_llama_language,
 )
 from groma_ros.runtime.load import load_runtime
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.torch import load_torch
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
@@ -164,6 +165,6 @@ def test_without_the_package_the_sentence_says_what_to_install(
 
 
 def test_a_bundle_loads_with_the_backend(folder: Path) -> None:
-    runtime = load_runtime(Bundle.load(folder), "llama_cpp", "cpu", 1)
+    runtime = load_runtime(Bundle.load(folder), RuntimeOptions(backend="llama_cpp", device="cpu", threads=1))
     assert (runtime.backend, runtime.precision, runtime.device) == ("llama_cpp", "f16", "cpu")
     assert isinstance(runtime.language, LlamaLanguage)

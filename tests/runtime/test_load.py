@@ -17,6 +17,7 @@ from groma_ros.runtime import load
 from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, WEIGHTS, Bundle, BundleError
 from groma_ros.runtime.load import choose_backend
 from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.tensorrt import gpu
 from groma_ros.runtime.tensorrt.vision import TensorRTVision
 from groma_ros.runtime.torch import TorchVision
@@ -144,7 +145,7 @@ def test_answering_on_onnx_imports_no_torch(graph_model: Path) -> None:
     code = (
         "import sys\nimport numpy as np\nfrom groma_ros.grounding.grounder import Grounder\nfrom "
         "groma_ros.types import Frame, Goal\n"
-        f"grounder = Grounder.load({str(graph_model)!r}, 0.0)\n"
+        f"grounder = Grounder.load({str(graph_model)!r}, min_presence=0.0)\n"
         "picture = np.random.default_rng(0).integers(0, 256, (48, 64, 3)).astype(np.uint8)\n"
         "found = grounder.ground(Frame(picture), [Goal('the red mug'), Goal('', 'describe')])\n"
         "assert found[0].detections\n"
@@ -176,13 +177,13 @@ def test_answering_on_onnx_needs_no_weights(graph_copy: Path) -> None:
 
 def test_auto_takes_tensorrt_where_there_is_a_gpu(gpu_machine: Machine, graph_model: Path) -> None:
     gpu_machine("11.4")
-    runtime = load.load_runtime(Bundle.load(graph_model), threads=1)
+    runtime = load.load_runtime(Bundle.load(graph_model), RuntimeOptions(threads=1))
     assert isinstance(runtime.vision, TensorRTVision) and isinstance(runtime.language, OnnxLanguage)
     assert runtime.reason == (
         "small runs on tensorrt (cuda, fp32): there is a GPU, and TensorRT for it; the language model is "
         "on ONNX Runtime (cpu, fp32)."
     )
-    assert load.load_runtime(Bundle.load(graph_model), device="cpu", threads=1).reason == (
+    assert load.load_runtime(Bundle.load(graph_model), RuntimeOptions(device="cpu", threads=1)).reason == (
         "small runs on onnx (cpu, fp32): the bundle holds its ONNX graphs, and the device cpu was asked for."
     )
 
@@ -192,7 +193,7 @@ def test_auto_takes_onnx_where_tensorrt_cannot(
 ) -> None:
     fake = gpu_machine("11.4")
     fake.fault = "Autotuning: no kernel for the node."
-    runtime = load.load_runtime(Bundle.load(graph_model), threads=1)
+    runtime = load.load_runtime(Bundle.load(graph_model), RuntimeOptions(threads=1))
     assert isinstance(runtime.vision, OnnxVision)
     assert runtime.reason == "small runs on onnx (cpu, fp32): TensorRT cannot run it, as the log says."
     assert (
@@ -201,7 +202,7 @@ def test_auto_takes_onnx_where_tensorrt_cannot(
     )
     fake.fault = "Autotuning: no kernel for the node."
     with pytest.raises(ValueError, match="could not build the engine"):
-        load.load_runtime(Bundle.load(graph_model), "tensorrt", threads=1)
+        load.load_runtime(Bundle.load(graph_model), RuntimeOptions(backend="tensorrt", threads=1))
 
 
 def test_tensorrt_without_a_gpu_or_its_package(
@@ -213,16 +214,16 @@ def test_tensorrt_without_a_gpu_or_its_package(
     with pytest.raises(
         ValueError, match=r"needs the Python package tensorrt, which is not installed; " + ways
     ):
-        load.load_runtime(bundle, "tensorrt")
+        load.load_runtime(bundle, RuntimeOptions(backend="tensorrt"))
     gpu_machine("11.4")
     with pytest.raises(ValueError, match=r"The backend tensorrt runs on cuda and not on 'cpu'"):
-        load.load_runtime(bundle, "tensorrt", device="cpu")
+        load.load_runtime(bundle, RuntimeOptions(backend="tensorrt", device="cpu"))
     with pytest.raises(
         ValueError, match=r"The backend tensorrt has no precision 'bf16', only fp32, fp16, int8, int4, q8_0"
     ):
-        load.load_runtime(bundle, "tensorrt", precision="bf16")
+        load.load_runtime(bundle, RuntimeOptions(backend="tensorrt", precision="bf16"))
     monkeypatch.setattr(gpu, "DRIVER", "libcuda_of_another_world.so.1")
     with pytest.raises(
         ValueError, match=r"TensorRT needs an NVIDIA GPU and its driver, and none was found on this machine"
     ):
-        load.load_runtime(bundle, "tensorrt")
+        load.load_runtime(bundle, RuntimeOptions(backend="tensorrt"))

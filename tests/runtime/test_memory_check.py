@@ -12,6 +12,7 @@ from groma_ros.runtime import memory_check as memory
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.load import load_runtime
 from groma_ros.runtime.memory_check import available_mb, check_memory, graph_files
+from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.tensorrt.bindings import EngineError
 from groma_ros.runtime.tensorrt.engine_cache import EngineCache
 from groma_ros.runtime.tensorrt.gpu import Gpu
@@ -104,7 +105,7 @@ def test_engines_that_do_not_fit_are_refused(
     assert fake.built == []
     with pytest.raises(ValueError, match="MB of this machine are free"):
         monkeypatch.setattr(memory, "available_mb", lambda: 64)
-        load_runtime(bundle, threads=1)
+        load_runtime(bundle, RuntimeOptions(threads=1))
 
 
 def test_an_engine_in_the_cache_needs_less_than_building_one(

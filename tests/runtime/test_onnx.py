@@ -34,7 +34,10 @@ def language(onnx: tuple[OnnxVision, OnnxLanguage]) -> OnnxLanguage:
 
 @pytest.fixture(scope="module")
 def grounders(graph_model: Path) -> tuple[Grounder, Grounder]:
-    return tuple(Grounder.load(graph_model, 0.0, "cpu", backend, 1) for backend in ("onnx", "torch"))
+    return tuple(
+        Grounder.load(graph_model, min_presence=0.0, device="cpu", backend=backend, threads=1)
+        for backend in ("onnx", "torch")
+    )
 
 
 def embeddings(seed: int, *lengths: int) -> list[np.ndarray]:
@@ -189,7 +192,11 @@ def test_repeated_runs_are_bit_identical(graph_model: Path, grounders: tuple[Gro
     frame, goals = Frame(blocks(8)), [Goal(text) for text in GOALS[:4]]
     scenes = [
         grounder.perceive(frame)
-        for grounder in (grounders[0], grounders[0], Grounder.load(graph_model, 0.0, "cpu", "onnx", 1))
+        for grounder in (
+            grounders[0],
+            grounders[0],
+            Grounder.load(graph_model, min_presence=0.0, device="cpu", backend="onnx", threads=1),
+        )
     ]
     for scene in scenes[1:]:
         for name in ("boxes", "objectness", "image_tokens", "region_tokens"):

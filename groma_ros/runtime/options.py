@@ -1,0 +1,42 @@
+"""What runs a model: chosen once, by command line, parameters or caller, and handed down to the loader."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypedDict
+
+BACKENDS = ("auto", "onnx", "tensorrt", "llama_cpp", "torch")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeOptions:
+    """What runs a model, in which precision and where. The defaults leave each choice to the loader.
+
+    Raises ValueError with a sentence for an unknown backend or a number of threads below 1.
+    """
+
+    backend: str = "auto"
+    """One of `BACKENDS`; auto takes TensorRT where there is a GPU, then ONNX Runtime, then torch."""
+    device: str | None = None
+    """cpu, cuda or cuda:N; None for the backend's own choice."""
+    precision: str = "auto"
+    """Such as fp32, fp16, int8 or q4_k_m; auto is the model's default, or fp16 on a GPU."""
+    threads: int | None = None
+    """On the CPU; None for the backend's own choice."""
+
+    def __post_init__(self) -> None:
+        if self.backend not in BACKENDS:
+            raise ValueError(
+                f"There is no backend {self.backend!r}; it must be one of {', '.join(BACKENDS)}."
+            )
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"The number of threads is {self.threads}; it must be 1 or more.")
+
+
+class RuntimeChoice(TypedDict, total=False):
+    """The fields of `RuntimeOptions` as keywords of a call."""
+
+    backend: str
+    device: str | None
+    precision: str
+    threads: int | None
