@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
+
+DEBUG = "--debug"
 
 
 @dataclass(frozen=True)
@@ -132,24 +136,64 @@ class _Parser(argparse.ArgumentParser):
     """A parser that says what is wrong in one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help.\n")
+        from groma_ros.printable import printable
+
+        self.exit(2, f"{self.prog}: {printable(message)}; see {self.prog} --help.\n")
 
 
 def main() -> None:
-    """The entry point of the command `groma`; ends the process with the subcommand's exit status."""
+    """The entry point of the command `groma`; ends the process with the subcommand's exit status.
+
+    Errors reach the user as one sentence; with `--debug` the traceback is printed before it.
+    """
+    debug = DEBUG in sys.argv[1:]
     try:
-        status = _run(sys.argv[1:])
+        status = _run([argument for argument in sys.argv[1:] if argument != DEBUG])
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         sys.exit(1)
-    except ModuleNotFoundError as error:
-        status = _fail(f"{error.name} is not installed; `make setup-full` installs what this needs.")
-    except OSError as error:
-        status = _fail(f"{error.filename}: {error.strerror}." if error.filename else str(error))
-    except (ValueError, ImportError, RuntimeError) as error:
-        status = _fail(str(error))
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        status = _fail(_sentence(error))
     sys.exit(status)
+
+
+def _sentence(error: Exception) -> str:
+    """What the user reads of an error: our own sentence, or where an unexpected error came from."""
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return f"{error.name} is not installed; `make setup-full` installs what this needs."
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return f"{error.filename}: {error.strerror}."
+    if isinstance(error, MemoryError):
+        return "There is not enough memory for this; free some, or give it less to do at once."
+    if isinstance(error, OSError) and str(error):
+        return str(error)
+    file, line, ours = _origin(error)
+    if ours and isinstance(error, (ValueError, ImportError, RuntimeError)):
+        return str(error)
+    where = f" ({file}, line {line})" if file else ""
+    return (
+        f"Unexpected {type(error).__name__}: {str(error) or 'no message'}{where}; "
+        "the same command with --debug shows the traceback, please report it."
+    )
+
+
+def _origin(error: Exception) -> tuple[str, int, bool]:
+    """The file and line of this package where an error came up, and whether a `raise` of ours made it.
+
+    Errors that a library or a built-in function raised have a message for programmers, not for users.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    package = os.path.dirname(os.path.abspath(__file__))
+    own = [frame for frame in frames if os.path.abspath(frame.filename).startswith(package + os.sep)]
+    if not own:
+        return "", 0, False
+    last = own[-1]
+    # The last frame is ours too where nothing below it is a library's.
+    ours = last is frames[-1] and (last.line or "").lstrip().startswith("raise")
+    return os.path.relpath(last.filename, os.path.dirname(package)), last.lineno or 0, ours
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -163,6 +207,7 @@ def _run(arguments: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
+    parser.add_argument(DEBUG, action="store_true", help="show the traceback of an error")
     run: Callable[[argparse.Namespace], int] = module.run
     return run(parser.parse_args(rest))
 
@@ -190,7 +235,9 @@ def _overview() -> str:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    print("groma: " + " ".join(message.split()), file=sys.stderr)
+    from groma_ros.printable import printable
+
+    print("groma: " + printable(" ".join(message.split())), file=sys.stderr)
     return status
 
 

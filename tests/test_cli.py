@@ -107,7 +107,7 @@ def test_the_example_is_one_the_command_takes(name: str) -> None:
 
     command = COMMANDS[name]
     parser = _Parser()
-    getattr(importlib.import_module(command.module), command.options)(parser)
+    importlib.import_module(command.module).add_arguments(parser)
     words = shlex.split(command.example)
     assert words[: 1 + len(name.split())] == ["groma", *name.split()]
     parser.parse_args(words[1 + len(name.split()) :])
@@ -117,6 +117,41 @@ def test_unknown_commands_are_refused(refused: Refused) -> None:
     assert "'dance' is not a command; known are ground, eval scenes" in refused("dance")
     assert "'eval dance' is not a command" in refused("eval", "dance")
     assert "'nothing' is not a command" in refused()
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (KeyError("id"), "groma: Unexpected KeyError: 'id' ("),
+        (TypeError("'NoneType' object is not iterable"), "groma: Unexpected TypeError: 'NoneType' object"),
+        (RecursionError("maximum recursion depth exceeded"), "groma: Unexpected RecursionError: maximum"),
+        (MemoryError(), "groma: There is not enough memory"),
+        (FileNotFoundError(2, "No such file or directory", "a\x1b[31mb"), "groma: a\\x1b[31mb: No such file"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_no_error_but_a_sentence_reaches_the_user(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch, error: Exception, sentence: str
+) -> None:
+    def fail(_: object) -> int:
+        raise error
+
+    monkeypatch.setattr("groma_ros.commands.ground.run", fail)
+    assert refused("ground", "--image", "x.png").startswith(sentence)
+
+
+def test_a_library_s_value_error_is_not_taken_for_a_sentence_of_ours(
+    refused: Refused, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groma_ros.commands.ground.run", lambda _: min([]))
+    assert "Unexpected ValueError: min()" in refused("ground", "--image", "x.png")
+
+
+def test_debug_shows_the_traceback(groma: Groma, tmp_path: Path) -> None:
+    done = groma("ground", "--image", tmp_path / "none.png", "--goal", "mug", "--debug")
+    assert done.status == 1 and done.stdout == ""
+    assert "Traceback (most recent call last)" in done.stderr
+    assert done.stderr.splitlines()[-1] == f"groma: {tmp_path / 'none.png'}: No such file or directory."
 
 
 def test_a_missing_option_is_one_sentence(refused: Refused) -> None:

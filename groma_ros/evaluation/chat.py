@@ -71,7 +71,7 @@ def read_questions(path: Path) -> list[AskedPicture]:
     a line that is wrong."""
     by_picture: dict[str, list[ChatQuestion]] = {}
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8").split("\n")  # a JSON text may hold U+2028 and U+0085
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"The questions {path} cannot be read: {error}.") from error
     for number, line in enumerate(lines, 1):

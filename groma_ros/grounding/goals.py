@@ -9,8 +9,12 @@ import numpy as np
 import yaml
 
 from groma_ros.types import GOAL_KINDS, Goal, GoalKind
+from groma_ros.yaml_files import YamlError, compose
 
 MAX_CHARACTERS = 1000
+"""Longest goal that is read."""
+SHOWN = 60
+"""Characters of a text that an error quotes."""
 SPOKEN_KINDS = ("describe", "chat")
 """Goals whose answer is in words: they are asked once and cannot stand."""
 
@@ -67,21 +71,19 @@ def read_goals(path: Path) -> tuple[Goal, ...]:
     """The goals of a file, in its order. Raises ValueError with a sentence that names the line and the key
     that is wrong."""
     try:
-        root = yaml.compose(path.read_text(), yaml.SafeLoader)
+        root = compose(path)
     except OSError as error:
         raise ValueError(f"The goals {path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f" in line {mark.line + 1}" if mark else ""
-        raise ValueError(
-            f"The goals {path} are not YAML{where}: {getattr(error, 'problem', None) or error}."
-        ) from error
+    except YamlError as error:
+        raise ValueError(f"The goals {path} cannot be used: {error}.") from error
     if not isinstance(root, yaml.MappingNode):
         raise ValueError(f"The goals {path} must be a mapping with the key goals, a list.")
     entries = None
     for key, value in root.value:
         if key.value != "goals":
-            _refuse(path, key, f"the key {key.value!r} is not known; the only key is 'goals'")
+            _refuse(path, key, f"the key {_said(key)} is not known; the only key is 'goals'")
+        if entries is not None:
+            _refuse(path, key, "the key 'goals' stands there twice")
         entries = value
     if not isinstance(entries, yaml.SequenceNode) or not entries.value:
         raise ValueError(
@@ -91,7 +93,7 @@ def read_goals(path: Path) -> tuple[Goal, ...]:
     for entry in entries.value:
         goal = _goal(path, entry)
         if goal.text in goals:
-            _refuse(path, entry, f"the goal {goal.text!r} stands there twice")
+            _refuse(path, entry, f"the goal {goal.text[:SHOWN]!r} stands there twice")
         goals[goal.text] = goal
     return tuple(goals.values())
 
@@ -102,8 +104,10 @@ def _goal(path: Path, node: yaml.Node) -> Goal:
         for key, value in node.value:
             if key.value not in _KEYS:
                 _refuse(
-                    path, key, f"the key {key.value!r} is not known; a goal has the keys {', '.join(_KEYS)}"
+                    path, key, f"the key {_said(key)} is not known; a goal has the keys {', '.join(_KEYS)}"
                 )
+            if key.value in fields:
+                _refuse(path, key, f"the key {key.value!r} stands there twice in one goal")
             fields[key.value] = _scalar(path, key.value, value)
     else:
         fields["text"] = _scalar(path, "text", node)
@@ -131,7 +135,12 @@ def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
     try:
         return float(node.value)
     except ValueError:
-        _refuse(path, node, f"the key 'min_score' holds {node.value!r} and must hold a number from 0 to 1")
+        _refuse(path, node, f"the key 'min_score' holds {_said(node)} and must hold a number from 0 to 1")
+
+
+def _said(node: yaml.ScalarNode) -> str:
+    """A scalar of the file as an error quotes it."""
+    return repr(node.value[:SHOWN])
 
 
 def _refuse(path: Path, node: yaml.Node, reason: str) -> NoReturn:

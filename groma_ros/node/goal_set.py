@@ -45,7 +45,7 @@ class NodeConfig:
 def goals_from_text(text: str) -> tuple[Goal, ...]:
     """One goal a line, each of kind auto; blank lines and repeated goals are skipped. ValueError for a text
     without a goal."""
-    goals = goals_from_texts(text.splitlines())
+    goals = goals_from_texts(text.split("\n"))  # other separators (U+2028, U+0085) are part of a goal
     if not goals:
         raise ValueError("The message holds no goal; send one goal a line, e.g. 'the red mug'.")
     return goals

@@ -31,6 +31,10 @@ _PROVIDERS = {
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _ERRORS_ONLY = 3
 
+# groma_ros.telemetry has set ORT_DISABLE_TELEMETRY; where ONNX Runtime was imported before this package, the
+# variable came too late and the call stops what would still be sent.
+onnxruntime.disable_telemetry_events()
+
 
 class OnnxGraph:
     """A graph that has been held to the shapes of its network. Equal inputs give bit-identical outputs on the

@@ -6,10 +6,9 @@ import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import yaml
-
 from groma_ros.network_config import GromaConfig
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, TINY_TEMPLATE, PromptTemplate
+from groma_ros.yaml_files import load
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,9 @@ class TrainConfig:
     def load(cls, path: Path) -> TrainConfig:
         """Read a YAML file. Raises ValueError naming the file and what is wrong."""
         try:
-            data = yaml.safe_load(path.read_text())
+            data = load(path)
+            if not isinstance(data, dict):
+                raise ValueError("it must be a mapping from settings to values")
             known = {f.name for f in dataclasses.fields(cls)}
             if unknown := sorted(set(data) - known):
                 raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
@@ -115,5 +116,5 @@ class TrainConfig:
             }
             parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
             return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
-        except (OSError, ValueError, TypeError, KeyError, yaml.YAMLError) as error:
+        except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"The training config {path} cannot be used: {error}.") from error

@@ -36,7 +36,7 @@ class Series:
 def read_log(path: Path, names: Sequence[str]) -> list[Series]:
     """The named figures of a stage's log, and those that were measured on held-out scenes under a name that
     belongs to them."""
-    rows = [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
+    rows = [json.loads(line) for line in path.read_text().split("\n") if line.strip()]
     held = {"kind_right": "kind", "colour_right": "colour"}
     series = []
     for name in names:

@@ -53,7 +53,10 @@ def test_the_demo_s_goals() -> None:
         ("goals:\n", "hold no goals"),
         ("- the mug\n", "must be a mapping with the key goals"),
         ("", "must be a mapping with the key goals"),
-        ("goals:\n- 'the mug\n", "are not YAML in line"),
+        ("goals:\n- 'the mug\n", "it is not YAML: in line"),
+        ("goals:\n- a\ngoals:\n- b\n", "line 3: the key 'goals' stands there twice."),
+        ("goals:\n- {text: a, text: b}\n", "line 2: the key 'text' stands there twice in one goal."),
+        ("? [a, b]\n: x\n", "in line 1: a key is a sequence and must be a text."),
         ("goals:\n- ''\n", "line 2: The goal is empty"),
         ("goals:\n- a\n- b\n- {text: a, kind: all}\n", "line 4: the goal 'a' stands there twice."),
     ],
@@ -69,6 +72,22 @@ def test_what_is_wrong_is_named(tmp_path: Path, content: str, sentence: str) -> 
 def test_a_missing_or_binary_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="cannot be read: No such file"):
         read_goals(tmp_path / "none.yaml")
-    (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00goals")
-    with pytest.raises(ValueError, match="are not YAML"):
+    (tmp_path / "binary.yaml").write_bytes(b"\x80\x81goals")
+    with pytest.raises(ValueError, match="it is not YAML"):
         read_goals(tmp_path / "binary.yaml")
+
+
+def test_texts_as_people_write_them(tmp_path: Path) -> None:
+    """A byte order mark, CRLF, comments, an anchor used once or twice, UTF-16."""
+    path = tmp_path / "goals.yaml"
+    text = "# what to find\r\ngoals:\r\n- &mug the red mug  # here\r\n- {text: *mug2, kind: all}\r\n"
+    text = text.replace("*mug2", "'a b'")
+    for data in (b"\xef\xbb\xbf" + text.encode(), text.encode(), text.encode("utf-16")):
+        path.write_bytes(data)
+        assert [goal.text for goal in read_goals(path)] == ["the red mug", "a b"]
+
+
+def test_line_separators_belong_to_a_goal(tmp_path: Path) -> None:
+    path = tmp_path / "goals.yaml"
+    path.write_text('goals:\n- "the\\u2028red mug"\n- "a\\x85b"\n')
+    assert [goal.text for goal in read_goals(path)] == ["the\u2028red mug", "a\x85b"]

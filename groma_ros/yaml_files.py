@@ -1,0 +1,105 @@
+"""Reading YAML files with bounds on size, nesting and aliases.
+
+An alias of YAML repeats a whole branch, so a few hundred bytes can stand for gigabytes (the "billion
+laughs"). The bounds are checked on the parsed nodes, in which a branch is still shared, before anything is
+expanded.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from groma_ros.printable import printable
+
+MAX_BYTES = 1_000_000
+"""Larger files are refused; a hundred goals take 5 kB."""
+MAX_NODES = 100_000
+"""Most keys and values in a file, each counted as often as aliases repeat it."""
+MAX_DEPTH = 100
+"""Most levels of lists and mappings inside each other."""
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class YamlError(ValueError):
+    """A YAML file that is refused; the message is the reason without the name of the file."""
+
+
+def compose(path: Path) -> yaml.Node | None:
+    """The root node of a file, None for an empty one. UTF-8, or UTF-16 with a byte order mark.
+
+    OSError where the file cannot be read; YamlError with the reason, naming the line, where it is not YAML or
+    exceeds a bound.
+    """
+    with path.open("rb") as stream:
+        data = stream.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise YamlError(f"it has more than {MAX_BYTES} bytes, the most that are read")
+    try:
+        _check_depth(data)
+        root = yaml.compose(data, _LOADER)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"in line {mark.line + 1}: " if mark else ""
+        reason = getattr(error, "problem", None) or getattr(error, "reason", None) or "it cannot be decoded"
+        raise YamlError(f"it is not YAML: {where}{printable(reason, 200)}") from error
+    if root is not None:
+        _count(root, {})
+    return root
+
+
+def load(path: Path) -> Any:
+    """The plain values of a file, None for an empty one. Raises as `compose`."""
+    root = compose(path)
+    if root is None:
+        return None
+    constructor = yaml.constructor.SafeConstructor()
+    try:
+        return constructor.construct_document(root)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"in line {mark.line + 1}: " if mark else ""
+        raise YamlError(f"{where}{printable(getattr(error, 'problem', None) or error, 200)}") from error
+    except (ValueError, OverflowError) as error:  # as of a date that does not exist
+        raise YamlError(printable(error, 200)) from error
+
+
+def _check_depth(data: bytes) -> None:
+    """Check the nesting on the parser's events, which come without recursion; composing recurses, in C as
+    deep as the file says."""
+    depth = 0
+    for event in yaml.parse(data, _LOADER):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                line = event.start_mark.line + 1
+                raise YamlError(f"in line {line}: it is nested deeper than {MAX_DEPTH} levels")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Nodes below and with this one after expansion. known: counts by id, 0 for a branch that is being
+    counted, which an alias inside it would repeat for ever."""
+    if id(node) in known:
+        if not known[id(node)]:
+            raise YamlError(f"in line {node.start_mark.line + 1}: an alias repeats the branch it stands in")
+        return known[id(node)]
+    known[id(node)] = 0
+    total = 1
+    if isinstance(node, yaml.SequenceNode):
+        total += sum(_count(item, known) for item in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise YamlError(f"in line {key.start_mark.line + 1}: a key is a {key.id} and must be a text")
+            total += 1 + _count(value, known)
+    if total > MAX_NODES:
+        raise YamlError(
+            f"in line {node.start_mark.line + 1}: its aliases expand to more than {MAX_NODES} values"
+        )
+    known[id(node)] = total
+    return total

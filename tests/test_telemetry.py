@@ -1,0 +1,20 @@
+"""Nothing this project starts reports to anybody: the switches in the environment."""
+
+import os
+import subprocess
+import sys
+
+from groma_ros.telemetry import SWITCHES
+
+
+def test_importing_any_module_switches_telemetry_off() -> None:
+    environment = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    code = "import groma_ros.types, os, json; print(json.dumps(dict(os.environ)))"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    import json
+
+    found = json.loads(done.stdout)
+    assert {name: found[name] for name in SWITCHES} == SWITCHES
+    environment["RAY_USAGE_STATS_ENABLED"] = "1"
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+    assert json.loads(done.stdout)["RAY_USAGE_STATS_ENABLED"] == "1"

@@ -1,0 +1,63 @@
+"""YAML files with bounds: what is read, and the bombs that are refused before anything is expanded."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from groma_ros.yaml_files import MAX_BYTES, YamlError, load
+
+
+def bomb(levels: int, lead: str) -> str:
+    """A list of lists in which every level repeats the one before ten times."""
+    lines = ["a0: &a0 [x,x,x,x,x,x,x,x,x,x]"]
+    for number in range(1, levels):
+        lines.append(f"a{number}: &a{number} [{','.join([f'*a{number - 1}'] * 10)}]")
+    return "\n".join([*lines, lead.format(levels - 1)]) + "\n"
+
+
+def test_plain_values(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("a: 1\nb: [x, &y 2.5, *y]\nc: {d: true}\n")
+    assert load(path) == {"a": 1, "b": ["x", 2.5, 2.5], "c": {"d": True}}
+    path.write_text("")
+    assert load(path) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (bomb(9, "end: *a{}"), "aliases expand to more than 100000 values"),
+        (bomb(9, "<<: [*a{}]"), "aliases expand to more than 100000 values"),
+        ("? " + bomb(9, "x: *a{}").replace("\n", "\n  ") + "\n: y\n", "a key is a mapping"),
+        ("&a [*a]\n", "an alias repeats the branch it stands in"),
+        ("[" * 100_000, "nested deeper than 100 levels"),
+        ("- " * 100_000, "nested deeper than 100 levels"),
+        ("{a: " * 5_000, "nested deeper than 100 levels"),
+        ("a: *b\n", "it is not YAML: in line 1"),
+        ("a: 2024-99-99\n", "month must be in 1..12"),
+        ("a: !!python/object/apply:os.system [x]\n", "could not determine a constructor"),
+        ("x" * (MAX_BYTES + 1), "more than 1000000 bytes"),
+    ],
+    ids=[
+        "values",
+        "merges",
+        "keys",
+        "circle",
+        "brackets",
+        "dashes",
+        "braces",
+        "anchor",
+        "date",
+        "code",
+        "size",
+    ],
+)
+def test_what_is_refused_is_refused_at_once(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "bomb.yaml"
+    path.write_text(text)
+    begin = time.process_time()
+    with pytest.raises(YamlError) as caught:
+        load(path)
+    assert reason in str(caught.value) and len(str(caught.value)) < 300
+    assert time.process_time() - begin < 2
