@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -31,7 +31,9 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     try:
         with naming_file(path), part.open("wb") as stream:
             yield stream
+            _sync(stream)
         os.replace(part, path)
+        sync_folder(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -52,12 +54,32 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
             if isinstance(content, bytes):
                 with naming_file(path), parts[path].open("wb") as stream:
                     stream.write(content)
+                    _sync(stream)
         for path, part in parts.items():
             os.replace(part, path)
+        for folder in {path.parent for path in parts}:
+            sync_folder(folder)
     except BaseException:
         for part in parts.values():
             part.unlink(missing_ok=True)
         raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Let the names of a folder survive a loss of power, where its file system can do that."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _sync(stream: BinaryIO) -> None:
+    """Bring the content to the disk before its name does: a loss of power never leaves an empty file under
+    it."""
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 @contextmanager
