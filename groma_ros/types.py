@@ -12,6 +12,10 @@ from numpy.typing import NDArray
 GoalKind = Literal["auto", "one", "all", "describe", "chat"]
 GOAL_KINDS: tuple[GoalKind, ...] = ("auto", "one", "all", "describe", "chat")
 
+GroundingStatus = Literal["pending", "present", "absent", "ambiguous", "stale"]
+"""What an answer says of its goal; see `Grounding.status`."""
+GROUNDING_STATUSES: tuple[GroundingStatus, ...] = ("pending", "present", "absent", "ambiguous", "stale")
+
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
 
@@ -116,15 +120,22 @@ class TextSpan:
 
 @dataclass(frozen=True, eq=False)
 class Grounding:
-    """The answer to one goal. present: probability that anything fits; margin: score of the best minus the
-    runner-up.
-
-    text, spans: the words of an answer to a goal of kind describe or chat, and what its phrases point at.
-    """
+    """The answer to one goal."""
 
     goal: Goal
     detections: tuple[Detection, ...]
+    """Boxes of the answer, best first; empty unless the status is present or ambiguous."""
     present: float
+    """Probability that anything in the image fits the goal."""
     margin: float
+    """Probability of the best region minus that of the runner-up."""
     text: str = ""
+    """The answer in words, for goals of kind describe or chat."""
     spans: tuple[TextSpan, ...] = ()
+    """Phrases of `text` and the regions they point at."""
+    status: GroundingStatus = "present"
+    """pending: not answered yet; present: the detections are the answer; absent: nothing in the image fits;
+    ambiguous: one object is wanted and the runner-up is nearly as likely; stale: the answer is too old or its
+    tracks are lost."""
+    alternatives: tuple[Detection, ...] = ()
+    """Runner-up boxes of an ambiguous answer, best first."""

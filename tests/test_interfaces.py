@@ -21,9 +21,11 @@ FIELDS = {
     Grounding: {
         "goal": "string",
         "kind": "string",
+        "status": "uint8",
         "present": "float",
         "margin": "float",
         "detections": "sequence<vision_msgs/Detection2D>",
+        "alternatives": "sequence<vision_msgs/Detection2D>",
     },
     GroundingArray: {
         "header": "std_msgs/Header",

@@ -45,6 +45,8 @@ class RegionAnswer:
     present: float
     margin: float
     signals: Mapping[str, float] = field(default_factory=dict)
+    first: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    """float64 N: probability of each region at the first step, from which `margin` is."""
 
 
 class _Row:
@@ -61,6 +63,7 @@ class _Row:
         self._membership: np.ndarray = np.zeros(tokens.count)
         self._picked: list[tuple[int, float]] = []
         self._signals: Mapping[str, float] = {}
+        self._first: np.ndarray = np.zeros(tokens.count)
         self._present = self._margin = 0.0
 
     def step(self, logits: FloatArray, signals: Mapping[str, float]) -> int | None:
@@ -74,6 +77,7 @@ class _Row:
         if not self._picked:
             self._signals = {"stop": float(log_odds(chances[-1])), **signals}
             self._present = self._calibration.presence(float(chances[-1]), signals)
+            self._first = regions.copy()
             others = regions.copy()
             others[best] = 0.0
             self._margin = float(regions[best] - others.max())
@@ -91,7 +95,9 @@ class _Row:
         regions = tuple(index for index, _ in self._picked)
         scores = tuple(float(self._calibration.score(chance)) for _, chance in self._picked)
         membership = self._calibration.score(self._membership)
-        return RegionAnswer(regions, scores, membership, self._present, self._margin, self._signals)
+        return RegionAnswer(
+            regions, scores, membership, self._present, self._margin, self._signals, self._first
+        )
 
 
 def choose_regions(

@@ -24,7 +24,16 @@ from groma_ros.runtime.model_paths import DEFAULT_MODEL, find_model
 from groma_ros.runtime.options import RuntimeChoice, RuntimeOptions
 from groma_ros.tokenization.prompts import PLACEHOLDERS, REGION_KINDS, PromptTemplate, expand, parse_answer
 from groma_ros.tokenization.tokenizer import GromaTokenizer
-from groma_ros.types import Detection, FloatArray, Frame, Goal, Grounding, Scene, TextSpan
+from groma_ros.types import (
+    Detection,
+    FloatArray,
+    Frame,
+    Goal,
+    Grounding,
+    GroundingStatus,
+    Scene,
+    TextSpan,
+)
 
 if TYPE_CHECKING:
     from typing_extensions import Self, Unpack
@@ -61,6 +70,7 @@ def perceive(vision: VisionTokenizer, frame: Frame) -> Scene:
 
 
 MIN_PRESENCE = 0.5
+MIN_MARGIN = 0.0
 MAX_GOAL_TOKENS = 128
 MAX_ANSWER_TOKENS = 256
 MIN_ANSWER_TOKENS = 64
@@ -72,11 +82,13 @@ class Grounder:
     """Answers goals about frames.
 
     min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed
-    between calls). max_goal_tokens: a goal longer than this is refused; max_answer_tokens: answers in words
-    end there at the latest; ground_chat: whether chat is asked to point at what it speaks of, where the model
-    knows how (both may be changed between calls); runtime: what runs the model, where and why, None if nobody
-    said. It keeps the last scene's prefix, so one thread at a time may ask it; another may perceive
-    meanwhile, and `check` and `can` only read and may be called from any.
+    between calls). min_margin: where one object is wanted and the margin to the runner-up is below it, the
+    answer is ambiguous, 0 to 1 (may be changed between calls). max_goal_tokens: a goal longer than this is
+    refused; max_answer_tokens: answers in words end there at the latest; ground_chat: whether chat is asked
+    to point at what it speaks of, where the model knows how (both may be changed between calls); runtime:
+    what runs the model, where and why, None if nobody said. It keeps the last scene's prefix, so one thread
+    at a time may ask it; another may perceive meanwhile, and `check` and `can` only read and may be called
+    from any.
     """
 
     def __init__(
@@ -98,6 +110,7 @@ class Grounder:
         if not 0 <= min_presence <= 1:
             raise ValueError(f"min_presence is {min_presence}; it must be between 0 and 1.")
         self.min_presence = min_presence
+        self.min_margin = MIN_MARGIN
         self.max_answer_tokens = MAX_ANSWER_TOKENS
         self.ground_chat = True
         self.runtime = runtime
@@ -182,7 +195,7 @@ class Grounder:
         found: dict[int, Grounding] = {}
         pointing = [i for i, goal in enumerate(goals) if goal.kind in REGION_KINDS and not _has_regions(goal)]
         for index, answer in zip(pointing, self.answers(scene, [goals[i] for i in pointing]), strict=True):
-            found[index] = _grounding(goals[index], scene, answer)
+            found[index] = self._pointed(goals[index], scene, answer)
         for index, goal in enumerate(goals):
             if index not in found:
                 found[index] = self._ground_alone(scene, goal)
@@ -238,7 +251,7 @@ class Grounder:
             (scene, []) if goal.regions is None or not len(goal.regions) else self.refer(scene, goal.regions)
         )
         if goal.kind in REGION_KINDS:
-            return _grounding(goal, own, self.answers(own, [goal])[0])
+            return self._pointed(goal, own, self.answers(own, [goal])[0])
         if referred:
             return self._describe(own, goal, referred)
         return self._spoken(goal, own, self._write(own, [self._goal_ids(goal)])[0])
@@ -267,6 +280,31 @@ class Grounder:
         said = [token for token in written.ids if token not in self._placeholders]
         return self._spoken(goal, scene, written), conversation.with_turn(
             Turn((*asked, *said, self._tokenizer.eos_id), referred)
+        )
+
+    def _pointed(self, goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
+        """A constrained answer as boxes, with its status."""
+        pairs = zip(answer.regions, answer.scores, strict=True)
+        detections = _above(tuple(_detection(scene, region, score) for region, score in pairs), goal)
+        if not detections:
+            return Grounding(goal, (), answer.present, answer.margin, status="absent")
+        alternatives: tuple[Detection, ...] = ()
+        if len(answer.regions) == 1 and goal.kind != "all" and answer.margin < self.min_margin:
+            alternatives = _above(self._runners_up(scene, answer), goal)
+        status: GroundingStatus = "ambiguous" if alternatives else "present"
+        return Grounding(
+            goal, detections, answer.present, answer.margin, status=status, alternatives=alternatives
+        )
+
+    def _runners_up(self, scene: Scene, answer: RegionAnswer) -> tuple[Detection, ...]:
+        """The regions whose probability is less than `min_margin` below the best one's, best first."""
+        best = answer.regions[0]
+        near = np.flatnonzero(answer.first > answer.first[best] - self.min_margin)
+        order = sorted(
+            (int(index) for index in near if index != best), key=lambda index: -answer.first[index]
+        )
+        return tuple(
+            _detection(scene, index, float(self._calibration.score(answer.first[index]))) for index in order
         )
 
     def _spoken(self, goal: Goal, scene: Scene, written: Written) -> Grounding:
@@ -393,10 +431,3 @@ def _detection(scene: Scene, region: int, score: float) -> Detection:
 
 def _above(detections: tuple[Detection, ...], goal: Goal) -> tuple[Detection, ...]:
     return tuple(item for item in detections if item.score >= goal.min_score)
-
-
-def _grounding(goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
-    detections = tuple(
-        _detection(scene, region, score) for region, score in zip(answer.regions, answer.scores, strict=True)
-    )
-    return Grounding(goal, _above(detections, goal), answer.present, answer.margin)

@@ -27,9 +27,17 @@ from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import Grounding as GroundingMessage
 from groma_ros.msg import GroundingArray
 from groma_ros.node.goal_set import GoalSet
-from groma_ros.types import Detection, Frame, Goal, Grounding, Scene
+from groma_ros.types import Detection, Frame, Goal, Grounding, GroundingStatus, Scene
 
 NANOSECONDS = 1_000_000_000
+STATUS_CODES: dict[GroundingStatus, int] = {
+    "pending": GroundingMessage.PENDING,
+    "present": GroundingMessage.PRESENT,
+    "absent": GroundingMessage.ABSENT,
+    "ambiguous": GroundingMessage.AMBIGUOUS,
+    "stale": GroundingMessage.STALE,
+}
+"""The constants of groma_ros/msg/Grounding."""
 
 
 def frame_from_image(message: Image | CompressedImage) -> Frame:
@@ -76,7 +84,8 @@ def detections_message(header: Header, groundings: Sequence[Grounding]) -> Detec
     """All boxes of all goals, in the order of the goals and the best first within one; boxes in camera
     pixels."""
     return Detection2DArray(
-        header=header, detections=[box for item in groundings for box in _detections(header, item)]
+        header=header,
+        detections=[box for item in groundings for box in _detections(header, item.goal, item.detections)],
     )
 
 
@@ -144,15 +153,20 @@ def grounding_message(header: Header, grounding: Grounding) -> GroundingMessage:
     """The answer to one goal."""
     goal = grounding.goal
     message = GroundingMessage(
-        goal=goal.text, kind=goal.kind, present=float(grounding.present), margin=float(grounding.margin)
+        goal=goal.text,
+        kind=goal.kind,
+        status=STATUS_CODES[grounding.status],
+        present=float(grounding.present),
+        margin=float(grounding.margin),
     )
-    message.detections = _detections(header, grounding)
+    message.detections = _detections(header, goal, grounding.detections)
+    message.alternatives = _detections(header, goal, grounding.alternatives)
     return message
 
 
-def _detections(header: Header, grounding: Grounding) -> list[Detection2D]:
-    best_first = sorted(grounding.detections, key=lambda item: -item.score)
-    return [detection_message(header, grounding.goal.text, item) for item in best_first]
+def _detections(header: Header, goal: Goal, detections: Sequence[Detection]) -> list[Detection2D]:
+    best_first = sorted(detections, key=lambda item: -item.score)
+    return [detection_message(header, goal.text, item) for item in best_first]
 
 
 def detection_message(header: Header, text: str, detection: Detection) -> Detection2D:

@@ -169,7 +169,13 @@ def _time(nanoseconds: int) -> Any:
 def _grounding(goal: GoalRecord, detections: list[Any]) -> Any:
     make = typestore().types["groma_ros/msg/Grounding"]
     return make(
-        goal=goal.goal, kind=goal.kind, present=goal.present, margin=goal.margin, detections=detections
+        goal=goal.goal,
+        kind=goal.kind,
+        status=make.PRESENT if detections else make.ABSENT,
+        present=goal.present,
+        margin=goal.margin,
+        detections=detections,
+        alternatives=[],
     )
 
 

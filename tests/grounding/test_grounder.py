@@ -175,6 +175,23 @@ def test_below_the_presence_a_goal_is_absent(strict: Grounder, scene: Scene) -> 
     assert all(answer.detections for answer in answers if answer.present >= 0.9)
 
 
+def test_a_close_choice_of_one_is_ambiguous_and_names_the_runners_up(
+    grounder: Grounder, scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    goals = [Goal("the red mug", "one"), Goal("the red mug", "all")]
+    assert [item.status for item in grounder.ground(scene, goals)] == ["present", "present"]
+    monkeypatch.setattr(grounder, "min_margin", 1.0)
+    one, every = grounder.ground(scene, goals)
+    assert (one.status, every.status, every.alternatives) == ("ambiguous", "present", ())
+    named = [item.region for item in (*one.detections, *one.alternatives)]
+    assert sorted(named) == list(range(len(scene.boxes))) and len(one.detections) == 1
+    scores = [item.score for item in (*one.detections, *one.alternatives)]
+    assert scores == sorted(scores, reverse=True)
+    assert scores[0] - scores[1] == pytest.approx(one.margin, abs=TOLERANCE)
+    monkeypatch.setattr(grounder, "min_margin", one.margin * 0.99)
+    assert grounder.ground(scene, goals[:1])[0].status == "present"
+
+
 def test_detections_below_the_goals_score_are_left_out(grounder: Grounder, scene: Scene) -> None:
     everything, high = grounder.ground(scene, [Goal(GOALS[1]), Goal(GOALS[1], min_score=0.5)])
     kept = [item.region for item in everything.detections if item.score >= 0.5]
