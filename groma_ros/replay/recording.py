@@ -167,7 +167,7 @@ def _time(nanoseconds: int) -> Any:
 
 
 def _grounding(goal: GoalRecord, detections: list[Any]) -> Any:
-    make = typestore().types["groma_ros/msg/Grounding"]
+    make: Any = typestore().types["groma_ros/msg/Grounding"]
     return make(
         goal=goal.goal,
         kind=goal.kind,
