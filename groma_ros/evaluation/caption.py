@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.dataset_files import corners, find_picture, read_coco, read_rgb
+from groma_ros.evaluation.coco import Key, corners, read_coco, refuse
+from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.published_figures import CAPTION_CIDER, HEAD, beside, row
 from groma_ros.evaluation.statistics import figure, rounded
 from groma_ros.evaluation.workers import Record
@@ -128,11 +129,14 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class DescribedRegion:
-    """A box (xyxy pixels) of the picture `image` (its id) and what people said of it."""
+    """A region of a picture that people described."""
 
-    image: int
+    image: Key
+    """Id of the picture in the file."""
     box: Box
+    """xyxy pixels."""
     references: tuple[str, ...]
+    """What people said of it."""
 
 
 @dataclass(frozen=True)
@@ -172,19 +176,20 @@ def read_regions(path: Path) -> list[DescribedPicture]:
     Raises ValueError with a sentence for another file.
     """
     document = read_coco(path, "images", "annotations")
-    try:
-        names = {entry["id"]: entry["file_name"] for entry in document["images"]}
-        said: dict[tuple[Any, Box], list[str]] = {}
-        for entry in document["annotations"]:
-            if not entry.get("ignore", False) and min(entry["bbox"][2:]) >= 1:
-                said.setdefault((entry["image_id"], corners(entry["bbox"])), []).append(str(entry["caption"]))
-        by_name: dict[str, list[DescribedRegion]] = {}
-        for (image, box), lines in said.items():
-            by_name.setdefault(names[image], []).append(DescribedRegion(image, box, tuple(lines)))
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a file of described regions: {type(error).__name__} {error}."
-        ) from error
+    names = {entry["id"]: str(entry.get("file_name") or entry["coco_url"]) for entry in document["images"]}
+    said: dict[tuple[Key, Box], list[str]] = {}
+    for place, entry in enumerate(document["annotations"]):
+        if entry["ignore"] or min(entry["bbox"][2:]) < 1:
+            continue
+        words_of = entry.get("caption")
+        if not isinstance(words_of, str):
+            refuse(path, "annotations", place, entry, f"has the caption {words_of!r} and must have a text")
+        said.setdefault((entry["image_id"], corners(entry["bbox"])), []).append(words_of)
+    by_name: dict[str, list[DescribedRegion]] = {}
+    for (image, box), lines in said.items():
+        by_name.setdefault(names[image], []).append(DescribedRegion(image, box, tuple(lines)))
+    if not by_name:
+        raise ValueError(f"{path} has no annotations with a caption, so there is nothing to describe.")
     return [DescribedPicture(name, tuple(regions)) for name, regions in by_name.items()]
 
 

@@ -31,6 +31,10 @@ def find_picture(folder: Path, name: str) -> Path:
     last = name.rsplit("/", 1)[-1]
     later = _COCO_2014.sub("", last)
     tried = dict.fromkeys((name.split("images.cocodataset.org/")[-1].lstrip("/"), last, later))
+    if ".." in name.split("/"):
+        raise ValueError(
+            f"The annotations name the picture {name!r}, which lies outside the folder {folder}."
+        )
     for candidate in tried:
         if (folder / candidate).is_file():
             return folder / candidate
@@ -43,23 +47,10 @@ def find_picture(folder: Path, name: str) -> Path:
 def read_json(path: Path) -> Any:
     """A JSON document. ValueError with a sentence for a file that cannot be read or is none."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON ({error}).") from error
-
-
-def read_coco(path: Path, *lists: str) -> dict[str, Any]:
-    """A COCO-style document that has these lists. ValueError naming the one that is missing."""
-    document = read_json(path)
-    for name in lists:
-        if not isinstance(document, dict) or not isinstance(document.get(name), list):
-            raise ValueError(f"{path} has no list {name!r}, so it is not a COCO-style annotation file.")
-    return dict(document)
-
-
-def corners(bbox: Any) -> tuple[float, float, float, float]:
-    """COCO's [x, y, width, height] as xyxy. ValueError for anything else."""
-    x, y, width, height = (float(value) for value in bbox)
-    return x, y, x + width, y + height
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply to be an annotation file.") from error

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.dataset_files import find_picture, read_coco, read_rgb
+from groma_ros.evaluation.coco import Key, read_coco
+from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.published_figures import HEAD, row
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder
@@ -34,22 +35,26 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class ClassedPicture:
-    """A picture and the classes that are annotated in it. image: its id; classes: (id, name) in the order of
-    the annotations."""
+    """A picture and the classes that are annotated in it."""
 
-    image: int
+    image: Key
+    """Id in the file."""
     name: str
-    classes: tuple[tuple[int, str], ...]
+    """Of the picture, as the annotations give it."""
+    classes: tuple[tuple[Key, str], ...]
+    """(id, name) in the order of the annotations."""
 
 
 @dataclass(frozen=True)
 class AskClasses:
-    """The work on one picture: all regions of every class, each class asked for in a wording drawn by lot.
-    most: boxes kept of each."""
+    """The work on one picture: all regions of every class, each class asked for in a wording drawn by lot."""
 
     images: Path
+    """Folder of the pictures."""
     seed: int
+    """Of the draw among the wordings."""
     most: int
+    """Boxes kept of each class, 0 for all."""
 
     def __call__(self, grounder: Grounder, picture: ClassedPicture) -> Record:
         scene = grounder.perceive(Frame(read_rgb(find_picture(self.images, picture.name))))
@@ -77,28 +82,25 @@ class AskClasses:
 def read_classes(path: Path) -> tuple[dict[str, Any], list[ClassedPicture]]:
     """The document, and its pictures that have annotations. ValueError with a sentence for another file."""
     document = read_coco(path, "images", "annotations", "categories")
-    try:
-        names = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
-        classes: dict[Any, dict[int, str]] = {}
-        for entry in document["annotations"]:
-            if not entry.get("iscrowd", 0):
-                classes.setdefault(entry["image_id"], {})[entry["category_id"]] = names[entry["category_id"]]
-        pictures = [
-            ClassedPicture(
-                entry["id"], entry.get("file_name") or entry["coco_url"], tuple(classes[entry["id"]].items())
-            )
-            for entry in document["images"]
-            if entry["id"] in classes
-        ]
-    except (KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not in the form of COCO or LVIS: {type(error).__name__} {error}."
-        ) from error
+    names = {entry["id"]: entry["name"] for entry in document["categories"]}
+    classes: dict[Key, dict[Key, str]] = {}
+    for entry in document["annotations"]:
+        if not entry["iscrowd"]:
+            classes.setdefault(entry["image_id"], {})[entry["category_id"]] = names[entry["category_id"]]
+    pictures = [
+        ClassedPicture(
+            entry["id"], entry.get("file_name") or entry["coco_url"], tuple(classes[entry["id"]].items())
+        )
+        for entry in document["images"]
+        if entry["id"] in classes
+    ]
+    if not pictures:
+        raise ValueError(f"{path} has no annotations of single objects, so there is nothing to look for.")
     return document, pictures
 
 
 def average_recall(
-    document: Mapping[str, Any], images: Sequence[int], found: Sequence[Mapping[str, Any]]
+    document: Mapping[str, Any], images: Sequence[Key], found: Sequence[Mapping[str, Any]]
 ) -> dict[str, float | None]:
     """Average recall, in percent, over IoU 0.5 to 0.95 and the classes, at most 100 boxes a class and
     picture.
@@ -109,21 +111,26 @@ def average_recall(
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    asked = set(images)
+    # pycocotools takes the id 0 for "no match" and repeated ids for one object, so all ids are places from 1.
+    pictures = {key: place for place, key in enumerate(images, 1)}
+    kinds = {entry["id"]: place for place, entry in enumerate(document["categories"], 1)}
+    there = [entry for entry in document["annotations"] if entry["image_id"] in pictures]
     truth = COCO()
     truth.dataset = {
-        "images": [{"id": number} for number in images],
-        "categories": [{"id": entry["id"], "name": entry["name"]} for entry in document["categories"]],
+        "images": [{"id": place} for place in pictures.values()],
+        "categories": [{"id": kinds[entry["id"]], "name": entry["name"]} for entry in document["categories"]],
         "annotations": [
-            _annotation(entry) for entry in document["annotations"] if entry["image_id"] in asked
+            {**_measured(entry), "id": place, **_places(entry, pictures, kinds)}
+            for place, entry in enumerate(there, 1)
         ],
     }
+    results_of = [{**item, **_places(item, pictures, kinds)} for item in found]
     with contextlib.redirect_stdout(sys.stderr):  # it prints what it does
         truth.createIndex()
-        results = truth.loadRes([dict(item) for item in found]) if found else COCO()
+        results = truth.loadRes(results_of) if results_of else COCO()
         evaluation = COCOeval(truth, results, "bbox")
         evaluation.params.maxDets = [MAX_DETECTIONS]
-        evaluation.params.imgIds = sorted(images)
+        evaluation.params.imgIds = sorted(pictures.values())
         evaluation.evaluate()
         evaluation.accumulate()
     recall = evaluation.eval["recall"][
@@ -140,16 +147,17 @@ def average_recall(
     return {"AR": sizes.pop("AR"), **{name: mean(recall[place, :, 0]) for name, place in at.items()}, **sizes}
 
 
-def _annotation(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What COCO's evaluation reads of an annotation; LVIS has no iscrowd."""
+def _places(
+    entry: Mapping[str, Any], pictures: Mapping[Key, int], kinds: Mapping[Key, int]
+) -> dict[str, int]:
+    """The ids of an annotation or a result as places."""
+    return {"image_id": pictures[entry["image_id"]], "category_id": kinds[entry["category_id"]]}
+
+
+def _measured(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What COCO's evaluation reads of an annotation besides its ids; LVIS has no iscrowd."""
     box = entry["bbox"]
-    plain = {
-        "id": entry["id"],
-        "image_id": entry["image_id"],
-        "category_id": entry["category_id"],
-        "bbox": box,
-    }
-    return {**plain, "area": entry.get("area", box[2] * box[3]), "iscrowd": entry.get("iscrowd", 0)}
+    return {"bbox": box, "area": entry.get("area", box[2] * box[3]), "iscrowd": entry.get("iscrowd", 0)}
 
 
 def table(document: dict[str, Any]) -> str:

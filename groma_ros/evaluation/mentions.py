@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groma_ros.evaluation.dataset_files import corners, read_coco, read_json
+from groma_ros.evaluation.coco import corners, read_coco
+from groma_ros.evaluation.dataset_files import read_json
 from groma_ros.matching import match_boxes
 
 Box = tuple[float, float, float, float]
@@ -18,26 +19,32 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class KnownObject:
-    """A true object. kind: its class; box: xyxy pixels."""
+    """A true object."""
 
     kind: str
+    """Its class."""
     box: Box
+    """xyxy pixels."""
 
 
 @dataclass(frozen=True)
 class MentionCounts:
-    """Of one answer. mentioned: classes it names; hallucinated: those of them that are not in the picture;
-    present: classes that are; missed: those of them it does not name; pointed: boxes it points at under a
-    class's name; right: those that overlap an object of that class by one half or more, one to one; objects:
-    how many there are; found: how many of them a right box covers."""
+    """What one answer says against what is in the picture."""
 
     mentioned: tuple[str, ...]
+    """Classes it names."""
     hallucinated: tuple[str, ...]
+    """Those of them that are not in the picture."""
     present: tuple[str, ...]
+    """Classes that are in the picture."""
     missed: tuple[str, ...]
+    """Those of them it does not name."""
     pointed: int
+    """Boxes it points at under a class's name."""
     right: int
+    """Those that overlap an object of that class by one half or more, matched one to one."""
     objects: int
+    """True objects in the picture."""
 
     @property
     def found(self) -> int:
@@ -89,16 +96,15 @@ def read_objects(path: Path) -> tuple[list[str], dict[str, list[KnownObject]]]:
     """The classes of a COCO-style file, and the objects of each picture by the last part of its file name.
     ValueError for another file."""
     document = read_coco(path, "images", "annotations", "categories")
-    try:
-        kinds = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
-        names = {entry["id"]: str(entry["file_name"]).rsplit("/", 1)[-1] for entry in document["images"]}
-        objects: dict[str, list[KnownObject]] = {name: [] for name in names.values()}
-        for entry in document["annotations"]:
-            objects[names[entry["image_id"]]].append(
-                KnownObject(kinds[entry["category_id"]], corners(entry["bbox"]))
-            )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not in the form of COCO: {type(error).__name__} {error}.") from error
+    kinds = {entry["id"]: entry["name"] for entry in document["categories"]}
+    names = {
+        entry["id"]: str(entry.get("file_name") or entry["coco_url"]).rsplit("/", 1)[-1]
+        for entry in document["images"]
+    }
+    objects: dict[str, list[KnownObject]] = {name: [] for name in names.values()}
+    for entry in document["annotations"]:
+        known = KnownObject(kinds[entry["category_id"]], corners(entry["bbox"]))
+        objects[names[entry["image_id"]]].append(known)
     return list(kinds.values()), objects
 
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import io
 import pickle
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from groma_ros.boxes import box_iou
-from groma_ros.evaluation.dataset_files import corners, find_picture, read_coco, read_json, read_rgb
+from groma_ros.evaluation.coco import as_key, corners, read_coco
+from groma_ros.evaluation.dataset_files import find_picture, read_json, read_rgb
 from groma_ros.evaluation.published_figures import HEAD, beside, rec_accuracy, row
 from groma_ros.evaluation.statistics import rounded
 from groma_ros.evaluation.workers import Record
@@ -30,13 +31,15 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Expression:
-    """Words for one object. number: its place in the file; box: xyxy pixels; split: val, testA, testB, test
-    or train."""
+    """Words for one object."""
 
     number: int
+    """Place in the file."""
     text: str
     box: Box
+    """Of the object, xyxy pixels."""
     split: str
+    """val, testA, testB, test or train."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +57,7 @@ def read_referring(path: Path, splits: Sequence[str] = ()) -> tuple[str, list[Re
     one JSON file whose images have a `caption`. splits: only these; none takes all but train. Raises
     ValueError with a sentence for any other file.
     """
-    try:
-        found = _refer(path) if path.is_dir() or path.name.startswith("refs") else _one_file(path)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not a file of referring expressions: {type(error).__name__} {error}."
-        ) from error
-    name, rows = found
+    name, rows = _refer(path) if path.is_dir() or path.name.startswith("refs") else _one_file(path)
     wanted = [
         (picture, item)
         for picture, item in rows
@@ -85,46 +82,81 @@ Rows = tuple[str, list[tuple[str, Expression]]]
 def _refer(path: Path) -> Rows:
     """REFER's form: refs name an annotation of instances.json and hold several sentences each."""
     folder = path if path.is_dir() else path.parent
-    refs_files = sorted([*folder.glob("refs*.p"), *folder.glob("refs*.json")]) if path.is_dir() else [path]
-    if len(refs_files) != 1:
-        raise ValueError(f"{path} holds {len(refs_files)} refs files; name the one to read, as refs(unc).p.")
+    refs_file = refs_file_of(path)
     document = read_coco(folder / INSTANCES, "images", "annotations")
-    names = {entry["id"]: entry["file_name"] for entry in document["images"]}
-    boxes = {entry["id"]: corners(entry["bbox"]) for entry in document["annotations"]}
+    names = {entry["id"]: file_name(entry) for entry in document["images"]}
+    boxes = annotations_by_own_id(folder / INSTANCES, document["annotations"])
     rows: list[tuple[str, Expression]] = []
-    for ref in _read_refs(refs_files[0]):
-        for sentence in ref["sentences"]:
-            rows.append(
-                (
-                    names[ref["image_id"]],
-                    Expression(len(rows), sentence["sent"], boxes[ref["ann_id"]], ref["split"]),
-                )
+    for place, ref in enumerate(read_refs(refs_file)):
+        try:
+            image, annotation, split = as_key(ref["image_id"]), as_key(ref["ann_id"]), str(ref["split"])
+            sentences = [sentence["sent"] for sentence in ref["sentences"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{refs_file}: entry {place} is not a ref of REFER ({error!r}).") from error
+        if image not in names or annotation not in boxes:
+            missing = f"image {image!r}" if image not in names else f"annotation {annotation!r}"
+            raise ValueError(
+                f"{refs_file}: entry {place} names the {missing}, which {INSTANCES} does not have."
             )
-    return _named(str(refs_files[0].resolve().parent.name)), rows
+        for sentence in sentences:
+            if not isinstance(sentence, str) or not sentence.strip():
+                raise ValueError(f"{refs_file}: entry {place} has a sentence without words: {sentence!r}.")
+            box = corners(boxes[annotation]["bbox"])
+            rows.append((names[image], Expression(len(rows), sentence, box, split)))
+    return _named(str(refs_file.resolve().parent.name)), rows
+
+
+def refs_file_of(path: Path, prefix: str = "refs") -> Path:
+    """The one file of refs of a folder (`refs(unc).p`, `.json`), or the file itself."""
+    if not path.is_dir():
+        return path
+    found = sorted([*path.glob(f"{prefix}*.p"), *path.glob(f"{prefix}*.json")])
+    if len(found) != 1:
+        raise ValueError(
+            f"{path} holds {len(found)} {prefix} files; name the one to read, as {prefix}(unc).p."
+        )
+    return found[0]
+
+
+def file_name(image: Mapping[str, Any]) -> str:
+    """The name by which a checked image entry of COCO or LVIS names its picture."""
+    return str(image.get("file_name") or image["coco_url"])
+
+
+def annotations_by_own_id(path: Path, annotations: Iterable[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Checked annotations by the id that the file gives them. ValueError where two of them share one, since
+    expressions refer to it."""
+    found: dict[Any, dict[str, Any]] = {}
+    for entry in annotations:
+        if entry["own_id"] is None:
+            continue
+        if entry["own_id"] in found:
+            raise ValueError(
+                f"{path} has two annotations of the id {entry['own_id']!r}; expressions name them by it."
+            )
+        found[entry["own_id"]] = entry
+    return found
 
 
 def _one_file(path: Path) -> Rows:
     """The form that MDETR made and the original's evaluation reads: an image entry an expression, its caption
     the words."""
     document = read_coco(path, "images", "annotations")
-    if document["images"] and "caption" not in document["images"][0]:
+    if any("caption" not in entry for entry in document["images"]):
         raise ValueError(
             f"{path} has images without a caption; it is neither the one-file form nor the refs of REFER."
         )
-    boxes: dict[Any, list[Box]] = {}
+    boxes: dict[Any, Box] = {}
     for entry in document["annotations"]:
-        if not entry.get("ignore", False) and min(entry["bbox"][2:]) >= 1 and entry.get("area", 1) > 0:
-            boxes.setdefault(entry["image_id"], []).append(corners(entry["bbox"]))
+        if not entry["ignore"] and min(entry["bbox"][2:]) >= 1 and entry["area"] > 0:
+            boxes.setdefault(entry["image_id"], corners(entry["bbox"]))
     split = _split_of(path.stem)
     rows: list[tuple[str, Expression]] = []
     for image in document["images"]:
-        if (
-            min(image.get("width", _SMALLEST_PICTURE), image.get("height", _SMALLEST_PICTURE))
-            >= _SMALLEST_PICTURE
-            and image["id"] in boxes
-        ):
+        side = min(image.get("width", _SMALLEST_PICTURE), image.get("height", _SMALLEST_PICTURE))
+        if side >= _SMALLEST_PICTURE and image["id"] in boxes:
             rows.append(
-                (image["file_name"], Expression(len(rows), image["caption"], boxes[image["id"]][0], split))
+                (file_name(image), Expression(len(rows), image["caption"], boxes[image["id"]], split))
             )
     said = document["images"][0].get("dataset_name", "") if document["images"] else ""
     return _named(f"{said} {path.stem}"), rows
@@ -141,7 +173,8 @@ def _split_of(stem: str) -> str:
     )
 
 
-def _read_refs(path: Path) -> list[dict[str, Any]]:
+def read_refs(path: Path) -> list[Any]:
+    """The list in a refs file of REFER, a pickle of plain values or JSON. ValueError for any other file."""
     if path.suffix == ".json":
         refs = read_json(path)
     else:

@@ -1,0 +1,184 @@
+"""Annotation files in the form of COCO and LVIS as people have them, checked entry by entry before a model
+runs.
+
+Ids of annotations are numbered afresh where nothing refers to them: pycocotools takes the id 0 for "no
+match" and counts annotations of the same id once. What cannot be read in one way only is refused with the
+file and the entry.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn
+
+from groma_ros.evaluation.dataset_files import read_json
+from groma_ros.printable import printable
+
+Key = int | str
+"""An id: a whole number, or a text that is none."""
+Entry = dict[str, Any]
+
+
+def read_coco(path: Path, *lists: str) -> dict[str, list[Entry]]:
+    """A COCO-style document that has these of the lists images, annotations, categories, with every entry
+    checked.
+
+    Entries keep their further keys. `id`, `image_id` and `category_id` are unified (7, 7.0 and "7" are one
+    id); an annotation's `id` is its place from 1 and `own_id` what the file says (None where it says
+    nothing); `bbox` is four finite floats; `area`, `iscrowd` and `ignore` are filled in where they are
+    absent or null. ValueError with a sentence that names the file and the entry for anything else.
+    """
+    document = read_json(path)
+    for name in lists:
+        if not isinstance(document, dict) or not isinstance(document.get(name), list):
+            raise ValueError(f"{path} has no list {name!r}, so it is not a COCO-style annotation file.")
+    read: dict[str, list[Entry]] = {}
+    for name in ("images", "categories", "annotations"):
+        if name in lists:
+            checked = _Checker(path, name)
+            read[name] = [checked(place, entry) for place, entry in enumerate(document[name])]
+    images = {entry["id"] for entry in read.get("images", ())}
+    categories = {entry["id"] for entry in read.get("categories", ())}
+    for place, entry in enumerate(read.get("annotations", ())):
+        if "images" in read and entry["image_id"] not in images:
+            refuse(
+                path,
+                "annotations",
+                place,
+                entry,
+                f"names the image {entry['image_id']!r}, which is not listed",
+            )
+        if "categories" in read and entry.get("category_id") not in categories:
+            said = entry.get("category_id")
+            refuse(path, "annotations", place, entry, f"names the category {said!r}, which is not listed")
+    return {**{key: value for key, value in document.items() if key not in read}, **read}
+
+
+def corners(bbox: list[float]) -> tuple[float, float, float, float]:
+    """COCO's [x, y, width, height] as xyxy."""
+    x, y, width, height = bbox
+    return x, y, x + width, y + height
+
+
+def refuse(path: Path, part: str, place: int, entry: Any, reason: str) -> NoReturn:
+    """Raise the ValueError for an entry of a list of a file. place: from 0, as in the file."""
+    own = entry.get("own_id", entry.get("id")) if isinstance(entry, Mapping) else None
+    said = f" (id {printable(own, 40)})" if own is not None else ""
+    raise ValueError(f"{path}: {part}[{place}]{said} {printable(reason, 200)}.")
+
+
+def as_key(value: Any) -> Key | None:
+    """An id in the form in which ids are compared; None for what is no id."""
+    if isinstance(value, bool):
+        return None
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    if isinstance(value, str):
+        text = value.strip()
+        return int(text) if text.isascii() and text.isdigit() else text or None
+    return value if isinstance(value, int) else None
+
+
+class _Checker:
+    """Checks the entries of one list of a file, in their order."""
+
+    def __init__(self, path: Path, part: str) -> None:
+        self._path, self._part = path, part
+        self._seen: dict[Key, Entry] = {}
+        self._check: Callable[[int, Entry], Entry] = getattr(self, f"_{part}")
+
+    def __call__(self, place: int, entry: Any) -> Entry:
+        if not isinstance(entry, dict):
+            self._refuse(place, entry, f"is {_named(entry)} and must be an object")
+        return self._check(place, dict(entry))
+
+    def _images(self, place: int, entry: Entry) -> Entry:
+        entry["id"] = self._id(place, entry, "id")
+        for name in ("file_name", "coco_url"):
+            if entry.get(name) is None:
+                entry.pop(name, None)
+            elif not isinstance(entry[name], str) or not entry[name]:
+                self._refuse(place, entry, f"has the {name} {_named(entry[name])} and must have a text")
+        if not {"file_name", "coco_url"} & set(entry):
+            self._refuse(place, entry, "has neither file_name nor coco_url")
+        for name in ("width", "height"):
+            if entry.get(name) is None:
+                entry.pop(name, None)
+            else:
+                entry[name] = self._number(place, entry, name, least=1)
+        if "caption" in entry and (not isinstance(entry["caption"], str) or not entry["caption"].strip()):
+            self._refuse(place, entry, f"has the caption {_named(entry['caption'])} and must have a text")
+        return self._unique(place, entry)
+
+    def _categories(self, place: int, entry: Entry) -> Entry:
+        entry["id"] = self._id(place, entry, "id")
+        if not isinstance(entry.get("name"), str) or not entry["name"].strip():
+            self._refuse(place, entry, f"has the name {_named(entry.get('name'))} and must have a text")
+        return self._unique(place, entry)
+
+    def _annotations(self, place: int, entry: Entry) -> Entry:
+        own = entry.get("id")
+        entry["own_id"] = as_key(own)
+        if own is not None and entry["own_id"] is None:
+            self._refuse(place, {}, f"has the id {_named(own)}, which is neither a whole number nor a text")
+        entry["image_id"] = self._id(place, entry, "image_id")
+        if entry.get("category_id") is not None:
+            entry["category_id"] = self._id(place, entry, "category_id")
+        box = entry.get("bbox")
+        if (
+            not isinstance(box, list)
+            or len(box) != 4
+            or not all(_is_number(value) for value in box)
+            or min(box[2:]) < 0
+        ):
+            self._refuse(
+                place, entry, f"has the bbox {_named(box)} and must have four numbers: x, y, width, height"
+            )
+        entry["bbox"] = [float(value) for value in box]
+        if entry.get("area") is None:
+            entry["area"] = entry["bbox"][2] * entry["bbox"][3]
+        entry["area"] = self._number(place, entry, "area", least=0)
+        for name in ("iscrowd", "ignore"):
+            flag = entry.get(name) or 0
+            if flag not in (0, 1):
+                self._refuse(place, entry, f"has {name} {_named(flag)} and must have 0 or 1")
+            entry[name] = int(flag)
+        entry["id"] = place + 1
+        return entry
+
+    def _unique(self, place: int, entry: Entry) -> Entry:
+        if entry["id"] in self._seen:
+            self._refuse(place, entry, "has the id of an entry before it")
+        self._seen[entry["id"]] = entry
+        return entry
+
+    def _id(self, place: int, entry: Entry, name: str) -> Key:
+        if entry.get(name) is None:
+            self._refuse(place, {} if name == "id" else entry, f"has no {name}")
+        key = as_key(entry[name])
+        if key is None:
+            reason = f"has the {name} {_named(entry[name])}, which is neither a whole number nor a text"
+            self._refuse(place, {} if name == "id" else entry, reason)
+        return key
+
+    def _number(self, place: int, entry: Entry, name: str, least: float) -> float:
+        value = entry[name]
+        if not _is_number(value) or value < least:
+            self._refuse(
+                place, entry, f"has the {name} {_named(value)} and must have a number from {least:g}"
+            )
+        return float(value) if isinstance(value, float) else int(value)
+
+    def _refuse(self, place: int, entry: Any, reason: str) -> NoReturn:
+        refuse(self._path, self._part, place, entry, reason)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _named(value: Any) -> str:
+    """A value of JSON as an error names it."""
+    return "null" if value is None else printable(repr(value), 60)
