@@ -4,11 +4,12 @@ too."""
 from __future__ import annotations
 
 import math
+import struct
 from typing import Any, Protocol
 
 import numpy as np
 
-from groma_ros.io.images import Encoding, ImageError, ImageMessage, raw_pixels
+from groma_ros.io.images import Encoding, ImageError, ImageMessage, png_samples, raw_pixels
 from groma_ros.types import FloatArray, Intrinsics
 
 MILLIMETRE = np.float32(0.001)
@@ -20,6 +21,10 @@ DEPTH_ENCODINGS = {
 """The two forms of REP-118, by their names: unsigned millimetres with 0 for no measurement, float metres with
 NaN for none."""
 
+_CONFIG_HEADER = struct.Struct("<iff")
+"""Of compressedDepth: a number that says nothing new, and the coefficients a and b of depth = a / (sample -
+b)."""
+
 
 class StampedImage(ImageMessage, Protocol):
     """sensor_msgs/Image with its header."""
@@ -28,13 +33,13 @@ class StampedImage(ImageMessage, Protocol):
 
 
 class CameraInfo(Protocol):
-    """The fields of sensor_msgs/CameraInfo that the pinhole is read from. d, k and p are named in small
-    letters in ROS 2."""
+    """The fields of sensor_msgs/CameraInfo that the pinhole is read from."""
 
     header: Any
     height: int
     width: int
-    k: Any
+    k: Any  # 9 values, row by row: the camera matrix of the raw image
+    p: Any  # 12 values, row by row: the projection matrix of the rectified image
     binning_x: int
     binning_y: int
     roi: Any
@@ -55,29 +60,61 @@ def image_to_depth(message: ImageMessage) -> FloatArray:
     return metres
 
 
-def intrinsics_from_info(info: CameraInfo) -> Intrinsics:
+def compressed_to_depth(data: Any, format: str) -> FloatArray:
+    """The depth of a compressedDepth image of image_transport, float32 HxW metres; NaN where nothing was
+    measured.
+
+    format: the message's own label, "16UC1; compressedDepth png" (millimetres) or "32FC1; compressedDepth
+    png" (inverse depth in 16 bits, its two coefficients in a header of 12 bytes before the PNG file). Raises
+    ImageError with a sentence for another format, such as rvl, and for a damaged file.
+    """
+    encoding, _, compression = (part.strip() for part in format.partition(";"))
+    words = compression.split()
+    if encoding not in ("16UC1", "32FC1") or "compressedDepth" not in words or words[-1] == "rvl":
+        raise ImageError(
+            "encoding",
+            f"The compressed depth image has the format {format[:60]!r}; 16UC1 and 32FC1 as compressedDepth "
+            "png are read (parameter <base topic>.compressedDepth.format of the publisher).",
+        )
+    content = bytes(data)
+    if len(content) < _CONFIG_HEADER.size:
+        raise ImageError("truncated", f"The compressed depth image of {len(content)} bytes is truncated.")
+    _, a, b = _CONFIG_HEADER.unpack_from(content)
+    samples = png_samples(content[_CONFIG_HEADER.size :])
+    if encoding == "16UC1":
+        metres = samples.astype(np.float32) * MILLIMETRE
+    else:
+        if not (math.isfinite(a) and math.isfinite(b) and a > 0):
+            raise ImageError(
+                "damaged", f"The compressed depth image has the coefficients {a} and {b}, which no depth has."
+            )
+        with np.errstate(divide="ignore", over="ignore"):
+            metres = np.float32(a) / (samples.astype(np.float32) - np.float32(b))
+        metres[samples == 0] = np.nan
+    metres[~((metres > 0) & (metres < np.inf))] = np.nan
+    return metres
+
+
+def intrinsics_from_info(info: CameraInfo, rectified: bool = False) -> Intrinsics:
     """The pinhole of the images that come with this camera_info, pixels; binning and the region of interest
     are applied.
 
-    Raises ImageError with a sentence where it is not calibrated (K is zero) or K is no pinhole.
+    rectified: the images are rectified, so that P holds for them and not K; see `rectification`. Raises
+    ImageError with a sentence where it is not calibrated (the matrix is zero) or the matrix is no pinhole.
     """
-    fx, skew, cx, _, fy, cy, *rest = (float(value) for value in info.k)
+    name, values = ("P", info.p) if rectified else ("K", info.k)
+    matrix = [float(value) for value in values]
+    fx, skew, cx, _, fy, cy, *last = (
+        value for index, value in enumerate(matrix) if not rectified or index % 4 < 3
+    )
     if fx == 0 or fy == 0:
         raise ImageError(
             "uncalibrated",
-            "The camera_info has no calibration (K is zero), so depth cannot be placed in space.",
+            f"The camera_info has no calibration ({name} is zero), so depth cannot be placed in space.",
         )
-    if (
-        not all(map(math.isfinite, (fx, fy, cx, cy)))
-        or fx < 0
-        or fy < 0
-        or skew != 0
-        or tuple(rest) != (0.0, 0.0, 1.0)
-    ):
-        raise ImageError(
-            "calibration",
-            f"The K of the camera_info, {[float(value) for value in info.k]}, is not that of a pinhole.",
-        )
+    pinhole = all(map(math.isfinite, (fx, fy, cx, cy))) and fx > 0 and fy > 0 and skew == 0
+    if not pinhole or last != [0.0, 0.0, 1.0]:
+        raise ImageError("calibration", f"The {name} of the camera_info, {matrix}, is not that of a pinhole.")
     region = info.roi
     # REP-104: a region of interest of zero size is the whole image; binning of 0 is 1.
     across, down = max(1, int(info.binning_x)), max(1, int(info.binning_y))

@@ -1,14 +1,13 @@
 """Pixels of sensor_msgs/Image and CompressedImage as rgb arrays; no ROS import, so that bags can be read with
 it too.
 
-cv_bridge is not used at run time: its Python conversion ignores `step` (padded rows come out sheared) and
-breaks on big-endian data with numpy 2, and on a robot its binary part is tied to one numpy. The tests hold
-this module to cv_bridge's pixels for every encoding that cv_bridge converts.
+The tests hold this module to cv_bridge's pixels for every encoding that cv_bridge converts; what cv_bridge
+gets wrong (padded rows, big-endian samples with numpy 2) and does not know (NV12, NV21, I420) is right here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -57,6 +56,7 @@ class Encoding:
         return self.channels * np.dtype(self.type).itemsize
 
 
+_PNG = b"\x89PNG\r\n\x1a\n"
 # OpenCV names a Bayer pattern by its second row, second and third column; ROS by its first two pixels, row by
 # row.
 _BAYER = {
@@ -88,6 +88,17 @@ ENCODINGS: dict[str, Encoding] = {
     **{f"bayer_{pattern}8": Encoding("u1", 1, code) for pattern, code in _BAYER.items()},
     **{f"bayer_{pattern}16": Encoding("u2", 1, code) for pattern, code in _BAYER.items()},
 }
+_YUV420 = {
+    "nv12": cv2.COLOR_YUV2RGB_NV12,
+    "nv21": cv2.COLOR_YUV2RGB_NV21,
+    "nv24": cv2.COLOR_YUV2RGB_NV12,  # after its chroma was halved
+    "yuv420": cv2.COLOR_YUV2RGB_I420,
+    "yuv420p": cv2.COLOR_YUV2RGB_I420,
+    "i420": cv2.COLOR_YUV2RGB_I420,
+    "yv12": cv2.COLOR_YUV2RGB_YV12,
+}
+"""Encodings of a luma plane followed by chroma planes, in small letters (drivers write YUV420 and NV12 too),
+and their cv2 codes."""
 _SUBSAMPLED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
 
 
@@ -98,6 +109,10 @@ def image_to_rgb(message: ImageMessage) -> Pixels:
     16-bit images keep their high byte (full scale stays full scale); 32FC1 is read as 0..1, and NaN as black.
     Raises ImageError with a sentence where the message contradicts itself or its encoding is not known.
     """
+    if message.encoding.lower() in _YUV420:
+        return _yuv420_to_rgb(message)
+    if message.encoding not in ENCODINGS:
+        raise _unknown(message.encoding, (*ENCODINGS, *_YUV420))
     encoding, pixels = raw_pixels(message, ENCODINGS)
     pixels = _eight_bits(pixels)
     if encoding.to_rgb is not None:
@@ -114,20 +129,19 @@ def raw_pixels(message: ImageMessage, encodings: Mapping[str, Encoding]) -> tupl
     """
     encoding = encodings.get(message.encoding)
     if encoding is None:
-        known = ", ".join(encodings)
-        raise ImageError(
-            "encoding", f"The image has the encoding {message.encoding[:40]!r}, which is not one of {known}."
-        )
+        raise _unknown(message.encoding, encodings)
     _check_size(message.width, message.height)
     _check_layout(message, encoding)
     return encoding, _strided(message, encoding)
 
 
 def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
-    """The pixels of a JPEG or PNG file in memory, uint8 HxWx3 rgb. format: the message's own label.
+    """The pixels of a JPEG, PNG or WebP file in memory, uint8 HxWx3 rgb.
 
-    Raises ImageError with a sentence for another format, a depth image, a damaged or a cut file. The stored
-    orientation (EXIF) is not applied: boxes are pixels of the sensor's image, as in camera_info.
+    format: the message's own label; where it begins with a Bayer encoding ("bayer_rggb8; jpeg compressed"),
+    the file holds the mosaic. Raises ImageError with a sentence for another format, a depth image, a damaged
+    or a cut file. The stored orientation (EXIF) is not applied: boxes are pixels of the sensor's image, as in
+    camera_info.
     """
     if "compressedDepth" in format:
         raise ImageError(
@@ -137,24 +151,88 @@ def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
     content = bytes(data)
     if not content:
         raise ImageError("empty", "The compressed image is empty (no bytes).")
+    mosaic = ENCODINGS.get(format.partition(";")[0].strip()) if format.startswith("bayer_") else None
+    if mosaic is not None and mosaic.to_rgb is not None:
+        pixels = _eight_bits(_decoded(content, format, cv2.IMREAD_GRAYSCALE | cv2.IMREAD_ANYDEPTH))
+        return np.asarray(_cv2(cv2.cvtColor, pixels, mosaic.to_rgb), np.uint8)
+    pixels = _decoded(content, format, cv2.IMREAD_COLOR)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def png_samples(content: bytes) -> NDArray[Any]:
+    """The 16-bit samples of a PNG file of one channel, HxW. Raises ImageError for anything else."""
+    if not content.startswith(_PNG):
+        raise ImageError("format", f"The compressed depth image of {len(content)} bytes holds no PNG file.")
+    pixels = _decoded(content, "png", cv2.IMREAD_UNCHANGED)
+    if pixels.dtype != np.uint16 or pixels.ndim != 2:
+        raise ImageError(
+            "encoding", "The PNG file of the compressed depth image does not hold one channel of 16 bits."
+        )
+    return pixels
+
+
+def _decoded(content: bytes, format: str, mode: int) -> NDArray[Any]:
+    """The pixels of a file in memory, its size checked before they are decoded."""
+    note = ""
     if content.startswith(b"\xff\xd8"):
-        width, height = _jpeg_size(content)
-    elif content.startswith(b"\x89PNG\r\n\x1a\n"):
-        width, height = _png_size(content)
+        size = _jpeg_size(content)
+    elif content.startswith(_PNG):
+        size = _png_size(content)
+    elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        size, note = _webp_size(content), ", or this OpenCV was built without WebP"
     else:
         raise ImageError(
-            "format", f"The compressed image (format {format[:40]!r}) is neither a JPEG nor a PNG file."
+            "format",
+            f"The compressed image (format {format[:40]!r}) is neither a JPEG nor a PNG nor a WebP file.",
         )
-    _check_size(width, height)
-    pixels = _cv2(
-        cv2.imdecode, np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    )
-    if pixels is None or pixels.shape[:2] != (height, width):
+    _check_size(*size)
+    pixels = _cv2(cv2.imdecode, np.frombuffer(content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    if pixels is None or (pixels.shape[1], pixels.shape[0]) != size:
         raise ImageError(
             "damaged",
-            f"The compressed image of {len(content)} bytes cannot be decoded: its content is damaged.",
+            f"The compressed image of {len(content)} bytes cannot be decoded: its content is damaged{note}.",
         )
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    return np.asarray(pixels)
+
+
+def _yuv420_to_rgb(message: ImageMessage) -> Pixels:
+    """Luma rows of `step` bytes, then the chroma: pairs of U and V (NV12, NV24) or V and U (NV21) in rows as
+    long, or two planes with rows of half the length (I420, YV12)."""
+    kind, width, height = message.encoding.lower(), message.width, message.height
+    name = f"The {message.encoding} image of {width}x{height} pixels"
+    _check_size(width, height)
+    if width % 2 or height % 2:
+        raise ImageError("encoding", f"{name} has an odd width or height, which its encoding cannot have.")
+    data = np.frombuffer(message.data, np.uint8)
+    # Some drivers count the chroma's bytes into the step: one and a half, or three, a pixel.
+    whole = 3 if kind == "nv24" else 1.5
+    step = width if message.step == whole * width and data.size == message.step * height else message.step
+    expected = int(whole * step * height)
+    if step < width:
+        raise ImageError("step", f"{name} has a step of {step} bytes, and one row needs {width}.")
+    if data.size != expected or step % 2:
+        kind_of_fault = "truncated" if data.size < expected else "too long"
+        raise ImageError(
+            "length",
+            f"{name} is {kind_of_fault}: {data.size} bytes where its rows and chroma are {expected}.",
+        )
+    halves: NDArray[Any]
+    luma = data[: step * height].reshape(height, step)[:, :width]
+    chroma = data[step * height :]
+    if kind == "nv24":
+        pairs = chroma.reshape(height, 2 * step)[::2, : 2 * width].reshape(height // 2, width, 2)
+        halves = np.ascontiguousarray(pairs[:, ::2]).reshape(height // 2, width)
+    elif kind in ("nv12", "nv21"):
+        halves = chroma.reshape(height // 2, step)[:, :width]
+    else:
+        halves = np.ascontiguousarray(chroma.reshape(height, step // 2)[:, : width // 2]).reshape(-1, width)
+    planes = np.ascontiguousarray(np.concatenate([luma, halves]))
+    return np.asarray(_cv2(cv2.cvtColor, planes, _YUV420[kind]), np.uint8)
+
+
+def _unknown(encoding: str, known: Iterable[str]) -> ImageError:
+    sentence = f"The image has the encoding {encoding[:40]!r}, which is not one of {', '.join(known)}."
+    return ImageError("encoding", sentence)
 
 
 def _check_size(width: int, height: int) -> None:
@@ -245,3 +323,22 @@ def _png_size(content: bytes) -> tuple[int, int]:
             "truncated", f"The PNG image of {len(content)} bytes is truncated: its end chunk is missing."
         )
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
+
+
+def _webp_size(content: bytes) -> tuple[int, int]:
+    """(width, height) from the first chunk: lossy, lossless or extended. Raises ImageError for a file that is
+    shorter than its header says."""
+    chunk = content[12:16]
+    if len(content) < 30 or len(content) < 8 + int.from_bytes(content[4:8], "little"):
+        raise ImageError("truncated", f"The WebP image of {len(content)} bytes is truncated.")
+    if chunk == b"VP8 ":
+        return (
+            int.from_bytes(content[26:28], "little") & 0x3FFF,
+            int.from_bytes(content[28:30], "little") & 0x3FFF,
+        )
+    if chunk == b"VP8L":
+        packed = int.from_bytes(content[21:25], "little")
+        return (packed & 0x3FFF) + 1, (packed >> 14 & 0x3FFF) + 1
+    if chunk == b"VP8X":
+        return int.from_bytes(content[24:27], "little") + 1, int.from_bytes(content[27:30], "little") + 1
+    raise ImageError("format", f"The WebP image of {len(content)} bytes begins with an unknown chunk.")

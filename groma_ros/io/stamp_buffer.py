@@ -1,5 +1,5 @@
-"""Which depth image and camera_info belong to an image: message_filters' job, which not every installation
-has."""
+"""Messages of a topic by their stamp, to pair depth and camera_info with images; message_filters does this
+where it is installed, but not for images that are answered seconds after they came."""
 
 from __future__ import annotations
 
@@ -8,34 +8,77 @@ from collections import deque
 from time import monotonic
 from typing import Any, NamedTuple
 
-DEPTH = 60
-"""Messages of a topic that are kept: two seconds of a fast camera."""
+SPAN_SECONDS = 2.0
+"""How long messages are kept, by their stamps; reserved ones are kept longer."""
+MAX_BYTES = 256 * 2**20
+MAX_MESSAGES = 1000
+"""Bounds for large depth images, and for cameras whose stamps stand still."""
+MAX_RESERVATIONS = 8
 
 
 class DepthAndInfo(NamedTuple):
-    """The depth image and the camera_info of an image, None for one that did not come."""
+    """The depth image and the camera_info of an image."""
 
     depth: Any
+    """None where none came."""
     info: Any
+    """None where none came."""
+
+
+class _Entry(NamedTuple):
+    stamp: int
+    size: int
+    message: Any
 
 
 class StampBuffer:
-    """The newest messages of a topic by their stamp. One thread puts, any other may find."""
+    """The newest messages of a topic by their stamp. One thread puts, any other may find.
 
-    def __init__(self) -> None:
+    span: seconds of stamps before the newest message that are kept. A message that belongs to a reserved
+    stamp is kept beyond it, until MAX_RESERVATIONS later stamps have been reserved.
+    """
+
+    def __init__(self, span: float = SPAN_SECONDS, max_bytes: int = MAX_BYTES) -> None:
+        self._span, self._max_bytes = int(span * 1e9), max_bytes
         self._condition = threading.Condition()
-        self._messages: deque[tuple[int, Any]] = deque(maxlen=DEPTH)
+        self._messages: deque[_Entry] = deque(maxlen=MAX_MESSAGES)
+        self._bytes = 0
+        self._reserved: dict[int, _Entry | None] = {}
 
-    def put(self, stamp: int, message: Any) -> None:
-        """Keep a message. stamp: nanoseconds."""
+    def put(self, stamp: int, message: Any, size: int = 0) -> None:
+        """Keep a message. stamp: nanoseconds; size: its bytes, where they count."""
         with self._condition:
-            self._messages.append((stamp, message))
+            entry = _Entry(stamp, size, message)
+            if len(self._messages) == MAX_MESSAGES:
+                self._drop()
+            self._messages.append(entry)
+            self._bytes += size
+            for wanted, best in self._reserved.items():
+                if best is None or abs(stamp - wanted) <= abs(best.stamp - wanted):
+                    self._reserved[wanted] = entry
+            # A stamp far ahead of the newest one is from before the clock jumped back.
+            while len(self._messages) > 1 and (
+                abs(self._messages[0].stamp - stamp) > self._span or self._bytes > self._max_bytes
+            ):
+                self._drop()
             self._condition.notify_all()
 
+    def reserve(self, stamp: int) -> None:
+        """Keep the message nearest to an image's stamp however long the image is looked at, also if it is yet
+        to come."""
+        with self._condition:
+            if stamp in self._reserved:
+                return
+            self._reserved[stamp] = self._nearest(stamp)
+            while len(self._reserved) > MAX_RESERVATIONS:
+                del self._reserved[next(iter(self._reserved))]
+
     def clear(self) -> None:
-        """Forget all messages."""
+        """Forget all messages and reservations."""
         with self._condition:
             self._messages.clear()
+            self._reserved.clear()
+            self._bytes = 0
 
     def find(self, stamp: int, tolerance: float, wait: float = 0.0) -> Any:
         """The message whose stamp is nearest, the newer of two; None if none is within `tolerance` seconds.
@@ -46,9 +89,9 @@ class StampBuffer:
         end = monotonic() + wait
         with self._condition:
             while True:
-                found = self._nearest(stamp, tolerance)
+                found = self._near(stamp, tolerance)
                 left = end - monotonic()
-                passed = bool(self._messages) and self._messages[-1][0] > stamp
+                passed = bool(self._messages) and self._messages[-1].stamp > stamp
                 if found is not None or left <= 0 or passed:
                     return found
                 self._condition.wait(left)
@@ -56,8 +99,15 @@ class StampBuffer:
     def latest(self) -> Any:
         """The newest message; None without one."""
         with self._condition:
-            return self._messages[-1][1] if self._messages else None
+            return self._messages[-1].message if self._messages else None
 
-    def _nearest(self, stamp: int, tolerance: float) -> Any:
-        best = min(reversed(self._messages), key=lambda entry: abs(entry[0] - stamp), default=None)
-        return best[1] if best is not None and abs(best[0] - stamp) <= tolerance * 1e9 else None
+    def _near(self, stamp: int, tolerance: float) -> Any:
+        found = [entry for entry in (self._nearest(stamp), self._reserved.get(stamp)) if entry is not None]
+        best = min(found, key=lambda entry: abs(entry.stamp - stamp), default=None)
+        return best.message if best is not None and abs(best.stamp - stamp) <= tolerance * 1e9 else None
+
+    def _nearest(self, stamp: int) -> _Entry | None:
+        return min(reversed(self._messages), key=lambda entry: abs(entry.stamp - stamp), default=None)
+
+    def _drop(self) -> None:
+        self._bytes -= self._messages.popleft().size

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import struct
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
-from groma_ros.io.depth_images import check_registered, image_to_depth, intrinsics_from_info
+from groma_ros.io.depth_images import (
+    check_registered,
+    compressed_to_depth,
+    image_to_depth,
+    intrinsics_from_info,
+)
 from groma_ros.io.images import ImageError
 from groma_ros.types import Intrinsics
 from tests.io.test_images import image
@@ -50,6 +57,53 @@ def test_other_encodings_are_refused(encoding: str) -> None:
     with pytest.raises(ImageError, match=r"which is not one of 16UC1, mono16, 32FC1") as caught:
         image_to_depth(message)
     assert caught.value.cause == "encoding"
+
+
+def compressed_depth(samples: np.ndarray, a: float = 0.0, b: float = 0.0) -> bytes:
+    """What compressed_depth_image_transport sends: its header, then a PNG file."""
+    return struct.pack("<iff", 0, a, b) + cv2.imencode(".png", samples)[1].tobytes()
+
+
+@pytest.mark.parametrize(
+    "label", ["16UC1; compressedDepth png", "16UC1; compressedDepth", "16UC1; png compressedDepth"]
+)
+def test_compressed_depth_of_millimetres(label: str) -> None:
+    np.testing.assert_allclose(
+        compressed_to_depth(compressed_depth(MILLIMETRES), label), EXPECTED["16UC1"], rtol=1e-6
+    )
+
+
+def test_compressed_depth_of_metres_is_inverse_depth_in_sixteen_bits() -> None:
+    """With a quantization of 100 at 1 m and a greatest depth of 10 m, as the publisher computes its
+    coefficients."""
+    a = 100 * (100 + 1)
+    b = 1 - a / 10.0
+    metres = np.array([[0.5, 1.0, np.nan], [2.0, 5.0, 9.5]], np.float32)
+    samples = np.where(np.isnan(metres), 0, np.round(a / metres + b)).astype(np.uint16)
+    depth = compressed_to_depth(compressed_depth(samples, a, b), "32FC1; compressedDepth png")
+    assert depth.dtype == np.float32 and np.isnan(depth[0, 2])
+    # Half a step of inverse depth is z * z / (2 * a) metres.
+    np.testing.assert_allclose(depth, metres, atol=9.5**2 / a)
+    np.testing.assert_allclose(depth[0, :2], metres[0, :2], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "label", "cause"),
+    [
+        (compressed_depth(MILLIMETRES), "16UC1; compressedDepth rvl", "encoding"),
+        (compressed_depth(MILLIMETRES), "rgb8; jpeg compressed", "encoding"),
+        (compressed_depth(MILLIMETRES)[:8], "16UC1; compressedDepth png", "truncated"),
+        (compressed_depth(MILLIMETRES)[:-12], "16UC1; compressedDepth png", "truncated"),
+        (compressed_depth(MILLIMETRES)[2:], "16UC1; compressedDepth png", "format"),
+        (compressed_depth(MILLIMETRES.astype(np.uint8)), "16UC1; compressedDepth png", "encoding"),
+        (compressed_depth(MILLIMETRES, float("nan"), 1.0), "32FC1; compressedDepth png", "damaged"),
+        (compressed_depth(MILLIMETRES, 0.0, 1.0), "32FC1; compressedDepth png", "damaged"),
+    ],
+)
+def test_other_compressed_depth_is_refused(content: bytes, label: str, cause: str) -> None:
+    with pytest.raises(ImageError) as caught:
+        compressed_to_depth(content, label)
+    assert caught.value.cause == cause
 
 
 def test_a_cut_depth_image_is_refused() -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cv_bridge import CvBridge
 
-from groma_ros.io.images import ENCODINGS, MAX_PIXELS, compressed_to_rgb, image_to_rgb
+from groma_ros.io.images import ENCODINGS, MAX_PIXELS, ImageError, compressed_to_rgb, image_to_rgb
 
 RNG = np.random.default_rng(2024)
 RGB = RNG.integers(0, 256, (6, 8, 3), np.uint8)
@@ -220,12 +220,101 @@ def test_trailing_bytes_after_the_end_are_allowed() -> None:
     np.testing.assert_array_equal(compressed_to_rgb(jpeg() + b"\0" * 64), compressed_to_rgb(jpeg()))
 
 
+def yuv420(encoding: str, width: int = 6, height: int = 4, padding: int = 0) -> Any:
+    """A message of three bars, red, green and white (BT.601, studio range), as a driver lays it out."""
+    bars = np.array([(81, 90, 240), (145, 54, 34), (235, 128, 128)], np.uint8)[np.arange(width) * 3 // width]
+    luma, u, v = np.repeat(bars[None], height, 0).transpose(2, 0, 1)
+    kind = encoding.lower()
+    if kind == "nv24":
+        chroma = np.stack([u, v], -1).reshape(height, 2 * width)
+    elif kind in ("nv12", "nv21"):
+        pair = [u, v] if kind == "nv12" else [v, u]
+        chroma = np.stack([plane[::2, ::2] for plane in pair], -1).reshape(height // 2, width)
+    else:
+        pair = [v, u] if kind == "yv12" else [u, v]
+        chroma = np.concatenate([plane[::2, ::2] for plane in pair])
+    rows = [np.pad(plane, ((0, 0), (0, padding * plane.shape[1] // width))) for plane in (luma, chroma)]
+    data = b"".join(plane.tobytes() for plane in rows)
+    return SimpleNamespace(
+        height=height, width=width, encoding=encoding, is_bigendian=0, step=width + padding, data=data
+    )
+
+
+PLANAR = ["nv12", "nv21", "nv24", "yuv420", "YUV420", "i420", "yuv420p", "yv12", "NV12"]
+
+
+@pytest.mark.parametrize("padding", [0, 6])
+@pytest.mark.parametrize("encoding", PLANAR)
+def test_planes_of_yuv_give_their_colours(encoding: str, padding: int) -> None:
+    rgb = image_to_rgb(yuv420(encoding, 12, 4, padding)).astype(int)
+    assert rgb.shape == (4, 12, 3)
+    expected = np.repeat([(255, 0, 0), (0, 255, 0), (255, 255, 255)], 4, 0)
+    assert np.abs(rgb - expected).max() <= 2
+
+
+@pytest.mark.parametrize("encoding", ["nv12", "yuv420"])
+def test_a_step_that_counts_the_chroma_is_understood(encoding: str) -> None:
+    plain, counted = yuv420(encoding, 12, 4), yuv420(encoding, 12, 4)
+    counted.step = 18
+    np.testing.assert_array_equal(image_to_rgb(counted), image_to_rgb(plain))
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause", "sentence"),
+    [
+        ({"width": 5}, "encoding", "odd width or height"),
+        ({"height": 3}, "encoding", "odd width or height"),
+        ({"step": 4}, "step", "a step of 4 bytes, and one row needs 6"),
+        ({"data": bytes(35)}, "length", "truncated: 35 bytes where its rows and chroma are 36"),
+        ({"data": bytes(37)}, "length", "too long: 37 bytes"),
+        ({"width": 0}, "empty", "is empty"),
+        ({"width": 20_000, "height": 20_000}, "size", "larger than the limit"),
+    ],
+)
+def test_planes_that_contradict_the_message_are_refused(
+    changes: dict[str, Any], cause: str, sentence: str
+) -> None:
+    message = yuv420("nv12")
+    vars(message).update(changes)
+    with pytest.raises(ImageError, match=sentence) as caught:
+        image_to_rgb(message)
+    assert caught.value.cause == cause
+
+
+@pytest.mark.parametrize("pattern", ["rggb", "bggr", "gbrg", "grbg"])
+@pytest.mark.parametrize("file", [".png", ".jpg"])
+def test_a_compressed_mosaic_is_demosaiced(pattern: str, file: str) -> None:
+    colour = (200, 120, 40)
+    content = cv2.imencode(file, mosaic(pattern, colour), [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
+    rgb = compressed_to_rgb(content, f"bayer_{pattern}8; {'jpeg' if file == '.jpg' else 'png'} compressed ")
+    assert np.abs(rgb.astype(int) - colour).max() <= (0 if file == ".png" else 12)
+    wide = cv2.imencode(".png", mosaic(pattern, tuple(256 * value + 9 for value in colour), np.uint16))[
+        1
+    ].tobytes()
+    np.testing.assert_array_equal(compressed_to_rgb(wide, f"bayer_{pattern}16; png compressed")[0, 0], colour)
+
+
+@pytest.mark.parametrize("quality", [90, 101])
+def test_webp_is_read_and_cut_files_are_refused(quality: int) -> None:
+    """Lossy up to 100, lossless above."""
+    content = cv2.imencode(
+        ".webp", np.ascontiguousarray(RGB[:, :, ::-1]), [cv2.IMWRITE_WEBP_QUALITY, quality]
+    )[1]
+    rgb = compressed_to_rgb(content.tobytes(), "webp")
+    assert rgb.shape == RGB.shape and (quality == 90 or (rgb == RGB).all())
+    for keep in (14, 29, len(content) - 1):
+        with pytest.raises(ImageError, match="WebP image of [0-9]+ bytes is truncated"):
+            compressed_to_rgb(content.tobytes()[:keep], "webp")
+    with pytest.raises(ImageError, match="damaged, or this OpenCV was built without WebP"):
+        compressed_to_rgb(content.tobytes()[:20] + b"\xff" + content.tobytes()[21:], "webp")
+
+
 @pytest.mark.parametrize(
     ("content", "label", "sentence"),
     [
         (b"", "jpeg", "empty"),
-        (b"hello world", "jpeg", "neither a JPEG nor a PNG"),
-        (bytes(cv2.imencode(".bmp", RGB)[1]), "png", "neither a JPEG nor a PNG"),
+        (b"hello world", "jpeg", "neither a JPEG nor a PNG nor a WebP"),
+        (bytes(cv2.imencode(".bmp", RGB)[1]), "png", "neither a JPEG nor a PNG nor a WebP"),
         (bytes(cv2.imencode(".png", RGB)[1])[:-20], "png", "PNG image of [0-9]+ bytes is truncated"),
         (bytes(cv2.imencode(".png", RGB)[1]), "16UC1; compressedDepth png", "which is depth"),
         (
