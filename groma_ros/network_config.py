@@ -91,8 +91,10 @@ class ProposerConfig:
 @dataclass(frozen=True)
 class RegionEncoderConfig:
     """Region encoder. geometry `published`: boxes go to RoIAlign as (cx, cy, w, h) in units of 448 px over
-    strides that are half the true ones, as the published weights were trained; `exact`: true corners in true
-    feature pixels."""
+    strides that are half the true ones, as the published weights were trained; `exact`: true corners in
+    true feature pixels. fine: channels of the convolutions of one more level that comes from the pixels
+    themselves, the first two of stride 2, the last as wide as the others' (empty in the published network:
+    none); for objects that are hardly larger than a patch."""
 
     geometry: RoiGeometry = "published"
     layers: tuple[int, ...] = (-3, -2, -1)
@@ -107,6 +109,7 @@ class RegionEncoderConfig:
     pos_hidden: int = 256
     hidden: int = 1024
     output: int | None = None  # None: as wide as the language model
+    fine: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,19 @@ class GromaConfig:
                 "language: heads must divide hidden_size",
             ),
             (self.region_channels % self.region.groups == 0, "region: groups must divide the channels"),
+            (
+                not self.region.fine
+                or (len(self.region.fine) >= 2 and self.region.fine[-1] == self.region_channels),
+                "region: fine must name two or more widths, the last of them the region channels",
+            ),
+            (
+                not self.region.fine or self.region.geometry == "exact",
+                "region: fine needs the exact geometry",
+            ),
+            (
+                not self.region.fine or self.image_size % 4 == 0,
+                "region: fine needs an image_size that 4 divides",
+            ),
         )
         for good, sentence in checks:
             if not good:
@@ -207,6 +223,16 @@ class GromaConfig:
     @property
     def region_channels(self) -> int:
         return self.region.channels or self.backbone.hidden_size
+
+    @property
+    def map_shapes(self) -> list[tuple[int, int, int]]:
+        """(channels, height, width) of every map that regions are encoded from: the backbone's levels,
+        then the fine one."""
+        coarse = (self.backbone.hidden_size, self.grid, self.grid)
+        fine = (
+            [(self.region_channels, self.image_size // 4, self.image_size // 4)] if self.region.fine else []
+        )
+        return [coarse] * len(self.region.layers) + fine
 
     @property
     def region_output(self) -> int:

@@ -103,12 +103,14 @@ def put_file(folder: Path, name: str, data: bytes) -> None:
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
-def write_small_bundle(folder: Path, seed: int = 3, calm: bool = False, **changes: Any) -> Path:
+def write_small_bundle(
+    folder: Path, seed: int = 3, calm: bool = False, fine: tuple[int, ...] = (), **changes: Any
+) -> Path:
     """Write the bundle with weights of one seed; `changes` replace fields of the Bundle.
 
     Weights are wider than a fresh network's, so that boxes spread and answers depend on the goal. Many boxes
     then end at the image's borders, where the inverse of the sigmoid makes much of the last bits of a sum;
-    calm: narrower box heads, so that none does.
+    calm: narrower box heads, so that none does; fine: widths of a fine level for regions.
     """
     import torch
 
@@ -120,7 +122,11 @@ def write_small_bundle(folder: Path, seed: int = 3, calm: bool = False, **change
     tokenizer = train_bpe(
         [TEMPLATE.prefix, "answer: find describe list", *GOALS], NETWORK["llm_cfg"]["vocab_size"], min_count=1
     )
-    network = {**NETWORK, "llm_cfg": {**NETWORK["llm_cfg"], "vocab_size": len(tokenizer)}}
+    network = {
+        **NETWORK,
+        "llm_cfg": {**NETWORK["llm_cfg"], "vocab_size": len(tokenizer)},
+        "region_cfg": {**NETWORK["region_cfg"], "fine": fine},
+    }
     config = GromaConfig.from_dict(network)
     torch.manual_seed(seed)
     model = Groma(config)

@@ -72,7 +72,16 @@ def perceive(config: GromaConfig) -> Work:
     width = config.language.hidden_size
     patches = linear(cells, c.num_channels * c.patch_size**2, hidden)
     bridge = linear(config.num_image_tokens, hidden * config.token_merge**2, width, width)
-    return patches + block * c.num_hidden_layers + bridge + _propose(config)
+    return patches + block * c.num_hidden_layers + bridge + _propose(config) + _fine(config)
+
+
+def _fine(config: GromaConfig) -> Work:
+    """The convolutions of the level that comes from the pixels, if there is one."""
+    widths = (config.backbone.num_channels, *config.region.fine)
+    sides = [config.image_size // (2 if layer == 0 else 4) for layer in range(len(config.region.fine))]
+    return sum(
+        (linear(s * s, 9 * a, b) for s, (a, b) in zip(sides, itertools.pairwise(widths), strict=True)), Work()
+    )
 
 
 def _propose(config: GromaConfig) -> Work:
@@ -109,8 +118,9 @@ def encode_regions(config: GromaConfig, regions: float) -> Work:
     bins = c.pooled**2
     fused = linear(cells, config.backbone.hidden_size + 2, channels) * len(sides)
     fused += linear(sum(side * side for side in sides), 9 * channels, channels) * c.fuse_rounds
-    pooling = Work(sum(2 * regions * c.pooled * channels * side * (side + c.pooled) for side in sides))
-    heads = linear(regions * bins, 9 * channels, channels) * len(sides) + linear(
+    pooled = [*sides, config.image_size // 4] if c.fine else sides
+    pooling = Work(sum(2 * regions * c.pooled * channels * side * (side + c.pooled) for side in pooled))
+    heads = linear(regions * bins, 9 * channels, channels) * len(pooled) + linear(
         regions, bins * channels, c.hidden
     )
     position = linear(regions, 4, c.pos_hidden, c.hidden)

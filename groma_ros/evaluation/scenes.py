@@ -19,7 +19,7 @@ from groma_ros.simulation.dataset import load_dataset, scene_seeds
 from groma_ros.simulation.goal_generator import GOAL_TYPES, SceneGoal, draw_goals
 from groma_ros.simulation.layout import USUAL, Style
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer
-from groma_ros.simulation.worlds import DEFAULT_WORLD, world_of
+from groma_ros.simulation.worlds import DEFAULT_WORLD, words_of, world_of
 from groma_ros.types import Frame, Goal, Scene
 
 WIDTH, HEIGHT = 640, 480
@@ -62,7 +62,7 @@ def rendered_scenes(
             goals: list[SceneGoal] = []
             for kind in GOAL_TYPES:
                 wanted = min(number - drawn[kind], MOST_GOALS)
-                new = draw_goals(sample, rng, wanted, (kind,)) if wanted > 0 else []
+                new = draw_goals(sample, rng, wanted, (kind,), words_of(world)) if wanted > 0 else []
                 drawn[kind] += len(new)
                 goals += new
             yield TrueScene(sample.rgb, sample.objects, tuple(goals), world_of(world, scene_seed))
@@ -191,7 +191,9 @@ def is_hard(goal: SceneGoal, objects: Iterable[SceneObject]) -> bool:
         form for word in goal.text.split() for form in (word, word.removesuffix("s"), word.removesuffix("es"))
     }
     found = list(objects)
-    return any(item.kind in words for item in found) and any(item.colour in words for item in found)
+    return any(set(item.kind.split()) <= words for item in found) and any(
+        item.colour in words for item in found
+    )
 
 
 def _judge_goal(
@@ -226,7 +228,10 @@ def _described(grounder: Grounder, scene: Scene, truth: TrueScene, match: np.nda
         return []
     said = [set(text.lower().replace(".", " ").split()) for text in grounder.describe(scene, regions)]
     shown_there = [truth.objects[match[region]] for region in regions]
-    return [{item.colour, item.kind} <= words for item, words in zip(shown_there, said, strict=True)]
+    return [
+        {*item.colour.split(), *item.kind.split()} <= words
+        for item, words in zip(shown_there, said, strict=True)
+    ]
 
 
 def table(report: dict[str, Any]) -> str:

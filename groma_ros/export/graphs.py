@@ -48,7 +48,7 @@ def _perceive(model: Groma, dtype: torch.dtype) -> onnx.ModelProto:
 
 def _regions(model: Groma, dtype: torch.dtype) -> onnx.ModelProto:
     c = model.config
-    maps = [torch.zeros(1, c.backbone.hidden_size, c.grid, c.grid, dtype=dtype) for _ in c.region.layers]
+    maps = [torch.zeros(1, *shape, dtype=dtype) for shape in c.map_shapes]
     boxes = torch.full((3, 4), 0.5)
     shapes = {"maps": [None] * len(maps), "boxes": {0: Dim("regions", max=c.vocab_size - c.first_region_id)}}
     return _export(
@@ -90,7 +90,7 @@ _EXPORTERS = {"perceive": _perceive, "encode_regions": _regions, "language": _la
 
 
 def _maps(model: Groma) -> list[str]:
-    return [f"map.{level}" for level in range(len(model.config.region.layers))]
+    return [f"map.{level}" for level in range(len(model.config.map_shapes))]
 
 
 def _export(

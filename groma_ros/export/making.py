@@ -51,12 +51,12 @@ LIMITS = {
 """A file further than this from the network (worst difference over the largest magnitude) is not listed in a
 bundle."""
 PARTS = {
-    "perceive": ("perceiver.", "img_txt_bridge."),
+    "perceive": ("perceiver.", "img_txt_bridge.", "region_encoder.fine."),
     "encode_regions": ("region_encoder.", "new_input_embs."),
     "language": ("llm.", "new_input_embs.", "extra_lm_head."),
 }
 """What of the network a graph is made of, by the beginnings of its names."""
-FLOAT_PARTS = ("detector", "input_proj", "patches", "query", "key", "value", "output", "fc1", "fc2")
+FLOAT_PARTS = ("detector", "input_proj", "patches", "fine", "query", "key", "value", "output", "fc1", "fc2")
 """What stays float32 in 8 bits, by the names of nodes: what makes boxes, the first layer, and the products
 without which no box of groma-tiny is off by more than an IoU of 0.98 (docs/precision.md has what each costs).
 """

@@ -51,10 +51,9 @@ def noise_regions(config: GromaConfig, seed: int = 0) -> list[dict[str, FloatArr
     either sign."""
     rng, found = np.random.default_rng(seed), []
     for _ in range(_pictures(config)):
-        shape = (1, config.backbone.hidden_size, config.grid, config.grid)
         maps = {
-            f"map.{level}": rng.normal(0, 1, shape).astype(np.float32)
-            for level in range(len(config.region.layers))
+            f"map.{level}": rng.normal(0, 1, (1, *shape)).astype(np.float32)
+            for level, shape in enumerate(config.map_shapes)
         }
         count = int(rng.integers(1, min(REGIONS, config.max_region_num) + 1))
         boxes = np.concatenate(
@@ -102,7 +101,7 @@ def regions_difference(model: Groma, graph: VisionGraph, inputs: Sequence[Mappin
     """The same over region tokens; inputs: of the region encoder."""
     worst = 0.0
     for feeds in inputs:
-        maps = [torch.from_numpy(feeds[f"map.{level}"]) for level in range(len(model.config.region.layers))]
+        maps = [torch.from_numpy(feeds[f"map.{level}"]) for level in range(len(model.config.map_shapes))]
         tokens = model.encode_regions(maps, torch.from_numpy(feeds["boxes"])[None])[0]
         found, _ = graph.run(feeds)
         worst = max(worst, difference(found["region_tokens"], model.region_slot_embeddings(tokens).numpy()))

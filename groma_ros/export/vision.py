@@ -109,6 +109,7 @@ class PerceiveGraph(nn.Module):
         ]
         self.input_proj = nn.ModuleList([LevelGraph(projection) for projection in projections])
         self.detector = DetectorGraph(model.perceiver.ddetr_transformer, shapes)
+        self.fine = model.region_encoder.fine.to(dtype) if c.region.fine else None
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
         """Normalised pixels (B, 3, S, S) to image tokens (B, T, D), boxes (B, Q, 4) cxcywh, objectness (B,
@@ -123,12 +124,10 @@ class PerceiveGraph(nn.Module):
         mean = sum(last[1:], last[0]) / len(last)
         levels = [projection(mean) for projection in self.input_proj]
         boxes, objectness = self.detector(torch.cat(levels, 1) if len(levels) > 1 else levels[0])
-        return (
-            self._image_tokens(states[c.vis_output_layer]),
-            boxes,
-            objectness,
-            *(self._map(states[i]) for i in c.region.layers),
-        )
+        maps = [self._map(states[i]) for i in c.region.layers]
+        if self.fine is not None:
+            maps.append(self.fine(pixels.to(self.dtype)))
+        return (self._image_tokens(states[c.vis_output_layer]), boxes, objectness, *maps)
 
     def _image_tokens(self, state: Tensor) -> Tensor:
         """`merge_tokens` and the bridge, which move whole cells: a hidden state (B, 1 + cells, C) to image
@@ -176,9 +175,10 @@ class RegionGraph(nn.Module):
         self.names = None if names is None else nn.Parameter(names.detach().clone(), requires_grad=False)
 
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
-        """Region maps (1, C, s, s), one a level, and boxes (R, 4) cxcywh to what stands in the feature slots
-        (R, D)."""
-        fused = self.fuse([level.to(self.dtype) for level in maps])
+        """Region maps (1, C, s, s) as of `GromaConfig.map_shapes` and boxes (R, 4) cxcywh to what stands
+        in the feature slots (R, D)."""
+        coarse = len(self.fuse.upsample)
+        fused = [*self.fuse([level.to(self.dtype) for level in maps[:coarse]]), *maps[coarse:]]
         pooled = torch.cat(
             [self._pooled(level, fused_map, boxes) for level, fused_map in enumerate(fused)], 2
         ).transpose(1, 2)

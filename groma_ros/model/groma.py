@@ -21,7 +21,7 @@ from groma_ros.network_config import GromaConfig
 @dataclass(frozen=True, eq=False)
 class Perception:
     """What one vision pass gives. image_tokens (B, T, D); boxes (B, Q, 4) cxcywh fractions; objectness (B,
-    Q); maps: the region encoder's inputs, one (B, C, s, s) a level."""
+    Q); maps: the region encoder's inputs, as of `Groma.region_maps`."""
 
     image_tokens: Tensor
     boxes: Tensor
@@ -77,7 +77,7 @@ class Groma(nn.Module):
         """One vision pass: image tokens, proposals and the maps regions are encoded from."""
         states = self.perceiver.hidden(pixels)
         boxes, objectness = self.perceiver.ddetr_transformer.infer(self.perceiver.levels(states))
-        return Perception(self.image_tokens(states), boxes, objectness, self.region_maps(states))
+        return Perception(self.image_tokens(states), boxes, objectness, self.region_maps(states, pixels))
 
     def image_tokens(self, states: list[Tensor]) -> Tensor:
         """Hidden states to image tokens (B, T, D)."""
@@ -85,9 +85,11 @@ class Groma(nn.Module):
             merge_tokens(states[self.config.vis_output_layer], self.config.token_merge)
         )
 
-    def region_maps(self, states: list[Tensor]) -> list[Tensor]:
-        """The hidden states the region encoder fuses, as maps (B, C, s, s)."""
-        return [to_map(states[layer]) for layer in self.config.region.layers]
+    def region_maps(self, states: list[Tensor], pixels: Tensor) -> list[Tensor]:
+        """What regions are encoded from, shapes as of `GromaConfig.map_shapes`: the hidden states that are
+        fused, and the fine level."""
+        fine = [self.region_encoder.fine(pixels)] if self.config.region.fine else []
+        return [*(to_map(states[layer]) for layer in self.config.region.layers), *fine]
 
     def encode_regions(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Region tokens (B, R, D) of boxes (B, R, 4)."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -66,6 +69,25 @@ class LevelFusion(nn.Module):
         return levels
 
 
+class FineLevel(nn.Module):
+    """Convolutions over the pixels: two of stride 2, then of stride 1, each with GroupNorm and ReLU; a
+    quarter of the input's side."""
+
+    def __init__(self, inputs: int, widths: tuple[int, ...], groups: int) -> None:
+        super().__init__()
+        sizes = list(itertools.pairwise((inputs, *widths)))
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(a, b, 3, 2 if i < 2 else 1, 1, bias=False) for i, (a, b) in enumerate(sizes)]
+        )
+        self.norms = nn.ModuleList([nn.GroupNorm(math.gcd(groups, b), b) for _, b in sizes])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) to a map (B, channels, S / 4, S / 4)."""
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            pixels = F.relu(norm(conv(pixels)))
+        return pixels
+
+
 def _gather(levels: list[Tensor], index: int) -> Tensor:
     own = levels[index]
     channels = own.shape[1]
@@ -113,7 +135,8 @@ class RegionPooling(nn.Module):
     def __init__(self, channels: int, output: int, c: RegionEncoderConfig) -> None:
         super().__init__()
         self.config = c
-        self.pconvs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in c.upsample])
+        levels = len(c.upsample) + bool(c.fine)
+        self.pconvs = nn.ModuleList([nn.Conv2d(channels, channels, 3, padding=1) for _ in range(levels)])
         self.pos_embedd = nn.Sequential(
             nn.Linear(4, c.pos_hidden),
             nn.ReLU(),
@@ -165,7 +188,15 @@ class RegionEncoder(nn.Module):
         super().__init__()
         self.mlvl_fuse = LevelFusion(config.backbone.hidden_size, config.region_channels, config.region)
         self.roi_align = RegionPooling(config.region_channels, config.region_output, config.region)
+        if config.region.fine:
+            self.fine = FineLevel(config.backbone.num_channels, config.region.fine, config.region.groups)
+
+    def levels(self, maps: list[Tensor]) -> list[Tensor]:
+        """The maps that regions are pooled from: the backbone's, fused, and the fine one as it is."""
+        coarse = len(self.mlvl_fuse.upsample)
+        return [*self.mlvl_fuse(maps[:coarse]), *maps[coarse:]]
 
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
-        """Backbone maps, one (B, C, s, s) a level, and boxes (B, R, 4) cxcywh to region tokens (B, R, D)."""
-        return self.roi_align(self.mlvl_fuse(maps), boxes)
+        """Maps (B, C, s, s), the backbone's and the fine one, and boxes (B, R, 4) cxcywh to region tokens
+        (B, R, D)."""
+        return self.roi_align(self.levels(maps), boxes)

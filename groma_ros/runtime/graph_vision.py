@@ -30,8 +30,7 @@ def perceive_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
 
 
 def _map_shapes(config: GromaConfig, batch: int | str) -> Shapes:
-    shape = (batch, config.backbone.hidden_size, config.grid, config.grid)
-    return {f"map.{level}": shape for level in range(len(config.region.layers))}
+    return {f"map.{level}": (batch, *shape) for level, shape in enumerate(config.map_shapes)}
 
 
 def region_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
@@ -115,7 +114,7 @@ class GraphVision:
         self, perceive: VisionGraph, regions: VisionGraph, config: GromaConfig, transform: ImageTransform
     ) -> None:
         self.perceive, self.regions = perceive, regions
-        self._maps = [f"map.{level}" for level in range(len(config.region.layers))]
+        self._maps = [f"map.{level}" for level in range(len(config.map_shapes))]
         self._rule = SelectionRule(config.box_score_thres, config.nms_thres, config.max_region_num)
         self._transform = transform
 

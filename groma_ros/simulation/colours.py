@@ -21,6 +21,7 @@ _RGB = {
     "cyan": (0.10, 0.80, 0.86),
 }
 COLOURS = tuple(_RGB)
+_MORE_RGB = {"brown": (0.42, 0.22, 0.09), "grey": (0.48, 0.48, 0.48)}
 
 
 def paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
@@ -38,6 +39,24 @@ def unusual_paint(rng: np.random.Generator, colour: str) -> tuple[float, float, 
     hue = (h + rng.choice([-1, 1]) * rng.uniform(0.014, 0.024)) % 1.0
     saturation = s * rng.uniform(0.78, 0.88) if s > 0 else rng.uniform(0.03, 0.07)
     return colorsys.hsv_to_rgb(hue, saturation, min(1.0, v * rng.uniform(0.78, 0.88)))
+
+
+def wide_paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
+    """A shade of a named colour (one of `COLOURS`, brown or grey) from a wider range than `paint` draws
+    from."""
+    h, s, v = colorsys.rgb_to_hsv(*(_RGB | _MORE_RGB)[colour])
+    hue = (h + rng.uniform(-0.016, 0.016)) % 1.0
+    saturation = s * rng.uniform(0.78, 1.0) if s > 0 else rng.uniform(0.0, 0.06)
+    least = {
+        "white": 0.9,
+        "black": 0.4,
+        "yellow": 0.85,
+        "orange": 0.88,
+        "pink": 0.88,
+        "cyan": 0.8,
+        "brown": 0.75,
+    }.get(colour, 0.72)
+    return colorsys.hsv_to_rgb(hue, saturation, min(1.0, v * rng.uniform(least, 1.08)))
 
 
 def muted(rng: np.random.Generator) -> Array:

@@ -17,17 +17,16 @@ import numpy as np
 from groma_ros.progress import shown
 from groma_ros.simulation import other_worlds
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
-from groma_ros.simulation.scenes import KINDS, SceneObject, SceneRenderer, SceneSample, check_camera
-from groma_ros.simulation.world_objects import WORLD_KINDS, WorldSample, world_goals
-from groma_ros.simulation.worlds import DEFAULT_WORLD, world_of
+from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample, check_camera
+from groma_ros.simulation.vocabulary import FIRST_WORDS, KIND_NAMES, Vocabulary
+from groma_ros.simulation.world_objects import WorldSample, world_goals
+from groma_ros.simulation.worlds import DEFAULT_WORLD, words_of, world_of
 from groma_ros.types import Box3D, Intrinsics
 
 ANNOTATIONS = "annotations.json"
 SEED_STRIDE = 1_000_000
 _FORMAT = 1
 _JPEG_QUALITY = 95
-_NAMES = tuple(dict.fromkeys((*KINDS, *WORLD_KINDS)))
-"""Names of the categories; their order is part of the format."""
 
 
 class DatasetError(ValueError):
@@ -104,11 +103,11 @@ def scene_seeds(seed: int, count: int) -> range:
     return range(seed * SEED_STRIDE, seed * SEED_STRIDE + count)
 
 
-def scene_goals(sample: SceneSample, per_kind: int = 1) -> list[SceneGoal]:
+def scene_goals(sample: SceneSample, per_kind: int = 1, words: Vocabulary = FIRST_WORDS) -> list[SceneGoal]:
     """The goals that belong to a scene of the dataset: drawn from its own seed."""
     if isinstance(sample, WorldSample):
         return world_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind)
-    return draw_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind)
+    return draw_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind, words=words)
 
 
 def _write_atomically(path: Path, data: bytes) -> None:
@@ -138,7 +137,9 @@ def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) 
         else world_of(settings.world, sample.seed),
         "intrinsics": asdict(sample.intrinsics),
         "objects": [asdict(item) for item in sample.objects],
-        "goals": [asdict(goal) for goal in scene_goals(sample, settings.goals_per_kind)],
+        "goals": [
+            asdict(goal) for goal in scene_goals(sample, settings.goals_per_kind, words_of(settings.world))
+        ],
     }
     _write_atomically(out / "records" / f"{name}.json", json.dumps(record).encode())
 
@@ -238,7 +239,7 @@ def _annotations(out: Path, seeds: range) -> dict[str, Any]:
             targets = [first + index for index in goal["targets"]]
             said = {"text": goal["text"], "kind": goal["kind"], "annotation_ids": targets}
             goals.append({"id": len(goals) + 1, "image_id": image_id, **said})
-    categories = [{"id": index, "name": kind} for index, kind in enumerate(_NAMES, 1)]
+    categories = [{"id": index, "name": kind} for index, kind in enumerate(KIND_NAMES, 1)]
     info = {"description": "Rendered scenes with goals", "format": _FORMAT}
     return {
         "info": info,
@@ -254,7 +255,7 @@ def _annotation(annotation_id: int, image_id: int, item: dict[str, Any]) -> dict
     coco = {
         "id": annotation_id,
         "image_id": image_id,
-        "category_id": _NAMES.index(item["kind"]) + 1,
+        "category_id": KIND_NAMES.index(item["kind"]) + 1,
         "iscrowd": 0,
     }
     rest = {

@@ -13,9 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groma_ros.simulation.colours import COLOURS
 from groma_ros.simulation.scenes import SceneObject, SceneSample
-from groma_ros.simulation.shapes import KINDS
+from groma_ros.simulation.vocabulary import FIRST_WORDS, Vocabulary, plural, with_article
 
 GOAL_TYPES = ("attribute", "absent", "negation", "superlative", "relation", "plural", "between")
 WIDTH_MARGIN, DEPTH_MARGIN, AREA_MARGIN = 0.06, 0.06, 1.35
@@ -31,7 +30,7 @@ _EXTREMES = {
     "largest": ("a", -1),
     "smallest": ("a", 1),
 }
-_RELATIONS = ("left", "right", "behind", "front")
+RELATIONS = ("left", "right", "behind", "front")
 
 
 @dataclass(frozen=True)
@@ -66,28 +65,28 @@ class Selector:
         return f"{self.colour} {noun}" if self.colour else noun
 
 
-def plural(kind: str) -> str:
-    """The plural of a kind's name."""
-    if kind.endswith("loaf"):
-        return kind.removesuffix("f") + "ves"
-    return kind + "es" if kind.endswith("x") else kind + "s"
-
-
 def _pick(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str:
     return options[int(rng.integers(len(options)))]
 
 
-class _View:
-    """A scene's objects with the measures that goals speak of."""
+class View:
+    """A scene's objects with the measures that goals speak of, and the names that may be spoken. An object
+    may have no colour."""
 
-    def __init__(self, objects: tuple[SceneObject, ...], width: int) -> None:
+    def __init__(self, objects: tuple[SceneObject, ...], width: int, words: Vocabulary = FIRST_WORDS) -> None:
         self.objects = objects
+        self.words = words
+        self.kinds = sorted({o.kind for o in objects})
+        self.colours = sorted({o.colour for o in objects if o.colour})
+        # Kinds of which no colour can be said to be absent
+        self.vague = {o.kind for o in objects if not o.colour}
         self.x = np.array([(o.box[0] + o.box[2]) / 2 for o in objects]) / width
         self.z = np.array([o.position[2] for o in objects])
         self.area = np.log([o.area for o in objects])
         self.box_area = np.log([(o.box[2] - o.box[0]) * (o.box[3] - o.box[1]) for o in objects])
 
     def find(self, selector: Selector) -> tuple[int, ...]:
+        """Indices of a set of objects."""
         return tuple(i for i, item in enumerate(self.objects) if selector.matches(item))
 
     def _depth_margin(self, i: int, j: int) -> float:
@@ -119,14 +118,12 @@ class _View:
         return winners.pop() if len(winners) == 1 else None
 
 
-def _selectors(view: _View) -> list[Selector]:
+def selectors(view: View) -> list[Selector]:
     """Every kind, colour and pair that the scene holds, in a fixed order."""
-    kinds = sorted({o.kind for o in view.objects})
-    colours = sorted({o.colour for o in view.objects})
-    pairs = sorted({(o.kind, o.colour) for o in view.objects})
+    pairs = sorted({(o.kind, o.colour) for o in view.objects if o.colour})
     return (
-        [Selector(k) for k in kinds]
-        + [Selector(None, c) for c in colours]
+        [Selector(k) for k in view.kinds]
+        + [Selector(None, c) for c in view.colours]
         + [Selector(k, c) for k, c in pairs]
     )
 
@@ -136,8 +133,8 @@ def _name_one(selector: Selector, rng: np.random.Generator) -> str:
     return article + selector.one(rng)
 
 
-def _attribute(view: _View, rng: np.random.Generator) -> SceneGoal | None:
-    unique = [s for s in _selectors(view) if len(view.find(s)) == 1]
+def _attribute(view: View, rng: np.random.Generator) -> SceneGoal | None:
+    unique = [s for s in selectors(view) if len(view.find(s)) == 1]
     if not unique:
         return None
     pairs = [s for s in unique if s.kind and s.colour]
@@ -146,8 +143,8 @@ def _attribute(view: _View, rng: np.random.Generator) -> SceneGoal | None:
     return SceneGoal(_name_one(chosen, rng), "attribute", view.find(chosen))
 
 
-def _plural(view: _View, rng: np.random.Generator) -> SceneGoal | None:
-    several = [s for s in _selectors(view) if len(view.find(s)) >= 2]
+def _plural(view: View, rng: np.random.Generator) -> SceneGoal | None:
+    several = [s for s in selectors(view) if len(view.find(s)) >= 2]
     if not several:
         return None
     chosen = several[int(rng.integers(len(several)))]
@@ -163,17 +160,22 @@ def _plural(view: _View, rng: np.random.Generator) -> SceneGoal | None:
     return SceneGoal(_pick(rng, forms), "plural", targets)
 
 
-def _absent(view: _View, rng: np.random.Generator) -> SceneGoal | None:
-    kinds, colours = sorted({o.kind for o in view.objects}), sorted({o.colour for o in view.objects})
+def _absent(view: View, rng: np.random.Generator) -> SceneGoal | None:
+    kinds, colours, words = view.kinds, view.colours, view.words
     pairs = {(o.kind, o.colour) for o in view.objects}
-    hard = [Selector(k, c) for k in kinds for c in colours if (k, c) not in pairs]
+    vague = view.vague
+    hard = [Selector(k, c) for k in kinds for c in colours if (k, c) not in pairs and k not in vague]
     if hard and rng.random() < HARD_ABSENT:
         chosen = hard[int(rng.integers(len(hard)))]
     else:
-        easy = [Selector(k, c) for k in KINDS for c in COLOURS if k not in kinds or c not in colours]
-        easy += [Selector(k) for k in KINDS if k not in kinds] + [
-            Selector(None, c) for c in COLOURS if c not in colours
+        easy = [
+            Selector(k, c)
+            for k in words.kinds
+            for c in words.colours
+            if (k not in kinds or c not in colours) and k not in vague
         ]
+        easy += [Selector(k) for k in words.kinds if k not in kinds]
+        easy += [Selector(None, c) for c in words.colours if c not in colours and not vague]
         if not easy:
             return None
         chosen = easy[int(rng.integers(len(easy)))]
@@ -181,30 +183,30 @@ def _absent(view: _View, rng: np.random.Generator) -> SceneGoal | None:
     return SceneGoal(text, "absent", ())
 
 
-def _negation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+def _negation(view: View, rng: np.random.Generator) -> SceneGoal | None:
     goals = list(_negations(view, rng))
     return goals[int(rng.integers(len(goals)))] if goals else None
 
 
-def _negations(view: _View, rng: np.random.Generator) -> Iterator[SceneGoal]:
+def _negations(view: View, rng: np.random.Generator) -> Iterator[SceneGoal]:
     """Every negation that means something, each in one phrasing."""
     everything = range(len(view.objects))
-    for kind in sorted({o.kind for o in view.objects}):
+    for kind in view.kinds:
         members = view.find(Selector(kind))
-        for colour in sorted({view.objects[i].colour for i in members}):
+        for colour in sorted({view.objects[i].colour for i in members}) if kind not in view.vague else ():
             yield from _without_colour(
                 kind, colour, tuple(i for i in members if view.objects[i].colour != colour), rng
             )
         rest = tuple(i for i in everything if i not in members)
         many = plural(kind)
         forms = (
-            f"everything that is not {_a(kind)}",
+            f"everything that is not {with_article(kind)}",
             f"all the objects that are not {many}",
             f"everything but the {many}",
         )
         if rest:
             yield SceneGoal(_pick(rng, forms), "negation", rest)
-    for colour in sorted({o.colour for o in view.objects}):
+    for colour in view.colours if not view.vague else ():
         same = view.find(Selector(None, colour))
         rest = tuple(i for i in everything if i not in same)
         objects = f"{colour} objects"
@@ -219,7 +221,9 @@ def _negations(view: _View, rng: np.random.Generator) -> Iterator[SceneGoal]:
             others = tuple(i for i in same if view.objects[i].kind != kind)
             if len(others) == 1:
                 yield SceneGoal(
-                    f"the {Selector(None, colour).one(rng)} that is not {_a(kind)}", "negation", others
+                    f"the {Selector(None, colour).one(rng)} that is not {with_article(kind)}",
+                    "negation",
+                    others,
                 )
 
 
@@ -237,12 +241,8 @@ def _without_colour(
         )
 
 
-def _a(noun: str) -> str:
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def _superlative(view: _View, rng: np.random.Generator) -> SceneGoal | None:
-    groups = [Selector(), *(s for s in _selectors(view) if len(view.find(s)) >= 2)]
+def _superlative(view: View, rng: np.random.Generator) -> SceneGoal | None:
+    groups = [Selector(), *(s for s in selectors(view) if len(view.find(s)) >= 2)]
     for _ in range(12):
         group, word = groups[int(rng.integers(len(groups)))], _pick(rng, list(_EXTREMES))
         target = view.extreme(word, view.find(group))
@@ -254,7 +254,8 @@ def _superlative(view: _View, rng: np.random.Generator) -> SceneGoal | None:
     return None
 
 
-def _relation_words(relation: str, rng: np.random.Generator) -> str:
+def relation_words(relation: str, rng: np.random.Generator) -> str:
+    """A relation of `RELATIONS` in words."""
     forms = {
         "left": ("left of", "to the left of"),
         "right": ("right of", "to the right of"),
@@ -264,22 +265,22 @@ def _relation_words(relation: str, rng: np.random.Generator) -> str:
     return _pick(rng, forms[relation])
 
 
-def _relation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
+def _relation(view: View, rng: np.random.Generator) -> SceneGoal | None:
     """Single ("the mug left of the blue box") or set-valued ("all objects left of the red ball")."""
-    anchors = [s for s in _selectors(view) if len(view.find(s)) == 1]
-    groups = [Selector(), *_selectors(view)]
+    anchors = [s for s in selectors(view) if len(view.find(s)) == 1]
+    groups = [Selector(), *selectors(view)]
     single = rng.random() < 0.5
     for _ in range(30 if anchors else 0):
         anchor = anchors[int(rng.integers(len(anchors)))]
         group = groups[int(rng.integers(len(groups)))] if single or rng.random() < 0.5 else Selector()
-        relation = _pick(rng, _RELATIONS)
+        relation = _pick(rng, RELATIONS)
         (other,) = view.find(anchor)
         members = [i for i in view.find(group) if i != other]
         verdicts = [view.related(relation, i, other) for i in members]
         targets = tuple(i for i, yes in zip(members, verdicts, strict=True) if yes)
         if not targets or None in verdicts or (len(targets) == 1) != single:
             continue
-        where = f"{_relation_words(relation, rng)} the {anchor.one(rng)}"
+        where = f"{relation_words(relation, rng)} the {anchor.one(rng)}"
         if single:
             return SceneGoal(f"the {group.one(rng)} {where}", "relation", targets)
         return SceneGoal(
@@ -288,11 +289,11 @@ def _relation(view: _View, rng: np.random.Generator) -> SceneGoal | None:
     return None
 
 
-def _between(view: _View, rng: np.random.Generator) -> SceneGoal | None:
-    """The one object of a group whose centre is, in x, between those of two named objects; the group's others
-    are clearly not."""
-    anchors = [s for s in _selectors(view) if s.kind and len(view.find(s)) == 1]
-    groups = [Selector(), *_selectors(view)]
+def _between(view: View, rng: np.random.Generator) -> SceneGoal | None:
+    """The one object of a group whose centre is, in x, between those of two named objects; the group's
+    others are clearly not."""
+    anchors = [s for s in selectors(view) if s.kind and len(view.find(s)) == 1]
+    groups = [Selector(), *selectors(view)]
     for _ in range(60 if len(anchors) >= 2 else 0):
         first, second = (anchors[int(i)] for i in rng.choice(len(anchors), 2, replace=False))
         (a,), (b,) = view.find(first), view.find(second)
@@ -314,7 +315,7 @@ def _between(view: _View, rng: np.random.Generator) -> SceneGoal | None:
     return None
 
 
-_DRAWERS: dict[str, Callable[[_View, np.random.Generator], SceneGoal | None]] = {
+_DRAWERS: dict[str, Callable[[View, np.random.Generator], SceneGoal | None]] = {
     "attribute": _attribute,
     "absent": _absent,
     "negation": _negation,
@@ -326,14 +327,19 @@ _DRAWERS: dict[str, Callable[[_View, np.random.Generator], SceneGoal | None]] = 
 
 
 def draw_goals(
-    sample: SceneSample, rng: np.random.Generator, per_kind: int = 1, kinds: tuple[str, ...] = GOAL_TYPES
+    sample: SceneSample,
+    rng: np.random.Generator,
+    per_kind: int = 1,
+    kinds: tuple[str, ...] = GOAL_TYPES,
+    words: Vocabulary = FIRST_WORDS,
 ) -> list[SceneGoal]:
     """`per_kind` different goals of each of `kinds`, fewer where the scene does not hold so many that are
     clear.
 
+    words: the names that absent goals are drawn from (`worlds.words_of` of the scene's world).
     Goals come kind by kind; no text comes twice. KeyError for a kind that is not one of `GOAL_TYPES`.
     """
-    view = _View(sample.objects, sample.intrinsics.width)
+    view = View(sample.objects, sample.intrinsics.width, words)
     goals: dict[str, SceneGoal] = {}
     for kind in kinds:
         wanted, tries = len(goals) + per_kind, 0

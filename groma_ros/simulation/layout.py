@@ -26,6 +26,7 @@ from groma_ros.simulation.shapes import (
 )
 from groma_ros.types import Intrinsics
 
+MIN_PIXELS = 60 / 224**2  # share of the picture
 _GAP = 0.012
 _EDGE = 2.0
 
@@ -58,7 +59,8 @@ class Body:
     """An object.
 
     place: its origin, the middle of its foot; outline: Px3 world points that bound it; geoms: how it is
-    drawn; turn: 3x3, its own axes in the world's.
+    drawn; turn: 3x3, its own axes in the world's; middle: of an object that does not stand upright, world;
+    support: index of the object that it stands on or lies in, -1 for none; inside: whether it lies in it.
     """
 
     kind: str
@@ -68,6 +70,9 @@ class Body:
     outline: Array
     geoms: tuple[Geom, ...]
     turn: Array
+    middle: Array | None = None
+    support: int = -1
+    inside: bool = False
 
     @property
     def reach(self) -> float:
@@ -77,6 +82,8 @@ class Body:
     @property
     def centre(self) -> Array:
         """Middle of its height above its origin, world."""
+        if self.middle is not None:
+            return self.middle
         return self.place + np.array([0, 0, self.solid.size[1] / 2])
 
     def box(self) -> tuple[Array, Array, Array]:
@@ -93,7 +100,7 @@ class Body:
 @dataclass(frozen=True, eq=False)
 class Layout:
     """A whole scene. bodies are labelled 0, 1, ...; surroundings: what hides no object; screens: what may,
-    such as a robot's arm."""
+    such as a robot's arm; least: share of the picture that every object must cover."""
 
     bodies: tuple[Body, ...]
     surroundings: tuple[Geom, ...]
@@ -101,6 +108,7 @@ class Layout:
     lights: tuple[Light, ...]
     ambient: Array
     camera: Camera
+    least: float = MIN_PIXELS
 
     def world(self) -> World:
         """Everything there is."""
@@ -204,7 +212,7 @@ def _make_body(
     for part in solid.parts:
         rotation = turn if part.rotation is None else turn @ part.rotation
         position = place + turn @ np.array(part.position)
-        shade = (rgb[0] * part.shade, rgb[1] * part.shade, rgb[2] * part.shade)
+        shade = part.tone or (rgb[0] * part.shade, rgb[1] * part.shade, rgb[2] * part.shade)
         geoms.append(
             Geom(part.shape, part.scale, position, rotation, shade, label, specular, rng.uniform(0.1, 0.8))
         )

@@ -13,30 +13,10 @@ import itertools
 import numpy as np
 
 from groma_ros.simulation.colours import COLOURS
-from groma_ros.simulation.goal_generator import SceneGoal, plural
+from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.shapes import KINDS
+from groma_ros.simulation.vocabulary import SYNONYMS, plural
 
-SYNONYMS = {
-    "red": ("crimson", "scarlet"),
-    "orange": ("amber",),
-    "yellow": ("golden",),
-    "green": ("emerald",),
-    "blue": ("navy",),
-    "purple": ("violet",),
-    "white": ("ivory",),
-    "black": ("dark",),
-    "pink": ("rosy",),
-    "cyan": ("turquoise", "teal"),
-    "box": ("block", "crate", "cube"),
-    "ball": ("sphere",),
-    "cylinder": ("can", "tin"),
-    "capsule": ("pill",),
-    "mug": ("cup",),
-    "bowl": ("dish",),
-    "bottle": ("flask",),
-    "cone": ("pylon",),
-    "ring": ("hoop",),
-}
 FRAMES = (
     "hand me {}",
     "find me {}",
@@ -71,7 +51,7 @@ def _spoken(rng: np.random.Generator, word: str, chance: float) -> str:
             if rng.random() >= chance:
                 return word
             chosen = options[int(rng.integers(len(options)))]
-            return chosen if word == base else "dishes" if chosen == "dish" else plural(chosen)
+            return chosen if word == base else plural(chosen)
     return word
 
 

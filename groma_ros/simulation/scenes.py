@@ -17,7 +17,7 @@ from groma_ros.simulation.colours import COLOURS
 from groma_ros.simulation.drawing import Canvas
 from groma_ros.simulation.layout import USUAL, Layout, Style
 from groma_ros.simulation.shapes import KINDS
-from groma_ros.simulation.worlds import draw_layout, world_of
+from groma_ros.simulation.worlds import WIDE, draw_layout, world_of
 from groma_ros.types import Box3D, FloatArray, Intrinsics
 
 __all__ = ["COLOURS", "KINDS", "SceneObject", "SceneRenderer", "SceneSample"]
@@ -25,7 +25,6 @@ __all__ = ["COLOURS", "KINDS", "SceneObject", "SceneRenderer", "SceneSample"]
 MIN_OBJECTS, MAX_OBJECTS = 4, 9
 ASPECTS = (1.0, 4 / 3, 16 / 9)
 MIN_VISIBLE = 0.55
-MIN_PIXELS = 60 / 224**2  # share of the picture
 _TRIES = 40
 _ROUND = 2.0  # pixels
 
@@ -37,7 +36,8 @@ class SceneObject:
     box: (x1, y1, x2, y2) of its visible pixels, camera pixels, x2 and y2 exclusive; visible: unhidden share,
     0..1; area: its visible pixels; position: the middle of its height above its origin, in the optical frame
     (x right, y down, z forward), metres; size: (width, height, depth) of the object itself, metres; box_3d:
-    the box around all of it, hidden parts too.
+    the box around all of it, hidden parts too; support: index of the object that it stands on or lies in, -1
+    for none; inside: whether it lies in its support.
     """
 
     kind: str
@@ -48,17 +48,21 @@ class SceneObject:
     position: tuple[float, float, float]
     size: tuple[float, float, float]
     box_3d: Box3D | None = None
+    support: int = -1
+    inside: bool = False
 
 
 @dataclass(frozen=True, eq=False)
 class SceneSample:
-    """A rendered scene. rgb: uint8 HxWx3; depth: float32 HxW metres along the optical axis."""
+    """A rendered scene. rgb: uint8 HxWx3; depth: float32 HxW metres along the optical axis; world: where
+    it is set."""
 
     rgb: NDArray[np.uint8]
     depth: FloatArray
     intrinsics: Intrinsics
     objects: tuple[SceneObject, ...]
     seed: int
+    world: str = "table"
 
 
 def check_camera(width: int, height: int, aspect: float | Literal["random"] | None, supersample: int) -> None:
@@ -105,7 +109,7 @@ class SceneRenderer:
         seed."""
         layout, objects = self.compose(seed)
         rgb, depth = self.picture(layout)
-        return SceneSample(rgb, depth, layout.camera.intrinsics, objects, seed)
+        return SceneSample(rgb, depth, layout.camera.intrinsics, objects, seed, world_of(self._world, seed))
 
     def compose(
         self, seed: int, least: int = MIN_OBJECTS, accept: Callable[[Layout], bool] | None = None
@@ -116,7 +120,7 @@ class SceneRenderer:
         """
         head = np.random.default_rng([seed, 0])
         wanted = int(head.integers(least, MAX_OBJECTS + 1))
-        aspect = self._draw_aspect(head)
+        aspect = self._draw_aspect(head, seed)
         world, size = world_of(self._world, seed), (self.width, self.height)
         attempt = 0
         while True:
@@ -131,9 +135,11 @@ class SceneRenderer:
             if objects is not None:
                 return layout, objects
 
-    def _draw_aspect(self, rng: np.random.Generator) -> float:
+    def _draw_aspect(self, rng: np.random.Generator, seed: int) -> float:
         if self._aspect is None:
             return self.width / self.height
+        if self._aspect == "random" and world_of(self._world, seed) == WIDE:
+            return float(rng.uniform(ASPECTS[0], ASPECTS[-1]))
         return float(rng.choice(ASPECTS)) if self._aspect == "random" else float(self._aspect)
 
     def picture(self, layout: Layout) -> tuple[NDArray[np.uint8], FloatArray]:
@@ -152,7 +158,7 @@ class SceneRenderer:
         hidden too much."""
         labels = self._canvas.labels(layout.world(), layout.camera)
         found = [_extent(labels, index) for index in range(len(layout.bodies))]
-        least = max(1, round(MIN_PIXELS * labels.size))
+        least = max(1, round(layout.least * labels.size))
         if any(area < least or _touches_border(box, labels.shape) for box, area in found):
             return None
         whole = self._whole_areas(layout, [area for _, area in found])
@@ -224,7 +230,18 @@ def _object(
         _triple(size),
     )
     position = _triple(camera.to_optical(body.centre))
-    return SceneObject(body.kind, body.colour, box, visible, area, position, _triple(body.solid.size), box_3d)
+    return SceneObject(
+        body.kind,
+        body.colour,
+        box,
+        visible,
+        area,
+        position,
+        _triple(body.solid.size),
+        box_3d,
+        body.support,
+        body.inside,
+    )
 
 
 def _triple(values: Iterable[float]) -> tuple[float, float, float]:

@@ -27,7 +27,7 @@ class Part:
 
     shape: "box" | "ball" | "cylinder" | "capsule" (scale = half sizes, radius, or radius and half length
     along z) or a name in `MESHES` (scale multiplies its vertices); position: its origin; rotation: 3x3;
-    shade: factor on the object's colour.
+    shade: factor on the object's colour; tone: rgb of its own instead, such as a lid's.
     """
 
     shape: str
@@ -35,6 +35,7 @@ class Part:
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
     rotation: Array | None = None
     shade: float = 1.0
+    tone: tuple[float, float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +152,100 @@ def _meshes() -> dict[str, Mesh]:
         "cone": lathe([(0, 0), (1, 0), (1, 0), (0.03, 0.985), (0, 1)]),
         "ring": _flat_ring(),
         "handle": tube(1.0, 0.24, -0.62 * np.pi, 0.62 * np.pi, 16),
+        **_family_meshes(),
+    }
+
+
+def _hollow(outside: list[tuple[float, float]], wall: float = 0.13, floor: float = 0.1) -> Mesh:
+    """A cup: an outside profile from foot to rim, and an inside that follows it a wall's thickness within."""
+    rim = outside[-1]
+    inside = [(r - wall, z) for r, z in reversed(outside) if z > floor + 0.05]
+    low = max(outside[0][0] - wall, 0.1)
+    return lathe([(0, 0), outside[0], *outside, rim, *inside, (low, floor), (low, floor), (0, floor)])
+
+
+def _closed(outside: list[tuple[float, float]]) -> Mesh:
+    """A body that is closed at its foot and its top."""
+    return lathe([(0, outside[0][1]), outside[0], *outside, outside[-1], (0, outside[-1][1])])
+
+
+def _gable() -> Mesh:
+    """A roof over the square from -1 to 1, its ridge along x at height 1."""
+    vertices = np.array([[-1, -1, 0], [1, -1, 0], [1, 1, 0], [-1, 1, 0], [-1, 0, 1.0], [1, 0, 1.0]])
+    faces = [(0, 2, 1), (0, 3, 2), (0, 1, 5), (0, 5, 4), (2, 3, 4), (2, 4, 5), (0, 4, 3), (1, 2, 5)]
+    return Mesh(vertices, np.array(faces, np.int64))
+
+
+def _family_meshes() -> dict[str, Mesh]:
+    """What `families` draws its objects from; unit radius and unit height."""
+    upright = [
+        (a, z) for a, z in zip(np.cos(np.linspace(-1.3, 1.3, 9)), np.linspace(0.0, 1.0, 9), strict=True)
+    ]
+    barrel = [(0.78 + 0.22 * float(a), float(z)) for a, z in upright]
+    shoulder = [
+        (0.95, 0.0),
+        (1, 0.03),
+        (1, 0.62),
+        (0.9, 0.7),
+        (0.6, 0.76),
+        (0.34, 0.79),
+        (0.3, 0.8),
+        (0.3, 0.96),
+        (0.36, 0.96),
+        (0.36, 1),
+    ]
+    slender = [
+        (0.85, 0.0),
+        (1, 0.05),
+        (1, 0.4),
+        (0.8, 0.58),
+        (0.5, 0.72),
+        (0.34, 0.84),
+        (0.3, 0.97),
+        (0.38, 0.97),
+        (0.38, 1),
+    ]
+    stout = [(0.9, 0.0), (1, 0.04), (1, 0.7), (0.93, 0.8), (0.7, 0.86), (0.55, 0.88), (0.55, 1)]
+    spray = [
+        (0.9, 0.0),
+        (1, 0.04),
+        (0.97, 0.45),
+        (0.8, 0.55),
+        (0.95, 0.66),
+        (0.7, 0.78),
+        (0.35, 0.84),
+        (0.35, 1),
+    ]
+    deep = [(0.5, 0.0), (0.62, 0.12), (0.8, 0.35), (0.92, 0.65), (1.0, 1.0)]
+    dish = [(0.6, 0.0), (0.75, 0.15), (0.9, 0.5), (1.0, 1.0)]
+    footed = [(0.5, 0.0), (0.5, 0.12), (0.4, 0.2), (0.75, 0.42), (0.93, 0.7), (1.0, 1.0)]
+    tin = [(0.9, 0.0), (1, 0.05), (1, 0.9), (0.88, 0.97), (0.88, 1)]
+    angles = np.linspace(-np.pi / 2, np.pi / 2, 11)
+    lemon = [(float(abs(np.cos(a)) ** 0.8) * 0.8, 0.5 + 0.42 * float(np.sin(a))) for a in angles[1:-1]]
+    flat_to_z = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
+
+    def hoop(thickness: float) -> Mesh:
+        upright_ring = tube(1.0, thickness, 0, 2 * np.pi, SEGMENTS)
+        return Mesh(upright_ring.vertices @ flat_to_z.T + [0, 0, thickness], upright_ring.faces)
+
+    return {
+        "cup tapered": _hollow([(0.72, 0.0), (0.78, 0.1), (1.0, 1.0)]),
+        "cup flared": _hollow([(0.7, 0.0), (0.74, 0.3), (0.82, 0.7), (1.0, 1.0)]),
+        "cup barrel": _hollow([(float(r), float(z)) for r, z in barrel]),
+        "cup straight": _hollow([(0.97, 0.0), (1.0, 0.03), (1.0, 1.0)], 0.08),
+        "bowl deep": _hollow(deep, 0.08, 0.12),
+        "bowl dish": _hollow(dish, 0.07, 0.18),
+        "bowl footed": _hollow(footed, 0.08, 0.28),
+        "bottle shoulder": _closed(shoulder),
+        "bottle slender": _closed(slender),
+        "bottle stout": _closed(stout),
+        "bottle spray": _closed(spray),
+        "tin": _closed(tin),
+        "lemon": lathe([(0, 0), (0.1, 0.02), (0.16, 0.07), *lemon, (0.16, 0.93), (0.1, 0.98), (0, 1)]),
+        "cone blunt": _closed([(1, 0), (0.12, 1)]),
+        "gable": _gable(),
+        "ring thin": hoop(0.13),
+        "ring thick": hoop(0.4),
     }
 
 

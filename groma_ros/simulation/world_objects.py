@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import quaternion_from_matrix
 from groma_ros.simulation.colours import COLOURS
-from groma_ros.simulation.goal_generator import SceneGoal, draw_goals, plural
+from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import SceneObject, SceneSample
+from groma_ros.simulation.vocabulary import plural
 from groma_ros.types import Box3D
 
 Array = NDArray[np.float64]

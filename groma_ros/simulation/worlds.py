@@ -8,12 +8,15 @@ from groma_ros.simulation.floor import draw_floor
 from groma_ros.simulation.layout import USUAL, Layout, Style
 from groma_ros.simulation.shelf import draw_shelf
 from groma_ros.simulation.table import draw_table
+from groma_ros.simulation.vocabulary import ALL_WORDS, FIRST_WORDS, Vocabulary
+from groma_ros.simulation.wide import WIDE_WORDS, draw_wide
 
-_DRAWERS = {"table": draw_table, "shelf": draw_shelf, "room": draw_floor}
+WIDE = "wide"
+_DRAWERS = {"table": draw_table, "shelf": draw_shelf, "room": draw_floor, WIDE: draw_wide}
 WORLDS = tuple(_DRAWERS)
 MIXED = "mixed"
 DEFAULT_WORLD = "table"  # of the commands
-_SHARES = {"table": 0.5, "shelf": 0.25, "room": 0.25}
+_SHARES = {"table": 0.5, "shelf": 0.25, "room": 0.25}  # of "mixed"
 
 
 def world_of(world: str, seed: int) -> str:
@@ -21,11 +24,18 @@ def world_of(world: str, seed: int) -> str:
     tables."""
     if world == MIXED:
         draw = np.random.default_rng([seed, 0, 1]).random()
-        ends = np.cumsum([_SHARES[name] for name in WORLDS])
-        return WORLDS[int(np.searchsorted(ends, draw, side="right"))]
+        ends = np.cumsum(list(_SHARES.values()))
+        return tuple(_SHARES)[int(np.searchsorted(ends, draw, side="right"))]
     if world not in _DRAWERS:
         raise ValueError(f"There is no world {world!r}; take one of {', '.join((MIXED, *WORLDS))}.")
     return world
+
+
+def words_of(world: str) -> Vocabulary:
+    """What goals about scenes of a world may name."""
+    if world in (MIXED, *_SHARES):
+        return FIRST_WORDS
+    return WIDE_WORDS if world == WIDE else ALL_WORDS
 
 
 def draw_layout(

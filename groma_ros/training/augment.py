@@ -26,7 +26,7 @@ def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator
         image = image[:, ::-1]
         boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
     centre_size = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1)
-    return _light(image, rng), centre_size.astype(np.float32)
+    return relit(image, rng), centre_size.astype(np.float32)
 
 
 def _safe_crop(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tuple[Image, FloatArray]:
@@ -41,7 +41,8 @@ def _safe_crop(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tup
     return image[top:bottom, left:right], boxes - np.array([left, top, left, top], np.float32)
 
 
-def _light(image: Image, rng: np.random.Generator) -> Image:
+def relit(image: Image, rng: np.random.Generator) -> Image:
+    """A picture in other light, at times blurred, compressed or noisy."""
     gain = rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3)
     table = np.clip((np.arange(256)[:, None] / 255.0) ** rng.uniform(0.8, 1.25) * gain * 255, 0, 255).astype(
         np.uint8

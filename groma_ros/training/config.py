@@ -50,20 +50,25 @@ class LanguageStage(Stage):
 
     share: questions of each kind a picture (a fraction is a chance); live: features are made from pictures at
     every step and the region encoder and the bridge learn too; otherwise features are cached, of the first
-    `scenes` of every pool (0: all) and their mirror images; reworded: share of goals said in other words;
-    language: the language model learns, not only the new tokens; tied: the new tokens are read and written by
-    one table; pointing: weight of the loss that shows one attention head where to look, 0 for none; inject:
-    true boxes join the proposals.
+    `scenes` of every pool (0: all) and their mirror images; reworded: share of goals said in other words, by
+    `paraphrases`; said: of the others, share worded by `wording`; language: the language model learns, not
+    only the new tokens; tied: the new tokens are read and written by one table; pointing: weight of the loss
+    that shows one attention head where to look, 0 for none; inject: true boxes join the proposals; vision:
+    weight of the losses of boxes, kinds and colours (stage `joint`); frozen: first blocks of the backbone
+    that stay as they are (stage `joint`).
     """
 
     share: dict[str, float] = field(default_factory=dict)
     live: bool = False
     scenes: int = 0
     reworded: float = 0.0
+    said: float = 0.0
     language: bool = True
     tied: bool = True
     pointing: float = 1.0
     inject: bool = False
+    vision: float = 1.0
+    frozen: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,8 @@ class TrainConfig:
 
     pool: a file may give one, a list, or none where files are given to learn from; earlier: scenes that the
     weights it starts from have learnt from; prompts: "tiny" or "published"; average: stages whose last
-    weights are averaged into the bundle (none: those of the last stage that ran).
+    weights are averaged into the bundle (none: those of the last stage that ran); joint: the stage that takes
+    the place of all three where a run goes on from weights that answer.
     """
 
     network: GromaConfig
@@ -86,6 +92,7 @@ class TrainConfig:
     earlier: tuple[Scenes, ...] = ()
     prompts: str = "tiny"
     average: tuple[str, ...] = ()
+    joint: LanguageStage | None = None
 
     @property
     def template(self) -> PromptTemplate:
@@ -114,6 +121,7 @@ class TrainConfig:
                 "alignment": LanguageStage,
                 "language": LanguageStage,
             }
+            kinds["joint"] = LanguageStage
             parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
             return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
         except (OSError, ValueError, TypeError, KeyError) as error:

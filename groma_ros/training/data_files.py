@@ -122,7 +122,14 @@ class FilePictures:
         k = Intrinsics(1.0, 1.0, entry.width / 2, entry.height / 2, entry.width, entry.height)
         empty = np.zeros((0, 0), np.float32)
         return FileSample(
-            self.images[index], empty, k, self.objects[index], index, tuple(told), phrases, absent
+            self.images[index],
+            empty,
+            k,
+            self.objects[index],
+            index,
+            told=tuple(told),
+            phrases=phrases,
+            absent=absent,
         )
 
 

@@ -20,7 +20,8 @@ from torch.nn import functional as F
 from groma_ros.model.detection_loss import Source, detection_loss, pairwise_iou, to_corners
 from groma_ros.model.groma import Groma
 from groma_ros.preprocessing import ImageTransform
-from groma_ros.simulation.scenes import COLOURS, KINDS, SceneObject
+from groma_ros.simulation.scenes import SceneObject
+from groma_ros.simulation.vocabulary import COLOUR_NAMES, KIND_NAMES
 from groma_ros.training.augment import augment
 from groma_ros.training.optimiser import Optimiser
 from groma_ros.training.parallel import TrainingProcess
@@ -32,8 +33,8 @@ from groma_ros.training.precision import fast
 class Names:
     """What the auxiliary heads tell apart."""
 
-    kinds: tuple[str, ...] = KINDS
-    colours: tuple[str, ...] = COLOURS
+    kinds: tuple[str, ...] = KIND_NAMES
+    colours: tuple[str, ...] = COLOUR_NAMES
 
     def labels(self, objects: Sequence[SceneObject], device: torch.device) -> tuple[Tensor, Tensor]:
         """Kinds and colours (T,) as numbers; a colour that is not known is -1."""
@@ -137,7 +138,7 @@ def detection_step(
         states = model.perceiver.hidden(batch.pixels)
         proposals = model.perceiver.propose(states)
         boxes, real = jittered(batch.boxes, 0.04, generator)
-        tokens = model.encode_regions(model.region_maps(states), boxes)[real]
+        tokens = model.encode_regions(model.region_maps(states, batch.pixels), boxes)[real]
         cells = states[-1][:, 1:]
         cell_kind, cell_colour = heads.cell_kind(cells), heads.cell_colour(cells)
         kind, colour, place = heads.kind(tokens), heads.colour(tokens), heads.place(tokens)
@@ -147,16 +148,16 @@ def detection_step(
     return {
         "boxes": detection_loss(proposals, batch.boxes, source, model.config.proposer)[0],
         "cells": F.cross_entropy(cell_kind.float().flatten(0, 1), wanted_kind.flatten())
-        + _known(cell_colour.float().flatten(0, 1), wanted_colour.flatten()),
+        + known_loss(cell_colour.float().flatten(0, 1), wanted_colour.flatten()),
         "kind": F.cross_entropy(kind.float(), true_kind),
-        "colour": _known(colour.float(), true_colour),
+        "colour": known_loss(colour.float(), true_colour),
         "place": (place.float() - boxes[real]).abs().mean(),
         "kind_right": (kind.argmax(-1) == true_kind).float().mean(),
         "colour_right": (colour.argmax(-1) == true_colour).float().mean(),
     }
 
 
-def _known(logits: Tensor, labels: Tensor) -> Tensor:
+def known_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy over the labels that are known, 0 where none is."""
     return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp(
         min=1

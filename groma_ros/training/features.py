@@ -38,6 +38,14 @@ class SceneFeatures:
     sample: SceneSample
 
 
+@dataclass(frozen=True, eq=False)
+class Seen:
+    """Hidden states of the backbone, and the normalised pixels (B, 3, S, S) that they are of."""
+
+    states: list[Tensor]
+    pixels: Tensor
+
+
 def mirrored(sample: SceneSample) -> SceneSample:
     """The scene seen in a mirror: picture, boxes and positions."""
     width = sample.rgb.shape[1]
@@ -73,8 +81,8 @@ def square(sample: SceneSample, size: int) -> NDArray[Any]:
 
 def observe(
     model: Groma, samples: Sequence[SceneSample], device: torch.device, inject: bool = False
-) -> tuple[list[Tensor], list[NDArray[np.float32]]]:
-    """Backbone and proposer without gradients: hidden states, and the selected boxes (R, 4) cxcywh of every
+) -> tuple[Seen, list[NDArray[np.float32]]]:
+    """Backbone and proposer without gradients: what they saw, and the selected boxes (R, 4) cxcywh of every
     scene.
 
     inject: the true boxes join the proposals at the network's `ground_box_score`, so that every object has a
@@ -90,13 +98,13 @@ def observe(
     found = list(zip(boxes, scores, strict=True))
     if inject:
         for i, sample in enumerate(samples):
-            truth = _fractions(sample)
+            truth = true_fractions(sample)
             given = np.full(len(truth), c.ground_box_score, np.float32)
             found[i] = np.concatenate([boxes[i], truth]), np.concatenate([scores[i], given])
-    return states, [select_regions(*each, rule).boxes for each in found]
+    return Seen(states, pixels), [select_regions(*each, rule).boxes for each in found]
 
 
-def _fractions(sample: SceneSample) -> NDArray[np.float32]:
+def true_fractions(sample: SceneSample) -> NDArray[np.float32]:
     """True boxes (N, 4) cxcywh as fractions of the picture."""
     height, width = sample.rgb.shape[:2]
     x1, y1, x2, y2 = (
@@ -107,16 +115,17 @@ def _fractions(sample: SceneSample) -> NDArray[np.float32]:
 
 
 def encode(
-    model: Groma, states: list[Tensor], chosen: list[NDArray[np.float32]], samples: Sequence[SceneSample]
+    model: Groma, seen: Seen, chosen: list[NDArray[np.float32]], samples: Sequence[SceneSample]
 ) -> list[SceneFeatures]:
     """Image and region tokens; gradients flow into the bridge and the region encoder and no further."""
+    states = seen.states
     most = max(len(b) for b in chosen)
     device = states[0].device
     padded = np.stack([np.concatenate([b, np.full((most - len(b), 4), 0.5, np.float32)]) for b in chosen])
     with fast(device):
         image_tokens = model.image_tokens(states).float()
         region_tokens = model.encode_regions(
-            model.region_maps(states), torch.from_numpy(padded).to(device)
+            model.region_maps(states, seen.pixels), torch.from_numpy(padded).to(device)
         ).float()
     return [
         SceneFeatures(

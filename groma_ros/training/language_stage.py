@@ -116,8 +116,9 @@ def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> 
 
     path = out / "tokenizer.model"
     if not path.exists():
-        data = data or scenes_data(config, out, scenes=1000)
-        train_bpe(corpus(data.pictures, config.template), config.network.language.vocab_size).save(path)
+        data = data or scenes_data(config, out, scenes=250 if config.joint else 1000)
+        texts = corpus(data.pictures, config.template, said=config.joint is not None)
+        train_bpe(texts, config.network.language.vocab_size).save(path)
     return GromaTokenizer.load(path, config.network.num_new_token)
 
 
@@ -241,7 +242,8 @@ def _step(
     rng: np.random.Generator,
 ) -> dict[str, float]:
     asked = [
-        [q for q in ask(s, tokenizer, template, stage.share, rng, stage.reworded) if q.found] for s in scenes
+        [q for q in ask(s, tokenizer, template, stage.share, rng, stage.reworded, stage.said) if q.found]
+        for s in scenes
     ]
     packed = pack(scenes, asked, tokenizer, template, worker.device)
     terms = losses(*forward(model, packed, scenes, stage.pointing > 0), packed)

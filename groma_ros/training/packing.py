@@ -13,8 +13,12 @@ from torch import Tensor
 
 from groma_ros.model.language import IGNORE
 from groma_ros.simulation.goal_generator import GOAL_TYPES, SceneGoal, draw_goals
+from groma_ros.simulation.more_goals import MORE_TYPES, draw_more_goals
 from groma_ros.simulation.paraphrases import paraphrase
 from groma_ros.simulation.scenes import SceneObject, SceneSample
+from groma_ros.simulation.vocabulary import with_article
+from groma_ros.simulation.wording import say
+from groma_ros.simulation.worlds import words_of
 from groma_ros.tokenization.prompts import PromptTemplate, expand
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.training.data_files import FileSample
@@ -51,8 +55,7 @@ class Packed:
 
 def phrase(thing: SceneObject) -> str:
     """ "a red mug", "an orange box"; of a thing without a colour "a person"."""
-    words = f"{thing.colour} {thing.kind}".strip()
-    return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
+    return with_article(f"{thing.colour} {thing.kind}".strip())
 
 
 def called(sample: SceneSample, index: int, rng: np.random.Generator) -> str:
@@ -71,10 +74,14 @@ def caption(features: SceneFeatures) -> str:
 
 
 def _goals(sample: SceneSample, rng: np.random.Generator, count: int, kind: str) -> list[SceneGoal]:
-    """Goals of one kind, `KINDS` of a file or `GOAL_TYPES` of a scene; none of the other's."""
+    """Goals of one kind, `KINDS` of a file or `GOAL_TYPES` or `MORE_TYPES` of a scene; none of the
+    other's."""
     if isinstance(sample, FileSample):
         return sample.draw(rng, count, kind)
-    return draw_goals(sample, rng, count, (kind,)) if count and kind in GOAL_TYPES else []
+    words = words_of(sample.world)
+    if kind in MORE_TYPES:
+        return draw_more_goals(sample, rng, count, (kind,), words)
+    return draw_goals(sample, rng, count, (kind,), words) if count and kind in GOAL_TYPES else []
 
 
 def ask(
@@ -84,16 +91,20 @@ def ask(
     share: Mapping[str, float],
     rng: np.random.Generator,
     reworded: float = 0.0,
+    said: float = 0.0,
 ) -> list[TrainingQuestion]:
     """Questions about one scene. share: how many of each kind; a fraction is a chance; reworded: share of
-    goals in other words."""
+    goals in other words, by `paraphrases`; said: of the others, share worded by `wording`."""
     questions = []
     counts = {kind: int(n) + int(rng.random() < n % 1) for kind, n in share.items()}
     for kind, count in counts.items():
         if kind in ("describe", "caption"):
             continue
         for goal in _goals(features.sample, rng, count, kind):
-            goal = paraphrase(goal, rng) if reworded and rng.random() < reworded else goal
+            if reworded and rng.random() < reworded:
+                goal = paraphrase(goal, rng)
+            elif said and rng.random() < said:
+                goal = say(goal, rng)
             regions = sorted(int(features.region_of[t]) for t in goal.targets)
             ids = template.goal_ids(tokenizer, "auto", goal.text)
             answer = [tokenizer.region_id(r) for r in regions if r >= 0] + [

@@ -60,6 +60,7 @@ class Shard:
     objects: list[tuple[SceneObject, ...]]
     intrinsics: list[Intrinsics]
     seed: int
+    world: str = "table"
     mirrors: bool = True
 
     def sample(self, index: int) -> SceneSample:
@@ -67,7 +68,12 @@ class Shard:
         side = self.images.shape[1]
         empty = np.zeros((side, side), np.float32)
         return SceneSample(
-            self.images[index], empty, self.intrinsics[index], self.objects[index], self.seed + index
+            self.images[index],
+            empty,
+            self.intrinsics[index],
+            self.objects[index],
+            self.seed + index,
+            self.world,
         )
 
 
@@ -141,6 +147,7 @@ def _open(path: Path) -> Shard:
         ],
         intrinsics=[Intrinsics(**note["intrinsics"]) for note in notes],
         seed=int(path.stem.rpartition("-")[2]),
+        world=path.stem.rpartition("-")[0],
     )
 
 

@@ -11,20 +11,24 @@ from typing import Any
 
 import torch
 
-from groma_ros.model.checkpoint import load_weights, original_state_dict
+from groma_ros.model.checkpoint import original_state_dict
 from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
-from groma_ros.runtime.bundle import MANIFEST, TOKENIZER, WEIGHTS, Bundle
+from groma_ros.runtime.bundle import MANIFEST, TOKENIZER, Bundle
 from groma_ros.training.config import LanguageStage, Scenes, TrainConfig
 from groma_ros.training.data import Data, files_data
 from groma_ros.training.data_files import KINDS as FILE_KINDS
+from groma_ros.training.joint_stage import train_joint
 from groma_ros.training.language_stage import load_tokenizer, train_language
 from groma_ros.training.optimiser import save_checkpoint
 from groma_ros.training.parallel import joined, launch
 from groma_ros.training.pool import render_pool
 from groma_ros.training.vision_stage import build, train_detection
+from groma_ros.training.warm_start import load_start
 
 STAGES = ("detection", "alignment", "language")
+JOINT = "joint"
 FILE_SHARE = {"one": 3.0, "all": 2.0, "absent": 1.0, "describe": 2.0}
 
 
@@ -54,9 +58,13 @@ def train(run: TrainingRun) -> None:
     """Run the stages of a config and write the bundle. Raises ValueError for a config, folder or file that
     cannot be used."""
     config = TrainConfig.load(run.config)
-    wrong = [name for name in run.stages if name not in STAGES]
+    wrong = [name for name in run.stages if name not in (*STAGES, JOINT)]
     if wrong:
-        raise ValueError(f"There is no training stage {wrong[0]!r}; the stages are {', '.join(STAGES)}.")
+        raise ValueError(
+            f"There is no training stage {wrong[0]!r}; the stages are {', '.join((*STAGES, JOINT))}."
+        )
+    if JOINT in run.stages and config.joint is None:
+        raise ValueError(f"{run.config} has no stage {JOINT}; leave it out of --stages.")
     if not (config.pool or run.data):
         raise ValueError(f"{run.config} names no scenes to render; give --data with files to learn from.")
     data = files_data(run.data, run.images, run.held_out) if run.data else None
@@ -68,6 +76,8 @@ def train(run: TrainingRun) -> None:
     for name in run.stages:
         if name == "detection":
             launch(train_detection, config.workers, config, run.out, run.resume, data)
+        elif name == JOINT:
+            launch(train_joint, config.workers, config, run.out, run.resume, data)
         else:
             stage = _for_files(getattr(config, name)) if data else getattr(config, name)
             launch(
@@ -93,22 +103,26 @@ def _prepare(run: TrainingRun, config: TrainConfig, data: Data | None) -> None:
             render_pool(run.out / "pool", scenes, config.workers)
     checkpoint = run.out / f"{_before(run.stages[0])}.pt"
     if run.start is not None and not checkpoint.exists():
-        _begin_from(run.start, config, checkpoint)
+        _begin_from(run.start, config, checkpoint, data)
     load_tokenizer(config, run.out, data)
 
 
 def _before(stage: str) -> str:
     """The checkpoint a stage starts from."""
-    index = STAGES.index(stage)
+    index = STAGES.index(stage) if stage in STAGES else 0
     return STAGES[index - 1] if index else "start"
 
 
-def _begin_from(bundle: Path, config: TrainConfig, checkpoint: Path) -> None:
+def _begin_from(directory: Path, config: TrainConfig, checkpoint: Path, data: Data | None) -> None:
+    """A first checkpoint of a bundle's weights, with its vocabulary unless the config asks for a larger
+    one."""
+    bundle, tokenizer = Bundle.load(directory), checkpoint.with_name(TOKENIZER)
+    if GromaConfig.from_dict(bundle.network).language.vocab_size == config.network.language.vocab_size:
+        shutil.copyfile(bundle.file(TOKENIZER), tokenizer)
+    load_tokenizer(config, checkpoint.parent, data)
     model, heads = build(config, torch.device("cpu"))
-    load_weights(model, Bundle.load(bundle).file(WEIGHTS), torch.float32)
+    load_start(model, bundle, tokenizer)
     save_checkpoint(checkpoint, model=model.state_dict(), heads=heads.state_dict(), step=0)
-    # Its weights know the words by its own vocabulary.
-    shutil.copyfile(Bundle.load(bundle).file(TOKENIZER), checkpoint.with_name("tokenizer.model"))
 
 
 def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: Data | None = None) -> None:

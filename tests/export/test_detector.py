@@ -12,14 +12,19 @@ from groma_ros.network_config import GromaConfig
 from tests.small import NETWORK
 
 
-def network(seed: int = 5, **changes: object) -> Groma:
-    """The small network with wide weights; changes: of its proposer."""
+def network(seed: int = 5, fine: tuple[int, ...] = (), **changes: object) -> Groma:
+    """The small network with wide weights; fine: widths of a fine level; changes: of its proposer."""
     perceiver = {
         **NETWORK["perceiver_cfg"],
         "ddetr_cfg": {**NETWORK["perceiver_cfg"]["ddetr_cfg"], **changes},
     }
     torch.manual_seed(seed)
-    model = Groma(GromaConfig.from_dict({**NETWORK, "perceiver_cfg": perceiver})).eval().requires_grad_(False)
+    region = {**NETWORK["region_cfg"], "fine": fine}
+    model = (
+        Groma(GromaConfig.from_dict({**NETWORK, "perceiver_cfg": perceiver, "region_cfg": region}))
+        .eval()
+        .requires_grad_(False)
+    )
     for weight in model.perceiver.parameters():
         if weight.dim() > 1:
             weight.normal_(0, 1.0 / weight[0].numel() ** 0.5)
@@ -52,8 +57,9 @@ def test_the_detector_over_rows_is_the_detector(side: int, changes: dict[str, in
     assert torch.allclose(found, boxes, atol=2e-5) and torch.allclose(scores, objectness, atol=2e-5)
 
 
-def test_the_vision_graphs_are_the_network() -> None:
-    model = network()
+@pytest.mark.parametrize("fine", [(), (8, 16), (6, 8, 16)])
+def test_the_vision_graphs_are_the_network(fine: tuple[int, ...]) -> None:
+    model = network(fine=fine)
     pixels = torch.randn(2, 3, model.config.image_size, model.config.image_size)
     seen = model.perceive(pixels)
     boxes = torch.cat([torch.rand(7, 2) * 1.6 - 0.3, torch.rand(7, 2) * 1.4 - 0.2], 1)

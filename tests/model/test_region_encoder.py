@@ -3,6 +3,7 @@ exact rewrite."""
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -105,3 +106,34 @@ def test_regions_of_a_batch_do_not_see_each_other(geometry: str) -> None:
     assert together.shape == (2, 5, 24)
     torch.testing.assert_close(together[1, 3], alone[0, 0], atol=1e-5, rtol=1e-5)
     assert math.isfinite(float(together.sum()))
+
+
+def test_the_fine_level_is_a_quarter_of_the_input_and_tells_what_stands_within_a_patch() -> None:
+    config = dataclasses.replace(
+        _config("exact"), region=dataclasses.replace(_config("exact").region, fine=(4, 8, 16))
+    )
+    torch.manual_seed(0)
+    encoder = RegionEncoder(config).eval()
+    pixels = torch.zeros(1, 3, 224, 224)
+    fine = encoder.fine(pixels)
+    assert tuple(fine.shape[1:]) == config.map_shapes[-1] == (16, 56, 56)
+    coarse = [torch.zeros(1, *shape) for shape in config.map_shapes[:-1]]
+    box = torch.tensor([[[0.5, 0.5, 0.06, 0.06]]])
+    marked = pixels.clone()
+    marked[..., 108:116, 111:113] = 2.0  # narrower than a patch
+    tokens = [encoder([*coarse, encoder.fine(one)], box) for one in (pixels, marked)]
+    assert float((tokens[0] - tokens[1]).abs().max()) > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("fine", "geometry", "said"),
+    [
+        ((16,), "exact", "two or more widths"),
+        ((4, 8), "exact", "the last of them the region channels"),
+        ((8, 16), "published", "needs the exact geometry"),
+    ],
+)
+def test_a_fine_level_that_does_not_fit_is_named(fine: tuple[int, ...], geometry: str, said: str) -> None:
+    plain = _config(geometry)
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(plain, region=dataclasses.replace(plain.region, fine=fine))

@@ -42,7 +42,7 @@ def test_a_shelf_is_used_on_several_boards_and_a_room_shows_larger_things() -> N
 
 def test_a_mixed_seed_is_the_scene_of_its_world() -> None:
     worlds = [world_of(MIXED, seed) for seed in range(400)]
-    shares = [worlds.count(world) / len(worlds) for world in WORLDS]
+    shares = [worlds.count(world) / len(worlds) for world in WORLDS if world != "wide"]
     assert shares == pytest.approx([0.5, 0.25, 0.25], abs=0.07)
     seed = worlds.index("shelf")
     with SceneRenderer(world=MIXED) as mixed, SceneRenderer(world="shelf") as shelf:

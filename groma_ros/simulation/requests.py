@@ -1,0 +1,117 @@
+"""Requests that robots get, as frames around what is wanted: "could you grasp {} please", "navigate to {}",
+"is there {}".
+
+Training draws from `TRAINED_FRAMES` and from sentences composed of trained openers, verbs and endings.
+`HELD_OUT_FRAMES`, a third of all listed frames, use verbs or turns of phrase that training never shows; they
+are for measuring only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+TRAINED_FRAMES = (
+    # manipulation
+    "grasp {}", "grab {}", "pick up {}", "pick {} up", "take {}", "fetch {}", "fetch me {}", "bring {}",
+    "bring me {}", "bring {} here", "bring {} to me", "hand over {}", "hand {} over", "hand me {}",
+    "hand {} to me", "pass {}", "pass me {}", "give me {}", "get {}", "get me {}", "lift {}", "hold {}",
+    "carry {}", "push {}", "pull {}", "move {}", "reach for {}", "touch {}", "collect {}", "put down {}",
+    "put {} on the table", "put {} away", "place {} in the bin", "remove {}", "clean up {}", "drop {}",
+    "take hold of {}", "take {} away", "pick out {}", "grip {}", "rotate {}", "open {}", "deliver {}",
+    "use {}", "pick up {} and bring it to me", "grab {} and come back",
+    # going
+    "go to {}", "go over to {}", "go towards {}", "drive to {}", "drive up to {}", "drive towards {}",
+    "navigate to {}", "move to {}", "move towards {}", "head to {}", "head for {}", "walk to {}",
+    "travel to {}", "come to {}", "approach {}", "get to {}", "stop at {}", "wait at {}", "follow {}",
+    "avoid {}", "turn to {}", "drive there: {}", "run to {}", "go and stand at {}", "find your way to {}",
+    # looking
+    "look at {}", "look for {}", "point to {}", "point at {}", "show {}", "show me {}", "find {}",
+    "find me {}", "search for {}", "detect {}", "identify {}", "watch {}", "track {}", "focus on {}",
+    "mark {}", "select {}", "highlight {}", "check {}", "inspect {}", "count {}", "segment {}",
+    "look over at {}", "recognise {}", "recognize {}", "draw a box around {}", "choose {}", "ground {}",
+    # asking
+    "where is {}", "where are {}", "where's {}", "where can i find {}", "is there {}", "are there {}",
+    "can you see {}", "can you find {}", "do you have {}", "have you seen {}", "which one is {}",
+    "what about {}", "i need {}", "i want {}", "i am looking for {}", "i'm looking for {}", "we need {}",
+    "let me see {}", "tell me where {} is", "show me where {} is", "is {} there", "is {} in the picture",
+    "is {} on the table", "can you tell me where {} is", "i want to have {}", "give {} to me",
+    "please get {}", "{} please", "please {}", "the target is {}", "target: {}", "next, {}",
+    "it is {} that i want", "now {}",
+)  # fmt: skip
+HELD_OUT_FRAMES = (
+    # manipulation
+    "retrieve {}", "snatch {}", "could i trouble you for {}", "scoop up {}", "seize {}", "lift up {}",
+    "transport {} to the door", "clutch {} with your gripper", "go get {}", "go and pick up {} for me",
+    "clear away {}", "hand me over {}", "relocate {}", "would you mind passing {}", "take {} off the shelf",
+    "gather {}", "nudge {}", "throw {} into the basket", "put your hand on {}",
+    # going
+    "proceed to {}", "make your way to {}", "steer to {}", "roll over to {}", "go right up to {}",
+    "take me to {}", "lead me to {}", "position yourself at {}", "park at {}", "advance towards {}",
+    "return to {}", "set course for {}", "walk over to {}",
+    # looking
+    "locate {}", "spot {}", "keep an eye on {}", "gaze at {}", "scan for {}", "have a look at {}",
+    "indicate {}", "aim at {}", "direct your camera at {}", "pinpoint {}", "seek {}", "take a picture of {}",
+    "concentrate on {}", "examine {}",
+    # asking
+    "i would like {}", "i'd like to have {}", "do you see {}", "did you notice {}", "any idea where {} is",
+    "whereabouts is {}", "is there any sign of {}", "could you tell me the position of {}",
+    "i cannot find {}", "i require {}", "may i have {}", "do we have {}", "help me find {}",
+    "i wonder where {} is", "see whether you can find {}", "{} is what i am after", "how about {}",
+    "please could i get {}", "my goal is {}", "do it with {}",
+)  # fmt: skip
+
+OPENERS = (
+    "please", "can you", "could you", "could you please", "can you please", "would you", "will you", "now",
+    "then", "robot,", "hey,", "hey robot,", "ok,", "okay,", "hello,", "i want you to", "you should",
+    "you need to", "try to", "let's", "go and", "next,", "so,", "first,", "kindly", "just", "go ahead and",
+    "we have to", "max,", "hi,", "alright,", "quickly", "carefully", "may i ask you to",
+)  # fmt: skip
+ENDINGS = (
+    "please", "for me", "now", "for me please", "thanks", ", please", ", thanks", "right now", "again",
+    "and wait", "quickly", "carefully", "today", "first", ", ok?", "if you can", "with your gripper",
+    "over there", "and come back", "before you go on", "and stop",
+)  # fmt: skip
+VERBS = (
+    "grasp", "grab", "pick up", "take", "fetch", "bring", "bring me", "hand me", "hand over", "pass",
+    "pass me", "give me", "get", "get me", "lift", "hold", "carry", "push", "pull", "move", "reach for",
+    "touch", "collect", "put down", "remove", "drop", "take hold of", "grip", "rotate", "open", "close",
+    "deliver", "use", "shake", "turn", "flip", "slide", "tip over", "empty", "fill", "wash", "clean", "wipe",
+    "polish", "repair", "buy", "sell", "weigh", "measure", "paint", "break", "fold", "cut", "cook", "eat",
+    "drink", "stack", "sort", "load", "unload", "store", "bury", "hide", "cover", "wrap", "pack", "unpack",
+    "squeeze", "press", "kick", "hit", "tap", "roll", "go to", "go over to", "go towards", "drive to",
+    "drive up to", "drive towards", "navigate to", "move to", "move towards", "head to", "head for",
+    "walk to", "travel to", "come to", "approach", "get to", "stop at", "wait at", "wait for", "follow",
+    "avoid", "turn to", "run to", "fly to", "swim to", "sail to", "climb to", "crawl to", "hurry to",
+    "rush to", "jump to", "back up to", "stay at", "circle", "pass by", "orbit", "visit", "reach", "leave",
+    "enter", "meet", "face", "guard", "patrol", "explore", "map", "look at", "look for", "point to",
+    "point at", "show", "show me", "find", "find me", "search for", "detect", "identify", "watch", "track",
+    "focus on", "mark", "select", "highlight", "check", "inspect", "count", "segment", "recognise",
+    "recognize", "choose", "name", "label", "photograph", "film", "record", "describe to me",
+    "tell me about", "think of", "remember", "study", "read", "listen to", "stare at", "peek at",
+    "glance at", "wave at", "smile at", "talk to", "ask for", "call for", "care for", "hunt for",
+)  # fmt: skip
+"""Verbs of composed requests. Many have nothing to do with robots: what stands before a noun phrase should
+not matter."""
+
+
+def draw_frame(rng: np.random.Generator) -> str:
+    """A trained frame or a composed one, with one `{}`."""
+    draw = rng.random()
+    if draw < 0.35:
+        return _pick(rng, TRAINED_FRAMES)
+    frame = f"{_pick(rng, VERBS)} {{}}" if draw < 0.75 else _pick(rng, TRAINED_FRAMES)
+    if rng.random() < 0.5:
+        frame = f"{_pick(rng, OPENERS)} {frame}"
+    if rng.random() < 0.4:
+        ending = _pick(rng, ENDINGS)
+        frame = f"{frame}{ending}" if ending.startswith(",") else f"{frame} {ending}"
+    return frame
+
+
+def draw_held_out_frame(rng: np.random.Generator) -> str:
+    """A frame that training never shows."""
+    return _pick(rng, HELD_OUT_FRAMES)
+
+
+def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
+    return options[int(rng.integers(len(options)))]

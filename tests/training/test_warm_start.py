@@ -1,0 +1,210 @@
+"""A network that grew starts with what the smaller one knew; the joint stage trains every part and goes on
+with the same bits."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from groma_ros.export.convert import convert
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.model.groma import Groma
+from groma_ros.network_config import GromaConfig
+from groma_ros.runtime.bundle import TOKENIZER, Bundle
+from groma_ros.runtime.torch import load_model
+from groma_ros.training.config import LanguageStage, Scenes, TrainConfig
+from groma_ros.training.joint_stage import sized, train_joint
+from groma_ros.training.optimiser import save_checkpoint
+from groma_ros.training.parallel import TrainingProcess
+from groma_ros.training.pool import open_pool, render_pool
+from groma_ros.training.run import TrainingRun, train
+from groma_ros.training.vocabulary import train_bpe
+from groma_ros.training.warm_start import finer_patches, grown_table, load_start
+from groma_ros.types import Frame
+from tests.small import NETWORK, blocks, write_small_bundle
+
+ALONE = TrainingProcess(0, 1, torch.device("cpu"))
+ROOT = Path(__file__).parents[2]
+
+
+def _grown(config: GromaConfig, vocab: int) -> GromaConfig:
+    """Half as large again an input in as many patches, a fine level, more words."""
+    return dataclasses.replace(
+        config,
+        image_size=config.image_size * 3 // 2,
+        backbone=dataclasses.replace(
+            config.backbone,
+            patch_size=config.backbone.patch_size * 3 // 2,
+            image_size=config.image_size * 3 // 2,
+        ),
+        region=dataclasses.replace(config.region, geometry="exact", fine=(4, 8, config.region_channels)),
+        language=dataclasses.replace(config.language, vocab_size=vocab),
+    )
+
+
+def test_a_patch_kernel_sees_the_average_of_a_finer_picture() -> None:
+    torch.manual_seed(0)
+    kernel, picture = torch.randn(5, 3, 14, 14), torch.rand(1, 3, 42, 42)
+    # Averaged down by area: every coarse pixel covers one and a half fine ones.
+    coarse = F.interpolate(F.interpolate(picture, scale_factor=2, mode="nearest"), size=(28, 28), mode="area")
+    wanted = F.conv2d(coarse, kernel, stride=14)
+    torch.testing.assert_close(
+        F.conv2d(picture, finer_patches(kernel, 21), stride=21), wanted, atol=1e-4, rtol=1e-4
+    )
+
+
+def test_pieces_that_both_vocabularies_have_keep_their_embedding() -> None:
+    before = train_bpe(["the red mug"] * 9, 280)
+    after = train_bpe(["the red mug, the golden mug"] * 9, 300)
+    table = torch.arange(len(before.pieces) * 2.0).reshape(-1, 2)
+    grown = grown_table(table, before, after)
+    old = {piece.text: index for index, piece in enumerate(before.pieces)}
+    shared = [index for index, piece in enumerate(after.pieces) if piece.text in old]
+    assert len(shared) > 250 and len(grown) == len(after.pieces)
+    for index in shared:
+        assert torch.equal(grown[index], table[old[after.pieces[index].text]])
+    new = next(index for index, piece in enumerate(after.pieces) if piece.text.startswith("▁gold"))
+    ids = before.encode(" " + after.pieces[new].text[1:], dummy_prefix=False)
+    assert torch.allclose(grown[new], table[ids].mean(0))
+
+
+def test_a_grown_network_gives_the_tokens_of_the_one_it_starts_from(small_model: Path) -> None:
+    bundle = Bundle.load(small_model)
+    config = GromaConfig.from_dict(bundle.network)
+    old = load_model(bundle)
+    new = Groma(_grown(config, config.language.vocab_size)).eval()
+    load_start(new, bundle, bundle.file(TOKENIZER))
+    torch.manual_seed(1)
+    fine = torch.rand(1, 3, 168, 168)
+    coarse = F.interpolate(F.interpolate(fine, scale_factor=2, mode="nearest"), size=(112, 112), mode="area")
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.3], [0.3, 0.6, 0.1, 0.1]]])
+    with torch.no_grad():
+        before, after = old.perceive(coarse), new.perceive(fine)
+        tokens = [model.encode_regions(seen.maps, boxes) for model, seen in ((old, before), (new, after))]
+    torch.testing.assert_close(after.image_tokens, before.image_tokens, atol=2e-3, rtol=1e-3)
+    torch.testing.assert_close(tokens[1], tokens[0], atol=2e-3, rtol=1e-3)
+    assert len(after.maps) == len(before.maps) + 1
+
+
+def test_what_cannot_grow_is_named(small_model: Path) -> None:
+    bundle = Bundle.load(small_model)
+    config = GromaConfig.from_dict(bundle.network)
+    wider = dataclasses.replace(config, language=dataclasses.replace(config.language, intermediate_size=128))
+    with pytest.raises(
+        ValueError, match=r"The weight llm\.model\.layers\.0\.mlp\.gate_proj\.weight of small has the shape"
+    ):
+        load_start(Groma(wider), bundle, bundle.file(TOKENIZER))
+
+
+SHARE = {"attribute": 1.0, "absent": 1.0, "plural": 1.0, "describe": 1.0, "unknown": 1.0, "near": 1.0}
+
+
+@pytest.fixture(scope="module")
+def joint(tmp_path_factory: pytest.TempPathFactory) -> tuple[TrainConfig, Path]:
+    """A config, and the folder in which its joint stage took two steps from weights of chance."""
+    network = {**NETWORK, "box_score_thres": 0.15, "region_cfg": {**NETWORK["region_cfg"], "fine": (8, 16)}}
+    network["llm_cfg"] = {**NETWORK["llm_cfg"], "num_hidden_layers": 4, "tie_word_embeddings": True}
+    none = LanguageStage(steps=0, batch=1, rate=1e-3, live=True, share=SHARE)
+    stage = LanguageStage(steps=2, batch=2, rate=1e-3, warmup=1, share=SHARE, said=0.7, muon=False, frozen=1)
+    config = TrainConfig(
+        GromaConfig.from_dict(network),
+        none,
+        none,
+        none,
+        (Scenes(500, 3, 112, "wide"),),
+        Scenes(900, 2, 112, "wide"),
+        joint=stage,
+        workers=1,
+    )
+    out = tmp_path_factory.mktemp("joint")
+    for scenes in (*config.pool, config.held_out):
+        assert scenes is not None
+        render_pool(out / "pool", scenes, 1)
+    torch.manual_seed(0)
+    save_checkpoint(out / "start.pt", model=Groma(config.network).state_dict(), step=0)
+    train_joint(ALONE, config, out, resume=False)
+    return config, out
+
+
+def test_the_joint_stage_trains_all_but_the_frozen_blocks(joint: tuple[TrainConfig, Path]) -> None:
+    _, out = joint
+    before, after = (
+        torch.load(out / f"{name}.pt", weights_only=True)["model"] for name in ("start", "joint")
+    )
+    changed = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    for part in (
+        "region_encoder.fine.",
+        "region_encoder.roi_align.",
+        "perceiver.ddetr_transformer.",
+        "llm.",
+        "img_txt_bridge.",
+    ):
+        assert any(name.startswith(part) for name in changed), part
+    blocks = "perceiver.vis_encoder.encoder.layer."
+    assert not any(name.startswith((f"{blocks}0.", "perceiver.vis_encoder.embeddings.")) for name in changed)
+    assert any(name.startswith(f"{blocks}1.") for name in changed)
+
+
+def test_a_stopped_joint_stage_goes_on_with_the_same_bits(
+    joint: tuple[TrainConfig, Path], tmp_path: Path
+) -> None:
+    config, out = joint
+    shutil.copytree(out, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "joint.pt").unlink()
+    assert config.joint is not None
+    for steps in (1, 2):
+        train_joint(
+            ALONE,
+            dataclasses.replace(config, joint=dataclasses.replace(config.joint, steps=steps)),
+            tmp_path,
+            resume=True,
+        )
+    whole, resumed = (
+        torch.load(folder / "joint.pt", weights_only=True)["model"] for folder in (out, tmp_path)
+    )
+    assert {name for name in whole if not torch.equal(whole[name], resumed[name])} == set()
+
+
+def test_a_picture_at_the_networks_size_keeps_its_boxes_in_place(joint: tuple[TrainConfig, Path]) -> None:
+    config, out = joint
+    sample = open_pool(out / "pool", config.pool)[0].sample(0)
+    half = sized(sample, 56)
+    assert half.rgb.shape == (56, 56, 3) and half.intrinsics.width == 56
+    for whole, small in zip(sample.objects, half.objects, strict=True):
+        np.testing.assert_allclose(small.box, np.array(whole.box) / 2)
+    assert sized(sample, 112) is sample
+
+
+def test_the_shipped_wide_config_is_read_and_its_seeds_were_never_used(
+    joint: tuple[TrainConfig, Path],
+) -> None:
+    config = TrainConfig.load(ROOT / "config" / "train_wide.yaml")
+    assert config.joint is not None and config.network.region.fine and config.network.grid == 16
+    spans = [
+        (s.first_seed, s.first_seed + s.scenes)
+        for s in (*config.pool, *config.earlier, *([config.held_out] if config.held_out else []))
+    ]
+    spans.sort()
+    assert all(end <= start for (_, end), (start, _) in itertools.pairwise(spans))
+
+
+def test_a_stage_that_the_config_lacks_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="has no stage joint"):
+        train(TrainingRun(ROOT / "config" / "train_tiny.yaml", tmp_path, stages=("joint",)))
+
+
+def test_a_converted_bundle_with_a_fine_level_answers_as_its_network(tmp_path: Path) -> None:
+    bundle = convert(write_small_bundle(tmp_path / "plain", calm=True, fine=(8, 16)), tmp_path / "made")
+    frame = Frame(blocks(4))
+    scenes = [
+        Grounder.load(bundle.directory, backend=backend).perceive(frame) for backend in ("onnx", "torch")
+    ]
+    np.testing.assert_allclose(scenes[0].boxes, scenes[1].boxes, atol=0.05)
+    np.testing.assert_allclose(scenes[0].region_tokens, scenes[1].region_tokens, atol=2e-3)
