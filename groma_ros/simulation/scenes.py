@@ -4,7 +4,7 @@ and no GPU."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
 
@@ -62,7 +62,7 @@ class SceneSample:
     intrinsics: Intrinsics
     objects: tuple[SceneObject, ...]
     seed: int
-    world: str = "table"
+    world: str = field(default="table", kw_only=True)
 
 
 def check_camera(width: int, height: int, aspect: float | Literal["random"] | None, supersample: int) -> None:
@@ -109,7 +109,9 @@ class SceneRenderer:
         seed."""
         layout, objects = self.compose(seed)
         rgb, depth = self.picture(layout)
-        return SceneSample(rgb, depth, layout.camera.intrinsics, objects, seed, world_of(self._world, seed))
+        return SceneSample(
+            rgb, depth, layout.camera.intrinsics, objects, seed, world=world_of(self._world, seed)
+        )
 
     def compose(
         self, seed: int, least: int = MIN_OBJECTS, accept: Callable[[Layout], bool] | None = None

@@ -14,7 +14,8 @@ from groma_ros.simulation.shapes import KINDS
 
 MORE_KINDS = (
     "can", "carton", "cereal box", "loaf", "lemon", "chair", "desk", "barrel", "barrier", "door", "tree",
-    "duck", "key", "keycard", "medkit", "potion", "building", "pot", "hammer", "nut", "plate", "bin", "pine tree",
+    "duck", "key", "keycard", "medkit", "potion", "building", "pot", "hammer", "nut", "plate", "bin",
+    "pine tree",
 )  # fmt: skip
 KIND_NAMES = (*KINDS, *MORE_KINDS)
 COLOUR_NAMES = (*COLOURS, "brown", "grey")

@@ -73,7 +73,7 @@ class Shard:
             self.intrinsics[index],
             self.objects[index],
             self.seed + index,
-            self.world,
+            world=self.world,
         )
 
 
