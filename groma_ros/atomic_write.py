@@ -39,6 +39,12 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         raise
 
 
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file whole or not at all; errors as of `replacing`."""
+    with replacing(path) as stream:
+        stream.write(data)
+
+
 def write_together(contents: Mapping[Path, bytes | Path]) -> None:
     """Write files, of which none takes its place before all are whole; contents: bytes, or a finished file
     that is renamed.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -25,6 +24,8 @@ class Command:
     """What it does, in a line."""
     example: str
     """A command line that works in a checkout."""
+    locks_out: bool = False
+    """Whether --out is a folder that one process at a time may write into."""
 
 
 COMMANDS = {
@@ -38,46 +39,54 @@ COMMANDS = {
         "groma_ros.commands.eval_scenes",
         "measure a model on rendered scenes with truth",
         "groma eval scenes --model engines/groma-tiny --seed 77 --count 100 --json",
+        locks_out=True,
     ),
     "eval robustness": Command(
         "groma_ros.commands.eval_robustness",
         "measure a model on pictures and words that are not as trained on",
         "groma eval robustness --model engines/groma-tiny --seed 77 --count 50 --conditions "
         "usual,blur,unheard",
+        locks_out=True,
     ),
     "eval presence": Command(
         "groma_ros.commands.eval_presence",
         "measure how well a model says what is not there",
         "groma eval presence --model engines/groma-tiny --seed 77 --count 200 --plot out/reliability.svg",
+        locks_out=True,
     ),
     "eval rec": Command(
         "groma_ros.commands.eval_rec",
         "referring expressions: RefCOCO, RefCOCO+, RefCOCOg",
         "groma eval rec --model engines/groma-7b --data refcoco --images coco/train2017 --split "
         "val,testA,testB --out out/refcoco",
+        locks_out=True,
     ),
     "eval lvis-ground": Command(
         "groma_ros.commands.eval_lvis_ground",
         "average recall of all objects of a class: LVIS-Ground",
         "groma eval lvis-ground --model engines/groma-7b --data lvis_test.json --images coco --paper "
         "--out out/lvis",
+        locks_out=True,
     ),
     "eval caption": Command(
         "groma_ros.commands.eval_caption",
         "descriptions of regions: Visual Genome, RefCOCOg",
         "groma eval caption --model engines/groma-7b --data vg_test.json --images vg --dataset vg --out "
         "out/vg",
+        locks_out=True,
     ),
     "eval chat": Command(
         "groma_ros.commands.eval_chat",
         "answers and their regions for a judge: LLaVA-COCO",
         "groma eval chat --model engines/groma-7b --data qa90_questions.jsonl --images coco/val2014 "
         "--truth instances.json --out out/chat",
+        locks_out=True,
     ),
     "eval tracking": Command(
         "groma_ros.commands.eval_tracking",
         "measure boxes between answers of a slow language model",
         "groma eval tracking --model engines/groma-tiny --seed 5100 --count 5 --latency 1",
+        locks_out=True,
     ),
     "calibrate": Command(
         "groma_ros.commands.calibrate",
@@ -88,11 +97,13 @@ COMMANDS = {
         "groma_ros.commands.eval_depth",
         "measure boxes in space on rendered scenes with truth",
         "groma eval depth --seed 77 --count 100 --model engines/groma-tiny --json",
+        locks_out=True,
     ),
     "eval precisions": Command(
         "groma_ros.commands.eval_precisions",
         "compare the precisions of a model on rendered scenes",
         "groma eval precisions --model engines/groma-tiny --seed 2026 --count 200",
+        locks_out=True,
     ),
     "bench": Command(
         "groma_ros.commands.bench",
@@ -123,11 +134,13 @@ COMMANDS = {
         "groma_ros.commands.scenes",
         "render scenes with truth and goals",
         "groma scenes --seed 5 --count 100 --out out/scenes",
+        locks_out=True,
     ),
     "train": Command(
         "groma_ros.commands.train",
         "train a small Groma on rendered scenes",
         "groma train --config config/train_tiny.yaml --out runs/tiny --resume",
+        locks_out=True,
     ),
 }
 
@@ -156,44 +169,10 @@ def main() -> None:
     except Exception as error:
         if debug:
             traceback.print_exc()
-        status = _fail(_sentence(error))
+        from groma_ros.errors import sentence
+
+        status = _fail(sentence(error))
     sys.exit(status)
-
-
-def _sentence(error: Exception) -> str:
-    """What the user reads of an error: our own sentence, or where an unexpected error came from."""
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        return f"{error.name} is not installed; `make setup-full` installs what this needs."
-    if isinstance(error, OSError) and error.filename and error.strerror:
-        return f"{error.filename}: {error.strerror}."
-    if isinstance(error, MemoryError):
-        return "There is not enough memory for this; free some, or give it less to do at once."
-    if isinstance(error, OSError) and str(error):
-        return str(error)
-    file, line, ours = _origin(error)
-    if ours and isinstance(error, (ValueError, ImportError, RuntimeError)):
-        return str(error)
-    where = f" ({file}, line {line})" if file else ""
-    return (
-        f"Unexpected {type(error).__name__}: {str(error) or 'no message'}{where}; "
-        "the same command with --debug shows the traceback, please report it."
-    )
-
-
-def _origin(error: Exception) -> tuple[str, int, bool]:
-    """The file and line of this package where an error came up, and whether a `raise` of ours made it.
-
-    Errors that a library or a built-in function raised have a message for programmers, not for users.
-    """
-    frames = traceback.extract_tb(error.__traceback__)
-    package = os.path.dirname(os.path.abspath(__file__))
-    own = [frame for frame in frames if os.path.abspath(frame.filename).startswith(package + os.sep)]
-    if not own:
-        return "", 0, False
-    last = own[-1]
-    # The last frame is ours too where nothing below it is a library's.
-    ours = last is frames[-1] and (last.line or "").lstrip().startswith("raise")
-    return os.path.relpath(last.filename, os.path.dirname(package)), last.lineno or 0, ours
 
 
 def _run(arguments: Sequence[str]) -> int:
@@ -209,7 +188,13 @@ def _run(arguments: Sequence[str]) -> int:
     module.add_arguments(parser)
     parser.add_argument(DEBUG, action="store_true", help="show the traceback of an error")
     run: Callable[[argparse.Namespace], int] = module.run
-    return run(parser.parse_args(rest))
+    args = parser.parse_args(rest)
+    if not command.locks_out or getattr(args, "out", None) is None:
+        return run(args)
+    from groma_ros.folder_lock import folder_lock
+
+    with folder_lock(args.out):
+        return run(args)
 
 
 def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:

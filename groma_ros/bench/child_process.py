@@ -23,6 +23,7 @@ from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random
 from groma_ros.bench.workload import BenchVariant, mixed_goals, single_goals, to_frame
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.timing import use_clock
+from groma_ros.worker_pool import call_in_process
 
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
@@ -104,9 +105,8 @@ class Runner:
 
 def measure_ceilings(threads: int, clock: str = "wall") -> Ceilings:
     """`cpu_ceilings` in a process that holds its libraries to so many threads."""
-    context = multiprocessing.get_context("spawn")
-    with _environment(thread_environment(threads)), context.Pool(1) as pool:
-        return pool.apply(cpu_ceilings, (threads, clock))
+    with _environment(thread_environment(threads)):
+        return call_in_process(cpu_ceilings, threads, clock)
 
 
 @contextmanager

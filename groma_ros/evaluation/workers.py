@@ -4,15 +4,10 @@ where a run ended."""
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
-import multiprocessing
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
-from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +19,7 @@ from groma_ros.preprocessing import RESIZES, Resize
 from groma_ros.progress import shown
 from groma_ros.runtime.bundle import Bundle, read_network
 from groma_ros.runtime.options import RuntimeChoice, RuntimeOptions
+from groma_ros.worker_pool import map_in_processes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -198,31 +194,6 @@ def _alone(
         yield index, work(grounder, items[index])
 
 
-_worker: tuple[Grounder, Work] | Exception = RuntimeError("This process was not prepared; call _start first.")
-
-
-def _start(choice: ModelChoice, work: Work, devices: Any) -> None:
-    """Load the model. An error is kept for the first item: a process that dies here could not say why."""
-    global _worker
-    import cv2
-
-    cv2.setNumThreads(1)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        _worker = _on(choice, devices.get() or None).load(), work
-    except Exception as error:
-        _worker = error
-
-
-def _end_with_parent() -> None:
-    """A parent that was killed cannot end its children, which would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
 def _on(choice: ModelChoice, device: str | None) -> ModelChoice:
     """The choice on a device. A numbered GPU becomes the only one this process sees, which every backend
     understands."""
@@ -236,11 +207,12 @@ def _on(choice: ModelChoice, device: str | None) -> ModelChoice:
     return choice.with_options(device=kind)
 
 
-def _do(item: Any) -> Record:
-    if isinstance(_worker, Exception):
-        raise _worker
-    grounder, work = _worker
-    return work(grounder, item)
+def _load(choice: ModelChoice, device: str) -> Grounder:
+    """The model in a process of `_spread`."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    return _on(choice, device or None).load()
 
 
 def _spread(
@@ -248,31 +220,10 @@ def _spread(
 ) -> Iterator[tuple[int, Record]]:
     """As `_alone`, in several processes; records come in the order in which they are finished."""
     jobs = min(plan.jobs, len(indices))
-    if not jobs:
-        return
     cores = len(os.sched_getaffinity(0))
-    one = choice.with_options(threads=choice.options.threads or max(1, cores // jobs))
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a forked child would share the threads and the GPU of its parent
-    devices = context.SimpleQueue()
-    for _, device in zip(range(jobs), itertools.cycle(plan.devices or ("",))):
-        devices.put(device)
-    waiting = iter(indices)
-    with ProcessPoolExecutor(jobs, context, _start, (one, work, devices)) as pool:
-        open_items: dict[Future[Record], int] = {}
-        try:
-            while True:
-                for index in itertools.islice(waiting, 2 * jobs - len(open_items)):
-                    open_items[pool.submit(_do, items[index])] = index
-                if not open_items:
-                    return
-                for future in wait(open_items, return_when=FIRST_COMPLETED).done:
-                    yield open_items.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise RuntimeError(
-                "A process ended before its work was done, maybe for want of memory; fewer --jobs need "
-                "less, and a run with --out goes on."
-            ) from error
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
+    one = choice.with_options(threads=choice.options.threads or max(1, cores // max(jobs, 1)))
+    arguments = [(one, device) for device in plan.devices or ("",)]
+    waiting = (items[index] for index in indices)
+    with closing(map_in_processes(_load, work, waiting, jobs, arguments)) as found:
+        for place, record in found:
+            yield indices[place], record

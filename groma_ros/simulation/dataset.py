@@ -4,9 +4,9 @@ docs/scenes.md)."""
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 
+from groma_ros.atomic_write import write_file
 from groma_ros.progress import shown
 from groma_ros.simulation import other_worlds
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
@@ -22,6 +23,7 @@ from groma_ros.simulation.vocabulary import FIRST_WORDS, KIND_NAMES, Vocabulary
 from groma_ros.simulation.world_objects import WorldSample, world_goals
 from groma_ros.simulation.worlds import DEFAULT_WORLD, words_of, world_of
 from groma_ros.types import Box3D, Intrinsics
+from groma_ros.worker_pool import map_in_processes
 
 ANNOTATIONS = "annotations.json"
 SEED_STRIDE = 1_000_000
@@ -110,12 +112,6 @@ def scene_goals(sample: SceneSample, per_kind: int = 1, words: Vocabulary = FIRS
     return draw_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind, words=words)
 
 
-def _write_atomically(path: Path, data: bytes) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(data)
-    os.replace(part, path)
-
-
 def _encode(extension: str, picture: Any, options: list[int]) -> bytes:
     done, data = cv2.imencode(extension, picture, options)
     if not done:
@@ -126,10 +122,10 @@ def _encode(extension: str, picture: Any, options: list[int]) -> bytes:
 def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) -> None:
     """The picture first, its record last: a scene is finished when its record exists."""
     jpeg = _encode(".jpg", sample.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    _write_atomically(out / "images" / f"{name}.jpg", jpeg)
+    write_file(out / "images" / f"{name}.jpg", jpeg)
     if settings.depth:
         millimetres = np.clip(np.rint(sample.depth * 1000), 0, 65535).astype(np.uint16)
-        _write_atomically(out / "depth" / f"{name}.png", _encode(".png", millimetres, []))
+        write_file(out / "depth" / f"{name}.png", _encode(".png", millimetres, []))
     record = {
         "seed": sample.seed,
         "world": settings.world
@@ -141,25 +137,25 @@ def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) 
             asdict(goal) for goal in scene_goals(sample, settings.goals_per_kind, words_of(settings.world))
         ],
     }
-    _write_atomically(out / "records" / f"{name}.json", json.dumps(record).encode())
+    write_file(out / "records" / f"{name}.json", json.dumps(record).encode())
 
 
-_worker: tuple[SceneRenderer | other_worlds.Renderer, Path, Settings] | None = None
-
-
-def _start_worker(out: Path, settings: Settings) -> None:
-    global _worker
+def _start_renderer(settings: Settings) -> SceneRenderer | other_worlds.Renderer:
+    """The renderer of a process of its own."""
     os.environ.setdefault("LP_NUM_THREADS", "1")  # the processes share the cores already
     cv2.setNumThreads(1)
-    _worker = settings.renderer(), out, settings
+    return settings.renderer()
 
 
-def _work(seed: int) -> int:
-    if _worker is None:
-        raise RuntimeError("This process was not prepared for rendering; call _start_worker first.")
-    renderer, out, settings = _worker
-    _write_scene(renderer.render(seed), _name(seed), out, settings)
-    return seed
+@dataclass(frozen=True)
+class _Render:
+    """The work on one seed."""
+
+    out: Path
+    settings: Settings
+
+    def __call__(self, renderer: SceneRenderer | other_worlds.Renderer, seed: int) -> None:
+        _write_scene(renderer.render(seed), _name(seed), self.out, self.settings)
 
 
 def _name(seed: int) -> str:
@@ -167,17 +163,17 @@ def _name(seed: int) -> str:
 
 
 def _render_all(seeds: list[int], out: Path, settings: Settings, jobs: int) -> Iterator[int]:
+    """Render the scenes; yields a number for every one that is written."""
+    render = _Render(out, settings)
     if jobs <= 1 or len(seeds) == 1:
         with settings.renderer() as renderer:
-            for seed in seeds:
-                _write_scene(renderer.render(seed), _name(seed), out, settings)
-                yield seed
+            for number, seed in enumerate(seeds):
+                render(renderer, seed)
+                yield number
         return
-    # A forked child would share its parent's OpenGL state, so children start fresh.
-    with multiprocessing.get_context("spawn").Pool(
-        min(jobs, len(seeds)), _start_worker, (out, settings)
-    ) as pool:
-        yield from pool.imap_unordered(_work, seeds, chunksize=4)
+    with closing(map_in_processes(_start_renderer, render, seeds, jobs, [(settings,)])) as done:
+        for number, _ in done:
+            yield number
 
 
 def _check_settings(out: Path, settings: Settings) -> None:
@@ -198,7 +194,7 @@ def _check_settings(out: Path, settings: Settings) -> None:
         return
     for folder in ("images", "records", *(["depth"] if settings.depth else [])):
         (out / folder).mkdir(parents=True, exist_ok=True)
-    _write_atomically(path, json.dumps(wanted).encode())
+    write_file(path, json.dumps(wanted).encode())
 
 
 def write_dataset(out: Path, count: int, settings: Settings, jobs: int = 1, progress: bool = True) -> Path:
@@ -216,7 +212,7 @@ def write_dataset(out: Path, count: int, settings: Settings, jobs: int = 1, prog
         for _ in shown(done, len(missing), "scene") if progress else done:
             pass
     path = out / ANNOTATIONS
-    _write_atomically(path, json.dumps(_annotations(out, seeds)).encode())
+    write_file(path, json.dumps(_annotations(out, seeds)).encode())
     return path
 
 

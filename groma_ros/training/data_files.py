@@ -92,6 +92,12 @@ class FilePictures:
                 f"{path} holds no picture with a box of at least {_LEAST:g} pixels; there is nothing to "
                 "learn from."
             )
+        missing = [entry.path for entry in self._entries if not entry.path.is_file()]
+        if missing:
+            raise TrainingDataError(
+                f"{len(missing)} of the {len(self._entries)} pictures that {path} names are missing, the first "
+                f"is {missing[0]}; check --images."
+            )
         self.objects = [tuple(entry.objects.values()) for entry in self._entries]
         self.images = _Images([entry.path for entry in self._entries])
 

@@ -16,6 +16,11 @@ from typing import Any
 import torch
 from torch import distributed, nn
 
+from groma_ros.errors import sentence
+
+_SENTENCE = "The training stopped: "
+"""In front of what a training process tells of its error, to find it behind the traceback."""
+
 
 @dataclass(frozen=True)
 class TrainingProcess:
@@ -84,7 +89,15 @@ def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    torch.multiprocessing.spawn(_enter, (task, workers, port, arguments), nprocs=workers)
+    try:
+        torch.multiprocessing.spawn(_enter, (task, workers, port, arguments), nprocs=workers)
+    except torch.multiprocessing.ProcessRaisedException as error:  # its message is the whole traceback
+        raise RuntimeError(str(error).rpartition(_SENTENCE)[2].strip()) from error
+    except torch.multiprocessing.ProcessExitedException as error:
+        raise RuntimeError(
+            f"A training process ended before its work was done ({error}), maybe for want of memory; the "
+            "same command with --resume goes on."
+        ) from error
 
 
 def _enter(rank: int, task: Callable[..., None], count: int, port: int, arguments: tuple[Any, ...]) -> None:
@@ -94,6 +107,8 @@ def _enter(rank: int, task: Callable[..., None], count: int, port: int, argument
     distributed.init_process_group("gloo", rank=rank, world_size=count)
     try:
         task(TrainingProcess(rank, count, torch.device("cpu")), *arguments)
+    except Exception as error:
+        raise RuntimeError(_SENTENCE + sentence(error)) from error
     finally:
         distributed.destroy_process_group()
 

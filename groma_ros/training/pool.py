@@ -9,9 +9,9 @@ on where it ended.
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,6 +23,7 @@ from groma_ros.progress import shown
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.training.config import Scenes
 from groma_ros.types import Intrinsics
+from groma_ros.worker_pool import map_in_processes
 
 SHARD = 250
 
@@ -108,12 +109,16 @@ def render_pool(folder: Path, scenes: Scenes, jobs: int) -> None:
     end = scenes.first_seed + scenes.scenes
     starts = range(scenes.first_seed, end, SHARD)
     tasks = [(str(folder), seed, min(SHARD, end - seed), scenes.size, scenes.world) for seed in starts]
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        for _ in shown(pool.imap_unordered(_render, tasks), len(tasks), "shard"):
+    with closing(map_in_processes(_no_state, _render, tasks, jobs)) as done:
+        for _ in shown(done, len(tasks), "shard"):
             pass
 
 
-def _render(task: tuple[str, int, int, int, str]) -> None:
+def _no_state() -> None:
+    """What a rendering process prepares: nothing, a shard opens its own renderer."""
+
+
+def _render(_: None, task: tuple[str, int, int, int, str]) -> None:
     render_shard(*task)
 
 
