@@ -169,7 +169,7 @@ def make_vocabulary(size: int) -> SentencePieceModel:
     runs = ("".join(letters) for length in (2, 3, 4) for letters in itertools.product(lower, repeat=length))
     texts = itertools.islice(itertools.chain(characters, runs), size - len(pieces))
     pieces += [Piece(text, -float(rank)) for rank, text in enumerate(texts)]
-    return SentencePieceModel(tuple(pieces))
+    return SentencePieceModel.from_pieces(pieces)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import importlib.util
 import itertools
 import os
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -24,7 +23,7 @@ from groma_ros.runtime.bundle import GGUF_PRECISIONS
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.load import TORCH_PRECISIONS, Runtime
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE
-from groma_ros.tokenization.sentencepiece_model import UNUSED, Piece
+from groma_ros.tokenization.sentencepiece_model import UNUSED, Piece, SentencePieceModel
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 
 NETWORKS = {
@@ -90,14 +89,14 @@ def random_runtime(variant: BenchVariant) -> Runtime:
 def random_tokenizer(config: GromaConfig) -> GromaTokenizer:
     """A vocabulary of the network's size in which every word of the prompts and of the bench's goals is one
     token, as common words are in Llama's."""
-    from groma_ros.training.vocabulary import train_bpe
+    from groma_ros.training.vocabulary import learn_pieces
 
     texts = [TEMPLATE.prefix, TEMPLATE.goal, *itertools.chain.from_iterable(TEMPLATE.queries.values())]
     texts += [f"<p>{goal.text}</p> {goal.text}" for goal in (*MIXED, *SINGLE)]
     size = config.language.vocab_size
-    learned = train_bpe(texts, size, min_count=1)
+    learned = learn_pieces(texts, size, min_count=1)
     spare = (Piece(f"<spare {index}>", 0.0, UNUSED) for index in range(size - len(learned)))
-    return GromaTokenizer(replace(learned, pieces=(*learned.pieces, *spare)), config.num_new_token)
+    return GromaTokenizer(SentencePieceModel.from_pieces([*learned, *spare]), config.num_new_token)
 
 
 def _on_torch(variant: BenchVariant, config: GromaConfig, transform: ImageTransform) -> Parts:

@@ -50,7 +50,7 @@ class GromaTokenizer:
         added = ADDED_TOKENS + tuple(f"<r{index}>" for index in range(self.max_regions))
         self.added = {token: self.base + index for index, token in enumerate(added)}
         named = {model.bos_id, model.eos_id, model.unk_id} - {-1}
-        self._special = {model.pieces[index].text: index for index in sorted(named)} | self.added
+        self._special = {model.piece(index).text: index for index in sorted(named)} | self.added
         longest_first = sorted(self._special, key=len, reverse=True)
         self._split = re.compile("|".join(map(re.escape, longest_first)))
         self._behind = len(model.encode(_UNKNOWN_TEXT, dummy_prefix=False))
@@ -147,7 +147,7 @@ class GromaTokenizer:
         if token >= self.base:
             index = token - self.base
             return ADDED_TOKENS[index] if index < len(ADDED_TOKENS) else f"<r{index - len(ADDED_TOKENS)}>"
-        text = self.model.pieces[token].text
+        text = self.model.piece(token).text
         return text if self._special.get(text) == token else None
 
     def _segments(self, parts: Sequence[Text]) -> list[tuple[str, bool]]:

@@ -118,7 +118,7 @@ def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> 
     if not path.exists():
         data = data or scenes_data(config, out, scenes=250 if config.joint else 1000)
         texts = corpus(data.pictures, config.template, said=config.joint is not None)
-        train_bpe(texts, config.network.language.vocab_size).save(path)
+        path.write_bytes(train_bpe(texts, config.network.language.vocab_size).to_bytes())
     return GromaTokenizer.load(path, config.network.num_new_token)
 
 

@@ -24,6 +24,11 @@ _WORD = re.compile(rf"{WORD_MARK}?[^\W\d_]+|{WORD_MARK}?\d|{WORD_MARK}?[^\w{WORD
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int = 512, min_count: int = 2) -> SentencePieceModel:
+    """The vocabulary of `learn_pieces` as a model."""
+    return SentencePieceModel.from_pieces(learn_pieces(texts, vocab_size, min_count))
+
+
+def learn_pieces(texts: Iterable[str], vocab_size: int = 512, min_count: int = 2) -> list[Piece]:
     """Learn a vocabulary of at most `vocab_size` pieces: `<unk>`, `<s>`, `</s>`, 256 bytes, merges, then the
     characters.
 
@@ -49,11 +54,7 @@ def train_bpe(texts: Iterable[str], vocab_size: int = 512, min_count: int = 2) -
             "are needed."
         )
     learned = [*_merges(words, room, min_count), *characters]
-    return SentencePieceModel(
-        pieces=(*fixed, *(Piece(text, -float(rank)) for rank, text in enumerate(learned))),
-        add_dummy_prefix=True,
-        byte_fallback=True,
-    )
+    return [*fixed, *(Piece(text, -float(rank)) for rank, text in enumerate(learned))]
 
 
 def _merges(words: Counter[tuple[str, ...]], room: int, min_count: int) -> list[str]:

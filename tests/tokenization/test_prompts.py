@@ -82,7 +82,7 @@ def rebuild(recorded: Iterable[tuple[str, int]]) -> SentencePieceModel:
     free = iter(set(range(FIRST_MERGE, VOCABULARY)) - set(known.values()))
     for text, score in (*sorted(heads.items()), *((letter, -1e5) for letter in sorted(letters))):
         pieces[next(free)] = Piece(text, score)
-    return SentencePieceModel(tuple(pieces))
+    return SentencePieceModel.from_pieces(pieces)
 
 
 @pytest.fixture(scope="module")
