@@ -3,7 +3,9 @@
 # make setup-sim   .venv-sim, the simulators robosuite and Miniworld, which need another MuJoCo than .venv
 # make demo        the node answers the shipped camera bag over DDS; see out/
 # make test        the whole test suite
-# make lint        ruff and mypy
+# make lint        ruff check, ruff format --check, mypy, and the tables of measurements
+# make figures     writes the tables of docs/measurements/ into README.md and docs/
+# make docs        the documentation site in out/docs (mkdocs-material, in an environment of its own: .venv-docs)
 # make clean       removes what building, testing and running made; .venv stays
 #
 # PYTHON           interpreter to build on (3.10, 3.11 or 3.12); default: the first that fits
@@ -27,7 +29,7 @@ SETUP_SIM = command -v $(INTERPRETER) >/dev/null || { echo "$(ABSENT)" >&2; exit
 CLEAN_ENV = env -u _ROS_WHEELS_BOOTSTRAP_COMPLETE -u LD_LIBRARY_PATH -u AMENT_PREFIX_PATH -u CMAKE_PREFIX_PATH -u PYTHONPATH \
 	-u RMW_IMPLEMENTATION -u ROS_DISCOVERY_SERVER
 
-.PHONY: setup setup-full setup-sim demo test lint clean
+.PHONY: setup setup-full setup-sim demo test lint figures docs clean
 
 setup:
 	@$(SETUP)
@@ -46,7 +48,20 @@ test: setup-full
 
 lint: setup-full
 	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
 	.venv/bin/mypy
+	.venv/bin/python tools/figures.py --check
+
+figures: setup
+	.venv/bin/python tools/figures.py
+
+docs: .venv-docs/installed
+	.venv-docs/bin/mkdocs build --strict
+
+.venv-docs/installed: requirements/docs.txt
+	$(or $(PYTHON),python3) -m venv --clear .venv-docs
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	touch $@
 
 clean:
 	rm -rf build install log out .cache .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info

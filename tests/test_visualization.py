@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from groma_ros.types import Detection, Goal, Grounding
-from groma_ros.visualization import colour, draw_groundings
+from groma_ros.visualization import colour, draw_groundings, shorten
 
 GREY = np.full((240, 320, 3), 90, np.uint8)
 
@@ -45,8 +45,8 @@ def test_captions_name_every_goal_also_the_absent() -> None:
 def test_labels_of_boxes_at_one_place_do_not_hide_each_other() -> None:
     box = (100.0, 120.0, 200.0, 200.0)
     drawn = draw_groundings(GREY, [grounding("first", box), grounding("second", box)], caption=False)
-    above = drawn[:118]
-    assert len(has(above, colour(0))) > 150 and len(has(above, colour(1))) > 150
+    outside = np.concatenate([drawn[:112], drawn[208:]])
+    assert len(has(outside, colour(0))) > 150 and len(has(outside, colour(1))) > 150
 
 
 @pytest.mark.parametrize("box", [(-50, -50, 500, 500), (300, 0, 319, 4), (0, 230, 10, 239), (5, 5, 5, 5)])
@@ -80,3 +80,45 @@ def test_an_id_stands_behind_the_score_and_a_note_below_all() -> None:
         > GREY.shape[0]
         == draw_groundings(GREY, []).shape[0]
     )
+
+
+@pytest.mark.parametrize(
+    "box", [(50, 60, 120, 150), (2, 2, 120, 150), (2, 60, 318, 238), (200, 2, 318, 238), (2, 2, 160, 238)]
+)
+def test_a_label_never_covers_its_object(box: tuple[float, float, float, float]) -> None:
+    drawn = draw_groundings(GREY, [grounding("the red mug", box)], caption=False)
+    x1, y1, x2, y2 = (int(value) for value in box)
+    inside = drawn[y1 + 4 : y2 - 3, x1 + 4 : x2 - 3]
+    assert (inside == GREY[0, 0]).all()
+    # The label is there: more of the colour than the outline alone has.
+    bare = draw_groundings(GREY, [Grounding(Goal(""), (), 0.8, 0.5)], caption=False)
+    label = np.argwhere((drawn != bare).any(-1))
+    outside = [(r, c) for r, c in label if r < y1 - 3 or r > y2 + 3 or c < x1 - 3 or c > x2 + 3]
+    assert len(outside) > 500
+
+
+def test_a_label_without_room_outside_its_box_is_left_out() -> None:
+    drawn = draw_groundings(GREY, [grounding("the wall", (2, 2, 317, 237))], caption=False)
+    assert (drawn[6:234, 6:314] == GREY[0, 0]).all()
+
+
+def test_a_label_avoids_other_objects_where_it_can() -> None:
+    below, above = (100.0, 120.0, 200.0, 200.0), (90.0, 80.0, 210.0, 116.0)
+    drawn = draw_groundings(GREY, [grounding("low", below), grounding("high", above)], caption=False)
+    assert (drawn[84:112, 94:206] == GREY[0, 0]).all()
+
+
+@pytest.mark.parametrize("box", [(100, 120, 200, 200), (0, 0, 319, 239), (0, 100, 60, 200)])
+def test_two_goals_on_one_object_show_both_colours(box: tuple[float, float, float, float]) -> None:
+    drawn = draw_groundings(GREY, [grounding("a cup", box), grounding("a mug", box)], caption=False)
+    middle = (int(box[1]) + int(box[3])) // 2
+    row = drawn[middle, :, :]
+    for number in (0, 1):
+        assert (row == colour(number)).all(-1).sum() >= 2, number
+
+
+def test_long_goals_lose_their_middle() -> None:
+    assert shorten("the red mug left of the blue box", 20) == "the red m...blue box"
+    assert shorten("the red mug", 11) == "the red mug"
+    assert shorten("чайник", 10) == "??????"
+    assert len(shorten("x" * 99, 28)) == 28
