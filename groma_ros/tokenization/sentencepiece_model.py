@@ -4,6 +4,7 @@ new ones."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -91,6 +92,11 @@ class SentencePieceModel:
 
     def __reduce__(self) -> tuple[type[SentencePieceModel], tuple[bytes]]:
         return SentencePieceModel, (self._data,)
+
+    @cached_property
+    def pieces(self) -> tuple[Piece, ...]:
+        """Every vocabulary entry, in the order of the ids."""
+        return tuple(map(self.piece, range(self._size)))
 
     def piece(self, index: int) -> Piece:
         """The vocabulary entry of an id. ValueError if there is none."""
