@@ -1,7 +1,7 @@
 """Draws docs/demo.gif: the camera of a bag with the answers that `groma replay` gave to it.
 
-    .venv/bin/groma replay demo/tabletop.mcap --goals demo/goals.yaml --out out/replay
-    .venv/bin/python tools/animate_replay.py demo/tabletop.mcap out/replay --out docs/demo.gif
+.venv/bin/groma replay demo/tabletop.mcap --goals demo/goals.yaml --out out/replay
+.venv/bin/python tools/animate_replay.py demo/tabletop.mcap out/replay --out docs/demo.gif
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def main() -> None:
 
 
 def read_images(bag: Path, topic: str) -> list[np.ndarray]:
-    """The images of a topic of sensor_msgs/CompressedImage, uint8 HxWx3 RGB, in the order of the recording."""
+    """The images of a topic of sensor_msgs/CompressedImage, uint8 HxWx3 RGB, in recording order."""
     store = get_typestore(Stores.ROS2_JAZZY)
     with bag.open("rb") as stream:
         messages = [
