@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Write files atomically: completely or not at all."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ROOM = 1 << 20
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """A stream into a file beside `path` that takes its place when the block ends well, and is deleted when
-    it does not.
+    """Open a stream to a temporary file beside `path`; it replaces `path` when the block succeeds and is
+    deleted when it fails.
 
-    OSError with a sentence where the disk is full or the file cannot be written.
+    Raises OSError with a sentence when the disk is full or the file cannot be written.
     """
     part = path.with_name(path.name + ".part")
     try:
@@ -40,16 +40,16 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; errors as of `replacing`."""
+    """Write a file atomically. Errors as in `replacing`."""
     with replacing(path) as stream:
         stream.write(data)
 
 
 def write_together(contents: Mapping[Path, bytes | Path]) -> None:
-    """Write files, of which none takes its place before all are whole; contents: bytes, or a finished file
-    that is renamed.
+    """Write several files; none replaces its target before all are complete.
 
-    Errors as of `replacing`; then none of them has changed and nothing is left beside them.
+    contents: bytes, or a finished file to rename, by target path. Errors as in `replacing`; then no target
+    has changed and no temporary file is left.
     """
     parts = {
         path: content if isinstance(content, Path) else path.with_name(path.name + ".part")
@@ -72,7 +72,8 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Let the names of a folder survive a loss of power, where its file system can do that."""
+    """Flush a folder's directory entries to disk where the file system supports it, so that new names survive
+    a loss of power."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
@@ -82,16 +83,15 @@ def sync_folder(folder: Path) -> None:
 
 
 def _sync(stream: BinaryIO) -> None:
-    """Bring the content to the disk before its name does: a loss of power never leaves an empty file under
-    it."""
+    """Flush a file to disk before it is renamed, so that a loss of power never leaves an empty file under the
+    final name."""
     stream.flush()
     os.fsync(stream.fileno())
 
 
 @contextmanager
 def naming_file(path: Path) -> Iterator[None]:
-    """Give an error of the operating system inside the block the sentence that names the file which was being
-    written."""
+    """Turn an OSError inside the block into one whose message names the file being written."""
     try:
         yield
     except OSError as error:
@@ -102,8 +102,10 @@ def naming_file(path: Path) -> Iterator[None]:
 
 
 class AtomicFile(np.ndarray):
-    """A view of an array whose `tofile`, as `np.save` and others call it, fails where the disk does: numpy's
-    own loses the last bytes of a full one without a word."""
+    """View of an array whose `tofile`, called by `np.save` and others, raises when the disk is full.
+
+    numpy's own `tofile` silently loses the last buffered bytes.
+    """
 
     def tofile(self, fid: Any, sep: str = "", format: str = "%s") -> None:
         """Write the array's bytes to a binary stream."""
@@ -112,8 +114,8 @@ class AtomicFile(np.ndarray):
 
 @contextmanager
 def asking_disk(path: Path) -> Iterator[None]:
-    """The same for a library that writes the file and forgets why it could not: the disk is asked for room
-    behind what is there."""
+    """Like `naming_file`, for a library that hides the cause of a failed write: on any error, try to append
+    to the file to find out whether the disk is full."""
     try:
         yield
     except Exception as error:

@@ -1,8 +1,8 @@
-"""Boxes and their frames of reference. Nothing else in the project knows a coordinate convention.
+"""Boxes and their coordinate conventions; no other module defines one.
 
 `xyxy` is (x1, y1, x2, y2) in pixels of the camera image, x right and y down. `cxcywh` is (centre x, centre y,
-width, height) as fractions of the image, which is what the network speaks. The network's square input is a
-plain stretch of the camera image, so fractions are the same in both.
+width, height) as fractions of the image, the network's convention. The network's square input is a plain
+stretch of the camera image, so fractions are the same in both.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from groma_ros.types import FloatArray
 
 
 def cxcywh_to_xyxy(boxes: FloatArray, width: float = 1.0, height: float = 1.0) -> FloatArray:
-    """Fractions (..., 4) cxcywh to xyxy, scaled to an image of width x height pixels."""
+    """Convert boxes (..., 4) from cxcywh fractions to xyxy pixels of a width x height image."""
     boxes = np.asarray(boxes, np.float32)
     centre, half = boxes[..., :2], boxes[..., 2:] / 2
     return np.concatenate([centre - half, centre + half], -1) * np.array(
@@ -23,7 +23,7 @@ def cxcywh_to_xyxy(boxes: FloatArray, width: float = 1.0, height: float = 1.0) -
 
 
 def xyxy_to_cxcywh(boxes: FloatArray, width: float = 1.0, height: float = 1.0) -> FloatArray:
-    """Pixels (..., 4) xyxy of an image of width x height to fractions cxcywh."""
+    """Convert boxes (..., 4) from xyxy pixels of a width x height image to cxcywh fractions."""
     scaled = (np.asarray(boxes, np.float32) / np.array([width, height, width, height], np.float32)).astype(
         np.float32, copy=False
     )
@@ -31,7 +31,7 @@ def xyxy_to_cxcywh(boxes: FloatArray, width: float = 1.0, height: float = 1.0) -
 
 
 def clip_xyxy(boxes: FloatArray, width: float, height: float) -> FloatArray:
-    """Boxes cut to the image."""
+    """Clip boxes to the image."""
     limit = np.array([width, height, width, height], np.float32)
     return np.clip(np.asarray(boxes, np.float32), 0, limit)
 
@@ -49,10 +49,11 @@ def box_iou(a: FloatArray, b: FloatArray) -> FloatArray:
 
 
 def nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float, limit: int) -> NDArray[np.int64]:
-    """Greedy non-maximum suppression of xyxy boxes: indices kept, best score first, at most `limit`.
+    """Greedy non-maximum suppression of xyxy boxes. Returns the kept indices, best score first, at most
+    `limit`.
 
-    A box goes when its IoU with a better kept one is strictly above the threshold; equal scores keep their
-    input order.
+    A box is dropped when its IoU with a better kept box is strictly above the threshold; boxes of equal score
+    keep their input order.
     """
     order = np.argsort(-np.asarray(scores), kind="stable")
     overlap = box_iou(boxes, boxes)
@@ -66,10 +67,10 @@ def nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float, limit: int)
 
 
 def left_to_right(boxes: FloatArray) -> NDArray[np.int64]:
-    """Order of cxcywh or xyxy-centred boxes by centre x, then centre y; `boxes` is (N, 4) cxcywh.
+    """Indices that sort cxcywh boxes (N, 4) by centre x, then by centre y.
 
-    This is the order in which regions are named `<r0>`, `<r1>`, ... The published network drew a random order
-    per image, so any fixed order is one it knows. Left to right is the one that changes least between frames
-    of a moving camera, which keeps answers and caches stable, and it does not depend on near-equal scores.
+    Regions are named `<r0>`, `<r1>`, ... in this order. The published network was trained with a random order
+    for each image, so it accepts any. This one changes least between frames of a moving camera, which keeps
+    answers and caches stable, and it does not depend on nearly equal scores.
     """
     return np.lexsort((boxes[:, 1], boxes[:, 0])).astype(np.int64)

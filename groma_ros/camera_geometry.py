@@ -1,5 +1,4 @@
-"""The pinhole and rotations: pixels and depth to points and back. The optical frame is x right, y down, z
-forward (REP-103)."""
+"""Pinhole projection and rotations, in the optical frame: x right, y down, z forward (REP-103)."""
 
 from __future__ import annotations
 
@@ -14,14 +13,15 @@ Quaternion = tuple[float, float, float, float]
 
 
 EDGES = tuple((start, start | 1 << axis) for axis in range(3) for start in range(8) if not start >> axis & 1)
-"""The twelve edges of a box as pairs of its `corners`."""
+"""The twelve edges of a box as pairs of indices into `corners`."""
 
 
 def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
-    """Depth HxW, metres along the optical axis, to points HxWx3 in the optical frame; NaN where depth is.
+    """Convert depth (HxW, metres along the optical axis) to points (HxWx3) in the optical frame; NaN where
+    depth is NaN.
 
-    A pixel's point is at its centre, and the centre of the first pixel is (0, 0) as in camera_info, whereas
-    boxes count from its corner.
+    Points are at pixel centres. The centre of the first pixel is (0, 0), as in camera_info; boxes count from
+    its corner.
     """
     across = (np.arange(depth.shape[1]) - camera.cx) / camera.fx
     down = (np.arange(depth.shape[0]) - camera.cy) / camera.fy
@@ -30,8 +30,8 @@ def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
 
 
 def project(points: Points, camera: Intrinsics) -> Points:
-    """Points (..., 3) of the optical frame to pixels (..., 2), xy, the centre of the first pixel at (0, 0);
-    NaN behind the camera."""
+    """Project points (..., 3) of the optical frame to pixels (..., 2), x and y; NaN behind the camera. The
+    centre of the first pixel is (0, 0)."""
     points = np.asarray(points, np.float64)
     z = np.where(points[..., 2] > 0, points[..., 2], np.nan)
     return np.stack(
@@ -40,8 +40,8 @@ def project(points: Points, camera: Intrinsics) -> Points:
 
 
 def quaternion_from_matrix(rotation: Matrix) -> Quaternion:
-    """A 3x3 rotation as (x, y, z, w) with w >= 0. From the eigenvector that K. Bar-Itzhack's symmetric 4x4
-    matrix has for 1."""
+    """Convert a 3x3 rotation matrix to (x, y, z, w) with w >= 0: the eigenvector for eigenvalue 1 of
+    Bar-Itzhack's symmetric 4x4 matrix."""
     r = np.asarray(rotation, np.float64)
     skew = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
     k = np.zeros((4, 4))
@@ -54,7 +54,7 @@ def quaternion_from_matrix(rotation: Matrix) -> Quaternion:
 
 
 def matrix_from_quaternion(quaternion: Quaternion) -> Matrix:
-    """(x, y, z, w) of any length above 0 as a 3x3 rotation."""
+    """Convert (x, y, z, w) of any non-zero length to a 3x3 rotation matrix."""
     x, y, z, w = np.asarray(quaternion, np.float64) / np.linalg.norm(quaternion)
     return np.array(
         [
@@ -66,8 +66,8 @@ def matrix_from_quaternion(quaternion: Quaternion) -> Matrix:
 
 
 def corners(box: Box3D) -> Points:
-    """The eight corners of a box, 8x3 in its frame; corner i has the signs of the bits of i: bit 0 along x, 1
-    along y, 2 along z."""
+    """The eight corners of a box, 8x3, in its frame. Bits 0, 1 and 2 of a corner's index are its signs along
+    x, y and z."""
     signs = np.array([[(index >> axis & 1) * 2 - 1 for axis in range(3)] for index in range(8)])
     return (
         np.asarray(box.centre) + (signs * np.asarray(box.size) / 2) @ matrix_from_quaternion(box.quaternion).T
@@ -75,7 +75,7 @@ def corners(box: Box3D) -> Points:
 
 
 def moved(box: Box3D, rotation: Matrix, translation: NDArray[np.float64]) -> Box3D:
-    """The box after p -> rotation @ p + translation."""
+    """Transform a box by p -> rotation @ p + translation."""
     x, y, z = (float(value) for value in rotation @ np.asarray(box.centre) + translation)
     return Box3D(
         (x, y, z), quaternion_from_matrix(rotation @ matrix_from_quaternion(box.quaternion)), box.size

@@ -1,5 +1,5 @@
-"""The best one-to-one pairing of two sets, written here because scipy alone would double what a robot has to
-install."""
+"""One-to-one matching of boxes and scores. Implemented here because scipy would double the size of a robot's
+installation."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from groma_ros.types import FloatArray, IntArray
 
 
 def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) -> IntArray:
-    """For each of N found xyxy boxes the index of its true box, -1 for none, int64.
+    """For each of N found xyxy boxes, the index of its true box, or -1; int64.
 
-    One to one at IoU of at least the threshold, as many pairs as possible; the pairs of highest IoU are tried
-    first.
+    Matches are one to one at an IoU of at least the threshold, as many as possible; pairs of high IoU are
+    preferred.
     """
     overlap = box_iou(found, truth)
     owner = np.full(len(truth), -1, np.int64)
@@ -40,8 +40,8 @@ def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) ->
 
 
 def exact_set(found: FloatArray, targets: FloatArray, threshold: float = 0.5) -> bool:
-    """Whether every target is found at the threshold and nothing else is: both are xyxy boxes, (N, 4) and (M,
-    4)."""
+    """True if every target is matched at the threshold and no other box was found. Boxes are xyxy, (N, 4) and
+    (M, 4)."""
     found, targets = (
         np.asarray(found, np.float32).reshape(-1, 4),
         np.asarray(targets, np.float32).reshape(-1, 4),
@@ -50,11 +50,11 @@ def exact_set(found: FloatArray, targets: FloatArray, threshold: float = 0.5) ->
 
 
 def average_precision(scores: np.ndarray, correct: np.ndarray, positives: int) -> float:
-    """Area under precision over recall (no interpolation) of candidates ranked by score, equal scores as one
+    """Area under the precision-recall curve, without interpolation; candidates of equal score count as one
     step.
 
-    scores: float N; correct: bool N; positives: how many right answers exist, those that are no candidate
-    included. NaN for none.
+    scores: float N; correct: bool N; positives: number of right answers, including those that are no
+    candidate. Returns NaN if positives is 0.
     """
     if positives == 0:
         return float("nan")
@@ -66,12 +66,12 @@ def average_precision(scores: np.ndarray, correct: np.ndarray, positives: int) -
 
 
 def best_pairs(score: np.ndarray, least: float) -> list[tuple[int, int]]:
-    """Pairs (row, column) of a score matrix NxM, each row and column at most once, of the highest sum of
-    `score - least`.
+    """Pairs (row, column) of a score matrix NxM that maximise the sum of `score - least`, each row and column
+    used at most once; rows ascending.
 
-    A pair scoring `least` or lower is never made, so the pairing may be partial. Rows ascending. The shortest
-    augmenting path form of the Hungarian method (Jonker and Volgenant 1987), O(n^3). Raises ValueError for a
-    score that is not a number.
+    Pairs scoring `least` or lower are never made, so the assignment may be partial. Shortest augmenting path
+    form of the Hungarian method (Jonker and Volgenant 1987), O(n^3). Raises ValueError if a score is not
+    finite.
     """
     score = np.asarray(score, np.float64)
     if not np.isfinite(score).all():
@@ -86,13 +86,13 @@ def best_pairs(score: np.ndarray, least: float) -> list[tuple[int, int]]:
 
 
 def _assign(cost: np.ndarray) -> IntArray:
-    """The column of each row, N <= M, of the lowest total cost."""
+    """The column of each row, N <= M, with the lowest total cost."""
     rows, columns = cost.shape
     row_price, column_price = np.zeros(rows), np.zeros(columns)
     owner = np.full(columns, -1, np.int64)
     for start in range(rows):
         reached = np.full(columns, np.inf)
-        before = np.full(columns, -1, np.int64)  # the column from which each was reached, -1 for the start
+        before = np.full(columns, -1, np.int64)  # column each was reached from; -1: from the start row
         done = np.zeros(columns, bool)
         row, column, distance = start, -1, 0.0
         while True:

@@ -1,4 +1,4 @@
-"""From a camera image to the network's input pixels."""
+"""Convert a camera image to the network's input pixels."""
 
 from __future__ import annotations
 
@@ -20,16 +20,14 @@ _ONE = 2.0**22
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """How a camera image becomes the network's square: a plain stretch to size x size, then (rgb / 255 -
-    mean) / std.
-
-    resize: `bilinear` (cv2, what the published referring evaluation used), `bicubic` (antialiased as Pillow
-    does it, what the published demo used) or `area` (cv2, the mean of the covered pixels; the calmest when an
-    image shrinks).
-    """
+    """Stretch an image to size x size, then normalise: (rgb / 255 - mean) / std."""
 
     size: int
+    """Side of the network's input, pixels."""
     resize: Resize = "bilinear"
+    """`bilinear`: cv2, as in the published evaluation of referring expressions; `bicubic`: antialiased as in
+    Pillow, as in the published demo; `area`: cv2, the mean of the covered pixels, which flickers least when
+    an image is reduced."""
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
@@ -47,14 +45,14 @@ class ImageTransform:
 
     @stage("resize")
     def __call__(self, rgb: np.ndarray) -> FloatArray:
-        """uint8 HxWx3 RGB to float32 3xSxS."""
+        """Convert uint8 HxWx3 RGB to float32 3xSxS."""
         planes = cv2.split(np.ascontiguousarray(self.stretch(rgb)))
         return np.stack(
             [cv2.LUT(plane, table) for plane, table in zip(planes, _normal(self.mean, self.std), strict=True)]
         )
 
     def stretch(self, rgb: np.ndarray) -> np.ndarray:
-        """uint8 HxWx3 to uint8 SxSx3, ignoring the aspect."""
+        """Resize uint8 HxWx3 to uint8 SxSx3, ignoring the aspect ratio."""
         if rgb.shape[:2] == (self.size, self.size):
             return rgb
         if self.resize == "bicubic":
@@ -65,7 +63,7 @@ class ImageTransform:
 
 @lru_cache(maxsize=16)
 def _normal(mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
-    """What each of the 256 bytes becomes, float32 3x256: a look-up gives the same bits in a tenth of the
+    """The normalised value of each byte, float32 3x256. A table lookup gives the same bits in a tenth of the
     time."""
     values = np.arange(256, dtype=np.float32)[None] / 255.0
     return (values - np.asarray(mean, np.float32)[:, None]) / np.asarray(std, np.float32)[:, None]
@@ -73,7 +71,7 @@ def _normal(mean: tuple[float, ...], std: tuple[float, ...]) -> FloatArray:
 
 @lru_cache(maxsize=16)
 def _bicubic_weights(source: int, target: int) -> NDArray[np.float64]:
-    """Antialiased bicubic (a = -0.5) resampling weights, target x source; the kernel widens when the image
+    """Antialiased bicubic (a = -0.5) resampling weights, target x source. The kernel widens when the image
     shrinks."""
     scale = max(source / target, 1.0)
     centre = (np.arange(target) + 0.5) * source / target
@@ -81,18 +79,18 @@ def _bicubic_weights(source: int, target: int) -> NDArray[np.float64]:
     near = (1.5 * distance - 2.5) * distance**2 + 1
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
-    # Pillow works on integers: weights in units of 2^-22, rounded half away from zero.
+    # Like Pillow, use integer weights in units of 2^-22, rounded half away from zero.
     return np.trunc(np.copysign(0.5, weights) + weights / weights.sum(1, keepdims=True) * _ONE)
 
 
 def _to_bytes(sums: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Weighted sums in units of 2^-22, exact in float64, to bytes, rounded half up."""
+    """Round weighted sums (units of 2^-22, exact in float64) half up to bytes."""
     return np.clip(np.floor((sums + _ONE / 2) / _ONE), 0, 255).astype(np.uint8)
 
 
 def _bicubic(rgb: np.ndarray, size: int) -> np.ndarray:
-    """Stretch by separable bicubic resampling, rounded to bytes after each axis: byte for byte what Pillow
-    gives."""
+    """Resize by separable bicubic resampling, rounding to bytes after each axis; byte for byte equal to
+    Pillow."""
     across, down = _bicubic_weights(rgb.shape[1], size), _bicubic_weights(rgb.shape[0], size)
     wide = _to_bytes(np.einsum("hwc,sw->hsc", rgb.astype(np.float64), across, optimize=True))
     return _to_bytes(np.einsum("hsc,th->tsc", wide.astype(np.float64), down, optimize=True))

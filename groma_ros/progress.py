@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar on a terminal, plain lines in a log. Standard output stays for
+"""Progress on standard error: a bar on a terminal, plain lines in a log. Standard output is left to
 results."""
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 
 
 def shown(items: Iterable[Item], total: int, name: str) -> Iterator[Item]:
-    """The items as they come, with progress of `total` things called `name` (one word, in the singular)."""
+    """Yield the items and show progress. total: number of items; name: what an item is called, singular."""
     if sys.stderr.isatty():
         from tqdm import tqdm
 
@@ -25,10 +25,10 @@ def shown(items: Iterable[Item], total: int, name: str) -> Iterator[Item]:
 
 
 class ProgressReporter:
-    """Progress that a library tells of, as a function of steps done, steps in all and what is being done."""
+    """Callback that shows the progress a library reports: steps done, steps in all, current activity."""
 
     def __init__(self, name: str) -> None:
-        """name: of the whole, in front of every line."""
+        """name: prefix of every line."""
         self._name = name
         self._bar: Any = None
         self._shown = -1

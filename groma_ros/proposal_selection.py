@@ -1,4 +1,4 @@
-"""From proposals to the regions of a scene: threshold, suppression, order."""
+"""Select the regions of a scene from proposals: threshold, non-maximum suppression, order."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ USER_BOX_SCORE = 1.0
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """Which proposals become regions: score strictly above the threshold, suppression above `nms_threshold`,
-    at most `limit`."""
+    """Which proposals become regions."""
 
     score_threshold: float = 0.15
+    """Proposals must score strictly above this."""
     nms_threshold: float = 0.6
+    """IoU above which the lower-scoring of two proposals is dropped."""
     limit: int = 100
+    """Maximum number of regions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """The regions of a scene. boxes: float32 Nx4 cxcywh fractions in the order of `<r0>`, `<r1>`, ...;
-    scores: float32 N; user: int64 M, the region that stands for each user box (the one of highest IoU);
-    candidates: int64 N, which of the proposals, followed by the user boxes and the true boxes, each region
-    is.
-    """
+    """The regions of a scene, in the order of their names `<r0>`, `<r1>`, ..."""
 
     boxes: FloatArray
+    """float32 Nx4, cxcywh fractions."""
     scores: FloatArray
+    """float32 N."""
     user: IntArray
+    """int64 M: for each user box, the region with the highest IoU."""
     candidates: IntArray
+    """int64 N: index of each region in the concatenation of proposals, user boxes and true boxes."""
 
 
 @stage("select")
@@ -47,14 +49,16 @@ def select_regions(
     true_boxes: FloatArray | None = None,
     true_score: float = 0.2,
 ) -> Selection:
-    """Choose and order the regions of one image.
+    """Select and order the regions of one image.
 
-    boxes: Qx4 cxcywh fractions; scores: Q in 0..1; user_boxes: Mx4 cxcywh fractions, which join with score 1
-    before suppression, so that they win over the proposals they overlap. When nothing passes the threshold
-    the best single box stays. Regions are named from left to right (`geometry.left_to_right` says why);
-    `permutation` replaces that order by an injected one of the boxes that survived, best score first, to
-    compare with a recorded run. true_boxes: Gx4, in training only: they join with true_score, so that a
-    region near every true box exists.
+    boxes: Qx4 cxcywh fractions; scores: Q in 0..1; user_boxes: Mx4 cxcywh fractions, added with score 1
+    before suppression, so they win over proposals they overlap; permutation: replaces the left-to-right order
+    (see `boxes.left_to_right`) by an order of the surviving boxes, best score first, to compare with a
+    recorded run; true_boxes: Gx4, in training only, added with true_score so that every true box has a region
+    nearby.
+
+    If nothing passes the threshold, the best single box is kept. Raises ValueError if there are no proposals
+    or permutation has the wrong length.
     """
     user, true = (
         np.asarray([] if b is None else b, np.float32).reshape(-1, 4) for b in (user_boxes, true_boxes)

@@ -1,5 +1,4 @@
-"""Who listens learns when a stage inside a call began and ended; while nobody does, a stage costs one
-look-up."""
+"""Opt-in timing of pipeline stages. Without a listener a stage costs one context variable lookup."""
 
 from __future__ import annotations
 
@@ -13,30 +12,30 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 R = TypeVar("R")
 Marks = dict[str, tuple[float, float]]
-"""When each stage last began and ended, in seconds of `now`."""
+"""Start and end of the last call of each stage, in seconds of `now`."""
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-"""cpu: what the process itself has worked, on all its threads; nothing else on the machine makes it longer.
-"""
+"""wall: elapsed time; cpu: processor time of this process on all threads, independent of other load on the
+machine."""
 _clock = CLOCKS["wall"]
 
 _MARKS: ContextVar[Marks | None] = ContextVar("marks", default=None)
 
 
 def now() -> float:
-    """Seconds of the clock in use, from any beginning."""
+    """Seconds of the selected clock, from an arbitrary start."""
     return _clock()
 
 
 def use_clock(name: str) -> None:
-    """Take one of `CLOCKS` for the whole process; wall until then."""
+    """Select one of `CLOCKS` for the whole process; the default is wall."""
     global _clock
     _clock = CLOCKS[name]
 
 
 @contextmanager
 def listening() -> Iterator[Marks]:
-    """The marks of the stages that run inside the block, in this thread."""
+    """Collect the marks of stages that run inside the block, in this thread."""
     marks: Marks = {}
     token = _MARKS.set(marks)
     try:
@@ -46,7 +45,7 @@ def listening() -> Iterator[Marks]:
 
 
 def stage(name: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A decorator: every call of the function is a stage of this name."""
+    """Decorator: time each call of the function as a stage of this name."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         @functools.wraps(function)

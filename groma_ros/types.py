@@ -1,5 +1,4 @@
-"""The dataclasses that travel from a camera frame to a grounding. Boxes are xyxy in camera pixels everywhere
-here."""
+"""Dataclasses passed from a camera frame to a grounding. Boxes are xyxy in camera pixels throughout."""
 
 from __future__ import annotations
 
@@ -34,53 +33,61 @@ class Intrinsics:
 
 @dataclass(frozen=True)
 class Box3D:
-    """An oriented box in a camera's optical frame (REP-103: x right, y down, z forward), metres.
+    """An oriented box in a camera's optical frame (REP-103: x right, y down, z forward).
 
-    centre: its middle; quaternion: (x, y, z, w), turns the box's own axes into the frame's; size: extents
-    along its own axes. Its own z points up, out of the surface that the object stands on, and its own x lies
-    along the longer side.
+    Its own z axis points up, away from the surface the object stands on; its own x axis lies along the longer
+    side.
     """
 
     centre: tuple[float, float, float]
+    """Metres."""
     quaternion: tuple[float, float, float, float]
+    """(x, y, z, w): rotation from the box's axes to the frame's."""
     size: tuple[float, float, float]
+    """Extents along the box's own axes, metres."""
 
 
 @dataclass(frozen=True)
 class Pose:
-    """A place and a direction in a frame: metres, and a quaternion (x, y, z, w) from the pose's own axes to
-    the frame's."""
+    """A position and an orientation in a frame."""
 
     position: tuple[float, float, float]
+    """Metres."""
     quaternion: tuple[float, float, float, float]
+    """(x, y, z, w): rotation from the pose's own axes to the frame's."""
 
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """One camera image. rgb: uint8 HxWx3; stamp: nanoseconds; depth: float32 HxW metres, registered to
-    rgb."""
+    """One camera image."""
 
     rgb: NDArray[np.uint8]
+    """uint8 HxWx3."""
     stamp: int = 0
+    """Nanoseconds."""
     frame_id: str = ""
     depth: FloatArray | None = None
+    """float32 HxW, metres, registered to rgb; NaN where unknown."""
     intrinsics: Intrinsics | None = None
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What the vision tokenizer saw in one frame: N regions in the order the language model names them.
-
-    boxes: float32 Nx4 xyxy camera pixels; objectness: float32 N in 0..1; image_tokens: float32 TxD;
-    region_tokens: float32 NxD; features: handle of the runtime's feature maps, for `VisionTokenizer.refer`.
-    """
+    """What the vision tokenizer found in one frame: N regions, in the order of their names `<r0>`, `<r1>`,
+    ..."""
 
     boxes: FloatArray
+    """float32 Nx4 xyxy, camera pixels."""
     objectness: FloatArray
+    """float32 N in 0..1."""
     image_tokens: FloatArray
+    """float32 TxD."""
     region_tokens: FloatArray
+    """float32 NxD."""
     features: Any
+    """Handle of the runtime's feature maps, for `VisionTokenizer.refer`."""
     width: int
+    """Of the camera image, pixels; likewise height."""
     height: int
     stamp: int = 0
     frame_id: str = ""
@@ -88,34 +95,42 @@ class Scene:
 
 @dataclass(frozen=True, eq=False)
 class Goal:
-    """A goal in words. min_score: detections below it are not returned; regions: float32 Mx4 user boxes,
-    camera pixels."""
+    """A goal in words."""
 
     text: str
     kind: GoalKind = "auto"
+    """auto: as many objects as the model says; one: a single object; all: every matching object; describe,
+    chat: an answer in words."""
     min_score: float = 0.0
+    """Detections with a lower score are not returned."""
     regions: FloatArray | None = None
+    """float32 Mx4 xyxy boxes drawn by the user, camera pixels."""
 
 
 @dataclass(frozen=True)
 class Detection:
-    """One box of an answer. box: xyxy camera pixels; score: probability that the region belongs to the
-    answer."""
+    """One box of an answer."""
 
     box: tuple[float, float, float, float]
+    """xyxy, camera pixels."""
     score: float
+    """Probability that the region belongs to the answer."""
     region: int
+    """Index into the scene's regions."""
     track_id: str = ""
+    """Empty if the detection is not tracked."""
 
 
 @dataclass(frozen=True)
 class TextSpan:
-    """A phrase of an answer in words, text[start:end], and the indices of the regions it points at."""
+    """A phrase of an answer in words and the regions it refers to."""
 
     phrase: str
     start: int
+    """The phrase is text[start:end]."""
     end: int
     regions: tuple[int, ...]
+    """Indices into the scene's regions."""
 
 
 @dataclass(frozen=True, eq=False)

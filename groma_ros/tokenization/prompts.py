@@ -1,5 +1,4 @@
-"""Prompts and answers: what the language model is asked, as token ids, and what its answer means. No model
-runs here."""
+"""Build prompts as token ids, and parse answers. No model runs here."""
 
 from __future__ import annotations
 
@@ -21,18 +20,17 @@ REGION_KINDS = ("auto", "one", "all")  # goals whose answer is a list of regions
 
 @dataclass(frozen=True)
 class PromptTemplate:
-    """How a network was taught to be asked. All strings are trusted: special tokens in them count.
-
-    prefix: the goal-independent opening, with one `<image>` before one `<region>`; goal: what surrounds a
-    query, "{}" standing for it; queries: for every kind of goal its wordings, "{}" standing for the goal's
-    text, the first being the usual one; answer_prefix: what the answer to a region goal always starts with,
-    so that it need not be generated.
-    """
+    """The prompt format a network was trained on. All its strings are trusted: special tokens in them
+    count."""
 
     prefix: str
+    """Goal-independent opening with one `<image>`, followed by one `<region>`."""
     goal: str = "{}"
+    """Text around a query; "{}" stands for the query."""
     queries: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Wordings for every kind of goal, the default first; "{}" stands for the goal's text."""
     answer_prefix: str = ANSWER_PREFIX
+    """Fixed start of the answer to a region goal, which therefore need not be generated."""
 
     def __post_init__(self) -> None:
         for name in ("prefix", "goal", "answer_prefix"):
@@ -61,7 +59,7 @@ class PromptTemplate:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PromptTemplate:
-        """From the JSON of a bundle's manifest. ValueError naming what is wrong."""
+        """Read the JSON form of a bundle's manifest. Raises ValueError naming what is wrong."""
         unknown = sorted(set(data) - set(cls.__dataclass_fields__))
         if unknown or "prefix" not in data:
             raise ValueError(
@@ -74,7 +72,7 @@ class PromptTemplate:
         return cls(**{**data, "queries": queries})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types; `from_dict` reads it back."""
+        """The template as plain JSON types, for `from_dict`."""
         queries = {kind: list(wordings) for kind, wordings in self.queries.items()}
         return {
             "prefix": self.prefix,
@@ -84,18 +82,17 @@ class PromptTemplate:
         }
 
     def prefix_ids(self, tokenizer: GromaTokenizer) -> list[int]:
-        """Ids that open the sequence, `<s>` first; the same for every goal."""
+        """Ids of the prefix, starting with `<s>`; the same for every goal."""
         return tokenizer.encode_template(self.prefix, start=True)
 
     def goal_ids(
         self, tokenizer: GromaTokenizer, kind: str, text: str | Sequence[Text] = "", wording: int = 0
     ) -> list[int]:
-        """Ids that follow the prefix for one goal, ending where the answer starts (behind `answer_prefix` for
-        a region goal).
+        """Ids of one goal, to follow the prefix; for a region goal they include `answer_prefix`.
 
-        text: the user's words, in which no special token counts, or such words with references between them.
-        ValueError if the template knows no such kind or wording, or if the wording wants words and there are
-        none.
+        text: the user's words, in which special tokens do not count, or such words with references between
+        them. Raises ValueError if the template lacks the kind or wording, or if the wording needs words and
+        there are none.
         """
         query = self.wording(kind, wording)
         words = [Text(text.strip())] if isinstance(text, str) else list(text)
@@ -109,7 +106,7 @@ class PromptTemplate:
         return tokenizer.encode_parts(parts)
 
     def wording(self, kind: str, index: int = 0) -> str:
-        """One query of a kind of goal. ValueError if the template has none."""
+        """One wording for a kind of goal. Raises ValueError if the template has none."""
         wordings = self.queries.get(kind, ())
         if not 0 <= index < len(wordings):
             known = ", ".join(sorted(self.queries))
@@ -122,18 +119,18 @@ class PromptTemplate:
 
 @dataclass(frozen=True, eq=False)
 class Expanded:
-    """Ids with every placeholder opened, and where features go. All arrays int64.
-
-    ids (N,); image_slots (T,): image token t replaces the embedding at image_slots[t]; region_slots (R,):
-    region token r likewise; feature_slots, feature_regions (F,): the region token feature_regions[f] replaces
-    the embedding at feature_slots[f].
-    """
+    """Ids with every placeholder expanded, and where features go. All arrays are int64."""
 
     ids: IntArray
+    """(N,)."""
     image_slots: IntArray
+    """(T,): image token t replaces the embedding at image_slots[t]."""
     region_slots: IntArray
+    """(R,): region token r replaces the embedding at region_slots[r]."""
     feature_slots: IntArray
+    """(F,): positions whose embeddings are replaced by referred regions."""
     feature_regions: IntArray
+    """(F,): the region token for each of feature_slots."""
 
 
 def expand(
@@ -143,11 +140,11 @@ def expand(
     regions: int,
     referred: Sequence[int] = (),
 ) -> Expanded:
-    """Open the placeholders of a prefix, of what follows one, or of a whole prompt.
+    """Expand the placeholders of a prefix, of what follows one, or of a whole prompt.
 
-    `<image>` becomes image_tokens slots; `<region>` becomes one pair (`<rK>`, slot) for each of the regions;
-    the i-th `<refer_box>` becomes the token of region referred[i] and the i-th `<refer_feat>` a slot for its
-    feature. ValueError if a placeholder has no partner in referred, or if there is more than one `<image>` or
+    `<image>` becomes image_tokens slots; `<region>` becomes one pair (`<rK>`, slot) for each region; the i-th
+    `<refer_box>` becomes the token of region referred[i] and the i-th `<refer_feat>` a slot for its feature.
+    Raises ValueError if a placeholder has no partner in referred, or if there is more than one `<image>` or
     `<region>`.
     """
     special = {name: tokenizer.id(name) for name in PLACEHOLDERS}
@@ -184,38 +181,39 @@ def expand(
 
 @dataclass(frozen=True)
 class Span:
-    """One mention of regions in an answer. regions: indices, in order; start, end: the phrase in the answer's
-    text (equal if none)."""
+    """One mention of regions in an answer."""
 
     regions: tuple[int, ...]
+    """Region indices, in order of mention."""
     start: int
+    """The phrase is text[start:end]; equal if there is none."""
     end: int
 
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer without its special tokens, and what its parts point at."""
+    """An answer without its special tokens, and the regions its phrases refer to."""
 
     text: str
     spans: tuple[Span, ...]
 
     @property
     def regions(self) -> tuple[int, ...]:
-        """Every region mentioned, each once, in order of first mention."""
+        """Every region mentioned, once, in order of first mention."""
         return tuple(dict.fromkeys(index for span in self.spans for index in span.regions))
 
     def phrase(self, span: Span) -> str:
-        """The words a span belongs to; empty if it has none."""
+        """The words of a span; empty if it has none."""
         return self.text[span.start : span.end]
 
 
 def parse_answer(tokenizer: GromaTokenizer, answer: Sequence[int] | str, regions: int) -> Answer:
-    """Read an answer, as ids or as text with its special tokens, of a scene with this many regions.
+    """Parse an answer, given as ids or as text with special tokens, about a scene of `regions` regions.
 
-    Grammar: words and mentions in any order up to `</s>`, where a mention is `<roi>`, region tokens,
-    `</roi>`, and a phrase `<p>words</p>` directly before it belongs to it. A region the scene does not have
-    is dropped; a mention left without any is dropped too, unless it has a phrase. What breaks the grammar is
-    read leniently: region tokens outside `<roi>` count.
+    Grammar: words and mentions in any order up to `</s>`. A mention is `<roi>`, region tokens, `</roi>`; a
+    phrase `<p>words</p>` directly before it belongs to it. Regions the scene does not have are dropped, and
+    so are mentions left without a region and a phrase. Violations of the grammar are tolerated: region tokens
+    outside `<roi>` count.
     """
     runs = tokenizer.split(answer) if isinstance(answer, str) else tokenizer.runs(answer)
     text = ""
@@ -276,8 +274,8 @@ PUBLISHED_TEMPLATE = PromptTemplate(
             "Detect and list each <p>{}</p> that appears in this photo.",
             "What is the position of each <p>{}</p> in the image?",
         ),
-        # The wordings for one were taught with exactly one region each; only those for all leave the number
-        # to the model.
+        # The wordings for `one` were trained with exactly one region each; only those for `all` leave the
+        # number to the model.
         "auto": ("Locate all <p>{}</p> in this image.",),
         "describe": (
             f"Please briefly describe {REGION_REFERENCE}.",
@@ -304,7 +302,7 @@ PUBLISHED_TEMPLATE = PromptTemplate(
         ),
         "chat": ("{}",),
         "grounded_chat": ("[grounding]{}",),
-        # No part of the published recipe: a plain question, which its chat data taught it to answer.
+        # Not part of the published recipe: a plain question, which it learned to answer from chat data.
         "probe": ("Is there {} in the image? Answer with yes or no.",),
     },
 )

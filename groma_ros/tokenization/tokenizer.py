@@ -1,11 +1,11 @@
 """Groma's tokenizer: a Llama vocabulary plus Groma's own tokens, with the segmentation its weights were
 trained on.
 
-The published weights were trained with one particular slow Llama tokenizer, whose habits are part of the
-model: text is cut at special tokens, blanks beside the added ones vanish, and every stretch of text between
-is encoded behind a literal "<unk>" whose pieces are then dropped by count. So the first word after `<p>` or
-`</s>` carries no word mark, and where "<unk>." segments differently from "<unk>" plus "." the dot is lost.
-These rules live here and depend on no other library.
+The published weights were trained with one particular slow Llama tokenizer, and its quirks are part of the
+model: text is split at special tokens, spaces beside added tokens are removed, and every stretch of text
+between is encoded after a literal "<unk>" whose pieces are then dropped by count. So the first word after
+`<p>` or `</s>` has no word mark, and where "<unk>." segments differently from "<unk>" plus "." the dot is
+lost. These rules are implemented here, on top of plain SentencePiece encoding.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ _UNKNOWN_TEXT = "<unk>"
 
 @dataclass(frozen=True)
 class Text:
-    """One part of a prompt. trusted: template text, in which special tokens count; otherwise every character
-    is plain text."""
+    """One part of a prompt."""
 
     text: str
     trusted: bool = False
+    """True for template text, in which special tokens count; False for user text, which is all plain."""
 
 
 class GromaTokenizer:
-    """Text to ids and back. Ids below `base` are the vocabulary's; `ADDED_TOKENS` then `<r0>`, `<r1>`, ...
-    follow in order."""
+    """Convert text to ids and back. Ids below `base` are the vocabulary's; `ADDED_TOKENS` and then `<r0>`,
+    `<r1>`, ... follow in order."""
 
     def __init__(self, model: SentencePieceModel, num_new_token: int = PUBLISHED_NEW_TOKENS) -> None:
-        """num_new_token: number of added tokens, region tokens included. ValueError if there is no room for
-        one region token."""
+        """num_new_token: number of added tokens, including region tokens. Raises ValueError if that leaves no
+        room for a region token."""
         self.max_regions = num_new_token - len(ADDED_TOKENS)
         if self.max_regions < 1:
             raise ValueError(
@@ -57,7 +57,7 @@ class GromaTokenizer:
 
     @classmethod
     def load(cls, path: str | Path, num_new_token: int = PUBLISHED_NEW_TOKENS) -> GromaTokenizer:
-        """Read a `tokenizer.model`. ValueError with a sentence if it cannot be used."""
+        """Read a `tokenizer.model`. Raises ValueError if it cannot be used."""
         return cls(SentencePieceModel.load(path), num_new_token)
 
     def __len__(self) -> int:
@@ -72,13 +72,14 @@ class GromaTokenizer:
         return self.model.eos_id
 
     def id(self, token: str) -> int:
-        """Id of a special token by its text, as `<roi>` or `</s>`. ValueError for anything else."""
+        """Id of a special token by its text, such as `<roi>` or `</s>`. Raises ValueError for anything
+        else."""
         if token not in self._special:
             raise ValueError(f"{token!r} is not a special token of this tokenizer.")
         return self._special[token]
 
     def region_id(self, index: int) -> int:
-        """Id of `<rK>`. ValueError if the vocabulary has no such region token."""
+        """Id of `<rK>`. Raises ValueError if the vocabulary has no such region token."""
         if not 0 <= index < self.max_regions:
             raise ValueError(
                 f"Region {index} has no token; this vocabulary names regions 0 to {self.max_regions - 1}."
@@ -86,21 +87,20 @@ class GromaTokenizer:
         return self.base + len(ADDED_TOKENS) + index
 
     def region_index(self, token: int) -> int | None:
-        """K of the id of `<rK>`, None for any other id."""
+        """K for the id of `<rK>`, None for any other id."""
         index = token - self.base - len(ADDED_TOKENS)
         return index if 0 <= index < self.max_regions else None
 
     def encode_template(self, text: str, start: bool = False) -> list[int]:
-        """Ids of trusted text, in which special tokens count. start: the text opens a sequence, so `<s>` goes
-        before it."""
+        """Encode trusted text, in which special tokens count. start: put `<s>` first."""
         return self.encode_parts([Text(text, trusted=True)], start)
 
     def encode_parts(self, parts: Sequence[Text], start: bool = False) -> list[int]:
-        """Ids of template and user texts in a row, equal to those of their joined text when the user texts
-        are harmless.
+        """Encode template and user texts in sequence; equal to encoding the joined text when user texts
+        contain no special tokens.
 
-        start: the parts open a sequence: `<s>` goes before them and the first word carries a word mark, if
-        text comes first.
+        start: the parts open a sequence, so `<s>` goes first, and the first word has a word mark if text
+        comes first.
         """
         segments = self._segments(parts)
         ids = [self.bos_id] if start else []
@@ -108,7 +108,7 @@ class GromaTokenizer:
             if special:
                 ids.append(self._special[text])
                 continue
-            # Blanks vanish beside an added token; beside <s>, </s> and <unk> they stay.
+            # Spaces are removed beside added tokens but kept beside <s>, </s> and <unk>.
             if index > 0 and segments[index - 1][0] in self.added:
                 text = text.lstrip()
             if index + 1 < len(segments) and segments[index + 1][0] in self.added:
@@ -117,16 +117,16 @@ class GromaTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool = False) -> str:
-        """Text of ids. Special tokens are written out, or left out with skip_special; a blank then parts the
-        texts around them."""
+        """Decode ids. Special tokens are written out, or dropped with skip_special; then a space separates
+        the texts around them."""
         runs = self.runs(ids)
         if not skip_special:
             return "".join(text for text, _ in runs)
         return join_texts(text for text, special in runs if not special).strip()
 
     def runs(self, ids: Sequence[int]) -> list[tuple[str, bool]]:
-        """Ids as special tokens and the decoded stretches between them, (text, is special). ValueError for an
-        unknown id."""
+        """Split ids into special tokens and the decoded text between them, as (text, is special). Raises
+        ValueError for an unknown id."""
         runs: list[tuple[str, bool]] = []
         for special, group in itertools.groupby(
             map(int, ids), key=lambda token: self._special_text(token) is not None
@@ -138,7 +138,7 @@ class GromaTokenizer:
         return runs
 
     def split(self, text: str) -> list[tuple[str, bool]]:
-        """Text as special tokens and the stretches between them, (text, is special)."""
+        """Split text into special tokens and the text between them, as (text, is special)."""
         return self._segments([Text(text, trusted=True)])
 
     def _special_text(self, token: int) -> str | None:
@@ -151,8 +151,7 @@ class GromaTokenizer:
         return text if self._special.get(text) == token else None
 
     def _segments(self, parts: Sequence[Text]) -> list[tuple[str, bool]]:
-        """Special tokens, and the stretches of text between them, as (text, is special). No stretch is
-        empty."""
+        """Split parts into special tokens and non-empty stretches of text, as (text, is special)."""
         segments: list[tuple[str, bool]] = []
         plain = ""
         for part in parts:
@@ -175,7 +174,7 @@ class GromaTokenizer:
 
 
 def join_texts(texts: Iterable[str]) -> str:
-    """The texts with one blank between neighbours, none before punctuation."""
+    """Join texts with single spaces, none before punctuation."""
     out = ""
     for text in filter(None, texts):
         needs_blank = out and not out[-1].isspace() and not text[0].isspace() and text[0] not in ".,;:!?)'"
