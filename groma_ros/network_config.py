@@ -9,6 +9,7 @@ so that an absent key means what it means to the original code.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -155,6 +156,8 @@ class GromaConfig:
 
     def __post_init__(self) -> None:
         """Raises ValueError, naming the field, for values no network can be built from."""
+        for part in (self, self.backbone, self.proposer, self.language, self.region):
+            _check_bounds(part)
         step = self.backbone.patch_size * self.token_merge
         checks = (
             (
@@ -326,6 +329,77 @@ ORIGINAL_DEFAULTS: dict[type, dict[str, Any]] = {
     LanguageConfig: {"max_position_embeddings": 2048, "rms_norm_eps": 1e-6},
     RegionEncoderConfig: {},
 }
+
+MOST = 1_000_000
+"""Bound of every whole number of a config for which `LIMITS` has none: the published network's largest is
+32000."""
+LIMITS = {
+    "num_hidden_layers": 512,
+    "encoder_layers": 64,
+    "decoder_layers": 64,
+    "backbone_layers": 512,
+    "num_feature_levels": 16,
+    "fuse_rounds": 64,
+    "image_size": 16_384,
+    "hidden_size": 65_536,
+    "intermediate_size": 262_144,
+    "encoder_ffn_dim": 65_536,
+    "decoder_ffn_dim": 65_536,
+    "num_attention_heads": 1024,
+    "num_key_value_heads": 1024,
+    "d_model": 16_384,
+    "channels": 65_536,
+    "output": 65_536,
+    "hidden": 65_536,
+    "num_queries": 100_000,
+    "two_stage_num_proposals": 100_000,
+    "pooled": 256,
+    "sampling_ratio": 64,
+    "num_new_token": 100_000,
+    "max_position_embeddings": 16_777_216,
+}
+"""Bounds of whole numbers by the name of their field, checked before a network is built: the published
+network stays below each by a factor of ten or more, and a manifest cannot make a list of 2^31 layers."""
+_MAY_BE_ZERO = frozenset(
+    {
+        "max_region_num",
+        "num_new_token",
+        "bos_token_id",
+        "eos_token_id",
+        "pad_token_id",
+        "unk_token_id",
+        "vis_output_layer",
+    }
+)
+
+
+def _check_bounds(part: Any) -> None:
+    """ValueError naming a whole number of a config that is out of bounds."""
+    for item in dataclasses.fields(part):
+        value = getattr(part, item.name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if len(numbers) > 64:
+            raise ValueError(
+                f"The network config is wrong: {item.name} has {len(numbers)} entries, at most 64 may be."
+            )
+        for number in numbers:
+            if isinstance(number, bool) or not isinstance(number, int):
+                if isinstance(number, float) and not math.isfinite(number):
+                    raise ValueError(
+                        f"The network config is wrong: {item.name} is {number}, not a finite number."
+                    )
+                continue
+            most = LIMITS.get(item.name, MOST)
+            least = (
+                -most
+                if item.name in _MAY_BE_ZERO or isinstance(value, tuple) or item.type[:3] != "int"
+                else 1
+            )
+            if not least <= number <= most:
+                raise ValueError(
+                    f"The network config is wrong: {item.name} is {number}, not {least} to {most}."
+                )
+
 
 _TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float), "bool": bool, "str": str}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,10 +14,11 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from groma_ros.atomic_write import AtomicFile, naming_file, write_together
+from groma_ros.atomic_write import AtomicFile, naming_file, sync_folder, write_together
 from groma_ros.export.calibration_frames import read_frames
 from groma_ros.export.graphs import LARGEST
 from groma_ros.export.making import Maker
+from groma_ros.folder_lock import LOCK_NAME, folder_lock
 from groma_ros.model.checkpoint import read_json
 from groma_ros.model.weights import Halves, Weights, write_halves
 from groma_ros.network_config import GromaConfig
@@ -37,6 +39,8 @@ from groma_ros.runtime.bundle import (
 )
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE
 
+MAKING = ".making-"
+"""Begin or end of the names of folders in which something is made; they are cleared by the next run."""
 LARGE = ("fp16", "q4_k_m")
 """What a network is converted to whose language model no graph file holds, if nobody says otherwise."""
 
@@ -62,8 +66,16 @@ def convert(
     if not source.is_dir():
         raise ValueError(f"The folder {source} does not exist; name a checkpoint or a model bundle.")
     _check_names(precisions)
-    with _whole_or_nothing(out):
-        return _convert(source, out, precisions, only, weights, frames)
+    if out.resolve() == source.resolve():
+        with folder_lock(out):
+            for left in out.glob(f"{MAKING}*"):  # of a conversion that was killed
+                shutil.rmtree(left, ignore_errors=True)
+            return _convert(source, out, precisions, only, weights, frames)
+    if (out / MANIFEST).is_file():
+        raise BundleError(f"{out} already holds a bundle; name a new folder for what is made of {source}.")
+    with place_beside(out) as place:
+        _convert(source, place, precisions, only, weights, frames)
+    return Bundle.load(out)
 
 
 def _convert(
@@ -76,7 +88,7 @@ def _convert(
         bundle, tensors = _from_checkpoint(source, out, weights)
     config = read_network(bundle)
     plan = _plan(config, bundle, precisions)
-    with tempfile.TemporaryDirectory(prefix=".making-", dir=out) as folder:
+    with tempfile.TemporaryDirectory(prefix=MAKING, dir=out) as folder:
         bundle = _with_embeddings(bundle, tensors, Path(folder) / EMBEDDINGS)
         maker = Maker(bundle, config, tensors, Path(folder), partial(read_frames, frames))
         for precision, roles in shown(plan.items(), len(plan), "precision"):
@@ -89,19 +101,29 @@ def _convert(
 
 
 @contextlib.contextmanager
-def _whole_or_nothing(out: Path) -> Iterator[None]:
-    """Delete what a conversion that fails has put into a folder that was no bundle before. A bundle stays
-    whole by itself."""
-    found = set(out.iterdir()) if out.is_dir() else None
-    try:
-        yield
-    except BaseException:
-        if found is None:
-            shutil.rmtree(out, ignore_errors=True)
-        elif out / MANIFEST not in found:
-            for path in set(out.iterdir()) - found:
-                path.unlink()
-        raise
+def place_beside(out: Path) -> Iterator[Path]:
+    """A folder beside `out` to make a bundle in, whose files move into `out` when the block ends well, the
+    manifest last.
+
+    One process at a time has it. It is removed in any case, with what a killed process left in it; nothing
+    else is ever deleted, and files of `out` that the bundle does not have stay as they are.
+    """
+    place = out.resolve().parent / f".{out.resolve().name}{MAKING}"
+    with folder_lock(place):
+        for path in place.iterdir():
+            if path.name != LOCK_NAME:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        try:
+            made = place / out.resolve().name  # a bundle is called after its folder
+            made.mkdir()
+            yield made
+            out.mkdir(parents=True, exist_ok=True)
+            files = sorted(made.iterdir(), key=lambda path: (path.name == MANIFEST, path.name))
+            for path in files:
+                os.replace(path, out / path.name)
+            sync_folder(out)
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
 
 
 def _check_names(precisions: Iterable[str]) -> None:
@@ -162,8 +184,6 @@ def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Ten
     unless `only`."""
     bundle = Bundle.load(source)
     in_place = out.resolve() == source.resolve()
-    if not in_place and (out / MANIFEST).is_file():
-        raise BundleError(f"{out} already holds a bundle; name a new folder for what is made of {source}.")
     weights = Weights(read_network(bundle), bundle.file(WEIGHTS))
     if in_place and not only:
         return bundle, weights
@@ -186,8 +206,6 @@ def _from_checkpoint(source: Path, out: Path, keep: bool) -> tuple[Bundle, Mappi
             f"The checkpoint {source} holds no {TOKENIZER}; put the SentencePiece model of its vocabulary "
             "there."
         )
-    if (out / MANIFEST).is_file():
-        raise BundleError(f"{out} already holds a bundle; name a new folder for the checkpoint {source}.")
     config = GromaConfig.from_dict(read_json(source / "config.json"))
     weights = Weights(config, source)
     out.mkdir(parents=True, exist_ok=True)

@@ -45,6 +45,22 @@ class Calibration:
     null_goals: tuple[str, ...] = ("object", "thing", "something", "anything")
 
     def __post_init__(self) -> None:
+        numbers = ("temperature", "presence_scale", "presence_bias", "score_scale", "score_bias")
+        given = {name: getattr(self, name) for name in numbers}
+        if not isinstance(self.signals, Mapping):
+            raise ValueError(f"The calibration's signals are {self.signals!r}; they must be weights by name.")
+        for name, value in (
+            *given.items(),
+            *((f"signals.{key}", weight) for key, weight in self.signals.items()),
+        ):
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+                raise ValueError(
+                    f"The calibration's {name} is {str(value)[:40]!r}; it must be a finite number."
+                )
+        if not isinstance(self.answers_none, bool):
+            raise ValueError(
+                f"The calibration's answers_none is {self.answers_none!r}; it must be true or false."
+            )
         if not self.temperature > 0:
             raise ValueError(f"The calibration temperature is {self.temperature}; it must be above 0.")
         if not self.score_scale > 0:
@@ -57,7 +73,11 @@ class Calibration:
             raise ValueError(
                 f"The calibration has the unknown signal {unknown[0]!r}; known are {', '.join(SIGNALS)}."
             )
-        if not self.null_goals or isinstance(self.null_goals, str):
+        if (
+            not isinstance(self.null_goals, tuple)
+            or not self.null_goals
+            or not all(isinstance(text, str) and text.strip() for text in self.null_goals)
+        ):
             raise ValueError(
                 f"The calibration's null_goals are {self.null_goals!r}; they must be a list of at least one "
                 "text."
@@ -67,6 +87,8 @@ class Calibration:
     def from_manifest(cls, values: Mapping[str, Any], precision: str = "") -> Calibration:
         """The `calibration` of a bundle's manifest, for the precision that runs. Raises ValueError naming a
         key it does not know."""
+        if not isinstance(values, Mapping):
+            raise ValueError("The manifest's calibration must be a mapping from names to values.")
         own = values.get(PRECISIONS, {})
         merged = {**values, **(own.get(precision, {}) if isinstance(own, Mapping) else {})}
         read = {key: value for key, value in merged.items() if key not in (FITTED, PRECISIONS)}

@@ -14,11 +14,14 @@ from typing import Any
 import numpy as np
 
 from groma_ros.atomic_write import replacing, write_together
+from groma_ros.file_kinds import wrong_kind
 from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
 
 FORMAT = 1
 MANIFEST = "manifest.json"
+MAX_MANIFEST = 4_000_000
+"""Bytes; that of a large network takes some 10 kB."""
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.model"
 EMBEDDINGS = "embeddings.npy"
@@ -36,28 +39,30 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A model on disk, checked.
-
-    network: the original nested `config.json`; image: stretch and normalisation; prompt: the prompt
-    template's fields; calibration: see `grounding.presence.Calibration.from_manifest`; trained_on: the
-    training data in one line; seeds: of training and of the reported test; test: the accuracy table of `groma
-    eval scenes`; graphs: what `groma convert` made: `weights`, the sha256 of the weights it was made of, and
-    `precisions`, for each by role the `file` and its measured `difference` to the network in PyTorch, the
-    default first; files: bytes and sha256 of every file by name. A bundle made to run only holds no weights.
-    """
+    """A model on disk, checked. A bundle that was made to run only holds no weights."""
 
     directory: Path
     name: str
     network: dict[str, Any]
+    """The nested `config.json` of the original."""
     image: ImageTransform
+    """Stretch and normalisation of pictures."""
     prompt: dict[str, Any]
+    """Fields of the prompt template."""
     calibration: dict[str, Any] = field(default_factory=dict)
+    """As `grounding.calibration.Calibration.from_manifest` reads it."""
     trained_on: str = ""
+    """The training data in one line."""
     licence: str = ""
     seeds: dict[str, Any] = field(default_factory=dict)
+    """Of training and of the reported test."""
     test: dict[str, Any] = field(default_factory=dict)
+    """The accuracy table of `groma eval scenes`."""
     graphs: dict[str, Any] = field(default_factory=dict)
+    """What `groma convert` made: `weights`, the sha256 of the weights it was made of, and `precisions`, for
+    each by role the `file` and its measured `difference` to the network in PyTorch, the default first."""
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Bytes and sha256 of every file by name."""
 
     @classmethod
     def load(cls, directory: str | Path) -> Bundle:
@@ -251,9 +256,13 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
         raise BundleError(f"The model folder {directory} does not exist; name a folder with a {MANIFEST}.")
     if not path.is_file():
         raise BundleError(f"{directory} holds no {MANIFEST}, so it is not a model bundle.")
+    if (kind := wrong_kind(path)) is not None:
+        raise BundleError(f"{path} is {kind}.")
+    if path.stat().st_size > MAX_MANIFEST:
+        raise BundleError(f"{path} has more than {MAX_MANIFEST} bytes, the most that a manifest may have.")
     try:
-        manifest = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BundleError(
             f"{path} is not valid JSON ({error}); the file is damaged, fetch the bundle again."
         ) from error
@@ -317,6 +326,8 @@ def _check_size(directory: Path, name: str, expected: Mapping[str, Any]) -> None
             f"The bundle {directory} lacks {name}, which its manifest names; fetch the bundle again."
         )
     size = path.stat().st_size
+    if size != expected["bytes"] and (kind := wrong_kind(path)) is not None:
+        raise BundleError(f"{path} is {kind}.")
     if size < expected["bytes"]:
         raise BundleError(f"{path} is truncated: {size} of {expected['bytes']} bytes; fetch it again.")
     if size > expected["bytes"]:

@@ -14,6 +14,7 @@ import onnxruntime
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import EMBEDDINGS, Bundle, BundleError, read_network
 from groma_ros.runtime.goal_packing import Packing, causal_mask, check_append, owners
+from groma_ros.runtime.graph_safety import check_graph
 from groma_ros.runtime.graph_vision import (
     GraphVision,
     Shapes,
@@ -56,6 +57,7 @@ class OnnxGraph:
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = _ERRORS_ONLY
         path = bundle.file(name)
+        check_graph(bundle, path)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS[device])
         except Exception as error:  # ONNX Runtime raises a type of its own for every stage of loading

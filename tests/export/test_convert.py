@@ -294,3 +294,25 @@ def test_the_command_updates_a_bundle_in_place(graph_model: Path, tmp_path: Path
     }
     # The same network gives the same graphs, byte for byte.
     assert Bundle.load(folder).files == Bundle.load(graph_model).files
+
+
+def test_an_interrupted_conversion_deletes_only_what_it_made(tmp_path: Path) -> None:
+    from groma_ros.export.convert import place_beside
+
+    out = tmp_path / "out"
+    out.mkdir()
+    left = tmp_path / ".out.making-" / "out"
+    left.mkdir(parents=True)
+    (left / "half.onnx").write_bytes(b"of a conversion that was killed")
+    with pytest.raises(KeyboardInterrupt), place_beside(out) as place:
+        assert list(place.iterdir()) == [] and place.name == "out"
+        (place / "manifest.json").write_text("{}")
+        (out / "notes.txt").write_text("somebody else's")
+        raise KeyboardInterrupt
+    assert [path.name for path in out.iterdir()] == ["notes.txt"]
+    with place_beside(out) as place:
+        (place / "manifest.json").write_text("{}")
+        with pytest.raises(ValueError, match="is in use by process"), place_beside(out):
+            pass
+    assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "notes.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

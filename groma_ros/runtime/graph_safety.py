@@ -1,0 +1,62 @@
+"""What an ONNX graph of a bundle must not do, checked on its bytes before a library reads it.
+
+The ONNX package is not needed to run, so the file is searched instead of parsed: for the key of external
+data and for the names of operators that repeat a part of the graph. A text of protobuf stands behind its
+length, which no printable character is for names this short, so the same letters inside a longer name are
+told apart.
+"""
+
+from __future__ import annotations
+
+import mmap
+import re
+from pathlib import Path
+
+from groma_ros.printable import printable
+from groma_ros.runtime.bundle import Bundle, BundleError
+
+LOOPS = ("Loop", "Scan", "SequenceMap")
+"""Operators that can run without end or as often as the file says; Groma's graphs have none."""
+
+
+def _field(tag: int, text: str) -> bytes:
+    """The pattern of a text field of protobuf; tag and length may be written longer than they need be."""
+
+    def varint(value: int) -> bytes:
+        return (
+            b"(?:" + re.escape(bytes([value])) + b"|" + re.escape(bytes([value | 0x80])) + b"\\x80{0,8}\\x00)"
+        )
+
+    return varint(tag) + varint(len(text)) + text.encode()
+
+
+_LOOP = re.compile(b"|".join(_field(0x22, name) for name in LOOPS))  # NodeProto.op_type
+_LOCATION = re.compile(_field(0x0A, "location"))  # StringStringEntryProto.key
+_VALUE = re.compile(rb"(?:\x12|\x92\x80{0,8}\x00)([\x01-\x7f])")
+
+
+def check_graph(bundle: Bundle, path: Path) -> None:
+    """BundleError for a graph that can loop, or that names external data which the manifest does not name.
+
+    A file of external data that the manifest names is held to its checksum.
+    """
+    if not path.stat().st_size:
+        raise BundleError(f"{path} is empty; fetch it again.")
+    with path.open("rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        loop = _LOOP.search(data)
+        if loop is not None:
+            name = next(name for name in LOOPS if loop[0].endswith(name.encode()))
+            raise BundleError(
+                f"{path} has the operator {name}, which may run for ever; Groma's graphs have "
+                "no loops, so it was not loaded."
+            )
+        for key in _LOCATION.finditer(data):
+            value = _VALUE.match(data, key.end())
+            name = data[value.end() : value.end() + value[1][0]].decode("utf-8", "replace") if value else ""
+            if name not in bundle.files:
+                said = printable(repr(name), 80) if value else "a file in a form that cannot be checked"
+                raise BundleError(
+                    f"{path} takes its weights from {said}, which the manifest does not name, so it was not "
+                    "loaded."
+                )
+            bundle.file(name)
