@@ -1,1 +1,1 @@
-"""A scene and goals in, groundings out."""
+"""Answer goals about a scene."""

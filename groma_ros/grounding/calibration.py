@@ -1,5 +1,5 @@
-"""From the logits of the constrained answer to probabilities: which region, and whether anything fits at
-all."""
+"""Turn the logits of a constrained answer into probabilities: of each region, and that anything fits the
+goal."""
 
 from __future__ import annotations
 
@@ -16,33 +16,33 @@ from groma_ros.tokenization.tokenizer import GromaTokenizer, Text
 from groma_ros.types import FloatArray
 
 SIGNALS = ("confidence", "margin", "contrast", "height", "probe")
-"""What a model that was never taught to answer "nothing fits" still says of presence; `grounding.signals`
-computes them."""
-FITTED = "fitted"  # beside the fields: a line that says what they were fitted on, for people
-PRECISIONS = "precisions"  # beside the fields: by precision, the fields that differ there
+"""Evidence of presence in a model that was not trained to answer "nothing fits"; see `region_signals` and
+`probe_signal`."""
+FITTED = "fitted"  # manifest key beside the fields: what they were fitted on, one line
+PRECISIONS = "precisions"  # manifest key beside the fields: differing fields by precision
 _LEAST = 1e-12
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How a model's answer logits become probabilities. The defaults change nothing.
-
-    temperature: divides the logits of regions and stop before the softmax; presence_scale, presence_bias:
-    Platt's line on the log-odds of presence; score_scale, score_bias: the same for the score of a box;
-    answers_none: the model was trained to answer "nothing fits" by an empty list. Where it was not, its stop
-    probability means nothing at the first step, and the log-odds of presence are presence_bias plus the sum
-    of `signals`, weights by name (of `SIGNALS`); without any, presence is reported as 1. null_goals: words
-    that fit anything, to which the signals contrast and height compare a goal.
-    """
+    """How a model's answer logits become probabilities. The defaults leave them unchanged."""
 
     temperature: float = 1.0
+    """Divides the logits of regions and stop before the softmax."""
     presence_scale: float = 1.0
+    """Platt scaling of the log-odds of presence: scale * log-odds + bias."""
     presence_bias: float = 0.0
     answers_none: bool = True
+    """The model was trained to answer "nothing fits" with an empty list. If not, its probability of stopping
+    at the first step is meaningless, and presence comes from `signals`."""
     score_scale: float = 1.0
+    """Platt scaling of the log-odds of a box's score."""
     score_bias: float = 0.0
     signals: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
+    """Weights by name (see `SIGNALS`): the log-odds of presence are presence_bias plus the weighted sum.
+    Without any, presence is 1. Used only if answers_none is false."""
     null_goals: tuple[str, ...] = ("object", "thing", "something", "anything")
+    """Words that fit anything, to which the signals `contrast` and `height` compare a goal."""
 
     def __post_init__(self) -> None:
         numbers = ("temperature", "presence_scale", "presence_bias", "score_scale", "score_bias")
@@ -85,8 +85,8 @@ class Calibration:
 
     @classmethod
     def from_manifest(cls, values: Mapping[str, Any], precision: str = "") -> Calibration:
-        """The `calibration` of a bundle's manifest, for the precision that runs. Raises ValueError naming a
-        key it does not know."""
+        """Read the `calibration` of a bundle's manifest for the precision that runs. Raises ValueError naming
+        an unknown key."""
         if not isinstance(values, Mapping):
             raise ValueError("The manifest's calibration must be a mapping from names to values.")
         own = values.get(PRECISIONS, {})
@@ -101,7 +101,7 @@ class Calibration:
         return cls(**given)
 
     def to_manifest(self) -> dict[str, Any]:
-        """Plain JSON types of the fields that are not the default; `from_manifest` reads them back."""
+        """The fields that differ from the defaults, as plain JSON types, for `from_manifest`."""
         neutral = Calibration()
         changed = {
             item.name: getattr(self, item.name)
@@ -114,7 +114,7 @@ class Calibration:
     def probabilities(self, logits: FloatArray) -> FloatArray:
         """Softmax over the choices allowed at a step, float64; a choice that is not allowed has logit -inf.
 
-        ValueError for logits that are not numbers, on which a constrained answer would never stop.
+        Raises ValueError for NaN or +inf logits, with which a constrained answer would never stop.
         """
         scaled = np.asarray(logits, np.float64) / self.temperature
         if not np.isfinite(scaled.max()):
@@ -126,8 +126,10 @@ class Calibration:
         return weights / weights.sum()
 
     def presence(self, stop: float, signals: Mapping[str, float] | None = None) -> float:
-        """Probability that anything fits the goal, from the probability of stopping before the first region,
-        or from the signals of a model whose stop says nothing."""
+        """Probability that anything fits the goal.
+
+        stop: probability of stopping before the first region; signals: used instead if answers_none is false.
+        """
         if self.answers_none:
             return float(sigmoid(self.presence_bias - self.presence_scale * log_odds(stop)))
         if not self.signals:
@@ -138,8 +140,8 @@ class Calibration:
         )
 
     def score(self, chance: np.ndarray | float) -> np.ndarray:
-        """Probability that a region belongs to the answer, from the probability with which it was chosen; one
-        number or an array."""
+        """Calibrated probability that a region belongs to the answer, from the probability with which it was
+        chosen; a number or an array."""
         if (self.score_scale, self.score_bias) == (1.0, 0.0):
             return np.asarray(chance)
         return sigmoid(self.score_scale * log_odds(np.asarray(chance)) + self.score_bias)
@@ -150,10 +152,10 @@ def log_odds(chance: float) -> float: ...
 @overload
 def log_odds(chance: np.ndarray) -> np.ndarray: ...
 def log_odds(chance: np.ndarray | float) -> np.ndarray | float:
-    """log(p / (1 - p)), float64, with p kept 1e-12 away from 0 and 1."""
+    """log(p / (1 - p)), float64, with p clipped to 1e-12 from 0 and 1."""
     if isinstance(
         chance, float
-    ):  # of every goal of every frame, where arrays of one number would cost ten times as much
+    ):  # called for every goal of every frame; an array of one number takes ten times as long
         kept = min(max(chance, _LEAST), 1 - _LEAST)
         return math.log(kept) - math.log1p(-kept)
     clipped = np.clip(np.asarray(chance, np.float64), _LEAST, 1 - _LEAST)
@@ -174,33 +176,39 @@ def sigmoid(value: np.ndarray | float) -> np.ndarray | float:
     return np.where(value >= 0, 1 / (1 + small), small / (1 + small))
 
 
-PROBE = "probe"  # the kind of query that is answered yes or no
+PROBE = "probe"  # kind of query that is answered yes or no
 NEEDS_NULLS = frozenset({"contrast", "height"})
 _LARGEST = 30.0
 
 
 @dataclass(frozen=True)
 class ProbeTokens:
-    """Where a probe is answered. lead: ids that yes and no begin with alike, which follow the question; yes,
-    no: those that differ."""
+    """Where and how a yes-or-no probe is answered."""
 
     lead: tuple[int, ...]
+    """Ids that both answers start with; they follow the question."""
     yes: int
+    """First id in which the answers differ; likewise `no`."""
     no: int
 
 
 @dataclass(frozen=True, eq=False)
 class ProbeBatch:
-    """What is asked beside G goals, in the same batch. nulls: tails (L_i, D) of goals that fit anything;
-    probes: one tail a goal, or none; tokens: where the probes are answered."""
+    """Prompts evaluated beside G goals in the same batch, to compute their presence signals."""
 
     nulls: Sequence[FloatArray] = ()
+    """Tails (L_i, D) of goals that fit anything."""
     probes: Sequence[FloatArray] = ()
+    """Tails of yes-or-no questions: one for each goal, or none."""
     tokens: ProbeTokens | None = None
+    """Where the probes are answered."""
 
     def read(self, goals: FloatArray, asides: FloatArray, vocabulary: FloatArray) -> list[dict[str, float]]:
-        """The signals of each goal. goals: logits (G, N) of the scene's regions; asides: those (A, N) of the
-        nulls, then of the probes; vocabulary: the same rows as asides, over all tokens (A, V)."""
+        """The signals of each goal.
+
+        goals: logits (G, N) of the scene's regions; asides: logits (A, N) of the null goals, then of the
+        probes; vocabulary: the logits (A, V) of the same rows over all tokens.
+        """
         count = len(self.nulls)
         signals = [region_signals(line, asides[:count]) for line in goals]
         for found, line in zip(signals, vocabulary[count:]):
@@ -210,13 +218,14 @@ class ProbeBatch:
 
 
 def region_signals(regions: FloatArray, nulls: FloatArray) -> dict[str, float]:
-    """Signals of one goal from the logits (N,) of the scene's regions, and those (K, N) they have under K
-    goals that fit anything.
+    """Presence signals of one goal, in nats.
 
-    All in nats. confidence: log-odds of the best region among the regions; margin: its logit minus the
-    runner-up's; contrast: how much likelier it is among the regions than under the null goals; height: how
-    much higher the regions stand together (log of the summed exponentials) than under the null goals. Without
-    nulls (K = 0) the last two are left out.
+    regions: logits (N,) of the scene's regions for the goal; nulls: the same (K, N) for K goals that fit
+    anything.
+
+    confidence: log-odds of the best region among the regions. margin: its logit minus the runner-up's.
+    contrast: how much likelier it is among the regions than under the null goals. height: how much higher the
+    log-sum-exp of all regions is than under the null goals. The last two are left out if K = 0.
     """
     logits = np.asarray(regions, np.float64)
     chances = _log_softmax(logits)
@@ -239,7 +248,7 @@ def probe_signal(logits: FloatArray, tokens: ProbeTokens) -> float:
 
 
 def probe_tokens(tokenizer: GromaTokenizer, template: PromptTemplate) -> ProbeTokens:
-    """The first tokens in which Yes and No differ where the answer to a probe starts."""
+    """Find the first tokens in which the answers Yes and No to a probe differ."""
     behind = template.goal.split("{}")[1]
     asked, yes, no = (tokenizer.encode_parts([Text(behind + answer, True)]) for answer in ("", " Yes", " No"))
     place = next(index for index, pair in enumerate(zip(yes, no)) if pair[0] != pair[1])

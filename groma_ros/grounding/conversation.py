@@ -1,5 +1,5 @@
-"""What was said about one image: questions that name regions, their answers, and how much of it the next
-question still sees."""
+"""Conversations about one image: questions that refer to regions, answers, and the turns that fit the model's
+context."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from groma_ros.types import FloatArray, Scene, TextSpan
 
 
 def mention_scores(tokenizer: GromaTokenizer, written: Written) -> dict[int, float]:
-    """For every region named in a free answer the highest probability with which it was named."""
+    """For every region mentioned in a free answer, the highest probability with which it was chosen."""
     scores: dict[int, float] = {}
     for token, chance in zip(written.ids, written.chances, strict=True):
         region = tokenizer.region_index(token)
@@ -29,7 +29,7 @@ def mention_scores(tokenizer: GromaTokenizer, written: Written) -> dict[int, flo
 
 
 def text_spans(answer: Answer) -> tuple[TextSpan, ...]:
-    """The answer's phrases with the regions each one points at."""
+    """The phrases of an answer with the regions each refers to."""
     return tuple(TextSpan(answer.phrase(span), span.start, span.end, span.regions) for span in answer.spans)
 
 
@@ -39,26 +39,29 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Turn:
-    """A question and its answer. ids: token ids of both, as they stand in the prompt; referred: the region of
-    each of their placeholders, in order."""
+    """A question and its answer."""
 
     ids: tuple[int, ...]
+    """Token ids of both, as they stand in the prompt."""
     referred: tuple[int, ...] = ()
+    """Region of each placeholder in ids, in order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
-    """Turns about one scene, the oldest first. base: the scene as it was perceived; scene: with the user's
-    regions among its own; regions: float32 Mx4, all that the user has brought so far, camera pixels."""
+    """Turns about one scene, oldest first."""
 
     base: Scene
+    """The scene as it was perceived."""
     scene: Scene
+    """The scene with the user's regions added to its own."""
     regions: FloatArray = field(default_factory=lambda: np.zeros((0, 4), np.float32))
+    """float32 Mx4 xyxy: all boxes the user has given so far, camera pixels."""
     turns: tuple[Turn, ...] = ()
 
     @classmethod
     def about(cls, scene: Scene) -> Conversation:
-        """A new one."""
+        """Start a conversation about a scene."""
         return cls(scene, scene)
 
     def joined(
@@ -67,8 +70,10 @@ class Conversation:
         refer: Callable[[Scene, FloatArray], tuple[Scene, list[int]]],
         tokenizer: GromaTokenizer,
     ) -> tuple[Conversation, list[int]]:
-        """The conversation with the user's boxes (Mx4) among its regions, and the region that stands for each
-        of them; earlier turns name the same boxes by their new numbers. refer: `Grounder.refer`.
+        """Add the user's boxes (Mx4) to the regions. Returns the conversation and the region of each box;
+        references of earlier turns are renumbered.
+
+        refer: `Grounder.refer`.
         """
         regions = np.concatenate([self.regions, np.asarray(boxes, np.float32)])
         scene, own = refer(self.base, regions)
@@ -79,24 +84,24 @@ class Conversation:
         return Conversation(self.base, scene, regions, turns), own[len(self.regions) :]
 
     def fitting(self, positions: int) -> Conversation:
-        """Without the oldest turns that do not fit into a number of positions."""
+        """Drop the oldest turns until the rest fits into a number of positions."""
         turns = list(self.turns)
         while turns and sum(len(turn.ids) for turn in turns) > positions:
             turns.pop(0)
         return replace(self, turns=tuple(turns))
 
     def with_turn(self, turn: Turn) -> Conversation:
-        """One turn later."""
+        """The conversation with one more turn."""
         return replace(self, turns=(*self.turns, turn))
 
 
 def referring(text: str, count: int) -> tuple[tuple[Text, ...], tuple[int, ...]]:
-    """A question about `count` regions as parts of a prompt, and which region each reference in it is,
-    counted from 0.
+    """Split a question about `count` regions into parts of a prompt. Returns the parts and the region (from
+    0) of each reference in them.
 
-    `{1}` stands for the first region, `{2}` for the second; without any the regions come first, in their
-    order. Without regions every character is plain text. Raises ValueError with a sentence for a number that
-    no region has, and where a region is left out.
+    `{1}` refers to the first region, `{2}` to the second; a text without references gets all of them first,
+    in order. If count is 0 every character is plain text. Raises ValueError if a number has no region, or a
+    region is not referred to.
     """
     if not count:
         return (Text(text.strip()),), ()
@@ -117,8 +122,7 @@ def referring(text: str, count: int) -> tuple[tuple[Text, ...], tuple[int, ...]]
 
 
 class Sessions(Generic[T]):
-    """What is remembered by name, so many at most: the one unused for longest is forgotten. One thread at a
-    time may call it."""
+    """Values by name, limited in number; the least recently used is dropped. Not thread-safe."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[str, T] = OrderedDict()
@@ -127,20 +131,20 @@ class Sessions(Generic[T]):
         return len(self._kept)
 
     def get(self, name: str) -> T | None:
-        """What a name stands for, and use it; None for one that is not known or was forgotten."""
+        """The value of a name, marking it as used; None if it is unknown or was dropped."""
         if name in self._kept:
             self._kept.move_to_end(name)
         return self._kept.get(name)
 
     def keep(self, name: str, kept: T, most: int) -> None:
-        """Remember it, and forget what is more than `most`."""
+        """Store a value, then drop the least recently used until at most `most` are left."""
         self._kept[name] = kept
         self._kept.move_to_end(name)
         while len(self._kept) > most:
             self._kept.popitem(last=False)
 
     def clear(self) -> None:
-        """Forget all."""
+        """Drop all values."""
         self._kept.clear()
 
 

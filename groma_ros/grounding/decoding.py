@@ -1,4 +1,4 @@
-"""Reading answers out of a language model: constrained to the regions of the scene, or free text."""
+"""Decode a language model's answers: constrained to the regions of the scene, or free text."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from groma_ros.types import FloatArray
 
 @dataclass(frozen=True)
 class RegionTokens:
-    """Token ids of a constrained answer. first: `<r0>`; count: regions of the scene; stop: `</roi>`."""
+    """Token ids of a constrained answer."""
 
     first: int
+    """Id of `<r0>`."""
     count: int
+    """Number of regions of the scene."""
     stop: int
+    """Id of `</roi>`."""
 
     def choices(self, logits: FloatArray) -> FloatArray:
-        """Logits (V,) of one position to those of the regions and, last, of the stop (count + 1,)."""
+        """Select the logits (count + 1,) of the regions and, last, of the stop from the logits (V,) of one
+        position."""
         found = np.empty(self.count + 1, np.float32)
         found[:-1], found[-1] = logits[self.first : self.first + self.count], logits[self.stop]
         return found
@@ -30,27 +34,28 @@ class RegionTokens:
 
 @dataclass(frozen=True, eq=False)
 class RegionAnswer:
-    """One goal's answer over N regions.
-
-    regions: chosen indices in the order chosen; scores: probability of each at the step it was chosen;
-    membership: float64 N, for every region its highest probability at any step; present: probability that
-    anything fits; margin: probability of the best region minus the runner-up's at the first step (the best's
-    own where there is one region); signals: what presence was read from, before calibration: `stop`, the
-    log-odds of stopping at once, and those of `presence.SIGNALS` that were asked for.
-    """
+    """One goal's answer over N regions."""
 
     regions: tuple[int, ...]
+    """Indices of the chosen regions, in the order they were chosen."""
     scores: tuple[float, ...]
+    """Probability of each chosen region at the step it was chosen."""
     membership: np.ndarray
+    """float64 N: each region's highest probability at any step."""
     present: float
+    """Probability that anything fits the goal."""
     margin: float
+    """Probability of the best region minus the runner-up's at the first step; the best's own if there is one
+    region."""
     signals: Mapping[str, float] = field(default_factory=dict)
+    """What presence was computed from, before calibration: `stop`, the log-odds of stopping at once, and the
+    requested ones of `calibration.SIGNALS`."""
     first: np.ndarray = field(default_factory=lambda: np.zeros(0))
-    """float64 N: probability of each region at the first step, from which `margin` is."""
+    """float64 N: probability of each region at the first step, from which `margin` is computed."""
 
 
 class _Row:
-    """The state of one goal's constrained answer."""
+    """State of one goal's constrained answer."""
 
     def __init__(
         self, single: bool, tokens: RegionTokens, calibration: Calibration, min_presence: float
@@ -67,8 +72,11 @@ class _Row:
         self._present = self._margin = 0.0
 
     def step(self, logits: FloatArray, signals: Mapping[str, float]) -> int | None:
-        """Take the logits (V,) of a position; the token chosen, or None when the answer is complete. signals:
-        of the first step."""
+        """Process the logits (V,) of a position. Returns the chosen token, or None when the answer is
+        complete.
+
+        signals: presence signals of the first step.
+        """
         choices = np.where(self._free, self._tokens.choices(logits), -np.inf)
         chances = self._calibration.probabilities(choices)
         regions = chances[:-1]
@@ -83,7 +91,7 @@ class _Row:
             self._margin = float(regions[best] - others.max())
             stop = self._present < self._min_presence
         else:
-            # The stop wins a tie, so that equal logits never add a region.
+            # On a tie the stop wins, so equal logits never add a region.
             stop = bool(chances[-1] >= regions[best])
         if stop:
             return None
@@ -110,12 +118,12 @@ def choose_regions(
     min_presence: float,
     asides: ProbeBatch | None = None,
 ) -> list[RegionAnswer]:
-    """Answer goals whose tails (L_i, D) end with the forced `<roi>`, all in one batch behind the shared
+    """Answer goals whose tails (L_i, D) end with the forced `<roi>`, all in one batch after the shared
     prefix.
 
-    At the first step presence decides between "nothing" (below min_presence) and the best region. A goal that
-    is not `single` goes on, greedily among the regions not yet named and the stop, until the stop; goals that
-    are complete drop out. asides: what is asked beside the goals, where presence is read from their signals.
+    At the first step presence decides between "nothing" (below min_presence) and the best region. Goals that
+    are not `single` continue greedily among the regions not yet chosen and the stop; complete goals leave the
+    batch. asides: prompts for presence signals, evaluated in the same batch.
     """
     beside = asides or ProbeBatch()
     branches, logits = language.branch(prefix, [*tails, *beside.nulls, *beside.probes])
@@ -136,10 +144,12 @@ def choose_regions(
 
 @dataclass(frozen=True)
 class Written:
-    """A free answer. ids: the tokens before the end; chances: the probability of each when it was chosen."""
+    """A free answer."""
 
     ids: tuple[int, ...]
+    """Tokens before the end."""
     chances: tuple[float, ...]
+    """Probability of each token when it was chosen."""
 
 
 def write(
@@ -150,8 +160,8 @@ def write(
     limit: int,
     banned: Sequence[int] = (),
 ) -> list[Written]:
-    """Greedy continuation of each tail (L_i, D) until the token `end` or `limit` tokens; `banned` ids never
-    come."""
+    """Continue each tail (L_i, D) greedily until the token `end` or for `limit` tokens; ids in `banned` are
+    never chosen."""
     branches, logits = language.branch(prefix, tails)
     written: list[list[tuple[int, float]]] = [[] for _ in tails]
     active = list(range(len(tails)))

@@ -1,4 +1,4 @@
-"""A bundle: the folder that is a model. `manifest.json` says what it is and holds the checksum of every other
+"""A bundle: the folder that holds a model. `manifest.json` describes it and has the checksum of every other
 file."""
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ TOKENIZER = "tokenizer.model"
 EMBEDDINGS = "embeddings.npy"
 GRAPHS = ("perceive.onnx", "encode_regions.onnx", "language.onnx")
 ROLES = ("perceive", "encode_regions", "language")
-"""What a graph of a bundle does; a precision of ONNX has all three, one of llama.cpp the language model
-alone."""
+"""Functions of a bundle's graphs. An ONNX precision has all three, a llama.cpp precision only the language
+model."""
 ONNX_PRECISIONS = ("fp32", "fp16", "int8", "int4")
 GGUF_PRECISIONS = ("q8_0", "q4_k_m", "q4_0", "f16")
 
@@ -39,35 +39,35 @@ class BundleError(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Bundle:
-    """A model on disk, checked. A bundle that was made to run only holds no weights."""
+    """A checked model on disk. A bundle made only to run holds no weights."""
 
     directory: Path
     name: str
     network: dict[str, Any]
-    """The nested `config.json` of the original."""
+    """The original's nested `config.json`."""
     image: ImageTransform
-    """Stretch and normalisation of pictures."""
+    """Resize and normalisation."""
     prompt: dict[str, Any]
-    """Fields of the prompt template."""
+    """Fields of the `PromptTemplate`."""
     calibration: dict[str, Any] = field(default_factory=dict)
-    """As `grounding.calibration.Calibration.from_manifest` reads it."""
+    """See `grounding.calibration.Calibration.from_manifest`."""
     trained_on: str = ""
-    """The training data in one line."""
+    """The training data, one line."""
     licence: str = ""
     seeds: dict[str, Any] = field(default_factory=dict)
     """Of training and of the reported test."""
     test: dict[str, Any] = field(default_factory=dict)
     """The accuracy table of `groma eval scenes`."""
     graphs: dict[str, Any] = field(default_factory=dict)
-    """What `groma convert` made: `weights`, the sha256 of the weights it was made of, and `precisions`, for
-    each by role the `file` and its measured `difference` to the network in PyTorch, the default first."""
+    """Output of `groma convert`: `weights`, the sha256 of the source weights, and `precisions`, default
+    first: for each role the `file` and its measured `difference` to the network in PyTorch."""
     files: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Bytes and sha256 of every file by name."""
+    """Size in bytes and sha256 of every file by name."""
 
     @classmethod
     def load(cls, directory: str | Path) -> Bundle:
-        """Read a bundle and check that it is whole; a file's checksum is checked when it is asked for
-        (`file`), because a bundle can be many times larger than what one runtime reads of it.
+        """Read a bundle and check that every file is present and of its size. A checksum is verified when its
+        file is requested (`file`), because a bundle can be many times larger than what one runtime reads.
 
         Raises BundleError for anything missing, truncated or malformed.
         """
@@ -86,8 +86,8 @@ class Bundle:
             ) from error
 
     def file(self, name: str) -> Path:
-        """Path of a file of the bundle. Raises BundleError when the manifest has none of that name, or the
-        file was altered."""
+        """Path of a file of the bundle. Raises BundleError if the manifest has no such file, or its checksum
+        differs."""
         path = self.directory / name
         if name not in self.files or not path.is_file():
             raise BundleError(
@@ -101,7 +101,7 @@ class Bundle:
 
     @property
     def precisions(self) -> tuple[str, ...]:
-        """The precisions whose ONNX graphs the bundle holds, its default first."""
+        """Precisions for which the bundle has ONNX graphs, default first."""
         return tuple(
             name
             for name, parts in self._made().items()
@@ -110,8 +110,8 @@ class Bundle:
 
     @property
     def vision_precisions(self) -> tuple[str, ...]:
-        """The precisions whose two vision graphs the bundle holds; of a large model the language model is in
-        GGUF alone."""
+        """Precisions for which the bundle has both vision graphs; a large language model may exist as GGUF
+        only."""
         return tuple(
             name
             for name, parts in self._made().items()
@@ -120,8 +120,8 @@ class Bundle:
 
     @property
     def weights(self) -> str:
-        """sha256 of the weights, also where the bundle holds only what was made of them. BundleError if it
-        says nothing of them."""
+        """sha256 of the weights, also if the bundle holds only graphs made from them. Raises BundleError if
+        unknown."""
         found = self.files[WEIGHTS]["sha256"] if WEIGHTS in self.files else self.graphs.get("weights")
         if not isinstance(found, str):
             raise BundleError(
@@ -132,12 +132,12 @@ class Bundle:
 
     @property
     def gguf_precisions(self) -> tuple[str, ...]:
-        """The precisions in which the bundle holds its language model for llama.cpp, its default first."""
+        """Precisions for which the bundle has a GGUF of the language model, default first."""
         return tuple(name for name in self._made() if name in GGUF_PRECISIONS)
 
     def graph_name(self, role: str, precision: str) -> str:
-        """The name of a graph's file. BundleError if the bundle has none of that precision, or one of other
-        weights than its own."""
+        """File name of a graph. Raises BundleError if the bundle lacks that precision, or its graph was made
+        from other weights."""
         part = self._made().get(precision, {}).get(role)
         if part is None:
             known = ", ".join((*self.precisions, *self.gguf_precisions)) or "none"
@@ -154,7 +154,7 @@ class Bundle:
         return str(part["file"])
 
     def graph(self, role: str, precision: str) -> Path:
-        """Path of a graph of the bundle, checked. Raises BundleError as `graph_name` and `file` do."""
+        """Path of a graph, checked. Raises BundleError as `graph_name` and `file`."""
         return self.file(self.graph_name(role, precision))
 
     def _made(self) -> dict[str, dict[str, Any]]:
@@ -164,12 +164,12 @@ class Bundle:
     def with_graphs(
         self, precision: str, parts: Mapping[str, bytes | Path], differences: Mapping[str, float]
     ) -> Bundle:
-        """Write the graphs of a precision by role, and the manifest; the bundle as it then is.
+        """Write the graphs of one precision and the manifest. Returns the new bundle.
 
-        parts: the contents of each graph, or a finished file on the bundle's disk that is renamed; one that
-        the bundle has already, byte for byte, is not stored twice; differences: of each to the network in
-        PyTorch. The first precision of a kind gets the plain names and is the default. Graphs of other
-        weights than the bundle's are forgotten.
+        parts: by role, the content of each graph or a finished file on the bundle's disk, which is renamed; a
+        graph the bundle already has byte for byte is not stored twice. differences: of each graph to the
+        network in PyTorch. The first precision of a kind gets the plain names and is the default. Graphs made
+        from other weights are removed from the manifest.
         """
         weights = self.weights
         made = dict(self._made()) if self.graphs.get("weights") == weights else {}
@@ -204,8 +204,8 @@ class Bundle:
         """Write the bundle: floating tensors as float16 safetensors, the SentencePiece model, then the
         manifest.
 
-        Every file is written beside its place and renamed, the manifest last, so a reader never sees half a
-        bundle as whole.
+        Files are written atomically, the manifest last, so a reader never mistakes part of a bundle for a
+        whole one.
         """
         from safetensors.numpy import save
 
@@ -216,15 +216,14 @@ class Bundle:
         )
 
     def write_files(self, contents: Mapping[str, bytes]) -> dict[str, dict[str, Any]]:
-        """Write files of the bundle by name; their sha256 and bytes, for the manifest, which still has to be
-        written."""
+        """Write files of the bundle by name, without the manifest. Returns their sha256 and bytes for it."""
         self.directory.mkdir(parents=True, exist_ok=True)
         for name, data in contents.items():
             _replace(self.directory / name, data)
         return {name: described(data) for name, data in contents.items()}
 
     def write_manifest(self, files: Mapping[str, Any]) -> None:
-        """Write the manifest alone; files: sha256 and bytes of every other file by name."""
+        """Write the manifest alone. files: sha256 and bytes of every other file by name."""
         _replace(self.directory / MANIFEST, self._manifest(files))
 
     def _manifest(self, files: Mapping[str, Any]) -> bytes:
@@ -294,7 +293,7 @@ def _check_file_list(path: Path, files: Any) -> None:
 
 
 def _check_graphs(path: Path, graphs: Any, files: Mapping[str, Any]) -> None:
-    """BundleError unless what the manifest says of its graphs has the form `Bundle` documents and names files
+    """Raise BundleError unless the manifest's `graphs` has the form that `Bundle` documents and names files
     of the bundle."""
     made = graphs.get("precisions", {}) if isinstance(graphs, dict) else None
     if not isinstance(made, dict):
@@ -338,7 +337,7 @@ def _check_size(directory: Path, name: str, expected: Mapping[str, Any]) -> None
 
 
 def described(content: bytes | Path) -> dict[str, Any]:
-    """What a manifest says of a file with this content."""
+    """The manifest entry of a file with this content."""
     if isinstance(content, bytes):
         return {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     return {"sha256": _sha256(content), "bytes": content.stat().st_size}
@@ -353,8 +352,7 @@ def _sha256(path: Path) -> str:
 
 
 def read_network(bundle: Bundle) -> GromaConfig:
-    """The config of the bundle's network. BundleError if none can be made of it, or it contradicts the rest
-    of the manifest."""
+    """The config of the bundle's network. Raises BundleError if it is invalid or contradicts the manifest."""
     try:
         config = GromaConfig.from_dict(bundle.network)
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:

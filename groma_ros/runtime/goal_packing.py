@@ -1,5 +1,4 @@
-"""Many goals behind one prefix as one packed sequence: which slot belongs to whom, where it stands and what
-it may see."""
+"""Pack many goals after one prefix into one sequence: owner, position and visibility of every slot."""
 
 from __future__ import annotations
 
@@ -12,31 +11,33 @@ from numpy.typing import NDArray
 from groma_ros.types import FloatArray, IntArray
 
 HIDDEN = float(np.finfo(np.float32).min)
-"""What the mask adds to the score of a slot that may not be seen."""
+"""Value the mask adds to the score of a slot that may not be attended to."""
 
 
 @dataclass(frozen=True, eq=False)
 class Packing:
-    """The slots behind a prefix of `prefix` positions.
+    """The slots after a prefix.
 
-    owner: int64 T, the row each packed slot belongs to; lengths: int64 B, tokens of each row so far. A slot
-    attends the whole prefix and the earlier slots of its own row, which is exact for a causal model, pads
-    nothing and copies no prefix per goal.
+    A slot attends to the whole prefix and to earlier slots of its own row. That is exact for a causal model,
+    needs no padding and copies no prefix.
     """
 
     prefix: int
+    """Positions of the prefix."""
     owner: IntArray
+    """int64 T: row of each packed slot."""
     lengths: IntArray
+    """int64 B: tokens of each row so far."""
 
     @classmethod
     def behind(cls, prefix: int, rows: int) -> Packing:
-        """No slot yet."""
+        """An empty packing."""
         return cls(prefix, np.zeros(0, np.int64), np.zeros(rows, np.int64))
 
     def extended(self, owner: IntArray) -> tuple[Packing, IntArray, FloatArray]:
-        """The packing with n new slots, slot i behind what row `owner[i]` holds so far; their positions,
-        int64 n, and their mask, float32 n x (prefix + T + n), 0 where a slot may look and `HIDDEN` elsewhere.
-        """
+        """Add n slots, slot i after what row `owner[i]` holds so far. Returns the packing, the positions of
+        the new slots (int64 n) and their mask (float32 n x (prefix + T + n)): 0 where a slot may attend,
+        `HIDDEN` elsewhere."""
         slots = np.concatenate([self.owner, owner])
         index = np.arange(len(slots))
         own: NDArray[np.bool_] = (slots[None] == owner[:, None]) & (
@@ -50,10 +51,10 @@ class Packing:
 
 
 def owners(tails: Sequence[FloatArray]) -> tuple[IntArray, IntArray]:
-    """The row of every slot of some tails (L_i, D) laid end to end, int64 sum(L_i), and the last slot of
-    each, int64 B.
+    """For tails (L_i, D) laid end to end, the row of every slot (int64 sum(L_i)) and the last slot of each
+    tail (int64 B).
 
-    ValueError if there is no tail, or an empty one.
+    Raises ValueError if there is no tail, or an empty one.
     """
     if not tails or min(len(tail) for tail in tails) == 0:
         raise ValueError("A branch needs at least one tail, and every tail at least one token.")
@@ -62,7 +63,7 @@ def owners(tails: Sequence[FloatArray]) -> tuple[IntArray, IntArray]:
 
 
 def check_append(rows: Sequence[int], tokens: Sequence[int]) -> None:
-    """ValueError unless every row is named once, with one token."""
+    """Raise ValueError unless every row is named at most once, with one token each."""
     if len(set(rows)) != len(rows) or len(rows) != len(tokens):
         raise ValueError("Append takes each row once, with one token.")
 

@@ -1,4 +1,5 @@
-"""The names and shapes that the network config asks of the graphs of a bundle, whatever library runs them."""
+"""The vision tokenizer over a bundle's two vision graphs, whatever library runs them, and the inputs and
+outputs a network config requires of all graphs."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ from groma_ros.runtime.bundle import Bundle, BundleError
 from groma_ros.runtime.interfaces import ImageTransform, SelectionRule, make_scene, select_regions
 from groma_ros.types import FloatArray, Frame, Scene
 
-# Name -> shape. A number must be met, "" is a dimension that must be free, -1 one of which nothing is known.
+# Name -> shape. A number must match, "" is a dimension that must be dynamic, -1 may be anything.
 Shapes = dict[str, tuple[int | str, ...]]
 
 
@@ -53,9 +54,10 @@ def language_shapes(config: GromaConfig) -> tuple[Shapes, Shapes]:
 def check_shapes(
     bundle: Bundle, name: str, kind: str, wanted: Shapes, found: Mapping[str, Sequence[Any]]
 ) -> None:
-    """BundleError unless the inputs or outputs (`kind`) of the graph `name` have the wanted names and shapes.
+    """Raise BundleError unless the inputs or outputs (`kind`) of the graph `name` have the required names and
+    shapes.
 
-    found: shapes by name; a free dimension is anything but a number.
+    found: shapes by name; a dimension that is no number is dynamic.
     """
     if set(found) != set(wanted):
         more, less = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
@@ -72,7 +74,7 @@ def check_shapes(
 
 
 def _fits(wanted: Sequence[int | str], found: Sequence[Any]) -> bool:
-    """Whether a shape is the one asked for."""
+    """Whether a shape meets a requirement."""
     if len(wanted) != len(found):
         return False
     free = [not isinstance(size, int) for size in found]
@@ -83,32 +85,34 @@ def _fits(wanted: Sequence[int | str], found: Sequence[Any]) -> bool:
 
 
 class VisionGraph(Protocol):
-    """A graph that a library has loaded."""
+    """A graph loaded by some library."""
 
     def run(
         self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """One pass. feeds: an array, or a value an earlier pass kept on the device, for every input; kept:
-        outputs to keep there.
+        """Run the graph once.
 
-        Returns the other outputs as arrays and the kept ones as values to feed on, which later passes leave
-        as they are.
+        feeds: for every input an array, or a value that an earlier run kept on the device; kept: names of
+        outputs to keep there. Returns the other outputs as arrays, and the kept ones as values to feed later;
+        later runs do not change them.
         """
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What `refer` needs of an image: feature maps on the device by name, all proposals (Qx4 cxcywh) and
-    their scores."""
+    """What `refer` needs of an image."""
 
     maps: Mapping[str, Any]
+    """Feature maps on the device, by name."""
     boxes: FloatArray
+    """All proposals, Qx4 cxcywh."""
     scores: FloatArray
+    """Their objectness."""
 
 
 class GraphVision:
-    """VisionTokenizer over the two graphs; the feature maps stay on the device between them."""
+    """VisionTokenizer over the two vision graphs; feature maps stay on the device between them."""
 
     def __init__(
         self, perceive: VisionGraph, regions: VisionGraph, config: GromaConfig, transform: ImageTransform
@@ -119,14 +123,14 @@ class GraphVision:
         self._transform = transform
 
     def encode(self, frame: Frame) -> Scene:
-        """One pass over a uint8 HxWx3 frame (see `VisionTokenizer.encode`)."""
+        """Encode a uint8 HxWx3 frame; see `VisionTokenizer.encode`."""
         found, maps = self.perceive.run({"pixels": self._transform(frame.rgb)[None]}, kept=self._maps)
         seen = _Seen(maps, found["boxes"][0], found["objectness"][0])
         height, width = frame.rgb.shape[:2]
         return self._scene(seen, found["image_tokens"][0], None, (width, height), frame.stamp, frame.frame_id)
 
     def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
-        """The same image with user boxes (Mx4 xyxy camera pixels) among the regions."""
+        """Add user boxes (Mx4 xyxy, camera pixels) to the regions of a scene."""
         user = xyxy_to_cxcywh(boxes, scene.width, scene.height)
         size = (scene.width, scene.height)
         return self._scene(scene.features, scene.image_tokens, user, size, scene.stamp, scene.frame_id)

@@ -1,4 +1,5 @@
-"""The interface every language runtime implements: one prefix per scene, every goal a branch of it."""
+"""Interfaces that every runtime implements: a vision tokenizer, and a language model with one prefix for each
+scene and one branch for each goal."""
 
 from __future__ import annotations
 
@@ -18,12 +19,11 @@ class VisionTokenizer(Protocol):
     """Finds and encodes regions without knowing the goal."""
 
     def encode(self, frame: Frame) -> Scene:
-        """One vision pass over a frame. Raises ValueError with a sentence for an image it cannot take."""
+        """Encode a frame. Raises ValueError with a sentence for an image that cannot be used."""
         ...
 
     def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
-        """The scene with user boxes (Mx4 xyxy camera pixels) joined to the proposals, through the same
-        selection."""
+        """Add user boxes (Mx4 xyxy, camera pixels) to the proposals of a scene and select regions again."""
         ...
 
 
@@ -37,45 +37,43 @@ def make_scene(
     stamp: int,
     frame_id: str,
 ) -> Scene:
-    """A scene of the chosen regions. size: width and height of the camera image, in whose pixels the scene's
-    boxes are."""
+    """Build the scene of the selected regions. size: width and height of the camera image, pixels."""
     boxes = clip_xyxy(cxcywh_to_xyxy(chosen.boxes, *size), *size)
     return Scene(boxes, chosen.scores, image_tokens, region_tokens, features, *size, stamp, frame_id)
 
 
 class LanguageModel(Protocol):
-    """A causal language model that reads embeddings and gives logits over the vocabulary and the new tokens.
-
-    width: D, the size of an embedding; context: the longest sequence (prefix, tail and answer together) it
-    can hold; base_vocabulary: the tokens of the language model it was made of; vocabulary: V, with the new
-    ones.
-    """
+    """A causal language model that takes embeddings and returns logits."""
 
     width: int
+    """D, the size of an embedding."""
     context: int
+    """Longest sequence (prefix, tail and answer together)."""
     base_vocabulary: int
+    """Tokens of the base language model."""
     vocabulary: int
+    """V, including Groma's added tokens."""
 
     def embed(self, ids: IntArray) -> FloatArray:
-        """Input embeddings of token ids (new tokens included): (N,) to (N, D)."""
+        """Input embeddings of token ids: (N,) to (N, D)."""
         ...
 
     def prefill(self, embeddings: FloatArray) -> Any:
-        """Run the goal-independent prefix (P, D) once; the handle it returns is shared by all goals of the
-        scene."""
+        """Run the goal-independent prefix (P, D). Returns a handle that all goals of the scene share."""
         ...
 
     def branch(self, prefix: Any, tails: Sequence[FloatArray]) -> tuple[Any, FloatArray]:
-        """Continue the prefix with each tail (L_i, D) in one batch; tails are embeddings because a region
-        feature can stand in them. Returns the branches and the logits (B, V) after each tail's end. The
-        prefix stays as it was.
+        """Continue the prefix with each tail (L_i, D) in one batch. Tails are embeddings because a region
+        feature can stand in them.
+
+        Returns the branches and the logits (B, V) after the end of each tail. The prefix is not changed.
         """
         ...
 
     def append(self, branches: Any, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
-        """Add one token to each of the named rows of the branches; logits (len(rows), V) after it."""
+        """Append one token to each of the given rows. Returns the logits (len(rows), V) after it."""
         ...
 
     def release(self, prefix: Any) -> None:
-        """Free what the prefix holds."""
+        """Free the prefix."""
         ...

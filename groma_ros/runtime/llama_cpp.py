@@ -1,5 +1,5 @@
-"""Groma's language model on llama.cpp: a GGUF of the bundle, on the CPU or a CUDA device; goals share the
-prefix's cells."""
+"""Groma's language model on llama.cpp: a GGUF of the bundle, on the CPU or a CUDA device. Goals share the
+cells of the prefix."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ except ImportError as error:
     ) from error
 
 SEQUENCES = 256
-"""llama.cpp's own limit of sequences at a time: one a prefix, one a goal."""
+"""Maximum number of simultaneous sequences in llama.cpp: one for each prefix and each goal."""
 ROOM = 2048
 """Cells beyond one full context, for the tails of many goals."""
 _LOG = logging.getLogger(__name__)
@@ -41,11 +41,11 @@ _LEVELS = {3: logging.INFO, 4: logging.WARNING}
 def load_llama_language(
     bundle: Bundle, precision: str, device: str | None = None, threads: int | None = None
 ) -> LlamaLanguage:
-    """The language model of a bundle's GGUF.
+    """Load the language model of a bundle's GGUF.
 
-    precision: one of `bundle.gguf_precisions`; device: cpu, cuda, or None for cuda where llama.cpp was built
-    for it; threads: None for one a core. Raises BundleError for a GGUF that is missing, damaged or does not
-    fit the manifest, ValueError for a device that is not there.
+    precision: one of `Bundle.gguf_precisions`; device: cpu, cuda, or None for cuda if llama.cpp was built for
+    it; threads: None for one per core. Raises BundleError for a GGUF that is missing, damaged or does not
+    match the manifest, ValueError for an unavailable device.
     """
     config, where = read_network(bundle), choose_device(device)
     path = bundle.graph("language", precision)
@@ -61,7 +61,7 @@ def can_offload() -> bool:
 
 
 def choose_device(device: str | None) -> str:
-    """cpu or cuda. ValueError for a device that the installed llama.cpp cannot use."""
+    """Choose cpu or cuda. Raises ValueError for a device that the installed llama.cpp cannot use."""
     if device is None:
         return "cuda" if can_offload() else "cpu"
     if device == "cpu" or (device == "cuda" and can_offload()):
@@ -74,7 +74,7 @@ def choose_device(device: str | None) -> str:
 
 @cache
 def start_llama() -> None:
-    """Start llama.cpp once a process, its messages going to `logging`."""
+    """Initialise llama.cpp, once for each process, and send its messages to `logging`."""
     llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
 
@@ -86,8 +86,7 @@ def _log(level: int, text: bytes, _: object) -> None:
 
 @dataclass(eq=False)
 class _Prefix:
-    """A prefix by the sequence that holds its keys and values, and its length; rows are freed when nobody
-    holds the object."""
+    """Sequence number and length of a prefix; its cells are freed when the object is garbage collected."""
 
     sequence: int
     length: int
@@ -96,15 +95,15 @@ class _Prefix:
 
 @dataclass(eq=False)
 class _Branches:
-    """Every goal's sequence, and its tokens so far with the prefix's."""
+    """Sequence numbers of the goals, and their lengths including the prefix."""
 
     sequences: list[int]
     lengths: list[int]
 
 
 class LlamaLanguage:
-    """LanguageModel over a GGUF. A sequence per prefix and per goal; a goal's holds the prefix's cells, which
-    are not copied."""
+    """LanguageModel over a GGUF. Each prefix and goal is a sequence; a goal's sequence shares the cells of
+    its prefix without a copy."""
 
     def __init__(
         self, path: Path, config: GromaConfig, embeddings: np.ndarray, device: str, threads: int
@@ -129,7 +128,7 @@ class LlamaLanguage:
         return self._embeddings[np.asarray(ids, np.int64)].astype(np.float32)
 
     def prefill(self, embeddings: FloatArray) -> _Prefix:
-        """Keys and values of a prefix (P, D)."""
+        """Compute keys and values of a prefix (P, D)."""
         self._purge()
         length = len(embeddings)
         prefix = _Prefix(self._take(1)[0], length)
@@ -138,7 +137,8 @@ class LlamaLanguage:
         return prefix
 
     def branch(self, prefix: _Prefix, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
-        """All tails (L_i, D) in one pass behind the shared prefix; logits (B, V) at the end of each."""
+        """Run all tails (L_i, D) in one pass after the shared prefix. Returns logits (B, V) at the end of
+        each."""
         self._purge()
         if not prefix.free.alive:
             raise ValueError("The prefix was released; prefill it again.")
@@ -153,7 +153,7 @@ class LlamaLanguage:
         )
 
     def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
-        """One more token for each of the named rows (each at most once); logits (len(rows), V)."""
+        """Append one token to each of the given rows, each at most once. Returns logits (len(rows), V)."""
         check_append(rows, tokens)
         self._purge()
         positions = np.array([branches.lengths[row] for row in rows], np.int64)
@@ -164,7 +164,7 @@ class LlamaLanguage:
         return logits
 
     def release(self, prefix: _Prefix) -> None:
-        """Free the prefix's cells; those a goal still holds stay until it is gone."""
+        """Free the prefix's cells; those a goal still uses stay until the goal is freed."""
         prefix.free()
         self._purge()
 
@@ -177,8 +177,8 @@ class LlamaLanguage:
         return [self._unused.pop() for _ in range(count)]
 
     def _purge(self) -> None:
-        """Free the sequences whose owners are gone. The lowest are used first, so a repeated run has the same
-        cells and bits."""
+        """Free the sequences whose owners are gone. The lowest numbers are reused first, so a repeated run
+        has the same cells and bits."""
         if not self._dead:
             return
         while self._dead:
@@ -190,7 +190,8 @@ class LlamaLanguage:
     def _decode(
         self, embeddings: FloatArray, positions: IntArray, sequences: IntArray, rows: IntArray
     ) -> FloatArray:
-        """Run slots (n, D) at their positions in their sequences; logits (len(rows), V) at some of them."""
+        """Run slots (n, D) at their positions in their sequences. Returns the logits (len(rows), V) of the
+        given rows."""
         count = len(embeddings)
         if count > self._cells:
             raise ValueError(
@@ -241,11 +242,11 @@ class LlamaLanguage:
 
 
 def _open(path: Path, config: GromaConfig, device: str) -> llama_cpp.llama_model_p:
-    """A GGUF as llama.cpp holds it. BundleError if it is none, or not of this network."""
+    """Open a GGUF. Raises BundleError if it is invalid or not of this network."""
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = config.language.num_hidden_layers + 1 if device == "cuda" else 0
     if device == "cpu":
-        # llama.cpp lays most weights out anew for the CPU; of a mapped file it would hold them twice.
+        # llama.cpp repacks most weights for the CPU; with a mapped file it would hold them twice.
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
