@@ -1,1 +1,1 @@
-"""From boxes and depth to oriented boxes and approach poses."""
+"""Oriented boxes and approach poses from image boxes and depth."""

@@ -1,4 +1,4 @@
-"""From a box in space to a pose that a robot can go to."""
+"""Compute a pose from which a robot can reach an oriented box."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ def target_pose(
     camera: tuple[float, float, float] = (0.0, 0.0, 0.0),
     up: tuple[float, float, float] | None = None,
 ) -> Pose:
-    """Where to go for a box, in the frame that the box and the camera's position are given in.
+    """The approach pose of a box, in the frame in which the box and the camera's position are given.
 
-    above: for a hand. z points down into the thing, against the box's own up; x lies along its shorter side,
-    which is how a gripper's fingers close. front: for a base. z points up, x from the camera towards the
-    thing, level. standoff: metres that the pose keeps from the box's middle, back along the way it comes
-    from. up: of the frame, for front; None takes the box's own. Raises ValueError for an approach that is not
-    one of `APPROACHES`.
+    above: for a hand. z points down into the object, against the box's own up; x lies along its shorter side,
+    the direction in which a gripper closes. front: for a base. z points up, x horizontally from the camera
+    towards the object. standoff: distance in metres from the box's centre, back along the approach direction.
+    up: up direction of the frame, for front; None takes the box's own. Raises ValueError for an approach that
+    is not one of `APPROACHES`.
     """
     if approach not in APPROACHES:
         raise ValueError(f"The approach {approach!r} is unknown; use one of {', '.join(APPROACHES)}.")
@@ -33,7 +33,7 @@ def target_pose(
     centre = np.asarray(box.centre)
     if approach == "above":
         z = -axes[:, 2]
-        # A hand can close either way round: the one that is turned less against the frame's x.
+        # A gripper can be turned by half; take the orientation closer to the frame's x.
         x = axes[:, 1] if axes[0, 1] >= 0 else -axes[:, 1]
         position = centre - standoff * z
     else:
@@ -46,8 +46,7 @@ def target_pose(
 
 
 def _level(direction: Array, up: Array, instead: Array) -> Array:
-    """The level part of a direction as a unit vector; that of another one where it points straight up or
-    down."""
+    """The horizontal part of a direction as a unit vector; that of `instead` if the direction is vertical."""
     for candidate in (direction, instead, np.array([1.0, 0, 0]), np.array([0, 1.0, 0])):
         level = candidate - up * (candidate @ up)
         length = float(np.linalg.norm(level))

@@ -1,7 +1,8 @@
-"""From a box in the image and depth registered to it to a box in space.
+"""Convert an image box with registered depth to an oriented box in space.
 
-The support (a table, a shelf, the floor) is found around the box and taken away; of what is left, the thing
-is what the box frames; its hidden side is completed. docs/depth.md says what holds and what was measured.
+The supporting surface (table, shelf, floor) is found around the box and removed. Of the rest, the object is
+the part that the box frames; its hidden side is completed. docs/depth.md describes the method, its limits and
+measurements.
 """
 
 from __future__ import annotations
@@ -27,21 +28,20 @@ _SURE = 0.85
 
 @dataclass(frozen=True)
 class DepthRule:
-    """What a box in space needs. Lengths in metres.
-
-    least_points: pixels of the thing with depth; margin: of the box's longer side that is looked at around
-    it, to find the support; lift: what rises less above the support is taken for it; most_pixels: looked at,
-    more are thinned out.
-    """
+    """Limits for placing a box in space."""
 
     least_points: int = 40
+    """Minimum number of the object's pixels with depth."""
     margin: float = 0.6
+    """Width of the border around the box in which the support is searched, as a share of its longer side."""
     lift: float = 0.0025
+    """Points less than this above the support belong to it, metres."""
     most_pixels: int = 120_000
+    """Larger windows are subsampled to about this many pixels."""
 
 
 class DepthError(ValueError):
-    """A box that cannot be placed in space: a sentence for the log, and a cause of a few words that
+    """A box that cannot be placed in space. Has a sentence for the log and a cause of a few words that
     diagnostics count by."""
 
     def __init__(self, cause: str, sentence: str) -> None:
@@ -51,54 +51,61 @@ class DepthError(ValueError):
 
 @dataclass(frozen=True)
 class Placement:
-    """A thing in space. box: in the frame of the camera; points: pixels it was measured with; standing:
-    whether on a support.
+    """An object in space.
 
-    A thing that does not stand on a support that is seen has a box of its own height, with up taken from the
+    If it stands on no visible support, the box has the height of the visible part, with up taken from the
     camera.
     """
 
     box: Box3D
+    """In the camera's optical frame."""
     points: int
+    """Number of pixels it was measured with."""
     standing: bool
+    """Whether it stands on a visible support."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A detection with its place in space. goal: the text, and number: the place in the list, of the goal it
-    answers."""
+    """A detection with its place in space."""
 
     goal: str
+    """Text of the goal it answers."""
     number: int
+    """Index of that goal."""
     detection: Detection
     placement: Placement
 
 
 @dataclass(frozen=True, eq=False)
 class _Surface:
-    """The visible surface of a thing. mask: its pixels of the view; plane: the support, None where none is
-    seen; fit: the IoU of the box around the pixels with the box asked for; gap: how far its lowest points are
-    above the plane."""
+    """The visible surface of an object."""
 
     mask: Mask
+    """Its pixels in the view."""
     plane: Plane | None
+    """The support; None if none is visible."""
     fit: float
+    """IoU of the box around the pixels with the requested box."""
     gap: float
+    """Height of its lowest points above the plane, metres."""
 
     @property
     def merit(self) -> float:
-        """Among supports, the right one leaves what the box frames, and that begins at the support. Of a
-        floor and a wall that would both do it is the floor: cameras are seldom on their side, and one that
-        looks straight down sees no wall."""
+        """Score for choosing among supports: the right one leaves what the box frames, starting at the
+        support.
+
+        If a floor and a wall fit equally the floor wins: cameras are seldom on their side, and one that looks
+        straight down sees no wall.
+        """
         level = -self.plane.normal[1] if self.plane is not None else 0.0
         return self.fit - 0.3 * min(1.0, self.gap / 0.05) - 0.2 * min(1.0, max(0.0, 1 - level / 0.25))
 
 
 def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> Placement:
-    """The box in space of what an xyxy box (camera pixels) frames.
+    """Place what an xyxy box (camera pixels) frames in space.
 
-    Raises DepthError with a sentence where depth does not tell: none in the box, nothing that stands out of
-    its surroundings.
+    Raises DepthError if there is too little depth in the box, or nothing stands out from its surroundings.
     """
     if frame.depth is None or frame.intrinsics is None:
         raise DepthError(
@@ -121,9 +128,10 @@ def place_all(
     refused: Callable[[DepthError], None],
     rule: DepthRule | None = None,
 ) -> tuple[Placed, ...]:
-    """The detections that have a place, in the order of the goals and the best first within one.
+    """Place all detections, in the order of the goals and best first within a goal. Returns those that could
+    be placed.
 
-    refused: called for each box that has none; a box that answers several goals is placed once.
+    refused: called for each box that could not; a box that answers several goals is placed once.
     """
     known: dict[tuple[float, float, float, float], Placement | None] = {}
     placed = []
@@ -142,7 +150,7 @@ def place_all(
 
 
 def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceView, Box]:
-    """The part of the depth around a box, thinned out if it is large, and the box in its pixels."""
+    """The depth around a box, subsampled if large, and the box in pixels of that view."""
     depth, camera = frame.depth, frame.intrinsics
     assert depth is not None and camera is not None
     height, width = depth.shape
@@ -172,12 +180,12 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
 
 
 def _find_surface(view: SurfaceView, points: Points, box: Box, rule: DepthRule) -> _Surface:
-    """What the box frames on the support that explains it best. Raises DepthError where nothing stands
+    """Segment what the box frames, on the support that explains it best. Raises DepthError if nothing stands
     out."""
     best: _Surface | None = None
     jump = (
         0.006 + 5 * view.depth / view.camera.fx
-    )  # a pixel's step on a surface seen at a slant, and then some
+    )  # depth step of one pixel on a slanted surface, with some tolerance
     for plane in find_planes(points):
         height = plane.height(points)
         raised = np.where(height > max(rule.lift, 3.5 * plane.noise), view.depth, np.nan)
@@ -197,13 +205,13 @@ def _find_surface(view: SurfaceView, points: Points, box: Box, rule: DepthRule) 
 
 
 def _smoothing(noise: float) -> int:
-    """Pixels of the neighbourhood that depth is averaged over on the thing; 0 for depth that is clean
+    """Side in pixels of the neighbourhood over which depth is averaged on the object; 0 if the depth is clean
     enough."""
     return 0 if noise < 0.0007 else 3 if noise < 0.002 else 5
 
 
 def _fit(points: Points, surface: _Surface, view: SurfaceView, noise: float) -> Placement:
-    """The box around a surface's points (N, 3) and what they hide."""
+    """The box around a surface's points (N, 3) and the parts they hide."""
     axes = _axes(points, surface.plane)
     local = axes.to_local(points)
     circle = find_round(local, 0.0015 + noise)
@@ -217,20 +225,20 @@ def _fit(points: Points, surface: _Surface, view: SurfaceView, noise: float) -> 
 
 
 def _axes(points: Points, plane: Plane | None) -> Axes:
-    """Axes on the support below the points' middle. Without a support, up is the image's."""
+    """Axes on the support below the centre of the points. Without a support, up is the image's up."""
     middle = np.median(points, axis=0)
     up = plane.normal if plane is not None else np.array([0.0, -1.0, 0.0])
     away = middle - up * (middle @ up)
     if np.linalg.norm(away) < 1e-6 * np.linalg.norm(middle):
-        away = np.cross([1.0, 0.0, 0.0], up)  # seen from right above, any direction will do
+        away = np.cross([1.0, 0.0, 0.0], up)  # seen from straight above, any direction is valid
     away = away / np.linalg.norm(away)
     origin = middle - up * plane.height(middle) if plane is not None else middle
     return Axes(origin, np.stack([away, np.cross(up, away), up]))
 
 
 def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noise: float) -> bool:
-    """Whether a thing goes on down to the support though its lowest visible point is above it: it curves in,
-    or is hidden there."""
+    """Whether an object reaches down to the support although its lowest visible point is above it: it curves
+    in there, or is hidden."""
     top = local[:, 2].max()
     if surface.gap < 0.015 or surface.gap > 0.5 * top:
         return surface.gap < 0.015
@@ -243,7 +251,7 @@ def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noi
 
 
 def _hidden_below(mask: Mask, axes: Axes, view: SurfaceView) -> float:
-    """Share of the mask's lower border below which something nearer to the camera is seen."""
+    """Share of the mask's lower border below which something nearer to the camera is visible."""
     start, end = project(axes.to_optical(np.array([[0, 0, 0.05], [0, 0, 0.04]])), view.camera)
     down = end - start
     length = np.linalg.norm(down)

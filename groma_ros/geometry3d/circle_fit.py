@@ -1,5 +1,5 @@
-"""Things that are round about an upright axis: balls, bottles, bowls, mugs, cones. Their visible half tells
-all of them."""
+"""Detect objects that are round about a vertical axis (balls, bottles, bowls, mugs, cones), whose visible
+half determines the whole."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ _SECTORS = 36
 
 @dataclass(frozen=True, eq=False)
 class Circle:
-    """The largest circle about an upright axis, metres. share: of the outline it was found in that lies on
-    it."""
+    """The largest circle about a vertical axis, metres."""
 
     centre: Array
     radius: float
     share: float
+    """Share of the outline that lies on the circle."""
 
 
 def find_round(local: Points, error: float) -> Circle | None:
-    """The circle of a thing that is round about an upright axis, None for one that is not.
+    """Fit the circle of an object that is round about a vertical axis; None if it is not round.
 
-    local: Nx3, metres, in the frame of `completion.Axes`, the support at 0; error: metres by which points
-    err. Two outlines tell: that of the near half, which is never hidden by the thing itself, and that of the
-    top, which for a mug has no handle.
+    local: Nx3, metres, in the frame of `footprint.Axes`, with the support at 0; error: depth error in metres.
+    Two outlines are tried: that of the near half, which the object itself never hides, and that of the top,
+    which for a mug excludes the handle.
     """
     top = float(local[:, 2].max())
     rim = outline(local)
@@ -62,7 +62,7 @@ def find_round(local: Points, error: float) -> Circle | None:
 
 
 def round_footprint(local: Points, circle: Circle, error: float) -> Footprint:
-    """The square around the circle; where the thing reaches out of it, as with a handle, one side points
+    """The square around the circle. Where the object extends beyond it, as with a handle, one side points
     there."""
     offset = local[:, :2] - circle.centre
     out = np.linalg.norm(offset, axis=1) > 1.1 * circle.radius + error
@@ -75,7 +75,7 @@ def round_footprint(local: Points, circle: Circle, error: float) -> Footprint:
 
 
 def outline(points: Points) -> Array:
-    """The convex outline of points (N, 2 or more) on the ground, as points (M, 2) on it at even distances."""
+    """Sample the convex hull of points (N, 2 or more) on the ground at even distances; (M, 2)."""
     hull = cv2.convexHull(np.ascontiguousarray(points[:, :2] * 1000, np.float32))[:, 0] / 1000.0
     ring = np.concatenate([hull, hull[:1]]).astype(np.float64)
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(ring, axis=0), axis=1))])
@@ -84,14 +84,14 @@ def outline(points: Points) -> Array:
 
 
 def find_circle(rim: Array, error: float) -> Circle | None:
-    """The circle that most of an outline (N, 2) lies on, within `error` or 4 % of the outline's half; None
-    for too few points."""
+    """The circle on which most of an outline (N, 2) lies, within `error` or 4 % of half the outline's extent;
+    None for too few points."""
     if len(rim) < 12:
         return None
     error = max(error, _WITHIN * float(np.ptp(rim, axis=0).max()) / 2)
     rng = np.random.default_rng(len(rim))
     a, b, c = rim[rng.integers(0, len(rim), (3, _TRIPLES))]
-    # The centre is where the bisectors of two chords meet.
+    # The centre is the intersection of the bisectors of two chords.
     chords = np.stack([b - a, c - a], 1)
     middles = 0.5 * np.stack([(b**2 - a**2).sum(1), (c**2 - a**2).sum(1)], 1)
     apart = np.abs(np.linalg.det(chords)) > 1e-6
@@ -115,7 +115,7 @@ def _on(rim: Array, centre: Array, radius: float, error: float) -> NDArray[np.bo
 
 
 def _fit_circle(points: Array) -> tuple[Array, float]:
-    """Least squares of x^2 + y^2, which is linear in the centre (I. Kasa, 1976)."""
+    """Least squares fit of x^2 + y^2, which is linear in the centre (I. Kasa, 1976)."""
     middle = points.mean(0)
     offset = points - middle
     system = np.column_stack([2 * offset, np.ones(len(offset))])
@@ -124,7 +124,7 @@ def _fit_circle(points: Array) -> tuple[Array, float]:
 
 
 def arc(points: Points, centre: Array) -> float:
-    """Radians of the directions from the centre in which points (N, 2 or more) lie."""
+    """Angle in radians that points (N, 2 or more) span as seen from the centre."""
     x, y = (points[:, :2] - centre).T
     sectors = ((np.arctan2(y, x) + np.pi) / (2 * np.pi) * _SECTORS).astype(np.int64) % _SECTORS
     return float(len(np.unique(sectors)) / _SECTORS * 2 * np.pi)

@@ -1,4 +1,4 @@
-"""Which pixels of a depth window are the thing that a 2D box frames."""
+"""Segment the object that a 2D box frames in a depth window."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MARGIN = 0.05  # of a box's sides
 
 
 def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Mask:
-    """Pixels of HxW depth left when the farther side of every jump above `limit` (HxW metres) between
-    neighbours is taken out.
+    """Mask of HxW depth without the farther side of every jump above `limit` (HxW, metres) between
+    neighbours.
 
-    Invalid pixels (NaN) are out. Pieces of what is left, 4-connected, are surfaces without a jump.
+    Invalid pixels (NaN) are excluded. The 4-connected components of the mask are surfaces without a jump.
     """
     left = np.isfinite(depth)
     for axis in (0, 1):
@@ -37,12 +37,13 @@ def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Ma
 
 
 def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
-    """The pixels of the thing that an xyxy box frames, and the IoU of the box around them with that box.
+    """Select the pixels of the object that an xyxy box frames. Returns the mask and the IoU of the box around
+    it with the given box.
 
-    pieces: HxW, its 4-connected regions are pieces of surface; least: pixels that the thing must have. A
-    detector's box is tight, so the thing is the piece whose own box agrees with it best; other pieces that
-    lie in the box belong to it where they make the agreement better. Of a piece that agrees badly only what
-    lies in the box is taken. An empty mask if too little is left.
+    pieces: HxW mask whose 4-connected components are pieces of surface; least: minimum number of pixels. A
+    detector's box is tight, so the object is the piece whose own box agrees best with it; other pieces inside
+    the box are added if they improve the agreement. If the agreement is poor, only the part inside the box is
+    taken. The mask is empty if too little is left.
     """
     count, labels, stats, _ = cv2.connectedComponentsWithStats(pieces.astype(np.uint8), connectivity=4)
     area = stats[:, cv2.CC_STAT_AREA]
@@ -69,7 +70,7 @@ def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
 
 
 def smoothed(depth: NDArray[np.floating], mask: Mask, size: int) -> NDArray[np.float32]:
-    """Depth averaged over the mask's pixels in size x size neighbourhoods; other pixels are NaN."""
+    """Average depth over the mask's pixels in size x size neighbourhoods; other pixels are NaN."""
 
     def total(values: NDArray[np.floating]) -> NDArray[np.float32]:
         flat = np.asarray(values, np.float32)
@@ -82,7 +83,7 @@ def smoothed(depth: NDArray[np.floating], mask: Mask, size: int) -> NDArray[np.f
 
 
 def _frame(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """The rows and columns whose pixel centres lie in the box."""
+    """Rows and columns whose pixel centres lie in the box."""
     x1, y1, x2, y2 = (max(0, int(np.ceil(value - 0.5))) for value in box)
     return slice(y1, min(y2, shape[0])), slice(x1, min(x2, shape[1]))
 

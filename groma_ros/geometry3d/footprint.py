@@ -1,4 +1,4 @@
-"""From the visible side of a thing to the ground that all of it covers, for things of any shape."""
+"""Estimate the ground that an object of any shape covers from its visible side."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _CLEARLY = 0.02  # metres in front of what is seen from which a counterpart is s
 
 @dataclass(frozen=True, eq=False)
 class SurfaceView:
-    """A part of a depth image, HxW metres, and its own pinhole."""
+    """A window of a depth image, HxW metres, with its own intrinsics."""
 
     depth: FloatArray
     camera: Intrinsics
 
     def clearance(self, points: Points) -> Array:
-        """Metres by which points (N, 3) lie in front of the surface seen there; negative behind it, NaN where
-        nothing is known."""
+        """Distance in metres by which points (N, 3) lie in front of the surface seen at their pixels;
+        negative behind it, NaN where depth is unknown."""
         pixels = project(points, self.camera)
         height, width = self.depth.shape
         known = ((pixels > -0.5) & (pixels < [width - 0.5, height - 0.5])).all(1)
@@ -41,33 +41,36 @@ class SurfaceView:
 
 @dataclass(frozen=True, eq=False)
 class Axes:
-    """A frame on the support. origin: 3, optical frame; rows: 3x3, its axes: away from the camera, to its
-    left, up."""
+    """A frame on the support."""
 
     origin: Array
+    """(3,), in the optical frame."""
     rows: Array
+    """3x3, the axes: away from the camera, to its left, up."""
 
     def to_local(self, points: Points) -> Points:
-        """Points (N, 3) of the optical frame in this one."""
+        """Transform points (N, 3) from the optical frame to this one."""
         return np.asarray((points - self.origin) @ self.rows.T)
 
     def to_optical(self, points: Points) -> Points:
-        """And back."""
+        """Transform points (N, 3) from this frame to the optical frame."""
         return np.asarray(points @ self.rows + self.origin)
 
 
 @dataclass(frozen=True, eq=False)
 class Footprint:
-    """A rectangle on the support, in its frame: centre (2), sides (2), the longer first, and the longer one's
-    angle, radians."""
+    """A rectangle on the support, in its frame."""
 
     centre: Array
+    """(2,), metres."""
     sides: Array
+    """(2,), metres, the longer one first."""
     angle: float
+    """Direction of the longer side, radians."""
 
     @classmethod
     def along(cls, points: Array, angle: float) -> Footprint:
-        """The rectangle around points (N, 2) with a side at an angle."""
+        """The rectangle around points (N, 2) with one side at an angle."""
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         turned = points @ turn.T
         low, high = turned.min(0), turned.max(0)
@@ -80,12 +83,12 @@ class Footprint:
 
 
 def complete(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Points:
-    """The points (N, 3, in the axes' frame) and their hidden counterparts: turned by half about an upright
+    """Add hidden counterparts to points (N, 3, in the axes' frame), rotated by 180 degrees about a vertical
     axis.
 
-    Most things that stand on a table look much the same from behind as from the front. The axis is where the
-    fewest counterparts would have been seen, and were not; among such places, where they add least. Only
-    counterparts that something hides are kept, so a handle is not doubled. slack: metres by which depth errs.
+    Most objects on a table look similar from behind and from the front. The axis chosen is where the fewest
+    counterparts contradict the depth image; among equals, where they add least area. Only counterparts that
+    are hidden are kept, so a handle is not doubled. slack: depth error, metres.
     """
     centre = _half_turn_axis(local, axes, view, slack)
     turned = _turned(local, centre)
@@ -94,7 +97,7 @@ def complete(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Poin
 
 
 def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Array:
-    """Coarse to fine over the ground that the points cover and what lies behind it."""
+    """Search the axis from coarse to fine over the ground that the points cover and what lies behind."""
     points = local[:: max(1, len(local) // _SAMPLES)]
     low, high = np.quantile(points[:, :2], [0.005, 0.995], axis=0)
     span = np.maximum(high - low, 1e-3)
@@ -107,7 +110,7 @@ def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) 
         return np.asarray(wrong + _GROWTH * ((reach / span).prod(1) - 1))
 
     centre, step = (low + high) / 2, span.max() / 8
-    behind = 4  # steps; what is hidden lies away from the camera
+    behind = 4  # steps; the hidden part lies away from the camera
     for _ in range(_STEPS):
         grid = np.stack(np.meshgrid(np.arange(-2, behind + 1), np.arange(-2, 3), indexing="ij"), -1).reshape(
             -1, 2
@@ -123,7 +126,7 @@ def _turned(points: Points, centre: Array) -> Points:
 
 
 def smallest_rectangle(points: Points) -> Footprint:
-    """The smallest rectangle around points (N, 2 or more), of which the first two coordinates count."""
+    """The smallest rectangle around the first two coordinates of points (N, 2 or more)."""
     flat = points[:, :2]
     hull = cv2.convexHull(np.ascontiguousarray(flat * 1000, np.float32))[
         :, 0

@@ -1,4 +1,4 @@
-"""The flat surface that things stand on, found in a cloud of points."""
+"""Find planes in a point cloud, such as the surface that objects stand on."""
 
 from __future__ import annotations
 
@@ -22,24 +22,25 @@ _SLIVER = 1e-6  # square metres
 
 @dataclass(frozen=True, eq=False)
 class Plane:
-    """Points p with normal . p + offset = 0. normal: unit, towards the camera; noise: robust deviation of its
-    points, metres."""
+    """The points p with normal . p + offset = 0."""
 
     normal: Array
+    """Unit vector, towards the camera."""
     offset: float
     noise: float
+    """Robust standard deviation of its points, metres."""
 
     def height(self, points: Points) -> Array:
-        """Metres above the plane, on the camera's side, of points (..., 3)."""
+        """Height of points (..., 3) above the plane, metres, positive on the camera's side."""
         return np.asarray(points @ self.normal + self.offset)
 
 
 def find_planes(points: Points, most: int = 3, share: float = 0.08) -> list[Plane]:
-    """Up to `most` planes in points (..., 3), optical frame, the one with the most points first; NaN is
-    skipped.
+    """Find up to `most` planes in points (..., 3) of the optical frame, the one with the most points first;
+    NaN points are skipped.
 
-    share: of all points that a plane must hold. Random sample consensus (Fischler and Bolles, 1981) with a
-    generator of its own, so the same points give the same planes.
+    share: minimum share of all points on a plane. RANSAC (Fischler and Bolles, 1981) with a generator of its
+    own, so equal points give equal planes.
     """
     rest = points.reshape(-1, 3)
     rest = rest[np.isfinite(rest[:, 2])]
@@ -53,19 +54,19 @@ def find_planes(points: Points, most: int = 3, share: float = 0.08) -> list[Plan
             break
         plane = _refined(rest, inside)
         planes.append(plane)
-        # What lies within the first tolerance belongs to this plane and must not make up another one.
+        # Points within the first tolerance belong to this plane and must not form another one.
         rest = rest[np.abs(plane.height(rest)) >= _tolerance(rest)]
     return planes
 
 
 def _tolerance(points: Points) -> Array:
-    """How far a point may lie from its plane before the noise is known, metres: depth errs with the square of
-    the distance."""
+    """Maximum distance of a point from its plane before the noise is known, metres. Depth error grows with
+    the square of the distance."""
     return np.asarray(0.004 + 0.004 * points[:, 2] ** 2)
 
 
 def _consensus(points: Points, rng: np.random.Generator) -> Mask:
-    """The points that lie on the plane, of some through three of them each, that has the most."""
+    """The largest set of points on one plane, among planes through three random points."""
     a, b, c = points[rng.integers(0, len(points), (3, _TRIPLES))].astype(np.float32)
     normals = np.cross(b - a, c - a)
     lengths = np.linalg.norm(normals, axis=1)
@@ -76,7 +77,7 @@ def _consensus(points: Points, rng: np.random.Generator) -> Mask:
 
 
 def _refined(points: Points, inside: Mask) -> Plane:
-    """The plane through points, fitted anew to what is close to it as the noise becomes known."""
+    """Refit the plane through points repeatedly to those close to it, as the noise becomes known."""
     allowed = _tolerance(points)
     normal: Array = np.zeros(3)
     offset, noise = 0.0, 0.0
@@ -89,8 +90,8 @@ def _refined(points: Points, inside: Mask) -> Plane:
 
 
 def _fit(points: Points) -> tuple[Array, float]:
-    """Least squares: unit normal and offset. Near points weigh more, since depth errs with the square of the
-    distance."""
+    """Least squares: unit normal and offset. Near points weigh more, since depth error grows with the square
+    of the distance."""
     weight = 1 / points[:, 2:] ** 2
     centre = (points * weight).sum(0) / weight.sum()
     normal = np.linalg.svd((points - centre) * np.sqrt(weight), full_matrices=False)[2][-1]

@@ -1,4 +1,4 @@
-"""Is there memory for a model: asked before loading, because a machine that swaps answers nobody."""
+"""Check free memory before loading a model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from groma_ros.runtime.bundle import EMBEDDINGS, Bundle
 from groma_ros.runtime.tensorrt.gpu import find_gpu
 
 GROWTH = {"onnx": 4.0, "llama_cpp": 1.1, "torch": 3.0, "tensorrt": 4.0, "engine": 2.0}
-"""Bytes a library holds for a byte of a model's file while it loads: ONNX Runtime makes float32 of halves,
-orders them anew and holds the file; PyTorch makes float32 of the halves it reads; llama.cpp maps its file. No
-GPU has shown what TensorRT takes, so two are estimates: tensorrt, on the host while an engine is built, holds
-the graph, the weights in float32 and the engine; engine, on the GPU, has halves as float32."""
+"""Bytes a library holds for each byte of a model file while loading. ONNX Runtime converts fp16 to float32,
+repacks the weights and keeps the file; PyTorch converts fp16 to float32; llama.cpp maps its file. The two of
+TensorRT are estimates, as no GPU was available: `tensorrt`, on the host during a build, holds the graph, the
+float32 weights and the engine; `engine`, on the GPU, holds fp16 weights as float32."""
 RESERVE_MB = 64
-"""Of what is there, this much is left alone."""
+"""Memory that must stay free."""
 
 
 def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb: int = 0) -> None:

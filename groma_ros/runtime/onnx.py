@@ -1,5 +1,4 @@
-"""Groma on ONNX Runtime: the three graphs of a bundle, on the CPU or, where the installed runtime can, on a
-CUDA device."""
+"""Groma on ONNX Runtime: the three graphs of a bundle, on the CPU or a CUDA device."""
 
 from __future__ import annotations
 
@@ -32,27 +31,29 @@ _PROVIDERS = {
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _ERRORS_ONLY = 3
 
-# groma_ros.telemetry has set ORT_DISABLE_TELEMETRY; where ONNX Runtime was imported before this package, the
+# groma_ros.telemetry has set ORT_DISABLE_TELEMETRY; if ONNX Runtime was imported before this package, the
 # variable came too late and the call stops what would still be sent.
 onnxruntime.disable_telemetry_events()
 
 
 class OnnxGraph:
-    """A graph that has been held to the shapes of its network. Equal inputs give bit-identical outputs on the
-    CPU.
+    """A graph whose inputs and outputs were checked against the network. Equal inputs give bit-identical
+    outputs on the CPU.
 
-    device: cpu or cuda, where it really runs.
+    device: cpu or cuda, the one that is really used.
     """
 
     def __init__(
         self, bundle: Bundle, name: str, shapes: tuple[Shapes, Shapes], device: str, threads: int
     ) -> None:
-        """Read a graph of the bundle. shapes: of its inputs and its outputs. BundleError if it is damaged or
-        has others."""
+        """Load a graph of the bundle.
+
+        shapes: required inputs and outputs. Raises BundleError if the graph is damaged or differs from them.
+        """
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = True
-        # Three graphs take turns: without this the threads of the one that has just run spin on the cores the
+        # Three graphs run in turn: without this the threads of the one that has just run spin on the cores the
         # next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = _ERRORS_ONLY
@@ -74,10 +75,11 @@ class OnnxGraph:
     def run(
         self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """One pass. feeds: an array, cast where the graph takes halves, or a value an earlier pass kept on
-        the device, for every input; kept: outputs to keep there.
+        """Run the graph once.
 
-        Returns the other outputs as arrays and the kept ones as values to feed on.
+        feeds: for every input an array (cast if the graph takes fp16) or a value that an earlier run kept on
+        the device; kept: names of outputs to keep there. Returns the other outputs as arrays and the kept
+        ones as values to feed later.
         """
         arrays = {
             name: np.ascontiguousarray(value, self._types[name])
@@ -92,14 +94,14 @@ class OnnxGraph:
         }
 
     def _run_plain(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
-        """All outputs as arrays. On the CPU there is no other place, and binding each by name takes longer
-        than it saves."""
+        """Run with all outputs as arrays. On the CPU there is no other place, and binding each by name takes
+        longer than it saves."""
         return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
 
     def _run_bound(self, feeds: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
-        """Outputs as arrays, but the kept ones as values on the device."""
+        """Run with the kept outputs left on the device."""
         binding = self._session.io_binding()
-        # The binding does not own the arrays it is given, so `feeds` holds them until the pass has run.
+        # The binding does not own the arrays it is given; `feeds` keeps them alive until the run ends.
         for name, value in feeds.items():
             if isinstance(value, np.ndarray):
                 binding.bind_cpu_input(name, value)
@@ -113,18 +115,18 @@ class OnnxGraph:
 
 
 def _first(error: Exception) -> str:
-    """The first line of an error, which is all of it that concerns a user."""
+    """The first line of an error; the rest is of no use to a user."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def load_onnx(
     bundle: Bundle, device: str | None = None, threads: int | None = None, precision: str | None = None
 ) -> tuple[OnnxVision, OnnxLanguage]:
-    """Both halves of a bundle's network on ONNX Runtime.
+    """Load both halves of a bundle's network on ONNX Runtime.
 
-    device: cpu, cuda, or None for cuda where the installed runtime has it; threads: of each graph, None for
-    one a core; precision: of the graphs, None for the bundle's default. Raises BundleError for graphs that
-    are missing, damaged or do not fit, and ValueError for a device that is not there.
+    device: cpu, cuda, or None for cuda if the installed runtime has it; threads: for each graph, None for one
+    per core; precision: of the graphs, None for the bundle's default. Raises BundleError for graphs that are
+    missing, damaged or of another network, and ValueError for an unavailable device.
     """
     return load_onnx_vision(bundle, device, threads, precision), load_onnx_language(
         bundle, device, threads, precision
@@ -134,7 +136,7 @@ def load_onnx(
 def load_onnx_vision(
     bundle: Bundle, device: str | None = None, threads: int | None = None, precision: str | None = None
 ) -> OnnxVision:
-    """The vision tokenizer of `load_onnx`, which a bundle may hold beside a GGUF alone."""
+    """Load the vision tokenizer alone, as `load_onnx`; a bundle may have it beside a GGUF."""
     config, kind, count, chosen = _settle(bundle, device, threads, precision, bundle.vision_precisions)
     perceive = OnnxGraph(bundle, bundle.graph_name("perceive", chosen), perceive_shapes(config), kind, count)
     regions = OnnxGraph(
@@ -146,7 +148,7 @@ def load_onnx_vision(
 def load_onnx_language(
     bundle: Bundle, device: str | None = None, threads: int | None = None, precision: str | None = None
 ) -> OnnxLanguage:
-    """The language model of `load_onnx`."""
+    """Load the language model alone, as `load_onnx`."""
     config, kind, count, chosen = _settle(bundle, device, threads, precision, bundle.precisions)
     language = OnnxGraph(bundle, bundle.graph_name("language", chosen), language_shapes(config), kind, count)
     return OnnxLanguage(language, config, read_embeddings(bundle, config))
@@ -155,8 +157,7 @@ def load_onnx_language(
 def _settle(
     bundle: Bundle, device: str | None, threads: int | None, precision: str | None, made: Sequence[str]
 ) -> tuple[GromaConfig, str, int, str]:
-    """Network config, device, number of threads and precision, the first that was made unless one is
-    named."""
+    """Resolve network config, device, number of threads and precision (default: the bundle's first)."""
     if not made:
         raise BundleError(
             f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
@@ -170,7 +171,7 @@ def _settle(
 
 
 def choose_device(device: str | None) -> str:
-    """cpu or cuda. ValueError for a device that the installed ONNX Runtime cannot use."""
+    """Choose cpu or cuda. Raises ValueError for a device that the installed ONNX Runtime cannot use."""
     usable = ["cuda"] if "CUDAExecutionProvider" in onnxruntime.get_available_providers() else []
     usable.append("cpu")
     if device is None:
@@ -184,7 +185,7 @@ def choose_device(device: str | None) -> str:
 
 
 def read_embeddings(bundle: Bundle, config: GromaConfig) -> np.ndarray:
-    """The table of input embeddings, float16 vocabulary x width, mapped rather than read."""
+    """Map the table of input embeddings, float16 vocabulary x width."""
     path = bundle.file(EMBEDDINGS)
     wanted = (config.vocab_size, config.language.hidden_size)
     try:
@@ -194,7 +195,7 @@ def read_embeddings(bundle: Bundle, config: GromaConfig) -> np.ndarray:
     if not isinstance(table, np.ndarray) or table.shape != wanted or table.dtype != np.float16:
         found = f"{table.dtype} of shape {table.shape}" if isinstance(table, np.ndarray) else "an archive"
         raise BundleError(f"{path} holds {found}, but the network config asks for float16 of shape {wanted}.")
-    return np.asarray(table)  # a plain array over the mapping is quicker to read of
+    return np.asarray(table)  # a plain array over the mapping is faster to index
 
 
 class OnnxVision(GraphVision):
@@ -203,24 +204,24 @@ class OnnxVision(GraphVision):
 
 @dataclass(eq=False)
 class _Prefix:
-    """Keys and values of a prefix on the device, by the name under which the next pass takes them, and its
-    length."""
+    """Keys and values of a prefix on the device."""
 
     past: dict[str, Any]
+    """By the input name under which the next run takes them."""
     length: int
 
 
 @dataclass(eq=False)
 class _Branches:
-    """All goals of a scene in one packed sequence behind the prefix, with the keys and values of both."""
+    """All goals of a scene as one packed sequence after the prefix, with keys and values of both."""
 
     past: dict[str, Any]
     packing: Packing
 
 
 class OnnxLanguage:
-    """LanguageModel over language.onnx, float32. A pass makes new keys and values and leaves those it was
-    given as they were."""
+    """LanguageModel over language.onnx, float32. A run creates new keys and values and leaves its inputs
+    unchanged."""
 
     def __init__(self, graph: OnnxGraph, config: GromaConfig, embeddings: np.ndarray) -> None:
         self._graph = graph
@@ -241,20 +242,21 @@ class OnnxLanguage:
         return self._embeddings[np.asarray(ids, np.int64)].astype(np.float32)
 
     def prefill(self, embeddings: FloatArray) -> _Prefix:
-        """Keys and values of a prefix (P, D)."""
+        """Compute keys and values of a prefix (P, D)."""
         length = len(embeddings)
         nowhere = np.zeros(0, np.int64)
         _, past = self._pass(embeddings, np.arange(length), causal_mask(length), nowhere, self._empty)
         return _Prefix(past, length)
 
     def branch(self, prefix: _Prefix, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
-        """All tails (L_i, D) in one pass behind the shared prefix; logits (B, V) at the end of each."""
+        """Run all tails (L_i, D) in one pass after the shared prefix. Returns logits (B, V) at the end of
+        each."""
         owner, ends = owners(tails)
         branches = _Branches(prefix.past, Packing.behind(prefix.length, len(tails)))
         return branches, self._extend(branches, np.concatenate(tails), owner, ends)
 
     def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
-        """One more token for each of the named rows (each at most once); logits (len(rows), V)."""
+        """Append one token to each of the given rows, each at most once. Returns logits (len(rows), V)."""
         check_append(rows, tokens)
         owner = np.asarray(rows, np.int64)
         return self._extend(branches, self.embed(np.asarray(tokens)), owner, np.arange(len(rows)))
@@ -266,8 +268,8 @@ class OnnxLanguage:
     def _extend(
         self, branches: _Branches, embeddings: FloatArray, owner: IntArray, rows: IntArray
     ) -> FloatArray:
-        """Run new slots (n, D), slot i behind what row `owner[i]` holds so far; logits (len(rows), V) at some
-        of them."""
+        """Run new slots (n, D), slot i after what row `owner[i]` holds so far. Returns the logits (len(rows),
+        V) of the given slots."""
         packing, positions, mask = branches.packing.extended(owner)
         logits, branches.past = self._pass(embeddings, positions, mask, rows, branches.past)
         branches.packing = packing
@@ -288,5 +290,5 @@ class OnnxLanguage:
 
 
 def _next(name: str) -> str:
-    """The input of the next pass that an output of this one becomes."""
+    """The input of the next run that receives an output of this one."""
     return name.replace("present", "past", 1)

@@ -1,4 +1,4 @@
-"""Groma on PyTorch: the numeric reference, and the one door from running to `model/`."""
+"""Groma on PyTorch: the numeric reference. The only runtime module that imports `model/`."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 def load_torch(
     bundle: Bundle, device: str = "cpu", threads: int | None = None, precision: str = "fp32"
 ) -> tuple[TorchVision, TorchLanguage]:
-    """Both halves of a bundle's network. threads: of the whole process, None to leave them as they are;
-    precision: fp32, or bf16 or fp16 for what `set_precision` names.
+    """Load both halves of a bundle's network.
 
-    Raises BundleError naming a tensor that is missing, extra or misshapen, ValueError for a device that is
-    not there.
+    threads: for the whole process, None leaves them unchanged; precision: fp32, or bf16 or fp16 as in
+    `set_precision`. Raises BundleError naming a tensor that is missing, unexpected or misshapen, ValueError
+    for an unavailable device.
     """
     where = check_device(device)
     if threads is not None:
@@ -43,7 +43,7 @@ def load_torch(
 
 
 def check_device(device: str) -> torch.device:
-    """The device. ValueError with a sentence where the installed PyTorch cannot use it."""
+    """The device. Raises ValueError if the installed PyTorch cannot use it."""
     try:
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
@@ -55,14 +55,14 @@ def check_device(device: str) -> torch.device:
 
 
 def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
-    """Make the large layers halves: backbone, bridge, the region encoder's convolutions and first linear
-    layer, Llama's layers.
+    """Convert the large layers to 16 bits: backbone, bridge, the region encoder's convolutions and first
+    linear layer, Llama's layers.
 
-    What decides a box or a score stays float32: the proposer, the sampling places of the regions, the
-    position of a box, the embeddings, the last norm and both heads. The backbone takes fp16 for bf16 too,
-    whose three digits move boxes; fp16 has four and is as fast. On the CPU only Llama's layers, which are
-    most of the weights, are halves: where it has no instructions for them a convolution in halves takes a
-    hundred times as long as one in float32.
+    What decides a box or a score stays float32: the proposer, the sampling positions of the regions, the box
+    position encoding, the embeddings, the last norm and both heads. With bf16 the backbone takes fp16,
+    because bf16's three digits move boxes; fp16 has four and is as fast. On the CPU only Llama's layers, most
+    of the weights, are converted: without instructions for them, a 16-bit convolution takes a hundred times
+    as long as one in float32.
     """
     dtype = DTYPES[precision]
     if dtype == torch.float32:
@@ -76,7 +76,7 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
         part.to(dtype)
     # transformers wraps `to` in a signature of its own; this is nn.Module's.
     nn.Module.to(model.perceiver.vis_encoder, torch.float16)
-    # Casts stand where layers of one kind hand on to layers of another.
+    # Casts are inserted between layers of different precision.
     for projection in model.perceiver.input_proj:
         projection.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(),))
     for part in (model.img_txt_bridge, *encoder.mlvl_fuse.input_conv):
@@ -85,7 +85,7 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
 
 
 def device_ceilings(device: str) -> tuple[float, float]:
-    """What a GPU can do at most: operations a second of a large float16 matrix product, bytes a second read
+    """Peak rates of a GPU: operations a second of a large float16 matrix product, and bytes a second read
     from its memory."""
     side, numbers, repeats = 8192, 2**29, 10
     a, b = (torch.rand(side, side, device=device, dtype=torch.float16) for _ in range(2))
@@ -96,7 +96,7 @@ def device_ceilings(device: str) -> tuple[float, float]:
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """Of a call on the GPU, to its end."""
+    """Duration of a call on the GPU, until it has finished."""
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     call()
@@ -106,7 +106,7 @@ def _seconds(call: Callable[[], object]) -> float:
 
 
 def load_model(bundle: Bundle) -> Groma:
-    """The bundle's network on the CPU, ready to run. Raises BundleError as `load_torch` does."""
+    """Load the bundle's network on the CPU in evaluation mode. Raises BundleError as `load_torch`."""
     path = bundle.file(WEIGHTS)
     config = read_network(bundle)
     try:
@@ -128,11 +128,11 @@ def random_model(
     seed: int = 0,
     language: bool = True,
 ) -> Groma:
-    """A network with random weights, made on the device in the precision it runs in, so that no checkpoint is
-    needed to measure it.
+    """Create a network with random weights on the device, in the precision it runs in, for measurements
+    without a checkpoint.
 
-    Weights are of a standard deviation of 0.02, norms change nothing. language: False leaves the language
-    model without weights. The rest as for `load_torch`.
+    Weights have a standard deviation of 0.02; norms are the identity. language: False leaves the language
+    model without weights. Other arguments as in `load_torch`.
     """
     where = check_device(device)
     if threads is not None:
@@ -160,19 +160,21 @@ def _random(like: torch.Tensor, name: str, noise: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What `refer` needs of an image: feature maps on the device, all proposals (Qx4 cxcywh) and their
-    scores."""
+    """What `refer` needs of an image."""
 
     maps: Sequence[torch.Tensor]
+    """Feature maps on the device."""
     boxes: FloatArray
+    """All proposals, Qx4 cxcywh."""
     scores: FloatArray
+    """Their objectness."""
 
 
 class TorchVision:
     """VisionTokenizer over `model.groma.Groma`.
 
-    permutation: injected order of the selected regions (best score first before it), only to compare with a
-    recorded run.
+    permutation: replaces the order of the selected regions (best score first), to compare with a recorded
+    run.
     """
 
     def __init__(self, model: Groma, transform: ImageTransform, permutation: IntArray | None = None) -> None:
@@ -185,7 +187,7 @@ class TorchVision:
 
     @torch.inference_mode()
     def encode(self, frame: Frame) -> Scene:
-        """One pass over a uint8 HxWx3 frame (see `VisionTokenizer.encode`)."""
+        """Encode a uint8 HxWx3 frame; see `VisionTokenizer.encode`."""
         pixels = torch.from_numpy(self._transform(frame.rgb))[None].to(self._device)
         perception = self._model.perceive(pixels)
         seen = _Seen(perception.maps, _numpy(perception.boxes[0]), _numpy(perception.objectness[0]))
@@ -196,7 +198,7 @@ class TorchVision:
 
     @torch.inference_mode()
     def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
-        """The same image with user boxes (Mx4 xyxy camera pixels) among the regions."""
+        """Add user boxes (Mx4 xyxy, camera pixels) to the regions of a scene."""
         user = xyxy_to_cxcywh(boxes, scene.width, scene.height)
         size = (scene.width, scene.height)
         return self._scene(scene.features, scene.image_tokens, user, size, scene.stamp, scene.frame_id)
@@ -219,24 +221,24 @@ class TorchVision:
 
 
 class _Room:
-    """A buffer of keys and one of values (1, heads, cells, size), and the layer that filled it furthest."""
+    """Buffers for keys and values (1, heads, cells, size), and the layer that filled them furthest."""
 
     def __init__(self, like: torch.Tensor, cells: int) -> None:
         self.keys, self.values = (like.new_empty(*like.shape[:2], cells, like.shape[3]) for _ in range(2))
         self.furthest: weakref.ref[_Layer] | None = None
 
     def free_behind(self, layer: _Layer, length: int) -> bool:
-        """Whether nobody but this layer needs the cells from `length` on."""
+        """Whether only this layer needs the cells from `length` on."""
         other = self.furthest() if self.furthest is not None else None
         return other is None or other is layer or other.get_seq_length() <= length
 
 
 class _Layer(DynamicLayer):
-    """One layer's keys and values in a room with cells to spare: what is new is written behind them, nothing
-    before it is copied.
+    """One layer's keys and values in a buffer with spare cells: new ones are appended, earlier ones are not
+    copied.
 
-    A copy of the object shares the room. The one that goes on first takes the cells behind; another that goes
-    on while the first is held takes a room of its own, so neither sees the other.
+    A copy of the object shares the buffer. The first to append takes the following cells; another that
+    appends while the first is alive takes a buffer of its own, so neither sees the other.
     """
 
     _room: _Room | None = None
@@ -244,7 +246,7 @@ class _Layer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: object, **kwargs: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Add keys and values (1, heads, n, size); all so far."""
+        """Append keys and values (1, heads, n, size). Returns all so far."""
         length = self.get_seq_length()
         end = length + key_states.shape[-2]
         if self._room is None or end > self._room.keys.shape[-2] or not self._room.free_behind(self, length):
@@ -259,22 +261,21 @@ class _Layer(DynamicLayer):
         return self.keys, self.values
 
     def reset(self) -> None:
-        """Forget all, the room too."""
+        """Drop everything, including the buffer."""
         self._room = None
         super().reset()
 
 
 @dataclass(eq=False)
 class _Branches:
-    """All goals of a scene in one packed sequence behind the prefix, with the keys and values of both."""
+    """All goals of a scene as one packed sequence after the prefix, with keys and values of both."""
 
     cache: Cache
     packing: Packing
 
 
 class TorchLanguage:
-    """LanguageModel over Groma's Llama. base_vocabulary: Llama's own tokens; vocabulary: with the new
-    ones."""
+    """LanguageModel over Groma's Llama."""
 
     def __init__(self, model: Groma) -> None:
         self._model = model
@@ -293,14 +294,15 @@ class TorchLanguage:
 
     @torch.inference_mode()
     def prefill(self, embeddings: FloatArray) -> Cache:
-        """Keys and values of a prefix (P, D)."""
+        """Compute keys and values of a prefix (P, D)."""
         cache = Cache(layers=[_Layer() for _ in self._llama.layers])
         self._llama(inputs_embeds=self._rows([embeddings]), past_key_values=cache, use_cache=True)
         return cache
 
     @torch.inference_mode()
     def branch(self, prefix: Cache, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
-        """All tails (L_i, D) in one pass behind the shared prefix; logits (B, V) at the end of each."""
+        """Run all tails (L_i, D) in one pass after the shared prefix. Returns logits (B, V) at the end of
+        each."""
         owner, ends = owners(tails)
         branches = _Branches(_share(prefix), Packing.behind(prefix.get_seq_length(), len(tails)))
         hidden = self._extend(branches, self._rows(tails), owner)
@@ -308,7 +310,7 @@ class TorchLanguage:
 
     @torch.inference_mode()
     def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
-        """One more token for each of the named rows (each at most once); logits (len(rows), V)."""
+        """Append one token to each of the given rows, each at most once. Returns logits (len(rows), V)."""
         check_append(rows, tokens)
         ids = torch.as_tensor(np.asarray(tokens, np.int64), device=self._device)
         hidden = self._extend(
@@ -325,8 +327,8 @@ class TorchLanguage:
         return rows.to(self._device, self._dtype)[None]
 
     def _extend(self, branches: _Branches, embeddings: torch.Tensor, owner: IntArray) -> torch.Tensor:
-        """Run new slots (1, n, D), slot i behind what row `owner[i]` holds so far; their hidden states (n,
-        D)."""
+        """Run new slots (1, n, D), slot i after what row `owner[i]` holds so far. Returns their hidden states
+        (n, D)."""
         packing, positions, mask = branches.packing.extended(owner)
         output = self._llama(
             inputs_embeds=embeddings,
@@ -340,8 +342,7 @@ class TorchLanguage:
 
 
 def _share(cache: Cache) -> Cache:
-    """A cache that starts with the same tensors. What it adds stands behind them or elsewhere and leaves them
-    as they were."""
+    """A cache that starts with the same tensors; appending to it leaves them unchanged."""
     shared = copy.copy(cache)
     shared.layers = [copy.copy(layer) for layer in cache.layers]
     return shared

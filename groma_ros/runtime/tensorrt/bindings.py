@@ -1,8 +1,8 @@
-"""TensorRT 8.6, 10 and 11: building an engine of an ONNX graph, and running one. What a version lacks is
-found by looking for it.
+"""Build TensorRT engines from ONNX graphs and run them, with TensorRT 8.6, 10 and 11. Features are detected,
+not inferred from the version.
 
-Nothing here may be called before `gpu.find_gpu` has found a GPU: without one TensorRT's factories give
-nothing or end the process.
+Call nothing here before `gpu.find_gpu` has found a GPU: without one TensorRT's factories return None or end
+the process.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _KEPT_MESSAGES = 20
 _LOG = logging.getLogger(__name__)
 
 Shape = tuple[int, ...]
-# Smallest, usual and largest shape of every input with a free dimension.
+# Minimum, optimum and maximum shape of every input with a dynamic dimension.
 Profile = Mapping[str, tuple[Shape, Shape, Shape]]
-# Called with steps done, steps in all and what is being done.
+# Called with steps done, steps in all and the current activity.
 Progress = Callable[[int, int, str], None]
 
 
@@ -40,31 +40,34 @@ class EngineError(ValueError):
 
 @dataclass(frozen=True)
 class Tensor:
-    """An input or output of an engine. shape: -1 where it is free; usual, largest: of an input, what the
-    engine was built for."""
+    """An input or output of an engine."""
 
     name: str
     is_input: bool
     dtype: np.dtype[Any]
     shape: Shape
+    """-1 for a dynamic dimension."""
     usual: Shape | None = None
+    """Optimum shape of an input's profile."""
     largest: Shape | None = None
+    """Maximum shape of an input's profile."""
 
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """How an engine is built. profile: shapes of the inputs; workspace: bytes of device memory the kernels
-    may use."""
+    """How an engine is built."""
 
     profile: Profile
+    """Shapes of the inputs."""
     workspace: int
+    """Device memory the kernels may use, bytes."""
 
 
 class TensorRT:
-    """The TensorRT that is installed."""
+    """The installed TensorRT."""
 
     def __init__(self) -> None:
-        """EngineError with a sentence where none is installed, or one that does not work or is too old."""
+        """Raises EngineError if TensorRT is not installed, does not work or is too old."""
         try:
             import tensorrt
         except ImportError as error:
@@ -91,28 +94,29 @@ class TensorRT:
 
     @property
     def strongly_typed(self) -> bool:
-        """Whether an engine keeps the number formats of its graph, as all since 9 can. Flags of older ones
-        would put into halves what decides a box or a score, so those run fp32 alone."""
+        """Whether an engine keeps the number formats of its graph, as in all versions since 9. The flags of
+        older ones would run layers that decide boxes and scores in fp16, so those versions run fp32 only."""
         return hasattr(self._trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED")
 
     @property
     def reads_opset_18(self) -> bool:
-        """Whether it reads the graphs of a bundle as they are, with opset 18 and int64; 8.6 needs a lowered
+        """Whether it reads a bundle's graphs as they are, with opset 18 and int64; 8.6 needs a lowered
         copy."""
         return hasattr(self._trt.DataType, "INT64")
 
     def build(self, graph: bytes, plan: EnginePlan, timing: bytes, told: Progress) -> tuple[bytes, bytes]:
-        """Build an engine of an ONNX graph; the engine, and the timing cache, which makes the next build
-        shorter.
+        """Build an engine from an ONNX graph. Returns the engine and the timing cache, which shortens later
+        builds.
 
-        timing: of an earlier build, may be empty. EngineError with the reason if it cannot be built.
+        timing: timing cache of an earlier build, may be empty; told: progress callback. Raises EngineError
+        with the reason if it cannot be built.
         """
         trt = self._trt
         self._said.clear()
         builder = self._made("builder", lambda: trt.Builder(self._logger))
         network = builder.create_network(self._creation_flags())
         parser = trt.OnnxParser(network, self._logger)
-        # Otherwise 8.6 takes a plugin, which makes more of a small epsilon.
+        # Otherwise 8.6 uses a plugin that changes a small epsilon.
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
         if not parser.parse(graph):
             said = (
@@ -122,7 +126,7 @@ class TensorRT:
             raise EngineError(f"TensorRT {self.version} cannot read the graph: {said}.")
         config = builder.create_builder_config()
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, plan.workspace)
-        # float32 is float32: TF32 keeps no more digits than fp16, which is the precision to choose for speed.
+        # No TF32: it has no more digits than fp16, which is the precision to choose for speed.
         config.clear_flag(trt.BuilderFlag.TF32)
         if plan.profile:
             profile = builder.create_optimization_profile()
@@ -140,8 +144,7 @@ class TensorRT:
         return bytes(engine), b"" if cache is None else bytes(cache.serialize())
 
     def load(self, engine: bytes) -> Engine:
-        """An engine that is ready to run. EngineError for one of another version or GPU, or with too little
-        memory."""
+        """Load an engine. Raises EngineError if it is of another version or GPU, or memory is short."""
         trt = self._trt
         self._said.clear()
         runtime = self._made("runtime", lambda: trt.Runtime(self._logger))
@@ -154,7 +157,7 @@ class TensorRT:
         return Engine(trt, runtime, loaded, context, self._reason)
 
     def _made(self, name: str, make: Callable[[], Any]) -> Any:
-        """What a factory makes. It answers with None or a TypeError where CUDA does not work."""
+        """Call a factory, which returns None or raises TypeError if CUDA does not work."""
         made = None
         with suppress(TypeError):
             made = make()
@@ -163,21 +166,21 @@ class TensorRT:
         return made
 
     def _creation_flags(self) -> int:
-        """Explicit batch where it is still a choice, and the number formats of the graph where they can be
-        kept."""
+        """Explicit batch where it is optional, and strong typing where supported."""
         known = self._trt.NetworkDefinitionCreationFlag
         wanted = [getattr(known, name, None) for name in ("EXPLICIT_BATCH", "STRONGLY_TYPED")]
         return sum(1 << int(flag) for flag in wanted if flag is not None)
 
     def _set_timing(self, config: Any, timing: bytes) -> None:
-        """Use what an earlier build measured; what cannot be used is measured again."""
+        """Use an earlier timing cache; one that cannot be used is measured again."""
         for data in (timing, b""):
             cache = config.create_timing_cache(data)
             if cache is not None and config.set_timing_cache(cache, False):
                 return
 
     def _watch(self, config: Any, told: Progress) -> Callable[[], bool]:
-        """Tell of progress where the version does; whether the user has stopped the build."""
+        """Report progress where the version supports it. Returns a function that tells whether the user
+        stopped the build."""
         if not hasattr(self._trt, "IProgressMonitor"):
             return lambda: False
         monitor = _monitor(self._trt, told)
@@ -185,23 +188,23 @@ class TensorRT:
         return lambda: bool(monitor.stopped)
 
     def _reason(self) -> str:
-        """The first error since the last build or load began, which is the cause of those behind it."""
+        """The first error since the last build or load began; later ones follow from it."""
         return self._said[0] if self._said else "it gives no reason"
 
 
 class Engine:
-    """A loaded engine with one context, in which shapes, addresses and work on a stream follow each other."""
+    """A loaded engine with one execution context. Set shapes, then addresses, then start."""
 
     def __init__(self, trt: Any, runtime: Any, engine: Any, context: Any, reason: Callable[[], str]) -> None:
         self._context, self._reason = context, reason
-        # A context needs its engine, and an engine its runtime, for as long as it lives.
+        # A context needs its engine, and an engine its runtime, during its whole life.
         self._alive = (runtime, engine)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self.tensors = tuple(_tensor(trt, engine, name) for name in names)
 
     def set_shapes(self, shapes: Mapping[str, Shape]) -> dict[str, Shape]:
-        """Take inputs of these shapes from now on; the shapes of the outputs. EngineError for one it was not
-        built for."""
+        """Set the shapes of the inputs. Returns the shapes of the outputs. Raises EngineError for a shape
+        outside the profile."""
         free = {item.name for item in self.tensors if item.is_input and min(item.shape, default=0) < 0}
         for name, shape in shapes.items():
             if name in free and not self._context.set_input_shape(name, shape):
@@ -215,12 +218,12 @@ class Engine:
         }
 
     def bind(self, name: str, address: int) -> None:
-        """Where an input or output lies on the device from now on."""
+        """Set the device address of an input or output."""
         if not self._context.set_tensor_address(name, address):
             raise EngineError(f"TensorRT refuses the memory of {name}: {self._reason()}.")
 
     def start(self, stream: int) -> None:
-        """Put one pass on a stream. EngineError if TensorRT refuses."""
+        """Enqueue one run on a stream. Raises EngineError if TensorRT refuses."""
         if not self._context.execute_async_v3(stream):
             raise EngineError(f"TensorRT could not run the engine: {self._reason()}.")
 
@@ -238,7 +241,7 @@ def _tensor(trt: Any, engine: Any, name: str) -> Tensor:
 
 
 def _logger(trt: Any) -> tuple[Any, list[str]]:
-    """A logger that hands on to Python's, and the errors it has heard."""
+    """A logger that forwards to Python's, and the list of errors it has received."""
     levels = {"INTERNAL_ERROR": logging.ERROR, "ERROR": logging.ERROR, "WARNING": logging.DEBUG}
     said: list[str] = []
 
@@ -257,7 +260,7 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
 
 
 def _monitor(trt: Any, told: Progress) -> Any:
-    """A monitor that tells of the outermost phase of a build, and ends the build when the user interrupts
+    """A progress monitor for the outermost phase of a build; it stops the build when the user interrupts
     it."""
 
     class Monitor(trt.IProgressMonitor):
@@ -286,7 +289,7 @@ def _monitor(trt: Any, told: Progress) -> Any:
 
 
 def _line(error: object) -> str:
-    """The first line of an error, which is all of it that concerns a user, without its full stop."""
+    """The first line of an error without its full stop; the rest is of no use to a user."""
     text: Sequence[str] = str(error).strip().splitlines()
     return text[0].rstrip(".") if text else type(error).__name__
 
@@ -294,8 +297,8 @@ def _line(error: object) -> str:
 def trtexec_line(
     graph: Path, engine: Path, timing: Path | None, plan: EnginePlan, strongly_typed: bool
 ) -> str:
-    """A line for a shell. graph: the ONNX file; engine: the file to write; timing: the timing cache to use
-    and to write."""
+    """The `trtexec` command line that builds the same engine. graph: the ONNX file; engine: the file to
+    write; timing: timing cache to read and write."""
     words = ["trtexec", f"--onnx={graph}", f"--saveEngine={engine}", *_shapes(plan.profile), "--noTF32"]
     words.append(f"--memPoolSize=workspace:{plan.workspace >> 20}")
     words += ["--stronglyTyped"] if strongly_typed else []
