@@ -53,7 +53,7 @@ class OnnxGraph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = True
-        # Three graphs run in turn: without this the threads of the one that has just run spin on the cores the
+        # Three graphs run in turn: without this the threads of the last one spin on the cores that the
         # next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = _ERRORS_ONLY
