@@ -1,1 +1,1 @@
-"""From the network in PyTorch to what runs without it: a bundle with its graphs."""
+"""Export the network from PyTorch to a bundle with graphs."""

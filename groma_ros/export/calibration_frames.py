@@ -1,5 +1,4 @@
-"""Pictures from which the ranges of 8-bit graphs are taken: rendered of a seed, out of a folder, or out of a
-bag."""
+"""Images for calibrating 8-bit graphs: rendered from a seed, from a folder or from a bag."""
 
 from __future__ import annotations
 
@@ -15,15 +14,15 @@ Pictures = list[NDArray[np.uint8]]
 
 COUNT = 48
 SEED = 12
-"""Scenes of `groma scenes --seed 12`, on which nothing is trained or measured."""
+"""Scenes of `groma scenes --seed 12`, which are used for no training or measurement."""
 _PICTURES = (".jpg", ".jpeg", ".png")
 
 
 def read_frames(source: Path | None, count: int = COUNT) -> Pictures:
-    """Up to `count` uint8 HxWx3 pictures, spread over what there is.
+    """Read up to `count` uint8 HxWx3 images, spread evenly over the source.
 
-    source: a folder of pictures, a rosbag2 folder, an .mcap or .db3 file; None for rendered scenes.
-    ValueError with a sentence where there is no picture.
+    source: a folder of images, a rosbag2 folder, an .mcap or .db3 file; None for rendered scenes. Raises
+    ValueError if there is no image.
     """
     frames = (
         _rendered(count)

@@ -1,5 +1,5 @@
-"""The language model as a graph wants it: keys and values in and out, the mask given, logits only where they
-are asked for."""
+"""The language model in exportable form: keys and values in and out, an explicit mask, logits only at
+requested positions."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 from groma_ros.model.groma import Groma
 
-# Kinds of rotary embedding whose frequencies do not depend on the length of the sequence.
+# Rotary embeddings whose frequencies do not depend on the sequence length.
 _STATIC_ROTARY = ("default", "linear", "llama3")
 
 
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm in the order of operations that runtimes know as one, in float32: squares soon pass what halves
-    hold."""
+    """RMSNorm in the order of operations that runtimes fuse, in float32, because squares overflow fp16."""
     x = x.float()
     return x / torch.sqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
 
 
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary embedding of x (L, heads, d); cos and sin (L, 1, d), the first half of sin negative."""
+    """Rotary embedding of x (L, heads, d); cos and sin (L, 1, d), with the first half of sin negated."""
     first, second = x.chunk(2, -1)
     return x * cos + torch.cat([second, first], -1) * sin
 
 
 class _Layer(nn.Module):
-    """One Llama layer over a packed sequence. Queries and keys, which are turned alike, come of one matrix,
-    stored input x output.
+    """One Llama layer over a packed sequence. Queries and keys, both rotated, come from one matrix, stored
+    input x output.
 
-    last: only the rows where logits are wanted go through it; of the others only keys and values are wanted.
+    last: only the rows where logits are wanted pass through it; of the others only keys and values are
+    needed.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class _Layer(nn.Module):
                 turned,
             )
         key = torch.cat([past_key, key], 1)
-        # Query heads that share a key head stand under each other, and so does what they may see: keys are
+        # Query heads that share a key head are stacked, and so are their masks: keys are
         # not repeated.
         scores = (query.reshape(self.groups, -1, size) * size**-0.5) @ key.transpose(1, 2)
         weights = (scores.float() + torch.cat([mask] * (self.heads // self.groups))).softmax(-1).to(x.dtype)
@@ -89,10 +89,10 @@ class _Layer(nn.Module):
 
 
 class LanguageGraph(nn.Module):
-    """Llama with Groma's two heads. The network it is made of keeps its weights.
+    """Llama with Groma's two heads. Does not modify the network it is made from.
 
-    dtype: of the layers, keys and values; the norms and both heads stay float32. ValueError if its rotary
-    embedding or its layers are of a kind that no graph is written for.
+    dtype: of the layers, keys and values; the norms and both heads stay float32. Raises ValueError if its
+    rotary embedding or layers are not supported.
     """
 
     def __init__(self, model: Groma, dtype: torch.dtype = torch.float32) -> None:
@@ -121,9 +121,9 @@ class LanguageGraph(nn.Module):
     def forward(
         self, embeddings: Tensor, positions: Tensor, mask: Tensor, rows: Tensor, past: Sequence[Tensor]
     ) -> tuple[Tensor, ...]:
-        """One pass over a packed sequence.
+        """Run a packed sequence.
 
-        embeddings (L, D); positions (L,) int64, of the rotary embedding; mask (L, P + L), added to the
+        embeddings (L, D); positions (L,) int64, for the rotary embedding; mask (L, P + L), added to the
         scores; rows (M,) int64, where logits are wanted; past: keys and values (groups, P, d) of every layer
         in turn. Returns logits (M, V), then keys and values of every layer, (groups, P + L, d).
         """
@@ -141,6 +141,6 @@ class LanguageGraph(nn.Module):
 
 
 def _joined(layers: Sequence[nn.Linear], dtype: torch.dtype) -> nn.Parameter:
-    """Linear layers of one input as one matrix, input x output."""
+    """Linear layers of one input as a single matrix, input x output."""
     assert all(layer.bias is None for layer in layers)
     return nn.Parameter(torch.cat([layer.weight for layer in layers]).T.to(dtype).contiguous(), False)

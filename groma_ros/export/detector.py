@@ -1,5 +1,5 @@
-"""The region proposer as graphs want it: rows in and out of every layer, constants in place of what no
-picture changes."""
+"""The region proposer in exportable form: every layer works on rows, and what no image changes is
+constant."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ from groma_ros.model.proposer import (
 
 
 class Gemm(nn.Module):
-    """A linear layer over rows as one matrix product with its bias, stored input x output.
+    """A linear layer over rows as one matrix product with bias, stored input x output.
 
-    scale: of each output, a product of its own on the weights, so that weights that are halves stay halves in
-    a file.
+    scale: for each output, applied as a separate product so that fp16 weights stay fp16 in the file.
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None, scale: Tensor | None = None) -> None:
-        """weight: output x input, as `nn.Linear` has it."""
+        """weight: output x input, as in `nn.Linear`."""
         super().__init__()
         bias = torch.zeros(len(weight)) if bias is None else bias
         self.weight = nn.Parameter(weight.detach().T.contiguous(), requires_grad=False)
@@ -39,7 +38,7 @@ class Gemm(nn.Module):
 
     @classmethod
     def of(cls, layer: nn.Linear, scale: Tensor | None = None) -> Gemm:
-        """A linear layer, its outputs times `scale`."""
+        """Convert a linear layer, its outputs multiplied by `scale`."""
         return cls(layer.weight, layer.bias, scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,7 +49,7 @@ class Gemm(nn.Module):
 
 
 def as_gemms(module: nn.Module) -> None:
-    """Replace every linear layer inside a module, all of which work on rows, by its Gemm."""
+    """Replace every linear layer inside a module by its Gemm. All of them must work on rows."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, Gemm.of(child))
@@ -59,7 +58,7 @@ def as_gemms(module: nn.Module) -> None:
 
 
 def gelu(x: Tensor) -> Tensor:
-    """GELU by the error function, in the operations that runtimes know as one."""
+    """GELU with the error function, in the operations that runtimes fuse."""
     return x * (torch.erf(x / 2**0.5) + 1.0) * 0.5
 
 
@@ -69,7 +68,7 @@ _CLAMP = math.log((1 - 1e-5) / 1e-5)
 
 
 class LevelGraph(nn.Module):
-    """The projection of the backbone's cells to one level of the detector. A 1x1 convolution is a product
+    """Projection of the backbone's cells to one level of the detector. A 1x1 convolution is a matrix product
     over rows."""
 
     def __init__(self, projection: nn.Sequential) -> None:
@@ -84,7 +83,7 @@ class LevelGraph(nn.Module):
             self.projection = projection
 
     def forward(self, state: Tensor) -> Tensor:
-        """A hidden state (B, 1 + cells, C) to the rows (B, cells of the level, d)."""
+        """A hidden state (B, 1 + cells, C) to rows (B, cells of the level, d)."""
         if not self.plain:
             return self.projection(to_map(state)).flatten(2).transpose(1, 2)
         cells = state[:, 1:]
@@ -94,7 +93,7 @@ class LevelGraph(nn.Module):
 
 
 class _Sampling(nn.Module):
-    """Deformable attention over rows. Places are in the units of GridSample, -1 to 1 over the image."""
+    """Deformable attention over rows. Positions are in the units of GridSample, -1 to 1 over the image."""
 
     def __init__(self, attention: DeformableAttention, shapes: Shapes, queries: int, boxes: bool) -> None:
         """boxes: references are boxes, else the centres of cells."""
@@ -150,7 +149,7 @@ class _Sampling(nn.Module):
         return self.output_proj(merged.reshape(-1, memory.shape[-1]))
 
     def _by_level(self, x: Tensor, order: Sequence[int]) -> list[Tensor]:
-        """(B, Q, heads, L, points, ...) as one (B * heads, points, Q, ...) a level."""
+        """Split (B, Q, heads, L, points, ...) into one (B * heads, points, Q, ...) for each level."""
         ordered = x.permute(*order)
         return [part.flatten(0, 2) for part in ([ordered] if self.levels == 1 else ordered.split(1))]
 
@@ -220,9 +219,9 @@ class _Decoder(nn.Module):
 
 
 class DetectorGraph(nn.Module):
-    """`DeformableDetr.infer` over rows. It takes the detector, which is not to be used afterwards.
+    """`DeformableDetr.infer` over rows. Modifies the given detector, which must not be used afterwards.
 
-    Boxes are made for the cells that become queries only. Between two boxes the sigmoid and its inverse are
+    Boxes are computed only for cells that become queries. The sigmoid and its inverse between two boxes are
     left out.
     """
 
@@ -316,14 +315,14 @@ class DetectorGraph(nn.Module):
 
 
 def _halves_apart(weight: Tensor) -> Tensor:
-    """The weights of a layer over the sine embedding of boxes, whose sines and cosines alternate, for one
-    where they do not."""
+    """Reorder a layer's weights over the sine embedding of boxes, from alternating sines and cosines to all
+    sines, then all cosines."""
     return weight.unflatten(1, (4, -1, 2)).transpose(2, 3).flatten(1)
 
 
 def _cells(shapes: Shapes, scale: float) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Of the cells of all levels: centres (N, 2), logits (N, 4) of the boxes they start from, and which have
-    none (N, 1), if any."""
+    """For the cells of all levels: centres (N, 2), logits (N, 4) of their initial boxes, and a mask (N, 1) of
+    cells without one, if any."""
     centres = cell_centres(shapes, torch.device("cpu"))[0]
     sizes = torch.cat([torch.full((h * w, 2), scale * 2.0**level) for level, (h, w) in enumerate(shapes)])
     boxes = torch.cat([centres, sizes], -1)

@@ -1,4 +1,4 @@
-"""The language model as a GGUF for llama.cpp, written tensor by tensor."""
+"""Write the language model as a GGUF for llama.cpp, tensor by tensor."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groma_ros.network_config import GromaConfig, LanguageConfig
 from groma_ros.runtime.bundle import GGUF_PRECISIONS
 
 K_ROW = 256
-"""Values in a block of llama.cpp's K formats; a row is a whole number of them."""
+"""Block size of llama.cpp's K formats; rows must be a multiple of it."""
 _TYPES = {
     "f16": gguf.GGMLQuantizationType.F16,
     "q8_0": gguf.GGMLQuantizationType.Q8_0,
@@ -43,8 +43,8 @@ _LAYER = {
 
 
 def settle_precision(config: GromaConfig, precision: str) -> str:
-    """The precision a network can have: q4_0 for q4_k_m where rows do not divide by 256. ValueError for one
-    that is unknown."""
+    """The precision a network can have: q4_0 instead of q4_k_m if rows are not a multiple of 256. Raises
+    ValueError for an unknown one."""
     if precision not in GGUF_PRECISIONS:
         raise ValueError(
             f"A GGUF has no precision {precision!r}; it must be one of {', '.join(GGUF_PRECISIONS)}."
@@ -54,10 +54,10 @@ def settle_precision(config: GromaConfig, precision: str) -> str:
 
 
 def write_gguf(weights: Mapping[str, Tensor], path: Path, config: GromaConfig, precision: str) -> None:
-    """Write the language model of a checkpoint as a GGUF, one tensor in memory at a time.
+    """Write the language model of a checkpoint as a GGUF, with one tensor in memory at a time.
 
-    weights: by the original's names, e.g. `model.weights.Weights`. q4_k_m is made by llama.cpp's own
-    quantizer, of a file in f16 that is deleted after.
+    weights: by the original's names, e.g. `model.weights.Weights`. q4_k_m is made by llama.cpp's quantizer
+    from an f16 file, which is then deleted.
     """
 
     def read(name: str) -> np.ndarray:
@@ -75,8 +75,8 @@ def write_gguf(weights: Mapping[str, Tensor], path: Path, config: GromaConfig, p
 
 
 def write_random_gguf(path: Path, config: GromaConfig, precision: str, seed: int = 0) -> None:
-    """A GGUF of random weights, for measuring speed only: blocks of random bits with small scales, one tensor
-    in memory at a time."""
+    """Write a GGUF of random weights to measure speed: blocks of random bits with small scales, one tensor in
+    memory at a time."""
     rng = np.random.default_rng(seed)
     shapes = _shapes(config)
     made: dict[tuple[int, ...], np.ndarray] = {}
@@ -93,12 +93,12 @@ def write_random_gguf(path: Path, config: GromaConfig, precision: str, seed: int
 
 
 def _random_blocks(rng: np.random.Generator, shape: tuple[int, ...], precision: str) -> np.ndarray:
-    """Random values of a standard deviation near 0.02, packed."""
+    """Packed random values with a standard deviation near 0.02."""
     if precision != "q4_k_m":
         row = rng.normal(0, 0.02, (64, shape[1])).astype(np.float32)
         return np.resize(_packed(row, precision), (shape[0], _packed(row[:1], precision).shape[1]))
     blocks = rng.integers(0, 256, (shape[0], shape[1] // K_ROW, 144), np.uint8)
-    # Two halves, scale and minimum: values are scale x 6 bits x 4 bits - minimum x 6 bits.
+    # Two fp16 numbers, scale and minimum: values are scale x 6 bits x 4 bits - minimum x 6 bits.
     blocks[..., :4] = np.array([1.4e-4, 1e-3], np.float16).view(np.uint8)
     return blocks.reshape(shape[0], -1)
 
@@ -146,8 +146,8 @@ def _tensor(get: Callable[[str], np.ndarray], name: str, config: GromaConfig) ->
 
 
 def rotary_rows(weight: np.ndarray, heads: int) -> np.ndarray:
-    """Rows (heads x d, D) in llama.cpp's order: the halves of a head that turn together stand side by
-    side."""
+    """Reorder rows (heads x d, D) to llama.cpp's order, in which the two rows of a head that rotate together
+    are adjacent."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
@@ -156,12 +156,12 @@ def _rows(*parts: np.ndarray) -> np.ndarray:
 
 
 def _packed(tensor: np.ndarray, precision: str) -> np.ndarray:
-    """A matrix in the precision's format; vectors stay float32."""
+    """Pack a matrix in the precision's format; vectors stay float32."""
     return tensor if tensor.ndim == 1 else gguf.quants.quantize(tensor, _TYPES[precision])
 
 
 def _write(path: Path, config: GromaConfig, precision: str, get: Callable[[str], np.ndarray]) -> None:
-    """Write a GGUF; get: a tensor, packed, by name."""
+    """Write a GGUF. get: returns a packed tensor by name."""
     with naming_file(path), contextlib.closing(gguf.GGUFWriter(path, "llama")) as writer:
         _describe(writer, config, precision)
         for name, shape in _shapes(config).items():

@@ -1,4 +1,4 @@
-"""The three ONNX graphs of a network: perceive, encode_regions and language."""
+"""Export the three ONNX graphs of a network: perceive, encode_regions and language."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from groma_ros.export.vision import PerceiveGraph, RegionGraph
 from groma_ros.model.groma import Groma
 
 OPSET = 18
-_WORTH_SHRINKING = 256  # fewer elements than this stay as they are: a Cast takes more room than it saves
+_WORTH_SHRINKING = 256  # minimum number of elements: below, a Cast takes more space than it saves
 LARGEST = 2**31 - 2**20
-"""Bytes of one protobuf file, a graph."""
+"""Maximum size of a protobuf file, and so of a graph, bytes."""
 
 
 def export_graph(role: str, model: Groma, dtype: torch.dtype = torch.float32) -> onnx.ModelProto:
-    """One graph of a float32 network on the CPU, opset 18. The network is not to be used afterwards, nor need
-    it hold the weights of its other parts.
+    """Export one graph of a float32 network on the CPU, opset 18. Modifies the network, which must not be
+    used afterwards; it needs only the weights of the exported part.
 
-    dtype: float32, or float16 for all but what decides a box or a score. Weights that are halves stay halves
-    in the file. ValueError if there is no graph for the network, or it would pass the 2 GB of a protobuf
-    file.
+    dtype: float32, or float16 for all but what decides a box or a score. Weights that are exactly
+    representable in fp16 are stored as fp16. Raises ValueError if the network cannot be exported, or the
+    graph would exceed the 2 GB of a protobuf file.
     """
     with torch.no_grad():
         return _EXPORTERS[role](model.eval().requires_grad_(False), dtype)
@@ -100,7 +100,7 @@ def _export(
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> onnx.ModelProto:
-    # The exporter prints its steps and warns of its own parts.
+    # The exporter prints its steps and warnings about its own parts.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable
@@ -120,7 +120,7 @@ def _export(
             logging.disable(level)
     assert program is not None
     proto = program.model_proto
-    # The exporter's own caches keep the program, and with it every weight.
+    # The exporter's caches keep the program alive, and with it every weight.
     for value in program.model.graph.initializers.values():
         value.const_value = None
     _name_nodes(proto)
@@ -134,13 +134,13 @@ def _export(
 
 
 def written(proto: onnx.ModelProto) -> bytes:
-    """The file of a graph, the same bytes for the same graph."""
+    """Serialise a graph deterministically."""
     onnx.checker.check_model(proto)
     return proto.SerializeToString(deterministic=True)
 
 
 def _name_nodes(proto: onnx.ModelProto) -> None:
-    """Name every node by the module it is part of, as blocks.0.query/3."""
+    """Name every node after its module, such as blocks.0.query/3."""
     for number, node in enumerate(proto.graph.node):
         notes = {item.key: item.value for item in node.metadata_props}
         scopes = ast.literal_eval(notes.get("pkg.torch.onnx.name_scopes", "[]"))
@@ -149,8 +149,7 @@ def _name_nodes(proto: onnx.ModelProto) -> None:
 
 
 def drop_notes(proto: onnx.ModelProto) -> None:
-    """Leave out what the exporter writes beside the graph: source lines of this machine and the shapes in
-    between."""
+    """Remove the exporter's metadata: source lines of this machine and intermediate shapes."""
     proto.doc_string = ""
     del proto.metadata_props[:]
     graph = proto.graph
@@ -163,11 +162,11 @@ def drop_notes(proto: onnx.ModelProto) -> None:
 
 
 def shrink_weights(proto: onnx.ModelProto) -> None:
-    """Store every float32 weight that is exactly a half as a half, and what repeats along an axis once;
-    scales of 8-bit weights stay, because TensorRT wants them as constants.
+    """Store float32 weights that are exactly representable in fp16 as fp16, and repeated values along an axis
+    once. Scales of 8-bit weights stay, because TensorRT requires constants.
 
-    A Cast or an Expand before the first use makes the weight what it was. Runtimes fold both when they load
-    the graph, so only the file changes.
+    A Cast or an Expand before the first use restores the weight. Runtimes fold both when they load the graph,
+    so only the file is smaller.
     """
     graph = proto.graph
     scales = {node.input[1] for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")}
@@ -205,7 +204,7 @@ def shrink_weights(proto: onnx.ModelProto) -> None:
 
 
 def _without_repeats(values: np.ndarray) -> np.ndarray:
-    """The values with every axis along which they are all alike cut to length 1."""
+    """Cut every axis along which all values are equal to length 1."""
     for axis in range(values.ndim):
         start = np.take(values, [0], axis)
         if (values == start).all():

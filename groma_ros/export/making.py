@@ -1,4 +1,4 @@
-"""The files of one precision after another, each made once and measured against the network in PyTorch."""
+"""Make the files of each precision once and measure them against the network in PyTorch."""
 
 from __future__ import annotations
 
@@ -75,23 +75,21 @@ _SHAPES = {"perceive": perceive_shapes, "encode_regions": region_shapes, "langua
 
 @dataclass(eq=False)
 class Maker:
-    """Makes the files of a bundle's network in a folder of its own.
-
-    weights: by the original's names, read one at a time; only the part of the network that a file is made of
-    is ever in memory, and of the language model behind a GGUF only one layer. frames: the pictures that 8-bit
-    graphs are calibrated on, asked for once, if at all.
-    """
+    """Makes the files of a bundle's network in a folder of its own."""
 
     bundle: Bundle
     config: GromaConfig
     weights: Mapping[str, Tensor]
+    """By the original's names, read one at a time. Only the part of the network that a file is made of is
+    ever in memory, and for a GGUF only one layer."""
     folder: Path
     frames: Callable[[], Pictures]
+    """Returns the images on which 8-bit graphs are calibrated; called at most once."""
     _made: dict[tuple[str, str], Path] = field(default_factory=dict)
 
     def make(self, role: str, precision: str) -> Path:
-        """A file of one role and precision, made at most once. ValueError for a network that has none of the
-        kind."""
+        """Make a file of one role and precision, at most once. Raises ValueError if the network cannot have
+        it."""
         key = role, precision
         if key not in self._made:
             if precision in GGUF_PRECISIONS:
@@ -99,22 +97,22 @@ class Maker:
             else:
                 with asking_disk(self.folder / f"{role}.{precision}.onnx"):
                     self._made[key] = self._graph(role, precision)
-                gc.collect()  # programs hold themselves in cycles
+                gc.collect()  # exported programs contain reference cycles
         return self._made[key]
 
     def hand_over(self, role: str, precision: str) -> Path:
-        """The file under a second name, to be renamed into the bundle; other precisions may still be made of
+        """Link the file under a second name, to be renamed into the bundle; other precisions may still need
         it."""
         path = self.make(role, precision)
         twin = path.with_name(f"{path.name}.of.{precision}")
         try:
             os.link(path, twin)
-        except OSError:  # a file system without hard links
+        except OSError:  # the file system has no hard links
             shutil.copyfile(path, twin)
         return twin
 
     def measure(self, role: str, precision: str) -> float:
-        """How far a file is from the network. RuntimeError if that is further than `LIMITS` allows."""
+        """Difference of a file to the network. Raises RuntimeError if it exceeds `LIMITS`."""
         if role == "language":
             found = language_difference(
                 TorchLanguage(stream(self.config, self.weights)), self._language(precision)

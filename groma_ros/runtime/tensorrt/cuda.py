@@ -1,4 +1,4 @@
-"""Memory, a stream and captured graphs of one CUDA device, by the driver's own library: no CUDA toolkit is
+"""Memory, a stream and captured graphs of one CUDA device, through the driver library; no CUDA toolkit is
 needed."""
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OUT_OF_MEMORY = 2
 _NON_BLOCKING = 1
 _CAPTURE_THIS_THREAD = 1  # CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
 _POINTER, _SIZE, _HANDLE = ctypes.c_uint64, ctypes.c_size_t, ctypes.c_void_p
-# What each function of the driver takes; all return a CUresult.
+# Argument types of the driver's functions; all return a CUresult.
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
     "cuInit": (ctypes.c_uint,),
     "cuDeviceGet": (_HANDLE, ctypes.c_int),
@@ -48,12 +48,11 @@ _FUNCTIONS: dict[str, tuple[Any, ...]] = {
 
 
 class CudaError(RuntimeError):
-    """The device refused; the message is one sentence."""
+    """The device reported an error; the message is one sentence."""
 
 
 class Buffer:
-    """Memory on the device. It goes back to the device's store when nothing refers to it. address: of its
-    first byte; size: bytes."""
+    """Device memory, returned to the device's pool when nothing refers to it."""
 
     def __init__(self, address: int, size: int, give_back: Callable[[int, int], None]) -> None:
         self.address, self.size = address, size
@@ -74,8 +73,7 @@ class DeviceArray:
 
 
 class Pinned:
-    """Page-locked memory of the host, which the device reads and writes by itself. bytes: uint8, all of
-    it."""
+    """Page-locked host memory, which the device reads and writes directly. bytes: uint8 view of all of it."""
 
     def __init__(self, address: int, size: int, free: Callable[[int], None]) -> None:
         self.address = address
@@ -89,7 +87,7 @@ class Pinned:
 
 
 class Captured:
-    """Work that was recorded once and is started as one."""
+    """Recorded work that is launched as one unit."""
 
     def __init__(self, handle: int, destroy: Callable[[int], None]) -> None:
         self.handle = handle
@@ -97,12 +95,11 @@ class Captured:
 
 
 class Cuda:
-    """One device, and one stream on it. Every use of it stands in `with device.using():`, from whatever
-    thread."""
+    """One device with one stream. Use it inside `with device.using():`, from any thread."""
 
     def __init__(self, library: str | None = None, ordinal: int = 0) -> None:
-        """Open a device, sharing its primary context with every other library of the process. CudaError if
-        that fails."""
+        """Open a device, sharing its primary context with other libraries of the process. Raises
+        CudaError."""
         try:
             self._driver = ctypes.CDLL(library or gpu.DRIVER)
             for name, arguments in _FUNCTIONS.items():
@@ -121,40 +118,40 @@ class Cuda:
 
     @contextlib.contextmanager
     def using(self) -> Iterator[None]:
-        """The device belongs to this thread inside the block."""
+        """Make the device current in this thread for the block."""
         with self._lock:
             self._call("cuCtxSetCurrent", self._context)
             yield
 
     def allocate(self, size: int) -> Buffer:
-        """Device memory; CudaError with need and have when there is none left."""
+        """Allocate device memory. Raises CudaError with the needed and available size."""
         size = max(size, 1)
         address = self._store[size].pop() if self._store[size] else self._fresh(size)
         return Buffer(address, size, self._put_back)
 
     def pin(self, size: int) -> Pinned:
-        """Page-locked host memory."""
+        """Allocate page-locked host memory."""
         size = max(size, 1)
         return Pinned(self._new("cuMemAllocHost_v2", size, kind=_HANDLE), size, self._unpin)
 
     def upload(self, address: int, source: Pinned, size: int) -> None:
-        """Start a copy to the device."""
+        """Enqueue a copy to the device."""
         self._call("cuMemcpyHtoDAsync_v2", address, source.address, size, self.stream)
 
     def download(self, target: Pinned, address: int, size: int) -> None:
-        """Start a copy from the device."""
+        """Enqueue a copy from the device."""
         self._call("cuMemcpyDtoHAsync_v2", target.address, address, size, self.stream)
 
     def copy(self, target: int, source: int, size: int) -> None:
-        """Start a copy on the device."""
+        """Enqueue a copy on the device."""
         self._call("cuMemcpyDtoDAsync_v2", target, source, size, self.stream)
 
     def wait(self) -> None:
-        """Wait for everything that was started."""
+        """Wait for all enqueued work."""
         self._call("cuStreamSynchronize", self.stream)
 
     def capture(self, work: Callable[[], None]) -> Captured:
-        """Record what `work` starts on the stream, without running it. CudaError if something in it cannot be
+        """Record what `work` enqueues, without running it. Raises CudaError if something cannot be
         recorded."""
         self._call("cuStreamBeginCapture_v2", self.stream, _CAPTURE_THIS_THREAD)
         graph = ctypes.c_void_p()
@@ -162,7 +159,7 @@ class Cuda:
             try:
                 work()
             finally:
-                # A capture that failed has to be ended all the same, or the stream stays unusable.
+                # A failed capture has to be ended too, or the stream stays unusable.
                 code = self._driver.cuStreamEndCapture(self.stream, ctypes.byref(graph))
             self._check("cuStreamEndCapture", code)
             return Captured(self._new("cuGraphInstantiateWithFlags", graph, 0), self._destroy)
@@ -171,7 +168,7 @@ class Cuda:
                 self._driver.cuGraphDestroy(graph)
 
     def launch(self, captured: Captured) -> None:
-        """Start recorded work."""
+        """Enqueue recorded work."""
         self._call("cuGraphLaunch", captured.handle, self.stream)
 
     def _fresh(self, size: int) -> int:

@@ -1,5 +1,4 @@
-"""The engines of this machine: files that are built once, for one graph, one TensorRT and one GPU, and are
-built again for another."""
+"""Cache of TensorRT engines: each file belongs to one graph, TensorRT version and GPU."""
 
 from __future__ import annotations
 
@@ -19,38 +18,40 @@ from typing import Any
 from groma_ros.atomic_write import write_together
 from groma_ros.runtime.tensorrt.bindings import EngineError, Profile
 
-# Raised whenever an engine of an older version of this code is not to be used any more.
+# Increased whenever engines built by older versions of this code must not be used any more.
 _FORM = 1
 _LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Key:
-    """What an engine belongs to. graph: sha256 of the ONNX graph; tensorrt: version; capability: compute
-    capability, e.g. 8.7."""
+    """What an engine belongs to."""
 
     role: str
     graph: str
+    """sha256 of the ONNX graph."""
     tensorrt: str
+    """Version."""
     gpu: str
     capability: str
+    """Compute capability, e.g. 8.7."""
     precision: str
     profile: Profile
 
     def document(self) -> dict[str, Any]:
-        """In the types of JSON."""
+        """The key in JSON types."""
         document: dict[str, Any] = json.loads(json.dumps({"form": _FORM, **asdict(self)}))
         return document
 
     @property
     def name(self) -> str:
-        """The file's name without its ending; another key has another name."""
+        """The engine's file name without suffix, unique for the key."""
         digest = hashlib.sha256(json.dumps(self.document(), sort_keys=True).encode()).hexdigest()
         return f"{self.role}.{self._machine}.{self.precision}.{digest[:12]}"
 
     @property
     def timing_name(self) -> str:
-        """The name of the timing cache, which all engines of one TensorRT and GPU share."""
+        """File name of the timing cache, shared by all engines of one TensorRT and GPU."""
         return f"timing.{self._machine}.cache"
 
     @property
@@ -61,21 +62,23 @@ class Key:
 
 @dataclass(frozen=True)
 class Built:
-    """An engine at hand. path: of its file, None where it could not be written; reused: it was in the cache;
-    seconds: of building."""
+    """An engine from the cache or a build."""
 
     engine: bytes
     path: Path | None
+    """Its file; None if it could not be written."""
     reused: bool
+    """Whether it came from the cache."""
     seconds: float
+    """Duration of the build."""
 
 
-# Builds an engine, given the timing cache; the engine and the new timing cache.
+# Builds an engine from a timing cache; returns the engine and the new timing cache.
 Build = Callable[[bytes], tuple[bytes, bytes]]
 
 
 class EngineCache:
-    """A folder of engines. Several processes may use it at once: of those that want one engine, one builds
+    """A folder of engines that several processes may use at once: if they want the same engine, one builds it
     and the others wait."""
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -83,18 +86,18 @@ class EngineCache:
         self.folder = folder or default_folder()
 
     def engine_path(self, key: Key) -> Path:
-        """Where the engine of a key is, or would be."""
+        """Path of a key's engine, existing or not."""
         return self.folder / f"{key.name}.engine"
 
     def timing_path(self, key: Key) -> Path:
-        """Where the timing cache of a key's machine is, or would be."""
+        """Path of the timing cache for a key's machine, existing or not."""
         return self.folder / key.timing_name
 
     def get(self, key: Key, build: Build, force: bool = False) -> Built:
-        """The engine of a key, built if there is none, or none that fits, or `force`.
+        """The engine of a key; built if it is missing, does not match, or `force` is given.
 
-        Where the folder cannot be written the engine is built all the same and a warning says that it was not
-        kept. Errors are those of `build`.
+        If the folder cannot be written the engine is built without storing it, with a warning. Raises the
+        errors of `build`.
         """
         with self._locked(key):
             why = "a rebuild was asked for" if force else self._fault(key)
@@ -107,7 +110,7 @@ class EngineCache:
             return Built(engine, self._keep(key, engine, timing, seconds), False, seconds)
 
     def drop(self, key: Key) -> None:
-        """Forget an engine that turned out to be of no use."""
+        """Delete an engine that turned out to be unusable."""
         for path in (self.engine_path(key), self._note(key)):
             with contextlib.suppress(OSError):
                 path.unlink(missing_ok=True)
@@ -116,7 +119,7 @@ class EngineCache:
         return self.folder / f"{key.name}.json"
 
     def _fault(self, key: Key) -> str | None:
-        """Why the cache cannot give the engine of a key; None if it can."""
+        """Why the cache cannot provide the engine of a key; None if it can."""
         path = self.engine_path(key)
         try:
             note = json.loads(self._note(key).read_text())
@@ -158,13 +161,12 @@ class EngineCache:
 
     @contextlib.contextmanager
     def _locked(self, key: Key) -> Iterator[None]:
-        """Nobody else builds or writes this engine inside the block; the lock ends with the process that
-        holds it."""
+        """Hold the exclusive lock on an engine inside the block; the lock ends with the process."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock = os.open(self.folder / f"{key.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            # Nothing can be kept there, so there is nothing to guard; _keep says so.
+            # Nothing can be stored there, so there is nothing to lock; _keep warns about it.
             _LOG.debug("No lock in %s: %s", self.folder, error)
             yield
             return
@@ -180,7 +182,7 @@ class EngineCache:
 
 
 def default_folder() -> Path:
-    """$XDG_CACHE_HOME/groma_ros/engines, ~/.cache where the variable is not set to an absolute path."""
+    """$XDG_CACHE_HOME/groma_ros/engines; ~/.cache if the variable is not set to an absolute path."""
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
         base = named if named.is_absolute() else Path.home() / ".cache"

@@ -1,4 +1,4 @@
-"""A graph of a bundle as an engine on a CUDA device: its memory, its stream, and its work recorded once."""
+"""Run a bundle's graph as an engine on a CUDA device: memory, stream and CUDA graph capture."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from groma_ros.runtime.graph_vision import Shapes, check_shapes
 from groma_ros.runtime.tensorrt.bindings import Engine, Shape, Tensor
 from groma_ros.runtime.tensorrt.cuda import Buffer, Captured, Cuda, CudaError, DeviceArray, Pinned
 
-# After so many passes of one shape the next is recorded. A new shape needs passes that are not, and recording
+# After so many runs of one shape the next is recorded. A new shape needs unrecorded runs first, and recording
 # takes longer than one.
 _PASSES_BEFORE_RECORDING = 3
 _LOG = logging.getLogger(__name__)
 
 
 class EngineGraph:
-    """VisionGraph on TensorRT. Every input and output has its place on the device, as large as the largest
-    that was asked for."""
+    """VisionGraph on TensorRT. Every input and output has a device buffer as large as the largest shape
+    requested so far."""
 
     def __init__(
         self, bundle: Bundle, name: str, shapes: tuple[Shapes, Shapes], engine: Engine, cuda: Cuda
     ) -> None:
-        """shapes: of the inputs and outputs that the network asks for. BundleError if the engine has others,
-        CudaError if the device has no memory for them."""
+        """shapes: required inputs and outputs. Raises BundleError if the engine's differ, CudaError if device
+        memory is short."""
         self._engine, self._cuda = engine, cuda
         for kind, wanted, is_input in (("input", shapes[0], True), ("output", shapes[1], False)):
             found = {
@@ -49,7 +49,8 @@ class EngineGraph:
     def run(
         self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
     ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """One pass; see `VisionGraph.run`. ValueError for an input the engine was not built for."""
+        """Run the engine once; see `VisionGraph.run`. Raises ValueError for an input outside the engine's
+        profile."""
         given = {name: tuple(value.shape) for name, value in feeds.items()}
         with self._cuda.using():
             if given != self._given:
@@ -64,14 +65,14 @@ class EngineGraph:
                     self._pinned(name, self._size(name)), self._device[name].address, self._size(name)
                 )
             self._cuda.wait()
-            # The next pass writes over the page-locked memory, so what is handed out is a copy.
+            # The next run overwrites the page-locked memory, so return a copy.
             return {
                 name: self._host[name].view(self._shapes[name], self._tensors[name].dtype).astype(np.float32)
                 for name in wanted
             }, held
 
     def _set_shapes(self, given: dict[str, Shape]) -> None:
-        """Turn to inputs of other shapes, which makes a recorded pass invalid."""
+        """Set new input shapes, which invalidates recorded work."""
         for item in self._tensors.values():
             shape = given.get(item.name, ())
             if item.largest is not None and not _fits(shape, item.shape, item.largest):
@@ -86,20 +87,19 @@ class EngineGraph:
         self._given = given
 
     def _make_room(self, name: str, size: int) -> None:
-        """See that a tensor's place on the device is large enough."""
+        """Ensure that a tensor's device buffer is large enough."""
         if name not in self._device or self._device[name].size < size:
             self._device[name] = self._cuda.allocate(size)
             self._engine.bind(name, self._device[name].address)
 
     def _pinned(self, name: str, size: int) -> Pinned:
-        """Page-locked memory for a tensor that is exchanged with the host."""
+        """Page-locked memory for a tensor exchanged with the host."""
         if name not in self._host or self._host[name].bytes.size < size:
             self._host[name] = self._cuda.pin(size)
         return self._host[name]
 
     def _upload(self, name: str, value: Any) -> None:
-        """Bring an input to its place: an array of the host by way of page-locked memory, one of the device
-        by a copy there."""
+        """Copy an input to its buffer: a host array through page-locked memory, a device array directly."""
         if isinstance(value, DeviceArray):
             if value.dtype != self._tensors[name].dtype:
                 raise ValueError(
@@ -122,8 +122,7 @@ class EngineGraph:
             self._engine.start(self._cuda.stream)
 
     def _record(self) -> Captured | None:
-        """The engine's work as one, so that the CPU starts it by one call; None where something in it cannot
-        be recorded."""
+        """Capture the engine's work so that one call launches it; None if it cannot be captured."""
         try:
             return self._cuda.capture(lambda: self._engine.start(self._cuda.stream))
         except (CudaError, ValueError) as error:
@@ -134,7 +133,7 @@ class EngineGraph:
             return None
 
     def _keep(self, name: str) -> DeviceArray:
-        """A copy of an output on the device, which later passes leave as it is."""
+        """Copy an output on the device; later runs do not change the copy."""
         size = self._size(name)
         buffer = self._cuda.allocate(size)
         self._cuda.copy(buffer.address, self._device[name].address, size)
@@ -145,7 +144,7 @@ class EngineGraph:
 
 
 def _fits(shape: Shape, wanted: Shape, largest: Shape) -> bool:
-    """Whether an input may have a shape. wanted: -1 where it is free, up to what `largest` says."""
+    """Whether an input may have a shape. wanted: -1 in a dynamic dimension, which is limited by `largest`."""
     if len(shape) != len(wanted):
         return False
     return all(

@@ -1,4 +1,4 @@
-"""Is there an NVIDIA GPU, and which: asked of the driver before any library that would need one is loaded."""
+"""Detect an NVIDIA GPU by asking the driver, before any library that needs one is loaded."""
 
 from __future__ import annotations
 
@@ -16,23 +16,22 @@ _MAJOR, _MINOR = 75, 76
 
 @dataclass(frozen=True)
 class Gpu:
-    """The first CUDA device. capability: compute capability, e.g. (8, 7); driver: the CUDA version that the
-    driver speaks, e.g. (12, 6); memory_mb: of the device, in MiB; on a Jetson that is the memory it shares
-    with the CPU.
-    """
+    """The first CUDA device."""
 
     name: str
     capability: tuple[int, int]
+    """Compute capability, e.g. (8, 7)."""
     driver: tuple[int, int]
+    """CUDA version that the driver supports, e.g. (12, 6)."""
     memory_mb: int
+    """Device memory, MiB; on a Jetson it is shared with the CPU."""
 
 
 def find_gpu(library: str | None = None, seconds: float = _SECONDS) -> Gpu | None:
-    """The first CUDA device, or None where there is no GPU or no working driver.
+    """Find the first CUDA device; None without a GPU or a working driver.
 
-    library: name or path of the driver's library, None for `DRIVER`. The driver is asked in a process of its
-    own, because a broken driver can end the process that asks, or keep it waiting; after `seconds` it counts
-    as absent.
+    library: name or path of the driver library, None for `DRIVER`. The driver is asked in a separate process,
+    because a broken driver can end the calling process or block it; after `seconds` it counts as absent.
     """
     try:
         command = [sys.executable, "-S", __file__, library or DRIVER]
@@ -49,7 +48,7 @@ def find_gpu(library: str | None = None, seconds: float = _SECONDS) -> Gpu | Non
 
 
 def _ask(library: str) -> list[object] | None:
-    """Name, compute capability, driver's version and memory of the first device, as `Gpu` has them."""
+    """Name, compute capability, driver version and memory of the first device, in the form of `Gpu`."""
     try:
         cuda = ctypes.CDLL(library)
         device, version, major, minor = (ctypes.c_int() for _ in range(4))

@@ -1,9 +1,9 @@
-"""A bundle's graph as TensorRT's parser wants it: weights as constants and, for 8.6, opset 17 with indices in
-int32.
+"""Convert a bundle's graph for TensorRT's parser: weights as constants and, for 8.6, opset 17 with int32
+indices.
 
-What is made is still ONNX, and ONNX Runtime computes the same bits of it. ONNX asks for int64 where a shape
-or an axis is given; there, and only there, a constant of the lowered graph stays int64 within the range of
-int32, or a Cast stands before it.
+The result is still ONNX, and ONNX Runtime computes the same bits from it. ONNX requires int64 for shapes and
+axes; only there a constant of the lowered graph stays int64, within the range of int32, or a Cast precedes
+it.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ _REDUCTIONS = (
 )
 
 
-# Inputs that versions of the parser take as constants alone, by operator. Bundles store them as halves, with
-# a Cast behind.
+# Inputs that versions of the parser accept only as constants, by operator. Bundles store them as fp16, with
+# a Cast after them.
 _CONSTANT_INPUTS = {"Conv": (1, 2), "ConvTranspose": (1, 2), "InstanceNormalization": (1, 2)}
 
 
 def prepared(graph: bytes, lower: bool) -> bytes:
-    """The graph with constant weights; lower: also in opset 17 with int32 indices. ValueError with the
-    operator's name where there is no such form."""
+    """The graph with constant weights; lower: also in opset 17 with int32 indices. Raises ValueError naming
+    the operator that has no such form."""
     model = onnx.load_from_string(graph)
     _fold_weights(model.graph)
     if lower:
@@ -48,7 +48,7 @@ def prepared(graph: bytes, lower: bool) -> bytes:
 
 
 def _fold_weights(graph: GraphProto) -> None:
-    """Turn weights that have to be constants, and are made of one by Casts and Expands, into constants."""
+    """Evaluate Casts and Expands of constants where the parser requires a constant."""
     made_by = {name: node for node in graph.node for name in node.output}
     constants = _constants(graph)
     wanted = [
@@ -67,7 +67,7 @@ def _fold_weights(graph: GraphProto) -> None:
 
 
 def _value(name: str, made_by: Mapping[str, NodeProto], constants: Mapping[str, TensorProto]) -> np.ndarray:
-    """What a tensor is that depends on no input."""
+    """The value of a tensor that depends on no input."""
     if name in constants:
         return numpy_helper.to_array(constants[name])
     node = made_by.get(name)
@@ -85,7 +85,7 @@ def _value(name: str, made_by: Mapping[str, NodeProto], constants: Mapping[str, 
 
 
 def _drop_unused(graph: GraphProto) -> None:
-    """Leave out nodes and constants that nothing reads any more."""
+    """Remove nodes and constants that nothing reads any more."""
     while True:
         used = {name for node in graph.node for name in node.input} | {item.name for item in graph.output}
         idle = [node for node in graph.node if not used & set(node.output)]
@@ -125,7 +125,7 @@ def _check_constants(graph: GraphProto) -> None:
     for tensor in graph.initializer:
         if tensor.data_type == TensorProto.INT64:
             values = numpy_helper.to_array(tensor)
-            # The largest int64 stands for "to the end" in a Slice and means the same as the largest int32.
+            # The largest int64 means "to the end" in a Slice, as does the largest int32.
             if values.size and (
                 values.min() < limits.min
                 or np.any((values > limits.max) & (values != np.iinfo(np.int64).max))
@@ -137,7 +137,7 @@ def _check_constants(graph: GraphProto) -> None:
 
 
 def _to_opset_17(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
-    """The same operator in opset 17. ValueError if it cannot be said there."""
+    """The same operator in opset 17. Raises ValueError if it has no equivalent."""
     if any(item.type in (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS) for item in node.attribute):
         raise ValueError(
             f"The operator {node.op_type} with a graph inside cannot be lowered to opset {OPSET}."
@@ -159,7 +159,7 @@ def _made(node: NodeProto, inputs: list[str], attributes: dict[str, Any]) -> Nod
 
 
 def _reduction(node: NodeProto, constants: dict[str, TensorProto]) -> NodeProto:
-    """The axes as an attribute."""
+    """Move the axes from an input to an attribute."""
     attributes = _attributes(node)
     does_nothing = attributes.pop("noop_with_empty_axes", 0)
     if len(node.input) < 2 or not node.input[1]:
@@ -209,7 +209,7 @@ _LOWER: dict[str, Callable[[NodeProto, dict[str, TensorProto]], NodeProto]] = {
 
 
 def _to_int32(graph: GraphProto, nodes: list[NodeProto]) -> None:
-    """Put the nodes into the graph with everything int64 that ONNX lets be int32 as int32."""
+    """Add the nodes to the graph, with every int64 that ONNX allows to be int32 as int32."""
     longs = {tensor.name for tensor in graph.initializer if tensor.data_type == TensorProto.INT64}
     fixed = {
         item.name
@@ -231,7 +231,7 @@ def _to_int32(graph: GraphProto, nodes: list[NodeProto]) -> None:
 
 
 class _Int32:
-    """The nodes so far. long, short: constants that are needed as int64 and as int32."""
+    """The nodes so far, and the constants needed as int64 (long) and as int32 (short)."""
 
     def __init__(self, constants: set[str]) -> None:
         self._constants = constants
@@ -241,7 +241,7 @@ class _Int32:
         self.nodes: list[NodeProto] = []
 
     def add(self, node: NodeProto) -> None:
-        """Add a node, with Casts where ONNX gives it no choice."""
+        """Add a node, with Casts where ONNX requires int64."""
         made = NodeProto()
         made.CopyFrom(node)
         schema = defs.get_schema(node.op_type, OPSET)
@@ -286,7 +286,7 @@ class _Int32:
 
 
 def _long_only(parameters: Sequence[defs.OpSchema.FormalParameter], index: int) -> bool:
-    """Whether ONNX lets an input or output be int64 and not int32."""
+    """Whether ONNX allows an input or output to be int64 but not int32."""
     types = parameters[min(index, len(parameters) - 1)].types
     return "tensor(int64)" in types and "tensor(int32)" not in types
 

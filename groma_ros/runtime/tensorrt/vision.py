@@ -1,5 +1,5 @@
-"""The vision tokenizer on TensorRT: engines of a bundle's two vision graphs, built for this machine's GPU
-when there is none yet."""
+"""The vision tokenizer on TensorRT; missing engines of the two vision graphs are built for this machine's
+GPU."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
 
 ROLES = ("perceive", "encode_regions")
 BATCH = 4
-"""The most pictures in one pass of an engine."""
+"""Maximum number of images in one run of an engine."""
 _WORKSPACE_SHARE = 4  # kernels may use this part of the device's memory while they run
 
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """An engine to have: of which graph, for which machine, and how it is built."""
+    """A graph, the machine it is needed for, and how its engine is built."""
 
     bundle: Bundle
     key: Key
@@ -34,7 +34,7 @@ class EngineRequest:
 
     @property
     def file(self) -> str:
-        """The name of the graph's file in the bundle."""
+        """Name of the graph's file in the bundle."""
         return self.bundle.graph_name(self.key.role, self.key.precision)
 
 
@@ -56,12 +56,12 @@ class TensorRTVision(GraphVision):
 def load_tensorrt_vision(
     bundle: Bundle, precision: str | None = None, cache: EngineCache | None = None
 ) -> TensorRTVision:
-    """The vision tokenizer on the first GPU; engines that are missing or do not fit are built, which takes
-    minutes for a large model.
+    """Load the vision tokenizer on the first GPU. Engines that are missing or do not match are built, which
+    takes minutes for a large model.
 
-    precision: of the graphs, None for fp16 where it can be had. Raises EngineError with a sentence where
-    there is no GPU, no TensorRT, no memory (by the estimates of `memory.GROWTH`), or an engine cannot be
-    built or loaded, and BundleError for graphs that are missing or do not fit the network.
+    precision: of the graphs, None for fp16 if available. Raises EngineError without a GPU, TensorRT or enough
+    memory (by the estimates of `memory_check.GROWTH`), or if an engine cannot be built or loaded, and
+    BundleError for graphs that are missing or do not match the network.
     """
     gpu, library = require_gpu(), TensorRT()
     store = cache or EngineCache()
@@ -83,14 +83,13 @@ def load_tensorrt_vision(
 
 
 def _check_memory(wanted: Sequence[EngineRequest], store: EngineCache) -> None:
-    """EngineError with need and have where the GPU does not hold the engines, or the host the loading or
-    building of one."""
+    """Raise EngineError if the engines do not fit the GPU's memory, or loading or building one the host's."""
     bundle = wanted[0].bundle
     try:
         check_memory(bundle, {item.file: "engine" for item in wanted}, "cuda")
         for item in wanted:
             path = store.engine_path(item.key)
-            if path.is_file():  # it is read, and TensorRT holds its own copy until it is on the GPU
+            if path.is_file():  # the file is read, and TensorRT holds a copy until it is on the GPU
                 check_memory(bundle, {}, "cpu", 2 * path.stat().st_size >> 20)
             else:
                 check_memory(bundle, {item.file: "tensorrt"}, "cpu")
@@ -99,7 +98,7 @@ def _check_memory(wanted: Sequence[EngineRequest], store: EngineCache) -> None:
 
 
 def require_gpu() -> Gpu:
-    """The first GPU. EngineError where there is none."""
+    """The first GPU. Raises EngineError if there is none."""
     gpu = find_gpu()
     if gpu is None:
         raise EngineError(
@@ -112,7 +111,7 @@ def require_gpu() -> Gpu:
 def wanted_engines(
     bundle: Bundle, library: TensorRT, gpu: Gpu, precision: str | None = None
 ) -> list[EngineRequest]:
-    """The engines of a bundle for a GPU. Errors as of `choose_precision`."""
+    """The engines a bundle needs on a GPU. Raises as `choose_precision`."""
     config = read_network(bundle)
     chosen = choose_precision(bundle, library, precision)
     workspace = (gpu.memory_mb << 20) // _WORKSPACE_SHARE
@@ -126,8 +125,8 @@ def wanted_engines(
 
 
 def profiles(config: GromaConfig) -> tuple[Profile, Profile]:
-    """Shapes of the inputs of both graphs that are free: up to `BATCH` pictures of one size; regions up to
-    the most of a scene."""
+    """Dynamic input shapes of both graphs: up to `BATCH` images of one size; one region up to the maximum of
+    a scene."""
     side, channels = config.image_size, config.backbone.num_channels
     sizes = ((1, channels, side, side), (1, channels, side, side), (BATCH, channels, side, side))
     most = config.max_region_num
@@ -135,8 +134,8 @@ def profiles(config: GromaConfig) -> tuple[Profile, Profile]:
 
 
 def choose_precision(bundle: Bundle, library: TensorRT, precision: str | None) -> str:
-    """The precision of the vision graphs to build. BundleError if the bundle lacks it, EngineError if
-    TensorRT cannot keep it."""
+    """The precision of the vision graphs to build. Raises BundleError if the bundle lacks it, EngineError if
+    TensorRT does not support it."""
     held = bundle.vision_precisions
     if not held:
         raise BundleError(
@@ -156,8 +155,8 @@ def choose_precision(bundle: Bundle, library: TensorRT, precision: str | None) -
 
 
 def graph_bytes(wanted: EngineRequest, library: TensorRT) -> bytes:
-    """The ONNX graph as the library reads it. EngineError where the package onnx is absent or the graph
-    cannot be put so."""
+    """The ONNX graph in the form the library reads. Raises EngineError if the package onnx is missing or the
+    graph has no such form."""
     graph = wanted.bundle.graph(wanted.key.role, wanted.key.precision).read_bytes()
     try:
         from groma_ros.runtime.tensorrt.onnx_lowering import prepared
@@ -189,7 +188,7 @@ def build_engine(
 
 
 def load_engine(wanted: EngineRequest, library: TensorRT, store: EngineCache) -> Engine:
-    """The engine, ready to run; one from the cache that TensorRT does not take is built again, once."""
+    """Load an engine; one from the cache that TensorRT rejects is rebuilt once."""
     told = ProgressReporter(wanted.file)
     built = build_engine(wanted, library, store, told)
     try:
