@@ -21,7 +21,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from groma_ros.client.demo.processes import Child, dds_environment
-from groma_ros.client.demo.report import groundings_from_message
+from groma_ros.client.messages import groundings_from_message
 from groma_ros.client.repeated_request import request_goals
 from groma_ros.grounding.grounder import check_image
 from groma_ros.io.bags import COMPRESSED as COMPRESSED_IMAGE

@@ -1,61 +1,53 @@
-"""The demonstration's own end of the wire: sends the goals, keeps the answers and what the node counts."""
+"""What the demo keeps of the node's answers: groundings by image, and the bytes for the written bag."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
-import rclpy
-from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from groma_ros.client.demo.bag import Record, Topic, topic_of
-from groma_ros.client.demo.report import groundings_from_message
-from groma_ros.client.repeated_request import request_goals
+from groma_ros.client.groma_client import QUEUE, Answers, GromaClient
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds
-from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
 NODE = "groma"
+TOPICS = {f"/{NODE}/detections": Detection2DArray, f"/{NODE}/groundings": GroundingArray}
 
 
 class Listener:
-    """Listens to one groma node.
-
-    answers: groundings by the stamp (ns) of their image; records: every answer's bytes, at its image's stamp;
-    counts: the newest diagnostics; last_answer: `time.monotonic` seconds of the newest answer.
-    """
+    """Listens to one groma node."""
 
     def __init__(self) -> None:
         self.answers: dict[int, list[Grounding]] = {}
+        """Groundings by the stamp (ns) of their image."""
         self.records: list[Record] = []
-        self.counts: dict[str, str] = {}
+        """The bytes of every answer, at its image's stamp."""
         self.last_answer = 0.0
-        self._node = rclpy.create_node("groma_demo")
-        self._executor = SingleThreadedExecutor()
-        self._executor.add_node(self._node)
-        self._goals = self._node.create_client(SetGoals, f"/{NODE}/set_goals")
-        self._topics = {
-            f"/{NODE}/detections": (Detection2DArray, self._on_detections),
-            f"/{NODE}/groundings": (GroundingArray, self._on_groundings),
-        }
-        for name, (kind, callback) in self._topics.items():
-            self._node.create_subscription(kind, name, callback, 100, raw=True)
-        self._node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        """`time.monotonic` seconds of the newest answer."""
+        self._client = GromaClient(NODE, on_answers=self._on_answers)
+        for name, kind in TOPICS.items():
+            callback = partial(self._record, name, kind)
+            self._client.node.create_subscription(kind, name, callback, QUEUE, raw=True)
 
     @property
     def topics(self) -> list[Topic]:
         """The topics of the records."""
-        return [topic_of(name, kind) for name, (kind, _) in self._topics.items()]
+        return [topic_of(name, kind) for name, kind in TOPICS.items()]
+
+    @property
+    def counts(self) -> dict[str, str]:
+        """The newest values of the node's diagnostics."""
+        return self._client.diagnostics
 
     @property
     def connected(self) -> bool:
-        """Whether the node's topics, its goal service and its diagnostics have been found."""
-        heard = [self._node.count_publishers(name) for name in self._topics]
-        return all(heard) and self._goals.service_is_ready() and bool(self.counts)
+        """Whether the node's topics and its diagnostics have been found."""
+        return all(self._client.node.count_publishers(name) for name in TOPICS) and bool(self.counts)
 
     def count(self, key: str) -> int:
         """A count of the newest diagnostics."""
@@ -77,39 +69,24 @@ class Listener:
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
         """Let these goals stand. Raises ValueError with the node's sentence where it refuses them,
         TimeoutError for no answer."""
-        request_goals(self._goals, goals, lambda done, sentence: self.until(done, timeout, sentence))
+        self._client.set_goals(goals, timeout)
 
     def until(self, done: Callable[[], bool], timeout: float, sentence: str) -> None:
         """Listen until `done()`. Raises TimeoutError with the sentence after `timeout` seconds."""
-        end = time.monotonic() + timeout
-        while not done():
-            if time.monotonic() > end:
-                raise TimeoutError(f"{sentence} within {timeout:.0f} s.")
-            self.spin(0.1)
+        self._client.until(done, timeout, sentence)
 
     def spin(self, seconds: float) -> None:
         """Listen for a while."""
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            self._executor.spin_once(timeout_sec=left)
+        time.sleep(seconds)
 
     def close(self) -> None:
         """Leave DDS."""
-        self._executor.shutdown()
-        self._node.destroy_node()
+        self._client.close()
 
-    def _on_groundings(self, data: bytes) -> None:
-        message = deserialize_message(data, GroundingArray)
-        stamp = to_nanoseconds(message.header.stamp)
-        self.answers[stamp] = groundings_from_message(message)
-        self.records.append(Record(f"/{NODE}/groundings", stamp, bytes(data)))
+    def _on_answers(self, answers: Answers) -> None:
+        self.answers = {**self.answers, answers.stamp: answers.groundings}
         self.last_answer = time.monotonic()
 
-    def _on_detections(self, data: bytes) -> None:
-        stamp = to_nanoseconds(deserialize_message(data, Detection2DArray).header.stamp)
-        self.records.append(Record(f"/{NODE}/detections", stamp, bytes(data)))
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name.startswith(NODE):
-                self.counts = {item.key: item.value for item in status.values}
+    def _record(self, name: str, kind: type, data: bytes) -> None:
+        stamp = to_nanoseconds(deserialize_message(data, kind).header.stamp)
+        self.records.append(Record(name, stamp, bytes(data)))

@@ -101,19 +101,6 @@ class DemoTruth:
         return cls(targets, boxes)
 
 
-def groundings_from_message(message: GroundingArray) -> list[Grounding]:
-    """The answers of a message as the project's dataclasses."""
-    return [
-        Grounding(
-            Goal(item.goal, item.kind),
-            tuple(_detection(box, number) for number, box in enumerate(item.detections)),
-            item.present,
-            item.margin,
-        )
-        for item in message.groundings
-    ]
-
-
 def correct_by_goal(answers: Answers, truth: DemoTruth) -> dict[str, list[bool]]:
     """For every goal that the truth knows, whether each answered frame has exactly its boxes, in the order of
     the stamps."""
@@ -167,13 +154,6 @@ def write_picture(path: Path, frames: Mapping[int, np.ndarray], answers: Answers
 
 def _padded(tile: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.pad(tile, ((0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)))
-
-
-def _detection(message: Any, number: int) -> Detection:
-    centre, box = message.bbox.center.position, message.bbox
-    half = box.size_x / 2, box.size_y / 2
-    corners = (centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1])
-    return Detection(corners, message.results[0].hypothesis.score, number, message.id)
 
 
 def _boxes(grounding: Grounding) -> FloatArray:

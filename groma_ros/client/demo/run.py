@@ -10,9 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import rclpy
 from rclpy.serialization import deserialize_message
-from rclpy.signals import SignalHandlerOptions
 from rich.console import Console, Group
 from rich.live import Live
 from sensor_msgs.msg import CompressedImage
@@ -65,14 +63,12 @@ def run(inputs: Inputs, console: Console) -> None:
     inputs.out.mkdir(parents=True, exist_ok=True)
     # A domain of its own, so that neither other robots nor a second demonstration is heard.
     os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
-    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     listener = Listener()
     try:
         with _start_node(inputs, cameras[0]) as node:
             counts = _answer_bag(inputs, cameras[0], goals, node, listener, console)
     finally:
         listener.close()
-        rclpy.shutdown()
     write_figures(inputs.out / "demo.json", listener.answers, truth, counts)
     write_bag(
         inputs.out / "demo.mcap", [*bag.topics.values(), *listener.topics], [*bag.records, *listener.records]

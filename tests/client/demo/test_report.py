@@ -15,10 +15,10 @@ from groma_ros.client.demo.report import (
     DemoTruth,
     accuracy,
     correct_by_goal,
-    groundings_from_message,
     write_figures,
     write_picture,
 )
+from groma_ros.client.messages import groundings_from_message
 from groma_ros.node.conversions import groundings_message
 from groma_ros.types import Detection, Goal, Grounding
 

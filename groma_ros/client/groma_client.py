@@ -1,0 +1,357 @@
+"""A client of a running node for scripts, applications and tests, in the manner of Nav2's simple commander.
+
+    with GromaClient() as groma:
+        groma.wait_until_active()
+        groma.find("the red mug", timeout=10.0)
+        while not groma.is_done():
+            time.sleep(0.1)
+        print(groma.result())
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import rclpy
+from builtin_interfaces.msg import Duration
+from diagnostic_msgs.msg import DiagnosticArray
+from geometry_msgs.msg import PoseStamped
+from lifecycle_msgs.msg import State
+from lifecycle_msgs.srv import GetState
+from rclpy.action import ActionClient
+from rclpy.context import Context
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.signals import SignalHandlerOptions
+from rclpy.task import Future
+from std_msgs.msg import Header
+from vision_msgs.msg import BoundingBox2D, Detection3D
+
+from groma_ros.action import Ground
+from groma_ros.client.messages import answer_spans, grounding_from_message, groundings_from_message
+from groma_ros.client.repeated_request import RepeatedRequest
+from groma_ros.msg import Goal as GoalMessage
+from groma_ros.msg import GroundingArray
+from groma_ros.node.conversions import to_nanoseconds
+from groma_ros.srv import Ask, SetGoals
+from groma_ros.types import FloatArray, Goal, Grounding
+
+QUEUE = 1000
+"""Answers that wait for this process while it is busy with something else."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """The answers to all standing goals on one image."""
+
+    stamp: int
+    """Of the image, nanoseconds."""
+    frame_id: str
+    """Of the image: the camera's optical frame."""
+    goals_version: int
+    """Number of the goal set that was asked; `set_goals` returns it."""
+    answered: int
+    """Stamp of the image the language model looked at, nanoseconds; earlier than `stamp` where boxes are carried."""
+    groundings: list[Grounding]
+    """One a goal, in the order the goals were set."""
+
+
+@dataclass(frozen=True, eq=False)
+class FindResult:
+    """How `find` ended."""
+
+    success: bool
+    """Whether the goal was found."""
+    message: str
+    """Empty on success, else a sentence that says why not."""
+    stamp: int
+    """Of the image the result is about, nanoseconds; 0 where no image came."""
+    frame_id: str
+    grounding: Grounding
+    """The last answer, also where the goal is absent."""
+    detections_3d: list[Detection3D]
+    """Oriented boxes in metres, in the order of the grounding's detections; empty without depth."""
+    target_pose: PoseStamped | None
+    """Where to go for the best box; None without depth."""
+
+
+@dataclass(frozen=True, eq=False)
+class Reply:
+    """An answer in words to `ask`."""
+
+    text: str
+    grounding: Grounding
+    """The boxes the text names, and in `spans` the phrases that name them."""
+    stamp: int
+    frame_id: str
+
+
+class GromaClient:
+    """Talks to one groma node; a context manager. Every method may be called from any one thread.
+
+    A thread of its own listens, so `latest` is always the newest answer and nothing has to be spun.
+    """
+
+    def __init__(
+        self,
+        node_name: str = "groma",
+        *,
+        domain_id: int | None = None,
+        on_answers: Callable[[Answers], None] | None = None,
+    ) -> None:
+        """node_name: of the node, with its namespace where it has one; domain_id: None for ROS_DOMAIN_ID;
+        on_answers: called in the client's thread with every answer on any camera."""
+        self._name = "/" + node_name.strip("/")
+        self._context = Context()
+        rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
+        self.node = rclpy.create_node(f"{self._name.rpartition('/')[2]}_client", context=self._context)
+        """The rclpy node of this client, for publishers and subscriptions beside it."""
+        self._on_answers = on_answers
+        self._changed = threading.Condition()
+        self._latest: dict[str, Answers] = {}
+        self._facts: dict[str, str] = {}
+        self._feedback: tuple[str, Grounding | None] = ("", None)
+        self._handle: Any = None
+        self._outcome: Future | None = None
+        self._set_goals = self.node.create_client(SetGoals, f"{self._name}/set_goals")
+        self._ask = self.node.create_client(Ask, f"{self._name}/ask")
+        self._state = self.node.create_client(GetState, f"{self._name}/get_state")
+        self._ground = ActionClient(self.node, Ground, f"{self._name}/ground")
+        self._cameras: set[str] = set()
+        self.listen_to("")
+        self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
+        self._executor = SingleThreadedExecutor(context=self._context)
+        self._executor.add_node(self.node)
+        self._thread = threading.Thread(target=self._spin, name="groma_client", daemon=True)
+        self._thread.start()
+
+    def listen_to(self, camera: str) -> None:
+        """Keep the answers about a camera of a node with several; "" is that of a node with one."""
+        if camera not in self._cameras:
+            self._cameras.add(camera)
+            topic = "/".join(filter(None, (self._name, camera.strip("/"), "groundings")))
+            self.node.create_subscription(GroundingArray, topic, partial(self._keep, camera), QUEUE)
+
+    def wait_until_active(self, timeout: float = 60.0) -> None:
+        """Wait until the node is active and its services answer. TimeoutError with a sentence after `timeout` s."""
+        end = time.monotonic() + timeout
+        clients = (self._state, self._set_goals, self._ask)
+        self._until(
+            lambda: all(client.service_is_ready() for client in clients) and self._ground.server_is_ready(),
+            end,
+            f"No node {self._name} was found",
+        )
+        while True:
+            state = self._request(partial(self._state.call_async, GetState.Request()), end, "say its state")
+            if state.current_state.id == State.PRIMARY_STATE_ACTIVE:
+                return
+            if time.monotonic() > end:
+                raise TimeoutError(f"The node {self._name} is {state.current_state.label} and did not become active.")
+            time.sleep(0.1)
+
+    def set_goals(self, goals: Sequence[str | Goal], timeout: float = 30.0) -> int:
+        """Let these goals stand in place of all others; the number of the goal set.
+
+        Raises ValueError with the node's sentence where it refuses one, TimeoutError where it does not answer.
+        """
+        asked = [Goal(goal) if isinstance(goal, str) else goal for goal in goals]
+        messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in asked]
+        send = partial(self._set_goals.call_async, SetGoals.Request(goals=messages))
+        response = self._request(send, time.monotonic() + timeout, "answer to its goals")
+        if not response.success:
+            raise ValueError(f"The node refused the goals: {response.message}")
+        return int(response.goals_version)
+
+    def ask(
+        self,
+        question: str = "",
+        regions: FloatArray | Sequence[Sequence[float]] = (),
+        *,
+        kind: str = "auto",
+        session: str = "",
+        camera: str = "",
+        timeout: float = 60.0,
+    ) -> Reply:
+        """An answer in words about the newest image.
+
+        regions: Mx4 xyxy boxes in camera pixels that the question is about; without a question they are described.
+        Raises ValueError with the node's sentence where it refuses, TimeoutError where it does not answer.
+        """
+        boxes = [_box_message(box) for box in np.asarray(regions, np.float64).reshape(-1, 4)]
+        request = Ask.Request(question=question, kind=kind, regions=boxes, session=session, camera=camera)
+        future = self._ask.call_async(request)
+        self._until(future.done, time.monotonic() + timeout, "The node did not answer the question")
+        response = future.result()
+        if not response.success:
+            raise ValueError(f"The node refused the question: {response.message}")
+        return Reply(
+            response.answer,
+            answer_spans(question, response),
+            to_nanoseconds(response.header.stamp),
+            response.header.frame_id,
+        )
+
+    def latest(self, camera: str = "") -> Answers | None:
+        """The newest answers to the standing goals on a camera; None before the first."""
+        with self._changed:
+            return self._latest.get(camera)
+
+    def wait_for_answers(
+        self, after: int = 0, goals_version: int | None = None, camera: str = "", timeout: float = 30.0
+    ) -> Answers:
+        """The newest answers on an image with a stamp above `after` (ns), and to this goal set where one is named.
+
+        TimeoutError with a sentence after `timeout` s.
+        """
+
+        def there() -> bool:
+            found = self._latest.get(camera)
+            return found is not None and found.stamp > after and goals_version in (None, found.goals_version)
+
+        self._until(there, time.monotonic() + timeout, f"The node {self._name} published no such answers")
+        return self._latest[camera]
+
+    def find(self, goal: str | Goal, timeout: float = 10.0, camera: str = "", patience: float = 30.0) -> None:
+        """Start to look for one goal; `is_done`, `feedback` and `result` tell how it goes.
+
+        timeout: seconds after which the node gives up, 0 for the next image only; patience: seconds it may take to
+        accept. A search that is still open is cancelled. Raises ValueError with a sentence for a goal that the node
+        refuses, TimeoutError where it does not answer.
+        """
+        self.cancel()
+        wanted = Goal(goal) if isinstance(goal, str) else goal
+        message = GoalMessage(text=wanted.text, kind=wanted.kind, min_score=wanted.min_score)
+        seconds = int(timeout)
+        request = Ground.Goal(
+            goal=message, timeout=Duration(sec=seconds, nanosec=round((timeout - seconds) * 1e9)), camera=camera
+        )
+        end = time.monotonic() + patience
+        self._until(self._ground.server_is_ready, end, f"No node {self._name} was found")
+        self._feedback = ("", None)
+        accepted = self._ground.send_goal_async(request, feedback_callback=self._on_feedback)
+        self._until(accepted.done, end, "The node did not accept the goal")
+        handle = accepted.result()
+        if not handle.accepted:
+            raise ValueError(f"The node refused to look for {wanted.text[:80]!r}; its log says why.")
+        self._handle, self._outcome = handle, handle.get_result_async()
+
+    def is_done(self) -> bool:
+        """Whether the search that `find` started has ended; True where there was none."""
+        return self._outcome is None or self._outcome.done()
+
+    def feedback(self) -> tuple[str, Grounding | None]:
+        """The stage of the search (waiting, looking, answered; "" before the first) and its newest answer."""
+        return self._feedback
+
+    def result(self, timeout: float = 60.0) -> FindResult:
+        """How the search ended; waits for it. RuntimeError where there was none, TimeoutError after `timeout` s."""
+        if self._outcome is None:
+            raise RuntimeError("There is no search to have a result; call find first.")
+        self._until(self._outcome.done, time.monotonic() + timeout, "The search did not end")
+        found = self._outcome.result().result
+        header: Header = found.header
+        return FindResult(
+            found.success,
+            found.message,
+            to_nanoseconds(header.stamp),
+            header.frame_id,
+            grounding_from_message(found.grounding),
+            list(found.detections_3d),
+            found.target_pose if found.target_pose.header.frame_id else None,
+        )
+
+    def cancel(self) -> None:
+        """End the search that is open, if there is one; its result then says so."""
+        if self._handle is not None and not self.is_done():
+            self._handle.cancel_goal_async()
+
+    @property
+    def diagnostics(self) -> dict[str, str]:
+        """The newest values the node published on /diagnostics, by key; empty before the first."""
+        with self._changed:
+            return dict(self._facts)
+
+    def close(self) -> None:
+        """Cancel an open search and leave ROS."""
+        self.cancel()
+        self._executor.shutdown(timeout_sec=1.0)
+        self._context.try_shutdown()
+        self._thread.join(2.0)
+        self.node.destroy_node()
+
+    def __enter__(self) -> GromaClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def until(self, done: Callable[[], Any], timeout: float, sentence: str) -> None:
+        """Wait until `done()` holds. TimeoutError with the sentence after `timeout` seconds."""
+        self._until(done, time.monotonic() + timeout, sentence)
+
+    def _request(self, send: Callable[[], Future], end: float, what: str) -> Any:
+        """The response to a request that may be sent twice: the first may be lost before both ends have met."""
+        request = RepeatedRequest(send, again=2.0)
+        self._until(request.done, end, f"The node {self._name} did not {what}")
+        return request.result()
+
+    def _until(self, done: Callable[[], Any], end: float, sentence: str) -> None:
+        start = time.monotonic()
+        with self._changed:
+            while not done():
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"{sentence} within {max(0.0, end - start):.0f} s.")
+                self._changed.wait(min(left, 0.05))
+
+    def _spin(self) -> None:
+        try:
+            while self._context.ok():
+                self._executor.spin_once(timeout_sec=0.5)
+                with self._changed:
+                    self._changed.notify_all()
+        except ExternalShutdownException:
+            return
+
+    def _keep(self, camera: str, message: GroundingArray) -> None:
+        answers = Answers(
+            to_nanoseconds(message.header.stamp),
+            message.header.frame_id,
+            int(message.goals_version),
+            to_nanoseconds(message.answered),
+            groundings_from_message(message),
+        )
+        with self._changed:
+            self._latest[camera] = answers
+        if self._on_answers is not None:
+            self._on_answers(answers)
+
+    def _on_feedback(self, message: Any) -> None:
+        feedback = message.feedback
+        answered = feedback.stage == Ground.Feedback.ANSWERED
+        self._feedback = (
+            feedback.stage,
+            grounding_from_message(feedback.grounding) if answered else self._feedback[1],
+        )
+
+    def _on_diagnostics(self, message: DiagnosticArray) -> None:
+        name = self._name.rpartition("/")[2]
+        for status in message.status:
+            if status.name == f"{name}: grounding":
+                with self._changed:
+                    self._facts = {item.key: item.value for item in status.values}
+
+
+def _box_message(box: np.ndarray) -> BoundingBox2D:
+    x1, y1, x2, y2 = (float(value) for value in box)
+    message = BoundingBox2D(size_x=x2 - x1, size_y=y2 - y1)
+    message.center.position.x, message.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2
+    return message

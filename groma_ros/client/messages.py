@@ -1,0 +1,44 @@
+"""The node's answers as the project's dataclasses; `groma_ros.node.conversions` goes the other way."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from groma_ros.msg import Grounding as GroundingMessage
+from groma_ros.msg import GroundingArray
+from groma_ros.srv import Ask
+from groma_ros.types import Detection, Goal, Grounding, TextSpan
+
+
+def groundings_from_message(message: GroundingArray) -> list[Grounding]:
+    """One answer a goal, in the order the goals were set; boxes xyxy in camera pixels."""
+    return [grounding_from_message(item) for item in message.groundings]
+
+
+def grounding_from_message(message: GroundingMessage) -> Grounding:
+    """The answer to one goal. Region indices are the places in the message: the node does not publish its own."""
+    return Grounding(
+        Goal(message.goal, message.kind or "auto"),
+        tuple(_detection(item, number) for number, item in enumerate(message.detections)),
+        message.present,
+        message.margin,
+    )
+
+
+def answer_spans(question: str, response: Ask.Response) -> Grounding:
+    """A reply of ~/ask: its text, the boxes it names, and the phrases that name them."""
+    detections = tuple(_detection(item, number) for number, item in enumerate(response.detections))
+    places = zip(response.starts, response.ends, strict=True)
+    spans = tuple(
+        TextSpan(response.answer[start:end], int(start), int(end), (number,))
+        for number, (start, end) in enumerate(places)
+        if end > start
+    )
+    return Grounding(Goal(question, "chat"), detections, 1.0, 0.0, response.answer, spans)
+
+
+def _detection(message: Any, number: int) -> Detection:
+    centre, box = message.bbox.center.position, message.bbox
+    half = box.size_x / 2, box.size_y / 2
+    corners = (centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1])
+    return Detection(corners, message.results[0].hypothesis.score, number, message.id)
