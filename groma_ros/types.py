@@ -154,3 +154,52 @@ class Grounding:
     tracks are lost."""
     alternatives: tuple[Detection, ...] = ()
     """Runner-up boxes of an ambiguous answer, best first."""
+
+    @property
+    def boxes(self) -> FloatArray:
+        """The boxes of the detections, float32 Nx4 xyxy camera pixels."""
+        return np.array([item.box for item in self.detections], np.float32).reshape(-1, 4)
+
+    @property
+    def scores(self) -> FloatArray:
+        """The scores of the detections, float32 N in 0..1."""
+        return np.array([item.score for item in self.detections], np.float32)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer in plain Python types, as `groma ground --json` writes it.
+
+        Boxes are rounded to a hundredth of a pixel, probabilities to four places.
+        """
+        document: dict[str, Any] = {
+            "goal": self.goal.text,
+            "status": self.status,
+            "present": round(float(self.present), 4),
+            "margin": round(float(self.margin), 4),
+            "detections": [
+                {"box": [round(float(value), 2) for value in item.box], "score": round(float(item.score), 4)}
+                for item in self.detections
+            ],
+        }
+        return document | ({"text": self.text} if self.text else {})
+
+    def to_supervision(self) -> Any:
+        """The detections as `supervision.Detections`, with the goal's text as class name of each.
+
+        Raises ImportError with a sentence where the package supervision is not installed.
+        """
+        try:
+            import supervision
+        except ImportError as error:
+            raise ImportError(
+                "to_supervision needs the package: python -m pip install supervision"
+            ) from error
+        count = len(self.detections)
+        ids = [item.track_id for item in self.detections]
+        tracked = bool(ids) and all(name.isdecimal() for name in ids)
+        return supervision.Detections(
+            xyxy=self.boxes,
+            confidence=self.scores,
+            class_id=np.zeros(count, np.int64),
+            tracker_id=np.array([int(name) for name in ids], np.int64) if tracked else None,
+            data={"class_name": np.array([self.goal.text] * count, dtype=np.str_)},
+        )

@@ -1,11 +1,11 @@
 """A client of a running node for scripts, applications and tests, in the manner of Nav2's simple commander.
 
-    with GromaClient() as groma:
-        groma.wait_until_active()
-        groma.find("the red mug", timeout=10.0)
-        while not groma.is_done():
-            time.sleep(0.1)
-        print(groma.result())
+with GromaClient() as groma:
+    groma.wait_until_active()
+    groma.find("the red mug", timeout=10.0)
+    while not groma.is_done():
+        time.sleep(0.1)
+    print(groma.result())
 """
 
 from __future__ import annotations
@@ -57,7 +57,8 @@ class Answers:
     goals_version: int
     """Number of the goal set that was asked; `set_goals` returns it."""
     answered: int
-    """Stamp of the image the language model looked at, nanoseconds; earlier than `stamp` where boxes are carried."""
+    """Stamp of the image the language model looked at, nanoseconds; earlier than `stamp` where boxes are
+    carried."""
     groundings: list[Grounding]
     """One a goal, in the order the goals were set."""
 
@@ -139,7 +140,8 @@ class GromaClient:
             self.node.create_subscription(GroundingArray, topic, partial(self._keep, camera), QUEUE)
 
     def wait_until_active(self, timeout: float = 60.0) -> None:
-        """Wait until the node is active and its services answer. TimeoutError with a sentence after `timeout` s."""
+        """Wait until the node is active and its services answer. TimeoutError with a sentence after
+        `timeout` s."""
         end = time.monotonic() + timeout
         clients = (self._state, self._set_goals, self._ask)
         self._until(
@@ -152,13 +154,16 @@ class GromaClient:
             if state.current_state.id == State.PRIMARY_STATE_ACTIVE:
                 return
             if time.monotonic() > end:
-                raise TimeoutError(f"The node {self._name} is {state.current_state.label} and did not become active.")
+                raise TimeoutError(
+                    f"The node {self._name} is {state.current_state.label} and did not become active."
+                )
             time.sleep(0.1)
 
     def set_goals(self, goals: Sequence[str | Goal], timeout: float = 30.0) -> int:
         """Let these goals stand in place of all others; the number of the goal set.
 
-        Raises ValueError with the node's sentence where it refuses one, TimeoutError where it does not answer.
+        Raises ValueError with the node's sentence where it refuses one, TimeoutError where it does not
+        answer.
         """
         asked = [Goal(goal) if isinstance(goal, str) else goal for goal in goals]
         messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in asked]
@@ -180,8 +185,9 @@ class GromaClient:
     ) -> Reply:
         """An answer in words about the newest image.
 
-        regions: Mx4 xyxy boxes in camera pixels that the question is about; without a question they are described.
-        Raises ValueError with the node's sentence where it refuses, TimeoutError where it does not answer.
+        regions: Mx4 xyxy boxes in camera pixels that the question is about; without a question they are
+        described. Raises ValueError with the node's sentence where it refuses, TimeoutError where it does not
+        answer.
         """
         boxes = [_box_message(box) for box in np.asarray(regions, np.float64).reshape(-1, 4)]
         request = Ask.Request(question=question, kind=kind, regions=boxes, session=session, camera=camera)
@@ -205,7 +211,8 @@ class GromaClient:
     def wait_for_answers(
         self, after: int = 0, goals_version: int | None = None, camera: str = "", timeout: float = 30.0
     ) -> Answers:
-        """The newest answers on an image with a stamp above `after` (ns), and to this goal set where one is named.
+        """The newest answers on an image with a stamp above `after` (ns), and to this goal set where one is
+        named.
 
         TimeoutError with a sentence after `timeout` s.
         """
@@ -220,16 +227,18 @@ class GromaClient:
     def find(self, goal: str | Goal, timeout: float = 10.0, camera: str = "", patience: float = 30.0) -> None:
         """Start to look for one goal; `is_done`, `feedback` and `result` tell how it goes.
 
-        timeout: seconds after which the node gives up, 0 for the next image only; patience: seconds it may take to
-        accept. A search that is still open is cancelled. Raises ValueError with a sentence for a goal that the node
-        refuses, TimeoutError where it does not answer.
+        timeout: seconds after which the node gives up, 0 for the next image only; patience: seconds it may
+        take to accept. A search that is still open is cancelled. Raises ValueError with a sentence for a goal
+        that the node refuses, TimeoutError where it does not answer.
         """
         self.cancel()
         wanted = Goal(goal) if isinstance(goal, str) else goal
         message = GoalMessage(text=wanted.text, kind=wanted.kind, min_score=wanted.min_score)
         seconds = int(timeout)
         request = Ground.Goal(
-            goal=message, timeout=Duration(sec=seconds, nanosec=round((timeout - seconds) * 1e9)), camera=camera
+            goal=message,
+            timeout=Duration(sec=seconds, nanosec=round((timeout - seconds) * 1e9)),
+            camera=camera,
         )
         end = time.monotonic() + patience
         self._until(self._ground.server_is_ready, end, f"No node {self._name} was found")
@@ -250,7 +259,8 @@ class GromaClient:
         return self._feedback
 
     def result(self, timeout: float = 60.0) -> FindResult:
-        """How the search ended; waits for it. RuntimeError where there was none, TimeoutError after `timeout` s."""
+        """How the search ended; waits for it. RuntimeError where there was none, TimeoutError after
+        `timeout` s."""
         if self._outcome is None:
             raise RuntimeError("There is no search to have a result; call find first.")
         self._until(self._outcome.done, time.monotonic() + timeout, "The search did not end")
@@ -298,7 +308,8 @@ class GromaClient:
         self._until(done, time.monotonic() + timeout, sentence)
 
     def _request(self, send: Callable[[], Future], end: float, what: str) -> Any:
-        """The response to a request that may be sent twice: the first may be lost before both ends have met."""
+        """The response to a request that may be sent twice: the first may be lost before both ends have
+        met."""
         request = RepeatedRequest(send, again=2.0)
         self._until(request.done, end, f"The node {self._name} did not {what}")
         return request.result()

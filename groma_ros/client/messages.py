@@ -16,7 +16,8 @@ def groundings_from_message(message: GroundingArray) -> list[Grounding]:
 
 
 def grounding_from_message(message: GroundingMessage) -> Grounding:
-    """The answer to one goal. Region indices are the places in the message: the node does not publish its own."""
+    """The answer to one goal. Region indices are the places in the message: the node does not publish its
+    own."""
     return Grounding(
         Goal(message.goal, message.kind or "auto"),
         tuple(_detection(item, number) for number, item in enumerate(message.detections)),

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     groundings = grounder.ground(Frame(rgb), goals)
     if args.out:
         _write_picture(args.out, rgb, groundings)
-    document = {"groundings": [_document(item) for item in groundings]}
+    document = {"groundings": [item.to_dict() for item in groundings]}
     print(json.dumps(document, indent=1) if args.json else "\n".join(_line(item) for item in groundings))
     return 0
 
@@ -69,20 +69,6 @@ def _write_picture(path: Path, rgb: object, groundings: list[Grounding]) -> None
     drawn = draw_groundings(np.asarray(rgb), groundings)
     if not cv2.imwrite(str(path), cv2.cvtColor(drawn, cv2.COLOR_RGB2BGR)):
         raise OSError(f"The picture {path} could not be written.")
-
-
-def _document(grounding: Grounding) -> dict[str, object]:
-    detections = [
-        {"box": [round(value, 2) for value in item.box], "score": round(item.score, 4)}
-        for item in grounding.detections
-    ]
-    document: dict[str, object] = {
-        "goal": grounding.goal.text,
-        "present": round(grounding.present, 4),
-        "margin": round(grounding.margin, 4),
-        "detections": detections,
-    }
-    return document | ({"text": grounding.text} if grounding.text else {})
 
 
 def _line(grounding: Grounding) -> str:

@@ -172,34 +172,42 @@ class Grounder:
         least = MIN_PRESENCE if min_presence is None else min_presence
         return cls(runtime.vision, language, tokenizer, template, calibration, least, runtime=runtime)
 
-    def perceive(self, frame: Frame) -> Scene:
-        """The regions of a frame. Raises ValueError with a sentence for an image that cannot be looked at."""
+    def perceive(self, frame: Frame | np.ndarray) -> Scene:
+        """The regions of a frame, or of uint8 HxWx3 RGB. Raises ValueError with a sentence for an image that
+        cannot be used."""
         with self._sight:
-            return perceive(self._vision, frame)
+            return perceive(self._vision, frame if isinstance(frame, Frame) else Frame(np.asarray(frame)))
 
     def check(self, goal: Goal) -> None:
         """Raise ValueError with a sentence for a goal that this model cannot be asked."""
         check_goal(goal)
         self._goal_ids(goal)
 
-    def ground(self, view: Frame | Scene, goals: Sequence[Goal]) -> list[Grounding]:
-        """A grounding for every goal, in their order, about one frame (or a scene already perceived).
+    def ground(
+        self, view: np.ndarray | Frame | Scene, goals: str | Goal | Sequence[str | Goal]
+    ) -> list[Grounding]:
+        """A grounding for every goal, in their order, about one image.
 
-        Goals of kind auto, one and all get detections. A goal of kind describe gets text: on its regions, or
-        on the whole scene if it names none; kind chat gets text whose mentioned regions are its detections.
-        Raises ValueError with a sentence, before any work on the image, if a goal cannot be asked.
+        view: uint8 HxWx3 RGB, a frame, or a scene that was perceived already. Goals of kind auto, one and all
+        get detections. A goal of kind describe gets text: about its regions, or about the whole scene if it
+        names none; kind chat gets text whose mentioned regions are its detections. Raises ValueError with a
+        sentence, before any work on the image, if a goal cannot be asked.
         """
-        for goal in goals:
+        asked = [goals] if isinstance(goals, (str, Goal)) else goals
+        wanted = [Goal(goal) if isinstance(goal, str) else goal for goal in asked]
+        for goal in wanted:
             self.check(goal)
-        scene = self.perceive(view) if isinstance(view, Frame) else view
+        scene = view if isinstance(view, Scene) else self.perceive(view)
         found: dict[int, Grounding] = {}
-        pointing = [i for i, goal in enumerate(goals) if goal.kind in REGION_KINDS and not _has_regions(goal)]
-        for index, answer in zip(pointing, self.answers(scene, [goals[i] for i in pointing]), strict=True):
-            found[index] = self._pointed(goals[index], scene, answer)
-        for index, goal in enumerate(goals):
+        pointing = [
+            i for i, goal in enumerate(wanted) if goal.kind in REGION_KINDS and not _has_regions(goal)
+        ]
+        for index, answer in zip(pointing, self.answers(scene, [wanted[i] for i in pointing]), strict=True):
+            found[index] = self._pointed(wanted[index], scene, answer)
+        for index, goal in enumerate(wanted):
             if index not in found:
                 found[index] = self._ground_alone(scene, goal)
-        return [found[index] for index in range(len(goals))]
+        return [found[index] for index in range(len(wanted))]
 
     def answers(
         self, scene: Scene, goals: Sequence[Goal], wordings: Sequence[int] | None = None

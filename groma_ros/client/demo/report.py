@@ -6,7 +6,6 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -15,8 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from groma_ros.matching import exact_set
-from groma_ros.msg import GroundingArray
-from groma_ros.types import Detection, FloatArray, Goal, Grounding
+from groma_ros.types import FloatArray, Goal, Grounding
 from groma_ros.visualization import draw_groundings
 
 BOXES_SHOWN = 2
@@ -47,11 +45,11 @@ def _row(goal: Goal, grounding: Grounding | None) -> list[str | Text]:
     if grounding is None:
         return [name, "", "", Text("waiting", style="dim")]
     count = len(grounding.detections)
-    verdict = Text(_boxes_text(grounding)) if count else Text("absent", style="yellow")
+    verdict = Text(_boxes(grounding)) if count else Text("absent", style="yellow")
     return [name, f"{grounding.present:.2f}", str(count), verdict]
 
 
-def _boxes_text(grounding: Grounding) -> str:
+def _boxes(grounding: Grounding) -> str:
     shown = [
         "{:.0f} {:.0f} {:.0f} {:.0f}, ".format(*item.box) + f"{item.score:.2f}"
         for item in grounding.detections[:BOXES_SHOWN]
@@ -110,7 +108,7 @@ def correct_by_goal(answers: Answers, truth: DemoTruth) -> dict[str, list[bool]]
             goal = grounding.goal.text
             if goal in truth.targets:
                 targets = truth.boxes[stamp][list(truth.targets[goal])]
-                judged[goal].append(exact_set(_boxes(grounding), targets, IOU))
+                judged[goal].append(exact_set(grounding.boxes, targets, IOU))
     return judged
 
 
@@ -124,7 +122,8 @@ def accuracy(answers: Answers, truth: DemoTruth) -> float:
 def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts) -> None:
     """demo.json: stamps in nanoseconds, boxes xyxy in camera pixels."""
     frames = [
-        {"stamp": stamp, "groundings": [_plain(item) for item in answers[stamp]]} for stamp in sorted(answers)
+        {"stamp": stamp, "groundings": [item.to_dict() for item in answers[stamp]]}
+        for stamp in sorted(answers)
     ]
     figures = {"frames": frames, "accuracy": round(accuracy(answers, truth), 4), **vars(counts)}
     path.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
@@ -154,20 +153,3 @@ def write_picture(path: Path, frames: Mapping[int, np.ndarray], answers: Answers
 
 def _padded(tile: np.ndarray, height: int, width: int) -> np.ndarray:
     return np.pad(tile, ((0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)))
-
-
-def _boxes(grounding: Grounding) -> FloatArray:
-    return np.array([item.box for item in grounding.detections], np.float32).reshape(-1, 4)
-
-
-def _plain(grounding: Grounding) -> dict[str, Any]:
-    detections = [
-        {"box": [round(x, 2) for x in item.box], "score": round(item.score, 4)}
-        for item in grounding.detections
-    ]
-    return {
-        "goal": grounding.goal.text,
-        "present": round(grounding.present, 4),
-        "margin": round(grounding.margin, 4),
-        "detections": detections,
-    }

@@ -1,0 +1,112 @@
+"""GromaClient against a real node over DDS: goals, latest answers, one search, questions, refusals."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.client import GromaClient
+from groma_ros.client.demo.processes import dds_environment
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.types import Goal
+from tests.node.robot import Robot, start_node
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "engines" / "groma-tiny"
+GOALS = ["the red mug", "the purple cone"]
+
+os.environ.update(dds_environment())
+
+
+@pytest.fixture(scope="module")
+def rgb() -> np.ndarray:
+    return cv2.imread(str(ROOT / "demo" / "frame.png"))[:, :, ::-1].copy()
+
+
+@pytest.fixture(scope="module")
+def client(rgb: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GromaClient]:
+    """A client of a node whose camera shows one picture five times a second."""
+    domain = 1 + os.getpid() % 100
+    log, stop = tmp_path_factory.mktemp("client") / "node.log", threading.Event()
+    with ExitStack() as stack:
+        start_node(stack, domain, log, {"model": TINY, "backend": "onnx", "threads": 1})
+        robot = stack.enter_context(Robot(domain))
+
+        def show() -> None:
+            while not stop.wait(0.2):
+                robot.images.publish(robot.image(rgb))
+
+        client = stack.enter_context(GromaClient(domain_id=domain))
+        client.wait_until_active(300.0)
+        camera = threading.Thread(target=show)
+        camera.start()
+        try:
+            yield client
+        finally:
+            stop.set()
+            camera.join()
+
+
+def test_standing_goals_are_answered(client: GromaClient, rgb: np.ndarray) -> None:
+    version = client.set_goals(GOALS)
+    answers = client.wait_for_answers(goals_version=version, timeout=90.0)
+    wanted = Grounder.load(TINY, backend="onnx", threads=1).ground(rgb, GOALS)
+    assert [item.goal.text for item in answers.groundings] == GOALS and answers.frame_id == "camera"
+    for found, expected in zip(answers.groundings, wanted, strict=True):
+        assert found.present == pytest.approx(expected.present, abs=1e-4)
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.5)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-4)
+    latest = client.latest()
+    assert latest is not None and latest.stamp >= answers.stamp
+    assert client.diagnostics["backend"] == "onnx"
+
+
+def test_one_goal_is_found(client: GromaClient) -> None:
+    client.find("the red mug", timeout=30.0)
+    result = client.result(90.0)
+    assert client.is_done() and result.success and result.message == ""
+    assert len(result.grounding.detections) == 1 and result.target_pose is None
+    stage, answer = client.feedback()
+    assert stage == "answered" and answer is not None and len(answer.detections) == 1
+
+
+def test_an_absent_goal_is_not_found(client: GromaClient) -> None:
+    client.find("the purple cone", timeout=0.0)
+    result = client.result(90.0)
+    assert not result.success and "'the purple cone' is absent" in result.message
+
+
+def test_a_search_can_be_cancelled(client: GromaClient) -> None:
+    client.find("the purple cone", timeout=60.0)
+    assert not client.is_done()
+    client.cancel()
+    assert not client.result(90.0).success
+
+
+def test_a_region_is_described(client: GromaClient) -> None:
+    client.find("the red mug", timeout=30.0)
+    box = client.result(90.0).grounding.boxes[0]
+    reply = client.ask(regions=[box])
+    assert "red" in reply.text and "mug" in reply.text and reply.frame_id == "camera"
+
+
+def test_refusals_are_sentences(client: GromaClient) -> None:
+    with pytest.raises(ValueError, match="The node refused the goals: .*empty"):
+        client.set_goals([Goal("  ")])
+    with pytest.raises(ValueError, match="refused the question"):
+        client.ask(regions=[(5.0, 5.0, 5.0, 9.0)])
+
+
+def test_no_node_is_a_sentence() -> None:
+    with (
+        GromaClient("nobody", domain_id=1 + os.getpid() % 100) as lonely,
+        pytest.raises(TimeoutError, match="No node /nobody was found within 1 s"),
+    ):
+        lonely.wait_until_active(1.0)
