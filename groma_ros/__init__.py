@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Detection", "Frame", "Goal", "Grounder", "Grounding"]
 
-# The message build generates groma_ros.msg, .srv and .action in another folder of sys.path; both are one package.
+# The message build generates groma_ros.msg, .srv and .action in another folder of sys.path; both folders are
+# one package.
 __path__ = extend_path(__path__, __name__)
 
 

@@ -6,8 +6,11 @@ from typing import Any
 
 from groma_ros.msg import Grounding as GroundingMessage
 from groma_ros.msg import GroundingArray
+from groma_ros.node.conversions import STATUS_CODES
 from groma_ros.srv import Ask
 from groma_ros.types import Detection, Goal, Grounding, TextSpan
+
+STATUSES = {code: status for status, code in STATUS_CODES.items()}
 
 
 def groundings_from_message(message: GroundingArray) -> list[Grounding]:
@@ -23,6 +26,8 @@ def grounding_from_message(message: GroundingMessage) -> Grounding:
         tuple(_detection(item, number) for number, item in enumerate(message.detections)),
         message.present,
         message.margin,
+        status=STATUSES.get(message.status, "stale"),
+        alternatives=tuple(_detection(item, number) for number, item in enumerate(message.alternatives)),
     )
 
 
