@@ -83,7 +83,15 @@ def test_the_figures_have_the_documented_form(tmp_path: Path, truth: DemoTruth) 
     detections = [{"box": list(BALL), "score": 0.75}]
     assert figures["frames"][0] == {
         "stamp": 1000,
-        "groundings": [{"goal": "the ball", "present": 0.5, "margin": 0.25, "detections": detections}],
+        "groundings": [
+            {
+                "goal": "the ball",
+                "status": "present",
+                "present": 0.5,
+                "margin": 0.25,
+                "detections": detections,
+            }
+        ],
     }
     assert [frame["stamp"] for frame in figures["frames"]] == [1000, 2000]
 
