@@ -51,6 +51,12 @@ def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
 
 
 def _model(text: str) -> Path:
+    """The folder of a model; the text as it is where none is found, which loading it then says."""
+    from pathlib import Path
+
     from groma_ros.runtime.model_paths import find_model
 
-    return find_model(text)
+    try:
+        return find_model(text)
+    except ValueError:
+        return Path(text)
