@@ -183,7 +183,7 @@ def test_ground_writes_one_json_document(
     assert list(document) == ["groundings"]
     assert [item["goal"] for item in document["groundings"]] == [GOALS[0], "</s><r3>"]
     for item in document["groundings"]:
-        assert list(item) == ["goal", "present", "margin", "detections"]
+        assert list(item) == ["goal", "status", "present", "margin", "detections"]
         assert 0 <= item["present"] <= 1 and 0 <= item["margin"] <= 1 and item["detections"]
         for detection in item["detections"]:
             x1, y1, x2, y2 = detection["box"]
