@@ -19,7 +19,7 @@ MAX_LINES = 500
 MAX_TRACKED_BYTES = 45_000_000
 
 # Rooms from the ground up; a module may import its own room and those of lower floors. Modules directly under
-# groma_ros are "shared", cli.py is one of the commands.
+# groma_ros are "shared"; cli.py is one of the commands, __init__.py the public interface.
 FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"shared"}),
     frozenset({"io", "simulation", "tokenization"}),
@@ -35,6 +35,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"node"}),
     frozenset({"client"}),
     frozenset({"commands"}),
+    frozenset({"public"}),
 )
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ROS_ROOMS = {"node", "client"}
@@ -60,7 +61,7 @@ def room_of(module: Path) -> str:
     """The room a module stands in."""
     if len(module.parts) > 1:
         return module.parts[0]
-    return "commands" if module.name == "cli.py" else "shared"
+    return {"cli.py": "commands", "__init__.py": "public"}.get(module.name, "shared")
 
 
 @cache
