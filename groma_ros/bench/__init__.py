@@ -1,1 +1,1 @@
-"""`groma bench`: what a frame costs on this machine, stage by stage, and what it would cost at best."""
+"""`groma bench`: the cost of a frame on this machine, stage by stage, against a computed lower bound."""

@@ -1,5 +1,5 @@
-"""One backend in a process of its own, so that its memory is its own; the processes take turns, so that noise
-hits all alike."""
+"""Run each measured backend in its own process, so that its memory is its own. The processes take turns, so
+that noise affects all equally."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 @dataclass(frozen=True)
 class About:
-    """What a variant turned out to be. network: its config in the form of config.json; gpu_mb: used by others
-    before it was loaded."""
+    """What was loaded for a variant."""
 
     backend: str
     precision: str
     device: str
     network: dict[str, Any]
+    """Its config, in the form of config.json."""
 
     @property
     def name(self) -> str:
@@ -45,17 +45,16 @@ class About:
 
 @dataclass(frozen=True)
 class Memory:
-    """The most that was held so far, in MB; gpu None off a GPU."""
+    """Peak memory so far, MB; gpu is None on the CPU."""
 
     peak: int
     gpu: int | None
 
 
 class Runner:
-    """A variant that has been loaded in a process of its own. Every method but `close` waits for that
-    process.
+    """A variant loaded in a process of its own. Every method but `close` waits for that process.
 
-    ValueError or RuntimeError, with the sentence of the process, if it cannot load or run.
+    Raises ValueError or RuntimeError, with the process's message, if it cannot load or run.
     """
 
     def __init__(self, variant: BenchVariant) -> None:
@@ -68,7 +67,7 @@ class Runner:
         self.about: About = self._receive()
 
     def ask(self, name: str, *args: Any) -> Any:
-        """Call a method of `groma_ros.bench.child_process.Worker` over there."""
+        """Call a method of `BenchWorker` in the process."""
         self._pipe.send((name, args))
         return self._receive()
 
@@ -104,14 +103,14 @@ class Runner:
 
 
 def measure_ceilings(threads: int, clock: str = "wall") -> Ceilings:
-    """`cpu_ceilings` in a process that holds its libraries to so many threads."""
+    """Run `cpu_ceilings` in a process whose libraries are limited to a number of threads."""
     with _environment(thread_environment(threads)):
         return call_in_process(cpu_ceilings, threads, clock)
 
 
 @contextmanager
 def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """A process started inside the block has these variables."""
+    """Set environment variables for processes started inside the block."""
     before = {name: os.environ.get(name) for name in variables}
     os.environ.update(variables)
     try:
@@ -125,11 +124,11 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 
 def _serve(pipe: Connection, variant: BenchVariant) -> None:
-    """Load the variant, then answer what is asked until the other end closes."""
+    """Load the variant, then execute calls until the other end closes the pipe."""
     ctypes.CDLL(None).prctl(
         _DIE_WITH_PARENT, signal.SIGKILL
-    )  # one pass of a large network outlasts the patience of who stopped it
-    os.dup2(2, 1)  # whatever a library prints, standard output is the report's
+    )  # a pass of a large network may take minutes, so end at once
+    os.dup2(2, 1)  # libraries may print; standard output is reserved for the report
     try:
         worker = BenchWorker(variant)
         pipe.send(("answer", worker.about))
@@ -146,7 +145,7 @@ def _serve(pipe: Connection, variant: BenchVariant) -> None:
 
 
 class BenchWorker:
-    """A loaded variant. Errors are those of `Grounder.load`."""
+    """A loaded variant. Raises the errors of `Grounder.load`."""
 
     def __init__(self, variant: BenchVariant) -> None:
         use_clock(variant.clock)
@@ -160,21 +159,21 @@ class BenchWorker:
         self.about = About(runtime.backend, runtime.precision, runtime.device, network)
 
     def measure(self, jpeg: bytes, goals: int) -> Sample:
-        """Answer so many goals about a picture."""
+        """Answer `goals` goals about a picture."""
         asked = mixed_goals(goals) if self._trained else single_goals(goals)
         return self._grounder.measure(lambda: to_frame(jpeg), asked)
 
     def paths(self, jpeg: bytes) -> Paths:
-        """The same answers by the short way and by the long ones."""
+        """Answer the same goals by the fast and the slow ways."""
         return measure_paths(self._grounder, to_frame(jpeg), self._trained)
 
     def memory(self) -> Memory:
-        """Of this process so far; on a GPU also what came to be used there since before it loaded."""
+        """Peak memory of this process; on a GPU also what was allocated there since before loading."""
         used = gpu_used_mb() if self.about.device == "cuda" else None
         return Memory(peak_mb(), None if used is None else used - (self._gpu_before or 0))
 
     def ceilings(self) -> Ceilings | None:
-        """Of the GPU this variant runs on; None on the CPU, or where PyTorch is not there to measure it."""
+        """Peak rates of the GPU this variant runs on; None on the CPU, or without PyTorch to measure them."""
         if self.about.device != "cuda":
             return None
         try:

@@ -1,4 +1,4 @@
-"""What the project claims about its speed, held against what was measured in one run."""
+"""Compare the project's speed claims with the measurements of one run."""
 
 from __future__ import annotations
 
@@ -15,53 +15,57 @@ from groma_ros.types import Frame, Goal, Scene
 
 T = TypeVar("T")
 FREE_TOKENS = 32
-"""The longest free answer of a trained model. One with random weights never ends; it gets the tokens of a
-region answer."""
+"""Maximum length of a trained model's free answer. Random weights never end an answer; they get the tokens of
+a region answer."""
 
 
 @dataclass(frozen=True)
 class Paths:
-    """Seconds of the same goals on one scene. one_step and generated: one goal on a cached prefix; shared:
-    four goals, prefix included; anew: the four one by one, the whole prompt again for each, free generation
-    of `tokens` in all. same: the generated answers that name the region the one step names, of how many.
-    """
+    """Durations in seconds of the same goals on one scene, answered in different ways."""
 
     one_step: float
+    """One goal on a cached prefix, read in one step."""
     generated: float
+    """One goal on a cached prefix, generated greedily."""
     shared: float
+    """Four goals on one prefix, prefix included."""
     anew: float
+    """The four goals one by one, each with the whole prompt and free generation."""
     tokens: int
+    """Tokens generated for `anew` in all."""
     same: int
+    """Generated answers that name the same region as the one-step answer, out of `of`."""
     of: int
 
 
 @dataclass(frozen=True)
 class Claim:
-    """One line of the table. measured: None where it could not be, and note says why; at_least: the wanted
-    bound is a lower one."""
+    """One row of the table."""
 
     claim: str
     wanted: float
+    """Bound; a lower one if at_least."""
     at_least: bool
     measured: float | None
+    """None if it could not be measured; note says why."""
     note: str = ""
 
     @property
     def reached(self) -> bool | None:
-        """None where nothing was measured."""
+        """Whether the bound is met; None if nothing was measured."""
         if self.measured is None:
             return None
         return self.measured >= self.wanted if self.at_least else self.measured <= self.wanted
 
     def document(self) -> dict[str, object]:
-        """Plain types."""
+        """The row in JSON types."""
         measured = None if self.measured is None else round(self.measured, 3)
         return {**asdict(self), "measured": measured, "reached": self.reached}
 
 
 def measure_paths(grounder: TimedGrounder, frame: Frame, trained: bool) -> Paths:
-    """Every way over the same goals, one region each, on one scene. trained: the model can name what it sees,
-    so that is asked for."""
+    """Answer the same single-region goals on one scene in every way. trained: the model can name what it
+    sees, so goals about visible objects are used."""
     scene = grounder.perceive(frame)
     goals = _goals(grounder, scene) if trained else list(SINGLE)
     limit = FREE_TOKENS if trained else ANSWER_TOKENS
@@ -83,15 +87,15 @@ def measure_paths(grounder: TimedGrounder, frame: Frame, trained: bool) -> Paths
 
 
 def _goals(grounder: TimedGrounder, scene: Scene) -> list[Goal]:
-    """As many goals as `SINGLE` has, about things the model says are there, so that there is a region to
-    answer with."""
+    """As many goals as `SINGLE` has, about objects the model reports, so that there is a region to answer
+    with."""
     regions = [index % len(scene.boxes) for index in range(len(SINGLE))]
     texts = grounder.describe(scene, regions) if grounder.can("describe") else [""] * len(regions)
     return [_said(grounder, text, other) for text, other in zip(texts, SINGLE, strict=True)]
 
 
 def _said(grounder: TimedGrounder, text: str, other: Goal) -> Goal:
-    """What the model said as a goal, or the other where it said nothing that can be asked."""
+    """The model's description as a goal, or `other` if it is not a valid goal."""
     goal = Goal(text.strip(), "one")
     try:
         grounder.check(goal)
@@ -113,9 +117,11 @@ def judge(
     exact: str | None,
     eager: str | None,
 ) -> list[Claim]:
-    """The table. samples: by name of variant, then by goals, one a round; default, exact and eager: the names
-    of the shipped default, of ONNX in fp32 and of PyTorch in fp32, None for one that was not measured. All
-    ratios are medians over rounds.
+    """Evaluate all claims.
+
+    samples: by variant name, then by number of goals, one for each round; default, exact, eager: names of the
+    shipped default, of ONNX fp32 and of PyTorch fp32, None if not measured. All ratios are medians over
+    rounds.
     """
     ours = samples[default]
     same, of, tokens = (sum(values) for values in zip(*((item.same, item.of, item.tokens) for item in paths)))
@@ -168,12 +174,12 @@ def _faster(
 
 
 def totals(samples: Sequence[Sample]) -> list[float]:
-    """Seconds of the total of each."""
+    """Total seconds of each sample."""
     return [sample.seconds["total"] for sample in samples]
 
 
 def median_ratio(over: Sequence[float], under: Sequence[float]) -> float:
-    """The median of the ratios of each round, whose two parts ran one behind the other."""
+    """Median of the ratios of each round, whose two parts ran in succession."""
     return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 

@@ -1,5 +1,5 @@
-"""Engines against the network in PyTorch: regions, region tokens and answers on the same pictures, and the
-time of both."""
+"""Compare TensorRT engines with the network in PyTorch: regions, region tokens, answers and time on the same
+pictures."""
 
 from __future__ import annotations
 
@@ -21,33 +21,33 @@ from groma_ros.runtime.bundle import WEIGHTS, Bundle
 from groma_ros.types import Frame, Grounding, Scene
 
 IOU = 0.98
-"""Two detections are the same from this intersection over union on."""
+"""Detections are the same from this IoU on."""
 SCORES = {"fp32": 0.02, "fp16": 0.02, "int8": 0.05, "int4": 0.05}
-"""How far their scores may be apart, by precision."""
+"""Maximum difference of their scores, by precision."""
 _GOALS = 4
 _WARM_UP = 5
 
 
 @dataclass(frozen=True)
 class EngineCheck:
-    """What was found.
-
-    oracle: what the engines were compared with; same_scenes: pictures on which both chose the same regions;
-    box_pixels, score, region_tokens: worst differences on those, the last over the largest magnitude;
-    same_answers: of `answers`; engine_ms, oracle_ms: medians of one vision pass; ok: all answers are the
-    same.
-    """
+    """The result of the comparison."""
 
     oracle: str
+    """What the engines were compared with."""
     precision: str
     pictures: int
     same_scenes: int
+    """Pictures on which both selected the same regions."""
     box_pixels: float
+    """Worst difference on those pictures; likewise score and region_tokens, the latter relative to the
+    largest magnitude."""
     score: float
     region_tokens: float
     answers: int
     same_answers: int
+    """Out of `answers`."""
     engine_ms: float
+    """Median duration of one vision pass; likewise oracle_ms."""
     oracle_ms: float
 
     @property
@@ -56,7 +56,7 @@ class EngineCheck:
 
 
 def check_engines(bundle: Bundle, precision: str, count: int, seed: int) -> EngineCheck:
-    """Compare on so many pictures. Errors are those of loading a model."""
+    """Compare on `count` pictures. Raises the errors of loading a model."""
     engine = Grounder.load(bundle, backend="tensorrt", precision=precision)
     backend = "torch" if importlib.util.find_spec("torch") and WEIGHTS in bundle.files else "onnx"
     oracle = Grounder.load(bundle, backend=backend, device="cpu", precision="fp32")
@@ -93,7 +93,7 @@ def check_engines(bundle: Bundle, precision: str, count: int, seed: int) -> Engi
 
 
 def same_answer(found: Grounding, wanted: Grounding, score: float) -> bool:
-    """Whether two answers to a goal have the same boxes, whose scores are no further apart than `score`."""
+    """Whether two answers have the same boxes, with scores that differ by at most `score`."""
     if len(found.detections) != len(wanted.detections):
         return False
     if not found.detections:
@@ -128,7 +128,7 @@ def _worst(values: Iterable[Any]) -> float:
 
 
 def write_log(path: Path, document: dict[str, Any]) -> None:
-    """Write what `groma build-engine --check` found as Markdown: hardware and versions first."""
+    """Write the result of `groma build-engine --check` as Markdown, hardware and versions first."""
     machine, found = document["machine"], document["check"]
     lines = [
         f"# {document['model']} on {machine['gpu']}, TensorRT {document['tensorrt']}",

@@ -1,9 +1,9 @@
-"""The least a stage can cost: its operations and the bytes it must read, at the ceilings of the machine.
+"""Lower bound of a stage's duration: its operations and memory reads at the peak rates of the machine.
 
-Counted are matrix products, convolutions, attention and sampling, a multiplication and an addition as two
-operations, and every weight once a pass. Left out are what caches may hold or kernels may fuse: norms,
-activations, the maps between layers. So this is a floor: no program that computes the same numbers at this
-precision is faster.
+Counted are matrix products, convolutions, attention and sampling (a multiply-add is two operations), and
+every weight once for each pass. Norms, activations and feature maps between layers are not counted, because
+caches may hold them or kernels fuse them. So no program that computes the same numbers at this precision is
+faster.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CAMERA_BYTES = 640 * 480 * 3
 
 @dataclass(frozen=True)
 class Work:
-    """operations, and weights and other numbers that are read."""
+    """Operations, and numbers read: weights and other values."""
 
     operations: float = 0.0
     weights: float = 0.0
@@ -46,13 +46,13 @@ class Work:
         return Work(self.operations * times, self.weights * times, self.values * times)
 
     def seconds(self, ceilings: Ceilings, precision: str) -> float:
-        """At best, with weights of a precision and everything else in float32."""
+        """Minimum duration, with weights in a precision and other values in float32."""
         moved = self.weights * BYTES_PER_WEIGHT[precision] + self.values * 4
         return max(self.operations / ceilings.operations, moved / ceilings.bytes)
 
 
 def linear(rows: float, *widths: int) -> Work:
-    """Layers of these widths, one behind the other, over so many rows."""
+    """Successive layers of these widths over `rows` rows."""
     weights = sum(before * behind for before, behind in itertools.pairwise(widths))
     return Work(2 * rows * weights, weights)
 
@@ -62,7 +62,7 @@ def _attention(queries: float, keys: float, width: int) -> Work:
 
 
 def perceive(config: GromaConfig) -> Work:
-    """Backbone, bridge to image tokens, proposer; one image."""
+    """Backbone, bridge to image tokens and proposer, for one image."""
     c, cells = config.backbone, config.grid**2
     hidden = c.hidden_size
     block = linear(cells + 1, hidden, hidden) * 4 + linear(
@@ -76,7 +76,7 @@ def perceive(config: GromaConfig) -> Work:
 
 
 def _fine(config: GromaConfig) -> Work:
-    """The convolutions of the level that comes from the pixels, if there is one."""
+    """Convolutions of the pixel level, if there is one."""
     widths = (config.backbone.num_channels, *config.region.fine)
     sides = [config.image_size // (2 if layer == 0 else 4) for layer in range(len(config.region.fine))]
     return sum(
@@ -85,7 +85,7 @@ def _fine(config: GromaConfig) -> Work:
 
 
 def _propose(config: GromaConfig) -> Work:
-    """Counted for one feature level, as the published network and the shipped one have."""
+    """The proposer, for one feature level, as in the published and the shipped network."""
     c, cells, d = config.proposer, config.grid**2, config.proposer.d_model
     queries = min(c.two_stage_num_proposals, cells)
     box_head = (d, c.bbox_hidden, c.bbox_hidden, 4)
@@ -106,13 +106,13 @@ def _propose(config: GromaConfig) -> Work:
 
 
 def _deformable(queries: float, values: float, d: int, heads: int, points: int) -> Work:
-    """Offsets, weights, values, sampling by four taps, and output."""
+    """Offsets, weights, values, sampling of four neighbours, and output."""
     sampling = Work(queries * points * d * 10)
     return linear(queries, d, heads * points * 3) + linear(values, d, d) + sampling + linear(queries, d, d)
 
 
 def encode_regions(config: GromaConfig, regions: float) -> Work:
-    """Fusion of the maps, then so many regions."""
+    """Fusion of the maps, then `regions` regions."""
     c, channels, cells = config.region, config.region_channels, config.grid**2
     sides = [config.grid * up for up in c.upsample]
     bins = c.pooled**2
@@ -128,8 +128,8 @@ def encode_regions(config: GromaConfig, regions: float) -> Work:
 
 
 def read(config: GromaConfig, tokens: float, behind: float, rows: float) -> Work:
-    """A pass of the language model over so many tokens in all, each behind so many others; logits for so many
-    rows."""
+    """A pass of the language model over `tokens` tokens in all, each after `behind` others, with logits for
+    `rows` rows."""
     c = config.language
     held = c.hidden_size // c.num_attention_heads * (c.num_key_value_heads or c.num_attention_heads)
     layer = linear(tokens, c.hidden_size, c.hidden_size) * 2 + linear(tokens, c.hidden_size, held) * 2
@@ -144,7 +144,7 @@ def read(config: GromaConfig, tokens: float, behind: float, rows: float) -> Work
 def floors(
     config: GromaConfig, counts: Mapping[str, float], ceilings: Ceilings, precision: str
 ) -> dict[str, float]:
-    """Seconds at best of every stage that has a floor; counts: of one frame, see `stages.Sample`."""
+    """Minimum duration in seconds of every stage that has one. counts: of one frame, see `stages.Sample`."""
     prefix, tail, rows, steps = (float(counts.get(name, 0)) for name in ("prefix", "tail", "rows", "steps"))
     tokens = float(counts.get("tokens", 0))
     vision = (

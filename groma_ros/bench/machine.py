@@ -1,4 +1,4 @@
-"""What this machine is, and the most it can do: the ceilings that a floor is computed from."""
+"""Describe this machine and measure its peak rates, from which lower bounds are computed."""
 
 from __future__ import annotations
 
@@ -15,30 +15,32 @@ import numpy as np
 
 from groma_ros.timing import now, use_clock
 
-_SIDE = 1024  # of the square matrices that are multiplied: 4 MB each
+_SIDE = 1024  # side of the square matrices that are multiplied, 4 MB each
 _CHUNK = 16_000_000  # float32 numbers a thread reads: 64 MB, more than its share of any cache
 _REPEATS = 24
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The best of several runs. operations: multiplications and additions a second of a large matrix product;
-    bytes: read from memory a second; of: what was measured, in words."""
+    """Best of several runs."""
 
     operations: float
+    """Multiplications and additions a second, of a large matrix product."""
     bytes: float
+    """Bytes a second read from memory."""
     of: str
+    """What was measured, in words."""
 
     def __or__(self, other: Ceilings) -> Ceilings:
-        """The better of two measurements of the same, each."""
+        """The better of two measurements, for each rate."""
         return Ceilings(max(self.operations, other.operations), max(self.bytes, other.bytes), self.of)
 
 
 def cpu_ceilings(threads: int, clock: str = "wall") -> Ceilings:
-    """float32 matrix product and reading of memory with so many threads.
+    """Measure a float32 matrix product and memory reads on `threads` threads.
 
-    numpy's matrix library takes its number of threads from the environment when it is loaded, so this belongs
-    into a process that was started with `thread_environment`.
+    numpy's matrix library reads its number of threads from the environment when it is loaded, so call this in
+    a process started with `thread_environment`.
     """
     use_clock(clock)
     rng = np.random.default_rng(0)
@@ -52,12 +54,12 @@ def cpu_ceilings(threads: int, clock: str = "wall") -> Ceilings:
 
 
 def thread_environment(threads: int) -> dict[str, str]:
-    """Variables that hold the matrix libraries of a new process to so many threads."""
+    """Environment variables that limit a new process's matrix libraries to `threads` threads."""
     return {name: str(threads) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")}
 
 
 def _best(call: Callable[[], Any]) -> float:
-    """Seconds of the fastest of some runs, the first not counted."""
+    """Duration of the fastest of several runs, after a warm-up, seconds."""
     times = []
     for _ in range(_REPEATS + 1):
         begin = now()
@@ -67,7 +69,7 @@ def _best(call: Callable[[], Any]) -> float:
 
 
 def describe(threads: int, ceilings: Ceilings) -> dict[str, Any]:
-    """The machine in plain types, for the report."""
+    """The machine in JSON types, for the report."""
     return {
         "cpu": _cpu_name(),
         "cores": len(os.sched_getaffinity(0)),
@@ -84,18 +86,18 @@ def describe(threads: int, ceilings: Ceilings) -> dict[str, Any]:
 
 
 def peak_mb() -> int:
-    """The most memory this process has held, in MB; of the process itself, not of the one that started it."""
+    """Peak memory of this process, MB."""
     return _kilobytes("/proc/self/status", "VmHWM") // 1024
 
 
 def gpu_used_mb() -> int | None:
-    """Memory in use on the first GPU, by anybody, in MB; None where no driver answers."""
+    """Memory in use on the first GPU by any process, MB; None without a driver."""
     found = _nvidia("memory.used")
     return int(found) if found else None
 
 
 def gpu_name() -> str | None:
-    """The name of the first GPU; None where no driver answers."""
+    """Name of the first GPU; None without a driver."""
     return _nvidia("name")
 
 

@@ -1,4 +1,5 @@
-"""`groma bench`: the time of every stage, memory, and the cost against the floor of this machine."""
+"""`groma bench`: measure the duration of every stage, memory, and the ratio to the lower bound of this
+machine."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from groma_ros.bench.workload import BenchVariant, pictures
 from groma_ros.progress import shown
 
 SIZES = ("tiny", "base", "7b")
-# Threads of the variant that has just run may still wait busily for more work; by then they sleep.
+# Threads of the variant that has just run may still be spinning; after this pause they sleep.
 _PAUSE = 0.05
 
 
 @dataclass(frozen=True)
 class BenchPlan:
-    """What is measured: variants in turn, on each picture, for each number of goals."""
+    """What to measure: every variant, on each picture, for each number of goals."""
 
     variants: tuple[BenchVariant, ...]
     goals: tuple[int, ...]
@@ -37,15 +38,15 @@ class BenchPlan:
 
 
 def bench(plan: BenchPlan) -> dict[str, Any]:
-    """Measure; the JSON document. Errors are those of loading a model, and RuntimeError for a process that
-    died."""
+    """Measure; returns the JSON document. Raises the errors of loading a model, and RuntimeError if a process
+    dies."""
     jpegs, source = pictures(plan.rounds, plan.seed)
     ceilings = measure_ceilings(plan.threads, plan.clock)
     with ExitStack() as stack:
         runners = [stack.enter_context(Runner(variant)) for variant in plan.variants]
         taken, paths = _measure(plan, runners, jpegs)
         gpu = [runner.ask("ceilings") for runner in runners]
-    # Whatever else ran on the machine before or after, the most it can do is the better of both.
+    # Other programs may have run before or after; the better of both is the peak.
     ceilings |= measure_ceilings(plan.threads, plan.clock)
     measured = [
         replace(item, ceilings=found or (ceilings if item.about.device == "cpu" else None))
@@ -69,8 +70,8 @@ def bench(plan: BenchPlan) -> dict[str, Any]:
 def _measure(
     plan: BenchPlan, runners: Sequence[Runner], jpegs: Sequence[bytes]
 ) -> tuple[list[Measured], list[Paths]]:
-    """Every picture through every variant in turn, another first each time, so that noise and warmth hit all
-    alike."""
+    """Run every picture through every variant in turn, starting with another one each time, so that noise and
+    warm-up affect all equally."""
     samples: list[dict[int, list[Sample]]] = [{goals: [] for goals in plan.goals} for _ in runners]
     memory = [_warm_up(plan, runner, jpegs[0]) for runner in runners]
     paths: list[Paths] = []
@@ -91,8 +92,7 @@ def _measure(
 
 
 def _warm_up(plan: BenchPlan, runner: Runner, jpeg: bytes) -> dict[int, Memory]:
-    """Run every number of goals, fewest first; the most memory held up to and with each, nothing where
-    nothing is to be warmed."""
+    """Run every number of goals, fewest first. Returns the peak memory after each; empty without warm-up."""
     memory = {}
     for goals in plan.goals if plan.warm_up else ():
         for _ in range(plan.warm_up):

@@ -1,4 +1,4 @@
-"""From samples to rows and ratios, in plain types."""
+"""Convert samples to rows and ratios in JSON types."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _HEAD = ("stage", "median ms", "p95 ms", "share", "floor ms", "x floor")
 
 
 def table(document: dict[str, Any]) -> str:
-    """All parts that the document has."""
+    """The document as text, all parts that it has."""
     lines = [*_machine(document["machine"]), ""]
     for row in document["rows"]:
         lines += [*_row_lines(row), ""]
@@ -83,13 +83,12 @@ def _claims(claims: list[dict[str, Any]]) -> list[str]:
 
 
 APART = "image decode"
-"""The stage that is no part of the total."""
+"""The stage that is not part of the total."""
 
 
 @dataclass(frozen=True, eq=False)
 class Measured:
-    """A variant's samples by number of goals, one a round, the memory after each, and the ceilings of where
-    it ran, if known."""
+    """Measurements of a variant."""
 
     about: About
     samples: Mapping[int, Sequence[Sample]]
@@ -98,11 +97,11 @@ class Measured:
 
 
 def rows(measured: Measured) -> list[dict[str, Any]]:
-    """One row a number of goals.
+    """One row for each number of goals.
 
-    Every stage has `median_ms`, `p95_ms`, its `share` of the total (image decode, which is apart, has none)
-    and, where operations and bytes are known, `floor_ms`. The total has the sum of the floors, and
-    `times_floor`: of its stages that have one, how many times the floor they took.
+    Every stage has `median_ms`, `p95_ms`, its `share` of the total (image decode is not part of it and has
+    none) and, where operations and bytes are known, `floor_ms`. The total has the sum of the lower bounds and
+    `times_floor`, the ratio of the stages that have one to that sum.
     """
     return [_row(measured, goals, samples) for goals, samples in measured.samples.items()]
 
@@ -161,7 +160,7 @@ def _milliseconds(seconds: float) -> float:
 
 
 def ratios(measured: Sequence[Measured]) -> list[dict[str, Any]]:
-    """For every two variants and every number of goals how many times faster the first is, as the median over
+    """For every pair of variants and number of goals, how many times faster the first is, as the median over
     rounds."""
     found = []
     for first, second in itertools.combinations(measured, 2):

@@ -1,4 +1,4 @@
-"""The time of every stage of a frame, taken on the pipeline that runs, not on a copy of it."""
+"""Time every stage of a frame, in the pipeline that runs in the node."""
 
 from __future__ import annotations
 
@@ -34,28 +34,30 @@ the total: prompts, token ids, answers."""
 
 @dataclass
 class Sample:
-    """One frame. seconds: by stage, and total; counts: what the stages worked on: regions, tokens of the
-    prefix, tokens of all tails, rows (goals), steps of decoding and tokens decoded in them."""
+    """One frame."""
 
     seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
+    """By stage, and `total`."""
     counts: defaultdict[str, int] = field(default_factory=partial(defaultdict, int))
+    """Sizes the stages worked on: regions, tokens of the prefix, tokens of all tails, rows (goals), decoding
+    steps and tokens decoded in them."""
 
 
 class Clock:
-    """Collects the sample of the frame that is running."""
+    """Collects the sample of the current frame."""
 
     def __init__(self) -> None:
         self.sample = Sample()
 
     def time(self, name: str, call: Callable[[], T]) -> T:
-        """What the call returns; its time goes to the stage."""
+        """Call a function and add its duration to a stage. Returns its result."""
         begin = now()
         result = call()
         self.sample.seconds[name] += now() - begin
         return result
 
     def see(self, call: Callable[[], Scene]) -> Scene:
-        """A vision pass, split where the stages that all backends share begin and end."""
+        """Run a vision pass, split into the stages that all backends share."""
         begin = now()
         with listening() as marks:
             scene = call()
@@ -124,8 +126,8 @@ class TimedLanguage:
 
 
 class TimedGrounder(Grounder):
-    """A Grounder whose stages are timed, and which can also answer the slow ways that its claims are held
-    against."""
+    """A Grounder whose stages are timed, and which can also answer in the slow ways that claims are compared
+    with."""
 
     def __init__(self, vision: VisionTokenizer, language: LanguageModel, *args: Any, **kwargs: Any) -> None:
         self.clock = Clock()
@@ -134,7 +136,7 @@ class TimedGrounder(Grounder):
         )
 
     def measure(self, decode: Callable[[], Frame], goals: Sequence[Goal]) -> Sample:
-        """Answer goals about a frame that `decode` makes of a picture file."""
+        """Answer goals about a frame that `decode` decodes from a picture file."""
         self.clock.sample = sample = Sample()
         frame = self.clock.time("image decode", decode)
         begin = now()
@@ -143,25 +145,24 @@ class TimedGrounder(Grounder):
         inside = sum(value for name, value in sample.seconds.items() if name != "image decode")
         sample.seconds["bookkeeping"] = total - inside
         sample.seconds["total"] = total
-        self.clock.sample = Sample()  # what is asked between two frames belongs to neither
+        self.clock.sample = Sample()  # calls between two frames belong to neither
         return sample
 
     def warm(self, scene: Scene) -> None:
-        """Prefill the scene's prefix, unless it is held."""
+        """Prefill the scene's prefix unless it is cached."""
         self._prefix(scene, 1)
 
     def forget(self) -> None:
-        """Drop the prefix that is held, so that the next question prefills again."""
+        """Drop the cached prefix, so that the next goal prefills again."""
         if self._held is not None:
             self._language.release(self._held[1])
             self._held = None
 
     def generate(self, scene: Scene, goal: Goal) -> tuple[int, ...]:
-        """A region answer generated greedily on the cached prefix, token by token, from its opening to
+        """Generate a region answer greedily on the cached prefix, token by token, from its opening to
         `ANSWER_TOKENS`.
 
-        The opening is fed whether the model would say it or not, so that the answer is the one that is read
-        in one step.
+        The opening is forced, so that the answer is the same as the one read in one step.
         """
         tail = self._embed(self._open_ids(goal), scene)
         prefix = self._prefix(scene, len(tail) + ANSWER_TOKENS)
@@ -178,8 +179,8 @@ class TimedGrounder(Grounder):
         return tuple(written)
 
     def generate_anew(self, scene: Scene, goal: Goal, limit: int) -> tuple[float, int]:
-        """The original's way: the whole prompt is read again and the answer is free, at most `limit` tokens.
-        Its seconds and tokens.
+        """Answer as the original does: read the whole prompt and generate at most `limit` tokens freely.
+        Returns seconds and tokens.
 
         The first token is read outside the timed part, because a prefix cannot be empty.
         """
@@ -193,7 +194,7 @@ class TimedGrounder(Grounder):
         return seconds, len(written)
 
     def region_token(self, answer: RegionAnswer) -> int | None:
-        """The token of the first region of an answer; None if it has none."""
+        """Token of the first region of an answer; None if it has none."""
         return self._tokenizer.region_id(answer.regions[0]) if answer.regions else None
 
     def _open_ids(self, goal: Goal) -> tuple[int, ...]:

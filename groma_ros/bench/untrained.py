@@ -1,8 +1,7 @@
-"""Large networks with random weights, made where they run: their answers mean nothing, their speed is that of
-trained ones.
+"""Large networks with random weights, created in memory. Their answers are meaningless; their speed is that
+of trained ones.
 
-No checkpoint is written. The one file is llama.cpp's own, which maps what it runs; it is deleted as soon as
-it is open.
+No checkpoint is written. The only file is llama.cpp's GGUF, which is deleted as soon as it is open.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from groma_ros.tokenization.sentencepiece_model import UNUSED, Piece, SentencePi
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 
 NETWORKS = {
-    # A base-sized backbone and a Llama of 1.1 billion weights, joined as published.
+    # A base-sized backbone and a Llama of 1.1 billion weights, connected as in the published network.
     "base": GromaConfig(
         backbone=BackboneConfig(hidden_size=768, num_hidden_layers=12, num_attention_heads=12),
         language=LanguageConfig(
@@ -38,12 +37,12 @@ NETWORKS = {
             max_position_embeddings=2048,
         ),
     ),
-    # Groma-7B as published; 2048 positions are what it was trained with.
+    # Groma-7B as published, which was trained with 2048 positions.
     "7b": GromaConfig(language=LanguageConfig(max_position_embeddings=2048)),
 }
 TEMPLATE = PUBLISHED_TEMPLATE
 Parts: TypeAlias = tuple[VisionTokenizer, LanguageModel, str, str]
-"""Both halves, precision and device."""
+"""Vision tokenizer, language model, precision and device."""
 _NOISE = 1_000_003  # random numbers that all embeddings are made of; a prime, so that no two rows are equal
 _ON_DISK = (
     "/var/tmp"  # the folder for temporary files may be in memory, which a large network needs for itself
@@ -52,11 +51,11 @@ _NEEDED = {"torch": ("torch", "transformers"), "llama_cpp": ("torch", "transform
 
 
 def random_runtime(variant: BenchVariant) -> Runtime:
-    """A network of the variant's size on its backend: torch, or llama_cpp for the language model with PyTorch
-    before it.
+    """Create a network of the variant's size on its backend: torch, or llama_cpp for the language model with
+    PyTorch for vision.
 
-    precision auto: in PyTorch fp32 on the CPU and fp16 on a GPU, in llama.cpp q4_k_m. ValueError with a
-    sentence for what cannot be had.
+    Precision auto is fp32 on the CPU and fp16 on a GPU for PyTorch, q4_k_m for llama.cpp. Raises ValueError
+    for an unavailable combination.
     """
     backend = (
         ("llama_cpp" if _lacking("llama_cpp") is None else "torch")
@@ -87,8 +86,8 @@ def random_runtime(variant: BenchVariant) -> Runtime:
 
 
 def random_tokenizer(config: GromaConfig) -> GromaTokenizer:
-    """A vocabulary of the network's size in which every word of the prompts and of the bench's goals is one
-    token, as common words are in Llama's."""
+    """A vocabulary of the network's size in which every word of the prompts and goals is one token, as common
+    words are in Llama's."""
     from groma_ros.training.vocabulary import learn_pieces
 
     texts = [TEMPLATE.prefix, TEMPLATE.goal, *itertools.chain.from_iterable(TEMPLATE.queries.values())]

@@ -1,4 +1,4 @@
-"""The pictures a benchmark looks at, as JPEG files in memory."""
+"""The pictures, goals and variants of a benchmark."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ _QUALITY = 90
 
 
 def pictures(count: int, seed: int) -> tuple[list[bytes], str]:
-    """So many pictures of 640x480 pixels, and where they are from: rendered scenes where rendering works,
-    else the demo's picture."""
+    """`count` JPEG pictures of 640x480 pixels and a description of their source: rendered scenes if rendering
+    works, else the demo's picture."""
     try:
         rgbs, source = _rendered(count, seed), f"rendered scenes, seed {seed}"
     except (ImportError, RuntimeError):
@@ -28,12 +28,12 @@ def pictures(count: int, seed: int) -> tuple[list[bytes], str]:
 
 
 def to_frame(jpeg: bytes) -> Frame:
-    """Decode one of the pictures, as the node decodes a compressed image."""
+    """Decode one of the pictures as the node decodes a compressed image."""
     return Frame(compressed_to_rgb(jpeg, "jpeg"))
 
 
 def _rendered(count: int, seed: int) -> list[np.ndarray]:
-    """ImportError or RuntimeError where nothing can be rendered."""
+    """Render pictures. Raises ImportError or RuntimeError if rendering does not work."""
     from groma_ros.simulation.dataset import scene_seeds
     from groma_ros.simulation.scenes import SceneRenderer
 
@@ -78,19 +78,19 @@ SINGLE = (
 
 
 def mixed_goals(count: int) -> list[Goal]:
-    """So many goals of kinds auto, one and all about attributes, relations, plurals and what is absent; they
+    """`count` goals of kinds auto, one and all about attributes, relations, plurals and absent objects; they
     repeat after ten."""
     return [MIXED[index % len(MIXED)] for index in range(count)]
 
 
 def single_goals(count: int) -> list[Goal]:
-    """The same texts, each asking for one region: a network that has learned nothing never ends a list."""
+    """The same texts, each asking for one region: an untrained network never ends a list."""
     return [replace(goal, kind="one") for goal in mixed_goals(count)]
 
 
 @dataclass(frozen=True)
 class BenchVariant:
-    """One model in one backend and precision, to be measured."""
+    """One model in one backend and precision."""
 
     model: Path | None
     """Folder of a bundle; None for random weights of `size`."""

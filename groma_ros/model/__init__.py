@@ -1,1 +1,1 @@
-"""Groma in PyTorch: reference numerics, training and the source of exports."""
+"""Groma in PyTorch: reference numerics, training, and the source of exports."""

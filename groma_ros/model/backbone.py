@@ -1,4 +1,5 @@
-"""DINOv2 as Groma runs it: every hidden state, no final norm, and the original's position-table resize."""
+"""DINOv2 as Groma uses it: all hidden states, no final norm, and the original's resize of the position
+table."""
 
 from __future__ import annotations
 
@@ -14,10 +15,10 @@ from groma_ros.network_config import BackboneConfig
 
 
 class ResizedEmbeddings(Dinov2Embeddings):
-    """DINOv2's embeddings with the position table resized by a scale factor, not to a size.
+    """DINOv2's embeddings with the position table resized by a scale factor instead of to a size.
 
-    The factor (cells + 0.1) / table side is what the original passes, and bicubic sampling at that factor
-    gives other values than sampling to the rounded size does (groma_spec 3.2).
+    The original passes the factor (cells + 0.1) / table side, and bicubic sampling at that factor gives other
+    values than sampling to the rounded size.
     """
 
     def interpolate_pos_encoding(self, embeddings: Tensor, height: int, width: int) -> Tensor:
@@ -35,7 +36,7 @@ class ResizedEmbeddings(Dinov2Embeddings):
 
 
 def build_backbone(config: BackboneConfig) -> Dinov2Model:
-    """transformers' Dinov2Model with the original position resize; only its embeddings and blocks are ever
+    """transformers' Dinov2Model with the original position resize. Only its embeddings and blocks are
     called."""
     fields = {name: getattr(config, name) for name in config.__dataclass_fields__}
     settings = Dinov2Config(**fields, attn_implementation="eager")  # type: ignore[call-arg]
@@ -49,7 +50,7 @@ def hidden_states(model: Dinov2Model, pixels: Tensor) -> list[Tensor]:
     """All hidden states, each (B, 1 + cells, C) with CLS first: the embedding output, then every block's
     output.
 
-    pixels: (B, 3, S, S) normalised. The final LayerNorm is never applied, as in the original.
+    pixels: (B, 3, S, S) normalised. The final LayerNorm is not applied, as in the original.
     """
     states = [model.embeddings(pixels)]
     for block in model.encoder.layer:
@@ -59,7 +60,7 @@ def hidden_states(model: Dinov2Model, pixels: Tensor) -> list[Tensor]:
 
 
 def to_map(state: Tensor) -> Tensor:
-    """A hidden state (B, 1 + cells, C) without CLS as a map (B, C, side, side)."""
+    """Reshape a hidden state (B, 1 + cells, C), without CLS, to a map (B, C, side, side)."""
     side = math.isqrt(state.shape[1] - 1)
     return state[:, 1:].transpose(1, 2).unflatten(2, (side, side))
 

@@ -25,8 +25,8 @@ class DeformableAttention(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """The paper's start: head h looks in direction 2 pi h / heads, point k at distance k + 1, all with
-        equal weight."""
+        """Initialise as in the paper: head h looks in direction 2 pi h / heads, point k at distance k + 1,
+        all with equal weight."""
         angle = torch.arange(self.heads) * (2 * math.pi / self.heads)
         direction = torch.stack([angle.cos(), angle.sin()], -1)
         direction = direction / direction.abs().amax(-1, keepdim=True)
@@ -49,7 +49,7 @@ class DeformableAttention(nn.Module):
         offsets = self.sampling_offsets(query).view(*grid, 2)
         weights = self.attention_weights(query).view(batch, count, self.heads, -1).softmax(-1).view(grid)
         points = self._locations(references, offsets, shapes)
-        # Sampling places need more digits than half precision has.
+        # Sampling positions need more digits than half precision has.
         heads = self.value_proj(value).float().unflatten(-1, (self.heads, -1))
         sampled: Tensor | None = None
         start = 0
@@ -78,12 +78,12 @@ class DeformableAttention(nn.Module):
 
 
 def _interleaved(angles: Tensor) -> Tensor:
-    """sin of even and cos of odd features, back in their places."""
+    """sin of even and cos of odd features, interleaved."""
     return torch.stack([angles[..., 0::2].sin(), angles[..., 1::2].cos()], -1).flatten(-2)
 
 
 def sine_frequencies(features: int, temperature: float, device: torch.device) -> Tensor:
-    """The wavelengths of the sine embedding, float32 (features,)."""
+    """Frequencies of the sine embedding, float32 (features,)."""
     index = torch.arange(features, dtype=torch.float32, device=device)
     return temperature ** (2 * torch.div(index, 2, rounding_mode="floor") / features)
 

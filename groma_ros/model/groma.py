@@ -1,4 +1,4 @@
-"""Groma: perceive an image, encode its regions, read a prompt that names them (groma_spec 1). Module names
+"""The Groma network: perceive an image, encode its regions, read a prompt that refers to them. Module names
 are state-dict names."""
 
 from __future__ import annotations
@@ -20,13 +20,16 @@ from groma_ros.network_config import GromaConfig
 
 @dataclass(frozen=True, eq=False)
 class Perception:
-    """What one vision pass gives. image_tokens (B, T, D); boxes (B, Q, 4) cxcywh fractions; objectness (B,
-    Q); maps: the region encoder's inputs, as of `Groma.region_maps`."""
+    """Output of one vision pass."""
 
     image_tokens: Tensor
+    """(B, T, D)."""
     boxes: Tensor
+    """(B, Q, 4) cxcywh fractions."""
     objectness: Tensor
+    """(B, Q)."""
     maps: list[Tensor]
+    """Inputs of the region encoder, see `Groma.region_maps`."""
 
 
 class Perceiver(nn.Module):
@@ -74,31 +77,31 @@ class Groma(nn.Module):
     # --- vision ---
 
     def perceive(self, pixels: Tensor) -> Perception:
-        """One vision pass: image tokens, proposals and the maps regions are encoded from."""
+        """Run the vision part: image tokens, proposals and the maps from which regions are encoded."""
         states = self.perceiver.hidden(pixels)
         boxes, objectness = self.perceiver.ddetr_transformer.infer(self.perceiver.levels(states))
         return Perception(self.image_tokens(states), boxes, objectness, self.region_maps(states, pixels))
 
     def image_tokens(self, states: list[Tensor]) -> Tensor:
-        """Hidden states to image tokens (B, T, D)."""
+        """Convert hidden states to image tokens (B, T, D)."""
         return self.img_txt_bridge(
             merge_tokens(states[self.config.vis_output_layer], self.config.token_merge)
         )
 
     def region_maps(self, states: list[Tensor], pixels: Tensor) -> list[Tensor]:
-        """What regions are encoded from, shapes as of `GromaConfig.map_shapes`: the hidden states that are
-        fused, and the fine level."""
+        """Maps from which regions are encoded, with shapes of `GromaConfig.map_shapes`: the hidden states to
+        fuse, and the fine level."""
         fine = [self.region_encoder.fine(pixels)] if self.config.region.fine else []
         return [*(to_map(states[layer]) for layer in self.config.region.layers), *fine]
 
     def encode_regions(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
-        """Region tokens (B, R, D) of boxes (B, R, 4)."""
+        """Encode boxes (B, R, 4) as region tokens (B, R, D)."""
         return self.region_encoder(maps, boxes)
 
     # --- language ---
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Input embeddings of token ids (...), new tokens included, as (..., D)."""
+        """Input embeddings of token ids (...), including new tokens, as (..., D)."""
         base = self.config.language.vocab_size
         old = self.llm.model.embed_tokens(ids.clamp(max=base - 1))
         new = self.new_input_embs((ids - base).clamp(min=0))
@@ -109,8 +112,8 @@ class Groma(nn.Module):
         return torch.cat([self.llm.lm_head(hidden), self.extra_lm_head(hidden)], -1)
 
     def region_slot_embeddings(self, region_tokens: Tensor) -> Tensor:
-        """What stands in the feature slots: region tokens (R, D), plus the embedding of <rK> where the config
-        says so."""
+        """Embeddings for the feature slots: region tokens (R, D), plus the embedding of <rK> if the config
+        enables it."""
         if not self.config.index_in_feature_slot:
             return region_tokens
         names = torch.arange(len(region_tokens), device=region_tokens.device) + self.config.first_region_id
@@ -128,7 +131,7 @@ class Groma(nn.Module):
     def hidden(
         self, embeddings: Tensor, mask: Tensor | None = None, cache: DynamicCache | None = None
     ) -> Tensor:
-        """Final hidden states (B, N, D) after the last RMSNorm; with a cache, embeddings continue it."""
+        """Final hidden states (B, N, D) after the last RMSNorm; with a cache, the embeddings continue it."""
         out = self.llm.model(
             inputs_embeds=embeddings, attention_mask=mask, past_key_values=cache, use_cache=cache is not None
         )
@@ -149,8 +152,8 @@ class Groma(nn.Module):
 
     @torch.no_grad()
     def generate(self, embeddings: Tensor, max_new_tokens: int) -> tuple[list[int], Tensor]:
-        """Greedy continuation of one assembled prompt (N, D): the ids up to and with `</s>`, and each step's
-        logits (steps, V)."""
+        """Continue one assembled prompt (N, D) greedily. Returns the ids up to and including `</s>`, and each
+        step's logits (steps, V)."""
         cache = DynamicCache()
         ids: list[int] = []
         steps = []

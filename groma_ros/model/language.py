@@ -1,5 +1,4 @@
-"""Llama, and the sequence Groma feeds it: text, image tokens, and a pair (`<rK>`, feature K) for every region
-(groma_spec 6)."""
+"""Llama, and Groma's input sequence: text, image tokens, and a pair (`<rK>`, feature K) for every region."""
 
 from __future__ import annotations
 
@@ -23,7 +22,7 @@ def build_language(config: LanguageConfig) -> LlamaForCausalLM:
 
 @dataclass(frozen=True, eq=False)
 class Sequence:
-    """One expanded prompt: ids and labels (N,); slots whose embedding is overwritten, with what they take."""
+    """One expanded prompt: ids and labels (N,), and the slots whose embeddings are replaced."""
 
     ids: Tensor
     labels: Tensor
@@ -50,16 +49,13 @@ def expand(
     ground_boxes: Tensor | None = None,
     labels: Tensor | None = None,
 ) -> Sequence:
-    """Replace the placeholders of a prompt (groma_spec 6.2), by boxes and with labels, as the original's
-    training does.
+    """Expand the placeholders of a prompt by boxes and with labels, as the original's training does.
 
-    Running needs neither and no torch: `groma_ros.tokenization.prompts.expand` opens a prefix or a goal by
-    the numbers of regions.
+    Inference uses `groma_ros.tokenization.prompts.expand`, which needs neither boxes nor torch.
 
-    ids: (N,) prompt; boxes: (R, 4) selected regions, cxcywh; refer_boxes and ground_boxes: (M, 4) in the
-    order of their placeholders; labels: (N,), IGNORE where there is no loss. Raises ValueError if
-    placeholders and boxes do not match, or if the prompt does not hold exactly one `<image>` before exactly
-    one `<region>`.
+    ids: (N,) prompt; boxes: (R, 4) selected regions, cxcywh; refer_boxes, ground_boxes: (M, 4) in the order
+    of their placeholders; labels: (N,), IGNORE where there is no loss. Raises ValueError if placeholders and
+    boxes do not match, or if the prompt does not hold exactly one `<image>` before exactly one `<region>`.
     """
     ids = ids.clone()
     labels = torch.full_like(ids, IGNORE) if labels is None else labels.clone()
@@ -100,7 +96,7 @@ def expand(
 def _substitute(
     ids: Tensor, labels: Tensor, boxes: Tensor, wanted: Tensor | None, name: str, config: GromaConfig
 ) -> Tensor:
-    """Write the names of the matching regions over a placeholder, in ids and labels; returns the regions."""
+    """Write the names of the matching regions over a placeholder, in ids and labels. Returns the regions."""
     placeholder, first_region = config.token_id(name), config.first_region_id
     where = ids == placeholder
     wanted = boxes[:0] if wanted is None else wanted

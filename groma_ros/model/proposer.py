@@ -1,5 +1,4 @@
-"""The class-agnostic region proposer: a two-stage Deformable DETR with two objectness heads (groma_spec
-4)."""
+"""The class-agnostic region proposer: a two-stage Deformable DETR with two objectness heads."""
 
 from __future__ import annotations
 
@@ -36,22 +35,25 @@ class LayerNorm2d(nn.Module):
 
 @dataclass(frozen=True, eq=False)
 class EncoderOutput:
-    """Stage one: memory (B, N, d), objectness logits (B, N, 1), box logits (B, N, 4; +inf where the cell is
-    invalid)."""
+    """Output of stage one."""
 
     memory: Tensor
+    """(B, N, d)."""
     objectness: Tensor
+    """Logits (B, N, 1)."""
     box_logits: Tensor
+    """(B, N, 4); +inf for invalid cells."""
     shapes: Shapes
 
 
 @dataclass(frozen=True, eq=False)
 class Proposals:
-    """All queries of every decoder layer, last layer last. boxes: (layers, B, Q, 4) cxcywh fractions; logits:
-    (layers, B, Q, 1)."""
+    """All queries of every decoder layer, in layer order."""
 
     boxes: Tensor
+    """(layers, B, Q, 4) cxcywh fractions."""
     coco: Tensor
+    """Logits (layers, B, Q, 1); likewise sa1b."""
     sa1b: Tensor
     initial: Tensor  # (B, Q, 4) references of the decoder
     states: Tensor  # (layers, B, Q, d) decoder states
@@ -152,8 +154,8 @@ def cell_centres(shapes: Shapes, device: torch.device) -> Tensor:
 
 
 class DeformableDetr(nn.Module):
-    """State-dict names are the original's (`perceiver.ddetr_transformer.*`), without the decoder's
-    aliases."""
+    """The proposer. State-dict names are the original's (`perceiver.ddetr_transformer.*`), without the
+    decoder's aliases."""
 
     def __init__(self, c: ProposerConfig) -> None:
         super().__init__()
@@ -172,14 +174,14 @@ class DeformableDetr(nn.Module):
             nn.init.constant_(head.bias, -4.6)  # focal loss starts from a 1 % prior (Lin et al. 2017, 4.1)
 
     def forward(self, maps: list[Tensor]) -> Proposals:
-        """maps: one (B, d, h, w) a level, level 0 the finest."""
+        """maps: one (B, d, h, w) for each level, the finest first."""
         encoder = self.encode(maps)
         initial = self.select_queries(encoder)
         states = self.decode(encoder, initial)
         return self.read_heads(encoder, initial, states)
 
     def encode(self, maps: list[Tensor]) -> EncoderOutput:
-        """Stage one: encoder, then an objectness and a box for every cell."""
+        """Run stage one: the encoder, then objectness and a box for every cell."""
         c = self.config
         shapes = [(m.shape[-2], m.shape[-1]) for m in maps]
         device = maps[0].device
@@ -221,8 +223,7 @@ class DeformableDetr(nn.Module):
         return logits.detach().sigmoid()
 
     def decode(self, encoder: EncoderOutput, initial: Tensor) -> list[Tensor]:
-        """Decoder states, one (B, Q, d) a layer. Every layer samples around the initial references
-        (groma_spec 0.4)."""
+        """Decoder states, one (B, Q, d) for each layer. Every layer samples around the initial references."""
         c = self.config
         sincos = box_positions(initial, c.d_model, c.position_temperature).to(self.pos_trans.weight.dtype)
         positions = self.pos_trans_norm(self.pos_trans(sincos))[..., : c.d_model]
@@ -237,7 +238,7 @@ class DeformableDetr(nn.Module):
         return states
 
     def read_heads(self, encoder: EncoderOutput, initial: Tensor, states: list[Tensor]) -> Proposals:
-        """Boxes and objectness logits of every layer; layer k refines what head k - 1 made of the initial
+        """Boxes and objectness logits of every layer; layer k refines the output of head k - 1 on the initial
         references."""
         deltas = [self.bbox_embed[k](state).float() for k, state in enumerate(states)]
         refined = [(delta + inverse_sigmoid(initial)).sigmoid() for delta in deltas]
@@ -275,13 +276,13 @@ class DeformableDetr(nn.Module):
         )
 
     def objectness(self, coco: Tensor, sa1b: Tensor) -> Tensor:
-        """The two heads fused: sigmoid(coco)^0.4 * sigmoid(sa1b)^0.6, (..., 1) logits to (...)."""
+        """Fuse the two heads: sigmoid(coco)^0.4 * sigmoid(sa1b)^0.6, (..., 1) logits to (...)."""
         c = self.config
         return (coco.float().sigmoid() ** c.coco_power * sa1b.float().sigmoid() ** c.sa1b_power)[..., 0]
 
 
 def build_input_proj(channels: int, d: int, levels: int) -> nn.ModuleList:
-    """Projections of the backbone map to the detector's levels, level 0 the finest (groma_spec 4.2)."""
+    """Projections of the backbone map to the detector's levels, the finest first."""
     if levels == 1:
         return nn.ModuleList([nn.Sequential(nn.Conv2d(channels, d, 1), LayerNorm2d(d))])
     builders = [

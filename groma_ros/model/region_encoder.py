@@ -1,4 +1,4 @@
-"""The region encoder: fuse backbone maps, pool every box, one token a box (groma_spec 5)."""
+"""The region encoder: fuse backbone maps, pool every box, and compute one token for each box."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ class FuseConv(nn.Module):
 
 
 class LevelFusion(nn.Module):
-    """Rounds in which every level takes a quarter of its channels from the level above and a quarter from the
-    one below."""
+    """Rounds in which every level takes a quarter of its channels from the next coarser and a quarter from
+    the next finer level."""
 
     def __init__(self, inputs: int, channels: int, c: RegionEncoderConfig) -> None:
         super().__init__()

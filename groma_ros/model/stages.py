@@ -25,7 +25,7 @@ from groma_ros.model.reference import ReferenceRun, Values
 from groma_ros.proposal_selection import USER_BOX_SCORE, Selection, SelectionRule, select_regions
 
 Stage = Callable[[Groma, ReferenceRun, Values], Values]
-INTERNAL = ("fused", "expanded_labels")  # results one stage hands to the next that no set records
+INTERNAL = ("fused", "expanded_labels")  # intermediate results that no recorded set contains
 SOURCES: dict[str, Source] = {"coco": "coco", "sa1b": "sa1b"}
 INFINITE = 1e30  # how a set stores +inf
 
@@ -80,7 +80,7 @@ def heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
 
 
 def fast_heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
-    """The product's own way to boxes and objectness, which leaves out heads nobody reads."""
+    """The product's way to boxes and objectness, which skips unused heads."""
     boxes, objectness = model.perceiver.ddetr_transformer.infer(_levels(model, v))
     joined = [_joined(model, run, image, one)[0] for image, one in enumerate(objectness)]
     return {"pred_boxes_cxcywh": boxes, **numbered("nms_scores", joined)}
@@ -238,14 +238,14 @@ def detector_loss(model: Groma, run: ReferenceRun, v: Values) -> Values:
 
 
 def prefix_reuse(model: Groma, inputs_embeds: Tensor, positions: int) -> Tensor:
-    """Logits of what follows the goal-independent prefix, from its cached keys and values."""
+    """Logits of what follows the goal-independent prefix, computed from its cached keys and values."""
     cache = DynamicCache()
     model.hidden(inputs_embeds[:, :positions], cache=cache)
     return model.logits(model.hidden(inputs_embeds[:, positions:], cache=cache))
 
 
 def vision_stages(model: Groma) -> list[tuple[str, Stage]]:
-    """From pixels to detector heads, in order, by the name a report gives them."""
+    """The stages from pixels to detector heads, in order, with their names in reports."""
     blocks = range(model.config.backbone.num_hidden_layers)
     return [
         ("patch embedding", patch_embedding),
@@ -281,7 +281,7 @@ DETECTOR_STAGES: tuple[tuple[str, Stage], ...] = (("detector loss", detector_los
 
 
 def numbered(name: str, tensors: list[Tensor]) -> Values:
-    """name.0, name.1, ... of a list."""
+    """Name the tensors of a list name.0, name.1, ..."""
     return {f"{name}.{index}": tensor for index, tensor in enumerate(tensors)}
 
 
@@ -315,17 +315,17 @@ def _proposals(model: Groma, v: Values) -> Proposals:
 
 
 def _given(run: ReferenceRun, name: str, image: int) -> Tensor:
-    """Given boxes (M, 4) of one image, none where the run has none."""
+    """Given boxes (M, 4) of one image; empty if the run has none."""
     return run.given.get(f"{name}.{image}", torch.zeros(0, 4))
 
 
 def _select(
     model: Groma, run: ReferenceRun, image: int, boxes: Tensor, objectness: Tensor
 ) -> tuple[Selection, Tensor]:
-    """Regions of one image in the recorded order, and which candidate each is.
+    """Regions of one image in the recorded order, and the candidate each one is.
 
-    Given boxes share one score, and the order the original's sort gave them is that of its machine; so they
-    are handed over in the order the record names them.
+    Given boxes share one score, and their recorded order depended on the sort of the recording machine; so
+    they are passed in the order of the record.
     """
     c = model.config
     user, true = _given(run, "refer_boxes", image), _given(run, "ground_boxes", image)
@@ -354,7 +354,7 @@ def _select(
 
     try:
         chosen = select(order)
-    except ValueError:  # another number of survivors than recorded; the comparison shows it
+    except ValueError:  # another number of regions than recorded; the comparison reports it
         chosen = select(None)
     return chosen, origin[torch.from_numpy(chosen.candidates)]
 

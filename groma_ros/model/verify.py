@@ -1,4 +1,5 @@
-"""`groma verify`: hold the network to recorded tensors of the original, as a whole and stage by stage."""
+"""`groma verify`: compare the network with recorded tensors of the original, as a whole and stage by
+stage."""
 
 from __future__ import annotations
 
@@ -31,14 +32,14 @@ _MASKED = ("inputs_embeds", "final_hidden", "logits")  # meaningless where the b
 
 @dataclass(frozen=True)
 class Check:
-    """One recorded tensor against ours. error: worst |diff| / max |reference|; for integers 0 where all are
-    equal."""
+    """Comparison of one recorded tensor with ours."""
 
     stage: str
     tensor: str
     alone: bool  # the stage was fed recorded inputs
     integer: bool
     error: float
+    """Worst |difference| / max |reference|; for integers 0 if all are equal."""
 
     @property
     def limit(self) -> float:
@@ -51,7 +52,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Report:
-    """All checks of a reference, and the recorded tensors nothing was compared with."""
+    """All comparisons of a reference, and the recorded tensors without one."""
 
     checks: tuple[Check, ...]
     not_compared: tuple[str, ...]
@@ -65,7 +66,7 @@ class Report:
         return bool(self.checks) and all(check.ok for check in self.checks)
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form: errors by stage and tensor, `null` where a tensor was compared in one way only."""
+        """The JSON form: errors by stage and tensor; `null` if a tensor was compared in one way only."""
         stages: dict[str, dict[str, Any]] = {}
         for check in self.checks:
             stage = stages.setdefault(check.stage, {"ok": True, "tensors": {}})
@@ -85,8 +86,8 @@ class Report:
 
 @torch.no_grad()
 def verify(reference: Reference) -> Report:
-    """Compare every recorded tensor. ValueError if the set records something this network cannot be asked
-    for."""
+    """Compare every recorded tensor. Raises ValueError if the set holds a tensor this network cannot
+    compute."""
     made = reference.pixels()
     picture = ReferenceRun(
         "image", {}, {name: value for name, value in reference.images.items() if name in made}
@@ -99,7 +100,7 @@ def verify(reference: Reference) -> Report:
         stages = [*vision_stages(reference.model), *(PROMPT_STAGES if prompt else DETECTOR_STAGES)]
         whole: Values = {"pixels": batch_pixels(own, run.images)}
         checks += _walk(reference, run, stages, whole, alone=False)
-        # A detector run records its losses only; the recorded proposals are those of the run on the same
+        # A detector run records only losses; the recorded proposals are those of the run on the same
         # picture.
         shared = visions[run.images].recorded if not prompt and run.images in visions else {}
         alone = {"pixels": batch_pixels(recorded, run.images), **shared, **run.recorded}
@@ -115,7 +116,8 @@ def verify(reference: Reference) -> Report:
 def _walk(
     reference: Reference, run: ReferenceRun, stages: Sequence[tuple[str, Stage]], values: Values, alone: bool
 ) -> list[Check]:
-    """Run the stages in order. Alone, each sees recorded values only, besides what no set records."""
+    """Run the stages in order. alone: feed each stage recorded values only, besides those that no set
+    records."""
     checks = []
     for name, stage in stages:
         try:
@@ -159,10 +161,9 @@ def _compare(stage: str, run: ReferenceRun, ours: Values, alone: bool) -> list[C
 
 
 def difference(ours: Tensor, reference: Tensor, mask: Tensor | None = None) -> float:
-    """Worst |ours - reference| / max |reference|, where mask (B, N) is 1 if there is one; integers: 0 if
-    equal.
+    """Worst |ours - reference| / max |reference|, where mask (B, N) is 1 if given; for integers 0 if equal.
 
-    1e9 where they cannot be compared: other shapes, other integers, infinities in other places, not a number.
+    Returns 1e9 if they cannot be compared: different shapes, integers or infinities, or NaN.
     """
     if ours.shape != reference.shape:
         return _NOT_COMPARABLE
@@ -183,7 +184,7 @@ def difference(ours: Tensor, reference: Tensor, mask: Tensor | None = None) -> f
 
 
 def print_report(report: Report, console: Console) -> None:
-    """A table, a line a stage, and the verdict."""
+    """Print a table with one line for each stage, and the verdict."""
     table = Table("stage", "end to end", "stage by stage", "integers", "worst tensor", "")
     for stage in dict.fromkeys(_group(check.stage) for check in report.checks):
         checks = [check for check in report.checks if _group(check.stage) == stage]
@@ -208,7 +209,7 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def _group(stage: str) -> str:
-    """One line for all blocks of the backbone."""
+    """One report line for all blocks of the backbone."""
     return "backbone blocks" if stage.startswith("backbone block") else stage
 
 
