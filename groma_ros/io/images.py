@@ -22,6 +22,10 @@ MAX_PIXELS = 64_000_000
 """
 
 
+MAX_SCANNED_PIXELS = 400_000_000
+"""Most pixels times scans of a progressive JPEG, which take some seconds; encoders make about ten scans."""
+
+
 class ImageError(ValueError):
     """An image that is refused: a sentence for the log, and a one-word cause that diagnostics count by."""
 
@@ -308,12 +312,23 @@ def _jpeg_size(content: bytes) -> tuple[int, int]:
         # Inside the coded data a 0xFF is always escaped, so from the first scan on this pair can only be the
         # marker itself.
         if marker == 0xDA and size is not None and content.find(b"\xff\xd9", position) >= 0:
+            _check_scans(content.count(b"\xff\xda", position), size)
             return size
         position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
     raise ImageError(
         "truncated",
         f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.",
     )
+
+
+def _check_scans(scans: int, size: tuple[int, int]) -> None:
+    """A progressive JPEG draws the whole picture once a scan, and a scan may take a few bytes."""
+    if scans * size[0] * size[1] > MAX_SCANNED_PIXELS and scans > 1:
+        raise ImageError(
+            "size",
+            f"The JPEG image of {size[0]}x{size[1]} pixels has {scans} scans; all together may draw at most "
+            f"{MAX_SCANNED_PIXELS} pixels.",
+        )
 
 
 def _png_size(content: bytes) -> tuple[int, int]:

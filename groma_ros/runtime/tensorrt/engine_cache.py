@@ -9,13 +9,15 @@ import json
 import logging
 import os
 import re
+import stat
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from groma_ros.atomic_write import write_together
+from groma_ros.atomic_write import naming_file, write_together
 from groma_ros.runtime.tensorrt.bindings import EngineError, Profile
 
 # Increased whenever engines built by older versions of this code must not be used any more.
@@ -122,6 +124,9 @@ class EngineCache:
         """Why the cache cannot provide the engine of a key; None if it can."""
         path = self.engine_path(key)
         try:
+            for name in (self.folder, self._note(key), path):
+                if (reason := distrust(name)) is not None:
+                    return reason
             note = json.loads(self._note(key).read_text())
             size = path.stat().st_size
         except FileNotFoundError:
@@ -140,20 +145,35 @@ class EngineCache:
         return None
 
     def _timing(self, key: Key) -> bytes:
+        path = self.timing_path(key)
         try:
-            return self.timing_path(key).read_bytes()
+            if (reason := distrust(path) or distrust(self.folder)) is not None:
+                _LOG.warning("The timing cache is not used: %s.", reason)
+                return b""
+            return path.read_bytes()
         except OSError:
             return b""
 
     def _keep(self, key: Key, engine: bytes, timing: bytes, seconds: float) -> Path | None:
         digest = hashlib.sha256(engine).hexdigest()
         note = {"key": key.document(), "bytes": len(engine), "sha256": digest, "seconds": round(seconds, 1)}
-        files: dict[Path, bytes | Path] = {
+        files: dict[Path, bytes] = {
             self.engine_path(key): engine,
             self._note(key): (json.dumps(note, indent=1) + "\n").encode(),
         }
+        if timing:
+            files[self.timing_path(key)] = timing
         try:
-            write_together(files | ({self.timing_path(key): timing} if timing else {}))
+            if (reason := distrust(self.folder)) is not None:
+                raise OSError(f"{reason}.")
+            for left in self.folder.glob(f"{key.name}.*part"):  # of a process that was killed
+                left.unlink(missing_ok=True)
+            # Temporary files of a name that nobody can have put there before, made for the owner alone.
+            with contextlib.ExitStack() as parts:
+                written = {
+                    path: parts.enter_context(_private(path, content)) for path, content in files.items()
+                }
+                write_together(written)
         except OSError as error:
             _LOG.warning("The engine was built but not kept, so it is built again next time: %s", error)
             return None
@@ -163,8 +183,9 @@ class EngineCache:
     def _locked(self, key: Key) -> Iterator[None]:
         """Hold the exclusive lock on an engine inside the block; the lock ends with the process."""
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            lock = os.open(self.folder / f"{key.name}.lock", os.O_RDWR | os.O_CREAT, 0o644)
+            self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            lock = os.open(self.folder / f"{key.name}.lock", flags, 0o600)
         except OSError as error:
             # Nothing can be stored there, so there is nothing to lock; _keep warns about it.
             _LOG.debug("No lock in %s: %s", self.folder, error)
@@ -179,6 +200,35 @@ class EngineCache:
             yield
         finally:
             os.close(lock)
+
+
+def distrust(path: Path) -> str | None:
+    """Why a file or folder of the cache is not to be trusted: a link, another owner, or others may write to
+    it. None if it is. An engine is code that runs in this process. FileNotFoundError where there is
+    none."""
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return f"{path} is a link, which is not followed"
+    if found.st_uid != os.geteuid():
+        return f"{path} belongs to another user (id {found.st_uid})"
+    if found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        return f"others than its owner may write to {path} (mode {stat.S_IMODE(found.st_mode):04o})"
+    return None
+
+
+@contextlib.contextmanager
+def _private(path: Path, content: bytes) -> Iterator[Path]:
+    """A new file beside `path` with this content, readable and writable by its owner alone; removed at the
+    end unless it was renamed."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+    try:
+        with naming_file(path), os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        yield Path(name)
+    finally:
+        Path(name).unlink(missing_ok=True)
 
 
 def default_folder() -> Path:

@@ -255,3 +255,58 @@ def test_a_builder_that_was_killed_leaves_the_lock(tmp_path: Path) -> None:
     process.kill()
     process.join(10)
     assert bytes(EngineCache(tmp_path).get(KEY, Builder()).engine) == b"engine"
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_files_are_for_their_owner_alone(cache: EngineCache) -> None:
+    old = os.umask(0)
+    try:
+        cache.get(KEY, Builder())
+    finally:
+        os.umask(old)
+    assert mode(cache.folder) == 0o700
+    assert {mode(path) for path in cache.folder.iterdir()} == {0o600}
+    assert not list(cache.folder.glob("*.part"))
+
+
+@pytest.mark.parametrize("suffix", ["engine", "json"])
+@pytest.mark.parametrize("change", ["group", "others", "link"])
+def test_an_engine_that_others_could_have_written_is_built_again(
+    cache: EngineCache, suffix: str, change: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cache.get(KEY, Builder())
+    path = cache.folder / f"{KEY.name}.{suffix}"
+    if change == "link":
+        elsewhere = cache.folder.parent / "elsewhere"
+        path.rename(elsewhere)
+        path.symlink_to(elsewhere)
+    else:
+        path.chmod(0o620 if change == "group" else 0o602)
+    assert not cache.get(KEY, Builder()).reused
+    assert ("is a link" if change == "link" else "others than its owner may write to") in caplog.text
+    assert cache.get(KEY, Builder()).reused and not path.is_symlink() and mode(path) == 0o600
+
+
+def test_an_engine_of_another_user_is_built_again(
+    cache: EngineCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    cache.get(KEY, Builder())
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    os.chown(cache.engine_path(KEY), 12345, -1)
+    assert not cache.get(KEY, Builder()).reused and "belongs to another user (id 12345)" in caplog.text
+
+
+def test_nothing_is_kept_in_a_folder_that_others_may_write_to(
+    cache: EngineCache, caplog: pytest.LogCaptureFixture
+) -> None:
+    cache.folder.mkdir()
+    cache.folder.chmod(0o777)
+    built = cache.get(KEY, Builder())
+    assert built.path is None and "others than its owner may write to" in caplog.text
+    assert not cache.engine_path(KEY).exists()

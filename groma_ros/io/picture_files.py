@@ -1,0 +1,127 @@
+"""Pictures from files as people see them: the orientation that a camera stored with the pixels is applied.
+
+Camera messages are not read here: their boxes stay in pixels of the sensor's image (see `io.images`).
+"""
+
+from __future__ import annotations
+
+import glob
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from groma_ros.io.images import Pixels, compressed_to_rgb
+
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
+"""Of the files that are taken from a folder."""
+MAX_FILE_BYTES = 200_000_000
+_ORIENTATION = 0x0112
+_STANDARD_INPUT = "-"
+
+
+def find_pictures(names: Sequence[str]) -> list[str]:
+    """The pictures that files, folders, globs and "-" (standard input) name, in their order, each once.
+
+    ValueError with a sentence for a folder or glob without pictures. A file that does not exist is left to
+    the reader.
+    """
+    found: list[str] = []
+    for name in names:
+        path = Path(name)
+        if name != _STANDARD_INPUT and path.is_dir():
+            inside = sorted(str(item) for item in path.iterdir() if item.suffix.lower() in ENDINGS)
+            if not inside:
+                raise ValueError(f"The folder {name} holds no pictures ({', '.join(ENDINGS)}).")
+            found += inside
+        elif not path.exists() and glob.has_magic(name):
+            matching = sorted(item for item in glob.glob(name, recursive=True) if Path(item).is_file())
+            if not matching:
+                raise ValueError(f"No file matches {name}.")
+            found += matching
+        else:
+            found.append(name)
+    return list(dict.fromkeys(found))
+
+
+def read_picture(name: str) -> tuple[Pixels, int]:
+    """The pixels of a file, uint8 HxWx3 rgb and upright, and the orientation (EXIF, 1 to 8) that was
+    applied; 1 changes nothing. name: a path, or "-" for standard input.
+
+    OSError for a file that cannot be read; ImageError with a sentence for one that is no whole picture.
+    """
+    if name == _STANDARD_INPUT:
+        data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
+    else:
+        with Path(name).open("rb") as stream:
+            data = stream.read(MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise ValueError(
+            f"The picture {name} has more than {MAX_FILE_BYTES // 1_000_000} MB, the most that is read."
+        )
+    turned = orientation(data)
+    return upright(compressed_to_rgb(data, Path(name).suffix), turned), turned
+
+
+def upright(pixels: Pixels, turned: int) -> Pixels:
+    """The pixels as the orientation 1 to 8 says they are to be seen."""
+    if turned in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if turned in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if turned in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)
+
+
+def orientation(data: bytes) -> int:
+    """The EXIF orientation that a JPEG, PNG or WebP file stores, 1 where it stores none that can be read."""
+    block = _exif(data)
+    if block.startswith(b"Exif\x00\x00"):
+        block = block[6:]
+    order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(block[:4])
+    if order is None:
+        return 1
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for place in range(start + 2, start + 2 + 12 * min(count, 1000), 12):
+            tag, kind = struct.unpack_from(f"{order}HH", block, place)
+            if tag == _ORIENTATION:
+                (value,) = struct.unpack_from(f"{order}{'I' if kind == 4 else 'H'}", block, place + 8)
+                return int(value) if 1 <= value <= 8 else 1
+    except struct.error:  # a block that ends early
+        return 1
+    return 1
+
+
+def _exif(data: bytes) -> bytes:
+    """The EXIF block of a file, empty where it has none."""
+    if data.startswith(b"\xff\xd8"):
+        place = 2
+        while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
+            size = int.from_bytes(data[place + 2 : place + 4], "big")
+            block = data[place + 4 : place + 2 + size]
+            if data[place + 1] == 0xE1 and block.startswith(b"Exif\x00\x00"):
+                return block
+            place += 2 + max(size, 2)
+        return b""
+    if data.startswith(b"\x89PNG"):
+        return _chunk(data, 8, b"eXIf", ">I4s", trailer=4)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _chunk(data, 12, b"EXIF", "<4sI", trailer=0)
+    return b""
+
+
+def _chunk(data: bytes, place: int, wanted: bytes, head: str, trailer: int) -> bytes:
+    """The content of the first chunk of a name. head: layout of size and name; trailer: bytes behind a
+    chunk."""
+    while place + 8 <= len(data):
+        first, second = struct.unpack_from(head, data, place)
+        size, name = (first, second) if isinstance(first, int) else (second, first)
+        if name == wanted:
+            return data[place + 8 : place + 8 + size]
+        place += 8 + size + trailer + (size % 2 if trailer == 0 else 0)
+    return b""
