@@ -15,10 +15,12 @@ from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.evaluation.statistics import figure
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
-from groma_ros.simulation.goal_generator import GOAL_TYPES
+from groma_ros.simulation.goal_generator import GOAL_TYPES, View
 from groma_ros.simulation.layout import USUAL, Style
+from groma_ros.simulation.more_goals import unknown
 from groma_ros.simulation.paraphrases import FRAMES, UNSEEN_FRAMES, paraphrase
 from groma_ros.simulation.scenes import SceneObject
+from groma_ros.simulation.worlds import DEFAULT_WORLD, words_of
 
 Change = Callable[[TrueScene, np.random.Generator], TrueScene]
 
@@ -69,6 +71,25 @@ def _reworded(frames: tuple[str, ...]) -> Change:
     return changed
 
 
+def _framed(frames: tuple[str, ...]) -> Change:
+    """The same goals, each in one of some requests, and nothing else about them changed."""
+
+    def changed(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
+        drawn = [frames[int(rng.integers(len(frames)))] for _ in scene.goals]
+        goals = zip(drawn, scene.goals, strict=True)
+        return dataclasses.replace(
+            scene, goals=tuple(dataclasses.replace(g, text=f.replace("{}", g.text)) for f, g in goals)
+        )
+
+    return changed
+
+
+def _unknown(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
+    """As many goals whose noun no scene and no training knows."""
+    view = View(scene.objects, scene.rgb.shape[1], words_of(scene.world or DEFAULT_WORLD))
+    return dataclasses.replace(scene, goals=tuple(unknown(view, rng, held_out=True) for _ in scene.goals))
+
+
 @dataclass(frozen=True)
 class Condition:
     """A row of the table. what: in words; change: of every scene; style: of the renderer."""
@@ -97,6 +118,11 @@ CONDITIONS = {
     "large": Condition("objects 1.3 times as large", style=Style(size=1.3)),
     "reworded": Condition("synonyms and requests that training has", _reworded(FRAMES)),
     "unheard": Condition("synonyms, and requests that training never has", _reworded(UNSEEN_FRAMES)),
+    "frames": Condition("requests that training never has, alone", _framed(UNSEEN_FRAMES)),
+    "grasp": Condition('behind "grasp"', _framed(("grasp {}",))),
+    "navigate": Condition('behind "navigate to"', _framed(("navigate to {}",))),
+    "go": Condition('behind "go to"', _framed(("go to {}",))),
+    "unknown": Condition("nouns that nothing in training has, so that nothing is there", _unknown),
 }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from groma_ros.simulation.colours import COLOURS
 from groma_ros.simulation.goal_generator import SceneGoal
+from groma_ros.simulation.requests import HELD_OUT_FRAMES
 from groma_ros.simulation.shapes import KINDS
 from groma_ros.simulation.vocabulary import SYNONYMS, plural
 
@@ -32,15 +33,7 @@ FRAMES = (
     "point at {}",
     "{} please",
 )
-UNSEEN_FRAMES = (
-    "bring me {}",
-    "could you pass me {}",
-    "locate {}",
-    "go to {}",
-    "i would like {}",
-    "do you see {}",
-    "grab {} for me",
-)
+UNSEEN_FRAMES = HELD_OUT_FRAMES
 
 
 def _spoken(rng: np.random.Generator, word: str, chance: float) -> str:

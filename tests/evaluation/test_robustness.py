@@ -12,6 +12,7 @@ from groma_ros.evaluation.failure_pictures import RIGHT, SAID, Album, Failure, d
 from groma_ros.evaluation.robustness import CONDITIONS, robustness, table
 from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.simulation.everyday_words import NOUNS
 from groma_ros.simulation.paraphrases import FRAMES
 
 
@@ -59,6 +60,16 @@ def test_words_change_and_targets_stay(scene: TrueScene) -> None:
     heard = [frame.split("{}")[0] for frame in FRAMES if not frame.startswith("{}")]
     framed = [goal.text for goal in _changed("unheard", scene).goals]
     assert not any(text.startswith(tuple(heard)) for text in framed)
+
+
+def test_requests_stand_around_the_same_goals_and_unknown_nouns_are_absent(scene: TrueScene) -> None:
+    assert [goal.text for goal in _changed("grasp", scene).goals] == [f"grasp {g.text}" for g in scene.goals]
+    framed = _changed("frames", scene)
+    assert [(g.kind, g.targets) for g in framed.goals] == [(g.kind, g.targets) for g in scene.goals]
+    assert all(g.text in f.text and g.text != f.text for g, f in zip(scene.goals, framed.goals, strict=True))
+    strange = _changed("unknown", scene).goals
+    assert len(strange) == len(scene.goals) and all(g.kind == "absent" and not g.targets for g in strange)
+    assert not {word for goal in strange for word in goal.text.split()} & set(NOUNS)
 
 
 def test_every_condition_has_a_row(small_model: Path) -> None:
