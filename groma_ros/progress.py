@@ -1,11 +1,13 @@
-"""Progress on standard error: a bar on a terminal, plain lines in a log. Standard output is left to
-results."""
+"""Progress on standard error: a bar on a terminal, plain lines in a log. Standard output is for results."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
 
 Item = TypeVar("Item")
 
@@ -13,9 +15,8 @@ Item = TypeVar("Item")
 def shown(items: Iterable[Item], total: int, name: str) -> Iterator[Item]:
     """Yield the items and show progress. total: number of items; name: what an item is called, singular."""
     if sys.stderr.isatty():
-        from tqdm import tqdm
-
-        yield from tqdm(items, total=total, unit=name, file=sys.stderr)
+        with _bars() as progress:
+            yield from progress.track(items, total=total, description=name)
         return
     step = max(1, total // 10)
     for number, item in enumerate(items, 1):
@@ -30,24 +31,33 @@ class ProgressReporter:
     def __init__(self, name: str) -> None:
         """name: prefix of every line."""
         self._name = name
-        self._bar: Any = None
-        self._shown = -1
+        self._bar: tuple[Progress, TaskID] | None = None
+        self._tenth = -1  # of the steps, as last printed
 
     def __call__(self, done: int, steps: int, what: str) -> None:
         if sys.stderr.isatty():
-            self._draw(done, steps, what)
+            self._draw(done, steps, f"{self._name}: {what}")
             return
         tenth = 10 * done // max(steps, 1)
-        if tenth != self._shown:
-            self._shown = tenth
+        if tenth != self._tenth:
+            self._tenth = tenth
             print(f"{self._name}: {what} {done} of {steps}", file=sys.stderr, flush=True)
 
-    def _draw(self, done: int, steps: int, what: str) -> None:
-        from tqdm import tqdm
-
-        if self._bar is None or self._bar.total != steps or done < self._bar.n:
-            self._bar = tqdm(total=steps, desc=f"{self._name}: {what}", file=sys.stderr)
-        self._bar.update(done - self._bar.n)
+    def _draw(self, done: int, steps: int, description: str) -> None:
+        if self._bar is None:
+            progress = _bars()
+            progress.start()
+            self._bar = progress, progress.add_task(description)
+        progress, task = self._bar
+        progress.update(task, completed=done, total=steps, description=description)
         if done >= steps:
-            self._bar.close()
+            progress.stop()
             self._bar = None
+
+
+def _bars() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    return Progress(*columns, console=Console(stderr=True))
