@@ -82,6 +82,24 @@ COMMANDS = {
         "--truth instances.json --out out/chat",
         locks_out=True,
     ),
+    "eval grec": Command(
+        "groma_ros.commands.eval_grec",
+        "expressions that mean none, one or several objects: gRefCOCO",
+        "groma eval grec --model engines/groma-7b --data grefcoco --images coco/train2014 --split val",
+        locks_out=True,
+    ),
+    "eval absence": Command(
+        "groma_ros.commands.eval_absence",
+        "one box or none: GroundingME, RefCOCOg_rej",
+        "groma eval absence --model engines/groma-7b --data groundingme.jsonl --images groundingme",
+        locks_out=True,
+    ),
+    "eval concepts": Command(
+        "groma_ros.commands.eval_concepts",
+        "all objects of a noun phrase, or none: SA-Co",
+        "groma eval concepts --model engines/groma-tiny --data out/scenes/saco.json --images out/scenes",
+        locks_out=True,
+    ),
     "eval tracking": Command(
         "groma_ros.commands.eval_tracking",
         "measure boxes between answers of a slow language model",

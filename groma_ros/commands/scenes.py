@@ -9,9 +9,21 @@ from pathlib import Path
 
 from groma_ros.simulation import other_worlds
 from groma_ros.simulation.dataset import Settings, write_dataset
+from groma_ros.simulation.published_forms import FORMS, write_form
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
-_VALUES = ("count", "out", "world", "jobs", "width", "height", "aspect", "supersample", "goals_per_kind")
+_VALUES = (
+    "count",
+    "out",
+    "world",
+    "jobs",
+    "width",
+    "height",
+    "aspect",
+    "supersample",
+    "goals_per_kind",
+    "form",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,6 +52,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--goals-per-kind", type=int, default=1, help="goals of each kind a scene (default 1)"
     )
     parser.add_argument("--depth", action="store_true", help="also write depth as 16-bit PNG, millimetres")
+    parser.add_argument(
+        "--form",
+        choices=FORMS,
+        help="also write the goals in a published form: grec for groma eval grec, saco for eval concepts",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -58,6 +75,8 @@ def run(args: argparse.Namespace) -> int:
     )
     path = write_dataset(args.out, args.count, settings, args.jobs)
     print(path)
+    if args.form:
+        print(write_form(path, args.form))
     return 0
 
 

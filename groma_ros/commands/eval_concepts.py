@@ -1,0 +1,51 @@
+"""`groma eval concepts`: all objects of a noun phrase (SA-Co)."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from groma_ros.commands.run_options import (
+    add_picture_arguments,
+    add_run_arguments,
+    finish,
+    model_choice,
+    plan,
+)
+from groma_ros.evaluation.concepts import read_concepts, report, table
+from groma_ros.evaluation.expression_sets import AskSet, answered
+from groma_ros.evaluation.workers import run_evaluation
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `groma eval concepts`."""
+    add_run_arguments(parser)
+    parser.add_argument(
+        "--data", type=Path, required=True, help="COCO-style file whose images have a text_input"
+    )
+    add_picture_arguments(parser, drawn=False)
+
+    parser.add_argument(
+        "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
+    )
+    parser.add_argument(
+        "--batch", type=int, default=32, help="expressions of a picture that are asked at once (default 32)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """`groma eval concepts` with the options of `add_arguments`; returns the exit status."""
+    if args.batch < 1:
+        raise ValueError(f"--batch is {args.batch}; at least one expression is asked at once.")
+    pictures = read_concepts(args.data)[: args.limit]
+    choice = model_choice(args)
+    settings = {"task": "concepts", "data": str(args.data.resolve())}
+    work = AskSet(args.images, "all", args.batch)
+    records = run_evaluation(work, pictures, "picture", choice, plan(args), settings)
+    document = {
+        "model": choice.bundle().name,
+        "resize": choice.bundle().image.resize,
+        "pictures": len(pictures),
+        **report(answered(pictures, records)),
+    }
+    return finish(args, document, table(document))

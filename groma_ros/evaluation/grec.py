@@ -1,0 +1,152 @@
+"""`groma eval grec`: generalised referring expressions (gRefCOCO), which mean no object, one or several.
+
+He et al., GREC: Generalized Referring Expression Comprehension, arXiv 2308.16182. A sample is right if its
+F1 is 1: every target is matched by a box and no box is left over. N-acc is the share of samples without
+target for which no box is returned, T-acc that of samples with targets for which any is. The paper matches
+at an IoU of 0.5; the field's tool matches at a generalised IoU of 0.5, greedily from the best pair on. Both
+are reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from groma_ros.boxes import box_iou
+from groma_ros.evaluation.coco import as_key, corners, read_coco
+from groma_ros.evaluation.expression_sets import (
+    Answered,
+    Asked,
+    AskedAbout,
+    by_picture,
+    percent,
+    presence_error,
+    target_boxes,
+)
+from groma_ros.evaluation.referring import (
+    INSTANCES,
+    annotations_by_own_id,
+    file_name,
+    read_refs,
+    refs_file_of,
+)
+from groma_ros.evaluation.statistics import figure
+
+THRESHOLD = 0.5
+NO_TARGET = -1
+"""The annotation id by which gRefCOCO says that an expression means nothing in the picture."""
+
+
+def read_grefs(path: Path, splits: Sequence[str] = ()) -> list[AskedAbout]:
+    """The pictures of a `grefs(unc).json` (or `.p`), or of the folder that holds it, with `instances.json`
+    beside.
+
+    splits: only these; none takes all but train. ValueError with a sentence for any other file.
+    """
+    file = refs_file_of(path, "grefs")
+    instances = file.parent / INSTANCES
+    document = read_coco(instances, "images", "annotations")
+    names = {entry["id"]: file_name(entry) for entry in document["images"]}
+    boxes = annotations_by_own_id(instances, document["annotations"])
+    rows: list[tuple[str, Asked]] = []
+    found: set[str] = set()
+    for place, ref in enumerate(read_refs(file)):
+        try:
+            split, image = str(ref["split"]), as_key(ref["image_id"])
+            given = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
+            sentences = [sentence["sent"] for sentence in ref["sentences"]]
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"{file}: entry {place} is not a ref of gRefCOCO ({error!r}).") from error
+        found.add(split)
+        if not (split in splits if splits else split != "train"):
+            continue
+        targets = [key for key in map(as_key, given) if key != NO_TARGET]
+        unknown = [key for key in targets if key not in boxes]
+        if image not in names or unknown:
+            missing = f"annotation {unknown[0]!r}" if unknown else f"image {image!r}"
+            raise ValueError(f"{file}: entry {place} names the {missing}, which {INSTANCES} does not have.")
+        own = tuple(corners(boxes[key]["bbox"]) for key in targets)
+        for text in sentences:
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"{file}: entry {place} has a sentence without words: {text!r}.")
+            rows.append((names[image], Asked(len(rows), text, own, split)))
+    if not rows:
+        there = ", ".join(sorted(found)) or "none"
+        raise ValueError(f"{file} has no expressions of the splits asked for; it has {there}.")
+    return by_picture(rows)
+
+
+def generalised_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """IoU minus the share of the enclosing box that neither covers: (N, 4) and (M, 4) xyxy to (N, M), -1 to
+    1."""
+    a, b = np.asarray(a, np.float64).reshape(-1, 4), np.asarray(b, np.float64).reshape(-1, 4)
+    areas = [(box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (a, b)]
+    inner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    common = inner.clip(0).prod(-1)
+    union = areas[0][:, None] + areas[1][None] - common
+    outer = np.maximum(a[:, None, 2:], b[None, :, 2:]) - np.minimum(a[:, None, :2], b[None, :, :2])
+    hull = outer.prod(-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        found = common / union - (hull - union) / hull
+    return np.nan_to_num(found, nan=0.0)
+
+
+def matched(overlap: np.ndarray, threshold: float = THRESHOLD) -> int:
+    """How many boxes (rows) and targets (columns) are paired, greedily from the best pair on, each used
+    once."""
+    left, count = np.array(overlap, np.float64), 0
+    while left.size and left.max() >= threshold:
+        row, column = np.unravel_index(int(left.argmax()), left.shape)
+        left[row, :] = left[:, column] = -np.inf
+        count += 1
+    return count
+
+
+def is_exact(found: np.ndarray, targets: np.ndarray, generalised: bool) -> bool:
+    """Whether F1 is 1: nothing missed and nothing too much; no box where there is no target."""
+    if not len(targets) or not len(found):
+        return len(targets) == len(found)
+    overlap = generalised_iou(found, targets) if generalised else box_iou(found, targets)
+    return len(found) == len(targets) == matched(overlap)
+
+
+def report(items: Sequence[Answered]) -> dict[str, Any]:
+    """The figures by split, in percent."""
+    splits = {}
+    for split in dict.fromkeys(item.asked.group for item in items):
+        own = [item for item in items if item.asked.group == split]
+        nothing = [item for item in own if not item.asked.targets]
+        something = [item for item in own if item.asked.targets]
+        exact = {
+            name: percent(
+                sum(is_exact(item.boxes, target_boxes(item), name == "giou") for item in own), len(own)
+            )
+            for name in ("giou", "iou")
+        }
+        splits[split] = {
+            "expressions": len(own),
+            "without_target": len(nothing),
+            "precision": exact,
+            "n_acc": percent(sum(not len(item.boxes) for item in nothing), len(nothing)),
+            "t_acc": percent(sum(len(item.boxes) > 0 for item in something), len(something)),
+            "calibration_error": presence_error(own),
+        }
+    return {"threshold": THRESHOLD, "splits": splits}
+
+
+def table(document: dict[str, Any]) -> str:
+    """The report as lines to read."""
+    lines = [
+        f"{document['model']} on generalised referring expressions, percent",
+        f"{'':<10}{'F1=1 GIoU':>11}{'F1=1 IoU':>11}{'N-acc':>9}{'T-acc':>9}{'ECE':>8}",
+    ]
+    for split, entry in document["splits"].items():
+        exact = entry["precision"]
+        cells = f"{figure(exact['giou'], 2):>11}{figure(exact['iou'], 2):>11}"
+        cells += f"{figure(entry['n_acc'], 2):>9}{figure(entry['t_acc'], 2):>9}"
+        tail = f"   of {entry['expressions']}, {entry['without_target']} without target"
+        lines.append(f"{split:<10}{cells}{figure(entry['calibration_error']):>8}{tail}")
+    return "\n".join(lines)
