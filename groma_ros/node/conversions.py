@@ -21,7 +21,12 @@ from vision_msgs.msg import (
     VisionInfo,
 )
 
-from groma_ros.io.depth_images import check_registered, image_to_depth, intrinsics_from_info
+from groma_ros.io.depth_images import (
+    check_registered,
+    compressed_to_depth,
+    image_to_depth,
+    intrinsics_from_info,
+)
 from groma_ros.io.images import compressed_to_rgb, image_to_rgb
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import Grounding as GroundingMessage
@@ -48,18 +53,24 @@ def frame_from_image(message: Image | CompressedImage) -> Frame:
     return Frame(rgb, to_nanoseconds(message.header.stamp), message.header.frame_id)
 
 
-def with_depth(frame: Frame, depth: Image | None, info: CameraInfo | None) -> Frame:
+def with_depth(
+    frame: Frame, depth: Image | CompressedImage | None, info: CameraInfo | None, rectified: bool = False
+) -> Frame:
     """The frame with what of depth and camera_info came. Raises `images.ImageError` for what does not belong
     to it.
 
-    depth: 16UC1 in millimetres or 32FC1 in metres, registered to the frame.
+    depth: 16UC1 in millimetres or 32FC1 in metres, raw or as compressedDepth, registered to the frame;
+    rectified: take the camera_info's P, else its K.
     """
     if info is None:
         return frame
-    intrinsics = intrinsics_from_info(info)
+    intrinsics = intrinsics_from_info(info, rectified)
     if depth is None:
         return replace(frame, intrinsics=intrinsics)
-    metres = image_to_depth(depth)
+    if isinstance(depth, CompressedImage):
+        metres = compressed_to_depth(depth.data, depth.format)
+    else:
+        metres = image_to_depth(depth)
     height, width = frame.rgb.shape[:2]
     check_registered(Header(frame_id=frame.frame_id), width, height, metres, depth.header, intrinsics)
     return replace(frame, depth=metres, intrinsics=intrinsics)

@@ -122,6 +122,7 @@ class Reports:
             "questions": questions or 0,
             **count_values(counts, self._meter("").rates(perf_counter(), counts)),
             **_ages(cameras),
+            **(_inputs(cameras[0]) if len(cameras) == 1 else {}),
             "memory MiB": f"{memory_mb():.0f}",
             **self._engine,
         }
@@ -144,7 +145,7 @@ class Reports:
         summary = (
             "not active" if not active else "no image came since the last report" if silent else "answers"
         )
-        values = {**count_values(counts, rates), **_ages([camera])}
+        values = {**count_values(counts, rates), **_ages([camera]), **_inputs(camera)}
         return status_message(f"{self._name}: camera {camera.name}", level, summary, "", values)
 
     def _meter(self, name: str) -> Meter:
@@ -162,6 +163,10 @@ def _ages(cameras: Sequence[Camera]) -> dict[str, object]:
     if silent:
         values["published s ago"] = f"{max(silent):.2f}"
     return values
+
+
+def _inputs(camera: Camera) -> dict[str, object]:
+    return camera.inputs.status() if camera.inputs is not None else {}
 
 
 def _engine(runtime: Runtime) -> dict[str, object]:

@@ -191,10 +191,10 @@ class GromaNode(LifecycleNode):
         self._pipeline = Pipeline(
             self._grounder, self._cameras, lambda: self._orders, self._refuse, self._bell.ring, self._solids
         )
-        transport = self._orders.settings.image_transport
+        settings = self._orders.settings
         for index, camera in enumerate(self._cameras):
             camera.inputs = CameraInputs(
-                self, camera.name, transport, partial(self._on_image, index), partial(self._refuse, camera)
+                self, camera.name, settings, partial(self._on_image, index), partial(self._refuse, camera)
             )
         topics = [camera.inputs.topic for camera in self._cameras if camera.inputs is not None]
         self.get_logger().info(f"Active: listens to {', '.join(topics)}.")

@@ -3,7 +3,10 @@ documentation."""
 
 from __future__ import annotations
 
+import json
 import re
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -14,6 +17,7 @@ from rclpy.parameter import Parameter
 
 from groma_ros.geometry3d.approach_pose import APPROACHES
 from groma_ros.grounding.grounder import MIN_PRESENCE
+from groma_ros.io.rectification import SETTINGS as RECTIFIED
 from groma_ros.runtime.load import PRECISIONS
 from groma_ros.runtime.options import BACKENDS, RuntimeOptions
 from groma_ros.tracking.grounding_tracker import TrackingConfig
@@ -21,6 +25,8 @@ from groma_ros.tracking.region_tracker import RegionTrackerConfig
 
 CAMERA = re.compile(r"/?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 """A namespace of ROS, relative or absolute."""
+MIN_RATE = 0.001
+"""Images a second: a limit below one image in a quarter of an hour is a mistake."""
 _FOLLOW, _TRACK = TrackingConfig(), RegionTrackerConfig()
 
 
@@ -75,6 +81,26 @@ class Parameters:
         choices=("raw", "compressed"),
         read_only=True,
     )
+    image_reliability: str = _parameter(
+        "auto",
+        "Reliability asked of the image's publishers; auto is reliable while every publisher offers it, else "
+        "best_effort.",
+        choices=("auto", "reliable", "best_effort"),
+        read_only=True,
+    )
+    depth_transport: str = _parameter(
+        "raw",
+        "Which depth topic is read: depth (raw) or depth/compressedDepth.",
+        choices=("raw", "compressedDepth"),
+        read_only=True,
+    )
+    rectified: str = _parameter(
+        "auto",
+        "Whether images are rectified, so that P of camera_info holds and not K; auto goes by the words "
+        "rect and raw in the topic's name.",
+        choices=RECTIFIED,
+        read_only=True,
+    )
     autostart: bool = _parameter(True, "Go to active without being told to.", read_only=True)
     goals: tuple[str, ...] = _parameter(
         (), "Goals that stand at the start; ~/goal, ~/set_goals or setting this replaces them."
@@ -86,7 +112,8 @@ class Parameters:
     min_score: float = _parameter(0.0, "Boxes with a lower score are not returned.", range=(0.0, 1.0))
     max_rate: float = _parameter(
         0.0,
-        "Images a second and camera that are looked at, the others are dropped; 0 is no limit.",
+        "Images a second and camera that are looked at, the others are dropped; 0 is no limit, 0.001 the "
+        "least.",
         range=(0.0, 1000.0),
     )
     answer_period: float = _parameter(
@@ -196,6 +223,11 @@ class Parameters:
                     raise ValueError(
                         f"The parameter {item.name} is {value}; it must be between {low} and {high}."
                     )
+        if 0 < self.max_rate < MIN_RATE:
+            raise ValueError(
+                f"The parameter max_rate is {self.max_rate}; it must be 0 (no limit) or between "
+                f"{MIN_RATE} and 1000.0."
+            )
         for name in self.cameras:
             if not CAMERA.fullmatch(name):
                 raise ValueError(
@@ -237,13 +269,16 @@ class Parameters:
 
 
 NAMES = tuple(item.name for item in fields(Parameters))
+_DEFAULTS = {item.name: item.default for item in fields(Parameters)}
+_TYPES = {bool: "bool", int: "int", float: "double", str: "string", tuple: "string_array"}
+_KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
 def declare(node: Node) -> Parameters:
     """Declare every parameter on the node and return the values it was started with.
 
-    Raises rclpy's InvalidParameterValueException or InvalidParameterTypeException for a value outside its
-    range or of another type, and ValueError for one that is not among its choices.
+    Raises ValueError for a value of another type, out of its range or not among its choices, and rclpy's
+    InvalidParameterValueException where rclpy checks the range first.
     """
     for item in fields(Parameters):
         node.declare_parameter(item.name, _to_ros(item.default), _descriptor(item.name, item.metadata))
@@ -251,10 +286,13 @@ def declare(node: Node) -> Parameters:
 
 
 def with_values(parameters: Parameters, changes: Sequence[Parameter]) -> Parameters:
-    """The parameters with the changes that concern them; other names (use_sim_time, QoS) are left to
-    rclpy."""
+    """The parameters with the changes that concern them; other names (use_sim_time, QoS) are left to rclpy.
+
+    Raises ValueError with a sentence for a value of another type, out of its range or not among its choices.
+    """
     return replace(
-        parameters, **{change.name: _from_ros(change.value) for change in changes if change.name in NAMES}
+        parameters,
+        **{change.name: _from_ros(change.name, change.value) for change in changes if change.name in NAMES},
     )
 
 
@@ -281,6 +319,29 @@ def table() -> str:
     return "\n".join(rows) + "\n"
 
 
+def schema() -> str:
+    """The parameters in the form of generate_parameter_library: the content of config/parameters.yaml."""
+    lines = [
+        "# Written by python -m groma_ros.node.parameters --yaml, for the launch file and for editors.",
+        "groma:",
+    ]
+    for item in fields(Parameters):
+        default = [] if item.default == () else item.default
+        lines += [
+            f"  {item.name}:",
+            f"    type: {_TYPES[type(item.default)]}",
+            f"    default_value: {json.dumps(default)}",
+            f"    description: {json.dumps(item.metadata['description'], ensure_ascii=False)}",
+        ]
+        if item.metadata["read_only"]:
+            lines.append("    read_only: true")
+        if item.metadata["range"]:
+            lines.append("    validation: {{bounds<>: [{}, {}]}}".format(*item.metadata["range"]))
+        if item.metadata["choices"]:
+            lines.append(f"    validation: {{one_of<>: [{json.dumps(list(item.metadata['choices']))}]}}")
+    return "\n".join(lines) + "\n"
+
+
 def _range_text(metadata: Any) -> str:
     if metadata["range"]:
         return "{} to {}".format(*metadata["range"])
@@ -294,6 +355,8 @@ def _descriptor(name: str, metadata: Any) -> ParameterDescriptor:
         description=metadata["description"],
         read_only=metadata["read_only"],
         additional_constraints=constraints,
+        # A static type refuses 1 for a float and cannot tell that of []; _from_ros checks types instead.
+        dynamic_typing=True,
     )
     if metadata["range"]:
         low, high = metadata["range"]
@@ -309,9 +372,28 @@ def _to_ros(value: Any) -> Any:
     return (list(value) or [""]) if isinstance(value, tuple) else value
 
 
-def _from_ros(value: Any) -> Any:
-    return tuple(text for text in value if text.strip()) if isinstance(value, (list, tuple)) else value
+def _from_ros(name: str, value: Any) -> Any:
+    """A value as its field has it: [] of any type is no text, 1 is a float where one is asked for, and true
+    and false are choices where they are among them."""
+    default = _DEFAULTS[name]
+    if isinstance(default, tuple):
+        if value is None or (
+            isinstance(value, (Sequence, array)) and not isinstance(value, str) and not len(value)
+        ):
+            return ()
+        if isinstance(value, (list, tuple)) and all(isinstance(text, str) for text in value):
+            return tuple(text for text in value if text.strip())
+        raise ValueError(
+            f"The parameter {name} is {value!r}; it must be a list of texts, e.g. ['the red mug']."
+        )
+    if isinstance(default, float) and type(value) is int and abs(value) < 2**63:
+        return float(value)
+    if isinstance(default, str) and isinstance(value, bool):
+        return str(value).lower()
+    if type(value) is not type(default):
+        raise ValueError(f"The parameter {name} is {value!r}; it must be {_KINDS[type(default)]}.")
+    return value
 
 
 if __name__ == "__main__":
-    print(table(), end="")
+    print(schema() if "--yaml" in sys.argv else table(), end="")

@@ -199,6 +199,8 @@ class Pipeline:
         ):
             return camera.view
         start = perf_counter()
+        if camera.inputs is not None:
+            camera.inputs.reserve(to_nanoseconds(arrival.message.header.stamp))
         frame = frame_from_image(arrival.message)
         decoded = perf_counter()
         scene = self._grounder.perceive(frame) if needed or orders.standing.goals else None
@@ -264,7 +266,7 @@ class Pipeline:
             depth, info = camera.inputs.pair(
                 frame.stamp, orders.settings.sync_tolerance, orders.settings.depth_wait
             )
-            frame = with_depth(frame, depth, info)
+            frame = with_depth(frame, depth, info, camera.inputs.is_rectified(info))
             if frame.depth is None and camera.outputs.solid_wanted:
                 absent = (
                     "camera_info"

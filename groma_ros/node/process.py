@@ -33,12 +33,8 @@ def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
     # rclpy's own handlers would close the context under the worker, in the middle of a publish.
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except (
-        Exception
-    ) as error:  # what cannot be parsed after --ros-args raises types that differ between distributions
-        print(
-            f"groma_node: The ROS arguments cannot be read: {' '.join(str(error).split())}", file=sys.stderr
-        )
+    except Exception as error:  # its types differ between distributions
+        print(f"groma_node: {_init_failure(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
     try:
         failure = _spin(end, load)
@@ -50,6 +46,16 @@ def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
     if failure:
         print(f"groma_node: {failure}", file=sys.stderr)
     return 1 if failure else 0
+
+
+def _init_failure(reason: str) -> str:
+    """Why ROS could not be initialized: a folder for the log that cannot be made, or the arguments."""
+    if "logging" in reason or "log" in reason.split():
+        return (
+            "The folder for log files cannot be made: set ROS_LOG_DIR, ROS_HOME or HOME to a folder that may "
+            f"be written to ({reason})."
+        )
+    return f"The ROS arguments cannot be read: {reason}"
 
 
 def _spin(end: threading.Event, load: Load) -> str:

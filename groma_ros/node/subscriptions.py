@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from copy import copy
 from functools import partial
+from time import monotonic
 from typing import Any
 
+from rclpy.clock import Clock
+from rclpy.clock_type import ClockType
 from rclpy.node import Node
-from rclpy.qos import QoSProfile, qos_profile_sensor_data
+from rclpy.qos import (
+    QoSCompatibility,
+    QoSPolicyKind,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+    qos_profile_sensor_data,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
 from rclpy.serialization import deserialize_message
 from rclpy.subscription import Subscription
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 
+from groma_ros.io.rectification import rectification
 from groma_ros.io.stamp_buffer import DepthAndInfo, StampBuffer
 from groma_ros.node.conversions import to_nanoseconds
+from groma_ros.node.parameters import Parameters
+from groma_ros.node.topics import COMPRESSED_DEPTH, camera_topics
+
+try:
+    from rclpy.event_handler import SubscriptionEventCallbacks
+except ImportError:  # Humble
+    from rclpy.qos_event import SubscriptionEventCallbacks
 
 REQUESTS = QoSProfile(depth=256)
 """Of services and actions: the usual profile holds ten requests and as many replies, and loses those of more
 callers at once."""
 MALFORMED = "malformed"
 """The cause under which such messages are counted."""
+MAX_SUGGESTIONS = 5
+"""Topics that a warning names at most."""
 
 
 def listen(
@@ -30,11 +51,13 @@ def listen(
     callback: Callable[[Any], None],
     malformed: Callable[[str], None],
     qos: QoSProfile | int,
+    events: Any = None,
+    reliability_overridable: bool = True,
 ) -> Subscription:
     """Subscribe to a topic, its quality of service overridable.
 
     callback: called with each message; malformed: with a sentence for bytes that are not a message of this
-    kind.
+    kind; events: `SubscriptionEventCallbacks`; reliability_overridable: whether qos_overrides.* may set it.
     """
 
     def take(data: bytes) -> None:
@@ -49,47 +72,82 @@ def listen(
             return
         callback(message)
 
-    overridable = QoSOverridingOptions.with_default_policies()
-    return node.create_subscription(kind, topic, take, qos, raw=True, qos_overriding_options=overridable)
+    policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+    if reliability_overridable:
+        policies.append(QoSPolicyKind.RELIABILITY)
+    return node.create_subscription(
+        kind,
+        topic,
+        take,
+        qos,
+        raw=True,
+        event_callbacks=events,
+        qos_overriding_options=QoSOverridingOptions(policies),
+    )
 
 
-IMAGES = {"raw": (Image, "image"), "compressed": (CompressedImage, "image/compressed")}
+IMAGES = {"raw": Image, "compressed": CompressedImage}
+DEPTHS = {"raw": Image, COMPRESSED_DEPTH: CompressedImage}
+RELIABILITIES = ("auto", "reliable", "best_effort")
+WATCH_SECONDS = 1.0
+"""How often the publishers of an image topic are looked at."""
+SILENT_SECONDS = 5.0
+"""Without an image for this long a warning says why."""
+WARNING_SECONDS = 30.0
+"""How often that warning is repeated."""
 
 
 class CameraInputs:
-    """The topics of one camera, `image` and so on; `left/image` for a camera named left.
+    """The topics of one camera: `image`, `depth` and `camera_info`, in its namespace where it has a name.
 
-    on_image: called with each image, and with None for one that could not be read; refuse: takes what was
-    refused ("image" or "depth"), a cause and a sentence.
+    settings: image_transport, depth_transport, image_reliability and rectified count here. on_image: called
+    with each image, and with None for one that could not be read; refuse: takes what was refused ("image" or
+    "depth"), a cause and a sentence.
     """
 
     def __init__(
         self,
         node: Node,
         camera: str,
-        transport: str,
+        settings: Parameters,
         on_image: Callable[[Any], None],
         refuse: Callable[[str, str, str], None],
     ) -> None:
-        self._node, self._refuse = node, refuse
-        self._prefix = f"{camera}/" if camera else ""
+        self._node, self._camera, self._settings = node, camera, settings
+        self._on_image, self._refuse = on_image, refuse
+        self._topics = camera_topics(node, camera, settings.image_transport, settings.depth_transport)
         self._depth, self._info = StampBuffer(), StampBuffer()
-        kind, topic = IMAGES[transport]
-        self._image_input = self._listen(kind, topic, on_image, self._unreadable(on_image))
+        self._guessed = False
+        self.lost = 0
+        """Images that the middleware reports as lost on the way."""
+        self.incompatible = 0
+        """Publishers of the image topic whose quality of service does not match."""
+        self._newest = self._warned = monotonic()
+        self._overridden = False
+        self._image_input = self._listen_image(settings.image_reliability == "reliable")
+        # A reliability that was given as qos_overrides.* holds, whatever image_reliability says.
+        reliable = self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        self._overridden = reliable != (settings.image_reliability == "reliable")
         self._depth_input = self._listen(
-            Image, "depth", partial(self._keep, self._depth), partial(refuse, "depth", MALFORMED)
+            DEPTHS[settings.depth_transport], self._topics.depth, self._depth, MALFORMED
         )
         self._info_input = self._listen(
-            CameraInfo,
-            "camera_info",
-            partial(self._keep, self._info),
-            partial(refuse, "depth", f"camera_info {MALFORMED}"),
+            CameraInfo, self._topics.camera_info, self._info, f"camera_info {MALFORMED}"
+        )
+        self._timer = node.create_timer(
+            WATCH_SECONDS, self._watch, clock=Clock(clock_type=ClockType.STEADY_TIME)
         )
 
     @property
     def topic(self) -> str:
         """The full name of the image's topic."""
-        return str(self._image_input.topic_name)
+        return self._topics.image
+
+    def reserve(self, stamp: int) -> None:
+        """Keep the depth and camera_info of the image of a stamp (ns) for `pair`, however long the image is
+        looked at."""
+        self._depth.reserve(stamp)
+        self._info.reserve(stamp)
 
     def pair(self, stamp: int, tolerance: float, wait: float) -> DepthAndInfo:
         """The depth image and camera_info of the image of a stamp (ns), their stamps at most `tolerance`
@@ -99,28 +157,125 @@ class CameraInputs:
         counts: it seldom changes.
         """
         depth = self._depth.find(
-            stamp, tolerance, wait if self._node.count_publishers(self._depth_input.topic_name) else 0.0
+            stamp, tolerance, wait if self._node.count_publishers(self._topics.depth) else 0.0
         )
         info = self._info.find(stamp, tolerance)
         return DepthAndInfo(depth, info if info is not None else self._info.latest())
 
+    def is_rectified(self, info: CameraInfo | None) -> bool:
+        """Whether P of this camera_info holds for the images, and not K; a guess is logged once."""
+        if info is None:
+            return False
+        found = rectification(self._settings.rectified, self._topics.image, info)
+        if found.guess and not self._guessed:
+            self._guessed = True
+            self._node.get_logger().warning(found.guess)
+        return found.rectified
+
+    def status(self) -> dict[str, object]:
+        """Keys and values of /diagnostics about the image topic."""
+        reliable = self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE
+        return {
+            "image topic": self._topics.image,
+            "image reliability": "reliable" if reliable else "best_effort",
+            "image publishers": self._node.count_publishers(self._topics.image),
+            "lost images": self.lost,
+            "incompatible image publishers": self.incompatible,
+        }
+
     def destroy(self) -> None:
         """Stop listening."""
+        self._node.destroy_timer(self._timer)
         for subscription in (self._image_input, self._depth_input, self._info_input):
             self._node.destroy_subscription(subscription)
 
-    def _listen(
-        self, kind: Any, topic: str, callback: Callable[[Any], None], malformed: Callable[[str], None]
-    ) -> Subscription:
-        return listen(self._node, kind, self._prefix + topic, callback, malformed, qos_profile_sensor_data)
+    def _listen(self, kind: Any, topic: str, buffer: StampBuffer, cause: str) -> Subscription:
+        def keep(message: Any) -> None:
+            size = len(message.data) if hasattr(message, "data") else 0
+            buffer.put(to_nanoseconds(message.header.stamp), message, size)
 
-    def _unreadable(self, on_image: Callable[[Any], None]) -> Callable[[str], None]:
-        def refuse(sentence: str) -> None:
-            on_image(None)
+        malformed = partial(self._refuse, "depth", cause)
+        return listen(self._node, kind, topic, keep, malformed, qos_profile_sensor_data)
+
+    def _listen_image(self, reliable: bool, overridable: bool = True) -> Subscription:
+        qos = copy(qos_profile_sensor_data)
+        qos.reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
+
+        def malformed(sentence: str) -> None:
+            self._on_image(None)
             self._refuse("image", MALFORMED, sentence)
 
-        return refuse
+        def take(message: Any) -> None:
+            self._newest = monotonic()
+            self._on_image(message)
 
-    @staticmethod
-    def _keep(buffer: StampBuffer, message: Any) -> None:
-        buffer.put(to_nanoseconds(message.header.stamp), message)
+        def lost(event: Any) -> None:
+            self.lost += int(event.total_count_change)
+
+        def incompatible(event: Any) -> None:
+            self.incompatible += int(event.total_count_change)
+
+        events = SubscriptionEventCallbacks(message_lost=lost, incompatible_qos=incompatible)
+        kind = IMAGES[self._settings.image_transport]
+        return listen(self._node, kind, self._topics.image, take, malformed, qos, events, overridable)
+
+    # Publishers come and go: with image_reliability auto the subscription follows what they offer, and
+    # silence is explained.
+
+    def _watch(self) -> None:
+        publishers = self._node.get_publishers_info_by_topic(self._topics.image)
+        if self._settings.image_reliability == "auto" and publishers and not self._overridden:
+            offered = all(item.qos_profile.reliability == ReliabilityPolicy.RELIABLE for item in publishers)
+            if offered != (self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE):
+                self._node.destroy_subscription(self._image_input)
+                # Its parameter was declared with the former value, so this one may not be overridden.
+                self._image_input = self._listen_image(offered, overridable=False)
+        now = monotonic()
+        silent = now - self._newest
+        if silent >= SILENT_SECONDS and now - self._warned >= SILENT_SECONDS:
+            self._warned = now + WARNING_SECONDS - SILENT_SECONDS
+            self._node.get_logger().warning(self._silence(silent, publishers))
+
+    def _silence(self, seconds: float, publishers: Sequence[Any]) -> str:
+        """Why no image came, as far as the graph tells."""
+        kind = IMAGES[self._settings.image_transport]
+        wanted = f"sensor_msgs/msg/{kind.__name__}"
+        name = f"Camera {self._camera}: no" if self._camera else "No"
+        start = f"{name} image came on {self._topics.image} for {seconds:.0f} s: "
+        if not publishers:
+            found = [
+                topic
+                for topic, types in sorted(self._node.get_topic_names_and_types())
+                if wanted in types and self._node.count_publishers(topic)
+            ]
+            own = f"{self._node.get_fully_qualified_name()}/"
+            found = [topic for topic in found if not topic.startswith(own)][:MAX_SUGGESTIONS]
+            if not found:
+                return (
+                    start + f"nobody publishes it, nor another topic of {wanted}. Start the camera's driver."
+                )
+            others = ", ".join(found)
+            return start + f"nobody publishes it. Topics of {wanted}: {others}. Remap image to one of them."
+        types = sorted({item.topic_type for item in publishers})
+        if wanted not in types:
+            return start + (
+                f"its publishers send {', '.join(types)} and the node reads {wanted}: set image_transport to "
+                "raw or compressed to match."
+            )
+        ours = self._image_input.qos_profile
+        for item in publishers:
+            offered = item.qos_profile
+            compatible, reason = qos_check_compatible(offered, ours)
+            if compatible == QoSCompatibility.ERROR:
+                return start + (
+                    f"the publisher {item.node_namespace.rstrip('/')}/{item.node_name} offers "
+                    f"{offered.reliability.name.lower()} and {offered.durability.name.lower()}, the node "
+                    f"asks for {ours.reliability.name.lower()} and {ours.durability.name.lower()} "
+                    f"({' '.join(str(reason).split())}). Set image_reliability to best_effort, or change the "
+                    "publisher."
+                )
+        count = "a publisher has" if len(publishers) == 1 else f"{len(publishers)} publishers have"
+        return start + (
+            f"{count} a matching quality of service, and nothing of it arrived. Large images may need "
+            "config/fastdds.xml (see docs/node.md)."
+        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from groma_ros.node.parameters import NAMES, Parameters, declare, table, with_values
+from groma_ros.node.parameters import NAMES, Parameters, declare, schema, table, with_values
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.tracking.region_tracker import RegionTrackerConfig
 
@@ -71,6 +72,9 @@ def test_ros_is_told_description_range_and_what_is_read_only(context: Context) -
         "threads",
         "cameras",
         "image_transport",
+        "image_reliability",
+        "depth_transport",
+        "rectified",
         "autostart",
     } | {"target_frame"}
     assert {name for name, item in descriptors.items() if item.read_only} == read_only
@@ -115,8 +119,59 @@ def test_the_documentation_is_the_table() -> None:
     )
 
 
+def test_the_schema_is_written_anew() -> None:
+    text = (ROOT / "config" / "parameters.yaml").read_text()
+    assert text == schema(), "python -m groma_ros.node.parameters --yaml > config/parameters.yaml"
+    assert set(yaml.safe_load(text)["groma"]) == set(NAMES)
+
+
+@pytest.mark.parametrize("value", [[], [""], ["", " "]])
+def test_an_empty_list_is_none(context: Context, value: list[str]) -> None:
+    """ROS hands [] of a file over without a type, and of a service as an array of whatever type."""
+    given = [Parameter("goals", Parameter.Type.NOT_SET) if not value else Parameter("goals", value=value)]
+    node = Node("parameters", context=context, parameter_overrides=given)
+    assert declare(node).goals == ()
+    for kind in (Parameter.Type.BOOL_ARRAY, Parameter.Type.BYTE_ARRAY, Parameter.Type.DOUBLE_ARRAY):
+        (result,) = node.set_parameters([Parameter("goals", kind, [])])
+        assert result.successful
+        assert with_values(Parameters(goals=("a",)), [node.get_parameter("goals")]).goals == ()
+
+
+def test_whole_numbers_are_numbers_and_truth_values_choices(context: Context) -> None:
+    _, parameters = started(context, min_presence=1, rectified=True)
+    assert parameters == Parameters(min_presence=1.0, rectified="true")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "sentence"),
+    [
+        ("min_presence", "high", "min_presence is 'high'; it must be a number"),
+        ("min_presence", True, "min_presence is True; it must be a number"),
+        ("max_goals", 2.5, "max_goals is 2.5; it must be a whole number"),
+        ("carry", 1, "carry is 1; it must be true or false"),
+        ("model", 7, "model is 7; it must be a text"),
+        ("goals", "the mug", "goals is 'the mug'; it must be a list of texts"),
+        ("goals", [1, 2], "it must be a list of texts"),
+        ("rectified", False, ""),
+        ("max_rate", 1e-310, r"max_rate is 1e-310; it must be 0 \(no limit\) or between 0.001 and 1000.0"),
+        ("max_rate", float("nan"), "max_rate"),
+        ("track_reach", float("inf"), "track_reach"),
+        ("answer_wait", 10**400, "answer_wait"),
+    ],
+)
+def test_values_of_another_type_and_values_that_overflow_are_refused(
+    name: str, value: Any, sentence: str
+) -> None:
+    change: Any = SimpleNamespace(name=name, value=value)
+    if not sentence:
+        assert with_values(Parameters(), [change]).rectified == "false"
+        return
+    with pytest.raises(ValueError, match=sentence):
+        with_values(Parameters(), [change])
+
+
 def test_the_shipped_file_names_parameters_that_exist() -> None:
-    values = yaml.safe_load((ROOT / "config" / "groma.yaml").read_text())["/**/groma"]["ros__parameters"]
+    values = yaml.safe_load((ROOT / "config" / "groma.yaml").read_text())["/**"]["ros__parameters"]
     given = [Parameter(name, value=value) for name, value in values.items()]
     assert set(values) <= set(NAMES)
     assert with_values(Parameters(), given) == Parameters(goals=("the red mug", "all the boxes"))

@@ -1,0 +1,58 @@
+"""Names of a camera's topics: those of image_transport lie beside the image wherever it was remapped to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from rclpy.node import Node
+
+COMPRESSED, COMPRESSED_DEPTH = "compressed", "compressedDepth"
+
+
+@dataclass(frozen=True)
+class CameraTopics:
+    """Full names of the topics of one camera."""
+
+    image: str
+    depth: str
+    camera_info: str
+
+
+def camera_topics(node: Node, camera: str, image_transport: str, depth_transport: str) -> CameraTopics:
+    """The topics of a camera as the node's remappings leave them.
+
+    camera: its namespace, empty for the only one; image_transport: raw or compressed; depth_transport: raw or
+    compressedDepth. A remapped `image` carries its relatives with it, as in image_transport:
+    `image/compressed` becomes `<image>/compressed` and `camera_info` the one beside the image, unless they
+    are remapped themselves.
+    """
+    prefix = f"{camera}/" if camera else ""
+    return CameraTopics(
+        _transported(node, f"{prefix}image", image_transport),
+        _transported(node, f"{prefix}depth", depth_transport),
+        _camera_info(node, prefix),
+    )
+
+
+def is_remapped(node: Node, name: str) -> bool:
+    """Whether a rule of the command line or the launch file renames this topic."""
+    return bool(node.resolve_topic_name(name) != node.resolve_topic_name(name, only_expand=True))
+
+
+def _transported(node: Node, name: str, transport: str) -> str:
+    base = str(node.resolve_topic_name(name))
+    if transport == "raw":
+        return base
+    relative = f"{name}/{transport}"
+    if is_remapped(node, relative):
+        return str(node.resolve_topic_name(relative))
+    # Who remaps `image` to the compressed topic itself means that topic.
+    return base if base.endswith(f"/{transport}") else f"{base}/{transport}"
+
+
+def _camera_info(node: Node, prefix: str) -> str:
+    name = f"{prefix}camera_info"
+    if is_remapped(node, name) or not is_remapped(node, f"{prefix}image"):
+        return str(node.resolve_topic_name(name))
+    image = str(node.resolve_topic_name(f"{prefix}image")).removesuffix(f"/{COMPRESSED}")
+    return f"{image.rpartition('/')[0]}/camera_info"
