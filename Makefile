@@ -2,7 +2,7 @@
 # make setup-full  adds to the same .venv what training, rendered scenes, groma verify and the tests need
 # make setup-sim   .venv-sim, the simulators robosuite and Miniworld, which need another MuJoCo than .venv
 # make demo        the node answers the shipped camera bag over DDS; see out/
-# make test        the whole test suite
+# make test        the whole test suite; with ROS_DISTRO=kilted the tests of the node, in .venv-kilted with Kilted's wheels
 # make lint        ruff check, ruff format --check, mypy, and the tables of measurements
 # make figures     writes the tables of docs/measurements/ into README.md and docs/
 # make docs        the documentation site in out/docs (mkdocs-material, in an environment of its own: .venv-docs)
@@ -17,6 +17,11 @@ PYTHON ?=
 TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
 export TORCH_INDEX_URL
+
+# Only where it is given to make: a sourced distribution sets it too, and these environments do not use that.
+WHEELS = $(if $(findstring command line,$(origin ROS_DISTRO)),$(ROS_DISTRO),jazzy)
+VENV = .venv$(if $(filter-out jazzy,$(WHEELS)),-$(WHEELS))
+export GROMA_WHEELS = $(WHEELS)
 
 INTERPRETER = $(or $(PYTHON),python3)
 ABSENT = $(INTERPRETER) was not found: apt-get install python3 python3-venv python3-dev, or name an interpreter with PYTHON=...
@@ -44,7 +49,7 @@ demo: setup
 	@$(CLEAN_ENV) .venv/bin/python -m groma_ros.client.demo
 
 test: setup-full
-	@$(CLEAN_ENV) .venv/bin/python -m pytest $(PYTEST_ARGS)
+	@$(CLEAN_ENV) $(VENV)/bin/python -m pytest $(if $(filter-out jazzy,$(WHEELS)),tests/node) $(PYTEST_ARGS)
 
 lint: setup-full
 	.venv/bin/ruff check .

@@ -11,7 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-VENV = ROOT / ".venv"
+DISTRIBUTIONS = ("jazzy", "kilted")
+DISTRO = os.environ.get("GROMA_WHEELS") or DISTRIBUTIONS[0]
+"""The ROS distribution whose wheels the environment holds; make sets it."""
+VENV = ROOT / (".venv" if DISTRIBUTIONS[0] == DISTRO else f".venv-{DISTRO}")
 SIM_VENV = ROOT / ".venv-sim"
 PYTHON = VENV / "bin" / "python"
 STATE = VENV / "groma_setup"

@@ -1,5 +1,5 @@
 """Writes the locks of requirements/, each for Python 3.10, 3.11 and 3.12: runtime.txt and full.txt from
-pyproject.toml and ros.in, sim.txt from sim.in.
+pyproject.toml and ros.in, kilted.txt from pyproject.toml and ros-kilted.in, sim.txt from sim.in.
 
 Needs `uv` (pip install uv). Pins that still fit are kept; delete a line of a lock to have it chosen anew.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -15,6 +16,7 @@ HEADER = "# Written by tools/lock_requirements.py from {}.\n"
 PROJECT = ["pyproject.toml", "requirements/ros.in"]
 # What a CUDA build of torch asks for comes with that build; the CPU build has no use for it.
 CUDA_PIN = re.compile(r"^(nvidia-|cuda-|triton\b)")
+ROS_PIN = re.compile(r"^(ros-|empy|lark|catkin)")
 # The simulators ask for windows and keyboards, which nothing here opens; OpenCV without windows takes the
 # other's place.
 WINDOWS_PIN = re.compile(
@@ -50,6 +52,13 @@ def main() -> None:
         *(word for extra in ("train", "llama", "eval", "ray", "dev") for word in ("--extra", extra)),
     )
     lock("runtime.txt", PROJECT, CUDA_PIN, "--constraint", "requirements/full.txt")
+    # Everything but ROS as in full.txt, so that a test that fails on one distribution alone is about ROS.
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
+        pins = (ROOT / "requirements" / "full.txt").read_text().splitlines(keepends=True)
+        constraints.write("".join(line for line in pins if not ROS_PIN.match(line)))
+        constraints.flush()
+        extras = ("--extra", "train", "--extra", "dev", "--constraint", constraints.name)
+        lock("kilted.txt", ["pyproject.toml", "requirements/ros-kilted.in"], CUDA_PIN, *extras)
     lock("sim.txt", ["requirements/sim.in"], WINDOWS_PIN)
 
 

