@@ -26,12 +26,6 @@ _CONFIG_HEADER = struct.Struct("<iff")
 b)."""
 
 
-class StampedImage(ImageMessage, Protocol):
-    """sensor_msgs/Image with its header."""
-
-    header: Any
-
-
 class CameraInfo(Protocol):
     """The fields of sensor_msgs/CameraInfo that the pinhole is read from."""
 

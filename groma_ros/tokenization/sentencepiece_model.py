@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from sentencepiece import SentencePieceProcessor
 
 WORD_MARK = "\u2581"
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
+NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE = 1, 2, 3, 5, 6
 """Piece types, as numbered in sentencepiece_model.proto."""
 # A serialised ModelProto with only normalizer_spec.add_dummy_prefix = false. Protobuf merges concatenated
 # messages, so appending it to a model turns its dummy prefix off; the Python API has no option for that.
