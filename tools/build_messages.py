@@ -1,4 +1,4 @@
-"""Builds the message packages into .venv with the ROS wheels: interfaces/vision_msgs, then this package.
+"""Builds the message packages into .venv with the ROS wheels: those of interfaces/, then this package.
 
 The generated Python lies in lib/groma_ros_generated, outside site-packages, and is reached by a .pth file:
 `import groma_ros` finds the source tree, whose __path__ takes in the generated half.
@@ -17,7 +17,8 @@ from common import PYTHON, ROOT, STATE, VENV, SetupError, digest, is_done, mark_
 
 GENERATED = "lib/groma_ros_generated"
 ROOT_INPUTS = [ROOT / name for name in ("msg", "srv", "action", "CMakeLists.txt", "package.xml")]
-VISION_MSGS = ROOT / "interfaces" / "vision_msgs"
+STAND_INS = ("vision_msgs", "tf2_msgs", "nav2_msgs")
+"""Packages of interfaces/: names and types of what a ROS distribution has and no wheel brings."""
 # The wheels export the header folders of the machine they were built on.
 FOREIGN_NUMPY = re.compile(r"/opt/python/[^;\"]*/numpy/_core/include")
 FOREIGN_PYTHON = re.compile(r"/opt/python/[^;\"]*/include/python3\.\d+")
@@ -83,18 +84,21 @@ def ensure(packages_key: str, minor: int) -> bool:
     packages_key: hash of the installed wheels, which the build links to; minor: the y of the environment's
     Python 3.y.
     """
-    vision_key = digest([VISION_MSGS], packages_key)
-    root_key = digest(ROOT_INPUTS, vision_key)
-    if is_done("vision_msgs", vision_key) and is_done("groma_ros", root_key):
+    keys = {name: digest([ROOT / "interfaces" / name], packages_key) for name in STAND_INS}
+    root_key = digest(ROOT_INPUTS, keys["vision_msgs"])
+    stale = [name for name, key in keys.items() if not is_done(name, key)]
+    if not stale and is_done("groma_ros", root_key):
         return False
     print("Building the messages (one to two minutes)", flush=True)
     system_packages.ensure_build_packages(str(PYTHON), minor)
     patch_wheel_exports()
-    provided = (VENV / "share" / "vision_msgs").exists() and not (STATE / "vision_msgs").exists()
-    if not provided and not is_done("vision_msgs", vision_key):
-        build(VISION_MSGS, "vision_msgs")
-        mark_done("vision_msgs", vision_key)
-    build(ROOT, "groma_ros")
+    for name in stale:
+        provided = (VENV / "share" / name).exists() and not (STATE / name).exists()
+        if not provided:
+            build(ROOT / "interfaces" / name, name)
+            mark_done(name, keys[name])
+    if not is_done("groma_ros", root_key):
+        build(ROOT, "groma_ros")
     write_path_file()
     mark_done("groma_ros", root_key)
     return True

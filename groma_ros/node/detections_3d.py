@@ -44,7 +44,15 @@ class Detector3D:
     frames."""
 
     def __init__(self, node: Node, settings: Parameters) -> None:
-        self._transforms = Transforms(node, settings.target_frame) if settings.target_frame else None
+        self._node = node
+        self._transforms: Transforms | None = None
+        self.configure(settings)
+
+    def configure(self, settings: Parameters) -> None:
+        """Listen to transforms from the first time that the parameters ask for a frame. Raises ImportError as
+        above."""
+        if settings.target_frame and self._transforms is None:
+            self._transforms = Transforms(self._node)
 
     def of(
         self, view: FrameResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse
@@ -66,9 +74,11 @@ class Detector3D:
         return Detections3D(view.header, placed, target)
 
     def _target(self, header: Header, box: Box3D, settings: Parameters) -> PoseStamped:
-        if self._transforms is None:
+        if self._transforms is None or not settings.target_frame:
             return pose_message(header, target_pose(box, settings.target_approach, settings.target_standoff))
-        rotation, shift = self._transforms.find(header.frame_id, header.stamp, settings.depth_wait)
+        rotation, shift = self._transforms.find(
+            settings.target_frame, header.frame_id, header.stamp, settings.depth_wait
+        )
         x, y, z = (float(value) for value in shift)
         pose = target_pose(
             moved(box, rotation, shift),
@@ -77,7 +87,7 @@ class Detector3D:
             (x, y, z),
             (0.0, 0.0, 1.0),
         )
-        return pose_message(Header(stamp=header.stamp, frame_id=self._transforms.target), pose)
+        return pose_message(Header(stamp=header.stamp, frame_id=settings.target_frame), pose)
 
     def destroy(self) -> None:
         """Stop listening to transforms."""

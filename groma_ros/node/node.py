@@ -69,6 +69,7 @@ class GromaNode(LifecycleNode):
         self._abandoned: Pipeline | None = None
         self._cameras: list[Camera] = []
         self._closing: list[Step] = []
+        self._solids: Detector3D | None = None
         self._bell = AsyncCondition(self)
         self.add_on_set_parameters_callback(self._on_new_parameters)
         self._reports = Reports(self)
@@ -153,7 +154,7 @@ class GromaNode(LifecycleNode):
             self._closing.append(outputs.destroy)
             self._cameras.append(Camera(name, outputs, Statistics()))
         self._solids = Detector3D(self, settings)
-        self._closing.append(self._solids.destroy)
+        self._closing.append(self._close_solids)
         self._labels = Labels(self)
         asks = AskService(
             self,
@@ -188,6 +189,7 @@ class GromaNode(LifecycleNode):
             )
         assert self._grounder is not None
         self._abandoned = None
+        assert self._solids is not None
         self._pipeline = Pipeline(
             self._grounder, self._cameras, lambda: self._orders, self._refuse, self._bell.ring, self._solids
         )
@@ -258,11 +260,13 @@ class GromaNode(LifecycleNode):
     def _on_new_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         try:
             settings = with_values(self._orders.settings, changes)
+            if self._solids is not None:
+                self._solids.configure(settings)
             if any(change.name == "goals" for change in changes):
                 self._replace_goals(goals_from_texts(settings.goals), settings)
             else:
                 self._orders = NodeConfig(self._orders.goal_set, settings)
-        except ValueError as error:
+        except (ValueError, ImportError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
 
@@ -303,9 +307,14 @@ class GromaNode(LifecycleNode):
             )
         return names.index(name.strip("/"))
 
+    def _close_solids(self) -> None:
+        if self._solids is not None:
+            self._solids.destroy()
+        self._solids = None
+
     def _fill_solid(self, result: Ground.Result, view: FrameResult, grounding: Grounding) -> None:
         """The 3D part of a result; nothing where the frame came without depth."""
-        if view.frame.depth is None:
+        if view.frame.depth is None or self._solids is None:
             return
         solid = self._solids.of(
             view,

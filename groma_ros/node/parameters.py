@@ -180,8 +180,7 @@ class Parameters:
     )
     target_frame: str = _parameter(
         "",
-        "Frame of ~/target_pose, through tf2, e.g. map or base_link; empty is the camera's own.",
-        read_only=True,
+        "Frame of ~/target_pose, by /tf and /tf_static, e.g. map or base_link; empty is the camera's own.",
     )
     target_approach: str = _parameter(
         "above",

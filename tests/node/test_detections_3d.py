@@ -153,13 +153,25 @@ def test_a_transform_that_is_not_known_is_refused_and_the_boxes_come_all_the_sam
     ]
 
 
-def test_a_target_frame_without_tf2_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "tf2_ros", None)
-    with pytest.raises(
-        ImportError,
-        match=r"target_frame is 'map', and tf2_ros, which knows frames, is not installed .*: install it",
-    ):
-        Transforms(SimpleNamespace(), "map")
+def test_a_target_frame_without_transform_messages_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("tf2_ros", "tf2_msgs", "tf2_msgs.msg"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ImportError, match=r"target_frame is set, and neither tf2_ros nor tf2_msgs, .*: install"):
+        Transforms(SimpleNamespace())
+
+
+def test_a_target_frame_may_be_set_and_cleared_while_the_node_runs(tf2: type[Buffer]) -> None:
+    detector = Detector3D(SimpleNamespace(), Parameters())
+    plain = detector.of(FrameResult(HEADER, FRAME), ANSWERS[2:], Parameters(), lambda cause, text: None)
+    assert plain.target is not None and plain.target.header.frame_id == HEADER.frame_id
+    tf2.known = TransformStamped()
+    tf2.known.transform.rotation.w = 1.0
+    settings = Parameters(target_frame="map")
+    detector.configure(settings)
+    made = detector.of(FrameResult(HEADER, FRAME), ANSWERS[2:], settings, lambda cause, text: None)
+    assert made.target is not None and made.target.header.frame_id == "map"
+    again = detector.of(FrameResult(HEADER, FRAME), ANSWERS[2:], Parameters(), lambda cause, text: None)
+    assert again.target == plain.target
 
 
 def test_a_stamp_is_asked_for_as_time() -> None:

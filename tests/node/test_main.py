@@ -33,10 +33,6 @@ def ended(domain: int, log: Path, parameters: dict[str, Any]) -> tuple[int, str]
         ({"model": "no/such/folder"}, r"The model folder no/such/folder does not exist"),
         ({"min_presence": 1.5}, r"min_presence"),
         ({"max_goals": "many"}, r"max_goals"),
-        (
-            {"target_frame": "map"},
-            r"target_frame is 'map', and tf2_ros, which knows frames, is not installed",
-        ),
         ({"image_transport": "theora"}, r"image_transport is 'theora'; it must be one of raw, compressed\."),
     ],
 )

@@ -76,7 +76,7 @@ def test_ros_is_told_description_range_and_what_is_read_only(context: Context) -
         "depth_transport",
         "rectified",
         "autostart",
-    } | {"target_frame"}
+    }
     assert {name for name, item in descriptors.items() if item.read_only} == read_only
     ranges = descriptors["min_presence"].floating_point_range
     assert [(item.from_value, item.to_value) for item in ranges] == [(0.0, 1.0)]

@@ -1,0 +1,74 @@
+"""A simulated camera as ROS topics, and the simulated clock. Runs in `.venv-sim` too, so it imports common messages only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import CameraInfo, Image
+
+from groma_ros.camera_geometry import quaternion_from_matrix
+from groma_ros.types import Intrinsics
+
+LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+
+
+def time_message(seconds: float) -> Time:
+    """A stamp of the simulated clock."""
+    whole = int(seconds)
+    return Time(sec=whole, nanosec=int((seconds - whole) * 1e9))
+
+
+def pose_message(
+    frame: str, stamp: Time, position: NDArray[np.float64], rotation: NDArray[np.float64]
+) -> PoseStamped:
+    """A place and a 3x3 rotation in a frame."""
+    message = PoseStamped()
+    message.header.frame_id, message.header.stamp = frame, stamp
+    x, y, z = (float(value) for value in position)
+    message.pose.position.x, message.pose.position.y, message.pose.position.z = x, y, z
+    turn = message.pose.orientation
+    turn.x, turn.y, turn.z, turn.w = quaternion_from_matrix(rotation)
+    return message
+
+
+class CameraTopics:
+    """Publishes `image`, `depth` and `camera_info` under `camera/`, and /clock. frame: the camera's optical frame."""
+
+    def __init__(self, node: Node, frame: str) -> None:
+        self.frame = frame
+        self._image: Any = node.create_publisher(Image, "camera/image", qos_profile_sensor_data)
+        self._depth: Any = node.create_publisher(Image, "camera/depth", qos_profile_sensor_data)
+        self._info: Any = node.create_publisher(CameraInfo, "camera/camera_info", qos_profile_sensor_data)
+        self._clock: Any = node.create_publisher(Clock, "/clock", 10)
+
+    def tick(self, seconds: float) -> None:
+        """Tell the time."""
+        self._clock.publish(Clock(clock=time_message(seconds)))
+
+    def publish(
+        self, seconds: float, rgb: NDArray[np.uint8], depth: NDArray[np.float32], k: Intrinsics
+    ) -> None:
+        """Show a picture. rgb: uint8 HxWx3; depth: float32 HxW metres."""
+        stamp = time_message(seconds)
+        info = CameraInfo(width=k.width, height=k.height, distortion_model="plumb_bob")
+        info.k = [k.fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0]
+        info.p = [k.fx, 0.0, k.cx, 0.0, 0.0, k.fy, k.cy, 0.0, 0.0, 0.0, 1.0, 0.0]
+        info.d, info.r = [0.0] * 5, [1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0]
+        info.header.stamp, info.header.frame_id = stamp, self.frame
+        self._info.publish(info)
+        self._depth.publish(self._picture(stamp, np.ascontiguousarray(depth, np.float32), "32FC1", 4))
+        self._image.publish(self._picture(stamp, np.ascontiguousarray(rgb), "rgb8", 3))
+
+    def _picture(self, stamp: Time, pixels: Any, encoding: str, size: int) -> Image:
+        height, width = pixels.shape[:2]
+        message = Image(height=height, width=width, encoding=encoding, step=width * size, is_bigendian=0)
+        message.header.stamp, message.header.frame_id = stamp, self.frame
+        message.data = pixels.tobytes()
+        return message

@@ -1,0 +1,1 @@
+"""`make demo-grasp`: a Panda in robosuite picks up what words ask for."""

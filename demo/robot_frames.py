@@ -1,0 +1,59 @@
+"""What robot_state_publisher does on a robot: tells /tf_static where the camera sits, and /tf where the base is."""
+
+from __future__ import annotations
+
+import sys
+
+import rclpy
+from geometry_msgs.msg import PoseStamped, TransformStamped
+from nav_msgs.msg import Odometry
+from rclpy.executors import ExternalShutdownException
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from tf2_msgs.msg import TFMessage
+
+from demo.camera_topics import LATCHED
+
+
+class RobotFrames(Node):
+    """camera_pose (in its frame, latched) -> /tf_static; odom -> /tf. camera: the camera's frame."""
+
+    def __init__(self, camera: str) -> None:
+        super().__init__("robot_frames")
+        self._camera = camera
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        self._static = self.create_publisher(TFMessage, "/tf_static", latched)
+        self._moving = self.create_publisher(TFMessage, "/tf", 100)
+        self.create_subscription(PoseStamped, "camera_pose", self._on_camera, LATCHED)
+        self.create_subscription(Odometry, "odom", self._on_odometry, 50)
+
+    def _on_camera(self, message: PoseStamped) -> None:
+        transform = TransformStamped(header=message.header, child_frame_id=self._camera)
+        place, shift = message.pose.position, transform.transform.translation
+        shift.x, shift.y, shift.z = place.x, place.y, place.z
+        transform.transform.rotation = message.pose.orientation
+        self._static.publish(TFMessage(transforms=[transform]))
+
+    def _on_odometry(self, message: Odometry) -> None:
+        transform = TransformStamped(header=message.header, child_frame_id=message.child_frame_id)
+        place, shift = message.pose.pose.position, transform.transform.translation
+        shift.x, shift.y, shift.z = place.x, place.y, place.z
+        transform.transform.rotation = message.pose.pose.orientation
+        self._moving.publish(TFMessage(transforms=[transform]))
+
+
+def main() -> None:
+    """Serve until interrupted; the camera's frame is the only argument."""
+    rclpy.init()
+    node = RobotFrames(sys.argv[1])
+    try:
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Bridges from the node's answers to robots; made to be copied and adapted."""

@@ -1,0 +1,250 @@
+"""From words to a grasp: ask the node for a goal, check its answer, and command an arm.
+
+The node gives `target_pose` in the arm's base frame (its parameter `target_frame`) and `detections_3d`, whose box says
+how wide the gripper must open. `Arm` speaks to the simulated Panda of `make demo-grasp`; for your own arm replace its
+two methods `move` and `grip` (with MoveIt: a MoveGroup goal and a GripperCommand, see docs/grasping.md).
+
+    .venv/bin/python -m examples.pick "the red can"
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
+from rclpy.node import Node
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Float64
+
+from examples.ask import Answer, GoalAsker, NodeLost
+from groma_ros.camera_geometry import matrix_from_quaternion
+
+Array = NDArray[np.float64]
+Quaternion = tuple[float, float, float, float]
+
+WIDEST = 0.075
+"""Metres that the gripper can close on."""
+APPROACH, LIFT = 0.14, 0.2
+"""Metres above the thing's top from where the hand goes down, and how far it is lifted."""
+FINGERS = 0.03
+"""Metres that the fingertips go below the thing's top."""
+REACH = (0.25, 0.85)
+"""Nearest and farthest that the arm gets from its base, along the table, metres."""
+MIN_MARGIN = 0.1
+"""Two candidates nearer than this are an ambiguous answer."""
+MOVED = 0.03
+"""A thing that is this far from where it was is gone for again, metres."""
+HOLD_SECONDS = 2.5
+LOST_SECONDS = 5.0
+"""An arm that is not heard for so long, by the wall's clock, is lost."""
+
+
+class RobotError(RuntimeError):
+    """The arm does not answer, or does not get where it should; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Pick:
+    """What became of a goal. cause: "" when something was lifted and put down, else why not; answer: the node's."""
+
+    cause: str
+    sentence: str
+    answer: Answer | None
+
+
+class Arm:
+    """An arm with a gripper, by topics; poses are in its base frame and of the place between the fingertips."""
+
+    def __init__(self, node: Node, frame: str = "panda_link0") -> None:
+        self.frame = frame
+        self._node = node
+        self._target = node.create_publisher(PoseStamped, "hand_target", 10)
+        self._opening = node.create_publisher(Float64, "gripper_opening", 10)
+        node.create_subscription(PoseStamped, "hand_pose", self._on_pose, 10)
+        node.create_subscription(JointState, "joint_states", self._on_joints, 10)
+        self._pose: PoseStamped | None = None
+        self._heard = time.monotonic()
+        self.opening = 0.0
+
+    def move(self, position: Array, quaternion: Quaternion, timeout: float = 12.0) -> None:
+        """Go to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the arm's clock."""
+        goal = PoseStamped()
+        goal.header.frame_id = self.frame
+        goal.pose.position.x, goal.pose.position.y, goal.pose.position.z = (float(value) for value in position)
+        turn = goal.pose.orientation
+        turn.x, turn.y, turn.z, turn.w = quaternion
+        self._target.publish(goal)
+        wanted = matrix_from_quaternion(quaternion)
+        start, still = self.clock(), _Still(0.002)
+
+        def reached() -> bool:
+            here, rotation = self.pose()
+            near = float(np.linalg.norm(here - position)) < 0.012
+            turned = float(np.trace(rotation.T @ wanted)) > 2.97  # within ten degrees
+            # Something may keep the hand a little from its goal, as a bin's floor does.
+            resting = still.since(self.clock(), here) > 0.6 and float(np.linalg.norm(here - position)) < 0.05
+            return (near and turned) or resting
+
+        while not reached():
+            if self.clock() - start > timeout:
+                here, _ = self.pose()
+                short = float(np.linalg.norm(here - position))
+                raise RobotError(f"The arm stopped {100 * short:.0f} cm short of its goal.")
+            self._spin()
+
+    def grip(self, opening: float) -> None:
+        """Open the fingers so far, metres, or close them on what is between them (0), and wait until they rest."""
+        self._opening.publish(Float64(data=float(opening)))
+        start, still = self.clock(), _Still(0.0008)
+        while self.clock() - start < 0.3 or still.since(self.clock(), np.array([self.opening])) < 0.3:
+            if self.clock() - start > 4.0:
+                return
+            self._spin()
+
+    def wait(self, seconds: float) -> None:
+        """Stay for a while of the arm's clock."""
+        start = self.clock()
+        while self.clock() - start < seconds:
+            self._spin()
+
+    def pose(self) -> tuple[Array, Array]:
+        """Where the hand is: position and 3x3 rotation. Raises RobotError where it has not been heard for a while."""
+        while self._pose is None:
+            self._spin()
+        place, turn = self._pose.pose.position, self._pose.pose.orientation
+        rotation = matrix_from_quaternion((turn.x, turn.y, turn.z, turn.w))
+        return np.array([place.x, place.y, place.z]), rotation
+
+    def clock(self) -> float:
+        """The time of the newest pose, seconds."""
+        while self._pose is None:
+            self._spin()
+        return float(self._pose.header.stamp.sec + self._pose.header.stamp.nanosec * 1e-9)
+
+    def _spin(self) -> None:
+        rclpy.spin_once(self._node, timeout_sec=0.05)
+        if time.monotonic() - self._heard > LOST_SECONDS:
+            raise RobotError(f"The arm has not been heard for {LOST_SECONDS:.0f} s; nothing more is asked of it.")
+
+    def _on_pose(self, message: PoseStamped) -> None:
+        self._pose, self._heard = message, time.monotonic()
+
+    def _on_joints(self, message: JointState) -> None:
+        for name, position in zip(message.name, message.position):
+            if "finger_joint1" in name:
+                self.opening = 2 * float(position)
+
+
+class _Still:
+    """How long a value has stayed within a tolerance."""
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._value: Array | None = None
+        self._time = 0.0
+
+    def since(self, now: float, value: Array) -> float:
+        if self._value is None or float(np.linalg.norm(value - self._value)) > self._tolerance:
+            self._value, self._time = value, now
+        return now - self._time
+
+
+class Picker:
+    """Picks up what a goal means. ask: gives the node's answer to a goal, or anybody else's."""
+
+    def __init__(self, arm: Arm, ask: Callable[[str], Answer]) -> None:
+        self._arm, self._ask = arm, ask
+
+    def pick(self, goal: str) -> Pick:
+        """Ask, approach, close, lift, hold, put down. Nothing moves before the answer has been checked."""
+        answer: Answer | None = None
+        try:
+            self._arm.clock()
+            answer = self._ask(goal)
+            refused = check(answer, self._arm.frame)
+            if refused is not None:
+                return Pick(*refused, answer)
+            return self._grasp(goal, answer)
+        except NodeLost as error:
+            return Pick("node lost", str(error), answer)
+        except RobotError as error:
+            lost = "not been heard" in str(error)
+            return Pick("arm lost" if lost else "not reached", str(error), answer)
+
+    def _grasp(self, goal: str, answer: Answer) -> Pick:
+        arm, turn = self._arm, answer.quaternion
+        home, home_turn = arm.pose()
+        above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
+        arm.grip(min(0.08, answer.size[1] + 0.03))
+        arm.move(above, turn)
+        # The thing may have been moved meanwhile; an answer that the arm itself hides is no reason to give up.
+        again = self._ask(goal)
+        if check(again, arm.frame) is None:
+            shift = float(np.linalg.norm(again.position[:2] - answer.position[:2]))
+            if shift > MOVED:
+                answer, turn = again, again.quaternion
+                above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
+                arm.move(above, turn)
+        depth = min(answer.size[2] / 2, FINGERS)
+        at = answer.position + [0, 0, answer.size[2] / 2 - depth]
+        arm.move(at, turn)
+        arm.grip(0.0)
+        closed = arm.opening
+        if closed < 0.004:
+            arm.grip(0.08)
+            arm.move(above, turn)
+            return Pick("missed", "The fingers closed on nothing.", answer)
+        arm.move(at + [0, 0, LIFT], turn)
+        arm.wait(HOLD_SECONDS)
+        if arm.opening < 0.004:
+            return Pick("dropped", "The thing slipped out of the fingers.", answer)
+        arm.move(at + [0, 0, 0.005], turn)
+        arm.grip(0.08)
+        arm.move(above, turn)
+        del home, home_turn
+        return Pick("", "Lifted and put down.", answer)
+
+
+def check(answer: Answer, frame: str) -> tuple[str, str] | None:
+    """Why nothing should be done about an answer, as a cause and a sentence; None where it may be gone for."""
+    if answer.status == "absent":
+        return "absent", answer.message
+    if answer.status == "ambiguous" or (answer.single and answer.margin < MIN_MARGIN):
+        return "ambiguous", f"Two things fit {answer.goal!r} nearly as well (margin {answer.margin:.2f}); say more."
+    if answer.frame != frame:
+        cause = "The answer has no pose: is depth published" if not answer.frame else "The pose is not the arm's"
+        return "no pose", f"{cause}, and target_frame set to {frame}?"
+    if answer.size[1] > WIDEST:
+        return "too wide", f"The thing is {100 * answer.size[1]:.0f} cm wide, the gripper {100 * WIDEST:.1f} cm."
+    away = float(np.hypot(*answer.position[:2]))
+    if not REACH[0] <= away <= REACH[1]:
+        return "out of reach", f"The thing is {away:.2f} m from the arm, which reaches {REACH[0]} to {REACH[1]} m."
+    return None
+
+
+def main() -> int:
+    """Pick up what the command line says."""
+    goal = " ".join(sys.argv[1:]).strip()
+    if not goal:
+        print('Say what to pick up: python -m examples.pick "the red can"', file=sys.stderr)
+        return 1
+    rclpy.init()
+    node = rclpy.create_node("pick")
+    try:
+        asker = GoalAsker(node)
+        outcome = Picker(Arm(node), asker.ask).pick(goal)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    print(outcome.sentence)
+    return 0 if not outcome.cause else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
