@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import rclpy
@@ -40,7 +40,7 @@ class Answer:
     present: float = 0.0
     margin: float = 1.0
     frame: str = ""
-    position: NDArray[np.float64] = np.zeros(3)
+    position: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
     quaternion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
     size: tuple[float, float, float] = (0.0, 0.0, 0.0)
     box: tuple[float, float, float, float] | None = None

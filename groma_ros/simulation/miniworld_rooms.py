@@ -133,6 +133,13 @@ class Rooms:
         self._frame_buffers: tuple[Any, Any] | None = None
         self._open_buffers = lambda: (FrameBuffer(width, height, samples), FrameBuffer(width, height, 1))
 
+    @property
+    def house(self) -> House:
+        """The house that was entered last. Raises RuntimeError before the first."""
+        if self._house is None:
+            raise RuntimeError("Enter a house first.")
+        return self._house
+
     def enter(self, house: House) -> None:
         """Build a house in place of the one before."""
         self._house = house

@@ -244,10 +244,10 @@ class MiniworldRenderer:
                 angle = turn + float(rng.uniform(-1, 1) * half_field * 0.95)
                 x, y = eye[0] + far * np.cos(angle), eye[1] + far * np.sin(angle)
                 item = furnish(rng, thing, (float(x), float(y)), float(rng.uniform(-np.pi, np.pi)))
-                reach = _reach(item)
+                reach = reach_of(item)
                 if thing.kind.name == "door":
-                    item = _against_wall(item, house.rooms[0])
-                if not _inside(house, item.place, 0.05 if thing.kind.name == "door" else reach):
+                    item = against_wall(item, house.rooms[0])
+                if not inside(house, item.place, 0.05 if thing.kind.name == "door" else reach):
                     continue
                 if np.hypot(*(np.array(item.place) - eye)) < reach + 0.5:
                     continue
@@ -322,13 +322,13 @@ _REACH = {
 """Radius of the circle around a mesh, for a height of one metre."""
 
 
-def _reach(item: Furnishing) -> float:
+def reach_of(item: Furnishing) -> float:
     if item.kind == "box":
         return float(np.hypot(item.size[0], item.size[1]) / 2)
     return _REACH[item.kind] * item.height
 
 
-def _inside(house: House, place: tuple[float, float], reach: float) -> bool:
+def inside(house: House, place: tuple[float, float], reach: float) -> bool:
     """Whether a circle lies within one room."""
     x, y = place
     return any(
@@ -337,7 +337,7 @@ def _inside(house: House, place: tuple[float, float], reach: float) -> bool:
     )
 
 
-def _against_wall(item: Furnishing, room: Room) -> Furnishing:
+def against_wall(item: Furnishing, room: Room) -> Furnishing:
     """The piece moved to the nearest wall of a room, its flat side to it."""
     x, y = item.place
     gaps = [x - room.low[0], room.high[0] - x, y - room.low[1], room.high[1] - y]

@@ -174,7 +174,7 @@ class GraspCell:
         elevation = float(np.deg2rad(rng.uniform(42, 60)))
         distance = float(rng.uniform(0.85, 1.05))
         position, rotation = look_at(middle + [0.0, 0, 0.03], azimuth, elevation, distance, 0.0)
-        focal = HEIGHT / 2 / np.tan(np.deg2rad(48) / 2)
+        focal = HEIGHT / 2 / np.tan(np.deg2rad(38) / 2)
         return Camera(position, rotation, Intrinsics(focal, focal, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT))
 
     def hand(self) -> tuple[Array, Array]:
