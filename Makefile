@@ -2,6 +2,8 @@
 # make setup-full  adds to the same .venv what training, rendered scenes, groma verify and the tests need
 # make setup-sim   .venv-sim, the simulators robosuite and Miniworld, which need another MuJoCo than .venv
 # make demo        the node answers the shipped camera bag over DDS; see out/
+# make demo-grasp     a Panda in robosuite picks up what words ask for; see out/grasp.json
+# make demo-navigate  a mobile base in Miniworld goes to what words ask for; see out/navigate.json
 # make test        the whole test suite; with ROS_DISTRO=kilted the tests of the node, in .venv-kilted with Kilted's wheels
 # make lint        ruff check, ruff format --check, mypy, and the tables of measurements
 # make figures     writes the tables of docs/measurements/ into README.md and docs/
@@ -11,11 +13,16 @@
 # PYTHON           interpreter to build on (3.10, 3.11 or 3.12); default: the first that fits
 # TORCH_INDEX_URL  package index to take torch from; a plain install of torch brings gigabytes of CUDA packages, its CPU
 #                  build does not: name the CPU index given on pytorch.org's install page
+# SEEDS, FIRST_SEED  episodes of demo-grasp and demo-navigate, and the seed of the first
+# FINDER           node (default), true (the ceiling: true boxes) or random (the floor)
 # PYTEST_ARGS      more arguments for pytest, e.g. PYTEST_ARGS="tests/node -x"
 
 PYTHON ?=
 TORCH_INDEX_URL ?=
 PYTEST_ARGS ?=
+SEEDS ?= 20
+FIRST_SEED ?= 0
+FINDER ?= node
 export TORCH_INDEX_URL
 
 # Only where it is given to make: a sourced distribution sets it too, and these environments do not use that.
@@ -34,7 +41,7 @@ SETUP_SIM = command -v $(INTERPRETER) >/dev/null || { echo "$(ABSENT)" >&2; exit
 CLEAN_ENV = env -u _ROS_WHEELS_BOOTSTRAP_COMPLETE -u LD_LIBRARY_PATH -u AMENT_PREFIX_PATH -u CMAKE_PREFIX_PATH -u PYTHONPATH \
 	-u RMW_IMPLEMENTATION -u ROS_DISCOVERY_SERVER
 
-.PHONY: setup setup-full setup-sim demo test lint figures docs clean
+.PHONY: setup setup-full setup-sim demo demo-grasp demo-navigate test lint figures docs clean
 
 setup:
 	@$(SETUP)
@@ -47,6 +54,12 @@ setup-sim:
 
 demo: setup
 	@$(CLEAN_ENV) .venv/bin/python -m groma_ros.client.demo
+
+demo-grasp: setup setup-sim
+	@$(CLEAN_ENV) .venv/bin/python -m demo.grasp.run --seeds $(SEEDS) --first-seed $(FIRST_SEED) --finder $(FINDER)
+
+demo-navigate: setup setup-sim
+	@$(CLEAN_ENV) .venv/bin/python -m demo.navigate.run --seeds $(SEEDS) --first-seed $(FIRST_SEED) --finder $(FINDER)
 
 test: setup-full
 	@$(CLEAN_ENV) $(VENV)/bin/python -m pytest $(if $(filter-out jazzy,$(WHEELS)),tests/node) $(PYTEST_ARGS)

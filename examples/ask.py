@@ -14,7 +14,7 @@ from rclpy.action import ActionClient
 from rclpy.node import Node
 
 from groma_ros.action import Ground
-from groma_ros.msg import Goal
+from groma_ros.msg import Goal, Grounding
 
 WALL_SECONDS = 30.0
 """A node that does not answer for so long, by the wall's clock, is lost."""
@@ -29,7 +29,7 @@ class NodeLost(RuntimeError):
 class Answer:
     """The node's answer to a goal.
 
-    status: present or absent; present, margin: 0..1; frame: of position and quaternion, "" where there is no pose;
+    status: present, absent or ambiguous; present, margin: 0..1; frame: of position and quaternion, "" where there is no pose;
     position: metres, the middle of the thing's box; size: of that box, metres: along the longer side, across it, and
     upwards; box: xyxy pixels; single: whether one thing was meant.
     """
@@ -91,7 +91,7 @@ def answer(goal: str, result: Ground.Result) -> Answer:
     """A result of `~/ground` as plain values."""
     grounding = result.grounding
     single = not goal.lower().startswith(_PLURAL)
-    if not result.success:
+    if grounding.status not in (Grounding.PRESENT, Grounding.AMBIGUOUS):
         return Answer(goal, "absent", result.message, grounding.present, grounding.margin, single=single)
     best = grounding.detections[0].bbox if grounding.detections else None
     box = None
@@ -102,7 +102,7 @@ def answer(goal: str, result: Ground.Result) -> Answer:
     size = result.detections_3d[0].bbox.size if result.detections_3d else None
     return Answer(
         goal,
-        "present",
+        "ambiguous" if grounding.status == Grounding.AMBIGUOUS else "present",
         result.message,
         grounding.present,
         grounding.margin,

@@ -36,8 +36,6 @@ FINGERS = 0.03
 """Metres that the fingertips go below the thing's top."""
 REACH = (0.25, 0.85)
 """Nearest and farthest that the arm gets from its base, along the table, metres."""
-MIN_MARGIN = 0.1
-"""Two candidates nearer than this are an ambiguous answer."""
 MOVED = 0.03
 """A thing that is this far from where it was is gone for again, metres."""
 HOLD_SECONDS = 2.5
@@ -179,7 +177,6 @@ class Picker:
 
     def _grasp(self, goal: str, answer: Answer) -> Pick:
         arm, turn = self._arm, answer.quaternion
-        home, home_turn = arm.pose()
         above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
         arm.grip(min(0.08, answer.size[1] + 0.03))
         arm.move(above, turn)
@@ -207,7 +204,6 @@ class Picker:
         arm.move(at + [0, 0, 0.005], turn)
         arm.grip(0.08)
         arm.move(above, turn)
-        del home, home_turn
         return Pick("", "Lifted and put down.", answer)
 
 
@@ -215,7 +211,7 @@ def check(answer: Answer, frame: str) -> tuple[str, str] | None:
     """Why nothing should be done about an answer, as a cause and a sentence; None where it may be gone for."""
     if answer.status == "absent":
         return "absent", answer.message
-    if answer.status == "ambiguous" or (answer.single and answer.margin < MIN_MARGIN):
+    if answer.status == "ambiguous":
         return "ambiguous", f"Two things fit {answer.goal!r} nearly as well (margin {answer.margin:.2f}); say more."
     if answer.frame != frame:
         cause = "The answer has no pose: is depth published" if not answer.frame else "The pose is not the arm's"

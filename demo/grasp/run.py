@@ -136,11 +136,11 @@ def judge(seed: int, episode: dict[str, Any], pick: Pick, score: dict[str, Any])
     else:
         outcome = "motion" if moved else "success"
         cause = "absent goal answered" if moved else ""
-    if outcome == "nothing lifted" and not pick.cause:
-        cause = "not held for two seconds"
     aimed = _aimed_at(episode, pick)
-    if outcome == "nothing lifted" and pick.answer is not None and pick.answer.box and aimed not in targets:
-        cause = "wrong object, not lifted"
+    if outcome == "nothing lifted":
+        cause = pick.cause or "not held for two seconds"
+        if pick.answer is not None and pick.answer.box is not None and aimed not in targets:
+            cause = "wrong object" if aimed >= 0 else "box fits no object"
     present = pick.answer.present if pick.answer is not None else -1.0
     figures = {"presence": round(present, 3), "seconds": round(score["seconds"], 1), "aimed_at": aimed}
     return Row(seed, goal["text"], goal["kind"], bool(targets), outcome, cause, wrong, moved, figures)

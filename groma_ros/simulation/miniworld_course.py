@@ -111,13 +111,13 @@ class Course:
         goal = self._goal(seed, rng)
         if goal is None:
             return None
-        ways = self._ways((x, y))
-        lengths = [ways[index] for index in goal.targets]
-        if lengths and not np.isfinite(min(lengths)):
-            return None
         in_view = any(self._seen(index) for index in goal.targets)
         # Half of the targets are not in view at the start.
         if goal.targets and goal.kind != "superlative" and in_view != (seed % 2 == 0) and rng.random() < 0.9:
+            return None
+        ways = self._ways((x, y)) if goal.targets else []
+        lengths = [ways[index] for index in goal.targets]
+        if lengths and not np.isfinite(min(lengths)):
             return None
         shortest = float(min(lengths, default=0.0))
         return CourseEpisode(seed, layout, house, tuple(kept), goal, (x, y, self._turn), shortest, in_view)
@@ -291,6 +291,11 @@ class Course:
         self._speed = float(np.clip(speed, -MAX_SPEED, MAX_SPEED))
         self._spin = float(np.clip(spin, -MAX_TURN, MAX_TURN))
         self._commanded = 0.0
+
+    @property
+    def command_age(self) -> float:
+        """Seconds since the last command."""
+        return self._commanded
 
     @property
     def is_still(self) -> bool:

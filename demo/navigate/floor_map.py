@@ -1,0 +1,114 @@
+"""What depth pictures tell of the floor: where it is free, where something stands, and ways across what is free."""
+
+from __future__ import annotations
+
+import heapq
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+
+CELL = 0.1
+UNKNOWN, FREE, OCCUPIED = -1, 0, 100
+"""As in nav_msgs/OccupancyGrid."""
+_LOW, _HIGH = 0.08, 1.7  # metres above the floor between which something is in the way
+_FAR = 5.0
+_UNKNOWN_COST = 2.5
+_STEPS = [(i, j, float(np.hypot(i, j))) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
+
+
+class FloorMap:
+    """A square grid about the place where it was begun. size: metres of a side; radius: of the base."""
+
+    def __init__(self, origin: Array, size: float = 40.0, radius: float = 0.25) -> None:
+        self.count = round(size / CELL)
+        self.low = np.asarray(origin, np.float64) - size / 2
+        self.cells = np.full((self.count, self.count), UNKNOWN, np.int8)
+        self._radius = radius
+        self._hits = np.zeros((self.count, self.count), np.int16)
+
+    def cell(self, place: Array) -> tuple[int, int]:
+        """Indices (x, y) of the cell of a place."""
+        i, j = np.clip(((place - self.low) / CELL).astype(int), 0, self.count - 1)
+        return int(i), int(j)
+
+    def place(self, cell: tuple[int, int]) -> Array:
+        """The middle of a cell."""
+        return self.low + (np.array(cell) + 0.5) * CELL
+
+    def see(self, points: Array, eye: Array) -> None:
+        """Take in world points (P, 3) that a depth picture shows from `eye` (x, y).
+
+        Between the eye and the nearest thing in each direction the floor is free.
+        """
+        away = points[:, :2] - eye
+        distance = np.hypot(*away.T)
+        near = distance < _FAR
+        thing = near & (points[:, 2] > _LOW) & (points[:, 2] < _HIGH)
+        floor = near & (points[:, 2] <= _LOW)
+        for place in np.unique(((points[floor, :2] - self.low) / CELL).astype(int), axis=0):
+            self._free(tuple(place))
+        indices = ((points[thing, :2] - self.low) / CELL).astype(int)
+        inside = ((indices >= 0) & (indices < self.count)).all(1)
+        found, counts = np.unique(indices[inside], axis=0, return_counts=True)
+        for (i, j), hits in zip(found, counts):
+            self._hits[i, j] += min(int(hits), 10)
+            if self._hits[i, j] >= 3:
+                self.cells[i, j] = OCCUPIED
+        self.stand(eye)
+
+    def stand(self, place: Array) -> None:
+        """The floor under the base is free."""
+        reach = int(self._radius / CELL) + 1
+        i, j = self.cell(place)
+        for a in range(i - reach, i + reach + 1):
+            for b in range(j - reach, j + reach + 1):
+                self._free((a, b))
+
+    def _free(self, cell: tuple[int, int]) -> None:
+        i, j = cell
+        if 0 <= i < self.count and 0 <= j < self.count and self._hits[i, j] < 3:
+            self.cells[i, j] = FREE
+
+    def blocked(self, room: float = 0.08) -> NDArray[np.bool_]:
+        """Cells in which the middle of the base cannot be. room: metres it keeps from things."""
+        reach = int(np.ceil((self._radius + room) / CELL))
+        disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+        return np.asarray(cv2.dilate((self.cells == OCCUPIED).astype(np.uint8), disc) > 0)
+
+    def way(self, start: Array, goal: Array, room: float = 0.08) -> list[Array]:
+        """Places from start to as near the goal as the base can get; empty where it cannot move at all.
+
+        Unknown floor may be crossed and costs more.
+        """
+        blocked = self.blocked(room)
+        first, last = self.cell(start), self.cell(goal)
+        here = np.hypot(*(np.indices(blocked.shape).transpose(1, 2, 0) - first).transpose(2, 0, 1))
+        blocked[here < 3] = False  # a base that stands too near to something must get away from it
+        best, came = {first: 0.0}, {first: first}
+        queue = [(0.0, 0.0, first)]
+        nearest, nearest_gap = first, float(np.hypot(first[0] - last[0], first[1] - last[1]))
+        while queue:
+            _, so_far, cell = heapq.heappop(queue)
+            if so_far > best[cell]:
+                continue
+            gap = float(np.hypot(cell[0] - last[0], cell[1] - last[1]))
+            if gap < nearest_gap:
+                nearest, nearest_gap = cell, gap
+            if cell == last or len(best) > 20000:
+                break
+            for i, j, length in _STEPS:
+                step = (cell[0] + i, cell[1] + j)
+                if not (0 <= step[0] < self.count and 0 <= step[1] < self.count) or blocked[step]:
+                    continue
+                cost = so_far + length * (1.0 if self.cells[step] == FREE else _UNKNOWN_COST)
+                if cost < best.get(step, np.inf):
+                    best[step], came[step] = cost, cell
+                    ahead = float(np.hypot(step[0] - last[0], step[1] - last[1]))
+                    heapq.heappush(queue, (cost + ahead, cost, step))
+        path = [nearest]
+        while path[-1] != first:
+            path.append(came[path[-1]])
+        return [self.place(cell) for cell in reversed(path)]

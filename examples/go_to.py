@@ -1,0 +1,281 @@
+"""From words to a place: ask the node for a goal, look around for it, and send the base there.
+
+The node gives `target_pose` in the map's frame (its parameters `target_frame: map`, `target_approach: front`). The base
+is sent there by the action NavigateToPose, which Nav2 serves on a robot and demo/navigate/drive.py in `make
+demo-navigate`. What was seen is remembered with its place; a thing is asked for again from closer before the base
+believes that it has arrived.
+
+    .venv/bin/python -m examples.go_to "the chair next to the barrel"
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import rclpy
+from geometry_msgs.msg import PoseStamped
+from nav2_msgs.action import NavigateToPose
+from nav_msgs.msg import OccupancyGrid, Odometry
+from numpy.typing import NDArray
+from rclpy.action import ActionClient
+from rclpy.node import Node
+from rclpy.qos import DurabilityPolicy, QoSProfile
+
+from examples.ask import Answer, GoalAsker, NodeLost
+
+Array = NDArray[np.float64]
+
+VIEWS = 6
+"""Directions in which the base looks around."""
+STANDOFF = 0.55
+"""Metres that the base keeps from a thing's near side."""
+ARRIVED = 0.9
+"""Metres from a thing's near side within which the base has arrived."""
+SURE = 0.9
+"""A thing of at least this presence is gone to at once, without looking further around."""
+SAME = 0.8
+"""Metres within which two sightings are of one thing."""
+SEARCH_SECONDS = 150.0
+"""Of the base's clock, after which the search is given up."""
+LOST_SECONDS = 8.0
+_RADIUS = 0.3  # metres of the base and a little
+_MAP = "map"
+
+
+class BaseError(RuntimeError):
+    """The base does not answer; the message is one sentence."""
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What became of a goal. cause: "" when the base has arrived, else why not; answer: the last of the node."""
+
+    cause: str
+    sentence: str
+    answer: Answer | None
+
+
+@dataclass
+class Sighting:
+    """A thing that was seen. place: (x, y) in the map; time: of the base's clock, seconds."""
+
+    place: Array
+    answer: Answer
+    time: float
+
+
+class Base:
+    """A mobile base: where it is, where it may go, and how to send it there."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._client = ActionClient(node, NavigateToPose, "navigate_to_pose")
+        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+        node.create_subscription(Odometry, "odom", self._on_odometry, 20)
+        node.create_subscription(OccupancyGrid, "map", self._on_map, latched)
+        self._pose: tuple[float, float, float, float] | None = None
+        self._heard = time.monotonic()
+        self.grid: OccupancyGrid | None = None
+
+    def pose(self) -> tuple[Array, float]:
+        """Where the base is, (x, y), and its heading. Raises BaseError where it has not been heard for a while."""
+        while self._pose is None:
+            self.spin()
+        return np.array(self._pose[1:3]), self._pose[3]
+
+    def clock(self) -> float:
+        """Seconds of the base's clock."""
+        while self._pose is None:
+            self.spin()
+        return self._pose[0]
+
+    def go(self, place: Array, heading: float, timeout: float = 60.0) -> bool:
+        """Drive to a place and turn; whether it got there. Raises BaseError where nobody drives."""
+        if not self._client.wait_for_server(timeout_sec=10.0):
+            raise BaseError("Nobody answers navigate_to_pose: is Nav2, or its stand-in, running?")
+        goal = NavigateToPose.Goal()
+        goal.pose.header.frame_id = _MAP
+        goal.pose.pose.position.x, goal.pose.pose.position.y = (float(value) for value in place)
+        goal.pose.pose.orientation.z = float(np.sin(heading / 2))
+        goal.pose.pose.orientation.w = float(np.cos(heading / 2))
+        sent = self._client.send_goal_async(goal)
+        while not sent.done():
+            self.spin()
+        handle = sent.result()
+        if not handle.accepted:
+            return False
+        outcome = handle.get_result_async()
+        start = self.clock()
+        while not outcome.done():
+            self.spin()
+            if self.clock() - start > timeout:
+                handle.cancel_goal_async()
+                start = float("inf")
+        return bool(outcome.result().status == 4)  # succeeded
+
+    def spin(self) -> None:
+        """Listen for a moment. Raises BaseError where the base has gone silent."""
+        rclpy.spin_once(self._node, timeout_sec=0.05)
+        if time.monotonic() - self._heard > LOST_SECONDS:
+            raise BaseError(f"The base has not been heard for {LOST_SECONDS:.0f} s; nothing more is asked of it.")
+
+    def _on_odometry(self, message: Odometry) -> None:
+        place, way = message.pose.pose.position, message.pose.pose.orientation
+        now = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
+        self._pose = (now, place.x, place.y, 2 * float(np.arctan2(way.z, way.w)))
+        self._heard = time.monotonic()
+
+    def _on_map(self, message: OccupancyGrid) -> None:
+        self.grid = message
+
+
+class Seeker:
+    """Goes to what a goal means. ask: gives the node's answer to a goal, or anybody else's."""
+
+    def __init__(self, base: Base, ask: Callable[[str], Answer]) -> None:
+        self._base, self._ask = base, ask
+        self._answer: Answer | None = None
+
+    def go_to(self, goal: str) -> Trip:
+        """Look around, remember, go, ask again from closer; where nothing was found go on to where nobody has looked."""
+        try:
+            return self._search(goal)
+        except NodeLost as error:
+            return Trip("node lost", str(error), self._answer)
+        except BaseError as error:
+            return Trip("base lost", str(error), self._answer)
+
+    def _search(self, goal: str) -> Trip:
+        end = self._base.clock() + SEARCH_SECONDS
+        visited: list[Array] = []
+        denied: list[Array] = []
+        while True:
+            visited.append(self._base.pose()[0])
+            for sighting in self._look_around(goal, denied, end):
+                if self._base.clock() > end:
+                    break
+                if self._approach(goal, sighting):
+                    return Trip("", "Arrived.", self._answer)
+                denied.append(sighting.place)
+            spot = self._next_spot(visited)
+            if spot is None:
+                return Trip("not found", f"Nothing that fits {goal!r} was found anywhere.", self._answer)
+            if self._base.clock() > end:
+                return Trip("not found", f"{goal!r} was not found within {SEARCH_SECONDS:.0f} s.", self._answer)
+            here = self._base.pose()[0]
+            self._base.go(spot, float(np.arctan2(*(spot - here)[::-1])))
+
+    def _look_around(self, goal: str, denied: list[Array], end: float) -> list[Sighting]:
+        """What was seen in all directions, the likeliest first; a sure sighting ends the look."""
+        found: list[Sighting] = []
+        here, heading = self._base.pose()
+        for view in range(VIEWS):
+            if view:
+                self._base.go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
+            self._answer = answer = self._ask(goal)
+            if answer.status == "present" and answer.frame == _MAP:
+                place = answer.position[:2]
+                if any(float(np.hypot(*(place - other))) < SAME for other in denied):
+                    continue
+                found.append(Sighting(place, answer, self._base.clock()))
+                if answer.present >= SURE:
+                    break
+            if self._base.clock() > end:
+                break
+        return sorted(found, key=lambda item: -item.answer.present)[:3]
+
+    def _approach(self, goal: str, sighting: Sighting) -> bool:
+        """Go before a thing and ask again from there; whether it is what was asked for."""
+        answer = sighting.answer
+        for _ in range(3):
+            place, heading = before(answer, self._base.pose()[0])
+            self._base.go(place, heading)
+            here, turn = self._base.pose()
+            away = answer.position[:2] - here
+            # Whatever kept the base from turning as it was told, the thing must be before it when it is asked for.
+            facing = float(np.arctan2(*away[::-1]))
+            if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
+                self._base.go(here, facing, 15.0)
+            self._answer = again = self._ask(goal)
+            if again.status != "present" or again.frame != _MAP:
+                return False
+            shift = float(np.hypot(*(again.position[:2] - answer.position[:2])))
+            answer = again
+            if shift < SAME / 2 and gap(answer, self._base.pose()[0]) < ARRIVED:
+                return True
+        return False
+
+    def _next_spot(self, visited: list[Array]) -> Array | None:
+        """Where the floor goes on that nobody has looked at; None where it does not."""
+        if self._base.grid is None:
+            return None
+        here = self._base.pose()[0]
+        spots = frontiers(self._base.grid, here)
+        fresh = [spot for spot in spots if all(float(np.hypot(*(spot - other))) > 0.8 for other in visited)]
+        return fresh[0] if fresh else None
+
+
+def before(answer: Answer, here: Array) -> tuple[Array, float]:
+    """Where to stand for a thing, on the side it is seen from, and the heading that faces it."""
+    way = answer.position[:2] - here
+    heading = float(np.arctan2(*way[::-1]))
+    # Half of the thing's depth seen from here is not known without its turn; between its sides is near enough.
+    distance = float(np.hypot(*way))
+    go = max(0.0, gap(answer, here) - STANDOFF)
+    return here + way / max(distance, 1e-6) * go, heading
+
+
+def gap(answer: Answer, here: Array) -> float:
+    """Metres from the base to the near side of a thing."""
+    return float(np.hypot(*(answer.position[:2] - here))) - (answer.size[0] + answer.size[1]) / 4
+
+
+def frontiers(grid: OccupancyGrid, start: Array) -> list[Array]:
+    """Places on free floor beside floor never seen, that the base can reach, the nearest first."""
+    size, cell = (grid.info.height, grid.info.width), grid.info.resolution
+    cells = np.array(grid.data, np.int8).reshape(size)
+    low = np.array([grid.info.origin.position.x, grid.info.origin.position.y])
+    reach = int(np.ceil(_RADIUS / cell))
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
+    free = ((cells == 0) & ~(cv2.dilate((cells > 50).astype(np.uint8), disc) > 0)).astype(np.uint8)
+    unknown = cv2.dilate((cells < 0).astype(np.uint8), np.ones((3, 3), np.uint8))
+    i, j = np.clip(((start - low) / cell).astype(int), 0, np.array(size)[::-1] - 1)
+    regions = cv2.connectedComponents(free, connectivity=8)[1]
+    around = regions[max(0, j - 3) : j + 4, max(0, i - 3) : i + 4]
+    mine = set(np.unique(around)) - {0}
+    edge = (free & unknown & np.isin(regions, list(mine))).astype(np.uint8)
+    count, labels = cv2.connectedComponents(edge, connectivity=8)
+    found = []
+    for label in range(1, count):
+        rows, columns = np.nonzero(labels == label)
+        if len(rows) >= 6:
+            middle = np.argmin(np.hypot(rows - rows.mean(), columns - columns.mean()))
+            found.append(low + (np.array([columns[middle], rows[middle]]) + 0.5) * cell)
+    return sorted(found, key=lambda place: float(np.hypot(*(place - start))))
+
+
+def main() -> int:
+    """Go to what the command line says."""
+    goal = " ".join(sys.argv[1:]).strip()
+    if not goal:
+        print('Say where to go: python -m examples.go_to "the door"', file=sys.stderr)
+        return 1
+    rclpy.init()
+    node = rclpy.create_node("go_to")
+    try:
+        asker = GoalAsker(node)
+        trip = Seeker(Base(node), asker.ask).go_to(goal)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    print(trip.sentence)
+    return 0 if not trip.cause else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""The grasping bridge: what it refuses, and that it stops with a sentence. The arm is a stand-in that records commands."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from examples.ask import Answer, NodeLost
+from examples.pick import Picker, RobotError, check
+
+BASE = "panda_link0"
+CAN = Answer(
+    "the red can", "present", "", 0.9, 0.8, BASE, np.array([0.5, 0.1, 0.05]), (1.0, 0, 0, 0), (0.06, 0.05, 0.1)
+)
+
+
+class StandInArm:
+    """An arm that reaches everything; the fingers close on what is at `thing` (x, y)."""
+
+    frame = BASE
+
+    def __init__(self, thing: tuple[float, float] = (0.5, 0.1)) -> None:
+        self.thing, self.moves, self.grips, self.opening = np.array(thing), [], [], 0.08
+        self.place = np.array([0.4, 0.0, 0.5])
+        self.fails_at = -1
+
+    def clock(self) -> float:
+        return 0.0
+
+    def pose(self) -> tuple[Any, Any]:
+        return self.place, np.eye(3)
+
+    def move(self, position: Any, quaternion: Any, timeout: float = 12.0) -> None:
+        if len(self.moves) == self.fails_at:
+            raise RobotError("The arm has not been heard for 5 s; nothing more is asked of it.")
+        self.moves.append(np.array(position))
+        self.place = np.array(position)
+
+    def grip(self, opening: float) -> None:
+        self.grips.append(opening)
+        held = np.hypot(*(self.place[:2] - self.thing)) < 0.02
+        self.opening = (0.05 if held else 0.0) if opening == 0 else opening
+
+    def wait(self, seconds: float) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"status": "absent", "message": "The goal 'x' is absent (presence 0.03)."}, "absent"),
+        ({"status": "ambiguous"}, "ambiguous"),
+        ({"frame": ""}, "no pose"),
+        ({"frame": "camera"}, "no pose"),
+        ({"size": (0.2, 0.15, 0.1)}, "too wide"),
+        ({"position": np.array([1.4, 0, 0.05])}, "out of reach"),
+        ({"position": np.array([0.1, 0, 0.05])}, "out of reach"),
+    ],
+)
+def test_nothing_moves_on_an_answer_that_is_refused(changes: dict[str, Any], cause: str) -> None:
+    arm = StandInArm()
+    pick = Picker(arm, lambda goal: dataclasses.replace(CAN, **changes)).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == cause and pick.sentence.endswith((".", "?"))
+    assert not arm.moves and not arm.grips
+
+
+def test_a_thing_is_approached_from_above_lifted_and_put_down() -> None:
+    arm = StandInArm()
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "" and pick.answer is CAN
+    heights = [float(place[2]) for place in arm.moves]
+    assert heights == pytest.approx([0.24, 0.07, 0.27, 0.075, 0.24])
+    assert arm.grips == pytest.approx([0.08, 0.0, 0.08])
+    assert all(place[:2] == pytest.approx([0.5, 0.1]) for place in arm.moves)
+
+
+def test_a_thing_that_was_moved_meanwhile_is_gone_for_where_it_is() -> None:
+    arm = StandInArm((0.6, 0.0))
+    answers = iter([CAN, dataclasses.replace(CAN, position=np.array([0.6, 0.0, 0.05]))])
+    pick = Picker(arm, lambda goal: next(answers)).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == ""
+    assert arm.moves[2][:2] == pytest.approx([0.6, 0.0])
+
+
+def test_fingers_that_close_on_nothing_are_a_miss() -> None:
+    arm = StandInArm((0.9, 0.9))
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "missed" and arm.grips[-1] == 0.08
+
+
+def test_an_arm_or_a_node_that_is_lost_stops_the_bridge() -> None:
+    arm = StandInArm()
+    arm.fails_at = 1
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "arm lost" and len(arm.moves) == 1
+
+    def gone(goal: str) -> Answer:
+        raise NodeLost("The node groma does not answer; is it active?")
+
+    other = StandInArm()
+    assert Picker(other, gone).pick("the red can").cause == "node lost" and not other.moves  # type: ignore[arg-type]
+
+
+def test_a_good_answer_is_not_refused() -> None:
+    assert check(CAN, BASE) is None
