@@ -1,4 +1,5 @@
-"""A simulated camera as ROS topics, and the simulated clock. Runs in `.venv-sim` too, so it imports common messages only."""
+"""A simulated camera as ROS topics, and the simulated clock. Runs in `.venv-sim` too, so it imports common
+messages only."""
 
 from __future__ import annotations
 
@@ -39,7 +40,8 @@ def pose_message(
 
 
 class CameraTopics:
-    """Publishes `image`, `depth` and `camera_info` under `camera/`, and /clock. frame: the camera's optical frame."""
+    """Publishes `image`, `depth` and `camera_info` under `camera/`, and /clock. frame: the camera's
+    optical frame."""
 
     def __init__(self, node: Node, frame: str) -> None:
         self.frame = frame

@@ -1,4 +1,5 @@
-"""What episodes of a demonstration came to: rows, shares with Wilson intervals, causes, and the JSON file of them."""
+"""What episodes of a demonstration came to: rows, shares with Wilson intervals, causes, and the JSON file
+of them."""
 
 from __future__ import annotations
 
@@ -16,9 +17,9 @@ Z95 = 1.959964
 
 @dataclass(frozen=True)
 class Row:
-    """One episode. outcome: success, or what it came to instead; cause: why, "" for a success; present: whether the goal
-    means something that is there; wrong: whether a wrong thing was lifted, or arrived at; moved: whether the robot moved
-    on a goal that means nothing; figures: further numbers of the episode."""
+    """One episode. outcome: success, or what it came to instead; cause: why, "" for a success; present:
+    whether the goal means something that is there; wrong: whether a wrong thing was lifted, or arrived at;
+    moved: whether the robot moved on a goal that means nothing; figures: further numbers of the episode."""
 
     seed: int
     goal: str
@@ -62,7 +63,10 @@ def summary(rows: Sequence[Row], wrong: str) -> dict[str, Any]:
         "motion_on_absent_interval": _rounded(wilson(moved, len(absent))),
         "causes": dict(Counter(row.cause for row in rows if row.cause).most_common()),
         "kinds": {
-            kind: [sum(r.outcome == "success" for r in rows if r.kind == kind), sum(r.kind == kind for r in rows)]
+            kind: [
+                sum(r.outcome == "success" for r in rows if r.kind == kind),
+                sum(r.kind == kind for r in rows),
+            ]
             for kind in kinds
         },
         "rows": [asdict(row) for row in rows],
@@ -88,12 +92,20 @@ def described(document: dict[str, Any], wrong: str) -> str:
 
     def line(name: str, count: int, total: int, interval: Sequence[float]) -> str:
         share = count / total if total else 0.0
-        return f"  {name:<22}{count:>4} of {total:<4} {share:.3f}  (95 %: {interval[0]:.3f} to {interval[1]:.3f})"
+        return (
+            f"  {name:<22}{count:>4} of {total:<4} {share:.3f}  (95 %: {interval[0]:.3f} to "
+            f"{interval[1]:.3f})"
+        )
 
     lines = [
         line("success", document["success"], document["present"], document["success_interval"]),
         line(wrong.replace("_", " "), document[wrong], document["episodes"], document[f"{wrong}_interval"]),
-        line("motion on absent", document["motion_on_absent"], document["absent"], document["motion_on_absent_interval"]),
+        line(
+            "motion on absent",
+            document["motion_on_absent"],
+            document["absent"],
+            document["motion_on_absent_interval"],
+        ),
     ]
     causes = ", ".join(f"{name} {count}" for name, count in document["causes"].items())
     return "\n".join([*lines, f"  causes: {causes or 'none'}"])

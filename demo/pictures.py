@@ -14,7 +14,8 @@ from demo.episodes import Row
 _WIDTH, _HEIGHT = 320, 240
 _GREEN, _RED = (60, 170, 60), (50, 50, 220)
 Told = tuple[Any, list[Path], Row, Any]
-"""The picture that was asked about (rgb), the film's pictures, the row, and the bridge's outcome with its answer."""
+"""The picture that was asked about (rgb), the film's pictures, the row, and the bridge's outcome with its
+answer."""
 
 
 def _titled(picture: Any, text: str, colour: tuple[int, int, int]) -> Any:
@@ -26,7 +27,9 @@ def _titled(picture: Any, text: str, colour: tuple[int, int, int]) -> Any:
 def asked(told: Told) -> Any:
     """The picture that was asked about, with the box of the answer."""
     picture, _, row, outcome = told
-    image = cv2.cvtColor(cv2.resize(picture, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR)
+    image = cv2.cvtColor(
+        cv2.resize(picture, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR
+    )
     answer = getattr(outcome, "answer", None)
     if answer is not None and answer.box is not None:
         scale = _WIDTH / picture.shape[1]
@@ -42,7 +45,8 @@ def _result(told: Told) -> tuple[str, tuple[int, int, int]]:
 
 
 def write_strip(path: Path, told: Sequence[Told], moments: int = 3) -> None:
-    """One row an episode: the question, and moments of what followed. Nothing is written where nothing was told."""
+    """One row an episode: the question, and moments of what followed. Nothing is written where nothing was
+    told."""
     rows = []
     for item in told:
         frames = [cv2.imread(str(name)) for name in item[1]]

@@ -1,4 +1,5 @@
-"""What robot_state_publisher does on a robot: tells /tf_static where the camera sits, and /tf where the base is."""
+"""What robot_state_publisher does on a robot: tells /tf_static where the camera sits, and /tf where the
+base is."""
 
 from __future__ import annotations
 

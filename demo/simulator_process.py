@@ -1,7 +1,8 @@
-"""A simulator in a process of `.venv-sim`, and the line of JSON requests between it and who counts its episodes.
+"""A simulator in a process of `.venv-sim`, and the line of JSON requests between it and who counts its
+episodes.
 
-What a robot says and hears goes over ROS topics. This line is the referee's: it starts episodes and reads what became
-of them, which no program that drives the robot may know.
+What a robot says and hears goes over ROS topics. This line is the referee's: it starts episodes and reads
+what became of them, which no program that drives the robot may know.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ class SimulatorError(RuntimeError):
 class SimulatorProcess:
     """A module of `.venv-sim` in a process of its own; a context manager that ends it.
 
-    log: file for what it prints; environment: variables on top of this process's own. Raises SimulatorUnavailable where
-    `make setup-sim` has not been run.
+    log: file for what it prints; environment: variables on top of this process's own. Raises
+    SimulatorUnavailable where `make setup-sim` has not been run.
     """
 
     def __init__(self, module: str, log: Path, environment: Mapping[str, str]) -> None:
@@ -46,7 +47,8 @@ class SimulatorProcess:
             )
 
     def request(self, do: str, timeout: float = 300.0, **arguments: Any) -> dict[str, Any]:
-        """What the simulator answers to a request. Raises SimulatorError where it ended or does not answer in time."""
+        """What the simulator answers to a request. Raises SimulatorError where it ended or does not answer
+        in time."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write((json.dumps({"do": do, **arguments}) + "\n").encode())
@@ -58,7 +60,9 @@ class SimulatorProcess:
             if self._process.poll() is not None:
                 raise SimulatorError(f"The simulator {self._module} ended: {self._last_line()}")
             if time.monotonic() > end:
-                raise SimulatorError(f"The simulator {self._module} did not answer {do!r} within {timeout:.0f} s.")
+                raise SimulatorError(
+                    f"The simulator {self._module} did not answer {do!r} within {timeout:.0f} s."
+                )
         line = self._process.stdout.readline()
         if not line:
             raise SimulatorError(f"The simulator {self._module} ended: {self._last_line()}")

@@ -29,9 +29,9 @@ class NodeLost(RuntimeError):
 class Answer:
     """The node's answer to a goal.
 
-    status: present, absent or ambiguous; present, margin: 0..1; frame: of position and quaternion, "" where there is no pose;
-    position: metres, the middle of the thing's box; size: of that box, metres: along the longer side, across it, and
-    upwards; box: xyxy pixels; single: whether one thing was meant.
+    status: present, absent or ambiguous; present, margin: 0..1; frame: of position and quaternion, "" where
+    there is no pose; position: metres, the middle of the thing's box; size: of that box, metres: along the
+    longer side, across it, and upwards; box: xyxy pixels; single: whether one thing was meant.
     """
 
     goal: str

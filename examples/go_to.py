@@ -1,9 +1,9 @@
 """From words to a place: ask the node for a goal, look around for it, and send the base there.
 
-The node gives `target_pose` in the map's frame (its parameters `target_frame: map`, `target_approach: front`). The base
-is sent there by the action NavigateToPose, which Nav2 serves on a robot and demo/navigate/drive.py in `make
-demo-navigate`. What was seen is remembered with its place; a thing is asked for again from closer before the base
-believes that it has arrived.
+The node gives `target_pose` in the map's frame (its parameters `target_frame: map`, `target_approach:
+front`). The base is sent there by the action NavigateToPose, which Nav2 serves on a robot and
+demo/navigate/drive.py in `make demo-navigate`. What was seen is remembered with its place; a thing is asked
+for again from closer before the base believes that it has arrived.
 
     .venv/bin/python -m examples.go_to "the chair next to the barrel"
 """
@@ -18,7 +18,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped
 from nav2_msgs.action import NavigateToPose
 from nav_msgs.msg import OccupancyGrid, Odometry
 from numpy.typing import NDArray
@@ -53,7 +52,8 @@ class BaseError(RuntimeError):
 
 @dataclass(frozen=True)
 class Trip:
-    """What became of a goal. cause: "" when the base has arrived, else why not; answer: the last of the node."""
+    """What became of a goal. cause: "" when the base has arrived, else why not; answer: the last of the
+    node."""
 
     cause: str
     sentence: str
@@ -83,7 +83,8 @@ class Base:
         self.grid: OccupancyGrid | None = None
 
     def pose(self) -> tuple[Array, float]:
-        """Where the base is, (x, y), and its heading. Raises BaseError where it has not been heard for a while."""
+        """Where the base is, (x, y), and its heading. Raises BaseError where it has not been heard for a
+        while."""
         while self._pose is None:
             self.spin()
         return np.array(self._pose[1:3]), self._pose[3]
@@ -122,7 +123,9 @@ class Base:
         """Listen for a moment. Raises BaseError where the base has gone silent."""
         rclpy.spin_once(self._node, timeout_sec=0.05)
         if time.monotonic() - self._heard > LOST_SECONDS:
-            raise BaseError(f"The base has not been heard for {LOST_SECONDS:.0f} s; nothing more is asked of it.")
+            raise BaseError(
+                f"The base has not been heard for {LOST_SECONDS:.0f} s; nothing more is asked of it."
+            )
 
     def _on_odometry(self, message: Odometry) -> None:
         place, way = message.pose.pose.position, message.pose.pose.orientation
@@ -142,7 +145,8 @@ class Seeker:
         self._answer: Answer | None = None
 
     def go_to(self, goal: str) -> Trip:
-        """Look around, remember, go, ask again from closer; where nothing was found go on to where nobody has looked."""
+        """Look around, remember, go, ask again from closer; where nothing was found go on to where nobody
+        has looked."""
         try:
             return self._search(goal)
         except NodeLost as error:
@@ -166,7 +170,9 @@ class Seeker:
             if spot is None:
                 return Trip("not found", f"Nothing that fits {goal!r} was found anywhere.", self._answer)
             if self._base.clock() > end:
-                return Trip("not found", f"{goal!r} was not found within {SEARCH_SECONDS:.0f} s.", self._answer)
+                return Trip(
+                    "not found", f"{goal!r} was not found within {SEARCH_SECONDS:.0f} s.", self._answer
+                )
             here = self._base.pose()[0]
             self._base.go(spot, float(np.arctan2(*(spot - here)[::-1])))
 
@@ -197,7 +203,8 @@ class Seeker:
             self._base.go(place, heading)
             here, turn = self._base.pose()
             away = answer.position[:2] - here
-            # Whatever kept the base from turning as it was told, the thing must be before it when it is asked for.
+            # Whatever kept the base from turning as it was told, the thing must be before it when it is asked
+            # for.
             facing = float(np.arctan2(*away[::-1]))
             if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
                 self._base.go(here, facing, 15.0)
@@ -224,7 +231,8 @@ def before(answer: Answer, here: Array) -> tuple[Array, float]:
     """Where to stand for a thing, on the side it is seen from, and the heading that faces it."""
     way = answer.position[:2] - here
     heading = float(np.arctan2(*way[::-1]))
-    # Half of the thing's depth seen from here is not known without its turn; between its sides is near enough.
+    # Half of the thing's depth seen from here is not known without its turn; between its sides is near
+    # enough.
     distance = float(np.hypot(*way))
     go = max(0.0, gap(answer, here) - STANDOFF)
     return here + way / max(distance, 1e-6) * go, heading

@@ -1,8 +1,9 @@
 """From words to a grasp: ask the node for a goal, check its answer, and command an arm.
 
-The node gives `target_pose` in the arm's base frame (its parameter `target_frame`) and `detections_3d`, whose box says
-how wide the gripper must open. `Arm` speaks to the simulated Panda of `make demo-grasp`; for your own arm replace its
-two methods `move` and `grip` (with MoveIt: a MoveGroup goal and a GripperCommand, see docs/grasping.md).
+The node gives `target_pose` in the arm's base frame (its parameter `target_frame`) and `detections_3d`, whose
+box says how wide the gripper must open. `Arm` speaks to the simulated Panda of `make demo-grasp`; for your
+own arm replace its two methods `move` and `grip` (with MoveIt: a MoveGroup goal and a GripperCommand, see
+docs/grasping.md).
 
     .venv/bin/python -m examples.pick "the red can"
 """
@@ -49,7 +50,8 @@ class RobotError(RuntimeError):
 
 @dataclass(frozen=True)
 class Pick:
-    """What became of a goal. cause: "" when something was lifted and put down, else why not; answer: the node's."""
+    """What became of a goal. cause: "" when something was lifted and put down, else why not; answer: the
+    node's."""
 
     cause: str
     sentence: str
@@ -57,7 +59,8 @@ class Pick:
 
 
 class Arm:
-    """An arm with a gripper, by topics; poses are in its base frame and of the place between the fingertips."""
+    """An arm with a gripper, by topics; poses are in its base frame and of the place between the
+    fingertips."""
 
     def __init__(self, node: Node, frame: str = "panda_link0") -> None:
         self.frame = frame
@@ -71,10 +74,13 @@ class Arm:
         self.opening = 0.0
 
     def move(self, position: Array, quaternion: Quaternion, timeout: float = 12.0) -> None:
-        """Go to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the arm's clock."""
+        """Go to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the
+        arm's clock."""
         goal = PoseStamped()
         goal.header.frame_id = self.frame
-        goal.pose.position.x, goal.pose.position.y, goal.pose.position.z = (float(value) for value in position)
+        goal.pose.position.x, goal.pose.position.y, goal.pose.position.z = (
+            float(value) for value in position
+        )
         turn = goal.pose.orientation
         turn.x, turn.y, turn.z, turn.w = quaternion
         self._target.publish(goal)
@@ -97,7 +103,8 @@ class Arm:
             self._spin()
 
     def grip(self, opening: float) -> None:
-        """Open the fingers so far, metres, or close them on what is between them (0), and wait until they rest."""
+        """Open the fingers so far, metres, or close them on what is between them (0), and wait until they
+        rest."""
         self._opening.publish(Float64(data=float(opening)))
         start, still = self.clock(), _Still(0.0008)
         while self.clock() - start < 0.3 or still.since(self.clock(), np.array([self.opening])) < 0.3:
@@ -112,7 +119,8 @@ class Arm:
             self._spin()
 
     def pose(self) -> tuple[Array, Array]:
-        """Where the hand is: position and 3x3 rotation. Raises RobotError where it has not been heard for a while."""
+        """Where the hand is: position and 3x3 rotation. Raises RobotError where it has not been heard for
+        a while."""
         while self._pose is None:
             self._spin()
         place, turn = self._pose.pose.position, self._pose.pose.orientation
@@ -128,7 +136,9 @@ class Arm:
     def _spin(self) -> None:
         rclpy.spin_once(self._node, timeout_sec=0.05)
         if time.monotonic() - self._heard > LOST_SECONDS:
-            raise RobotError(f"The arm has not been heard for {LOST_SECONDS:.0f} s; nothing more is asked of it.")
+            raise RobotError(
+                f"The arm has not been heard for {LOST_SECONDS:.0f} s; nothing more is asked of it."
+            )
 
     def _on_pose(self, message: PoseStamped) -> None:
         self._pose, self._heard = message, time.monotonic()
@@ -180,7 +190,8 @@ class Picker:
         above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
         arm.grip(min(0.08, answer.size[1] + 0.03))
         arm.move(above, turn)
-        # The thing may have been moved meanwhile; an answer that the arm itself hides is no reason to give up.
+        # The thing may have been moved meanwhile; an answer that the arm itself hides is no reason to give
+        # up.
         again = self._ask(goal)
         if check(again, arm.frame) is None:
             shift = float(np.linalg.norm(again.position[:2] - answer.position[:2]))
@@ -208,19 +219,31 @@ class Picker:
 
 
 def check(answer: Answer, frame: str) -> tuple[str, str] | None:
-    """Why nothing should be done about an answer, as a cause and a sentence; None where it may be gone for."""
+    """Why nothing should be done about an answer, as a cause and a sentence; None where it may be gone
+    for."""
     if answer.status == "absent":
         return "absent", answer.message
     if answer.status == "ambiguous":
-        return "ambiguous", f"Two things fit {answer.goal!r} nearly as well (margin {answer.margin:.2f}); say more."
+        return (
+            "ambiguous",
+            f"Two things fit {answer.goal!r} nearly as well (margin {answer.margin:.2f}); say more.",
+        )
     if answer.frame != frame:
-        cause = "The answer has no pose: is depth published" if not answer.frame else "The pose is not the arm's"
+        cause = (
+            "The answer has no pose: is depth published" if not answer.frame else "The pose is not the arm's"
+        )
         return "no pose", f"{cause}, and target_frame set to {frame}?"
     if answer.size[1] > WIDEST:
-        return "too wide", f"The thing is {100 * answer.size[1]:.0f} cm wide, the gripper {100 * WIDEST:.1f} cm."
+        return (
+            "too wide",
+            f"The thing is {100 * answer.size[1]:.0f} cm wide, the gripper {100 * WIDEST:.1f} cm.",
+        )
     away = float(np.hypot(*answer.position[:2]))
     if not REACH[0] <= away <= REACH[1]:
-        return "out of reach", f"The thing is {away:.2f} m from the arm, which reaches {REACH[0]} to {REACH[1]} m."
+        return (
+            "out of reach",
+            f"The thing is {away:.2f} m from the arm, which reaches {REACH[0]} to {REACH[1]} m.",
+        )
     return None
 
 

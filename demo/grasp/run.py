@@ -1,6 +1,7 @@
 """Episodes of grasping: simulator, node and bridge over ROS topics, counted by the simulator.
 
-`make demo-grasp SEEDS=N FIRST_SEED=S` writes out/grasp.json, out/grasp.png (a strip of pictures) and out/grasp.mp4.
+`make demo-grasp SEEDS=N FIRST_SEED=S` writes out/grasp.json, out/grasp.png (a strip of pictures) and
+out/grasp.mp4.
 """
 
 from __future__ import annotations
@@ -90,7 +91,9 @@ class BoxFinder:
         there = moved(box, rotation, shift)
         pose = target_pose(there, "above", 0.0, (0.0, 0.0, 0.0), (0.0, 0.0, 1.0))
         position, size = np.array(pose.position), there.size
-        return Answer(goal, "present", "", 1.0, 1.0, BASE, position, pose.quaternion, size, tuple(item["box"]))
+        return Answer(
+            goal, "present", "", 1.0, 1.0, BASE, position, pose.quaternion, size, tuple(item["box"])
+        )
 
 
 def start_node(log: Path, frame: str, approach: str, model: str, more: dict[str, Any] | None = None) -> Child:
@@ -168,7 +171,9 @@ class Session:
         os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
         domain = {name: os.environ[name] for name in ("ROS_DOMAIN_ID", *dds_environment())}
         logs = out / "logs"
-        self.simulator = stack.enter_context(SimulatorProcess("demo.grasp.simulator", logs / "simulator.log", domain))
+        self.simulator = stack.enter_context(
+            SimulatorProcess("demo.grasp.simulator", logs / "simulator.log", domain)
+        )
         stack.enter_context(Child("demo.robot_frames", [CAMERA], logs / "frames.log", {}))
         if finder == "node":
             self.node = stack.enter_context(start_node(logs / "node.log", BASE, "above", model))
@@ -230,7 +235,11 @@ def main() -> int:
                 film = args.out / "film" / f"{name}-{seed}" if index < args.film else None
                 row, _, pick, picture = session.run(seed, str(film.resolve()) if film else "")
                 rows.append(row)
-                print(f"{seed}: {row.goal!r}: {row.outcome}{f' ({row.cause}): ' + pick.sentence if row.cause else ''}", flush=True)
+                print(
+                    f"{seed}: {row.goal!r}: "
+                    f"{row.outcome}{f' ({row.cause}): ' + pick.sentence if row.cause else ''}",
+                    flush=True,
+                )
                 if film is not None:
                     told.append((picture, sorted(film.glob("*.jpg")), row, pick))
                 write_summary(args.out / f"{name}.json", rows, WRONG, finder=args.finder)

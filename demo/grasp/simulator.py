@@ -1,8 +1,8 @@
 """The robot's side of the demonstration: robosuite's Panda and a camera as ROS topics.
 
-Out: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in the robot's base frame), hand_pose,
-joint_states, /clock. In: hand_target (where the hand should go), gripper_opening (metres; 0 closes). Runs in
-`.venv-sim`: python -m demo.grasp.simulator
+Out: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in the robot's base frame),
+hand_pose, joint_states, /clock. In: hand_target (where the hand should go), gripper_opening (metres; 0
+closes). Runs in `.venv-sim`: python -m demo.grasp.simulator
 """
 
 from __future__ import annotations
@@ -63,11 +63,18 @@ class PandaNode(Node):
         self._camera_pose.publish(pose)
         self._show()
         objects = [
-            {"kind": o.kind, "colour": o.colour, "box": list(o.box), "position": list(o.position)} for o in episode.objects
+            {"kind": o.kind, "colour": o.colour, "box": list(o.box), "position": list(o.position)}
+            for o in episode.objects
         ]
         goal = {"text": episode.goal.text, "kind": episode.goal.kind, "targets": list(episode.goal.targets)}
         camera = {"position": list(k.position), "rotation": k.rotation.tolist()}
-        return {"goal": goal, "objects": objects, "layout": episode.layout, "camera": camera, "time": self.now}
+        return {
+            "goal": goal,
+            "objects": objects,
+            "layout": episode.layout,
+            "camera": camera,
+            "time": self.now,
+        }
 
     def finish(self, film: str) -> dict[str, Any]:
         """What became of the episode; its pictures are written where `film` is a folder."""
@@ -108,7 +115,9 @@ class PandaNode(Node):
 
     def _on_target(self, message: PoseStamped) -> None:
         if message.header.frame_id != BASE:
-            self.get_logger().error(f"A target in the frame {message.header.frame_id!r} is refused; use {BASE}.")
+            self.get_logger().error(
+                f"A target in the frame {message.header.frame_id!r} is refused; use {BASE}."
+            )
             return
         place, turn = message.pose.position, message.pose.orientation
         values = (place.x, place.y, place.z, turn.x, turn.y, turn.z, turn.w)

@@ -1,7 +1,7 @@
 """A small stand-in for Nav2: answers NavigateToPose by driving the base around what depth shows.
 
-In: odom, camera/depth, camera/camera_info, camera_pose. Out: cmd_vel, map (nav_msgs/OccupancyGrid). On a robot Nav2 takes
-this place; the bridge does not know the difference.
+In: odom, camera/depth, camera/camera_info, camera_pose. Out: cmd_vel, map (nav_msgs/OccupancyGrid). On a
+robot Nav2 takes this place; the bridge does not know the difference.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Driver(Node):
         options: Any = {"callback_group": group}
         self.create_subscription(Odometry, "odom", self._on_odometry, 20, **options)
         self.create_subscription(Image, "camera/depth", self._on_depth, qos_profile_sensor_data, **options)
-        self.create_subscription(CameraInfo, "camera/camera_info", self._on_info, qos_profile_sensor_data, **options)
+        self.create_subscription(
+            CameraInfo, "camera/camera_info", self._on_info, qos_profile_sensor_data, **options
+        )
         self.create_subscription(PoseStamped, "camera_pose", self._on_camera, LATCHED, **options)
         self._poses: list[tuple[float, float, float, float]] = []
         self._k: Any = None
@@ -61,7 +63,9 @@ class Driver(Node):
             NavigateToPose,
             "navigate_to_pose",
             self._execute,
-            goal_callback=lambda goal: GoalResponse.ACCEPT if goal.pose.header.frame_id == "map" else GoalResponse.REJECT,
+            goal_callback=lambda goal: (
+                GoalResponse.ACCEPT if goal.pose.header.frame_id == "map" else GoalResponse.REJECT
+            ),
             cancel_callback=lambda handle: CancelResponse.ACCEPT,
             callback_group=group,
         )
@@ -89,9 +93,13 @@ class Driver(Node):
         pose = min(self._poses, key=lambda item: abs(item[0] - stamp))
         if abs(pose[0] - stamp) > 0.06:
             return
-        depth = np.frombuffer(message.data, np.float32).reshape(message.height, message.width)[::_STRIDE, ::_STRIDE]
+        depth = np.frombuffer(message.data, np.float32).reshape(message.height, message.width)[
+            ::_STRIDE, ::_STRIDE
+        ]
         v, u = np.mgrid[0 : message.height : _STRIDE, 0 : message.width : _STRIDE]
-        seen = np.stack([(u - self._k[2]) / self._k[0] * depth, (v - self._k[5]) / self._k[4] * depth, depth], -1)
+        seen = np.stack(
+            [(u - self._k[2]) / self._k[0] * depth, (v - self._k[5]) / self._k[4] * depth, depth], -1
+        )
         points = seen.reshape(-1, 3).astype(np.float64)
         shift, rotation = self._mount
         here, turn = np.array(pose[1:3]), pose[3]
@@ -106,7 +114,11 @@ class Driver(Node):
         assert self._map is not None
         message = OccupancyGrid()
         message.header.frame_id, message.header.stamp = "map", stamp
-        message.info.resolution, message.info.width, message.info.height = CELL, self._map.count, self._map.count
+        message.info.resolution, message.info.width, message.info.height = (
+            CELL,
+            self._map.count,
+            self._map.count,
+        )
         message.info.origin.position.x, message.info.origin.position.y = (float(v) for v in self._map.low)
         message.data = array("b", self._map.cells.T.tobytes())
         self._map_topic.publish(message)

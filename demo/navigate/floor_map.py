@@ -1,4 +1,5 @@
-"""What depth pictures tell of the floor: where it is free, where something stands, and ways across what is free."""
+"""What depth pictures tell of the floor: where it is free, where something stands, and ways across what is
+free."""
 
 from __future__ import annotations
 

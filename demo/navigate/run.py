@@ -1,6 +1,7 @@
 """Episodes of going somewhere: simulator, node, driver and bridge over ROS topics, counted by the simulator.
 
-`make demo-navigate SEEDS=N FIRST_SEED=S` writes out/navigate.json, out/navigate.png (views and maps) and out/navigate.mp4.
+`make demo-navigate SEEDS=N FIRST_SEED=S` writes out/navigate.json, out/navigate.png (views and maps) and
+out/navigate.mp4.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ SETTLE_PICTURES = 3
 
 
 class BoxFinder:
-    """Answers with a box of the truth, and depth, of what is in view: the ceiling, or with a random thing the floor."""
+    """Answers with a box of the truth, and depth, of what is in view: the ceiling, or with a random thing
+    the floor."""
 
     def __init__(self, eye: Eye, simulator: SimulatorProcess, targets: list[int], choice: int | None) -> None:
         self._eye, self._simulator, self._targets, self._choice = eye, simulator, targets, choice
@@ -56,7 +58,9 @@ class BoxFinder:
         x, y, turn = told["pose"]
         shift, rotation = told_camera(x, y, turn)
         box = moved(there, rotation, shift)
-        return Answer(goal, "present", "", 1.0, 1.0, MAP, np.array(box.centre), size=box.size, box=tuple(boxes[0]))
+        return Answer(
+            goal, "present", "", 1.0, 1.0, MAP, np.array(box.centre), size=box.size, box=tuple(boxes[0])
+        )
 
 
 def told_camera(x: float, y: float, turn: float) -> tuple[Any, Any]:
@@ -70,7 +74,8 @@ def told_camera(x: float, y: float, turn: float) -> tuple[Any, Any]:
 
 
 def judge(seed: int, episode: dict[str, Any], trip: Trip, score: dict[str, Any]) -> Row:
-    """The row of an episode: by where the simulator says the base stands, if the bridge says that it has arrived."""
+    """The row of an episode: by where the simulator says the base stands, if the bridge says that it has
+    arrived."""
     goal = episode["goal"]
     present, arrived = bool(goal["targets"]), not trip.cause
     near = present and score["distance"] <= WITHIN and score["in_view"]
@@ -89,14 +94,21 @@ def judge(seed: int, episode: dict[str, Any], trip: Trip, score: dict[str, Any])
     figures = {
         "distance": score["distance"],
         "within_half_a_metre": float(success and present and score["distance"] <= CLOSE),
-        "spl": round(score["shortest"] / longest if success and present and score["shortest"] else float(success and present), 3),
+        "spl": round(
+            score["shortest"] / longest
+            if success and present and score["shortest"]
+            else float(success and present),
+            3,
+        ),
         "path": score["path"],
         "shortest": score["shortest"],
         "in_view_at_start": float(episode["in_view"]),
         "bumps": score["bumps"],
         "seconds": score["seconds"],
     }
-    return Row(seed, goal["text"], goal["kind"], present, outcome, cause, wrong, arrived and not present, figures)
+    return Row(
+        seed, goal["text"], goal["kind"], present, outcome, cause, wrong, arrived and not present, figures
+    )
 
 
 class Session:
@@ -188,7 +200,10 @@ def main() -> int:
     write_film(args.out / f"{name}.mp4", told)
     document = write_summary(args.out / f"{name}.json", rows, WRONG, finder=args.finder, **shares(rows))
     print(described(document, WRONG))
-    print(f"  within half a metre   {document['within_half_a_metre']} of {document['present']}, SPL {document['spl']}")
+    print(
+        f"  within half a metre   {document['within_half_a_metre']} of {document['present']}, SPL "
+        f"{document['spl']}"
+    )
     print(f"Written: {args.out / name}.json, .png and .mp4")
     return 0
 

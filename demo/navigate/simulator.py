@@ -1,7 +1,7 @@
 """The base's side of the demonstration: a mobile base in Miniworld's rooms as ROS topics.
 
-Out: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in base_link), odom, /clock. In: cmd_vel. Runs
-in `.venv-sim`: python -m demo.navigate.simulator
+Out: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in base_link), odom, /clock. In:
+cmd_vel. Runs in `.venv-sim`: python -m demo.navigate.simulator
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ class BaseNode(Node):
         return {"boxes": [self.course.box(index) for index in range(count)], "pose": list(self.course.pose())}
 
     def finish(self, film: str) -> dict[str, Any]:
-        """Where the base ended; its pictures and the map with its way are written where `film` is a folder."""
+        """Where the base ended; its pictures and the map with its way are written where `film` is a
+        folder."""
         self._film.append(self.course.picture()[0])
         if film:
             folder = Path(film)

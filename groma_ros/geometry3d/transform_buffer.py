@@ -81,9 +81,9 @@ class TransformBuffer:
     def lookup(self, target: str, source: str, stamp: int) -> tuple[Array, Array]:
         """Rotation 3x3 and translation 3 that turn points of `source` at a stamp into points of `target`.
 
-        stamp: nanoseconds; 0 is the newest time at which all links between the two are known. Between two stamps the
-        transform is interpolated. Raises TransformError for frames that are not known or not connected, and for a time
-        outside what is known.
+        stamp: nanoseconds; 0 is the newest time at which all links between the two are known. Between two
+        stamps the transform is interpolated. Raises TransformError for frames that are not known or not
+        connected, and for a time outside what is known.
         """
         target, source = target.lstrip("/"), source.lstrip("/")
         up, down = self._chain(source), self._chain(target)
@@ -95,7 +95,9 @@ class TransformBuffer:
             raise TransformError(f"The frames {target!r} and {source!r} are not connected.")
         chains = (up[: up.index(shared)], down[: down.index(shared)])
         if stamp == 0:
-            newest = [self._links[f].stamps[-1] for chain in chains for f in chain if self._links[f].static is None]
+            newest = [
+                self._links[f].stamps[-1] for chain in chains for f in chain if self._links[f].static is None
+            ]
             stamp = min(newest, default=0)
         to_shared, target_to_shared = (self._compose(chain, stamp) for chain in chains)
         rotation, translation = target_to_shared[0].T, -target_to_shared[0].T @ target_to_shared[1]

@@ -1,4 +1,5 @@
-"""Where frames are in one another: tf2 where it is installed, else a buffer of this package on the same topics."""
+"""Where frames are in one another: tf2 where it is installed, else a buffer of this package on the same
+topics."""
 
 from __future__ import annotations
 
@@ -87,8 +88,10 @@ class _Own:
             from tf2_msgs.msg import TFMessage
         except ImportError as error:
             raise ImportError(
-                "The parameter target_frame is set, and neither tf2_ros nor tf2_msgs, which tell of frames, is "
-                f"installed ({error}): install them (apt-get install ros-$ROS_DISTRO-tf2-ros-py; without a ROS "
+                "The parameter target_frame is set, and neither tf2_ros nor tf2_msgs, which tell of frames, "
+                "is "
+                f"installed ({error}): install them (apt-get install ros-$ROS_DISTRO-tf2-ros-py; without a "
+                "ROS "
                 "distribution `make setup`), or leave target_frame empty for poses in the camera's frame."
             ) from error
         self._node, self._lock, self._buffer = node, threading.Lock(), TransformBuffer()

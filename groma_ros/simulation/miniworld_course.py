@@ -1,6 +1,8 @@
-"""A mobile base in Miniworld's rooms, with a goal in words and its truth. An episode is drawn from a seed alone.
+"""A mobile base in Miniworld's rooms, with a goal in words and its truth. An episode is drawn from a seed
+alone.
 
-The base is a disc that turns and drives; walls and furniture stop it. World axes: x, y on the floor, z up, metres.
+The base is a disc that turns and drives; walls and furniture stop it. World axes: x, y on the floor, z up,
+metres.
 """
 
 from __future__ import annotations
@@ -42,8 +44,8 @@ _ROOM_BETWEEN = 0.75  # metres, for the base to pass
 
 @dataclass(frozen=True, eq=False)
 class CourseEpisode:
-    """What is asked, and its truth. goal.targets: indices into furniture; shortest: metres to within `ARRIVED` of a
-    target, 0 for a goal that means nothing; in_view: whether a target is seen at the start."""
+    """What is asked, and its truth. goal.targets: indices into furniture; shortest: metres to within
+    `ARRIVED` of a target, 0 for a goal that means nothing; in_view: whether a target is seen at the start."""
 
     seed: int
     layout: str
@@ -151,7 +153,8 @@ class Course:
             if blocked or not inside(house, item.place, margin):
                 continue
             gaps = [
-                float(np.hypot(*np.subtract(item.place, other.place))) - reach - reach_of(other) for other in placed
+                float(np.hypot(*np.subtract(item.place, other.place))) - reach - reach_of(other)
+                for other in placed
             ]
             if all(gap > (0.05 if near else _ROOM_BETWEEN) for gap in gaps):
                 return item
@@ -162,7 +165,11 @@ class Course:
         things = self._names
         avoided = avoided_words(things)
         kinds = [thing.kind.name for thing in things]
-        wanted = "absent" if seed % ABSENT_SHARE == ABSENT_SHARE - 1 else ("attribute", "relation", "superlative")[seed % 3]
+        wanted = (
+            "absent"
+            if seed % ABSENT_SHARE == ABSENT_SHARE - 1
+            else ("attribute", "relation", "superlative")[seed % 3]
+        )
         options: list[SceneGoal] = []
         for _ in range(40):
             goal = {
@@ -184,7 +191,11 @@ class Course:
         if len(same) == 1:
             colour = f"{thing.colour} " if thing.colour and rng.random() < 0.5 else ""
             return f"{colour}{thing.kind.name}", index
-        if thing.colour and sum(other.colour == thing.colour for other in same) == 1 and all(o.colour for o in same):
+        if (
+            thing.colour
+            and sum(other.colour == thing.colour for other in same) == 1
+            and all(o.colour for o in same)
+        ):
             return f"{thing.colour} {thing.kind.name}", index
         return None
 
@@ -193,7 +204,8 @@ class Course:
         return SceneGoal(f"{_verb(rng)}the {found[0]}", "attribute", (found[1],)) if found else None
 
     def _relation(self, rng: np.random.Generator) -> SceneGoal | None:
-        """The one of its kind that stands next to a named thing, the others of the kind being clearly away from it."""
+        """The one of its kind that stands next to a named thing, the others of the kind being clearly away
+        from it."""
         found = self._unique(rng)
         if found is None:
             return None
@@ -320,7 +332,8 @@ class Course:
             self.bumps += 1
 
     def score(self) -> dict[str, Any]:
-        """Where the base stands: metres to the nearest target, whether that is in view, and how far it went."""
+        """Where the base stands: metres to the nearest target, whether that is in view, and how far it
+        went."""
         assert self.episode is not None
         place = self.pose()[:2]
         targets = self.episode.goal.targets

@@ -28,7 +28,13 @@ def test_wilson_intervals_are_those_of_the_textbook() -> None:
 def test_counts_are_over_the_right_rows(tmp_path: Path) -> None:
     document = write_summary(tmp_path / "out" / "grasp.json", ROWS, "wrong_lift", finder="node")
     assert json.loads((tmp_path / "out" / "grasp.json").read_text()) == document
-    assert [document[key] for key in ("episodes", "present", "success", "wrong_lift", "absent")] == [5, 3, 1, 1, 2]
+    assert [document[key] for key in ("episodes", "present", "success", "wrong_lift", "absent")] == [
+        5,
+        3,
+        1,
+        1,
+        2,
+    ]
     assert document["motion_on_absent"] == 1
     assert document["causes"] == {"missed": 1, "wrong object": 1, "absent goal answered": 1}
     assert document["rows"][1] == {

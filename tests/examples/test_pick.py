@@ -1,4 +1,5 @@
-"""The grasping bridge: what it refuses, and that it stops with a sentence. The arm is a stand-in that records commands."""
+"""The grasping bridge: what it refuses, and that it stops with a sentence. The arm is a stand-in that
+records commands."""
 
 from __future__ import annotations
 
@@ -13,7 +14,15 @@ from examples.pick import Picker, RobotError, check
 
 BASE = "panda_link0"
 CAN = Answer(
-    "the red can", "present", "", 0.9, 0.8, BASE, np.array([0.5, 0.1, 0.05]), (1.0, 0, 0, 0), (0.06, 0.05, 0.1)
+    "the red can",
+    "present",
+    "",
+    0.9,
+    0.8,
+    BASE,
+    np.array([0.5, 0.1, 0.05]),
+    (1.0, 0, 0, 0),
+    (0.06, 0.05, 0.1),
 )
 
 

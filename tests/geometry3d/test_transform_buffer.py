@@ -63,7 +63,12 @@ def test_time_zero_is_the_newest_that_all_links_know(robot: TransformBuffer) -> 
 @pytest.mark.parametrize(
     ("target", "source", "stamp", "sentence"),
     [
-        ("map", "base", 4 * SECOND, r"newest transform of the frame 'base' is 1\.000 s before the time asked"),
+        (
+            "map",
+            "base",
+            4 * SECOND,
+            r"newest transform of the frame 'base' is 1\.000 s before the time asked",
+        ),
         ("map", "base", SECOND // 2, r"oldest transform of the frame 'base' is 0\.500 s after"),
         ("map", "nowhere", SECOND, r"No transform names the frame 'nowhere'"),
         ("island", "base", SECOND, r"'island' and 'base' are not connected"),

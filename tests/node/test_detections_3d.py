@@ -156,7 +156,9 @@ def test_a_transform_that_is_not_known_is_refused_and_the_boxes_come_all_the_sam
 def test_a_target_frame_without_transform_messages_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("tf2_ros", "tf2_msgs", "tf2_msgs.msg"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(ImportError, match=r"target_frame is set, and neither tf2_ros nor tf2_msgs, .*: install"):
+    with pytest.raises(
+        ImportError, match=r"target_frame is set, and neither tf2_ros nor tf2_msgs, .*: install"
+    ):
         Transforms(SimpleNamespace())
 
 
