@@ -24,7 +24,7 @@ from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 
 from examples.ask import Answer, GoalAsker, NodeLost
-from groma_ros.camera_geometry import matrix_from_quaternion
+from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
 
 Array = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
@@ -186,7 +186,8 @@ class Picker:
             return Pick("arm lost" if lost else "not reached", str(error), answer)
 
     def _grasp(self, goal: str, answer: Answer) -> Pick:
-        arm, turn = self._arm, answer.quaternion
+        arm = self._arm
+        turn = nearest_turn(answer.quaternion, arm.pose()[1])
         above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
         arm.grip(min(0.08, answer.size[1] + 0.03))
         arm.move(above, turn)
@@ -196,7 +197,7 @@ class Picker:
         if check(again, arm.frame) is None:
             shift = float(np.linalg.norm(again.position[:2] - answer.position[:2]))
             if shift > MOVED:
-                answer, turn = again, again.quaternion
+                answer, turn = again, nearest_turn(again.quaternion, arm.pose()[1])
                 above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
                 arm.move(above, turn)
         depth = min(answer.size[2] / 2, FINGERS)
@@ -216,6 +217,14 @@ class Picker:
         arm.grip(0.08)
         arm.move(above, turn)
         return Pick("", "Lifted and put down.", answer)
+
+
+def nearest_turn(quaternion: Quaternion, hand: Array) -> Quaternion:
+    """The pose's rotation, or the one with its fingers exchanged, whichever the hand is turned less from."""
+    rotation = matrix_from_quaternion(quaternion)
+    if float(rotation[:, 0] @ hand[:, 0]) >= 0:
+        return quaternion
+    return quaternion_from_matrix(rotation * [-1, -1, 1])
 
 
 def check(answer: Answer, frame: str) -> tuple[str, str] | None:

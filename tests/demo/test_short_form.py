@@ -1,4 +1,5 @@
-"""Both demonstrations from end to end, a few seeds each: simulator, node and bridge in processes of their own."""
+"""Both demonstrations from end to end, a few seeds each: simulator, node and bridge in processes of their
+own."""
 
 from __future__ import annotations
 

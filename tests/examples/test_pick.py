@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from examples.ask import Answer, NodeLost
-from examples.pick import Picker, RobotError, check
+from examples.pick import Picker, RobotError, check, nearest_turn
+from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
 
 BASE = "panda_link0"
 CAN = Answer(
@@ -115,3 +116,15 @@ def test_an_arm_or_a_node_that_is_lost_stops_the_bridge() -> None:
 
 def test_a_good_answer_is_not_refused() -> None:
     assert check(CAN, BASE) is None
+
+
+def test_of_two_ways_to_close_the_hand_takes_the_nearer() -> None:
+    hand = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]])  # down, the fingers closing along +y
+    for angle in np.deg2rad([-170, -100, -10, 80, 130, 179]):
+        x = np.array([np.cos(angle), np.sin(angle), 0])
+        z = np.array([0.0, 0, -1])
+        wanted = quaternion_from_matrix(np.stack([x, np.cross(z, x), z], 1))
+        turned = matrix_from_quaternion(nearest_turn(wanted, hand))
+        assert turned[:, 2] == pytest.approx(z)
+        assert turned[:, 0] @ hand[:, 0] >= -1e-9
+        assert abs(turned[:, 0] @ x) == pytest.approx(1)
