@@ -12,6 +12,7 @@ import numpy as np
 from demo.episodes import Row
 
 _WIDTH, _HEIGHT = 320, 240
+_TITLE = 22
 _GREEN, _RED = (60, 170, 60), (50, 50, 220)
 Told = tuple[Any, list[Path], Row, Any]
 """The picture that was asked about (rgb), the film's pictures, the row, and the bridge's outcome with its
@@ -19,7 +20,7 @@ answer."""
 
 
 def _titled(picture: Any, text: str, colour: tuple[int, int, int]) -> Any:
-    image = cv2.copyMakeBorder(picture, 22, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    image = cv2.copyMakeBorder(picture, _TITLE, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     cv2.putText(image, text[:52], (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
     return image
 
@@ -53,10 +54,19 @@ def write_strip(path: Path, told: Sequence[Told], moments: int = 3) -> None:
         frames = [frame for frame in frames if frame is not None]
         if not frames:
             continue
-        at = np.linspace(0, len(frames) - 1, moments + 2).round().astype(int)[1:-1]
+        drawn = item[1][-1].suffix == ".png"  # a map of the way comes last
+        count = len(frames) - drawn
+        at = [0, count // 2] if drawn else np.linspace(0, count - 1, moments + 2).round().astype(int)[1:-1]
         shown = [_titled(cv2.resize(frames[i], (_WIDTH, _HEIGHT)), "", (0, 0, 0)) for i in at]
         text, colour = _result(item)
-        shown[-1] = _titled(shown[-1][22:], text, colour)
+        if drawn:
+            # The answer is about the end of the way.
+            view = asked(item)[_TITLE:]
+            way = _titled(cv2.resize(frames[-1], (_WIDTH, _HEIGHT)), text, colour)
+            goal = _titled(shown[0][_TITLE:], item[2].goal, (0, 0, 0))
+            rows.append(np.hstack([goal, *shown[1:], _titled(view, "", colour), way]))
+            continue
+        shown[-1] = _titled(shown[-1][_TITLE:], text, colour)
         rows.append(np.hstack([asked(item), *shown]))
     if rows:
         cv2.imwrite(str(path), np.vstack(rows))
@@ -64,7 +74,7 @@ def write_strip(path: Path, told: Sequence[Told], moments: int = 3) -> None:
 
 def write_film(path: Path, told: Sequence[Told], rate: float = 8.0) -> None:
     """The episodes one after the other, the goal above."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (_WIDTH, _HEIGHT + 22))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (_WIDTH, _HEIGHT + _TITLE))
     for item in told:
         for _ in range(6):
             writer.write(asked(item))

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass, field
 
 import numpy as np
-import rclpy
-from action_msgs.msg import GoalStatus
-from builtin_interfaces.msg import Duration
 from numpy.typing import NDArray
-from rclpy.action import ActionClient
-from rclpy.node import Node
 
-from groma_ros.action import Ground
-from groma_ros.msg import Goal, Grounding
+from groma_ros.client.groma_client import FindResult, GromaClient
 
 WALL_SECONDS = 30.0
 """A node that does not answer for so long, by the wall's clock, is lost."""
-_PLURAL = ("all ", "every", "both ", "the two ", "any ")
 
 
 class NodeLost(RuntimeError):
@@ -27,90 +19,71 @@ class NodeLost(RuntimeError):
 
 @dataclass(frozen=True, eq=False)
 class Answer:
-    """The node's answer to a goal.
-
-    status: present, absent or ambiguous; present, margin: 0..1; frame: of position and quaternion, "" where
-    there is no pose; position: metres, the middle of the thing's box; size: of that box, metres: along the
-    longer side, across it, and upwards; box: xyxy pixels; single: whether one thing was meant.
-    """
+    """The node's answer to a goal."""
 
     goal: str
     status: str
+    """present, absent or ambiguous."""
     message: str
+    """Why the goal was not found, one sentence."""
     present: float = 0.0
     margin: float = 1.0
     frame: str = ""
+    """Of position and quaternion; "" where there is no pose, as without depth."""
     position: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
+    """The middle of the thing's box, metres."""
     quaternion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
     size: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Of the thing's box, metres: its longer side, the one across it, and its height."""
     box: tuple[float, float, float, float] | None = None
-    single: bool = True
-    stamp: float = 0.0
+    """xyxy, camera pixels."""
 
 
 class GoalAsker:
-    """A client of `~/ground`."""
+    """Asks through a client of the node."""
 
-    def __init__(self, node: Node, name: str = "groma") -> None:
-        self._node, self._name = node, name
-        self._client = ActionClient(node, Ground, f"/{name}/ground")
+    def __init__(self, client: GromaClient) -> None:
+        self._client = client
 
     def ready(self, timeout: float) -> None:
-        """Wait for the node. Raises NodeLost."""
-        if not self._client.wait_for_server(timeout_sec=timeout):
-            raise NodeLost(f"The node {self._name} does not answer; is it active?")
+        """Wait until the node is active. Raises NodeLost."""
+        try:
+            self._client.wait_until_active(timeout)
+        except TimeoutError as error:
+            raise NodeLost(str(error)) from error
 
     def ask(self, goal: str, timeout: float = 0.0) -> Answer:
         """The answer about the next image, or the first within `timeout` seconds that is not "absent".
 
-        Raises NodeLost where the node is not there, or ends while it looks.
+        Raises NodeLost where the node is not there or ends while it looks, ValueError for a goal that it
+        refuses.
         """
-        self.ready(5.0)
-        whole = int(timeout)
-        request = Ground.Goal(
-            goal=Goal(text=goal), timeout=Duration(sec=whole, nanosec=int((timeout - whole) * 1e9))
-        )
-        handle = self._result(self._client.send_goal_async(request), timeout)
-        if not handle.accepted:
-            raise NodeLost(f"The node {self._name} does not take goals now.")
-        wrapped = self._result(handle.get_result_async(), timeout)
-        if wrapped.status not in (GoalStatus.STATUS_SUCCEEDED, GoalStatus.STATUS_ABORTED):
-            raise NodeLost(f"The node {self._name} gave the goal up (status {wrapped.status}).")
-        return answer(goal, wrapped.result)
-
-    def _result(self, future: rclpy.Future, timeout: float) -> object:
-        end = time.monotonic() + WALL_SECONDS + timeout
-        while not future.done():
-            rclpy.spin_once(self._node, timeout_sec=0.05)
-            if time.monotonic() > end:
-                raise NodeLost(f"The node {self._name} has not answered for {WALL_SECONDS:.0f} s.")
-        return future.result()
+        try:
+            self._client.find(goal, timeout)
+            return from_result(goal, self._client.result(timeout + WALL_SECONDS))
+        except TimeoutError as error:
+            raise NodeLost(str(error)) from error
 
 
-def answer(goal: str, result: Ground.Result) -> Answer:
-    """A result of `~/ground` as plain values."""
+def from_result(goal: str, result: FindResult) -> Answer:
+    """A result of the client as plain values. An answer that found nothing is "absent"."""
     grounding = result.grounding
-    single = not goal.lower().startswith(_PLURAL)
-    if grounding.status not in (Grounding.PRESENT, Grounding.AMBIGUOUS):
-        return Answer(goal, "absent", result.message, grounding.present, grounding.margin, single=single)
-    best = grounding.detections[0].bbox if grounding.detections else None
-    box = None
-    if best is not None:
-        x, y = best.center.position.x, best.center.position.y
-        box = (x - best.size_x / 2, y - best.size_y / 2, x + best.size_x / 2, y + best.size_y / 2)
-    header, pose = result.target_pose.header, result.target_pose.pose
-    size = result.detections_3d[0].bbox.size if result.detections_3d else None
+    if grounding.status not in ("present", "ambiguous") or not grounding.detections:
+        return Answer(goal, "absent", result.message, grounding.present, grounding.margin)
+    pose = result.target_pose
+    if pose is None or not result.detections_3d:
+        box = grounding.detections[0].box
+        return Answer(goal, grounding.status, "", grounding.present, grounding.margin, box=box)
+    place, turn, size = pose.pose.position, pose.pose.orientation, result.detections_3d[0].bbox.size
     return Answer(
         goal,
-        "ambiguous" if grounding.status == Grounding.AMBIGUOUS else "present",
+        grounding.status,
         result.message,
         grounding.present,
         grounding.margin,
-        header.frame_id if size is not None else "",
-        np.array([pose.position.x, pose.position.y, pose.position.z]),
-        (pose.orientation.x, pose.orientation.y, pose.orientation.z, pose.orientation.w),
-        (size.x, size.y, size.z) if size is not None else (0.0, 0.0, 0.0),
-        box,
-        single,
-        result.header.stamp.sec + result.header.stamp.nanosec * 1e-9,
+        pose.header.frame_id,
+        np.array([place.x, place.y, place.z]),
+        (turn.x, turn.y, turn.z, turn.w),
+        (size.x, size.y, size.z),
+        grounding.detections[0].box,
     )

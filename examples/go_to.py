@@ -26,6 +26,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
 from examples.ask import Answer, GoalAsker, NodeLost
+from groma_ros.client.groma_client import GromaClient
 
 Array = NDArray[np.float64]
 
@@ -151,6 +152,8 @@ class Seeker:
             return self._search(goal)
         except NodeLost as error:
             return Trip("node lost", str(error), self._answer)
+        except ValueError as error:
+            return Trip("refused", str(error), self._answer)
         except BaseError as error:
             return Trip("base lost", str(error), self._answer)
 
@@ -276,8 +279,8 @@ def main() -> int:
     rclpy.init()
     node = rclpy.create_node("go_to")
     try:
-        asker = GoalAsker(node)
-        trip = Seeker(Base(node), asker.ask).go_to(goal)
+        with GromaClient() as client:
+            trip = Seeker(Base(node), GoalAsker(client).ask).go_to(goal)
     finally:
         node.destroy_node()
         rclpy.try_shutdown()

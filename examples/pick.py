@@ -25,6 +25,7 @@ from std_msgs.msg import Float64
 
 from examples.ask import Answer, GoalAsker, NodeLost
 from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
+from groma_ros.client.groma_client import GromaClient
 
 Array = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
@@ -181,6 +182,8 @@ class Picker:
             return self._grasp(goal, answer)
         except NodeLost as error:
             return Pick("node lost", str(error), answer)
+        except ValueError as error:
+            return Pick("refused", str(error), answer)
         except RobotError as error:
             lost = "not been heard" in str(error)
             return Pick("arm lost" if lost else "not reached", str(error), answer)
@@ -265,8 +268,8 @@ def main() -> int:
     rclpy.init()
     node = rclpy.create_node("pick")
     try:
-        asker = GoalAsker(node)
-        outcome = Picker(Arm(node), asker.ask).pick(goal)
+        with GromaClient() as client:
+            outcome = Picker(Arm(node), GoalAsker(client).ask).pick(goal)
     finally:
         node.destroy_node()
         rclpy.try_shutdown()

@@ -30,6 +30,7 @@ from examples.ask import Answer, GoalAsker
 from examples.pick import Arm, Pick, Picker
 from groma_ros.camera_geometry import moved
 from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.groma_client import GromaClient
 from groma_ros.geometry3d.approach_pose import target_pose
 from groma_ros.geometry3d.box3d import DepthError, place
 from groma_ros.types import Frame, Intrinsics
@@ -37,7 +38,7 @@ from groma_ros.types import Frame, Intrinsics
 WRONG = "wrong_lift"
 FINDERS = ("node", "true", "random")
 START_SECONDS = 240.0
-SETTLE_PICTURES = 3  # new pictures to wait for before the first question about an episode
+SETTLED = 0.5  # seconds of the simulated clock from the start of an episode to the first question
 _HAND_STILL = 0.02  # metres of the hand's path that are no motion
 
 
@@ -46,6 +47,7 @@ class Eye(Node):
 
     def __init__(self) -> None:
         super().__init__("grasp_demo")
+        self.stamp = 0.0
         self.images = 0
         self.rgb: Any = None
         self._depth: Any = None
@@ -53,6 +55,11 @@ class Eye(Node):
         self.create_subscription(Image, "camera/image", self._on_image, qos_profile_sensor_data)
         self.create_subscription(Image, "camera/depth", self._on_depth, qos_profile_sensor_data)
         self.create_subscription(CameraInfo, "camera/camera_info", self._on_info, qos_profile_sensor_data)
+
+    def wait_after(self, time: float) -> None:
+        """Wait for pictures of a time of the simulated clock, so that none of an episode before is left."""
+        while self.stamp < time + SETTLED:
+            rclpy.spin_once(self, timeout_sec=0.1)
 
     def frame(self) -> Frame:
         """The newest picture, with its depth, metres."""
@@ -63,6 +70,7 @@ class Eye(Node):
 
     def _on_image(self, message: Image) -> None:
         self.rgb = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
+        self.stamp = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
         self.images += 1
 
     def _on_depth(self, message: Image) -> None:
@@ -182,7 +190,7 @@ class Session:
         self.eye = Eye()
         stack.callback(self.eye.destroy_node)
         self.arm = Arm(self.eye, BASE)
-        self.asker = GoalAsker(self.eye)
+        self.asker = GoalAsker(stack.enter_context(GromaClient()))
         self.finder = finder
 
     def meet(self) -> None:
@@ -193,9 +201,7 @@ class Session:
     def run(self, seed: int, film: str) -> tuple[Row, dict[str, Any], Pick, Any]:
         """One episode: its row, what was asked, what the bridge said, and the picture it was asked about."""
         episode = self.simulator.request("reset", seed=seed)
-        seen = self.eye.images
-        while self.eye.images < seen + SETTLE_PICTURES:
-            rclpy.spin_once(self.eye, timeout_sec=0.1)
+        self.eye.wait_after(episode["time"])
         picture = self.eye.rgb.copy()
         ask: Callable[[str], Answer] = self.asker.ask
         if self.finder != "node":

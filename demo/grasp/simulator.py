@@ -111,7 +111,8 @@ class PandaNode(Node):
             self._film.append(cv2.resize(self._view[0], None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
             self._stale = False
         self._pictured = self.now
-        self._camera.publish(self.now, *self._view, self.cell.episode.camera.intrinsics)
+        rgb, depth = self._view
+        self._camera.publish(self.now, rgb, depth, self.cell.episode.camera.intrinsics)
 
     def _on_target(self, message: PoseStamped) -> None:
         if message.header.frame_id != BASE:

@@ -28,11 +28,11 @@ from examples.ask import Answer, GoalAsker
 from examples.go_to import Base, Seeker, Trip
 from groma_ros.camera_geometry import moved
 from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.groma_client import GromaClient
 from groma_ros.geometry3d.box3d import DepthError, place
 
 WRONG = "false_arrival"
 WITHIN, CLOSE = 1.0, 0.5
-SETTLE_PICTURES = 3
 
 
 class BoxFinder:
@@ -129,7 +129,7 @@ class Session:
         self.eye = Eye()
         stack.callback(self.eye.destroy_node)
         self.base = Base(self.eye)
-        self.asker = GoalAsker(self.eye)
+        self.asker = GoalAsker(stack.enter_context(GromaClient()))
         self.finder = finder
 
     def meet(self) -> None:
@@ -138,18 +138,16 @@ class Session:
             self.asker.ready(START_SECONDS)
 
     def run(self, seed: int, film: str) -> tuple[Row, Trip, Any]:
-        """One episode: its row, what the bridge said, and the picture at the start."""
+        """One episode: its row, what the bridge said, and the picture it ended with."""
         episode = self.simulator.request("reset", seed=seed)
-        seen = self.eye.images
-        while self.eye.images < seen + SETTLE_PICTURES:
-            rclpy.spin_once(self.eye, timeout_sec=0.1)
-        picture = self.eye.rgb.copy()
+        self.eye.wait_after(episode["time"])
         ask: Callable[[str], Answer] = self.asker.ask
         if self.finder != "node":
             count = len(episode["objects"])
             choice = None if self.finder == "true" else int(np.random.default_rng([seed, 29]).integers(count))
             ask = BoxFinder(self.eye, self.simulator, episode["goal"]["targets"], choice).ask
         trip = Seeker(self.base, ask).go_to(episode["goal"]["text"])
+        picture = self.eye.rgb.copy()  # the last question was about it
         score = self.simulator.request("finish", film=film)
         return judge(seed, episode, trip, score), trip, picture
 

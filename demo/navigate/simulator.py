@@ -68,6 +68,7 @@ class BaseNode(Node):
         goal = {"text": episode.goal.text, "kind": episode.goal.kind, "targets": list(episode.goal.targets)}
         return {
             "goal": goal,
+            "time": self.now,
             "layout": episode.layout,
             "objects": [{"name": n, "place": p} for n, p in zip(names, places)],
             "start": list(episode.start),
@@ -132,7 +133,8 @@ class BaseNode(Node):
                 self._film.append(self._view[0])
                 self._filmed = self.now
         self._pictured = self.now
-        self._camera.publish(self.now, *self._view, self.course.camera().intrinsics)
+        rgb, depth = self._view
+        self._camera.publish(self.now, rgb, depth, self.course.camera().intrinsics)
 
     def _on_velocity(self, message: Twist) -> None:
         if np.isfinite([message.linear.x, message.angular.z]).all():

@@ -113,7 +113,8 @@ class TransformBuffer:
         return chain
 
     def _compose(self, chain: list[str], stamp: int) -> tuple[Array, Array]:
-        rotation, translation = np.eye(3), np.zeros(3)
+        rotation: Array = np.eye(3)
+        translation: Array = np.zeros(3)
         for frame in chain:
             found = self._at(frame, stamp)
             turn = matrix_from_quaternion(found.quaternion)

@@ -21,6 +21,7 @@ from groma_ros.simulation.miniworld_world import FINISHES, against_wall, draw_ho
 from groma_ros.simulation.world_objects import (
     MINIWORLD_KINDS,
     WORLD_KINDS,
+    Array,
     Thing,
     avoided_words,
     draw_things,
@@ -63,7 +64,8 @@ class Course:
     def __init__(self) -> None:
         self.rooms = Rooms(WIDTH, HEIGHT, 1)
         self.episode: CourseEpisode | None = None
-        self._place, self._turn = np.zeros(2), 0.0
+        self._place: Array = np.zeros(2)
+        self._turn = 0.0
         self._speed = self._spin = 0.0
         self._commanded = 99.0
         self.seconds = self.path = 0.0

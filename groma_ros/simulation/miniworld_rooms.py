@@ -119,7 +119,7 @@ class Rooms:
         self._painted: dict[tuple[str, tuple[float, float, float]], Any] = {}
         outer = self
 
-        class Environment(MiniWorldEnv):  # type: ignore[misc]
+        class Environment(MiniWorldEnv):
             """Miniworld with a house of ours."""
 
             def _gen_world(self) -> None:
@@ -185,7 +185,7 @@ class Rooms:
 
         if item.kind == "box":
 
-            class PaintedBox(Box):  # type: ignore[misc]
+            class PaintedBox(Box):
                 def randomize(self, params: Any, rng: Any) -> None:
                     self.color_vec = np.array(item.rgb)
 

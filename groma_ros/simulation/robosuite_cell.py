@@ -305,10 +305,11 @@ def _axis_angle(rotation: Array) -> Array:
     """The rotation vector of a 3x3 matrix, radians."""
     import cv2
 
-    return np.asarray(cv2.Rodrigues(rotation)[0]).ravel()
+    vector: Array = np.asarray(cv2.Rodrigues(rotation)[0], np.float64)
+    return vector.reshape(3)
 
 
 def _rotation(vector: Array) -> Array:
     import cv2
 
-    return np.asarray(cv2.Rodrigues(vector)[0])
+    return np.asarray(cv2.Rodrigues(vector)[0], np.float64)

@@ -136,7 +136,9 @@ class Stage:
         model = self.model
         for name, place in self._base.items():
             model.body_pos[model.body(name).id] = place - [0, 0, 40]
-        centre, half, height = np.zeros(2), np.array([0.36, 0.36]), TABLE_HEIGHT
+        centre: Array = np.zeros(2)
+        half: Array = np.array([0.36, 0.36])
+        height = TABLE_HEIGHT
         if layout in ("table", "large table"):
             model.body_pos[model.body("table").id] = self._base["table"]
             wide = (0.4, 0.4) if layout == "table" else tuple(rng.uniform(0.42, 0.7, 2))

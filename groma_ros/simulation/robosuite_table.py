@@ -121,7 +121,7 @@ def make_environment(
     from robosuite.models.arenas import TableArena
     from robosuite.models.tasks import ManipulationTask
 
-    class Table(ManipulationEnv):  # type: ignore[misc]
+    class Table(ManipulationEnv):
         """A table with things; it rewards nothing."""
 
         def __init__(self) -> None:

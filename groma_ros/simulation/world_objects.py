@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -134,7 +134,7 @@ def draw_things(
     kinds: Sequence[WorldKind],
     count: int,
     held_out: bool,
-    finishes: dict[str, Sequence[str]],
+    finishes: Mapping[str, Sequence[str]],
 ) -> list[Thing]:
     """`count` kinds with a finish each, no two kinds of one scene answering to the same name.
 
