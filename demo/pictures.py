@@ -19,6 +19,10 @@ Told = tuple[Any, list[Path], Row, Any]
 answer."""
 
 
+def _frames(names: Sequence[Path]) -> list[Any]:
+    return [frame for name in names if (frame := cv2.imread(str(name))) is not None]
+
+
 def _titled(picture: Any, text: str, colour: tuple[int, int, int]) -> Any:
     image = cv2.copyMakeBorder(picture, _TITLE, 0, 0, 0, cv2.BORDER_CONSTANT, value=(255, 255, 255))
     cv2.putText(image, text[:52], (4, 15), cv2.FONT_HERSHEY_SIMPLEX, 0.42, colour, 1, cv2.LINE_AA)
@@ -50,8 +54,7 @@ def write_strip(path: Path, told: Sequence[Told], moments: int = 3) -> None:
     told."""
     rows = []
     for item in told:
-        frames = [cv2.imread(str(name)) for name in item[1]]
-        frames = [frame for frame in frames if frame is not None]
+        frames = _frames(item[1])
         if not frames:
             continue
         drawn = item[1][-1].suffix == ".png"  # a map of the way comes last
@@ -79,7 +82,7 @@ def write_film(path: Path, told: Sequence[Told], rate: float = 8.0) -> None:
         for _ in range(6):
             writer.write(asked(item))
         text, colour = _result(item)
-        frames = [cv2.imread(str(name)) for name in item[1]]
+        frames = _frames(item[1])
         for index, frame in enumerate(frames):
             late = index > len(frames) - 4
             title = text if late else item[2].goal
