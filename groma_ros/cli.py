@@ -1,4 +1,4 @@
-"""`groma`: one command, a subcommand a task. Nothing heavy is imported before the subcommand is known."""
+"""The command `groma` with its subcommands. Heavy modules are imported only after the subcommand is known."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Command:
     """A module of groma_ros.commands with `add_arguments(parser)` and `run(args)`, which returns the exit
     status."""
     help: str
-    """What it does, in a line."""
+    """One line: what it does."""
     example: str
     """A command line that works in a checkout."""
     locks_out: bool = False
-    """Whether --out is a folder that one process at a time may write into."""
+    """Whether --out is a folder that only one process at a time may write to."""
 
 
 COMMANDS = {
@@ -164,7 +164,7 @@ COMMANDS = {
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one sentence."""
+    """An argument parser that reports errors in one sentence."""
 
     def error(self, message: str) -> NoReturn:
         from groma_ros.printable import printable
@@ -173,7 +173,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def main() -> None:
-    """The entry point of the command `groma`; ends the process with the subcommand's exit status.
+    """Entry point of `groma`; exits with the subcommand's status.
 
     Errors reach the user as one sentence; with `--debug` the traceback is printed before it.
     """
@@ -216,7 +216,7 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The subcommand's name, of one word or two, and the arguments after it."""
+    """The subcommand's name, of one or two words, and the arguments after it."""
     for words in (1, 2):
         name = " ".join(arguments[:words])
         if name in COMMANDS:

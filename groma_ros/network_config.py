@@ -1,9 +1,9 @@
-"""Every constant of Groma as a field. Defaults are the published values; `from_dict` reads the original
-config.json.
+"""All constants of Groma as config fields. The defaults are the published values; `from_dict` reads the
+original config.json.
 
-The original config.json stores nested configs as differences from their class defaults, and those class
-defaults are not the published values (a bare Dinov2Config is a ViT-B, say). `ORIGINAL_DEFAULTS` holds them,
-so that an absent key means what it means to the original code.
+The original config.json stores nested configs as differences from their class defaults, which are not the
+published values (a bare Dinov2Config is a ViT-B, for example). `ORIGINAL_DEFAULTS` holds them, so that an
+absent key means what it means to the original code.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RoiGeometry = Literal["published", "exact"]
 
 @dataclass(frozen=True)
 class BackboneConfig:
-    """DINOv2 (transformers Dinov2Config names). image_size fixes the position table, not the input size."""
+    """DINOv2; field names as in transformers' Dinov2Config."""
 
     hidden_size: int = 1024
     num_hidden_layers: int = 24
@@ -46,6 +46,7 @@ class BackboneConfig:
     hidden_act: str = "gelu"
     layer_norm_eps: float = 1e-6
     image_size: int = 518
+    """Determines the size of the position table, not of the input."""
     patch_size: int = 14
     num_channels: int = 3
     qkv_bias: bool = True
@@ -56,8 +57,8 @@ class BackboneConfig:
 
 @dataclass(frozen=True)
 class ProposerConfig:
-    """Two-stage Deformable DETR (transformers DeformableDetrConfig names, then constants of the original
-    code)."""
+    """Two-stage Deformable DETR; field names as in transformers' DeformableDetrConfig, followed by constants
+    of the original code."""
 
     d_model: int = 256
     encoder_layers: int = 6
@@ -91,13 +92,11 @@ class ProposerConfig:
 
 @dataclass(frozen=True)
 class RegionEncoderConfig:
-    """Region encoder. geometry `published`: boxes go to RoIAlign as (cx, cy, w, h) in units of 448 px over
-    strides that are half the true ones, as the published weights were trained; `exact`: true corners in
-    true feature pixels. fine: channels of the convolutions of one more level that comes from the pixels
-    themselves, the first two of stride 2, the last as wide as the others' (empty in the published network:
-    none); for objects that are hardly larger than a patch."""
+    """Region encoder."""
 
     geometry: RoiGeometry = "published"
+    """published: boxes go to RoIAlign as (cx, cy, w, h) in units of 448 px over strides that are half the
+    true ones, as the published weights were trained; exact: true corners in true feature pixels."""
     layers: tuple[int, ...] = (-3, -2, -1)
     upsample: tuple[int, ...] = (4, 2, 1)
     strides: tuple[float, ...] = (14 / 8, 14 / 4, 14 / 2)
@@ -111,11 +110,14 @@ class RegionEncoderConfig:
     hidden: int = 1024
     output: int | None = None  # None: as wide as the language model
     fine: tuple[int, ...] = ()
+    """Channels of the convolutions of an additional level computed from the pixels, for objects hardly larger
+    than a patch: the first two of stride 2, the last as wide as the other levels. Empty (none) in the
+    published network."""
 
 
 @dataclass(frozen=True)
 class LanguageConfig:
-    """Llama (transformers LlamaConfig names)."""
+    """Llama; field names as in transformers' LlamaConfig."""
 
     vocab_size: int = 32000
     hidden_size: int = 4096
@@ -136,13 +138,14 @@ class LanguageConfig:
 
 @dataclass(frozen=True)
 class GromaConfig:
-    """The whole network. image_size: side of the square input in pixels."""
+    """The whole network."""
 
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     proposer: ProposerConfig = field(default_factory=ProposerConfig)
     region: RegionEncoderConfig = field(default_factory=RegionEncoderConfig)
     language: LanguageConfig = field(default_factory=LanguageConfig)
     image_size: int = 448
+    """Side of the square input, pixels."""
     vis_output_layer: int = -2
     token_merge: int = 2  # side of the square of cells merged to one image token
     num_new_token: int = 114
@@ -155,7 +158,7 @@ class GromaConfig:
     )
 
     def __post_init__(self) -> None:
-        """Raises ValueError, naming the field, for values no network can be built from."""
+        """Raise ValueError naming the field for values with which no network can be built."""
         for part in (self, self.backbone, self.proposer, self.language, self.region):
             _check_bounds(part)
         step = self.backbone.patch_size * self.token_merge
@@ -229,8 +232,8 @@ class GromaConfig:
 
     @property
     def map_shapes(self) -> list[tuple[int, int, int]]:
-        """(channels, height, width) of every map that regions are encoded from: the backbone's levels,
-        then the fine one."""
+        """(channels, height, width) of every map from which regions are encoded: the backbone's levels, then
+        the fine one."""
         coarse = (self.backbone.hidden_size, self.grid, self.grid)
         fine = (
             [(self.region_channels, self.image_size // 4, self.image_size // 4)] if self.region.fine else []
@@ -247,7 +250,7 @@ class GromaConfig:
 
     @property
     def language_parameters(self) -> int:
-        """Weights of the language model, but for its input table."""
+        """Number of weights of the language model, without its input embeddings."""
         c = self.language
         keys = c.hidden_size // c.num_attention_heads * (c.num_key_value_heads or c.num_attention_heads)
         layer = 2 * c.hidden_size * (c.hidden_size + keys + 1) + 3 * c.hidden_size * c.intermediate_size
@@ -259,12 +262,11 @@ class GromaConfig:
         return self.language.vocab_size + len(ADDED_TOKENS)
 
     def token_id(self, token: str) -> int:
-        """Id of one of Groma's own tokens (`tokenizer.ADDED_TOKENS`)."""
+        """Id of one of Groma's added tokens (`ADDED_TOKENS`)."""
         return self.language.vocab_size + ADDED_TOKENS.index(token)
 
     def to_dict(self) -> dict[str, Any]:
-        """The nested form of the original config.json, with our own fields beside it; `from_dict` reads it
-        back."""
+        """The nested form of the original config.json with additional fields, for `from_dict`."""
         own = {k: getattr(self, k) for k in _GROMA_KEYS}
         return {
             "model_type": "groma",
@@ -280,7 +282,7 @@ class GromaConfig:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> GromaConfig:
-        """From a parsed config.json, ours or the original. Raises ValueError naming what is wrong."""
+        """Read a parsed config.json, ours or the original's. Raises ValueError naming what is wrong."""
         try:
             perceiver = data["perceiver_cfg"]
             parts: dict[str, Any] = {
@@ -331,7 +333,7 @@ ORIGINAL_DEFAULTS: dict[type, dict[str, Any]] = {
 }
 
 MOST = 1_000_000
-"""Bound of every whole number of a config for which `LIMITS` has none: the published network's largest is
+"""Upper bound of whole numbers without an entry in `LIMITS`; the largest of the published network is
 32000."""
 LIMITS = {
     "num_hidden_layers": 512,
@@ -374,7 +376,7 @@ _MAY_BE_ZERO = frozenset(
 
 
 def _check_bounds(part: Any) -> None:
-    """ValueError naming a whole number of a config that is out of bounds."""
+    """Raise ValueError naming a whole number of a config that is out of bounds."""
     for item in dataclasses.fields(part):
         value = getattr(part, item.name)
         numbers = value if isinstance(value, tuple) else (value,)
@@ -405,7 +407,7 @@ _TYPES: dict[str, type | tuple[type, ...]] = {"int": int, "float": (int, float),
 
 
 def _check_types(kind: type, values: Mapping[str, Any]) -> None:
-    """Raise ValueError naming the first of the values whose type is not its field's."""
+    """Raise ValueError naming the first value whose type is not its field's."""
     for item in dataclasses.fields(kind):
         wanted, value = _TYPES.get(str(item.type)), values.get(item.name, item.default)
         if wanted is not None and (
@@ -417,8 +419,7 @@ def _check_types(kind: type, values: Mapping[str, Any]) -> None:
 
 
 def _read(kind: type, data: Mapping[str, Any]) -> Any:
-    """An instance of a config dataclass from the keys it knows; unknown keys are the original's
-    bookkeeping."""
+    """Build a config dataclass from the keys it knows; unknown keys are the original's bookkeeping."""
     known = {f.name for f in dataclasses.fields(kind)}
     values = {**ORIGINAL_DEFAULTS[kind], **{k: v for k, v in data.items() if k in known}}
     _check_types(kind, values)

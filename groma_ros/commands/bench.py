@@ -1,4 +1,4 @@
-"""`groma bench`: what a frame costs, stage by stage."""
+"""`groma bench`: measure what a frame costs, stage by stage."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def plan(args: argparse.Namespace) -> BenchPlan:
-    """ValueError with a sentence for options that cannot be met."""
+    """Turn the options into a plan. Raises ValueError for options that cannot be met."""
     goals = _numbers(args.goals)
     for name, value in (("--threads", args.threads), ("--frames", args.frames)):
         if value is not None and value < 1:
@@ -125,7 +125,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _chosen(backends: str, precisions: str) -> list[tuple[str, str]]:
-    """Every backend with every precision it has. ValueError for a precision that none of them has."""
+    """Every backend with every requested precision it has. Raises ValueError for a precision that none of
+    them has."""
     pairs = itertools.product(_words(backends), _words(precisions))
     chosen = [
         (backend, precision)
@@ -146,7 +147,7 @@ def _words(text: str) -> list[str]:
 
 
 def _claimed(model: Path) -> list[tuple[str, str]]:
-    """What the claims are about: the default, ONNX in fp32 where it is another, and eager torch where it is
+    """The variants the claims are about: the default, ONNX fp32 if that is another, and eager PyTorch if
     installed."""
     made = Bundle.load(model).precisions
     chosen = [("auto", "auto")]

@@ -26,7 +26,7 @@ from groma_ros.runtime.tensorrt.vision import (
     wanted_engines,
 )
 
-_WORKSPACE = 1 << 30  # where no GPU says how much it has
+_WORKSPACE = 1 << 30  # bytes, where there is no GPU to ask
 
 
 _PICTURES = 50
@@ -100,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_graphs(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
-    """The graphs as TensorRT reads them, and the lines that build engines of them on another machine."""
+    """Write the graphs in the form TensorRT reads, and the command lines that build engines from them on
+    another machine."""
     from groma_ros.runtime.tensorrt.onnx_lowering import prepared
 
     if not bundle.vision_precisions:

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
             f"of presence {presence['before']} before, {presence['after']} after, of scores "
             f"{scores['before']}, {scores['after']}"
         )
-        # The manifest's own resize and not the one chosen here.
+        # Keep the manifest's own resize, not the one chosen here.
         write_calibration(Bundle.load(args.model), seen.precision, new, fitted)
         print(f"{args.model / 'manifest.json'}", file=sys.stderr)
     document["written"] = not args.dry_run

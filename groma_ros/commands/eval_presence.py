@@ -1,4 +1,4 @@
-"""`groma eval presence`: how well a model says what is not there."""
+"""`groma eval presence`: how well a model recognises that a goal is absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`groma ground`: goals about pictures, without ROS."""
+"""`groma ground`: answer goals about pictures, without ROS."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         check_goal(goal)
     names = find_pictures(args.image)
     drawn = _drawn(args.out, names)
-    # The first picture is read before the model, which takes longer.
+    # Read the first picture before loading the model, which takes longer.
     first = read_picture(names[0])
     grounder = Grounder.load(
         args.model or shipped_model(), runtime_options(args), min_presence=args.min_presence
@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _goal_texts(given: Sequence[Sequence[str]]) -> list[str]:
-    """The goals, in the order they were given; ValueError for several words that were meant to be one
+    """The goals in the given order. Raises ValueError for several words that were probably meant as one
     goal."""
     for words in given:
         split = len(words) > 1 and not any(" " in word.strip() for word in words)
@@ -139,8 +139,8 @@ def _goal_texts(given: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _drawn(out: Path | None, names: Sequence[str]) -> list[Path]:
-    """The files to draw into, one a picture; none without --out. ValueError for an --out that does not
-    fit."""
+    """The files to draw into, one for each picture; none without --out. Raises ValueError for an unsuitable
+    --out."""
     if out is None:
         return []
     if len(names) == 1 and not out.is_dir():
@@ -173,7 +173,7 @@ def _write_picture(path: Path, rgb: Any, groundings: list[Grounding]) -> None:
 
 
 def _lines(grounding: Grounding) -> str:
-    """The answer to one goal as lines that a person reads."""
+    """The answer to one goal as lines of text."""
     named = {region: span.phrase for span in grounding.spans for region in span.regions}
     boxes = [
         f"  {item.score:.2f}  "

@@ -1,4 +1,4 @@
-"""The options that say which model runs, and how: the same for every command that runs one."""
+"""Options that choose which model runs and how, shared by every command that runs one."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def add_model_arguments(
 
 
 def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
-    """What `add_model_arguments` parsed. Raises ValueError with a sentence for an unknown backend."""
+    """The options parsed by `add_model_arguments`. Raises ValueError for an unknown backend."""
     return RuntimeOptions(
         backend=args.backend,
         device=getattr(args, "device", None),
@@ -51,7 +51,7 @@ def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
 
 
 def _model(text: str) -> Path:
-    """The folder of a model; the text as it is where none is found, which loading it then says."""
+    """The folder of a model; the text itself if there is none, which is reported when it is loaded."""
     from pathlib import Path
 
     from groma_ros.runtime.model_paths import find_model

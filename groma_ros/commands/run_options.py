@@ -1,4 +1,4 @@
-"""The options that the evaluations share, and what they mean."""
+"""Options that the evaluations share, and what they are turned into."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ REPORT, TABLE = "report.json", "table.txt"
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:
-    """What model runs, how, where, and where its records go."""
+    """Add the options for model, processes, devices and records."""
     add_model_arguments(parser, required=True)
     parser.add_argument(
         "--devices",
@@ -32,7 +32,7 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_scene_arguments(parser: argparse.ArgumentParser, count: int, required: bool = True) -> None:
-    """Which scenes are rendered. count: the default; required: there is nothing else to take instead."""
+    """Add the options for rendered scenes. count: the default; required: whether --seed must be given."""
     parser.add_argument(
         "--seed", type=int, required=required, help="data seed of the rendered scenes, as in `groma scenes`"
     )
@@ -50,8 +50,8 @@ def add_scene_arguments(parser: argparse.ArgumentParser, count: int, required: b
 def add_picture_arguments(
     parser: argparse.ArgumentParser, drawn: bool = True, resize: str = "published"
 ) -> None:
-    """Where the pictures of a published data set are and how they are stretched. drawn: wordings are drawn by
-    lot."""
+    """Add the options for the pictures of a published data set and their resize. drawn: wordings are drawn at
+    random."""
     parser.add_argument(
         "--images",
         type=Path,
@@ -80,12 +80,12 @@ def model_choice(args: argparse.Namespace) -> ModelChoice:
 
 
 def plan(args: argparse.Namespace) -> EvaluationPlan:
-    """How the options spread the run."""
+    """The processes, devices and folder that the options name."""
     return EvaluationPlan(args.jobs, tuple(name for name in args.devices.split(",") if name), args.out)
 
 
 def finish(args: argparse.Namespace, report: dict[str, Any], table: str) -> int:
-    """Print the report, as JSON or as a table, and keep both in --out; the exit status."""
+    """Print the report, as JSON or as a table, and store both in --out. Returns the exit status."""
     document = json.dumps(report, indent=1)
     if args.out:
         for name, text in ((REPORT, document), (TABLE, table)):

@@ -1,4 +1,4 @@
-"""`groma verify`: hold the network to recorded tensors."""
+"""`groma verify`: compare the network with recorded tensors."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma verify`: 0 if the network equals the recorded one, else 1. ValueError for a folder that cannot
-    be used."""
+    """Returns 0 if the network equals the recorded one, else 1. Raises ValueError for a folder that cannot be
+    used."""
     report = verify(Reference.load(args.directory))
     if args.json:
         print(json.dumps(report.to_dict()))

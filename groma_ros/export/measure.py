@@ -1,4 +1,4 @@
-"""How far the graphs of a bundle are from the network they were made of."""
+"""Measure how far a bundle's graphs are from the network they were made of."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ Compared = Literal["ordered", "better half", "passed"]
 
 PICTURES = 4
 LARGE = 10**8
-"""Weights of a backbone from which on one picture is enough: it takes a minute and more in each of the two.
-"""
+"""Backbones with more weights are measured on one image only, since one takes a minute or more in PyTorch and
+in the graph."""
 REGIONS = 12
 PREFIX, TAILS = 60, (1, 9, 4, 17)
 SLOTS = 256
-"""Tokens that `language_difference` may hold at a time, and more: as much context as it needs."""
+"""Context that `language_difference` needs, tokens."""
 
 
 def _picture(rng: np.random.Generator, size: int) -> FloatArray:
-    """Normalised pixels (1, 3, size, size) of squares of one random side."""
+    """Normalised pixels (1, 3, size, size): random squares of one random side length."""
     cells = int(rng.integers(4, 33))
     coarse = rng.normal(0, 1.2, (3, cells, cells)).astype(np.float32)
     index = np.arange(size) * cells // size
@@ -35,20 +35,20 @@ def _picture(rng: np.random.Generator, size: int) -> FloatArray:
 
 
 def _pictures(config: GromaConfig) -> int:
-    """How many pictures a network is measured on."""
+    """Number of images on which a network is measured."""
     backbone = config.backbone
     return 1 if 12 * backbone.num_hidden_layers * backbone.hidden_size**2 > LARGE else PICTURES
 
 
 def noise(config: GromaConfig, seed: int = 0) -> list[FloatArray]:
-    """Normalised pixels (1, 3, S, S) of several grains."""
+    """Normalised noise images (1, 3, S, S) of several grain sizes."""
     rng = np.random.default_rng(seed)
     return [_picture(rng, config.image_size) for _ in range(_pictures(config))]
 
 
 def noise_regions(config: GromaConfig, seed: int = 0) -> list[dict[str, FloatArray]]:
-    """Inputs of the region encoder: maps of noise, and boxes in, across and outside the image with extents of
-    either sign."""
+    """Inputs of the region encoder: noise maps, and boxes inside, across and outside the image with extents
+    of either sign."""
     rng, found = np.random.default_rng(seed), []
     for _ in range(_pictures(config)):
         maps = {
@@ -67,11 +67,11 @@ def noise_regions(config: GromaConfig, seed: int = 0) -> list[dict[str, FloatArr
 def perceive_difference(
     model: Groma, graph: VisionGraph, pictures: Sequence[FloatArray], proposals: Compared
 ) -> float:
-    """The worst |graph - network| / max |network| over all outputs on normalised pixels (1, 3, S, S).
+    """Worst |graph - network| / max |network| over all outputs, for normalised pixels (1, 3, S, S).
 
-    proposals: `ordered` compares all in their order. A little noise changes the order, which nobody reads,
-    and which of the last is taken; `better half` compares those of the higher objectness, and `passed` those
-    beyond the threshold, each with the most alike of the graph.
+    proposals: which are compared. `ordered`: all, by rank. Rounding changes the ranking, which nothing reads,
+    and which of the last are selected; so `better half` compares those of higher objectness and `passed`
+    those above the threshold, each with the most similar one of the graph.
     """
     worst = 0.0
     for pixels in pictures:
@@ -98,7 +98,7 @@ def perceive_difference(
 
 @torch.inference_mode()
 def regions_difference(model: Groma, graph: VisionGraph, inputs: Sequence[Mapping[str, FloatArray]]) -> float:
-    """The same over region tokens; inputs: of the region encoder."""
+    """The same for region tokens; inputs: of the region encoder."""
     worst = 0.0
     for feeds in inputs:
         maps = [torch.from_numpy(feeds[f"map.{level}"]) for level in range(len(model.config.map_shapes))]
@@ -109,7 +109,7 @@ def regions_difference(model: Groma, graph: VisionGraph, inputs: Sequence[Mappin
 
 
 def language_difference(oracle: LanguageModel, graph: LanguageModel, seed: int = 0) -> float:
-    """The worst |graph - network| / max |network| over logits after a prefix, goals behind it, and a token
+    """Worst |graph - network| / max |network| over logits after a prefix, goals after it, and a further token
     for some of them."""
     rng = np.random.default_rng(seed)
     ids = rng.integers(0, oracle.vocabulary, PREFIX + sum(TAILS))
@@ -127,7 +127,7 @@ def language_difference(oracle: LanguageModel, graph: LanguageModel, seed: int =
 
 
 def difference(found: np.ndarray, wanted: np.ndarray) -> float:
-    """Worst |found - wanted| / max |wanted|; infinite for other shapes or a value that is not a number."""
+    """Worst |found - wanted| / max |wanted|; infinite if shapes differ or a value is NaN."""
     if found.shape != wanted.shape:
         return float("inf")
     error = float(np.abs(found - wanted).max() / max(float(np.abs(wanted).max()), 1e-12))

@@ -1,4 +1,4 @@
-"""Graphs in 8 and 4 bits, made of the float32 ones by ONNX Runtime's own quantizers."""
+"""Quantize float32 graphs to 8 and 4 bits with ONNX Runtime's quantizers."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from groma_ros.export.graphs import drop_notes, shrink_weights
 
 BLOCK = 32
-"""Weights in 4 bits that share a scale."""
+"""4-bit weights that share a scale."""
 Feeds = Sequence[Mapping[str, np.ndarray]]
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The quantizers tell the root logger what they do with every tensor."""
+    """Silence the quantizers, which log every tensor to the root logger."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -39,12 +39,12 @@ def _quiet() -> Iterator[None]:
 
 @_quiet()
 def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str] = ()) -> None:
-    """Write a vision graph whose matrix products and convolutions are in 8 bits: standard Q/DQ pairs,
-    symmetric, zero points 0.
+    """Write a vision graph with matrix products and convolutions in 8 bits: Q/DQ pairs, symmetric, zero
+    points 0.
 
-    feeds: inputs of the graph, from which the ranges of its values are taken; kept: what the names of nodes
-    that stay float32 contain. Weights have a scale for each output and seven bits, because processors without
-    VNNI add two products in 16 bits; activations have one scale a tensor.
+    feeds: inputs of the graph, from which activation ranges are computed; kept: substrings of the names of
+    nodes that stay in float32. Weights have one scale for each output and use seven bits, because processors
+    without VNNI add two products in 16 bits; activations have one scale for each tensor.
     """
     folded = target.with_name(f"{target.name}.folded")
     _fold(source, folded)
@@ -77,12 +77,12 @@ def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str
 
 @_quiet()
 def quantize_language(source: Path, target: Path, bits: int) -> None:
-    """Write a language graph whose layers are in 8 bits (activations too, by the range of each pass) or 4
-    (weights alone).
+    """Write a language graph with layers in 8 bits (activations too, by the range of each pass) or 4 bits
+    (weights only).
 
-    The output head stays as it is: it decides, and it is read for few rows. In 8 bits so do the two products
-    whose inputs are products themselves, of attention and of the gate: one range for all of a pass is too
-    coarse for their outliers.
+    The output head stays in float32: it decides the answer and is computed for few rows. In 8 bits so do the
+    two products whose inputs are products themselves, of attention and of the gate: one range for a whole
+    pass is too coarse for their outliers.
     """
     folded = target.with_name(f"{target.name}.folded")
     _fold(source, folded)
@@ -116,19 +116,19 @@ def quantize_language(source: Path, target: Path, bits: int) -> None:
 
 
 class _Reader(CalibrationDataReader):
-    """Inputs one after another, as ONNX Runtime's calibration asks for them."""
+    """Feeds inputs to ONNX Runtime's calibration."""
 
     def __init__(self, feeds: Feeds) -> None:
         self._rest: Iterator[Mapping[str, np.ndarray]] = iter(feeds)
 
     def get_next(self) -> Mapping[str, np.ndarray] | None:
-        """The next inputs, None when there are no more."""
+        """The next inputs; None when there are no more."""
         return next(self._rest, None)
 
 
 def _fold(source: Path, target: Path) -> None:
-    """Compute what depends on no input: weights that are stored as halves are float32 afterwards, and the
-    quantizers know them."""
+    """Evaluate what depends on no input: weights stored in fp16 become float32, which the quantizers
+    recognise."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(target)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -137,7 +137,7 @@ def _fold(source: Path, target: Path) -> None:
 
 
 def _finish(proto: onnx.ModelProto, source: onnx.ModelProto, target: Path) -> None:
-    """Write the graph as every other: small, and without what the quantizer says of itself."""
+    """Write the graph compactly, without the quantizer's metadata."""
     drop_notes(proto)
     _unfold(proto.graph, source.graph)
     shrink_weights(proto)
@@ -151,7 +151,8 @@ def _finish(proto: onnx.ModelProto, source: onnx.ModelProto, target: Path) -> No
 
 
 def _unfold(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    """Put back the halves, and what is computed of them, in place of the float32 weights that stayed."""
+    """Restore the fp16 weights, and what is computed from them, in place of float32 weights that were not
+    quantized."""
     makers = {name: node for node in source.node for name in node.output}
     stored = {item.name: item for item in source.initializer}
     nodes: list[onnx.NodeProto] = []

@@ -1,4 +1,4 @@
-"""What runs a model: chosen once, by command line, parameters or caller, and handed down to the loader."""
+"""What runs a model: chosen by command line, parameters or caller, and passed to the loader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BACKENDS = ("auto", "onnx", "tensorrt", "llama_cpp", "torch")
 class RuntimeOptions:
     """What runs a model, in which precision and where. The defaults leave each choice to the loader.
 
-    Raises ValueError with a sentence for an unknown backend or a number of threads below 1.
+    Raises ValueError for an unknown backend or a number of threads below 1.
     """
 
     backend: str = "auto"
