@@ -17,6 +17,8 @@ from importlib import import_module
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
 
+from groma_ros import telemetry
+
 if TYPE_CHECKING:
     from groma_ros.grounding.grounder import Grounder
     from groma_ros.types import Detection, Frame, Goal, Grounding
@@ -27,6 +29,9 @@ __all__ = ["Detection", "Frame", "Goal", "Grounder", "Grounding"]
 # The message build generates groma_ros.msg, .srv and .action in another folder of sys.path; both folders are
 # one package.
 __path__ = extend_path(__path__, __name__)
+
+# Before anything else is imported: dependencies read these switches when they are loaded.
+telemetry.disable()
 
 
 def __getattr__(name: str) -> Any:

@@ -148,6 +148,11 @@ COMMANDS = {
         "hold the network to recorded tensors of the original",
         "groma verify tests/data/golden --json",
     ),
+    "licences": Command(
+        "groma_ros.commands.licences",
+        "list the licences of the installed packages",
+        "groma licences --json",
+    ),
     "scenes": Command(
         "groma_ros.commands.scenes",
         "render scenes with truth and goals",

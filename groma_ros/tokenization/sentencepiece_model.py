@@ -10,12 +10,18 @@ from typing import Any, NamedTuple
 
 from sentencepiece import SentencePieceProcessor
 
+from groma_ros.file_kinds import wrong_kind
+
 WORD_MARK = "\u2581"
 NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE = 1, 2, 3, 5, 6
 """Piece types, as numbered in sentencepiece_model.proto."""
 # A serialised ModelProto with only normalizer_spec.add_dummy_prefix = false. Protobuf merges concatenated
 # messages, so appending it to a model turns its dummy prefix off; the Python API has no option for that.
 _NO_DUMMY_PREFIX = b"\x1a\x02\x18\x00"
+
+
+MAX_BYTES = 8_000_000
+"""Largest tokenizer file that is read: Llama's has 0.5 MB, and reading takes many times its size."""
 
 
 class Piece(NamedTuple):
@@ -46,6 +52,12 @@ class SentencePieceModel:
         path = Path(path)
         if not path.is_file():
             raise ValueError(f"The tokenizer file {path} does not exist.")
+        if (kind := wrong_kind(path)) is not None:
+            raise ValueError(f"The tokenizer file {path} is {kind}.")
+        if path.stat().st_size > MAX_BYTES:
+            raise ValueError(
+                f"The tokenizer file {path} has more than {MAX_BYTES} bytes, the most that are read."
+            )
         try:
             return cls(path.read_bytes())
         except ValueError as error:
