@@ -1,4 +1,4 @@
-"""Scene x Goals -> Groundings: one prefix a scene, every goal a branch of it, the answer read from region
+"""Answer goals about a scene: one prefix for each scene, every goal a branch of it, answers read from region
 tokens."""
 
 from __future__ import annotations
@@ -43,10 +43,9 @@ MAX_SIDE = 16384
 
 
 def check_image(rgb: np.ndarray) -> None:
-    """Raise ValueError with a sentence unless `rgb` is a uint8 HxWx3 image with sides of 2 to 16384 pixels.
+    """Raise ValueError unless `rgb` is a uint8 HxWx3 image with sides of 2 to 16384 pixels.
 
-    A black image is legal: it is a picture of the dark, and the answer to every goal is then that nothing is
-    there.
+    A black image is valid: nothing is visible, so every goal is absent.
     """
     if rgb.size == 0:
         raise ValueError(f"The image is empty (shape {rgb.shape}).")
@@ -64,7 +63,7 @@ def check_image(rgb: np.ndarray) -> None:
 
 
 def perceive(vision: VisionTokenizer, frame: Frame) -> Scene:
-    """The regions of a frame. Raises ValueError for an image that cannot be looked at."""
+    """Find and encode the regions of a frame. Raises ValueError for an image that cannot be used."""
     check_image(frame.rgb)
     return vision.encode(frame)
 
@@ -74,21 +73,21 @@ MIN_MARGIN = 0.0
 MAX_GOAL_TOKENS = 128
 MAX_ANSWER_TOKENS = 256
 MIN_ANSWER_TOKENS = 64
-"""Positions that earlier turns of a conversation leave to an answer."""
-_REMEMBERED = 1024  # goals whose token ids are kept
+"""Positions that earlier turns of a conversation must leave for an answer."""
+_REMEMBERED = 1024  # goals whose token ids are cached
 
 
 class Grounder:
-    """Answers goals about frames.
+    """Answers goals about images.
 
-    min_presence: a goal whose presence is below it is absent and gets no detection, 0 to 1 (may be changed
-    between calls). min_margin: where one object is wanted and the margin to the runner-up is below it, the
-    answer is ambiguous, 0 to 1 (may be changed between calls). max_goal_tokens: a goal longer than this is
-    refused; max_answer_tokens: answers in words end there at the latest; ground_chat: whether chat is asked
-    to point at what it speaks of, where the model knows how (both may be changed between calls); runtime:
-    what runs the model, where and why, None if nobody said. It keeps the last scene's prefix, so one thread
-    at a time may ask it; another may perceive meanwhile, and `check` and `can` only read and may be called
-    from any.
+    `min_presence` (0 to 1): a goal with a lower presence is absent and gets no detection. `min_margin` (0 to
+    1): if one object is wanted and the margin to the runner-up is lower, the answer is ambiguous.
+    `max_answer_tokens`: limit for answers in words. `ground_chat`: ask chat to refer to regions, if the model
+    can. These may be changed between calls. `max_goal_tokens`: longer goals are refused. `runtime`: what runs
+    the model, where and why; None if unknown.
+
+    The last scene's prefix is cached, so only one thread at a time may ask; another may call `perceive`
+    meanwhile, and `check` and `can` may be called from any.
     """
 
     def __init__(
@@ -120,7 +119,7 @@ class Grounder:
             )
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
-        # Standing goals are asked of every frame; their words are cut into tokens once. Safe for threads.
+        # Standing goals are asked for every frame, so their token ids are cached. Thread-safe.
         self._encode_goal = lru_cache(_REMEMBERED)(lambda *asked: tuple(template.goal_ids(tokenizer, *asked)))
         self._held: tuple[Scene, Any, int] | None = None
         self._placeholders = {tokenizer.id(name) for name in PLACEHOLDERS}
@@ -136,15 +135,14 @@ class Grounder:
         calibration: Calibration | None = None,
         **named: Unpack[RuntimeChoice],
     ) -> Self:
-        """A grounder over a model.
+        """Load a model.
 
-        model: its name (such as groma-tiny), its folder, or a bundle that was read already; options: what
-        runs it, and the same one by one as the keywords backend, device, precision and threads, which take
-        precedence; min_presence: None for `MIN_PRESENCE`; calibration: instead of the manifest's for the
-        precision that runs. The log says which backend was chosen and why.
+        model: its name (such as groma-tiny), its folder, or a loaded bundle; options: what runs it; the
+        keywords backend, device, precision and threads override its fields; min_presence: None for
+        `MIN_PRESENCE`; calibration: replaces the manifest's. The chosen backend and the reason are logged.
 
-        Raises ValueError with a sentence for a model that cannot be found, a bundle that cannot be used
-        (BundleError), a presence outside 0 to 1, and a backend, device or precision that cannot be had.
+        Raises ValueError for a model that cannot be found, a bundle that cannot be used (BundleError), a
+        presence outside 0 to 1, and an unavailable backend, device or precision.
         """
         from groma_ros.runtime.load import load_runtime
 
@@ -173,25 +171,25 @@ class Grounder:
         return cls(runtime.vision, language, tokenizer, template, calibration, least, runtime=runtime)
 
     def perceive(self, frame: Frame | np.ndarray) -> Scene:
-        """The regions of a frame, or of uint8 HxWx3 RGB. Raises ValueError with a sentence for an image that
+        """Find and encode the regions of a frame, or of uint8 HxWx3 RGB. Raises ValueError for an image that
         cannot be used."""
         with self._sight:
             return perceive(self._vision, frame if isinstance(frame, Frame) else Frame(np.asarray(frame)))
 
     def check(self, goal: Goal) -> None:
-        """Raise ValueError with a sentence for a goal that this model cannot be asked."""
+        """Raise ValueError for a goal that this model cannot answer."""
         check_goal(goal)
         self._goal_ids(goal)
 
     def ground(
         self, view: np.ndarray | Frame | Scene, goals: str | Goal | Sequence[str | Goal]
     ) -> list[Grounding]:
-        """A grounding for every goal, in their order, about one image.
+        """Answer every goal about one image, in order.
 
-        view: uint8 HxWx3 RGB, a frame, or a scene that was perceived already. Goals of kind auto, one and all
-        get detections. A goal of kind describe gets text: about its regions, or about the whole scene if it
-        names none; kind chat gets text whose mentioned regions are its detections. Raises ValueError with a
-        sentence, before any work on the image, if a goal cannot be asked.
+        view: uint8 HxWx3 RGB, a frame, or a scene that was already perceived. Goals of kind auto, one and all
+        get detections. A goal of kind describe gets text about its regions, or about the whole scene if it
+        has none; kind chat gets text whose mentioned regions are its detections. Raises ValueError, before
+        any work on the image, if a goal cannot be answered.
         """
         asked = [goals] if isinstance(goals, (str, Goal)) else goals
         wanted = [Goal(goal) if isinstance(goal, str) else goal for goal in asked]
@@ -212,10 +210,10 @@ class Grounder:
     def answers(
         self, scene: Scene, goals: Sequence[Goal], wordings: Sequence[int] | None = None
     ) -> list[RegionAnswer]:
-        """The constrained answers to goals of kind auto, one or all about a scene, in one batch; goal.regions
-        are not read.
+        """Constrained answers to goals of kind auto, one or all about a scene, in one batch; goal.regions are
+        ignored.
 
-        wordings: which of its template's wordings each goal is asked in, the usual ones by default.
+        wordings: index of the template's wording for each goal, default 0.
         """
         if not goals:
             return []
@@ -231,8 +229,8 @@ class Grounder:
         )
 
     def _asides(self, scene: Scene, goals: Sequence[Goal]) -> ProbeBatch | None:
-        """What must be asked beside the goals to say whether they are there; None for a model that was taught
-        to say so."""
+        """Prompts for the presence signals of the goals; None for a model that was trained to answer "nothing
+        fits"."""
         read = set() if self._calibration.answers_none else set(self._calibration.signals)
         if not read:
             return None
@@ -251,8 +249,8 @@ class Grounder:
         )
 
     def _ground_alone(self, scene: Scene, goal: Goal) -> Grounding:
-        """A goal that has a scene of its own, because the user's regions join the proposals, or an answer in
-        words."""
+        """Answer a goal that needs a scene of its own, with the user's regions added to the proposals, or an
+        answer in words."""
         if goal.kind == "chat":
             return self.converse(Conversation.about(scene), goal)[0]
         own, referred = (
@@ -265,11 +263,11 @@ class Grounder:
         return self._spoken(goal, own, self._write(own, [self._goal_ids(goal)])[0])
 
     def converse(self, conversation: Conversation, goal: Goal) -> tuple[Grounding, Conversation]:
-        """The answer to a goal of kind chat, and the conversation with it.
+        """Answer a goal of kind chat within a conversation. Returns the answer and the extended conversation.
 
-        What was said before is part of the prompt; where the model's context is too short the oldest turns
-        are forgotten for good. `{1}` in the goal's text stands for its first region, see
-        `conversation.referring`. Raises ValueError with a sentence for a goal that cannot be asked.
+        Earlier turns are part of the prompt; if the model's context is too short the oldest are dropped for
+        good. `{1}` in the goal's text refers to its first region, see `conversation.referring`. Raises
+        ValueError for a goal that cannot be answered.
         """
         self.check(goal)
         referred: tuple[int, ...] = ()
@@ -284,14 +282,14 @@ class Grounder:
         ids = [*(token for turn in conversation.turns for token in turn.ids), *asked]
         shown = [*(region for turn in conversation.turns for region in turn.referred), *referred]
         written = self._write(scene, [ids], [shown])[0]
-        # A placeholder that the model wrote means nothing, and in the next prompt it would be filled.
+        # Remove placeholders that the model wrote: in the next prompt they would be expanded.
         said = [token for token in written.ids if token not in self._placeholders]
         return self._spoken(goal, scene, written), conversation.with_turn(
             Turn((*asked, *said, self._tokenizer.eos_id), referred)
         )
 
     def _pointed(self, goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
-        """A constrained answer as boxes, with its status."""
+        """Convert a constrained answer to a grounding with boxes and status."""
         pairs = zip(answer.regions, answer.scores, strict=True)
         detections = _above(tuple(_detection(scene, region, score) for region, score in pairs), goal)
         if not detections:
@@ -316,7 +314,7 @@ class Grounder:
         )
 
     def _spoken(self, goal: Goal, scene: Scene, written: Written) -> Grounding:
-        """An answer in words, and the regions it mentions."""
+        """Convert an answer in words to a grounding with the regions it mentions."""
         answer = parse_answer(self._tokenizer, written.ids, len(scene.boxes))
         scores = mention_scores(self._tokenizer, written)
         detections = tuple(_detection(scene, region, scores[region]) for region in answer.regions)
@@ -329,8 +327,8 @@ class Grounder:
         kind: str = "describe",
         wordings: Sequence[int] | None = None,
     ) -> list[str]:
-        """A description of each of some regions of a scene, by index, in one batch. kind, wordings: of the
-        template's queries."""
+        """Describe regions of a scene, given by index, in one batch. kind, wordings: of the template's
+        queries."""
         asked = [
             self._template.goal_ids(self._tokenizer, kind, wording=wording)
             for wording in wordings or [0] * len(regions)
@@ -339,22 +337,22 @@ class Grounder:
         return [parse_answer(self._tokenizer, line.ids, len(scene.boxes)).text for line in written]
 
     def refer(self, scene: Scene, boxes: FloatArray) -> tuple[Scene, list[int]]:
-        """The scene with the user's boxes (Mx4 xyxy camera pixels) among its regions, and the region that
-        stands for each of them."""
+        """Add the user's boxes (Mx4 xyxy, camera pixels) to the regions of a scene. Returns the scene and the
+        region for each box."""
         with self._sight:
             own = self._vision.refer(scene, np.asarray(boxes, np.float32))
         return own, [int(best) for best in box_iou(np.asarray(boxes), own.boxes).argmax(1)]
 
     def can(self, kind: str) -> bool:
-        """Whether the model's prompt has a wording for a kind of goal."""
+        """Whether the model's prompt template has a wording for a kind of goal."""
         return self.wordings(kind) > 0
 
     def wordings(self, kind: str) -> int:
-        """How many wordings the model's prompt has for a kind of goal."""
+        """Number of wordings the model's prompt template has for a kind of goal."""
         return len(self._template.queries.get(kind, ()))
 
     def _describe(self, scene: Scene, goal: Goal, regions: Sequence[int]) -> Grounding:
-        """One line of text a region of the goal; its detections are the regions that stand for them."""
+        """One line of text for each region of the goal, with the regions as detections."""
         detections = tuple(_detection(scene, region, float(scene.objectness[region])) for region in regions)
         lines = self.describe(scene, regions)
         ends = [int(end) for end in np.cumsum([len(line) + 1 for line in lines]) - 1]
@@ -394,7 +392,7 @@ class Grounder:
         return ids
 
     def _embed(self, ids: Sequence[int], scene: Scene, referred: Sequence[int] = ()) -> FloatArray:
-        """Embeddings (L, D) of ids with the scene's image tokens, region tokens and referred features in
+        """Embeddings (L, D) of ids, with the scene's image tokens, region tokens and referred features in
         their slots."""
         if not referred and self._placeholders.isdisjoint(ids):
             return self._language.embed(np.array(ids, np.int64))
@@ -408,8 +406,8 @@ class Grounder:
         return embeddings
 
     def _prefix(self, scene: Scene, room: int) -> Any:
-        """The prefilled prefix of a scene, kept until another scene comes. ValueError if fewer than `room`
-        positions are left."""
+        """The prefilled prefix of a scene, cached until the scene changes. Raises ValueError if fewer than
+        `room` positions are left."""
         if self._held is None or self._held[0] is not scene:
             if self._held is not None:
                 self._language.release(self._held[1])
