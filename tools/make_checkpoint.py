@@ -3,8 +3,12 @@
     # The published shapes, 29.5 GB in float32
     .venv/bin/python tools/make_checkpoint.py /tmp/groma-7b
     .venv/bin/python tools/make_checkpoint.py /tmp/groma-1b --layers 4   # the same with fewer Llama layers
+    # One pickle of 33.1 GB, as groma-7b-finetune has it
+    .venv/bin/python tools/make_checkpoint.py /tmp/groma-7b --single --extra 3.6
 
-Shards of `.bin` files, both names of the duplicated heads, `config.json` and a vocabulary of the right size.
+Shards of `.bin` files, or one, both names of the duplicated heads, `config.json` and a vocabulary of the
+right size. --extra adds bytes that no network of this config uses: half of them in keys that it does not
+have, half in a storage that is larger than the tensor which views it.
 Answers mean nothing. It takes little memory: a shard is laid out on disk first and filled tensor by tensor.
 """
 
@@ -34,6 +38,9 @@ from groma_ros.tokenization.sentencepiece_model import (
 )
 
 SHARD_BYTES = 9_900_000_000
+UNKNOWN_KEYS = ("perceiver.unused.weight", "llm.unused.weight")
+ROOMY = "llm.lm_head.weight"
+"""The key whose storage is larger than it, where there are bytes to spare."""
 HEADS = ("bbox_embed.", "class_embed_enc.", "class_embed_coco.", "class_embed_sa1b.")
 PUBLISHED_KEYS = (
     "model_type",
@@ -55,9 +62,12 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=32, help="Llama layers (default: 32, as published)")
     parser.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), default="float32")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--single", action="store_true", help="one pickle without an index, not shards")
+    parser.add_argument("--extra", type=float, default=0.0, metavar="GB", help="unused bytes in the file")
     args = parser.parse_args()
     config = dataclasses.replace(GromaConfig(), language=LanguageConfig(num_hidden_layers=args.layers))
-    size = make_checkpoint(config, args.out, getattr(torch, args.dtype), args.seed)
+    dtype, extra = getattr(torch, args.dtype), int(args.extra * 1e9)
+    size = make_checkpoint(config, args.out, dtype, args.seed, single=args.single, extra=extra)
     print(f"{args.out}: {size / 1e9:.1f} GB")
 
 
@@ -67,13 +77,19 @@ def make_checkpoint(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     shard_bytes: int = SHARD_BYTES,
+    single: bool = False,
+    extra: int = 0,
 ) -> int:
-    """Write the checkpoint into a new folder; the bytes of its weights. The same seed gives the same
-    weights."""
+    """Write the checkpoint into a new folder; the bytes of its weights. The same seed gives the same weights.
+
+    single: one pickle without an index; extra: bytes of it that the network does not use.
+    """
     out.mkdir(parents=True)
     data = config.to_dict()
     (out / "config.json").write_text(json.dumps({key: data[key] for key in PUBLISHED_KEYS}, indent=1))
     (out / "tokenizer.model").write_bytes(make_vocabulary(config.language.vocab_size).to_bytes())
+    if single:
+        return write_single(out / "pytorch_model.bin", published_shapes(config), dtype, seed, extra)
     shards = list(split(published_shapes(config), dtype.itemsize, shard_bytes))
     placed: dict[str, str] = {}
     for number, shapes in enumerate(shards, 1):
@@ -112,11 +128,31 @@ def split(shapes: Shapes, item_bytes: int, shard_bytes: int) -> Iterator[Shapes]
     yield shard
 
 
-def write_shard(file: Path, shapes: Shapes, dtype: torch.dtype, seed: int) -> None:
-    """One `.bin` file: its layout first, with room for the values, then the values through a shared
-    mapping."""
+def write_single(file: Path, shapes: Shapes, dtype: torch.dtype, seed: int, extra: int) -> int:
+    """One `.bin` file of everything, with `extra` bytes that the network does not use; its bytes of
+    weights."""
+    numbers = extra // dtype.itemsize
+    width = shapes[ROOMY][1]
+    spare_rows = numbers // 2 // width
+    unknown = dict.fromkeys(UNKNOWN_KEYS, (numbers // 2 // len(UNKNOWN_KEYS),)) if extra else {}
+    write_shard(file, shapes | unknown, dtype, seed, {ROOMY: spare_rows})
+    used = sum(torch.Size(shape).numel() for shape in (shapes | unknown).values())
+    return dtype.itemsize * (used + spare_rows * width)
+
+
+def write_shard(
+    file: Path, shapes: Shapes, dtype: torch.dtype, seed: int, spare_rows: Mapping[str, int] | None = None
+) -> None:
+    """One `.bin` file: its layout first, with room for the values, then the values through a shared mapping.
+
+    spare_rows: by key the rows that its storage has beyond those of the tensor.
+    """
+    spare = spare_rows or {}
     with FakeTensorMode():
-        empty = {key: torch.empty(shape, dtype=dtype) for key, shape in shapes.items()}
+        empty = {
+            key: torch.empty((shape[0] + spare.get(key, 0), *shape[1:]), dtype=dtype)[: shape[0]]
+            for key, shape in shapes.items()
+        }
     with torch.serialization.skip_data(materialize_fake_tensors=True):
         torch.save(empty, file)
     torch.serialization.set_default_mmap_options(mmap.MAP_SHARED)

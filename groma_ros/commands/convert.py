@@ -13,17 +13,23 @@ from groma_ros.runtime.bundle import (
     MANIFEST,
     ONNX_PRECISIONS,
 )
+from groma_ros.runtime.model_paths import find_checkpoint, find_model, is_name, models_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma convert`."""
     parser.add_argument(
         "source",
-        type=Path,
-        help="folder of a checkpoint (config.json, weights, tokenizer.model) or of a bundle",
+        help="name of a checkpoint that `groma fetch` downloaded, or folder of a checkpoint (config.json, "
+        "weights, "
+        "tokenizer.model) or of a bundle",
     )
     parser.add_argument(
-        "--out", type=Path, help="folder of the bundle (default: the source, if that is a bundle)"
+        "--out",
+        type=Path,
+        help="folder of the bundle (default: the source, if that is a bundle; of a fetched checkpoint its "
+        "name in "
+        "the models folder)",
     )
     parser.add_argument(
         "--precision",
@@ -47,15 +53,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="make a bundle to run only, without the weights that PyTorch reads",
     )
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse a checkpoint with keys that its network does not have"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
 def run(args: argparse.Namespace) -> int:
     """`groma convert` with the options of `add_arguments`; returns the exit status."""
-    if args.out is None and not (args.source / MANIFEST).is_file():
-        raise ValueError(f"{args.source} is not a bundle; name the folder to make one in with --out.")
+    source, out = _places(args.source, args.out)
     names = [name.strip() for name in args.precision.split(",") if name.strip()]
-    bundle = convert(args.source, args.out or args.source, names, args.only, not args.no_weights, args.frames)
+    bundle = convert(source, out, names, args.only, not args.no_weights, args.frames, args.strict)
     rows = {
         f"{role} {precision}": {
             "file": part["file"],
@@ -76,3 +84,19 @@ def run(args: argparse.Namespace) -> int:
     for name, row in rows.items():
         print(f"{name:<22}{row['file']:<28}{row['bytes']:>14} bytes   differs by {row['difference']:.1e}")
     return 0
+
+
+def _places(source: str, out: Path | None) -> tuple[Path, Path]:
+    """The folder to convert and that of the bundle. ValueError where the second is not clear."""
+    folder = Path(source).expanduser()
+    if not folder.is_dir() and is_name(source):
+        checkpoint = find_checkpoint(source)
+        made = models_folder() / source
+        if checkpoint and not (made / MANIFEST).is_file():
+            return checkpoint, out or made
+        folder = find_model(source)
+    if out is None and not (folder / MANIFEST).is_file():
+        if not folder.is_dir():
+            raise ValueError(f"The folder {folder} does not exist; name a checkpoint or a model bundle.")
+        raise ValueError(f"{folder} is not a bundle; name the folder to make one in with --out.")
+    return folder, out or folder

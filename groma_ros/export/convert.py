@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import os
 import shutil
 import tempfile
@@ -18,8 +19,9 @@ from groma_ros.atomic_write import AtomicFile, naming_file, sync_folder, write_t
 from groma_ros.export.calibration_frames import read_frames
 from groma_ros.export.graphs import LARGEST
 from groma_ros.export.making import Maker
+from groma_ros.file_checks import check_disk, refuse_pointer
 from groma_ros.folder_lock import LOCK_NAME, folder_lock
-from groma_ros.model.checkpoint import read_json
+from groma_ros.model.weight_files import read_config
 from groma_ros.model.weights import Halves, Weights, write_halves
 from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
@@ -38,6 +40,7 @@ from groma_ros.runtime.bundle import (
     read_network,
 )
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE
+from groma_ros.tokenization.tokenizer import GromaTokenizer
 
 MAKING = ".making-"
 """Begin or end of the names of folders in which something is made; they are cleared by the next run."""
@@ -52,6 +55,7 @@ def convert(
     only: bool = False,
     weights: bool = True,
     frames: Path | None = None,
+    strict: bool = False,
 ) -> Bundle:
     """Make a bundle of a checkpoint folder (published layout) or of a bundle; out may be the bundle itself.
 
@@ -59,7 +63,8 @@ def convert(
     new bundle; none for those the source names, else fp32, else `LARGE`. only: a bundle that is its own
     source keeps no others; weights: whether a bundle of a checkpoint gets the weights too, which only PyTorch
     reads; frames: the pictures 8-bit graphs are calibrated on, as of `frames.read_frames`. Weights are read
-    and written one at a time. The manifest gets the sha256 of every file and the measured difference of every
+    and written one at a time. strict: keys of a checkpoint that its network does not have are refused, not
+    left out. The manifest gets the sha256 of every file and the measured difference of every
     graph to the network in PyTorch. ValueError with a sentence for a source that cannot be read or made into
     what was asked for, RuntimeError for a graph that does not compute the same.
     """
@@ -70,23 +75,36 @@ def convert(
         with folder_lock(out):
             for left in out.glob(f"{MAKING}*"):  # of a conversion that was killed
                 shutil.rmtree(left, ignore_errors=True)
-            return _convert(source, out, precisions, only, weights, frames)
+            return _convert(source, out, precisions, only, weights, frames, strict)
     if (out / MANIFEST).is_file():
         raise BundleError(f"{out} already holds a bundle; name a new folder for what is made of {source}.")
     with place_beside(out) as place:
-        _convert(source, place, precisions, only, weights, frames)
+        _convert(source, place, precisions, only, weights, frames, strict)
     return Bundle.load(out)
 
 
 def _convert(
-    source: Path, out: Path, precisions: Sequence[str], only: bool, weights: bool, frames: Path | None
+    source: Path,
+    out: Path,
+    precisions: Sequence[str],
+    only: bool,
+    weights: bool,
+    frames: Path | None,
+    strict: bool,
 ) -> Bundle:
     if (source / MANIFEST).is_file():
         bundle, tensors = _copy(source, out, only)
         precisions = precisions or tuple(Bundle.load(source).graphs.get("precisions", ()))
     else:
-        bundle, tensors = _from_checkpoint(source, out, weights)
-    config = read_network(bundle)
+        bundle, tensors = _from_checkpoint(source, out, weights, strict)
+    return _with_precisions(bundle, tensors, precisions, frames)
+
+
+def _with_precisions(
+    bundle: Bundle, tensors: Mapping[str, Tensor], precisions: Sequence[str], frames: Path | None
+) -> Bundle:
+    """The bundle with the graphs and GGUFs of the precisions, as `convert` describes them."""
+    config, out = read_network(bundle), bundle.directory
     plan = _plan(config, bundle, precisions)
     with tempfile.TemporaryDirectory(prefix=MAKING, dir=out) as folder:
         bundle = _with_embeddings(bundle, tensors, Path(folder) / EMBEDDINGS)
@@ -197,7 +215,9 @@ def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Ten
     return dataclasses.replace(bundle, directory=out, files=files, graphs={}), weights
 
 
-def _from_checkpoint(source: Path, out: Path, keep: bool) -> tuple[Bundle, Mapping[str, Tensor]]:
+def _from_checkpoint(
+    source: Path, out: Path, keep: bool, strict: bool
+) -> tuple[Bundle, Mapping[str, Tensor]]:
     """A checkpoint in the published layout, with its SentencePiece tokenizer, as a bundle without graphs, and
     its weights in halves."""
     tokenizer = source / TOKENIZER
@@ -206,8 +226,10 @@ def _from_checkpoint(source: Path, out: Path, keep: bool) -> tuple[Bundle, Mappi
             f"The checkpoint {source} holds no {TOKENIZER}; put the SentencePiece model of its vocabulary "
             "there."
         )
-    config = GromaConfig.from_dict(read_json(source / "config.json"))
-    weights = Weights(config, source)
+    config = GromaConfig.from_dict(read_config(source))
+    _check_tokenizer(tokenizer, config)
+    weights = Weights(config, source, strict)
+    check_disk(out, disk_need(weights.shapes, keep), f"Converting {source}")
     out.mkdir(parents=True, exist_ok=True)
     sha256, size = write_halves(weights, weights.shapes, out / WEIGHTS if keep else None)
     image, prompt = ImageTransform(config.image_size), PUBLISHED_TEMPLATE.to_dict()
@@ -222,6 +244,29 @@ def _from_checkpoint(source: Path, out: Path, keep: bool) -> tuple[Bundle, Mappi
     return dataclasses.replace(bundle, files=files), Weights(config, out / WEIGHTS) if keep else Halves(
         weights
     )
+
+
+def _check_tokenizer(path: Path, config: GromaConfig) -> None:
+    """ValueError for a SentencePiece model that cannot be used, or is of another vocabulary than the
+    network's."""
+    refuse_pointer(path)
+    try:
+        found = len(GromaTokenizer.load(path, config.num_new_token))
+    except ValueError as error:
+        raise ValueError(f"The tokenizer {path} cannot be used, so nothing was made: {error}") from error
+    if found != config.vocab_size:
+        raise ValueError(
+            f"The tokenizer {path} has {found} tokens with Groma's own, and the network's config asks for "
+            f"{config.vocab_size}; it belongs to another model."
+        )
+
+
+def disk_need(shapes: Mapping[str, tuple[int, ...]], keep: bool) -> int:
+    """Bytes of disk that converting a checkpoint takes at most; shapes: of its weights. These are the
+    halves, if they are kept, and what is made of the network, of which a language model in f16 is there
+    while it is quantised."""
+    halves = 2 * sum(math.prod(shape) for shape in shapes.values())
+    return int((2.5 if keep else 1.5) * halves)
 
 
 def _clear(bundle: Bundle) -> None:

@@ -7,18 +7,17 @@ translated here, so that a file never depends on the version that wrote it.
 
 from __future__ import annotations
 
-import json
-import pickle
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from groma_ros.file_checks import read_json
 from groma_ros.model.groma import Groma, Perceiver
+from groma_ros.model.weight_files import read_config, read_tensors, weight_files
 from groma_ros.network_config import GromaConfig
 
 Network = TypeVar("Network", Groma, Perceiver)
@@ -35,12 +34,9 @@ _EMBEDDINGS, _HEAD = "llm.model.embed_tokens.weight", "llm.lm_head.weight"
 _HEADS = ("bbox_embed", "class_embed_enc", "class_embed_coco", "class_embed_sa1b")
 _ALIASED = tuple(f"ddetr_transformer.decoder.{head}." for head in _HEADS)
 _DETECTOR = ("vis_encoder.", "input_proj.", "ddetr_transformer.")
-_NAMES = (
-    "model.safetensors.index.json",
-    "model.safetensors",
-    "pytorch_model.bin.index.json",
-    "pytorch_model.bin",
-)
+NAMED = 5
+"""Unknown keys that a report names, the largest first."""
+_LOG = logging.getLogger(__name__)
 
 
 def load_groma(directory: str | Path, dtype: torch.dtype | None = None) -> Groma:
@@ -50,7 +46,7 @@ def load_groma(directory: str | Path, dtype: torch.dtype | None = None) -> Groma
     into memory. ValueError with a sentence for a folder, config or weight file that is missing, damaged or
     does not fit.
     """
-    model = empty_groma(GromaConfig.from_dict(read_json(Path(directory) / "config.json")))
+    model = empty_groma(GromaConfig.from_dict(read_config(directory)))
     load_weights(model, directory, dtype)
     return model.eval()
 
@@ -87,15 +83,18 @@ def _build(kind: type[Network], config: GromaConfig) -> Network:
         raise ValueError(f"The network config cannot be built: {error}") from error
 
 
-def load_weights(model: Groma | Perceiver, source: str | Path, dtype: torch.dtype | None = None) -> None:
+def load_weights(
+    model: Groma | Perceiver, source: str | Path, dtype: torch.dtype | None = None, strict: bool = False
+) -> None:
     """Fill a network from a weight file, an index of shards, or a folder that holds either.
 
     Either or both names of the duplicated detector heads are taken, rotary frequencies are ignored, and the
-    detector's own checkpoint may leave out the `perceiver.` prefix. ValueError naming the first key that is
-    missing, unexpected, given twice with different values, of the wrong shape or not floating point.
+    detector's own checkpoint may leave out the `perceiver.` prefix. Keys that the network does not have are
+    left out, and the log says which; strict refuses them. ValueError naming the first key that is missing,
+    given twice with different values, of the wrong shape or not floating point.
     """
     tensors = (pair for file in weight_files(source) for pair in read_tensors(file).items())
-    fill(model, tensors, str(source), dtype)
+    fill(model, tensors, str(source), dtype, strict)
 
 
 def fill(
@@ -103,11 +102,14 @@ def fill(
     tensors: Iterable[tuple[str, Tensor]],
     name: str,
     dtype: torch.dtype | None = None,
+    strict: bool = False,
 ) -> None:
     """Fill a network from (key, tensor) pairs by the rules of `load_weights`; name stands for their source in
     errors."""
     wanted = model.state_dict()
     given: dict[str, Tensor] = {}
+    first_names: dict[str, str] = {}
+    unknown: dict[str, int] = {}
     for key, tensor in tensors:
         if key.endswith("rotary_emb.inv_freq"):
             continue
@@ -115,9 +117,8 @@ def fill(
         if place is None:
             if isinstance(model, Perceiver) and not _is_detector(key):
                 continue  # the rest of a whole checkpoint
-            raise ValueError(
-                f"The weights in {name} have the key {key}, which the network of their config does not have."
-            )
+            unknown[key] = tensor.nbytes
+            continue
         if tensor.shape != wanted[place].shape:
             shapes = f"{tuple(tensor.shape)}, but the config asks for {tuple(wanted[place].shape)}"
             raise ValueError(f"The weights in {name} have {key} of shape {shapes}.")
@@ -126,10 +127,10 @@ def fill(
                 f"The weights in {name} have {key} of type {tensor.dtype}; a floating-point type is needed."
             )
         if place in given and not torch.equal(given[place], tensor if dtype is None else tensor.to(dtype)):
-            raise ValueError(
-                f"The weights in {name} give {key} twice, under two names, with different values."
-            )
+            raise ValueError(differing(name, first_names[place], key))
+        first_names.setdefault(place, key)
         given[place] = tensor if dtype is None else tensor.to(dtype)
+    report_unknown(name, unknown, strict)
     if _is_tied(model) and _EMBEDDINGS in given:
         given.setdefault(_HEAD, given[_EMBEDDINGS])
     missing = [key for key in wanted if key not in given]
@@ -139,77 +140,41 @@ def fill(
     model.load_state_dict(given, assign=next(iter(wanted.values())).is_meta)
 
 
+def differing(source: str | Path, first: str, second: str) -> str:
+    """The sentence about a weight that a checkpoint gives twice, with different values."""
+    twice = "twice" if first == second else f"twice, as {first} and as {second}"
+    return (
+        f"The weights in {source} give one weight {twice}, with different values; the checkpoint is "
+        "damaged or "
+        "mixed from two."
+    )
+
+
+def report_unknown(source: str | Path, unknown: Mapping[str, int], strict: bool) -> None:
+    """Log the keys of a checkpoint that its network does not have, by key their bytes; strict: ValueError."""
+    if not unknown:
+        return
+    largest = sorted(unknown, key=lambda key: -unknown[key])
+    named = ", ".join(f"{key} ({megabytes(unknown[key])})" for key in largest[:NAMED])
+    more = f" and {len(unknown) - NAMED} more" if len(unknown) > NAMED else ""
+    what = (
+        f"The weights in {source} have keys that the network of their config does not have (number: "
+        f"{len(unknown)}, {megabytes(sum(unknown.values()))} in all): {named}{more}"
+    )
+    if strict:
+        raise ValueError(f"{what}; without strict loading they are left out.")
+    _LOG.warning("%s; they are left out.", what)
+
+
+def megabytes(size: int) -> str:
+    """A number of bytes as text, in MB."""
+    return f"{size / 1e6:,.1f} MB".replace(",", " ")
+
+
 def original_state_dict(model: Groma | Perceiver) -> dict[str, Tensor]:
     """The weights under the original's names, heads and tied tables stored once, ready to be saved."""
     left_out = {_HEAD} if _is_tied(model) else set()
     return {original_name(key): value for key, value in model.state_dict().items() if key not in left_out}
-
-
-def weight_files(source: str | Path) -> list[Path]:
-    """The files a checkpoint is made of. ValueError if there is none, or a shard is missing."""
-    source = Path(source)
-    if source.is_dir():
-        found = next((source / name for name in _NAMES if (source / name).is_file()), None)
-        if found is None:
-            raise ValueError(f"The folder {source} holds no weights; expected one of {', '.join(_NAMES)}.")
-        source = found
-    if not source.is_file():
-        raise ValueError(f"The weight file {source} does not exist.")
-    return list(_shards(source)) if source.suffix == ".json" else [source]
-
-
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """All tensors of one safetensors or `.bin` file. A `.bin` is read as tensors only: nothing in it can run.
-
-    ValueError if the file is damaged or holds anything else.
-    """
-    if file.suffix == ".safetensors":
-        try:
-            return load_file(file)
-        except SafetensorError as error:
-            raise ValueError(f"The weight file {file} is damaged: {error}.") from error
-    content = _read_pickle(file)
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"The weight file {file} is not a plain dictionary of tensors.")
-    return content
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. ValueError if there is none."""
-    if not path.is_file():
-        raise ValueError(f"The file {path} does not exist.")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"The file {path} is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"The file {path} must hold a JSON object.")
-    return content
-
-
-def _read_pickle(file: Path) -> object:
-    try:
-        try:
-            return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        except RuntimeError:  # files of before 2020 are no archives and cannot be mapped
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"The weight file {file} holds more than tensors, so it was not read.") from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends early"
-        raise ValueError(f"The weight file {file} is damaged: {reason}.") from error
-
-
-def _shards(index: Path) -> Iterator[Path]:
-    names = read_json(index).get("weight_map")
-    if not isinstance(names, dict) or not names:
-        raise ValueError(f"The index {index} has no weight_map.")
-    for name in sorted(set(map(str, names.values()))):
-        if Path(name).name != name:
-            raise ValueError(f"The index {index} names {name}, which is not a file beside it.")
-        if not (index.parent / name).is_file():
-            raise ValueError(f"The shard {name} is missing from {index.parent}, though its index names it.")
-        yield index.parent / name
 
 
 def _is_tied(model: nn.Module) -> bool:

@@ -13,7 +13,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from groma_ros.model.checkpoint import empty_groma, load_weights, read_json
+from groma_ros.file_checks import read_json
+from groma_ros.model.checkpoint import empty_groma, load_weights
 from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform

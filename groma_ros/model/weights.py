@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import zipfile
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -15,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from groma_ros.atomic_write import replacing
-from groma_ros.model.checkpoint import empty_groma, original_name, read_tensors, weight_files, where_in
+from groma_ros.model.checkpoint import differing, empty_groma, original_name, report_unknown, where_in
 from groma_ros.model.groma import Groma
+from groma_ros.model.weight_files import can_map, read_tensors, weight_files
 from groma_ros.network_config import GromaConfig
 
 _HALF_BYTES = 2
@@ -31,10 +31,14 @@ class Weights(Mapping[str, Tensor]):
     dropped stays in memory.
     """
 
-    def __init__(self, config: GromaConfig, source: str | Path) -> None:
-        """source: as of `model.checkpoint.load_weights`, which says what is refused too. ValueError with a
-        sentence."""
+    unknown: dict[str, int]
+    """Bytes of the keys that the network does not have, which are left out."""
+
+    def __init__(self, config: GromaConfig, source: str | Path, strict: bool = False) -> None:
+        """source, strict: as of `model.checkpoint.load_weights`, which says what is refused too. ValueError
+        with a sentence."""
         self.source = Path(source)
+        self.unknown = {}
         self._mapped: dict[Path, Mapping[str, Tensor]] = {}
         self._read = 0
         self._places: dict[str, tuple[Path, str]] = {}
@@ -47,10 +51,8 @@ class Weights(Mapping[str, Tensor]):
                 if where is not None:
                     self._add(original_name(where), tuple(wanted[where].shape), file, key, tensor)
                 elif not key.endswith("rotary_emb.inv_freq"):
-                    raise ValueError(
-                        f"The weights in {source} have the key {key}, which the network of their config "
-                        "does not have."
-                    )
+                    self.unknown[key] = tensor.nbytes
+        report_unknown(source, self.unknown, strict)
         self.shapes = {
             original_name(key): tuple(value.shape) for key, value in wanted.items() if key not in tied
         }
@@ -84,9 +86,7 @@ class Weights(Mapping[str, Tensor]):
                 "needed."
             )
         if name in self._places and not torch.equal(self[name], tensor):
-            raise ValueError(
-                f"The weights in {self.source} give {key} twice, under two names, with different values."
-            )
+            raise ValueError(differing(self.source, self._places[name][1], key))
         self._places.setdefault(name, (file, key))
 
     def _open(self, file: Path) -> Mapping[str, Tensor]:
@@ -94,15 +94,11 @@ class Weights(Mapping[str, Tensor]):
         read."""
         if self._read > _KEPT:
             # Files of before 2020 are no archives and cannot be mapped; they were read, and stay.
-            self._mapped = {path: tensors for path, tensors in self._mapped.items() if not _can_map(path)}
+            self._mapped = {path: tensors for path, tensors in self._mapped.items() if not can_map(path)}
             self._read = 0
         if file not in self._mapped:
             self._mapped[file] = read_tensors(file)
         return self._mapped[file]
-
-
-def _can_map(file: Path) -> bool:
-    return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
 
 
 class Halves(Mapping[str, Tensor]):

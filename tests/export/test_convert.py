@@ -13,7 +13,9 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from groma_ros.commands.convert import _places
 from groma_ros.export import making
 from groma_ros.export.convert import convert
 from groma_ros.export.decoder import LanguageGraph
@@ -271,6 +273,61 @@ def test_sources_that_cannot_be_converted(tmp_path: Path, graph_model: Path) -> 
     shutil.copy(graph_model / TOKENIZER, checkpoint / TOKENIZER)
     with pytest.raises(ValueError, match=r"already holds a bundle; name a new folder"):
         convert(checkpoint, graph_model)
+
+
+@pytest.mark.parametrize("name", [TOKENIZER, "config.json", WEIGHTS])
+def test_a_pointer_of_git_lfs_is_refused_before_anything_is_made(
+    checkpoint: Path, tmp_path: Path, name: str
+) -> None:
+    (checkpoint / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 499723\n")
+    with pytest.raises(ValueError, match=f"{name} is a Git LFS pointer and not the file itself; run git lfs"):
+        convert(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_does_not_fit_is_refused_before_anything_is_made(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    shutil.copy(ROOT / "engines" / "groma-tiny" / TOKENIZER, checkpoint / TOKENIZER)
+    with pytest.raises(ValueError, match="asks for 370; it belongs to another model"):
+        convert(checkpoint, tmp_path / "out")
+    (checkpoint / TOKENIZER).write_bytes(b"\x0f not a model")
+    with pytest.raises(ValueError, match="tokenizer.model cannot be used, so nothing was made"):
+        convert(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_unknown_keys_and_too_little_disk(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tensors = load_file(checkpoint / WEIGHTS)
+    (checkpoint / WEIGHTS).unlink()
+    torch.save({**tensors, "llm.unused": torch.zeros(9)}, checkpoint / "pytorch_model.bin")
+    with pytest.raises(
+        ValueError, match=r"\(number: 1, 0.0 MB in all\): llm.unused .*without strict loading"
+    ):
+        convert(checkpoint, tmp_path / "out", strict=True)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: (0, 0, 1000))
+    with pytest.raises(
+        OSError, match=r"Converting .* needs 0\.\d+ GB on the disk of .*out and 0.00 GB are free"
+    ):
+        convert(checkpoint, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_fetched_checkpoint_is_converted_by_its_name(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GROMA_MODELS", str(tmp_path / "models"))
+    stored = tmp_path / "models" / "checkpoints" / "groma-7b"
+    shutil.copytree(checkpoint, stored)
+    assert _places("groma-7b", None) == (stored, tmp_path / "models" / "groma-7b")
+    assert _places("groma-7b", tmp_path / "x") == (stored, tmp_path / "x")
+    (tmp_path / "models" / "groma-7b").mkdir()
+    (tmp_path / "models" / "groma-7b" / MANIFEST).write_text("{}")
+    assert _places("groma-7b", None) == (tmp_path / "models" / "groma-7b",) * 2
+    with pytest.raises(ValueError, match="groma-det is not on this machine; groma fetch groma-det downloads"):
+        _places("groma-det", None)
 
 
 def test_the_command_says_what_it_needs(tmp_path: Path) -> None:

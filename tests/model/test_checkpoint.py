@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from groma_ros.model import weight_files as weight_files_module
 from groma_ros.model.checkpoint import (
     empty_groma,
     fill,
@@ -15,10 +16,9 @@ from groma_ros.model.checkpoint import (
     load_perceiver,
     load_weights,
     original_state_dict,
-    read_tensors,
-    weight_files,
 )
 from groma_ros.model.groma import Groma
+from groma_ros.model.weight_files import read_tensors, weight_files
 from groma_ros.network_config import GromaConfig
 
 CONFIG = {
@@ -168,7 +168,9 @@ def test_either_name_of_the_duplicated_heads_serves(weights: dict[str, torch.Ten
     assert_loaded(
         loaded({**weights, "llm.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2)}), weights
     )
-    with pytest.raises(ValueError, match="twice, under two names, with different values"):
+    with pytest.raises(
+        ValueError, match=f"one weight twice, as {HEAD} and as {ALIAS}, with different values"
+    ):
         loaded({**weights, ALIAS: weights[HEAD] + 1})
 
 
@@ -190,7 +192,25 @@ def test_the_detector_loads_alone_with_or_without_its_prefix(
     assert_loaded(load_perceiver(whole), detector)
 
 
-def test_a_missing_wrong_or_unknown_key_is_named(weights: dict[str, torch.Tensor]) -> None:
+def test_unknown_keys_are_reported_with_their_sizes_and_left_out(
+    weights: dict[str, torch.Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    extra = {f"perceiver.mystery.{index}": torch.zeros(250_000 * (index + 1)) for index in range(7)}
+    model = empty_groma(GromaConfig.from_dict(CONFIG))
+    fill(model, {**weights, **extra}.items(), "a test")
+    assert_loaded(model, weights)
+    said = (
+        "The weights in a test have keys that the network of their config does not have (number: 7, 28.0 "
+        "MB in all): perceiver.mystery.6 (7.0 MB), perceiver.mystery.5 (6.0 MB), perceiver.mystery.4 (5.0 "
+        "MB), perceiver.mystery.3 (4.0 MB), perceiver.mystery.2 (3.0 MB) and 2 more; "
+    )
+    assert said + "they are left out." in caplog.text
+    with pytest.raises(ValueError) as caught:
+        fill(model, {**weights, **extra}.items(), "a test", strict=True)
+    assert str(caught.value) == said + "without strict loading they are left out."
+
+
+def test_a_missing_or_wrong_key_is_named(weights: dict[str, torch.Tensor]) -> None:
     model = empty_groma(GromaConfig.from_dict(CONFIG))
     without = {key: value for key, value in weights.items() if key != QUERY}
     for content, message in (
@@ -199,7 +219,6 @@ def test_a_missing_wrong_or_unknown_key_is_named(weights: dict[str, torch.Tensor
             {**weights, QUERY: torch.zeros(8, 9)},
             rf"{QUERY} of shape \(8, 9\), but the config asks for \(8, 8\)",
         ),
-        ({**weights, "perceiver.mystery": torch.zeros(1)}, "have the key perceiver.mystery, which"),
         ({**weights, QUERY: torch.zeros(8, 8, dtype=torch.int8)}, f"{QUERY} of type torch.int8"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -224,7 +243,10 @@ def test_a_malicious_pickle_is_refused_and_does_not_run(tmp_path: Path, archive:
         torch.save({"key": Malicious(target)}, file)
     else:
         file.write_bytes(pickle.dumps({"key": Malicious(target)}))
-    with pytest.raises(ValueError, match="pytorch_model.bin holds more than tensors|is damaged"):
+    what = r"code or objects \(exec\)" if archive else "something other than tensors"
+    with pytest.raises(
+        ValueError, match=f"pytorch_model.bin holds {what}, which could run when it is loaded"
+    ):
         load_groma(write_config(tmp_path))
     assert not target.exists()
     pickle.loads(pickle.dumps(Malicious(target)))
@@ -246,11 +268,15 @@ def test_damaged_and_missing_files_are_named(weights: dict[str, torch.Tensor], t
     torch.save(weights, binary)
     for content in (binary.read_bytes()[:5000], b"", b"not weights"):
         binary.write_bytes(content)
-        with pytest.raises(ValueError, match="pytorch_model.bin (is damaged|holds more than tensors)"):
+        with pytest.raises(
+            ValueError, match="pytorch_model.bin (is damaged: .*fetch it again|holds something other)"
+        ):
             read_tensors(binary)
     torch.save([1, 2], binary)
     with pytest.raises(ValueError, match="not a plain dictionary of tensors"):
         read_tensors(binary)
+    torch.save({**weights, "step": 7, "note": "plain values beside tensors"}, binary)
+    assert set(read_tensors(binary)) == set(weights)
     index = tmp_path / "pytorch_model.bin.index.json"
     for content, message in (
         ('{"weight_map": {"a": "absent.bin"}}', "shard absent.bin is missing"),
@@ -261,3 +287,39 @@ def test_damaged_and_missing_files_are_named(weights: dict[str, torch.Tensor], t
         index.write_text(content)
         with pytest.raises(ValueError, match=message):
             weight_files(index)
+
+
+def test_a_pointer_of_git_lfs_is_named_as_such(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00ff\nsize 33100000000\n"
+    for name in ("config.json", "pytorch_model.bin", "model.safetensors"):
+        write_config(tmp_path)
+        (tmp_path / name).write_text(pointer)
+        with pytest.raises(
+            ValueError, match=f"{name} is a Git LFS pointer and not the file itself; run git lfs"
+        ):
+            load_groma(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"model_type": "llava", "text_config": {}}, "a model of the family 'llava' and not Groma"),
+        ({"vis_encoder_cfg": {}, "ddetr_cfg": {}}, "describes Groma's region proposer alone"),
+        ({"hidden_size": 4096}, "has no key 'perceiver_cfg'; it is not a Groma config.json"),
+    ],
+)
+def test_a_checkpoint_of_another_network_is_refused(
+    tmp_path: Path, config: dict[str, object], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        load_groma(write_config(tmp_path, config))
+
+
+def test_a_pickle_that_cannot_be_mapped_is_not_read_beyond_a_size(
+    weights: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    torch.save(weights, file, _use_new_zipfile_serialization=False)
+    monkeypatch.setattr(weight_files_module, "MAX_UNMAPPED", file.stat().st_size - 1)
+    with pytest.raises(ValueError, match="is no zip archive, so it can only be read whole"):
+        read_tensors(file)

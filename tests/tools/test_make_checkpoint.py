@@ -41,3 +41,18 @@ def test_a_checkpoint_in_shards_loads_and_depends_on_the_seed_alone(tmp_path: Pa
         for value in made[0].values()
         if value.numel() > 1
     )
+
+
+def test_a_single_pickle_has_bytes_that_the_network_does_not_use(tmp_path: Path) -> None:
+    extra = 6_000_000
+    size = make_checkpoint(SMALL, tmp_path / "one", torch.float32, 5, single=True, extra=extra)
+    without = make_checkpoint(SMALL, tmp_path / "shards", torch.float32, 5)
+    assert without + 0.99 * extra < size <= without + extra
+    file = tmp_path / "one" / "pytorch_model.bin"
+    assert size < file.stat().st_size < size + 2_000_000
+    assert not list((tmp_path / "one").glob("*.index.json"))
+    weights, sharded = Weights(SMALL, tmp_path / "one"), Weights(SMALL, tmp_path / "shards")
+    assert weights.unknown == {"perceiver.unused.weight": extra // 4, "llm.unused.weight": extra // 4}
+    head = weights["llm.lm_head.weight"]
+    assert head.untyped_storage().nbytes() > head.nbytes + 0.49 * extra
+    assert all(torch.equal(weights[key], sharded[key]) for key in sharded)

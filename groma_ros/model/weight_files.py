@@ -1,0 +1,135 @@
+"""The files a checkpoint is made of: one `.bin` pickle, safetensors, or shards of either with an index."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from groma_ros.file_checks import read_json, refuse_pointer
+
+NAMES = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+MAX_UNMAPPED = 4_000_000_000
+"""Bytes of the largest pickle that is read whole, because its form of before 2020 cannot be mapped."""
+_ZIP = b"PK\x03\x04"
+
+
+def read_config(directory: str | Path) -> dict[str, Any]:
+    """The `config.json` of a whole Groma's checkpoint. ValueError if there is none, or it is of another
+    network."""
+    path = Path(directory) / "config.json"
+    config = read_json(path)
+    if "vis_encoder_cfg" in config and "llm_cfg" not in config:
+        raise ValueError(
+            f"{path} describes Groma's region proposer alone (the first training stage); name the "
+            "checkpoint of "
+            "a whole Groma, such as groma-7b."
+        )
+    family = config.get("model_type", "groma")
+    if family != "groma":
+        raise ValueError(f"{path} describes a model of the family {family!r} and not Groma.")
+    return config
+
+
+def weight_files(source: str | Path) -> list[Path]:
+    """The files a checkpoint is made of. ValueError if there is none, or a shard is missing."""
+    source = Path(source)
+    if source.is_dir():
+        found = next((source / name for name in NAMES if (source / name).is_file()), None)
+        if found is None:
+            raise ValueError(f"The folder {source} holds no weights; expected one of {', '.join(NAMES)}.")
+        source = found
+    if not source.is_file():
+        raise ValueError(f"The weight file {source} does not exist.")
+    return list(_shards(source)) if source.suffix == ".json" else [source]
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of one safetensors or `.bin` file, mapped: a value is read when it is used.
+
+    A `.bin` is read as tensors only: nothing in it can run. Entries that are not tensors are left out.
+    ValueError if the file is damaged, a pointer of Git LFS, or holds anything but a dictionary of tensors
+    and plain values.
+    """
+    refuse_pointer(file)
+    if file.suffix == ".safetensors":
+        try:
+            return load_file(file)
+        except SafetensorError as error:
+            raise ValueError(f"The weight file {file} is damaged: {error}; fetch it again.") from error
+    content = _read_pickle(file)
+    tensors = (
+        {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
+        if isinstance(content, dict)
+        else {}
+    )
+    if not tensors:
+        raise ValueError(f"The weight file {file} is not a plain dictionary of tensors.")
+    return tensors
+
+
+def can_map(file: Path) -> bool:
+    """Whether a weight file can be mapped instead of being read whole."""
+    return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
+
+
+def _read_pickle(file: Path) -> object:
+    mapped = zipfile.is_zipfile(file)
+    if not mapped:
+        _check_unmapped(file)
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+) was not", str(error))
+        what = f"code or objects ({found[1]})" if found else "something other than tensors"
+        raise ValueError(
+            f"The weight file {file} holds {what}, which could run when it is loaded, so it was not read; "
+            "only tensors are."
+        ) from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+        reason = str(error).splitlines()[0] if str(error) else "it ends early"
+        raise ValueError(f"The weight file {file} is damaged: {reason}; fetch it again.") from error
+
+
+def _check_unmapped(file: Path) -> None:
+    """ValueError for a pickle that is no archive and can be none: one cut short, or one too large to be
+    read."""
+    size = file.stat().st_size
+    with file.open("rb") as stream:
+        cut = stream.read(len(_ZIP)) == _ZIP
+    if cut:
+        raise ValueError(
+            f"The weight file {file} is damaged: it was cut short at {size} bytes; fetch it again."
+        )
+    if size > MAX_UNMAPPED:
+        raise ValueError(
+            f"The weight file {file} of {size / 1e9:.1f} GB is no zip archive, so it can only be read "
+            "whole, which "
+            f"is done up to {MAX_UNMAPPED / 1e9:.0f} GB; it is damaged, or load and save it with PyTorch "
+            "anew."
+        )
+
+
+def _shards(index: Path) -> Iterator[Path]:
+    names = read_json(index).get("weight_map")
+    if not isinstance(names, dict) or not names:
+        raise ValueError(f"The index {index} has no weight_map.")
+    for name in sorted(set(map(str, names.values()))):
+        if Path(name).name != name:
+            raise ValueError(f"The index {index} names {name}, which is not a file beside it.")
+        if not (index.parent / name).is_file():
+            raise ValueError(f"The shard {name} is missing from {index.parent}, though its index names it.")
+        yield index.parent / name
