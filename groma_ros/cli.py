@@ -133,6 +133,11 @@ COMMANDS = {
         "replay bags, compare with what was expected",
         "groma replay demo/tabletop.mcap --goals demo/goals.yaml --truth demo/truth.json",
     ),
+    "fetch": Command(
+        "groma_ros.commands.fetch",
+        "download a published model",
+        "groma fetch groma-7b",
+    ),
     "convert": Command(
         "groma_ros.commands.convert",
         "make a model that runs without PyTorch",

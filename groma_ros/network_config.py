@@ -301,6 +301,21 @@ class GromaConfig:
         return cls(**parts, **own)
 
 
+def check_family(config: Mapping[str, Any], path: object, whole: bool = True) -> None:
+    """ValueError where a config.json describes a network of another family, or, if the whole one is wanted,
+    Groma's region proposer alone. path: names it in errors."""
+    if "vis_encoder_cfg" in config and "llm_cfg" not in config:
+        if whole:
+            raise ValueError(
+                f"{path} describes Groma's region proposer alone (the first training stage); name the "
+                "checkpoint of a whole Groma, such as groma-7b."
+            )
+        return
+    family = config.get("model_type", "groma")
+    if family != "groma":
+        raise ValueError(f"{path} describes a model of the family {family!r} and not Groma.")
+
+
 _GROMA_KEYS = (
     "image_size",
     "token_merge",

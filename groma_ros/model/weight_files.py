@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from groma_ros.file_checks import read_json, refuse_pointer
+from groma_ros.network_config import check_family
 
 NAMES = (
     "model.safetensors.index.json",
@@ -32,15 +33,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     network."""
     path = Path(directory) / "config.json"
     config = read_json(path)
-    if "vis_encoder_cfg" in config and "llm_cfg" not in config:
-        raise ValueError(
-            f"{path} describes Groma's region proposer alone (the first training stage); name the "
-            "checkpoint of "
-            "a whole Groma, such as groma-7b."
-        )
-    family = config.get("model_type", "groma")
-    if family != "groma":
-        raise ValueError(f"{path} describes a model of the family {family!r} and not Groma.")
+    check_family(config, path)
     return config
 
 

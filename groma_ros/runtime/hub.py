@@ -1,0 +1,294 @@
+"""Downloading a checkpoint or a bundle from the Hugging Face Hub: one commit, checked, and continued after a
+break."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from groma_ros.atomic_write import replacing
+from groma_ros.file_checks import check_disk, read_json, refuse_pointer
+from groma_ros.network_config import check_family
+from groma_ros.runtime.model_paths import CHECKPOINTS, MANIFEST, PUBLISHED, models_folder
+
+try:
+    import huggingface_hub
+    from huggingface_hub import errors
+    from huggingface_hub.utils import disable_progress_bars
+except ImportError as error:
+    raise ValueError(
+        "Downloading needs the Python package huggingface_hub; install it with python -m pip install "
+        "huggingface_hub."
+    ) from error
+
+RECORD = "fetched.json"
+"""File in a downloaded folder that says where it came from."""
+WANTED = ("config.json", "tokenizer.model", MANIFEST)
+BESIDE = (
+    "added_tokens.json",
+    "special_tokens_map.json",
+    "tokenizer_config.json",
+    "preprocessor_config.json",
+    "generation_config.json",
+    "README.md",
+)
+NEVER = ("training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt")
+"""Left by a training: pickles of classes, and states that no network reads."""
+BUNDLE_ENDINGS = (".onnx", ".gguf", ".npy")
+SPARE = 64 << 20
+PUBLISHED_LICENCE = (
+    "Groma's code is under Apache-2.0. Its published weights are derived from Vicuna-7B v1.5 and so fall "
+    "under the terms of Llama 2; their card on the Hub names no licence."
+)
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file of a repository."""
+
+    name: str
+    size: int
+    """Bytes."""
+    sha256: str
+    """Of files in large file storage; "" for small ones."""
+    blob: str
+    """Git's own hash of the content of a small file; "" where the server names none."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A commit of a repository, and what is downloaded of it."""
+
+    repository: str
+    """owner/name on the Hub."""
+    commit: str
+    """The full hash."""
+    licence: str
+    """What the repository's card names; "" for none."""
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.size for file in self.files)
+
+    @property
+    def is_bundle(self) -> bool:
+        """Whether it is a bundle, which runs as it is, and not a checkpoint."""
+        return any(file.name == MANIFEST for file in self.files)
+
+
+def folder_name(name: str) -> str:
+    """The name under which a download is kept: the short name, or the repository's without its owner."""
+    return name.rsplit("/", 1)[-1]
+
+
+def target_folder(name: str, source: Source) -> Path:
+    """Where a download is kept: beside other bundles, or among the checkpoints."""
+    base = models_folder() if source.is_bundle else models_folder() / CHECKPOINTS
+    return base / folder_name(name)
+
+
+def partial_folder(name: str) -> Path:
+    """Where an unfinished download waits to be continued."""
+    return models_folder() / CHECKPOINTS / f".{folder_name(name)}.partial"
+
+
+def find_source(name: str, revision: str | None = None) -> Source:
+    """What `fetch` downloads for a short name of `PUBLISHED` or an owner/name.
+
+    revision: a branch, a tag or a full commit hash; None for the commit of an unfinished download, else the
+    newest. ValueError with a sentence for a repository, revision or content that cannot be used, and where
+    the Hub cannot be reached.
+    """
+    repository = PUBLISHED.get(name, name)
+    if repository.count("/") != 1:
+        raise ValueError(
+            f"{name!r} is no model to fetch; name one of {', '.join(PUBLISHED)}, a repository as "
+            "owner/name, or a local folder."
+        )
+    started = _record(partial_folder(name))
+    if revision is None and started.get("repository") == repository:
+        revision = str(started.get("commit"))
+    with _sentences(repository, revision):
+        info = huggingface_hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
+    listed = {item.rfilename: item for item in info.siblings or ()}
+    chosen = choose_files(repository, sorted(listed))
+    files = tuple(
+        RemoteFile(
+            file,
+            listed[file].size or 0,
+            listed[file].lfs.sha256 if listed[file].lfs else "",
+            "" if listed[file].lfs else listed[file].blob_id or "",
+        )
+        for file in chosen
+    )
+    licence = getattr(info.card_data, "license", None) or ""
+    return Source(repository, str(info.sha), str(licence), files)
+
+
+def choose_files(repository: str, names: Sequence[str]) -> list[str]:
+    """The files of a repository that a checkpoint or a bundle is made of; safetensors go before pickles.
+
+    ValueError where they make neither.
+    """
+    top = [name for name in names if "/" not in name and name not in NEVER]
+    if MANIFEST in top:
+        return [
+            name
+            for name in top
+            if name in (*WANTED, *BESIDE) or name.endswith((*BUNDLE_ENDINGS, ".safetensors"))
+        ]
+    for ending in (".safetensors", ".bin"):
+        weights = [name for name in top if name.endswith((ending, f"{ending}.index.json"))]
+        if weights and "config.json" in top:
+            return [name for name in top if name in (*WANTED, *BESIDE, *weights)]
+    lacks = "config.json" if "config.json" not in top else "weights (.bin or .safetensors)"
+    raise ValueError(f"The repository {repository} holds no checkpoint of Groma: it has no {lacks}.")
+
+
+def fetch(name: str, source: Source) -> Path:
+    """Download a source and check every file; the folder it is kept in.
+
+    A download that is broken off, also by Ctrl-C, leaves its finished part in `partial_folder`, and the next
+    call goes on from there. The folder appears when everything is there and checked. ValueError or OSError
+    with a sentence where the disk is too small, the connection breaks, or a file is not what its checksum
+    says.
+    """
+    target, partial = target_folder(name, source), partial_folder(name)
+    if _record(target).get("commit") == source.commit and not missing_files(target, source):
+        return target
+    if target.exists():
+        raise ValueError(
+            f"{target} is there already and is not {source.repository} at {source.commit[:12]}; delete it "
+            "first, or name its commit with --revision."
+        )
+    have = sum(path.stat().st_size for path in partial.rglob("*") if path.is_file())
+    check_disk(partial, source.size - have + SPARE, f"{source.repository} ({source.size / 1e9:.2f} GB)")
+    _start(partial, source)
+    if not os.isatty(2):
+        disable_progress_bars()
+    names = [file.name for file in source.files]
+    if "config.json" in names and not source.is_bundle:
+        _download(source, partial, ["config.json"])
+        check_family(read_json(partial / "config.json"), partial / "config.json", whole=False)
+    _download(source, partial, names)
+    for file in source.files:
+        _check(partial, file)
+    shutil.rmtree(partial / ".cache", ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(partial, target)
+    return target
+
+
+def _download(source: Source, partial: Path, names: Sequence[str]) -> None:
+    """Have the Hub's client bring files of a source into a folder, or finish those that it has begun."""
+    with _sentences(source.repository, source.commit, partial):
+        huggingface_hub.snapshot_download(
+            source.repository,
+            revision=source.commit,
+            local_dir=partial,
+            allow_patterns=list(names),
+            max_workers=4,
+        )
+
+
+def missing_files(folder: Path, source: Source) -> list[str]:
+    """The files of a source that a folder lacks or has in another size."""
+    return [
+        file.name
+        for file in source.files
+        if not (folder / file.name).is_file() or (folder / file.name).stat().st_size != file.size
+    ]
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What a folder's `RECORD` says; empty where there is none or it cannot be read."""
+    try:
+        return read_json(folder / RECORD)
+    except (OSError, ValueError):
+        return {}
+
+
+def _start(partial: Path, source: Source) -> None:
+    """Make the folder of a download and its record. What another commit left there is deleted."""
+    if partial.exists() and _record(partial).get("commit") != source.commit:
+        shutil.rmtree(partial)
+    partial.mkdir(parents=True, exist_ok=True)
+    published = source.repository in PUBLISHED.values()
+    record = {
+        "repository": source.repository,
+        "commit": source.commit,
+        "licence": source.licence or (PUBLISHED_LICENCE if published else ""),
+        "files": [asdict(file) for file in source.files],
+    }
+    with replacing(partial / RECORD) as stream:
+        stream.write(json.dumps(record, indent=1).encode() + b"\n")
+
+
+def _check(folder: Path, file: RemoteFile) -> None:
+    """ValueError where a file is not what the repository lists; it is then deleted, to be fetched anew."""
+    path = folder / file.name
+    refuse_pointer(path)
+    digest = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
+    with path.open("rb") as stream:
+        for block in iter(lambda: stream.read(1 << 20), b""):
+            digest.update(block)
+    wanted = file.sha256 or file.blob
+    if wanted and digest.hexdigest() != wanted:
+        path.unlink()
+        raise ValueError(
+            f"{file.name} was damaged on its way: its checksum is not the one that the repository lists; "
+            "it was deleted, run the same command again to fetch it anew."
+        )
+
+
+@contextmanager
+def _sentences(repository: str, revision: str | None, partial: Path | None = None) -> Iterator[None]:
+    """Give errors of the Hub's client one sentence. partial: where a broken download waits."""
+    again = "run the same command again to go on from where it stopped" if partial else "try again later"
+    where = huggingface_hub.constants.ENDPOINT
+    try:
+        yield
+    except errors.RevisionNotFoundError as error:
+        raise ValueError(
+            f"The repository {repository} has no revision {revision} (any more); name another with "
+            "--revision, such as main for the newest."
+        ) from error
+    except errors.GatedRepoError as error:
+        raise ValueError(
+            f"The repository {repository} is gated: ask for access on its page at {where}, then set HF_TOKEN."
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise ValueError(
+            f"The repository {repository} does not exist at {where} or is private; check its name, or set "
+            "HF_TOKEN to a token that may read it."
+        ) from error
+    except errors.OfflineModeIsEnabled as error:
+        raise ValueError(
+            f"HF_HUB_OFFLINE is set, so {repository} cannot be fetched; unset it, or copy the model folder "
+            "from another machine."
+        ) from error
+    except errors.HFValidationError as error:
+        raise ValueError(
+            f"{repository!r} is no name of a repository: {str(error).splitlines()[0]}"
+        ) from error
+    except (ValueError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # the client's HTTP library differs with its version
+        if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
+            reason = f"{error.filename}: {error.strerror}"
+        elif isinstance(error, OSError) and error.errno is not None:
+            reason = os.strerror(error.errno) if error.errno > 0 else str(error)
+        else:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise OSError(
+            f"{repository} could not be fetched from {where}: {reason.rstrip('.')}; {again}."
+        ) from error
