@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import importlib
 import sys
 import traceback
@@ -133,6 +134,16 @@ COMMANDS = {
         "replay bags, compare with what was expected",
         "groma replay demo/tabletop.mcap --goals demo/goals.yaml --truth demo/truth.json",
     ),
+    "models": Command(
+        "groma_ros.commands.models",
+        "list the models on this machine",
+        "groma models --json",
+    ),
+    "doctor": Command(
+        "groma_ros.commands.doctor",
+        "check what this machine lacks to run a model",
+        "groma doctor --model groma-tiny",
+    ),
     "fetch": Command(
         "groma_ros.commands.fetch",
         "download a published model",
@@ -150,8 +161,8 @@ COMMANDS = {
     ),
     "verify": Command(
         "groma_ros.commands.verify",
-        "hold the network to recorded tensors of the original",
-        "groma verify tests/data/golden --json",
+        "check a model: recorded tensors of the original, or a bundle against itself",
+        "groma verify groma-tiny",
     ),
     "licences": Command(
         "groma_ros.commands.licences",
@@ -231,19 +242,46 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
         name = " ".join(arguments[:words])
         if name in COMMANDS:
             return name, list(arguments[words:])
+    if arguments[:1] == ["--version"]:
+        print(f"groma {_version()}")
+        sys.exit(0)
+    group = (
+        arguments[0] if arguments and any(name.startswith(f"{arguments[0]} ") for name in COMMANDS) else ""
+    )
     if any(word in ("-h", "--help") for word in arguments[:2]):
-        print(_overview())
+        print(_overview(group))
         sys.exit(0)
     asked = " ".join(arguments[:2]) if arguments else "nothing"
-    sys.exit(_fail(f"{asked!r} is not a command; known are {', '.join(COMMANDS)} (see groma --help).", 2))
+    words = [asked, *arguments[:1]]
+    near = next((match for word in words for match in difflib.get_close_matches(word, COMMANDS, 1, 0.7)), "")
+    known = [name for name in COMMANDS if name.startswith(f"{group} ")] if group else list(COMMANDS)
+    hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
+    sys.exit(
+        _fail(f"{asked!r} is not a command; {hint} (see groma {group + ' ' if group else ''}--help).", 2)
+    )
 
 
-def _overview() -> str:
-    lines = ["usage: groma COMMAND [options]", "", "Language goals to grounded boxes.", ""]
-    width = max(map(len, COMMANDS)) + 2
-    lines += [f"  {name:<{width}}{command.help}" for name, command in COMMANDS.items()]
+def _version() -> str:
+    from groma_ros import __version__
+
+    return __version__
+
+
+def _overview(group: str = "") -> str:
+    """The list of commands; group: only those that begin with this word."""
+    shown = {name: command for name, command in COMMANDS.items() if not group or name.startswith(f"{group} ")}
+    usage = f"usage: groma {group} COMMAND [options]" if group else "usage: groma COMMAND [options]"
+    lines = [usage, "", "Language goals to grounded boxes.", ""]
+    width = max(map(len, shown)) + 2
+    lines += [f"  {name:<{width}}{command.help}" for name, command in shown.items()]
+    example = next(iter(shown.values())).example
     return "\n".join(
-        [*lines, "", f"example: {COMMANDS['ground'].example}", "`groma COMMAND --help` says more."]
+        [
+            *lines,
+            "",
+            f"example: {example}",
+            "`groma COMMAND --help` says more; `groma --version` the version.",
+        ]
     )
 
 

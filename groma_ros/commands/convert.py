@@ -7,7 +7,6 @@ import json
 import sys
 from pathlib import Path
 
-from groma_ros.export.convert import convert
 from groma_ros.runtime.bundle import (
     GGUF_PRECISIONS,
     MANIFEST,
@@ -61,6 +60,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`groma convert` with the options of `add_arguments`; returns the exit status."""
+    from groma_ros.export.convert import convert
+
     source, out = _places(args.source, args.out)
     names = [name.strip() for name in args.precision.split(",") if name.strip()]
     bundle = convert(source, out, names, args.only, not args.no_weights, args.frames, args.strict)

@@ -4,10 +4,31 @@ from __future__ import annotations
 
 import sys
 
+from groma_ros import __version__
+
+HELP = """usage: groma_node [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE]]
+
+The perception node: finds in camera images what goals in words ask for.
+
+  --help, --version   this text; the version
+  -p NAME:=VALUE      a parameter: model, backend, precision, goals, ... (docs/parameters.md lists all)
+  -r FROM:=TO         another topic, such as image:=/camera/color/image_raw
+  --params-file FILE  parameters from a YAML file
+
+example: groma_node --ros-args -p model:=groma-tiny -p "goals:=['the red mug']" -r image:=/camera/image
+`groma doctor` says what this machine lacks to run a model."""
+
 
 def main(args: list[str] | None = None) -> int:
     """Run the node until SIGINT or SIGTERM. 0 after a clean end, 1 with one sentence on stderr when it could
     not start."""
+    given = sys.argv[1:] if args is None else args
+    if "--help" in given or "-h" in given:
+        print(HELP)
+        return 0
+    if "--version" in given:
+        print(f"groma_node {__version__}")
+        return 0
     try:
         from groma_ros.node.process import run
     except ImportError as error:

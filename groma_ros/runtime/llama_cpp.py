@@ -17,6 +17,8 @@ import numpy as np
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import Bundle, BundleError, read_network
 from groma_ros.runtime.goal_packing import check_append, owners
+from groma_ros.runtime.install_hints import CUDA_LLAMA
+from groma_ros.runtime.memory_check import LLAMA_ROOM
 from groma_ros.runtime.onnx import read_embeddings
 from groma_ros.types import FloatArray, IntArray
 
@@ -30,8 +32,6 @@ except ImportError as error:
 
 SEQUENCES = 256
 """Maximum number of simultaneous sequences in llama.cpp: one for each prefix and each goal."""
-ROOM = 2048
-"""Cells beyond one full context, for the tails of many goals."""
 _LOG = logging.getLogger(__name__)
 # llama.cpp warns of what is meant here (no tokenizer, more cells than the context), and its errors become
 # sentences.
@@ -67,8 +67,7 @@ def choose_device(device: str | None) -> str:
     if device == "cpu" or (device == "cuda" and can_offload()):
         return device
     raise ValueError(
-        f"The installed llama.cpp cannot use the device {device!r}; for cuda build it with "
-        "CMAKE_ARGS=-DGGML_CUDA=on python -m pip install --no-binary llama-cpp-python llama-cpp-python."
+        f"The installed llama.cpp cannot use the device {device!r}; for cuda build it with {CUDA_LLAMA}."
     )
 
 
@@ -118,7 +117,7 @@ class LlamaLanguage:
         self._unused = list(range(SEQUENCES - 1, -1, -1))
         start_llama()
         self._model = _open(path, config, device)
-        self._cells = self.context + ROOM
+        self._cells = self.context + LLAMA_ROOM
         self._llama = self._make_context(threads, device, path)
         weakref.finalize(self, _close, self._llama, self._model)
         self._memory = llama_cpp.llama_get_memory(self._llama)

@@ -7,22 +7,23 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, ROLES, WEIGHTS, Bundle, BundleError
+from groma_ros.runtime.bundle import (
+    GGUF_PRECISIONS,
+    ONNX_PRECISIONS,
+    ROLES,
+    WEIGHTS,
+    Bundle,
+    BundleError,
+    read_network,
+)
+from groma_ros.runtime.install_hints import INSTALL, PACKAGES
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
-from groma_ros.runtime.memory_check import check_memory, graph_files
+from groma_ros.runtime.memory_check import check_memory, graph_files, llama_keys_and_values_mb
 from groma_ros.runtime.options import RuntimeOptions
-from groma_ros.runtime.tensorrt.bindings import INSTALL, EngineError
+from groma_ros.runtime.tensorrt.bindings import EngineError
 
 TORCH_PRECISIONS = ("fp32", "bf16", "fp16")
 PRECISIONS = ("auto", *dict.fromkeys((*ONNX_PRECISIONS, *TORCH_PRECISIONS, *GGUF_PRECISIONS)))
-PACKAGES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "llama_cpp": "llama_cpp", "torch": "torch"}
-# What to tell somebody who lacks the package.
-_INSTALL = {
-    "onnx": "install it with python -m pip install onnxruntime",
-    "tensorrt": INSTALL,
-    "llama_cpp": "install it with python -m pip install llama-cpp-python (see docs/llama.md)",
-    "torch": "install it with python -m pip install torch",
-}
 _LOG = logging.getLogger(__name__)
 
 
@@ -49,7 +50,7 @@ def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None) -> Runti
     precision, device, threads = options.precision, options.device, options.threads
     if precision not in PRECISIONS:
         raise ValueError(f"There is no precision {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
-    chosen, why = choose_backend(bundle, options.backend, device)
+    chosen, why = choose_backend(bundle, options.backend, device, precision)
     try:
         runtime = _LOADERS[chosen](bundle, device, threads, precision, why)
     except EngineError as error:
@@ -64,17 +65,29 @@ def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None) -> Runti
     return runtime
 
 
-def choose_backend(bundle: Bundle, backend: str, device: str | None = None) -> tuple[str, str]:
-    """The backend and the reason for it. ValueError for one that is unknown or not installed."""
+def choose_backend(
+    bundle: Bundle, backend: str, device: str | None = None, precision: str = "auto"
+) -> tuple[str, str]:
+    """The backend and the reason for it; a precision that only one kind of backend has decides among them.
+
+    ValueError for a backend that is not installed.
+    """
     if backend != "auto":
         _require(backend)
         return backend, "it was asked for"
-    if not bundle.precisions and not (bundle.vision_precisions and bundle.gguf_precisions):
+    graphs = bundle.precisions or (bundle.vision_precisions if bundle.gguf_precisions else ())
+    if not graphs:
         _require("torch")
         return "torch", "the bundle holds no ONNX graphs"
+    if precision == "bf16" or (precision == "fp16" and "fp16" not in graphs and WEIGHTS in bundle.files):
+        _require("torch")
+        return "torch", f"the bundle holds no graphs in {precision}, which torch computes from its weights"
     lacking = _lacks_for_tensorrt(device)
     if not lacking:
         return "tensorrt", "there is a GPU, and TensorRT for it"
+    if precision in GGUF_PRECISIONS:
+        _require("llama_cpp")
+        return "llama_cpp", f"the precision {precision} is llama.cpp's, and {lacking}"
     if not bundle.precisions:
         _require("llama_cpp")
         return "llama_cpp", f"the bundle holds its language model as a GGUF alone, and {lacking}"
@@ -141,7 +154,8 @@ def _language_beside_gpu(
 
         if gguf is not None or can_offload() or not bundle.precisions:
             where, chosen = "cuda" if can_offload() else "cpu", gguf or bundle.gguf_precisions[0]
-            check_memory(bundle, {bundle.graph_name("language", chosen): "llama_cpp"}, where)
+            extra = llama_keys_and_values_mb(read_network(bundle))
+            check_memory(bundle, {bundle.graph_name("language", chosen): "llama_cpp"}, where, extra)
             return load_llama_language(bundle, chosen, where, threads), f"llama.cpp ({where}, {chosen})"
     from groma_ros.runtime.onnx import choose_device, load_onnx_language
 
@@ -156,24 +170,35 @@ def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precisio
     from groma_ros.runtime.llama_cpp import choose_device, load_llama_language
     from groma_ros.runtime.onnx import load_onnx_vision
 
-    if precision != "auto" and precision not in GGUF_PRECISIONS:
+    if precision not in ("auto", *GGUF_PRECISIONS, *bundle.vision_precisions):
         raise ValueError(
-            f"The backend llama_cpp has no precision {precision!r}, only {', '.join(GGUF_PRECISIONS)}."
+            f"The backend llama_cpp has no precision {precision!r}, only {', '.join(GGUF_PRECISIONS)}, and "
+            f"of the vision graphs beside it {', '.join(bundle.vision_precisions) or 'none'}."
         )
-    if precision == "auto" and not bundle.gguf_precisions:
+    if precision not in GGUF_PRECISIONS and not bundle.gguf_precisions:
         raise BundleError(
             f"The model {bundle.name} in {bundle.directory} has no GGUF; groma convert {bundle.directory} "
             "--precision q8_0 makes one."
         )
-    chosen, where = bundle.gguf_precisions[0] if precision == "auto" else precision, choose_device(device)
-    check_memory(bundle, {bundle.graph_name("language", chosen): "llama_cpp"}, where)
-    if bundle.vision_precisions:
-        check_memory(
-            bundle, graph_files(bundle, dict.fromkeys(ROLES[:2], bundle.vision_precisions[0])), "cpu"
-        )
+    chosen, seen = llama_precisions(bundle, precision)
+    where = choose_device(device)
+    language_file = {bundle.graph_name("language", chosen): "llama_cpp"}
+    graphs = graph_files(bundle, dict.fromkeys(ROLES[:2], seen)) if seen else {}
+    extra = llama_keys_and_values_mb(read_network(bundle))
+    check_memory(bundle, language_file if where == "cuda" else {**language_file, **graphs}, where, extra)
+    if where == "cuda":
+        check_memory(bundle, graphs, "cpu")
     language = load_llama_language(bundle, chosen, where, threads)
-    vision = load_onnx_vision(bundle, None if where == "cuda" else where, threads)
+    vision = load_onnx_vision(bundle, None if where == "cuda" else where, threads, seen)
     return _runtime(bundle, (vision, language), "llama_cpp", chosen, where, why)
+
+
+def llama_precisions(bundle: Bundle, precision: str) -> tuple[str, str | None]:
+    """The precision of the GGUF and that of the vision graphs beside it; None where the bundle has none."""
+    gguf = precision if precision in GGUF_PRECISIONS else bundle.gguf_precisions[0]
+    made = bundle.vision_precisions
+    seen = precision if precision in made else (made[0] if made else None)
+    return gguf, seen
 
 
 def _torch(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
@@ -241,5 +266,5 @@ def _require(backend: str) -> None:
         package = PACKAGES[backend]
         raise ValueError(
             f"The backend {backend} needs the Python package {package}, which is not installed; "
-            f"{_INSTALL[backend]}."
+            f"{INSTALL[backend]}."
         )

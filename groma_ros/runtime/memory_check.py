@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from pathlib import Path
 
+from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import EMBEDDINGS, Bundle
 from groma_ros.runtime.tensorrt.gpu import find_gpu
 
@@ -19,15 +20,17 @@ RESERVE_MB = 64
 """Memory that must stay free."""
 
 
+LLAMA_ROOM = 2048
+"""Cells of keys and values that llama.cpp gets beyond one full context, for the tails of many goals."""
+
+
 def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb: int = 0) -> None:
     """ValueError with need and have in MB where the memory does not hold a model.
 
     files: of the bundle by name, and the library (a key of `GROWTH`) that loads each; device: cpu, or cuda
     for the GPU's memory; extra_mb: what is needed besides, as for keys and values.
     """
-    need = extra_mb + math.ceil(
-        sum(bundle.files[name]["bytes"] * GROWTH[library] for name, library in files.items()) / 2**20
-    )
+    need = extra_mb + memory_need_mb(bundle, files)
     gpu = find_gpu() if device == "cuda" else None
     have = gpu.memory_mb if gpu else available_mb() - RESERVE_MB
     if need > have:
@@ -36,6 +39,26 @@ def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb
             f"The model {bundle.name} needs about {need} MB and {max(have, 0)} MB {where} are free; "
             "free some, or take a smaller precision."
         )
+
+
+def memory_need_mb(bundle: Bundle, files: Mapping[str, str]) -> int:
+    """Memory in MiB that loading files of a bundle takes; files: as of `check_memory`."""
+    return math.ceil(
+        sum(bundle.files[name]["bytes"] * GROWTH[library] for name, library in files.items()) / 2**20
+    )
+
+
+def keys_and_values_mb(config: GromaConfig, tokens: int) -> int:
+    """Memory in MiB of so many tokens' keys and values in halves."""
+    language = config.language
+    heads = language.num_key_value_heads or language.num_attention_heads
+    width = language.hidden_size // language.num_attention_heads * heads
+    return tokens * language.num_hidden_layers * width * 2 * 2 >> 20
+
+
+def llama_keys_and_values_mb(config: GromaConfig) -> int:
+    """Memory in MiB of the keys and values that llama.cpp sets aside when it loads."""
+    return keys_and_values_mb(config, config.language.max_position_embeddings + LLAMA_ROOM)
 
 
 def graph_files(bundle: Bundle, roles: Mapping[str, str]) -> dict[str, str]:

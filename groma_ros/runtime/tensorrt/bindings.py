@@ -17,13 +17,9 @@ from typing import Any
 
 import numpy as np
 
+from groma_ros.runtime.install_hints import TENSORRT
+
 OLDEST = (8, 6)
-INSTALL = (
-    "it comes with JetPack (sudo apt-get install nvidia-jetpack), with NVIDIA's TensorRT container "
-    "(nvcr.io/nvidia/tensorrt), or by pip "
-    "from NVIDIA's package index (python -m pip install --extra-index-url https://pypi.nvidia.com "
-    "tensorrt); see docs/tensorrt.md"
-)
 _KEPT_MESSAGES = 20
 _LOG = logging.getLogger(__name__)
 
@@ -72,18 +68,18 @@ class TensorRT:
             import tensorrt
         except ImportError as error:
             raise EngineError(
-                f"The Python package tensorrt cannot be used ({_line(error)}); {INSTALL}."
+                f"The Python package tensorrt cannot be used ({_line(error)}); {TENSORRT}."
             ) from error
         except (
             Exception
         ) as error:  # the package on the public index raises what it likes when the libraries are absent
             raise EngineError(
-                f"The Python package tensorrt does not work ({_line(error)}); {INSTALL}."
+                f"The Python package tensorrt does not work ({_line(error)}); {TENSORRT}."
             ) from error
         self._trt: Any = tensorrt
         self.version: str = str(getattr(tensorrt, "__version__", "0"))
         if self.release < OLDEST:
-            raise EngineError(f"TensorRT {self.version} is too old; 8.6 or later is needed: {INSTALL}.")
+            raise EngineError(f"TensorRT {self.version} is too old; 8.6 or later is needed: {TENSORRT}.")
         self._logger, self._said = _logger(tensorrt)
 
     @property

@@ -1,0 +1,80 @@
+"""Whether this machine can run a model: backend, packages and memory, judged without loading it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from groma_ros.runtime.bundle import GGUF_PRECISIONS, ROLES, WEIGHTS, Bundle, read_network
+from groma_ros.runtime.load import choose_backend, llama_precisions
+from groma_ros.runtime.memory_check import (
+    RESERVE_MB,
+    available_mb,
+    graph_files,
+    keys_and_values_mb,
+    llama_keys_and_values_mb,
+    memory_need_mb,
+)
+from groma_ros.runtime.options import RuntimeOptions
+
+GOAL_TOKENS = 400
+"""Tokens of ten goals behind the prefix, of about 40 each."""
+
+
+@dataclass(frozen=True)
+class Suitability:
+    """What would run a model here."""
+
+    backend: str
+    """Empty where none can."""
+    precision: str
+    need_mb: int
+    """Memory that loading it takes, estimated from its files (`memory_check.GROWTH`), and keys and values."""
+    have_mb: int
+    """Memory that is free now."""
+    reason: str
+    """Why it cannot run, in a sentence; empty if it can."""
+
+    @property
+    def ok(self) -> bool:
+        """Whether it can run."""
+        return not self.reason
+
+
+def judge(bundle: Bundle, options: RuntimeOptions | None = None) -> Suitability:
+    """Judge a bundle on this machine as `load_runtime` would run it with the options."""
+    options, have = options or RuntimeOptions(), max(available_mb() - RESERVE_MB, 0)
+    try:
+        config = read_network(bundle)
+        backend, _ = choose_backend(bundle, options.backend, options.device, options.precision)
+        precision, files = _files(bundle, backend, options.precision)
+        held = (
+            llama_keys_and_values_mb(config)
+            if "llama_cpp" in files.values()
+            else keys_and_values_mb(config, 326 + 2 * config.max_region_num + GOAL_TOKENS)
+        )
+        need = memory_need_mb(bundle, files) + held
+    except ValueError as error:
+        return Suitability("", "", 0, have, str(error))
+    reason = ""
+    if need > have:
+        reason = (
+            f"It needs about {need} MB of memory and {have} MB are free; close other programs, or take a "
+            "smaller precision."
+        )
+    return Suitability(backend, precision, need, have, reason)
+
+
+def _files(bundle: Bundle, backend: str, precision: str) -> tuple[str, dict[str, str]]:
+    """The precision that runs, and the files that are loaded with the library of each."""
+    if backend == "torch":
+        return precision if precision != "auto" else "fp32", {
+            WEIGHTS: "torch"
+        } if WEIGHTS in bundle.files else {}
+    if backend == "onnx" or (backend == "tensorrt" and not bundle.gguf_precisions):
+        chosen = bundle.precisions[0] if precision == "auto" else precision
+        return chosen, graph_files(bundle, dict.fromkeys(ROLES, chosen))
+    gguf, seen = llama_precisions(bundle, precision)
+    files = {bundle.graph_name("language", gguf): "llama_cpp"}
+    if seen:
+        files |= graph_files(bundle, dict.fromkeys(ROLES[:2], seen))
+    return gguf if precision in ("auto", *GGUF_PRECISIONS) else precision, files
