@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from groma_ros import __version__
 from groma_ros.cli import COMMANDS, main
 from tests.small import GOALS, blocks
 
@@ -89,6 +90,26 @@ def test_help_lists_every_command(groma: Groma) -> None:
     assert all(
         f"  {name} " in done.stdout and command.help in done.stdout for name, command in COMMANDS.items()
     )
+
+
+def test_a_group_of_commands_lists_its_own(groma: Groma) -> None:
+    for words in (["eval", "--help"], ["eval", "-h"]):
+        done = groma(*words)
+        assert done.status == 0 and done.stdout.startswith("usage: groma eval COMMAND [options]")
+        listed = {line.split("  ")[1].strip() for line in done.stdout.splitlines() if line.startswith("  ")}
+        assert listed == {name for name in COMMANDS if name.startswith("eval ")}
+
+
+def test_the_version(groma: Groma) -> None:
+    assert groma("--version").stdout == f"groma {__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("gruond", "ground"), ("eval scene", "eval scenes"), ("build_engine", "build-engine")],
+)
+def test_a_misspelt_command_is_recognised(refused: Refused, typed: str, meant: str) -> None:
+    assert f"{typed!r} is not a command; did you mean {meant}?" in refused(*typed.split(), "--json")
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -1,31 +1,77 @@
-"""`groma verify`: compare the network with recorded tensors."""
+"""`groma verify`: hold the network to recorded tensors, or a bundle's graphs to its network."""
 
 from __future__ import annotations
 
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from rich.console import Console
+from groma_ros.runtime.model_paths import find_model, is_name
 
-from groma_ros.model.reference import Reference
-from groma_ros.model.verify import print_report, verify
+if TYPE_CHECKING:
+    from groma_ros.export.self_check import SelfCheck
+
+RECORDED = "meta.json"
+"""The file by which a folder of recorded tensors is known."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma verify`."""
     parser.add_argument(
-        "directory", type=Path, help="folder with config.json, meta.json and recorded tensors"
+        "target",
+        help="name or folder of a model, whose graphs are held to its network in PyTorch on a picture; or "
+        "folder "
+        f"with config.json, {RECORDED} and recorded tensors",
     )
+    parser.add_argument("--image", type=Path, help="picture to check a model on (default: a drawn one)")
+    parser.add_argument("--goal", default="the red box", help="goal to ask of it (default: the red box)")
     parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Returns 0 if the network equals the recorded one, else 1. Raises ValueError for a folder that cannot be
+    """`groma verify`: 0 if what was compared is equal, else 1. ValueError for a folder that cannot be
     used."""
-    report = verify(Reference.load(args.directory))
-    if args.json:
+    folder = Path(args.target).expanduser()
+    if (folder / RECORDED).is_file() or (not is_name(args.target) and not folder.is_dir()):
+        return _recorded(folder, args.json)
+    from groma_ros.export.self_check import drawn_picture, self_check
+    from groma_ros.io.images import compressed_to_rgb
+    from groma_ros.runtime.bundle import Bundle
+
+    bundle = Bundle.load(find_model(args.target))
+    picture = compressed_to_rgb(args.image.read_bytes(), args.image.suffix) if args.image else drawn_picture()
+    found = self_check(bundle, picture, args.goal)
+    print(json.dumps(found.to_dict(), indent=1) if args.json else "\n".join(_lines(found, args.goal)))
+    return 0 if found.ok else 1
+
+
+def _recorded(folder: Path, as_json: bool) -> int:
+    from rich.console import Console
+
+    from groma_ros.model.reference import Reference
+    from groma_ros.model.verify import print_report, verify
+
+    report = verify(Reference.load(folder))
+    if as_json:
         print(json.dumps(report.to_dict()))
     else:
         print_report(report, Console())
     return 0 if report.ok else 1
+
+
+def _lines(found: SelfCheck, goal: str) -> list[str]:
+    lines = [
+        f"{item.precision:<8}{item.role:<16}differs by {item.difference:.1e} of at most {item.limit:g}  "
+        f"{'ok' if item.ok else 'WRONG'}"
+        for item in found.stages
+    ]
+    lines += [f"stages not compared: {found.not_compared}"] if found.not_compared else []
+    lines.append(f"answers to {goal!r}:")
+    for answer in found.answers:
+        best = " ".join(f"{value:.0f}" for value in answer.boxes[0]) if answer.boxes else "no box"
+        same = "as the first" if answer.as_first else "another box than the first"
+        lines.append(
+            f"{answer.precision:<8}{answer.backend:<16}presence {answer.presence:.2f}  {best}  ({same})"
+        )
+    return lines

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rosbags.typesys.store import Typestore
 
 _ROOT = Path(__file__).resolve().parents[2]
+_WHEEL = Path(__file__).resolve().parents[1] / "shipped" / "messages"
 _CHECKOUT = {"groma_ros": _ROOT / "msg", "vision_msgs": _ROOT / "interfaces" / "vision_msgs" / "msg"}
 
 
@@ -28,9 +29,11 @@ def typestore() -> Typestore:
 
 
 def _folder(package: str) -> Path:
-    """Of the .msg files of a package: in a checkout, or where the package is installed."""
-
-    folder = _CHECKOUT[package] if _CHECKOUT[package].is_dir() else share(package) / "msg"
+    """Of the .msg files of a package: in a checkout, in a wheel, or where a ROS package is installed."""
+    for folder in (_CHECKOUT[package], _WHEEL / package):
+        if folder.is_dir():
+            return folder
+    folder = share(package) / "msg"
     if not folder.is_dir():
         raise ValueError(
             f"The messages of {package} were not found in {folder}; install it, or run from a checkout of "

@@ -21,7 +21,8 @@ from groma_ros.runtime.model_paths import CHECKPOINTS, MANIFEST, PUBLISHED, mode
 try:
     import huggingface_hub
     from huggingface_hub import errors
-    from huggingface_hub.utils import disable_progress_bars
+    from huggingface_hub.file_download import http_get
+    from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 except ImportError as error:
     raise ValueError(
         "Downloading needs the Python package huggingface_hub; install it with python -m pip install "
@@ -175,11 +176,14 @@ def fetch(name: str, source: Source) -> Path:
     _start(partial, source)
     if not os.isatty(2):
         disable_progress_bars()
-    names = [file.name for file in source.files]
-    if "config.json" in names and not source.is_bundle:
+    if not source.is_bundle:
         _download(source, partial, ["config.json"])
         check_family(read_json(partial / "config.json"), partial / "config.json", whole=False)
-    _download(source, partial, names)
+    small = [file.name for file in source.files if not file.sha256]
+    _download(source, partial, small)
+    for file in source.files:
+        if file.sha256:
+            _download_large(source, partial, file)
     for file in source.files:
         _check(partial, file)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
@@ -198,6 +202,27 @@ def _download(source: Source, partial: Path, names: Sequence[str]) -> None:
             allow_patterns=list(names),
             max_workers=4,
         )
+
+
+def _download_large(source: Source, partial: Path, file: RemoteFile) -> None:
+    """Bring a large file, from where the last try ended: newer clients' own downloads begin anew in each
+    process."""
+    place, part = partial / file.name, partial / f"{file.name}.incomplete"
+    if place.is_file() and place.stat().st_size == file.size:
+        return
+    if part.is_file() and part.stat().st_size > file.size:
+        part.unlink()
+    url = huggingface_hub.hf_hub_url(source.repository, file.name, revision=source.commit)
+    with _sentences(source.repository, source.commit, partial), part.open("ab") as stream:
+        http_get(
+            url,
+            stream,
+            resume_size=stream.tell(),
+            headers=build_hf_headers(),
+            expected_size=file.size,
+            displayed_filename=file.name,
+        )
+    os.replace(part, place)
 
 
 def missing_files(folder: Path, source: Source) -> list[str]:

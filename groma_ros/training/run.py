@@ -16,6 +16,7 @@ from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.bundle import MANIFEST, TOKENIZER, Bundle
+from groma_ros.runtime.model_paths import find_model
 from groma_ros.training.config import LanguageStage, Scenes, TrainConfig
 from groma_ros.training.data import Data, files_data
 from groma_ros.training.data_files import KINDS as FILE_KINDS
@@ -116,7 +117,7 @@ def _before(stage: str) -> str:
 def _begin_from(directory: Path, config: TrainConfig, checkpoint: Path, data: Data | None) -> None:
     """A first checkpoint of a bundle's weights, with its vocabulary unless the config asks for a larger
     one."""
-    bundle, tokenizer = Bundle.load(directory), checkpoint.with_name(TOKENIZER)
+    bundle, tokenizer = Bundle.load(find_model(directory)), checkpoint.with_name(TOKENIZER)
     if GromaConfig.from_dict(bundle.network).language.vocab_size == config.network.language.vocab_size:
         shutil.copyfile(bundle.file(TOKENIZER), tokenizer)
     load_tokenizer(config, checkpoint.parent, data)

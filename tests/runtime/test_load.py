@@ -1,5 +1,6 @@
 """Which backend is taken, and what is said when it cannot be."""
 
+import dataclasses
 import json
 import logging
 import shutil
@@ -15,7 +16,7 @@ import pytest
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime import load
 from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, WEIGHTS, Bundle, BundleError
-from groma_ros.runtime.load import choose_backend
+from groma_ros.runtime.load import choose_backend, llama_precisions
 from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
 from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.tensorrt import gpu
@@ -66,6 +67,47 @@ def test_a_backend_that_is_not_installed(graph_model: Path, monkeypatch: pytest.
         ValueError, match=r"The backend torch needs the Python package torch_of_another_world"
     ):
         choose_backend(bundle, "auto")
+
+
+def without(bundle: Bundle, *precisions: str) -> Bundle:
+    """The bundle as if these precisions had no language graph."""
+    made = {
+        name: {role: part for role, part in parts.items() if role != "language" or name not in precisions}
+        for name, parts in bundle.graphs["precisions"].items()
+    }
+    return dataclasses.replace(bundle, graphs={**bundle.graphs, "precisions": made})
+
+
+def test_a_precision_finds_its_backend(graph_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = Bundle.load(graph_model)
+    graphs = {
+        **bundle.graphs["precisions"],
+        "q4_k_m": {"language": {"file": "language.gguf", "difference": 0.1}},
+    }
+    both = dataclasses.replace(bundle, graphs={**bundle.graphs, "precisions": graphs})
+    chosen = {
+        name: choose_backend(both, "auto", None, name)[0]
+        for name in ("auto", "fp32", "q4_k_m", "fp16", "bf16")
+    }
+    assert chosen == {
+        "auto": "onnx",
+        "fp32": "onnx",
+        "q4_k_m": "llama_cpp",
+        "fp16": "torch",  # it has weights, and no graphs in fp16
+        "bf16": "torch",
+    }
+    assert choose_backend(both, "auto", None, "q4_k_m")[1] == (
+        "the precision q4_k_m is llama.cpp's, and there is no NVIDIA GPU"
+    )
+    large = without(both, "fp32")
+    assert choose_backend(large, "auto", None, "fp32")[0] == "llama_cpp"
+    assert llama_precisions(large, "fp32") == ("q4_k_m", "fp32") == llama_precisions(large, "auto")
+    monkeypatch.setattr(load, "_lacks_for_tensorrt", lambda device: "")
+    assert choose_backend(both, "auto", None, "q4_k_m")[0] == "tensorrt"
+    monkeypatch.undo()
+    monkeypatch.setitem(load.PACKAGES, "llama_cpp", "llama_of_another_world")
+    with pytest.raises(ValueError, match="needs the Python package llama_of_another_world.*llama-cpp-python"):
+        choose_backend(both, "auto", None, "q4_k_m")
 
 
 def test_a_device_that_is_not_there(graph_model: Path) -> None:

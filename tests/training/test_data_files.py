@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file
 
 from groma_ros.model.groma import Groma
-from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.bundle import WEIGHTS, Bundle
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE
 from groma_ros.training.config import TrainConfig
 from groma_ros.training.data_files import TrainingDataError, open_file
@@ -276,3 +277,30 @@ def test_the_papers_recipe_runs_at_a_small_size(tmp_path: Path) -> None:
     assert not torch.equal(alignment["new_input_embs.weight"], alignment["extra_lm_head.weight"])
     assert changed(alignment, language, "llm.") and not changed(alignment, language, "perceiver")
     assert Bundle.load(tmp_path / "bundle").prompt == PUBLISHED_TEMPLATE.to_dict()
+
+
+def test_fine_tuning_runs_at_a_small_size(
+    small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The command of docs/fine-tuning.md: from a converted model by its name, the stage alignment alone."""
+    config = Path(__file__).parents[2] / "config" / "finetune_7b.yaml"
+    assert TrainConfig.load(config).network.language.num_hidden_layers == 32
+    monkeypatch.setenv("GROMA_MODELS", str(tmp_path / "models"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "groma-7b").symlink_to(small_model)
+    document = yaml.safe_load(config.read_text())
+    document["network"] = Bundle.load(small_model).network
+    document["alignment"].update(steps=2, batch=2, warmup=1, rate=0.01)
+    path = tmp_path / "finetune.yaml"
+    path.write_text(yaml.safe_dump(document))
+    data = phrase_file(tmp_path / "data")
+    run = TrainingRun(
+        path, tmp_path / "out", tmp_path / "mine", stages=("alignment",), start=Path("groma-7b"), data=(data,)
+    )
+    train(run)
+    made = Bundle.load(tmp_path / "mine")
+    before, after = (load_file(bundle.file(WEIGHTS)) for bundle in (Bundle.load(small_model), made))
+    changed = {key.split(".")[0] for key in after if not torch.equal(before[key].float(), after[key].float())}
+    assert changed <= {"region_encoder", "img_txt_bridge", "new_input_embs", "extra_lm_head"}
+    assert {"region_encoder", "img_txt_bridge"} <= changed
+    assert made.file("tokenizer.model").read_bytes() == (small_model / "tokenizer.model").read_bytes()
