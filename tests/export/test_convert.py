@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -307,7 +308,7 @@ def test_unknown_keys_and_too_little_disk(
         ValueError, match=r"\(number: 1, 0.0 MB in all\): llm.unused .*without strict loading"
     ):
         convert(checkpoint, tmp_path / "out", strict=True)
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: (0, 0, 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1000))
     with pytest.raises(
         OSError, match=r"Converting .* needs 0\.\d+ GB on the disk of .*out and 0.00 GB are free"
     ):
