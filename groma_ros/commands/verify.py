@@ -7,13 +7,10 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groma_ros.runtime.model_paths import find_model, is_name
+from groma_ros.runtime.model_paths import MANIFEST, find_model, is_name
 
 if TYPE_CHECKING:
     from groma_ros.export.self_check import SelfCheck
-
-RECORDED = "meta.json"
-"""The file by which a folder of recorded tensors is known."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "target",
         help="name or folder of a model, whose graphs are held to its network in PyTorch on a picture; or "
         "folder "
-        f"with config.json, {RECORDED} and recorded tensors",
+        "with config.json, meta.json and recorded tensors",
     )
     parser.add_argument("--image", type=Path, help="picture to check a model on (default: a drawn one)")
     parser.add_argument("--goal", default="the red box", help="goal to ask of it (default: the red box)")
@@ -33,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     """`groma verify`: 0 if what was compared is equal, else 1. ValueError for a folder that cannot be
     used."""
     folder = Path(args.target).expanduser()
-    if (folder / RECORDED).is_file() or (not is_name(args.target) and not folder.is_dir()):
+    if not (folder / MANIFEST).is_file() and (folder.is_dir() or not is_name(args.target)):
         return _recorded(folder, args.json)
     from groma_ros.export.self_check import drawn_picture, self_check
     from groma_ros.io.images import compressed_to_rgb
