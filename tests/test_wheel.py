@@ -89,7 +89,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     ]
     subprocess.run([sys.executable, "-m", "pip", *install], check=True)
     (site,) = made.glob("lib/python*/site-packages")
-    declared = importlib.metadata.distribution("groma_ros").requires or []
+    (distribution,) = importlib.metadata.distributions(name="groma_ros", path=[str(site)])
+    declared = distribution.requires or []
     link_distributions(closure([text for text in declared if "extra ==" not in text]), site)
     yield made / "bin"
 

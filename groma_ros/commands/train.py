@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from groma_ros.training.run import STAGES, TrainingRun, train
+STAGES = "detection,alignment,language"
+"""All stages, as `--stages` takes them."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -21,9 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--bundle", type=Path, help="folder to write the finished bundle to")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
-    parser.add_argument(
-        "--stages", default=",".join(STAGES), help=f"stages to run, in order (default: {','.join(STAGES)})"
-    )
+    parser.add_argument("--stages", default=STAGES, help=f"stages to run, in order (default: {STAGES})")
     parser.add_argument(
         "--data",
         type=Path,
@@ -37,11 +36,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--images", type=Path, help="folder of the files' pictures (default: each file's own)"
     )
-    parser.add_argument("--start", type=Path, help="bundle whose weights the first of the stages begins from")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="name or folder of a model whose weights the first of the stages begins from",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
     """`groma train`; returns the exit status."""
+    from groma_ros.training.run import TrainingRun, train
+
     given = vars(arguments)
     lists = {
         "data": tuple(arguments.data),

@@ -178,6 +178,7 @@ def fetch(name: str, source: Source) -> Path:
         disable_progress_bars()
     if not source.is_bundle:
         _download(source, partial, ["config.json"])
+        _check(partial, next(file for file in source.files if file.name == "config.json"))
         check_family(read_json(partial / "config.json"), partial / "config.json", whole=False)
     small = [file.name for file in source.files if not file.sha256]
     _download(source, partial, small)

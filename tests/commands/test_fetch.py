@@ -112,7 +112,9 @@ def test_the_published_layout_arrives_whole_and_is_checked(
 def test_a_connection_that_breaks_is_taken_up_again(
     tmp_path: Path, endpoint: str, repository: Repository
 ) -> None:
-    repository.break_after[WEIGHTS] = [1_000_000, *[0] * 50]
+    # The client hands on what arrives in chunks of 10 MiB.
+    assert len(repository.files[WEIGHTS]) > 12_000_000
+    repository.break_after[WEIGHTS] = [12_000_000, *[0] * 50]
     message = said(fetch(tmp_path, endpoint, REPOSITORY, "--yes"))
     assert f"{REPOSITORY} could not be fetched from {endpoint}: " in message
     assert message.endswith("run the same command again to go on from where it stopped.")
@@ -123,7 +125,7 @@ def test_a_connection_that_breaks_is_taken_up_again(
     done = fetch(tmp_path, endpoint, REPOSITORY, "--yes")
     assert done.returncode == 0, done.stderr
     assert [span for kind, file, span in repository.requests if kind == "GET" and file == WEIGHTS] == [
-        "bytes=1000000-"
+        f"bytes={10 << 20}-"
     ]
     folder = tmp_path / "models" / "checkpoints" / "groma-7b-finetune"
     assert (folder / WEIGHTS).read_bytes() == repository.files[WEIGHTS]
@@ -133,14 +135,12 @@ def test_a_connection_that_breaks_is_taken_up_again(
 def test_a_file_of_another_checksum_is_deleted_and_fetched_anew(
     tmp_path: Path, endpoint: str, repository: Repository
 ) -> None:
-    for name in (WEIGHTS, "config.json"):
+    for name in ("config.json", WEIGHTS):
         repository.altered = {name}
-        message = said(fetch(tmp_path, endpoint, "groma-7b", "--yes"))
-        if name == WEIGHTS:
-            assert message == (
-                f"groma: {WEIGHTS} was damaged on its way: its checksum is not the one that the repository "
-                "lists; it was deleted, run the same command again to fetch it anew."
-            )
+        assert said(fetch(tmp_path, endpoint, "groma-7b", "--yes")) == (
+            f"groma: {name} was damaged on its way: its checksum is not the one that the repository lists; "
+            "it was deleted, run the same command again to fetch it anew."
+        )
     assert not (tmp_path / "models" / "checkpoints" / "groma-7b").exists()
     repository.altered = set()
     assert fetch(tmp_path, endpoint, "groma-7b", "--yes").returncode == 0
