@@ -338,7 +338,13 @@ class Grounder:
 
     def refer(self, scene: Scene, boxes: FloatArray) -> tuple[Scene, list[int]]:
         """Add the user's boxes (Mx4 xyxy, camera pixels) to the regions of a scene. Returns the scene and the
-        region for each box."""
+        region for each box. Raises ValueError for a box outside the image."""
+        for x1, y1, x2, y2 in boxes:
+            if not (x1 < scene.width and y1 < scene.height and x2 > 0 and y2 > 0):
+                raise ValueError(
+                    f"The region from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) lies outside the image of "
+                    f"{scene.width}x{scene.height} pixels."
+                )
         with self._sight:
             own = self._vision.refer(scene, np.asarray(boxes, np.float32))
         return own, [int(best) for best in box_iou(np.asarray(boxes), own.boxes).argmax(1)]

@@ -217,6 +217,16 @@ def test_no_goals_no_groundings(grounder: Grounder, scene: Scene) -> None:
     assert grounder.ground(scene, []) == []
 
 
+@pytest.mark.parametrize("corner", [(1000.0, 0.0), (0.0, 1000.0), (-50.0, 0.0), (0.0, -50.0)])
+def test_a_user_region_outside_the_image_is_refused(
+    grounder: Grounder, scene: Scene, corner: tuple[float, float]
+) -> None:
+    x, y = corner
+    goal = Goal("", "describe", regions=np.array([[1, 1, 9, 9], [x, y, x + 20, y + 20]], np.float32))
+    with pytest.raises(ValueError, match=rf"lies outside the image of {scene.width}x{scene.height} pixels"):
+        grounder.ground(scene, [goal])
+
+
 def test_user_regions_can_be_the_answer(grounder: Grounder, scene: Scene) -> None:
     box = np.array([[5, 6, 50, 40]], np.float32)
     answers = grounder.ground(scene, [Goal(GOALS[1], regions=box), Goal(GOALS[1])])
