@@ -1,0 +1,49 @@
+"""Find goals in every picture of a folder and write one JSON line a picture.
+
+python examples/folder.py demo "the red mug" --out out/answers.jsonl
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+
+from groma_ros import Grounder
+
+ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp"}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("goals", nargs="+", help="what to look for, in words")
+    parser.add_argument("--model", default="groma-tiny", help="a model's name or folder")
+    parser.add_argument("--out", type=Path, default=Path("out/answers.jsonl"))
+    args = parser.parse_args()
+
+    pictures = sorted(path for path in args.folder.rglob("*") if path.suffix.lower() in ENDINGS)
+    if not pictures:
+        parser.error(f"{args.folder} holds no picture ({', '.join(sorted(ENDINGS))})")
+    grounder = Grounder.load(args.model)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("w") as lines:
+        for path in pictures:
+            bgr = cv2.imread(str(path))
+            if bgr is None:
+                print(f"{path}: skipped, it cannot be decoded")
+                continue
+            # All goals share one pass over the image.
+            answers = grounder.ground(bgr[:, :, ::-1].copy(), args.goals)
+            lines.write(
+                json.dumps({"picture": str(path), "answers": [item.to_dict() for item in answers]}) + "\n"
+            )
+            found = [item.goal.text for item in answers if item.status == "present"]
+            print(f"{path}: {', '.join(found) or 'nothing'}")
+    print(f"wrote {args.out}")
+
+
+if __name__ == "__main__":
+    main()
