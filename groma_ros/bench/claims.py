@@ -91,10 +91,10 @@ def _goals(grounder: TimedGrounder, scene: Scene) -> list[Goal]:
     with."""
     regions = [index % len(scene.boxes) for index in range(len(SINGLE))]
     texts = grounder.describe(scene, regions) if grounder.can("describe") else [""] * len(regions)
-    return [_said(grounder, text, other) for text, other in zip(texts, SINGLE, strict=True)]
+    return [_as_goal(grounder, text, other) for text, other in zip(texts, SINGLE, strict=True)]
 
 
-def _said(grounder: TimedGrounder, text: str, other: Goal) -> Goal:
+def _as_goal(grounder: TimedGrounder, text: str, other: Goal) -> Goal:
     """The model's description as a goal, or `other` if it is not a valid goal."""
     goal = Goal(text.strip(), "one")
     try:

@@ -154,9 +154,9 @@ class TimedGrounder(Grounder):
 
     def forget(self) -> None:
         """Drop the cached prefix, so that the next goal prefills again."""
-        if self._held is not None:
-            self._language.release(self._held[1])
-            self._held = None
+        if self._cached_prefix is not None:
+            self._language.release(self._cached_prefix[1])
+            self._cached_prefix = None
 
     def generate(self, scene: Scene, goal: Goal) -> tuple[int, ...]:
         """Generate a region answer greedily on the cached prefix, token by token, from its opening to

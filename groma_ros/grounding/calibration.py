@@ -203,14 +203,14 @@ class ProbeBatch:
     tokens: ProbeTokens | None = None
     """Where the probes are answered."""
 
-    def read(self, goals: FloatArray, asides: FloatArray, vocabulary: FloatArray) -> list[dict[str, float]]:
+    def read(self, goals: FloatArray, prompts: FloatArray, vocabulary: FloatArray) -> list[dict[str, float]]:
         """The signals of each goal.
 
-        goals: logits (G, N) of the scene's regions; asides: logits (A, N) of the null goals, then of the
+        goals: logits (G, N) of the scene's regions; prompts: logits (A, N) of the null goals, then of the
         probes; vocabulary: the logits (A, V) of the same rows over all tokens.
         """
         count = len(self.nulls)
-        signals = [region_signals(line, asides[:count]) for line in goals]
+        signals = [region_signals(line, prompts[:count]) for line in goals]
         for found, line in zip(signals, vocabulary[count:]):
             if self.tokens is not None:
                 found[PROBE] = probe_signal(line, self.tokens)

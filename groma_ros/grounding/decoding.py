@@ -116,22 +116,22 @@ def choose_regions(
     tokens: RegionTokens,
     calibration: Calibration,
     min_presence: float,
-    asides: ProbeBatch | None = None,
+    prompts: ProbeBatch | None = None,
 ) -> list[RegionAnswer]:
     """Answer goals whose tails (L_i, D) end with the forced `<roi>`, all in one batch after the shared
     prefix.
 
     At the first step presence decides between "nothing" (below min_presence) and the best region. Goals that
     are not `single` continue greedily among the regions not yet chosen and the stop; complete goals leave the
-    batch. asides: prompts for presence signals, evaluated in the same batch.
+    batch. prompts: prompts for presence signals, evaluated in the same batch.
     """
-    beside = asides or ProbeBatch()
+    beside = prompts or ProbeBatch()
     branches, logits = language.branch(prefix, [*tails, *beside.nulls, *beside.probes])
     rows = [_Row(one, tokens, calibration, min_presence) for one in single]
     signals: list[dict[str, float]] = [{} for _ in rows]
-    if asides is not None:
+    if prompts is not None:
         regions = np.asarray(logits)[:, tokens.first : tokens.first + tokens.count]
-        signals = asides.read(regions[: len(rows)], regions[len(rows) :], np.asarray(logits)[len(rows) :])
+        signals = prompts.read(regions[: len(rows)], regions[len(rows) :], np.asarray(logits)[len(rows) :])
     active = list(range(len(rows)))
     while active:
         chosen = [rows[index].step(logits[place], signals[index]) for place, index in enumerate(active)]

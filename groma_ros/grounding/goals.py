@@ -81,7 +81,7 @@ def read_goals(path: Path) -> tuple[Goal, ...]:
     entries = None
     for key, value in root.value:
         if key.value != "goals":
-            _refuse(path, key, f"the key {_said(key)} is not known; the only key is 'goals'")
+            _refuse(path, key, f"the key {_quoted(key)} is not known; the only key is 'goals'")
         if entries is not None:
             _refuse(path, key, "the key 'goals' stands there twice")
         entries = value
@@ -104,7 +104,7 @@ def _goal(path: Path, node: yaml.Node) -> Goal:
         for key, value in node.value:
             if key.value not in _KEYS:
                 _refuse(
-                    path, key, f"the key {_said(key)} is not known; a goal has the keys {', '.join(_KEYS)}"
+                    path, key, f"the key {_quoted(key)} is not known; a goal has the keys {', '.join(_KEYS)}"
                 )
             if key.value in fields:
                 _refuse(path, key, f"the key {key.value!r} stands there twice in one goal")
@@ -135,10 +135,10 @@ def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
     try:
         return float(node.value)
     except ValueError:
-        _refuse(path, node, f"the key 'min_score' holds {_said(node)} and must hold a number from 0 to 1")
+        _refuse(path, node, f"the key 'min_score' holds {_quoted(node)} and must hold a number from 0 to 1")
 
 
-def _said(node: yaml.ScalarNode) -> str:
+def _quoted(node: yaml.ScalarNode) -> str:
     """A scalar of the file as an error quotes it."""
     return repr(node.value[:SHOWN])
 

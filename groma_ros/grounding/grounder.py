@@ -121,7 +121,7 @@ class Grounder:
         self._prefix_ids = template.prefix_ids(tokenizer)
         # Standing goals are asked for every frame, so their token ids are cached. Thread-safe.
         self._encode_goal = lru_cache(_REMEMBERED)(lambda *asked: tuple(template.goal_ids(tokenizer, *asked)))
-        self._held: tuple[Scene, Any, int] | None = None
+        self._cached_prefix: tuple[Scene, Any, int] | None = None
         self._placeholders = {tokenizer.id(name) for name in PLACEHOLDERS}
         self._sight = threading.Lock()
 
@@ -220,15 +220,15 @@ class Grounder:
         tokens = RegionTokens(self._tokenizer.region_id(0), len(scene.boxes), self._tokenizer.id("</roi>"))
         asked = zip(goals, wordings or [0] * len(goals), strict=True)
         tails = [self._embed(self._goal_ids(goal, wording), scene) for goal, wording in asked]
-        asides = self._asides(scene, goals)
-        beside = [] if asides is None else [*asides.nulls, *asides.probes]
+        prompts = self._presence_prompts(scene, goals)
+        beside = [] if prompts is None else [*prompts.nulls, *prompts.probes]
         prefix = self._prefix(scene, max(map(len, [*tails, *beside])) + len(scene.boxes) + 1)
         single = [goal.kind == "one" for goal in goals]
         return choose_regions(
-            self._language, prefix, tails, single, tokens, self._calibration, self.min_presence, asides
+            self._language, prefix, tails, single, tokens, self._calibration, self.min_presence, prompts
         )
 
-    def _asides(self, scene: Scene, goals: Sequence[Goal]) -> ProbeBatch | None:
+    def _presence_prompts(self, scene: Scene, goals: Sequence[Goal]) -> ProbeBatch | None:
         """Prompts for the presence signals of the goals; None for a model that was trained to answer "nothing
         fits"."""
         read = set() if self._calibration.answers_none else set(self._calibration.signals)
@@ -414,22 +414,22 @@ class Grounder:
     def _prefix(self, scene: Scene, room: int) -> Any:
         """The prefilled prefix of a scene, cached until the scene changes. Raises ValueError if fewer than
         `room` positions are left."""
-        if self._held is None or self._held[0] is not scene:
-            if self._held is not None:
-                self._language.release(self._held[1])
-                self._held = None
+        if self._cached_prefix is None or self._cached_prefix[0] is not scene:
+            if self._cached_prefix is not None:
+                self._language.release(self._cached_prefix[1])
+                self._cached_prefix = None
             embeddings = self._embed(self._prefix_ids, scene)
-            self._held = (scene, self._language.prefill(embeddings), len(embeddings))
+            self._cached_prefix = (scene, self._language.prefill(embeddings), len(embeddings))
         if self._length() + room > self._language.context:
             raise ValueError(
                 f"The scene and the goal need {self._length() + room} positions and this model has "
                 f"{self._language.context}: "
                 "say the goal shorter."
             )
-        return self._held[1]
+        return self._cached_prefix[1]
 
     def _length(self) -> int:
-        return self._held[2] if self._held is not None else 0
+        return self._cached_prefix[2] if self._cached_prefix is not None else 0
 
 
 def _has_regions(goal: Goal) -> bool:

@@ -176,12 +176,12 @@ class Bundle:
         kind = ONNX_PRECISIONS if precision in ONNX_PRECISIONS else GGUF_PRECISIONS
         plain = next((name for name in made if name in kind), precision) == precision
         suffix = "onnx" if kind is ONNX_PRECISIONS else "gguf"
-        told = {role: described(content) for role, content in parts.items()}
+        entries = {role: described(content) for role, content in parts.items()}
         others = [part["file"] for key, roles in made.items() if key != precision for part in roles.values()]
         had = {self.files[name]["sha256"]: name for name in others}
         new = {role: f"{role}.{suffix}" if plain else f"{role}.{precision}.{suffix}" for role in parts}
-        names = {role: had.get(told[role]["sha256"], new[role]) for role in parts}
-        written = {names[role]: told[role] for role in parts}
+        names = {role: had.get(entries[role]["sha256"], new[role]) for role in parts}
+        written = {names[role]: entries[role] for role in parts}
         made[precision] = {
             role: {"file": names[role], "difference": float(f"{differences[role]:.2e}")} for role in parts
         }

@@ -80,7 +80,7 @@ class TensorRT:
         self.version: str = str(getattr(tensorrt, "__version__", "0"))
         if self.release < OLDEST:
             raise EngineError(f"TensorRT {self.version} is too old; 8.6 or later is needed: {TENSORRT}.")
-        self._logger, self._said = _logger(tensorrt)
+        self._logger, self._errors = _logger(tensorrt)
 
     @property
     def release(self) -> tuple[int, int]:
@@ -100,15 +100,15 @@ class TensorRT:
         copy."""
         return hasattr(self._trt.DataType, "INT64")
 
-    def build(self, graph: bytes, plan: EnginePlan, timing: bytes, told: Progress) -> tuple[bytes, bytes]:
+    def build(self, graph: bytes, plan: EnginePlan, timing: bytes, report: Progress) -> tuple[bytes, bytes]:
         """Build an engine from an ONNX graph. Returns the engine and the timing cache, which shortens later
         builds.
 
-        timing: timing cache of an earlier build, may be empty; told: progress callback. Raises EngineError
+        timing: timing cache of an earlier build, may be empty; report: progress callback. Raises EngineError
         with the reason if it cannot be built.
         """
         trt = self._trt
-        self._said.clear()
+        self._errors.clear()
         builder = self._made("builder", lambda: trt.Builder(self._logger))
         network = builder.create_network(self._creation_flags())
         parser = trt.OnnxParser(network, self._logger)
@@ -130,7 +130,7 @@ class TensorRT:
                 profile.set_shape(name, *shapes)
             config.add_optimization_profile(profile)
         self._set_timing(config, timing)
-        stopped = self._watch(config, told)
+        stopped = self._watch(config, report)
         engine = builder.build_serialized_network(network, config)
         if stopped():
             raise KeyboardInterrupt
@@ -142,7 +142,7 @@ class TensorRT:
     def load(self, engine: bytes) -> Engine:
         """Load an engine. Raises EngineError if it is of another version or GPU, or memory is short."""
         trt = self._trt
-        self._said.clear()
+        self._errors.clear()
         runtime = self._made("runtime", lambda: trt.Runtime(self._logger))
         loaded = runtime.deserialize_cuda_engine(engine)
         if loaded is None:
@@ -174,18 +174,18 @@ class TensorRT:
             if cache is not None and config.set_timing_cache(cache, False):
                 return
 
-    def _watch(self, config: Any, told: Progress) -> Callable[[], bool]:
+    def _watch(self, config: Any, report: Progress) -> Callable[[], bool]:
         """Report progress where the version supports it. Returns a function that tells whether the user
         stopped the build."""
         if not hasattr(self._trt, "IProgressMonitor"):
             return lambda: False
-        monitor = _monitor(self._trt, told)
+        monitor = _monitor(self._trt, report)
         config.progress_monitor = monitor
         return lambda: bool(monitor.stopped)
 
     def _reason(self) -> str:
         """The first error since the last build or load began; later ones follow from it."""
-        return self._said[0] if self._said else "it gives no reason"
+        return self._errors[0] if self._errors else "it gives no reason"
 
 
 class Engine:
@@ -255,7 +255,7 @@ def _logger(trt: Any) -> tuple[Any, list[str]]:
     return Logger(), said
 
 
-def _monitor(trt: Any, told: Progress) -> Any:
+def _monitor(trt: Any, report: Progress) -> Any:
     """A progress monitor for the outermost phase of a build; it stops the build when the user interrupts
     it."""
 
@@ -272,14 +272,14 @@ def _monitor(trt: Any, told: Progress) -> Any:
         def step_complete(self, phase_name: str, step: int) -> bool:
             try:
                 if phase_name == self._phase:
-                    told(step + 1, self._steps, phase_name)
+                    report(step + 1, self._steps, phase_name)
             except KeyboardInterrupt:
                 self.stopped = True
             return not self.stopped
 
         def phase_finish(self, phase_name: str) -> None:
             if phase_name == self._phase:
-                told(self._steps, self._steps, phase_name)
+                report(self._steps, self._steps, phase_name)
 
     return Monitor()
 

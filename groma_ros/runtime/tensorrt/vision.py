@@ -173,14 +173,14 @@ def graph_bytes(wanted: EngineRequest, library: TensorRT) -> bytes:
 
 
 def build_engine(
-    wanted: EngineRequest, library: TensorRT, store: EngineCache, told: Progress, force: bool = False
+    wanted: EngineRequest, library: TensorRT, store: EngineCache, report: Progress, force: bool = False
 ) -> Built:
     """The engine from the cache, or built into it. EngineError with the graph's name if it cannot be
     built."""
 
     def build(timing: bytes) -> tuple[bytes, bytes]:
         try:
-            return library.build(graph_bytes(wanted, library), wanted.plan, timing, told)
+            return library.build(graph_bytes(wanted, library), wanted.plan, timing, report)
         except EngineError as error:
             raise EngineError(f"{wanted.file} of {wanted.bundle.name}: {error}") from error
 
@@ -189,12 +189,12 @@ def build_engine(
 
 def load_engine(wanted: EngineRequest, library: TensorRT, store: EngineCache) -> Engine:
     """Load an engine; one from the cache that TensorRT rejects is rebuilt once."""
-    told = ProgressReporter(wanted.file)
-    built = build_engine(wanted, library, store, told)
+    report = ProgressReporter(wanted.file)
+    built = build_engine(wanted, library, store, report)
     try:
         return library.load(built.engine)
     except EngineError:
         if not built.reused:
             raise
     store.drop(wanted.key)
-    return library.load(build_engine(wanted, library, store, told).engine)
+    return library.load(build_engine(wanted, library, store, report).engine)
