@@ -7,6 +7,7 @@ ours.
 from __future__ import annotations
 
 import copy
+import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,8 +114,9 @@ class Rooms:
     def __init__(self, width: int, height: int, samples: int = 4) -> None:
         _prepare()
         from miniworld.miniworld import MiniWorldEnv
-        from miniworld.opengl import FrameBuffer
+        from miniworld.opengl import FrameBuffer, Texture
 
+        Texture.load = staticmethod(_load_texture)
         self._house: House | None = None
         self._painted: dict[tuple[str, tuple[float, float, float]], Any] = {}
         outer = self
@@ -355,6 +357,40 @@ def _surface(name: str) -> str:
     key = f"exactly {name}"
     Texture.tex_paths.setdefault(key, [str(Path(miniworld.__file__).parent / "textures" / f"{name}.png")])
     return key
+
+
+def _load_texture(path: str) -> Any:
+    """A picture as a texture, as Miniworld loads it but for the decoding.
+
+    pyglet turns a picture without an alpha channel into one with it pixel by pixel in Python, which takes
+    seconds a texture and most of the time of a scene.
+    """
+    import cv2
+    import pyglet
+    from pyglet import gl
+
+    pixels = cv2.imread(path, cv2.IMREAD_UNCHANGED)
+    if pixels is None:
+        raise FileNotFoundError(
+            f"The texture {path} of Miniworld cannot be read; run `make setup-sim` again."
+        )
+    codes = {2: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA}
+    code = codes[2] if pixels.ndim == 2 else codes.get(pixels.shape[2], cv2.COLOR_BGRA2RGBA)
+    rgba = np.ascontiguousarray(cv2.cvtColor(pixels, code)[::-1])  # OpenGL's rows begin at the bottom
+    height, width = rgba.shape[:2]
+    image = pyglet.image.ImageData(width, height, "RGBA", rgba.tobytes())
+    texture = image.get_texture()
+    gl.glEnable(texture.target)
+    gl.glBindTexture(texture.target, texture.id)
+    data = rgba.ctypes.data_as(ctypes.c_void_p)
+    rows = (gl.GL_RGBA, gl.GL_UNSIGNED_BYTE, data)
+    gl.glTexImage2D(gl.GL_TEXTURE_2D, 0, gl.GL_RGB, width, height, 0, *rows)
+    gl.glHint(gl.GL_GENERATE_MIPMAP_HINT, gl.GL_NICEST)
+    gl.glGenerateMipmap(gl.GL_TEXTURE_2D)
+    gl.glTexParameteri(gl.GL_TEXTURE_2D, gl.GL_TEXTURE_MAG_FILTER, gl.GL_LINEAR)
+    gl.glTexParameteri(gl.GL_TEXTURE_2D, gl.GL_TEXTURE_MIN_FILTER, gl.GL_LINEAR_MIPMAP_LINEAR)
+    gl.glBindTexture(gl.GL_TEXTURE_2D, 0)
+    return texture
 
 
 def _painted_mesh(name: str, rgb: Sequence[float]) -> Any:
