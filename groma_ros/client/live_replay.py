@@ -25,7 +25,7 @@ from groma_ros.client.messages import groundings_from_message
 from groma_ros.client.repeated_request import request_goals
 from groma_ros.grounding.grounder import check_image
 from groma_ros.io.bags import COMPRESSED as COMPRESSED_IMAGE
-from groma_ros.io.bags import RecordedCamera, RecordedImage, read_shots
+from groma_ros.io.bags import Bag, RecordedCamera, RecordedImage, recorded_images
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds, to_time
 from groma_ros.replay.pipeline import blank_record
@@ -243,7 +243,7 @@ PATIENCE = 60.0
 """Seconds that an image may wait for its own answer where no image is to be dropped."""
 
 
-def play(bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iterator[Played]:
+def play(bag: Bag, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iterator[Played]:
     """What the node answers, in the order of the images; nothing about those it dropped. log: file for what
     the node says.
 
@@ -253,9 +253,9 @@ def play(bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iter
     waiting: dict[int, FrameRecord] = {}
 
     def images() -> Iterator[Sent]:
-        for shot in read_shots(bag, camera, lambda number: number % plan.every == 0):
-            waiting[shot.number] = blank_record(shot)
-            yield Sent(shot.number, shot.time, shot.stamp, shot.data, _answerable(shot))
+        for image in recorded_images(bag, camera, lambda number: number % plan.every == 0):
+            waiting[image.number] = blank_record(image)
+            yield Sent(image.number, image.time, image.stamp, image.data, _answerable(image))
 
     transport = COMPRESSED if camera.type == COMPRESSED_IMAGE else RAW
     try:
@@ -279,13 +279,13 @@ def play(bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iter
         raise ValueError(str(error)) from error
 
 
-def _answerable(shot: RecordedImage) -> bool:
+def _answerable(image: RecordedImage) -> bool:
     try:
-        if shot.frame is not None:
-            check_image(shot.frame.rgb)
+        if image.frame is not None:
+            check_image(image.frame.rgb)
     except ValueError:
         return False
-    return shot.frame is not None
+    return image.frame is not None
 
 
 def _parameters(plan: ReplayPlan) -> dict[str, object]:

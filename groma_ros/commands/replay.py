@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from groma_ros.atomic_write import replacing
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
+from groma_ros.folder_lock import LOCK_NAME, folder_lock
 from groma_ros.grounding.goals import read_goals
+from groma_ros.io.bag_files import storage_suffix
+from groma_ros.printable import printable
 from groma_ros.replay.batch import replay_all
 from groma_ros.replay.compare import Tolerances
 from groma_ros.replay.junit import junit
-from groma_ros.replay.plan import JUNIT, LivePlayer, ModelSettings, ReplayPlan, Task
+from groma_ros.replay.plan import (
+    DETECTIONS,
+    JUNIT,
+    RECORDING,
+    REPORT,
+    RUN,
+    TIMINGS,
+    LivePlayer,
+    ModelSettings,
+    ReplayPlan,
+    Task,
+)
 from groma_ros.replay.result import Outcome
+from groma_ros.replay.run import LOG
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 
-CHANGED = 3
-"""Exit status where all bags were replayed and something differs; 1 is for a bag that could not be replayed.
-"""
+CHANGED, LOST = 3, 4
+"""Exit statuses where something differs, and where a bag holds other messages than it announces; 1 is for a
+bag that could not be replayed."""
+STATUS_CODES = {"failed": 1, "lost": LOST, "changed": CHANGED}
+"""Of several bags the first of these that one has."""
+_RESERVED = frozenset({RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT, LOG, LOCK_NAME})
+"""Files that no folder of a bag may have the name of."""
+_MAX_NAME = 150
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,6 +59,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="YAML: under `goals` a list of texts or mappings",
     )
     parser.add_argument("--topic", help="of the camera; needed where a bag has several")
+    parser.add_argument(
+        "--depth-topic",
+        metavar="TOPIC",
+        help="of its depth images (default: the one that goes with the camera)",
+    )
+    parser.add_argument(
+        "--camera-info-topic",
+        metavar="TOPIC",
+        help="of its camera_info (default: the one that goes with the camera)",
+    )
+    parser.add_argument(
+        "--allow-loss",
+        action="store_true",
+        help="replay what is there of a bag that announces other messages than it holds, or breaks off",
+    )
     parser.add_argument(
         "--every", type=int, default=1, metavar="N", help="replay every N-th image only (default: 1)"
     )
@@ -151,18 +188,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """`groma replay` with the options of `add_arguments`; returns the exit status."""
     plan, tasks = _plan(args), _tasks(args)
-    args.out.mkdir(parents=True, exist_ok=True)
-    try:
-        outcomes = replay_all(tasks, plan, args.jobs, args.ray)
-    except KeyboardInterrupt:
-        print(
-            "groma: Interrupted; the same command goes on from here, with --fresh it starts anew.",
-            file=sys.stderr,
-        )
-        raise
-    if len(tasks) > 1 or outcomes[0].status == "failed":
-        with replacing(args.out / JUNIT) as stream:
-            stream.write(junit([item.suite for item in outcomes]).encode())
+    with ExitStack() as locks:
+        locks.enter_context(folder_lock(args.out))
+        if args.accept and args.expect.resolve() != args.out.resolve():
+            locks.enter_context(folder_lock(args.expect))
+        try:
+            outcomes = replay_all(tasks, plan, args.jobs, args.ray)
+        except KeyboardInterrupt:
+            print(
+                "groma: Interrupted; the same command goes on from here, with --fresh it starts anew.",
+                file=sys.stderr,
+            )
+            raise
+        if len(tasks) > 1 or outcomes[0].error:
+            with replacing(args.out / JUNIT) as stream:
+                stream.write(junit([item.suite for item in outcomes]).encode())
+    return _tell(args, tasks, outcomes)
+
+
+def _tell(args: argparse.Namespace, tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> int:
+    """Print the outcomes; the exit status."""
     if args.json:
         bags = [
             {"bag": item.name, "status": item.status, "error": item.error, **item.summary}
@@ -174,9 +219,9 @@ def run(args: argparse.Namespace) -> int:
             print("\n".join(_lines(task, item)))
     for item in outcomes:
         if item.error:
-            print(f"groma: {item.error}", file=sys.stderr)
+            print(f"groma: {printable(item.error)}", file=sys.stderr)
     found = {item.status for item in outcomes}
-    return 1 if "failed" in found else CHANGED if "changed" in found else 0
+    return next((code for status, code in STATUS_CODES.items() if status in found), 0)
 
 
 def _plan(args: argparse.Namespace) -> ReplayPlan:
@@ -209,15 +254,18 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
     return ReplayPlan(
         read_goals(args.goals),
         engine,
-        args.topic,
-        args.every,
-        TrackingConfig(answer_period=args.answer_period),
-        tolerances,
-        args.other_model,
-        args.min_accuracy,
-        args.fresh,
-        _live_player() if args.live else None,
-        args.rate,
+        topic=args.topic,
+        depth_topic=args.depth_topic,
+        info_topic=args.camera_info_topic,
+        allow_loss=args.allow_loss,
+        every=args.every,
+        rule=TrackingConfig(answer_period=args.answer_period),
+        tolerances=tolerances,
+        other_model=args.other_model,
+        least_accuracy=args.min_accuracy,
+        fresh=args.fresh,
+        play=_live_player() if args.live else None,
+        rate=args.rate,
     )
 
 
@@ -244,36 +292,61 @@ def _task(args: argparse.Namespace, name: str, bag: Path) -> Task:
 
 
 def unique_names(bags: Sequence[Path]) -> list[str]:
-    """A name for each bag: of its file or folder, with as many folders before it as it takes to tell them
-    apart. ValueError for a bag that is named twice."""
+    """A name for each bag, which is that of a folder in `--out`: of its file or folder, with as many folders
+    before it as it takes to tell them apart. ValueError for a bag that is named twice."""
     paths = [bag.resolve() for bag in bags]
     for path in paths:
         if paths.count(path) > 1:
             raise ValueError(f"The bag {path} is named twice.")
-    parts = [
-        (*path.parts[1:-1], path.stem if path.suffix in (".mcap", ".db3") else path.name) for path in paths
-    ]
+    parts = [(*path.parts[1:-1], _stem(path)) for path in paths]
     for depth in range(1, max(map(len, parts)) + 1):
-        names = ["-".join(part[-depth:]) for part in parts]
+        names = [_folder_name("-".join(part[-depth:])) for part in parts]
         if len(set(names)) == len(names):
             return names
     raise ValueError("Two bags differ in nothing but the ending of their files; give them other names.")
 
 
+def _stem(path: Path) -> str:
+    """The name of a bag without the endings of its storage and compression."""
+    suffix = storage_suffix(path)
+    return path.name[: path.name.rindex(suffix)] if suffix else path.name
+
+
+def _folder_name(text: str) -> str:
+    """A text as the name of one folder: never of another place, hidden, a result's or too long for a disk."""
+    name = re.sub(r"[/\\\x00]", "_", printable(text)).lstrip(".")
+    while len(name.encode(errors="surrogateescape")) > _MAX_NAME:
+        name = name[1:]  # the end tells bags apart
+    if not name or name in _RESERVED:
+        name = f"bag_{name}"
+    return name
+
+
 def _lines(task: Task, item: Outcome) -> list[str]:
-    if item.status == "failed":
-        return [f"{item.name}: failed"]
+    """What is printed about a bag."""
+    name = printable(item.name)
+    if not item.summary:
+        return [f"{name}: {item.status}"]
     figures = item.summary
-    head = (
-        f"{item.name}: {figures['frames']} images, {figures['refused']} refused, "
-        f"{figures['latency']['total']['median_ms']:.1f} ms each"
-    )
+    head = f"{name}: {figures['frames']} images, {figures['refused']} refused"
+    if "total" in figures["latency"]:
+        head += f", {figures['latency']['total']['median_ms']:.1f} ms each"
     head += f", accuracy {figures['accuracy']:.3f}" if "accuracy" in figures else ""
     head += f", {figures['changes']} differences" if "changes" in figures else ""
-    lines = [head]
+    topics = figures["topics"]
+    roles = {"camera": "camera", "depth": "depth", "info": "camera_info"}
+    lines = [head, "  " + ", ".join(f"{roles[key]} {printable(topic)}" for key, topic in topics.items())]
+    if figures["without_places"]:
+        lines.append(f"  {figures['without_places']}")
+    lines += [f"  {printable(sentence)}" for sentence in (*figures["losses"], *figures["notes"])]
     for goal in figures["goals"]:
         score = f"  best score {goal['score']:.2f}" if goal["score"] is not None else ""
         right = f"  right {goal['accuracy']:.3f}" if goal["accuracy"] is not None else ""
-        lines.append(f"  {goal['goal']:<44} there in {goal['present']} of {goal['frames']}{score}{right}")
-    lines += [f"  {case.name}: {sentence}" for case in item.suite.cases for sentence in case.failures[:3]]
-    return [*lines, f"  {task.out / 'report.html'}"]
+        text = printable(goal["goal"])
+        lines.append(f"  {text:<44} there in {goal['present']} of {goal['frames']}{score}{right}")
+    lines += [
+        f"  {printable(case.name)}: {printable(sentence)}"
+        for case in item.suite.cases
+        for sentence in case.failures[:3]
+    ]
+    return [*lines, f"  {printable(task.out / 'report.html')}"]

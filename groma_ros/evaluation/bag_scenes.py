@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from groma_ros.evaluation.scenes import TrueScene
-from groma_ros.io.bags import RecordedImage, find_camera, read_shots
+from groma_ros.io.bag_topics import find_camera
+from groma_ros.io.bags import RecordedImage, open_bag, recorded_images
 from groma_ros.replay.truth import Truth, read_truth
 from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.scenes import SceneObject
@@ -34,12 +35,13 @@ def bag_scenes(
     if every < 1:
         raise ValueError(f"--every is {every}; at least every frame is 1.")
     truth = read_truth(truth_file or path.parent / TRUTH)
-    shots = read_shots(path, find_camera(path, topic), lambda number: number % every == 0)
-    scenes = [
-        _scene(shot.frame.rgb, truth, goals)
-        for shot in shots
-        if shot.frame is not None and (goals := _goals(shot, truth))
-    ]
+    with open_bag(path) as bag:
+        images = recorded_images(bag, find_camera(bag, topic), lambda number: number % every == 0)
+        scenes = [
+            _scene(image.frame.rgb, truth, goals)
+            for image in images
+            if image.frame is not None and (goals := _goals(image, truth))
+        ]
     if not scenes:
         raise ValueError(
             f"The truth file knows none of the frames of {path}; its stamps are those of another recording."

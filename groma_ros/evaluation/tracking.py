@@ -228,12 +228,14 @@ def rendered(seed: int, count: int, seconds: float) -> Iterator[list[Moment]]:
 
 def recorded(bag: Path, truth_file: Path | None) -> list[Moment]:
     """The frames of a bag that its truth file (default: truth.json beside it) knows."""
-    from groma_ros.io.bags import find_camera, read_shots
+    from groma_ros.io.bag_topics import find_camera
+    from groma_ros.io.bags import open_bag, recorded_images
     from groma_ros.replay.truth import read_truth
 
-    camera = find_camera(bag, None)
     truth = read_truth(truth_file or bag.parent / "truth.json")
-    frames = [shot.frame for shot in read_shots(bag, camera, lambda _: True) if shot.frame is not None]
+    with open_bag(bag) as opened:
+        images = recorded_images(opened, find_camera(opened))
+        frames = [image.frame for image in images if image.frame is not None]
     moments = [Moment(frame, truth.boxes[frame.stamp]) for frame in frames if frame.stamp in truth.boxes]
     if not moments:
         raise ValueError(

@@ -54,13 +54,15 @@ def _is_bag(source: Path) -> bool:
 
 
 def _bag(source: Path, count: int) -> Iterator[NDArray[np.uint8]]:
-    from groma_ros.io.bags import find_camera, read_shots
+    from groma_ros.io.bag_topics import find_camera
+    from groma_ros.io.bags import open_bag, recorded_images
 
-    camera = find_camera(source)
-    step = max(1, camera.count // count)
-    for shot in read_shots(source, camera, lambda number: number % step == 0):
-        if shot.frame is not None:
-            yield shot.frame.rgb
+    with open_bag(source) as bag:
+        camera = find_camera(bag)
+        step = max(1, camera.count // count)
+        for image in recorded_images(bag, camera, lambda number: number % step == 0):
+            if image.frame is not None:
+                yield image.frame.rgb
 
 
 def _folder(source: Path, count: int) -> Iterator[NDArray[np.uint8]]:

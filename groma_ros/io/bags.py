@@ -1,44 +1,61 @@
-"""The camera of a recorded bag: rosbag2 folders and lone .mcap or .db3 files, read without ROS."""
+"""Recorded bags: rosbag2 folders and lone .mcap or .db3 files, read without ROS.
+
+`open_bag` gives a bag whose messages are read by topic; `recorded_images` decodes those of a camera. rosbags
+decodes single messages; the files are read by `bag_mcap` and `bag_sqlite`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import tempfile
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from groma_ros.io.bag_errors import BagError, BagLoss, BagMessage, BagTopic
+from groma_ros.io.bag_files import find_files, readable_copy, storage_suffix
+from groma_ros.io.bag_mcap import McapFile
+from groma_ros.io.bag_sqlite import SqliteFile
 from groma_ros.io.images import ImageError, compressed_to_rgb, image_to_rgb
+from groma_ros.printable import printable
 from groma_ros.types import Frame
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 NANOSECONDS = 1_000_000_000
-_DEPTH_NAMES = ("depth", "disparity")
+MAX_SECONDS = 2**31
+"""ROS 2 keeps seconds in 32 bits with a sign; times end in 2038."""
 
 
 @dataclass(frozen=True)
 class RecordedCamera:
-    """An image topic of a bag. type: RAW or COMPRESSED; count: its messages."""
+    """An image topic of a bag."""
 
     topic: str
     type: str
+    """RAW or COMPRESSED."""
     count: int
+    """Messages that the bag announces."""
 
 
 @dataclass(frozen=True, eq=False)
 class RecordedImage:
-    """One message of a camera. number: its place on the topic, from 0; time: ns it was recorded at; data: its
-    CDR bytes.
-
-    frame: what it shows, or None where it is refused; cause, refusal: why, in a word and in a sentence.
-    """
+    """One message of a camera."""
 
     number: int
+    """Its place on the topic, from 0."""
     time: int
+    """Nanoseconds since 1970 at which it was recorded."""
     data: bytes
+    """CDR bytes."""
     frame: Frame | None
+    """What it shows; None where it is refused."""
     cause: str = ""
+    """Why it is refused, in a word."""
     refusal: str = ""
+    """Why it is refused, in a sentence."""
 
     @property
     def stamp(self) -> int:
@@ -46,135 +63,216 @@ class RecordedImage:
         return self.frame.stamp if self.frame is not None else 0
 
 
-def find_camera(path: Path, topic: str | None = None) -> RecordedCamera:
-    """The camera to read: the topic asked for, else the only one that shows colour images.
+class Bag:
+    """An open bag, made by `open_bag`."""
 
-    Raises ValueError with a sentence for a bag that cannot be read or is empty, and for a topic that is
-    absent, recorded with two types or not an image; also where nothing was asked for and the bag has no
-    camera or several.
-    """
-    types, counts = read_topics(path)
-    if topic is None:
-        topic = _only_camera(path, types)
-    if topic not in types:
-        raise ValueError(f"The bag {path} has no topic {topic!r}; it has {_listed(types)}.")
-    if len(types[topic]) > 1:
-        kinds = " and ".join(sorted(types[topic]))
-        raise ValueError(
-            f"The bag {path} holds two topics of the name {topic}, of the types {kinds}; record it again "
-            "with one."
+    def __init__(self, path: Path, allow_loss: bool, stack: ExitStack) -> None:
+        """stack: closes the files and deletes the copies. Raises BagError with a sentence for a bag that
+        cannot be read."""
+        files = find_files(path, allow_loss)
+        self.path = path
+        self.losses: list[str] = list(files.losses)
+        """What the bag announces and does not hold, a sentence each; grows while it is read."""
+        self.notes: list[str] = files.notes
+        """What is odd about it and does no harm, a sentence each."""
+        self._allow_loss = allow_loss
+        self._announced = files.announced or {}
+        self._files = [_open_file(file, allow_loss, stack) for file in files.paths]
+        self._topics: dict[str, list[BagTopic]] = {}
+        for file in self._files:
+            self.losses += file.losses
+            for topic in file.topics:
+                kinds = self._topics.setdefault(topic.name, [])
+                known = next((kind for kind in kinds if kind.type == topic.type), None)
+                if known is None:
+                    kinds.append(topic)
+                else:
+                    known.count += topic.count
+        if not self._topics:
+            raise BagError(f"The bag {self.path} holds no topics.")
+
+    @property
+    def types(self) -> dict[str, set[str]]:
+        """Message types by topic; several where topics of one name have several."""
+        return {name: {kind.type for kind in kinds} for name, kinds in self._topics.items()}
+
+    def count(self, topic: str) -> int:
+        """Messages of a topic, as the files say; 0 for a topic that they do not have."""
+        return sum(kind.count for kind in self._topics.get(topic, ()))
+
+    def is_ros(self, topic: str) -> bool:
+        """Whether the messages of a topic are serialized as ROS 2 does it."""
+        return all(kind.encoding == "cdr" for kind in self._topics[topic])
+
+    def encodings(self, topic: str) -> str:
+        """How the messages of a topic are serialized, to be read."""
+        return " and ".join(sorted({kind.encoding or "unknown" for kind in self._topics[topic]}))
+
+    def listed(self) -> str:
+        """Topics and their types, to be read."""
+        return ", ".join(
+            f"{printable(name)} ({'/'.join(sorted(printable(kind) or 'unknown' for kind in kinds))})"
+            for name, kinds in sorted(self.types.items())
         )
-    (kind,) = types[topic]
-    if kind not in (RAW, COMPRESSED):
-        raise ValueError(
-            f"The topic {topic} of {path} has the type {kind}; a camera has {RAW} or {COMPRESSED}."
+
+    def check_topic(self, topic: str, types: Collection[str], role: str) -> str:
+        """The type of a topic that was asked for by name.
+
+        types: that it may have; role: what it is asked for as, such as "a camera". Raises BagError with a
+        sentence for a topic that is absent, empty, of two types, of another type or no topic of ROS 2.
+        """
+        name = printable(topic)
+        if topic not in self._topics:
+            raise BagError(f"The bag {self.path} has no topic {topic!r}; it has {self.listed()}.")
+        kinds = sorted(self.types[topic])
+        if len(kinds) > 1:
+            raise BagError(
+                f"The bag {self.path} holds two topics of the name {name}, of the types "
+                f"{' and '.join(map(printable, kinds))}; record it again with one."
+            )
+        if not self.is_ros(topic):
+            raise BagError(
+                f"The messages of the topic {name} of {self.path} are serialized as "
+                f"{printable(self.encodings(topic))}; ROS 2 writes cdr, and only that is read."
+            )
+        if kinds[0] not in types:
+            raise BagError(
+                f"The topic {name} of {self.path} has the type {printable(kinds[0]) or 'unknown'}; {role} "
+                f"has {' or '.join(types)}."
+            )
+        self._compare(topic, self._announced.get(topic), self.count(topic))
+        if not self.count(topic):
+            raise BagError(f"The topic {name} of {self.path} holds no messages.")
+        return kinds[0]
+
+    def messages(self, topic: str) -> Iterator[BagMessage]:
+        """The messages of a topic in the order of the recording, file by file.
+
+        Raises BagError with a sentence where a file is damaged or a time is none of ROS 2; BagLoss at the end
+        where others were read than the bag announces, unless that is allowed and noted.
+        """
+        read = 0
+        for message in self._stored(topic):
+            if not 0 <= message.time < MAX_SECONDS * NANOSECONDS:
+                raise BagError(
+                    f"The bag {self.path} says that message {read} of {printable(topic)} was recorded "
+                    f"{message.time / NANOSECONDS:.6g} s after 1970; ROS 2 has times from 0 to "
+                    f"{MAX_SECONDS} s (the year 2038)."
+                )
+            read += 1
+            yield message
+        self._compare(topic, self.count(topic), read)
+
+    def first_messages(self, topic: str, most: int) -> list[BagMessage]:
+        """The first messages of a topic, as many as can be read; nothing is compared."""
+        found: list[BagMessage] = []
+        with suppress(BagError):
+            found.extend(islice(self._stored(topic), most))
+        return found
+
+    def _stored(self, topic: str) -> Iterator[BagMessage]:
+        return chain.from_iterable(file.messages([topic]) for file in self._files)
+
+    def _compare(self, topic: str, announced: int | None, found: int) -> None:
+        """Raise BagLoss, or note it where it is allowed, unless as many messages are there as announced."""
+        if announced is None or announced == found:
+            return
+        sentence = (
+            f"The bag {self.path} announces {announced} messages on {printable(topic)} and holds {found}"
         )
-    if not counts[topic]:
-        raise ValueError(f"The topic {topic} of {path} holds no messages.")
-    return RecordedCamera(topic, kind, counts[topic])
-
-
-def read_shots(
-    path: Path, camera: RecordedCamera, wanted: Callable[[int], bool] = lambda number: True
-) -> Iterator[RecordedImage]:
-    """The messages of a camera whose numbers are wanted, in the order of the recording; the others are not
-    decoded. A message that cannot be decoded is refused, in its place; ValueError with a sentence where the
-    bag itself breaks off."""
-    from rosbags.typesys import Stores, get_typestore
-
-    store = get_typestore(Stores.ROS2_JAZZY)
-    with opened(path) as reader:
-        links = [link for link in reader.connections if link.topic == camera.topic]
-        for number, (link, time, data) in enumerate(reader.messages(links)):
-            if wanted(number):
-                yield _shot(number, time, data, link.msgtype, store)
-
-
-def _shot(number: int, time: int, data: bytes, kind: str, store: Any) -> RecordedImage:
-    try:
-        message = store.deserialize_cdr(data, kind)
-    except Exception as error:  # the library raises whatever the damaged bytes lead it to
-        sentence = f"Message {number} is not a {kind}: {type(error).__name__} {error}"
-        return RecordedImage(number, time, data, None, "damaged", " ".join(sentence.split()))
-    try:
-        rgb = compressed_to_rgb(message.data, message.format) if kind == COMPRESSED else image_to_rgb(message)
-    except ImageError as error:
-        return RecordedImage(number, time, data, None, error.cause, str(error))
-    stamp = message.header.stamp
-    return RecordedImage(
-        number, time, data, Frame(rgb, stamp.sec * NANOSECONDS + stamp.nanosec, message.header.frame_id)
-    )
-
-
-def read_topics(path: Path) -> tuple[dict[str, set[str]], dict[str, int]]:
-    """Types and message counts by topic. Raises ValueError with a sentence for a bag that cannot be read or
-    holds no topics."""
-    types: dict[str, set[str]] = {}
-    counts: dict[str, int] = {}
-    with opened(path) as reader:
-        for link in reader.connections:
-            types.setdefault(link.topic, set()).add(link.msgtype)
-            counts[link.topic] = counts.get(link.topic, 0) + link.msgcount
-    if not types:
-        raise ValueError(f"The bag {path} holds no topics.")
-    return types, counts
-
-
-def _only_camera(path: Path, types: dict[str, set[str]]) -> str:
-    cameras = sorted(
-        topic for topic, kinds in types.items() if kinds & {RAW, COMPRESSED} and not is_depth(topic)
-    )
-    if not cameras:
-        raise ValueError(
-            f"The bag {path} holds no camera, that is no topic of type {RAW} or {COMPRESSED}; it has "
-            f"{_listed(types)}."
-        )
-    if len(cameras) > 1:
-        raise ValueError(
-            f"The bag {path} holds several cameras; name one of {', '.join(cameras)} with --topic."
-        )
-    return cameras[0]
-
-
-def is_depth(topic: str) -> bool:
-    """Whether a topic's name says that it holds depth."""
-    return any(word in part for part in topic.lower().split("/") for word in _DEPTH_NAMES)
-
-
-def _listed(types: dict[str, set[str]]) -> str:
-    return ", ".join(f"{topic} ({'/'.join(sorted(kinds))})" for topic, kinds in sorted(types.items()))
+        if not self._allow_loss:
+            raise BagLoss(
+                f"{sentence}; `ros2 bag reindex` makes its metadata anew, --allow-loss replays what is there."
+            )
+        if f"{sentence}." not in self.losses:
+            self.losses.append(f"{sentence}.")
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
-    """A reader of a bag. Raises ValueError with a sentence for one that is absent, truncated or no bag."""
+def open_bag(path: Path, allow_loss: bool = False) -> Iterator[Bag]:
+    """An open bag for the time of the block.
+
+    allow_loss: note in its `losses` what it announces and does not hold, and read what is there. Raises
+    BagError with a sentence for one that is absent, damaged or no bag.
+    """
+    with ExitStack() as stack:
+        try:
+            bag = Bag(path, allow_loss, stack)
+        except OSError as error:
+            raise BagError(f"The bag {path} cannot be read: {error.strerror or error}.") from error
+        yield bag
+
+
+def recorded_images(
+    bag: Bag, camera: RecordedCamera, wanted: Callable[[int], bool] = lambda number: True
+) -> Iterator[RecordedImage]:
+    """The messages of a camera whose numbers are wanted, in the order of the recording; the others are not
+    decoded.
+
+    A message that cannot be decoded is refused, in its place. Raises as `Bag.messages`.
+    """
+    for number, (_, time, data) in enumerate(bag.messages(camera.topic)):
+        if wanted(number):
+            yield _recorded_image(number, time, data, camera.type)
+
+
+def decode_message(data: bytes, type_: str) -> Any:
+    """A message of a common type from its CDR bytes. Raises ValueError with a reason where it cannot be
+    decoded."""
+    store = _typestore()
     try:
-        from rosbags.rosbag2 import Reader
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            "Reading bags needs the Python package rosbags; install it with python -m pip install rosbags."
-        ) from error
-    if not path.exists():
-        raise ValueError(f"The bag {path} does not exist.")
-    if path.is_file() and path.suffix not in (".mcap", ".db3"):
-        raise ValueError(f"{path} is not a bag: a rosbag2 folder, an .mcap file or a .db3 file.")
-    if path.is_dir() and not (path / "metadata.yaml").is_file():
-        raise ValueError(
-            f"The folder {path} is not a rosbag2 bag: it has no metadata.yaml; `ros2 bag reindex {path}` "
-            "makes one."
+        return store.deserialize_cdr(data, type_)
+    except Exception as error:  # rosbags raises whatever the damaged bytes lead it to
+        raise ValueError(" ".join(f"{type(error).__name__} {error}".split())) from error
+
+
+def stamp_of(header: Any) -> int:
+    """The stamp of a header in ns. Raises ImageError with a sentence for one that is no time of ROS 2."""
+    seconds, nanoseconds = header.stamp.sec, header.stamp.nanosec
+    if seconds < 0 or nanoseconds >= NANOSECONDS:
+        raise ImageError(
+            "stamp",
+            f"The header has the stamp {seconds} s and {nanoseconds} ns; seconds are at least 0, nanoseconds "
+            f"less than {NANOSECONDS}.",
+        )
+    return int(seconds * NANOSECONDS + nanoseconds)
+
+
+def _recorded_image(number: int, time: int, data: bytes, kind: str) -> RecordedImage:
+    try:
+        message = decode_message(data, kind)
+    except ValueError as error:
+        return RecordedImage(
+            number, time, data, None, "damaged", f"Message {number} is not a {kind}: {error}"
         )
     try:
-        with Reader(path) as reader:
-            yield reader
-    except (GeneratorExit, KeyboardInterrupt, MemoryError):
-        raise
-    except OSError as error:
-        raise ValueError(f"The bag {path} cannot be read: {error.strerror or error}.") from error
-    except (
-        Exception
-    ) as error:  # the library raises its own, zlib's, lz4's and sqlite's errors for a damaged file
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise ValueError(
-            f"The bag {path} is truncated or damaged ({reason}); `ros2 bag reindex` or `mcap recover` may "
-            "save the rest."
+        rgb = compressed_to_rgb(message.data, message.format) if kind == COMPRESSED else image_to_rgb(message)
+        frame = Frame(rgb, stamp_of(message.header), message.header.frame_id)
+    except ImageError as error:
+        return RecordedImage(number, time, data, None, error.cause, str(error))
+    return RecordedImage(number, time, data, frame)
+
+
+def _open_file(path: Path, allow_loss: bool, stack: ExitStack) -> McapFile | SqliteFile:
+    def make_folder() -> Path:
+        return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="groma-bag-")))
+
+    copy = readable_copy(path, make_folder)
+    file: McapFile | SqliteFile
+    if storage_suffix(path) == ".mcap":
+        file = McapFile(copy or path, allow_loss, path)
+    else:
+        file = SqliteFile(copy or path, copy is not None, path)
+    stack.callback(file.close)
+    return file
+
+
+@cache
+def _typestore() -> Any:
+    try:
+        from rosbags.typesys import Stores, get_typestore
+    except ModuleNotFoundError as error:
+        raise BagError(
+            "Reading bags needs the Python package rosbags; install it with python -m pip install rosbags."
         ) from error
+    return get_typestore(Stores.ROS2_JAZZY)

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from groma_ros.atomic_write import naming_file, replacing
+from groma_ros.replay.records import text_lines
 
 FOLDER = ".unfinished"
 SAVE_SECONDS = 2.0
@@ -54,7 +55,7 @@ class Journal:
     def times(self) -> list[dict[str, float]]:
         """Milliseconds by stage, a dictionary a frame."""
         self._flush()
-        return [json.loads(line) for line in (self.folder / _TIMES).read_text().splitlines()]
+        return [json.loads(line) for line in text_lines(self.folder / _TIMES)]
 
     def add(self, record: str, times: Mapping[str, float]) -> None:
         """A frame is done."""

@@ -6,12 +6,11 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import cv2
 import numpy as np
 
-from groma_ros.io.bags import RecordedCamera, read_shots
+from groma_ros.io.bags import Bag, RecordedCamera, recorded_images
 from groma_ros.replay.records import FrameRecord, GoalRecord
 from groma_ros.types import Detection, Goal, Grounding
 from groma_ros.visualization import colour, draw_groundings
@@ -68,13 +67,13 @@ def examples(
 
 
 def picture_texts(
-    bag: Path, camera: RecordedCamera, shown: Mapping[int, Sequence[Shown]]
+    bag: Bag, camera: RecordedCamera, shown: Mapping[int, Sequence[Shown]]
 ) -> dict[tuple[int, int], str]:
     """data: URLs of JPEG pictures by (place of the goal, frame number). shown: by place of the goal. Reads
     the bag once more."""
     numbers = {item.number for items in shown.values() for item in items}
     texts = {}
-    for shot in read_shots(bag, camera, numbers.__contains__) if numbers else ():
+    for shot in recorded_images(bag, camera, numbers.__contains__) if numbers else ():
         for place, items in shown.items():
             for item in items:
                 if shot.frame is not None and item.number == shot.number:

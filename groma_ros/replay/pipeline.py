@@ -52,29 +52,29 @@ class ReplayPipeline:
         self._standing = standing
         self._answered = 0.0
 
-    def run(self, shots: Iterator[RecordedImage]) -> Iterator[Done]:
-        """Every shot's answers, or why it has none. What the model raises about one image refuses that image,
-        in its place."""
+    def run(self, images: Iterator[RecordedImage]) -> Iterator[Done]:
+        """Every image's answers, or why it has none. What the model raises about one image refuses that
+        image, in its place."""
         while True:
             start = perf_counter()
-            shot = next(shots, None)
-            if shot is None:
+            image = next(images, None)
+            if image is None:
                 return
-            yield self._step(shot, 1000 * (perf_counter() - start))
+            yield self._step(image, 1000 * (perf_counter() - start))
 
-    def _step(self, shot: RecordedImage, decode: float) -> Done:
-        if shot.frame is None:
-            return self._refused(shot, shot.cause, decode)
+    def _step(self, image: RecordedImage, decode: float) -> Done:
+        if image.frame is None:
+            return self._refused(image, image.cause, decode)
         start = perf_counter()
         self._answered = 0.0
         try:
-            scene = self._grounder.perceive(shot.frame)
+            scene = self._grounder.perceive(image.frame)
             perceived = perf_counter()
             followed = self.follower.step(scene, self._standing)
         except ValueError:
-            return self._refused(shot, "content", decode)
+            return self._refused(image, "content", decode)
         end = perf_counter()
-        goals, depth = self._placed(shot.frame, shot.time, followed.groundings)
+        goals, depth = self._placed(image.frame, image.time, followed.groundings)
         perceive, answer = 1000 * (perceived - start), 1000 * self._answered
         times = {
             "decode": decode,
@@ -86,7 +86,7 @@ class ReplayPipeline:
             times["place"] = 1000 * (perf_counter() - end)
         times = {stage: round(value, 3) for stage, value in (times | {"total": sum(times.values())}).items()}
         record = replace(
-            blank_record(shot),
+            blank_record(image),
             asked=bool(followed.asked),
             answered=followed.answered,
             goals=goals,
@@ -119,14 +119,14 @@ class ReplayPipeline:
         self._answered += perf_counter() - start
         return found
 
-    def _refused(self, shot: RecordedImage, cause: str, decode: float) -> Done:
-        return Done(replace(blank_record(shot), refused=cause), {"decode": round(decode, 3)})
+    def _refused(self, image: RecordedImage, cause: str, decode: float) -> Done:
+        return Done(replace(blank_record(image), refused=cause), {"decode": round(decode, 3)})
 
 
-def blank_record(shot: RecordedImage) -> FrameRecord:
-    """The record of a shot that nothing was said about yet."""
-    frame = shot.frame or Frame(np.zeros((0, 0, 3), np.uint8))
+def blank_record(image: RecordedImage) -> FrameRecord:
+    """The record of a image that nothing was said about yet."""
+    frame = image.frame or Frame(np.zeros((0, 0, 3), np.uint8))
     height, width = frame.rgb.shape[:2]
     return FrameRecord(
-        shot.number, shot.time, frame.stamp, frame.frame_id, width, height, False, None, shot.cause, ()
+        image.number, image.time, frame.stamp, frame.frame_id, width, height, False, None, image.cause, ()
     )

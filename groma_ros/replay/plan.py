@@ -11,9 +11,9 @@ from typing import Any, Protocol
 from groma_ros import __version__
 from groma_ros.grounding.calibration import Calibration
 from groma_ros.grounding.grounder import MIN_PRESENCE, Grounder
-from groma_ros.io.bags import RecordedCamera
+from groma_ros.io.bag_topics import DepthTopics
+from groma_ros.io.bags import Bag, RecordedCamera
 from groma_ros.replay.compare import Tolerances
-from groma_ros.replay.depth import DepthTopics
 from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.options import RuntimeOptions
@@ -70,9 +70,7 @@ class Played:
 class LivePlayer(Protocol):
     """Plays a bag through a running node; `groma_ros.client.live_replay.play` is the one there is."""
 
-    def __call__(
-        self, bag: Path, camera: RecordedCamera, plan: ReplayPlan, log: Path
-    ) -> Iterator[Played]: ...
+    def __call__(self, bag: Bag, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iterator[Played]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,6 +82,12 @@ class ReplayPlan:
     engine: ModelSettings
     topic: str | None = None
     """Topic of the camera; None for the only one."""
+    depth_topic: str | None = None
+    """Topic of its depth images; None for the one that goes with the camera."""
+    info_topic: str | None = None
+    """Topic of its camera_info; None for the one that goes with the camera."""
+    allow_loss: bool = False
+    """Replay what is there of a bag that announces other messages than it holds."""
     every: int = 1
     """Replay every n-th frame."""
     rule: TrackingConfig = field(default_factory=TrackingConfig)

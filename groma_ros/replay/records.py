@@ -118,7 +118,7 @@ def read_records(path: Path) -> list[FrameRecord]:
     wrong."""
     records = []
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = text_lines(path)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"The records {path} cannot be read: {error}.") from error
     for number, line in enumerate(lines, 1):
@@ -129,6 +129,11 @@ def read_records(path: Path) -> list[FrameRecord]:
                 f"Line {number} of {path} is not a record of a replay: {type(error).__name__} {error}."
             ) from error
     return records
+
+
+def text_lines(path: Path) -> list[str]:
+    """The lines of a text file, which end at line feeds alone: U+2028, U+0085 and others stand in texts."""
+    return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
 def _goal(data: dict[str, Any]) -> GoalRecord:

@@ -50,7 +50,7 @@ class _Goal:
 def page(result: Result, plan: ReplayPlan) -> str:
     """The document of one bag."""
     goals = [_goal(result, place) for place in range(len(result.run.goals))]
-    pictures = picture_texts(result.task.bag, result.camera, {goal.place: goal.shown for goal in goals})
+    pictures = picture_texts(result.bag, result.camera, {goal.place: goal.shown for goal in goals})
     title = f"Replay of {result.task.name}"
     parts = [
         f"<header><h1>{escape(title)}</h1>",

@@ -2,45 +2,66 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
-from groma_ros.io.bags import RecordedCamera
+from groma_ros.io.bags import Bag, RecordedCamera
 from groma_ros.replay.compare import Change, Movement
 from groma_ros.replay.junit import Suite
 from groma_ros.replay.pipeline import STAGES
-from groma_ros.replay.plan import (
-    Expectation,
-    ReplayRun,
-    Task,
-)
+from groma_ros.replay.plan import Expectation, ReplayRun, Task
 from groma_ros.replay.records import FrameRecord
 from groma_ros.replay.truth import Judged
+
+STATUSES = ("same", "changed", "lost", "failed")
+"""Of a bag: nothing differs; something differs; it holds other messages than it announces; it could not be
+replayed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A bag that was replayed. times: milliseconds by stage, one dictionary a frame; expectation, changes,
-    movements, apart: what it was compared with, what differs beyond the tolerances, how far everything moved,
-    and what the two runs do not have in common."""
+    """A bag that was replayed."""
 
     task: Task
     run: ReplayRun
+    bag: Bag
+    """Still open, so that its images can be shown."""
     camera: RecordedCamera
     records: list[FrameRecord]
     times: list[dict[str, float]]
+    """Milliseconds by stage, a dictionary a frame."""
+    first_refusal: str = ""
+    """Why the first image that was refused could not be read, a sentence."""
+    no_depth: str = ""
+    """Why nothing has a place in space, a sentence; empty where the bag has depth."""
     judged: list[Judged] = field(default_factory=list)
+    """Answers compared with the truth, a row a goal."""
     expectation: Expectation | None = None
+    """What it was compared with."""
     changes: list[Change] = field(default_factory=list)
+    """What differs beyond the tolerances."""
     movements: list[Movement] = field(default_factory=list)
+    """How far everything moved, tolerances aside."""
     apart: list[str] = field(default_factory=list)
+    """What the two runs do not have in common."""
 
     @property
     def refused(self) -> list[FrameRecord]:
         """Frames whose image could not be read."""
         return [record for record in self.records if record.refused]
+
+    @property
+    def all_refused(self) -> str:
+        """A sentence where no image at all could be read; else empty."""
+        if len(self.refused) < len(self.records):
+            return ""
+        causes = Counter(record.refused for record in self.refused)
+        listed = ", ".join(f"{count} {cause}" for cause, count in causes.most_common())
+        first = f"; the first: {self.first_refusal}" if self.first_refusal else ""
+        return f"None of the {len(self.records)} images of {self.task.bag} could be read ({listed}){first}"
 
     def latency(self) -> dict[str, dict[str, float]]:
         """Median and 95th percentile of each stage over the frames that have it, milliseconds."""
@@ -57,11 +78,13 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is told of a bag, and what can be sent from a process. status: same, changed, or failed; error: a
-    sentence for a bag that failed; summary: figures for people and machines."""
+    """What is told of a bag, and what can be sent from a process."""
 
     name: str
     status: str
+    """One of STATUSES."""
     suite: Suite
     error: str = ""
+    """A sentence for a bag that failed or lost messages."""
     summary: dict[str, Any] = field(default_factory=dict)
+    """Figures for people and machines."""

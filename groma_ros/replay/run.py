@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,10 +16,12 @@ import numpy as np
 from groma_ros.atomic_write import replacing, write_together
 from groma_ros.grounding.goals import check_standing
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.io.bags import RecordedCamera, RecordedImage, find_camera, read_shots
+from groma_ros.io.bag_errors import BagLoss
+from groma_ros.io.bag_topics import find_camera, find_depth
+from groma_ros.io.bags import Bag, RecordedCamera, RecordedImage, open_bag, recorded_images
 from groma_ros.io.message_definitions import typestore
 from groma_ros.replay.compare import compare, movements
-from groma_ros.replay.depth import DepthReader, find_depth
+from groma_ros.replay.depth import DepthReader
 from groma_ros.replay.journal import FOLDER, Journal
 from groma_ros.replay.junit import Case, Suite, junit
 from groma_ros.replay.pipeline import ReplayPipeline
@@ -58,15 +63,23 @@ def replay(
     taken up where it was, unless it is live. grounder: the model, None for a live run, in which the node has
     it.
 
-    Raises ValueError with a sentence for a bag, an expectation or a truth that cannot be used, OSError where
-    it cannot be written.
+    A run in which no image could be read is a failed outcome with a report; it is never stored as an
+    expectation. Raises ValueError with a sentence for a bag, an expectation or a truth that cannot be used,
+    BagLoss for a bag that holds other messages than it announces, OSError where it cannot be written.
     """
     typestore()  # found missing before the work, and not after it
-    camera = find_camera(task.bag, plan.topic)
+    with open_bag(task.bag, plan.allow_loss) as bag:
+        return _replay(task, plan, grounder, watch, bag)
+
+
+def _replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch, bag: Bag) -> Outcome:
+    camera = find_camera(bag, plan.topic)
     truth = read_truth(task.truth) if task.truth else None
     expectation = read_expectation(task.expect) if task.expect and not task.accept else None
     ran = Ran.of(grounder) if grounder else Ran("", "", "", plan.engine.least_presence)
-    depth = find_depth(task.bag, camera) if grounder else None
+    depth, no_depth = None, "Nothing has a place in space: a live run plays the camera alone."
+    if grounder:
+        depth, no_depth = find_depth(bag, camera, plan.depth_topic, plan.info_topic)
     run = describe(plan, camera, ran, depth)
     if expectation:
         check_comparable(expectation, run, plan.other_model)
@@ -74,11 +87,11 @@ def replay(
     total = -(-camera.count // plan.every)
     with Journal(task.out / FOLDER, made_of, plan.fresh or grounder is None) as journal:
         if grounder is None:
-            run = _live(task, plan, camera, journal, watch, total)
+            run = _live(task, plan, bag, camera, journal, watch, total)
         else:
-            with DepthReader(task.bag, depth) as reader:
-                _offline(task, plan, camera, grounder, reader if depth else None, journal, watch, total)
-        result = _result(task, plan, run, camera, journal, truth, expectation)
+            reader = DepthReader(bag, depth) if depth else None
+            _offline(plan, bag, camera, grounder, reader, journal, watch, total)
+        result = _result(task, plan, run, bag, camera, no_depth, journal, truth, expectation)
         _write(result, plan, journal)
         if not task.keep:
             journal.remove()
@@ -86,8 +99,8 @@ def replay(
 
 
 def _offline(
-    task: Task,
     plan: ReplayPlan,
+    bag: Bag,
     camera: RecordedCamera,
     grounder: Grounder,
     depth: DepthReader | None,
@@ -102,13 +115,21 @@ def _offline(
     pipeline = ReplayPipeline(grounder, standing, plan.rule, depth)
     if journal.memory is not None:
         recall(pipeline.follower, journal.memory, standing)
-    for _ in watch(_answered(pipeline, journal, _shots(task.bag, camera, plan.every, journal.done)), total):
+    for _ in watch(_answered(pipeline, journal, _images(bag, camera, plan.every, journal.done)), total):
         pass
+    if depth is not None:
+        depth.finish()
     journal.save(remembered(pipeline.follower))
 
 
 def _live(
-    task: Task, plan: ReplayPlan, camera: RecordedCamera, journal: Journal, watch: Watch, total: int
+    task: Task,
+    plan: ReplayPlan,
+    bag: Bag,
+    camera: RecordedCamera,
+    journal: Journal,
+    watch: Watch,
+    total: int,
 ) -> ReplayRun:
     """Play the bag through the node; what the run was made of."""
     play = plan.play
@@ -116,7 +137,7 @@ def _live(
     ran: list[Ran] = []
 
     def heard() -> Iterator[int]:
-        for played in play(task.bag, camera, plan, task.out / LOG):
+        for played in play(bag, camera, plan, task.out / LOG):
             ran[:] = [played.ran]
             journal.add(played.record.line(), {"total": round(played.milliseconds, 3)})
             yield journal.done
@@ -128,14 +149,14 @@ def _live(
     return describe(plan, camera, ran[0])
 
 
-def _shots(bag: Path, camera: RecordedCamera, every: int, done: int) -> Iterator[RecordedImage]:
-    return read_shots(bag, camera, lambda number: number % every == 0 and number >= done * every)
+def _images(bag: Bag, camera: RecordedCamera, every: int, done: int) -> Iterator[RecordedImage]:
+    return recorded_images(bag, camera, lambda number: number % every == 0 and number >= done * every)
 
 
-def _answered(pipeline: ReplayPipeline, journal: Journal, shots: Iterator[RecordedImage]) -> Iterator[int]:
+def _answered(pipeline: ReplayPipeline, journal: Journal, images: Iterator[RecordedImage]) -> Iterator[int]:
     """How many frames are done, as they are: first those of the run that is taken up."""
     yield from range(journal.done)
-    for done in pipeline.run(shots):
+    for done in pipeline.run(images):
         journal.add(done.record.line(), done.times)
         if journal.due:
             journal.save(remembered(pipeline.follower))
@@ -144,7 +165,9 @@ def _answered(pipeline: ReplayPipeline, journal: Journal, shots: Iterator[Record
 
 def _fingerprint(bag: Path) -> list[Any]:
     """What tells a bag from another, or from itself after it was recorded anew."""
-    files = sorted(path for path in (bag.iterdir() if bag.is_dir() else [bag]) if path.is_file())
+    # A write-ahead log beside a database is part of it.
+    inside = bag.iterdir() if bag.is_dir() else bag.parent.glob(glob.escape(bag.name) + "*")
+    files = sorted(path for path in inside if path.is_file())
     return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
@@ -152,14 +175,20 @@ def _result(
     task: Task,
     plan: ReplayPlan,
     run: ReplayRun,
+    bag: Bag,
     camera: RecordedCamera,
+    no_depth: str,
     journal: Journal,
     truth: Truth | None,
     expectation: Expectation | None,
 ) -> Result:
     times = journal.times()
     records = read_records(journal.records)
-    result = Result(task, run, camera, records, times, judge(truth, records) if truth else [])
+    judged = judge(truth, records) if truth else []
+    result = Result(task, run, bag, camera, records, times, no_depth=no_depth, judged=judged)
+    if result.all_refused:
+        first = next(recorded_images(bag, camera, lambda number: number % plan.every == 0), None)
+        return replace(result, first_refusal=first.refusal if first else "")
     if truth and not result.judged:
         raise ValueError(
             f"The truth {task.truth} knows none of the goals on any frame of {task.bag}: stamps or texts "
@@ -174,6 +203,12 @@ def _result(
         # A node that drops images answers on others than a run that sees them all: what it answered must be
         # equal.
         records, expectation = _both_asked(records, expectation)
+        if not records:
+            raise ValueError(
+                f"The node answered on none of the images of {task.bag} that the expectation "
+                f"{expectation.folder} has an answer on, so there is nothing to compare; a smaller --rate "
+                "lets it answer on more."
+            )
         apart = [
             *apart,
             f"live: compared on the {len(records)} images that the language model answered on in both",
@@ -182,7 +217,7 @@ def _result(
         compare(expectation.records, records, plan.tolerances),
         movements(expectation.records, records, plan.tolerances.match),
     )
-    return Result(task, run, camera, result.records, times, result.judged, expectation, *found, apart)
+    return replace(result, expectation=expectation, changes=found[0], movements=found[1], apart=apart)
 
 
 def _both_asked(
@@ -216,7 +251,7 @@ def _write(result: Result, plan: ReplayPlan, journal: Journal) -> None:
         out / RUN: result.run.document(),
         out / DETECTIONS: records,
     }
-    if result.task.accept and result.task.expect:
+    if result.task.accept and result.task.expect and not result.all_refused:
         result.task.expect.mkdir(parents=True, exist_ok=True)
         contents |= {
             result.task.expect / RUN: result.run.document(),
@@ -241,8 +276,10 @@ def outcome(result: Result, plan: ReplayPlan) -> Outcome:
         cases.append(Case(text, tuple(found + wrong)))
     notes = tuple(f"frame {record.number} was refused: {record.refused}" for record in result.refused)
     changed = any(case.failures for case in cases)
-    suite = Suite(result.task.name, tuple(cases), notes=(*result.apart, *notes))
-    return Outcome(result.task.name, "changed" if changed else "same", suite, summary=_summary(result))
+    status = "failed" if result.all_refused else "changed" if changed else "same"
+    told = (*result.bag.losses, *result.bag.notes, *result.apart, *notes)
+    suite = Suite(result.task.name, tuple(cases), result.all_refused, told)
+    return Outcome(result.task.name, status, suite, result.all_refused, _summary(result))
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -275,12 +312,25 @@ def _summary(result: Result) -> dict[str, Any]:
         **counts,
         **compared,
         **whole,
+        "topics": {"camera": result.camera.topic, **(result.run.depth or {})},
+        "without_places": result.no_depth or _lost_places(result),
+        "losses": result.bag.losses,
+        "notes": result.bag.notes,
         "backend": result.run.backend,
         "precision": result.run.precision,
         "latency": result.latency(),
         "goals": goals,
         "moved": [asdict(item) for item in result.movements],
     }
+
+
+def _lost_places(result: Result) -> str:
+    """Why boxes are without a place in space, a sentence; empty where all images had their depth."""
+    causes = Counter(record.depth for record in result.records if record.depth)
+    if not causes:
+        return ""
+    listed = ", ".join(f"{cause}: {count}" for cause, count in causes.most_common())
+    return f"Depth is incomplete on {causes.total()} of {len(result.records)} images ({listed})."
 
 
 TRIES = 3
@@ -290,13 +340,25 @@ TRIES = 3
 def attempt(
     task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers
 ) -> Outcome:
-    """The outcome of a bag, also where it cannot be replayed."""
+    """The outcome of a bag, also where it cannot be replayed: no bag ends a batch."""
     try:
         return replay(task, plan, grounder, watch)
+    except BagLoss as error:
+        return failed(task, str(error), "lost")
     except (ValueError, OSError) as error:
         return failed(task, str(error))
+    except MemoryError:
+        return failed(task, f"There is not enough memory to replay {task.bag}.")
+    except Exception as error:
+        # The traceback goes with the error, so that --debug shows it.
+        logging.getLogger(__name__).debug("replay of %s", task.bag, exc_info=True)
+        return failed(
+            task,
+            f"The bag {task.bag} could not be replayed: unexpected {type(error).__name__} ({error}); please "
+            "report it.",
+        )
 
 
-def failed(task: Task, sentence: str) -> Outcome:
+def failed(task: Task, sentence: str, status: str = "failed") -> Outcome:
     """The outcome of a bag that could not be replayed."""
-    return Outcome(task.name, "failed", Suite(task.name, error=sentence), sentence)
+    return Outcome(task.name, status, Suite(task.name, error=sentence), sentence)

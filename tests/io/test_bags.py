@@ -1,7 +1,7 @@
 """Bags of every form are read to the same frames, and a bad one is refused with a sentence."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,8 @@ import pytest
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
-from groma_ros.io.bags import COMPRESSED, RAW, RecordedCamera, find_camera, read_shots
+from groma_ros.io.bag_topics import find_camera
+from groma_ros.io.bags import COMPRESSED, RAW, RecordedCamera, RecordedImage, open_bag, recorded_images
 
 DEMO = Path(__file__).parents[2] / "demo" / "tabletop.mcap"
 STORE = get_typestore(Stores.ROS2_JAZZY)
@@ -32,6 +33,23 @@ def image(stamp: int, rgb: np.ndarray, encoding: str = "rgb8") -> Any:
         step=3 * width,
         data=data,
     )
+
+
+def read(
+    path: Path,
+    wanted: Callable[[int], bool] = lambda number: True,
+    topic: str | None = None,
+    allow_loss: bool = False,
+) -> list[RecordedImage]:
+    """The images of a bag's camera."""
+    with open_bag(path, allow_loss) as bag:
+        return list(recorded_images(bag, find_camera(bag, topic), wanted))
+
+
+def camera_of(path: Path, topic: str | None = None) -> RecordedCamera:
+    """The camera that is found in a bag."""
+    with open_bag(path) as bag:
+        return find_camera(bag, topic)
 
 
 def write(
@@ -73,11 +91,10 @@ def test_every_form_gives_the_same_frames(tmp_path: Path, plugin: StoragePlugin,
         ("/eye/image", RAW, 10 * (index + 1), image(stamps[index], rgb)) for index, rgb in enumerate(shown)
     ]
     folder = write(tmp_path / "bag", messages, plugin, compress)
-    bags = [folder] if compress in ("MESSAGE", "FILE") else [folder, next(folder.glob("bag.*"))]
+    bags = [folder, next(folder.glob("bag.*"))]
     for bag in bags:
-        camera = find_camera(bag)
-        assert camera == RecordedCamera("/eye/image", RAW, 3)
-        shots = list(read_shots(bag, camera))
+        assert camera_of(bag) == RecordedCamera("/eye/image", RAW, 3)
+        shots = read(bag)
         assert [(shot.number, shot.time, shot.cause) for shot in shots] == [
             (0, 10, ""),
             (1, 20, ""),
@@ -90,9 +107,8 @@ def test_every_form_gives_the_same_frames(tmp_path: Path, plugin: StoragePlugin,
 
 
 def test_the_demo_s_bag_and_every_tenth_frame() -> None:
-    camera = find_camera(DEMO)
-    assert camera == RecordedCamera("/camera/image/compressed", COMPRESSED, 60)
-    shots = list(read_shots(DEMO, camera, lambda number: number % 10 == 0))
+    assert camera_of(DEMO) == RecordedCamera("/camera/image/compressed", COMPRESSED, 60)
+    shots = read(DEMO, lambda number: number % 10 == 0)
     assert [shot.number for shot in shots] == [0, 10, 20, 30, 40, 50]
     assert all(shot.frame is not None and shot.frame.rgb.shape == (480, 640, 3) for shot in shots)
 
@@ -104,7 +120,7 @@ def test_a_message_that_cannot_be_decoded_keeps_its_place(tmp_path: Path) -> Non
         [("/a", RAW, 1, good), ("/a", RAW, 2, b"\0\1\0\0junk"), ("/a", RAW, 3, odd)],
         StoragePlugin.MCAP,
     )
-    shots = list(read_shots(folder, find_camera(folder)))
+    shots = read(folder)
     assert [shot.cause for shot in shots] == ["", "damaged", "encoding"]
     assert shots[1].frame is None and shots[1].refusal.startswith(
         "Message 1 is not a sensor_msgs/msg/Image: "
@@ -117,19 +133,19 @@ def test_which_camera(tmp_path: Path) -> None:
     messages = [(topic, RAW, time, shot) for time, topic in enumerate(("/left", "/right", "/left/depth"))]
     messages.append(("/words", "std_msgs/msg/String", 4, text))
     folder = write(tmp_path / "bag", messages, StoragePlugin.SQLITE3)
-    assert find_camera(folder, "/right") == RecordedCamera("/right", RAW, 1)
-    assert find_camera(folder, "/left/depth").count == 1
+    assert camera_of(folder, "/right") == RecordedCamera("/right", RAW, 1)
+    assert camera_of(folder, "/left/depth").count == 1
     for topic, sentence in {
         None: "several cameras; name one of /left, /right with --topic",
         "/front": "no topic '/front'; it has /left (sensor_msgs/msg/Image), /left/depth",
         "/words": "has the type std_msgs/msg/String; a camera has",
     }.items():
         with pytest.raises(ValueError, match="bag") as caught:
-            find_camera(folder, topic)
+            camera_of(folder, topic)
         assert sentence in str(caught.value)
     silent = write(tmp_path / "silent", messages[3:], StoragePlugin.MCAP)
     with pytest.raises(ValueError, match="holds no camera"):
-        find_camera(silent)
+        camera_of(silent)
 
 
 def test_a_message_type_nobody_knows(tmp_path: Path) -> None:
@@ -142,12 +158,12 @@ def test_a_message_type_nobody_knows(tmp_path: Path) -> None:
         )
         writer.write(thing, 1, b"\0\1\0\0" + bytes(8))
         writer.write(camera, 2, STORE.serialize_cdr(image(1, pictures(1)[0]), RAW))
-    assert [shot.number for shot in read_shots(tmp_path / "bag", find_camera(tmp_path / "bag"))] == [0]
+    assert [shot.number for shot in read(tmp_path / "bag")] == [0]
     with pytest.raises(
         ValueError,
         match="The topic /arm of .* has the type my_robot/msg/Grip; a camera has sensor_msgs/msg/Image or",
     ):
-        find_camera(tmp_path / "bag", "/arm")
+        camera_of(tmp_path / "bag", "/arm")
 
 
 def test_one_name_two_types(tmp_path: Path) -> None:
@@ -158,7 +174,7 @@ def test_one_name_two_types(tmp_path: Path) -> None:
         ValueError,
         match="holds two topics of the name /eye, of the types sensor_msgs/msg/Image and std_msgs/msg/String",
     ):
-        find_camera(folder, "/eye")
+        camera_of(folder, "/eye")
 
 
 def test_bags_that_cannot_be_read(tmp_path: Path) -> None:
@@ -171,20 +187,23 @@ def test_bags_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "empty.db3").touch()
     (tmp_path / "notes.txt").touch()
     (tmp_path / "plain").mkdir()
-    shutil.copy(DEMO, tmp_path / "plain" / "part.mcap")
+    for name in ("monday.mcap", "tuesday.mcap"):
+        shutil.copy(DEMO, tmp_path / "plain" / name)
+    (tmp_path / "bare").mkdir()
     topicless = write(tmp_path / "topicless", [], StoragePlugin.MCAP)
     for path, sentence in {
         tmp_path / "none.mcap": "does not exist",
         tmp_path / "notes.txt": "is not a bag",
-        tmp_path / "plain": "has no metadata.yaml; `ros2 bag reindex",
-        cut: "is truncated or damaged",
-        torn: "is truncated or damaged",
-        tmp_path / "empty.mcap": "is truncated or damaged",
-        tmp_path / "empty.db3": "is truncated or damaged",
+        tmp_path / "plain": "holds several recordings (monday.mcap, tuesday.mcap); name one.",
+        tmp_path / "bare": "is not a rosbag2 bag: it has no metadata.yaml, .mcap or .db3 file.",
+        cut: "is truncated or damaged at byte ",
+        torn: "is truncated or damaged: sqlite says",
+        tmp_path / "empty.mcap": "is empty: it has no bytes",
+        tmp_path / "empty.db3": "is empty: it has no bytes",
         topicless: "holds no topics",
     }.items():
         with pytest.raises(ValueError, match=path.name) as caught:
-            list(read_shots(path, find_camera(path)))
+            read(path)
         assert sentence in str(caught.value)
         assert "\n" not in str(caught.value)
 
@@ -196,7 +215,8 @@ def test_a_bag_that_breaks_off_in_the_middle(tmp_path: Path) -> None:
     middle = len(data) // 2
     data[middle : middle + 400_000] = bytes(400_000)
     damaged.write_bytes(bytes(data))
-    shots = read_shots(damaged, find_camera(damaged))
-    assert next(shots).number == 0
-    with pytest.raises(ValueError, match=r"damaged.mcap is truncated or damaged"):
-        list(shots)
+    with open_bag(damaged) as bag:
+        images = recorded_images(bag, find_camera(bag))
+        assert next(images).number == 0
+        with pytest.raises(ValueError, match=r"damaged.mcap is truncated or damaged at byte \d+ of \d+: "):
+            list(images)

@@ -46,7 +46,9 @@ def tasks(bag: Path, tmp_path: Path) -> list[Task]:
 
 def plan(tmp_path: Path, deaths: int) -> ReplayPlan:
     (tmp_path / "deaths").mkdir()
-    engine = Fatal(shipped_model(), "onnx", threads=1, deaths=deaths, folder=tmp_path / "deaths")
+    engine = Fatal(
+        shipped_model(), RuntimeOptions(backend="onnx", threads=1), deaths=deaths, folder=tmp_path / "deaths"
+    )
     return ReplayPlan((Goal("the ball"),), engine, every=3)
 
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from groma_ros.io.bags import RAW, find_camera, read_shots
+from groma_ros.io.bag_topics import INFO, DepthTopics, find_camera, find_depth
+from groma_ros.io.bags import RAW, open_bag, recorded_images
 from groma_ros.io.images import ImageError
-from groma_ros.replay.depth import INFO, DepthReader, DepthTopics, find_depth
+from groma_ros.replay.depth import DepthReader
 from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.records import read_records
 from groma_ros.replay.run import replay
@@ -71,13 +72,15 @@ def test_each_frame_gets_its_own_depth(tmp_path: Path) -> None:
         ("/rear/depth", RAW, stamps[0], depth_image(stamps[0], 9.0)),
         ("/front/camera_info", INFO, stamps[0], info(stamps[0])),
     ]
-    bag = write(tmp_path / "bag", sorted(messages, key=lambda entry: entry[2]), StoragePlugin.MCAP)
-    camera = find_camera(bag)
-    topics = find_depth(bag, camera)
-    assert topics == DepthTopics("/front/depth", "/front/camera_info")
+    path = write(tmp_path / "bag", sorted(messages, key=lambda entry: entry[2]), StoragePlugin.MCAP)
     found: list[float | str] = []
-    with DepthReader(bag, topics) as reader:
-        for shot in read_shots(bag, camera):
+    with open_bag(path) as bag:
+        camera = find_camera(bag)
+        topics, without = find_depth(bag, camera)
+        assert (topics, without) == (DepthTopics("/front/depth", "/front/camera_info"), "")
+        assert topics is not None
+        reader = DepthReader(bag, topics)
+        for shot in recorded_images(bag, camera):
             assert shot.frame is not None
             try:
                 frame = reader.complete(shot.frame, shot.time)
@@ -91,10 +94,12 @@ def test_each_frame_gets_its_own_depth(tmp_path: Path) -> None:
 
 
 def test_a_camera_without_depth(tmp_path: Path) -> None:
-    bag = write(
+    path = write(
         tmp_path / "bag", [("/image", RAW, 1, image(1, np.zeros((48, 64, 3), np.uint8)))], StoragePlugin.MCAP
     )
-    assert find_depth(bag, find_camera(bag)) is None
+    with open_bag(path) as bag:
+        topics, without = find_depth(bag, find_camera(bag))
+    assert topics is None and "the bag has no raw image topic of depth" in without
 
 
 @pytest.fixture(scope="module")

@@ -72,7 +72,9 @@ def test_a_lost_worker(
     """A worker that is killed is replaced and its bag done; a bag that killed as many as may be is named."""
     monkeypatch.setattr("groma_ros.replay.ray_cluster.TRIES", tries)
     (tmp_path / "deaths").mkdir()
-    engine = Fatal(shipped_model(), "onnx", threads=1, deaths=1, folder=tmp_path / "deaths")
+    engine = Fatal(
+        shipped_model(), RuntimeOptions(backend="onnx", threads=1), deaths=1, folder=tmp_path / "deaths"
+    )
     (outcome,) = replay_all(
         [Task("one", bag, tmp_path / "out")], ReplayPlan(GOALS, engine, every=3), ray=cluster
     )

@@ -1,0 +1,203 @@
+"""Which topics of a bag are the camera, its depth images and its camera_info: by type, frame and stamps, and
+only then by name."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from groma_ros.io.bag_errors import BagError
+from groma_ros.io.bags import COMPRESSED, RAW, Bag, RecordedCamera, decode_message, stamp_of
+from groma_ros.io.images import ImageError, compressed_to_rgb
+from groma_ros.printable import printable
+
+INFO = "sensor_msgs/msg/CameraInfo"
+_DEPTH_ENCODINGS = ("16UC1", "32FC1")
+_DEPTH_WORDS = ("depth", "disparity")
+_REGISTERED_WORDS = ("registered", "aligned")
+_SAMPLES = 10
+"""Messages of a topic that are looked at."""
+_SAME_STAMP = 20_000_000
+"""Nanoseconds between two stamps that belong together."""
+
+
+@dataclass(frozen=True)
+class DepthTopics:
+    """What gives a camera's pixels their places in space."""
+
+    depth: str
+    """Topic of depth images registered to the camera's."""
+    info: str
+    """Topic of its camera_info."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What the first messages of a topic say of it."""
+
+    topic: str
+    encoding: str
+    """Of a raw image; format of a compressed one; empty for a camera_info."""
+    frame_id: str
+    size: tuple[int, int] | None
+    """Width and height; None where they are not known without decoding."""
+    stamps: tuple[int, ...]
+    """Nanoseconds."""
+
+
+def find_camera(bag: Bag, topic: str | None = None) -> RecordedCamera:
+    """The camera to read: the topic asked for, else the only one that shows colour images.
+
+    Of a raw topic and its compressed form the raw one is taken. Raises BagError with a sentence for a topic
+    that is absent, recorded with two types or no image; also where nothing was asked for and the bag has no
+    camera or several.
+    """
+    topic = _only_camera(bag) if topic is None else topic
+    kind = bag.check_topic(topic, (RAW, COMPRESSED), "a camera")
+    return RecordedCamera(topic, kind, bag.count(topic))
+
+
+def find_depth(
+    bag: Bag, camera: RecordedCamera, depth: str | None = None, info: str | None = None
+) -> tuple[DepthTopics | None, str]:
+    """The topics of a camera's depth images and camera_info, and a sentence why there are none, empty where
+    there are.
+
+    depth, info: topics that were asked for. Of several depth topics the one in the camera's frame is taken,
+    then one of its size, with its stamps, registered or aligned by its name, nearest by its name; camera_info
+    likewise. Raises BagError with a sentence for a topic asked for that is absent or has another type.
+    """
+    shown = _sample(bag, camera.topic, camera.type, measure=True)
+    if depth is None:
+        depth = _nearest(shown, camera.topic, [item for item in _images(bag, RAW) if _is_depth(item)])
+    if info is None:
+        infos = (_sample(bag, topic, INFO) for topic in _with_type(bag, INFO))
+        info = _nearest(shown, camera.topic, [item for item in infos if item is not None])
+    if depth is not None:
+        bag.check_topic(depth, (RAW,), "depth")
+    if info is not None:
+        bag.check_topic(info, (INFO,), "a camera_info")
+    if depth is not None and info is not None:
+        return DepthTopics(depth, info), ""
+    absent = []
+    if depth is None:
+        absent.append(f"no raw image topic of depth ({' or '.join(_DEPTH_ENCODINGS)})")
+    if info is None:
+        absent.append(f"no topic of type {INFO}")
+    return None, f"Nothing has a place in space: the bag has {' and '.join(absent)}."
+
+
+def _only_camera(bag: Bag) -> str:
+    samples = [item for item in (*_images(bag, RAW), *_images(bag, COMPRESSED)) if not _is_depth(item)]
+    cameras = sorted(item.topic for item in samples)
+    if len(cameras) > 1:
+        cameras = [topic for topic in cameras if not _named_depth(topic)] or cameras
+    if len(cameras) > 1 and all(topic in (cameras[0], f"{cameras[0]}/compressed") for topic in cameras):
+        cameras = cameras[:1]
+    if not cameras:
+        raise BagError(
+            f"The bag {bag.path} holds no camera, that is no topic of type {RAW} or {COMPRESSED} that shows "
+            f"no depth; it has {bag.listed()}."
+        )
+    if len(cameras) > 1:
+        raise BagError(
+            f"The bag {bag.path} holds several cameras; name one of {', '.join(map(printable, cameras))} "
+            "with --topic."
+        )
+    return cameras[0]
+
+
+def _with_type(bag: Bag, kind: str) -> list[str]:
+    """The topics that have messages of one type, serialized by ROS 2."""
+    return sorted(
+        topic
+        for topic, kinds in bag.types.items()
+        if kinds == {kind} and bag.is_ros(topic) and bag.count(topic)
+    )
+
+
+def _images(bag: Bag, kind: str) -> list[_Sample]:
+    samples = ((topic, _sample(bag, topic, kind)) for topic in _with_type(bag, kind))
+    # A topic whose first messages are all damaged is judged by its name.
+    return [item or _Sample(topic, "", "", None, ()) for topic, item in samples]
+
+
+def _is_depth(item: _Sample) -> bool:
+    if item.encoding in _DEPTH_ENCODINGS or "compressedDepth" in item.encoding:
+        return True
+    return item.encoding in ("", "mono16") and _named_depth(item.topic)
+
+
+def _named_depth(topic: str) -> bool:
+    return any(word in topic.lower() for word in _DEPTH_WORDS)
+
+
+def _nearest(camera: _Sample | None, name: str, others: Sequence[_Sample]) -> str | None:
+    """The topic that belongs to a camera; None of none. name: of the camera's topic."""
+
+    def rank(item: _Sample) -> tuple[bool, bool, float, bool, int]:
+        return (
+            camera is not None and _same_frame(camera.frame_id, item.frame_id),
+            camera is not None and camera.size == item.size,
+            _common_stamps(camera.stamps, item.stamps) if camera is not None else 0.0,
+            any(word in item.topic.lower() for word in _REGISTERED_WORDS),
+            _shared_parts(name, item.topic),
+        )
+
+    # Ranks that are equal are left in the order of the names.
+    ordered = sorted((item for item in others if item.topic != name), key=lambda item: item.topic)
+    return max(ordered, key=rank).topic if ordered else None
+
+
+def _same_frame(one: str, other: str) -> bool:
+    return one.removeprefix("/") == other.removeprefix("/")
+
+
+def _common_stamps(wanted: Sequence[int], found: Sequence[int]) -> float:
+    """Share of the wanted stamps, over the time in which both have some, that are found."""
+    if not wanted or not found:
+        return 0.0
+    low, high = min(found) - _SAME_STAMP, max(found) + _SAME_STAMP
+    within = [stamp for stamp in wanted if low <= stamp <= high]
+    near = [stamp for stamp in within if min(abs(stamp - other) for other in found) <= _SAME_STAMP]
+    return len(near) / len(within) if within else 0.0
+
+
+def _shared_parts(one: str, other: str) -> int:
+    """How many parts two names have in common from their start; with and without a leading slash."""
+    count = 0
+    for left, right in zip(one.strip("/").split("/"), other.strip("/").split("/")):
+        if left != right:
+            break
+        count += 1
+    return count
+
+
+def _sample(bag: Bag, topic: str, kind: str, measure: bool = False) -> _Sample | None:
+    """What the first messages of a topic say; None where none can be decoded. measure: decode a compressed
+    image for its size."""
+    first: Any = None
+    stamps = []
+    for message in bag.first_messages(topic, _SAMPLES):
+        try:
+            decoded = decode_message(message.data, kind)
+            stamps.append(stamp_of(decoded.header))
+        except ValueError:  # of the message or of its stamp
+            continue
+        first = first or decoded
+    if first is None:
+        return None
+    size = None
+    if kind != COMPRESSED:
+        size = int(first.width), int(first.height)
+    elif measure:
+        try:
+            height, width = compressed_to_rgb(first.data, first.format).shape[:2]
+            size = width, height
+        except ImageError:
+            size = None
+    encoding = {RAW: "encoding", COMPRESSED: "format"}.get(kind, "")
+    return _Sample(
+        topic, getattr(first, encoding) if encoding else "", first.header.frame_id, size, tuple(stamps)
+    )
