@@ -15,6 +15,7 @@ from groma_ros.commands.model_arguments import add_model_arguments, runtime_opti
 from groma_ros.folder_lock import LOCK_NAME, folder_lock
 from groma_ros.grounding.goals import read_goals
 from groma_ros.io.bag_files import storage_suffix
+from groma_ros.io.rectification import SETTINGS
 from groma_ros.printable import printable
 from groma_ros.replay.batch import replay_all
 from groma_ros.replay.compare import Tolerances
@@ -68,6 +69,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--camera-info-topic",
         metavar="TOPIC",
         help="of its camera_info (default: the one that goes with the camera)",
+    )
+    parser.add_argument(
+        "--rectified",
+        choices=SETTINGS,
+        default="auto",
+        help="whether the camera's images are rectified, so that P of its camera_info holds and not K "
+        "(default: by the topic's name)",
     )
     parser.add_argument(
         "--allow-loss",
@@ -257,6 +265,7 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
         topic=args.topic,
         depth_topic=args.depth_topic,
         info_topic=args.camera_info_topic,
+        rectified=args.rectified,
         allow_loss=args.allow_loss,
         every=args.every,
         rule=TrackingConfig(answer_period=args.answer_period),

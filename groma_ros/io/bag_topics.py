@@ -16,8 +16,8 @@ INFO = "sensor_msgs/msg/CameraInfo"
 _DEPTH_ENCODINGS = ("16UC1", "32FC1")
 _DEPTH_WORDS = ("depth", "disparity")
 _REGISTERED_WORDS = ("registered", "aligned")
-_SAMPLES = 10
-"""Messages of a topic that are looked at."""
+_CAMERA_SAMPLES, _SAMPLES = 10, 40
+"""Messages of the camera that are looked at, and of other topics, which may come at a higher rate."""
 _SAME_STAMP = 20_000_000
 """Nanoseconds between two stamps that belong together."""
 
@@ -70,19 +70,20 @@ def find_depth(
     """
     shown = _sample(bag, camera.topic, camera.type, measure=True)
     if depth is None:
-        depth = _nearest(shown, camera.topic, [item for item in _images(bag, RAW) if _is_depth(item)])
+        images = (*_images(bag, RAW), *_images(bag, COMPRESSED))
+        depth = _nearest(shown, camera.topic, [item for item in images if _is_depth(item)])
     if info is None:
         infos = (_sample(bag, topic, INFO) for topic in _with_type(bag, INFO))
         info = _nearest(shown, camera.topic, [item for item in infos if item is not None])
     if depth is not None:
-        bag.check_topic(depth, (RAW,), "depth")
+        bag.check_topic(depth, (RAW, COMPRESSED), "depth")
     if info is not None:
         bag.check_topic(info, (INFO,), "a camera_info")
     if depth is not None and info is not None:
         return DepthTopics(depth, info), ""
     absent = []
     if depth is None:
-        absent.append(f"no raw image topic of depth ({' or '.join(_DEPTH_ENCODINGS)})")
+        absent.append(f"no image topic of depth ({', '.join(_DEPTH_ENCODINGS)} or compressedDepth)")
     if info is None:
         absent.append(f"no topic of type {INFO}")
     return None, f"Nothing has a place in space: the bag has {' and '.join(absent)}."
@@ -155,13 +156,9 @@ def _same_frame(one: str, other: str) -> bool:
 
 
 def _common_stamps(wanted: Sequence[int], found: Sequence[int]) -> float:
-    """Share of the wanted stamps, over the time in which both have some, that are found."""
-    if not wanted or not found:
-        return 0.0
-    low, high = min(found) - _SAME_STAMP, max(found) + _SAME_STAMP
-    within = [stamp for stamp in wanted if low <= stamp <= high]
-    near = [stamp for stamp in within if min(abs(stamp - other) for other in found) <= _SAME_STAMP]
-    return len(near) / len(within) if within else 0.0
+    """Share of the wanted stamps that are found."""
+    near = [stamp for stamp in wanted if any(abs(stamp - other) <= _SAME_STAMP for other in found)]
+    return len(near) / len(wanted) if wanted else 0.0
 
 
 def _shared_parts(one: str, other: str) -> int:
@@ -175,11 +172,11 @@ def _shared_parts(one: str, other: str) -> int:
 
 
 def _sample(bag: Bag, topic: str, kind: str, measure: bool = False) -> _Sample | None:
-    """What the first messages of a topic say; None where none can be decoded. measure: decode a compressed
-    image for its size."""
+    """What the first messages of a topic say; None where none can be decoded. measure: it is the
+    camera, of which a compressed image is decoded for its size."""
     first: Any = None
     stamps = []
-    for message in bag.first_messages(topic, _SAMPLES):
+    for message in bag.first_messages(topic, _CAMERA_SAMPLES if measure else _SAMPLES):
         try:
             decoded = decode_message(message.data, kind)
             stamps.append(stamp_of(decoded.header))

@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 from groma_ros.io.bag_topics import INFO, DepthTopics
-from groma_ros.io.bags import NANOSECONDS, RAW, Bag, decode_message, stamp_of
-from groma_ros.io.depth_images import check_registered, image_to_depth, intrinsics_from_info
+from groma_ros.io.bags import COMPRESSED, NANOSECONDS, RAW, Bag, decode_message, stamp_of
+from groma_ros.io.depth_images import (
+    check_registered,
+    compressed_to_depth,
+    image_to_depth,
+    intrinsics_from_info,
+)
 from groma_ros.io.images import ImageError
+from groma_ros.io.rectification import rectification
 from groma_ros.io.stamp_buffer import StampBuffer
 from groma_ros.types import Frame
 
@@ -23,9 +29,14 @@ AHEAD = NANOSECONDS
 class DepthReader:
     """Reads the depth and camera_info topics beside the camera, a little ahead of it."""
 
-    def __init__(self, bag: Bag, topics: DepthTopics) -> None:
-        self._depth = _Stream(bag, topics.depth, RAW)
+    def __init__(self, bag: Bag, topics: DepthTopics, camera: str = "", rectified: str = "auto") -> None:
+        """camera: topic of the images; rectified: whether they are, as `rectification` has it."""
+        self._compressed = COMPRESSED in bag.types[topics.depth]
+        self._depth = _Stream(bag, topics.depth, COMPRESSED if self._compressed else RAW)
         self._info = _Stream(bag, topics.info, INFO)
+        self._camera, self._rectified = camera, rectified
+        self.guess = ""
+        """A sentence where K was taken and nothing said whether the images are rectified."""
 
     def complete(self, frame: Frame, time: int) -> Frame:
         """A frame with its depth and intrinsics. time: ns it was recorded at.
@@ -40,7 +51,10 @@ class DepthReader:
             raise ImageError(
                 "missing", f"The image came without {absent}, so nothing in it has a place in space."
             )
-        metres, intrinsics = image_to_depth(depth), intrinsics_from_info(info)
+        metres = compressed_to_depth(depth.data, depth.format) if self._compressed else image_to_depth(depth)
+        choice = rectification(self._rectified, self._camera, info)
+        self.guess = self.guess or choice.guess
+        intrinsics = intrinsics_from_info(info, choice.rectified)
         height, width = frame.rgb.shape[:2]
         check_registered(
             SimpleNamespace(frame_id=frame.frame_id), width, height, metres, depth.header, intrinsics
@@ -51,6 +65,16 @@ class DepthReader:
         """Read both topics to their ends, so that what is missing there is told."""
         self._depth.finish()
         self._info.finish()
+
+
+class _Message(NamedTuple):
+    time: int
+    """Nanoseconds at which it was recorded."""
+    stamp: int
+    """Nanoseconds of its header."""
+    size: int
+    """Bytes."""
+    message: Any
 
 
 class _Stream:
@@ -66,9 +90,9 @@ class _Stream:
 
         stamp: of the image; time: ns it was recorded at.
         """
-        while self._next is not None and self._next[0] <= time + AHEAD:
-            _, own_stamp, message = self._next
-            self._buffer.put(own_stamp, message)
+        self._buffer.reserve(stamp)
+        while self._next is not None and self._next.time <= time + AHEAD:
+            self._buffer.put(self._next.stamp, self._next.message, self._next.size)
             self._next = next(self._messages, None)
         return self._buffer.find(stamp, TOLERANCE)
 
@@ -80,12 +104,12 @@ class _Stream:
             pass
 
 
-def _messages(bag: Bag, topic: str, kind: str) -> Iterator[tuple[int, int, Any]]:
-    """(time, stamp, message) of a topic; what cannot be decoded is left out, so that its image has no
-    depth."""
+def _messages(bag: Bag, topic: str, kind: str) -> Iterator[_Message]:
+    """The messages of a topic; what cannot be decoded is left out, so that its image has no depth."""
     for _, time, data in bag.messages(topic):
         try:
             message = decode_message(data, kind)
-            yield time, stamp_of(message.header), message
+            decoded = _Message(time, stamp_of(message.header), len(data), message)
         except ValueError:
             continue
+        yield decoded

@@ -86,6 +86,8 @@ class ReplayPlan:
     """Topic of its depth images; None for the one that goes with the camera."""
     info_topic: str | None = None
     """Topic of its camera_info; None for the one that goes with the camera."""
+    rectified: str = "auto"
+    """Whether the images are rectified: auto, true or false, as the node's parameter."""
     allow_loss: bool = False
     """Replay what is there of a bag that announces other messages than it holds."""
     every: int = 1

@@ -83,14 +83,16 @@ def _replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watc
     run = describe(plan, camera, ran, depth)
     if expectation:
         check_comparable(expectation, run, plan.other_model)
-    made_of = {**asdict(run), "bag": _fingerprint(task.bag)}
+    made_of = {**asdict(run), "rectified": plan.rectified, "bag": _fingerprint(task.bag)}
     total = -(-camera.count // plan.every)
     with Journal(task.out / FOLDER, made_of, plan.fresh or grounder is None) as journal:
         if grounder is None:
             run = _live(task, plan, bag, camera, journal, watch, total)
         else:
-            reader = DepthReader(bag, depth) if depth else None
+            reader = DepthReader(bag, depth, camera.topic, plan.rectified) if depth else None
             _offline(plan, bag, camera, grounder, reader, journal, watch, total)
+            if reader and reader.guess:
+                bag.notes.append(reader.guess)
         result = _result(task, plan, run, bag, camera, no_depth, journal, truth, expectation)
         _write(result, plan, journal)
         if not task.keep:

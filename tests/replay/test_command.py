@@ -203,6 +203,8 @@ def test_it_needs_neither_ros_nor_torch(tmp_path: Path, goals: Path) -> None:
         (["--every", "0"], "--every is 0; it must be 1 or more."),
         (["--accept"], "--accept stores the run in the folder of --expect; name one."),
         (["--min-accuracy", "2"], "--min-accuracy is 2.0; it must be between 0 and 1."),
+        (["--depth-topic", "/eye"], "has no topic '/eye'; it has /camera/camera_info"),
+        (["--camera-info-topic", "/camera/depth/image_raw"], "has the type sensor_msgs/msg/Image; a camera_"),
         (["--iou", "7"], "The tolerance iou is 7.0; it must be between 0 and 1."),
         (["--topic", "/eye"], "has no topic '/eye'; it has /camera/camera_info"),
         (["--model", "nowhere"], "The model folder nowhere does not exist"),
@@ -213,7 +215,7 @@ def test_what_cannot_be_done_is_a_sentence(
     tmp_path: Path, groma: Any, arguments: list[str], sentence: str
 ) -> None:
     status, text, errors = groma(DEMO, "--out", tmp_path / "out", *arguments)
-    assert status == 1 and sentence in errors
+    assert status == (2 if "--model" in arguments else 1) and sentence in errors
     assert "Traceback" not in text + errors
 
 
@@ -221,6 +223,10 @@ def test_names_of_bags(tmp_path: Path) -> None:
     assert unique_names([Path("a/run.mcap")]) == ["run"]
     assert unique_names([Path("a/one"), Path("a/two.db3")]) == ["one", "two"]
     assert unique_names([Path("mon/rosbag2"), Path("tue/rosbag2")]) == ["mon-rosbag2", "tue-rosbag2"]
+    assert unique_names([Path("...mcap"), Path("/x/run.db3.zstd")]) == ["bag_", "run"]
+    assert unique_names([Path("/x/junit.xml.mcap"), Path("/x/.lock")]) == ["bag_junit.xml", "lock"]
+    assert unique_names([Path("/x/a\nb\\c")]) == ["a_nb_c"]
+    assert unique_names([Path("/x") / ("ä" * 120)]) == ["ä" * 75]
     with pytest.raises(ValueError, match="is named twice"):
         unique_names([Path("a/one"), Path("a/../a/one")])
     with pytest.raises(ValueError, match="differ in nothing but the ending"):

@@ -99,7 +99,7 @@ def test_a_camera_without_depth(tmp_path: Path) -> None:
     )
     with open_bag(path) as bag:
         topics, without = find_depth(bag, find_camera(bag))
-    assert topics is None and "the bag has no raw image topic of depth" in without
+    assert topics is None and "the bag has no image topic of depth" in without
 
 
 @pytest.fixture(scope="module")
