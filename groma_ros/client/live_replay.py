@@ -41,6 +41,10 @@ TICK_SECONDS = 0.02
 FATES = ("answered", "carried", "dropped", "skipped", "refused images")
 """What becomes of an image that the node received, by the keys of its diagnostics."""
 COMPRESSED, RAW = "compressed", "raw"
+MAX_DOMAIN = 232
+"""The largest domain that DDS has ports for."""
+_LOOPBACK = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": "", "ROS_LOCALHOST_ONLY": "1"}
+"""Keeps discovery on this machine; the last one is the form of ROS 2 Humble."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,16 +71,27 @@ class Heard:
 
 
 class Live:
-    """The node in a process of its own and the other end of its topics here, on a DDS domain of their own; a
-    context manager.
+    """The node in a process of its own and the other end of its topics here; a context manager.
 
     parameters: of the node; transport: RAW or COMPRESSED; topic: the camera's; log: file for what the node
-    says. Raises TimeoutError or RuntimeError with a sentence where the node does not start or ends.
+    says; domain: of DDS, None for ROS_DOMAIN_ID or, without it, one of its own; network: let other machines
+    discover it too, else only this one. Raises TimeoutError or RuntimeError with a sentence where the node
+    does not start or ends, ValueError for a domain that is none.
     """
 
-    def __init__(self, parameters: Mapping[str, Any], transport: str, topic: str, log: Path) -> None:
+    def __init__(
+        self,
+        parameters: Mapping[str, Any],
+        transport: str,
+        topic: str,
+        log: Path,
+        domain: int | None = None,
+        network: bool = False,
+    ) -> None:
         os.environ.update(dds_environment())
-        domain = 1 + os.getpid() % 100
+        if not network:
+            os.environ.update(_LOOPBACK)
+        domain = _domain() if domain is None else domain
         self.facts: dict[str, str] = {}
         self._sent: dict[int, deque[tuple[Sent, float]]] = {}
         self._heard: deque[Heard] = deque()
@@ -217,6 +232,17 @@ class Live:
         self.close()
 
 
+def _domain() -> int:
+    """ROS_DOMAIN_ID, or where it is not set a domain that other processes are unlikely to use. Raises
+    ValueError with a sentence for a value that is no domain."""
+    text = os.environ.get("ROS_DOMAIN_ID", "")
+    if not text:
+        return 1 + os.getpid() % 100
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_DOMAIN):
+        raise ValueError(f"ROS_DOMAIN_ID is {text!r}; it must be a number from 0 to {MAX_DOMAIN}.")
+    return int(text)
+
+
 def _told(facts: Mapping[str, str]) -> int:
     """Images that the node published something about."""
     return int(facts["answered"]) + int(facts["carried"])
@@ -259,7 +285,7 @@ def play(bag: Bag, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Itera
 
     transport = COMPRESSED if camera.type == COMPRESSED_IMAGE else RAW
     try:
-        with Live(_parameters(plan), transport, camera.topic, log) as live:
+        with Live(_parameters(plan), transport, camera.topic, log, plan.domain, plan.network) as live:
             live.meet()
             live.set_goals(plan.goals)
             ran = Ran(

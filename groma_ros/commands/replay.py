@@ -190,6 +190,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="speed of --live: 1 is that of the recording, where a slow node drops images; 0 waits for "
         "every answer (default: 1)",
     )
+    live.add_argument(
+        "--domain",
+        type=int,
+        metavar="N",
+        help="DDS domain of --live (default: ROS_DOMAIN_ID, or one of its own)",
+    )
+    live.add_argument(
+        "--network", action="store_true", help="let other machines see --live; by default only this one does"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
@@ -243,6 +252,8 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
         raise ValueError(f"--ray-gpus is {args.ray_gpus}; it must be 0 or more.")
     if not args.rate >= 0:
         raise ValueError(f"--rate is {args.rate}; it must be 0 or more.")
+    if args.domain is not None and not 0 <= args.domain <= 232:
+        raise ValueError(f"--domain is {args.domain}; it must be from 0 to 232.")
     if not 0 <= args.min_accuracy <= 1:
         raise ValueError(f"--min-accuracy is {args.min_accuracy}; it must be between 0 and 1.")
     if args.accept and not args.expect:
@@ -275,6 +286,8 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
         fresh=args.fresh,
         play=_live_player() if args.live else None,
         rate=args.rate,
+        domain=args.domain,
+        network=args.network,
     )
 
 

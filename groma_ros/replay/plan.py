@@ -105,6 +105,10 @@ class ReplayPlan:
     """Replays a bag through the real node over DDS; None runs the pipeline in this process."""
     rate: float = 1.0
     """Speed of a live replay: 1 as recorded, 0 so slow that no image is dropped."""
+    domain: int | None = None
+    """DDS domain of a live replay; None for ROS_DOMAIN_ID or, without it, one of its own."""
+    network: bool = False
+    """Let other machines discover a live replay."""
 
     @property
     def live(self) -> bool:

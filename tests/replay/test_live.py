@@ -3,6 +3,7 @@ with the offline run."""
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -57,6 +58,35 @@ def test_without_drops_everything_agrees(tmp_path: Path) -> None:
     assert [record.answered for record in found] == [record.answered for record in wanted]
     assert (outcome.status, outcome.summary["changes"], outcome.summary["backend"]) == ("same", 0, "onnx")
     assert "Active: listens to /camera/image/compressed" in (tmp_path / "live" / LOG).read_text()
+
+
+def test_it_stays_in_the_domain_it_is_told_and_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node runs with the domain of ROS_DOMAIN_ID or of the plan, and discovers on this machine only."""
+    seen: list[dict[str, str]] = []
+
+    class Stopped(Exception):
+        pass
+
+    def child(module: str, arguments: object, log: Path, environment: dict[str, str]) -> None:
+        seen.append({**os.environ, **environment})
+        raise Stopped
+
+    monkeypatch.setattr("groma_ros.client.live_replay.Child", child)
+    monkeypatch.setenv("ROS_DOMAIN_ID", "87")
+    for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS"):
+        monkeypatch.setenv(name, "")
+    plan = ReplayPlan(GOALS, ENGINE, play=play)
+    for domain in (None, 88):
+        with pytest.raises(Stopped):
+            run(DEMO, tmp_path / "out", replace(plan, domain=domain))
+    assert [entry["ROS_DOMAIN_ID"] for entry in seen] == ["87", "88"]
+    assert {entry["ROS_AUTOMATIC_DISCOVERY_RANGE"] for entry in seen} == {"LOCALHOST"}
+    assert {entry["ROS_LOCALHOST_ONLY"] for entry in seen} == {"1"}
+    monkeypatch.setenv("ROS_DOMAIN_ID", "many")
+    with pytest.raises(ValueError, match="ROS_DOMAIN_ID is 'many'; it must be a number from 0 to 232"):
+        run(DEMO, tmp_path / "out", plan)
 
 
 def test_at_the_speed_of_the_recording_what_was_answered_agrees(tmp_path: Path) -> None:
