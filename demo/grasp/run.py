@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from demo.episodes import Row, described, write_summary
 from demo.grasp.simulator import BASE, CAMERA
 from demo.pictures import write_film, write_strip
 from demo.simulator_process import SimulatorError, SimulatorProcess
-from examples.ask import Answer, GoalAsker
+from examples.ask import Answer, GoalAsker, NodeLost
 from examples.pick import Arm, Pick, Picker
 from groma_ros.camera_geometry import moved
 from groma_ros.client.demo.processes import Child, dds_environment
@@ -124,6 +125,24 @@ def start_node(log: Path, frame: str, approach: str, model: str, more: dict[str,
     return Child("groma_ros.node.main", arguments, log, {})
 
 
+def meet(asker: GoalAsker | None, children: Sequence[Child]) -> None:
+    """Wait until the node is active. Raises NodeLost, or SimulatorError where one of the processes has
+    ended."""
+    end = time.monotonic() + START_SECONDS
+    while True:
+        for child in children:
+            if not child.running:
+                raise SimulatorError(f"{child.name} ended: {child.last_line()} (log: {child.log})")
+        if asker is None:
+            return
+        try:
+            asker.ready(3.0)
+            return
+        except NodeLost:
+            if time.monotonic() > end:
+                raise
+
+
 def choose(finder: str, seed: int, episode: dict[str, Any]) -> int | None:
     """The object that the ceiling or the floor goes for; None for a goal that means nothing."""
     targets = episode["goal"]["targets"]
@@ -182,9 +201,9 @@ class Session:
         self.simulator = stack.enter_context(
             SimulatorProcess("demo.grasp.simulator", logs / "simulator.log", domain)
         )
-        stack.enter_context(Child("demo.robot_frames", [CAMERA], logs / "frames.log", {}))
+        self.children = [stack.enter_context(Child("demo.robot_frames", [CAMERA], logs / "frames.log", {}))]
         if finder == "node":
-            self.node = stack.enter_context(start_node(logs / "node.log", BASE, "above", model))
+            self.children.append(stack.enter_context(start_node(logs / "node.log", BASE, "above", model)))
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown)
         self.eye = Eye()
@@ -195,8 +214,7 @@ class Session:
 
     def meet(self) -> None:
         """Wait for the node. Raises NodeLost."""
-        if self.finder == "node":
-            self.asker.ready(START_SECONDS)
+        meet(self.asker if self.finder == "node" else None, self.children)
 
     def run(self, seed: int, film: str) -> tuple[Row, dict[str, Any], Pick, Any]:
         """One episode: its row, what was asked, what the bridge said, and the picture it was asked about."""

@@ -20,7 +20,7 @@ import rclpy
 from rclpy.signals import SignalHandlerOptions
 
 from demo.episodes import Row, described, write_summary
-from demo.grasp.run import START_SECONDS, Eye, add_arguments, start_node
+from demo.grasp.run import Eye, add_arguments, meet, start_node
 from demo.navigate.simulator import BASE, CAMERA, MAP
 from demo.pictures import write_film, write_strip
 from demo.simulator_process import SimulatorError, SimulatorProcess
@@ -120,10 +120,11 @@ class Session:
         logs = out / "logs"
         module = "demo.navigate.simulator"
         self.simulator = stack.enter_context(SimulatorProcess(module, logs / "simulator.log", domain))
-        stack.enter_context(Child("demo.robot_frames", [CAMERA], logs / "frames.log", {}))
-        stack.enter_context(Child("demo.navigate.drive", [], logs / "drive.log", {}))
+        frames = Child("demo.robot_frames", [CAMERA], logs / "frames.log", {})
+        driver = Child("demo.navigate.drive", [], logs / "drive.log", {})
+        self.children = [stack.enter_context(frames), stack.enter_context(driver)]
         if finder == "node":
-            stack.enter_context(start_node(logs / "node.log", MAP, "front", model))
+            self.children.append(stack.enter_context(start_node(logs / "node.log", MAP, "front", model)))
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown)
         self.eye = Eye()
@@ -134,8 +135,7 @@ class Session:
 
     def meet(self) -> None:
         """Wait for the node. Raises NodeLost."""
-        if self.finder == "node":
-            self.asker.ready(START_SECONDS)
+        meet(self.asker if self.finder == "node" else None, self.children)
 
     def run(self, seed: int, film: str) -> tuple[Row, Trip, Any]:
         """One episode: its row, what the bridge said, and the picture it ended with."""
