@@ -11,13 +11,17 @@ from typing import Any
 from xml.etree import ElementTree as xml
 
 import pytest
+from rosbags.rosbag2 import StoragePlugin
 
 from groma_ros import cli
-from groma_ros.commands.replay import CHANGED, unique_names
+from groma_ros.commands.replay import CHANGED, LOST, unique_names
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.bags import RAW
 from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS
+from groma_ros.replay.records import read_records
 from groma_ros.types import Frame, Scene
-from tests.io.test_bags import DEMO
+from tests.io.test_bags import DEMO, image, write
+from tests.replay.conftest import views
 
 GOALS = "goals:\n- the ball\n- text: both blue objects\n  kind: all\n- red cone\n"
 QUICK = ["--every", "15", "--threads", "1", "--backend", "onnx"]
@@ -231,3 +235,40 @@ def test_names_of_bags(tmp_path: Path) -> None:
         unique_names([Path("a/one"), Path("a/../a/one")])
     with pytest.raises(ValueError, match="differ in nothing but the ending"):
         unique_names([Path("/x/run.mcap"), Path("/x/run.db3")])
+
+
+def test_a_bag_that_lost_messages_has_a_status_of_its_own(tmp_path: Path, groma: Any) -> None:
+    """Sixty images announced and three held: nothing is stored; with --allow-loss the three are replayed."""
+    messages = [("/eye", RAW, place + 1, image(place + 1, views(1)[0])) for place in range(3)]
+    bag = write(tmp_path / "bag", messages, StoragePlugin.SQLITE3)
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("message_count: 3", "message_count: 60"))
+    out, stored = tmp_path / "out", tmp_path / "expected"
+    status, text, errors = groma(bag, "--out", out, "--expect", stored, "--accept")
+    assert (status, text) == (LOST, "bag: lost\n")
+    assert "announces 60 messages on /eye and holds 3; " in errors and not (stored / RUN).exists()
+    status, text, _ = groma(bag, "--out", out, "--allow-loss", "--every", "1")
+    assert status == 0 and "bag: 3 images, 0 refused" in text
+    assert "announces 60 messages on /eye and holds 3." in text and "  camera /eye\n" in text
+
+
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_run_whose_images_are_all_refused(tmp_path: Path, groma: Any, form: list[str]) -> None:
+    """It has a report and a sentence with the cause, and is never an expectation."""
+    odd = image(1, views(1)[0], "sixels")
+    bag = write(tmp_path / "bag", [("/eye", RAW, 1, odd)], StoragePlugin.MCAP)
+    out, stored = tmp_path / "out", tmp_path / "expected"
+    status, text, errors = groma(bag, "--out", out, "--expect", stored, "--accept", *form)
+    assert status == 1 and "None of the 1 images of" in errors and "encoding 'sixels'" in errors
+    assert "Traceback" not in errors and not (stored / RUN).exists()
+    assert "1 refused" in text if not form else json.loads(text)["bags"][0]["status"] == "failed"
+    assert "frame 0: encoding" in (out / REPORT).read_text()
+    error = xml.parse(out / JUNIT).getroot().find("testsuite/testcase/error")
+    assert error is not None and "None of the 1 images" in error.attrib["message"]
+
+
+def test_a_goal_with_line_separators(tmp_path: Path, groma: Any, goals: Path) -> None:
+    goals.write_text('goals:\n- "the ball\\u2028near\\u0085the mug"\n')
+    status, text, _ = groma(DEMO, "--out", tmp_path / "out")
+    assert status == 0 and r"the ball\u2028near\x85the mug" in text
+    assert len(read_records(tmp_path / "out" / DETECTIONS)) == 4
