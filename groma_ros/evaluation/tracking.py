@@ -4,7 +4,8 @@ the clock."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from concurrent.futures import Future
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ import numpy as np
 from groma_ros.boxes import box_iou
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.matching import exact_set, match_boxes
-from groma_ros.tracking.executor import Answer, Question, Reply, StandingGoals, TrackedAnswer
+from groma_ros.tracking.executor import Answer
 from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
+from groma_ros.tracking.questions import Question, Reply, StandingGoals, TrackedAnswer
 from groma_ros.tracking.region_tracker import SECOND
 from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
 
@@ -50,27 +52,29 @@ class Mode:
 
 
 class Late:
-    """A line whose answers come `latency` seconds after the question, by the stamps of the frames. now: of
-    the newest, ns."""
+    """A language model whose answers come `latency` seconds after the question, by the stamps of the frames.
+    The first comes at once: what is measured is how boxes are carried."""
 
     def __init__(self, answer: Answer, latency: float) -> None:
         self._answer, self._latency = answer, latency
-        self._open: Question | None = None
-        self.now = 0
+        self._open: tuple[Question, Future[Reply]] | None = None
         self.asked = 0
 
-    def ask(self, question: Question) -> None:
+    def ask(self, question: Question) -> Future[Reply]:
         """Hand a question in."""
-        self._open, self.asked = question, self.asked + 1
+        self._open, self.asked = (question, Future()), self.asked + 1
+        future = self._open[1]
+        first = self.asked == 1
+        self.advance(question.scene.stamp + round(self._latency * SECOND) if first else question.scene.stamp)
+        return future
 
-    def collect(self, timeout: float | None) -> Reply | None:
-        """The reply once its time has come; at once where the frame cannot go on without it."""
-        if self._open is None or (
-            timeout is not None and self.now - self._open.scene.stamp < self._latency * SECOND
-        ):
-            return None
-        question, self._open = self._open, None
-        return Reply(question, tuple(self._answer(question)), self._latency)
+    def advance(self, now: int) -> None:
+        """Give the answer whose time has come, at the stamp (ns) of the newest frame."""
+        if self._open is None or now - self._open[0].scene.stamp < self._latency * SECOND:
+            return
+        (question, future), self._open = self._open, None
+        if future.set_running_or_notify_cancel():
+            future.set_result(Reply(question, tuple(self._answer(question)), self._latency))
 
 
 @dataclass
@@ -149,10 +153,11 @@ def _follow(
         return groundings
 
     line = Late(answer, mode.latency)
-    follower = GroundingTracker(line, rule)
+    # Frames are as fast as they can be computed here: waiting for an answer would only take time.
+    follower = GroundingTracker(line.ask, replace(rule, answer_wait=0.0))
     due = moments[0].frame.stamp
     for moment, scene in zip(moments, scenes, strict=True):
-        line.now = moment.frame.stamp
+        line.advance(moment.frame.stamp)
         followed: TrackedAnswer | None
         if moment.frame.stamp >= due:
             due += round(SECOND / mode.proposer_hz) if mode.proposer_hz else 0

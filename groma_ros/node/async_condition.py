@@ -1,16 +1,41 @@
-"""How a callback of the executor waits for another thread without keeping the executor."""
+"""How a callback of the executor waits for another thread, or for a time, without keeping the executor."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
 
+from rclpy.clock import Clock
 from rclpy.node import Node
 from rclpy.task import Future
 
+JUMP_SECONDS = 60.0
+"""A step of the clock between two looks at it that is larger than this is no time that passed."""
+
+
+class Timeout:
+    """Seconds of a node's clock that pass while somebody looks at it several times a second.
+
+    A simulated clock may jump: back when a simulation starts anew, far ahead when its first message comes.
+    Neither counts, so a time-out neither hangs nor fires because of it.
+    """
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self._clock, self._left = clock, round(seconds * 1e9)
+        self._last = clock.now().nanoseconds
+
+    @property
+    def over(self) -> bool:
+        """Whether the time has passed."""
+        now = self._clock.now().nanoseconds
+        passed, self._last = now - self._last, now
+        if 0 < passed <= JUMP_SECONDS * 1e9:
+            self._left -= passed
+        return self._left <= 0
+
 
 class AsyncCondition:
-    """Coroutines of a node's executor wait for a condition; whoever may have changed it rings, from any
+    """Coroutines of a node's executor wait for a condition; who may have changed it notifies them, from any
     thread."""
 
     def __init__(self, node: Node) -> None:
@@ -18,7 +43,7 @@ class AsyncCondition:
         self._lock = threading.Lock()
         self._waiting: list[Future] = []
 
-    def ring(self) -> None:
+    def notify_all(self) -> None:
         """Have every waiting coroutine look at its condition again."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
@@ -35,8 +60,8 @@ class AsyncCondition:
         """Whether a coroutine waits."""
         return bool(self._waiting)
 
-    async def until(self, done: Callable[[], bool]) -> None:
-        """Return once `done()` holds; it is called at once, and after every ring."""
+    async def wait_for(self, done: Callable[[], bool]) -> None:
+        """Return once `done()` holds; it is called at once, and after every `notify_all`."""
         while True:
             future = Future()
             with self._lock:

@@ -105,9 +105,9 @@ def groundings_message(
     header: Header, groundings: Sequence[Grounding], goals_version: int, answered: int | None = None
 ) -> GroundingArray:
     """One answer a goal, absent goals included. answered: stamp in ns of the frame they were given on, None
-    for the header's."""
+    where the language model has given none."""
     message = GroundingArray(header=header, goals_version=goals_version)
-    message.answered = header.stamp if answered is None else to_time(answered)
+    message.answered = Time() if answered is None else to_time(answered)
     message.groundings = [grounding_message(header, item) for item in groundings]
     return message
 

@@ -20,7 +20,7 @@ from vision_msgs.msg import (
 from groma_ros.camera_geometry import moved
 from groma_ros.geometry3d.approach_pose import target_pose
 from groma_ros.geometry3d.box3d import DepthError, Placed, place_all
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.transforms import TransformError, Transforms
 from groma_ros.types import Box3D, Grounding, Pose
@@ -55,7 +55,7 @@ class Detector3D:
             self._transforms = Transforms(self._node)
 
     def of(
-        self, view: FrameResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse
+        self, view: ImageResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse
     ) -> Detections3D:
         """The boxes of a frame's answers in space, and the target. refuse: told of each box without a
         place."""

@@ -19,7 +19,7 @@ from groma_ros.node.statistics import Snapshot, Statistics, total
 from groma_ros.runtime.load import Runtime
 from groma_ros.runtime.tensorrt.gpu import find_gpu
 
-CAUSES = ("image", "depth", "goal", "ask", "ground")
+CAUSES = ("image", "answer", "depth", "goal", "ask", "ground")
 """What can be refused."""
 
 
@@ -53,6 +53,7 @@ def count_values(counts: Snapshot, rates: Rates) -> dict[str, object]:
         "received": counts.received,
         "answered": counts.answered,
         "carried": counts.carried,
+        "perceived": counts.perceived,
         "dropped": counts.dropped,
         "skipped": counts.skipped,
         **{f"dropped {cause}": count for cause, count in sorted(counts.drops.items())},
@@ -104,18 +105,22 @@ class Reports:
         own: Statistics,
         questions: int | None,
         failure: str,
+        loading: float | None = None,
     ) -> None:
         """Publish what is counted now. questions: open ones, None while the node is not active; failure: why
-        the last transition failed, or nothing."""
+        the last transition failed, or nothing; loading: seconds that the model has been loading, None where
+        it is not."""
         active = questions is not None
         counts = total([own, *(camera.statistics for camera in cameras)])
         refusals = sum(counts.refused.values())
         new, self._refusals = refusals - self._refusals, refusals
         summary = f"answers {len(orders.goal_set.goals)} goals" if active else failure or "not active"
+        if loading is not None:
+            summary = f"loading the model, {loading:.0f} s so far"
         if new > 0:
             summary += f", {new} messages refused since the last report"
         level = DiagnosticStatus.WARN if new > 0 or not active else DiagnosticStatus.OK
-        level = DiagnosticStatus.ERROR if failure and not active else level
+        level = DiagnosticStatus.ERROR if failure and not active and loading is None else level
         values = {
             "goals": len(orders.goal_set.goals),
             "goals_version": orders.goal_set.version,

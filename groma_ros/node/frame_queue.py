@@ -11,10 +11,13 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class StampedMessage:
-    """A message as it came. time: `perf_counter` seconds at its callback."""
+    """A message as it came."""
 
     message: Any
     time: float
+    """`perf_counter` seconds at its callback."""
+    stream: int = 0
+    """Number of the camera's stream it belongs to, see `FrameProcessor.arrived`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,11 +44,11 @@ class LatestFrameQueue:
         self._next = 0
         self._closed = False
 
-    def put(self, camera: int, message: Any) -> StampedMessage | None:
+    def put(self, camera: int, message: Any, stream: int = 0) -> StampedMessage | None:
         """Store a message; the one it pushed out, if nobody had taken that."""
         with self._condition:
             dropped = self._newest[camera] if self._fresh[camera] else None
-            self._newest[camera], self._fresh[camera] = StampedMessage(message, perf_counter()), True
+            self._newest[camera], self._fresh[camera] = StampedMessage(message, perf_counter(), stream), True
             self._condition.notify()
             return dropped
 

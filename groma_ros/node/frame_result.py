@@ -1,4 +1,4 @@
-"""What the node knows of one frame when it publishes."""
+"""What the node knows of one image when it publishes."""
 
 from __future__ import annotations
 
@@ -7,22 +7,26 @@ from dataclasses import dataclass
 
 from std_msgs.msg import Header
 
-from groma_ros.tracking.executor import TrackedAnswer
+from groma_ros.tracking.questions import TrackedAnswer
 from groma_ros.types import Frame, Grounding, Scene
 
 
 @dataclass(frozen=True, eq=False)
-class FrameResult:
-    """A frame, with depth and intrinsics once they were found; what was perceived in it, None where nobody
-    needed that; and the answers that hold for it, None for a frame that was perceived for a question alone.
-    header: of its image; complete: depth and intrinsics were looked for, whether or not the frame has them
-    now."""
+class ImageResult:
+    """An image that arrived and what is known of it."""
 
     header: Header
+    """Of the image; every output has it."""
     frame: Frame
+    """With depth and intrinsics once they were found."""
     scene: Scene | None = None
+    """None where nobody needed it."""
     followed: TrackedAnswer | None = None
+    """None for an image that was perceived for a question alone."""
     complete: bool = False
+    """Depth and intrinsics were looked for, whether or not the frame has them now."""
+    without_depth: str = ""
+    """Why it has none, in a sentence, once they were looked for."""
 
     @property
     def groundings(self) -> Sequence[Grounding]:

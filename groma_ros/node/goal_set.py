@@ -8,7 +8,7 @@ from functools import cached_property
 
 from groma_ros.grounding.goals import check_standing
 from groma_ros.node.parameters import Parameters
-from groma_ros.tracking.executor import StandingGoals
+from groma_ros.tracking.questions import StandingGoals
 from groma_ros.types import Goal
 
 
@@ -35,7 +35,9 @@ class NodeConfig:
     def standing(self) -> StandingGoals:
         """The standing goals as the language model is asked them."""
         goals = tuple(self.lifted(goal) for goal in self.goal_set.goals)
-        return StandingGoals(goals, self.goal_set.version, self.settings.min_presence)
+        return StandingGoals(
+            goals, self.goal_set.version, self.settings.min_presence, self.settings.min_margin
+        )
 
     def lifted(self, goal: Goal) -> Goal:
         """A goal with no lower min_score than that of all goals."""

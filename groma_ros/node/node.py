@@ -22,27 +22,29 @@ from groma_ros.node.async_condition import AsyncCondition
 from groma_ros.node.conversions import goal_from_message
 from groma_ros.node.detections_3d import Detector3D, detections_3d_message
 from groma_ros.node.diagnostics import Reports
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.goal_set import GoalSet, NodeConfig, check_goals, goals_from_text, goals_from_texts
+from groma_ros.node.model_loader import Load, ModelLoader
 from groma_ros.node.parameters import Parameters, declare, with_values
 from groma_ros.node.pipeline import RATE, Camera, Pipeline
 from groma_ros.node.publishers import CameraOutputs, Labels
 from groma_ros.node.services.ask import AskService
 from groma_ros.node.services.ground import GroundAction
+from groma_ros.node.services.lifecycle import LifecycleRequests
 from groma_ros.node.statistics import Statistics
 from groma_ros.node.subscriptions import MALFORMED, REQUESTS, CameraInputs, listen
 from groma_ros.runtime.memory_check import trim_heap
-from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.srv import SetGoals
 from groma_ros.types import Goal, Grounding
 
-STOP_SECONDS = 1.5
+STOP_SECONDS = 1.0
 THROTTLE_SECONDS = 5.0
 BELL_SECONDS = 0.1
 """How often those who wait for an answer look at the clock."""
 
+NO_DEPTH = "The image came without depth, so nothing in it has a place in space."
+
 Step = Callable[[], object]
-Load = Callable[[str, RuntimeOptions], Grounder]
 
 
 class NotYet(ValueError):
@@ -60,10 +62,10 @@ class GromaNode(LifecycleNode):
         super().__init__("groma")
         self.failure = ""
         self._final = False
-        self._load = load
         settings = declare(self)
         self._orders = NodeConfig(GoalSet(goals_from_texts(settings.goals)), settings)
         self._statistics = Statistics()
+        self._loader = ModelLoader(load)
         self._grounder: Grounder | None = None
         self._pipeline: Pipeline | None = None
         self._abandoned: Pipeline | None = None
@@ -77,12 +79,60 @@ class GromaNode(LifecycleNode):
         # still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
-        self.create_timer(BELL_SECONDS, self._bell.ring, clock=steady)
+        self.create_timer(BELL_SECONDS, self._bell.notify_all, clock=steady)
+        # These live as long as the node, so that a request that is open when it is deactivated or cleaned up
+        # gets its answer.
+        self._asks = AskService(
+            self,
+            self._bell,
+            lambda: self._pipeline,
+            lambda: self._orders,
+            self._camera,
+            self._check,
+            self._refuser("ask"),
+        )
+        self._action = GroundAction(
+            self,
+            self._bell,
+            lambda: self._pipeline,
+            lambda: self._orders,
+            self._camera,
+            self._check,
+            self._refuser("ground"),
+            self._fill_solid,
+        )
+        self._lifecycle_requests = LifecycleRequests(self, self._ready_to_configure)
 
     @property
     def autostart(self) -> bool:
         """Whether the node was told to go to active by itself."""
         return self._orders.settings.autostart
+
+    @property
+    def unconfigured(self) -> bool:
+        """Whether the node can be configured."""
+        return self._grounder is None and not self._final
+
+    @property
+    def loading(self) -> bool:
+        """Whether the model is being loaded."""
+        return self._loader.loading
+
+    def begin_loading(self) -> None:
+        """Start to load the model in a thread, unless that has begun; `on_configure` takes it."""
+        if self._grounder is None and self._loader.begin(
+            self._orders.settings.model, self._orders.settings.runtime_options
+        ):
+            self.get_logger().info(
+                f"Loads the model {self._orders.settings.model or 'that ships, groma-tiny'}."
+            )
+
+    async def _ready_to_configure(self) -> None:
+        """Return once the model is loaded or has failed to load, where there is none yet."""
+        if not self.unconfigured:
+            return
+        self.begin_loading()
+        await self._bell.wait_for(lambda: not self._loader.loading)
 
     # Lifecycle
 
@@ -143,8 +193,8 @@ class GromaNode(LifecycleNode):
 
     def _configure(self) -> None:
         settings = self._orders.settings
-        self.get_logger().info(f"Loads the model {settings.model or 'that ships, groma-tiny'}.")
-        self._grounder = self._load(settings.model, settings.runtime_options)
+        self.begin_loading()
+        self._grounder = self._loader.take()
         assert self._grounder.runtime is not None
         self.get_logger().info(self._grounder.runtime.reason)
         self._reports.loaded(self._grounder.runtime)
@@ -156,28 +206,9 @@ class GromaNode(LifecycleNode):
         self._solids = Detector3D(self, settings)
         self._closing.append(self._close_solids)
         self._labels = Labels(self)
-        asks = AskService(
-            self,
-            self._bell,
-            lambda: self._pipeline,
-            lambda: self._orders,
-            self._camera,
-            self._check,
-            self._refuser("ask"),
-        )
-        action = GroundAction(
-            self,
-            self._bell,
-            lambda: self._pipeline,
-            lambda: self._orders,
-            self._camera,
-            self._check,
-            self._refuser("ground"),
-            self._fill_solid,
-        )
         service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals, qos_profile=REQUESTS)
         topic = listen(self, String, "~/goal", self._on_goal, self._refuser("goal", MALFORMED), 10)
-        self._closing += [self._labels.destroy, asks.destroy, action.destroy]
+        self._closing.append(self._labels.destroy)
         self._closing += [lambda: self.destroy_service(service), lambda: self.destroy_subscription(topic)]
 
     def _activate(self) -> None:
@@ -191,7 +222,12 @@ class GromaNode(LifecycleNode):
         self._abandoned = None
         assert self._solids is not None
         self._pipeline = Pipeline(
-            self._grounder, self._cameras, lambda: self._orders, self._refuse, self._bell.ring, self._solids
+            self._grounder,
+            self._cameras,
+            lambda: self._orders,
+            self._refuse,
+            self._bell.notify_all,
+            self._solids,
         )
         settings = self._orders.settings
         for index, camera in enumerate(self._cameras):
@@ -214,7 +250,7 @@ class GromaNode(LifecycleNode):
             )
             self._abandoned = self._pipeline
         self._pipeline = None
-        self._bell.ring()
+        self._bell.notify_all()
 
     def _release(self) -> None:
         self._stop()
@@ -222,6 +258,8 @@ class GromaNode(LifecycleNode):
             close()
         self._closing.clear()
         self._cameras.clear()
+        self._asks.clear()
+        self._loader.forget()
         self._reports.loaded(None)
         self._grounder = None
         # The parts of a pipeline know each other; left to its own pace, the collector would let several
@@ -312,18 +350,23 @@ class GromaNode(LifecycleNode):
             self._solids.destroy()
         self._solids = None
 
-    def _fill_solid(self, result: Ground.Result, view: FrameResult, grounding: Grounding) -> None:
-        """The 3D part of a result; nothing where the frame came without depth."""
+    def _fill_solid(self, result: Ground.Result, view: ImageResult, grounding: Grounding) -> None:
+        """The 3D part of a result, or in its message why there is none."""
         if view.frame.depth is None or self._solids is None:
+            result.message = view.without_depth or NO_DEPTH
             return
-        solid = self._solids.of(
-            view,
-            [grounding],
-            self._orders.settings,
-            lambda cause, sentence: self._statistics.refused("depth", cause),
-        )
+        sentences: list[str] = []
+
+        def refuse(cause: str, sentence: str) -> None:
+            self._statistics.refused("depth", cause)
+            sentences.append(sentence)
+
+        solid = self._solids.of(view, [grounding], self._orders.settings, refuse)
         result.detections_3d = detections_3d_message(solid).detections
-        result.target_pose = solid.target or result.target_pose
+        if solid.target is not None:
+            result.target_pose = solid.target
+        else:
+            result.message = sentences[0] if sentences else NO_DEPTH
 
     # Reports. Refusals are counted one by one and logged at most every few seconds, images and requests
     # apart.
@@ -331,7 +374,10 @@ class GromaNode(LifecycleNode):
     def _report(self) -> None:
         now = self.get_clock().now()
         questions = len(self._pipeline.looks) if self._pipeline is not None else None
-        self._reports.publish(now, self._orders, self._cameras, self._statistics, questions, self.failure)
+        loading = self._loader.seconds if self.loading else None
+        self._reports.publish(
+            now, self._orders, self._cameras, self._statistics, questions, self.failure, loading
+        )
 
     def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
         camera.statistics.refused(kind, cause)

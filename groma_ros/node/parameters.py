@@ -16,7 +16,7 @@ from rclpy.node import Node
 from rclpy.parameter import Parameter
 
 from groma_ros.geometry3d.approach_pose import APPROACHES
-from groma_ros.grounding.grounder import MIN_PRESENCE
+from groma_ros.grounding.grounder import MIN_MARGIN, MIN_PRESENCE
 from groma_ros.io.rectification import SETTINGS as RECTIFIED
 from groma_ros.runtime.load import PRECISIONS
 from groma_ros.runtime.options import BACKENDS, RuntimeOptions
@@ -109,6 +109,12 @@ class Parameters:
     min_presence: float = _parameter(
         MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0)
     )
+    min_margin: float = _parameter(
+        MIN_MARGIN,
+        "Where one object is wanted and the best region is less than this more likely than the next, the "
+        "answer is ambiguous and names the runners-up; 0: never.",
+        range=(0.0, 1.0),
+    )
     min_score: float = _parameter(0.0, "Boxes with a lower score are not returned.", range=(0.0, 1.0))
     max_rate: float = _parameter(
         0.0,
@@ -126,6 +132,12 @@ class Parameters:
         _FOLLOW.answer_wait,
         "Seconds an image waits for its own answer, while answers take no longer than that.",
         range=(0.0, 60.0),
+    )
+    max_answer_age: float = _parameter(
+        _FOLLOW.max_answer_age,
+        "Seconds, after answer_period has passed, from which an answer is stale and its boxes are not "
+        "published any more; 0: never.",
+        range=(0.0, 86400.0),
     )
     follow_doubt: float = _parameter(
         _FOLLOW.doubt,
@@ -197,6 +209,11 @@ class Parameters:
     ask_timeout: float = _parameter(
         60.0, "Seconds of the node's clock after which a question of ~/ask is given up.", range=(0.1, 3600.0)
     )
+    max_timeout: float = _parameter(
+        3600.0,
+        "Seconds that a goal of ~/ground may take; one with a longer timeout is refused.",
+        range=(1.0, 86400.0),
+    )
     max_asks: int = _parameter(
         64,
         "Questions and goals of ~/ask and ~/ground that may be open at once; more are refused.",
@@ -263,6 +280,7 @@ class Parameters:
             self.follow_doubt,
             self.follow_change,
             self.follow_coast,
+            self.max_answer_age,
             tracks,
         )
 

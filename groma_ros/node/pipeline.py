@@ -1,5 +1,5 @@
-"""The way of a frame: decoded, perceived, followed, published. One thread does that; another is the language
-model's."""
+"""The way of an image through the node: decoded, processed, published. One thread does that; another is the
+language model's."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from groma_ros.io.images import ImageError
 from groma_ros.node.conversions import frame_from_image, to_nanoseconds, with_depth
 from groma_ros.node.detections_3d import Detector3D
 from groma_ros.node.frame_queue import FrameJob, FrameThread, LatestFrameQueue, StampedMessage
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.goal_set import NodeConfig
 from groma_ros.node.publishers import CameraOutputs
 from groma_ros.node.request_queue import FrameRequest, RequestQueue
 from groma_ros.node.statistics import Statistics
 from groma_ros.node.subscriptions import CameraInputs
-from groma_ros.tracking.executor import AnswerExecutor, Question, TrackedAnswer
-from groma_ros.tracking.grounding_tracker import GroundingTracker
+from groma_ros.tracking.executor import AnswerExecutor, asking
+from groma_ros.tracking.frame_processor import FrameProcessor
+from groma_ros.tracking.questions import Question, TrackedAnswer
 from groma_ros.types import Grounding
 
 NEWER, STOPPED, RATE = "newer image", "stopped", "max_rate"
@@ -32,27 +33,32 @@ CLOSED = "The node is not active."
 
 @dataclass(eq=False)
 class Camera:
-    """A camera and what is known of it. view: the newest that was perceived, and the arrival it came from;
-    age: seconds between it and the frame of its answers, None before the first; published: `perf_counter`
-    seconds of the newest output; rate: outputs a second of late; hand: the frame that is looked at, as long
-    as nothing was published about it; inputs: while the node is active."""
+    """A camera and what is known of it."""
 
     name: str
     outputs: CameraOutputs
     statistics: Statistics
     inputs: CameraInputs | None = None
-    follower: GroundingTracker | None = None
-    view: FrameResult | None = None
+    """While the node is active."""
+    processor: FrameProcessor | None = None
+    """While the pipeline lives."""
+    view: ImageResult | None = None
+    """The newest image that was perceived."""
     arrival: StampedMessage | None = None
+    """The message it came from."""
     age: float | None = None
+    """Seconds between the newest output and the image of its answers; None before the first answer."""
     published: float | None = None
+    """`perf_counter` seconds of the newest output."""
     rate: float = 0.0
+    """Outputs a second of late."""
     hand: StampedMessage | None = None
+    """The image in work, as long as its 2D answers were not published."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     _due: int = 0
 
     def claim(self, arrival: StampedMessage) -> bool:
-        """Whether who asks is the one to publish about the frame in hand: the first is."""
+        """Claim the 2D answers of the image in work; True only for the first caller."""
         with self.lock:
             mine, self.hand = self.hand is arrival, None if self.hand is arrival else self.hand
             return mine
@@ -96,36 +102,40 @@ class Pipeline:
     ) -> None:
         self._solids = solids
         self._grounder, self._cameras, self._orders, self._refuse = grounder, cameras, orders, refuse
-        self._asker = AnswerExecutor(self._put)
+        self._executor = AnswerExecutor()
         self._slots = LatestFrameQueue(len(cameras))
-        self.looks = RequestQueue(self._asker.line, notify)
+        self.looks = RequestQueue(self._executor, self._ground, notify)
+        ask = asking(self._executor, self._ground)
         for camera in cameras:
-            camera.follower = GroundingTracker(self._asker.line(), orders().settings.rule)
-            camera.view = camera.arrival = camera.hand = None
+            camera.processor = FrameProcessor(grounder, ask, orders().settings.rule)
+            camera.view = camera.arrival = camera.hand = camera.age = None
         self._worker = FrameThread(self._slots, self._handle, self._failed)
 
     def put(self, camera: int, message: Any) -> None:
-        """Take a camera's image; returns at once. It overtakes the one in hand and the one that waits, which
-        are carried."""
+        """Take a camera's image; returns at once. It overtakes the one in work and the one that waits: their
+        2D answers are carried."""
         seen = self._cameras[camera]
+        assert seen.processor is not None
+        stream = seen.processor.arrived(to_nanoseconds(message.header.stamp))
         if seen.hand is not None:
             self._carry(seen, seen.hand, in_hand=True)
-        pushed = self._slots.put(camera, message)
+        pushed = self._slots.put(camera, message, stream)
         if pushed is not None and not self._carry(seen, pushed):
             seen.statistics.dropped(NEWER)
 
     def _carry(self, camera: Camera, arrival: StampedMessage, in_hand: bool = False) -> bool:
-        """Answer a frame by motion alone, in the thread of the callbacks; False where that cannot be done."""
-        orders, motion = self._orders(), camera.follower.motion if camera.follower is not None else None
-        if motion is None or not orders.settings.carry or not camera.outputs.answers_wanted:
+        """Publish the 2D answers of an image by motion alone, in the thread of the callbacks; False where
+        nobody wants that."""
+        orders, processor = self._orders(), camera.processor
+        if processor is None or not orders.settings.carry or not camera.outputs.answers_wanted:
+            return False
+        if in_hand and not camera.claim(arrival):
             return False
         header = arrival.message.header
-        followed = motion.at(to_nanoseconds(header.stamp))
-        if followed is None or (in_hand and not camera.claim(arrival)):
-            return False
+        followed = processor.carry(to_nanoseconds(header.stamp), orders.standing, arrival.stream)
         camera.outputs.publish_answers(header, followed)
         camera.statistics.carried()
-        camera.tell(perf_counter(), followed.age)
+        camera.tell(perf_counter(), followed.age if followed.answered is not None else None)
         return True
 
     def recall(self, camera: int | None) -> int | None:
@@ -138,23 +148,23 @@ class Pipeline:
         for index in self._slots.close():
             self._cameras[index].statistics.dropped(STOPPED)
         self.looks.close(CLOSED)
-        self._asker.close()
+        self._executor.shutdown(wait=False)
 
     def stop(self, timeout: float) -> bool:
         """Close and let what is in hand finish; False if it still runs after `timeout` seconds."""
         self.close()
         end = perf_counter() + timeout
         worker = self._worker.stop(timeout)
-        return self._asker.stop(max(0.0, end - perf_counter())) and worker
+        return self._executor.stop(max(0.0, end - perf_counter())) and worker
 
     @property
     def alive(self) -> bool:
         """Whether a thread still runs."""
-        return self._worker.alive or self._asker.alive
+        return self._worker.alive or self._executor.alive
 
     # The language model's thread.
 
-    def _put(self, question: Question) -> list[Grounding]:
+    def _ground(self, question: Question) -> list[Grounding]:
         start = perf_counter()
         groundings = question.answer(self._grounder)
         self._cameras[0].statistics.took({"language": perf_counter() - start})
@@ -189,57 +199,57 @@ class Pipeline:
         if looks:
             self._begin(camera, looks, view, orders)
 
-    def _view(self, camera: Camera, arrival: StampedMessage, orders: NodeConfig, needed: bool) -> FrameResult:
-        """The frame of an arrival, perceived if there are goals or it is needed; one that was perceived
+    def _view(self, camera: Camera, arrival: StampedMessage, orders: NodeConfig, needed: bool) -> ImageResult:
+        """The image of an arrival, perceived if there are goals or it is needed; one that was perceived
         already is not again."""
-        if (
-            camera.view is not None
-            and camera.arrival is arrival
-            and (camera.view.scene is not None or not needed)
-        ):
-            return camera.view
+        known = camera.view if camera.arrival is arrival else None
+        if known is not None and (known.scene is not None or not needed):
+            return known
         start = perf_counter()
         if camera.inputs is not None:
             camera.inputs.reserve(to_nanoseconds(arrival.message.header.stamp))
-        frame = frame_from_image(arrival.message)
+        frame = known.frame if known is not None else frame_from_image(arrival.message)
         decoded = perf_counter()
         scene = self._grounder.perceive(frame) if needed or orders.standing.goals else None
+        if scene is not None:
+            camera.statistics.perceived()
         camera.statistics.took(
             {"wait": start - arrival.time, "decode": decoded - start, "perceive": perf_counter() - decoded}
         )
-        camera.view, camera.arrival = FrameResult(arrival.message.header, frame, scene), arrival
+        camera.view, camera.arrival = ImageResult(arrival.message.header, frame, scene), arrival
         return camera.view
 
     def _answer(
-        self, camera: Camera, view: FrameResult, arrival: StampedMessage, orders: NodeConfig
-    ) -> FrameResult:
-        """Publish what holds for a frame."""
-        assert camera.follower is not None, "a camera has a follower while the pipeline lives"
+        self, camera: Camera, view: ImageResult, arrival: StampedMessage, orders: NodeConfig
+    ) -> ImageResult:
+        """Track an image and publish what holds for it."""
+        assert camera.processor is not None, "a camera has a processor while the pipeline lives"
         start = perf_counter()
-        camera.follower.set_config(orders.settings.rule)
+        camera.processor.set_config(orders.settings.rule)
         if view.scene is not None:
-            followed = camera.follower.step(view.scene, orders.standing)
+            result = camera.processor.process(view.frame, orders.standing, arrival.stream, view.scene)
+            followed = result.answer
+            if followed.failure is not None:
+                error = followed.failure
+                sentence = f"The language model failed: {type(error).__name__}: {error}"
+                self._refuse(camera, "answer", "failure", sentence)
         else:
             followed = TrackedAnswer((), orders.goal_set.version, None, 0.0)
         camera.view = view = replace(view, followed=followed)
         told = perf_counter()
-        if orders.standing.goals and view.scene is not None and followed.answered is None:
-            camera.statistics.dropped(STOPPED)
-            return view
-        if not camera.claim(arrival):
-            return view
-        camera.outputs.publish(view, orders, camera.rate)
-        done = perf_counter()
-        camera.tell(done, followed.age if followed.answered is not None else None)
-        camera.statistics.answered(
-            {"follow": told - start, "publish": done - told, "total": done - arrival.time}
-        )
+        if camera.claim(arrival):
+            camera.outputs.publish_answers(view.header, followed)
+            done = perf_counter()
+            camera.tell(done, followed.age if followed.answered is not None else None)
+            camera.statistics.answered({"publish": done - told, "total": done - arrival.time})
+        camera.statistics.took({"follow": told - start})
+        camera.outputs.publish_pictures(view, orders, camera.rate)
         if camera.outputs.solid_wanted:
             view = self._completed(camera, view, orders)
             self._publish_solid(camera, view, orders)
         return view
 
-    def _publish_solid(self, camera: Camera, view: FrameResult, orders: NodeConfig) -> None:
+    def _publish_solid(self, camera: Camera, view: ImageResult, orders: NodeConfig) -> None:
         def refuse(cause: str, sentence: str) -> None:
             self._refuse(camera, "depth", cause, sentence)
 
@@ -250,35 +260,30 @@ class Pipeline:
         camera.statistics.took({"depth": perf_counter() - start})
 
     def _begin(
-        self, camera: Camera, looks: Sequence[FrameRequest], view: FrameResult, orders: NodeConfig
+        self, camera: Camera, looks: Sequence[FrameRequest], view: ImageResult, orders: NodeConfig
     ) -> None:
         if any(look.wanted.depth for look in looks):
             view = self._completed(camera, view, orders)
         for look in looks:
             look.begin(view)
 
-    def _completed(self, camera: Camera, view: FrameResult, orders: NodeConfig) -> FrameResult:
+    def _completed(self, camera: Camera, view: ImageResult, orders: NodeConfig) -> ImageResult:
         """The view with the depth and the intrinsics of its frame, where they came."""
         if view.complete or camera.inputs is None:
             return view
-        frame = view.frame
+        frame, why, tolerance = view.frame, "", orders.settings.sync_tolerance
         try:
-            depth, info = camera.inputs.pair(
-                frame.stamp, orders.settings.sync_tolerance, orders.settings.depth_wait
-            )
+            depth, info = camera.inputs.pair(frame.stamp, tolerance, orders.settings.depth_wait)
             frame = with_depth(frame, depth, info, camera.inputs.is_rectified(info))
-            if frame.depth is None and camera.outputs.solid_wanted:
-                absent = (
-                    "camera_info"
-                    if info is None
-                    else f"depth within {orders.settings.sync_tolerance} s of its stamp"
-                )
-                raise ImageError(
-                    "missing", f"An image came without {absent}, so nothing in it has a place in space."
-                )
+            if frame.depth is None:
+                absent = "camera_info" if info is None else f"depth within {tolerance} s of its stamp"
+                why = f"An image came without {absent}, so nothing in it has a place in space."
+                if camera.outputs.solid_wanted:
+                    self._refuse(camera, "depth", "missing", why)
         except ImageError as error:
-            self._refuse(camera, "depth", error.cause, str(error))
-        camera.view = replace(view, frame=frame, complete=True)
+            why = str(error)
+            self._refuse(camera, "depth", error.cause, why)
+        camera.view = replace(view, frame=frame, complete=True, without_depth=why)
         return camera.view
 
     def _failed(self, index: int, error: Exception) -> None:

@@ -18,7 +18,8 @@ from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.node import GromaNode, Load
+from groma_ros.node.model_loader import Load
+from groma_ros.node.node import GromaNode
 
 POLL_SECONDS = 0.2
 """How long the executor may wait before it looks whether it was asked to end."""
@@ -70,11 +71,19 @@ def _spin(end: threading.Event, load: Load) -> str:
     ) as error:
         return str(error)
     try:
-        if node.autostart and not (_done(node.trigger_configure()) and _done(node.trigger_activate())):
-            return node.failure or "The node could not be activated."
         executor = SingleThreadedExecutor()
         executor.add_node(node)
+        starting = node.autostart
+        if starting:
+            node.begin_loading()
         while not end.is_set():
+            if starting and not node.loading:
+                starting = False
+                # Somebody may have configured it meanwhile.
+                if node.unconfigured and not (
+                    _done(node.trigger_configure()) and _done(node.trigger_activate())
+                ):
+                    return node.failure or "The node could not be activated."
             _spin_once(executor, node)
         executor.shutdown(timeout_sec=POLL_SECONDS)
         node.finish()

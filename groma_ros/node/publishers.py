@@ -22,10 +22,10 @@ from groma_ros.node.conversions import (
     vision_message,
 )
 from groma_ros.node.detections_3d import Detections3D, detections_3d_message
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.goal_set import GoalSet, NodeConfig
 from groma_ros.node.markers import marker_array_type, markers_message
-from groma_ros.tracking.executor import TrackedAnswer
+from groma_ros.tracking.questions import TrackedAnswer
 from groma_ros.visualization import draw_groundings
 
 ANSWERS = {
@@ -86,17 +86,16 @@ class CameraOutputs:
         return self.heard(*ANSWERS)
 
     def publish_answers(self, header: Header, followed: TrackedAnswer) -> None:
-        """What holds for a frame."""
+        """The 2D answers that hold for an image."""
         self._topics["detections"].publish(detections_message(header, followed.groundings))
         message = groundings_message(header, followed.groundings, followed.version, followed.answered)
         self._topics["groundings"].publish(message)
 
-    def publish(self, view: FrameResult, orders: NodeConfig, rate: float = 0.0) -> None:
-        """Everything about a frame that was followed and that needs no depth. rate: answers a second, for the
-        picture."""
+    def publish_pictures(self, view: ImageResult, orders: NodeConfig, rate: float = 0.0) -> None:
+        """The regions and the overlay of an image that was processed. rate: outputs a second, for the
+        overlay."""
         header, followed = view.header, view.followed
         assert followed is not None
-        self.publish_answers(header, followed)
         if view.scene is not None and self.proposals_wanted:
             self._topics["proposals"].publish(proposals_message(header, view.scene))
         if self._drawn(orders):

@@ -1,17 +1,20 @@
-"""One-off questions: each is asked about one frame, in the language model's thread, while frames go on."""
+"""One-off questions: each is asked about one image, in the language model's thread, while images go on."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
-from groma_ros.node.frame_result import FrameResult
-from groma_ros.tracking.executor import ExecutorQueue, Question
+from groma_ros.node.frame_result import ImageResult
+from groma_ros.tracking.questions import Question
 from groma_ros.types import Grounding, Scene
 
 Stage = Literal["waiting", "looking", "answered"]
+Answer = Callable[[Question], "list[Grounding]"]
+Finish = Callable[[ImageResult, "list[Grounding]"], Any]
 
 
 class NoAnswer(ValueError):
@@ -20,119 +23,146 @@ class NoAnswer(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """What a question needs. camera: None for any; fresh: of a frame that comes after the question, not of
-    the newest one; depth: with its depth; question: makes it of the frame's scene."""
+    """What a question needs."""
 
     camera: int | None
+    """None for any."""
     fresh: bool
+    """Of an image that comes after the question, not of the newest one."""
     depth: bool
+    """With its depth."""
     question: Callable[[Scene], Question]
+    """Makes it of the image's scene."""
+    finish: Finish | None = None
+    """Work on the answer that may take time or wait for transforms; its result is that of the request. Called
+    in the language model's thread."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answered:
+    """The image that was asked about, its answers, and what `Wanted.finish` made of them."""
+
+    view: ImageResult
+    groundings: list[Grounding]
+    finished: Any = None
 
 
 class FrameRequest:
-    """A question on its way: it waits for a frame, the language model looks, it is answered or fails. Any
+    """A question on its way: it waits for an image, the language model looks, it is answered or fails. Any
     thread may call it."""
 
-    def __init__(self, wanted: Wanted, line: ExecutorQueue, notify: Callable[[], None]) -> None:
+    def __init__(
+        self, wanted: Wanted, executor: Executor, answer: Answer, notify: Callable[[], None]
+    ) -> None:
         self.wanted = wanted
-        self.view: FrameResult | None = None
-        self._line, self._notify = line, notify
+        self.view: ImageResult | None = None
+        self.future: Future[Answered] = Future()
+        self._executor, self._answer, self._notify = executor, answer, notify
         self._lock = threading.Lock()
-        self._groundings: tuple[Grounding, ...] | None = None
-        self._failure: Exception | None = None
+        self._call: Future[None] | None = None
 
     @property
     def stage(self) -> Stage:
         """How far it is."""
-        self._collect()
-        if self._groundings is not None or self._failure is not None:
+        if self.future.done():
             return "answered"
         return "waiting" if self.view is None else "looking"
 
-    def result(self) -> tuple[FrameResult, tuple[Grounding, ...]]:
-        """The frame and its answers, once it is answered. Raises what the question ended with instead."""
-        self._collect()
-        if self._failure is not None:
-            raise self._failure
-        assert self.view is not None and self._groundings is not None, "the look is not answered yet"
-        return self.view, self._groundings
+    def result(self) -> Answered:
+        """The answer, once there is one. Raises what the question ended with instead."""
+        return self.future.result(0)
 
-    def begin(self, view: FrameResult) -> None:
-        """Put the question about this frame."""
+    def begin(self, view: ImageResult) -> None:
+        """Put the question about this image."""
+        assert view.scene is not None
         with self._lock:
-            if self._failure is not None or self.view is not None:
+            if self.future.done() or self.view is not None:
                 return
             self.view = view
-        assert view.scene is not None
         try:
-            self._line.ask(self.wanted.question(view.scene))
+            question = self.wanted.question(view.scene)
         except ValueError as error:
             self.fail(error)
+            return
+        call = self._executor.submit(self._run, view, question)
+        with self._lock:
+            self._call = call
+        if call.cancelled():
+            self.fail(NoAnswer("The node is not active."))
         self._notify()
 
     def fail(self, error: Exception) -> None:
-        """End it without an answer."""
+        """End it without an answer; a call that still waits for the language model is taken back."""
         with self._lock:
-            if self._groundings is None and self._failure is None:
-                self._failure = error
-        self._line.withdraw()
+            call = self._call
+            if not self.future.done():
+                self.future.set_exception(error)
+        if call is not None:
+            call.cancel()
         self._notify()
 
-    def _collect(self) -> None:
-        if self._groundings is not None or self._failure is not None:
+    def _run(self, view: ImageResult, question: Question) -> None:
+        if self.future.done():
             return
+        result: Answered | None = None
         try:
-            reply = self._line.collect(0.0)
-        except Exception as error:
-            with self._lock:
-                self._failure = self._failure or error
+            groundings = self._answer(question)
+            finish = self.wanted.finish
+            result = Answered(view, groundings, finish(view, groundings) if finish is not None else None)
+        except Exception as error:  # the one who asked is told
+            self.fail(error)
             return
-        if reply is not None:
-            with self._lock:
-                self._groundings = reply.groundings
+        with self._lock:
+            if not self.future.done():
+                self.future.set_result(result)
+        self._notify()
 
 
 class RequestQueue:
     """The questions that are open. Any thread may call it."""
 
-    def __init__(
-        self, line: Callable[[Callable[[], None]], ExecutorQueue], notify: Callable[[], None]
-    ) -> None:
-        self._line, self._notify = line, notify
+    def __init__(self, executor: Executor, answer: Answer, notify: Callable[[], None]) -> None:
+        self._executor, self._answer, self._notify = executor, answer, notify
         self._lock = threading.Lock()
         self._open: list[FrameRequest] = []
         self._closed = ""
 
     def __len__(self) -> int:
-        """Questions that wait for a frame or for the language model."""
+        """Questions that wait for an image or for the language model."""
         with self._lock:
             return len(self._open)
 
     def put(self, wanted: Wanted) -> FrameRequest:
-        """A new question; it waits for a frame."""
-        look = FrameRequest(wanted, self._line(self._notify), self._notify)
+        """A new question; it waits for an image."""
+        request = FrameRequest(wanted, self._executor, self._answer, self._notify)
         with self._lock:
-            self._open.append(look)
             closed = self._closed
+            if not closed:
+                self._open.append(request)
         if closed:
-            look.fail(NoAnswer(closed))
-        return look
+            request.fail(NoAnswer(closed))
+        return request
 
-    def drop(self, look: FrameRequest) -> None:
+    def drop(self, request: FrameRequest) -> None:
         """Forget a question, answered or not."""
         with self._lock:
-            self._open = [other for other in self._open if other is not look]
-        look.fail(NoAnswer("The question was withdrawn."))
+            self._open = [other for other in self._open if other is not request]
+        request.fail(NoAnswer("The question was withdrawn."))
 
     def waiting(self, camera: int, fresh: bool) -> list[FrameRequest]:
-        """The questions that a frame of this camera serves; fresh: the frame was not handed out before."""
+        """The questions that an image of this camera serves; fresh: the image was not handed out before."""
         with self._lock:
-            wait = [look for look in self._open if look.view is None and look.wanted.camera in (None, camera)]
-        return [look for look in wait if (fresh or not look.wanted.fresh) and look.stage == "waiting"]
+            return [
+                request
+                for request in self._open
+                if request.wanted.camera in (None, camera)
+                and (fresh or not request.wanted.fresh)
+                and request.stage == "waiting"
+            ]
 
     def close(self, sentence: str) -> None:
         """End all of them, and all that come, with a sentence."""
         with self._lock:
             self._closed, left, self._open = sentence, self._open, []
-        for look in left:
-            look.fail(NoAnswer(sentence))
+        for request in left:
+            request.fail(NoAnswer(sentence))

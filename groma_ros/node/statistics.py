@@ -14,21 +14,25 @@ WINDOW = 100
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The counts at one moment. Every received frame is answered, carried, dropped, skipped, refused or still
-    in hand.
-
-    carried: answered by motion alone, without a look at it; skipped: nobody listened to its answer; drops:
-    dropped frames by cause; refused: frames and requests refused, by "image: cause", "goal: cause" and so on;
-    median_ms: milliseconds by stage, newest answers.
-    """
+    """The counts at one moment. Every received image is answered, carried, dropped, skipped, refused or still
+    in work; perceived images are counted beside that."""
 
     received: int = 0
     answered: int = 0
+    """Images whose 2D answers were published from what was perceived in them."""
     carried: int = 0
+    """Images whose 2D answers were published by motion alone, because newer images came meanwhile. Those of
+    them that were in work by then are perceived too, and have all other outputs."""
     skipped: int = 0
+    """Images whose answers nobody listened to."""
+    perceived: int = 0
+    """Images in which regions were found."""
     drops: Mapping[str, int] = field(default_factory=dict)
+    """Images that were given up, by cause."""
     refused: Mapping[str, int] = field(default_factory=dict)
+    """Images and requests refused, by "image: cause", "goal: cause" and so on."""
     median_ms: Mapping[str, float] = field(default_factory=dict)
+    """Milliseconds by stage, newest images."""
 
     @property
     def dropped(self) -> int:
@@ -59,8 +63,12 @@ class Statistics:
         self._count("skipped")
 
     def carried(self) -> None:
-        """A frame was answered by motion alone."""
+        """The 2D answers of an image were published by motion alone."""
         self._count("carried")
+
+    def perceived(self) -> None:
+        """Regions were found in an image."""
+        self._count("perceived")
 
     def dropped(self, cause: str) -> None:
         """A frame was given up before it was looked at."""
@@ -113,7 +121,5 @@ def total(parts: Sequence[Statistics]) -> Snapshot:
     for part in parts:
         part._add(counts, drops, refused, latencies)
     medians = {stage: 1000 * median(values) for stage, values in latencies.items()}
-    received, answered, carried, skipped = (
-        counts[fate] for fate in ("received", "answered", "carried", "skipped")
-    )
-    return Snapshot(received, answered, carried, skipped, dict(drops), dict(refused), medians)
+    fates = {fate: counts[fate] for fate in ("received", "answered", "carried", "skipped", "perceived")}
+    return Snapshot(**fates, drops=dict(drops), refused=dict(refused), median_ms=medians)

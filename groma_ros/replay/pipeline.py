@@ -16,8 +16,10 @@ from groma_ros.io.bags import RecordedImage
 from groma_ros.io.images import ImageError
 from groma_ros.replay.depth import DepthReader
 from groma_ros.replay.records import FrameRecord, GoalRecord, goal_record
-from groma_ros.tracking.executor import InlineExecutor, Question, StandingGoals
-from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
+from groma_ros.tracking.executor import InlineExecutor, asking
+from groma_ros.tracking.frame_processor import FrameProcessor
+from groma_ros.tracking.grounding_tracker import TrackingConfig
+from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Frame, Grounding
 
 STAGES = ("decode", "perceive", "answer", "track", "place", "total")
@@ -47,7 +49,8 @@ class ReplayPipeline:
         depth: DepthReader | None = None,
     ) -> None:
         self._depth = depth
-        self.follower = GroundingTracker(InlineExecutor(self._answer), rule)
+        self._processor = FrameProcessor(grounder, asking(InlineExecutor(), self._answer), rule)
+        self.follower = self._processor.tracker
         self._grounder = grounder
         self._standing = standing
         self._answered = 0.0
@@ -65,22 +68,22 @@ class ReplayPipeline:
     def _step(self, image: RecordedImage, decode: float) -> Done:
         if image.frame is None:
             return self._refused(image, image.cause, decode)
-        start = perf_counter()
         self._answered = 0.0
         try:
-            scene = self._grounder.perceive(image.frame)
-            perceived = perf_counter()
-            followed = self.follower.step(scene, self._standing)
+            result = self._processor.process(image.frame, self._standing)
+            followed = result.answer
+            if followed.failure is not None:
+                raise followed.failure
         except ValueError:
             return self._refused(image, "content", decode)
         end = perf_counter()
         goals, depth = self._placed(image.frame, image.time, followed.groundings)
-        perceive, answer = 1000 * (perceived - start), 1000 * self._answered
+        perceive, answer = 1000 * result.perceive_seconds, 1000 * self._answered
         times = {
             "decode": decode,
             "perceive": perceive,
             "answer": answer,
-            "track": 1000 * (end - perceived) - answer,
+            "track": 1000 * result.track_seconds - answer,
         }
         if self._depth is not None:
             times["place"] = 1000 * (perf_counter() - end)

@@ -46,7 +46,7 @@ from groma_ros.replay.recording import write_recording
 from groma_ros.replay.records import FrameRecord, read_records, without_places
 from groma_ros.replay.result import Outcome, Result
 from groma_ros.replay.truth import Truth, judge, read_truth
-from groma_ros.tracking.executor import StandingGoals
+from groma_ros.tracking.questions import StandingGoals
 from groma_ros.tracking.tracker_state import recall, remembered
 
 LOG = "node.log"

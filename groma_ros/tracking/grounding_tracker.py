@@ -1,28 +1,25 @@
-"""Boxes at camera rate from answers at the language model's own pace.
-
-The node and the replay run the same code, one `GroundingTracker` a camera:
-
-    # The node: an `asking.Asker` thread answers while frames go on
-    follower = GroundingTracker(asker.line(), rule)
-    # A replay: answered at once, the same bytes each time
-    follower = GroundingTracker(Inline(answer), rule)
-    followed = follower.step(grounder.perceive(frame), StandingGoals(goals, version, min_presence))
-
-`step` runs in the thread of the camera's frames, on every frame; only the line to the language model is
-another thread's.
-"""
+"""Answers of the language model carried from frame to frame by the tracks of their regions."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from groma_ros.boxes import box_iou
 from groma_ros.matching import best_pairs
-from groma_ros.tracking.executor import Line, Question, Reply, StandingGoals, TrackedAnswer
+from groma_ros.tracking.executor import Ask
 from groma_ros.tracking.motion import Motion
+from groma_ros.tracking.questions import (
+    Question,
+    Reply,
+    StandingGoals,
+    TrackedAnswer,
+    groundings_for,
+    stale,
+)
 from groma_ros.tracking.region_tracker import SECOND, RegionTracker, RegionTrackerConfig, Track, unit
 from groma_ros.types import Detection, FloatArray, Grounding, IntArray, Scene
 
@@ -35,63 +32,74 @@ own region."""
 
 @dataclass(frozen=True)
 class TrackingConfig:
-    """When the language model is asked again, and how long a frame waits for it.
-
-    answer_period: seconds of stamps after which it is asked in any case, 0 asks on every frame that finds it
-    idle; answer_wait: seconds a frame waits for its own answer, as long as answers take no longer than that;
-    doubt: a track whose token suddenly has a lower cosine with its former ones is doubtful; change: share of
-    the regions that are new since the question, at and above which the scene is another; coast: seconds a box
-    that is not seen is carried by motion alone.
-    """
+    """When the language model is asked again, and how long a frame waits for it."""
 
     answer_period: float = 0.0
+    """Seconds of stamps after which it is asked in any case; 0 asks on every frame that finds it idle."""
     answer_wait: float = 0.2
+    """Seconds a frame waits for its own answer, as long as answers take no longer than that."""
     doubt: float = 0.6
+    """A track whose token suddenly has a lower cosine with its former ones is doubtful."""
     change: float = 0.15
+    """Share of the regions that are new since the question from which the scene is another."""
     coast: float = 0.5
+    """Seconds a box that is not seen is carried by motion alone."""
+    max_answer_age: float = 60.0
+    """Seconds after `answer_period` from which an answer is stale; 0: never."""
     tracks: RegionTrackerConfig = field(default_factory=RegionTrackerConfig)
 
 
 @dataclass(frozen=True, eq=False)
 class AnswerState:
-    """The answer that stands, which the follower remembers. numbers: for each goal, the track of each
-    detection, 0 for none; names: likewise its id, which stays that of the object though the model now names
-    another region of it; former: for each goal, tracks that earlier answers named and this one does not, each
-    with the id it had, so that an object left out for one answer gets it back."""
+    """The newest answer of the language model and the tracks of its boxes; one row a goal."""
 
     reply: Reply
     numbers: tuple[tuple[int, ...], ...]
+    """Track of each detection, 0 for none."""
     names: tuple[tuple[int, ...], ...]
+    """Id of each detection: that of the object, though the model may now name another region of it."""
     former: tuple[tuple[tuple[int, int], ...], ...]
+    """Tracks that earlier answers named and this one does not, each with the id it had, so that an object
+    left out for one answer gets it back."""
+    others: tuple[tuple[int, ...], ...]
+    """Track of each alternative, 0 for none."""
 
 
 class GroundingTracker:
-    """Carries the answers about one camera from frame to frame. One thread at a time may call it.
+    """Carries the answers about one camera from frame to frame, and asks anew when there is reason to. One
+    thread at a time may call it.
 
-    tracker, held: all that it remembers while no question is open (`memory.py` writes it down); motion: what
-    the newest frame says of those that will not be looked at, for any thread.
+    It never waits for the language model except for `answer_wait`. tracker, held: all that it remembers while
+    no question is open (`tracker_state.py` writes it down); motion: what the newest frame says of those that
+    will not be looked at, for any thread.
     """
 
-    def __init__(self, line: Line, rule: TrackingConfig | None = None) -> None:
+    def __init__(self, ask: Ask, rule: TrackingConfig | None = None) -> None:
         self.rule = rule or TrackingConfig()
-        self._line = line
+        self._ask = ask
         self.tracker = RegionTracker(self.rule.tracks)
         self.held: AnswerState | None = None
         self.motion: Motion | None = None
-        self._open: Question | None = None
+        self._open: tuple[Question, Future[Reply]] | None = None
+        self._failure: BaseException | None = None
         self._heirs: dict[int, int] = {}
-        self._pace = 0.0
+        self._answer_seconds = 0.0
 
     def set_config(self, rule: TrackingConfig) -> None:
-        """Go by another rule from the next frame on."""
+        """Apply a new config from the next frame."""
         self.rule, self.tracker.rule = rule, rule.tracks
 
-    def step(self, scene: Scene, standing: StandingGoals) -> TrackedAnswer:
-        """Track one more scene, ask if there is reason to, and say where everything is now. Raises what the
-        language model raised; the next frame asks anew."""
-        followed = self._step(scene, standing)
+    def step(self, scene: Scene, standing: StandingGoals, stream: int | None = None) -> TrackedAnswer:
+        """Track one more scene, ask if there is reason to, and say where everything is now. stream: see
+        `RegionTracker.update`."""
+        followed = self._step(scene, standing, stream)
         self.motion = Motion(
-            followed, scene.stamp, (scene.width, scene.height), self._pace_of_names(), self.rule.coast
+            followed,
+            scene.stamp,
+            (scene.width, scene.height),
+            self._pace_of_names(),
+            self.rule.coast,
+            self.tracker.stream,
         )
         return followed
 
@@ -105,44 +113,48 @@ class GroundingTracker:
             if number in self.tracker.tracks
         }
 
-    def _step(self, scene: Scene, standing: StandingGoals) -> TrackedAnswer:
-        self._take(0.0)
-        numbers = self.tracker.update(scene)
+    def _step(self, scene: Scene, standing: StandingGoals, stream: int | None) -> TrackedAnswer:
+        self._collect(0.0)
+        numbers = self.tracker.update(scene, stream)
         self._take_over(scene, numbers)
         if not standing.goals:
             self.held = None
-            return TrackedAnswer((), standing.version, None, 0.0)
+            return TrackedAnswer((), standing.version, None, 0.0, failure=self._reported())
+        if self._open is not None and self._open[0].epoch != self.tracker.epoch:
+            # Its answer would be about what is no more; one that still waits need not be given.
+            self._open[1].cancel()
+            self._open = None
         why = self._reason(scene, standing, numbers)
         if why:
-            self._ask(scene, standing, numbers)
-        if self._nothing_to_carry():
-            self._take(None)
-            if self._nothing_to_carry() and not why and (why := self._reason(scene, standing, numbers)):
-                # The answer that came was about what is no more: this frame asks for itself.
-                self._ask(scene, standing, numbers)
-                self._take(None)
-        elif why and self._pace <= self.rule.answer_wait:
-            self._take(self.rule.answer_wait)
+            question = Question(scene, standing, numbers, self.tracker.epoch)
+            self._heirs = {}  # what took over later matters to the answer, what did before is in its numbers
+            self._open = question, self._ask(question)
+            self._collect(self.rule.answer_wait if self._answer_seconds <= self.rule.answer_wait else 0.0)
         return self._now(scene, standing, numbers, why)
 
-    def _ask(self, scene: Scene, standing: StandingGoals, numbers: IntArray) -> None:
-        self._open = Question(scene, standing, numbers, self.tracker.epoch)
-        self._heirs = {}  # what took over later matters to the answer, what did before is in its numbers
-        self._line.ask(self._open)
+    def _reported(self) -> BaseException | None:
+        failure, self._failure = self._failure, None
+        return failure
 
-    def _take(self, timeout: float | None) -> None:
+    def _collect(self, timeout: float) -> None:
+        """Take the answer to the open question if it comes within `timeout` seconds."""
         if self._open is None:
             return
-        try:
-            reply = self._line.collect(timeout)
-        except Exception:
-            self._open = None
-            raise
-        if reply is None:
+        future = self._open[1]
+        if timeout > 0:
+            wait([future], timeout)
+        if not future.done():
             return
-        self._open, self._pace = None, reply.seconds
+        self._open = None
+        if future.cancelled():
+            return
+        if (error := future.exception()) is not None:
+            self._failure = error  # reported with this frame; the next one asks anew
+            return
+        reply = future.result()
+        self._answer_seconds = reply.seconds
         if reply.question.epoch == self.tracker.epoch:
-            asked = (_tracks_of(item, reply.question) for item in reply.groundings)
+            asked = (_tracks_of(item.detections, reply.question) for item in reply.groundings)
             numbers = tuple(tuple(self._heirs.get(number, number) for number in row) for row in asked)
             self.held = self._named_answer(reply, numbers)
 
@@ -166,7 +178,8 @@ class GroundingTracker:
             }
             all_names.append(names)
             all_former.append(tuple(left.items()))
-        return AnswerState(reply, numbers, tuple(all_names), tuple(all_former))
+        others = tuple(_tracks_of(item.alternatives, reply.question) for item in reply.groundings)
+        return AnswerState(reply, numbers, tuple(all_names), tuple(all_former), others)
 
     def _row_names(self, row: Sequence[int], known: Mapping[int, int]) -> tuple[int, ...]:
         """known: the name of each track of the goal's former answers. One object may have two regions, and
@@ -243,39 +256,64 @@ class GroundingTracker:
         return track.region < 0 and scene.stamp - track.time > self.rule.coast * SECOND
 
     def _now(self, scene: Scene, standing: StandingGoals, numbers: IntArray, why: str) -> TrackedAnswer:
+        failure = self._reported()
         if self.held is None or self._nothing_to_carry():
-            return TrackedAnswer((), standing.version, None, 0.0, why)
-        reply = self.held.reply
+            return TrackedAnswer(standing.pending, standing.version, None, 0.0, why, failure)
+        reply, held = self.held.reply, self.held
         asked = reply.question.scene
         if asked is scene:
             groundings = tuple(
-                _named(item, row) for item, row in zip(reply.groundings, self.held.names, strict=True)
+                _named(item, row) for item, row in zip(reply.groundings, held.names, strict=True)
             )
         else:
-            rows = zip(reply.groundings, self.held.numbers, self.held.names, strict=True)
+            rows = zip(reply.groundings, held.numbers, held.names, held.others, strict=True)
             groundings = tuple(self._carried(*row, scene, numbers) for row in rows)
         age = max(0, scene.stamp - asked.stamp) / SECOND
-        return TrackedAnswer(groundings, reply.question.standing.version, asked.stamp, age, why)
+        if self.rule.max_answer_age and age > self.rule.answer_period + self.rule.max_answer_age:
+            groundings = tuple(map(stale, groundings))
+        if reply.question.standing.key != standing.key:
+            groundings = groundings_for(standing, groundings)
+        return TrackedAnswer(groundings, standing.version, asked.stamp, age, why, failure)
 
     def _carried(
-        self, grounding: Grounding, row: Sequence[int], names: Sequence[int], scene: Scene, numbers: IntArray
+        self,
+        grounding: Grounding,
+        row: Sequence[int],
+        names: Sequence[int],
+        others: Sequence[int],
+        scene: Scene,
+        numbers: IntArray,
     ) -> Grounding:
-        """The grounding with every box where its track is in this scene; boxes whose track is lost are
-        gone."""
+        """The grounding with every box where its track is in this scene. Boxes whose track is lost are gone;
+        without any left it is stale."""
         places = {int(number): region for region, number in enumerate(numbers) if number}
-        detections = []
-        for detection, number, name in zip(grounding.detections, row, names, strict=True):
-            track = self.tracker.tracks.get(number)
-            if number in places:
-                box, region = scene.boxes[places[number]], places[number]
-            elif track is not None and not self._coasted(track, scene):
-                box, region = _within(track.at(scene.stamp), scene), -1
-            else:
-                continue
-            x1, y1, x2, y2 = (float(value) for value in box)
-            if x2 > x1 and y2 > y1:
-                detections.append(Detection((x1, y1, x2, y2), detection.score, region, str(name)))
-        return replace(grounding, detections=tuple(detections))
+        placed = (
+            self._placed(detection, number, str(name), scene, places)
+            for detection, number, name in zip(grounding.detections, row, names, strict=True)
+        )
+        detections = tuple(item for item in placed if item is not None)
+        if grounding.detections and not detections:
+            return stale(grounding)
+        runners_up = (
+            self._placed(detection, number, str(number), scene, places)
+            for detection, number in zip(grounding.alternatives, others, strict=True)
+        )
+        alternatives = tuple(item for item in runners_up if item is not None)
+        return replace(grounding, detections=detections, alternatives=alternatives)
+
+    def _placed(
+        self, detection: Detection, number: int, name: str, scene: Scene, places: Mapping[int, int]
+    ) -> Detection | None:
+        """A detection where its track is in this scene; None where that is lost."""
+        track = self.tracker.tracks.get(number)
+        if number in places:
+            box, region = scene.boxes[places[number]], places[number]
+        elif track is not None and not self._coasted(track, scene):
+            box, region = _within(track.at(scene.stamp), scene), -1
+        else:
+            return None
+        x1, y1, x2, y2 = (float(value) for value in box)
+        return Detection((x1, y1, x2, y2), detection.score, region, name) if x2 > x1 and y2 > y1 else None
 
 
 def _within(box: np.ndarray, scene: Scene) -> np.ndarray:
@@ -283,12 +321,12 @@ def _within(box: np.ndarray, scene: Scene) -> np.ndarray:
     return np.clip(box, 0, limit)
 
 
-def _tracks_of(grounding: Grounding, question: Question) -> tuple[int, ...]:
+def _tracks_of(detections: Sequence[Detection], question: Question) -> tuple[int, ...]:
     """The track of each detection. By box and not by index: a goal with regions of its own was answered on a
     scene of its own."""
-    if not grounding.detections:
+    if not detections:
         return ()
-    overlap = box_iou(np.array([item.box for item in grounding.detections], np.float32), question.scene.boxes)
+    overlap = box_iou(np.array([item.box for item in detections], np.float32), question.scene.boxes)
     best = overlap.argmax(1)
     return tuple(
         int(question.numbers[region]) if overlap[row, region] >= 0.5 else 0 for row, region in enumerate(best)

@@ -7,43 +7,46 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from groma_ros.tracking.executor import TrackedAnswer
+from groma_ros.tracking.questions import TrackedAnswer, stale
 from groma_ros.tracking.region_tracker import SECOND
 from groma_ros.types import Detection, FloatArray, Grounding
 
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """What held for one frame, and how fast each box moved. Nothing in it changes, so any thread may read it.
-
-    stamp: of the frame, ns; size: width and height of the picture, pixels; pace: float32 2 by track id,
-    pixels a second; limit: seconds that it may be carried on.
-    """
+    """What held for one frame, and how fast each box moved. Nothing in it changes, so any thread may read
+    it."""
 
     followed: TrackedAnswer
     stamp: int
+    """Of the frame, ns."""
     size: tuple[int, int]
+    """Width and height of the image, pixels."""
     pace: Mapping[str, FloatArray]
+    """float32 2 by track id, pixels a second."""
     limit: float
+    """Seconds that boxes may be carried on."""
+    stream: int = 0
+    """See `StreamContinuity`."""
 
-    def at(self, stamp: int) -> TrackedAnswer | None:
-        """What holds for a frame of another stamp (ns); None where that is too long after the known one,
-        before it, or nothing is known. Boxes without a track stay where they were; those that have left the
-        picture are gone."""
+    def at(self, stamp: int) -> TrackedAnswer:
+        """What holds for a frame of another stamp (ns) of the same stream. Boxes without a track stay where
+        they were, those that have left the image are gone; further than `limit` away answers are stale."""
         later = (stamp - self.stamp) / SECOND
-        if self.followed.answered is None or not 0 <= later <= self.limit:
-            return None
-        groundings = tuple(self._carried(grounding, later) for grounding in self.followed.groundings)
-        return replace(
-            self.followed,
-            groundings=groundings,
-            age=max(0, stamp - self.followed.answered) / SECOND,
-            asked="",
-        )
+        near = abs(later) <= self.limit
+        carried = (self._carried(item, later) if near else stale(item) for item in self.followed.groundings)
+        answered = self.followed.answered
+        age = max(0, stamp - answered) / SECOND if answered is not None else 0.0
+        return replace(self.followed, groundings=tuple(carried), age=age, asked="", failure=None)
 
     def _carried(self, grounding: Grounding, later: float) -> Grounding:
-        moved = (self._moved(item, later) for item in grounding.detections)
-        return replace(grounding, detections=tuple(item for item in moved if item is not None))
+        boxes, others = (
+            tuple(item for item in (self._moved(box, later) for box in group) if item is not None)
+            for group in (grounding.detections, grounding.alternatives)
+        )
+        if grounding.detections and not boxes:
+            return stale(grounding)
+        return replace(grounding, detections=boxes, alternatives=others)
 
     def _moved(self, item: Detection, later: float) -> Detection | None:
         step = (

@@ -3,6 +3,7 @@ tokens."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -54,12 +55,43 @@ class Track:
         return self.box + np.concatenate([step, step])
 
 
+class StreamContinuity:
+    """Tells where a stream of images breaks: a camera that stopped for longer than `gap`, a bag that loops.
+
+    It is told of every image that arrives, so that images that are not looked at do not count as a gap. The
+    limit is the larger of `gap` and `SLOW` times the interval before, so that a slow camera does not break
+    its stream with every image. Any thread may call it. last, interval: all that it remembers.
+    """
+
+    SLOW = 2.5
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.stream = 0
+        """Number of breaks so far."""
+        self.last: int | None = None
+        """Newest stamp since the last break, ns."""
+        self.interval = 0.0
+        """Seconds between the two newest stamps."""
+
+    def arrived(self, stamp: int, gap: float) -> int:
+        """Note the stamp (ns) of an image that arrived; the number of the stream it belongs to."""
+        with self._lock:
+            passed = (stamp - self.last) / SECOND if self.last is not None else 0.0
+            broken = passed < -gap or passed > max(gap, self.SLOW * self.interval)
+            self.stream += broken
+            if passed > 0:
+                self.interval = passed
+            self.last = stamp if broken or self.last is None else max(self.last, stamp)
+            return self.stream
+
+
 class RegionTracker:
     """Numbers the objects of a stream of scenes from 1; a number is never used again.
 
     Pure and deterministic: the time is that of the scenes' stamps. `epoch` counts the breaks after which
-    nothing carries over: a stamp that jumps by more than the rule's gap (a bag that loops), another picture
-    size, another width of tokens. All that it remembers stands in its public fields (`memory.py` writes them
+    nothing carries over: a break of the stream (`StreamContinuity`), another picture size, another width of
+    tokens. All that it remembers stands in its public fields (`memory.py` writes them
     down): next, the number a new object gets; time, of the newest scene, None before it; form, its width and
     height and the width of its tokens.
     """
@@ -71,17 +103,22 @@ class RegionTracker:
         self.next = 1
         self.time: int | None = None
         self.form: tuple[int, int, int] | None = None
+        self.continuity = StreamContinuity()
+        self.stream = 0
 
-    def update(self, scene: Scene) -> IntArray:
-        """The number of each of the scene's N regions.
+    def update(self, scene: Scene, stream: int | None = None) -> IntArray:
+        """The number of each of the scene's N regions. stream: of its image, as `continuity` counted it when
+        the image arrived; None where every image that arrives is a scene.
 
         A scene a little older than the newest (frames out of order) gets its numbers, and moves nothing: what
         is new in it is 0.
         """
         form = (scene.width, scene.height, int(scene.region_tokens.shape[1]))
-        last = scene.stamp if self.time is None else self.time
-        if form != self.form or abs(scene.stamp - last) > self.rule.gap * SECOND:
+        if stream is None:
+            stream = self.continuity.arrived(scene.stamp, self.rule.gap)
+        if form != self.form or stream != self.stream:
             self._break(form)
+        self.stream = stream
         late = self.time is not None and scene.stamp < self.time
         tokens = unit(scene.region_tokens)
         known = list(self.tracks.values())

@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.tracking.executor import Question, Reply, StandingGoals
 from groma_ros.tracking.grounding_tracker import AnswerState, GroundingTracker
+from groma_ros.tracking.questions import Question, Reply, StandingGoals
 from groma_ros.tracking.region_tracker import RegionTracker, Track
 from groma_ros.types import Detection, Grounding, IntArray, Scene, TextSpan
 
@@ -30,6 +30,9 @@ def remembered(follower: GroundingTracker) -> Arrays:
                     "next": tracker.next,
                     "time": tracker.time,
                     "form": tracker.form,
+                    "stream": tracker.stream,
+                    "last": tracker.continuity.last,
+                    "interval": tracker.continuity.interval,
                     "held": _held(follower.held),
                 }
             )
@@ -59,6 +62,8 @@ def _recall_tracks(
 ) -> None:
     tracker.epoch, tracker.next, tracker.time = state["epoch"], state["next"], state["time"]
     tracker.form = tuple(state["form"]) if state["form"] else None
+    tracker.stream = tracker.continuity.stream = state["stream"]
+    tracker.continuity.last, tracker.continuity.interval = state["last"], state["interval"]
     columns = (arrays[name] for name in ("tracks", "boxes", "tokens", "velocities", "likeness"))
     for (number, time, region, sightings), box, token, velocity, likeness in zip(*columns, strict=True):
         tracker.tracks[int(number)] = Track(
@@ -72,7 +77,7 @@ def _held(held: AnswerState | None) -> dict[str, Any] | None:
     scene = held.reply.question.scene
     groundings = [{**asdict(item), "goal": None} for item in held.reply.groundings]
     view = {"width": scene.width, "height": scene.height, "stamp": scene.stamp, "frame_id": scene.frame_id}
-    rows = {"numbers": held.numbers, "names": held.names, "former": held.former}
+    rows = {"numbers": held.numbers, "names": held.names, "former": held.former, "others": held.others}
     return {"scene": view, "epoch": held.reply.question.epoch, **rows, "groundings": groundings}
 
 
@@ -83,10 +88,15 @@ def _recalled(data: Mapping[str, Any], numbers: IntArray, standing: StandingGoal
     scene = Scene(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), none, none, None, **data["scene"])
     groundings = []
     for goal, item in zip(standing.goals, data["groundings"], strict=True):
-        boxes = tuple(Detection(**{**box, "box": tuple(box["box"])}) for box in item["detections"])
+        boxes, others = (
+            tuple(Detection(**{**box, "box": tuple(box["box"])}) for box in item[group])
+            for group in ("detections", "alternatives")
+        )
         spans = tuple(TextSpan(**{**span, "regions": tuple(span["regions"])}) for span in item["spans"])
-        groundings.append(Grounding(**{**item, "goal": goal, "detections": boxes, "spans": spans}))
+        groundings.append(
+            Grounding(**{**item, "goal": goal, "detections": boxes, "alternatives": others, "spans": spans})
+        )
     reply = Reply(Question(scene, standing, numbers, data["epoch"]), tuple(groundings))
-    rows, names = (tuple(tuple(row) for row in data[key]) for key in ("numbers", "names"))
+    rows, names, others_rows = (tuple(map(tuple, data[key])) for key in ("numbers", "names", "others"))
     former = tuple(tuple((number, name) for number, name in row) for row in data["former"])
-    return AnswerState(reply, rows, names, former)
+    return AnswerState(reply, rows, names, former, others_rows)

@@ -13,8 +13,8 @@ import pytest
 
 from groma_ros.cli import main
 from groma_ros.evaluation.tracking import Late, Mode, Moment, follow
-from groma_ros.tracking.executor import Question, StandingGoals
 from groma_ros.tracking.grounding_tracker import TrackingConfig
+from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Frame, Goal, Grounding, Scene
 from tests.tracking.moving import SECOND, scene
 from tests.tracking.test_grounding_tracker import answer, at
@@ -88,12 +88,12 @@ def test_a_new_id_for_the_same_object_is_a_switch() -> None:
 
 def test_late_answers_come_when_their_time_has_come() -> None:
     line = Late(lambda question: [], 1.0)
-    line.ask(Question(scene(5, {"a": (100, 100)}), StandingGoals()))
-    line.now = round(5.9 * SECOND)
-    assert line.collect(0.0) is None
-    line.now = round(6.0 * SECOND)
-    reply = line.collect(0.0)
-    assert reply is not None and reply.seconds == 1.0 and line.collect(None) is None
+    assert line.ask(Question(scene(5, {"a": (100, 100)}), StandingGoals())).done(), "the first is at once"
+    second = line.ask(Question(scene(5, {"a": (100, 100)}), StandingGoals()))
+    line.advance(round(5.9 * SECOND))
+    assert not second.done()
+    line.advance(round(6.0 * SECOND))
+    assert second.result(0).seconds == 1.0 and line.asked == 2
 
 
 def test_what_is_claimed_holds_on_the_recorded_camera(

@@ -29,7 +29,7 @@ from vision_msgs.msg import Detection2DArray
 from groma_ros.action import Ground
 from groma_ros.client.demo.processes import Child
 from groma_ros.client.repeated_request import RepeatedRequest
-from groma_ros.msg import Goal, GroundingArray
+from groma_ros.msg import Goal, Grounding, GroundingArray
 from groma_ros.node.conversions import image_message, to_nanoseconds
 from groma_ros.srv import Ask, SetGoals
 
@@ -193,15 +193,22 @@ class Robot:
         return header
 
     def ask(self, message: Image | CompressedImage) -> tuple[Detection2DArray, GroundingArray]:
-        """Publish an image until both answers to it are here."""
+        """Publish an image until both answers to it are here and none of its goals is pending."""
         stamp = to_nanoseconds(message.header.stamp)
         publisher = self.images if isinstance(message, Image) else self.compressed
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            seen = len(self._at(self.detections, stamp)), len(self._at(self.groundings, stamp))
 
-        def answered() -> bool:
-            return bool(self._at(self.detections, stamp) and self._at(self.groundings, stamp))
+            def answered(seen: tuple[int, int] = seen) -> bool:
+                counts = len(self._at(self.detections, stamp)), len(self._at(self.groundings, stamp))
+                return counts[0] > seen[0] and counts[1] > seen[1]
 
-        self.repeat(lambda: publisher.publish(message), answered, "an answer to an image")
-        return self._at(self.detections, stamp)[0], self._at(self.groundings, stamp)[0]
+            self.repeat(lambda: publisher.publish(message), answered, "an answer to an image")
+            found = self._at(self.groundings, stamp)[-1]
+            if not any(item.status == Grounding.PENDING for item in found.groundings):
+                return self._at(self.detections, stamp)[-1], found
+        raise AssertionError("the goals of an image stayed pending")
 
     @staticmethod
     def _at(messages: list[Any], stamp: int) -> list[Any]:

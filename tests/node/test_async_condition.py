@@ -31,7 +31,7 @@ def test_many_wait_in_one_thread_and_wake_when_their_condition_holds(node: Node)
     allowed = 0
 
     async def wait(number: int) -> None:
-        await bell.until(lambda: number < allowed)
+        await bell.wait_for(lambda: number < allowed)
         done.append(number)
 
     for number in range(50):
@@ -40,7 +40,7 @@ def test_many_wait_in_one_thread_and_wake_when_their_condition_holds(node: Node)
         executor.spin_once(timeout_sec=0.0)
     assert done == [] and bell.awaited
     allowed = 20
-    threading.Timer(0.1, bell.ring).start()
+    threading.Timer(0.1, bell.notify_all).start()
     end = time.monotonic() + 20
     while len(done) < 20 and time.monotonic() < end:
         executor.spin_once(timeout_sec=10.0)
@@ -48,7 +48,7 @@ def test_many_wait_in_one_thread_and_wake_when_their_condition_holds(node: Node)
         "the ring did not wake the executor"
     )
     allowed = 50
-    bell.ring()
+    bell.notify_all()
     while len(done) < 50 and time.monotonic() < end:
         executor.spin_once(timeout_sec=1.0)
     assert sorted(done) == list(range(50)) and not bell.awaited
@@ -59,7 +59,7 @@ def test_a_condition_that_holds_needs_no_ring_and_leaves_nothing(node: Node) -> 
     executor, bell, done = SingleThreadedExecutor(context=node.context), AsyncCondition(node), []
 
     async def wait() -> None:
-        await bell.until(lambda: True)
+        await bell.wait_for(lambda: True)
         done.append(1)
 
     executor.create_task(wait)

@@ -18,7 +18,7 @@ from groma_ros.camera_geometry import corners, moved
 from groma_ros.geometry3d.approach_pose import target_pose
 from groma_ros.geometry3d.box3d import place
 from groma_ros.node.detections_3d import Detections3D, Detector3D, detections_3d_message
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.markers import markers_message
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.transforms import Transforms
@@ -52,7 +52,7 @@ def solid(
     """What is made of the answers, and the causes of refusals."""
     causes: list[str] = []
     made = Detector3D(SimpleNamespace(), settings or Parameters()).of(
-        FrameResult(HEADER, frame),
+        ImageResult(HEADER, frame),
         answers,
         settings or Parameters(),
         lambda cause, sentence: causes.append(cause),
@@ -144,7 +144,7 @@ def test_a_transform_that_is_not_known_is_refused_and_the_boxes_come_all_the_sam
     sentences: list[str] = []
     settings = Parameters(target_frame="map", depth_wait=0.02)
     made = Detector3D(SimpleNamespace(), settings).of(
-        FrameResult(HEADER, FRAME), ANSWERS[2:], settings, lambda cause, text: sentences.append(text)
+        ImageResult(HEADER, FRAME), ANSWERS[2:], settings, lambda cause, text: sentences.append(text)
     )
     assert made.target is None and len(made.placed) == 1
     assert sentences == [
@@ -164,15 +164,15 @@ def test_a_target_frame_without_transform_messages_is_a_sentence(monkeypatch: py
 
 def test_a_target_frame_may_be_set_and_cleared_while_the_node_runs(tf2: type[Buffer]) -> None:
     detector = Detector3D(SimpleNamespace(), Parameters())
-    plain = detector.of(FrameResult(HEADER, FRAME), ANSWERS[2:], Parameters(), lambda cause, text: None)
+    plain = detector.of(ImageResult(HEADER, FRAME), ANSWERS[2:], Parameters(), lambda cause, text: None)
     assert plain.target is not None and plain.target.header.frame_id == HEADER.frame_id
     tf2.known = TransformStamped()
     tf2.known.transform.rotation.w = 1.0
     settings = Parameters(target_frame="map")
     detector.configure(settings)
-    made = detector.of(FrameResult(HEADER, FRAME), ANSWERS[2:], settings, lambda cause, text: None)
+    made = detector.of(ImageResult(HEADER, FRAME), ANSWERS[2:], settings, lambda cause, text: None)
     assert made.target is not None and made.target.header.frame_id == "map"
-    again = detector.of(FrameResult(HEADER, FRAME), ANSWERS[2:], Parameters(), lambda cause, text: None)
+    again = detector.of(ImageResult(HEADER, FRAME), ANSWERS[2:], Parameters(), lambda cause, text: None)
     assert again.target == plain.target
 
 

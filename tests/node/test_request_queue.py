@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from std_msgs.msg import Header
 
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.request_queue import FrameRequest, NoAnswer, RequestQueue, Wanted
-from groma_ros.tracking.executor import AnswerExecutor, Question, StandingGoals
+from groma_ros.tracking.executor import AnswerExecutor
+from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Frame, Goal
 from tests.tracking.moving import scene
 from tests.tracking.test_grounding_tracker import answer, at
 
-VIEW = FrameResult(Header(frame_id="left"), Frame(np.zeros((4, 4, 3), np.uint8)), scene(1, {"a": (100, 100)}))
+VIEW = ImageResult(Header(frame_id="left"), Frame(np.zeros((4, 4, 3), np.uint8)), scene(1, {"a": (100, 100)}))
 
 
 class Desk:
@@ -29,8 +30,8 @@ class Desk:
         self.go_on = threading.Event()
         self.asked: list[str] = []
         self.rung = 0
-        self.asker = AnswerExecutor(self._answer)
-        self.looks = RequestQueue(self.asker.line, self._ring)
+        self.asker = AnswerExecutor()
+        self.looks = RequestQueue(self.asker, self._answer, self._ring)
 
     def _ring(self) -> None:
         self.rung += 1
@@ -70,12 +71,12 @@ def test_a_question_waits_is_looked_at_and_answered(desk: Desk) -> None:
     assert look.stage == "looking" and desk.looks.waiting(0, fresh=False) == []
     desk.go_on.set()
     until(lambda: look.stage == "answered")
-    view, (grounding,) = look.result()
-    assert view is VIEW and grounding.detections[0].box == at(100, 100)
+    (grounding,) = look.result().groundings
+    assert look.result().view is VIEW and grounding.detections[0].box == at(100, 100)
     assert desk.rung >= 2
     look.begin(VIEW)
     desk.looks.drop(look)
-    assert len(desk.looks) == 0 and desk.asked == ["a"] and look.result()[0] is VIEW
+    assert len(desk.looks) == 0 and desk.asked == ["a"] and look.result().view is VIEW
 
 
 def test_each_takes_only_a_frame_that_serves_it(desk: Desk) -> None:
@@ -106,7 +107,7 @@ def test_a_question_that_is_dropped_is_not_asked_any_more(desk: Desk) -> None:
     third = desk.put("a")
     third.begin(VIEW)
     until(lambda: third.stage == "answered")
-    assert desk.asked == ["first", "a"] and third.result()[1][0].present > 0.5
+    assert desk.asked == ["first", "a"] and third.result().groundings[0].present > 0.5
     for look in (first, second):
         with pytest.raises(NoAnswer, match="withdrawn"):
             look.result()
@@ -120,6 +121,26 @@ def test_closing_ends_all_with_the_sentence_and_those_that_come_later(desk: Desk
         assert look.stage == "answered"
         with pytest.raises(NoAnswer, match="not active"):
             look.result()
+
+
+def test_the_rest_of_the_work_is_done_in_the_language_models_thread(desk: Desk) -> None:
+    def finish(view: ImageResult, groundings: list[Any]) -> tuple[str, bool]:
+        return threading.current_thread().name, view is VIEW
+
+    desk.go_on.set()
+    question = partial(Question, standing=StandingGoals((Goal("a"),)))
+    look = desk.looks.put(Wanted(None, False, False, question, finish))
+    look.begin(VIEW)
+    until(look.future.done)
+    assert look.result().finished == ("groma_language", True)
+
+
+def test_a_closed_executor_ends_a_question(desk: Desk) -> None:
+    look = desk.put("a")
+    desk.asker.shutdown(wait=False)
+    look.begin(VIEW)
+    with pytest.raises(NoAnswer, match="not active"):
+        look.result()
 
 
 def test_a_question_that_cannot_be_made_fails(desk: Desk) -> None:

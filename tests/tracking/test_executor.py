@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
 
 import pytest
 
-from groma_ros.tracking.executor import AnswerExecutor, InlineExecutor, Question, StandingGoals
+from groma_ros.tracking.executor import AnswerExecutor, InlineExecutor, asking
+from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Goal, Grounding
 from tests.tracking.moving import scene
 
@@ -49,77 +53,74 @@ def wait_until(done: object) -> None:
         time.sleep(0.005)
 
 
-def test_inline_answers_once() -> None:
-    line = InlineExecutor(said)
-    assert line.collect(None) is None
+def test_inline_answers_at_once() -> None:
+    ask = asking(InlineExecutor(), said)
     asked = question("mug")
-    line.ask(asked)
-    reply = line.collect(None)
-    assert reply is not None and reply.question is asked and reply.groundings[0].present == 0.5
-    assert line.collect(None) is None
-    line.ask(question("bad"))
+    reply = ask(asked).result(0)
+    assert reply.question is asked and reply.groundings[0].present == 0.5 and reply.seconds >= 0
     with pytest.raises(RuntimeError, match="broke"):
-        line.collect(None)
-    assert line.collect(None) is None
+        ask(question("bad")).result(0)
 
 
-def test_streams_are_answered_in_order_and_each_collects_its_own(gate: Gate) -> None:
-    asker, rung = AnswerExecutor(gate), []
-    lines = [asker.line(lambda index=index: rung.append(index)) for index in range(3)]  # type: ignore[misc]
-    for index, line in enumerate(lines):
-        line.ask(question(f"goal {index}"))
-    assert all(line.collect(0.0) is None for line in lines)
+def test_questions_are_answered_in_order(gate: Gate) -> None:
+    executor, done = AnswerExecutor(), []
+    futures = [asking(executor, gate)(question(f"goal {index}")) for index in range(3)]
+    for index, future in enumerate(futures):
+        future.add_done_callback(lambda _, index=index: done.append(index))
+    assert not any(future.done() for future in futures)
     gate.open.set()
     for index in (2, 0, 1):
-        reply = lines[index].collect(10)
-        assert reply is not None and reply.groundings[0].goal.text == f"goal {index}" and reply.seconds >= 0
+        assert futures[index].result(10).groundings[0].goal.text == f"goal {index}"
     assert gate.order == ["goal 0", "goal 1", "goal 2"]
-    wait_until(lambda: len(rung) == 3)
-    assert rung == [0, 1, 2] and asker.stop(10) and not asker.alive
+    wait_until(lambda: len(done) == 3)
+    assert done == [0, 1, 2] and executor.stop(10) and not executor.alive
 
 
 def test_an_error_goes_to_the_one_who_asked_and_the_thread_lives() -> None:
-    asker = AnswerExecutor(said)
-    bad, good = asker.line(), asker.line()
-    bad.ask(question("bad"))
-    good.ask(question("mug"))
+    executor = AnswerExecutor()
+    ask = asking(executor, said)
+    bad, good = ask(question("bad")), ask(question("mug"))
     with pytest.raises(RuntimeError, match="the model broke"):
-        bad.collect(10)
-    assert bad.collect(0.0) is None
-    reply = good.collect(10)
-    assert reply is not None and reply.groundings[0].goal.text == "mug"
-    assert asker.stop(10)
+        bad.result(10)
+    assert good.result(10).groundings[0].goal.text == "mug"
+    assert executor.stop(10)
 
 
 def test_a_question_that_waits_can_be_taken_back(gate: Gate) -> None:
-    asker = AnswerExecutor(gate)
-    first, second, third = (asker.line() for _ in range(3))
-    for name, line in zip("abc", (first, second, third), strict=True):
-        line.ask(question(name))
+    executor = AnswerExecutor()
+    first, second, third = (asking(executor, gate)(question(name)) for name in "abc")
     wait_until(lambda: gate.order)
-    second.withdraw()
-    first.withdraw()  # in hand already
+    assert second.cancel() and not first.cancel(), "the first is in hand already"
     gate.open.set()
-    assert first.collect(10) is not None and third.collect(10) is not None and second.collect(0.0) is None
-    assert gate.order == ["a", "c"] and asker.stop(10)
+    assert first.result(10) and third.result(10)
+    assert gate.order == ["a", "c"] and executor.stop(10)
 
 
-def test_closing_wakes_who_waits_and_drops_what_waits(gate: Gate) -> None:
-    asker, got = AnswerExecutor(gate), []
-    line, other = asker.line(), asker.line()
-    line.ask(question("in hand"))
+def test_closing_cancels_what_waits_and_what_comes(gate: Gate) -> None:
+    executor = AnswerExecutor()
+    ask = asking(executor, gate)
+    first = ask(question("in hand"))
     wait_until(lambda: gate.order)
-    other.ask(question("waits"))
-    thread = threading.Thread(target=lambda: got.append(other.collect(None)))
-    thread.start()
-    asker.close()
-    thread.join(10)
-    assert got == [None]
-    assert not asker.stop(0.05) and asker.alive
+    second = ask(question("waits"))
+    executor.shutdown(wait=False)
+    with pytest.raises(CancelledError):
+        second.result(10)
+    assert not executor.stop(0.05) and executor.alive
     gate.open.set()
-    assert asker.stop(10) and gate.order == ["in hand"]
-    line.ask(question("late"))
-    assert gate.order == ["in hand"]
+    assert first.result(10) and executor.stop(10)
+    assert ask(question("late")).cancelled() and gate.order == ["in hand"]
+
+
+def test_a_process_ends_though_the_model_hangs() -> None:
+    """The executor's thread is a daemon: `concurrent.futures` would wait for it at exit."""
+    code = (
+        "import threading, time; from groma_ros.tracking.executor import AnswerExecutor;"
+        "started = threading.Event();"
+        "AnswerExecutor().submit(lambda: (started.set(), time.sleep(60))); started.wait()"
+    )
+    begin = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=50)
+    assert time.monotonic() - begin < 40
 
 
 def test_sets_of_goals_are_the_same_where_their_answers_must_be() -> None:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from groma_ros.tracking.executor import InlineExecutor
 from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
 from tests.tracking.moving import SECOND, scene
-from tests.tracking.test_grounding_tracker import answer, at, boxes, ids, standing
+from tests.tracking.test_grounding_tracker import answer, at, boxes, ids, inline, standing
 
 
 @pytest.fixture
 def follower() -> GroundingTracker:
     """It has seen a move right by 200 pixels a second and b stand still; the newest frame is that of 0.3
     s."""
-    follower = GroundingTracker(InlineExecutor(answer), TrackingConfig(coast=0.5))
+    follower = GroundingTracker(inline(answer), TrackingConfig(coast=0.5))
     for step in range(4):
         follower.step(
             scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (300, 200)}), standing("a", "b", version=7)
@@ -25,7 +24,7 @@ def follower() -> GroundingTracker:
 def test_boxes_go_on_at_their_pace(follower: GroundingTracker) -> None:
     assert follower.motion is not None
     later = follower.motion.at(round(0.5 * SECOND))
-    assert later is not None and (later.version, later.answered, later.asked) == (7, round(0.3 * SECOND), "")
+    assert (later.version, later.answered, later.asked) == (7, round(0.3 * SECOND), "")
     assert later.age == pytest.approx(0.2)
     moved, still = boxes(later)
     assert moved == pytest.approx(at(200, 100), abs=1) and still == at(300, 200)
@@ -37,25 +36,34 @@ def test_boxes_go_on_at_their_pace(follower: GroundingTracker) -> None:
 def test_the_frame_itself_is_where_it_was(follower: GroundingTracker) -> None:
     assert follower.motion is not None
     same = follower.motion.at(round(0.3 * SECOND))
-    assert same is not None and boxes(same) == [at(160, 100), at(300, 200)]
+    assert boxes(same) == [at(160, 100), at(300, 200)]
 
 
-@pytest.mark.parametrize("seconds", [0.2, -5.0, 0.81, 100.0])
-def test_nothing_is_said_of_frames_before_or_long_after(follower: GroundingTracker, seconds: float) -> None:
-    assert follower.motion is not None and follower.motion.at(round(seconds * SECOND)) is None
+@pytest.mark.parametrize("seconds", [-5.0, -0.21, 0.81, 100.0])
+def test_answers_about_frames_long_before_or_after_are_stale(
+    follower: GroundingTracker, seconds: float
+) -> None:
+    assert follower.motion is not None
+    found = follower.motion.at(round(seconds * SECOND))
+    assert [item.status for item in found.groundings] == ["stale", "stale"] and boxes(found) == []
+
+
+def test_a_frame_a_little_older_is_carried_back(follower: GroundingTracker) -> None:
+    assert follower.motion is not None
+    assert boxes(follower.motion.at(round(0.2 * SECOND)))[0] == pytest.approx(at(140, 100), abs=1)
 
 
 def test_boxes_are_cut_at_the_picture_and_gone_beyond_it() -> None:
-    follower = GroundingTracker(InlineExecutor(answer), TrackingConfig(coast=5.0))
+    follower = GroundingTracker(inline(answer), TrackingConfig(coast=5.0))
     for step in range(4):
         follower.step(scene(0.1 * step, {"a": (540 + 20 * step, 100)}), standing("a"))
     assert follower.motion is not None
     cut, gone = follower.motion.at(round(0.5 * SECOND)), follower.motion.at(round(2.0 * SECOND))
-    assert cut is not None and boxes(cut)[0][2] == 640.0 and gone is not None and boxes(gone) == []
+    assert boxes(cut)[0][2] == 640.0 and boxes(gone) == [] and gone.groundings[0].status == "stale"
 
 
 def test_without_an_answer_there_is_nothing_to_carry() -> None:
-    follower = GroundingTracker(InlineExecutor(answer))
+    follower = GroundingTracker(inline(answer))
     assert follower.motion is None
     follower.step(scene(0, {"a": (100, 100)}), standing())
-    assert follower.motion is not None and follower.motion.at(0) is None
+    assert follower.motion is not None and follower.motion.at(0).groundings == ()

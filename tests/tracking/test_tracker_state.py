@@ -4,8 +4,9 @@ import io
 
 import numpy as np
 
-from groma_ros.tracking.executor import InlineExecutor, Question, StandingGoals
-from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackedAnswer, TrackingConfig
+from groma_ros.tracking.executor import InlineExecutor, asking
+from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
+from groma_ros.tracking.questions import Question, StandingGoals, TrackedAnswer
 from groma_ros.tracking.tracker_state import recall, remembered
 from groma_ros.types import Detection, Goal, Grounding, Scene
 
@@ -45,14 +46,19 @@ def answer(question: Question) -> list[Grounding]:
     sure = 1 / (1 + question.scene.stamp / 1e9)
     found = [Detection((b[0], b[1], b[2], b[3]), sure, index) for index, b in enumerate(boxes)]
     return [
-        Grounding(STANDING.goals[0], tuple(found[:2]), sure, 0.1),
+        Grounding(
+            STANDING.goals[0], tuple(found[:2]), sure, 0.1, status="ambiguous", alternatives=tuple(found[2:3])
+        ),
         Grounding(STANDING.goals[1], tuple(found[-1:]), sure / 3, 0.2),
     ]
 
 
 def plain(followed: TrackedAnswer) -> object:
     return (
-        [(item.detections, item.present, item.margin) for item in followed.groundings],
+        [
+            (item.detections, item.alternatives, item.status, item.present, item.margin)
+            for item in followed.groundings
+        ],
         followed.answered,
         followed.age,
         followed.asked,
@@ -61,15 +67,15 @@ def plain(followed: TrackedAnswer) -> object:
 
 def test_every_place_to_stop() -> None:
     views = scenes()
-    steady = GroundingTracker(InlineExecutor(answer), RULE)
+    steady = GroundingTracker(asking(InlineExecutor(), answer), RULE)
     wanted = [plain(steady.step(view, STANDING)) for view in views]
     assert {item[3] for item in wanted} >= {"", "first answer", "period"}  # type: ignore[index]
     for stop in range(len(views) + 1):
-        first, file = GroundingTracker(InlineExecutor(answer), RULE), io.BytesIO()
+        first, file = GroundingTracker(asking(InlineExecutor(), answer), RULE), io.BytesIO()
         found = [plain(first.step(view, STANDING)) for view in views[:stop]]
         np.savez(file, **remembered(first))  # type: ignore[arg-type]
         file.seek(0)
-        second = GroundingTracker(InlineExecutor(answer), RULE)
+        second = GroundingTracker(asking(InlineExecutor(), answer), RULE)
         with np.load(file, allow_pickle=False) as arrays:
             recall(second, arrays, STANDING)
         found += [plain(second.step(view, STANDING)) for view in views[stop:]]

@@ -8,19 +8,20 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from groma_ros.grounding.conversation import Conversation, Sessions
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.node.async_condition import AsyncCondition
+from groma_ros.node.async_condition import AsyncCondition, Timeout
 from groma_ros.node.conversions import box_corners, detection_message
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.goal_set import NodeConfig
 from groma_ros.node.pipeline import CLOSED, Pipeline
-from groma_ros.node.request_queue import FrameRequest, NoAnswer, Wanted
+from groma_ros.node.request_queue import Answered, FrameRequest, NoAnswer, Wanted
 from groma_ros.node.subscriptions import REQUESTS
 from groma_ros.srv import Ask
-from groma_ros.tracking.executor import Question, StandingGoals
+from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Goal, Grounding
 
 
@@ -29,7 +30,7 @@ class Session:
     """A conversation and the frame it is about. conversation: None before its first answer, written by the
     language model's thread; busy: a question is open."""
 
-    view: FrameResult | None = None
+    view: ImageResult | None = None
     conversation: Conversation | None = None
     busy: bool = False
 
@@ -51,10 +52,17 @@ class Remark(Question):
         return [grounding]
 
 
+MAX_NAME = 200
+"""Characters of a session's name."""
+
+
 class AskService:
-    """Serves `~/ask`. pipeline: gives the one that runs, None while the node is not active; camera: the index
-    of a camera by its name, None for "", ValueError for one that is not there; check: raises ValueError for a
-    goal that cannot be asked; refused: counts a refusal with its sentence."""
+    """Serves `~/ask` as long as the node lives; while it is not active every question is refused.
+
+    pipeline: gives the one that runs, None while the node is not active; camera: the index of a camera by its
+    name, None for "", ValueError for one that is not there; check: raises ValueError for a goal that cannot
+    be asked; refused: counts a refusal with its sentence.
+    """
 
     def __init__(
         self,
@@ -69,32 +77,38 @@ class AskService:
         self._node, self._bell, self._pipeline, self._orders = node, bell, pipeline, orders
         self._camera, self._check, self._refused = camera, check, refused
         self._sessions: Sessions[Session] = Sessions()
-        self._service = node.create_service(Ask, "~/ask", self._on_ask, qos_profile=REQUESTS)
+        self._opening: dict[str, Session] = {}
+        # A group of its own: rclpy lets nothing else of a group run while a coroutine of it waits.
+        node.create_service(
+            Ask, "~/ask", self._on_ask, qos_profile=REQUESTS, callback_group=ReentrantCallbackGroup()
+        )
 
-    def destroy(self) -> None:
-        """Close the service."""
-        self._node.destroy_service(self._service)
+    def clear(self) -> None:
+        """Forget all conversations."""
+        self._sessions.clear()
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
-            pipeline, session = (
-                open_pipeline(self._pipeline(), self._orders()),
-                self._session(request.session),
-            )
+            # All checks first: a refused request must not evict a conversation or leave anything behind.
+            pipeline = open_pipeline(self._pipeline(), self._orders())
             goal, camera = self._goal(request), self._camera(request.camera)
-            look = pipeline.looks.put(
-                Wanted(
-                    camera, False, False, partial(Remark, standing=StandingGoals((goal,)), session=session)
-                )
-            )
+            session = self._session(request.session)
+            question = partial(Remark, standing=StandingGoals((goal,)), session=session)
+            look = pipeline.looks.put(Wanted(camera, False, False, question))
             session.busy = True
+            if request.session:
+                self._opening[request.session] = session
             try:
                 self._begin(pipeline, look, session)
-                session.view, groundings = await self._answer(look)
+                answered = await self._answer(look)
             finally:
                 session.busy = False
+                self._opening.pop(request.session, None)
                 pipeline.looks.drop(look)
-            _fill(response, session.view, *groundings)
+            if request.session:
+                session.view = answered.view
+                self._sessions.keep(request.session, session, self._orders().settings.max_sessions)
+            _fill(response, answered.view, *answered.groundings)
         except Exception as error:  # whatever it is, the caller gets an answer
             plain = isinstance(error, ValueError)
             response.success, response.message = (
@@ -105,12 +119,12 @@ class AskService:
         return response
 
     def _session(self, name: str) -> Session:
-        """The session of a name, a new one where there is none."""
-        session = self._sessions.get(name) or Session()
+        """The session of a name, a new one where there is none; a new one is kept with its first answer."""
+        if len(name) > MAX_NAME:
+            raise ValueError(f"The session's name has {len(name)} characters; at most {MAX_NAME} are kept.")
+        session = (self._sessions.get(name) if name else None) or self._opening.get(name) or Session()
         if session.busy:
             raise NoAnswer(f"The session {name[:80]!r} has a question open; ask one at a time.")
-        if name:
-            self._sessions.keep(name, session, self._orders().settings.max_sessions)
         return session
 
     @staticmethod
@@ -121,11 +135,11 @@ class AskService:
         elif pipeline.recall(look.wanted.camera) is None:
             raise NoAnswer("No image has come yet.")
 
-    async def _answer(self, look: FrameRequest) -> tuple[FrameResult, tuple[Grounding, ...]]:
-        clock, limit = self._node.get_clock(), self._orders().settings.ask_timeout
-        end = clock.now().nanoseconds + int(limit * 1e9)
-        await self._bell.until(lambda: look.stage == "answered" or clock.now().nanoseconds > end)
-        if look.stage != "answered":
+    async def _answer(self, look: FrameRequest) -> Answered:
+        limit = self._orders().settings.ask_timeout
+        timeout = Timeout(self._node.get_clock(), limit)
+        await self._bell.wait_for(lambda: look.future.done() or timeout.over)
+        if not look.future.done():
             raise NoAnswer(f"There was no answer within {limit:g} s (parameter ask_timeout).")
         return look.result()
 
@@ -153,7 +167,7 @@ def open_pipeline(pipeline: Pipeline | None, orders: NodeConfig) -> Pipeline:
     return pipeline
 
 
-def _fill(response: Any, view: FrameResult, grounding: Grounding) -> None:
+def _fill(response: Any, view: ImageResult, grounding: Grounding) -> None:
     response.success, response.header, response.answer = True, view.header, _legal(grounding.text)
     boxes = {item.region: item for item in grounding.detections}
     for span in grounding.spans:

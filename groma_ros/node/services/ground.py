@@ -2,45 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.action.server import ServerGoalHandle
+from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.node import Node
 
 from groma_ros.action import Ground
-from groma_ros.grounding.goals import check_standing
-from groma_ros.node.async_condition import AsyncCondition
+from groma_ros.grounding.goals import MAX_CHARACTERS, check_standing
+from groma_ros.node.async_condition import AsyncCondition, Timeout
 from groma_ros.node.conversions import NANOSECONDS, goal_from_message, grounding_message
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.goal_set import NodeConfig
 from groma_ros.node.pipeline import Pipeline
 from groma_ros.node.request_queue import FrameRequest, NoAnswer, Wanted
 from groma_ros.node.services.ask import open_pipeline
 from groma_ros.node.subscriptions import REQUESTS
-from groma_ros.tracking.executor import Question, StandingGoals
+from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Goal, Grounding
 
+LISTENERS_SECONDS = 0.5
+"""How often the node looks whether the clients are still there."""
 RESULT_SECONDS = 60
 """How long a result waits to be asked for; rclpy's own quarter of an hour would pile them up."""
 
 
 @dataclass(eq=False)
 class _Search:
-    """A goal on its way. end: nanoseconds of the node's clock, None for the next image only; result: what is
-    known so far."""
+    """A goal on its way."""
 
     handle: ServerGoalHandle
     goal: Goal
     camera: int | None
-    end: int | None
+    timeout: Timeout | None
+    """None: the next image only."""
     result: Ground.Result
+    """What is known so far."""
+    listeners: frozenset[bytes] = frozenset()
+    """Those who listened to the feedback when the goal came and still do; its client is one of them."""
 
 
 class GroundAction:
-    """Serves `~/ground`. The arguments are those of `asks.Asks`; solid: fills the 3D part of a result."""
+    """Serves `~/ground` as long as the node lives. The arguments are those of `AskService`; solid: fills the
+    3D part of a result, in the language model's thread."""
 
     def __init__(
         self,
@@ -51,7 +60,7 @@ class GroundAction:
         camera: Callable[[str], int | None],
         check: Callable[[Goal], None],
         refused: Callable[[str], None],
-        solid: Callable[[Ground.Result, FrameResult, Grounding], None],
+        solid: Callable[[Ground.Result, ImageResult, Grounding], None],
     ) -> None:
         self._node, self._bell, self._pipeline, self._orders = node, bell, pipeline, orders
         self._camera, self._check, self._refused, self._solid = camera, check, refused, solid
@@ -60,20 +69,34 @@ class GroundAction:
             Ground,
             "~/ground",
             self._execute,
-            goal_callback=lambda request: GoalResponse.ACCEPT,
+            # A group of its own: rclpy lets nothing else of a group run while a coroutine of it waits.
+            callback_group=ReentrantCallbackGroup(),
+            goal_callback=self._on_goal,
             cancel_callback=self._on_cancel,
             goal_service_qos_profile=REQUESTS,
             result_service_qos_profile=REQUESTS,
             cancel_service_qos_profile=REQUESTS,
             result_timeout=RESULT_SECONDS,
         )
+        self._feedback = f"{node.get_fully_qualified_name()}/ground/_action/feedback"
+        self._asked, self._known = -math.inf, frozenset[bytes]()
 
     def destroy(self) -> None:
         """Close the action."""
         self._server.destroy()
 
+    def _on_goal(self, request: Ground.Goal) -> GoalResponse:
+        """Accept every goal, because only a result can say in a sentence what is wrong with one; but rclpy
+        keeps the request of an accepted goal for a while, so one far too long is refused."""
+        if len(request.goal.text) <= MAX_CHARACTERS:
+            return GoalResponse.ACCEPT
+        self._refused(
+            f"A goal of ~/ground has {len(request.goal.text)} characters; at most {MAX_CHARACTERS} are read."
+        )
+        return GoalResponse.REJECT
+
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        self._bell.ring()
+        self._bell.notify_all()
         return CancelResponse.ACCEPT
 
     async def _execute(self, handle: ServerGoalHandle) -> Ground.Result:
@@ -107,28 +130,39 @@ class GroundAction:
             raise ValueError(
                 f"The timeout is {seconds / NANOSECONDS} s; it must be 0 (the next image only) or more."
             )
-        end = self._node.get_clock().now().nanoseconds + seconds if seconds else None
-        return _Search(handle, goal, self._camera(request.camera), end, result)
+        most = self._orders().settings.max_timeout
+        if seconds > most * NANOSECONDS:
+            raise ValueError(
+                f"The timeout is {seconds / NANOSECONDS:g} s; at most {most:g} s are possible (parameter "
+                "max_timeout). Send the goal again when it is over."
+            )
+        timeout = Timeout(self._node.get_clock(), seconds / NANOSECONDS) if seconds else None
+        camera = self._camera(request.camera)
+        return _Search(handle, goal, camera, timeout, result, self._listeners())
 
     async def _pursue(self, search: _Search) -> bool:
-        """Whether the goal was found; looks at frame after frame until then."""
+        """Whether the goal was found; looks at image after image until then."""
         while True:
             look = open_pipeline(self._pipeline(), self._orders()).looks.put(self._wanted(search))
             try:
                 if not await self._look(search, look):
                     return False
-                view, (grounding,) = look.result()
+                answered = look.result()
             finally:
                 self._drop(look)
-            self._answered(search, view, grounding)
+            (grounding,) = answered.groundings
+            self._answered(search, answered.view, grounding)
             if grounding.detections:
-                self._solid(search.result, view, grounding)
                 search.result.message = ""
+                if answered.finished is not None:
+                    found: Ground.Result = answered.finished
+                    search.result.detections_3d = found.detections_3d
+                    search.result.target_pose, search.result.message = found.target_pose, found.message
                 return True
             search.result.message = (
                 f"The goal {search.goal.text[:80]!r} is absent (presence {grounding.present:.2f})."
             )
-            if search.end is None:
+            if search.timeout is None:
                 return False
 
     async def _look(self, search: _Search, look: FrameRequest) -> bool:
@@ -136,7 +170,7 @@ class GroundAction:
         for stage in ("waiting", "looking"):
             if look.stage == stage:
                 self._tell(search, stage)
-                await self._bell.until(partial(self._moved, search, look, stage))
+                await self._bell.wait_for(partial(self._moved, search, look, stage))
         if look.stage == "answered":
             return not search.handle.is_cancel_requested
         search.result.message = search.result.message or "No image was answered in time."
@@ -146,10 +180,27 @@ class GroundAction:
         return look.stage != stage or self._over(search)
 
     def _over(self, search: _Search) -> bool:
-        late = search.end is not None and self._node.get_clock().now().nanoseconds >= search.end
-        return late or search.handle.is_cancel_requested
+        if search.handle.is_cancel_requested or (search.timeout is not None and search.timeout.over):
+            return True
+        listeners = self._listeners()
+        if not search.listeners:
+            # Not met yet when the goal came.
+            search.listeners = listeners
+            return False
+        search.listeners &= listeners
+        if not search.listeners:
+            search.result.message = "The client that sent the goal has gone."
+        return not search.listeners
 
-    def _answered(self, search: _Search, view: FrameResult, grounding: Grounding) -> None:
+    def _listeners(self) -> frozenset[bytes]:
+        """Who listens to the feedback: every client of the action that is alive does."""
+        now = time.monotonic()
+        if now - self._asked > LISTENERS_SECONDS:
+            ends = self._node.get_subscriptions_info_by_topic(self._feedback)
+            self._asked, self._known = now, frozenset(bytes(end.endpoint_gid) for end in ends)
+        return self._known
+
+    def _answered(self, search: _Search, view: ImageResult, grounding: Grounding) -> None:
         search.result.header, search.result.grounding = view.header, grounding_message(view.header, grounding)
         self._tell(search, "answered")
 
@@ -160,8 +211,22 @@ class GroundAction:
         )
 
     def _wanted(self, search: _Search) -> Wanted:
-        standing = StandingGoals((search.goal,), min_presence=self._orders().settings.min_presence)
-        return Wanted(search.camera, True, True, partial(Question, standing=standing))
+        settings = self._orders().settings
+        standing = StandingGoals((search.goal,), 0, settings.min_presence, settings.min_margin)
+        return Wanted(
+            search.camera, True, True, partial(Question, standing=standing), partial(self._finish, search)
+        )
+
+    def _finish(
+        self, search: _Search, view: ImageResult, groundings: Sequence[Grounding]
+    ) -> Ground.Result | None:
+        """The 3D part of an answer that found its goal."""
+        (grounding,) = groundings
+        if not grounding.detections:
+            return None
+        result = Ground.Result()
+        self._solid(result, view, grounding)
+        return result
 
     def _drop(self, look: FrameRequest) -> None:
         pipeline = self._pipeline()

@@ -1,0 +1,46 @@
+"""The lifecycle service `~/change_state`, answered whatever is asked and without keeping the executor."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
+from rclpy.callback_groups import ReentrantCallbackGroup
+from rclpy.lifecycle import LifecycleNode
+
+SERVICE = "/change_state"
+
+
+class LifecycleRequests:
+    """Stands before rclpy's own callback of the service, which raises on a transition that is not possible,
+    so that the request is never answered, and which would keep the executor while the model is loaded.
+
+    ready: awaited before a transition to inactive.
+    """
+
+    def __init__(self, node: LifecycleNode, ready: Callable[[], Awaitable[None]]) -> None:
+        self._node, self._ready = node, ready
+        (service,) = (item for item in node.services if item.srv_name.endswith(SERVICE))
+        self._transition: Callable[[Any, Any], Any] = service.callback
+        # A coroutine that waits keeps its group: a group of its own.
+        group = ReentrantCallbackGroup()
+        # An executor awaits what a callback returns; the annotation of `Service.callback` knows plain ones.
+        handler: Any = self._on_request
+        service.callback, service.callback_group = handler, group
+        group.add_entity(service)
+
+    async def _on_request(
+        self, request: ChangeState.Request, response: ChangeState.Response
+    ) -> ChangeState.Response:
+        asked = request.transition.label or str(request.transition.id)
+        if asked in ("configure", str(Transition.TRANSITION_CONFIGURE)):
+            await self._ready()
+        try:
+            return self._transition(request, response)
+        except Exception as error:  # rclpy's own types; the client gets an answer in any case
+            reason = " ".join(str(error).split())[:200]
+            self._node.get_logger().warning(f"The transition {asked[:40]!r} was refused: {reason}")
+            response.success = False
+            return response
