@@ -25,6 +25,8 @@ from groma_ros.types import Detection, FloatArray, Grounding, IntArray, Scene
 
 SAME = 0.5
 """IoU from which two regions that one goal names one after the other are one object."""
+CARRIED_INTERVALS = 2.5
+"""Intervals between processed frames that boxes are carried by motion, besides `coast`."""
 HEIR = 0.6
 """Mean of IoU and cosine from which a region stands for an object that is not seen; stricter than a track's
 own region."""
@@ -93,12 +95,15 @@ class GroundingTracker:
         """Track one more scene, ask if there is reason to, and say where everything is now. stream: see
         `RegionTracker.update`."""
         followed = self._step(scene, standing, stream)
+        before = self.motion
+        # Until the next frame is perceived about two intervals pass: images are carried at least as long.
+        interval = scene.stamp - before.stamp if before and before.stream == self.tracker.stream else 0
         self.motion = Motion(
             followed,
             scene.stamp,
             (scene.width, scene.height),
             self._pace_of_names(),
-            self.rule.coast,
+            self.rule.coast + CARRIED_INTERVALS * max(0, interval) / SECOND,
             self.tracker.stream,
         )
         return followed

@@ -117,7 +117,7 @@ def test_deactivating_ends_what_is_open_with_a_sentence(
     question = robot.client(Ask, "groma/ask").call_async(Ask.Request())
     robot.spin(0.5)
     gate.go_on.set()
-    node._bell.ring()
+    node._bell.notify_all()
     # As a manager does it, by the executor's own thread.
     node.executor.create_task(node.trigger_deactivate)
     status, result = caller.result(handle)

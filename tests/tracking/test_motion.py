@@ -39,13 +39,22 @@ def test_the_frame_itself_is_where_it_was(follower: GroundingTracker) -> None:
     assert boxes(same) == [at(160, 100), at(300, 200)]
 
 
-@pytest.mark.parametrize("seconds", [-5.0, -0.21, 0.81, 100.0])
+@pytest.mark.parametrize("seconds", [-5.0, -0.5, 1.1, 100.0])
 def test_answers_about_frames_long_before_or_after_are_stale(
     follower: GroundingTracker, seconds: float
 ) -> None:
     assert follower.motion is not None
     found = follower.motion.at(round(seconds * SECOND))
     assert [item.status for item in found.groundings] == ["stale", "stale"] and boxes(found) == []
+
+
+def test_slow_perception_is_carried_until_the_next_frame_is_perceived() -> None:
+    """A frame in 0.8 seconds: the motion of one must reach until the next is known, 1.6 seconds later."""
+    follower = GroundingTracker(inline(answer), TrackingConfig(coast=0.5))
+    for step in range(3):
+        follower.step(scene(0.8 * step, {"a": (100 + 40 * step, 100)}), standing("a"))
+    assert follower.motion is not None
+    assert boxes(follower.motion.at(round(3.2 * SECOND)))[0] == pytest.approx(at(260, 100), abs=1)
 
 
 def test_a_frame_a_little_older_is_carried_back(follower: GroundingTracker) -> None:
