@@ -16,6 +16,7 @@ from groma_ros.cli import main
 from groma_ros.commands import doctor
 from groma_ros.runtime import machine_checks, suitability
 from groma_ros.runtime.machine_checks import FAILURE, OK, WARNING, Finding, find_all
+from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.runtime.tensorrt.gpu import Gpu
 
 Groma = Callable[..., tuple[int, Any]]
@@ -35,11 +36,11 @@ def groma(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], t
     return run
 
 
-def test_every_kind_of_model_is_listed(groma: Groma, graph_model: Path, tmp_path: Path) -> None:
+def test_every_kind_of_model_is_listed(groma: Groma, tmp_path: Path) -> None:
     models = tmp_path / "models"
-    shutil.copytree(graph_model, models / "mine")
-    shutil.copytree(graph_model, models / "cut")
-    (models / "cut" / "perceive.onnx").write_bytes(b"")
+    shutil.copytree(shipped_model(), models / "mine")
+    shutil.copytree(shipped_model(), models / "cut")
+    (models / "cut" / "perceive.onnx").write_bytes(b"short")
     for name in ("groma-7b", ".groma-det.partial"):
         (models / "checkpoints" / name).mkdir(parents=True)
         record = {
