@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import importlib
+import itertools
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -251,7 +252,8 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
     if any(word in ("-h", "--help") for word in arguments[:2]):
         print(_overview(group))
         sys.exit(0)
-    asked = " ".join(arguments[:2]) if arguments else "nothing"
+    named = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments[:2]))
+    asked = " ".join(named or arguments[:1]) or "nothing"
     words = [asked, *arguments[:1]]
     near = next((match for word in words for match in difflib.get_close_matches(word, COMMANDS, 1, 0.7)), "")
     known = [name for name in COMMANDS if name.startswith(f"{group} ")] if group else list(COMMANDS)

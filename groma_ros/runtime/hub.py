@@ -122,17 +122,15 @@ def find_source(name: str, revision: str | None = None) -> Source:
         info = huggingface_hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
     listed = {item.rfilename: item for item in info.siblings or ()}
     chosen = choose_files(repository, sorted(listed))
-    files = tuple(
-        RemoteFile(
-            file,
-            listed[file].size or 0,
-            listed[file].lfs.sha256 if listed[file].lfs else "",
-            "" if listed[file].lfs else listed[file].blob_id or "",
-        )
-        for file in chosen
-    )
+    files = tuple(_remote_file(listed[name]) for name in chosen)
     licence = getattr(info.card_data, "license", None) or ""
     return Source(repository, str(info.sha), str(licence), files)
+
+
+def _remote_file(item: huggingface_hub.hf_api.RepoSibling) -> RemoteFile:
+    """What the Hub's list says of a file."""
+    sha256 = item.lfs.sha256 if item.lfs else ""
+    return RemoteFile(item.rfilename, item.size or 0, sha256, "" if sha256 else item.blob_id or "")
 
 
 def choose_files(repository: str, names: Sequence[str]) -> list[str]:
