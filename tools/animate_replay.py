@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,7 +57,7 @@ def read_images(bag: Path, topic: str) -> list[np.ndarray]:
     """The images of a topic of sensor_msgs/CompressedImage, uint8 HxWx3 RGB, in recording order."""
     store = get_typestore(Stores.ROS2_JAZZY)
     with bag.open("rb") as stream:
-        messages = [
+        messages: list[Any] = [
             store.deserialize_cdr(message.data, "sensor_msgs/msg/CompressedImage")
             for _, _, message in make_reader(stream).iter_messages(topics=[topic])
         ]
@@ -81,7 +82,7 @@ def write_animation(path: Path, frames: Sequence[np.ndarray], milliseconds: int)
     """Write RGB images as an endless animation; the suffix of the path chooses the format."""
     animation = cv2.Animation()
     animation.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames]
-    animation.durations = np.full(len(frames), milliseconds)
+    animation.durations = [milliseconds] * len(frames)
     if not cv2.imwriteanimation(str(path), animation):
         raise OSError(f"{path} could not be written.")
 
