@@ -211,7 +211,7 @@ def test_it_needs_neither_ros_nor_torch(tmp_path: Path, goals: Path) -> None:
         (["--camera-info-topic", "/camera/depth"], "has the type sensor_msgs/msg/Image; a camera_"),
         (["--iou", "7"], "The tolerance iou is 7.0; it must be between 0 and 1."),
         (["--topic", "/eye"], "has no topic '/eye'; it has /camera/camera_info"),
-        (["--model", "nowhere"], "The model folder nowhere does not exist"),
+        (["--model", "nowhere"], "There is no model 'nowhere' on this machine"),
         (["--goals", "none.yaml"], "The goals none.yaml cannot be read"),
     ],
 )
