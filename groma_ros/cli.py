@@ -254,8 +254,10 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
         sys.exit(0)
     named = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments[:2]))
     asked = " ".join(named or arguments[:1]) or "nothing"
-    words = [asked, *arguments[:1]]
-    near = next((match for word in words for match in difflib.get_close_matches(word, COMMANDS, 1, 0.7)), "")
+    spellings = [asked, *arguments[:1]]
+    near = next(
+        (match for word in spellings for match in difflib.get_close_matches(word, COMMANDS, 1, 0.7)), ""
+    )
     known = [name for name in COMMANDS if name.startswith(f"{group} ")] if group else list(COMMANDS)
     hint = f"did you mean {near}?" if near else f"known are {', '.join(known)}"
     sys.exit(
