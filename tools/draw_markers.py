@@ -24,7 +24,7 @@ from groma_ros.camera_geometry import matrix_from_quaternion, project
 from groma_ros.evaluation.depth import camera_frame
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.detections_3d import Detector3D
-from groma_ros.node.frame_result import FrameResult
+from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.markers import markers_message
 from groma_ros.node.parameters import Parameters
 from groma_ros.runtime.model_paths import shipped_model
@@ -119,7 +119,7 @@ def main() -> None:
     header = Header(frame_id="camera_optical_frame")
     node: Any = None  # only a target_frame needs one
     solid = Detector3D(node, Parameters()).of(
-        FrameResult(header, frame), groundings, Parameters(), lambda cause, sentence: print(sentence)
+        ImageResult(header, frame), groundings, Parameters(), lambda cause, sentence: print(sentence)
     )
     message = markers_message(solid)
     save(arguments.out / "overlay.png", draw_groundings(rgb, groundings))

@@ -24,6 +24,7 @@ from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import image_message
 from groma_ros.node.diagnostics import memory_mb
 from groma_ros.node.node import GromaNode
+from groma_ros.runtime.options import RuntimeOptions
 
 DONE, FAILED, ERROR = (
     TransitionCallbackReturn.SUCCESS,
@@ -147,7 +148,7 @@ def test_a_model_that_cannot_be_loaded_is_an_error_that_can_be_mended(context: N
         assert label(node) == "unconfigured" and entities(node) == before
         assert node.trigger_configure() == ERROR and node.failure == "RuntimeError: out of memory"
         assert node.trigger_configure() == DONE and node.failure == "" and label(node) == "inactive"
-        assert attempts[0] == ("", "onnx", None, "auto", 1)
+        assert attempts[0] == ("", RuntimeOptions(backend="onnx", threads=1))
     finally:
         node.finish()
         node.destroy_node()
