@@ -114,7 +114,7 @@ def load_model(bundle: Bundle) -> Groma:
     except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
         raise BundleError(f"The network config of {bundle.name} cannot be built: {error}") from error
     try:
-        load_weights(model, path, torch.float32)
+        load_weights(model, path, torch.float32, strict=True)
     except ValueError as error:
         raise BundleError(str(error)) from error
     return model.eval().requires_grad_(False)
