@@ -128,7 +128,7 @@ def test_options_that_cannot_be_met(words: list[str], sentence: str) -> None:
 
 def test_variants() -> None:
     made = plan(options("--backend", "onnx,torch", "--precision", "fp32,auto", "--goals", "10,1,10"))
-    assert [(item.backend, item.precision) for item in made.variants] == [
+    assert [(item.options.backend, item.options.precision) for item in made.variants] == [
         ("onnx", "fp32"),
         ("onnx", "auto"),
         ("torch", "fp32"),
@@ -136,17 +136,19 @@ def test_variants() -> None:
     ]
     assert made.goals == (1, 10) and made.rounds == 20
     paired = plan(options("--size", "7b", "--backend", "torch,llama_cpp", "--precision", "bf16,q4_k_m"))
-    assert [(item.model, item.size, item.backend, item.precision) for item in paired.variants] == [
+    assert [
+        (item.model, item.size, item.options.backend, item.options.precision) for item in paired.variants
+    ] == [
         (None, "7b", "torch", "bf16"),
         (None, "7b", "llama_cpp", "q4_k_m"),
     ]
     assert (paired.rounds, paired.warm_up) == (1, 0)
     untrained = plan(options("--size", "base", "--claims"))
-    assert [(item.backend, item.precision) for item in untrained.variants] == [
+    assert [(item.options.backend, item.options.precision) for item in untrained.variants] == [
         ("auto", "auto")
     ] and untrained.rounds == 3
     claims = plan(options("--claims", "--goals", "4"))
-    chosen = [(item.backend, item.precision) for item in claims.variants]
+    chosen = [(item.options.backend, item.options.precision) for item in claims.variants]
     assert chosen[0] == ("auto", "auto") and chosen[-1] == ("torch", "fp32")
     assert claims.goals == (1, 4, 10)
 
