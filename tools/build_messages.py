@@ -44,9 +44,21 @@ def patch_wheel_exports() -> None:
             path.write_text(patched)
 
 
+def discard_foreign_build(source: Path, work: Path) -> None:
+    """Deletes the build folder `work` where it was configured for sources or a folder at another place: cmake
+    refuses it after the checkout was moved or copied."""
+    cache = work / "CMakeCache.txt"
+    if not cache.exists():
+        return
+    made_for = dict(re.findall(r"^(CMAKE_HOME_DIRECTORY|CMAKE_CACHEFILE_DIR):INTERNAL=(.*)$", cache.read_text(), re.M))
+    if made_for != {"CMAKE_HOME_DIRECTORY": str(source), "CMAKE_CACHEFILE_DIR": str(work)}:
+        shutil.rmtree(work)
+
+
 def build(source: Path, name: str) -> None:
     """Configures, builds and installs one interface package into .venv."""
     work = STATE / "build" / name
+    discard_foreign_build(source, work)
     path = f"{VENV / 'bin'}:{os.environ.get('PATH', os.defpath)}"
     environment = {"AMENT_PREFIX_PATH": str(VENV), "CMAKE_PREFIX_PATH": str(VENV), "PATH": path}
     options = [
