@@ -50,7 +50,10 @@ def discard_foreign_build(source: Path, work: Path) -> None:
     cache = work / "CMakeCache.txt"
     if not cache.exists():
         return
-    made_for = dict(re.findall(r"^(CMAKE_HOME_DIRECTORY|CMAKE_CACHEFILE_DIR):INTERNAL=(.*)$", cache.read_text(), re.M))
+    entries = re.findall(
+        r"^(CMAKE_HOME_DIRECTORY|CMAKE_CACHEFILE_DIR):INTERNAL=(.*)$", cache.read_text(), re.M
+    )
+    made_for = dict(entries)
     if made_for != {"CMAKE_HOME_DIRECTORY": str(source), "CMAKE_CACHEFILE_DIR": str(work)}:
         shutil.rmtree(work)
 

@@ -104,3 +104,21 @@ def test_a_missing_compiler_is_named_by_its_package(
         sys.modules["common"].SetupError, match="building the messages needs .*sudo apt-get install g\\+\\+"
     ):
         system_packages.ensure_build_packages(sys.executable, 11)
+
+
+@pytest.mark.parametrize(
+    ("source", "folder", "kept"),
+    [("here", "here", True), ("elsewhere", "here", False), ("here", "elsewhere", False)],
+)
+def test_a_build_folder_of_another_place_is_discarded(
+    load: ModuleType, tree: Path, source: str, folder: str, kept: bool
+) -> None:
+    work = tree / "build"
+    work.mkdir()
+    places = {"here": tree, "elsewhere": Path("/elsewhere")}
+    (work / "CMakeCache.txt").write_text(
+        f"CMAKE_HOME_DIRECTORY:INTERNAL={places[source]}\n"
+        f"CMAKE_CACHEFILE_DIR:INTERNAL={places[folder] / 'build'}\n"
+    )
+    load.discard_foreign_build(tree, work)
+    assert work.exists() is kept
