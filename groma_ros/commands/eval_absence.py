@@ -13,7 +13,7 @@ from groma_ros.commands.run_options import (
     plan,
 )
 from groma_ros.evaluation.absence import read_samples, report, table
-from groma_ros.evaluation.expression_sets import AskSet, answered
+from groma_ros.evaluation.expression_sets import GroundExpressions, answered
 from groma_ros.evaluation.workers import run_evaluation
 
 
@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
     pictures = read_samples(args.data)[: args.limit]
     choice = model_choice(args)
     settings = {"task": "absence", "data": str(args.data.resolve())}
-    work = AskSet(args.images, "one", args.batch)
+    work = GroundExpressions(args.images, "one", args.batch)
     records = run_evaluation(work, pictures, "picture", choice, plan(args), settings)
     document = {
         "model": choice.bundle().name,

@@ -12,7 +12,7 @@ from groma_ros.commands.run_options import (
     model_choice,
     plan,
 )
-from groma_ros.evaluation.expression_sets import AskSet, answered
+from groma_ros.evaluation.expression_sets import GroundExpressions, answered
 from groma_ros.evaluation.grec import read_grefs, report, table
 from groma_ros.evaluation.workers import run_evaluation
 
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     pictures = read_grefs(args.data, tuple(part for part in args.split.split(",") if part))[: args.limit]
     choice = model_choice(args)
     settings = {"task": "grec", "data": str(args.data.resolve()), "split": args.split}
-    work = AskSet(args.images, "auto", args.batch)
+    work = GroundExpressions(args.images, "auto", args.batch)
     records = run_evaluation(work, pictures, "picture", choice, plan(args), settings)
     document = {
         "model": choice.bundle().name,

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
-from groma_ros.evaluation.tracking import Mode, follow, recorded, rendered, table
+from groma_ros.evaluation.tracking import Mode, evaluate_tracking, recorded, rendered, table
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.tracking.grounding_tracker import TrackingConfig
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
         [recorded(args.bag, args.truth)] if args.bag else rendered(args.seed, args.count, args.seconds)
     )
     count = 1 if args.bag else args.count
-    tallies = follow(grounder, shown(sequences, count, "sequence"), modes, TrackingConfig())
+    tallies = evaluate_tracking(grounder, shown(sequences, count, "sequence"), modes, TrackingConfig())
     rows = [
         {"proposer_hz": mode.proposer_hz, **tally.report()}
         for mode, tally in zip(modes, tallies, strict=True)

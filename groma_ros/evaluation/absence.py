@@ -16,7 +16,7 @@ from groma_ros.boxes import box_iou
 from groma_ros.evaluation.expression_sets import (
     Answered,
     Asked,
-    AskedAbout,
+    PictureExpressions,
     by_picture,
     percent,
     presence_error,
@@ -29,11 +29,11 @@ THRESHOLDS = (0.5, 0.75, 0.9)
 REJECTION = "Rejection"
 
 
-def read_samples(path: Path) -> list[AskedAbout]:
-    """The samples of a JSON list or of JSON lines, by picture.
+def read_samples(path: Path) -> list[PictureExpressions]:
+    """Read the samples of a JSON list or of JSON lines, grouped by picture.
 
-    GroundingME: `description`, `bbox` (x1, y1, x2, y2 in pixels; null or empty where nothing fits),
-    `subtask_l1`. RefCOCOg_rej: `rejected_exp`, which nothing fits. `image` is the name of a file.
+    GroundingME: `description`, `bbox` (x1, y1, x2, y2 in pixels; null or empty if nothing matches),
+    `subtask_l1`. RefCOCOg_rej: `rejected_exp`, which nothing matches. `image` is a file name. Raises
     ValueError naming the entry.
     """
     try:
@@ -66,7 +66,7 @@ def _sample(path: Path, place: int, entry: Any) -> tuple[str, Asked]:
         raise ValueError(f"{where} is not an object.")
     rejected = "rejected_exp" in entry
     text, name = entry.get("rejected_exp" if rejected else "description"), entry.get("image")
-    if isinstance(name, dict):  # as a data set of the Hub writes a picture
+    if isinstance(name, dict):  # a data set on the Hub stores a picture as an object
         name = name.get("path")
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{where} has no words under description or rejected_exp.")
@@ -90,7 +90,7 @@ def _sample(path: Path, place: int, entry: Any) -> tuple[str, Asked]:
 
 
 def report(items: Sequence[Answered]) -> dict[str, Any]:
-    """The figures over all samples and by subtask, in percent."""
+    """Metrics over all samples and by subtask, in percent."""
     groups = [name for name in dict.fromkeys(item.asked.group for item in items) if name]
     return {
         "all": _figures(items),
@@ -122,7 +122,7 @@ def _right(item: Answered, threshold: float) -> bool:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     head = "".join(f"{f'ACC@{at:g}':>10}" for at in THRESHOLDS)
     lines = [
         f"{document['model']}: one box or none, percent",

@@ -1,4 +1,4 @@
-"""Recorded frames with a truth file as scenes whose truth is known."""
+"""Scenes from recorded frames with a truth file."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ TRUTH = "truth.json"
 
 
 def is_bag(path: Path) -> bool:
-    """Whether a path has the look of a bag: a lone file of one, or a rosbag2 folder."""
+    """Whether a path is a bag by its name: a bag file or a rosbag2 folder."""
     return path.suffix in BAG_FILES or (path / "metadata.yaml").is_file()
 
 
 def bag_scenes(
     path: Path, truth_file: Path | None = None, topic: str | None = None, every: int = 1
 ) -> list[TrueScene]:
-    """The frames of a bag that its truth file (default: truth.json beside it) knows; every `every`-th of the
-    camera's is read.
+    """Read every `every`-th frame of the camera that the truth file contains (default: truth.json beside the
+    bag).
 
-    Raises ValueError with a sentence for a bag or a truth that cannot be read, and where no frame is known.
+    Raises ValueError for a bag or truth that cannot be read, and if no frame is in the truth.
     """
     if every < 1:
         raise ValueError(f"--every is {every}; at least every frame is 1.")
@@ -55,8 +55,8 @@ def _goals(shot: RecordedImage, truth: Truth) -> Mapping[str, FloatArray]:
 
 
 def _scene(rgb: np.ndarray, truth: Truth, goals: Mapping[str, FloatArray]) -> TrueScene:
-    """A scene whose objects are the targets of the goals, one after the other; what kind of thing each is, a
-    truth file need not say."""
+    """Build a scene whose objects are the targets of the goals in order. The truth file may not name their
+    kinds."""
     objects: list[SceneObject] = []
     said: list[SceneGoal] = []
     for text, boxes in goals.items():

@@ -1,5 +1,5 @@
-"""`groma calibrate`: fit presence and scores of a bundle, in the precision that runs, to scenes whose truth
-is known."""
+"""`groma calibrate`: fit presence and box scores of a bundle to scenes with known truth, in the precision
+that runs."""
 
 from __future__ import annotations
 
@@ -22,21 +22,23 @@ FEWEST = 50
 
 @dataclass(frozen=True)
 class Fit:
-    """One of the two lines. count: statements; before, after: (calibration error, Brier score) of the
-    manifest's line and of lines fitted on the other scenes; kept: the manifest's line stays, because the new
-    ones are no better on scenes they were not fitted on."""
+    """Result of fitting presence or scores."""
 
     count: int
+    """Number of predictions."""
     before: tuple[float, float]
+    """(calibration error, Brier score) of the manifest's parameters."""
     after: tuple[float, float]
+    """(calibration error, Brier score) of parameters fitted with cross-validation."""
     kept: bool
+    """Whether the manifest's parameters are kept, because the new ones are no better on held-out scenes."""
 
 
 def fit_presence(seen: Observations, old: Calibration) -> Calibration:
-    """The calibration with presence fitted: Platt's line on the log-odds of not stopping at once, or weights
-    of the signals.
+    """Fit presence: Platt scaling of the log-odds of a non-empty answer, or weights of the signals.
 
-    ValueError where all goals are present or all absent, and where the model's log-odds rank the wrong way.
+    Raises ValueError if all goals are present or all absent, or if the log-odds rank absent goals above
+    present ones.
     """
     if old.answers_none:
         weights, bias = fit_line(np.array([-item["stop"] for item in seen.signals]), seen.present)
@@ -56,8 +58,11 @@ def fit_presence(seen: Observations, old: Calibration) -> Calibration:
 
 
 def fit_scores(seen: Observations, old: Calibration) -> Calibration:
-    """The calibration with the score of a box fitted, on the boxes of goals that its presence lets stand; as
-    it is where those are all right or all wrong, or where surer boxes are not righter."""
+    """Fit the score of a box on the boxes of goals reported present.
+
+    Returns `old` unchanged if the boxes are all right or all wrong, or if higher probabilities are not more
+    often right.
+    """
     chances, right = seen.boxes(seen.presence(old) >= MIN_PRESENCE)
     if right.all() or not right.any():
         return old
@@ -66,8 +71,7 @@ def fit_scores(seen: Observations, old: Calibration) -> Calibration:
 
 
 def calibrate(seen: Observations, old: Calibration) -> tuple[Calibration, dict[str, Fit]]:
-    """The calibration fitted on all scenes, and what was gained, measured on scenes left out of the fit: they
-    are dealt into parts."""
+    """Fit the calibration on all scenes, and measure the gain by cross-validation over scenes."""
     presence = _judged(seen, old, fit_presence, _presences)
     half = old if presence.kept else fit_presence(seen, old)
     scores = _judged(seen, half, fit_scores, _scores)
@@ -92,6 +96,7 @@ def _judged(
     fit: Callable[[Observations, Calibration], Calibration],
     state: Callable[[Observations, Calibration], Statements],
 ) -> Fit:
+    """Compare old and fitted parameters by cross-validation."""
     parts = [seen.scene % FOLDS == fold for fold in range(FOLDS) if (seen.scene % FOLDS == fold).any()]
     before = _joined([state(seen.part(own), old) for own in parts])
     after = _joined([state(seen.part(own), fit(seen.part(~own), old)) for own in parts])
@@ -106,17 +111,21 @@ def _joined(pairs: list[Statements]) -> Statements:
 
 
 def _clearly_better(before: Statements, after: Statements) -> bool:
-    """Whether the Brier score of the same statements falls by more than its standard error. Unlike the
-    calibration error it cannot be made small by saying the same of everything; and a change within chance
-    would make a model answer otherwise for nothing."""
+    """Whether the Brier score of the same predictions falls by more than its standard error.
+
+    Unlike the calibration error, the Brier score cannot be lowered by a constant prediction. Changes within
+    the standard error are not worth different answers.
+    """
     gain = (before[0] - before[1]) ** 2 - (after[0] - after[1]) ** 2
     return bool(gain.mean() > gain.std() / np.sqrt(len(gain))) if len(gain) else False
 
 
 def own_calibration(bundle: Bundle, precision: str, signals: tuple[str, ...] | None) -> Calibration:
-    """What the manifest says for a precision. signals: read presence from these, as of a model never taught
-    to say none; before they are fitted presence is as good as 1 for every goal, as it is reported where there
-    are no signals."""
+    """Calibration of the manifest for a precision.
+
+    signals: read presence from these signals, as for a model that was not trained to answer "none". Before
+    they are fitted, presence is close to 1 for every goal, as without signals.
+    """
     own = Calibration.from_manifest(bundle.calibration, precision)
     if signals is None:
         return own
@@ -126,20 +135,20 @@ def own_calibration(bundle: Bundle, precision: str, signals: tuple[str, ...] | N
 
 
 def default_precision(bundle: Bundle) -> str:
-    """The precision whose calibration is the manifest's own; others stand beside it."""
+    """Precision whose calibration is at the top level of the manifest; those of others are nested."""
     return next(iter((*bundle.precisions, *bundle.gguf_precisions)), "fp32")
 
 
 def write_calibration(bundle: Bundle, precision: str, calibration: Calibration, fitted: str) -> Bundle:
-    """The bundle with the calibration of a precision in its manifest, which is written; fitted: a line that
-    says on what."""
+    """Write the calibration of a precision to the manifest and return the changed bundle. fitted: one line
+    that names the data it was fitted on."""
     entry = {**calibration.to_manifest(), FITTED: fitted}
     others = dict(bundle.calibration.get(PRECISIONS, {}))
     if precision == default_precision(bundle):
         others.pop(precision, None)
         manifest = {**entry, PRECISIONS: others} if others else entry
     else:
-        # What the default has and this one has not must not shine through.
+        # Fields of the default that this calibration does not set must not be inherited.
         neutral = {name: value for name, value in _plain(Calibration()).items() if name in bundle.calibration}
         manifest = {**bundle.calibration, PRECISIONS: {**others, precision: {**neutral, **entry}}}
     changed = dataclasses.replace(bundle, calibration=manifest)
@@ -153,7 +162,7 @@ def _plain(calibration: Calibration) -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     lines = [
         f"{document['model']} on {document['backend']} ({document['precision']}): {document['goals']} "
         f"goals, {document['absent']} absent, "
@@ -162,11 +171,7 @@ def table(document: dict[str, Any]) -> str:
     ]
     for name in ("presence", "scores"):
         row = document[name]
-        tail = (
-            "   kept as it was: the new line is no better on scenes it was not fitted on"
-            if row["kept"]
-            else ""
-        )
+        tail = "   unchanged: the fit is no better on held-out scenes" if row["kept"] else ""
         lines.append(
             f"{name:<12}{row['count']:>10}{figure(row['before']):>15}{figure(row['after']):>8}"
             f"{figure(row['brier_before'], 4):>15}{figure(row['brier_after'], 4):>9}{tail}"

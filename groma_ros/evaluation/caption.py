@@ -23,8 +23,8 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Frame
 
 _GRAMS = 4
-_SIGMA = 6.0  # of the length penalty
-_BETA = 1.2  # ROUGE-L leans to recall by this
+_SIGMA = 6.0  # standard deviation of the length penalty
+_BETA = 1.2  # weight of recall in ROUGE-L
 _WORD = re.compile(
     r"n't\b|'(?:s|re|ve|ll|d|m)\b|[a-z0-9]+(?:[-.][a-z0-9]+)*?(?=n't\b)|[a-z0-9]+(?:[-.][a-z0-9]+)*"
 )
@@ -34,8 +34,8 @@ Vector = list[dict[Words, float]]
 
 
 def words(text: str) -> Words:
-    """Lower-case words without punctuation, contractions split off: the Penn Treebank's cut as far as
-    captions need it."""
+    """Lower-case words without punctuation, contractions split off, as in the tokenization of the Penn
+    Treebank."""
     return tuple(_WORD.findall(text.lower()))
 
 
@@ -45,7 +45,7 @@ def exact(text: str, references: Sequence[str]) -> bool:
 
 
 def rouge_l(text: str, references: Sequence[str]) -> float:
-    """ROUGE-L of a text against several references: F of the best precision and the best recall of the
+    """ROUGE-L of a text against several references: F-measure of the best precision and best recall of the
     longest common subsequence.
 
     Lin, ROUGE: a package for automatic evaluation of summaries, 2004; the weight of recall is that of the
@@ -71,12 +71,12 @@ def _common(a: Words, b: Words) -> int:
 
 
 def cider(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """CIDEr-D of each text against its references, times 10 as its authors scale it; the mean is the score of
-    the set.
+    """CIDEr-D of a set of texts: mean over texts of the scores against their references, times 10 as defined
+    by its authors.
 
-    Cosines of n-grams of one to four words, weighed by how few items' references hold them, counts clipped to
-    the reference's, times a Gaussian of the difference in length. Vedantam et al., CIDEr, CVPR 2015; "CIDEr"
-    in the COCO caption evaluation is this variant.
+    Cosine similarity of n-grams of one to four words, weighted by inverse document frequency over the
+    references, counts clipped to the reference's, times a Gaussian of the difference in length. Vedantam et
+    al., CIDEr, CVPR 2015; "CIDEr" in the COCO caption evaluation is this variant.
     """
     cut = [[_grams(words(line)) for line in lines] for lines in references]
     held = Counter(gram for lines in cut for gram in set().union(*lines))
@@ -97,7 +97,7 @@ def _grams(line: Words) -> Counter[Words]:
 
 def _likeness(said: Counter[Words], line: Counter[Words], held: Counter[Words], items: float) -> float:
     ours, theirs = _vector(said, held, items), _vector(line, held, items)
-    # The authors' code takes the number of pairs of words for the length.
+    # The authors' code uses the number of bigrams as the length.
     apart = sum(count for gram, count in said.items() if len(gram) == 2) - sum(
         count for gram, count in line.items() if len(gram) == 2
     )
@@ -129,7 +129,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class DescribedRegion:
-    """A region of a picture that people described."""
+    """A region of a picture with reference captions."""
 
     image: Key
     """Id of the picture in the file."""
@@ -141,7 +141,7 @@ class DescribedRegion:
 
 @dataclass(frozen=True)
 class DescribedPicture:
-    """A picture, by the name the annotations give it, with its regions."""
+    """A picture, under its name in the annotations, with its regions."""
 
     name: str
     regions: tuple[DescribedRegion, ...]
@@ -149,8 +149,7 @@ class DescribedPicture:
 
 @dataclass(frozen=True)
 class Describe:
-    """The work on one picture: each region joins the proposals by itself, as the original does, and is
-    described."""
+    """Describe the regions of a picture, each added to the proposals separately, as in the original."""
 
     images: Path
     kind: str
@@ -170,10 +169,10 @@ class Describe:
 
 
 def read_regions(path: Path) -> list[DescribedPicture]:
-    """The pictures of a COCO-style file whose annotations have captions; equal boxes of a picture are one
-    region with several references.
+    """Read the pictures of a COCO-style file whose annotations have captions; equal boxes of a picture become
+    one region with several references.
 
-    Raises ValueError with a sentence for another file.
+    Raises ValueError for another file.
     """
     document = read_coco(path, "images", "annotations")
     names = {entry["id"]: str(entry.get("file_name") or entry["coco_url"]) for entry in document["images"]}
@@ -194,7 +193,7 @@ def read_regions(path: Path) -> list[DescribedPicture]:
 
 
 def report(name: str, texts: Sequence[str], references: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """The scores of descriptions against what people said. CIDEr is times 100, as papers print it."""
+    """Scores of descriptions against the references. CIDEr is times 100, as in papers."""
     alike = 100 * float(np.mean(cider(texts, references))) if texts else None
     rouge = [rouge_l(*pair) for pair in zip(texts, references, strict=True)]
     return {
@@ -208,7 +207,7 @@ def report(name: str, texts: Sequence[str], references: Sequence[Sequence[str]])
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     head = f"{document['model']}: {document['regions']} regions in {document['pictures']} pictures"
     rest = (
         f"ROUGE-L {figure(document['rouge_l'])}   exactly a reference {figure(document['exact'])}   "

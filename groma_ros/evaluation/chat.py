@@ -1,5 +1,5 @@
-"""`groma eval chat`: answers to questions about pictures, with the regions they point at, in the form that
-LLaVA-COCO's judges read."""
+"""`groma eval chat`: answers with grounded regions to questions about pictures, in the format of LLaVA-COCO's
+judges."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ MAX_TOKENS = 1024
 
 @dataclass(frozen=True)
 class ChatQuestion:
-    """A line of a question file. text: empty asks for a description of the whole picture."""
+    """A line of a question file."""
 
     number: Any
+    """Its `question_id`."""
     image: str
+    """File name of the picture."""
     text: str
+    """The question; if empty, a description of the whole picture is requested."""
     category: str
 
 
@@ -40,10 +43,12 @@ class AskedPicture:
 
 @dataclass(frozen=True)
 class Converse:
-    """The work on one picture. grounded: ask the model to point at what it speaks of, where it knows how."""
+    """Answer the questions about a picture."""
 
     images: Path
+    """Folder of the pictures."""
     grounded: bool
+    """Ask the model to ground the objects it mentions, if it can."""
 
     def __call__(self, grounder: Grounder, picture: AskedPicture) -> Record:
         grounder.max_answer_tokens, grounder.ground_chat = MAX_TOKENS, self.grounded
@@ -67,8 +72,8 @@ class Converse:
 
 
 def read_questions(path: Path) -> list[AskedPicture]:
-    """The questions of a JSON-lines file (question_id, image, text, category), by picture. ValueError naming
-    a line that is wrong."""
+    """Read a JSON-lines file (question_id, image, text, category), grouped by picture. Raises ValueError
+    naming a wrong line."""
     by_picture: dict[str, list[ChatQuestion]] = {}
     try:
         lines = path.read_text(encoding="utf-8").split("\n")  # a JSON text may hold U+2028 and U+0085
@@ -97,8 +102,8 @@ def read_questions(path: Path) -> list[AskedPicture]:
 def answer_lines(
     model: str, pictures: Sequence[AskedPicture], records: Sequence[Record]
 ) -> list[dict[str, Any]]:
-    """The answers as a judge reads them, in the order of the questions' numbers where those are numbers;
-    regions go beside the text."""
+    """Answers in the format of a judge's input, sorted by question number if those are numbers; regions are
+    added to the metadata."""
     lines = []
     for picture, record in zip(pictures, records, strict=True):
         for asked, found in zip(picture.questions, record["answers"], strict=True):
@@ -117,8 +122,8 @@ def answer_lines(
 def judge(
     lines: Sequence[Mapping[str, Any]], objects: Mapping[str, Sequence[KnownObject]], vocabulary: Vocabulary
 ) -> dict[str, Any]:
-    """Hallucinated and missed objects over the answers about pictures whose truth is known; also writes each
-    answer's own into it."""
+    """Count hallucinated and omitted objects in answers about pictures with known truth; also adds those of
+    each answer to its metadata."""
     counts: list[MentionCounts] = []
     for line in lines:
         name = line["image"].rsplit("/", 1)[-1]
@@ -159,7 +164,7 @@ def _share(part: int, whole: int) -> float | None:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     lines = [
         f"{document['model']}: {document['questions']} questions about {document['pictures']} pictures",
         f"words an answer         {figure(document['words'], 1)}",

@@ -1,9 +1,7 @@
-"""Annotation files in the form of COCO and LVIS as people have them, checked entry by entry before a model
-runs.
+"""Read COCO and LVIS annotation files and check them entry by entry before a model runs.
 
-Ids of annotations are numbered afresh where nothing refers to them: pycocotools takes the id 0 for "no
-match" and counts annotations of the same id once. What cannot be read in one way only is refused with the
-file and the entry.
+Annotations are renumbered, because pycocotools treats id 0 as "no match" and merges annotations with the same
+id. Ambiguous entries are rejected with the file and the entry.
 """
 
 from __future__ import annotations
@@ -22,13 +20,13 @@ Entry = dict[str, Any]
 
 
 def read_coco(path: Path, *lists: str) -> dict[str, list[Entry]]:
-    """A COCO-style document that has these of the lists images, annotations, categories, with every entry
-    checked.
+    """Read a COCO-style document and check every entry of those of the lists images, annotations and
+    categories that are named.
 
-    Entries keep their further keys. `id`, `image_id` and `category_id` are unified (7, 7.0 and "7" are one
-    id); an annotation's `id` is its place from 1 and `own_id` what the file says (None where it says
-    nothing); `bbox` is four finite floats; `area`, `iscrowd` and `ignore` are filled in where they are
-    absent or null. ValueError with a sentence that names the file and the entry for anything else.
+    Additional keys are kept. `id`, `image_id` and `category_id` are normalised (7, 7.0 and "7" are one id);
+    the `id` of an annotation becomes its position from 1 and `own_id` the file's value (None if absent);
+    `bbox` is four finite floats; `area`, `iscrowd` and `ignore` get defaults if absent or null. Raises
+    ValueError naming the file and the entry for anything else.
     """
     document = read_json(path)
     for name in lists:
@@ -57,20 +55,20 @@ def read_coco(path: Path, *lists: str) -> dict[str, list[Entry]]:
 
 
 def corners(bbox: list[float]) -> tuple[float, float, float, float]:
-    """COCO's [x, y, width, height] as xyxy."""
+    """Convert COCO's [x, y, width, height] to xyxy."""
     x, y, width, height = bbox
     return x, y, x + width, y + height
 
 
 def refuse(path: Path, part: str, place: int, entry: Any, reason: str) -> NoReturn:
-    """Raise the ValueError for an entry of a list of a file. place: from 0, as in the file."""
+    """Raise ValueError for an entry of a list. place: index of the entry, from 0."""
     own = entry.get("own_id", entry.get("id")) if isinstance(entry, Mapping) else None
     said = f" (id {printable(own, 40)})" if own is not None else ""
     raise ValueError(f"{path}: {part}[{place}]{said} {printable(reason, 200)}.")
 
 
 def as_key(value: Any) -> Key | None:
-    """An id in the form in which ids are compared; None for what is no id."""
+    """Normalise an id for comparison; None for a value that is not an id."""
     if isinstance(value, bool):
         return None
     if isinstance(value, float):
@@ -82,7 +80,7 @@ def as_key(value: Any) -> Key | None:
 
 
 class _Checker:
-    """Checks the entries of one list of a file, in their order."""
+    """Check the entries of one list of a file, in order."""
 
     def __init__(self, path: Path, part: str) -> None:
         self._path, self._part = path, part
@@ -180,5 +178,5 @@ def _is_number(value: Any) -> bool:
 
 
 def _named(value: Any) -> str:
-    """A value of JSON as an error names it."""
+    """Format a JSON value for an error."""
     return "null" if value is None else printable(repr(value), 60)

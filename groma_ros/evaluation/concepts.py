@@ -20,8 +20,8 @@ from groma_ros.evaluation.coco import Key, corners, read_coco, refuse
 from groma_ros.evaluation.expression_sets import (
     Answered,
     Asked,
-    AskedAbout,
     Box,
+    PictureExpressions,
     by_picture,
     presence_error,
     target_boxes,
@@ -33,12 +33,11 @@ from groma_ros.matching import best_pairs
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
 
 
-def read_concepts(path: Path) -> list[AskedAbout]:
-    """The pictures of a COCO-style file whose image entries are pairs of a picture and a phrase
-    (`text_input`).
+def read_concepts(path: Path) -> list[PictureExpressions]:
+    """Read a COCO-style file whose image entries are pairs of a picture and a phrase (`text_input`).
 
-    Boxes are x, y, width, height in pixels, or shares of the picture where none in the file exceeds 1, as
-    SA-Co writes them. ValueError with a sentence for another file.
+    Boxes are x, y, width, height in pixels, or relative to the picture if none in the file exceeds 1, as in
+    SA-Co. Raises ValueError for another file.
     """
     document = read_coco(path, "images", "annotations")
     shares = bool(document["annotations"]) and all(
@@ -68,7 +67,7 @@ def read_concepts(path: Path) -> list[AskedAbout]:
 
 
 def report(items: Sequence[Answered]) -> dict[str, Any]:
-    """The figures: F1 and correlation as shares, cgF1 times 100."""
+    """Compute the metrics: F1 and correlation as fractions, cgF1 times 100."""
     positive = [item for item in items if item.asked.targets]
     overlaps = [_paired(item) for item in positive]
     boxes = sum(len(item.boxes) + len(item.asked.targets) for item in positive)
@@ -92,7 +91,7 @@ def report(items: Sequence[Answered]) -> dict[str, Any]:
 
 
 def _paired(item: Answered) -> np.ndarray:
-    """The IoU of each pair of a one-to-one matching of the highest total IoU."""
+    """IoU of each pair of the one-to-one matching with the highest total IoU."""
     if not len(item.boxes):
         return np.zeros(0)
     overlap = np.asarray(box_iou(item.boxes, target_boxes(item)), np.float64)
@@ -100,7 +99,7 @@ def _paired(item: Answered) -> np.ndarray:
 
 
 def matthews(said: Sequence[tuple[bool, bool]]) -> float | None:
-    """Matthews correlation coefficient of (stated, true); None where a row or column of the table is
+    """Matthews correlation coefficient of (stated, true); None if a row or column of the contingency table is
     empty."""
     tp = sum(a and b for a, b in said)
     fp = sum(a and not b for a, b in said)
@@ -111,7 +110,7 @@ def matthews(said: Sequence[tuple[bool, bool]]) -> float | None:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     at = document["positive_micro_f1_at"]
     return "\n".join(
         [

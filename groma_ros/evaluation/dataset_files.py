@@ -1,4 +1,4 @@
-"""Pictures of a data set: where they lie, and their pixels."""
+"""Find and read the pictures and JSON files of a data set."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _COCO_2014 = re.compile(r"^COCO_(train|val|test)2014_")
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A picture as uint8 HxWx3 RGB, as stored (no turning by EXIF). ValueError with a sentence for one that
-    cannot be read."""
+    """Read a picture as uint8 HxWx3 RGB, ignoring EXIF orientation. Raises ValueError if it cannot be
+    read."""
     image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
     if image is None:
         raise ValueError(f"The picture {path} is missing or cannot be decoded.")
@@ -23,10 +23,10 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def find_picture(folder: Path, name: str) -> Path:
-    """Where a picture that annotations name lies below a folder.
+    """Find a picture named in annotations below a folder.
 
-    The name as it is (LVIS: the end of its coco_url), its last part, or the name COCO gave it in 2017 for one
-    of 2014, since the pictures are the same. ValueError with a sentence if there is none of these.
+    Tries the name as it is (for LVIS the end of coco_url), its last part, and the 2017 name of a COCO 2014
+    picture, which is the same picture. Raises ValueError if none exists.
     """
     last = name.rsplit("/", 1)[-1]
     later = _COCO_2014.sub("", last)
@@ -45,7 +45,7 @@ def find_picture(folder: Path, name: str) -> Path:
 
 
 def read_json(path: Path) -> Any:
-    """A JSON document. ValueError with a sentence for a file that cannot be read or is none."""
+    """Read a JSON document. Raises ValueError if the file cannot be read or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:

@@ -1,5 +1,4 @@
-"""`groma eval depth`: boxes in space from boxes in the image and depth, on rendered scenes whose truth is
-known."""
+"""`groma eval depth`: 3D boxes from image boxes and depth, on rendered scenes with known truth."""
 
 from __future__ import annotations
 
@@ -35,10 +34,10 @@ Boxes = Sequence[tuple[SceneObject, tuple[float, ...]]]
 
 
 def errors(found: Box3D, truth: Box3D) -> dict[str, float]:
-    """How far a box is from the true one.
+    """Errors of a 3D box.
 
-    centre: distance of the middles, metres; width, length: of the shorter and the longer side along the
-    table, height: of the upright one, each as (found - true) / true; up: degrees between the upright axes.
+    centre: distance of the centres, metres; width, length: of the shorter and longer horizontal side, height:
+    of the vertical side, each as (found - true) / true; up: degrees between the vertical axes.
     """
     centre = float(np.linalg.norm(np.subtract(found.centre, truth.centre)))
     (width, length), (true_width, true_length) = (sorted(box.size[:2]) for box in (found, truth))
@@ -54,17 +53,19 @@ def errors(found: Box3D, truth: Box3D) -> dict[str, float]:
 
 @dataclass
 class DepthTally:
-    """Errors over boxes. rows: one a box that was placed, with its kind; refused: counts by cause; seconds:
-    of the processor."""
+    """Errors of 3D boxes."""
 
     rows: list[tuple[str, dict[str, float]]] = field(default_factory=list)
+    """Kind and errors of each placed box."""
     refused: Counter[str] = field(default_factory=Counter)
+    """Number of boxes without a 3D box, by cause."""
     seconds: float = 0.0
+    """Processor time."""
 
     def add(
         self, item: SceneObject, box: Sequence[float], frame: Frame, rule: DepthRule | None = None
     ) -> None:
-        """Place a box that frames an object, and count how well."""
+        """Compute the 3D box of an image box and its errors."""
         start = process_time()
         try:
             found = place(frame, box, rule)
@@ -77,7 +78,7 @@ class DepthTally:
             self.seconds += process_time() - start
 
     def report(self) -> dict[str, Any]:
-        """Medians and 95th percentiles of absolute errors, over all and by kind."""
+        """Medians and 95th percentiles of absolute errors, overall and by kind."""
         count = len(self.rows) + sum(self.refused.values())
         kinds = sorted({kind for kind, _ in self.rows})
         return {
@@ -102,8 +103,8 @@ def _figures(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
 
 
 def camera_frame(sample: SceneSample, depth: np.ndarray) -> Frame:
-    """A rendered scene as a camera gives it. The renderer counts pixels from the image's corner, camera_info
-    from the first middle."""
+    """Convert a rendered scene to a camera frame. The renderer's pixel origin is the image corner, that of
+    camera_info the centre of the first pixel."""
     k = sample.intrinsics
     return Frame(sample.rgb, depth=depth, intrinsics=replace(k, cx=k.cx - 0.5, cy=k.cy - 0.5))
 
@@ -111,8 +112,8 @@ def camera_frame(sample: SceneSample, depth: np.ndarray) -> Frame:
 def evaluate(
     samples: Iterable[SceneSample], grounder: Grounder | None, levels: Sequence[str]
 ) -> dict[str, dict[str, DepthTally]]:
-    """Tallies by level of noise and by whose boxes: "true" ones and, with a model, its "own" for the objects
-    that it found."""
+    """Errors by noise level and source of boxes: "true" boxes and, with a model, its "own" for the objects it
+    found."""
     sources = ("true", "own") if grounder else ("true",)
     tallies = {level: {source: DepthTally() for source in sources} for level in levels}
     for sample in samples:
@@ -137,14 +138,14 @@ def _own_boxes(grounder: Grounder, sample: SceneSample) -> Iterator[tuple[SceneO
 
 
 def rendered(seed: int, count: int, world: str = DEFAULT_WORLD) -> Iterator[SceneSample]:
-    """The scenes that `groma scenes --seed --count --world` writes."""
+    """Render the scenes that `groma scenes --seed --count --world` writes."""
     with SceneRenderer(WIDTH, HEIGHT, world=world) as renderer:
         for scene_seed in scene_seeds(seed, count):
             yield renderer.render(scene_seed)
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as lines to read: median / 95th percentile of each absolute error."""
+    """Format the report as text: median / 95th percentile of each absolute error."""
     names = {f"{name}_{unit.replace('%', 'percent')}": f"{name} {unit}" for name, (unit, _) in _UNITS.items()}
     head = (
         f"{'depth':<13}{'boxes':<7}{'placed':>7}{'of':>6}"

@@ -1,5 +1,5 @@
-"""Expressions with any number of targets, none included: what the model answers about each, for the
-measures of `grec`, `absence` and `concepts`."""
+"""Expressions with any number of targets, including none, and the model's answers: common to `grec`,
+`absence` and `concepts`."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ class Asked:
     """An expression about a picture."""
 
     number: int
-    """Place in the file."""
+    """Index in the file."""
     text: str
     targets: tuple[Box, ...]
-    """True boxes, xyxy pixels; none where nothing fits."""
+    """True boxes, xyxy pixels; empty if nothing matches."""
     group: str = ""
     """Split or subtask."""
 
 
 @dataclass(frozen=True)
-class AskedAbout:
-    """A picture, by the name the annotations give it, with all expressions about it."""
+class PictureExpressions:
+    """A picture, under its name in the annotations, with all expressions about it."""
 
     name: str
     asked: tuple[Asked, ...]
@@ -46,24 +46,26 @@ class Answered:
 
     asked: Asked
     boxes: np.ndarray
-    """float32 Nx4 xyxy pixels, best first; empty where the model says that nothing fits."""
+    """float32 (N, 4) xyxy pixels, best first; empty if reported absent."""
     present: float
-    """Stated probability that something fits."""
+    """Presence reported by the model."""
 
 
 @dataclass(frozen=True)
-class AskSet:
-    """The work on one picture: all its expressions, in batches. The record holds a row an expression: its
-    number, the stated presence, and the boxes of the answer."""
+class GroundExpressions:
+    """Ground all expressions about a picture, in batches.
+
+    The record has one row per expression: its number, the presence, and the boxes.
+    """
 
     images: Path
     """Folder of the pictures."""
     kind: GoalKind
-    """How the expressions are asked."""
+    """Kind of goal the expressions are grounded as."""
     batch: int
-    """Expressions asked at once."""
+    """Expressions per batch."""
 
-    def __call__(self, grounder: Grounder, picture: AskedAbout) -> Record:
+    def __call__(self, grounder: Grounder, picture: PictureExpressions) -> Record:
         scene = grounder.perceive(Frame(read_rgb(find_picture(self.images, picture.name))))
         rows: list[list[Any]] = []
         for start in range(0, len(picture.asked), self.batch):
@@ -75,16 +77,16 @@ class AskSet:
         return {"rows": rows}
 
 
-def by_picture(rows: Iterable[tuple[str, Asked]]) -> list[AskedAbout]:
-    """Expressions grouped by their picture, in the order in which the pictures come first."""
+def by_picture(rows: Iterable[tuple[str, Asked]]) -> list[PictureExpressions]:
+    """Group expressions by picture, in the order of first occurrence."""
     grouped: dict[str, list[Asked]] = {}
     for name, item in rows:
         grouped.setdefault(name, []).append(item)
-    return [AskedAbout(name, tuple(items)) for name, items in grouped.items()]
+    return [PictureExpressions(name, tuple(items)) for name, items in grouped.items()]
 
 
-def answered(pictures: Sequence[AskedAbout], records: Sequence[Record]) -> list[Answered]:
-    """The expressions with the answers that the records of `AskSet` hold."""
+def answered(pictures: Sequence[PictureExpressions], records: Sequence[Record]) -> list[Answered]:
+    """Join the expressions with the records of `GroundExpressions`."""
     found = []
     for picture, record in zip(pictures, records, strict=True):
         for item, (_, present, boxes) in zip(picture.asked, record["rows"], strict=True):
@@ -93,16 +95,16 @@ def answered(pictures: Sequence[AskedAbout], records: Sequence[Record]) -> list[
 
 
 def presence_error(items: Sequence[Answered]) -> float | None:
-    """Expected calibration error of the stated presences."""
+    """Expected calibration error of the presences."""
     stated = np.array([item.present for item in items])
     return rounded(calibration_error(stated, np.array([bool(item.asked.targets) for item in items], bool)))
 
 
 def target_boxes(item: Answered) -> np.ndarray:
-    """True boxes of an expression, float32 Mx4 xyxy pixels."""
+    """True boxes of an expression, float32 (M, 4) xyxy pixels."""
     return np.array(item.asked.targets, np.float32).reshape(-1, 4)
 
 
 def percent(part: int, whole: int) -> float | None:
-    """A share in percent, None of nothing."""
+    """Percentage, None if `whole` is 0."""
     return round(100 * part / whole, 2) if whole else None

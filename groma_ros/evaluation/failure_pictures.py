@@ -1,4 +1,4 @@
-"""Pictures of goals that were answered wrong: what was asked, what is right and what was said."""
+"""Pictures of wrongly answered goals with the true and the returned boxes."""
 
 from __future__ import annotations
 
@@ -18,27 +18,32 @@ _LINE = 22
 
 @dataclass(frozen=True, eq=False)
 class Failure:
-    """A wrong answer. rgb: uint8 HxWx3; targets, answered: xyxy boxes in it, (N, 4); cause: as in the
-    report's `errors`."""
+    """A wrong answer."""
 
     rgb: np.ndarray
+    """uint8 HxWx3."""
     text: str
+    """The goal."""
     kind: str
+    """Kind of the goal."""
     cause: str
+    """Outcome, as in the report's `errors`."""
     targets: FloatArray
+    """True boxes, (N, 4) xyxy pixels."""
     answered: FloatArray
+    """Returned boxes, (N, 4) xyxy pixels."""
 
 
 @dataclass
 class Album:
-    """Writes the first failures of every kind into a folder, and a sheet of some of each on `close`."""
+    """Write the first failures of every kind to a folder, and a contact sheet on `close`."""
 
     folder: Path
     kept: dict[str, list[np.ndarray]] = field(default_factory=dict)
     written: int = 0
 
     def __call__(self, failure: Failure) -> None:
-        """Keep a failure, unless its kind has had its share."""
+        """Write a failure, unless the limit of its kind is reached."""
         own = self.kept.setdefault(failure.kind, [])
         if len(own) >= _MOST // 6:
             return
@@ -50,7 +55,7 @@ class Album:
         cv2.imwrite(str(self.folder / name), tile[..., ::-1])
 
     def close(self) -> Path | None:
-        """The sheet's path; None if nothing failed."""
+        """Write the contact sheet and return its path; None if there were no failures."""
         rounds = max(map(len, self.kept.values()), default=0)
         tiles = [own[turn] for turn in range(rounds) for own in self.kept.values() if turn < len(own)][
             :_SHEET
@@ -63,8 +68,8 @@ class Album:
 
 
 def drawn(failure: Failure) -> np.ndarray:
-    """The picture, _TILE wide, with what is right in green, what was said in red inside it, and both in words
-    below."""
+    """Draw true boxes in green and returned ones in red, with the goal and the outcome below; _TILE pixels
+    wide."""
     scale = _TILE / failure.rgb.shape[1]
     image = cv2.resize(failure.rgb, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     for boxes, colour, inset in ((failure.targets, RIGHT, 0), (failure.answered, SAID, 3)):
@@ -93,7 +98,7 @@ def _fit(words: str, width: int) -> float:
 
 
 def sheet(tiles: Sequence[np.ndarray]) -> np.ndarray:
-    """Tiles in rows of _COLUMNS on white."""
+    """Arrange tiles in rows of _COLUMNS on white."""
     height, width = max(tile.shape[0] for tile in tiles), max(tile.shape[1] for tile in tiles)
     rows = -(-len(tiles) // _COLUMNS)
     page = np.full((rows * (height + 8), min(len(tiles), _COLUMNS) * (width + 8), 3), 255, np.uint8)

@@ -20,7 +20,7 @@ from groma_ros.evaluation.coco import as_key, corners, read_coco
 from groma_ros.evaluation.expression_sets import (
     Answered,
     Asked,
-    AskedAbout,
+    PictureExpressions,
     by_picture,
     percent,
     presence_error,
@@ -40,11 +40,10 @@ NO_TARGET = -1
 """The annotation id by which gRefCOCO says that an expression means nothing in the picture."""
 
 
-def read_grefs(path: Path, splits: Sequence[str] = ()) -> list[AskedAbout]:
-    """The pictures of a `grefs(unc).json` (or `.p`), or of the folder that holds it, with `instances.json`
-    beside.
+def read_grefs(path: Path, splits: Sequence[str] = ()) -> list[PictureExpressions]:
+    """Read a `grefs(unc).json` (or `.p`), or the folder that contains it, with `instances.json` beside it.
 
-    splits: only these; none takes all but train. ValueError with a sentence for any other file.
+    splits: read only these; if empty, all but train. Raises ValueError for any other file.
     """
     file = refs_file_of(path, "grefs")
     instances = file.parent / INSTANCES
@@ -80,8 +79,8 @@ def read_grefs(path: Path, splits: Sequence[str] = ()) -> list[AskedAbout]:
 
 
 def generalised_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """IoU minus the share of the enclosing box that neither covers: (N, 4) and (M, 4) xyxy to (N, M), -1 to
-    1."""
+    """Generalised IoU of (N, 4) and (M, 4) xyxy boxes, (N, M) in -1..1: IoU minus the share of the enclosing
+    box that neither covers."""
     a, b = np.asarray(a, np.float64).reshape(-1, 4), np.asarray(b, np.float64).reshape(-1, 4)
     areas = [(box[:, 2] - box[:, 0]) * (box[:, 3] - box[:, 1]) for box in (a, b)]
     inner = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
@@ -95,8 +94,7 @@ def generalised_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def matched(overlap: np.ndarray, threshold: float = THRESHOLD) -> int:
-    """How many boxes (rows) and targets (columns) are paired, greedily from the best pair on, each used
-    once."""
+    """Count pairs of boxes (rows) and targets (columns), matched greedily from the best pair on."""
     left, count = np.array(overlap, np.float64), 0
     while left.size and left.max() >= threshold:
         row, column = np.unravel_index(int(left.argmax()), left.shape)
@@ -106,7 +104,7 @@ def matched(overlap: np.ndarray, threshold: float = THRESHOLD) -> int:
 
 
 def is_exact(found: np.ndarray, targets: np.ndarray, generalised: bool) -> bool:
-    """Whether F1 is 1: nothing missed and nothing too much; no box where there is no target."""
+    """Whether F1 is 1: every target matched and no other box; no box if there is no target."""
     if not len(targets) or not len(found):
         return len(targets) == len(found)
     overlap = generalised_iou(found, targets) if generalised else box_iou(found, targets)
@@ -114,7 +112,7 @@ def is_exact(found: np.ndarray, targets: np.ndarray, generalised: bool) -> bool:
 
 
 def report(items: Sequence[Answered]) -> dict[str, Any]:
-    """The figures by split, in percent."""
+    """Metrics by split, in percent."""
     splits = {}
     for split in dict.fromkeys(item.asked.group for item in items):
         own = [item for item in items if item.asked.group == split]
@@ -138,7 +136,7 @@ def report(items: Sequence[Answered]) -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     lines = [
         f"{document['model']} on generalised referring expressions, percent",
         f"{'':<10}{'F1=1 GIoU':>11}{'F1=1 IoU':>11}{'N-acc':>9}{'T-acc':>9}{'ECE':>8}",

@@ -1,5 +1,5 @@
-"""`groma eval lvis-ground`: average recall of all objects of a class, on LVIS-Ground or any file in the form
-of COCO or LVIS."""
+"""`groma eval lvis-ground`: average recall of all objects of a class, on LVIS-Ground or any COCO or LVIS
+file."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NAMES = {
 
 @dataclass(frozen=True)
 class ClassedPicture:
-    """A picture and the classes that are annotated in it."""
+    """A picture and its annotated classes."""
 
     image: Key
     """Id in the file."""
@@ -47,7 +47,7 @@ class ClassedPicture:
 
 @dataclass(frozen=True)
 class AskClasses:
-    """The work on one picture: all regions of every class, each class asked for in a wording drawn by lot."""
+    """Find all regions of every class in a picture, with a randomly chosen query for each class."""
 
     images: Path
     """Folder of the pictures."""
@@ -80,7 +80,7 @@ class AskClasses:
 
 
 def read_classes(path: Path) -> tuple[dict[str, Any], list[ClassedPicture]]:
-    """The document, and its pictures that have annotations. ValueError with a sentence for another file."""
+    """Read the document and its annotated pictures. Raises ValueError for another file."""
     document = read_coco(path, "images", "annotations", "categories")
     names = {entry["id"]: entry["name"] for entry in document["categories"]}
     classes: dict[Key, dict[Key, str]] = {}
@@ -102,16 +102,16 @@ def read_classes(path: Path) -> tuple[dict[str, Any], list[ClassedPicture]]:
 def average_recall(
     document: Mapping[str, Any], images: Sequence[Key], found: Sequence[Mapping[str, Any]]
 ) -> dict[str, float | None]:
-    """Average recall, in percent, over IoU 0.5 to 0.95 and the classes, at most 100 boxes a class and
-    picture.
+    """Average recall in percent over IoU 0.5 to 0.95 and the classes, at most 100 boxes per class and
+    picture, computed by pycocotools.
 
-    pycocotools computes it. On these files it equals LVIS's own evaluation, which the original uses: the two
-    differ in which wrong boxes count, and recall counts none. None where no object is of the size.
+    On these files it equals LVIS's own evaluation, which the original uses: the two differ in which false
+    positives are counted, and recall counts none. None if no object has the size.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    # pycocotools takes the id 0 for "no match" and repeated ids for one object, so all ids are places from 1.
+    # pycocotools treats id 0 as "no match" and merges repeated ids, so ids are positions from 1.
     pictures = {key: place for place, key in enumerate(images, 1)}
     kinds = {entry["id"]: place for place, entry in enumerate(document["categories"], 1)}
     there = [entry for entry in document["annotations"] if entry["image_id"] in pictures]
@@ -125,7 +125,7 @@ def average_recall(
         ],
     }
     results_of = [{**item, **_places(item, pictures, kinds)} for item in found]
-    with contextlib.redirect_stdout(sys.stderr):  # it prints what it does
+    with contextlib.redirect_stdout(sys.stderr):  # pycocotools prints its progress
         truth.createIndex()
         results = truth.loadRes(results_of) if results_of else COCO()
         evaluation = COCOeval(truth, results, "bbox")
@@ -150,18 +150,18 @@ def average_recall(
 def _places(
     entry: Mapping[str, Any], pictures: Mapping[Key, int], kinds: Mapping[Key, int]
 ) -> dict[str, int]:
-    """The ids of an annotation or a result as places."""
+    """Replace the ids of an annotation or a result by positions."""
     return {"image_id": pictures[entry["image_id"]], "category_id": kinds[entry["category_id"]]}
 
 
 def _measured(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What COCO's evaluation reads of an annotation besides its ids; LVIS has no iscrowd."""
+    """The keys that COCO's evaluation reads besides ids; LVIS has no iscrowd."""
     box = entry["bbox"]
     return {"bbox": box, "area": entry.get("area", box[2] * box[3]), "iscrowd": entry.get("iscrowd", 0)}
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     counts = (
         f"{document['targets']} objects of {document['classes']} classes in {document['pictures']} pictures"
     )

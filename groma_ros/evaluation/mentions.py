@@ -1,5 +1,4 @@
-"""Which objects an answer in words speaks of: hallucinated ones that are not in the picture, and those it
-misses."""
+"""Which objects a textual answer mentions: those not in the picture (hallucinated) and those it omits."""
 
 from __future__ import annotations
 
@@ -29,33 +28,33 @@ class KnownObject:
 
 @dataclass(frozen=True)
 class MentionCounts:
-    """What one answer says against what is in the picture."""
+    """Classes and boxes of one answer compared with the truth."""
 
     mentioned: tuple[str, ...]
-    """Classes it names."""
+    """Classes named in the answer."""
     hallucinated: tuple[str, ...]
-    """Those of them that are not in the picture."""
+    """Named classes that are not in the picture."""
     present: tuple[str, ...]
-    """Classes that are in the picture."""
+    """Classes in the picture."""
     missed: tuple[str, ...]
-    """Those of them it does not name."""
+    """Classes in the picture that are not named."""
     pointed: int
-    """Boxes it points at under a class's name."""
+    """Boxes the answer gives for phrases that name a class."""
     right: int
-    """Those that overlap an object of that class by one half or more, matched one to one."""
+    """Boxes with an IoU of at least 0.5 with an object of that class, matched one to one."""
     objects: int
     """True objects in the picture."""
 
     @property
     def found(self) -> int:
-        """Objects that a right box covers: as many as there are right boxes, since they match one to one."""
+        """Objects covered by a right box; equal to `right` because the matching is one to one."""
         return self.right
 
 
 class Vocabulary:
-    """The words that name each class: its own name, its plural, and synonyms if any are given.
+    """Words that name each class: its own name, the plural, and optional synonyms.
 
-    synonyms: by class, more words for it. ValueError where they name a class that does not exist.
+    synonyms: further words by class. Raises ValueError if they name an unknown class.
     """
 
     def __init__(self, kinds: Iterable[str], synonyms: Mapping[str, Sequence[str]] | None = None) -> None:
@@ -70,12 +69,12 @@ class Vocabulary:
             for form in _forms(word)
         }
         self._kind_of = forms
-        # The longest name wins, so that a hot dog is no dog.
+        # Match longer names first, so that "hot dog" is not counted as "dog".
         ordered = sorted(forms, key=len, reverse=True)
         self._pattern = re.compile(r"\b(" + "|".join(map(re.escape, ordered)) + r")\b") if ordered else None
 
     def named(self, text: str) -> tuple[str, ...]:
-        """The classes a text names, each once, in order."""
+        """Classes named in a text, each once, in order."""
         if self._pattern is None:
             return ()
         return tuple(
@@ -93,8 +92,11 @@ def _forms(word: str) -> tuple[str, ...]:
 
 
 def read_objects(path: Path) -> tuple[list[str], dict[str, list[KnownObject]]]:
-    """The classes of a COCO-style file, and the objects of each picture by the last part of its file name.
-    ValueError for another file."""
+    """Read the classes of a COCO-style file, and the objects of each picture by the last part of its file
+    name.
+
+    Raises ValueError for another file.
+    """
     document = read_coco(path, "images", "annotations", "categories")
     kinds = {entry["id"]: entry["name"] for entry in document["categories"]}
     names = {
@@ -109,7 +111,7 @@ def read_objects(path: Path) -> tuple[list[str], dict[str, list[KnownObject]]]:
 
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:
-    """A JSON object from class to words. ValueError for another file."""
+    """Read a JSON object that maps classes to words. Raises ValueError for another file."""
     found = read_json(path)
     if not isinstance(found, dict) or not all(isinstance(line, list) for line in found.values()):
         raise ValueError(f"{path} must map each class to a list of words.")
@@ -122,7 +124,7 @@ def count(
     truth: Sequence[KnownObject],
     vocabulary: Vocabulary,
 ) -> MentionCounts:
-    """What an answer says against what is there. spans: its phrases with the boxes they point at."""
+    """Compare an answer with the truth. spans: phrases of the answer with their boxes."""
     present = tuple(dict.fromkeys(item.kind for item in truth))
     mentioned = vocabulary.named(text)
     pointed = [
@@ -150,7 +152,7 @@ def count(
 
 
 def _distinct(pointed: Sequence[tuple[str, Box]]) -> list[tuple[str, Box]]:
-    """A box that is pointed at twice under one name counts once."""
+    """Drop repeated boxes of the same class."""
     return list(dict.fromkeys(pointed))
 
 

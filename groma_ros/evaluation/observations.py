@@ -1,5 +1,5 @@
-"""What a model says of goals whose truth is known, before any calibration, so that every calibration can be
-tried on it afterwards."""
+"""Raw answers of a model to goals with known truth, before calibration, so that any calibration can be
+evaluated on them."""
 
 from __future__ import annotations
 
@@ -27,44 +27,53 @@ _GOALS = 11  # apart from the random numbers that `groma scenes` draws its goals
 
 @dataclass(frozen=True)
 class SceneSeed:
-    """A scene to render: the renderer's seed, and the world it is set in, or "mixed"."""
+    """A scene to render."""
 
     seed: int
+    """Seed of the renderer."""
     world: str
+    """Name of the world it is set in, or "mixed"."""
 
 
 @dataclass(frozen=True, eq=False)
 class Observations:
-    """G goals. scene: int G, the scene of each; kinds: of each; present: bool G, whether anything truly fits;
-    hard: bool G, an absent goal whose words are in the scene, but not on one object; signals: of each answer,
-    as `RegionAnswer`'s; picked: of each answer the boxes in the order chosen, (the chance of each, whether it
-    is a target); exact: bool G, the boxes are exactly the targets; backend, precision: what ran."""
+    """Uncalibrated answers to G goals."""
 
     scene: np.ndarray
+    """int (G,): index of the goal's scene."""
     kinds: list[str]
+    """Kind of each goal."""
     present: np.ndarray
+    """bool (G,): whether the goal truly has a target."""
     hard: np.ndarray
+    """bool (G,): an absent goal whose colour and noun both occur in the scene, but not on one object."""
     signals: list[dict[str, float]]
+    """Signals of each answer, as in `RegionAnswer.signals`."""
     picked: list[list[tuple[float, bool]]]
+    """Boxes of each answer in the order chosen, as (probability, whether it is a target)."""
     exact: np.ndarray
+    """bool (G,): whether the boxes are exactly the targets."""
     backend: str
+    """Backend that ran the model."""
     precision: str
+    """Precision it ran in."""
 
     def presence(self, calibration: Calibration) -> np.ndarray:
-        """The presence of every goal by a calibration, float64 G."""
+        """Presence of every goal under a calibration, float64 (G,)."""
         return np.array(
             [calibration.presence(float(sigmoid(item["stop"])), item) for item in self.signals], np.float64
         )
 
     def boxes(self, stands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(chance, whether it is a target) of the boxes of the goals that stand (bool G)."""
+        """Probability (float64) and correctness (bool) of every box of the goals selected by `stands`, bool
+        (G,)."""
         pairs = [pair for keep, line in zip(stands, self.picked, strict=True) if keep for pair in line]
         return np.array([chance for chance, _ in pairs], np.float64), np.array(
             [right for _, right in pairs], bool
         )
 
     def part(self, keep: np.ndarray) -> Observations:
-        """Only the goals of a mask (bool G)."""
+        """Select goals by a mask, bool (G,)."""
         chosen = np.flatnonzero(keep)
         return dataclasses.replace(
             self,
@@ -79,10 +88,10 @@ class Observations:
 
 
 def neutral(choice: ModelChoice, none_ignored: bool = False) -> Calibration:
-    """The calibration to observe with: the model's own without its fitted lines.
+    """Return the model's calibration without its fitted parameters, for collecting observations.
 
-    Every signal it can give is computed where presence is read from signals, which it is for a model that was
-    never taught to answer "nothing fits", and with none_ignored for any.
+    All signals the model can give are computed if presence is read from signals, which is the case for a
+    model that was not trained to answer "nothing fits"; with `none_ignored` they are computed for any model.
     """
     bundle = choice.bundle()
     own = Calibration.from_manifest(bundle.calibration)
@@ -104,16 +113,18 @@ def observe(
     settings: Record,
     none_ignored: bool = False,
 ) -> Observations:
-    """Ask the goals of every scene. scenes: those to render, whose goals are one of every kind, records of a
-    folder, or scenes as they are; choice, plan, settings: see `workers.run`. ValueError where there is no
-    goal at all."""
+    """Ground the goals of every scene and collect the raw answers.
+
+    scenes: scenes to render (one goal of every kind each), records of a data set folder, or scenes in memory.
+    choice, plan, settings: see `workers.run_evaluation`. Raises ValueError if there are no goals.
+    """
     raw = dataclasses.replace(choice, min_presence=0.0, calibration=neutral(choice, none_ignored))
     records = run_evaluation(observe_scene, scenes, "scene", raw, plan, settings)
     return gathered(records)
 
 
 def gathered(records: Sequence[Record]) -> Observations:
-    """The observations of the records that `observe_scene` made. ValueError where there is no goal at all."""
+    """Combine the records of `observe_scene`. Raises ValueError if there are no goals."""
     goals = [(number, goal) for number, record in enumerate(records) for goal in record["goals"]]
     if not goals:
         raise ValueError(
@@ -137,8 +148,8 @@ def gathered(records: Sequence[Record]) -> Observations:
 
 
 def observe_scene(grounder: Grounder, item: SceneSeed | SceneRecord | TrueScene) -> Record:
-    """The record of one scene: `goals`, for each what `Observations` says of it, and the `runtime`, backend
-    and precision."""
+    """Ground the goals of one scene. The record holds `goals`, with the fields of `Observations` for each,
+    and `runtime` (backend, precision)."""
     truth = _truth(item)
     scene = grounder.perceive(Frame(truth.rgb))
     answers = grounder.answers(scene, [Goal(goal.text) for goal in truth.goals])
@@ -164,7 +175,7 @@ def _goal(boxes: np.ndarray, truth: TrueScene, goal: SceneGoal, answer: RegionAn
 
 @cache
 def _renderer(world: str) -> SceneRenderer:
-    """Kept by each process, which renders its share of the scenes."""
+    """Renderer of a world, created once per process."""
     return SceneRenderer(WIDTH, HEIGHT, world=world)
 
 

@@ -86,7 +86,7 @@ def _panel(panel: Panel, left: float) -> str:
 
 
 def _counts(bins: Sequence[Bin], x: Callable[[float], float], top: float) -> list[str]:
-    """Bars that grow with the number of digits of a count."""
+    """Bars whose height grows with the number of digits of a count."""
     most = max((math.log10(item.count + 1) for item in bins), default=1.0)
     bars = []
     for item in bins:

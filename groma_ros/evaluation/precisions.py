@@ -1,5 +1,5 @@
-"""`groma eval precisions`: what every precision of a model gets right, how large it is and how fast, beside
-float32 in PyTorch."""
+"""`groma eval precisions`: accuracy, size and speed of every precision of a model, relative to float32 in
+PyTorch."""
 
 from __future__ import annotations
 
@@ -16,14 +16,16 @@ from groma_ros.runtime.bundle import EMBEDDINGS, Bundle
 from groma_ros.types import Frame, Goal
 
 TIMED = 20
-"""Scenes that are timed, one goal each."""
+"""Scenes used for timing, one goal each."""
 ORACLE = ("torch", "fp32")
 
 
 def compare(model: Path, scenes: Sequence[TrueScene]) -> list[dict[str, Any]]:
-    """A row a backend and precision, float32 in PyTorch first. times: how many times faster than that a frame
-    with one goal is, on the processor's clock, one thread, the median of the ratios of the same scenes one
-    after another."""
+    """One row per backend and precision, float32 in PyTorch first.
+
+    times: speed relative to that row for a frame with one goal, in processor time on one thread; median of
+    the ratios over the same scenes.
+    """
     bundle = Bundle.load(model)
     variants = [ORACLE, *(("onnx", name) for name in bundle.precisions)]
     variants += [("llama_cpp", name) for name in bundle.gguf_precisions if bundle.vision_precisions]
@@ -47,15 +49,15 @@ def compare(model: Path, scenes: Sequence[TrueScene]) -> list[dict[str, Any]]:
 
 
 def _timed(grounders: Sequence[Grounder], scenes: Sequence[TrueScene]) -> list[list[float]]:
-    """Seconds of the processor for each scene, by grounder; they take turns, so that what else runs here hits
-    all alike."""
+    """Processor seconds of each scene, by grounder. Grounders alternate, so that other load affects all of
+    them alike."""
     seconds: list[list[float]] = [[] for _ in grounders]
     for number, scene in enumerate((*scenes[:1], *scenes)):
         goal = [Goal(scene.goals[0].text if scene.goals else "the ball")]
         for grounder, taken in zip(grounders, seconds, strict=True):
             begin = time.process_time()
             grounder.ground(Frame(scene.rgb), goal)
-            if number:  # the first warms up
+            if number:  # the first run is a warm-up
                 taken.append(time.process_time() - begin)
     return seconds
 
@@ -74,7 +76,7 @@ def _size(bundle: Bundle, backend: str, name: str) -> int:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows as Markdown; differences of accuracy to the first in points."""
+    """Format the rows as Markdown; differences of accuracy to the first row in points."""
     kinds = [kind for kind in rows[0]["accuracy"] if kind != "all"]
     lines = [
         f"| backend, precision | MB | times faster | all | points | {' | '.join(kinds)} |",

@@ -1,4 +1,4 @@
-"""`groma eval presence`: how well a model says that what a goal names is not there."""
+"""`groma eval presence`: how reliably a model reports that a goal has no target in the image."""
 
 from __future__ import annotations
 
@@ -33,8 +33,7 @@ FOLDS = 5
 def report(
     seen: Observations, presence: np.ndarray, calibration: Calibration, min_presence: float
 ) -> dict[str, Any]:
-    """The figures of stated presences, float64 G, of goals whose truth is known. calibration: of the scores
-    of boxes."""
+    """Metrics of stated presences, float64 (G,). `calibration` gives the scores of boxes."""
     says = presence >= min_presence
     chances, right = seen.boxes(says)
     scores = np.asarray(calibration.score(chances))
@@ -72,7 +71,7 @@ def _share(values: np.ndarray) -> float | None:
 
 
 def _at(seen: Observations, presence: np.ndarray, recall: float) -> dict[str, float | None]:
-    """What is rejected at the threshold that keeps this share of the present goals."""
+    """Rejection rate at the threshold that keeps `recall` of the present goals."""
     rejected, threshold = rejected_at_recall(presence, seen.present, recall)
     hard = presence[seen.hard]
     return {
@@ -83,8 +82,7 @@ def _at(seen: Observations, presence: np.ndarray, recall: float) -> dict[str, fl
 
 
 def cross_fitted(seen: Observations, names: Sequence[str]) -> np.ndarray:
-    """Presence of every goal from signals alone, by lines fitted on the other scenes: the scenes are dealt
-    into five parts in turn."""
+    """Presence of every goal from signals alone, by `FOLDS`-fold cross-validation over scenes."""
     features = np.array([[item[name] for name in names] for item in seen.signals])
     presence = np.zeros(len(features))
     for fold in range(FOLDS):
@@ -101,7 +99,7 @@ def cross_fitted(seen: Observations, names: Sequence[str]) -> np.ndarray:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     ran = f"{document['model']} on {document['backend']} ({document['precision']})"
     how = (
         f", presence from {', '.join(document['signals'])}, fitted on the other scenes"
@@ -137,7 +135,7 @@ def table(document: dict[str, Any]) -> str:
 
 
 def plot(seen: Observations, presence: np.ndarray, calibration: Calibration, min_presence: float) -> str:
-    """The reliability of presence and of the scores of boxes, as SVG."""
+    """Reliability diagrams of presence and of box scores, as SVG."""
     chances, right = seen.boxes(presence >= min_presence)
     scores = np.asarray(calibration.score(chances))
     return reliability_svg(
@@ -161,7 +159,10 @@ def plot(seen: Observations, presence: np.ndarray, calibration: Calibration, min
 def scene_source(
     args: argparse.Namespace,
 ) -> tuple[Sequence[SceneSeed | SceneRecord | TrueScene], dict[str, Any]]:
-    """The scenes that --seed and --count or a folder name, and what identifies them."""
+    """Scenes given by --seed and --count or by a folder, and the settings that identify them.
+
+    Raises ValueError unless exactly one of the two is given.
+    """
     if (args.seed is None) == (args.data is None):
         raise ValueError("Give either --seed (with --count) to render scenes, or a folder of scenes.")
     if args.count < 1:

@@ -1,8 +1,7 @@
-"""What the paper reports for its 7B model, to stand beside what is measured on the same data.
+"""Results of the paper's 7B model, for comparison with measurements on the same data.
 
 Ma et al., Groma: Localized Visual Tokenization for Grounding Multimodal Large Language Models, ECCV 2024
-(arXiv 2404.13013): tables 1 to 3 and the repository's README. Shares in percent; CIDEr times 100, as the
-field writes it.
+(arXiv 2404.13013): tables 1 to 3 and the repository's README. Shares in percent; CIDEr times 100.
 """
 
 from __future__ import annotations
@@ -34,20 +33,19 @@ CAPTION_CIDER = {"vg": 158.4, "refcocog": 107.3}
 
 
 def rec_accuracy(name: str, split: str, expressions: int) -> float | None:
-    """The paper's accuracy on a split of a data set; None for another one, or one that is not whole to a
-    hundredth."""
+    """The paper's accuracy on a split of a data set; None for other data."""
     whole = REC_EXPRESSIONS.get((name, split), 0)
     return REC_ACCURACY[name, split] if whole and abs(expressions - whole) <= whole / 100 else None
 
 
 def beside(measured: float | None, paper: float | None) -> dict[str, float | None]:
-    """A figure in percent with the paper's, and the difference where there are both."""
+    """Format a percentage with the paper's value and the difference, where both exist."""
     apart = None if measured is None or paper is None else round(measured - paper, 2)
     return {"measured": None if measured is None else round(measured, 2), "paper": paper, "difference": apart}
 
 
 def row(name: str, entry: dict[str, float | None], tail: str = "") -> str:
-    """A line of a table: name, measured, paper, difference."""
+    """Format a table row: name, measured, paper, difference."""
 
     def cell(value: float | None, sign: str = "") -> str:
         return f"{'-' if value is None else format(value, sign + '.2f'):>10}"

@@ -1,5 +1,5 @@
-"""Referring expressions in the forms they are published in: REFER's refs with instances.json, and the
-one-file form of MDETR and Groma."""
+"""Referring expressions in the published formats: REFER's refs with instances.json, and the single-file
+format of MDETR and Groma."""
 
 from __future__ import annotations
 
@@ -23,7 +23,11 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Frame, Goal
 
 INSTANCES = "instances.json"
-DATASETS = ("refcoco+", "refcocog", "refcoco")  # the longer names first: the last one is part of the others
+DATASETS = (
+    "refcoco+",
+    "refcocog",
+    "refcoco",
+)  # longer names first: the last one is a substring of the others
 _SMALLEST_PICTURE = 32
 
 Box = tuple[float, float, float, float]
@@ -31,7 +35,7 @@ Box = tuple[float, float, float, float]
 
 @dataclass(frozen=True)
 class Expression:
-    """Words for one object."""
+    """An expression that refers to one object."""
 
     number: int
     """Place in the file."""
@@ -44,18 +48,18 @@ class Expression:
 
 @dataclass(frozen=True)
 class ReferredPicture:
-    """A picture, by the name the annotations give it, with all expressions about it."""
+    """A picture, under its name in the annotations, with all expressions about it."""
 
     name: str
     expressions: tuple[Expression, ...]
 
 
 def read_referring(path: Path, splits: Sequence[str] = ()) -> tuple[str, list[ReferredPicture]]:
-    """The data set's name ("" if nothing says it) and its pictures, in the order of the file.
+    """Read the name of the data set ("" if unknown) and its pictures, in the order of the file.
 
     path: a folder or refs file of REFER (`refs(unc).p` or the same as JSON, `instances.json` beside it), or
-    one JSON file whose images have a `caption`. splits: only these; none takes all but train. Raises
-    ValueError with a sentence for any other file.
+    one JSON file whose images have a `caption`. splits: read only these; if empty, all but train. Raises
+    ValueError for any other file.
     """
     name, rows = _refer(path) if path.is_dir() or path.name.startswith("refs") else _one_file(path)
     wanted = [
@@ -80,7 +84,7 @@ Rows = tuple[str, list[tuple[str, Expression]]]
 
 
 def _refer(path: Path) -> Rows:
-    """REFER's form: refs name an annotation of instances.json and hold several sentences each."""
+    """REFER's format: refs name an annotation of instances.json and contain several sentences each."""
     folder = path if path.is_dir() else path.parent
     refs_file = refs_file_of(path)
     document = read_coco(folder / INSTANCES, "images", "annotations")
@@ -107,7 +111,7 @@ def _refer(path: Path) -> Rows:
 
 
 def refs_file_of(path: Path, prefix: str = "refs") -> Path:
-    """The one file of refs of a folder (`refs(unc).p`, `.json`), or the file itself."""
+    """The single refs file of a folder (`refs(unc).p`, `.json`), or the file itself."""
     if not path.is_dir():
         return path
     found = sorted([*path.glob(f"{prefix}*.p"), *path.glob(f"{prefix}*.json")])
@@ -119,13 +123,13 @@ def refs_file_of(path: Path, prefix: str = "refs") -> Path:
 
 
 def file_name(image: Mapping[str, Any]) -> str:
-    """The name by which a checked image entry of COCO or LVIS names its picture."""
+    """Name of the picture of a checked COCO or LVIS image entry."""
     return str(image.get("file_name") or image["coco_url"])
 
 
 def annotations_by_own_id(path: Path, annotations: Iterable[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Checked annotations by the id that the file gives them. ValueError where two of them share one, since
-    expressions refer to it."""
+    """Checked annotations by the id in the file. Raises ValueError if two share an id, since expressions
+    refer to it."""
     found: dict[Any, dict[str, Any]] = {}
     for entry in annotations:
         if entry["own_id"] is None:
@@ -139,8 +143,8 @@ def annotations_by_own_id(path: Path, annotations: Iterable[dict[str, Any]]) -> 
 
 
 def _one_file(path: Path) -> Rows:
-    """The form that MDETR made and the original's evaluation reads: an image entry an expression, its caption
-    the words."""
+    """The format of MDETR, which the original's evaluation reads: one image entry per expression, with the
+    expression as its caption."""
     document = read_coco(path, "images", "annotations")
     if any("caption" not in entry for entry in document["images"]):
         raise ValueError(
@@ -174,7 +178,8 @@ def _split_of(stem: str) -> str:
 
 
 def read_refs(path: Path) -> list[Any]:
-    """The list in a refs file of REFER, a pickle of plain values or JSON. ValueError for any other file."""
+    """Read the list of a refs file of REFER, a pickle of plain values or JSON. Raises ValueError for any
+    other file."""
     if path.suffix == ".json":
         refs = read_json(path)
     else:
@@ -182,7 +187,7 @@ def read_refs(path: Path) -> list[Any]:
             refs = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
         except OSError as error:
             raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-        except Exception as error:  # a damaged pickle raises whatever its bytes lead to
+        except Exception as error:  # a damaged pickle can raise any exception
             raise ValueError(f"{path} is not a pickle of plain values: {error}.") from error
     if not isinstance(refs, list):
         raise ValueError(f"{path} does not hold a list of refs.")
@@ -190,7 +195,7 @@ def read_refs(path: Path) -> list[Any]:
 
 
 class _PlainUnpickler(pickle.Unpickler):
-    """Reads lists, dicts, numbers and texts only: a pickle from elsewhere may otherwise run anything."""
+    """Unpickle lists, dicts, numbers and strings only: a pickle from elsewhere could otherwise run code."""
 
     def __init__(self, stream: io.BytesIO) -> None:
         super().__init__(stream, encoding="latin1")  # the published files were written by Python 2
@@ -204,10 +209,10 @@ IOU = 0.5
 
 @dataclass(frozen=True)
 class AskExpressions:
-    """The work on one picture: all its expressions, in batches, each in a wording drawn by lot.
+    """Ground all expressions about a picture in batches, each with a randomly chosen query.
 
-    The record: for every expression its number in the file, split, the overlap of the answer with the target,
-    and the best overlap that any region has with it, which is what the proposer leaves possible.
+    The record has, for every expression, its number in the file, the split, the IoU of the answer with the
+    target, and the best IoU of any region with it, which bounds what the proposals allow.
     """
 
     images: Path
@@ -230,13 +235,13 @@ class AskExpressions:
         return {"rows": rows}
 
     def _wording(self, item: Expression, count: int) -> int:
-        """The original draws one of its six wordings anew for each expression; this draw is the same in every
-        run."""
+        """Choose one of the original's six queries for an expression, the same in every run. The original
+        draws anew in each run."""
         return random.Random(f"{self.seed} {item.number}").randrange(max(1, count))
 
 
 def report(name: str, records: Sequence[Record]) -> dict[str, Any]:
-    """Accuracy by split: the answer overlaps the target by more than one half."""
+    """Accuracy by split: share of answers with an IoU above 0.5 with the target."""
     rows = [row for record in records for row in record["rows"]]
     splits = {}
     for split in dict.fromkeys(entry[1] for entry in rows):
@@ -252,7 +257,7 @@ def report(name: str, records: Sequence[Record]) -> dict[str, Any]:
 
 
 def table(document: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     lines = [
         f"{document['model']} on {document['dataset'] or 'referring expressions'}: accuracy at IoU "
         f"{IOU}, percent",

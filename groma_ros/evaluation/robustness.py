@@ -1,5 +1,5 @@
-"""`groma eval robustness`: the same scenes blurred, noisy, dark, compressed, seen otherwise, and the same
-goals in other words."""
+"""`groma eval robustness`: accuracy on the same scenes under image degradations, other cameras and objects,
+and rephrased goals."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _same(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
 
 
 def _pixels(change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
-    """A change of the picture alone."""
+    """A change of the picture only."""
 
     def changed(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
         return dataclasses.replace(scene, rgb=np.ascontiguousarray(change(scene.rgb, rng)))
@@ -54,7 +54,7 @@ def _jpeg(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def _halved(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
-    """A camera of half the width and height."""
+    """Halve width and height of the picture."""
     rgb = cv2.resize(scene.rgb, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
     return dataclasses.replace(scene, rgb=rgb, objects=tuple(_half(item) for item in scene.objects))
 
@@ -72,7 +72,7 @@ def _reworded(frames: tuple[str, ...]) -> Change:
 
 
 def _framed(frames: tuple[str, ...]) -> Change:
-    """The same goals, each in one of some requests, and nothing else about them changed."""
+    """Put each goal into one of the request templates, otherwise unchanged."""
 
     def changed(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
         drawn = [frames[int(rng.integers(len(frames)))] for _ in scene.goals]
@@ -85,18 +85,21 @@ def _framed(frames: tuple[str, ...]) -> Change:
 
 
 def _unknown(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
-    """As many goals whose noun no scene and no training knows."""
+    """Replace the goals by goals with nouns that occur in no scene and no training data."""
     view = View(scene.objects, scene.rgb.shape[1], words_of(scene.world or DEFAULT_WORLD))
     return dataclasses.replace(scene, goals=tuple(unknown(view, rng, held_out=True) for _ in scene.goals))
 
 
 @dataclass(frozen=True)
 class Condition:
-    """A row of the table. what: in words; change: of every scene; style: of the renderer."""
+    """A row of the table."""
 
     what: str
+    """Description."""
     change: Change = _same
+    """Change applied to every scene."""
     style: Style = USUAL
+    """Style of the renderer."""
 
 
 CONDITIONS = {
@@ -132,7 +135,7 @@ def _changed(scenes: Iterable[TrueScene], change: Change, seed: int) -> Iterator
 
 
 def robustness(grounder: Grounder, seed: int, count: int, world: str, names: Iterable[str]) -> dict[str, Any]:
-    """The report of `groma eval scenes` for every condition, with what it is in words."""
+    """Report of `groma eval scenes` for every condition, with its description."""
     rows = {}
     for name in names:
         condition = CONDITIONS[name]
@@ -146,7 +149,7 @@ def robustness(grounder: Grounder, seed: int, count: int, world: str, names: Ite
 
 
 def table(document: dict[str, Any]) -> str:
-    """The rows as lines to read; kinds of goals by their first six letters."""
+    """Format the rows as text; kinds of goals by their first six letters."""
     heads = ("recall", "descr.", *(kind[:6] for kind in GOAL_TYPES), "all")
     lines = [
         f"scenes {document['scenes']}, seed {document['seed']}, world {document['world']}",

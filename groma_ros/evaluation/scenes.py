@@ -1,5 +1,4 @@
-"""`groma eval scenes`: proposals, goals and descriptions of a model on rendered scenes whose truth is
-known."""
+"""`groma eval scenes`: proposals, goals and descriptions of a model on rendered scenes with known truth."""
 
 from __future__ import annotations
 
@@ -23,17 +22,22 @@ from groma_ros.simulation.worlds import DEFAULT_WORLD, words_of, world_of
 from groma_ros.types import Frame, Goal, Scene
 
 WIDTH, HEIGHT = 640, 480
-MOST_GOALS = 4  # of one kind from one scene, when earlier scenes held none of it
+MOST_GOALS = 4
+"""Goals of one kind drawn from one scene at most, to make up for earlier scenes without that kind."""
 
 
 @dataclass(frozen=True, eq=False)
 class TrueScene:
-    """A picture, uint8 HxWx3, with the true objects in it and goals whose targets index them."""
+    """A picture with its true objects and goals."""
 
     rgb: np.ndarray
+    """uint8 HxWx3."""
     objects: tuple[SceneObject, ...]
+    """True objects."""
     goals: tuple[SceneGoal, ...]
+    """Goals; their targets are indices into `objects`."""
     world: str = ""
+    """World the scene is set in; empty if unknown."""
 
     @property
     def boxes(self) -> np.ndarray:
@@ -49,10 +53,9 @@ def rendered_scenes(
     world: str = DEFAULT_WORLD,
     style: Style = USUAL,
 ) -> Iterator[TrueScene]:
-    """The scenes that `groma scenes --seed --count` writes, with goals of every kind in equal number over the
-    first scenes.
+    """Render the scenes that `groma scenes --seed --count` writes, with equally many goals of every kind.
 
-    A scene that holds no clear goal of a kind leaves a debt that later scenes pay, up to `MOST_GOALS` each.
+    If a scene has no unambiguous goal of a kind, later scenes make up for it with up to `MOST_GOALS` each.
     """
     drawn = dict.fromkeys(GOAL_TYPES, 0)
     with SceneRenderer(width, height, world=world, style=style) as renderer:
@@ -69,7 +72,7 @@ def rendered_scenes(
 
 
 def folder_scenes(folder: Path) -> tuple[int, Iterator[TrueScene]]:
-    """How many scenes a folder in the form of `groma scenes` holds, and the scenes."""
+    """Number of scenes in a folder in the format of `groma scenes`, and an iterator over them."""
     records = load_dataset(folder)
 
     def read() -> Iterator[TrueScene]:
@@ -86,29 +89,33 @@ def folder_scenes(folder: Path) -> tuple[int, Iterator[TrueScene]]:
 
 @dataclass
 class SceneTally:
-    """Counts over scenes.
-
-    goals: for each kind, one outcome a goal; membership, objectness, correct: for each (goal, region), its
-    scores and its truth; worlds: the same counts of the scenes of each world, where they say in which they
-    are set.
-    """
+    """Counts accumulated over scenes."""
 
     scenes: int = 0
     objects: int = 0
     regions: int = 0
     matched: int = 0
+    """Proposals that match a true object."""
     described: list[bool] = field(default_factory=list)
+    """Whether each description names colour and kind."""
     goals: dict[str, list[str]] = field(default_factory=dict)
+    """Outcomes by kind of goal: "right", "no region", "said absent" or "wrong regions"."""
     absent_hard: list[bool] = field(default_factory=list)
+    """For each hard absent goal, whether it was answered right."""
     membership: list[np.ndarray] = field(default_factory=list)
+    """Membership scores of the regions, one array per goal."""
     objectness: list[np.ndarray] = field(default_factory=list)
+    """Objectness of the regions, one array per goal."""
     correct: list[np.ndarray] = field(default_factory=list)
+    """Whether each region is a target, one array per goal."""
     targets: int = 0
+    """Targets of all goals."""
     worlds: dict[str, SceneTally] = field(default_factory=dict)
+    """The same counts for each world, if the scenes name theirs."""
 
     def report(self, balanced: bool) -> dict[str, Any]:
-        """The figures. balanced: count of every kind only as many goals, the first ones, as the rarest kind
-        has."""
+        """Compute the metrics. balanced: use as many goals of every kind as the rarest kind has, from the
+        first on."""
         kinds = [kind for kind in GOAL_TYPES if self.goals.get(kind)] + sorted(
             set(self.goals) - set(GOAL_TYPES)
         )
@@ -140,7 +147,7 @@ class SceneTally:
         }
 
     def summary(self) -> dict[str, Any]:
-        """The figures of one world: of all its goals."""
+        """Metrics of one world, over all its goals."""
         whole = self.report(balanced=False)
         return {
             name: whole[name]
@@ -163,7 +170,7 @@ def evaluate(
     """Run a model over scenes. A goal is right if every target is found at IoU 0.5 and no other box is
     returned.
 
-    failed: told of every goal that was answered wrong.
+    failed: called for every goal that was answered wrong.
     """
     tally = SceneTally()
     for truth in scenes:
@@ -186,7 +193,8 @@ def evaluate(
 
 
 def is_hard(goal: SceneGoal, objects: Iterable[SceneObject]) -> bool:
-    """Whether a colour and a kind that the goal names are both in the scene, maybe not on one object."""
+    """Whether a colour and a kind named in the goal both occur in the scene, possibly on different
+    objects."""
     words = {
         form for word in goal.text.split() for form in (word, word.removesuffix("s"), word.removesuffix("es"))
     }
@@ -222,7 +230,7 @@ def _judge_goal(
 
 
 def _described(grounder: Grounder, scene: Scene, truth: TrueScene, match: np.ndarray) -> list[bool]:
-    """A description of a region that is an object is right if it names its colour and its kind."""
+    """Whether the description of each region that is an object names its colour and its kind."""
     regions = [int(region) for region in np.flatnonzero(match >= 0)]
     if not regions or not grounder.can("describe"):
         return []
@@ -235,7 +243,7 @@ def _described(grounder: Grounder, scene: Scene, truth: TrueScene, match: np.nda
 
 
 def table(report: dict[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
 
     def figure(value: float | None) -> str:
         return "-" if value is None else f"{value:.3f}"
@@ -253,9 +261,9 @@ def table(report: dict[str, Any]) -> str:
             f"{kind:<22}{figure(value)}{report['goals'].get(kind, sum(report['goals'].values())):>6}{tail}"
         )
     for name, own in report.get("worlds", {}).items():
-        told = ", ".join(
+        values = ", ".join(
             f"{key} {figure(value)}"
             for key, value in (*own["accuracy"].items(), ("description", own["description"]))
         )
-        lines.append(f"{name + ', ' + str(own['scenes']) + ' scenes':<22}{told}")
+        lines.append(f"{name + ', ' + str(own['scenes']) + ' scenes':<22}{values}")
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""How good stated probabilities are, and lines through log-odds that make them better."""
+"""Calibration and ranking metrics of probabilities, and logistic regression to calibrate them."""
 
 from __future__ import annotations
 
@@ -8,26 +8,28 @@ import numpy as np
 
 from groma_ros.grounding.calibration import sigmoid
 
-BINS = 15  # of equal width: the number most papers that report a calibration error use
+BINS = 15
+"""Bins of equal width; most papers that report a calibration error use 15."""
 _RIDGE = 1e-2
 _STEPS = 100
 
 
 @dataclass(frozen=True)
 class Bin:
-    """Statements of one stretch of probabilities. stated: their mean; happened: the share of them that came
-    true."""
+    """One bin of a reliability diagram."""
 
     low: float
     high: float
     count: int
     stated: float
+    """Mean of the predicted probabilities."""
     happened: float
+    """Share of the predictions that came true."""
 
 
 def reliability(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[Bin]:
-    """The stated probabilities (N,) against what was true (N,), in bins of equal width; empty bins are left
-    out."""
+    """Compare predicted probabilities (N,) with outcomes (N,), in bins of equal width; empty bins are
+    omitted."""
     chances, truth = np.asarray(chances, np.float64), np.asarray(truth, bool)
     place = np.minimum((chances * bins).astype(np.int64), bins - 1)
     found = []
@@ -40,7 +42,7 @@ def reliability(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> lis
 
 
 def calibration_error(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
-    """Expected calibration error: the mean over statements of |stated - happened| of their bin. NaN for none.
+    """Expected calibration error: mean over predictions of |stated - happened| of their bin. NaN for none.
 
     Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015; Guo et al., ICML
     2017.
@@ -53,15 +55,14 @@ def calibration_error(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) 
 
 
 def brier(chances: np.ndarray, truth: np.ndarray) -> float:
-    """Mean squared difference of the stated probability to what happened, 0 or 1. NaN for none."""
+    """Mean squared difference of predicted probability and outcome, 0 or 1. NaN for none."""
     if not len(chances):
         return float("nan")
     return float(np.mean((np.asarray(chances, np.float64) - np.asarray(truth, np.float64)) ** 2))
 
 
 def ranking(scores: np.ndarray, truth: np.ndarray) -> float:
-    """Area under the ROC curve: how often a true statement scores above a false one, ties counting half. NaN
-    without both."""
+    """Area under the ROC curve; ties count half. NaN unless both outcomes occur."""
     scores, truth = np.asarray(scores, np.float64), np.asarray(truth, bool)
     positives, negatives = int(truth.sum()), int((~truth).sum())
     if not positives or not negatives:
@@ -72,10 +73,10 @@ def ranking(scores: np.ndarray, truth: np.ndarray) -> float:
 
 
 def rejected_at_recall(scores: np.ndarray, truth: np.ndarray, recall: float) -> tuple[float, float]:
-    """The share of false statements below the highest threshold that keeps `recall` of the true ones, and
-    that threshold.
+    """Share of false items below the highest threshold that keeps `recall` of the true ones, and that
+    threshold.
 
-    A statement is kept if its score is at least the threshold. NaN where one of the two kinds is missing.
+    An item is kept if its score is at least the threshold. NaN unless both outcomes occur.
     """
     scores, truth = np.asarray(scores, np.float64), np.asarray(truth, bool)
     if truth.all() or not truth.any():
@@ -86,12 +87,11 @@ def rejected_at_recall(scores: np.ndarray, truth: np.ndarray, recall: float) -> 
 
 
 def fit_line(features: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float]:
-    """Weights (K,) and bias of the log-odds that truth (N,) has given features (N, K): logistic regression by
-    Newton's method.
+    """Weights (K,) and bias of a logistic regression of truth (N,) on features (N, K), by Newton's method.
 
     Targets are smoothed by the number of examples as in Platt, Probabilistic outputs for support vector
-    machines, 1999, so that perfectly separated examples do not drive the weights to infinity; a ridge on
-    standardised features does the rest. ValueError where only one outcome was seen.
+    machines, 1999, which keeps the weights finite for separable examples; a ridge on standardised features
+    does the rest. Raises ValueError if only one outcome occurs.
     """
     features, truth = np.asarray(features, np.float64).reshape(len(truth), -1), np.asarray(truth, bool)
     positives, negatives = int(truth.sum()), int((~truth).sum())
@@ -124,16 +124,16 @@ def fit_line(features: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float
 
 
 def _loss(inputs: np.ndarray, target: np.ndarray, ridge: np.ndarray, line: np.ndarray) -> float:
-    """Cross-entropy and ridge."""
+    """Cross-entropy plus ridge penalty."""
     odds = inputs @ line
     return float((np.logaddexp(0, odds) - target * odds).sum() + line @ ridge @ line / 2)
 
 
 def figure(value: float | None, digits: int = 3) -> str:
-    """A number of a table; a dash where there is none."""
+    """Format a number of a table; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def rounded(value: float) -> float | None:
-    """A figure of a report: four decimals, None for not a number."""
+    """Round to four decimals for a report; None for NaN."""
     return None if value != value else round(float(value), 4)

@@ -1,5 +1,5 @@
-"""Boxes between answers on moving-camera sequences with truth: the language model slowed down, the stamps as
-the clock."""
+"""Accuracy of boxes carried between answers, on moving-camera sequences with truth and an artificially
+delayed language model."""
 
 from __future__ import annotations
 
@@ -35,25 +35,28 @@ ORDER = (
 
 @dataclass(frozen=True, eq=False)
 class Moment:
-    """One frame. targets: for each goal that has any, the true boxes, float32 Tx4 xyxy pixels, in the same
-    order in every frame."""
+    """One frame of a sequence with its truth."""
 
     frame: Frame
     targets: Mapping[str, FloatArray]
+    """True boxes of each goal that has any, float32 (T, 4) xyxy pixels, in the same order in every frame."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """How a sequence is followed. latency: seconds of stamps that an answer takes; proposer_hz: frames a
-    second that are perceived, the others are carried by motion; 0 perceives all."""
+    """How a sequence is tracked."""
 
     latency: float
+    """Seconds of stamps from question to answer."""
     proposer_hz: float = 0.0
+    """Frames per second that are perceived, the others are tracked by motion only; 0 perceives all."""
 
 
-class Late:
-    """A language model whose answers come `latency` seconds after the question, by the stamps of the frames.
-    The first comes at once: what is measured is how boxes are carried."""
+class DelayedModel:
+    """A language model whose answers arrive `latency` seconds of frame stamps after the question.
+
+    The first answer arrives immediately, because only carried boxes are measured.
+    """
 
     def __init__(self, answer: Answer, latency: float) -> None:
         self._answer, self._latency = answer, latency
@@ -61,7 +64,7 @@ class Late:
         self.asked = 0
 
     def ask(self, question: Question) -> Future[Reply]:
-        """Hand a question in."""
+        """Submit a question."""
         self._open, self.asked = (question, Future()), self.asked + 1
         future = self._open[1]
         first = self.asked == 1
@@ -69,7 +72,7 @@ class Late:
         return future
 
     def advance(self, now: int) -> None:
-        """Give the answer whose time has come, at the stamp (ns) of the newest frame."""
+        """Deliver the pending answer if it is due at the stamp (ns) of the newest frame."""
         if self._open is None or now - self._open[0].scene.stamp < self._latency * SECOND:
             return
         (question, future), self._open = self._open, None
@@ -79,12 +82,7 @@ class Late:
 
 @dataclass
 class TrackingTally:
-    """What was seen of carried boxes: those of right answers on frames that the language model did not see.
-
-    iou: of each true box with the box that stands for it, 0 where none does; still: with where it was when it
-    was answered; ages: of the answers, seconds; names: the last id of each true box, by sequence, goal and
-    target.
-    """
+    """Counts over carried boxes: boxes of right answers, on frames that the language model did not see."""
 
     inputs: int = 0
     outputs: int = 0
@@ -92,12 +90,17 @@ class TrackingTally:
     seconds: float = 0.0
     switches: int = 0
     iou: list[float] = field(default_factory=list)
+    """IoU of each true box with the box carried for it, 0 if there is none."""
     still: list[float] = field(default_factory=list)
+    """IoU of each true box with the box as it was when answered, without tracking."""
     ages: list[float] = field(default_factory=list)
+    """Ages of the answers, seconds."""
     names: dict[tuple[int, str, int], str] = field(default_factory=dict)
+    """Last id of each true box, by sequence, goal and target."""
 
     def report(self) -> dict[str, Any]:
-        """The figures; kept: share of the true boxes that a box at IoU 0.5 stands for."""
+        """Compute the metrics. `kept` is the share of true boxes whose carried box has an IoU of at least
+        0.5."""
         kept = float(np.mean([value >= 0.5 for value in self.iou])) if self.iou else None
         return {
             "inputs": self.inputs,
@@ -114,19 +117,19 @@ class TrackingTally:
         }
 
 
-def follow(
+def evaluate_tracking(
     grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Sequence[Mode], rule: TrackingConfig
 ) -> list[TrackingTally]:
-    """What each mode makes of the sequences; every frame is perceived once for all of them."""
+    """Track the sequences in every mode. Every frame is perceived once for all modes."""
     tallies = [TrackingTally() for _ in modes]
     for number, moments in enumerate(sequences):
         scenes = [grounder.perceive(moment.frame) for moment in moments]
         for mode, tally in zip(modes, tallies, strict=True):
-            _follow(grounder, number, moments, scenes, mode, rule, tally)
+            _track(grounder, number, moments, scenes, mode, rule, tally)
     return tallies
 
 
-def _follow(
+def _track(
     grounder: Grounder,
     number: int,
     moments: Sequence[Moment],
@@ -152,8 +155,8 @@ def _follow(
         right[question.scene.stamp] = {item.goal.text: (item, targets) for item in known}
         return groundings
 
-    line = Late(answer, mode.latency)
-    # Frames are as fast as they can be computed here: waiting for an answer would only take time.
+    line = DelayedModel(answer, mode.latency)
+    # Frames are processed as fast as possible and answers are delayed by stamps, so never wait.
     follower = GroundingTracker(line.ask, replace(rule, answer_wait=0.0))
     due = moments[0].frame.stamp
     for moment, scene in zip(moments, scenes, strict=True):
@@ -213,7 +216,7 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def rendered(seed: int, count: int, seconds: float) -> Iterator[list[Moment]]:
-    """Sequences of a swaying camera over one scene each, and goals whose targets stay the same."""
+    """Rendered sequences of a swaying camera, one scene each, with goals whose targets do not change."""
     from groma_ros.simulation.sequence import FRAME_ID, render_sequence, steady_goals
 
     for number in range(seed, seed + count):
@@ -232,7 +235,10 @@ def rendered(seed: int, count: int, seconds: float) -> Iterator[list[Moment]]:
 
 
 def recorded(bag: Path, truth_file: Path | None) -> list[Moment]:
-    """The frames of a bag that its truth file (default: truth.json beside it) knows."""
+    """Frames of a bag that its truth file contains (default: truth.json beside the bag).
+
+    Raises ValueError if the file contains none of them.
+    """
     from groma_ros.io.bag_topics import find_camera
     from groma_ros.io.bags import open_bag, recorded_images
     from groma_ros.replay.truth import read_truth
@@ -250,7 +256,7 @@ def recorded(bag: Path, truth_file: Path | None) -> list[Moment]:
 
 
 def table(document: Mapping[str, Any]) -> str:
-    """The report as lines to read."""
+    """Format the report as text."""
     head = (
         f"{document['sequences']} sequences, {document['seconds']} s, answers after {document['latency']} s"
     )

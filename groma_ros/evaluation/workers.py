@@ -1,5 +1,4 @@
-"""Running a model over many items: in this process or in several, on the CPU or a list of GPUs, and going on
-where a run ended."""
+"""Run a model over many items, in this process or in several on CPU or GPUs, and resume interrupted runs."""
 
 from __future__ import annotations
 
@@ -32,24 +31,25 @@ Work = Callable[[Grounder, Any], Record]
 
 @dataclass(frozen=True)
 class ModelChoice:
-    """Which model is measured and how it runs: what a process needs to load it.
-
-    Pickled to the processes of an evaluation.
-    """
+    """The model to evaluate and how to run it; pickled to the worker processes."""
 
     directory: Path
+    """Folder of the bundle."""
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
     min_presence: float | None = None
+    """Presence below which a goal is reported absent; None for the default."""
     resize: str = "own"
-    """One of `preprocessing.RESIZES`; "own" takes the bundle's. For weights of the published geometry
-    "published" takes what the original's evaluations did (bilinear) and "demo" what its demo and chat did
-    (bicubic); for other weights both take the bundle's own."""
+    """One of `preprocessing.RESIZES`, or "own" for the bundle's.
+
+    For weights of the published geometry "published" selects the resize of the original evaluations
+    (bilinear) and "demo" that of the original demo and chat (bicubic); for other weights both select the
+    bundle's.
+    """
     calibration: Calibration | None = None
-    """Instead of the manifest's."""
+    """Replaces the calibration of the manifest."""
 
     def bundle(self) -> Bundle:
-        """The bundle, with the resize that was chosen. Raises BundleError, and ValueError for a resize that
-        is unknown."""
+        """Load the bundle with the chosen resize. Raises BundleError, or ValueError for an unknown resize."""
         bundle = Bundle.load(self.directory)
         resize: Resize = bundle.image.resize
         if self.resize in _OF_THE_ORIGINAL and read_network(bundle).region.geometry == "published":
@@ -64,7 +64,7 @@ class ModelChoice:
         return dataclasses.replace(bundle, image=dataclasses.replace(bundle.image, resize=resize))
 
     def with_options(self, **changes: Unpack[RuntimeChoice]) -> ModelChoice:
-        """The same model under other options."""
+        """Return the same model with changed runtime options."""
         return dataclasses.replace(self, options=dataclasses.replace(self.options, **changes))
 
     def load(self) -> Grounder:
@@ -76,24 +76,26 @@ class ModelChoice:
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """How a run is spread. jobs: processes; devices: what they run on in turn (cpu, cuda, cuda:1), none for
-    the backend's choice; out: the folder that keeps the records, so that a run that was stopped goes on; None
-    keeps nothing."""
+    """How a run is distributed."""
 
     jobs: int = 1
+    """Number of processes."""
     devices: tuple[str, ...] = ()
+    """Devices assigned to the processes in turn (cpu, cuda, cuda:1); empty for the backend's choice."""
     out: Path | None = None
+    """Folder for the records, which lets an interrupted run resume; None keeps no records."""
 
 
 def run_evaluation(
     work: Work, items: Sequence[Any], name: str, choice: ModelChoice, plan: EvaluationPlan, settings: Record
 ) -> list[Record]:
-    """The records that `work(grounder, item)` makes of the items, in their order, with progress of things
-    called `name`.
+    """Return the records of `work(grounder, item)` in the order of the items, with a progress bar that counts
+    `name`.
 
-    work and the items must survive a pickle. With `plan.out` every record is kept as soon as it exists, and
-    items that have one are not done again; settings: what must be the same for that (the model is added
-    here). Raises ValueError for a folder of other settings, RuntimeError where a process died.
+    `work` and the items must be picklable. With `plan.out` every record is stored as soon as it is computed,
+    and items with a stored record are skipped. settings: must be equal for a run to be resumed; the identity
+    of the model is added here. Raises ValueError for a folder of a run with other settings, RuntimeError if a
+    process died.
     """
     if plan.jobs < 1:
         raise ValueError(f"--jobs is {plan.jobs}; at least one process is needed.")
@@ -103,9 +105,9 @@ def run_evaluation(
     done = store.read() if store else {}
     missing = [index for index in range(len(items)) if index not in done]
     made = (
-        _alone(work, items, missing, choice, plan)
+        _in_process(work, items, missing, choice, plan)
         if plan.jobs == 1
-        else _spread(work, items, missing, choice, plan)
+        else _in_processes(work, items, missing, choice, plan)
     )
     for index, record in shown(made, len(missing), name) if missing else ():
         if store:
@@ -115,7 +117,7 @@ def run_evaluation(
 
 
 def _identity(choice: ModelChoice) -> Record:
-    """What makes two runs of a model the same run."""
+    """Settings of the model that must be equal for a run to be resumed."""
     bundle = choice.bundle()
     calibration = choice.calibration.to_manifest() if choice.calibration else bundle.calibration
     chosen = {
@@ -134,8 +136,10 @@ def _identity(choice: ModelChoice) -> Record:
 
 
 class RecordStore:
-    """A folder with a line of JSON for every finished item. Raises ValueError for one that was begun with
-    other settings."""
+    """A folder with one line of JSON per finished item.
+
+    Raises ValueError if it was created with other settings.
+    """
 
     def __init__(self, folder: Path, settings: Record) -> None:
         self._path = folder / RECORDS
@@ -151,8 +155,7 @@ class RecordStore:
             stream.write(json.dumps(wanted, indent=1).encode() + b"\n")
 
     def read(self) -> dict[int, Record]:
-        """The records by the index of their item. A last line that was cut off is dropped, from the file
-        too."""
+        """Read the records by index of their item. A truncated last line is removed, also from the file."""
         found: dict[int, Record] = {}
         whole = 0
         data = self._path.read_bytes() if self._path.is_file() else b""
@@ -171,32 +174,33 @@ class RecordStore:
         return found
 
     def add(self, index: int, record: Record) -> None:
-        """Keep a record."""
+        """Append a record."""
         with self._path.open("ab") as stream:
             stream.write(json.dumps({"item": index, "record": record}).encode() + b"\n")
 
 
 def _read_settings(path: Path) -> Any:
-    """The settings of a folder; None where somebody else's file stands there."""
+    """Read the settings of a folder; None if the file is not JSON."""
     try:
         return json.loads(path.read_bytes())
     except ValueError:
         return None
 
 
-def _alone(
+def _in_process(
     work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: EvaluationPlan
 ) -> Iterator[tuple[int, Record]]:
+    """Evaluate in this process; yields (index, record)."""
     if not indices:
         return
-    grounder = _on(choice, plan.devices[0] if plan.devices else None).load()
+    grounder = _on_device(choice, plan.devices[0] if plan.devices else None).load()
     for index in indices:
         yield index, work(grounder, items[index])
 
 
-def _on(choice: ModelChoice, device: str | None) -> ModelChoice:
-    """The choice on a device. A numbered GPU becomes the only one this process sees, which every backend
-    understands."""
+def _on_device(choice: ModelChoice, device: str | None) -> ModelChoice:
+    """Select a device. For a numbered GPU, make it the only GPU visible to this process, which every backend
+    supports."""
     if device is None:
         return choice
     kind, _, number = device.partition(":")
@@ -208,17 +212,17 @@ def _on(choice: ModelChoice, device: str | None) -> ModelChoice:
 
 
 def _load(choice: ModelChoice, device: str) -> Grounder:
-    """The model in a process of `_spread`."""
+    """Load the model in a worker process."""
     import cv2
 
     cv2.setNumThreads(1)
-    return _on(choice, device or None).load()
+    return _on_device(choice, device or None).load()
 
 
-def _spread(
+def _in_processes(
     work: Work, items: Sequence[Any], indices: Sequence[int], choice: ModelChoice, plan: EvaluationPlan
 ) -> Iterator[tuple[int, Record]]:
-    """As `_alone`, in several processes; records come in the order in which they are finished."""
+    """Evaluate in several processes; yields (index, record) in the order of completion."""
     jobs = min(plan.jobs, len(indices))
     cores = len(os.sched_getaffinity(0))
     one = choice.with_options(threads=choice.options.threads or max(1, cores // max(jobs, 1)))

@@ -55,8 +55,7 @@ def load_perceiver(directory: str | Path, dtype: torch.dtype | None = None) -> P
     """The detector of the first training stage, from its own checkpoint folder or out of a whole one.
     ValueError as above."""
     data = read_json(Path(directory) / "config.json")
-    # The detector's own config says nothing of the rest; a group count that divides any width stands in for
-    # it.
+    # The detector's own config lacks the other fields; use a group count that divides any width.
     alone = {"perceiver_cfg": data, "llm_cfg": {}, "region_cfg": {"groups": 1}}
     config = GromaConfig.from_dict(data if "perceiver_cfg" in data else alone)
     perceiver = _build(Perceiver, config)

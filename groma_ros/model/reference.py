@@ -94,7 +94,8 @@ class Reference:
 
 
 def batch_pixels(pixels: Tensor, count: int) -> Tensor:
-    """The picture (1, 3, S, S), and in a batch of two its mirror image. ValueError for any other batch."""
+    """The picture (1, 3, S, S), and for a batch of two also its mirror image. Raises ValueError for any
+    other batch."""
     if count > 2:
         raise ValueError(
             f"A recorded run has a batch of {count} images; only the picture and its mirror image are "

@@ -116,7 +116,7 @@ class _Pool:
 
 
 class _Worker:
-    """A process and the way to it. place: of the task it has in hand, None for none."""
+    """A worker process and the connection to it. `place` is the index of its current task, None if idle."""
 
     def __init__(self, plan: ReplayPlan) -> None:
         self.place: int | None = None

@@ -105,7 +105,8 @@ class _Stream:
 
 
 def _messages(bag: Bag, topic: str, kind: str) -> Iterator[_Message]:
-    """The messages of a topic; what cannot be decoded is left out, so that its image has no depth."""
+    """Yield the messages of a topic. Those that cannot be decoded are skipped, so that their image has no
+    depth."""
     for _, time, data in bag.messages(topic):
         try:
             message = decode_message(data, kind)

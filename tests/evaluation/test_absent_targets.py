@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from groma_ros.evaluation import absence, concepts, grec
-from groma_ros.evaluation.expression_sets import Answered, Asked, AskedAbout, answered
+from groma_ros.evaluation.expression_sets import Answered, Asked, PictureExpressions, answered
 from groma_ros.simulation.published_forms import write_form
 
 Box = tuple[float, float, float, float]
@@ -249,6 +249,6 @@ def test_scenes_in_both_forms_hold_the_same_goals(tmp_path: Path) -> None:
 
 
 def test_records_are_answers() -> None:
-    pictures = [AskedAbout("a.jpg", (Asked(0, "x", (A,)), Asked(1, "y", ())))]
+    pictures = [PictureExpressions("a.jpg", (Asked(0, "x", (A,)), Asked(1, "y", ())))]
     found = answered(pictures, [{"rows": [[0, 0.9, [list(A)]], [1, 0.1, []]]}])
     assert found[0].boxes.shape == (1, 4) and found[1].boxes.shape == (0, 4) and found[1].present == 0.1

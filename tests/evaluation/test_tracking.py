@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from groma_ros.cli import main
-from groma_ros.evaluation.tracking import Late, Mode, Moment, follow
+from groma_ros.evaluation.tracking import DelayedModel, Mode, Moment, evaluate_tracking
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Frame, Goal, Grounding, Scene
@@ -53,7 +53,7 @@ def moments(frames: list[dict[str, tuple[float, float]]], *goals: str) -> list[M
 def measured(
     frames: list[dict[str, tuple[float, float]]], mode: Mode, rule: TrackingConfig | None = None
 ) -> dict[str, Any]:
-    tallies = follow(World(frames), [moments(frames, "a")], [mode], rule or TrackingConfig())  # type: ignore[arg-type]
+    tallies = evaluate_tracking(World(frames), [moments(frames, "a")], [mode], rule or TrackingConfig())  # type: ignore[arg-type]
     return tallies[0].report()
 
 
@@ -75,7 +75,7 @@ def test_motion_alone_keeps_pace() -> None:
 def test_a_lost_box_counts_as_nothing() -> None:
     frames = [{"a": (100, 100), "b": (300, 300)} for _ in range(11)]
     blind = [dict(centres) if step < 3 else {"b": centres["b"]} for step, centres in enumerate(frames)]
-    tallies = follow(World(blind), [moments(frames, "a")], [Mode(9.0)], TrackingConfig(coast=0.25))  # type: ignore[arg-type]
+    tallies = evaluate_tracking(World(blind), [moments(frames, "a")], [Mode(9.0)], TrackingConfig(coast=0.25))  # type: ignore[arg-type]
     report = tallies[0].report()
     assert report["carried_boxes"] == 10 and report["iou"] == pytest.approx(0.4) and report["kept"] == 0.4
 
@@ -87,7 +87,7 @@ def test_a_new_id_for_the_same_object_is_a_switch() -> None:
 
 
 def test_late_answers_come_when_their_time_has_come() -> None:
-    line = Late(lambda question: [], 1.0)
+    line = DelayedModel(lambda question: [], 1.0)
     assert line.ask(Question(scene(5, {"a": (100, 100)}), StandingGoals())).done(), "the first is at once"
     second = line.ask(Question(scene(5, {"a": (100, 100)}), StandingGoals()))
     line.advance(round(5.9 * SECOND))
