@@ -1,4 +1,4 @@
-"""`groma convert`: a checkpoint or a bundle becomes a bundle that runs without PyTorch."""
+"""`groma convert`: make a bundle that runs without PyTorch from a checkpoint or another bundle."""
 
 from __future__ import annotations
 
@@ -57,23 +57,25 @@ def convert(
     frames: Path | None = None,
     strict: bool = False,
 ) -> Bundle:
-    """Make a bundle of a checkpoint folder (published layout) or of a bundle; out may be the bundle itself.
+    """Make a bundle from a checkpoint folder (published layout) or a bundle; `out` may be the source
+    bundle itself.
 
-    precisions: of `ONNX_PRECISIONS` and `GGUF_PRECISIONS`, the first of each kind becomes the default of a
-    new bundle; none for those the source names, else fp32, else `LARGE`. only: a bundle that is its own
-    source keeps no others; weights: whether a bundle of a checkpoint gets the weights too, which only PyTorch
-    reads; frames: the pictures 8-bit graphs are calibrated on, as of `frames.read_frames`. Weights are read
-    and written one at a time. strict: keys of a checkpoint that its network does not have are refused, not
-    left out. The manifest gets the sha256 of every file and the measured difference of every
-    graph to the network in PyTorch. ValueError with a sentence for a source that cannot be read or made into
-    what was asked for, RuntimeError for a graph that does not compute the same.
+    precisions: of `ONNX_PRECISIONS` and `GGUF_PRECISIONS`; the first of each becomes the default of a new
+    bundle. If empty: those of the source, else fp32, else `LARGE`. only: a bundle converted in place drops
+    all others. weights: whether a bundle made from a checkpoint includes the weights, which only PyTorch
+    reads. frames: images for calibrating 8-bit graphs, as from `calibration_frames.read_frames`. strict:
+    reject checkpoint keys that the network does not have, instead of ignoring them.
+
+    Weights are read and written one at a time. The manifest gets the sha256 of every file and the measured
+    difference of every graph to the network in PyTorch. Raises ValueError for a source that cannot be read
+    or converted as requested, RuntimeError for a graph whose results differ.
     """
     if not source.is_dir():
         raise ValueError(f"The folder {source} does not exist; name a checkpoint or a model bundle.")
     _check_names(precisions)
     if out.resolve() == source.resolve():
         with folder_lock(out):
-            for left in out.glob(f"{MAKING}*"):  # of a conversion that was killed
+            for left in out.glob(f"{MAKING}*"):  # left by a killed conversion
                 shutil.rmtree(left, ignore_errors=True)
             return _convert(source, out, precisions, only, weights, frames, strict)
     if (out / MANIFEST).is_file():
@@ -103,7 +105,7 @@ def _convert(
 def _with_precisions(
     bundle: Bundle, tensors: Mapping[str, Tensor], precisions: Sequence[str], frames: Path | None
 ) -> Bundle:
-    """The bundle with the graphs and GGUFs of the precisions, as `convert` describes them."""
+    """Add the graphs and GGUFs of the precisions to a bundle, as described at `convert`."""
     config, out = read_network(bundle), bundle.directory
     plan = _plan(config, bundle, precisions)
     with tempfile.TemporaryDirectory(prefix=MAKING, dir=out) as folder:
@@ -120,11 +122,11 @@ def _with_precisions(
 
 @contextlib.contextmanager
 def place_beside(out: Path) -> Iterator[Path]:
-    """A folder beside `out` to make a bundle in, whose files move into `out` when the block ends well, the
+    """Make a bundle in a temporary folder beside `out`, and move its files to `out` on success, the
     manifest last.
 
-    One process at a time has it. It is removed in any case, with what a killed process left in it; nothing
-    else is ever deleted, and files of `out` that the bundle does not have stay as they are.
+    One process at a time can use it. It is always removed, including leftovers of a killed process;
+    nothing else is deleted, and other files in `out` are left alone.
     """
     place = out.resolve().parent / f".{out.resolve().name}{MAKING}"
     with folder_lock(place):
@@ -132,7 +134,7 @@ def place_beside(out: Path) -> Iterator[Path]:
             if path.name != LOCK_NAME:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         try:
-            made = place / out.resolve().name  # a bundle is called after its folder
+            made = place / out.resolve().name  # a bundle has the name of its folder
             made.mkdir()
             yield made
             out.mkdir(parents=True, exist_ok=True)
@@ -154,7 +156,7 @@ def _check_names(precisions: Iterable[str]) -> None:
 
 
 def _plan(config: GromaConfig, bundle: Bundle, precisions: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What is made: the roles of each precision. ValueError for a network that cannot have it."""
+    """The roles to make for each precision. Raises ValueError if the network cannot have it."""
     size = 2 * config.language_parameters
     large = size > LARGEST
     chosen = dict.fromkeys(_settled(config, name) for name in precisions or (LARGE if large else ("fp32",)))
@@ -185,8 +187,8 @@ def _settled(config: GromaConfig, precision: str) -> str:
 
 
 def _with_embeddings(bundle: Bundle, tensors: Mapping[str, Tensor], path: Path) -> Bundle:
-    """The bundle with the table of input embeddings, new tokens last, as float16 .npy; path: of a file on its
-    disk."""
+    """Add the table of input embeddings, new tokens last, as a float16 .npy file. path: a file on the
+    target disk."""
     parts = [
         tensors[name].half().numpy() for name in ("llm.model.embed_tokens.weight", "new_input_embs.weight")
     ]
@@ -198,8 +200,8 @@ def _with_embeddings(bundle: Bundle, tensors: Mapping[str, Tensor], path: Path) 
 
 
 def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Tensor]]:
-    """The bundle, in `out`, and its weights. A copy has no graphs; a bundle in its own place keeps them,
-    unless `only`."""
+    """Copy the bundle to `out` with its weights. A copy has no graphs; a bundle converted in place keeps
+    them unless `only`."""
     bundle = Bundle.load(source)
     in_place = out.resolve() == source.resolve()
     weights = Weights(read_network(bundle), bundle.file(WEIGHTS))
@@ -218,8 +220,8 @@ def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Ten
 def _from_checkpoint(
     source: Path, out: Path, keep: bool, strict: bool
 ) -> tuple[Bundle, Mapping[str, Tensor]]:
-    """A checkpoint in the published layout, with its SentencePiece tokenizer, as a bundle without graphs, and
-    its weights in halves."""
+    """Make a bundle without graphs from a checkpoint in the published layout, with its tokenizer and fp16
+    weights."""
     tokenizer = source / TOKENIZER
     if not tokenizer.is_file():
         raise ValueError(
@@ -233,7 +235,7 @@ def _from_checkpoint(
     out.mkdir(parents=True, exist_ok=True)
     sha256, size = write_halves(weights, weights.shapes, out / WEIGHTS if keep else None)
     image, prompt = ImageTransform(config.image_size), PUBLISHED_TEMPLATE.to_dict()
-    # The original never saw a goal that nothing fits, so its stop says nothing of presence.
+    # The original was not trained on absent goals, so an empty answer does not indicate absence.
     untaught = {"answers_none": False}
     bundle = Bundle(
         out, out.resolve().name, config.to_dict(), image, prompt, untaught, graphs={"weights": sha256}
@@ -247,7 +249,7 @@ def _from_checkpoint(
 
 
 def _check_tokenizer(path: Path, config: GromaConfig) -> None:
-    """ValueError for a SentencePiece model that cannot be used, or is of another vocabulary than the
+    """Raise ValueError for an unusable SentencePiece model or a vocabulary that differs from the
     network's."""
     refuse_pointer(path)
     try:
@@ -262,15 +264,17 @@ def _check_tokenizer(path: Path, config: GromaConfig) -> None:
 
 
 def disk_need(shapes: Mapping[str, tuple[int, ...]], keep: bool) -> int:
-    """Bytes of disk that converting a checkpoint takes at most; shapes: of its weights. These are the
-    halves, if they are kept, and what is made of the network, of which a language model in f16 is there
-    while it is quantised."""
+    """Upper bound of the disk space in bytes for converting a checkpoint; shapes: of its weights.
+
+    Includes the fp16 weights, if kept, and the converted files; an f16 language model exists temporarily
+    while it is quantised.
+    """
     halves = 2 * sum(math.prod(shape) for shape in shapes.values())
     return int((2.5 if keep else 1.5) * halves)
 
 
 def _clear(bundle: Bundle) -> None:
-    """Delete graphs of the folder that the bundle no longer names."""
+    """Delete graphs that the bundle no longer lists."""
     for role in ROLES:
         for path in bundle.directory.glob(f"{role}.*"):
             if path.suffix in (".onnx", ".gguf") and path.name not in bundle.files:

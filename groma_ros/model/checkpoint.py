@@ -1,8 +1,8 @@
-"""Weights in and out: the original's sharded `.bin` or safetensors files, whole or detector only, in any
-float precision.
+"""Load and save weights: the original's sharded `.bin` or safetensors files, whole or detector only, in
+any float precision.
 
-Files speak the original's names. Where the installed transformers names a layer otherwise, the names are
-translated here, so that a file never depends on the version that wrote it.
+Files use the original's names. Where the installed transformers names a layer differently, names are
+translated here, so that a file does not depend on the version that wrote it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from groma_ros.network_config import GromaConfig
 
 Network = TypeVar("Network", Groma, Perceiver)
 
-# Newer transformers releases name DINOv2's attention layers like everybody else's.
+# Newer transformers releases renamed DINOv2's attention layers.
 _RENAMED = {
     ".attention.attention.query.": ".attention.q_proj.",
     ".attention.attention.key.": ".attention.k_proj.",
@@ -40,11 +40,10 @@ _LOG = logging.getLogger(__name__)
 
 
 def load_groma(directory: str | Path, dtype: torch.dtype | None = None) -> Groma:
-    """A published checkpoint folder (`config.json` and weights) as a network in evaluation mode.
+    """Load a published checkpoint folder (`config.json` and weights) as a network in evaluation mode.
 
-    dtype: precision to hold the weights in; None keeps that of the files, which are then mapped, not copied,
-    into memory. ValueError with a sentence for a folder, config or weight file that is missing, damaged or
-    does not fit.
+    dtype: precision of the weights in memory; None keeps that of the files, which are then memory-mapped.
+    Raises ValueError for a folder, config or weight file that is missing, damaged or does not match.
     """
     model = empty_groma(GromaConfig.from_dict(read_config(directory)))
     load_weights(model, directory, dtype)
@@ -52,8 +51,8 @@ def load_groma(directory: str | Path, dtype: torch.dtype | None = None) -> Groma
 
 
 def load_perceiver(directory: str | Path, dtype: torch.dtype | None = None) -> Perceiver:
-    """The detector of the first training stage, from its own checkpoint folder or out of a whole one.
-    ValueError as above."""
+    """Load the detector of the first training stage, from its own checkpoint folder or from a whole one.
+    Raises ValueError as `load_groma`."""
     data = read_json(Path(directory) / "config.json")
     # The detector's own config lacks the other fields; use a group count that divides any width.
     alone = {"perceiver_cfg": data, "llm_cfg": {}, "region_cfg": {"groups": 1}}
@@ -64,12 +63,12 @@ def load_perceiver(directory: str | Path, dtype: torch.dtype | None = None) -> P
 
 
 def empty_groma(config: GromaConfig) -> Groma:
-    """The network without weights (on the meta device), to be filled by `load_weights`. Takes no memory.
+    """Build the network without weights (on the meta device), to be filled by `load_weights`.
 
-    ValueError if no network can be built from the config.
+    Raises ValueError if no network can be built from the config.
     """
     model = _build(Groma, config)
-    # The rotary frequencies are computed, not stored, so they must be real from the start.
+    # Rotary frequencies are computed, not stored, so they cannot be on the meta device.
     model.llm.model.rotary_emb = type(model.llm.model.rotary_emb)(config=model.llm.config)
     return model
 
@@ -78,19 +77,19 @@ def _build(kind: type[Network], config: GromaConfig) -> Network:
     try:
         with torch.device("meta"):
             return kind(config)
-    except Exception as error:  # transformers' checks of its own configs raise types of yet other packages
+    except Exception as error:  # transformers' config validation raises exceptions of other packages
         raise ValueError(f"The network config cannot be built: {error}") from error
 
 
 def load_weights(
     model: Groma | Perceiver, source: str | Path, dtype: torch.dtype | None = None, strict: bool = False
 ) -> None:
-    """Fill a network from a weight file, an index of shards, or a folder that holds either.
+    """Fill a network from a weight file, an index of shards, or a folder that contains either.
 
-    Either or both names of the duplicated detector heads are taken, rotary frequencies are ignored, and the
-    detector's own checkpoint may leave out the `perceiver.` prefix. Keys that the network does not have are
-    left out, and the log says which; strict refuses them. ValueError naming the first key that is missing,
-    given twice with different values, of the wrong shape or not floating point.
+    Accepts either or both names of the duplicated detector heads, ignores rotary frequencies, and accepts
+    a detector checkpoint without the `perceiver.` prefix. Unknown keys are ignored and logged; strict
+    rejects them. Raises ValueError naming the first key that is missing, given twice with different
+    values, of the wrong shape or not floating point.
     """
     tensors = (pair for file in weight_files(source) for pair in read_tensors(file).items())
     fill(model, tensors, str(source), dtype, strict)
@@ -103,8 +102,8 @@ def fill(
     dtype: torch.dtype | None = None,
     strict: bool = False,
 ) -> None:
-    """Fill a network from (key, tensor) pairs by the rules of `load_weights`; name stands for their source in
-    errors."""
+    """Fill a network from (key, tensor) pairs by the rules of `load_weights`; name identifies the source
+    in errors."""
     wanted = model.state_dict()
     given: dict[str, Tensor] = {}
     first_names: dict[str, str] = {}
@@ -140,7 +139,7 @@ def fill(
 
 
 def differing(source: str | Path, first: str, second: str) -> str:
-    """The sentence about a weight that a checkpoint gives twice, with different values."""
+    """Error message for a weight given twice with different values."""
     twice = "twice" if first == second else f"twice, as {first} and as {second}"
     return (
         f"The weights in {source} give one weight {twice}, with different values; the checkpoint is "
@@ -150,7 +149,8 @@ def differing(source: str | Path, first: str, second: str) -> str:
 
 
 def report_unknown(source: str | Path, unknown: Mapping[str, int], strict: bool) -> None:
-    """Log the keys of a checkpoint that its network does not have, by key their bytes; strict: ValueError."""
+    """Log keys of a checkpoint that the network does not have, with their sizes in bytes; strict: raise
+    ValueError."""
     if not unknown:
         return
     largest = sorted(unknown, key=lambda key: -unknown[key])
@@ -166,12 +166,12 @@ def report_unknown(source: str | Path, unknown: Mapping[str, int], strict: bool)
 
 
 def megabytes(size: int) -> str:
-    """A number of bytes as text, in MB."""
+    """Format a number of bytes in MB."""
     return f"{size / 1e6:,.1f} MB".replace(",", " ")
 
 
 def original_state_dict(model: Groma | Perceiver) -> dict[str, Tensor]:
-    """The weights under the original's names, heads and tied tables stored once, ready to be saved."""
+    """State dict under the original's names, heads and tied tables once, ready to be saved."""
     left_out = {_HEAD} if _is_tied(model) else set()
     return {original_name(key): value for key, value in model.state_dict().items() if key not in left_out}
 
@@ -185,7 +185,7 @@ def _is_detector(key: str) -> bool:
 
 
 def where_in(key: str, model: nn.Module, wanted: Mapping[str, Tensor]) -> str | None:
-    """Where a key of a file goes in the installed network, None if nowhere."""
+    """Name in the installed network for a key of a file; None if it has no place."""
     bare = key.removeprefix("perceiver.")
     if bare.startswith(_ALIASED):
         bare = bare.replace("ddetr_transformer.decoder.", "ddetr_transformer.", 1)
@@ -198,7 +198,7 @@ def where_in(key: str, model: nn.Module, wanted: Mapping[str, Tensor]) -> str | 
 
 
 def original_name(key: str) -> str:
-    """The original's name of a key of the installed network."""
+    """The original's name for a key of the installed network."""
     if _BACKBONE in key:
         for old, new in _RENAMED.items():
             key = key.replace(new, old)

@@ -1,5 +1,4 @@
-"""A folder of recorded tensors of the original network (`tests/data/golden/README.md` says what is in
-one)."""
+"""Reference tensors recorded from the original network; `tests/data/golden/README.md` describes the files."""
 
 from __future__ import annotations
 
@@ -33,8 +32,7 @@ _IMAGES = ("raw_uint8_hwc", "resized_uint8_hwc", "pixel_values")
 
 @dataclass(frozen=True, eq=False)
 class ReferenceRun:
-    """One recorded pass. given: what it was fed; recorded: what came out, `name` or one `name.i` for each
-    image or level."""
+    """One recorded pass."""
 
     name: str
     given: Values
@@ -42,13 +40,13 @@ class ReferenceRun:
 
     @property
     def images(self) -> int:
-        """Size of the batch."""
+        """Batch size."""
         return len(self.given["input_ids"]) if "input_ids" in self.given else 1
 
 
 @dataclass(frozen=True, eq=False)
 class Reference:
-    """A recorded set: the network it was made with, its picture and its runs."""
+    """A set of recorded passes with the network's config and the input picture."""
 
     model: Groma
     images: Values
@@ -57,8 +55,7 @@ class Reference:
 
     @classmethod
     def load(cls, directory: str | Path) -> Reference:
-        """Read a folder. ValueError with a sentence for anything missing, damaged or that does not fit
-        together."""
+        """Read a folder. Raises ValueError for anything missing, damaged or inconsistent."""
         directory = Path(directory)
         if not directory.is_dir():
             raise ValueError(f"The reference folder {directory} does not exist.")
@@ -79,8 +76,8 @@ class Reference:
         return cls(model.eval().requires_grad_(False), images, runs, positions)
 
     def pixels(self) -> Values:
-        """What we make of the picture, as far as the folder has where to start: resized_uint8_hwc (S, S, 3)
-        and pixel_values."""
+        """Our preprocessing of the picture, as far as the folder has inputs for it: resized_uint8_hwc (S,
+        S, 3) and pixel_values."""
         transform = ImageTransform(self.model.config.image_size, "bicubic")
         made: Values = {}
         if "raw_uint8_hwc" in self.images:
@@ -105,7 +102,7 @@ def batch_pixels(pixels: Tensor, count: int) -> Tensor:
 
 
 def _with_constants(config: Mapping[str, Any], meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The config with the constants the original has in its code, as this set was made."""
+    """The config with constants that the original hard-codes, as this set was made with them."""
     dims = meta.get("hardcoded_dims_in_tiny", {})
     names = {
         "gn_groups": "groups",
@@ -141,11 +138,11 @@ def _runs(tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> tuple[
     runs = [_run(name, tensors, described.get(name.replace(".", "_"), {})) for name in names]
     return tuple(
         sorted(runs, key=lambda run: -len(run.recorded))
-    )  # the fullest record first, as its stages are all there
+    )  # the most complete record first, since it has all stages
 
 
 def _run_name(key: str) -> str:
-    """`rec.logits` belongs to the run rec, `det_loss.coco.loss` to det_loss.coco."""
+    """Run of a tensor: `rec.logits` belongs to run rec, `det_loss.coco.loss` to det_loss.coco."""
     parts = key.split(".")
     return ".".join(parts[: 2 if parts[0] == "det_loss" else 1])
 
@@ -161,7 +158,7 @@ def _run(name: str, tensors: Mapping[str, Tensor], described: Mapping[str, Any])
         if key in described and key not in recorded:
             recorded[key] = torch.tensor(described[key], dtype=torch.float32).flatten()
     for key, value in described.get("loss_dict", {}).items():
-        if not key.startswith("cardinality"):  # reported by the original, in no loss
+        if not key.startswith("cardinality"):  # logged by the original, not part of the loss
             recorded[key] = torch.tensor([value], dtype=torch.float32)
     for key, value in described.items():
         if key.startswith("fused_map_stats."):

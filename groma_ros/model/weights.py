@@ -1,5 +1,4 @@
-"""The weights of a checkpoint one at a time: what is larger than memory can still be read, cast, hashed and
-written."""
+"""Read, cast, hash and write the weights of a checkpoint one at a time, so that it may exceed the memory."""
 
 from __future__ import annotations
 
@@ -20,23 +19,23 @@ from groma_ros.model.weight_files import can_map, read_tensors, weight_files
 from groma_ros.network_config import GromaConfig
 
 _HALF_BYTES = 2
-_KEPT = 1 << 27  # bytes read through a mapping before it is given back
+_KEPT = 1 << 27  # bytes read through a mapping before it is renewed
 
 
 class Weights(Mapping[str, Tensor]):
-    """The tensors of a checkpoint by the original's names, heads and tied tables once, in the precision of
-    the files.
+    """The tensors of a checkpoint by the original's names, duplicated heads and tied tables once, in the
+    files' precision.
 
-    Opening reads the names and shapes only. A tensor is mapped when it is asked for, and little of what was
-    dropped stays in memory.
+    Opening reads names and shapes only. Tensors are memory-mapped on access, and mappings are renewed to
+    limit resident memory.
     """
 
     unknown: dict[str, int]
     """Bytes of the keys that the network does not have, which are left out."""
 
     def __init__(self, config: GromaConfig, source: str | Path, strict: bool = False) -> None:
-        """source, strict: as of `model.checkpoint.load_weights`, which says what is refused too. ValueError
-        with a sentence."""
+        """source, strict: as in `model.checkpoint.load_weights`, which also lists the errors raised as
+        ValueError."""
         self.source = Path(source)
         self.unknown = {}
         self._mapped: dict[Path, Mapping[str, Tensor]] = {}
@@ -90,10 +89,10 @@ class Weights(Mapping[str, Tensor]):
         self._places.setdefault(name, (file, key))
 
     def _open(self, file: Path) -> Mapping[str, Tensor]:
-        """The tensors of a file, mapped anew from time to time: a mapping that is kept keeps every page ever
-        read."""
+        """Open a file, memory-mapped and reopened from time to time: a mapping keeps every page it has
+        read resident."""
         if self._read > _KEPT:
-            # Files of before 2020 are no archives and cannot be mapped; they were read, and stay.
+            # Files from before 2020 are not zip archives and cannot be mapped; they stay loaded.
             self._mapped = {path: tensors for path, tensors in self._mapped.items() if not can_map(path)}
             self._read = 0
         if file not in self._mapped:
@@ -102,8 +101,8 @@ class Weights(Mapping[str, Tensor]):
 
 
 class Halves(Mapping[str, Tensor]):
-    """The tensors of a checkpoint as a bundle stores them, in float16. ValueError as of `half` when one is
-    asked for."""
+    """The tensors of a checkpoint in float16, as a bundle stores them. Access may raise ValueError, see
+    `half`."""
 
     def __init__(self, weights: Mapping[str, Tensor]) -> None:
         self._weights = weights
@@ -119,8 +118,8 @@ class Halves(Mapping[str, Tensor]):
 
 
 def load_part(config: GromaConfig, weights: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> Groma:
-    """The network with the weights whose names begin with one of the prefixes, float32; the others take no
-    memory."""
+    """Load the weights whose names begin with one of the prefixes, float32; the others stay on the meta
+    device."""
     model = empty_groma(config)
     places = {place: _stored(config, place) for place in model.state_dict() if place.startswith(prefixes)}
     model.load_state_dict(
@@ -130,9 +129,12 @@ def load_part(config: GromaConfig, weights: Mapping[str, Tensor], prefixes: tupl
 
 
 def stream(config: GromaConfig, weights: Mapping[str, Tensor]) -> Groma:
-    """The network, every layer of which takes its weights in float32 when it runs and gives them back after:
-    what is larger than memory still computes. Only what runs through the layers' own calls does, as the
-    language model."""
+    """Prepare a network whose layers load their weights in float32 when called and release them
+    afterwards.
+
+    It computes models larger than the memory. Only modules run through their own call, such as the
+    language model, are supported.
+    """
     model = empty_groma(config)
     for path, layer in model.named_modules():
         names = {key: _stored(config, f"{path}.{key}") for key, _ in layer.named_parameters(recurse=False)}
@@ -153,13 +155,13 @@ def _give_back(empty: Mapping[str, nn.Parameter], layer: nn.Module, *_: object) 
 
 
 def _stored(config: GromaConfig, place: str) -> str:
-    """The name under which a checkpoint has what stands at a place of the network."""
+    """Name in the checkpoint of a parameter of the network."""
     tied = config.language.tie_word_embeddings and place == "llm.lm_head.weight"
     return "llm.model.embed_tokens.weight" if tied else original_name(place)
 
 
 def half(key: str, tensor: Tensor) -> Tensor:
-    """The tensor in float16, contiguous. ValueError if it holds a value that float16 cannot."""
+    """Convert a tensor to contiguous float16. Raises ValueError if a value exceeds the range of float16."""
     found = tensor.to(torch.float16).contiguous()
     if not bool(torch.isfinite(found).all()):
         raise ValueError(
@@ -171,10 +173,10 @@ def half(key: str, tensor: Tensor) -> Tensor:
 def write_halves(
     weights: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]], path: Path | None
 ) -> tuple[str, int]:
-    """Write tensors one at a time as a float16 safetensors file; its sha256 and size in bytes.
+    """Write tensors one at a time as a float16 safetensors file; returns its sha256 and size in bytes.
 
-    The bytes are those `safetensors` itself would write. path: None to learn the sha256 without writing. The
-    file is written beside its place and renamed, and nothing is left of it if that fails.
+    The bytes equal those written by `safetensors`. path: None to compute the sha256 only. The file is
+    written to a temporary name and renamed; nothing is left behind on failure.
     """
     names, header, start = sorted(shapes), {}, 0
     for name in names:

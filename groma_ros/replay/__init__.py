@@ -1,1 +1,1 @@
-"""Bags in, grounded detections, reports and golden comparisons out; no ROS, no DDS, no clock."""
+"""Offline replay of bags: grounded detections, reports and comparisons with stored runs, without ROS."""

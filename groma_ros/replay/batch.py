@@ -1,4 +1,4 @@
-"""Many bags: one after another here, or shared out among processes, of which one that dies loses no bag."""
+"""Replay several bags, sequentially or in worker processes; a worker that dies does not lose its bag."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from groma_ros.replay.run import TRIES, attempt, failed
 
 
 def replay_all(tasks: Sequence[Task], plan: ReplayPlan, jobs: int = 1, ray: str = "") -> list[Outcome]:
-    """The outcomes, in the order of the tasks. A bag that cannot be replayed is an outcome too, and the
-    others go on.
+    """Replay the tasks and return their outcomes in order. A bag that cannot be replayed yields a failed
+    outcome.
 
-    jobs: processes here; ray: address of a cluster that does it instead. Raises ValueError with a sentence
-    where the model or the cluster cannot be had.
+    jobs: number of local processes; ray: address of a Ray cluster to use instead. Raises ValueError if the
+    model or the cluster is unavailable.
     """
     if ray:
         from groma_ros.replay import ray_cluster
@@ -40,7 +40,7 @@ def replay_all(tasks: Sequence[Task], plan: ReplayPlan, jobs: int = 1, ray: str 
 
 
 def finish(tasks: Iterable[Task]) -> None:
-    """The whole batch is done: no rerun has to go on from where a bag was."""
+    """Delete the journals of a completed batch, which are no longer needed for resuming."""
     for task in tasks:
         if task.keep:
             shutil.rmtree(task.out / FOLDER, ignore_errors=True)
@@ -62,11 +62,11 @@ def _collected(outcomes: Iterable[tuple[int, Outcome]], total: int) -> list[Outc
 
 
 class _Pool:
-    """Processes that each hold the model; a context manager that ends them."""
+    """Worker processes with a loaded model each; a context manager that ends them."""
 
     def __init__(self, tasks: Sequence[Task], plan: ReplayPlan, jobs: int) -> None:
         self._tasks = tasks
-        # Processes that each take all cores only get in each other's way.
+        # Share the cores: workers that each use all of them slow each other down.
         threads = max(1, len(os.sched_getaffinity(0)) // jobs)
         plan = replace(plan, engine=plan.engine.with_threads(threads))
         self._waiting = list(range(len(tasks)))
@@ -74,7 +74,7 @@ class _Pool:
         self._workers = [_Worker(plan) for _ in range(jobs)]
 
     def outcomes(self) -> Iterator[tuple[int, Outcome]]:
-        """Places of the tasks and their outcomes, as they come."""
+        """Yield (task index, outcome) in the order of completion."""
         for worker in self._workers:
             self._hand_out(worker)
         while busy := [worker for worker in self._workers if worker.place is not None]:
@@ -95,8 +95,7 @@ class _Pool:
             worker.give(place, self._tasks[place])
 
     def _died(self, place: int, worker: _Worker) -> Outcome | None:
-        """The process is gone: another one is started and the bag is tried again, unless it was fatal to too
-        many."""
+        """Replace a dead worker and retry its bag; a failed outcome after `TRIES` attempts."""
         how = worker.end()
         worker.begin()
         if self._tries[place] < TRIES:
@@ -132,13 +131,13 @@ class _Worker:
         theirs.close()  # so that the end of the process is the end of the pipe
 
     def give(self, place: int, task: Task) -> None:
-        """Let it replay a bag."""
+        """Send a bag to the process."""
         self.place = place
-        with suppress(BrokenPipeError):  # it is gone, which `result` tells
+        with suppress(BrokenPipeError):  # the process is dead; `result` reports it
             self.connection.send(task)
 
     def result(self) -> Outcome | None:
-        """What it sent, or None if it is gone. Raises ValueError with its sentence if it cannot have the
+        """Receive the outcome, or None if the process died. Raises ValueError if it could not load the
         model."""
         try:
             found = self.connection.recv()
@@ -149,7 +148,7 @@ class _Worker:
         return found
 
     def end(self) -> str:
-        """End the process; how it ended, if it already had."""
+        """End the process and describe how it ended, if it already had."""
         self._process.terminate()
         self._process.join(5)
         self._process.kill()
@@ -160,7 +159,7 @@ class _Worker:
 
 
 def _serve(connection: Connection, plan: ReplayPlan) -> None:
-    """What a process does: replay the bags it is given until the pipe ends."""
+    """Main function of a worker process: replay bags until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
     grounder: Grounder | None = None
     with suppress(EOFError):

@@ -1,5 +1,4 @@
-"""The charts of a report as SVG: no script, no font and no file from elsewhere; colours come from the page's
-style."""
+"""Charts of a report as inline SVG, styled by the page's CSS."""
 
 from __future__ import annotations
 
@@ -50,23 +49,26 @@ a { color: var(--accent); } a:focus-visible, summary:focus-visible { outline: 2p
 
 WIDTH, LEFT, RIGHT = 760, 58, 8
 COLUMNS = 720
-"""More frames than this share columns: the line is their mean, the band behind it their least and greatest.
-"""
+"""Longer runs are binned to this many columns: the line is the mean, the band behind it minimum and
+maximum."""
 
 
 @dataclass(frozen=True, eq=False)
 class ChartTrack:
-    """One goal over a run. numbers: of the frames; present, score: 0..1, NaN where there is none; boxes: how
-    many were found."""
+    """Values of one goal over a run, one entry per frame with an answer."""
 
     numbers: np.ndarray
+    """Frame numbers."""
     present: np.ndarray
+    """Presence, 0..1."""
     score: np.ndarray
+    """Best score, 0..1, NaN without boxes."""
     boxes: np.ndarray
+    """Number of boxes."""
 
 
 def track_of(goal: str, records: Sequence[FrameRecord]) -> ChartTrack:
-    """What a run says of a goal."""
+    """Collect the values of a goal over a run."""
     found = [(record.number, item) for record in records for item in record.goals if item.goal == goal]
     scores = [item.detections[0].score if item.detections else np.nan for _, item in found]
     return ChartTrack(
@@ -80,9 +82,11 @@ def track_of(goal: str, records: Sequence[FrameRecord]) -> ChartTrack:
 def timeline(
     track: ChartTrack, last: int, least: float, marks: Mapping[str, Sequence[int]], title: str
 ) -> str:
-    """Presence as a line with the needed presence dashed, best scores as dots, the number of boxes as bars,
-    and below a row of ticks for each entry of marks, a name and frame numbers. last: number of the last frame
-    of the run."""
+    """Chart of one goal: presence as a line with the threshold dashed, best scores as dots, number of
+    boxes as bars, and below a row of ticks for each entry of `marks` (name to frame numbers).
+
+    last: number of the last frame of the run; least: presence threshold.
+    """
     top, tall, bars = 14, 110, 34
     low = top + tall
     rows = [(name, numbers) for name, numbers in marks.items() if numbers]
@@ -119,8 +123,8 @@ def timeline(
 
 
 def histogram(values: Sequence[float], title: str) -> str:
-    """How often a stage took how long, in equal steps from 0 to twice the 95th percentile; what took longer
-    is in the last one."""
+    """Histogram of a stage's times, from 0 to twice the 95th percentile; larger values count in the last
+    bin."""
     times = np.asarray(values, np.float64)
     limit = min(float(times.max()), 2 * float(np.percentile(times, 95))) or 1.0
     counts, edges = np.histogram(np.minimum(times, limit), bins=24, range=(0.0, limit))
@@ -140,7 +144,7 @@ def histogram(values: Sequence[float], title: str) -> str:
 
 
 def spark(track: ChartTrack, last: int, title: str) -> str:
-    """Presence over the run, as small as a word."""
+    """Sparkline of presence over the run."""
     width, tall = 120, 22
     x = _places(track.numbers, last, 1, width - 1)
     points = " ".join(f"{px:.1f},{tall - 1 - (tall - 2) * value:.1f}" for px, value in zip(x, track.present))
@@ -170,7 +174,7 @@ def _line(x: np.ndarray, values: np.ndarray, top: float, tall: float) -> list[st
 
 
 def _thinned(x: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> list[tuple[float, float, int]]:
-    """At most one mark a column; of several the lowest value, which is the one to look at."""
+    """At most one mark per column: the one with the lowest value, which is the most critical."""
     kept = []
     for group in np.array_split(np.arange(len(x)), max(1, min(COLUMNS, len(x)))):
         group = group[np.isfinite(values[group])]
@@ -185,7 +189,7 @@ def _dot(x: float, y: float, says: str) -> str:
 
 
 def _bar(x: float, base: float, wide: float, tall: float, says: str, look: str = "bar") -> str:
-    """A bar that stands on a base line."""
+    """A bar on a base line."""
     place = f'x="{x:.1f}" y="{base - tall:.1f}" width="{wide:.1f}" height="{tall:.1f}"'
     return f'<rect class="{look}" {place}><title>{says}</title></rect>'
 

@@ -1,4 +1,4 @@
-"""Two replays of one bag side by side: what moved, appeared, went or changed its mind."""
+"""Compare two replays of one bag: presence, boxes, scores, ids and 3D positions."""
 
 from __future__ import annotations
 
@@ -12,27 +12,29 @@ from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
 
 KINDS = ("frame", "presence", "new box", "missing box", "moved box", "score", "id", "place", "drift")
 WHOLE_RUN = -1
-"""The number of a change that no single frame shows."""
+"""Frame number of a change that concerns the whole run."""
 
 
 @dataclass(frozen=True)
 class Tolerances:
-    """How far two answers may be apart and still be the same.
-
-    In a frame: iou, least overlap of two boxes; score, greatest difference of scores and of presence; match,
-    least overlap at which two boxes are taken for one that moved; distance, metres that its middle in space
-    may move; ids, whether track ids must be equal too. Over all frames of a goal: goal_iou, least mean
-    overlap; goal_score, greatest mean difference of scores; frames, share of its frames that may differ.
-    """
+    """Differences up to which two answers count as equal."""
 
     iou: float = 0.98
+    """Minimum IoU of two boxes."""
     score: float = 0.02
+    """Maximum difference of scores and of presence."""
     match: float = 0.5
+    """Minimum IoU at which two boxes are considered the same box, moved."""
     ids: bool = False
+    """Whether track ids must be equal."""
     goal_iou: float = 0.99
+    """Minimum mean IoU over all frames of a goal."""
     goal_score: float = 0.01
+    """Maximum mean difference of scores over all frames of a goal."""
     frames: float = 0.0
+    """Share of a goal's frames that may differ."""
     distance: float = 0.01
+    """Metres by which the 3D centre of a box may move."""
 
     def __post_init__(self) -> None:
         for name in ("iou", "score", "match", "goal_iou", "goal_score", "frames"):
@@ -46,51 +48,61 @@ class Tolerances:
 
 @dataclass(frozen=True)
 class Change:
-    """One difference. number: the frame's place on the topic, or WHOLE_RUN; goal: its text, empty for the
-    frame itself; kind: one of KINDS."""
+    """One difference between two runs."""
 
     number: int
+    """Frame number on the topic, or WHOLE_RUN."""
     goal: str
+    """Text of the goal; empty if the frame itself differs."""
     kind: str
+    """One of KINDS."""
     sentence: str
+    """Description of the difference."""
 
     @property
     def line(self) -> str:
-        """Where, and what."""
+        """Frame and description."""
         return f"{'all frames' if self.number == WHOLE_RUN else f'frame {self.number}'}: {self.sentence}"
 
 
 @dataclass(frozen=True)
 class Movement:
-    """How far one goal's answers are apart over the frames both runs hold, tolerances aside. boxes: pairs
-    that were matched; overlap, score: of the pairs, mean IoU and mean difference; least_overlap, most_score:
-    the worst of them; presence: the greatest difference of presence; flips: frames where the goal was there
-    in one run and absent in the other."""
+    """Differences of one goal's answers over the frames of both runs, regardless of tolerances."""
 
     goal: str
     boxes: int = 0
+    """Matched pairs of boxes."""
     new: int = 0
+    """Boxes only in the new run."""
     missing: int = 0
+    """Boxes only in the stored run."""
     overlap: float = 1.0
+    """Mean IoU of the pairs."""
     least_overlap: float = 1.0
+    """Minimum IoU of the pairs."""
     score: float = 0.0
+    """Mean difference of scores of the pairs."""
     most_score: float = 0.0
+    """Maximum difference of scores of the pairs."""
     presence: float = 0.0
+    """Maximum difference of presence."""
     flips: int = 0
+    """Frames where the goal is present in one run and absent in the other."""
     ids: int = 0
+    """Pairs with different track ids."""
 
 
 def compare(
     wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], tolerances: Tolerances
 ) -> list[Change]:
-    """Every difference beyond the tolerances: in the order of the frames and goals, then what only the whole
-    run shows."""
+    """Return all differences beyond the tolerances, in the order of frames and goals, then those of the
+    whole run."""
     changes = _by_frame(wanted, found, tolerances)
     seen = sum(bool(record.goals) for record in wanted)
     for moved in movements(wanted, found, tolerances.match):
         frames = {change.number for change in changes if change.goal == moved.goal}
         if len(frames) > tolerances.frames * seen:
-            continue  # the frames say it better
+            continue  # reported frame by frame
         changes = [change for change in changes if change.goal != moved.goal]
         if moved.overlap < tolerances.goal_iou:
             changes.append(
@@ -111,7 +123,7 @@ def compare(
 def movements(
     wanted: Sequence[FrameRecord], found: Sequence[FrameRecord], match: float = 0.5
 ) -> list[Movement]:
-    """What moved, a row a goal. match: least overlap at which two boxes are taken for one."""
+    """Differences of every goal. match: minimum IoU at which two boxes are considered the same."""
     theirs = {record.number: record for record in wanted}
     pairs: dict[str, list[tuple[GoalRecord, GoalRecord]]] = {}
     for record in found:
@@ -206,7 +218,7 @@ def _goal(number: int, wanted: GoalRecord, found: GoalRecord, tolerances: Tolera
 
 
 def _apart(before: BoxRecord, after: BoxRecord) -> float:
-    """Metres between two places; infinite where one of them is none."""
+    """Distance of two 3D centres in metres; infinite if only one of them exists."""
     if before.place is None or after.place is None:
         return 0.0 if before.place is after.place else float("inf")
     return float(np.linalg.norm(np.subtract(before.place.centre, after.place.centre)))
@@ -215,7 +227,7 @@ def _apart(before: BoxRecord, after: BoxRecord) -> float:
 def _matched(
     wanted: Sequence[BoxRecord], found: Sequence[BoxRecord], least: float
 ) -> tuple[list[tuple[BoxRecord, BoxRecord, float]], list[BoxRecord], list[BoxRecord]]:
-    """(pairs with their IoU, boxes only wanted, boxes only found): the pair of the greatest overlap first."""
+    """Match boxes greedily by IoU: (pairs with their IoU, boxes only in `wanted`, boxes only in `found`)."""
     overlap = box_iou(_array(wanted), _array(found))
     pairs, rows, columns = [], set(range(len(wanted))), set(range(len(found)))
     for flat in np.argsort(-overlap, axis=None, kind="stable"):

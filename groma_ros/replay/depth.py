@@ -1,4 +1,4 @@
-"""The depth image and pinhole of each of a recorded camera's frames, paired as in the node."""
+"""Depth image and camera intrinsics of each recorded frame, paired as in the node."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from groma_ros.io.stamp_buffer import StampBuffer
 from groma_ros.types import Frame
 
 TOLERANCE = 0.02
-"""Seconds that stamps may differ, as the node's parameter sync_tolerance."""
+"""Maximum difference of stamps in seconds, as the node's parameter sync_tolerance."""
 AHEAD = NANOSECONDS
-"""How much later than its image a depth image may have been recorded, ns."""
+"""Maximum time in ns by which a depth image may be recorded later than its image."""
 
 
 class DepthReader:
-    """Reads the depth and camera_info topics beside the camera, a little ahead of it."""
+    """Read the depth and camera_info topics in parallel with the camera."""
 
     def __init__(self, bag: Bag, topics: DepthTopics, camera: str = "", rectified: str = "auto") -> None:
-        """camera: topic of the images; rectified: whether they are, as `rectification` has it."""
+        """camera: topic of the images; rectified: whether they are rectified, see `rectification`."""
         self._compressed = COMPRESSED in bag.types[topics.depth]
         self._depth = _Stream(bag, topics.depth, COMPRESSED if self._compressed else RAW)
         self._info = _Stream(bag, topics.info, INFO)
@@ -39,10 +39,10 @@ class DepthReader:
         """A sentence where K was taken and nothing said whether the images are rectified."""
 
     def complete(self, frame: Frame, time: int) -> Frame:
-        """A frame with its depth and intrinsics. time: ns it was recorded at.
+        """Add depth and intrinsics to a frame. time: ns at which it was recorded.
 
-        Raises ImageError with a sentence and a cause where they did not come or do not belong to it; BagError
-        where the bag is damaged.
+        Raises ImageError with a cause if they are missing or do not match the frame; BagError if the bag
+        is damaged.
         """
         depth, info = self._depth.find(frame.stamp, time), self._info.find(frame.stamp, time)
         info = info if info is not None else self._info.latest()
@@ -62,7 +62,7 @@ class DepthReader:
         return replace(frame, depth=metres, intrinsics=intrinsics)
 
     def finish(self) -> None:
-        """Read both topics to their ends, so that what is missing there is told."""
+        """Read both topics to the end, so that missing messages are reported."""
         self._depth.finish()
         self._info.finish()
 
@@ -78,7 +78,7 @@ class _Message(NamedTuple):
 
 
 class _Stream:
-    """One topic, read as far as it is needed."""
+    """One topic, read only as far as needed."""
 
     def __init__(self, bag: Bag, topic: str, kind: str) -> None:
         self._buffer = StampBuffer()
@@ -86,9 +86,9 @@ class _Stream:
         self._next = next(self._messages, None)
 
     def find(self, stamp: int, time: int) -> Any:
-        """The message whose stamp is nearest to an image's; None if none is near enough.
+        """The message with the stamp nearest to an image's; None if none is near enough.
 
-        stamp: of the image; time: ns it was recorded at.
+        stamp: of the image; time: ns at which it was recorded.
         """
         self._buffer.reserve(stamp)
         while self._next is not None and self._next.time <= time + AHEAD:

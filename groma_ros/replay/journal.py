@@ -1,5 +1,5 @@
-"""The state of a run that is not finished: what is done so far, and what the follower remembers, so that a
-rerun goes on from there."""
+"""Journal of an unfinished run: the frames done so far and the tracker's state, from which a rerun
+resumes."""
 
 from __future__ import annotations
 
@@ -25,10 +25,12 @@ _STATE, _RECORDS, _TIMES, _MADE_OF = "state.npz", "records.jsonl", "times.jsonl"
 
 
 class Journal:
-    """Two files of lines that grow, and now and then a file of state that says how much of them counts.
+    """Two append-only files, and a state file saved now and then that says how much of them is valid.
 
-    folder: is made; made_of: what the run depends on; a journal of anything else is thrown away, and so is
-    any where `fresh`. memory: the arrays saved last, None at a new start; done: how many frames were.
+    folder: created if needed; made_of: what the run depends on. A journal with other values is discarded,
+    and any journal if `fresh`.
+
+    memory: arrays of the last save, None for a new run; done: number of frames done.
     """
 
     def __init__(self, folder: Path, made_of: Mapping[str, Any], fresh: bool = False) -> None:
@@ -49,16 +51,16 @@ class Journal:
 
     @property
     def records(self) -> Path:
-        """The file of the records' lines."""
+        """File of the records."""
         return self.folder / _RECORDS
 
     def times(self) -> list[dict[str, float]]:
-        """Milliseconds by stage, a dictionary a frame."""
+        """Milliseconds by stage, one dictionary per frame."""
         self._flush()
         return [json.loads(line) for line in text_lines(self.folder / _TIMES)]
 
     def add(self, record: str, times: Mapping[str, float]) -> None:
-        """A frame is done."""
+        """Append the record and times of a frame."""
         for name, line in ((_RECORDS, record), (_TIMES, json.dumps(times))):
             with naming_file(self.folder / name):
                 self._streams[name].write((line + "\n").encode())
@@ -66,25 +68,25 @@ class Journal:
 
     @property
     def due(self) -> bool:
-        """Whether it is time to save."""
+        """Whether the last save is more than `SAVE_SECONDS` ago."""
         return time.monotonic() - self._saved > SAVE_SECONDS
 
     def save(self, memory: Mapping[str, np.ndarray]) -> None:
-        """Let everything up to here count, whatever happens after."""
+        """Save the state, which makes everything added so far permanent."""
         self._flush()
         sizes = np.array([stream.tell() for stream in self._streams.values()], np.int64)
         with replacing(self.folder / _STATE) as stream:
-            # Arrays under names: nothing here is read back by running code.
+            # Named arrays only, which are loaded without unpickling.
             np.savez(stream, journal_done=self.done, journal_sizes=sizes, **memory)  # type: ignore[arg-type]
         self._saved = time.monotonic()
 
     def remove(self) -> None:
-        """The run is finished, and its results lie elsewhere."""
+        """Delete the journal of a finished run."""
         self._close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def _recall(self, wanted: str) -> bool:
-        """Take up what lies in the folder; False if it is none of ours, or damaged."""
+        """Load the state of the folder; False if it is of another run or damaged."""
         try:
             if (self.folder / _MADE_OF).read_text() != wanted:
                 return False
@@ -119,5 +121,5 @@ class Journal:
         if kind is None:
             self._close()
             return
-        with suppress(OSError):  # a full disk, which the error on its way out says already
+        with suppress(OSError):  # e.g. a full disk, which the propagating error reports already
             self._close()

@@ -1,5 +1,4 @@
-"""JUnit XML, the form in which build servers read test results: a suite a bag, a case a goal, a failure where
-it changed."""
+"""JUnit XML for build servers: a suite per bag, a case per goal, a failure for each difference."""
 
 from __future__ import annotations
 
@@ -14,24 +13,27 @@ _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 @dataclass(frozen=True)
 class Case:
-    """One thing that was tested. failures: a sentence for each difference, none where it passed."""
+    """One test case."""
 
     name: str
     failures: tuple[str, ...] = ()
+    """One sentence per difference; empty if the case passed."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """One bag. error: why it could not be replayed, in a sentence; notes: lines for whoever reads on."""
+    """One bag."""
 
     name: str
     cases: tuple[Case, ...] = ()
     error: str = ""
+    """Why it could not be replayed; empty if it could."""
     notes: tuple[str, ...] = ()
+    """Additional lines for the reader."""
 
 
 def junit(suites: Sequence[Suite]) -> str:
-    """The document."""
+    """Return the XML document."""
     root = xml.Element("testsuites")
     for suite in suites:
         root.append(_suite(suite))
@@ -40,7 +42,7 @@ def junit(suites: Sequence[Suite]) -> str:
 
 
 def _suite(suite: Suite) -> xml.Element:
-    cases = (Case("replay"), *suite.cases)  # the first one fails with the bag itself
+    cases = (Case("replay"), *suite.cases)  # an error of the bag is reported at the first case
     failed = sum(bool(case.failures) for case in cases)
     counts = {"tests": len(cases), "failures": failed, "errors": int(bool(suite.error)), "skipped": 0}
     element = xml.Element(
@@ -64,5 +66,5 @@ def _suite(suite: Suite) -> xml.Element:
 
 
 def _legal(text: str) -> str:
-    """Without the characters that XML 1.0 cannot hold."""
+    """Remove characters that are not allowed in XML 1.0."""
     return _ILLEGAL.sub("?", text)

@@ -1,4 +1,4 @@
-"""Which frames of a goal are worth a picture, and the pictures, as they stand in the page."""
+"""Select example frames of a goal and encode their pictures for the report."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ QUALITY = 82
 
 @dataclass(frozen=True)
 class Shown:
-    """A frame of a goal. why: what it is an example of, in a few words; wanted: what was expected there, None
-    without expectation."""
+    """An example frame of a goal."""
 
     number: int
     why: str
+    """Reason for showing it, in a few words."""
     found: GoalRecord
     wanted: GoalRecord | None = None
+    """Expected answer; None without an expectation."""
 
 
 def certainty(goal: GoalRecord) -> float:
-    """How sure an answer is: of what is there its presence times its weakest box, of what is absent the
-    chance that it is."""
+    """Confidence of an answer: presence times the lowest box score, or 1 - presence without boxes."""
     return goal.present * min(box.score for box in goal.detections) if goal.detections else 1 - goal.present
 
 
@@ -43,10 +43,9 @@ def examples(
     wrong: Sequence[int],
     wanted: Mapping[int, GoalRecord],
 ) -> list[Shown]:
-    """The surest answer and the least sure one; before them, where there are any, a frame that changed and
-    one that is wrong.
+    """Select up to four frames: the first changed, the first wrong, the most and the least confident.
 
-    changed, wrong: frame numbers, the one to show first; wanted: the expected answers by frame number.
+    changed, wrong: frame numbers, the preferred one first; wanted: expected answers by frame number.
     """
     found = {record.number: item for record in records for item in record.goals if item.goal == goal}
     if not found:
@@ -69,8 +68,8 @@ def examples(
 def picture_texts(
     bag: Bag, camera: RecordedCamera, shown: Mapping[int, Sequence[Shown]]
 ) -> dict[tuple[int, int], str]:
-    """data: URLs of JPEG pictures by (place of the goal, frame number). shown: by place of the goal. Reads
-    the bag once more."""
+    """JPEG pictures as data: URLs by (index of the goal, frame number). shown: frames by index of the
+    goal. Reads the bag once more."""
     numbers = {item.number for items in shown.values() for item in items}
     texts = {}
     for shot in recorded_images(bag, camera, numbers.__contains__) if numbers else ():
@@ -82,13 +81,12 @@ def picture_texts(
 
 
 def _picture(rgb: np.ndarray, shown: Shown, place: int) -> str:
-    """A frame with the goal's boxes in its colour, expected ones dashed in white, at most WIDTH pixels
-    wide."""
+    """Draw the goal's boxes in its colour and expected ones dashed in white; at most WIDTH pixels wide."""
     scale = min(1.0, WIDTH / rgb.shape[1])
     size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
     image = np.ascontiguousarray(cv2.resize(rgb, size, interpolation=cv2.INTER_AREA) if scale < 1 else rgb)
     boxes = tuple(_scaled(box.box, scale, box.score, box.id) for box in shown.found.detections)
-    # Empty answers before it give the goal the colour it has on the page.
+    # Preceding empty answers select the goal's colour on the page.
     others = [Grounding(Goal(""), (), 0.0, 0.0)] * place
     image = draw_groundings(
         image, [*others, Grounding(Goal(shown.found.goal), boxes, shown.found.present, 0.0)], caption=False
@@ -103,7 +101,7 @@ def _picture(rgb: np.ndarray, shown: Shown, place: int) -> str:
 
 
 def css_colour(place: int) -> str:
-    """The colour of the goal at a place, as CSS writes it."""
+    """CSS colour of the goal at an index."""
     return "rgb({} {} {})".format(*colour(place))
 
 

@@ -1,5 +1,4 @@
-"""From the messages of a bag to records: the node's own pipeline, the tracker included, without ROS, DDS or a
-clock."""
+"""Compute records from the messages of a bag with the node's pipeline, including the tracker, without ROS."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Frame, Grounding
 
 STAGES = ("decode", "perceive", "answer", "track", "place", "total")
-"""What is timed of a frame: reading and decoding its image, finding regions, the language model, numbering
-and carrying boxes, finding their places in space."""
+"""Timed stages of a frame: reading and decoding the image, proposals, language model, tracking, 3D boxes,
+sum."""
 
 Times = dict[str, float]
 """Milliseconds by stage."""
@@ -32,14 +31,15 @@ Times = dict[str, float]
 
 @dataclass(frozen=True, eq=False)
 class Done:
-    """A frame that went through."""
+    """A processed frame."""
 
     record: FrameRecord
     times: Times
 
 
 class ReplayPipeline:
-    """One camera's frames, one after another. follower: what it remembers between two of them."""
+    """Process one camera's frames in sequence. `follower` is the tracker, whose state persists between
+    frames."""
 
     def __init__(
         self,
@@ -56,8 +56,8 @@ class ReplayPipeline:
         self._answered = 0.0
 
     def run(self, images: Iterator[RecordedImage]) -> Iterator[Done]:
-        """Every image's answers, or why it has none. What the model raises about one image refuses that
-        image, in its place."""
+        """Yield the record of every image. An error of the model about one image marks that image as
+        refused."""
         while True:
             start = perf_counter()
             image = next(images, None)
@@ -100,7 +100,7 @@ class ReplayPipeline:
     def _placed(
         self, frame: Frame, time: int, groundings: Sequence[Grounding]
     ) -> tuple[tuple[GoalRecord, ...], str]:
-        """The answers as they are kept, with the places of their boxes, and why there are none, by cause."""
+        """Convert answers to records with 3D boxes, and count by cause the boxes without one."""
         if self._depth is None:
             return tuple(goal_record(item) for item in groundings), ""
         causes: Counter[str] = Counter()
@@ -127,7 +127,7 @@ class ReplayPipeline:
 
 
 def blank_record(image: RecordedImage) -> FrameRecord:
-    """The record of a image that nothing was said about yet."""
+    """Record of an image without answers."""
     frame = image.frame or Frame(np.zeros((0, 0, 3), np.uint8))
     height, width = frame.rgb.shape[:2]
     return FrameRecord(

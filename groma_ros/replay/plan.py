@@ -1,4 +1,4 @@
-"""What a replay is asked to do, and what one was made of: the part of it that a comparison depends on."""
+"""Settings of a replay, and the description of a run that comparisons depend on."""
 
 from __future__ import annotations
 
@@ -33,49 +33,49 @@ RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT = (
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """Which model answers, and how it runs."""
+    """The model and how to run it."""
 
     model: Path
     """Folder of its bundle."""
     options: RuntimeOptions = field(default_factory=RuntimeOptions)
     min_presence: float | None = None
     gpus: float = 0.0
-    """That a bag takes of a cluster."""
+    """GPUs requested from a cluster for each bag."""
 
     @property
     def least_presence(self) -> float:
-        """The presence below which a goal is absent."""
+        """Presence below which a goal is reported absent."""
         return MIN_PRESENCE if self.min_presence is None else self.min_presence
 
     def load(self) -> Grounder:
-        """The grounder. Raises ValueError with a sentence where it cannot be had."""
+        """Load the grounder. Raises ValueError if it is unavailable."""
         return Grounder.load(self.model, self.options, min_presence=self.least_presence)
 
     def with_threads(self, threads: int) -> ModelSettings:
-        """The same with so many CPU threads, unless a number was asked for."""
+        """Set the number of CPU threads unless one was chosen."""
         return replace(self, options=replace(self.options, threads=self.options.threads or threads))
 
 
 @dataclass(frozen=True, eq=False)
 class Played:
-    """One image that was played through the node."""
+    """One image that was played to the node."""
 
     record: FrameRecord
     milliseconds: float
     """From sending the image to receiving its answer."""
     ran: Ran
-    """What the node says of the model it runs."""
+    """Model and backend reported by the node."""
 
 
 class LivePlayer(Protocol):
-    """Plays a bag through a running node; `groma_ros.client.live_replay.play` is the one there is."""
+    """Play a bag to a running node; implemented by `groma_ros.client.live_replay.play`."""
 
     def __call__(self, bag: Bag, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iterator[Played]: ...
 
 
 @dataclass(frozen=True, eq=False)
 class ReplayPlan:
-    """What is done with every bag of a replay."""
+    """Settings common to all bags of a replay."""
 
     goals: tuple[Goal, ...]
     """Asked on every frame."""
@@ -118,49 +118,56 @@ class ReplayPlan:
 
 @dataclass(frozen=True)
 class Task:
-    """One bag. name: in messages; out: folder of its results; expect: folder of a stored run to compare with;
-    accept: store this run there instead; truth: file of the true boxes; keep: leave the journal of the
-    finished run, for a batch that is not finished."""
+    """One bag to replay."""
 
     name: str
+    """Name used in messages."""
     bag: Path
     out: Path
+    """Folder for the results."""
     expect: Path | None = None
+    """Folder of a stored run to compare with."""
     accept: bool = False
+    """Store this run in `expect` instead of comparing."""
     truth: Path | None = None
+    """File with the true boxes."""
     keep: bool = False
+    """Keep the journal of the finished run, until the whole batch is finished."""
 
 
 @dataclass(frozen=True)
 class ReplayRun:
-    """What a run was made of, its run.json. camera: topic, type and number of messages; depth: topics of its
-    depth and camera_info, None without them; model, weights: name of the bundle and sha256 of its weights;
-    backend, precision, device: what ran it; calibration: what of it is not the default; follow: as in
-    `TrackingConfig`."""
+    """Description of a run, stored as run.json."""
 
     camera: dict[str, Any]
+    """Topic, type and number of messages."""
     every: int
     goals: list[dict[str, Any]]
     min_presence: float
     model: str
+    """Name of the bundle."""
     weights: str
+    """sha256 of its weights."""
     backend: str
     precision: str
     device: str
     calibration: dict[str, Any]
+    """Calibration values that differ from the defaults."""
     follow: dict[str, Any]
+    """Tracking settings, as in `TrackingConfig`."""
     depth: dict[str, str] | None = None
+    """Topics of depth and camera_info; None without depth."""
     version: str = __version__
     format: int = FORMAT
 
     def document(self) -> bytes:
-        """run.json."""
+        """Serialise to run.json."""
         return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
 
 
 @dataclass(frozen=True)
 class Ran:
-    """What ran the model, and the presence it was held to."""
+    """Backend that ran the model, and the presence threshold."""
 
     backend: str
     precision: str
@@ -169,7 +176,7 @@ class Ran:
 
     @classmethod
     def of(cls, grounder: Grounder) -> Ran:
-        """Of a model that was loaded here."""
+        """Describe a model loaded in this process."""
         runtime = grounder.runtime
         assert runtime is not None, "a grounder that was loaded knows what runs it"
         return cls(runtime.backend, runtime.precision, runtime.device, grounder.min_presence)
@@ -178,7 +185,7 @@ class Ran:
 def describe(
     plan: ReplayPlan, camera: RecordedCamera, ran: Ran, depth: DepthTopics | None = None
 ) -> ReplayRun:
-    """What a run of this plan on this camera is made of."""
+    """Describe a run of this plan on this camera."""
     bundle = Bundle.load(plan.engine.model)
     return ReplayRun(
         camera=asdict(camera),
@@ -198,16 +205,16 @@ def describe(
 
 @dataclass(frozen=True, eq=False)
 class Expectation:
-    """A stored run to compare with. folder: where it lies."""
+    """A stored run to compare with."""
 
     folder: Path
+    """Folder it was read from."""
     run: ReplayRun
     records: list[FrameRecord]
 
 
 def read_expectation(folder: Path) -> Expectation:
-    """A run that was accepted, or any finished one. Raises ValueError with a sentence for a folder that holds
-    none."""
+    """Read an accepted or any finished run. Raises ValueError if the folder contains none."""
     path = folder / RUN
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
@@ -229,9 +236,11 @@ def read_expectation(folder: Path) -> Expectation:
 
 
 def check_comparable(expectation: Expectation, run: ReplayRun, other_model: bool) -> None:
-    """Raise ValueError with a sentence unless two runs asked the same thing of the same frames, and of the
-    same model unless `other_model`. Backend, precision and the tracker's settings may differ: what that moves
-    is what a comparison shows."""
+    """Raise ValueError unless two runs have the same goals and frames, and the same model unless
+    `other_model`.
+
+    Backend, precision and tracking settings may differ: their effect is what a comparison shows.
+    """
     wanted, where = expectation.run, f"The expectation {expectation.folder}"
     if wanted.goals != run.goals:
         raise ValueError(
@@ -254,7 +263,7 @@ def check_comparable(expectation: Expectation, run: ReplayRun, other_model: bool
 
 
 def differences(wanted: ReplayRun, run: ReplayRun) -> list[str]:
-    """What two comparable runs do not have in common, a sentence each."""
+    """List settings that differ between two comparable runs, one sentence each."""
     names = {
         "model": "model",
         "weights": "weights",

@@ -1,5 +1,4 @@
-"""Bags handed to a Ray cluster that is already there: a task a bag, tried again where a worker or its machine
-is lost."""
+"""Replay bags on an existing Ray cluster, one task per bag, retried if a worker or its machine is lost."""
 
 from __future__ import annotations
 
@@ -18,12 +17,11 @@ from groma_ros.replay.run import TRIES, attempt, failed
 
 
 def outcomes(tasks: Sequence[Task], plan: ReplayPlan, address: str) -> Iterator[tuple[int, Outcome]]:
-    """Places of the tasks and their outcomes, as they come.
+    """Yield (task index, outcome) in the order of completion.
 
-    Bags, model, truth, expectations and results are files at the same paths on all machines, and groma_ros is
-    installed on them. The journal lies with the results, so a bag whose worker was lost goes on where it was.
-    Raises ValueError with a sentence where there is no cluster at the address, or the package ray is not
-    there.
+    Bags, model, truth, expectations and results must be files at the same paths on all machines, with
+    groma_ros installed. The journal is stored with the results, so a retried bag resumes. Raises
+    ValueError if there is no cluster at the address or the package ray is not installed.
     """
     ray = _connected(address)
     engine = replace(plan.engine.with_threads(1), model=plan.engine.model.resolve())
@@ -77,17 +75,17 @@ def _absolute(task: Task) -> Task:
     return replace(task, bag=task.bag.resolve(), out=out, expect=path(task.expect), truth=path(task.truth))
 
 
-# In a worker of the cluster.
+# The functions below run in a worker of the cluster.
 
 
 @lru_cache(maxsize=1)
 def _grounder(engine: ModelSettings) -> Grounder:
-    """Workers live on from task to task, and so does the model."""
+    """Load the model once per worker."""
     return engine.load()
 
 
 def _work(task: Task, plan: ReplayPlan) -> Outcome:
-    """One bag. What is wrong with it is its outcome; only a lost worker is tried again."""
+    """Replay one bag. Errors of the bag are its outcome; only a lost worker is retried."""
     if not task.out.is_dir():
         return failed(
             task,

@@ -1,4 +1,4 @@
-"""The answers as a bag: an MCAP file with the node's own topics, as rosbag2 and Foxglove open it."""
+"""Write answers to an MCAP file with the node's topics, readable by rosbag2 and Foxglove."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ from groma_ros.types import Box3D
 
 NODE = "/groma"
 TOPICS = {"detections": "vision_msgs/msg/Detection2DArray", "groundings": "groma_ros/msg/GroundingArray"}
-"""What is said about each image."""
+"""Topics with one message per image."""
 LATCHED = {"label_info": "vision_msgs/msg/LabelInfo", "vision_info": "vision_msgs/msg/VisionInfo"}
-"""What is said once, and kept for late listeners."""
-SOLID = {"detections_3d": "vision_msgs/msg/Detection3DArray", "target_pose": "geometry_msgs/msg/PoseStamped"}
-"""What is said about each image of a camera with depth; the target only where the first goal has a box with a
-place."""
+"""Latched topics, written once."""
+PLACED = {"detections_3d": "vision_msgs/msg/Detection3DArray", "target_pose": "geometry_msgs/msg/PoseStamped"}
+"""Topics with one message per image of a camera with depth; the target only if the first goal has a 3D box."""
 GOALS_VERSION = 0
 _NANOSECONDS = 1_000_000_000
-# As rosbag2 notes what a topic was offered with.
+# QoS profile in rosbag2's format.
 _QOS = """- history: keep_last
   depth: {depth}
   reliability: reliable
@@ -43,18 +42,17 @@ def write_recording(
     model: str,
     with_depth: bool = False,
 ) -> None:
-    """Write what the node would have published about each frame, at the time its image was recorded at;
-    nothing for one refused. Before the first stands which goals (texts, in their order) the model of this
-    name was asked.
+    """Write the messages the node would have published for each frame, at its recording time; none for
+    refused images.
 
-    The same records give the same bytes with the same version of the mcap library, whose name stands in the
-    file.
+    The latched messages with goals (texts, in order) and model come first. Equal records give equal bytes
+    with the same version of the mcap library, whose name is stored in the file.
     """
     store = typestore()
     writer = Writer(stream, compression=CompressionType.ZSTD)
     writer.start(profile="ros2")
     channels = {}
-    kinds = {**LATCHED, **TOPICS, **(SOLID if with_depth else {})}
+    kinds = {**LATCHED, **TOPICS, **(PLACED if with_depth else {})}
     for name, kind in kinds.items():
         definition, _ = store.generate_msgdef(kind, ros_version=2)
         schema = writer.register_schema(kind, "ros2msg", definition.encode())
@@ -71,15 +69,15 @@ def write_recording(
         for name, message in messages.items():
             writer.add_message(channels[name], time, bytes(store.serialize_cdr(message, kinds[name])), time)
 
-    told = False
+    latched = False
     for record in records:
-        if not told:
+        if not latched:
             add(record.time, _labels(record.time, goals, model))
-            told = True
+            latched = True
         if not record.refused:
             add(record.time, _messages(record))
             if with_depth:
-                add(record.time, _solid(record))
+                add(record.time, _placed(record))
     writer.finish()
 
 
@@ -101,9 +99,8 @@ def _messages(record: FrameRecord) -> Mapping[str, Any]:
     }
 
 
-def _solid(record: FrameRecord) -> Mapping[str, Any]:
-    """The boxes that have a place in space, in the order of the goals and the best first within one, and
-    where to go for the first."""
+def _placed(record: FrameRecord) -> Mapping[str, Any]:
+    """3D boxes in the order of goals, best first, and the approach pose of the first."""
     make = typestore().types
     header = make["std_msgs/msg/Header"](stamp=_time(record.stamp), frame_id=record.frame_id)
     placed = [
@@ -112,13 +109,13 @@ def _solid(record: FrameRecord) -> Mapping[str, Any]:
         for box in goal.detections
         if box.place is not None
     ]
-    messages = {"detections_3d": make[SOLID["detections_3d"]](header=header, detections=placed)}
+    messages = {"detections_3d": make[PLACED["detections_3d"]](header=header, detections=placed)}
     place = next(
         (box.place for goal in record.goals[:1] for box in goal.detections if box.place is not None), None
     )
     if place is not None:
         target = target_pose(Box3D(place.centre, place.quaternion, place.size))
-        messages["target_pose"] = make[SOLID["target_pose"]](
+        messages["target_pose"] = make[PLACED["target_pose"]](
             header=header, pose=_pose(target.position, target.quaternion)
         )
     return messages

@@ -1,5 +1,5 @@
-"""What a replay writes down of every frame: one line of JSON each, the same bytes for the same bag, goals,
-model and CPU backend."""
+"""Records of a replay: one line of JSON per frame, identical for the same bag, goals, model and CPU
+backend."""
 
 from __future__ import annotations
 
@@ -12,15 +12,14 @@ from typing import Any
 from groma_ros.types import Box3D, Detection, Grounding
 
 BOX_DIGITS, SCORE_DIGITS, SPACE_DIGITS = 3, 6, 5
-"""Decimals that are kept: a thousandth of a pixel, a millionth of a probability, a hundredth of a millimetre.
-"""
+"""Decimals kept: a thousandth of a pixel, a millionth of a probability, a hundredth of a millimetre."""
 
 Box = tuple[float, float, float, float]
 
 
 @dataclass(frozen=True)
 class PlaceRecord:
-    """A box in space; fields as in `types.Box3D`."""
+    """A 3D box; fields as in `types.Box3D`."""
 
     centre: tuple[float, float, float]
     quaternion: tuple[float, float, float, float]
@@ -29,13 +28,15 @@ class PlaceRecord:
 
 @dataclass(frozen=True)
 class BoxRecord:
-    """One box. box: xyxy, camera pixels; id: the track, empty when untracked; place: in space, None where
-    depth does not tell."""
+    """One box."""
 
     box: Box
+    """xyxy, camera pixels."""
     score: float
     id: str = ""
+    """Track id; empty if untracked."""
     place: PlaceRecord | None = None
+    """3D box; None without depth."""
 
 
 @dataclass(frozen=True)
@@ -51,35 +52,35 @@ class GoalRecord:
 
 @dataclass(frozen=True)
 class FrameRecord:
-    """One image of the bag. number: its place on the topic; time: ns it was recorded at; stamp: ns of its
-    header.
-
-    asked: whether the language model answered on this very frame, or an earlier answer was carried to it;
-    answered: stamp in ns of the frame that answer is of, None where there is none; refused: why the image
-    could not be read, in a word, empty for one that could; depth: why boxes have no place in space, by cause,
-    empty where the bag holds no depth or all have one; goals: in the order of the goals, none for a refused
-    image.
-    """
+    """One image of the bag."""
 
     number: int
+    """Index on the topic."""
     time: int
+    """ns at which it was recorded."""
     stamp: int
+    """Stamp of its header, ns."""
     frame_id: str
     width: int
     height: int
     asked: bool
+    """Whether the language model answered on this frame; else an earlier answer was carried to it."""
     answered: int | None
+    """Stamp in ns of the frame the answer is for; None without an answer."""
     refused: str
+    """Cause in one word if the image could not be read; else empty."""
     goals: tuple[GoalRecord, ...]
+    """Answers in the order of the goals; empty for a refused image."""
     depth: str = ""
+    """Causes of missing 3D boxes; empty if the bag has no depth or all boxes have one."""
 
     def line(self) -> str:
-        """The record as a line of JSON, without its end."""
+        """Serialise to a line of JSON, without newline."""
         return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def parse(cls, line: str) -> FrameRecord:
-        """The record of a line. ValueError, KeyError or TypeError for another line."""
+        """Parse a line. Raises ValueError, KeyError or TypeError for another line."""
         data = json.loads(line)
         goals = tuple(_goal(item) for item in data.pop("goals"))
         return cls(**data, goals=goals)
@@ -88,8 +89,10 @@ class FrameRecord:
 def goal_record(
     grounding: Grounding, find_place: Callable[[Detection], Box3D | None] = lambda detection: None
 ) -> GoalRecord:
-    """An answer with its numbers rounded to what is kept; the best box first, as the node publishes them.
-    find_place: of a box in space."""
+    """Convert an answer, with rounded numbers and the best box first, as the node publishes it.
+
+    find_place: returns the 3D box of a detection.
+    """
     best_first = sorted(grounding.detections, key=lambda item: -item.score)
     boxes = tuple(
         BoxRecord(
@@ -105,7 +108,7 @@ def goal_record(
 
 
 def without_places(record: FrameRecord) -> FrameRecord:
-    """The record as of a bag without depth."""
+    """Copy of a record without depth information."""
     goals = [
         replace(goal, detections=tuple(replace(box, place=None) for box in goal.detections))
         for goal in record.goals
@@ -114,8 +117,7 @@ def without_places(record: FrameRecord) -> FrameRecord:
 
 
 def read_records(path: Path) -> list[FrameRecord]:
-    """The records of a detections.jsonl. Raises ValueError with a sentence that names the line that is
-    wrong."""
+    """Read a detections.jsonl. Raises ValueError naming the wrong line."""
     records = []
     try:
         lines = text_lines(path)
@@ -132,7 +134,7 @@ def read_records(path: Path) -> list[FrameRecord]:
 
 
 def text_lines(path: Path) -> list[str]:
-    """The lines of a text file, which end at line feeds alone: U+2028, U+0085 and others stand in texts."""
+    """Lines of a text file, split at line feeds only: texts may contain U+2028, U+0085 and others."""
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 

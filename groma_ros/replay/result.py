@@ -23,7 +23,7 @@ replayed."""
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """A bag that was replayed."""
+    """A replayed bag."""
 
     task: Task
     run: ReplayRun
@@ -55,7 +55,7 @@ class Result:
 
     @property
     def all_refused(self) -> str:
-        """A sentence where no image at all could be read; else empty."""
+        """A sentence if no image could be read; else empty."""
         if len(self.refused) < len(self.records):
             return ""
         causes = Counter(record.refused for record in self.refused)
@@ -64,7 +64,7 @@ class Result:
         return f"None of the {len(self.records)} images of {self.task.bag} could be read ({listed}){first}"
 
     def latency(self) -> dict[str, dict[str, float]]:
-        """Median and 95th percentile of each stage over the frames that have it, milliseconds."""
+        """Median and 95th percentile of each stage in milliseconds, over the frames that have it."""
         found = {stage: [frame[stage] for frame in self.times if stage in frame] for stage in STAGES}
         return {
             stage: {
@@ -78,7 +78,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What is told of a bag, and what can be sent from a process."""
+    """Summary of a bag, picklable."""
 
     name: str
     status: str

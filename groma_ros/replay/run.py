@@ -1,4 +1,4 @@
-"""One bag through the pipeline, and what it leaves behind."""
+"""Replay one bag and write its results."""
 
 from __future__ import annotations
 
@@ -50,24 +50,25 @@ from groma_ros.tracking.questions import StandingGoals
 from groma_ros.tracking.tracker_state import recall, remembered
 
 LOG = "node.log"
-"""What the node of a live run says."""
+"""Log of the node in a live run."""
 
 Watch = Callable[[Iterable[int], int], Iterable[int]]
-"""Shows progress: is given the numbers of the frames as they are done, and how many there will be."""
+"""Progress display: called with an iterator over finished frames and their total number."""
 
 
 def replay(
     task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers
 ) -> Outcome:
-    """Replay a bag and write its results into task.out, all at once at the end; a run that was stopped is
-    taken up where it was, unless it is live. grounder: the model, None for a live run, in which the node has
-    it.
+    """Replay a bag and write its results to task.out, atomically at the end.
 
-    A run in which no image could be read is a failed outcome with a report; it is never stored as an
-    expectation. Raises ValueError with a sentence for a bag, an expectation or a truth that cannot be used,
-    BagLoss for a bag that holds other messages than it announces, OSError where it cannot be written.
+    An interrupted run resumes, unless it is live. grounder: the model; None for a live run, where the node
+    loads it.
+
+    A run in which no image could be read is a failed outcome with a report and never stored as an
+    expectation. Raises ValueError for an unusable bag, expectation or truth, BagLoss for a bag with other
+    messages than it announces, OSError if results cannot be written.
     """
-    typestore()  # found missing before the work, and not after it
+    typestore()  # fail before the run if message definitions are missing
     with open_bag(task.bag, plan.allow_loss) as bag:
         return _replay(task, plan, grounder, watch, bag)
 
@@ -133,18 +134,18 @@ def _live(
     watch: Watch,
     total: int,
 ) -> ReplayRun:
-    """Play the bag through the node; what the run was made of."""
+    """Play the bag to the node and describe the run."""
     play = plan.play
     assert play is not None
     ran: list[Ran] = []
 
-    def heard() -> Iterator[int]:
+    def numbers() -> Iterator[int]:
         for played in play(bag, camera, plan, task.out / LOG):
             ran[:] = [played.ran]
             journal.add(played.record.line(), {"total": round(played.milliseconds, 3)})
             yield journal.done
 
-    for _ in watch(heard(), total):
+    for _ in watch(numbers(), total):
         pass
     if not ran:
         raise ValueError(f"The node answered none of the {total} images of {task.bag}; see {task.out / LOG}.")
@@ -156,7 +157,7 @@ def _images(bag: Bag, camera: RecordedCamera, every: int, done: int) -> Iterator
 
 
 def _answered(pipeline: ReplayPipeline, journal: Journal, images: Iterator[RecordedImage]) -> Iterator[int]:
-    """How many frames are done, as they are: first those of the run that is taken up."""
+    """Yield the number of finished frames, beginning with those of the resumed run."""
     yield from range(journal.done)
     for done in pipeline.run(images):
         journal.add(done.record.line(), done.times)
@@ -166,8 +167,8 @@ def _answered(pipeline: ReplayPipeline, journal: Journal, images: Iterator[Recor
 
 
 def _fingerprint(bag: Path) -> list[Any]:
-    """What tells a bag from another, or from itself after it was recorded anew."""
-    # A write-ahead log beside a database is part of it.
+    """Paths, sizes and modification times that identify a bag and its version."""
+    # Include a write-ahead log beside a database.
     inside = bag.iterdir() if bag.is_dir() else bag.parent.glob(glob.escape(bag.name) + "*")
     files = sorted(path for path in inside if path.is_file())
     return [[str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
@@ -262,7 +263,7 @@ def _write(result: Result, plan: ReplayPlan, journal: Journal) -> None:
 
 
 def outcome(result: Result, plan: ReplayPlan) -> Outcome:
-    """What is told of a bag that was replayed."""
+    """Summarise a replayed bag."""
     below = {item.goal: item.accuracy for item in result.judged if item.accuracy < plan.least_accuracy}
     frames = tuple(change.line for change in result.changes if not change.goal)
     cases = [Case("frames", frames)]
@@ -326,7 +327,7 @@ def _summary(result: Result) -> dict[str, Any]:
 
 
 def _lost_places(result: Result) -> str:
-    """Why boxes are without a place in space, a sentence; empty where all images had their depth."""
+    """A sentence on why boxes have no 3D box; empty if all images had depth."""
     causes = Counter(record.depth for record in result.records if record.depth)
     if not causes:
         return ""
@@ -335,13 +336,13 @@ def _lost_places(result: Result) -> str:
 
 
 TRIES = 3
-"""How often a bag is given to a process before it counts as the bag's own fault that processes die of it."""
+"""Attempts to replay a bag before a dying worker process is attributed to the bag."""
 
 
 def attempt(
     task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch = lambda numbers, total: numbers
 ) -> Outcome:
-    """The outcome of a bag, also where it cannot be replayed: no bag ends a batch."""
+    """Replay a bag and turn errors into a failed outcome, so that no bag ends a batch."""
     try:
         return replay(task, plan, grounder, watch)
     except BagLoss as error:
@@ -351,7 +352,7 @@ def attempt(
     except MemoryError:
         return failed(task, f"There is not enough memory to replay {task.bag}.")
     except Exception as error:
-        # The traceback goes with the error, so that --debug shows it.
+        # Log the traceback for --debug.
         logging.getLogger(__name__).debug("replay of %s", task.bag, exc_info=True)
         return failed(
             task,
@@ -361,5 +362,5 @@ def attempt(
 
 
 def failed(task: Task, sentence: str, status: str = "failed") -> Outcome:
-    """The outcome of a bag that could not be replayed."""
+    """Outcome of a bag that could not be replayed."""
     return Outcome(task.name, status, Suite(task.name, error=sentence), sentence)

@@ -1,5 +1,5 @@
-"""What is right on the frames of a bag, and which answers are: COCO's form with goals, as `groma scenes`
-writes it."""
+"""True boxes of a bag's frames, in COCO format with goals as written by `groma scenes`, and accuracy
+against them."""
 
 from __future__ import annotations
 
@@ -20,38 +20,42 @@ IOU = 0.5
 
 @dataclass(frozen=True, eq=False)
 class Truth:
-    """boxes: by frame and goal, float32 Mx4 xyxy pixels, of which M may be 0; a frame is known by the stamp
-    of its header in ns where the file gives stamps (stamped), else by its place on the topic. kinds: what
-    sort of goal each is."""
+    """True boxes and goals of a bag."""
 
     boxes: Mapping[int, Mapping[str, FloatArray]]
+    """By frame and goal, float32 (M, 4) xyxy pixels; M may be 0."""
     kinds: Mapping[str, str]
+    """Kind of each goal."""
     stamped: bool
+    """Whether frames are identified by header stamp in ns; else by index on the topic."""
 
     def of(self, record: FrameRecord) -> Mapping[str, FloatArray]:
-        """The right boxes of the goals the truth knows on this frame."""
+        """True boxes of a frame by goal."""
         return self.boxes.get(record.stamp if self.stamped else record.number, {})
 
 
 @dataclass(frozen=True)
 class Judged:
-    """A goal's answers against the truth. right: by frame number, whether exactly the true boxes were found
-    at IoU 0.5."""
+    """A goal's answers compared with the truth."""
 
     goal: str
     kind: str
     right: Mapping[int, bool]
+    """By frame number, whether exactly the true boxes were found at IoU 0.5."""
 
     @property
     def accuracy(self) -> float:
-        """Share of the frames that are right."""
+        """Share of right frames."""
         return sum(self.right.values()) / len(self.right)
 
 
 def read_truth(path: Path) -> Truth:
-    """Read a truth file: `images` (id, and stamp in ns or frame, else their order), `annotations` (id,
-    image_id, bbox x y width height), `goals` (image_id, text, kind, annotation_ids); or the form of the
-    demo's truth.json. Raises ValueError with a sentence."""
+    """Read a truth file.
+
+    Format: `images` (id, and stamp in ns or frame, else in order), `annotations` (id, image_id, bbox x y
+    width height), `goals` (image_id, text, kind, annotation_ids); or that of the demo's truth.json. Raises
+    ValueError.
+    """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         return _sequence(data) if "frames" in data else _coco(data)
@@ -66,7 +70,7 @@ def read_truth(path: Path) -> Truth:
 
 
 def judge(truth: Truth, records: Sequence[FrameRecord]) -> list[Judged]:
-    """A row for each goal that the truth knows on a frame that was answered, in the order of the goals."""
+    """Accuracy of every goal with truth on answered frames, in the order of the goals."""
     right: dict[str, dict[int, bool]] = {}
     for record in records:
         known = truth.of(record)
@@ -97,7 +101,7 @@ def _coco(data: Mapping[str, Any]) -> Truth:
 
 
 def _sequence(data: Mapping[str, Any]) -> Truth:
-    """The form of `groma_ros.simulation.sequence`: the targets of a goal are the same objects in every
+    """Read the format of `groma_ros.simulation.sequence`, where targets are the same objects in every
     frame."""
     boxes = {}
     for frame in data["frames"]:

@@ -1,4 +1,4 @@
-"""Which backend runs a bundle, in which precision, and why."""
+"""Choose the backend and precision for a bundle and load it."""
 
 from __future__ import annotations
 
@@ -29,22 +29,24 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Runtime:
-    """A loaded bundle. backend, precision, device: what runs it, where; reason: a line that says so, and
-    why."""
+    """A loaded bundle."""
 
     vision: VisionTokenizer
     language: LanguageModel
     backend: str
+    """Backend that runs it."""
     precision: str
     device: str
+    """Device it runs on."""
     reason: str
+    """One line that names the choice and its reason."""
 
 
 def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None) -> Runtime:
-    """Load a bundle with the backend that the options name, or the best one that is at hand.
+    """Load a bundle with the chosen backend, or the best available one.
 
-    Raises BundleError for a bundle the backend cannot use, and ValueError with a sentence for a device or
-    precision that is unknown or cannot be had.
+    Raises BundleError for a bundle the backend cannot use, and ValueError for an unknown or unavailable
+    device or precision.
     """
     options = options or RuntimeOptions()
     precision, device, threads = options.precision, options.device, options.threads
@@ -68,9 +70,10 @@ def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None) -> Runti
 def choose_backend(
     bundle: Bundle, backend: str, device: str | None = None, precision: str = "auto"
 ) -> tuple[str, str]:
-    """The backend and the reason for it; a precision that only one kind of backend has decides among them.
+    """Return the backend and the reason for it; a precision that only one kind of backend supports
+    decides.
 
-    ValueError for a backend that is not installed.
+    Raises ValueError for a backend that is not installed.
     """
     if backend != "auto":
         _require(backend)
@@ -98,7 +101,7 @@ def choose_backend(
 
 
 def _lacks_for_tensorrt(device: str | None) -> str:
-    """Why TensorRT is not taken by itself; "" if it is."""
+    """Why TensorRT is not chosen automatically; "" if it is."""
     if device not in (None, "cuda"):
         return f"the device {device} was asked for"
     if not _has_gpu():
@@ -122,7 +125,7 @@ def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision
 
     if device not in (None, "cuda"):
         raise ValueError(f"The backend tensorrt runs on cuda and not on {device!r}.")
-    if precision in GGUF_PRECISIONS:  # of the language model; the vision graphs have no such precision
+    if precision in GGUF_PRECISIONS:  # GGUF precisions apply to the language model only
         vision, wanted = load_tensorrt_vision(bundle), precision
     else:
         if precision not in ("auto", *ONNX_PRECISIONS):
@@ -145,8 +148,8 @@ def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision
 def _language_beside_gpu(
     bundle: Bundle, threads: int | None, precision: str, gguf: str | None
 ) -> tuple[LanguageModel, str]:
-    """The language model beside vision on a GPU: llama.cpp if it was built for CUDA, else ONNX Runtime, else
-    llama.cpp on the CPU."""
+    """Load the language model to go with vision on a GPU: llama.cpp if built for CUDA, else ONNX Runtime,
+    else llama.cpp on the CPU."""
     if gguf is not None:
         _require("llama_cpp")
     if bundle.gguf_precisions and _installed("llama_cpp"):
@@ -194,7 +197,8 @@ def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precisio
 
 
 def llama_precisions(bundle: Bundle, precision: str) -> tuple[str, str | None]:
-    """The precision of the GGUF and that of the vision graphs beside it; None where the bundle has none."""
+    """Precision of the GGUF and of the vision graphs used with it; None if the bundle has no vision
+    graphs."""
     gguf = precision if precision in GGUF_PRECISIONS else bundle.gguf_precisions[0]
     made = bundle.vision_precisions
     seen = precision if precision in made else (made[0] if made else None)
@@ -224,7 +228,7 @@ _LOADERS: dict[str, Callable[[Bundle, str | None, int | None, str, str], Runtime
 
 
 def _graph_precision(bundle: Bundle, precision: str, on_gpu: bool) -> str:
-    """The precision of the ONNX graphs to run; on a GPU halves are preferred."""
+    """Precision of the ONNX graphs to run; fp16 is preferred on a GPU."""
     if precision != "auto":
         if precision not in ONNX_PRECISIONS:
             raise ValueError(

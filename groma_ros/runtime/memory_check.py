@@ -17,18 +17,18 @@ repacks the weights and keeps the file; PyTorch converts fp16 to float32; llama.
 TensorRT are estimates, as no GPU was available: `tensorrt`, on the host during a build, holds the graph, the
 float32 weights and the engine; `engine`, on the GPU, holds fp16 weights as float32."""
 RESERVE_MB = 64
-"""Memory that must stay free."""
+"""Memory that must stay free, MiB."""
 
 
 LLAMA_ROOM = 2048
-"""Cells of keys and values that llama.cpp gets beyond one full context, for the tails of many goals."""
+"""Cells of the llama.cpp KV cache beyond one full context, for the suffixes of many goals."""
 
 
 def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb: int = 0) -> None:
-    """ValueError with need and have in MB where the memory does not hold a model.
+    """Raise ValueError, with required and available MB, if the memory cannot hold a model.
 
-    files: of the bundle by name, and the library (a key of `GROWTH`) that loads each; device: cpu, or cuda
-    for the GPU's memory; extra_mb: what is needed besides, as for keys and values.
+    files: names of bundle files and the library (a key of `GROWTH`) that loads each; device: cpu, or cuda
+    for the GPU's memory; extra_mb: additional memory, such as for a KV cache.
     """
     need = extra_mb + memory_need_mb(bundle, files)
     gpu = find_gpu() if device == "cuda" else None
@@ -42,14 +42,14 @@ def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb
 
 
 def memory_need_mb(bundle: Bundle, files: Mapping[str, str]) -> int:
-    """Memory in MiB that loading files of a bundle takes; files: as of `check_memory`."""
+    """Memory in MiB for loading files of a bundle; files: see `check_memory`."""
     return math.ceil(
         sum(bundle.files[name]["bytes"] * GROWTH[library] for name, library in files.items()) / 2**20
     )
 
 
 def keys_and_values_mb(config: GromaConfig, tokens: int) -> int:
-    """Memory in MiB of so many tokens' keys and values in halves."""
+    """Memory in MiB of an fp16 KV cache for a number of tokens."""
     language = config.language
     heads = language.num_key_value_heads or language.num_attention_heads
     width = language.hidden_size // language.num_attention_heads * heads
@@ -57,22 +57,20 @@ def keys_and_values_mb(config: GromaConfig, tokens: int) -> int:
 
 
 def llama_keys_and_values_mb(config: GromaConfig) -> int:
-    """Memory in MiB of the keys and values that llama.cpp sets aside when it loads."""
+    """Memory in MiB of the KV cache that llama.cpp allocates on loading."""
     return keys_and_values_mb(config, config.language.max_position_embeddings + LLAMA_ROOM)
 
 
 def graph_files(bundle: Bundle, roles: Mapping[str, str]) -> dict[str, str]:
-    """The ONNX graphs of some roles, by role their precision, and the table of embeddings, as `check_memory`
-    takes them."""
+    """Files of ONNX graphs by role and precision and the embedding table, in the form of `check_memory`."""
     names = [bundle.graph_name(role, precision) for role, precision in roles.items()]
     return {name: "onnx" for name in (*names, EMBEDDINGS) if name in bundle.files}
 
 
 def available_mb(root: Path = Path("/")) -> int:
-    """Memory that can be taken without swapping, in MiB: of the machine, or what a container may still take
-    if that is less.
+    """Memory in MiB that can be allocated without swapping: the machine's, or the cgroup limit if lower.
 
-    root: where /proc and /sys stand.
+    root: directory that contains proc and sys.
     """
     free = [_field(root / "proc/meminfo", "MemAvailable:") * 1024]
     for folder, limit, used in (
@@ -81,13 +79,13 @@ def available_mb(root: Path = Path("/")) -> int:
     ):
         most, now = _number(root / folder / limit), _number(root / folder / used)
         if most is not None and now is not None:
-            # Pages of files that nobody holds are given back when memory is asked for.
+            # Inactive page cache is reclaimed on demand.
             free.append(most - now + _field(root / folder / "memory.stat", "inactive_file"))
     return min(free) >> 20
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None where there is no file, or no limit in it."""
+    """The number in a file; None without the file or a limit."""
     try:
         text = path.read_text().strip()
     except OSError:
@@ -96,7 +94,7 @@ def _number(path: Path) -> int | None:
 
 
 def _field(path: Path, name: str) -> int:
-    """A number behind its name in a file of lines, 0 where there is none."""
+    """The number after a name in a file; 0 if there is none."""
     try:
         lines = [line.split() for line in path.read_text().splitlines()]
     except OSError:
@@ -105,12 +103,12 @@ def _field(path: Path, name: str) -> int:
 
 
 def trim_heap() -> bool:
-    """Give the pages of freed memory back to the system; whether there were any.
+    """Return freed heap pages to the system; True if there were any.
 
-    glibc has a heap for every few threads and keeps what is freed in the middle of one. A model leaves
-    hundreds of such holes, and the next one, loaded by another thread, does not fit into them: the process
-    would grow with every cycle though nothing is held. Other allocators (musl, macOS) give pages back by
-    themselves, and have no such call.
+    glibc keeps an arena for every few threads and does not release memory freed in the middle of one. A
+    model leaves hundreds of such gaps, and the next one, loaded by another thread, does not fit into them,
+    so the process would grow with every load. Other allocators (musl, macOS) release pages by themselves
+    and have no such function.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     return bool(trim is not None and trim(ctypes.c_size_t(0)))
