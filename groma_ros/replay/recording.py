@@ -19,7 +19,7 @@ TOPICS = {"detections": "vision_msgs/msg/Detection2DArray", "groundings": "groma
 LATCHED = {"label_info": "vision_msgs/msg/LabelInfo", "vision_info": "vision_msgs/msg/VisionInfo"}
 """Latched topics, written once."""
 PLACED = {"detections_3d": "vision_msgs/msg/Detection3DArray", "target_pose": "geometry_msgs/msg/PoseStamped"}
-"""Topics with one message per image of a camera with depth; the target only if the first goal has a 3D box."""
+"""Topics with one message per image with depth; the target only if the first goal has a 3D box."""
 GOALS_VERSION = 0
 _NANOSECONDS = 1_000_000_000
 # QoS profile in rosbag2's format.
