@@ -110,10 +110,7 @@ def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str
 
 
 def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> GromaTokenizer:
-    """The vocabulary in `out`; without one, learned from what is asked about the first pictures.
-
-    Raises ValueError where the config asks for more pieces than those texts give.
-    """
+    """The vocabulary in `out`; without one, learned from what is asked about the first pictures."""
     from groma_ros.training.corpus import corpus
     from groma_ros.training.vocabulary import train_bpe
 
@@ -123,12 +120,6 @@ def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> 
         data = data or scenes_data(config, out, scenes=250 if said else 1000)
         texts = corpus(data.pictures, config.template, said=said)
         vocabulary = train_bpe(texts, config.network.language.vocab_size)
-        if len(vocabulary.pieces) < config.network.language.vocab_size:
-            raise ValueError(
-                f"The goals of the scenes give a vocabulary of {len(vocabulary.pieces)} pieces, and the "
-                f"config asks for vocab_size {config.network.language.vocab_size}: ask for at most as many "
-                "as there are."
-            )
         path.write_bytes(vocabulary.to_bytes())
     return GromaTokenizer.load(path, config.network.num_new_token)
 

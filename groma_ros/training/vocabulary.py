@@ -13,6 +13,7 @@ from groma_ros.tokenization.sentencepiece_model import (
     BYTE,
     CONTROL,
     UNKNOWN,
+    UNUSED,
     WORD_MARK,
     Piece,
     SentencePieceModel,
@@ -24,8 +25,11 @@ _WORD = re.compile(rf"{WORD_MARK}?[^\W\d_]+|{WORD_MARK}?\d|{WORD_MARK}?[^\w{WORD
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int = 512, min_count: int = 2) -> SentencePieceModel:
-    """The vocabulary of `learn_pieces` as a model."""
-    return SentencePieceModel.from_pieces(learn_pieces(texts, vocab_size, min_count))
+    """The vocabulary of `learn_pieces` as a model of exactly `vocab_size` pieces, since the network's new
+    tokens come after that many. Unused pieces take the places for which the texts give no merge."""
+    pieces = learn_pieces(texts, vocab_size, min_count)
+    spare = (Piece(f"<unused{index}>", 0.0, UNUSED) for index in range(vocab_size - len(pieces)))
+    return SentencePieceModel.from_pieces([*pieces, *spare])
 
 
 def learn_pieces(texts: Iterable[str], vocab_size: int = 512, min_count: int = 2) -> list[Piece]:

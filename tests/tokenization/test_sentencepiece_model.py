@@ -79,10 +79,13 @@ def test_a_lone_surrogate_becomes_the_replacement_character(model: SentencePiece
 def test_broken_files_are_refused_in_a_sentence(model: SentencePieceModel, tmp_path: Path) -> None:
     data = model.to_bytes()
     path = tmp_path / "tokenizer.model"
-    for content in (b"", data[:1000], b"\xff" * 64, b'{"version": "1.0"}'):
+    for content in (data[:1000], b"\xff" * 64, b'{"version": "1.0"}'):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"tokenizer.model cannot be used: it is"):
             SentencePieceModel.load(path)
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"tokenizer.model is empty; fetch it again"):
+        SentencePieceModel.load(path)
     with pytest.raises(ValueError, match="does not exist"):
         SentencePieceModel.load(tmp_path / "absent.model")
 

@@ -209,3 +209,14 @@ def test_the_shipped_config_is_read() -> None:
         and config.network.language.intermediate_size % 256 == 0
     )
     assert config.network.proposer.num_queries >= 16 and len(config.network.region.layers) >= 2
+
+
+def test_a_vocabulary_is_as_large_as_the_network_takes_it_for(rendered: Path, tmp_path: Path) -> None:
+    (tmp_path / "pool").symlink_to(rendered / "pool")
+    language = dataclasses.replace(CONFIG.network.language, vocab_size=4000)
+    network = dataclasses.replace(CONFIG.network, language=language)
+    tokenizer = load_tokenizer(dataclasses.replace(CONFIG, network=network), tmp_path)
+    assert tokenizer.base == 4000
+    assert tokenizer.region_id(0) == network.first_region_id
+    assert tokenizer.decode(tokenizer.encode("<unused3>")) == "<unused3>"
+    assert max(tokenizer.encode("<unused3>")) < 4000 - 100
