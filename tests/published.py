@@ -1,4 +1,4 @@
-"""A small network in the published layout, as `tools/make_checkpoint.py` writes it."""
+"""A small network in the published layout, as written by `tools/make_checkpoint.py`."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Tests that cannot render on this machine are skipped and named at the end; with CI=true they make the run
-fail."""
+"""Skip tests that cannot render on this machine and list them at the end; with CI=true they fail the run."""
 
 from __future__ import annotations
 

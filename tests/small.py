@@ -1,5 +1,4 @@
-"""A small Groma with random weights: a real network that has learned nothing, quick enough to run in every
-test."""
+"""A small Groma with random weights, fast enough to run in every test."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pairing against scipy's, over many sizes, with ties and with pairs that must not be made."""
+"""The assignment against SciPy's, over many sizes, with ties and forbidden pairs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file is written whole or not at all, also where the disk has no room for it."""
+"""Files are written completely or not at all, also on a full disk."""
 
 import errno
 import os
@@ -74,7 +74,7 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is not there")
-def test_a_library_that_forgets_why_it_could_not_write(tmp_path: Path) -> None:
+def test_write_error_without_errno_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.symlink_to("/dev/full")
     said = r"^.*/a could not be written: the disk is full; free some space and run it again\.$"
@@ -96,7 +96,7 @@ def test_the_last_byte_that_does_not_fit(tmp_path: Path, small_disk: int) -> Non
     assert np.array_equal(np.load(path), values[1:])
 
 
-def test_an_error_that_is_not_the_disks_stays_what_it_is(tmp_path: Path) -> None:
+def test_other_errors_are_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"some")
     with pytest.raises(RuntimeError, match="^no$"), asking_disk(path):

@@ -1,4 +1,4 @@
-"""Boxes in their frames of reference, against independent computations and by property."""
+"""Box formats and operations, against independent computations and by property."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pinhole and rotations: there and back, against scipy's, and by property."""
+"""Pinhole projection and rotations: round trips, against SciPy, and by property."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The command `groma` as a user meets it: exit status, standard output and standard error."""
+"""The command `groma` as a user runs it: exit status, standard output and standard error."""
 
 import json
 import subprocess
@@ -222,7 +222,7 @@ def test_ground_prints_lines_to_read(groma: Groma, picture: Path, small_model: P
     assert [head.split(":")[0] for head in heads] == list(GOALS[:2]) and "presence" in heads[0]
 
 
-def test_ground_says_absent(groma: Groma, picture: Path, small_model: Path) -> None:
+def test_ground_reports_absent(groma: Groma, picture: Path, small_model: Path) -> None:
     done = groma(
         "ground",
         "--image",

@@ -1,4 +1,4 @@
-"""The examples run as they stand, and stay short."""
+"""The examples run unchanged and stay short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One process at a time writes into a folder."""
+"""Exclusive locks on folders."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ HOLD = (
 )
 
 
-def test_the_second_is_told_who_holds_it(tmp_path: Path) -> None:
+def test_second_process_is_told_which_process_has_the_lock(tmp_path: Path) -> None:
     out = tmp_path / "new" / "out"
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLD, str(out)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True

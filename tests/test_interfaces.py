@@ -1,4 +1,4 @@
-"""The generated messages: fields and types are the contract with other nodes."""
+"""The generated messages: fields and types, on which other nodes depend."""
 
 from __future__ import annotations
 

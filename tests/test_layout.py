@@ -1,4 +1,4 @@
-"""The shape of the package: who may import whom, no circles, who knows which library, sizes."""
+"""The structure of the package: import direction, no cycles, libraries per room, file lengths."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_imports_go_down(module: Path) -> None:
     assert upward == []
 
 
-def test_running_reaches_the_network_through_one_door() -> None:
+def test_only_the_torch_backend_imports_the_network() -> None:
     """Rooms that run a model do not import its PyTorch network, except runtime/torch.py."""
     running = ("runtime", "grounding", "geometry3d", "tracking", "replay", "node")
     reached = {
@@ -180,7 +180,7 @@ def test_the_command_imports_lazily() -> None:
 
 
 @pytest.mark.parametrize("folder", ["groma_ros", "tests", "tools", "launch"])
-def test_files_are_no_halls(folder: str) -> None:
+def test_files_are_not_too_long(folder: str) -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
     assert {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
     assert lengths

@@ -1,4 +1,4 @@
-"""Matching boxes and ranking, by hand-made cases and by definition."""
+"""Box matching and ranking, against values by hand and definitions."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""The files that describe the package to pip and to ROS agree."""
+"""The metadata for pip and for ROS agree."""
 
 from __future__ import annotations
 

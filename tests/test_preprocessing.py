@@ -1,4 +1,4 @@
-"""The stretch to the network's square, against Pillow and OpenCV."""
+"""Resizing to the network's input, against Pillow and OpenCV."""
 
 import hashlib
 

@@ -1,4 +1,4 @@
-"""Text from outside on a terminal or in a log."""
+"""Untrusted text on a terminal or in a log."""
 
 import pytest
 

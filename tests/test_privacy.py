@@ -1,4 +1,4 @@
-"""What `groma ground` and the node write and whom they talk to, watched from outside for ten seconds."""
+"""Files written and connections opened by `groma ground` and the node, observed from outside."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def written(home: Path) -> set[str]:
     return {str(path.relative_to(home)) for path in home.rglob("*") if path.is_file()}
 
 
-def test_ground_writes_nothing_and_talks_to_nobody(tmp_path: Path) -> None:
+def test_ground_writes_no_files_and_opens_no_connections(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     code = "from groma_ros.cli import main; main()"
@@ -114,7 +114,7 @@ def test_ground_writes_nothing_and_talks_to_nobody(tmp_path: Path) -> None:
     assert foreign(calls) == [] and written(home) == set()
 
 
-def test_the_node_talks_to_nobody_outside(tmp_path: Path) -> None:
+def test_node_connects_to_no_other_machine(tmp_path: Path) -> None:
     pytest.importorskip("rclpy")
     home = tmp_path / "home"
     home.mkdir()

@@ -1,4 +1,4 @@
-"""Threshold, suppression and order of regions."""
+"""Threshold, non-maximum suppression and order of regions."""
 
 import numpy as np
 import pytest

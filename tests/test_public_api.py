@@ -1,4 +1,4 @@
-"""What `from groma_ros import ...` gives: five names, cheap to import, answers for other tools."""
+"""The public names of `groma_ros`: cheap to import, results usable by other tools."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_a_grounding_for_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
     assert made.data["class_name"].tolist() == ["the mug", "the mug"]
 
 
-def test_without_supervision_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_supervision_error_names_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "supervision", None)
     with pytest.raises(ImportError, match="python -m pip install supervision"):
         FOUND.to_supervision()

@@ -1,4 +1,4 @@
-"""The rule about tests that cannot render, on a small suite of its own."""
+"""The rule for tests that cannot render, on a small test suite of its own."""
 
 from __future__ import annotations
 

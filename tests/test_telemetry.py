@@ -1,4 +1,4 @@
-"""Nothing this project starts reports to anybody: the switches in the environment."""
+"""Telemetry of dependencies is disabled through the environment."""
 
 import os
 import subprocess

@@ -1,5 +1,4 @@
-"""The files for RViz and Foxglove name topics that the node has, and the documentation's pictures are
-small."""
+"""RViz and Foxglove files name existing topics, and pictures in the documentation are small."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_without_goals_the_picture_is_the_same() -> None:
     assert np.array_equal(draw_groundings(GREY, []), GREY)
 
 
-def test_an_id_stands_behind_the_score_and_a_note_below_all() -> None:
+def test_label_has_id_after_score_and_note_at_the_bottom() -> None:
     named = Grounding(Goal("mug"), (Detection((50, 60, 120, 150), 0.9, 0, "17"),), 0.9, 0.5)
     plain = Grounding(Goal("mug"), (Detection((50, 60, 120, 150), 0.9, 0),), 0.9, 0.5)
     with_id, without = (

@@ -1,4 +1,4 @@
-"""The wheel in an environment that holds nothing but it and the dependencies it declares."""
+"""The wheel in an environment with its declared dependencies only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Work shared out among processes: results, and how a run ends whose workers cannot start, fail or die."""
+"""Worker processes: results, and runs whose workers fail to start, raise or die."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML files with bounds: what is read, and the bombs that are refused before anything is expanded."""
+"""YAML files with limits: accepted content, and bombs rejected before expansion."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`groma build-engine`: without a GPU it says so; with one it builds, finds again, compares and times."""
+"""`groma build-engine`: its report without a GPU; building, reuse, comparison and timing with one."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_without_a_gpu(groma: Groma) -> None:
     )
 
 
-def test_a_check_without_a_gpu_says_so_and_ends_well(groma: Groma) -> None:
+def test_check_without_a_gpu_reports_it_and_exits_with_0(groma: Groma) -> None:
     done = groma("--check")
     assert done.status == 0
     assert (
@@ -93,7 +93,7 @@ def test_engines_are_built_once(groma: Groma, gpu_machine: Machine, version: str
     assert second.stderr == ""
 
 
-def test_the_line_that_does_the_same_by_hand(
+def test_printed_command_reproduces_the_build(
     groma: Groma, gpu_machine: Machine, graph_model: Path, tmp_path: Path
 ) -> None:
     gpu_machine("11.4")

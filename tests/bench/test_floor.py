@@ -1,5 +1,5 @@
-"""Operations against what the paper's network is known to need, and against a count of what PyTorch really
-does."""
+"""Operation counts against published values for the paper's network, and against operations counted in
+PyTorch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""`groma bench` as a user meets it, on the shipped model."""
+"""`groma bench` as a command, on the shipped model."""
 
 import argparse
 import itertools

@@ -1,4 +1,4 @@
-"""Rows, ratios and claims are computed from the samples, by hand here."""
+"""Rows, ratios and claims of a benchmark report, against values computed by hand."""
 
 from collections import defaultdict
 

@@ -1,4 +1,4 @@
-"""The clock measures the pipeline itself: every stage once, the same answers, nothing lost between."""
+"""Stage timing: every stage is measured once and answers do not change."""
 
 import time
 
@@ -95,7 +95,7 @@ def test_nobody_listens() -> None:
     assert marks["double"] == first and inner["double"] > first and first[1] >= first[0]
 
 
-def test_the_clock_of_the_processor_does_not_run_in_sleep() -> None:
+def test_processor_time_excludes_sleep() -> None:
     try:
         use_clock("cpu")
         begin = now()

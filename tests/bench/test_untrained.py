@@ -1,4 +1,4 @@
-"""Large networks in small: the same way from a config to a runtime, at sizes that take no time."""
+"""Networks with random weights: from a config to a loaded runtime, at sizes that run quickly."""
 
 import dataclasses
 from pathlib import Path
@@ -41,7 +41,7 @@ def test_the_sizes() -> None:
     assert NETWORKS["7b"].num_image_tokens == 256 and NETWORKS["7b"].vocab_size == 32114
 
 
-def test_every_weight_is_made_where_it_runs() -> None:
+def test_weights_are_created_on_the_target_device() -> None:
     model = random_model(CONFIG, "cpu", 1, "bf16", seed=5)
     weights = model.state_dict()
     assert not any(tensor.is_meta for tensor in weights.values()) and not any(
@@ -61,7 +61,7 @@ def test_every_weight_is_made_where_it_runs() -> None:
     assert without.llm.lm_head.weight.is_meta and not without.img_txt_bridge[0].weight.is_meta
 
 
-def test_a_word_is_a_token() -> None:
+def test_each_word_is_one_token() -> None:
     tokenizer = random_tokenizer(CONFIG)
     assert (tokenizer.base, len(tokenizer)) == (CONFIG.language.vocab_size, CONFIG.vocab_size)
     ids = TEMPLATE.goal_ids(tokenizer, "one", "the leftmost object")

@@ -1,4 +1,4 @@
-"""Requests that are sent again until an answer comes."""
+"""Requests repeated until they are answered."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_one_that_is_answered_is_sent_once() -> None:
     assert request.done() and request.result() == "yes" and len(sent) == 1
 
 
-def test_one_whose_answer_is_lost_is_sent_again_and_a_late_answer_counts() -> None:
+def test_lost_requests_are_repeated_and_late_answers_accepted() -> None:
     sent: list[Future] = []
 
     def send() -> Future:

@@ -1,4 +1,4 @@
-"""`groma fetch` with the real client of the Hub, against a server of its form on localhost."""
+"""`groma fetch` with the real client of the Hugging Face Hub, against a local server of the same protocol."""
 
 from __future__ import annotations
 
@@ -109,9 +109,7 @@ def test_the_published_layout_arrives_whole_and_is_checked(
     assert "next: groma convert groma-7b" in again.stdout
 
 
-def test_a_connection_that_breaks_is_taken_up_again(
-    tmp_path: Path, endpoint: str, repository: Repository
-) -> None:
+def test_interrupted_download_resumes(tmp_path: Path, endpoint: str, repository: Repository) -> None:
     # The client hands on what arrives in chunks of 10 MiB.
     assert len(repository.files[WEIGHTS]) > 12_000_000
     repository.break_after[WEIGHTS] = [12_000_000, *[0] * 50]

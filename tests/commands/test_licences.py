@@ -1,4 +1,4 @@
-"""The table of licences against what the packages themselves say."""
+"""The table of licences against the metadata of the installed packages."""
 
 import json
 import sys

@@ -1,5 +1,4 @@
-"""`groma models` and `groma doctor` on models that are whole, unconverted, unfinished, damaged and too
-large."""
+"""`groma models` and `groma doctor` on complete, unconverted, unfinished, damaged and too large models."""
 
 from __future__ import annotations
 
@@ -82,7 +81,7 @@ def test_a_model_that_cannot_run_is_a_failure(groma: Groma, monkeypatch: pytest.
     assert status == 1 and check["mend"].startswith("It needs about ") and "16 MB are free" in check["mend"]
 
 
-def test_parts_that_are_missing_or_broken_are_named_with_what_mends_them(
+def test_doctor_names_broken_parts_and_their_fix(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     gpu = Gpu("NVIDIA Thor", (11, 0), (13, 0), 120_000)
@@ -109,9 +108,7 @@ def test_parts_that_are_missing_or_broken_are_named_with_what_mends_them(
     ]
 
 
-def test_ros_that_is_not_there_or_dies_takes_nothing_with_it(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_doctor_survives_missing_or_crashing_ros(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shim = tmp_path / "python"
     monkeypatch.setattr(doctor.sys, "executable", str(shim))
     assert doctor.ros_findings(0.1)[0].found == "the checks could not be started: No such file or directory"

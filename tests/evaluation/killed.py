@@ -1,4 +1,4 @@
-"""A run in two processes that a test kills: `python -m tests.evaluation.killed MODEL OUT COUNT`."""
+"""An evaluation in two processes for a test to kill: `python -m tests.evaluation.killed MODEL OUT COUNT`."""
 
 from __future__ import annotations
 

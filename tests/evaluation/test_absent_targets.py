@@ -1,4 +1,5 @@
-"""GREC, absence and concepts: readers, and the measures against values by hand and plain re-computations."""
+"""GREC, absence and concepts: readers, and metrics against hand-computed values and plain
+re-implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A recording with a truth file as scenes, and as what a model is calibrated on."""
+"""A recording with a truth file as evaluation scenes and as calibration data."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Scores of descriptions by hand and as the field's own tool gives them, and the command on rendered
+"""Caption scores against hand-computed values and the field's own tool, and the command on rendered
 scenes."""
 
 import json
@@ -32,7 +32,7 @@ FIELD_CIDER = (3.08940382, 2.06536275, 1.33852812, 0.0, 0.63672384)
 FIELD_ROUGE = (0.82993197, 0.87980769, 0.5115304, 0.0, 0.6039604)
 
 
-def test_words_are_cut_as_the_field_cuts_them() -> None:
+def test_words_are_tokenized_like_the_penn_treebank() -> None:
     assert words("A man's well-known hat, don't ask!") == (
         "a",
         "man",
@@ -76,7 +76,7 @@ def test_exactness_ignores_case_and_stops() -> None:
     assert exact("A red mug.", ["the mug", "a red mug"]) and not exact("a red mugs", ["a red mug"])
 
 
-def test_the_papers_figure_stands_beside() -> None:
+def test_table_shows_the_papers_figure() -> None:
     found = report("vg", TEXTS, REFERENCES)
     assert found["cider"] == {"measured": 142.6, "paper": 158.4, "difference": -15.8}
     assert found["exact"] == 0 and "158.40" in table({"model": "m", "pictures": 1, **found})
@@ -160,7 +160,7 @@ def test_the_command_describes_true_boxes(
     assert found["cider"]["paper"] is None
 
 
-def test_a_model_without_the_wording_says_so(
+def test_model_without_the_query_is_rejected(
     refusal: Callable[..., str], scenes: Path, described: Path
 ) -> None:
     said = refusal(

@@ -1,4 +1,4 @@
-"""Question files in, answer files out; hallucinated and missed objects by hand."""
+"""Question files, answer files, and counts of hallucinated and omitted objects against values by hand."""
 
 import json
 from collections.abc import Callable
@@ -47,7 +47,7 @@ def test_counts_by_hand() -> None:
     assert (found.pointed, found.right, found.found, found.objects) == (3, 1, 1, 3)
 
 
-def test_a_phrase_speaks_of_its_last_class() -> None:
+def test_last_class_of_a_phrase_counts() -> None:
     found = count("", [("the dog's car", [LEFT])], (KnownObject("dog", LEFT),), Vocabulary(["dog", "car"]))
     assert (found.pointed, found.right) == (1, 0)
 
@@ -142,14 +142,14 @@ def test_descriptions_of_rendered_scenes(
     assert again["truth"]["objects"] == truth["objects"]
 
 
-def test_a_model_that_cannot_chat_says_so(refusal: Callable[..., str], scenes: Path, tmp_path: Path) -> None:
+def test_model_without_chat_is_rejected(refusal: Callable[..., str], scenes: Path, tmp_path: Path) -> None:
     questions = write_lines(tmp_path / "q.jsonl", asked(1, "000000.jpg", "What is this?"))
     common = ("eval", "chat", "--model", TINY, "--images", scenes / "images", "--data", questions)
     assert "0 wordings for 'chat' goals" in refusal(*common)
     assert "give both" in refusal(*common, "--synonyms", questions)
 
 
-def test_chat_is_asked_with_and_without_pointing(
+def test_chat_with_and_without_grounding(
     small_model: Path,
     scenes: Path,
     command: Callable[..., dict[str, Any]],

@@ -1,4 +1,4 @@
-"""Annotation files as people have them: ids of every kind, and the sentence for what cannot be read."""
+"""Annotation files with ids of all kinds, and errors for entries that cannot be read."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What counts as an error in space, and the command."""
+"""Errors of 3D boxes, and the command."""
 
 from __future__ import annotations
 

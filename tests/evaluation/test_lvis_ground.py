@@ -1,5 +1,4 @@
-"""Average recall by hand, by a plain re-computation of its definition, and by the command on rendered
-scenes."""
+"""Average recall against values by hand, a plain re-implementation, and the command on rendered scenes."""
 
 import json
 from collections.abc import Callable

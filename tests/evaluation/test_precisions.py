@@ -1,4 +1,4 @@
-"""Every precision of a bundle gets a row, beside float32 in PyTorch."""
+"""One row per precision of a bundle, with float32 in PyTorch as the reference."""
 
 from __future__ import annotations
 

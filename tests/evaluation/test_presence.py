@@ -1,4 +1,4 @@
-"""Figures of presence by hand, and the commands on rendered scenes with the model that ships."""
+"""Presence metrics against values by hand, and the commands on rendered scenes with the shipped model."""
 
 import json
 from pathlib import Path
@@ -68,7 +68,7 @@ def test_figures_by_hand() -> None:
     )
 
 
-def test_calibration_finds_the_line_that_made_the_truth() -> None:
+def test_calibration_recovers_known_parameters() -> None:
     seen = drawn(0.5, -1.0)
     new, fits = calibrate(seen, Calibration())
     assert new.presence_scale == pytest.approx(0.5, abs=0.05) and new.presence_bias == pytest.approx(
@@ -103,7 +103,7 @@ def test_scores_are_fitted_on_the_boxes_of_goals_that_stand() -> None:
     assert abs(float(new.score(0.8)) - 0.8**3) < 0.06
 
 
-def test_signals_are_fitted_for_a_model_that_never_learned_none() -> None:
+def test_signals_are_fitted_for_a_model_without_none_training() -> None:
     seen = drawn(0.8, 0.3)
     new = fit_presence(seen, Calibration(answers_none=False, signals={"margin": 0.0}))
     assert new.signals["margin"] == pytest.approx(0.8, abs=0.06) and new.presence_bias == pytest.approx(
@@ -114,12 +114,12 @@ def test_signals_are_fitted_for_a_model_that_never_learned_none() -> None:
     assert np.corrcoef(presence, seen.presence(new))[0, 1] > 0.999
 
 
-def test_a_model_that_is_surer_of_what_is_absent_is_refused() -> None:
+def test_model_ranking_absent_goals_higher_is_rejected() -> None:
     with pytest.raises(ValueError, match="surer of goals that are absent"):
         fit_presence(drawn(-1.0, 0.0), Calibration())
 
 
-def test_calibrations_of_precisions_stand_beside_each_other(tmp_path: Path) -> None:
+def test_manifest_stores_a_calibration_per_precision(tmp_path: Path) -> None:
     bundle = Bundle.load(write_small_bundle(tmp_path / "small"))
     assert default_precision(bundle) == "fp32"
     first = Calibration(presence_scale=2.0, score_bias=1.0)
@@ -134,7 +134,7 @@ def test_calibrations_of_precisions_stand_beside_each_other(tmp_path: Path) -> N
     assert Calibration.from_manifest(again.calibration) == Calibration()
 
 
-def test_the_plot_holds_a_dot_for_every_bin() -> None:
+def test_plot_has_a_marker_for_every_bin() -> None:
     bins = reliability(np.array([0.1, 0.15, 0.5, 0.95]), np.array([False, True, True, True]), 10)
     svg = reliability_svg([Panel("presence <1>", bins, "said", "true")])
     assert svg.count("<circle") == len(bins) == 3 and "presence &lt;1&gt;" in svg

@@ -1,5 +1,4 @@
-"""The published layout and prompts with random weights: asked as the original does, and presence read from
-signals."""
+"""The published layout and prompts with random weights: the original's queries, and presence from signals."""
 
 import json
 from collections.abc import Callable

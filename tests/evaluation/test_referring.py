@@ -1,4 +1,4 @@
-"""Referring expressions in every published form, against what the model answers when it is asked directly."""
+"""Referring expressions in every published format, against direct answers of the model."""
 
 import json
 import pickle

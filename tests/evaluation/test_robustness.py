@@ -1,4 +1,4 @@
-"""Conditions change what they say and nothing else; wrong answers are shown as they are."""
+"""Each condition makes its change only; pictures of failures."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def _changed(name: str, scene: TrueScene) -> TrueScene:
     return CONDITIONS[name].change(scene, np.random.default_rng(0))
 
 
-def test_pictures_change_as_the_table_says(scene: TrueScene) -> None:
+def test_each_condition_changes_the_picture_as_described(scene: TrueScene) -> None:
     usual = scene.rgb.astype(float)
     assert np.array_equal(_changed("usual", scene).rgb, scene.rgb)
     assert _changed("dark", scene).rgb.mean() == pytest.approx(usual.mean() / 2, abs=1)
@@ -62,7 +62,7 @@ def test_words_change_and_targets_stay(scene: TrueScene) -> None:
     assert not any(text.startswith(tuple(heard)) for text in framed)
 
 
-def test_requests_stand_around_the_same_goals_and_unknown_nouns_are_absent(scene: TrueScene) -> None:
+def test_request_templates_keep_goals_and_unknown_nouns_are_absent(scene: TrueScene) -> None:
     assert [goal.text for goal in _changed("grasp", scene).goals] == [f"grasp {g.text}" for g in scene.goals]
     framed = _changed("frames", scene)
     assert [(g.kind, g.targets) for g in framed.goals] == [(g.kind, g.targets) for g in scene.goals]
@@ -96,7 +96,7 @@ def test_a_failure_shows_what_is_right_and_what_was_said(tmp_path: Path) -> None
     assert album.written == len(list(album.folder.glob("attribute-*.jpg"))) == 10
 
 
-def test_wrong_answers_are_told_and_worlds_counted_apart(small_model: Path) -> None:
+def test_failures_are_reported_and_worlds_counted_separately(small_model: Path) -> None:
     told: list[Failure] = []
     tally = evaluate(Grounder.load(small_model), rendered_scenes(7, 6, 224, 168, world="mixed"), told.append)
     outcomes = [outcome for own in tally.goals.values() for outcome in own]

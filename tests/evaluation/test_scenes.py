@@ -1,4 +1,4 @@
-"""What counts as right, what is counted, and the command on both kinds of data."""
+"""Judging of answers, counting, and the command on rendered scenes and folders."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Calibration figures by hand and by their definition, and lines fitted to log-odds that are known."""
+"""Calibration metrics against values by hand and their definitions, and fits to known log-odds."""
 
 import numpy as np
 import pytest
@@ -75,7 +75,7 @@ def test_a_line_is_found_again() -> None:
     assert calibration_error(stated, truth) < 0.01 < calibration_error(1 / (1 + np.exp(-2 * odds)), truth)
 
 
-def test_the_line_is_the_least_loss_that_a_general_minimiser_finds() -> None:
+def test_fit_matches_a_general_purpose_minimiser() -> None:
     rng = np.random.default_rng(6)
     x, truth = rng.normal(0, 3, 200), rng.random(200) < 0.3
     weights, bias = fit_line(x, truth)
@@ -91,7 +91,7 @@ def test_the_line_is_the_least_loss_that_a_general_minimiser_finds() -> None:
     assert bias + weights[0] * x.mean() == pytest.approx(best[1], abs=1e-4)
 
 
-def test_examples_that_a_line_parts_wholly_keep_it_finite() -> None:
+def test_separable_examples_give_finite_weights() -> None:
     weights, bias = fit_line(np.array([-3.0, -2, 2, 3]), np.array([False, False, True, True]))
     assert 0 < weights[0] < 20 and np.isfinite(bias)
     constant, _ = fit_line(

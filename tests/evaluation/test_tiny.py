@@ -1,4 +1,4 @@
-"""The model that ships, on scenes it never saw: its manifest tells the truth about it."""
+"""Accuracy of the shipped model on unseen scenes, against its manifest."""
 
 import json
 from collections.abc import Iterator
@@ -36,7 +36,7 @@ def report(tiny: Grounder) -> dict[str, Any]:
     return evaluate(tiny, rendered_scenes(SEED, SCENES, world=world)).report(balanced=True)
 
 
-def test_the_bundle_says_what_it_is() -> None:
+def test_manifest_describes_the_bundle() -> None:
     bundle = Bundle.load(TINY)
     assert bundle.name == "groma-tiny" and bundle.licence == "Apache-2.0" and bundle.trained_on
     graphs = sum(bundle.files[name]["bytes"] for name in (*GRAPHS, EMBEDDINGS))
@@ -50,14 +50,14 @@ def test_the_bundle_says_what_it_is() -> None:
     assert bundle.test["scenes"] >= 500 and set(KINDS) < set(bundle.test["accuracy"])
 
 
-def test_regions_are_as_good_as_the_manifest_says(report: dict[str, Any]) -> None:
+def test_region_accuracy_matches_the_manifest(report: dict[str, Any]) -> None:
     said = Bundle.load(TINY).test
     assert report["scenes"] == SCENES
     assert report["recall"] == pytest.approx(said["recall"], abs=0.05)
     assert report["precision"] == pytest.approx(said["precision"], abs=0.06)
 
 
-def test_answers_are_as_good_as_the_manifest_says(report: dict[str, Any]) -> None:
+def test_answer_accuracy_matches_the_manifest(report: dict[str, Any]) -> None:
     said = Bundle.load(TINY).test["accuracy"]
     # 30 goals a kind, 210 in all: four standard errors of a share near 0.8 are 0.29 and 0.11.
     assert report["accuracy"]["all"] == pytest.approx(said["all"], abs=0.11)

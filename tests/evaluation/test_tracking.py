@@ -1,5 +1,4 @@
-"""Boxes between answers: the measure itself on made-up sequences, and what is claimed of it on the demo's
-recorded camera."""
+"""Tracking evaluation on synthetic sequences, and its documented figures on the demo bag."""
 
 from __future__ import annotations
 
@@ -57,7 +56,7 @@ def measured(
     return tallies[0].report()
 
 
-def test_a_box_that_is_followed_is_right_and_one_that_stays_is_not() -> None:
+def test_tracked_boxes_follow_the_object_and_still_boxes_do_not() -> None:
     frames = [{"a": (100 + 10 * step, 100), "b": (300, 300)} for step in range(21)]
     report = measured(frames, Mode(1.0))
     assert (report["inputs"], report["outputs"], report["iou"], report["switches"]) == (21, 21, 1.0, 0)
@@ -66,13 +65,13 @@ def test_a_box_that_is_followed_is_right_and_one_that_stays_is_not() -> None:
     assert report["age_max"] == pytest.approx(2.0, abs=0.11) and report["questions"] == 3
 
 
-def test_motion_alone_keeps_pace() -> None:
+def test_motion_model_follows_between_perceived_frames() -> None:
     frames = [{"a": (100 + 10 * step, 100), "b": (300, 300)} for step in range(21)]
     report = measured(frames, Mode(1.0, 2.5))
     assert report["outputs"] == 21 and report["iou"] > 0.8
 
 
-def test_a_lost_box_counts_as_nothing() -> None:
+def test_a_lost_box_counts_as_iou_zero() -> None:
     frames = [{"a": (100, 100), "b": (300, 300)} for _ in range(11)]
     blind = [dict(centres) if step < 3 else {"b": centres["b"]} for step, centres in enumerate(frames)]
     tallies = evaluate_tracking(World(blind), [moments(frames, "a")], [Mode(9.0)], TrackingConfig(coast=0.25))  # type: ignore[arg-type]
@@ -86,7 +85,7 @@ def test_a_new_id_for_the_same_object_is_a_switch() -> None:
     assert report["switches"] == 1 and report["switches_per_minute"] == pytest.approx(60 / 1.9, abs=0.01)
 
 
-def test_late_answers_come_when_their_time_has_come() -> None:
+def test_delayed_answers_arrive_after_their_latency() -> None:
     line = DelayedModel(lambda question: [], 1.0)
     assert line.ask(Question(scene(5, {"a": (100, 100)}), StandingGoals())).done(), "the first is at once"
     second = line.ask(Question(scene(5, {"a": (100, 100)}), StandingGoals()))
@@ -96,7 +95,7 @@ def test_late_answers_come_when_their_time_has_come() -> None:
     assert second.result(0).seconds == 1.0 and line.asked == 2
 
 
-def test_what_is_claimed_holds_on_the_recorded_camera(
+def test_documented_figures_hold_on_the_demo_bag(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     arguments = [

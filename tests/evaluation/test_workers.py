@@ -1,4 +1,4 @@
-"""Several processes, records that are kept, and runs that go on."""
+"""Several processes, stored records and resumed runs."""
 
 import json
 import os
@@ -73,7 +73,7 @@ def test_what_is_done_is_not_done_again(choice: ModelChoice, tmp_path: Path) -> 
     assert values(first) == [16, 25]
 
 
-def test_a_folder_of_somebody_else_is_refused(choice: ModelChoice, tmp_path: Path) -> None:
+def test_folder_of_another_run_is_rejected(choice: ModelChoice, tmp_path: Path) -> None:
     (tmp_path / "settings.json").write_text("not a run's")
     with pytest.raises(ValueError, match="holds another run"):
         run_evaluation(square, [1], "item", choice, EvaluationPlan(out=tmp_path), {})

@@ -1,4 +1,4 @@
-"""Work for processes of a run: what a spawned child imports, so nothing heavy stands here."""
+"""Work functions for spawned processes; imports nothing heavy."""
 
 from __future__ import annotations
 

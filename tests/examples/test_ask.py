@@ -1,4 +1,4 @@
-"""A result of the client as the plain values that the bridges use."""
+"""Client results converted to the plain values that the bridges use."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_whatever_is_no_answer_is_absent(status: str) -> None:
     assert answer.status == "absent" and answer.message == "It is absent."
 
 
-def test_a_node_that_does_not_answer_is_lost() -> None:
+def test_missing_answer_is_a_lost_node() -> None:
     class Silent:
         def find(self, goal: str, timeout: float) -> None:
             raise TimeoutError("No node /groma was found within 30 s.")

@@ -1,4 +1,4 @@
-"""The navigation bridge: where to stand, where to look next, and what it does with sightings."""
+"""The navigation bridge: base poses, search, and its reaction to detections."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class StandInBase:
         return True
 
 
-def test_the_base_stands_before_a_thing_and_faces_it() -> None:
+def test_base_pose_is_in_front_of_the_object_and_faces_it() -> None:
     place, heading = before(CHAIR, np.zeros(2))
     assert place == pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])
     assert heading == pytest.approx(0.0)
@@ -47,7 +47,7 @@ def test_the_base_stands_before_a_thing_and_faces_it() -> None:
     assert near == pytest.approx([3.6, 0.0])
 
 
-def test_a_sure_sighting_is_gone_to_and_asked_for_again() -> None:
+def test_confident_detection_is_approached_and_confirmed() -> None:
     base, asked = StandInBase(), []
 
     def ask(goal: str) -> Answer:
@@ -58,14 +58,14 @@ def test_a_sure_sighting_is_gone_to_and_asked_for_again() -> None:
     assert trip.cause == "" and len(base.goes) == 1 and len(asked) == 2
 
 
-def test_a_sighting_that_is_not_there_from_closer_is_no_arrival() -> None:
+def test_detection_not_confirmed_from_closer_is_not_an_arrival() -> None:
     base = StandInBase()
     answers = iter([CHAIR, NOTHING, *[CHAIR] * 6])
     trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == "not found" and "Nothing that fits 'the chair'" in trip.sentence
 
 
-def test_a_goal_that_is_nowhere_is_looked_for_all_around() -> None:
+def test_absent_goal_is_searched_in_all_directions() -> None:
     base = StandInBase()
     trip = Seeker(base, lambda goal: NOTHING).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == "not found"
@@ -73,7 +73,7 @@ def test_a_goal_that_is_nowhere_is_looked_for_all_around() -> None:
     assert len(turns) == 5 and len({round(float(np.cos(t)), 3) for t in turns}) > 2
 
 
-def test_a_pose_in_another_frame_or_without_depth_is_not_gone_to() -> None:
+def test_pose_in_another_frame_or_without_depth_is_ignored() -> None:
     base = StandInBase()
     ask = iter([dataclasses.replace(CHAIR, frame="")] * 6 + [dataclasses.replace(CHAIR, frame="camera")] * 6)
     assert Seeker(base, lambda goal: next(ask)).go_to("x").cause == "not found"  # type: ignore[arg-type]

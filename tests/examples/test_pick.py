@@ -1,5 +1,4 @@
-"""The grasping bridge: what it refuses, and that it stops with a sentence. The arm is a stand-in that
-records commands."""
+"""The grasping bridge: rejected answers and errors. The arm is a stand-in that records commands."""
 
 from __future__ import annotations
 
@@ -87,7 +86,7 @@ def test_a_thing_is_approached_from_above_lifted_and_put_down() -> None:
     assert all(place[:2] == pytest.approx([0.5, 0.1]) for place in arm.moves)
 
 
-def test_a_thing_that_was_moved_meanwhile_is_gone_for_where_it_is() -> None:
+def test_moved_object_is_grasped_at_its_new_place() -> None:
     arm = StandInArm((0.6, 0.0))
     answers = iter([CAN, dataclasses.replace(CAN, position=np.array([0.6, 0.0, 0.05]))])
     pick = Picker(arm, lambda goal: next(answers)).pick("the red can")  # type: ignore[arg-type]
@@ -95,7 +94,7 @@ def test_a_thing_that_was_moved_meanwhile_is_gone_for_where_it_is() -> None:
     assert arm.moves[2][:2] == pytest.approx([0.6, 0.0])
 
 
-def test_fingers_that_close_on_nothing_are_a_miss() -> None:
+def test_empty_gripper_is_reported_as_a_miss() -> None:
     arm = StandInArm((0.9, 0.9))
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
     assert pick.cause == "missed" and arm.grips[-1] == 0.08
@@ -118,7 +117,7 @@ def test_a_good_answer_is_not_refused() -> None:
     assert check(CAN, BASE) is None
 
 
-def test_of_two_ways_to_close_the_hand_takes_the_nearer() -> None:
+def test_gripper_takes_the_smaller_of_two_rotations() -> None:
     hand = np.array([[0.0, 1, 0], [1, 0, 0], [0, 0, -1]])  # down, the fingers closing along +y
     for angle in np.deg2rad([-170, -100, -10, 80, 130, 179]):
         x = np.array([np.cos(angle), np.sin(angle), 0])

@@ -1,4 +1,4 @@
-"""What `groma convert` writes, and what it refuses."""
+"""Output and errors of `groma convert`."""
 
 import json
 import resource
@@ -42,7 +42,7 @@ from tests.small import NETWORK
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_manifest_says_how_far_every_graph_is_from_the_network(graph_model: Path) -> None:
+def test_manifest_has_the_difference_of_every_graph(graph_model: Path) -> None:
     bundle = Bundle.load(graph_model)
     assert sorted(path.name for path in graph_model.iterdir()) == sorted([*bundle.files, MANIFEST])
     assert set(bundle.files) == {WEIGHTS, TOKENIZER, EMBEDDINGS, *GRAPHS}
@@ -53,7 +53,7 @@ def test_the_manifest_says_how_far_every_graph_is_from_the_network(graph_model: 
     assert all(0 < part["difference"] < 1e-4 for part in parts.values())
 
 
-def test_graphs_are_opset_18_and_say_nothing_of_the_machine(graph_model: Path) -> None:
+def test_graphs_are_opset_18_without_paths_of_the_machine(graph_model: Path) -> None:
     for name in GRAPHS:
         data = (graph_model / name).read_bytes()
         proto = onnx.load_from_string(data)
@@ -69,7 +69,7 @@ def test_weights_are_stored_once_and_as_halves(graph_model: Path) -> None:
     assert sum(sizes.values()) < 1.25 * weights
 
 
-def test_weights_are_stored_small_and_come_back_whole() -> None:
+def test_weights_are_stored_in_fp16_and_restored_exactly() -> None:
     rng = np.random.default_rng(0)
     exact = rng.normal(0, 1, (32, 32)).astype(np.float16).astype(np.float32)
     finer = rng.normal(0, 1, (32, 32)).astype(np.float32)
@@ -193,7 +193,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.usefixtures("ready")
-def test_a_bundle_without_weights_runs_and_says_which_they_were(
+def test_bundle_without_weights_runs_and_records_their_hash(
     graph_model: Path, checkpoint: Path, tmp_path: Path
 ) -> None:
     bundle = convert(checkpoint, tmp_path / "out", ["fp32", "q8_0"], weights=False)
@@ -331,7 +331,7 @@ def test_a_fetched_checkpoint_is_converted_by_its_name(
         _places("groma-det", None)
 
 
-def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
+def test_command_names_missing_arguments(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "groma_ros.cli", "convert", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
     assert (

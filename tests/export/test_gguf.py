@@ -1,4 +1,4 @@
-"""The GGUF of a bundle: its values are those of the weights, its precisions those it can have."""
+"""The GGUF of a bundle: its values equal the weights; available precisions."""
 
 from __future__ import annotations
 

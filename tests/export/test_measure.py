@@ -1,4 +1,4 @@
-"""How far a graph is from its network: what counts, and what a little noise may change."""
+"""Differences between a graph and its network, and the effect of rounding noise."""
 
 from __future__ import annotations
 
@@ -67,7 +67,9 @@ def move_the_best(values: dict[str, np.ndarray]) -> None:
 
 
 @pytest.mark.parametrize(("change", "apart"), [(swap, False), (drop_the_last, False), (move_the_best, True)])
-def test_a_little_noise_changes_the_order_and_the_last(model: Groma, change: Change, apart: bool) -> None:
+def test_small_noise_changes_only_order_and_lowest_proposals(
+    model: Groma, change: Change, apart: bool
+) -> None:
     pictures = noise(model.config)[:1]
     assert perceive_difference(model, Spoilt(model, lambda values: None), pictures, "ordered") == 0
     assert perceive_difference(model, Spoilt(model, change), pictures, "ordered") > 1e-4

@@ -1,5 +1,5 @@
-"""Graphs in 8 and 4 bits: standard Q/DQ with zero points 0 in the vision graphs, and no weight stored larger
-than it was."""
+"""8-bit and 4-bit graphs: standard Q/DQ with zero points 0 in the vision graphs, no weight stored larger
+than before."""
 
 from __future__ import annotations
 

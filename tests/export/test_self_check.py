@@ -1,4 +1,4 @@
-"""`groma verify MODEL`: a bundle against its own network and against itself."""
+"""`groma verify MODEL`: a bundle against its own network and across precisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Depth of simple solids by casting rays, in any camera: an independent truth for boxes in space. Metres."""
+"""Depth of simple solids by ray casting, in any camera: independent ground truth for 3D boxes, metres."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Poses to go to, by their axes."""
+"""Approach poses, by their axes."""
 
 from __future__ import annotations
 

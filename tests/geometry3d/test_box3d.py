@@ -1,5 +1,4 @@
-"""Boxes in space by value: on solids cast here, seen from anywhere and in trouble of every kind, and on
-rendered scenes."""
+"""3D boxes by value: on ray-cast solids from many views and with defects, and on rendered scenes."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ def check(
 
 
 @pytest.mark.parametrize("pose", POSES, ids=range(len(POSES)))
-def test_the_box_is_the_same_from_wherever_and_however_turned_the_camera_looks(
+def test_box_is_independent_of_camera_pose(
     pose: tuple[np.ndarray, np.ndarray],
 ) -> None:
     frame, labels = render([Ground(), BOX], pose)
@@ -52,7 +51,7 @@ def test_the_box_is_the_same_from_wherever_and_however_turned_the_camera_looks(
 
 
 @pytest.mark.parametrize("pose", POSES, ids=range(len(POSES)))
-def test_the_hidden_half_of_a_ball_is_known(pose: tuple[np.ndarray, np.ndarray]) -> None:
+def test_hidden_half_of_a_ball_is_completed(pose: tuple[np.ndarray, np.ndarray]) -> None:
     ball = Ball((-0.02, 0.03, 0.0), 0.045)
     frame, labels = render([Ground(), ball], pose)
     found = place(frame, box_of(labels, 1))
@@ -71,14 +70,14 @@ def test_what_lies_inside_the_box_but_in_front_or_behind_is_not_the_thing() -> N
     np.testing.assert_allclose(to_world(found.box.centre, pose), [0.14, -0.05, 0.02], atol=0.002)
 
 
-def test_a_thing_on_another_stands_on_that_one() -> None:
+def test_stacked_object_rests_on_the_lower_one() -> None:
     top = Cuboid((0.0, 0.0, 0.08), (0.06, 0.05, 0.05), 0.2)
     pose = look(0.5, 0.6, 0.8)
     frame, labels = render([Ground(), Cuboid((0.0, 0.0, 0.0), (0.25, 0.2, 0.08), 0.2), top], pose)
     check(place(frame, box_of(labels, 2)), top, pose)
 
 
-def test_a_thing_before_a_wall_stands_on_the_ground() -> None:
+def test_object_in_front_of_a_wall_rests_on_the_ground() -> None:
     wall = Cuboid((-0.1, 0.0, 0.0), (0.02, 2.0, 1.0))
     low = Cuboid((-0.03, 0.0, 0.0), (0.08, 0.1, 0.05))
     pose = look(0.0, 0.3, 0.9)
@@ -97,7 +96,7 @@ def test_a_thing_in_the_air_is_not_made_longer() -> None:
     check(found, held, pose, 0.006)
 
 
-def test_a_thing_whose_foot_is_hidden_stands_on_the_ground() -> None:
+def test_object_with_hidden_base_extends_to_the_ground() -> None:
     tall, low = Cuboid((0.0, 0.0, 0.0), (0.06, 0.08, 0.16)), Cuboid((0.09, 0.0, 0.0), (0.04, 0.3, 0.05))
     pose = look(0.0, 0.4, 0.9)
     frame, labels = render([Ground(), tall, low], pose)
@@ -106,7 +105,7 @@ def test_a_thing_whose_foot_is_hidden_stands_on_the_ground() -> None:
     check(found, tall, pose, 0.006)
 
 
-def test_without_a_support_the_visible_thing_alone_is_placed() -> None:
+def test_without_a_support_plane_only_the_visible_part_is_boxed() -> None:
     pose = look(0.5, 0.5, 0.8)
     frame, labels = render([Cuboid((0, 0, 0), (0.1, 0.08, 0.06), 0.5)], pose)
     found = place(frame, box_of(labels, 0))
@@ -151,7 +150,7 @@ def refused(frame: Frame, box: tuple[float, ...]) -> tuple[str, str]:
     return caught.value.cause, str(caught.value)
 
 
-def test_what_depth_does_not_tell_is_refused_with_a_cause() -> None:
+def test_insufficient_depth_is_rejected_with_a_cause() -> None:
     frame, labels = render([Ground(), BOX], POSES[0])
     box = box_of(labels, 1)
     assert frame.depth is not None
@@ -186,7 +185,7 @@ def test_a_box_over_the_border_counts_where_there_is_an_image() -> None:
 @pytest.mark.parametrize(
     ("level", "centre", "width"), [("clean", (0.002, 0.015), 0.08), ("camera", (0.004, 0.02), 0.2)]
 )
-def test_on_rendered_scenes_it_is_as_good_as_the_documentation_says(
+def test_errors_on_rendered_scenes_match_the_documentation(
     level: str, centre: tuple[float, float], width: float
 ) -> None:
     tally = DepthTally()

@@ -1,4 +1,4 @@
-"""Circles in outlines, and which things are round."""
+"""Circle fits to outlines, and the decision whether an object is round."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pixels a box frames, on small pictures of depth."""
+"""Segmentation of the object in a box, on small depth images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Footprints and hidden sides."""
+"""Footprints and completion of hidden sides."""
 
 from __future__ import annotations
 

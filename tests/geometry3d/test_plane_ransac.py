@@ -1,4 +1,4 @@
-"""Planes in clouds of points."""
+"""Planes in point clouds."""
 
 from __future__ import annotations
 

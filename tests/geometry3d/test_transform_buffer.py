@@ -1,4 +1,4 @@
-"""Lookups of the transform buffer, against what the same turns give by SciPy and by hand."""
+"""Transform lookups against SciPy and values by hand."""
 
 from __future__ import annotations
 

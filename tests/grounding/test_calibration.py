@@ -1,4 +1,4 @@
-"""Logits to probabilities."""
+"""Conversion of logits to probabilities."""
 
 import json
 from typing import Any
@@ -43,7 +43,7 @@ def test_presence_of_a_certain_model_is_finite(stop: float) -> None:
     assert Calibration().presence(stop) == pytest.approx(1 - stop, abs=1e-9)
 
 
-def test_a_model_never_taught_none_says_nothing_about_presence() -> None:
+def test_model_without_none_training_reports_full_presence() -> None:
     assert Calibration(answers_none=False).presence(0.99) == 1.0
 
 
@@ -89,7 +89,7 @@ def test_the_score_follows_platts_line_and_keeps_the_order() -> None:
     np.testing.assert_array_equal(Calibration().score(np.array([0.0, 0.3, 1.0])), [0.0, 0.3, 1.0])
 
 
-def test_signals_decide_where_none_was_never_taught() -> None:
+def test_signals_decide_for_a_model_without_none_training() -> None:
     line = Calibration(answers_none=False, presence_bias=1.0, signals={"margin": 2.0})
     assert line.presence(0.99, {"margin": -1.0, "confidence": 9.0}) == pytest.approx(1 / (1 + np.e))
 

@@ -1,4 +1,4 @@
-"""Descriptions, listings and chat: words, and the regions they point at."""
+"""Descriptions, listings and chat: text and grounded regions."""
 
 import numpy as np
 import pytest

@@ -1,5 +1,4 @@
-"""Dialogue about one image: against the plain network, with regions of the user's, and as long as the context
-allows."""
+"""Dialogue about one image: against the plain network, with user regions, up to the context length."""
 
 from __future__ import annotations
 
@@ -33,7 +32,7 @@ def tokenizer(small_model: Path) -> GromaTokenizer:
     return GromaTokenizer.load(small_model / TOKENIZER, 30)
 
 
-def test_numbers_in_a_question_stand_for_its_regions() -> None:
+def test_numbers_in_a_question_refer_to_its_regions() -> None:
     assert referring("is {1} left of {2}?", 2) == (
         (Text("is "), REFERENCE, Text(" left of "), REFERENCE, Text("?")),
         (0, 1),

@@ -1,4 +1,4 @@
-"""Answers of the batched, prefix-sharing grounder against the plain network, and what a goal may be."""
+"""The batched, prefix-sharing grounder against the plain network, and validation of goals."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Signs of presence, by hand and through the whole grounder."""
+"""Presence signals, by hand and through the whole grounder."""
 
 import dataclasses
 from pathlib import Path
@@ -97,7 +97,7 @@ def test_signals_of_a_batch_are_those_of_each_goal_alone(asking: Grounder) -> No
             assert answer.signals[name] == pytest.approx(value, abs=1e-3), name
 
 
-def test_a_null_goal_does_not_stand_out_from_itself(asking: Grounder) -> None:
+def test_null_goal_has_zero_contrast_to_itself(asking: Grounder) -> None:
     only = dataclasses.replace(EVERY, null_goals=("thing",))
     other = Grounder(asking._vision, asking._language, asking._tokenizer, asking._template, only, 0.0)
     (answer,) = other.answers(other.perceive(Frame(blocks(3))), [Goal("thing")])

@@ -1,5 +1,5 @@
-"""Bags that lie, that break off and that expand to gigabytes: each ends in one sentence, quickly and in
-little memory; bags that are only unusual are read whole."""
+"""Inconsistent, truncated and decompression-bomb bags end in one error, quickly and in little memory;
+unusual but valid bags are read whole."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_split_bags_with_and_without_metadata(tmp_path: Path, plugin: StoragePlu
     assert times(folder, allow_loss=True) == [1, 2, 3, 4, *range(6, 12)]
 
 
-def test_announced_against_held(tmp_path: Path) -> None:
+def test_announced_and_actual_message_counts(tmp_path: Path) -> None:
     """Metadata of sixty messages over a file of three; QoS that differs does not matter."""
     folder = sqlite_bag(tmp_path)
     metadata = folder / "metadata.yaml"

@@ -1,4 +1,4 @@
-"""Bags of every form are read to the same frames, and a bad one is refused with a sentence."""
+"""All bag formats give the same frames; invalid ones give an error."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -113,7 +113,7 @@ def test_the_demo_s_bag_and_every_tenth_frame() -> None:
     assert all(shot.frame is not None and shot.frame.rgb.shape == (480, 640, 3) for shot in shots)
 
 
-def test_a_message_that_cannot_be_decoded_keeps_its_place(tmp_path: Path) -> None:
+def test_undecodable_message_keeps_its_index(tmp_path: Path) -> None:
     good, odd = image(1, pictures(1)[0]), image(3, pictures(1)[0], "sixels")
     folder = write(
         tmp_path / "bag",
@@ -148,7 +148,7 @@ def test_which_camera(tmp_path: Path) -> None:
         camera_of(silent)
 
 
-def test_a_message_type_nobody_knows(tmp_path: Path) -> None:
+def test_unknown_message_type(tmp_path: Path) -> None:
     """Beside the camera it is in nobody's way; asked for, it is refused by name."""
     writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
     with writer:

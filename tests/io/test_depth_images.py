@@ -1,4 +1,4 @@
-"""Depth images by value in every form and byte order, camera_info as a pinhole, and what is refused."""
+"""Depth images by value in every encoding and byte order, camera intrinsics, and rejected messages."""
 
 from __future__ import annotations
 

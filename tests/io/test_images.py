@@ -1,5 +1,4 @@
-"""Every encoding by value, with padded rows and both byte orders, and every way in which an image can be
-wrong."""
+"""Every encoding by value, with row padding and both byte orders, and all kinds of invalid images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pictures from files: orientation as phones store it, folders and patterns, bombs."""
+"""Picture files: EXIF orientation, folders and patterns, decompression bombs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which pinhole of a camera_info belongs to an image."""
+"""Choice of the intrinsics in camera_info that belong to an image."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def info(k: list[float] = K, p: list[float] = P) -> Any:
         ("/zed/zed_node/rgb/image_unrectified", False),
     ],
 )
-def test_the_name_of_the_topic_says_it(topic: str, rectified: bool) -> None:
+def test_topic_name_tells_whether_images_are_rectified(topic: str, rectified: bool) -> None:
     found = rectification("auto", topic, info())
     assert (found.rectified, found.guess) == (rectified, "")
     expected = (
@@ -50,7 +50,7 @@ def test_the_name_of_the_topic_says_it(topic: str, rectified: bool) -> None:
 
 
 @pytest.mark.parametrize("topic", ["/camera/image", "/directory/image_color", "/image"])
-def test_a_name_that_says_nothing_is_a_guess_only_where_k_and_p_differ(topic: str) -> None:
+def test_neutral_topic_name_is_a_guess_only_if_k_and_p_differ(topic: str) -> None:
     found = rectification("auto", topic, info())
     assert not found.rectified
     assert (

@@ -1,4 +1,4 @@
-"""Which depth belongs to which image."""
+"""Matching of depth images to images by stamp."""
 
 from __future__ import annotations
 

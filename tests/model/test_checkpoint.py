@@ -1,4 +1,4 @@
-"""Reading weights in every form the original ships, and refusing what does not fit."""
+"""Weights in every format the original ships, and errors for those that do not fit."""
 
 import json
 import pickle

@@ -1,5 +1,5 @@
-"""RoIAlign as two small matrices against the sampled definition, negative extents included; the fusion's
-exact rewrite."""
+"""RoIAlign as two small matrices against the sampled definition, negative extents included; the rewritten
+fusion is exact."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_regions_of_a_batch_do_not_see_each_other(geometry: str) -> None:
     assert math.isfinite(float(together.sum()))
 
 
-def test_the_fine_level_is_a_quarter_of_the_input_and_tells_what_stands_within_a_patch() -> None:
+def test_fine_level_has_a_quarter_of_the_input_size_and_resolves_within_a_patch() -> None:
     config = dataclasses.replace(
         _config("exact"), region=dataclasses.replace(_config("exact").region, fine=(4, 8, 16))
     )

@@ -125,7 +125,7 @@ def test_other_integers_shapes_and_counts_fail_and_do_not_crash(rec: Reference) 
     assert {"rec.logits", "rec.nms_inds.0", "rec.selected_boxes.0"} <= failed
 
 
-def test_a_recorded_name_nothing_was_held_to_is_listed(rec: Reference) -> None:
+def test_unchecked_recorded_tensors_are_listed(rec: Reference) -> None:
     run = rec.runs[0]
     known = dataclasses.replace(run, recorded={**run.recorded, "mystery": torch.zeros(1)})
     assert verify(dataclasses.replace(rec, runs=(known,))).not_compared == ("rec.mystery",)

@@ -1,4 +1,4 @@
-"""Weights one at a time are the weights read whole."""
+"""Weights read one at a time equal those read at once."""
 
 import hashlib
 import json

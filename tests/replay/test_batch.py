@@ -1,5 +1,5 @@
-"""Bags shared out among processes: one that dies loses no bag, one that always dies is named, and a stopped
-batch goes on."""
+"""Bags in worker processes: a dying worker loses no bag, one that always dies is reported, and a stopped
+batch resumes."""
 
 from __future__ import annotations
 

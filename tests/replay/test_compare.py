@@ -1,4 +1,4 @@
-"""What counts as a change between two replays, and how far everything moved."""
+"""Changes and movements between two replays."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""The depth of a bag's camera: which topics, which image of depth belongs to which frame, and places in space
-on the demo's bag."""
+"""Depth in a replay: choice of topics, matching to frames, and 3D boxes on the demo bag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The JUnit document of a batch, read back as a build server reads it."""
+"""The JUnit document of a batch, parsed as a build server does."""
 
 from xml.etree import ElementTree as xml
 

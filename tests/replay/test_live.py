@@ -1,5 +1,4 @@
-"""The same bag through the real node over DDS: what the language model answered, carried boxes and ids agree
-with the offline run."""
+"""A bag through the real node over DDS: answers, carried boxes and ids agree with the offline run."""
 
 from __future__ import annotations
 
@@ -60,7 +59,7 @@ def test_without_drops_everything_agrees(tmp_path: Path) -> None:
     assert "Active: listens to /camera/image/compressed" in (tmp_path / "live" / LOG).read_text()
 
 
-def test_it_stays_in_the_domain_it_is_told_and_on_this_machine(
+def test_live_replay_stays_in_its_domain_and_on_this_machine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The node runs with the domain of ROS_DOMAIN_ID or of the plan, and discovers on this machine only."""

@@ -1,5 +1,5 @@
-"""Bags on a Ray cluster of this machine: a lost worker loses no bag, a bad bag is reported and the others go
-on."""
+"""Bags on a local Ray cluster: a lost worker loses no bag, an invalid bag is reported and the others
+continue."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The answers as a bag: read back by rosbags, decoded by ROS itself, held to the records and to the node's
-own messages."""
+"""The recording of answers: read by rosbags, decoded by ROS, compared with the records and the node's
+messages."""
 
 from dataclasses import replace
 from pathlib import Path

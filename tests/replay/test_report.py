@@ -1,5 +1,4 @@
-"""The page: whole in one file, without scripts or anything from elsewhere, and its figures are those of the
-run."""
+"""The report: one self-contained file without scripts, and figures that equal those of the run."""
 
 from __future__ import annotations
 

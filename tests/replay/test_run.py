@@ -1,5 +1,5 @@
-"""A bag through the pipeline: the same bytes each time, also after it was stopped, and a sentence for what
-cannot be used."""
+"""A bag through the pipeline: identical results each time, also after an interruption, and errors for
+unusable input."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Truth files in both forms, matched to frames by stamp or by place, against accuracies counted by hand."""
+"""Truth files in both formats, matched by stamp or index, and accuracies counted by hand."""
 
 import json
 from pathlib import Path

@@ -1,5 +1,4 @@
-"""Every backend and precision that runs on this machine gives the same answers, and gives them again bit for
-bit."""
+"""All backends and precisions available on this machine agree, and repeat bit for bit."""
 
 import dataclasses
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A bundle is read whole or refused in a sentence."""
+"""Loading of bundles, and errors for invalid ones."""
 
 import json
 import shutil

@@ -1,5 +1,4 @@
-"""The runtime on the recorded runs of the original network: its scenes, its forced answer, its free
-answer."""
+"""The runtime on the original network's recorded runs: scenes, forced answer and free answer."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Graphs that are refused before a library reads them, and files that are not what they should be."""
+"""Unsafe graphs are rejected before a library reads them, and files of the wrong type are named."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""The language model on llama.cpp: the same logits as torch, a prefix that goals share, sequences that are
-freed, bad files."""
+"""The language model on llama.cpp: same logits as torch, shared prefixes, freed sequences, invalid files."""
 
 from __future__ import annotations
 
@@ -105,7 +104,7 @@ def test_sequences_and_cells_are_freed(language: LlamaLanguage) -> None:
     assert language.branch(language.prefill(embeddings), [tails[0]] * 10)[1].tobytes() == answers.pop()
 
 
-def test_weights_are_held_once(language: LlamaLanguage, folder: Path) -> None:
+def test_weights_are_loaded_once(language: LlamaLanguage, folder: Path) -> None:
     """On the CPU most are laid out anew, so the file they came from is not kept mapped beside them."""
     assert language.width == 256
     assert str(folder / "language.gguf") not in Path("/proc/self/maps").read_text()
@@ -155,7 +154,7 @@ def test_devices() -> None:
         choose_device("tpu")
 
 
-def test_without_the_package_the_sentence_says_what_to_install(
+def test_missing_package_error_names_the_install_command(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "llama_cpp", None)

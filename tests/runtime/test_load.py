@@ -1,4 +1,4 @@
-"""Which backend is taken, and what is said when it cannot be."""
+"""Choice of the backend, and errors if none is available."""
 
 import dataclasses
 import json

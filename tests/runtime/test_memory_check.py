@@ -1,4 +1,4 @@
-"""A model that does not fit is refused with need and have, before anything of it is loaded."""
+"""Models larger than the free memory are rejected, with required and free memory, before loading."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where models are found: a checkout, a wheel, an installed workspace, the models folder, and nowhere."""
+"""Search for models: checkout, wheel, installed workspace, models folder, none."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_workspace_has_it_in_the_share_folder(package: Path, monkeypatch: pyte
     )
 
 
-def test_without_any_it_says_so(package: Path) -> None:
+def test_missing_model_error_says_to_name_a_folder(package: Path) -> None:
     with pytest.raises(
         ValueError, match="groma-tiny was not found where the package is; name the folder of a model"
     ):
@@ -114,7 +114,7 @@ def test_folders_by_their_paths(package: Path, tmp_path: Path) -> None:
         find_model(folder / "manifest.json")
 
 
-def test_a_name_that_is_not_there_says_what_to_do(package: Path, tmp_path: Path) -> None:
+def test_unknown_name_error_suggests_what_to_do(package: Path, tmp_path: Path) -> None:
     make_bundle(tmp_path / "models" / "kitchen")
     with pytest.raises(ValueError, match=r"no model 'kitchn' on this machine \(did you mean kitchen\?"):
         find_model("kitchn")

@@ -1,5 +1,4 @@
-"""ONNX Runtime against the torch runtime: the same scenes, logits and answers, and the same bits every
-time."""
+"""ONNX Runtime against the torch runtime: same scenes, logits and answers, identical on every run."""
 
 from collections.abc import Callable
 from pathlib import Path

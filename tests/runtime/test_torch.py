@@ -1,4 +1,4 @@
-"""The torch runtime against the plain network: the same numbers, whatever is shared or packed."""
+"""The torch runtime against the plain network: same numbers with shared prefixes and packed goals."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -115,9 +115,7 @@ def test_a_cache_with_room_gives_the_numbers_of_one_that_grows(model: Groma, lan
         np.testing.assert_allclose(found, grown(model, prefix, tail, *tokens[:count]), atol=1e-5)
 
 
-def test_nothing_is_copied_while_one_goes_on_and_others_are_let_be(
-    model: Groma, language: TorchLanguage
-) -> None:
+def test_continuing_one_branch_copies_nothing(model: Groma, language: TorchLanguage) -> None:
     start, tail, other = embeddings(13, 20, 5, 7)
     prefix = language.prefill(start)
     place = prefix.layers[0].keys.data_ptr()
@@ -136,7 +134,7 @@ def test_nothing_is_copied_while_one_goes_on_and_others_are_let_be(
     np.testing.assert_allclose(logits[0], plain(model, start, other), atol=TOLERANCE)
 
 
-def test_a_room_that_is_full_is_left_for_a_larger_one(
+def test_full_cache_is_replaced_by_a_larger_one(
     model: Groma, language: TorchLanguage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(groma_ros.runtime.torch, "_CELLS", 8)

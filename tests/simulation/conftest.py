@@ -1,4 +1,4 @@
-"""One renderer for all rendering tests: opening it takes longer than drawing."""
+"""One renderer for all rendering tests: creating it takes longer than drawing."""
 
 from __future__ import annotations
 

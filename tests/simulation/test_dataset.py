@@ -76,7 +76,7 @@ def test_other_settings_do_not_mix_into_a_folder(folder: Path) -> None:
         write_dataset(folder, 5, Settings(seed=4, width=160, height=120), progress=False)
 
 
-def test_seeds_of_different_data_seeds_never_meet() -> None:
+def test_scene_seeds_of_different_data_seeds_are_disjoint() -> None:
     assert not set(scene_seeds(1, 1000)) & set(scene_seeds(2, 1000))
     assert scene_seeds(1, 10)[:4] == scene_seeds(1, 4)
     with pytest.raises(ValueError, match="at most 1000000 scenes"):

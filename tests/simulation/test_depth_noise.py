@@ -1,4 +1,4 @@
-"""Spoilt depth, by the figures that spoil it."""
+"""Depth noise, by its statistics."""
 
 from __future__ import annotations
 

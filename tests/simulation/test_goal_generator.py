@@ -1,5 +1,4 @@
-"""Goals are read back by a small interpreter of their English, written apart from the code that draws
-them."""
+"""Generated goals, checked by a small independent interpreter of their English."""
 
 from __future__ import annotations
 

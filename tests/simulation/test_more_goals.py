@@ -1,4 +1,4 @@
-"""Goals of nearness, stacking, order, two relations and absence, read back against the objects' numbers."""
+"""Goals of nearness, stacking, order, two relations and absence, checked against the objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scenes of robosuite and Miniworld, rendered in the environment of their own."""
+"""Scenes of robosuite and Miniworld, rendered in their own environment."""
 
 from __future__ import annotations
 
@@ -51,6 +51,6 @@ def test_settings_that_these_worlds_do_not_have() -> None:
         Settings(0, world="robosuite", supersample=2).renderer()
 
 
-def test_a_python_without_the_simulator_says_what_to_run() -> None:
+def test_missing_simulator_error_names_the_command_to_run() -> None:
     with pytest.raises(other_worlds.SimulatorUnavailable, match="make setup-sim"):
         other_worlds.make_renderer("robosuite", 320, 240)

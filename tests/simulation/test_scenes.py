@@ -31,7 +31,7 @@ def test_a_scene_depends_on_its_seed_alone(renderer: SceneRenderer, samples: lis
     assert len({sample.rgb.tobytes() for sample in samples}) == len(samples)
 
 
-def test_objects_are_as_many_and_as_visible_as_promised(samples: list[SceneSample]) -> None:
+def test_number_and_visibility_of_objects_are_within_limits(samples: list[SceneSample]) -> None:
     for sample in samples:
         assert sample.rgb.shape == (224, 224, 3) and sample.rgb.dtype == np.uint8
         assert sample.depth.shape == (224, 224) and sample.depth.dtype == np.float32
@@ -119,7 +119,7 @@ def test_a_smoothed_picture_shows_the_same_scene(samples: list[SceneSample]) -> 
     assert np.median(np.abs(sample.depth - samples[4].depth)) < 0.005
 
 
-def test_a_camera_looks_where_it_is_told() -> None:
+def test_camera_pose_follows_the_settings() -> None:
     target = np.array([0.1, -0.05, 0.02])
     position, rotation = look_at(target, 0.7, 0.8, 1.1, 0.05)
     camera = Camera(position, rotation, Intrinsics(200, 200, 112, 112, 224, 224))

@@ -92,7 +92,7 @@ def test_goals_keep_their_targets_in_every_frame(frames: list[SequenceFrame]) ->
         assert min(row["visible"]) >= 0.55
 
 
-def test_the_camera_moves_about_what_it_looks_at() -> None:
+def test_camera_orbits_its_target() -> None:
     position, rotation = look_at(np.zeros(3), 0.3, 0.7, 1.0, 0.02)
     camera = Camera(position, rotation, Intrinsics(300, 300, 160, 120, 320, 240))
     moved = orbit(camera, 0.2, -0.05, 1.1)

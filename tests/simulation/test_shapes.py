@@ -23,7 +23,7 @@ def test_meshes_are_closed_and_face_outwards(name: str) -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_solids_stand_on_the_table_and_have_the_size_they_say(kind: str) -> None:
+def test_solids_rest_on_the_table_and_have_the_stated_size(kind: str) -> None:
     for seed in range(20):
         solid = make_solid(kind, np.random.default_rng(seed))
         points = np.concatenate([part_points(part) for part in solid.parts])

@@ -1,5 +1,4 @@
-"""The world `wide` keeps what it promises: sizes, poses, aspects, stacks and trays, boxes of the visible
-pixels, one seed one scene."""
+"""The world `wide`: sizes, poses, aspects, stacks and trays, visible boxes, determinism."""
 
 from __future__ import annotations
 

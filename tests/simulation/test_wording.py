@@ -1,5 +1,5 @@
-"""Requests and wordings: what is held out is never drawn in training, and meanings survive every way of
-saying them."""
+"""Request templates and wordings: held-out ones are never used in training, and rephrasing keeps the
+meaning."""
 
 from __future__ import annotations
 

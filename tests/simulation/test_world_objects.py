@@ -1,4 +1,4 @@
-"""The kinds of other simulators' worlds, and goals that leave no doubt."""
+"""Object kinds of other simulators, and unambiguous goals."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_training_never_draws_a_painted_kind_that_is_held_out() -> None:
     assert not any(held_out_name(f"{thing.kind.name} {thing.finish}") for thing in drawn)
 
 
-def test_no_two_kinds_of_a_scene_answer_to_one_name() -> None:
+def test_kinds_of_a_scene_share_no_name() -> None:
     rng = np.random.default_rng(1)
     for _ in range(200):
         names = {
@@ -74,7 +74,7 @@ def test_no_two_kinds_of_a_scene_answer_to_one_name() -> None:
         assert not {"box", "cereal box"} <= names
 
 
-def test_goals_never_speak_of_a_colour_or_a_name_in_doubt() -> None:
+def test_goals_avoid_ambiguous_colours_and_names() -> None:
     scene = sample([("cereal box", OWN), ("can", "blue"), ("can", "green"), ("lemon", OWN), ("lemon", OWN)])
     texts = {goal.text for seed in range(40) for goal in world_goals(scene, np.random.default_rng(seed), 2)}
     assert len(texts) > 60

@@ -1,4 +1,4 @@
-"""Every world keeps what the table promises; a seed means the same scene whatever was asked before."""
+"""All worlds keep the guarantees of the table scenes; a seed gives the same scene in any order."""
 
 from __future__ import annotations
 

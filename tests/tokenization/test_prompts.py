@@ -1,5 +1,4 @@
-"""Tokenisation, templates, expansion and the answer grammar, against recorded runs of the published
-tokenizer."""
+"""Tokenization, templates, expansion and answer parsing, against recorded runs of the published tokenizer."""
 
 import json
 from collections.abc import Iterable
@@ -127,7 +126,7 @@ def test_published_answers_have_the_recorded_ids(llama: GromaTokenizer, name: st
     assert llama.encode_template("ASSISTANT: " + name.removeprefix("answer "))[-len(tail) :] == tail
 
 
-def test_the_four_habits_of_the_published_tokenizer(llama: GromaTokenizer) -> None:
+def test_special_cases_of_the_published_tokenizer(llama: GromaTokenizer) -> None:
     dot, question = llama.encode_template("image.")[-1], 29973
     assert dot == 29889
     assert llama.encode_template("<image>. ASSISTANT:") == [32008, 319, 1799, 9047, 13566, 29901]

@@ -1,4 +1,4 @@
-"""The generated checkpoint has the published names, shapes and layout, and loads."""
+"""Generated checkpoints have the published names, shapes and layout, and load."""
 
 import dataclasses
 import json

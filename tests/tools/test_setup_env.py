@@ -1,5 +1,4 @@
-"""The set-up scripts where they can be tried without making an environment: refusals, stamps, and the patched
-exports."""
+"""Setup scripts, as far as possible without creating an environment: errors, stamps, patched exports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tool that fetches the bindings of TensorRT: what it makes, and what it says when it cannot."""
+"""The tool that fetches TensorRT's bindings: its output and its errors."""
 
 from __future__ import annotations
 

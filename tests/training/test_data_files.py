@@ -1,5 +1,4 @@
-"""Files in published forms are read for what they say, trained on in every stage, and resumed with the same
-bits."""
+"""Published data formats: content, training on them in every stage, and resuming with identical results."""
 
 from __future__ import annotations
 

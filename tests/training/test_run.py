@@ -1,4 +1,4 @@
-"""What a finished run adds to its bundle."""
+"""Bundles after a finished run."""
 
 from __future__ import annotations
 

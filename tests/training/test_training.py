@@ -1,5 +1,5 @@
-"""Every stage takes real steps on rendered scenes; a stopped run goes on with the same bits; packing is
-exact."""
+"""Every stage takes real steps on rendered scenes; interrupted runs resume with identical results; packing
+is exact."""
 
 from __future__ import annotations
 

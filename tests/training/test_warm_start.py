@@ -1,5 +1,5 @@
-"""A network that grew starts with what the smaller one knew; the joint stage trains every part and goes on
-with the same bits."""
+"""A larger network starts from a smaller one's weights; the joint stage trains all parts and resumes with
+identical results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bags as bytes, and message definitions written from the generated classes."""
+"""Bags as CDR bytes, and message definitions generated from the message classes."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_what_is_written_is_read_in_the_order_of_time(tmp_path: Path, message: G
     assert deserialize_message(bag.records[2].data, GroundingArray) == message
 
 
-def test_another_reader_decodes_it_by_the_written_definition(tmp_path: Path, message: GroundingArray) -> None:
+def test_rosbags_decodes_it_with_the_stored_definition(tmp_path: Path, message: GroundingArray) -> None:
     write_bag(
         tmp_path / "bag.mcap",
         [topic_of("/a", GroundingArray)],
@@ -58,7 +58,7 @@ def test_another_reader_decodes_it_by_the_written_definition(tmp_path: Path, mes
     assert grounding.detections[0].results[0].hypothesis.score == 0.75
 
 
-def test_definitions_know_arrays_of_every_sort() -> None:
+def test_definitions_support_all_kinds_of_arrays() -> None:
     lines = topic_of("/c", CameraInfo).definition.splitlines()
     assert {
         "std_msgs/Header header",

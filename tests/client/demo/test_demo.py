@@ -1,4 +1,4 @@
-"""The whole demonstration as a user starts it: three processes, real DDS, the shipped bag."""
+"""The whole demo as started by a user: three processes over DDS with the shipped bag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Accuracy by hand-counted values, and the form of what is written."""
+"""Accuracy of the demo against hand-counted values, and the format of its output files."""
 
 from __future__ import annotations
 

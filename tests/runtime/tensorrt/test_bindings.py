@@ -1,5 +1,4 @@
-"""What is asked of TensorRT, held to NVIDIA's own bindings of every version: names, signatures, values, and
-what is said of failures."""
+"""Our use of TensorRT against NVIDIA's bindings of every version: names, signatures, values and errors."""
 
 from __future__ import annotations
 
@@ -79,7 +78,7 @@ def test_an_engine_is_built_as_the_version_wants_it(gpu_machine: Machine, versio
     assert (built.settings.progress_monitor is None) == (version == "8.6")
 
 
-def test_what_an_engine_says_of_its_tensors(gpu_machine: Machine, version: str) -> None:
+def test_engine_reports_names_shapes_and_types_of_tensors(gpu_machine: Machine, version: str) -> None:
     gpu_machine(version)
     library = TensorRT()
     engine = library.load(library.build(graph(), PLAN, b"", silent)[0])

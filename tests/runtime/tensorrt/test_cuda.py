@@ -1,5 +1,5 @@
-"""Memory, stream and graphs by the driver's library, against a driver that runs work only when somebody
-waits."""
+"""Memory, streams and CUDA graphs through the driver library, against a driver that runs work only on
+synchronisation."""
 
 import gc
 import shutil
@@ -62,7 +62,7 @@ def test_a_view_of_pinned_memory_shares_it(cuda: Cuda) -> None:
     assert (pinned.bytes[:24].view(np.int32) == 7).all()
 
 
-def test_a_full_device_says_need_and_have(driver: Driver, cuda: Cuda) -> None:
+def test_full_device_error_names_required_and_free_memory(driver: Driver, cuda: Cuda) -> None:
     driver.set_memory(50 << 20)
     with cuda.using():
         held = cuda.allocate(30 << 20)

@@ -1,5 +1,4 @@
-"""The cache of engines: what is used again, what is built again and why, and two processes that want the
-same."""
+"""The engine cache: reuse, rebuilding and its reasons, and two processes that build the same engine."""
 
 from __future__ import annotations
 

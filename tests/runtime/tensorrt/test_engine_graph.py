@@ -1,5 +1,4 @@
-"""One graph as an engine: number formats of its inputs and outputs, values that stay on the device, and names
-it was not to have."""
+"""One graph as an engine: types of inputs and outputs, values that stay on the device, renamed tensors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Asking for a GPU: an answer on every machine, also where the driver is broken."""
+"""GPU detection on every machine, also with a broken driver."""
 
 import shutil
 import subprocess
@@ -20,7 +20,7 @@ def _library(tmp_path: Path, code: str) -> str:
     return str(path)
 
 
-def test_what_the_driver_says(tmp_path: Path) -> None:
+def test_gpu_reported_by_the_driver(tmp_path: Path) -> None:
     driver = Driver(tmp_path)
     driver.set_memory(1 << 30)
     assert find_gpu(str(driver.path)) == Gpu("Fake GPU", (8, 7), (12, 6), 1024)

@@ -1,5 +1,4 @@
-"""Graphs as TensorRT's parser wants them compute what the bundle's graphs compute, bit for bit, and hold no
-int64 they need not."""
+"""Lowered graphs compute exactly what the bundle's graphs do, without avoidable int64."""
 
 from __future__ import annotations
 

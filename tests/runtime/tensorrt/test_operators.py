@@ -1,4 +1,4 @@
-"""The vision graphs of bundles are made of what TensorRT 8.6, 10 and 11 take."""
+"""The vision graphs of bundles use only operators that TensorRT 8.6, 10 and 11 support."""
 
 from __future__ import annotations
 

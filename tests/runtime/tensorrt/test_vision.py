@@ -1,5 +1,5 @@
-"""The vision tokenizer on TensorRT, every version's API before a GPU in C: the scenes of ONNX Runtime, bit
-for bit."""
+"""The vision tokenizer on TensorRT, with every version's API and the GPU stand-in in C: same scenes as
+ONNX Runtime, bit for bit."""
 
 from __future__ import annotations
 
