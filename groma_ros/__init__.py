@@ -13,11 +13,10 @@ next to nothing.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from pkgutil import extend_path
 from typing import TYPE_CHECKING, Any
-
-from groma_ros import telemetry
 
 if TYPE_CHECKING:
     from groma_ros.grounding.grounder import Grounder
@@ -30,8 +29,21 @@ __all__ = ["Detection", "Frame", "Goal", "Grounder", "Grounding"]
 # one package.
 __path__ = extend_path(__path__, __name__)
 
-# Before anything else is imported: dependencies read these switches when they are loaded.
-telemetry.disable()
+TELEMETRY_SWITCHES = {
+    "ORT_DISABLE_TELEMETRY": "1",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "DISABLE_TELEMETRY": "1",
+    "DO_NOT_TRACK": "1",
+}
+"""Environment variables that disable the usage statistics of ONNX Runtime, Ray and huggingface_hub (two names
+over time), and the one that several other packages honour."""
+
+# Set before anything else is imported, because dependencies read the variables when they are loaded.
+# Processes started from here inherit them. Variables that the user has set are left alone.
+for _name, _value in TELEMETRY_SWITCHES.items():
+    if not os.environ.get(_name):
+        os.environ[_name] = _value
 
 
 def __getattr__(name: str) -> Any:

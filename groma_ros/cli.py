@@ -10,7 +10,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 DEBUG = "--debug"
 
@@ -20,14 +20,20 @@ class Command:
     """A subcommand of `groma`."""
 
     module: str
-    """A module of groma_ros.commands with `add_arguments(parser)` and `run(args)`, which returns the exit
-    status."""
+    """A module of groma_ros.commands, or `module:NAME` for an object in one, with `add_arguments(parser)` and
+    `run(args)`, which returns the exit status."""
     help: str
     """One line: what it does."""
     example: str
     """A command line that works in a checkout."""
     locks_out: bool = False
     """Whether --out is a folder that only one process at a time may write to."""
+
+    def load(self) -> Any:
+        """Import the module, or the object in it, that has `add_arguments` and `run`."""
+        module, _, name = self.module.partition(":")
+        found = importlib.import_module(module)
+        return getattr(found, name) if name else found
 
 
 COMMANDS = {
@@ -38,13 +44,13 @@ COMMANDS = {
         "out/answer.png",
     ),
     "eval scenes": Command(
-        "groma_ros.commands.eval_scenes",
+        "groma_ros.commands.eval_rendered:SCENES",
         "measure a model on rendered scenes with truth",
         "groma eval scenes --model engines/groma-tiny --seed 77 --count 100 --json",
         locks_out=True,
     ),
     "eval robustness": Command(
-        "groma_ros.commands.eval_robustness",
+        "groma_ros.commands.eval_rendered:ROBUSTNESS",
         "measure a model on pictures and words that are not as trained on",
         "groma eval robustness --model engines/groma-tiny --seed 77 --count 50 --conditions "
         "usual,blur,unheard",
@@ -57,47 +63,47 @@ COMMANDS = {
         locks_out=True,
     ),
     "eval rec": Command(
-        "groma_ros.commands.eval_rec",
+        "groma_ros.commands.eval_expressions:REC",
         "referring expressions: RefCOCO, RefCOCO+, RefCOCOg",
         "groma eval rec --model engines/groma-7b --data refcoco --images coco/train2017 --split "
         "val,testA,testB --out out/refcoco",
         locks_out=True,
     ),
     "eval lvis-ground": Command(
-        "groma_ros.commands.eval_lvis_ground",
+        "groma_ros.commands.eval_datasets:LVIS_GROUND",
         "average recall of all objects of a class: LVIS-Ground",
         "groma eval lvis-ground --model engines/groma-7b --data lvis_test.json --images coco --paper "
         "--out out/lvis",
         locks_out=True,
     ),
     "eval caption": Command(
-        "groma_ros.commands.eval_caption",
+        "groma_ros.commands.eval_datasets:CAPTION",
         "descriptions of regions: Visual Genome, RefCOCOg",
         "groma eval caption --model engines/groma-7b --data vg_test.json --images vg --dataset vg --out "
         "out/vg",
         locks_out=True,
     ),
     "eval chat": Command(
-        "groma_ros.commands.eval_chat",
+        "groma_ros.commands.eval_datasets:CHAT",
         "answers and their regions for a judge: LLaVA-COCO",
         "groma eval chat --model engines/groma-7b --data qa90_questions.jsonl --images coco/val2014 "
         "--truth instances.json --out out/chat",
         locks_out=True,
     ),
     "eval grec": Command(
-        "groma_ros.commands.eval_grec",
+        "groma_ros.commands.eval_expressions:GREC",
         "expressions that mean none, one or several objects: gRefCOCO",
         "groma eval grec --model engines/groma-7b --data grefcoco --images coco/train2014 --split val",
         locks_out=True,
     ),
     "eval absence": Command(
-        "groma_ros.commands.eval_absence",
+        "groma_ros.commands.eval_expressions:ABSENCE",
         "one box or none: GroundingME, RefCOCOg_rej",
         "groma eval absence --model engines/groma-7b --data groundingme.jsonl --images groundingme",
         locks_out=True,
     ),
     "eval concepts": Command(
-        "groma_ros.commands.eval_concepts",
+        "groma_ros.commands.eval_expressions:CONCEPTS",
         "all objects of a noun phrase, or none: SA-Co",
         "groma eval concepts --model engines/groma-tiny --data out/scenes/saco.json --images out/scenes",
         locks_out=True,
@@ -114,13 +120,13 @@ COMMANDS = {
         "groma calibrate --model engines/groma-tiny --seed 8 --count 400",
     ),
     "eval depth": Command(
-        "groma_ros.commands.eval_depth",
+        "groma_ros.commands.eval_rendered:DEPTH",
         "measure boxes in space on rendered scenes with truth",
         "groma eval depth --seed 77 --count 100 --model engines/groma-tiny --json",
         locks_out=True,
     ),
     "eval precisions": Command(
-        "groma_ros.commands.eval_precisions",
+        "groma_ros.commands.eval_rendered:PRECISIONS",
         "compare the precisions of a model on rendered scenes",
         "groma eval precisions --model engines/groma-tiny --seed 2026 --count 200",
         locks_out=True,
@@ -189,7 +195,7 @@ class _Parser(argparse.ArgumentParser):
     """An argument parser that reports errors in one sentence."""
 
     def error(self, message: str) -> NoReturn:
-        from groma_ros.printable import printable
+        from groma_ros.errors import printable
 
         self.exit(2, f"{self.prog}: {printable(message)}; see {self.prog} --help.\n")
 
@@ -218,7 +224,7 @@ def main() -> None:
 def _run(arguments: Sequence[str]) -> int:
     name, rest = _choose(arguments)
     command = COMMANDS[name]
-    module = importlib.import_module(command.module)
+    module = command.load()
     parser = _Parser(
         prog=f"groma {name}",
         description=command.help[0].upper() + command.help[1:] + ".",
@@ -290,7 +296,7 @@ def _overview(group: str = "") -> str:
 
 
 def _fail(message: str, status: int = 1) -> int:
-    from groma_ros.printable import printable
+    from groma_ros.errors import printable
 
     print("groma: " + printable(" ".join(message.split())), file=sys.stderr)
     return status

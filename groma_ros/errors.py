@@ -1,8 +1,9 @@
-"""Which errors have a message for a user, and what a user is told of the others."""
+"""Text for users: the sentence for an error, and untrusted text made safe for a terminal or a log."""
 
 from __future__ import annotations
 
 import os
+import re
 import traceback
 
 _STANDARD_LIBRARY = os.path.dirname(os.path.abspath(os.__file__))
@@ -10,8 +11,8 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 def sentence(error: BaseException) -> str:
-    """What the user reads of an error: the sentence of ours that it carries, or where an unexpected error
-    came from."""
+    """Return the message for a user: that of our own error, or the place where an unexpected error was
+    raised."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name} is not installed; `make setup-full` installs what this needs."
     if isinstance(error, OSError) and error.filename and error.strerror:
@@ -35,9 +36,9 @@ def sentence(error: BaseException) -> str:
 
 
 def _origin(error: BaseException) -> tuple[str, int, bool]:
-    """The file and line of this package where an error came up, and whether a `raise` of ours made it.
+    """File and line in this package where an error passed, and whether a `raise` of ours made it.
 
-    Errors that a library or a built-in function raised have a message for programmers, not for users.
+    Errors raised by a library or a built-in function have a message for programmers, not for users.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_own(frame.filename)]
@@ -49,8 +50,25 @@ def _origin(error: BaseException) -> tuple[str, int, bool]:
 
 
 def _is_own(file: str) -> bool:
-    """Whether a file is neither of an installed package other than this one nor of Python itself."""
+    """Whether a file belongs neither to Python nor to an installed package other than this one."""
     path = os.path.abspath(file)
     return path.startswith(_PACKAGE + os.sep) or not any(
         part in path for part in ("site-packages", "dist-packages", _STANDARD_LIBRARY, "<frozen")
     )
+
+
+# Control characters (C0, DEL, C1), line and paragraph separators, marks that change the direction of the text
+# around them, and halves of surrogate pairs, which no stream can encode.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff\ufeff]")
+
+
+def printable(text: object, limit: int | None = None) -> str:
+    """Return the text on one line, with characters that could move the cursor, start an escape sequence,
+    end a line or reverse the reading direction written as escapes (`\\n`, `\\x1b`, `\\u202e`).
+
+    limit: maximum length in characters; longer text is cut and ends in "...".
+    """
+    shown = str(text)
+    if limit is not None and len(shown) > limit:
+        shown = shown[: max(limit - 3, 0)] + "..."
+    return _UNSAFE.sub(lambda match: ascii(match.group())[1:-1], shown)

@@ -1,4 +1,4 @@
-"""Checks of files and disks before a long piece of work: Git LFS pointers, JSON, free space."""
+"""Checks of files and disks before long work: Git LFS pointers, wrong contents, JSON, free space."""
 
 from __future__ import annotations
 
@@ -9,10 +9,26 @@ from typing import Any
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 GB = 1e9
+_READ = 512
+
+
+def wrong_kind(path: Path) -> str | None:
+    """Describe what a file is instead of the expected one, and what to do: a Git LFS pointer, a web page,
+    an error message, or empty. None if it is none of these. Raises OSError if it cannot be read."""
+    with path.open("rb") as stream:
+        begin = stream.read(_READ)
+    if begin.startswith(LFS_POINTER):
+        return "a pointer of Git LFS and not the file itself; run git lfs pull in its repository"
+    text = begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
+        return "a web page, maybe the error page of a download, and not the file itself; fetch it again"
+    if text.startswith((b'{"error"', b'{"message"', b"entry not found", b"not found", b"access denied")):
+        return "the error message of a server and not the file itself; fetch it again"
+    return None if begin else "empty; fetch it again"
 
 
 def refuse_pointer(path: Path) -> None:
-    """ValueError where a file is Git LFS's pointer to the real one, as a clone without LFS leaves it."""
+    """Raise ValueError if a file is a Git LFS pointer, as left by a clone without LFS."""
     with path.open("rb") as stream:
         if stream.read(len(LFS_POINTER)) == LFS_POINTER:
             raise ValueError(
@@ -23,7 +39,7 @@ def refuse_pointer(path: Path) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file. ValueError if there is none."""
+    """Read a JSON object. Raises ValueError if there is none."""
     if not path.is_file():
         raise ValueError(f"The file {path} does not exist.")
     refuse_pointer(path)
@@ -37,7 +53,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def free_bytes(folder: Path) -> int:
-    """Bytes that can be written into a folder, which need not exist yet."""
+    """Bytes available to write in a folder, which need not exist yet."""
     place = folder.absolute()
     while not place.exists() and place != place.parent:
         place = place.parent
@@ -45,7 +61,8 @@ def free_bytes(folder: Path) -> int:
 
 
 def check_disk(folder: Path, need: int, what: str) -> None:
-    """OSError with need and have where a folder's disk has less than `need` bytes free; what: needs them."""
+    """Raise OSError with required and free space if a folder's disk has less than `need` bytes free; what:
+    the work that needs them."""
     have = free_bytes(folder)
     if need > have:
         raise OSError(

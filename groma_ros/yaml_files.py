@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from groma_ros.printable import printable
+from groma_ros.errors import printable
 
 MAX_BYTES = 1_000_000
 """Larger files are refused; a hundred goals take 5 kB."""

@@ -121,14 +121,13 @@ def test_every_command_has_help_with_an_example(groma: Groma, name: str) -> None
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_example_is_one_the_command_takes(name: str) -> None:
-    import importlib
     import shlex
 
     from groma_ros.cli import _Parser
 
     command = COMMANDS[name]
     parser = _Parser()
-    importlib.import_module(command.module).add_arguments(parser)
+    command.load().add_arguments(parser)
     words = shlex.split(command.example)
     assert words[: 1 + len(name.split())] == ["groma", *name.split()]
     parser.parse_args(words[1 + len(name.split()) :])

@@ -26,9 +26,9 @@ pytestmark = pytest.mark.skipif(not shutil.which("strace"), reason="watching sys
 
 def environment(home: Path) -> dict[str, str]:
     """That of this process with another home, and without the switches that this package sets itself."""
-    from groma_ros.telemetry import SWITCHES
+    from groma_ros import TELEMETRY_SWITCHES
 
-    kept = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    kept = {name: value for name, value in os.environ.items() if name not in TELEMETRY_SWITCHES}
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ROS_LOG_DIR", "ROS_HOME"):
         kept.pop(name, None)
     return {**kept, "HOME": str(home), "ROS_DOMAIN_ID": "77", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}

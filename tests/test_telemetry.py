@@ -4,17 +4,17 @@ import os
 import subprocess
 import sys
 
-from groma_ros.telemetry import SWITCHES
+from groma_ros import TELEMETRY_SWITCHES
 
 
 def test_importing_any_module_switches_telemetry_off() -> None:
-    environment = {name: value for name, value in os.environ.items() if name not in SWITCHES}
+    environment = {name: value for name, value in os.environ.items() if name not in TELEMETRY_SWITCHES}
     code = "import groma_ros.types, os, json; print(json.dumps(dict(os.environ)))"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     import json
 
     found = json.loads(done.stdout)
-    assert {name: found[name] for name in SWITCHES} == SWITCHES
+    assert {name: found[name] for name in TELEMETRY_SWITCHES} == TELEMETRY_SWITCHES
     environment["RAY_USAGE_STATS_ENABLED"] = "1"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
     assert json.loads(done.stdout)["RAY_USAGE_STATS_ENABLED"] == "1"

@@ -7,7 +7,7 @@ import json
 import re
 from importlib import metadata
 
-from groma_ros.printable import printable
+from groma_ros.errors import printable
 
 _ROOT = "groma_ros"
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from groma_ros.atomic_write import replacing
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
+from groma_ros.errors import printable
 from groma_ros.folder_lock import LOCK_NAME, folder_lock
 from groma_ros.grounding.goals import read_goals
 from groma_ros.io.bag_files import storage_suffix
 from groma_ros.io.rectification import SETTINGS
-from groma_ros.printable import printable
 from groma_ros.replay.batch import replay_all
 from groma_ros.replay.compare import Tolerances
 from groma_ros.replay.junit import junit

@@ -1,10 +1,12 @@
-"""Options that the evaluations share, and what they are turned into."""
+"""Options common to the evaluations, and the objects they are converted to."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,15 @@ from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
 REPORT, TABLE = "report.json", "table.txt"
+
+
+@dataclass(frozen=True)
+class Subcommand:
+    """A subcommand of `groma` in a module with several."""
+
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    run: Callable[[argparse.Namespace], int]
+    """Returns the exit status."""
 
 
 def add_run_arguments(parser: argparse.ArgumentParser) -> None:

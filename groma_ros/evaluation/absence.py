@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from groma_ros.boxes import box_iou
+from groma_ros.errors import printable
 from groma_ros.evaluation.expression_sets import (
     Answered,
     Asked,
@@ -23,7 +24,6 @@ from groma_ros.evaluation.expression_sets import (
     target_boxes,
 )
 from groma_ros.evaluation.statistics import figure
-from groma_ros.printable import printable
 
 THRESHOLDS = (0.5, 0.75, 0.9)
 REJECTION = "Rejection"

@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
+from groma_ros.errors import printable
 from groma_ros.evaluation.dataset_files import read_json
-from groma_ros.printable import printable
 
 Key = int | str
 """An id: a whole number, or a text that is none."""

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from groma_ros.errors import printable
 from groma_ros.io.bag_errors import BagError
 from groma_ros.io.bags import COMPRESSED, RAW, Bag, RecordedCamera, decode_message, stamp_of
 from groma_ros.io.images import ImageError, compressed_to_rgb
-from groma_ros.printable import printable
 
 INFO = "sensor_msgs/msg/CameraInfo"
 _DEPTH_ENCODINGS = ("16UC1", "32FC1")

@@ -15,12 +15,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+from groma_ros.errors import printable
 from groma_ros.io.bag_errors import BagError, BagLoss, BagMessage, BagTopic
 from groma_ros.io.bag_files import find_files, readable_copy, storage_suffix
 from groma_ros.io.bag_mcap import McapFile
 from groma_ros.io.bag_sqlite import SqliteFile
 from groma_ros.io.images import ImageError, compressed_to_rgb, image_to_rgb
-from groma_ros.printable import printable
 from groma_ros.types import Frame
 
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"

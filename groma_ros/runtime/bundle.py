@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from groma_ros.atomic_write import replacing, write_together
-from groma_ros.file_kinds import wrong_kind
+from groma_ros.file_checks import wrong_kind
 from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
 

@@ -12,7 +12,7 @@ import mmap
 import re
 from pathlib import Path
 
-from groma_ros.printable import printable
+from groma_ros.errors import printable
 from groma_ros.runtime.bundle import Bundle, BundleError
 
 LOOPS = ("Loop", "Scan", "SequenceMap")

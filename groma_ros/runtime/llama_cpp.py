@@ -17,9 +17,9 @@ import numpy as np
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import Bundle, BundleError, read_network
 from groma_ros.runtime.goal_packing import check_append, owners
-from groma_ros.runtime.install_hints import CUDA_LLAMA
 from groma_ros.runtime.memory_check import LLAMA_ROOM
 from groma_ros.runtime.onnx import read_embeddings
+from groma_ros.runtime.options import CUDA_LLAMA
 from groma_ros.types import FloatArray, IntArray
 
 try:

@@ -16,10 +16,9 @@ from groma_ros.runtime.bundle import (
     BundleError,
     read_network,
 )
-from groma_ros.runtime.install_hints import INSTALL, PACKAGES
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.memory_check import check_memory, graph_files, llama_keys_and_values_mb
-from groma_ros.runtime.options import RuntimeOptions
+from groma_ros.runtime.options import INSTALL, PACKAGES, RuntimeOptions
 from groma_ros.runtime.tensorrt.bindings import EngineError
 
 TORCH_PRECISIONS = ("fp32", "bf16", "fp16")

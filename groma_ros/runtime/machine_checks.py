@@ -15,9 +15,8 @@ from typing import Any
 
 from groma_ros.file_checks import free_bytes
 from groma_ros.runtime.bundle import Bundle
-from groma_ros.runtime.install_hints import CUDA_LLAMA, INSTALL, PACKAGES
 from groma_ros.runtime.model_paths import models_folder
-from groma_ros.runtime.options import RuntimeOptions
+from groma_ros.runtime.options import CUDA_LLAMA, INSTALL, PACKAGES, RuntimeOptions
 from groma_ros.runtime.suitability import judge
 from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
 

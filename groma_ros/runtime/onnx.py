@@ -31,7 +31,7 @@ _PROVIDERS = {
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _ERRORS_ONLY = 3
 
-# groma_ros.telemetry has set ORT_DISABLE_TELEMETRY; if ONNX Runtime was imported before this package, the
+# groma_ros/__init__.py sets ORT_DISABLE_TELEMETRY; if ONNX Runtime was imported before this package, the
 # variable came too late and the call stops what would still be sent.
 onnxruntime.disable_telemetry_events()
 

@@ -1,4 +1,4 @@
-"""What runs a model: chosen by command line, parameters or caller, and passed to the loader."""
+"""Backends with their packages and install commands, and the options that choose how a model runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ from dataclasses import dataclass
 from typing import TypedDict
 
 BACKENDS = ("auto", "onnx", "tensorrt", "llama_cpp", "torch")
+CUDA_LLAMA = (
+    "CMAKE_ARGS=-DGGML_CUDA=on python -m pip install --force-reinstall --no-deps --no-cache-dir "
+    "--no-binary llama-cpp-python llama-cpp-python"
+)
+"""Build llama.cpp for CUDA. Without the first three options pip keeps an installed or cached build."""
+TENSORRT = (
+    "it comes with JetPack (sudo apt-get install nvidia-jetpack), with NVIDIA's TensorRT container "
+    "(nvcr.io/nvidia/tensorrt), or by pip from NVIDIA's package index (python -m pip install "
+    "--extra-index-url https://pypi.nvidia.com tensorrt); see docs/tensorrt.md"
+)
+PACKAGES = {"onnx": "onnxruntime", "tensorrt": "tensorrt", "llama_cpp": "llama_cpp", "torch": "torch"}
+"""Python package imported by each backend."""
+INSTALL = {
+    "onnx": "install it with python -m pip install onnxruntime",
+    "tensorrt": TENSORRT,
+    "llama_cpp": "install it with python -m pip install llama-cpp-python (see docs/llama.md)",
+    "torch": "install it with python -m pip install torch",
+}
+"""How to install the package of a backend."""
 
 
 @dataclass(frozen=True, kw_only=True)

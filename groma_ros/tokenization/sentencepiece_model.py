@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from sentencepiece import SentencePieceProcessor
 
-from groma_ros.file_kinds import wrong_kind
+from groma_ros.file_checks import wrong_kind
 
 WORD_MARK = "\u2581"
 NORMAL, UNKNOWN, CONTROL, UNUSED, BYTE = 1, 2, 3, 5, 6

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from groma_ros.training.precision import halves
+from groma_ros.training.optimiser import halves
 
 NAME = "groma_training"
 

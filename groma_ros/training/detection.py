@@ -23,10 +23,9 @@ from groma_ros.preprocessing import ImageTransform
 from groma_ros.simulation.scenes import SceneObject
 from groma_ros.simulation.vocabulary import COLOUR_NAMES, KIND_NAMES
 from groma_ros.training.augment import augment
-from groma_ros.training.optimiser import Optimiser
+from groma_ros.training.optimiser import Optimiser, fast
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
-from groma_ros.training.precision import fast
 
 
 @dataclass(frozen=True)

@@ -21,9 +21,9 @@ from groma_ros.model.groma import Groma
 from groma_ros.proposal_selection import SelectionRule, select_regions
 from groma_ros.simulation.scenes import SceneSample
 from groma_ros.training.detection import normalise
+from groma_ros.training.optimiser import fast
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
-from groma_ros.training.precision import fast
 
 
 @dataclass(frozen=True, eq=False)

@@ -52,11 +52,10 @@ from groma_ros.training.language_stage import (
 from groma_ros.training.language_stage import (
     measure as measure_answers,
 )
-from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
+from groma_ros.training.optimiser import Optimiser, Schedule, fast, save_checkpoint
 from groma_ros.training.packing import ask, pack
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
-from groma_ros.training.precision import fast
 from groma_ros.training.vision_stage import build, log
 
 LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 10, 20, 200

@@ -25,7 +25,7 @@ from groma_ros.tokenization.prompts import PromptTemplate
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, TrainConfig
-from groma_ros.training.data import Data, scenes_data
+from groma_ros.training.data import Data, corpus, scenes_data
 from groma_ros.training.features import (
     FeatureCache,
     SceneFeatures,
@@ -35,11 +35,10 @@ from groma_ros.training.features import (
     observe,
     vision_digest,
 )
-from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
+from groma_ros.training.optimiser import Optimiser, Schedule, fast, save_checkpoint
 from groma_ros.training.packing import Packed, TrainingQuestion, ask, pack
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
-from groma_ros.training.precision import fast
 from groma_ros.training.vision_stage import log
 
 POINTING_LAYER, POINTING_HEAD = 2, 0
@@ -111,7 +110,6 @@ def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str
 
 def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> GromaTokenizer:
     """The vocabulary in `out`; without one, learned from what is asked about the first pictures."""
-    from groma_ros.training.corpus import corpus
     from groma_ros.training.vocabulary import train_bpe
 
     path = out / "tokenizer.model"

@@ -1,10 +1,12 @@
 """Muon for the matrices inside blocks, AdamW for the rest; warm-up, constant rate, linear decay to zero;
-checkpoints."""
+checkpoints; bfloat16 where the hardware has it."""
 
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +106,18 @@ def save_checkpoint(path: Path, **content: Any) -> None:
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
     partial.rename(path)
+
+
+@cache
+def halves(kind: str) -> bool:
+    """Whether a device of a type ("cpu", "cuda") has hardware for bfloat16; a CPU without it is some 40 times
+    slower in it."""
+    if kind != "cpu":
+        return True
+    known = torch.cpu.get_capabilities()
+    return bool(known.get("amx_tile") or known.get("avx512_bf16"))
+
+
+def fast(device: torch.device) -> AbstractContextManager[object]:
+    """Products of matrices in bfloat16 where that is fast, in float32 elsewhere."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=halves(device.type))

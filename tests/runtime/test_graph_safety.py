@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from groma_ros.file_kinds import wrong_kind
+from groma_ros.file_checks import wrong_kind
 from groma_ros.runtime.bundle import Bundle, BundleError, described
 from groma_ros.runtime.graph_safety import check_graph
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.runtime.install_hints import TENSORRT
+from groma_ros.runtime.options import TENSORRT
 
 OLDEST = (8, 6)
 _KEPT_MESSAGES = 20

@@ -2,7 +2,7 @@
 
 import pytest
 
-from groma_ros.printable import printable
+from groma_ros.errors import printable
 
 
 @pytest.mark.parametrize(
