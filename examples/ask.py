@@ -1,20 +1,33 @@
-"""Ask the node one goal and have its answer as plain values, in the frame of its `target_frame`."""
+"""Common to pick.py and go_to.py: the node's answer as plain values, errors, and the command line."""
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
+import rclpy
 from numpy.typing import NDArray
+from rclpy.node import Node
 
 from groma_ros.client.groma_client import FindResult, GromaClient
 
 WALL_SECONDS = 30.0
-"""A node that does not answer for so long, by the wall's clock, is lost."""
+"""Wall seconds without an answer after which the node is considered lost."""
 
 
 class NodeLost(RuntimeError):
     """The node does not answer; the message is one sentence."""
+
+
+class RobotError(RuntimeError):
+    """The robot cannot do what it was told to; the message is one sentence."""
+
+
+class RobotLost(RobotError):
+    """No message from the robot has arrived for a while."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +50,40 @@ class Answer:
     """Of the thing's box, metres: its longer side, the one across it, and its height."""
     box: tuple[float, float, float, float] | None = None
     """xyxy, camera pixels."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of acting on a goal."""
+
+    cause: str
+    """Why it failed, in a few words; empty on success."""
+    sentence: str
+    answer: Answer | None
+    """The last answer of the node."""
+
+
+class Watchdog:
+    """Spins a node, and raises RobotLost when the robot's messages stop.
+
+    name: of the robot in the error; seconds: wall time without a message.
+    """
+
+    def __init__(self, node: Node, name: str, seconds: float) -> None:
+        self._node, self._name, self._seconds = node, name, seconds
+        self._heard = time.monotonic()
+
+    def heard(self) -> None:
+        """Note that a message has arrived."""
+        self._heard = time.monotonic()
+
+    def spin(self) -> None:
+        """Process messages for a moment. Raises RobotLost."""
+        rclpy.spin_once(self._node, timeout_sec=0.05)
+        if time.monotonic() - self._heard > self._seconds:
+            raise RobotLost(
+                f"The {self._name} has not been heard for {self._seconds:.0f} s; nothing more is asked of it."
+            )
 
 
 class GoalAsker:
@@ -87,3 +134,21 @@ def from_result(goal: str, result: FindResult) -> Answer:
         (size.x, size.y, size.z),
         grounding.detections[0].box,
     )
+
+
+def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Outcome]) -> int:
+    """Act on the goal of the command line and print the outcome; returns the exit status."""
+    goal = " ".join(sys.argv[1:]).strip()
+    if not goal:
+        print(usage, file=sys.stderr)
+        return 1
+    rclpy.init()
+    node = rclpy.create_node(name)
+    try:
+        with GromaClient() as client:
+            outcome = act(node, GoalAsker(client), goal)
+    finally:
+        node.destroy_node()
+        rclpy.try_shutdown()
+    print(outcome.sentence)
+    return 0 if not outcome.cause else 1

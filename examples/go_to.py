@@ -11,13 +11,11 @@ for again from closer before the base believes that it has arrived.
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import rclpy
 from nav2_msgs.action import NavigateToPose
 from nav_msgs.msg import OccupancyGrid, Odometry
 from numpy.typing import NDArray
@@ -25,8 +23,7 @@ from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 
-from examples.ask import Answer, GoalAsker, NodeLost
-from groma_ros.client.groma_client import GromaClient
+from examples.ask import Answer, NodeLost, Outcome, RobotError, Watchdog, run_example
 
 Array = NDArray[np.float64]
 
@@ -45,20 +42,6 @@ SEARCH_SECONDS = 150.0
 LOST_SECONDS = 8.0
 _RADIUS = 0.3  # metres of the base and a little
 _MAP = "map"
-
-
-class BaseError(RuntimeError):
-    """The base does not answer; the message is one sentence."""
-
-
-@dataclass(frozen=True)
-class Trip:
-    """What became of a goal. cause: "" when the base has arrived, else why not; answer: the last of the
-    node."""
-
-    cause: str
-    sentence: str
-    answer: Answer | None
 
 
 @dataclass
@@ -80,26 +63,26 @@ class Base:
         node.create_subscription(Odometry, "odom", self._on_odometry, 20)
         node.create_subscription(OccupancyGrid, "map", self._on_map, latched)
         self._pose: tuple[float, float, float, float] | None = None
-        self._heard = time.monotonic()
+        self._watchdog = Watchdog(node, "base", LOST_SECONDS)
         self.grid: OccupancyGrid | None = None
 
     def pose(self) -> tuple[Array, float]:
-        """Where the base is, (x, y), and its heading. Raises BaseError where it has not been heard for a
+        """Where the base is, (x, y), and its heading. Raises RobotError where it has not been heard for a
         while."""
         while self._pose is None:
-            self.spin()
+            self._watchdog.spin()
         return np.array(self._pose[1:3]), self._pose[3]
 
     def clock(self) -> float:
         """Seconds of the base's clock."""
         while self._pose is None:
-            self.spin()
+            self._watchdog.spin()
         return self._pose[0]
 
     def go(self, place: Array, heading: float, timeout: float = 60.0) -> bool:
-        """Drive to a place and turn; whether it got there. Raises BaseError where nobody drives."""
+        """Drive to a place and turn; whether it got there. Raises RobotError where nobody drives."""
         if not self._client.wait_for_server(timeout_sec=10.0):
-            raise BaseError("Nobody answers navigate_to_pose: is Nav2, or its stand-in, running?")
+            raise RobotError("Nobody answers navigate_to_pose: is Nav2, or its stand-in, running?")
         goal = NavigateToPose.Goal()
         goal.pose.header.frame_id = _MAP
         goal.pose.pose.position.x, goal.pose.pose.position.y = (float(value) for value in place)
@@ -107,32 +90,24 @@ class Base:
         goal.pose.pose.orientation.w = float(np.cos(heading / 2))
         sent = self._client.send_goal_async(goal)
         while not sent.done():
-            self.spin()
+            self._watchdog.spin()
         handle = sent.result()
         if not handle.accepted:
             return False
         outcome = handle.get_result_async()
         start = self.clock()
         while not outcome.done():
-            self.spin()
+            self._watchdog.spin()
             if self.clock() - start > timeout:
                 handle.cancel_goal_async()
                 start = float("inf")
         return bool(outcome.result().status == 4)  # succeeded
 
-    def spin(self) -> None:
-        """Listen for a moment. Raises BaseError where the base has gone silent."""
-        rclpy.spin_once(self._node, timeout_sec=0.05)
-        if time.monotonic() - self._heard > LOST_SECONDS:
-            raise BaseError(
-                f"The base has not been heard for {LOST_SECONDS:.0f} s; nothing more is asked of it."
-            )
-
     def _on_odometry(self, message: Odometry) -> None:
         place, way = message.pose.pose.position, message.pose.pose.orientation
         now = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
         self._pose = (now, place.x, place.y, 2 * float(np.arctan2(way.z, way.w)))
-        self._heard = time.monotonic()
+        self._watchdog.heard()
 
     def _on_map(self, message: OccupancyGrid) -> None:
         self.grid = message
@@ -145,19 +120,19 @@ class Seeker:
         self._base, self._ask = base, ask
         self._answer: Answer | None = None
 
-    def go_to(self, goal: str) -> Trip:
+    def go_to(self, goal: str) -> Outcome:
         """Look around, remember, go, ask again from closer; where nothing was found go on to where nobody
         has looked."""
         try:
             return self._search(goal)
         except NodeLost as error:
-            return Trip("node lost", str(error), self._answer)
+            return Outcome("node lost", str(error), self._answer)
         except ValueError as error:
-            return Trip("refused", str(error), self._answer)
-        except BaseError as error:
-            return Trip("base lost", str(error), self._answer)
+            return Outcome("refused", str(error), self._answer)
+        except RobotError as error:
+            return Outcome("base lost", str(error), self._answer)
 
-    def _search(self, goal: str) -> Trip:
+    def _search(self, goal: str) -> Outcome:
         end = self._base.clock() + SEARCH_SECONDS
         visited: list[Array] = []
         denied: list[Array] = []
@@ -167,13 +142,13 @@ class Seeker:
                 if self._base.clock() > end:
                     break
                 if self._approach(goal, sighting):
-                    return Trip("", "Arrived.", self._answer)
+                    return Outcome("", "Arrived.", self._answer)
                 denied.append(sighting.place)
             spot = self._next_spot(visited)
             if spot is None:
-                return Trip("not found", f"Nothing that fits {goal!r} was found anywhere.", self._answer)
+                return Outcome("not found", f"Nothing that fits {goal!r} was found anywhere.", self._answer)
             if self._base.clock() > end:
-                return Trip(
+                return Outcome(
                     "not found", f"{goal!r} was not found within {SEARCH_SECONDS:.0f} s.", self._answer
                 )
             here = self._base.pose()[0]
@@ -270,23 +245,11 @@ def frontiers(grid: OccupancyGrid, start: Array) -> list[Array]:
     return sorted(found, key=lambda place: float(np.hypot(*(place - start))))
 
 
-def main() -> int:
-    """Go to what the command line says."""
-    goal = " ".join(sys.argv[1:]).strip()
-    if not goal:
-        print('Say where to go: python -m examples.go_to "the door"', file=sys.stderr)
-        return 1
-    rclpy.init()
-    node = rclpy.create_node("go_to")
-    try:
-        with GromaClient() as client:
-            trip = Seeker(Base(node), GoalAsker(client).ask).go_to(goal)
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    print(trip.sentence)
-    return 0 if not trip.cause else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run_example(
+            "go_to",
+            'Say where to go: python -m examples.go_to "the door"',
+            lambda node, asker, goal: Seeker(Base(node), asker.ask).go_to(goal),
+        )
+    )

@@ -11,21 +11,17 @@ docs/grasping.md).
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
-import rclpy
 from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 
-from examples.ask import Answer, GoalAsker, NodeLost
+from examples.ask import Answer, NodeLost, Outcome, RobotError, RobotLost, Watchdog, run_example
 from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
-from groma_ros.client.groma_client import GromaClient
 
 Array = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
@@ -45,20 +41,6 @@ LOST_SECONDS = 5.0
 """An arm that is not heard for so long, by the wall's clock, is lost."""
 
 
-class RobotError(RuntimeError):
-    """The arm does not answer, or does not get where it should; the message is one sentence."""
-
-
-@dataclass(frozen=True)
-class Pick:
-    """What became of a goal. cause: "" when something was lifted and put down, else why not; answer: the
-    node's."""
-
-    cause: str
-    sentence: str
-    answer: Answer | None
-
-
 class Arm:
     """An arm with a gripper, by topics; poses are in its base frame and of the place between the
     fingertips."""
@@ -71,7 +53,7 @@ class Arm:
         node.create_subscription(PoseStamped, "hand_pose", self._on_pose, 10)
         node.create_subscription(JointState, "joint_states", self._on_joints, 10)
         self._pose: PoseStamped | None = None
-        self._heard = time.monotonic()
+        self._watchdog = Watchdog(node, "arm", LOST_SECONDS)
         self.opening = 0.0
 
     def move(self, position: Array, quaternion: Quaternion, timeout: float = 12.0) -> None:
@@ -101,7 +83,7 @@ class Arm:
                 here, _ = self.pose()
                 short = float(np.linalg.norm(here - position))
                 raise RobotError(f"The arm stopped {100 * short:.0f} cm short of its goal.")
-            self._spin()
+            self._watchdog.spin()
 
     def grip(self, opening: float) -> None:
         """Open the fingers so far, metres, or close them on what is between them (0), and wait until they
@@ -111,19 +93,19 @@ class Arm:
         while self.clock() - start < 0.3 or still.since(self.clock(), np.array([self.opening])) < 0.3:
             if self.clock() - start > 4.0:
                 return
-            self._spin()
+            self._watchdog.spin()
 
     def wait(self, seconds: float) -> None:
         """Stay for a while of the arm's clock."""
         start = self.clock()
         while self.clock() - start < seconds:
-            self._spin()
+            self._watchdog.spin()
 
     def pose(self) -> tuple[Array, Array]:
         """Where the hand is: position and 3x3 rotation. Raises RobotError where it has not been heard for
         a while."""
         while self._pose is None:
-            self._spin()
+            self._watchdog.spin()
         place, turn = self._pose.pose.position, self._pose.pose.orientation
         rotation = matrix_from_quaternion((turn.x, turn.y, turn.z, turn.w))
         return np.array([place.x, place.y, place.z]), rotation
@@ -131,18 +113,12 @@ class Arm:
     def clock(self) -> float:
         """The time of the newest pose, seconds."""
         while self._pose is None:
-            self._spin()
+            self._watchdog.spin()
         return float(self._pose.header.stamp.sec + self._pose.header.stamp.nanosec * 1e-9)
 
-    def _spin(self) -> None:
-        rclpy.spin_once(self._node, timeout_sec=0.05)
-        if time.monotonic() - self._heard > LOST_SECONDS:
-            raise RobotError(
-                f"The arm has not been heard for {LOST_SECONDS:.0f} s; nothing more is asked of it."
-            )
-
     def _on_pose(self, message: PoseStamped) -> None:
-        self._pose, self._heard = message, time.monotonic()
+        self._pose = message
+        self._watchdog.heard()
 
     def _on_joints(self, message: JointState) -> None:
         for name, position in zip(message.name, message.position):
@@ -170,7 +146,7 @@ class Picker:
     def __init__(self, arm: Arm, ask: Callable[[str], Answer]) -> None:
         self._arm, self._ask = arm, ask
 
-    def pick(self, goal: str) -> Pick:
+    def pick(self, goal: str) -> Outcome:
         """Ask, approach, close, lift, hold, put down. Nothing moves before the answer has been checked."""
         answer: Answer | None = None
         try:
@@ -178,17 +154,18 @@ class Picker:
             answer = self._ask(goal)
             refused = check(answer, self._arm.frame)
             if refused is not None:
-                return Pick(*refused, answer)
+                return Outcome(*refused, answer)
             return self._grasp(goal, answer)
         except NodeLost as error:
-            return Pick("node lost", str(error), answer)
+            return Outcome("node lost", str(error), answer)
         except ValueError as error:
-            return Pick("refused", str(error), answer)
+            return Outcome("refused", str(error), answer)
+        except RobotLost as error:
+            return Outcome("arm lost", str(error), answer)
         except RobotError as error:
-            lost = "not been heard" in str(error)
-            return Pick("arm lost" if lost else "not reached", str(error), answer)
+            return Outcome("not reached", str(error), answer)
 
-    def _grasp(self, goal: str, answer: Answer) -> Pick:
+    def _grasp(self, goal: str, answer: Answer) -> Outcome:
         arm = self._arm
         turn = nearest_turn(answer.quaternion, arm.pose()[1])
         above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
@@ -211,15 +188,15 @@ class Picker:
         if closed < 0.004:
             arm.grip(0.08)
             arm.move(above, turn)
-            return Pick("missed", "The fingers closed on nothing.", answer)
+            return Outcome("missed", "The fingers closed on nothing.", answer)
         arm.move(at + [0, 0, LIFT], turn)
         arm.wait(HOLD_SECONDS)
         if arm.opening < 0.004:
-            return Pick("dropped", "The thing slipped out of the fingers.", answer)
+            return Outcome("dropped", "The thing slipped out of the fingers.", answer)
         arm.move(at + [0, 0, 0.005], turn)
         arm.grip(0.08)
         arm.move(above, turn)
-        return Pick("", "Lifted and put down.", answer)
+        return Outcome("", "Lifted and put down.", answer)
 
 
 def nearest_turn(quaternion: Quaternion, hand: Array) -> Quaternion:
@@ -259,23 +236,11 @@ def check(answer: Answer, frame: str) -> tuple[str, str] | None:
     return None
 
 
-def main() -> int:
-    """Pick up what the command line says."""
-    goal = " ".join(sys.argv[1:]).strip()
-    if not goal:
-        print('Say what to pick up: python -m examples.pick "the red can"', file=sys.stderr)
-        return 1
-    rclpy.init()
-    node = rclpy.create_node("pick")
-    try:
-        with GromaClient() as client:
-            outcome = Picker(Arm(node), GoalAsker(client).ask).pick(goal)
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-    print(outcome.sentence)
-    return 0 if not outcome.cause else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(
+        run_example(
+            "pick",
+            'Say what to pick up: python -m examples.pick "the red can"',
+            lambda node, asker, goal: Picker(Arm(node), asker.ask).pick(goal),
+        )
+    )

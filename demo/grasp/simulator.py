@@ -1,4 +1,4 @@
-"""The robot's side of the demonstration: robosuite's Panda and a camera as ROS topics.
+"""Simulator of the grasping demo: robosuite's Panda and a camera as ROS topics.
 
 Out: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in the robot's base frame),
 hand_pose, joint_states, /clock. In: hand_target (where the hand should go), gripper_opening (metres; 0
@@ -7,50 +7,43 @@ closes). Runs in `.venv-sim`: python -m demo.grasp.simulator
 
 from __future__ import annotations
 
-import time
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import rclpy
 from geometry_msgs.msg import PoseStamped
-from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 
-from demo.camera_topics import LATCHED, CameraTopics, pose_message, time_message
-from demo.simulator_process import Requests
+from demo.camera_topics import pose_message, time_message
+from demo.simulator_node import PICTURE_PERIOD, SimulatorNode, goal_document, serve
 from groma_ros.simulation.robosuite_cell import STEP, GraspCell
 
 BASE, CAMERA = "panda_link0", "camera_color_optical_frame"
-_PICTURE_PERIOD = 0.4  # seconds of the simulated clock while the arm moves
 _FINGER = "panda_finger_joint1"
 
 
-class PandaNode(Node):
-    """The cell as topics. The clock goes on through all episodes."""
+class PandaNode(SimulatorNode):
+    """The cell as topics."""
 
     def __init__(self) -> None:
-        super().__init__("panda_simulator")
+        super().__init__("panda_simulator", CAMERA)
         self.cell: GraspCell | None = None
-        self._camera = CameraTopics(self, CAMERA)
-        self._camera_pose = self.create_publisher(PoseStamped, "camera_pose", LATCHED)
         self._hand = self.create_publisher(PoseStamped, "hand_pose", 10)
         self._joints = self.create_publisher(JointState, "joint_states", 10)
         self.create_subscription(PoseStamped, "hand_target", self._on_target, 10)
         self.create_subscription(Float64, "gripper_opening", self._on_opening, 10)
-        self._started, self._pictured, self._stale = 1.0, -1.0, True
-        self._view: Any = None
-        self._film: list[Any] = []
+        self._stale = True
 
     @property
-    def now(self) -> float:
-        """Seconds of the simulated clock."""
-        return self._started + (self.cell.seconds if self.cell else 0.0)
+    def seconds(self) -> float:
+        return float(self.cell.seconds) if self.cell else 0.0
+
+    @property
+    def has_episode(self) -> bool:
+        return self.cell is not None
 
     def reset(self, seed: int) -> dict[str, Any]:
-        """Start the episode of a seed; what is asked and what is true."""
         self._started = self.now + 1.0
         if self.cell is not None:
             self.cell.close()
@@ -66,10 +59,9 @@ class PandaNode(Node):
             {"kind": o.kind, "colour": o.colour, "box": list(o.box), "position": list(o.position)}
             for o in episode.objects
         ]
-        goal = {"text": episode.goal.text, "kind": episode.goal.kind, "targets": list(episode.goal.targets)}
         camera = {"position": list(k.position), "rotation": k.rotation.tolist()}
         return {
-            "goal": goal,
+            "goal": goal_document(episode.goal),
             "objects": objects,
             "layout": episode.layout,
             "camera": camera,
@@ -77,18 +69,12 @@ class PandaNode(Node):
         }
 
     def finish(self, film: str) -> dict[str, Any]:
-        """What became of the episode; its pictures are written where `film` is a folder."""
         assert self.cell is not None
         self._show()
-        if film:
-            folder = Path(film)
-            folder.mkdir(parents=True, exist_ok=True)
-            for index, picture in enumerate(self._film):
-                cv2.imwrite(str(folder / f"{index:03d}.jpg"), picture[..., ::-1])
+        self.save_film(film)
         return {**self.cell.score(), "pictures": len(self._film), "seconds": self.cell.seconds}
 
     def advance(self) -> None:
-        """One step of the world and what is to be said about it."""
         if self.cell is None:
             return
         still = self.cell.is_still
@@ -101,7 +87,7 @@ class PandaNode(Node):
         state = JointState(name=list(joints), position=[float(value) for value in joints.values()])
         state.header.stamp = stamp
         self._joints.publish(state)
-        if self.now - self._pictured >= _PICTURE_PERIOD:
+        if self.now - self._pictured >= PICTURE_PERIOD:
             self._show()
 
     def _show(self) -> None:
@@ -131,50 +117,21 @@ class PandaNode(Node):
         if self.cell is not None and np.isfinite(message.data):
             self.cell.open_to(message.data)
 
+    def other_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer the requests score and nudge."""
+        assert self.cell is not None
+        if request["do"] == "score":
+            return self.cell.score()
+        if request["do"] == "nudge":
+            x, y = request["shift"]
+            self.cell.nudge(int(request["object"]), (float(x), float(y)))
+            return {}
+        return super().other_request(request)
 
-def handle(node: PandaNode, request: dict[str, Any]) -> dict[str, Any]:
-    """The referee's requests: reset, score, finish, nudge."""
-    if request["do"] == "reset":
-        return node.reset(int(request["seed"]))
-    if node.cell is None:
-        raise ValueError("No episode has been started.")
-    if request["do"] == "score":
-        return node.cell.score()
-    if request["do"] == "finish":
-        return node.finish(request.get("film", ""))
-    if request["do"] == "nudge":
-        x, y = request["shift"]
-        node.cell.nudge(int(request["object"]), (float(x), float(y)))
-        return {}
-    raise ValueError(f"There is no request {request['do']!r}.")
-
-
-def main() -> None:
-    """Serve until the referee's line closes."""
-    requests = Requests()
-    rclpy.init()
-    node = PandaNode()
-    try:
-        while not requests.closed:
-            start = time.monotonic()
-            request = requests.poll()
-            if request is not None:
-                try:
-                    requests.answer(**handle(node, request))
-                except Exception as error:  # whatever it is, the referee gets an answer
-                    requests.answer(error=f"{type(error).__name__}: {error}")
-            for _ in range(4):
-                rclpy.spin_once(node, timeout_sec=0)
-            node.advance()
-            still = node.cell is None or node.cell.is_still
-            # A world at rest goes on at the speed of the wall, a moving one as fast as it can be computed.
-            time.sleep(max(0.0, STEP - (time.monotonic() - start)) if still else 0.0)
-    except KeyboardInterrupt:
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    def wall_step(self) -> float:
+        """A world at rest runs in real time, a moving one as fast as it can be computed."""
+        return STEP if self.cell is None or self.cell.is_still else 0.0
 
 
 if __name__ == "__main__":
-    main()
+    serve(PandaNode)

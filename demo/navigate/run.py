@@ -6,32 +6,22 @@ out/navigate.mp4.
 
 from __future__ import annotations
 
-import argparse
-import os
 import sys
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import rclpy
-from rclpy.signals import SignalHandlerOptions
 
-from demo.episodes import Row, described, write_summary
-from demo.grasp.run import Eye, add_arguments, meet, start_node
-from demo.navigate.simulator import BASE, CAMERA, MAP
-from demo.pictures import write_film, write_strip
-from demo.simulator_process import SimulatorError, SimulatorProcess
-from examples.ask import Answer, GoalAsker
-from examples.go_to import Base, Seeker, Trip
+from demo.episodes import Row
+from demo.navigate.simulator import CAMERA, MAP
+from demo.session import CameraListener, Demonstration, Session, Setup
+from demo.simulator_process import SimulatorProcess
+from examples.ask import Answer, Outcome
+from examples.go_to import Base, Seeker
 from groma_ros.camera_geometry import moved
-from groma_ros.client.demo.processes import Child, dds_environment
-from groma_ros.client.groma_client import GromaClient
 from groma_ros.geometry3d.box3d import DepthError, place
 
-WRONG = "false_arrival"
 WITHIN, CLOSE = 1.0, 0.5
 
 
@@ -39,20 +29,22 @@ class BoxFinder:
     """Answers with a box of the truth, and depth, of what is in view: the ceiling, or with a random thing
     the floor."""
 
-    def __init__(self, eye: Eye, simulator: SimulatorProcess, targets: list[int], choice: int | None) -> None:
-        self._eye, self._simulator, self._targets, self._choice = eye, simulator, targets, choice
+    def __init__(
+        self, camera: CameraListener, simulator: SimulatorProcess, targets: list[int], choice: int | None
+    ) -> None:
+        self._camera, self._simulator, self._targets, self._choice = camera, simulator, targets, choice
 
     def ask(self, goal: str) -> Answer:
-        seen = self._eye.images
-        while self._eye.images < seen + 2:
-            rclpy.spin_once(self._eye, timeout_sec=0.1)
+        seen = self._camera.images
+        while self._camera.images < seen + 2:
+            rclpy.spin_once(self._camera, timeout_sec=0.1)
         told = self._simulator.request("boxes")
         wanted = self._targets if self._choice is None else [self._choice]
         boxes = [told["boxes"][index] for index in wanted if told["boxes"][index]]
         if not boxes:
             return Answer(goal, "absent", "It is not in view.")
         try:
-            there = place(self._eye.frame(), boxes[0]).box
+            there = place(self._camera.frame(), boxes[0]).box
         except DepthError as error:
             return Answer(goal, "present", str(error), 1.0)
         x, y, turn = told["pose"]
@@ -73,7 +65,7 @@ def told_camera(x: float, y: float, turn: float) -> tuple[Any, Any]:
     return np.array([x, y, EYE_HEIGHT]), np.stack([right, np.cross(forward, right), forward], 1)
 
 
-def judge(seed: int, episode: dict[str, Any], trip: Trip, score: dict[str, Any]) -> Row:
+def judge(seed: int, episode: dict[str, Any], trip: Outcome, score: dict[str, Any]) -> Row:
     """The row of an episode: by where the simulator says the base stands, if the bridge says that it has
     arrived."""
     goal = episode["goal"]
@@ -111,47 +103,6 @@ def judge(seed: int, episode: dict[str, Any], trip: Trip, score: dict[str, Any])
     )
 
 
-class Session:
-    """Simulator, frames, driver and, for the finder `node`, the node, until closed."""
-
-    def __init__(self, out: Path, finder: str, model: str, stack: ExitStack) -> None:
-        os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
-        domain = {name: os.environ[name] for name in ("ROS_DOMAIN_ID", *dds_environment())}
-        logs = out / "logs"
-        module = "demo.navigate.simulator"
-        self.simulator = stack.enter_context(SimulatorProcess(module, logs / "simulator.log", domain))
-        frames = Child("demo.robot_frames", [CAMERA], logs / "frames.log", {})
-        driver = Child("demo.navigate.drive", [], logs / "drive.log", {})
-        self.children = [stack.enter_context(frames), stack.enter_context(driver)]
-        if finder == "node":
-            self.children.append(stack.enter_context(start_node(logs / "node.log", MAP, "front", model)))
-        rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-        stack.callback(rclpy.try_shutdown)
-        self.eye = Eye()
-        stack.callback(self.eye.destroy_node)
-        self.base = Base(self.eye)
-        self.asker = GoalAsker(stack.enter_context(GromaClient()))
-        self.finder = finder
-
-    def meet(self) -> None:
-        """Wait for the node. Raises NodeLost."""
-        meet(self.asker if self.finder == "node" else None, self.children)
-
-    def run(self, seed: int, film: str) -> tuple[Row, Trip, Any]:
-        """One episode: its row, what the bridge said, and the picture it ended with."""
-        episode = self.simulator.request("reset", seed=seed)
-        self.eye.wait_after(episode["time"])
-        ask: Callable[[str], Answer] = self.asker.ask
-        if self.finder != "node":
-            count = len(episode["objects"])
-            choice = None if self.finder == "true" else int(np.random.default_rng([seed, 29]).integers(count))
-            ask = BoxFinder(self.eye, self.simulator, episode["goal"]["targets"], choice).ask
-        trip = Seeker(self.base, ask).go_to(episode["goal"]["text"])
-        picture = self.eye.rgb.copy()  # the last question was about it
-        score = self.simulator.request("finish", film=film)
-        return judge(seed, episode, trip, score), trip, picture
-
-
 def shares(rows: list[Row]) -> dict[str, Any]:
     """Further figures over the goals that are there: within half a metre, and SPL."""
     present = [row for row in rows if row.present]
@@ -164,48 +115,51 @@ def shares(rows: list[Row]) -> dict[str, Any]:
     }
 
 
-def main() -> int:
-    """Run the episodes and write what they came to."""
-    parser = argparse.ArgumentParser(prog="python -m demo.navigate.run", description=__doc__)
-    add_arguments(parser, "navigate")
-    args = parser.parse_args()
-    name = "navigate" if args.finder == "node" else f"navigate-{args.finder}"
-    rows: list[Row] = []
-    told: list[tuple[Any, list[Path], Row, Any]] = []
-    with ExitStack() as stack:
-        try:
-            session = Session(args.out, args.finder, args.model, stack)
-            print(f"The simulator, the driver ({BASE}) and the node start.", flush=True)
-            session.meet()
-            for index in range(args.seeds):
-                seed = args.first_seed + index
-                film = args.out / "film" / f"{name}-{seed}" if index < args.film else None
-                row, trip, picture = session.run(seed, str(film.resolve()) if film else "")
-                rows.append(row)
-                why = f" ({row.cause}): {trip.sentence}" if row.cause else ""
-                print(f"{seed}: {row.goal!r}: {row.outcome}{why} {row.figures['distance']} m", flush=True)
-                if film is not None:
-                    told.append((picture, [*sorted(film.glob("*.jpg")), film / "map.png"], row, trip))
-                write_summary(args.out / f"{name}.json", rows, WRONG, finder=args.finder, **shares(rows))
-        except (SimulatorError, RuntimeError, TimeoutError, OSError) as error:
-            print(f"demo-navigate: {error}", file=sys.stderr)
-            return 1
-        except KeyboardInterrupt:
-            print("demo-navigate: interrupted; what was done is written.", file=sys.stderr)
-    if not rows:
-        return 1
-    write_strip(args.out / f"{name}.png", told)
-    write_film(args.out / f"{name}.mp4", told)
-    document = write_summary(args.out / f"{name}.json", rows, WRONG, finder=args.finder, **shares(rows))
-    print(described(document, WRONG))
-    print(
-        f"  within half a metre   {document['within_half_a_metre']} of {document['present']}, SPL "
-        f"{document['spl']}"
+class NavigateDemonstration(Demonstration):
+    """The base goes to what the goals of the episodes name."""
+
+    setup = Setup(
+        "navigate", "demo.navigate.simulator", CAMERA, MAP, "front", (("demo.navigate.drive", "drive"),)
     )
-    print(f"Written: {args.out / name}.json, .png and .mp4")
-    return 0
+    wrong = "false_arrival"
+
+    def open(self, session: Session) -> None:
+        """Connect to the base."""
+        self._base = Base(session.camera)
+
+    def episode(self, session: Session, seed: int, film: str) -> tuple[Row, Outcome, Any]:
+        """Run one episode."""
+        episode = session.start_episode(seed)
+        ask = session.ask(lambda: self._finder(session, seed, episode).ask)
+        trip = Seeker(self._base, ask).go_to(episode["goal"]["text"])
+        picture = session.camera.rgb.copy()  # the last question was about it
+        score = session.simulator.request("finish", film=film)
+        return judge(seed, episode, trip, score), trip, picture
+
+    def _finder(self, session: Session, seed: int, episode: dict[str, Any]) -> BoxFinder:
+        count = len(episode["objects"])
+        choice = None if session.finder == "true" else int(np.random.default_rng([seed, 29]).integers(count))
+        return BoxFinder(session.camera, session.simulator, episode["goal"]["targets"], choice)
+
+    def pictures(self, film: Path) -> list[Path]:
+        """The pictures of an episode, and the map with the path."""
+        return [*super().pictures(film), film / "map.png"]
+
+    def figures(self, rows: list[Row]) -> dict[str, Any]:
+        """Further entries of the JSON file."""
+        return shares(rows)
+
+    def line(self, row: Row, outcome: Outcome) -> str:
+        """The line that is printed after an episode."""
+        return f"{super().line(row, outcome)} {row.figures['distance']} m"
+
+    def closing(self, document: dict[str, Any]) -> list[str]:
+        """Further lines of the printed summary."""
+        return [
+            f"  within half a metre   {document['within_half_a_metre']} of {document['present']}, SPL "
+            f"{document['spl']}"
+        ]
 
 
 if __name__ == "__main__":
-    cv2.setNumThreads(1)
-    sys.exit(main())
+    sys.exit(NavigateDemonstration().main(__doc__))

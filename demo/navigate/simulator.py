@@ -1,4 +1,4 @@
-"""The base's side of the demonstration: a mobile base in Miniworld's rooms as ROS topics.
+"""Simulator of the navigation demo: a mobile base in Miniworld's rooms as ROS topics.
 
 Out: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in base_link), odom, /clock. In:
 cmd_vel. Runs in `.venv-sim`: python -m demo.navigate.simulator
@@ -7,51 +7,46 @@ cmd_vel. Runs in `.venv-sim`: python -m demo.navigate.simulator
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import rclpy
-from geometry_msgs.msg import PoseStamped, Twist
+from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
-from rclpy.node import Node
 
-from demo.camera_topics import LATCHED, CameraTopics, pose_message, time_message
-from demo.simulator_process import Requests
+from demo.camera_topics import pose_message, time_message
+from demo.simulator_node import PICTURE_PERIOD, SimulatorNode, goal_document, serve
 from groma_ros.simulation.miniworld_course import EYE_HEIGHT, EYE_PITCH, STEP, Course
 
 MAP, BASE, CAMERA = "map", "base_link", "camera_color_optical_frame"
 SPEEDUP = 4.0
-"""How much faster than the wall's clock the world goes while the base moves, at most."""
-_PICTURE_PERIOD = 0.4  # seconds of the simulated clock
+"""Maximum speed of the simulated clock relative to the wall clock while the base moves."""
 _FILM_PERIOD = 1.2
 _OLD_COMMAND = 0.12  # seconds of the simulated clock
 _PATIENCE = 0.4  # seconds of the wall
 
 
-class BaseNode(Node):
-    """The rooms as topics. The clock goes on through all episodes."""
+class BaseNode(SimulatorNode):
+    """The rooms as topics."""
 
     def __init__(self) -> None:
-        super().__init__("base_simulator")
+        super().__init__("base_simulator", CAMERA)
         self.course = Course()
-        self._camera = CameraTopics(self, CAMERA)
-        self._camera_pose = self.create_publisher(PoseStamped, "camera_pose", LATCHED)
         self._odometry = self.create_publisher(Odometry, "odom", 20)
         self.create_subscription(Twist, "cmd_vel", self._on_velocity, 10)
-        self._started, self._pictured, self._filmed = 1.0, -1.0, -1.0
-        self._film: list[Any] = []
-        self._view: Any = None
+        self._filmed = -1.0
         self._seen_from: Any = None
 
     @property
-    def now(self) -> float:
-        """Seconds of the simulated clock."""
-        return self._started + self.course.seconds
+    def seconds(self) -> float:
+        return float(self.course.seconds)
+
+    @property
+    def has_episode(self) -> bool:
+        return self.course.episode is not None
 
     def reset(self, seed: int) -> dict[str, Any]:
-        """Start the episode of a seed; what is asked and what is true."""
         self._started = self.now + 1.0
         self.course.seconds = 0.0
         episode = self.course.reset(seed)
@@ -61,13 +56,12 @@ class BaseNode(Node):
         rotation = np.stack([np.array([0, -1.0, 0]), down, forward], 1)
         mount = pose_message(BASE, time_message(self.now), np.array([0, 0, EYE_HEIGHT]), rotation)
         self._camera_pose.publish(mount)
-        self._say_where()
+        self._publish_odometry()
         self._show()
         names = [f"{thing.colour} {thing.kind.name}".strip() for thing in episode.things]
         places = [list(item.place) for item in episode.house.furniture]
-        goal = {"text": episode.goal.text, "kind": episode.goal.kind, "targets": list(episode.goal.targets)}
         return {
-            "goal": goal,
+            "goal": goal_document(episode.goal),
             "time": self.now,
             "layout": episode.layout,
             "objects": [{"name": n, "place": p} for n, p in zip(names, places)],
@@ -77,20 +71,16 @@ class BaseNode(Node):
         }
 
     def boxes(self) -> dict[str, Any]:
-        """The true box of everything in view now."""
+        """The true box of everything currently in view."""
         assert self.course.episode is not None
         count = len(self.course.episode.things)
         return {"boxes": [self.course.box(index) for index in range(count)], "pose": list(self.course.pose())}
 
     def finish(self, film: str) -> dict[str, Any]:
-        """Where the base ended; its pictures and the map with its way are written where `film` is a
-        folder."""
+        """Return the score; writes the pictures and a map with the path if `film` is a folder."""
         self._film.append(self.course.picture()[0])
-        if film:
-            folder = Path(film)
-            folder.mkdir(parents=True, exist_ok=True)
-            for index, picture in enumerate(self._film):
-                cv2.imwrite(str(folder / f"{index:03d}.jpg"), picture[..., ::-1])
+        folder = self.save_film(film)
+        if folder is not None:
             cv2.imwrite(str(folder / "map.png"), self._map()[..., ::-1])
         return {**self.course.score(), "pictures": len(self._film)}
 
@@ -107,16 +97,15 @@ class BaseNode(Node):
         return picture
 
     def advance(self) -> None:
-        """One step of the world and what is to be said about it."""
         if self.course.episode is None:
             return
         self.course.step()
         self._camera.tick(self.now)
-        self._say_where()
-        if self.now - self._pictured >= _PICTURE_PERIOD:
+        self._publish_odometry()
+        if self.now - self._pictured >= PICTURE_PERIOD:
             self._show()
 
-    def _say_where(self) -> None:
+    def _publish_odometry(self) -> None:
         x, y, turn = self.course.pose()
         message = Odometry(child_frame_id=BASE)
         message.header.frame_id, message.header.stamp = MAP, time_message(self.now)
@@ -140,50 +129,21 @@ class BaseNode(Node):
         if np.isfinite([message.linear.x, message.angular.z]).all():
             self.course.drive(message.linear.x, message.angular.z)
 
+    def other_request(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Answer the request boxes."""
+        return self.boxes() if request["do"] == "boxes" else super().other_request(request)
 
-def handle(node: BaseNode, request: dict[str, Any]) -> dict[str, Any]:
-    """The referee's requests: reset, boxes, finish."""
-    if request["do"] == "reset":
-        return node.reset(int(request["seed"]))
-    if node.course.episode is None:
-        raise ValueError("No episode has been started.")
-    if request["do"] == "boxes":
-        return node.boxes()
-    if request["do"] == "finish":
-        return node.finish(request.get("film", ""))
-    raise ValueError(f"There is no request {request['do']!r}.")
+    def before_step(self, start: float) -> None:
+        """Wait for a new command, so that a slow machine does not drive far on an old one."""
+        while not self.course.is_still and self.course.command_age > _OLD_COMMAND:
+            rclpy.spin_once(self, timeout_sec=0.02)
+            if time.monotonic() - start > _PATIENCE:
+                return
 
-
-def main() -> None:
-    """Serve until the referee's line closes."""
-    requests = Requests()
-    rclpy.init()
-    node = BaseNode()
-    try:
-        while not requests.closed:
-            start = time.monotonic()
-            request = requests.poll()
-            if request is not None:
-                try:
-                    requests.answer(**handle(node, request))
-                except Exception as error:  # whatever it is, the referee gets an answer
-                    requests.answer(error=f"{type(error).__name__}: {error}")
-            for _ in range(4):
-                rclpy.spin_once(node, timeout_sec=0)
-            # However slow this machine is, the base never drives far on an old command.
-            while not node.course.is_still and node.course.command_age > _OLD_COMMAND:
-                rclpy.spin_once(node, timeout_sec=0.02)
-                if time.monotonic() - start > _PATIENCE:
-                    break
-            node.advance()
-            pace = 1.0 if node.course.is_still else SPEEDUP
-            time.sleep(max(0.0, STEP / pace - (time.monotonic() - start)))
-    except KeyboardInterrupt:
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
+    def wall_step(self) -> float:
+        """A base at rest runs in real time, a moving one up to `SPEEDUP` times as fast."""
+        return STEP / (1.0 if self.course.is_still else SPEEDUP)
 
 
 if __name__ == "__main__":
-    main()
+    serve(BaseNode)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from nav_msgs.msg import OccupancyGrid
 
-from examples.ask import Answer
-from examples.go_to import STANDOFF, BaseError, Seeker, before, frontiers
+from examples.ask import Answer, RobotLost
+from examples.go_to import STANDOFF, Seeker, before, frontiers
 
 CHAIR = Answer("the chair", "present", "", 0.95, 0.8, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.")
@@ -33,7 +33,7 @@ class StandInBase:
 
     def go(self, place: Any, heading: float, timeout: float = 60.0) -> bool:
         if self.lost:
-            raise BaseError("The base has not been heard for 8 s; nothing more is asked of it.")
+            raise RobotLost("The base has not been heard for 8 s; nothing more is asked of it.")
         self.goes.append((np.array(place), heading))
         self.place, self.heading = np.array(place), heading
         return True

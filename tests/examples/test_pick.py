@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples.ask import Answer, NodeLost
-from examples.pick import Picker, RobotError, check, nearest_turn
+from examples.ask import Answer, NodeLost, RobotLost
+from examples.pick import Picker, check, nearest_turn
 from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
 
 BASE = "panda_link0"
@@ -44,7 +44,7 @@ class StandInArm:
 
     def move(self, position: Any, quaternion: Any, timeout: float = 12.0) -> None:
         if len(self.moves) == self.fails_at:
-            raise RobotError("The arm has not been heard for 5 s; nothing more is asked of it.")
+            raise RobotLost("The arm has not been heard for 5 s; nothing more is asked of it.")
         self.moves.append(np.array(position))
         self.place = np.array(position)
 
