@@ -16,7 +16,7 @@ from groma_ros.evaluation.workers import (
     EvaluationPlan,
     ModelChoice,
     RecordStore,
-    _on,
+    _on_device,
     run_evaluation,
 )
 from groma_ros.grounding.calibration import Calibration
@@ -101,11 +101,11 @@ def test_no_process_is_refused(choice: ModelChoice) -> None:
 
 def test_devices(choice: ModelChoice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert _on(choice, None) is choice
-    assert _on(choice, "cpu").device == "cpu"
-    assert _on(choice, "cuda:3").device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert _on_device(choice, None) is choice
+    assert _on_device(choice, "cpu").device == "cpu"
+    assert _on_device(choice, "cuda:3").device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     with pytest.raises(ValueError, match=r"no device 'gpu1'; name cpu, cuda"):
-        _on(choice, "gpu1")
+        _on_device(choice, "gpu1")
 
 
 def test_the_resize_of_the_originals_evaluation_is_for_its_weights(small_model: Path, tmp_path: Path) -> None:
