@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
-from groma_ros.evaluation.tracking import Mode, evaluate_tracking, recorded, rendered, table
+from groma_ros.evaluation.tracking import ANSWERS, Mode, evaluate_tracking, recorded, rendered, table
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
 from groma_ros.tracking.grounding_tracker import TrackingConfig
@@ -28,10 +28,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--truth", type=Path, help="truth file of --bag, if it is elsewhere")
     parser.add_argument(
+        "--answer-seconds",
         "--latency",
-        type=float,
-        default=1.0,
-        help="seconds that an answer of the language model takes (default 1)",
+        default="1",
+        metavar="SECONDS",
+        help="seconds that an answer of the language model takes, a row each, e.g. 2.5,10; sequences are "
+        f"played back and forth until {ANSWERS} answers fit (default 1)",
     )
     parser.add_argument(
         "--proposer-hz",
@@ -48,9 +50,14 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             "Give either --seed (with --count) to render sequences, or --bag with a recorded one."
         )
-    if args.count < 1 or args.seconds < 0.5 or args.latency < 0:
-        raise ValueError("--count must be 1 or more, --seconds 0.5 or more, --latency 0 or more.")
-    modes = [Mode(args.latency, float(text)) for text in args.proposer_hz.split(",")]
+    if args.count < 1 or args.seconds < 0.5:
+        raise ValueError("--count must be 1 or more, --seconds 0.5 or more.")
+    rates = _numbers("--proposer-hz", args.proposer_hz, 1000.0)
+    modes = [
+        Mode(seconds, rate)
+        for seconds in _numbers("--answer-seconds", args.answer_seconds, 600.0)
+        for rate in rates
+    ]
     grounder = Grounder.load(args.model, runtime_options(args))
     sequences = (
         [recorded(args.bag, args.truth)] if args.bag else rendered(args.seed, args.count, args.seconds)
@@ -58,10 +65,25 @@ def run(args: argparse.Namespace) -> int:
     count = 1 if args.bag else args.count
     tallies = evaluate_tracking(grounder, shown(sequences, count, "sequence"), modes, TrackingConfig())
     rows = [
-        {"proposer_hz": mode.proposer_hz, **tally.report()}
+        {
+            "answer_seconds": mode.answer_seconds,
+            "proposer_hz": mode.proposer_hz,
+            "seconds": round(tally.seconds, 2),
+            **tally.report(),
+        }
         for mode, tally in zip(modes, tallies, strict=True)
     ]
-    seconds = round(tallies[0].seconds, 2)
-    document = {"sequences": count, "seconds": seconds, "latency": args.latency, "rows": rows}
+    document = {"sequences": count, "rows": rows}
     print(json.dumps(document, indent=1) if args.json else table(document))
     return 0
+
+
+def _numbers(option: str, text: str, most: float) -> list[float]:
+    """The numbers of an option, split at commas. ValueError for one that is none, below 0 or above `most`."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if not numbers or not all(0 <= number <= most for number in numbers):
+        raise ValueError(f"{option} is {text!r}; give numbers from 0 to {most:g}, split at commas.")
+    return numbers

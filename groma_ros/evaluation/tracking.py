@@ -1,5 +1,5 @@
 """Accuracy of boxes carried between answers, on moving-camera sequences with truth and an artificially
-delayed language model."""
+delayed language model. The stamps are the clock, so the speed of the machine does not matter."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
 
 ORDER = (
     "inputs",
-    "outputs",
+    "boxed",
     "iou",
     "iou_still",
     "kept",
@@ -42,24 +42,25 @@ class Moment:
     """True boxes of each goal that has any, float32 (T, 4) xyxy pixels, in the same order in every frame."""
 
 
+ANSWERS = 6
+"""A sequence is played back and forth until it is as long as this many answers take."""
+
+
 @dataclass(frozen=True)
 class Mode:
     """How a sequence is tracked."""
 
-    latency: float
-    """Seconds of stamps from question to answer."""
+    answer_seconds: float
+    """Seconds of stamps that an answer takes."""
     proposer_hz: float = 0.0
     """Frames per second that are perceived, the others are tracked by motion only; 0 perceives all."""
 
 
 class DelayedModel:
-    """A language model whose answers arrive `latency` seconds of frame stamps after the question.
+    """A language model whose answers come `seconds` after the question, by the stamps of the frames."""
 
-    The first answer arrives immediately, because only carried boxes are measured.
-    """
-
-    def __init__(self, answer: Answer, latency: float) -> None:
-        self._answer, self._latency = answer, latency
+    def __init__(self, answer: Answer, seconds: float) -> None:
+        self._answer, self._seconds = answer, seconds
         self._open: tuple[Question, Future[Reply]] | None = None
         self.asked = 0
 
@@ -67,17 +68,16 @@ class DelayedModel:
         """Submit a question."""
         self._open, self.asked = (question, Future()), self.asked + 1
         future = self._open[1]
-        first = self.asked == 1
-        self.advance(question.scene.stamp + round(self._latency * SECOND) if first else question.scene.stamp)
+        self.advance(question.scene.stamp)
         return future
 
     def advance(self, now: int) -> None:
         """Deliver the pending answer if it is due at the stamp (ns) of the newest frame."""
-        if self._open is None or now - self._open[0].scene.stamp < self._latency * SECOND:
+        if self._open is None or now - self._open[0].scene.stamp < self._seconds * SECOND:
             return
         (question, future), self._open = self._open, None
         if future.set_running_or_notify_cancel():
-            future.set_result(Reply(question, tuple(self._answer(question)), self._latency))
+            future.set_result(Reply(question, tuple(self._answer(question)), self._seconds))
 
 
 @dataclass
@@ -86,6 +86,10 @@ class TrackingTally:
 
     inputs: int = 0
     outputs: int = 0
+    after: int = 0
+    """Outputs from one frame after the first answer on."""
+    boxed: int = 0
+    """Those of them on which each goal that was found in the last answer has a box."""
     questions: int = 0
     seconds: float = 0.0
     switches: int = 0
@@ -105,6 +109,7 @@ class TrackingTally:
         return {
             "inputs": self.inputs,
             "outputs": self.outputs,
+            "boxed": round(self.boxed / self.after, 4) if self.after else None,
             "carried_boxes": len(self.iou),
             "iou": _mean(self.iou),
             "iou_still": _mean(self.still),
@@ -125,25 +130,45 @@ def evaluate_tracking(
     for number, moments in enumerate(sequences):
         scenes = [grounder.perceive(moment.frame) for moment in moments]
         for mode, tally in zip(modes, tallies, strict=True):
-            _track(grounder, number, moments, scenes, mode, rule, tally)
+            _track(grounder, number, lengthened(moments, scenes, mode.answer_seconds), mode, rule, tally)
     return tallies
+
+
+def lengthened(
+    moments: Sequence[Moment], scenes: Sequence[Scene], answer_seconds: float
+) -> list[tuple[Moment, Scene]]:
+    """A sequence and its scenes, played back and forth with stamps that go on until `ANSWERS` answers fit."""
+    stamps = [moment.frame.stamp for moment in moments]
+    wanted = round(ANSWERS * answer_seconds * SECOND)
+    longer = list(zip(moments, scenes, strict=True))
+    if len(set(stamps)) < 2:
+        return longer
+    place, step, stamp = len(moments) - 1, -1, stamps[-1]
+    while stamp - stamps[0] < wanted:
+        if not 0 <= place + step < len(moments):
+            step = -step
+        stamp += abs(stamps[place + step] - stamps[place])
+        place += step
+        frame, scene = replace(moments[place].frame, stamp=stamp), replace(scenes[place], stamp=stamp)
+        longer.append((Moment(frame, moments[place].targets), scene))
+    return longer
 
 
 def _track(
     grounder: Grounder,
     number: int,
-    moments: Sequence[Moment],
-    scenes: Sequence[Scene],
+    sequence: Sequence[tuple[Moment, Scene]],
     mode: Mode,
     rule: TrackingConfig,
     tally: TrackingTally,
 ) -> None:
-    texts = list(dict.fromkeys(text for moment in moments for text in moment.targets))
+    texts = list(dict.fromkeys(text for moment, _ in sequence for text in moment.targets))
     standing, truth = (
         StandingGoals(tuple(map(Goal, texts)), 1, grounder.min_presence),
-        {m.frame.stamp: m.targets for m in moments},
+        {moment.frame.stamp: moment.targets for moment, _ in sequence},
     )
     right: dict[int, dict[str, tuple[Grounding, Mapping[str, FloatArray]]]] = {}
+    found: dict[int, set[str]] = {}
 
     def answer(question: Question) -> list[Grounding]:
         groundings, targets = question.answer(grounder), truth[question.scene.stamp]
@@ -153,27 +178,38 @@ def _track(
             if exact_set(_boxes(item), targets.get(item.goal.text, np.zeros((0, 4), np.float32)))
         ]
         right[question.scene.stamp] = {item.goal.text: (item, targets) for item in known}
+        found[question.scene.stamp] = {item.goal.text for item in groundings if item.detections}
         return groundings
 
-    line = DelayedModel(answer, mode.latency)
+    line = DelayedModel(answer, mode.answer_seconds)
     # Frames are processed as fast as possible and answers are delayed by stamps, so never wait.
     follower = GroundingTracker(line.ask, replace(rule, answer_wait=0.0))
-    due = moments[0].frame.stamp
-    for moment, scene in zip(moments, scenes, strict=True):
-        line.advance(moment.frame.stamp)
+    begin = due = sequence[0][0].frame.stamp
+    first: int | None = None
+    for moment, scene in sequence:
+        stamp = moment.frame.stamp
+        line.advance(stamp)
         followed: TrackedAnswer | None
-        if moment.frame.stamp >= due:
+        if stamp >= due:
             due += round(SECOND / mode.proposer_hz) if mode.proposer_hz else 0
             followed = follower.step(scene, standing)
         else:
-            followed = follower.motion.at(moment.frame.stamp) if follower.motion is not None else None
+            followed = follower.motion.at(stamp) if follower.motion is not None else None
         tally.inputs += 1
-        if followed is not None and followed.answered is not None:
-            tally.outputs += 1
-            tally.ages.append(followed.age)
-            _judge(tally, number, moment, followed, right[followed.answered])
+        if followed is None:
+            continue
+        tally.outputs += 1
+        if followed.answered is None:
+            continue
+        if first is not None:
+            boxed = {item.goal.text for item in followed.groundings if item.detections}
+            tally.after += 1
+            tally.boxed += found[followed.answered] <= boxed
+        first = stamp if first is None else first
+        tally.ages.append(followed.age)
+        _judge(tally, number, moment, followed, right[followed.answered])
     tally.questions += line.asked
-    tally.seconds += (moments[-1].frame.stamp - moments[0].frame.stamp) / SECOND
+    tally.seconds += (sequence[-1][0].frame.stamp - begin) / SECOND
 
 
 def _judge(
@@ -243,8 +279,8 @@ def recorded(bag: Path, truth_file: Path | None) -> list[Moment]:
     from groma_ros.io.bags import open_bag, recorded_images
     from groma_ros.replay.truth import read_truth
 
-    truth = read_truth(truth_file or bag.parent / "truth.json")
     with open_bag(bag) as opened:
+        truth = read_truth(truth_file or bag.parent / "truth.json")
         images = recorded_images(opened, find_camera(opened))
         frames = [image.frame for image in images if image.frame is not None]
     moments = [Moment(frame, truth.boxes[frame.stamp]) for frame in frames if frame.stamp in truth.boxes]
@@ -257,17 +293,16 @@ def recorded(bag: Path, truth_file: Path | None) -> list[Moment]:
 
 def table(document: Mapping[str, Any]) -> str:
     """Format the report as text."""
-    head = (
-        f"{document['sequences']} sequences, {document['seconds']} s, answers after {document['latency']} s"
-    )
+    head = f"{document['sequences']} sequences"
     names = [
-        f"{row['proposer_hz']:g} Hz" if row["proposer_hz"] else "every frame" for row in document["rows"]
+        f"{row['answer_seconds']:g} s, " + (f"{row['proposer_hz']:g} Hz" if row["proposer_hz"] else "all")
+        for row in document["rows"]
     ]
-    lines = [head, f"{'perceived':<22}" + "".join(f"{name:>14}" for name in names)]
+    lines = [head, f"{'answers take, perceived':<26}" + "".join(f"{name:>14}" for name in names)]
     for key in ORDER:
         values = [
             "-" if row[key] is None else f"{row[key]:.3f}" if isinstance(row[key], float) else str(row[key])
             for row in document["rows"]
         ]
-        lines.append(f"{key:<22}" + "".join(f"{value:>14}" for value in values))
+        lines.append(f"{key:<26}" + "".join(f"{value:>14}" for value in values))
     return "\n".join(lines)

@@ -175,7 +175,7 @@ class Parameters:
     )
     track_inertia: float = _parameter(
         _TRACK.inertia,
-        "Share of an object's former velocity that stays at each sight of it.",
+        "Share of an object's former velocity that stays after a tenth of a second.",
         range=(0.0, 1.0),
     )
     track_memory: float = _parameter(

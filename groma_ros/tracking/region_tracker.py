@@ -14,6 +14,8 @@ from groma_ros.matching import best_pairs
 from groma_ros.types import FloatArray, IntArray, Scene
 
 SECOND = 1_000_000_000
+BEAT = 0.1
+"""Seconds that `RegionTrackerConfig.inertia` is given for."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,8 @@ class RegionTrackerConfig:
     least: affinity, the mean of IoU and the tokens' cosine (negative is 0), that a pair must pass; reach:
     pairs that do not overlap count too up to this many box diagonals between centres; patience: seconds an
     object stays known without being seen; gap: seconds between stamps, to either side, after which nothing
-    carries over; inertia, memory: shares of the old velocity and of the old token that stay.
+    carries over; inertia: share of the old velocity that stays after `BEAT` seconds; memory: share of the old
+    token that stays at each sight.
     """
 
     least: float = 0.45
@@ -158,7 +161,8 @@ class RegionTracker:
             passed = (scene.stamp - track.time) / SECOND
             if passed > 0:
                 pace = (_centres(box) - _centres(track.box)) / np.float32(passed)
-                keep = np.float32(self.rule.inertia if track.sightings > 1 else 0)
+                # By time, so that a slow proposer does not carry a pace that is long past.
+                keep = np.float32(self.rule.inertia ** (passed / BEAT) if track.sightings > 1 else 0)
                 track.velocity = keep * track.velocity + (1 - keep) * pace
             track.likeness = float(track.token @ tokens[region])
             track.token = unit(
