@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
 from geometry_msgs.msg import Pose as PoseMessage
 from rclpy.node import Node
@@ -17,8 +18,8 @@ from vision_msgs.msg import (
     ObjectHypothesisWithPose,
 )
 
-from groma_ros.camera_geometry import moved
-from groma_ros.geometry3d.approach_pose import target_pose
+from groma_ros.camera_geometry import matrix_from_quaternion, moved
+from groma_ros.geometry3d.approach_pose import JawAxes, is_round, target_pose
 from groma_ros.geometry3d.box3d import DepthError, Placed, place_all
 from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.parameters import Parameters
@@ -27,6 +28,8 @@ from groma_ros.types import Box3D, Grounding, Pose
 
 Refuse = Callable[[str, str], None]
 """Takes a cause and a sentence."""
+ANY_TURN = np.pi**2 / 12
+"""Variance of a turn of which nothing is known but that half a turn is no difference, rad^2."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class Detector3D:
     def __init__(self, node: Node, settings: Parameters) -> None:
         self._node = node
         self._transforms: Transforms | None = None
+        self._axes = JawAxes()
         self.configure(settings)
 
     def configure(self, settings: Parameters) -> None:
@@ -68,26 +72,31 @@ class Detector3D:
         target = None
         if first is not None:
             try:
-                target = self._target(view.header, first.placement.box, settings)
+                target = self._target(view.header, first, settings)
             except TransformError as error:
                 refuse("transform", str(error))
         return Detections3D(view.header, placed, target)
 
-    def _target(self, header: Header, box: Box3D, settings: Parameters) -> PoseStamped:
-        if self._transforms is None or not settings.target_frame:
-            return pose_message(header, target_pose(box, settings.target_approach, settings.target_standoff))
-        rotation, shift = self._transforms.find(
-            settings.target_frame, header.frame_id, header.stamp, settings.depth_wait
-        )
-        x, y, z = (float(value) for value in shift)
-        pose = target_pose(
-            moved(box, rotation, shift),
-            settings.target_approach,
-            settings.target_standoff,
-            (x, y, z),
-            (0.0, 0.0, 1.0),
-        )
-        return pose_message(Header(stamp=header.stamp, frame_id=settings.target_frame), pose)
+    def _target(self, header: Header, placed: Placed, settings: Parameters) -> PoseStamped:
+        box, frame = placed.placement.box, header.frame_id
+        approach, standoff = settings.target_approach, settings.target_standoff
+        moving = self._transforms is not None and bool(settings.target_frame)
+        # Tracks of several cameras have the same numbers.
+        key = (header.frame_id, settings.target_frame if moving else "", approach, placed.detection.track_id)
+        former = self._axes.get(key) if placed.detection.track_id else None
+        if moving:
+            assert self._transforms is not None
+            rotation, shift = self._transforms.find(
+                settings.target_frame, header.frame_id, header.stamp, settings.depth_wait
+            )
+            frame, (x, y, z) = settings.target_frame, (float(value) for value in shift)
+            box = moved(box, rotation, shift)
+            pose = target_pose(box, approach, standoff, (x, y, z), (0.0, 0.0, 1.0), former)
+        else:
+            pose = target_pose(box, approach, standoff, former=former)
+        if placed.detection.track_id:
+            self._axes.keep(key, pose)
+        return pose_message(Header(stamp=header.stamp, frame_id=frame), pose)
 
     def destroy(self) -> None:
         """Stop listening to transforms."""
@@ -104,15 +113,27 @@ def detections_3d_message(solid: Detections3D) -> Detection3DArray:
 
 
 def detection_3d_message(header: Header, placed: Placed) -> Detection3D:
-    """One box in space, with the goal, the score and the id of the box in the image."""
+    """One box in space, with the goal, the score and the id of the box in the image. The covariance of a
+    round one says that its turn about its own z is not known; elsewhere it is 0, which is unknown."""
     box = placed.placement.box
     pose = _pose(Pose(box.centre, box.quaternion))
     x, y, z = box.size
     hypothesis = ObjectHypothesis(class_id=placed.goal, score=float(placed.detection.score))
     result = ObjectHypothesisWithPose(hypothesis=hypothesis)
     result.pose.pose = pose
+    if is_round(box):
+        result.pose.covariance = turn_covariance(box)
     bounds = BoundingBox3D(center=pose, size=Vector3(x=x, y=y, z=z))
     return Detection3D(header=header, results=[result], bbox=bounds, id=placed.detection.track_id)
+
+
+def turn_covariance(box: Box3D) -> list[float]:
+    """The 36 values of a pose's covariance (x, y, z, turns about the frame's x, y, z) of a box whose turn
+    about its own z is not known."""
+    axis = matrix_from_quaternion(box.quaternion)[:, 2]
+    covariance = np.zeros((6, 6))
+    covariance[3:, 3:] = ANY_TURN * np.outer(axis, axis)
+    return [float(value) for value in covariance.ravel()]
 
 
 def pose_message(header: Header, pose: Pose) -> PoseStamped:

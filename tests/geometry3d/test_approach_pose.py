@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
 from groma_ros.camera_geometry import matrix_from_quaternion, moved
-from groma_ros.geometry3d.approach_pose import target_pose
+from groma_ros.geometry3d.approach_pose import JawAxes, is_round, target_pose
 from groma_ros.types import Box3D
 
 SIDEWAYS = Box3D(
@@ -76,3 +78,57 @@ def test_the_pose_moves_with_the_box(approach: str) -> None:
 def test_another_approach_is_refused() -> None:
     with pytest.raises(ValueError, match=r"The approach 'below' is unknown; use one of above, front\."):
         target_pose(SIDEWAYS, "below")
+
+
+def turned(degrees: float, size: tuple[float, float, float]) -> Box3D:
+    """A box on a table before the camera, turned about its own z."""
+    rotation = Rotation.from_euler("x", 120, degrees=True) * Rotation.from_euler("z", degrees, degrees=True)
+    return Box3D((0.1, 0.2, 0.8), tuple(rotation.as_quat()), size)
+
+
+def jaw_turns(boxes: list[Box3D]) -> list[float]:
+    """Degrees that the jaw axis turns from each box to the next."""
+    memory, axes = JawAxes(), []
+    for box in boxes:
+        pose = target_pose(box, former=memory.get("7"))
+        memory.keep("7", pose)
+        axes.append(matrix_from_quaternion(pose.quaternion)[:, 0])
+    return [float(np.degrees(np.arccos(np.clip(a @ b, -1, 1)))) for a, b in pairwise(axes)]
+
+
+def test_the_jaw_axis_goes_on_where_the_box_turns_past_the_frames_axes() -> None:
+    long = (0.12, 0.05, 0.09)
+    assert max(jaw_turns([turned(3 * step, long) for step in range(130)])) == pytest.approx(3, abs=0.01)
+    # The box's own axes are known up to half a turn.
+    assert max(jaw_turns([turned(180 * (step % 2) + step, long) for step in range(20)])) == pytest.approx(
+        1, abs=0.01
+    )
+    alone = [target_pose(turned(3 * step, long)) for step in range(130)]
+    axes = [matrix_from_quaternion(pose.quaternion)[:, 0] for pose in alone]
+    assert min(a @ b for a, b in pairwise(axes)) < -0.9, "what would happen without"
+
+
+def test_a_round_box_keeps_its_jaw_axis_whatever_its_measured_turn() -> None:
+    rng = np.random.default_rng(3)
+    sides = rng.uniform(0.09, 0.1, (60, 2))
+    boxes = [turned(angle, (a, b, 0.1)) for angle, (a, b) in zip(rng.uniform(0, 90, 60), sides, strict=True)]
+    assert all(map(is_round, boxes))
+    assert max(jaw_turns(boxes)) <= 15.01
+    # One that turns slowly is followed, and the axis stays level with the support.
+    assert sum(jaw_turns([turned(5 * step, (0.1, 0.1, 0.1)) for step in range(10)])) == pytest.approx(
+        45, abs=0.1
+    )
+    pose = target_pose(boxes[0], former=np.array([0.3, 0.5, 0.1]))
+    up = matrix_from_quaternion(boxes[0].quaternion)[:, 2]
+    assert abs(matrix_from_quaternion(pose.quaternion)[:, 0] @ up) < 1e-9
+
+
+def test_sides_that_differ_are_not_round() -> None:
+    assert not is_round(turned(0, (0.1, 0.08, 0.3))) and is_round(turned(0, (0.1, 0.086, 0.3)))
+
+
+def test_axes_of_objects_long_unseen_are_forgotten() -> None:
+    memory = JawAxes()
+    for number in range(300):
+        memory.keep(number, target_pose(SIDEWAYS))
+    assert memory.get(0) is None and memory.get(299) is not None and memory.get("other") is None
