@@ -18,6 +18,8 @@ ROUND = 0.85
 """Ratio of the shorter to the longer side from which the two cannot be told apart by their measure."""
 HOLD = np.cos(np.radians(15))
 """Cosine of the turn from which the side of a round box is taken for noise of its measure."""
+ANY_TURN = np.pi**2 / 12
+"""Variance of a turn of which nothing is known but that half a turn is no difference, rad^2."""
 MAX_AXES = 256
 """Objects whose jaw axis is remembered."""
 
@@ -47,6 +49,16 @@ def is_round(box: Box3D) -> bool:
     """Whether a hand may as well close over another side: the turn of the box about its z is not known."""
     shorter, longer = sorted(box.size[:2])
     return shorter >= ROUND * longer
+
+
+def turn_covariance(box: Box3D) -> Array:
+    """Covariance 6x6 of the box's pose (x, y, z, turns about the frame's x, y, z): of a round one, whose turn
+    about its own z is not known. Of others 0, which says nothing."""
+    covariance = np.zeros((6, 6))
+    if is_round(box):
+        axis = matrix_from_quaternion(box.quaternion)[:, 2]
+        covariance[3:, 3:] = ANY_TURN * np.outer(axis, axis)
+    return covariance
 
 
 def target_pose(

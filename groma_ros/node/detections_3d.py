@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
 from geometry_msgs.msg import Pose as PoseMessage
 from rclpy.node import Node
@@ -18,18 +17,16 @@ from vision_msgs.msg import (
     ObjectHypothesisWithPose,
 )
 
-from groma_ros.camera_geometry import matrix_from_quaternion, moved
-from groma_ros.geometry3d.approach_pose import JawAxes, is_round, target_pose
+from groma_ros.camera_geometry import moved
+from groma_ros.geometry3d.approach_pose import JawAxes, target_pose, turn_covariance
 from groma_ros.geometry3d.box3d import DepthError, Placed, place_all
 from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.transforms import TransformError, Transforms
-from groma_ros.types import Box3D, Grounding, Pose
+from groma_ros.types import Grounding, Pose
 
 Refuse = Callable[[str, str], None]
 """Takes a cause and a sentence."""
-ANY_TURN = np.pi**2 / 12
-"""Variance of a turn of which nothing is known but that half a turn is no difference, rad^2."""
 
 
 @dataclass(frozen=True)
@@ -121,19 +118,9 @@ def detection_3d_message(header: Header, placed: Placed) -> Detection3D:
     hypothesis = ObjectHypothesis(class_id=placed.goal, score=float(placed.detection.score))
     result = ObjectHypothesisWithPose(hypothesis=hypothesis)
     result.pose.pose = pose
-    if is_round(box):
-        result.pose.covariance = turn_covariance(box)
+    result.pose.covariance = [float(value) for value in turn_covariance(box).ravel()]
     bounds = BoundingBox3D(center=pose, size=Vector3(x=x, y=y, z=z))
     return Detection3D(header=header, results=[result], bbox=bounds, id=placed.detection.track_id)
-
-
-def turn_covariance(box: Box3D) -> list[float]:
-    """The 36 values of a pose's covariance (x, y, z, turns about the frame's x, y, z) of a box whose turn
-    about its own z is not known."""
-    axis = matrix_from_quaternion(box.quaternion)[:, 2]
-    covariance = np.zeros((6, 6))
-    covariance[3:, 3:] = ANY_TURN * np.outer(axis, axis)
-    return [float(value) for value in covariance.ravel()]
 
 
 def pose_message(header: Header, pose: Pose) -> PoseStamped:

@@ -6,6 +6,8 @@ import sys
 
 from groma_ros import __version__
 
+INTERRUPTED = 130
+"""Exit status of a program that SIGINT ended, as shells have it."""
 HELP = """usage: groma_node [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE]]
 
 The perception node: finds in camera images what goals in words ask for.
@@ -37,6 +39,9 @@ def main(args: list[str] | None = None) -> int:
         )
         print(f"groma_node: {error}; {advice}.", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        # Told to end while modules are imported, before `run` handles signals.
+        return INTERRUPTED
     return run(args)
 
 

@@ -39,6 +39,7 @@ from groma_ros.types import Goal, Grounding
 
 STOP_SECONDS = 1.0
 THROTTLE_SECONDS = 5.0
+GOALS_LOG_SECONDS = 1.0
 BELL_SECONDS = 0.1
 """How often those who wait for an answer look at the clock."""
 
@@ -261,7 +262,8 @@ class GromaNode(LifecycleNode):
         self._asks.clear()
         self._loader.forget()
         self._reports.loaded(None)
-        self._grounder = None
+        # A language model that hangs keeps its grounder; the next configuration loads one of its own.
+        self._grounder = self._abandoned = None
         # The parts of a pipeline know each other; left to its own pace, the collector would let several
         # models pile up.
         gc.collect()
@@ -318,7 +320,10 @@ class GromaNode(LifecycleNode):
         self._orders = NodeConfig(self._orders.goal_set.replaced(goals), settings)
         self._tell_goals()
         texts = "; ".join(goal.text for goal in goals) or "none"
-        self.get_logger().info(f"Goals, set {self._orders.goal_set.version}: {texts}")
+        # Goals may be replaced as often as images come.
+        self.get_logger().info(
+            f"Goals, set {self._orders.goal_set.version}: {texts}", throttle_duration_sec=GOALS_LOG_SECONDS
+        )
 
     def _tell_goals(self) -> None:
         if self._pipeline is not None:

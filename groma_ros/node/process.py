@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import signal
 import sys
 import threading
@@ -27,8 +28,8 @@ POLL_SECONDS = 0.2
 
 def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
     """Run the node until SIGINT or SIGTERM. 0 after a clean end, 1 with one sentence on stderr when it could
-    not start."""
-    end = threading.Event()
+    not start. Ends the process itself where a thread of the node still runs."""
+    end, before = threading.Event(), set(threading.enumerate())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
     # rclpy's own handlers would close the context under the worker, in the middle of a publish.
@@ -46,7 +47,14 @@ def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
     gc.freeze()
     if failure:
         print(f"groma_node: {failure}", file=sys.stderr)
-    return 1 if failure else 0
+    status = 1 if failure else 0
+    if set(threading.enumerate()) - before:
+        # A model is still being loaded or still answers, in native code. Ending the interpreter beneath it
+        # aborts the process ("terminate called without an active exception") or waits for it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    return status
 
 
 def _init_failure(reason: str) -> str:

@@ -123,7 +123,7 @@ class CameraInputs:
         self.incompatible = 0
         """Publishers of the image topic whose quality of service does not match."""
         self._newest = self._warned = monotonic()
-        self._overridden = False
+        self._overridden = self._shared = False
         self._image_input = self._listen_image(settings.image_reliability == "reliable")
         # A reliability that was given as qos_overrides.* holds, whatever image_reliability says.
         reliable = self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE
@@ -230,6 +230,14 @@ class CameraInputs:
                 self._node.destroy_subscription(self._image_input)
                 # Its parameter was declared with the former value, so this one may not be overridden.
                 self._image_input = self._listen_image(offered, overridable=False)
+        if len(publishers) > 1 and not self._shared:
+            names = sorted(f"{item.node_namespace.rstrip('/')}/{item.node_name}" for item in publishers)
+            self._node.get_logger().warning(
+                f"{len(publishers)} publishers send images on {self._topics.image} ({', '.join(names)}): "
+                "they are answered as those of one camera, and objects get new ids wherever their stamps or "
+                "sizes differ. Give each camera a topic of its own (parameter cameras)."
+            )
+        self._shared = len(publishers) > 1
         now = monotonic()
         silent = now - self._newest
         if silent >= SILENT_SECONDS and now - self._warned >= SILENT_SECONDS:

@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from mcap.writer import CompressionType, Writer
 
-from groma_ros.geometry3d.approach_pose import target_pose
+from groma_ros.geometry3d.approach_pose import JawAxes, target_pose, turn_covariance
 from groma_ros.io.message_definitions import typestore
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord, PlaceRecord
 from groma_ros.types import Box3D
@@ -21,6 +21,7 @@ LATCHED = {"label_info": "vision_msgs/msg/LabelInfo", "vision_info": "vision_msg
 PLACED = {"detections_3d": "vision_msgs/msg/Detection3DArray", "target_pose": "geometry_msgs/msg/PoseStamped"}
 """Topics with one message per image with depth; the target only if the first goal has a 3D box."""
 GOALS_VERSION = 0
+NO_COVARIANCE = np.zeros((6, 6))
 _NANOSECONDS = 1_000_000_000
 # QoS profile in rosbag2's format.
 _QOS = """- history: keep_last
@@ -69,7 +70,7 @@ def write_recording(
         for name, message in messages.items():
             writer.add_message(channels[name], time, bytes(store.serialize_cdr(message, kinds[name])), time)
 
-    latched = False
+    latched, axes = False, JawAxes()
     for record in records:
         if not latched:
             add(record.time, _labels(record.time, goals, model))
@@ -77,7 +78,7 @@ def write_recording(
         if not record.refused:
             add(record.time, _messages(record))
             if with_depth:
-                add(record.time, _placed(record))
+                add(record.time, _placed(record, axes))
     writer.finish()
 
 
@@ -99,7 +100,7 @@ def _messages(record: FrameRecord) -> Mapping[str, Any]:
     }
 
 
-def _placed(record: FrameRecord) -> Mapping[str, Any]:
+def _placed(record: FrameRecord, axes: JawAxes) -> Mapping[str, Any]:
     """3D boxes in the order of goals, best first, and the approach pose of the first."""
     make = typestore().types
     header = make["std_msgs/msg/Header"](stamp=_time(record.stamp), frame_id=record.frame_id)
@@ -110,11 +111,12 @@ def _placed(record: FrameRecord) -> Mapping[str, Any]:
         if box.place is not None
     ]
     messages = {"detections_3d": make[PLACED["detections_3d"]](header=header, detections=placed)}
-    place = next(
-        (box.place for goal in record.goals[:1] for box in goal.detections if box.place is not None), None
-    )
-    if place is not None:
-        target = target_pose(Box3D(place.centre, place.quaternion, place.size))
+    first = next((box for goal in record.goals[:1] for box in goal.detections if box.place is not None), None)
+    if first is not None and (place := first.place) is not None:
+        key = (record.frame_id, first.id)
+        target = target_pose(_box(place), former=axes.get(key) if first.id else None)
+        if first.id:
+            axes.keep(key, target)
         messages["target_pose"] = make[PLACED["target_pose"]](
             header=header, pose=_pose(target.position, target.quaternion)
         )
@@ -128,7 +130,10 @@ def _detection_3d(header: Any, text: str, record: BoxRecord, place: PlaceRecord)
     size = make["geometry_msgs/msg/Vector3"](x=x, y=y, z=z)
     bounds = make["vision_msgs/msg/BoundingBox3D"](center=pose, size=size)
     return make["vision_msgs/msg/Detection3D"](
-        header=header, results=[_result(text, record.score, pose)], bbox=bounds, id=record.id
+        header=header,
+        results=[_result(text, record.score, pose, turn_covariance(_box(place)))],
+        bbox=bounds,
+        id=record.id,
     )
 
 
@@ -188,8 +193,12 @@ def _detection(header: Any, text: str, record: BoxRecord) -> Any:
     )
 
 
-def _result(text: str, score: float, pose: Any) -> Any:
+def _box(place: PlaceRecord) -> Box3D:
+    return Box3D(place.centre, place.quaternion, place.size)
+
+
+def _result(text: str, score: float, pose: Any, covariance: np.ndarray = NO_COVARIANCE) -> Any:
     make = typestore().types
     hypothesis = make["vision_msgs/msg/ObjectHypothesis"](class_id=text, score=score)
-    with_covariance = make["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=np.zeros(36))
+    with_covariance = make["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=covariance.ravel())
     return make["vision_msgs/msg/ObjectHypothesisWithPose"](hypothesis=hypothesis, pose=with_covariance)

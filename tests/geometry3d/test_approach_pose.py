@@ -9,7 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from groma_ros.camera_geometry import matrix_from_quaternion, moved
-from groma_ros.geometry3d.approach_pose import JawAxes, is_round, target_pose
+from groma_ros.geometry3d.approach_pose import ANY_TURN, JawAxes, is_round, target_pose, turn_covariance
 from groma_ros.types import Box3D
 
 SIDEWAYS = Box3D(
@@ -125,6 +125,14 @@ def test_a_round_box_keeps_its_jaw_axis_whatever_its_measured_turn() -> None:
 
 def test_sides_that_differ_are_not_round() -> None:
     assert not is_round(turned(0, (0.1, 0.08, 0.3))) and is_round(turned(0, (0.1, 0.086, 0.3)))
+
+
+def test_the_covariance_of_a_round_box_is_a_turn_about_its_own_z() -> None:
+    box = turned(30, (0.1, 0.1, 0.2))
+    covariance, up = turn_covariance(box), matrix_from_quaternion(box.quaternion)[:, 2]
+    assert not covariance[:3].any() and up @ covariance[3:, 3:] @ up == pytest.approx(ANY_TURN)
+    assert np.linalg.eigvalsh(covariance[3:, 3:]) == pytest.approx([0, 0, ANY_TURN], abs=1e-12)
+    assert not turn_covariance(turned(30, (0.1, 0.05, 0.2))).any()
 
 
 def test_axes_of_objects_long_unseen_are_forgotten() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from itertools import pairwise
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,7 @@ from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker
 
-from groma_ros.camera_geometry import corners, moved
+from groma_ros.camera_geometry import corners, matrix_from_quaternion, moved
 from groma_ros.geometry3d.approach_pose import target_pose
 from groma_ros.geometry3d.box3d import place
 from groma_ros.node.detections_3d import Detections3D, Detector3D, detections_3d_message
@@ -210,3 +211,22 @@ def test_markers_show_boxes_edges_names_and_the_target_and_delete_what_was() -> 
 def test_markers_of_nothing_still_delete() -> None:
     (only,) = markers_message(Detections3D(HEADER)).markers
     assert only.action == Marker.DELETEALL
+
+
+def test_the_jaw_axis_of_a_track_goes_on_and_a_round_thing_says_that_its_turn_is_unknown() -> None:
+    detector, settings = Detector3D(SimpleNamespace(), Parameters()), Parameters()
+
+    def x_axis(shape: Any, track: str) -> np.ndarray:
+        frame, labels = render([Ground(), shape], POSE)
+        answers = [Grounding(Goal("it"), (Detection(box_of(labels, 1), 0.9, 0, track),), 1.0, 0.5)]
+        made = detector.of(ImageResult(HEADER, frame), answers, settings, lambda *refusal: None)
+        (covariance,) = (item.results[0].pose.covariance for item in detections_3d_message(made).detections)
+        assert bool(np.any(covariance)) == isinstance(shape, Ball)
+        assert made.target is not None
+        turn = made.target.pose.orientation
+        return matrix_from_quaternion((turn.x, turn.y, turn.z, turn.w))[:, 0]
+
+    axes = [x_axis(Cuboid((0.0, 0.0, 0.0), (0.12, 0.05, 0.08), turn / 5), "3") for turn in range(17)]
+    assert min(a @ b for a, b in pairwise(axes)) > np.cos(np.radians(20))
+    balls = [x_axis(Ball((0.0, place / 50, 0.0), 0.04), "4") for place in range(6)]
+    assert min(a @ b for a, b in pairwise(balls)) > np.cos(np.radians(16))

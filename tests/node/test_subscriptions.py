@@ -107,6 +107,21 @@ def test_reliability_follows_the_publishers(bench: Bench) -> None:
     inputs.destroy()
 
 
+def test_a_second_publisher_of_an_image_topic_is_said_once(bench: Bench) -> None:
+    inputs = bench.listen()
+    first = bench.driver.create_publisher(Image, "image", RELIABLE)
+    bench.until(lambda: bench.images, lambda: first.publish(image()))
+    assert not bench.warnings
+    second = bench.driver.create_publisher(Image, "image", RELIABLE)
+    bench.until(lambda: bench.warnings)
+    count = len(bench.images)
+    bench.until(lambda: len(bench.images) > count + 5, lambda: second.publish(image()))
+    (warning,) = bench.warnings
+    name = bench.driver.get_fully_qualified_name()
+    assert warning.startswith(f"2 publishers send images on /image ({name}, {name}): they are answered as")
+    inputs.destroy()
+
+
 @pytest.mark.parametrize("reliability", ["reliable", "best_effort"])
 def test_a_reliability_that_was_set_stays(bench: Bench, reliability: str) -> None:
     inputs = bench.listen(image_reliability=reliability)

@@ -88,12 +88,15 @@ class GroundAction:
     def _on_goal(self, request: Ground.Goal) -> GoalResponse:
         """Accept every goal, because only a result can say in a sentence what is wrong with one; but rclpy
         keeps the request of an accepted goal for a while, so one far too long is refused."""
-        if len(request.goal.text) <= MAX_CHARACTERS:
-            return GoalResponse.ACCEPT
-        self._refused(
-            f"A goal of ~/ground has {len(request.goal.text)} characters; at most {MAX_CHARACTERS} are read."
-        )
-        return GoalResponse.REJECT
+        texts = {"text": request.goal.text, "kind": request.goal.kind, "camera": request.camera}
+        for name, text in texts.items():
+            if len(text) > MAX_CHARACTERS:
+                self._refused(
+                    f"The {name} of a goal of ~/ground has {len(text)} characters; at most {MAX_CHARACTERS} "
+                    "are read."
+                )
+                return GoalResponse.REJECT
+        return GoalResponse.ACCEPT
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
         self._bell.notify_all()
