@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from groma_ros.evaluation import calibrate as calibrating
 from groma_ros.evaluation.calibrate import calibrate, default_precision, fit_presence, write_calibration
 from groma_ros.evaluation.observations import Observations
 from groma_ros.evaluation.plots import Panel, reliability_svg
@@ -234,9 +233,9 @@ def test_too_few_goals_say_nothing(
 ) -> None:
     from groma_ros.cli import main
 
-    monkeypatch.setattr(calibrating, "FEWEST", 10_000)
+    monkeypatch.setattr("groma_ros.commands.calibrate.FEWEST", 10_000)
     monkeypatch.setattr(
-        "sys.argv", ["groma", "calibrate", str(folder), "--model", str(TINY), "--threads", "1"]
+        "sys.argv", ["groma", "calibrate", str(folder), "--model", str(TINY), "--threads", "1", "--dry-run"]
     )
     with pytest.raises(SystemExit) as ended:
         main()

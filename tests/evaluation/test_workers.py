@@ -102,8 +102,8 @@ def test_no_process_is_refused(choice: ModelChoice) -> None:
 def test_devices(choice: ModelChoice, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert _on_device(choice, None) is choice
-    assert _on_device(choice, "cpu").device == "cpu"
-    assert _on_device(choice, "cuda:3").device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
+    assert _on_device(choice, "cpu").options.device == "cpu"
+    assert _on_device(choice, "cuda:3").options.device == "cuda" and os.environ["CUDA_VISIBLE_DEVICES"] == "3"
     with pytest.raises(ValueError, match=r"no device 'gpu1'; name cpu, cuda"):
         _on_device(choice, "gpu1")
 

@@ -12,7 +12,7 @@ from groma_ros.runtime.memory_check import trim_heap
 
 HOLES = """
 from groma_ros.node.diagnostics import memory_mb
-from groma_ros.node.process import trim_heap
+from groma_ros.runtime.memory_check import trim_heap
 blocks = [bytearray(50_000) for _ in range(4000)]
 full = memory_mb()
 kept = blocks[::40]

@@ -165,8 +165,10 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
         open_file(evil)
     path = detection_file(tmp_path / "lost")
     (tmp_path / "lost" / "0.jpg").unlink()
-    with pytest.raises(TrainingDataError, match=r"0.jpg is missing or cannot be decoded; check --images"):
-        open_file(path).sample(0)
+    with pytest.raises(
+        TrainingDataError, match=r"1 of the 2 pictures .* the first is .*0.jpg; check --images"
+    ):
+        open_file(path)
 
 
 def _config(folder: Path, steps: int) -> Path:
