@@ -49,7 +49,7 @@ def main() -> None:
         "full.txt",
         PROJECT,
         CUDA_PIN,
-        *(word for extra in ("train", "llama", "eval", "ray", "dev") for word in ("--extra", extra)),
+        *(word for extra in ("train", "llama", "eval", "ray", "live", "dev") for word in ("--extra", extra)),
     )
     lock("runtime.txt", PROJECT, CUDA_PIN, "--constraint", "requirements/full.txt")
     # Everything but ROS as in full.txt, so that a test that fails on one distribution alone is about ROS.
