@@ -141,6 +141,11 @@ COMMANDS = {
         "replay bags, compare with what was expected",
         "groma replay demo/tabletop.mcap --goals demo/goals.yaml --truth demo/truth.json",
     ),
+    "live": Command(
+        "groma_ros.commands.live",
+        "show what the model sees on a page in the browser",
+        "groma live --source demo/tabletop.mcap --goal 'the red mug'",
+    ),
     "models": Command(
         "groma_ros.commands.models",
         "list the models on this machine",

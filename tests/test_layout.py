@@ -34,6 +34,7 @@ FLOORS: tuple[frozenset[str], ...] = (
     frozenset({"bench"}),
     frozenset({"node"}),
     frozenset({"client"}),
+    frozenset({"live"}),
     frozenset({"commands"}),
     frozenset({"public"}),
 )

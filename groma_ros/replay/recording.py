@@ -20,6 +20,7 @@ LATCHED = {"label_info": "vision_msgs/msg/LabelInfo", "vision_info": "vision_msg
 """Latched topics, written once."""
 PLACED = {"detections_3d": "vision_msgs/msg/Detection3DArray", "target_pose": "geometry_msgs/msg/PoseStamped"}
 """Topics with one message per image with depth; the target only if the first goal has a 3D box."""
+IMAGE = "sensor_msgs/msg/CompressedImage"
 GOALS_VERSION = 0
 NO_COVARIANCE = np.zeros((6, 6))
 _NANOSECONDS = 1_000_000_000
@@ -36,6 +37,68 @@ _QOS = """- history: keep_last
 """
 
 
+class RecordingWriter:
+    """Writes answers frame by frame, and the images where a topic for them is named.
+
+    The same calls give the same bytes with the same version of the mcap library, whose name stands in the
+    file.
+    """
+
+    def __init__(self, stream: BinaryIO, with_depth: bool = False, image_topic: str = "") -> None:
+        """with_depth: also boxes in space; image_topic: of JPEG images, "" for none."""
+        self._store, self._with_depth = typestore(), with_depth
+        self._writer = Writer(stream, compression=CompressionType.ZSTD)
+        self._writer.start(profile="ros2")
+        topics = {**LATCHED, **TOPICS, **(PLACED if with_depth else {})}
+        self._kinds = {f"{NODE}/{name}": kind for name, kind in topics.items()}
+        self._image_topic = image_topic
+        if image_topic:
+            self._kinds[image_topic] = IMAGE
+        self._axes = JawAxes()
+        self._channels = {}
+        for topic, kind in self._kinds.items():
+            definition, _ = self._store.generate_msgdef(kind, ros_version=2)
+            schema = self._writer.register_schema(kind, "ros2msg", definition.encode())
+            qos = (
+                _QOS.format(depth=1, durability="transient_local")
+                if kind in LATCHED.values()
+                else _QOS.format(depth=10, durability="volatile")
+            )
+            self._channels[topic] = self._writer.register_channel(
+                topic, "cdr", schema, {"offered_qos_profiles": qos}
+            )
+
+    def set_goals(self, time: int, goals: Sequence[str], model: str) -> None:
+        """Say which goals (texts, in their order) the model of this name is asked from a time (ns) on."""
+        self._add(time, _labels(time, goals, model))
+
+    def add(self, record: FrameRecord, jpeg: bytes = b"") -> None:
+        """What the node would have published about a frame, at the time its image was recorded at; nothing
+        for one refused. jpeg: the image, where a topic was named for it."""
+        if record.refused:
+            return
+        if jpeg:
+            make = self._store.types
+            header = make["std_msgs/msg/Header"](stamp=_time(record.stamp), frame_id=record.frame_id)
+            message = make[IMAGE](header=header, format="jpeg", data=np.frombuffer(jpeg, np.uint8))
+            self._write(self._image_topic, record.time, message)
+        self._add(record.time, _messages(record))
+        if self._with_depth:
+            self._add(record.time, _placed(record, self._axes))
+
+    def finish(self) -> None:
+        """Write the end of the file."""
+        self._writer.finish()
+
+    def _add(self, time: int, messages: Mapping[str, Any]) -> None:
+        for name, message in messages.items():
+            self._write(f"{NODE}/{name}", time, message)
+
+    def _write(self, topic: str, time: int, message: Any) -> None:
+        data = bytes(self._store.serialize_cdr(message, self._kinds[topic]))
+        self._writer.add_message(self._channels[topic], time, data, time)
+
+
 def write_recording(
     stream: BinaryIO,
     records: Iterable[FrameRecord],
@@ -49,36 +112,13 @@ def write_recording(
     The latched messages with goals (texts, in order) and model come first. Equal records give equal bytes
     with the same version of the mcap library, whose name is stored in the file.
     """
-    store = typestore()
-    writer = Writer(stream, compression=CompressionType.ZSTD)
-    writer.start(profile="ros2")
-    channels = {}
-    kinds = {**LATCHED, **TOPICS, **(PLACED if with_depth else {})}
-    for name, kind in kinds.items():
-        definition, _ = store.generate_msgdef(kind, ros_version=2)
-        schema = writer.register_schema(kind, "ros2msg", definition.encode())
-        qos = (
-            _QOS.format(depth=1, durability="transient_local")
-            if name in LATCHED
-            else _QOS.format(depth=10, durability="volatile")
-        )
-        channels[name] = writer.register_channel(
-            f"{NODE}/{name}", "cdr", schema, {"offered_qos_profiles": qos}
-        )
-
-    def add(time: int, messages: Mapping[str, Any]) -> None:
-        for name, message in messages.items():
-            writer.add_message(channels[name], time, bytes(store.serialize_cdr(message, kinds[name])), time)
-
-    latched, axes = False, JawAxes()
+    writer = RecordingWriter(stream, with_depth)
+    latched = False
     for record in records:
         if not latched:
-            add(record.time, _labels(record.time, goals, model))
+            writer.set_goals(record.time, goals, model)
             latched = True
-        if not record.refused:
-            add(record.time, _messages(record))
-            if with_depth:
-                add(record.time, _placed(record, axes))
+        writer.add(record)
     writer.finish()
 
 

@@ -1,0 +1,210 @@
+"""Labels that a person gave on the page: COCO boxes with goals, and goals that are verified to be absent.
+
+The file has the form of `groma scenes`: `images`, `annotations`, `categories`, and `goals` with the ids of
+their annotations, none for an absent goal. Each image also lists its absent categories as LVIS does
+(`neg_category_ids`). `groma train --data` and `groma replay --truth` read it.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from groma_ros.atomic_write import write_file
+from groma_ros.types import FloatArray, Frame, Goal
+
+ANNOTATIONS = "annotations.json"
+IMAGES = "images"
+QUALITY = 95
+"""Of the JPEG pictures."""
+DETERMINERS = frozenset(
+    ("a", "all", "an", "any", "both", "each", "every", "my", "that", "the", "this", "your")
+)
+"""Words at the start of a goal that its category goes without."""
+_DIGITS = 2
+
+
+@dataclass
+class _Picture:
+    """One labelled frame. labels: by goal text, its kind and boxes xyxy, none for an absent goal."""
+
+    entry: dict[str, Any]
+    labels: dict[str, tuple[str, list[list[float]]]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class LabelCounts:
+    """What a file holds."""
+
+    frames: int
+    goals: int
+    absent: int
+    """Of the goals, those that are verified to be absent."""
+
+
+class LabelFile:
+    """The labels of one source in a folder: `annotations.json` and the pictures in `images`.
+
+    A file that is there is taken up. Every change is on the disk when the method returns. Any thread may
+    call.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """Raises ValueError with a sentence for a file that is there and has another form."""
+        self.path = folder / ANNOTATIONS
+        self._folder = folder
+        self._lock = threading.Lock()
+        self._pictures: dict[int, _Picture] = {}
+        if self.path.exists():
+            try:
+                self._read(json.loads(self.path.read_text(encoding="utf-8")))
+            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                raise ValueError(
+                    f"{self.path} is there and is no file of labels ({type(error).__name__} {error}); move "
+                    "it away or name another --out."
+                ) from error
+
+    @property
+    def counts(self) -> LabelCounts:
+        """What it holds now."""
+        with self._lock:
+            labels = [item for picture in self._pictures.values() for item in picture.labels.values()]
+            return LabelCounts(len(self._pictures), len(labels), sum(not boxes for _, boxes in labels))
+
+    def of(self, stamp: int) -> dict[str, list[list[float]]]:
+        """The labels of the frame of a stamp (ns): boxes xyxy by goal text."""
+        with self._lock:
+            picture = self._pictures.get(stamp)
+            return {text: boxes for text, (_, boxes) in picture.labels.items()} if picture else {}
+
+    def put(self, frame: Frame, goal: Goal, boxes: FloatArray) -> None:
+        """Say which boxes (Mx4 xyxy, pixels) a goal means on a frame; none: that nothing in it fits.
+
+        Raises ValueError with a sentence for a box outside the frame.
+        """
+        height, width = frame.rgb.shape[:2]
+        kept = [_inside(box, width, height) for box in np.asarray(boxes, np.float64).reshape(-1, 4)]
+        with self._lock:
+            picture = self._pictures.get(frame.stamp)
+            if picture is None:
+                name = f"{IMAGES}/{frame.stamp:019d}.jpg"
+                entry = {
+                    "id": 1 + max((item.entry["id"] for item in self._pictures.values()), default=0),
+                    "file_name": name,
+                    "width": width,
+                    "height": height,
+                    "stamp": frame.stamp,
+                    "frame_id": frame.frame_id,
+                }
+                (self._folder / IMAGES).mkdir(parents=True, exist_ok=True)
+                write_file(self._folder / name, jpeg(frame.rgb, QUALITY))
+                picture = self._pictures[frame.stamp] = _Picture(entry)
+            picture.labels[goal.text] = goal.kind, kept
+            self._write()
+
+    def remove(self, stamp: int, text: str) -> None:
+        """Take the label of a goal on the frame of a stamp back; its picture goes with its last label."""
+        with self._lock:
+            picture = self._pictures.get(stamp)
+            if picture is None or picture.labels.pop(text, None) is None:
+                return
+            if not picture.labels:
+                del self._pictures[stamp]
+                (self._folder / picture.entry["file_name"]).unlink(missing_ok=True)
+            self._write()
+
+    def _write(self) -> None:
+        texts = [text for picture in self._pictures.values() for text in picture.labels]
+        categories = {name: number for number, name in enumerate(dict.fromkeys(map(category, texts)), 1)}
+        images: list[dict[str, Any]] = []
+        annotations: list[dict[str, Any]] = []
+        goals: list[dict[str, Any]] = []
+        for picture in self._pictures.values():
+            image = picture.entry["id"]
+            there: set[int] = set()
+            absent: set[int] = set()
+            for text, (kind, boxes) in picture.labels.items():
+                number = categories[category(text)]
+                (there if boxes else absent).add(number)
+                ids = range(len(annotations) + 1, len(annotations) + 1 + len(boxes))
+                annotations += [_annotation(key, image, number, box) for key, box in zip(ids, boxes)]
+                goals.append(
+                    {
+                        "id": len(goals) + 1,
+                        "image_id": image,
+                        "text": text,
+                        "kind": kind,
+                        "annotation_ids": list(ids),
+                    }
+                )
+            images.append({**picture.entry, "neg_category_ids": sorted(absent - there)})
+        document = {
+            "images": images,
+            "annotations": annotations,
+            "categories": [{"id": number, "name": name} for name, number in categories.items()],
+            "goals": goals,
+        }
+        write_file(self.path, json.dumps(document, ensure_ascii=False, indent=1).encode())
+
+    def _read(self, document: dict[str, Any]) -> None:
+        corners = {item["id"]: _corners(item["bbox"]) for item in document["annotations"]}
+        by_id = {}
+        for entry in document["images"]:
+            own = {key: value for key, value in entry.items() if key != "neg_category_ids"}
+            by_id[entry["id"]] = self._pictures[int(entry["stamp"])] = _Picture(own)
+        for goal in document["goals"]:
+            boxes = [corners[key] for key in goal["annotation_ids"]]
+            by_id[goal["image_id"]].labels[str(goal["text"])] = str(goal["kind"]), boxes
+
+
+def category(text: str) -> str:
+    """The category of what a goal means: the goal without the determiners at its start."""
+    words = text.split()
+    while len(words) > 1 and words[0].lower() in DETERMINERS:
+        words.pop(0)
+    return " ".join(words)
+
+
+def jpeg(rgb: np.ndarray, quality: int) -> bytes:
+    """A picture (uint8 HxWx3) as JPEG, quality 1 to 100. Raises OSError where OpenCV cannot encode it."""
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+    done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
+    if not done:
+        raise OSError(f"A picture of {rgb.shape[1]}x{rgb.shape[0]} pixels could not be encoded as JPEG.")
+    return bytes(data.tobytes())
+
+
+def _annotation(key: int, image: int, category_id: int, box: Sequence[float]) -> dict[str, Any]:
+    x1, y1, x2, y2 = box
+    width, height = round(x2 - x1, _DIGITS), round(y2 - y1, _DIGITS)
+    return {
+        "id": key,
+        "image_id": image,
+        "category_id": category_id,
+        "bbox": [x1, y1, width, height],
+        "area": round(width * height, _DIGITS),
+        "iscrowd": 0,
+    }
+
+
+def _inside(box: np.ndarray, width: int, height: int) -> list[float]:
+    """A box cut to the frame. ValueError where nothing of it is left."""
+    x1, y1, x2, y2 = np.clip(box, 0, [width, height, width, height])
+    if not (np.isfinite(box).all() and x2 - x1 >= 1 and y2 - y1 >= 1):
+        raise ValueError(
+            f"The box {[round(float(value), 1) for value in box]} is not a box inside the frame of "
+            f"{width}x{height} pixels; draw it on the picture."
+        )
+    return [round(float(value), _DIGITS) for value in (x1, y1, x2, y2)]
+
+
+def _corners(bbox: Sequence[float]) -> list[float]:
+    x, y, width, height = (float(value) for value in bbox)
+    return [x, y, round(x + width, _DIGITS), round(y + height, _DIGITS)]

@@ -1,0 +1,342 @@
+"""The pipeline in this process: frames of a source through the model, without ROS."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeout
+from dataclasses import replace
+from typing import Any
+
+from groma_ros.errors import sentence
+from groma_ros.grounding.conversation import Conversation, Sessions
+from groma_ros.grounding.goals import check_goal, check_standing
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.live.engine import EngineState, Show, Shown, SpokenAnswer
+from groma_ros.live.sources import Source, SourceFrame
+from groma_ros.tracking.executor import AnswerExecutor, asking
+from groma_ros.tracking.frame_processor import FrameProcessor
+from groma_ros.tracking.grounding_tracker import TrackingConfig
+from groma_ros.tracking.questions import Question, StandingGoals
+from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
+
+ASK_SECONDS = 300.0
+"""How long an answer in words may take; a 7B model on a CPU is slow."""
+MAX_DIALOGUES = 8
+MAX_LAG = 0.5
+"""Seconds a recording may fall behind its own rate before the lost time is given up."""
+
+
+class PipelineEngine:
+    """Reads a source in one thread, looks at its frames in a second; a third asks the language model.
+
+    While frames pass, answers are carried by tracks as in the node. A frame that stays on the page (held, the
+    last one, or a picture that shares nothing with the one before) is answered itself.
+    """
+
+    def __init__(self, grounder: Grounder, source: Source, name: str = "") -> None:
+        """name: of the model, to be read."""
+        self._grounder, self._source, self._name = grounder, source, name
+        self._changed = threading.Condition()
+        self._state = EngineState()
+        self._steps = 0
+        self._watched = self._closed = self._restart = self._busy = False
+        self._waiting: SourceFrame | None = None
+        self._standing = StandingGoals((), 0, grounder.min_presence)
+        self._stale = False
+        """Whether the frame on the page has to be answered anew."""
+        self._shown: Shown | None = None
+        self._scene: Scene | None = None
+        self._numbers = 0
+        self._language_ms = 0.0
+        self._language = AnswerExecutor()
+        self._processor = self._new_processor()
+        self._dialogues: Sessions[Conversation] = Sessions()
+        self._threads = [
+            threading.Thread(target=run, name=f"groma_live_{run.__name__.strip('_')}", daemon=True)
+            for run in (self._read, self._work)
+        ]
+        self._show: Show = lambda shown: None
+
+    @property
+    def source(self) -> str:
+        """Name of the source."""
+        return self._source.name
+
+    @property
+    def model(self) -> str:
+        """Name and backend of the model."""
+        return self._name
+
+    @property
+    def recorded(self) -> bool:
+        """Whether the source has an end."""
+        return self._source.recorded
+
+    @property
+    def state(self) -> EngineState:
+        """Where it stands now."""
+        return self._state
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """The goals that stand."""
+        return self._standing.goals
+
+    def can(self, kind: str) -> bool:
+        """Whether the model has words for a kind of goal; chat may be grounded or plain."""
+        return self._grounder.can(kind) or (kind == "chat" and self._grounder.can("grounded_chat"))
+
+    def set_goals(self, goals: Sequence[Goal]) -> None:
+        """Let these goals stand from the next frame, or on the one that stays. Raises ValueError for one that
+        the model cannot answer."""
+        for goal in goals:
+            check_goal(goal)
+            check_standing(goal)
+            self._grounder.check(goal)
+        with self._changed:
+            version = self._standing.version + 1
+            self._standing = StandingGoals(tuple(goals), version, self._grounder.min_presence)
+            self._stale = self._stays()
+            self._changed.notify_all()
+
+    def ask(self, shown: Shown, question: str, regions: FloatArray, dialogue: str) -> SpokenAnswer:
+        """An answer in words about the frame that is shown; one of a dialogue is about the frame it began
+        with. Raises ValueError where it is refused."""
+        boxes = regions if len(regions) else None
+        goal = Goal(question.strip(), "chat" if question.strip() else "describe", regions=boxes)
+        self._grounder.check(goal)
+        answer = self._language.submit(self._spoken, shown, goal, dialogue)
+        return _result(answer)
+
+    def set_paused(self, paused: bool) -> None:
+        """Hold the frame that is shown and have it answered itself, or go on."""
+        with self._changed:
+            self._steps = 0
+            self._state = replace(self._state, paused=paused)
+            self._stale = self._stale or (paused and self._carried())
+            self._changed.notify_all()
+
+    def step(self) -> None:
+        """Hold, and show the next frame."""
+        with self._changed:
+            self._state = replace(self._state, paused=True)
+            self._steps += 1
+            self._changed.notify_all()
+
+    def set_speed(self, speed: float) -> None:
+        """Play a recording at a multiple of its rate, 0.1 to 10. Raises ValueError for others and cameras."""
+        if not self._source.recorded:
+            raise ValueError("A camera has one speed; only a recording can be played faster or slower.")
+        if not 0.1 <= speed <= 10:
+            raise ValueError(f"The speed {speed:g} is out of range; it must be between 0.1 and 10.")
+        with self._changed:
+            self._state = replace(self._state, speed=speed)
+            self._changed.notify_all()
+
+    def restart(self) -> None:
+        """Play a recording from its start."""
+        if not self._source.recorded:
+            raise ValueError("A camera has no start to go back to.")
+        with self._changed:
+            self._restart = True
+            self._state = replace(self._state, paused=False, ended=False, problem="")
+            self._changed.notify_all()
+
+    def set_watched(self, watched: bool) -> None:
+        """While nobody looks no frame is read."""
+        with self._changed:
+            self._watched = watched
+            self._changed.notify_all()
+
+    def start(self, show: Show) -> None:
+        """Begin to show frames."""
+        self._show = show
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the threads and leave the source; a language model that still writes is not waited for."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(5.0)
+        self._language.stop(1.0)
+        self._source.close()
+
+    # Reading
+
+    def _read(self) -> None:
+        while True:
+            try:
+                self._play()
+            except (ValueError, OSError) as error:
+                self._tell(ended=True, problem=sentence(error))
+            else:
+                self._tell(ended=True)
+            with self._changed:
+                # The last frame stays, so it is answered itself.
+                self._stale = self._stale or self._carried()
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._closed or self._restart)
+                if self._closed:
+                    return
+                self._restart, self._waiting = False, None
+                self._state = replace(self._state, ended=False, problem="")
+                self._processor = self._new_processor()
+
+    def _play(self) -> None:
+        due, before = time.monotonic(), 0.0
+        for item in self._source.frames():
+            due = max(due + (item.seconds - before) / self._state.speed, time.monotonic() - MAX_LAG)
+            before = item.seconds
+            if not self._wait_turn(due):
+                return
+            if not self._source.recorded and self._state.paused and not self._steps:
+                continue  # a camera goes on while its picture is held
+            with self._changed:
+                if self._waiting is not None:
+                    self._state = replace(self._state, dropped=self._state.dropped + 1)
+                self._waiting = item
+                stepped = self._steps > 0
+                self._steps -= stepped
+                self._changed.notify_all()
+                if stepped or not self._source.moving:  # each of these is looked at
+                    self._changed.wait_for(lambda: self._over or self._idle)
+                if self._over:
+                    return
+        with self._changed:
+            self._changed.wait_for(lambda: self._over or self._idle)
+
+    @property
+    def _idle(self) -> bool:
+        return self._waiting is None and not self._busy
+
+    @property
+    def _over(self) -> bool:
+        return self._closed or self._restart
+
+    def _wait_turn(self, due: float) -> bool:
+        """Wait until the next frame may be shown; False where the playing is over. due: `time.monotonic`."""
+        with self._changed:
+            if not self._source.recorded:
+                self._changed.wait_for(lambda: self._over or self._watched)
+                return not self._over
+            while not self._over:
+                if self._watched and self._steps:
+                    return True
+                if not self._watched or self._state.paused:
+                    self._changed.wait()
+                    due = time.monotonic()
+                elif (left := due - time.monotonic()) > 0:
+                    self._changed.wait(left)
+                else:
+                    return True
+            return False
+
+    # Looking
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._waiting is not None or self._stale)
+                if self._closed:
+                    return
+                item, standing = self._waiting, self._standing
+                self._waiting, self._stale, self._busy = None, False, True
+            try:
+                if item is not None:
+                    self._look(item, standing)
+                elif self._shown is not None and self._scene is not None:
+                    self._publish(self._answered(self._shown.frame, self._scene, standing, self._shown))
+            except Exception as error:  # whatever the model raises about one frame, the next one is looked at
+                self._tell(problem=sentence(error), refused=self._state.refused + 1)
+            with self._changed:
+                self._busy = False
+                if item is not None and self._stays() and self._carried():
+                    self._stale = True
+                self._changed.notify_all()
+
+    def _look(self, item: SourceFrame, standing: StandingGoals) -> None:
+        if item.frame is None:
+            self._tell(problem=item.refusal, refused=self._state.refused + 1)
+            return
+        start = time.perf_counter()
+        if not self._source.moving:
+            scene = self._grounder.perceive(item.frame)
+            perceived = 1000 * (time.perf_counter() - start)
+            shown = Shown(0, item.frame, (), scene.boxes, milliseconds={"perceive": perceived})
+            self._scene = scene
+            self._publish(self._answered(item.frame, scene, standing, shown))
+            return
+        result = self._processor.process(item.frame, standing)
+        if result.answer.failure is not None:
+            raise result.answer.failure
+        self._scene = result.scene
+        times = {
+            "perceive": 1000 * result.perceive_seconds,
+            "language": self._language_ms,
+            "track and wait": 1000 * result.track_seconds,
+        }
+        answer = result.answer
+        self._publish(Shown(0, item.frame, answer.groundings, result.scene.boxes, answer.answered, times))
+
+    def _answered(self, frame: Frame, scene: Scene, standing: StandingGoals, shown: Shown) -> Shown:
+        """The frame with answers to all goals on itself."""
+        question = Question(scene, standing)
+        groundings = tuple(_result(self._language.submit(self._answer, question))) if standing.goals else ()
+        times = {"perceive": shown.milliseconds.get("perceive", 0.0), "language": self._language_ms}
+        return Shown(0, frame, groundings, scene.boxes, scene.stamp, times)
+
+    def _publish(self, shown: Shown) -> None:
+        self._numbers += 1
+        self._shown = replace(shown, number=self._numbers)
+        self._tell(problem="" if not self._state.ended else self._state.problem)
+        self._show(self._shown)
+
+    def _stays(self) -> bool:
+        """Whether the frame in work stays on the page."""
+        return self._state.paused or self._state.ended
+
+    def _carried(self) -> bool:
+        """Whether the answers on the page were given on an earlier frame."""
+        shown = self._shown
+        return shown is not None and bool(self._standing.goals) and shown.answered != shown.frame.stamp
+
+    def _tell(self, **changes: Any) -> None:
+        with self._changed:
+            self._state = replace(self._state, **changes)
+
+    # The language model's thread
+
+    def _new_processor(self) -> FrameProcessor:
+        return FrameProcessor(self._grounder, asking(self._language, self._answer), TrackingConfig())
+
+    def _answer(self, question: Question) -> list[Grounding]:
+        start = time.perf_counter()
+        found = question.answer(self._grounder)
+        self._language_ms = 1000 * (time.perf_counter() - start)
+        return found
+
+    def _spoken(self, shown: Shown, goal: Goal, dialogue: str) -> SpokenAnswer:
+        """Answer in words; a dialogue goes on about the frame it began with."""
+        known = self._dialogues.get(dialogue) if dialogue else None
+        if goal.kind != "chat":
+            scene = self._grounder.perceive(shown.frame)
+            return SpokenAnswer(self._grounder.ground(scene, goal)[0], shown.frame.stamp)
+        talk = known or Conversation.about(self._grounder.perceive(shown.frame))
+        grounding, talk = self._grounder.converse(talk, goal)
+        if dialogue:
+            self._dialogues.keep(dialogue, talk, MAX_DIALOGUES)
+        return SpokenAnswer(grounding, talk.base.stamp)
+
+
+def _result(future: Future[Any]) -> Any:
+    try:
+        return future.result(ASK_SECONDS)
+    except FutureTimeout:
+        raise ValueError(f"The model did not answer within {ASK_SECONDS:.0f} s.") from None

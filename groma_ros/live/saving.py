@@ -1,0 +1,114 @@
+"""What the page keeps on the disk: single frames with their answers, and bags."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+
+from groma_ros.atomic_write import replacing, write_file
+from groma_ros.live.engine import Shown
+from groma_ros.live.labels import QUALITY, jpeg
+from groma_ros.replay.recording import RecordingWriter
+from groma_ros.replay.records import FrameRecord, goal_record
+from groma_ros.visualization import draw_groundings
+
+IMAGE_TOPIC = "/camera/image/compressed"
+MAX_FRAMES = 100_000
+"""Of one recording; then it ends by itself."""
+
+
+def save_frame(folder: Path, shown: Shown) -> list[Path]:
+    """Write a frame as three files, and return them: its picture, its answers as `groma ground --json` gives
+    them, and the picture with boxes.
+    """
+    stem = folder / "frames" / f"{shown.frame.stamp:019d}"
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    document = {
+        "stamp": shown.frame.stamp,
+        "frame_id": shown.frame.frame_id,
+        "answered": shown.answered,
+        "groundings": [item.to_dict() for item in shown.groundings],
+    }
+    drawn = draw_groundings(shown.frame.rgb, shown.groundings)
+    contents = {
+        stem.with_suffix(".png"): _png(shown),
+        stem.with_suffix(".json"): json.dumps(document, ensure_ascii=False, indent=1).encode(),
+        stem.with_name(f"{stem.name}-boxes.jpg"): jpeg(drawn, QUALITY),
+    }
+    for path, data in contents.items():
+        write_file(path, data)
+    return list(contents)
+
+
+class Recorder:
+    """Records the frames that are shown, with their answers, as a bag; from `start` to `stop`."""
+
+    def __init__(self, folder: Path, model: str) -> None:
+        """model: its name, which the bag tells."""
+        self._folder, self._model = folder, model
+        self._lock = threading.Lock()
+        self._writer: RecordingWriter | None = None
+        self._stack = ExitStack()
+        self._goals: tuple[str, ...] | None = None
+        self._last = -1
+        self.path: Path | None = None
+        """The bag that is written; None where nothing is recorded."""
+        self.frames = 0
+        """In that bag so far."""
+
+    def start(self) -> Path:
+        """Begin a bag; it appears under its name when it is complete. Raises ValueError where one is open."""
+        with self._lock:
+            if self._writer is not None:
+                raise ValueError("A recording runs already; stop it first.")
+            folder = self._folder / "bags"
+            folder.mkdir(parents=True, exist_ok=True)
+            name = time.strftime("%Y-%m-%d-%H-%M-%S")
+            taken = sum(path.name.startswith(name) for path in folder.iterdir())
+            path = folder / (f"{name}-{taken}.mcap" if taken else f"{name}.mcap")
+            stream = self._stack.enter_context(replacing(path))
+            self._writer = RecordingWriter(stream, image_topic=IMAGE_TOPIC)
+            self._goals, self._last, self.frames, self.path = None, -1, 0, path
+            return path
+
+    def add(self, shown: Shown) -> None:
+        """Record a frame, where a recording runs and the frame is a new one."""
+        with self._lock:
+            if self._writer is None or shown.frame.stamp == self._last or self.frames >= MAX_FRAMES:
+                return
+            frame, answers = shown.frame, tuple(goal_record(item) for item in shown.groundings)
+            height, width = frame.rgb.shape[:2]
+            now, self._last = time.time_ns(), frame.stamp
+            goals = tuple(item.goal for item in answers)
+            if goals != self._goals:
+                self._writer.set_goals(now, goals, self._model)
+                self._goals = goals
+            own = shown.answered == frame.stamp
+            record = FrameRecord(
+                self.frames, now, frame.stamp, frame.frame_id, width, height, own, shown.answered, "", answers
+            )
+            self._writer.add(record, jpeg(frame.rgb, QUALITY))
+            self.frames += 1
+
+    def stop(self) -> Path | None:
+        """End the bag; its path, None where nothing was recorded."""
+        with self._lock:
+            if self._writer is None:
+                return None
+            self._writer.finish()
+            self._writer = None
+            self._stack.close()
+            path, self.path = self.path, None
+            return path
+
+
+def _png(shown: Shown) -> bytes:
+    done, data = cv2.imencode(".png", cv2.cvtColor(shown.frame.rgb, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError("The frame could not be encoded as PNG.")
+    return bytes(data.tobytes())

@@ -1,0 +1,211 @@
+"""The web server of the page: three files, and a websocket that carries frames and actions.
+
+A page asks for the next frame when it has drawn the last one, so a slow page gets fewer frames and nothing
+queues up. A message to the page is a length (uint32, big-endian), a JSON document of that length and then
+binary parts whose lengths stand in the document under `parts`: the picture, and the points of the 3D view.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import json
+import secrets
+import struct
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import FileResponse, PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route, WebSocketRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from groma_ros.errors import sentence
+from groma_ros.live.session import LiveSession
+
+PAGE = Path(__file__).with_name("page")
+FILES = {"/": "index.html", "/live.css": "live.css", "/live.js": "live.js", "/space.js": "space.js"}
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+COOKIE = "groma_token"
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+REST_SECONDS = 1.0
+"""A page hears of the state at least so often, also where no frame comes."""
+MAX_MESSAGE = 1 << 20
+"""Bytes of a message from a page."""
+
+
+def make_app(session: LiveSession, token: str = "") -> Starlette:
+    """The page of a session.
+
+    token: that a page must know, "" where the server is bound to this machine alone; then only requests that
+    name this machine as their host are answered.
+    """
+    routes = [Route(path, _file(name)) for path, name in FILES.items()]
+
+    async def talk(socket: WebSocket) -> None:
+        await _Page(session, socket).run()
+
+    app = Starlette(routes=[*routes, WebSocketRoute("/live", talk)])
+    app.add_middleware(_Guard, token=token)
+    return app
+
+
+def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        headers = {"Content-Security-Policy": POLICY, "Cache-Control": "no-cache"}
+        headers |= {"X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+        return FileResponse(PAGE / name, headers=headers)
+
+    return answer
+
+
+class _Guard:
+    """Refuses who has no business with the camera: other hosts' names (DNS rebinding), pages of other sites,
+    and without the token everybody."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        self._app, self._token = app, token
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return await self._app(scope, receive, send)
+        headers = Headers(scope=scope)
+        refusal = self._refusal(scope, headers)
+        given = _query_token(scope)
+        if not refusal and scope["type"] == "http" and self._token and given:
+            # The token leaves the address bar at once.
+            response: Response = RedirectResponse("/", 303)
+            response.set_cookie(COOKIE, given, httponly=True, samesite="strict")
+            return await response(scope, receive, send)
+        if not refusal:
+            return await self._app(scope, receive, send)
+        if scope["type"] == "websocket":
+            await receive()
+            return await send({"type": "websocket.close", "code": 1008, "reason": refusal[:120]})
+        await PlainTextResponse(refusal + "\n", 403)(scope, receive, send)
+
+    def _refusal(self, scope: Scope, headers: Headers) -> str:
+        """Why this request is refused; "" where it is not."""
+        host = headers.get("host", "")
+        if not self._token and _name_of(host) not in LOOPBACK:
+            return "This page answers to 127.0.0.1 and localhost only."
+        origin = headers.get("origin")
+        if origin is not None and origin.partition("://")[2] != host:
+            return "A page of another site may not look through this camera."
+        if self._token:
+            cookies = Request({**scope, "type": "http"}).cookies
+            known = cookies.get(COOKIE) or _query_token(scope)
+            if not hmac.compare_digest(known.encode(), self._token.encode()):
+                return "The token is missing or wrong: open the address that groma live printed."
+        return ""
+
+
+def _name_of(host: str) -> str:
+    """The name in a Host header, without the port."""
+    if host.startswith("["):
+        return host[1:].partition("]")[0]
+    return host.rpartition(":")[0] if ":" in host else host
+
+
+def _query_token(scope: Scope) -> str:
+    return Request({**scope, "type": "http"}).query_params.get("token", "")
+
+
+class _Page:
+    """One open page."""
+
+    def __init__(self, session: LiveSession, socket: WebSocket) -> None:
+        self._session, self._socket = session, socket
+        self._name = secrets.token_hex(8)
+        self._changed = asyncio.Event()
+        self._wanted = asyncio.Event()
+        self._space = False
+        self._sent = -1
+        """Number of the frame that the page has."""
+        self._sending = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Serve the page until it is closed."""
+        await self._socket.accept()
+        loop = asyncio.get_running_loop()
+
+        def listener() -> None:
+            with suppress(RuntimeError):  # the server has ended
+                loop.call_soon_threadsafe(self._changed.set)
+
+        self._session.enter(listener)
+        frames = asyncio.create_task(self._send_frames())
+        try:
+            while True:
+                text = await self._socket.receive_text()
+                self._take(text)
+        except (WebSocketDisconnect, RuntimeError, KeyError):
+            pass  # closed, or binary, which no page of ours sends
+        finally:
+            self._session.leave(listener)
+            for task in (frames, *self._tasks):
+                task.cancel()
+
+    def _take(self, text: str) -> None:
+        try:
+            message = json.loads(text)
+        except ValueError:
+            message = None
+        if not isinstance(message, dict):
+            return
+        if message.get("do") == "next":
+            self._space = message.get("space") is True
+            if message.get("anew") is True:
+                self._sent = -1
+            self._wanted.set()
+            return
+        task = asyncio.create_task(self._do(message))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _do(self, message: dict[str, Any]) -> None:
+        try:
+            answer = await asyncio.to_thread(self._session.do, self._name, message)
+        except Exception as error:  # whatever it is, the page gets a sentence
+            answer = {"error": sentence(error)}
+        await self._send({"answer": answer, "to": message.get("id")})
+
+    async def _send_frames(self) -> None:
+        while True:
+            await self._wanted.wait()
+            with suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._changed.wait(), REST_SECONDS)
+            self._changed.clear()
+            self._wanted.clear()
+            document, parts = await asyncio.to_thread(self._frame)
+            await self._send(document, *parts)
+
+    def _frame(self) -> tuple[dict[str, Any], list[bytes]]:
+        """The state, with the picture where the page has another one, and the points where it wants them."""
+        state, shown = self._session.state(), self._session.newest
+        document: dict[str, Any] = {"state": state}
+        if shown is None or shown.number == self._sent:
+            return document, []
+        state["frame"] = state["frame"] and {**state["frame"], "number": shown.number}
+        self._sent = shown.number
+        parts = [self._session.picture(shown)]
+        space = self._session.space(shown) if self._space else None
+        if space is not None:
+            document["space"] = space[0]
+            parts.append(space[1])
+        return document, parts
+
+    async def _send(self, document: dict[str, Any], *parts: bytes) -> None:
+        text = json.dumps({**document, "parts": [len(part) for part in parts]}).encode()
+        async with self._sending:
+            with suppress(WebSocketDisconnect, RuntimeError):
+                await self._socket.send_bytes(b"".join([struct.pack(">I", len(text)), text, *parts]))

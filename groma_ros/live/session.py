@@ -1,0 +1,275 @@
+"""The state of the page and what can be done from it, without any web code.
+
+Every page has the same goals, frame and labels; a dialogue belongs to one page. `state` is what a page draws,
+`do` is what a person does on it; both are plain JSON.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from groma_ros.errors import sentence
+from groma_ros.grounding.goals import check_goal, check_standing
+from groma_ros.live.actions import Action, boxes_of, goals_of, number_of, text_of
+from groma_ros.live.engine import Engine, Shown
+from groma_ros.live.labels import LabelFile, jpeg
+from groma_ros.live.saving import MAX_FRAMES, Recorder, save_frame
+from groma_ros.live.space import placed, point_cloud
+from groma_ros.live.state import answer_state, goal_state, rounded
+from groma_ros.tracking.questions import StandingGoals, groundings_for
+from groma_ros.types import Goal
+
+KEPT = 8
+"""Frames that can still be labelled, saved and asked about after they were shown."""
+QUALITY = 80
+"""Of the JPEG pictures that a page gets."""
+MAX_GOALS = 64
+RATE_FRAMES = 20
+"""Over so many frames the rate is measured."""
+
+
+class LiveSession:
+    """One source, one list of goals, any number of pages."""
+
+    def __init__(self, engine: Engine, out: Path) -> None:
+        """out: folder for labels, frames and bags. Raises ValueError for one that holds other labels."""
+        self.engine = engine
+        self.labels = LabelFile(out / "labels")
+        self.recorder = Recorder(out, engine.model)
+        self._out = out
+        self._lock = threading.Lock()
+        self._kept: deque[Shown] = deque(maxlen=KEPT)
+        self._times: deque[float] = deque(maxlen=RATE_FRAMES)
+        self._pictures: dict[int, bytes] = {}
+        self._listeners: set[Callable[[], None]] = set()
+        self._version = 0
+        self._watchers = 0
+        self._actions: dict[str, Callable[[str, Action], dict[str, Any]]] = {
+            "goals": self._set_goals,
+            **dict.fromkeys(("pause", "resume", "step", "restart", "speed"), self._control),
+            "ask": self._ask,
+            "save": self._save,
+            "record": self._record,
+            "label": self._label,
+            "unlabel": self._unlabel,
+        }
+
+    def start(self) -> None:
+        """Begin to show frames."""
+        self.engine.start(self._on_shown)
+
+    def close(self) -> None:
+        """End what is recorded and leave the source."""
+        self.recorder.stop()
+        self.engine.close()
+
+    # Pages
+
+    def enter(self, listener: Callable[[], None]) -> None:
+        """A page was opened. listener: called, from any thread, whenever `version` has changed."""
+        with self._lock:
+            self._listeners.add(listener)
+            self._watchers += 1
+        self._watch()
+
+    def leave(self, listener: Callable[[], None]) -> None:
+        """A page was closed. The source rests when it was the last one, unless it is recorded."""
+        with self._lock:
+            self._listeners.discard(listener)
+            self._watchers -= 1
+        self._watch()
+
+    @property
+    def version(self) -> int:
+        """Counts the changes of what a page shows."""
+        return self._version
+
+    @property
+    def newest(self) -> Shown | None:
+        """The frame on the page; None before the first."""
+        with self._lock:
+            return self._kept[-1] if self._kept else None
+
+    def state(self) -> dict[str, Any]:
+        """All that a page draws but the picture."""
+        shown, engine = self.newest, self.engine
+        standing = StandingGoals(engine.goals)
+        labels = self.labels.of(shown.frame.stamp) if shown else {}
+        known = groundings_for(standing, shown.groundings if shown else ())
+        state, counts = engine.state, self.labels.counts
+        return {
+            "frame": None if shown is None else _frame_state(shown),
+            "regions": [] if shown is None else [rounded(box) for box in shown.regions],
+            "goals": [goal_state(item, labels.get(item.goal.text)) for item in known],
+            "source": {
+                "name": engine.source,
+                "model": engine.model,
+                "recorded": engine.recorded,
+                "paused": state.paused,
+                "speed": state.speed,
+                "ended": state.ended,
+                "problem": state.problem,
+            },
+            "counts": {"dropped": state.dropped, "refused": state.refused},
+            "rate": round(self._rate(), 1),
+            "can": {"describe": engine.can("describe"), "chat": engine.can("chat")},
+            "labels": {"frames": counts.frames, "goals": counts.goals, "absent": counts.absent},
+            "recording": {"path": str(self.recorder.path or ""), "frames": self.recorder.frames},
+        }
+
+    def picture(self, shown: Shown) -> bytes:
+        """A frame as JPEG; the newest is encoded once for all pages."""
+        with self._lock:
+            known = self._pictures.get(shown.number)
+        if known is None:
+            known = jpeg(shown.frame.rgb, QUALITY)
+            with self._lock:
+                self._pictures = {shown.number: known}
+        return known
+
+    def space(self, shown: Shown) -> tuple[dict[str, Any], bytes] | None:
+        """Boxes in space and points of a frame for the 3D view, see `space.point_cloud`; None without
+        depth."""
+        return point_cloud(shown.frame, placed(shown))
+
+    def do(self, page: str, action: Mapping[str, Any]) -> dict[str, Any]:
+        """Do what a person asked for on a page; the answer to that page. May take long (`ask`).
+
+        action: its name under `do`, and what it needs. Raises ValueError or OSError with a sentence where it
+        cannot be done.
+        """
+        run = self._actions.get(str(action.get("do")))
+        if run is None:
+            known = ", ".join(self._actions)
+            raise ValueError(f"The action {str(action.get('do'))[:40]!r} is unknown; known are {known}.")
+        try:
+            return run(page, action)
+        finally:
+            self._tell()
+
+    # Actions
+
+    def _set_goals(self, page: str, action: Action) -> dict[str, Any]:
+        goals = goals_of(action)
+        if len(goals) > MAX_GOALS:
+            raise ValueError(f"There are {len(goals)} goals; at most {MAX_GOALS} can stand on the page.")
+        texts = [goal.text for goal in goals]
+        for goal in goals:
+            check_goal(goal)
+            check_standing(goal)
+            if texts.count(goal.text) > 1:
+                raise ValueError(f"The goal {goal.text[:40]!r} stands there twice; change one of them.")
+        self.engine.set_goals(goals)
+        return {}
+
+    def _control(self, page: str, action: Action) -> dict[str, Any]:
+        name = action["do"]
+        if name == "step":
+            self.engine.step()
+        elif name == "restart":
+            self.engine.restart()
+        elif name == "speed":
+            self.engine.set_speed(number_of(action, "speed"))
+        else:
+            self.engine.set_paused(name == "pause")
+        return {}
+
+    def _ask(self, page: str, action: Action) -> dict[str, Any]:
+        shown, question = self._shown(action), text_of(action, "question")
+        dialogue = text_of(action, "dialogue")
+        regions = boxes_of(action, "regions")
+        if not question.strip() and not len(regions):
+            raise ValueError("There is nothing to ask: write a question, or point at a region.")
+        name = f"{page}/{dialogue}" if dialogue else ""
+        spoken = self.engine.ask(shown, question, regions, name)
+        return {**answer_state(spoken.grounding), "same_frame": spoken.stamp == shown.frame.stamp}
+
+    def _save(self, page: str, action: Action) -> dict[str, Any]:
+        return {"files": [str(path) for path in save_frame(self._out, self._shown(action))]}
+
+    def _record(self, page: str, action: Action) -> dict[str, Any]:
+        if action.get("on"):
+            path = self.recorder.start()
+            newest = self.newest
+            if newest is not None:
+                self.recorder.add(newest)
+        else:
+            frames, path = self.recorder.frames, self.recorder.stop() or Path()
+            self._watch()
+            return {"file": str(path), "frames": frames}
+        self._watch()
+        return {"file": str(path), "most": MAX_FRAMES}
+
+    def _label(self, page: str, action: Action) -> dict[str, Any]:
+        goal, shown = self._standing(action), self._shown(action)
+        self.labels.put(shown.frame, goal, boxes_of(action, "boxes"))
+        return {"file": str(self.labels.path)}
+
+    def _unlabel(self, page: str, action: Action) -> dict[str, Any]:
+        self.labels.remove(self._shown(action).frame.stamp, text_of(action, "goal"))
+        return {}
+
+    def _standing(self, action: Action) -> Goal:
+        text = text_of(action, "goal")
+        for goal in self.engine.goals:
+            if goal.text == text:
+                return goal
+        raise ValueError(f"The goal {text[:40]!r} does not stand any more; add it again to label it.")
+
+    def _shown(self, action: Action) -> Shown:
+        number = int(number_of(action, "frame"))
+        with self._lock:
+            for shown in self._kept:
+                if shown.number == number:
+                    return shown
+        raise ValueError("That frame has passed; hold the picture first, and then do it again.")
+
+    # News
+
+    def _on_shown(self, shown: Shown) -> None:
+        with self._lock:
+            self._kept.append(shown)
+            self._times.append(time.monotonic())
+        try:
+            self.recorder.add(shown)
+        except OSError as error:
+            self.recorder.stop()
+            print(f"groma live: {sentence(error)}", flush=True)
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._lock:
+            self._version += 1
+            listeners: Sequence[Callable[[], None]] = list(self._listeners)
+        for listener in listeners:
+            listener()
+
+    def _watch(self) -> None:
+        self.engine.set_watched(self._watchers > 0 or self.recorder.path is not None)
+
+    def _rate(self) -> float:
+        """Frames a second that were shown lately."""
+        with self._lock:
+            times = list(self._times)
+        span = max(time.monotonic(), times[-1]) - times[0] if times else 0.0
+        return len(times) / span if span > 0 and len(times) > 1 else 0.0
+
+
+def _frame_state(shown: Shown) -> dict[str, Any]:
+    height, width = shown.frame.rgb.shape[:2]
+    answered = shown.answered
+    return {
+        "number": shown.number,
+        "stamp": str(shown.frame.stamp),  # more digits than a number of JavaScript has
+        "width": width,
+        "height": height,
+        "depth": shown.places is not None
+        or (shown.frame.depth is not None and shown.frame.intrinsics is not None),
+        "age": None if answered is None else round((shown.frame.stamp - answered) / 1e9, 3),
+        "milliseconds": {name: round(value, 1) for name, value in shown.milliseconds.items()},
+    }

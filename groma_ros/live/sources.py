@@ -1,0 +1,227 @@
+"""Frames of a camera, a video, a folder of pictures or a bag, without ROS."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+
+from groma_ros.io.bag_files import storage_suffix
+from groma_ros.io.bag_topics import find_camera, find_depth
+from groma_ros.io.bags import Bag, RecordedCamera, open_bag, recorded_images
+from groma_ros.io.images import ImageError
+from groma_ros.io.picture_files import find_pictures, read_picture
+from groma_ros.printable import printable
+from groma_ros.replay.depth import DepthReader
+from groma_ros.types import Frame
+
+NANOSECONDS = 1_000_000_000
+PICTURE_SECONDS = 1.0
+"""How long each picture of a folder is shown at speed 1."""
+VIDEO_RATE = 30.0
+"""Frames a second of a video that does not tell its rate."""
+CAMERA_TRIES = 50
+"""Reads in a row that may fail before a camera counts as gone."""
+
+
+@dataclass(frozen=True, eq=False)
+class SourceFrame:
+    """What a source gives at one time."""
+
+    frame: Frame | None
+    """None where it could not be read."""
+    seconds: float
+    """Since the source's first frame, at speed 1."""
+    refusal: str = ""
+    """Why it could not be read, in a sentence."""
+
+
+class Source(Protocol):
+    """Frames in their order."""
+
+    name: str
+    """To be read."""
+    recorded: bool
+    """Whether it has an end and can be read again; a camera has no end and waits for nobody."""
+    moving: bool
+    """Whether a frame shows what the frame before shows, a moment later."""
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """All frames from the start. Raises ValueError or OSError with a sentence where the source breaks."""
+
+    def close(self) -> None:
+        """Leave it."""
+
+
+def open_source(text: str, topic: str | None = None) -> Source:
+    """The source that a text names: a camera by its number, a video, a picture, a folder of them or a bag.
+
+    topic: of a bag's camera, None for its only one. Raises ValueError with a sentence where there is none.
+    """
+    if text.isascii() and text.isdigit():
+        return CameraSource(int(text))
+    path = Path(text)
+    if not path.exists():
+        raise ValueError(
+            f"The source {printable(text)} does not exist; name a camera's number, a video, a folder of "
+            "pictures, a bag, or ros for a running node."
+        )
+    if storage_suffix(path) or (path.is_dir() and _is_bag(path)):
+        return BagSource(path, topic)
+    if path.is_dir() or path.suffix.lower() in (".jpg", ".jpeg", ".png", ".webp"):
+        return PictureSource(path)
+    return VideoSource(path)
+
+
+def _is_bag(folder: Path) -> bool:
+    return (folder / "metadata.yaml").exists() or any(storage_suffix(path) for path in folder.iterdir())
+
+
+class CameraSource:
+    """A camera of this machine, by its number."""
+
+    recorded, moving = False, True
+
+    def __init__(self, number: int) -> None:
+        """Raises ValueError with a sentence where it cannot be opened."""
+        self.name = f"camera {number}"
+        self._number = number
+        self._capture = cv2.VideoCapture(number)
+        if not self._capture.isOpened():
+            raise ValueError(
+                f"The camera {number} cannot be opened: it is absent, in use, or this user may not read "
+                f"/dev/video{number}; `v4l2-ctl --list-devices` lists the cameras."
+            )
+        self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """Frames as they come. Raises OSError where the camera stops."""
+        start, failed = time.monotonic(), 0
+        while True:
+            done, bgr = self._capture.read()
+            failed = 0 if done else failed + 1
+            if failed > CAMERA_TRIES:
+                raise OSError(f"The camera {self._number} gives no images any more; is it still plugged in?")
+            if not done:
+                time.sleep(0.02)
+                continue
+            yield SourceFrame(
+                Frame(_rgb(bgr), time.time_ns(), f"camera_{self._number}"), time.monotonic() - start
+            )
+
+    def close(self) -> None:
+        """Give the camera back."""
+        self._capture.release()
+
+
+class VideoSource:
+    """A video file; stamps count from its start."""
+
+    recorded, moving = True, True
+
+    def __init__(self, path: Path) -> None:
+        """Raises ValueError with a sentence for a file that OpenCV cannot decode."""
+        self.name, self._path = path.name, path
+        capture = self._open()
+        rate = float(capture.get(cv2.CAP_PROP_FPS))
+        self._rate = rate if 0 < rate <= 1000 else VIDEO_RATE
+        capture.release()
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """All frames of the video."""
+        capture = self._open()
+        try:
+            number = 0
+            while True:
+                done, bgr = capture.read()
+                if not done:
+                    return
+                seconds = number / self._rate
+                yield SourceFrame(Frame(_rgb(bgr), round(seconds * NANOSECONDS), self.name), seconds)
+                number += 1
+        finally:
+            capture.release()
+
+    def close(self) -> None:
+        """Nothing is open between two readings."""
+
+    def _open(self) -> cv2.VideoCapture:
+        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        if not capture.isOpened():
+            raise ValueError(
+                f"{self._path} is neither a bag nor a video that OpenCV can decode; convert it with "
+                "ffmpeg -i IN -c:v libx264 OUT.mp4."
+            )
+        return capture
+
+
+class PictureSource:
+    """One picture or the pictures of a folder, in the order of their names; stamps count from the first."""
+
+    recorded, moving = True, False
+
+    def __init__(self, path: Path) -> None:
+        """Raises ValueError with a sentence for a folder without pictures."""
+        self.name = path.name or str(path)
+        self._names = find_pictures([str(path)])
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """All pictures; one that cannot be read is refused in its place."""
+        for number, name in enumerate(self._names):
+            seconds = number * PICTURE_SECONDS
+            try:
+                rgb, _ = read_picture(name)
+            except (ValueError, OSError) as error:
+                reason = f"{name}: {error.strerror}." if isinstance(error, OSError) else f"{name}: {error}"
+                yield SourceFrame(None, seconds, reason)
+                continue
+            yield SourceFrame(Frame(rgb, round(seconds * NANOSECONDS), Path(name).name), seconds)
+
+    def close(self) -> None:
+        """Nothing is open between two pictures."""
+
+
+class BagSource:
+    """The camera of a bag, with depth where the bag has it."""
+
+    recorded, moving = True, True
+
+    def __init__(self, path: Path, topic: str | None) -> None:
+        """Raises ValueError with a sentence for a bag that cannot be read or has no such camera."""
+        self.name, self._path, self._topic = path.name, path, topic
+        with open_bag(path, allow_loss=True) as bag:
+            find_camera(bag, topic)
+
+    def frames(self) -> Iterator[SourceFrame]:
+        """All images; one that cannot be read is refused in its place, one whose depth cannot be has none."""
+        with ExitStack() as stack:
+            bag = stack.enter_context(open_bag(self._path, allow_loss=True))
+            camera = find_camera(bag, self._topic)
+            yield from self._images(bag, camera, *find_depth(bag, camera))
+
+    def _images(self, bag: Bag, camera: RecordedCamera, topics: Any, _: str) -> Iterator[SourceFrame]:
+        reader = DepthReader(bag, topics, camera.topic) if topics is not None else None
+        first: int | None = None
+        for image in recorded_images(bag, camera):
+            first = image.time if first is None else first
+            seconds = (image.time - first) / NANOSECONDS
+            frame = image.frame
+            if frame is not None and reader is not None:
+                try:
+                    frame = reader.complete(frame, image.time)
+                except ImageError:
+                    frame = image.frame  # without depth it is shown in two dimensions
+            yield SourceFrame(frame, seconds, image.refusal)
+
+    def close(self) -> None:
+        """Nothing is open between two readings."""
+
+
+def _rgb(bgr: np.ndarray) -> np.ndarray:
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)
