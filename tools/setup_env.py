@@ -157,6 +157,17 @@ def ensure_rendering() -> None:
         print(f"{error} Until then scenes cannot be rendered.", file=sys.stderr)
 
 
+def ensure_browser() -> None:
+    """Sees to a browser for the tests of groma live; without it those are skipped, so its absence is said and
+    no failure."""
+    if system_packages.has_browser():
+        return
+    try:
+        system_packages.install(system_packages.BROWSER_PACKAGES, "testing the page of groma live")
+    except SetupError as error:
+        print(f"{error} Until then the tests in a browser are skipped.", file=sys.stderr)
+
+
 def ensure_bindings(minor: int) -> None:
     """The bindings of TensorRT that the tests hold its backend to; without them those tests fail, and nothing
     else."""
@@ -208,6 +219,7 @@ def main() -> int:
         ensure_project()
         if arguments.full:
             ensure_rendering()
+            ensure_browser()
             ensure_bindings(minor)
     except SetupError as error:
         print(error, file=sys.stderr)

@@ -1,4 +1,5 @@
-"""What the system must bring: a C++ compiler, Python's headers and venv module, and for rendering Mesa's EGL.
+"""What the system must bring: a C++ compiler, Python's headers and venv module, for rendering Mesa's EGL, and
+for the tests of the page of groma live a browser.
 
 Missing packages are installed with apt-get where the user may do so; else one sentence names them.
 """
@@ -14,6 +15,9 @@ from pathlib import Path
 from common import SetupError
 
 EGL_PACKAGES = ["libegl1", "libgl1-mesa-dri", "libgles2"]
+BROWSER_PACKAGES = ["chromium"]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+"""Executables that the tests of groma live can drive."""
 SIMULATOR_PACKAGES = [*EGL_PACKAGES, "libgl1", "libglu1-mesa"]
 EGL_VENDOR_FOLDERS = [Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendor.d")]
 PROBE = (
@@ -53,6 +57,11 @@ def can_render(*more: str) -> bool:
         except OSError:
             return False
     return any(folder.glob("*.json") for folder in EGL_VENDOR_FOLDERS if folder.is_dir())
+
+
+def has_browser() -> bool:
+    """Whether there is a browser for the tests of groma live."""
+    return any(map(shutil.which, BROWSERS))
 
 
 def install(packages: list[str], purpose: str) -> None:

@@ -31,7 +31,7 @@ def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator
 
 def _safe_crop(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tuple[Image, FloatArray]:
     """Half the time a window that still holds every object whole."""
-    if rng.random() < 0.5:
+    if rng.random() < 0.5 or not len(boxes):
         return image, boxes
     height, width = image.shape[:2]
     keep = rng.uniform(0.3, 1.0, 4)

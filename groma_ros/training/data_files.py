@@ -4,6 +4,7 @@ RefCOCO.
 | form | told by | teaches |
 |---|---|---|
 | detection | a JSON with `images`, `annotations` and `categories` | boxes; "all" of a category; categories that are absent |
+| goals | the same with `goals`, as `groma live` and `groma scenes` write it | boxes; each goal by its text; goals that are absent; goals for one box as descriptions |
 | referring, one file | the same with a `caption` in every entry of `images`, one a phrase | boxes; "one" by its phrase; descriptions |
 | referring, two files | a pickle of `refs` beside its `instances.json` | the same, of the split `train` |
 """
@@ -75,6 +76,9 @@ class _Entry:
     height: int
     objects: dict[int, SceneObject] = field(default_factory=dict)
     phrases: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
+    goals: list[tuple[str, str, tuple[int, ...]]] | None = None
+    """Text, kind and keys of the objects of each goal, no key for an absent one; None where the file names no
+    goals, so that its categories are asked for."""
 
 
 class FilePictures:
@@ -86,7 +90,7 @@ class FilePictures:
     def __init__(self, path: Path, entries: Sequence[_Entry], categories: Sequence[str]) -> None:
         self.name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
         self.categories = tuple(categories)
-        self._entries = [entry for entry in entries if entry.objects]
+        self._entries = [entry for entry in entries if entry.objects or entry.goals]
         if not self._entries:
             raise TrainingDataError(
                 f"{path} holds no picture with a box of at least {_LEAST:g} pixels; there is nothing to "
@@ -108,14 +112,20 @@ class FilePictures:
         kinds = [item.kind for item in entry.objects.values()]
         phrases: dict[int, tuple[str, ...]] = {}
         told = []
+        for text, kind, keys in entry.goals or ():
+            targets = tuple(sorted({place[key] for key in keys}))
+            told.append(SceneGoal(text, kind, targets))
+            if len(targets) == 1:
+                phrases[targets[0]] = (*phrases.get(targets[0], ()), text)
         for text, keys in entry.phrases:
             targets = tuple(sorted(place[key] for key in keys if key in place))
             if targets:
                 told.append(SceneGoal(text, "one", targets))
             if len(targets) == 1:
                 phrases[targets[0]] = (*phrases.get(targets[0], ()), text)
-        absent: tuple[str, ...] = ()
-        if not entry.phrases:  # the boxes of a phrase are not all there are of a category
+        absent = tuple(goal.text for goal in told if goal.kind == "absent")
+        # The boxes of a phrase or of a goal are not all there are of a category.
+        if not entry.phrases and entry.goals is None:
             told += [
                 SceneGoal(kind, "all", tuple(i for i, k in enumerate(kinds) if k == kind))
                 for kind in dict.fromkeys(kinds)
@@ -185,16 +195,27 @@ def _single(path: Path, folder: Path) -> FilePictures:
     for annotation in document["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     entries: dict[str, _Entry] = {}
+    named: dict[Any, _Entry] = {}
+    kept: dict[Any, int] = {}
     for image in document["images"]:
         name = str(image["file_name"])
         entry = entries.setdefault(name, _Entry(folder / name, int(image["width"]), int(image["height"])))
-        own = [
-            _keep(entry, found)
+        named[image["id"]] = entry
+        own = {
+            a["id"]: _keep(entry, found)
             for a in by_image.get(image["id"], ())
             if (found := _object(a, entry, categories))
-        ]
+        }
+        kept.update(own)
         if "caption" in image:
-            entry.phrases.append((str(image["caption"]).strip(), tuple(own)))
+            entry.phrases.append((str(image["caption"]).strip(), tuple(own.values())))
+    for goal in document.get("goals", ()):
+        entry, keys = named[goal["image_id"]], goal["annotation_ids"]
+        entry.goals = entry.goals or []
+        if all(key in kept for key in keys):  # without one of its boxes the answer would be wrong
+            several = len(keys) > 1 or goal.get("kind") == "all"
+            kind = "absent" if not keys else "all" if several else "one"
+            entry.goals.append((str(goal["text"]).strip(), kind, tuple(kept[key] for key in keys)))
     return FilePictures(path, list(entries.values()), list(dict.fromkeys(categories.values())))
 
 

@@ -91,7 +91,10 @@ def draw_batch(
         index = int(rng.integers(len(shard.objects)))
         objects = shard.objects[index]
         image, placed = augment(
-            np.asarray(shard.images[index]), np.array([o.box for o in objects], np.float32), size, rng
+            np.asarray(shard.images[index]),
+            np.array([o.box for o in objects], np.float32).reshape(-1, 4),
+            size,
+            rng,
         )
         images.append(image)
         boxes.append(torch.from_numpy(placed).to(device))
@@ -219,7 +222,7 @@ def measure(
     started = time.time()
     hit = truth = kept = true_kept = kinds = colours = 0
     c = model.config
-    places = [(shard, index) for shard in shards for index in range(len(shard.objects))]
+    places = [(shard, index) for shard in shards for index, own in enumerate(shard.objects) if own]
     for shard, index in places[:count]:
         objects = shard.objects[index]
         whole = np.asarray(shard.images[index])

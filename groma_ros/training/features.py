@@ -63,7 +63,7 @@ def mirrored(sample: SceneSample) -> SceneSample:
 def owners(boxes: NDArray[np.float32], sample: SceneSample) -> NDArray[np.int64]:
     """The region of every object, from region boxes (R, 4) xyxy in the sample's pixels; a region shows one
     object."""
-    overlap = box_iou(boxes, np.array([o.box for o in sample.objects], np.float32))
+    overlap = box_iou(boxes, np.array([o.box for o in sample.objects], np.float32).reshape(-1, 4))
     region_of = np.full(len(sample.objects), -1, np.int64)
     for place in np.argsort(-overlap, axis=None, kind="stable"):
         region, thing = np.unravel_index(place, overlap.shape)
@@ -108,7 +108,7 @@ def true_fractions(sample: SceneSample) -> NDArray[np.float32]:
     """True boxes (N, 4) cxcywh as fractions of the picture."""
     height, width = sample.rgb.shape[:2]
     x1, y1, x2, y2 = (
-        np.array([o.box for o in sample.objects], np.float32)
+        np.array([o.box for o in sample.objects], np.float32).reshape(-1, 4)
         / np.array([width, height, width, height], np.float32)
     ).T
     return np.stack([(x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1], 1).astype(np.float32)

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 import urllib.request
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -85,7 +86,10 @@ class Tab:
     """One page."""
 
     def __init__(self, address: str) -> None:
-        self._socket: ClientConnection = connect(address, max_size=None, compression=None)
+        self._stack = ExitStack()
+        self._socket: ClientConnection = self._stack.enter_context(
+            connect(address, max_size=None, compression=None)
+        )
         self._numbers = itertools.count(1)
         self.errors: list[str] = []
         """What the page's scripts and the content policy complained about."""
@@ -100,7 +104,9 @@ class Tab:
         while True:
             message = json.loads(self._socket.recv(PATIENCE))
             if message.get("method") == "Runtime.exceptionThrown":
-                self.errors.append(str(message["params"]["exceptionDetails"].get("exception", {}).get("description")))
+                self.errors.append(
+                    str(message["params"]["exceptionDetails"].get("exception", {}).get("description"))
+                )
             elif message.get("method") == "Log.entryAdded" and message["params"]["entry"]["level"] == "error":
                 self.errors.append(message["params"]["entry"]["text"])
             elif message.get("id") == number:
@@ -115,7 +121,11 @@ class Tab:
     def resize(self, width: int, height: int, dark: bool) -> None:
         """Give the page a size in pixels and a colour scheme."""
         self.call(
-            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
         )
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
@@ -147,7 +157,8 @@ class Tab:
     def click(self, selector: str) -> None:
         """Click the middle of an element with the mouse."""
         x, y = self.run(
-            f"(() => {{ const e = document.querySelector({json.dumps(selector)}); e.scrollIntoView({{block: 'center'}});"
+            f"(() => {{ const e = document.querySelector({json.dumps(selector)});"
+            " e.scrollIntoView({block: 'center'});"
             " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
         )
         self.mouse([(x, y)])
@@ -157,8 +168,8 @@ class Tab:
         self.run("document.getElementById('stage').scrollIntoView({block: 'center'})")
         script = (
             "(() => { const m = document.getElementById('overlay').getScreenCTM();"
-            f" return {json.dumps(points)}.map(([x, y]) => {{ const p = new DOMPoint(x, y).matrixTransform(m);"
-            " return [p.x, p.y]; }); })()"
+            f" return {json.dumps(points)}.map(([x, y]) => {{"
+            " const p = new DOMPoint(x, y).matrixTransform(m); return [p.x, p.y]; }); })()"
         )
         self.mouse(self.run(script))
 
@@ -190,4 +201,4 @@ class Tab:
     def close(self) -> None:
         """Close the tab."""
         self.call("Page.close")
-        self._socket.close()
+        self._stack.close()

@@ -1,0 +1,244 @@
+"""The page in a real headless browser: what a person sees, clicks and types."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.boxes import box_iou
+from groma_ros.grounding.grounder import Grounder
+from tests.live.browser import Browser, Tab, find_browser
+from tests.live.conftest import BAG, PICTURE, Serve
+from tests.live.page import Serving
+
+EXECUTABLE = find_browser()
+pytestmark = pytest.mark.skipif(
+    EXECUTABLE is None, reason="there is no browser: apt-get install chromium, then these tests run"
+)
+MUG, BALL, CONE = "the red mug", "the blue ball", "the purple cone"
+BOXES = (
+    "[...document.querySelectorAll('rect.{kind}')].map(r => ['x', 'y', 'width', 'height'].map("
+    "n => +r.getAttribute(n))).map(([x, y, w, h]) => [x, y, x + w, y + h])"
+)
+STATUS = "[...document.querySelectorAll('#goals .status')].map(e => e.textContent)"
+CONTRAST = """(element => {
+  const linear = v => v <= .03928 ? v / 12.92 : ((v + .055) / 1.055) ** 2.4;
+  const light = colour => {
+    const [r, g, b] = colour.match(/[\\d.]+/g).map(v => linear(v / 255));
+    return .2126 * r + .7152 * g + .0722 * b;
+  };
+  let ground = element;
+  while (getComputedStyle(ground).backgroundColor.endsWith(', 0)')) ground = ground.parentElement;
+  const a = light(getComputedStyle(element).color), b = light(getComputedStyle(ground).backgroundColor);
+  return (Math.max(a, b) + .05) / (Math.min(a, b) + .05);
+})"""
+SELECTORS = ("h1", "#source", "#hint", ".status.present", ".status.absent", ".figures", "#facts dt", "button")
+
+Open = Callable[..., Tab]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    assert EXECUTABLE is not None
+    with Browser(EXECUTABLE, tmp_path_factory.mktemp("browser")) as browser:
+        yield browser
+
+
+@pytest.fixture
+def open_tab(browser: Browser) -> Iterator[Open]:
+    """Opens the page of a server; a page whose scripts failed or broke the policy fails its test."""
+    tabs: list[Tab] = []
+
+    def start(serving: Serving, **size: Any) -> Tab:
+        tabs.append(browser.open(serving.address, **size))
+        return tabs[-1]
+
+    yield start
+    errors = [error for tab in tabs for error in tab.errors]
+    for tab in tabs:
+        tab.close()
+    assert errors == []
+
+
+def boxes(tab: Tab, kind: str = "answer") -> np.ndarray:
+    """The boxes that are drawn on the picture, xyxy in its pixels."""
+    return np.array(tab.run(BOXES.format(kind=kind)), np.float32).reshape(-1, 4)
+
+
+def statuses(tab: Tab, *wanted: str) -> None:
+    """Wait until the goals have these statuses."""
+    tab.until(f"JSON.stringify({STATUS}) === {json.dumps(json.dumps(list(wanted), separators=(',', ':')))}")
+
+
+def centre(box: np.ndarray) -> tuple[float, float]:
+    return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
+
+
+@pytest.fixture(scope="module")
+def truth(tiny: Grounder) -> dict[str, np.ndarray]:
+    """The model's own box of each goal on the picture."""
+    rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    return {item.goal.text: item.boxes[0] for item in tiny.ground(rgb, [MUG, BALL])}
+
+
+def test_a_goal_is_typed_and_its_box_is_at_the_right_place(
+    serve: Serve, open_tab: Open, truth: dict[str, np.ndarray]
+) -> None:
+    tab = open_tab(serve(PICTURE))
+    tab.until("document.getElementById('source').textContent === 'frame.png'")
+    tab.click("#new-goal")
+    tab.type(MUG)
+    tab.key("Enter", 13, "\r")
+    statuses(tab, "present")
+    np.testing.assert_allclose(boxes(tab), [truth[MUG]], atol=0.1)
+    # Where the browser paints it: the box on the screen frames the mug's pixels.
+    red = tab.run(
+        "(() => { const r = document.querySelector('rect.answer').getBoundingClientRect(),"
+        " s = document.getElementById('picture'), b = s.getBoundingClientRect();"
+        " const scale = Math.min(b.width / s.width, b.height / s.height);"
+        " const x = (r.x + r.width / 2 - b.x - (b.width - s.width * scale) / 2) / scale,"
+        " y = (r.y + r.height / 2 - b.y - (b.height - s.height * scale) / 2) / scale;"
+        " return [...s.getContext('2d').getImageData(x, y, 1, 1).data]; })()"
+    )
+    assert red[0] > 2 * red[1] and red[0] > 2 * red[2]
+    assert "presence 1.00" in tab.text("#goals .figures")
+    # The goal is edited in place, and one that is not there says so.
+    tab.click("#goals input")
+    tab.run("document.querySelector('#goals input').select()")
+    tab.type(CONE)
+    tab.key("Enter", 13, "\r")
+    statuses(tab, "absent")
+    assert len(boxes(tab)) == 0
+    tab.click("#goals li button")
+    tab.until("document.querySelectorAll('#goals li').length === 0", "removing a goal")
+
+
+def test_a_region_is_asked_about_by_click_drag_and_keyboard(
+    serve: Serve, open_tab: Open, truth: dict[str, np.ndarray]
+) -> None:
+    tab = open_tab(serve(PICTURE))
+    tab.until("!document.getElementById('step').disabled || document.getElementById('problem').textContent")
+    tab.until("document.getElementById('facts').textContent.includes('perceive')")
+    asked = "document.querySelectorAll('#asked p').length"
+    tab.on_picture(centre(truth[MUG]))
+    tab.until(f"{asked} === 1", "an answer to a click")
+    assert tab.text("#asked p") == "a red mug"
+    x1, y1, x2, y2 = map(float, truth[BALL])
+    tab.on_picture((x1 - 2, y1 - 2), (x1 + 20, y1 + 20), (x2 + 2, y2 + 2))
+    tab.until(f"{asked} === 2", "an answer to a dragged box")
+    assert tab.text("#asked p:last-child") == "a blue ball"
+    tab.run("document.activeElement.blur()")
+    tab.key("p")
+    tab.until("document.activeElement.id === 'overlay'")
+    tab.key("ArrowRight", 39)
+    assert len(boxes(tab, "chosen")) == 1
+    tab.key("Enter", 13, "\r")
+    tab.until(f"{asked} === 3", "an answer to the keyboard")
+    # A phrase shows its box.
+    tab.run("document.querySelector('#asked .phrase').focus()")
+    linked = boxes(tab, "linked")
+    assert box_iou(linked, truth[MUG][None])[0, 0] > 0.8
+
+
+def test_labels_are_confirmed_and_corrected_by_clicks(
+    serve: Serve, open_tab: Open, truth: dict[str, np.ndarray]
+) -> None:
+    serving = serve(PICTURE, MUG, "the toy", CONE)
+    tab = open_tab(serving)
+    tab.until(f"{STATUS}.length === 3 && !{STATUS}.includes('pending')")
+    rows = "#goals li:nth-child({})"
+    tab.click(rows.format(1) + " .right")
+    tab.until("document.querySelector('#goals li:nth-child(1) .labelled').textContent === 'labelled: 1 box'")
+    tab.click(rows.format(3) + " .none")
+    tab.until(
+        "document.querySelector('#goals li:nth-child(3) .labelled').textContent === 'labelled: not there'"
+    )
+    # "the toy": the ball, and a box that is drawn.
+    tab.click(rows.format(2) + " .correct")
+    tab.until("!document.getElementById('correcting').hidden")
+    for box in boxes(tab, "draft"):
+        tab.on_picture(centre(box))
+    tab.until("document.querySelectorAll('rect.draft').length === 0", "taking the model's boxes away")
+    tab.on_picture(centre(truth[BALL]))
+    tab.on_picture((600, 400), (610, 440), (635, 470))
+    tab.until("document.querySelectorAll('rect.draft').length === 2")
+    tab.click("#correct-done")
+    tab.until(
+        "document.querySelector('#goals li:nth-child(2) .labelled').textContent === 'labelled: 2 boxes'"
+    )
+    assert tab.text("#labels") == "Labels: 3 goals (1 not there) on 1 frames"
+    stored = serving.session.labels.of(0)
+    assert stored[CONE] == [] and len(stored[MUG]) == 1
+    ball, drawn = np.array(stored["the toy"], np.float32)
+    assert box_iou(ball[None], truth[BALL][None])[0, 0] > 0.95
+    np.testing.assert_allclose(drawn, [600, 400, 635, 470], atol=1.5)
+    tab.click(rows.format(3) + " .undo")
+    tab.until("document.querySelector('#goals li:nth-child(3) .labelled').textContent === ''")
+    assert CONE not in serving.session.labels.of(0)
+
+
+def test_goals_of_markup_and_other_scripts_are_text(serve: Serve, open_tab: Open) -> None:
+    evil = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> & "quoted" \'goal\''
+    others = ["红色的杯子", "الكوب الأحمر", "чашка 🍵"]
+    tab = open_tab(serve(PICTURE, evil, *others))
+    tab.until(f"{STATUS}.length === 4 && !{STATUS}.includes('pending')")
+    assert tab.run("[...document.querySelectorAll('#goals input')].map(e => e.value)") == [evil, *others]
+    tab.click("#goals li:nth-child(1) .none")
+    tab.until("document.getElementById('notice').textContent.includes('onerror')")
+    assert tab.run("window.hacked") is None
+    assert tab.run("document.querySelectorAll('main img, main script').length") == 0
+
+
+def test_two_pages_show_the_same(serve: Serve, open_tab: Open) -> None:
+    serving = serve(PICTURE, MUG)
+    one, two = open_tab(serving), open_tab(serving)
+    for tab in (one, two):
+        statuses(tab, "present")
+    one.run("document.getElementById('new-goal').focus()")
+    one.type(CONE)
+    one.key("Enter", 13, "\r")
+    statuses(two, "present", "absent")
+    np.testing.assert_array_equal(boxes(one), boxes(two))
+
+
+def test_a_source_that_ends_says_so_and_can_start_again(serve: Serve, open_tab: Open) -> None:
+    tab = open_tab(serve(BAG, MUG))
+    tab.until("document.querySelectorAll('rect.answer').length === 1", "a box")
+    tab.run("const s = document.getElementById('speed'); s.value = '4'; s.dispatchEvent(new Event('change'))")
+    tab.run("document.activeElement.blur()")
+    tab.key(" ", 32, " ")
+    tab.until("document.getElementById('pause').textContent === 'Go on'", "holding with the space bar")
+    tab.key(".", 190, ".")
+    tab.key(" ", 32, " ")
+    tab.until("document.getElementById('problem').textContent === 'The source has ended.'")
+    assert tab.run("document.getElementById('pause').disabled")
+    tab.click("#restart")
+    tab.until("document.getElementById('problem').hidden", "playing again")
+
+
+def test_the_page_says_that_the_server_is_gone(serve: Serve, open_tab: Open) -> None:
+    serving = serve(PICTURE, MUG)
+    tab = open_tab(serving)
+    statuses(tab, "present")
+    serving.close()
+    tab.until("document.getElementById('problem').textContent.includes('connection to groma live is lost')")
+    tab.errors.clear()  # the refused connections
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_it_is_read_at_every_width_and_in_both_schemes(
+    width: int, dark: bool, serve: Serve, open_tab: Open
+) -> None:
+    tab = open_tab(serve(PICTURE, MUG, CONE, "x" * 100), width=width, dark=dark)
+    statuses(tab, "present", "absent", "absent")
+    assert tab.run("document.documentElement.scrollWidth") <= width
+    # Words stand out from their ground by 4.5 to 1 (WCAG AA).
+    for selector in SELECTORS:
+        ratio = tab.run(f"{CONTRAST}(document.querySelector({json.dumps(selector)}))")
+        assert ratio >= 4.5, (selector, ratio)

@@ -1,0 +1,133 @@
+"""Labels of the page: the file's form, and that replay and training read it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.live.labels import LabelFile, category
+from groma_ros.replay.truth import read_truth
+from groma_ros.training.data_files import open_file
+from groma_ros.types import Frame, Goal
+
+MUG, BALL = [10.0, 20.0, 50.0, 80.0], [100.0, 10.0, 145.0, 40.0]
+
+
+def frame(stamp: int) -> Frame:
+    """Noise of 160x120 pixels that is another for each stamp."""
+    rgb = np.random.default_rng(stamp).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    return Frame(rgb, stamp, "camera")
+
+
+def boxes(*rows: list[float]) -> np.ndarray:
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
+@pytest.fixture
+def labels(tmp_path: Path) -> LabelFile:
+    """Two frames: one with a mug, a plural and an absent goal, one with an absent goal alone."""
+    labels = LabelFile(tmp_path / "labels")
+    labels.put(frame(1_700_000_000_123_456_789), Goal("the red mug", "one"), boxes(MUG))
+    labels.put(frame(1_700_000_000_123_456_789), Goal("all the round things", "all"), boxes(MUG, BALL))
+    labels.put(frame(1_700_000_000_123_456_789), Goal("the purple cone"), boxes())
+    labels.put(frame(5), Goal("the red mug"), boxes())
+    return labels
+
+
+def test_the_file_has_coco_boxes_with_goals_and_verified_negatives(labels: LabelFile) -> None:
+    document = json.loads(labels.path.read_text())
+    first, second = document["images"]
+    assert (first["width"], first["height"], first["stamp"]) == (160, 120, 1_700_000_000_123_456_789)
+    names = {entry["id"]: entry["name"] for entry in document["categories"]}
+    assert list(names.values()) == ["red mug", "round things", "purple cone"]
+    assert [entry["bbox"] for entry in document["annotations"]] == [
+        [10, 20, 40, 60],
+        [10, 20, 40, 60],
+        [100, 10, 45, 30],
+    ]
+    assert [names[entry["category_id"]] for entry in document["annotations"]] == [
+        "red mug",
+        *["round things"] * 2,
+    ]
+    assert [(goal["text"], goal["kind"], goal["annotation_ids"]) for goal in document["goals"]] == [
+        ("the red mug", "one", [1]),
+        ("all the round things", "all", [2, 3]),
+        ("the purple cone", "auto", []),
+        ("the red mug", "auto", []),
+    ]
+    assert [names[i] for i in first["neg_category_ids"]] == ["purple cone"]
+    assert [names[i] for i in second["neg_category_ids"]] == ["red mug"]
+    picture = cv2.imread(str(labels.path.parent / first["file_name"]))
+    assert picture.shape == (120, 160, 3)
+    counts = labels.counts
+    assert (counts.frames, counts.goals, counts.absent) == (2, 4, 2)
+
+
+def test_replay_reads_it_as_truth(labels: LabelFile) -> None:
+    truth = read_truth(labels.path)
+    assert truth.stamped
+    known = truth.boxes[1_700_000_000_123_456_789]
+    np.testing.assert_allclose(known["all the round things"], boxes(MUG, BALL))
+    assert known["the purple cone"].shape == (0, 4) and truth.boxes[5]["the red mug"].shape == (0, 4)
+
+
+def test_training_reads_it_as_goals_and_verified_negatives(labels: LabelFile) -> None:
+    pictures, rng = open_file(labels.path), np.random.default_rng(0)
+    assert [len(objects) for objects in pictures.objects] == [2, 0]  # the mug of two goals is one object
+    first, second = (pictures.sample(index) for index in range(2))
+    told = {
+        kind: {(goal.text, goal.targets) for goal in first.draw(rng, 9, kind)}
+        for kind in ("one", "all", "absent")
+    }
+    assert told == {
+        "one": {("the red mug", (0,))},
+        "all": {("all the round things", (0, 1))},
+        "absent": {("the purple cone", ())},
+    }
+    assert first.phrase(0, rng) == "the red mug"
+    assert [goal.text for goal in second.draw(rng, 9, "absent")] == ["the red mug"]
+
+
+def test_a_goal_that_lost_a_box_is_not_trained_on(labels: LabelFile) -> None:
+    document = json.loads(labels.path.read_text())
+    document["annotations"][2]["bbox"] = [100, 10, 1, 1]  # below what is kept
+    labels.path.write_text(json.dumps(document))
+    sample = open_file(labels.path).sample(0)
+    assert sample.draw(np.random.default_rng(0), 9, "all") == []
+
+
+def test_it_is_taken_up_changed_and_taken_back(labels: LabelFile) -> None:
+    again = LabelFile(labels.path.parent)
+    assert again.of(5) == {"the red mug": []} and again.counts == labels.counts
+    again.put(frame(5), Goal("the red mug"), boxes(BALL))
+    assert LabelFile(labels.path.parent).of(5) == {"the red mug": [BALL]}
+    again.remove(5, "the red mug")
+    again.remove(5, "never there")
+    assert again.counts.frames == 1
+    assert [path.name for path in (labels.path.parent / "images").iterdir()] == ["1700000000123456789.jpg"]
+
+
+def test_boxes_are_cut_to_the_frame_and_refused_outside(labels: LabelFile) -> None:
+    labels.put(frame(7), Goal("it"), boxes([-5.0, 100.0, 30.0, 400.0]))
+    assert labels.of(7) == {"it": [[0.0, 100.0, 30.0, 120.0]]}
+    with pytest.raises(ValueError, match="not a box inside the frame of 160x120 pixels"):
+        labels.put(frame(7), Goal("it"), boxes([200.0, 0.0, 300.0, 50.0]))
+    assert labels.of(7) == {"it": [[0.0, 100.0, 30.0, 120.0]]}
+
+
+def test_another_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "annotations.json").write_text("[1, 2]")
+    with pytest.raises(ValueError, match="is no file of labels .* name another --out"):
+        LabelFile(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [("the red mug", "red mug"), ("all the boxes", "boxes"), ("the", "the"), ("红色的杯子", "红色的杯子")],
+)
+def test_a_category_is_the_goal_without_determiners(text: str, name: str) -> None:
+    assert category(text) == name

@@ -1,0 +1,78 @@
+"""Frames and bags that the page keeps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from groma_ros.io.bag_topics import find_camera
+from groma_ros.io.bags import open_bag, recorded_images
+from groma_ros.io.message_definitions import typestore
+from tests.live.conftest import BAG, PICTURE, Serve
+
+MUG = "the red mug"
+
+
+def test_a_frame_is_saved_with_its_answers(serve: Serve) -> None:
+    with serve(PICTURE, MUG).page() as page:
+        state = page.until(lambda state: state["goals"][0]["status"] == "present")
+        files = [Path(name) for name in page.do("save", frame=state["frame"]["number"])["files"]]
+    assert [path.suffix for path in files] == [".png", ".json", ".jpg"]
+    np.testing.assert_array_equal(cv2.imread(str(files[0])), cv2.imread(str(PICTURE)))
+    (answer,) = json.loads(files[1].read_text())["groundings"]
+    assert answer["goal"] == MUG
+    np.testing.assert_allclose(
+        answer["detections"][0]["box"], state["goals"][0]["detections"][0]["box"], atol=0.1
+    )
+
+
+def test_a_bag_is_recorded_that_replays(serve: Serve) -> None:
+    with serve(BAG, MUG).page() as page:
+        page.until(lambda state: state["goals"][0]["status"] == "present")
+        path = Path(page.do("record", on=True)["file"])
+        assert "runs already" in page.do("record", on=True)["error"]
+        page.until(lambda state: state["recording"]["frames"] >= 3)
+        page.goals(MUG, "the blue ball")
+        page.until(lambda state: all(goal["status"] == "present" for goal in state["goals"]))
+        stopped = page.do("record", on=False)
+        assert stopped["file"] == str(path) and stopped["frames"] >= 3
+        assert page.next()["recording"]["path"] == ""
+    with open_bag(path) as bag:
+        images = list(recorded_images(bag, find_camera(bag)))
+        assert len(images) == stopped["frames"] == bag.count("/groma/groundings")
+        assert all(image.frame is not None for image in images)
+        assert np.all(np.diff([image.stamp for image in images]) > 0)
+        store, kind = typestore(), "groma_ros/msg/GroundingArray"
+        answers = [store.deserialize_cdr(item.data, kind) for item in bag.messages("/groma/groundings")]
+        assert [item.goal for item in answers[0].groundings] == [MUG]
+        assert [item.goal for item in answers[-1].groundings] == [MUG, "the blue ball"]
+        assert len(answers[0].groundings[0].detections) == 1
+        assert bag.count("/groma/label_info") == 2  # once for each set of goals
+
+
+def test_a_recording_goes_on_without_a_page(serve: Serve) -> None:
+    serving = serve(BAG, MUG)
+    with serving.page() as page:
+        page.do("record", on=True)
+        before = page.until(lambda state: state["recording"]["frames"])["recording"]["frames"]
+    with serving.page() as page:
+        page.until(lambda state: state["recording"]["frames"] > before)
+        page.do("record", on=False)
+
+
+def test_an_out_folder_that_cannot_be_written_is_a_sentence(serve: Serve, tmp_path: Path) -> None:
+    serving = serve(PICTURE, MUG)
+    (tmp_path / "out").write_text("a file")
+    with serving.page() as page:
+        state = page.until(lambda state: state["goals"][0]["status"] == "present")
+        for action in (
+            {"do": "save"},
+            {"do": "record", "on": True},
+            {"do": "label", "goal": MUG, "boxes": []},
+        ):
+            answer = page.do(**{"action": action.pop("do"), "frame": state["frame"]["number"], **action})
+            assert str(tmp_path / "out") in answer["error"], action
+        assert page.next()["labels"]["frames"] == 0

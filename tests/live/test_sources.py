@@ -1,0 +1,80 @@
+"""Sources without ROS: what they give, and what is said of those that are none."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.live.sources import BagSource, PictureSource, VideoSource, open_source
+from tests.live.conftest import BAG, PICTURE
+
+
+def test_a_bag_gives_its_camera_with_depth() -> None:
+    source = open_source(str(BAG))
+    assert isinstance(source, BagSource) and source.recorded and source.moving
+    first, second = islice(source.frames(), 2)
+    assert first.frame is not None and second.frame is not None
+    assert first.seconds == 0 and 0 < second.seconds < 1 and second.frame.stamp > first.frame.stamp
+    assert any(item.frame is not None and item.frame.depth is not None for item in islice(source.frames(), 6))
+
+
+def test_a_folder_gives_its_pictures_and_refuses_a_broken_one(tmp_path: Path) -> None:
+    (tmp_path / "b.png").write_bytes(PICTURE.read_bytes())
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    (tmp_path / "notes.txt").write_text("not taken")
+    source = open_source(str(tmp_path))
+    assert isinstance(source, PictureSource) and not source.moving
+    broken, good = source.frames()
+    assert broken.frame is None and "a.jpg" in broken.refusal and broken.refusal.endswith(".")
+    assert good.frame is not None and good.frame.rgb.shape == (480, 640, 3) and good.seconds == 1.0
+
+
+def test_a_video_gives_its_frames_at_its_rate(tmp_path: Path) -> None:
+    path = tmp_path / "red.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
+    assert writer.isOpened()
+    for _ in range(4):
+        writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))
+    writer.release()
+    source = open_source(str(path))
+    assert isinstance(source, VideoSource)
+    for _ in range(2):  # it can be read again
+        frames = list(source.frames())
+        assert [item.seconds for item in frames] == pytest.approx([0, 0.2, 0.4, 0.6])
+        assert [item.frame.stamp for item in frames if item.frame] == [
+            0,
+            200_000_000,
+            400_000_000,
+            600_000_000,
+        ]
+        assert frames[0].frame is not None and frames[0].frame.rgb[24, 32, 0] > 200
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("nothing.mp4", None, "does not exist; name a camera's number, a video, a folder"),
+        ("text.mp4", b"no video", "neither a bag nor a video"),
+        ("broken.mcap", b"no bag", "broken.mcap"),
+        ("empty", "folder", "holds no pictures"),
+    ],
+)
+def test_what_is_no_source_is_a_sentence(
+    name: str, content: bytes | str | None, sentence: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    if content == "folder":
+        path.mkdir()
+    elif isinstance(content, bytes):
+        path.write_bytes(content)
+    with pytest.raises(ValueError, match=sentence):
+        open_source(str(path))
+
+
+def test_a_camera_that_is_not_there_is_a_sentence() -> None:
+    with pytest.raises(ValueError, match="The camera 97 cannot be opened"):
+        open_source("97")
