@@ -105,15 +105,17 @@ class GromaClient:
         *,
         domain_id: int | None = None,
         on_answers: Callable[[Answers], None] | None = None,
+        on_diagnostics: Callable[[dict[str, str]], None] | None = None,
     ) -> None:
         """node_name: of the node, with its namespace where it has one; domain_id: None for ROS_DOMAIN_ID;
-        on_answers: called in the client's thread with every answer on any camera."""
+        on_answers: called in the client's thread with every answer on any camera; on_diagnostics: likewise
+        with the values of every report, see `diagnostics`."""
         self._name = "/" + node_name.strip("/")
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(f"{self._name.rpartition('/')[2]}_client", context=self._context)
         """The rclpy node of this client, for publishers and subscriptions beside it."""
-        self._on_answers = on_answers
+        self._on_answers, self._on_report = on_answers, on_diagnostics
         self._changed = threading.Condition()
         self._latest: dict[str, Answers] = {}
         self._facts: dict[str, str] = {}
@@ -354,11 +356,12 @@ class GromaClient:
         )
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        name = self._name.rpartition("/")[2]
         for status in message.status:
-            if status.name == f"{name}: grounding":
+            if status.name == f"{self._name.strip('/')}: grounding":
                 with self._changed:
                     self._facts = {item.key: item.value for item in status.values}
+                if self._on_report is not None:
+                    self._on_report(self.diagnostics)
 
 
 def _box_message(box: np.ndarray) -> BoundingBox2D:

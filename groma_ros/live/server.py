@@ -33,8 +33,8 @@ FILES = {"/": "index.html", "/live.css": "live.css", "/live.js": "live.js", "/sp
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 COOKIE = "groma_token"
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 REST_SECONDS = 1.0
 """A page hears of the state at least so often, also where no frame comes."""

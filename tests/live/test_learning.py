@@ -17,7 +17,7 @@ from tests.training.test_training import CONFIG
 
 FRAMES = 20
 CONE = "the purple cone"
-STAGE = {"steps": 2, "batch": 2, "rate": 1e-3, "warmup": 1, "precision": "float32"}
+STAGE = {"steps": 2, "batch": 2, "rate": 1e-3, "warmup": 1}
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
@@ -68,7 +68,17 @@ def test_twenty_corrected_frames_are_truth_and_training_data(
     # As truth: what the labels confirm is right, on as many frames as were labelled.
     (tmp_path / "goals.yaml").write_text(yaml.safe_dump({"goals": [*texts, CONE]}))
     replayed = ("replay", str(BAG), "--goals", str(tmp_path / "goals.yaml"), "--truth", str(labels))
-    options = ("--model", str(TINY), "--backend", "onnx", "--out", str(tmp_path / "replay"), "--json")
+    options = (
+        "--model",
+        str(TINY),
+        "--backend",
+        "onnx",
+        "--every",
+        "4",
+        "--out",
+        str(tmp_path / "replay"),
+        "--json",
+    )
     capsys.readouterr()
     assert run(monkeypatch, *replayed, *options) == 0
     (bag,) = json.loads(capsys.readouterr().out)["bags"]

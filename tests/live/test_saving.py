@@ -68,11 +68,7 @@ def test_an_out_folder_that_cannot_be_written_is_a_sentence(serve: Serve, tmp_pa
     (tmp_path / "out").write_text("a file")
     with serving.page() as page:
         state = page.until(lambda state: state["goals"][0]["status"] == "present")
-        for action in (
-            {"do": "save"},
-            {"do": "record", "on": True},
-            {"do": "label", "goal": MUG, "boxes": []},
-        ):
-            answer = page.do(**{"action": action.pop("do"), "frame": state["frame"]["number"], **action})
+        for action, values in (("save", {}), ("record", {"on": True}), ("label", {"goal": MUG})):
+            answer = page.do(action, frame=state["frame"]["number"], **values)
             assert str(tmp_path / "out") in answer["error"], action
         assert page.next()["labels"]["frames"] == 0

@@ -45,12 +45,8 @@ def test_a_video_gives_its_frames_at_its_rate(tmp_path: Path) -> None:
     for _ in range(2):  # it can be read again
         frames = list(source.frames())
         assert [item.seconds for item in frames] == pytest.approx([0, 0.2, 0.4, 0.6])
-        assert [item.frame.stamp for item in frames if item.frame] == [
-            0,
-            200_000_000,
-            400_000_000,
-            600_000_000,
-        ]
+        stamps = [item.frame.stamp / 1e9 for item in frames if item.frame]
+        assert stamps == pytest.approx([0, 0.2, 0.4, 0.6])
         assert frames[0].frame is not None and frames[0].frame.rgb[24, 32, 0] > 200
 
 

@@ -1,0 +1,271 @@
+"""A running node on the page: its images, answers and services, and nothing else of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from groma_ros.client.camera_view import CameraFrame, CameraView
+from groma_ros.client.groma_client import Answers, GromaClient
+from groma_ros.errors import sentence
+from groma_ros.live.engine import EngineState, Show, Shown, SpokenAnswer, no_boxes
+from groma_ros.types import FloatArray, Goal
+
+SILENT_SECONDS = 3.0
+"""Without diagnostics, which come every second, for this long a node counts as gone."""
+CHECK_SECONDS = 0.5
+SERVICE_SECONDS = 10.0
+ASK_SECONDS = 120.0
+WAIT_SECONDS = 0.05
+"""How long answers wait for the regions and boxes of their image, which come after them."""
+
+
+class NodeEngine:
+    """Shows what a node publishes; goals and questions go to its services.
+
+    A node that dies is waited for; one that starts anew gets the page's goals. Goals that somebody else sets
+    are taken over. While nobody looks it listens to the node's diagnostics and answers alone.
+    """
+
+    recorded = False
+
+    def __init__(
+        self, node_name: str, goals: Sequence[Goal] = (), camera: str = "", image_topic: str | None = None
+    ) -> None:
+        """goals: that the node is given, none to keep its own; camera: of a node with several; image_topic:
+        None for the one that the node says it reads."""
+        self._name, self._camera, self._topic = node_name.strip("/"), camera, image_topic
+        self._changed = threading.Condition()
+        self._state = EngineState(problem=f"Waiting for the node /{self._name}.")
+        self._goals = tuple(goals)
+        self._to_set = bool(goals)
+        """Whether the node has to be given the goals."""
+        self._version = -1
+        """Of the goal set that stands."""
+        self._given = 0.0
+        """`time.monotonic` at which the node was given it."""
+        self._heard = 0.0
+        """`time.monotonic` of the newest diagnostics."""
+        self._facts: dict[str, str] = {}
+        self._alive = self._closed = self._watched = False
+        self._steps = self._numbers = self._last = 0
+        self._newest: Answers | None = None
+        self._show: Show = lambda shown: None
+        self._regions = no_boxes()
+        """The newest; the node publishes none for an image that it carries answers to."""
+        self._client = GromaClient(
+            node_name, on_answers=self._on_answers, on_diagnostics=self._on_diagnostics
+        )
+        self._client.listen_to(camera)
+        self._view = CameraView(self._client, node_name, camera)
+        self._threads = [
+            threading.Thread(target=run, name=f"groma_live_{run.__name__.strip('_')}", daemon=True)
+            for run in (self._supervise, self._present)
+        ]
+
+    @property
+    def source(self) -> str:
+        """Name of the node."""
+        return f"node /{self._name}" + (f", camera {self._camera}" if self._camera else "")
+
+    @property
+    def model(self) -> str:
+        """What runs the node's model."""
+        facts = self._facts
+        return ", ".join(filter(None, (facts.get("backend"), facts.get("device"), facts.get("precision"))))
+
+    @property
+    def state(self) -> EngineState:
+        """Where it stands now."""
+        dropped, refused = (int(self._facts.get(key, "0")) for key in ("dropped", "refused images"))
+        return replace(self._state, dropped=dropped, refused=refused)
+
+    @property
+    def goals(self) -> tuple[Goal, ...]:
+        """The goals that stand."""
+        return self._goals
+
+    def can(self, kind: str) -> bool:
+        """Always true: the node refuses with a sentence what its model has no words for."""
+        return True
+
+    def set_goals(self, goals: Sequence[Goal]) -> None:
+        """Give the node these goals. Raises ValueError with the node's sentence, or where it is silent."""
+        try:
+            version = self._client.set_goals(list(goals), SERVICE_SECONDS)
+        except TimeoutError as error:
+            raise ValueError(f"{error} The goals are as they were.") from error
+        with self._changed:
+            self._goals, self._to_set = tuple(goals), False
+            self._version, self._given = version, time.monotonic()
+
+    def ask(self, shown: Shown, question: str, regions: FloatArray, dialogue: str) -> SpokenAnswer:
+        """The node's answer, which is about its newest image or that of the dialogue. Raises ValueError with
+        a sentence where it is refused or does not come."""
+        try:
+            reply = self._client.ask(
+                question.strip(), regions, session=dialogue, camera=self._camera, timeout=ASK_SECONDS
+            )
+        except TimeoutError as error:
+            raise ValueError(str(error)) from error
+        return SpokenAnswer(reply.grounding, reply.stamp)
+
+    def set_paused(self, paused: bool) -> None:
+        """Hold the picture; the node goes on."""
+        with self._changed:
+            self._state, self._steps = replace(self._state, paused=paused), 0
+            self._changed.notify_all()
+
+    def step(self) -> None:
+        """Hold, and show the newest frame."""
+        with self._changed:
+            self._state = replace(self._state, paused=True)
+            self._steps = 1
+            self._changed.notify_all()
+
+    def set_speed(self, speed: float) -> None:
+        """Raises ValueError: a node's camera has one speed."""
+        raise ValueError("A node's camera has one speed; only a recording can be played faster or slower.")
+
+    def restart(self) -> None:
+        """Raises ValueError: a node's camera has no start."""
+        raise ValueError("A node's camera has no start to go back to.")
+
+    def set_watched(self, watched: bool) -> None:
+        """While nobody looks neither images nor regions are subscribed to."""
+        with self._changed:
+            self._watched = watched
+            self._changed.notify_all()
+
+    def start(self, show: Show) -> None:
+        """Begin to show frames."""
+        self._show = show
+        for thread in self._threads:
+            thread.start()
+
+    def close(self) -> None:
+        """End the threads and leave ROS; the node keeps its goals."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(SERVICE_SECONDS + 2)
+        self._client.close()
+
+    # The node
+
+    def _supervise(self) -> None:
+        """Notice a node that dies or starts, and see to its goals and to the image topic."""
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed, CHECK_SECONDS)
+                if self._closed:
+                    return
+                alive = time.monotonic() - self._heard < SILENT_SECONDS and self._heard > 0
+                started, self._alive = alive and not self._alive, alive
+                if started:
+                    self._to_set = self._to_set or bool(self._goals)
+            try:
+                problem = self._tend() if alive else self._gone()
+            except Exception as error:  # of ROS, which may be half gone; it is tried again
+                problem = sentence(error)
+            with self._changed:
+                self._state = replace(self._state, problem=problem)
+
+    def _gone(self) -> str:
+        if self._view.watching:
+            self._view.rest()
+        if not self._heard:
+            return f"No node /{self._name} is heard yet; is it started, with the same ROS_DOMAIN_ID?"
+        return f"The node /{self._name} is not heard any more; waiting for it to come back."
+
+    def _tend(self) -> str:
+        """See to goals and images; why nothing comes, or ""."""
+        problem = ""
+        if self._to_set:
+            try:
+                self.set_goals(self._goals)
+            except ValueError as error:
+                problem = str(error)
+        topic = self._topic or self._facts.get("image topic", "")
+        if not self._watched:
+            if self._view.watching:
+                self._view.rest()
+        elif not topic:
+            problem = "The node has several cameras; name one with --camera and its topic with --image-topic."
+        elif not self._view.watching:
+            kind = self._view.kind_of(topic)
+            if kind is None:
+                return f"Nobody publishes the node's image topic {topic}; start the camera."
+            self._view.watch(topic, kind)
+        return problem
+
+    def _on_diagnostics(self, facts: dict[str, str]) -> None:
+        with self._changed:
+            self._facts, self._heard = facts, time.monotonic()
+            # A node that started anew within a moment counts its goal sets from the beginning.
+            if (
+                int(facts.get("goals_version", "0")) < self._version
+                and self._heard - self._given > SILENT_SECONDS
+            ):
+                self._to_set = bool(self._goals)
+                self._version = -1
+
+    def _on_answers(self, answers: Answers) -> None:
+        with self._changed:
+            self._newest = answers
+            goals = tuple(item.goal for item in answers.groundings)
+            known = [(goal.text, goal.kind) for goal in self._goals]
+            # Goals that somebody else gave the node; answers to former goals may still be under way.
+            newer = answers.goals_version > self._version and not self._to_set
+            if newer and [(goal.text, goal.kind) for goal in goals] != known:
+                self._goals, self._version = goals, answers.goals_version
+            self._changed.notify_all()
+
+    # Frames
+
+    def _present(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._has_news())
+                if self._closed:
+                    return
+                answers, self._steps = self._newest, 0
+            if answers is None:
+                continue
+            end = time.monotonic() + WAIT_SECONDS
+            while not self._view.is_complete(answers.stamp) and time.monotonic() < end:
+                time.sleep(0.01)
+            found = self._view.frame(answers)
+            with self._changed:
+                self._last = answers.stamp
+            if found is not None:
+                self._numbers += 1
+                self._show(self._shown(found))
+
+    def _has_news(self) -> bool:
+        new = self._newest is not None and self._newest.stamp != self._last
+        return bool(new) and self._view.watching and (not self._state.paused or self._steps > 0)
+
+    def _shown(self, found: CameraFrame) -> Shown:
+        texts = [item.goal.text for item in found.answers.groundings]
+        self._regions = found.regions if len(found.regions) else self._regions
+        places = tuple((texts.index(text), box) for text, box in found.boxes if text in texts)
+        stages: dict[str, Any] = {
+            key.removeprefix("median ms "): float(value)
+            for key, value in self._facts.items()
+            if key.startswith("median ms ")
+        }
+        return Shown(
+            self._numbers,
+            found.frame,
+            tuple(found.answers.groundings),
+            self._regions,
+            found.answers.answered or None,
+            stages,
+            places or None,
+        )

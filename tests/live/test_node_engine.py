@@ -1,0 +1,103 @@
+"""A running node on the page, over DDS: its answers, its services, its death and its return."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.client.demo.processes import dds_environment
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.live.node_engine import NodeEngine
+from groma_ros.types import Goal
+from tests.live.conftest import PICTURE, TINY
+from tests.live.page import Serving
+from tests.node.robot import Robot, start_node
+
+MUG, BALL = "the red mug", "the blue ball"
+DOMAIN = 101 + os.getpid() % 100
+
+os.environ.update(dds_environment())
+
+
+@pytest.fixture
+def robot() -> Iterator[Robot]:
+    """A camera that shows one picture five times a second."""
+    rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    stop = threading.Event()
+    with Robot(DOMAIN) as robot:
+
+        def show() -> None:
+            while not stop.wait(0.2):
+                robot.images.publish(robot.image(rgb))
+
+        camera = threading.Thread(target=show)
+        camera.start()
+        yield robot
+        stop.set()
+        camera.join()
+
+
+def test_a_node_is_shown_dies_and_comes_back(
+    robot: Robot, tiny: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    parameters = {"model": TINY, "backend": "onnx", "threads": 1}
+    rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    wanted = tiny.ground(rgb, MUG)[0].boxes[0]
+    with ExitStack() as stack:
+        engine = NodeEngine("groma", [Goal(MUG)])
+        page = stack.enter_context(stack.enter_context(Serving(engine, tmp_path / "out")).page())
+        assert (
+            "No node /groma is heard yet"
+            in page.until(lambda state: state["source"]["problem"])["source"]["problem"]
+        )
+        node = start_node(stack, DOMAIN, tmp_path / "node.log", parameters)
+
+        def shows_mug(state: dict) -> bool:
+            return bool(state["frame"] and state["goals"] and state["goals"][0]["status"] == "present")
+
+        state = page.until(
+            lambda state: shows_mug(state) and not state["source"]["problem"], "the node's answer"
+        )
+        np.testing.assert_allclose(state["goals"][0]["detections"][0]["box"], wanted, atol=0.5)
+        assert page.picture is not None and np.abs(page.picture.astype(int) - rgb).mean() < 5
+        assert state["source"]["name"] == "node /groma" and "onnx" in state["source"]["model"]
+        assert not state["source"]["recorded"] and "one speed" in page.do("speed", speed=2)["error"]
+        page.until(lambda state: len(state["regions"]) > 3, "the node's regions")
+
+        answer = page.do("ask", regions=[wanted.tolist()], frame=state["frame"]["number"])
+        assert "red mug" in answer.get("text", answer)
+        page.do("pause")
+        held = page.next()["frame"]["stamp"]
+        assert {page.next()["frame"]["stamp"] for _ in range(3)} == {held}
+        page.do("resume")
+
+        # Goals go both ways: from the page, and from whoever else sets them.
+        assert page.goals(MUG, BALL) == {}
+        page.until(lambda state: [goal["status"] for goal in state["goals"]] == ["present"] * 2)
+        assert "The node refused" in page.do("goals", goals=[{"text": "x" * 999}])["error"]
+        robot.send_goals(BALL)
+        page.until(lambda state: [goal["text"] for goal in state["goals"]] == [BALL], "another's goal")
+
+        node.interrupt(signal.SIGKILL)
+        page.until(lambda state: "not heard any more" in state["source"]["problem"], "the node's death")
+        start_node(stack, DOMAIN, tmp_path / "again.log", parameters)
+        page.until(
+            lambda state: (
+                not state["source"]["problem"]
+                and [goal["status"] for goal in state["goals"]] == ["present"]
+                and state["goals"][0]["text"] == BALL
+            ),
+            "the node's return",
+        )
+        # Without a page the node's images and regions are left alone.
+        page.close()
+        robot.until(lambda: robot.node.count_subscribers("groma/proposals") == 0, "the page's rest")
