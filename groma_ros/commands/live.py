@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
-from groma_ros.printable import printable
+from groma_ros.errors import printable
 
 if TYPE_CHECKING:
     from groma_ros.live.engine import Engine

@@ -12,12 +12,12 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
+from groma_ros.errors import printable
 from groma_ros.io.bag_files import storage_suffix
 from groma_ros.io.bag_topics import find_camera, find_depth
 from groma_ros.io.bags import Bag, RecordedCamera, open_bag, recorded_images
 from groma_ros.io.images import ImageError
 from groma_ros.io.picture_files import find_pictures, read_picture
-from groma_ros.printable import printable
 from groma_ros.replay.depth import DepthReader
 from groma_ros.types import Frame
 
