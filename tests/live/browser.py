@@ -193,9 +193,11 @@ class Tab:
         self.call("Input.dispatchKeyEvent", type="keyDown", **more, **({"text": text} if text else {}))
         self.call("Input.dispatchKeyEvent", type="keyUp", **more)
 
-    def screenshot(self, path: Path, full: bool = True) -> None:
-        """Write what the page looks like as PNG. full: with what lies below the window."""
-        data = self.call("Page.captureScreenshot", format="png", captureBeyondViewport=full)["data"]
+    def screenshot(self, path: Path) -> None:
+        """Write what the page looks like as JPEG, with what lies below the window."""
+        size = self.call("Page.getLayoutMetrics")["cssContentSize"]
+        shown = {"clip": {**size, "scale": 1}, "captureBeyondViewport": True}
+        data = self.call("Page.captureScreenshot", format="jpeg", quality=85, **shown)["data"]
         path.write_bytes(base64.b64decode(data))
 
     def close(self) -> None:

@@ -171,7 +171,7 @@ def test_labels_are_confirmed_and_corrected_by_clicks(
     tab.until(
         "document.querySelector('#goals li:nth-child(2) .labelled').textContent === 'labelled: 2 boxes'"
     )
-    assert tab.text("#labels") == "Labels: 3 goals (1 not there) on 1 frames"
+    assert tab.text("#labels") == "Labels: 3 goals (1 not there) on 1 frame"
     stored = serving.session.labels.of(0)
     assert stored[CONE] == [] and len(stored[MUG]) == 1
     ball, drawn = np.array(stored["the toy"], np.float32)

@@ -118,7 +118,7 @@ function draw() {
     return pair;
   }));
   text("labels", labels.frames
-    ? `Labels: ${labels.goals} goals (${labels.absent} not there) on ${labels.frames} frames` : "");
+    ? `Labels: ${count(labels.goals, "goal")} (${labels.absent} not there) on ${count(labels.frames, "frame")}` : "");
   drawGoals();
   drawBoxes();
   if (!byId("cloud").hidden) drawSpace(byId("cloud"), space, colour);
@@ -144,10 +144,10 @@ function drawGoals() {
     const others = goal.alternatives.length;
     row.querySelector(".figures").textContent = goal.status === "pending" ? ""
       : `presence ${goal.present.toFixed(2)}, margin ${goal.margin.toFixed(2)}`
-        + (others ? `, ${others} alternative${others > 1 ? "s" : ""}` : "");
+        + (others ? `, ${count(others, "alternative")}` : "");
     const labelled = goal.label !== null;
     row.querySelector(".labelled").textContent = !labelled ? ""
-      : goal.label.length ? `labelled: ${goal.label.length} box${goal.label.length > 1 ? "es" : ""}`
+      : goal.label.length ? `labelled: ${count(goal.label.length, "box", "boxes")}`
         : "labelled: not there";
     row.querySelector(".undo").hidden = !labelled;
     row.querySelector(".right").disabled = goal.status === "pending" || goal.status === "stale";
@@ -239,7 +239,7 @@ function confirm(goal) {
 
 function store(goal, boxes) {
   return act({ do: "label", goal, boxes, frame: state.frame.number },
-    boxes.length ? `Stored ${boxes.length} box${boxes.length > 1 ? "es" : ""} for “${goal}”.` : `Stored that “${goal}” is not there.`);
+    boxes.length ? `Stored ${count(boxes.length, "box", "boxes")} for “${goal}”.` : `Stored that “${goal}” is not there.`);
 }
 
 async function startCorrecting(goal) {
@@ -374,6 +374,8 @@ async function ask(question, regions, talk = "") {
 }
 
 // Small things
+
+const count = (number, one, several = `${one}s`) => `${number} ${number === 1 ? one : several}`;
 
 function element(name, content = "", classes = "") {
   const made = document.createElement(name);
