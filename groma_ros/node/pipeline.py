@@ -101,7 +101,9 @@ class Pipeline:
         solids: Detector3D,
     ) -> None:
         self._solids = solids
-        self._grounder, self._cameras, self._orders, self._refuse = grounder, cameras, orders, refuse
+        self._grounder, self._orders, self._refuse = grounder, orders, refuse
+        # Its own: a pipeline that was abandoned must not reach the cameras of the next configuration.
+        self._cameras = tuple(cameras)
         self._executor = AnswerExecutor()
         self._slots = LatestFrameQueue(len(cameras))
         self.looks = RequestQueue(self._executor, self._ground, notify)

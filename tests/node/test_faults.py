@@ -3,6 +3,8 @@ at once."""
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -179,6 +181,62 @@ def test_fifty_callers_at_once_all_get_an_answer(met: Robot, picture: np.ndarray
     action.destroy()
     for client in (*asks, *sets):
         met.node.destroy_client(client)
+
+
+def test_two_publishers_of_one_topic_are_both_answered(met: Robot, picture: np.ndarray) -> None:
+    first, second = met.images, met.node.create_publisher(Image, "image", qos_profile_sensor_data)
+    met.until(second.get_subscription_count, "the match")
+    for publisher, side in ((first, 1), (second, -1), (first, 1), (second, -1)):
+        met.images = publisher
+        message = met.image(picture[:, ::side])
+        assert met.ask(message)[1].header == message.header
+    met.images = first
+    met.node.destroy_publisher(second)
+
+
+def test_a_process_that_was_halted_goes_on(met: Robot, node: Child, picture: np.ndarray) -> None:
+    os.kill(node.pid, signal.SIGSTOP)
+    try:
+        for _ in range(20):
+            met.images.publish(met.image(picture))
+            met.spin(0.1)
+        waiting = met.node.create_client(SetGoals, "groma/set_goals")
+        answer = waiting.call_async(SetGoals.Request(goals=[GoalMessage(text="the red mug")]))
+        met.spin(1.0)
+        assert not answer.done(), "nothing is answered by a process that is halted"
+    finally:
+        os.kill(node.pid, signal.SIGCONT)
+    message = met.image(picture)
+    assert met.ask(message)[1].header == message.header and node.running
+    met.node.destroy_client(waiting)
+
+
+def test_texts_that_are_refused_are_not_kept(met: Robot) -> None:
+    text, ask = "x" * 1_000_000, met.client(Ask, "groma/ask")
+    action = ActionClient(met.node, Ground, "groma/ground")
+    met.knock_action(action)
+    met.until(lambda: "memory MiB" in met.diagnostics, "the first report")
+
+    def refuse(count: int) -> None:
+        for _ in range(count):
+            answers = [
+                ask.call_async(Ask.Request(question=text)),
+                ask.call_async(Ask.Request(kind=text)),
+                ask.call_async(Ask.Request(question="why?", session=text)),
+                action.send_goal_async(Ground.Goal(goal=GoalMessage(text=text))),
+                action.send_goal_async(Ground.Goal(goal=GoalMessage(text="the mug"), camera=text)),
+            ]
+            met.until(lambda answers=answers: all(item.done() for item in answers), "all refusals")  # type: ignore[misc]
+            assert not any(item.result().success for item in answers[:3])
+            assert not any(item.result().accepted for item in answers[3:])
+
+    refuse(5)  # buffers of the middleware
+    met.spin(2.5)
+    before = int(met.diagnostics["memory MiB"])
+    refuse(30)
+    met.spin(2.5)
+    assert int(met.diagnostics["memory MiB"]) < before + 50, "150 MB of text were sent"
+    action.destroy()
 
 
 def test_answers_after_all_of_it_are_the_models_own(met: Robot, node: Child, picture: np.ndarray) -> None:

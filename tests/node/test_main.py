@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import signal
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,21 @@ def test_a_signal_ends_it_cleanly_while_frames_come(
         # Half a second where nothing else runs, and 2 s is the promise; the rest is for a machine busy with
         # other tests.
         assert seconds < 4
+
+
+@pytest.mark.parametrize("library", ["_rclpy_pybind11", "librmw_fastrtps", "onnxruntime_pybind11"])
+def test_a_signal_ends_it_while_it_starts(domain: int, tmp_path: Path, library: str) -> None:
+    """Told to end while modules are imported, while it joins the graph, while the model is loaded."""
+    with ExitStack() as stack:
+        child = start_node(stack, domain, tmp_path / "log.txt", {})
+        begin = time.monotonic()
+        while library not in Path(f"/proc/{child.pid}/maps").read_text():
+            assert child.running and time.monotonic() - begin < START_SECONDS, child.output()
+            time.sleep(0.02)
+        status, seconds = child.interrupt()
+        # 130 is the status of a program that was interrupted before it could handle signals.
+        assert status in (0, 130) and seconds < 4, child.output()
+        assert "Traceback" not in child.output() and "terminate called" not in child.output()
 
 
 def change(robot: Robot, label: str) -> bool:

@@ -175,6 +175,30 @@ def test_of_goals_that_change_ten_times_within_an_answer_only_the_last_are_asked
         assert texts == (["the last"] if message.goals_version == version else ["the mug 9", "the first"])
 
 
+def test_transitions_asked_for_at_once_are_all_answered(met: Robot, picture: np.ndarray) -> None:
+    labels = ("deactivate", "deactivate", "cleanup", "activate", "configure", "shout")
+    clients = [met.node.create_client(ChangeState, "groma/change_state") for _ in labels]
+    met.knock(*clients)
+    met.see(picture)
+    question = met.client(Ask, "groma/ask").call_async(Ask.Request(kind="describe"))
+    asked = [client.call_async(transition(label)) for client, label in zip(clients, labels, strict=True)]
+    met.until(lambda: question.done() and all(item.done() for item in asked), "all answers")
+    done = [item.result().success for item in asked]
+    assert any(done[:2]) and not done[-1]
+    assert question.result().success or question.result().message
+    for client in clients:
+        met.node.destroy_client(client)
+
+    def active() -> bool:
+        # Activating waits for an answer that is under way.
+        for label in ("configure", "activate"):
+            met.call(ChangeState, "groma/change_state", transition(label))
+        state = met.call(GetState, "groma/get_state", GetState.Request()).current_state.id
+        return bool(state == State.PRIMARY_STATE_ACTIVE)
+
+    met.until(active, "the way back to active")
+
+
 def test_it_ends_quickly_while_the_model_answers(met: Robot, node: Child, picture: np.ndarray) -> None:
     for _ in range(3):
         met.images.publish(met.image(picture))
