@@ -234,18 +234,18 @@ class NodeEngine:
                 self._changed.wait_for(lambda: self._closed or self._has_news())
                 if self._closed:
                     return
-                answers, self._steps = self._newest, 0
+                answers, stepped, self._steps = self._newest, self._steps > 0, 0
             if answers is None:
                 continue
             end = time.monotonic() + WAIT_SECONDS
             while not self._view.is_complete(answers.stamp) and time.monotonic() < end:
                 time.sleep(0.01)
             found = self._view.frame(answers)
-            with self._changed:
+            with self._changed:  # held meanwhile, the picture stays
                 self._last = answers.stamp
-            if found is not None:
-                self._numbers += 1
-                self._show(self._shown(found))
+                if found is not None and (stepped or not self._state.paused):
+                    self._numbers += 1
+                    self._show(self._shown(found))
 
     def _has_news(self) -> bool:
         new = self._newest is not None and self._newest.stamp != self._last
