@@ -25,6 +25,8 @@ from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
 ASK_SECONDS = 300.0
 """How long an answer in words may take; a 7B model on a CPU is slow."""
 MAX_DIALOGUES = 8
+PROBLEM_SECONDS = 3.0
+"""How long the reason of a refusal stays on the page at least."""
 MAX_LAG = 0.5
 """Seconds a recording may fall behind its own rate before the lost time is given up."""
 
@@ -51,6 +53,8 @@ class PipelineEngine:
         self._scene: Scene | None = None
         self._numbers = 0
         self._language_ms = 0.0
+        self._failed = 0.0
+        """`time.monotonic` of the last refusal."""
         self._language = AnswerExecutor()
         self._processor = self._new_processor()
         self._dialogues: Sessions[Conversation] = Sessions()
@@ -254,7 +258,7 @@ class PipelineEngine:
                 elif self._shown is not None and self._scene is not None:
                     self._publish(self._answered(self._shown.frame, self._scene, standing, self._shown))
             except Exception as error:  # whatever the model raises about one frame, the next one is looked at
-                self._tell(problem=sentence(error), refused=self._state.refused + 1)
+                self._refuse(sentence(error))
             with self._changed:
                 self._busy = False
                 if item is not None and self._stays() and self._carried():
@@ -263,7 +267,7 @@ class PipelineEngine:
 
     def _look(self, item: SourceFrame, standing: StandingGoals) -> None:
         if item.frame is None:
-            self._tell(problem=item.refusal, refused=self._state.refused + 1)
+            self._refuse(item.refusal)
             return
         start = time.perf_counter()
         if not self._source.moving:
@@ -295,7 +299,8 @@ class PipelineEngine:
     def _publish(self, shown: Shown) -> None:
         self._numbers += 1
         self._shown = replace(shown, number=self._numbers)
-        self._tell(problem="" if not self._state.ended else self._state.problem)
+        if not self._state.ended and time.monotonic() - self._failed > PROBLEM_SECONDS:
+            self._tell(problem="")
         self._show(self._shown)
 
     def _stays(self) -> bool:
@@ -306,6 +311,10 @@ class PipelineEngine:
         """Whether the answers on the page were given on an earlier frame."""
         shown = self._shown
         return shown is not None and bool(self._standing.goals) and shown.answered != shown.frame.stamp
+
+    def _refuse(self, reason: str) -> None:
+        self._failed = time.monotonic()
+        self._tell(problem=reason, refused=self._state.refused + 1)
 
     def _tell(self, **changes: Any) -> None:
         with self._changed:

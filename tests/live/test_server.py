@@ -73,6 +73,18 @@ def test_a_bag_plays_is_held_stepped_and_ends(serve: Serve) -> None:
         assert not again["source"]["ended"] and held["counts"]["refused"] == 0
 
 
+def test_a_picture_that_cannot_be_read_is_refused_and_the_next_is_shown(serve: Serve, tmp_path: Path) -> None:
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    (folder / "a.jpg").write_bytes(b"no picture")
+    (folder / "b.png").write_bytes(PICTURE.read_bytes())
+    with serve(folder, MUG).page() as page:
+        refused = page.until(lambda state: state["counts"]["refused"])
+        assert "a.jpg" in refused["source"]["problem"]
+        state = page.until(lambda state: state["source"]["ended"] and answered(state))
+        assert state["goals"][0]["status"] == "present" and state["counts"]["refused"] == 1
+
+
 def test_every_frame_can_be_stepped_to(serve: Serve) -> None:
     with serve(BAG).page() as page:
         page.do("pause")
