@@ -71,7 +71,7 @@ def test_a_node_is_shown_dies_and_comes_back(
         assert page.picture is not None and np.abs(page.picture.astype(int) - rgb).mean() < 5
         assert state["source"]["name"] == "node /groma" and "onnx" in state["source"]["model"]
         assert not state["source"]["recorded"] and "one speed" in page.do("speed", speed=2)["error"]
-        page.until(lambda state: len(state["regions"]) > 3, "the node's regions")
+        state = page.until(lambda state: len(state["regions"]) > 3, "the node's regions")
 
         answer = page.do("ask", regions=[wanted.tolist()], frame=state["frame"]["number"])
         assert "red mug" in answer.get("text", answer)
