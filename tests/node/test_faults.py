@@ -28,6 +28,7 @@ from groma_ros.node.subscriptions import REQUESTS
 from groma_ros.srv import Ask, SetGoals
 from groma_ros.types import Frame, Goal
 from tests.node.robot import Robot, start_node
+from tests.node.services.test_ground import Caller
 from tests.small import blocks
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
@@ -209,6 +210,15 @@ def test_a_process_that_was_halted_goes_on(met: Robot, node: Child, picture: np.
     message = met.image(picture)
     assert met.ask(message)[1].header == message.header and node.running
     met.node.destroy_client(waiting)
+
+
+def test_the_goal_of_a_client_that_left_ends(met: Robot, domain: int) -> None:
+    with Robot(domain) as other:
+        caller = Caller(other)
+        caller.send("the red mug", 600.0)
+        met.until(lambda: met.count("questions") == 1, "the goal that waits for an image")
+        caller.client.destroy()
+    met.until(lambda: met.count("questions") == 0, "the end of the goal")
 
 
 def test_texts_that_are_refused_are_not_kept(met: Robot) -> None:
