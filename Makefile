@@ -78,7 +78,7 @@ docs: .venv-docs/installed
 
 .venv-docs/installed: requirements/docs.txt
 	$(or $(PYTHON),python3) -m venv --clear .venv-docs
-	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check -r requirements/docs.txt
+	.venv-docs/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/docs.txt
 	touch $@
 
 clean:

@@ -18,6 +18,8 @@ _REASONS = {
 }
 
 _ROOM = 1 << 20
+PART = ".groma-part"
+"""Ending of the temporary files, which no other program has."""
 
 
 @contextmanager
@@ -27,7 +29,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
     Raises OSError with a sentence when the disk is full or the file cannot be written.
     """
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + PART)
     try:
         with naming_file(path), part.open("wb") as stream:
             yield stream
@@ -52,7 +54,7 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
     has changed and no temporary file is left.
     """
     parts = {
-        path: content if isinstance(content, Path) else path.with_name(path.name + ".part")
+        path: content if isinstance(content, Path) else path.with_name(path.name + PART)
         for path, content in contents.items()
     }
     try:
@@ -69,6 +71,15 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
         for part in parts.values():
             part.unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Delete the temporary files that killed processes left in a folder and the folders in it. For a process
+    that alone writes there."""
+    for pattern in (f"*{PART}", f"*/*{PART}"):
+        for left in folder.glob(pattern):
+            with suppress(OSError):
+                left.unlink()
 
 
 def sync_folder(folder: Path) -> None:

@@ -118,6 +118,7 @@ COMMANDS = {
         "groma_ros.commands.calibrate",
         "fit presence and scores to scenes with truth",
         "groma calibrate --model engines/groma-tiny --seed 8 --count 400",
+        locks_out=True,
     ),
     "eval depth": Command(
         "groma_ros.commands.eval_rendered:DEPTH",

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
+from groma_ros.atomic_write import sweep
+
 LOCK_NAME = ".lock"
 
 
@@ -18,7 +20,8 @@ def folder_lock(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which is made where it is missing, for the time of the block.
 
     The lock is the kernel's and goes with the process, so that one that was killed leaves nothing that holds
-    up the next; its file names the holder and is removed at the end. Raises ValueError with a sentence that
+    up the next; its file names the holder and is removed at the end. Temporary files that a killed process
+    left there are deleted. Raises ValueError with a sentence that
     names the holder where another process has it, OSError where the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,6 +46,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
         stream.write(f"process {os.getpid()} on {socket.gethostname()}")
         stream.flush()
         try:
+            sweep(folder)
             yield
         finally:
             with suppress(OSError):

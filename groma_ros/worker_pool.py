@@ -6,6 +6,7 @@ ever where none can start, a worker that cannot start or that dies ends the whol
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 import multiprocessing
 import os
@@ -23,6 +24,7 @@ from groma_ros.errors import sentence
 State = TypeVar("State")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
 
 
 def map_in_processes(
@@ -66,6 +68,19 @@ def call_in_process(function: Callable[..., Result], *arguments: Any) -> Result:
     """What a function returns in a fresh process of its own. Errors as of `map_in_processes`."""
     ((_, result),) = map_in_processes(_nothing, _Call(function), [arguments], 1)
     return result
+
+
+def die_with_parent(parent: int) -> None:
+    """Have this process killed when the one that started it ends, whatever it computes then; end at once if
+    that happened already. Does nothing where the system is not Linux.
+
+    parent: its process id.
+    """
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_DIE_WITH_PARENT, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def _nothing() -> None:

@@ -9,7 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groma_ros.atomic_write import AtomicFile, asking_disk, naming_file, replacing, write_together
+from groma_ros.atomic_write import (
+    PART,
+    AtomicFile,
+    asking_disk,
+    naming_file,
+    replacing,
+    sweep,
+    write_together,
+)
 
 
 @pytest.fixture
@@ -30,6 +38,18 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
         stream.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["a"]
+
+
+def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
+    """Of this package alone: other programs have files that end in .part too."""
+    (tmp_path / "bag" / "deep").mkdir(parents=True)
+    kept = ["film.part", f"{PART}.txt", "bag/run.json", f"bag/deep/a{PART}"]
+    for name in (*kept, f"a{PART}", f"bag/run.json{PART}"):
+        (tmp_path / name).write_text("")
+    (tmp_path / f"folder{PART}").mkdir()
+    sweep(tmp_path)
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == set(kept) and (tmp_path / f"folder{PART}").is_dir()
 
 
 def test_a_write_the_disk_refuses_changes_nothing(tmp_path: Path, small_disk: int) -> None:
@@ -56,7 +76,7 @@ def test_files_that_belong_together_change_together(tmp_path: Path, small_disk: 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="the device that is always full is not there")
 def test_a_full_disk_is_said_in_a_sentence(tmp_path: Path) -> None:
     path = tmp_path / "a"
-    path.with_name("a.part").symlink_to("/dev/full")
+    path.with_name(f"a{PART}").symlink_to("/dev/full")
     with (
         pytest.raises(OSError, match=r"a could not be written: the disk is full; free some space"),
         replacing(path) as stream,

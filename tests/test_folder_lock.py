@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from groma_ros.atomic_write import PART
 from groma_ros.folder_lock import LOCK_NAME, folder_lock
 
 HOLD = (
@@ -28,7 +29,8 @@ def test_second_process_is_told_which_process_has_the_lock(tmp_path: Path) -> No
     finally:
         holder.kill()
         holder.communicate()
-    with folder_lock(out):  # a killed holder leaves its file and no lock
+    (out / f"report.json{PART}").write_text("half of it")
+    with folder_lock(out):  # a killed holder leaves its file and no lock; what it began is swept
         assert [path.name for path in out.iterdir()] == [LOCK_NAME]
     assert not list(out.iterdir())
 

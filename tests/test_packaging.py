@@ -52,3 +52,13 @@ def test_every_extra_is_pinned_in_the_full_lock(extra: str) -> None:
 
 def test_the_documentation_is_pinned_in_a_lock_of_its_own() -> None:
     assert distributions(PYPROJECT["project"]["optional-dependencies"]["docs"]) <= PINS["docs"]
+
+
+@pytest.mark.parametrize("name", ["runtime", "full", "kilted", "sim", "docs"])
+def test_every_pin_of_a_lock_has_the_hashes_of_its_files(name: str) -> None:
+    text = (ROOT / "requirements" / f"{name}.txt").read_text()
+    pins = [line for line in text.splitlines() if line and not line.startswith(("#", " "))]
+    whole = re.findall(
+        r"^[a-z0-9][a-z0-9-]*==\S+(?: ; .+)? \\\n(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+", text, re.M
+    )
+    assert len(pins) > 40 and len(whole) == len(pins)

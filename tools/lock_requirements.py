@@ -1,5 +1,6 @@
-"""Writes the locks of requirements/, each for Python 3.10, 3.11 and 3.12: runtime.txt and full.txt from
-pyproject.toml and ros.in, kilted.txt from pyproject.toml and ros-kilted.in, sim.txt from sim.in.
+"""Writes the locks of requirements/, each for Python 3.10, 3.11 and 3.12 and with the hash of every file that
+pip may take: runtime.txt and full.txt from pyproject.toml and ros.in, kilted.txt from pyproject.toml and
+ros-kilted.in, sim.txt from sim.in, docs.txt from docs.in.
 
 Needs `uv` (pip install uv). Pins that still fit are kept; delete a line of a lock to have it chosen anew.
 """
@@ -22,6 +23,7 @@ ROS_PIN = re.compile(r"^(ros-|empy|lark|catkin)")
 WINDOWS_PIN = re.compile(
     r"^(opencv-python=|pynput|evdev|python-xlib|pyobjc|colorama|iniconfig|pluggy|pytest)"
 )
+NOTHING = re.compile(r"(?!)")
 
 
 def lock(name: str, sources: list[str], unwanted: re.Pattern[str], *arguments: str) -> None:
@@ -38,10 +40,16 @@ def lock(name: str, sources: list[str], unwanted: re.Pattern[str], *arguments: s
         "3.10",
         "--no-header",
         "--no-annotate",
+        "--generate-hashes",
     ]
     subprocess.run([*command, *arguments, *sources, "--output-file", str(output)], cwd=ROOT, check=True)
-    pins = [line for line in output.read_text().splitlines(keepends=True) if not unwanted.match(line)]
-    output.write_text(HEADER.format(" and ".join(sources)) + "".join(pins))
+    kept = [pin for pin in pins(output.read_text()) if not unwanted.match(pin)]
+    output.write_text(HEADER.format(" and ".join(sources)) + "".join(kept))
+
+
+def pins(text: str) -> list[str]:
+    """The pins of a lock, each with the lines of its hashes."""
+    return re.findall(r"^[A-Za-z0-9].*(?:\n +--hash.*)*\n", text, re.M)
 
 
 def main() -> None:
@@ -54,12 +62,13 @@ def main() -> None:
     lock("runtime.txt", PROJECT, CUDA_PIN, "--constraint", "requirements/full.txt")
     # Everything but ROS as in full.txt, so that a test that fails on one distribution alone is about ROS.
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
-        pins = (ROOT / "requirements" / "full.txt").read_text().splitlines(keepends=True)
-        constraints.write("".join(line for line in pins if not ROS_PIN.match(line)))
+        full = (ROOT / "requirements" / "full.txt").read_text()
+        constraints.write("".join(pin for pin in pins(full) if not ROS_PIN.match(pin)))
         constraints.flush()
         extras = ("--extra", "train", "--extra", "dev", "--constraint", constraints.name)
         lock("kilted.txt", ["pyproject.toml", "requirements/ros-kilted.in"], CUDA_PIN, *extras)
     lock("sim.txt", ["requirements/sim.in"], WINDOWS_PIN)
+    lock("docs.txt", ["requirements/docs.in"], NOTHING)
 
 
 if __name__ == "__main__":

@@ -110,29 +110,39 @@ def ensure_venv(wanted: str) -> int:
     return minor
 
 
-def install_torch_from(index: str, lock_text: str) -> None:
-    """Installs the locked torch alone from the package index the user named, e.g. for its CPU build."""
-    pin = re.search(r"^torch==[^\s;]+", lock_text, re.M)
-    if pin is None:
-        raise SetupError("requirements/full.txt names no torch, so TORCH_INDEX_URL has no use: unset it.")
-    options = ["--no-deps", "--no-compile", "--index-url", index]
-    run([PYTHON, "-m", "pip", "install", *options, pin[0]], f"Installing {pin[0]} failed")
+def without_torch(lock_text: str) -> tuple[str, str]:
+    """A lock without its pin of torch, and that pin, e.g. "torch==2.13.0"; empty where the lock has none."""
+    pin = re.search(r"^(torch==[^\s;]+)[^\n]*(?:\n +--hash.*)*\n", lock_text, re.M)
+    return (lock_text.replace(pin[0], ""), pin[1]) if pin else (lock_text, "")
 
 
 def ensure_packages(name: str, minor: int) -> None:
-    """Installs the lock requirements/<name>.txt; the full lock holds the runtime lock too."""
+    """Installs the lock requirements/<name>.txt; the full lock holds the runtime lock too.
+
+    pip checks the hash of every file, but for those of torch and the CUDA libraries that torch itself pins:
+    each of its builds has other files, and TORCH_INDEX_URL chooses among them.
+    """
     keys = {
         lock: digest([ROOT / "requirements" / f"{lock}.txt"], f"3.{minor}") for lock in (name, *LARGER[name])
     }
     if any(is_done(f"packages_{lock}", key) for lock, key in keys.items()):
         return
     lock = ROOT / "requirements" / f"{name}.txt"
-    text = lock.read_text()
-    print(f"Installing the packages of {lock.relative_to(ROOT)} (minutes, the first time)", flush=True)
+    hashed, torch = without_torch(lock.read_text())
     index = os.environ.get("TORCH_INDEX_URL", "")
-    if index and name != "runtime":
-        install_torch_from(index, text)
-    run([PYTHON, "-m", "pip", "install", "--no-compile", "-r", lock], "Installing the Python packages failed")
+    if index and name != "runtime" and not torch:
+        raise SetupError(f"{lock.name} names no torch, so TORCH_INDEX_URL has no use: unset it.")
+    print(f"Installing the packages of {lock.relative_to(ROOT)} (minutes, the first time)", flush=True)
+    copy = STATE / lock.name
+    copy.write_text(hashed)
+    failure, install = (
+        "Installing the Python packages failed",
+        (PYTHON, "-m", "pip", "install", "--no-compile"),
+    )
+    # The lock is whole, so no dependency is looked for: with hashes each would have to be in it.
+    run([*install, "--require-hashes", "--no-deps", "-r", copy], failure)
+    if torch:
+        run([*install, *(("--index-url", index) if index else ()), torch], f"Installing {torch} failed")
     mark_done(f"packages_{name}", keys[name])
 
 

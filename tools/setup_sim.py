@@ -35,7 +35,7 @@ def ensure_packages(wanted: str) -> None:
         )
     STATE.mkdir()
     # The lock is whole; what it leaves out on purpose must not come back as a dependency.
-    options = "--no-compile", "--no-deps", "-r", str(LOCK)
+    options = "--no-compile", "--no-deps", "--require-hashes", "-r", str(LOCK)
     failure = "Installing the simulators failed"
     run([SIM_VENV / "bin" / "python", "-m", "pip", "install", *options], failure, state=STATE)
     mark_done("packages", key, STATE)

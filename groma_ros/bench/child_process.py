@@ -3,10 +3,8 @@ that noise affects all equally."""
 
 from __future__ import annotations
 
-import ctypes
 import multiprocessing
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,9 +21,7 @@ from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random
 from groma_ros.bench.workload import BenchVariant, mixed_goals, single_goals, to_frame
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.timing import use_clock
-from groma_ros.worker_pool import call_in_process
-
-_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG of Linux
+from groma_ros.worker_pool import call_in_process, die_with_parent
 
 
 @dataclass(frozen=True)
@@ -125,9 +121,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 def _serve(pipe: Connection, variant: BenchVariant) -> None:
     """Load the variant, then execute calls until the other end closes the pipe."""
-    ctypes.CDLL(None).prctl(
-        _DIE_WITH_PARENT, signal.SIGKILL
-    )  # a pass of a large network may take minutes, so end at once
+    die_with_parent(os.getppid())  # a pass of a large network may take minutes
     os.dup2(2, 1)  # libraries may print; standard output is reserved for the report
     try:
         worker = BenchWorker(variant)

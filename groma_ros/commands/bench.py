@@ -12,6 +12,7 @@ from pathlib import Path
 from groma_ros.bench.measure import SIZES, BenchPlan, bench
 from groma_ros.bench.report import table
 from groma_ros.bench.workload import BenchVariant
+from groma_ros.commands.model_arguments import FindModel
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, ONNX_PRECISIONS, Bundle
 from groma_ros.runtime.load import PRECISIONS, TORCH_PRECISIONS
 from groma_ros.runtime.model_paths import shipped_model
@@ -33,7 +34,10 @@ _HAVE = {"onnx": ONNX_PRECISIONS, "llama_cpp": GGUF_PRECISIONS, "torch": TORCH_P
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma bench`."""
     parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)"
+        "--model",
+        action=FindModel,
+        metavar="MODEL",
+        help="a model's name or its folder (default: groma-tiny, which ships)",
     )
     parser.add_argument(
         "--backend",

@@ -11,6 +11,8 @@ from typing import Any
 
 from groma_ros.atomic_write import write_together
 from groma_ros.bench.engine_check import check_engines, write_log
+from groma_ros.commands.model_arguments import FindModel
+from groma_ros.folder_lock import folder_lock
 from groma_ros.progress import ProgressReporter
 from groma_ros.runtime.bundle import ONNX_PRECISIONS, Bundle, read_network
 from groma_ros.runtime.model_paths import shipped_model
@@ -35,7 +37,10 @@ _PICTURES = 50
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma build-engine`."""
     parser.add_argument(
-        "--model", type=Path, metavar="DIR", help="folder of the model bundle (default: the one that ships)"
+        "--model",
+        action=FindModel,
+        metavar="MODEL",
+        help="a model's name or its folder (default: groma-tiny, which ships)",
     )
     parser.add_argument(
         "--precision", choices=ONNX_PRECISIONS, help="of the graphs (default: fp16 where the bundle has it)"
@@ -74,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(f"--pictures is {args.pictures}; it must be at least 1.")
     bundle = Bundle.load(args.model or shipped_model())
     if args.graphs is not None:
-        return _say(_write_graphs(bundle, args), args.json)
+        with folder_lock(args.graphs):
+            return _say(_write_graphs(bundle, args), args.json)
     if args.check and find_gpu() is None:
         return _say(
             {
@@ -109,7 +115,6 @@ def _write_graphs(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
             f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
         )
     precision = args.precision or bundle.vision_precisions[0]
-    args.graphs.mkdir(parents=True, exist_ok=True)
     rows = []
     for role, profile in zip(ROLES, profiles(read_network(bundle))):
         path = args.graphs / f"{role}.onnx"

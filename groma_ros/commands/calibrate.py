@@ -17,6 +17,7 @@ from groma_ros.evaluation.observations import Observations, SceneSeed, observe
 from groma_ros.evaluation.presence import scene_source
 from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.statistics import rounded
+from groma_ros.folder_lock import folder_lock
 from groma_ros.grounding.calibration import Calibration
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.simulation.dataset import SceneRecord
@@ -46,6 +47,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`groma calibrate` with the options of `add_arguments`; returns the exit status."""
+    if args.dry_run:
+        return _fit(args)
+    with folder_lock(args.model):
+        return _fit(args)
+
+
+def _fit(args: argparse.Namespace) -> int:
     names = tuple(name for name in args.signals.split(",") if name) if args.signals else None
     choice = model_choice(args)
     bundle = choice.bundle()

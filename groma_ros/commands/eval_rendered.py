@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
+from groma_ros.commands.model_arguments import FindModel, add_model_arguments, runtime_options
 from groma_ros.commands.run_options import Subcommand, add_scene_arguments
 from groma_ros.evaluation import depth, precisions, robustness, scenes
 from groma_ros.evaluation.failure_pictures import Album
@@ -92,7 +92,9 @@ def _run_robustness(args: argparse.Namespace) -> int:
 
 
 def _add_precisions_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--model", type=Path, required=True, help="folder of the model bundle")
+    parser.add_argument(
+        "--model", action=FindModel, required=True, metavar="MODEL", help="a model's name or its folder"
+    )
     add_scene_arguments(parser, 200)
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

@@ -15,6 +15,13 @@ from groma_ros.runtime.model_paths import CHECKPOINTS, MANIFEST, PUBLISHED, mode
 if TYPE_CHECKING:
     from groma_ros.runtime.hub import Source
 
+STUDIED = {
+    "FoundationVision/groma-7b-finetune": "a98d0e2",
+    "FoundationVision/groma-7b-pretrain": "e407d25",
+}
+"""The commits of the published checkpoints that this project knows, by their first digits; the Hub takes full
+hashes only, so the newest commit is fetched and a difference is said."""
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `groma fetch`."""
@@ -84,6 +91,12 @@ def _say_terms(source: Source, name: str) -> None:
         f"GB, into {models_folder()}",
         PUBLISHED_LICENCE if name in PUBLISHED else f"Licence on its card: {source.licence or 'none'}.",
     ]
+    studied = STUDIED.get(source.repository, "")
+    if not source.commit.startswith(studied):
+        lines.append(
+            f"Its config and list of files were last looked at in commit {studied}; they may have changed "
+            "since."
+        )
     print("\n".join(lines), file=sys.stderr)
 
 

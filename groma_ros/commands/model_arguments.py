@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import Any
 
 from groma_ros.runtime.options import BACKENDS, RuntimeOptions
 
-if TYPE_CHECKING:
-    from pathlib import Path
+
+class FindModel(argparse.Action):
+    """Stores the folder of the model that a name or a path stands for, a Path.
+
+    Raises ValueError as `find_model`, which goes past argparse: the sentence is the same as anywhere else.
+    """
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        """Find the model."""
+        from groma_ros.runtime.model_paths import find_model
+
+        setattr(namespace, self.dest, find_model(str(values)))
 
 
 def add_model_arguments(
@@ -22,7 +39,7 @@ def add_model_arguments(
     default = "" if required else " (default: groma-tiny, which ships)"
     parser.add_argument(
         "--model",
-        type=_model,
+        action=FindModel,
         required=required,
         metavar="MODEL",
         help=f"a model's name or its folder{default}",
@@ -48,15 +65,3 @@ def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
         precision=args.precision,
         threads=args.threads,
     )
-
-
-def _model(text: str) -> Path:
-    """The folder of a model; the text itself if there is none, which is reported when it is loaded."""
-    from pathlib import Path
-
-    from groma_ros.runtime.model_paths import find_model
-
-    try:
-        return find_model(text)
-    except ValueError:
-        return Path(text)

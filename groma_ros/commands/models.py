@@ -7,6 +7,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from groma_ros.errors import printable
 from groma_ros.file_checks import read_json
 from groma_ros.runtime.bundle import MANIFEST, Bundle, BundleError
 from groma_ros.runtime.model_paths import CHECKPOINTS, known_models, models_folder, shipped_folders
@@ -48,8 +49,9 @@ def run(args: argparse.Namespace) -> int:
     width = max([4, *(len(row.name) for row in rows)])
     for row in rows:
         size = f"{row.bytes / 1e6:,.0f} MB".replace(",", " ")
-        print(f"{row.name:<{width}}  {size:>10}  {', '.join(row.precisions) or '-':<24}  {row.origin}")
-        print(f"{'':<{width}}  {row.runs}")
+        precisions = ", ".join(row.precisions) or "-"
+        print(printable(f"{row.name:<{width}}  {size:>10}  {precisions:<24}  {row.origin}"))
+        print(printable(f"{'':<{width}}  {row.runs}"))
     return 0
 
 

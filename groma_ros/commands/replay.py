@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -13,27 +12,22 @@ from pathlib import Path
 from groma_ros.atomic_write import replacing
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.errors import printable
-from groma_ros.folder_lock import LOCK_NAME, folder_lock
+from groma_ros.folder_lock import folder_lock
 from groma_ros.grounding.goals import read_goals
-from groma_ros.io.bag_files import storage_suffix
 from groma_ros.io.rectification import SETTINGS
 from groma_ros.replay.batch import replay_all
 from groma_ros.replay.compare import Tolerances
 from groma_ros.replay.junit import junit
 from groma_ros.replay.plan import (
-    DETECTIONS,
     JUNIT,
-    RECORDING,
-    REPORT,
-    RUN,
-    TIMINGS,
+    AskedTopics,
     LivePlayer,
     ModelSettings,
     ReplayPlan,
     Task,
 )
 from groma_ros.replay.result import Outcome
-from groma_ros.replay.run import LOG
+from groma_ros.replay.tasks import make_tasks
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 
@@ -42,9 +36,6 @@ CHANGED, LOST = 3, 4
 bag that could not be replayed."""
 STATUS_CODES = {"failed": 1, "lost": LOST, "changed": CHANGED}
 """Of several bags the first of these that one has."""
-_RESERVED = frozenset({RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT, LOG, LOCK_NAME})
-"""Files that no folder of a bag may have the name of."""
-_MAX_NAME = 150
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -59,14 +50,28 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="YAML: under `goals` a list of texts or mappings",
     )
-    parser.add_argument("--topic", help="of the camera; needed where a bag has several")
+    parser.add_argument(
+        "--topic",
+        action="append",
+        default=[],
+        help="of the camera; needed where a bag has several, which may be given with a --topic each",
+    )
+    parser.add_argument(
+        "--all-cameras",
+        action="store_true",
+        help="replay every camera of each bag, with its results in a folder of its own",
+    )
     parser.add_argument(
         "--depth-topic",
+        action="append",
+        default=[],
         metavar="TOPIC",
         help="of its depth images (default: the one that goes with the camera)",
     )
     parser.add_argument(
         "--camera-info-topic",
+        action="append",
+        default=[],
         metavar="TOPIC",
         help="of its camera_info (default: the one that goes with the camera)",
     )
@@ -204,7 +209,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`groma replay` with the options of `add_arguments`; returns the exit status."""
-    plan, tasks = _plan(args), _tasks(args)
+    plan, topics = _plan(args), _topics(args)
+    tasks = make_tasks(args.bags, topics, args.out, args.expect, args.accept, args.truth)
     with ExitStack() as locks:
         locks.enter_context(folder_lock(args.out))
         if args.accept and args.expect.resolve() != args.out.resolve():
@@ -217,7 +223,7 @@ def run(args: argparse.Namespace) -> int:
                 file=sys.stderr,
             )
             raise
-        if len(tasks) > 1 or outcomes[0].error:
+        if len(tasks) > 1 or outcomes[0].error or tasks[0].out != args.out:
             with replacing(args.out / JUNIT) as stream:
                 stream.write(junit([item.suite for item in outcomes]).encode())
     return _tell(args, tasks, outcomes)
@@ -273,9 +279,6 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
     return ReplayPlan(
         read_goals(args.goals),
         engine,
-        topic=args.topic,
-        depth_topic=args.depth_topic,
-        info_topic=args.camera_info_topic,
         rectified=args.rectified,
         allow_loss=args.allow_loss,
         every=args.every,
@@ -299,49 +302,26 @@ def _live_player() -> LivePlayer:
     return play
 
 
-def _tasks(args: argparse.Namespace) -> list[Task]:
-    """One bag has its results in --out itself, several in folders of their names there, and so with --expect
-    and --truth."""
-    names = unique_names(args.bags)
-    if len(names) == 1:
-        return [Task(names[0], args.bags[0], args.out, args.expect, args.accept, args.truth)]
-    return [_task(args, name, bag) for name, bag in zip(names, args.bags)]
-
-
-def _task(args: argparse.Namespace, name: str, bag: Path) -> Task:
-    expect, truth = args.expect and args.expect / name, args.truth and args.truth / f"{name}.json"
-    return Task(name, bag, args.out / name, expect, args.accept, truth, keep=True)
-
-
-def unique_names(bags: Sequence[Path]) -> list[str]:
-    """A name for each bag, which is that of a folder in `--out`: of its file or folder, with as many folders
-    before it as it takes to tell them apart. ValueError for a bag that is named twice."""
-    paths = [bag.resolve() for bag in bags]
-    for path in paths:
-        if paths.count(path) > 1:
-            raise ValueError(f"The bag {path} is named twice.")
-    parts = [(*path.parts[1:-1], _stem(path)) for path in paths]
-    for depth in range(1, max(map(len, parts)) + 1):
-        names = [_folder_name("-".join(part[-depth:])) for part in parts]
-        if len(set(names)) == len(names):
-            return names
-    raise ValueError("Two bags differ in nothing but the ending of their files; give them other names.")
-
-
-def _stem(path: Path) -> str:
-    """The name of a bag without the endings of its storage and compression."""
-    suffix = storage_suffix(path)
-    return path.name[: path.name.rindex(suffix)] if suffix else path.name
-
-
-def _folder_name(text: str) -> str:
-    """A text as the name of one folder: never of another place, hidden, a result's or too long for a disk."""
-    name = re.sub(r"[/\\\x00]", "_", printable(text)).lstrip(".")
-    while len(name.encode(errors="surrogateescape")) > _MAX_NAME:
-        name = name[1:]  # the end tells bags apart
-    if not name or name in _RESERVED:
-        name = f"bag_{name}"
-    return name
+def _topics(args: argparse.Namespace) -> list[AskedTopics]:
+    """The topics of each camera; none for every camera of a bag."""
+    asked = {"--depth-topic": args.depth_topic, "--camera-info-topic": args.camera_info_topic}
+    if args.all_cameras:
+        given = [name for name, topics in {"--topic": args.topic, **asked}.items() if topics]
+        if given:
+            raise ValueError(f"--all-cameras takes every camera of a bag; leave out {given[0]}.")
+        return []
+    count = max(1, len(args.topic))
+    for topic in args.topic:
+        if args.topic.count(topic) > 1:
+            raise ValueError(f"--topic {topic} is given twice.")
+    for name, topics in asked.items():
+        if topics and len(topics) != count:
+            raise ValueError(
+                f"{name} is given {len(topics)} times for {count} cameras; give it once for each --topic, in "
+                "their order, or not at all."
+            )
+    depths, infos = (topics or [None] * count for topics in asked.values())
+    return [AskedTopics(*item) for item in zip(args.topic or [None], depths, infos)]
 
 
 def _lines(task: Task, item: Outcome) -> list[str]:

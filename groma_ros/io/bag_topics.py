@@ -89,13 +89,19 @@ def find_depth(
     return None, f"Nothing has a place in space: the bag has {' and '.join(absent)}."
 
 
-def _only_camera(bag: Bag) -> str:
+def find_cameras(bag: Bag) -> list[str]:
+    """The topics that show colour images, in the order of their names; of a raw topic and its compressed form
+    the raw one."""
     samples = [item for item in (*_images(bag, RAW), *_images(bag, COMPRESSED)) if not _is_depth(item)]
     cameras = sorted(item.topic for item in samples)
     if len(cameras) > 1:
         cameras = [topic for topic in cameras if not _named_depth(topic)] or cameras
-    if len(cameras) > 1 and all(topic in (cameras[0], f"{cameras[0]}/compressed") for topic in cameras):
-        cameras = cameras[:1]
+    forms = {f"{topic}/compressed" for topic in cameras}
+    return [topic for topic in cameras if topic not in forms]
+
+
+def _only_camera(bag: Bag) -> str:
+    cameras = find_cameras(bag)
     if not cameras:
         raise BagError(
             f"The bag {bag.path} holds no camera, that is no topic of type {RAW} or {COMPRESSED} that shows "

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from groma_ros.io.jpeg_files import JpegFile, read_jpeg
+
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
@@ -177,9 +179,10 @@ def png_samples(content: bytes) -> NDArray[Any]:
 
 def _decoded(content: bytes, format: str, mode: int) -> NDArray[Any]:
     """The pixels of a file in memory, its size checked before they are decoded."""
-    note = ""
+    note, jpeg = "", None
     if content.startswith(b"\xff\xd8"):
-        size = _jpeg_size(content)
+        jpeg = _read_jpeg(content)
+        size = jpeg.width, jpeg.height
     elif content.startswith(_PNG):
         size = _png_size(content)
     elif content[:4] == b"RIFF" and content[8:12] == b"WEBP":
@@ -190,12 +193,15 @@ def _decoded(content: bytes, format: str, mode: int) -> NDArray[Any]:
             f"The compressed image (format {format[:40]!r}) is neither a JPEG nor a PNG nor a WebP file.",
         )
     _check_size(*size)
-    pixels = _cv2(cv2.imdecode, np.frombuffer(content, np.uint8), mode | cv2.IMREAD_IGNORE_ORIENTATION)
+    mode |= cv2.IMREAD_IGNORE_ORIENTATION
+    pixels = _cv2(cv2.imdecode, np.frombuffer(content, np.uint8), mode)
     if pixels is None or (pixels.shape[1], pixels.shape[0]) != size:
         raise ImageError(
             "damaged",
             f"The compressed image of {len(content)} bytes cannot be decoded: its content is damaged{note}.",
         )
+    if jpeg is not None:
+        _check_whole(content, jpeg, pixels, mode)
     return np.asarray(pixels)
 
 
@@ -297,37 +303,41 @@ def _cv2(function: Any, *arguments: Any) -> Any:
         ) from error
 
 
-def _jpeg_size(content: bytes) -> tuple[int, int]:
-    """(width, height) from the frame header. Raises ImageError unless the file goes on to its end-of-image
-    marker."""
-    position, size = 2, None
-    while position + 4 <= len(content) and content[position] == 0xFF:
-        marker = content[position + 1]
-        if marker == 0xFF:  # fill byte before a marker
-            position += 1
-            continue
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = content[position + 5 : position + 7], content[position + 7 : position + 9]
-            size = int.from_bytes(width, "big"), int.from_bytes(height, "big")
-        # Inside the coded data a 0xFF is always escaped, so from the first scan on this pair can only be the
-        # marker itself.
-        if marker == 0xDA and size is not None and content.find(b"\xff\xd9", position) >= 0:
-            _check_scans(content.count(b"\xff\xda", position), size)
-            return size
-        position += 2 + int.from_bytes(content[position + 2 : position + 4], "big")
-    raise ImageError(
-        "truncated",
-        f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.",
-    )
-
-
-def _check_scans(scans: int, size: tuple[int, int]) -> None:
-    """A progressive JPEG draws the whole picture once a scan, and a scan may take a few bytes."""
-    if scans * size[0] * size[1] > MAX_SCANNED_PIXELS and scans > 1:
+def _read_jpeg(content: bytes) -> JpegFile:
+    """What its markers say. Raises ImageError for a cut file, and for one that takes too long to decode."""
+    found = read_jpeg(content)
+    if found is None:
+        raise ImageError(
+            "truncated",
+            f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.",
+        )
+    pixels = found.width * found.height
+    # A progressive JPEG draws the whole picture once a scan, and a scan may take a few bytes.
+    if found.scans > 1 and found.scans * pixels > MAX_SCANNED_PIXELS:
         raise ImageError(
             "size",
-            f"The JPEG image of {size[0]}x{size[1]} pixels has {scans} scans; all together may draw at most "
-            f"{MAX_SCANNED_PIXELS} pixels.",
+            f"The JPEG image of {found.width}x{found.height} pixels has {found.scans} scans; all together "
+            f"may draw at most {MAX_SCANNED_PIXELS} pixels.",
+        )
+    return found
+
+
+def _check_whole(content: bytes, jpeg: JpegFile, pixels: NDArray[Any], mode: int) -> None:
+    """Raise ImageError for a JPEG file that was cut and then closed with an end marker.
+
+    The decoder paints what it lacks grey and tells nobody. So where the last pixel is that grey, and for
+    files of many scans or of another colour space, the file is decoded once more with bytes that belong to no
+    pixel.
+    """
+    grey = bool(np.all(pixels[-1, -1] == 128))
+    whole = jpeg.whole
+    if whole and (grey or jpeg.progressive or jpeg.components == 4):
+        again = _cv2(cv2.imdecode, np.frombuffer(jpeg.with_filler(content), np.uint8), mode)
+        whole = again is not None and np.array_equal(again, pixels)
+    if not whole:
+        raise ImageError(
+            "truncated",
+            f"The JPEG image of {len(content)} bytes is truncated: its coded data end before its last pixel.",
         )
 
 

@@ -16,7 +16,8 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 
 from groma_ros.action import Ground
-from groma_ros.grounding.goals import check_goal
+from groma_ros.errors import printable
+from groma_ros.grounding.goals import SHOWN, check_goal
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.async_condition import AsyncCondition
 from groma_ros.node.conversions import goal_from_message
@@ -319,7 +320,7 @@ class GromaNode(LifecycleNode):
         self._check_goals(goals, settings)
         self._orders = NodeConfig(self._orders.goal_set.replaced(goals), settings)
         self._tell_goals()
-        texts = "; ".join(goal.text for goal in goals) or "none"
+        texts = "; ".join(printable(goal.text, SHOWN) for goal in goals) or "none"
         # Goals may be replaced as often as images come.
         self.get_logger().info(
             f"Goals, set {self._orders.goal_set.version}: {texts}", throttle_duration_sec=GOALS_LOG_SECONDS
@@ -387,11 +388,11 @@ class GromaNode(LifecycleNode):
     def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
         camera.statistics.refused(kind, cause)
         name = f"Camera {camera.name}: " if camera.name else ""
-        self.get_logger().warning(name + sentence, throttle_duration_sec=THROTTLE_SECONDS)
+        self.get_logger().warning(printable(name + sentence), throttle_duration_sec=THROTTLE_SECONDS)
 
     def _refuser(self, kind: str, cause: str = "request") -> Callable[[str], None]:
         def refuse(sentence: str) -> None:
             self._statistics.refused(kind, cause)
-            self.get_logger().warning(sentence, throttle_duration_sec=THROTTLE_SECONDS)
+            self.get_logger().warning(printable(sentence), throttle_duration_sec=THROTTLE_SECONDS)
 
         return refuse

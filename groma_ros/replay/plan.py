@@ -80,12 +80,6 @@ class ReplayPlan:
     goals: tuple[Goal, ...]
     """Asked on every frame."""
     engine: ModelSettings
-    topic: str | None = None
-    """Topic of the camera; None for the only one."""
-    depth_topic: str | None = None
-    """Topic of its depth images; None for the one that goes with the camera."""
-    info_topic: str | None = None
-    """Topic of its camera_info; None for the one that goes with the camera."""
     rectified: str = "auto"
     """Whether the images are rectified: auto, true or false, as the node's parameter."""
     allow_loss: bool = False
@@ -117,8 +111,20 @@ class ReplayPlan:
 
 
 @dataclass(frozen=True)
+class AskedTopics:
+    """The topics of a camera that were asked for."""
+
+    camera: str | None = None
+    """None for the only one."""
+    depth: str | None = None
+    """Of its depth images; None for the topic that goes with the camera."""
+    info: str | None = None
+    """Of its camera_info; likewise."""
+
+
+@dataclass(frozen=True)
 class Task:
-    """One bag to replay."""
+    """One camera of a bag to replay."""
 
     name: str
     """Name used in messages."""
@@ -133,6 +139,7 @@ class Task:
     """File with the true boxes."""
     keep: bool = False
     """Keep the journal of the finished run, until the whole batch is finished."""
+    topics: AskedTopics = AskedTopics()
 
 
 @dataclass(frozen=True)

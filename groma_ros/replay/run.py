@@ -74,13 +74,13 @@ def replay(
 
 
 def _replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watch, bag: Bag) -> Outcome:
-    camera = find_camera(bag, plan.topic)
+    camera = find_camera(bag, task.topics.camera)
     truth = read_truth(task.truth) if task.truth else None
     expectation = read_expectation(task.expect) if task.expect and not task.accept else None
     ran = Ran.of(grounder) if grounder else Ran("", "", "", plan.engine.least_presence)
     depth, no_depth = None, "Nothing has a place in space: a live run plays the camera alone."
     if grounder:
-        depth, no_depth = find_depth(bag, camera, plan.depth_topic, plan.info_topic)
+        depth, no_depth = find_depth(bag, camera, task.topics.depth, task.topics.info)
     run = describe(plan, camera, ran, depth)
     if expectation:
         check_comparable(expectation, run, plan.other_model)

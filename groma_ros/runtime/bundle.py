@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from groma_ros.atomic_write import replacing, write_together
+from groma_ros.errors import printable
 from groma_ros.file_checks import wrong_kind
 from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
@@ -22,6 +23,8 @@ FORMAT = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 4_000_000
 """Bytes; that of a large network takes some 10 kB."""
+MAX_NAME = 200
+"""Characters of a model's name."""
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.model"
 EMBEDDINGS = "embeddings.npy"
@@ -272,8 +275,22 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     )
     if missing:
         raise BundleError(f"{path} lacks {', '.join(missing)}, so it is not a whole manifest.")
+    if type(manifest["format"]) is int and manifest["format"] > FORMAT:
+        raise BundleError(
+            f"{path} was written by a newer groma_ros: it has format {manifest['format']} and this version "
+            f"reads format {FORMAT}; update groma_ros, or convert the model's checkpoint with this version."
+        )
     if manifest["format"] != FORMAT:
-        raise BundleError(f"{path} has format {manifest['format']}, this version reads format {FORMAT}.")
+        raise BundleError(
+            f"{path} has format {printable(manifest['format'], 40)}, this version reads format {FORMAT}; "
+            "convert the model's checkpoint again."
+        )
+    name = manifest["name"]
+    if not isinstance(name, str) or not name or printable(name, MAX_NAME) != name:
+        raise BundleError(
+            f"{path} has the name {printable(repr(name), 60)}; a model's name is printable text of at most "
+            f"{MAX_NAME} characters."
+        )
     _check_file_list(path, manifest["files"])
     return manifest
 
@@ -282,7 +299,7 @@ def _check_file_list(path: Path, files: Any) -> None:
     if not isinstance(files, dict):
         raise BundleError(f"{path} must list its files as a mapping from name to size and sha256.")
     for name, expected in files.items():
-        if Path(name).name != name:
+        if Path(name).name != name or printable(name) != name:
             raise BundleError(f"{path} lists {name!r}, which is not the name of a file beside it.")
         if (
             not isinstance(expected, dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from groma_ros.runtime.bundle import (
     GGUF_PRECISIONS,
@@ -16,6 +16,7 @@ from groma_ros.runtime.bundle import (
     BundleError,
     read_network,
 )
+from groma_ros.runtime.first_load import ensure_tried
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.memory_check import check_memory, graph_files, llama_keys_and_values_mb
 from groma_ros.runtime.options import INSTALL, PACKAGES, RuntimeOptions
@@ -41,17 +42,20 @@ class Runtime:
     """One line that names the choice and its reason."""
 
 
-def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None) -> Runtime:
+def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None, trial: bool = True) -> Runtime:
     """Load a bundle with the chosen backend, or the best available one.
 
-    Raises BundleError for a bundle the backend cannot use, and ValueError for an unknown or unavailable
-    device or precision.
+    trial: try it in a process of its own before its first load (`first_load.ensure_tried`). Raises
+    BundleError for a bundle the backend cannot use, and ValueError for an unknown or unavailable device or
+    precision.
     """
     options = options or RuntimeOptions()
     precision, device, threads = options.precision, options.device, options.threads
     if precision not in PRECISIONS:
         raise ValueError(f"There is no precision {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
     chosen, why = choose_backend(bundle, options.backend, device, precision)
+    if trial:
+        ensure_tried(bundle, replace(options, backend=chosen))
     try:
         runtime = _LOADERS[chosen](bundle, device, threads, precision, why)
     except EngineError as error:

@@ -41,6 +41,22 @@ def models_folder() -> Path:
     return base / "groma_ros" / "models"
 
 
+def cache_folder() -> Path:
+    """The folder of what can be made again: groma_ros in $XDG_CACHE_HOME, or in ~/.cache if the variable is
+    not set to an absolute path.
+
+    It need not exist. ValueError where there is no home folder either.
+    """
+    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    try:
+        base = named if named.is_absolute() else Path.home() / ".cache"
+    except RuntimeError as error:
+        raise ValueError(
+            "There is no home folder to keep a cache in; set XDG_CACHE_HOME to a folder."
+        ) from error
+    return base / "groma_ros"
+
+
 def shipped_folders() -> list[Path]:
     """The folders of models that came with the package: of a checkout, a wheel, a ROS workspace."""
     folders = [PACKAGE.parent / "engines", PACKAGE / "shipped" / "engines"]

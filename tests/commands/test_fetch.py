@@ -84,6 +84,7 @@ def test_the_published_layout_arrives_whole_and_is_checked(
     refused = fetch(tmp_path, endpoint, "groma-7b")
     assert said(refused) == "groma: Nobody is there to accept the terms; run it on a terminal, or add --yes."
     assert "derived from Vicuna-7B v1.5" in refused.stderr and "terms of Llama 2" in refused.stderr
+    assert "were last looked at in commit a98d0e2; they may have changed since" in refused.stderr
     assert repository.requests == [] and not (tmp_path / "models").exists()
 
     done = fetch(tmp_path, endpoint, "groma-7b", "--yes", "--json")

@@ -206,6 +206,49 @@ def test_truncated_jpegs_are_refused(keep: float) -> None:
             compressed_to_rgb(content[: int(keep * len(content)) if 0 < keep < 1 else int(keep)], "jpeg")
 
 
+OPTIONS = {
+    "baseline": [],
+    "progressive": [cv2.IMWRITE_JPEG_PROGRESSIVE, 1],
+    "restart": [cv2.IMWRITE_JPEG_RST_INTERVAL, 2],
+    "optimised": [cv2.IMWRITE_JPEG_OPTIMIZE, 1],
+}
+
+
+def smooth(height: int, width: int) -> np.ndarray:
+    return cv2.GaussianBlur(RNG.integers(0, 256, (height, width, 3), np.uint8), (9, 9), 3)
+
+
+@pytest.mark.parametrize("cut", [0.05, 0.5, 0.9])
+@pytest.mark.parametrize("colours", [1, 3])
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_jpegs_that_were_cut_and_closed_again_are_refused(kind: str, colours: int, cut: float) -> None:
+    """As a camera driver or a repaired file has it: the decoder paints the rest grey and tells nobody."""
+    pixels = smooth(93, 157)[:, :, :colours]
+    content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90, *OPTIONS[kind]])[1].tobytes()
+    assert compressed_to_rgb(content).shape == (93, 157, 3)
+    begin = content.find(b"\xff\xda")
+    kept = content[: begin + 12 + int(cut * (len(content) - begin - 12))]
+    with pytest.raises(ImageError, match="truncated: its coded data end before its last pixel") as refused:
+        compressed_to_rgb(kept.rstrip(b"\xff") + b"\xff\xd9")
+    assert refused.value.cause == "truncated"
+
+
+def test_a_progressive_jpeg_without_its_last_scan_is_refused() -> None:
+    content = jpeg(smooth(64, 64), progressive=True)
+    with pytest.raises(ImageError, match="its coded data end before its last pixel"):
+        compressed_to_rgb(content[: content.rfind(b"\xff\xda")] + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("kind", OPTIONS)
+def test_whole_jpegs_that_end_in_grey_pass(kind: str) -> None:
+    pixels = smooth(96, 128)
+    pixels[64:] = 128
+    content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90, *OPTIONS[kind]])[1].tobytes()
+    rgb = compressed_to_rgb(content)
+    assert (rgb[-1, -1] == 128).all()
+    np.testing.assert_array_equal(rgb[:, :, ::-1], cv2.imdecode(np.frombuffer(content, np.uint8), 1))
+
+
 def test_a_thumbnail_does_not_hide_a_cut_file() -> None:
     """The embedded thumbnail of an EXIF block has an end marker of its own."""
     content, thumbnail = jpeg(), b"Exif\0\0" + jpeg()

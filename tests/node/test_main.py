@@ -16,8 +16,10 @@ from lifecycle_msgs.srv import ChangeState, GetState
 
 from groma_ros.client.demo.processes import Child
 from tests.node.robot import Robot, start_node
+from tests.runtime.endless import endless
 
 START_SECONDS = 120.0
+TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 
 
 def ended(domain: int, log: Path, parameters: dict[str, Any]) -> tuple[int, str]:
@@ -137,6 +139,38 @@ def test_a_signal_ends_it_while_it_starts(domain: int, tmp_path: Path, library: 
         # 130 is the status of a program that was interrupted before it could handle signals.
         assert status in (0, 130) and seconds < 4, child.output()
         assert "Traceback" not in child.output() and "terminate called" not in child.output()
+
+
+def children(pid: int) -> dict[int, str]:
+    """The command lines of the processes that a process started, by their numbers."""
+    found = {}
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in task.read_text().split():
+            found[int(child)] = Path(f"/proc/{child}/cmdline").read_text()
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_a_model_that_never_finishes_loading_holds_nothing_up(
+    domain: int, tmp_path: Path, number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    bundle = endless(tmp_path / "endless", TINY)
+    with ExitStack() as stack:
+        child = start_node(stack, domain, tmp_path / "log.txt", {"model": bundle.directory})
+        trial: list[int] = []
+        begin = time.monotonic()
+        while not trial and child.running and time.monotonic() - begin < START_SECONDS:
+            trial = [key for key, line in children(child.pid).items() if "trial_run" in line]
+            time.sleep(0.1)
+        assert trial, child.output()
+        status, seconds = child.interrupt(number)
+        assert status == (0 if number == signal.SIGTERM else -number) and seconds < 4
+        begin = time.monotonic()
+        # It may still be importing, and then sees that it is alone when it is done.
+        while Path(f"/proc/{trial[0]}").exists() and time.monotonic() - begin < 60:
+            time.sleep(0.1)
+        assert not Path(f"/proc/{trial[0]}").exists()
 
 
 def change(robot: Robot, label: str) -> bool:

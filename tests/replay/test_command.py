@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as xml
 
+import cv2
+import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
 from groma_ros import cli
-from groma_ros.commands.replay import CHANGED, LOST, unique_names
+from groma_ros.commands.replay import CHANGED, LOST
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.io.bags import RAW
+from groma_ros.io.bags import COMPRESSED, RAW
 from groma_ros.replay.plan import DETECTIONS, JUNIT, RECORDING, REPORT, RUN, TIMINGS
 from groma_ros.replay.records import read_records
+from groma_ros.replay.tasks import topic_names, unique_names
 from groma_ros.types import Frame, Scene
-from tests.io.test_bags import DEMO, image, write
+from tests.io.test_bags import DEMO, TYPES, image, write
 from tests.replay.conftest import views
 
 GOALS = "goals:\n- the ball\n- text: both blue objects\n  kind: all\n- red cone\n"
@@ -235,6 +238,110 @@ def test_names_of_bags(tmp_path: Path) -> None:
         unique_names([Path("a/one"), Path("a/../a/one")])
     with pytest.raises(ValueError, match="differ in nothing but the ending"):
         unique_names([Path("/x/run.mcap"), Path("/x/run.db3")])
+
+
+def test_names_of_topics() -> None:
+    assert topic_names(["/front/image_raw", "/back", ""]) == ["front_image_raw", "back", ""]
+    assert topic_names(["/a/b", "/a_b", "a/b"]) == ["a_b", "a_b-2", "a_b-3"]
+    assert topic_names(["/../run.json", "/run.json"]) == ["_run.json", "bag_run.json"]
+
+
+@pytest.fixture
+def two_eyes(tmp_path: Path) -> Path:
+    """A bag of two cameras, three pictures on the left and two on the right, and a compressed form of one."""
+    left, right = views(3), [np.ascontiguousarray(view[:, ::-1]) for view in views(2)]
+    jpeg = np.frombuffer(cv2.imencode(".jpg", right[0])[1].tobytes(), np.uint8)
+    small = TYPES[COMPRESSED](header=image(1, right[0]).header, format="jpeg", data=jpeg)
+    messages = [
+        (f"/{side}/image", RAW, 10 * place + 10, image(place + 1, rgb))
+        for side, pictures in (("left", left), ("right", right))
+        for place, rgb in enumerate(pictures)
+    ]
+    messages.append(("/right/image/compressed", COMPRESSED, 12, small))
+    return write(tmp_path / "two", sorted(messages, key=lambda item: item[2]), StoragePlugin.MCAP)
+
+
+@pytest.mark.parametrize("asked", [["--all-cameras"], ["--topic", "/right/image", "--topic", "/left/image"]])
+def test_several_cameras_in_one_run(two_eyes: Path, tmp_path: Path, groma: Any, asked: list[str]) -> None:
+    """Each has its results, its expectation and its row; --jobs and several bags go with it."""
+    out, stored = tmp_path / "out", tmp_path / "stored"
+    status, text, errors = groma(
+        two_eyes, *asked, "--every", "1", "--out", out, "--expect", stored, "--accept"
+    )
+    assert status == 0, errors
+    lines = text.splitlines()
+    assert any(line.startswith("two /left/image: 3 images, 0 refused") for line in lines)
+    assert any(line.startswith("two /right/image: 2 images, 0 refused") for line in lines)
+    for name, count in (("left_image", 3), ("right_image", 2)):
+        assert (
+            len(read_records(out / name / DETECTIONS))
+            == len(read_records(stored / name / DETECTIONS))
+            == count
+        )
+        assert json.loads((out / name / RUN).read_text())["camera"]["topic"] == "/" + name.replace("_", "/")
+    suites = {suite.get("name") for suite in xml.parse(out / JUNIT).getroot().findall("testsuite")}
+    assert suites == {"two /left/image", "two /right/image"}
+    status, text, errors = groma(
+        two_eyes, DEMO, "--all-cameras", "--out", tmp_path / "both", "--jobs", "2", "--json"
+    )
+    assert status == 0, errors
+    assert [item["bag"] for item in json.loads(text)["bags"]] == [
+        "two /left/image",
+        "two /right/image",
+        f"{DEMO.stem} /camera/image/compressed",
+    ]
+    assert (tmp_path / "both" / "two" / "right_image" / REPORT).is_file()
+    assert (tmp_path / "both" / DEMO.stem / "camera_image_compressed" / REPORT).is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--all-cameras", "--topic", "/a"], "--all-cameras takes every camera of a bag; leave out --topic."),
+        (["--topic", "/a", "--topic", "/a"], "--topic /a is given twice."),
+        (
+            ["--topic", "/a", "--topic", "/b", "--depth-topic", "/d"],
+            "--depth-topic is given 1 times for 2 cameras; give it once for each --topic, in their order, or "
+            "not at all.",
+        ),
+    ],
+)
+def test_topics_that_do_not_go_together(groma: Any, arguments: list[str], sentence: str) -> None:
+    assert groma(DEMO, *arguments)[::2] == (1, f"groma: {sentence}\n")
+
+
+HOSTILE = '\x1b]0;x\x07<script>alert(1)</script>\x9b2J\u202e&"'
+
+
+def test_texts_from_outside_reach_terminal_and_files_escaped(tmp_path: Path, groma: Any, goals: Path) -> None:
+    """Goals, topics, frames and names of files: in the lines, the page, the XML and the names of folders."""
+    shot = image(1, views(1)[0])
+    shot.header.frame_id = HOSTILE
+    topic = f"/eye{HOSTILE}/../.."
+    bag = write(tmp_path / f"bag{HOSTILE.replace('/', '')}", [(topic, RAW, 1, shot)], StoragePlugin.MCAP)
+    goals.write_text(json.dumps({"goals": [f"the ball {HOSTILE}"]}))
+    status, text, errors = groma(bag, "--all-cameras", "--out", tmp_path / "out")
+    assert status == 0, errors
+    for said in (text, errors):
+        assert not [char for char in said if char != "\n" and not char.isprintable()]
+    assert "\\x1b]0;x\\x07<script>" in text and "\\u202e" in text
+    (folder,) = [path for path in (tmp_path / "out").iterdir() if path.is_dir()]
+    assert folder.name.isprintable() and {path.name for path in (tmp_path / "out").iterdir()} == {
+        folder.name,
+        JUNIT,
+    }
+    for path in (tmp_path / "out" / JUNIT, folder / JUNIT):
+        cases = [case.get("name") or "" for case in xml.parse(path).getroot().iter("testcase")]
+        assert any("<script>alert(1)</script>" in name for name in cases)
+    page = (folder / REPORT).read_text()
+    assert "&lt;script&gt;alert(1)" in page and "<script" not in page
+
+
+def test_a_bag_that_cannot_be_read_is_one_row_of_all_cameras(tmp_path: Path, groma: Any) -> None:
+    (tmp_path / "bad.mcap").write_bytes(b"nothing")
+    status, text, errors = groma(tmp_path / "bad.mcap", DEMO, "--all-cameras", "--out", tmp_path / "out")
+    assert status == 1 and text.splitlines()[0] == "bad: failed" and "bad.mcap" in errors
+    assert (tmp_path / "out" / DEMO.stem / "camera_image_compressed" / REPORT).is_file()
 
 
 def test_a_bag_that_lost_messages_has_a_status_of_its_own(tmp_path: Path, groma: Any) -> None:

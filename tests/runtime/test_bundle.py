@@ -106,7 +106,19 @@ def test_a_manifest_without_a_key(copy: Path, key: str) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("format", 99, "has format 99, this version reads format 1"),
+        (
+            "format",
+            2,
+            "was written by a newer groma_ros: it has format 2 and this version reads format 1; update "
+            "groma_ros, or convert the model's checkpoint with this version",
+        ),
+        ("format", 0, "has format 0, this version reads format 1; convert the model's checkpoint again"),
+        ("format", "1\n", r"has format 1\\n, this version reads format 1"),
+        ("name", "a\x1b[31m", r"has the name 'a\\x1b\[31m'; a model's name is printable text of at most 200"),
+        ("name", "", "has the name ''; a model's name is printable text"),
+        ("name", "a" * 201, "has the name 'a+\\.\\.\\.; a model's name is printable text"),
+        ("name", 7, "has the name 7; a model's name is printable text"),
+        ("files", {"a\u202eb": {"sha256": "", "bytes": 0}}, r"lists 'a\\u202eb', which is not the name of a"),
         ("image", {"size": 112, "resize": "nearest"}, "The image resize 'nearest' is unknown"),
         ("image", {"size": "112"}, "The image size '112' is not a number of pixels"),
         ("image", {"size": 112, "mean": [0.5, 0.5]}, r"The image mean \(0.5, 0.5\) is not three numbers"),

@@ -121,3 +121,30 @@ def test_a_build_folder_of_another_place_is_discarded(
     )
     load.discard_foreign_build(tree, work)
     assert work.exists() is kept
+
+
+def test_all_but_torch_is_installed_with_hashes(
+    tree: Path, load: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delitem(sys.modules, "setup_env", raising=False)
+    import setup_env
+
+    common, ran = sys.modules["common"], []
+    common.STATE.mkdir(parents=True)
+    monkeypatch.setattr(
+        setup_env, "run", lambda command, failure: ran.append([str(word) for word in command])
+    )
+    monkeypatch.setenv("TORCH_INDEX_URL", "https://example.org/cpu")
+    setup_env.ensure_packages("full", 11)
+    (hashed, torch), copy = ran, common.STATE / "full.txt"
+    assert hashed[4:] == ["--no-compile", "--require-hashes", "--no-deps", "-r", str(copy)]
+    pins = (tree / "requirements" / "full.txt").read_text()
+    version = next(line.split()[0] for line in pins.splitlines() if line.startswith("torch=="))
+    assert torch[4:] == ["--no-compile", "--index-url", "https://example.org/cpu", version]
+    left = [line for line in pins.splitlines() if line not in copy.read_text().splitlines()]
+    assert left[0].startswith("torch==") and all(line.startswith("    --hash=") for line in left[1:])
+    assert "torch==" not in copy.read_text() and "\ntokenizers==" in copy.read_text()
+    ran.clear()
+    setup_env.ensure_packages("full", 11)
+    setup_env.ensure_packages("runtime", 11)  # the full lock holds it
+    assert ran == []

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from groma_ros.atomic_write import naming_file, write_together
+from groma_ros.runtime.model_paths import cache_folder
 from groma_ros.runtime.tensorrt.bindings import EngineError, Profile
 
 # Increased whenever engines built by older versions of this code must not be used any more.
@@ -232,15 +233,11 @@ def _private(path: Path, content: bytes) -> Iterator[Path]:
 
 
 def default_folder() -> Path:
-    """$XDG_CACHE_HOME/groma_ros/engines; ~/.cache if the variable is not set to an absolute path."""
-    named = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    """The folder of engines in this user's cache. EngineError where there is no home folder."""
     try:
-        base = named if named.is_absolute() else Path.home() / ".cache"
-    except RuntimeError as error:
-        raise EngineError(
-            "There is no home folder to keep engines in; set XDG_CACHE_HOME to a folder."
-        ) from error
-    return base / "groma_ros" / "engines"
+        return cache_folder() / "engines"
+    except ValueError as error:
+        raise EngineError(str(error)) from error
 
 
 def _sha256(path: Path) -> str:

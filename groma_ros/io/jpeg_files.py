@@ -1,0 +1,118 @@
+"""What the markers of a JPEG file say of it, read without decoding its pixels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+_START_OF_SCAN, _END = 0xDA, b"\xff\xd9"
+_RESTART_INTERVAL = 0xDD
+_NO_FRAME = (0xC4, 0xC8, 0xCC)
+"""Markers between those of the frame headers: Huffman tables, an extension, arithmetic conditioning."""
+_PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+_COEFFICIENTS = 64
+_FILLER = b"\x5a\xa5\x3c" * 100
+
+
+@dataclass(frozen=True)
+class JpegFile:
+    """A file that goes on to its end-of-image marker."""
+
+    width: int
+    height: int
+    components: int
+    progressive: bool
+    scans: int
+    end: int
+    """Byte at which the end-of-image marker stands."""
+    whole: bool
+    """Whether the scans hold every bit of every coefficient, and all their restart markers are there; else
+    the file was cut between two scans, or between two restarts."""
+
+    def with_filler(self, content: bytes) -> bytes:
+        """The file with bytes before its end marker that belong to no pixel. A decoder skips them, unless it
+        still lacked coded data there: then it decodes them, and the pixels change."""
+        return content[: self.end] + _FILLER + content[self.end :]
+
+
+def read_jpeg(content: bytes) -> JpegFile | None:
+    """Read the markers of a JPEG file; None where it ends before its end-of-image marker."""
+    position, frame, interval = 2, None, 0
+    while position + 4 <= len(content) and content[position] == 0xFF:
+        marker = content[position + 1]
+        if marker == 0xFF:  # fill byte before a marker
+            position += 1
+            continue
+        size = int.from_bytes(content[position + 2 : position + 4], "big")
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
+            frame = marker in _PROGRESSIVE, content[position + 4 : position + 2 + size]
+        if marker == _RESTART_INTERVAL:
+            interval = int.from_bytes(content[position + 4 : position + 6], "big")
+        if marker == _START_OF_SCAN and frame is not None and len(frame[1]) >= 6:
+            # Inside the coded data a 0xFF is always escaped, so from the first scan on these pairs can only
+            # be the markers themselves.
+            end = content.find(_END, position)
+            if end < 0:
+                return None
+            progressive, header = frame
+            scans = _scans(content, position, end)
+            if progressive:
+                whole = _is_whole(scans, header[6 : 6 + 3 * header[5] : 3])
+            else:
+                wanted = _intervals(header, interval) - 1 if len(scans) == 1 else 0
+                whole = wanted == 0 or _restarts(content, position, end) >= wanted
+            return JpegFile(
+                int.from_bytes(header[3:5], "big"),
+                int.from_bytes(header[1:3], "big"),
+                header[5],
+                progressive,
+                len(scans),
+                end,
+                whole,
+            )
+        position += 2 + size
+    return None
+
+
+def _scans(content: bytes, start: int, end: int) -> list[bytes]:
+    """The headers of all scans, without their lengths."""
+    found = []
+    while 0 <= start < end:
+        size = int.from_bytes(content[start + 2 : start + 4], "big")
+        found.append(content[start + 4 : start + 2 + size])
+        start = content.find(bytes((0xFF, _START_OF_SCAN)), start + 2, end)
+    return found
+
+
+def _restarts(content: bytes, start: int, end: int) -> int:
+    """The number of restart markers."""
+    return sum(content.count(bytes((0xFF, marker)), start, end) for marker in range(0xD0, 0xD8))
+
+
+def _intervals(header: bytes, interval: int) -> int:
+    """How many restart intervals the only scan of a file has, 1 where it has none. header: of the frame,
+    without its length; interval: blocks (MCUs) in one."""
+    factors = header[7 : 6 + 3 * header[5] : 3]
+    if not interval or not factors:
+        return 1
+    single = len(factors) == 1
+    across = 8 * (1 if single else max(factor >> 4 for factor in factors))
+    down = 8 * (1 if single else max(factor & 0x0F for factor in factors))
+    height, width = int.from_bytes(header[1:3], "big"), int.from_bytes(header[3:5], "big")
+    if not across or not down:
+        return 1
+    return -(-(-(-width // across) * -(-height // down)) // interval)
+
+
+def _is_whole(scans: list[bytes], components: bytes) -> bool:
+    """Whether the scans of a progressive file together hold the last bit of every coefficient. components:
+    their ids."""
+    missing = {(component, place) for component in components for place in range(_COEFFICIENTS)}
+    for header in scans:
+        count = header[0] if header else 0
+        if len(header) < 4 + 2 * count:
+            return False
+        first, last, lowest = header[1 + 2 * count], header[2 + 2 * count], header[3 + 2 * count] & 0x0F
+        if lowest == 0:
+            ids = header[1 : 1 + 2 * count : 2]
+            missing -= {(component, place) for component in ids for place in range(first, last + 1)}
+    return not missing

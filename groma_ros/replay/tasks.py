@@ -1,0 +1,114 @@
+"""Which bags and cameras a replay is made of, and in which folder each has its results."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from groma_ros.errors import printable
+from groma_ros.folder_lock import LOCK_NAME
+from groma_ros.io.bag_files import storage_suffix
+from groma_ros.io.bag_topics import find_cameras
+from groma_ros.io.bags import open_bag
+from groma_ros.replay.plan import (
+    DETECTIONS,
+    JUNIT,
+    RECORDING,
+    REPORT,
+    RUN,
+    TIMINGS,
+    AskedTopics,
+    Task,
+)
+from groma_ros.replay.run import LOG
+
+_RESERVED = frozenset({RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT, LOG, LOCK_NAME})
+"""Files that no folder of results may have the name of."""
+_MAX_NAME = 150
+
+
+def make_tasks(
+    bags: Sequence[Path],
+    topics: Sequence[AskedTopics],
+    out: Path,
+    expect: Path | None = None,
+    accept: bool = False,
+    truth: Path | None = None,
+) -> list[Task]:
+    """A task for each bag and each camera.
+
+    topics: of each camera; none at all for every camera that a bag has. One bag with one camera that was not
+    looked for has its results in `out` itself. Else bags have folders of their names there, and cameras
+    folders of their topics in those of the bags, and so with `expect` and `truth`. Raises ValueError for bags
+    that cannot be told apart.
+    """
+    tasks = []
+    for name, bag in zip(unique_names(bags), bags):
+        folder = Path(name) if len(bags) > 1 else Path()
+        found = topics or _every_camera(bag)
+        cameras = [""] if len(topics) == 1 else topic_names([item.camera or "" for item in found])
+        for camera, asked in zip(cameras, found):
+            place = folder / camera
+            label = f"{name} {asked.camera}" if camera else name
+            if place == Path():
+                tasks.append(Task(label, bag, out, expect, accept, truth, topics=asked))
+                continue
+            stored = expect and expect / place
+            true = truth and truth / place.parent / f"{place.name}.json"
+            tasks.append(Task(label, bag, out / place, stored, accept, true, keep=True, topics=asked))
+    return tasks
+
+
+def _every_camera(bag: Path) -> list[AskedTopics]:
+    """The cameras of a bag. A bag that cannot be read has one, whose task says why."""
+    try:
+        with open_bag(bag, allow_loss=True) as opened:
+            found = [AskedTopics(topic) for topic in find_cameras(opened)]
+    except (ValueError, OSError):
+        found = []
+    return found or [AskedTopics()]
+
+
+def topic_names(topics: Sequence[str]) -> list[str]:
+    """A name for the folder of each topic; "" has none."""
+    names: list[str] = []
+    for topic in topics:
+        name = plain = _folder_name(topic.strip("/")) if topic else ""
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{plain}-{number}"
+        names.append(name)
+    return names
+
+
+def unique_names(bags: Sequence[Path]) -> list[str]:
+    """A name for each bag, which is that of a folder in `--out`: of its file or folder, with as many folders
+    before it as it takes to tell them apart. ValueError for a bag that is named twice."""
+    paths = [bag.resolve() for bag in bags]
+    for path in paths:
+        if paths.count(path) > 1:
+            raise ValueError(f"The bag {path} is named twice.")
+    parts = [(*path.parts[1:-1], _stem(path)) for path in paths]
+    for depth in range(1, max(map(len, parts)) + 1):
+        names = [_folder_name("-".join(part[-depth:])) for part in parts]
+        if len(set(names)) == len(names):
+            return names
+    raise ValueError("Two bags differ in nothing but the ending of their files; give them other names.")
+
+
+def _stem(path: Path) -> str:
+    """The name of a bag without the endings of its storage and compression."""
+    suffix = storage_suffix(path)
+    return path.name[: path.name.rindex(suffix)] if suffix else path.name
+
+
+def _folder_name(text: str) -> str:
+    """A text as the name of one folder: never of another place, hidden, a result's or too long for a disk."""
+    name = re.sub(r"[/\\\x00]", "_", printable(text)).lstrip(".")
+    while len(name.encode(errors="surrogateescape")) > _MAX_NAME:
+        name = name[1:]  # the end tells bags apart
+    if not name or name in _RESERVED:
+        name = f"bag_{name}"
+    return name
