@@ -45,7 +45,7 @@ def read_json(path: Path) -> dict[str, Any]:
     refuse_pointer(path)
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also an integer with thousands of digits
         raise ValueError(f"The file {path} is not JSON: {error}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"The file {path} must hold a JSON object.")

@@ -6,7 +6,6 @@ id. Ambiguous entries are rejected with the file and the entry.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -67,6 +66,11 @@ def refuse(path: Path, part: str, place: int, entry: Any, reason: str) -> NoRetu
     raise ValueError(f"{path}: {part}[{place}]{said} {printable(reason, 200)}.")
 
 
+MAX_DIGITS = 30
+"""Of an id that is written as text and counts as a number; a longer one is a text."""
+MAX_NUMBER = 1e300
+
+
 def as_key(value: Any) -> Key | None:
     """Normalise an id for comparison; None for a value that is not an id."""
     if isinstance(value, bool):
@@ -75,7 +79,8 @@ def as_key(value: Any) -> Key | None:
         return int(value) if value.is_integer() else None
     if isinstance(value, str):
         text = value.strip()
-        return int(text) if text.isascii() and text.isdigit() else text or None
+        is_number = text.isascii() and text.isdigit() and len(text) <= MAX_DIGITS
+        return int(text) if is_number else text or None
     return value if isinstance(value, int) else None
 
 
@@ -174,7 +179,9 @@ class _Checker:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return abs(value) <= MAX_NUMBER  # neither infinite nor NaN, nor an integer that no float holds
 
 
 def _named(value: Any) -> str:

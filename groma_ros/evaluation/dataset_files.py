@@ -50,7 +50,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:  # of JSON, of UTF-8, or of an integer with thousands of digits
         raise ValueError(f"{path} is not JSON ({error}).") from error
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply to be an annotation file.") from error

@@ -87,6 +87,8 @@ def test_null_and_missing_fields_have_their_neutral_value(tmp_path: Path) -> Non
         ({"bbox": [0, 0, -1, 20]}, "has the bbox"),
         ({"bbox": [0, 0, float("nan"), 20]}, "has the bbox"),
         ({"bbox": {"x": 1}}, "has the bbox"),
+        ({"bbox": [0, 0, 10**400, 20]}, "has the bbox"),
+        ({"area": 10**400}, "has the area 10+"),
         ({"area": "big"}, "has the area 'big' and must have a number from 0"),
         ({"iscrowd": 7}, "has iscrowd 7 and must have 0 or 1"),
         ({"iscrowd": [1]}, r"has iscrowd \[1\]"),
@@ -132,6 +134,12 @@ def test_what_is_wrong_in_the_lists_is_named(tmp_path: Path, change: Any, senten
         read_coco(written(tmp_path / "bad.json", data), *ALL)
 
 
+def test_an_integer_of_thousands_of_digits_is_a_sentence(tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text('{"images": [{"id": ' + "1" * 5000 + "}]}")
+    with pytest.raises(ValueError, match=r"bad.json is not JSON \(Exceeds the limit"):
+        read_coco(tmp_path / "bad.json", *ALL)
+
+
 def test_a_file_without_annotations_is_refused_by_every_reader(tmp_path: Path) -> None:
     path = written(tmp_path / "refcoco_val.json", {**document(), "annotations": []})
     with pytest.raises(ValueError, match="no annotations"):
@@ -154,6 +162,7 @@ def test_expressions_and_captions_are_checked_before_the_model_runs(tmp_path: Pa
 
 def test_keys() -> None:
     assert [as_key(value) for value in (7, 7.0, "7", " 7 ", "a7", 0)] == [7, 7, 7, 7, "a7", 0]
+    assert as_key("1" * 5000) == "1" * 5000
     assert [as_key(value) for value in (None, True, 7.5, [7], "", {})] == [None] * 6
 
 
