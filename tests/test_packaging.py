@@ -45,7 +45,7 @@ def test_every_dependency_is_pinned_in_both_locks() -> None:
     assert needed <= PINS["runtime"] and needed <= PINS["full"]
 
 
-@pytest.mark.parametrize("extra", ["train", "llama", "eval", "hub", "ray", "dev"])
+@pytest.mark.parametrize("extra", ["train", "llama", "eval", "hub", "plots", "ray", "dev"])
 def test_every_extra_is_pinned_in_the_full_lock(extra: str) -> None:
     assert distributions(PYPROJECT["project"]["optional-dependencies"][extra]) <= PINS["full"]
 

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from groma_ros.simulation.dataset import Settings, write_dataset
 from tests.small import write_small_bundle
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
+SVG = "{http://www.w3.org/2000/svg}"
 
 
 def observed(
@@ -135,9 +137,18 @@ def test_manifest_stores_a_calibration_per_precision(tmp_path: Path) -> None:
 
 def test_plot_has_a_marker_for_every_bin() -> None:
     bins = reliability(np.array([0.1, 0.15, 0.5, 0.95]), np.array([False, True, True, True]), 10)
-    svg = reliability_svg([Panel("presence <1>", bins, "said", "true")])
-    assert svg.count("<circle") == len(bins) == 3 and "presence &lt;1&gt;" in svg
-    assert "0.10 to 0.20: 2 statements, stated 0.125, true 0.500" in svg
+    panels = [Panel("presence <1>", bins, "stated", "happened")]
+    svg = reliability_svg(panels)
+    assert svg == reliability_svg(panels), "the same bytes each time"
+    root = ElementTree.fromstring(svg)
+    groups = {group.get("id", ""): group for group in root.iter(f"{SVG}g")}
+    markers = list(groups["reliability-0"].iter(f"{SVG}use"))
+    assert len(markers) == len(bins) == 3 == sum(name.startswith("count-0-") for name in groups)
+    across = [float(marker.get("x", "nan")) for marker in markers]
+    assert (across[1] - across[0]) / (across[2] - across[0]) == pytest.approx(
+        (0.5 - 0.125) / (0.95 - 0.125), abs=1e-4
+    )
+    assert {"presence <1>", "stated", "happened", "count"} <= {text.text for text in root.iter(f"{SVG}text")}
 
 
 @pytest.fixture(scope="module")
@@ -171,7 +182,7 @@ def test_presence_of_the_model_that_ships(
     assert found["scenes"] == 16 and found["goals"] > 80 and found["absent"] == 16
     assert found["accuracy"]["all"] >= 0.9 and found["ranking"] >= 0.95 and found["calibration_error"] <= 0.06
     assert (
-        plot.read_text().startswith("<svg")
+        ElementTree.parse(plot).getroot().tag == f"{SVG}svg"
         and json.loads((tmp_path / "run" / "report.json").read_text()) == found
     )
     # The records are there, so nothing runs the second time; another threshold is another reading of the same

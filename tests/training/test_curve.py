@@ -1,3 +1,5 @@
+"""Learning curves from logs."""
+
 from __future__ import annotations
 
 import json
@@ -9,25 +11,46 @@ import pytest
 
 from groma_ros.training.curve import main, read_log
 
+SVG = "{http://www.w3.org/2000/svg}"
 
-def test_a_log_becomes_lines_and_held_out_dots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
     rows = [
         {"step": 10, "boxes": 2.0, "kind": 1.0, "kind_right": 0.5},
         {"step": 20, "boxes": 1.0, "kind": 0.5, "kind_right": 0.8},
-        {"step": 20, "held_out": {"kind": 0.75, "colour": 0.9}},
+        {"step": 20, "held_out": {"kind": 0.75, "answers": {"plural": 0.9, "count": None}}},
     ]
-    log = tmp_path / "detection.jsonl"
-    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    series = {one.name: one for one in read_log(log, ("boxes", "kind_right", "norm"))}
-    assert set(series) == {"boxes", "kind right"}
-    assert series["boxes"].points == [(10, 2.0), (20, 1.0)] and series["boxes"].marks == []
-    assert series["kind right"].marks == [(20, 0.75)]
-    monkeypatch.setattr(sys, "argv", ["curve", str(tmp_path), "--out", str(tmp_path / "curve.svg")])
-    main()
-    root = ElementTree.parse(tmp_path / "curve.svg").getroot()
-    lines = root.findall(".//{http://www.w3.org/2000/svg}polyline")
-    assert len(lines) == 3 and len(root.findall(".//{http://www.w3.org/2000/svg}circle")) == 1
-    assert lines[0].attrib["points"] == "200.0,40.0 350.0,150.0"  # boxes: 2 is the top, 20 the last update
+    (tmp_path / "detection.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def test_losses_and_accuracies_are_separate(run: Path) -> None:
+    found = read_log(run / "detection.jsonl", "detection")
+    assert {one.name: one.points for one in found.losses} == {
+        "boxes": [(10, 2.0), (20, 1.0)],
+        "kind": [(10, 1.0), (20, 0.5)],
+    }
+    assert [(one.name, one.points, one.held_out) for one in found.accuracies] == [
+        ("kind right", [(10, 0.5), (20, 0.8)], False),
+        ("kind", [(20, 0.75)], True),
+        ("plural", [(20, 0.9)], True),
+    ]
+
+
+def test_the_command_draws_every_series_and_repeats_the_bytes(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one.svg", "two.svg"):
+        monkeypatch.setattr(sys, "argv", ["curve", str(run), "--out", str(run / name)])
+        main()
+    assert (run / "one.svg").read_bytes() == (run / "two.svg").read_bytes()
+    root = ElementTree.parse(run / "one.svg").getroot()
+    groups = {group.get("id", "") for group in root.iter(f"{SVG}g")}
+    lines = {name.removeprefix("detection-") for name in groups if name.startswith("detection-")}
+    assert lines == {"loss-0", "loss-1", "accuracy-0", "accuracy-1", "accuracy-2"}
+    texts = {text.text for text in root.iter(f"{SVG}text")}
+    assert {"detection", "loss", "accuracy", "updates", "boxes", "plural (held out)"} <= texts
 
 
 def test_a_folder_without_logs_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
