@@ -15,7 +15,7 @@ PACKAGE = ROOT / "groma_ros"
 MODULES = sorted(path.relative_to(PACKAGE) for path in PACKAGE.rglob("*.py"))
 TORCH_DOOR = Path("runtime/torch.py")
 
-MAX_LINES = 500
+MIN_LINES, MAX_LINES = 30, 500
 MAX_TRACKED_BYTES = 45_000_000
 
 # Rooms from the ground up; a module may import its own room and those of lower floors. Modules directly under
@@ -185,6 +185,13 @@ def test_files_are_not_too_long(folder: str) -> None:
     lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / folder).rglob("*.py")}
     assert {str(path.relative_to(ROOT)): lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
     assert lengths
+
+
+def test_modules_are_no_fragments() -> None:
+    """A module with fewer lines belongs in the one that uses it."""
+    lengths = {module: len((PACKAGE / module).read_text().splitlines()) for module in MODULES}
+    own = {module: lines for module, lines in lengths.items() if not module.name.startswith("__")}
+    assert {module.as_posix(): lines for module, lines in own.items() if lines < MIN_LINES} == {}
 
 
 def test_tracked_files_are_small_together() -> None:
