@@ -187,8 +187,10 @@ def _overview(result: Result, goals: Sequence[_Goal]) -> dict[str, Any]:
 
 def _moved(result: Result) -> dict[str, Any]:
     assert result.expectation is not None
-    names = ("boxes in both", "new", "missing", "mean IoU", "least IoU", "mean score difference", "greatest")
-    names += ("presence moved by", "flips", "other ids")
+    names = (
+        *("boxes in both", "new", "missing", "mean IoU", "least IoU", "mean score difference", "greatest"),
+        *("presence moved by", "flips", "other ids"),
+    )
     rows = [
         [
             m.goal,
