@@ -112,7 +112,7 @@ def test_a_backend_that_cannot_load(small_model: Path) -> None:
             "--clock cpu adds up the work of all threads, which is no time; use it with --threads 1",
         ),
         (
-            ["--size", "base", "--model", "engines/x"],
+            ["--size", "base", "--model", "groma-tiny"],
             "--size base has random weights; name a model or a size, not both.",
         ),
         (
