@@ -76,8 +76,8 @@ class TrainConfig:
     """A whole run. Scenes are rendered anew from their seeds; held_out scenes are only ever measured on.
 
     pool: a file may give one, a list, or none where files are given to learn from; earlier: scenes that the
-    weights it starts from have learnt from; prompts: "tiny" or "published"; average: stages whose last
-    weights are averaged into the bundle (none: those of the last stage that ran); joint: the stage that takes
+    weights it starts from have learnt from; prompts: "tiny" or "published"; average: share of each
+    stage's last weights in the bundle (none: those of the last stage that ran); joint: the stage that takes
     the place of all three where a run goes on from weights that answer.
     """
 
@@ -91,7 +91,7 @@ class TrainConfig:
     workers: int = 2
     earlier: tuple[Scenes, ...] = ()
     prompts: str = "tiny"
-    average: tuple[str, ...] = ()
+    average: dict[str, float] = field(default_factory=dict)
     joint: LanguageStage | None = None
 
     @property
@@ -114,7 +114,6 @@ class TrainConfig:
                 data[name] = tuple(
                     Scenes(**scenes) for scenes in (given if isinstance(given, list) else [given])
                 )
-            data["average"] = tuple(data.get("average", ()))
             kinds = {
                 "held_out": Scenes,
                 "detection": Stage,

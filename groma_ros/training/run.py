@@ -129,10 +129,10 @@ def _begin_from(directory: Path, config: TrainConfig, checkpoint: Path, data: Da
 def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: Data | None = None) -> None:
     """Write the bundle of a checkpoint, still without an accuracy table. data: the files it learned from, if
     it did."""
-    stages = config.average or (stage,)
-    saved = [torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True) for name in stages]
+    shares = config.average or {stage: 1.0}
+    saved = [torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True) for name in shares]
     model = Groma(config.network)
-    model.load_state_dict(_mean([one["model"] for one in saved]))
+    model.load_state_dict(_mean([one["model"] for one in saved], list(shares.values())))
     load_tokenizer(config, out, data)
     scenes = f"{_worlds(config)} rendered by groma_ros.simulation, goals of its grammar; knows nothing else"
     files = ", ".join(f"{len(one.objects)} pictures of {one.name}" for one in data.pictures) if data else ""
@@ -147,7 +147,7 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: D
         seeds={
             **({} if files else _scene_seeds(config)),
             "run": config.seed,
-            "stage": " and ".join(stages),
+            "stage": " and ".join(shares),
             "step": saved[-1]["step"],
         },
     )
@@ -155,10 +155,12 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: D
     description.write(tensors, (out / "tokenizer.model").read_bytes())
 
 
-def _mean(weights: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """The mean of every tensor of floats; the first's of others."""
+def _mean(weights: list[dict[str, torch.Tensor]], shares: list[float]) -> dict[str, torch.Tensor]:
+    """The weighted mean of every tensor of floats; the first's of others. shares: add up to 1."""
     return {
-        name: torch.stack([one[name] for one in weights]).mean(0) if value.is_floating_point() else value
+        name: sum((one[name] * share for one, share in zip(weights, shares, strict=True)), torch.zeros(()))
+        if value.is_floating_point()
+        else value
         for name, value in weights[0].items()
     }
 
