@@ -25,7 +25,7 @@ REQUIRED = ("command", "date", "machine")
 BLOCK = re.compile(
     r"(<!-- figures: (?P<name>[\w.-]+)/(?P<table>[\w.-]+) -->\n).*?(?=<!-- end figures -->)", re.DOTALL
 )
-REFERENCE = re.compile(r"\{(?P<path>[\w.]+)(?::(?P<format>[^}]*))?\}")
+REFERENCE = re.compile(r"\{(?P<path>[\w. ]+)(?::(?P<format>[^}]*))?\}")
 
 
 class FigureError(Exception):
