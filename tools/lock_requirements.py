@@ -53,8 +53,8 @@ def pins(text: str) -> list[str]:
 
 
 def main() -> None:
-    full = ("train", "llama", "eval", "plots", "ray", "live", "dev")
-    lock("full.txt", PROJECT, CUDA_PIN, *(word for extra in full for word in ("--extra", extra)))
+    extras_of_full = ("train", "llama", "eval", "plots", "ray", "live", "dev")
+    lock("full.txt", PROJECT, CUDA_PIN, *(word for extra in extras_of_full for word in ("--extra", extra)))
     lock("runtime.txt", PROJECT, CUDA_PIN, "--constraint", "requirements/full.txt")
     # Everything but ROS as in full.txt, so that a test that fails on one distribution alone is about ROS.
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:

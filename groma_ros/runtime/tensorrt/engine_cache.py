@@ -172,7 +172,8 @@ class EngineCache:
             # Temporary files of a name that nobody can have put there before, made for the owner alone.
             with contextlib.ExitStack() as parts:
                 written = {
-                    path: parts.enter_context(_private(path, content)) for path, content in files.items()
+                    path: parts.enter_context(_private(self.folder, key.name, content))
+                    for path, content in files.items()
                 }
                 write_together(written)
         except OSError as error:
@@ -218,12 +219,12 @@ def distrust(path: Path) -> str | None:
 
 
 @contextlib.contextmanager
-def _private(path: Path, content: bytes) -> Iterator[Path]:
-    """A new file beside `path` with this content, readable and writable by its owner alone; removed at the
-    end unless it was renamed."""
-    descriptor, name = tempfile.mkstemp(prefix=f"{path.name}.", suffix=".part", dir=path.parent)
+def _private(folder: Path, prefix: str, content: bytes) -> Iterator[Path]:
+    """A new file PREFIX.*.part of a folder with this content, readable and writable by its owner alone;
+    removed at the end unless it was renamed."""
+    descriptor, name = tempfile.mkstemp(prefix=f"{prefix}.", suffix=".part", dir=folder)
     try:
-        with naming_file(path), os.fdopen(descriptor, "wb") as stream:
+        with naming_file(Path(name)), os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
