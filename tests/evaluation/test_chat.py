@@ -117,7 +117,7 @@ def test_descriptions_of_rendered_scenes(
     truth = found["truth"]
     assert found["questions"] == truth["answers"] == 6 and found["grounded"] == 1.0
     assert truth["objects"] == sum(len(objects[name]) for name in names)
-    assert truth["hallucinated"] < 0.25 and truth["missed"] < 0.25 and truth["objects_pointed_at"] > 0.7
+    assert truth["hallucinated"] < 0.25 and truth["missed"] < 0.25 and truth["objects_pointed_at"] > 0.5
     lines = [json.loads(line) for line in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
     assert [line["question_id"] for line in lines] == list(range(6))
     for line in lines:
