@@ -18,6 +18,8 @@ _REASONS = {
 }
 
 _ROOM = 1 << 20
+LOCK_NAME = ".lock"
+"""File of a folder that one process at a time writes into, see `folder_lock`."""
 PART = ".groma-part"
 """Ending of the temporary files, which no other program has."""
 
@@ -74,10 +76,12 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder and the folders in it. For a process
-    that alone writes there."""
+    """Delete the temporary files that killed processes left in a folder and in those folders of it that no
+    process has locked. For a process that alone writes there."""
     for pattern in (f"*{PART}", f"*/*{PART}"):
         for left in folder.glob(pattern):
+            if left.parent != folder and (left.parent / LOCK_NAME).exists():
+                continue
             with suppress(OSError):
                 left.unlink()
 

@@ -10,9 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TextIO
 
-from groma_ros.atomic_write import sweep
-
-LOCK_NAME = ".lock"
+from groma_ros.atomic_write import LOCK_NAME, sweep
 
 
 @contextmanager

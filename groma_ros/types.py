@@ -13,7 +13,6 @@ GOAL_KINDS: tuple[GoalKind, ...] = ("auto", "one", "all", "describe", "chat")
 
 GroundingStatus = Literal["pending", "present", "absent", "ambiguous", "stale"]
 """What an answer says of its goal; see `Grounding.status`."""
-GROUNDING_STATUSES: tuple[GroundingStatus, ...] = ("pending", "present", "absent", "ambiguous", "stale")
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]

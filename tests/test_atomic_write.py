@@ -18,6 +18,7 @@ from groma_ros.atomic_write import (
     sweep,
     write_together,
 )
+from groma_ros.folder_lock import folder_lock
 
 
 @pytest.fixture
@@ -50,6 +51,15 @@ def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:
     sweep(tmp_path)
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
     assert files == set(kept) and (tmp_path / f"folder{PART}").is_dir()
+
+
+def test_a_folder_that_another_process_has_locked_is_not_swept(tmp_path: Path) -> None:
+    inner = tmp_path / "a"
+    with folder_lock(inner), replacing(inner / "run.json") as stream:
+        stream.write(b"new")
+        with folder_lock(tmp_path):
+            pass
+    assert (inner / "run.json").read_bytes() == b"new"
 
 
 def test_a_write_the_disk_refuses_changes_nothing(tmp_path: Path, small_disk: int) -> None:

@@ -35,9 +35,14 @@ def run(args: argparse.Namespace) -> int:
     from groma_ros.export.self_check import drawn_picture, self_check
     from groma_ros.io.images import compressed_to_rgb
     from groma_ros.runtime.bundle import Bundle
+    from groma_ros.runtime.first_load import ensure_tried
+    from groma_ros.runtime.options import RuntimeOptions
 
     bundle = Bundle.load(find_model(args.target))
     picture = compressed_to_rgb(args.image.read_bytes(), args.image.suffix) if args.image else drawn_picture()
+    for precision in (*bundle.precisions, *bundle.gguf_precisions):
+        backend = "llama_cpp" if precision in bundle.gguf_precisions else "onnx"
+        ensure_tried(bundle, RuntimeOptions(backend=backend, precision=precision, device="cpu"))
     found = self_check(bundle, picture, args.goal)
     print(json.dumps(found.to_dict(), indent=1) if args.json else "\n".join(_lines(found, args.goal)))
     return 0 if found.ok else 1

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-_START_OF_SCAN, _END = 0xDA, b"\xff\xd9"
+_START_OF_SCAN, _END = 0xDA, 0xD9
+_AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""A marker that ends coded data: no escaped 0xFF, no fill byte, no restart."""
 _RESTART_INTERVAL = 0xDD
 _NO_FRAME = (0xC4, 0xC8, 0xCC)
 """Markers between those of the frame headers: Huffman tables, an extension, arithmetic conditioning."""
@@ -23,10 +26,10 @@ class JpegFile:
     progressive: bool
     scans: int
     end: int
-    """Byte at which the end-of-image marker stands."""
+    """Byte at which the coded data end: at the end-of-image marker and its fill bytes."""
     whole: bool
-    """Whether the scans hold every bit of every coefficient, and all their restart markers are there; else
-    the file was cut between two scans, or between two restarts."""
+    """Whether the scans hold every component (of a progressive file every bit of every coefficient), and all
+    their restart markers are there; else the file was cut between two scans, or between two restarts."""
 
     def with_filler(self, content: bytes) -> bytes:
         """The file with bytes before its end marker that belong to no pixel. A decoder skips them, unless it
@@ -48,18 +51,17 @@ def read_jpeg(content: bytes) -> JpegFile | None:
         if marker == _RESTART_INTERVAL:
             interval = int.from_bytes(content[position + 4 : position + 6], "big")
         if marker == _START_OF_SCAN and frame is not None and len(frame[1]) >= 6:
-            # Inside the coded data a 0xFF is always escaped, so from the first scan on these pairs can only
-            # be the markers themselves.
-            end = content.find(_END, position)
-            if end < 0:
+            scans, end = _scans(content, position)
+            if end is None:
                 return None
             progressive, header = frame
-            scans = _scans(content, position, end)
+            components = header[6 : 6 + 3 * header[5] : 3]
             if progressive:
-                whole = _is_whole(scans, header[6 : 6 + 3 * header[5] : 3])
+                whole = _is_whole(scans, components)
             else:
                 wanted = _intervals(header, interval) - 1 if len(scans) == 1 else 0
-                whole = wanted == 0 or _restarts(content, position, end) >= wanted
+                coded = {index for scan in scans if scan for index in scan[1 : 1 + 2 * scan[0] : 2]}
+                whole = set(components) <= coded and _restarts(content, position, end) >= wanted
             return JpegFile(
                 int.from_bytes(header[3:5], "big"),
                 int.from_bytes(header[1:3], "big"),
@@ -73,14 +75,23 @@ def read_jpeg(content: bytes) -> JpegFile | None:
     return None
 
 
-def _scans(content: bytes, start: int, end: int) -> list[bytes]:
-    """The headers of all scans, without their lengths."""
+def _scans(content: bytes, start: int) -> tuple[list[bytes], int | None]:
+    """The headers of all scans, without their lengths, from the first scan's marker on; and the byte at which
+    the last one's coded data end, None where there is no end-of-image marker."""
     found = []
-    while 0 <= start < end:
+    while True:
         size = int.from_bytes(content[start + 2 : start + 4], "big")
-        found.append(content[start + 4 : start + 2 + size])
-        start = content.find(bytes((0xFF, _START_OF_SCAN)), start + 2, end)
-    return found
+        if content[start + 1] == _START_OF_SCAN:
+            found.append(content[start + 4 : start + 2 + size])
+        # Segments between scans (tables, comments) are skipped by their length: they may hold any bytes.
+        after = _AFTER_CODED_DATA.search(content, start + 2 + size)
+        if after is None:
+            return found, None
+        start = after.start()
+        if content[start + 1] == _END:
+            while content[start - 1] == 0xFF:
+                start -= 1
+            return found, start
 
 
 def _restarts(content: bytes, start: int, end: int) -> int:

@@ -88,7 +88,6 @@ def listen(
 
 IMAGES = {"raw": Image, "compressed": CompressedImage}
 DEPTHS = {"raw": Image, COMPRESSED_DEPTH: CompressedImage}
-RELIABILITIES = ("auto", "reliable", "best_effort")
 WATCH_SECONDS = 1.0
 """How often the publishers of an image topic are looked at."""
 SILENT_SECONDS = 5.0

@@ -63,6 +63,8 @@ def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None, trial: b
         if options.backend != "auto" or not _installed(instead):
             raise
         _LOG.warning("TensorRT cannot run %s, so the backend %s does: %s", bundle.name, instead, error)
+        if trial:
+            ensure_tried(bundle, replace(options, backend=instead))
         runtime = _LOADERS[instead](
             bundle, device, threads, precision, "TensorRT cannot run it, as the log says"
         )

@@ -37,7 +37,9 @@ def main() -> None:
     os.dup2(2, 1)  # libraries may print
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if asked["memory"] is not None:
-        resource.setrlimit(resource.RLIMIT_DATA, (asked["memory"], asked["memory"]))
+        _, allowed = resource.getrlimit(resource.RLIMIT_DATA)
+        most = asked["memory"] if allowed == resource.RLIM_INFINITY else min(asked["memory"], allowed)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     kind, said = "done", ""
     try:
         bundle = Bundle.load(asked["directory"])

@@ -13,7 +13,9 @@ import pytest
 
 from groma_ros.cli import main
 from groma_ros.export.self_check import drawn_picture, self_check
+from groma_ros.runtime import first_load
 from groma_ros.runtime.bundle import WEIGHTS, Bundle, described
+from tests.runtime.endless import endless
 
 
 def test_the_graphs_of_a_bundle_are_its_network(graph_model: Path) -> None:
@@ -60,3 +62,14 @@ def test_without_weights_only_answers_are_compared(
     report = json.loads(capsys.readouterr().out)
     assert ended.value.code == 0 and report["ok"] and report["stages"] == {} and len(report["answers"]) == 1
     assert "holds no model.safetensors" in report["not_compared"]
+
+
+def test_a_graph_that_does_not_end_is_given_up(
+    graph_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(first_load, "SECONDS", 8.0)
+    bundle = endless(tmp_path / "endless", graph_model)
+    monkeypatch.setattr(sys, "argv", ["groma", "verify", str(bundle.directory)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1 and "endless was not loaded: a trial" in capsys.readouterr().err

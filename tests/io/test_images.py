@@ -239,6 +239,27 @@ def test_a_progressive_jpeg_without_its_last_scan_is_refused() -> None:
         compressed_to_rgb(content[: content.rfind(b"\xff\xda")] + b"\xff\xd9")
 
 
+@pytest.mark.parametrize("progressive", [False, True])
+def test_bytes_that_only_look_like_an_end_marker_do_not_end_a_jpeg(progressive: bool) -> None:
+    """Fill bytes before the end-of-image marker; a comment before the last scan, which may hold any bytes."""
+    content = jpeg(smooth(64, 64), progressive)
+    pixels = compressed_to_rgb(content)
+    np.testing.assert_array_equal(compressed_to_rgb(content[:-2] + b"\xff\xff" + content[-2:]), pixels)
+    comment, last = b"\xff\xfe\x00\x06\xff\xd9\xff\xda", content.rfind(b"\xff\xda")
+    np.testing.assert_array_equal(compressed_to_rgb(content[:last] + comment + content[last:]), pixels)
+
+
+def test_a_baseline_jpeg_without_the_scans_of_its_colours_is_refused() -> None:
+    content = jpeg(smooth(64, 64))
+    begin = content.find(b"\xff\xda")
+    # The same header, with a scan that says to hold the first component alone.
+    cut = (
+        content[:begin] + b"\xff\xda\x00\x08\x01\x01\x00\x00\x3f\x00" + content[begin + 14 : -2] + b"\xff\xd9"
+    )
+    with pytest.raises(ImageError, match="its coded data end before its last pixel"):
+        compressed_to_rgb(cut)
+
+
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_whole_jpegs_that_end_in_grey_pass(kind: str) -> None:
     pixels = smooth(96, 128)

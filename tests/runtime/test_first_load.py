@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,22 @@ def test_a_good_bundle_is_tried_once(
 
 def _refuse(*_: Any, **__: Any) -> None:
     raise AssertionError("a process was started")
+
+
+def test_a_lower_limit_of_this_process_stays(model: Path) -> None:
+    limit = 4 << 30
+    code = (
+        f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({limit}, {limit}))\n"
+        "from groma_ros.runtime import first_load, options\n"
+        "from groma_ros.runtime.bundle import Bundle\n"
+        f"first_load.MEMORY = {limit} * 4\n"
+        "onnx = options.RuntimeOptions(backend='onnx', device='cpu')\n"
+        f"first_load.ensure_tried(Bundle.load({str(model)!r}), onnx)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_the_model_that_ships_and_torch_are_not_tried(
