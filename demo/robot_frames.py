@@ -10,7 +10,6 @@ from geometry_msgs.msg import PoseStamped, TransformStamped
 from nav_msgs.msg import Odometry
 from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile
 from tf2_msgs.msg import TFMessage
 
 from demo.camera_topics import LATCHED
@@ -22,8 +21,7 @@ class RobotFrames(Node):
     def __init__(self, camera: str) -> None:
         super().__init__("robot_frames")
         self._camera = camera
-        latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        self._static = self.create_publisher(TFMessage, "/tf_static", latched)
+        self._static = self.create_publisher(TFMessage, "/tf_static", LATCHED)
         self._moving = self.create_publisher(TFMessage, "/tf", 100)
         self.create_subscription(PoseStamped, "camera_pose", self._on_camera, LATCHED)
         self.create_subscription(Odometry, "odom", self._on_odometry, 50)

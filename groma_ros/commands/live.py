@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.errors import printable
+from groma_ros.live import LOOPBACK
 
 if TYPE_CHECKING:
     from groma_ros.live.engine import Engine
     from groma_ros.types import Goal
 
 ROS = "ros"
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,15 +75,18 @@ def run(args: argparse.Namespace) -> int:
         ) from error
     goals = [Goal(text.strip()) for text in args.goal]
     engine = _node_engine(args, goals) if args.source == ROS else _pipeline_engine(args, goals)
-    session = LiveSession(engine, args.out / _folder(args.source))
+    try:
+        session = LiveSession(engine, args.out / _folder(args.source))
+        server = PageServer(session, args.host, args.port, args.token)
+    except BaseException:
+        engine.close()
+        raise
     if args.host not in LOOPBACK:
         print(
             f"groma live: listening on {args.host} opens the camera to the network: whoever has the token "
             "sees it, over a connection that is not encrypted.",
             file=sys.stderr,
         )
-
-    server = PageServer(session, args.host, args.port, args.token)
     print(f"groma live: {server.address} (Ctrl-C ends it)", flush=True)
     if not args.no_browser:
         threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
@@ -94,7 +97,9 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if not 0 <= args.port <= 65535:
         raise ValueError(f"--port is {args.port}; it must be from 0 to 65535.")
-    if args.host not in LOOPBACK and len(args.token) < 8:
+    if args.token and not (len(args.token) >= 8 and args.token.isascii() and args.token.isprintable()):
+        raise ValueError("--token must have 8 characters or more, all of them printable ASCII.")
+    if args.host not in LOOPBACK and not args.token:
         raise ValueError(
             f"--host {printable(args.host)} opens the camera to the network, so it needs a --token of 8 "
             "characters or more that whoever opens the page must know."

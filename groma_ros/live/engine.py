@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -122,3 +123,38 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """End its threads and leave the source."""
+
+
+class EngineThreads:
+    """What every engine shares: threads that wait on one condition, and where their frames go."""
+
+    def __init__(self, *runs: Callable[[], None]) -> None:
+        """runs: one a thread; each returns when `_closed` is set."""
+        self._changed = threading.Condition()
+        self._watched = self._closed = False
+        self._show: Show = lambda shown: None
+        self._threads = [
+            threading.Thread(target=run, name=f"groma_live_{run.__name__.strip('_')}", daemon=True)
+            for run in runs
+        ]
+
+    def set_watched(self, watched: bool) -> None:
+        """Whether anybody looks; while nobody does the source rests."""
+        with self._changed:
+            self._watched = watched
+            self._changed.notify_all()
+
+    def start(self, show: Show) -> None:
+        """Begin to show frames."""
+        self._show = show
+        for thread in self._threads:
+            thread.start()
+
+    def _end_threads(self, seconds: float) -> None:
+        """Set `_closed`, and wait so long for each thread."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            if thread.is_alive():
+                thread.join(seconds)

@@ -31,12 +31,22 @@ DETERMINERS = frozenset(
 _DIGITS = 2
 
 
-@dataclass
+Label = tuple[str, list[list[float]]]
+"""The kind of a goal and its boxes xyxy, none for an absent goal."""
+
+
+@dataclass(frozen=True)
 class _Picture:
-    """One labelled frame. labels: by goal text, its kind and boxes xyxy, none for an absent goal."""
+    """One labelled frame. labels: by goal text."""
 
     entry: dict[str, Any]
-    labels: dict[str, tuple[str, list[list[float]]]] = field(default_factory=dict)
+    labels: dict[str, Label] = field(default_factory=dict)
+
+    def shows(self, frame: Frame) -> bool:
+        """Whether it is this frame, and not another source's with the same stamp."""
+        height, width = frame.rgb.shape[:2]
+        own = (self.entry.get("frame_id"), self.entry["width"], self.entry["height"])
+        return own == (frame.frame_id, width, height)
 
 
 @dataclass(frozen=True)
@@ -78,21 +88,29 @@ class LabelFile:
             labels = [item for picture in self._pictures.values() for item in picture.labels.values()]
             return LabelCounts(len(self._pictures), len(labels), sum(not boxes for _, boxes in labels))
 
-    def of(self, stamp: int) -> dict[str, list[list[float]]]:
-        """The labels of the frame of a stamp (ns): boxes xyxy by goal text."""
+    def of(self, frame: Frame) -> dict[str, list[list[float]]]:
+        """The labels of a frame: boxes xyxy by goal text."""
         with self._lock:
-            picture = self._pictures.get(stamp)
-            return {text: boxes for text, (_, boxes) in picture.labels.items()} if picture else {}
+            picture = self._pictures.get(frame.stamp)
+            if picture is None or not picture.shows(frame):
+                return {}
+            return {text: boxes for text, (_, boxes) in picture.labels.items()}
 
     def put(self, frame: Frame, goal: Goal, boxes: FloatArray) -> None:
         """Say which boxes (Mx4 xyxy, pixels) a goal means on a frame; none: that nothing in it fits.
 
-        Raises ValueError with a sentence for a box outside the frame.
+        Raises ValueError with a sentence for a box outside the frame, and where the file holds labels of
+        another frame with this stamp; OSError where it cannot be written, and then it stays as it was.
         """
         height, width = frame.rgb.shape[:2]
         kept = [_inside(box, width, height) for box in np.asarray(boxes, np.float64).reshape(-1, 4)]
         with self._lock:
             picture = self._pictures.get(frame.stamp)
+            if picture is not None and not picture.shows(frame):
+                raise ValueError(
+                    f"{self.path} holds labels of another picture with this stamp, "
+                    f"{picture.entry['frame_id']}; name another --out for this source."
+                )
             if picture is None:
                 name = f"{IMAGES}/{frame.stamp:019d}.jpg"
                 entry = {
@@ -105,20 +123,32 @@ class LabelFile:
                 }
                 (self._folder / IMAGES).mkdir(parents=True, exist_ok=True)
                 write_file(self._folder / name, jpeg(frame.rgb, QUALITY))
-                picture = self._pictures[frame.stamp] = _Picture(entry)
-            picture.labels[goal.text] = goal.kind, kept
-            self._write()
+                picture = _Picture(entry)
+            self._store(frame.stamp, {**picture.labels, goal.text: (goal.kind, kept)}, picture.entry)
 
     def remove(self, stamp: int, text: str) -> None:
         """Take the label of a goal on the frame of a stamp back; its picture goes with its last label."""
         with self._lock:
             picture = self._pictures.get(stamp)
-            if picture is None or picture.labels.pop(text, None) is None:
+            if picture is None or text not in picture.labels:
                 return
-            if not picture.labels:
-                del self._pictures[stamp]
+            kept = {name: label for name, label in picture.labels.items() if name != text}
+            self._store(stamp, kept, picture.entry)
+            if not kept:
                 (self._folder / picture.entry["file_name"]).unlink(missing_ok=True)
+
+    def _store(self, stamp: int, labels: dict[str, Label], entry: dict[str, Any]) -> None:
+        """Give a frame these labels, here and on the disk; none take it out."""
+        before = dict(self._pictures)
+        if labels:
+            self._pictures[stamp] = _Picture(entry, labels)
+        else:
+            del self._pictures[stamp]
+        try:
             self._write()
+        except OSError:
+            self._pictures = before
+            raise
 
     def _write(self) -> None:
         texts = [text for picture in self._pictures.values() for text in picture.labels]
@@ -158,6 +188,9 @@ class LabelFile:
         by_id = {}
         for entry in document["images"]:
             own = {key: value for key, value in entry.items() if key != "neg_category_ids"}
+            name = Path(own["file_name"])  # it goes with its last label, so it names no other file
+            if name.parts[:-1] != (IMAGES,) or name.name == "..":
+                raise ValueError(f"the file_name {str(name)[:80]!r} is not in {IMAGES}")
             by_id[entry["id"]] = self._pictures[int(entry["stamp"])] = _Picture(own)
         for goal in document["goals"]:
             boxes = [corners[key] for key in goal["annotation_ids"]]

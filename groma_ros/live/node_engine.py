@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,7 +10,7 @@ from typing import Any
 from groma_ros.client.camera_view import CameraFrame, CameraView
 from groma_ros.client.groma_client import Answers, GromaClient
 from groma_ros.errors import sentence
-from groma_ros.live.engine import EngineState, Show, Shown, SpokenAnswer, no_boxes
+from groma_ros.live.engine import EngineState, EngineThreads, Shown, SpokenAnswer, no_boxes
 from groma_ros.types import FloatArray, Goal
 
 SILENT_SECONDS = 3.0
@@ -23,7 +22,7 @@ WAIT_SECONDS = 0.05
 """How long answers wait for the regions and boxes of their image, which come after them."""
 
 
-class NodeEngine:
+class NodeEngine(EngineThreads):
     """Shows what a node publishes; goals and questions go to its services.
 
     A node that dies is waited for; one that starts anew gets the page's goals. Goals that somebody else sets
@@ -37,8 +36,8 @@ class NodeEngine:
     ) -> None:
         """goals: that the node is given, none to keep its own; camera: of a node with several; image_topic:
         None for the one that the node says it reads."""
+        super().__init__(self._supervise, self._present)
         self._name, self._camera, self._topic = node_name.strip("/"), camera, image_topic
-        self._changed = threading.Condition()
         self._state = EngineState(problem=f"Waiting for the node /{self._name}.")
         self._goals = tuple(goals)
         self._to_set = bool(goals)
@@ -50,10 +49,9 @@ class NodeEngine:
         self._heard = 0.0
         """`time.monotonic` of the newest diagnostics."""
         self._facts: dict[str, str] = {}
-        self._alive = self._closed = self._watched = False
+        self._alive = False
         self._steps = self._numbers = self._last = 0
         self._newest: Answers | None = None
-        self._show: Show = lambda shown: None
         self._regions = no_boxes()
         """The newest; the node publishes none for an image that it carries answers to."""
         self._client = GromaClient(
@@ -61,10 +59,6 @@ class NodeEngine:
         )
         self._client.listen_to(camera)
         self._view = CameraView(self._client, node_name, camera)
-        self._threads = [
-            threading.Thread(target=run, name=f"groma_live_{run.__name__.strip('_')}", daemon=True)
-            for run in (self._supervise, self._present)
-        ]
 
     @property
     def source(self) -> str:
@@ -134,26 +128,9 @@ class NodeEngine:
         """Raises ValueError: a node's camera has no start."""
         raise ValueError("A node's camera has no start to go back to.")
 
-    def set_watched(self, watched: bool) -> None:
-        """While nobody looks neither images nor regions are subscribed to."""
-        with self._changed:
-            self._watched = watched
-            self._changed.notify_all()
-
-    def start(self, show: Show) -> None:
-        """Begin to show frames."""
-        self._show = show
-        for thread in self._threads:
-            thread.start()
-
     def close(self) -> None:
         """End the threads and leave ROS; the node keeps its goals."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(SERVICE_SECONDS + 2)
+        self._end_threads(SERVICE_SECONDS + 2)
         self._client.close()
 
     # The node
@@ -237,15 +214,23 @@ class NodeEngine:
                 answers, stepped, self._steps = self._newest, self._steps > 0, 0
             if answers is None:
                 continue
-            end = time.monotonic() + WAIT_SECONDS
-            while not self._view.is_complete(answers.stamp) and time.monotonic() < end:
-                time.sleep(0.01)
-            found = self._view.frame(answers)
-            with self._changed:  # held meanwhile, the picture stays
-                self._last = answers.stamp
-                if found is not None and (stepped or not self._state.paused):
-                    self._numbers += 1
-                    self._show(self._shown(found))
+            try:
+                self._present_one(answers, stepped)
+            except Exception as error:  # whatever it is, the next frame is shown
+                with self._changed:
+                    self._last = answers.stamp
+                    self._state = replace(self._state, problem=sentence(error))
+
+    def _present_one(self, answers: Answers, stepped: bool) -> None:
+        end = time.monotonic() + WAIT_SECONDS
+        while not self._view.is_complete(answers.stamp) and time.monotonic() < end:
+            time.sleep(0.01)
+        found = self._view.frame(answers)
+        with self._changed:  # held meanwhile, the picture stays
+            self._last = answers.stamp
+            if found is not None and (stepped or not self._state.paused):
+                self._numbers += 1
+                self._show(self._shown(found))
 
     def _has_news(self) -> bool:
         new = self._newest is not None and self._newest.stamp != self._last

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
@@ -14,7 +13,7 @@ from groma_ros.errors import sentence
 from groma_ros.grounding.conversation import Conversation, Sessions
 from groma_ros.grounding.goals import check_goal, check_standing
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.live.engine import EngineState, Show, Shown, SpokenAnswer
+from groma_ros.live.engine import EngineState, EngineThreads, Shown, SpokenAnswer
 from groma_ros.live.sources import Source, SourceFrame
 from groma_ros.tracking.executor import AnswerExecutor, asking
 from groma_ros.tracking.frame_processor import FrameProcessor
@@ -31,8 +30,9 @@ MAX_LAG = 0.5
 """Seconds a recording may fall behind its own rate before the lost time is given up."""
 
 
-class PipelineEngine:
-    """Reads a source in one thread, looks at its frames in a second; a third asks the language model.
+class PipelineEngine(EngineThreads):
+    """Reads a source in one thread, while a page is open; looks at its frames in a second; a third asks the
+    language model.
 
     While frames pass, answers are carried by tracks as in the node. A frame that stays on the page (held, the
     last one, or a picture that shares nothing with the one before) is answered itself.
@@ -40,11 +40,11 @@ class PipelineEngine:
 
     def __init__(self, grounder: Grounder, source: Source, name: str = "") -> None:
         """name: of the model, to be read."""
+        super().__init__(self._read, self._work)
         self._grounder, self._source, self._name = grounder, source, name
-        self._changed = threading.Condition()
         self._state = EngineState()
         self._steps = 0
-        self._watched = self._closed = self._restart = self._busy = False
+        self._restart = self._busy = False
         self._waiting: SourceFrame | None = None
         self._standing = StandingGoals((), 0, grounder.min_presence)
         self._stale = False
@@ -58,11 +58,6 @@ class PipelineEngine:
         self._language = AnswerExecutor()
         self._processor = self._new_processor()
         self._dialogues: Sessions[Conversation] = Sessions()
-        self._threads = [
-            threading.Thread(target=run, name=f"groma_live_{run.__name__.strip('_')}", daemon=True)
-            for run in (self._read, self._work)
-        ]
-        self._show: Show = lambda shown: None
 
     @property
     def source(self) -> str:
@@ -149,26 +144,9 @@ class PipelineEngine:
             self._state = replace(self._state, paused=False, ended=False, problem="")
             self._changed.notify_all()
 
-    def set_watched(self, watched: bool) -> None:
-        """While nobody looks no frame is read."""
-        with self._changed:
-            self._watched = watched
-            self._changed.notify_all()
-
-    def start(self, show: Show) -> None:
-        """Begin to show frames."""
-        self._show = show
-        for thread in self._threads:
-            thread.start()
-
     def close(self) -> None:
         """End the threads and leave the source; a language model that still writes is not waited for."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            if thread.is_alive():
-                thread.join(5.0)
+        self._end_threads(5.0)
         self._language.stop(1.0)
         self._source.close()
 
@@ -178,7 +156,7 @@ class PipelineEngine:
         while True:
             try:
                 self._play()
-            except (ValueError, OSError) as error:
+            except Exception as error:  # of any decoder; the page says why nothing comes
                 self._tell(ended=True, problem=sentence(error))
             else:
                 self._tell(ended=True)

@@ -19,7 +19,7 @@ from groma_ros.visualization import draw_groundings
 
 IMAGE_TOPIC = "/camera/image/compressed"
 MAX_FRAMES = 100_000
-"""Of one recording; then it ends by itself."""
+"""Of one recording; later ones are left out."""
 
 
 def save_frame(folder: Path, shown: Shown) -> list[Path]:
@@ -96,14 +96,14 @@ class Recorder:
             self.frames += 1
 
     def stop(self) -> Path | None:
-        """End the bag; its path, None where nothing was recorded."""
+        """End the bag; its path, None where nothing was recorded. OSError where it could not be written: then
+        nothing of it stays."""
         with self._lock:
-            if self._writer is None:
-                return None
-            self._writer.finish()
-            self._writer = None
-            self._stack.close()
-            path, self.path = self.path, None
+            writer, path = self._writer, self.path
+            self._writer = self.path = None
+            if writer is not None:
+                with self._stack.pop_all():
+                    writer.finish()
             return path
 
 

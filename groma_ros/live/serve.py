@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+from urllib.parse import quote
 
 import uvicorn
 
@@ -23,7 +24,7 @@ class PageServer:
         self._socket = _listen(host, port)
         name = f"[{host}]" if ":" in host else host
         self.address = f"http://{name}:{self._socket.getsockname()[1]}/" + (
-            f"?token={token}" if token else ""
+            f"?token={quote(token, safe='')}" if token else ""
         )
         """Of the page, with the token in it."""
         config = uvicorn.Config(
@@ -43,8 +44,10 @@ class PageServer:
             self._session.start()
             self._server.run(sockets=[self._socket])
         finally:
-            self._session.close()
-            self._socket.close()
+            try:
+                self._session.close()
+            finally:
+                self._socket.close()
 
     def stop(self) -> None:
         """End `run`; from another thread."""

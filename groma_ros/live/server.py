@@ -1,4 +1,4 @@
-"""The web server of the page: three files, and a websocket that carries frames and actions.
+"""The web server of the page: four files, and a websocket that carries frames and actions.
 
 A page asks for the next frame when it has drawn the last one, so a slow page gets fewer frames and nothing
 queues up. A message to the page is a length (uint32, big-endian), a JSON document of that length and then
@@ -12,6 +12,8 @@ import hmac
 import json
 import secrets
 import struct
+import sys
+import threading
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,11 +28,11 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from groma_ros.errors import sentence
+from groma_ros.live import LOOPBACK
 from groma_ros.live.session import LiveSession
 
 PAGE = Path(__file__).with_name("page")
 FILES = {"/": "index.html", "/live.css": "live.css", "/live.js": "live.js", "/space.js": "space.js"}
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
 COOKIE = "groma_token"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -40,6 +42,8 @@ REST_SECONDS = 1.0
 """A page hears of the state at least so often, also where no frame comes."""
 MAX_MESSAGE = 1 << 20
 """Bytes of a message from a page."""
+MAX_ACTIONS = 8
+"""Of one page that may be under way."""
 
 
 def make_app(session: LiveSession, token: str = "") -> Starlette:
@@ -102,7 +106,7 @@ class _Guard:
             return "A page of another site may not look through this camera."
         if self._token:
             cookies = Request({**scope, "type": "http"}).cookies
-            known = cookies.get(COOKIE) or _query_token(scope)
+            known = _query_token(scope) or cookies.get(COOKIE, "")
             if not hmac.compare_digest(known.encode(), self._token.encode()):
                 return "The token is missing or wrong: open the address that groma live printed."
         return ""
@@ -117,6 +121,33 @@ def _name_of(host: str) -> str:
 
 def _query_token(scope: Scope) -> str:
     return Request({**scope, "type": "http"}).query_params.get("token", "")
+
+
+async def _in_thread(call: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
+    """Wait for a call in a daemon thread of its own. It may take minutes; the pool of the event loop would
+    make other pages wait for it, and the end of the server too."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[dict[str, Any]] = loop.create_future()
+
+    def settle(answer: dict[str, Any] | None, error: Exception | None) -> None:
+        if done.done():  # the page was closed meanwhile
+            return
+        if answer is not None:
+            done.set_result(answer)
+        elif error is not None:
+            done.set_exception(error)
+
+    def run() -> None:
+        answer, failure = None, None
+        try:
+            answer = call(*args)
+        except Exception as error:
+            failure = error
+        with suppress(RuntimeError):  # the server has ended
+            loop.call_soon_threadsafe(settle, answer, failure)
+
+    threading.Thread(target=run, name="groma_live_action", daemon=True).start()
+    return await done
 
 
 class _Page:
@@ -168,34 +199,41 @@ class _Page:
                 self._sent = -1
             self._wanted.set()
             return
-        task = asyncio.create_task(self._do(message))
+        task = asyncio.create_task(self._do(message, len(self._tasks) >= MAX_ACTIONS))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _do(self, message: dict[str, Any]) -> None:
+    async def _do(self, message: dict[str, Any], busy: bool) -> None:
         try:
-            answer = await asyncio.to_thread(self._session.do, self._name, message)
+            if busy:
+                raise ValueError("This page asked for many things that are still under way; wait for them.")
+            answer = await _in_thread(self._session.do, self._name, message)
         except Exception as error:  # whatever it is, the page gets a sentence
             answer = {"error": sentence(error)}
         await self._send({"answer": answer, "to": message.get("id")})
 
     async def _send_frames(self) -> None:
-        while True:
-            await self._wanted.wait()
-            with suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), REST_SECONDS)
-            self._changed.clear()
-            self._wanted.clear()
-            document, parts = await asyncio.to_thread(self._frame)
-            await self._send(document, *parts)
+        try:
+            while True:
+                await self._wanted.wait()
+                with suppress(asyncio.TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), REST_SECONDS)
+                self._changed.clear()
+                self._wanted.clear()
+                document, parts = await asyncio.to_thread(self._frame)
+                await self._send(document, *parts)
+        except Exception as error:  # the page sees a closed connection and opens another
+            print(f"groma live: a frame could not be sent: {sentence(error)}", file=sys.stderr, flush=True)
+            with suppress(WebSocketDisconnect, RuntimeError):
+                await self._socket.close(1011)
 
     def _frame(self) -> tuple[dict[str, Any], list[bytes]]:
         """The state, with the picture where the page has another one, and the points where it wants them."""
-        state, shown = self._session.state(), self._session.newest
+        shown = self._session.newest
+        state = self._session.state(shown)
         document: dict[str, Any] = {"state": state}
         if shown is None or shown.number == self._sent:
             return document, []
-        state["frame"] = state["frame"] and {**state["frame"], "number": shown.number}
         self._sent = shown.number
         parts = [self._session.picture(shown)]
         space = self._session.space(shown) if self._space else None

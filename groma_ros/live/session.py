@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from groma_ros.grounding.goals import check_goal, check_standing
 from groma_ros.live.actions import Action, boxes_of, goals_of, number_of, text_of
 from groma_ros.live.engine import Engine, Shown
 from groma_ros.live.labels import LabelFile, jpeg
-from groma_ros.live.saving import MAX_FRAMES, Recorder, save_frame
+from groma_ros.live.saving import Recorder, save_frame
 from groma_ros.live.space import placed, point_cloud
 from groma_ros.live.state import answer_state, goal_state, rounded
 from groma_ros.tracking.questions import StandingGoals, groundings_for
@@ -47,7 +48,8 @@ class LiveSession:
         self._times: deque[float] = deque(maxlen=RATE_FRAMES)
         self._pictures: dict[int, bytes] = {}
         self._listeners: set[Callable[[], None]] = set()
-        self._version = 0
+        self._lost = ""
+        """Why the last recording ended, a sentence; "" where it was stopped."""
         self._watchers = 0
         self._actions: dict[str, Callable[[str, Action], dict[str, Any]]] = {
             "goals": self._set_goals,
@@ -65,13 +67,15 @@ class LiveSession:
 
     def close(self) -> None:
         """End what is recorded and leave the source."""
-        self.recorder.stop()
-        self.engine.close()
+        try:
+            self.recorder.stop()
+        finally:
+            self.engine.close()
 
     # Pages
 
     def enter(self, listener: Callable[[], None]) -> None:
-        """A page was opened. listener: called, from any thread, whenever `version` has changed."""
+        """A page was opened. listener: called, from any thread, whenever what a page shows has changed."""
         with self._lock:
             self._listeners.add(listener)
             self._watchers += 1
@@ -85,21 +89,16 @@ class LiveSession:
         self._watch()
 
     @property
-    def version(self) -> int:
-        """Counts the changes of what a page shows."""
-        return self._version
-
-    @property
     def newest(self) -> Shown | None:
         """The frame on the page; None before the first."""
         with self._lock:
             return self._kept[-1] if self._kept else None
 
-    def state(self) -> dict[str, Any]:
-        """All that a page draws but the picture."""
-        shown, engine = self.newest, self.engine
+    def state(self, shown: Shown | None) -> dict[str, Any]:
+        """All that a page draws but the picture, with a frame that was shown (`newest`)."""
+        engine = self.engine
         standing = StandingGoals(engine.goals)
-        labels = self.labels.of(shown.frame.stamp) if shown else {}
+        labels = self.labels.of(shown.frame) if shown else {}
         known = groundings_for(standing, shown.groundings if shown else ())
         state, counts = engine.state, self.labels.counts
         return {
@@ -113,7 +112,7 @@ class LiveSession:
                 "paused": state.paused,
                 "speed": state.speed,
                 "ended": state.ended,
-                "problem": state.problem,
+                "problem": state.problem or self._lost,
             },
             "counts": {"dropped": state.dropped, "refused": state.refused},
             "rate": round(self._rate(), 1),
@@ -194,7 +193,7 @@ class LiveSession:
 
     def _record(self, page: str, action: Action) -> dict[str, Any]:
         if action.get("on"):
-            path = self.recorder.start()
+            path, self._lost = self.recorder.start(), ""
             newest = self.newest
             if newest is not None:
                 self.recorder.add(newest)
@@ -203,7 +202,7 @@ class LiveSession:
             self._watch()
             return {"file": str(path), "frames": frames}
         self._watch()
-        return {"file": str(path), "most": MAX_FRAMES}
+        return {"file": str(path)}
 
     def _label(self, page: str, action: Action) -> dict[str, Any]:
         goal, shown = self._standing(action), self._shown(action)
@@ -238,13 +237,13 @@ class LiveSession:
         try:
             self.recorder.add(shown)
         except OSError as error:
-            self.recorder.stop()
-            print(f"groma live: {sentence(error)}", flush=True)
+            with suppress(OSError):
+                self.recorder.stop()
+            self._lost = f"The recording ended: {sentence(error)}"
         self._tell()
 
     def _tell(self) -> None:
         with self._lock:
-            self._version += 1
             listeners: Sequence[Callable[[], None]] = list(self._listeners)
         for listener in listeners:
             listener()

@@ -172,14 +172,16 @@ def test_labels_are_confirmed_and_corrected_by_clicks(
         "document.querySelector('#goals li:nth-child(2) .labelled').textContent === 'labelled: 2 boxes'"
     )
     assert tab.text("#labels") == "Labels: 3 goals (1 not there) on 1 frame"
-    stored = serving.session.labels.of(0)
+    shown = serving.session.newest
+    assert shown is not None
+    stored = serving.session.labels.of(shown.frame)
     assert stored[CONE] == [] and len(stored[MUG]) == 1
     ball, drawn = np.array(stored["the toy"], np.float32)
     assert box_iou(ball[None], truth[BALL][None])[0, 0] > 0.95
     np.testing.assert_allclose(drawn, [600, 400, 635, 470], atol=1.5)
     tab.click(rows.format(3) + " .undo")
     tab.until("document.querySelector('#goals li:nth-child(3) .labelled').textContent === ''")
-    assert CONE not in serving.session.labels.of(0)
+    assert CONE not in serving.session.labels.of(shown.frame)
 
 
 def test_goals_of_markup_and_other_scripts_are_text(serve: Serve, open_tab: Open) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +23,8 @@ from tests.live.conftest import PICTURE, ROOT
             ["--source", str(PICTURE), "--host", "0.0.0.0"],
             "opens the camera to the network, so it needs a --token",
         ),
-        (["--source", str(PICTURE), "--host", "0.0.0.0", "--token", "short"], "of 8 characters or more"),
+        (["--source", str(PICTURE), "--host", "0.0.0.0", "--token", "пароль 12345"], "printable ASCII"),
+        (["--source", str(PICTURE), "--token", "short"], "must have 8 characters or more"),
         (["--source", str(PICTURE), "--port", "70000"], "--port is 70000; it must be from 0 to 65535"),
         (["--source", str(PICTURE), "--goal", "  "], "The goal is empty"),
     ],
@@ -36,6 +38,18 @@ def test_refusals_are_one_sentence(
     captured = capsys.readouterr()
     assert end.value.code == 1 and sentence in captured.err and captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_a_port_that_is_taken_is_a_sentence_also_with_a_node(tmp_path: Path) -> None:
+    """By then the client of the node runs its threads, which end before the process does."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        command = [sys.executable, "-m", "groma_ros.cli", "live", "--source", "ros", "--no-browser"]
+        options = ["--port", str(taken.getsockname()[1]), "--out", str(tmp_path)]
+        done = subprocess.run(
+            [*command, *options], capture_output=True, text=True, cwd=ROOT, timeout=120, check=False
+        )
+    assert done.returncode == 1 and "is in use; name another one with --port." in done.stderr
+    assert "terminate called" not in done.stderr
 
 
 def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:

@@ -102,9 +102,9 @@ def test_a_goal_that_lost_a_box_is_not_trained_on(labels: LabelFile) -> None:
 
 def test_it_is_taken_up_changed_and_taken_back(labels: LabelFile) -> None:
     again = LabelFile(labels.path.parent)
-    assert again.of(5) == {"the red mug": []} and again.counts == labels.counts
+    assert again.of(frame(5)) == {"the red mug": []} and again.counts == labels.counts
     again.put(frame(5), Goal("the red mug"), boxes(BALL))
-    assert LabelFile(labels.path.parent).of(5) == {"the red mug": [BALL]}
+    assert LabelFile(labels.path.parent).of(frame(5)) == {"the red mug": [BALL]}
     again.remove(5, "the red mug")
     again.remove(5, "never there")
     assert again.counts.frames == 1
@@ -113,10 +113,10 @@ def test_it_is_taken_up_changed_and_taken_back(labels: LabelFile) -> None:
 
 def test_boxes_are_cut_to_the_frame_and_refused_outside(labels: LabelFile) -> None:
     labels.put(frame(7), Goal("it"), boxes([-5.0, 100.0, 30.0, 400.0]))
-    assert labels.of(7) == {"it": [[0.0, 100.0, 30.0, 120.0]]}
+    assert labels.of(frame(7)) == {"it": [[0.0, 100.0, 30.0, 120.0]]}
     with pytest.raises(ValueError, match="not a box inside the frame of 160x120 pixels"):
         labels.put(frame(7), Goal("it"), boxes([200.0, 0.0, 300.0, 50.0]))
-    assert labels.of(7) == {"it": [[0.0, 100.0, 30.0, 120.0]]}
+    assert labels.of(frame(7)) == {"it": [[0.0, 100.0, 30.0, 120.0]]}
 
 
 def test_another_file_is_refused(tmp_path: Path) -> None:
@@ -131,3 +131,31 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 )
 def test_a_category_is_the_goal_without_determiners(text: str, name: str) -> None:
     assert category(text) == name
+
+
+def test_labels_of_another_source_are_left_alone(labels: LabelFile) -> None:
+    """Pictures and videos count their stamps from 0, so two sources have the same ones."""
+    other = Frame(np.zeros((48, 64, 3), np.uint8), stamp=5, frame_id="other.png")
+    assert labels.of(other) == {}
+    before = labels.path.read_bytes()
+    with pytest.raises(ValueError, match="labels of another picture with this stamp, .*; name another --out"):
+        labels.put(other, Goal("the red mug"), boxes())
+    assert labels.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["/tmp/victim", "../victim", "images/..", "images/a/../../victim"])
+def test_a_file_that_names_pictures_elsewhere_is_refused(labels: LabelFile, name: str) -> None:
+    document = json.loads(labels.path.read_text())
+    document["images"][0]["file_name"] = name
+    labels.path.write_text(json.dumps(document))
+    with pytest.raises(ValueError, match="is not in images"):
+        LabelFile(labels.path.parent)
+
+
+def test_what_could_not_be_written_is_not_kept(labels: LabelFile) -> None:
+    labels.path.unlink()
+    labels.path.mkdir()  # cannot be replaced by a file
+    before = labels.of(frame(5))
+    with pytest.raises(OSError, match="annotations.json"):
+        labels.put(frame(5), Goal("the blue ball"), boxes(BALL))
+    assert labels.of(frame(5)) == before

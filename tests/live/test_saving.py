@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 from groma_ros.io.bag_topics import find_camera
 from groma_ros.io.bags import open_bag, recorded_images
 from groma_ros.io.message_definitions import typestore
+from groma_ros.replay.recording import RecordingWriter
 from tests.live.conftest import BAG, PICTURE, Serve
 
 MUG = "the red mug"
@@ -72,3 +75,21 @@ def test_an_out_folder_that_cannot_be_written_is_a_sentence(serve: Serve, tmp_pa
             answer = page.do(action, frame=state["frame"]["number"], **values)
             assert str(tmp_path / "out") in answer["error"], action
         assert page.next()["labels"]["frames"] == 0
+
+
+def test_a_full_disk_ends_the_recording_and_nothing_else(
+    serve: Serve, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with serve(BAG, MUG).page() as page:
+        page.until(lambda state: state["frame"])
+        path = Path(page.do("record", on=True)["file"])
+        monkeypatch.setattr(RecordingWriter, "add", full)
+        monkeypatch.setattr(RecordingWriter, "finish", full)
+        state = page.until(lambda state: "The recording ended" in state["source"]["problem"])
+        number = state["frame"]["number"]
+        after = page.until(lambda state: state["frame"]["number"] > number)
+        assert after["recording"]["path"] == ""
+    assert list(path.parent.iterdir()) == []

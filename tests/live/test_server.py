@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import threading
+import time
 from pathlib import Path
 
 import cv2
@@ -164,9 +166,14 @@ def test_the_view_in_space(serve: Serve) -> None:
 
 def test_nothing_is_read_while_no_page_is_open(serve: Serve) -> None:
     serving = serve(BAG, MUG)
+    time.sleep(1.0)
     assert serving.session.newest is None
     with serving.page() as page:
         page.until(lambda state: state["frame"])
+    time.sleep(0.5)  # the frame in work may still come
+    last = serving.session.newest
+    time.sleep(1.0)
+    assert serving.session.newest is last
     with serving.page() as page:
         page.do("speed", speed=0.1)
         page.until(lambda state: state["frame"])
@@ -221,6 +228,8 @@ def test_with_a_token_nobody_enters_without_it(serve: Serve) -> None:
     assert "HttpOnly" in cookie and "SameSite=strict" in cookie
     own = cookie.split(";")[0]
     assert get(serving.port, "/", Cookie=own).status == 200
+    # A cookie of an earlier run does not stand in the way.
+    assert get(serving.port, "/?token=a%20long%20secret", Cookie="groma_token=former").status == 303
     connection(serving, Cookie=own)
     with pytest.raises(InvalidStatus):
         connection(serving, Cookie=own, Origin="http://evil.example")
@@ -232,3 +241,26 @@ def test_markup_stays_text(serve: Serve) -> None:
         state = page.until(answered)
         assert state["goals"][0]["text"] == goal
         json.dumps(state)
+
+
+def test_questions_that_take_long_hold_up_nobody(serve: Serve) -> None:
+    serving = serve(BAG, MUG)
+    asked, over = threading.Event(), threading.Event()
+
+    def slow(*_: object) -> None:
+        asked.set()
+        over.wait(60)
+        raise ValueError("It took too long.")
+
+    serving.session.engine.ask = slow  # type: ignore[method-assign]
+    with serving.page() as one, serving.page() as other:
+        state = one.until(lambda state: state["frame"])
+        number = state["frame"]["number"]
+        for index in range(40):
+            one.send(json.dumps({"do": "ask", "question": "what?", "frame": number, "id": 1000 + index}))
+        assert asked.wait(10)
+        begin = time.monotonic()
+        first = other.until(lambda state: state["frame"])["frame"]["number"]
+        other.until(lambda state: state["frame"]["number"] > first + 3)
+        assert time.monotonic() - begin < 10
+        over.set()
