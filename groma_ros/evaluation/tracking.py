@@ -164,7 +164,7 @@ def _track(
 ) -> None:
     texts = list(dict.fromkeys(text for moment, _ in sequence for text in moment.targets))
     standing, truth = (
-        StandingGoals(tuple(map(Goal, texts)), 1, grounder.min_presence),
+        StandingGoals(tuple(map(Goal, texts)), 1, grounder.min_presence, grounder.min_margin),
         {moment.frame.stamp: moment.targets for moment, _ in sequence},
     )
     right: dict[int, dict[str, tuple[Grounding, Mapping[str, FloatArray]]]] = {}

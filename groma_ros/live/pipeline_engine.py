@@ -46,7 +46,7 @@ class PipelineEngine(EngineThreads):
         self._steps = 0
         self._restart = self._busy = False
         self._waiting: SourceFrame | None = None
-        self._standing = StandingGoals((), 0, grounder.min_presence)
+        self._standing = StandingGoals((), 0, grounder.min_presence, grounder.min_margin)
         self._stale = False
         """Whether the frame on the page has to be answered anew."""
         self._shown: Shown | None = None
@@ -97,7 +97,7 @@ class PipelineEngine(EngineThreads):
             self._grounder.check(goal)
         with self._changed:
             version = self._standing.version + 1
-            self._standing = StandingGoals(tuple(goals), version, self._grounder.min_presence)
+            self._standing = replace(self._standing, goals=tuple(goals), version=version)
             self._stale = self._stays()
             self._changed.notify_all()
 

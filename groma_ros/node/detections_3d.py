@@ -55,6 +55,10 @@ class Detector3D:
         if settings.target_frame and self._transforms is None:
             self._transforms = Transforms(self._node)
 
+    def forget(self) -> None:
+        """Forget the jaw axes of all tracks: their numbers begin anew."""
+        self._axes = JawAxes()
+
     def of(
         self, view: ImageResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse
     ) -> Detections3D:
@@ -78,7 +82,7 @@ class Detector3D:
         box, frame = placed.placement.box, header.frame_id
         approach, standoff = settings.target_approach, settings.target_standoff
         moving = self._transforms is not None and bool(settings.target_frame)
-        # Tracks of several cameras have the same numbers.
+        # Tracks of several cameras have the same numbers; their frames differ.
         key = (header.frame_id, settings.target_frame if moving else "", approach, placed.detection.track_id)
         former = self._axes.get(key) if placed.detection.track_id else None
         if moving:

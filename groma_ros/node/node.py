@@ -223,6 +223,7 @@ class GromaNode(LifecycleNode):
         assert self._grounder is not None
         self._abandoned = None
         assert self._solids is not None
+        self._solids.forget()
         self._pipeline = Pipeline(
             self._grounder,
             self._cameras,

@@ -150,7 +150,10 @@ class Parameters:
         range=(0.0, 1.0),
     )
     follow_coast: float = _parameter(
-        _FOLLOW.coast, "Seconds a box that is not seen is carried by its motion alone.", range=(0.0, 60.0)
+        _FOLLOW.coast,
+        "Seconds a box that is not seen is carried by its motion alone, besides two and a half intervals "
+        "between perceived images.",
+        range=(0.0, 60.0),
     )
     carry: bool = _parameter(
         True,
@@ -170,7 +173,8 @@ class Parameters:
     )
     track_gap: float = _parameter(
         _TRACK.gap,
-        "Seconds between two stamps, forwards or back, after which all ids are new.",
+        "Seconds between two stamps, forwards or back, after which all ids are new; forwards at least two "
+        "and a half times the interval before.",
         range=(0.0, 3600.0),
     )
     track_inertia: float = _parameter(

@@ -119,8 +119,9 @@ class Pipeline:
         seen = self._cameras[camera]
         assert seen.processor is not None
         stream = seen.processor.arrived(to_nanoseconds(message.header.stamp))
-        if seen.hand is not None:
-            self._carry(seen, seen.hand, in_hand=True)
+        hand = seen.hand  # its thread may put it down at any moment
+        if hand is not None:
+            self._carry(seen, hand, in_hand=True)
         pushed = self._slots.put(camera, message, stream)
         if pushed is not None and not self._carry(seen, pushed):
             seen.statistics.dropped(NEWER)

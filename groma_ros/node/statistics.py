@@ -15,7 +15,7 @@ WINDOW = 100
 @dataclass(frozen=True)
 class Snapshot:
     """The counts at one moment. Every received image is answered, carried, dropped, skipped, refused or still
-    in work; perceived images are counted beside that."""
+    in work; perceived images and refused answers are counted beside that."""
 
     received: int = 0
     answered: int = 0

@@ -114,7 +114,7 @@ def _offline(
     for goal in plan.goals:
         check_standing(goal)
         grounder.check(goal)
-    standing = StandingGoals(plan.goals, 0, grounder.min_presence)
+    standing = StandingGoals(plan.goals, 0, grounder.min_presence, grounder.min_margin)
     pipeline = ReplayPipeline(grounder, standing, plan.rule, depth)
     if journal.memory is not None:
         recall(pipeline.follower, journal.memory, standing)

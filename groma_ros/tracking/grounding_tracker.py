@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
@@ -155,6 +156,7 @@ class GroundingTracker:
             return
         if (error := future.exception()) is not None:
             self._failure = error  # reported with this frame; the next one asks anew
+            self._answer_seconds = math.inf  # not known, so no frame waits until an answer has come
             return
         reply = future.result()
         self._answer_seconds = reply.seconds

@@ -20,20 +20,20 @@ BEAT = 0.1
 
 @dataclass(frozen=True)
 class RegionTrackerConfig:
-    """When two regions are one object.
+    """When two regions are one object."""
 
-    least: affinity, the mean of IoU and the tokens' cosine (negative is 0), that a pair must pass; reach:
-    pairs that do not overlap count too up to this many box diagonals between centres; patience: seconds an
-    object stays known without being seen; gap: seconds between stamps, to either side, after which nothing
-    carries over; inertia: share of the old velocity that stays after `BEAT` seconds; memory: share of the old
-    token that stays at each sight.
-    """
-
+    # Affinity that a pair must pass: the mean of IoU and the tokens' cosine (negative counts as 0).
     least: float = 0.45
+    # Pairs that do not overlap count too, up to this many box diagonals between their centres.
     reach: float = 1.0
+    # Seconds that an object stays known without being seen.
     patience: float = 1.0
+    # Seconds between stamps, to either side, after which nothing carries over; forwards it takes at least
+    # `StreamContinuity.SLOW` times the interval before.
     gap: float = 2.0
+    # Share of the old velocity that stays after `BEAT` seconds.
     inertia: float = 0.5
+    # Share of the old token that stays at each sight.
     memory: float = 0.8
 
 
@@ -61,7 +61,8 @@ class Track:
 class StreamContinuity:
     """Tells where a stream of images breaks: a camera that stopped for longer than `gap`, a bag that loops.
 
-    It is told of every image that arrives, so that images that are not looked at do not count as a gap. The
+    It is told of every image that arrives and is not above `max_rate`, so that images that are not looked
+    at do not count as a gap. The
     limit is the larger of `gap` and `SLOW` times the interval before, so that a slow camera does not break
     its stream with every image. Any thread may call it. last, interval: all that it remembers.
     """

@@ -25,6 +25,7 @@ class World:
     """A model that sees what is said to be there."""
 
     min_presence = 0.5
+    min_margin = 0.0
 
     def __init__(self, frames: list[dict[str, tuple[float, float]]]) -> None:
         self.scenes = {

@@ -60,6 +60,8 @@ def met(robot: Robot, node: Child) -> Robot:
 def inactive(robot: Robot, node: Child) -> Robot:
     """The robot, in touch with the services of a node that was deactivated."""
     robot.client(ChangeState, "groma/change_state"), robot.client(GetState, "groma/get_state")
+    # Refused where it is inactive already.
+    robot.call(ChangeState, "groma/change_state", transition("deactivate"))
     return robot
 
 
@@ -143,6 +145,7 @@ def test_a_question_is_given_up_when_its_time_is_over(met: Robot, picture: np.nd
     assert answer.message == "There was no answer within 1 s (parameter ask_timeout)."
     assert 0.9 < passed < SLOWNESS / 2
     met.until(lambda: met.count("questions") == 0, "nothing open")
+    assert met.call(SetParameters, "groma/set_parameters", number("ask_timeout", 60.0)).results[0].successful
 
 
 def test_of_goals_that_change_ten_times_within_an_answer_only_the_last_are_asked(

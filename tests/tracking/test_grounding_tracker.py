@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from groma_ros.tracking import grounding_tracker
 from groma_ros.tracking.executor import AnswerExecutor, Ask, InlineExecutor, asking
 from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
 from groma_ros.tracking.questions import Question, Reply, StandingGoals, TrackedAnswer
@@ -311,6 +312,19 @@ def test_what_the_model_raised_is_reported_once_and_the_next_frame_asks_anew() -
     line.let()
     assert told.asked == "first answer" and told.failure is None
     assert boxes(follower.step(scene(0.2, {"a": (100, 100)}), standing("a"))) == [at(100, 100)]
+
+
+def test_no_frame_waits_for_a_model_that_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(grounding_tracker, "wait", lambda futures, timeout: waits.append(timeout))
+    line = Later(asked=1, error=RuntimeError("out of memory"))
+    follower = GroundingTracker(line.ask)
+    follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    assert waits == [0.2]
+    line.let()
+    follower.step(scene(0.1, {"a": (100, 100)}), standing("a"))
+    follower.step(scene(0.2, {"a": (100, 100)}), standing("a"))
+    assert waits == [0.2]
 
 
 def test_a_closed_executor_leaves_goals_pending() -> None:

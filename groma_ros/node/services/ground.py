@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
@@ -27,6 +27,8 @@ from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Goal, Grounding
 
 LISTENERS_SECONDS = 0.5
+MEETING_SECONDS = 2.0
+"""A client may be met so long after its goal."""
 """How often the node looks whether the clients are still there."""
 RESULT_SECONDS = 60
 """How long a result waits to be asked for; rclpy's own quarter of an hour would pile them up."""
@@ -44,7 +46,9 @@ class _Search:
     result: Ground.Result
     """What is known so far."""
     listeners: frozenset[bytes] = frozenset()
-    """Those who listened to the feedback when the goal came and still do; its client is one of them."""
+    """Those who listened to the feedback while the goal was new, and still do; its client is one of them."""
+    since: float = field(default_factory=time.monotonic)
+    """`time.monotonic` at which it came."""
 
 
 class GroundAction:
@@ -186,9 +190,8 @@ class GroundAction:
         if search.handle.is_cancel_requested or (search.timeout is not None and search.timeout.over):
             return True
         listeners = self._listeners()
-        if not search.listeners:
-            # Not met yet when the goal came.
-            search.listeners = listeners
+        if not search.listeners or time.monotonic() - search.since < MEETING_SECONDS:
+            search.listeners |= listeners
             return False
         search.listeners &= listeners
         if not search.listeners:

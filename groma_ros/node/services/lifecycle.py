@@ -10,8 +10,6 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 
-SERVICE = "/change_state"
-
 
 class LifecycleRequests:
     """Stands before rclpy's own callback of the service, which raises on a transition that is not possible,
@@ -22,7 +20,7 @@ class LifecycleRequests:
 
     def __init__(self, node: LifecycleNode, ready: Callable[[], Awaitable[None]]) -> None:
         self._node, self._ready = node, ready
-        (service,) = (item for item in node.services if item.srv_name.endswith(SERVICE))
+        (service,) = (item for item in node.services if item.srv_type is ChangeState)
         self._transition: Callable[[Any, Any], Any] = service.callback
         # A coroutine that waits keeps its group: a group of its own.
         group = ReentrantCallbackGroup()
