@@ -49,8 +49,6 @@ class CameraView:
         self._images: OrderedDict[int, Any] = OrderedDict()
         self._regions: OrderedDict[int, Any] = OrderedDict()
         self._boxes: OrderedDict[int, Any] = OrderedDict()
-        self.received = 0
-        """Images that came."""
 
     @property
     def watching(self) -> bool:
@@ -103,7 +101,6 @@ class CameraView:
         return CameraFrame(frame, answers, np.array(found, np.float32).reshape(-1, 4), placed)
 
     def _on_image(self, message: Any) -> None:
-        self.received += 1
         self._keep(self._images, message)
 
     def _keep_regions(self, message: Detection2DArray) -> None:

@@ -73,17 +73,18 @@ class Detector3D:
         target = None
         if first is not None:
             try:
-                target = self._target(view.header, first, settings)
+                target = self._target(view, first, settings)
             except TransformError as error:
                 refuse("transform", str(error))
         return Detections3D(view.header, placed, target)
 
-    def _target(self, header: Header, placed: Placed, settings: Parameters) -> PoseStamped:
+    def _target(self, view: ImageResult, placed: Placed, settings: Parameters) -> PoseStamped:
+        header = view.header
         box, frame = placed.placement.box, header.frame_id
         approach, standoff = settings.target_approach, settings.target_standoff
         moving = self._transforms is not None and bool(settings.target_frame)
-        # Tracks of several cameras have the same numbers; their frames differ.
-        key = (header.frame_id, settings.target_frame if moving else "", approach, placed.detection.track_id)
+        # Tracks of several cameras have the same numbers, and their frames may have the same name.
+        key = (view.camera, settings.target_frame if moving else "", approach, placed.detection.track_id)
         former = self._axes.get(key) if placed.detection.track_id else None
         if moving:
             assert self._transforms is not None

@@ -27,6 +27,8 @@ class ImageResult:
     """Depth and intrinsics were looked for, whether or not the frame has them now."""
     without_depth: str = ""
     """Why it has none, in a sentence, once they were looked for."""
+    camera: str = ""
+    """Name of the camera, empty for the one without a name."""
 
     @property
     def groundings(self) -> Sequence[Grounding]:

@@ -28,6 +28,11 @@ class ModelLoader:
         return self._future is not None and not self._future.done()
 
     @property
+    def ready(self) -> bool:
+        """Whether `take` would return, or raise, at once."""
+        return self._future is not None and self._future.done()
+
+    @property
     def seconds(self) -> float:
         """How long it has been loading."""
         return monotonic() - self._begun

@@ -27,7 +27,7 @@ from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.goal_set import GoalSet, NodeConfig, check_goals, goals_from_text, goals_from_texts
 from groma_ros.node.model_loader import Load, ModelLoader
 from groma_ros.node.parameters import Parameters, declare, with_values
-from groma_ros.node.pipeline import RATE, Camera, Pipeline
+from groma_ros.node.pipeline import Camera, Pipeline
 from groma_ros.node.publishers import CameraOutputs, Labels
 from groma_ros.node.services.ask import AskService
 from groma_ros.node.services.ground import GroundAction
@@ -103,7 +103,7 @@ class GromaNode(LifecycleNode):
             self._refuser("ground"),
             self._fill_solid,
         )
-        self._lifecycle_requests = LifecycleRequests(self, self._ready_to_configure)
+        self._lifecycle_requests = LifecycleRequests(self, self._ready_to_configure, self._is_active_already)
 
     @property
     def autostart(self) -> bool:
@@ -116,9 +116,19 @@ class GromaNode(LifecycleNode):
         return self._grounder is None and not self._final
 
     @property
+    def inactive(self) -> bool:
+        """Whether the node is configured and not active."""
+        return self._grounder is not None and self._pipeline is None and not self._final
+
+    @property
     def loading(self) -> bool:
         """Whether the model is being loaded."""
         return self._loader.loading
+
+    @property
+    def configure_requested(self) -> bool:
+        """Whether somebody's request to configure the node waits for the model."""
+        return self._lifecycle_requests.waiting > 0
 
     def begin_loading(self) -> None:
         """Start to load the model in a thread, unless that has begun; `on_configure` takes it."""
@@ -131,10 +141,14 @@ class GromaNode(LifecycleNode):
 
     async def _ready_to_configure(self) -> None:
         """Return once the model is loaded or has failed to load, where there is none yet."""
-        if not self.unconfigured:
-            return
-        self.begin_loading()
-        await self._bell.wait_for(lambda: not self._loader.loading)
+        # Another request may have taken it, and failed, while this one waited.
+        while self.unconfigured and not self._loader.ready:
+            self.begin_loading()
+            await self._bell.wait_for(lambda: not self._loader.loading)
+
+    def _is_active_already(self) -> bool:
+        """Whether the node is active because it may go there by itself: who asks for it has what he wants."""
+        return self.autostart and self._pipeline is not None
 
     # Lifecycle
 
@@ -281,7 +295,7 @@ class GromaNode(LifecycleNode):
         if camera.due(self.get_clock().now().nanoseconds, self._orders.settings.max_rate):
             self._pipeline.put(index, message)
         else:
-            camera.statistics.dropped(RATE)
+            self._pipeline.skip(index, message)
 
     def _on_goal(self, message: String) -> None:
         try:

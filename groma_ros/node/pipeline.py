@@ -126,6 +126,13 @@ class Pipeline:
         if pushed is not None and not self._carry(seen, pushed):
             seen.statistics.dropped(NEWER)
 
+    def skip(self, camera: int, message: Any) -> None:
+        """Count an image that comes faster than max_rate; its stamp tells that the camera did not pause."""
+        seen = self._cameras[camera]
+        assert seen.processor is not None
+        seen.processor.arrived(to_nanoseconds(message.header.stamp))
+        seen.statistics.dropped(RATE)
+
     def _carry(self, camera: Camera, arrival: StampedMessage, in_hand: bool = False) -> bool:
         """Publish the 2D answers of an image by motion alone, in the thread of the callbacks; False where
         nobody wants that."""
@@ -219,7 +226,10 @@ class Pipeline:
         camera.statistics.took(
             {"wait": start - arrival.time, "decode": decoded - start, "perceive": perf_counter() - decoded}
         )
-        camera.view, camera.arrival = ImageResult(arrival.message.header, frame, scene), arrival
+        camera.view, camera.arrival = (
+            ImageResult(arrival.message.header, frame, scene, camera=camera.name),
+            arrival,
+        )
         return camera.view
 
     def _answer(

@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import rclpy
 from rclpy.exceptions import (
@@ -24,6 +25,8 @@ from groma_ros.node.node import GromaNode
 
 POLL_SECONDS = 0.2
 """How long the executor may wait before it looks whether it was asked to end."""
+MANAGER_SECONDS = 5.0
+"""How long autostart leaves a node inactive that somebody else configured."""
 
 
 def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
@@ -67,6 +70,41 @@ def _init_failure(reason: str) -> str:
     return f"The ROS arguments cannot be read: {reason}"
 
 
+class Autostart:
+    """Takes a node to active by itself once its model is loaded.
+
+    Where somebody configures the node meanwhile, it is theirs to activate for `MANAGER_SECONDS`; a lifecycle
+    manager checks after each of its transitions that the node is in the state that it asked for.
+    """
+
+    def __init__(self, node: GromaNode) -> None:
+        self._node, self._over = node, False
+        self._inactive_since: float | None = None
+        node.begin_loading()
+
+    def step(self) -> str:
+        """Go on where it can without waiting, between two callbacks of the executor. The sentence that says
+        why the node could not start, or nothing."""
+        node = self._node
+        if self._over or node.loading or node.configure_requested:
+            return ""
+        if node.unconfigured and self._inactive_since is None:
+            # The model is there; what keeps it from being taken is told by `failure`, also where somebody
+            # else's request met it first.
+            self._over = True
+            started = not node.failure and _done(node.trigger_configure()) and _done(node.trigger_activate())
+            return "" if started else node.failure or "The node could not be activated."
+        if not node.inactive:
+            self._over = True  # somebody activated it, or took it elsewhere
+            return ""
+        now = time.monotonic()
+        self._inactive_since = self._inactive_since or now
+        if now - self._inactive_since < MANAGER_SECONDS:
+            return ""
+        self._over = True
+        return "" if _done(node.trigger_activate()) else node.failure or "The node could not be activated."
+
+
 def _spin(end: threading.Event, load: Load) -> str:
     """Spin until `end`; the sentence that says why the node could not start, or nothing."""
     try:
@@ -81,17 +119,10 @@ def _spin(end: threading.Event, load: Load) -> str:
     try:
         executor = SingleThreadedExecutor()
         executor.add_node(node)
-        starting = node.autostart
-        if starting:
-            node.begin_loading()
+        autostart = Autostart(node) if node.autostart else None
         while not end.is_set():
-            if starting and not node.loading:
-                starting = False
-                # Somebody may have configured it meanwhile.
-                if node.unconfigured and not (
-                    _done(node.trigger_configure()) and _done(node.trigger_activate())
-                ):
-                    return node.failure or "The node could not be activated."
+            if autostart is not None and (failure := autostart.step()):
+                return failure
             _spin_once(executor, node)
         executor.shutdown(timeout_sec=POLL_SECONDS)
         node.finish()

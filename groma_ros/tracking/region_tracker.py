@@ -61,8 +61,7 @@ class Track:
 class StreamContinuity:
     """Tells where a stream of images breaks: a camera that stopped for longer than `gap`, a bag that loops.
 
-    It is told of every image that arrives and is not above `max_rate`, so that images that are not looked
-    at do not count as a gap. The
+    It is told of every image that arrives, so that images that are not looked at do not count as a gap. The
     limit is the larger of `gap` and `SLOW` times the interval before, so that a slow camera does not break
     its stream with every image. Any thread may call it. last, interval: all that it remembers.
     """

@@ -67,6 +67,13 @@ def test_tracked_boxes_follow_the_object_and_still_boxes_do_not() -> None:
     assert report["questions"] == 7
 
 
+def test_the_models_own_bounds_hold_for_its_answers() -> None:
+    world = World([{"a": (100, 100)} for _ in range(3)])
+    world.min_presence, world.min_margin = 0.4, 0.3  # each question sets them anew
+    evaluate_tracking(world, [moments([{"a": (100, 100)}] * 3, "a")], [Mode(0.0)], TrackingConfig())  # type: ignore[arg-type]
+    assert (world.min_presence, world.min_margin) == (0.4, 0.3)
+
+
 def test_motion_model_follows_between_perceived_frames() -> None:
     frames = [{"a": (100 + 10 * step, 100), "b": (300, 300)} for step in range(21)]
     report = measured(frames, Mode(0.3, 2.5))

@@ -213,20 +213,45 @@ def test_markers_of_nothing_still_delete() -> None:
     assert only.action == Marker.DELETEALL
 
 
+def jaw_axis(
+    detector: Detector3D, shape: Any, track: str, camera: str = ""
+) -> tuple[Detections3D, np.ndarray]:
+    """What a detector makes of a rendered object, and the jaw axis of its target."""
+    frame, labels = render([Ground(), shape], POSE)
+    answers = [Grounding(Goal("it"), (Detection(box_of(labels, 1), 0.9, 0, track),), 1.0, 0.5)]
+    view = ImageResult(HEADER, frame, camera=camera)
+    made = detector.of(view, answers, Parameters(), lambda *refusal: None)
+    assert made.target is not None
+    turn = made.target.pose.orientation
+    return made, matrix_from_quaternion((turn.x, turn.y, turn.z, turn.w))[:, 0]
+
+
 def test_the_jaw_axis_of_a_track_goes_on_and_a_round_thing_says_that_its_turn_is_unknown() -> None:
-    detector, settings = Detector3D(SimpleNamespace(), Parameters()), Parameters()
+    detector = Detector3D(SimpleNamespace(), Parameters())
 
     def x_axis(shape: Any, track: str) -> np.ndarray:
-        frame, labels = render([Ground(), shape], POSE)
-        answers = [Grounding(Goal("it"), (Detection(box_of(labels, 1), 0.9, 0, track),), 1.0, 0.5)]
-        made = detector.of(ImageResult(HEADER, frame), answers, settings, lambda *refusal: None)
+        made, axis = jaw_axis(detector, shape, track)
         (covariance,) = (item.results[0].pose.covariance for item in detections_3d_message(made).detections)
         assert bool(np.any(covariance)) == isinstance(shape, Ball)
-        assert made.target is not None
-        turn = made.target.pose.orientation
-        return matrix_from_quaternion((turn.x, turn.y, turn.z, turn.w))[:, 0]
+        return axis
 
     axes = [x_axis(Cuboid((0.0, 0.0, 0.0), (0.12, 0.05, 0.08), turn / 5), "3") for turn in range(17)]
     assert min(a @ b for a, b in pairwise(axes)) > np.cos(np.radians(20))
     balls = [x_axis(Ball((0.0, place / 50, 0.0), 0.04), "4") for place in range(6)]
     assert min(a @ b for a, b in pairwise(balls)) > np.cos(np.radians(16))
+
+
+def test_a_jaw_axis_belongs_to_one_camera_and_to_one_activation() -> None:
+    def cuboid(turn: float) -> Cuboid:
+        return Cuboid((0.0, 0.0, 0.0), (0.12, 0.05, 0.08), turn)
+
+    # A quarter past the turn at which a new track's axis changes its sign, so that a former axis shows.
+    detector = Detector3D(SimpleNamespace(), Parameters())
+    alone = jaw_axis(Detector3D(SimpleNamespace(), Parameters()), cuboid(3.4), "3")[1]
+    followed = [jaw_axis(detector, cuboid(turn / 5), "3", "left")[1] for turn in range(18)][-1]
+    assert followed @ alone < -0.9
+    # The other camera has the same frame_id and the same number for its track.
+    assert jaw_axis(detector, cuboid(3.4), "3", "right")[1] @ alone > 0.9
+    assert jaw_axis(detector, cuboid(3.4), "3", "left")[1] @ alone < -0.9
+    detector.forget()
+    assert jaw_axis(detector, cuboid(3.4), "3", "left")[1] @ alone > 0.9

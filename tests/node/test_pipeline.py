@@ -101,10 +101,14 @@ class Rig:
         self.refused.append((camera.name, cause))
 
     def send(self, milliseconds: int, camera: int = 0, value: int = 0) -> int:
-        stamp = milliseconds * 1_000_000
         picture = np.full((480, 640, 3), value, np.uint8)
-        self.pipeline.put(camera, image_message(Header(stamp=to_time(stamp)), picture))
-        return stamp
+        self.pipeline.put(camera, image_message(header(milliseconds), picture))
+        return milliseconds * 1_000_000
+
+
+def header(milliseconds: int) -> Header:
+    """Header of an image with this stamp."""
+    return Header(stamp=to_time(milliseconds * 1_000_000))
 
 
 def until(done: Callable[[], Any]) -> None:
@@ -196,6 +200,19 @@ def test_cameras_are_looked_at_in_turn(rig: Rig) -> None:
     # What came while the first was looked at is answered too: nothing is known yet.
     assert rig.outputs[0].stamps == [milliseconds * 1_000_000 for milliseconds in range(0, 350, 50)]
     assert {item.groundings[0].status for _, item in rig.outputs[0].told} == {"pending"}
+
+
+def test_images_above_max_rate_are_no_pause_of_the_camera(rig: Rig) -> None:
+    processor = rig.cameras[0].processor
+    assert processor is not None
+    continuity = processor.tracker.tracker.continuity
+    for milliseconds in range(0, 3000, 100):
+        rig.pipeline.skip(0, image_message(header(milliseconds), np.zeros((4, 4, 3), np.uint8)))
+    rig.send(3000)
+    assert continuity.stream == 0
+    assert rig.cameras[0].statistics.snapshot().drops == {"max_rate": 30}
+    rig.send(6000)
+    assert continuity.stream == 1, "without them it is one"
 
 
 def test_a_frame_that_breaks_the_model_is_counted_and_the_next_is_answered(rig: Rig) -> None:

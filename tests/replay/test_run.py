@@ -92,6 +92,14 @@ def test_every_frame_once_as_the_grounder_answers_it(
     assert len(timings["frames"]) == 6 and set(timings["frames"][0]) == set(timings["stages"])
 
 
+def test_the_models_margin_holds(
+    bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grounder, "min_margin", 0.3)
+    run(bag, tmp_path / "out", plan, grounder)
+    assert grounder.min_margin == 0.3, "each question sets it anew"
+
+
 def test_two_runs_give_the_same_bytes(
     bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder
 ) -> None:

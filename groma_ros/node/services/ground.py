@@ -27,9 +27,9 @@ from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Goal, Grounding
 
 LISTENERS_SECONDS = 0.5
+"""How often the node looks whether the clients are still there."""
 MEETING_SECONDS = 2.0
 """A client may be met so long after its goal."""
-"""How often the node looks whether the clients are still there."""
 RESULT_SECONDS = 60
 """How long a result waits to be asked for; rclpy's own quarter of an hour would pile them up."""
 

@@ -15,11 +15,15 @@ class LifecycleRequests:
     """Stands before rclpy's own callback of the service, which raises on a transition that is not possible,
     so that the request is never answered, and which would keep the executor while the model is loaded.
 
-    ready: awaited before a transition to inactive.
+    ready: awaited before a transition to inactive; active: whether a request to activate the node has what it
+    asks for already. waiting: requests that wait for `ready`.
     """
 
-    def __init__(self, node: LifecycleNode, ready: Callable[[], Awaitable[None]]) -> None:
-        self._node, self._ready = node, ready
+    def __init__(
+        self, node: LifecycleNode, ready: Callable[[], Awaitable[None]], active: Callable[[], bool]
+    ) -> None:
+        self._node, self._ready, self._active = node, ready, active
+        self.waiting = 0
         (service,) = (item for item in node.services if item.srv_type is ChangeState)
         self._transition: Callable[[Any, Any], Any] = service.callback
         # A coroutine that waits keeps its group: a group of its own.
@@ -34,7 +38,14 @@ class LifecycleRequests:
     ) -> ChangeState.Response:
         asked = request.transition.label or str(request.transition.id)
         if asked in ("configure", str(Transition.TRANSITION_CONFIGURE)):
-            await self._ready()
+            self.waiting += 1
+            try:
+                await self._ready()
+            finally:
+                self.waiting -= 1
+        if asked in ("activate", str(Transition.TRANSITION_ACTIVATE)) and self._active():
+            response.success = True
+            return response
         try:
             return self._transition(request, response)
         except Exception as error:  # rclpy's own types; the client gets an answer in any case
