@@ -73,13 +73,6 @@ class StampBuffer:
             while len(self._reserved) > MAX_RESERVATIONS:
                 del self._reserved[next(iter(self._reserved))]
 
-    def clear(self) -> None:
-        """Forget all messages and reservations."""
-        with self._condition:
-            self._messages.clear()
-            self._reserved.clear()
-            self._bytes = 0
-
     def find(self, stamp: int, tolerance: float, wait: float = 0.0) -> Any:
         """The message whose stamp is nearest, the newer of two; None if none is within `tolerance` seconds.
 

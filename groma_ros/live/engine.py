@@ -93,6 +93,9 @@ class Engine(Protocol):
     def can(self, kind: str) -> bool:
         """Whether the model has words for a kind of goal (describe, chat)."""
 
+    def want_depth(self) -> None:
+        """A page shows the 3D view: give frames with their depth for the next seconds."""
+
     def set_goals(self, goals: Sequence[Goal]) -> None:
         """Let these goals stand. Raises ValueError with a sentence for one that cannot be asked."""
 

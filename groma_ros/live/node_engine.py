@@ -13,6 +13,8 @@ from groma_ros.errors import sentence
 from groma_ros.live.engine import EngineState, EngineThreads, Shown, SpokenAnswer, no_boxes
 from groma_ros.types import FloatArray, Goal
 
+DEPTH_SECONDS = 5.0
+"""For so long after a page asked for the 3D view depth is listened to."""
 SILENT_SECONDS = 3.0
 """Without diagnostics, which come every second, for this long a node counts as gone."""
 CHECK_SECONDS = 0.5
@@ -50,6 +52,10 @@ class NodeEngine(EngineThreads):
         """`time.monotonic` of the newest diagnostics."""
         self._facts: dict[str, str] = {}
         self._alive = False
+        self._deep = False
+        """Whether somebody publishes depth for the node."""
+        self._depth_wanted = 0.0
+        """`time.monotonic` until which frames are shown with their depth."""
         self._steps = self._numbers = self._last = 0
         self._newest: Answers | None = None
         self._regions = no_boxes()
@@ -85,6 +91,10 @@ class NodeEngine(EngineThreads):
     def can(self, kind: str) -> bool:
         """Always true: the node refuses with a sentence what its model has no words for."""
         return True
+
+    def want_depth(self) -> None:
+        """Listen to the node's depth topic for the next seconds."""
+        self._depth_wanted = time.monotonic() + DEPTH_SECONDS
 
     def set_goals(self, goals: Sequence[Goal]) -> None:
         """Give the node these goals. Raises ValueError with the node's sentence, or where it is silent."""
@@ -179,7 +189,20 @@ class NodeEngine(EngineThreads):
             if kind is None:
                 return f"Nobody publishes the node's image topic {topic}; start the camera."
             self._view.watch(topic, kind)
+        self._tend_depth()
         return problem
+
+    def _tend_depth(self) -> None:
+        """Listen to depth while a page shows the 3D view."""
+        topic = self._facts.get("depth topic", "")
+        kind = self._view.kind_of(topic) if topic else None
+        self._deep = kind is not None
+        wanted = kind is not None and self._view.watching and time.monotonic() < self._depth_wanted
+        if kind is not None and wanted and not self._view.watching_depth:
+            facts = self._facts
+            self._view.watch_depth(topic, kind, facts["camera_info topic"], facts.get("rectified", "auto"))
+        elif not wanted and self._view.watching_depth:
+            self._view.rest_depth()
 
     def _on_diagnostics(self, facts: dict[str, str]) -> None:
         with self._changed:
@@ -252,5 +275,5 @@ class NodeEngine(EngineThreads):
             self._regions,
             found.answers.answered or None,
             stages,
-            places or None,
+            places if self._deep else places or None,
         )

@@ -88,6 +88,9 @@ class PipelineEngine(EngineThreads):
         """Whether the model has words for a kind of goal; chat may be grounded or plain."""
         return self._grounder.can(kind) or (kind == "chat" and self._grounder.can("grounded_chat"))
 
+    def want_depth(self) -> None:
+        """Nothing to do: the frames of a source have the depth that it holds."""
+
     def set_goals(self, goals: Sequence[Goal]) -> None:
         """Let these goals stand from the next frame, or on the one that stays. Raises ValueError for one that
         the model cannot answer."""

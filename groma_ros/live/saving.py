@@ -13,11 +13,11 @@ import cv2
 from groma_ros.atomic_write import replacing, write_file
 from groma_ros.live.engine import Shown
 from groma_ros.live.labels import QUALITY, jpeg
-from groma_ros.replay.recording import RecordingWriter
+from groma_ros.replay.recording import CameraTopics, RecordingWriter
 from groma_ros.replay.records import FrameRecord, goal_record
 from groma_ros.visualization import draw_groundings
 
-IMAGE_TOPIC = "/camera/image/compressed"
+TOPICS = CameraTopics("/camera/image/compressed", "/camera/depth/compressedDepth", "/camera/camera_info")
 MAX_FRAMES = 100_000
 """Of one recording; later ones are left out."""
 
@@ -72,7 +72,7 @@ class Recorder:
             taken = sum(path.name.startswith(name) for path in folder.iterdir())
             path = folder / (f"{name}-{taken}.mcap" if taken else f"{name}.mcap")
             stream = self._stack.enter_context(replacing(path))
-            self._writer = RecordingWriter(stream, image_topic=IMAGE_TOPIC)
+            self._writer = RecordingWriter(stream, camera=TOPICS)
             self._goals, self._last, self.frames, self.path = None, -1, 0, path
             return path
 
@@ -92,7 +92,8 @@ class Recorder:
             record = FrameRecord(
                 self.frames, now, frame.stamp, frame.frame_id, width, height, own, shown.answered, "", answers
             )
-            self._writer.add(record, jpeg(frame.rgb, QUALITY))
+            self._writer.add_frame(now, frame, jpeg(frame.rgb, QUALITY))
+            self._writer.add(record)
             self.frames += 1
 
     def stop(self) -> Path | None:

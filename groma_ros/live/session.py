@@ -134,6 +134,7 @@ class LiveSession:
     def space(self, shown: Shown) -> tuple[dict[str, Any], bytes] | None:
         """Boxes in space and points of a frame for the 3D view, see `space.point_cloud`; None without
         depth."""
+        self.engine.want_depth()
         return point_cloud(shown.frame, placed(shown))
 
     def do(self, page: str, action: Mapping[str, Any]) -> dict[str, Any]:
@@ -235,6 +236,8 @@ class LiveSession:
             self._kept.append(shown)
             self._times.append(time.monotonic())
         try:
+            if self.recorder.path is not None:
+                self.engine.want_depth()
             self.recorder.add(shown)
         except OSError as error:
             with suppress(OSError):

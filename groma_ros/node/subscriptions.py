@@ -176,6 +176,9 @@ class CameraInputs:
         reliable = self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         return {
             "image topic": self._topics.image,
+            "depth topic": self._topics.depth,
+            "camera_info topic": self._topics.camera_info,
+            "rectified": self._settings.rectified,
             "image reliability": "reliable" if reliable else "best_effort",
             "image publishers": self._node.count_publishers(self._topics.image),
             "lost images": self.lost,

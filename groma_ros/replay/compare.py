@@ -189,12 +189,9 @@ def _goal(number: int, wanted: GoalRecord, found: GoalRecord, tolerances: Tolera
         return Change(number, found.goal, kind, sentence)
 
     changes = []
-    appeared = bool(found.detections) != bool(wanted.detections)
-    if appeared or abs(found.present - wanted.present) > tolerances.score:
-        verdict = [
-            f"{'there' if item.detections else 'absent'} ({item.present:.3f})" for item in (wanted, found)
-        ]
-        changes.append(change("presence", f"was {verdict[0]} and is {verdict[1]}"))
+    if found.verdict != wanted.verdict or abs(found.present - wanted.present) > tolerances.score:
+        was, now = (f"{item.verdict} ({item.present:.3f})" for item in (wanted, found))
+        changes.append(change("presence", f"was {was} and is {now}"))
     pairs, missing, new = _matched(wanted.detections, found.detections, tolerances.match)
     changes += [change("missing box", f"{_shown(box)} is missing") for box in missing]
     changes += [change("new box", f"{_shown(box)} is new") for box in new]

@@ -48,6 +48,15 @@ class GoalRecord:
     present: float
     margin: float
     detections: tuple[BoxRecord, ...]
+    status: str = ""
+    """Empty, and left out of the line, where it is `present` with boxes or `absent` without."""
+    alternatives: tuple[BoxRecord, ...] = ()
+    """Runner-up boxes of an ambiguous answer; left out of the line where there are none."""
+
+    @property
+    def verdict(self) -> str:
+        """The status in one word, also where `status` is empty."""
+        return self.status or ("present" if self.detections else "absent")
 
 
 @dataclass(frozen=True)
@@ -76,7 +85,12 @@ class FrameRecord:
 
     def line(self) -> str:
         """Serialise to a line of JSON, without newline."""
-        return json.dumps(asdict(self), separators=(",", ":"), ensure_ascii=False)
+        document = asdict(self)
+        for goal in document["goals"]:
+            for key in ("status", "alternatives"):
+                if not goal[key]:
+                    del goal[key]
+        return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
     def parse(cls, line: str) -> FrameRecord:
@@ -93,18 +107,20 @@ def goal_record(
 
     find_place: returns the 3D box of a detection.
     """
-    best_first = sorted(grounding.detections, key=lambda item: -item.score)
-    boxes = tuple(
-        BoxRecord(
-            _rounded(item.box),
-            round(float(item.score), SCORE_DIGITS),
-            item.track_id,
-            _place(find_place(item)),
-        )
-        for item in best_first
-    )
+    boxes = tuple(_box(item, find_place(item)) for item in _best_first(grounding.detections))
+    others = tuple(_box(item, None) for item in _best_first(grounding.alternatives))
     present, margin = (round(float(value), SCORE_DIGITS) for value in (grounding.present, grounding.margin))
-    return GoalRecord(grounding.goal.text, grounding.goal.kind, present, margin, boxes)
+    record = GoalRecord(grounding.goal.text, grounding.goal.kind, present, margin, boxes, "", others)
+    return record if record.verdict == grounding.status else replace(record, status=grounding.status)
+
+
+def _best_first(detections: Sequence[Detection]) -> list[Detection]:
+    return sorted(detections, key=lambda item: -item.score)
+
+
+def _box(item: Detection, place: Box3D | None) -> BoxRecord:
+    score = round(float(item.score), SCORE_DIGITS)
+    return BoxRecord(_rounded(item.box), score, item.track_id, _place(place))
 
 
 def without_places(record: FrameRecord) -> FrameRecord:
@@ -139,11 +155,15 @@ def text_lines(path: Path) -> list[str]:
 
 
 def _goal(data: dict[str, Any]) -> GoalRecord:
-    boxes = tuple(
+    boxes, others = _read_boxes(data.pop("detections")), _read_boxes(data.pop("alternatives", []))
+    return GoalRecord(**data, detections=boxes, alternatives=others)
+
+
+def _read_boxes(items: list[dict[str, Any]]) -> tuple[BoxRecord, ...]:
+    return tuple(
         BoxRecord(_rounded(item["box"]), item["score"], item["id"], _read_place(item["place"]))
-        for item in data.pop("detections")
+        for item in items
     )
-    return GoalRecord(**data, detections=boxes)
 
 
 def _place(box: Box3D | None) -> PlaceRecord | None:

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -11,10 +16,14 @@ import numpy as np
 import pytest
 
 from groma_ros.boxes import box_iou
+from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.live.node_engine import NodeEngine
+from groma_ros.types import Goal
 from tests.live.browser import Browser, Tab, find_browser
-from tests.live.conftest import BAG, PICTURE, Serve
+from tests.live.conftest import BAG, PICTURE, TINY, Serve
 from tests.live.page import Serving
+from tests.node.robot import Robot, start_node
 
 EXECUTABLE = find_browser()
 pytestmark = pytest.mark.skipif(
@@ -39,7 +48,11 @@ CONTRAST = """(element => {
 })"""
 SELECTORS = ("h1", "#source", "#hint", ".status.present", ".status.absent", ".figures", "#facts dt", "button")
 
+DOMAIN = 101 + (os.getpid() + 50) % 100
+
 Open = Callable[..., Tab]
+
+os.environ.update(dds_environment())
 
 
 @pytest.fixture(scope="module")
@@ -221,6 +234,62 @@ def test_a_source_that_ends_says_so_and_can_start_again(serve: Serve, open_tab: 
     assert tab.run("document.getElementById('pause').disabled")
     tab.click("#restart")
     tab.until("document.getElementById('problem').hidden", "playing again")
+
+
+def test_a_dialogue_is_read_and_begun_anew(serve: Serve, open_tab: Open, small_model: Path) -> None:
+    talker = Grounder.load(small_model, backend="torch")
+    talker.max_answer_tokens = 12
+    serving = serve(PICTURE, grounder=talker)
+    tab = open_tab(serving)
+    tab.until("!document.getElementById('talk').hidden", "the line for questions")
+    tab.until("document.getElementById('problem').textContent === 'The source has ended.'")
+    for number, question in enumerate(("what is this?", "and <b>that</b>?"), 1):
+        tab.run("document.activeElement.blur()")
+        tab.key("q")
+        tab.until("document.activeElement.id === 'question'")
+        tab.type(question)
+        tab.key("Enter", 13, "\r")
+        tab.until(f"document.querySelectorAll('#asked p').length === {number}", "an answer")
+        assert tab.text("#asked p:last-child .question").strip() == question
+        # What the model says is shown as it is, after the question.
+        said = tab.text("#asked p:last-child").partition("\n")[2]
+        assert said.strip()
+    assert tab.run("document.querySelectorAll('#asked b').length") == 0
+    tab.click("#new-talk")
+    tab.until("document.querySelectorAll('#asked p').length === 0", "a new dialogue")
+
+
+def test_a_node_that_dies_and_comes_back(
+    open_tab: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: dict[str, np.ndarray]
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    problem = "document.getElementById('problem').textContent"
+    with ExitStack() as stack:
+        robot, stop = stack.enter_context(Robot(DOMAIN)), threading.Event()
+
+        def show() -> None:
+            while not stop.wait(0.2):
+                robot.images.publish(robot.image(rgb))
+
+        camera = threading.Thread(target=show)
+        camera.start()
+        stack.callback(camera.join)
+        stack.callback(stop.set)
+        parameters = {"model": TINY, "backend": "onnx", "threads": 1}
+        node = start_node(stack, DOMAIN, tmp_path / "node.log", parameters)
+        tab = open_tab(
+            stack.enter_context(Serving(NodeEngine("groma", [Goal(MUG), Goal(CONE)]), tmp_path / "out"))
+        )
+        statuses(tab, "present", "absent")
+        np.testing.assert_allclose(boxes(tab), [truth[MUG]], atol=0.5)
+        node.interrupt(signal.SIGKILL)
+        tab.until(f"{problem}.includes('not heard any more')", "the node's death")
+        assert tab.run("[...document.querySelectorAll('#goals input')].map(e => e.value)") == [MUG, CONE]
+        start_node(stack, DOMAIN, tmp_path / "again.log", parameters)
+        tab.until("document.getElementById('problem').hidden", "the node's return")
+        statuses(tab, "present", "absent")
+        np.testing.assert_allclose(boxes(tab), [truth[MUG]], atol=0.5)
 
 
 def test_the_page_says_that_the_server_is_gone(serve: Serve, open_tab: Open) -> None:

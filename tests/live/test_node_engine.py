@@ -12,6 +12,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from rclpy.qos import qos_profile_sensor_data
+from sensor_msgs.msg import CameraInfo, Image
 
 from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
@@ -22,6 +24,7 @@ from tests.live.page import Serving
 from tests.node.robot import Robot, start_node
 
 MUG, BALL = "the red mug", "the blue ball"
+FOCAL = 500.0
 DOMAIN = 101 + os.getpid() % 100
 
 os.environ.update(dds_environment())
@@ -29,20 +32,39 @@ os.environ.update(dds_environment())
 
 @pytest.fixture
 def robot() -> Iterator[Robot]:
-    """A camera that shows one picture five times a second."""
+    """A camera that shows one picture five times a second, all of it at a distance of 1 m."""
     rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
     stop = threading.Event()
+    height, width = rgb.shape[:2]
+    metre = np.full((height, width), 1000, "<u2").tobytes()
     with Robot(DOMAIN) as robot:
+        depths = robot.node.create_publisher(Image, "depth", qos_profile_sensor_data)
+        infos = robot.node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
 
         def show() -> None:
             while not stop.wait(0.2):
-                robot.images.publish(robot.image(rgb))
+                image = robot.image(rgb)
+                info = CameraInfo(header=image.header, width=width, height=height)
+                info.k = [FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0]
+                depth = Image(
+                    header=image.header, width=width, height=height, encoding="16UC1", step=2 * width
+                )
+                depth.data = metre
+                for publisher, message in ((infos, info), (depths, depth), (robot.images, image)):
+                    publisher.publish(message)
 
         camera = threading.Thread(target=show)
         camera.start()
         yield robot
         stop.set()
         camera.join()
+
+
+def cloud(space: tuple[dict, bytes]) -> tuple[np.ndarray, np.ndarray]:
+    """Points Nx3, metres, and their colours uint8 Nx3, of a view in space."""
+    count, data = space[0]["points"], space[1]
+    points = np.frombuffer(data[: 12 * count], "<f4").reshape(-1, 3)
+    return points, np.frombuffer(data[12 * count :], np.uint8).reshape(-1, 3)
 
 
 def test_a_node_is_shown_dies_and_comes_back(
@@ -79,6 +101,16 @@ def test_a_node_is_shown_dies_and_comes_back(
         held = page.next()["frame"]["stamp"]
         assert {page.next()["frame"]["stamp"] for _ in range(3)} == {held}
         page.do("resume")
+
+        # The node's depth is listened to while the view in space is open.
+        assert robot.node.count_subscribers("depth") == 1
+        state = page.until(lambda state: page.space and page.space[0]["points"], "points", space=True)
+        assert state["frame"]["depth"] and page.space is not None
+        points, colours = cloud(page.space)
+        np.testing.assert_allclose(points[:, 2], 1, atol=1e-6)
+        across, down = (points[:, :2] * FOCAL + [rgb.shape[1] / 2, rgb.shape[0] / 2]).T.round().astype(int)
+        assert np.abs(colours.astype(int) - rgb[down, across]).mean() < 5
+        page.until(lambda _: robot.node.count_subscribers("depth") == 1, "the rest of the view in space")
 
         # Goals go both ways: from the page, and from whoever else sets them.
         assert page.goals(MUG, BALL) == {}

@@ -13,7 +13,11 @@ import pytest
 from groma_ros.io.bag_topics import find_camera
 from groma_ros.io.bags import open_bag, recorded_images
 from groma_ros.io.message_definitions import typestore
+from groma_ros.live.engine import Shown
+from groma_ros.live.saving import Recorder
+from groma_ros.live.sources import open_source
 from groma_ros.replay.recording import RecordingWriter
+from groma_ros.types import Detection, Frame, Goal, Grounding
 from tests.live.conftest import BAG, PICTURE, Serve
 
 MUG = "the red mug"
@@ -54,6 +58,56 @@ def test_a_bag_is_recorded_that_replays(serve: Serve) -> None:
         assert [item.goal for item in answers[-1].groundings] == [MUG, "the blue ball"]
         assert len(answers[0].groundings[0].detections) == 1
         assert bag.count("/groma/label_info") == 2  # once for each set of goals
+
+
+def test_the_depth_of_a_bag_is_in_the_recording(serve: Serve) -> None:
+    """What is recorded places its objects where the source does."""
+    with serve(BAG, MUG).page() as page:
+        page.until(lambda state: state["goals"][0]["status"] == "present")
+        page.do("pause")
+        page.do("record", on=True)
+        for number in range(1, 4):  # in steps, so that no frame is left out
+            page.do("step")
+            page.until(lambda state, number=number: state["recording"]["frames"] > number)
+        path = Path(page.do("record", on=False)["file"])
+    kept, known = (
+        {item.frame.stamp: item.frame for item in open_source(str(bag)).frames() if item.frame is not None}
+        for bag in (path, BAG)
+    )
+    assert len(kept) == 4 and any(frame.depth is not None for frame in kept.values())
+    for stamp, frame in kept.items():
+        wanted = known[stamp]
+        # The bag has depth for every other image.
+        assert (frame.depth is None) == (wanted.depth is None) and frame.intrinsics == wanted.intrinsics
+        if frame.depth is None or wanted.depth is None:
+            continue
+        np.testing.assert_allclose(frame.depth, wanted.depth, atol=0.00051)  # whole millimetres
+
+
+def test_runner_ups_and_old_answers_are_in_the_recording(tmp_path: Path) -> None:
+    def detection(left: float, score: float) -> Detection:
+        return Detection((left, 10, left + 20, 40), score, 0)
+
+    answers = (
+        Grounding(
+            Goal(MUG), (detection(5, 0.6),), 0.9, 0.1, status="ambiguous", alternatives=(detection(50, 0.5),)
+        ),
+        Grounding(Goal("the cup"), (), 0.0, 0.0, status="stale"),
+        Grounding(Goal("a cone"), (), 0.1, 0.0, status="absent"),
+    )
+    recorder = Recorder(tmp_path, "a model")
+    path = recorder.start()
+    recorder.add(Shown(1, Frame(np.zeros((60, 80, 3), np.uint8), 1_000_000_000), answers, answered=7))
+    recorder.stop()
+    store, kind = typestore(), "groma_ros/msg/GroundingArray"
+    with open_bag(path) as bag:
+        (message,) = [store.deserialize_cdr(item.data, kind) for item in bag.messages("/groma/groundings")]
+    mug, cup, cone = message.groundings
+    assert [item.status for item in message.groundings] == [mug.AMBIGUOUS, mug.STALE, mug.ABSENT]
+    (other,) = mug.alternatives
+    assert (other.bbox.center.position.x, other.bbox.size_x) == (60, 20)
+    assert other.results[0].hypothesis.score == pytest.approx(0.5)
+    assert not (cup.alternatives or cone.alternatives or cup.detections)
 
 
 def test_a_recording_goes_on_without_a_page(serve: Serve) -> None:

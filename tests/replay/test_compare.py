@@ -75,11 +75,11 @@ def test_equal_runs_and_small_differences_are_no_change() -> None:
         ),
         (goal(MUG, replace(CUP, box=(110.0, 10.0, 160.0, 60.0))), ["moved box"], "IoU 0.667"),
         (goal(replace(MUG, score=0.8), CUP), ["score"], "is 0.800"),
-        (goal(MUG, CUP, present=0.6), ["presence"], "was there (0.950) and is there (0.600)"),
+        (goal(MUG, CUP, present=0.6), ["presence"], "was present (0.950) and is present (0.600)"),
         (
             goal(present=0.2),
             ["presence", "missing box", "missing box"],
-            "was there (0.950) and is absent (0.200)",
+            "was present (0.950) and is absent (0.200)",
         ),
     ],
 )
