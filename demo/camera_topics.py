@@ -7,36 +7,14 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
-from geometry_msgs.msg import PoseStamped
 from numpy.typing import NDArray
 from rclpy.node import Node
-from rclpy.qos import DurabilityPolicy, QoSProfile, qos_profile_sensor_data
+from rclpy.qos import qos_profile_sensor_data
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CameraInfo, Image
 
-from groma_ros.camera_geometry import quaternion_from_matrix
+from demo.ros_common import time_message
 from groma_ros.types import Intrinsics
-
-LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-
-
-def time_message(seconds: float) -> Time:
-    """A stamp of the simulated clock."""
-    whole = int(seconds)
-    return Time(sec=whole, nanosec=int((seconds - whole) * 1e9))
-
-
-def pose_message(
-    frame: str, stamp: Time, position: NDArray[np.float64], rotation: NDArray[np.float64]
-) -> PoseStamped:
-    """A place and a 3x3 rotation in a frame."""
-    message = PoseStamped()
-    message.header.frame_id, message.header.stamp = frame, stamp
-    x, y, z = (float(value) for value in position)
-    message.pose.position.x, message.pose.position.y, message.pose.position.z = x, y, z
-    turn = message.pose.orientation
-    turn.x, turn.y, turn.z, turn.w = quaternion_from_matrix(rotation)
-    return message
 
 
 class CameraTopics:

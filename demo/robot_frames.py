@@ -5,14 +5,12 @@ from __future__ import annotations
 
 import sys
 
-import rclpy
 from geometry_msgs.msg import PoseStamped, TransformStamped
 from nav_msgs.msg import Odometry
-from rclpy.executors import ExternalShutdownException
 from rclpy.node import Node
 from tf2_msgs.msg import TFMessage
 
-from demo.camera_topics import LATCHED
+from demo.ros_common import LATCHED, run_node
 
 
 class RobotFrames(Node):
@@ -41,18 +39,5 @@ class RobotFrames(Node):
         self._moving.publish(TFMessage(transforms=[transform]))
 
 
-def main() -> None:
-    """Serve until interrupted; the camera's frame is the only argument."""
-    rclpy.init()
-    node = RobotFrames(sys.argv[1])
-    try:
-        rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-
-
 if __name__ == "__main__":
-    main()
+    run_node(lambda: RobotFrames(sys.argv[1]))

@@ -16,7 +16,8 @@ import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 
-from demo.camera_topics import LATCHED, CameraTopics
+from demo.camera_topics import CameraTopics
+from demo.ros_common import LATCHED
 from demo.simulator_process import Requests
 
 PICTURE_PERIOD = 0.4

@@ -16,7 +16,11 @@ from groma_ros.msg import Grounding, GroundingArray
 
 
 class GoalPresent(Node):
-    """Publishes True while the first goal is present, False once it is absent, else nothing."""
+    """Publishes True while the first goal is present or ambiguous, False once it is absent, else nothing.
+
+    Ambiguous means that something in view fits and another thing fits nearly as well: the goal is in view,
+    but nobody should grasp or go to it before more has been said (`check` in pick.py refuses it).
+    """
 
     def __init__(self) -> None:
         super().__init__("goal_present")
@@ -30,7 +34,7 @@ class GoalPresent(Node):
         # Pending and stale answers say nothing about the image, so a robot must not act on them.
         if status in (Grounding.PENDING, Grounding.STALE):
             return
-        self._publisher.publish(Bool(data=status in (Grounding.PRESENT, Grounding.AMBIGUOUS)))
+        self._publisher.publish(Bool(data=status != Grounding.ABSENT))
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ from geometry_msgs.msg import PoseStamped
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 
-from demo.camera_topics import pose_message, time_message
+from demo.ros_common import pose_message, time_message
 from demo.simulator_node import PICTURE_PERIOD, SimulatorNode, goal_document, serve
 from groma_ros.simulation.robosuite_cell import STEP, GraspCell
 

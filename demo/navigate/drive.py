@@ -18,13 +18,12 @@ from nav_msgs.msg import OccupancyGrid, Odometry
 from numpy.typing import NDArray
 from rclpy.action import ActionServer, CancelResponse, GoalResponse
 from rclpy.callback_groups import ReentrantCallbackGroup
-from rclpy.executors import ExternalShutdownException, MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
-from demo.camera_topics import LATCHED
 from demo.navigate.floor_map import CELL, FloorMap
+from demo.ros_common import LATCHED, run_node
 from groma_ros.camera_geometry import matrix_from_quaternion
 
 Array = NDArray[np.float64]
@@ -196,20 +195,5 @@ def _wrapped(angle: float) -> float:
     return float((angle + np.pi) % (2 * np.pi) - np.pi)
 
 
-def main() -> None:
-    """Serve until interrupted."""
-    rclpy.init()
-    node = Driver()
-    executor = MultiThreadedExecutor(num_threads=3)
-    executor.add_node(node)
-    try:
-        executor.spin()
-    except (KeyboardInterrupt, ExternalShutdownException):
-        pass
-    finally:
-        node.destroy_node()
-        rclpy.try_shutdown()
-
-
 if __name__ == "__main__":
-    main()
+    run_node(Driver, threads=3)

@@ -15,7 +15,7 @@ import rclpy
 from geometry_msgs.msg import Twist
 from nav_msgs.msg import Odometry
 
-from demo.camera_topics import pose_message, time_message
+from demo.ros_common import pose_message, time_message
 from demo.simulator_node import PICTURE_PERIOD, SimulatorNode, goal_document, serve
 from groma_ros.simulation.miniworld_course import EYE_HEIGHT, EYE_PITCH, STEP, Course
 
