@@ -4,6 +4,7 @@
 # make demo        the node answers the shipped camera bag over DDS; see out/
 # make demo-grasp     a Panda in robosuite picks up what words ask for; see out/grasp.json
 # make demo-navigate  a mobile base in Miniworld goes to what words ask for; see out/navigate.json
+# make demos-short    five fixed episodes of both at the same time, and what must hold of them; see out/short
 # make test        the whole test suite; with ROS_DISTRO=kilted the tests of the node, in .venv-kilted with Kilted's wheels
 # make lint        ruff check, ruff format --check, mypy, and the tables of measurements
 # make figures     writes the tables of docs/measurements/ into README.md and docs/
@@ -41,7 +42,7 @@ SETUP_SIM = command -v $(INTERPRETER) >/dev/null || { echo "$(ABSENT)" >&2; exit
 CLEAN_ENV = env -u _ROS_WHEELS_BOOTSTRAP_COMPLETE -u LD_LIBRARY_PATH -u AMENT_PREFIX_PATH -u CMAKE_PREFIX_PATH -u PYTHONPATH \
 	-u RMW_IMPLEMENTATION -u ROS_DISCOVERY_SERVER
 
-.PHONY: setup setup-full setup-sim demo demo-grasp demo-navigate test lint figures docs clean
+.PHONY: setup setup-full setup-sim demo demo-grasp demo-navigate demos-short test lint figures docs clean
 
 setup:
 	@$(SETUP)
@@ -60,6 +61,9 @@ demo-grasp: setup setup-sim
 
 demo-navigate: setup setup-sim
 	@$(CLEAN_ENV) .venv/bin/python -m demo.navigate.run --seeds $(SEEDS) --first-seed $(FIRST_SEED) --finder $(FINDER)
+
+demos-short: setup setup-sim
+	@$(CLEAN_ENV) .venv/bin/python -m demo.short_form
 
 test: setup-full
 	@$(CLEAN_ENV) $(VENV)/bin/python -m pytest $(if $(filter-out jazzy,$(WHEELS)),tests/node) $(PYTEST_ARGS)

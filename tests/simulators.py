@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from functools import cache
@@ -21,7 +22,11 @@ def _made() -> str:
 
 
 def need_simulators() -> None:
-    """Make `.venv-sim`, which takes minutes the first time; skip where the package index is out of reach."""
+    """Make `.venv-sim`, which takes minutes the first time; skip where the package index is out of reach.
+
+    Under continuous integration (the variable CI is set) that fails the test.
+    """
     problem = _made()
     if problem:
-        pytest.skip(f"make setup-sim does not work here: {problem}")
+        stop = pytest.fail if os.environ.get("CI") else pytest.skip
+        stop(f"make setup-sim does not work here: {problem}")

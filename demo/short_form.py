@@ -1,0 +1,173 @@
+"""Short form of both robot demonstrations for continuous integration: five fixed episodes each, at the same
+time, and what must hold of their results.
+
+`make demos-short` runs it. Exit status 1 and a sentence for each thing that does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+
+from groma_ros.client.demo.processes import Child
+
+EPISODES = 5
+BROKEN = ("node lost", "arm lost", "base lost", "refused")
+"""Causes that say a process or a topic failed, and not the model."""
+ROW_TYPES = {"seed": int, "goal": str, "kind": str, "present": bool, "outcome": str, "cause": str}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What must hold of the five episodes of a demonstration."""
+
+    name: str
+    """Of the demonstration's folder and its JSON file."""
+    wrong: str
+    """Key under which wrong lifts or false arrivals are counted."""
+    outcomes: tuple[str, ...]
+    """Every outcome that an episode may have."""
+    first_seed: int
+    floor: int
+    """Successes of FINDER=random on the same seeds; the node must have more."""
+    absent_motions: int
+    """Most episodes in which the robot may move on an absent goal."""
+
+
+EXPECTED = (
+    Expected("grasp", "wrong_lift", ("success", "nothing lifted", "wrong lift", "motion"), 0, 0, 1),
+    Expected("navigate", "false_arrival", ("success", "not arrived", "false arrival"), 0, 0, 1),
+)
+
+
+def form_problems(document: Mapping[str, Any], wrong: str) -> list[str]:
+    """Deviations of a JSON file from the documented form, a sentence each."""
+    found = []
+    for key in ("episodes", "present", "success", wrong, "absent", "motion_on_absent"):
+        if type(document.get(key)) is not int:
+            found.append(f"The key {key!r} is {document.get(key)!r} and no whole number.")
+    if not isinstance(document.get("causes"), dict):
+        found.append("The key 'causes' is no mapping.")
+    rows = document.get("rows")
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        return [*found, "The key 'rows' is no list of mappings."]
+    for index, row in enumerate(rows):
+        found += [
+            f"Row {index} has {key!r}: {row.get(key)!r}, which is no {kind.__name__}."
+            for key, kind in ROW_TYPES.items()
+            if type(row.get(key)) is not kind
+        ]
+    return found
+
+
+def problems(document: Mapping[str, Any], expected: Expected) -> list[str]:
+    """What does not hold of a demonstration's JSON file, a sentence each; empty where all does."""
+    found = form_problems(document, expected.wrong)
+    if found:
+        return found
+    rows = document["rows"]
+    wanted = list(range(expected.first_seed, expected.first_seed + EPISODES))
+    if [row["seed"] for row in rows] != wanted:
+        found.append(f"The seeds are {[row['seed'] for row in rows]} and not {wanted}.")
+    for row in rows:
+        if row["outcome"] not in expected.outcomes:
+            found.append(f"Seed {row['seed']} has the unknown outcome {row['outcome']!r}.")
+        if (row["outcome"] == "success") == bool(row["cause"]):
+            found.append(f"Seed {row['seed']} has the outcome {row['outcome']!r} and cause {row['cause']!r}.")
+        if row["cause"] in BROKEN:
+            found.append(f"Seed {row['seed']} ended with {row['cause']!r}: a process or a topic failed.")
+    present = [row for row in rows if row["present"]]
+    absent = [row for row in rows if not row["present"]]
+    counted = {
+        "episodes": len(rows),
+        "present": len(present),
+        "success": sum(row["outcome"] == "success" for row in present),
+        expected.wrong: sum(bool(row.get("wrong")) for row in rows),
+        "absent": len(absent),
+        "motion_on_absent": sum(bool(row.get("moved")) for row in absent),
+        "causes": dict(Counter(row["cause"] for row in rows if row["cause"])),
+    }
+    for key, value in counted.items():
+        if document[key] != value:
+            found.append(f"The key {key!r} is {document[key]!r}; its rows say {value!r}.")
+    if counted["success"] <= expected.floor:
+        found.append(
+            f"{counted['success']} of {len(present)} episodes succeed; going for a random object makes "
+            f"{expected.floor} succeed on these seeds, so more are needed."
+        )
+    if counted["motion_on_absent"] > expected.absent_motions:
+        found.append(
+            f"The robot moved on {counted['motion_on_absent']} goals that mean nothing there; at most "
+            f"{expected.absent_motions} is expected."
+        )
+    return found
+
+
+def picture_problems(out: Path, name: str) -> list[str]:
+    """What is wrong with the strip of pictures and the film of a demonstration."""
+    found = []
+    if cv2.imread(str(out / f"{name}.png")) is None:
+        found.append(f"{out / name}.png is no picture.")
+    if not cv2.VideoCapture(str(out / f"{name}.mp4")).read()[0]:
+        found.append(f"{out / name}.mp4 has no frame.")
+    return found
+
+
+def run(out: Path, seconds: float, expected: Sequence[Expected] = EXPECTED) -> list[str]:
+    """Run the demonstrations side by side, at most so many seconds; what does not hold."""
+    end = time.monotonic() + seconds
+    found = []
+    with ExitStack() as stack:
+        children = []
+        for item in expected:
+            folder = out / item.name
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{item.name}.json").unlink(missing_ok=True)
+            arguments = ["--seeds", str(EPISODES), "--first-seed", str(item.first_seed), "--out", str(folder)]
+            module = f"demo.{item.name}.run"
+            children.append(stack.enter_context(Child(module, arguments, folder / "run.log", {})))
+        for item, child in zip(expected, children):
+            try:
+                status = child.wait(max(0.0, end - time.monotonic()))
+            except TimeoutError as error:
+                found.append(f"demo-{item.name}: {error}")
+                continue
+            print(child.output().strip(), flush=True)
+            if status:
+                found.append(
+                    f"demo-{item.name} ended with status {status}; it last said: {child.last_line()}"
+                )
+                continue
+            folder = out / item.name
+            document = json.loads((folder / f"{item.name}.json").read_text())
+            found += [f"demo-{item.name}: {problem}" for problem in problems(document, item)]
+            found += [f"demo-{item.name}: {problem}" for problem in picture_problems(folder, item.name)]
+    return found
+
+
+def main() -> int:
+    """Run the short form of the command line; the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m demo.short_form", description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("out/short"), help="folder for results")
+    parser.add_argument("--minutes", type=float, default=6.0, help="time limit (default 6)")
+    args = parser.parse_args()
+    start = time.monotonic()
+    found = run(args.out, 60 * args.minutes)
+    print("\n".join(found), file=sys.stderr)
+    if not found:
+        print(f"Both demonstrations hold ({time.monotonic() - start:.0f} s).")
+    return int(bool(found))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
