@@ -34,13 +34,18 @@ def _add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
-def _run_scenes(args: argparse.Namespace) -> int:
+def _check_source(args: argparse.Namespace) -> None:
+    """Raises ValueError unless the options name one source of scenes."""
     if (args.seed is None) == (args.data is None):
         raise ValueError(
             "Give either --seed (with --count) to render scenes, or --data with a folder of scenes."
         )
     if args.count < 1:
         raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+
+
+def _run_scenes(args: argparse.Namespace) -> int:
+    _check_source(args)
     grounder = Grounder.load(args.model, runtime_options(args), min_presence=args.min_presence)
     count, found = (
         scenes.folder_scenes(args.data)
@@ -113,7 +118,10 @@ def _run_precisions(args: argparse.Namespace) -> int:
 
 
 def _add_depth_arguments(parser: argparse.ArgumentParser) -> None:
-    add_scene_arguments(parser, 100)
+    add_scene_arguments(parser, 100, required=False)
+    parser.add_argument(
+        "--data", type=Path, help="a folder that `groma scenes --depth` wrote, instead of --seed and --count"
+    )
     add_model_arguments(parser, device=True)
     parser.add_argument(
         "--noise",
@@ -127,17 +135,20 @@ def _add_depth_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_depth(args: argparse.Namespace) -> int:
-    if args.count < 1:
-        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+    _check_source(args)
     grounder = Grounder.load(args.model, runtime_options(args)) if args.model else None
-    tallies = depth.evaluate(
-        shown(depth.rendered(args.seed, args.count, args.world), args.count, "scene"), grounder, args.noise
+    count, found = (
+        depth.folder_samples(args.data)
+        if args.data
+        else (args.count, depth.rendered(args.seed, args.count, args.world))
     )
+    tallies = depth.evaluate(shown(found, count, "scene"), grounder, args.noise)
     levels = {
         level: {source: tally.report() for source, tally in sources.items()}
         for level, sources in tallies.items()
     }
-    report = {"scenes": args.count, "seed": args.seed, "world": args.world, "levels": levels}
+    source = {"data": str(args.data)} if args.data else {"seed": args.seed, "world": args.world}
+    report = {"scenes": count, **source, "levels": levels}
     print(json.dumps(report, indent=1) if args.json else depth.table(report))
     return 0
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from time import process_time
 from typing import Any
 
+import cv2
 import numpy as np
 
 from groma_ros.camera_geometry import matrix_from_quaternion
 from groma_ros.geometry3d.box3d import DepthError, DepthRule, place
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.matching import match_boxes
-from groma_ros.simulation.dataset import scene_seeds
+from groma_ros.simulation.dataset import DatasetError, SceneRecord, load_dataset, scene_seeds
 from groma_ros.simulation.depth_noise import LEVELS, spoil
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.simulation.worlds import DEFAULT_WORLD
@@ -144,6 +146,36 @@ def rendered(seed: int, count: int, world: str = DEFAULT_WORLD) -> Iterator[Scen
             yield renderer.render(scene_seed)
 
 
+def folder_samples(folder: Path) -> tuple[int, Iterator[SceneSample]]:
+    """Number of scenes, and the scenes, of a folder that `groma scenes --depth` wrote.
+
+    Their depth is stored in whole millimetres; 65535, farther than that can say, is read as no depth. Raises
+    DatasetError for a folder without scenes, depth or 3D boxes.
+    """
+    records = load_dataset(folder)
+    if not records:
+        raise DatasetError(f"{folder} holds no scene; write some with `groma scenes --depth`.")
+    for record in records:
+        if record.intrinsics is None or any(item.box_3d is None for item in record.objects):
+            raise DatasetError(f"{record.image} has no camera or no 3D boxes; `groma scenes` writes them.")
+    return len(records), map(_read_sample, records)
+
+
+def _read_sample(record: SceneRecord) -> SceneSample:
+    path = record.image.parents[1] / "depth" / f"{record.image.stem}.png"
+    bgr, millimetres = cv2.imread(str(record.image)), cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if bgr is None:
+        raise DatasetError(f"{record.image} is no picture; write the folder again with `groma scenes`.")
+    if millimetres is None or millimetres.dtype != np.uint16 or millimetres.shape != bgr.shape[:2]:
+        raise DatasetError(
+            f"{path} is no 16-bit depth image of {record.image.name}; write it with `groma scenes --depth`."
+        )
+    depth = np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / 1000
+    assert record.intrinsics is not None
+    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    return SceneSample(rgb, depth, record.intrinsics, record.objects, record.seed, world=record.world)
+
+
 def table(report: dict[str, Any]) -> str:
     """Format the report as text: median / 95th percentile of each absolute error."""
     names = {f"{name}_{unit.replace('%', 'percent')}": f"{name} {unit}" for name, (unit, _) in _UNITS.items()}
@@ -153,8 +185,7 @@ def table(report: dict[str, Any]) -> str:
         + f"{'ms a box':>10}"
     )
     lines = [
-        f"scenes {report['scenes']}, seed {report['seed']}, world {report['world']}; median / 95th "
-        "percentile",
+        f"scenes {report['scenes']}, {_source(report)}; median / 95th percentile",
         head,
     ]
     for level, sources in report["levels"].items():
@@ -170,3 +201,9 @@ def table(report: dict[str, Any]) -> str:
                 line + (f"{row['ms_a_box']:>10.1f}" if row["ms_a_box"] is not None else f"{'-':>10}")
             )
     return "\n".join(lines)
+
+
+def _source(report: dict[str, Any]) -> str:
+    if report.get("data"):
+        return f"data {report['data']}"
+    return f"seed {report['seed']}, world {report['world']}"

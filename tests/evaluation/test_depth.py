@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,8 +11,9 @@ import numpy as np
 import pytest
 
 from groma_ros import cli
-from groma_ros.evaluation.depth import DepthTally, errors, evaluate, rendered, table
+from groma_ros.evaluation.depth import DepthTally, errors, evaluate, folder_samples, rendered, table
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.simulation.dataset import DatasetError, Settings, write_dataset
 from groma_ros.simulation.scenes import SceneObject
 from groma_ros.types import Box3D, Frame
 
@@ -49,6 +51,47 @@ def test_true_and_own_boxes_are_placed_at_every_level(small_model: Path) -> None
     }
     for sources in tallies.values():
         assert sources["true"].report()["boxes"] == sum(len(sample.objects) for sample in samples)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rendered scenes with depth."""
+    path = tmp_path_factory.mktemp("scenes")
+    write_dataset(path, 2, Settings(5, depth=True), progress=False)
+    return path
+
+
+def test_a_folder_of_scenes_gives_what_rendering_them_gives(folder: Path) -> None:
+    count, samples = folder_samples(folder)
+    assert count == 2
+    (read,), (drawn,) = (
+        evaluate(source, None, ["millimetres"]).values() for source in (samples, rendered(5, 2))
+    )
+    read_report, drawn_report = read["true"].report(), drawn["true"].report()
+    assert read_report["boxes"] == drawn_report["boxes"] > 5
+    assert read_report["centre_mm"] == pytest.approx(drawn_report["centre_mm"], abs=0.2)
+
+
+def test_the_command_reads_a_folder(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["groma", "eval", "depth", "--data", str(folder), "--noise", "clean"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 0 and f"scenes 2, data {folder};" in capsys.readouterr().out
+
+
+def test_a_folder_without_depth_is_refused(folder: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "scenes"
+    shutil.copytree(folder, copy)
+    (copy / "depth" / "000001.png").unlink()
+    with pytest.raises(DatasetError, match="000001.png is no 16-bit depth image of 000001.jpg; write"):
+        list(folder_samples(copy)[1])
+    document = json.loads((copy / "annotations.json").read_text())
+    del document["annotations"][0]["box_3d"]
+    (copy / "annotations.json").write_text(json.dumps(document))
+    with pytest.raises(DatasetError, match="no camera or no 3D boxes"):
+        folder_samples(copy)
 
 
 def test_the_command_writes_one_document_and_repeats_it(
