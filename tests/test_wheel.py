@@ -54,26 +54,21 @@ def link_distributions(names: set[str], folder: Path) -> None:
                 (folder / top).symlink_to(target)
 
 
+def copy_source(folder: Path) -> None:
+    """Copy the tracked files that a wheel is built from."""
+    names = ["groma_ros", "engines", "msg", "interfaces", "setup.py", "pyproject.toml", "MANIFEST.in"]
+    folder.mkdir(parents=True)
+    for name in [*names, "README.md", "LICENSE"]:
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, folder / name)
+
+
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The folder `bin` of an environment with the wheel, built from a copy of the tracked files."""
     base = tmp_path_factory.mktemp("wheel")
     source, wheels, made = base / "source", base / "wheels", base / "env"
-    names = [
-        "groma_ros",
-        "engines",
-        "msg",
-        "interfaces",
-        "setup.py",
-        "pyproject.toml",
-        "MANIFEST.in",
-        "README.md",
-    ]
-    for name in [*names, "LICENSE"]:
-        place = ROOT / name
-        copy = shutil.copytree if place.is_dir() else shutil.copy
-        source.mkdir(exist_ok=True)
-        copy(place, source / name)
+    copy_source(source)
     build = ["wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(wheels), str(source)]
     subprocess.run([sys.executable, "-m", "pip", *build], check=True)
     venv.create(made, with_pip=False)
