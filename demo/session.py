@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import cv2
@@ -31,6 +31,9 @@ from groma_ros.types import Frame, Intrinsics
 
 FINDERS = ("node", "true", "random")
 START_SECONDS = 240.0
+PICTURE_SECONDS = 60.0
+LOST = "simulator ended"
+"""Outcome and cause of an episode whose simulator ended."""
 SETTLED = 0.5
 """Seconds of the simulated clock from the start of an episode to the first question."""
 
@@ -52,9 +55,16 @@ class CameraListener(Node):
 
     def wait_after(self, time: float) -> None:
         """Wait for a picture later than a time of the simulated clock, so that none of the previous episode
-        is used."""
-        while self.stamp < time + SETTLED:
+        is used. Raises as `wait_until`."""
+        self.wait_until(lambda: self.stamp >= time + SETTLED)
+
+    def wait_until(self, done: Callable[[], bool], seconds: float = PICTURE_SECONDS) -> None:
+        """Process messages until `done()`. Raises SimulatorError after so many seconds of wall time."""
+        end = monotonic() + seconds
+        while not done():
             rclpy.spin_once(self, timeout_sec=0.1)
+            if monotonic() > end:
+                raise SimulatorError(f"The simulator sent no new picture within {seconds:.0f} s.")
 
     def frame(self) -> Frame:
         """The newest picture, with its depth in metres."""
@@ -114,17 +124,17 @@ class Session:
 
     def __init__(self, setup: Setup, out: Path, finder: str, model: str, stack: ExitStack) -> None:
         os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
-        domain = {name: os.environ[name] for name in ("ROS_DOMAIN_ID", *dds_environment())}
-        logs = out / "logs"
-        self.simulator = stack.enter_context(
-            SimulatorProcess(setup.simulator, logs / "simulator.log", domain)
-        )
-        frames = Child("demo.robot_frames", [setup.camera_frame], logs / "frames.log", {})
-        self.children = [stack.enter_context(frames)]
+        self._domain = {name: os.environ[name] for name in ("ROS_DOMAIN_ID", *dds_environment())}
+        self._setup, self._logs, self._stack = setup, out / "logs", stack
+        self.simulator = self._start_simulator("simulator")
+        self._starts: dict[str, Callable[[Path], Child]] = {
+            "frames": lambda log: Child("demo.robot_frames", [setup.camera_frame], log, {})
+        }
         for module, name in setup.helpers:
-            self.children.append(stack.enter_context(Child(module, [], logs / f"{name}.log", {})))
+            self._starts[name] = lambda log, module=module: Child(module, [], log, {})  # type: ignore[misc]
         if finder == "node":
-            self.children.append(stack.enter_context(start_node(logs / "node.log", setup, model)))
+            self._starts["node"] = lambda log: start_node(log, setup, model)
+        self.children = {name: self._start_child(name, name) for name in self._starts}
         rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
         stack.callback(rclpy.try_shutdown)
         self.camera = CameraListener(f"{setup.name}_demo", setup.camera_frame)
@@ -132,11 +142,32 @@ class Session:
         self.asker = GoalAsker(stack.enter_context(GromaClient()))
         self.finder = finder
 
+    def _start_simulator(self, log: str) -> SimulatorProcess:
+        process = SimulatorProcess(self._setup.simulator, self._logs / f"{log}.log", self._domain)
+        return self._stack.enter_context(process)
+
+    def _start_child(self, name: str, log: str) -> Child:
+        return self._stack.enter_context(self._starts[name](self._logs / f"{log}.log"))
+
+    def recover(self, episode: int) -> list[str]:
+        """Start again what has ended since the last episode, and wait until the node is active; the names of
+        what was started. episode: its number, for the names of the logs. Raises as `wait_until_ready`."""
+        started = [name for name, child in self.children.items() if not child.running]
+        for name in started:
+            self.children[name] = self._start_child(name, f"{name}-{episode}")
+        if not self.simulator.running:
+            started.append("simulator")
+            self.simulator = self._start_simulator(f"simulator-{episode}")
+            self.camera.stamp = 0.0  # its clock begins anew
+        if started:
+            self.wait_until_ready()
+        return started
+
     def wait_until_ready(self) -> None:
         """Wait until the node is active. Raises NodeLost, or SimulatorError if a process has ended."""
-        end = time.monotonic() + START_SECONDS
+        end = monotonic() + START_SECONDS
         while True:
-            for child in self.children:
+            for child in self.children.values():
                 if not child.running:
                     raise SimulatorError(f"{child.name} ended: {child.last_line()} (log: {child.log})")
             if self.finder != "node":
@@ -145,7 +176,7 @@ class Session:
                 self.asker.ready(3.0)
                 return
             except NodeLost:
-                if time.monotonic() > end:
+                if monotonic() > end:
                     raise
 
     def start_episode(self, seed: int) -> dict[str, Any]:
@@ -171,8 +202,11 @@ class Demonstration(ABC):
         """Connect to the robot."""
 
     @abstractmethod
-    def episode(self, session: Session, seed: int, film: str) -> tuple[Row, Outcome, Any]:
-        """Run one episode: its row, what the bridge reported, and the picture of the question."""
+    def episode(
+        self, session: Session, seed: int, episode: dict[str, Any], film: str
+    ) -> tuple[Row, Outcome, Any]:
+        """Run an episode that the simulator has started: its row, what the bridge reported, and the picture
+        of the question."""
 
     def pictures(self, film: Path) -> list[Path]:
         """The pictures of an episode in a folder."""
@@ -225,16 +259,31 @@ class Demonstration(ABC):
         for index in range(args.seeds):
             seed = args.first_seed + index
             film = args.out / "film" / f"{name}-{seed}" if index < args.film else None
-            row, outcome, picture = self.episode(session, seed, str(film.resolve()) if film else "")
+            if started := session.recover(index):
+                print(f"Started again: {', '.join(started)}.", flush=True)
+            episode = session.start_episode(seed)
+            picture = None
+            try:
+                row, outcome, picture = self.episode(
+                    session, seed, episode, str(film.resolve()) if film else ""
+                )
+            except SimulatorError as error:
+                row, outcome = lost_episode(seed, episode), Outcome(LOST, str(error), None)
             rows.append(row)
             print(self.line(row, outcome), flush=True)
-            if film is not None:
+            if film is not None and picture is not None:
                 told.append((picture, self.pictures(film), row, outcome))
             self._write(args, name, rows)
 
     def _write(self, args: argparse.Namespace, name: str, rows: Sequence[Row]) -> dict[str, Any]:
         path = args.out / f"{name}.json"
         return write_summary(path, rows, self.wrong, finder=args.finder, **self.figures(list(rows)))
+
+
+def lost_episode(seed: int, episode: dict[str, Any]) -> Row:
+    """The row of an episode whose simulator ended before it could be asked for the score."""
+    goal = episode["goal"]
+    return Row(seed, goal["text"], goal["kind"], bool(goal["targets"]), LOST, LOST)
 
 
 def _arguments(name: str, description: str | None) -> argparse.Namespace:

@@ -75,6 +75,11 @@ class SimulatorProcess:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         return f"{lines[-1]} (log: {self._log})" if lines else f"it said nothing (log: {self._log})"
 
+    @property
+    def running(self) -> bool:
+        """Whether it still runs."""
+        return self._process.poll() is None
+
     def kill(self) -> None:
         """End it at once, as a crash would."""
         self._process.kill()

@@ -11,6 +11,7 @@ import numpy as np
 import rclpy
 from numpy.typing import NDArray
 from rclpy.node import Node
+from std_msgs.msg import String
 
 from groma_ros.client.groma_client import FindResult, GromaClient
 
@@ -28,6 +29,10 @@ class RobotError(RuntimeError):
 
 class RobotLost(RobotError):
     """No message from the robot has arrived for a while."""
+
+
+class GoalChanged(RuntimeError):
+    """Something else was asked for while the robot moved; the message is one sentence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,26 +69,51 @@ class Outcome:
 
 
 class Watchdog:
-    """Spins a node, and raises RobotLost when the robot's messages stop.
+    """Spins a node, and raises RobotLost when the robot's messages stop, or GoalChanged when another goal is
+    sent to the topic `groma/goal`.
 
-    name: of the robot in the error; seconds: wall time without a message.
+    name: of the robot in the error; seconds: wall time of spinning without a message.
     """
 
     def __init__(self, node: Node, name: str, seconds: float) -> None:
         self._node, self._name, self._seconds = node, name, seconds
-        self._heard = time.monotonic()
+        self._heard = self._spun = time.monotonic()
+        self._goal: str | None = None
+        self._change = ""
+        node.create_subscription(String, "groma/goal", self._on_goal, 10)
+
+    def follow(self, goal: str) -> None:
+        """Watch for goals other than this one from now on."""
+        self._goal, self._change = goal.strip(), ""
 
     def heard(self) -> None:
         """Note that a message has arrived."""
         self._heard = time.monotonic()
 
     def spin(self) -> None:
-        """Process messages for a moment. Raises RobotLost."""
+        """Process messages for a moment. Raises RobotLost, or once for each change GoalChanged."""
+        start = time.monotonic()
+        # Nobody has listened meanwhile, as during a question to a slow node: that says nothing of the robot.
+        self._heard = max(self._heard, start) if start - self._spun > 1.0 else self._heard
         rclpy.spin_once(self._node, timeout_sec=0.05)
-        if time.monotonic() - self._heard > self._seconds:
+        self._spun = time.monotonic()
+        if self._change:
+            change, self._change = self._change, ""
+            raise GoalChanged(change)
+        if self._spun - self._heard > self._seconds:
             raise RobotLost(
                 f"The {self._name} has not been heard for {self._seconds:.0f} s; nothing more is asked of it."
             )
+
+    def _on_goal(self, message: String) -> None:
+        goals = [line.strip() for line in message.data.splitlines() if line.strip()]
+        if self._goal is None or self._goal in goals:
+            return
+        self._change = (
+            f"{goals[0]!r} was asked for in the place of {self._goal!r}."
+            if goals
+            else f"The goal {self._goal!r} was taken back."
+        )
 
 
 class GoalAsker:

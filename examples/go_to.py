@@ -22,8 +22,9 @@ from numpy.typing import NDArray
 from rclpy.action import ActionClient
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
+from rclpy.task import Future
 
-from examples.ask import Answer, NodeLost, Outcome, RobotError, Watchdog, run_example
+from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
 
 Array = NDArray[np.float64]
 
@@ -73,6 +74,10 @@ class Base:
             self._watchdog.spin()
         return np.array(self._pose[1:3]), self._pose[3]
 
+    def follow(self, goal: str) -> None:
+        """Raise GoalChanged in what follows when another goal is asked for."""
+        self._watchdog.follow(goal)
+
     def clock(self) -> float:
         """Seconds of the base's clock."""
         while self._pose is None:
@@ -89,19 +94,27 @@ class Base:
         goal.pose.pose.orientation.z = float(np.sin(heading / 2))
         goal.pose.pose.orientation.w = float(np.cos(heading / 2))
         sent = self._client.send_goal_async(goal)
-        while not sent.done():
-            self._watchdog.spin()
-        handle = sent.result()
-        if not handle.accepted:
-            return False
-        outcome = handle.get_result_async()
-        start = self.clock()
-        while not outcome.done():
-            self._watchdog.spin()
-            if self.clock() - start > timeout:
-                handle.cancel_goal_async()
-                start = float("inf")
+        try:
+            self._wait(sent)
+            if not sent.result().accepted:
+                return False
+            outcome = sent.result().get_result_async()
+            self._wait(outcome, timeout)
+            if not outcome.done():
+                sent.result().cancel_goal_async()
+                self._wait(outcome)
+        except GoalChanged:
+            self._wait(sent)
+            if sent.result().accepted:
+                self._wait(sent.result().cancel_goal_async())
+            raise
         return bool(outcome.result().status == 4)  # succeeded
+
+    def _wait(self, future: Future, timeout: float = float("inf")) -> None:
+        """Wait for a future, at most so many seconds of the base's clock."""
+        start = self.clock()
+        while not future.done() and self.clock() - start <= timeout:
+            self._watchdog.spin()
 
     def _on_odometry(self, message: Odometry) -> None:
         place, way = message.pose.pose.position, message.pose.pose.orientation
@@ -124,7 +137,10 @@ class Seeker:
         """Look around, remember, go, ask again from closer; where nothing was found go on to where nobody
         has looked."""
         try:
+            self._base.follow(goal)
             return self._search(goal)
+        except GoalChanged as error:
+            return Outcome("goal changed", f"{error} The base stopped where it was.", self._answer)
         except NodeLost as error:
             return Outcome("node lost", str(error), self._answer)
         except ValueError as error:

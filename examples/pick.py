@@ -20,7 +20,16 @@ from rclpy.node import Node
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64
 
-from examples.ask import Answer, NodeLost, Outcome, RobotError, RobotLost, Watchdog, run_example
+from examples.ask import (
+    Answer,
+    GoalChanged,
+    NodeLost,
+    Outcome,
+    RobotError,
+    RobotLost,
+    Watchdog,
+    run_example,
+)
 from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
 
 Array = NDArray[np.float64]
@@ -59,14 +68,7 @@ class Arm:
     def move(self, position: Array, quaternion: Quaternion, timeout: float = 12.0) -> None:
         """Go to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the
         arm's clock."""
-        goal = PoseStamped()
-        goal.header.frame_id = self.frame
-        goal.pose.position.x, goal.pose.position.y, goal.pose.position.z = (
-            float(value) for value in position
-        )
-        turn = goal.pose.orientation
-        turn.x, turn.y, turn.z, turn.w = quaternion
-        self._target.publish(goal)
+        self._send(position, quaternion)
         wanted = matrix_from_quaternion(quaternion)
         start, still = self.clock(), _Still(0.002)
 
@@ -84,6 +86,25 @@ class Arm:
                 short = float(np.linalg.norm(here - position))
                 raise RobotError(f"The arm stopped {100 * short:.0f} cm short of its goal.")
             self._watchdog.spin()
+
+    def stop(self) -> None:
+        """Stay where the hand is."""
+        here, rotation = self.pose()
+        self._send(here, quaternion_from_matrix(rotation))
+
+    def follow(self, goal: str) -> None:
+        """Raise GoalChanged in what follows when another goal is asked for."""
+        self._watchdog.follow(goal)
+
+    def _send(self, position: Array, quaternion: Quaternion) -> None:
+        goal = PoseStamped()
+        goal.header.frame_id = self.frame
+        goal.pose.position.x, goal.pose.position.y, goal.pose.position.z = (
+            float(value) for value in position
+        )
+        turn = goal.pose.orientation
+        turn.x, turn.y, turn.z, turn.w = quaternion
+        self._target.publish(goal)
 
     def grip(self, opening: float) -> None:
         """Open the fingers so far, metres, or close them on what is between them (0), and wait until they
@@ -150,12 +171,16 @@ class Picker:
         """Ask, approach, close, lift, hold, put down. Nothing moves before the answer has been checked."""
         answer: Answer | None = None
         try:
+            self._arm.follow(goal)
             self._arm.clock()
             answer = self._ask(goal)
             refused = check(answer, self._arm.frame)
             if refused is not None:
                 return Outcome(*refused, answer)
             return self._grasp(goal, answer)
+        except GoalChanged as error:
+            self._arm.stop()
+            return Outcome("goal changed", f"{error} The arm stopped where it was.", answer)
         except NodeLost as error:
             return Outcome("node lost", str(error), answer)
         except ValueError as error:
@@ -189,14 +214,21 @@ class Picker:
             arm.grip(0.08)
             arm.move(above, turn)
             return Outcome("missed", "The fingers closed on nothing.", answer)
-        arm.move(at + [0, 0, LIFT], turn)
-        arm.wait(HOLD_SECONDS)
+        try:
+            arm.move(at + [0, 0, LIFT], turn)
+            arm.wait(HOLD_SECONDS)
+        except GoalChanged:
+            self._put_down(at, above, turn)
+            raise
         if arm.opening < 0.004:
             return Outcome("dropped", "The thing slipped out of the fingers.", answer)
-        arm.move(at + [0, 0, 0.005], turn)
-        arm.grip(0.08)
-        arm.move(above, turn)
+        self._put_down(at, above, turn)
         return Outcome("", "Lifted and put down.", answer)
+
+    def _put_down(self, at: Array, above: Array, turn: Quaternion) -> None:
+        self._arm.move(at + [0, 0, 0.005], turn)
+        self._arm.grip(0.08)
+        self._arm.move(above, turn)
 
 
 def nearest_turn(quaternion: Quaternion, hand: Array) -> Quaternion:

@@ -105,9 +105,10 @@ class GraspDemonstration(Demonstration):
         """Connect to the arm."""
         self._arm = Arm(session.camera, BASE)
 
-    def episode(self, session: Session, seed: int, film: str) -> tuple[Row, Outcome, Any]:
+    def episode(
+        self, session: Session, seed: int, episode: dict[str, Any], film: str
+    ) -> tuple[Row, Outcome, Any]:
         """Run one episode."""
-        episode = session.start_episode(seed)
         picture = session.camera.rgb.copy()
         ask = session.ask(
             lambda: BoxFinder(session.camera, episode, choose(session.finder, seed, episode)).ask

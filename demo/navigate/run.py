@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rclpy
 
 from demo.episodes import Row
 from demo.navigate.simulator import CAMERA, MAP
@@ -36,8 +35,7 @@ class BoxFinder:
 
     def ask(self, goal: str) -> Answer:
         seen = self._camera.images
-        while self._camera.images < seen + 2:
-            rclpy.spin_once(self._camera, timeout_sec=0.1)
+        self._camera.wait_until(lambda: self._camera.images >= seen + 2)
         told = self._simulator.request("boxes")
         wanted = self._targets if self._choice is None else [self._choice]
         boxes = [told["boxes"][index] for index in wanted if told["boxes"][index]]
@@ -107,10 +105,10 @@ def shares(rows: list[Row]) -> dict[str, Any]:
     """Further figures over the goals that are there: within half a metre, and SPL."""
     present = [row for row in rows if row.present]
     count = max(1, len(present))
-    hidden = [row for row in present if not row.figures["in_view_at_start"]]
+    hidden = [row for row in present if row.figures.get("in_view_at_start") == 0]
     return {
-        "within_half_a_metre": int(sum(row.figures["within_half_a_metre"] for row in present)),
-        "spl": round(sum(row.figures["spl"] for row in present) / count, 3),
+        "within_half_a_metre": int(sum(row.figures.get("within_half_a_metre", 0) for row in present)),
+        "spl": round(sum(row.figures.get("spl", 0) for row in present) / count, 3),
         "not_in_view_at_start": [sum(row.outcome == "success" for row in hidden), len(hidden)],
     }
 
@@ -127,9 +125,10 @@ class NavigateDemonstration(Demonstration):
         """Connect to the base."""
         self._base = Base(session.camera)
 
-    def episode(self, session: Session, seed: int, film: str) -> tuple[Row, Outcome, Any]:
+    def episode(
+        self, session: Session, seed: int, episode: dict[str, Any], film: str
+    ) -> tuple[Row, Outcome, Any]:
         """Run one episode."""
-        episode = session.start_episode(seed)
         ask = session.ask(lambda: self._finder(session, seed, episode).ask)
         trip = Seeker(self._base, ask).go_to(episode["goal"]["text"])
         picture = session.camera.rgb.copy()  # the last question was about it
@@ -151,7 +150,7 @@ class NavigateDemonstration(Demonstration):
 
     def line(self, row: Row, outcome: Outcome) -> str:
         """The line that is printed after an episode."""
-        return f"{super().line(row, outcome)} {row.figures['distance']} m"
+        return f"{super().line(row, outcome)} {row.figures.get('distance', -1.0)} m"
 
     def closing(self, document: dict[str, Any]) -> list[str]:
         """Further lines of the printed summary."""

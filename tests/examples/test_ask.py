@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from geometry_msgs.msg import PoseStamped
+from std_msgs.msg import String
 from vision_msgs.msg import Detection3D
 
-from examples.ask import GoalAsker, NodeLost, from_result
+from examples import ask
+from examples.ask import GoalAsker, GoalChanged, NodeLost, RobotLost, Watchdog, from_result
 from groma_ros.client.groma_client import FindResult
 from groma_ros.types import Detection, Goal, Grounding
 
@@ -51,3 +55,66 @@ def test_missing_answer_is_a_lost_node() -> None:
 
     with pytest.raises(NodeLost, match="No node /groma"):
         GoalAsker(Silent()).ask("the can")  # type: ignore[arg-type]
+
+
+class Wall:
+    """A wall clock that a spin of 0.05 s moves on, and a node that keeps its subscription's callback."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.seconds = 100.0
+        self.callback: Any = None
+        monkeypatch.setattr(ask.time, "monotonic", lambda: self.seconds)
+        monkeypatch.setattr(ask.rclpy, "spin_once", self.spin_once)
+
+    def spin_once(self, node: Any, timeout_sec: float) -> None:
+        self.seconds += timeout_sec
+
+    def create_subscription(self, kind: Any, topic: str, callback: Any, depth: int) -> None:
+        assert (kind, topic) == (String, "groma/goal")
+        self.callback = callback
+
+
+def test_a_silent_robot_is_lost_after_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = Wall(monkeypatch)
+    dog = Watchdog(wall, "arm", 5.0)  # type: ignore[arg-type]
+    with pytest.raises(RobotLost, match="The arm has not been heard for 5 s"):
+        for _ in range(200):
+            dog.spin()
+    assert wall.seconds == pytest.approx(105.05)
+    dog.heard()
+    dog.spin()
+
+
+def test_time_in_which_nobody_listened_is_not_the_robots_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = Wall(monkeypatch)
+    dog = Watchdog(wall, "arm", 5.0)  # type: ignore[arg-type]
+    dog.spin()
+    wall.seconds += 20.0  # a question to a slow node
+    for _ in range(90):
+        dog.spin()
+    with pytest.raises(RobotLost):
+        for _ in range(20):
+            dog.spin()
+
+
+@pytest.mark.parametrize(
+    ("sent", "sentence"),
+    [
+        ("the red can", ""),
+        ("the lemon\n the red can ", ""),
+        ("the lemon\nthe cup", "'the lemon' was asked for in the place of 'the red can'."),
+        ("", "The goal 'the red can' was taken back."),
+    ],
+)
+def test_another_goal_is_reported_once(monkeypatch: pytest.MonkeyPatch, sent: str, sentence: str) -> None:
+    wall = Wall(monkeypatch)
+    dog = Watchdog(wall, "arm", 5.0)  # type: ignore[arg-type]
+    wall.callback(String(data="the cup"))  # before anything is followed
+    dog.follow("the red can")
+    dog.spin()
+    wall.callback(String(data=sent))
+    if sentence:
+        with pytest.raises(GoalChanged) as raised:
+            dog.spin()
+        assert str(raised.value) == sentence
+    dog.spin()

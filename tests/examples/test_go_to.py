@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from nav_msgs.msg import OccupancyGrid
 
-from examples.ask import Answer, RobotLost
-from examples.go_to import STANDOFF, Seeker, before, frontiers
+from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
+from examples.go_to import STANDOFF, Base, Seeker, before, frontiers
 
 CHAIR = Answer("the chair", "present", "", 0.95, 0.8, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.")
@@ -24,6 +24,10 @@ class StandInBase:
         self.place, self.heading, self.goes = np.zeros(2), 0.0, []
         self.grid: Any = None
         self.lost = False
+        self.followed = ""
+
+    def follow(self, goal: str) -> None:
+        self.followed = goal
 
     def pose(self) -> tuple[Any, float]:
         return self.place, self.heading
@@ -85,6 +89,114 @@ def test_a_base_that_is_lost_is_a_sentence() -> None:
     base.lost = True
     trip = Seeker(base, lambda goal: CHAIR).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == "base lost" and trip.sentence.endswith(".")
+
+
+def test_a_node_that_dies_on_the_way_is_a_sentence() -> None:
+    base, answers = StandInBase(), iter([CHAIR])
+
+    def ask(goal: str) -> Answer:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise NodeLost("The search did not end within 30 s.") from None
+
+    trip = Seeker(base, ask).go_to("the chair")  # type: ignore[arg-type]
+    assert (trip.cause, trip.sentence) == ("node lost", "The search did not end within 30 s.")
+    assert len(base.goes) == 1 and trip.answer is CHAIR
+
+
+class Done:
+    """A future that is done after some looks."""
+
+    def __init__(self, result: Any, looks: int = 0) -> None:
+        self._result, self._looks = result, looks
+
+    def done(self) -> bool:
+        self._looks -= 1
+        return self._looks < 0
+
+    def result(self) -> Any:
+        return self._result
+
+
+class StandInDriver:
+    """The client and the handle of NavigateToPose; its way takes `looks` looks."""
+
+    def __init__(self, looks: int, accepted: bool = True) -> None:
+        self.looks, self.accepted, self.cancelled, self.served = looks, accepted, 0, True
+        self.goals: list[Any] = []
+
+    def wait_for_server(self, timeout_sec: float) -> bool:
+        return self.served
+
+    def send_goal_async(self, goal: Any) -> Done:
+        self.goals.append(goal)
+        return Done(self, 2)
+
+    def get_result_async(self) -> Done:
+        status = 4 if not self.cancelled else 5
+        return Done(type("Result", (), {"status": status}), self.looks)
+
+    def cancel_goal_async(self) -> Done:
+        self.cancelled += 1
+        return Done(None)
+
+
+class StandInWatchdog:
+    """Spins nothing; the goal changes at one of the spins."""
+
+    def __init__(self, changes_at: int = -1) -> None:
+        self.spins, self.changes_at = 0, changes_at
+
+    def spin(self) -> None:
+        self.spins += 1
+        if self.spins == self.changes_at:
+            raise GoalChanged("'the door' was asked for in the place of 'the chair'.")
+
+
+def base_with(driver: StandInDriver, watchdog: StandInWatchdog) -> Base:
+    base = Base.__new__(Base)  # without ROS
+    base._client, base._watchdog = driver, watchdog  # type: ignore[assignment]
+    base._pose = (0.0, 0.0, 0.0, 0.0)
+    return base
+
+
+def test_a_way_is_driven_to_its_end() -> None:
+    driver = StandInDriver(5)
+    assert base_with(driver, StandInWatchdog()).go(np.array([2.0, 1.0]), np.pi)
+    (goal,) = driver.goals
+    assert (goal.pose.pose.position.x, goal.pose.pose.position.y) == (2, 1) and driver.cancelled == 0
+    assert goal.pose.pose.orientation.z == pytest.approx(1)
+
+
+def test_a_goal_that_is_refused_or_served_by_nobody() -> None:
+    assert not base_with(StandInDriver(5, accepted=False), StandInWatchdog()).go(np.zeros(2), 0.0)
+    driver = StandInDriver(5)
+    driver.served = False
+    with pytest.raises(RobotError, match="Nobody answers navigate_to_pose"):
+        base_with(driver, StandInWatchdog()).go(np.zeros(2), 0.0)
+
+
+@pytest.mark.parametrize("changes_at", [1, 5])
+def test_a_goal_that_changes_on_the_way_cancels_it(changes_at: int) -> None:
+    driver = StandInDriver(50)
+    with pytest.raises(GoalChanged):
+        base_with(driver, StandInWatchdog(changes_at)).go(np.array([2.0, 1.0]), 0.0)
+    assert driver.cancelled == 1
+
+
+def test_a_goal_that_changes_is_the_outcome() -> None:
+    class Changing(StandInBase):
+        def go(self, place: Any, heading: float, timeout: float = 60.0) -> bool:
+            raise GoalChanged("'the door' was asked for in the place of 'the chair'.")
+
+    base = Changing()
+    trip = Seeker(base, lambda goal: CHAIR).go_to("the chair")  # type: ignore[arg-type]
+    assert trip.cause == "goal changed" and base.followed == "the chair"
+    assert (
+        trip.sentence
+        == "'the door' was asked for in the place of 'the chair'. The base stopped where it was."
+    )
 
 
 def test_frontiers_lie_where_free_floor_ends_unseen() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from examples.ask import Answer, NodeLost, RobotLost
+from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
 from examples.pick import Picker, check, nearest_turn
 from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
 
@@ -35,6 +35,16 @@ class StandInArm:
         self.thing, self.moves, self.grips, self.opening = np.array(thing), [], [], 0.08
         self.place = np.array([0.4, 0.0, 0.5])
         self.fails_at = -1
+        self.fails_with: Exception = RobotLost(
+            "The arm has not been heard for 5 s; nothing more is asked of it."
+        )
+        self.followed, self.stopped = "", 0
+
+    def follow(self, goal: str) -> None:
+        self.followed = goal
+
+    def stop(self) -> None:
+        self.stopped += 1
 
     def clock(self) -> float:
         return 0.0
@@ -44,7 +54,8 @@ class StandInArm:
 
     def move(self, position: Any, quaternion: Any, timeout: float = 12.0) -> None:
         if len(self.moves) == self.fails_at:
-            raise RobotLost("The arm has not been heard for 5 s; nothing more is asked of it.")
+            self.fails_at = -1
+            raise self.fails_with
         self.moves.append(np.array(position))
         self.place = np.array(position)
 
@@ -111,6 +122,46 @@ def test_an_arm_or_a_node_that_is_lost_stops_the_bridge() -> None:
 
     other = StandInArm()
     assert Picker(other, gone).pick("the red can").cause == "node lost" and not other.moves  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("moves", "grips"), [(0, [0.08]), (1, [0.08])])
+def test_a_goal_that_changes_before_the_grasp_stops_the_arm(moves: int, grips: list[float]) -> None:
+    arm = StandInArm()
+    arm.fails_at, arm.fails_with = moves, GoalChanged("'the lemon' was asked for in the place of 'x'.")
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "goal changed" and arm.followed == "the red can" and arm.stopped == 1
+    assert pick.sentence == "'the lemon' was asked for in the place of 'x'. The arm stopped where it was."
+    assert len(arm.moves) == moves and arm.grips == pytest.approx(grips)
+
+
+def test_a_goal_that_changes_while_a_thing_is_held_puts_it_down_first() -> None:
+    arm = StandInArm()
+    arm.fails_at, arm.fails_with = 2, GoalChanged("The goal 'the red can' was taken back.")
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "goal changed" and arm.stopped == 1
+    assert [float(place[2]) for place in arm.moves] == pytest.approx([0.24, 0.07, 0.075, 0.24])
+    assert arm.grips == pytest.approx([0.08, 0.0, 0.08])
+
+
+def test_a_node_that_dies_before_the_hand_goes_down_ends_above_the_thing() -> None:
+    arm, asked = StandInArm(), []
+
+    def ask(goal: str) -> Answer:
+        asked.append(goal)
+        if len(asked) == 2:
+            raise NodeLost("The search did not end within 30 s.")
+        return CAN
+
+    pick = Picker(arm, ask).pick("the red can")  # type: ignore[arg-type]
+    assert (pick.cause, pick.sentence) == ("node lost", "The search did not end within 30 s.")
+    assert [float(place[2]) for place in arm.moves] == pytest.approx([0.24]) and pick.answer is CAN
+
+
+def test_a_pose_that_is_not_reached_is_a_sentence() -> None:
+    arm = StandInArm()
+    arm.fails_at, arm.fails_with = 0, RobotError("The arm stopped 9 cm short of its goal.")
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert (pick.cause, pick.sentence) == ("not reached", "The arm stopped 9 cm short of its goal.")
 
 
 def test_a_good_answer_is_not_refused() -> None:
