@@ -170,9 +170,9 @@ def _read_sample(record: SceneRecord) -> SceneSample:
         raise DatasetError(
             f"{path} is no 16-bit depth image of {record.image.name}; write it with `groma scenes --depth`."
         )
-    depth = np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / 1000
+    depth = np.where(millimetres == 65535, 0, millimetres).astype(np.float32) / np.float32(1000)
     assert record.intrinsics is not None
-    rgb = np.ascontiguousarray(bgr[..., ::-1])
+    rgb = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
     return SceneSample(rgb, depth, record.intrinsics, record.objects, record.seed, world=record.world)
 
 
