@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import reprlib
 import traceback
 
 _STANDARD_LIBRARY = os.path.dirname(os.path.abspath(os.__file__))
@@ -72,3 +73,13 @@ def printable(text: object, limit: int | None = None) -> str:
     if limit is not None and len(shown) > limit:
         shown = shown[: max(limit - 3, 0)] + "..."
     return _UNSAFE.sub(lambda match: ascii(match.group())[1:-1], shown)
+
+
+def quoted(value: object, limit: int = 60) -> str:
+    """Return a value read from a file as an error quotes it: its `repr` on one line, null for None, shortened
+    inside and to `limit` characters, however deep or large the value is."""
+    return "null" if value is None else printable(_SHORT.repr(value), limit)
+
+
+_SHORT = reprlib.Repr()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 200

@@ -1,11 +1,9 @@
-"""Checks of files and disks before long work: Git LFS pointers, wrong contents, JSON, free space."""
+"""Checks of files and disks before long work: Git LFS pointers, wrong contents, free space."""
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
-from typing import Any
 
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 GB = 1e9
@@ -36,20 +34,6 @@ def refuse_pointer(path: Path) -> None:
                 "or "
                 "download the file."
             )
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object. Raises ValueError if there is none."""
-    if not path.is_file():
-        raise ValueError(f"The file {path} does not exist.")
-    refuse_pointer(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also an integer with thousands of digits
-        raise ValueError(f"The file {path} is not JSON: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"The file {path} must hold a JSON object.")
-    return content
 
 
 def free_bytes(folder: Path) -> int:

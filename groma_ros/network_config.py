@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from groma_ros.errors import quoted
+
 ADDED_TOKENS = (
     "[PAD]",
     "<sep>",
@@ -313,7 +315,7 @@ def check_family(config: Mapping[str, Any], path: object, whole: bool = True) ->
         return
     family = config.get("model_type", "groma")
     if family != "groma":
-        raise ValueError(f"{path} describes a model of the family {family!r} and not Groma.")
+        raise ValueError(f"{path} describes a model of the family {quoted(family)} and not Groma.")
 
 
 _GROMA_KEYS = (
@@ -429,7 +431,7 @@ def _check_types(kind: type, values: Mapping[str, Any]) -> None:
             not isinstance(value, wanted) or isinstance(value, bool) != (wanted is bool)
         ):
             raise ValueError(
-                f"The network config is wrong: {item.name} is {value!r} and not of type {item.type}."
+                f"The network config is wrong: {item.name} is {quoted(value)} and not of type {item.type}."
             )
 
 

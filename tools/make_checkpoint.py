@@ -8,7 +8,7 @@
 
 Shards of `.bin` files, or one, both names of the duplicated heads, `config.json` and a vocabulary of the
 right size. --extra adds bytes that no network of this config uses: half of them in keys that it does not
-have, half in a storage that is larger than the tensor which views it.
+have, half in a storage that is larger than the tensor which views it. They stay zeros, which take no room on disk.
 Answers mean nothing. It takes little memory: a shard is laid out on disk first and filled tensor by tensor.
 """
 
@@ -157,7 +157,7 @@ def write_shard(
         torch.save(empty, file)
     torch.serialization.set_default_mmap_options(mmap.MAP_SHARED)
     try:
-        for keys in batches(shapes, 1 << 26):
+        for keys in batches({key: shapes[key] for key in shapes if key not in UNKNOWN_KEYS}, 1 << 26):
             held: Mapping[str, torch.Tensor] = torch.load(file, weights_only=True, mmap=True)
             for key in keys:
                 fill(key, held[key], seed)

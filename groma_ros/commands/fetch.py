@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from groma_ros.file_checks import read_json
+from groma_ros.json_files import load_object
 from groma_ros.network_config import check_family
 from groma_ros.runtime.model_paths import CHECKPOINTS, MANIFEST, PUBLISHED, models_folder
 
@@ -69,7 +69,7 @@ def _link(folder: Path) -> Path:
     folder."""
     is_bundle = (folder / MANIFEST).is_file()
     if not is_bundle:
-        check_family(read_json(folder / "config.json"), folder / "config.json", whole=False)
+        check_family(load_object(folder / "config.json"), folder / "config.json", whole=False)
     base = models_folder() if is_bundle else models_folder() / CHECKPOINTS
     place = base / folder.resolve().name
     if place.exists() and place.resolve() != folder.resolve():

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from groma_ros.errors import printable
-from groma_ros.file_checks import read_json
+from groma_ros.json_files import load_object
 from groma_ros.runtime.bundle import MANIFEST, Bundle, BundleError
 from groma_ros.runtime.model_paths import CHECKPOINTS, known_models, models_folder, shipped_folders
 from groma_ros.runtime.suitability import judge
@@ -94,7 +94,7 @@ def _origin(folder: Path) -> str:
 def _record(folder: Path) -> dict[str, object]:
     """What a download noted of itself; empty for other folders."""
     try:
-        return read_json(folder / "fetched.json")
+        return load_object(folder / "fetched.json")
     except (OSError, ValueError):
         return {}
 

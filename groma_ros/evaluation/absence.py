@@ -7,13 +7,13 @@ box is returned.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from groma_ros.boxes import box_iou
-from groma_ros.errors import printable
+from groma_ros.coco_files import four_numbers
+from groma_ros.errors import printable, quoted
 from groma_ros.evaluation.expression_sets import (
     Answered,
     Asked,
@@ -24,6 +24,7 @@ from groma_ros.evaluation.expression_sets import (
     target_boxes,
 )
 from groma_ros.evaluation.statistics import figure
+from groma_ros.json_files import load_entries
 
 THRESHOLDS = (0.5, 0.75, 0.9)
 REJECTION = "Rejection"
@@ -36,28 +37,10 @@ def read_samples(path: Path) -> list[PictureExpressions]:
     `subtask_l1`. RefCOCOg_rej: `rejected_exp`, which nothing matches. `image` is a file name. Raises
     ValueError naming the entry.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        entries = json.loads(text) if text.lstrip().startswith("[") else _lines(path, text)
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is neither a JSON list nor JSON lines: {error}") from error
-    rows = [_sample(path, place, entry) for place, entry in enumerate(entries)]
+    rows = [_sample(path, place, entry) for place, entry in enumerate(load_entries(path))]
     if not rows:
         raise ValueError(f"{path} holds no samples.")
     return by_picture(rows)
-
-
-def _lines(path: Path, text: str) -> list[Any]:
-    entries = []
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                entries.append(json.loads(line))
-            except ValueError as error:
-                raise ValueError(f"line {number}: {error}.") from error
-    return entries
 
 
 def _sample(path: Path, place: int, entry: Any) -> tuple[str, Asked]:
@@ -71,21 +54,17 @@ def _sample(path: Path, place: int, entry: Any) -> tuple[str, Asked]:
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"{where} has no words under description or rejected_exp.")
     if not isinstance(name, str) or not name:
-        raise ValueError(
-            f"{where} has the image {printable(repr(name), 60)} and must have the name of a file."
-        )
+        raise ValueError(f"{where} has the image {quoted(name)} and must have the name of a file.")
     box = None if rejected else entry.get("bbox")
     group = REJECTION if rejected else str(entry.get("subtask_l1") or "")
-    if not box:
+    if box is None or box == []:
         return name, Asked(place, text, (), group)
-    try:
-        x1, y1, x2, y2 = (float(value) for value in box)
-    except (TypeError, ValueError) as error:
-        raise ValueError(
-            f"{where} has the bbox {printable(repr(box), 60)} and must have four numbers."
-        ) from error
+    numbers = four_numbers(box)
+    if numbers is None:
+        raise ValueError(f"{where} has the bbox {quoted(box)} and must have four numbers.")
+    x1, y1, x2, y2 = numbers
     if not (x1 < x2 and y1 < y2):
-        raise ValueError(f"{where} has the bbox {printable(repr(box), 60)}, which is not x1, y1, x2, y2.")
+        raise ValueError(f"{where} has the bbox {quoted(box)}, which is not x1, y1, x2, y2.")
     return name, Asked(place, text, ((x1, y1, x2, y2),), group)
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.coco import Key, corners, read_coco, refuse
+from groma_ros.coco_files import Key, corners, read_coco, refuse
+from groma_ros.errors import quoted
 from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.published_figures import CAPTION_CIDER, HEAD, beside, row
 from groma_ros.evaluation.statistics import figure, rounded
@@ -182,7 +183,9 @@ def read_regions(path: Path) -> list[DescribedPicture]:
             continue
         words_of = entry.get("caption")
         if not isinstance(words_of, str):
-            refuse(path, "annotations", place, entry, f"has the caption {words_of!r} and must have a text")
+            refuse(
+                path, "annotations", place, entry, f"has the caption {quoted(words_of)} and must have a text"
+            )
         said.setdefault((entry["image_id"], corners(entry["bbox"])), []).append(words_of)
     by_name: dict[str, list[DescribedRegion]] = {}
     for (image, box), lines in said.items():

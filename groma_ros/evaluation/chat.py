@@ -3,17 +3,19 @@ judges."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from groma_ros.coco_files import as_key
+from groma_ros.errors import quoted
 from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.mentions import KnownObject, MentionCounts, Vocabulary, count
 from groma_ros.evaluation.statistics import figure, rounded
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.json_files import load_lines
 from groma_ros.types import Frame, Goal
 
 ANSWERS = "answers.jsonl"
@@ -75,28 +77,27 @@ def read_questions(path: Path) -> list[AskedPicture]:
     """Read a JSON-lines file (question_id, image, text, category), grouped by picture. Raises ValueError
     naming a wrong line."""
     by_picture: dict[str, list[ChatQuestion]] = {}
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")  # a JSON text may hold U+2028 and U+0085
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"The questions {path} cannot be read: {error}.") from error
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            try:
-                entry = json.loads(line)
-                asked = ChatQuestion(
-                    entry["question_id"],
-                    str(entry["image"]),
-                    str(entry["text"]).strip(),
-                    str(entry.get("category", "")),
-                )
-            except (ValueError, KeyError, TypeError) as error:
-                raise ValueError(
-                    f"Line {number} of {path} is not a question: {type(error).__name__} {error}."
-                ) from error
-            by_picture.setdefault(asked.image, []).append(asked)
+    for number, entry in load_lines(path):
+        asked = _question(f"Line {number} of {path} is not a question", entry)
+        by_picture.setdefault(asked.image, []).append(asked)
     if not by_picture:
         raise ValueError(f"{path} holds no questions.")
     return [AskedPicture(name, tuple(items)) for name, items in by_picture.items()]
+
+
+def _question(wrong: str, entry: Any) -> ChatQuestion:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{wrong}: it is {quoted(entry)} and must be an object.")
+    number, image, text = (entry.get(name) for name in ("question_id", "image", "text"))
+    if as_key(number) is None:
+        raise ValueError(
+            f"{wrong}: its question_id is {quoted(number)} and must be a whole number or a text."
+        )
+    if not isinstance(image, str) or not image:
+        raise ValueError(f"{wrong}: its image is {quoted(image)} and must be the name of a file.")
+    if not isinstance(text, str):
+        raise ValueError(f"{wrong}: its text is {quoted(text)} and must be a text.")
+    return ChatQuestion(number, image, text.strip(), str(entry.get("category", "")))
 
 
 def answer_lines(

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from groma_ros.boxes import box_iou
-from groma_ros.evaluation.coco import Key, corners, read_coco, refuse
+from groma_ros.coco_files import Key, corners, read_coco, refuse
+from groma_ros.errors import quoted
 from groma_ros.evaluation.expression_sets import (
     Answered,
     Asked,
@@ -59,7 +60,7 @@ def read_concepts(path: Path) -> list[PictureExpressions]:
     for place, entry in enumerate(document["images"]):
         text = entry.get("text_input")
         if not isinstance(text, str) or not text.strip():
-            refuse(path, "images", place, entry, f"has the text_input {text!r} and must have a text")
+            refuse(path, "images", place, entry, f"has the text_input {quoted(text)} and must have a text")
         rows.append((file_name(entry), Asked(place, text, tuple(boxes.get(entry["id"], ())))))
     if not rows:
         raise ValueError(f"{path} has no pairs of a picture and a phrase.")

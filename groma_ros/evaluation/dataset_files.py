@@ -1,11 +1,9 @@
-"""Find and read the pictures and JSON files of a data set."""
+"""Find and read the pictures of a data set."""
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -42,15 +40,3 @@ def find_picture(folder: Path, name: str) -> Path:
         f"The folder {folder} has no picture {' or '.join(tried)}; name the folder of the pictures with "
         "--images."
     )
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON document. Raises ValueError if the file cannot be read or is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:  # of JSON, of UTF-8, or of an integer with thousands of digits
-        raise ValueError(f"{path} is not JSON ({error}).") from error
-    except RecursionError as error:
-        raise ValueError(f"{path} is nested too deeply to be an annotation file.") from error

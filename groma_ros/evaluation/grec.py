@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from groma_ros.boxes import box_iou
-from groma_ros.evaluation.coco import as_key, corners, read_coco
+from groma_ros.coco_files import corners, read_coco
+from groma_ros.errors import quoted
 from groma_ros.evaluation.expression_sets import (
     Answered,
     Asked,
@@ -53,25 +54,19 @@ def read_grefs(path: Path, splits: Sequence[str] = ()) -> list[PictureExpression
     rows: list[tuple[str, Asked]] = []
     found: set[str] = set()
     for place, ref in enumerate(read_refs(file)):
-        try:
-            split, image = str(ref["split"]), as_key(ref["image_id"])
-            given = ref["ann_id"] if isinstance(ref["ann_id"], list) else [ref["ann_id"]]
-            sentences = [sentence["sent"] for sentence in ref["sentences"]]
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{file}: entry {place} is not a ref of gRefCOCO ({error!r}).") from error
-        found.add(split)
-        if not (split in splits if splits else split != "train"):
+        found.add(ref.split)
+        if not (ref.split in splits if splits else ref.split != "train"):
             continue
-        targets = [key for key in map(as_key, given) if key != NO_TARGET]
+        targets = [key for key in ref.annotations if key != NO_TARGET]
         unknown = [key for key in targets if key not in boxes]
-        if image not in names or unknown:
-            missing = f"annotation {unknown[0]!r}" if unknown else f"image {image!r}"
+        if ref.image not in names or unknown:
+            missing = f"annotation {quoted(unknown[0])}" if unknown else f"image {quoted(ref.image)}"
             raise ValueError(f"{file}: entry {place} names the {missing}, which {INSTANCES} does not have.")
         own = tuple(corners(boxes[key]["bbox"]) for key in targets)
-        for text in sentences:
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"{file}: entry {place} has a sentence without words: {text!r}.")
-            rows.append((names[image], Asked(len(rows), text, own, split)))
+        rows += [
+            (names[ref.image], Asked(len(rows) + number, text, own, ref.split))
+            for number, text in enumerate(ref.sentences)
+        ]
     if not rows:
         there = ", ".join(sorted(found)) or "none"
         raise ValueError(f"{file} has no expressions of the splits asked for; it has {there}.")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.evaluation.coco import Key, read_coco
+from groma_ros.coco_files import Key, read_coco
 from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.published_figures import HEAD, row
 from groma_ros.evaluation.workers import Record

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from groma_ros.evaluation.coco import corners, read_coco
-from groma_ros.evaluation.dataset_files import read_json
+from groma_ros import json_files
+from groma_ros.coco_files import corners, read_coco
 from groma_ros.matching import match_boxes
 
 Box = tuple[float, float, float, float]
@@ -112,7 +112,7 @@ def read_objects(path: Path) -> tuple[list[str], dict[str, list[KnownObject]]]:
 
 def read_synonyms(path: Path) -> dict[str, list[str]]:
     """Read a JSON object that maps classes to words. Raises ValueError for another file."""
-    found = read_json(path)
+    found = json_files.load(path)
     if not isinstance(found, dict) or not all(isinstance(line, list) for line in found.values()):
         raise ValueError(f"{path} must map each class to a list of words.")
     return {str(kind): [str(word) for word in line] for kind, line in found.items()}

@@ -3,8 +3,6 @@ format of MDETR and Groma."""
 
 from __future__ import annotations
 
-import io
-import pickle
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from groma_ros import json_files, plain_pickle
 from groma_ros.boxes import box_iou
-from groma_ros.evaluation.coco import as_key, corners, read_coco
-from groma_ros.evaluation.dataset_files import find_picture, read_json, read_rgb
+from groma_ros.coco_files import Key, as_key, corners, read_coco
+from groma_ros.errors import quoted
+from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.published_figures import HEAD, beside, rec_accuracy, row
 from groma_ros.evaluation.statistics import rounded
 from groma_ros.evaluation.workers import Record
@@ -92,21 +92,17 @@ def _refer(path: Path) -> Rows:
     boxes = annotations_by_own_id(folder / INSTANCES, document["annotations"])
     rows: list[tuple[str, Expression]] = []
     for place, ref in enumerate(read_refs(refs_file)):
-        try:
-            image, annotation, split = as_key(ref["image_id"]), as_key(ref["ann_id"]), str(ref["split"])
-            sentences = [sentence["sent"] for sentence in ref["sentences"]]
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"{refs_file}: entry {place} is not a ref of REFER ({error!r}).") from error
-        if image not in names or annotation not in boxes:
-            missing = f"image {image!r}" if image not in names else f"annotation {annotation!r}"
+        key = ref.annotations[0] if len(ref.annotations) == 1 else None
+        if ref.image not in names or key not in boxes:
+            missing = f"image {quoted(ref.image)}" if ref.image not in names else f"annotation {quoted(key)}"
             raise ValueError(
                 f"{refs_file}: entry {place} names the {missing}, which {INSTANCES} does not have."
             )
-        for sentence in sentences:
-            if not isinstance(sentence, str) or not sentence.strip():
-                raise ValueError(f"{refs_file}: entry {place} has a sentence without words: {sentence!r}.")
-            box = corners(boxes[annotation]["bbox"])
-            rows.append((names[image], Expression(len(rows), sentence, box, split)))
+        box = corners(boxes[key]["bbox"])
+        rows += [
+            (names[ref.image], Expression(len(rows) + number, sentence, box, ref.split))
+            for number, sentence in enumerate(ref.sentences)
+        ]
     return _named(str(refs_file.resolve().parent.name)), rows
 
 
@@ -135,9 +131,8 @@ def annotations_by_own_id(path: Path, annotations: Iterable[dict[str, Any]]) -> 
         if entry["own_id"] is None:
             continue
         if entry["own_id"] in found:
-            raise ValueError(
-                f"{path} has two annotations of the id {entry['own_id']!r}; expressions name them by it."
-            )
+            own = quoted(entry["own_id"])
+            raise ValueError(f"{path} has two annotations of the id {own}; expressions name them by it.")
         found[entry["own_id"]] = entry
     return found
 
@@ -177,31 +172,47 @@ def _split_of(stem: str) -> str:
     )
 
 
-def read_refs(path: Path) -> list[Any]:
-    """Read the list of a refs file of REFER, a pickle of plain values or JSON. Raises ValueError for any
-    other file."""
-    if path.suffix == ".json":
-        refs = read_json(path)
-    else:
-        try:
-            refs = _PlainUnpickler(io.BytesIO(path.read_bytes())).load()
-        except OSError as error:
-            raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
-        except Exception as error:  # a damaged pickle can raise any exception
-            raise ValueError(f"{path} is not a pickle of plain values: {error}.") from error
+@dataclass(frozen=True)
+class Ref:
+    """An entry of a refs file: the sentences about some annotations of a picture."""
+
+    split: str
+    image: Key
+    annotations: tuple[Key, ...]
+    """In REFER one; in gRefCOCO any number, -1 for none."""
+    sentences: tuple[str, ...]
+
+
+def read_refs(path: Path) -> list[Ref]:
+    """Read a refs file of REFER or gRefCOCO, a pickle of plain values or JSON. Raises ValueError naming a
+    wrong entry."""
+    refs = json_files.load(path) if path.suffix == ".json" else plain_pickle.load(path)
     if not isinstance(refs, list):
         raise ValueError(f"{path} does not hold a list of refs.")
-    return refs
+    return [_ref(f"{path}: entry {place}", entry) for place, entry in enumerate(refs)]
 
 
-class _PlainUnpickler(pickle.Unpickler):
-    """Unpickle lists, dicts, numbers and strings only: a pickle from elsewhere could otherwise run code."""
-
-    def __init__(self, stream: io.BytesIO) -> None:
-        super().__init__(stream, encoding="latin1")  # the published files were written by Python 2
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it names {module}.{name}, and only plain values are read")
+def _ref(where: str, entry: Any) -> Ref:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} is {quoted(entry)} and must be an object.")
+    for name in ("split", "image_id", "ann_id", "sentences"):
+        if name not in entry:
+            raise ValueError(f"{where} has no {name}, so it is not a ref of REFER or gRefCOCO.")
+    split, image = entry["split"], as_key(entry["image_id"])
+    if not isinstance(split, str):
+        raise ValueError(f"{where} has the split {quoted(split)} and must have a text.")
+    if image is None:
+        raise ValueError(f"{where} has the image_id {quoted(entry['image_id'])}, which is no id.")
+    given = entry["ann_id"] if isinstance(entry["ann_id"], list) else [entry["ann_id"]]
+    keys = [key for key in map(as_key, given) if key is not None]
+    if len(keys) < len(given):
+        raise ValueError(f"{where} has the ann_id {quoted(entry['ann_id'])}, which is no id.")
+    sentences = entry["sentences"] if isinstance(entry["sentences"], list) else [entry["sentences"]]
+    texts = [sentence.get("sent") if isinstance(sentence, dict) else None for sentence in sentences]
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{where} has a sentence without words: {quoted(text)}.")
+    return Ref(split, image, tuple(keys), tuple(texts))
 
 
 IOU = 0.5

@@ -18,6 +18,8 @@ import cv2
 import numpy as np
 
 from groma_ros.atomic_write import write_file
+from groma_ros.errors import printable
+from groma_ros.json_files import load_object
 from groma_ros.types import FloatArray, Frame, Goal
 
 ANNOTATIONS = "annotations.json"
@@ -74,11 +76,12 @@ class LabelFile:
         self._pictures: dict[int, _Picture] = {}
         if self.path.exists():
             try:
-                self._read(json.loads(self.path.read_text(encoding="utf-8")))
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
+                self._read(load_object(self.path))
+            except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+                reason = printable(f"{type(error).__name__} {error}", 200)
                 raise ValueError(
-                    f"{self.path} is there and is no file of labels ({type(error).__name__} {error}); move "
-                    "it away or name another --out."
+                    f"{self.path} is there and is no file of labels ({reason}); move it away or name another "
+                    "--out."
                 ) from error
 
     @property

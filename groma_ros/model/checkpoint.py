@@ -15,7 +15,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor, nn
 
-from groma_ros.file_checks import read_json
+from groma_ros.json_files import load_object
 from groma_ros.model.groma import Groma, Perceiver
 from groma_ros.model.weight_files import read_config, read_tensors, weight_files
 from groma_ros.network_config import GromaConfig
@@ -53,7 +53,7 @@ def load_groma(directory: str | Path, dtype: torch.dtype | None = None) -> Groma
 def load_perceiver(directory: str | Path, dtype: torch.dtype | None = None) -> Perceiver:
     """Load the detector of the first training stage, from its own checkpoint folder or from a whole one.
     Raises ValueError as `load_groma`."""
-    data = read_json(Path(directory) / "config.json")
+    data = load_object(Path(directory) / "config.json")
     # The detector's own config lacks the other fields; use a group count that divides any width.
     alone = {"perceiver_cfg": data, "llm_cfg": {}, "region_cfg": {"groups": 1}}
     config = GromaConfig.from_dict(data if "perceiver_cfg" in data else alone)

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from groma_ros.file_checks import read_json
+from groma_ros.json_files import load_object
 from groma_ros.model.checkpoint import empty_groma, load_weights
 from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
@@ -59,9 +59,9 @@ class Reference:
         directory = Path(directory)
         if not directory.is_dir():
             raise ValueError(f"The reference folder {directory} does not exist.")
-        meta = read_json(directory / "meta.json")
+        meta = load_object(directory / "meta.json")
         model = empty_groma(
-            GromaConfig.from_dict(_with_constants(read_json(directory / "config.json"), meta))
+            GromaConfig.from_dict(_with_constants(load_object(directory / "config.json"), meta))
         )
         load_weights(model, directory, torch.float32)
         _check_tokens(model.config, meta)

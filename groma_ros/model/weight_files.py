@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from groma_ros.file_checks import read_json, refuse_pointer
+from groma_ros.file_checks import refuse_pointer
+from groma_ros.json_files import load_object
 from groma_ros.network_config import check_family
 
 NAMES = (
@@ -32,7 +33,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
     """The `config.json` of a whole Groma's checkpoint. ValueError if there is none, or it is of another
     network."""
     path = Path(directory) / "config.json"
-    config = read_json(path)
+    config = load_object(path)
     check_family(config, path)
     return config
 
@@ -117,7 +118,7 @@ def _check_unmapped(file: Path) -> None:
 
 
 def _shards(index: Path) -> Iterator[Path]:
-    names = read_json(index).get("weight_map")
+    names = load_object(index).get("weight_map")
     if not isinstance(names, dict) or not names:
         raise ValueError(f"The index {index} has no weight_map.")
     for name in sorted(set(map(str, names.values()))):

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from groma_ros import __version__
+from groma_ros.errors import printable, quoted
 from groma_ros.grounding.calibration import Calibration
 from groma_ros.grounding.grounder import MIN_PRESENCE, Grounder
 from groma_ros.io.bag_topics import DepthTopics
 from groma_ros.io.bags import Bag, RecordedCamera
+from groma_ros.json_files import load_object
 from groma_ros.replay.compare import Tolerances
 from groma_ros.replay.records import FrameRecord, read_records
 from groma_ros.runtime.bundle import Bundle
@@ -167,6 +169,31 @@ class ReplayRun:
     version: str = __version__
     format: int = FORMAT
 
+    def check(self) -> None:
+        """Raise ValueError with the reason if a value read from run.json has another type than it is written
+        with."""
+        types = {
+            "camera": dict,
+            "every": int,
+            "goals": list,
+            "min_presence": (int, float),
+            **dict.fromkeys(("model", "weights", "backend", "precision", "device", "version"), str),
+            "calibration": dict,
+            "follow": dict,
+            "depth": (dict, type(None)),
+        }
+        for name, kind in types.items():
+            value = getattr(self, name)
+            if not isinstance(value, kind) or isinstance(value, bool):
+                raise ValueError(f"its {name} is {quoted(value)}")
+        if not isinstance(self.camera.get("topic"), str):
+            raise ValueError(f"its camera has the topic {quoted(self.camera.get('topic'))}")
+        for goal in self.goals:
+            if not isinstance(goal, dict) or set(goal) != {"text", "kind", "min_score"}:
+                raise ValueError(f"one of its goals is {quoted(goal)}")
+            if not isinstance(goal["min_score"], (int, float)):
+                raise ValueError(f"one of its goals has the min_score {quoted(goal['min_score'])}")
+
     def document(self) -> bytes:
         """Serialise to run.json."""
         return (json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n").encode()
@@ -223,22 +250,19 @@ class Expectation:
 def read_expectation(folder: Path) -> Expectation:
     """Read an accepted or any finished run. Raises ValueError if the folder contains none."""
     path = folder / RUN
-    try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        if data["format"] != FORMAT:
-            raise ValueError(
-                f"The expectation {path} has format {data['format']}, this version reads format {FORMAT}; "
-                "accept it anew."
-            )
-        run = ReplayRun(**data)
-    except FileNotFoundError:
+    if not path.is_file():
+        raise ValueError(f"There is no expectation in {folder}: it has no {RUN}; store one with --accept.")
+    data = load_object(path)
+    if data.get("format") != FORMAT:
         raise ValueError(
-            f"There is no expectation in {folder}: it has no {RUN}; store one with --accept."
-        ) from None
-    except OSError as error:
-        raise ValueError(f"The expectation {path} cannot be read: {error.strerror}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"The expectation {path} is damaged: {type(error).__name__} {error}.") from error
+            f"The expectation {path} has format {quoted(data.get('format'))}, this version reads format "
+            f"{FORMAT}; accept it anew."
+        )
+    try:
+        run = ReplayRun(**data)
+        run.check()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"The expectation {path} is damaged: {printable(error, 200)}.") from error
     return Expectation(folder, run, read_records(folder / DETECTIONS))
 
 

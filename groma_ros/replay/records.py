@@ -4,11 +4,14 @@ backend."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from groma_ros.coco_files import four_numbers, is_number
+from groma_ros.errors import printable, quoted
+from groma_ros.json_files import load_lines
 from groma_ros.types import Box3D, Detection, Grounding
 
 BOX_DIGITS, SCORE_DIGITS, SPACE_DIGITS = 3, 6, 5
@@ -93,11 +96,13 @@ class FrameRecord:
         return json.dumps(document, separators=(",", ":"), ensure_ascii=False)
 
     @classmethod
-    def parse(cls, line: str) -> FrameRecord:
-        """Parse a line. Raises ValueError, KeyError or TypeError for another line."""
-        data = json.loads(line)
-        goals = tuple(_goal(item) for item in data.pop("goals"))
-        return cls(**data, goals=goals)
+    def from_document(cls, data: Any) -> FrameRecord:
+        """Read the JSON value of a line. Raises ValueError with the reason for one of another form."""
+        if not isinstance(data, dict) or not isinstance(data.get("goals"), list):
+            raise ValueError("it has no list of goals")
+        rest = {name: value for name, value in data.items() if name != "goals"}
+        check_fields(cls, rest, ("goals",))
+        return cls(**rest, goals=tuple(map(_goal, data["goals"])))
 
 
 def goal_record(
@@ -135,16 +140,12 @@ def without_places(record: FrameRecord) -> FrameRecord:
 def read_records(path: Path) -> list[FrameRecord]:
     """Read a detections.jsonl. Raises ValueError naming the wrong line."""
     records = []
-    try:
-        lines = text_lines(path)
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"The records {path} cannot be read: {error}.") from error
-    for number, line in enumerate(lines, 1):
+    for number, entry in load_lines(path):
         try:
-            records.append(FrameRecord.parse(line))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            records.append(FrameRecord.from_document(entry))
+        except ValueError as error:
             raise ValueError(
-                f"Line {number} of {path} is not a record of a replay: {type(error).__name__} {error}."
+                f"Line {number} of {path} is not a record of a replay: {printable(error, 200)}."
             ) from error
     return records
 
@@ -154,16 +155,49 @@ def text_lines(path: Path) -> list[str]:
     return [line for line in path.read_text(encoding="utf-8").split("\n") if line]
 
 
-def _goal(data: dict[str, Any]) -> GoalRecord:
-    boxes, others = _read_boxes(data.pop("detections")), _read_boxes(data.pop("alternatives", []))
-    return GoalRecord(**data, detections=boxes, alternatives=others)
+_TYPES = {"int": int, "float": (int, float), "str": str, "bool": bool, "int | None": (int, type(None))}
 
 
-def _read_boxes(items: list[dict[str, Any]]) -> tuple[BoxRecord, ...]:
-    return tuple(
-        BoxRecord(_rounded(item["box"]), item["score"], item["id"], _read_place(item["place"]))
-        for item in items
-    )
+def check_fields(kind: type, data: Mapping[str, Any], but: Sequence[str] = ()) -> None:
+    """Raise ValueError with the reason unless `data` has the fields of a dataclass, of their plain types.
+    but: fields that it has not."""
+    wanted = {item.name: item for item in fields(kind) if item.name not in but}
+    missing = [name for name, item in wanted.items() if name not in data and item.default is MISSING]
+    unknown = sorted(set(data) - set(wanted))
+    if missing or unknown:
+        raise ValueError(
+            f"it lacks {missing[0]}" if missing else f"its key {quoted(unknown[0])} is not known"
+        )
+    for name, value in data.items():
+        expected = _TYPES.get(str(wanted[name].type))
+        if expected is not None and (
+            not isinstance(value, expected) or isinstance(value, bool) != (expected is bool)
+        ):
+            raise ValueError(f"its {name} is {quoted(value)} and not of type {wanted[name].type}")
+
+
+def _goal(data: Any) -> GoalRecord:
+    lists = ("detections", "alternatives")
+    if not isinstance(data, dict):
+        raise ValueError(f"its goal is {quoted(data)}")
+    boxes = [data.get("detections"), data.get("alternatives", [])]
+    if not all(isinstance(items, list) for items in boxes):
+        raise ValueError(f"the boxes of its goal are {quoted(boxes)}")
+    rest = {name: value for name, value in data.items() if name not in lists}
+    check_fields(GoalRecord, rest, lists)
+    found, others = (tuple(map(_detection, items)) for items in boxes)
+    return GoalRecord(**rest, detections=found, alternatives=others)
+
+
+def _detection(data: Any) -> BoxRecord:
+    if not isinstance(data, dict):
+        raise ValueError(f"its detection is {quoted(data)}")
+    numbers = four_numbers(data.get("box"))
+    if numbers is None:
+        raise ValueError(f"its box is {quoted(data.get('box'))} and must have four numbers")
+    rest = {name: value for name, value in data.items() if name not in ("box", "place")}
+    check_fields(BoxRecord, rest, ("box", "place"))
+    return BoxRecord(_rounded(numbers), **rest, place=_read_place(data.get("place")))
 
 
 def _place(box: Box3D | None) -> PlaceRecord | None:
@@ -176,12 +210,17 @@ def _place(box: Box3D | None) -> PlaceRecord | None:
     return PlaceRecord((x, y, z), (a, b, c, w), (long, short, high))
 
 
-def _read_place(data: dict[str, Any] | None) -> PlaceRecord | None:
-    return (
-        None
-        if data is None
-        else PlaceRecord(*(tuple(data[name]) for name in ("centre", "quaternion", "size")))
-    )
+def _read_place(data: Any) -> PlaceRecord | None:
+    if data is None:
+        return None
+    lengths = {"centre": 3, "quaternion": 4, "size": 3}
+    if not isinstance(data, dict) or set(data) != set(lengths):
+        raise ValueError(f"its place is {quoted(data)}")
+    for name, length in lengths.items():
+        numbers = data[name]
+        if not isinstance(numbers, list) or len(numbers) != length or not all(map(is_number, numbers)):
+            raise ValueError(f"its {name} is {quoted(numbers)} and must have {length} numbers")
+    return PlaceRecord(*(tuple(data[name]) for name in lengths))
 
 
 def _rounded(box: Sequence[float]) -> Box:

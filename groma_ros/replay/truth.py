@@ -3,7 +3,6 @@ against them."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from groma_ros.coco_files import four_numbers
+from groma_ros.errors import printable, quoted
+from groma_ros.json_files import load_object
 from groma_ros.matching import exact_set
 from groma_ros.replay.records import FrameRecord
 from groma_ros.types import FloatArray
@@ -57,16 +59,15 @@ def read_truth(path: Path) -> Truth:
     ValueError.
     """
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = load_object(path)
         return _sequence(data) if "frames" in data else _coco(data)
-    except OSError as error:
-        raise ValueError(f"The truth {path} cannot be read: {error.strerror}.") from error
     except KeyError as error:
         raise ValueError(
             f"The truth {path} is not in its form: the key {error} is missing, or names nothing."
         ) from error
-    except (TypeError, ValueError, IndexError, AttributeError) as error:
-        raise ValueError(f"The truth {path} is not in its form: {error}.") from error
+    except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        reason = printable(error, 300).rstrip(".")
+        raise ValueError(f"The truth {path} is not in its form: {reason}.") from error
 
 
 def judge(truth: Truth, records: Sequence[FrameRecord]) -> list[Judged]:
@@ -94,10 +95,10 @@ def _coco(data: Mapping[str, Any]) -> Truth:
     boxes: dict[int, dict[str, FloatArray]] = {}
     for goal in data["goals"]:
         rows = [corners[number] for number in goal["annotation_ids"]]
-        boxes.setdefault(places[goal["image_id"]], {})[goal["text"]] = np.array(rows, np.float32).reshape(
-            -1, 4
-        )
-    return Truth(boxes, {goal["text"]: goal["kind"] for goal in data["goals"]}, stamped)
+        boxes.setdefault(places[goal["image_id"]], {})[_text(goal, "text")] = np.array(
+            rows, np.float32
+        ).reshape(-1, 4)
+    return Truth(boxes, {goal["text"]: _text(goal, "kind") for goal in data["goals"]}, stamped)
 
 
 def _sequence(data: Mapping[str, Any]) -> Truth:
@@ -105,11 +106,28 @@ def _sequence(data: Mapping[str, Any]) -> Truth:
     frame."""
     boxes = {}
     for frame in data["frames"]:
-        corners = np.array(frame["boxes"], np.float32).reshape(-1, 4)
-        boxes[int(frame["stamp"])] = {goal["text"]: corners[list(goal["targets"])] for goal in data["goals"]}
-    return Truth(boxes, {goal["text"]: goal["kind"] for goal in data["goals"]}, True)
+        corners = np.array([_four(box) for box in frame["boxes"]], np.float32).reshape(-1, 4)
+        boxes[int(frame["stamp"])] = {
+            _text(goal, "text"): corners[[int(target) for target in goal["targets"]]]
+            for goal in data["goals"]
+        }
+    return Truth(boxes, {goal["text"]: _text(goal, "kind") for goal in data["goals"]}, True)
 
 
-def _corners(bbox: Sequence[float]) -> tuple[float, float, float, float]:
-    x, y, width, height = (float(value) for value in bbox)
+def _text(goal: Mapping[str, Any], key: str) -> str:
+    value = goal[key]
+    if not isinstance(value, str):
+        raise ValueError(f"the {key} of a goal is {quoted(value)} and must be a text")
+    return value
+
+
+def _corners(bbox: Any) -> tuple[float, float, float, float]:
+    x, y, width, height = _four(bbox)
     return x, y, x + width, y + height
+
+
+def _four(box: Any) -> list[float]:
+    numbers = four_numbers(box)
+    if numbers is None:
+        raise ValueError(f"a box is {quoted(box)} and must have four numbers")
+    return numbers

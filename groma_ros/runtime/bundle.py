@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from groma_ros import json_files
 from groma_ros.atomic_write import replacing, write_together
 from groma_ros.errors import printable
 from groma_ros.file_checks import wrong_kind
+from groma_ros.json_files import JsonError
 from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
 
@@ -85,7 +87,7 @@ class Bundle:
             return cls(directory=directory, image=image, **manifest)
         except (TypeError, ValueError, AttributeError) as error:
             raise BundleError(
-                f"{directory / MANIFEST} is not a manifest this version reads: {error}."
+                f"{directory / MANIFEST} is not a manifest this version reads: {printable(error, 300)}."
             ) from error
 
     def file(self, name: str) -> Path:
@@ -263,8 +265,8 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_MANIFEST:
         raise BundleError(f"{path} has more than {MAX_MANIFEST} bytes, the most that a manifest may have.")
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:  # also an integer with thousands of digits
+        manifest = json_files.parse(path.read_bytes())
+    except JsonError as error:
         raise BundleError(
             f"{path} is not valid JSON ({error}); the file is damaged, fetch the bundle again."
         ) from error
@@ -373,7 +375,9 @@ def read_network(bundle: Bundle) -> GromaConfig:
     try:
         config = GromaConfig.from_dict(bundle.network)
     except (KeyError, TypeError, ValueError, AttributeError, ZeroDivisionError) as error:
-        raise BundleError(f"The network config of {bundle.name} cannot be built: {error}") from error
+        raise BundleError(
+            f"The network config of {bundle.name} cannot be built: {printable(error, 300)}"
+        ) from error
     if bundle.image.size != config.image_size:
         sizes = f"pictures of {bundle.image.size} pixels and its network config {config.image_size}"
         raise BundleError(f"The manifest of {bundle.name} asks for {sizes}; they must agree.")

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from groma_ros.atomic_write import replacing
-from groma_ros.file_checks import check_disk, read_json, refuse_pointer
+from groma_ros.file_checks import check_disk, refuse_pointer
+from groma_ros.json_files import load_object
 from groma_ros.network_config import check_family
 from groma_ros.runtime.model_paths import CHECKPOINTS, MANIFEST, PUBLISHED, models_folder
 
@@ -177,7 +178,7 @@ def fetch(name: str, source: Source) -> Path:
     if not source.is_bundle:
         _download(source, partial, ["config.json"])
         _check(partial, next(file for file in source.files if file.name == "config.json"))
-        check_family(read_json(partial / "config.json"), partial / "config.json", whole=False)
+        check_family(load_object(partial / "config.json"), partial / "config.json", whole=False)
     small = [file.name for file in source.files if not file.sha256]
     _download(source, partial, small)
     for file in source.files:
@@ -236,7 +237,7 @@ def missing_files(folder: Path, source: Source) -> list[str]:
 def _record(folder: Path) -> dict[str, Any]:
     """What a folder's `RECORD` says; empty where there is none or it cannot be read."""
     try:
-        return read_json(folder / RECORD)
+        return load_object(folder / RECORD)
     except (OSError, ValueError):
         return {}
 

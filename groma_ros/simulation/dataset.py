@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 
 from groma_ros.atomic_write import write_file
+from groma_ros.errors import printable
+from groma_ros.json_files import load_object
 from groma_ros.progress import shown
 from groma_ros.simulation import other_worlds
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
@@ -182,10 +184,10 @@ def _check_settings(out: Path, settings: Settings) -> None:
     wanted = {"format": _FORMAT, **asdict(settings)}
     if path.exists():
         try:
-            found = json.loads(path.read_text())
+            found = load_object(path)
         except ValueError as error:
             raise DatasetError(
-                f"{path} is not JSON ({error}); remove the folder or choose another --out."
+                f"{str(error).rstrip('.')}; remove the folder or choose another --out."
             ) from error
         if {"world": "table", **found} != wanted:
             raise DatasetError(
@@ -269,15 +271,9 @@ def load_dataset(folder: Path) -> list[SceneRecord]:
     """
     path = Path(folder) / ANNOTATIONS
     try:
-        document = json.loads(path.read_text())
-    except OSError as error:
-        raise DatasetError(
-            f"{path} cannot be read ({error.strerror}); give a folder that `groma scenes` wrote."
-        ) from error
+        document = load_object(path)
     except ValueError as error:
-        raise DatasetError(
-            f"{path} is not JSON ({error}); write the folder again with `groma scenes`."
-        ) from error
+        raise DatasetError(f"{str(error).rstrip('.')}; give a folder that `groma scenes` wrote.") from error
     try:
         names = {entry["id"]: entry["name"] for entry in document["categories"]}
         by_image: dict[Any, list[dict[str, Any]]] = {entry["id"]: [] for entry in document["images"]}
@@ -290,10 +286,9 @@ def load_dataset(folder: Path) -> list[SceneRecord]:
             _record(path.parent, entry, by_image[entry["id"]], goals[entry["id"]], names)
             for entry in document["images"]
         ]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DatasetError(
-            f"{path} does not have the form of docs/scenes.md: {type(error).__name__} {error}."
-        ) from error
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+        reason = printable(f"{type(error).__name__} {error}", 200)
+        raise DatasetError(f"{path} does not have the form of docs/scenes.md: {reason}.") from error
 
 
 def _record(

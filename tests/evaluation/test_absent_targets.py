@@ -112,7 +112,7 @@ def test_grefs_are_read(tmp_path: Path) -> None:
         ({"ann_id": [5]}, "entry 0 names the annotation 5, which instances.json does not have"),
         ({"image_id": 8}, "entry 0 names the image 8"),
         ({"sentences": [{"sent": None}]}, "entry 0 has a sentence without words"),
-        ({"sentences": None}, "entry 0 is not a ref of gRefCOCO"),
+        ({"sentences": None}, "entry 0 has a sentence without words: null"),
     ],
 )
 def test_grefs_that_cannot_be_read(tmp_path: Path, changes: dict[str, Any], sentence: str) -> None:
@@ -165,7 +165,7 @@ def test_samples_of_both_forms_are_read(tmp_path: Path) -> None:
     for change, sentence in (
         ({"bbox": [1, 2, 3]}, "has the bbox .* and must have four numbers"),
         ({"bbox": [3, 2, 1, 4]}, "has the bbox .*which is not x1, y1, x2, y2"),
-        ({"image": None}, "has the image None"),
+        ({"image": None}, "has the image null"),
         ({"description": ""}, "has no words"),
     ):
         path.write_text(json.dumps([{**rows[0], **change}]))
@@ -220,7 +220,7 @@ def test_pairs_of_picture_and_phrase_are_read(tmp_path: Path, shares: bool) -> N
     assert picture.asked[0].targets[0] == pytest.approx((10, 10, 40, 30))
     images[0]["text_input"] = None  # type: ignore[assignment]
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
-    with pytest.raises(ValueError, match=r"images\[0\] \(id 1\) has the text_input None"):
+    with pytest.raises(ValueError, match=r"images\[0\] \(id 1\) has the text_input null"):
         concepts.read_concepts(path)
 
 

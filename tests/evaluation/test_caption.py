@@ -133,7 +133,7 @@ def test_equal_boxes_are_one_region_with_several_references(tmp_path: Path) -> N
     (tmp_path / "x.json").write_text(
         json.dumps({"images": images, "annotations": [{"image_id": 1, "bbox": [0, 0, 5, 5]}]})
     )
-    with pytest.raises(ValueError, match="has the caption None and must have a text"):
+    with pytest.raises(ValueError, match="has the caption null and must have a text"):
         read_regions(tmp_path / "x.json")
 
 

@@ -87,9 +87,10 @@ def test_questions_are_grouped_by_picture(tmp_path: Path) -> None:
     [
         (
             [asked(1, "a.jpg"), {"question_id": 2, "image": "b.jpg"}],
-            r"Line 2 of .* is not a question: KeyError 'text'",
+            r"Line 2 of .* is not a question: its text is null and must be a text",
         ),
-        (["{"], r"Line 1 of .* is not a question"),
+        (["{"], r"Line 1 of .* is not JSON"),
+        ([{**asked(1, "a.jpg"), "question_id": [1]}], r"its question_id is \[1\]"),
         ([], r"holds no questions"),
     ],
 )

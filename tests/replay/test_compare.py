@@ -1,5 +1,6 @@
 """Changes and movements between two replays."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,13 +35,13 @@ def test_a_record_goes_through_its_line(tmp_path: Path) -> None:
         frame(0, goal(placed, CUP), goal(text="la tasse à café", present=0.1)),
         replace(frame(1), refused="truncated"),
     ]
-    assert [FrameRecord.parse(record.line()) for record in records] == records
+    assert [FrameRecord.from_document(json.loads(record.line())) for record in records] == records
     path = tmp_path / "detections.jsonl"
     path.write_text("".join(record.line() + "\n" for record in records), encoding="utf-8")
     assert read_records(path) == records
     path.write_text(records[0].line() + "\n{}\n")
     with pytest.raises(
-        ValueError, match=r"Line 2 of .*detections.jsonl is not a record of a replay: KeyError"
+        ValueError, match=r"Line 2 of .*detections.jsonl is not a record of a replay: it has no list of goals"
     ):
         read_records(path)
 

@@ -88,14 +88,14 @@ def test_the_demo_s_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("{", "is not in its form: Expecting property name"),
+        ("{", "is not JSON (Expecting property name"),
         ("[]", "is not in its form"),
         ("{}", "the key 'images' is missing"),
         (json.dumps({**coco(), "annotations": []}), "the key 20 is missing, or names nothing"),
         (json.dumps(coco(frame=(1, 1, 2))), "two of its images are the same frame"),
         (
             json.dumps({**coco(), "annotations": [{"id": 20, "bbox": [1, 2]}]}),
-            "is not in its form: not enough values",
+            "is not in its form: a box is [1, 2] and must have four numbers",
         ),
     ],
 )
@@ -108,5 +108,5 @@ def test_what_is_wrong_is_said(tmp_path: Path, content: str, sentence: str) -> N
 
 
 def test_an_absent_file(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"none.json cannot be read: No such file"):
+    with pytest.raises(ValueError, match=r"none.json does not exist"):
         read_truth(tmp_path / "none.json")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from groma_ros.coco_files import as_key, read_coco
 from groma_ros.evaluation.caption import read_regions
-from groma_ros.evaluation.coco import as_key, read_coco
 from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.lvis_ground import average_recall, read_classes
 from groma_ros.evaluation.referring import read_referring
@@ -96,7 +96,7 @@ def test_null_and_missing_fields_have_their_neutral_value(tmp_path: Path) -> Non
         ({"image_id": None}, "has no image_id"),
         ({"image_id": [1]}, r"has the image_id \[1\], which is neither a whole number nor a text"),
         ({"category_id": 9}, "names the category 9, which is not listed"),
-        ({"category_id": None}, "names the category None"),
+        ({"category_id": None}, "names the category null"),
         ({"id": [5]}, r"annotations\[0\] has the id \[5\]"),
     ],
     ids=lambda value: str(value)[:30],
@@ -156,7 +156,7 @@ def test_expressions_and_captions_are_checked_before_the_model_runs(tmp_path: Pa
         entry["caption"] = "the cup"
     with pytest.raises(ValueError, match=r"refcoco_val.json: annotations\[0\] \(id 5\) has the bbox \[\]"):
         read_referring(written(tmp_path / "refcoco_val.json", data))
-    with pytest.raises(ValueError, match=r"annotations\[0\] \(id 5\) has the caption None"):
+    with pytest.raises(ValueError, match=r"annotations\[0\] \(id 5\) has the caption null"):
         read_regions(written(tmp_path / "vg.json", document(caption=None)))
 
 

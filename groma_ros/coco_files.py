@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
-from groma_ros.errors import printable
-from groma_ros.evaluation.dataset_files import read_json
+from groma_ros import json_files
+from groma_ros.errors import printable, quoted
 
 Key = int | str
 """An id: a whole number, or a text that is none."""
@@ -27,7 +27,7 @@ def read_coco(path: Path, *lists: str) -> dict[str, list[Entry]]:
     `bbox` is four finite floats; `area`, `iscrowd` and `ignore` get defaults if absent or null. Raises
     ValueError naming the file and the entry for anything else.
     """
-    document = read_json(path)
+    document = json_files.load(path)
     for name in lists:
         if not isinstance(document, dict) or not isinstance(document.get(name), list):
             raise ValueError(f"{path} has no list {name!r}, so it is not a COCO-style annotation file.")
@@ -45,11 +45,11 @@ def read_coco(path: Path, *lists: str) -> dict[str, list[Entry]]:
                 "annotations",
                 place,
                 entry,
-                f"names the image {entry['image_id']!r}, which is not listed",
+                f"names the image {quoted(entry['image_id'])}, which is not listed",
             )
         if "categories" in read and entry.get("category_id") not in categories:
-            said = entry.get("category_id")
-            refuse(path, "annotations", place, entry, f"names the category {said!r}, which is not listed")
+            said = quoted(entry.get("category_id"))
+            refuse(path, "annotations", place, entry, f"names the category {said}, which is not listed")
     return {**{key: value for key, value in document.items() if key not in read}, **read}
 
 
@@ -57,6 +57,13 @@ def corners(bbox: list[float]) -> tuple[float, float, float, float]:
     """Convert COCO's [x, y, width, height] to xyxy."""
     x, y, width, height = bbox
     return x, y, x + width, y + height
+
+
+def four_numbers(value: Any) -> list[float] | None:
+    """The coordinates of a box; None for anything but a list of four numbers of at most `MAX_NUMBER`."""
+    if not isinstance(value, list) or len(value) != 4 or not all(map(is_number, value)):
+        return None
+    return [float(number) for number in value]
 
 
 def refuse(path: Path, part: str, place: int, entry: Any, reason: str) -> NoReturn:
@@ -68,7 +75,8 @@ def refuse(path: Path, part: str, place: int, entry: Any, reason: str) -> NoRetu
 
 MAX_DIGITS = 30
 """Of an id that is written as text and counts as a number; a longer one is a text."""
-MAX_NUMBER = 1e300
+MAX_NUMBER = 1e15
+"""Of a coordinate, a size and an area; boxes beyond it would have no area in float32."""
 
 
 def as_key(value: Any) -> Key | None:
@@ -94,7 +102,7 @@ class _Checker:
 
     def __call__(self, place: int, entry: Any) -> Entry:
         if not isinstance(entry, dict):
-            self._refuse(place, entry, f"is {_named(entry)} and must be an object")
+            self._refuse(place, entry, f"is {quoted(entry)} and must be an object")
         return self._check(place, dict(entry))
 
     def _images(self, place: int, entry: Entry) -> Entry:
@@ -103,7 +111,7 @@ class _Checker:
             if entry.get(name) is None:
                 entry.pop(name, None)
             elif not isinstance(entry[name], str) or not entry[name]:
-                self._refuse(place, entry, f"has the {name} {_named(entry[name])} and must have a text")
+                self._refuse(place, entry, f"has the {name} {quoted(entry[name])} and must have a text")
         if not {"file_name", "coco_url"} & set(entry):
             self._refuse(place, entry, "has neither file_name nor coco_url")
         for name in ("width", "height"):
@@ -112,41 +120,37 @@ class _Checker:
             else:
                 entry[name] = self._number(place, entry, name, least=1)
         if "caption" in entry and (not isinstance(entry["caption"], str) or not entry["caption"].strip()):
-            self._refuse(place, entry, f"has the caption {_named(entry['caption'])} and must have a text")
+            self._refuse(place, entry, f"has the caption {quoted(entry['caption'])} and must have a text")
         return self._unique(place, entry)
 
     def _categories(self, place: int, entry: Entry) -> Entry:
         entry["id"] = self._id(place, entry, "id")
         if not isinstance(entry.get("name"), str) or not entry["name"].strip():
-            self._refuse(place, entry, f"has the name {_named(entry.get('name'))} and must have a text")
+            self._refuse(place, entry, f"has the name {quoted(entry.get('name'))} and must have a text")
         return self._unique(place, entry)
 
     def _annotations(self, place: int, entry: Entry) -> Entry:
         own = entry.get("id")
         entry["own_id"] = as_key(own)
         if own is not None and entry["own_id"] is None:
-            self._refuse(place, {}, f"has the id {_named(own)}, which is neither a whole number nor a text")
+            self._refuse(place, {}, f"has the id {quoted(own)}, which is neither a whole number nor a text")
         entry["image_id"] = self._id(place, entry, "image_id")
         if entry.get("category_id") is not None:
             entry["category_id"] = self._id(place, entry, "category_id")
         box = entry.get("bbox")
-        if (
-            not isinstance(box, list)
-            or len(box) != 4
-            or not all(_is_number(value) for value in box)
-            or min(box[2:]) < 0
-        ):
+        numbers = four_numbers(box)
+        if numbers is None or min(numbers[2:]) < 0:
             self._refuse(
-                place, entry, f"has the bbox {_named(box)} and must have four numbers: x, y, width, height"
+                place, entry, f"has the bbox {quoted(box)} and must have four numbers: x, y, width, height"
             )
-        entry["bbox"] = [float(value) for value in box]
+        entry["bbox"] = numbers
         if entry.get("area") is None:
             entry["area"] = entry["bbox"][2] * entry["bbox"][3]
         entry["area"] = self._number(place, entry, "area", least=0)
         for name in ("iscrowd", "ignore"):
             flag = entry.get(name) or 0
             if flag not in (0, 1):
-                self._refuse(place, entry, f"has {name} {_named(flag)} and must have 0 or 1")
+                self._refuse(place, entry, f"has {name} {quoted(flag)} and must have 0 or 1")
             entry[name] = int(flag)
         entry["id"] = place + 1
         return entry
@@ -162,15 +166,15 @@ class _Checker:
             self._refuse(place, {} if name == "id" else entry, f"has no {name}")
         key = as_key(entry[name])
         if key is None:
-            reason = f"has the {name} {_named(entry[name])}, which is neither a whole number nor a text"
+            reason = f"has the {name} {quoted(entry[name])}, which is neither a whole number nor a text"
             self._refuse(place, {} if name == "id" else entry, reason)
         return key
 
     def _number(self, place: int, entry: Entry, name: str, least: float) -> float:
         value = entry[name]
-        if not _is_number(value) or value < least:
+        if not is_number(value) or value < least:
             self._refuse(
-                place, entry, f"has the {name} {_named(value)} and must have a number from {least:g}"
+                place, entry, f"has the {name} {quoted(value)} and must have a number from {least:g}"
             )
         return float(value) if isinstance(value, float) else int(value)
 
@@ -178,12 +182,8 @@ class _Checker:
         refuse(self._path, self._part, place, entry, reason)
 
 
-def _is_number(value: Any) -> bool:
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a finite number of at most `MAX_NUMBER`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= MAX_NUMBER  # neither infinite nor NaN, nor an integer that no float holds
-
-
-def _named(value: Any) -> str:
-    """Format a JSON value for an error."""
-    return "null" if value is None else printable(repr(value), 60)
