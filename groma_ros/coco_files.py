@@ -1,4 +1,4 @@
-"""Read COCO and LVIS annotation files and check them entry by entry before a model runs.
+"""Read annotation files of COCO and LVIS and refs of REFER, and check them entry by entry before a model runs.
 
 Annotations are renumbered, because pycocotools treats id 0 as "no match" and merges annotations with the same
 id. Ambiguous entries are rejected with the file and the entry.
@@ -6,11 +6,12 @@ id. Ambiguous entries are rejected with the file and the entry.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from groma_ros import json_files
+from groma_ros import json_files, plain_pickle
 from groma_ros.errors import printable, quoted
 
 Key = int | str
@@ -18,10 +19,11 @@ Key = int | str
 Entry = dict[str, Any]
 
 
-def read_coco(path: Path, *lists: str) -> dict[str, list[Entry]]:
+def read_coco(path: Path, *lists: str, optional: Sequence[str] = ()) -> dict[str, list[Entry]]:
     """Read a COCO-style document and check every entry of those of the lists images, annotations and
     categories that are named.
 
+    optional: lists that are checked if they are there; an annotation need not name one of their ids.
     Additional keys are kept. `id`, `image_id` and `category_id` are normalised (7, 7.0 and "7" are one id);
     the `id` of an annotation becomes its position from 1 and `own_id` the file's value (None if absent);
     `bbox` is four finite floats; `area`, `iscrowd` and `ignore` get defaults if absent or null. Raises
@@ -33,13 +35,13 @@ def read_coco(path: Path, *lists: str) -> dict[str, list[Entry]]:
             raise ValueError(f"{path} has no list {name!r}, so it is not a COCO-style annotation file.")
     read: dict[str, list[Entry]] = {}
     for name in ("images", "categories", "annotations"):
-        if name in lists:
+        if name in lists or (name in optional and isinstance(document.get(name), list)):
             checked = _Checker(path, name)
             read[name] = [checked(place, entry) for place, entry in enumerate(document[name])]
     images = {entry["id"] for entry in read.get("images", ())}
     categories = {entry["id"] for entry in read.get("categories", ())}
     for place, entry in enumerate(read.get("annotations", ())):
-        if "images" in read and entry["image_id"] not in images:
+        if "images" in lists and entry["image_id"] not in images:
             refuse(
                 path,
                 "annotations",
@@ -47,7 +49,7 @@ def read_coco(path: Path, *lists: str) -> dict[str, list[Entry]]:
                 entry,
                 f"names the image {quoted(entry['image_id'])}, which is not listed",
             )
-        if "categories" in read and entry.get("category_id") not in categories:
+        if "categories" in lists and entry.get("category_id") not in categories:
             said = quoted(entry.get("category_id"))
             refuse(path, "annotations", place, entry, f"names the category {said}, which is not listed")
     return {**{key: value for key, value in document.items() if key not in read}, **read}
@@ -187,3 +189,60 @@ def is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
     return abs(value) <= MAX_NUMBER  # neither infinite nor NaN, nor an integer that no float holds
+
+
+def annotations_by_own_id(path: Path, annotations: Iterable[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
+    """Checked annotations by the id in the file. Raises ValueError if two share an id, since expressions
+    refer to it."""
+    found: dict[Any, dict[str, Any]] = {}
+    for entry in annotations:
+        if entry["own_id"] is None:
+            continue
+        if entry["own_id"] in found:
+            own = quoted(entry["own_id"])
+            raise ValueError(f"{path} has two annotations of the id {own}; expressions name them by it.")
+        found[entry["own_id"]] = entry
+    return found
+
+
+@dataclass(frozen=True)
+class Ref:
+    """An entry of a refs file: the sentences about some annotations of a picture."""
+
+    split: str
+    image: Key
+    annotations: tuple[Key, ...]
+    """In REFER one; in gRefCOCO any number, -1 for none."""
+    sentences: tuple[str, ...]
+
+
+def read_refs(path: Path) -> list[Ref]:
+    """Read a refs file of REFER or gRefCOCO, a pickle of plain values or JSON. Raises ValueError naming a
+    wrong entry."""
+    refs = json_files.load(path) if path.suffix == ".json" else plain_pickle.load(path)
+    if not isinstance(refs, list):
+        raise ValueError(f"{path} does not hold a list of refs.")
+    return [_ref(f"{path}: entry {place}", entry) for place, entry in enumerate(refs)]
+
+
+def _ref(where: str, entry: Any) -> Ref:
+    if not isinstance(entry, dict):
+        raise ValueError(f"{where} is {quoted(entry)} and must be an object.")
+    for name in ("split", "image_id", "ann_id", "sentences"):
+        if name not in entry:
+            raise ValueError(f"{where} has no {name}, so it is not a ref of REFER or gRefCOCO.")
+    split, image = entry["split"], as_key(entry["image_id"])
+    if not isinstance(split, str):
+        raise ValueError(f"{where} has the split {quoted(split)} and must have a text.")
+    if image is None:
+        raise ValueError(f"{where} has the image_id {quoted(entry['image_id'])}, which is no id.")
+    given = entry["ann_id"] if isinstance(entry["ann_id"], list) else [entry["ann_id"]]
+    keys = [key for key in map(as_key, given) if key is not None]
+    if len(keys) < len(given):
+        raise ValueError(f"{where} has the ann_id {quoted(entry['ann_id'])}, which is no id.")
+    sentences = entry["sentences"] if isinstance(entry["sentences"], list) else [entry["sentences"]]
+    texts = [sentence.get("sent") if isinstance(sentence, dict) else None for sentence in sentences]
+    for text in texts:
+        if not isinstance(text, str) or not text.strip():
+            raise ValueError(f"{where} has a sentence without words: {quoted(text)}.")
+    return Ref(split, image, tuple(keys), tuple(texts))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -18,11 +19,16 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from rosbags.rosbag2 import StoragePlugin
 
+from groma_ros import plain_pickle
 from groma_ros.errors import sentence
 from groma_ros.evaluation import absence, caption, chat, concepts, grec, lvis_ground, mentions, referring
 from groma_ros.grounding.calibration import Calibration
 from groma_ros.grounding.goals import read_goals
+from groma_ros.io.bag_files import METADATA
+from groma_ros.io.bag_topics import find_camera
+from groma_ros.io.bags import RAW, open_bag, recorded_images
 from groma_ros.live.labels import LabelFile
 from groma_ros.replay.plan import DETECTIONS, RUN, read_expectation
 from groma_ros.replay.records import read_records
@@ -32,6 +38,7 @@ from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.simulation.dataset import load_dataset
 from groma_ros.tokenization.prompts import PromptTemplate
 from groma_ros.training.data_files import open_file
+from tests.io.test_bags import image, pictures, write
 
 CHANGES = 60
 HUGE = 10**400
@@ -134,15 +141,6 @@ STORED_RUN = {
     "version": "1",
     "format": 1,
 }
-METADATA_TEXT = """rosbag2_bagfile_information:
-  version: 5
-  storage_identifier: mcap
-  relative_file_paths: [a_0.mcap]
-  duration: {nanoseconds: 5}
-  topics_with_message_count:
-  - topic_metadata: {name: /image, type: sensor_msgs/msg/Image, offered_qos_profiles: "- depth: 5"}
-    message_count: 4
-"""
 
 
 @dataclass(frozen=True)
@@ -156,10 +154,6 @@ class Reader:
     """Whether the document is a list that is written as JSON lines."""
     beside: tuple[tuple[str, Any], ...] = ()
     """Other files, by name and document."""
-
-
-def goals_of(folder: Path) -> Any:
-    return read_goals(folder / "goals.yaml")
 
 
 def bundle_of(folder: Path) -> Any:
@@ -177,8 +171,7 @@ def manifest() -> dict[str, Any]:
 
 def labels() -> dict[str, Any]:
     images = [
-        {**entry, "file_name": f"images/{entry['file_name']}", "stamp": entry["id"]}
-        for entry in COCO["images"]
+        {**PICTURE, "id": number, "file_name": f"images/{number}.jpg", "stamp": number} for number in (1, 2)
     ]
     return {**COCO, "images": images, "goals": GOALS}
 
@@ -331,3 +324,63 @@ def test_damaged_files_give_a_value_or_a_sentence(name: str, tmp_path: Path) -> 
         if said := unexpected(reader.read, tmp_path):
             found[said] = data[:3000]
     assert found == {}
+
+
+TEXTS: dict[str, tuple[str, bytes, Callable[[Path], Any]]] = {
+    "goals": (
+        "goals.yaml",
+        b"goals:\n- the mug\n- {text: a box, kind: all, min_score: 0.5}\n- &a text\n",
+        lambda f: read_goals(f / "goals.yaml"),
+    ),
+    "refs": ("refs(unc).p", pickle.dumps(REFS, 2), lambda f: referring.read_referring(f)),
+    "training": ("refs(unc).p", pickle.dumps(REFS, 2), lambda f: open_file(f / "refs(unc).p")),
+}
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_damaged_texts_and_pickles_give_a_value_or_a_sentence(name: str, tmp_path: Path) -> None:
+    file, data, read = TEXTS[name]
+    (tmp_path / "instances.json").write_bytes(written(COCO, False))
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / file).write_bytes(data)
+    rng = random.Random(f"hostile {name}")
+    found = {}
+    for _ in range(CHANGES):
+        changed = data
+        for _ in range(rng.choice((1, 1, 3))):
+            changed = change_bytes(changed or data, rng)
+        (tmp_path / file).write_bytes(changed)
+        if said := unexpected(read, tmp_path):
+            found[said] = changed[:3000]
+    assert found == {}
+
+
+def test_a_pickle_with_a_number_beyond_memory_is_read_or_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "refs(unc).p"
+    path.write_bytes(b"\x80\x02]r\xff\xff\xff\x7f.")  # an empty list, stored as number 2^31 - 1
+    assert plain_pickle.load(path) == []
+    path.write_bytes(b"\x80\x02cbuiltins\nprint\n.")
+    with pytest.raises(ValueError, match=r"names builtins\.print, and only plain values are read"):
+        plain_pickle.load(path)
+
+
+@pytest.mark.parametrize("file", [METADATA, ".mcap", ".db3"])
+def test_damaged_bags_give_images_or_a_sentence(file: str, tmp_path: Path) -> None:
+    plugin = StoragePlugin.SQLITE3 if file == ".db3" else StoragePlugin.MCAP
+    messages = [("/camera", RAW, time, image(time, rgb)) for time, rgb in enumerate(pictures(), 1)]
+    bag = write(tmp_path / "bag", messages, plugin)
+    (path,) = (path for path in bag.iterdir() if path.name.endswith(file))
+    data = path.read_bytes()
+    assert len(read_bag(bag)) == 3
+    rng = random.Random(f"hostile {file}")
+    found = {}
+    for _ in range(CHANGES):
+        path.write_bytes(change_bytes(data, rng))
+        if said := unexpected(read_bag, bag):
+            found[said] = path.read_bytes()[:3000]
+    assert found == {}
+
+
+def read_bag(path: Path) -> list[Any]:
+    with open_bag(path, allow_loss=True) as bag:
+        return list(recorded_images(bag, find_camera(bag, None), lambda number: True))

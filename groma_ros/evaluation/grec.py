@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from groma_ros.boxes import box_iou
-from groma_ros.coco_files import corners, read_coco
+from groma_ros.coco_files import annotations_by_own_id, corners, read_coco, read_refs
 from groma_ros.errors import quoted
 from groma_ros.evaluation.expression_sets import (
     Answered,
@@ -27,13 +27,7 @@ from groma_ros.evaluation.expression_sets import (
     presence_error,
     target_boxes,
 )
-from groma_ros.evaluation.referring import (
-    INSTANCES,
-    annotations_by_own_id,
-    file_name,
-    read_refs,
-    refs_file_of,
-)
+from groma_ros.evaluation.referring import INSTANCES, file_name, refs_file_of
 from groma_ros.evaluation.statistics import figure
 
 THRESHOLD = 0.5

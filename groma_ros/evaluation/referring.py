@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros import json_files, plain_pickle
 from groma_ros.boxes import box_iou
-from groma_ros.coco_files import Key, as_key, corners, read_coco
+from groma_ros.coco_files import annotations_by_own_id, corners, read_coco, read_refs
 from groma_ros.errors import quoted
 from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.published_figures import HEAD, beside, rec_accuracy, row
@@ -123,20 +122,6 @@ def file_name(image: Mapping[str, Any]) -> str:
     return str(image.get("file_name") or image["coco_url"])
 
 
-def annotations_by_own_id(path: Path, annotations: Iterable[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Checked annotations by the id in the file. Raises ValueError if two share an id, since expressions
-    refer to it."""
-    found: dict[Any, dict[str, Any]] = {}
-    for entry in annotations:
-        if entry["own_id"] is None:
-            continue
-        if entry["own_id"] in found:
-            own = quoted(entry["own_id"])
-            raise ValueError(f"{path} has two annotations of the id {own}; expressions name them by it.")
-        found[entry["own_id"]] = entry
-    return found
-
-
 def _one_file(path: Path) -> Rows:
     """The format of MDETR, which the original's evaluation reads: one image entry per expression, with the
     expression as its caption."""
@@ -170,49 +155,6 @@ def _split_of(stem: str) -> str:
     return next(
         (name for name in ("testA", "testB", "test", "train", "val") if name.lower() in lowered), "val"
     )
-
-
-@dataclass(frozen=True)
-class Ref:
-    """An entry of a refs file: the sentences about some annotations of a picture."""
-
-    split: str
-    image: Key
-    annotations: tuple[Key, ...]
-    """In REFER one; in gRefCOCO any number, -1 for none."""
-    sentences: tuple[str, ...]
-
-
-def read_refs(path: Path) -> list[Ref]:
-    """Read a refs file of REFER or gRefCOCO, a pickle of plain values or JSON. Raises ValueError naming a
-    wrong entry."""
-    refs = json_files.load(path) if path.suffix == ".json" else plain_pickle.load(path)
-    if not isinstance(refs, list):
-        raise ValueError(f"{path} does not hold a list of refs.")
-    return [_ref(f"{path}: entry {place}", entry) for place, entry in enumerate(refs)]
-
-
-def _ref(where: str, entry: Any) -> Ref:
-    if not isinstance(entry, dict):
-        raise ValueError(f"{where} is {quoted(entry)} and must be an object.")
-    for name in ("split", "image_id", "ann_id", "sentences"):
-        if name not in entry:
-            raise ValueError(f"{where} has no {name}, so it is not a ref of REFER or gRefCOCO.")
-    split, image = entry["split"], as_key(entry["image_id"])
-    if not isinstance(split, str):
-        raise ValueError(f"{where} has the split {quoted(split)} and must have a text.")
-    if image is None:
-        raise ValueError(f"{where} has the image_id {quoted(entry['image_id'])}, which is no id.")
-    given = entry["ann_id"] if isinstance(entry["ann_id"], list) else [entry["ann_id"]]
-    keys = [key for key in map(as_key, given) if key is not None]
-    if len(keys) < len(given):
-        raise ValueError(f"{where} has the ann_id {quoted(entry['ann_id'])}, which is no id.")
-    sentences = entry["sentences"] if isinstance(entry["sentences"], list) else [entry["sentences"]]
-    texts = [sentence.get("sent") if isinstance(sentence, dict) else None for sentence in sentences]
-    for text in texts:
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"{where} has a sentence without words: {quoted(text)}.")
-    return Ref(split, image, tuple(keys), tuple(texts))
 
 
 IOU = 0.5

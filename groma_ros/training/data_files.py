@@ -12,8 +12,6 @@ RefCOCO.
 from __future__ import annotations
 
 import hashlib
-import json
-import pickle
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,22 +21,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from groma_ros.coco_files import Key, annotations_by_own_id, as_key, corners, read_coco, read_refs, refuse
 from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.scenes import SceneObject, SceneSample
 from groma_ros.types import Intrinsics
 
 KINDS = ("one", "all", "absent")
 _LEAST = 2.0  # pixels of a side; smaller boxes are left out, as in the paper
-_BROKEN = (
-    KeyError,
-    TypeError,
-    AttributeError,
-    IndexError,
-    UnicodeDecodeError,
-    EOFError,
-    pickle.UnpicklingError,
-    json.JSONDecodeError,
-)
 _ABSENT_CATEGORIES = 2  # fewer categories than this in a file, and nothing can be asked for that is not there
 
 
@@ -174,103 +163,125 @@ def open_file(path: Path, images: Path | None = None) -> FilePictures:
     """
     folder = images or path.parent
     try:
-        if path.suffix == ".p":
-            return _referring_pair(path, folder)
-        return _single(path, folder)
-    except OSError as error:
-        raise TrainingDataError(
-            f"{error.filename or path} cannot be read ({error.strerror}); check --data."
-        ) from error
-    except _BROKEN as error:
-        reason = f"{type(error).__name__} {error}"
-        raise TrainingDataError(
-            f"{path} has no form that can be trained on: {reason}; see docs/training.md."
-        ) from error
+        return _referring_pair(path, folder) if path.suffix == ".p" else _single(path, folder)
+    except TrainingDataError:
+        raise
+    except ValueError as error:
+        raise TrainingDataError(f"{str(error).rstrip('.')}; check --data, see docs/training.md.") from error
 
 
 def _single(path: Path, folder: Path) -> FilePictures:
-    document = json.loads(path.read_text())
-    categories = {entry["id"]: str(entry["name"]) for entry in document.get("categories", ())}
-    by_image: dict[Any, list[dict[str, Any]]] = {}
+    document = read_coco(path, "images", "annotations", optional=("categories",))
+    categories = _names(document)
+    goals = document.get("goals") or []
+    if not isinstance(goals, list):
+        raise TrainingDataError(f"{path} has goals that are no list; see docs/training.md.")
+    by_image: dict[Key, list[dict[str, Any]]] = {}
     for annotation in document["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     entries: dict[str, _Entry] = {}
-    named: dict[Any, _Entry] = {}
-    kept: dict[Any, int] = {}
-    for image in document["images"]:
-        name = str(image["file_name"])
-        entry = entries.setdefault(name, _Entry(folder / name, int(image["width"]), int(image["height"])))
-        named[image["id"]] = entry
-        own = {
-            a["id"]: _keep(entry, found)
-            for a in by_image.get(image["id"], ())
-            if (found := _object(a, entry, categories))
-        }
-        kept.update(own)
+    named: dict[Key | None, _Entry] = {}
+    kept: dict[Key | None, int] = {}
+    for place, image in enumerate(document["images"]):
+        entry = _entry(path, place, image, folder)
+        named[image["id"]] = entry = entries.setdefault(str(entry.path), entry)
+        own = {}
+        for annotation in by_image.get(image["id"], ()):
+            key = annotation["own_id"]
+            if goals and key is not None and key in kept:
+                refuse(path, "annotations", annotation["id"] - 1, annotation, "has the id of one before it")
+            if (found := _object(annotation, entry, categories)) is not None:
+                kept[key] = own[annotation["id"]] = _keep(entry, annotation["id"], found)
         if "caption" in image:
-            entry.phrases.append((str(image["caption"]).strip(), tuple(own.values())))
-    for goal in document.get("goals", ()):
-        entry, keys = named[goal["image_id"]], goal["annotation_ids"]
-        entry.goals = entry.goals or []
-        if all(key in kept for key in keys):  # without one of its boxes the answer would be wrong
-            several = len(keys) > 1 or goal.get("kind") == "all"
-            kind = "absent" if not keys else "all" if several else "one"
-            entry.goals.append((str(goal["text"]).strip(), kind, tuple(kept[key] for key in keys)))
+            entry.phrases.append((image["caption"].strip(), tuple(own.values())))
+    for place, goal in enumerate(goals):
+        _add_goal(path, place, goal, named, kept)
     return FilePictures(path, list(entries.values()), list(dict.fromkeys(categories.values())))
 
 
-def _keep(entry: _Entry, found: tuple[int, SceneObject]) -> int:
-    """Add an object to its picture, and return its key: files with a phrase an entry repeat an object for
-    each of its phrases."""
-    for key, item in entry.objects.items():
-        if item.box == found[1].box:
-            return key
-    entry.objects[found[0]] = found[1]
-    return found[0]
+def _entry(path: Path, place: int, image: dict[str, Any], folder: Path) -> _Entry:
+    for name in ("file_name", "width", "height"):
+        if name not in image:
+            refuse(path, "images", place, image, f"has no {name}")
+    return _Entry(folder / image["file_name"], int(image["width"]), int(image["height"]))
+
+
+def _names(document: dict[str, list[dict[str, Any]]]) -> dict[Key | None, str]:
+    """The categories of a checked document by their ids."""
+    return {entry["id"]: entry["name"] for entry in document.get("categories", ())}
+
+
+def _add_goal(
+    path: Path, place: int, goal: Any, named: dict[Key | None, _Entry], kept: dict[Key | None, int]
+) -> None:
+    """Add a goal to its picture. named: pictures by id; kept: keys of objects by the id of annotations."""
+    if not isinstance(goal, dict) or as_key(goal.get("image_id")) not in named:
+        refuse(path, "goals", place, goal, "names no image of the file")
+    ids, text = goal.get("annotation_ids"), goal.get("text")
+    if not isinstance(ids, list) or not isinstance(text, str) or not text.strip():
+        refuse(path, "goals", place, goal, "must have a text and a list of annotation_ids")
+    entry = named[as_key(goal["image_id"])]
+    entry.goals = entry.goals or []
+    keys = [kept[key] for key in map(as_key, ids) if key in kept]
+    if len(keys) == len(ids):  # without one of its boxes the answer would be wrong
+        several = len(keys) > 1 or goal.get("kind") == "all"
+        kind = "absent" if not keys else "all" if several else "one"
+        entry.goals.append((text.strip(), kind, tuple(keys)))
+
+
+def _keep(entry: _Entry, key: int, found: SceneObject) -> int:
+    """Add an object to its picture under a key, and return its key: files with a phrase an entry repeat an
+    object for each of its phrases."""
+    for other, item in entry.objects.items():
+        if item.box == found.box:
+            return other
+    entry.objects[key] = found
+    return key
 
 
 def _referring_pair(path: Path, folder: Path) -> FilePictures:
     """Phrases of the split `train`, and their boxes from the instances beside them."""
-    with path.open("rb") as stream:
-        refs = _Plain(stream).load()
-    document = json.loads((path.parent / "instances.json").read_text())
-    categories = {entry["id"]: str(entry["name"]) for entry in document["categories"]}
-    annotations = {entry["id"]: entry for entry in document["annotations"]}
+    instances = path.parent / "instances.json"
+    document = read_coco(instances, "images", "annotations", optional=("categories",))
+    categories = _names(document)
+    annotations = annotations_by_own_id(instances, document["annotations"])
     entries = {
-        e["id"]: _Entry(folder / e["file_name"], int(e["width"]), int(e["height"]))
-        for e in document["images"]
+        image["id"]: _entry(instances, place, image, folder) for place, image in enumerate(document["images"])
     }
-    for ref in refs:
-        if ref["split"] != "train":
+    for place, ref in enumerate(read_refs(path)):
+        if ref.split != "train":
             continue
-        entry = entries[ref["image_id"]]
-        found = _object(annotations[ref["ann_id"]], entry, categories)
+        key = ref.annotations[0] if len(ref.annotations) == 1 else None
+        if ref.image not in entries or key not in annotations:
+            raise TrainingDataError(
+                f"{path}: entry {place} names an image or annotation that {instances.name} does not have."
+            )
+        entry, annotation = entries[ref.image], annotations[key]
+        found = _object(annotation, entry, categories)
         if found is not None:
-            entry.objects[found[0]] = found[1]
-            entry.phrases += [(str(sentence["sent"]).strip(), (found[0],)) for sentence in ref["sentences"]]
+            entry.objects[annotation["id"]] = found
+            entry.phrases += [(text.strip(), (annotation["id"],)) for text in ref.sentences]
     return FilePictures(path, list(entries.values()), list(dict.fromkeys(categories.values())))
 
 
-class _Plain(pickle.Unpickler):
-    """Reads lists, mappings, texts and numbers only; a pickle may otherwise run any code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        raise pickle.UnpicklingError(f"it holds a {module}.{name}, which a file of phrases has no need of")
-
-
 def _object(
-    annotation: dict[str, Any], entry: _Entry, categories: dict[Any, str]
-) -> tuple[int, SceneObject] | None:
-    """Its id and the object, cut to the picture; None for a crowd or a box that is too small."""
-    x, y, w, h = (float(value) for value in annotation["bbox"])
-    x1, y1, x2, y2 = max(x, 0.0), max(y, 0.0), min(x + w, float(entry.width)), min(y + h, float(entry.height))
-    if annotation.get("iscrowd") or x2 - x1 < _LEAST or y2 - y1 < _LEAST:
+    annotation: dict[str, Any], entry: _Entry, categories: dict[Key | None, str]
+) -> SceneObject | None:
+    """The object, cut to the picture; None for a crowd or a box that is too small."""
+    x1, y1, x2, y2 = corners(annotation["bbox"])
+    x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(entry.width)), min(y2, float(entry.height))
+    if annotation["iscrowd"] or x2 - x1 < _LEAST or y2 - y1 < _LEAST:
         return None
     kind = categories.get(annotation.get("category_id"), "object")
-    area = int(annotation.get("area", (x2 - x1) * (y2 - y1)))
     none = (0.0, 0.0, 0.0)
-    return annotation["id"], SceneObject(
-        kind, str(annotation.get("colour", "")), (x1, y1, x2, y2), 1.0, area, none, none
+    return SceneObject(
+        kind,
+        str(annotation.get("colour", "")),
+        (x1, y1, x2, y2),
+        1.0,
+        int(annotation["area"]),
+        none,
+        none,
     )
 
 
