@@ -1,4 +1,4 @@
-"""Read annotation files of COCO and LVIS and refs of REFER, and check them entry by entry before a model runs.
+"""Read annotation files of COCO and LVIS and refs of REFER, each entry checked before a model runs.
 
 Annotations are renumbered, because pycocotools treats id 0 as "no match" and merges annotations with the same
 id. Ambiguous entries are rejected with the file and the entry.
@@ -241,8 +241,10 @@ def _ref(where: str, entry: Any) -> Ref:
     if len(keys) < len(given):
         raise ValueError(f"{where} has the ann_id {quoted(entry['ann_id'])}, which is no id.")
     sentences = entry["sentences"] if isinstance(entry["sentences"], list) else [entry["sentences"]]
-    texts = [sentence.get("sent") if isinstance(sentence, dict) else None for sentence in sentences]
-    for text in texts:
+    texts = []
+    for sentence in sentences:
+        text = sentence.get("sent") if isinstance(sentence, dict) else None
         if not isinstance(text, str) or not text.strip():
             raise ValueError(f"{where} has a sentence without words: {quoted(text)}.")
+        texts.append(text)
     return Ref(split, image, tuple(keys), tuple(texts))

@@ -172,7 +172,7 @@ class ReplayRun:
     def check(self) -> None:
         """Raise ValueError with the reason if a value read from run.json has another type than it is written
         with."""
-        types = {
+        types: dict[str, type | tuple[type, ...]] = {
             "camera": dict,
             "every": int,
             "goals": list,

@@ -86,9 +86,9 @@ def test_scene_seeds_of_different_data_seeds_are_disjoint() -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (None, "cannot be read .*give a folder that `groma scenes` wrote"),
+        (None, "does not exist; give a folder that `groma scenes` wrote"),
         ("{", "is not JSON"),
-        ("[]", "does not have the form of docs/scenes.md"),
+        ("[]", "must hold a JSON object; give a folder"),
         ('{"images": [], "annotations": [], "categories": []}', "KeyError 'goals'"),
         (
             '{"images": [], "annotations": [{"id": 1, "image_id": 9}], "categories": [], "goals": []}',
