@@ -8,7 +8,7 @@
 
 Shards of `.bin` files, or one, both names of the duplicated heads, `config.json` and a vocabulary of the
 right size. --extra adds bytes that no network of this config uses: half of them in keys that it does not
-have, half in a storage that is larger than the tensor which views it; they stay zeros and take no room on disk.
+have, half in a storage that is larger than the tensor which views it, all zeros that take no room on disk.
 Answers mean nothing. It takes little memory: a shard is laid out on disk first and filled tensor by tensor.
 """
 
