@@ -22,6 +22,7 @@ from rclpy.signals import SignalHandlerOptions
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.model_loader import Load
 from groma_ros.node.node import GromaNode
+from groma_ros.node.shared_memory import remove_dead_segments
 
 POLL_SECONDS = 0.2
 """How long the executor may wait before it looks whether it was asked to end."""
@@ -116,6 +117,10 @@ def _spin(end: threading.Event, load: Load) -> str:
         InvalidParameterValueException,
     ) as error:
         return str(error)
+    if freed := remove_dead_segments():
+        node.get_logger().info(
+            f"Removed {freed / 1e6:.0f} MB of shared memory that killed processes of this user had left."
+        )
     try:
         executor = SingleThreadedExecutor()
         executor.add_node(node)

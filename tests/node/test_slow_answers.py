@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.msg import Parameter as ParameterMessage
@@ -24,6 +25,7 @@ from groma_ros.msg import Goal
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.srv import Ask, SetGoals
 from tests.node.robot import Robot, start_node
+from tests.node.services.test_ground import Caller
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 SLOWNESS = 8.0
@@ -184,11 +186,19 @@ def test_transitions_asked_for_at_once_are_all_answered(met: Robot, picture: np.
     met.knock(*clients)
     met.see(picture)
     question = met.client(Ask, "groma/ask").call_async(Ask.Request(kind="describe"))
+    caller = Caller(met)
+    searched = [caller.send(text, 100.0).get_result_async() for text in ("the mug", "the last")]
     asked = [client.call_async(transition(label)) for client, label in zip(clients, labels, strict=True)]
     met.until(lambda: question.done() and all(item.done() for item in asked), "all answers")
     done = [item.result().success for item in asked]
     assert any(done[:2]) and not done[-1]
     assert question.result().success or question.result().message
+    # The actions that were open when it was deactivated end with it.
+    met.until(lambda: all(item.done() for item in searched), "the ends of the actions")
+    for item in searched:
+        assert item.result().status == GoalStatus.STATUS_ABORTED
+        assert item.result().result.message == "The node is not active."
+    caller.client.destroy()
     for client in clients:
         met.node.destroy_client(client)
 
