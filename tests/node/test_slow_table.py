@@ -1,0 +1,25 @@
+"""The short form of the tables of slow language models and of all topics: two rows over DDS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.node.slow_table import measure_slow, measure_topics
+
+
+def test_every_image_has_its_output_and_every_output_its_boxes(domain: int, tmp_path: Path) -> None:
+    row = measure_slow(2.5, 2, 9.0, domain, tmp_path / "log.txt")
+    assert row.outputs == row.images >= 2 * 90 and row.boxed == 1.0 and row.switches_per_minute < 2
+    # Boxes are carried by motion alone where a busy machine perceives fewer than 2.5 images a second.
+    assert row.iou >= (0.75 if 10 * row.perceived >= 2.5 else 0.5), row
+
+
+def test_no_topic_starves_while_every_topic_is_listened_to(domain: int, tmp_path: Path) -> None:
+    rows = {row.topic: row for row in measure_topics(6.0, domain, tmp_path / "log.txt")}
+    assert {"detections", "groundings", "detections_3d", "target_pose", "proposals", "debug/image"} <= set(
+        rows
+    )
+    # Everything is published about an image that is perceived; on a busy machine that is a few of thirty.
+    longest = max(1.0, 2 * rows["proposals"].longest_gap)
+    for row in rows.values():
+        assert row.messages >= 0.8 * row.perceived - 2 and row.longest_gap <= longest, rows
