@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -228,10 +229,13 @@ class Demonstration(ABC):
     def main(self, description: str | None) -> int:
         """Run the episodes of the command line and write the results; returns the exit status."""
         cv2.setNumThreads(1)
+        # Ended like Ctrl-C, so that the child processes end too.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
         args = _arguments(self.setup.name, description)
         name = self.setup.name if args.finder == "node" else f"{self.setup.name}-{args.finder}"
         rows: list[Row] = []
         told: list[Told] = []
+        interrupted = False
         with ExitStack() as stack:
             try:
                 self._episodes(args, name, stack, rows, told)
@@ -240,6 +244,7 @@ class Demonstration(ABC):
                 return 1
             except KeyboardInterrupt:
                 print(f"demo-{self.setup.name}: interrupted; what was done is written.", file=sys.stderr)
+                interrupted = True
         if not rows:
             return 1
         write_strip(args.out / f"{name}.png", told)
@@ -247,7 +252,7 @@ class Demonstration(ABC):
         document = self._write(args, name, rows)
         print("\n".join([described(document, self.wrong), *self.closing(document)]))
         print(f"Written: {args.out / name}.json, .png and .mp4")
-        return 0
+        return int(interrupted)
 
     def _episodes(
         self, args: argparse.Namespace, name: str, stack: ExitStack, rows: list[Row], told: list[Told]

@@ -46,7 +46,7 @@ class SimulatorProcess:
                 start_new_session=True,
             )
 
-    def request(self, do: str, timeout: float = 300.0, **arguments: Any) -> dict[str, Any]:
+    def request(self, do: str, timeout: float = 600.0, **arguments: Any) -> dict[str, Any]:
         """What the simulator answers to a request. Raises SimulatorError where it ended or does not answer
         in time."""
         assert self._process.stdin is not None and self._process.stdout is not None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
@@ -89,6 +91,26 @@ def test_a_simulator_or_node_that_ends_is_counted_and_started_again(
     printed = capsys.readouterr().out
     assert "11: 'thing 11': simulator ended (simulator ended): The simulator none has ended" in printed
     assert "Started again: simulator." in printed and "Started again: node." in printed
+
+
+def test_a_terminated_run_writes_what_was_done_and_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Terminated(Reaching):
+        def episode(self, session: Session, seed: int, episode: dict[str, Any], film: str) -> Any:
+            if seed == 21:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().episode(session, seed, episode, film)
+
+    monkeypatch.setattr(session_module, "Session", StandInSession)
+    monkeypatch.setattr(sys, "argv", ["reach", "--seeds", "5", "--first-seed", "20", "--out", str(tmp_path)])
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert Terminated().main("") == 1
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    assert [row["seed"] for row in json.loads((tmp_path / "reach.json").read_text())["rows"]] == [20]
+    assert "interrupted; what was done is written" in capsys.readouterr().err
 
 
 def sleeper(seconds: float) -> list[str]:
