@@ -3,6 +3,7 @@ messages only."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -35,8 +36,10 @@ class CameraTopics:
     def publish(
         self, seconds: float, rgb: NDArray[np.uint8], depth: NDArray[np.float32], k: Intrinsics
     ) -> None:
-        """Show a picture. rgb: uint8 HxWx3; depth: float32 HxW metres."""
+        """Show a picture. rgb: uint8 HxWx3; depth: float32 HxW metres; k: with the origin of its pixels at
+        the picture's corner, as the simulators have it."""
         stamp = time_message(seconds)
+        k = replace(k, cx=k.cx - 0.5, cy=k.cy - 0.5)  # camera_info counts from the first pixel's centre
         info = CameraInfo(width=k.width, height=k.height, distortion_model="plumb_bob")
         info.k = [k.fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0]
         info.p = [k.fx, 0.0, k.cx, 0.0, 0.0, k.fy, k.cy, 0.0, 0.0, 0.0, 1.0, 0.0]

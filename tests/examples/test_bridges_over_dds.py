@@ -25,7 +25,6 @@ from examples.go_to import Seeker
 from examples.pick import Picker
 from groma_ros.client.demo.processes import dds_environment
 from groma_ros.client.groma_client import GromaClient
-from groma_ros.evaluation.depth import camera_frame
 from groma_ros.simulation.dataset import scene_goals
 from groma_ros.simulation.scenes import SceneRenderer
 from tests.examples.test_go_to import StandInBase
@@ -46,7 +45,7 @@ class Stage:
         with SceneRenderer(640, 480) as renderer:
             sample = renderer.render(7_700_003)
         self.goal = next(goal.text for goal in scene_goals(sample) if goal.kind == "attribute")
-        self.frame = camera_frame(sample, sample.depth)
+        self.sample = sample
         self.depth, self.shown = "right", True
         context = Context()
         rclpy.init(context=context, domain_id=DOMAIN)
@@ -66,15 +65,15 @@ class Stage:
         self.asker.ready(240.0)
 
     def _show(self) -> None:
-        assert self.frame.depth is not None and self.frame.intrinsics is not None
-        depths = {"right": self.frame.depth, "small": self.frame.depth[::2, ::2], "none": self.frame.depth}
+        depth = self.sample.depth
+        depths = {"right": depth, "small": depth[::2, ::2], "none": depth}
         seconds = 10.0
         while not self._stop.wait(0.1):
             seconds += 0.1
             self._topics.tick(seconds)
             if self.shown:
                 self._topics._depth = self._depth if self.depth != "none" else _Nobody()
-                self._topics.publish(seconds, self.frame.rgb, depths[self.depth], self.frame.intrinsics)
+                self._topics.publish(seconds, self.sample.rgb, depths[self.depth], self.sample.intrinsics)
 
     def answer(self, depth: str, has_pose: bool) -> Answer:
         """The first answer that is made with such depth: pictures on the way still have the former."""
