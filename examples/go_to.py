@@ -36,6 +36,9 @@ ARRIVED = 0.9
 """Metres from a thing's near side within which the base has arrived."""
 SURE = 0.9
 """A thing of at least this presence is gone to at once, without looking further around."""
+HINT = 0.15
+"""An absent answer of at least this presence is asked again `CLOSER` metres further on."""
+CLOSER = 1.5
 SAME = 0.8
 """Metres within which two sightings are of one thing."""
 SEARCH_SECONDS = 150.0
@@ -52,6 +55,15 @@ class Sighting:
     place: Array
     answer: Answer
     time: float
+
+
+@dataclass
+class Hint:
+    """A view in which a thing may be: its answer found nothing, but nearly did. heading: of the view,
+    radians."""
+
+    heading: float
+    present: float
 
 
 class Base:
@@ -135,7 +147,7 @@ class Seeker:
 
     def go_to(self, goal: str) -> Outcome:
         """Look around, remember, go, ask again from closer; where nothing was found go on to where nobody
-        has looked."""
+        has looked. An ambiguous answer is worth a way, but no arrival."""
         try:
             self._base.follow(goal)
             return self._search(goal)
@@ -154,12 +166,14 @@ class Seeker:
         denied: list[Array] = []
         while True:
             visited.append(self._base.pose()[0])
-            for sighting in self._look_around(goal, denied, end):
-                if self._base.clock() > end:
-                    break
-                if self._approach(goal, sighting):
+            sightings, hints = self._look_around(goal, denied, end)
+            if self._try(goal, sightings, denied, end):
+                return Outcome("", "Arrived.", self._answer)
+            for hint in hints:
+                if self._base.clock() <= end and self._try(
+                    goal, self._go_closer(goal, hint, denied), denied, end
+                ):
                     return Outcome("", "Arrived.", self._answer)
-                denied.append(sighting.place)
             spot = self._next_spot(visited)
             if spot is None:
                 return Outcome("not found", f"Nothing that fits {goal!r} was found anywhere.", self._answer)
@@ -170,24 +184,58 @@ class Seeker:
             here = self._base.pose()[0]
             self._base.go(spot, float(np.arctan2(*(spot - here)[::-1])))
 
-    def _look_around(self, goal: str, denied: list[Array], end: float) -> list[Sighting]:
-        """What was seen in all directions, the likeliest first; a sure sighting ends the look."""
+    def _try(self, goal: str, sightings: list[Sighting], denied: list[Array], end: float) -> bool:
+        """Go to one sighting after the other; whether one was what was asked for. Others are struck off."""
+        for sighting in sightings:
+            if self._base.clock() > end:
+                break
+            if self._approach(goal, sighting):
+                return True
+            denied.append(sighting.place)
+        return False
+
+    def _look_around(self, goal: str, denied: list[Array], end: float) -> tuple[list[Sighting], list[Hint]]:
+        """What was seen in all directions, and where something may be, the likeliest first; a sure sighting
+        ends the look."""
         found: list[Sighting] = []
+        hints: list[Hint] = []
         here, heading = self._base.pose()
         for view in range(VIEWS):
             if view:
                 self._base.go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
-            self._answer = answer = self._ask(goal)
-            if answer.status == "present" and answer.frame == _MAP:
-                place = answer.position[:2]
-                if any(float(np.hypot(*(place - other))) < SAME for other in denied):
-                    continue
-                found.append(Sighting(place, answer, self._base.clock()))
-                if answer.present >= SURE:
+            sighting = self._ask_here(goal, denied)
+            if sighting is not None:
+                found.append(sighting)
+                if sighting.answer.status == "present" and sighting.answer.present >= SURE:
                     break
+            elif (
+                self._answer is not None and self._answer.status == "absent" and self._answer.present >= HINT
+            ):
+                hints.append(Hint(self._base.pose()[1], self._answer.present))
             if self._base.clock() > end:
                 break
-        return sorted(found, key=lambda item: -item.answer.present)[:3]
+        found.sort(key=lambda item: (item.answer.status != "present", -item.answer.present))
+        return found[:3], sorted(hints, key=lambda item: -item.present)[:2]
+
+    def _ask_here(self, goal: str, denied: list[Array]) -> Sighting | None:
+        """Ask about the view; None where the goal is absent, has no place in the map or was struck off."""
+        self._answer = answer = self._ask(goal)
+        place = answer.position[:2]
+        if (
+            answer.status == "absent"
+            or answer.frame != _MAP
+            or any(float(np.hypot(*(place - other))) < SAME for other in denied)
+        ):
+            return None
+        return Sighting(place, answer, self._base.clock())
+
+    def _go_closer(self, goal: str, hint: Hint, denied: list[Array]) -> list[Sighting]:
+        """Drive on in the direction of a hint, as far as the base gets, and ask again."""
+        here = self._base.pose()[0]
+        ahead = here + CLOSER * np.array([np.cos(hint.heading), np.sin(hint.heading)])
+        self._base.go(ahead, hint.heading, 20.0)
+        sighting = self._ask_here(goal, denied)
+        return [sighting] if sighting is not None else []
 
     def _approach(self, goal: str, sighting: Sighting) -> bool:
         """Go before a thing and ask again from there; whether it is what was asked for."""

@@ -105,6 +105,33 @@ def test_a_node_that_dies_on_the_way_is_a_sentence() -> None:
     assert len(base.goes) == 1 and trip.answer is CHAIR
 
 
+def test_an_unsure_view_is_looked_at_from_closer() -> None:
+    base, places = StandInBase(), []
+    unsure = dataclasses.replace(NOTHING, present=0.3)
+
+    def ask(goal: str) -> Answer:
+        places.append(base.place)
+        if base.place[0] > 1.0:
+            return CHAIR
+        return unsure if abs(base.heading) < 0.1 else NOTHING
+
+    trip = Seeker(base, ask).go_to("the chair")  # type: ignore[arg-type]
+    assert trip.cause == ""
+    # Six views, 1.5 m on in the direction of the first, and from before the chair.
+    assert len(places) == 8 and places[6] == pytest.approx([1.5, 0.0])
+    assert places[7] == pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])
+
+
+def test_an_ambiguous_thing_is_gone_to_but_no_arrival_until_it_is_one() -> None:
+    base, unclear = StandInBase(), dataclasses.replace(CHAIR, status="ambiguous", margin=0.02)
+    answers = iter([unclear, *[NOTHING] * 5])
+    trip = Seeker(base, lambda goal: next(answers, CHAIR)).go_to("the chair")  # type: ignore[arg-type]
+    assert trip.cause == "" and trip.answer is CHAIR
+    base = StandInBase()
+    trip = Seeker(base, lambda goal: unclear).go_to("the chair")  # type: ignore[arg-type]
+    assert trip.cause == "not found" and len(base.goes) > 5
+
+
 class Done:
     """A future that is done after some looks."""
 
