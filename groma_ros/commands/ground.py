@@ -88,6 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """`groma ground` with the options of `add_arguments`; returns the exit status."""
+    from groma_ros.grounding.familiarity import sentences
     from groma_ros.grounding.goals import check_goal
     from groma_ros.grounding.grounder import Grounder
     from groma_ros.io.picture_files import find_pictures, read_picture
@@ -104,13 +105,23 @@ def run(args: argparse.Namespace) -> int:
     grounder = Grounder.load(
         args.model or shipped_model(), runtime_options(args), min_presence=args.min_presence
     )
+    familiarity = grounder.familiarity
+    texts = [goal.text for goal in goals if goal.text]
     documents: list[dict[str, Any]] = []
     for number, name in enumerate(names):
         rgb, turned = first if number == 0 else read_picture(name)
         if turned != 1:
             _note(f"{name}: turned as its EXIF orientation {turned} says, boxes are of the turned picture")
-        groundings = grounder.ground(Frame(rgb), goals)
-        documents.append({"groundings": [item.to_dict() for item in groundings]})
+        scene = grounder.perceive(Frame(rgb))
+        groundings = grounder.ground(scene, goals)
+        document: dict[str, Any] = {"groundings": [item.to_dict() for item in groundings]}
+        if familiarity is not None:
+            asked = texts if number == 0 else ()
+            if warnings := sentences(familiarity, familiarity.unusual(scene), asked, printable(name)):
+                document["warnings"] = warnings
+            for text in warnings:
+                _note(text)
+        documents.append(document)
         if not args.json:
             head = [f"{printable(name)}:"] if len(names) > 1 else []
             print("\n".join([*head, *map(_lines, groundings)]), flush=True)

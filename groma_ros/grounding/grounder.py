@@ -16,6 +16,7 @@ from groma_ros.boxes import box_iou
 from groma_ros.grounding.calibration import NEEDS_NULLS, PROBE, Calibration, ProbeBatch, probe_tokens
 from groma_ros.grounding.conversation import Conversation, Turn, mention_scores, referring, text_spans
 from groma_ros.grounding.decoding import RegionAnswer, RegionTokens, Written, choose_regions, write
+from groma_ros.grounding.familiarity import Familiarity
 from groma_ros.grounding.goals import check_goal
 from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
@@ -84,7 +85,8 @@ class Grounder:
     1): if one object is wanted and the margin to the runner-up is lower, the answer is ambiguous.
     `max_answer_tokens`: limit for answers in words. `ground_chat`: ask chat to refer to regions, if the model
     can. These may be changed between calls. `max_goal_tokens`: longer goals are refused. `runtime`: what runs
-    the model, where and why; None if unknown.
+    the model, where and why; None if unknown. `familiarity`: what pictures and words the model learned from;
+    None if its bundle does not say.
 
     The last scene's prefix is cached, so only one thread at a time may ask; another may call `perceive`
     meanwhile, and `check` and `can` may be called from any.
@@ -100,6 +102,7 @@ class Grounder:
         min_presence: float = MIN_PRESENCE,
         max_goal_tokens: int = MAX_GOAL_TOKENS,
         runtime: Runtime | None = None,
+        familiarity: Familiarity | None = None,
     ) -> None:
         self._vision = vision
         self._language = language
@@ -113,6 +116,7 @@ class Grounder:
         self.max_answer_tokens = MAX_ANSWER_TOKENS
         self.ground_chat = True
         self.runtime = runtime
+        self.familiarity = familiarity
         if PROBE in self._calibration.signals and not self.can(PROBE):
             raise ValueError(
                 f"The calibration reads the signal {PROBE!r}, but the prompt template has no such wording."
@@ -168,7 +172,17 @@ class Grounder:
                 f"{language.base_vocabulary}."
             )
         least = MIN_PRESENCE if min_presence is None else min_presence
-        return cls(runtime.vision, language, tokenizer, template, calibration, least, runtime=runtime)
+        familiarity = Familiarity.load(bundle)
+        return cls(
+            runtime.vision,
+            language,
+            tokenizer,
+            template,
+            calibration,
+            least,
+            runtime=runtime,
+            familiarity=familiarity,
+        )
 
     def perceive(self, frame: Frame | np.ndarray) -> Scene:
         """Find and encode the regions of a frame, or of uint8 HxWx3 RGB. Raises ValueError for an image that

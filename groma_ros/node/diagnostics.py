@@ -13,6 +13,8 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 from rclpy.time import Time
 
+from groma_ros.errors import printable
+from groma_ros.grounding.familiarity import Familiarity, sentences
 from groma_ros.node.goal_set import NodeConfig
 from groma_ros.node.pipeline import Camera
 from groma_ros.node.statistics import Snapshot, Statistics, total
@@ -83,19 +85,31 @@ def memory_mb() -> float:
         return highest / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+UNUSUAL_REPORTS = 5
+"""After so many reports in a row of an unusual picture the log says so."""
+
+
 class Reports:
     """Writes the reports of a node."""
 
     def __init__(self, node: Node) -> None:
+        self._logger = node.get_logger()
+        self._familiarity: Familiarity | None = None
+        self._judged = -1
+        """Version of the goals whose words were judged."""
+        self._unusual_reports = 0
+        """In a row, of an unusual picture."""
         self._name = node.get_fully_qualified_name().strip("/")
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._meters: dict[str, Meter] = {}
         self._refusals = 0
         self._engine: dict[str, object] = {}
 
-    def loaded(self, runtime: Runtime | None) -> None:
-        """Tell of this engine from now on; of none where the model was given back."""
+    def loaded(self, runtime: Runtime | None, familiarity: Familiarity | None = None) -> None:
+        """Tell of this engine from now on, and of what is usual for its model; of none where the model was
+        given back."""
         self._engine = _engine(runtime) if runtime is not None else {}
+        self._familiarity, self._judged, self._unusual_reports = familiarity, -1, 0
 
     def publish(
         self,
@@ -127,6 +141,7 @@ class Reports:
             "questions": questions or 0,
             **count_values(counts, self._meter("").rates(perf_counter(), counts)),
             **_ages(cameras),
+            **self._unfamiliar(orders, cameras),
             **(_inputs(cameras[0]) if len(cameras) == 1 else {}),
             "memory MiB": f"{memory_mb():.0f}",
             **self._engine,
@@ -141,6 +156,29 @@ class Reports:
         report = DiagnosticArray(status=statuses)
         report.header.stamp = now.to_msg()
         self._publisher.publish(report)
+
+    def _unfamiliar(self, orders: NodeConfig, cameras: Sequence[Camera]) -> dict[str, object]:
+        """How far the newest pictures and the goals are from what the model learned from; with a warning in
+        the log where they are far."""
+        familiarity = self._familiarity
+        if familiarity is None:
+            return {}
+        views = [camera.view for camera in cameras]
+        scenes = [view.scene for view in views if view is not None and view.scene is not None]
+        unusual = max((familiarity.unusual(scene) for scene in scenes), default=None)
+        far = unusual is not None and unusual > 1
+        self._unusual_reports = self._unusual_reports + 1 if far else 0
+        goals = [goal.text for goal in orders.goal_set.goals]
+        new, self._judged = orders.goal_set.version != self._judged, orders.goal_set.version
+        # A picture now and then is unusual in any stream.
+        told = unusual if self._unusual_reports == UNUSUAL_REPORTS else None
+        for sentence in sentences(familiarity, told, goals if new else ()):
+            self._logger.warning(f"{sentence[0].upper()}{sentence[1:]}.")
+        words = [word for text in goals for word in familiarity.unknown_words(text)]
+        return {
+            **({} if unusual is None else {"unusual picture": f"{unusual:.2f}"}),
+            "unknown words": printable(" ".join(dict.fromkeys(words)), 200),
+        }
 
     def _camera(self, camera: Camera, active: bool) -> DiagnosticStatus:
         counts = camera.statistics.snapshot()

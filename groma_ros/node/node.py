@@ -213,7 +213,7 @@ class GromaNode(LifecycleNode):
         self._grounder = self._loader.take()
         assert self._grounder.runtime is not None
         self.get_logger().info(self._grounder.runtime.reason)
-        self._reports.loaded(self._grounder.runtime)
+        self._reports.loaded(self._grounder.runtime, self._grounder.familiarity)
         self._check_goals(self._orders.goal_set.goals, settings)
         for name in settings.cameras or ("",):
             outputs = CameraOutputs(self, name)

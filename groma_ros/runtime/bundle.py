@@ -56,6 +56,8 @@ class Bundle:
     """Fields of the `PromptTemplate`."""
     calibration: dict[str, Any] = field(default_factory=dict)
     """See `grounding.calibration.Calibration.from_manifest`."""
+    familiarity: dict[str, Any] = field(default_factory=dict)
+    """See `grounding.familiarity.Familiarity.to_manifest`; its table is a file of the bundle."""
     trained_on: str = ""
     """The training data, one line."""
     licence: str = ""

@@ -314,11 +314,11 @@ def mistyped(text: str, rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
-def dressed(text: str, rng: np.random.Generator) -> str:
+def dressed(text: str, rng: np.random.Generator, typos: bool = True) -> str:
     """The text with capitals, punctuation, missing articles or a typing error, as people type."""
     if rng.random() < 0.06:
         text = re.sub(r"\bthe ", "", text) or text
-    if rng.random() < 0.06:
+    if rng.random() < 0.06 and typos:
         text = mistyped(text, rng)
     draw = rng.random()
     if draw < 0.25:
@@ -334,9 +334,9 @@ def dressed(text: str, rng: np.random.Generator) -> str:
     return text
 
 
-def say(goal: SceneGoal, rng: np.random.Generator, held_out: bool = False) -> SceneGoal:
+def say(goal: SceneGoal, rng: np.random.Generator, held_out: bool = False, typos: bool = True) -> SceneGoal:
     """The goal as a robot might be asked for it; held_out: in a frame that training never shows, else in
-    trained words throughout."""
+    trained words throughout; typos: with a typing error now and then."""
     text = goal.text
     if rng.random() < 0.6:
         text = turned(text, rng)
@@ -346,4 +346,4 @@ def say(goal: SceneGoal, rng: np.random.Generator, held_out: bool = False) -> Sc
         text = draw_held_out_frame(rng).replace("{}", text)
     elif rng.random() < 0.65:
         text = draw_frame(rng).replace("{}", text)
-    return dataclasses.replace(goal, text=dressed(text, rng))
+    return dataclasses.replace(goal, text=dressed(text, rng, typos))

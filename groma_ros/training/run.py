@@ -18,8 +18,9 @@ from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.bundle import MANIFEST, TOKENIZER, Bundle
 from groma_ros.runtime.model_paths import find_model
 from groma_ros.training.config import LanguageStage, Scenes, TrainConfig
-from groma_ros.training.data import Data, files_data
+from groma_ros.training.data import Data, files_data, scenes_data
 from groma_ros.training.data_files import KINDS as FILE_KINDS
+from groma_ros.training.familiarity import add, fit
 from groma_ros.training.joint_stage import train_joint
 from groma_ros.training.language_stage import load_tokenizer, train_language
 from groma_ros.training.optimiser import save_checkpoint
@@ -153,6 +154,8 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: D
     )
     tensors = {name: value.float().numpy() for name, value in original_state_dict(model).items()}
     description.write(tensors, (out / "tokenizer.model").read_bytes())
+    if (known := fit(model.eval(), data or scenes_data(config, out))) is not None:
+        add(directory, known)
 
 
 def _mean(weights: list[dict[str, torch.Tensor]], shares: list[float]) -> dict[str, torch.Tensor]:

@@ -249,6 +249,20 @@ def test_texts_that_are_refused_are_not_kept(met: Robot) -> None:
     action.destroy()
 
 
+def test_pictures_and_words_far_from_training_are_told(met: Robot, node: Child) -> None:
+    noise = np.random.default_rng(1).integers(0, 255, (480, 640, 3), dtype=np.uint8)
+    met.send_goals("the red mug\nthe stethoscope beside the\x1b[2J laptop")
+    met.repeat(
+        lambda: met.images.publish(met.image(noise)),
+        lambda: float(met.diagnostics.get("unusual picture", "0")) > 1,
+        "the report of an unusual picture",
+    )
+    met.until(lambda: met.diagnostics["unknown words"] == "stethoscope j laptop", "the report of words")
+    met.until(lambda: "is unlike the pictures that the model learned from" in node.output(), "the warning")
+    assert "never learned the words stethoscope, j, laptop of the goal" in node.output()
+    assert "\x1b[2J" not in node.output()
+
+
 def test_answers_after_all_of_it_are_the_models_own(met: Robot, node: Child, picture: np.ndarray) -> None:
     answer: GroundingArray = met.ask(met.image(picture))[1]
     wanted = Grounder.load(TINY, min_presence=0.0, backend="onnx", threads=1).ground(

@@ -1,0 +1,168 @@
+"""What is usual for a model: the fit, its place in a bundle, and what the shipped model says of pictures and
+words."""
+
+from __future__ import annotations
+
+import dataclasses
+import io
+import json
+import shutil
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from groma_ros.grounding.familiarity import FEWEST, FILE, Familiarity, sentences
+from groma_ros.grounding.grounder import Grounder
+from groma_ros.runtime.bundle import MANIFEST, Bundle, BundleError
+from groma_ros.simulation.scenes import SceneRenderer
+from groma_ros.types import Frame, Scene
+
+ROOT = Path(__file__).resolve().parents[2]
+TINY = ROOT / "engines" / "groma-tiny"
+SIZE = 60
+
+
+def scene(tokens: np.ndarray) -> Scene:
+    empty = np.zeros((0, tokens.shape[1]), np.float32)
+    return Scene(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), tokens, empty, None, 10, 10)
+
+
+@pytest.fixture(scope="module")
+def usual() -> np.ndarray:
+    """Means of 500 pictures, float32 500 x 60, that vary in 40 directions and hardly in the others."""
+    rng = np.random.default_rng(3)
+    spread = np.concatenate([np.full(40, 1.0), np.full(20, 0.01)])
+    turn, _ = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))
+    return ((rng.normal(size=(500, SIZE)) * spread) @ turn + 5).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def fitted(usual: np.ndarray) -> Familiarity:
+    return Familiarity.fit(usual, frozenset({"the", "red", "mug"}))
+
+
+def test_the_limit_leaves_one_in_a_hundred(fitted: Familiarity, usual: np.ndarray) -> None:
+    values = np.array([fitted.unusual(scene(line[None])) for line in usual[4::5]])
+    assert (values > 1).sum() == 1 and values.max() < 3
+    assert fitted.unusual(scene(np.stack([usual[0] - 1, usual[0] + 1]))) == pytest.approx(
+        fitted.unusual(scene(usual[0][None])), rel=1e-3
+    )
+
+
+def test_distance_counts_inside_and_outside_the_components(fitted: Familiarity) -> None:
+    """By hand: two standard deviations along one of 32 components are 4/32 of variance, and nothing is
+    left."""
+    far = fitted.mean + fitted.scale * fitted.components[0] * 2 * np.sqrt(fitted.variances[0])
+    assert fitted.distance(far) == pytest.approx(4 / 32, rel=1e-3)
+    assert fitted.distance(fitted.mean) == pytest.approx(0, abs=1e-9)
+    left = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
+    left -= fitted.components.T @ (fitted.components @ left)
+    wanted = float((left**2).mean()) / fitted.residual
+    assert fitted.distance(fitted.mean + fitted.scale * left) == pytest.approx(wanted, rel=1e-2)
+
+
+def test_words_are_compared_without_case_and_punctuation(fitted: Familiarity) -> None:
+    assert fitted.unknown_words("The RED mug!") == ()
+    assert fitted.unknown_words("the blue mug, 2 blue Löffel") == ("blue", "löffel")
+    assert fitted.unknown_words("红色的杯子") == ("红色的杯子",)
+    assert sentences(fitted, 0.5, ["the red mug"]) == []
+    picture, words = sentences(fitted, 2.345, ["the red spoon"], "a.jpg")
+    assert picture.startswith("a.jpg is unlike the pictures that the model learned from (2.3, and up to 1 is")
+    assert words == "the model never learned the word spoon of the goal 'the red spoon'"
+
+
+def test_too_few_pictures_and_another_model(fitted: Familiarity, usual: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=f"{FEWEST - 1} pictures are too few"):
+        Familiarity.fit(usual[: FEWEST - 1], frozenset())
+    with pytest.raises(ValueError, match="not of one model"):
+        fitted.unusual(scene(np.zeros((4, SIZE + 1), np.float32)))
+
+
+def written(folder: Path, familiarity: Familiarity, **values: object) -> Bundle:
+    """The shipped model with this familiarity; values: of its manifest entry, instead."""
+    shutil.copytree(TINY, folder)
+    stream = io.BytesIO()
+    np.save(stream, familiarity.table)
+    bundle = dataclasses.replace(Bundle.load(folder), familiarity={**familiarity.to_manifest(), **values})
+    files = json.loads((folder / MANIFEST).read_text())["files"]
+    bundle.write_manifest({**files, **bundle.write_files({FILE: stream.getvalue()})})
+    return Bundle.load(folder)
+
+
+def test_it_goes_through_a_bundle(fitted: Familiarity, usual: np.ndarray, tmp_path: Path) -> None:
+    found = Familiarity.load(written(tmp_path / "model", fitted))
+    assert found is not None and found.words == fitted.words
+    assert found.unusual(scene(usual[:1])) == pytest.approx(fitted.unusual(scene(usual[:1])), rel=1e-4)
+    assert Familiarity.load(dataclasses.replace(Bundle.load(TINY), familiarity={})) is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"limit": "many"},
+        {"limit": float("nan")},
+        {"residual": 0},
+        {"variances": [1.0] * 31},
+        {"variances": None},
+        {"words": 3},
+    ],
+    ids=str,
+)
+def test_a_broken_one_is_a_sentence(fitted: Familiarity, tmp_path: Path, values: dict) -> None:
+    bundle = written(tmp_path / "model", fitted, **values)
+    with pytest.raises(BundleError, match=r"The familiarity of groma-tiny .* fetch the bundle again\.$"):
+        Familiarity.load(bundle)
+
+
+def test_a_table_that_was_altered_is_refused(fitted: Familiarity, tmp_path: Path) -> None:
+    bundle = written(tmp_path / "model", fitted)
+    (bundle.directory / FILE).write_bytes(b"\x93NUMPY")
+    with pytest.raises(BundleError, match=r"familiarity\.npy was altered"):
+        Familiarity.load(bundle)
+
+
+@pytest.fixture(scope="module")
+def tiny() -> Grounder:
+    return Grounder.load(TINY, backend="onnx", threads=1)
+
+
+def test_the_shipped_model_knows_its_own_pictures(tiny: Grounder) -> None:
+    """Scenes of seeds that it never saw."""
+    known = tiny.familiarity
+    assert known is not None
+    with SceneRenderer(320, 240, world="table") as renderer:
+        values = [known.unusual(tiny.perceive(Frame(renderer.render(7_800_000 + i).rgb))) for i in range(12)]
+    assert np.median(values) < 0.7 and max(values) < 1.5
+
+
+def test_the_shipped_model_says_when_a_picture_is_none_of_its_own(tiny: Grounder) -> None:
+    known, rng = tiny.familiarity, np.random.default_rng(0)
+    assert known is not None
+    rows, columns = np.mgrid[:480, :640]
+    text = np.full((480, 640, 3), 255, np.uint8)
+    for line in range(20):
+        cv2.putText(text, "groma_ros 0123456789 abcdef", (10, 20 + 23 * line), 0, 0.7, (0, 0, 0), 1)
+    odd = {
+        "noise": rng.integers(0, 255, (480, 640, 3), dtype=np.uint8),
+        "black": np.zeros((480, 640, 3), np.uint8),
+        "a page of text": text,
+        "checks": np.repeat((((rows // 20 + columns // 20) % 2) * 255)[..., None], 3, 2).astype(np.uint8),
+    }
+    values = {name: known.unusual(tiny.perceive(Frame(rgb))) for name, rgb in odd.items()}
+    assert min(values.values()) > 1, values
+
+
+def test_the_shipped_model_knows_its_words(tiny: Grounder) -> None:
+    known = tiny.familiarity
+    assert known is not None
+    for goal in (
+        "the red mug left of the blue box",
+        "Please grasp all the green cylinders.",
+        "navigate to the nearest cone",
+        "where is the sphere behind the purple bottle?",
+    ):
+        assert known.unknown_words(goal) == (), goal
+    assert known.unknown_words("the stethoscope next to the laptop") == ("stethoscope", "laptop")
+    assert known.unknown_words("the person") == ("person",)
