@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
@@ -15,6 +16,8 @@ MAX_CHARACTERS = 1000
 """Longest goal that is read."""
 SHOWN = 60
 """Characters of a text that an error quotes."""
+SURROGATE = re.compile("[\ud800-\udfff]")
+"""Halves of a character that no text has, as bytes that are not UTF-8 are read."""
 SPOKEN_KINDS = ("describe", "chat")
 """Goals whose answer is in words: they are asked once and cannot stand."""
 
@@ -30,7 +33,7 @@ def check_goal(goal: Goal) -> None:
         raise ValueError(
             f"The goal kind {str(goal.kind)[:40]!r} is unknown; use one of {', '.join(GOAL_KINDS)}."
         )
-    if any("\ud800" <= char <= "\udfff" for char in goal.text):
+    if SURROGATE.search(goal.text):
         raise ValueError("The goal holds bytes that are not text; write it in UTF-8.")
     if goal.kind != "describe" and not goal.text.strip():
         raise ValueError("The goal is empty; say in words what to look for, e.g. 'the red mug'.")

@@ -212,11 +212,16 @@ class _Prefix:
 
 
 @dataclass(eq=False)
-class _Branches:
-    """All goals of a scene as one packed sequence after the prefix, with keys and values of both."""
+class _Chunk:
+    """Some goals of a scene as one packed sequence after the prefix, with keys and values of both."""
 
     past: dict[str, Any]
     packing: Packing
+
+
+CHUNK = 16
+"""Goals packed into one sequence. Scores of a slot are computed against all slots of its sequence, those of
+other goals masked, so the work grows with the square of the length; a pass has a cost of its own."""
 
 
 class OnnxLanguage:
@@ -248,31 +253,40 @@ class OnnxLanguage:
         _, past = self._pass(embeddings, np.arange(length), causal_mask(length), nowhere, self._empty)
         return _Prefix(past, length)
 
-    def branch(self, prefix: _Prefix, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
-        """Run all tails (L_i, D) in one pass after the shared prefix. Returns logits (B, V) at the end of
-        each."""
-        owner, ends = owners(tails)
-        branches = _Branches(prefix.past, Packing.behind(prefix.length, len(tails)))
-        return branches, self._extend(branches, np.concatenate(tails), owner, ends)
+    def branch(self, prefix: _Prefix, tails: Sequence[FloatArray]) -> tuple[list[_Chunk], FloatArray]:
+        """Run all tails (L_i, D) after the shared prefix, a pass for each `CHUNK` of them. Returns the chunks
+        and the logits (B, V) at the end of each tail."""
+        owners(tails)  # raises where there is none, or an empty one
+        chunks, logits = [], []
+        for start in range(0, len(tails), CHUNK):
+            part = tails[start : start + CHUNK]
+            owner, ends = owners(part)
+            chunks.append(_Chunk(prefix.past, Packing.behind(prefix.length, len(part))))
+            logits.append(self._extend(chunks[-1], np.concatenate(part), owner, ends))
+        return chunks, np.concatenate(logits)
 
-    def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
+    def append(self, branches: list[_Chunk], rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
         """Append one token to each of the given rows, each at most once. Returns logits (len(rows), V)."""
         check_append(rows, tokens)
-        owner = np.asarray(rows, np.int64)
-        return self._extend(branches, self.embed(np.asarray(tokens)), owner, np.arange(len(rows)))
+        numbers, embeddings = np.asarray(rows, np.int64), self.embed(np.asarray(tokens))
+        logits = np.zeros((len(rows), self.vocabulary), np.float32)
+        for index, chunk in enumerate(branches):
+            here = np.flatnonzero(numbers // CHUNK == index)
+            if len(here):
+                owner = numbers[here] - index * CHUNK
+                logits[here] = self._extend(chunk, embeddings[here], owner, np.arange(len(here)))
+        return logits
 
     def release(self, prefix: _Prefix) -> None:
         """Drop the prefix's keys and values."""
         prefix.past = {}
 
-    def _extend(
-        self, branches: _Branches, embeddings: FloatArray, owner: IntArray, rows: IntArray
-    ) -> FloatArray:
-        """Run new slots (n, D), slot i after what row `owner[i]` holds so far. Returns the logits (len(rows),
-        V) of the given slots."""
-        packing, positions, mask = branches.packing.extended(owner)
-        logits, branches.past = self._pass(embeddings, positions, mask, rows, branches.past)
-        branches.packing = packing
+    def _extend(self, chunk: _Chunk, embeddings: FloatArray, owner: IntArray, rows: IntArray) -> FloatArray:
+        """Run new slots (n, D), slot i after what row `owner[i]` of the chunk holds so far. Returns the
+        logits (len(rows), V) of the given slots."""
+        packing, positions, mask = chunk.packing.extended(owner)
+        logits, chunk.past = self._pass(embeddings, positions, mask, rows, chunk.past)
+        chunk.packing = packing
         return logits
 
     def _pass(

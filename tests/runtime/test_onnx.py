@@ -8,7 +8,7 @@ import pytest
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.bundle import Bundle
-from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision, load_onnx
+from groma_ros.runtime.onnx import CHUNK, OnnxLanguage, OnnxVision, load_onnx
 from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_torch
 from groma_ros.types import Frame, Goal, Grounding, Scene
 from tests.small import GOALS, SIZE, blocks
@@ -129,7 +129,11 @@ def test_embeddings_are_those_of_torch(onnx: tuple, torch: tuple) -> None:
     ]
 
 
-def test_packed_goals_and_appended_tokens_equal_torch(onnx: tuple, torch: tuple) -> None:
+@pytest.mark.parametrize("chunk", [CHUNK, 3, 1])
+def test_packed_goals_and_appended_tokens_equal_torch(
+    onnx: tuple, torch: tuple, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groma_ros.runtime.onnx.CHUNK", chunk)
     prefix, *tails = embeddings(1, 30, 1, 9, 4, 6)
     branches, logits = zip(
         *(language.branch(language.prefill(prefix), tails) for language in (onnx[1], torch[1])), strict=True
