@@ -126,7 +126,8 @@ class GromaClient:
         self._ask = self.node.create_client(Ask, f"{self._name}/ask")
         self._state = self.node.create_client(GetState, f"{self._name}/get_state")
         self._ground = ActionClient(self.node, Ground, f"{self._name}/ground")
-        self._cameras: set[str] = set()
+        self._cameras: dict[str, Any] = {}
+        """The subscriptions by camera."""
         self.listen_to("")
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self._executor = SingleThreadedExecutor(context=self._context)
@@ -137,9 +138,14 @@ class GromaClient:
     def listen_to(self, camera: str) -> None:
         """Keep the answers about a camera of a node with several; "" is that of a node with one."""
         if camera not in self._cameras:
-            self._cameras.add(camera)
             topic = "/".join(filter(None, (self._name, camera.strip("/"), "groundings")))
-            self.node.create_subscription(GroundingArray, topic, partial(self._keep, camera), QUEUE)
+            keep = partial(self._keep, camera)
+            self._cameras[camera] = self.node.create_subscription(GroundingArray, topic, keep, QUEUE)
+
+    def ignore(self, camera: str) -> None:
+        """Listen to a camera's answers no more; a node answers no image that nobody listens to."""
+        if (subscription := self._cameras.pop(camera, None)) is not None:
+            self.node.destroy_subscription(subscription)
 
     def wait_until_active(self, timeout: float = 60.0) -> None:
         """Wait until the node is active and its services answer. TimeoutError with a sentence after

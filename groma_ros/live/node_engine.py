@@ -28,7 +28,8 @@ class NodeEngine(EngineThreads):
     """Shows what a node publishes; goals and questions go to its services.
 
     A node that dies is waited for; one that starts anew gets the page's goals. Goals that somebody else sets
-    are taken over. While nobody looks it listens to the node's diagnostics and answers alone.
+    are taken over. While nobody looks it listens to the node's diagnostics alone, so that a node that nobody
+    else listens to answers no image.
     """
 
     recorded = False
@@ -63,7 +64,7 @@ class NodeEngine(EngineThreads):
         self._client = GromaClient(
             node_name, on_answers=self._on_answers, on_diagnostics=self._on_diagnostics
         )
-        self._client.listen_to(camera)
+        self._client.ignore("")  # until a page is open
         self._view = CameraView(self._client, node_name, camera)
 
     @property
@@ -164,8 +165,7 @@ class NodeEngine(EngineThreads):
                 self._state = replace(self._state, problem=problem)
 
     def _gone(self) -> str:
-        if self._view.watching:
-            self._view.rest()
+        self._rest()
         if not self._heard:
             return f"No node /{self._name} is heard yet; is it started, with the same ROS_DOMAIN_ID?"
         return f"The node /{self._name} is not heard any more; waiting for it to come back."
@@ -180,9 +180,10 @@ class NodeEngine(EngineThreads):
                 problem = str(error)
         topic = self._topic or self._facts.get("image topic", "")
         if not self._watched:
-            if self._view.watching:
-                self._view.rest()
-        elif not topic:
+            self._rest()
+            return problem
+        self._client.listen_to(self._camera)
+        if not topic:
             problem = "The node has several cameras; name one with --camera and its topic with --image-topic."
         elif not self._view.watching:
             kind = self._view.kind_of(topic)
@@ -191,6 +192,12 @@ class NodeEngine(EngineThreads):
             self._view.watch(topic, kind)
         self._tend_depth()
         return problem
+
+    def _rest(self) -> None:
+        """Leave the node's images and answers alone."""
+        self._client.ignore(self._camera)
+        if self._view.watching:
+            self._view.rest()
 
     def _tend_depth(self) -> None:
         """Listen to depth while a page shows the 3D view."""

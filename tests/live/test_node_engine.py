@@ -130,6 +130,11 @@ def test_a_node_is_shown_dies_and_comes_back(
             ),
             "the node's return",
         )
+
         # Without a page the node's images and regions are left alone.
+        def listeners(name: str) -> int:
+            return int(robot.node.count_subscribers(f"groma/{name}"))
+
+        assert (listeners("proposals"), listeners("groundings")) == (1, 2)  # the robot listens to answers
         page.close()
-        robot.until(lambda: robot.node.count_subscribers("groma/proposals") == 0, "the page's rest")
+        robot.until(lambda: (listeners("proposals"), listeners("groundings")) == (0, 1), "the page's rest")
