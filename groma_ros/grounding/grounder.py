@@ -173,6 +173,11 @@ class Grounder:
             )
         least = MIN_PRESENCE if min_presence is None else min_presence
         familiarity = Familiarity.load(bundle)
+        if familiarity is not None and familiarity.mean.shape != (language.width,):
+            raise BundleError(
+                f"The familiarity of {bundle.name} is of {familiarity.mean.size} features and its image tokens "
+                f"have {language.width}: it was made for another model; fetch the bundle again."
+            )
         return cls(
             runtime.vision,
             language,

@@ -116,6 +116,11 @@ def test_a_broken_one_is_a_sentence(fitted: Familiarity, tmp_path: Path, values:
         Familiarity.load(bundle)
 
 
+def test_one_of_another_model_is_refused(fitted: Familiarity, tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="is of 60 features and its image tokens have 256"):
+        Grounder.load(written(tmp_path / "model", fitted), backend="onnx", threads=1)
+
+
 def test_a_table_that_was_altered_is_refused(fitted: Familiarity, tmp_path: Path) -> None:
     bundle = written(tmp_path / "model", fitted)
     (bundle.directory / FILE).write_bytes(b"\x93NUMPY")
