@@ -175,8 +175,8 @@ class Grounder:
         familiarity = Familiarity.load(bundle)
         if familiarity is not None and familiarity.mean.shape != (language.width,):
             raise BundleError(
-                f"The familiarity of {bundle.name} is of {familiarity.mean.size} features and its image tokens "
-                f"have {language.width}: it was made for another model; fetch the bundle again."
+                f"The familiarity of {bundle.name} is of {familiarity.mean.size} features and its image "
+                f"tokens have {language.width}: it was made for another model; fetch the bundle again."
             )
         return cls(
             runtime.vision,
