@@ -26,10 +26,12 @@ def main() -> int:
     command = [sys.executable, "-m", "groma_ros.cli", "replay", str(args.bag)]
     command += ["--goals", str(args.goals), "--out", str(args.out), "--every", str(args.every), "--fresh"]
     command += ["--expect", str(args.expect)]
-    if not args.expect.is_dir():
+    first = not args.expect.is_dir()
+    if first:
         command.append("--accept")
     status = subprocess.run(command, check=False).returncode
-    print({0: "same as expected", 3: "answers differ: see report.html"}.get(status, "the replay failed"))
+    done = f"stored in {args.expect}" if first else "same as expected"
+    print({0: done, 3: "answers differ: see report.html"}.get(status, "the replay failed"))
     return status
 
 

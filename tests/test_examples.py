@@ -81,7 +81,8 @@ def test_bag_regression(tmp_path: Path) -> None:
     bag, goals = ROOT / "demo" / "tabletop.mcap", tmp_path / "goals.yaml"
     goals.write_text("goals: [the red mug]\n")
     arguments = (bag, goals, "--expect", tmp_path / "expected", "--out", tmp_path / "out", "--every", 30)
-    run("bag_regression.py", *arguments)
+    first = run("bag_regression.py", *arguments)
+    assert f"stored in {tmp_path / 'expected'}" in first and "same as expected" not in first
     assert "same as expected" in run("bag_regression.py", *arguments)
     goals.write_text("goals: [the purple cone]\n")
     run("bag_regression.py", *arguments, status=1)  # other goals cannot be compared with

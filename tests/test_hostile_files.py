@@ -262,17 +262,17 @@ def change_value(document: Any, rng: random.Random) -> Any:
     """One value of the document replaced, removed or repeated."""
     places = list(walk(document))
     if not places:
-        return rng.choice(VALUES)
+        return copy.deepcopy(rng.choice(VALUES))
     holder, key = rng.choice(places)
     what = rng.random()
     if what < 0.7:
-        holder[key] = rng.choice(VALUES)
+        holder[key] = copy.deepcopy(rng.choice(VALUES))
     elif what < 0.85:
         del holder[key]
     elif isinstance(holder, list):
         holder.insert(key, copy.deepcopy(holder[key]))
     else:
-        holder["unheard"] = rng.choice(VALUES)
+        holder["unheard"] = copy.deepcopy(rng.choice(VALUES))
     return document
 
 

@@ -178,6 +178,17 @@ def ensure_browser() -> None:
         print(f"{error} Until then the tests in a browser are skipped.", file=sys.stderr)
 
 
+def ensure_tracer() -> None:
+    """Sees to strace for the tests of the files and connections of a process; without it those are skipped,
+    so its absence is said and no failure."""
+    if system_packages.has_tracer():
+        return
+    try:
+        system_packages.install(system_packages.TRACE_PACKAGES, "watching system calls in tests")
+    except SetupError as error:
+        print(f"{error} Until then tests/test_privacy.py is skipped.", file=sys.stderr)
+
+
 def ensure_bindings(minor: int) -> None:
     """The bindings of TensorRT that the tests hold its backend to; without them those tests fail, and nothing
     else."""
@@ -230,6 +241,7 @@ def main() -> int:
         if arguments.full:
             ensure_rendering()
             ensure_browser()
+            ensure_tracer()
             ensure_bindings(minor)
     except SetupError as error:
         print(error, file=sys.stderr)

@@ -1,5 +1,5 @@
 """What the system must bring: a C++ compiler, Python's headers and venv module, for rendering Mesa's EGL, and
-for the tests of the page of groma live a browser.
+for the tests a browser (the page of groma live) and strace (files and connections).
 
 Missing packages are installed with apt-get where the user may do so; else one sentence names them.
 """
@@ -18,6 +18,7 @@ EGL_PACKAGES = ["libegl1", "libgl1-mesa-dri", "libgles2"]
 BROWSER_PACKAGES = ["chromium"]
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 """Executables that the tests of groma live can drive."""
+TRACE_PACKAGES = ["strace"]
 SIMULATOR_PACKAGES = [*EGL_PACKAGES, "libgl1", "libglu1-mesa"]
 EGL_VENDOR_FOLDERS = [Path("/usr/share/glvnd/egl_vendor.d"), Path("/etc/glvnd/egl_vendor.d")]
 PROBE = (
@@ -62,6 +63,11 @@ def can_render(*more: str) -> bool:
 def has_browser() -> bool:
     """Whether there is a browser for the tests of groma live."""
     return any(map(shutil.which, BROWSERS))
+
+
+def has_tracer() -> bool:
+    """Whether tests can watch the system calls of a process."""
+    return shutil.which("strace") is not None
 
 
 def install(packages: list[str], purpose: str) -> None:

@@ -45,6 +45,14 @@ MAX_DOMAIN = 232
 """The largest domain that DDS has ports for."""
 _LOOPBACK = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": "", "ROS_LOCALHOST_ONLY": "1"}
 """Keeps discovery on this machine; the last one is the form of ROS 2 Humble."""
+_LEADS_ELSEWHERE = (
+    "ROS_DISCOVERY_SERVER",
+    "FASTDDS_ENVIRONMENT_FILE",
+    "FASTRTPS_DEFAULT_PROFILES_FILE",
+    "FASTDDS_DEFAULT_PROFILES_FILE",
+    "CYCLONEDDS_URI",
+)
+"""Variables by which a middleware may be told to meet other machines whatever `_LOOPBACK` says."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,9 +96,11 @@ class Live:
         domain: int | None = None,
         network: bool = False,
     ) -> None:
-        os.environ.update(dds_environment())
         if not network:
+            for name in _LEADS_ELSEWHERE:
+                os.environ.pop(name, None)
             os.environ.update(_LOOPBACK)
+        os.environ.update(dds_environment())
         domain = _domain() if domain is None else domain
         self.facts: dict[str, str] = {}
         self._sent: dict[int, deque[tuple[Sent, float]]] = {}

@@ -190,6 +190,8 @@ class SqliteFile:
         """Give an error of sqlite the sentence that names the file."""
         try:
             yield
+        except UnicodeDecodeError as error:  # of a text in a table
+            raise BagError(f"The bag {self.path} is damaged: one of its texts is not UTF-8.") from error
         except sqlite3.Error as error:
             reason = " ".join(str(error).split()).rstrip(".")
             if isinstance(error, sqlite3.OperationalError) and "unable to open" in reason:

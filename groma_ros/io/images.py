@@ -311,6 +311,12 @@ def _read_jpeg(content: bytes) -> JpegFile:
             "truncated",
             f"The JPEG image of {len(content)} bytes is truncated: its end-of-image marker is missing.",
         )
+    if not found.decodable:
+        raise ImageError(
+            "format",
+            "The JPEG image is of a kind that is not read (arithmetic codes, lossless, hierarchical or more "
+            "than 8 bits a sample); save it as a baseline or progressive JPEG, as jpegtran -optimize does.",
+        )
     pixels = found.width * found.height
     # A progressive JPEG draws the whole picture once a scan, and a scan may take a few bytes.
     if found.scans > 1 and found.scans * pixels > MAX_SCANNED_PIXELS:

@@ -12,6 +12,8 @@ _RESTART_INTERVAL = 0xDD
 _NO_FRAME = (0xC4, 0xC8, 0xCC)
 """Markers between those of the frame headers: Huffman tables, an extension, arithmetic conditioning."""
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
+_DECODABLE = (0xC0, 0xC1, 0xC2)
+"""Frames that are decoded: baseline, extended and progressive, all with Huffman codes."""
 _COEFFICIENTS = 64
 _FILLER = b"\x5a\xa5\x3c" * 100
 
@@ -24,6 +26,10 @@ class JpegFile:
     height: int
     components: int
     progressive: bool
+    decodable: bool
+    """Whether it is baseline, extended or progressive with Huffman codes and 8 bits a sample. OpenCV reads
+    arithmetic codes too, but pads a cut file of them without a sign, so that it cannot be told from a whole
+    one; the rest (lossless, hierarchical, 12 bits) it does not read."""
     scans: int
     end: int
     """Byte at which the coded data end: at the end-of-image marker and its fill bytes."""
@@ -39,7 +45,7 @@ class JpegFile:
 
 def read_jpeg(content: bytes) -> JpegFile | None:
     """Read the markers of a JPEG file; None where it ends before its end-of-image marker."""
-    position, frame, interval = 2, None, 0
+    position, frame, interval, decodable = 2, None, 0, False
     while position + 4 <= len(content) and content[position] == 0xFF:
         marker = content[position + 1]
         if marker == 0xFF:  # fill byte before a marker
@@ -48,6 +54,7 @@ def read_jpeg(content: bytes) -> JpegFile | None:
         size = int.from_bytes(content[position + 2 : position + 4], "big")
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             frame = marker in _PROGRESSIVE, content[position + 4 : position + 2 + size]
+            decodable = marker in _DECODABLE and frame[1][:1] == b"\x08"
         if marker == _RESTART_INTERVAL:
             interval = int.from_bytes(content[position + 4 : position + 6], "big")
         if marker == _START_OF_SCAN and frame is not None and len(frame[1]) >= 6:
@@ -67,6 +74,7 @@ def read_jpeg(content: bytes) -> JpegFile | None:
                 int.from_bytes(header[1:3], "big"),
                 header[5],
                 progressive,
+                decodable,
                 len(scans),
                 end,
                 whole,

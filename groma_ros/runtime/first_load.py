@@ -26,9 +26,10 @@ from groma_ros.runtime.model_paths import PACKAGE, cache_folder, shipped_model
 from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.tensorrt.gpu import find_gpu
 
-TRIED = ("onnx", "llama_cpp")
+TRIED = ("onnx", "llama_cpp", "tensorrt")
 """Backends whose libraries run what the files of a bundle say. PyTorch gets weights alone, for a network that
-is built here; TensorRT compiles, which has no time limit."""
+is built here. TensorRT compiles, which has no time limit: the graphs that it would get are tried with ONNX
+Runtime, and the language model with the library that runs it beside TensorRT (`load.load_for_trial`)."""
 SECONDS, SECONDS_PER_GB = 120.0, 300.0
 """Time limit of a trial: the first, and the second for every GB of the bundle's files."""
 MEMORY, MEMORY_PER_BYTE = 3 << 30, 6

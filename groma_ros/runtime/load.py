@@ -72,6 +72,26 @@ def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None, trial: b
     return runtime
 
 
+def load_for_trial(bundle: Bundle, options: RuntimeOptions) -> Runtime:
+    """Load a bundle as `load_runtime` would, without a trial; for TensorRT with ONNX Runtime in its place.
+
+    TensorRT compiles the vision graphs, for up to an hour. What they compute is tried on the CPU instead, and
+    the language model by the library that runs it beside TensorRT.
+    """
+    if options.backend != "tensorrt":
+        return load_runtime(bundle, options, trial=False)
+    from groma_ros.runtime.onnx import load_onnx_vision
+
+    gguf = options.precision if options.precision in GGUF_PRECISIONS else None
+    made = bundle.vision_precisions
+    usual = "fp16" if "fp16" in made else made[0] if made else "fp32"
+    precision = usual if gguf or options.precision == "auto" else options.precision
+    check_memory(bundle, graph_files(bundle, dict.fromkeys(ROLES[:2], precision)), "cpu")
+    vision = load_onnx_vision(bundle, "cpu", options.threads, precision)
+    language, where = _language_beside_gpu(bundle, options.threads, precision, gguf)
+    return Runtime(vision, language, "tensorrt", precision, "cpu", f"the language model is on {where}")
+
+
 def choose_backend(
     bundle: Bundle, backend: str, device: str | None = None, precision: str = "auto"
 ) -> tuple[str, str]:

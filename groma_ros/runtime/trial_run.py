@@ -17,7 +17,7 @@ import numpy as np
 
 from groma_ros.errors import sentence
 from groma_ros.runtime.bundle import Bundle, BundleError
-from groma_ros.runtime.load import Runtime, load_runtime
+from groma_ros.runtime.load import Runtime, load_for_trial
 from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.types import Frame
 from groma_ros.worker_pool import die_with_parent
@@ -43,7 +43,7 @@ def main() -> None:
     kind, said = "done", ""
     try:
         bundle = Bundle.load(asked["directory"])
-        run_once(load_runtime(bundle, RuntimeOptions(**asked["options"]), trial=False), bundle.name)
+        run_once(load_for_trial(bundle, RuntimeOptions(**asked["options"])), bundle.name)
     except BundleError as error:
         kind, said = "bundle", str(error)
     except Exception as error:

@@ -407,3 +407,19 @@ def test_random_bytes_never_do_worse_than_a_refusal() -> None:
             assert compressed_to_rgb(bytes(content)).shape[2] == 3
         except ValueError as error:
             assert str(error).startswith("The ")
+
+
+@pytest.mark.parametrize("marker", [0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF])
+def test_jpegs_that_are_not_huffman_coded_are_refused(marker: int) -> None:
+    """OpenCV reads arithmetic codes (0xC9, 0xCA), and what it paints for a cut file shows no sign of it."""
+    content = jpeg().replace(b"\xff\xc0", bytes((0xFF, marker)), 1)
+    with pytest.raises(ImageError, match="of a kind that is not read .arithmetic codes") as caught:
+        compressed_to_rgb(content, "jpeg")
+    assert caught.value.cause == "format"
+
+
+def test_a_jpeg_of_twelve_bits_is_refused() -> None:
+    content = jpeg()
+    place = content.index(b"\xff\xc0") + 4
+    with pytest.raises(ImageError, match="more than 8 bits a sample"):
+        compressed_to_rgb(content[:place] + b"\x0c" + content[place + 1 :], "jpeg")

@@ -76,6 +76,9 @@ def test_live_replay_stays_in_its_domain_and_on_this_machine(
     monkeypatch.setenv("ROS_DOMAIN_ID", "87")
     for name in ("ROS_AUTOMATIC_DISCOVERY_RANGE", "ROS_LOCALHOST_ONLY", "ROS_STATIC_PEERS"):
         monkeypatch.setenv(name, "")
+    elsewhere = ("ROS_DISCOVERY_SERVER", "FASTDDS_ENVIRONMENT_FILE", "CYCLONEDDS_URI")
+    for name in elsewhere:
+        monkeypatch.setenv(name, "192.0.2.1:11811")
     plan = ReplayPlan(GOALS, ENGINE, play=play)
     for domain in (None, 88):
         with pytest.raises(Stopped):
@@ -83,6 +86,7 @@ def test_live_replay_stays_in_its_domain_and_on_this_machine(
     assert [entry["ROS_DOMAIN_ID"] for entry in seen] == ["87", "88"]
     assert {entry["ROS_AUTOMATIC_DISCOVERY_RANGE"] for entry in seen} == {"LOCALHOST"}
     assert {entry["ROS_LOCALHOST_ONLY"] for entry in seen} == {"1"}
+    assert not any(name in entry for entry in seen for name in elsewhere)
     monkeypatch.setenv("ROS_DOMAIN_ID", "many")
     with pytest.raises(ValueError, match="ROS_DOMAIN_ID is 'many'; it must be a number from 0 to 232"):
         run(DEMO, tmp_path / "out", plan)

@@ -10,14 +10,14 @@ import onnx
 from groma_ros.runtime.bundle import MANIFEST, Bundle, described
 
 
-def endless(folder: Path, model: Path, side: int = 3000, count: int = 5000) -> Bundle:
-    """A bundle whose first graph multiplies large matrices thousands of times, which takes hours: ONNX
+def endless(folder: Path, model: Path, side: int = 3000, count: int = 5000, role: str = "perceive") -> Bundle:
+    """A bundle one of whose graphs multiplies large matrices thousands of times, which takes hours: ONNX
     Runtime does it while it loads the graph, to fold constants. It has no loop operator."""
     folder.mkdir()
     for path in model.iterdir():
         (folder / path.name).write_bytes(path.read_bytes())
     manifest = json.loads((folder / MANIFEST).read_text())
-    name = manifest["graphs"]["precisions"]["fp32"]["perceive"]["file"]
+    name = manifest["graphs"]["precisions"]["fp32"][role]["file"]
     proto = onnx.load(folder / name)
     shape = onnx.helper.make_tensor("work.shape", onnx.TensorProto.INT64, [2], [side, side])
     proto.graph.initializer.append(shape)

@@ -92,6 +92,28 @@ def test_the_model_that_ships_and_torch_are_not_tried(
     ensure_tried(Bundle.load(small_model), RuntimeOptions(backend="torch"))
 
 
+def test_beside_tensorrt_every_graph_is_tried(tmp_path: Path, model: Path, cache: Path) -> None:
+    """Without a GPU: the vision graphs by ONNX Runtime on the CPU, and the language model."""
+    tensorrt = RuntimeOptions(backend="tensorrt", threads=1)
+    ensure_tried(Bundle.load(model), tensorrt)
+    assert len(list(cache.iterdir())) == 1
+    with pytest.raises(BundleError, match="did not finish within 10 s"):
+        ensure_tried(endless(tmp_path / "endless", model), tensorrt, seconds=10)
+    with pytest.raises(BundleError, match="did not finish within 10 s"):
+        ensure_tried(endless(tmp_path / "words", model, role="language"), tensorrt, seconds=10)
+
+
+def test_a_damaged_gguf_beside_tensorrt_is_refused_in_the_trial(tmp_path: Path, model: Path) -> None:
+    pytest.importorskip("llama_cpp")
+    bundle = Bundle.load(shutil.copytree(model, tmp_path / "copy"))
+    graphs = bundle.graphs["precisions"]
+    parts = {"language": b"GGUF" + bytes(range(256)) * 40}
+    bundle.with_graphs("q8_0", parts, {"language": 0.0})
+    assert "q8_0" not in graphs
+    with pytest.raises(BundleError, match="copy"):
+        ensure_tried(Bundle.load(bundle.directory), RuntimeOptions(backend="tensorrt", precision="q8_0"))
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
