@@ -33,6 +33,11 @@ def read_coco(path: Path, *lists: str, optional: Sequence[str] = ()) -> dict[str
     for name in lists:
         if not isinstance(document, dict) or not isinstance(document.get(name), list):
             raise ValueError(f"{path} has no list {name!r}, so it is not a COCO-style annotation file.")
+    for name in optional:
+        if not isinstance(document.get(name) or [], list):
+            raise ValueError(
+                f"{path} has {name} that are no list, so it is not a COCO-style annotation file."
+            )
     read: dict[str, list[Entry]] = {}
     for name in ("images", "categories", "annotations"):
         if name in lists or (name in optional and isinstance(document.get(name), list)):
@@ -77,6 +82,8 @@ def refuse(path: Path, part: str, place: int, entry: Any, reason: str) -> NoRetu
 
 MAX_DIGITS = 30
 """Of an id that is written as text and counts as a number; a longer one is a text."""
+MAX_NAME = 255
+"""Characters of a file's name without its folders."""
 MAX_NUMBER = 1e15
 """Of a coordinate, a size and an area; boxes beyond it would have no area in float32."""
 
@@ -114,6 +121,8 @@ class _Checker:
                 entry.pop(name, None)
             elif not isinstance(entry[name], str) or not entry[name]:
                 self._refuse(place, entry, f"has the {name} {quoted(entry[name])} and must have a text")
+            elif "\0" in entry[name] or max(map(len, entry[name].split("/"))) > MAX_NAME:
+                self._refuse(place, entry, f"has the {name} {quoted(entry[name])}, which no file can have")
         if not {"file_name", "coco_url"} & set(entry):
             self._refuse(place, entry, "has neither file_name nor coco_url")
         for name in ("width", "height"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
 from groma_ros.errors import printable
+from groma_ros.folder_lock import folder_lock
 from groma_ros.live import LOOPBACK
 
 if TYPE_CHECKING:
@@ -73,25 +74,32 @@ def run(args: argparse.Namespace) -> int:
         raise ValueError(
             f"The page needs the package {error.name}: python -m pip install 'groma_ros[live]'."
         ) from error
-    goals = [Goal(text.strip()) for text in args.goal]
-    engine = _node_engine(args, goals) if args.source == ROS else _pipeline_engine(args, goals)
-    try:
-        session = LiveSession(engine, args.out / _folder(args.source))
-        server = PageServer(session, args.host, args.port, args.token)
-    except BaseException:
-        engine.close()
-        raise
+    out = args.out / _folder(args.source)
+    with folder_lock(out):
+        goals = [Goal(text.strip()) for text in args.goal]
+        engine = _node_engine(args, goals) if args.source == ROS else _pipeline_engine(args, goals)
+        try:
+            session = LiveSession(engine, out)
+            server = PageServer(session, args.host, args.port, args.token)
+        except BaseException:
+            engine.close()
+            raise
+        _announce(args, server.address)
+        server.run()
+    return 0
+
+
+def _announce(args: argparse.Namespace, address: str) -> None:
+    """Print the page's address, with a warning where other machines reach it, and open it in the browser."""
     if args.host not in LOOPBACK:
         print(
             f"groma live: listening on {args.host} opens the camera to the network: whoever has the token "
             "sees it, over a connection that is not encrypted.",
             file=sys.stderr,
         )
-    print(f"groma live: {server.address} (Ctrl-C ends it)", flush=True)
+    print(f"groma live: {address} (Ctrl-C ends it)", flush=True)
     if not args.no_browser:
-        threading.Thread(target=webbrowser.open, args=(server.address,), daemon=True).start()
-    server.run()
-    return 0
+        threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
 
 def _check(args: argparse.Namespace) -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from groma_ros.errors import printable, quoted
 
 _COCO_2014 = re.compile(r"^COCO_(train|val|test)2014_")
 
@@ -31,12 +34,13 @@ def find_picture(folder: Path, name: str) -> Path:
     tried = dict.fromkeys((name.split("images.cocodataset.org/")[-1].lstrip("/"), last, later))
     if ".." in name.split("/"):
         raise ValueError(
-            f"The annotations name the picture {name!r}, which lies outside the folder {folder}."
+            f"The annotations name the picture {quoted(name)}, which lies outside the folder {folder}."
         )
     for candidate in tried:
-        if (folder / candidate).is_file():
-            return folder / candidate
+        with suppress(OSError):  # of a name that no file can have
+            if (folder / candidate).is_file():
+                return folder / candidate
+    names = printable(" or ".join(tried), 300)
     raise ValueError(
-        f"The folder {folder} has no picture {' or '.join(tried)}; name the folder of the pictures with "
-        "--images."
+        f"The folder {folder} has no picture {names}; name the folder of the pictures with --images."
     )

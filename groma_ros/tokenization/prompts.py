@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from groma_ros.errors import quoted
 from groma_ros.tokenization.tokenizer import GromaTokenizer, Text, join_texts
 from groma_ros.types import IntArray
 
@@ -35,39 +36,45 @@ class PromptTemplate:
     def __post_init__(self) -> None:
         for name in ("prefix", "goal", "answer_prefix"):
             if not isinstance(getattr(self, name), str):
-                raise ValueError(f"The prompt template's {name} is {getattr(self, name)!r} and not a text.")
+                raise ValueError(
+                    f"The prompt template's {name} is {quoted(getattr(self, name))} and not a text."
+                )
         if (
             self.prefix.count("<image>") != 1
             or "<region>" not in self.prefix.split("<image>")[1]
             or self.prefix.count("<region>") != 1
         ):
             raise ValueError(
-                f"The prompt prefix {self.prefix!r} must hold exactly one <image> and, after it, exactly "
-                "one <region>."
+                f"The prompt prefix {quoted(self.prefix)} must hold exactly one <image> and, after it, "
+                "exactly one <region>."
             )
         if self.goal.count("{}") != 1:
-            raise ValueError(f"The goal frame {self.goal!r} must hold {{}} exactly once, for the query.")
+            raise ValueError(
+                f"The goal frame {quoted(self.goal)} must hold {{}} exactly once, for the query."
+            )
         for kind, wordings in self.queries.items():
             if (
                 not wordings
-                or isinstance(wordings, str)
-                or any(wording.count("{}") > 1 for wording in wordings)
+                or not isinstance(wordings, tuple)
+                or any(not isinstance(wording, str) or wording.count("{}") > 1 for wording in wordings)
             ):
                 raise ValueError(
-                    f"The prompt template needs a list of wordings for {kind!r}, each with at most one {{}}."
+                    f"The prompt template needs a list of wordings for {quoted(kind)}, each with at most one "
+                    "{}."
                 )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> PromptTemplate:
         """Read the JSON form of a bundle's manifest. Raises ValueError naming what is wrong."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("queries", {}), Mapping):
+            raise ValueError("The prompt template and its queries must be mappings from names to texts.")
         unknown = sorted(set(data) - set(cls.__dataclass_fields__))
         if unknown or "prefix" not in data:
-            raise ValueError(
-                f"The prompt template has {f'the unknown key {unknown[0]!r}' if unknown else 'no prefix'}."
-            )
+            wrong = f"the unknown key {quoted(unknown[0])}" if unknown else "no prefix"
+            raise ValueError(f"The prompt template has {wrong}.")
         queries = {
-            str(kind): w if isinstance(w, str) else tuple(w)
-            for kind, w in dict(data.get("queries", {})).items()
+            str(kind): tuple(wordings) if isinstance(wordings, (list, tuple)) else wordings
+            for kind, wordings in data.get("queries", {}).items()
         }
         return cls(**{**data, "queries": queries})
 

@@ -208,7 +208,7 @@ def _entry(path: Path, place: int, image: dict[str, Any], folder: Path) -> _Entr
 
 def _names(document: dict[str, list[dict[str, Any]]]) -> dict[Key | None, str]:
     """The categories of a checked document by their ids."""
-    return {entry["id"]: entry["name"] for entry in document.get("categories", ())}
+    return {entry["id"]: entry["name"] for entry in document.get("categories") or ()}
 
 
 def _add_goal(

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from groma_ros.cli import main
+from groma_ros.folder_lock import folder_lock
 from tests.live.conftest import PICTURE, ROOT
 
 
@@ -77,3 +78,14 @@ def test_it_serves_until_it_is_interrupted(tmp_path: Path) -> None:
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         assert process.stdout.read() == ""
+
+
+def test_a_second_page_on_the_same_folder_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Both would write the same labels."""
+    monkeypatch.setattr("sys.argv", ["groma", "live", "--source", "3", "--out", str(tmp_path)])
+    with folder_lock(tmp_path / "camera-3"), pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "camera-3 is in use by process" in capsys.readouterr().err

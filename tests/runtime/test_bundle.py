@@ -184,7 +184,7 @@ def _network(change: Callable[[dict], None]) -> Callable[[dict], None]:
         (_network(lambda n: n.update(llm_cfg="large")), r"The network config of small cannot be built"),
         (lambda m: m.update(prompt={"prefix": "no placeholders"}), r"must hold exactly one <image>"),
         (lambda m: m.update(prompt={"prefix": "<image><region>", "colour": 1}), r"the unknown key 'colour'"),
-        (lambda m: m["prompt"].update(prefix=None), r"The prompt template's prefix is None and not a text"),
+        (lambda m: m["prompt"].update(prefix=None), r"The prompt template's prefix is null and not a text"),
         (
             lambda m: m["prompt"].update(answer_prefix=7),
             r"The prompt template's answer_prefix is 7 and not a text",
