@@ -338,7 +338,7 @@ def _parameters(plan: ReplayPlan) -> dict[str, object]:
         "max_goals": 256,
         "answer_period": float(rule.answer_period),
         "answer_wait": float(rule.answer_wait),
-        "follow_doubt": rule.doubt,
-        "follow_change": rule.change,
-        "follow_coast": rule.coast,
+        "track_min_similarity": rule.min_similarity,
+        "scene_change": rule.scene_change,
+        "track_max_coast": rule.max_coast,
     }

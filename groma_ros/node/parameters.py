@@ -139,18 +139,18 @@ class Parameters:
         "published any more; 0: never.",
         range=(0.0, 86400.0),
     )
-    follow_doubt: float = _parameter(
-        _FOLLOW.doubt,
+    track_min_similarity: float = _parameter(
+        _FOLLOW.min_similarity,
         "A box whose likeness to its former looks (cosine) falls below this is asked about again.",
         range=(0.0, 1.0),
     )
-    follow_change: float = _parameter(
-        _FOLLOW.change,
+    scene_change: float = _parameter(
+        _FOLLOW.scene_change,
         "Share of new regions in the image from which the scene counts as another and is asked about again.",
         range=(0.0, 1.0),
     )
-    follow_coast: float = _parameter(
-        _FOLLOW.coast,
+    track_max_coast: float = _parameter(
+        _FOLLOW.max_coast,
         "Seconds a box that is not seen is carried by its motion alone, besides two and a half intervals "
         "between perceived images.",
         range=(0.0, 60.0),
@@ -160,30 +160,34 @@ class Parameters:
         "Answer images that come too fast to be looked at by the motion of the boxes alone; without it "
         "they are dropped.",
     )
-    track_least: float = _parameter(
-        _TRACK.least, "Mean of overlap and likeness above which a region is a known object.", range=(0.0, 1.0)
+    track_min_affinity: float = _parameter(
+        _TRACK.min_affinity,
+        "Mean of overlap and likeness above which a region is a known object.",
+        range=(0.0, 1.0),
     )
-    track_reach: float = _parameter(
-        _TRACK.reach,
+    track_max_distance: float = _parameter(
+        _TRACK.max_distance,
         "Box diagonals that an object may be from where it is expected without overlapping it.",
         range=(0.0, 10.0),
     )
-    track_patience: float = _parameter(
-        _TRACK.patience, "Seconds an object stays known, with its id, without being seen.", range=(0.0, 600.0)
+    track_max_age: float = _parameter(
+        _TRACK.max_age, "Seconds an object stays known, with its id, without being seen.", range=(0.0, 600.0)
     )
-    track_gap: float = _parameter(
-        _TRACK.gap,
+    track_max_gap: float = _parameter(
+        _TRACK.max_gap,
         "Seconds between two stamps, forwards or back, after which all ids are new; forwards at least two "
         "and a half times the interval before.",
         range=(0.0, 3600.0),
     )
-    track_inertia: float = _parameter(
-        _TRACK.inertia,
+    track_velocity_momentum: float = _parameter(
+        _TRACK.velocity_momentum,
         "Share of an object's former velocity that stays after a tenth of a second.",
         range=(0.0, 1.0),
     )
-    track_memory: float = _parameter(
-        _TRACK.memory, "Share of an object's former look that stays at each sight of it.", range=(0.0, 1.0)
+    track_embedding_momentum: float = _parameter(
+        _TRACK.embedding_momentum,
+        "Share of an object's former look that stays at each sight of it.",
+        range=(0.0, 1.0),
     )
     sync_tolerance: float = _parameter(
         0.02,
@@ -271,19 +275,19 @@ class Parameters:
     def rule(self) -> TrackingConfig:
         """How answers are followed from image to image."""
         tracks = RegionTrackerConfig(
-            self.track_least,
-            self.track_reach,
-            self.track_patience,
-            self.track_gap,
-            self.track_inertia,
-            self.track_memory,
+            self.track_min_affinity,
+            self.track_max_distance,
+            self.track_max_age,
+            self.track_max_gap,
+            self.track_velocity_momentum,
+            self.track_embedding_momentum,
         )
         return TrackingConfig(
             self.answer_period,
             self.answer_wait,
-            self.follow_doubt,
-            self.follow_change,
-            self.follow_coast,
+            self.track_min_similarity,
+            self.scene_change,
+            self.track_max_coast,
             self.max_answer_age,
             tracks,
         )

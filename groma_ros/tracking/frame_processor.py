@@ -53,7 +53,7 @@ class FrameProcessor:
         """Note that an image of a stamp (ns) arrived, whether or not it will be processed. The number of its
         stream, for `process` and `carry`."""
         tracker = self.tracker.tracker
-        return tracker.continuity.arrived(stamp, self.tracker.rule.tracks.gap)
+        return tracker.continuity.arrived(stamp, self.tracker.rule.tracks.max_gap)
 
     def process(
         self, frame: Frame, standing: StandingGoals, stream: int | None = None, scene: Scene | None = None

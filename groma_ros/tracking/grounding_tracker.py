@@ -27,7 +27,7 @@ from groma_ros.types import Detection, FloatArray, Grounding, IntArray, Scene
 SAME = 0.5
 """IoU from which two regions that one goal names one after the other are one object."""
 CARRIED_INTERVALS = 2.5
-"""Intervals between processed frames that boxes are carried by motion, besides `coast`."""
+"""Intervals between processed frames that boxes are carried by motion, besides `max_coast`."""
 HEIR = 0.6
 """Mean of IoU and cosine from which a region stands for an object that is not seen; stricter than a track's
 own region."""
@@ -41,11 +41,11 @@ class TrackingConfig:
     """Seconds of stamps after which it is asked in any case; 0 asks on every frame that finds it idle."""
     answer_wait: float = 0.2
     """Seconds a frame waits for its own answer, as long as answers take no longer than that."""
-    doubt: float = 0.6
+    min_similarity: float = 0.6
     """A track whose token suddenly has a lower cosine with its former ones is doubtful."""
-    change: float = 0.15
+    scene_change: float = 0.15
     """Share of the regions that are new since the question from which the scene is another."""
-    coast: float = 0.5
+    max_coast: float = 0.5
     """Seconds a box that is not seen is carried by motion alone."""
     max_answer_age: float = 60.0
     """Seconds after `answer_period` from which an answer is stale; 0: never."""
@@ -104,7 +104,7 @@ class GroundingTracker:
             scene.stamp,
             (scene.width, scene.height),
             self._pace_of_names(),
-            self.rule.coast + CARRIED_INTERVALS * max(0, interval) / SECOND,
+            self.rule.max_coast + CARRIED_INTERVALS * max(0, interval) / SECOND,
             self.tracker.stream,
         )
         return followed
@@ -252,15 +252,16 @@ class GroundingTracker:
         if any(track is None or self._coasted(track, scene) for track in tracks):
             return "lost track"
         if any(
-            track is not None and track.region >= 0 and track.likeness < self.rule.doubt for track in tracks
+            track is not None and track.region >= 0 and track.likeness < self.rule.min_similarity
+            for track in tracks
         ):
             return "doubtful track"
         lasting = [number for number in numbers if number and self.tracker.tracks[int(number)].sightings > 1]
         new = len(set(lasting) - set(question.numbers.tolist()))
-        return "changed scene" if new and new >= self.rule.change * len(numbers) else ""
+        return "changed scene" if new and new >= self.rule.scene_change * len(numbers) else ""
 
     def _coasted(self, track: Track, scene: Scene) -> bool:
-        return track.region < 0 and scene.stamp - track.time > self.rule.coast * SECOND
+        return track.region < 0 and scene.stamp - track.time > self.rule.max_coast * SECOND
 
     def _now(self, scene: Scene, standing: StandingGoals, numbers: IntArray, why: str) -> TrackedAnswer:
         failure = self._reported()

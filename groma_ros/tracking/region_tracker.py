@@ -15,7 +15,7 @@ from groma_ros.types import FloatArray, IntArray, Scene
 
 SECOND = 1_000_000_000
 BEAT = 0.1
-"""Seconds that `RegionTrackerConfig.inertia` is given for."""
+"""Seconds that `RegionTrackerConfig.velocity_momentum` is given for."""
 
 
 @dataclass(frozen=True)
@@ -23,18 +23,18 @@ class RegionTrackerConfig:
     """When two regions are one object."""
 
     # Affinity that a pair must pass: the mean of IoU and the tokens' cosine (negative counts as 0).
-    least: float = 0.45
+    min_affinity: float = 0.45
     # Pairs that do not overlap count too, up to this many box diagonals between their centres.
-    reach: float = 1.0
+    max_distance: float = 1.0
     # Seconds that an object stays known without being seen.
-    patience: float = 1.0
+    max_age: float = 1.0
     # Seconds between stamps, to either side, after which nothing carries over; forwards it takes at least
     # `StreamContinuity.SLOW` times the interval before.
-    gap: float = 2.0
+    max_gap: float = 2.0
     # Share of the old velocity that stays after `BEAT` seconds.
-    inertia: float = 0.5
+    velocity_momentum: float = 0.5
     # Share of the old token that stays at each sight.
-    memory: float = 0.8
+    embedding_momentum: float = 0.8
 
 
 @dataclass(eq=False)
@@ -59,11 +59,12 @@ class Track:
 
 
 class StreamContinuity:
-    """Tells where a stream of images breaks: a camera that stopped for longer than `gap`, a bag that loops.
+    """Tells where a stream of images breaks: a camera that stopped for longer than `max_gap`, a bag that
+    loops.
 
     It is told of every image that arrives, so that images that are not looked at do not count as a gap. The
-    limit is the larger of `gap` and `SLOW` times the interval before, so that a slow camera does not break
-    its stream with every image. Any thread may call it. last, interval: all that it remembers.
+    limit is the larger of `max_gap` and `SLOW` times the interval before, so that a slow camera does not
+    break its stream with every image. Any thread may call it. last, interval: all that it remembers.
     """
 
     SLOW = 2.5
@@ -77,11 +78,11 @@ class StreamContinuity:
         self.interval = 0.0
         """Seconds between the two newest stamps."""
 
-    def arrived(self, stamp: int, gap: float) -> int:
+    def arrived(self, stamp: int, max_gap: float) -> int:
         """Note the stamp (ns) of an image that arrived; the number of the stream it belongs to."""
         with self._lock:
             passed = (stamp - self.last) / SECOND if self.last is not None else 0.0
-            broken = passed < -gap or passed > max(gap, self.SLOW * self.interval)
+            broken = passed < -max_gap or passed > max(max_gap, self.SLOW * self.interval)
             self.stream += broken
             if passed > 0:
                 self.interval = passed
@@ -118,7 +119,7 @@ class RegionTracker:
         """
         form = (scene.width, scene.height, int(scene.region_tokens.shape[1]))
         if stream is None:
-            stream = self.continuity.arrived(scene.stamp, self.rule.gap)
+            stream = self.continuity.arrived(scene.stamp, self.rule.max_gap)
         if form != self.form or stream != self.stream:
             self._break(form)
         self.stream = stream
@@ -127,7 +128,7 @@ class RegionTracker:
         known = list(self.tracks.values())
         pairs = [
             (known[row], region)
-            for row, region in best_pairs(self._affinity(known, scene, tokens), self.rule.least)
+            for row, region in best_pairs(self._affinity(known, scene, tokens), self.rule.min_affinity)
         ]
         numbers = np.zeros(len(scene.boxes), np.int64)
         for track, region in pairs:
@@ -151,7 +152,9 @@ class RegionTracker:
         away = np.linalg.norm(_centres(expected)[:, None] - _centres(scene.boxes)[None], axis=-1)
         diagonal = np.linalg.norm(expected[:, 2:] - expected[:, :2], axis=-1)[:, None]
         overlap = box_iou(expected, scene.boxes)
-        return np.where((overlap > 0) | (away <= self.rule.reach * diagonal), (overlap + cosine) / 2, 0)
+        return np.where(
+            (overlap > 0) | (away <= self.rule.max_distance * diagonal), (overlap + cosine) / 2, 0
+        )
 
     def _move(self, pairs: Sequence[tuple[Track, int]], scene: Scene, tokens: FloatArray) -> None:
         for track in self.tracks.values():
@@ -162,11 +165,16 @@ class RegionTracker:
             if passed > 0:
                 pace = (_centres(box) - _centres(track.box)) / np.float32(passed)
                 # By time, so that a slow proposer does not carry a pace that is long past.
-                keep = np.float32(self.rule.inertia ** (passed / BEAT) if track.sightings > 1 else 0)
+                keep = np.float32(
+                    self.rule.velocity_momentum ** (passed / BEAT) if track.sightings > 1 else 0
+                )
                 track.velocity = keep * track.velocity + (1 - keep) * pace
             track.likeness = float(track.token @ tokens[region])
             track.token = unit(
-                (self.rule.memory * track.token + (1 - self.rule.memory) * tokens[region])[None]
+                (
+                    self.rule.embedding_momentum * track.token
+                    + (1 - self.rule.embedding_momentum) * tokens[region]
+                )[None]
             )[0]
             track.box, track.time, track.region, track.sightings = (
                 box,
@@ -174,7 +182,7 @@ class RegionTracker:
                 region,
                 track.sightings + 1,
             )
-        limit = self.rule.patience * SECOND
+        limit = self.rule.max_age * SECOND
         self.tracks = {
             number: track for number, track in self.tracks.items() if scene.stamp - track.time <= limit
         }

@@ -83,7 +83,7 @@ def test_motion_model_follows_between_perceived_frames() -> None:
 def test_a_lost_box_counts_as_nothing() -> None:
     frames = [{"a": (100, 100), "b": (300, 300)} for _ in range(40)]
     blind = [dict(centres) if step < 3 else {"b": centres["b"]} for step, centres in enumerate(frames)]
-    rule = TrackingConfig(coast=0.61)
+    rule = TrackingConfig(max_coast=0.61)
     tallies = evaluate_tracking(World(blind), [moments(frames, "a")], [Mode(0.6)], rule)  # type: ignore[arg-type]
     report = tallies[0].report()
     # Answered at 0.6 s about the first frame, not seen after 0.2 s, carried to 0.8 s and absent in the answer

@@ -96,12 +96,16 @@ def test_cameras_are_namespaces(context: Context, cameras: list[str], sentence: 
 
 def test_the_rules_of_following_are_parameters_of_the_same_defaults() -> None:
     assert Parameters().rule == TrackingConfig()
-    changed = Parameters(answer_period=2.0, follow_doubt=0.3, track_least=0.2, track_memory=0.5).rule
+    changed = Parameters(
+        answer_period=2.0, track_min_similarity=0.3, track_min_affinity=0.2, track_embedding_momentum=0.5
+    ).rule
     assert changed == TrackingConfig(
-        answer_period=2.0, doubt=0.3, tracks=RegionTrackerConfig(least=0.2, memory=0.5)
+        answer_period=2.0,
+        min_similarity=0.3,
+        tracks=RegionTrackerConfig(min_affinity=0.2, embedding_momentum=0.5),
     )
-    with pytest.raises(ValueError, match=r"track_least is 1.5; it must be between 0.0 and 1.0"):
-        Parameters(track_least=1.5)
+    with pytest.raises(ValueError, match=r"track_min_affinity is 1.5; it must be between 0.0 and 1.0"):
+        Parameters(track_min_affinity=1.5)
 
 
 def test_changes_leave_other_names_alone() -> None:
@@ -155,7 +159,7 @@ def test_whole_numbers_are_numbers_and_truth_values_choices(context: Context) ->
         ("rectified", False, ""),
         ("max_rate", 1e-310, r"max_rate is 1e-310; it must be 0 \(no limit\) or between 0.001 and 1000.0"),
         ("max_rate", float("nan"), "max_rate"),
-        ("track_reach", float("inf"), "track_reach"),
+        ("track_max_distance", float("inf"), "track_max_distance"),
         ("answer_wait", 10**400, "answer_wait"),
     ],
 )

@@ -30,7 +30,7 @@ def test_every_image_has_its_output_while_the_language_model_is_slow(
         "threads": 1,
         "min_presence": 0.0,
         "goals": "['the mug', 'all the boxes']",
-        "follow_coast": 10.0,
+        "track_max_coast": 10.0,
         "qos_overrides./image.subscription.reliability": "reliable",
         "qos_overrides./image.subscription.depth": 100,
     }

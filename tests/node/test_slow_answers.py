@@ -102,7 +102,7 @@ def test_services_and_images_are_answered_while_six_ask(met: Robot, picture: np.
             seconds(lambda: met.call(GetState, "groma/get_state", GetState.Request())),
             seconds(
                 lambda turn=turn: met.call(  # type: ignore[misc]
-                    SetParameters, "groma/set_parameters", number("follow_coast", 0.5 + turn / 10)
+                    SetParameters, "groma/set_parameters", number("track_max_coast", 0.5 + turn / 10)
                 )
             ),
         ]

@@ -227,7 +227,7 @@ def test_within_the_period_only_a_reason_asks_again() -> None:
     gone = [
         scene(0.2 * step, {"b": (400, 100), **({"a": (100, 100)} if step < 1 else {})}) for step in range(5)
     ]
-    assert reasons(gone, TrackingConfig(answer_period=9.0, coast=0.5), "a")[:4] == [
+    assert reasons(gone, TrackingConfig(answer_period=9.0, max_coast=0.5), "a")[:4] == [
         "first answer",
         "",
         "",
@@ -248,7 +248,7 @@ def test_within_the_period_only_a_reason_asks_again() -> None:
 
 
 def test_an_unseen_box_coasts_for_a_while_and_is_then_gone() -> None:
-    follower = GroundingTracker(Later().ask, TrackingConfig(answer_period=100.0, coast=0.5))
+    follower = GroundingTracker(Later().ask, TrackingConfig(answer_period=100.0, max_coast=0.5))
     for step in range(4):
         follower.step(scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (400, 300)}), standing("a"))
     coasting = follower.step(scene(0.5, {"b": (400, 300)}), standing("a"))
@@ -258,7 +258,7 @@ def test_an_unseen_box_coasts_for_a_while_and_is_then_gone() -> None:
 
 
 def test_a_box_that_coasts_out_of_the_picture_is_cut_and_then_gone() -> None:
-    follower = GroundingTracker(Later().ask, TrackingConfig(answer_period=100.0, coast=5.0))
+    follower = GroundingTracker(Later().ask, TrackingConfig(answer_period=100.0, max_coast=5.0))
     for step in range(4):
         follower.step(scene(0.1 * step, {"a": (560 + 20 * step, 100), "b": (100, 300)}), standing("a"))
     cut = follower.step(scene(0.4, {"b": (100, 300)}), standing("a"))
@@ -405,7 +405,7 @@ def test_two_objects_of_one_answer_never_share_a_region() -> None:
         )  # type: ignore[arg-type]
         return [Grounding(question.standing.goals[0], found, 0.9, 0.5)]
 
-    follower = GroundingTracker(inline(both), TrackingConfig(answer_period=100.0, coast=0.15))
+    follower = GroundingTracker(inline(both), TrackingConfig(answer_period=100.0, max_coast=0.15))
     follower.step(twice(0.0, "whole", "part"), standing("them"))
     assert ids(follower.step(twice(0.1, "whole", "part"), standing("them"))) == ["1", "2"]
     follower.step(twice(0.2, "part"), standing("them"))

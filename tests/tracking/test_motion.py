@@ -13,7 +13,7 @@ from tests.tracking.test_grounding_tracker import answer, at, boxes, ids, inline
 def follower() -> GroundingTracker:
     """It has seen a move right by 200 pixels a second and b stand still; the newest frame is that of 0.3
     s."""
-    follower = GroundingTracker(inline(answer), TrackingConfig(coast=0.5))
+    follower = GroundingTracker(inline(answer), TrackingConfig(max_coast=0.5))
     for step in range(4):
         follower.step(
             scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (300, 200)}), standing("a", "b", version=7)
@@ -50,7 +50,7 @@ def test_answers_about_frames_long_before_or_after_are_stale(
 
 def test_slow_perception_is_carried_until_the_next_frame_is_perceived() -> None:
     """A frame in 0.8 seconds: the motion of one must reach until the next is known, 1.6 seconds later."""
-    follower = GroundingTracker(inline(answer), TrackingConfig(coast=0.5))
+    follower = GroundingTracker(inline(answer), TrackingConfig(max_coast=0.5))
     for step in range(3):
         follower.step(scene(0.8 * step, {"a": (100 + 40 * step, 100)}), standing("a"))
     assert follower.motion is not None
@@ -63,7 +63,7 @@ def test_a_frame_a_little_older_is_carried_back(follower: GroundingTracker) -> N
 
 
 def test_boxes_are_cut_at_the_picture_and_gone_beyond_it() -> None:
-    follower = GroundingTracker(inline(answer), TrackingConfig(coast=5.0))
+    follower = GroundingTracker(inline(answer), TrackingConfig(max_coast=5.0))
     for step in range(4):
         follower.step(scene(0.1 * step, {"a": (540 + 20 * step, 100)}), standing("a"))
     assert follower.motion is not None

@@ -37,7 +37,7 @@ def test_alike_boxes_are_told_apart_by_their_look_and_alike_looks_by_their_place
 
 
 def test_an_object_in_motion_is_expected_ahead() -> None:
-    tracker = RegionTracker(RegionTrackerConfig(reach=0.0, least=0.3))
+    tracker = RegionTracker(RegionTrackerConfig(max_distance=0.0, min_affinity=0.3))
     for step in range(4):
         tracker.update(scene(0.1 * step, {"a": (100 + 50 * step, 100)}))
     track = tracker.tracks[1]
@@ -48,7 +48,7 @@ def test_an_object_in_motion_is_expected_ahead() -> None:
 
 
 def test_an_unseen_object_is_known_for_the_patience_of_the_rule() -> None:
-    tracker = RegionTracker(RegionTrackerConfig(patience=1.0))
+    tracker = RegionTracker(RegionTrackerConfig(max_age=1.0))
     tracker.update(scene(0, {"a": (100, 100), "b": (300, 100)}))
     for step in range(1, 10):
         tracker.update(scene(0.1 * step, {"b": (300, 100)}))
