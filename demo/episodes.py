@@ -17,19 +17,23 @@ Z95 = 1.959964
 
 @dataclass(frozen=True)
 class Row:
-    """One episode. outcome: success, or what it came to instead; cause: why, "" for a success; present:
-    whether the goal means something that is there; wrong: whether a wrong thing was lifted, or arrived at;
-    moved: whether the robot moved on a goal that means nothing; figures: further numbers of the episode."""
+    """Result of one episode."""
 
     seed: int
     goal: str
     kind: str
     present: bool
+    """Whether the goal refers to something that is there."""
     outcome: str
+    """ "success", or what happened instead."""
     cause: str = ""
+    """Why; "" for a success."""
     wrong: bool = False
+    """Whether a wrong object was lifted or driven to."""
     moved: bool = False
+    """Whether the robot moved on a goal that nothing fits."""
     figures: dict[str, float] = field(default_factory=dict)
+    """Further numbers of the episode."""
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:

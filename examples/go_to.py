@@ -50,11 +50,13 @@ _MAP = "map"
 
 @dataclass
 class Sighting:
-    """A thing that was seen. place: (x, y) in the map; time: of the base's clock, seconds."""
+    """An object that was seen."""
 
     place: Array
+    """(x, y) in the map, metres."""
     answer: Answer
     time: float
+    """Clock of the base, seconds."""
 
 
 @dataclass

@@ -116,7 +116,7 @@ def naming_file(path: Path) -> Iterator[None]:
         raise OSError(f"{path} could not be written: {reason}.") from error
 
 
-class AtomicFile(np.ndarray):
+class AtomicFile(np.ndarray[Any, Any]):
     """View of an array whose `tofile`, called by `np.save` and others, raises when the disk is full.
 
     numpy's own `tofile` silently loses the last buffered bytes.

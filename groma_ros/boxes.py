@@ -45,7 +45,8 @@ def box_iou(a: FloatArray, b: FloatArray) -> FloatArray:
     area_a = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1)
     area_b = np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
     union = area_a[:, None] + area_b[None] - overlap
-    return np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    iou: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
+    return iou
 
 
 def nms(boxes: FloatArray, scores: FloatArray, iou_threshold: float, limit: int) -> NDArray[np.int64]:
@@ -73,4 +74,5 @@ def left_to_right(boxes: FloatArray) -> NDArray[np.int64]:
     for each image, so it accepts any. This one changes least between frames of a moving camera, which keeps
     answers and caches stable, and it does not depend on nearly equal scores.
     """
-    return np.lexsort((boxes[:, 1], boxes[:, 0])).astype(np.int64)
+    order: NDArray[np.int64] = np.lexsort((boxes[:, 1], boxes[:, 0])).astype(np.int64)
+    return order

@@ -69,9 +69,10 @@ def corners(box: Box3D) -> Points:
     """The eight corners of a box, 8x3, in its frame. Bits 0, 1 and 2 of a corner's index are its signs along
     x, y and z."""
     signs = np.array([[(index >> axis & 1) * 2 - 1 for axis in range(3)] for index in range(8)])
-    return (
+    points: Points = (
         np.asarray(box.centre) + (signs * np.asarray(box.size) / 2) @ matrix_from_quaternion(box.quaternion).T
     )
+    return points
 
 
 def moved(box: Box3D, rotation: Matrix, translation: NDArray[np.float64]) -> Box3D:

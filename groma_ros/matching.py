@@ -3,7 +3,10 @@ installation."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.types import FloatArray, IntArray
@@ -49,7 +52,7 @@ def exact_set(found: FloatArray, targets: FloatArray, threshold: float = 0.5) ->
     return len(found) == len(targets) and bool((match_boxes(found, targets, threshold) >= 0).all())
 
 
-def average_precision(scores: np.ndarray, correct: np.ndarray, positives: int) -> float:
+def average_precision(scores: NDArray[Any], correct: NDArray[Any], positives: int) -> float:
     """Area under the precision-recall curve, without interpolation; candidates of equal score count as one
     step.
 
@@ -65,7 +68,7 @@ def average_precision(scores: np.ndarray, correct: np.ndarray, positives: int) -
     return float((np.diff(hits, prepend=0.0) * hits / places).sum() / positives)
 
 
-def best_pairs(score: np.ndarray, least: float) -> list[tuple[int, int]]:
+def best_pairs(score: NDArray[Any], least: float) -> list[tuple[int, int]]:
     """Pairs (row, column) of a score matrix NxM that maximise the sum of `score - least`, each row and column
     used at most once; rows ascending.
 
@@ -85,7 +88,7 @@ def best_pairs(score: np.ndarray, least: float) -> list[tuple[int, int]]:
     return sorted(pair for pair in pairs if gain[pair] > 0)
 
 
-def _assign(cost: np.ndarray) -> IntArray:
+def _assign(cost: NDArray[Any]) -> IntArray:
     """The column of each row, N <= M, with the lowest total cost."""
     rows, columns = cost.shape
     row_price, column_price = np.zeros(rows), np.zeros(columns)

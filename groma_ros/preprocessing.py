@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -44,14 +44,14 @@ class ImageTransform:
                 )
 
     @stage("resize")
-    def __call__(self, rgb: np.ndarray) -> FloatArray:
+    def __call__(self, rgb: NDArray[Any]) -> FloatArray:
         """Convert uint8 HxWx3 RGB to float32 3xSxS."""
         planes = cv2.split(np.ascontiguousarray(self.stretch(rgb)))
         return np.stack(
             [cv2.LUT(plane, table) for plane, table in zip(planes, _normal(self.mean, self.std), strict=True)]
         )
 
-    def stretch(self, rgb: np.ndarray) -> np.ndarray:
+    def stretch(self, rgb: NDArray[Any]) -> NDArray[Any]:
         """Resize uint8 HxWx3 to uint8 SxSx3, ignoring the aspect ratio."""
         if rgb.shape[:2] == (self.size, self.size):
             return rgb
@@ -80,7 +80,10 @@ def _bicubic_weights(source: int, target: int) -> NDArray[np.float64]:
     far = ((-0.5 * distance + 2.5) * distance - 4) * distance + 2
     weights = np.where(distance < 1, near, np.where(distance < 2, far, 0.0))
     # Like Pillow, use integer weights in units of 2^-22, rounded half away from zero.
-    return np.trunc(np.copysign(0.5, weights) + weights / weights.sum(1, keepdims=True) * _ONE)
+    rounded: NDArray[np.float64] = np.trunc(
+        np.copysign(0.5, weights) + weights / weights.sum(1, keepdims=True) * _ONE
+    )
+    return rounded
 
 
 def _to_bytes(sums: NDArray[np.float64]) -> NDArray[np.uint8]:
@@ -88,7 +91,7 @@ def _to_bytes(sums: NDArray[np.float64]) -> NDArray[np.uint8]:
     return np.clip(np.floor((sums + _ONE / 2) / _ONE), 0, 255).astype(np.uint8)
 
 
-def _bicubic(rgb: np.ndarray, size: int) -> np.ndarray:
+def _bicubic(rgb: NDArray[Any], size: int) -> NDArray[Any]:
     """Resize by separable bicubic resampling, rounding to bytes after each axis; byte for byte equal to
     Pillow."""
     across, down = _bicubic_weights(rgb.shape[1], size), _bicubic_weights(rgb.shape[0], size)

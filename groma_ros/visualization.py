@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.types import Detection, Grounding
@@ -28,8 +30,8 @@ Rectangle = tuple[int, int, int, int]
 
 
 def draw_groundings(
-    rgb: np.ndarray, groundings: Sequence[Grounding], caption: bool = True, note: str = ""
-) -> np.ndarray:
+    rgb: NDArray[Any], groundings: Sequence[Grounding], caption: bool = True, note: str = ""
+) -> NDArray[Any]:
     """Draw every detection with its goal's colour and a label (goal, score, #track id) on a copy of an image.
 
     A label never covers the object it names; where the image has no room for it outside the box it is left
@@ -93,7 +95,7 @@ def _nested(box: Sequence[float], margin: int, shape: tuple[int, ...]) -> Rectan
 
 
 def _label(
-    image: np.ndarray,
+    image: NDArray[Any],
     text: str,
     index: int,
     outlines: Sequence[Rectangle],
@@ -153,7 +155,7 @@ def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
     return float(box_iou(np.asarray([a], np.float32), np.asarray([b], np.float32))[0, 0])
 
 
-def _captions(width: int, groundings: Sequence[Grounding], scale: float, note: str) -> np.ndarray:
+def _captions(width: int, groundings: Sequence[Grounding], scale: float, note: str) -> NDArray[Any]:
     tall = round(34 * scale) + 6
     lines = len(groundings) + bool(note)
     strip = np.full((tall * lines + 8, width, 3), 24, np.uint8)

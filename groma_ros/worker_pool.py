@@ -1,7 +1,8 @@
-"""Work shared out among processes that each prepare themselves once: load a model, open a renderer.
+"""Distribute work among processes that each prepare once: load a model, open a renderer.
 
-In contrast to `multiprocessing.Pool`, which starts a new process for every one that dies and so goes on for
-ever where none can start, a worker that cannot start or that dies ends the whole run with a sentence.
+`multiprocessing.Pool` starts a new process for every one that dies, and so runs forever where none can start.
+Here a process that cannot start or that dies ends the run with a sentence, unless the caller has a result for
+the item that killed it.
 """
 
 from __future__ import annotations
@@ -33,48 +34,149 @@ def map_in_processes(
     items: Iterable[Item],
     jobs: int,
     arguments: Sequence[tuple[Any, ...]] = ((),),
+    lost: Callable[[Item, str], Result] | None = None,
+    tries: int = 1,
 ) -> Generator[tuple[int, Result], None, None]:
-    """The place of each item and what `work(state, item)` makes of it, in the order in which they are
-    finished.
+    """Yield the index of each item and the result of `work(state, item)`, in the order of completion.
 
-    start: makes a process's state; it gets the arguments of its process, of which `arguments` has one tuple
-    a process, in turn. start, work, items and results must survive a pickle: the processes are spawned,
-    since a forked child would share the threads, the GPU and the OpenGL state of its parent. Errors of
-    start or work end the run and come out here as ValueError or RuntimeError with a sentence; RuntimeError
-    also where a process died. All processes have ended when the iterator is closed.
+    start: returns the state of a process; called with one tuple of `arguments`, which the processes take in
+    turn. start, work, items and results must be picklable: the processes are spawned, because a forked child
+    would share the threads, the GPU and the OpenGL state of its parent.
+
+    lost: returns the result for an item that killed `tries` processes, from the item and how the last one
+    ended. Without it, an item that kills a process ends the run.
+
+    Errors of start and work end the run and are raised here as ValueError or RuntimeError with a sentence;
+    WorkerDied, a RuntimeError, if a process died. All processes have ended when the iterator is closed.
     """
-    waiting = enumerate(items)
-    workers: list[_Worker[Item, Result]] = []
+    waiting = ((place, item, 1) for place, item in enumerate(items))
+    again: list[tuple[int, Item, int]] = []
+    given = itertools.cycle(arguments)
+    busy: dict[WorkerProcess[Item, Result], tuple[int, Item, int]] = {}
+    idle: list[WorkerProcess[Item, Result]] = []
+
+    def hand_out() -> bool:
+        """Give the next item to an idle process, or to a new one; False if there is no item."""
+        job = again.pop() if again else next(waiting, None)
+        if job is None:
+            return False
+        worker = idle.pop() if idle else WorkerProcess(start, work, next(given))
+        busy[worker] = job
+        worker.give(job[1])
+        return True
+
     try:
-        for _, given in zip(range(jobs), itertools.cycle(arguments)):
-            job = next(waiting, None)
-            if job is None:
-                break
-            workers.append(_Worker(start, work, given))
-            workers[-1].give(*job)
-        while busy := [worker for worker in workers if worker.place is not None]:
+        while len(busy) < jobs and hand_out():
+            pass
+        while busy:
             ready = wait([worker.connection for worker in busy])
-            for worker in busy:
-                if worker.connection in ready and (done := worker.receive()) is not None:
-                    if (job := next(waiting, None)) is not None:
-                        worker.give(*job)
-                    yield done
+            for worker in [worker for worker in busy if worker.connection in ready]:
+                place, item, number = busy[worker]
+                try:
+                    if not worker.receive():
+                        continue
+                    result = worker.result
+                except WorkerDied as error:
+                    if lost is None:
+                        raise
+                    del busy[worker]
+                    worker.end()
+                    if number < tries:
+                        again.append((place, item, number + 1))
+                        hand_out()
+                        continue
+                    result = lost(item, error.how)
+                else:
+                    del busy[worker]
+                    idle.append(worker)
+                hand_out()
+                yield place, result
     finally:
-        for worker in workers:
+        for worker in [*busy, *idle]:
             worker.end()
 
 
 def call_in_process(function: Callable[..., Result], *arguments: Any) -> Result:
-    """What a function returns in a fresh process of its own. Errors as of `map_in_processes`."""
-    ((_, result),) = map_in_processes(_nothing, _Call(function), [arguments], 1)
+    """Call a function in a new process. Raises the errors of `map_in_processes`."""
+    call: _Call[Result] = _Call(function)
+    ((_, result),) = map_in_processes(_nothing, call, [arguments], 1)
     return result
 
 
-def die_with_parent(parent: int) -> None:
-    """Have this process killed when the one that started it ends, whatever it computes then; end at once if
-    that happened already. Does nothing where the system is not Linux.
+class WorkerDied(RuntimeError):
+    """A worker process ended by itself."""
 
-    parent: its process id.
+    def __init__(self, exitcode: int, started: bool) -> None:
+        self.how = signal.Signals(-exitcode).name if exitcode < 0 else f"exit status {exitcode}"
+        """Name of the signal that ended it, or its exit status."""
+        how = f"signal {self.how}" if exitcode < 0 else self.how
+        super().__init__(
+            f"A worker process ended before its work was done ({how}), maybe for want of memory; fewer "
+            "--jobs need less, and a run with --out goes on where it was."
+            if started
+            else f"A worker process ended before it was ready ({how}); what it wrote above says why."
+        )
+
+
+class WorkerProcess(Generic[Item, Result]):
+    """A process that prepares with `start(*given)` and then turns items into `work(state, item)`, one at a
+    time."""
+
+    result: Result
+    """Of the last item."""
+
+    def __init__(
+        self,
+        start: Callable[..., State],
+        work: Callable[[State, Item], Result],
+        given: tuple[Any, ...] = (),
+    ) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, start, work, given), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+        self._started = False
+
+    def give(self, item: Item) -> None:
+        """Send an item to the process."""
+        with suppress(BrokenPipeError):  # the process is gone, which `receive` reports
+            self.connection.send(item)
+
+    def receive(self) -> bool:
+        """Wait for the next message: True with a new `result`, False once when the process is ready.
+
+        Raises the errors of start and work as `map_in_processes` does, and WorkerDied.
+        """
+        try:
+            kind, value = self.connection.recv()
+        except (EOFError, OSError):
+            self._process.join(5)
+            raise WorkerDied(self._process.exitcode or 0, self._started) from None
+        if kind == "refused":
+            raise ValueError(value)
+        if kind == "failed":
+            raise RuntimeError(value)
+        if kind == "started":
+            self._started = True
+            return False
+        self.result = value
+        return True
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        self.connection.close()
+        self._process.terminate()
+        self._process.join(5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+
+
+def die_with_parent(parent: int) -> None:
+    """Have the kernel kill this process when the one that started it ends; exit at once if it has ended.
+
+    parent: process id of the one that started it. Does nothing on systems other than Linux.
     """
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
@@ -87,79 +189,21 @@ def _nothing() -> None:
     return None
 
 
-class _Call:
-    """A function that takes its arguments as one item."""
+class _Call(Generic[Result]):
+    """A function whose arguments are one item."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Result]) -> None:
         self.function = function
 
-    def __call__(self, _: None, arguments: tuple[Any, ...]) -> Any:
+    def __call__(self, _: None, arguments: tuple[Any, ...]) -> Result:
         return self.function(*arguments)
-
-
-class _Worker(Generic[Item, Result]):
-    """A process and the pipe to it."""
-
-    def __init__(self, start: Callable[..., Any], work: Callable[..., Any], given: tuple[Any, ...]) -> None:
-        context = multiprocessing.get_context("spawn")
-        self.place: int | None = None
-        """Of the item it has in hand."""
-        self.connection, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, start, work, given), daemon=True)
-        self._process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
-        self._started = False
-
-    def give(self, place: int, item: Item) -> None:
-        """Let it do an item."""
-        self.place = place
-        with suppress(BrokenPipeError):  # it is gone, which `receive` tells
-            self.connection.send(item)
-
-    def receive(self) -> tuple[int, Result] | None:
-        """The place of its item and the result; None for the word that it has started. Raises what it
-        raised."""
-        try:
-            kind, value = self.connection.recv()
-        except (EOFError, OSError):
-            raise RuntimeError(self._death()) from None
-        if kind == "refused":
-            raise ValueError(value)
-        if kind == "failed":
-            raise RuntimeError(value)
-        if kind == "started":
-            self._started = True
-            return None
-        assert self.place is not None
-        place, self.place = self.place, None
-        return place, value
-
-    def _death(self) -> str:
-        self._process.join(5)
-        code = self._process.exitcode or 0
-        how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit status {code}"
-        if not self._started:
-            return f"A worker process ended before it was ready ({how}); what it wrote above says why."
-        return (
-            f"A worker process ended before its work was done ({how}), maybe for want of memory; fewer "
-            "--jobs need less, and a run with --out goes on where it was."
-        )
-
-    def end(self) -> None:
-        """End the process, whatever it does."""
-        self.connection.close()
-        self._process.terminate()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
 
 
 def _serve(
     connection: Connection, start: Callable[..., Any], work: Callable[..., Any], given: tuple[Any, ...]
 ) -> None:
-    """What a process does: prepare, then work on what it is given until the pipe ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends its children
+    """Main function of a worker process: prepare, then work until the pipe closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its children
     threading.Thread(target=_end_with_parent, daemon=True).start()
     with suppress(EOFError, BrokenPipeError):
         try:
@@ -172,13 +216,13 @@ def _serve(
         except Exception as error:
             if "--debug" in sys.argv:  # of the command that started this process
                 traceback.print_exc()
-            said = sentence(error)
-            refused = isinstance(error, ValueError) and said == str(error)
-            connection.send(("refused" if refused else "failed", said))
+            message = sentence(error)
+            refused = isinstance(error, ValueError) and message == str(error)
+            connection.send(("refused" if refused else "failed", message))
 
 
 def _end_with_parent() -> None:
-    """A parent that was killed cannot end its children, which would wait for work for ever."""
+    """Exit when the parent process dies: one that was killed cannot end its children."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.preprocessing import ImageTransform
 from groma_ros.runtime.bundle import MANIFEST, Bundle
@@ -145,7 +146,7 @@ def write_small_bundle(
     return folder
 
 
-def blocks(seed: int, height: int = 48, width: int = 64) -> np.ndarray:
+def blocks(seed: int, height: int = 48, width: int = 64) -> NDArray[Any]:
     """A uint8 HxWx3 picture with structure."""
     cells = np.random.default_rng(seed).integers(0, 256, (height // 8, width // 8, 3))
     return np.kron(cells, np.ones((8, 8, 1))).astype(np.uint8)

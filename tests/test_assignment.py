@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from groma_ros.matching import best_pairs
 
 
-def gain(pairs: list[tuple[int, int]], score: np.ndarray, least: float) -> float:
+def gain(pairs: list[tuple[int, int]], score: NDArray[Any], least: float) -> float:
     return float(sum(score[pair] - least for pair in pairs))
 
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou, clip_xyxy, cxcywh_to_xyxy, left_to_right, nms, xyxy_to_cxcywh
 
 SIZES = [(640, 480), (480, 640), (224, 224), (1920, 1080), (3, 1000)]
 
 
-def _boxes(rng: np.random.Generator, count: int, width: int, height: int) -> np.ndarray:
+def _boxes(rng: np.random.Generator, count: int, width: int, height: int) -> NDArray[Any]:
     corner = rng.uniform(0, 0.9, (count, 2)) * (width, height)
     return np.concatenate([corner, corner + rng.uniform(0.01, 0.5, (count, 2)) * (width, height)], 1).astype(
         np.float32
@@ -37,7 +40,7 @@ def test_fractions_do_not_change_when_the_image_is_stretched(size: tuple[int, in
 def test_iou_of_known_boxes() -> None:
     a = np.array([[0, 0, 10, 10], [5, 5, 5, 5]], np.float32)
     b = np.array([[5, 0, 15, 10], [0, 0, 10, 10], [20, 20, 30, 30], [5, 5, 5, 5]], np.float32)
-    np.testing.assert_allclose(box_iou(a, b), [[1 / 3, 1, 0, 0], [0, 0, 0, 0]], atol=1e-7)
+    np.testing.assert_allclose(box_iou(a, b), [[1 / 3, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 0.0]], atol=1e-7)
 
 
 def test_iou_is_symmetric_and_at_most_one() -> None:

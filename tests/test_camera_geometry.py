@@ -54,9 +54,9 @@ def test_rotations_are_scipys() -> None:
         assert quaternion[3] >= 0 and np.linalg.norm(quaternion) == pytest.approx(1)
         assert abs(np.dot(quaternion, rotation.as_quat())) == pytest.approx(1, abs=1e-9)
         np.testing.assert_allclose(matrix_from_quaternion(quaternion), matrix, atol=1e-9)
-        np.testing.assert_allclose(
-            matrix_from_quaternion(tuple(2.5 * value for value in quaternion)), matrix, atol=1e-9
-        )
+        x, y, z, w = quaternion
+        longer = (2.5 * x, 2.5 * y, 2.5 * z, 2.5 * w)
+        np.testing.assert_allclose(matrix_from_quaternion(longer), matrix, atol=1e-9)
 
 
 def test_corners_span_the_box_and_move_with_it() -> None:

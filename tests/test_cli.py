@@ -13,6 +13,7 @@ import pytest
 
 from groma_ros import __version__
 from groma_ros.cli import COMMANDS, main
+from tests.pictures import read_picture
 from tests.small import GOALS, blocks
 
 
@@ -212,9 +213,9 @@ def test_ground_writes_one_json_document(
         for detection in item["detections"]:
             x1, y1, x2, y2 = detection["box"]
             assert 0 <= x1 <= x2 <= 160 and 0 <= y1 <= y2 <= 120 and 0 <= detection["score"] <= 1
-    drawn = cv2.imread(str(out))
+    drawn = read_picture(out)
     assert drawn.shape[1] == 160 and drawn.shape[0] > 120
-    assert not np.array_equal(drawn[:120], cv2.imread(str(picture)))
+    assert not np.array_equal(drawn[:120], read_picture(picture))
 
 
 def test_ground_prints_lines_to_read(groma: Groma, picture: Path, small_model: Path) -> None:

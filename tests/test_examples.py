@@ -10,15 +10,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from std_msgs.msg import Bool
 
 from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
 from tests.node.robot import Robot, start_node
+from tests.pictures import read_picture, read_rgb
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -36,8 +39,8 @@ def run(name: str, *arguments: object, status: int = 0) -> str:
 
 
 @pytest.fixture(scope="module")
-def rgb() -> np.ndarray:
-    return cv2.imread(str(FRAME))[:, :, ::-1].copy()
+def rgb() -> NDArray[Any]:
+    return read_rgb(FRAME)
 
 
 def test_they_are_short_and_say_how_to_run_them() -> None:
@@ -47,13 +50,13 @@ def test_they_are_short_and_say_how_to_run_them() -> None:
         assert len(text.splitlines()) <= 60 and f"python examples/{name}.py" in text.split('"""')[1]
 
 
-def test_one_picture(tmp_path: Path, rgb: np.ndarray) -> None:
+def test_one_picture(tmp_path: Path, rgb: NDArray[Any]) -> None:
     out = tmp_path / "answer.png"
     text = run("one_picture.py", FRAME, "the red mug", "the purple cone", "--out", out)
     (box,) = Grounder.load("groma-tiny").ground(rgb, "the red mug")[0].boxes
     assert "the red mug: present" in text and "the purple cone: absent" in text
     assert " ".join(f"{value:7.1f}" for value in box) in text
-    assert (cv2.imread(str(out)).shape[1], out.suffix) == (rgb.shape[1], ".png")
+    assert (read_picture(out).shape[1], out.suffix) == (rgb.shape[1], ".png")
 
 
 def test_folder(tmp_path: Path) -> None:
@@ -66,7 +69,7 @@ def test_folder(tmp_path: Path) -> None:
     assert line["answers"][0]["status"] == "present" and "b.jpg: skipped" in text
 
 
-def test_video(tmp_path: Path, rgb: np.ndarray) -> None:
+def test_video(tmp_path: Path, rgb: NDArray[Any]) -> None:
     source, out = tmp_path / "clip.avi", tmp_path / "answer.mp4"
     size = (rgb.shape[1], rgb.shape[0])
     writer = cv2.VideoWriter(str(source), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, size)
@@ -89,7 +92,7 @@ def test_bag_regression(tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def camera(rgb: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
+def camera(rgb: NDArray[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Robot]:
     """A node whose camera shows one picture five times a second."""
     log, stop = tmp_path_factory.mktemp("examples") / "node.log", threading.Event()
     os.environ.update(dds_environment())
@@ -109,7 +112,7 @@ def camera(rgb: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         thread.join()
 
 
-def test_ros_find(camera: Robot, rgb: np.ndarray) -> None:
+def test_ros_find(camera: Robot, rgb: NDArray[Any]) -> None:
     text = run("ros_find.py", "the red mug", "--timeout", 60)
     (box,) = Grounder.load("groma-tiny").ground(rgb, "the red mug")[0].boxes
     line = next(line for line in text.splitlines() if "score" in line)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from groma_ros.atomic_write import PART
-from groma_ros.folder_lock import LOCK_NAME, folder_lock
+from groma_ros.atomic_write import LOCK_NAME, PART
+from groma_ros.folder_lock import folder_lock
 
 HOLD = (
     "import sys; from pathlib import Path; from groma_ros.folder_lock import folder_lock\n"

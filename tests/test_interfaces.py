@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from typing import Any
 
 import pytest
 import rclpy
@@ -65,7 +66,7 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("message", FIELDS, ids=lambda message: message.__name__)
-def test_fields_and_types(message: type) -> None:
+def test_fields_and_types(message: Any) -> None:
     assert message.get_fields_and_field_types() == FIELDS[message]
 
 

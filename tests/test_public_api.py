@@ -8,12 +8,12 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 import groma_ros
 from groma_ros import Detection, Frame, Goal, Grounder, Grounding
+from tests.pictures import read_rgb
 
 ROOT = Path(__file__).resolve().parents[1]
 FOUND = Grounding(
@@ -51,7 +51,7 @@ def test_naming_the_grounder_loads_neither_onnxruntime_nor_ros_nor_torch() -> No
 
 
 def test_a_plain_array_and_plain_words_are_enough() -> None:
-    rgb = cv2.imread(str(ROOT / "demo" / "frame.png"))[:, :, ::-1].copy()
+    rgb = read_rgb(ROOT / "demo" / "frame.png")
     grounder = Grounder.load("groma-tiny", backend="onnx", threads=1)
     found = grounder.ground(rgb, ["the red mug", "the purple cone"])
     assert [item.status for item in found] == ["present", "absent"]

@@ -1,7 +1,10 @@
 """Drawn boxes and labels."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.types import Detection, Goal, Grounding
 from groma_ros.visualization import colour, draw_groundings, shorten
@@ -15,7 +18,7 @@ def grounding(text: str, *boxes: tuple[float, float, float, float]) -> Grounding
     )
 
 
-def has(image: np.ndarray, shade: tuple[int, int, int]) -> np.ndarray:
+def has(image: NDArray[Any], shade: tuple[int, int, int]) -> NDArray[Any]:
     """Rows and columns where the colour occurs."""
     return np.argwhere((image == shade).all(-1))
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import time
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 
@@ -21,9 +23,8 @@ def refuse() -> int:
 
 
 def lack() -> int:
-    import no_such_module
-
-    return int(no_such_module.x)
+    importlib.import_module("no_such_module")
+    return 0
 
 
 def vanish() -> int:
@@ -38,6 +39,18 @@ def square(base: int, item: int) -> tuple[int, int]:
     if item == 19:
         return min([]), 0
     return base + item * item, os.getpid()
+
+
+def count_and_die(base: int, item: tuple[int, Path]) -> str:
+    number, folder = item
+    if number == 17:
+        (folder / str(os.getpid())).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return str(base + number)
+
+
+def name(item: tuple[int, Path], how: str) -> str:
+    return f"item {item[0]} ended its process with {how}"
 
 
 def test_every_item_has_its_result_and_the_processes_share_the_work() -> None:
@@ -74,6 +87,14 @@ def test_a_worker_that_cannot_start_ends_the_run(first: object, kind: type, sent
 def test_what_ends_a_worker_ends_the_run_with_a_sentence(item: int, kind: type, sentence: str) -> None:
     with pytest.raises(kind, match=sentence):
         list(map_in_processes(start, square, [item], 1))
+
+
+def test_an_item_that_kills_its_processes_costs_no_other_item(tmp_path: Path) -> None:
+    found = dict(
+        map_in_processes(start, count_and_die, [(17, tmp_path), (3, tmp_path)], 2, lost=name, tries=2)
+    )
+    assert found == {0: "item 17 ended its process with SIGKILL", 1: "3"}
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_closing_the_iterator_ends_the_processes() -> None:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
-import numpy as np
 from mcap.reader import make_reader
+from numpy.typing import NDArray
 from rosbags.typesys import Stores, get_typestore
 
 from groma_ros.io.images import compressed_to_rgb
@@ -53,7 +53,7 @@ def main() -> None:
         parser.exit(1, f"{arguments.out} is over {MAX_BYTES / 1e6:.0f} MB: raise --every or lower --width.\n")
 
 
-def read_images(bag: Path, topic: str) -> list[np.ndarray]:
+def read_images(bag: Path, topic: str) -> list[NDArray[Any]]:
     """The images of a topic of sensor_msgs/CompressedImage, uint8 HxWx3 RGB, in recording order."""
     store = get_typestore(Stores.ROS2_JAZZY)
     with bag.open("rb") as stream:
@@ -64,7 +64,7 @@ def read_images(bag: Path, topic: str) -> list[np.ndarray]:
     return [compressed_to_rgb(message.data, message.format) for message in messages]
 
 
-def picture(image: np.ndarray, record: FrameRecord, goals: int, width: int) -> np.ndarray:
+def picture(image: NDArray[Any], record: FrameRecord, goals: int, width: int) -> NDArray[Any]:
     """The image, scaled to a width in pixels, with the answers to the first goals drawn on it."""
     scale = width / image.shape[1]
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
@@ -78,7 +78,7 @@ def picture(image: np.ndarray, record: FrameRecord, goals: int, width: int) -> n
     return draw_groundings(small, groundings)
 
 
-def write_animation(path: Path, frames: Sequence[np.ndarray], milliseconds: int) -> None:
+def write_animation(path: Path, frames: Sequence[NDArray[Any]], milliseconds: int) -> None:
     """Write RGB images as an endless animation; the suffix of the path chooses the format."""
     animation = cv2.Animation()
     animation.frames = [cv2.cvtColor(frame, cv2.COLOR_RGB2BGR) for frame in frames]

@@ -17,6 +17,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from std_msgs.msg import Header
 from visualization_msgs.msg import Marker, MarkerArray
 
@@ -43,7 +44,7 @@ GOALS = ("the red mug", "all the blue objects", "the yellow cone", "the purple c
 SHADES = 0xF8  # of each channel, so that the pictures stay small
 
 
-def to_pixels(points: np.ndarray, source: Camera, camera: Camera) -> np.ndarray:
+def to_pixels(points: NDArray[Any], source: Camera, camera: Camera) -> NDArray[Any]:
     """Points (N, 3) of the source's optical frame in the pixels of another camera of the same world."""
     world = points @ source.rotation.T + source.position
     k = camera.intrinsics
@@ -52,13 +53,13 @@ def to_pixels(points: np.ndarray, source: Camera, camera: Camera) -> np.ndarray:
     )
 
 
-def local(marker: Marker, points: np.ndarray) -> np.ndarray:
+def local(marker: Marker, points: NDArray[Any]) -> NDArray[Any]:
     """Points of a marker's own axes in its header's frame."""
     p, q = marker.pose.position, marker.pose.orientation
     return points @ matrix_from_quaternion((q.x, q.y, q.z, q.w)).T + [p.x, p.y, p.z]
 
 
-def draw(picture: np.ndarray, message: MarkerArray, source: Camera, camera: Camera) -> np.ndarray:
+def draw(picture: NDArray[Any], message: MarkerArray, source: Camera, camera: Camera) -> NDArray[Any]:
     """The picture of a camera with the markers of a message about the source's frame: edges, names and
     arrows."""
     result = np.ascontiguousarray(picture)
@@ -76,7 +77,7 @@ def draw(picture: np.ndarray, message: MarkerArray, source: Camera, camera: Came
     return result
 
 
-def write(picture: np.ndarray, text: str, at: np.ndarray, shade: tuple[int, ...]) -> None:
+def write(picture: NDArray[Any], text: str, at: NDArray[Any], shade: tuple[int, ...]) -> None:
     """A text with its middle at a pixel."""
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.45, 1)
     place = (int(np.clip(at[0] - width / 2, 2, picture.shape[1] - width - 2)), int(at[1]))
@@ -93,7 +94,7 @@ def write(picture: np.ndarray, text: str, at: np.ndarray, shade: tuple[int, ...]
     )
 
 
-def save(path: Path, picture: np.ndarray) -> None:
+def save(path: Path, picture: NDArray[Any]) -> None:
     """Write a picture of few shades."""
     if not cv2.imwrite(str(path), (picture & SHADES)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         raise OSError(f"The picture {path} could not be written.")

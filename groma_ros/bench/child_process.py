@@ -3,13 +3,10 @@ that noise affects all equally."""
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,7 +18,10 @@ from groma_ros.bench.untrained import NETWORKS, TEMPLATE, random_runtime, random
 from groma_ros.bench.workload import BenchVariant, mixed_goals, single_goals, to_frame
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.timing import use_clock
-from groma_ros.worker_pool import call_in_process, die_with_parent
+from groma_ros.worker_pool import WorkerDied, WorkerProcess, call_in_process, die_with_parent
+
+Request = tuple[str, tuple[Any, ...]]
+"""Name of a method of `BenchWorker` and its arguments."""
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,25 @@ class Runner:
     """
 
     def __init__(self, variant: BenchVariant) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, variant), daemon=True)
+        self._backend = variant.options.backend
         with _environment(thread_environment(variant.options.threads or 1)):
-            self._process.start()
-        theirs.close()
-        self.about: About = self._receive()
+            self._worker: WorkerProcess[Request, Any] = WorkerProcess(_start, _call, (variant,))
+        try:
+            self._receive()
+            self.about: About = self.ask("loaded")
+        except BaseException:
+            self.close()
+            raise
 
     def ask(self, name: str, *args: Any) -> Any:
         """Call a method of `BenchWorker` in the process."""
-        self._pipe.send((name, args))
-        return self._receive()
+        self._worker.give((name, args))
+        self._receive()
+        return self._worker.result
 
     def close(self) -> None:
         """End the process."""
-        self._pipe.close()
-        self._process.join(5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
+        self._worker.end()
 
     def __enter__(self) -> Runner:
         return self
@@ -83,19 +82,15 @@ class Runner:
     ) -> None:
         self.close()
 
-    def _receive(self) -> Any:
+    def _receive(self) -> None:
         try:
-            kind, value = self._pipe.recv()
-        except EOFError:
-            self._process.join(5)
+            self._worker.receive()
+        except WorkerDied as error:
             raise RuntimeError(
-                f"The process that was measured ended without a word (exit status {self._process.exitcode})."
+                f"The process that was measured ended without a message ({error.how})."
             ) from None
-        if kind == "refused":
-            raise ValueError(value)
-        if kind == "failed":
-            raise RuntimeError(value)
-        return value
+        except RuntimeError as error:
+            raise RuntimeError(f"{self._backend}: {error}") from None
 
 
 def measure_ceilings(threads: int, clock: str = "wall") -> Ceilings:
@@ -119,23 +114,16 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _serve(pipe: Connection, variant: BenchVariant) -> None:
-    """Load the variant, then execute calls until the other end closes the pipe."""
+def _start(variant: BenchVariant) -> BenchWorker:
+    """Load the variant in its process."""
     die_with_parent(os.getppid())  # a pass of a large network may take minutes
     os.dup2(2, 1)  # libraries may print; standard output is reserved for the report
-    try:
-        worker = BenchWorker(variant)
-        pipe.send(("answer", worker.about))
-        while True:
-            name, args = pipe.recv()
-            pipe.send(("answer", getattr(worker, name)(*args)))
-    except EOFError:
-        return
-    except (ValueError, ImportError) as error:
-        pipe.send(("refused", str(error)))
-    except (RuntimeError, MemoryError, OSError) as error:
-        pipe.send(("failed", f"{variant.options.backend}: {error or type(error).__name__}"))
-    sys.exit(1)
+    return BenchWorker(variant)
+
+
+def _call(worker: BenchWorker, request: Request) -> Any:
+    name, args = request
+    return getattr(worker, name)(*args)
 
 
 class BenchWorker:
@@ -151,6 +139,10 @@ class BenchWorker:
         runtime = self._grounder.runtime
         assert runtime is not None
         self.about = About(runtime.backend, runtime.precision, runtime.device, network)
+
+    def loaded(self) -> About:
+        """Return what was loaded."""
+        return self.about
 
     def measure(self, jpeg: bytes, goals: int) -> Sample:
         """Answer `goals` goals about a picture."""

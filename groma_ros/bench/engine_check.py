@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.atomic_write import replacing
 from groma_ros.bench.workload import mixed_goals, pictures, to_frame
@@ -107,7 +108,7 @@ def same_answer(found: Grounding, wanted: Grounding, score: float) -> bool:
     )
 
 
-def _same_boxes(found: np.ndarray, wanted: np.ndarray) -> bool:
+def _same_boxes(found: NDArray[Any], wanted: NDArray[Any]) -> bool:
     """Whether both have the same boxes in the same order."""
     return found.shape == wanted.shape and bool(np.diagonal(box_iou(found, wanted)).min() >= IOU)
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.io.images import compressed_to_rgb
 from groma_ros.runtime.model_paths import shipped_model
@@ -32,7 +34,7 @@ def to_frame(jpeg: bytes) -> Frame:
     return Frame(compressed_to_rgb(jpeg, "jpeg"))
 
 
-def _rendered(count: int, seed: int) -> list[np.ndarray]:
+def _rendered(count: int, seed: int) -> list[NDArray[Any]]:
     """Render pictures. Raises ImportError or RuntimeError if rendering does not work."""
     from groma_ros.simulation.dataset import scene_seeds
     from groma_ros.simulation.scenes import SceneRenderer
@@ -41,13 +43,13 @@ def _rendered(count: int, seed: int) -> list[np.ndarray]:
         return [renderer.render(scene_seed).rgb for scene_seed in scene_seeds(seed, count)]
 
 
-def _demo(count: int) -> list[np.ndarray]:
+def _demo(count: int) -> list[NDArray[Any]]:
     path = shipped_model().parents[1] / "demo" / "frame.png"
     rgb = compressed_to_rgb(Path(path).read_bytes(), "png")
     return [np.roll(rgb, 37 * index, axis=1) for index in range(count)]
 
 
-def _jpeg(rgb: np.ndarray) -> bytes:
+def _jpeg(rgb: NDArray[Any]) -> bytes:
     done, data = cv2.imencode(
         ".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY]
     )

@@ -25,6 +25,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from geometry_msgs.msg import PoseStamped
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import GetState
+from numpy.typing import NDArray
 from rclpy.action import ActionClient
 from rclpy.context import Context
 from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
@@ -370,7 +371,7 @@ class GromaClient:
                     self._on_report(self.diagnostics)
 
 
-def _box_message(box: np.ndarray) -> BoundingBox2D:
+def _box_message(box: NDArray[Any]) -> BoundingBox2D:
     x1, y1, x2, y2 = (float(value) for value in box)
     message = BoundingBox2D(size_x=x2 - x1, size_y=y2 - y1)
     message.center.position.x, message.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2

@@ -57,25 +57,30 @@ _LEADS_ELSEWHERE = (
 
 @dataclass(frozen=True, eq=False)
 class Sent:
-    """One image. place: whatever tells it from the others; time: ns at which it was recorded; stamp: of its
-    header, ns; data: CDR bytes; answerable: False for one that the node will refuse."""
+    """A played image."""
 
     place: int
+    """Key that identifies it."""
     time: int
+    """Time of recording, ns."""
     stamp: int
+    """Stamp of its header, ns."""
     data: bytes
+    """CDR bytes."""
     answerable: bool
+    """False for an image that the node will refuse."""
 
 
 @dataclass(frozen=True, eq=False)
 class Heard:
-    """What the node said about an image. answered: stamp of the image that the language model answered on;
-    seconds: until it came."""
+    """The node's answer about an image."""
 
     sent: Sent
     groundings: list[Grounding]
     answered: int
+    """Stamp of the image that the language model answered about, ns."""
     seconds: float
+    """From playing the image to its answer."""
 
 
 class Live:

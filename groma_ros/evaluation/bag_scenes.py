@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.io.bag_topics import find_camera
@@ -54,7 +55,7 @@ def _goals(shot: RecordedImage, truth: Truth) -> Mapping[str, FloatArray]:
     return truth.boxes.get(shot.frame.stamp if truth.stamped else shot.number, {})
 
 
-def _scene(rgb: np.ndarray, truth: Truth, goals: Mapping[str, FloatArray]) -> TrueScene:
+def _scene(rgb: NDArray[Any], truth: Truth, goals: Mapping[str, FloatArray]) -> TrueScene:
     """Build a scene whose objects are the targets of the goals in order. The truth file may not name their
     kinds."""
     objects: list[SceneObject] = []

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.evaluation.observations import Observations
 from groma_ros.evaluation.presence import FOLDS
@@ -78,7 +79,7 @@ def calibrate(seen: Observations, old: Calibration) -> tuple[Calibration, dict[s
     return (half if scores.kept else fit_scores(seen, half)), {"presence": presence, "scores": scores}
 
 
-Statements = tuple[np.ndarray, np.ndarray]
+Statements = tuple[NDArray[Any], NDArray[Any]]
 
 
 def _presences(seen: Observations, calibration: Calibration) -> Statements:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.coco_files import Key, corners, read_coco, refuse
@@ -91,7 +92,7 @@ def report(items: Sequence[Answered]) -> dict[str, Any]:
     }
 
 
-def _paired(item: Answered) -> np.ndarray:
+def _paired(item: Answered) -> NDArray[Any]:
     """IoU of each pair of the one-to-one matching with the highest total IoU."""
     if not len(item.boxes):
         return np.zeros(0)

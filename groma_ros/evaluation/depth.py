@@ -11,6 +11,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import matrix_from_quaternion
 from groma_ros.geometry3d.box3d import DepthError, DepthRule, place
@@ -104,7 +105,7 @@ def _figures(rows: Sequence[dict[str, float]]) -> dict[str, Any]:
     return result
 
 
-def camera_frame(sample: SceneSample, depth: np.ndarray) -> Frame:
+def camera_frame(sample: SceneSample, depth: NDArray[Any]) -> Frame:
     """Convert a rendered scene to a camera frame. The renderer's pixel origin is the image corner, that of
     camera_info the centre of the first pixel."""
     k = sample.intrinsics

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.evaluation.dataset_files import find_picture, read_rgb
 from groma_ros.evaluation.statistics import calibration_error, rounded
@@ -45,7 +46,7 @@ class Answered:
     """An expression with the model's answer."""
 
     asked: Asked
-    boxes: np.ndarray
+    boxes: NDArray[Any]
     """float32 (N, 4) xyxy pixels, best first; empty if reported absent."""
     present: float
     """Presence reported by the model."""
@@ -100,7 +101,7 @@ def presence_error(items: Sequence[Answered]) -> float | None:
     return rounded(calibration_error(stated, np.array([bool(item.asked.targets) for item in items], bool)))
 
 
-def target_boxes(item: Answered) -> np.ndarray:
+def target_boxes(item: Answered) -> NDArray[Any]:
     """True boxes of an expression, float32 (M, 4) xyxy pixels."""
     return np.array(item.asked.targets, np.float32).reshape(-1, 4)
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.types import FloatArray
 
@@ -20,7 +22,7 @@ _LINE = 22
 class Failure:
     """A wrong answer."""
 
-    rgb: np.ndarray
+    rgb: NDArray[Any]
     """uint8 HxWx3."""
     text: str
     """The goal."""
@@ -39,7 +41,7 @@ class Album:
     """Write the first failures of every kind to a folder, and a contact sheet on `close`."""
 
     folder: Path
-    kept: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    kept: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     written: int = 0
 
     def __call__(self, failure: Failure) -> None:
@@ -67,7 +69,7 @@ class Album:
         return path
 
 
-def drawn(failure: Failure) -> np.ndarray:
+def drawn(failure: Failure) -> NDArray[Any]:
     """Draw true boxes in green and returned ones in red, with the goal and the outcome below; _TILE pixels
     wide."""
     scale = _TILE / failure.rgb.shape[1]
@@ -97,7 +99,7 @@ def _fit(words: str, width: int) -> float:
     return min(0.5, 0.5 * width / max(1, cv2.getTextSize(words, cv2.FONT_HERSHEY_SIMPLEX, 0.5, 1)[0][0]))
 
 
-def sheet(tiles: Sequence[np.ndarray]) -> np.ndarray:
+def sheet(tiles: Sequence[NDArray[Any]]) -> NDArray[Any]:
     """Arrange tiles in rows of _COLUMNS on white."""
     height, width = max(tile.shape[0] for tile in tiles), max(tile.shape[1] for tile in tiles)
     rows = -(-len(tiles) // _COLUMNS)

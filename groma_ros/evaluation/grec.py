@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.coco_files import annotations_by_own_id, corners, read_coco, read_refs
@@ -67,7 +68,7 @@ def read_grefs(path: Path, splits: Sequence[str] = ()) -> list[PictureExpression
     return by_picture(rows)
 
 
-def generalised_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def generalised_iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Generalised IoU of (N, 4) and (M, 4) xyxy boxes, (N, M) in -1..1: IoU minus the share of the enclosing
     box that neither covers."""
     a, b = np.asarray(a, np.float64).reshape(-1, 4), np.asarray(b, np.float64).reshape(-1, 4)
@@ -82,7 +83,7 @@ def generalised_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.nan_to_num(found, nan=0.0)
 
 
-def matched(overlap: np.ndarray, threshold: float = THRESHOLD) -> int:
+def matched(overlap: NDArray[Any], threshold: float = THRESHOLD) -> int:
     """Count pairs of boxes (rows) and targets (columns), matched greedily from the best pair on."""
     left, count = np.array(overlap, np.float64), 0
     while left.size and left.max() >= threshold:
@@ -92,7 +93,7 @@ def matched(overlap: np.ndarray, threshold: float = THRESHOLD) -> int:
     return count
 
 
-def is_exact(found: np.ndarray, targets: np.ndarray, generalised: bool) -> bool:
+def is_exact(found: NDArray[Any], targets: NDArray[Any], generalised: bool) -> bool:
     """Whether F1 is 1: every target matched and no other box; no box if there is no target."""
     if not len(targets) or not len(found):
         return len(targets) == len(found)

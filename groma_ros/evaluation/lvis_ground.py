@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.coco_files import Key, read_coco
 from groma_ros.evaluation.dataset_files import find_picture, read_rgb
@@ -138,7 +139,7 @@ def average_recall(
     ]  # IoU x class x size, -1 where a class has no object of the size
     thresholds = evaluation.params.iouThrs
 
-    def mean(part: np.ndarray) -> float | None:
+    def mean(part: NDArray[Any]) -> float | None:
         there = part[part > -1]
         return 100 * float(there.mean()) if len(there) else None
 

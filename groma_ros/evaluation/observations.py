@@ -7,8 +7,10 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.evaluation.dataset_files import read_rgb
 from groma_ros.evaluation.scenes import HEIGHT, WIDTH, TrueScene, is_hard
@@ -39,32 +41,32 @@ class SceneSeed:
 class Observations:
     """Uncalibrated answers to G goals."""
 
-    scene: np.ndarray
+    scene: NDArray[Any]
     """int (G,): index of the goal's scene."""
     kinds: list[str]
     """Kind of each goal."""
-    present: np.ndarray
+    present: NDArray[Any]
     """bool (G,): whether the goal truly has a target."""
-    hard: np.ndarray
+    hard: NDArray[Any]
     """bool (G,): an absent goal whose colour and noun both occur in the scene, but not on one object."""
     signals: list[dict[str, float]]
     """Signals of each answer, as in `RegionAnswer.signals`."""
     picked: list[list[tuple[float, bool]]]
     """Boxes of each answer in the order chosen, as (probability, whether it is a target)."""
-    exact: np.ndarray
+    exact: NDArray[Any]
     """bool (G,): whether the boxes are exactly the targets."""
     backend: str
     """Backend that ran the model."""
     precision: str
     """Precision it ran in."""
 
-    def presence(self, calibration: Calibration) -> np.ndarray:
+    def presence(self, calibration: Calibration) -> NDArray[Any]:
         """Presence of every goal under a calibration, float64 (G,)."""
         return np.array(
             [calibration.presence(float(sigmoid(item["stop"])), item) for item in self.signals], np.float64
         )
 
-    def boxes(self, stands: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def boxes(self, stands: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
         """Probability (float64) and correctness (bool) of every box of the goals selected by `stands`, bool
         (G,)."""
         pairs = [pair for keep, line in zip(stands, self.picked, strict=True) if keep for pair in line]
@@ -72,7 +74,7 @@ class Observations:
             [right for _, right in pairs], bool
         )
 
-    def part(self, keep: np.ndarray) -> Observations:
+    def part(self, keep: NDArray[Any]) -> Observations:
         """Select goals by a mask, bool (G,)."""
         chosen = np.flatnonzero(keep)
         return dataclasses.replace(
@@ -132,7 +134,7 @@ def gathered(records: Sequence[Record]) -> Observations:
             "goals."
         )
 
-    def column(name: str) -> np.ndarray:
+    def column(name: str) -> NDArray[Any]:
         return np.array([goal[name] for _, goal in goals])
 
     return Observations(
@@ -158,7 +160,7 @@ def observe_scene(grounder: Grounder, item: SceneSeed | SceneRecord | TrueScene)
     return {"goals": goals, "runtime": [runtime.backend, runtime.precision] if runtime else ["", ""]}
 
 
-def _goal(boxes: np.ndarray, truth: TrueScene, goal: SceneGoal, answer: RegionAnswer) -> Record:
+def _goal(boxes: NDArray[Any], truth: TrueScene, goal: SceneGoal, answer: RegionAnswer) -> Record:
     targets = truth.boxes[list(goal.targets)]
     found = boxes[list(answer.regions)]
     right = match_boxes(found, targets) >= 0

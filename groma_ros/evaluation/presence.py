@@ -8,6 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.evaluation.observations import Observations, SceneSeed
 from groma_ros.evaluation.plots import Panel, reliability_svg
@@ -31,7 +32,7 @@ FOLDS = 5
 
 
 def report(
-    seen: Observations, presence: np.ndarray, calibration: Calibration, min_presence: float
+    seen: Observations, presence: NDArray[Any], calibration: Calibration, min_presence: float
 ) -> dict[str, Any]:
     """Metrics of stated presences, float64 (G,). `calibration` gives the scores of boxes."""
     says = presence >= min_presence
@@ -66,11 +67,11 @@ def report(
     }
 
 
-def _share(values: np.ndarray) -> float | None:
+def _share(values: NDArray[Any]) -> float | None:
     return rounded(float(np.mean(values))) if len(values) else None
 
 
-def _at(seen: Observations, presence: np.ndarray, recall: float) -> dict[str, float | None]:
+def _at(seen: Observations, presence: NDArray[Any], recall: float) -> dict[str, float | None]:
     """Rejection rate at the threshold that keeps `recall` of the present goals."""
     rejected, threshold = rejected_at_recall(presence, seen.present, recall)
     hard = presence[seen.hard]
@@ -81,7 +82,7 @@ def _at(seen: Observations, presence: np.ndarray, recall: float) -> dict[str, fl
     }
 
 
-def cross_fitted(seen: Observations, names: Sequence[str]) -> np.ndarray:
+def cross_fitted(seen: Observations, names: Sequence[str]) -> NDArray[Any]:
     """Presence of every goal from signals alone, by `FOLDS`-fold cross-validation over scenes."""
     features = np.array([[item[name] for name in names] for item in seen.signals])
     presence = np.zeros(len(features))
@@ -134,7 +135,7 @@ def table(document: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def plot(seen: Observations, presence: np.ndarray, calibration: Calibration, min_presence: float) -> str:
+def plot(seen: Observations, presence: NDArray[Any], calibration: Calibration, min_presence: float) -> str:
     """Reliability diagrams of presence and of box scores, as SVG."""
     chances, right = seen.boxes(presence >= min_presence)
     scores = np.asarray(calibration.score(chances))

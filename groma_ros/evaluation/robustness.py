@@ -10,6 +10,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.evaluation.statistics import figure
@@ -29,7 +30,7 @@ def _same(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
     return scene
 
 
-def _pixels(change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
+def _pixels(change: Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]) -> Change:
     """A change of the picture only."""
 
     def changed(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
@@ -38,15 +39,15 @@ def _pixels(change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> 
     return changed
 
 
-def _noise(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _noise(rgb: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     return np.clip(rgb + rng.normal(0, 15, rgb.shape), 0, 255).astype(np.uint8)
 
 
-def _gain(factor: float) -> Callable[[np.ndarray, np.random.Generator], np.ndarray]:
+def _gain(factor: float) -> Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]:
     return lambda rgb, rng: np.clip(rgb * factor, 0, 255).astype(np.uint8)
 
 
-def _jpeg(rgb: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _jpeg(rgb: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
     done, code = cv2.imencode(".jpg", rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 15])
     if not done:
         raise ValueError("OpenCV could not encode a picture as JPEG.")

@@ -9,6 +9,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.evaluation.failure_pictures import Failure
 from groma_ros.grounding.decoding import RegionAnswer
@@ -30,7 +31,7 @@ MOST_GOALS = 4
 class TrueScene:
     """A picture with its true objects and goals."""
 
-    rgb: np.ndarray
+    rgb: NDArray[Any]
     """uint8 HxWx3."""
     objects: tuple[SceneObject, ...]
     """True objects."""
@@ -40,7 +41,7 @@ class TrueScene:
     """World the scene is set in; empty if unknown."""
 
     @property
-    def boxes(self) -> np.ndarray:
+    def boxes(self) -> NDArray[Any]:
         """True boxes, float32 Mx4 xyxy pixels."""
         return np.array([item.box for item in self.objects], np.float32).reshape(-1, 4)
 
@@ -102,11 +103,11 @@ class SceneTally:
     """Outcomes by kind of goal: "right", "no region", "said absent" or "wrong regions"."""
     absent_hard: list[bool] = field(default_factory=list)
     """For each hard absent goal, whether it was answered right."""
-    membership: list[np.ndarray] = field(default_factory=list)
+    membership: list[NDArray[Any]] = field(default_factory=list)
     """Membership scores of the regions, one array per goal."""
-    objectness: list[np.ndarray] = field(default_factory=list)
+    objectness: list[NDArray[Any]] = field(default_factory=list)
     """Objectness of the regions, one array per goal."""
-    correct: list[np.ndarray] = field(default_factory=list)
+    correct: list[NDArray[Any]] = field(default_factory=list)
     """Whether each region is a target, one array per goal."""
     targets: int = 0
     """Targets of all goals."""
@@ -154,7 +155,7 @@ class SceneTally:
             for name in ("scenes", "recall", "precision", "description", "accuracy", "goals")
         }
 
-    def _ranking(self, scores: list[np.ndarray]) -> float | None:
+    def _ranking(self, scores: list[NDArray[Any]]) -> float | None:
         if not scores or not self.targets:
             return None
         return round(average_precision(np.concatenate(scores), np.concatenate(self.correct), self.targets), 4)
@@ -210,7 +211,7 @@ def _judge_goal(
     answer: RegionAnswer,
     scene: Scene,
     truth: TrueScene,
-    match: np.ndarray,
+    match: NDArray[Any],
 ) -> str:
     targets = truth.boxes[list(goal.targets)]
     if exact_set(scene.boxes[list(answer.regions)], targets):
@@ -229,7 +230,7 @@ def _judge_goal(
     return outcome
 
 
-def _described(grounder: Grounder, scene: Scene, truth: TrueScene, match: np.ndarray) -> list[bool]:
+def _described(grounder: Grounder, scene: Scene, truth: TrueScene, match: NDArray[Any]) -> list[bool]:
     """Whether the description of each region that is an object names its colour and its kind."""
     regions = [int(region) for region in np.flatnonzero(match >= 0)]
     if not regions or not grounder.can("describe"):

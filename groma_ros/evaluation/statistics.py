@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.grounding.calibration import sigmoid
 
@@ -27,7 +29,7 @@ class Bin:
     """Share of the predictions that came true."""
 
 
-def reliability(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> list[Bin]:
+def reliability(chances: NDArray[Any], truth: NDArray[Any], bins: int = BINS) -> list[Bin]:
     """Compare predicted probabilities (N,) with outcomes (N,), in bins of equal width; empty bins are
     omitted."""
     chances, truth = np.asarray(chances, np.float64), np.asarray(truth, bool)
@@ -41,7 +43,7 @@ def reliability(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> lis
     return found
 
 
-def calibration_error(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) -> float:
+def calibration_error(chances: NDArray[Any], truth: NDArray[Any], bins: int = BINS) -> float:
     """Expected calibration error: mean over predictions of |stated - happened| of their bin. NaN for none.
 
     Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015; Guo et al., ICML
@@ -54,14 +56,14 @@ def calibration_error(chances: np.ndarray, truth: np.ndarray, bins: int = BINS) 
     ) / len(chances)
 
 
-def brier(chances: np.ndarray, truth: np.ndarray) -> float:
+def brier(chances: NDArray[Any], truth: NDArray[Any]) -> float:
     """Mean squared difference of predicted probability and outcome, 0 or 1. NaN for none."""
     if not len(chances):
         return float("nan")
     return float(np.mean((np.asarray(chances, np.float64) - np.asarray(truth, np.float64)) ** 2))
 
 
-def ranking(scores: np.ndarray, truth: np.ndarray) -> float:
+def ranking(scores: NDArray[Any], truth: NDArray[Any]) -> float:
     """Area under the ROC curve; ties count half. NaN unless both outcomes occur."""
     scores, truth = np.asarray(scores, np.float64), np.asarray(truth, bool)
     positives, negatives = int(truth.sum()), int((~truth).sum())
@@ -72,7 +74,7 @@ def ranking(scores: np.ndarray, truth: np.ndarray) -> float:
     return float((middle[place][truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
 
 
-def rejected_at_recall(scores: np.ndarray, truth: np.ndarray, recall: float) -> tuple[float, float]:
+def rejected_at_recall(scores: NDArray[Any], truth: NDArray[Any], recall: float) -> tuple[float, float]:
     """Share of false items below the highest threshold that keeps `recall` of the true ones, and that
     threshold.
 
@@ -86,7 +88,7 @@ def rejected_at_recall(scores: np.ndarray, truth: np.ndarray, recall: float) -> 
     return float((scores[~truth] < threshold).mean()), float(threshold)
 
 
-def fit_line(features: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float]:
+def fit_line(features: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], float]:
     """Weights (K,) and bias of a logistic regression of truth (N,) on features (N, K), by Newton's method.
 
     Targets are smoothed by the number of examples as in Platt, Probabilistic outputs for support vector
@@ -105,7 +107,7 @@ def fit_line(features: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float
     spread = np.where(spread > 1e-9, spread, 1.0)
     inputs = np.column_stack([(features - mean) / spread, np.ones(len(features))])
     ridge = np.diag([_RIDGE] * features.shape[1] + [0.0])
-    line: np.ndarray = np.zeros(inputs.shape[1])
+    line: NDArray[Any] = np.zeros(inputs.shape[1])
     line[-1] = np.log(positives / negatives)
     loss = _loss(inputs, target, ridge, line)
     for _ in range(_STEPS):
@@ -123,7 +125,7 @@ def fit_line(features: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, float
     return weights, float(line[-1] - weights @ mean)
 
 
-def _loss(inputs: np.ndarray, target: np.ndarray, ridge: np.ndarray, line: np.ndarray) -> float:
+def _loss(inputs: NDArray[Any], target: NDArray[Any], ridge: NDArray[Any], line: NDArray[Any]) -> float:
     """Cross-entropy plus ridge penalty."""
     odds = inputs @ line
     return float((np.logaddexp(0, odds) - target * odds).sum() + line @ ridge @ line / 2)

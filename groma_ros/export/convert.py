@@ -15,12 +15,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from groma_ros.atomic_write import AtomicFile, naming_file, sync_folder, write_together
+from groma_ros.atomic_write import LOCK_NAME, AtomicFile, naming_file, sync_folder, write_together
 from groma_ros.export.calibration_frames import read_frames
 from groma_ros.export.graphs import LARGEST
 from groma_ros.export.making import Maker
 from groma_ros.file_checks import check_disk, refuse_pointer
-from groma_ros.folder_lock import LOCK_NAME, folder_lock
+from groma_ros.folder_lock import folder_lock
 from groma_ros.model.weight_files import read_config
 from groma_ros.model.weights import Halves, Weights, write_halves
 from groma_ros.network_config import GromaConfig

@@ -6,9 +6,11 @@ import contextlib
 import ctypes
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from groma_ros.atomic_write import AtomicFile, asking_disk, naming_file
@@ -60,7 +62,7 @@ def write_gguf(weights: Mapping[str, Tensor], path: Path, config: GromaConfig, p
     from an f16 file, which is then deleted.
     """
 
-    def read(name: str) -> np.ndarray:
+    def read(name: str) -> NDArray[Any]:
         return _tensor(lambda key: weights[key].float().numpy(), name, config)
 
     if precision != "q4_k_m":
@@ -79,9 +81,9 @@ def write_random_gguf(path: Path, config: GromaConfig, precision: str, seed: int
     memory at a time."""
     rng = np.random.default_rng(seed)
     shapes = _shapes(config)
-    made: dict[tuple[int, ...], np.ndarray] = {}
+    made: dict[tuple[int, ...], NDArray[Any]] = {}
 
-    def random(name: str) -> np.ndarray:
+    def random(name: str) -> NDArray[Any]:
         shape = shapes[name]
         if len(shape) == 1:
             return np.ones(shape, np.float32)
@@ -92,7 +94,7 @@ def write_random_gguf(path: Path, config: GromaConfig, precision: str, seed: int
     _write(path, config, precision, random)
 
 
-def _random_blocks(rng: np.random.Generator, shape: tuple[int, ...], precision: str) -> np.ndarray:
+def _random_blocks(rng: np.random.Generator, shape: tuple[int, ...], precision: str) -> NDArray[Any]:
     """Packed random values with a standard deviation near 0.02."""
     if precision != "q4_k_m":
         row = rng.normal(0, 0.02, (64, shape[1])).astype(np.float32)
@@ -125,7 +127,7 @@ def _shapes(config: GromaConfig) -> dict[str, tuple[int, ...]]:
     return {**shapes, "output_norm.weight": (width,), "output.weight": (config.vocab_size, width)}
 
 
-def _tensor(get: Callable[[str], np.ndarray], name: str, config: GromaConfig) -> np.ndarray:
+def _tensor(get: Callable[[str], NDArray[Any]], name: str, config: GromaConfig) -> NDArray[Any]:
     """A tensor of the GGUF, float32, from the checkpoint's."""
     c = config.language
     if name == "token_embd.weight":
@@ -145,22 +147,22 @@ def _tensor(get: Callable[[str], np.ndarray], name: str, config: GromaConfig) ->
     return found if heads is None else rotary_rows(found, heads)
 
 
-def rotary_rows(weight: np.ndarray, heads: int) -> np.ndarray:
+def rotary_rows(weight: NDArray[Any], heads: int) -> NDArray[Any]:
     """Reorder rows (heads x d, D) to llama.cpp's order, in which the two rows of a head that rotate together
     are adjacent."""
     return weight.reshape(heads, 2, -1, weight.shape[1]).swapaxes(1, 2).reshape(weight.shape)
 
 
-def _rows(*parts: np.ndarray) -> np.ndarray:
+def _rows(*parts: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate([part.astype(np.float32) for part in parts])
 
 
-def _packed(tensor: np.ndarray, precision: str) -> np.ndarray:
+def _packed(tensor: NDArray[Any], precision: str) -> NDArray[Any]:
     """Pack a matrix in the precision's format; vectors stay float32."""
     return tensor if tensor.ndim == 1 else gguf.quants.quantize(tensor, _TYPES[precision])
 
 
-def _write(path: Path, config: GromaConfig, precision: str, get: Callable[[str], np.ndarray]) -> None:
+def _write(path: Path, config: GromaConfig, precision: str, get: Callable[[str], NDArray[Any]]) -> None:
     """Write a GGUF. get: returns a packed tensor by name."""
     with naming_file(path), contextlib.closing(gguf.GGUFWriter(path, "llama")) as writer:
         _describe(writer, config, precision)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 from torch.export import Dim
@@ -203,7 +204,7 @@ def shrink_weights(proto: onnx.ModelProto) -> None:
     graph.node.extend(nodes)
 
 
-def _without_repeats(values: np.ndarray) -> np.ndarray:
+def _without_repeats(values: NDArray[Any]) -> NDArray[Any]:
     """Cut every axis along which all values are equal to length 1."""
     for axis in range(values.ndim):
         start = np.take(values, [0], axis)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
@@ -126,7 +127,7 @@ def language_difference(oracle: LanguageModel, graph: LanguageModel, seed: int =
     )
 
 
-def difference(found: np.ndarray, wanted: np.ndarray) -> float:
+def difference(found: NDArray[Any], wanted: NDArray[Any]) -> float:
     """Worst |found - wanted| / max |wanted|; infinite if shapes differ or a value is NaN."""
     if found.shape != wanted.shape:
         return float("inf")

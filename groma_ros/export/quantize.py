@@ -6,10 +6,11 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 from onnxruntime.quantization import (
     CalibrationDataReader,
     QuantFormat,
@@ -23,7 +24,7 @@ from groma_ros.export.graphs import drop_notes, shrink_weights
 
 BLOCK = 32
 """4-bit weights that share a scale."""
-Feeds = Sequence[Mapping[str, np.ndarray]]
+Feeds = Sequence[Mapping[str, NDArray[Any]]]
 
 
 @contextmanager
@@ -119,9 +120,9 @@ class _Reader(CalibrationDataReader):
     """Feeds inputs to ONNX Runtime's calibration."""
 
     def __init__(self, feeds: Feeds) -> None:
-        self._rest: Iterator[Mapping[str, np.ndarray]] = iter(feeds)
+        self._rest: Iterator[Mapping[str, NDArray[Any]]] = iter(feeds)
 
-    def get_next(self) -> Mapping[str, np.ndarray] | None:
+    def get_next(self) -> Mapping[str, NDArray[Any]] | None:
         """The next inputs; None when there are no more."""
         return next(self._rest, None)
 

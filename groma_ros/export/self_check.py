@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.export.making import COMPARED, LIMITS, PARTS, SLOTS, THREADS
@@ -89,7 +90,7 @@ class SelfCheck:
         }
 
 
-def drawn_picture(seed: int = 0) -> np.ndarray:
+def drawn_picture(seed: int = 0) -> NDArray[Any]:
     """A picture of coloured boxes on grey, uint8 480x640x3, the same for the same seed."""
     rng = np.random.default_rng(seed)
     picture = np.full((480, 640, 3), 128, np.uint8)
@@ -100,7 +101,7 @@ def drawn_picture(seed: int = 0) -> np.ndarray:
     return picture
 
 
-def self_check(bundle: Bundle, picture: np.ndarray, goal: str) -> SelfCheck:
+def self_check(bundle: Bundle, picture: NDArray[Any], goal: str) -> SelfCheck:
     """Check a bundle on a picture (RGB, uint8 HxWx3). ValueError with a sentence for one that cannot be read.
 
     Stages are compared where the bundle holds its weights; the goal is answered in every precision it holds.
@@ -113,7 +114,7 @@ def self_check(bundle: Bundle, picture: np.ndarray, goal: str) -> SelfCheck:
     return SelfCheck(stages, tuple(_answers(bundle, picture, goal)), why)
 
 
-def _stages(bundle: Bundle, config: GromaConfig, picture: np.ndarray) -> Iterator[StageCheck]:
+def _stages(bundle: Bundle, config: GromaConfig, picture: NDArray[Any]) -> Iterator[StageCheck]:
     weights = Weights(config, bundle.file(WEIGHTS))
     pixels = bundle.image(picture)[None]
     regions = None
@@ -144,7 +145,7 @@ def _stages(bundle: Bundle, config: GromaConfig, picture: np.ndarray) -> Iterato
         gc.collect()
 
 
-def _regions(config: GromaConfig, perceive: OnnxGraph, pixels: np.ndarray) -> dict[str, np.ndarray]:
+def _regions(config: GromaConfig, perceive: OnnxGraph, pixels: NDArray[Any]) -> dict[str, NDArray[Any]]:
     """What the region encoder gets of a picture."""
     seen, _ = perceive.run({"pixels": pixels})
     rule = SelectionRule(config.box_score_thres, config.nms_thres, config.max_region_num)
@@ -164,8 +165,8 @@ def _language(bundle: Bundle, config: GromaConfig, precision: str) -> LanguageMo
     )
 
 
-def _answers(bundle: Bundle, picture: np.ndarray, goal: str) -> Iterator[AnswerCheck]:
-    first: np.ndarray | None = None
+def _answers(bundle: Bundle, picture: NDArray[Any], goal: str) -> Iterator[AnswerCheck]:
+    first: NDArray[Any] | None = None
     made = (*bundle.precisions, *bundle.gguf_precisions)
     for precision in dict.fromkeys(made) or ("fp32",):
         with torch.inference_mode():

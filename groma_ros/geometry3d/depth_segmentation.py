@@ -23,7 +23,7 @@ def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Ma
 
     Invalid pixels (NaN) are excluded. The 4-connected components of the mask are surfaces without a jump.
     """
-    left = np.isfinite(depth)
+    left: Mask = np.isfinite(depth)
     for axis in (0, 1):
         near, far = [slice(None), slice(None)], [slice(None), slice(None)]
         near[axis], far[axis] = slice(None, -1), slice(1, None)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.tokenization.prompts import PromptTemplate
 from groma_ros.tokenization.tokenizer import GromaTokenizer, Text
@@ -123,7 +124,8 @@ class Calibration:
                 "weights."
             )
         weights = np.exp(scaled - scaled.max())
-        return weights / weights.sum()
+        probabilities: FloatArray = weights / weights.sum()
+        return probabilities
 
     def presence(self, stop: float, signals: Mapping[str, float] | None = None) -> float:
         """Probability that anything fits the goal.
@@ -139,7 +141,7 @@ class Calibration:
             sigmoid(self.presence_bias + sum(weight * said[name] for name, weight in self.signals.items()))
         )
 
-    def score(self, chance: np.ndarray | float) -> np.ndarray:
+    def score(self, chance: NDArray[Any] | float) -> NDArray[Any]:
         """Calibrated probability that a region belongs to the answer, from the probability with which it was
         chosen; a number or an array."""
         if (self.score_scale, self.score_bias) == (1.0, 0.0):
@@ -150,8 +152,8 @@ class Calibration:
 @overload
 def log_odds(chance: float) -> float: ...
 @overload
-def log_odds(chance: np.ndarray) -> np.ndarray: ...
-def log_odds(chance: np.ndarray | float) -> np.ndarray | float:
+def log_odds(chance: NDArray[Any]) -> NDArray[Any]: ...
+def log_odds(chance: NDArray[Any] | float) -> NDArray[Any] | float:
     """log(p / (1 - p)), float64, with p clipped to 1e-12 from 0 and 1."""
     if isinstance(
         chance, float
@@ -159,14 +161,15 @@ def log_odds(chance: np.ndarray | float) -> np.ndarray | float:
         kept = min(max(chance, _LEAST), 1 - _LEAST)
         return math.log(kept) - math.log1p(-kept)
     clipped = np.clip(np.asarray(chance, np.float64), _LEAST, 1 - _LEAST)
-    return np.log(clipped) - np.log1p(-clipped)
+    odds: NDArray[Any] = np.log(clipped) - np.log1p(-clipped)
+    return odds
 
 
 @overload
 def sigmoid(value: float) -> float: ...
 @overload
-def sigmoid(value: np.ndarray) -> np.ndarray: ...
-def sigmoid(value: np.ndarray | float) -> np.ndarray | float:
+def sigmoid(value: NDArray[Any]) -> NDArray[Any]: ...
+def sigmoid(value: NDArray[Any] | float) -> NDArray[Any] | float:
     """1 / (1 + exp(-x)), float64, without overflow."""
     if isinstance(value, float):
         tiny = math.exp(-abs(value))
@@ -255,10 +258,12 @@ def probe_tokens(tokenizer: GromaTokenizer, template: PromptTemplate) -> ProbeTo
     return ProbeTokens(tuple(yes[len(asked) : place]), yes[place], no[place])
 
 
-def _log_sum(logits: np.ndarray) -> np.ndarray:
+def _log_sum(logits: NDArray[Any]) -> NDArray[Any]:
     top = logits.max(-1, keepdims=True)
-    return (top + np.log(np.exp(logits - top).sum(-1, keepdims=True)))[..., 0]
+    total: NDArray[Any] = (top + np.log(np.exp(logits - top).sum(-1, keepdims=True)))[..., 0]
+    return total
 
 
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    return logits - _log_sum(logits)[..., None]
+def _log_softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    normalised: NDArray[Any] = logits - _log_sum(logits)[..., None]
+    return normalised

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.grounding.calibration import Calibration, ProbeBatch, log_odds
 from groma_ros.runtime.interfaces import LanguageModel
@@ -40,7 +41,7 @@ class RegionAnswer:
     """Indices of the chosen regions, in the order they were chosen."""
     scores: tuple[float, ...]
     """Probability of each chosen region at the step it was chosen."""
-    membership: np.ndarray
+    membership: NDArray[Any]
     """float64 N: each region's highest probability at any step."""
     present: float
     """Probability that anything fits the goal."""
@@ -50,7 +51,7 @@ class RegionAnswer:
     signals: Mapping[str, float] = field(default_factory=dict)
     """What presence was computed from, before calibration: `stop`, the log-odds of stopping at once, and the
     requested ones of `calibration.SIGNALS`."""
-    first: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    first: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     """float64 N: probability of each region at the first step, from which `margin` is computed."""
 
 
@@ -65,10 +66,10 @@ class _Row:
         self._calibration = calibration
         self._min_presence = min_presence
         self._free = np.ones(tokens.count + 1, bool)
-        self._membership: np.ndarray = np.zeros(tokens.count)
+        self._membership: NDArray[Any] = np.zeros(tokens.count)
         self._picked: list[tuple[int, float]] = []
         self._signals: Mapping[str, float] = {}
-        self._first: np.ndarray = np.zeros(tokens.count)
+        self._first: NDArray[Any] = np.zeros(tokens.count)
         self._present = self._margin = 0.0
 
     def step(self, logits: FloatArray, signals: Mapping[str, float]) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any, NoReturn, cast
 
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from groma_ros.types import GOAL_KINDS, Goal, GoalKind
 from groma_ros.yaml_files import YamlError, compose
@@ -56,7 +57,7 @@ def check_standing(goal: Goal) -> None:
         )
 
 
-def _check_regions(boxes: np.ndarray) -> None:
+def _check_regions(boxes: NDArray[Any]) -> None:
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"The goal's regions must be boxes of four numbers (x1, y1, x2, y2), not of shape {boxes.shape}."

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.grounding.calibration import NEEDS_NULLS, PROBE, Calibration, ProbeBatch, probe_tokens
@@ -43,7 +44,7 @@ MIN_SIDE = 2
 MAX_SIDE = 16384
 
 
-def check_image(rgb: np.ndarray) -> None:
+def check_image(rgb: NDArray[Any]) -> None:
     """Raise ValueError unless `rgb` is a uint8 HxWx3 image with sides of 2 to 16384 pixels.
 
     A black image is valid: nothing is visible, so every goal is absent.
@@ -189,7 +190,7 @@ class Grounder:
             familiarity=familiarity,
         )
 
-    def perceive(self, frame: Frame | np.ndarray) -> Scene:
+    def perceive(self, frame: Frame | NDArray[Any]) -> Scene:
         """Find and encode the regions of a frame, or of uint8 HxWx3 RGB. Raises ValueError for an image that
         cannot be used."""
         with self._sight:
@@ -201,7 +202,7 @@ class Grounder:
         self._goal_ids(goal)
 
     def ground(
-        self, view: np.ndarray | Frame | Scene, goals: str | Goal | Sequence[str | Goal]
+        self, view: NDArray[Any] | Frame | Scene, goals: str | Goal | Sequence[str | Goal]
     ) -> list[Grounding]:
         """Answer every goal about one image, in order.
 

@@ -6,8 +6,10 @@ import sqlite3
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.io.bag_errors import (
     MAX_CHUNK_BYTES,
@@ -142,7 +144,7 @@ class SqliteFile:
                 )
         return {row[0]: row[1:] for row in rows}
 
-    def _read_index(self) -> np.ndarray:
+    def _read_index(self) -> NDArray[Any]:
         """Topic, time in ns and row of all messages, int64 Nx3, in the order of the file."""
         most = self._size // _MIN_ROW_BYTES
         cursor = self._database.execute(

@@ -49,12 +49,14 @@ class ImageMessage(Protocol):
 
 @dataclass(frozen=True)
 class Encoding:
-    """How one encoding lies in memory. type: numpy code of a channel; channels: channels a pixel; to_rgb: cv2
-    code or None."""
+    """Memory layout of an encoding."""
 
     type: str
+    """numpy type code of a channel."""
     channels: int
+    """Channels per pixel."""
     to_rgb: int | None
+    """Conversion code of OpenCV, or None."""
 
     @property
     def pixel_bytes(self) -> int:

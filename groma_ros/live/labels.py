@@ -16,6 +16,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.atomic_write import write_file
 from groma_ros.errors import printable
@@ -39,10 +40,11 @@ Label = tuple[str, list[list[float]]]
 
 @dataclass(frozen=True)
 class _Picture:
-    """One labelled frame. labels: by goal text."""
+    """A labelled frame."""
 
     entry: dict[str, Any]
     labels: dict[str, Label] = field(default_factory=dict)
+    """By text of the goal."""
 
     def shows(self, frame: Frame) -> bool:
         """Whether it is this frame, and not another source's with the same stamp."""
@@ -208,7 +210,7 @@ def category(text: str) -> str:
     return " ".join(words)
 
 
-def jpeg(rgb: np.ndarray, quality: int) -> bytes:
+def jpeg(rgb: NDArray[Any], quality: int) -> bytes:
     """A picture (uint8 HxWx3) as JPEG, quality 1 to 100. Raises OSError where OpenCV cannot encode it."""
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
@@ -230,7 +232,7 @@ def _annotation(key: int, image: int, category_id: int, box: Sequence[float]) ->
     }
 
 
-def _inside(box: np.ndarray, width: int, height: int) -> list[float]:
+def _inside(box: NDArray[Any], width: int, height: int) -> list[float]:
     """A box cut to the frame. ValueError where nothing of it is left."""
     x1, y1, x2, y2 = np.clip(box, 0, [width, height, width, height])
     if not (np.isfinite(box).all() and x2 - x1 >= 1 and y2 - y1 >= 1):

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.errors import printable
 from groma_ros.io.bag_files import storage_suffix
@@ -223,5 +224,5 @@ class BagSource:
         """Nothing is open between two readings."""
 
 
-def _rgb(bgr: np.ndarray) -> np.ndarray:
+def _rgb(bgr: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB), np.uint8)

@@ -66,7 +66,8 @@ class DeformableAttention(nn.Module):
             sampled = part if sampled is None else sampled + part
         assert sampled is not None
         merged = sampled.view(batch, self.heads * sampled.shape[1], count).transpose(1, 2)
-        return self.output_proj(merged.to(query.dtype))
+        projected: Tensor = self.output_proj(merged.to(query.dtype))
+        return projected
 
     def _locations(self, references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
         """Sampling locations (B, Q, heads, L, points, 2) as fractions of the image."""

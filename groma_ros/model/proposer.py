@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -72,7 +73,8 @@ class BoxHead(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(dim, hidden), nn.Linear(hidden, hidden), last])
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
+        out: Tensor = self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
+        return out
 
 
 class EncoderLayer(nn.Module):
@@ -88,7 +90,8 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
         x = self.self_attn_layer_norm(x + self.self_attn(x + positions, x, references, shapes))
-        return self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
+        out: Tensor = self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
+        return out
 
 
 class QueryAttention(nn.Module):
@@ -105,7 +108,8 @@ class QueryAttention(nn.Module):
             for layer, value in ((self.q_proj, x + positions), (self.k_proj, x + positions), (self.v_proj, x))
         )
         weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
-        return self.out_proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+        out: Tensor = self.out_proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
+        return out
 
 
 class DecoderLayer(nn.Module):
@@ -126,7 +130,8 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         x = self.self_attn_layer_norm(x + self.self_attn(x, positions))
         x = self.encoder_attn_layer_norm(x + self.encoder_attn(x + positions, memory, references, shapes))
-        return self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
+        out: Tensor = self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
+        return out
 
 
 class Encoder(nn.Module):
@@ -285,7 +290,7 @@ def build_input_proj(channels: int, d: int, levels: int) -> nn.ModuleList:
     """Projections of the backbone map to the detector's levels, the finest first."""
     if levels == 1:
         return nn.ModuleList([nn.Sequential(nn.Conv2d(channels, d, 1), LayerNorm2d(d))])
-    builders = [
+    builders: list[Callable[[], nn.Module]] = [
         lambda: nn.Sequential(nn.Conv2d(channels, d, 3, stride=2, padding=1), LayerNorm2d(d)),
         lambda: nn.Sequential(nn.Conv2d(channels, d, 1), LayerNorm2d(d)),
         lambda: nn.Sequential(

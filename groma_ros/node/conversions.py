@@ -5,9 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import (
@@ -151,7 +153,7 @@ def vision_message(stamp: Time, goal_set: GoalSet, method: str, location: str) -
     )
 
 
-def image_message(header: Header, rgb: np.ndarray) -> Image:
+def image_message(header: Header, rgb: NDArray[Any]) -> Image:
     """A uint8 HxWx3 picture as rgb8."""
     height, width = rgb.shape[:2]
     message = Image(

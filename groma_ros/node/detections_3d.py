@@ -31,12 +31,13 @@ Refuse = Callable[[str, str], None]
 
 @dataclass(frozen=True)
 class Detections3D:
-    """The answers about a frame in 3D. header: of its image; target: the pose for the first goal's best box,
-    None for none."""
+    """Answers about a frame in 3D."""
 
     header: Header
+    """Header of the image."""
     placed: tuple[Placed, ...] = ()
     target: PoseStamped | None = None
+    """Pose for the best box of the first goal, or None."""
 
 
 class Detector3D:

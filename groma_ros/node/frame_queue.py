@@ -22,11 +22,12 @@ class StampedMessage:
 
 @dataclass(frozen=True, eq=False)
 class FrameJob:
-    """What the thread is to look at next. fresh: it was not handed out before."""
+    """The next frame for the perception thread."""
 
     camera: int
     arrival: StampedMessage
     fresh: bool
+    """Whether it is handed out for the first time."""
 
 
 class LatestFrameQueue:

@@ -14,10 +14,11 @@ from groma_ros.types import Goal
 
 @dataclass(frozen=True, eq=False)
 class GoalSet:
-    """The goals that stand. version: 0 at the start, one more at each change."""
+    """The standing goals."""
 
     goals: tuple[Goal, ...] = ()
     version: int = 0
+    """0 at the start, incremented by every change."""
 
     def replaced(self, goals: Sequence[Goal]) -> GoalSet:
         """The set that comes after this one."""

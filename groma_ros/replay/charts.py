@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.replay.records import FrameRecord
 
@@ -20,13 +22,13 @@ maximum."""
 class ChartTrack:
     """Values of one goal over a run, one entry per frame with an answer."""
 
-    numbers: np.ndarray
+    numbers: NDArray[Any]
     """Frame numbers."""
-    present: np.ndarray
+    present: NDArray[Any]
     """Presence, 0..1."""
-    score: np.ndarray
+    score: NDArray[Any]
     """Best score, 0..1, NaN without boxes."""
-    boxes: np.ndarray
+    boxes: NDArray[Any]
     """Number of boxes."""
 
 
@@ -118,11 +120,13 @@ def spark(track: ChartTrack, last: int, title: str) -> str:
     )
 
 
-def _places(numbers: np.ndarray, last: int, start: float = LEFT, end: float = WIDTH - RIGHT) -> np.ndarray:
+def _places(
+    numbers: NDArray[Any], last: int, start: float = LEFT, end: float = WIDTH - RIGHT
+) -> NDArray[Any]:
     return start + (end - start) * (np.asarray(numbers, np.float64) + 0.5) / (last + 1)
 
 
-def _line(x: np.ndarray, values: np.ndarray, top: float, tall: float) -> list[str]:
+def _line(x: NDArray[Any], values: NDArray[Any], top: float, tall: float) -> list[str]:
     if not len(x):
         return []
     parts = []
@@ -136,7 +140,7 @@ def _line(x: np.ndarray, values: np.ndarray, top: float, tall: float) -> list[st
     return [*parts, f'<polyline class="line" points="{points}"/>']
 
 
-def _thinned(x: np.ndarray, values: np.ndarray, numbers: np.ndarray) -> list[tuple[float, float, int]]:
+def _thinned(x: NDArray[Any], values: NDArray[Any], numbers: NDArray[Any]) -> list[tuple[float, float, int]]:
     """At most one mark per column: the one with the lowest value, which is the most critical."""
     kept = []
     for group in np.array_split(np.arange(len(x)), max(1, min(COLUMNS, len(x)))):

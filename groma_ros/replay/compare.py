@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
@@ -238,7 +240,7 @@ def _matched(
     return pairs, [wanted[row] for row in sorted(rows)], [found[column] for column in sorted(columns)]
 
 
-def _array(boxes: Sequence[BoxRecord]) -> np.ndarray:
+def _array(boxes: Sequence[BoxRecord]) -> NDArray[Any]:
     return np.array([item.box for item in boxes], np.float32).reshape(-1, 4)
 
 

@@ -15,6 +15,7 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.atomic_write import naming_file, replacing
 from groma_ros.replay.records import text_lines
@@ -35,7 +36,7 @@ class Journal:
 
     def __init__(self, folder: Path, made_of: Mapping[str, Any], fresh: bool = False) -> None:
         self.folder = folder
-        self.memory: dict[str, np.ndarray] | None = None
+        self.memory: dict[str, NDArray[Any]] | None = None
         self.done = 0
         wanted = json.dumps(made_of, sort_keys=True)
         if fresh or not self._recall(wanted):
@@ -71,7 +72,7 @@ class Journal:
         """Whether the last save is more than `SAVE_SECONDS` ago."""
         return time.monotonic() - self._saved > SAVE_SECONDS
 
-    def save(self, memory: Mapping[str, np.ndarray]) -> None:
+    def save(self, memory: Mapping[str, NDArray[Any]]) -> None:
         """Save the state, which makes everything added so far permanent."""
         self._flush()
         sizes = np.array([stream.tell() for stream in self._streams.values()], np.int64)

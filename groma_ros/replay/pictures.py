@@ -6,9 +6,11 @@ import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.io.bags import Bag, RecordedCamera, recorded_images
 from groma_ros.replay.records import FrameRecord, GoalRecord
@@ -80,7 +82,7 @@ def picture_texts(
     return texts
 
 
-def _picture(rgb: np.ndarray, shown: Shown, place: int) -> str:
+def _picture(rgb: NDArray[Any], shown: Shown, place: int) -> str:
     """Draw the goal's boxes in its colour and expected ones dashed in white; at most WIDTH pixels wide."""
     scale = min(1.0, WIDTH / rgb.shape[1])
     size = (max(1, round(rgb.shape[1] * scale)), max(1, round(rgb.shape[0] * scale)))
@@ -110,7 +112,7 @@ def _scaled(box: Sequence[float], scale: float, score: float, track: str) -> Det
     return Detection((x1, y1, x2, y2), score, 0, track)
 
 
-def _dashed(image: np.ndarray, box: Sequence[float], step: int = 9) -> None:
+def _dashed(image: NDArray[Any], box: Sequence[float], step: int = 9) -> None:
     x1, y1, x2, y2 = (round(value) for value in box)
     for (ax, ay), (bx, by) in (
         ((x1, y1), (x2, y1)),

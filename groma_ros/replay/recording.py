@@ -10,6 +10,7 @@ from typing import Any, BinaryIO
 import cv2
 import numpy as np
 from mcap.writer import CompressionType, Writer
+from numpy.typing import NDArray
 
 from groma_ros.geometry3d.approach_pose import JawAxes, target_pose, turn_covariance
 from groma_ros.io.message_definitions import typestore
@@ -303,7 +304,7 @@ def _box(place: PlaceRecord) -> Box3D:
     return Box3D(place.centre, place.quaternion, place.size)
 
 
-def _result(text: str, score: float, pose: Any, covariance: np.ndarray = NO_COVARIANCE) -> Any:
+def _result(text: str, score: float, pose: Any, covariance: NDArray[Any] = NO_COVARIANCE) -> Any:
     make = typestore().types
     hypothesis = make["vision_msgs/msg/ObjectHypothesis"](class_id=text, score=score)
     with_covariance = make["geometry_msgs/msg/PoseWithCovariance"](pose=pose, covariance=covariance.ravel())

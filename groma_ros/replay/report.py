@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from markupsafe import Markup
+from numpy.typing import NDArray
 
 from groma_ros.replay.charts import ChartTrack, histogram, spark, timeline, track_of
 from groma_ros.replay.compare import WHOLE_RUN, Change
@@ -292,9 +293,9 @@ def _last(result: Result) -> int:
     return max((record.number for record in result.records), default=0)
 
 
-def _mean(values: np.ndarray) -> str:
+def _mean(values: NDArray[Any]) -> str:
     return f"{np.nanmean(values):.3f}" if np.isfinite(values).any() else "-"
 
 
-def _least(values: np.ndarray) -> str:
+def _least(values: NDArray[Any]) -> str:
     return f"{np.nanmin(values):.3f}" if np.isfinite(values).any() else "-"

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from groma_ros.atomic_write import LOCK_NAME
 from groma_ros.errors import printable
-from groma_ros.folder_lock import LOCK_NAME
 from groma_ros.io.bag_files import storage_suffix
 from groma_ros.io.bag_topics import find_cameras
 from groma_ros.io.bags import open_bag

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros import json_files
 from groma_ros.atomic_write import replacing, write_together
@@ -207,7 +208,7 @@ class Bundle:
         write_together({**contents, self.directory / MANIFEST: bundle._manifest(bundle.files)})
         return bundle
 
-    def write(self, tensors: Mapping[str, np.ndarray], tokenizer: bytes) -> None:
+    def write(self, tensors: Mapping[str, NDArray[Any]], tokenizer: bytes) -> None:
         """Write the bundle: floating tensors as float16 safetensors, the SentencePiece model, then the
         manifest.
 
@@ -247,7 +248,7 @@ def _freeze(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _half(tensor: np.ndarray) -> np.ndarray:
+def _half(tensor: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(tensor, np.float16 if np.issubdtype(tensor.dtype, np.floating) else None)
 
 
@@ -267,7 +268,7 @@ def _read_manifest(directory: Path) -> dict[str, Any]:
     if path.stat().st_size > MAX_MANIFEST:
         raise BundleError(f"{path} has more than {MAX_MANIFEST} bytes, the most that a manifest may have.")
     try:
-        manifest = json_files.parse(path.read_bytes())
+        manifest: dict[str, Any] = json_files.parse(path.read_bytes())
     except JsonError as error:
         raise BundleError(
             f"{path} is not valid JSON ({error}); the file is damaged, fetch the bundle again."

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import xyxy_to_cxcywh
 from groma_ros.network_config import GromaConfig
@@ -89,7 +89,7 @@ class VisionGraph(Protocol):
 
     def run(
         self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Run the graph once.
 
         feeds: for every input an array, or a value that an earlier run kept on the device; kept: names of

@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import Bundle, BundleError, read_network
@@ -74,13 +76,16 @@ def choose_device(device: str | None) -> str:
 @cache
 def start_llama() -> None:
     """Initialise llama.cpp, once for each process, and send its messages to `logging`."""
-    llama_cpp.llama_log_set(_log, ctypes.c_void_p(0))
+    llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
     llama_cpp.llama_backend_init()
 
 
-@llama_cpp.llama_log_callback
 def _log(level: int, text: bytes, _: object) -> None:
     _LOG.log(_LEVELS.get(level, logging.DEBUG), text.decode(errors="replace").rstrip())
+
+
+_LOG_CALLBACK = llama_cpp.llama_log_callback(_log)
+"""For llama.cpp, which keeps no reference to it."""
 
 
 @dataclass(eq=False)
@@ -89,7 +94,7 @@ class _Prefix:
 
     sequence: int
     length: int
-    free: weakref.finalize = field(init=False)
+    free: weakref.finalize[..., Any] = field(init=False)
 
 
 @dataclass(eq=False)
@@ -105,7 +110,7 @@ class LlamaLanguage:
     its prefix without a copy."""
 
     def __init__(
-        self, path: Path, config: GromaConfig, embeddings: np.ndarray, device: str, threads: int
+        self, path: Path, config: GromaConfig, embeddings: NDArray[Any], device: str, threads: int
     ) -> None:
         c = config.language
         self.width: int = c.hidden_size
@@ -233,7 +238,7 @@ class LlamaLanguage:
         params.n_threads = params.n_threads_batch = threads
         params.kv_unified = True
         params.offload_kqv = params.op_offload = device == "cuda"
-        context = llama_cpp.llama_init_from_model(self._model, params)
+        context: llama_cpp.llama_context_p = llama_cpp.llama_init_from_model(self._model, params)
         if not context:
             llama_cpp.llama_model_free(self._model)
             raise BundleError(f"llama.cpp has no memory for {self._cells} cells of {path}; free some memory.")
@@ -247,7 +252,7 @@ def _open(path: Path, config: GromaConfig, device: str) -> llama_cpp.llama_model
     if device == "cpu":
         # llama.cpp repacks most weights for the CPU; with a mapped file it would hold them twice.
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
+    model: llama_cpp.llama_model_p = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         raise BundleError(
             f"{path} is not a GGUF that llama.cpp reads; it is damaged, run groma convert again."

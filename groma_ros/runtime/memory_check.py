@@ -43,9 +43,8 @@ def check_memory(bundle: Bundle, files: Mapping[str, str], device: str, extra_mb
 
 def memory_need_mb(bundle: Bundle, files: Mapping[str, str]) -> int:
     """Memory in MiB for loading files of a bundle; files: see `check_memory`."""
-    return math.ceil(
-        sum(bundle.files[name]["bytes"] * GROWTH[library] for name, library in files.items()) / 2**20
-    )
+    total: float = sum(bundle.files[name]["bytes"] * GROWTH[library] for name, library in files.items())
+    return math.ceil(total / 2**20)
 
 
 def keys_and_values_mb(config: GromaConfig, tokens: int) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
+from numpy.typing import NDArray
 
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import EMBEDDINGS, Bundle, BundleError, read_network
@@ -74,7 +75,7 @@ class OnnxGraph:
 
     def run(
         self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Run the graph once.
 
         feeds: for every input an array (cast if the graph takes fp16) or a value that an earlier run kept on
@@ -93,7 +94,7 @@ class OnnxGraph:
             name: values[name] for name in kept
         }
 
-    def _run_plain(self, feeds: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    def _run_plain(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
         """Run with all outputs as arrays. On the CPU there is no other place, and binding each by name takes
         longer than it saves."""
         return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
@@ -184,7 +185,7 @@ def choose_device(device: str | None) -> str:
     return device
 
 
-def read_embeddings(bundle: Bundle, config: GromaConfig) -> np.ndarray:
+def read_embeddings(bundle: Bundle, config: GromaConfig) -> NDArray[Any]:
     """Map the table of input embeddings, float16 vocabulary x width."""
     path = bundle.file(EMBEDDINGS)
     wanted = (config.vocab_size, config.language.hidden_size)
@@ -228,7 +229,7 @@ class OnnxLanguage:
     """LanguageModel over language.onnx, float32. A run creates new keys and values and leaves its inputs
     unchanged."""
 
-    def __init__(self, graph: OnnxGraph, config: GromaConfig, embeddings: np.ndarray) -> None:
+    def __init__(self, graph: OnnxGraph, config: GromaConfig, embeddings: NDArray[Any]) -> None:
         self._graph = graph
         self._embeddings = embeddings
         c = config.language

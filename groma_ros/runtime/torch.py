@@ -6,9 +6,11 @@ import copy
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 from transformers.cache_utils import Cache, DynamicLayer
 
@@ -348,5 +350,5 @@ def _share(cache: Cache) -> Cache:
     return shared
 
 
-def _numpy(tensor: torch.Tensor) -> np.ndarray:
+def _numpy(tensor: torch.Tensor) -> NDArray[Any]:
     return tensor.float().cpu().numpy()

@@ -1,4 +1,4 @@
-"""What surrounds the objects of a scene and is never a target: room, mats, boards, a robot arm."""
+"""Surroundings of a scene that are never a target: room, mats, boards, a robot arm."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def mats(rng: np.random.Generator, rgbs: list[Array], scale: float = 1.0) -> tup
 
 
 def boards(rng: np.random.Generator, camera: Camera, rgbs: list[Array]) -> tuple[Geom, ...]:
-    """At times an upright board behind everything the camera sees on the table."""
+    """Draw an upright board behind everything on the table, or nothing."""
     if rng.random() > 0.2:
         return ()
     ahead = camera.rotation[:, 2] * [1, 1, 0]
@@ -102,8 +102,8 @@ def _link(
 
 
 def arm(rng: np.random.Generator, camera: Camera) -> tuple[Geom, ...]:
-    """A grey robot arm that reaches over the table from a side away from the camera, its gripper above the
-    objects."""
+    """Draw a grey robot arm that reaches over the table from a side away from the camera, with its gripper
+    above the objects."""
     toward = np.arctan2(camera.position[1], camera.position[0])
     azimuth = toward + np.pi + rng.uniform(-1.7, 1.7)
     levels = ((0.3, 0.75), (0.12, 0.3), (0.2, 0.4))

@@ -1,4 +1,4 @@
-"""The colours objects come in, and the muted ones of everything else. RGB in 0..1."""
+"""Colours of objects, and muted colours of everything else. RGB in 0..1."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _MORE_RGB = {"brown": (0.42, 0.22, 0.09), "grey": (0.48, 0.48, 0.48)}
 
 
 def paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
-    """A shade of a named colour (one of `COLOURS`), near enough to it to keep its name."""
+    """Draw a shade of a named colour (one of `COLOURS`) that still deserves the name."""
     h, s, v = colorsys.rgb_to_hsv(*_RGB[colour])
     hue = (h + rng.uniform(-0.012, 0.012)) % 1.0
     saturation = s * rng.uniform(0.9, 1.0) if s > 0 else 0.0
@@ -34,7 +34,7 @@ def paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
 
 
 def unusual_paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
-    """A shade that still has its name and that `paint` never draws: farther in hue, paler or darker."""
+    """Draw a shade of a named colour that `paint` never draws: farther in hue, paler or darker."""
     h, s, v = colorsys.rgb_to_hsv(*_RGB[colour])
     hue = (h + rng.choice([-1, 1]) * rng.uniform(0.014, 0.024)) % 1.0
     saturation = s * rng.uniform(0.78, 0.88) if s > 0 else rng.uniform(0.03, 0.07)

@@ -34,7 +34,7 @@ _JPEG_QUALITY = 95
 
 
 class DatasetError(ValueError):
-    """A folder of scenes that cannot be written or read; the message says why and what to do."""
+    """Error in a folder of scenes that is written or read; the message says what is wrong and what to do."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +54,19 @@ class SceneRecord:
 
 @dataclass(frozen=True)
 class Settings:
-    """What a folder of scenes is made from. aspect, world: see `SceneRenderer`; depth: also write depth
-    pictures."""
+    """Settings of a folder of scenes."""
 
     seed: int
     width: int = 640
     height: int = 480
     aspect: str | None = None
+    """See `SceneRenderer`."""
     supersample: int = 1
     goals_per_kind: int = 1
     depth: bool = False
+    """Whether to write depth images too."""
     world: str = DEFAULT_WORLD
+    """See `SceneRenderer`."""
 
     def camera_aspect(self) -> float | Literal["random"] | None:
         """The aspect as `SceneRenderer` takes it. Raises DatasetError if it is neither a number nor
@@ -108,7 +110,7 @@ def scene_seeds(seed: int, count: int) -> range:
 
 
 def scene_goals(sample: SceneSample, per_kind: int = 1, words: Vocabulary = FIRST_WORDS) -> list[SceneGoal]:
-    """The goals that belong to a scene of the dataset: drawn from its own seed."""
+    """Draw the goals of a scene from its own seed."""
     if isinstance(sample, WorldSample):
         return world_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind)
     return draw_goals(sample, np.random.default_rng([sample.seed, 7]), per_kind, words=words)
@@ -122,7 +124,7 @@ def _encode(extension: str, picture: Any, options: list[int]) -> bytes:
 
 
 def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) -> None:
-    """The picture first, its record last: a scene is finished when its record exists."""
+    """Write a scene; its record comes last, so a scene is complete if its record exists."""
     jpeg = _encode(".jpg", sample.rgb[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
     write_file(out / "images" / f"{name}.jpg", jpeg)
     if settings.depth:
@@ -143,7 +145,7 @@ def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) 
 
 
 def _start_renderer(settings: Settings) -> SceneRenderer | other_worlds.Renderer:
-    """The renderer of a process of its own."""
+    """Prepare a worker process."""
     os.environ.setdefault("LP_NUM_THREADS", "1")  # the processes share the cores already
     cv2.setNumThreads(1)
     return settings.renderer()
@@ -151,7 +153,7 @@ def _start_renderer(settings: Settings) -> SceneRenderer | other_worlds.Renderer
 
 @dataclass(frozen=True)
 class _Render:
-    """The work on one seed."""
+    """Render and write the scene of a seed in a worker process."""
 
     out: Path
     settings: Settings
@@ -179,7 +181,7 @@ def _render_all(seeds: list[int], out: Path, settings: Settings, jobs: int) -> I
 
 
 def _check_settings(out: Path, settings: Settings) -> None:
-    """A folder goes on only with the settings it was begun with."""
+    """Raise DatasetError for a folder that was begun with other settings."""
     path = out / "settings.json"
     wanted = {"format": _FORMAT, **asdict(settings)}
     if path.exists():
@@ -311,7 +313,7 @@ def _record(
 
 
 def _read_object(entry: dict[str, Any], names: dict[Any, str]) -> SceneObject:
-    """Only COCO's own fields are required; the rest has neutral values."""
+    """Read an annotation. Only COCO's own fields are required; others have neutral defaults."""
     x, y, w, h = (float(value) for value in entry["bbox"])
     position, size = _triple(entry.get("position")), _triple(entry.get("size"))
     area, visible = int(entry.get("area", w * h)), float(entry.get("visible", 1.0))

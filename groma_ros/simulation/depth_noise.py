@@ -1,5 +1,5 @@
-"""What depth cameras do to depth: noise, coarse steps, holes, and edges that are lost or bleed into the
-background."""
+"""Noise model of depth cameras: Gaussian noise, quantisation, holes, and edges that are lost or bleed into
+the background."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ _EDGE = 0.02  # metres of depth between neighbours
 
 @dataclass(frozen=True)
 class DepthNoise:
-    """How depth is spoilt.
-
-    deviation: of Gaussian noise at 1 m, metres, growing with the square of the distance as a stereo camera's
-    does; step: metres that depth is rounded to, 0 for none; holes: share of single pixels without depth;
-    blotches: share of the image without depth in patches of some ten pixels; lost: share of pixels at a depth
-    edge without depth; bled: share of them at a depth between the two sides.
-    """
+    """Parameters of depth noise."""
 
     deviation: float = 0.0
+    """Standard deviation at 1 m, metres; grows with the square of the distance as in a stereo camera."""
     step: float = 0.0
+    """Quantisation step, metres; 0 for none."""
     holes: float = 0.0
+    """Share of single pixels without depth."""
     blotches: float = 0.0
+    """Share of the image without depth in patches of about ten pixels."""
     lost: float = 0.0
+    """Share of pixels at depth edges without depth."""
     bled: float = 0.0
+    """Share of pixels at depth edges with a depth between the two sides."""
 
 
 LEVELS = {
@@ -41,7 +41,7 @@ LEVELS = {
 
 
 def spoil(depth: FloatArray, noise: DepthNoise, rng: np.random.Generator) -> FloatArray:
-    """A spoilt copy of depth, float32 HxW metres; NaN where nothing is measured."""
+    """Return a copy of depth (float32 HxW, metres) with noise; NaN where nothing is measured."""
     result = depth.astype(np.float32, copy=True)
     near = np.asarray(cv2.erode(result, np.ones((3, 3), np.uint8)), np.float32)
     far = np.asarray(cv2.dilate(result, np.ones((3, 3), np.uint8)), np.float32)

@@ -1,4 +1,4 @@
-"""Off-screen drawing of a list of geoms with MuJoCo. Nothing else in the project knows OpenGL or MuJoCo."""
+"""Off-screen rendering of geoms with MuJoCo; the only module of our own worlds that uses it or OpenGL."""
 
 from __future__ import annotations
 
@@ -26,48 +26,54 @@ _ADVICE = (
 
 
 class RenderingUnavailable(RuntimeError):
-    """No way to draw on this machine; the message names the package to install."""
+    """Rendering is impossible on this machine; the message names the package to install."""
 
 
 @dataclass(frozen=True, eq=False)
 class Geom:
-    """A coloured solid in the world.
-
-    shape, scale: as in `shapes.Part`; rotation: 3x3; rgb in 0..1; label: >= 0 is what `Canvas.labels` writes
-    at its pixels; texture: index into `TEXTURES` or -1; tile: texture repeats a metre.
-    """
+    """A coloured solid in the world."""
 
     shape: str
+    """See `shapes.Part`."""
     scale: tuple[float, float, float]
+    """See `shapes.Part`."""
     position: Array
     rotation: Array
+    """3x3."""
     rgb: tuple[float, float, float]
+    """0..1."""
     label: int = -1
+    """Label of its pixels in `Canvas.labels`; -1 for none."""
     specular: float = 0.2
     shininess: float = 0.3
     texture: int = -1
+    """Index into `TEXTURES`, or -1."""
     tile: float = 2.0
+    """Repeats of the texture per metre."""
 
 
 @dataclass(frozen=True, eq=False)
 class Light:
-    """A light in the world. position, direction: metres, unit vector; rgb: diffuse colour; shadow: whether it
-    casts one."""
+    """A light in the world."""
 
     position: Array
+    """Metres."""
     direction: Array
+    """Unit vector."""
     rgb: Array
+    """Diffuse colour, 0..1."""
     specular: float = 0.3
     shadow: bool = False
+    """Whether it casts shadows."""
 
 
 @dataclass(frozen=True, eq=False)
 class Camera:
-    """A pinhole in the world. rotation: 3x3, columns are the optical axes x right, y down, z forward, in
-    world axes."""
+    """A pinhole camera in the world."""
 
     position: Array
     rotation: Array
+    """3x3, columns are the optical axes (x right, y down, z forward) in world axes."""
     intrinsics: Intrinsics
 
     def to_optical(self, points: Array) -> Array:
@@ -85,11 +91,12 @@ class Camera:
 
 @dataclass(frozen=True, eq=False)
 class World:
-    """Everything drawn at once. ambient: rgb of the light that has no direction."""
+    """Everything that is drawn at once."""
 
     geoms: tuple[Geom, ...]
     lights: tuple[Light, ...]
     ambient: Array = field(default_factory=lambda: np.full(3, 0.3))
+    """RGB of the ambient light."""
 
 
 def _textures() -> dict[str, NDArray[np.uint8]]:
@@ -104,11 +111,13 @@ def _textures() -> dict[str, NDArray[np.uint8]]:
         for _ in range(count):
             kx, ky = rng.integers(-top, top + 1, 2)
             total += np.sin(2 * np.pi * (kx * x + ky * y) + rng.uniform(0, 7))
-        return total / np.abs(total).max()
+        scaled: Array = total / np.abs(total).max()
+        return scaled
 
     def shades(pattern: Array, low: float) -> NDArray[np.uint8]:
         unit = (pattern - pattern.min()) / (pattern.max() - pattern.min())
-        return (255 * (low + (1 - low) * unit)).astype(np.uint8)
+        grey: NDArray[np.uint8] = (255 * (low + (1 - low) * unit)).astype(np.uint8)
+        return grey
 
     grain = rng.normal(size=(n, n))
     wood = np.sin(2 * np.pi * (6 * x + 0.35 * waves(6, 2))) + 0.4 * rng.normal(size=(1, n)) + 0.1 * grain

@@ -1,8 +1,7 @@
-"""Everyday words that no scene answers to, for goals whose answer is "not there". Own list, in an order drawn
-by lot.
+"""Nouns of everyday objects that no scene contains, for absent goals. Our own list, in random order.
 
-Every fourth word is kept from training. What scenes do hold as surroundings (table, shelf, wall, floor, book,
-sofa, ...) is left out.
+Every fourth word is held out of training. Objects that scenes contain as surroundings (table, shelf, wall,
+floor, book, sofa, ...) are left out.
 """
 
 from __future__ import annotations

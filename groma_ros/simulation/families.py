@@ -1,4 +1,4 @@
-"""Objects of the world `wide`: every kind is a family of shapes, with lids, labels, handles and stripes.
+"""Objects of the world `wide`. Every kind is a family of shapes, with lids, labels, handles and stripes.
 
 Metres, z up, the base at z = 0.
 """
@@ -6,8 +6,10 @@ Metres, z up, the base at z = 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.simulation.colours import wide_paint
 from groma_ros.simulation.shapes import KINDS, Part, SolidShape, part_points, rotation_y, rotation_z
@@ -92,7 +94,7 @@ def _cylinder(rng: np.random.Generator) -> SolidShape:
 
 
 def _capsule(rng: np.random.Generator) -> SolidShape:
-    """Upright; how it lies is the pose's matter. At times of two halves."""
+    """Draw an upright capsule, sometimes of two halves; `draw_pose` may lay it down."""
     r = rng.uniform(0.016, 0.034)
     length = r * rng.uniform(3.4, 6.5)
     parts = [Part("capsule", (r, length / 2 - r, 0), (0, 0, length / 2))]
@@ -261,9 +263,8 @@ def make_member(kind: str, rng: np.random.Generator) -> SolidShape:
     return _MAKERS[kind](rng)
 
 
-def draw_pose(kind: str, rng: np.random.Generator) -> tuple[str, np.ndarray]:
-    """How an object stands ("standing", "lying", "upturned" or "tilted"), and the 3x3 rotation of its own
-    axes that this is."""
+def draw_pose(kind: str, rng: np.random.Generator) -> tuple[str, NDArray[Any]]:
+    """Draw a pose: "standing", "lying", "upturned" or "tilted", and the 3x3 rotation of the object's axes."""
     draw = rng.random()
     lying, upturned = _LYING.get(kind, 0.0), _UPTURNED.get(kind, 0.0)
     turn = rotation_z(rng.uniform(0, 2 * np.pi))
@@ -280,6 +281,6 @@ def draw_pose(kind: str, rng: np.random.Generator) -> tuple[str, np.ndarray]:
     return "standing", turn
 
 
-def outline(solid: SolidShape) -> np.ndarray:
+def outline(solid: SolidShape) -> NDArray[Any]:
     """Points that bound a solid, Px3 in its own frame."""
     return np.concatenate([part_points(part) for part in solid.parts])

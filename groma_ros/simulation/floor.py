@@ -28,27 +28,30 @@ _ON_FURNITURE = 0.35  # share of draws
 
 @dataclass(frozen=True, eq=False)
 class _Piece:
-    """A piece of furniture. name: its form; middle: (x, y); turn: 3x3; half: half width, half depth and
-    height, metres; carries: objects may stand on it."""
+    """A piece of furniture."""
 
     name: str
+    """Its form."""
     middle: Array
+    """(x, y), metres."""
     turn: Array
+    """3x3 rotation."""
     half: tuple[float, float, float]
+    """Half width, half depth and height, metres."""
     carries: bool
+    """Whether objects may stand on it."""
 
     def local(self, point: Array) -> Array:
         """x and y of a point in the piece's own axes."""
         return np.asarray((np.array([*(point[:2] - self.middle), 0.0]) @ self.turn)[:2])
 
     def stands(self, point: Array, reach: float) -> bool:
-        """Whether a circle about a point on the floor meets the piece."""
+        """Whether a circle around a point on the floor overlaps the piece."""
         return bool((np.abs(self.local(point)) < np.array(self.half[:2]) + reach).all())
 
 
 def _furniture(rng: np.random.Generator, camera: Camera, azimuth: float, span: float) -> list[_Piece]:
-    """Up to three pieces behind or beside the middle, as the camera sees it, that do not stand in each
-    other."""
+    """Draw up to three pieces of furniture behind or beside the middle of the view, which do not overlap."""
     pieces: list[_Piece] = []
     for _ in range(int(rng.choice([0, 1, 2, 3], p=[0.15, 0.35, 0.3, 0.2]))):
         name = str(rng.choice(["cabinet", "table", "bench", "sofa"]))
@@ -111,7 +114,7 @@ def _drawn(rng: np.random.Generator, piece: _Piece, rgbs: list[Array]) -> tuple[
 def draw_floor(
     rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
 ) -> Layout | None:
-    """One try at a scene of `count` objects; None where they found no room."""
+    """Try to draw a scene of `count` objects; None if they do not fit."""
     scale = rng.uniform(1.4, 2.3)
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(20, 44))
     half = style.view * np.tan(np.deg2rad(rng.uniform(46, 68)) / 2)

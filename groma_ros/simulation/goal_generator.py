@@ -1,9 +1,9 @@
-"""Goals in words about a scene, with the exact set of objects each one means.
+"""Draw goals about a scene, each with the exact set of objects it refers to.
 
-Words mean what the picture shows, from the camera: *left* is a smaller x of the box centre; *in front* is
+Words describe the picture as seen by the camera: *left* is a smaller x of the box centre; *in front* is
 nearer to the camera along its optical axis, *behind* is farther; *largest* covers the most pixels. A goal is
-only drawn where its answer is clear by margins: 6 % of the picture's width, 6 cm of depth (3.5 % of it beyond
-1.7 m), 1.35 times the area, for every object that it decides about.
+drawn only if its answer is unambiguous by these margins for every object involved: 6 % of the picture's
+width, 6 cm of depth (3.5 % of the depth beyond 1.7 m), 1.35 times the area.
 """
 
 from __future__ import annotations
@@ -35,12 +35,13 @@ RELATIONS = ("left", "right", "behind", "front")
 
 @dataclass(frozen=True)
 class SceneGoal:
-    """A goal and its truth. kind: one of `GOAL_TYPES`; targets: indices into the scene's objects, ascending,
-    maybe none."""
+    """A goal with its ground truth."""
 
     text: str
     kind: str
+    """One of `GOAL_TYPES`."""
     targets: tuple[int, ...]
+    """Ascending indices into the scene's objects; empty for an absent goal."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +71,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...] | list[str]) -> str
 
 
 class View:
-    """A scene's objects with the measures that goals speak of, and the names that may be spoken. An object
-    may have no colour."""
+    """Objects of a scene with the measures and names that goals use. An object may have no colour."""
 
     def __init__(self, objects: tuple[SceneObject, ...], width: int, words: Vocabulary = FIRST_WORDS) -> None:
         self.objects = objects
@@ -93,7 +93,7 @@ class View:
         return max(DEPTH_MARGIN, FAR_MARGIN * float(min(self.z[i], self.z[j])))
 
     def related(self, relation: str, i: int, j: int) -> bool | None:
-        """Whether object i stands in the relation to j; None where it is too close to say."""
+        """Whether object i is in the relation to j; None if it is too close to call."""
         measure, margin = (
             (self.x, WIDTH_MARGIN) if relation in ("left", "right") else (self.z, self._depth_margin(i, j))
         )
@@ -103,7 +103,7 @@ class View:
         return None if abs(gap) < 1 else bool(gap > 0)
 
     def extreme(self, word: str, among: tuple[int, ...]) -> int | None:
-        """The leftmost, nearest, largest, ... of some objects; None where it does not win by the margin."""
+        """Return the leftmost, nearest, largest, ... of some objects; None without the margin."""
         measure, sign = _EXTREMES[word]
         sizes = [(self.area, np.log(AREA_MARGIN)), (self.box_area, np.log(AREA_MARGIN))]
         scales = {"x": [(self.x, WIDTH_MARGIN)], "z": [(self.z, DEPTH_MARGIN)], "a": sizes}
@@ -189,7 +189,7 @@ def _negation(view: View, rng: np.random.Generator) -> SceneGoal | None:
 
 
 def _negations(view: View, rng: np.random.Generator) -> Iterator[SceneGoal]:
-    """Every negation that means something, each in one phrasing."""
+    """Yield every meaningful negation in one phrasing."""
     everything = range(len(view.objects))
     for kind in view.kinds:
         members = view.find(Selector(kind))

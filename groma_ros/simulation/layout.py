@@ -1,7 +1,6 @@
-"""What random scenes of every world are made of, as numbers: objects, lights, a camera. Nothing is drawn
-here.
+"""Random layouts of scenes of every world: objects, lights, a camera. Nothing is rendered here.
 
-The world's z is up; what stands on a plane stands on z = 0 near the origin unless its world says otherwise.
+The world's z is up; objects stand on the plane z = 0 near the origin unless their world says otherwise.
 Metres and radians.
 """
 
@@ -33,21 +32,20 @@ _EDGE = 2.0
 
 @dataclass(frozen=True)
 class Style:
-    """How scenes differ from the usual ones; training knows only the usual.
-
-    size: factor on the objects; view: factor on the camera's field of view; unusual_colours: shades outside
-    those of training.
-    """
+    """Deviation of scenes from those of training, which use the defaults."""
 
     size: float = 1.0
+    """Factor on the size of objects."""
     view: float = 1.0
+    """Factor on the camera's field of view."""
     unusual_colours: bool = False
+    """Whether to use shades that training does not contain."""
 
 
 USUAL = Style()
 
-# Draws where an object of a reach (metres) could stand; None where the draw led nowhere.
 Spot = Callable[[np.random.Generator, float], Array | None]
+"""Draws a place for an object of a radius (metres); None if the draw is not usable."""
 
 
 def _reach(solid: SolidShape) -> float:
@@ -56,27 +54,29 @@ def _reach(solid: SolidShape) -> float:
 
 @dataclass(frozen=True, eq=False)
 class Body:
-    """An object.
-
-    place: its origin, the middle of its foot; outline: Px3 world points that bound it; geoms: how it is
-    drawn; turn: 3x3, its own axes in the world's; middle: of an object that does not stand upright, world;
-    support: index of the object that it stands on or lies in, -1 for none; inside: whether it lies in it.
-    """
+    """An object in a scene."""
 
     kind: str
     colour: str
     solid: SolidShape
     place: Array
+    """Its origin, the middle of its foot, world."""
     outline: Array
+    """Px3 world points that bound it."""
     geoms: tuple[Geom, ...]
+    """Solids it is drawn with."""
     turn: Array
+    """3x3, its own axes in world axes."""
     middle: Array | None = None
+    """Centre of an object that does not stand upright, world; None for others."""
     support: int = -1
+    """Index of the object that it stands on or lies in, -1 for none."""
     inside: bool = False
+    """Whether it lies in its support."""
 
     @property
     def reach(self) -> float:
-        """Radius of the circle that it may cover where it stands, metres."""
+        """Radius of the circle that it may cover on the ground, metres."""
         return _reach(self.solid)
 
     @property
@@ -84,11 +84,12 @@ class Body:
         """Middle of its height above its origin, world."""
         if self.middle is not None:
             return self.middle
-        return self.place + np.array([0, 0, self.solid.size[1] / 2])
+        centre: Array = self.place + np.array([0, 0, self.solid.size[1] / 2])
+        return centre
 
     def box(self) -> tuple[Array, Array, Array]:
-        """The box around its outline with its z up: centre in the world, 3x3 of its axes as columns, size
-        along them; x is the longer side."""
+        """Upright box around its outline: centre in the world, 3x3 axes as columns, size along them. x is the
+        longer side."""
         local = (self.outline - self.place) @ self.turn
         low, high = local.min(0), local.max(0)
         centre, size = self.place + self.turn @ ((low + high) / 2), high - low
@@ -99,24 +100,26 @@ class Body:
 
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """A whole scene. bodies are labelled 0, 1, ...; surroundings: what hides no object; screens: what may,
-    such as a robot's arm; least: share of the picture that every object must cover."""
+    """A whole scene; bodies are labelled 0, 1, ..."""
 
     bodies: tuple[Body, ...]
     surroundings: tuple[Geom, ...]
+    """Geoms that hide no object."""
     screens: tuple[Geom, ...]
+    """Geoms that may hide objects, such as a robot's arm."""
     lights: tuple[Light, ...]
     ambient: Array
     camera: Camera
     least: float = MIN_PIXELS
+    """Share of the picture that every object must cover at least."""
 
     def world(self) -> World:
-        """Everything there is."""
+        """Return the world with everything in it."""
         objects = tuple(geom for body in self.bodies for geom in body.geoms)
         return World(self.surroundings + objects + self.screens, self.lights, self.ambient)
 
     def only(self, indices: list[int]) -> World:
-        """Some of the objects with nothing around them, as if nothing hid them."""
+        """Return a world with some of the objects only, so that nothing else hides them."""
         return World(tuple(geom for i in indices for geom in self.bodies[i].geoms), self.lights, self.ambient)
 
     def bounds(self) -> Array:
@@ -181,8 +184,8 @@ def look_at(
 
 
 def draw_labels(rng: np.random.Generator, count: int) -> list[tuple[str, str]]:
-    """`count` pairs of kind and colour. Half of the scenes use few of each, so that pairs and hard absences
-    are many."""
+    """Draw `count` pairs of kind and colour. Half of the scenes use few of each, so that equal objects and
+    hard absent goals are frequent."""
     kinds, colours = list(KINDS), list(COLOURS)
     if rng.random() < 0.5:
         kinds = list(rng.choice(kinds, rng.integers(2, 5), replace=False))
@@ -251,7 +254,7 @@ def place(
     style: Style,
     size: float = 1.0,
 ) -> Body | None:
-    """Put an object where it stands free, wholly in view and mostly unhidden; None if no place was found.
+    """Place an object free of others, completely in view and mostly visible; None if no place was found.
 
     size: factor of the world on the object, beside the style's.
     """
@@ -278,7 +281,7 @@ def place(
 def place_all(
     rng: np.random.Generator, count: int, camera: Camera, spot: Spot, style: Style, size: float = 1.0
 ) -> tuple[Body, ...] | None:
-    """`count` random objects; None where one of them found no place."""
+    """Place `count` random objects; None if one of them does not fit."""
     bodies: list[Body] = []
     for label, (kind, colour) in enumerate(draw_labels(rng, count)):
         body = place(rng, label, kind, colour, camera, bodies, spot, style, size)
@@ -319,7 +322,7 @@ def draw_lights(rng: np.random.Generator, front: float | None = None) -> tuple[t
 
 
 def unlike(rng: np.random.Generator, rgbs: list[Array]) -> tuple[float, float, float]:
-    """A muted colour that few objects share."""
+    """Draw a muted colour far from those of the objects."""
     wanted = 0.0 if rng.random() < 0.04 else 0.3
     colour = muted(rng)
     for _ in range(20):

@@ -1,5 +1,5 @@
-"""A mobile base in Miniworld's rooms, with a goal in words and its truth. An episode is drawn from a seed
-alone.
+"""Navigation episodes in Miniworld's rooms: a mobile base and a goal in words with its ground truth. An
+episode depends on its seed only.
 
 The base is a disc that turns and drives; walls and furniture stop it. World axes: x, y on the floor, z up,
 metres.
@@ -47,21 +47,23 @@ _ROOM_BETWEEN = 0.75  # metres, for the base to pass
 
 @dataclass(frozen=True, eq=False)
 class CourseEpisode:
-    """What is asked, and its truth. goal.targets: indices into furniture; shortest: metres to within
-    `ARRIVED` of a target, 0 for a goal that means nothing; in_view: whether a target is seen at the start."""
+    """A goal with its ground truth."""
 
     seed: int
     layout: str
     house: House
     things: tuple[Thing, ...]
     goal: SceneGoal
+    """Its targets are indices into the furniture."""
     start: tuple[float, float, float]
     shortest: float
+    """Length of the shortest path to within `ARRIVED` of a target, metres; 0 for an absent goal."""
     in_view: bool
+    """Whether a target is visible at the start."""
 
 
 class Course:
-    """The rooms of one episode after the other, and the base in them. It belongs to one thread."""
+    """Rooms of one episode after another and the base in them, for use by one thread."""
 
     def __init__(self) -> None:
         self.rooms = Rooms(WIDTH, HEIGHT, 1)
@@ -137,7 +139,7 @@ class Course:
     def _spot(
         self, rng: np.random.Generator, house: House, thing: Thing, placed: list[Furnishing]
     ) -> Furnishing | None:
-        """A place of its own for a thing; now and then close beside another one."""
+        """Draw a free place for an object, sometimes close to another one."""
         for _ in range(40):
             room: Room = house.rooms[int(rng.integers(len(house.rooms)))]
             x, y = (float(rng.uniform(a, b)) for a, b in zip(room.low, room.high))
@@ -171,14 +173,14 @@ class Course:
         return None
 
     def _goal(self, seed: int, attempt: int, rng: np.random.Generator) -> SceneGoal | None:
-        """A goal of the kind that is the seed's turn; every fourth names what is not there."""
+        """Draw a goal of the kind that the seed determines; every fourth is absent."""
         things = self._names
         avoided = avoided_words(things)
         kinds = [thing.kind.name for thing in things]
         if seed % ABSENT_SHARE == ABSENT_SHARE - 1:
             wanted = "absent"
         else:
-            # A kind that these rooms hardly ever hold is given up for the next one: no seed takes long.
+            # Replace a kind of goal that is rarely possible in these rooms by the next one, to save time.
             wanted = ("attribute", "relation", "superlative")[(seed + (attempt - 1) // _TRIES) % 3]
         options: list[SceneGoal] = []
         for _ in range(40):
@@ -194,7 +196,7 @@ class Course:
         return options[0] if options else None
 
     def _unique(self, rng: np.random.Generator) -> tuple[str, int] | None:
-        """A name that fits one thing only, and its index."""
+        """Draw a name that fits exactly one object, and its index."""
         index = int(rng.integers(len(self._names)))
         thing = self._names[index]
         same = [other for other in self._names if other.kind.name == thing.kind.name]
@@ -284,7 +286,7 @@ class Course:
         return self.rooms.frame(self.camera())
 
     def box(self, index: int) -> list[float] | None:
-        """The xyxy box of what is seen of a thing; None where it is not in view."""
+        """xyxy box of the visible part of an object; None if it is not in view."""
         camera = self.camera()
         if self._looked is None or self._looked[0] != (self.rooms.house, self.pose()):
             self._looked = (self.rooms.house, self.pose()), self.rooms.frame(camera)[1]
@@ -310,7 +312,7 @@ class Course:
         return self._speed, self._spin
 
     def drive(self, speed: float, spin: float) -> None:
-        """How fast to go from now on; a base that hears nothing for half a second stops."""
+        """Set the velocity; the base stops if no further command comes within half a second."""
         self._speed = float(np.clip(speed, -MAX_SPEED, MAX_SPEED))
         self._spin = float(np.clip(spin, -MAX_TURN, MAX_TURN))
         self._commanded = 0.0
@@ -326,7 +328,7 @@ class Course:
         return self._speed == 0 and self._spin == 0
 
     def step(self) -> None:
-        """`STEP` seconds of the world."""
+        """Advance the simulation by `STEP` seconds."""
         self.seconds += STEP
         self._commanded += STEP
         if self._commanded > 0.5:
@@ -343,8 +345,7 @@ class Course:
             self.bumps += 1
 
     def score(self) -> dict[str, Any]:
-        """Where the base stands: metres to the nearest target, whether that is in view, and how far it
-        went."""
+        """Result so far: distance to the nearest target, whether it is in view, path length; metres."""
         assert self.episode is not None
         place = self.pose()[:2]
         targets = self.episode.goal.targets

@@ -43,27 +43,35 @@ _MESHES = {
 
 @dataclass(frozen=True)
 class Furnishing:
-    """An object in a room. finish: `OWN` or a colour's name; rgb: its paint, 0..1; height: metres; size:
-    of a box, x y z; place: (x, y) metres; turn: radians about z."""
+    """An object in a room."""
 
     kind: str
     finish: str
+    """`OWN` or the name of a colour."""
     rgb: tuple[float, float, float]
+    """Its paint, 0..1."""
     height: float
+    """Metres."""
     size: tuple[float, float, float]
+    """Size of a box along x, y and z, metres."""
     place: tuple[float, float]
+    """(x, y), metres."""
     turn: float
+    """Radians about z."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """A rectangular room. walls, floor, ceiling: names of textures; ceiling "" leaves the sky open."""
+    """A rectangular room."""
 
     low: tuple[float, float]
     high: tuple[float, float]
     walls: str
+    """Name of a texture."""
     floor: str
+    """Name of a texture."""
     ceiling: str
+    """Name of a texture; "" for an open sky."""
     height: float = 2.74
 
 
@@ -80,15 +88,18 @@ class Opening:
 
 @dataclass(frozen=True)
 class House:
-    """Rooms, the ways between them, what stands in them, and the light. sky, light, ambient: rgb, 0..1."""
+    """Rooms, openings between them, furniture and light."""
 
     rooms: tuple[Room, ...]
     openings: tuple[Opening, ...]
     furniture: tuple[Furnishing, ...]
     sky: tuple[float, float, float] = (0.25, 0.82, 1.0)
+    """RGB, 0..1."""
     lamp: tuple[float, float, float] = (0.0, 0.0, 2.5)
     light: tuple[float, float, float] = (0.7, 0.7, 0.7)
+    """RGB, 0..1."""
     ambient: tuple[float, float, float] = (0.45, 0.45, 0.45)
+    """RGB, 0..1."""
 
 
 def _prepare() -> None:
@@ -106,9 +117,9 @@ def texture_names() -> list[str]:
 
 
 class Rooms:
-    """A house that is drawn from any place in it. One belongs to one thread.
+    """A house that can be rendered from any place in it, for use by one thread.
 
-    radius: of the body that `is_free` is asked about, metres.
+    radius: of the body in `is_free`, metres.
     """
 
     def __init__(self, width: int, height: int, samples: int = 4) -> None:
@@ -122,7 +133,7 @@ class Rooms:
         outer = self
 
         class Environment(MiniWorldEnv):
-            """Miniworld with a house of ours."""
+            """Miniworld with our own house."""
 
             def _gen_world(self) -> None:
                 outer._build(self)
@@ -133,11 +144,14 @@ class Rooms:
         self._environment: Any = None
         self.width, self.height = width, height
         self._frame_buffers: tuple[Any, Any] | None = None
-        self._open_buffers = lambda: (FrameBuffer(width, height, samples), FrameBuffer(width, height, 1))
+        self._open_buffers: Callable[[], tuple[Any, Any]] = lambda: (
+            FrameBuffer(width, height, samples),
+            FrameBuffer(width, height, 1),
+        )
 
     @property
     def house(self) -> House:
-        """The house that was entered last. Raises RuntimeError before the first."""
+        """The current house. Raises RuntimeError before the first `enter`."""
         if self._house is None:
             raise RuntimeError("Enter a house first.")
         return self._house
@@ -199,7 +213,7 @@ class Rooms:
         return entity
 
     def _paint(self, name: str, rgb: tuple[float, float, float]) -> Any:
-        """A mesh in one colour that keeps the light and dark of its texture."""
+        """Return a mesh in one colour that keeps the brightness of its texture."""
         key = (name, rgb)
         if key not in self._painted:
             self._painted[key] = _painted_mesh(name, rgb)
@@ -228,7 +242,7 @@ class Rooms:
         return rgb, self._depth(plain)
 
     def frame(self, camera: Camera) -> tuple[NDArray[np.uint8], FloatArray]:
-        """As `picture`, with jagged edges and in half the time."""
+        """Render without anti-aliasing, in half the time of `picture`."""
         _, plain = self._buffers()
         self._look(plain, camera)
         rgb = np.ascontiguousarray(self._environment._render_world(plain, render_agent=False))

@@ -116,7 +116,7 @@ _EYE_ROOM = 0.3
 
 
 def shade(rng: np.random.Generator, finish: str) -> tuple[float, float, float]:
-    """One of a few shades of a finish's colour; white for a maker's own look."""
+    """Draw one of a few shades of a finish's colour; white for an original look."""
     if finish == OWN:
         return (1.0, 1.0, 1.0)
     number = int(rng.integers(_SHADES))
@@ -265,7 +265,7 @@ class MiniworldRenderer:
     def _observe(
         self, seed: int, house: House, placed: list[tuple[Thing, Furnishing]], camera: Camera
     ) -> WorldSample | None:
-        """The scene with what is in clear view; the rest is taken away until all that are left are."""
+        """Observe the scene; objects that are not clearly visible are removed until all others are."""
         whole: dict[int, tuple[FloatArray, int]] = {}
         left = list(placed)
         for _ in range(4):
@@ -338,7 +338,7 @@ def inside(house: House, place: tuple[float, float], reach: float) -> bool:
 
 
 def against_wall(item: Furnishing, room: Room) -> Furnishing:
-    """The piece moved to the nearest wall of a room, its flat side to it."""
+    """Move a piece of furniture to the nearest wall of a room, with its back to it."""
     x, y = item.place
     gaps = [x - room.low[0], room.high[0] - x, y - room.low[1], room.high[1] - y]
     wall = int(np.argmin(gaps))

@@ -1,8 +1,8 @@
-"""More kinds of goals than the first worlds' seven: nearness, on, in and under, ordinals, two relations at
-once, and what is not there.
+"""Further kinds of goals beside the seven of `goal_generator`: nearness; on, in and under; ordinals; two
+relations at once; absent nouns and relations.
 
-Each counts as one of `goals.GOAL_TYPES` ("relation", "superlative" or "absent"), and like those is drawn only
-where it is clear.
+Each counts as one of `goal_generator.GOAL_TYPES` ("relation", "superlative" or "absent") and is drawn only if
+its answer is unambiguous.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _draw(rng: np.random.Generator, options: list[Selector]) -> Selector:
 
 
 def _anchors(view: View) -> list[Selector]:
-    """Names that mean one object."""
+    """Names that refer to exactly one object."""
     return [s for s in selectors(view) if len(view.find(s)) == 1]
 
 
@@ -156,8 +156,8 @@ def _nowhere(view: View, rng: np.random.Generator) -> SceneGoal | None:
 
 
 def unknown(view: View, rng: np.random.Generator, held_out: bool = False) -> SceneGoal:
-    """A goal whose noun no scene knows, alone or with known words: "the giraffe", "the red giraffe", "the
-    nearest giraffe"."""
+    """Draw a goal with a noun that is in no scene, alone or with known words: "the giraffe", "the red
+    giraffe", "the nearest giraffe"."""
     nouns, adjectives = (HELD_OUT_NOUNS, HELD_OUT_ADJECTIVES) if held_out else (NOUNS, ADJECTIVES)
     noun = _pick(rng, nouns)
     if not held_out and rng.random() < _OTHER_KIND:
@@ -202,7 +202,7 @@ def unknown(view: View, rng: np.random.Generator, held_out: bool = False) -> Sce
 
 
 def _missing_kind(view: View, rng: np.random.Generator) -> SceneGoal | None:
-    """A kind that the scene lacks, with an adjective of any sort: "the rusty mug"."""
+    """Draw a goal for a kind that is not in the scene, with any adjective: "the rusty mug"."""
     missing = tuple(kind for kind in view.words.kinds if kind not in view.kinds)
     return SceneGoal(f"the {_pick(rng, ADJECTIVES)} {_pick(rng, missing)}", "absent", ()) if missing else None
 

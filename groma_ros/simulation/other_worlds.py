@@ -1,6 +1,6 @@
-"""The worlds of other simulators, by name, and the environment of their own that they need.
+"""Worlds of other simulators (robosuite, Miniworld) and their environment.
 
-robosuite needs an older MuJoCo than this project, so both simulators live in `.venv-sim`, made by `make
+robosuite needs an older MuJoCo than this project, so both simulators are installed in `.venv-sim` by `make
 setup-sim`.
 """
 
@@ -51,7 +51,7 @@ def is_installed(world: str) -> bool:
 
 
 def make_renderer(world: str, width: int, height: int) -> Renderer:
-    """A renderer of one of `WORLDS`. Raises SimulatorUnavailable where this Python has not its simulator."""
+    """Make a renderer of one of `WORLDS`. Raises SimulatorUnavailable if its simulator is not installed."""
     if not is_installed(world):
         raise SimulatorUnavailable(
             f"{world} is not installed in this Python; run `make setup-sim`, which gives it .venv-sim."
@@ -66,7 +66,7 @@ def make_renderer(world: str, width: int, height: int) -> Renderer:
 
 
 def simulator_python() -> Path:
-    """The Python of `.venv-sim`. Raises SimulatorUnavailable where that has not been made."""
+    """Path of the Python in `.venv-sim`. Raises SimulatorUnavailable if there is none."""
     python = ROOT / ".venv-sim" / "bin" / "python"
     if not python.is_file():
         raise SimulatorUnavailable(
@@ -76,13 +76,13 @@ def simulator_python() -> Path:
 
 
 def simulator_environment() -> dict[str, str]:
-    """This process's environment for a process of `.venv-sim`: this checkout's code, none of this Python's
-    libraries."""
+    """Environment variables for a process of `.venv-sim`: the code of this checkout without the libraries of
+    this Python."""
     kept = {key: value for key, value in os.environ.items() if key not in _LEAKING}
     return {**kept, "PYTHONPATH": str(ROOT)}
 
 
 def run_elsewhere(module: str, arguments: Sequence[str]) -> int:
-    """Run a module of this checkout in `.venv-sim`; its exit status."""
+    """Run a module of this checkout in `.venv-sim` and return its exit status."""
     command = [str(simulator_python()), "-m", module, *arguments]
     return subprocess.run(command, env=simulator_environment(), check=False).returncode

@@ -1,8 +1,7 @@
-"""Goals said in other words: synonyms of kinds and colours, and requests around them ("hand me the crimson
-cup").
+"""Paraphrase goals: synonyms of kinds and colours, and requests around them ("hand me the crimson cup").
 
-A goal's targets stay what they are. Training draws from `FRAMES` and `SYNONYMS`; `UNSEEN_FRAMES` are for
-measuring only.
+The targets of a goal do not change. Training uses `FRAMES` and `SYNONYMS`; `UNSEEN_FRAMES` are for evaluation
+only.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ UNSEEN_FRAMES = HELD_OUT_FRAMES
 
 
 def _spoken(rng: np.random.Generator, word: str, chance: float) -> str:
-    """A word of a goal, or with a chance a synonym of it, in the same number."""
+    """Return a word, or with probability `chance` a synonym in the same grammatical number."""
     for base in (*COLOURS, *KINDS):
         if word in (base, plural(base)):
             options = SYNONYMS[base]
@@ -49,7 +48,7 @@ def _spoken(rng: np.random.Generator, word: str, chance: float) -> str:
 
 
 def reword(text: str, rng: np.random.Generator, chance: float = 0.5) -> str:
-    """The text with synonyms for some of its kinds and colours; `a` and `an` follow the word behind them."""
+    """Replace some kinds and colours by synonyms and adjust `a` and `an`."""
     words = [_spoken(rng, word, chance) for word in text.split()]
     for index, (word, after) in enumerate(itertools.pairwise(words)):
         if word in ("a", "an"):
@@ -58,7 +57,7 @@ def reword(text: str, rng: np.random.Generator, chance: float = 0.5) -> str:
 
 
 def paraphrase(goal: SceneGoal, rng: np.random.Generator, frames: tuple[str, ...] = FRAMES) -> SceneGoal:
-    """The goal in other words: synonyms, a request around it, or both."""
+    """Rephrase a goal with synonyms, a request around it, or both."""
     draw = rng.random()
     text = reword(goal.text, rng) if draw < 0.65 else goal.text
     if draw > 0.35:

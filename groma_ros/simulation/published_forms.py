@@ -1,4 +1,4 @@
-"""A folder of scenes in the forms in which the field publishes its data, written beside its annotations."""
+"""Write the annotations of a folder of scenes in the formats of published datasets."""
 
 from __future__ import annotations
 

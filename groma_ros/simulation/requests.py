@@ -1,9 +1,8 @@
-"""Requests that robots get, as frames around what is wanted: "could you grasp {} please", "navigate to {}",
-"is there {}".
+"""Sentence frames of requests to robots: "could you grasp {} please", "navigate to {}", "is there {}".
 
-Training draws from `TRAINED_FRAMES` and from sentences composed of trained openers, verbs and endings.
-`HELD_OUT_FRAMES`, a third of all listed frames, use verbs or turns of phrase that training never shows; they
-are for measuring only.
+Training uses `TRAINED_FRAMES` and sentences composed of trained openers, verbs and endings.
+`HELD_OUT_FRAMES`, a third of all listed frames, use verbs or constructions that training does not contain;
+they are for evaluation only.
 """
 
 from __future__ import annotations
@@ -109,7 +108,7 @@ def draw_frame(rng: np.random.Generator) -> str:
 
 
 def draw_held_out_frame(rng: np.random.Generator) -> str:
-    """A frame that training never shows."""
+    """Draw a frame that training does not contain."""
     return _pick(rng, HELD_OUT_FRAMES)
 
 

@@ -1,6 +1,7 @@
-"""A Panda before things on a table or in a bin, simulated by robosuite, with a goal in words and its truth.
+"""Grasping episodes in robosuite: a Panda, objects on a table or in a bin, a goal in words and its ground
+truth.
 
-An episode is drawn from a seed alone. The arm is robosuite's own, with its own controller of the hand's pose.
+An episode depends on its seed only. Arm and controller of the hand's pose are robosuite's own.
 """
 
 from __future__ import annotations
@@ -54,13 +55,14 @@ _MOVED = 0.03
 
 @dataclass(frozen=True, eq=False)
 class GraspEpisode:
-    """What is asked in a cell, and its truth. goal.targets: indices into objects; camera: in the robot's
-    base frame."""
+    """A goal in a cell with its ground truth."""
 
     seed: int
     goal: SceneGoal
+    """Its targets are indices into the objects."""
     objects: tuple[SceneObject, ...]
     camera: Camera
+    """In the robot's base frame."""
     layout: str
 
 
@@ -87,7 +89,7 @@ def _draw_items(rng: np.random.Generator) -> list[tuple[Item, Thing]]:
 
 
 class GraspCell:
-    """One episode. It belongs to one thread; close it, and open another for another seed."""
+    """One episode, for use by one thread. Close it and open another for another seed."""
 
     def __init__(self, seed: int) -> None:
         attempt = 0
@@ -98,7 +100,7 @@ class GraspCell:
             self.close()
 
     def _open(self, seed: int, rng: np.random.Generator) -> bool:
-        """One try at an episode; False where some object is not in clear view or nothing can be asked."""
+        """Try to set up an episode; False if an object is not clearly visible or no goal is possible."""
         layout = "bin" if rng.random() < 0.3 else "table"
         pairs = _draw_items(rng)
         names = split([path.stem for path in texture_files()], True)
@@ -192,22 +194,22 @@ class GraspCell:
         return float(sum(abs(self._stage.data.qpos[address]) for address in self._fingers))
 
     def command(self, position: Array, quaternion: tuple[float, float, float, float]) -> None:
-        """Where the hand should go, in the base frame; it goes there at its own speed."""
+        """Set the target pose of the hand in the base frame; it moves there at its own speed."""
         self._goal = np.asarray(position, np.float64), matrix_from_quaternion(quaternion)
         self._since_command = 0.0
 
     def open_to(self, opening: float) -> None:
-        """How far the fingers should be apart, metres; 0 closes them on whatever is between them."""
+        """Set the distance between the fingers, metres; 0 closes them on whatever is between them."""
         self._opening = float(np.clip(opening, 0, 0.08))
         self._since_command = 0.0
 
     @property
     def is_still(self) -> bool:
-        """Whether nothing has been asked for a while, so that nothing moves."""
+        """Whether there was no command for a while, so that nothing moves."""
         return self._since_command > 3.0
 
     def step(self) -> None:
-        """`STEP` seconds of the world."""
+        """Advance the simulation by `STEP` seconds."""
         self.seconds += STEP
         self._since_command += STEP
         if not self.is_still:
@@ -232,7 +234,7 @@ class GraspCell:
         self._stage.environment.step(np.concatenate([position, _axis_angle(rotation), [grip]]))
 
     def _count(self) -> None:
-        """How long each thing has been held up."""
+        """Update for how long each object has been lifted."""
         for index, item in enumerate(self._placed):
             up = self._middle(item)[2] - self._start[index][2] >= LIFTED
             self._held[index] = self._held.get(index, 0.0) + STEP if up else 0.0
@@ -250,7 +252,7 @@ class GraspCell:
         return {"lifted": sorted(self._lifted), "moved": moved, "hand_path": round(self._travelled, 3)}
 
     def nudge(self, index: int, shift: tuple[float, float]) -> None:
-        """Move a thing on its surface, as somebody's hand would."""
+        """Shift an object on its surface."""
         self._stage.data.qpos[self._placed[index].slot.joint : self._placed[index].slot.joint + 2] += shift
         self._stage.environment.sim.forward()
         self._start[index] = self._middle(self._placed[index])
@@ -262,7 +264,8 @@ class GraspCell:
     def _points(self, item: Placed) -> Array:
         data, body = self._stage.data, item.slot.body
         rotation = np.array(data.xmat[body]).reshape(3, 3)
-        return self._stage.own_points(item.slot) @ rotation.T + data.xpos[body]
+        points: Array = self._stage.own_points(item.slot) @ rotation.T + data.xpos[body]
+        return points
 
     def _middle(self, item: Placed) -> Array:
         return np.array(self._stage.data.xpos[item.slot.body])
@@ -286,7 +289,7 @@ def _free_spot(
 
 
 def _draw_goal(seed: int, rng: np.random.Generator, sample: WorldSample) -> SceneGoal | None:
-    """A goal of the kind that is the seed's turn; every fourth names what is not there."""
+    """Draw a goal of the kind that the seed determines; every fourth is absent."""
     goals = world_goals(sample, rng, 3)
     present = [kind for kind in GOAL_TYPES if kind != "absent"]
     if seed % ABSENT_SHARE == ABSENT_SHARE - 1:

@@ -1,8 +1,6 @@
-"""A robosuite environment as a stage: what is dressed, lit and seen how, with the truth about what a camera
-sees.
+"""Set up a robosuite environment (objects, surfaces, light, camera) and render it with ground truth.
 
-Scenes for training (`robosuite_world`) and episodes of grasping (`robosuite_cell`) are set up and looked at
-with it.
+Used for training scenes (`robosuite_world`) and grasping episodes (`robosuite_cell`).
 """
 
 from __future__ import annotations
@@ -31,25 +29,27 @@ from groma_ros.simulation.world_objects import OWN, Array, Thing, held_out_name,
 from groma_ros.types import FloatArray
 
 BURIED = -20.0
-"""Height at which what a scene does not use is kept, metres."""
+"""Height at which unused objects are kept, metres."""
 _PALE = ("ceramic", "white-plaster", "white-bricks", "gray-woodgrain", "light-gray-plaster", "cream-plaster")
 
 
 @dataclass(frozen=True, eq=False)
 class Slot:
-    """An object of the model. joint: where its pose is in qpos; geoms: its visible ones; looks: their own
-    materials."""
+    """An object of the simulated model."""
 
     item: Item
     body: int
     joint: int
+    """Index of its pose in qpos."""
     geoms: list[int]
+    """Its visible geoms."""
     looks: list[int]
+    """Their original materials."""
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A slot in a scene: as what, and points Px3 of its surface in the world."""
+    """A slot in use: what it shows, and points Px3 of its surface in the world."""
 
     slot: Slot
     thing: Thing
@@ -121,7 +121,7 @@ class Stage:
         self.data.qpos[slot.joint : slot.joint + 7] = [0.5 * self.slots.index(slot), 0, BURIED, 1, 0, 0, 0]
 
     def update(self) -> None:
-        """Where everything is after poses were set; nothing moves by itself."""
+        """Recompute positions after poses were set, without simulating."""
         self.mj.mj_kinematics(self.model, self.data)
         self.mj.mj_camlight(self.model, self.data)
 
@@ -169,7 +169,7 @@ class Stage:
                 model.geom_rgba[geom] = [*shade, 1]
 
     def dress(self, rng: np.random.Generator, slot: Slot, thing: Thing, held_out: bool) -> None:
-        """Its makers' look, or paint, plain or over a pale texture."""
+        """Give an object its original look, or paint it, plain or over a pale texture."""
         pale = [name for name in _PALE if held_out_name(name) == held_out and name in self.materials]
         textured = pale and rng.random() < 0.3
         material = self.materials[pale[int(rng.integers(len(pale)))]] if textured else -1
@@ -225,7 +225,7 @@ class Stage:
     def see(
         self, placed: Sequence[Placed], camera: Camera, whole: dict[int, int]
     ) -> list[SceneObject | None]:
-        """What the camera sees of each object; None for one that is not in clear view. whole: of
+        """Describe each object as seen by the camera; None for one that is not clearly visible. whole: from
         `whole_areas`."""
         labels = self.labels()
         seen = []

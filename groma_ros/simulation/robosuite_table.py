@@ -38,12 +38,13 @@ PRIMITIVES = ("box", "ball", "cylinder")
 
 @dataclass(frozen=True)
 class Item:
-    """An object of the environment. size: half sizes of a box, radius and half height of others, in
-    metres; for meshes the factor on its own size, in each entry."""
+    """An object of the environment."""
 
     name: str
     kind: str
     size: tuple[float, ...]
+    """Half sizes of a box; radius and half height of other shapes, metres; for meshes their scale in each
+    entry."""
 
 
 def prepare() -> None:
@@ -122,7 +123,7 @@ def make_environment(
     from robosuite.models.tasks import ManipulationTask
 
     class Table(ManipulationEnv):
-        """A table with things; it rewards nothing."""
+        """A table with objects, without a reward."""
 
         def __init__(self) -> None:
             super().__init__(
@@ -156,7 +157,7 @@ def make_environment(
 
 
 def _absolute_pose_control() -> Any:
-    """The Panda's own controller, given poses of the hand in the robot's frame instead of steps."""
+    """Config of the Panda's controller with absolute poses of the hand in the robot's frame."""
     from robosuite.controllers import load_composite_controller_config
 
     config = load_composite_controller_config(robot="Panda")

@@ -127,7 +127,7 @@ class RobosuiteRenderer:
         return camera_at(rng, target, azimuth, elevation, view, span, size, self.width / self.height)
 
     def _pose_robot(self, rng: np.random.Generator, height: float) -> None:
-        """Any pose of the arm that keeps clear of the surface; where none is found, the one it starts in."""
+        """Draw a pose of the arm clear of the surface; if none is found, use its initial pose."""
         stage = self._stage
         hand = stage.model.body("gripper0_right_eef").id
         for spread in (0.5, 0.35, 0.2, 0.0):
@@ -139,7 +139,8 @@ class RobosuiteRenderer:
     def _place(
         self, rng: np.random.Generator, things: Sequence[Thing], spots: _Spots, held_out: bool
     ) -> list[Placed]:
-        """Objects that stand or lie free, wholly in the picture; those that find no place are left out."""
+        """Place objects free of each other and completely in the picture; those without a place are left
+        out."""
         free = {
             kind.name: [s for s in self._stage.slots if s.item.kind == kind.name] for kind in ROBOSUITE_KINDS
         }
@@ -179,8 +180,8 @@ class RobosuiteRenderer:
     def _observe(
         self, placed: list[Placed], camera: Camera
     ) -> tuple[list[Placed], tuple[SceneObject, ...]] | None:
-        """The objects in clear view; others are taken away until all that are left are. None where too few
-        are left."""
+        """Observe the scene; objects that are not clearly visible are removed until all others are. None if
+        too few are left."""
         left = list(placed)
         whole = self._stage.whole_areas(left, camera)
         for _ in range(4):

@@ -1,5 +1,4 @@
-"""Rendered tabletop scenes with their truth: picture, depth, intrinsics, and what stands where. Needs MuJoCo,
-and no GPU."""
+"""Rendered scenes with ground truth: picture, depth, intrinsics and objects. Needs MuJoCo but no GPU."""
 
 from __future__ import annotations
 
@@ -31,42 +30,45 @@ _ROUND = 2.0  # pixels
 
 @dataclass(frozen=True)
 class SceneObject:
-    """An object of a scene.
-
-    box: (x1, y1, x2, y2) of its visible pixels, camera pixels, x2 and y2 exclusive; visible: unhidden share,
-    0..1; area: its visible pixels; position: the middle of its height above its origin, in the optical frame
-    (x right, y down, z forward), metres; size: (width, height, depth) of the object itself, metres; box_3d:
-    the box around all of it, hidden parts too; support: index of the object that it stands on or lies in, -1
-    for none; inside: whether it lies in its support.
-    """
+    """An object of a scene."""
 
     kind: str
     colour: str
     box: tuple[float, float, float, float]
+    """(x1, y1, x2, y2) of its visible pixels, camera pixels; x2 and y2 exclusive."""
     visible: float
+    """Visible share, 0..1."""
     area: int
+    """Number of visible pixels."""
     position: tuple[float, float, float]
+    """Middle of its height above its origin, in the optical frame (x right, y down, z forward), metres."""
     size: tuple[float, float, float]
+    """(width, height, depth) in its own axes, metres."""
     box_3d: Box3D | None = None
+    """Oriented box around all of it, including hidden parts."""
     support: int = -1
+    """Index of the object that it stands on or lies in, -1 for none."""
     inside: bool = False
+    """Whether it lies in its support."""
 
 
 @dataclass(frozen=True, eq=False)
 class SceneSample:
-    """A rendered scene. rgb: uint8 HxWx3; depth: float32 HxW metres along the optical axis; world: where
-    it is set."""
+    """A rendered scene."""
 
     rgb: NDArray[np.uint8]
+    """uint8 HxWx3."""
     depth: FloatArray
+    """float32 HxW, metres along the optical axis."""
     intrinsics: Intrinsics
     objects: tuple[SceneObject, ...]
     seed: int
     world: str = field(default="table", kw_only=True)
+    """Name of its world."""
 
 
 def check_camera(width: int, height: int, aspect: float | Literal["random"] | None, supersample: int) -> None:
-    """Raises ValueError for settings of a renderer in which scenes do not fit."""
+    """Raise ValueError for settings of a renderer that scenes do not fit."""
     if supersample < 1 or not all(32 <= side * supersample <= 4096 for side in (width, height)):
         size = f"{width}x{height}, supersampled {supersample} times,"
         raise ValueError(f"A picture of {size} is out of range: take 32 to 4096 pixels.")
@@ -105,8 +107,8 @@ class SceneRenderer:
         self._canvas = Canvas(width * supersample, height * supersample)
 
     def render(self, seed: int) -> SceneSample:
-        """The scene of `seed`; tries that leave an object too small, cut or hidden are drawn anew within the
-        seed."""
+        """Render the scene of `seed`. Layouts with an object that is too small, cut or hidden are drawn again
+        from the same seed."""
         layout, objects = self.compose(seed)
         rgb, depth = self.picture(layout)
         return SceneSample(
@@ -116,9 +118,9 @@ class SceneRenderer:
     def compose(
         self, seed: int, least: int = MIN_OBJECTS, accept: Callable[[Layout], bool] | None = None
     ) -> tuple[Layout, tuple[SceneObject, ...]]:
-        """The layout of `seed` and its objects as the camera sees them, without the picture.
+        """Return the layout of `seed` and its visible objects without rendering the picture.
 
-        least: fewest objects, up to 9; accept: draws go on, within the seed, until a layout fulfils it.
+        least: minimum number of objects, up to 9; accept: condition that the layout must satisfy.
         """
         head = np.random.default_rng([seed, 0])
         wanted = int(head.integers(least, MAX_OBJECTS + 1))

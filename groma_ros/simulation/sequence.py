@@ -1,6 +1,6 @@
-"""A moving camera over one scene, as a rosbag2 (mcap) with its truth beside it.
+"""Write a rosbag2 (mcap) of a camera that moves over a rendered scene, with its ground truth.
 
-The demo's files are made by `python -m groma_ros.simulation.sequence --out demo`.
+`python -m groma_ros.simulation.sequence --out demo` makes the files of the demo.
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ _DEMO_GOALS = ("attribute", "absent", "plural", "relation", "superlative", "nega
 
 @dataclass(frozen=True, eq=False)
 class SequenceFrame:
-    """One frame of a sequence. stamp: ns; rgb: uint8 HxWx3; depth: float32 HxW metres; objects: as this frame
-    shows them."""
+    """A frame of a sequence."""
 
     stamp: int
+    """ns."""
     rgb: NDArray[np.uint8]
+    """uint8 HxWx3."""
     depth: FloatArray
+    """float32 HxW, metres."""
     intrinsics: Intrinsics
     objects: tuple[SceneObject, ...]
+    """As visible in this frame."""
 
 
 def orbit(camera: Camera, azimuth: float, elevation: float, scale: float) -> Camera:
@@ -65,8 +68,8 @@ def _rotation_about(axis: Array, angle: float) -> Array:
 
 
 def varied(layout: Layout) -> bool:
-    """Whether a scene can be asked every kind of goal: four kinds and four colours at least, a kind and a
-    colour twice."""
+    """Whether a scene is rich enough for every kind of goal: at least four kinds and four colours, and a kind
+    and a colour twice."""
     kinds, colours = [body.kind for body in layout.bodies], [body.colour for body in layout.bodies]
     return all(4 <= len(set(words)) < len(words) for words in (kinds, colours))
 
@@ -85,7 +88,7 @@ def _path(camera: Camera, count: int, size: float) -> list[Camera]:
 def _steady_path(
     renderer: SceneRenderer, layout: Layout, count: int
 ) -> list[tuple[Layout, tuple[SceneObject, ...]]]:
-    """The widest sway in which every frame shows every object well; at worst the camera stands still."""
+    """Return the widest camera path on which every frame shows every object well; at worst a still camera."""
     for size in (1.0, 0.8, 0.6, 0.45, 0.3, 0.15, 0.0):
         views = [seen_from(layout, camera) for camera in _path(layout.camera, count, size)]
         seen = [(view, objects) for view in views if (objects := renderer.observe(view)) is not None]
@@ -108,8 +111,8 @@ def render_sequence(seed: int = SCENE_SEED, seconds: float = SECONDS) -> list[Se
 
 
 def steady_goals(frames: list[SequenceFrame], seed: int = SCENE_SEED) -> list[SceneGoal]:
-    """Goals, one of each kind and two attributes, whose targets are the same and clear in every frame; drawn
-    by lot."""
+    """Draw goals, one of each kind and two attributes, whose targets are equal and unambiguous in every
+    frame."""
     common: dict[SceneGoal, None] | None = None
     for frame in frames:
         sample = SceneSample(frame.rgb, frame.depth, frame.intrinsics, frame.objects, seed)
@@ -126,16 +129,16 @@ def steady_goals(frames: list[SequenceFrame], seed: int = SCENE_SEED) -> list[Sc
 
 
 def _goal_entry(goal: SceneGoal) -> str | dict[str, Any]:
-    """How goals.yaml says it: sets are asked for as sets, one relation as one; the rest is left to the
-    model."""
+    """Entry of goals.yaml: sets have the kind `all`, one relation the kind `one`; the model decides about the
+    others."""
     if len(goal.targets) > 1:
         return {"text": goal.text, "kind": "all", "min_score": 0.3}
     return {"text": goal.text, "kind": "one"} if goal.kind == "relation" else goal.text
 
 
 def truth(frames: list[SequenceFrame], goals: list[SceneGoal], seed: int = SCENE_SEED) -> dict[str, Any]:
-    """What truth.json holds: the objects, the goals' targets as indices into them, and each frame's boxes in
-    that order."""
+    """Content of truth.json: the objects, the goals' targets as indices into them, and the boxes in each
+    frame."""
     objects = [{"kind": item.kind, "colour": item.colour, "size": item.size} for item in frames[0].objects]
     rows = [
         {

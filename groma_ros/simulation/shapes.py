@@ -1,5 +1,4 @@
-"""The object kinds as solids: which parts each is made of, at which physical size. Metres, z up, the base at
-z = 0."""
+"""Kinds of objects as solids of several parts at physical size. Metres, z up, the base at z = 0."""
 
 from __future__ import annotations
 
@@ -15,37 +14,41 @@ SEGMENTS = 28
 
 @dataclass(frozen=True)
 class Mesh:
-    """A closed triangle mesh. vertices: float64 Vx3; faces: int Fx3, counter-clockwise seen from outside."""
+    """A closed triangle mesh."""
 
     vertices: Array
+    """float64 Vx3."""
     faces: NDArray[np.int64]
+    """int Fx3, counter-clockwise seen from outside."""
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One solid of an object, in the object's frame.
-
-    shape: "box" | "ball" | "cylinder" | "capsule" (scale = half sizes, radius, or radius and half length
-    along z) or a name in `MESHES` (scale multiplies its vertices); position: its origin; rotation: 3x3;
-    shade: factor on the object's colour; tone: rgb of its own instead, such as a lid's.
-    """
+    """A solid of an object, in the object's frame."""
 
     shape: str
+    """ "box", "ball", "cylinder", "capsule" or a name in `MESHES`."""
     scale: tuple[float, float, float]
+    """Half sizes, radius, or radius and half length along z; factors on the vertices of a mesh."""
     position: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    """Its origin."""
     rotation: Array | None = None
+    """3x3."""
     shade: float = 1.0
+    """Factor on the object's colour."""
     tone: tuple[float, float, float] | None = None
+    """RGB that replaces the object's colour, such as a lid's."""
 
 
 @dataclass(frozen=True, eq=False)
 class SolidShape:
-    """A kind at a physical size. size: (width, height, depth) along x, z, y of its own frame; handle: x is a
-    handle's side."""
+    """A kind of object at a physical size."""
 
     parts: tuple[Part, ...]
     size: tuple[float, float, float]
+    """(width, height, depth) along its own x, z and y, metres."""
     handle: bool = False
+    """Whether its x axis points to a handle."""
 
 
 def resized(solid: SolidShape, factor: float) -> SolidShape:
@@ -157,7 +160,7 @@ def _meshes() -> dict[str, Mesh]:
 
 
 def _hollow(outside: list[tuple[float, float]], wall: float = 0.13, floor: float = 0.1) -> Mesh:
-    """A cup: an outside profile from foot to rim, and an inside that follows it a wall's thickness within."""
+    """Make a cup from the outer profile, foot to rim; the inner one follows at the thickness of the wall."""
     rim = outside[-1]
     inside = [(r - wall, z) for r, z in reversed(outside) if z > floor + 0.05]
     low = max(outside[0][0] - wall, 0.1)
@@ -177,7 +180,7 @@ def _gable() -> Mesh:
 
 
 def _family_meshes() -> dict[str, Mesh]:
-    """What `families` draws its objects from; unit radius and unit height."""
+    """Meshes of the objects of `families`, of unit radius and unit height."""
     upright = [
         (a, z) for a, z in zip(np.cos(np.linspace(-1.3, 1.3, 9)), np.linspace(0.0, 1.0, 9), strict=True)
     ]
@@ -280,7 +283,8 @@ def part_points(part: Part) -> Array:
         local = UNIT_POINTS[part.shape] * (part.scale if part.shape != "ball" else (part.scale[0],) * 3)
     if part.rotation is not None:
         local = local @ part.rotation.T
-    return local + part.position
+    points: Array = local + part.position
+    return points
 
 
 def _box(rng: np.random.Generator) -> SolidShape:

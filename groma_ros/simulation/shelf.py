@@ -29,12 +29,14 @@ _THICK = 0.009  # half of a board's
 
 @dataclass(frozen=True)
 class _Shelf:
-    """levels: boards that carry; gap: from one's top to the next's; half: half width and half depth; all
-    metres."""
+    """Dimensions of a shelf, metres."""
 
     levels: int
+    """Number of boards that carry objects."""
     gap: float
+    """From the top of a board to that of the next."""
     half: tuple[float, float]
+    """Half width and half depth."""
     roof: bool
 
 
@@ -50,8 +52,7 @@ def _draw_shelf(rng: np.random.Generator, style: Style) -> _Shelf:
 
 
 def _books(rng: np.random.Generator, shelf: _Shelf) -> tuple[tuple[Geom, ...], int, tuple[float, float]]:
-    """At times a row of muted books at one end of a board: how it is drawn, its board, and its two ends in
-    x."""
+    """Draw a row of muted books at one end of a board, or none: its geoms, its board, and its ends in x."""
     if rng.random() > 0.35:
         return (), -1, (0.0, 0.0)
     level, side = int(rng.integers(shelf.levels)), rng.choice([-1, 1])
@@ -72,7 +73,8 @@ def _books(rng: np.random.Generator, shelf: _Shelf) -> tuple[tuple[Geom, ...], i
 
 
 def _boards(shelf: _Shelf, level: int, row: tuple[float, float]) -> Spot:
-    """Anywhere on any board but beside the books: `row` is their two ends in x on the board `level`."""
+    """Return a function that draws places on the boards. row: ends in x of the books on the board `level`,
+    which are avoided."""
 
     def spot(rng: np.random.Generator, reach: float) -> Array | None:
         board = int(rng.integers(shelf.levels))
@@ -124,7 +126,7 @@ def _frame(
 def draw_shelf(
     rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
 ) -> Layout | None:
-    """One try at a scene of `count` objects; None where they found no room."""
+    """Try to draw a scene of `count` objects; None if they do not fit."""
     shelf = _draw_shelf(rng, style)
     azimuth, elevation = _FRONT + rng.uniform(-0.5, 0.5), np.deg2rad(rng.uniform(16, 38))
     half = style.view * np.tan(np.deg2rad(rng.uniform(34, 56)) / 2)

@@ -55,7 +55,7 @@ def _table(rng: np.random.Generator, rgbs: list[Array]) -> Geom:
 def draw_table(
     rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
 ) -> Layout | None:
-    """One try at a scene of `count` objects; None where they found no room."""
+    """Try to draw a scene of `count` objects; None if they do not fit."""
     camera = draw_camera(rng, count, size, aspect, style)
     bodies = place_all(rng, count, camera, _top(camera), style)
     if bodies is None:

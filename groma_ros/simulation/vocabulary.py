@@ -1,8 +1,8 @@
-"""Names of the kinds and colours that scenes of any source may hold, with their plurals and synonyms.
+"""Names of the kinds and colours in scenes of any source, with plurals and synonyms.
 
-`shapes.KINDS` and `colours.COLOURS` are what the first worlds draw from and stay as they are, since figures
-are compared on their scenes. New names are appended here: the order of `KIND_NAMES` numbers the categories of
-written folders.
+`shapes.KINDS` and `colours.COLOURS` belong to the worlds table, shelf and room and must not change, because
+figures are compared on their scenes. Append new names here: the order of `KIND_NAMES` gives the category ids
+of written folders.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ HELD_OUT_SYNONYMS: dict[str, tuple[str, ...]] = {
     "can": ("beverage can",),
     "lemon": ("lemon fruit",),
 }
-"""Synonyms that training never shows; for measuring only."""
+"""Synonyms that training does not contain, for evaluation only."""
 
 
 def plural(name: str) -> str:

@@ -1,16 +1,18 @@
 """The world `wide`: families of shapes in any pose, small and large, stacked, in trays, under any light, from
 10 to 85 degrees above.
 
-What the other worlds leave out, so that a model trained here depends less on one hand's choices. The ground
-is z = 0.
+It varies what the other worlds keep fixed, so that a model trained on it depends less on their choices. The
+ground is z = 0.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.simulation.clutter import arm, mats, room
 from groma_ros.simulation.colours import COLOURS, wide_paint
@@ -58,11 +60,11 @@ _NEW_COLOURS = 0.4
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A body with its footprint, a convex polygon Px2 float32, its lowest and highest z, and what it may
+    """A body with its footprint (a convex polygon, float32 Px2), its lowest and highest z, and what it may
     carry."""
 
     body: Body
-    foot: np.ndarray
+    foot: NDArray[Any]
     low: float
     high: float
     carries: str = ""  # "", "on" or "in"
@@ -94,11 +96,12 @@ def _few(rng: np.random.Generator, weights: Array) -> Array:
 
 @dataclass(frozen=True)
 class _Finish:
-    """The surface of an object. tile: repeats a metre."""
+    """The surface of an object."""
 
     rgb: tuple[float, float, float]
     texture: int
     tile: float
+    """Repeats of the texture per metre."""
     specular: float
     shininess: float
 
@@ -137,8 +140,8 @@ def _draw(part: Part, turn: Array, place: Array, label: int, finish: _Finish) ->
     )
 
 
-def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether two convex polygons meet: no edge of either has all of the other on its far side."""
+def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
+    """Whether two convex polygons overlap (separating axis test over their edges)."""
     if (a.max(0) < b.min(0)).any() or (b.max(0) < a.min(0)).any():
         return False
     for polygon in (a, b):
@@ -150,7 +153,7 @@ def _overlap(a: np.ndarray, b: np.ndarray) -> bool:
     return True
 
 
-def _foot(points: Array, margin: float) -> np.ndarray:
+def _foot(points: Array, margin: float) -> NDArray[Any]:
     """The convex hull in x and y, grown by a margin."""
     hull = cv2.convexHull(points[:, :2].astype(np.float32))[:, 0]
     middle = hull.mean(0)
@@ -164,15 +167,15 @@ class _Scene:
     """Objects placed one after another."""
 
     def __init__(
-        self, rng: np.random.Generator, camera: Camera, reach: float, obstacles: list[np.ndarray]
+        self, rng: np.random.Generator, camera: Camera, reach: float, obstacles: list[NDArray[Any]]
     ) -> None:
         self._rng, self._camera, self._reach, self._obstacles = rng, camera, reach, obstacles
         self.placed: list[_Placed] = []
         self._boxes: list[Array] = []
 
     def add(self, label: int, kind: str, colour: str, solid: SolidShape) -> None:
-        """Put an object somewhere in view: on the ground, at times on or in another; nothing where no place
-        was found."""
+        """Place an object in view, on the ground or sometimes on or in another object. Does nothing if there
+        is no free place."""
         rng = self._rng
         pose, turn = draw_pose(kind, rng)
         finish = _finish(rng, colour, max(solid.size))
@@ -219,7 +222,7 @@ class _Scene:
             return
 
     def _base(self, points: Array, pose: str) -> tuple[int, bool, Array] | None:
-        """A place on top of or in an earlier object that is wide enough."""
+        """Draw a place on top of or in an earlier object that is wide enough; None if there is none."""
         options = [
             i
             for i, p in enumerate(self.placed)
@@ -283,7 +286,7 @@ def _hidden(box: Array, other: Array) -> float:
 def draw_wide(
     rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
 ) -> Layout | None:
-    """One try at a scene of about `count` objects; None where they found no room."""
+    """Try to draw a scene of about `count` objects; None if they do not fit."""
     count = int(np.clip(count + rng.integers(-3, 4), *_COUNTS))
     share = float(
         np.exp(rng.uniform(np.log(0.05), np.log(0.24)))
@@ -293,7 +296,7 @@ def draw_wide(
     span = max(_USUAL / share, 0.16 + 0.1 * np.sqrt(count) * (0.6 if share > 0.15 else 0.5))
     target = np.array([*(rng.uniform(-0.05, 0.05, 2) * span), rng.uniform(0.0, 0.06) * span])
     camera = camera_at(rng, target, azimuth, elevation, half, span, size, aspect)
-    obstacles: list[np.ndarray] = []
+    obstacles: list[NDArray[Any]] = []
     tray: list[Geom] = []
     if rng.random() < 0.22:
         tray, obstacles, _ = draw_tray(rng, span)

@@ -1,10 +1,12 @@
-"""What surrounds the objects of the world `wide`: grounds, trays, cables, robots' hands, lights."""
+"""Surroundings of the world `wide`: grounds, trays, cables, robot hands, lights."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.simulation.colours import muted
 from groma_ros.simulation.drawing import TEXTURES, Camera, Geom, Light
@@ -70,9 +72,8 @@ def draw_ground(rng: np.random.Generator, rgbs: list[Array], span: float) -> lis
     return geoms
 
 
-def draw_tray(rng: np.random.Generator, span: float) -> tuple[list[Geom], list[np.ndarray], Array]:
-    """At times a bin with four sides: its geoms, the footprints of its sides, and the middle of what it
-    holds."""
+def draw_tray(rng: np.random.Generator, span: float) -> tuple[list[Geom], list[NDArray[Any]], Array]:
+    """Draw a tray with four sides, or none: its geoms, the footprints of its sides, and its middle."""
     half = rng.uniform(0.14, 0.3, 2) * span
     height, thick = rng.uniform(0.02, 0.09) * min(span, 1.2), 0.004 + 0.006 * span
     middle = np.array([*rng.uniform(-0.1, 0.1, 2), 0.0]) * span
@@ -113,7 +114,7 @@ def thick_mats(geoms: tuple[Geom, ...], span: float) -> list[Geom]:
 
 
 def draw_cables(rng: np.random.Generator, span: float) -> list[Geom]:
-    """Now and then dark or light cables on the ground."""
+    """Draw dark or light cables on the ground, or none."""
     geoms = []
     for _ in range(int(rng.choice([0, 1, 2], p=[0.8, 0.12, 0.08]))):
         level = float(rng.choice([0.1, 0.25, 0.6, 0.85]))
@@ -169,7 +170,7 @@ def draw_hand(rng: np.random.Generator, camera: Camera, span: float) -> tuple[Ge
 
 
 def tinted(rng: np.random.Generator, geoms: tuple[Geom, ...]) -> tuple[Geom, ...]:
-    """A robot's arm in its own grey or, as some makers paint theirs, partly coloured."""
+    """Paint a robot arm grey or, like those of some makers, partly in a colour."""
     if rng.random() < 0.5:
         return geoms
     tone = muted(rng)

@@ -1,8 +1,7 @@
-"""One meaning, many ways to say it: quantifiers, superlatives, relations, articles, synonyms, requests,
-capitals, typing errors.
+"""Reword goals: quantifiers, superlatives, relations, articles, synonyms, requests, capitals, typing errors.
 
-`say` takes a goal as `goals.draw_goals` words it and says it otherwise; its targets stay what they are. Some
-turns of phrase, synonyms and request frames are kept from training and are drawn only with `held_out`.
+`say` rewords a goal of `goal_generator.draw_goals` without changing its targets. Some constructions, synonyms
+and request frames are held out of training and are used only with `held_out`.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _NOUNS = "|".join(
 _ONE = "|".join(sorted((*KIND_NAMES, "object", "thing"), key=len, reverse=True))
 _GROUP = rf"(?:(?:{_COLOURS}) )?(?:{_NOUNS})"
 
-# Ways to say a part of a goal, by the pattern of its form in `goals`; \1 and \2 are the pattern's groups.
+# Variants of a part of a goal, by the pattern of its form in `goal_generator`; \1 and \2 are its groups.
 _TRAINED: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         r"\bto the left of\b|\bleft of\b",
@@ -264,7 +263,7 @@ def _pick(rng: np.random.Generator, options: tuple[str, ...]) -> str:
 
 
 def turned(text: str, rng: np.random.Generator, held_out: bool = False, chance: float = 1.0) -> str:
-    """The text with its quantifier, superlative, relation or article said otherwise, each with a chance."""
+    """Reword quantifier, superlative, relation and article, each with probability `chance`."""
     for pattern, options in _HELD_OUT if held_out else _TRAINED:
         if rng.random() < chance:
             text = re.sub(pattern, _pick(rng, options), text)
@@ -272,8 +271,7 @@ def turned(text: str, rng: np.random.Generator, held_out: bool = False, chance: 
 
 
 def renamed(text: str, rng: np.random.Generator, held_out: bool = False, chance: float = 0.5) -> str:
-    """The text with synonyms for some of its kinds and colours, in the same number; of held-out ones where a
-    name has some."""
+    """Replace some kinds and colours by synonyms in the same number; by held-out ones, if a name has some."""
     table = HELD_OUT_SYNONYMS if held_out else SYNONYMS
 
     def other(match: re.Match[str]) -> str:
@@ -296,7 +294,7 @@ def _fit_articles(text: str) -> str:
 
 
 def mistyped(text: str, rng: np.random.Generator) -> str:
-    """The text with an error in a longer word: two letters swapped, one left out, doubled or wrong."""
+    """Add a typing error to a longer word: two letters swapped, one missing, doubled or wrong."""
     words = text.split(" ")
     long = [index for index, word in enumerate(words) if len(word) >= _LEAST_TYPO and word.isalpha()]
     if not long:
@@ -315,7 +313,7 @@ def mistyped(text: str, rng: np.random.Generator) -> str:
 
 
 def dressed(text: str, rng: np.random.Generator, typos: bool = True) -> str:
-    """The text with capitals, punctuation, missing articles or a typing error, as people type."""
+    """Vary capitals, punctuation, articles and typing errors as in typed text."""
     if rng.random() < 0.06:
         text = re.sub(r"\bthe ", "", text) or text
     if rng.random() < 0.06 and typos:
@@ -335,8 +333,8 @@ def dressed(text: str, rng: np.random.Generator, typos: bool = True) -> str:
 
 
 def say(goal: SceneGoal, rng: np.random.Generator, held_out: bool = False, typos: bool = True) -> SceneGoal:
-    """The goal as a robot might be asked for it; held_out: in a frame that training never shows, else in
-    trained words throughout; typos: with a typing error now and then."""
+    """Reword a goal as a request to a robot. held_out: use a frame that training does not contain; otherwise
+    all words are trained ones. typos: sometimes add a typing error."""
     text = goal.text
     if rng.random() < 0.6:
         text = turned(text, rng)

@@ -1,9 +1,8 @@
-"""Kinds of objects in the worlds of other simulators, what they may be called, and goals that leave no doubt
-about them.
+"""Kinds of objects in the worlds of other simulators, their names, and unambiguous goals about them.
 
-An object keeps the look its makers gave it, or is painted in one colour of `colours.COLOURS`. The first has
-several colours or none that everybody would name, so no goal about such a scene speaks of a colour it could
-be said to have.
+An object keeps its original look, or is painted in one colour of `colours.COLOURS`. An original look has
+several colours, or none on which everybody would agree, so no goal about such a scene uses a colour that the
+look might be called.
 """
 
 from __future__ import annotations
@@ -40,17 +39,15 @@ _ABSENT_ELSEWHERE = 0.5
 
 @dataclass(frozen=True)
 class WorldKind:
-    """A kind of object.
-
-    also: names of other kinds that fit it too, so that no goal may use them while one is in the picture;
-    own_colour: the colour that everybody would give its own look, or ""; could_be: colours that some would
-    give it.
-    """
+    """A kind of object."""
 
     name: str
     also: tuple[str, ...] = ()
+    """Names of other kinds that fit it too; no goal may use them while it is in the picture."""
     own_colour: str = ""
+    """Colour of its original look if that is unambiguous, else ""."""
     could_be: tuple[str, ...] = ()
+    """Colours that its original look might be called."""
 
 
 ROBOSUITE_KINDS = (
@@ -89,10 +86,11 @@ WORLD_KINDS = tuple(dict.fromkeys(kind.name for kind in (*ROBOSUITE_KINDS, *MINI
 
 @dataclass(frozen=True)
 class Thing:
-    """An object to be put into a scene. finish: `OWN` or one of `COLOURS`."""
+    """An object with its finish."""
 
     kind: WorldKind
     finish: str
+    """`OWN` or one of `COLOURS`."""
 
     @property
     def colour(self) -> str:
@@ -101,21 +99,21 @@ class Thing:
 
     @property
     def doubtful(self) -> tuple[str, ...]:
-        """Colours that some would give it and its truth does not."""
+        """Colours that its look might be called, other than its true one."""
         return self.kind.could_be if self.finish == OWN else ()
 
 
 @dataclass(frozen=True, eq=False)
 class WorldSample(SceneSample):
-    """A scene of another simulator. avoided: words that a goal about it must not use, since their answer
-    is in doubt."""
+    """A scene of another simulator."""
 
     avoided: frozenset[str] = frozenset()
+    """Words that no goal about the scene may use, because their truth is ambiguous."""
 
 
 def held_out_seed(seed: int) -> bool:
-    """Whether a scene's seed belongs to a data seed that is held out of training: one that leaves 4 when
-    divided by 5."""
+    """Whether a scene's seed belongs to a data seed that is held out of training: those with remainder 4
+    modulo 5."""
     return seed // SEED_STRIDE % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
 
 
@@ -136,7 +134,7 @@ def draw_things(
     held_out: bool,
     finishes: Mapping[str, Sequence[str]],
 ) -> list[Thing]:
-    """`count` kinds with a finish each, no two kinds of one scene answering to the same name.
+    """Draw `count` kinds with a finish each; no two kinds of a scene share a name.
 
     finishes: what each kind comes in. Scenes of training never hold a painted kind that is held out; those of
     the held-out seeds hold one with a chance of a half where there is one.
@@ -170,7 +168,7 @@ def draw_things(
 
 
 def avoided_words(things: Sequence[Thing]) -> frozenset[str]:
-    """Words whose truth a scene of these things leaves in doubt: other names of its kinds, and colours of
+    """Words whose truth is ambiguous in a scene of these objects: other names of its kinds, and colours of
     mixed looks."""
     words = {name for thing in things for name in thing.kind.also}
     return frozenset(words | {colour for thing in things for colour in thing.doubtful})
@@ -179,8 +177,7 @@ def avoided_words(things: Sequence[Thing]) -> frozenset[str]:
 def scene_object(
     thing: Thing, mask: NDArray[np.bool_], whole: int, points: Array, rotation: Array, position: Array
 ) -> SceneObject | None:
-    """What a camera sees of a thing, or None where it is too small, cut by the picture's border or hidden too
-    much.
+    """Describe an object as seen by a camera; None if it is too small, cut by the border or hidden too much.
 
     mask: its visible pixels, HxW; whole: pixels it would have if nothing hid it; points: Px3 of its surface
     in the world, z up; rotation, position: of the camera, columns right, down, forward.
@@ -217,7 +214,7 @@ def upright_box(points: Array) -> tuple[Array, Array, Array]:
 
 
 def world_goals(sample: WorldSample, rng: np.random.Generator, per_kind: int = 1) -> list[SceneGoal]:
-    """Goals about the scene, as `goals.draw_goals` has them, without those that use an avoided word."""
+    """Draw goals about the scene with `goal_generator.draw_goals`, without those that use an avoided word."""
     named = tuple(dataclasses.replace(item, colour=item.colour or _MIXED) for item in sample.objects)
     drawn = draw_goals(dataclasses.replace(sample, objects=named), rng, 6 * per_kind)
     drawn += [goal for _ in range(4 * per_kind) if (goal := _absent_elsewhere(sample, rng)) is not None]

@@ -20,8 +20,8 @@ _SHARES = {"table": 0.5, "shelf": 0.25, "room": 0.25}  # of "mixed"
 
 
 def world_of(world: str, seed: int) -> str:
-    """The world that a seed is set in: itself, or of "mixed" the one that the seed draws: half of them
-    tables."""
+    """Return the world of a seed: `world` itself, or for "mixed" one drawn from the seed, a table in half of
+    the cases."""
     if world == MIXED:
         draw = np.random.default_rng([seed, 0, 1]).random()
         ends = np.cumsum(list(_SHARES.values()))
@@ -32,7 +32,7 @@ def world_of(world: str, seed: int) -> str:
 
 
 def words_of(world: str) -> Vocabulary:
-    """What goals about scenes of a world may name."""
+    """Return the names that goals about scenes of a world may use."""
     if world in (MIXED, *_SHARES):
         return FIRST_WORDS
     return WIDE_WORDS if world == WIDE else ALL_WORDS
@@ -46,6 +46,6 @@ def draw_layout(
     aspect: float,
     style: Style = USUAL,
 ) -> Layout | None:
-    """One try at a scene of `count` objects in a world; None where they found no room. size: (width, height),
+    """Try to draw a scene of `count` objects in a world; None if they do not fit. size: (width, height),
     pixels."""
     return _DRAWERS[world](rng, count, size, aspect, style)

@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, wait
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.matching import best_pairs
@@ -324,7 +326,7 @@ class GroundingTracker:
         return Detection((x1, y1, x2, y2), detection.score, region, name) if x2 > x1 and y2 > y1 else None
 
 
-def _within(box: np.ndarray, scene: Scene) -> np.ndarray:
+def _within(box: NDArray[Any], scene: Scene) -> NDArray[Any]:
     limit = np.array([scene.width, scene.height, scene.width, scene.height], np.float32)
     return np.clip(box, 0, limit)
 

@@ -6,8 +6,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.matching import best_pairs
@@ -39,23 +41,29 @@ class RegionTrackerConfig:
 
 @dataclass(eq=False)
 class Track:
-    """An object. box: float32 4 xyxy pixels when last seen, at `time` ns; token: unit D; velocity: float32 2
-    of its centre, pixels/s; region: its index in the newest scene, -1 when unseen there; likeness: cosine of
-    its newest token with the former ones; sightings: scenes it was seen in."""
+    """A tracked object."""
 
     number: int
     box: FloatArray
+    """float32 4 xyxy, pixels, at `time`."""
     token: FloatArray
+    """Unit vector of D."""
     time: int
+    """Stamp of the last scene it was seen in, ns."""
     region: int
+    """Index in the newest scene, -1 if unseen there."""
     velocity: FloatArray = field(default_factory=lambda: np.zeros(2, np.float32))
+    """float32 2 of its centre, pixels/s."""
     likeness: float = 1.0
+    """Cosine between its newest token and the former ones."""
     sightings: int = 1
+    """Number of scenes it was seen in."""
 
     def at(self, time: int) -> FloatArray:
         """Where it is expected at a time, if it keeps its pace."""
         step = self.velocity * np.float32(max(0, time - self.time) / SECOND)
-        return self.box + np.concatenate([step, step])
+        moved: FloatArray = self.box + np.concatenate([step, step])
+        return moved
 
 
 class StreamContinuity:
@@ -144,7 +152,7 @@ class RegionTracker:
         self.form, self.time = form, None
         self.tracks.clear()
 
-    def _affinity(self, known: Sequence[Track], scene: Scene, tokens: FloatArray) -> np.ndarray:
+    def _affinity(self, known: Sequence[Track], scene: Scene, tokens: FloatArray) -> NDArray[Any]:
         if not known or not len(scene.boxes):
             return np.zeros((len(known), len(scene.boxes)))
         expected = np.stack([track.at(scene.stamp) for track in known])
@@ -203,7 +211,8 @@ def unit(tokens: FloatArray) -> FloatArray:
     """Rows of length 1; a row of zeros stays."""
     tokens = np.nan_to_num(np.asarray(tokens, np.float32))
     length = np.linalg.norm(tokens, axis=1, keepdims=True)
-    return np.divide(tokens, length, out=np.zeros_like(tokens), where=length > 0)
+    rows: FloatArray = np.divide(tokens, length, out=np.zeros_like(tokens), where=length > 0)
+    return rows
 
 
 def _centres(boxes: FloatArray) -> FloatArray:

@@ -9,13 +9,14 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.tracking.grounding_tracker import AnswerState, GroundingTracker
 from groma_ros.tracking.questions import Question, Reply, StandingGoals
 from groma_ros.tracking.region_tracker import RegionTracker, Track
 from groma_ros.types import Detection, Grounding, IntArray, Scene, TextSpan
 
-Arrays = dict[str, np.ndarray]
+Arrays = dict[str, NDArray[Any]]
 
 
 def remembered(follower: GroundingTracker) -> Arrays:
@@ -48,7 +49,7 @@ def remembered(follower: GroundingTracker) -> Arrays:
     }
 
 
-def recall(follower: GroundingTracker, arrays: Mapping[str, np.ndarray], standing: StandingGoals) -> None:
+def recall(follower: GroundingTracker, arrays: Mapping[str, NDArray[Any]], standing: StandingGoals) -> None:
     """Give a new follower the memory of another, which had the same goals. ValueError or KeyError for other
     arrays."""
     state = json.loads(str(arrays["state"]))
@@ -58,7 +59,7 @@ def recall(follower: GroundingTracker, arrays: Mapping[str, np.ndarray], standin
 
 
 def _recall_tracks(
-    tracker: RegionTracker, state: Mapping[str, Any], arrays: Mapping[str, np.ndarray]
+    tracker: RegionTracker, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     tracker.epoch, tracker.next, tracker.time = state["epoch"], state["next"], state["time"]
     tracker.form = tuple(state["form"]) if state["form"] else None

@@ -1,5 +1,5 @@
-"""Attention for training: all in bfloat16 where that is fast, which there is three times faster than the
-library's two ways."""
+"""Attention for training, entirely in bfloat16 where that is fast: there it takes a third of the time of
+PyTorch's own two kernels."""
 
 from __future__ import annotations
 

@@ -1,5 +1,4 @@
-"""Pictures varied for training: mirrored, cropped without cutting an object, and with other light, noise and
-sharpness."""
+"""Augmentation of training pictures: mirroring, crops that cut no object, light, noise and sharpness."""
 
 from __future__ import annotations
 
@@ -15,8 +14,10 @@ Image = NDArray[Any]  # uint8; OpenCV's stubs know no more
 
 
 def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator) -> tuple[Image, FloatArray]:
-    """One picture uint8 (S, S, 3) with xyxy boxes (N, 4) in its pixels to size x size, boxes as cxcywh
-    fractions."""
+    """Augment and resize one picture, uint8 (S, S, 3) with xyxy boxes (N, 4) in pixels, to size x size.
+
+    Returns the picture and its boxes as cxcywh fractions.
+    """
     image, boxes = _safe_crop(image, boxes, rng)
     height, width = image.shape[:2]
     boxes = (boxes / np.array([width, height, width, height])).astype(np.float32)
@@ -30,7 +31,7 @@ def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator
 
 
 def _safe_crop(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tuple[Image, FloatArray]:
-    """Half the time a window that still holds every object whole."""
+    """Crop to a window that holds every object whole, with probability one half."""
     if rng.random() < 0.5 or not len(boxes):
         return image, boxes
     height, width = image.shape[:2]
@@ -42,7 +43,7 @@ def _safe_crop(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tup
 
 
 def relit(image: Image, rng: np.random.Generator) -> Image:
-    """A picture in other light, at times blurred, compressed or noisy."""
+    """Change the light of a picture, and sometimes blur it, compress it or add noise."""
     gain = rng.uniform(0.8, 1.2) * rng.uniform(0.95, 1.05, 3)
     table = np.clip((np.arange(256)[:, None] / 255.0) ** rng.uniform(0.8, 1.25) * gain * 255, 0, 255).astype(
         np.uint8

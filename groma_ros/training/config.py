@@ -1,4 +1,4 @@
-"""What a training run is, as one dataclass read from a YAML file."""
+"""Configuration of a training run, read from a YAML file."""
 
 from __future__ import annotations
 
@@ -13,90 +13,101 @@ from groma_ros.yaml_files import load
 
 @dataclass(frozen=True)
 class Scenes:
-    """Rendered scenes by seed; size: side in pixels; world: of `simulation.worlds`, or "mixed"."""
+    """Rendered scenes with consecutive seeds."""
 
     first_seed: int
     scenes: int
+    """Number of scenes."""
     size: int = 280
+    """Side of the pictures, pixels."""
     world: str = "table"
+    """One of `simulation.worlds`, or "mixed"."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One stage: updates, pictures a worker and update, learning rate, warm-up and decay in updates.
-
-    cosine: the rate falls as half a cosine after the warm-up and `decay` is not used; muon: matrices inside
-    blocks are updated by Muon, otherwise all by AdamW; backbone: it learns too (stage 1 only); offsets:
-    factor on the rate of the deformable attention's sampling offsets; size: side of the network's input while
-    training.
-    """
+    """Settings of one stage."""
 
     steps: int
+    """Number of updates."""
     batch: int
+    """Pictures of each worker in an update."""
     rate: float
+    """Learning rate."""
     warmup: int = 200
+    """Updates during which the rate rises from 0."""
     decay: int = 0
+    """Updates at the end during which the rate falls to 0."""
     weight_decay: float = 0.01
     cosine: bool = False
+    """The rate falls as half a cosine after the warm-up, and `decay` is ignored."""
     muon: bool = True
+    """Muon updates the matrices inside blocks; otherwise AdamW updates everything."""
     backbone: bool = True
+    """The backbone is trained (stage 1 only)."""
     offsets: float = 1.0
+    """Factor on the rate of the deformable attention's sampling offsets."""
     size: int = 224
+    """Side of the network's input during training, pixels."""
 
 
 @dataclass(frozen=True)
 class LanguageStage(Stage):
-    """A stage of the language model.
-
-    share: questions of each kind a picture (a fraction is a chance); live: features are made from pictures at
-    every step and the region encoder and the bridge learn too; otherwise features are cached, of the first
-    `scenes` of every pool (0: all) and their mirror images; reworded: share of goals said in other words, by
-    `paraphrases`; said: of the others, share worded by `wording`; language: the language model learns, not
-    only the new tokens; tied: the new tokens are read and written by one table; pointing: weight of the loss
-    that shows one attention head where to look, 0 for none; inject: true boxes join the proposals; vision:
-    weight of the losses of boxes, kinds and colours (stage `joint`); frozen: first blocks of the backbone
-    that stay as they are (stage `joint`).
-    """
+    """Settings of a stage that trains the language model."""
 
     share: dict[str, float] = field(default_factory=dict)
+    """Questions of each kind per picture; a fraction is a probability."""
     live: bool = False
+    """Compute features from pictures at every step and train the region encoder and the bridge too; otherwise
+    features are cached."""
     scenes: int = 0
+    """Cache the first so many scenes of every pool and their mirror images; 0 for all."""
     reworded: float = 0.0
+    """Share of goals reworded by `simulation.paraphrases`."""
     said: float = 0.0
+    """Share of the other goals worded by `simulation.wording`."""
     language: bool = True
+    """Train the whole language model, not only the new tokens."""
     tied: bool = True
+    """Use one table as input and output embeddings of the new tokens."""
     pointing: float = 1.0
+    """Weight of the loss that supervises one attention head with the region to name; 0 for none."""
     inject: bool = False
+    """Add the true boxes to the proposals."""
     vision: float = 1.0
+    """Weight of the losses of boxes, kinds and colours (stage `joint`)."""
     frozen: int = 0
+    """Number of the backbone's first blocks that are not trained (stage `joint`)."""
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """A whole run. Scenes are rendered anew from their seeds; held_out scenes are only ever measured on.
-
-    pool: a file may give one, a list, or none where files are given to learn from; earlier: scenes that the
-    weights it starts from have learnt from; prompts: "tiny" or "published"; average: share of each
-    stage's last weights in the bundle (none: those of the last stage that ran); joint: the stage that takes
-    the place of all three where a run goes on from weights that answer.
-    """
+    """Settings of a whole run."""
 
     network: GromaConfig
     detection: Stage
     alignment: LanguageStage
     language: LanguageStage
     pool: tuple[Scenes, ...] = ()
+    """Scenes to train on, rendered from their seeds. A file may name one, a list, or none if annotation files
+    are given instead."""
     held_out: Scenes | None = None
+    """Scenes for evaluation only."""
     seed: int = 0
     workers: int = 2
+    """Number of CPU processes."""
     earlier: tuple[Scenes, ...] = ()
+    """Scenes that the initial weights were trained on."""
     prompts: str = "tiny"
+    """Prompt template: "tiny" or "published"."""
     average: dict[str, float] = field(default_factory=dict)
+    """Share of each stage's final weights in the bundle; empty for those of the last stage that ran."""
     joint: LanguageStage | None = None
+    """The stage that replaces the three others when a run starts from weights that already answer."""
 
     @property
     def template(self) -> PromptTemplate:
-        """How the network is asked."""
+        """Prompt template of the network."""
         return {"tiny": TINY_TEMPLATE, "published": PUBLISHED_TEMPLATE}[self.prompts]
 
     @classmethod

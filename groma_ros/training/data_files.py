@@ -32,33 +32,35 @@ _ABSENT_CATEGORIES = 2  # fewer categories than this in a file, and nothing can 
 
 
 class TrainingDataError(ValueError):
-    """A file that cannot be trained on; the message says which, what is wrong and what to do."""
+    """A file that cannot be used for training; the message names it, what is wrong and what to do."""
 
 
 @dataclass(frozen=True, eq=False)
 class FileSample(SceneSample):
-    """A picture of a file. told: goals that its annotations answer; phrases: for an object what it is called;
-    absent: categories of the file that the picture does not hold."""
+    """A picture of an annotation file."""
 
     told: tuple[SceneGoal, ...] = ()
+    """Goals with known answers."""
     phrases: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    """Descriptions by index of the object."""
     absent: tuple[str, ...] = ()
+    """Categories of the file that are not in the picture."""
 
     def draw(self, rng: np.random.Generator, count: int, kind: str) -> list[SceneGoal]:
-        """Up to `count` different goals of a kind of `KINDS`."""
+        """Draw up to `count` different goals of one of `KINDS`."""
         goals = [SceneGoal(name, "absent", ()) for name in self.absent] if kind == "absent" else self.told
         pool = [goal for goal in goals if goal.kind == kind]
         return [pool[int(i)] for i in rng.permutation(len(pool))[:count]]
 
     def phrase(self, index: int, rng: np.random.Generator) -> str:
-        """One of the phrases of an object that has some."""
+        """Draw one of the descriptions of an object. Raises KeyError if it has none."""
         options = self.phrases[index]
         return options[int(rng.integers(len(options)))]
 
 
 @dataclass
 class _Entry:
-    """A picture while a file is read. objects: by annotation id."""
+    """A picture while a file is read; `objects` by annotation id."""
 
     path: Path
     width: int
@@ -71,10 +73,10 @@ class _Entry:
 
 
 class FilePictures:
-    """Pictures of a file in a training run, in the place of a shard of scenes. Raises TrainingDataError for a
-    picture that is missing."""
+    """Pictures of an annotation file, with the interface of a shard of scenes. Raises TrainingDataError for a
+    missing picture."""
 
-    mirrors = False  # a phrase may say left
+    mirrors = False  # a phrase may contain "left"
 
     def __init__(self, path: Path, entries: Sequence[_Entry], categories: Sequence[str]) -> None:
         self.name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
@@ -95,7 +97,7 @@ class FilePictures:
         self.images = _Images([entry.path for entry in self._entries])
 
     def sample(self, index: int) -> FileSample:
-        """A picture with what is known of it."""
+        """Return a picture with its annotations."""
         entry = self._entries[index]
         place = {key: i for i, key in enumerate(entry.objects)}
         kinds = [item.kind for item in entry.objects.values()]
@@ -139,7 +141,7 @@ class FilePictures:
 
 
 class _Images:
-    """Pictures read when they are asked for, uint8 RGB HxWx3."""
+    """Sequence of pictures that are read on access, uint8 RGB HxWx3."""
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths

@@ -1,8 +1,7 @@
-"""Stage 1: backbone and proposer learn boxes; the region encoder learns kinds and colours beside them.
+"""Stage 1: train backbone and proposer on boxes, and the region encoder on kinds and colours.
 
-The paper starts from a pretrained DINOv2 and freezes it. Here there is none, so the backbone learns too,
-helped by auxiliary heads that are dropped afterwards: kind and colour of every backbone cell and of every
-region token.
+The paper freezes a pretrained DINOv2. Here there is none, so the backbone is trained too, helped by auxiliary
+heads that are dropped afterwards: kind and colour of every backbone cell and of every region token.
 """
 
 from __future__ import annotations
@@ -10,10 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -30,7 +31,7 @@ from groma_ros.training.pool import Pictures
 
 @dataclass(frozen=True)
 class Names:
-    """What the auxiliary heads tell apart."""
+    """Classes of the auxiliary heads."""
 
     kinds: tuple[str, ...] = KIND_NAMES
     colours: tuple[str, ...] = COLOUR_NAMES
@@ -67,7 +68,7 @@ class Auxiliary(nn.Module):
         self.place = nn.Linear(regions, 4)
 
 
-def normalise(images: np.ndarray, device: torch.device) -> Tensor:
+def normalise(images: NDArray[Any], device: torch.device) -> Tensor:
     """uint8 (B, S, S, 3) to the network's pixels (B, 3, S, S)."""
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
     transform = ImageTransform(images.shape[1])
@@ -83,8 +84,7 @@ def draw_batch(
     rng: np.random.Generator,
     device: torch.device,
 ) -> Batch:
-    """A random batch; the generator alone decides it, so that a resumed run goes on with the same
-    pictures."""
+    """Draw a batch. It depends on the generator only, so a resumed run continues with the same pictures."""
     images, boxes, kinds, colours = [], [], [], []
     for _ in range(count):
         shard = shards[int(rng.integers(len(shards)))]
@@ -123,7 +123,7 @@ def cell_labels(batch: Batch, side: int) -> tuple[Tensor, Tensor]:
 
 
 def jittered(boxes: list[Tensor], noise: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Boxes moved and scaled by a few per cent, padded to one (B, R, 4), with the mask of real ones."""
+    """Move and scale boxes by a few per cent; return them padded to (B, R, 4) with the mask of real ones."""
     most = max(len(b) for b in boxes)
     padded = torch.stack([F.pad(b, (0, 0, 0, most - len(b)), value=0.5) for b in boxes])
     real = torch.stack([torch.arange(most, device=b.device) < len(b) for b in boxes])
@@ -135,7 +135,7 @@ def jittered(boxes: list[Tensor], noise: float, generator: torch.Generator) -> t
 def detection_step(
     model: Groma, heads: Auxiliary, batch: Batch, step: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Loss terms of one batch: boxes with one objectness head (they take turns), cells, regions."""
+    """Compute the loss terms of a batch: boxes with one of the objectness heads (in turn), cells, regions."""
     with fast(batch.pixels.device):
         states = model.perceiver.hidden(batch.pixels)
         proposals = model.perceiver.propose(states)
@@ -160,7 +160,7 @@ def detection_step(
 
 
 def known_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy over the labels that are known, 0 where none is."""
+    """Cross-entropy over the known labels; 0 if there are none."""
     return F.cross_entropy(logits, labels, ignore_index=-1, reduction="sum") / (labels >= 0).sum().clamp(
         min=1
     )
@@ -172,7 +172,7 @@ WEIGHTS = {"boxes": 0.5, "cells": 1.0, "kind": 1.0, "colour": 0.5, "place": 2.0}
 def fit_heads(
     model: Groma, heads: Auxiliary, batches: Iterable[Batch], worker: TrainingProcess, rate: float = 0.01
 ) -> None:
-    """Fit new heads to a network that is already trained, before their errors reach it."""
+    """Train new heads on a frozen, already trained network, so that their first errors do not harm it."""
     optimiser = torch.optim.AdamW(heads.parameters(), lr=rate)
     generator = torch.Generator().manual_seed(worker.rank)
     model.requires_grad_(False)
@@ -186,7 +186,7 @@ def fit_heads(
 
 
 def model_side(model: Groma, batch: Batch) -> int:
-    """Cells along one side of the backbone's map for this batch."""
+    """Number of cells along one side of the backbone's map for this batch."""
     return batch.pixels.shape[-1] // model.config.backbone.patch_size
 
 
@@ -199,7 +199,7 @@ def train_step(
     worker: TrainingProcess,
     seed: int,
 ) -> dict[str, float]:
-    """One update; the terms as numbers."""
+    """Make one update; return the loss terms as numbers."""
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)
     terms = detection_step(model, heads, batch, step, generator)
     loss = torch.stack([WEIGHTS[name] * terms[name] for name in WEIGHTS]).sum()
@@ -217,8 +217,8 @@ def train_step(
 def measure(
     model: Groma, heads: Auxiliary, shards: Sequence[Pictures], count: int, size: int, device: torch.device
 ) -> dict[str, float]:
-    """Recall and precision of proposals at IoU 0.5 and score threshold, kinds and colours right, on held-out
-    scenes."""
+    """Measure on held-out scenes: recall and precision of proposals at IoU 0.5 and the score threshold, and
+    the shares of right kinds and colours."""
     started = time.time()
     hit = truth = kept = true_kept = kinds = colours = 0
     c = model.config

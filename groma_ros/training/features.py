@@ -1,5 +1,5 @@
-"""What the language model reads of a scene: image tokens, region tokens, and which object each region
-shows."""
+"""Features of a scene for training the language model: image tokens, region tokens, and which object each
+region shows."""
 
 from __future__ import annotations
 
@@ -28,13 +28,14 @@ from groma_ros.training.pool import Pictures
 
 @dataclass(frozen=True, eq=False)
 class SceneFeatures:
-    """One scene as the language model meets it. image_tokens (T, D); region_tokens (R, D) in the order of
-    their names; region_of: for every object of the sample the region that shows it (IoU of at least 0.5), -1
-    for none."""
+    """Inputs of the language model for one scene."""
 
     image_tokens: Tensor
+    """(T, D)."""
     region_tokens: Tensor
+    """(R, D) in the order of the region names."""
     region_of: NDArray[np.int64]
+    """For every object of the sample the region that shows it (IoU at least 0.5), -1 for none."""
     sample: SceneSample
 
 
@@ -47,7 +48,7 @@ class Seen:
 
 
 def mirrored(sample: SceneSample) -> SceneSample:
-    """The scene seen in a mirror: picture, boxes and positions."""
+    """Mirror the picture, boxes and positions of a scene left to right."""
     width = sample.rgb.shape[1]
     objects = tuple(
         dataclasses.replace(
@@ -61,8 +62,10 @@ def mirrored(sample: SceneSample) -> SceneSample:
 
 
 def owners(boxes: NDArray[np.float32], sample: SceneSample) -> NDArray[np.int64]:
-    """The region of every object, from region boxes (R, 4) xyxy in the sample's pixels; a region shows one
-    object."""
+    """Assign a region to every object, -1 for none; a region shows one object.
+
+    boxes: of the regions, (R, 4) xyxy in the sample's pixels.
+    """
     overlap = box_iou(boxes, np.array([o.box for o in sample.objects], np.float32).reshape(-1, 4))
     region_of = np.full(len(sample.objects), -1, np.int64)
     for place in np.argsort(-overlap, axis=None, kind="stable"):
@@ -75,15 +78,15 @@ def owners(boxes: NDArray[np.float32], sample: SceneSample) -> NDArray[np.int64]
 
 
 def square(sample: SceneSample, size: int) -> NDArray[Any]:
-    """The picture as the network takes it."""
+    """Resize the picture as the network does."""
     return cv2.resize(np.ascontiguousarray(sample.rgb), (size, size), interpolation=cv2.INTER_AREA)
 
 
 def observe(
     model: Groma, samples: Sequence[SceneSample], device: torch.device, inject: bool = False
 ) -> tuple[Seen, list[NDArray[np.float32]]]:
-    """Backbone and proposer without gradients: what they saw, and the selected boxes (R, 4) cxcywh of every
-    scene.
+    """Run backbone and proposer without gradients; return the backbone's states and the selected boxes (R, 4)
+    cxcywh of every scene.
 
     inject: the true boxes join the proposals at the network's `ground_box_score`, so that every object has a
     region.
@@ -117,7 +120,7 @@ def true_fractions(sample: SceneSample) -> NDArray[np.float32]:
 def encode(
     model: Groma, seen: Seen, chosen: list[NDArray[np.float32]], samples: Sequence[SceneSample]
 ) -> list[SceneFeatures]:
-    """Image and region tokens; gradients flow into the bridge and the region encoder and no further."""
+    """Compute image and region tokens; gradients reach the bridge and the region encoder only."""
     states = seen.states
     most = max(len(b) for b in chosen)
     device = states[0].device
@@ -139,8 +142,7 @@ def encode(
 
 
 def vision_digest(model: Groma) -> str:
-    """Names a cache by the weights that made it, so that features of other weights are never taken for
-    these."""
+    """Return a digest of the vision weights, which names their feature cache."""
     digest = hashlib.sha256()
     for part in (model.perceiver, model.region_encoder, model.img_txt_bridge):
         for tensor in part.state_dict().values():
@@ -156,7 +158,7 @@ def cache_features(
     mirror: bool,
     inject: bool = False,
 ) -> None:
-    """Write the features of every scene, and of its mirror image where wanted, as float16, this worker's
+    """Write the float16 features of every scene, and of its mirror image where wanted, for this worker's
     share of the shards."""
     folder.mkdir(parents=True, exist_ok=True)
     for shard in shards[worker.rank :: worker.count]:
@@ -182,7 +184,7 @@ def cache_features(
 
 
 class FeatureCache:
-    """Cached features, drawn at random. All of it is in memory: about 40 kB a scene."""
+    """Features in memory, about 40 kB a scene."""
 
     def __init__(self, shards: Sequence[Pictures], folder: Path, mirror: bool) -> None:
         self._entries = []
@@ -199,7 +201,7 @@ class FeatureCache:
         return int(self._starts[-1])
 
     def get(self, number: int, device: torch.device) -> SceneFeatures:
-        """Scene `number` of the cache."""
+        """Return the features of scene `number`."""
         entry = int(np.searchsorted(self._starts, number, side="right")) - 1
         shard, side, parts, ends, thing_ends = self._entries[entry]
         i = number - int(self._starts[entry])

@@ -1,7 +1,7 @@
-"""One stage in place of three: boxes, kinds, colours and answers from the same pictures, every part of the
-network learning.
+"""The stage `joint`, which replaces the three others: boxes, kinds, colours and answers are learned from the
+same pictures, and every part of the network is trained.
 
-For going on from weights that already answer: region tokens never drift away from the language model that
+It continues from weights that already answer: region tokens do not drift away from the language model that
 reads them, a picture's features are computed once for all losses, and every checkpoint is a whole network.
 """
 
@@ -65,7 +65,7 @@ HEAD_STEPS = 20
 def draw_samples(
     pictures: Sequence[Pictures], count: int, size: int, rng: np.random.Generator
 ) -> list[SceneSample]:
-    """Scenes at the network's size, half of them mirrored, in other light."""
+    """Draw scenes at the network's size, half of them mirrored, with augmented light."""
     drawn = []
     for _ in range(count):
         some = pictures[int(rng.integers(len(pictures)))]
@@ -77,7 +77,7 @@ def draw_samples(
 
 
 def sized(sample: SceneSample, size: int) -> SceneSample:
-    """The scene as a picture of size x size pixels."""
+    """Resize the picture of a scene to size x size pixels."""
     high, wide = sample.rgb.shape[:2]
     if (high, wide) == (size, size):
         return sample
@@ -95,7 +95,7 @@ def sized(sample: SceneSample, size: int) -> SceneSample:
 
 
 def as_batch(samples: Sequence[SceneSample], heads: Auxiliary, device: torch.device) -> Batch:
-    """The scenes as the detection losses take them."""
+    """Convert scenes to a batch for the detection losses."""
     labels = [heads.names.labels(sample.objects, device) for sample in samples]
     return Batch(
         normalise(np.stack([sample.rgb for sample in samples]), device),
@@ -116,7 +116,7 @@ def joint_terms(
     rng: np.random.Generator,
     device: torch.device,
 ) -> dict[str, torch.Tensor]:
-    """Every loss of one batch, from one pass through backbone, proposer and region maps."""
+    """Compute all losses of a batch from one pass through backbone, proposer and region maps."""
     c, batch = model.config, as_batch(samples, heads, device)
     generator = torch.Generator().manual_seed(int(rng.integers(2**31)))
     with fast(device):
@@ -174,10 +174,9 @@ def joint_terms(
 def train_joint(
     worker: TrainingProcess, config: TrainConfig, out: Path, resume: bool, data: Data | None = None
 ) -> None:
-    """The stage `joint` up to its number of steps, from `start.pt`; writes `joint.pt` and `joint.jsonl` in
-    `out`.
+    """Run the stage `joint` from `start.pt`; writes `joint.pt` and `joint.jsonl` in `out`.
 
-    data: what to learn from (default: the config's scenes, rendered in `out`).
+    data: training data (default: the config's scenes, rendered in `out`).
     """
     stage = config.joint
     if stage is None:

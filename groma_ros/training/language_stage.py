@@ -1,10 +1,11 @@
-"""Stages 2 and 3: the network learns to answer. Stage 2 aligns region encoder, bridge and new tokens with the
-language model on live pictures, backbone and proposer frozen; stage 3 trains the language model on cached
-regions of many more scenes.
+"""Stages 2 and 3, which train the language model.
 
-There is no pretrained language model at this size, so it learns in both. A small one has to grow the circuit
-"find the matching feature, then name its region": one attention head of the third layer is shown where to
-look while training.
+Stage 2 aligns region encoder, bridge and new tokens with the language model on live pictures, with backbone
+and proposer frozen; stage 3 trains the language model on cached regions of many more scenes.
+
+There is no pretrained language model of this size, so it is trained in both. A small one does not learn by
+itself to find the matching feature and name its region, so one attention head of the third layer is
+supervised with the region to look at.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 10, 40, 400
 
 
 def embeddings(model: Groma, packed: Packed, scenes: list[SceneFeatures]) -> Tensor:
-    """Input embeddings (B, L, D) of a packed batch."""
+    """Return the input embeddings (B, L, D) of a packed batch."""
     rows = [torch.cat([s.image_tokens, model.region_slot_embeddings(s.region_tokens)]) for s in scenes]
     most = max(len(r) for r in rows)
     table = torch.stack([F.pad(r, (0, 0, 0, most - len(r))) for r in rows])
@@ -80,7 +81,7 @@ def losses(logits: Tensor, attention: Tensor | None, packed: Packed) -> dict[str
         looked = torch.ones(1, device=logits.device)
     else:
         looked = attention[rows, places, packed.pointer[rows, places]]
-    # A batch in which nothing can be asked teaches nothing, and breaks nothing.
+    # A batch without any question has a loss of zero instead of a division by zero.
     return {
         "answer": answer / (wanted != IGNORE).sum().clamp(min=1),
         "pointing": -(looked + 1e-6).log().mean(),
@@ -88,8 +89,8 @@ def losses(logits: Tensor, attention: Tensor | None, packed: Packed) -> dict[str
 
 
 def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str, list[bool]]:
-    """For every question whether each answer token is the most likely legal one, by kind; a missing region is
-    a wrong answer."""
+    """Return by kind, for every question, whether each answer token is the most likely legal one. A question
+    about a missing region is answered wrong."""
     guess = logits.argmax(-1).cpu()
     legal = [
         *range(tokenizer.region_id(0), tokenizer.region_id(0) + tokenizer.max_regions),
@@ -109,7 +110,7 @@ def right(logits: Tensor, packed: Packed, tokenizer: GromaTokenizer) -> dict[str
 
 
 def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> GromaTokenizer:
-    """The vocabulary in `out`; without one, learned from what is asked about the first pictures."""
+    """Load the vocabulary in `out`, or learn it from the questions about the first pictures."""
     from groma_ros.training.vocabulary import train_bpe
 
     path = out / "tokenizer.model"
@@ -123,7 +124,7 @@ def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> 
 
 
 class LivePictures:
-    """Features made from pictures at every step, with gradients into region encoder and bridge."""
+    """Features computed from pictures at every step, with gradients into region encoder and bridge."""
 
     def __init__(
         self, model: Groma, pictures: Sequence[Pictures], device: torch.device, inject: bool = False
@@ -140,7 +141,7 @@ class LivePictures:
 
 
 class CachedScenes:
-    """Features from the cache; nothing of vision runs."""
+    """Cached features, for which no vision network runs."""
 
     def __init__(self, cache: FeatureCache, device: torch.device) -> None:
         self._cache, self._device = cache, device
@@ -150,8 +151,8 @@ class CachedScenes:
 
 
 def tie(model: Groma) -> None:
-    """One table for reading and writing the new tokens while training; the file holds it twice, as Groma's
-    layout wants."""
+    """Use one table as input and output embeddings of the new tokens during training. A checkpoint contains
+    it twice, as in Groma's layout."""
     model.extra_lm_head.weight = model.new_input_embs.weight
 
 
@@ -165,10 +166,9 @@ def train_language(
     resume: bool,
     data: Data | None = None,
 ) -> None:
-    """One language stage from the checkpoint `before`.pt to `name`.pt; stage.live says which of the two it
-    is.
+    """Run stage 2 (stage.live) or 3 from the checkpoint `before`.pt to `name`.pt.
 
-    data: what to learn from (default: the config's scenes, rendered in `out`).
+    data: training data (default: the config's scenes, rendered in `out`).
     """
     torch.manual_seed(config.seed)
     model = Groma(config.network).to(worker.device)
@@ -262,8 +262,8 @@ def measure(
     share: Mapping[str, float],
     batches: int = 6,
 ) -> dict[str, float]:
-    """Share of questions answered exactly, of the kinds in `share`, on held-out pictures; every step is given
-    the right beginning."""
+    """Measure the share of questions answered exactly on held-out pictures, for the kinds in `share`, with
+    teacher forcing."""
     rng = np.random.default_rng(99)
     found: dict[str, list[bool]] = defaultdict(list)
     for _ in range(batches):

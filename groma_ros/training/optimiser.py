@@ -28,8 +28,8 @@ BLOCKS = (
 
 @dataclass(frozen=True)
 class Schedule:
-    """Learning rate over steps: warm-up from 0, constant at `rate`, linear decay to 0 over the last `decay`
-    steps; cosine: half a cosine from the warm-up's end to the last step instead."""
+    """Learning rate schedule: warm-up from 0, constant at `rate`, linear decay to 0 over the last `decay`
+    steps; with `cosine`, half a cosine from the end of the warm-up to the last step."""
 
     steps: int
     rate: float
@@ -43,7 +43,7 @@ class Schedule:
         return cls(stage.steps, stage.rate, stage.warmup, stage.decay, stage.cosine)
 
     def factor(self, step: int) -> float:
-        """Share of the rate at a step."""
+        """Factor on the rate at a step."""
         up = min(1.0, (step + 1) / max(self.warmup, 1))
         if self.cosine:
             done = max(0, step - self.warmup) / max(1, self.steps - self.warmup)
@@ -101,7 +101,7 @@ class Optimiser:
 
 
 def save_checkpoint(path: Path, **content: Any) -> None:
-    """Write a checkpoint whole or not at all."""
+    """Write a checkpoint atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     torch.save(content, partial)
@@ -110,8 +110,8 @@ def save_checkpoint(path: Path, **content: Any) -> None:
 
 @cache
 def halves(kind: str) -> bool:
-    """Whether a device of a type ("cpu", "cuda") has hardware for bfloat16; a CPU without it is some 40 times
-    slower in it."""
+    """Whether a type of device ("cpu", "cuda") has hardware for bfloat16; a CPU without it is about 40 times
+    slower in bfloat16 than in float32."""
     if kind != "cpu":
         return True
     known = torch.cpu.get_capabilities()
@@ -119,5 +119,5 @@ def halves(kind: str) -> bool:
 
 
 def fast(device: torch.device) -> AbstractContextManager[object]:
-    """Products of matrices in bfloat16 where that is fast, in float32 elsewhere."""
+    """Context in which matrix products run in bfloat16 where that is fast, in float32 elsewhere."""
     return torch.autocast(device.type, torch.bfloat16, enabled=halves(device.type))

@@ -1,5 +1,5 @@
-"""Many questions behind one shared prefix in one sequence: exact for a causal model, and far cheaper than one
-prompt each."""
+"""Pack many questions behind one shared prefix into a sequence: equivalent to one prompt each for a causal
+model, and far cheaper."""
 
 from __future__ import annotations
 
@@ -27,46 +27,50 @@ from groma_ros.training.features import SceneFeatures
 
 @dataclass(frozen=True)
 class TrainingQuestion:
-    """One tail. kind: of the goal, `describe` or `caption`; ids: the question with its answer; answer: where
-    the answer starts; refer: the region a `describe` question shows; found: every object asked for is among
-    the regions."""
+    """A question with its answer, as token ids after the prefix."""
 
     kind: str
+    """Kind of the goal, `describe` or `caption`."""
     ids: list[int]
     answer: int
+    """Index in `ids` at which the answer starts."""
     refer: int = -1
+    """Region that a `describe` question refers to, -1 for none."""
     found: bool = True
+    """Every target is among the regions."""
 
 
 @dataclass(frozen=True, eq=False)
 class Packed:
-    """A batch (B, L). source: row of the scene's features (image tokens, then regions) that replaces the
-    embedding, or -1; mask: additive (B, 1, L, L); pointer: for a position that must name a region, the slot
-    of that region's feature, or -1."""
+    """A batch of B sequences of L tokens. Shapes are (B, L) unless stated."""
 
     ids: Tensor
     labels: Tensor
     positions: Tensor
     source: Tensor
+    """Row of the scene's features (image tokens, then regions) that replaces the embedding, or -1."""
     mask: Tensor
+    """Additive attention mask (B, 1, L, L)."""
     pointer: Tensor
-    questions: list[list[tuple[TrainingQuestion, int]]]  # with the position of each tail
+    """Where the next token names a region: position of that region's feature; -1 elsewhere."""
+    questions: list[list[tuple[TrainingQuestion, int]]]
+    """Questions of each sequence with their positions in it."""
 
 
 def phrase(thing: SceneObject) -> str:
-    """ "a red mug", "an orange box"; of a thing without a colour "a person"."""
+    """Describe an object with an article: "a red mug", "an orange box"; without a colour "a person"."""
     return with_article(f"{thing.colour} {thing.kind}".strip())
 
 
 def called(sample: SceneSample, index: int, rng: np.random.Generator) -> str:
-    """What an object is described as."""
+    """Return a description of an object, drawn from its phrases if it has some."""
     if isinstance(sample, FileSample) and index in sample.phrases:
         return sample.phrase(index, rng)
     return phrase(sample.objects[index])
 
 
 def caption(features: SceneFeatures) -> str:
-    """The scene as a list, left to right, with its regions: `<p>a red mug</p><roi><r0></roi> ...`."""
+    """Describe the scene from left to right with its regions: `<p>a red mug</p><roi><r0></roi> ...`."""
     shown = sorted((region, i) for i, region in enumerate(features.region_of) if region >= 0)
     return " ".join(
         f"<p>{phrase(features.sample.objects[i])}</p><roi><r{region}></roi>" for region, i in shown
@@ -74,8 +78,8 @@ def caption(features: SceneFeatures) -> str:
 
 
 def _goals(sample: SceneSample, rng: np.random.Generator, count: int, kind: str) -> list[SceneGoal]:
-    """Goals of one kind, `KINDS` of a file or `GOAL_TYPES` or `MORE_TYPES` of a scene; none of the
-    other's."""
+    """Draw goals of one kind: `KINDS` for pictures of a file, `GOAL_TYPES` or `MORE_TYPES` for rendered
+    scenes. Empty for a kind of the other source."""
     if isinstance(sample, FileSample):
         return sample.draw(rng, count, kind)
     words = words_of(sample.world)
@@ -93,8 +97,7 @@ def ask(
     reworded: float = 0.0,
     said: float = 0.0,
 ) -> list[TrainingQuestion]:
-    """Questions about one scene. share: how many of each kind; a fraction is a chance; reworded: share of
-    goals in other words, by `paraphrases`; said: of the others, share worded by `wording`."""
+    """Draw questions about one scene. share, reworded, said: as in `LanguageStage`."""
     questions = []
     counts = {kind: int(n) + int(rng.random() < n % 1) for kind, n in share.items()}
     for kind, count in counts.items():
@@ -135,8 +138,8 @@ def pack(
     template: PromptTemplate,
     device: torch.device,
 ) -> Packed:
-    """Prefix and tails of every scene in a row; a tail sees the prefix and itself, and its positions go on
-    from the prefix."""
+    """Concatenate prefix and questions of every scene; a question attends to the prefix and itself, and its
+    positions continue those of the prefix."""
     opened = [
         expand(tokenizer, template.prefix_ids(tokenizer), len(s.image_tokens), len(s.region_tokens))
         for s in scenes

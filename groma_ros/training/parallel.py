@@ -1,14 +1,11 @@
-"""One-thread processes side by side, one process on a GPU, or the processes that torchrun or accelerate
-started, a GPU each: gradients averaged, seeds apart, one of them speaks."""
+"""Data-parallel training: single-threaded CPU processes, one process on a GPU, or the processes started by
+torchrun or accelerate with a GPU each. Gradients are averaged, seeds differ, rank 0 reports."""
 
 from __future__ import annotations
 
 import atexit
-import ctypes
 import os
-import signal
 import socket
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,9 +14,10 @@ import torch
 from torch import distributed, nn
 
 from groma_ros.errors import sentence
+from groma_ros.worker_pool import die_with_parent
 
 _SENTENCE = "The training stopped: "
-"""In front of what a training process tells of its error, to find it behind the traceback."""
+"""Marks the message of an error of a training process, which torch puts behind a traceback."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class TrainingProcess:
         return self.rank == 0
 
     def wait(self) -> None:
-        """Until every worker has come here."""
+        """Block until every worker has called this."""
         if self.count > 1:
             distributed.barrier()
 
@@ -52,10 +50,10 @@ class TrainingProcess:
 
 
 def joined() -> TrainingProcess | None:
-    """This process among those that torchrun or `accelerate launch` started; None if nobody did.
+    """Join the process group of torchrun or `accelerate launch`; None if neither started this process.
 
-    Both say so in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). On CPUs they
-    speak over gloo.
+    Both describe the group in the environment (RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT). On
+    CPUs the backend is gloo.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         return None
@@ -73,8 +71,11 @@ def joined() -> TrainingProcess | None:
 
 
 def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
-    """Run task(worker, *arguments) in the processes that are there (`joined`), else once on a GPU where there
-    is one, else in `workers` CPU processes of one thread."""
+    """Run task(worker, *arguments) in the existing process group (`joined`), else once on a GPU if there is
+    one, else in `workers` single-threaded CPU processes.
+
+    Raises RuntimeError with a sentence if a process fails.
+    """
     if (worker := joined()) is not None:
         task(worker, *arguments)
         worker.wait()
@@ -101,7 +102,7 @@ def launch(task: Callable[..., None], workers: int, *arguments: Any) -> None:
 
 
 def _enter(rank: int, task: Callable[..., None], count: int, port: int, arguments: tuple[Any, ...]) -> None:
-    _end_with_parent()
+    die_with_parent(os.getppid())
     os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), OMP_NUM_THREADS="1")
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", rank=rank, world_size=count)
@@ -111,10 +112,3 @@ def _enter(rank: int, task: Callable[..., None], count: int, port: int, argument
         raise RuntimeError(_SENTENCE + sentence(error)) from error
     finally:
         distributed.destroy_process_group()
-
-
-def _end_with_parent() -> None:
-    """Have the kernel end this process when its parent ends, however it ends (Linux, prctl
-    PR_SET_PDEATHSIG)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -2,8 +2,8 @@
 maps.
 
 A shard is `WORLD-SEED.npy` (uint8 N x S x S x 3) beside `WORLD-SEED.json` (the objects of every scene). It is
-written under another name and renamed when whole, so a stopped run leaves no half shard and the next one goes
-on where it ended.
+written under another name and renamed when complete, so an interrupted run leaves no partial shard and the
+next run continues after the last one.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ SHARD = 250
 
 
 class Pictures(Protocol):
-    """Pictures with their objects, however they are kept."""
+    """Pictures with their objects, independent of how they are stored."""
 
     @property
     def name(self) -> str:
-        """Of the files they come from, different for different files."""
+        """Name that is unique for the files they come from."""
 
     @property
     def mirrors(self) -> bool:
-        """Whether a mirror image is as good."""
+        """Whether the pictures may be mirrored for training."""
 
     @property
     def images(self) -> Any:
@@ -45,10 +45,10 @@ class Pictures(Protocol):
 
     @property
     def objects(self) -> list[tuple[SceneObject, ...]]:
-        """What each picture holds."""
+        """Objects of each picture."""
 
     def sample(self, index: int) -> SceneSample:
-        """A picture with what goals are drawn from."""
+        """Return a picture with the annotations from which goals are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +115,7 @@ def render_pool(folder: Path, scenes: Scenes, jobs: int) -> None:
 
 
 def _no_state() -> None:
-    """What a rendering process prepares: nothing, a shard opens its own renderer."""
+    """Start of a rendering process; a shard opens its own renderer."""
 
 
 def _render(_: None, task: tuple[str, int, int, int, str]) -> None:
@@ -123,8 +123,8 @@ def _render(_: None, task: tuple[str, int, int, int, str]) -> None:
 
 
 def open_pool(folder: Path, pool: Sequence[Scenes], count: int = 0) -> list[Shard]:
-    """The finished shards of some scenes, of each the first `count` (0: all), by seed. Raises ValueError if
-    there is none."""
+    """Open the finished shards of the first `count` scenes (0: all) of each pool, by seed. Raises ValueError
+    if there is none."""
     paths = []
     for scenes in pool:
         end = scenes.first_seed + min(count or scenes.scenes, scenes.scenes)
@@ -143,7 +143,7 @@ def _open(path: Path) -> Shard:
     return Shard(
         name=path.stem,
         images=np.load(path, mmap_mode="r"),
-        # Training looks at pictures only: the boxes in space stay on disk.
+        # Training does not need the 3D boxes.
         objects=[
             tuple(
                 SceneObject(**{k: _tuple(v) for k, v in o.items() if k != "box_3d"}) for o in note["objects"]

@@ -1,4 +1,4 @@
-"""`groma train`: render, detect, align, answer, publish. Every step goes on where an earlier run stopped."""
+"""`groma train`: render scenes, run the stages, write the bundle. Every step resumes an interrupted run."""
 
 from __future__ import annotations
 
@@ -36,24 +36,26 @@ FILE_SHARE = {"one": 3.0, "all": 2.0, "absent": 1.0, "describe": 2.0}
 
 @dataclass(frozen=True)
 class TrainingRun:
-    """One call of `groma train`.
-
-    config: YAML file; out: folder of scenes, checkpoints and logs; bundle: folder to write the result to;
-    resume: go on from the checkpoints in `out`; stages: of `STAGES`, in order; start: a bundle whose weights
-    the first of the stages begins from when there is no checkpoint; data, held_out: files in the forms of
-    `data_files` instead of the config's scenes; images: the folder of their pictures (default: each file's
-    own).
-    """
+    """Arguments of `groma train`."""
 
     config: Path
+    """YAML file."""
     out: Path
+    """Folder of scenes, checkpoints and logs."""
     bundle: Path | None = None
+    """Folder for the resulting bundle."""
     resume: bool = False
+    """Resume from the checkpoints in `out`."""
     stages: tuple[str, ...] = STAGES
+    """Some of `STAGES`, in order."""
     start: Path | None = None
+    """Bundle with the initial weights, used if there is no checkpoint."""
     data: tuple[Path, ...] = ()
+    """Training files in the formats of `data_files`, instead of the config's scenes."""
     held_out: tuple[Path, ...] = ()
+    """Evaluation files in the same formats."""
     images: Path | None = None
+    """Folder of the files' pictures; None for the folder of each file."""
 
 
 def train(run: TrainingRun) -> None:
@@ -90,15 +92,14 @@ def train(run: TrainingRun) -> None:
 
 
 def _for_files(stage: LanguageStage) -> LanguageStage:
-    """The stage with the questions that files answer, unless its own are already."""
+    """Return the stage with kinds of questions that annotation files answer, unless it has such already."""
     if set(FILE_KINDS) & set(stage.share):
         return stage
     return dataclasses.replace(stage, share=FILE_SHARE, inject=True)
 
 
 def _prepare(run: TrainingRun, config: TrainConfig, data: Data | None) -> None:
-    """What one process does before all of them train: scenes, the checkpoint to begin from, the
-    vocabulary."""
+    """Prepare what all processes share, in one of them: scenes, the initial checkpoint, the vocabulary."""
     run.out.mkdir(parents=True, exist_ok=True)
     if data is None:
         for scenes in (*config.pool, *([config.held_out] if config.held_out else [])):
@@ -110,14 +111,14 @@ def _prepare(run: TrainingRun, config: TrainConfig, data: Data | None) -> None:
 
 
 def _before(stage: str) -> str:
-    """The checkpoint a stage starts from."""
+    """Name of the checkpoint that a stage starts from."""
     index = STAGES.index(stage) if stage in STAGES else 0
     return STAGES[index - 1] if index else "start"
 
 
 def _begin_from(directory: Path, config: TrainConfig, checkpoint: Path, data: Data | None) -> None:
-    """A first checkpoint of a bundle's weights, with its vocabulary unless the config asks for a larger
-    one."""
+    """Write the initial checkpoint from a bundle's weights, with its vocabulary unless the config asks for a
+    larger one."""
     bundle, tokenizer = Bundle.load(find_model(directory)), checkpoint.with_name(TOKENIZER)
     if GromaConfig.from_dict(bundle.network).language.vocab_size == config.network.language.vocab_size:
         shutil.copyfile(bundle.file(TOKENIZER), tokenizer)
@@ -128,8 +129,8 @@ def _begin_from(directory: Path, config: TrainConfig, checkpoint: Path, data: Da
 
 
 def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: Data | None = None) -> None:
-    """Write the bundle of a checkpoint, still without an accuracy table. data: the files it learned from, if
-    it did."""
+    """Write the bundle of a checkpoint, without an accuracy table. data: the files it was trained on, if
+    any."""
     shares = config.average or {stage: 1.0}
     saved = [torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True) for name in shares]
     model = Groma(config.network)
@@ -159,7 +160,8 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: D
 
 
 def _mean(weights: list[dict[str, torch.Tensor]], shares: list[float]) -> dict[str, torch.Tensor]:
-    """The weighted mean of every tensor of floats; the first's of others. shares: add up to 1."""
+    """Weighted mean of the floating-point tensors; other tensors are taken from the first checkpoint. shares
+    sum to 1."""
     return {
         name: sum((one[name] * share for one, share in zip(weights, shares, strict=True)), torch.zeros(()))
         if value.is_floating_point()
@@ -189,6 +191,6 @@ def _worlds(config: TrainConfig) -> str:
 
 
 def add_table(directory: Path, table: dict[str, object]) -> None:
-    """Put the accuracy table of `groma eval scenes` into a bundle's manifest."""
+    """Add the accuracy table of `groma eval scenes` to a bundle's manifest."""
     files = json.loads((directory / MANIFEST).read_text())["files"]
     dataclasses.replace(Bundle.load(directory), test=table).write_manifest(files)

@@ -1,4 +1,4 @@
-"""The loop of stage 1: batches, updates, log, measurements, checkpoints."""
+"""Training loop of stage 1: batches, updates, log, measurements, checkpoints."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HEAD_STEPS = 40
 
 
 def build(config: TrainConfig, device: torch.device, names: Names | None = None) -> tuple[Groma, Auxiliary]:
-    """The network and its auxiliary heads from the seed, the same in every worker."""
+    """Build the network and its auxiliary heads from the seed, equal in every worker."""
     torch.manual_seed(config.seed)
     model = Groma(config.network)
     heads = Auxiliary(config.network.backbone.hidden_size, config.network.region_output, names or Names())
@@ -31,10 +31,9 @@ def build(config: TrainConfig, device: torch.device, names: Names | None = None)
 def train_detection(
     worker: TrainingProcess, config: TrainConfig, out: Path, resume: bool, data: Data | None = None
 ) -> None:
-    """Stage 1 up to its number of steps; writes `detection.pt` and `detection.jsonl` in `out`. Begins from
-    `start.pt` if there.
+    """Run stage 1, from `start.pt` if it exists; writes `detection.pt` and `detection.jsonl` in `out`.
 
-    data: what to learn from (default: the config's scenes, rendered in `out`).
+    data: training data (default: the config's scenes, rendered in `out`).
     """
     data = data or scenes_data(config, out)
     names = data.names

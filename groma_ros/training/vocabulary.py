@@ -1,4 +1,4 @@
-"""A small byte-pair vocabulary learned from a corpus of goals, written as a SentencePiece
+"""Learn a small byte-pair vocabulary from a corpus of goals, in the form of a SentencePiece
 `tokenizer.model`."""
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _WORD = re.compile(rf"{WORD_MARK}?[^\W\d_]+|{WORD_MARK}?\d|{WORD_MARK}?[^\w{WORD
 
 
 def train_bpe(texts: Iterable[str], vocab_size: int = 512, min_count: int = 2) -> SentencePieceModel:
-    """The vocabulary of `learn_pieces` as a model of exactly `vocab_size` pieces, since the network's new
-    tokens come after that many. Unused pieces take the places for which the texts give no merge."""
+    """Learn a SentencePiece model of exactly `vocab_size` pieces, which the network's new tokens follow.
+    Unused pieces fill up the vocabulary if the texts give too few merges."""
     pieces = learn_pieces(texts, vocab_size, min_count)
     spare = (Piece(f"<unused{index}>", 0.0, UNUSED) for index in range(vocab_size - len(pieces)))
     return SentencePieceModel.from_pieces([*pieces, *spare])

@@ -1,11 +1,12 @@
-"""Weights of a smaller or coarser network as the start of another: what has the same shape is copied, what
-grew is made to fit.
+"""Initialise a network from the weights of a smaller or coarser one.
 
-| grew | how it starts |
+Tensors of equal shape are copied, larger ones are derived as follows.
+
+| larger part | initial values |
 |---|---|
-| patches, of an input as many times larger | the kernel averages the picture down first: the same features |
-| the region encoder's fine level | its convolution after pooling is zero, so tokens are the same at first |
-| the vocabulary | a piece that both have keeps its embedding, a new one has the mean of its old pieces |
+| patches, for an input larger by the same factor | the kernel first averages down: equal features |
+| the region encoder's fine level | its convolution after pooling is zero: equal tokens |
+| the vocabulary | a common piece keeps its embedding, a new one gets the mean of its former pieces |
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ _TABLES = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
 
 
 def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
-    """Fill a network from a bundle whose network may be smaller in the ways of the table above. tokenizer:
-    the network's own.
+    """Initialise a network from a bundle, see the table above. tokenizer: file of the new vocabulary.
 
-    Raises ValueError naming the first weight that fits in none of these ways.
+    Raises ValueError naming the first weight that cannot be derived.
     """
     config = GromaConfig.from_dict(bundle.network)
     old = Groma(config)
@@ -61,8 +61,8 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
 
 
 def finer_patches(kernel: Tensor, side: int) -> Tensor:
-    """A patch kernel (C, 3, p, p) for patches of side x side pixels that gives what it gave for their average
-    to p x p."""
+    """Convert a patch kernel (C, 3, p, p) to patches of side x side pixels; its output is that of the given
+    kernel on the patch averaged down to p x p."""
     old = kernel.shape[-1]
     edges = np.linspace(0, side, old + 1)
     pixels = np.arange(side)
@@ -74,7 +74,7 @@ def finer_patches(kernel: Tensor, side: int) -> Tensor:
 
 
 def grown_table(table: Tensor, before: SentencePieceModel, after: SentencePieceModel) -> Tensor:
-    """The embeddings (V, D) of a vocabulary for another one."""
+    """Convert embeddings (V, D) from one vocabulary to another."""
     places = {piece.text: index for index, piece in enumerate(before.pieces)}
     rows = []
     for piece in after.pieces:

@@ -7,16 +7,18 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.client import GromaClient
 from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Goal
 from tests.node.robot import Robot, start_node
+from tests.pictures import read_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "engines" / "groma-tiny"
@@ -26,12 +28,12 @@ os.environ.update(dds_environment())
 
 
 @pytest.fixture(scope="module")
-def rgb() -> np.ndarray:
-    return cv2.imread(str(ROOT / "demo" / "frame.png"))[:, :, ::-1].copy()
+def rgb() -> NDArray[Any]:
+    return read_rgb(ROOT / "demo" / "frame.png")
 
 
 @pytest.fixture(scope="module")
-def client(rgb: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Iterator[GromaClient]:
+def client(rgb: NDArray[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GromaClient]:
     """A client of a node whose camera shows one picture five times a second."""
     domain = 1 + os.getpid() % 100
     log, stop = tmp_path_factory.mktemp("client") / "node.log", threading.Event()
@@ -54,7 +56,7 @@ def client(rgb: np.ndarray, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             camera.join()
 
 
-def test_standing_goals_are_answered(client: GromaClient, rgb: np.ndarray) -> None:
+def test_standing_goals_are_answered(client: GromaClient, rgb: NDArray[Any]) -> None:
     version = client.set_goals(GOALS)
     answers = client.wait_for_answers(goals_version=version, timeout=90.0)
     wanted = Grounder.load(TINY, backend="onnx", threads=1).ground(rgb, GOALS)

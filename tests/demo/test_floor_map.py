@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from demo.navigate.floor_map import FREE, OCCUPIED, UNKNOWN, FloorMap
 
 
-def floor(low: float, high: float, step: float = 0.05) -> np.ndarray:
+def floor(low: float, high: float, step: float = 0.05) -> NDArray[Any]:
     x, y = np.meshgrid(np.arange(low, high, step), np.arange(low, high, step))
     return np.stack([x.ravel(), y.ravel(), np.zeros(x.size)], 1)
 
 
-def wall(x: float, low: float, high: float) -> np.ndarray:
+def wall(x: float, low: float, high: float) -> NDArray[Any]:
     y, z = np.meshgrid(np.arange(low, high, 0.03), np.arange(0, 1.5, 0.1))
     return np.stack([np.full(y.size, x), y.ravel(), z.ravel()], 1)
 

@@ -63,7 +63,8 @@ def write_refer(folder: Path, out: Path, as_json: bool = False) -> Path:
 
 def write_one_file(folder: Path, path: Path, prefix: str = "") -> Path:
     """The one-file form: an image entry an expression, with the words as its caption."""
-    images, annotations = [], []
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
     for record in load_dataset(folder):
         for text, index in single_goals(record):
             item, number = record.objects[index], len(images)

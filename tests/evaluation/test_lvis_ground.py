@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.evaluation.lvis_ground import ClassedPicture, average_recall, read_classes, table
@@ -30,7 +31,7 @@ def found(*rows: tuple[int, int, list[float]]) -> list[dict[str, Any]]:
     return [{"image_id": image, "category_id": kind, "bbox": box, "score": 1.0} for image, kind, box in rows]
 
 
-def plain_recall(data: dict[str, Any], results: list[dict[str, Any]], thresholds: np.ndarray) -> float:
+def plain_recall(data: dict[str, Any], results: list[dict[str, Any]], thresholds: NDArray[Any]) -> float:
     """Mean over thresholds and classes of the share of objects that are found: boxes in their order each take
     the object left that they overlap most."""
     shares = []

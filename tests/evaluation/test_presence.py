@@ -7,6 +7,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.evaluation.calibrate import calibrate, default_precision, fit_presence, write_calibration
 from groma_ros.evaluation.observations import Observations
@@ -23,7 +24,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 
 
 def observed(
-    odds: np.ndarray, present: np.ndarray, picked: list[list[tuple[float, bool]]] | None = None
+    odds: NDArray[Any], present: NDArray[Any], picked: list[list[tuple[float, bool]]] | None = None
 ) -> Observations:
     """Goals of scenes of five goals each, with these log-odds of being there."""
     count = len(odds)

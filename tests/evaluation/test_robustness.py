@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -14,6 +13,7 @@ from groma_ros.evaluation.scenes import TrueScene, evaluate, rendered_scenes
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.simulation.everyday_words import NOUNS
 from groma_ros.simulation.paraphrases import FRAMES
+from tests.pictures import read_picture
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_failure_shows_what_is_right_and_what_was_said(tmp_path: Path) -> None
     for _ in range(30):
         album(failure)
     path = album.close()
-    assert path is not None and cv2.imread(str(path)).shape[1] == 3 * 428
+    assert path is not None and read_picture(path).shape[1] == 3 * 428
     assert album.written == len(list(album.folder.glob("attribute-*.jpg"))) == 10
 
 

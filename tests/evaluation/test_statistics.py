@@ -1,7 +1,10 @@
 """Calibration metrics against values by hand and their definitions, and fits to known log-odds."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from groma_ros.evaluation.statistics import (
@@ -82,7 +85,7 @@ def test_fit_matches_a_general_purpose_minimiser() -> None:
     positives, negatives = truth.sum(), (~truth).sum()
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
 
-    def loss(line: np.ndarray) -> float:
+    def loss(line: NDArray[Any]) -> float:
         odds = line[0] * (x - x.mean()) / x.std() + line[1]
         return float((np.logaddexp(0, odds) - target * odds).sum() + 0.005 * line[0] ** 2)
 

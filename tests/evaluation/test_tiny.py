@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
 from groma_ros.evaluation.scenes import evaluate, rendered_scenes
@@ -13,6 +12,7 @@ from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, Bundle
 from groma_ros.simulation.dataset import scene_seeds
 from groma_ros.types import Frame, Goal
+from tests.pictures import read_rgb
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "engines" / "groma-tiny"
@@ -90,7 +90,7 @@ def test_ten_goals_at_once_equal_ten_goals_one_by_one(tiny: Grounder) -> None:
 
 
 def test_the_demonstrations_picture_lists_objects(tiny: Grounder) -> None:
-    image = cv2.cvtColor(cv2.imread(str(ROOT / "demo" / "frame.png")), cv2.COLOR_BGR2RGB)
+    image = read_rgb(ROOT / "demo" / "frame.png")
     (answer,) = tiny.ground(Frame(image), [Goal("", "describe")])
     assert len(answer.detections) >= 3
     described = tiny.describe(tiny.perceive(Frame(image)), [item.region for item in answer.detections])

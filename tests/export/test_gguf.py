@@ -6,10 +6,12 @@ import dataclasses
 import resource
 import shutil
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from safetensors.numpy import load_file
 
 from groma_ros.export import gguf as export
@@ -35,7 +37,7 @@ def with_language(config: GromaConfig, **values: object) -> GromaConfig:
     return dataclasses.replace(config, language=dataclasses.replace(config.language, **values))
 
 
-def read(path: Path) -> dict[str, np.ndarray]:
+def read(path: Path) -> dict[str, NDArray[Any]]:
     """The tensors of a GGUF as float32, output x input."""
     return {
         item.name: gguf.quants.dequantize(item.data, item.tensor_type)

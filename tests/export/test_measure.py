@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from groma_ros.export.measure import PICTURES, noise, noise_regions, perceive_difference
 from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
 from tests.small import NETWORK
 
-Change = Callable[[dict[str, np.ndarray]], None]
+Change = Callable[[dict[str, NDArray[Any]]], None]
 
 
 class Spoilt:
@@ -26,7 +27,7 @@ class Spoilt:
     @torch.inference_mode()
     def run(
         self, feeds: Mapping[str, Any], kept: object = ()
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         seen = self._model.perceive(torch.from_numpy(feeds["pixels"]))
         found = {"image_tokens": seen.image_tokens, "boxes": seen.boxes, "objectness": seen.objectness}
         values = {name: value.numpy().copy() for name, value in found.items()}
@@ -46,23 +47,23 @@ def model() -> Groma:
     return model
 
 
-def ranked(values: dict[str, np.ndarray]) -> np.ndarray:
+def ranked(values: dict[str, NDArray[Any]]) -> NDArray[Any]:
     return np.argsort(values["objectness"][0])
 
 
-def swap(values: dict[str, np.ndarray]) -> None:
+def swap(values: dict[str, NDArray[Any]]) -> None:
     """The two best change places, as near ties do."""
     best = ranked(values)[-2:]
     for name in ("boxes", "objectness"):
         values[name][0, best] = values[name][0, best[::-1]]
 
 
-def drop_the_last(values: dict[str, np.ndarray]) -> None:
+def drop_the_last(values: dict[str, NDArray[Any]]) -> None:
     """Another cell than the network's is the last that is taken."""
     values["boxes"][0, ranked(values)[0]] = 7.0
 
 
-def move_the_best(values: dict[str, np.ndarray]) -> None:
+def move_the_best(values: dict[str, NDArray[Any]]) -> None:
     values["boxes"][0, ranked(values)[-1]] += 0.5
 
 

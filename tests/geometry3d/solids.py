@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.types import Frame, Intrinsics
 
@@ -20,7 +22,7 @@ class Cuboid:
     size: tuple[float, float, float]
     yaw: float = 0.0
 
-    def cast(self, start: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    def cast(self, start: NDArray[Any], rays: NDArray[Any]) -> NDArray[Any]:
         turn = turned(self.yaw)
         centre = np.array(self.at) + [0, 0, self.size[2] / 2]
         o, d = (start - centre) @ turn, rays @ turn
@@ -37,7 +39,7 @@ class Ball:
     at: tuple[float, float, float]
     radius: float
 
-    def cast(self, start: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    def cast(self, start: NDArray[Any], rays: NDArray[Any]) -> NDArray[Any]:
         o = start - (np.array(self.at) + [0, 0, self.radius])
         a, b, c = (rays**2).sum(-1), (rays * o).sum(-1), o @ o - self.radius**2
         root = b * b - a * c
@@ -50,13 +52,13 @@ class Ground:
 
     z: float = 0.0
 
-    def cast(self, start: np.ndarray, rays: np.ndarray) -> np.ndarray:
+    def cast(self, start: NDArray[Any], rays: NDArray[Any]) -> NDArray[Any]:
         with np.errstate(divide="ignore"):
             t = (self.z - start[2]) / rays[..., 2]
         return np.where(t > 0, t, np.inf)
 
 
-def turned(yaw: float) -> np.ndarray:
+def turned(yaw: float) -> NDArray[Any]:
     """3x3 rotation about z."""
     c, s = np.cos(yaw), np.sin(yaw)
     return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
@@ -64,7 +66,7 @@ def turned(yaw: float) -> np.ndarray:
 
 def look(
     azimuth: float, elevation: float, distance: float, roll: float = 0.0
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[NDArray[Any], NDArray[Any]]:
     """A camera that looks at the origin: position, and 3x3 with its axes right, down, forward as columns.
     Radians, metres."""
     back = np.array(
@@ -77,8 +79,8 @@ def look(
 
 
 def render(
-    solids: Sequence[object], pose: tuple[np.ndarray, np.ndarray], camera: Intrinsics = CAMERA
-) -> tuple[Frame, np.ndarray]:
+    solids: Sequence[object], pose: tuple[NDArray[Any], NDArray[Any]], camera: Intrinsics = CAMERA
+) -> tuple[Frame, NDArray[Any]]:
     """A frame with depth (float32, NaN where a ray hits nothing), and which solid each pixel shows, -1 for
     none."""
     start, axes = pose
@@ -95,12 +97,12 @@ def render(
     return Frame(rgb, frame_id="camera", depth=depth, intrinsics=camera), labels
 
 
-def box_of(labels: np.ndarray, index: int) -> tuple[float, float, float, float]:
+def box_of(labels: NDArray[Any], index: int) -> tuple[float, float, float, float]:
     """The xyxy box around a solid's pixels, ends exclusive."""
     rows, columns = np.nonzero(labels == index)
     return float(columns.min()), float(rows.min()), float(columns.max() + 1), float(rows.max() + 1)
 
 
-def to_world(point: Sequence[float], pose: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+def to_world(point: Sequence[float], pose: tuple[NDArray[Any], NDArray[Any]]) -> NDArray[Any]:
     """A point of the optical frame in the world."""
     return np.asarray(pose[0] + pose[1] @ np.asarray(point))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import matrix_from_quaternion
 from groma_ros.evaluation.depth import DepthTally, camera_frame
@@ -26,7 +28,7 @@ POSES = [
 
 
 def check(
-    found: Placement, solid: Cuboid, pose: tuple[np.ndarray, np.ndarray], metres: float = 0.004
+    found: Placement, solid: Cuboid, pose: tuple[NDArray[Any], NDArray[Any]], metres: float = 0.004
 ) -> None:
     """Centre, sides and axes of a cuboid."""
     middle = np.array(solid.at) + [0, 0, solid.size[2] / 2]
@@ -42,7 +44,7 @@ def check(
 
 @pytest.mark.parametrize("pose", POSES, ids=range(len(POSES)))
 def test_box_is_independent_of_camera_pose(
-    pose: tuple[np.ndarray, np.ndarray],
+    pose: tuple[NDArray[Any], NDArray[Any]],
 ) -> None:
     frame, labels = render([Ground(), BOX], pose)
     found = place(frame, box_of(labels, 1))
@@ -51,7 +53,7 @@ def test_box_is_independent_of_camera_pose(
 
 
 @pytest.mark.parametrize("pose", POSES, ids=range(len(POSES)))
-def test_hidden_half_of_a_ball_is_completed(pose: tuple[np.ndarray, np.ndarray]) -> None:
+def test_hidden_half_of_a_ball_is_completed(pose: tuple[NDArray[Any], NDArray[Any]]) -> None:
     ball = Ball((-0.02, 0.03, 0.0), 0.045)
     frame, labels = render([Ground(), ball], pose)
     found = place(frame, box_of(labels, 1))

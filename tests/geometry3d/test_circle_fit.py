@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.geometry3d.circle_fit import arc, find_circle, find_round, outline, round_footprint
 
 
 def ring(
     radius: float, start: float, stop: float, at: tuple[float, float] = (0.0, 0.0), count: int = 80
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Points (N, 2) on an arc, radians."""
     angles = np.linspace(start, stop, count)
-    return radius * np.stack([np.cos(angles), np.sin(angles)], 1) + at
+    points: NDArray[Any] = radius * np.stack([np.cos(angles), np.sin(angles)], 1) + at
+    return points
 
 
 @pytest.mark.parametrize("span", [np.pi, 1.5 * np.pi, 2 * np.pi])
@@ -43,7 +47,7 @@ def test_a_third_of_the_outline_may_be_something_else() -> None:
 
 def test_few_points_or_a_line_have_no_circle() -> None:
     assert find_circle(ring(0.04, 0, 6, count=8), 0.001) is None
-    assert find_circle(np.linspace([0, 0], [0.1, 0.1], 50), 0.001) is None
+    assert find_circle(np.linspace([0, 0], [0.1, 0.1], 50, dtype=np.float64), 0.001) is None
 
 
 def test_an_outline_is_even_and_convex() -> None:
@@ -58,7 +62,7 @@ def test_an_arc_is_measured_around_the_centre() -> None:
     assert arc(ring(1.0, 0.1, np.pi - 0.1), np.zeros(2)) == pytest.approx(np.pi, abs=0.2)
 
 
-def can(radius: float, height: float, handle: float = 0.0) -> np.ndarray:
+def can(radius: float, height: float, handle: float = 0.0) -> NDArray[Any]:
     """The visible half of a can that stands at (0.01, 0.02): its near side and its top; a handle of a length
     to the left."""
     near = np.concatenate(
@@ -72,7 +76,8 @@ def can(radius: float, height: float, handle: float = 0.0) -> np.ndarray:
     )
     y = np.linspace(radius, radius + handle, 20 if handle else 0)
     grip = np.column_stack([np.zeros(len(y)), y, np.full(len(y), height / 2)])
-    return np.concatenate([near, top, grip]) + [0.01, 0.02, 0]
+    points: NDArray[Any] = np.concatenate([near, top, grip]) + [0.01, 0.02, 0]
+    return points
 
 
 def test_a_can_is_round_and_its_box_is_square() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.geometry3d.depth_segmentation import cut_at_jumps, select, smoothed
 
@@ -14,7 +17,7 @@ def test_a_jump_takes_out_its_farther_side() -> None:
     np.testing.assert_array_equal(left.T, cut_at_jumps(depth.T, np.full(depth.T.shape, 0.05)))
 
 
-def picture(*rectangles: tuple[int, int, int, int]) -> np.ndarray:
+def picture(*rectangles: tuple[int, int, int, int]) -> NDArray[Any]:
     """40x60 pixels, set in xyxy rectangles."""
     mask = np.zeros((40, 60), bool)
     for x1, y1, x2, y2 in rectangles:

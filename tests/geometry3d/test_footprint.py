@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.geometry3d.footprint import Axes, Footprint, SurfaceView, complete, smallest_rectangle
 from tests.geometry3d.solids import CAMERA
@@ -11,13 +14,14 @@ from tests.geometry3d.solids import CAMERA
 
 def rectangle(
     rng: np.random.Generator, length: float, width: float, angle: float, at: tuple[float, float]
-) -> np.ndarray:
+) -> NDArray[Any]:
     """Points all over a rectangle, its corners among them."""
     unit = np.concatenate(
         [rng.uniform(-0.5, 0.5, (500, 2)), [[-0.5, -0.5], [0.5, -0.5], [0.5, 0.5], [-0.5, 0.5]]]
     )
     c, s = np.cos(angle), np.sin(angle)
-    return unit * [length, width] @ np.array([[c, s], [-s, c]]) + at
+    points: NDArray[Any] = unit * [length, width] @ np.array([[c, s], [-s, c]]) + at
+    return points
 
 
 @pytest.mark.parametrize("angle", np.linspace(0, np.pi, 13))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import backproject
 from groma_ros.geometry3d.plane_ransac import find_planes
@@ -11,13 +14,14 @@ from tests.geometry3d.solids import Cuboid, Ground, look, render
 
 
 def cloud(
-    rng: np.random.Generator, normal: np.ndarray, distance: float, count: int, noise: float = 0.0
-) -> np.ndarray:
+    rng: np.random.Generator, normal: NDArray[Any], distance: float, count: int, noise: float = 0.0
+) -> NDArray[Any]:
     """Points of the plane normal . p = distance (in front of the camera), within about half a metre."""
     side = np.cross(normal, [0.3, 0.5, 0.8])
     side = side / np.linalg.norm(side)
     flat = rng.uniform(-0.5, 0.5, (count, 2)) @ np.stack([side, np.cross(normal, side)])
-    return flat + normal * distance + normal * noise * rng.standard_normal((count, 1))
+    points: NDArray[Any] = flat + normal * distance + normal * noise * rng.standard_normal((count, 1))
+    return points
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -54,4 +58,4 @@ def test_too_few_points_or_none_hold_no_plane() -> None:
     assert find_planes(np.zeros((0, 3))) == []
     assert find_planes(np.random.default_rng(0).uniform(0.5, 1, (50, 3))) == []
     assert find_planes(np.tile([0.1, 0.2, 0.7], (500, 1))) == []
-    assert find_planes(np.linspace([0, 0, 1], [1, 1, 2], 500)) == []
+    assert find_planes(np.linspace([0.0, 0.0, 1.0], [1.0, 1.0, 2.0], 500, dtype=np.float64)) == []

@@ -8,10 +8,12 @@ import io
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.grounding.familiarity import FEWEST, FILE, Familiarity, sentences
 from groma_ros.grounding.grounder import Grounder
@@ -24,13 +26,13 @@ TINY = ROOT / "engines" / "groma-tiny"
 SIZE = 60
 
 
-def scene(tokens: np.ndarray) -> Scene:
+def scene(tokens: NDArray[Any]) -> Scene:
     empty = np.zeros((0, tokens.shape[1]), np.float32)
     return Scene(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), tokens, empty, None, 10, 10)
 
 
 @pytest.fixture(scope="module")
-def usual() -> np.ndarray:
+def usual() -> NDArray[Any]:
     """Means of 500 pictures, float32 500 x 60, that vary in 40 directions and hardly in the others."""
     rng = np.random.default_rng(3)
     spread = np.concatenate([np.full(40, 1.0), np.full(20, 0.01)])
@@ -39,11 +41,11 @@ def usual() -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def fitted(usual: np.ndarray) -> Familiarity:
+def fitted(usual: NDArray[Any]) -> Familiarity:
     return Familiarity.fit(usual, frozenset({"the", "red", "mug"}))
 
 
-def test_the_limit_leaves_one_in_a_hundred(fitted: Familiarity, usual: np.ndarray) -> None:
+def test_the_limit_leaves_one_in_a_hundred(fitted: Familiarity, usual: NDArray[Any]) -> None:
     values = np.array([fitted.unusual(scene(line[None])) for line in usual[4::5]])
     assert (values > 1).sum() == 1 and values.max() < 3
     assert fitted.unusual(scene(np.stack([usual[0] - 1, usual[0] + 1]))) == pytest.approx(
@@ -73,7 +75,7 @@ def test_words_are_compared_without_case_and_punctuation(fitted: Familiarity) ->
     assert words == "the model never learned the word spoon of the goal 'the red spoon'"
 
 
-def test_too_few_pictures_and_another_model(fitted: Familiarity, usual: np.ndarray) -> None:
+def test_too_few_pictures_and_another_model(fitted: Familiarity, usual: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match=f"{FEWEST - 1} pictures are too few"):
         Familiarity.fit(usual[: FEWEST - 1], frozenset())
     with pytest.raises(ValueError, match="not of one model"):
@@ -91,7 +93,7 @@ def written(folder: Path, familiarity: Familiarity, **values: object) -> Bundle:
     return Bundle.load(folder)
 
 
-def test_it_goes_through_a_bundle(fitted: Familiarity, usual: np.ndarray, tmp_path: Path) -> None:
+def test_it_goes_through_a_bundle(fitted: Familiarity, usual: NDArray[Any], tmp_path: Path) -> None:
     found = Familiarity.load(written(tmp_path / "model", fitted))
     assert found is not None and found.words == fitted.words
     assert found.unusual(scene(usual[:1])) == pytest.approx(fitted.unusual(scene(usual[:1])), rel=1e-4)

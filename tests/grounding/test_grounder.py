@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.model.groma import Groma
@@ -143,7 +145,7 @@ def test_the_prefix_is_prefilled_once_for_all_goals_of_a_scene(small_model: Path
     counted: list[int] = []
 
     class Counting(TorchLanguage):
-        def prefill(self, embeddings: np.ndarray) -> object:
+        def prefill(self, embeddings: NDArray[Any]) -> object:
             counted.append(len(embeddings))
             return super().prefill(embeddings)
 

@@ -1,7 +1,10 @@
 """Images that cannot be looked at are refused in a sentence; the next good one is answered."""
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Frame, Goal
@@ -22,7 +25,7 @@ from tests.small import blocks
         (np.zeros((48, 64, 3), np.uint16), "uint8 values, not uint16"),
     ],
 )
-def test_images_that_are_refused(grounder: Grounder, rgb: np.ndarray, sentence: str) -> None:
+def test_images_that_are_refused(grounder: Grounder, rgb: NDArray[Any], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         grounder.perceive(Frame(rgb))
     assert len(grounder.ground(Frame(blocks(1)), [Goal("the red mug")])) == 1
@@ -40,7 +43,7 @@ def test_images_that_are_refused(grounder: Grounder, rgb: np.ndarray, sentence: 
     ],
     ids=["black", "white", "tiny", "thin", "huge", "not contiguous"],
 )
-def test_odd_images_are_legal(grounder: Grounder, rgb: np.ndarray) -> None:
+def test_odd_images_are_legal(grounder: Grounder, rgb: NDArray[Any]) -> None:
     scene = grounder.perceive(Frame(rgb))
     height, width = rgb.shape[:2]
     assert len(scene.boxes) >= 1 and np.isfinite(scene.boxes).all() and np.isfinite(scene.region_tokens).all()

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rosbags.rosbag2 import CompressionFormat, CompressionMode, StoragePlugin, Writer
 from rosbags.typesys import Stores, get_typestore
 
@@ -18,7 +19,7 @@ STORE = get_typestore(Stores.ROS2_JAZZY)
 TYPES = STORE.types
 
 
-def image(stamp: int, rgb: np.ndarray, encoding: str = "rgb8") -> Any:
+def image(stamp: int, rgb: NDArray[Any], encoding: str = "rgb8") -> Any:
     """A raw image message."""
     height, width = rgb.shape[:2]
     time = TYPES["builtin_interfaces/msg/Time"](sec=stamp // 10**9, nanosec=stamp % 10**9)
@@ -69,7 +70,7 @@ def write(
     return path
 
 
-def pictures(count: int = 3) -> list[np.ndarray]:
+def pictures(count: int = 3) -> list[NDArray[Any]]:
     random = np.random.default_rng(3)
     return [random.integers(0, 256, (6 + index, 8, 3), np.uint8) for index in range(count)]
 

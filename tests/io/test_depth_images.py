@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.io.depth_images import (
     check_registered,
@@ -29,7 +30,7 @@ EXPECTED = {
         [[np.nan, 0.5, np.nan, np.nan], [np.nan, 1e-3, 12.25, np.nan], [2, 3, 4, 5]], np.float32
     ),
 }
-SAMPLES = {"16UC1": MILLIMETRES, "32FC1": METRES}
+SAMPLES: dict[str, NDArray[Any]] = {"16UC1": MILLIMETRES, "32FC1": METRES}
 
 
 @pytest.mark.parametrize("padding", [0, 2, 13])
@@ -59,7 +60,7 @@ def test_other_encodings_are_refused(encoding: str) -> None:
     assert caught.value.cause == "encoding"
 
 
-def compressed_depth(samples: np.ndarray, a: float = 0.0, b: float = 0.0) -> bytes:
+def compressed_depth(samples: NDArray[Any], a: float = 0.0, b: float = 0.0) -> bytes:
     """What compressed_depth_image_transport sends: its header, then a PNG file."""
     return struct.pack("<iff", 0, a, b) + cv2.imencode(".png", samples)[1].tobytes()
 
@@ -180,7 +181,7 @@ def test_what_belongs_together_passes() -> None:
     ],
 )
 def test_what_does_not_belong_together_is_refused(changes: dict[str, Any], cause: str, sentence: str) -> None:
-    parts = {
+    parts: dict[str, Any] = {
         "image": HEADER,
         "width": 640,
         "height": 480,

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 from cv_bridge import CvBridge
+from numpy.typing import NDArray
 
 from groma_ros.io.images import ENCODINGS, MAX_PIXELS, ImageError, compressed_to_rgb, image_to_rgb
 
@@ -17,12 +18,12 @@ RGB = RNG.integers(0, 256, (6, 8, 3), np.uint8)
 ALPHA = np.full((6, 8, 1), 77, np.uint8)
 
 
-def image(encoding: str, pixels: np.ndarray, padding: int = 0, bigendian: bool = False) -> Any:
+def image(encoding: str, pixels: NDArray[Any], padding: int = 0, bigendian: bool = False) -> Any:
     """A message of the pixels (H, W[, C]) as a driver would send it; padding: rubbish bytes after each
     row."""
     pixels = pixels.astype(pixels.dtype.newbyteorder(">" if bigendian else "<"))
     height, width = pixels.shape[:2]
-    rows = np.frombuffer(pixels.tobytes(), np.uint8).reshape(height, -1)
+    rows: NDArray[np.uint8] = np.frombuffer(pixels.tobytes(), np.uint8).reshape(height, -1)
     rows = np.hstack([rows, np.full((height, padding), 0xAB, np.uint8)])
     fields = dict(
         height=height,
@@ -35,7 +36,7 @@ def image(encoding: str, pixels: np.ndarray, padding: int = 0, bigendian: bool =
     return SimpleNamespace(**fields)
 
 
-def mosaic(pattern: str, colour: tuple[int, int, int], depth: Any = np.uint8) -> np.ndarray:
+def mosaic(pattern: str, colour: tuple[int, int, int], depth: Any = np.uint8) -> NDArray[Any]:
     """What a sensor with this Bayer pattern sees of an even colour."""
     cell = np.array([colour["rgb".index(letter)] for letter in pattern], depth).reshape(2, 2)
     return np.tile(cell, (4, 5))
@@ -169,7 +170,7 @@ def test_tiny_images_never_crash(encoding: str) -> None:
         assert str(error).startswith("The ")
 
 
-def jpeg(pixels: np.ndarray = RGB, progressive: bool = False) -> bytes:
+def jpeg(pixels: NDArray[Any] = RGB, progressive: bool = False) -> bytes:
     flags = [cv2.IMWRITE_JPEG_QUALITY, 95, cv2.IMWRITE_JPEG_PROGRESSIVE, int(progressive)]
     return bytes(cv2.imencode(".jpg", pixels[:, :, ::-1], flags)[1])
 
@@ -193,7 +194,8 @@ def test_the_stored_orientation_is_not_applied() -> None:
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
     content = jpeg()
     content = content[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + content[2:]
-    assert cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR).shape == (8, 6, 3)
+    turned = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
+    assert turned is not None and turned.shape == (8, 6, 3)
     assert compressed_to_rgb(content).shape == (6, 8, 3)
 
 
@@ -214,7 +216,7 @@ OPTIONS = {
 }
 
 
-def smooth(height: int, width: int) -> np.ndarray:
+def smooth(height: int, width: int) -> NDArray[Any]:
     return cv2.GaussianBlur(RNG.integers(0, 256, (height, width, 3), np.uint8), (9, 9), 3)
 
 
@@ -351,9 +353,9 @@ def test_a_compressed_mosaic_is_demosaiced(pattern: str, file: str) -> None:
     content = cv2.imencode(file, mosaic(pattern, colour), [cv2.IMWRITE_JPEG_QUALITY, 100])[1].tobytes()
     rgb = compressed_to_rgb(content, f"bayer_{pattern}8; {'jpeg' if file == '.jpg' else 'png'} compressed ")
     assert np.abs(rgb.astype(int) - colour).max() <= (0 if file == ".png" else 12)
-    wide = cv2.imencode(".png", mosaic(pattern, tuple(256 * value + 9 for value in colour), np.uint16))[
-        1
-    ].tobytes()
+    red, green, blue = colour
+    bright = (256 * red + 9, 256 * green + 9, 256 * blue + 9)
+    wide = cv2.imencode(".png", mosaic(pattern, bright, np.uint16))[1].tobytes()
     np.testing.assert_array_equal(compressed_to_rgb(wide, f"bayer_{pattern}16; png compressed")[0, 0], colour)
 
 

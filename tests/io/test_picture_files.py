@@ -7,13 +7,16 @@ import struct
 import sys
 import zlib
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.io.images import ImageError, compressed_to_rgb
 from groma_ros.io.picture_files import find_pictures, orientation, read_picture, upright
+from tests.pictures import read_rgb
 
 UPRIGHT = np.zeros((24, 40, 3), np.uint8)
 UPRIGHT[:8, :16] = (255, 0, 0)  # red in the upper left corner
@@ -26,7 +29,7 @@ def exif(value: int, order: str = "<") -> bytes:
     return head + struct.pack(f"{order}IH", 8, 1) + entries + struct.pack(f"{order}I", 0)
 
 
-def stored(value: int) -> np.ndarray:
+def stored(value: int) -> NDArray[Any]:
     """The pixels as a camera stores them whose orientation undoes what was turned."""
     for turned in range(1, 9):
         if np.array_equal(upright(upright(UPRIGHT, turned), value), UPRIGHT):
@@ -67,7 +70,7 @@ def test_orientations_undo_what_opencv_turns(tmp_path: Path) -> None:
     path = tmp_path / "phone.jpg"
     for value in range(1, 9):
         path.write_bytes(jpeg(value, ">"))
-        theirs = cv2.imread(str(path))[..., ::-1]
+        theirs = read_rgb(path)
         assert np.abs(read_picture(str(path))[0].astype(int) - theirs).mean() < 2, value
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from websockets.sync.client import connect
 
 from groma_ros.live.engine import Engine
@@ -66,7 +67,7 @@ class Page:
         self._answers: dict[int, dict[str, Any]] = {}
         self._waiting = False
         self.state: dict[str, Any] = {}
-        self.picture: np.ndarray | None = None
+        self.picture: NDArray[Any] | None = None
         """The newest picture, uint8 HxWx3 RGB."""
         self.space: tuple[dict[str, Any], bytes] | None = None
 

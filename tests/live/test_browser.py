@@ -11,9 +11,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
 from groma_ros.client.demo.processes import dds_environment
@@ -24,6 +24,7 @@ from tests.live.browser import Browser, Tab, find_browser
 from tests.live.conftest import BAG, PICTURE, TINY, Serve
 from tests.live.page import Serving
 from tests.node.robot import Robot, start_node
+from tests.pictures import read_rgb
 
 EXECUTABLE = find_browser()
 pytestmark = pytest.mark.skipif(
@@ -78,7 +79,7 @@ def open_tab(browser: Browser) -> Iterator[Open]:
     assert errors == []
 
 
-def boxes(tab: Tab, kind: str = "answer") -> np.ndarray:
+def boxes(tab: Tab, kind: str = "answer") -> NDArray[Any]:
     """The boxes that are drawn on the picture, xyxy in its pixels."""
     return np.array(tab.run(BOXES.format(kind=kind)), np.float32).reshape(-1, 4)
 
@@ -88,19 +89,19 @@ def statuses(tab: Tab, *wanted: str) -> None:
     tab.until(f"JSON.stringify({STATUS}) === {json.dumps(json.dumps(list(wanted), separators=(',', ':')))}")
 
 
-def centre(box: np.ndarray) -> tuple[float, float]:
+def centre(box: NDArray[Any]) -> tuple[float, float]:
     return float(box[0] + box[2]) / 2, float(box[1] + box[3]) / 2
 
 
 @pytest.fixture(scope="module")
-def truth(tiny: Grounder) -> dict[str, np.ndarray]:
+def truth(tiny: Grounder) -> dict[str, NDArray[Any]]:
     """The model's own box of each goal on the picture."""
-    rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    rgb = read_rgb(PICTURE)
     return {item.goal.text: item.boxes[0] for item in tiny.ground(rgb, [MUG, BALL])}
 
 
 def test_a_goal_is_typed_and_its_box_is_at_the_right_place(
-    serve: Serve, open_tab: Open, truth: dict[str, np.ndarray]
+    serve: Serve, open_tab: Open, truth: dict[str, NDArray[Any]]
 ) -> None:
     tab = open_tab(serve(PICTURE))
     tab.until("document.getElementById('source').textContent === 'frame.png'")
@@ -132,7 +133,7 @@ def test_a_goal_is_typed_and_its_box_is_at_the_right_place(
 
 
 def test_a_region_is_asked_about_by_click_drag_and_keyboard(
-    serve: Serve, open_tab: Open, truth: dict[str, np.ndarray]
+    serve: Serve, open_tab: Open, truth: dict[str, NDArray[Any]]
 ) -> None:
     tab = open_tab(serve(PICTURE))
     tab.until("!document.getElementById('step').disabled || document.getElementById('problem').textContent")
@@ -159,7 +160,7 @@ def test_a_region_is_asked_about_by_click_drag_and_keyboard(
 
 
 def test_labels_are_confirmed_and_corrected_by_clicks(
-    serve: Serve, open_tab: Open, truth: dict[str, np.ndarray]
+    serve: Serve, open_tab: Open, truth: dict[str, NDArray[Any]]
 ) -> None:
     serving = serve(PICTURE, MUG, "the toy", CONE)
     tab = open_tab(serving)
@@ -260,10 +261,10 @@ def test_a_dialogue_is_read_and_begun_anew(serve: Serve, open_tab: Open, small_m
 
 
 def test_a_node_that_dies_and_comes_back(
-    open_tab: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: dict[str, np.ndarray]
+    open_tab: Open, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, truth: dict[str, NDArray[Any]]
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
-    rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    rgb = read_rgb(PICTURE)
     problem = "document.getElementById('problem').textContent"
     with ExitStack() as stack:
         robot, stop = stack.enter_context(Robot(DOMAIN)), threading.Event()

@@ -11,14 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.live.engine import EngineState, Show, Shown, SpokenAnswer
 from groma_ros.types import FloatArray, Frame, Goal
 from tests.live.conftest import PICTURE, ROOT
 from tests.live.page import Serving
+from tests.pictures import read_rgb
 
 GOALS = ("the red mug", "the blue ball", "the purple cone")
 RATE, SECONDS = 10.0, 4.0
@@ -77,7 +75,7 @@ class ClockedEngine:
 
 
 def test_a_page_costs_under_a_tenth_of_a_core(tiny: Grounder, tmp_path: Path) -> None:
-    rgb = np.ascontiguousarray(cv2.imread(str(PICTURE))[..., ::-1])
+    rgb = read_rgb(PICTURE)
     scene = tiny.perceive(rgb)
     shown = Shown(0, Frame(rgb), tuple(tiny.ground(scene, GOALS)), scene.boxes, 0)
     with Serving(ClockedEngine(shown), tmp_path) as serving:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.live.labels import LabelFile, category
 from groma_ros.replay.truth import read_truth
 from groma_ros.training.data_files import open_file
 from groma_ros.types import Frame, Goal
+from tests.pictures import read_picture
 
 MUG, BALL = [10.0, 20.0, 50.0, 80.0], [100.0, 10.0, 145.0, 40.0]
 
@@ -23,7 +25,7 @@ def frame(stamp: int) -> Frame:
     return Frame(rgb, stamp, "camera")
 
 
-def boxes(*rows: list[float]) -> np.ndarray:
+def boxes(*rows: list[float]) -> NDArray[Any]:
     return np.array(rows, np.float32).reshape(-1, 4)
 
 
@@ -61,7 +63,7 @@ def test_the_file_has_coco_boxes_with_goals_and_verified_negatives(labels: Label
     ]
     assert [names[i] for i in first["neg_category_ids"]] == ["purple cone"]
     assert [names[i] for i in second["neg_category_ids"]] == ["red mug"]
-    picture = cv2.imread(str(labels.path.parent / first["file_name"]))
+    picture = read_picture(labels.path.parent / first["file_name"])
     assert picture.shape == (120, 160, 3)
     counts = labels.counts
     assert (counts.frames, counts.goals, counts.absent) == (2, 4, 2)

@@ -8,10 +8,11 @@ import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
@@ -22,6 +23,7 @@ from groma_ros.types import Goal
 from tests.live.conftest import PICTURE, TINY
 from tests.live.page import Serving
 from tests.node.robot import Robot, start_node
+from tests.pictures import read_rgb
 
 MUG, BALL = "the red mug", "the blue ball"
 FOCAL = 500.0
@@ -33,7 +35,7 @@ os.environ.update(dds_environment())
 @pytest.fixture
 def robot() -> Iterator[Robot]:
     """A camera that shows one picture five times a second, all of it at a distance of 1 m."""
-    rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    rgb = read_rgb(PICTURE)
     stop = threading.Event()
     height, width = rgb.shape[:2]
     metre = np.full((height, width), 1000, "<u2").tobytes()
@@ -60,7 +62,7 @@ def robot() -> Iterator[Robot]:
         camera.join()
 
 
-def cloud(space: tuple[dict, bytes]) -> tuple[np.ndarray, np.ndarray]:
+def cloud(space: tuple[dict, bytes]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Points Nx3, metres, and their colours uint8 Nx3, of a view in space."""
     count, data = space[0]["points"], space[1]
     points = np.frombuffer(data[: 12 * count], "<f4").reshape(-1, 3)
@@ -72,7 +74,7 @@ def test_a_node_is_shown_dies_and_comes_back(
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
     parameters = {"model": TINY, "backend": "onnx", "threads": 1}
-    rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+    rgb = read_rgb(PICTURE)
     wanted = tiny.ground(rgb, MUG)[0].boxes[0]
     with ExitStack() as stack:
         engine = NodeEngine("groma", [Goal(MUG)])

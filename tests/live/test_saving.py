@@ -6,7 +6,6 @@ import errno
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -19,6 +18,7 @@ from groma_ros.live.sources import open_source
 from groma_ros.replay.recording import RecordingWriter
 from groma_ros.types import Detection, Frame, Goal, Grounding
 from tests.live.conftest import BAG, PICTURE, Serve
+from tests.pictures import read_picture
 
 MUG = "the red mug"
 
@@ -28,7 +28,7 @@ def test_a_frame_is_saved_with_its_answers(serve: Serve) -> None:
         state = page.until(lambda state: state["goals"][0]["status"] == "present")
         files = [Path(name) for name in page.do("save", frame=state["frame"]["number"])["files"]]
     assert [path.suffix for path in files] == [".png", ".json", ".jpg"]
-    np.testing.assert_array_equal(cv2.imread(str(files[0])), cv2.imread(str(PICTURE)))
+    np.testing.assert_array_equal(read_picture(files[0]), read_picture(PICTURE))
     (answer,) = json.loads(files[1].read_text())["groundings"]
     assert answer["goal"] == MUG
     np.testing.assert_allclose(

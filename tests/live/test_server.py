@@ -8,7 +8,6 @@ import threading
 import time
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from websockets.exceptions import InvalidStatus
@@ -16,6 +15,7 @@ from websockets.exceptions import InvalidStatus
 from groma_ros.grounding.grounder import Grounder
 from tests.live.conftest import BAG, PICTURE, Serve
 from tests.live.page import Page, Serving
+from tests.pictures import read_rgb
 
 MUG, CONE = "the red mug", "the purple cone"
 
@@ -33,7 +33,7 @@ def get(port: int, path: str, **headers: str) -> http.client.HTTPResponse:
 def test_a_picture_is_shown_with_its_answers(serve: Serve, tiny: Grounder) -> None:
     with serve(PICTURE, MUG, CONE).page() as page:
         state = page.until(lambda state: answered(state) and state["source"]["ended"])
-        rgb = cv2.cvtColor(cv2.imread(str(PICTURE)), cv2.COLOR_BGR2RGB)
+        rgb = read_rgb(PICTURE)
         mug, cone = tiny.ground(rgb, [MUG, CONE])
         found = state["goals"]
         assert [goal["text"] for goal in found] == [MUG, CONE]

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from groma_ros.model.region_encoder import RegionEncoder, resize, roi_align, with_coordinates
@@ -16,8 +18,8 @@ from groma_ros.network_config import BackboneConfig, GromaConfig, LanguageConfig
 
 
 def _sampled(
-    image: np.ndarray, x1: float, y1: float, x2: float, y2: float, bins: int, samples: int
-) -> np.ndarray:
+    image: NDArray[Any], x1: float, y1: float, x2: float, y2: float, bins: int, samples: int
+) -> NDArray[Any]:
     """RoIAlign by its definition, one sample at a time (groma_spec 5.3)."""
     channels, height, width = image.shape
     out = np.zeros((channels, bins, bins))

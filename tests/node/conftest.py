@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
@@ -39,6 +40,6 @@ def robot(domain: int) -> Iterator[Robot]:
 
 
 @pytest.fixture(scope="session")
-def picture() -> np.ndarray:
+def picture() -> NDArray[Any]:
     """A uint8 48x64x3 picture with structure."""
     return blocks(5)

@@ -10,11 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from numpy.typing import NDArray
 from rcl_interfaces.srv import SetParameters, SetParametersAtomically
 from rclpy.action import ActionClient
 from rclpy.client import Client
@@ -171,7 +171,7 @@ class Robot:
         self.until(future.done, f"the answer of {name}")
         return future.result()
 
-    def see(self, rgb: np.ndarray, frame_id: str = "camera") -> Header:
+    def see(self, rgb: NDArray[Any], frame_id: str = "camera") -> Header:
         """Publish a picture until the node has received it; its header."""
         before, message = self.count("received"), self.image(rgb, frame_id)
         self.repeat(
@@ -181,7 +181,7 @@ class Robot:
         )
         return message.header
 
-    def image(self, rgb: np.ndarray, frame_id: str = "camera") -> Image:
+    def image(self, rgb: NDArray[Any], frame_id: str = "camera") -> Image:
         """A raw image of uint8 HxWx3 pixels with a stamp no other has."""
         return image_message(self.header(frame_id), rgb)
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from numpy.typing import NDArray
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy, qos_profile_sensor_data
@@ -79,7 +80,7 @@ class Eyes:
         )
         return heard
 
-    def send(self, name: str, picture: np.ndarray, done: Any, what: str) -> list[int]:
+    def send(self, name: str, picture: NDArray[Any], done: Any, what: str) -> list[int]:
         """Send a picture every fifth of a second until done; the stamps."""
         stamps = []
 
@@ -111,7 +112,7 @@ def eyes(robot: Robot, node: Child) -> Eyes:
     return Eyes(robot)
 
 
-def test_nothing_is_looked_at_while_nobody_listens(eyes: Eyes, picture: np.ndarray) -> None:
+def test_nothing_is_looked_at_while_nobody_listens(eyes: Eyes, picture: NDArray[Any]) -> None:
     assert eyes.goals("the mug").success
     eyes.send("left", picture, lambda: eyes.count("left", "skipped") >= 3, "skipped frames")
     values = eyes.values["groma: camera left"]
@@ -133,7 +134,7 @@ def test_nothing_is_looked_at_while_nobody_listens(eyes: Eyes, picture: np.ndarr
     assert eyes.count("left", "answered") == 0
 
 
-def test_each_camera_is_answered_on_its_own_topics(eyes: Eyes, picture: np.ndarray) -> None:
+def test_each_camera_is_answered_on_its_own_topics(eyes: Eyes, picture: NDArray[Any]) -> None:
     version = eyes.goals("the mug", "the box").goals_version
     left = eyes.listen(GroundingArray, "groma/left/groundings")
     right = eyes.listen(GroundingArray, "groma/arm/right/groundings")
@@ -156,7 +157,7 @@ def test_each_camera_is_answered_on_its_own_topics(eyes: Eyes, picture: np.ndarr
     assert all(stamp <= image for stamp, image in zip(answered, stamps[first:], strict=True))
 
 
-def test_proposals_are_all_regions_goals_or_not(eyes: Eyes, picture: np.ndarray) -> None:
+def test_proposals_are_all_regions_goals_or_not(eyes: Eyes, picture: NDArray[Any]) -> None:
     assert eyes.goals().success
     proposals, groundings = (
         eyes.listen(Detection2DArray, "groma/left/proposals"),
@@ -214,7 +215,7 @@ def test_topics_services_and_qualities_are_there(eyes: Eyes) -> None:
         assert info.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT
 
 
-def test_parameters_change_all_together_or_not_at_all(eyes: Eyes, picture: np.ndarray) -> None:
+def test_parameters_change_all_together_or_not_at_all(eyes: Eyes, picture: NDArray[Any]) -> None:
     def change(**values: Any) -> tuple[bool, str]:
         request = SetParametersAtomically.Request(
             parameters=[Parameter(n, value=v).to_parameter_msg() for n, v in values.items()]

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import rclpy
 from action_msgs.msg import GoalStatus
+from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.signals import SignalHandlerOptions
 
@@ -76,7 +76,7 @@ def node(domain: int, gate: Gate) -> Iterator[GromaNode]:
     rclpy.shutdown()
 
 
-def looked_at(caller: Caller, gate: Gate, picture: np.ndarray) -> Any:
+def looked_at(caller: Caller, gate: Gate, picture: NDArray[Any]) -> Any:
     """A goal that the language model holds."""
     handle = caller.send("the mug", 60.0)
 
@@ -90,7 +90,7 @@ def looked_at(caller: Caller, gate: Gate, picture: np.ndarray) -> Any:
 
 
 def test_a_goal_is_cancelled_while_the_model_looks(
-    robot: Robot, node: GromaNode, gate: Gate, picture: np.ndarray
+    robot: Robot, node: GromaNode, gate: Gate, picture: NDArray[Any]
 ) -> None:
     caller = Caller(robot)
     handle = looked_at(caller, gate, picture)
@@ -110,7 +110,7 @@ def test_a_goal_is_cancelled_while_the_model_looks(
 
 
 def test_deactivating_ends_what_is_open_with_a_sentence(
-    robot: Robot, node: GromaNode, gate: Gate, picture: np.ndarray
+    robot: Robot, node: GromaNode, gate: Gate, picture: NDArray[Any]
 ) -> None:
     caller = Caller(robot)
     handle = looked_at(caller, gate, picture)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from geometry_msgs.msg import PoseStamped
+from numpy.typing import NDArray
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 from std_msgs.msg import Header
@@ -96,7 +97,7 @@ class Camera:
     def depth(
         self,
         header: Header,
-        metres: np.ndarray | None = None,
+        metres: NDArray[Any] | None = None,
         encoding: str = "16UC1",
         bigendian: bool = False,
     ) -> Image:

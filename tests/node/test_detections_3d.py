@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from geometry_msgs.msg import TransformStamped
+from numpy.typing import NDArray
 from rclpy.time import Time
 from scipy.spatial.transform import Rotation
 from std_msgs.msg import Header
@@ -215,7 +216,7 @@ def test_markers_of_nothing_still_delete() -> None:
 
 def jaw_axis(
     detector: Detector3D, shape: Any, track: str, camera: str = ""
-) -> tuple[Detections3D, np.ndarray]:
+) -> tuple[Detections3D, NDArray[Any]]:
     """What a detector makes of a rendered object, and the jaw axis of its target."""
     frame, labels = render([Ground(), shape], POSE)
     answers = [Grounding(Goal("it"), (Detection(box_of(labels, 1), 0.9, 0, track),), 1.0, 0.5)]
@@ -229,7 +230,7 @@ def jaw_axis(
 def test_the_jaw_axis_of_a_track_goes_on_and_a_round_thing_says_that_its_turn_is_unknown() -> None:
     detector = Detector3D(SimpleNamespace(), Parameters())
 
-    def x_axis(shape: Any, track: str) -> np.ndarray:
+    def x_axis(shape: Any, track: str) -> NDArray[Any]:
         made, axis = jaw_axis(detector, shape, track)
         (covariance,) = (item.results[0].pose.covariance for item in detections_3d_message(made).detections)
         assert bool(np.any(covariance)) == isinstance(shape, Ball)

@@ -7,9 +7,10 @@ import os
 import signal
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.grounder import Grounder
@@ -32,7 +33,7 @@ def start(stack: ExitStack, robot: Robot, folder: Path, stop: str, model: Path) 
 
 
 def test_a_node_killed_during_a_build_leaves_nothing_in_the_way(
-    robot: Robot, tmp_path: Path, graph_model: Path, picture: np.ndarray
+    robot: Robot, tmp_path: Path, graph_model: Path, picture: NDArray[Any]
 ) -> None:
     for stop in ("build", "engine", "note"):
         with ExitStack() as stack:

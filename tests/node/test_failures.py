@@ -7,10 +7,12 @@ import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from groma_ros.client.demo.processes import Child
@@ -26,7 +28,7 @@ FAR = 150
 LONG = "the red mug " * 40
 
 
-def failing(graph: bytes, name: str, least: str, limit: np.ndarray) -> bytes:
+def failing(graph: bytes, name: str, least: str, limit: NDArray[Any]) -> bytes:
     """A graph that fails where a reduction (`least`) of an input passes the limit: an index is then outside
     its table of one."""
     model = onnx.load_from_string(graph)
@@ -82,7 +84,7 @@ def met(robot: Robot, node: Child) -> Robot:
 
 
 def test_a_picture_that_the_back_end_cannot_compute_is_counted_and_the_next_is_answered(
-    met: Robot, node: Child, graph_model: Path, picture: np.ndarray
+    met: Robot, node: Child, graph_model: Path, picture: NDArray[Any]
 ) -> None:
     met.send_goals("the mug")
     met.ask(met.image(picture))
@@ -102,7 +104,7 @@ def test_a_picture_that_the_back_end_cannot_compute_is_counted_and_the_next_is_a
 
 
 def test_a_goal_that_the_back_end_cannot_compute_is_counted_and_the_next_is_answered(
-    met: Robot, node: Child, picture: np.ndarray
+    met: Robot, node: Child, picture: NDArray[Any]
 ) -> None:
     met.send_goals(LONG)
     before, image = met.count("refused answer: failure"), met.image(picture)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
+from numpy.typing import NDArray
 from rclpy.action import ActionClient
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
@@ -61,11 +62,11 @@ def met(robot: Robot, node: Child) -> Robot:
     return robot
 
 
-def at(stamp: int, picture: np.ndarray) -> Image:
+def at(stamp: int, picture: NDArray[Any]) -> Image:
     return image_message(Header(stamp=to_time(stamp), frame_id="camera"), picture)
 
 
-def test_a_camera_that_restarts_is_heard_again(met: Robot, picture: np.ndarray) -> None:
+def test_a_camera_that_restarts_is_heard_again(met: Robot, picture: NDArray[Any]) -> None:
     met.ask(met.image(picture))
     for _ in range(2):
         met.node.destroy_publisher(met.images)
@@ -103,7 +104,7 @@ def test_every_stamp_is_answered_as_it_is(met: Robot, stamps: list[int]) -> None
         assert np.allclose(found, sorted(item.box for one in wanted for item in one.detections), atol=0.05)
 
 
-def test_sizes_and_encodings_may_change_from_frame_to_frame(met: Robot, picture: np.ndarray) -> None:
+def test_sizes_and_encodings_may_change_from_frame_to_frame(met: Robot, picture: NDArray[Any]) -> None:
     for height, width, encoding in (
         (48, 64, "rgb8"),
         (480, 640, "bgr8"),
@@ -122,7 +123,7 @@ def test_sizes_and_encodings_may_change_from_frame_to_frame(met: Robot, picture:
         )
 
 
-def test_a_hundred_goals_are_answered_together(met: Robot, picture: np.ndarray) -> None:
+def test_a_hundred_goals_are_answered_together(met: Robot, picture: NDArray[Any]) -> None:
     texts = [f"the red mug number {index}" for index in range(100)]
     response = met.call(
         SetGoals, "groma/set_goals", SetGoals.Request(goals=[GoalMessage(text=text) for text in texts])
@@ -141,7 +142,7 @@ def test_a_hundred_goals_are_answered_together(met: Robot, picture: np.ndarray) 
     ) and "at most 128 may stand" in refused.message
 
 
-def test_fifty_callers_at_once_all_get_an_answer(met: Robot, picture: np.ndarray) -> None:
+def test_fifty_callers_at_once_all_get_an_answer(met: Robot, picture: NDArray[Any]) -> None:
     met.ask(met.image(picture))
     # A client's reader gets the answers to all others too: ten of those that it has not taken yet would push
     # its own out.
@@ -184,7 +185,7 @@ def test_fifty_callers_at_once_all_get_an_answer(met: Robot, picture: np.ndarray
         met.node.destroy_client(client)
 
 
-def test_two_publishers_of_one_topic_are_both_answered(met: Robot, picture: np.ndarray) -> None:
+def test_two_publishers_of_one_topic_are_both_answered(met: Robot, picture: NDArray[Any]) -> None:
     first, second = met.images, met.node.create_publisher(Image, "image", qos_profile_sensor_data)
     met.until(second.get_subscription_count, "the match")
     for publisher, side in ((first, 1), (second, -1), (first, 1), (second, -1)):
@@ -195,7 +196,7 @@ def test_two_publishers_of_one_topic_are_both_answered(met: Robot, picture: np.n
     met.node.destroy_publisher(second)
 
 
-def test_a_process_that_was_halted_goes_on(met: Robot, node: Child, picture: np.ndarray) -> None:
+def test_a_process_that_was_halted_goes_on(met: Robot, node: Child, picture: NDArray[Any]) -> None:
     os.kill(node.pid, signal.SIGSTOP)
     try:
         for _ in range(20):
@@ -263,7 +264,7 @@ def test_pictures_and_words_far_from_training_are_told(met: Robot, node: Child) 
     assert "\x1b[2J" not in node.output()
 
 
-def test_answers_after_all_of_it_are_the_models_own(met: Robot, node: Child, picture: np.ndarray) -> None:
+def test_answers_after_all_of_it_are_the_models_own(met: Robot, node: Child, picture: NDArray[Any]) -> None:
     answer: GroundingArray = met.ask(met.image(picture))[1]
     wanted = Grounder.load(TINY, min_presence=0.0, backend="onnx", threads=1).ground(
         Frame(picture), [Goal("the red mug")]

@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rclpy.qos import qos_profile_sensor_data
 from rclpy.serialization import deserialize_message, serialize_message
 from sensor_msgs.msg import CameraInfo, Image
@@ -77,7 +77,7 @@ def unreadable(data: bytes, kind: Any) -> bool:
     return False
 
 
-def samples(picture: np.ndarray) -> dict[str, Any]:
+def samples(picture: NDArray[Any]) -> dict[str, Any]:
     info = CameraInfo(
         width=64,
         height=48,
@@ -104,7 +104,7 @@ def samples(picture: np.ndarray) -> dict[str, Any]:
     ],
 )
 def test_what_is_no_message_is_counted(
-    robot: Robot, node: Child, grounder: Grounder, picture: np.ndarray, topic: str, count: str
+    robot: Robot, node: Child, grounder: Grounder, picture: NDArray[Any], topic: str, count: str
 ) -> None:
     robot.meet(node)
     message = samples(picture)[topic]
@@ -125,7 +125,7 @@ def test_what_is_no_message_is_counted(
 
 
 def test_oversized_messages_are_refused(
-    robot: Robot, node: Child, grounder: Grounder, picture: np.ndarray
+    robot: Robot, node: Child, grounder: Grounder, picture: NDArray[Any]
 ) -> None:
     robot.meet(node)
     goals, images = robot.count("refused goals"), robot.count("refused images")
@@ -145,7 +145,7 @@ def test_oversized_messages_are_refused(
     answers_well(robot, node, grounder, picture)
 
 
-def answers_well(robot: Robot, node: Child, grounder: Grounder, picture: np.ndarray) -> None:
+def answers_well(robot: Robot, node: Child, grounder: Grounder, picture: NDArray[Any]) -> None:
     """The node runs, and a good image gets the model's own answer."""
     assert node.running
     robot.send_goals(GOAL)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import rclpy
+from numpy.typing import NDArray
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
@@ -68,7 +68,7 @@ def entities(node: GromaNode) -> tuple[int, ...]:
     return tuple(len(list(kind)) for kind in kinds)
 
 
-def test_fifty_cycles_leave_nothing_behind(context: None, tiny: Grounder, picture: np.ndarray) -> None:
+def test_fifty_cycles_leave_nothing_behind(context: None, tiny: Grounder, picture: NDArray[Any]) -> None:
     node = GromaNode(lambda *_: tiny)
     executor = SingleThreadedExecutor()
     executor.add_node(node)
@@ -106,7 +106,7 @@ def test_fifty_cycles_leave_nothing_behind(context: None, tiny: Grounder, pictur
         listener.destroy_node()
 
 
-def test_every_cycle_gives_its_own_model_back(context: None, picture: np.ndarray) -> None:
+def test_every_cycle_gives_its_own_model_back(context: None, picture: NDArray[Any]) -> None:
     loaded: list[weakref.ref[Grounder]] = []
 
     def load(*choice: Any) -> Grounder:

@@ -10,9 +10,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from lifecycle_msgs.srv import ChangeState, GetState
+from numpy.typing import NDArray
 
 from groma_ros.client.demo.processes import Child
 from tests.node.robot import Robot, start_node
@@ -107,7 +107,7 @@ def test_a_quality_of_service_that_does_not_exist_is_one_sentence(
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_it_cleanly_while_frames_come(
-    robot: Robot, tmp_path: Path, small_model: Path, picture: np.ndarray, number: signal.Signals
+    robot: Robot, tmp_path: Path, small_model: Path, picture: NDArray[Any], number: signal.Signals
 ) -> None:
     with ExitStack() as stack:
         parameters = {"model": small_model, "goals": "['the mug']", "min_presence": 0.0}
@@ -188,7 +188,7 @@ def state(robot: Robot) -> str:
 
 
 def test_a_manager_takes_it_through_its_states(
-    robot: Robot, tmp_path: Path, small_model: Path, picture: np.ndarray
+    robot: Robot, tmp_path: Path, small_model: Path, picture: NDArray[Any]
 ) -> None:
     with ExitStack() as stack:
         parameters = {"model": small_model, "goals": "['the mug']", "min_presence": 0.0, "autostart": False}

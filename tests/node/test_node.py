@@ -7,10 +7,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import ReliabilityPolicy, qos_profile_sensor_data
@@ -70,7 +72,7 @@ def near(ids: dict[tuple[float, ...], str], box: tuple[float, ...]) -> str:
 
 
 def test_boxes_scores_and_headers_are_the_models_own(
-    met: Robot, grounder: Grounder, picture: np.ndarray
+    met: Robot, grounder: Grounder, picture: NDArray[Any]
 ) -> None:
     met.send_goals(GOALS)
     message = met.image(picture, "camera_optical_frame")
@@ -95,7 +97,7 @@ def test_boxes_scores_and_headers_are_the_models_own(
 
 
 def test_boxes_are_pixels_of_the_camera_whatever_its_size(
-    met: Robot, grounder: Grounder, picture: np.ndarray
+    met: Robot, grounder: Grounder, picture: NDArray[Any]
 ) -> None:
     met.send_goals("the mug")
     wide = cv2.resize(picture, (320, 60), interpolation=cv2.INTER_NEAREST)
@@ -107,7 +109,7 @@ def test_boxes_are_pixels_of_the_camera_whatever_its_size(
 
 
 def test_only_the_newest_frame_is_answered_and_the_others_are_counted(
-    met: Robot, picture: np.ndarray
+    met: Robot, picture: NDArray[Any]
 ) -> None:
     met.send_goals("\n".join(f"goal number {index}" for index in range(60)))
     before = {key: met.count(key) for key in ("received", "answered", "dropped")}
@@ -134,7 +136,7 @@ def test_only_the_newest_frame_is_answered_and_the_others_are_counted(
     assert change["dropped"] >= 5 and change["received"] == change["answered"] + change["dropped"] <= 40
 
 
-def wrong_images(robot: Robot, picture: np.ndarray) -> dict[str, Image]:
+def wrong_images(robot: Robot, picture: NDArray[Any]) -> dict[str, Image]:
     """One image of each kind that must be refused, by the cause that diagnostics count."""
     messages = {
         cause: robot.image(picture) for cause in ("encoding", "step", "length", "empty", "size", "content")
@@ -149,7 +151,7 @@ def wrong_images(robot: Robot, picture: np.ndarray) -> dict[str, Image]:
     return {**messages, "content": tiny}
 
 
-def test_wrong_images_are_refused_counted_and_the_next_is_answered(met: Robot, picture: np.ndarray) -> None:
+def test_wrong_images_are_refused_counted_and_the_next_is_answered(met: Robot, picture: NDArray[Any]) -> None:
     met.send_goals("the mug")
     for cause, message in wrong_images(met, picture).items():
         before = met.count(f"refused image: {cause}")
@@ -175,7 +177,7 @@ ODD_GOALS = [
 
 
 def test_goals_of_any_script_and_special_tokens_are_plain_text(
-    met: Robot, grounder: Grounder, picture: np.ndarray
+    met: Robot, grounder: Grounder, picture: NDArray[Any]
 ) -> None:
     met.send_goals("\n".join(ODD_GOALS))
     answers = met.ask(met.image(picture))[1].groundings
@@ -198,7 +200,7 @@ def test_goals_of_any_script_and_special_tokens_are_plain_text(
     ],
 )
 def test_wrong_goals_are_refused_and_the_former_ones_stand(
-    met: Robot, picture: np.ndarray, text: str
+    met: Robot, picture: NDArray[Any], text: str
 ) -> None:
     met.send_goals("the mug")
     version, before = met.count("goals_version"), met.count("refused goals")
@@ -212,7 +214,7 @@ def test_wrong_goals_are_refused_and_the_former_ones_stand(
 
 
 def test_the_service_takes_kinds_and_scores_and_says_what_is_wrong(
-    met: Robot, grounder: Grounder, picture: np.ndarray
+    met: Robot, grounder: Grounder, picture: NDArray[Any]
 ) -> None:
     goals = [
         GoalMessage(text="the mug", kind="one"),
@@ -240,7 +242,7 @@ def test_the_service_takes_kinds_and_scores_and_says_what_is_wrong(
         )
 
 
-def test_parameters_change_what_is_answered(met: Robot, picture: np.ndarray) -> None:
+def test_parameters_change_what_is_answered(met: Robot, picture: NDArray[Any]) -> None:
     def set_parameter(name: str, value: object) -> bool:
         request = SetParameters.Request(parameters=[Parameter(name, value=value).to_parameter_msg()])
         return bool(met.call(SetParameters, "groma/set_parameters", request).results[0].successful)
@@ -258,7 +260,7 @@ def test_parameters_change_what_is_answered(met: Robot, picture: np.ndarray) -> 
     assert not set_parameter("goals", ["x" * 10_000])
 
 
-def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture: np.ndarray) -> None:
+def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture: NDArray[Any]) -> None:
     met.send_goals("the mug")
     drawn: list[Image] = []
     subscription = met.node.create_subscription(
@@ -286,7 +288,7 @@ def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture
 
 
 def test_compressed_images_need_the_other_transport(
-    domain: int, small_model: Path, tmp_path: Path, picture: np.ndarray, grounder: Grounder
+    domain: int, small_model: Path, tmp_path: Path, picture: NDArray[Any], grounder: Grounder
 ) -> None:
     with ExitStack() as stack:
         other = stack.enter_context(Robot(1 + domain % 100))

@@ -6,8 +6,10 @@ from __future__ import annotations
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
@@ -20,7 +22,7 @@ SECOND = 1_000_000_000
 
 
 def test_every_image_has_its_output_while_the_language_model_is_slow(
-    robot: Robot, tmp_path: Path, graph_model: Path, picture: np.ndarray
+    robot: Robot, tmp_path: Path, graph_model: Path, picture: NDArray[Any]
 ) -> None:
     # Reliable and deep, so that what is lost is lost by the node; a machine that is busy for some seconds is
     # no matter either.

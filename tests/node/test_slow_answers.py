@@ -10,11 +10,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from lifecycle_msgs.msg import State
 from lifecycle_msgs.srv import ChangeState, GetState
+from numpy.typing import NDArray
 from rcl_interfaces.msg import Parameter as ParameterMessage
 from rcl_interfaces.msg import ParameterType, ParameterValue
 from rcl_interfaces.srv import SetParameters
@@ -88,7 +88,7 @@ def seconds(call: Callable[[], Any]) -> float:
     return time.monotonic() - start
 
 
-def test_services_and_images_are_answered_while_six_ask(met: Robot, picture: np.ndarray) -> None:
+def test_services_and_images_are_answered_while_six_ask(met: Robot, picture: NDArray[Any]) -> None:
     met.see(picture)
     clients = [met.node.create_client(Ask, "groma/ask") for _ in range(CALLERS)]
     met.knock(*clients)
@@ -137,7 +137,7 @@ def test_a_model_that_still_answers_does_not_hold_up_a_new_configuration(inactiv
     assert time.monotonic() - start < 60
 
 
-def test_a_question_is_given_up_when_its_time_is_over(met: Robot, picture: np.ndarray) -> None:
+def test_a_question_is_given_up_when_its_time_is_over(met: Robot, picture: NDArray[Any]) -> None:
     assert met.call(SetParameters, "groma/set_parameters", number("ask_timeout", 1.0)).results[0].successful
     met.see(picture)
     met.client(Ask, "groma/ask")
@@ -151,7 +151,7 @@ def test_a_question_is_given_up_when_its_time_is_over(met: Robot, picture: np.nd
 
 
 def test_of_goals_that_change_ten_times_within_an_answer_only_the_last_are_asked(
-    met: Robot, picture: np.ndarray
+    met: Robot, picture: NDArray[Any]
 ) -> None:
     def answered(texts: tuple[str, ...]) -> bool:
         met.images.publish(met.image(picture))
@@ -180,7 +180,7 @@ def test_of_goals_that_change_ten_times_within_an_answer_only_the_last_are_asked
         assert texts == (["the last"] if message.goals_version == version else ["the mug 9", "the first"])
 
 
-def test_transitions_asked_for_at_once_are_all_answered(met: Robot, picture: np.ndarray) -> None:
+def test_transitions_asked_for_at_once_are_all_answered(met: Robot, picture: NDArray[Any]) -> None:
     labels = ("deactivate", "deactivate", "cleanup", "activate", "configure", "shout")
     clients = [met.node.create_client(ChangeState, "groma/change_state") for _ in labels]
     met.knock(*clients)
@@ -212,7 +212,7 @@ def test_transitions_asked_for_at_once_are_all_answered(met: Robot, picture: np.
     met.until(active, "the way back to active")
 
 
-def test_it_ends_quickly_while_the_model_answers(met: Robot, node: Child, picture: np.ndarray) -> None:
+def test_it_ends_quickly_while_the_model_answers(met: Robot, node: Child, picture: NDArray[Any]) -> None:
     for _ in range(3):
         met.images.publish(met.image(picture))
         met.spin(0.2)

@@ -40,9 +40,12 @@ def test_nothing_counted_is_nothing() -> None:
 
 def test_threads_do_not_lose_counts() -> None:
     statistics = Statistics()
-    threads = [
-        threading.Thread(target=lambda: [statistics.received() for _ in range(2000)]) for _ in range(4)
-    ]
+
+    def count() -> None:
+        for _ in range(2000):
+            statistics.received()
+
+    threads = [threading.Thread(target=count) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:

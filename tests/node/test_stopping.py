@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-import numpy as np
 import pytest
 import rclpy
+from numpy.typing import NDArray
 from rclpy.lifecycle import TransitionCallbackReturn
 from rclpy.signals import SignalHandlerOptions
 from std_msgs.msg import Header
@@ -51,7 +52,7 @@ def context(domain: int) -> Iterator[None]:
 
 
 def test_a_second_thread_never_asks_the_grounder(
-    context: None, grounder: Grounder, picture: np.ndarray, monkeypatch: pytest.MonkeyPatch
+    context: None, grounder: Grounder, picture: NDArray[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(node_module, "STOP_SECONDS", 0.05)
     slow = Slow(grounder)

@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.client.demo.processes import Child
 from groma_ros.msg import Goal
@@ -59,7 +59,7 @@ def written(child: Child) -> list[str]:
 
 
 def test_control_characters_and_newlines_are_escaped_in_the_log(
-    met: Robot, node: Child, picture: np.ndarray
+    met: Robot, node: Child, picture: NDArray[Any]
 ) -> None:
     def goal(number: int) -> Goal:
         return Goal(text=f"{RAW}{number}")
@@ -132,7 +132,7 @@ def segments(pid: int) -> list[Path]:
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="shared memory is not in /dev/shm here")
 def test_what_a_killed_node_left_in_shared_memory_is_removed_by_the_next(
-    domain: int, tmp_path: Path, picture: np.ndarray
+    domain: int, tmp_path: Path, picture: NDArray[Any]
 ) -> None:
     # A domain of its own, and nobody else in it: those who heard a node tidy up after it.
     domain += 100

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from rosbags.rosbag2 import StoragePlugin
 
 from groma_ros.grounding.grounder import Grounder
@@ -40,14 +42,14 @@ def plan(small_model: Path) -> ReplayPlan:
     )
 
 
-def views(count: int) -> list[np.ndarray]:
+def views(count: int) -> list[NDArray[Any]]:
     """A picture that slides by."""
     wide = blocks(5, 48, 64 + 8 * count)
     return [np.ascontiguousarray(wide[:, 4 * index : 4 * index + 64]) for index in range(count)]
 
 
 def write_camera(
-    path: Path, pictures: Sequence[np.ndarray], stamps: Sequence[int] | None = None, topic: str = "/eye"
+    path: Path, pictures: Sequence[NDArray[Any]], stamps: Sequence[int] | None = None, topic: str = "/eye"
 ) -> Path:
     """An MCAP bag of raw pictures, a tenth of a second apart unless stamped otherwise."""
     times = stamps if stamps is not None else [TENTH * (index + 1) for index in range(len(pictures))]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
+from numpy.typing import NDArray
 
 from tests.runtime.bindings import Api, read_api
 from tests.runtime.driver import Driver
@@ -53,7 +54,10 @@ class FakeTensorRT:
         return self._api.called
 
     def _behaviours(self) -> dict[tuple[str, str], Callable[..., Any]]:
-        new = lambda *args, **state: self._api.new(*args, **state)  # noqa: E731
+
+        def new(*args: Any, **state: Any) -> Any:
+            return self._api.new(*args, **state)
+
         return {
             ("", "nptype"): lambda kind: _TYPES[kind.name],
             ("ILogger", "log"): lambda logger, severity, msg: None,
@@ -83,7 +87,7 @@ class FakeTensorRT:
                 new("ITimingCache", data=bytes(data)) if data != b"bad" else None
             ),
             ("IBuilderConfig", "set_timing_cache"): lambda made, cache, ignore: (
-                setattr(made.state, "timing", cache) or True
+                made.state.__dict__.update(timing=cache) or True
             ),
             ("IBuilderConfig", "get_timing_cache"): lambda made: made.state.timing,
             ("ITimingCache", "serialize"): lambda made: new("IHostMemory", made.state.data + b"+"),
@@ -247,7 +251,7 @@ class FakeTensorRT:
     def _recording(self) -> bool:
         return self.driver.is_recording
 
-    def _view(self, address: int, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    def _view(self, address: int, shape: tuple[int, ...], dtype: Any) -> NDArray[Any]:
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         assert self.driver.holds(address, size), "an address is not memory of the device"
         return np.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype).reshape(shape)

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 FORMATS = {
@@ -143,5 +144,5 @@ class _Linter:
             if zero.dtype != np.int8 or zero.any():
                 yield "is not symmetric int8"
 
-    def _value(self, name: str) -> np.ndarray:
+    def _value(self, name: str) -> NDArray[Any]:
         return numpy_helper.to_array(self._constants[name])

@@ -1,10 +1,12 @@
 """The runtime on the original network's recorded runs: scenes, forced answer and free answer."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from groma_ros.boxes import cxcywh_to_xyxy
 from groma_ros.grounding.decoding import write
@@ -46,7 +48,7 @@ def see(reference: Reference, run: ReferenceRun) -> Scene:
     )
 
 
-def ask(reference: Reference, run: ReferenceRun, scene: Scene) -> tuple[np.ndarray, np.ndarray]:
+def ask(reference: Reference, run: ReferenceRun, scene: Scene) -> tuple[NDArray[Any], NDArray[Any]]:
     """The embeddings of a run's prompt, cut after the first `</s>` into what no goal changes and what the
     goal adds."""
     model = reference.model
@@ -62,7 +64,7 @@ def ask(reference: Reference, run: ReferenceRun, scene: Scene) -> tuple[np.ndarr
     return embeddings[:cut].numpy(), embeddings[cut:].numpy()
 
 
-def close(found: np.ndarray, wanted: np.ndarray) -> None:
+def close(found: NDArray[Any], wanted: NDArray[Any]) -> None:
     assert np.abs(found - wanted).max() <= LIMIT * np.abs(wanted).max()
 
 

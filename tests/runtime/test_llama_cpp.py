@@ -9,9 +9,11 @@ import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.export.convert import convert
 from groma_ros.export.measure import difference
@@ -42,7 +44,7 @@ def language(folder: Path) -> LlamaLanguage:
     return load_llama_language(Bundle.load(folder), "f16", "cpu", 1)
 
 
-def parts(language: LlamaLanguage, seed: int = 1) -> tuple[np.ndarray, list[np.ndarray]]:
+def parts(language: LlamaLanguage, seed: int = 1) -> tuple[NDArray[Any], list[NDArray[Any]]]:
     """A prefix of 40 tokens and four tails."""
     ids = np.random.default_rng(seed).integers(0, language.vocabulary, 40 + 22)
     prefix, *tails = np.split(language.embed(ids), [40, 41, 50, 54])

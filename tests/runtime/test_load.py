@@ -8,10 +8,12 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime import load
@@ -175,7 +177,7 @@ def test_a_batch_that_is_fixed(graph_copy: Path, put: Put) -> None:
     [(np.zeros((370, 65), np.float16), r"float16 of shape \(370, 65\)"), (np.zeros((370, 64)), "float64")],
 )
 def test_a_table_of_another_shape_or_type(
-    graph_copy: Path, put: Put, tmp_path: Path, table: np.ndarray, found: str
+    graph_copy: Path, put: Put, tmp_path: Path, table: NDArray[Any], found: str
 ) -> None:
     np.save(tmp_path / "table.npy", table)
     put(graph_copy, EMBEDDINGS, (tmp_path / "table.npy").read_bytes())

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.bundle import Bundle
@@ -39,12 +41,12 @@ def grounders(graph_model: Path) -> tuple[Grounder, Grounder]:
     )
 
 
-def embeddings(seed: int, *lengths: int) -> list[np.ndarray]:
+def embeddings(seed: int, *lengths: int) -> list[NDArray[Any]]:
     rng = np.random.default_rng(seed)
     return [rng.normal(0, 0.5, (length, 64)).astype(np.float32) for length in lengths]
 
 
-def close(found: np.ndarray, wanted: np.ndarray) -> None:
+def close(found: NDArray[Any], wanted: NDArray[Any]) -> None:
     """Equal within the tolerance of the largest magnitude."""
     assert found.shape == wanted.shape and found.dtype == wanted.dtype == np.float32
     assert np.abs(found - wanted).max() <= TOLERANCE * np.abs(wanted).max()

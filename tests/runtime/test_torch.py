@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from transformers.cache_utils import DynamicCache
 
 import groma_ros.runtime.torch
@@ -37,12 +39,12 @@ def language(model: Groma) -> TorchLanguage:
     return TorchLanguage(model)
 
 
-def embeddings(seed: int, *lengths: int) -> list[np.ndarray]:
+def embeddings(seed: int, *lengths: int) -> list[NDArray[Any]]:
     rng = np.random.default_rng(seed)
     return [rng.normal(0, 0.5, (length, 64)).astype(np.float32) for length in lengths]
 
 
-def plain(model: Groma, *parts: np.ndarray) -> np.ndarray:
+def plain(model: Groma, *parts: NDArray[Any]) -> NDArray[Any]:
     """Logits after the last position of one sequence, in one pass without a cache."""
     with torch.inference_mode():
         return model.logits(model.hidden(torch.from_numpy(np.concatenate(parts))[None])[0, -1]).numpy()
@@ -96,7 +98,7 @@ def test_a_branch_starts_from_the_prefix_itself_not_a_copy(language: TorchLangua
         assert a.keys.data_ptr() == b.keys.data_ptr() and a.values.data_ptr() == b.values.data_ptr()
 
 
-def grown(model: Groma, *parts: np.ndarray) -> np.ndarray:
+def grown(model: Groma, *parts: NDArray[Any]) -> NDArray[Any]:
     """Logits of every position of the last part, by transformers' own cache that grows by copying."""
     cache = DynamicCache(config=model.llm.config)
     with torch.inference_mode():
@@ -163,7 +165,7 @@ def test_new_tokens_have_embeddings_of_their_own(model: Groma, language: TorchLa
 
 
 @pytest.mark.parametrize("tails", [[], [np.zeros((0, 64), np.float32)]])
-def test_a_branch_needs_tokens(language: TorchLanguage, tails: list[np.ndarray]) -> None:
+def test_a_branch_needs_tokens(language: TorchLanguage, tails: list[NDArray[Any]]) -> None:
     with pytest.raises(ValueError, match="every tail at least one token"):
         language.branch(language.prefill(embeddings(5, 4)[0]), tails)
 

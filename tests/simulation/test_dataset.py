@@ -20,6 +20,7 @@ from groma_ros.simulation.dataset import (
     write_dataset,
 )
 from groma_ros.simulation.scenes import SceneRenderer
+from tests.pictures import read_picture, read_rgb
 
 SMALL = Settings(seed=3, width=160, height=120, goals_per_kind=2, depth=True)
 
@@ -40,9 +41,9 @@ def test_a_folder_reads_back_as_it_was_rendered(folder: Path) -> None:
         assert record.objects == sample.objects
         assert list(record.goals) == scene_goals(sample, 2)
         assert record.intrinsics == sample.intrinsics and (record.width, record.height) == (160, 120)
-        picture = cv2.imread(str(record.image))[..., ::-1]
+        picture = read_rgb(record.image)
         assert np.abs(picture.astype(int) - sample.rgb).mean() < 4
-        depth = cv2.imread(str(folder / "depth" / f"{record.image.stem}.png"), cv2.IMREAD_UNCHANGED)
+        depth = read_picture(folder / "depth" / f"{record.image.stem}.png", cv2.IMREAD_UNCHANGED)
         np.testing.assert_allclose(depth, sample.depth * 1000, atol=0.51)
 
 

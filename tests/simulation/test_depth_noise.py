@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.simulation.depth_noise import LEVELS, DepthNoise, spoil
 
-STEP = np.where(np.arange(200)[None] < 100, 0.8, 1.6) * np.ones((150, 1))
-STEP = STEP.astype(np.float32)
+STEP = (np.where(np.arange(200)[None] < 100, 0.8, 1.6) * np.ones((150, 1))).astype(np.float32)
 
 
-def spoilt(**figures: float) -> np.ndarray:
+def spoilt(**figures: float) -> NDArray[Any]:
     return spoil(STEP, DepthNoise(**figures), np.random.default_rng(1))
 
 
@@ -55,4 +57,5 @@ def test_only_edges_are_lost_or_bleed() -> None:
 
 def test_levels_repeat() -> None:
     for noise in LEVELS.values():
-        np.testing.assert_array_equal(*(spoil(STEP, noise, np.random.default_rng(4)) for _ in range(2)))
+        one, other = (spoil(STEP, noise, np.random.default_rng(4)) for _ in range(2))
+        np.testing.assert_array_equal(one, other)

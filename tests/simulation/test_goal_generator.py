@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -63,7 +64,7 @@ def centre(item: SceneObject) -> float:
     return (item.box[0] + item.box[2]) / 2
 
 
-MEASURES = {
+MEASURES: dict[str, Callable[[SceneObject], float]] = {
     "leftmost": centre,
     "rightmost": lambda o: -centre(o),
     "nearest": lambda o: o.position[2],

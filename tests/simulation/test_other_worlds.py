@@ -14,6 +14,7 @@ import pytest
 from groma_ros.simulation import other_worlds
 from groma_ros.simulation.dataset import DatasetError, Settings, load_dataset
 from groma_ros.simulation.world_objects import MIN_AREA, MIN_VISIBLE, WORLD_KINDS
+from tests.pictures import read_picture
 from tests.simulators import need_simulators
 
 
@@ -28,8 +29,8 @@ def test_scenes_of_another_simulator(world: str, tmp_path: Path) -> None:
     assert len(records) == 3
     assert json.loads((tmp_path / "records" / "000000.json").read_text())["world"] == world
     for record in records:
-        picture = cv2.imread(str(record.image))
-        depth = cv2.imread(str(tmp_path / "depth" / f"{record.image.stem}.png"), cv2.IMREAD_UNCHANGED)
+        picture = read_picture(record.image)
+        depth = read_picture(tmp_path / "depth" / f"{record.image.stem}.png", cv2.IMREAD_UNCHANGED)
         assert picture.shape == (240, 320, 3) and depth.shape == (240, 320)
         assert picture.std() > 5
         assert len(record.objects) >= 3

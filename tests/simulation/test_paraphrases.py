@@ -5,8 +5,9 @@ import pytest
 
 from groma_ros.simulation.colours import COLOURS
 from groma_ros.simulation.goal_generator import SceneGoal
-from groma_ros.simulation.paraphrases import FRAMES, SYNONYMS, UNSEEN_FRAMES, paraphrase, reword
+from groma_ros.simulation.paraphrases import FRAMES, UNSEEN_FRAMES, paraphrase, reword
 from groma_ros.simulation.shapes import KINDS
+from groma_ros.simulation.vocabulary import SYNONYMS
 
 
 def test_every_word_of_the_grammar_has_synonyms_and_none_means_two_things() -> None:

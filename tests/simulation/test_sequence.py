@@ -25,6 +25,7 @@ from groma_ros.simulation.sequence import (
     write_bag,
 )
 from groma_ros.types import Intrinsics
+from tests.pictures import read_rgb
 
 DEMO = Path(__file__).resolve().parents[2] / "demo"
 
@@ -58,8 +59,8 @@ def test_the_bag_holds_every_frame_with_the_standard_messages(bag: Path, frames:
     for frame, image, info in zip(frames, images, infos, strict=True):
         assert image.header.stamp.sec * 10**9 + image.header.stamp.nanosec == frame.stamp
         assert image.header.frame_id == info.header.frame_id == FRAME_ID and image.format == "jpeg"
-        picture = cv2.imdecode(image.data, cv2.IMREAD_COLOR)[..., ::-1]
-        assert np.abs(picture.astype(int) - frame.rgb).mean() < 3
+        picture = cv2.imdecode(image.data, cv2.IMREAD_COLOR)
+        assert picture is not None and np.abs(picture[..., ::-1].astype(int) - frame.rgb).mean() < 3
         assert info.k[0] == pytest.approx(frame.intrinsics.fx) and (info.width, info.height) == (640, 480)
     for frame, depth in zip(frames[::2], depths, strict=True):
         assert depth.encoding == "16UC1" and depth.step == 1280
@@ -128,7 +129,7 @@ def test_the_demo_bag_is_what_its_command_makes() -> None:
     again = render_sequence(seconds=0.1)
     boxes = [item.box for item in again[0].objects]
     np.testing.assert_allclose(boxes, known["frames"][0]["boxes"], atol=2)  # drivers may differ at an edge
-    picture = cv2.imread(str(DEMO / "frame.png"))[..., ::-1]
+    picture = read_rgb(DEMO / "frame.png")
     assert np.abs(picture.astype(int) - again[0].rgb).mean() < 2
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.types import Scene
 
@@ -12,7 +14,7 @@ SECOND = 1_000_000_000
 WIDTH, HEIGHT = 640, 480
 
 
-def look(name: str) -> np.ndarray:
+def look(name: str) -> NDArray[Any]:
     """The token of an object, a unit vector that no other has."""
     token = np.random.default_rng([ord(char) for char in name]).normal(size=32)
     return (token / np.linalg.norm(token)).astype(np.float32)
@@ -29,7 +31,7 @@ def scene(
     rng = np.random.default_rng(abs(round(seconds * 1000)))
     boxes = [(x - size / 2, y - size / 2, x + size / 2, y + size / 2) for x, y in objects.values()]
     tokens = [look(name) + noise * rng.normal(size=32) for name in objects]
-    shape = {"width": WIDTH, "height": HEIGHT} | fields
+    shape: dict[str, Any] = {"width": WIDTH, "height": HEIGHT} | fields
     return Scene(
         np.array(boxes, np.float32).reshape(-1, 4),
         np.ones(len(boxes), np.float32),

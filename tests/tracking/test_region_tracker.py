@@ -104,7 +104,8 @@ def test_the_same_scenes_get_the_same_numbers_and_a_crowd_keeps_them() -> None:
     pace = {name: rng.uniform(-60, 60, 2) for name in names}
     runs = []
     for _ in range(2):
-        tracker, first, kept = RegionTracker(), {}, []
+        tracker, kept = RegionTracker(), []
+        first: dict[str, int] = {}
         for step in range(40):
             order = list(np.random.default_rng(step).permutation(names))
             moved = {name: tuple(centres[name] + pace[name] * 0.033 * step) for name in order}

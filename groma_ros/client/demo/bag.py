@@ -18,21 +18,24 @@ _PRIMITIVES = {"double": "float64", "float": "float32", "boolean": "bool", "octe
 
 @dataclass(frozen=True)
 class Topic:
-    """A topic of a bag. type: "sensor_msgs/msg/Image"; definition: the .msg text and, behind separators,
-    those it uses."""
+    """A topic of a bag."""
 
     name: str
     type: str
+    """For example "sensor_msgs/msg/Image"."""
     definition: str
+    """The .msg text followed by those it uses, behind separators."""
 
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """One message. time: nanoseconds it was recorded at; data: its CDR bytes."""
+    """A recorded message."""
 
     topic: str
     time: int
+    """Time of recording, ns."""
     data: bytes
+    """CDR bytes."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,9 +6,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -67,22 +69,23 @@ Answers = Mapping[int, Sequence[Grounding]]
 
 @dataclass(frozen=True)
 class Counts:
-    """The fate of the frames, as the node counted them; seconds: from the first frame played to the last
-    answer."""
+    """Number of frames by what happened to them, as counted by the node."""
 
     received: int
     answered: int
     dropped: int
     seconds: float
+    """From the first frame played to the last answer."""
 
 
 @dataclass(frozen=True, eq=False)
 class DemoTruth:
-    """What is right. targets: by goal, indices into the scene's objects; boxes: by stamp (ns), float32 Nx4
-    xyxy of them all."""
+    """Ground truth of the demo bag."""
 
     targets: Mapping[str, tuple[int, ...]]
+    """By goal, indices into the scene's objects."""
     boxes: Mapping[int, FloatArray]
+    """By stamp (ns), float32 Nx4 xyxy of all objects."""
 
     @classmethod
     def load(cls, path: Path) -> DemoTruth:
@@ -129,7 +132,7 @@ def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts
     path.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
 
 
-def write_picture(path: Path, frames: Mapping[int, np.ndarray], answers: Answers) -> None:
+def write_picture(path: Path, frames: Mapping[int, NDArray[Any]], answers: Answers) -> None:
     """demo.png: a few answered frames (uint8 HxWx3 rgb by stamp) spread over the run, the goals dealt out."""
     stamps = sorted(set(frames) & set(answers))
     if not stamps:
@@ -151,5 +154,5 @@ def write_picture(path: Path, frames: Mapping[int, np.ndarray], answers: Answers
     cv2.imwrite(str(path), np.vstack(rows)[:, :, ::-1])
 
 
-def _padded(tile: np.ndarray, height: int, width: int) -> np.ndarray:
+def _padded(tile: NDArray[Any], height: int, width: int) -> NDArray[Any]:
     return np.pad(tile, ((0, height - tile.shape[0]), (0, width - tile.shape[1]), (0, 0)))

@@ -8,8 +8,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 from rich.console import Console, Group
 from rich.live import Live
@@ -39,15 +40,16 @@ COMPRESSED = "sensor_msgs/msg/CompressedImage"
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a run needs. model: a bundle's folder, "" for the one that ships; rate: 1 plays the bag at its own
-    speed."""
+    """Inputs of a run."""
 
     bag: Path
     goals: Path
     truth: Path
     out: Path
     model: str = ""
+    """Folder of a bundle; "" for the shipped model."""
     rate: float = 1.0
+    """1 plays the bag at its recorded speed."""
 
 
 def run(inputs: Inputs, console: Console) -> None:
@@ -161,7 +163,7 @@ def _footer(listener: Listener) -> str:
     return f"frames: {counts}\nmedian latency: {stages or 'none yet'}"
 
 
-def _pictures(bag: Bag, camera: str, stamps: set[int]) -> dict[int, np.ndarray]:
+def _pictures(bag: Bag, camera: str, stamps: set[int]) -> dict[int, NDArray[Any]]:
     messages = (
         deserialize_message(item.data, CompressedImage) for item in bag.records if item.topic == camera
     )

@@ -27,12 +27,13 @@ from groma_ros.types import Goal, Grounding
 
 @dataclass(eq=False)
 class Session:
-    """A conversation and the frame it is about. conversation: None before its first answer, written by the
-    language model's thread; busy: a question is open."""
+    """A conversation and the frame it is about."""
 
     view: ImageResult | None = None
     conversation: Conversation | None = None
+    """None before the first answer; written by the language model's thread."""
     busy: bool = False
+    """Whether a question is open."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
+from numpy.typing import DTypeLike, NDArray
 
 from groma_ros.runtime.tensorrt import gpu
 
@@ -80,7 +80,7 @@ class Pinned:
         self.bytes = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
         weakref.finalize(self, free, address).atexit = False
 
-    def view(self, shape: Sequence[int], dtype: DTypeLike) -> np.ndarray:
+    def view(self, shape: Sequence[int], dtype: DTypeLike) -> NDArray[Any]:
         """The first bytes as an array that shares the memory."""
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         return self.bytes[:size].view(dtype).reshape(shape)

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.graph_vision import Shapes, check_shapes
@@ -48,7 +49,7 @@ class EngineGraph:
 
     def run(
         self, feeds: Mapping[str, Any], kept: Sequence[str] = ()
-    ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Run the engine once; see `VisionGraph.run`. Raises ValueError for an input outside the engine's
         profile."""
         given = {name: tuple(value.shape) for name, value in feeds.items()}

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 OPSET = 17
@@ -44,7 +45,8 @@ def prepared(graph: bytes, lower: bool) -> bytes:
     if lower:
         _lower(model)
     onnx.checker.check_model(model, full_check=True)
-    return model.SerializeToString(deterministic=True)
+    serialized: bytes = model.SerializeToString(deterministic=True)
+    return serialized
 
 
 def _fold_weights(graph: GraphProto) -> None:
@@ -66,7 +68,7 @@ def _fold_weights(graph: GraphProto) -> None:
     _drop_unused(graph)
 
 
-def _value(name: str, made_by: Mapping[str, NodeProto], constants: Mapping[str, TensorProto]) -> np.ndarray:
+def _value(name: str, made_by: Mapping[str, NodeProto], constants: Mapping[str, TensorProto]) -> NDArray[Any]:
     """The value of a tensor that depends on no input."""
     if name in constants:
         return numpy_helper.to_array(constants[name])

@@ -11,12 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import cv2
 import pytest
 
 from groma_ros.client.demo.bag import read_bag
 from groma_ros.client.demo.processes import Child
 from groma_ros.grounding.goals import read_goals
+from tests.pictures import read_picture
 
 DEMO = Path(__file__).resolve().parents[3] / "demo"
 SECONDS = 240.0
@@ -63,7 +63,7 @@ def test_the_bag_is_played_answered_and_written_down(tmp_path: Path, small_model
     assert sum(item.topic == "/groma/groundings" for item in written.records) == figures["answered"]
     assert sum(item.topic == "/groma/detections" for item in written.records) == figures["answered"]
     assert sum(item.topic == camera for item in written.records) == len(sent)
-    assert cv2.imread(str(out / "demo.png")).shape[1] == 1280
+    assert read_picture(out / "demo.png").shape[1] == 1280
     assert all(goal in stdout for goal in goals[:1]) and f"{figures['answered']} answered" in stdout
     assert running(str(out)) == running(str(small_model)) == []
 

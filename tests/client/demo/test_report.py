@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 from std_msgs.msg import Header
@@ -21,6 +20,7 @@ from groma_ros.client.demo.report import (
 from groma_ros.client.messages import groundings_from_message
 from groma_ros.node.conversions import groundings_message
 from groma_ros.types import Detection, Goal, Grounding
+from tests.pictures import read_picture
 
 BALL, MUG = (10.0, 10.0, 50.0, 50.0), (100.0, 20.0, 140.0, 80.0)
 TRUTH = {
@@ -115,7 +115,7 @@ def test_the_picture_shows_frames_two_a_row_and_every_goal_once(
     write_picture(
         tmp_path / "demo.png", {stamp: np.full((120, 160, 3), 90, np.uint8) for stamp in answers}, answers
     )
-    picture = cv2.imread(str(tmp_path / "demo.png"))
+    picture = read_picture(tmp_path / "demo.png")
     assert picture.shape[1] == 160 * size[0] and picture.shape[0] > 120 * size[1]
     assert (picture[:120, :160] != 90).any()
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from vision_msgs.msg import BoundingBox2D
 
 from groma_ros.boxes import box_iou
@@ -133,7 +134,7 @@ def test_what_cannot_be_asked_is_refused_in_a_sentence(
 
 
 def test_a_conversation_stays_with_its_first_image(
-    domain: int, tmp_path: Path, graph_model: Path, picture: np.ndarray
+    domain: int, tmp_path: Path, graph_model: Path, picture: NDArray[Any]
 ) -> None:
     grounder = Grounder.load(graph_model, backend="onnx", threads=1)
     boxes = [(4.0, 6.0, 30.0, 40.0), (32.0, 10.0, 60.0, 44.0)]

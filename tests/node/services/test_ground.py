@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from action_msgs.msg import GoalStatus
 from action_msgs.srv import CancelGoal
+from numpy.typing import NDArray
 from rclpy.action import ActionClient
 
 from groma_ros.action import Ground
@@ -57,7 +58,7 @@ class Caller:
         assert sent.result().accepted
         return sent.result()
 
-    def result(self, handle: Any, picture: np.ndarray | None = None) -> tuple[int, Ground.Result]:
+    def result(self, handle: Any, picture: NDArray[Any] | None = None) -> tuple[int, Ground.Result]:
         """The status and the result; the picture is sent until they are there."""
         future = handle.get_result_async()
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from groma_ros.runtime.tensorrt.bindings import EngineError, EnginePlan, TensorRT
@@ -29,21 +30,22 @@ CHOICES = {"IProgressMonitor.__init__", "IProgressMonitor", "EXPLICIT_BATCH", "S
 
 def graph(opset: int = 17) -> bytes:
     """y = x + x for x of n x 3."""
-    shape = ["n", 3]
+    shape: list[str | int | None] = ["n", 3]
     put = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in "xy"]
     made = helper.make_model(
         helper.make_graph([helper.make_node("Add", ["x", "x"], ["y"])], "double", put[:1], put[1:]),
         opset_imports=[helper.make_opsetid("", opset)],
         ir_version=8,
     )
-    return made.SerializeToString()
+    graph_file: bytes = made.SerializeToString()
+    return graph_file
 
 
 def silent(done: int, steps: int, what: str) -> None:
     pass
 
 
-def double(fake: FakeTensorRT, values: np.ndarray) -> np.ndarray:
+def double(fake: FakeTensorRT, values: NDArray[Any]) -> NDArray[Any]:
     """Build, load and run the graph."""
     library, cuda = TensorRT(), Cuda()
     engine = library.load(library.build(graph(), PLAN, b"", silent)[0])
@@ -99,7 +101,7 @@ def test_engine_reports_names_shapes_and_types_of_tensors(gpu_machine: Machine, 
 
 def _without(api: str, name: str) -> dict[str, Any]:
     """The API of a version that has lost a method, a property or a member."""
-    lacking = json.loads(api)
+    lacking: dict[str, Any] = json.loads(api)
     owner, _, key = name.rpartition(".")
     about = lacking["classes"].get(owner)
     if key == "__init__":

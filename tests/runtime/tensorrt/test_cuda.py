@@ -1,14 +1,17 @@
 """Memory, streams and CUDA graphs through the driver library, against a driver that runs work only on
 synchronisation."""
 
+import ctypes
 import gc
 import shutil
 import subprocess
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from groma_ros.runtime.tensorrt.cuda import Cuda, CudaError, Pinned
 from tests.runtime.driver import Driver
@@ -19,7 +22,7 @@ def cuda(driver: Driver) -> Cuda:
     return Cuda(str(driver.path))
 
 
-def filled(cuda: Cuda, values: np.ndarray) -> Pinned:
+def filled(cuda: Cuda, values: NDArray[Any]) -> Pinned:
     pinned = cuda.pin(values.nbytes)
     pinned.view(values.shape, values.dtype)[...] = values
     return pinned
@@ -87,10 +90,13 @@ def test_recorded_work_runs_as_often_as_it_is_started(driver: Driver, cuda: Cuda
         cuda.upload(buffer.address, pinned, 4)
 
         def double() -> None:
-            values = np.frombuffer((np.ctypeslib.ctypes.c_uint8 * 4).from_address(buffer.address), np.int32)
-            values *= 2
+            value = ctypes.c_int32.from_address(buffer.address)
+            value.value *= 2
 
-        captured = cuda.capture(lambda: driver.enqueue(cuda.stream, double) and None)
+        def enqueue() -> None:
+            driver.enqueue(cuda.stream, double)
+
+        captured = cuda.capture(enqueue)
         for _ in range(3):
             cuda.launch(captured)
         cuda.download(result, buffer.address, 4)

@@ -35,7 +35,8 @@ def graph(kind: int, rows: Any = "n") -> bytes:
         opset_imports=[helper.make_opsetid("", 17)],
         ir_version=8,
     )
-    return made.SerializeToString()
+    graph_file: bytes = made.SerializeToString()
+    return graph_file
 
 
 def load(

@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from groma_ros.runtime.bundle import Bundle
@@ -18,13 +19,15 @@ from groma_ros.runtime.tensorrt.onnx_lowering import prepared
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def run(graph: bytes, feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+def run(graph: bytes, feeds: dict[str, NDArray[Any]]) -> list[NDArray[Any]]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"]).run(None, feeds)
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    outputs: list[NDArray[Any]] = session.run(None, feeds)
+    return outputs
 
 
-def feeds(graph: bytes, free: int, seed: int) -> dict[str, np.ndarray]:
+def feeds(graph: bytes, free: int, seed: int) -> dict[str, NDArray[Any]]:
     """Numbers for every input; free: the size of free dimensions."""
     rng = np.random.default_rng(seed)
     inputs = onnx.load_from_string(graph).graph.input
@@ -34,7 +37,7 @@ def feeds(graph: bytes, free: int, seed: int) -> dict[str, np.ndarray]:
     return {name: rng.normal(0.3, 0.5, shape).astype(np.float32) for name, shape in shapes.items()}
 
 
-def same(graph: bytes, other: bytes, given: dict[str, np.ndarray]) -> None:
+def same(graph: bytes, other: bytes, given: dict[str, NDArray[Any]]) -> None:
     for found, wanted in zip(run(other, given), run(graph, given), strict=True):
         assert found.dtype == wanted.dtype and np.array_equal(found, wanted)
 
@@ -51,7 +54,7 @@ def types(graph: bytes) -> dict[str, int]:
 
 def make(
     nodes: Sequence[Any],
-    constants: dict[str, np.ndarray],
+    constants: dict[str, NDArray[Any]],
     shape: Sequence[Any] = ("n", 4),
     opset: int = 18,
     kind: int = 1,
@@ -61,7 +64,8 @@ def make(
     weights = [numpy_helper.from_array(value, name) for name, value in constants.items()]
     graph = helper.make_graph(list(nodes), "test", put[:1], put[1:], weights)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=9)
-    return onnx.shape_inference.infer_shapes(model, data_prop=True).SerializeToString()
+    graph_file: bytes = onnx.shape_inference.infer_shapes(model, data_prop=True).SerializeToString()
+    return graph_file
 
 
 GRAPHS = [(name, role) for name in ("groma-tiny", "small") for role in ("perceive", "encode_regions")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -29,7 +30,11 @@ def test_graphs_hold_what_the_parser_takes(name: str, role: str, version: str, g
         assert not used & {"NonMaxSuppression", "RoiAlign", "If", "Loop", "NonZero", "IsNaN"}
 
 
-DOUBLES = (("Cast", "x", "b", {"to": 11}), ("Sin", "b", "c", {}), ("Cast", "c", "y", {"to": 1}))
+DOUBLES: tuple[tuple[str, str, str, dict[str, Any]], ...] = (
+    ("Cast", "x", "b", {"to": 11}),
+    ("Sin", "b", "c", {}),
+    ("Cast", "c", "y", {"to": 1}),
+)
 BAD = {
     "an unknown operator": ([helper.make_node("Mish", ["x"], ["y"])], {}, "no such operator"),
     "a large TopK": (
