@@ -14,7 +14,7 @@ import groma_ros
 if sys.version_info >= (3, 11):
     import tomllib
 else:  # mypy and pytest bring it
-    import tomli as tomllib
+    import tomli as tomllib  # type: ignore[import-not-found, unused-ignore]
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())

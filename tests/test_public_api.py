@@ -86,7 +86,7 @@ def test_a_grounding_for_supervision(monkeypatch: pytest.MonkeyPatch) -> None:
     package.Detections = lambda **fields: SimpleNamespace(**fields)
     monkeypatch.setitem(sys.modules, "supervision", package)
     made = FOUND.to_supervision()
-    np.testing.assert_allclose(made.xyxy, [[1.004, 2, 30, 40], [5, 6, 7, 8]])
+    np.testing.assert_allclose(made.xyxy, [[1.004, 2.0, 30.0, 40.0], [5.0, 6.0, 7.0, 8.0]])
     np.testing.assert_allclose(made.confidence, [0.98765, 0.5])
     assert made.class_id.tolist() == [0, 0] and made.tracker_id.tolist() == [7, 9]
     assert made.data["class_name"].tolist() == ["the mug", "the mug"]

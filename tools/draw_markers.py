@@ -56,7 +56,8 @@ def to_pixels(points: NDArray[Any], source: Camera, camera: Camera) -> NDArray[A
 def local(marker: Marker, points: NDArray[Any]) -> NDArray[Any]:
     """Points of a marker's own axes in its header's frame."""
     p, q = marker.pose.position, marker.pose.orientation
-    return points @ matrix_from_quaternion((q.x, q.y, q.z, q.w)).T + [p.x, p.y, p.z]
+    moved: NDArray[Any] = points @ matrix_from_quaternion((q.x, q.y, q.z, q.w)).T + [p.x, p.y, p.z]
+    return moved
 
 
 def draw(picture: NDArray[Any], message: MarkerArray, source: Camera, camera: Camera) -> NDArray[Any]:

@@ -80,7 +80,8 @@ def generalised_iou(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     hull = outer.prod(-1)
     with np.errstate(divide="ignore", invalid="ignore"):
         found = common / union - (hull - union) / hull
-    return np.nan_to_num(found, nan=0.0)
+    finite: NDArray[np.float64] = np.nan_to_num(found, nan=0.0)
+    return finite
 
 
 def matched(overlap: NDArray[Any], threshold: float = THRESHOLD) -> int:

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from groma_ros.boxes import box_iou
-from groma_ros.export.making import COMPARED, LIMITS, PARTS, SLOTS, THREADS
-from groma_ros.export.measure import language_difference, perceive_difference, regions_difference
+from groma_ros.export.making import COMPARED, LIMITS, PARTS, THREADS
+from groma_ros.export.measure import SLOTS, language_difference, perceive_difference, regions_difference
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.model.weights import Weights, load_part, stream
 from groma_ros.network_config import GromaConfig

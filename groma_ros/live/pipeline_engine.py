@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeout
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from groma_ros.errors import sentence
 from groma_ros.grounding.conversation import Conversation, Sessions
@@ -21,6 +21,7 @@ from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
 
+Result = TypeVar("Result")
 ASK_SECONDS = 300.0
 """How long an answer in words may take; a 7B model on a CPU is slow."""
 MAX_DIALOGUES = 8
@@ -325,7 +326,7 @@ class PipelineEngine(EngineThreads):
         return SpokenAnswer(grounding, talk.base.stamp)
 
 
-def _result(future: Future[Any]) -> Any:
+def _result(future: Future[Result]) -> Result:
     try:
         return future.result(ASK_SECONDS)
     except FutureTimeout:

@@ -66,8 +66,7 @@ class DeformableAttention(nn.Module):
             sampled = part if sampled is None else sampled + part
         assert sampled is not None
         merged = sampled.view(batch, self.heads * sampled.shape[1], count).transpose(1, 2)
-        projected: Tensor = self.output_proj(merged.to(query.dtype))
-        return projected
+        return self.output_proj(merged.to(query.dtype))
 
     def _locations(self, references: Tensor, offsets: Tensor, shapes: Shapes) -> Tensor:
         """Sampling locations (B, Q, heads, L, points, 2) as fractions of the image."""

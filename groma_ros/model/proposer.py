@@ -73,8 +73,7 @@ class BoxHead(nn.Module):
         self.layers = nn.ModuleList([nn.Linear(dim, hidden), nn.Linear(hidden, hidden), last])
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
-        return out
+        return self.layers[2](F.relu(self.layers[1](F.relu(self.layers[0](x)))))
 
 
 class EncoderLayer(nn.Module):
@@ -90,8 +89,7 @@ class EncoderLayer(nn.Module):
 
     def forward(self, x: Tensor, positions: Tensor, references: Tensor, shapes: Shapes) -> Tensor:
         x = self.self_attn_layer_norm(x + self.self_attn(x + positions, x, references, shapes))
-        out: Tensor = self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
-        return out
+        return self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
 
 
 class QueryAttention(nn.Module):
@@ -108,8 +106,7 @@ class QueryAttention(nn.Module):
             for layer, value in ((self.q_proj, x + positions), (self.k_proj, x + positions), (self.v_proj, x))
         )
         weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(-1)
-        out: Tensor = self.out_proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
-        return out
+        return self.out_proj((weights.to(v.dtype) @ v).transpose(1, 2).flatten(2))
 
 
 class DecoderLayer(nn.Module):
@@ -130,8 +127,7 @@ class DecoderLayer(nn.Module):
     ) -> Tensor:
         x = self.self_attn_layer_norm(x + self.self_attn(x, positions))
         x = self.encoder_attn_layer_norm(x + self.encoder_attn(x + positions, memory, references, shapes))
-        out: Tensor = self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
-        return out
+        return self.final_layer_norm(x + self.fc2(F.relu(self.fc1(x))))
 
 
 class Encoder(nn.Module):

@@ -115,8 +115,7 @@ def pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfig
     clamped = position.clamp(0, size - 1)
     cells = torch.arange(size, dtype=torch.float32, device=start.device)
     hats = (1 - (clamped[..., None] - cells).abs()).clamp(min=0) * inside[..., None]
-    pooled: Tensor = hats.unflatten(-2, (bins, samples)).mean(-2)
-    return pooled
+    return hats.unflatten(-2, (bins, samples)).mean(-2)
 
 
 def roi_align(x: Tensor, start: Tensor, end: Tensor, c: RegionEncoderConfig) -> Tensor:
@@ -173,8 +172,7 @@ class RegionPooling(nn.Module):
             part = conv(level.flatten(0, 1).to(weight.dtype))
             total = part if total is None else total + part
         assert total is not None
-        flat: Tensor = self.flatten_linear(F.relu(total).flatten(1)).unflatten(0, pooled[0].shape[:2])
-        return flat
+        return self.flatten_linear(F.relu(total).flatten(1)).unflatten(0, pooled[0].shape[:2])
 
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Fused maps and boxes (B, R, 4) cxcywh fractions to region tokens (B, R, D)."""
@@ -182,8 +180,7 @@ class RegionPooling(nn.Module):
         # A box needs more digits than half precision has, so where only the large layers are halves these
         # stay what they are.
         position = self.pos_embedd(boxes.to(self.updims.weight.dtype))
-        tokens: Tensor = self.updims(flat.to(position.dtype) + position)
-        return tokens
+        return self.updims(flat.to(position.dtype) + position)
 
 
 class RegionEncoder(nn.Module):
@@ -202,5 +199,4 @@ class RegionEncoder(nn.Module):
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Maps (B, C, s, s), the backbone's and the fine one, and boxes (B, R, 4) cxcywh to region tokens
         (B, R, D)."""
-        tokens: Tensor = self.roi_align(self.levels(maps), boxes)
-        return tokens
+        return self.roi_align(self.levels(maps), boxes)

@@ -46,9 +46,11 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 def create(node: LifecycleNode, kind: Any, name: str, qos: QoSProfile | int) -> LifecyclePublisher:
     """A reliable publisher that is silent while the node is not active, and whose quality of service can be
     overridden."""
-    return node.create_lifecycle_publisher(
-        kind, name, qos, qos_overriding_options=QoSOverridingOptions.with_default_policies()
+    options = QoSOverridingOptions.with_default_policies()
+    publisher: LifecyclePublisher = node.create_lifecycle_publisher(
+        kind, name, qos, qos_overriding_options=options
     )
+    return publisher
 
 
 class CameraOutputs:

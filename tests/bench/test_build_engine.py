@@ -207,4 +207,4 @@ def test_which_answers_are_the_same() -> None:
         grounding((one, 0.8), ((205.0, 0.0, 300.0, 50.0), 0.6)),
     ):
         assert not same_answer(other, wanted, 0.02)
-    assert same_answer(grounding((one, 0.8), (two, 0.63)), wanted, np.float32(0.05))
+    assert same_answer(grounding((one, 0.8), (two, 0.63)), wanted, float(np.float32(0.05)))

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -72,8 +73,9 @@ def test_one_json_document() -> None:
     assert claims[5]["measured"] == (listed["onnx fp32", "torch fp32", 1] if "onnx fp32" in names else None)
 
 
-def _holds(claim: dict) -> bool:
-    return claim["measured"] >= claim["wanted"] if claim["at_least"] else claim["measured"] <= claim["wanted"]
+def _holds(claim: dict[str, Any]) -> bool:
+    measured, wanted = float(claim["measured"]), float(claim["wanted"])
+    return measured >= wanted if claim["at_least"] else measured <= wanted
 
 
 def test_lines_to_read_and_no_torch() -> None:

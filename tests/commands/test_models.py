@@ -16,6 +16,7 @@ from groma_ros.commands import doctor
 from groma_ros.runtime import machine_checks, suitability
 from groma_ros.runtime.machine_checks import FAILURE, OK, WARNING, Finding, find_all
 from groma_ros.runtime.model_paths import shipped_model
+from groma_ros.runtime.options import PACKAGES
 from groma_ros.runtime.tensorrt.gpu import Gpu
 
 Groma = Callable[..., tuple[int, Any]]
@@ -93,9 +94,7 @@ def test_doctor_names_broken_parts_and_their_fix(
     assert found.state == WARNING and "--force-reinstall" in found.mend and "-DGGML_CUDA=on" in found.mend
     monkeypatch.setattr(machine_checks, "_ask", lambda code: None)
     assert machine_checks.check_onnxruntime(None).found == "installed, but cannot be imported"
-    monkeypatch.setattr(
-        machine_checks, "PACKAGES", dict.fromkeys(machine_checks.PACKAGES, "of_another_world")
-    )
+    monkeypatch.setattr(machine_checks, "PACKAGES", dict.fromkeys(PACKAGES, "of_another_world"))
     for check in (machine_checks.check_onnxruntime, machine_checks.check_tensorrt):
         assert check(gpu).found.startswith("not installed") and check(gpu).mend
     assert machine_checks.check_llama(gpu, None).state == OK
@@ -110,7 +109,7 @@ def test_doctor_names_broken_parts_and_their_fix(
 
 def test_doctor_survives_missing_or_crashing_ros(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shim = tmp_path / "python"
-    monkeypatch.setattr(doctor.sys, "executable", str(shim))
+    monkeypatch.setattr(sys, "executable", str(shim))
     assert doctor.ros_findings(0.1)[0].found == "the checks could not be started: No such file or directory"
     shim.write_text("#!/bin/sh\necho boom >&2; kill -SEGV $$\n")
     shim.chmod(0o755)

@@ -218,7 +218,7 @@ def test_pairs_of_picture_and_phrase_are_read(tmp_path: Path, shares: bool) -> N
     (picture,) = concepts.read_concepts(path)
     assert [one.text for one in picture.asked] == ["cup", "dog"] and picture.asked[1].targets == ()
     assert picture.asked[0].targets[0] == pytest.approx((10, 10, 40, 30))
-    images[0]["text_input"] = None  # type: ignore[assignment]
+    images[0]["text_input"] = None
     path.write_text(json.dumps({"images": images, "annotations": annotations}))
     with pytest.raises(ValueError, match=r"images\[0\] \(id 1\) has the text_input null"):
         concepts.read_concepts(path)

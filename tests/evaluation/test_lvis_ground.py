@@ -93,7 +93,7 @@ def test_recall_equals_a_plain_computation_of_its_definition() -> None:
                     box = [*rng.uniform(0, 100, 2).tolist(), *rng.uniform(20, 80, 2).tolist()]
                     truth.append((image, kind, box))
                     boxes.append((image, kind, (np.array(box) + rng.normal(0, 6, 4)).tolist()))
-        rng.shuffle(boxes)  # type: ignore[arg-type]
+        rng.shuffle(boxes)
         data, results = document(truth), found(*boxes)
         recall = average_recall(data, [1, 2, 3], results)
         assert recall["AR"] == pytest.approx(

@@ -213,8 +213,8 @@ def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     assert not calibration.answers_none and set(calibration.signals) == {"confidence", "margin", "height"}
     assert "16 scenes" in json.dumps(Bundle.load(model).calibration)
     # The written bundle runs, and says of itself what was fitted.
-    common = ("eval", "presence", "--model", str(model), "--data", str(folder), "--threads", "1")
-    after = command(capsys, monkeypatch, *common)
+    again = ("eval", "presence", "--model", str(model), "--data", str(folder), "--threads", "1")
+    after = command(capsys, monkeypatch, *again)
     assert after["calibration_error"] < 0.08 and after["ranking"] > 0.9
 
 

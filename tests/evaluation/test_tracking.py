@@ -58,7 +58,7 @@ def measured(
 
 
 def test_tracked_boxes_follow_the_object_and_still_boxes_do_not() -> None:
-    frames = [{"a": (100 + 10 * step, 100), "b": (300, 300)} for step in range(21)]
+    frames = [{"a": (100.0 + 10 * step, 100.0), "b": (300.0, 300.0)} for step in range(21)]
     report = measured(frames, Mode(1.0))
     assert (report["inputs"], report["outputs"], report["iou"], report["switches"]) == (61, 61, 1.0, 0)
     assert report["iou_still"] < 0.4 and report["kept"] == 1.0
@@ -75,13 +75,13 @@ def test_the_models_own_bounds_hold_for_its_answers() -> None:
 
 
 def test_motion_model_follows_between_perceived_frames() -> None:
-    frames = [{"a": (100 + 10 * step, 100), "b": (300, 300)} for step in range(21)]
+    frames = [{"a": (100.0 + 10 * step, 100.0), "b": (300.0, 300.0)} for step in range(21)]
     report = measured(frames, Mode(0.3, 2.5))
     assert report["outputs"] == 21 and report["iou"] > 0.8
 
 
 def test_a_lost_box_counts_as_nothing() -> None:
-    frames = [{"a": (100, 100), "b": (300, 300)} for _ in range(40)]
+    frames = [{"a": (100.0, 100.0), "b": (300.0, 300.0)} for _ in range(40)]
     blind = [dict(centres) if step < 3 else {"b": centres["b"]} for step, centres in enumerate(frames)]
     rule = TrackingConfig(max_coast=0.61)
     tallies = evaluate_tracking(World(blind), [moments(frames, "a")], [Mode(0.6)], rule)  # type: ignore[arg-type]

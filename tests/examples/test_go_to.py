@@ -21,7 +21,8 @@ class StandInBase:
     """A base that gets wherever it is sent."""
 
     def __init__(self) -> None:
-        self.place, self.heading, self.goes = np.zeros(2), 0.0, []
+        self.place, self.heading = np.zeros(2), 0.0
+        self.goes: list[Any] = []
         self.grid: Any = None
         self.lost = False
         self.followed = ""

@@ -32,7 +32,9 @@ class StandInArm:
     frame = BASE
 
     def __init__(self, thing: tuple[float, float] = (0.5, 0.1)) -> None:
-        self.thing, self.moves, self.grips, self.opening = np.array(thing), [], [], 0.08
+        self.thing, self.opening = np.array(thing), 0.08
+        self.moves: list[Any] = []
+        self.grips: list[float] = []
         self.place = np.array([0.4, 0.0, 0.5])
         self.fails_at = -1
         self.fails_with: Exception = RobotLost(

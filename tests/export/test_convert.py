@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import onnx
@@ -111,7 +112,7 @@ def test_weights_are_stored_in_fp16_and_restored_exactly() -> None:
 @pytest.mark.parametrize(
     "changes", [{}, {"num_key_value_heads": 4}, {"num_key_value_heads": 1}, {"tie_word_embeddings": True}]
 )
-def test_the_decoder_is_llama(changes: dict) -> None:
+def test_the_decoder_is_llama(changes: dict[str, Any]) -> None:
     """Our decoder against transformers', with grouped, single and own key heads, on a packed sequence."""
     torch.manual_seed(4)
     model = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -40,7 +42,7 @@ def network(seed: int = 5, fine: tuple[int, ...] = (), **changes: object) -> Gro
         (6, {"num_feature_levels": 3, "two_stage_num_proposals": 9}),
     ],
 )
-def test_the_detector_over_rows_is_the_detector(side: int, changes: dict[str, int]) -> None:
+def test_the_detector_over_rows_is_the_detector(side: int, changes: dict[str, Any]) -> None:
     model = network(**changes)
     state = torch.randn(2, 1 + side**2, model.config.backbone.hidden_size)
     cells = state[:, 1:].transpose(1, 2).unflatten(2, (side, side))

@@ -33,7 +33,7 @@ def config() -> GromaConfig:
     return read_network(Bundle.load(TINY))
 
 
-def with_language(config: GromaConfig, **values: object) -> GromaConfig:
+def with_language(config: GromaConfig, **values: Any) -> GromaConfig:
     return dataclasses.replace(config, language=dataclasses.replace(config.language, **values))
 
 

@@ -216,7 +216,8 @@ def test_whatever_the_depth_there_is_a_finite_box_or_a_refusal(seed: int) -> Non
     depth -= rng.uniform(0, 0.2) * (rng.random((height, width)) < rng.choice([0.0, 0.5]))
     depth[height // 4 : height // 2, width // 4 : width // 2] -= rng.uniform(0, 0.15)
     depth[rng.random((height, width)) < rng.choice([0.0, 0.3, 0.9])] = np.nan
-    camera = Intrinsics(*rng.uniform(10, 2000, 2), *rng.uniform(-50, 150, 2), width, height)
+    (fx, fy), (cx, cy) = rng.uniform(10, 2000, 2), rng.uniform(-50, 150, 2)
+    camera = Intrinsics(fx, fy, cx, cy, width, height)
     (x1, x2), (y1, y2) = np.sort(rng.uniform(-5, width + 5, 2)), np.sort(rng.uniform(-5, height + 5, 2))
     frame = Frame(np.zeros((height, width, 3), np.uint8), depth=depth.astype(np.float32), intrinsics=camera)
     try:

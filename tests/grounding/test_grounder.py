@@ -15,7 +15,7 @@ from groma_ros.runtime.bundle import TOKENIZER, Bundle
 from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_model
 from groma_ros.tokenization.prompts import expand
 from groma_ros.tokenization.tokenizer import GromaTokenizer, Text
-from groma_ros.types import Frame, Goal, Grounding, Scene
+from groma_ros.types import Frame, Goal, GoalKind, Grounding, Scene
 from tests.small import GOALS, TEMPLATE, blocks
 
 TOLERANCE = 1e-4
@@ -118,7 +118,8 @@ def test_the_one_step_answer_is_the_first_of_greedy_generation(
 
 
 def test_ten_goals_at_once_equal_ten_goals_one_by_one(grounder: Grounder, scene: Scene) -> None:
-    goals = [Goal(text, kind) for text, kind in zip(GOALS, ["auto", "one", "all"] * 4, strict=False)]
+    kinds: list[GoalKind] = ["auto", "one", "all"] * 4
+    goals = [Goal(text, kind) for text, kind in zip(GOALS, kinds, strict=False)]
     assert len(goals) == 10
     for alone, goal in zip(grounder.ground(scene, goals), goals, strict=True):
         assert alone.goal is goal
@@ -145,7 +146,7 @@ def test_the_prefix_is_prefilled_once_for_all_goals_of_a_scene(small_model: Path
     counted: list[int] = []
 
     class Counting(TorchLanguage):
-        def prefill(self, embeddings: NDArray[Any]) -> object:
+        def prefill(self, embeddings: NDArray[Any]) -> Any:
             counted.append(len(embeddings))
             return super().prefill(embeddings)
 

@@ -45,7 +45,7 @@ def test_signals_of_three_regions_by_hand() -> None:
 
 
 def test_a_lone_region_has_finite_signals() -> None:
-    signals = region_signals(np.array([3.0]), np.zeros((0, 1)))
+    signals = region_signals(np.array([3.0], np.float32), np.zeros((0, 1), np.float32))
     assert set(signals) == {"confidence", "margin"} and all(np.isfinite(value) for value in signals.values())
     assert signals["margin"] > 20
 

@@ -52,7 +52,7 @@ def main() -> int:
 
 def box_of_first_goal(serving: Serving) -> list[float]:
     """The box of the first goal on the page."""
-    return list(serving.session.state()["goals"][0]["detections"][0]["box"])
+    return list(serving.session.state(serving.session.newest)["goals"][0]["detections"][0]["box"])
 
 
 if __name__ == "__main__":

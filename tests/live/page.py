@@ -122,6 +122,7 @@ class Page:
         self._waiting, self.state = False, document["state"]
         if parts:
             bgr = cv2.imdecode(np.frombuffer(parts[0], np.uint8), cv2.IMREAD_COLOR)
+            assert bgr is not None
             self.picture = cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB)
             self.space = (document["space"], parts[1]) if len(parts) > 1 else None
 

@@ -42,7 +42,7 @@ def test_twenty_corrected_frames_are_truth_and_training_data(
             before = (page.next()["frame"] or {}).get("number", 0)
             page.do("step")
             state = page.until(
-                lambda state, before=before: (
+                lambda state, before=before: (  # type: ignore[misc]
                     state["frame"]
                     and state["frame"]["number"] > before
                     and all(goal["status"] != "pending" for goal in state["goals"])

@@ -62,7 +62,7 @@ def robot() -> Iterator[Robot]:
         camera.join()
 
 
-def cloud(space: tuple[dict, bytes]) -> tuple[NDArray[Any], NDArray[Any]]:
+def cloud(space: tuple[dict[str, Any], bytes]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Points Nx3, metres, and their colours uint8 Nx3, of a view in space."""
     count, data = space[0]["points"], space[1]
     points = np.frombuffer(data[: 12 * count], "<f4").reshape(-1, 3)

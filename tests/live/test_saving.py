@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -53,7 +54,9 @@ def test_a_bag_is_recorded_that_replays(serve: Serve) -> None:
         assert all(image.frame is not None for image in images)
         assert np.all(np.diff([image.stamp for image in images]) > 0)
         store, kind = typestore(), "groma_ros/msg/GroundingArray"
-        answers = [store.deserialize_cdr(item.data, kind) for item in bag.messages("/groma/groundings")]
+        answers: list[Any] = [
+            store.deserialize_cdr(item.data, kind) for item in bag.messages("/groma/groundings")
+        ]
         assert [item.goal for item in answers[0].groundings] == [MUG]
         assert [item.goal for item in answers[-1].groundings] == [MUG, "the blue ball"]
         assert len(answers[0].groundings[0].detections) == 1

@@ -7,12 +7,14 @@ import json
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from websockets.exceptions import InvalidStatus
 
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.live.engine import SpokenAnswer
 from tests.live.conftest import BAG, PICTURE, Serve
 from tests.live.page import Page, Serving
 from tests.pictures import read_rgb
@@ -20,7 +22,7 @@ from tests.pictures import read_rgb
 MUG, CONE = "the red mug", "the purple cone"
 
 
-def answered(state: dict) -> bool:
+def answered(state: dict[str, Any]) -> bool:
     return bool(state["goals"]) and all(goal["status"] != "pending" for goal in state["goals"])
 
 
@@ -145,7 +147,7 @@ def test_a_dialogue_goes_on_about_its_frame(serve: Serve, small_model: Path) -> 
 def test_the_view_in_space(serve: Serve) -> None:
     with serve(BAG, MUG).page() as page:
 
-        def placed(state: dict) -> bool:
+        def placed(state: dict[str, Any]) -> bool:
             return page.space is not None and len(page.space[0]["boxes"]) > 0
 
         page.until(placed, space=True)
@@ -247,7 +249,7 @@ def test_questions_that_take_long_hold_up_nobody(serve: Serve) -> None:
     serving = serve(BAG, MUG)
     asked, over = threading.Event(), threading.Event()
 
-    def slow(*_: object) -> None:
+    def slow(*_: object) -> SpokenAnswer:
         asked.set()
         over.wait(60)
         raise ValueError("It took too long.")

@@ -35,7 +35,7 @@ def test_a_folder_gives_its_pictures_and_refuses_a_broken_one(tmp_path: Path) ->
 
 def test_a_video_gives_its_frames_at_its_rate(tmp_path: Path) -> None:
     path = tmp_path / "red.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 5, (64, 48))
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 5, (64, 48))
     assert writer.isOpened()
     for _ in range(4):
         writer.write(np.full((48, 64, 3), (0, 0, 255), np.uint8))

@@ -278,13 +278,13 @@ def test_damaged_and_missing_files_are_named(weights: dict[str, torch.Tensor], t
     torch.save({**weights, "step": 7, "note": "plain values beside tensors"}, binary)
     assert set(read_tensors(binary)) == set(weights)
     index = tmp_path / "pytorch_model.bin.index.json"
-    for content, message in (
+    for text, message in (
         ('{"weight_map": {"a": "absent.bin"}}', "shard absent.bin is missing"),
         ('{"weight_map": {"a": "../secret.bin"}}', "not a file beside it"),
         ("{}", "no weight_map"),
         ("{", "not JSON"),
     ):
-        index.write_text(content)
+        index.write_text(text)
         with pytest.raises(ValueError, match=message):
             weight_files(index)
 

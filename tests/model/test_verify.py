@@ -6,6 +6,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,7 +268,8 @@ def test_other_sizes_levels_and_grids_are_read(tmp_path: Path, side: int, levels
         "refer.generated_ids",
         "det_loss.sa1b.loss_giou_enc",
     } <= names
-    reference.model.region_encoder.mlvl_fuse.fuse_convs[0].gn.bias.add_(0.01)
+    convolution: Any = reference.model.region_encoder.mlvl_fuse.fuse_convs[0]
+    convolution.gn.bias.add_(0.01)
     assert not verify(reference).ok
 
 

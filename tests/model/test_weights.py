@@ -72,7 +72,7 @@ def write_shards(folder: Path, tensors: dict[str, torch.Tensor]) -> None:
         "llm.model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(2),
     }
     keys = sorted(both)
-    place = {}
+    place: dict[str, str] = {}
     for number, part in enumerate((keys[::2], keys[1::2]), 1):
         name = f"pytorch_model-0000{number}-of-00002.bin"
         torch.save({key: both[key] for key in part}, folder / name)

@@ -40,7 +40,7 @@ STARTING = 300.0
 """
 ATTEMPTS = 6
 """How often within it something is sent that may get lost."""
-KNOCKS: dict[type, Any] = {
+KNOCKS: dict[Any, Any] = {
     GetState: GetState.Request(),
     ChangeState: ChangeState.Request(transition=Transition(label="none")),
     SetParameters: SetParameters.Request(),

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
 from typing import Any
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node import process
-from groma_ros.types import Frame, Goal, Grounding, Scene
+from groma_ros.types import Grounding
 
 
 def start(seconds: float, arguments: list[str]) -> int:
@@ -20,7 +19,7 @@ def start(seconds: float, arguments: list[str]) -> int:
         grounder = Grounder.load(*choice)
         answer = grounder.ground
 
-        def ground(view: Frame | Scene, goals: Sequence[Goal]) -> list[Grounding]:
+        def ground(view: Any, goals: Any) -> list[Grounding]:
             time.sleep(seconds)
             return answer(view, goals)
 

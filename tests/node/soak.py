@@ -159,9 +159,21 @@ class Soak:
         status, ending = self.node.interrupt()
         early, late = self._median(warm_up, warm_up + cycle), self._median(seconds - cycle, seconds)
         counts = (self.goals, self.parameters, self.cycles)
-        figures = ((early, late), late / early - 1, self.silence, status, ending)
+        growth, problems = late / early - 1, self._problems()
         result = Result(
-            seconds, limits, warm_up, cycle, sent, dict(self.answers), *counts, *figures, self._problems()
+            seconds,
+            limits,
+            warm_up,
+            cycle,
+            sent,
+            dict(self.answers),
+            *counts,
+            (early, late),
+            growth,
+            self.silence,
+            status,
+            ending,
+            problems,
         )
         result.problems.extend(judged(result))
         return result

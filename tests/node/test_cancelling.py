@@ -54,7 +54,7 @@ def gate(tiny: Grounder) -> Gate:
 def node(domain: int, gate: Gate) -> Iterator[GromaNode]:
     """Active, and spun by a thread of its own."""
     rclpy.init(domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
-    node = GromaNode(lambda *_: gate)  # type: ignore[arg-type, return-value]
+    node = GromaNode(lambda *_: gate)  # type: ignore[arg-type]
     node.trigger_configure()
     node.trigger_activate()
     executor, end = SingleThreadedExecutor(), threading.Event()
@@ -119,6 +119,7 @@ def test_deactivating_ends_what_is_open_with_a_sentence(
     gate.go_on.set()
     node._bell.notify_all()
     # As a manager does it, by the executor's own thread.
+    assert node.executor is not None
     node.executor.create_task(node.trigger_deactivate)
     status, result = caller.result(handle)
     robot.until(question.done, "the answer to the question")

@@ -313,7 +313,7 @@ def test_an_image_of_another_size_than_its_camera_info_is_answered_in_2d_and_cou
     (half,) = camera.at(robot.detections, small.header)[0].detections
     found, wanted = (
         np.array([box_corners(half.bbox)], np.float32),
-        np.array([box_corners(whole[0].bbox)], np.float32) / 2,
+        np.array([box_corners(whole[0].bbox)], np.float32) / np.float32(2),
     )
     assert box_iou(found, wanted)[0, 0] > 0.7
 

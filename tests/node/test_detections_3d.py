@@ -33,6 +33,7 @@ FRAME, LABELS = render(
     [Ground(), Cuboid((0.0, 0.1, 0.0), (0.1, 0.06, 0.08), 0.3), Ball((0.0, -0.1, 0.0), 0.04)], POSE
 )
 BOXES = [box_of(LABELS, index) for index in (1, 2)]
+NODE: Any = SimpleNamespace()
 HEADER = Header(frame_id="camera_optical")
 HEADER.stamp.sec, HEADER.stamp.nanosec = 12, 345
 BLANK = (0.0, 0.0, 30.0, 30.0)
@@ -53,7 +54,7 @@ def solid(
 ) -> tuple[Detections3D, list[str]]:
     """What is made of the answers, and the causes of refusals."""
     causes: list[str] = []
-    made = Detector3D(SimpleNamespace(), settings or Parameters()).of(
+    made = Detector3D(NODE, settings or Parameters()).of(
         ImageResult(HEADER, frame),
         answers,
         settings or Parameters(),
@@ -145,7 +146,7 @@ def test_the_target_is_given_in_another_frame(
 def test_a_transform_that_is_not_known_is_refused_and_the_boxes_come_all_the_same(tf2: type[Buffer]) -> None:
     sentences: list[str] = []
     settings = Parameters(target_frame="map", depth_wait=0.02)
-    made = Detector3D(SimpleNamespace(), settings).of(
+    made = Detector3D(NODE, settings).of(
         ImageResult(HEADER, FRAME), ANSWERS[2:], settings, lambda cause, text: sentences.append(text)
     )
     assert made.target is None and len(made.placed) == 1
@@ -161,11 +162,11 @@ def test_a_target_frame_without_transform_messages_is_a_sentence(monkeypatch: py
     with pytest.raises(
         ImportError, match=r"target_frame is set, and neither tf2_ros nor tf2_msgs, .*: install"
     ):
-        Transforms(SimpleNamespace())
+        Transforms(NODE)
 
 
 def test_a_target_frame_may_be_set_and_cleared_while_the_node_runs(tf2: type[Buffer]) -> None:
-    detector = Detector3D(SimpleNamespace(), Parameters())
+    detector = Detector3D(NODE, Parameters())
     plain = detector.of(ImageResult(HEADER, FRAME), ANSWERS[2:], Parameters(), lambda cause, text: None)
     assert plain.target is not None and plain.target.header.frame_id == HEADER.frame_id
     tf2.known = TransformStamped()
@@ -228,7 +229,7 @@ def jaw_axis(
 
 
 def test_the_jaw_axis_of_a_track_goes_on_and_a_round_thing_says_that_its_turn_is_unknown() -> None:
-    detector = Detector3D(SimpleNamespace(), Parameters())
+    detector = Detector3D(NODE, Parameters())
 
     def x_axis(shape: Any, track: str) -> NDArray[Any]:
         made, axis = jaw_axis(detector, shape, track)
@@ -247,8 +248,8 @@ def test_a_jaw_axis_belongs_to_one_camera_and_to_one_activation() -> None:
         return Cuboid((0.0, 0.0, 0.0), (0.12, 0.05, 0.08), turn)
 
     # A quarter past the turn at which a new track's axis changes its sign, so that a former axis shows.
-    detector = Detector3D(SimpleNamespace(), Parameters())
-    alone = jaw_axis(Detector3D(SimpleNamespace(), Parameters()), cuboid(3.4), "3")[1]
+    detector = Detector3D(NODE, Parameters())
+    alone = jaw_axis(Detector3D(NODE, Parameters()), cuboid(3.4), "3")[1]
     followed = [jaw_axis(detector, cuboid(turn / 5), "3", "left")[1] for turn in range(18)][-1]
     assert followed @ alone < -0.9
     # The other camera has the same frame_id and the same number for its track.

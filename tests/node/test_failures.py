@@ -56,8 +56,14 @@ def brittle(graph_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     """A bundle whose graphs cannot compute a white picture, nor a goal of hundreds of tokens."""
     folder = Path(shutil.copytree(graph_model, tmp_path_factory.mktemp("brittle") / "model"))
     vision, language = folder / "perceive.onnx", folder / "language.onnx"
-    put_file(folder, vision.name, failing(vision.read_bytes(), "pixels", "ReduceMin", np.float32(BRIGHT)))
-    put_file(folder, language.name, failing(language.read_bytes(), "positions", "ReduceMax", np.int64(FAR)))
+    put_file(
+        folder, vision.name, failing(vision.read_bytes(), "pixels", "ReduceMin", np.array(BRIGHT, np.float32))
+    )
+    put_file(
+        folder,
+        language.name,
+        failing(language.read_bytes(), "positions", "ReduceMax", np.array(FAR, np.int64)),
+    )
     return folder
 
 

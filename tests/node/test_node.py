@@ -100,7 +100,7 @@ def test_boxes_are_pixels_of_the_camera_whatever_its_size(
     met: Robot, grounder: Grounder, picture: NDArray[Any]
 ) -> None:
     met.send_goals("the mug")
-    wide = cv2.resize(picture, (320, 60), interpolation=cv2.INTER_NEAREST)
+    wide = np.asarray(cv2.resize(picture, (320, 60), interpolation=cv2.INTER_NEAREST), np.uint8)
     message = met.image(wide)
     message.data, message.step = np.pad(wide.reshape(60, -1), ((0, 0), (0, 40))).tobytes(), 1000
     found = met.ask(message)[0].detections

@@ -93,8 +93,13 @@ class Rig:
         self.cameras = [Camera(name, Outputs(), Statistics()) for name in ("left", "right")]  # type: ignore[arg-type]
         solids = Detector3D(SimpleNamespace(), Parameters())  # type: ignore[arg-type]
         self.pipeline = Pipeline(
-            self.model, self.cameras, lambda: self.orders, self._refuse, lambda: None, solids
-        )  # type: ignore[arg-type]
+            self.model,  # type: ignore[arg-type]
+            self.cameras,
+            lambda: self.orders,
+            self._refuse,
+            lambda: None,
+            solids,
+        )
         self.outputs: list[Any] = [camera.outputs for camera in self.cameras]
 
     def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:

@@ -56,7 +56,7 @@ def test_a_second_thread_never_asks_the_grounder(
 ) -> None:
     monkeypatch.setattr(node_module, "STOP_SECONDS", 0.05)
     slow = Slow(grounder)
-    node = GromaNode(lambda *_: slow)  # type: ignore[arg-type, return-value]
+    node = GromaNode(lambda *_: slow)  # type: ignore[arg-type]
     done, failed = TransitionCallbackReturn.SUCCESS, TransitionCallbackReturn.FAILURE
     try:
         assert (node.trigger_configure(), node.trigger_activate()) == (done, done)

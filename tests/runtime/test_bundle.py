@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,14 +21,19 @@ def copy(small_model: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(small_model, tmp_path / "copy"))
 
 
-def edit(folder: Path, change: Callable[[dict], None]) -> None:
+def edit(folder: Path, change: Callable[[dict[str, Any]], None]) -> None:
     manifest = json.loads((folder / MANIFEST).read_text())
     change(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest))
 
 
 def test_what_is_written_is_read_back(tmp_path: Path) -> None:
-    said = {"trained_on": "nothing", "licence": "Apache-2.0", "seeds": {"train": 3}, "test": {"recall": 0.5}}
+    said: dict[str, Any] = {
+        "trained_on": "nothing",
+        "licence": "Apache-2.0",
+        "seeds": {"train": 3},
+        "test": {"recall": 0.5},
+    }
     folder = write_small_bundle(tmp_path / "b", calibration={"temperature": 2.0}, **said)
     bundle = Bundle.load(folder)
     assert bundle.name == "small" and bundle.trained_on == "nothing" and bundle.licence == "Apache-2.0"
@@ -147,7 +153,7 @@ def test_a_manifest_with_a_wrong_value(copy: Path, key: str, value: object, mess
         Bundle.load(copy)
 
 
-def _network(change: Callable[[dict], None]) -> Callable[[dict], None]:
+def _network(change: Callable[[dict[str, Any]], None]) -> Callable[[dict[str, Any]], None]:
     return lambda manifest: change(manifest["network"])
 
 
@@ -195,7 +201,9 @@ def _network(change: Callable[[dict], None]) -> Callable[[dict], None]:
         (lambda m: m["image"].update(size=140), r"pictures of 140 pixels.*network config 112"),
     ],
 )
-def test_a_config_that_does_not_fit(copy: Path, change: Callable[[dict], None], message: str) -> None:
+def test_a_config_that_does_not_fit(
+    copy: Path, change: Callable[[dict[str, Any]], None], message: str
+) -> None:
     edit(copy, change)
     with pytest.raises(BundleError, match=message):
         Grounder.load(copy)

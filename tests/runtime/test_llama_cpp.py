@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from groma_ros.export.convert import convert
 from groma_ros.export.measure import difference
 from groma_ros.runtime.bundle import MANIFEST, Bundle, BundleError
+from groma_ros.runtime.interfaces import LanguageModel
 from groma_ros.runtime.llama_cpp import (
     SEQUENCES,
     LlamaLanguage,
@@ -56,7 +57,8 @@ def test_the_logits_are_those_of_torch(folder: Path, precision: str, limit: floa
     bundle = Bundle.load(folder)
     ours, oracle = load_llama_language(bundle, precision, "cpu", 1), load_torch(bundle)[1]
     prefix, tails = parts(ours)
-    found, wanted = ((model.branch(model.prefill(prefix), tails), model) for model in (ours, oracle))
+    models: tuple[LanguageModel, LanguageModel] = (ours, oracle)
+    found, wanted = ((model.branch(model.prefill(prefix), tails), model) for model in models)
     assert difference(found[0][1], wanted[0][1]) < limit
     for rows, tokens in (([2, 0], [7, 9]), ([0, 3, 2], [1, 430, 5])):
         (branches, _), model = found

@@ -20,7 +20,7 @@ from groma_ros.runtime import load
 from groma_ros.runtime.bundle import EMBEDDINGS, GRAPHS, MANIFEST, WEIGHTS, Bundle, BundleError
 from groma_ros.runtime.load import choose_backend, llama_precisions
 from groma_ros.runtime.onnx import OnnxLanguage, OnnxVision
-from groma_ros.runtime.options import RuntimeOptions
+from groma_ros.runtime.options import PACKAGES, RuntimeOptions
 from groma_ros.runtime.tensorrt import gpu
 from groma_ros.runtime.tensorrt.vision import TensorRTVision
 from groma_ros.runtime.torch import TorchVision
@@ -58,13 +58,13 @@ def test_a_backend_that_was_asked_for(graph_model: Path) -> None:
 
 def test_a_backend_that_is_not_installed(graph_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bundle = Bundle.load(graph_model)
-    monkeypatch.setitem(load.PACKAGES, "onnx", "onnxruntime_of_another_world")
+    monkeypatch.setitem(PACKAGES, "onnx", "onnxruntime_of_another_world")
     assert choose_backend(bundle, "auto")[0] == "torch"
     with pytest.raises(
         ValueError, match=r"needs the Python package onnxruntime_of_another_world.*python -m pip install"
     ):
         choose_backend(bundle, "onnx")
-    monkeypatch.setitem(load.PACKAGES, "torch", "torch_of_another_world")
+    monkeypatch.setitem(PACKAGES, "torch", "torch_of_another_world")
     with pytest.raises(
         ValueError, match=r"The backend torch needs the Python package torch_of_another_world"
     ):
@@ -107,7 +107,7 @@ def test_a_precision_finds_its_backend(graph_model: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(load, "_lacks_for_tensorrt", lambda device: "")
     assert choose_backend(both, "auto", None, "q4_k_m")[0] == "tensorrt"
     monkeypatch.undo()
-    monkeypatch.setitem(load.PACKAGES, "llama_cpp", "llama_of_another_world")
+    monkeypatch.setitem(PACKAGES, "llama_cpp", "llama_of_another_world")
     with pytest.raises(ValueError, match="needs the Python package llama_of_another_world.*llama-cpp-python"):
         choose_backend(both, "auto", None, "q4_k_m")
 

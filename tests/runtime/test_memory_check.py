@@ -111,9 +111,15 @@ def test_engines_that_do_not_fit_are_refused(
 def test_an_engine_in_the_cache_needs_less_than_building_one(
     gpu_machine: Machine, graph_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fake, asked = gpu_machine("11.4"), []
+    fake = gpu_machine("11.4")
+    asked: list[int] = []
+
+    def available_mb() -> int:
+        asked.append(1)
+        return 100_000
+
     bundle = Bundle.load(graph_model)
-    monkeypatch.setattr(memory, "available_mb", lambda: asked.append(1) or 100_000)
+    monkeypatch.setattr(memory, "available_mb", available_mb)
     load_tensorrt_vision(bundle)
     monkeypatch.setattr(memory, "GROWTH", {**memory.GROWTH, "tensorrt": 1e9})
     assert load_tensorrt_vision(bundle).precision == "fp32" and len(fake.built) == 2 and len(asked) == 4

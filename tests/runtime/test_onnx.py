@@ -19,26 +19,27 @@ TOLERANCE = 1e-4
 
 
 @pytest.fixture(scope="module")
-def onnx(graph_model: Path) -> tuple[OnnxVision, OnnxLanguage]:
+def onnx(graph_model: Path) -> Parts:
     return load_onnx(Bundle.load(graph_model), "cpu", 1)
 
 
 @pytest.fixture(scope="module")
-def torch(graph_model: Path) -> tuple[TorchVision, TorchLanguage]:
+def torch(graph_model: Path) -> Parts:
     return load_torch(Bundle.load(graph_model), "cpu", 1)
 
 
 @pytest.fixture(scope="module")
-def language(onnx: tuple[OnnxVision, OnnxLanguage]) -> OnnxLanguage:
+def language(graph_model: Path, onnx: Parts) -> OnnxLanguage:
+    assert isinstance(onnx[1], OnnxLanguage)
     return onnx[1]
 
 
 @pytest.fixture(scope="module")
 def grounders(graph_model: Path) -> tuple[Grounder, Grounder]:
-    return tuple(
-        Grounder.load(graph_model, min_presence=0.0, device="cpu", backend=backend, threads=1)
-        for backend in ("onnx", "torch")
-    )
+    def load(backend: str) -> Grounder:
+        return Grounder.load(graph_model, min_presence=0.0, device="cpu", backend=backend, threads=1)
+
+    return load("onnx"), load("torch")
 
 
 def embeddings(seed: int, *lengths: int) -> list[NDArray[Any]]:
@@ -76,17 +77,22 @@ def same_answer(found: Grounding, wanted: Grounding) -> None:
 
 @pytest.mark.parametrize("size", [(48, 64), (SIZE, SIZE), (330, 200)])
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_scenes_equal_those_of_torch(onnx: tuple, torch: tuple, seed: int, size: tuple[int, int]) -> None:
+def test_scenes_equal_those_of_torch(
+    onnx: Parts,
+    torch: Parts,
+    seed: int,
+    size: tuple[int, int],
+) -> None:
     frame = Frame(blocks(seed, *size), stamp=7, frame_id="camera")
     same_scene(onnx[0].encode(frame), torch[0].encode(frame))
 
 
-def test_a_black_image_is_seen_alike(onnx: tuple, torch: tuple) -> None:
+def test_a_black_image_is_seen_alike(onnx: Parts, torch: Parts) -> None:
     frame = Frame(np.zeros((40, 60, 3), np.uint8))
     same_scene(onnx[0].encode(frame), torch[0].encode(frame))
 
 
-def test_user_boxes_join_alike(onnx: tuple, torch: tuple) -> None:
+def test_user_boxes_join_alike(onnx: Parts, torch: Parts) -> None:
     frame = Frame(blocks(4))
     user = np.array([[3, 4, 30, 40], [40, 10, 60, 30], [-9, -9, 90, 90]], np.float32)
     found, wanted = (vision.refer(vision.encode(frame), user) for vision in (onnx[0], torch[0]))
@@ -95,7 +101,7 @@ def test_user_boxes_join_alike(onnx: tuple, torch: tuple) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 12])
-def test_boxes_of_every_extent(onnx: tuple, graph_model: Path, count: int) -> None:
+def test_boxes_of_every_extent(onnx: Parts, graph_model: Path, count: int) -> None:
     """Inverted, empty and outside boxes, in any number: what the published geometry asks RoIAlign for."""
     import torch as t
 
@@ -114,7 +120,7 @@ def test_boxes_of_every_extent(onnx: tuple, graph_model: Path, count: int) -> No
         close(found["region_tokens"], model.region_slot_embeddings(tokens).numpy())
 
 
-def test_a_batch_of_pictures_is_the_pictures_alone(onnx: tuple) -> None:
+def test_a_batch_of_pictures_is_the_pictures_alone(onnx: Parts) -> None:
     pixels = np.random.default_rng(5).normal(0, 1, (3, 3, SIZE, SIZE)).astype(np.float32)
     batch, _ = onnx[0].perceive.run({"pixels": pixels})
     for index in range(3):
@@ -123,7 +129,7 @@ def test_a_batch_of_pictures_is_the_pictures_alone(onnx: tuple) -> None:
             close(batch[name][index], value[0])
 
 
-def test_embeddings_are_those_of_torch(onnx: tuple, torch: tuple) -> None:
+def test_embeddings_are_those_of_torch(onnx: Parts, torch: Parts) -> None:
     ids = np.arange(onnx[1].vocabulary)
     assert np.array_equal(onnx[1].embed(ids), torch[1].embed(ids))
     assert [getattr(onnx[1], name) for name in ("width", "context", "base_vocabulary", "vocabulary")] == [
@@ -133,7 +139,7 @@ def test_embeddings_are_those_of_torch(onnx: tuple, torch: tuple) -> None:
 
 @pytest.mark.parametrize("chunk", [CHUNK, 3, 1])
 def test_packed_goals_and_appended_tokens_equal_torch(
-    onnx: tuple, torch: tuple, chunk: int, monkeypatch: pytest.MonkeyPatch
+    onnx: Parts, torch: Parts, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groma_ros.runtime.onnx.CHUNK", chunk)
     prefix, *tails = embeddings(1, 30, 1, 9, 4, 6)

@@ -77,14 +77,23 @@ def test_tokens_are_appended_to_the_named_rows_only(model: Groma, language: Torc
             np.testing.assert_allclose(line, whole, atol=TOLERANCE)
 
 
+def keys(layer: Any) -> torch.Tensor:
+    """Keys of a layer of a cache of ours, which transformers types as any kind of layer."""
+    return torch.as_tensor(layer.keys)
+
+
+def values(layer: Any) -> torch.Tensor:
+    return torch.as_tensor(layer.values)
+
+
 def test_a_prefix_is_not_changed_by_its_branches(language: TorchLanguage) -> None:
     (long, tail) = embeddings(3, 20, 6)
     prefix = language.prefill(long)
-    before = [(layer.keys, layer.keys.clone()) for layer in prefix.layers]
+    before = [(keys(layer), keys(layer).clone()) for layer in prefix.layers]
     branches, first = language.branch(prefix, [tail, tail])
     language.append(branches, [1], [5])
-    for layer, (tensor, values) in zip(prefix.layers, before, strict=True):
-        assert layer.keys is tensor and torch.equal(tensor, values)
+    for layer, (tensor, copy) in zip(prefix.layers, before, strict=True):
+        assert keys(layer) is tensor and torch.equal(tensor, copy)
     _, again = language.branch(prefix, [tail, tail])
     assert np.array_equal(first, again)
 
@@ -95,7 +104,7 @@ def test_a_branch_starts_from_the_prefix_itself_not_a_copy(language: TorchLangua
     prefix = language.prefill(embeddings(4, 20)[0])
     shared = _share(prefix)
     for a, b in zip(prefix.layers, shared.layers, strict=True):
-        assert a.keys.data_ptr() == b.keys.data_ptr() and a.values.data_ptr() == b.values.data_ptr()
+        assert keys(a).data_ptr() == keys(b).data_ptr() and values(a).data_ptr() == values(b).data_ptr()
 
 
 def grown(model: Groma, *parts: NDArray[Any]) -> NDArray[Any]:
@@ -120,19 +129,19 @@ def test_a_cache_with_room_gives_the_numbers_of_one_that_grows(model: Groma, lan
 def test_continuing_one_branch_copies_nothing(model: Groma, language: TorchLanguage) -> None:
     start, tail, other = embeddings(13, 20, 5, 7)
     prefix = language.prefill(start)
-    place = prefix.layers[0].keys.data_ptr()
+    place = keys(prefix.layers[0]).data_ptr()
     first, _ = language.branch(prefix, [tail])
     second, _ = language.branch(prefix, [other])  # while the first is held, so elsewhere
-    assert first.cache.layers[0].keys.data_ptr() == place != second.cache.layers[0].keys.data_ptr()
+    assert keys(first.cache.layers[0]).data_ptr() == place != keys(second.cache.layers[0]).data_ptr()
     for count in (1, 2):
         said = language.embed(np.full(count, 7))
         for branches, part in ((first, tail), (second, other)):
             logits = language.append(branches, [0], [7])
             np.testing.assert_allclose(logits[0], plain(model, start, part, said), atol=TOLERANCE)
-    assert first.cache.layers[0].keys.data_ptr() == place and first.cache.get_seq_length() == 27
+    assert keys(first.cache.layers[0]).data_ptr() == place and first.cache.get_seq_length() == 27
     del first, branches
     third, logits = language.branch(prefix, [other])
-    assert third.cache.layers[0].keys.data_ptr() == place
+    assert keys(third.cache.layers[0]).data_ptr() == place
     np.testing.assert_allclose(logits[0], plain(model, start, other), atol=TOLERANCE)
 
 

@@ -66,7 +66,11 @@ def test_questions_are_answered_in_order(gate: Gate) -> None:
     executor, done = AnswerExecutor(), []
     futures = [asking(executor, gate)(question(f"goal {index}")) for index in range(3)]
     for index, future in enumerate(futures):
-        future.add_done_callback(lambda _, index=index: done.append(index))
+
+        def note(_: object, index: int = index) -> None:
+            done.append(index)
+
+        future.add_done_callback(note)
     assert not any(future.done() for future in futures)
     gate.open.set()
     for index in (2, 0, 1):

@@ -400,9 +400,9 @@ def test_an_answer_from_before_another_region_took_over_is_about_that_one() -> N
 def test_two_objects_of_one_answer_never_share_a_region() -> None:
     def both(question: Question) -> list[Grounding]:
         found = tuple(
-            Detection(tuple(map(float, box)), 0.9, index)
-            for index, box in enumerate(question.scene.boxes[:2])
-        )  # type: ignore[arg-type]
+            Detection((float(x1), float(y1), float(x2), float(y2)), 0.9, index)
+            for index, (x1, y1, x2, y2) in enumerate(question.scene.boxes[:2])
+        )
         return [Grounding(question.standing.goals[0], found, 0.9, 0.5)]
 
     follower = GroundingTracker(inline(both), TrackingConfig(answer_period=100.0, max_coast=0.15))

@@ -183,7 +183,8 @@ def _config(folder: Path, steps: int) -> Path:
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]
+    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
+    return weights
 
 
 @pytest.mark.parametrize("form", list(FORMS))

@@ -56,6 +56,7 @@ CONFIG = TrainConfig(
 def rendered(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the rendered scenes of CONFIG."""
     out = tmp_path_factory.mktemp("training")
+    assert CONFIG.held_out is not None
     for scenes in (*CONFIG.pool, CONFIG.held_out):
         render_pool(out / "pool", scenes, 1)
     return out
@@ -71,7 +72,8 @@ def trained(rendered: Path) -> Path:
 
 
 def _weights(path: Path) -> dict[str, torch.Tensor]:
-    return torch.load(path, weights_only=True)["model"]
+    weights: dict[str, torch.Tensor] = torch.load(path, weights_only=True)["model"]
+    return weights
 
 
 def _changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
@@ -48,7 +49,7 @@ def test_rosbags_decodes_it_with_the_stored_definition(tmp_path: Path, message: 
     )
     with AnyReader([tmp_path / "bag.mcap"]) as reader:
         ((connection, time, data),) = reader.messages()
-        decoded = reader.deserialize(data, connection.msgtype)
+        decoded: Any = reader.deserialize(data, connection.msgtype)
     assert time == 20 and decoded.goals_version == 3 and decoded.header.frame_id == "camera"
     (grounding,) = decoded.groundings
     assert (grounding.goal, grounding.present, grounding.margin) == ("the cup", 0.5, 0.25)
