@@ -308,7 +308,7 @@ def test_eval_scenes_needs_one_source_of_scenes(refused: Refused, small_model: P
     assert "at least one scene" in refused(
         "eval", "scenes", "--model", small_model, "--seed", "1", "--count", "0"
     )
-    assert "annotations.json cannot be read" in refused(
+    assert "annotations.json does not exist" in refused(
         "eval", "scenes", "--model", small_model, "--data", tmp_path
     )
 

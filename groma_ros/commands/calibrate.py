@@ -10,11 +10,17 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.commands.run_options import add_run_arguments, add_scene_arguments, finish, model_choice, plan
+from groma_ros.commands.run_options import (
+    add_run_arguments,
+    add_scene_arguments,
+    finish,
+    model_choice,
+    plan,
+    scene_source,
+)
 from groma_ros.evaluation.bag_scenes import bag_scenes, is_bag
 from groma_ros.evaluation.calibrate import FEWEST, Fit, calibrate, own_calibration, table, write_calibration
 from groma_ros.evaluation.observations import Observations, SceneSeed, observe
-from groma_ros.evaluation.presence import scene_source
 from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.statistics import rounded
 from groma_ros.folder_lock import folder_lock

@@ -14,6 +14,7 @@ from groma_ros.commands.run_options import (
     Subcommand,
     add_picture_arguments,
     add_run_arguments,
+    described,
     finish,
     model_choice,
     plan,
@@ -65,10 +66,7 @@ def _run_lvis_ground(args: argparse.Namespace) -> int:
         if entry["image_id"] in set(images) and not entry.get("iscrowd", 0)
     ]
     document = {
-        "model": choice.bundle().name,
-        "resize": choice.bundle().image.resize,
-        "seed": args.seed,
-        "pictures": len(pictures),
+        **described(choice, len(pictures), args.seed),
         "targets": len(targets),
         "classes": len({entry["category_id"] for entry in targets}),
         "recall": {name: beside(value, known.get(name)) for name, value in recall.items()},
@@ -102,14 +100,8 @@ def _run_caption(args: argparse.Namespace) -> int:
     )
     texts = [text for record in records for text in record["texts"]]
     regions = [region for picture in pictures for region in picture.regions]
-    asked = {
-        "model": choice.bundle().name,
-        "resize": choice.bundle().image.resize,
-        "seed": args.seed,
-        "pictures": len(pictures),
-    }
     document = {
-        **asked,
+        **described(choice, len(pictures), args.seed),
         **caption.report(args.dataset or "", texts, [region.references for region in regions]),
     }
     if args.out:
@@ -158,13 +150,11 @@ def _run_chat(args: argparse.Namespace) -> int:
     records = run_evaluation(
         Converse(args.images, not args.plain), pictures, "picture", choice, plan(args), settings
     )
-    name = choice.bundle().name
-    lines = answer_lines(name, pictures, records)
+    head = described(choice, len(pictures))
+    lines = answer_lines(head["model"], pictures, records)
     judged = judge(lines, truth[1], vocabulary) if truth and vocabulary else None
     document = {
-        "model": name,
-        "resize": choice.bundle().image.resize,
-        "pictures": len(pictures),
+        **head,
         **_chat_summary(lines),
         "truth": judged,
     }

@@ -13,6 +13,7 @@ from groma_ros.commands.run_options import (
     Subcommand,
     add_picture_arguments,
     add_run_arguments,
+    described,
     finish,
     model_choice,
     plan,
@@ -63,9 +64,7 @@ class ExpressionSet:
         work = GroundExpressions(args.images, self.kind, args.batch)
         records = run_evaluation(work, pictures, "picture", choice, plan(args), settings)
         document = {
-            "model": choice.bundle().name,
-            "resize": choice.bundle().image.resize,
-            "pictures": len(pictures),
+            **described(choice, len(pictures)),
             **self.report(answered(pictures, records)),
         }
         return finish(args, document, self.table(document))
@@ -116,10 +115,7 @@ def _run_rec(args: argparse.Namespace) -> int:
     settings = {"task": "rec", "data": str(args.data.resolve()), "split": args.split, "seed": args.seed}
     records = run_evaluation(work, pictures, "picture", choice, plan(args), settings)
     document = {
-        "model": choice.bundle().name,
-        "resize": choice.bundle().image.resize,
-        "seed": args.seed,
-        "pictures": len(pictures),
+        **described(choice, len(pictures), args.seed),
         **referring.report(args.dataset or name, records),
     }
     return finish(args, document, referring.table(document))

@@ -7,9 +7,16 @@ import sys
 from pathlib import Path
 
 from groma_ros.atomic_write import replacing
-from groma_ros.commands.run_options import add_run_arguments, add_scene_arguments, finish, model_choice, plan
+from groma_ros.commands.run_options import (
+    add_run_arguments,
+    add_scene_arguments,
+    finish,
+    model_choice,
+    plan,
+    scene_source,
+)
 from groma_ros.evaluation.observations import observe
-from groma_ros.evaluation.presence import cross_fitted, plot, report, scene_source, table
+from groma_ros.evaluation.presence import cross_fitted, plot, report, table
 from groma_ros.grounding.calibration import SIGNALS, Calibration
 from groma_ros.grounding.grounder import MIN_PRESENCE
 

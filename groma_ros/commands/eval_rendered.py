@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from groma_ros.commands.model_arguments import FindModel, add_model_arguments, runtime_options
-from groma_ros.commands.run_options import Subcommand, add_scene_arguments
+from groma_ros.commands.run_options import Subcommand, add_scene_arguments, check_count, check_source
 from groma_ros.evaluation import depth, precisions, robustness, scenes
 from groma_ros.evaluation.failure_pictures import Album
 from groma_ros.grounding.grounder import Grounder
@@ -34,18 +34,8 @@ def _add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
-def _check_source(args: argparse.Namespace) -> None:
-    """Raises ValueError unless the options name one source of scenes."""
-    if (args.seed is None) == (args.data is None):
-        raise ValueError(
-            "Give either --seed (with --count) to render scenes, or --data with a folder of scenes."
-        )
-    if args.count < 1:
-        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-
-
 def _run_scenes(args: argparse.Namespace) -> int:
-    _check_source(args)
+    check_source(args)
     grounder = Grounder.load(args.model, runtime_options(args), min_presence=args.min_presence)
     count, found = (
         scenes.folder_scenes(args.data)
@@ -85,8 +75,7 @@ def _run_robustness(args: argparse.Namespace) -> int:
         raise ValueError(
             f"There is no condition {wrong[0]!r}; the conditions are {', '.join(robustness.CONDITIONS)}."
         )
-    if args.count < 1:
-        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+    check_count(args)
     grounder = Grounder.load(args.model, runtime_options(args))
     if grounder.runtime:
         print(grounder.runtime.reason, file=sys.stderr)
@@ -105,8 +94,7 @@ def _add_precisions_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_precisions(args: argparse.Namespace) -> int:
-    if args.count < 1:
-        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+    check_count(args)
     found = list(shown(scenes.rendered_scenes(args.seed, args.count, world=args.world), args.count, "scene"))
     rows = precisions.compare(args.model, found)
     print(
@@ -135,7 +123,7 @@ def _add_depth_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _run_depth(args: argparse.Namespace) -> int:
-    _check_source(args)
+    check_source(args)
     grounder = Grounder.load(args.model, runtime_options(args)) if args.model else None
     count, found = (
         depth.folder_samples(args.data)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from groma_ros.atomic_write import replacing
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
+from groma_ros.evaluation.observations import SceneSeed
+from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice
+from groma_ros.simulation.dataset import SceneRecord, load_dataset, scene_seeds
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
 REPORT, TABLE = "report.json", "table.txt"
@@ -84,6 +87,33 @@ def add_picture_arguments(
         )
 
 
+def check_count(args: argparse.Namespace) -> None:
+    """Raise ValueError for --count below 1."""
+    if args.count < 1:
+        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
+
+
+def check_source(args: argparse.Namespace) -> None:
+    """Raise ValueError unless exactly one of --seed and a folder is given, or for --count below 1."""
+    if (args.seed is None) == (args.data is None):
+        raise ValueError("Give either --seed (with --count) to render scenes, or a folder of scenes.")
+    check_count(args)
+
+
+def scene_source(
+    args: argparse.Namespace,
+) -> tuple[Sequence[SceneSeed | SceneRecord | TrueScene], dict[str, Any]]:
+    """Return the scenes given by --seed and --count or by a folder, and the settings that identify them.
+
+    Raises ValueError as `check_source` does.
+    """
+    check_source(args)
+    if args.data is not None:
+        return load_dataset(args.data), {"data": str(args.data.resolve())}
+    scenes = [SceneSeed(seed, args.world) for seed in scene_seeds(args.seed, args.count)]
+    return scenes, {"seed": args.seed, "count": args.count, "world": args.world}
+
+
 def model_choice(args: argparse.Namespace) -> ModelChoice:
     """The model that the options name."""
     resize = getattr(args, "resize", "own")
@@ -93,6 +123,13 @@ def model_choice(args: argparse.Namespace) -> ModelChoice:
 def plan(args: argparse.Namespace) -> EvaluationPlan:
     """The processes, devices and folder that the options name."""
     return EvaluationPlan(args.jobs, tuple(name for name in args.devices.split(",") if name), args.out)
+
+
+def described(choice: ModelChoice, pictures: int, seed: int | None = None) -> dict[str, Any]:
+    """Return the head of a report: model, resize, seed of the wordings if any, number of pictures."""
+    bundle = choice.bundle()
+    drawn = {} if seed is None else {"seed": seed}
+    return {"model": bundle.name, "resize": bundle.image.resize, **drawn, "pictures": pictures}
 
 
 def finish(args: argparse.Namespace, report: dict[str, Any], table: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -10,9 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.evaluation.observations import Observations, SceneSeed
+from groma_ros.evaluation.observations import Observations
 from groma_ros.evaluation.plots import Panel, reliability_svg
-from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.statistics import (
     brier,
     calibration_error,
@@ -24,7 +22,6 @@ from groma_ros.evaluation.statistics import (
     rounded,
 )
 from groma_ros.grounding.calibration import Calibration
-from groma_ros.simulation.dataset import SceneRecord, load_dataset, scene_seeds
 from groma_ros.simulation.goal_generator import GOAL_TYPES
 
 RECALLS = (0.9, 0.95, 0.99)
@@ -155,20 +152,3 @@ def plot(seen: Observations, presence: NDArray[Any], calibration: Calibration, m
             ),
         ]
     )
-
-
-def scene_source(
-    args: argparse.Namespace,
-) -> tuple[Sequence[SceneSeed | SceneRecord | TrueScene], dict[str, Any]]:
-    """Scenes given by --seed and --count or by a folder, and the settings that identify them.
-
-    Raises ValueError unless exactly one of the two is given.
-    """
-    if (args.seed is None) == (args.data is None):
-        raise ValueError("Give either --seed (with --count) to render scenes, or a folder of scenes.")
-    if args.count < 1:
-        raise ValueError(f"--count is {args.count}; at least one scene is needed.")
-    if args.data is not None:
-        return load_dataset(args.data), {"data": str(args.data.resolve())}
-    scenes = [SceneSeed(seed, args.world) for seed in scene_seeds(args.seed, args.count)]
-    return scenes, {"seed": args.seed, "count": args.count, "world": args.world}
