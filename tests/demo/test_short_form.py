@@ -14,6 +14,7 @@ import pytest
 from demo import short_form
 from demo.episodes import Row, summary
 from demo.short_form import Expected, form_problems, picture_problems, problems
+from groma_ros.client.demo.processes import Child
 
 GRASP = Expected("grasp", "wrong_lift", ("success", "nothing lifted", "wrong lift", "motion"), 7, 1, 0)
 ROWS = [
@@ -121,7 +122,7 @@ def test_pictures(tmp_path: Path) -> None:
 def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Expected]:
     """Make the children of the short form run a few lines instead of a demonstration."""
 
-    class Script(short_form.Child):
+    class Script(Child):
         def __init__(self, module: str, arguments: Any, log: Path, environment: Any) -> None:
             super().__init__("stand_in_run", arguments, log, {"PYTHONPATH": str(tmp_path)})
 

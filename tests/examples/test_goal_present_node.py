@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from std_msgs.msg import Bool
 
@@ -31,7 +33,7 @@ class Published:
 )
 def test_status_of_the_first_goal(status: int, values: list[bool]) -> None:
     published = Published()
-    node = GoalPresent.__new__(GoalPresent)  # without rclpy's context, which this method does not need
+    node: Any = GoalPresent.__new__(GoalPresent)  # without rclpy's context, which this method does not need
     node._publisher = published
     first, second = (
         Grounding(goal="the mug", status=status),
@@ -43,7 +45,7 @@ def test_status_of_the_first_goal(status: int, values: list[bool]) -> None:
 
 def test_no_goal_says_nothing() -> None:
     published = Published()
-    node = GoalPresent.__new__(GoalPresent)
+    node: Any = GoalPresent.__new__(GoalPresent)
     node._publisher = published
     node._on_groundings(GroundingArray())
     assert published.values == []

@@ -10,27 +10,29 @@ from numpy.typing import NDArray
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.runtime.bundle import Bundle
+from groma_ros.runtime.interfaces import LanguageModel
 from groma_ros.runtime.onnx import CHUNK, OnnxLanguage, OnnxVision, load_onnx
 from groma_ros.runtime.torch import TorchLanguage, TorchVision, load_torch
 from groma_ros.types import Frame, Goal, Grounding, Scene
 from tests.small import GOALS, SIZE, blocks
 
 TOLERANCE = 1e-4
+Onnx = tuple[OnnxVision, OnnxLanguage]
+Torch = tuple[TorchVision, TorchLanguage]
 
 
 @pytest.fixture(scope="module")
-def onnx(graph_model: Path) -> Parts:
+def onnx(graph_model: Path) -> Onnx:
     return load_onnx(Bundle.load(graph_model), "cpu", 1)
 
 
 @pytest.fixture(scope="module")
-def torch(graph_model: Path) -> Parts:
+def torch(graph_model: Path) -> Torch:
     return load_torch(Bundle.load(graph_model), "cpu", 1)
 
 
 @pytest.fixture(scope="module")
-def language(graph_model: Path, onnx: Parts) -> OnnxLanguage:
-    assert isinstance(onnx[1], OnnxLanguage)
+def language(onnx: Onnx) -> OnnxLanguage:
     return onnx[1]
 
 
@@ -78,8 +80,8 @@ def same_answer(found: Grounding, wanted: Grounding) -> None:
 @pytest.mark.parametrize("size", [(48, 64), (SIZE, SIZE), (330, 200)])
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_scenes_equal_those_of_torch(
-    onnx: Parts,
-    torch: Parts,
+    onnx: Onnx,
+    torch: Torch,
     seed: int,
     size: tuple[int, int],
 ) -> None:
@@ -87,12 +89,12 @@ def test_scenes_equal_those_of_torch(
     same_scene(onnx[0].encode(frame), torch[0].encode(frame))
 
 
-def test_a_black_image_is_seen_alike(onnx: Parts, torch: Parts) -> None:
+def test_a_black_image_is_seen_alike(onnx: Onnx, torch: Torch) -> None:
     frame = Frame(np.zeros((40, 60, 3), np.uint8))
     same_scene(onnx[0].encode(frame), torch[0].encode(frame))
 
 
-def test_user_boxes_join_alike(onnx: Parts, torch: Parts) -> None:
+def test_user_boxes_join_alike(onnx: Onnx, torch: Torch) -> None:
     frame = Frame(blocks(4))
     user = np.array([[3, 4, 30, 40], [40, 10, 60, 30], [-9, -9, 90, 90]], np.float32)
     found, wanted = (vision.refer(vision.encode(frame), user) for vision in (onnx[0], torch[0]))
@@ -101,7 +103,7 @@ def test_user_boxes_join_alike(onnx: Parts, torch: Parts) -> None:
 
 
 @pytest.mark.parametrize("count", [1, 2, 12])
-def test_boxes_of_every_extent(onnx: Parts, graph_model: Path, count: int) -> None:
+def test_boxes_of_every_extent(onnx: Onnx, graph_model: Path, count: int) -> None:
     """Inverted, empty and outside boxes, in any number: what the published geometry asks RoIAlign for."""
     import torch as t
 
@@ -120,7 +122,7 @@ def test_boxes_of_every_extent(onnx: Parts, graph_model: Path, count: int) -> No
         close(found["region_tokens"], model.region_slot_embeddings(tokens).numpy())
 
 
-def test_a_batch_of_pictures_is_the_pictures_alone(onnx: Parts) -> None:
+def test_a_batch_of_pictures_is_the_pictures_alone(onnx: Onnx) -> None:
     pixels = np.random.default_rng(5).normal(0, 1, (3, 3, SIZE, SIZE)).astype(np.float32)
     batch, _ = onnx[0].perceive.run({"pixels": pixels})
     for index in range(3):
@@ -129,7 +131,7 @@ def test_a_batch_of_pictures_is_the_pictures_alone(onnx: Parts) -> None:
             close(batch[name][index], value[0])
 
 
-def test_embeddings_are_those_of_torch(onnx: Parts, torch: Parts) -> None:
+def test_embeddings_are_those_of_torch(onnx: Onnx, torch: Torch) -> None:
     ids = np.arange(onnx[1].vocabulary)
     assert np.array_equal(onnx[1].embed(ids), torch[1].embed(ids))
     assert [getattr(onnx[1], name) for name in ("width", "context", "base_vocabulary", "vocabulary")] == [
@@ -139,12 +141,13 @@ def test_embeddings_are_those_of_torch(onnx: Parts, torch: Parts) -> None:
 
 @pytest.mark.parametrize("chunk", [CHUNK, 3, 1])
 def test_packed_goals_and_appended_tokens_equal_torch(
-    onnx: Parts, torch: Parts, chunk: int, monkeypatch: pytest.MonkeyPatch
+    onnx: Onnx, torch: Torch, chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groma_ros.runtime.onnx.CHUNK", chunk)
     prefix, *tails = embeddings(1, 30, 1, 9, 4, 6)
+    languages: tuple[LanguageModel, ...] = (onnx[1], torch[1])
     branches, logits = zip(
-        *(language.branch(language.prefill(prefix), tails) for language in (onnx[1], torch[1])), strict=True
+        *(language.branch(language.prefill(prefix), tails) for language in languages), strict=True
     )
     close(*logits)
     for rows, tokens in (
@@ -153,12 +156,7 @@ def test_packed_goals_and_appended_tokens_equal_torch(
         ([2], [16]),
         ([3, 1], [17, 350]),
     ):
-        close(
-            *(
-                lang.append(branch, rows, tokens)
-                for lang, branch in zip((onnx[1], torch[1]), branches, strict=True)
-            )
-        )
+        close(*(lang.append(branch, rows, tokens) for lang, branch in zip(languages, branches, strict=True)))
 
 
 def test_a_prefix_is_not_changed_by_its_branches(language: OnnxLanguage) -> None:
