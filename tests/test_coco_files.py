@@ -163,7 +163,8 @@ def test_expressions_and_captions_are_checked_before_the_model_runs(tmp_path: Pa
 def test_keys() -> None:
     assert [as_key(value) for value in (7, 7.0, "7", " 7 ", "a7", 0)] == [7, 7, 7, 7, "a7", 0]
     assert as_key("1" * 5000) == "1" * 5000
-    assert [as_key(value) for value in (None, True, 7.5, [7], "", {})] == [None] * 6
+    others: tuple[Any, ...] = (None, True, 7.5, [7], "", {})
+    assert [as_key(value) for value in others] == [None] * 6
 
 
 def test_a_picture_outside_the_folder_is_refused(tmp_path: Path) -> None:

@@ -122,7 +122,11 @@ def test_ros_find(camera: Robot, rgb: NDArray[Any]) -> None:
 
 def test_goal_present_node(camera: Robot) -> None:
     heard: list[bool] = []
-    camera.node.create_subscription(Bool, "goal_present", lambda message: heard.append(message.data), 10)
+
+    def hear(message: Any) -> None:
+        heard.append(message.data)
+
+    camera.node.create_subscription(Bool, "goal_present", hear, 10)
     environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "PYTHONPATH": str(ROOT)}
     process = subprocess.Popen([sys.executable, EXAMPLES / "goal_present_node.py"], env=environment)
     try:

@@ -148,4 +148,4 @@ def _spin_once(executor: SingleThreadedExecutor, node: GromaNode) -> None:
 
 
 def _done(result: TransitionCallbackReturn) -> bool:
-    return result == TransitionCallbackReturn.SUCCESS
+    return bool(result == TransitionCallbackReturn.SUCCESS)

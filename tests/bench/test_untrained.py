@@ -51,7 +51,9 @@ def test_weights_are_created_on_the_target_device() -> None:
     assert model.llm.model.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
     assert model.new_input_embs.weight.dtype == torch.float32
     assert model.new_input_embs.weight.std() == pytest.approx(0.02, rel=0.05)
-    assert bool((model.llm.model.norm.weight == 1).all()) and not torch.any(model.img_txt_bridge[0].bias)
+    assert bool((model.llm.model.norm.weight == 1).all()) and not any(
+        model.img_txt_bridge.state_dict()["0.bias"]
+    )
     again, other = (
         random_model(CONFIG, "cpu", 1, "bf16", seed=5),
         random_model(CONFIG, "cpu", 1, "bf16", seed=6),

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rclpy
 
 from demo import session as session_module
 from demo.episodes import Row
@@ -160,7 +161,7 @@ def test_what_has_ended_is_started_again_once() -> None:
 
 
 def test_a_camera_that_shows_nothing_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(session_module.rclpy, "spin_once", lambda node, timeout_sec: None)
+    monkeypatch.setattr(rclpy, "spin_once", lambda node, timeout_sec: None)
     camera = CameraListener.__new__(CameraListener)
     camera.stamp = 3.0
     with pytest.raises(SimulatorError, match="no new picture within 0 s"):

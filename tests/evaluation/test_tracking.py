@@ -110,7 +110,7 @@ def test_late_answers_come_when_their_time_has_come() -> None:
 
 
 def test_a_sequence_is_played_back_and_forth_until_it_is_long_enough() -> None:
-    frames = [{"a": (100 + 10 * step, 100)} for step in range(3)]
+    frames = [{"a": (100.0 + 10 * step, 100.0)} for step in range(3)]
     sequence = moments(frames, "a")
     scenes = [scene(0.1 * step, centres) for step, centres in enumerate(frames)]
     longer = lengthened(sequence, scenes, 0.1)

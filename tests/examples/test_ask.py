@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
+import rclpy
 from geometry_msgs.msg import PoseStamped
 from std_msgs.msg import String
 from vision_msgs.msg import Detection3D
 
-from examples import ask
 from examples.ask import GoalAsker, GoalChanged, NodeLost, RobotLost, Watchdog, from_result
 from groma_ros.client.groma_client import FindResult
 from groma_ros.types import Detection, Goal, Grounding
@@ -63,8 +64,8 @@ class Wall:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.seconds = 100.0
         self.callback: Any = None
-        monkeypatch.setattr(ask.time, "monotonic", lambda: self.seconds)
-        monkeypatch.setattr(ask.rclpy, "spin_once", self.spin_once)
+        monkeypatch.setattr(time, "monotonic", lambda: self.seconds)
+        monkeypatch.setattr(rclpy, "spin_once", self.spin_once)
 
     def spin_once(self, node: Any, timeout_sec: float) -> None:
         self.seconds += timeout_sec

@@ -37,7 +37,8 @@ def usual() -> NDArray[Any]:
     rng = np.random.default_rng(3)
     spread = np.concatenate([np.full(40, 1.0), np.full(20, 0.01)])
     turn, _ = np.linalg.qr(rng.normal(size=(SIZE, SIZE)))
-    return ((rng.normal(size=(500, SIZE)) * spread) @ turn + 5).astype(np.float32)
+    means: NDArray[Any] = ((rng.normal(size=(500, SIZE)) * spread) @ turn + 5).astype(np.float32)
+    return means
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +113,7 @@ def test_it_goes_through_a_bundle(fitted: Familiarity, usual: NDArray[Any], tmp_
     ],
     ids=str,
 )
-def test_a_broken_one_is_a_sentence(fitted: Familiarity, tmp_path: Path, values: dict) -> None:
+def test_a_broken_one_is_a_sentence(fitted: Familiarity, tmp_path: Path, values: dict[str, Any]) -> None:
     bundle = written(tmp_path / "model", fitted, **values)
     with pytest.raises(BundleError, match=r"The familiarity of groma-tiny .* fetch the bundle again\.$"):
         Familiarity.load(bundle)

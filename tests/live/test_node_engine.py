@@ -85,7 +85,7 @@ def test_a_node_is_shown_dies_and_comes_back(
         )
         node = start_node(stack, DOMAIN, tmp_path / "node.log", parameters)
 
-        def shows_mug(state: dict) -> bool:
+        def shows_mug(state: dict[str, Any]) -> bool:
             return bool(state["frame"] and state["goals"] and state["goals"][0]["status"] == "present")
 
         state = page.until(

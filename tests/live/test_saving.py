@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,10 @@ from tests.live.conftest import BAG, PICTURE, Serve
 from tests.pictures import read_picture
 
 MUG = "the red mug"
+
+
+def recorded_more_than(number: int, state: dict[str, Any]) -> bool:
+    return bool(state["recording"]["frames"] > number)
 
 
 def test_a_frame_is_saved_with_its_answers(serve: Serve) -> None:
@@ -71,7 +76,7 @@ def test_the_depth_of_a_bag_is_in_the_recording(serve: Serve) -> None:
         page.do("record", on=True)
         for number in range(1, 4):  # in steps, so that no frame is left out
             page.do("step")
-            page.until(lambda state, number=number: state["recording"]["frames"] > number)
+            page.until(partial(recorded_more_than, number))
         path = Path(page.do("record", on=False)["file"])
     kept, known = (
         {item.frame.stamp: item.frame for item in open_source(str(bag)).frames() if item.frame is not None}
@@ -104,6 +109,7 @@ def test_runner_ups_and_old_answers_are_in_the_recording(tmp_path: Path) -> None
     recorder.stop()
     store, kind = typestore(), "groma_ros/msg/GroundingArray"
     with open_bag(path) as bag:
+        message: Any
         (message,) = [store.deserialize_cdr(item.data, kind) for item in bag.messages("/groma/groundings")]
     mug, cup, cone = message.groundings
     assert [item.status for item in message.groundings] == [mug.AMBIGUOUS, mug.STALE, mug.ABSENT]

@@ -254,7 +254,7 @@ def test_questions_that_take_long_hold_up_nobody(serve: Serve) -> None:
         over.wait(60)
         raise ValueError("It took too long.")
 
-    serving.session.engine.ask = slow  # type: ignore[method-assign]
+    serving.session.engine.ask = slow  # type: ignore[assignment, method-assign]
     with serving.page() as one, serving.page() as other:
         state = one.until(lambda state: state["frame"])
         number = state["frame"]["number"]

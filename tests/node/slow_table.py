@@ -94,7 +94,8 @@ class Footage:
 
     def targets(self, step: int, goal: str) -> FloatArray:
         """True boxes of a goal, float32 Tx4 xyxy pixels."""
-        return self._boxes[self._stamp(step)][self._targets[goal]]
+        boxes: FloatArray = self._boxes[self._stamp(step)][self._targets[goal]]
+        return boxes
 
 
 @dataclass

@@ -74,10 +74,8 @@ class Eyes:
     def listen(self, kind: type, name: str, qos: QoSProfile | int = 10) -> list[Any]:
         heard: list[Any] = []
         subscription = self.robot.node.create_subscription(kind, name, heard.append, qos)
-        self.robot.until(
-            lambda: self.robot.node.count_subscribers(subscription.topic_name) and not self.robot.spin(1.0),
-            "a match",
-        )
+        self.robot.until(lambda: self.robot.node.count_subscribers(subscription.topic_name) > 0, "a match")
+        self.robot.spin(1.0)
         return heard
 
     def send(self, name: str, picture: NDArray[Any], done: Any, what: str) -> list[int]:

@@ -267,7 +267,8 @@ def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture
         Image, "groma/debug/image", drawn.append, qos_profile_sensor_data
     )
     message = met.image(picture)
-    met.until(lambda: met.node.count_subscribers("/groma/debug/image") and not met.spin(0.5), "the match")
+    met.until(lambda: met.node.count_subscribers("/groma/debug/image") > 0, "the match")
+    met.spin(0.5)
     boxes = met.ask(message)[0].detections
     met.until(lambda: drawn, "a debug image")
     (found,) = grounder.ground(Frame(picture), [Goal("the mug")])
