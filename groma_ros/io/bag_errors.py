@@ -68,7 +68,7 @@ def expand(data: bytes, compression: str, limit: int) -> bytes:
         return data
     try:
         if compression == "lz4":
-            from lz4.frame import LZ4FrameDecompressor  # type: ignore[import-untyped]
+            from lz4.frame import LZ4FrameDecompressor
 
             return bytes(LZ4FrameDecompressor().decompress(data, max_length=limit + 1))
         if compression == "zstd":
