@@ -145,11 +145,12 @@ class Rig:
             self.robot.node.destroy_subscription(self._listener)
             self._listener = None
         if depth:
+
+            def note(message: Any) -> None:
+                self._placed.add(to_nanoseconds(message.header.stamp))
+
             self._listener = self.robot.node.create_subscription(
-                Detection3DArray,
-                "groma/detections_3d",
-                lambda message: self._placed.add(to_nanoseconds(message.header.stamp)),
-                DEEP,
+                Detection3DArray, "groma/detections_3d", note, DEEP
             )
         topic = "/groma/detections_3d"
         self.robot.until(
