@@ -63,7 +63,8 @@ def read_truth(path: Path) -> Truth:
         return _sequence(data) if "frames" in data else _coco(data)
     except KeyError as error:
         raise ValueError(
-            f"The truth {path} is not in its form: the key {error} is missing, or names nothing."
+            f"The truth {path} is not in its form: the key {printable(error, 80)} is missing, or names "
+            "nothing."
         ) from error
     except (TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         reason = printable(error, 300).rstrip(".")

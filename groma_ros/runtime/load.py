@@ -54,9 +54,11 @@ def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None, trial: b
     if precision not in PRECISIONS:
         raise ValueError(f"There is no precision {precision!r}; it must be one of {', '.join(PRECISIONS)}.")
     chosen, why = choose_backend(bundle, options.backend, device, precision)
-    if trial:
-        ensure_tried(bundle, replace(options, backend=chosen))
     try:
+        if chosen == "tensorrt":
+            _check_tensorrt(device, precision)
+        if trial:
+            ensure_tried(bundle, replace(options, backend=chosen))
         runtime = _LOADERS[chosen](bundle, device, threads, precision, why)
     except EngineError as error:
         instead = "onnx" if bundle.precisions else "llama_cpp"
@@ -145,19 +147,26 @@ def _onnx(bundle: Bundle, device: str | None, threads: int | None, precision: st
     return _runtime(bundle, load_onnx(bundle, where, threads, chosen), "onnx", chosen, where, why)
 
 
-def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
-    from groma_ros.runtime.tensorrt.vision import load_tensorrt_vision
+def _check_tensorrt(device: str | None, precision: str) -> None:
+    """Raise ValueError for a device or a precision that TensorRT does not have, EngineError without a GPU."""
+    from groma_ros.runtime.tensorrt.vision import require_gpu
 
     if device not in (None, "cuda"):
         raise ValueError(f"The backend tensorrt runs on cuda and not on {device!r}.")
+    if precision not in ("auto", *ONNX_PRECISIONS, *GGUF_PRECISIONS):
+        raise ValueError(
+            f"The backend tensorrt has no precision {precision!r}, only "
+            f"{', '.join(ONNX_PRECISIONS + GGUF_PRECISIONS)}."
+        )
+    require_gpu()
+
+
+def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
+    from groma_ros.runtime.tensorrt.vision import load_tensorrt_vision
+
     if precision in GGUF_PRECISIONS:  # GGUF precisions apply to the language model only
         vision, wanted = load_tensorrt_vision(bundle), precision
     else:
-        if precision not in ("auto", *ONNX_PRECISIONS):
-            raise ValueError(
-                f"The backend tensorrt has no precision {precision!r}, only "
-                f"{', '.join(ONNX_PRECISIONS + GGUF_PRECISIONS)}."
-            )
         vision, wanted = load_tensorrt_vision(bundle, None if precision == "auto" else precision), None
     language, where = _language_beside_gpu(bundle, threads, vision.precision, wanted)
     return _runtime(
