@@ -1,4 +1,4 @@
-"""How a callback of the executor waits for another thread, or for a time, without keeping the executor."""
+"""Wait in a coroutine of the executor for another thread, or for a time, without blocking the executor."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 JUMP_SECONDS = 60.0
-"""A step of the clock between two looks at it that is larger than this is no time that passed."""
+"""A larger step of the clock between two calls of `over` does not count as elapsed time."""
 
 
 class Timeout:
-    """Seconds of a node's clock that pass while somebody looks at it several times a second.
+    """A time-out in seconds of a node's clock; `over` must be called several times a second.
 
-    A simulated clock may jump: back when a simulation starts anew, far ahead when its first message comes.
-    Neither counts, so a time-out neither hangs nor fires because of it.
+    A simulated clock may jump: back when a simulation restarts, far ahead with its first message. Jumps are
+    ignored, so they neither block the time-out nor trigger it.
     """
 
     def __init__(self, clock: Clock, seconds: float) -> None:
@@ -35,8 +35,7 @@ class Timeout:
 
 
 class AsyncCondition:
-    """Coroutines of a node's executor wait for a condition; who may have changed it notifies them, from any
-    thread."""
+    """A condition on which coroutines of a node's executor wait; any thread may notify them."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -44,7 +43,7 @@ class AsyncCondition:
         self._waiting: list[Future] = []
 
     def notify_all(self) -> None:
-        """Have every waiting coroutine look at its condition again."""
+        """Make every waiting coroutine check its condition again."""
         with self._lock:
             waiting, self._waiting = self._waiting, []
         for future in waiting:

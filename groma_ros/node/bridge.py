@@ -1,5 +1,4 @@
-"""cv_bridge, where it is installed and right: it converts the usual 8-bit encodings of images without
-padding.
+"""Use cv_bridge, if it is installed, for the common 8-bit encodings of images without padding.
 
 Its Python half ignores `step` (padded rows come out sheared) and swaps no bytes of big-endian samples with
 numpy 2, and it knows neither NV12 nor NV21 nor I420: those are converted by `groma_ros.io.images`. Its binary

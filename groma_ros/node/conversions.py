@@ -1,5 +1,5 @@
-"""Between messages and the project's dataclasses. Arrays never go into a message field: bytes do (a hundred
-times faster)."""
+"""Convert between messages and our dataclasses. Message fields are assigned bytes, never arrays, which are a
+hundred times slower."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def frame_from_image(message: Image | CompressedImage) -> Frame:
 def with_depth(
     frame: Frame, depth: Image | CompressedImage | None, info: CameraInfo | None, rectified: bool = False
 ) -> Frame:
-    """The frame with what of depth and camera_info came. Raises `images.ImageError` for what does not belong
+    """Add depth and intrinsics to a frame, as far as given. Raises `images.ImageError` if they do not belong
     to it.
 
     depth: 16UC1 in millimetres or 32FC1 in metres, raw or as compressedDepth, registered to the frame;
@@ -80,17 +80,17 @@ def with_depth(
 
 
 def to_nanoseconds(stamp: Time) -> int:
-    """A stamp as one number."""
+    """Convert a stamp to nanoseconds."""
     return int(stamp.sec) * NANOSECONDS + int(stamp.nanosec)
 
 
 def to_time(nanoseconds: int) -> Time:
-    """A stamp from one number."""
+    """Convert nanoseconds to a stamp."""
     return Time(sec=nanoseconds // NANOSECONDS, nanosec=nanoseconds % NANOSECONDS)
 
 
 def goal_from_message(message: GoalMessage) -> Goal:
-    """A goal as it was sent; it is checked where all goals are."""
+    """Convert a goal without checking it; see `check_goals`."""
     return Goal(message.text.strip(), message.kind or "auto", message.min_score)
 
 
@@ -146,7 +146,7 @@ def label_message(stamp: Time, goal_set: GoalSet, min_score: float) -> LabelInfo
 
 
 def vision_message(stamp: Time, goal_set: GoalSet, method: str, location: str) -> VisionInfo:
-    """What detects, and that its classes are at `location` in this version."""
+    """Describe the detector: its method, and the topic and version of its labels."""
     header = Header(stamp=stamp, frame_id=f"goals {goal_set.version}")
     return VisionInfo(
         header=header, method=method, database_location=location, database_version=goal_set.version

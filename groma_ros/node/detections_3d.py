@@ -1,4 +1,4 @@
-"""What the node says in 3D: boxes in the camera's frame, and the pose to go to."""
+"""3D outputs of the node: boxes in the camera's frame and the target pose."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ class Detections3D:
 
 
 class Detector3D:
-    """Makes them. Raises ImportError with a sentence where the parameters ask for a frame and nothing knows
-    frames."""
+    """Computes 3D boxes and target poses. Raises ImportError with a sentence if a target frame is set and
+    there is no package for transforms."""
 
     def __init__(self, node: Node, settings: Parameters) -> None:
         self._node = node
@@ -57,7 +57,7 @@ class Detector3D:
             self._transforms = Transforms(self._node)
 
     def forget(self) -> None:
-        """Forget the jaw axes of all tracks: their numbers begin anew."""
+        """Forget the jaw axes of all tracks, whose numbers start again."""
         self._axes = JawAxes()
 
     def of(

@@ -1,4 +1,4 @@
-"""The newest message of every camera, and the thread that takes them in turn."""
+"""Queue of the newest message of each camera, and the thread that processes them in turn."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 @dataclass(frozen=True, eq=False)
 class StampedMessage:
-    """A message as it came."""
+    """A received message."""
 
     message: Any
     time: float
@@ -31,10 +31,9 @@ class FrameJob:
 
 
 class LatestFrameQueue:
-    """Holds the newest message of each of `count` cameras; a newer one replaces it, nothing is ever queued.
-    Any thread may call it.
+    """Holds the newest message of each of `count` cameras; a newer one replaces it. Any thread may call it.
 
-    A message that was taken is kept until the next comes, so that a question can be asked about it.
+    A message that was taken is kept until the next one arrives, so that it can be used for a later request.
     """
 
     def __init__(self, count: int) -> None:

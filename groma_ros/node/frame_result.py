@@ -1,4 +1,4 @@
-"""What the node knows of one image when it publishes."""
+"""Result for one image, as the node publishes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groma_ros.types import Frame, Grounding, Scene
 
 @dataclass(frozen=True, eq=False)
 class ImageResult:
-    """An image that arrived and what is known of it."""
+    """A received image and its results."""
 
     header: Header
     """Of the image; every output has it."""

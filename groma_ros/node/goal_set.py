@@ -1,4 +1,4 @@
-"""The standing goals: what a message says, and the number that tells one set of goals from the next."""
+"""The standing goals with their version, and their conversion from messages."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ class GoalSet:
     """0 at the start, incremented by every change."""
 
     def replaced(self, goals: Sequence[Goal]) -> GoalSet:
-        """The set that comes after this one."""
+        """Return the next version with other goals."""
         return GoalSet(tuple(goals), self.version + 1)
 
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """What the pipeline is to do; replaced as a whole, so that one frame is answered under one of them."""
+    """Goals and parameters of the pipeline; replaced as a whole, so that each frame is processed with one of
+    them."""
 
     goal_set: GoalSet
     settings: Parameters

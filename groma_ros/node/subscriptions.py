@@ -1,4 +1,4 @@
-"""What the node listens to of a camera: callbacks that only store."""
+"""Subscriptions of a camera: callbacks that only store messages, and count malformed ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where frames are in one another: tf2 where it is installed, else a buffer of this package on the same
+"""Look up transforms between frames: with tf2 if it is installed, otherwise with our own buffer on the same
 topics."""
 
 from __future__ import annotations

@@ -15,11 +15,11 @@ from groma_ros.types import Grounding
 T = TypeVar("T")
 Answer = Callable[[Question], list[Grounding]]
 Ask = Callable[[Question], "Future[Reply]"]
-"""Hands a question in and returns at once."""
+"""Submits a question and returns immediately."""
 
 
 def asking(executor: Executor, answer: Answer) -> Ask:
-    """A function that has questions answered by `answer` in an executor."""
+    """Return a function that submits questions to an executor, which answers them with `answer`."""
 
     def reply(question: Question) -> Reply:
         start = perf_counter()
@@ -30,7 +30,7 @@ def asking(executor: Executor, answer: Answer) -> Ask:
 
 
 class InlineExecutor(Executor):
-    """Runs each call in the caller's thread before `submit` returns: what a replay uses."""
+    """Runs each call in the caller's thread before `submit` returns; used by replay."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
         """A future that is done."""
@@ -40,7 +40,7 @@ class InlineExecutor(Executor):
 
 
 class AnswerExecutor(Executor):
-    """One daemon thread that runs calls in the order in which they came.
+    """A daemon thread that runs calls in order of submission.
 
     `concurrent.futures.ThreadPoolExecutor` waits for its threads when the interpreter exits; a language model
     that hangs would keep the process alive.

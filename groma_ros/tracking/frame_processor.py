@@ -1,10 +1,10 @@
-"""The way of a frame: perceived, tracked, answered with what the language model said last.
+"""Process a frame: perceive it, track its regions, answer it with the language model's latest answer.
 
-The node and the replay run the same code, one `FrameProcessor` a camera:
+Node and replay run the same code, one `FrameProcessor` per camera:
 
-    # The node: a thread answers questions while frames go on.
+    # Node: a thread answers questions while frames are processed.
     processor = FrameProcessor(grounder, asking(AnswerExecutor(), answer), config)
-    # A replay: each question is answered before its frame goes on; the same bytes each time.
+    # Replay: each question is answered before its frame continues; the result is reproducible.
     processor = FrameProcessor(grounder, asking(InlineExecutor(), answer), config)
     result = processor.process(frame, StandingGoals(goals, version))
 """
@@ -23,7 +23,7 @@ from groma_ros.types import Frame, Scene
 
 @dataclass(frozen=True, eq=False)
 class FrameResult:
-    """One frame and what is known of it."""
+    """A processed frame."""
 
     frame: Frame
     scene: Scene
@@ -34,10 +34,11 @@ class FrameResult:
 
 
 class FrameProcessor:
-    """Processes the frames of one camera, one thread at a time; `arrived` and `carry` may be called from any.
+    """Processes the frames of one camera. `process` is for one thread at a time; `arrived` and `carry` may be
+    called from any thread.
 
-    ask: hands a question to the language model, see `executor.asking`. `process` never waits for the language
-    model, except for `TrackingConfig.answer_wait` and where `ask` answers at once.
+    ask: submits a question to the language model, see `executor.asking`. `process` waits for an answer for at
+    most `TrackingConfig.answer_wait`.
     """
 
     def __init__(self, grounder: Grounder, ask: Ask, config: TrackingConfig) -> None:
@@ -50,18 +51,18 @@ class FrameProcessor:
             self.tracker.set_config(config)
 
     def arrived(self, stamp: int) -> int:
-        """Note that an image of a stamp (ns) arrived, whether or not it will be processed. The number of its
-        stream, for `process` and `carry`."""
+        """Note the stamp (ns) of a received image, whether or not it will be processed; return the number of
+        its stream for `process` and `carry`."""
         tracker = self.tracker.tracker
         return tracker.continuity.arrived(stamp, self.tracker.rule.tracks.max_gap)
 
     def process(
         self, frame: Frame, standing: StandingGoals, stream: int | None = None, scene: Scene | None = None
     ) -> FrameResult:
-        """Perceive a frame, track its regions and say what holds for it.
+        """Perceive a frame, track its regions and return its answers.
 
-        stream: what `arrived` returned for it; None where every frame that arrives is processed. scene: of a
-        frame that was perceived already. Raises ValueError for an image that cannot be looked at.
+        stream: value of `arrived` for it; None if every received frame is processed. scene: of a frame that
+        has been perceived already. Raises ValueError for an image that cannot be perceived.
         """
         start = perf_counter()
         scene = scene or self._grounder.perceive(frame)
@@ -70,8 +71,8 @@ class FrameProcessor:
         return FrameResult(frame, scene, answer, perceived - start, perf_counter() - perceived)
 
     def carry(self, stamp: int, standing: StandingGoals, stream: int) -> TrackedAnswer:
-        """What holds for an image that is not processed, by the motion of the boxes in the newest frame that
-        was. Goals that nothing is known of are pending."""
+        """Answer an image that is not processed, by extrapolating the boxes of the newest processed frame.
+        Goals without an answer are pending."""
         motion = self.tracker.motion
         if motion is None or motion.stream != stream:
             return TrackedAnswer(standing.pending, standing.version, None, 0.0)

@@ -1,4 +1,4 @@
-"""Answers of the language model carried from frame to frame by the tracks of their regions."""
+"""Carry answers of the language model from frame to frame along the tracks of their regions."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from groma_ros.tracking.region_tracker import SECOND, RegionTracker, RegionTrack
 from groma_ros.types import Detection, FloatArray, Grounding, IntArray, Scene
 
 SAME = 0.5
-"""IoU from which two regions that one goal names one after the other are one object."""
+"""Minimum IoU at which two regions named one after the other by a goal are the same object."""
 CARRIED_INTERVALS = 2.5
 """Intervals between processed frames that boxes are carried by motion, besides `max_coast`."""
 HEIR = 0.6
-"""Mean of IoU and cosine from which a region stands for an object that is not seen; stricter than a track's
-own region."""
+"""Minimum mean of IoU and cosine at which a region takes over an unseen object; stricter than for the region
+of a track itself."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,8 @@ class AnswerState:
 
 
 class GroundingTracker:
-    """Carries the answers about one camera from frame to frame, and asks anew when there is reason to. One
-    thread at a time may call it.
+    """Carries the answers about one camera from frame to frame and asks again when necessary. For one thread
+    at a time.
 
     It never waits for the language model except for `answer_wait`. tracker, held: all that it remembers while
     no question is open (`tracker_state.py` writes it down); motion: what the newest frame says of those that
@@ -95,7 +95,7 @@ class GroundingTracker:
         self.rule, self.tracker.rule = rule, rule.tracks
 
     def step(self, scene: Scene, standing: StandingGoals, stream: int | None = None) -> TrackedAnswer:
-        """Track one more scene, ask if there is reason to, and say where everything is now. stream: see
+        """Track the next scene, ask if necessary, and return the answers for it. stream: see
         `RegionTracker.update`."""
         followed = self._step(scene, standing, stream)
         before = self.motion
@@ -112,7 +112,7 @@ class GroundingTracker:
         return followed
 
     def _pace_of_names(self) -> dict[str, FloatArray]:
-        """How fast what each id stands for moves, pixels a second."""
+        """Velocity of the object of each id, pixels/s."""
         rows = zip(self.held.numbers, self.held.names, strict=True) if self.held is not None else ()
         pairs = [pair for row in rows for pair in zip(*row, strict=True)]
         return {
@@ -168,7 +168,7 @@ class GroundingTracker:
             self.held = self._named_answer(reply, numbers)
 
     def _named_answer(self, reply: Reply, numbers: tuple[tuple[int, ...], ...]) -> AnswerState:
-        """A new answer with the ids that the goal's objects had in the answers before."""
+        """Return a new answer with the ids that its objects had in previous answers."""
         known: dict[tuple[str, str], dict[int, int]] = {}
         if self.held is not None and not self._nothing_to_carry():
             rows = zip(
@@ -191,8 +191,8 @@ class GroundingTracker:
         return AnswerState(reply, numbers, tuple(all_names), tuple(all_former), others)
 
     def _row_names(self, row: Sequence[int], known: Mapping[int, int]) -> tuple[int, ...]:
-        """known: the name of each track of the goal's former answers. One object may have two regions, and
-        the model name either."""
+        """Return the ids of a goal's detections. known: id of each track in previous answers of the goal. An
+        object may have two regions, and the model may name either."""
         tracks, time = self.tracker.tracks, self.tracker.time or 0
         names = {number: known[number] for number in row if number in known}
         left = [number for number in known if number and number not in names and number in tracks]
@@ -206,10 +206,10 @@ class GroundingTracker:
         return tuple(names[number] for number in row)
 
     def _take_over(self, scene: Scene, numbers: IntArray) -> None:
-        """Let another region stand for an object that is not seen: a proposer may find one object twice, and
-        then only once.
+        """Let another region take over an object that is not seen: the proposer may find an object twice in
+        one frame and once in the next.
 
-        It must lie where the object is expected, look like it, and stand for nothing else in the same answer.
+        The region must be at the expected place, be similar, and belong to nothing else in the same answer.
         """
         if (
             self.held is None
@@ -238,8 +238,7 @@ class GroundingTracker:
         return self.held is None or self.held.reply.question.epoch != self.tracker.epoch
 
     def _reason(self, scene: Scene, standing: StandingGoals, numbers: IntArray) -> str:
-        """Why the language model should look at this scene; "" for no reason, or while it still looks at
-        another."""
+        """Reason for asking the language model about this scene; "" for none, or while a question is open."""
         if self._open is not None:
             return ""
         if self.held is None or self._nothing_to_carry():
@@ -294,8 +293,8 @@ class GroundingTracker:
         scene: Scene,
         numbers: IntArray,
     ) -> Grounding:
-        """The grounding with every box where its track is in this scene. Boxes whose track is lost are gone;
-        without any left it is stale."""
+        """Move every box of a grounding to its track in this scene. Boxes with a lost track are removed;
+        without any left the grounding is stale."""
         places = {int(number): region for region, number in enumerate(numbers) if number}
         placed = (
             self._placed(detection, number, str(name), scene, places)
@@ -332,8 +331,8 @@ def _within(box: NDArray[Any], scene: Scene) -> NDArray[Any]:
 
 
 def _tracks_of(detections: Sequence[Detection], question: Question) -> tuple[int, ...]:
-    """The track of each detection. By box and not by index: a goal with regions of its own was answered on a
-    scene of its own."""
+    """Return the track of each detection. They are matched by box, not by index: a goal with user regions was
+    answered on a separate scene."""
     if not detections:
         return ()
     overlap = box_iou(np.array([item.box for item in detections], np.float32), question.scene.boxes)

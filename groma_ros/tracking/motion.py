@@ -1,4 +1,4 @@
-"""Where everything is a little later, by motion alone: for frames that came too fast to be looked at."""
+"""Motion model: extrapolate the boxes of a frame to frames that arrive too fast to be perceived."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ from groma_ros.types import Detection, FloatArray, Grounding
 
 @dataclass(frozen=True, eq=False)
 class Motion:
-    """What held for one frame, and how fast each box moved. Nothing in it changes, so any thread may read
-    it."""
+    """Answers for one frame and the velocities of their boxes. Immutable, so any thread may read it."""
 
     followed: TrackedAnswer
     stamp: int
@@ -30,8 +29,8 @@ class Motion:
     """See `StreamContinuity`."""
 
     def at(self, stamp: int) -> TrackedAnswer:
-        """What holds for a frame of another stamp (ns) of the same stream. Boxes without a track stay where
-        they were, those that have left the image are gone; further than `limit` away answers are stale."""
+        """Return the answers for another stamp (ns) of the same stream. Boxes without a track do not move,
+        boxes that leave the image are removed; beyond `limit` answers are stale."""
         later = (stamp - self.stamp) / SECOND
         near = abs(later) <= self.limit
         carried = (self._carried(item, later) if near else stale(item) for item in self.followed.groundings)

@@ -1,4 +1,4 @@
-"""What the language model is asked about a stream of frames, and what holds for a frame."""
+"""Questions to the language model about a stream of frames, and answers for its frames."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ GoalKey = tuple[str, str, float, bytes]
 
 
 def goal_key(goal: Goal) -> GoalKey:
-    """Equal for two goals that are asked alike."""
+    """Key that is equal for goals with the same question."""
     return goal.text, goal.kind, goal.min_score, b"" if goal.regions is None else goal.regions.tobytes()
 
 
 @dataclass(frozen=True, eq=False)
 class StandingGoals:
-    """The goals that are asked of every frame."""
+    """The goals that are asked about every frame."""
 
     goals: tuple[Goal, ...] = ()
     version: int = 0
@@ -33,18 +33,18 @@ class StandingGoals:
 
     @cached_property
     def key(self) -> tuple[object, ...]:
-        """Equal for two sets that must get the same answers."""
+        """Key that is equal for sets that must get the same answers."""
         return (self.version, self.min_presence, self.min_margin, *map(goal_key, self.goals))
 
     @cached_property
     def pending(self) -> tuple[Grounding, ...]:
-        """One grounding a goal, none of them answered."""
+        """Return a pending grounding for each goal."""
         return tuple(Grounding(goal, (), 0.0, 0.0, status="pending") for goal in self.goals)
 
 
 @dataclass(frozen=True, eq=False)
 class Question:
-    """One scene and what to find in it."""
+    """A scene and the goals to find in it."""
 
     scene: Scene
     standing: StandingGoals
@@ -54,7 +54,7 @@ class Question:
     """Of the region tracker when it was asked."""
 
     def answer(self, grounder: Grounder) -> list[Grounding]:
-        """Have it answered, in the thread that may ask the grounder."""
+        """Answer it; for the thread that owns the grounder."""
         grounder.min_presence, grounder.min_margin = self.standing.min_presence, self.standing.min_margin
         return grounder.ground(self.scene, self.standing.goals)
 
@@ -71,8 +71,8 @@ class Reply:
 
 @dataclass(frozen=True, eq=False)
 class TrackedAnswer:
-    """What holds for one frame. Detections have the boxes of this frame and their track ids; a region of -1
-    was not seen in it and is carried by its motion."""
+    """Answers for one frame. Detections have boxes of this frame and track ids; a region of -1 was not seen
+    in it and is extrapolated."""
 
     groundings: tuple[Grounding, ...]
     """One a standing goal, in their order; pending where the language model has not answered it."""
@@ -88,7 +88,7 @@ class TrackedAnswer:
     """What the language model raised about an earlier question, reported once."""
 
     def under(self, standing: StandingGoals) -> TrackedAnswer:
-        """The same for another set of goals: those that are in both keep their answers, the others are
+        """Return the answers for another set of goals: common goals keep their answers, others are
         pending."""
         if self.version == standing.version and len(self.groundings) == len(standing.goals):
             return self
@@ -97,14 +97,13 @@ class TrackedAnswer:
 
 
 def groundings_for(standing: StandingGoals, known: Sequence[Grounding]) -> tuple[Grounding, ...]:
-    """One grounding a standing goal: a known one of the same goal, or a pending one."""
+    """Return a grounding for each standing goal: a known one of the same goal, or a pending one."""
     by_goal = {goal_key(item.goal): item for item in known}
     return tuple(by_goal.get(goal_key(item.goal), item) for item in standing.pending)
 
 
 def stale(grounding: Grounding) -> Grounding:
-    """An answer that no longer says where its goal is; one that was not answered or found nothing is as it
-    was."""
+    """Mark an answer as stale, without detections; pending and absent answers are returned unchanged."""
     if grounding.status not in ("present", "ambiguous"):
         return grounding
     return replace(grounding, detections=(), alternatives=(), status="stale")

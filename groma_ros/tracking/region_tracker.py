@@ -1,5 +1,5 @@
-"""Which region of this frame is which object of the last: overlap after motion, and likeness of region
-tokens."""
+"""Match the regions of a frame to the objects of the previous one by overlap with the predicted box and by
+similarity of region tokens."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ BEAT = 0.1
 
 @dataclass(frozen=True)
 class RegionTrackerConfig:
-    """When two regions are one object."""
+    """Conditions under which two regions are the same object."""
 
     # Affinity that a pair must pass: the mean of IoU and the tokens' cosine (negative counts as 0).
     min_affinity: float = 0.45
@@ -60,19 +60,19 @@ class Track:
     """Number of scenes it was seen in."""
 
     def at(self, time: int) -> FloatArray:
-        """Where it is expected at a time, if it keeps its pace."""
+        """Predict its box at a time (ns) with constant velocity."""
         step = self.velocity * np.float32(max(0, time - self.time) / SECOND)
         moved: FloatArray = self.box + np.concatenate([step, step])
         return moved
 
 
 class StreamContinuity:
-    """Tells where a stream of images breaks: a camera that stopped for longer than `max_gap`, a bag that
+    """Detects breaks of a stream of images: a camera that stopped for longer than `max_gap`, a bag that
     loops.
 
-    It is told of every image that arrives, so that images that are not looked at do not count as a gap. The
-    limit is the larger of `max_gap` and `SLOW` times the interval before, so that a slow camera does not
-    break its stream with every image. Any thread may call it. last, interval: all that it remembers.
+    It must be told of every received image, so that images that are not processed do not count as a gap. The
+    limit is the larger of `max_gap` and `SLOW` times the previous interval, so that a slow camera does not
+    break its stream with every image. Any thread may call it.
     """
 
     SLOW = 2.5
@@ -87,7 +87,7 @@ class StreamContinuity:
         """Seconds between the two newest stamps."""
 
     def arrived(self, stamp: int, max_gap: float) -> int:
-        """Note the stamp (ns) of an image that arrived; the number of the stream it belongs to."""
+        """Note the stamp (ns) of a received image; return the number of its stream."""
         with self._lock:
             passed = (stamp - self.last) / SECOND if self.last is not None else 0.0
             broken = passed < -max_gap or passed > max(max_gap, self.SLOW * self.interval)
@@ -99,13 +99,13 @@ class StreamContinuity:
 
 
 class RegionTracker:
-    """Numbers the objects of a stream of scenes from 1; a number is never used again.
+    """Numbers the objects of a stream of scenes from 1; numbers are never reused.
 
-    Pure and deterministic: the time is that of the scenes' stamps. `epoch` counts the breaks after which
-    nothing carries over: a break of the stream (`StreamContinuity`), another picture size, another width of
-    tokens. All that it remembers stands in its public fields (`memory.py` writes them
-    down): next, the number a new object gets; time, of the newest scene, None before it; form, its width and
-    height and the width of its tokens.
+    Deterministic: time is that of the scenes' stamps. `epoch` counts the breaks after which no object
+    continues: a break of the stream (`StreamContinuity`), another image size, another width of tokens. The
+    whole state is in public fields, which `tracker_state.py` saves: `next`, the number of the next new
+    object; `time` of the newest scene, None before it; `form`, its width and height and the width of its
+    tokens.
     """
 
     def __init__(self, rule: RegionTrackerConfig | None = None) -> None:
@@ -119,11 +119,11 @@ class RegionTracker:
         self.stream = 0
 
     def update(self, scene: Scene, stream: int | None = None) -> IntArray:
-        """The number of each of the scene's N regions. stream: of its image, as `continuity` counted it when
-        the image arrived; None where every image that arrives is a scene.
+        """Return the object number of each of the scene's N regions. stream: of its image, from `continuity`;
+        None if every received image is a scene.
 
-        A scene a little older than the newest (frames out of order) gets its numbers, and moves nothing: what
-        is new in it is 0.
+        A scene slightly older than the newest (frames out of order) gets numbers without moving any track;
+        new objects in it get 0.
         """
         form = (scene.width, scene.height, int(scene.region_tokens.shape[1]))
         if stream is None:
@@ -202,13 +202,13 @@ class RegionTracker:
             self.tracks[number] = Track(number, box, tokens[region], scene.stamp, int(region))
 
     def fresh(self) -> int:
-        """A number that nothing had before."""
+        """Return an unused number."""
         self.next += 1
         return self.next - 1
 
 
 def unit(tokens: FloatArray) -> FloatArray:
-    """Rows of length 1; a row of zeros stays."""
+    """Normalise rows to length 1; rows of zeros are unchanged."""
     tokens = np.nan_to_num(np.asarray(tokens, np.float32))
     length = np.linalg.norm(tokens, axis=1, keepdims=True)
     rows: FloatArray = np.divide(tokens, length, out=np.zeros_like(tokens), where=length > 0)

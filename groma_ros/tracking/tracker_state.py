@@ -1,5 +1,5 @@
-"""What a follower remembers as plain arrays, so that a replay that was stopped goes on as if it had not
-been."""
+"""Save and restore the state of a tracker as plain arrays, so that an interrupted replay continues with the
+same results."""
 
 from __future__ import annotations
 
@@ -20,8 +20,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 def remembered(follower: GroundingTracker) -> Arrays:
-    """The follower's memory between two frames, without objects: `numpy.savez` writes it, `numpy.load` reads
-    it without pickle."""
+    """Return the tracker's state between two frames as arrays that `numpy.load` reads without pickle."""
     tracker, tracks = follower.tracker, list(follower.tracker.tracks.values())
     return {
         "state": np.array(
@@ -50,7 +49,7 @@ def remembered(follower: GroundingTracker) -> Arrays:
 
 
 def recall(follower: GroundingTracker, arrays: Mapping[str, NDArray[Any]], standing: StandingGoals) -> None:
-    """Give a new follower the memory of another, which had the same goals. ValueError or KeyError for other
+    """Restore the state of a tracker that had the same goals. Raises ValueError or KeyError for other
     arrays."""
     state = json.loads(str(arrays["state"]))
     _recall_tracks(follower.tracker, state, arrays)
@@ -83,8 +82,8 @@ def _held(held: AnswerState | None) -> dict[str, Any] | None:
 
 
 def _recalled(data: Mapping[str, Any], numbers: IntArray, standing: StandingGoals) -> AnswerState:
-    """The answer that stood. Of the scene it was about only size and time are left: nothing else is read of
-    it again."""
+    """Restore the current answer. Only size and time of its scene are restored; nothing else of it is
+    used."""
     none = np.zeros((0, 0), np.float32)
     scene = Scene(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), none, none, None, **data["scene"])
     groundings = []
