@@ -1,4 +1,4 @@
-"""What a running node's camera shows, for a program that displays it: images, regions and boxes in space."""
+"""Images, regions and 3D boxes of a running node's camera, for programs that display them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ class Answers:
 
 @dataclass(frozen=True, eq=False)
 class FindResult:
-    """How `find` ended."""
+    """Outcome of `find`."""
 
     success: bool
     """Whether the goal was found."""

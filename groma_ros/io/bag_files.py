@@ -1,5 +1,4 @@
-"""Which files a bag consists of, what its metadata.yaml announces, and copies of files that cannot be read in
-their place."""
+"""Files of a bag, content of its metadata.yaml, and copies of files that cannot be read in place."""
 
 from __future__ import annotations
 
@@ -103,7 +102,7 @@ def readable_copy(path: Path, make_folder: Callable[[], Path]) -> Path | None:
 
 
 def _from_metadata(folder: Path, allow_loss: bool) -> BagFiles | None:
-    """What metadata.yaml says; None where it does not name files. Raises BagError where it cannot be read."""
+    """Read metadata.yaml; None if it does not name files. Raises BagError if it cannot be read."""
     path = folder / METADATA
     try:
         information = _load(path)["rosbag2_bagfile_information"]

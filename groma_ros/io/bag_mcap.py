@@ -43,7 +43,7 @@ _MESSAGE = struct.Struct("<HIQQ")
 
 
 class _Record(NamedTuple):
-    """Where a record lies."""
+    """Position of a record."""
 
     opcode: int
     start: int

@@ -1,5 +1,5 @@
-"""Which topics of a bag are the camera, its depth images and its camera_info: by type, frame and stamps, and
-only then by name."""
+"""Choose the camera of a bag, its depth images and its camera_info: by type, frame and stamps, and only then
+by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SAME_STAMP = 20_000_000
 
 @dataclass(frozen=True)
 class DepthTopics:
-    """What gives a camera's pixels their places in space."""
+    """Topics that give the pixels of a camera 3D positions."""
 
     depth: str
     """Topic of depth images registered to the camera's."""
@@ -34,7 +34,7 @@ class DepthTopics:
 
 @dataclass(frozen=True)
 class _Sample:
-    """What the first messages of a topic say of it."""
+    """Properties of a topic from its first messages."""
 
     topic: str
     encoding: str

@@ -1,4 +1,4 @@
-"""What the markers of a JPEG file say of it, read without decoding its pixels."""
+"""Read the markers of a JPEG file without decoding its pixels."""
 
 from __future__ import annotations
 

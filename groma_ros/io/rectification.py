@@ -20,7 +20,7 @@ _SAME_PIXELS = 0.5
 
 @dataclass(frozen=True)
 class Rectification:
-    """Which pinhole of a camera_info belongs to an image."""
+    """Choice of the projection (K or P) of a camera_info that belongs to an image."""
 
     rectified: bool
     """True: take P; False: take K."""

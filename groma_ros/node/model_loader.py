@@ -34,7 +34,7 @@ class ModelLoader:
 
     @property
     def seconds(self) -> float:
-        """How long it has been loading."""
+        """Seconds since loading began."""
         return monotonic() - self._begun
 
     def begin(self, model: str, options: RuntimeOptions) -> bool:

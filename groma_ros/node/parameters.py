@@ -263,7 +263,7 @@ class Parameters:
 
     @property
     def runtime_options(self) -> RuntimeOptions:
-        """What runs the model."""
+        """Options of the runtime."""
         return RuntimeOptions(
             backend=self.backend,
             device=None if self.device == "auto" else self.device,
@@ -273,7 +273,7 @@ class Parameters:
 
     @property
     def rule(self) -> TrackingConfig:
-        """How answers are followed from image to image."""
+        """Config of the tracker."""
         tracks = RegionTrackerConfig(
             self.track_min_affinity,
             self.track_max_distance,

@@ -1,5 +1,5 @@
-"""The way of an image through the node: decoded, processed, published. One thread does that; another is the
-language model's."""
+"""Pipeline of the node: decode an image, process it, publish its answers. One thread does that; a second one
+runs the language model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the node publishes about a camera."""
+"""Publishers of a camera's outputs."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ class CameraOutputs:
             )
 
     def publish_solid(self, solid: Detections3D) -> None:
-        """What needs depth, of a frame that has it. Without a target, `target_pose` is silent."""
+        """Publish the 3D outputs of a frame with depth; `target_pose` only if there is a target."""
         self._topics["detections_3d"].publish(detections_3d_message(solid))
         if solid.target is not None:
             self._topics["target_pose"].publish(solid.target)
@@ -133,7 +133,7 @@ class Labels:
         self._vision = create(node, VisionInfo, "~/vision_info", LATCHED)
 
     def publish(self, goal_set: GoalSet, min_score: float, model: str) -> None:
-        """Tell the goals that stand now."""
+        """Publish the labels of the standing goals."""
         stamp = self._node.get_clock().now().to_msg()
         self._labels.publish(label_message(stamp, goal_set, min_score))
         self._vision.publish(vision_message(stamp, goal_set, model, self._labels.topic_name))

@@ -23,7 +23,7 @@ class NoAnswer(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """What a question needs."""
+    """Outputs that a request needs."""
 
     camera: int | None
     """None for any."""
@@ -63,7 +63,7 @@ class FrameRequest:
 
     @property
     def stage(self) -> Stage:
-        """How far it is."""
+        """Stage of the request."""
         if self.future.done():
             return "answered"
         return "waiting" if self.view is None else "looking"

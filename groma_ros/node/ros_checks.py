@@ -1,4 +1,4 @@
-"""What the ROS side of a machine has: distribution, messages, middleware, cameras.
+"""Check the ROS side of a machine: distribution, messages, middleware, cameras.
 
 `groma doctor` runs this module in a process of its own, so a middleware that ends or hangs takes nothing with
 it: `python -m groma_ros.node.ros_checks SECONDS` prints the findings as JSON.

@@ -1,4 +1,4 @@
-"""What killed processes left in shared memory.
+"""Remove shared memory of processes that were killed.
 
 Each process with Fast DDS has a segment in /dev/shm (70 MB with config/fastdds.xml) and a lock file beside it
 that it holds locked as long as it lives. Both stay when it is killed, and fill the memory of a robot that

@@ -40,7 +40,7 @@ class Snapshot:
         return sum(self.drops.values())
 
     def refusals(self, kind: str) -> int:
-        """What was refused of a kind: "image", "goal"..."""
+        """Number of refusals of a kind: "image", "goal"..."""
         return sum(count for cause, count in self.refused.items() if cause.startswith(f"{kind}: "))
 
 

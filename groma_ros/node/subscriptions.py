@@ -247,7 +247,7 @@ class CameraInputs:
             self._node.get_logger().warning(self._silence(silent, publishers))
 
     def _silence(self, seconds: float, publishers: Sequence[Any]) -> str:
-        """Why no image came, as far as the graph tells."""
+        """Probable reason why no image arrives, from the ROS graph."""
         kind = IMAGES[self._settings.image_transport]
         wanted = f"sensor_msgs/msg/{kind.__name__}"
         name = f"Camera {self._camera}: no" if self._camera else "No"

@@ -1,1 +1,1 @@
-"""How a built model runs: one file hides one vendor library."""
+"""Runtimes for built models; each vendor library is used in one file only."""

@@ -1,4 +1,4 @@
-"""What an ONNX graph of a bundle must not do, checked on its bytes before a library reads it.
+"""Check the bytes of a bundle's ONNX graph for forbidden content before a library reads it.
 
 The ONNX package is not needed to run, so the file is searched instead of parsed: for the key of external
 data and for the names of operators that repeat a part of the graph. A text of protobuf stands behind its

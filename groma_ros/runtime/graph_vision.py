@@ -101,7 +101,7 @@ class VisionGraph(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What `refer` needs of an image."""
+    """Features of an image that `refer` needs."""
 
     maps: Mapping[str, Any]
     """Feature maps on the device, by name."""

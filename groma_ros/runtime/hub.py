@@ -93,13 +93,13 @@ def folder_name(name: str) -> str:
 
 
 def target_folder(name: str, source: Source) -> Path:
-    """Where a download is kept: beside other bundles, or among the checkpoints."""
+    """Folder of a download: beside other bundles, or among the checkpoints."""
     base = models_folder() if source.is_bundle else models_folder() / CHECKPOINTS
     return base / folder_name(name)
 
 
 def partial_folder(name: str) -> Path:
-    """Where an unfinished download waits to be continued."""
+    """Folder of an unfinished download."""
     return models_folder() / CHECKPOINTS / f".{folder_name(name)}.partial"
 
 
@@ -129,7 +129,7 @@ def find_source(name: str, revision: str | None = None) -> Source:
 
 
 def _remote_file(item: huggingface_hub.hf_api.RepoSibling) -> RemoteFile:
-    """What the Hub's list says of a file."""
+    """A file in the listing of the Hub."""
     sha256 = item.lfs.sha256 if item.lfs else ""
     return RemoteFile(item.rfilename, item.size or 0, sha256, "" if sha256 else item.blob_id or "")
 
@@ -193,7 +193,7 @@ def fetch(name: str, source: Source) -> Path:
 
 
 def _download(source: Source, partial: Path, names: Sequence[str]) -> None:
-    """Have the Hub's client bring files of a source into a folder, or finish those that it has begun."""
+    """Download files of a source into a folder with the Hub's client, or continue a download."""
     with _sentences(source.repository, source.commit, partial):
         huggingface_hub.snapshot_download(
             source.repository,
@@ -235,7 +235,7 @@ def missing_files(folder: Path, source: Source) -> list[str]:
 
 
 def _record(folder: Path) -> dict[str, Any]:
-    """What a folder's `RECORD` says; empty where there is none or it cannot be read."""
+    """Read the `RECORD` of a folder; empty if there is none or it cannot be read."""
     try:
         return load_object(folder / RECORD)
     except (OSError, ValueError):

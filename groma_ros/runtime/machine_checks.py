@@ -1,4 +1,5 @@
-"""What a machine has and lacks to run a model: one finding a part, and the line that mends it."""
+"""Check a machine for what is needed to run a model: a finding for each part, with a command that mends
+it."""
 
 from __future__ import annotations
 
@@ -171,7 +172,8 @@ def _version(distribution: str) -> str:
 
 
 def _ask(code: str) -> Any:
-    """What Python code prints, as JSON, in a process of its own; None where it fails, crashes or hangs."""
+    """Run Python code in a process of its own and return the JSON that it prints; None if it fails, crashes
+    or hangs."""
     command = [sys.executable, "-c", f"import json; {code}"]
     try:
         done = subprocess.run(

@@ -1,4 +1,4 @@
-"""Where models lie on this machine, and which folder a model's name stands for."""
+"""Folders of models on this machine, and the folder that a model's name refers to."""
 
 from __future__ import annotations
 

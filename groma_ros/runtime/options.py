@@ -29,7 +29,7 @@ INSTALL = {
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeOptions:
-    """What runs a model, in which precision and where. The defaults leave each choice to the loader.
+    """Backend, device, precision and threads. The defaults leave each choice to the loader.
 
     Raises ValueError for an unknown backend or a number of threads below 1.
     """

@@ -22,7 +22,7 @@ GOAL_TOKENS = 400
 
 @dataclass(frozen=True)
 class Suitability:
-    """What would run a model here."""
+    """The backend that would run a model on this machine, and the memory it needs."""
 
     backend: str
     """Empty where none can."""

@@ -162,7 +162,7 @@ def _random(like: torch.Tensor, name: str, noise: torch.Tensor) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class _Seen:
-    """What `refer` needs of an image."""
+    """Features of an image that `refer` needs."""
 
     maps: Sequence[torch.Tensor]
     """Feature maps on the device."""

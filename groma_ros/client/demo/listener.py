@@ -1,4 +1,4 @@
-"""What the demo keeps of the node's answers: groundings by image, and the bytes for the written bag."""
+"""Listener of the demo: keeps groundings by image, and serialized answers for the written bag."""
 
 from __future__ import annotations
 

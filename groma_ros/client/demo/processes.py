@@ -52,7 +52,7 @@ class Child:
         return self._process.poll() is None
 
     def output(self) -> str:
-        """What it has written so far."""
+        """Return its output so far."""
         return self.log.read_text(errors="replace")
 
     def wait(self, timeout: float) -> int:

@@ -1,4 +1,4 @@
-"""What a run of the demonstration leaves behind: figures, a picture and a bag."""
+"""Results of a run of the demonstration: figures, a picture and a bag."""
 
 from __future__ import annotations
 

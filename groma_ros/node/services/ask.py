@@ -43,7 +43,7 @@ class Remark(Question):
     session: Session
 
     def answer(self, grounder: Grounder) -> list[Grounding]:
-        """Have it answered; in the language model's thread."""
+        """Answer it; in the language model's thread."""
         (goal,) = self.standing.goals
         if goal.kind != "chat":
             return grounder.ground(self.scene, [goal])
@@ -130,7 +130,7 @@ class AskService:
 
     @staticmethod
     def _begin(pipeline: Pipeline, look: FrameRequest, session: Session) -> None:
-        """Have a question asked: about the image of its session, or about the newest."""
+        """Submit a question about the image of its session, or about the newest image."""
         if session.view is not None:
             look.begin(session.view)
         elif pipeline.recall(look.wanted.camera) is None:

@@ -199,7 +199,7 @@ class GroundAction:
         return not search.listeners
 
     def _listeners(self) -> frozenset[bytes]:
-        """Who listens to the feedback: every client of the action that is alive does."""
+        """Ids of the subscribers to the feedback, which every living client of the action is."""
         now = time.monotonic()
         if now - self._asked > LISTENERS_SECONDS:
             ends = self._node.get_subscriptions_info_by_topic(self._feedback)

@@ -51,7 +51,7 @@ class Tensor:
 
 @dataclass(frozen=True)
 class EnginePlan:
-    """How an engine is built."""
+    """Options for building an engine."""
 
     profile: Profile
     """Shapes of the inputs."""

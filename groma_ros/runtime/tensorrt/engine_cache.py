@@ -28,7 +28,7 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Key:
-    """What an engine belongs to."""
+    """Key of an engine: everything it was built for."""
 
     role: str
     graph: str
