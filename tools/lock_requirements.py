@@ -53,7 +53,7 @@ def pins(text: str) -> list[str]:
 
 
 def main() -> None:
-    extras_of_full = ("train", "llama", "eval", "plots", "ray", "live", "dev")
+    extras_of_full = ("train", "llama", "eval", "hub", "plots", "ray", "live", "dev")
     lock("full.txt", PROJECT, CUDA_PIN, *(word for extra in extras_of_full for word in ("--extra", extra)))
     lock("runtime.txt", PROJECT, CUDA_PIN, "--constraint", "requirements/full.txt")
     # Everything but ROS as in full.txt, so that a test that fails on one distribution alone is about ROS.
@@ -61,7 +61,7 @@ def main() -> None:
         full = (ROOT / "requirements" / "full.txt").read_text()
         constraints.write("".join(pin for pin in pins(full) if not ROS_PIN.match(pin)))
         constraints.flush()
-        extras = ("--extra", "train", "--extra", "dev", "--constraint", constraints.name)
+        extras = ("--extra", "train", "--extra", "hub", "--extra", "dev", "--constraint", constraints.name)
         lock("kilted.txt", ["pyproject.toml", "requirements/ros-kilted.in"], CUDA_PIN, *extras)
     lock("sim.txt", ["requirements/sim.in"], WINDOWS_PIN)
     lock("docs.txt", ["requirements/docs.in"], NOTHING)

@@ -91,7 +91,12 @@ class Calibration:
         if not isinstance(values, Mapping):
             raise ValueError("The manifest's calibration must be a mapping from names to values.")
         own = values.get(PRECISIONS, {})
-        merged = {**values, **(own.get(precision, {}) if isinstance(own, Mapping) else {})}
+        differing = own.get(precision, {}) if isinstance(own, Mapping) else None
+        if not isinstance(differing, Mapping):
+            raise ValueError(
+                f"The calibration's {PRECISIONS} must be a mapping from precision to a mapping of values."
+            )
+        merged = {**values, **differing}
         read = {key: value for key, value in merged.items() if key not in (FITTED, PRECISIONS)}
         unknown = sorted(set(read) - {item.name for item in fields(cls)})
         if unknown:

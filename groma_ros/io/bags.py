@@ -90,6 +90,12 @@ class Bag:
                     known.count += topic.count
         if not self._topics:
             raise BagError(f"The bag {self.path} holds no topics.")
+        for name, count in self._announced.items():
+            if count and name not in self._topics:
+                self.notes.append(
+                    f"The bag {self.path} announces {count} messages on {printable(name)}, a topic that its "
+                    "files do not have."
+                )
 
     @property
     def types(self) -> dict[str, set[str]]:
@@ -140,7 +146,7 @@ class Bag:
                 f"The topic {name} of {self.path} has the type {printable(kinds[0]) or 'unknown'}; {role} "
                 f"has {' or '.join(types)}."
             )
-        self._compare(topic, self._announced.get(topic), self.count(topic))
+        self._compare(topic, self._announced_of(topic), self.count(topic))
         if not self.count(topic):
             raise BagError(f"The topic {name} of {self.path} holds no messages.")
         return kinds[0]
@@ -162,6 +168,11 @@ class Bag:
             read += 1
             yield message
         self._compare(topic, self.count(topic), read)
+
+    def _announced_of(self, topic: str) -> int | None:
+        """Messages of a topic as metadata.yaml has them, 0 for one that it does not list; None where it
+        announces nothing at all."""
+        return self._announced.get(topic, 0) if self._announced else None
 
     def first_messages(self, topic: str, most: int) -> list[BagMessage]:
         """The first messages of a topic, as many as can be read; nothing is compared."""

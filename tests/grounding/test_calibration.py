@@ -111,3 +111,9 @@ def test_wrong_fields_are_named(fields: dict[str, Any], sentence: str) -> None:
 def test_choices_are_the_regions_then_the_stop() -> None:
     logits = np.arange(20, dtype=np.float32)
     assert RegionTokens(first=12, count=3, stop=7).choices(logits).tolist() == [12, 13, 14, 7]
+
+
+@pytest.mark.parametrize("own", [[1], {"fp32": [1]}, "fp32"])
+def test_values_by_precision_are_mappings(own: object) -> None:
+    with pytest.raises(ValueError, match="precisions must be a mapping from precision to a mapping"):
+        Calibration.from_manifest({"precisions": own}, "fp32")

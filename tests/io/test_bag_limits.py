@@ -301,3 +301,16 @@ def test_topic_names_reach_no_terminal(tmp_path: Path) -> None:
     with pytest.raises(BagError, match="several cameras") as caught:
         read(folder)
     assert "\x1b" not in str(caught.value) and r"/left\x1b[31m" in str(caught.value)
+
+
+def test_a_topic_that_the_metadata_does_not_list(tmp_path: Path) -> None:
+    """As where a file was taken from another bag."""
+    messages = [("/camera", RAW, time, image(time, rgb)) for time, rgb in enumerate(pictures(), 1)]
+    bag = write(tmp_path / "bag", messages, StoragePlugin.MCAP)
+    metadata = bag / "metadata.yaml"
+    metadata.write_text(metadata.read_text().replace("/camera", "/eye"))
+    with pytest.raises(BagLoss, match="announces 0 messages on /camera and holds 3"):
+        read(bag)
+    with open_bag(bag, allow_loss=True) as opened:
+        assert "announces 3 messages on /eye, a topic that its files do not have" in opened.notes[0]
+    assert len(read(bag, allow_loss=True)) == 3
