@@ -43,8 +43,8 @@ FINGERS = 0.03
 """Metres that the fingertips go below the thing's top."""
 REACH = (0.25, 0.85)
 """Nearest and farthest that the arm gets from its base, along the table, metres."""
-MOVED = 0.03
-"""A thing that is this far from where it was is gone for again, metres."""
+MOVED, FOLLOWED = 0.03, 0.15
+"""A thing that is so far from where it was is gone for again, metres; what is farther is another thing."""
 HOLD_SECONDS = 2.5
 LOST_SECONDS = 5.0
 """An arm that is not heard for so long, by the wall's clock, is lost."""
@@ -196,15 +196,11 @@ class Picker:
         above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
         arm.grip(min(0.08, answer.size[1] + 0.03))
         arm.move(above, turn)
-        # The thing may have been moved meanwhile; an answer that the arm itself hides is no reason to give
-        # up.
         again = self._ask(goal)
-        if check(again, arm.frame) is None:
-            shift = float(np.linalg.norm(again.position[:2] - answer.position[:2]))
-            if shift > MOVED:
-                answer, turn = again, nearest_turn(again.quaternion, arm.pose()[1])
-                above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
-                arm.move(above, turn)
+        if check(again, arm.frame) is None and has_moved(answer, again):
+            answer, turn = again, nearest_turn(again.quaternion, arm.pose()[1])
+            above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
+            arm.move(above, turn)
         depth = min(answer.size[2] / 2, FINGERS)
         at = answer.position + [0, 0, answer.size[2] / 2 - depth]
         arm.move(at, turn)
@@ -229,6 +225,17 @@ class Picker:
         self._arm.move(at + [0, 0, 0.005], turn)
         self._arm.grip(0.08)
         self._arm.move(above, turn)
+
+
+def has_moved(answer: Answer, again: Answer) -> bool:
+    """Whether a later answer is the same thing a little further on.
+
+    The hand is in the picture by then: an answer far away or of another size is another thing that fits the
+    goal, or the arm, and one that the hand hides is none.
+    """
+    shift = float(np.linalg.norm(again.position[:2] - answer.position[:2]))
+    alike = all(0.5 <= new / max(old, 1e-6) <= 2.0 for old, new in zip(answer.size, again.size))
+    return MOVED < shift <= FOLLOWED and alike
 
 
 def nearest_turn(quaternion: Quaternion, hand: Array) -> Quaternion:

@@ -107,6 +107,23 @@ def test_moved_object_is_grasped_at_its_new_place() -> None:
     assert arm.moves[2][:2] == pytest.approx([0.6, 0.0])
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"position": np.array([0.6, -0.1, 0.05])},  # 22 cm away: another can of "all cans"
+        {"position": np.array([0.55, 0.1, 0.2]), "size": (0.2, 0.07, 0.3)},  # the hand above the can
+        {"position": np.array([0.52, 0.1, 0.05])},  # where it was
+        {"status": "absent"},  # the hand hides it
+    ],
+)
+def test_another_answer_from_above_does_not_change_the_place(changes: dict[str, Any]) -> None:
+    arm = StandInArm()
+    answers = iter([CAN, dataclasses.replace(CAN, **changes)])
+    pick = Picker(arm, lambda goal: next(answers)).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "" and pick.answer is CAN
+    assert all(place[:2] == pytest.approx([0.5, 0.1]) for place in arm.moves)
+
+
 def test_empty_gripper_is_reported_as_a_miss() -> None:
     arm = StandInArm((0.9, 0.9))
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
