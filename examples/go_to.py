@@ -32,6 +32,8 @@ VIEWS = 6
 """Directions in which the base looks around."""
 STANDOFF = 0.55
 """Metres that the base keeps from a thing's near side."""
+CONFIRM = 1.6
+"""Metres from a thing's near side from where it is asked for on the way."""
 ARRIVED = 0.9
 """Metres from a thing's near side within which the base has arrived."""
 SURE = 0.9
@@ -240,26 +242,42 @@ class Seeker:
         return [sighting] if sighting is not None else []
 
     def _approach(self, goal: str, sighting: Sighting) -> bool:
-        """Go before a thing and ask again from there; whether it is what was asked for."""
+        """Ask again on the way to a thing and from before it; whether it is what was asked for.
+
+        From before it what it stands beside may be out of the picture: where nothing is found there, the
+        answer on the way counts.
+        """
         answer = sighting.answer
+        confirmed = False
+        if gap(answer, self._base.pose()[0]) > CONFIRM + 0.3:
+            again = self._ask_before(goal, answer, CONFIRM)
+            if again is not None and again.status == "present" and distance(again, answer) < SAME:
+                answer, confirmed = again, True
+        else:
+            confirmed = answer.status == "present" and answer.present >= SURE
         for _ in range(3):
-            place, heading = before(answer, self._base.pose()[0])
-            self._base.go(place, heading)
-            here, turn = self._base.pose()
-            away = answer.position[:2] - here
-            # Whatever kept the base from turning as it was told, the thing must be before it when it is asked
-            # for.
-            facing = float(np.arctan2(*away[::-1]))
-            if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
-                self._base.go(here, facing, 15.0)
-            self._answer = again = self._ask(goal)
-            if again.status != "present" or again.frame != _MAP:
+            again = self._ask_before(goal, answer, STANDOFF)
+            if again is None:
+                return confirmed and gap(answer, self._base.pose()[0]) < ARRIVED
+            if again.status != "present":
                 return False
-            shift = float(np.hypot(*(again.position[:2] - answer.position[:2])))
-            answer = again
+            shift = distance(again, answer)
+            answer, confirmed = again, confirmed and shift < SAME
             if shift < SAME / 2 and gap(answer, self._base.pose()[0]) < ARRIVED:
                 return True
         return False
+
+    def _ask_before(self, goal: str, answer: Answer, standoff: float) -> Answer | None:
+        """Go before a thing, face it, and ask; None where nothing is found from there."""
+        place, heading = before(answer, self._base.pose()[0], standoff)
+        self._base.go(place, heading)
+        here, turn = self._base.pose()
+        # The thing must be before the base when it is asked for, whatever kept the base from turning.
+        facing = float(np.arctan2(*(answer.position[:2] - here)[::-1]))
+        if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
+            self._base.go(here, facing, 15.0)
+        self._answer = again = self._ask(goal)
+        return again if again.status != "absent" and again.frame == _MAP else None
 
     def _next_spot(self, visited: list[Array]) -> Array | None:
         """Where the floor goes on that nobody has looked at; None where it does not."""
@@ -271,15 +289,20 @@ class Seeker:
         return fresh[0] if fresh else None
 
 
-def before(answer: Answer, here: Array) -> tuple[Array, float]:
-    """Where to stand for a thing, on the side it is seen from, and the heading that faces it."""
+def before(answer: Answer, here: Array, standoff: float = STANDOFF) -> tuple[Array, float]:
+    """Where to stand so far from a thing's near side, on the side it is seen from, and the heading that faces
+    it."""
     way = answer.position[:2] - here
     heading = float(np.arctan2(*way[::-1]))
     # Half of the thing's depth seen from here is not known without its turn; between its sides is near
     # enough.
-    distance = float(np.hypot(*way))
-    go = max(0.0, gap(answer, here) - STANDOFF)
-    return here + way / max(distance, 1e-6) * go, heading
+    go = max(0.0, gap(answer, here) - standoff)
+    return here + way / max(float(np.hypot(*way)), 1e-6) * go, heading
+
+
+def distance(one: Answer, other: Answer) -> float:
+    """Metres between the middles of two things on the floor."""
+    return float(np.hypot(*(one.position[:2] - other.position[:2])))
 
 
 def gap(answer: Answer, here: Array) -> float:

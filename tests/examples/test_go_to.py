@@ -11,7 +11,7 @@ import pytest
 from nav_msgs.msg import OccupancyGrid
 
 from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
-from examples.go_to import STANDOFF, Base, Seeker, before, frontiers
+from examples.go_to import CONFIRM, STANDOFF, Base, Seeker, before, frontiers
 
 CHAIR = Answer("the chair", "present", "", 0.95, 0.8, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.")
@@ -60,12 +60,25 @@ def test_confident_detection_is_approached_and_confirmed() -> None:
         return CHAIR
 
     trip = Seeker(base, ask).go_to("the chair")  # type: ignore[arg-type]
-    assert trip.cause == "" and len(base.goes) == 1 and len(asked) == 2
+    assert trip.cause == "" and len(asked) == 3
+    # On the way, and before its near side.
+    assert [place[0] for place, _ in base.goes] == pytest.approx([4.0 - 0.3 - CONFIRM, 4.0 - 0.3 - STANDOFF])
+
+
+@pytest.mark.parametrize(("on_the_way", "cause"), [(CHAIR, ""), (NOTHING, "not found")])
+def test_a_thing_that_is_recognised_on_the_way_need_not_be_from_before_it(
+    on_the_way: Answer, cause: str
+) -> None:
+    base = StandInBase()
+    answers = iter([CHAIR, on_the_way])  # what it stands beside is out of the picture in the end
+    trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the chair next to the barrel")  # type: ignore[arg-type]
+    assert trip.cause == cause
+    assert base.goes[1][0] == pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])
 
 
 def test_detection_not_confirmed_from_closer_is_not_an_arrival() -> None:
     base = StandInBase()
-    answers = iter([CHAIR, NOTHING, *[CHAIR] * 6])
+    answers = iter([CHAIR, NOTHING, NOTHING, *[CHAIR] * 6])
     trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == "not found" and "Nothing that fits 'the chair'" in trip.sentence
 
@@ -118,14 +131,14 @@ def test_an_unsure_view_is_looked_at_from_closer() -> None:
 
     trip = Seeker(base, ask).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == ""
-    # Six views, 1.5 m on in the direction of the first, and from before the chair.
-    assert len(places) == 8 and places[6] == pytest.approx([1.5, 0.0])
-    assert places[7] == pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])
+    # Six views, 1.5 m on in the direction of the first, on the way to the chair and before it.
+    assert len(places) == 9 and places[6] == pytest.approx([1.5, 0.0])
+    assert places[8] == pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])
 
 
 def test_an_ambiguous_thing_is_gone_to_but_no_arrival_until_it_is_one() -> None:
     base, unclear = StandInBase(), dataclasses.replace(CHAIR, status="ambiguous", margin=0.02)
-    answers = iter([unclear, *[NOTHING] * 5])
+    answers = iter([unclear, *[NOTHING] * 5, unclear])
     trip = Seeker(base, lambda goal: next(answers, CHAIR)).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == "" and trip.answer is CHAIR
     base = StandInBase()
