@@ -160,7 +160,7 @@ def main() -> int:
     """Run the short form of the command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m demo.short_form", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/short"), help="folder for results")
-    parser.add_argument("--minutes", type=float, default=6.0, help="time limit (default 6)")
+    parser.add_argument("--minutes", type=float, default=7.0, help="time limit (default 7)")
     args = parser.parse_args()
     start = time.monotonic()
     found = run(args.out, 60 * args.minutes)
