@@ -7,6 +7,7 @@ import dataclasses
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -132,10 +133,16 @@ def test_without_depth_of_its_size_nothing_moves(stage: Stage, depth: str) -> No
 def test_a_node_that_dies_while_it_is_asked(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ask, "WALL_SECONDS", 4.0)
     stage.depth, stage.shown = "right", False  # so the node waits for a picture
-    killer = threading.Timer(1.0, os.kill, (stage.process.pid, signal.SIGKILL))
+    time.sleep(1.5)  # one may be on its way
+    killer = threading.Timer(2.0, os.kill, (stage.process.pid, signal.SIGKILL))
     killer.start()
     arm = StandInArm()
     pick = Picker(arm, stage.asker.ask).pick(stage.goal)  # type: ignore[arg-type]
     killer.join()
-    assert pick.cause == "node lost" and pick.sentence == "The search did not end within 4 s."
+    assert pick.cause == "node lost", pick
+    # On a busy machine it may die before it has accepted the goal.
+    assert pick.sentence in (
+        "The search did not end within 4 s.",
+        "The node did not accept the goal within 30 s.",
+    )
     assert not arm.moves and not stage.process.running
