@@ -27,6 +27,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from groma_ros.io.rectification import rectification
 from groma_ros.io.stamp_buffer import DepthAndInfo, StampBuffer
 from groma_ros.node.conversions import to_nanoseconds
+from groma_ros.node.image_view import read_image
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.topics import COMPRESSED_DEPTH, camera_topics
 
@@ -56,13 +57,15 @@ def listen(
 ) -> Subscription:
     """Subscribe to a topic, its quality of service overridable.
 
-    callback: called with each message; malformed: with a sentence for bytes that are not a message of this
-    kind; events: `SubscriptionEventCallbacks`; reliability_overridable: whether qos_overrides.* may set it.
+    callback: called with each message, of raw images with an `ImageView`; malformed: with a sentence for
+    bytes that are not a message of this kind; events: `SubscriptionEventCallbacks`;
+    reliability_overridable: whether qos_overrides.* may set it.
     """
 
     def take(data: bytes) -> None:
         try:
-            message = deserialize_message(data, kind)
+            view = read_image(data) if kind is Image else None
+            message = view if view is not None else deserialize_message(data, kind)
         except Exception as error:  # the middleware raises types that differ between distributions
             name, reason = (
                 f"{kind.__module__.split('.')[0]}/{kind.__name__}",

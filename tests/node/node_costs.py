@@ -221,7 +221,14 @@ class Rig:
         return Row(size, count, depth, rounds, boxes, round(alone, 1), round(spent, 1), added, idle)
 
 
-def measure(sizes: Sequence[str], goals: Sequence[int], images: int, domain: int, log: Path) -> list[Row]:
+def measure(
+    sizes: Sequence[str],
+    goals: Sequence[int],
+    images: int,
+    domain: int,
+    log: Path,
+    depths: Sequence[bool] = (False, True),
+) -> list[Row]:
     """All rows; a node process of its own for each size."""
     rows = []
     grounder = Grounder.load(TINY, backend="onnx", threads=1)
@@ -241,7 +248,7 @@ def measure(sizes: Sequence[str], goals: Sequence[int], images: int, domain: int
             scenery = Scenery(size, 20)
             robot.spin(2.0)
             rig.rest(IDLE_SECONDS)
-            for depth in (False, True):
+            for depth in depths:
                 for count in goals:
                     rows.append(rig.measure(scenery, count, depth, images))
                     print(json.dumps(asdict(rows[-1])), file=sys.stderr, flush=True)
