@@ -375,3 +375,39 @@ def test_an_interrupted_conversion_deletes_only_what_it_made(tmp_path: Path) -> 
             pass
     assert sorted(path.name for path in out.iterdir()) == ["manifest.json", "notes.txt"]
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+class Code:
+    """What a pickle of this would call when it is loaded."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return print, ("it ran",)
+
+
+@pytest.mark.parametrize(
+    ("damage", "sentence"),
+    [
+        (lambda c: (c / "config.json").write_text('{"model_type": "llava"}'), "of the family 'llava'"),
+        (lambda c: (c / "config.json").write_text("<!DOCTYPE html><html>"), "config.json is a web page"),
+        (lambda c: torch.save({"key": Code()}, c / "pytorch_model.bin"), r"code or objects \(print\)"),
+        (lambda c: cut(c / "pytorch_model.bin", 0.5), "pytorch_model.bin is damaged: .*fetch it again"),
+        (lambda c: (c / "pytorch_model.bin").unlink(), "holds no weights"),
+    ],
+    ids=["family", "web page", "code", "truncated", "none"],
+)
+def test_what_is_no_checkpoint_of_groma_leaves_nothing_behind(
+    checkpoint: Path, tmp_path: Path, damage: Callable[[Path], object], sentence: str
+) -> None:
+    torch.save(load_file(checkpoint / WEIGHTS), checkpoint / "pytorch_model.bin")
+    (checkpoint / WEIGHTS).unlink()
+    damage(checkpoint)
+    before = set(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=sentence):
+        convert(checkpoint, tmp_path / "out")
+    assert set(tmp_path.iterdir()) == before
+
+
+def cut(path: Path, share: float) -> None:
+    """Keep the beginning of a file."""
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
