@@ -1,8 +1,8 @@
 """Short form of both robot demonstrations for continuous integration: five fixed episodes each, at the same
 time, and what must hold of their results.
 
-`make demos-short` runs it. One that does not hold is run once more. Exit status 1 and a sentence for each thing
-that does not hold then either.
+`make demos-short` runs it. One that does not hold is run once more. Exit status 1 and a sentence for each
+thing that does not hold then either.
 """
 
 from __future__ import annotations
