@@ -233,8 +233,22 @@ def test_a_source_that_ends_says_so_and_can_start_again(serve: Serve, open_tab: 
     tab.key(" ", 32, " ")
     tab.until("document.getElementById('problem').textContent === 'The source has ended.'")
     assert tab.run("document.getElementById('pause').disabled")
+    # The last frame of this bag has no depth, and the view in space says so.
+    lit = (
+        "(() => { const c = document.getElementById('cloud'); const d = c.getContext('2d')"
+        ".getImageData(0, 0, c.width, c.height).data; let n = 0;"
+        " for (let i = 0; i < d.length; i += 4) n += d[i] > 60 || d[i + 1] > 60; return n; })()"
+    )
+    note = "document.getElementById('cloud-note').textContent"
+    tab.click("#space")
+    tab.until(f"{note} === 'This frame has no depth.'", "the note of no depth")
+    assert tab.run(lit) == 0
     tab.click("#restart")
     tab.until("document.getElementById('problem').hidden", "playing again")
+    tab.until(f"{note} === '' && {lit} > 500", "points")
+    tab.until("document.getElementById('problem').textContent === 'The source has ended.'", "its end")
+    tab.until(f"{note} === 'Seen with an earlier frame: this one has no depth.'", "the note of old points")
+    assert tab.run(lit) > 500
 
 
 def test_a_dialogue_is_read_and_begun_anew(serve: Serve, open_tab: Open, small_model: Path) -> None:

@@ -15,6 +15,7 @@ let chosen = -1; // index of the region that the keyboard or the pointer is on
 let drag = null; // {x, y, box} while a box is drawn
 let linked = []; // boxes of the phrase that is pointed at
 let space = null;
+let spaceIsOld = false;
 let dialogue = 1;
 
 // Talking to the server
@@ -84,7 +85,9 @@ async function take(data) {
       }
       canvas.getContext("2d").drawImage(bitmap, 0, 0);
       bitmap.close();
-      space = document_.space ? readSpace(document_.space, parts[1]) : null;
+      // A frame without depth leaves the view of the one before: depth often comes at a lower rate.
+      spaceIsOld = !document_.space;
+      if (document_.space) space = readSpace(document_.space, parts[1]);
     }
     state = document_.state;
     draw();
@@ -121,7 +124,10 @@ function draw() {
     ? `Labels: ${count(labels.goals, "goal")} (${labels.absent} not there) on ${count(labels.frames, "frame")}` : "");
   drawGoals();
   drawBoxes();
-  if (!byId("cloud").hidden) drawSpace(byId("cloud"), space, colour);
+  const cloud = byId("cloud");
+  text("cloud-note", cloud.hidden || !spaceIsOld ? ""
+    : space ? "Seen with an earlier frame: this one has no depth." : "This frame has no depth.");
+  if (!cloud.hidden) drawSpace(cloud, space, colour);
 }
 
 function drawGoals() {
