@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,7 @@ def test_no_more_successes_than_the_floor() -> None:
     rows = [ROWS[0], *(Row(8 + i, "x", "all", True, "nothing lifted", "missed") for i in range(4))]
     (sentence,) = problems(summary(rows, "wrong_lift"), GRASP)
     assert sentence.startswith("1 of 5 episodes succeed; going for a random object makes 1 succeed")
+    assert problems(summary(rows, "wrong_lift"), replace(GRASP, floor=None)) == []
 
 
 def test_motion_on_an_absent_goal() -> None:
