@@ -81,7 +81,7 @@ class Familiarity:
         """What a bundle says is usual for its model; None where it says nothing. Raises BundleError for what
         cannot be read."""
         values = bundle.familiarity
-        if not values:
+        if not values or FILE not in bundle.files:
             return None
         try:
             table = np.load(bundle.file(FILE), allow_pickle=False)

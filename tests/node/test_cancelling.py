@@ -30,6 +30,7 @@ class Gate:
 
     def __init__(self, grounder: Grounder) -> None:
         self.check, self.runtime, self.perceive = grounder.check, grounder.runtime, grounder.perceive
+        self.familiarity = grounder.familiarity
         self.min_presence = 0.0
         self.looked, self.go_on = threading.Event(), threading.Event()
         self._grounder = grounder

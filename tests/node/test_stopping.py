@@ -27,6 +27,7 @@ class Slow:
 
     def __init__(self, grounder: Grounder) -> None:
         self.check, self.runtime = grounder.check, grounder.runtime
+        self.familiarity = grounder.familiarity
         self.min_presence = 0.0
         self.asked, self.go_on = threading.Event(), threading.Event()
         self._grounder = grounder
