@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -63,3 +64,12 @@ def write_camera(
 def bag(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six raw pictures of 64x48 pixels on /eye. Do not write to it."""
     return write_camera(tmp_path_factory.mktemp("bags") / "slide", views(6))
+
+
+@pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """A live replay keeps its process on this machine by variables, which tests after it must not inherit."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
