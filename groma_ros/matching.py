@@ -42,6 +42,17 @@ def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) ->
     return match
 
 
+def found_for(truth: FloatArray, found: FloatArray) -> list[tuple[int, float]]:
+    """For each of T true xyxy boxes the index of the box that was found for it and their IoU; -1 and 0 where
+    there is none. Any overlap counts."""
+    overlap = box_iou(found, truth)
+    pairs = [(-1, 0.0)] * len(truth)
+    for box, target in enumerate(match_boxes(found, truth, threshold=1e-6)):
+        if target >= 0:
+            pairs[int(target)] = (box, float(overlap[box, target]))
+    return pairs
+
+
 def exact_set(found: FloatArray, targets: FloatArray, threshold: float = 0.5) -> bool:
     """True if every target is matched at the threshold and no other box was found. Boxes are xyxy, (N, 4) and
     (M, 4)."""

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from groma_ros.boxes import box_iou
-from groma_ros.matching import average_precision, exact_set, match_boxes
+from groma_ros.matching import average_precision, exact_set, found_for, match_boxes
 
 SQUARES = np.array([[0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]], np.float32)
 
@@ -80,3 +80,10 @@ def test_equal_scores_count_as_one_step() -> None:
 def test_average_precision_without_candidates_or_positives() -> None:
     assert average_precision(np.zeros(0), np.zeros(0, bool), 3) == 0
     assert np.isnan(average_precision(np.ones(2), np.zeros(2, bool), 0))
+
+
+def test_each_true_box_has_the_one_found_for_it() -> None:
+    truth = np.array([[0, 0, 10, 10], [100, 0, 110, 10], [50, 50, 60, 60]], np.float32)
+    found = np.array([[100, 0, 110, 5], [200, 200, 210, 210], [0, 0, 10, 10]], np.float32)
+    assert found_for(truth, found) == [(2, 1.0), (0, 0.5), (-1, 0.0)]
+    assert found_for(truth, found[:0]) == [(-1, 0.0)] * 3 and found_for(truth[:0], found) == []

@@ -13,7 +13,7 @@ import numpy as np
 
 from groma_ros.boxes import box_iou
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.matching import exact_set, match_boxes
+from groma_ros.matching import exact_set, found_for, match_boxes
 from groma_ros.tracking.executor import Answer
 from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
 from groma_ros.tracking.questions import Question, Reply, StandingGoals, TrackedAnswer
@@ -224,18 +224,14 @@ def _judge(
         targets = moment.targets.get(text)
         if text not in right or targets is None or not len(targets):
             continue
-        boxes, owner = _boxes(grounding), np.full(len(targets), -1)
-        match = match_boxes(boxes, targets, threshold=1e-6)
-        owner[match[match >= 0]] = np.flatnonzero(match >= 0)
-        overlap = box_iou(boxes, targets)
-        values = [float(overlap[box, target]) if box >= 0 else 0.0 for target, box in enumerate(owner)]
-        for target, (box, value) in enumerate(zip(owner, values, strict=True)):
+        pairs = found_for(targets, _boxes(grounding))
+        for target, (box, value) in enumerate(pairs):
             if value >= 0.5:
-                name = grounding.detections[int(box)].track_id
+                name = grounding.detections[box].track_id
                 tally.switches += tally.names.setdefault((number, text, target), name) != name
                 tally.names[number, text, target] = name
         if followed.age > 0:
-            tally.iou += values
+            tally.iou += [value for _, value in pairs]
             before, then = right[text]
             held = match_boxes(_boxes(before), then[text])
             tally.still += [

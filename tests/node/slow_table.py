@@ -30,10 +30,9 @@ from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
-from groma_ros.boxes import box_iou
 from groma_ros.client.demo.bag import read_bag
 from groma_ros.client.demo.processes import Child, dds_environment
-from groma_ros.matching import match_boxes
+from groma_ros.matching import found_for
 from groma_ros.msg import Goal, Grounding, GroundingArray
 from groma_ros.node.conversions import box_corners, to_nanoseconds, to_time
 from groma_ros.node.publishers import ANSWERS, MARKERS, PICTURES, SOLID
@@ -135,17 +134,14 @@ class Tally:
 
     def _judge(self, item: Grounding, targets: FloatArray, carried: bool) -> None:
         boxes = np.array([box_corners(one.bbox) for one in item.detections], np.float32).reshape(-1, 4)
-        owner, overlap = match_boxes(boxes, targets, 1e-6), box_iou(boxes, targets)
-        values = dict.fromkeys(range(len(targets)), 0.0)
-        for box, target in enumerate(owner):
-            if target >= 0:
-                values[int(target)] = float(overlap[box, target])
-                if overlap[box, target] >= 0.5:
-                    key, name = (item.goal, int(target)), item.detections[box].id
-                    self.switches += self._names.setdefault(key, name) != name
-                    self._names[key] = name
+        pairs = found_for(targets, boxes)
+        for target, (box, value) in enumerate(pairs):
+            if value >= 0.5:
+                key, name = (item.goal, target), item.detections[box].id
+                self.switches += self._names.setdefault(key, name) != name
+                self._names[key] = name
         if carried:
-            self.iou += values.values()
+            self.iou += [value for _, value in pairs]
 
 
 @dataclass(frozen=True)
