@@ -36,6 +36,7 @@ class Runner:
             made.mkdir(parents=True)
         copy_source(self.checkout)
         shutil.copytree(ROOT / ACTION, self.checkout / ACTION)
+        shutil.copytree(ROOT / "requirements", self.checkout / "requirements")
         python = Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info.minor}"
         (folder / "bin" / "python3").symlink_to(python)
         # No network: what pip would install is linked from this environment.
@@ -51,8 +52,6 @@ class Runner:
     def value(self, text: str) -> str:
         """A text with its expressions filled in."""
         known = {
-            "github.action_path": str(self.checkout / ACTION),
-            "runner.temp": str(self.temp),
             **{f"inputs.{name}": value for name, value in self.inputs.items()},
         }
         return re.sub(r"\$\{\{ (.+?) \}\}", lambda found: known[found[1]], text)
@@ -72,10 +71,12 @@ class Runner:
             "PIP_NO_DEPS": "1",
             "PIP_NO_INDEX": "1",
             "PIP_NO_BUILD_ISOLATION": "0",  # pip reads it as the value of build_isolation
+            "GITHUB_ACTION_PATH": str(self.checkout / ACTION),
+            "RUNNER_TEMP": str(self.temp),
             "GITHUB_OUTPUT": str(output),
             "GITHUB_STEP_SUMMARY": str(summary),
             **{key: os.environ[key] for key in ("OPENBLAS_CORETYPE",) if key in os.environ},
-            **{key: self.value(value) for key, value in step["env"].items()},
+            **{key: self.value(value) for key, value in step.get("env", {}).items()},
         }
         script = self.temp / "step.sh"
         script.write_text(step["run"])
@@ -94,6 +95,9 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Runner:
     made = Runner(tmp_path_factory.mktemp("runner"))
     status, printed, _, _ = made.step("Install groma_ros")
     assert status == 0, printed
+    versions = (made.temp / "versions.txt").read_text().splitlines()
+    assert any(re.match(r"onnxruntime==[\d.]+( |$)", line) for line in versions)
+    assert all("==" in line or line.startswith("#") or not line.strip() for line in versions)
     (made.workspace / "goals.yaml").write_text("goals: [the ball, red cone]\n")
     shutil.copy(BAG, made.workspace / "a kitchen.mcap")
     made.inputs |= {"bag": "a kitchen.mcap", "goals": "goals.yaml", "expect": "expected", "accept": "true"}

@@ -105,7 +105,7 @@ class Tally:
     after: int = 0
     """Outputs from one frame after the first answer on."""
     boxed: int = 0
-    """Those of them on which every goal that was answered since it stands has a box."""
+    """Those of them on which every answered goal has a box."""
     pending: int = 0
     """Goals in outputs after the first answer that were not answered yet."""
     goals: int = 0
