@@ -68,7 +68,7 @@ class Sent:
     data: bytes
     """CDR bytes."""
     answerable: bool
-    """False for an image that the node will refuse."""
+    """False for an image that the node cannot read."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +110,8 @@ class Live:
         self.facts: dict[str, str] = {}
         self._sent: dict[int, deque[tuple[Sent, float]]] = {}
         self._heard: deque[Heard] = deque()
+        self._unreadable = 0
+        """Images sent that the node cannot read and has not answered; their stamps are unknown here."""
         self._answers = 0
         self._node = Child(
             "groma_ros.node.main",
@@ -162,6 +164,8 @@ class Live:
             self._tick(sent.time)
             if sent.answerable:
                 self._sent.setdefault(sent.stamp, deque()).append((sent, time.monotonic()))
+            else:
+                self._unreadable += 1
             self._images.publish(sent.data)
             if rate == 0 and sent.answerable:
                 self._until(self._all_told, ANSWER_SECONDS, f"The node did not answer image {sent.place}")
@@ -216,6 +220,10 @@ class Live:
                 time.monotonic() - moment,
             )
             self._heard.append(found)
+        elif self._unreadable:
+            # One that was overtaken before the node tried to read it: its boxes were carried.
+            self._unreadable -= 1
+            self._answers += 1
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         for status in message.status:

@@ -85,6 +85,8 @@ def memory_mb() -> float:
         return highest / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+MAX_TOLD = 1000
+"""Goals that are remembered, so that the log warns about each once."""
 UNUSUAL_REPORTS = 5
 """After so many reports in a row of an unusual picture the log says so."""
 
@@ -95,8 +97,10 @@ class Reports:
     def __init__(self, node: Node) -> None:
         self._logger = node.get_logger()
         self._familiarity: Familiarity | None = None
-        self._judged = -1
-        """Version of the goals whose words were judged."""
+        self._told: set[str] = set()
+        """Goals whose words the log has warned about, or that had nothing to warn about."""
+        self._judged: tuple[int, ...] = ()
+        """Stamps of the scenes that the newest count is about."""
         self._unusual_reports = 0
         """In a row, of an unusual picture."""
         self._name = node.get_fully_qualified_name().strip("/")
@@ -109,7 +113,8 @@ class Reports:
         """Tell of this engine from now on, and of what is usual for its model; of none where the model was
         given back."""
         self._engine = _engine(runtime) if runtime is not None else {}
-        self._familiarity, self._judged, self._unusual_reports = familiarity, -1, 0
+        self._familiarity, self._judged, self._unusual_reports = familiarity, (), 0
+        self._told.clear()
 
     def publish(
         self,
@@ -166,13 +171,19 @@ class Reports:
         views = [camera.view for camera in cameras]
         scenes = [view.scene for view in views if view is not None and view.scene is not None]
         unusual = max((familiarity.unusual(scene) for scene in scenes), default=None)
-        far = unusual is not None and unusual > 1
-        self._unusual_reports = self._unusual_reports + 1 if far else 0
+        stamps, told = tuple(scene.stamp for scene in scenes), None
+        if stamps != self._judged:  # a camera that stands still is judged once
+            self._judged = stamps
+            # A picture now and then is unusual in any stream.
+            far = unusual is not None and unusual > 1
+            self._unusual_reports = self._unusual_reports + 1 if far else 0
+            told = unusual if self._unusual_reports == UNUSUAL_REPORTS else None
         goals = [goal.text for goal in orders.goal_set.goals]
-        new, self._judged = orders.goal_set.version != self._judged, orders.goal_set.version
-        # A picture now and then is unusual in any stream.
-        told = unusual if self._unusual_reports == UNUSUAL_REPORTS else None
-        for sentence in sentences(familiarity, told, goals if new else ()):
+        new = [text for text in goals if text not in self._told]
+        if len(self._told) + len(new) > MAX_TOLD:
+            self._told.clear()
+        self._told.update(new)
+        for sentence in sentences(familiarity, told, new):
             self._logger.warning(f"{sentence[0].upper()}{sentence[1:]}.")
         words = [word for text in goals for word in familiarity.unknown_words(text)]
         return {

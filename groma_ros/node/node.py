@@ -147,7 +147,7 @@ class GromaNode(LifecycleNode):
             await self._bell.wait_for(lambda: not self._loader.loading)
 
     def _is_active_already(self) -> bool:
-        """Whether the node is active because it may go there by itself: who asks for it has what he wants."""
+        """Whether an activate request is already satisfied by autostart."""
         return self.autostart and self._pipeline is not None
 
     # Lifecycle

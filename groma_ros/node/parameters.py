@@ -151,8 +151,8 @@ class Parameters:
     )
     track_max_coast: float = _parameter(
         _FOLLOW.max_coast,
-        "Seconds a box that is not seen is carried by its motion alone, besides two and a half intervals "
-        "between perceived images.",
+        "Seconds a box that is not seen is carried by its motion alone; images between perceived ones are "
+        "answered by motion for two and a half intervals longer.",
         range=(0.0, 60.0),
     )
     carry: bool = _parameter(

@@ -119,7 +119,7 @@ class Pipeline:
         seen = self._cameras[camera]
         assert seen.processor is not None
         stream = seen.processor.arrived(to_nanoseconds(message.header.stamp))
-        hand = seen.hand  # its thread may put it down at any moment
+        hand = seen.hand  # the worker may clear it at any moment
         if hand is not None:
             self._carry(seen, hand, in_hand=True)
         pushed = self._slots.put(camera, message, stream)

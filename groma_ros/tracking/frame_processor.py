@@ -38,7 +38,7 @@ class FrameProcessor:
     called from any thread.
 
     ask: submits a question to the language model, see `executor.asking`. `process` waits for an answer for at
-    most `TrackingConfig.answer_wait`.
+    most `TrackingConfig.answer_wait`; with an `InlineExecutor`, as in replay, it answers itself.
     """
 
     def __init__(self, grounder: Grounder, ask: Ask, config: TrackingConfig) -> None:

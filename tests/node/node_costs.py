@@ -230,6 +230,7 @@ def measure(
     depths: Sequence[bool] = (False, True),
 ) -> list[Row]:
     """All rows; a node process of its own for each size."""
+    cv2.setNumThreads(1)
     rows = []
     grounder = Grounder.load(TINY, backend="onnx", threads=1)
     for size in sizes:
@@ -266,7 +267,6 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
     args = parser.parse_args()
     os.environ.update(dds_environment())
-    cv2.setNumThreads(1)
     goals = [min(len(GOALS), int(part)) for part in args.goals.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"

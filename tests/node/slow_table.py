@@ -235,6 +235,7 @@ class Session:
         """Send images for so many seconds. picture: the footage's step that is played at a step."""
         start, first = time.monotonic(), self.step
         while self.step - first < seconds * hz:
+            assert self.child.running, f"the node ended: {self.child.output()[-2000:]}"
             for (name, _), publisher in self._publishers.items():
                 header = Header(stamp=to_time(self.stamp(self.step, hz)), frame_id=name or "camera")
                 kind = publisher.msg_type
@@ -331,6 +332,8 @@ class TopicRow:
     """One topic while all are listened to."""
 
     topic: str
+    images: int
+    """Sent meanwhile."""
     messages: int
     perceived: int
     """Images that the node perceived meanwhile."""
@@ -372,8 +375,9 @@ def measure_topics(
             assert time.monotonic() < end, "no target came"
             session.play(0.5, hz, slowly)
         robot.spin(1.5)  # reports come once a second
-        begin, before = time.monotonic(), session.perceived()
+        begin, before, first = time.monotonic(), session.perceived(), session.step
         session.play(span, hz, slowly)
+        images = session.step - first
         last = time.monotonic()
         robot.spin(2.5)
         perceived = session.perceived() - before
@@ -381,7 +385,8 @@ def measure_topics(
     for topic in ("groundings", *topics):
         times = [begin, *(moment for moment in session.times[topic] if moment >= begin)]
         gap, count = float(np.diff([*times, max(last, times[-1])]).max()), len(times) - 1
-        rows.append(TopicRow(topic, count, perceived, round(count / max(1, perceived), 3), round(gap, 2)))
+        share = round(count / max(1, perceived), 3)
+        rows.append(TopicRow(topic, images, count, perceived, share, round(gap, 2)))
     return rows
 
 

@@ -52,6 +52,15 @@ def test_it_is_not_asked_where_it_is_wrong(calls: list[str]) -> None:
     assert calls == []
 
 
+@pytest.mark.parametrize("encoding", sorted(BRIDGED))
+def test_bytes_have_no_order(encoding: str, calls: list[str]) -> None:
+    """Drivers of big-endian cameras set the flag for 8-bit images too; cv_bridge fails on it with numpy 2."""
+    flagged = message(encoding)
+    flagged.is_bigendian = 1
+    np.testing.assert_array_equal(message_to_rgb(flagged), CASES[encoding][1])
+    assert calls == []
+
+
 def test_a_message_that_contradicts_itself_is_refused_first(calls: list[str]) -> None:
     wrong = message("bgr8")
     wrong.data = bytes(wrong.data)[:-1]

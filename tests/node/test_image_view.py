@@ -39,14 +39,17 @@ def test_an_empty_image_is_one() -> None:
     assert view is not None and (view.width, view.encoding, len(view.data)) == (0, "", 0)
 
 
+@pytest.mark.parametrize("padding", [0, 3])
 @pytest.mark.parametrize("encoding", ["rgb8", "bgr8"])
-def test_frames_of_both_are_equal_and_may_be_drawn_on(encoding: str) -> None:
-    data = serialize_message(message(encoding=encoding, padding=3))
+def test_frames_of_both_are_equal(encoding: str, padding: int) -> None:
+    data = serialize_message(message(encoding=encoding, padding=padding))
     view = read_image(data)
     assert view is not None
     found, wanted = frame_from_image(view), frame_from_image(deserialize_message(data, Image))
     assert np.array_equal(found.rgb, wanted.rgb) and found.stamp == wanted.stamp
     assert found.frame_id == wanted.frame_id == "camera"
+    # The pixels of a plain RGB image stay in the message, which nobody may draw on.
+    assert found.rgb.flags.writeable == ((encoding, padding) != ("rgb8", 0))
 
 
 def test_what_is_not_a_whole_plain_image_is_left_to_the_middleware() -> None:

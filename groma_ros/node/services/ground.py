@@ -29,7 +29,7 @@ from groma_ros.types import Goal, Grounding
 LISTENERS_SECONDS = 0.5
 """How often the node looks whether the clients are still there."""
 MEETING_SECONDS = 2.0
-"""A client may be met so long after its goal."""
+"""Time for discovery of a goal's client, whose topic may appear after the goal itself."""
 RESULT_SECONDS = 60
 """How long a result waits to be asked for; rclpy's own quarter of an hour would pile them up."""
 

@@ -12,18 +12,17 @@ from rclpy.lifecycle import LifecycleNode
 
 
 class LifecycleRequests:
-    """Stands before rclpy's own callback of the service, which raises on a transition that is not possible,
-    so that the request is never answered, and which would keep the executor while the model is loaded.
-
-    ready: awaited before a transition to inactive; active: whether a request to activate the node has what it
-    asks for already. waiting: requests that wait for `ready`.
-    """
+    """Replaces rclpy's callback of the service: impossible transitions are answered, and the model is loaded
+    without blocking the executor."""
 
     def __init__(
         self, node: LifecycleNode, ready: Callable[[], Awaitable[None]], active: Callable[[], bool]
     ) -> None:
+        """ready: awaited before a transition to inactive; active: whether an activate request is already
+        satisfied."""
         self._node, self._ready, self._active = node, ready, active
         self.waiting = 0
+        """Requests that wait for `ready`."""
         (service,) = (item for item in node.services if item.srv_type is ChangeState)
         self._transition: Callable[[Any, Any], Any] = service.callback
         # A coroutine that waits keeps its group: a group of its own.
