@@ -147,7 +147,7 @@ class Reports:
             **count_values(counts, self._meter("").rates(perf_counter(), counts)),
             **_ages(cameras),
             **self._unfamiliar(orders, cameras),
-            **(_inputs(cameras[0]) if len(cameras) == 1 else {}),
+            **(_inputs(cameras[0], orders) if len(cameras) == 1 else {}),
             "memory MiB": f"{memory_mb():.0f}",
             **self._engine,
         }
@@ -157,7 +157,7 @@ class Reports:
             )
         ]
         for camera in cameras if len(cameras) > 1 else ():
-            statuses.append(self._camera(camera, active))
+            statuses.append(self._camera(camera, orders, active))
         report = DiagnosticArray(status=statuses)
         report.header.stamp = now.to_msg()
         self._publisher.publish(report)
@@ -191,7 +191,7 @@ class Reports:
             "unknown words": printable(" ".join(dict.fromkeys(words)), 200),
         }
 
-    def _camera(self, camera: Camera, active: bool) -> DiagnosticStatus:
+    def _camera(self, camera: Camera, orders: NodeConfig, active: bool) -> DiagnosticStatus:
         counts = camera.statistics.snapshot()
         rates = self._meter(camera.name).rates(perf_counter(), counts)
         silent = active and rates.received == 0
@@ -199,7 +199,7 @@ class Reports:
         summary = (
             "not active" if not active else "no image came since the last report" if silent else "answers"
         )
-        values = {**count_values(counts, rates), **_ages([camera]), **_inputs(camera)}
+        values = {**count_values(counts, rates), **_ages([camera]), **_inputs(camera, orders)}
         return status_message(f"{self._name}: camera {camera.name}", level, summary, "", values)
 
     def _meter(self, name: str) -> Meter:
@@ -219,8 +219,11 @@ def _ages(cameras: Sequence[Camera]) -> dict[str, object]:
     return values
 
 
-def _inputs(camera: Camera) -> dict[str, object]:
-    return camera.inputs.status() if camera.inputs is not None else {}
+def _inputs(camera: Camera, orders: NodeConfig) -> dict[str, object]:
+    if camera.inputs is None:
+        return {}
+    # It may change while the inputs are open.
+    return {**camera.inputs.status(), "sync tolerance": orders.settings.sync_tolerance}
 
 
 def _engine(runtime: Runtime) -> dict[str, object]:

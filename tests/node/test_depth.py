@@ -3,6 +3,7 @@ same geometry here."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -25,6 +26,7 @@ from groma_ros.evaluation.depth import camera_frame
 from groma_ros.geometry3d.approach_pose import target_pose
 from groma_ros.geometry3d.box3d import place
 from groma_ros.node.conversions import box_corners
+from groma_ros.node.pipeline import NEWER, RATE, STOPPED
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.types import Frame
 from tests.node.robot import Robot, start_node
@@ -251,6 +253,51 @@ def test_every_form_of_depth_gives_the_same(camera: Camera, scene: SceneSample, 
         numbers(plain[0].bbox.center.position), abs=1e-4
     )
     assert numbers(other[0].bbox.size) == pytest.approx(numbers(plain[0].bbox.size), abs=1e-3)
+
+
+def test_every_key_of_diagnostics_is_in_the_documentation(camera: Camera, node: Child) -> None:
+    """This node is one that has all of them: a model that knows what is usual, goals, and depth."""
+    camera.robot.send_goals("the red mug")
+    camera.see()
+    rows = documented_keys()
+    rows.pop("refused KIND: CAUSE")  # of messages that were refused and images that were dropped, if any
+    causes = backticked(rows.pop("dropped CAUSE"))
+    assert causes == {NEWER, RATE, STOPPED}
+    seen: set[str] = set()
+
+    def complete() -> bool:
+        seen.update(camera.robot.diagnostics)
+        return {general(key) for key in seen} >= set(rows)
+
+    camera.robot.until(complete, f"the keys {sorted(rows)}")
+    optional = {"dropped CAUSE", "refused KIND: CAUSE"}
+    assert {general(key) for key in seen} - optional == set(rows)
+    stages = {key.removeprefix("median ms ") for key in seen if key.startswith("median ms ")}
+    assert stages == backticked(rows["median ms STAGE"])
+
+
+def documented_keys() -> dict[str, str]:
+    """The keys of /diagnostics in docs/node.md, each with what is said of it."""
+    text = (TINY.parents[1] / "docs" / "node.md").read_text()
+    table = text.partition("## /diagnostics")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in table.splitlines() if line.startswith("| `")]
+    return {key: meaning for keys, meaning in rows for key in backticked(keys)}
+
+
+def backticked(text: str) -> set[str]:
+    return set(re.findall("`([^`]+)`", text))
+
+
+def general(key: str) -> str:
+    """The key of the table that a key of /diagnostics stands under."""
+    for pattern, name in (
+        ("median ms .+", "median ms STAGE"),
+        ("dropped .+", "dropped CAUSE"),
+        (r"refused \w+: .+", "refused KIND: CAUSE"),
+    ):
+        if re.fullmatch(pattern, key):
+            return name
+    return key
 
 
 def test_what_does_not_belong_to_the_image_is_refused_counted_and_said_nothing_of(
