@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,10 @@ DETERMINERS = frozenset(
 )
 """Words at the start of a goal that its category goes without."""
 _DIGITS = 2
+_ENTRY = {"id": int, "file_name": str, "width": int, "height": int, "stamp": int, "frame_id": str}
+"""Keys that every image of the file has, and the type of each value."""
+_GOAL = {"text": str, "kind": str, "annotation_ids": list}
+"""Likewise of goals."""
 
 
 Label = tuple[str, list[list[float]]]
@@ -49,7 +53,7 @@ class _Picture:
     def shows(self, frame: Frame) -> bool:
         """Whether it is this frame, and not another source's with the same stamp."""
         height, width = frame.rgb.shape[:2]
-        own = (self.entry.get("frame_id"), self.entry["width"], self.entry["height"])
+        own = (self.entry["frame_id"], self.entry["width"], self.entry["height"])
         return own == (frame.frame_id, width, height)
 
 
@@ -80,7 +84,7 @@ class LabelFile:
             try:
                 self._read(load_object(self.path))
             except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-                reason = printable(f"{type(error).__name__} {error}", 200)
+                reason = printable(f"it has no {error}" if isinstance(error, KeyError) else error, 200)
                 raise ValueError(
                     f"{self.path} is there and is no file of labels ({reason}); move it away or name another "
                     "--out."
@@ -131,14 +135,15 @@ class LabelFile:
                 picture = _Picture(entry)
             self._store(frame.stamp, {**picture.labels, goal.text: (goal.kind, kept)}, picture.entry)
 
-    def remove(self, stamp: int, text: str) -> None:
-        """Take the label of a goal on the frame of a stamp back; its picture goes with its last label."""
+    def remove(self, frame: Frame, text: str) -> None:
+        """Take the label of a goal on a frame back; its picture goes with its last label. Labels of another
+        frame with this stamp stay."""
         with self._lock:
-            picture = self._pictures.get(stamp)
-            if picture is None or text not in picture.labels:
+            picture = self._pictures.get(frame.stamp)
+            if picture is None or not picture.shows(frame) or text not in picture.labels:
                 return
             kept = {name: label for name, label in picture.labels.items() if name != text}
-            self._store(stamp, kept, picture.entry)
+            self._store(frame.stamp, kept, picture.entry)
             if not kept:
                 (self._folder / picture.entry["file_name"]).unlink(missing_ok=True)
 
@@ -193,13 +198,17 @@ class LabelFile:
         by_id = {}
         for entry in document["images"]:
             own = {key: value for key, value in entry.items() if key != "neg_category_ids"}
+            _check_types(own, _ENTRY, "an image")
+            if own["id"] in by_id or own["stamp"] in self._pictures:
+                raise ValueError(f"two images have the id {own['id']} or the stamp {own['stamp']}")
             name = Path(own["file_name"])  # it goes with its last label, so it names no other file
-            if name.parts[:-1] != (IMAGES,) or name.name == "..":
+            if name.parts[:-1] != (IMAGES,) or name.name == ".." or "\0" in name.name:
                 raise ValueError(f"the file_name {str(name)[:80]!r} is not in {IMAGES}")
-            by_id[entry["id"]] = self._pictures[int(entry["stamp"])] = _Picture(own)
+            by_id[own["id"]] = self._pictures[own["stamp"]] = _Picture(own)
         for goal in document["goals"]:
+            _check_types(goal, _GOAL, "a goal")
             boxes = [corners[key] for key in goal["annotation_ids"]]
-            by_id[goal["image_id"]].labels[str(goal["text"])] = str(goal["kind"]), boxes
+            by_id[goal["image_id"]].labels[goal["text"]] = goal["kind"], boxes
 
 
 def category(text: str) -> str:
@@ -245,4 +254,14 @@ def _inside(box: NDArray[Any], width: int, height: int) -> list[float]:
 
 def _corners(bbox: Sequence[float]) -> list[float]:
     x, y, width, height = (float(value) for value in bbox)
-    return [x, y, round(x + width, _DIGITS), round(y + height, _DIGITS)]
+    corners = [x, y, round(x + width, _DIGITS), round(y + height, _DIGITS)]
+    if not np.isfinite(corners).all():
+        raise ValueError(f"the bbox {printable(repr(bbox), 80)} is not of finite numbers")
+    return corners
+
+
+def _check_types(entry: dict[str, Any], kinds: Mapping[str, type], what: str) -> None:
+    """ValueError for an entry of the file whose values have other types; KeyError for one without a key."""
+    for key, kind in kinds.items():
+        if type(entry[key]) is not kind:  # true is no number
+            raise ValueError(f"the {key} of {what} is {printable(repr(entry[key]), 80)}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import cv2
 
-from groma_ros.atomic_write import replacing, write_file
+from groma_ros.atomic_write import naming_file, replacing, write_file
 from groma_ros.live.engine import Shown
 from groma_ros.live.labels import QUALITY, jpeg
 from groma_ros.replay.recording import CameraTopics, RecordingWriter
@@ -77,23 +77,30 @@ class Recorder:
             return path
 
     def add(self, shown: Shown) -> None:
-        """Record a frame, where a recording runs and the frame is a new one."""
+        """Record a frame, where a recording runs and the frame is a new one. Raises OSError with a sentence
+        where it cannot be written."""
         with self._lock:
-            if self._writer is None or shown.frame.stamp == self._last or self.frames >= MAX_FRAMES:
+            if (
+                self._writer is None
+                or self.path is None
+                or shown.frame.stamp == self._last
+                or self.frames >= MAX_FRAMES
+            ):
                 return
             frame, answers = shown.frame, tuple(goal_record(item) for item in shown.groundings)
             height, width = frame.rgb.shape[:2]
             now, self._last = time.time_ns(), frame.stamp
             goals = tuple(item.goal for item in answers)
-            if goals != self._goals:
-                self._writer.set_goals(now, goals, self._model)
-                self._goals = goals
             own = shown.answered == frame.stamp
             record = FrameRecord(
                 self.frames, now, frame.stamp, frame.frame_id, width, height, own, shown.answered, "", answers
             )
-            self._writer.add_frame(now, frame, jpeg(frame.rgb, QUALITY))
-            self._writer.add(record)
+            with naming_file(self.path):
+                if goals != self._goals:
+                    self._writer.set_goals(now, goals, self._model)
+                    self._goals = goals
+                self._writer.add_frame(now, frame, jpeg(frame.rgb, QUALITY))
+                self._writer.add(record)
             self.frames += 1
 
     def stop(self) -> Path | None:

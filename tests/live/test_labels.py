@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -107,8 +109,10 @@ def test_it_is_taken_up_changed_and_taken_back(labels: LabelFile) -> None:
     assert again.of(frame(5)) == {"the red mug": []} and again.counts == labels.counts
     again.put(frame(5), Goal("the red mug"), boxes(BALL))
     assert LabelFile(labels.path.parent).of(frame(5)) == {"the red mug": [BALL]}
-    again.remove(5, "the red mug")
-    again.remove(5, "never there")
+    again.remove(frame(5), "never there")
+    again.remove(frame(6), "the red mug")
+    assert again.counts.frames == 2
+    again.remove(frame(5), "the red mug")
     assert again.counts.frames == 1
     assert [path.name for path in (labels.path.parent / "images").iterdir()] == ["1700000000123456789.jpg"]
 
@@ -142,7 +146,75 @@ def test_labels_of_another_source_are_left_alone(labels: LabelFile) -> None:
     before = labels.path.read_bytes()
     with pytest.raises(ValueError, match="labels of another picture with this stamp, .*; name another --out"):
         labels.put(other, Goal("the red mug"), boxes())
+    labels.remove(other, "the red mug")
+    assert labels.of(frame(5)) == {"the red mug": []}
     assert labels.path.read_bytes() == before
+
+
+def put(*places: Any) -> Callable[[dict[str, Any]], None]:
+    """Change a document: put the last of these where the others lead; Ellipsis takes the key out."""
+
+    def change(document: Any) -> None:
+        *way, key, value = places
+        for step in way:
+            document = document[step]
+        if value is ...:
+            del document[key]
+        else:
+            document[key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        *((put("images", 0, key, ...), f"it has no '{key}'") for key in ("id", "stamp", "width", "height")),
+        *((put("images", 0, key, ...), f"it has no '{key}'") for key in ("file_name", "frame_id")),
+        *((put(key, ...), f"it has no '{key}'") for key in ("images", "annotations", "goals")),
+        *((put("goals", 0, key, ...), f"it has no '{key}'") for key in ("text", "kind", "annotation_ids")),
+        (put("goals", 0, "image_id", ...), "it has no 'image_id'"),
+        (put("goals", 0, "image_id", 77), "it has no 77"),
+        (put("goals", 0, "annotation_ids", [99]), "it has no 99"),
+        (put("goals", 0, "annotation_ids", [[1]]), "unhashable"),
+        (put("goals", 0, "annotation_ids", "1"), "the annotation_ids of a goal is '1'"),
+        (put("goals", 0, "text", None), "the text of a goal is None"),
+        (put("images", 0, "stamp", 1.5), "the stamp of an image is 1.5"),
+        (put("images", 0, "width", True), "the width of an image is True"),
+        (put("images", 0, "height", "120"), "the height of an image is '120'"),
+        (put("images", 0, "file_name", "images/a\0b"), "is not in images"),
+        (put("images", 1, "id", 1), "two images have the id 1"),
+        (put("images", 0, "stamp", 5), "two images have the id 2 or the stamp 5"),
+        (put("images", 0, [1, 2]), "attribute"),
+        (put("annotations", 0, "bbox", [1, 2, 3]), "unpack"),
+        (put("annotations", 0, "bbox", [1, 2, 3, "x"]), "could not convert"),
+        (put("annotations", 0, "bbox", [1, 2, 3, float("nan")]), "not of finite numbers"),
+        (put("annotations", 0, "bbox", [1e308, 2, 1e308, 4]), "not of finite numbers"),
+        (put("annotations", 0, "id", ...), "it has no 'id'"),
+        (put("annotations", 3), "not iterable"),
+    ],
+)
+def test_a_malformed_file_is_one_sentence(
+    labels: LabelFile, change: Callable[[dict[str, Any]], None], reason: str
+) -> None:
+    document = json.loads(labels.path.read_text())
+    change(document)
+    labels.path.write_text(json.dumps(document))
+    before = labels.path.read_bytes()
+    with pytest.raises(ValueError, match=re.escape(reason)) as raised:
+        LabelFile(labels.path.parent)
+    said = str(raised.value)
+    assert said.startswith(f"{labels.path} is there and is no file of labels (")
+    assert said.endswith("; move it away or name another --out.") and "\n" not in said
+    assert labels.path.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[" * 100_000, b"\xff\xfe\x00", b'{"images": 1e999}'])
+def test_a_file_that_is_no_labels_at_all_is_one_sentence(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "annotations.json").write_bytes(content)
+    with pytest.raises(ValueError, match="is no file of labels .* name another --out") as raised:
+        LabelFile(tmp_path)
+    assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["/tmp/victim", "../victim", "images/..", "images/a/../../victim"])
