@@ -14,6 +14,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from vision_msgs.msg import Detection2DArray, Detection3DArray
 
 from groma_ros.client.groma_client import Answers, GromaClient
+from groma_ros.client.messages import corners
 from groma_ros.io.images import ImageError
 from groma_ros.io.rectification import rectification
 from groma_ros.io.stamp_buffer import StampBuffer
@@ -22,9 +23,7 @@ from groma_ros.types import Box3D, FloatArray, Frame
 
 KEPT = 60
 """Images, and boxes of as many, that wait for the other messages about them."""
-DEPTH_TOLERANCE = 0.05
-"""Seconds between the stamps of an image and its depth."""
-KINDS = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
+IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,12 +34,14 @@ class CameraFrame:
     answers: Answers
     regions: FloatArray
     """float32 Nx4 xyxy, camera pixels; empty where the node's regions were not heard."""
-    boxes: tuple[tuple[str, Box3D], ...]
-    """Boxes in space, each with its goal's text; empty without depth."""
+    boxes: tuple[tuple[str, Box3D], ...] | None
+    """Boxes in space, each with its goal's text; None where the node's were not heard. It publishes them
+    after all else, and none for an image without depth."""
 
 
 class CameraView:
-    """Listens to one camera of a node while `watching`; then nothing is subscribed to.
+    """Subscribes to one camera of a node, and to its depth and boxes in space apart from that: a node places
+    nothing in space for nobody.
 
     Images are decoded only when they are asked for.
     """
@@ -54,70 +55,77 @@ class CameraView:
         self._depth_subscriptions: list[Any] = []
         self._depth, self._infos = StampBuffer(), StampBuffer()
         self._topic, self._rectified = "", "auto"
+        self.depth_tolerance = 0.0
+        """Most seconds between the stamps of an image and of its depth and camera_info: the node's parameter
+        sync_tolerance."""
         self._images: OrderedDict[int, Any] = OrderedDict()
         self._regions: OrderedDict[int, Any] = OrderedDict()
         self._boxes: OrderedDict[int, Any] = OrderedDict()
 
     @property
-    def watching(self) -> bool:
-        """Whether it listens."""
+    def subscribed(self) -> bool:
+        """Whether images and regions are listened to."""
         return bool(self._subscriptions)
 
     @property
-    def watching_depth(self) -> bool:
-        """Whether it listens to depth too."""
+    def depth_subscribed(self) -> bool:
+        """Whether depth and boxes in space are listened to."""
         return bool(self._depth_subscriptions)
 
-    def kind_of(self, topic: str) -> type | None:
+    def message_type(self, topic: str) -> type | None:
         """The message type of an image topic that somebody publishes; None where nobody does."""
         found = dict(self._client.node.get_topic_names_and_types()).get(topic, [])
-        return next((KINDS[name] for name in found if name in KINDS), None)
+        return next((IMAGE_TYPES[name] for name in found if name in IMAGE_TYPES), None)
 
-    def watch(self, topic: str, kind: type) -> None:
-        """Listen to an image topic and to what the node says about it."""
-        self.rest()
+    def subscribe(self, topic: str, kind: type) -> None:
+        """Listen to an image topic and to the node's regions."""
+        self.unsubscribe()
         self._topic = topic
         node, wanted = self._client.node, QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
             node.create_subscription(kind, topic, self._keep_image, wanted),
             node.create_subscription(Detection2DArray, f"{self._prefix}/proposals", self._keep_regions, 10),
-            node.create_subscription(Detection3DArray, f"{self._prefix}/detections_3d", self._keep_boxes, 10),
         ]
 
-    def watch_depth(self, topic: str, kind: type, info_topic: str, rectified: str) -> None:
-        """Listen to depth and camera_info as well: the frames come with them from now on.
+    def subscribe_depth(self, topic: str, kind: type, info_topic: str, rectified: str) -> None:
+        """Listen to depth, camera_info and the node's boxes in space: the frames come with them from now on.
 
         rectified: the node's parameter, see `io.rectification`.
         """
-        self.rest_depth()
+        self.unsubscribe_depth()
         self._rectified = rectified
         node, qos = self._client.node, qos_profile_sensor_data
         self._depth_subscriptions = [
             node.create_subscription(kind, topic, partial(_put, self._depth), qos),
             node.create_subscription(CameraInfo, info_topic, partial(_put, self._infos), qos),
+            node.create_subscription(Detection3DArray, f"{self._prefix}/detections_3d", self._keep_boxes, 10),
         ]
 
-    def rest_depth(self) -> None:
-        """Listen to depth no more."""
+    def unsubscribe_depth(self) -> None:
+        """Stop listening to depth and boxes in space, and forget them."""
         for subscription in self._depth_subscriptions:
             self._client.node.destroy_subscription(subscription)
-        self._depth_subscriptions = []
-        self._depth, self._infos = StampBuffer(), StampBuffer()
+        with self._lock:
+            self._depth_subscriptions = []
+            self._depth, self._infos = StampBuffer(), StampBuffer()
+            self._boxes.clear()
 
-    def rest(self) -> None:
-        """Listen no more, and forget what came."""
-        self.rest_depth()
+    def unsubscribe(self) -> None:
+        """Stop listening, and forget what came."""
+        self.unsubscribe_depth()
         for subscription in self._subscriptions:
             self._client.node.destroy_subscription(subscription)
         with self._lock:
             self._subscriptions = []
-            for kept in (self._images, self._regions, self._boxes):
-                kept.clear()
+            self._images.clear()
+            self._regions.clear()
 
     def is_complete(self, stamp: int) -> bool:
-        """Whether the image of a stamp (ns) and its regions are here."""
+        """Whether the image of a stamp (ns), its regions and, where they are listened to, its boxes in space
+        are here."""
         with self._lock:
-            return stamp in self._images and stamp in self._regions
+            placed = not self._depth_subscriptions or stamp in self._boxes
+            return stamp in self._images and stamp in self._regions and placed
 
     def frame(self, answers: Answers) -> CameraFrame | None:
         """The image that answers are about with all that was heard about it; None where it has not come or
@@ -128,19 +136,19 @@ class CameraView:
         if image is None:
             return None
         try:
-            frame = self._deep(frame_from_image(image))
+            frame = self._with_depth(frame_from_image(image))
         except ImageError:
             return None
-        found = [_corners(item) for item in regions.detections] if regions is not None else []
-        placed = tuple(_placed(item) for item in boxes.detections) if boxes is not None else ()
+        found = [corners(item.bbox) for item in regions.detections] if regions is not None else []
+        placed = tuple(_placed(item) for item in boxes.detections) if boxes is not None else None
         return CameraFrame(frame, answers, np.array(found, np.float32).reshape(-1, 4), placed)
 
-    def _deep(self, frame: Frame) -> Frame:
+    def _with_depth(self, frame: Frame) -> Frame:
         """The frame with its depth, where depth is listened to and came and belongs to it."""
-        if not self.watching_depth:
+        if not self.depth_subscribed:
             return frame
-        depth = self._depth.find(frame.stamp, DEPTH_TOLERANCE)
-        info = self._infos.find(frame.stamp, DEPTH_TOLERANCE) or self._infos.latest()
+        depth = self._depth.find(frame.stamp, self.depth_tolerance)
+        info = self._infos.find(frame.stamp, self.depth_tolerance) or self._infos.latest()
         if info is None:
             return frame
         try:
@@ -166,11 +174,6 @@ class CameraView:
 
 def _put(buffer: StampBuffer, message: Any) -> None:
     buffer.put(to_nanoseconds(message.header.stamp), message, len(getattr(message, "data", ())))
-
-
-def _corners(item: Any) -> tuple[float, float, float, float]:
-    centre, half = item.bbox.center.position, (item.bbox.size_x / 2, item.bbox.size_y / 2)
-    return centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1]
 
 
 def _placed(item: Any) -> tuple[str, Box3D]:

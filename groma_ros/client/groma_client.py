@@ -43,6 +43,8 @@ from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.srv import Ask, SetGoals
 from groma_ros.types import FloatArray, Goal, Grounding
 
+CAMERA = "camera "
+"""Stands before a camera's name in /diagnostics."""
 QUEUE = 1000
 """Answers that wait for this process while it is busy with something else."""
 
@@ -120,6 +122,8 @@ class GromaClient:
         self._changed = threading.Condition()
         self._latest: dict[str, Answers] = {}
         self._facts: dict[str, str] = {}
+        self._camera_facts: dict[str, dict[str, str]] = {}
+        """By camera, of a node with several."""
         self._feedback: tuple[str, Grounding | None] = ("", None)
         self._handle: Any = None
         self._outcome: Future | None = None
@@ -139,12 +143,15 @@ class GromaClient:
     def listen_to(self, camera: str) -> None:
         """Keep the answers about a camera of a node with several; "" is that of a node with one."""
         if camera not in self._cameras:
-            topic = "/".join(filter(None, (self._name, camera.strip("/"), "groundings")))
-            keep = partial(self._keep, camera)
+            topic, keep = self._answers_topic(camera), partial(self._keep, camera)
             self._cameras[camera] = self.node.create_subscription(GroundingArray, topic, keep, QUEUE)
 
+    def is_answering(self, camera: str) -> bool:
+        """Whether the node publishes answers about a camera of this name, as far as is known by now."""
+        return bool(self.node.count_publishers(self._answers_topic(camera)))
+
     def ignore(self, camera: str) -> None:
-        """Listen to a camera's answers no more; a node answers no image that nobody listens to."""
+        """Stop listening to a camera's answers; a node answers no image that nobody listens to."""
         if (subscription := self._cameras.pop(camera, None)) is not None:
             self.node.destroy_subscription(subscription)
 
@@ -296,6 +303,13 @@ class GromaClient:
         with self._changed:
             return dict(self._facts)
 
+    @property
+    def camera_diagnostics(self) -> dict[str, dict[str, str]]:
+        """The newest values of each camera of a node with several, by the camera's name and by key; empty for
+        a node with one camera, whose values are among `diagnostics`."""
+        with self._changed:
+            return {name: dict(facts) for name, facts in self._camera_facts.items()}
+
     def close(self) -> None:
         """Cancel an open search and leave ROS."""
         self.cancel()
@@ -341,6 +355,9 @@ class GromaClient:
         except ExternalShutdownException:
             return
 
+    def _answers_topic(self, camera: str) -> str:
+        return "/".join(filter(None, (self._name, camera.strip("/"), "groundings")))
+
     def _keep(self, camera: str, message: GroundingArray) -> None:
         answers = Answers(
             to_nanoseconds(message.header.stamp),
@@ -363,12 +380,23 @@ class GromaClient:
         )
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == f"{self._name.strip('/')}: grounding":
-                with self._changed:
-                    self._facts = {item.key: item.value for item in status.values}
-                if self._on_report is not None:
-                    self._on_report(self.diagnostics)
+        own = f"{self._name.strip('/')}: "
+        reports = {
+            status.name.removeprefix(own): {item.key: item.value for item in status.values}
+            for status in message.status
+            if status.name.startswith(own)
+        }
+        if (facts := reports.get("grounding")) is None:
+            return
+        with self._changed:
+            self._facts = facts
+            self._camera_facts = {
+                name.removeprefix(CAMERA).strip("/"): values
+                for name, values in reports.items()
+                if name.startswith(CAMERA)
+            }
+        if self._on_report is not None:
+            self._on_report(self.diagnostics)
 
 
 def _box_message(box: NDArray[Any]) -> BoundingBox2D:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from vision_msgs.msg import BoundingBox2D
+
 from groma_ros.msg import Grounding as GroundingMessage
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import STATUS_CODES
@@ -43,8 +45,11 @@ def answer_spans(question: str, response: Ask.Response) -> Grounding:
     return Grounding(Goal(question, "chat"), detections, 1.0, 0.0, response.answer, spans)
 
 
+def corners(box: BoundingBox2D) -> tuple[float, float, float, float]:
+    """A message's box as xyxy; one of the node's, which may be empty but is never turned."""
+    centre, half = box.center.position, (box.size_x / 2, box.size_y / 2)
+    return centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1]
+
+
 def _detection(message: Any, number: int) -> Detection:
-    centre, box = message.bbox.center.position, message.bbox
-    half = box.size_x / 2, box.size_y / 2
-    corners = (centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1])
-    return Detection(corners, message.results[0].hypothesis.score, number, message.id)
+    return Detection(corners(message.bbox), message.results[0].hypothesis.score, number, message.id)

@@ -33,7 +33,8 @@ class Shown:
     milliseconds: Mapping[str, float] = field(default_factory=dict)
     """By stage."""
     places: tuple[tuple[int, Box3D], ...] | None = None
-    """Boxes in space, each with the index of its goal; None: to be computed from the frame's depth."""
+    """Boxes in space, each with the index of its goal, none where it is empty; None: to be computed from the
+    frame's depth."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class EngineState:
     """Frames that came while another one was in work."""
     refused: int = 0
     """Frames that could not be read or looked at."""
+    depth_published: bool = False
+    """Frames can come with depth that they do not have now, see `Engine.set_depth_wanted`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,8 +96,8 @@ class Engine(Protocol):
     def can(self, kind: str) -> bool:
         """Whether the model has words for a kind of goal (describe, chat)."""
 
-    def want_depth(self) -> None:
-        """A page shows the 3D view: give frames with their depth for the next seconds."""
+    def set_depth_wanted(self, wanted: bool) -> None:
+        """Whether frames have to come with their depth: a page shows the 3D view, or they are recorded."""
 
     def set_goals(self, goals: Sequence[Goal]) -> None:
         """Let these goals stand. Raises ValueError with a sentence for one that cannot be asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,15 +14,13 @@ from groma_ros.errors import sentence
 from groma_ros.live.engine import EngineState, EngineThreads, Shown, SpokenAnswer, no_boxes
 from groma_ros.types import FloatArray, Goal
 
-DEPTH_SECONDS = 5.0
-"""For so long after a page asked for the 3D view depth is listened to."""
 SILENT_SECONDS = 3.0
 """Without diagnostics, which come every second, for this long a node counts as gone."""
 CHECK_SECONDS = 0.5
 SERVICE_SECONDS = 10.0
 ASK_SECONDS = 120.0
 WAIT_SECONDS = 0.05
-"""How long answers wait for the regions and boxes of their image, which come after them."""
+"""How long answers wait for the regions and boxes in space of their image, which come after them."""
 
 
 class NodeEngine(EngineThreads):
@@ -40,24 +39,27 @@ class NodeEngine(EngineThreads):
         """goals: that the node is given, none to keep its own; camera: of a node with several; image_topic:
         None for the one that the node says it reads."""
         super().__init__(self._supervise, self._present)
-        self._name, self._camera, self._topic = node_name.strip("/"), camera, image_topic
+        self._name, self._camera, self._topic = node_name.strip("/"), camera.strip("/"), image_topic
         self._state = EngineState(problem=f"Waiting for the node /{self._name}.")
         self._goals = tuple(goals)
-        self._to_set = bool(goals)
+        self._goals_pending = bool(goals)
         """Whether the node has to be given the goals."""
         self._version = -1
         """Of the goal set that stands."""
-        self._given = 0.0
+        self._goals_set_at = 0.0
         """`time.monotonic` at which the node was given it."""
-        self._heard = 0.0
+        self._last_report = 0.0
         """`time.monotonic` of the newest diagnostics."""
-        self._facts: dict[str, str] = {}
+        self._diagnostics: dict[str, str] = {}
+        """What the node says about itself, and of several cameras about this one."""
         self._alive = False
-        self._deep = False
+        self._depth_published = False
         """Whether somebody publishes depth for the node."""
-        self._depth_wanted = 0.0
-        """`time.monotonic` until which frames are shown with their depth."""
-        self._steps = self._numbers = self._last = 0
+        self._depth_wanted = False
+        self._show_lock = threading.Lock()
+        """Held while a frame is shown, so that a held picture stays. It is taken before `_changed`, which the
+        client's thread needs and which is therefore never held for long."""
+        self._steps = self._frame_count = self._last_stamp = 0
         self._newest: Answers | None = None
         self._regions = no_boxes()
         """The newest; the node publishes none for an image that it carries answers to."""
@@ -75,14 +77,15 @@ class NodeEngine(EngineThreads):
     @property
     def model(self) -> str:
         """What runs the node's model."""
-        facts = self._facts
+        facts = self._diagnostics
         return ", ".join(filter(None, (facts.get("backend"), facts.get("device"), facts.get("precision"))))
 
     @property
     def state(self) -> EngineState:
         """Where it stands now."""
-        dropped, refused = (int(self._facts.get(key, "0")) for key in ("dropped", "refused images"))
-        return replace(self._state, dropped=dropped, refused=refused)
+        dropped, refused = (int(self._diagnostics.get(key, "0")) for key in ("dropped", "refused images"))
+        depth = self._depth_published
+        return replace(self._state, dropped=dropped, refused=refused, depth_published=depth)
 
     @property
     def goals(self) -> tuple[Goal, ...]:
@@ -93,9 +96,10 @@ class NodeEngine(EngineThreads):
         """Always true: the node refuses with a sentence what its model has no words for."""
         return True
 
-    def want_depth(self) -> None:
-        """Listen to the node's depth topic for the next seconds."""
-        self._depth_wanted = time.monotonic() + DEPTH_SECONDS
+    def set_depth_wanted(self, wanted: bool) -> None:
+        """Whether to listen to the node's depth topic, while a page is open or a recording runs."""
+        with self._changed:
+            self._depth_wanted = wanted
 
     def set_goals(self, goals: Sequence[Goal]) -> None:
         """Give the node these goals. Raises ValueError with the node's sentence, or where it is silent."""
@@ -104,8 +108,8 @@ class NodeEngine(EngineThreads):
         except TimeoutError as error:
             raise ValueError(f"{error} The goals are as they were.") from error
         with self._changed:
-            self._goals, self._to_set = tuple(goals), False
-            self._version, self._given = version, time.monotonic()
+            self._goals, self._goals_pending = tuple(goals), False
+            self._version, self._goals_set_at = version, time.monotonic()
 
     def ask(self, shown: Shown, question: str, regions: FloatArray, dialogue: str) -> SpokenAnswer:
         """The node's answer, which is about its newest image or that of the dialogue. Raises ValueError with
@@ -120,13 +124,13 @@ class NodeEngine(EngineThreads):
 
     def set_paused(self, paused: bool) -> None:
         """Hold the picture; the node goes on."""
-        with self._changed:
+        with self._show_lock, self._changed:
             self._state, self._steps = replace(self._state, paused=paused), 0
             self._changed.notify_all()
 
     def step(self) -> None:
         """Hold, and show the newest frame."""
-        with self._changed:
+        with self._show_lock, self._changed:
             self._state = replace(self._state, paused=True)
             self._steps = 1
             self._changed.notify_all()
@@ -153,73 +157,92 @@ class NodeEngine(EngineThreads):
                 self._changed.wait_for(lambda: self._closed, CHECK_SECONDS)
                 if self._closed:
                     return
-                alive = time.monotonic() - self._heard < SILENT_SECONDS and self._heard > 0
+                alive = time.monotonic() - self._last_report < SILENT_SECONDS and self._last_report > 0
                 started, self._alive = alive and not self._alive, alive
                 if started:
-                    self._to_set = self._to_set or bool(self._goals)
+                    self._goals_pending = self._goals_pending or bool(self._goals)
             try:
-                problem = self._tend() if alive else self._gone()
+                problem = self._sync_with_node() if alive else self._node_lost()
             except Exception as error:  # of ROS, which may be half gone; it is tried again
                 problem = sentence(error)
             with self._changed:
                 self._state = replace(self._state, problem=problem)
 
-    def _gone(self) -> str:
-        self._rest()
-        if not self._heard:
+    def _node_lost(self) -> str:
+        self._unsubscribe()
+        if not self._last_report:
             return f"No node /{self._name} is heard yet; is it started, with the same ROS_DOMAIN_ID?"
         return f"The node /{self._name} is not heard any more; waiting for it to come back."
 
-    def _tend(self) -> str:
-        """See to goals and images; why nothing comes, or ""."""
+    def _sync_with_node(self) -> str:
+        """Give the node goals that it lacks and subscribe to what is wanted; why nothing comes, or ""."""
         problem = ""
-        if self._to_set:
+        if self._goals_pending:
             try:
                 self.set_goals(self._goals)
             except ValueError as error:
                 problem = str(error)
-        topic = self._topic or self._facts.get("image topic", "")
+        topic = self._topic or self._diagnostics.get("image topic", "")
         if not self._watched:
-            self._rest()
+            self._unsubscribe()
             return problem
         self._client.listen_to(self._camera)
-        if not topic:
-            problem = "The node has several cameras; name one with --camera and its topic with --image-topic."
-        elif not self._view.watching:
-            kind = self._view.kind_of(topic)
+        if missing := self._missing_camera(topic):
+            return problem or missing
+        if not self._view.subscribed:
+            kind = self._view.message_type(topic)
             if kind is None:
                 return f"Nobody publishes the node's image topic {topic}; start the camera."
-            self._view.watch(topic, kind)
-        self._tend_depth()
+            self._view.subscribe(topic, kind)
+        self._update_depth()
         return problem
 
-    def _rest(self) -> None:
+    def _missing_camera(self, topic: str) -> str:
+        """Why the node answers nothing about this camera, whose image topic is `topic` ("" if not known); ""
+        where it does."""
+        known = self._client.camera_diagnostics
+        if known and self._camera not in known:
+            what = f"no camera {self._camera}" if self._camera else "several cameras"
+            return f"The node /{self._name} has {what}; name one of {', '.join(known)} with --camera."
+        if not topic:
+            return f"The node /{self._name} reads no images yet; is it active?"
+        if not self._client.is_answering(self._camera):
+            what = f"no camera {self._camera}" if self._camera else "a camera with a name"
+            return f"The node /{self._name} has {what}; name its camera (parameter cameras) with --camera."
+        return ""
+
+    def _unsubscribe(self) -> None:
         """Leave the node's images and answers alone."""
         self._client.ignore(self._camera)
-        if self._view.watching:
-            self._view.rest()
+        if self._view.subscribed:
+            self._view.unsubscribe()
 
-    def _tend_depth(self) -> None:
-        """Listen to depth while a page shows the 3D view."""
-        topic = self._facts.get("depth topic", "")
-        kind = self._view.kind_of(topic) if topic else None
-        self._deep = kind is not None
-        wanted = kind is not None and self._view.watching and time.monotonic() < self._depth_wanted
-        if kind is not None and wanted and not self._view.watching_depth:
-            facts = self._facts
-            self._view.watch_depth(topic, kind, facts["camera_info topic"], facts.get("rectified", "auto"))
-        elif not wanted and self._view.watching_depth:
-            self._view.rest_depth()
+    def _update_depth(self) -> None:
+        """Listen to depth while it is wanted."""
+        facts = self._diagnostics
+        topic = facts.get("depth topic", "")
+        kind = self._view.message_type(topic) if topic else None
+        self._depth_published = kind is not None
+        self._view.depth_tolerance = float(facts.get("sync tolerance", "0"))
+        wanted = kind is not None and self._view.subscribed and self._depth_wanted
+        if kind is not None and wanted and not self._view.depth_subscribed:
+            self._view.subscribe_depth(
+                topic, kind, facts["camera_info topic"], facts.get("rectified", "auto")
+            )
+        elif not wanted and self._view.depth_subscribed:
+            self._view.unsubscribe_depth()
 
     def _on_diagnostics(self, facts: dict[str, str]) -> None:
+        # A camera's counts and times in place of the node's, which are those of all its cameras.
+        camera = self._client.camera_diagnostics.get(self._camera, {})
         with self._changed:
-            self._facts, self._heard = facts, time.monotonic()
+            self._diagnostics, self._last_report = facts | camera, time.monotonic()
             # A node that started anew within a moment counts its goal sets from the beginning.
             if (
                 int(facts.get("goals_version", "0")) < self._version
-                and self._heard - self._given > SILENT_SECONDS
+                and self._last_report - self._goals_set_at > SILENT_SECONDS
             ):
-                self._to_set = bool(self._goals)
+                self._goals_pending = bool(self._goals)
                 self._version = -1
 
     def _on_answers(self, answers: Answers) -> None:
@@ -228,7 +251,7 @@ class NodeEngine(EngineThreads):
             goals = tuple(item.goal for item in answers.groundings)
             known = [(goal.text, goal.kind) for goal in self._goals]
             # Goals that somebody else gave the node; answers to former goals may still be under way.
-            newer = answers.goals_version > self._version and not self._to_set
+            newer = answers.goals_version > self._version and not self._goals_pending
             if newer and [(goal.text, goal.kind) for goal in goals] != known:
                 self._goals, self._version = goals, answers.goals_version
             self._changed.notify_all()
@@ -248,7 +271,7 @@ class NodeEngine(EngineThreads):
                 self._present_one(answers, stepped)
             except Exception as error:  # whatever it is, the next frame is shown
                 with self._changed:
-                    self._last = answers.stamp
+                    self._last_stamp = answers.stamp
                     self._state = replace(self._state, problem=sentence(error))
 
     def _present_one(self, answers: Answers, stepped: bool) -> None:
@@ -256,31 +279,35 @@ class NodeEngine(EngineThreads):
         while not self._view.is_complete(answers.stamp) and time.monotonic() < end:
             time.sleep(0.01)
         found = self._view.frame(answers)
-        with self._changed:  # held meanwhile, the picture stays
-            self._last = answers.stamp
-            if found is not None and (stepped or not self._state.paused):
-                self._numbers += 1
+        with self._show_lock:
+            with self._changed:
+                self._last_stamp = answers.stamp
+                wanted = stepped or not self._state.paused  # it may have been held meanwhile
+            if found is not None and wanted:
+                self._frame_count += 1
                 self._show(self._shown(found))
 
     def _has_news(self) -> bool:
-        new = self._newest is not None and self._newest.stamp != self._last
-        return bool(new) and self._view.watching and (not self._state.paused or self._steps > 0)
+        new = self._newest is not None and self._newest.stamp != self._last_stamp
+        return bool(new) and self._view.subscribed and (not self._state.paused or self._steps > 0)
 
     def _shown(self, found: CameraFrame) -> Shown:
         texts = [item.goal.text for item in found.answers.groundings]
         self._regions = found.regions if len(found.regions) else self._regions
-        places = tuple((texts.index(text), box) for text, box in found.boxes if text in texts)
+        places = None
+        if found.boxes is not None:
+            places = tuple((texts.index(text), box) for text, box in found.boxes if text in texts)
         stages: dict[str, Any] = {
             key.removeprefix("median ms "): float(value)
-            for key, value in self._facts.items()
+            for key, value in self._diagnostics.items()
             if key.startswith("median ms ")
         }
         return Shown(
-            self._numbers,
+            self._frame_count,
             found.frame,
             tuple(found.answers.groundings),
             self._regions,
             found.answers.answered or None,
             stages,
-            places if self._deep else places or None,
+            places,
         )

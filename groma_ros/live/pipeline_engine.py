@@ -52,9 +52,9 @@ class PipelineEngine(EngineThreads):
         """Whether the frame on the page has to be answered anew."""
         self._shown: Shown | None = None
         self._scene: Scene | None = None
-        self._numbers = 0
+        self._frame_count = 0
         self._language_ms = 0.0
-        self._failed = 0.0
+        self._last_refusal = 0.0
         """`time.monotonic` of the last refusal."""
         self._language = AnswerExecutor()
         self._processor = self._new_processor()
@@ -89,7 +89,7 @@ class PipelineEngine(EngineThreads):
         """Whether the model has words for a kind of goal; chat may be grounded or plain."""
         return self._grounder.can(kind) or (kind == "chat" and self._grounder.can("grounded_chat"))
 
-    def want_depth(self) -> None:
+    def set_depth_wanted(self, wanted: bool) -> None:
         """Nothing to do: the frames of a source have the depth that it holds."""
 
     def set_goals(self, goals: Sequence[Goal]) -> None:
@@ -102,7 +102,7 @@ class PipelineEngine(EngineThreads):
         with self._changed:
             version = self._standing.version + 1
             self._standing = replace(self._standing, goals=tuple(goals), version=version)
-            self._stale = self._stays()
+            self._stale = self._frame_stays()
             self._changed.notify_all()
 
     def ask(self, shown: Shown, question: str, regions: FloatArray, dialogue: str) -> SpokenAnswer:
@@ -161,9 +161,9 @@ class PipelineEngine(EngineThreads):
             try:
                 self._play()
             except Exception as error:  # of any decoder; the page says why nothing comes
-                self._tell(ended=True, problem=sentence(error))
+                self._set_state(ended=True, problem=sentence(error))
             else:
-                self._tell(ended=True)
+                self._set_state(ended=True)
             with self._changed:
                 # The last frame stays, so it is answered itself.
                 self._stale = self._stale or self._carried()
@@ -192,27 +192,27 @@ class PipelineEngine(EngineThreads):
                 self._steps -= stepped
                 self._changed.notify_all()
                 if stepped or not self._source.moving:  # each of these is looked at
-                    self._changed.wait_for(lambda: self._over or self._idle)
-                if self._over:
+                    self._changed.wait_for(lambda: self._play_ended or self._idle)
+                if self._play_ended:
                     return
         with self._changed:
-            self._changed.wait_for(lambda: self._over or self._idle)
+            self._changed.wait_for(lambda: self._play_ended or self._idle)
 
     @property
     def _idle(self) -> bool:
         return self._waiting is None and not self._busy
 
     @property
-    def _over(self) -> bool:
+    def _play_ended(self) -> bool:
         return self._closed or self._restart
 
     def _wait_turn(self, due: float) -> bool:
         """Wait until the next frame may be shown; False where the playing is over. due: `time.monotonic`."""
         with self._changed:
             if not self._source.recorded:
-                self._changed.wait_for(lambda: self._over or self._watched)
-                return not self._over
-            while not self._over:
+                self._changed.wait_for(lambda: self._play_ended or self._watched)
+                return not self._play_ended
+            while not self._play_ended:
                 if self._watched and self._steps:
                     return True
                 if not self._watched or self._state.paused:
@@ -236,18 +236,18 @@ class PipelineEngine(EngineThreads):
                 self._waiting, self._stale, self._busy = None, False, True
             try:
                 if item is not None:
-                    self._look(item, standing)
+                    self._process(item, standing)
                 elif self._shown is not None and self._scene is not None:
                     self._publish(self._answered(self._shown.frame, self._scene, standing, self._shown))
             except Exception as error:  # whatever the model raises about one frame, the next one is looked at
                 self._refuse(sentence(error))
             with self._changed:
                 self._busy = False
-                if item is not None and self._stays() and self._carried():
+                if item is not None and self._frame_stays() and self._carried():
                     self._stale = True
                 self._changed.notify_all()
 
-    def _look(self, item: SourceFrame, standing: StandingGoals) -> None:
+    def _process(self, item: SourceFrame, standing: StandingGoals) -> None:
         if item.frame is None:
             self._refuse(item.refusal)
             return
@@ -279,13 +279,13 @@ class PipelineEngine(EngineThreads):
         return Shown(0, frame, groundings, scene.boxes, scene.stamp, times)
 
     def _publish(self, shown: Shown) -> None:
-        self._numbers += 1
-        self._shown = replace(shown, number=self._numbers)
-        if not self._state.ended and time.monotonic() - self._failed > PROBLEM_SECONDS:
-            self._tell(problem="")
+        self._frame_count += 1
+        self._shown = replace(shown, number=self._frame_count)
+        if not self._state.ended and time.monotonic() - self._last_refusal > PROBLEM_SECONDS:
+            self._set_state(problem="")
         self._show(self._shown)
 
-    def _stays(self) -> bool:
+    def _frame_stays(self) -> bool:
         """Whether the frame in work stays on the page."""
         return self._state.paused or self._state.ended
 
@@ -295,10 +295,10 @@ class PipelineEngine(EngineThreads):
         return shown is not None and bool(self._standing.goals) and shown.answered != shown.frame.stamp
 
     def _refuse(self, reason: str) -> None:
-        self._failed = time.monotonic()
-        self._tell(problem=reason, refused=self._state.refused + 1)
+        self._last_refusal = time.monotonic()
+        self._set_state(problem=reason, refused=self._state.refused + 1)
 
-    def _tell(self, **changes: Any) -> None:
+    def _set_state(self, **changes: Any) -> None:
         with self._changed:
             self._state = replace(self._state, **changes)
 

@@ -163,17 +163,16 @@ class _Page:
         """Number of the frame that the page has."""
         self._sending = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def _on_change(self) -> None:
+        with suppress(RuntimeError):  # the server has ended
+            self._loop.call_soon_threadsafe(self._changed.set)
 
     async def run(self) -> None:
         """Serve the page until it is closed."""
         await self._socket.accept()
-        loop = asyncio.get_running_loop()
-
-        def listener() -> None:
-            with suppress(RuntimeError):  # the server has ended
-                loop.call_soon_threadsafe(self._changed.set)
-
-        self._session.enter(listener)
+        self._session.add_page(self._on_change)
         frames = asyncio.create_task(self._send_frames())
         try:
             while True:
@@ -182,7 +181,7 @@ class _Page:
         except (WebSocketDisconnect, RuntimeError, KeyError):
             pass  # closed, or binary, which no page of ours sends
         finally:
-            self._session.leave(listener)
+            self._session.remove_page(self._on_change)
             for task in (frames, *self._tasks):
                 task.cancel()
 
@@ -195,6 +194,7 @@ class _Page:
             return
         if message.get("do") == "next":
             self._space = message.get("space") is True
+            self._session.set_space_view(self._on_change, self._space)
             if message.get("anew") is True:
                 self._sent = -1
             self._wanted.set()

@@ -44,13 +44,16 @@ class LiveSession:
         self.recorder = Recorder(out, engine.model)
         self._out = out
         self._lock = threading.Lock()
-        self._kept: deque[Shown] = deque(maxlen=KEPT)
-        self._times: deque[float] = deque(maxlen=RATE_FRAMES)
+        self._recent: deque[Shown] = deque(maxlen=KEPT)
+        self._show_times: deque[float] = deque(maxlen=RATE_FRAMES)
         self._pictures: dict[int, bytes] = {}
         self._listeners: set[Callable[[], None]] = set()
-        self._lost = ""
+        self._recording_error = ""
         """Why the last recording ended, a sentence; "" where it was stopped."""
-        self._watchers = 0
+        self._space_listeners: set[Callable[[], None]] = set()
+        """Of the listeners those whose page shows the 3D view."""
+        self._watch_lock = threading.Lock()
+        """Held while the engine is told who watches, so that the newest word stays."""
         self._actions: dict[str, Callable[[str, Action], dict[str, Any]]] = {
             "goals": self._set_goals,
             **dict.fromkeys(("pause", "resume", "step", "restart", "speed"), self._control),
@@ -74,25 +77,32 @@ class LiveSession:
 
     # Pages
 
-    def enter(self, listener: Callable[[], None]) -> None:
+    def add_page(self, listener: Callable[[], None]) -> None:
         """A page was opened. listener: called, from any thread, whenever what a page shows has changed."""
         with self._lock:
             self._listeners.add(listener)
-            self._watchers += 1
-        self._watch()
+        self._update_watched()
 
-    def leave(self, listener: Callable[[], None]) -> None:
+    def remove_page(self, listener: Callable[[], None]) -> None:
         """A page was closed. The source rests when it was the last one, unless it is recorded."""
         with self._lock:
             self._listeners.discard(listener)
-            self._watchers -= 1
-        self._watch()
+            self._space_listeners.discard(listener)
+        self._update_watched()
+
+    def set_space_view(self, listener: Callable[[], None], shown: bool) -> None:
+        """Whether a page shows the 3D view: while one does, the frames come with depth."""
+        with self._lock:
+            if shown == (listener in self._space_listeners):
+                return
+            self._space_listeners ^= {listener}
+        self._update_watched()
 
     @property
     def newest(self) -> Shown | None:
         """The frame on the page; None before the first."""
         with self._lock:
-            return self._kept[-1] if self._kept else None
+            return self._recent[-1] if self._recent else None
 
     def state(self, shown: Shown | None) -> dict[str, Any]:
         """All that a page draws but the picture, with a frame that was shown (`newest`)."""
@@ -102,7 +112,7 @@ class LiveSession:
         known = groundings_for(standing, shown.groundings if shown else ())
         state, counts = engine.state, self.labels.counts
         return {
-            "frame": None if shown is None else _frame_state(shown),
+            "frame": None if shown is None else _frame_state(shown, state.depth_published),
             "regions": [] if shown is None else [rounded(box) for box in shown.regions],
             "goals": [goal_state(item, labels.get(item.goal.text)) for item in known],
             "source": {
@@ -112,7 +122,7 @@ class LiveSession:
                 "paused": state.paused,
                 "speed": state.speed,
                 "ended": state.ended,
-                "problem": state.problem or self._lost,
+                "problem": state.problem or self._recording_error,
             },
             "counts": {"dropped": state.dropped, "refused": state.refused},
             "rate": round(self._rate(), 1),
@@ -134,7 +144,6 @@ class LiveSession:
     def space(self, shown: Shown) -> tuple[dict[str, Any], bytes] | None:
         """Boxes in space and points of a frame for the 3D view, see `space.point_cloud`; None without
         depth."""
-        self.engine.want_depth()
         return point_cloud(shown.frame, placed(shown))
 
     def do(self, page: str, action: Mapping[str, Any]) -> dict[str, Any]:
@@ -150,7 +159,7 @@ class LiveSession:
         try:
             return run(page, action)
         finally:
-            self._tell()
+            self._notify()
 
     # Actions
 
@@ -193,17 +202,17 @@ class LiveSession:
         return {"files": [str(path) for path in save_frame(self._out, self._shown(action))]}
 
     def _record(self, page: str, action: Action) -> dict[str, Any]:
-        if action.get("on"):
-            path, self._lost = self.recorder.start(), ""
+        try:
+            if not action.get("on"):
+                frames, path = self.recorder.frames, self.recorder.stop() or Path()
+                return {"file": str(path), "frames": frames}
+            path, self._recording_error = self.recorder.start(), ""
             newest = self.newest
             if newest is not None:
                 self.recorder.add(newest)
-        else:
-            frames, path = self.recorder.frames, self.recorder.stop() or Path()
-            self._watch()
-            return {"file": str(path), "frames": frames}
-        self._watch()
-        return {"file": str(path)}
+            return {"file": str(path)}
+        finally:
+            self._update_watched()
 
     def _label(self, page: str, action: Action) -> dict[str, Any]:
         goal, shown = self._standing(action), self._shown(action)
@@ -211,7 +220,7 @@ class LiveSession:
         return {"file": str(self.labels.path)}
 
     def _unlabel(self, page: str, action: Action) -> dict[str, Any]:
-        self.labels.remove(self._shown(action).frame.stamp, text_of(action, "goal"))
+        self.labels.remove(self._shown(action).frame, text_of(action, "goal"))
         return {}
 
     def _standing(self, action: Action) -> Goal:
@@ -224,7 +233,7 @@ class LiveSession:
     def _shown(self, action: Action) -> Shown:
         number = int(number_of(action, "frame"))
         with self._lock:
-            for shown in self._kept:
+            for shown in self._recent:
                 if shown.number == number:
                     return shown
         raise ValueError("That frame has passed; hold the picture first, and then do it again.")
@@ -233,36 +242,43 @@ class LiveSession:
 
     def _on_shown(self, shown: Shown) -> None:
         with self._lock:
-            self._kept.append(shown)
-            self._times.append(time.monotonic())
+            self._recent.append(shown)
+            self._show_times.append(time.monotonic())
         try:
-            if self.recorder.path is not None:
-                self.engine.want_depth()
             self.recorder.add(shown)
         except OSError as error:
             with suppress(OSError):
                 self.recorder.stop()
-            self._lost = f"The recording ended: {sentence(error)}"
-        self._tell()
+            self._recording_error = f"The recording ended, and nothing of it is kept: {sentence(error)}"
+            self._update_watched()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         with self._lock:
             listeners: Sequence[Callable[[], None]] = list(self._listeners)
         for listener in listeners:
             listener()
 
-    def _watch(self) -> None:
-        self.engine.set_watched(self._watchers > 0 or self.recorder.path is not None)
+    def _update_watched(self) -> None:
+        with self._watch_lock:
+            recorded = self.recorder.path is not None
+            with self._lock:
+                watched, in_space = bool(self._listeners), bool(self._space_listeners)
+            self.engine.set_watched(watched or recorded)
+            self.engine.set_depth_wanted(in_space or recorded)
 
     def _rate(self) -> float:
         """Frames a second that were shown lately."""
         with self._lock:
-            times = list(self._times)
-        span = max(time.monotonic(), times[-1]) - times[0] if times else 0.0
-        return len(times) / span if span > 0 and len(times) > 1 else 0.0
+            times = list(self._show_times)
+        if len(times) < 2 or times[-1] <= times[0]:
+            return 0.0
+        gaps, span = len(times) - 1, times[-1] - times[0]
+        late = time.monotonic() - times[-1] - span / gaps  # since the next frame was due
+        return gaps / (span + max(late, 0.0))
 
 
-def _frame_state(shown: Shown) -> dict[str, Any]:
+def _frame_state(shown: Shown, depth_published: bool) -> dict[str, Any]:
     height, width = shown.frame.rgb.shape[:2]
     answered = shown.answered
     return {
@@ -270,7 +286,8 @@ def _frame_state(shown: Shown) -> dict[str, Any]:
         "stamp": str(shown.frame.stamp),  # more digits than a number of JavaScript has
         "width": width,
         "height": height,
-        "depth": shown.places is not None
+        "depth": depth_published
+        or bool(shown.places)
         or (shown.frame.depth is not None and shown.frame.intrinsics is not None),
         "age": None if answered is None else round((shown.frame.stamp - answered) / 1e9, 3),
         "milliseconds": {name: round(value, 1) for name, value in shown.milliseconds.items()},

@@ -7,15 +7,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.live.engine import EngineState, Show, Shown, SpokenAnswer
-from groma_ros.types import FloatArray, Frame, Goal
+from groma_ros.live.engine import Show, Shown
+from groma_ros.types import Frame
 from tests.live.conftest import PICTURE, ROOT
 from tests.live.page import Serving
+from tests.live.stand_in import StandInEngine
 from tests.pictures import read_rgb
 
 GOALS = ("the red mug", "the blue ball", "the purple cone")
@@ -34,32 +34,13 @@ with Page(f"ws://127.0.0.1:{sys.argv[1]}/live") as page:
 """
 
 
-class ClockedEngine:
+class ClockedEngine(StandInEngine):
     """Shows one picture and its answers over and over, ten times a second, and costs nothing else."""
 
-    source, model, recorded = "a picture", "none", False
-    state = EngineState()
-
     def __init__(self, shown: Shown) -> None:
+        super().__init__([item.goal for item in shown.groundings])
         self._shown = shown
-        self.goals = tuple(item.goal for item in shown.groundings)
         self._end = threading.Event()
-
-    def can(self, kind: str) -> bool:
-        return False
-
-    def set_goals(self, goals: Sequence[Goal]) -> None:
-        raise ValueError("The goals stay.")
-
-    def ask(self, shown: Shown, question: str, regions: FloatArray, dialogue: str) -> SpokenAnswer:
-        raise ValueError("Nothing answers.")
-
-    def want_depth(self) -> None: ...
-    def set_paused(self, paused: bool) -> None: ...
-    def step(self) -> None: ...
-    def set_speed(self, speed: float) -> None: ...
-    def restart(self) -> None: ...
-    def set_watched(self, watched: bool) -> None: ...
 
     def start(self, show: Show) -> None:
         threading.Thread(target=self._run, args=(show,), daemon=True).start()

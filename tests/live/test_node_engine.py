@@ -5,61 +5,100 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from numpy.typing import NDArray
 from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
+from std_msgs.msg import Header
 
+from groma_ros.camera_geometry import corners
 from groma_ros.client.demo.processes import dds_environment
+from groma_ros.geometry3d.box3d import DepthError, place_all
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.live.engine import Shown
 from groma_ros.live.node_engine import NodeEngine
-from groma_ros.types import Goal
-from tests.live.conftest import PICTURE, TINY
-from tests.live.page import Serving
+from groma_ros.live.sources import open_source
+from groma_ros.msg import GroundingArray
+from groma_ros.node.conversions import groundings_message, to_nanoseconds
+from groma_ros.node.diagnostics import status_message
+from groma_ros.types import Frame, Goal, Grounding
+from tests.live.conftest import BAG, TINY
+from tests.live.page import PATIENCE, Serving
 from tests.node.robot import Robot, start_node
-from tests.pictures import read_rgb
 
 MUG, BALL = "the red mug", "the blue ball"
-FOCAL = 500.0
 DOMAIN = 101 + os.getpid() % 100
 
 os.environ.update(dds_environment())
 
 
+@pytest.fixture(scope="module")
+def frame() -> Frame:
+    """The first frame of the demo bag, with depth; its frame_id says "the demo's"."""
+    found = next(item.frame for item in open_source(str(BAG)).frames() if item.frame is not None)
+    assert found.depth is not None and found.intrinsics is not None
+    return replace(found, frame_id="the demo's")
+
+
+class DepthCamera:
+    """Shows one frame with depth five times a second; a context manager."""
+
+    def __init__(self, robot: Robot, frame: Frame, prefix: str = "") -> None:
+        """prefix: of its topics, with the slash."""
+        assert frame.depth is not None and frame.intrinsics is not None
+        self._robot, self._frame = robot, frame
+        create = partial(robot.node.create_publisher, qos_profile=qos_profile_sensor_data)
+        self._images = create(Image, f"{prefix}image") if prefix else robot.images
+        self._depths, self._infos = (
+            create(Image, f"{prefix}depth"),
+            create(CameraInfo, f"{prefix}camera_info"),
+        )
+        camera, (height, width) = frame.intrinsics, frame.depth.shape
+        self._info = CameraInfo(width=width, height=height)
+        self._info.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
+        self._depth = Image(width=width, height=height, encoding="32FC1", step=4 * width)
+        self._depth.data = frame.depth.astype("<f4").tobytes()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def publish(self) -> Header:
+        """Publish camera_info, depth and image of a new stamp; their header."""
+        image = self._robot.image(self._frame.rgb, self._frame.frame_id)
+        self._info.header = self._depth.header = image.header
+        for publisher, message in (
+            (self._infos, self._info),
+            (self._depths, self._depth),
+            (self._images, image),
+        ):
+            publisher.publish(message)
+        return image.header
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.2):
+            self.publish()
+
+    def __enter__(self) -> DepthCamera:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
 @pytest.fixture
 def robot() -> Iterator[Robot]:
-    """A camera that shows one picture five times a second, all of it at a distance of 1 m."""
-    rgb = read_rgb(PICTURE)
-    stop = threading.Event()
-    height, width = rgb.shape[:2]
-    metre = np.full((height, width), 1000, "<u2").tobytes()
     with Robot(DOMAIN) as robot:
-        depths = robot.node.create_publisher(Image, "depth", qos_profile_sensor_data)
-        infos = robot.node.create_publisher(CameraInfo, "camera_info", qos_profile_sensor_data)
-
-        def show() -> None:
-            while not stop.wait(0.2):
-                image = robot.image(rgb)
-                info = CameraInfo(header=image.header, width=width, height=height)
-                info.k = [FOCAL, 0.0, width / 2, 0.0, FOCAL, height / 2, 0.0, 0.0, 1.0]
-                depth = Image(
-                    header=image.header, width=width, height=height, encoding="16UC1", step=2 * width
-                )
-                depth.data = metre
-                for publisher, message in ((infos, info), (depths, depth), (robot.images, image)):
-                    publisher.publish(message)
-
-        camera = threading.Thread(target=show)
-        camera.start()
         yield robot
-        stop.set()
-        camera.join()
 
 
 def cloud(space: tuple[dict[str, Any], bytes]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -69,14 +108,24 @@ def cloud(space: tuple[dict[str, Any], bytes]) -> tuple[NDArray[Any], NDArray[An
     return points, np.frombuffer(data[12 * count :], np.uint8).reshape(-1, 3)
 
 
+def places(frame: Frame, groundings: Sequence[Grounding]) -> NDArray[Any]:
+    """Corners Nx8x3 of the boxes in space of answers to a frame, metres."""
+
+    def refused(error: DepthError) -> None:
+        raise error
+
+    return np.array([corners(item.placement.box) for item in place_all(frame, groundings, refused)])
+
+
 def test_a_node_is_shown_dies_and_comes_back(
-    robot: Robot, tiny: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    robot: Robot, frame: Frame, tiny: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
     parameters = {"model": TINY, "backend": "onnx", "threads": 1}
-    rgb = read_rgb(PICTURE)
-    wanted = tiny.ground(rgb, MUG)[0].boxes[0]
+    rgb, answers = frame.rgb, tiny.ground(frame, [MUG])
+    wanted = answers[0].boxes[0]
     with ExitStack() as stack:
+        stack.enter_context(DepthCamera(robot, frame))
         engine = NodeEngine("groma", [Goal(MUG)])
         page = stack.enter_context(stack.enter_context(Serving(engine, tmp_path / "out")).page())
         assert (
@@ -104,15 +153,28 @@ def test_a_node_is_shown_dies_and_comes_back(
         assert {page.next()["frame"]["stamp"] for _ in range(3)} == {held}
         page.do("resume")
 
-        # The node's depth is listened to while the view in space is open.
-        assert robot.node.count_subscribers("depth") == 1
-        state = page.until(lambda state: page.space and page.space[0]["points"], "points", space=True)
-        assert state["frame"]["depth"] and page.space is not None
+        # Depth and boxes in space are listened to while the 3D view is open, and placed by nobody before.
+        def listeners(name: str) -> int:
+            return int(robot.node.count_subscribers(name))
+
+        assert state["frame"]["depth"]  # the page offers the view
+        assert (listeners("depth"), listeners("groma/detections_3d")) == (1, 0)
+        page.until(lambda state: page.space and page.space[0]["boxes"], "boxes in space", space=True)
+        assert (listeners("depth"), listeners("groma/detections_3d")) == (2, 1)
+        assert page.space is not None and frame.depth is not None and frame.intrinsics is not None
         points, colours = cloud(page.space)
-        np.testing.assert_allclose(points[:, 2], 1, atol=1e-6)
-        across, down = (points[:, :2] * FOCAL + [rgb.shape[1] / 2, rgb.shape[0] / 2]).T.round().astype(int)
+        k = frame.intrinsics
+        across, down = (points[:, :2] / points[:, 2:] * [k.fx, k.fy] + [k.cx, k.cy]).T.round().astype(int)
+        assert len(points) > 2000
+        np.testing.assert_allclose(points[:, 2], frame.depth[down, across], atol=1e-5)
         assert np.abs(colours.astype(int) - rgb[down, across]).mean() < 5
-        page.until(lambda _: robot.node.count_subscribers("depth") == 1, "the rest of the view in space")
+        (box,) = page.space[0]["boxes"]
+        assert box["goal"] == 0
+        np.testing.assert_allclose([box["corners"]], places(frame, answers), atol=0.005)
+        page.until(
+            lambda _: (listeners("depth"), listeners("groma/detections_3d")) == (1, 0),
+            "the end of the 3D view",
+        )
 
         # Goals go both ways: from the page, and from whoever else sets them.
         assert page.goals(MUG, BALL) == {}
@@ -134,9 +196,117 @@ def test_a_node_is_shown_dies_and_comes_back(
         )
 
         # Without a page the node's images and regions are left alone.
-        def listeners(name: str) -> int:
-            return int(robot.node.count_subscribers(f"groma/{name}"))
+        def pages() -> tuple[int, int]:
+            return listeners("groma/proposals"), listeners("groma/groundings")
 
-        assert (listeners("proposals"), listeners("groundings")) == (1, 2)  # the robot listens to answers
+        assert pages() == (1, 2)  # the robot listens to answers
         page.close()
-        robot.until(lambda: (listeners("proposals"), listeners("groundings")) == (0, 1), "the page's rest")
+        robot.until(lambda: pages() == (0, 1), "the page's rest")
+
+
+def test_one_of_several_cameras_is_shown(
+    robot: Robot, frame: Frame, tiny: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    parameters = {"model": TINY, "backend": "onnx", "threads": 1, "cameras": "[left, arm/right]"}
+    mirrored = replace(frame, rgb=np.ascontiguousarray(frame.rgb[:, ::-1]), frame_id="a mirror's")
+    with ExitStack() as stack:
+        for name, seen in (("left/", mirrored), ("arm/right/", frame)):
+            stack.enter_context(DepthCamera(robot, seen, name))
+        start_node(stack, DOMAIN, tmp_path / "node.log", parameters)
+        answers = tiny.ground(frame, [MUG])
+
+        # A camera has to be named, and be there.
+        for camera, reason in (("", "has several cameras"), ("top", "has no camera top")):
+            engine = NodeEngine("groma", camera=camera)
+            with Serving(engine, tmp_path / f"without {camera}") as serving, serving.page() as page:
+                state = page.until(lambda state: "--camera" in state["source"]["problem"], reason)
+            sentence = f"The node /groma {reason}; name one of left, arm/right with --camera."
+            assert state["source"]["problem"] == sentence and state["frame"] is None
+
+        engine = NodeEngine("groma", [Goal(MUG)], camera="/arm/right")
+        serving = stack.enter_context(Serving(engine, tmp_path / "out"))
+        with serving.page() as page:
+            state = page.until(
+                lambda state: (
+                    not state["source"]["problem"]
+                    and state["goals"]
+                    and state["goals"][0]["status"] == "present"
+                    and page.space
+                    and page.space[0]["boxes"]
+                ),
+                "the camera's answer",
+                space=True,
+            )
+            assert page.picture is not None and np.abs(page.picture.astype(int) - frame.rgb).mean() < 5
+            found = state["goals"][0]["detections"][0]["box"]
+            np.testing.assert_allclose(found, answers[0].boxes[0], atol=0.5)
+            assert page.space is not None
+            (box,) = page.space[0]["boxes"]
+            np.testing.assert_allclose([box["corners"]], places(frame, answers), atol=0.005)
+            assert state["source"]["name"] == "node /groma, camera arm/right"
+            assert robot.node.count_subscribers("groma/left/groundings") == 0
+            state = page.until(lambda state: "perceive" in state["frame"]["milliseconds"], "the node's times")
+            answer = page.do("ask", regions=[found], frame=state["frame"]["number"])
+            assert "red mug" in answer.get("text", answer)
+
+
+def test_the_page_places_what_the_node_does_not(
+    robot: Robot, frame: Frame, tiny: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node publishes its boxes in space last, and those that have not come in time are placed by the page.
+    This node is a stand-in that publishes none."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    answers = tiny.ground(frame, [MUG])
+    values = {"image topic": "/image", "depth topic": "/depth", "camera_info topic": "/camera_info"}
+    values |= {"goals_version": "7", "sync tolerance": "0.02", "rectified": "auto"}
+    status = status_message("groma: grounding", DiagnosticStatus.OK, "answers 1 goals", "", values)
+    reports = robot.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+    groundings = robot.node.create_publisher(GroundingArray, "groma/groundings", 10)
+    camera, over = DepthCamera(robot, frame), threading.Event()
+
+    def run() -> None:
+        while not over.wait(0.2):
+            header = camera.publish()
+            reports.publish(DiagnosticArray(header=header, status=[status]))
+            groundings.publish(groundings_message(header, answers, 7, to_nanoseconds(header.stamp)))
+
+    with ExitStack() as stack:
+        node = threading.Thread(target=run)
+        node.start()
+        stack.callback(node.join)
+        stack.callback(over.set)
+        page = stack.enter_context(stack.enter_context(Serving(NodeEngine("groma"), tmp_path / "out")).page())
+        page.until(lambda state: page.space and page.space[0]["boxes"], "boxes in space", space=True)
+        assert page.space is not None
+        (box,) = page.space[0]["boxes"]
+        assert box["goal"] == 0 and [goal["text"] for goal in page.state["goals"]] == [MUG]
+        np.testing.assert_allclose([box["corners"]], places(frame, answers), atol=1e-4)
+
+
+def test_a_page_that_is_slow_to_show_does_not_hold_up_the_client(
+    robot: Robot, frame: Frame, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client's thread takes answers and replies in while a frame is written to a slow disk."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    parameters = {"model": TINY, "backend": "onnx", "threads": 1}
+    began, over = threading.Event(), threading.Event()
+
+    def show(shown: Shown) -> None:
+        began.set()
+        over.wait(PATIENCE)
+
+    with ExitStack() as stack:
+        stack.enter_context(DepthCamera(robot, frame))
+        start_node(stack, DOMAIN, tmp_path / "node.log", parameters)
+        engine = NodeEngine("groma", [Goal(MUG)])
+        stack.callback(engine.close)
+        stack.callback(over.set)
+        engine.set_watched(True)
+        engine.start(show)
+        assert began.wait(2 * PATIENCE)
+        for goals in ([Goal(BALL)], [Goal(MUG), Goal(BALL)]):
+            engine.set_goals(goals)  # an answer of the node's service, which the client's thread takes
+            assert engine.goals == tuple(goals)
+        robot.until(lambda: robot.count("goals") == 2, "the goals")
+        assert not over.is_set()
