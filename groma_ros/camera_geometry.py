@@ -29,6 +29,14 @@ def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
     return np.stack([across * z, down[:, None] * z, z], -1)
 
 
+def backproject_pixels(depth: FloatArray, pixels: NDArray[np.intp], camera: Intrinsics) -> Points:
+    """Convert the depth of some pixels, flat indices (N,) into depth (HxW), to points (N, 3); see
+    `backproject`."""
+    row, column = np.divmod(pixels, depth.shape[1])
+    z = depth.ravel()[pixels].astype(np.float64)
+    return np.stack([(column - camera.cx) / camera.fx * z, (row - camera.cy) / camera.fy * z, z], -1)
+
+
 def project(points: Points, camera: Intrinsics) -> Points:
     """Project points (..., 3) of the optical frame to pixels (..., 2), x and y; NaN behind the camera. The
     centre of the first pixel is (0, 0)."""

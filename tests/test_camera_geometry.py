@@ -8,6 +8,7 @@ from scipy.spatial.transform import Rotation
 
 from groma_ros.camera_geometry import (
     backproject,
+    backproject_pixels,
     corners,
     matrix_from_quaternion,
     moved,
@@ -30,6 +31,8 @@ def test_a_pixel_comes_back_from_its_point(camera: Intrinsics) -> None:
     np.testing.assert_allclose(points[..., 2], depth)
     rows, columns = np.mgrid[0:20, 0:30]
     np.testing.assert_allclose(project(points, camera), np.stack([columns, rows], -1), atol=1e-9)
+    some = np.array([0, 29, 30, 411, 599])
+    np.testing.assert_allclose(backproject_pixels(depth, some, camera), points.reshape(-1, 3)[some])
 
 
 def test_the_middle_of_the_first_pixel_is_zero_and_axes_are_right_down_forward() -> None:

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.camera_geometry import Points, backproject, project, quaternion_from_matrix
+from groma_ros.camera_geometry import Points, backproject_pixels, project, quaternion_from_matrix
 from groma_ros.geometry3d.circle_fit import find_round, round_footprint
 from groma_ros.geometry3d.depth_segmentation import Box, Mask, cut_at_jumps, select, smoothed
 from groma_ros.geometry3d.footprint import Axes, Footprint, SurfaceView, complete, smallest_rectangle
-from groma_ros.geometry3d.plane_ransac import Plane, find_planes
+from groma_ros.geometry3d.plane_ransac import Plane, evenly, find_planes
 from groma_ros.types import Box3D, Detection, Frame, Grounding, Intrinsics
 
 Array = NDArray[np.float64]
@@ -114,12 +114,13 @@ def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> 
         )
     rule = rule or DepthRule()
     view, inner = _view(frame, box, rule)
-    points = backproject(view.depth, view.camera)
-    surface = _find_surface(view, points, inner, rule)
+    surface = _find_surface(view, inner, rule)
     noise = surface.plane.noise if surface.plane else _UNKNOWN_NOISE
+    depth = view.depth
     if surface.plane and (size := _smoothing(noise)):
-        points = backproject(smoothed(view.depth, surface.mask, size), view.camera)
-    return _fit(points[surface.mask], surface, view, noise)
+        depth = smoothed(depth, surface.mask, size)
+    points = backproject_pixels(depth, np.flatnonzero(surface.mask), view.camera)
+    return _fit(points, surface, view, noise)
 
 
 def place_all(
@@ -163,7 +164,7 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
     left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
     right, bottom = min(width, int(np.ceil(x2 + margin))), min(height, int(np.ceil(y2 + margin)))
     step = int(np.ceil(np.sqrt((right - left) * (bottom - top) / rule.most_pixels)))
-    part = depth[top:bottom:step, left:right:step]
+    part = np.ascontiguousarray(depth[top:bottom:step, left:right:step])
     middle = ((camera.cx - left) / step, (camera.cy - top) / step)
     own = Intrinsics(camera.fx / step, camera.fy / step, *middle, part.shape[1], part.shape[0])
     a, b, c, d = (
@@ -179,15 +180,16 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
     return SurfaceView(part, own), (a, b, c, d)
 
 
-def _find_surface(view: SurfaceView, points: Points, box: Box, rule: DepthRule) -> _Surface:
+def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:
     """Segment what the box frames, on the support that explains it best. Raises DepthError if nothing stands
     out."""
     best: _Surface | None = None
     jump = (
         0.006 + 5 * view.depth / view.camera.fx
     )  # depth step of one pixel on a slanted surface, with some tolerance
-    for plane in find_planes(points):
-        height = plane.height(points)
+    sample = backproject_pixels(view.depth, evenly(np.isfinite(view.depth)), view.camera)
+    for plane in find_planes(sample):
+        height = plane.height_of(view.depth, view.camera)
         raised = np.where(height > max(rule.lift, 3.5 * plane.noise), view.depth, np.nan)
         mask, fit = select(cut_at_jumps(raised, jump + 4 * plane.noise), box, rule.least_points)
         if mask.any():

@@ -5,12 +5,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import Points
-from groma_ros.geometry3d.footprint import Footprint
+from groma_ros.geometry3d.footprint import Footprint, convex_hull
 
 Array = NDArray[np.float64]
 
@@ -76,8 +75,8 @@ def round_footprint(local: Points, circle: Circle, error: float) -> Footprint:
 
 def outline(points: Points) -> Array:
     """Sample the convex hull of points (N, 2 or more) on the ground at even distances; (M, 2)."""
-    hull = cv2.convexHull(np.ascontiguousarray(points[:, :2] * 1000, np.float32))[:, 0] / 1000.0
-    ring = np.concatenate([hull, hull[:1]]).astype(np.float64)
+    hull = convex_hull(points)
+    ring = np.concatenate([hull, hull[:1]])
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(ring, axis=0), axis=1))])
     at = np.arange(0, along[-1], max(_SPACING, along[-1] / 400))
     return np.stack([np.interp(at, along, ring[:, axis]) for axis in (0, 1)], 1)
@@ -91,16 +90,18 @@ def find_circle(rim: Array, error: float) -> Circle | None:
     error = max(error, _WITHIN * float(np.ptp(rim, axis=0).max()) / 2)
     rng = np.random.default_rng(len(rim))
     a, b, c = rim[rng.integers(0, len(rim), (3, _TRIPLES))]
-    # The centre is the intersection of the bisectors of two chords.
-    chords = np.stack([b - a, c - a], 1)
-    middles = 0.5 * np.stack([(b**2 - a**2).sum(1), (c**2 - a**2).sum(1)], 1)
-    apart = np.abs(np.linalg.det(chords)) > 1e-6
+    # The centre is the intersection of the bisectors of two chords (Cramer's rule).
+    (ux, uy), (vx, vy) = (b - a).T, (c - a).T
+    cross = ux * vy - uy * vx
+    apart = np.abs(cross) > 1e-6
     if not apart.any():
         return None
-    centres = np.linalg.solve(chords[apart], middles[apart][..., None])[..., 0]
-    radii = np.linalg.norm(a[apart] - centres, axis=1)
-    distances = np.abs(np.linalg.norm(rim[None] - centres[:, None], axis=2) - radii[:, None])
-    best = int((distances < error).sum(1).argmax())
+    ru, rv = ((a + b) * (b - a)).sum(1) / 2, ((a + c) * (c - a)).sum(1) / 2
+    centres = np.stack([ru * vy - rv * uy, ux * rv - vx * ru], 1)[apart] / cross[apart, None]
+    radii = _distances(a[apart], centres)
+    away = _distances(rim[None], centres[:, None])
+    away -= radii[:, None]
+    best = int(np.count_nonzero(np.abs(away, out=away) < error, axis=1).argmax())
     centre, radius = centres[best], float(radii[best])
     for _ in range(3):
         inside = _on(rim, centre, radius, error)
@@ -111,16 +112,23 @@ def find_circle(rim: Array, error: float) -> Circle | None:
 
 
 def _on(rim: Array, centre: Array, radius: float, error: float) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(np.linalg.norm(rim - centre, axis=1) - radius) < error)
+    return np.asarray(np.abs(_distances(rim, centre) - radius) < error)
+
+
+def _distances(points: Array, centres: Array) -> Array:
+    """Distances of points (..., 2) from centres (..., 2)."""
+    x, y = points[..., 0] - centres[..., 0], points[..., 1] - centres[..., 1]
+    return np.asarray(np.sqrt(x * x + y * y))
 
 
 def _fit_circle(points: Array) -> tuple[Array, float]:
     """Least squares fit of x^2 + y^2, which is linear in the centre (I. Kasa, 1976)."""
     middle = points.mean(0)
     offset = points - middle
-    system = np.column_stack([2 * offset, np.ones(len(offset))])
-    (x, y, rest), *_ = np.linalg.lstsq(system, (offset**2).sum(1), rcond=None)
-    return middle + (x, y), float(np.sqrt(max(0.0, rest + x * x + y * y)))
+    square = (offset * offset).sum(1)
+    # About the mean the normal equations of the centre and of the radius are apart.
+    x, y = np.linalg.lstsq(2 * offset.T @ offset, square @ offset, rcond=None)[0]
+    return middle + (x, y), float(np.sqrt(square.mean() + x * x + y * y))
 
 
 def arc(points: Points, centre: Array) -> float:

@@ -32,7 +32,7 @@ def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Ma
             step = depth[after] - depth[before]
             bound = np.minimum(limit[before], limit[after])
             left[after] &= ~(step > bound)
-            left[before] &= ~(step < -bound)
+            left[before] &= ~(step < np.negative(bound, out=bound))
     return left
 
 
@@ -45,7 +45,7 @@ def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
     the box are added if they improve the agreement. If the agreement is poor, only the part inside the box is
     taken. The mask is empty if too little is left.
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(pieces.astype(np.uint8), connectivity=4)
+    count, labels, stats, _ = cv2.connectedComponentsWithStats(pieces.view(np.uint8), connectivity=4)
     area = stats[:, cv2.CC_STAT_AREA]
     inside = np.bincount(labels[_frame(box, pieces.shape)].ravel(), minlength=count)
     candidates = [index for index in range(1, count) if inside[index] >= max(1, least // 4)]
@@ -61,7 +61,9 @@ def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
             chosen.append(index)
             whole = joined
     fit = _iou(whole, box)
-    mask = np.isin(labels, chosen)
+    kept = np.zeros(count, np.bool_)
+    kept[chosen] = True
+    mask = kept[labels]
     if fit < _FITS:
         cut = nothing.copy()
         cut[_frame(_grown(box), pieces.shape)] = True

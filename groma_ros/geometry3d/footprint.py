@@ -8,13 +8,17 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.camera_geometry import Points, project
+from groma_ros.camera_geometry import Points
 from groma_ros.types import FloatArray, Intrinsics
 
 Array = NDArray[np.float64]
 
 _SAMPLES = 300
 _STEPS = 4
+_DIRECTIONS = np.array([[1, 0], [1, 1], [0, 1], [-1, 1]], np.float32)
+"""Half of the eight of `convex_hull`, anticlockwise."""
+_ROUNDING = 1e-5
+"""Of the square of the largest coordinate, in products of two of them in float32."""
 # What the doubling of the ground covered costs, in shares of counterparts that are seen not to be there
 _GROWTH = 0.03
 _CLEARLY = 0.02  # metres in front of what is seen from which a counterpart is surely not there
@@ -30,13 +34,16 @@ class SurfaceView:
     def clearance(self, points: Points) -> Array:
         """Distance in metres by which points (N, 3) lie in front of the surface seen at their pixels;
         negative behind it, NaN where depth is unknown."""
-        pixels = project(points, self.camera)
         height, width = self.depth.shape
-        known = ((pixels > -0.5) & (pixels < [width - 0.5, height - 0.5])).all(1)
-        column, row = np.rint(pixels[known]).astype(np.int64).T
-        seen = np.full(len(points), np.nan)
-        seen[known] = self.depth[row, column]
-        return seen - points[:, 2]
+        x, y, z = np.asarray(points, np.float64).T
+        with np.errstate(divide="ignore", invalid="ignore"):
+            column = np.rint(x / z * self.camera.fx + self.camera.cx)
+            row = np.rint(y / z * self.camera.fy + self.camera.cy)
+        known = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
+        ahead = np.full(len(points), np.nan)
+        pixels = row[known].astype(np.intp) * width + column[known].astype(np.intp)
+        ahead[known] = self.depth.ravel()[pixels] - z[known]
+        return ahead
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,9 +110,12 @@ def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) 
     span = np.maximum(high - low, 1e-3)
 
     def cost(candidates: Array) -> Array:
-        turned = np.concatenate([_turned(points, at) for at in candidates])
-        ahead = view.clearance(axes.to_optical(turned)).reshape(len(candidates), -1) - slack
-        wrong = np.clip(np.nan_to_num(ahead, nan=0.0) / _CLEARLY, 0, 1).mean(1)
+        turned = np.empty((len(candidates), *points.shape))
+        turned[..., :2] = 2 * candidates[:, None] - points[:, :2]
+        turned[..., 2] = points[:, 2]
+        ahead = view.clearance(axes.to_optical(turned.reshape(-1, 3))).reshape(len(candidates), -1)
+        # NaN, where nothing is known, contradicts nothing; np.fmax and np.fmin pass it over.
+        wrong = np.fmin(np.fmax((ahead - slack) / _CLEARLY, 0.0), 1.0).mean(1)
         reach = np.maximum(high, 2 * candidates - low) - np.minimum(low, 2 * candidates - high)
         return np.asarray(wrong + _GROWTH * ((reach / span).prod(1) - 1))
 
@@ -127,9 +137,24 @@ def _turned(points: Points, centre: Array) -> Points:
 
 def smallest_rectangle(points: Points) -> Footprint:
     """The smallest rectangle around the first two coordinates of points (N, 2 or more)."""
-    flat = points[:, :2]
-    hull = cv2.convexHull(np.ascontiguousarray(flat * 1000, np.float32))[
-        :, 0
-    ]  # OpenCV works in float32: millimetres
-    _, _, degrees = cv2.minAreaRect(hull)
-    return Footprint.along(hull.astype(np.float64) / 1000, float(np.deg2rad(degrees)))
+    hull = convex_hull(points)
+    _, _, degrees = cv2.minAreaRect((hull * 1000).astype(np.float32))
+    return Footprint.along(hull, float(np.deg2rad(degrees)))
+
+
+def convex_hull(points: Points) -> Array:
+    """Corners (M, 2) of the convex hull of the first two coordinates of points (N, 2 or more), metres.
+
+    Points inside the octagon of the farthest ones in eight directions are left out first (Akl and Toussaint,
+    1978): they are most of them.
+    """
+    flat = np.ascontiguousarray(points[:, :2].T * 1000, np.float32)  # OpenCV works in float32: millimetres
+    along = _DIRECTIONS @ flat
+    corners = flat[:, np.concatenate([along.argmax(1), along.argmin(1)])]
+    sides = np.roll(corners, -1, axis=1) - corners
+    outwards = np.stack([sides[1], -sides[0]], 1)
+    # What lies on a side is kept, as are points so near that rounding hides on which side they are.
+    near = _ROUNDING * np.abs(corners).max() ** 2
+    outside = (outwards @ flat >= (outwards.T * corners).sum(0)[:, None] - near).any(0)
+    hull = cv2.convexHull(np.ascontiguousarray(flat[:, outside].T))
+    return np.asarray(hull[:, 0].astype(np.float64) / 1000)

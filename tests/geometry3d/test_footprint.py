@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groma_ros.geometry3d.footprint import Axes, Footprint, SurfaceView, complete, smallest_rectangle
+from groma_ros.geometry3d.footprint import (
+    Axes,
+    Footprint,
+    SurfaceView,
+    complete,
+    convex_hull,
+    smallest_rectangle,
+)
 from tests.geometry3d.solids import CAMERA
 
 
@@ -69,3 +77,20 @@ def test_only_hidden_counterparts_are_added() -> None:
     np.testing.assert_array_equal(whole[:900], front)
     assert (seen.clearance(axes.to_optical(whole[900:])) <= 0.001).all()
     assert np.ptp(whole[:, 1]) == pytest.approx(0.1, abs=0.004) and whole[:, 0].max() < 0.06
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_the_hull_of_the_outer_points_is_that_of_all(seed: int) -> None:
+    """Clouds of every shape, lines, grids and single points among them."""
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 4000))
+    points = rng.normal(size=(count, 2)) * rng.uniform(1e-4, 1, 2)
+    if seed % 3 == 0:
+        points = np.round(rng.uniform(0, 0.3, (count, 2)), 2)
+    if seed % 5 == 0:
+        points[:, 1] = 0.3 * points[:, 0] + 1
+    if seed == 7:
+        points[:] = points[0]
+    hull = cv2.convexHull(np.ascontiguousarray(points * 1000, np.float32))[:, 0]
+    found = convex_hull(points)
+    assert sorted(map(tuple, (found * 1000).astype(np.float32))) == sorted(map(tuple, hull))
