@@ -57,11 +57,22 @@ class Axes:
 
     def to_local(self, points: Points) -> Points:
         """Transform points (N, 3) from the optical frame to this one."""
-        return np.asarray((points - self.origin) @ self.rows.T)
+        return _transformed(points, self.rows, -self.rows @ self.origin)
 
     def to_optical(self, points: Points) -> Points:
         """Transform points (N, 3) from this frame to the optical frame."""
-        return np.asarray(points @ self.rows + self.origin)
+        return _transformed(points, self.rows.T, self.origin)
+
+
+def _transformed(points: Points, rotation: Array, shift: Array) -> Points:
+    """rotation @ p + shift of points (..., 3).
+
+    By OpenCV, since a product by numpy's BLAS wakes threads that then spin for longer than all of a box
+    takes.
+    """
+    matrix = np.column_stack([rotation, shift])
+    flat = cv2.transform(np.ascontiguousarray(points, np.float64).reshape(-1, 1, 3), matrix)
+    return np.asarray(flat.reshape(points.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,12 +160,12 @@ def convex_hull(points: Points) -> Array:
     1978): they are most of them.
     """
     flat = np.ascontiguousarray(points[:, :2].T * 1000, np.float32)  # OpenCV works in float32: millimetres
-    along = _DIRECTIONS @ flat
+    along = np.einsum("ij,jk->ik", _DIRECTIONS, flat)  # no BLAS, see `_transformed`
     corners = flat[:, np.concatenate([along.argmax(1), along.argmin(1)])]
     sides = np.roll(corners, -1, axis=1) - corners
     outwards = np.stack([sides[1], -sides[0]], 1)
     # What lies on a side is kept, as are points so near that rounding hides on which side they are.
     near = _ROUNDING * np.abs(corners).max() ** 2
-    outside = (outwards @ flat >= (outwards.T * corners).sum(0)[:, None] - near).any(0)
+    outside = (np.einsum("ij,jk->ik", outwards, flat) >= (outwards.T * corners).sum(0)[:, None] - near).any(0)
     hull = cv2.convexHull(np.ascontiguousarray(flat[:, outside].T))
     return np.asarray(hull[:, 0].astype(np.float64) / 1000)

@@ -90,7 +90,7 @@ def _consensus(points: Points, tolerance: Array, rng: np.random.Generator) -> Ma
     normals = np.cross(b - a, c - a)
     lengths = np.linalg.norm(normals, axis=1)
     normals[lengths > 0] /= lengths[lengths > 0, None]
-    distances = normals @ flat.T
+    distances = np.einsum("ij,kj->ik", normals, flat)  # no BLAS, whose threads would spin afterwards
     distances -= np.einsum("ij,ij->i", normals, a)[:, None]
     inside = np.abs(distances, out=distances) < bound
     counts = np.where(lengths > _SLIVER, np.count_nonzero(inside, axis=1), 0)
