@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
@@ -47,6 +47,8 @@ CAMERA = "camera "
 """Stands before a camera's name in /diagnostics."""
 QUEUE = 1000
 """Answers that wait for this process while it is busy with something else."""
+FATES = ("answered", "carried", "dropped", "skipped", "refused images")
+"""Keys of the diagnostics that count what became of the received images."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,16 +111,18 @@ class GromaClient:
         domain_id: int | None = None,
         on_answers: Callable[[Answers], None] | None = None,
         on_diagnostics: Callable[[dict[str, str]], None] | None = None,
+        on_wait: Callable[[], None] | None = None,
     ) -> None:
         """node_name: of the node, with its namespace where it has one; domain_id: None for ROS_DOMAIN_ID;
         on_answers: called in the client's thread with every answer on any camera; on_diagnostics: likewise
-        with the values of every report, see `diagnostics`."""
+        with the values of every report, see `diagnostics`; on_wait: called again and again while a method
+        waits, raises to end the wait, for example when the process of the node has ended."""
         self._name = "/" + node_name.strip("/")
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(f"{self._name.rpartition('/')[2]}_client", context=self._context)
         """The rclpy node of this client, for publishers and subscriptions beside it."""
-        self._on_answers, self._on_report = on_answers, on_diagnostics
+        self._on_answers, self._on_report, self._on_wait = on_answers, on_diagnostics, on_wait
         self._changed = threading.Condition()
         self._latest: dict[str, Answers] = {}
         self._facts: dict[str, str] = {}
@@ -341,6 +345,8 @@ class GromaClient:
         start = time.monotonic()
         with self._changed:
             while not done():
+                if self._on_wait is not None:
+                    self._on_wait()
                 left = end - time.monotonic()
                 if left <= 0:
                     raise TimeoutError(f"{sentence} within {max(0.0, end - start):.0f} s.")
@@ -397,6 +403,16 @@ class GromaClient:
             }
         if self._on_report is not None:
             self._on_report(self.diagnostics)
+
+
+def images_in_progress(diagnostics: Mapping[str, str]) -> int:
+    """Number of images that the node has received and neither answered nor dropped yet."""
+    return int(diagnostics.get("received", 0)) - sum(int(diagnostics.get(fate, 0)) for fate in FATES)
+
+
+def images_answered(diagnostics: Mapping[str, str]) -> int:
+    """Number of images that the node published an answer about, including those answered by motion alone."""
+    return int(diagnostics.get("answered", 0)) + int(diagnostics.get("carried", 0))
 
 
 def _box_message(box: NDArray[Any]) -> BoundingBox2D:

@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from typing import Any
 
-from rclpy.client import Client
 from rclpy.task import Future
-
-from groma_ros.msg import Goal as GoalMessage
-from groma_ros.srv import SetGoals
-from groma_ros.types import Goal
 
 AGAIN_SECONDS = 10.0
 
@@ -43,16 +37,3 @@ class RepeatedRequest:
     def result(self) -> Any:
         """The first answer, once `done`."""
         return next(future.result() for future in self._open if future.done())
-
-
-def request_goals(
-    client: Client, goals: Sequence[Goal], until: Callable[[Callable[[], bool], str], None]
-) -> None:
-    """Let these goals stand. until: listens until its first argument holds, and raises with its second, a
-    sentence, where that takes too long. Raises ValueError with the node's sentence where it refuses the
-    goals."""
-    messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in goals]
-    request = RepeatedRequest(partial(client.call_async, SetGoals.Request(goals=messages)))
-    until(request.done, "The node did not answer to its goals")
-    if not request.result().success:
-        raise ValueError(f"The node refused the goals: {request.result().message}")

@@ -10,7 +10,7 @@ from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from groma_ros.client.demo.bag import Record, Topic, topic_of
-from groma_ros.client.groma_client import QUEUE, Answers, GromaClient
+from groma_ros.client.groma_client import QUEUE, Answers, GromaClient, images_answered, images_in_progress
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.types import Goal, Grounding
@@ -56,15 +56,12 @@ class Listener:
     @property
     def answered(self) -> int:
         """Frames the node answered, those by motion alone among them."""
-        return self.count("answered") + self.count("carried")
+        return images_answered(self.counts)
 
     @property
     def settled(self) -> bool:
         """Whether the node has nothing in hand and every answer it gave has arrived here."""
-        done = sum(
-            self.count(fate) for fate in ("answered", "carried", "dropped", "skipped", "refused images")
-        )
-        return self.count("received") == done and len(self.answers) == self.answered
+        return images_in_progress(self.counts) == 0 and len(self.answers) == self.answered
 
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
         """Let these goals stand. Raises ValueError with the node's sentence where it refuses them,
