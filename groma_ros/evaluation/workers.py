@@ -6,14 +6,14 @@ import dataclasses
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from groma_ros.atomic_write import replacing
 from groma_ros.grounding.calibration import Calibration
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.journal import Journal
 from groma_ros.preprocessing import RESIZES, Resize
 from groma_ros.progress import shown
 from groma_ros.runtime.bundle import Bundle, read_network
@@ -23,7 +23,6 @@ from groma_ros.worker_pool import map_in_processes
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-RECORDS, SETTINGS = "records.jsonl", "settings.json"
 _OF_THE_ORIGINAL: dict[str, Resize] = {"published": "bilinear", "demo": "bicubic"}
 Record = dict[str, Any]
 Work = Callable[[Grounder, Any], Record]
@@ -99,20 +98,19 @@ def run_evaluation(
     """
     if plan.jobs < 1:
         raise ValueError(f"--jobs is {plan.jobs}; at least one process is needed.")
-    store = (
-        RecordStore(plan.out, {**settings, **_identity(choice), "items": len(items)}) if plan.out else None
-    )
-    done = store.read() if store else {}
-    missing = [index for index in range(len(items)) if index not in done]
-    made = (
-        _in_process(work, items, missing, choice, plan)
-        if plan.jobs == 1
-        else _in_processes(work, items, missing, choice, plan)
-    )
-    for index, record in shown(made, len(missing), name) if missing else ():
-        if store:
-            store.add(index, record)
-        done[index] = record
+    with (
+        Journal(plan.out, {**settings, **_identity(choice), "items": len(items)})
+        if plan.out
+        else nullcontext() as journal
+    ):
+        done = {int(line["item"]): line["record"] for line in journal.read()} if journal else {}
+        missing = [index for index in range(len(items)) if index not in done]
+        evaluate = _in_process if plan.jobs == 1 else _in_processes
+        made = evaluate(work, items, missing, choice, plan)
+        for index, record in shown(made, len(missing), name) if missing else ():
+            if journal:
+                journal.append(json.dumps({"item": index, "record": record}))
+            done[index] = record
     return [done[index] for index in range(len(items))]
 
 
@@ -133,58 +131,6 @@ def _identity(choice: ModelChoice) -> Record:
         "calibration": calibration,
         **chosen,
     }
-
-
-class RecordStore:
-    """A folder with one line of JSON per finished item.
-
-    Raises ValueError if it was created with other settings.
-    """
-
-    def __init__(self, folder: Path, settings: Record) -> None:
-        self._path = folder / RECORDS
-        folder.mkdir(parents=True, exist_ok=True)
-        known = folder / SETTINGS
-        wanted = json.loads(json.dumps(settings))
-        if known.is_file() and _read_settings(known) != wanted:
-            raise ValueError(
-                f"{folder} holds another run (other data, model or options); name a new --out folder or "
-                "remove this one."
-            )
-        with replacing(known) as stream:
-            stream.write(json.dumps(wanted, indent=1).encode() + b"\n")
-
-    def read(self) -> dict[int, Record]:
-        """Read the records by index of their item. A truncated last line is removed, also from the file."""
-        found: dict[int, Record] = {}
-        whole = 0
-        data = self._path.read_bytes() if self._path.is_file() else b""
-        for line in data.splitlines(keepends=True):
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                break
-            if not line.endswith(b"\n"):
-                break
-            found[int(entry["item"])] = entry["record"]
-            whole += len(line)
-        if whole < len(data):
-            with self._path.open("r+b") as stream:
-                stream.truncate(whole)
-        return found
-
-    def add(self, index: int, record: Record) -> None:
-        """Append a record."""
-        with self._path.open("ab") as stream:
-            stream.write(json.dumps({"item": index, "record": record}).encode() + b"\n")
-
-
-def _read_settings(path: Path) -> Any:
-    """Read the settings of a folder; None if the file is not JSON."""
-    try:
-        return json.loads(path.read_bytes())
-    except ValueError:
-        return None
 
 
 def _in_process(

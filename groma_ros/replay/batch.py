@@ -10,8 +10,7 @@ from dataclasses import replace
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.progress import shown
-from groma_ros.replay.journal import FOLDER
-from groma_ros.replay.plan import ReplayPlan, Task
+from groma_ros.replay.plan import JOURNAL, ReplayPlan, Task
 from groma_ros.replay.result import Outcome
 from groma_ros.replay.run import TRIES, attempt, failed
 from groma_ros.worker_pool import map_in_processes
@@ -40,7 +39,7 @@ def finish(tasks: Iterable[Task]) -> None:
     """Delete the journals of a completed batch, which are no longer needed for resuming."""
     for task in tasks:
         if task.keep:
-            shutil.rmtree(task.out / FOLDER, ignore_errors=True)
+            shutil.rmtree(task.out / JOURNAL, ignore_errors=True)
 
 
 def _in_turn(tasks: Sequence[Task], plan: ReplayPlan) -> Iterator[Outcome]:

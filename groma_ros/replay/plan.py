@@ -23,6 +23,8 @@ from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.types import Goal
 
 FORMAT = 1
+JOURNAL = ".unfinished"
+"""Folder of the journal of an unfinished run, inside its results folder."""
 RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT = (
     "run.json",
     "detections.jsonl",

@@ -20,13 +20,14 @@ from groma_ros.io.bag_errors import BagLoss
 from groma_ros.io.bag_topics import find_camera, find_depth
 from groma_ros.io.bags import Bag, RecordedCamera, RecordedImage, open_bag, recorded_images
 from groma_ros.io.message_definitions import typestore
+from groma_ros.journal import RECORDS, OrderedJournal
 from groma_ros.replay.compare import compare, movements
 from groma_ros.replay.depth import DepthReader
-from groma_ros.replay.journal import FOLDER, Journal
 from groma_ros.replay.junit import Case, Suite, junit
 from groma_ros.replay.pipeline import ReplayPipeline
 from groma_ros.replay.plan import (
     DETECTIONS,
+    JOURNAL,
     JUNIT,
     RECORDING,
     REPORT,
@@ -51,6 +52,8 @@ from groma_ros.tracking.tracker_state import recall, remembered
 
 LOG = "node.log"
 """Log of the node in a live run."""
+TIMES = "times.jsonl"
+"""File of the journal: milliseconds by stage, one object a frame."""
 
 Watch = Callable[[Iterable[int], int], Iterable[int]]
 """Progress display: called with an iterator over finished frames and their total number."""
@@ -86,7 +89,8 @@ def _replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watc
         check_comparable(expectation, run, plan.other_model)
     made_of = {**asdict(run), "rectified": plan.rectified, "bag": _fingerprint(task.bag)}
     total = -(-camera.count // plan.every)
-    with Journal(task.out / FOLDER, made_of, plan.fresh or grounder is None) as journal:
+    fresh = plan.fresh or grounder is None
+    with OrderedJournal(task.out / JOURNAL, made_of, (RECORDS, TIMES), fresh) as journal:
         if grounder is None:
             run = _live(task, plan, bag, camera, journal, watch, total)
         else:
@@ -107,7 +111,7 @@ def _offline(
     camera: RecordedCamera,
     grounder: Grounder,
     depth: DepthReader | None,
-    journal: Journal,
+    journal: OrderedJournal,
     watch: Watch,
     total: int,
 ) -> None:
@@ -116,8 +120,8 @@ def _offline(
         grounder.check(goal)
     standing = StandingGoals(plan.goals, 0, grounder.min_presence, grounder.min_margin)
     pipeline = ReplayPipeline(grounder, standing, plan.rule, depth)
-    if journal.memory is not None:
-        recall(pipeline.follower, journal.memory, standing)
+    if journal.state is not None:
+        recall(pipeline.follower, journal.state, standing)
     for _ in watch(_answered(pipeline, journal, _images(bag, camera, plan.every, journal.done)), total):
         pass
     if depth is not None:
@@ -130,7 +134,7 @@ def _live(
     plan: ReplayPlan,
     bag: Bag,
     camera: RecordedCamera,
-    journal: Journal,
+    journal: OrderedJournal,
     watch: Watch,
     total: int,
 ) -> ReplayRun:
@@ -142,7 +146,7 @@ def _live(
     def numbers() -> Iterator[int]:
         for played in play(bag, camera, plan, task.out / LOG):
             ran[:] = [played.ran]
-            journal.add(played.record.line(), {"total": round(played.milliseconds, 3)})
+            journal.append(played.record.line(), json.dumps({"total": round(played.milliseconds, 3)}))
             yield journal.done
 
     for _ in watch(numbers(), total):
@@ -156,11 +160,13 @@ def _images(bag: Bag, camera: RecordedCamera, every: int, done: int) -> Iterator
     return recorded_images(bag, camera, lambda number: number % every == 0 and number >= done * every)
 
 
-def _answered(pipeline: ReplayPipeline, journal: Journal, images: Iterator[RecordedImage]) -> Iterator[int]:
+def _answered(
+    pipeline: ReplayPipeline, journal: OrderedJournal, images: Iterator[RecordedImage]
+) -> Iterator[int]:
     """Yield the number of finished frames, beginning with those of the resumed run."""
     yield from range(journal.done)
     for done in pipeline.run(images):
-        journal.add(done.record.line(), done.times)
+        journal.append(done.record.line(), json.dumps(done.times))
         if journal.due:
             journal.save(remembered(pipeline.follower))
         yield journal.done
@@ -181,12 +187,12 @@ def _result(
     bag: Bag,
     camera: RecordedCamera,
     no_depth: str,
-    journal: Journal,
+    journal: OrderedJournal,
     truth: Truth | None,
     expectation: Expectation | None,
 ) -> Result:
-    times = journal.times()
-    records = read_records(journal.records)
+    times = journal.read(TIMES)
+    records = read_records(journal.folder / RECORDS)
     judged = judge(truth, records) if truth else []
     result = Result(task, run, bag, camera, records, times, no_depth=no_depth, judged=judged)
     if result.all_refused:
@@ -233,11 +239,11 @@ def _both_asked(
     return ours, replace(expectation, records=theirs)
 
 
-def _write(result: Result, plan: ReplayPlan, journal: Journal) -> None:
+def _write(result: Result, plan: ReplayPlan, journal: OrderedJournal) -> None:
     from groma_ros.replay.report import page
 
     out, work = result.task.out, journal.folder
-    records = journal.records.read_bytes()
+    records = (work / RECORDS).read_bytes()
     with replacing(work / RECORDING) as stream:
         texts = [goal["text"] for goal in result.run.goals]
         write_recording(

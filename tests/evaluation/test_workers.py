@@ -12,14 +12,13 @@ from typing import Any
 import pytest
 
 from groma_ros.evaluation.workers import (
-    RECORDS,
     EvaluationPlan,
     ModelChoice,
-    RecordStore,
     _on_device,
     run_evaluation,
 )
 from groma_ros.grounding.calibration import Calibration
+from groma_ros.journal import RECORDS, Journal
 from groma_ros.runtime.options import RuntimeOptions
 from tests.evaluation.killed import squares
 from tests.evaluation.work import run_away, square
@@ -58,8 +57,9 @@ def test_a_stopped_run_goes_on(choice: ModelChoice, tmp_path: Path) -> None:
     kept = json.loads(path.read_bytes().splitlines()[0])
     path.write_bytes(path.read_bytes().replace(b'"square": 1,', b'"square": 100,'))
     assert kept["item"] == 0
-    store = RecordStore(tmp_path / "run", json.loads((tmp_path / "run" / "settings.json").read_text()))
-    assert list(store.read()) == [0]
+    settings = json.loads((tmp_path / "run" / "settings.json").read_text())
+    with Journal(tmp_path / "run", settings) as journal:
+        assert [entry["item"] for entry in journal.read()] == [0]
     # With the offending item gone the run is another one and is refused in this folder.
     with pytest.raises(ValueError, match=r"holds another run \(other data, model or options\)"):
         run_evaluation(square, [1, 2], "item", choice, plan, {"data": 1})

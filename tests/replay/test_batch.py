@@ -13,8 +13,7 @@ import pytest
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.replay.batch import replay_all
-from groma_ros.replay.journal import FOLDER
-from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
+from groma_ros.replay.plan import DETECTIONS, JOURNAL, ModelSettings, ReplayPlan, Task
 from groma_ros.replay.run import TRIES
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.runtime.options import RuntimeOptions
@@ -56,7 +55,7 @@ def test_a_process_that_dies_loses_no_bag(tasks: list[Task], tmp_path: Path) -> 
     outcomes = replay_all(tasks, plan(tmp_path, deaths=1), jobs=2)
     assert [(item.name, item.status) for item in outcomes] == [("one", "same"), ("two", "same")]
     assert len(list((tmp_path / "deaths").iterdir())) == 1
-    assert all((task.out / DETECTIONS).is_file() and not (task.out / FOLDER).exists() for task in tasks)
+    assert all((task.out / DETECTIONS).is_file() and not (task.out / JOURNAL).exists() for task in tasks)
 
 
 def test_a_bag_that_ends_every_process_is_named(tasks: list[Task], tmp_path: Path) -> None:
@@ -95,4 +94,4 @@ def test_a_stopped_batch_does_nothing_twice(
     assert (tasks[0].out / DETECTIONS).is_file() and not (tasks[1].out / DETECTIONS).exists()
     assert [item.status for item in replay_all(tasks, quick)] == ["same", "same"]
     assert len(looks) == 4 + 2
-    assert not any((task.out / FOLDER).exists() for task in tasks)
+    assert not any((task.out / JOURNAL).exists() for task in tasks)

@@ -155,7 +155,7 @@ def test_a_bad_bag_is_reported_and_the_others_go_on(tmp_path: Path, groma: Any, 
 def test_interrupted_and_taken_up(tmp_path: Path, groma: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C on the third image: a sentence says what to do, and the same command ends with the same
     bytes."""
-    monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("groma_ros.journal.SAVE_SECONDS", 0.0)
     perceive, looks = Grounder.perceive, []
 
     def interrupted(self: Grounder, frame: Frame) -> Scene:

@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from groma_ros.replay.batch import replay_all
-from groma_ros.replay.journal import FOLDER
-from groma_ros.replay.plan import DETECTIONS, RECORDING, ModelSettings, ReplayPlan, Task
+from groma_ros.replay.plan import DETECTIONS, JOURNAL, RECORDING, ModelSettings, ReplayPlan, Task
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.types import Goal
@@ -62,7 +61,7 @@ def test_as_in_one_process(cluster: str, bag: Path, tmp_path: Path) -> None:
             assert (tmp_path / "cluster" / name / file).read_bytes() == (
                 tmp_path / "here" / name / file
             ).read_bytes()
-        assert not (tmp_path / "cluster" / name / FOLDER).exists()
+        assert not (tmp_path / "cluster" / name / JOURNAL).exists()
 
 
 @pytest.mark.parametrize("tries", [1, 2])

@@ -18,9 +18,9 @@ from rosbags.rosbag2 import StoragePlugin
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.io.bags import RAW
-from groma_ros.replay.journal import FOLDER
 from groma_ros.replay.plan import (
     DETECTIONS,
+    JOURNAL,
     JUNIT,
     RECORDING,
     REPORT,
@@ -156,7 +156,7 @@ def test_a_run_that_was_stopped_goes_on(
     save_seconds: float,
 ) -> None:
     """Stopped after every frame in turn; with and without a state that was saved just before."""
-    monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", save_seconds)
+    monkeypatch.setattr("groma_ros.journal.SAVE_SECONDS", save_seconds)
     plan = replace(plan, rule=replace(plan.rule, answer_period=0.25))
     run(bag, tmp_path / "whole", plan, grounder)
     perceive, looks = grounder.perceive, []
@@ -170,7 +170,7 @@ def test_a_run_that_was_stopped_goes_on(
         out = tmp_path / f"stopped{after}"
         with pytest.raises(Stop):
             replay(Task("slide", bag, out), plan, grounder, stopping(after))  # type: ignore[arg-type]
-        assert {path.name for path in out.iterdir()} == {FOLDER}
+        assert {path.name for path in out.iterdir()} == {JOURNAL}
         with monkeypatch.context() as context:
             context.setattr(grounder, "perceive", counted)
             run(bag, out, plan, grounder)
@@ -193,13 +193,13 @@ def test_another_plan_takes_nothing_up(
 def test_a_damaged_journal_is_a_new_start(
     bag: Path, tmp_path: Path, plan: ReplayPlan, grounder: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("groma_ros.journal.SAVE_SECONDS", 0.0)
     run(bag, tmp_path / "whole", plan, grounder)
-    for name, data in (("state.npz", b"PK\x03\x04 torn"), ("records.jsonl", b""), ("made_of.json", b"{")):
+    for name, data in (("state.npz", b"PK\x03\x04 torn"), ("records.jsonl", b""), ("settings.json", b"{")):
         out = tmp_path / name
         with pytest.raises(Stop):
             replay(Task("slide", bag, out), plan, grounder, stopping(4))  # type: ignore[arg-type]
-        (out / FOLDER / name).write_bytes(data)
+        (out / JOURNAL / name).write_bytes(data)
         run(bag, out, plan, grounder)
         assert (out / DETECTIONS).read_bytes() == (tmp_path / "whole" / DETECTIONS).read_bytes()
 
@@ -208,7 +208,7 @@ def test_killed_in_the_middle(bag: Path, tmp_path: Path) -> None:
     """A process that is killed outright, and its rerun."""
     code = (
         "import sys, os, signal; from pathlib import Path; from tests.replay import test_run as t\n"
-        "from groma_ros.replay import journal, run; journal.SAVE_SECONDS = 0.0\n"
+        "from groma_ros import journal; from groma_ros.replay import run; journal.SAVE_SECONDS = 0.0\n"
         "def watch(numbers, total):\n"
         "    for number in numbers:\n"
         "        yield number\n"
@@ -218,7 +218,7 @@ def test_killed_in_the_middle(bag: Path, tmp_path: Path) -> None:
     )
     arguments = [sys.executable, "-c", code, str(bag), str(tmp_path / "out")]
     assert subprocess.run(arguments, check=False, timeout=300, cwd=ROOT).returncode == -signal.SIGKILL
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {FOLDER}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {JOURNAL}
     plan = shipped()
     grounder = plan.engine.load()
     run(bag, tmp_path / "out", plan, grounder)
@@ -285,7 +285,7 @@ def test_a_full_disk(
     """The kernel refuses a write, as on a full disk: of the first file, in the middle of the journal, of the
     report. The sentence names the file, no result is half there, and with room again the run goes on to the
     same bytes."""
-    monkeypatch.setattr("groma_ros.replay.journal.SAVE_SECONDS", 0.0)
+    monkeypatch.setattr("groma_ros.journal.SAVE_SECONDS", 0.0)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
     try:
@@ -293,7 +293,7 @@ def test_a_full_disk(
             run(bag, tmp_path / "out", plan, grounder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert {path.name for path in (tmp_path / "out").iterdir()} <= {FOLDER}
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {JOURNAL}
     run(bag, tmp_path / "out", plan, grounder)
     run(bag, tmp_path / "whole", plan, grounder)
     for name in SAME:

@@ -1,0 +1,181 @@
+"""Append-only journals of unfinished runs, from which a rerun with the same settings resumes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+import zipfile
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from groma_ros.atomic_write import naming_file, replacing
+
+RECORDS = "records.jsonl"
+SETTINGS = "settings.json"
+STATE = "state.npz"
+SAVE_SECONDS = 2.0
+"""Least time between two saves of an `OrderedJournal` that asks `due`."""
+
+
+class Journal:
+    """Files of JSON lines in a folder, written as soon as a line is appended.
+
+    For results that do not depend on each other: every complete line counts when the run is resumed, so the
+    lines may come in any order.
+
+    folder: created if needed; settings: JSON values that the results depend on; files: names of the files.
+    Raises ValueError if the folder holds a run with other settings, OSError if it cannot be written.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], files: Sequence[str] = (RECORDS,)) -> None:
+        self.folder = folder
+        self._files = tuple(files)
+        self._resume(json.loads(json.dumps(settings)))
+        self._streams: dict[str, BinaryIO] = {}
+        for name in self._files:
+            with naming_file(folder / name):
+                self._streams[name] = (folder / name).open("ab")
+
+    def append(self, *lines: str) -> None:
+        """Append one line of JSON to each file, in the order of the files."""
+        for (name, stream), line in zip(self._streams.items(), lines, strict=True):
+            with naming_file(self.folder / name):
+                stream.write((line + "\n").encode())
+                stream.flush()
+
+    def read(self, name: str = RECORDS) -> list[Any]:
+        """Parse the lines of a file."""
+        return [json.loads(line) for line in (self.folder / name).read_bytes().splitlines()]
+
+    def close(self) -> None:
+        """Close the files; the journal stays for a rerun."""
+        for stream in self._streams.values():
+            stream.close()
+
+    def remove(self) -> None:
+        """Delete the folder of a finished run."""
+        self.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _resume(self, settings: Any) -> None:
+        """Prepare the files for appending."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        if (self.folder / SETTINGS).is_file() and not self._has(settings):
+            raise ValueError(
+                f"{self.folder} holds another run (other data, model or options); name a new --out folder or "
+                "remove this one."
+            )
+        with replacing(self.folder / SETTINGS) as stream:
+            stream.write(json.dumps(settings, indent=1).encode() + b"\n")
+        for name in self._files:
+            _drop_incomplete_end(self.folder / name)
+
+    def _has(self, settings: Any) -> bool:
+        """Whether the folder holds a run with these settings."""
+        try:
+            return bool(json.loads((self.folder / SETTINGS).read_bytes()) == settings)
+        except (OSError, ValueError):
+            return False
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+            return
+        with suppress(OSError):  # e.g. a full disk, which the propagating error reports already
+            self.close()
+
+
+class OrderedJournal(Journal):
+    """Journal of results that depend on the earlier ones through a state, which is saved now and then.
+
+    Only what was appended before the last save counts when the run is resumed. A folder of a run with other
+    settings, or a damaged one, is emptied; with `fresh` any folder is.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: Mapping[str, Any],
+        files: Sequence[str] = (RECORDS,),
+        fresh: bool = False,
+    ) -> None:
+        self.state: dict[str, NDArray[Any]] | None = None
+        """Arrays of the last save; None for a new run."""
+        self.done = 0
+        """Number of appended results."""
+        self._fresh = fresh
+        super().__init__(folder, settings, files)
+        self._saved = time.monotonic()
+
+    def append(self, *lines: str) -> None:
+        """Append one line of JSON to each file, in the order of the files."""
+        super().append(*lines)
+        self.done += 1
+
+    @property
+    def due(self) -> bool:
+        """Whether the last save is more than `SAVE_SECONDS` ago."""
+        return time.monotonic() - self._saved > SAVE_SECONDS
+
+    def save(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Save the state, which makes everything appended so far permanent."""
+        sizes = np.array([stream.tell() for stream in self._streams.values()], np.int64)
+        with replacing(self.folder / STATE) as stream:
+            # Named arrays only, which are loaded without unpickling.
+            np.savez(stream, journal_done=self.done, journal_sizes=sizes, **state)  # type: ignore[arg-type]
+        self._saved = time.monotonic()
+
+    def _resume(self, settings: Any) -> None:
+        if self._fresh or not self._recall(settings):
+            shutil.rmtree(self.folder, ignore_errors=True)
+            super()._resume(settings)
+
+    def _recall(self, settings: Any) -> bool:
+        """Load the state and truncate the files to it; False if it is of another run or damaged."""
+        try:
+            if not self._has(settings):
+                return False
+            with np.load(self.folder / STATE, allow_pickle=False) as arrays:
+                state = {name: arrays[name] for name in arrays.files}
+            sizes, done = state.pop("journal_sizes"), int(state.pop("journal_done"))
+            for name, size in zip(self._files, sizes, strict=True):
+                path = self.folder / name
+                if path.stat().st_size < size:
+                    return False
+                os.truncate(path, int(size))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return False
+        self.state, self.done = state, done
+        return True
+
+    def __enter__(self) -> OrderedJournal:
+        return self
+
+
+def _drop_incomplete_end(path: Path) -> None:
+    """Truncate a file of JSON lines before its first incomplete line, such as one that a kill cut off."""
+    data = path.read_bytes() if path.is_file() else b""
+    whole = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n"):
+            break
+        whole += len(line)
+    if whole < len(data):
+        os.truncate(path, whole)
