@@ -110,8 +110,8 @@ class FrameThread:
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """End the thread after the message in hand, once the slots are closed; False if it still runs after
-        `timeout` seconds."""
+        """End the thread after the message in progress, once the slots are closed; False if it still runs
+        after `timeout` seconds."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 

@@ -31,37 +31,37 @@ def marker_array_type() -> Any | None:
     return MarkerArray
 
 
-def markers_message(solid: Detections3D) -> MarkerArray:
+def markers_message(detections: Detections3D) -> MarkerArray:
     """A box, its edges and its name for each detection, an arrow along the target's z and one along its x.
 
     The first marker deletes all former ones, so that nothing stays that is no more.
     """
     from visualization_msgs.msg import Marker, MarkerArray
 
-    markers = [Marker(header=solid.header, action=Marker.DELETEALL)]
-    for index, placed in enumerate(solid.placed):
-        markers += _boxed(solid, index, placed)
-    if solid.target is not None:
-        markers += _arrows(solid)
+    markers = [Marker(header=detections.header, action=Marker.DELETEALL)]
+    for index, placed in enumerate(detections.placed):
+        markers += _boxed(detections, index, placed)
+    if detections.target is not None:
+        markers += _arrows(detections)
     return MarkerArray(markers=markers)
 
 
-def _boxed(solid: Detections3D, index: int, placed: Placed) -> list[Any]:
+def _boxed(detections: Detections3D, index: int, placed: Placed) -> list[Any]:
     from visualization_msgs.msg import Marker
 
     box = placed.placement.box
-    body = _marker(solid, "boxes", index, Marker.CUBE, placed.number, 0.3)
+    body = _marker(detections, "boxes", index, Marker.CUBE, placed.number, 0.3)
     (body.pose.position.x, body.pose.position.y, body.pose.position.z) = box.centre
     orientation = body.pose.orientation
     orientation.x, orientation.y, orientation.z, orientation.w = box.quaternion
     body.scale = Vector3(x=box.size[0], y=box.size[1], z=box.size[2])
     points = corners(box)
-    edges = _marker(solid, "edges", index, Marker.LINE_LIST, placed.number, 1.0)
+    edges = _marker(detections, "edges", index, Marker.LINE_LIST, placed.number, 1.0)
     edges.scale.x = _EDGE
     edges.points = [
         Point(x=float(x), y=float(y), z=float(z)) for pair in EDGES for x, y, z in points[list(pair)]
     ]
-    name = _marker(solid, "names", index, Marker.TEXT_VIEW_FACING, placed.number, 1.0)
+    name = _marker(detections, "names", index, Marker.TEXT_VIEW_FACING, placed.number, 1.0)
     up = points[4] - points[0]
     top = points[4:].mean(0) + up / max(1e-9, float((up @ up) ** 0.5)) * _GAP
     (name.pose.position.x, name.pose.position.y, name.pose.position.z) = (float(value) for value in top)
@@ -71,18 +71,18 @@ def _boxed(solid: Detections3D, index: int, placed: Placed) -> list[Any]:
     return [body, edges, name]
 
 
-def _arrows(solid: Detections3D) -> list[Any]:
+def _arrows(detections: Detections3D) -> list[Any]:
     """The arrows end at the target: the way a hand or a base comes, in white, and how a hand lies, in red."""
     from visualization_msgs.msg import Marker
 
-    assert solid.target is not None
+    assert detections.target is not None
     result = []
     # Points of an arrow are in the pose's own axes.
     for index, (start, end, shade) in enumerate(
         (((0, 0, -1), (0, 0, 0), (1.0, 1.0, 1.0)), ((0, 0, 0), (0.4, 0, 0), (1.0, 0.2, 0.2)))
     ):
-        arrow = _marker(solid, "target", index, Marker.ARROW, 0, 1.0)
-        arrow.header, arrow.pose = solid.target.header, solid.target.pose
+        arrow = _marker(detections, "target", index, Marker.ARROW, 0, 1.0)
+        arrow.header, arrow.pose = detections.target.header, detections.target.pose
         arrow.points = [Point(x=_ARROW * x, y=_ARROW * y, z=_ARROW * z) for x, y, z in (start, end)]
         arrow.scale = Vector3(x=0.006, y=0.014, z=0.02)
         arrow.color = ColorRGBA(r=shade[0], g=shade[1], b=shade[2], a=1.0)
@@ -90,11 +90,11 @@ def _arrows(solid: Detections3D) -> list[Any]:
     return result
 
 
-def _marker(solid: Detections3D, kind: str, index: int, shape: int, number: int, opacity: float) -> Any:
+def _marker(detections: Detections3D, kind: str, index: int, shape: int, number: int, opacity: float) -> Any:
     from visualization_msgs.msg import Marker
 
     red, green, blue = (value / 255 for value in colour(number))
-    marker = Marker(header=solid.header, ns=kind, id=index, type=shape, action=Marker.ADD)
+    marker = Marker(header=detections.header, ns=kind, id=index, type=shape, action=Marker.ADD)
     marker.pose.orientation.w = 1.0
     marker.color = ColorRGBA(r=red, g=green, b=blue, a=opacity)
     marker.lifetime = Duration(sec=SECONDS)

@@ -14,7 +14,7 @@ Load = Callable[[str, RuntimeOptions], Grounder]
 
 
 class ModelLoader:
-    """Loads one model at a time. The thread is a daemon: a process that is told to end does not wait for
+    """Loads one model at a time. The thread is a daemon: a process that is asked to end does not wait for
     it."""
 
     def __init__(self, load: Load) -> None:

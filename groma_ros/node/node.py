@@ -41,8 +41,8 @@ from groma_ros.types import Goal, Grounding
 STOP_SECONDS = 1.0
 THROTTLE_SECONDS = 5.0
 GOALS_LOG_SECONDS = 1.0
-BELL_SECONDS = 0.1
-"""How often those who wait for an answer look at the clock."""
+NOTIFY_SECONDS = 0.1
+"""Period at which coroutines that wait for an answer check their timeouts."""
 
 NO_DEPTH = "The image came without depth, so nothing in it has a place in space."
 
@@ -65,7 +65,7 @@ class GromaNode(LifecycleNode):
         self.failure = ""
         self._final = False
         settings = declare(self)
-        self._orders = NodeConfig(GoalSet(goals_from_texts(settings.goals)), settings)
+        self._config = NodeConfig(GoalSet(goals_from_texts(settings.goals)), settings)
         self._statistics = Statistics()
         self._loader = ModelLoader(load)
         self._grounder: Grounder | None = None
@@ -73,31 +73,31 @@ class GromaNode(LifecycleNode):
         self._abandoned: Pipeline | None = None
         self._cameras: list[Camera] = []
         self._closing: list[Step] = []
-        self._solids: Detector3D | None = None
-        self._bell = AsyncCondition(self)
+        self._detector_3d: Detector3D | None = None
+        self._condition = AsyncCondition(self)
         self.add_on_set_parameters_callback(self._on_new_parameters)
         self._reports = Reports(self)
         # A steady clock: reports come, and waiting is looked after, even while a simulated clock stands
         # still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
-        self.create_timer(BELL_SECONDS, self._bell.notify_all, clock=steady)
+        self.create_timer(NOTIFY_SECONDS, self._condition.notify_all, clock=steady)
         # These live as long as the node, so that a request that is open when it is deactivated or cleaned up
         # gets its answer.
         self._asks = AskService(
             self,
-            self._bell,
+            self._condition,
             lambda: self._pipeline,
-            lambda: self._orders,
+            lambda: self._config,
             self._camera,
             self._check,
             self._refuser("ask"),
         )
         self._action = GroundAction(
             self,
-            self._bell,
+            self._condition,
             lambda: self._pipeline,
-            lambda: self._orders,
+            lambda: self._config,
             self._camera,
             self._check,
             self._refuser("ground"),
@@ -107,8 +107,8 @@ class GromaNode(LifecycleNode):
 
     @property
     def autostart(self) -> bool:
-        """Whether the node was told to go to active by itself."""
-        return self._orders.settings.autostart
+        """Whether the node activates itself after the start."""
+        return self._config.settings.autostart
 
     @property
     def unconfigured(self) -> bool:
@@ -133,10 +133,10 @@ class GromaNode(LifecycleNode):
     def begin_loading(self) -> None:
         """Start to load the model in a thread, unless that has begun; `on_configure` takes it."""
         if self._grounder is None and self._loader.begin(
-            self._orders.settings.model, self._orders.settings.runtime_options
+            self._config.settings.model, self._config.settings.runtime_options
         ):
             self.get_logger().info(
-                f"Loads the model {self._orders.settings.model or 'that ships, groma-tiny'}."
+                f"Loads the model {self._config.settings.model or 'that ships, groma-tiny'}."
             )
 
     async def _ready_to_configure(self) -> None:
@@ -144,7 +144,7 @@ class GromaNode(LifecycleNode):
         # Another request may have taken it, and failed, while this one waited.
         while self.unconfigured and not self._loader.ready:
             self.begin_loading()
-            await self._bell.wait_for(lambda: not self._loader.loading)
+            await self._condition.wait_for(lambda: not self._loader.loading)
 
     def _is_active_already(self) -> bool:
         """Whether an activate request is already satisfied by autostart."""
@@ -165,7 +165,7 @@ class GromaNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening and let the frame in hand finish."""
+        """Stop listening and let the frame in progress finish."""
         self._stop()
         return super().on_deactivate(state)
 
@@ -208,18 +208,18 @@ class GromaNode(LifecycleNode):
         return None
 
     def _configure(self) -> None:
-        settings = self._orders.settings
+        settings = self._config.settings
         self.begin_loading()
         self._grounder = self._loader.take()
         assert self._grounder.runtime is not None
         self.get_logger().info(self._grounder.runtime.reason)
         self._reports.loaded(self._grounder.runtime, self._grounder.familiarity)
-        self._check_goals(self._orders.goal_set.goals, settings)
+        self._check_goals(self._config.goal_set.goals, settings)
         for name in settings.cameras or ("",):
             outputs = CameraOutputs(self, name)
             self._closing.append(outputs.destroy)
             self._cameras.append(Camera(name, outputs, Statistics()))
-        self._solids = Detector3D(self, settings)
+        self._detector_3d = Detector3D(self, settings)
         self._closing.append(self._close_solids)
         self._labels = Labels(self)
         service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals, qos_profile=REQUESTS)
@@ -236,17 +236,17 @@ class GromaNode(LifecycleNode):
             )
         assert self._grounder is not None
         self._abandoned = None
-        assert self._solids is not None
-        self._solids.forget()
+        assert self._detector_3d is not None
+        self._detector_3d.forget()
         self._pipeline = Pipeline(
             self._grounder,
             self._cameras,
-            lambda: self._orders,
+            lambda: self._config,
             self._refuse,
-            self._bell.notify_all,
-            self._solids,
+            self._condition.notify_all,
+            self._detector_3d,
         )
-        settings = self._orders.settings
+        settings = self._config.settings
         for index, camera in enumerate(self._cameras):
             camera.inputs = CameraInputs(
                 self, camera.name, settings, partial(self._on_image, index), partial(self._refuse, camera)
@@ -267,7 +267,7 @@ class GromaNode(LifecycleNode):
             )
             self._abandoned = self._pipeline
         self._pipeline = None
-        self._bell.notify_all()
+        self._condition.notify_all()
 
     def _release(self) -> None:
         self._stop()
@@ -292,7 +292,7 @@ class GromaNode(LifecycleNode):
         camera.statistics.received()
         if self._pipeline is None or message is None:
             return
-        if camera.due(self.get_clock().now().nanoseconds, self._orders.settings.max_rate):
+        if camera.due(self.get_clock().now().nanoseconds, self._config.settings.max_rate):
             self._pipeline.put(index, message)
         else:
             self._pipeline.skip(index, message)
@@ -310,18 +310,18 @@ class GromaNode(LifecycleNode):
         except ValueError as error:
             response.message = str(error)
             self._refuser("goal", "text")(str(error))
-        response.goals_version = self._orders.goal_set.version
+        response.goals_version = self._config.goal_set.version
         return response
 
     def _on_new_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         try:
-            settings = with_values(self._orders.settings, changes)
-            if self._solids is not None:
-                self._solids.configure(settings)
+            settings = with_values(self._config.settings, changes)
+            if self._detector_3d is not None:
+                self._detector_3d.configure(settings)
             if any(change.name == "goals" for change in changes):
                 self._replace_goals(goals_from_texts(settings.goals), settings)
             else:
-                self._orders = NodeConfig(self._orders.goal_set, settings)
+                self._config = NodeConfig(self._config.goal_set, settings)
         except (ValueError, ImportError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)
@@ -331,23 +331,23 @@ class GromaNode(LifecycleNode):
     def _replace_goals(self, goals: Sequence[Goal], settings: Parameters | None = None) -> None:
         """Let these goals stand. Raises ValueError with a sentence if one cannot be asked; then the former
         ones stand."""
-        settings = settings or self._orders.settings
+        settings = settings or self._config.settings
         self._check_goals(goals, settings)
-        self._orders = NodeConfig(self._orders.goal_set.replaced(goals), settings)
+        self._config = NodeConfig(self._config.goal_set.replaced(goals), settings)
         self._tell_goals()
         texts = "; ".join(printable(goal.text, SHOWN) for goal in goals) or "none"
         # Goals may be replaced as often as images come.
         self.get_logger().info(
-            f"Goals, set {self._orders.goal_set.version}: {texts}", throttle_duration_sec=GOALS_LOG_SECONDS
+            f"Goals, set {self._config.goal_set.version}: {texts}", throttle_duration_sec=GOALS_LOG_SECONDS
         )
 
     def _tell_goals(self) -> None:
         if self._pipeline is not None:
-            self._labels.publish(self._orders.goal_set, self._orders.settings.min_score, self._model)
+            self._labels.publish(self._config.goal_set, self._config.settings.min_score, self._model)
 
     @property
     def _model(self) -> str:
-        return f"Groma, {self._orders.settings.model or 'groma-tiny'}"
+        return f"Groma, {self._config.settings.model or 'groma-tiny'}"
 
     def _check_goals(self, goals: Sequence[Goal], settings: Parameters) -> None:
         check_goals(goals, settings.max_goals, self._check)
@@ -367,13 +367,13 @@ class GromaNode(LifecycleNode):
         return names.index(name.strip("/"))
 
     def _close_solids(self) -> None:
-        if self._solids is not None:
-            self._solids.destroy()
-        self._solids = None
+        if self._detector_3d is not None:
+            self._detector_3d.destroy()
+        self._detector_3d = None
 
     def _fill_solid(self, result: Ground.Result, view: ImageResult, grounding: Grounding) -> None:
         """The 3D part of a result, or in its message why there is none."""
-        if view.frame.depth is None or self._solids is None:
+        if view.frame.depth is None or self._detector_3d is None:
             result.message = view.without_depth or NO_DEPTH
             return
         sentences: list[str] = []
@@ -382,10 +382,10 @@ class GromaNode(LifecycleNode):
             self._statistics.refused("depth", cause)
             sentences.append(sentence)
 
-        solid = self._solids.of(view, [grounding], self._orders.settings, refuse)
-        result.detections_3d = detections_3d_message(solid).detections
-        if solid.target is not None:
-            result.target_pose = solid.target
+        detections = self._detector_3d.of(view, [grounding], self._config.settings, refuse)
+        result.detections_3d = detections_3d_message(detections).detections
+        if detections.target is not None:
+            result.target_pose = detections.target
         else:
             result.message = sentences[0] if sentences else NO_DEPTH
 
@@ -394,10 +394,10 @@ class GromaNode(LifecycleNode):
 
     def _report(self) -> None:
         now = self.get_clock().now()
-        questions = len(self._pipeline.looks) if self._pipeline is not None else None
+        questions = len(self._pipeline.requests) if self._pipeline is not None else None
         loading = self._loader.seconds if self.loading else None
         self._reports.publish(
-            now, self._orders, self._cameras, self._statistics, questions, self.failure, loading
+            now, self._config, self._cameras, self._statistics, questions, self.failure, loading
         )
 
     def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:

@@ -33,7 +33,7 @@ CLOSED = "The node is not active."
 
 @dataclass(eq=False)
 class Camera:
-    """A camera and what is known of it."""
+    """A camera and its state."""
 
     name: str
     outputs: CameraOutputs
@@ -51,34 +51,35 @@ class Camera:
     published: float | None = None
     """`perf_counter` seconds of the newest output."""
     rate: float = 0.0
-    """Outputs a second of late."""
-    hand: StampedMessage | None = None
-    """The image in work, as long as its 2D answers were not published."""
+    """Smoothed number of outputs per second."""
+    in_progress: StampedMessage | None = None
+    """The image being processed, until its 2D answers are published."""
     lock: threading.Lock = field(default_factory=threading.Lock)
     _due: int = 0
 
     def claim(self, arrival: StampedMessage) -> bool:
-        """Claim the 2D answers of the image in work; True only for the first caller."""
+        """Claim the 2D answers of the image being processed; True only for the first caller."""
         with self.lock:
-            mine, self.hand = self.hand is arrival, None if self.hand is arrival else self.hand
+            mine = self.in_progress is arrival
+            if mine:
+                self.in_progress = None
             return mine
 
-    def tell(self, now: float, age: float | None) -> None:
-        """Remember that something was published at `now` (perf_counter seconds), and keep the smoothed rate
-        of it."""
+    def record_output(self, now: float, age: float | None) -> None:
+        """Record an output at `now` (perf_counter seconds) and update the smoothed rate of outputs."""
         passed = now - self.published if self.published is not None else 0.0
-        share = 1 - math.exp(-passed)  # what is a second old counts a third
+        share = 1 - math.exp(-passed)  # time constant of one second
         self.rate += share * ((1 / passed if passed > 0 else 0.0) - self.rate)
         self.published, self.age = now, age
 
     def due(self, now: int, rate: float) -> bool:
-        """Whether a frame that comes now (ns of the node's clock) is to be looked at, at `rate` frames a
-        second at most; 0: always."""
+        """Whether to process a frame that arrives now (ns of the node's clock), for at most `rate` frames per
+        second; 0: always."""
         period = int(1e9 / rate) if rate > 0 else 0
         if period and 0 <= self._due - now <= period:
             return False
-        # On the beat, so that a rate a little below the camera's is kept and not halved; a clock that jumped
-        # begins anew.
+        # Advance by whole periods, so that a rate slightly below the camera's is not halved; restart after a
+        # jump of the clock.
         self._due = self._due + period if abs(now - self._due) < period else now + period
         return True
 
@@ -86,82 +87,83 @@ class Camera:
 class Pipeline:
     """Answers the newest frames of the cameras, and one-off questions about them, until it is stopped.
 
-    orders: gives what is to be done; refuse: takes a camera, what was refused ("image" or "depth"), a cause
-    and a sentence; notify: called when a question has moved on. Both are called from the threads here.
-    solids: makes the 3D answers.
+    config: returns the current settings and goals; refuse: takes a camera, what was refused ("image" or
+    "depth"), a cause and a sentence; notify: called when the stage of a question changes. Both are called
+    from the threads here. detector_3d: computes the 3D answers.
     """
 
     def __init__(
         self,
         grounder: Grounder,
         cameras: Sequence[Camera],
-        orders: Callable[[], NodeConfig],
+        config: Callable[[], NodeConfig],
         refuse: Callable[[Camera, str, str, str], None],
         notify: Callable[[], None],
-        solids: Detector3D,
+        detector_3d: Detector3D,
     ) -> None:
-        self._solids = solids
-        self._grounder, self._orders, self._refuse = grounder, orders, refuse
+        self._detector_3d = detector_3d
+        self._grounder, self._config, self._refuse = grounder, config, refuse
         # Its own: a pipeline that was abandoned must not reach the cameras of the next configuration.
         self._cameras = tuple(cameras)
         self._executor = AnswerExecutor()
-        self._slots = LatestFrameQueue(len(cameras))
-        self.looks = RequestQueue(self._executor, self._ground, notify)
+        self._queue = LatestFrameQueue(len(cameras))
+        self.requests = RequestQueue(self._executor, self._ground, notify)
         ask = asking(self._executor, self._ground)
         for camera in cameras:
-            camera.processor = FrameProcessor(grounder, ask, orders().settings.rule)
-            camera.view = camera.arrival = camera.hand = camera.age = None
-        self._worker = FrameThread(self._slots, self._handle, self._failed)
+            camera.processor = FrameProcessor(grounder, ask, config().settings.rule)
+            camera.view = camera.arrival = camera.in_progress = camera.age = None
+        self._worker = FrameThread(self._queue, self._handle, self._failed)
 
     def put(self, camera: int, message: Any) -> None:
-        """Take a camera's image; returns at once. It overtakes the one in work and the one that waits: their
-        2D answers are carried."""
+        """Take a camera's image; returns at once. It overtakes the one being processed and the one that
+        waits: their 2D answers are carried."""
         seen = self._cameras[camera]
         assert seen.processor is not None
         stream = seen.processor.arrived(to_nanoseconds(message.header.stamp))
-        hand = seen.hand  # the worker may clear it at any moment
-        if hand is not None:
-            self._carry(seen, hand, in_hand=True)
-        pushed = self._slots.put(camera, message, stream)
+        current = seen.in_progress  # the worker may clear it at any moment
+        if current is not None:
+            self._carry(seen, current, in_progress=True)
+        pushed = self._queue.put(camera, message, stream)
         if pushed is not None and not self._carry(seen, pushed):
             seen.statistics.dropped(NEWER)
 
     def skip(self, camera: int, message: Any) -> None:
-        """Count an image that comes faster than max_rate; its stamp tells that the camera did not pause."""
+        """Count an image that arrives faster than max_rate; its stamp shows the tracker that the camera did
+        not pause."""
         seen = self._cameras[camera]
         assert seen.processor is not None
         seen.processor.arrived(to_nanoseconds(message.header.stamp))
         seen.statistics.dropped(RATE)
 
-    def _carry(self, camera: Camera, arrival: StampedMessage, in_hand: bool = False) -> bool:
-        """Publish the 2D answers of an image by motion alone, in the thread of the callbacks; False where
-        nobody wants that."""
-        orders, processor = self._orders(), camera.processor
-        if processor is None or not orders.settings.carry or not camera.outputs.answers_wanted:
+    def _carry(self, camera: Camera, arrival: StampedMessage, in_progress: bool = False) -> bool:
+        """Publish the 2D answers of an image by motion alone, in the thread of the callbacks; False if
+        carrying is off or nobody subscribes."""
+        config, processor = self._config(), camera.processor
+        if processor is None or not config.settings.carry or not camera.outputs.answers_wanted:
             return False
-        if in_hand and not camera.claim(arrival):
+        if in_progress and not camera.claim(arrival):
             return False
         header = arrival.message.header
-        followed = processor.carry(to_nanoseconds(header.stamp), orders.standing, arrival.stream)
+        followed = processor.carry(to_nanoseconds(header.stamp), config.standing, arrival.stream)
         camera.outputs.publish_answers(header, followed)
         camera.statistics.carried()
-        camera.tell(perf_counter(), followed.age if followed.answered is not None else None)
+        camera.record_output(perf_counter(), followed.age if followed.answered is not None else None)
         return True
 
     def recall(self, camera: int | None) -> int | None:
-        """Have the questions that wait looked at with the newest image; its camera, or None if none has
-        come."""
-        return self._slots.recall(camera)
+        """Hand the newest image out again for the questions that wait; its camera, or None if none has
+        arrived."""
+        return self._queue.recall(camera)
 
     def close(self) -> None:
         """Take no more frames, and end the questions that are open."""
-        for index in self._slots.close():
+        for index in self._queue.close():
             self._cameras[index].statistics.dropped(STOPPED)
-        self.looks.close(CLOSED)
+        self.requests.close(CLOSED)
         self._executor.shutdown(wait=False)
 
     def stop(self, timeout: float) -> bool:
-        """Close and let what is in hand finish; False if it still runs after `timeout` seconds."""
+        """Close and let the frame in progress finish; False if it still runs after `timeout` seconds."""
         self.close()
         end = perf_counter() + timeout
         worker = self._worker.stop(timeout)
@@ -182,36 +184,36 @@ class Pipeline:
 
     # The frames' thread.
 
-    def _handle(self, turn: FrameJob) -> None:
-        camera, orders = self._cameras[turn.camera], self._orders()
-        looks = self.looks.waiting(turn.camera, turn.fresh)
-        wanted = turn.fresh and camera.outputs.wanted(orders)
-        if not wanted and not looks:
-            if turn.fresh:
+    def _handle(self, job: FrameJob) -> None:
+        camera, config = self._cameras[job.camera], self._config()
+        requests = self.requests.waiting(job.camera, job.fresh)
+        wanted = job.fresh and camera.outputs.wanted(config)
+        if not wanted and not requests:
+            if job.fresh:
                 camera.statistics.skipped()
             return
-        camera.hand = turn.arrival if wanted else None
+        camera.in_progress = job.arrival if wanted else None
         try:
-            view = self._view(camera, turn.arrival, orders, bool(looks) or camera.outputs.proposals_wanted)
+            view = self._view(camera, job.arrival, config, bool(requests) or camera.outputs.proposals_wanted)
         except ValueError as error:
-            if camera.claim(turn.arrival) if wanted else turn.fresh:
+            if camera.claim(job.arrival) if wanted else job.fresh:
                 self._refuse(
                     camera, "image", error.cause if isinstance(error, ImageError) else "content", str(error)
                 )
-            for look in looks:
-                if not look.wanted.fresh:
-                    look.fail(error)
+            for request in requests:
+                if not request.wanted.fresh:
+                    request.fail(error)
             return
         if wanted:
-            view = self._answer(camera, view, turn.arrival, orders)
-        elif turn.fresh:
+            view = self._answer(camera, view, job.arrival, config)
+        elif job.fresh:
             camera.statistics.skipped()
-        if looks:
-            self._begin(camera, looks, view, orders)
+        if requests:
+            self._begin(camera, requests, view, config)
 
-    def _view(self, camera: Camera, arrival: StampedMessage, orders: NodeConfig, needed: bool) -> ImageResult:
-        """The image of an arrival, perceived if there are goals or it is needed; one that was perceived
-        already is not again."""
+    def _view(self, camera: Camera, arrival: StampedMessage, config: NodeConfig, needed: bool) -> ImageResult:
+        """The decoded image of a message, perceived if there are goals or `needed`; an image is perceived
+        only once."""
         known = camera.view if camera.arrival is arrival else None
         if known is not None and (known.scene is not None or not needed):
             return known
@@ -220,7 +222,7 @@ class Pipeline:
             camera.inputs.reserve(to_nanoseconds(arrival.message.header.stamp))
         frame = known.frame if known is not None else frame_from_image(arrival.message)
         decoded = perf_counter()
-        scene = self._grounder.perceive(frame) if needed or orders.standing.goals else None
+        scene = self._grounder.perceive(frame) if needed or config.standing.goals else None
         if scene is not None:
             camera.statistics.perceived()
         camera.statistics.took(
@@ -233,65 +235,67 @@ class Pipeline:
         return camera.view
 
     def _answer(
-        self, camera: Camera, view: ImageResult, arrival: StampedMessage, orders: NodeConfig
+        self, camera: Camera, view: ImageResult, arrival: StampedMessage, config: NodeConfig
     ) -> ImageResult:
-        """Track an image and publish what holds for it."""
+        """Track an image and publish its answers."""
         assert camera.processor is not None, "a camera has a processor while the pipeline lives"
         start = perf_counter()
-        camera.processor.set_config(orders.settings.rule)
+        camera.processor.set_config(config.settings.rule)
         if view.scene is not None:
-            result = camera.processor.process(view.frame, orders.standing, arrival.stream, view.scene)
+            result = camera.processor.process(view.frame, config.standing, arrival.stream, view.scene)
             followed = result.answer
             if followed.failure is not None:
                 error = followed.failure
                 sentence = f"The language model failed: {type(error).__name__}: {error}"
                 self._refuse(camera, "answer", "failure", sentence)
         else:
-            followed = TrackedAnswer((), orders.goal_set.version, None, 0.0)
+            followed = TrackedAnswer((), config.goal_set.version, None, 0.0)
         camera.view = view = replace(view, followed=followed)
-        told = perf_counter()
+        tracked = perf_counter()
         if camera.claim(arrival):
             camera.outputs.publish_answers(view.header, followed)
             done = perf_counter()
-            camera.tell(done, followed.age if followed.answered is not None else None)
-            camera.statistics.answered({"publish": done - told, "total": done - arrival.time})
-        camera.statistics.took({"follow": told - start})
-        camera.outputs.publish_pictures(view, orders, camera.rate)
-        if camera.outputs.solid_wanted:
-            view = self._completed(camera, view, orders)
-            self._publish_solid(camera, view, orders)
+            camera.record_output(done, followed.age if followed.answered is not None else None)
+            camera.statistics.answered({"publish": done - tracked, "total": done - arrival.time})
+        camera.statistics.took({"follow": tracked - start})
+        camera.outputs.publish_pictures(view, config, camera.rate)
+        if camera.outputs.detections_3d_wanted:
+            view = self._completed(camera, view, config)
+            self._publish_detections_3d(camera, view, config)
         return view
 
-    def _publish_solid(self, camera: Camera, view: ImageResult, orders: NodeConfig) -> None:
+    def _publish_detections_3d(self, camera: Camera, view: ImageResult, config: NodeConfig) -> None:
         def refuse(cause: str, sentence: str) -> None:
             self._refuse(camera, "depth", cause, sentence)
 
         if view.frame.depth is None:
             return
         start = perf_counter()
-        camera.outputs.publish_solid(self._solids.of(view, view.groundings, orders.settings, refuse))
+        camera.outputs.publish_detections_3d(
+            self._detector_3d.of(view, view.groundings, config.settings, refuse)
+        )
         camera.statistics.took({"depth": perf_counter() - start})
 
     def _begin(
-        self, camera: Camera, looks: Sequence[FrameRequest], view: ImageResult, orders: NodeConfig
+        self, camera: Camera, requests: Sequence[FrameRequest], view: ImageResult, config: NodeConfig
     ) -> None:
-        if any(look.wanted.depth for look in looks):
-            view = self._completed(camera, view, orders)
-        for look in looks:
-            look.begin(view)
+        if any(request.wanted.depth for request in requests):
+            view = self._completed(camera, view, config)
+        for request in requests:
+            request.begin(view)
 
-    def _completed(self, camera: Camera, view: ImageResult, orders: NodeConfig) -> ImageResult:
-        """The view with the depth and the intrinsics of its frame, where they came."""
+    def _completed(self, camera: Camera, view: ImageResult, config: NodeConfig) -> ImageResult:
+        """The view with the depth and the intrinsics of its frame, if they arrived."""
         if view.complete or camera.inputs is None:
             return view
-        frame, why, tolerance = view.frame, "", orders.settings.sync_tolerance
+        frame, why, tolerance = view.frame, "", config.settings.sync_tolerance
         try:
-            depth, info = camera.inputs.pair(frame.stamp, tolerance, orders.settings.depth_wait)
+            depth, info = camera.inputs.pair(frame.stamp, tolerance, config.settings.depth_wait)
             frame = with_depth(frame, depth, info, camera.inputs.is_rectified(info))
             if frame.depth is None:
                 absent = "camera_info" if info is None else f"depth within {tolerance} s of its stamp"
                 why = f"An image came without {absent}, so nothing in it has a place in space."
-                if camera.outputs.solid_wanted:
+                if camera.outputs.detections_3d_wanted:
                     self._refuse(camera, "depth", "missing", why)
         except ImageError as error:
             why = str(error)
@@ -300,10 +304,11 @@ class Pipeline:
         return camera.view
 
     def _failed(self, index: int, error: Exception) -> None:
-        """A frame raised what no frame should: it is counted, and the questions that waited for it fail."""
+        """Count a frame whose processing raised an unexpected error, and fail the questions that waited for
+        it."""
         sentence = f"A frame could not be answered: {type(error).__name__}: {error}"
-        self._cameras[index].hand = None
+        self._cameras[index].in_progress = None
         self._refuse(self._cameras[index], "image", "failure", sentence)
-        for look in self.looks.waiting(index, fresh=True):
-            if not look.wanted.fresh:
-                look.fail(ValueError(sentence))
+        for request in self.requests.waiting(index, fresh=True):
+            if not request.wanted.fresh:
+                request.fail(ValueError(sentence))

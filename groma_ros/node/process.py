@@ -25,7 +25,7 @@ from groma_ros.node.node import GromaNode
 from groma_ros.node.shared_memory import remove_dead_segments
 
 POLL_SECONDS = 0.2
-"""How long the executor may wait before it looks whether it was asked to end."""
+"""Longest wait of the executor before it checks whether it was asked to end."""
 MANAGER_SECONDS = 5.0
 """How long autostart leaves a node inactive that somebody else configured."""
 

@@ -32,7 +32,7 @@ ANSWERS = {
     "detections": (Detection2DArray, 10),
     "groundings": (GroundingArray, 10),
 }
-SOLID = {
+TOPICS_3D = {
     "detections_3d": (Detection3DArray, 10),
     "target_pose": (PoseStamped, 10),
 }
@@ -59,33 +59,33 @@ class CameraOutputs:
     def __init__(self, node: LifecycleNode, camera: str) -> None:
         self._node = node
         inside = f"~/{camera.strip('/')}/" if camera else "~/"
-        topics = {**ANSWERS, **SOLID, **MARKERS, **PICTURES}
+        topics = {**ANSWERS, **TOPICS_3D, **MARKERS, **PICTURES}
         self._topics = {
             name: create(node, kind, inside + name, depth) for name, (kind, depth) in topics.items()
         }
 
-    def heard(self, *names: str) -> bool:
+    def subscribed(self, *names: str) -> bool:
         """Whether somebody listens to one of these topics."""
         return any(self._topics[name].get_subscription_count() > 0 for name in names)
 
-    def wanted(self, orders: NodeConfig) -> bool:
+    def wanted(self, config: NodeConfig) -> bool:
         """Whether anybody listens at all."""
-        return self.heard(*ANSWERS, *SOLID, *MARKERS, "proposals") or self._drawn(orders)
+        return self.subscribed(*ANSWERS, *TOPICS_3D, *MARKERS, "proposals") or self._drawn(config)
 
     @property
-    def solid_wanted(self) -> bool:
+    def detections_3d_wanted(self) -> bool:
         """Whether somebody listens to what needs depth."""
-        return self.heard(*SOLID, *MARKERS)
+        return self.subscribed(*TOPICS_3D, *MARKERS)
 
     @property
     def proposals_wanted(self) -> bool:
         """Whether somebody listens to all regions, goals or not."""
-        return self.heard("proposals")
+        return self.subscribed("proposals")
 
     @property
     def answers_wanted(self) -> bool:
         """Whether somebody listens to the answers themselves."""
-        return self.heard(*ANSWERS)
+        return self.subscribed(*ANSWERS)
 
     def publish_answers(self, header: Header, followed: TrackedAnswer) -> None:
         """The 2D answers that hold for an image."""
@@ -93,30 +93,30 @@ class CameraOutputs:
         message = groundings_message(header, followed.groundings, followed.version, followed.answered)
         self._topics["groundings"].publish(message)
 
-    def publish_pictures(self, view: ImageResult, orders: NodeConfig, rate: float = 0.0) -> None:
+    def publish_pictures(self, view: ImageResult, config: NodeConfig, rate: float = 0.0) -> None:
         """The regions and the overlay of an image that was processed. rate: outputs a second, for the
         overlay."""
         header, followed = view.header, view.followed
         assert followed is not None
         if view.scene is not None and self.proposals_wanted:
             self._topics["proposals"].publish(proposals_message(header, view.scene))
-        if self._drawn(orders):
+        if self._drawn(config):
             age = f", answer {followed.age:.1f} s old" if followed.answered is not None else ""
             note = f"goals {followed.version}, {rate:.1f} Hz{age}"
             self._topics["debug/image"].publish(
                 image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note))
             )
 
-    def publish_solid(self, solid: Detections3D) -> None:
+    def publish_detections_3d(self, detections: Detections3D) -> None:
         """Publish the 3D outputs of a frame with depth; `target_pose` only if there is a target."""
-        self._topics["detections_3d"].publish(detections_3d_message(solid))
-        if solid.target is not None:
-            self._topics["target_pose"].publish(solid.target)
-        if MARKERS and self.heard(*MARKERS):
-            self._topics["debug/markers"].publish(markers_message(solid))
+        self._topics["detections_3d"].publish(detections_3d_message(detections))
+        if detections.target is not None:
+            self._topics["target_pose"].publish(detections.target)
+        if MARKERS and self.subscribed(*MARKERS):
+            self._topics["debug/markers"].publish(markers_message(detections))
 
-    def _drawn(self, orders: NodeConfig) -> bool:
-        return orders.settings.debug_image and self.heard("debug/image")
+    def _drawn(self, config: NodeConfig) -> bool:
+        return config.settings.debug_image and self.subscribed("debug/image")
 
     def destroy(self) -> None:
         """Close the topics."""

@@ -1,4 +1,4 @@
-"""One-off questions: each is asked about one image, in the language model's thread, while images go on."""
+"""One-off questions, each answered about one image in the language model's thread while images continue."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ Finish = Callable[[ImageResult, "list[Grounding]"], Any]
 
 
 class NoAnswer(ValueError):
-    """A question that will not be answered, in a sentence."""
+    """A question will not be answered; the message says why."""
 
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """Outputs that a request needs."""
+    """A question, and the image it needs."""
 
     camera: int | None
     """None for any."""
     fresh: bool
-    """Of an image that comes after the question, not of the newest one."""
+    """Needs an image that arrives after the question; else the newest one serves."""
     depth: bool
-    """With its depth."""
+    """Needs the depth of the image."""
     question: Callable[[Scene], Question]
-    """Makes it of the image's scene."""
+    """Makes the question from the image's scene."""
     finish: Finish | None = None
     """Work on the answer that may take time or wait for transforms; its result is that of the request. Called
     in the language model's thread."""
@@ -48,7 +48,7 @@ class Answered:
 
 
 class FrameRequest:
-    """A question on its way: it waits for an image, the language model looks, it is answered or fails. Any
+    """An open question: it waits for an image, then for the language model, and is answered or fails. Any
     thread may call it."""
 
     def __init__(
@@ -69,11 +69,11 @@ class FrameRequest:
         return "waiting" if self.view is None else "looking"
 
     def result(self) -> Answered:
-        """The answer, once there is one. Raises what the question ended with instead."""
+        """The answer, once there is one. Raises the error of a question that failed."""
         return self.future.result(0)
 
     def begin(self, view: ImageResult) -> None:
-        """Put the question about this image."""
+        """Submit the question about this image."""
         assert view.scene is not None
         with self._lock:
             if self.future.done() or self.view is not None:
@@ -92,7 +92,7 @@ class FrameRequest:
         self._notify()
 
     def fail(self, error: Exception) -> None:
-        """End it without an answer; a call that still waits for the language model is taken back."""
+        """End it without an answer; a call that still waits for the language model is cancelled."""
         with self._lock:
             call = self._call
             if not self.future.done():
@@ -109,7 +109,7 @@ class FrameRequest:
             groundings = self._answer(question)
             finish = self.wanted.finish
             result = Answered(view, groundings, finish(view, groundings) if finish is not None else None)
-        except Exception as error:  # the one who asked is told
+        except Exception as error:  # raised again in `result`
             self.fail(error)
             return
         with self._lock:
@@ -161,7 +161,7 @@ class RequestQueue:
             ]
 
     def close(self, sentence: str) -> None:
-        """End all of them, and all that come, with a sentence."""
+        """End all open questions and all later ones with a sentence."""
         with self._lock:
             self._closed, left, self._open = sentence, self._open, []
         for request in left:

@@ -35,7 +35,7 @@ from groma_ros.client.demo.processes import Child, dds_environment
 from groma_ros.matching import found_for
 from groma_ros.msg import Goal, Grounding, GroundingArray
 from groma_ros.node.conversions import box_corners, to_nanoseconds, to_time
-from groma_ros.node.publishers import ANSWERS, MARKERS, PICTURES, SOLID
+from groma_ros.node.publishers import ANSWERS, MARKERS, PICTURES, TOPICS_3D
 from groma_ros.srv import SetGoals
 from groma_ros.types import FloatArray
 from tests.node.robot import Robot, start_node
@@ -361,7 +361,7 @@ def measure_topics(
         robot = stack.enter_context(Robot(domain))
         child = start_node(stack, domain, log, parameters, "tests.node.slow_node", [str(seconds)])
         session = Session(robot, child, [""], depth=True)
-        topics = {**ANSWERS, **SOLID, **MARKERS, **PICTURES}
+        topics = {**ANSWERS, **TOPICS_3D, **MARKERS, **PICTURES}
         del topics["groundings"]
         for topic, (kind, _) in topics.items():
             session.listen(kind, topic)

@@ -118,7 +118,7 @@ def test_deactivating_ends_what_is_open_with_a_sentence(
     question = robot.client(Ask, "groma/ask").call_async(Ask.Request())
     robot.spin(0.5)
     gate.go_on.set()
-    node._bell.notify_all()
+    node._condition.notify_all()
     # As a manager does it, by the executor's own thread.
     assert node.executor is not None
     node.executor.create_task(node.trigger_deactivate)

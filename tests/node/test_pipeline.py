@@ -64,7 +64,7 @@ class Outputs:
         self.told: list[tuple[int, TrackedAnswer]] = []
         self.pictured: list[int] = []
         self.listened = True
-        self.solid_wanted = self.proposals_wanted = False
+        self.detections_3d_wanted = self.proposals_wanted = False
 
     @property
     def answers_wanted(self) -> bool:
@@ -162,7 +162,7 @@ def test_every_frame_is_answered_while_the_model_thinks(rig: Rig) -> None:
 def test_frames_that_come_while_another_is_looked_at_are_carried_once_and_in_order(rig: Rig) -> None:
     answered_once(rig)
     sent = [rig.send(200)]
-    until(lambda: rig.cameras[0].hand is not None)
+    until(lambda: rig.cameras[0].in_progress is not None)
     sent += [rig.send(milliseconds) for milliseconds in (250, 300, 350)]
     assert rig.outputs[0].stamps[2:] == sent[:3], "the one in hand and those that were overtaken"
     boxes = [followed.groundings[0].detections[0].box for _, followed in rig.outputs[0].told[2:]]
@@ -182,7 +182,7 @@ def test_without_carrying_they_are_dropped(rig: Rig) -> None:
     answered_once(rig)
     for milliseconds in (200, 250, 300):
         rig.send(milliseconds)
-        until(lambda: rig.cameras[0].hand is not None)
+        until(lambda: rig.cameras[0].in_progress is not None)
     assert rig.cameras[0].statistics.snapshot().drops == {"newer image": 1}
     for _ in range(2):
         rig.model.see.release()
@@ -194,7 +194,7 @@ def test_cameras_are_looked_at_in_turn(rig: Rig) -> None:
     rig.model.think.set()
     for camera in (0, 1):
         rig.send(0, camera)
-    until(lambda: rig.cameras[0].hand is not None)
+    until(lambda: rig.cameras[0].in_progress is not None)
     for milliseconds in range(50, 400, 50):
         rig.send(milliseconds, 0)
     rig.model.see.release()
@@ -253,7 +253,7 @@ def test_stopping_in_the_middle_of_everything_is_quick(rig: Rig) -> None:
     answered_once(rig)
     rig.model.think.clear()
     rig.send(200)
-    until(lambda: rig.cameras[0].hand is not None)
+    until(lambda: rig.cameras[0].in_progress is not None)
     start = time.monotonic()
     assert not rig.pipeline.stop(0.2), "the frame in hand is still looked at"
     assert time.monotonic() - start < 5

@@ -31,7 +31,7 @@ class Desk:
         self.asked: list[str] = []
         self.rung = 0
         self.asker = AnswerExecutor()
-        self.looks = RequestQueue(self.asker, self._answer, self._ring)
+        self.requests = RequestQueue(self.asker, self._answer, self._ring)
 
     def _ring(self) -> None:
         self.rung += 1
@@ -44,7 +44,7 @@ class Desk:
         return answer(question)
 
     def put(self, text: str, camera: int | None = None, fresh: bool = False) -> FrameRequest:
-        return self.looks.put(
+        return self.requests.put(
             Wanted(camera, fresh, False, partial(Question, standing=StandingGoals((Goal(text),))))
         )
 
@@ -65,35 +65,39 @@ def until(done: Callable[[], Any]) -> None:
 
 
 def test_a_question_waits_is_looked_at_and_answered(desk: Desk) -> None:
-    look = desk.put("a")
-    assert look.stage == "waiting" and desk.looks.waiting(0, fresh=False) == [look] and len(desk.looks) == 1
-    look.begin(VIEW)
-    assert look.stage == "looking" and desk.looks.waiting(0, fresh=False) == []
+    request = desk.put("a")
+    assert (
+        request.stage == "waiting"
+        and desk.requests.waiting(0, fresh=False) == [request]
+        and len(desk.requests) == 1
+    )
+    request.begin(VIEW)
+    assert request.stage == "looking" and desk.requests.waiting(0, fresh=False) == []
     desk.go_on.set()
-    until(lambda: look.stage == "answered")
-    (grounding,) = look.result().groundings
-    assert look.result().view is VIEW and grounding.detections[0].box == at(100, 100)
+    until(lambda: request.stage == "answered")
+    (grounding,) = request.result().groundings
+    assert request.result().view is VIEW and grounding.detections[0].box == at(100, 100)
     assert desk.rung >= 2
-    look.begin(VIEW)
-    desk.looks.drop(look)
-    assert len(desk.looks) == 0 and desk.asked == ["a"] and look.result().view is VIEW
+    request.begin(VIEW)
+    desk.requests.drop(request)
+    assert len(desk.requests) == 0 and desk.asked == ["a"] and request.result().view is VIEW
 
 
 def test_each_takes_only_a_frame_that_serves_it(desk: Desk) -> None:
     anyone, left, newest = desk.put("a", None, True), desk.put("a", 0, True), desk.put("a", 1, False)
-    assert desk.looks.waiting(0, fresh=True) == [anyone, left]
-    assert desk.looks.waiting(0, fresh=False) == []
-    assert desk.looks.waiting(1, fresh=True) == [anyone, newest]
-    assert desk.looks.waiting(1, fresh=False) == [newest]
+    assert desk.requests.waiting(0, fresh=True) == [anyone, left]
+    assert desk.requests.waiting(0, fresh=False) == []
+    assert desk.requests.waiting(1, fresh=True) == [anyone, newest]
+    assert desk.requests.waiting(1, fresh=False) == [newest]
 
 
 def test_what_the_model_raised_is_its_end(desk: Desk) -> None:
-    look = desk.put("bad")
-    look.begin(VIEW)
+    request = desk.put("bad")
+    request.begin(VIEW)
     desk.go_on.set()
-    until(lambda: look.stage == "answered")
+    until(lambda: request.stage == "answered")
     with pytest.raises(RuntimeError, match="out of memory"):
-        look.result()
+        request.result()
 
 
 def test_a_question_that_is_dropped_is_not_asked_any_more(desk: Desk) -> None:
@@ -101,26 +105,26 @@ def test_a_question_that_is_dropped_is_not_asked_any_more(desk: Desk) -> None:
     first.begin(VIEW)
     until(lambda: desk.asked)
     second.begin(VIEW)
-    desk.looks.drop(second)
-    desk.looks.drop(first)
+    desk.requests.drop(second)
+    desk.requests.drop(first)
     desk.go_on.set()
     third = desk.put("a")
     third.begin(VIEW)
     until(lambda: third.stage == "answered")
     assert desk.asked == ["first", "a"] and third.result().groundings[0].present > 0.5
-    for look in (first, second):
+    for request in (first, second):
         with pytest.raises(NoAnswer, match="withdrawn"):
-            look.result()
+            request.result()
 
 
 def test_closing_ends_all_with_the_sentence_and_those_that_come_later(desk: Desk) -> None:
     waiting, looking = desk.put("a"), desk.put("a")
     looking.begin(VIEW)
-    desk.looks.close("The node is not active.")
-    for look in (waiting, looking, desk.put("a")):
-        assert look.stage == "answered"
+    desk.requests.close("The node is not active.")
+    for request in (waiting, looking, desk.put("a")):
+        assert request.stage == "answered"
         with pytest.raises(NoAnswer, match="not active"):
-            look.result()
+            request.result()
 
 
 def test_the_rest_of_the_work_is_done_in_the_language_models_thread(desk: Desk) -> None:
@@ -129,25 +133,25 @@ def test_the_rest_of_the_work_is_done_in_the_language_models_thread(desk: Desk) 
 
     desk.go_on.set()
     question = partial(Question, standing=StandingGoals((Goal("a"),)))
-    look = desk.looks.put(Wanted(None, False, False, question, finish))
-    look.begin(VIEW)
-    until(look.future.done)
-    assert look.result().finished == ("groma_language", True)
+    request = desk.requests.put(Wanted(None, False, False, question, finish))
+    request.begin(VIEW)
+    until(request.future.done)
+    assert request.result().finished == ("groma_language", True)
 
 
 def test_a_closed_executor_ends_a_question(desk: Desk) -> None:
-    look = desk.put("a")
+    request = desk.put("a")
     desk.asker.shutdown(wait=False)
-    look.begin(VIEW)
+    request.begin(VIEW)
     with pytest.raises(NoAnswer, match="not active"):
-        look.result()
+        request.result()
 
 
 def test_a_question_that_cannot_be_made_fails(desk: Desk) -> None:
     def refuse(_: object) -> Question:
         raise ValueError("no such region")
 
-    look = desk.looks.put(Wanted(None, False, False, refuse))
-    look.begin(VIEW)
+    request = desk.requests.put(Wanted(None, False, False, refuse))
+    request.begin(VIEW)
     with pytest.raises(ValueError, match="no such region"):
-        look.result()
+        request.result()

@@ -68,14 +68,14 @@ class AskService:
     def __init__(
         self,
         node: Node,
-        bell: AsyncCondition,
+        condition: AsyncCondition,
         pipeline: Callable[[], Pipeline | None],
-        orders: Callable[[], NodeConfig],
+        config: Callable[[], NodeConfig],
         camera: Callable[[str], int | None],
         check: Callable[[Goal], None],
         refused: Callable[[str], None],
     ) -> None:
-        self._node, self._bell, self._pipeline, self._orders = node, bell, pipeline, orders
+        self._node, self._condition, self._pipeline, self._config = node, condition, pipeline, config
         self._camera, self._check, self._refused = camera, check, refused
         self._sessions: Sessions[Session] = Sessions()
         self._opening: dict[str, Session] = {}
@@ -91,24 +91,24 @@ class AskService:
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
             # All checks first: a refused request must not evict a conversation or leave anything behind.
-            pipeline = open_pipeline(self._pipeline(), self._orders())
+            pipeline = open_pipeline(self._pipeline(), self._config())
             goal, camera = self._goal(request), self._camera(request.camera)
             session = self._session(request.session)
             question = partial(Remark, standing=StandingGoals((goal,)), session=session)
-            look = pipeline.looks.put(Wanted(camera, False, False, question))
+            frame_request = pipeline.requests.put(Wanted(camera, False, False, question))
             session.busy = True
             if request.session:
                 self._opening[request.session] = session
             try:
-                self._begin(pipeline, look, session)
-                answered = await self._answer(look)
+                self._begin(pipeline, frame_request, session)
+                answered = await self._answer(frame_request)
             finally:
                 session.busy = False
                 self._opening.pop(request.session, None)
-                pipeline.looks.drop(look)
+                pipeline.requests.drop(frame_request)
             if request.session:
                 session.view = answered.view
-                self._sessions.keep(request.session, session, self._orders().settings.max_sessions)
+                self._sessions.keep(request.session, session, self._config().settings.max_sessions)
             _fill(response, answered.view, *answered.groundings)
         except Exception as error:  # whatever it is, the caller gets an answer
             plain = isinstance(error, ValueError)
@@ -129,20 +129,20 @@ class AskService:
         return session
 
     @staticmethod
-    def _begin(pipeline: Pipeline, look: FrameRequest, session: Session) -> None:
+    def _begin(pipeline: Pipeline, frame_request: FrameRequest, session: Session) -> None:
         """Submit a question about the image of its session, or about the newest image."""
         if session.view is not None:
-            look.begin(session.view)
-        elif pipeline.recall(look.wanted.camera) is None:
+            frame_request.begin(session.view)
+        elif pipeline.recall(frame_request.wanted.camera) is None:
             raise NoAnswer("No image has come yet.")
 
-    async def _answer(self, look: FrameRequest) -> Answered:
-        limit = self._orders().settings.ask_timeout
+    async def _answer(self, frame_request: FrameRequest) -> Answered:
+        limit = self._config().settings.ask_timeout
         timeout = Timeout(self._node.get_clock(), limit)
-        await self._bell.wait_for(lambda: look.future.done() or timeout.over)
-        if not look.future.done():
+        await self._condition.wait_for(lambda: frame_request.future.done() or timeout.over)
+        if not frame_request.future.done():
             raise NoAnswer(f"There was no answer within {limit:g} s (parameter ask_timeout).")
-        return look.result()
+        return frame_request.result()
 
     def _goal(self, request: Ask.Request) -> Goal:
         kind = request.kind or "auto"
@@ -157,13 +157,13 @@ class AskService:
         return goal
 
 
-def open_pipeline(pipeline: Pipeline | None, orders: NodeConfig) -> Pipeline:
+def open_pipeline(pipeline: Pipeline | None, config: NodeConfig) -> Pipeline:
     """The pipeline, if it runs and has room for one more question; else NoAnswer."""
     if pipeline is None:
         raise NoAnswer(CLOSED)
-    if len(pipeline.looks) >= orders.settings.max_asks:
+    if len(pipeline.requests) >= config.settings.max_asks:
         raise NoAnswer(
-            f"{orders.settings.max_asks} questions are open already (parameter max_asks); ask again later."
+            f"{config.settings.max_asks} questions are open already (parameter max_asks); ask again later."
         )
     return pipeline
 

@@ -1,4 +1,4 @@
-"""The action `~/ground`: looks for one goal until it is found, the time is over or the caller cancels."""
+"""The action `~/ground`: search for one goal until it is found, the time is over or the caller cancels."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Goal, Grounding
 
 LISTENERS_SECONDS = 0.5
-"""How often the node looks whether the clients are still there."""
+"""Period of the checks whether the clients are still there."""
 MEETING_SECONDS = 2.0
 """Time for discovery of a goal's client, whose topic may appear after the goal itself."""
 RESULT_SECONDS = 60
@@ -52,22 +52,22 @@ class _Search:
 
 
 class GroundAction:
-    """Serves `~/ground` as long as the node lives. The arguments are those of `AskService`; solid: fills the
-    3D part of a result, in the language model's thread."""
+    """Serves `~/ground` as long as the node lives. The arguments are those of `AskService`; fill_3d: fills
+    the 3D part of a result, in the language model's thread."""
 
     def __init__(
         self,
         node: Node,
-        bell: AsyncCondition,
+        condition: AsyncCondition,
         pipeline: Callable[[], Pipeline | None],
-        orders: Callable[[], NodeConfig],
+        config: Callable[[], NodeConfig],
         camera: Callable[[str], int | None],
         check: Callable[[Goal], None],
         refused: Callable[[str], None],
-        solid: Callable[[Ground.Result, ImageResult, Grounding], None],
+        fill_3d: Callable[[Ground.Result, ImageResult, Grounding], None],
     ) -> None:
-        self._node, self._bell, self._pipeline, self._orders = node, bell, pipeline, orders
-        self._camera, self._check, self._refused, self._solid = camera, check, refused, solid
+        self._node, self._condition, self._pipeline, self._config = node, condition, pipeline, config
+        self._camera, self._check, self._refused, self._fill_3d = camera, check, refused, fill_3d
         self._server = ActionServer(
             node,
             Ground,
@@ -103,7 +103,7 @@ class GroundAction:
         return GoalResponse.ACCEPT
 
     def _on_cancel(self, handle: ServerGoalHandle) -> CancelResponse:
-        self._bell.notify_all()
+        self._condition.notify_all()
         return CancelResponse.ACCEPT
 
     async def _execute(self, handle: ServerGoalHandle) -> Ground.Result:
@@ -129,7 +129,7 @@ class GroundAction:
 
     def _search(self, handle: ServerGoalHandle, result: Ground.Result) -> _Search:
         request = handle.request
-        goal = self._orders().lifted(goal_from_message(request.goal))
+        goal = self._config().lifted(goal_from_message(request.goal))
         check_standing(goal)
         self._check(goal)
         seconds = request.timeout.sec * NANOSECONDS + request.timeout.nanosec
@@ -137,7 +137,7 @@ class GroundAction:
             raise ValueError(
                 f"The timeout is {seconds / NANOSECONDS} s; it must be 0 (the next image only) or more."
             )
-        most = self._orders().settings.max_timeout
+        most = self._config().settings.max_timeout
         if seconds > most * NANOSECONDS:
             raise ValueError(
                 f"The timeout is {seconds / NANOSECONDS:g} s; at most {most:g} s are possible (parameter "
@@ -148,15 +148,15 @@ class GroundAction:
         return _Search(handle, goal, camera, timeout, result, self._listeners())
 
     async def _pursue(self, search: _Search) -> bool:
-        """Whether the goal was found; looks at image after image until then."""
+        """Ask about image after image until the goal is found or the search ends; True if it was found."""
         while True:
-            look = open_pipeline(self._pipeline(), self._orders()).looks.put(self._wanted(search))
+            frame_request = open_pipeline(self._pipeline(), self._config()).requests.put(self._wanted(search))
             try:
-                if not await self._look(search, look):
+                if not await self._wait_for_answer(search, frame_request):
                     return False
-                answered = look.result()
+                answered = frame_request.result()
             finally:
-                self._drop(look)
+                self._drop(frame_request)
             (grounding,) = answered.groundings
             self._answered(search, answered.view, grounding)
             if grounding.detections:
@@ -172,19 +172,19 @@ class GroundAction:
             if search.timeout is None:
                 return False
 
-    async def _look(self, search: _Search, look: FrameRequest) -> bool:
-        """Wait for a look's answer, telling of its stages; False when the search is over before."""
+    async def _wait_for_answer(self, search: _Search, frame_request: FrameRequest) -> bool:
+        """Wait for the answer and publish the stages as feedback; False if the search ends before."""
         for stage in ("waiting", "looking"):
-            if look.stage == stage:
-                self._tell(search, stage)
-                await self._bell.wait_for(partial(self._moved, search, look, stage))
-        if look.stage == "answered":
+            if frame_request.stage == stage:
+                self._publish_feedback(search, stage)
+                await self._condition.wait_for(partial(self._moved, search, frame_request, stage))
+        if frame_request.stage == "answered":
             return not search.handle.is_cancel_requested
         search.result.message = search.result.message or "No image was answered in time."
         return False
 
-    def _moved(self, search: _Search, look: FrameRequest, stage: str) -> bool:
-        return look.stage != stage or self._over(search)
+    def _moved(self, search: _Search, frame_request: FrameRequest, stage: str) -> bool:
+        return frame_request.stage != stage or self._over(search)
 
     def _over(self, search: _Search) -> bool:
         if search.handle.is_cancel_requested or (search.timeout is not None and search.timeout.over):
@@ -208,16 +208,16 @@ class GroundAction:
 
     def _answered(self, search: _Search, view: ImageResult, grounding: Grounding) -> None:
         search.result.header, search.result.grounding = view.header, grounding_message(view.header, grounding)
-        self._tell(search, "answered")
+        self._publish_feedback(search, "answered")
 
-    def _tell(self, search: _Search, stage: str) -> None:
+    def _publish_feedback(self, search: _Search, stage: str) -> None:
         known = search.result
         search.handle.publish_feedback(
             Ground.Feedback(stage=stage, header=known.header, grounding=known.grounding)
         )
 
     def _wanted(self, search: _Search) -> Wanted:
-        settings = self._orders().settings
+        settings = self._config().settings
         standing = StandingGoals((search.goal,), 0, settings.min_presence, settings.min_margin)
         return Wanted(
             search.camera, True, True, partial(Question, standing=standing), partial(self._finish, search)
@@ -231,12 +231,12 @@ class GroundAction:
         if not grounding.detections:
             return None
         result = Ground.Result()
-        self._solid(result, view, grounding)
+        self._fill_3d(result, view, grounding)
         return result
 
-    def _drop(self, look: FrameRequest) -> None:
+    def _drop(self, frame_request: FrameRequest) -> None:
         pipeline = self._pipeline()
         if pipeline is not None:
-            pipeline.looks.drop(look)
+            pipeline.requests.drop(frame_request)
         else:
-            look.fail(NoAnswer("The node is not active."))
+            frame_request.fail(NoAnswer("The node is not active."))
