@@ -46,7 +46,7 @@ from groma_ros.types import FloatArray, Goal, Grounding
 CAMERA = "camera "
 """Stands before a camera's name in /diagnostics."""
 QUEUE = 1000
-"""Answers that wait for this process while it is busy with something else."""
+"""Queue size of the answers, for a process that is busy with something else."""
 FATES = ("answered", "carried", "dropped", "skipped", "refused images")
 """Keys of the diagnostics that count what became of the received images."""
 
@@ -62,8 +62,8 @@ class Answers:
     goals_version: int
     """Number of the goal set that was asked; `set_goals` returns it."""
     answered: int
-    """Stamp of the image the language model looked at, nanoseconds; earlier than `stamp` where boxes are
-    carried."""
+    """Stamp of the image that the language model answered about, nanoseconds; earlier than `stamp` if boxes
+    are carried."""
     groundings: list[Grounding]
     """One a goal, in the order the goals were set."""
 
@@ -75,21 +75,21 @@ class FindResult:
     success: bool
     """Whether the goal was found."""
     message: str
-    """Empty on success, else a sentence that says why not."""
+    """Empty on success, else the reason as a sentence."""
     stamp: int
-    """Of the image the result is about, nanoseconds; 0 where no image came."""
+    """Of the image the result is about, nanoseconds; 0 if no image arrived."""
     frame_id: str
     grounding: Grounding
-    """The last answer, also where the goal is absent."""
+    """The last answer, also if the goal is absent."""
     detections_3d: list[Detection3D]
     """Oriented boxes in metres, in the order of the grounding's detections; empty without depth."""
     target_pose: PoseStamped | None
-    """Where to go for the best box; None without depth."""
+    """Approach pose of the best box; None without depth."""
 
 
 @dataclass(frozen=True, eq=False)
 class Reply:
-    """An answer in words to `ask`."""
+    """Answer of `ask` in words."""
 
     text: str
     grounding: Grounding
@@ -99,9 +99,9 @@ class Reply:
 
 
 class GromaClient:
-    """Talks to one groma node; a context manager. Every method may be called from any one thread.
+    """Client of one groma node; a context manager. Use it from one thread at a time.
 
-    A thread of its own listens, so `latest` is always the newest answer and nothing has to be spun.
+    A background thread spins its node, so `latest` is always the newest answer and the caller need not spin.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class GromaClient:
         on_diagnostics: Callable[[dict[str, str]], None] | None = None,
         on_wait: Callable[[], None] | None = None,
     ) -> None:
-        """node_name: of the node, with its namespace where it has one; domain_id: None for ROS_DOMAIN_ID;
+        """node_name: of the node, with its namespace if it has one; domain_id: None for ROS_DOMAIN_ID;
         on_answers: called in the client's thread with every answer on any camera; on_diagnostics: likewise
         with the values of every report, see `diagnostics`; on_wait: called again and again while a method
         waits, raises to end the wait, for example when the process of the node has ended."""
@@ -121,7 +121,7 @@ class GromaClient:
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
         self.node = rclpy.create_node(f"{self._name.rpartition('/')[2]}_client", context=self._context)
-        """The rclpy node of this client, for publishers and subscriptions beside it."""
+        """The rclpy node of this client, for further publishers and subscriptions."""
         self._on_answers, self._on_report, self._on_wait = on_answers, on_diagnostics, on_wait
         self._changed = threading.Condition()
         self._latest: dict[str, Answers] = {}
@@ -145,7 +145,8 @@ class GromaClient:
         self._thread.start()
 
     def listen_to(self, camera: str) -> None:
-        """Keep the answers about a camera of a node with several; "" is that of a node with one."""
+        """Subscribe to the answers about a camera of a node with several; "" is the camera of a node with
+        one."""
         if camera not in self._cameras:
             topic, keep = self._answers_topic(camera), partial(self._keep, camera)
             self._cameras[camera] = self.node.create_subscription(GroundingArray, topic, keep, QUEUE)
@@ -160,8 +161,8 @@ class GromaClient:
             self.node.destroy_subscription(subscription)
 
     def wait_until_active(self, timeout: float = 60.0) -> None:
-        """Wait until the node is active and its services answer. TimeoutError with a sentence after
-        `timeout` s."""
+        """Wait until the node is active and its services answer. Raises TimeoutError after `timeout`
+        seconds."""
         end = time.monotonic() + timeout
         clients = (self._state, self._set_goals, self._ask)
         self._until(
@@ -180,10 +181,9 @@ class GromaClient:
             time.sleep(0.1)
 
     def set_goals(self, goals: Sequence[str | Goal], timeout: float = 30.0) -> int:
-        """Let these goals stand in place of all others; the number of the goal set.
+        """Replace all standing goals. Returns the version of the goal set.
 
-        Raises ValueError with the node's sentence where it refuses one, TimeoutError where it does not
-        answer.
+        Raises ValueError with the node's sentence if it refuses a goal, TimeoutError if it does not answer.
         """
         asked = [Goal(goal) if isinstance(goal, str) else goal for goal in goals]
         messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in asked]
@@ -203,10 +203,10 @@ class GromaClient:
         camera: str = "",
         timeout: float = 60.0,
     ) -> Reply:
-        """An answer in words about the newest image.
+        """Ask for an answer in words about the newest image.
 
         regions: Mx4 xyxy boxes in camera pixels that the question is about; without a question they are
-        described. Raises ValueError with the node's sentence where it refuses, TimeoutError where it does not
+        described. Raises ValueError with the node's sentence if it refuses, TimeoutError if it does not
         answer.
         """
         boxes = [_box_message(box) for box in np.asarray(regions, np.float64).reshape(-1, 4)]
@@ -224,17 +224,16 @@ class GromaClient:
         )
 
     def latest(self, camera: str = "") -> Answers | None:
-        """The newest answers to the standing goals on a camera; None before the first."""
+        """Return the newest answers to the standing goals on a camera; None before the first."""
         with self._changed:
             return self._latest.get(camera)
 
     def wait_for_answers(
         self, after: int = 0, goals_version: int | None = None, camera: str = "", timeout: float = 30.0
     ) -> Answers:
-        """The newest answers on an image with a stamp above `after` (ns), and to this goal set where one is
-        named.
+        """Wait for answers on an image with a stamp above `after` (ns), and to this goal set if one is given.
 
-        TimeoutError with a sentence after `timeout` s.
+        Raises TimeoutError after `timeout` seconds.
         """
 
         def there() -> bool:
@@ -245,11 +244,11 @@ class GromaClient:
         return self._latest[camera]
 
     def find(self, goal: str | Goal, timeout: float = 10.0, camera: str = "", patience: float = 30.0) -> None:
-        """Start to look for one goal; `is_done`, `feedback` and `result` tell how it goes.
+        """Start a search for one goal; follow it with `is_done`, `feedback` and `result`.
 
-        timeout: seconds after which the node gives up, 0 for the next image only; patience: seconds it may
-        take to accept. A search that is still open is cancelled. Raises ValueError with a sentence for a goal
-        that the node refuses, TimeoutError where it does not answer.
+        timeout: seconds after which the node gives up, 0 for the next image only; patience: seconds the node
+        may take to accept the goal. A search that is still open is cancelled. Raises ValueError for a goal
+        that the node refuses, TimeoutError if it does not answer.
         """
         self.cancel()
         wanted = Goal(goal) if isinstance(goal, str) else goal
@@ -271,16 +270,17 @@ class GromaClient:
         self._handle, self._outcome = handle, handle.get_result_async()
 
     def is_done(self) -> bool:
-        """Whether the search that `find` started has ended; True where there was none."""
+        """Whether the search that `find` started has ended; True if there was none."""
         return self._outcome is None or self._outcome.done()
 
     def feedback(self) -> tuple[str, Grounding | None]:
-        """The stage of the search (waiting, looking, answered; "" before the first) and its newest answer."""
+        """Return the stage of the search (waiting, looking, answered; "" before the first) and its newest
+        answer."""
         return self._feedback
 
     def result(self, timeout: float = 60.0) -> FindResult:
-        """How the search ended; waits for it. RuntimeError where there was none, TimeoutError after
-        `timeout` s."""
+        """Wait for the end of the search and return its result. Raises RuntimeError if there was no search,
+        TimeoutError after `timeout` seconds."""
         if self._outcome is None:
             raise RuntimeError("There is no search to have a result; call find first.")
         self._until(self._outcome.done, time.monotonic() + timeout, "The search did not end")
@@ -297,7 +297,7 @@ class GromaClient:
         )
 
     def cancel(self) -> None:
-        """End the search that is open, if there is one; its result then says so."""
+        """Cancel the open search, if there is one; its result then says so."""
         if self._handle is not None and not self.is_done():
             self._handle.cancel_goal_async()
 
@@ -315,7 +315,7 @@ class GromaClient:
             return {name: dict(facts) for name, facts in self._camera_facts.items()}
 
     def close(self) -> None:
-        """Cancel an open search and leave ROS."""
+        """Cancel an open search and shut the ROS context down."""
         self.cancel()
         self._executor.shutdown(timeout_sec=1.0)
         self._context.try_shutdown()
@@ -331,12 +331,12 @@ class GromaClient:
         self.close()
 
     def until(self, done: Callable[[], Any], timeout: float, sentence: str) -> None:
-        """Wait until `done()` holds. TimeoutError with the sentence after `timeout` seconds."""
+        """Wait until `done()` is true. Raises TimeoutError with the sentence after `timeout` seconds."""
         self._until(done, time.monotonic() + timeout, sentence)
 
     def _request(self, send: Callable[[], Future], end: float, what: str) -> Any:
-        """The response to a request that may be sent twice: the first may be lost before both ends have
-        met."""
+        """Return the response to a request that may be sent twice: the first response may be lost before both
+        ends have discovered each other."""
         request = RepeatedRequest(send, again=2.0)
         self._until(request.done, end, f"The node {self._name} did not {what}")
         return request.result()

@@ -1,4 +1,4 @@
-"""The node's answers as the project's dataclasses; `groma_ros.node.conversions` goes the other way."""
+"""Convert the node's messages to the project's dataclasses; `groma_ros.node.conversions` is the inverse."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ STATUSES = {code: status for status, code in STATUS_CODES.items()}
 
 
 def groundings_from_message(message: GroundingArray) -> list[Grounding]:
-    """One answer a goal, in the order the goals were set; boxes xyxy in camera pixels."""
+    """Convert a message to one answer per goal, in the order the goals were set; boxes xyxy in camera
+    pixels."""
     return [grounding_from_message(item) for item in message.groundings]
 
 
 def grounding_from_message(message: GroundingMessage) -> Grounding:
-    """The answer to one goal. Region indices are the places in the message: the node does not publish its
-    own."""
+    """Convert the answer to one goal. Region indices are positions in the message, because the node does not
+    publish its own."""
     return Grounding(
         Goal(message.goal, message.kind or "auto"),
         tuple(_detection(item, number) for number, item in enumerate(message.detections)),
@@ -34,7 +35,7 @@ def grounding_from_message(message: GroundingMessage) -> Grounding:
 
 
 def answer_spans(question: str, response: Ask.Response) -> Grounding:
-    """A reply of ~/ask: its text, the boxes it names, and the phrases that name them."""
+    """Convert a reply of ~/ask: its text, the boxes it names, and the phrases that name them."""
     detections = tuple(_detection(item, number) for number, item in enumerate(response.detections))
     places = zip(response.starts, response.ends, strict=True)
     spans = tuple(

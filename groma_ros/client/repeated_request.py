@@ -1,4 +1,4 @@
-"""Requests to a service or an action that are sent again until an answer comes."""
+"""Requests to a service or an action that are repeated until a response arrives."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ AGAIN_SECONDS = 10.0
 
 
 class RepeatedRequest:
-    """A request, sent at once and again every `again` seconds until one of them is answered.
+    """A request that is sent at once, and again every `again` seconds until one is answered.
 
-    A server may take a request before it has met the reader of its answer; then Fast DDS drops the answer,
-    whatever the quality of service, and the caller waits for ever. Only for requests that may be repeated.
+    A server may receive a request before it has discovered the reader of its response; then Fast DDS drops
+    the response, whatever the quality of service, and the caller would wait forever. Only for idempotent
+    requests.
 
     send: sends it once, such as `partial(client.call_async, request)`.
     """
@@ -26,7 +27,8 @@ class RepeatedRequest:
         self._due = time.monotonic() + again
 
     def done(self) -> bool:
-        """Whether an answer is there; to be called again and again while the executor spins."""
+        """Whether a response has arrived; sends the request again when it is due. Poll it while the executor
+        spins."""
         if any(future.done() for future in self._open):
             return True
         if time.monotonic() >= self._due:
@@ -35,5 +37,5 @@ class RepeatedRequest:
         return False
 
     def result(self) -> Any:
-        """The first answer, once `done`."""
+        """Return the first response, once `done`."""
         return next(future.result() for future in self._open if future.done())

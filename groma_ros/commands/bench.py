@@ -1,4 +1,4 @@
-"""`groma bench`: measure what a frame costs, stage by stage."""
+"""`groma bench`: measure the duration of a frame, stage by stage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _HAVE = {"onnx": ONNX_PRECISIONS, "llama_cpp": GGUF_PRECISIONS, "torch": TORCH_P
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma bench`."""
+    """Add the options of `groma bench`."""
     parser.add_argument(
         "--model",
         action=FindModel,
@@ -79,7 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma bench` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma bench` with the options of `add_arguments`; returns the exit status."""
     document = bench(plan(args))
     print(json.dumps(document, indent=1) if args.json else table(document))
     return 0
@@ -129,8 +129,8 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _chosen(backends: str, precisions: str) -> list[tuple[str, str]]:
-    """Every backend with every requested precision it has. Raises ValueError for a precision that none of
-    them has."""
+    """Return every backend with every requested precision that it supports. Raises ValueError for a precision
+    that none of them supports."""
     pairs = itertools.product(_words(backends), _words(precisions))
     chosen = [
         (backend, precision)
@@ -151,8 +151,8 @@ def _words(text: str) -> list[str]:
 
 
 def _claimed(model: Path) -> list[tuple[str, str]]:
-    """The variants the claims are about: the default, ONNX fp32 if that is another, and eager PyTorch if
-    installed."""
+    """Return the variants that the claims compare: the default, ONNX fp32 if that is another, and eager
+    PyTorch if installed."""
     made = Bundle.load(model).precisions
     chosen = [("auto", "auto")]
     if "fp32" in made[1:]:

@@ -28,14 +28,14 @@ from groma_ros.runtime.tensorrt.vision import (
     wanted_engines,
 )
 
-_WORKSPACE = 1 << 30  # bytes, where there is no GPU to ask
+_WORKSPACE = 1 << 30  # bytes, used if there is no GPU to query
 
 
 _PICTURES = 50
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma build-engine`."""
+    """Add the options of `groma build-engine`."""
     parser.add_argument(
         "--model",
         action=FindModel,
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma build-engine` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma build-engine` with the options of `add_arguments`; returns the exit status."""
     if args.pictures < 1:
         raise ValueError(f"--pictures is {args.pictures}; it must be at least 1.")
     bundle = Bundle.load(args.model or shipped_model())
@@ -106,7 +106,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_graphs(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
-    """Write the graphs in the form TensorRT reads, and the command lines that build engines from them on
+    """Write the graphs in the form that TensorRT reads, and the command lines that build engines from them on
     another machine."""
     from groma_ros.runtime.tensorrt.onnx_lowering import prepared
 

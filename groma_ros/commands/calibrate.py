@@ -1,4 +1,4 @@
-"""`groma calibrate`: fit presence and scores to scenes with truth."""
+"""`groma calibrate`: fit presence and box scores to scenes with ground truth."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from groma_ros.simulation.dataset import SceneRecord
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma calibrate`."""
+    """Add the options of `groma calibrate`."""
     parser.add_argument(
         "data", type=Path, nargs="?", metavar="BAG|DIR", help="a bag with a truth file, or a folder of scenes"
     )
@@ -52,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma calibrate` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma calibrate` with the options of `add_arguments`; returns the exit status."""
     if args.dry_run:
         return _fit(args)
     with folder_lock(args.model):

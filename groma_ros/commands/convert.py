@@ -1,4 +1,4 @@
-"""`groma convert`: graphs and GGUF of a model."""
+"""`groma convert`: export a model as ONNX graphs and GGUF."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groma_ros.runtime.model_paths import find_checkpoint, find_model, is_name, 
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma convert`."""
+    """Add the options of `groma convert`."""
     parser.add_argument(
         "source",
         help="name of a checkpoint that `groma fetch` downloaded, or folder of a checkpoint (config.json, "
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma convert` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma convert` with the options of `add_arguments`; returns the exit status."""
     from groma_ros.export.convert import convert
 
     source, out = _places(args.source, args.out)
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _places(source: str, out: Path | None) -> tuple[Path, Path]:
-    """The folder to convert and that of the bundle. ValueError where the second is not clear."""
+    """Return the folder to convert and that of the bundle. Raises ValueError if the second is ambiguous."""
     folder = Path(source).expanduser()
     if not folder.is_dir() and is_name(source):
         checkpoint = find_checkpoint(source)

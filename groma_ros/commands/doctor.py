@@ -1,4 +1,4 @@
-"""`groma doctor`: what this machine lacks to run a model, and the line that mends it."""
+"""`groma doctor`: check what this machine lacks to run a model, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from groma_ros.runtime.model_paths import find_model
 from groma_ros.runtime.options import BACKENDS
 
 ROS_SECONDS = 60.0
-"""Longest time for the ROS checks beyond the search for cameras; a hanging middleware is given up then."""
+"""Timeout of the ROS checks beyond the search for cameras, seconds; the middleware may hang."""
 MARKS = {"ok": "ok", "warning": "!", "failure": "FAIL"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma doctor`."""
+    """Add the options of `groma doctor`."""
     parser.add_argument(
         "--model", default="", metavar="MODEL", help="a model's name or folder (default: groma-tiny)"
     )
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma doctor` with the options of `add_arguments`; 1 where the model cannot run."""
+    """Run `groma doctor` with the options of `add_arguments`; returns 1 if the model cannot run."""
     args.threads = None
     options, findings, bundle = runtime_options(args), [], None
     try:
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def ros_findings(seconds: float) -> list[Finding]:
-    """The findings of `groma_ros.node.ros_checks`, in a process of their own."""
+    """Run `groma_ros.node.ros_checks` in a separate process and return its findings."""
     command = [sys.executable, "-m", "groma_ros.node.ros_checks", str(seconds)]
     try:
         done = subprocess.run(

@@ -53,7 +53,7 @@ def _add_lvis_ground_arguments(parser: argparse.ArgumentParser) -> None:
 def _run_lvis_ground(args: argparse.Namespace) -> int:
     data, pictures = read_classes(args.data)
     pictures = pictures[: args.limit]
-    choice = dataclasses.replace(model_choice(args), min_presence=0.0)  # every class asked for is there
+    choice = dataclasses.replace(model_choice(args), min_presence=0.0)  # every requested class is present
     work = AskClasses(args.images, args.seed, args.most)
     settings = {"task": "lvis-ground", "data": str(args.data.resolve()), "seed": args.seed, "most": args.most}
     records = run_evaluation(work, pictures, "picture", choice, plan(args), settings)

@@ -1,4 +1,4 @@
-"""`groma eval presence`: how well a model recognises that a goal is absent."""
+"""`groma eval presence`: how reliably a model recognises that a goal is absent."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from groma_ros.grounding.grounder import MIN_PRESENCE
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma eval presence`."""
+    """Add the options of `groma eval presence`."""
     add_run_arguments(parser)
     add_scene_arguments(parser, 400, required=False)
     parser.add_argument(
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma eval presence` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma eval presence` with the options of `add_arguments`; returns the exit status."""
     names = tuple(name for name in (args.signals or "").split(",") if name)
     scenes, source = scene_source(args)
     choice = model_choice(args)

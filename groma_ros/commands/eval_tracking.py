@@ -14,7 +14,7 @@ from groma_ros.tracking.grounding_tracker import TrackingConfig
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma eval tracking`."""
+    """Add the options of `groma eval tracking`."""
     add_model_arguments(parser, required=True, device=True)
     parser.add_argument("--seed", type=int, help="of the first scene; the others follow")
     parser.add_argument("--count", type=int, default=5, help="number of rendered sequences (default 5)")
@@ -45,7 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma eval tracking` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma eval tracking` with the options of `add_arguments`; returns the exit status."""
     if (args.seed is None) == (args.bag is None):
         raise ValueError(
             "Give either --seed (with --count) to render sequences, or --bag with a recorded one."
@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _numbers(option: str, text: str, most: float) -> list[float]:
-    """The numbers of an option, split at commas. ValueError for one that is none, below 0 or above `most`."""
+    """Parse the numbers of an option, separated by commas. Raises ValueError for one that is no number, below
+    0 or above `most`."""
     try:
         numbers = [float(part) for part in text.split(",")]
     except ValueError:

@@ -19,12 +19,12 @@ STUDIED = {
     "FoundationVision/groma-7b-finetune": "a98d0e2",
     "FoundationVision/groma-7b-pretrain": "e407d25",
 }
-"""The commits of the published checkpoints that this project knows, by their first digits; the Hub takes full
-hashes only, so the newest commit is fetched and a difference is said."""
+"""Commits of the published checkpoints that this project knows, by their first digits. The Hub takes full
+hashes only, so the newest commit is fetched and a difference is reported."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma fetch`."""
+    """Add the options of `groma fetch`."""
     parser.add_argument(
         "name",
         help=f"{', '.join(PUBLISHED)}, a repository of the Hugging Face Hub as owner/name, or a local folder",
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma fetch` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma fetch` with the options of `add_arguments`; returns the exit status."""
     folder = Path(args.name).expanduser()
     if args.name not in PUBLISHED and folder.is_dir():
         place, source = _link(folder), None
@@ -65,8 +65,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _link(folder: Path) -> Path:
-    """Give a local checkpoint or bundle a name: a link among this machine's models. ValueError for another
-    folder."""
+    """Give a local checkpoint or bundle a name: a link among this machine's models. Raises ValueError for
+    another folder."""
     is_bundle = (folder / MANIFEST).is_file()
     if not is_bundle:
         check_family(load_object(folder / "config.json"), folder / "config.json", whole=False)
@@ -83,7 +83,7 @@ def _link(folder: Path) -> Path:
 
 
 def _say_terms(source: Source, name: str) -> None:
-    """Say on standard error what will be downloaded and under which terms."""
+    """Print on standard error what will be downloaded and under which terms."""
     from groma_ros.runtime.hub import PUBLISHED_LICENCE
 
     lines = [
@@ -101,7 +101,7 @@ def _say_terms(source: Source, name: str) -> None:
 
 
 def _agreed() -> bool:
-    """Ask on a terminal whether to go on. ValueError where nobody can be asked."""
+    """Ask on a terminal whether to continue. Raises ValueError without a terminal."""
     if not sys.stdin.isatty():
         raise ValueError("Nobody is there to accept the terms; run it on a terminal, or add --yes.")
     print("Download it under these terms? [y/N] ", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""`groma ground`: answer goals about pictures, without ROS."""
+"""`groma ground`: ground goals in pictures, without ROS."""
 
 from __future__ import annotations
 
@@ -52,11 +52,11 @@ _FUNCTION_WORDS = frozenset(
     )
     + ("that", "the", "this", "to", "under", "which", "with", "without", "your")
 )
-"""Words that are no goal by themselves: a list of single words with one of them was meant to be one goal."""
+"""Words that are no goal by themselves: a list of single words that contains one was meant as one goal."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma ground`."""
+    """Add the options of `groma ground`."""
     parser.add_argument(
         "--image",
         nargs="+",
@@ -87,7 +87,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma ground` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma ground` with the options of `add_arguments`; returns the exit status."""
     from groma_ros.grounding.familiarity import sentences
     from groma_ros.grounding.goals import check_goal
     from groma_ros.grounding.grounder import Grounder
@@ -135,8 +135,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _goal_texts(given: Sequence[Sequence[str]]) -> list[str]:
-    """The goals in the given order. Raises ValueError for several words that were probably meant as one
-    goal."""
+    """Return the goals in the given order. Raises ValueError for several words that were probably meant as
+    one goal."""
     for words in given:
         split = len(words) > 1 and not any(" " in word.strip() for word in words)
         if split and any(word.lower() in _FUNCTION_WORDS for word in words):
@@ -150,7 +150,7 @@ def _goal_texts(given: Sequence[Sequence[str]]) -> list[str]:
 
 
 def _drawn(out: Path | None, names: Sequence[str]) -> list[Path]:
-    """The files to draw into, one for each picture; none without --out. Raises ValueError for an unsuitable
+    """Return the files to draw into, one per picture; none without --out. Raises ValueError for an unsuitable
     --out."""
     if out is None:
         return []
@@ -184,7 +184,7 @@ def _write_picture(path: Path, rgb: Any, groundings: list[Grounding]) -> None:
 
 
 def _lines(grounding: Grounding) -> str:
-    """The answer to one goal as lines of text."""
+    """Format the answer to one goal as lines of text."""
     named = {region: span.phrase for span in grounding.spans for region in span.regions}
     boxes = [
         f"  {item.score:.2f}  "

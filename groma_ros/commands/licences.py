@@ -1,4 +1,4 @@
-"""`groma licences`: the licences of groma_ros and of every package that it needs here."""
+"""`groma licences`: list the licences of groma_ros and of every installed package that it needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma licences`."""
+    """Add the options of `groma licences`."""
     parser.add_argument(
         "--all", action="store_true", help="every package of the environment, not only what groma_ros needs"
     )
@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma licences` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma licences` with the options of `add_arguments`; returns the exit status."""
     installed = {
         _plain(item.metadata["Name"]): item for item in metadata.distributions() if item.metadata["Name"]
     }
@@ -41,8 +41,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def needed(root: str, installed: dict[str, metadata.Distribution]) -> set[str]:
-    """A package and the installed packages it needs, also those of its extras, directly or through others.
-    ValueError where the package itself is not installed."""
+    """Return a package and the installed packages it needs, directly or indirectly, including those of its
+    extras. Raises ValueError if the package itself is not installed."""
     if _plain(root) not in installed:
         raise ValueError(f"The package {root} is not installed; run make setup, or see groma licences --all.")
     found: set[str] = set()
@@ -61,7 +61,8 @@ def needed(root: str, installed: dict[str, metadata.Distribution]) -> set[str]:
 
 
 def licence(package: metadata.Distribution) -> str:
-    """What a package says of its licence: the SPDX expression, else its classifiers, else its free text."""
+    """Return the licence in a package's metadata: the SPDX expression, else the classifiers, else the free
+    text."""
     about = package.metadata
     if about["License-Expression"]:
         return str(about["License-Expression"])
@@ -75,5 +76,5 @@ def licence(package: metadata.Distribution) -> str:
 
 
 def _plain(name: str) -> str:
-    """A package's name in the one spelling that all its spellings have in common."""
+    """Normalise the spelling of a package's name."""
     return re.sub(r"[-_.]+", "-", name).lower()

@@ -1,4 +1,4 @@
-"""`groma live`: a page that shows what the model sees."""
+"""`groma live`: a web page that shows the answers on live pictures."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ ROS = "ros"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma live`."""
+    """Add the options of `groma live`."""
     parser.add_argument(
         "--source",
         required=True,
@@ -61,7 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma live` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma live` with the options of `add_arguments`; returns the exit status."""
     from groma_ros.types import Goal
 
     _check(args)
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _announce(args: argparse.Namespace, address: str) -> None:
-    """Print the page's address, with a warning where other machines reach it, and open it in the browser."""
+    """Print the page's address, with a warning if other machines can reach it, and open it in the browser."""
     if args.host not in LOOPBACK:
         print(
             f"groma live: listening on {args.host} opens the camera to the network: whoever has the token "
@@ -115,7 +115,7 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _folder(source: str) -> str:
-    """The name of a source's folder in --out."""
+    """Return the name of a source's folder in --out."""
     name = Path(source).resolve().name if source not in (ROS,) and not source.isdigit() else source
     name = f"camera-{source}" if source.isdigit() else name
     return re.sub(r"[/\\\x00-\x1f]", "_", name).lstrip(".") or "source"
@@ -127,7 +127,7 @@ def _pipeline_engine(args: argparse.Namespace, goals: list[Goal]) -> Engine:
     from groma_ros.live.sources import open_source
     from groma_ros.runtime.model_paths import shipped_model
 
-    source = open_source(args.source, args.topic)  # before the model, which takes longer
+    source = open_source(args.source, args.topic)  # before loading the model, which takes longer
     model = args.model or shipped_model()
     grounder = Grounder.load(model, runtime_options(args), min_presence=args.min_presence)
     backend = f", {grounder.runtime.backend}" if grounder.runtime is not None else ""

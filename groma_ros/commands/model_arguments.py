@@ -1,4 +1,4 @@
-"""Options that choose which model runs and how, shared by every command that runs one."""
+"""Options that choose the model and how it runs, shared by every command that runs one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from groma_ros.runtime.options import BACKENDS, RuntimeOptions
 
 
 class FindModel(argparse.Action):
-    """Stores the folder of the model that a name or a path stands for, a Path.
+    """Stores the folder (Path) of the model that a name or a path denotes.
 
-    Raises ValueError as `find_model`, which goes past argparse: the sentence is the same as anywhere else.
+    Raises ValueError as `find_model` does; argparse passes it on, so the message is the same as elsewhere.
     """
 
     def __call__(
@@ -33,7 +33,7 @@ def add_model_arguments(
 ) -> None:
     """Add --model, --backend, --precision and --threads.
 
-    required: a model must be named, else the one that ships is taken; device: add --device too, for commands
+    required: a model must be given, else the shipped one is used; device: add --device too, for commands
     that run in one process.
     """
     default = "" if required else " (default: groma-tiny, which ships)"
@@ -58,7 +58,7 @@ def add_model_arguments(
 
 
 def runtime_options(args: argparse.Namespace) -> RuntimeOptions:
-    """The options parsed by `add_model_arguments`. Raises ValueError for an unknown backend."""
+    """Return the options parsed by `add_model_arguments`. Raises ValueError for an unknown backend."""
     return RuntimeOptions(
         backend=args.backend,
         device=getattr(args, "device", None),

@@ -1,4 +1,4 @@
-"""`groma models`: the models on this machine."""
+"""`groma models`: list the models on this machine."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from groma_ros.runtime.suitability import judge
 
 @dataclass(frozen=True)
 class Row:
-    """A model, as the list shows it."""
+    """A row of the list."""
 
     name: str
     bytes: int
     precisions: tuple[str, ...]
-    """Those it can run in; empty for a checkpoint, which `groma convert` makes ready."""
+    """Precisions it can run in; empty for a checkpoint, which `groma convert` must convert first."""
     origin: str
-    """Where it came from: ships, a repository and commit, or this machine."""
+    """Origin: shipped, a repository and commit, or this machine."""
     runs: str
-    """What runs it here, or why nothing does."""
+    """Backend that runs it here, or why none does."""
     ok: bool
     """Whether it runs here."""
     folder: str
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma models`."""
+    """Add the options of `groma models`."""
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma models` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma models` with the options of `add_arguments`; returns the exit status."""
     folder = models_folder()
     rows = [_bundle(path) for path in known_models()]
     rows += [_checkpoint(path) for path in sorted((folder / CHECKPOINTS).glob("*/config.json"))]
@@ -92,7 +92,7 @@ def _origin(folder: Path) -> str:
 
 
 def _record(folder: Path) -> dict[str, object]:
-    """What a download noted of itself; empty for other folders."""
+    """Return the notes of a download about itself; empty for other folders."""
     try:
         return load_object(folder / "fetched.json")
     except (OSError, ValueError):
@@ -100,5 +100,5 @@ def _record(folder: Path) -> dict[str, object]:
 
 
 def _size(folder: Path) -> int:
-    """Bytes of all files of a folder."""
+    """Return the bytes of all files of a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

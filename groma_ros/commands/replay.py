@@ -32,14 +32,14 @@ from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 
 CHANGED, LOST = 3, 4
-"""Exit statuses where something differs, and where a bag holds other messages than it announces; 1 is for a
-bag that could not be replayed."""
+"""Exit statuses for differences, and for a bag with other messages than it announces; 1 is for a bag that
+could not be replayed."""
 STATUS_CODES = {"failed": 1, "lost": LOST, "changed": CHANGED}
-"""Of several bags the first of these that one has."""
+"""Of several bags, the first of these topics that a bag has is used."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma replay`."""
+    """Add the options of `groma replay`."""
     parser.add_argument(
         "bags", type=Path, nargs="+", metavar="BAG", help="a rosbag2 folder, an .mcap file or a .db3 file"
     )
@@ -208,7 +208,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma replay` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma replay` with the options of `add_arguments`; returns the exit status."""
     plan, topics = _plan(args), _topics(args)
     tasks = make_tasks(args.bags, topics, args.out, args.expect, args.accept, args.truth)
     with ExitStack() as locks:
@@ -230,7 +230,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tell(args: argparse.Namespace, tasks: Sequence[Task], outcomes: Sequence[Outcome]) -> int:
-    """Print the outcomes; the exit status."""
+    """Print the outcomes. Returns the exit status."""
     if args.json:
         bags = [
             {"bag": item.name, "status": item.status, "error": item.error, **item.summary}
@@ -303,7 +303,7 @@ def _live_player() -> LivePlayer:
 
 
 def _topics(args: argparse.Namespace) -> list[AskedTopics]:
-    """The topics of each camera; none for every camera of a bag."""
+    """Return the topics of each camera; none for every camera of a bag."""
     asked = {"--depth-topic": args.depth_topic, "--camera-info-topic": args.camera_info_topic}
     if args.all_cameras:
         given = [name for name, topics in {"--topic": args.topic, **asked}.items() if topics]
@@ -325,7 +325,7 @@ def _topics(args: argparse.Namespace) -> list[AskedTopics]:
 
 
 def _lines(task: Task, item: Outcome) -> list[str]:
-    """What is printed about a bag."""
+    """Return the printed lines about a bag."""
     name = printable(item.name)
     if not item.summary:
         return [f"{name}: {item.status}"]

@@ -23,7 +23,7 @@ REPORT, TABLE = "report.json", "table.txt"
 
 @dataclass(frozen=True)
 class Subcommand:
-    """A subcommand of `groma` in a module with several."""
+    """A subcommand of `groma` in a module with several subcommands."""
 
     add_arguments: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
@@ -115,13 +115,13 @@ def scene_source(
 
 
 def model_choice(args: argparse.Namespace) -> ModelChoice:
-    """The model that the options name."""
+    """Return the model that the options name."""
     resize = getattr(args, "resize", "own")
     return ModelChoice(args.model, runtime_options(args), getattr(args, "min_presence", None), resize)
 
 
 def plan(args: argparse.Namespace) -> EvaluationPlan:
-    """The processes, devices and folder that the options name."""
+    """Return the processes, devices and folder that the options name."""
     return EvaluationPlan(args.jobs, tuple(name for name in args.devices.split(",") if name), args.out)
 
 

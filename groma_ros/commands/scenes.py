@@ -1,4 +1,4 @@
-"""`groma scenes`: render scenes with truth and goals."""
+"""`groma scenes`: render scenes with ground truth and goals."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _VALUES = (
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma scenes`."""
+    """Add the options of `groma scenes`."""
     parser.add_argument(
         "--seed", type=int, required=True, help="data seed; different seeds give different scenes"
     )
@@ -60,7 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma scenes` with the options of `add_arguments`; returns the exit status."""
+    """Run `groma scenes` with the options of `add_arguments`; returns the exit status."""
     if args.world in other_worlds.WORLDS and not other_worlds.is_installed(args.world):
         return other_worlds.run_elsewhere("groma_ros.commands.scenes", command_line(args))
     settings = Settings(
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def command_line(args: argparse.Namespace) -> list[str]:
-    """The options of `add_arguments` that give these arguments."""
+    """Return the command-line options of `add_arguments` that yield these arguments."""
     words = [
         f"--{name.replace('_', '-')}={value}"
         for name, value in vars(args).items()
@@ -91,8 +91,8 @@ def command_line(args: argparse.Namespace) -> list[str]:
 
 
 def main() -> int:
-    """`groma scenes` alone, for the environment of another simulator, which lacks what other commands
-    need."""
+    """Run `groma scenes` alone, for the environment of another simulator, which lacks the packages of other
+    commands."""
     parser = argparse.ArgumentParser(prog="groma scenes", description=__doc__)
     add_arguments(parser)
     try:

@@ -10,7 +10,7 @@ STAGES = "detection,alignment,language"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Options of `groma train`."""
+    """Add the options of `groma train`."""
     parser.add_argument(
         "--config", type=Path, required=True, help="YAML file of the run, such as config/train_tiny.yaml"
     )
@@ -44,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """`groma train`; returns the exit status."""
+    """Run `groma train`; returns the exit status."""
     from groma_ros.training.run import TrainingRun, train
 
     given = vars(arguments)

@@ -1,4 +1,4 @@
-"""`groma verify`: hold the network to recorded tensors, or a bundle's graphs to its network."""
+"""`groma verify`: compare the network with recorded tensors, or a bundle's graphs with its network."""
 
 from __future__ import annotations
 
@@ -14,12 +14,11 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `groma verify`."""
+    """Add the options of `groma verify`."""
     parser.add_argument(
         "target",
-        help="name or folder of a model, whose graphs are held to its network in PyTorch on a picture; or "
-        "folder "
-        "with config.json, meta.json and recorded tensors",
+        help="name or folder of a model, whose graphs are compared with its network in PyTorch on a picture; "
+        "or folder with config.json, meta.json and recorded tensors",
     )
     parser.add_argument("--image", type=Path, help="picture to check a model on (default: a drawn one)")
     parser.add_argument("--goal", default="the red box", help="goal to ask of it (default: the red box)")
@@ -27,8 +26,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """`groma verify`: 0 if what was compared is equal, else 1. ValueError for a folder that cannot be
-    used."""
+    """Run `groma verify`. Returns 0 if the compared values are equal, else 1. Raises ValueError for an
+    unusable folder."""
     folder = Path(args.target).expanduser()
     if not (folder / MANIFEST).is_file() and (folder.is_dir() or not is_name(args.target)):
         return _recorded(folder, args.json)

@@ -123,7 +123,7 @@ def _length(vector: dict[Words, float]) -> float:
 
 CAPTIONS = "captions.json"
 KINDS = {"vg": "describe", "refcocog": "describe_in_detail"}
-"""The queries with which the original asks on each data set."""
+"""Queries of the original evaluation, by data set."""
 MAX_TOKENS = 100
 Box = tuple[float, float, float, float]
 
@@ -137,7 +137,7 @@ class DescribedRegion:
     box: Box
     """xyxy pixels."""
     references: tuple[str, ...]
-    """What people said of it."""
+    """Captions written by people."""
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def rendered(seed: int, count: int, world: str = DEFAULT_WORLD) -> Iterator[Scen
 def folder_samples(folder: Path) -> tuple[int, Iterator[SceneSample]]:
     """Number of scenes, and the scenes, of a folder that `groma scenes --depth` wrote.
 
-    Their depth is stored in whole millimetres; 65535, farther than that can say, is read as no depth. Raises
+    Their depth is stored in whole millimetres; 65535, the end of the range, is read as no depth. Raises
     DatasetError for a folder without scenes, depth or 3D boxes.
     """
     records = load_dataset(folder)

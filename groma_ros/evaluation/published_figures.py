@@ -26,7 +26,7 @@ REC_EXPRESSIONS = {
     ("refcocog", "val"): 4896,
     ("refcocog", "test"): 9602,
 }
-"""How many the published splits hold, by which they are known; RefCOCO and RefCOCO+ split by UNC, RefCOCOg by
+"""Sizes of the published splits, by which they are recognised; RefCOCO and RefCOCO+ split by UNC, RefCOCOg by
 UMD."""
 LVIS_GROUND = {"AR": 28.8, "AR50": 37.9, "AR75": 30.3, "ARs": 8.7, "ARm": 35.6, "ARl": 64.3}
 CAPTION_CIDER = {"vg": 158.4, "refcocog": 107.3}

@@ -57,7 +57,7 @@ class Mode:
 
 
 class DelayedModel:
-    """A language model whose answers come `seconds` after the question, by the stamps of the frames."""
+    """A language model whose answers arrive `seconds` after the question, by the stamps of the frames."""
 
     def __init__(self, answer: Answer, seconds: float) -> None:
         self._answer, self._seconds = answer, seconds

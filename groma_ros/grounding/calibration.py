@@ -19,7 +19,7 @@ from groma_ros.types import FloatArray
 SIGNALS = ("confidence", "margin", "contrast", "height", "probe")
 """Evidence of presence in a model that was not trained to answer "nothing fits"; see `region_signals` and
 `probe_signal`."""
-FITTED = "fitted"  # manifest key beside the fields: what they were fitted on, one line
+FITTED = "fitted"  # manifest key beside the fields: one line that names the data they were fitted on
 PRECISIONS = "precisions"  # manifest key beside the fields: differing fields by precision
 _LEAST = 1e-12
 

@@ -1,4 +1,4 @@
-"""How far a picture and the words of a goal are from what a model learned from.
+"""Distance of a picture and of the words of a goal from a model's training data.
 
 A picture is judged by the mean of its image tokens: the principal components of that mean over pictures of
 the training data span what is usual, and a picture counts as unusual by its distance inside that span
@@ -23,37 +23,37 @@ from groma_ros.types import FloatArray, Scene
 FILE = "familiarity.npy"
 COMPONENTS = 32
 FEWEST = 4 * COMPONENTS
-"""Pictures that `fit` takes at least."""
+"""Least number of pictures for `fit`."""
 USUAL_SHARE = 0.99
-"""Of the pictures that were kept from the fit, this share lies below the limit."""
+"""Share of the held-out pictures that lies below the limit."""
 _WORD = re.compile(r"[^\W\d_]+")
 _SPREAD = 1e-6
-"""Added to standard deviations, so that a feature that never changes divides nothing by 0."""
+"""Added to standard deviations, so that a constant feature causes no division by 0."""
 
 
 @dataclass(frozen=True, eq=False)
 class Familiarity:
-    """What is usual for a model."""
+    """Statistics of a model's training data."""
 
     mean: FloatArray
-    """(D,) of the pictures' mean image tokens."""
+    """(D,) mean of the pictures' mean image tokens."""
     scale: FloatArray
-    """(D,) their standard deviations."""
+    """(D,) standard deviations of the same."""
     components: FloatArray
-    """(K, D) orthonormal directions of the standardised means, by falling variance."""
+    """(K, D) orthonormal principal directions of the standardised means, by falling variance."""
     variances: FloatArray
-    """(K,) along them."""
+    """(K,) variances along the directions."""
     residual: float
-    """Mean square of what they leave out."""
+    """Mean squared reconstruction error."""
     limit: float
-    """Distance up to which a picture is usual."""
+    """Distance up to which a picture counts as usual."""
     words: frozenset[str]
-    """Lower-case words that the model learned."""
+    """Lower-case words of the training data."""
 
     @classmethod
     def fit(cls, tokens: FloatArray, words: frozenset[str]) -> Familiarity:
-        """Fit to the mean image tokens (N, D) of N pictures, of which every fifth sets the limit. Raises
-        ValueError for fewer than `FEWEST`."""
+        """Fit to the mean image tokens (N, D) of N pictures; every fifth is held out and sets the limit.
+        Raises ValueError for fewer than `FEWEST`."""
         if len(tokens) < FEWEST:
             raise ValueError(f"{len(tokens)} pictures are too few to say what is usual; take {FEWEST}.")
         kept = np.arange(len(tokens)) % 5 == 4
@@ -78,8 +78,7 @@ class Familiarity:
 
     @classmethod
     def load(cls, bundle: Bundle) -> Familiarity | None:
-        """What a bundle says is usual for its model; None where it says nothing. Raises BundleError for what
-        cannot be read."""
+        """Read the statistics of a bundle; None if it has none. Raises BundleError if they cannot be read."""
         values = bundle.familiarity
         if not values or FILE not in bundle.files:
             return None
@@ -117,11 +116,11 @@ class Familiarity:
 
     @property
     def table(self) -> FloatArray:
-        """(2 + K, D): mean, scale and components, the array that a bundle stores."""
+        """Return the array that a bundle stores, (2 + K, D): mean, scale and components."""
         return np.vstack([self.mean, self.scale, self.components])
 
     def to_manifest(self) -> dict[str, Any]:
-        """What a bundle's manifest says of it."""
+        """Return the entry of a bundle's manifest."""
         return {
             "variances": [float(f"{value:.6g}") for value in self.variances],
             "residual": float(f"{self.residual:.6g}"),
@@ -130,8 +129,8 @@ class Familiarity:
         }
 
     def unusual(self, scene: Scene) -> float:
-        """How unusual the picture of a scene is: up to 1 as most that the model learned from, at 4 hardly
-        like any."""
+        """Return how unusual the picture of a scene is: up to 1 it resembles most training pictures, at 4
+        hardly any."""
         tokens = np.asarray(scene.image_tokens, np.float32)
         if tokens.shape[1:] != self.mean.shape:
             raise ValueError(
@@ -141,30 +140,31 @@ class Familiarity:
         return self.distance(tokens.mean(0)) / self.limit
 
     def distance(self, mean: FloatArray) -> float:
-        """Of a mean image token (D,): mean squared distance inside the components, in their variances, plus
-        the squared rest, in its usual size. About 2 for a picture of the training data."""
+        """Return the distance of a mean image token (D,): mean squared distance along the components in units
+        of their variances, plus the squared reconstruction error in units of its mean. About 2 for a picture
+        of the training data."""
         standard = (mean - self.mean) / self.scale
         inside = self.components @ standard
         rest = standard - inside @ self.components
         return float((inside**2 / self.variances).mean() + (rest**2).mean() / self.residual)
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """The words of a goal that the model never learned, in their order."""
+        """Return the words of a goal that the training data lacks, in their order."""
         return tuple(dict.fromkeys(word for word in words_of(text) if word not in self.words))
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case; digits and punctuation separate them."""
+    """Split a text into its words in lower case, at digits and punctuation."""
     return _WORD.findall(text.lower())
 
 
 def sentences(
     familiarity: Familiarity, unusual: float | None, goals: Sequence[str], picture: str = "the picture"
 ) -> list[str]:
-    """Warnings for people, without capital and full stop, printable.
+    """Return warnings for people, without capital and full stop, printable.
 
-    unusual: of the picture, None where it is not to be judged; goals: texts whose words are judged; picture:
-    what to call it.
+    unusual: of the picture, None if it is not judged; goals: texts whose words are judged; picture: how to
+    name it.
     """
     said = []
     if unusual is not None and unusual > 1:

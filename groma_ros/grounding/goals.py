@@ -14,21 +14,21 @@ from groma_ros.types import GOAL_KINDS, Goal, GoalKind
 from groma_ros.yaml_files import YamlError, compose
 
 MAX_CHARACTERS = 1000
-"""Longest goal that is read."""
+"""Maximum length of a goal, characters."""
 SHOWN = 60
-"""Characters of a text that an error quotes."""
+"""Number of characters of a text that an error quotes."""
 SURROGATE = re.compile("[\ud800-\udfff]")
-"""Halves of a character that no text has, as bytes that are not UTF-8 are read."""
+"""Surrogates, which no valid text contains; bytes that are not UTF-8 are decoded to them."""
 SPOKEN_KINDS = ("describe", "chat")
-"""Goals whose answer is in words: they are asked once and cannot stand."""
+"""Kinds of goals that are answered in words: they are asked once and cannot be standing goals."""
 
 
 def check_goal(goal: Goal) -> None:
-    """Raise ValueError with a sentence for a goal that no model can be asked: no words, far too many, a kind
-    or boxes unknown.
+    """Raise ValueError for a goal that no model can answer: no words, far too many, an unknown kind or
+    invalid boxes.
 
-    Every character is legal. What looks like a special token (`<r3>`, `</s>`) is read as the characters it is
-    written with.
+    Every character is legal. Text in the form of a special token (`<r3>`, `</s>`) is read as plain
+    characters.
     """
     if goal.kind not in GOAL_KINDS:
         raise ValueError(
@@ -49,7 +49,7 @@ def check_goal(goal: Goal) -> None:
 
 
 def check_standing(goal: Goal) -> None:
-    """Raise ValueError with a sentence for a goal that is answered in words."""
+    """Raise ValueError for a goal that is answered in words."""
     if goal.kind in SPOKEN_KINDS:
         raise ValueError(
             f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand: "
@@ -72,8 +72,7 @@ _KEYS = ("text", "kind", "min_score")
 
 
 def read_goals(path: Path) -> tuple[Goal, ...]:
-    """The goals of a file, in its order. Raises ValueError with a sentence that names the line and the key
-    that is wrong."""
+    """Read the goals of a file, in its order. Raises ValueError naming the line and the key that is wrong."""
     try:
         root = compose(path)
     except OSError as error:
@@ -126,7 +125,7 @@ def _goal(path: Path, node: yaml.Node) -> Goal:
 
 
 def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
-    """The value of a key: text as it is written, min_score as a number."""
+    """Return the value of a key: text as it is written, min_score as a number."""
     if not isinstance(node, yaml.ScalarNode):
         _refuse(
             path,
@@ -143,7 +142,7 @@ def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
 
 
 def _quoted(node: yaml.ScalarNode) -> str:
-    """A scalar of the file as an error quotes it."""
+    """Return a scalar of the file as an error quotes it."""
     return repr(node.value[:SHOWN])
 
 

@@ -86,8 +86,8 @@ class Grounder:
     1): if one object is wanted and the margin to the runner-up is lower, the answer is ambiguous.
     `max_answer_tokens`: limit for answers in words. `ground_chat`: ask chat to refer to regions, if the model
     can. These may be changed between calls. `max_goal_tokens`: longer goals are refused. `runtime`: what runs
-    the model, where and why; None if unknown. `familiarity`: what pictures and words the model learned from;
-    None if its bundle does not say.
+    the model, where and why; None if unknown. `familiarity`: statistics of the training data; None if the
+    bundle has none.
 
     The last scene's prefix is cached, so only one thread at a time may ask; another may call `perceive`
     meanwhile, and `check` and `can` may be called from any.

@@ -22,11 +22,11 @@ NEEDED = {
     "vision_msgs.msg": "vision_msgs (ROS 2)",
     "groma_ros.msg": "groma_ros's own messages, built by `make setup` or colcon",
 }
-"""What the demonstration imports, and the package that has it."""
+"""Modules the demonstration imports, and the packages that provide them."""
 
 
 def main() -> int:
-    """Run the demonstration. 0 when it ran, else 1 with one sentence on stderr."""
+    """Run the demonstration. Returns 0 on success, else 1 with one sentence on stderr."""
     parser = argparse.ArgumentParser(
         prog="python -m groma_ros.client.demo",
         description="A ROS 2 node answers goals in words on a recorded camera, over DDS.",
@@ -49,7 +49,7 @@ def main() -> int:
     )
     parser.add_argument("--rate", type=float, default=1.0, help="1 plays the bag at its own speed")
     options = parser.parse_args()
-    # SIGTERM, like SIGINT, raises KeyboardInterrupt: the child processes are ended before this one goes.
+    # SIGTERM, like SIGINT, raises KeyboardInterrupt, so that the child processes are ended before this one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failure = missing_package() or _run(options)
     if failure:
@@ -58,7 +58,7 @@ def main() -> int:
 
 
 def missing_package() -> str:
-    """A sentence naming the first package that cannot be imported, or nothing."""
+    """Return a sentence naming the first package that cannot be imported, or an empty text."""
     for module, package in NEEDED.items():
         try:
             import_module(module)
@@ -68,7 +68,7 @@ def missing_package() -> str:
 
 
 def _run(options: argparse.Namespace) -> str:
-    """The sentence that says why the run failed, or nothing."""
+    """Return the reason of a failed run as a sentence, or an empty text."""
     from rich.console import Console
 
     from groma_ros.client.demo.run import Inputs, run

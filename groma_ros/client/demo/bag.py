@@ -1,4 +1,4 @@
-"""MCAP bags as they are: messages stay the CDR bytes that were recorded."""
+"""Read and write MCAP bags; messages stay serialized (CDR bytes)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Topic:
     type: str
     """For example "sensor_msgs/msg/Image"."""
     definition: str
-    """The .msg text followed by those it uses, behind separators."""
+    """The .msg text, followed by the texts of the message types it uses, with separators."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class Record:
 
 @dataclass(frozen=True, eq=False)
 class Bag:
-    """A whole bag in memory, records by time."""
+    """A whole bag in memory, records in the order of their time."""
 
     topics: dict[str, Topic]
     records: tuple[Record, ...]
@@ -51,7 +51,7 @@ class Bag:
 
 
 def read_bag(path: Path) -> Bag:
-    """Read a bag. Raises ValueError with a sentence for a file that is absent or not a readable MCAP file."""
+    """Read a bag. Raises ValueError for a file that is missing or not a readable MCAP file."""
     if not path.is_file():
         raise ValueError(f"The bag {path} does not exist.")
     topics: dict[str, Topic] = {}
@@ -83,7 +83,7 @@ def write_bag(path: Path, topics: Iterable[Topic], records: Sequence[Record]) ->
 
 
 def message_class(type: str) -> Any:
-    """The Python class of "package/msg/Name". Raises ImportError naming the package that is absent."""
+    """The Python class of "package/msg/Name". Raises ImportError naming the missing package."""
     package, _, name = type.split("/")
     try:
         return getattr(import_module(f"{package}.msg"), name)
@@ -92,7 +92,7 @@ def message_class(type: str) -> Any:
 
 
 def topic_of(name: str, message: Any) -> Topic:
-    """A topic of a generated message class, its definition written from the class itself."""
+    """Return a topic of a generated message class, with a definition generated from the class."""
     package, type_name = message.__module__.split(".")[0], message.__name__
     parts: dict[str, str] = {}
     _define(f"{package}/{type_name}", parts)
@@ -116,7 +116,7 @@ def _define(type: str, parts: dict[str, str]) -> None:
 
 
 def _split(declared: str) -> tuple[str, str]:
-    """From "sequence<double>" or "float[36]" to the element's type and the suffix it has in a .msg file."""
+    """Split "sequence<double>" or "float[36]" into the element type and its suffix in a .msg file."""
     if declared.startswith("sequence<"):
         base, _, limit = declared[len("sequence<") : -1].partition(", ")
         return base, f"[<={limit}]" if limit else "[]"

@@ -20,7 +20,7 @@ TOPICS = {f"/{NODE}/detections": Detection2DArray, f"/{NODE}/groundings": Ground
 
 
 class Listener:
-    """Listens to one groma node."""
+    """Collects the answers of one groma node."""
 
     def __init__(self) -> None:
         self.answers: dict[int, list[Grounding]] = {}
@@ -50,34 +50,34 @@ class Listener:
         return all(self._client.node.count_publishers(name) for name in TOPICS) and bool(self.counts)
 
     def count(self, key: str) -> int:
-        """A count of the newest diagnostics."""
+        """Return a count of the newest diagnostics."""
         return int(self.counts.get(key, "0"))
 
     @property
     def answered(self) -> int:
-        """Frames the node answered, those by motion alone among them."""
+        """Number of frames the node answered, including those answered by motion alone."""
         return images_answered(self.counts)
 
     @property
     def settled(self) -> bool:
-        """Whether the node has nothing in hand and every answer it gave has arrived here."""
+        """Whether the node has no image in progress and all its answers have arrived."""
         return images_in_progress(self.counts) == 0 and len(self.answers) == self.answered
 
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
-        """Let these goals stand. Raises ValueError with the node's sentence where it refuses them,
-        TimeoutError for no answer."""
+        """Set the goals. Raises ValueError with the node's sentence if it refuses them, TimeoutError if it
+        does not answer."""
         self._client.set_goals(goals, timeout)
 
     def until(self, done: Callable[[], bool], timeout: float, sentence: str) -> None:
-        """Listen until `done()`. Raises TimeoutError with the sentence after `timeout` seconds."""
+        """Wait until `done()` is true. Raises TimeoutError with the sentence after `timeout` seconds."""
         self._client.until(done, timeout, sentence)
 
     def spin(self, seconds: float) -> None:
-        """Listen for a while."""
+        """Wait while answers are collected."""
         time.sleep(seconds)
 
     def close(self) -> None:
-        """Leave DDS."""
+        """Close the client."""
         self._client.close()
 
     def _on_answers(self, answers: Answers) -> None:

@@ -1,4 +1,4 @@
-"""Plays a bag over DDS in a process of its own: recorded bytes, recorded stamps, the bag's own rate."""
+"""Play a bag over DDS in a separate process: recorded bytes and stamps, at the recorded rate."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from groma_ros.client.demo.bag import Bag, message_class, read_bag
 
 
 def main() -> int:
-    """Play the bag once somebody listens. Prints JSON: `started`, in monotonic seconds, and `published`,
-    messages by topic."""
+    """Play the bag once the topic has a subscriber. Prints JSON: `started`, in monotonic seconds, and
+    `published`, number of messages by topic."""
     parser = argparse.ArgumentParser(
         prog="groma_ros.client.demo.player", description="Plays an MCAP bag over DDS."
     )
@@ -40,7 +40,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(json.dumps({"started": started, "published": published}))
-    # Best-effort samples are sent from this process: leave the transport a moment before it goes.
+    # Best-effort samples are sent from this process: give the transport a moment before it exits.
     time.sleep(0.5)
     node.destroy_node()
     rclpy.shutdown()
@@ -48,7 +48,7 @@ def main() -> int:
 
 
 def open_publishers(node: Node, bag: Bag) -> dict[str, Publisher]:
-    """A publisher for each topic of the bag, as a camera driver would offer it: best effort, small queue."""
+    """Create a publisher for each topic of the bag, like a camera driver's: best effort, small queue."""
     qos = QoSProfile(depth=qos_profile_sensor_data.depth, reliability=qos_profile_sensor_data.reliability)
     return {
         name: node.create_publisher(message_class(topic.type), name, qos)
@@ -63,12 +63,12 @@ def wait_for_listener(publisher: Publisher, timeout: float) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"Nobody listened to {publisher.topic_name} within {timeout:.0f} s.")
         time.sleep(0.05)
-    # Both ends must have found each other; this side sees the match a moment before the subscriber does.
+    # Discovery must be complete on both ends; this side sees the match a moment before the subscriber does.
     time.sleep(0.3)
 
 
 def play(bag: Bag, publishers: dict[str, Publisher], rate: float) -> dict[str, int]:
-    """Publish every record at its time; messages published by topic."""
+    """Publish every record at its time. Returns the number of published messages by topic."""
     published = dict.fromkeys(publishers, 0)
     start, first = time.monotonic(), bag.records[0].time if bag.records else 0
     for record in bag.records:

@@ -1,5 +1,4 @@
-"""Children that never outlive their parent's interest: a log each, an interrupt first, a kill when that is
-not heard."""
+"""Child processes with a log file each, which are interrupted, then killed, when their parent is done."""
 
 from __future__ import annotations
 
@@ -14,14 +13,15 @@ from types import TracebackType
 
 
 def dds_environment() -> dict[str, str]:
-    """Variables that make Fast DDS, by its old name and its new one, read the profile that a checkout has."""
+    """Environment variables, by their old and new names, that make Fast DDS read the profile of a
+    checkout."""
     profile = Path(__file__).resolve().parents[3] / "config" / "fastdds.xml"
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
     return dict.fromkeys(names, str(profile)) if profile.is_file() else {}
 
 
 class Child:
-    """A Python module run in a process of its own; a context manager that ends it.
+    """A Python module in a separate process; a context manager that ends it.
 
     log: file that gets its output; environment: variables on top of this process's own.
     """
@@ -43,21 +43,21 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process's number."""
+        """Process id."""
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Whether the process still runs."""
         return self._process.poll() is None
 
     def output(self) -> str:
-        """Return its output so far."""
+        """Return the output so far."""
         return self.log.read_text(errors="replace")
 
     def wait(self, timeout: float) -> int:
-        """Its exit status. Raises TimeoutError with its last lines when it still runs after `timeout`
-        seconds."""
+        """Wait for the exit status. Raises TimeoutError with the last line of output if the process still
+        runs after `timeout` seconds."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -66,7 +66,8 @@ class Child:
             ) from None
 
     def interrupt(self, number: signal.Signals = signal.SIGINT, grace: float = 10.0) -> tuple[int, float]:
-        """Send the signal; exit status and seconds it took. After `grace` seconds the process is killed."""
+        """Send the signal, and kill the process after `grace` seconds. Returns its exit status and the
+        seconds it took."""
         start = time.monotonic()
         if self.running:
             self._process.send_signal(number)
@@ -78,7 +79,7 @@ class Child:
         return status, time.monotonic() - start
 
     def last_line(self) -> str:
-        """The last line it wrote."""
+        """Return the last line of output."""
         return next((line for line in reversed(self.output().splitlines()) if line.strip()), "nothing")
 
     def __enter__(self) -> Child:

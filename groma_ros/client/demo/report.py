@@ -25,8 +25,8 @@ BOXES_SHOWN = 2
 def answers_table(
     goals: Sequence[Goal], newest: Sequence[Grounding], correct: Mapping[str, Sequence[bool]], footer: str
 ) -> Group:
-    """A row a goal. correct: by goal, whether each answered frame so far was right; empty before the run is
-    judged."""
+    """Return a table with one row per goal. correct: by goal, whether each answered frame so far was right;
+    empty before the run is judged."""
     table = Table(title="groma: language goals to boxes", title_justify="left", expand=False)
     table.add_column("goal", min_width=24)
     table.add_column("present", justify="right")
@@ -89,7 +89,7 @@ class DemoTruth:
 
     @classmethod
     def load(cls, path: Path) -> DemoTruth:
-        """Read a truth.json. Raises ValueError with a sentence for one that is not in its form."""
+        """Read a truth.json. Raises ValueError for an invalid one."""
         try:
             data = json.loads(path.read_text())
             targets = {goal["text"]: tuple(goal["targets"]) for goal in data["goals"]}
@@ -103,8 +103,8 @@ class DemoTruth:
 
 
 def correct_by_goal(answers: Answers, truth: DemoTruth) -> dict[str, list[bool]]:
-    """For every goal that the truth knows, whether each answered frame has exactly its boxes, in the order of
-    the stamps."""
+    """Judge every goal of the truth: whether each answered frame has exactly its boxes, in the order of the
+    stamps."""
     judged: dict[str, list[bool]] = {goal: [] for goal in truth.targets}
     for stamp in sorted(set(answers) & set(truth.boxes)):
         for grounding in answers[stamp]:
@@ -116,14 +116,14 @@ def correct_by_goal(answers: Answers, truth: DemoTruth) -> dict[str, list[bool]]
 
 
 def accuracy(answers: Answers, truth: DemoTruth) -> float:
-    """Share of (answered frame, goal) pairs with exactly the true boxes at IoU 0.5; 0 when nothing was
+    """Share of (answered frame, goal) pairs with exactly the true boxes at IoU 0.5; 0 if nothing was
     answered."""
     judged = [good for goods in correct_by_goal(answers, truth).values() for good in goods]
     return sum(judged) / len(judged) if judged else 0.0
 
 
 def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts) -> None:
-    """demo.json: stamps in nanoseconds, boxes xyxy in camera pixels."""
+    """Return the contents of demo.json: stamps in nanoseconds, boxes xyxy in camera pixels."""
     frames = [
         {"stamp": stamp, "groundings": [item.to_dict() for item in answers[stamp]]}
         for stamp in sorted(answers)
@@ -133,14 +133,15 @@ def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts
 
 
 def write_picture(path: Path, frames: Mapping[int, NDArray[Any]], answers: Answers) -> None:
-    """demo.png: a few answered frames (uint8 HxWx3 rgb by stamp) spread over the run, the goals dealt out."""
+    """Draw demo.png: a few answered frames (uint8 HxWx3 RGB by stamp) spread over the run, each with a part
+    of the goals."""
     stamps = sorted(set(frames) & set(answers))
     if not stamps:
         raise ValueError("No frame of the bag was answered, so there is no picture to draw.")
     chosen = list(
         dict.fromkeys(stamps[round(place)] for place in np.linspace(0, len(stamps) - 1, PICTURE_FRAMES))
     )
-    # All goals in one picture would hide it behind their labels.
+    # The labels of all goals would cover the picture.
     parts = np.array_split(np.arange(len(answers[chosen[0]])), len(chosen))
     shown = [
         (stamp, [answers[stamp][index] for index in part]) for stamp, part in zip(chosen, parts, strict=True)

@@ -1,4 +1,4 @@
-"""One run: node and player in processes of their own, goals sent, answers shown and written down."""
+"""Run the demonstration: node and player in separate processes; show and store the answers."""
 
 from __future__ import annotations
 
@@ -55,15 +55,15 @@ class Inputs:
 def run(inputs: Inputs, console: Console) -> None:
     """Play the demonstration and write demo.json, demo.png and demo.mcap.
 
-    Raises ValueError, TimeoutError, OSError or RuntimeError with a sentence when something is absent, wrong
-    or too slow. The child processes have ended when it returns or raises.
+    Raises ValueError, TimeoutError, OSError or RuntimeError with a sentence if something is missing, wrong or
+    too slow. The child processes have ended when it returns or raises.
     """
     bag, goals, truth = read_bag(inputs.bag), read_goals(inputs.goals), DemoTruth.load(inputs.truth)
     cameras = bag.topics_of(COMPRESSED)
     if not cameras:
         raise ValueError(f"The bag {inputs.bag} has no topic of type {COMPRESSED}.")
     inputs.out.mkdir(parents=True, exist_ok=True)
-    # A domain of its own, so that neither other robots nor a second demonstration is heard.
+    # A separate domain, so that messages of other robots and of a second demonstration do not arrive.
     os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
     listener = Listener()
     try:
@@ -141,7 +141,7 @@ def _alive(node: Child) -> bool:
 
 
 def _settled(listener: Listener) -> bool:
-    """Two reports apart nothing moved: no frame is on its way, in hand or unanswered."""
+    """Whether no frame is on its way, in progress or unanswered, over two reports of the node."""
     before = dict(listener.counts)
     if not (listener.settled and listener.answers):
         return False
@@ -155,8 +155,8 @@ def _live_table(goals: Sequence[Goal], listener: Listener) -> Group:
 
 
 def _footer(listener: Listener) -> str:
-    told = f"{listener.answered} answered ({listener.count('carried')} of them by motion)"
-    counts = f"{listener.count('received')} received, {told}, {listener.count('dropped')} dropped"
+    answers = f"{listener.answered} answered ({listener.count('carried')} of them by motion)"
+    counts = f"{listener.count('received')} received, {answers}, {listener.count('dropped')} dropped"
     stages = ", ".join(
         f"{key[10:]} {value} ms" for key, value in listener.counts.items() if key.startswith("median ms ")
     )
