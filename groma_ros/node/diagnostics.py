@@ -22,12 +22,12 @@ from groma_ros.runtime.load import Runtime
 from groma_ros.runtime.tensorrt.gpu import find_gpu
 
 CAUSES = ("image", "answer", "depth", "goal", "ask", "ground")
-"""What can be refused."""
+"""Kinds of refusals."""
 
 
 @dataclass(frozen=True)
 class Rates:
-    """Images a second since the report before: in, and out with an answer."""
+    """Images per second since the last report: received, and answered."""
 
     received: float = 0.0
     answered: float = 0.0
@@ -85,10 +85,10 @@ def memory_mb() -> float:
         return highest / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-MAX_TOLD = 1000
-"""Goals that are remembered, so that the log warns about each once."""
+MAX_WARNED = 1000
+"""Number of goals that are remembered, so that the log warns about each once."""
 UNUSUAL_REPORTS = 5
-"""After so many reports in a row of an unusual picture the log says so."""
+"""Number of successive reports of an unusual picture after which the log warns."""
 
 
 class Reports:
@@ -97,7 +97,7 @@ class Reports:
     def __init__(self, node: Node) -> None:
         self._logger = node.get_logger()
         self._familiarity: Familiarity | None = None
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
         """Goals whose words the log has warned about, or that had nothing to warn about."""
         self._judged: tuple[int, ...] = ()
         """Stamps of the scenes that the newest count is about."""
@@ -110,30 +110,29 @@ class Reports:
         self._engine: dict[str, object] = {}
 
     def loaded(self, runtime: Runtime | None, familiarity: Familiarity | None = None) -> None:
-        """Tell of this engine from now on, and of what is usual for its model; of none where the model was
-        given back."""
+        """Report this engine and the familiarity of its model from now on; None after the model was freed."""
         self._engine = _engine(runtime) if runtime is not None else {}
         self._familiarity, self._judged, self._unusual_reports = familiarity, (), 0
-        self._told.clear()
+        self._warned.clear()
 
     def publish(
         self,
         now: Time,
-        orders: NodeConfig,
+        config: NodeConfig,
         cameras: Sequence[Camera],
         own: Statistics,
         questions: int | None,
         failure: str,
         loading: float | None = None,
     ) -> None:
-        """Publish what is counted now. questions: open ones, None while the node is not active; failure: why
-        the last transition failed, or nothing; loading: seconds that the model has been loading, None where
-        it is not."""
+        """Publish the current counts. questions: number of open ones, None while the node is not active;
+        failure: reason of a failed last transition, or an empty text; loading: seconds for which the model
+        has been loading, None if it is not."""
         active = questions is not None
         counts = total([own, *(camera.statistics for camera in cameras)])
         refusals = sum(counts.refused.values())
         new, self._refusals = refusals - self._refusals, refusals
-        summary = f"answers {len(orders.goal_set.goals)} goals" if active else failure or "not active"
+        summary = f"answers {len(config.goal_set.goals)} goals" if active else failure or "not active"
         if loading is not None:
             summary = f"loading the model, {loading:.0f} s so far"
         if new > 0:
@@ -141,13 +140,13 @@ class Reports:
         level = DiagnosticStatus.WARN if new > 0 or not active else DiagnosticStatus.OK
         level = DiagnosticStatus.ERROR if failure and not active and loading is None else level
         values = {
-            "goals": len(orders.goal_set.goals),
-            "goals_version": orders.goal_set.version,
+            "goals": len(config.goal_set.goals),
+            "goals_version": config.goal_set.version,
             "questions": questions or 0,
             **count_values(counts, self._meter("").rates(perf_counter(), counts)),
             **_ages(cameras),
-            **self._unfamiliar(orders, cameras),
-            **(_inputs(cameras[0], orders) if len(cameras) == 1 else {}),
+            **self._unfamiliar(config, cameras),
+            **(_inputs(cameras[0], config) if len(cameras) == 1 else {}),
             "memory MiB": f"{memory_mb():.0f}",
             **self._engine,
         }
@@ -157,33 +156,33 @@ class Reports:
             )
         ]
         for camera in cameras if len(cameras) > 1 else ():
-            statuses.append(self._camera(camera, orders, active))
+            statuses.append(self._camera(camera, config, active))
         report = DiagnosticArray(status=statuses)
         report.header.stamp = now.to_msg()
         self._publisher.publish(report)
 
-    def _unfamiliar(self, orders: NodeConfig, cameras: Sequence[Camera]) -> dict[str, object]:
-        """How far the newest pictures and the goals are from what the model learned from; with a warning in
-        the log where they are far."""
+    def _unfamiliar(self, config: NodeConfig, cameras: Sequence[Camera]) -> dict[str, object]:
+        """Return the distance of the newest pictures and the goals from the training data, and log a warning
+        if they are far."""
         familiarity = self._familiarity
         if familiarity is None:
             return {}
         views = [camera.view for camera in cameras]
         scenes = [view.scene for view in views if view is not None and view.scene is not None]
         unusual = max((familiarity.unusual(scene) for scene in scenes), default=None)
-        stamps, told = tuple(scene.stamp for scene in scenes), None
+        stamps, reported = tuple(scene.stamp for scene in scenes), None
         if stamps != self._judged:  # a camera that stands still is judged once
             self._judged = stamps
             # A picture now and then is unusual in any stream.
             far = unusual is not None and unusual > 1
             self._unusual_reports = self._unusual_reports + 1 if far else 0
-            told = unusual if self._unusual_reports == UNUSUAL_REPORTS else None
-        goals = [goal.text for goal in orders.goal_set.goals]
-        new = [text for text in goals if text not in self._told]
-        if len(self._told) + len(new) > MAX_TOLD:
-            self._told.clear()
-        self._told.update(new)
-        for sentence in sentences(familiarity, told, new):
+            reported = unusual if self._unusual_reports == UNUSUAL_REPORTS else None
+        goals = [goal.text for goal in config.goal_set.goals]
+        new = [text for text in goals if text not in self._warned]
+        if len(self._warned) + len(new) > MAX_WARNED:
+            self._warned.clear()
+        self._warned.update(new)
+        for sentence in sentences(familiarity, reported, new):
             self._logger.warning(f"{sentence[0].upper()}{sentence[1:]}.")
         words = [word for text in goals for word in familiarity.unknown_words(text)]
         return {
@@ -191,7 +190,7 @@ class Reports:
             "unknown words": printable(" ".join(dict.fromkeys(words)), 200),
         }
 
-    def _camera(self, camera: Camera, orders: NodeConfig, active: bool) -> DiagnosticStatus:
+    def _camera(self, camera: Camera, config: NodeConfig, active: bool) -> DiagnosticStatus:
         counts = camera.statistics.snapshot()
         rates = self._meter(camera.name).rates(perf_counter(), counts)
         silent = active and rates.received == 0
@@ -199,7 +198,7 @@ class Reports:
         summary = (
             "not active" if not active else "no image came since the last report" if silent else "answers"
         )
-        values = {**count_values(counts, rates), **_ages([camera]), **_inputs(camera, orders)}
+        values = {**count_values(counts, rates), **_ages([camera]), **_inputs(camera, config)}
         return status_message(f"{self._name}: camera {camera.name}", level, summary, "", values)
 
     def _meter(self, name: str) -> Meter:
@@ -219,11 +218,11 @@ def _ages(cameras: Sequence[Camera]) -> dict[str, object]:
     return values
 
 
-def _inputs(camera: Camera, orders: NodeConfig) -> dict[str, object]:
+def _inputs(camera: Camera, config: NodeConfig) -> dict[str, object]:
     if camera.inputs is None:
         return {}
     # It may change while the inputs are open.
-    return {**camera.inputs.status(), "sync tolerance": orders.settings.sync_tolerance}
+    return {**camera.inputs.status(), "sync tolerance": config.settings.sync_tolerance}
 
 
 def _engine(runtime: Runtime) -> dict[str, object]:

@@ -220,7 +220,7 @@ class GromaNode(LifecycleNode):
             self._closing.append(outputs.destroy)
             self._cameras.append(Camera(name, outputs, Statistics()))
         self._detector_3d = Detector3D(self, settings)
-        self._closing.append(self._close_solids)
+        self._closing.append(self._close_detector_3d)
         self._labels = Labels(self)
         service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals, qos_profile=REQUESTS)
         topic = listen(self, String, "~/goal", self._on_goal, self._refuser("goal", MALFORMED), 10)
@@ -366,7 +366,7 @@ class GromaNode(LifecycleNode):
             )
         return names.index(name.strip("/"))
 
-    def _close_solids(self) -> None:
+    def _close_detector_3d(self) -> None:
         if self._detector_3d is not None:
             self._detector_3d.destroy()
         self._detector_3d = None

@@ -44,7 +44,7 @@ def _parameter(
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the node can be told. Raises ValueError for a value out of its range, a text that is not one of a
+    """Parameters of the node. Raises ValueError for a value out of its range, a text that is not one of a
     parameter's choices, and for cameras that are no namespaces or are named twice."""
 
     model: str = _parameter(

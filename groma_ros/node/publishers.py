@@ -65,26 +65,26 @@ class CameraOutputs:
         }
 
     def subscribed(self, *names: str) -> bool:
-        """Whether somebody listens to one of these topics."""
+        """Whether one of these topics has a subscriber."""
         return any(self._topics[name].get_subscription_count() > 0 for name in names)
 
     def wanted(self, config: NodeConfig) -> bool:
-        """Whether anybody listens at all."""
+        """Whether any output has a subscriber or is drawn."""
         return self.subscribed(*ANSWERS, *TOPICS_3D, *MARKERS, "proposals") or self._drawn(config)
 
     @property
     def detections_3d_wanted(self) -> bool:
-        """Whether somebody listens to what needs depth."""
+        """Whether an output that needs depth has a subscriber."""
         return self.subscribed(*TOPICS_3D, *MARKERS)
 
     @property
     def proposals_wanted(self) -> bool:
-        """Whether somebody listens to all regions, goals or not."""
+        """Whether the regions, which are independent of goals, have a subscriber."""
         return self.subscribed("proposals")
 
     @property
     def answers_wanted(self) -> bool:
-        """Whether somebody listens to the answers themselves."""
+        """Whether the 2D answers have a subscriber."""
         return self.subscribed(*ANSWERS)
 
     def publish_answers(self, header: Header, followed: TrackedAnswer) -> None:

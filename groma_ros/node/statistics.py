@@ -24,7 +24,7 @@ class Snapshot:
     """Images whose 2D answers were published by motion alone, because newer images came meanwhile. Those of
     them that were in work by then are perceived too, and have all other outputs."""
     skipped: int = 0
-    """Images whose answers nobody listened to."""
+    """Images whose answers had no subscriber."""
     perceived: int = 0
     """Images in which regions were found."""
     drops: Mapping[str, int] = field(default_factory=dict)
@@ -59,7 +59,7 @@ class Statistics:
         self._count("received")
 
     def skipped(self) -> None:
-        """A frame came to which nobody wanted an answer."""
+        """Count a frame whose answers have no subscriber."""
         self._count("skipped")
 
     def carried(self) -> None:
