@@ -63,7 +63,7 @@ class Detector3D:
     def of(
         self, view: ImageResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse
     ) -> Detections3D:
-        """The boxes of a frame's answers in space, and the target. refuse: told of each box without a
+        """The boxes of a frame's answers in space, and the target. refuse: called for each box without a
         place."""
 
         def refused(error: DepthError) -> None:
@@ -107,11 +107,12 @@ class Detector3D:
             self._transforms.destroy()
 
 
-def detections_3d_message(solid: Detections3D) -> Detection3DArray:
+def detections_3d_message(detections: Detections3D) -> Detection3DArray:
     """All boxes that have a place, in the order of the goals and the best first within one; metres, in the
     image's frame."""
     return Detection3DArray(
-        header=solid.header, detections=[detection_3d_message(solid.header, item) for item in solid.placed]
+        header=detections.header,
+        detections=[detection_3d_message(detections.header, item) for item in detections.placed],
     )
 
 
