@@ -183,31 +183,31 @@ def _track(
 
     line = DelayedModel(answer, mode.answer_seconds)
     # Frames are processed as fast as possible and answers are delayed by stamps, so never wait.
-    follower = GroundingTracker(line.ask, replace(rule, answer_wait=0.0))
+    tracker = GroundingTracker(line.ask, replace(rule, answer_wait=0.0))
     begin = due = sequence[0][0].frame.stamp
     first: int | None = None
     for moment, scene in sequence:
         stamp = moment.frame.stamp
         line.advance(stamp)
-        followed: TrackedAnswer | None
+        tracked: TrackedAnswer | None
         if stamp >= due:
             due += round(SECOND / mode.proposer_hz) if mode.proposer_hz else 0
-            followed = follower.step(scene, standing)
+            tracked = tracker.step(scene, standing)
         else:
-            followed = follower.motion.at(stamp) if follower.motion is not None else None
+            tracked = tracker.motion.at(stamp) if tracker.motion is not None else None
         tally.inputs += 1
-        if followed is None:
+        if tracked is None:
             continue
         tally.outputs += 1
-        if followed.answered is None:
+        if tracked.answered is None:
             continue
         if first is not None:
-            boxed = {item.goal.text for item in followed.groundings if item.detections}
+            boxed = {item.goal.text for item in tracked.groundings if item.detections}
             tally.after += 1
-            tally.boxed += found[followed.answered] <= boxed
+            tally.boxed += found[tracked.answered] <= boxed
         first = stamp if first is None else first
-        tally.ages.append(followed.age)
-        _judge(tally, number, moment, followed, right[followed.answered])
+        tally.ages.append(tracked.age)
+        _judge(tally, number, moment, tracked, right[tracked.answered])
     tally.questions += line.asked
     tally.seconds += (sequence[-1][0].frame.stamp - begin) / SECOND
 
@@ -216,10 +216,10 @@ def _judge(
     tally: TrackingTally,
     number: int,
     moment: Moment,
-    followed: TrackedAnswer,
+    tracked: TrackedAnswer,
     right: Mapping[str, tuple[Grounding, Mapping[str, FloatArray]]],
 ) -> None:
-    for grounding in followed.groundings:
+    for grounding in tracked.groundings:
         text = grounding.goal.text
         targets = moment.targets.get(text)
         if text not in right or targets is None or not len(targets):
@@ -230,7 +230,7 @@ def _judge(
                 name = grounding.detections[box].track_id
                 tally.switches += tally.names.setdefault((number, text, target), name) != name
                 tally.names[number, text, target] = name
-        if followed.age > 0:
+        if tracked.age > 0:
             tally.iou += [value for _, value in pairs]
             before, then = right[text]
             held = match_boxes(_boxes(before), then[text])

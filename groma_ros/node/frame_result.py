@@ -21,7 +21,7 @@ class ImageResult:
     """With depth and intrinsics once they were found."""
     scene: Scene | None = None
     """None where nobody needed it."""
-    followed: TrackedAnswer | None = None
+    tracked: TrackedAnswer | None = None
     """None for an image that was perceived for a question alone."""
     complete: bool = False
     """Depth and intrinsics were looked for, whether or not the frame has them now."""
@@ -33,4 +33,4 @@ class ImageResult:
     @property
     def groundings(self) -> Sequence[Grounding]:
         """The answers, none where none hold."""
-        return self.followed.groundings if self.followed is not None else ()
+        return self.tracked.groundings if self.tracked is not None else ()

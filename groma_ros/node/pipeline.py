@@ -144,10 +144,10 @@ class Pipeline:
         if in_progress and not camera.claim(arrival):
             return False
         header = arrival.message.header
-        followed = processor.carry(to_nanoseconds(header.stamp), config.standing, arrival.stream)
-        camera.outputs.publish_answers(header, followed)
+        tracked = processor.carry(to_nanoseconds(header.stamp), config.standing, arrival.stream)
+        camera.outputs.publish_answers(header, tracked)
         camera.statistics.carried()
-        camera.record_output(perf_counter(), followed.age if followed.answered is not None else None)
+        camera.record_output(perf_counter(), tracked.age if tracked.answered is not None else None)
         return True
 
     def recall(self, camera: int | None) -> int | None:
@@ -243,21 +243,21 @@ class Pipeline:
         camera.processor.set_config(config.settings.rule)
         if view.scene is not None:
             result = camera.processor.process(view.frame, config.standing, arrival.stream, view.scene)
-            followed = result.answer
-            if followed.failure is not None:
-                error = followed.failure
+            tracked = result.answer
+            if tracked.failure is not None:
+                error = tracked.failure
                 sentence = f"The language model failed: {type(error).__name__}: {error}"
                 self._refuse(camera, "answer", "failure", sentence)
         else:
-            followed = TrackedAnswer((), config.goal_set.version, None, 0.0)
-        camera.view = view = replace(view, followed=followed)
-        tracked = perf_counter()
+            tracked = TrackedAnswer((), config.goal_set.version, None, 0.0)
+        camera.view = view = replace(view, tracked=tracked)
+        tracked_at = perf_counter()
         if camera.claim(arrival):
-            camera.outputs.publish_answers(view.header, followed)
+            camera.outputs.publish_answers(view.header, tracked)
             done = perf_counter()
-            camera.record_output(done, followed.age if followed.answered is not None else None)
-            camera.statistics.answered({"publish": done - tracked, "total": done - arrival.time})
-        camera.statistics.took({"follow": tracked - start})
+            camera.record_output(done, tracked.age if tracked.answered is not None else None)
+            camera.statistics.answered({"publish": done - tracked_at, "total": done - arrival.time})
+        camera.statistics.took({"follow": tracked_at - start})
         camera.outputs.publish_pictures(view, config, camera.rate)
         if camera.outputs.detections_3d_wanted:
             view = self._completed(camera, view, config)

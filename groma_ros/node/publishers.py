@@ -87,22 +87,22 @@ class CameraOutputs:
         """Whether the 2D answers have a subscriber."""
         return self.subscribed(*ANSWERS)
 
-    def publish_answers(self, header: Header, followed: TrackedAnswer) -> None:
+    def publish_answers(self, header: Header, tracked: TrackedAnswer) -> None:
         """The 2D answers that hold for an image."""
-        self._topics["detections"].publish(detections_message(header, followed.groundings))
-        message = groundings_message(header, followed.groundings, followed.version, followed.answered)
+        self._topics["detections"].publish(detections_message(header, tracked.groundings))
+        message = groundings_message(header, tracked.groundings, tracked.version, tracked.answered)
         self._topics["groundings"].publish(message)
 
     def publish_pictures(self, view: ImageResult, config: NodeConfig, rate: float = 0.0) -> None:
         """The regions and the overlay of an image that was processed. rate: outputs a second, for the
         overlay."""
-        header, followed = view.header, view.followed
-        assert followed is not None
+        header, tracked = view.header, view.tracked
+        assert tracked is not None
         if view.scene is not None and self.proposals_wanted:
             self._topics["proposals"].publish(proposals_message(header, view.scene))
         if self._drawn(config):
-            age = f", answer {followed.age:.1f} s old" if followed.answered is not None else ""
-            note = f"goals {followed.version}, {rate:.1f} Hz{age}"
+            age = f", answer {tracked.age:.1f} s old" if tracked.answered is not None else ""
+            note = f"goals {tracked.version}, {rate:.1f} Hz{age}"
             self._topics["debug/image"].publish(
                 image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note))
             )

@@ -38,8 +38,8 @@ class Done:
 
 
 class ReplayPipeline:
-    """Process one camera's frames in sequence. `follower` is the tracker, whose state persists between
-    frames."""
+    """Process one camera's frames in sequence. `tracker`: its state persists between frames and is saved in
+    the journal."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ReplayPipeline:
     ) -> None:
         self._depth = depth
         self._processor = FrameProcessor(grounder, asking(InlineExecutor(), self._answer), rule)
-        self.follower = self._processor.tracker
+        self.tracker = self._processor.tracker
         self._grounder = grounder
         self._standing = standing
         self._answered = 0.0
@@ -71,13 +71,13 @@ class ReplayPipeline:
         self._answered = 0.0
         try:
             result = self._processor.process(image.frame, self._standing)
-            followed = result.answer
-            if followed.failure is not None:
-                raise followed.failure
+            tracked = result.answer
+            if tracked.failure is not None:
+                raise tracked.failure
         except ValueError:
             return self._refused(image, "content", decode)
         end = perf_counter()
-        goals, depth = self._placed(image.frame, image.time, followed.groundings)
+        goals, depth = self._placed(image.frame, image.time, tracked.groundings)
         perceive, answer = 1000 * result.perceive_seconds, 1000 * self._answered
         times = {
             "decode": decode,
@@ -90,8 +90,8 @@ class ReplayPipeline:
         times = {stage: round(value, 3) for stage, value in (times | {"total": sum(times.values())}).items()}
         record = replace(
             blank_record(image),
-            asked=bool(followed.asked),
-            answered=followed.answered,
+            asked=bool(tracked.asked),
+            answered=tracked.answered,
             goals=goals,
             depth=depth,
         )

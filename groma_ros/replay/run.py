@@ -48,7 +48,7 @@ from groma_ros.replay.records import FrameRecord, read_records, without_places
 from groma_ros.replay.result import Outcome, Result
 from groma_ros.replay.truth import Truth, judge, read_truth
 from groma_ros.tracking.questions import StandingGoals
-from groma_ros.tracking.tracker_state import recall, remembered
+from groma_ros.tracking.tracker_state import restore_tracker, tracker_arrays
 
 LOG = "node.log"
 """Log of the node in a live run."""
@@ -121,12 +121,12 @@ def _offline(
     standing = StandingGoals(plan.goals, 0, grounder.min_presence, grounder.min_margin)
     pipeline = ReplayPipeline(grounder, standing, plan.rule, depth)
     if journal.state is not None:
-        recall(pipeline.follower, journal.state, standing)
+        restore_tracker(pipeline.tracker, journal.state, standing)
     for _ in watch(_answered(pipeline, journal, _images(bag, camera, plan.every, journal.done)), total):
         pass
     if depth is not None:
         depth.finish()
-    journal.save(remembered(pipeline.follower))
+    journal.save(tracker_arrays(pipeline.tracker))
 
 
 def _live(
@@ -168,7 +168,7 @@ def _answered(
     for done in pipeline.run(images):
         journal.append(done.record.line(), json.dumps(done.times))
         if journal.due:
-            journal.save(remembered(pipeline.follower))
+            journal.save(tracker_arrays(pipeline.tracker))
         yield journal.done
 
 

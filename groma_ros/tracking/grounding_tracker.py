@@ -74,7 +74,7 @@ class GroundingTracker:
     """Carries the answers about one camera from frame to frame and asks again when necessary. For one thread
     at a time.
 
-    It never waits for the language model except for `answer_wait`. tracker, held: all that it remembers while
+    It never waits for the language model except for `answer_wait`. tracker, answer: the whole state while
     no question is open (`tracker_state.py` writes it down); motion: what the newest frame says of those that
     will not be looked at, for any thread.
     """
@@ -83,7 +83,7 @@ class GroundingTracker:
         self.rule = rule or TrackingConfig()
         self._ask = ask
         self.tracker = RegionTracker(self.rule.tracks)
-        self.held: AnswerState | None = None
+        self.answer: AnswerState | None = None
         self.motion: Motion | None = None
         self._open: tuple[Question, Future[Reply]] | None = None
         self._failure: BaseException | None = None
@@ -97,23 +97,23 @@ class GroundingTracker:
     def step(self, scene: Scene, standing: StandingGoals, stream: int | None = None) -> TrackedAnswer:
         """Track the next scene, ask if necessary, and return the answers for it. stream: see
         `RegionTracker.update`."""
-        followed = self._step(scene, standing, stream)
+        tracked = self._step(scene, standing, stream)
         before = self.motion
         # Until the next frame is perceived about two intervals pass: images are carried at least as long.
         interval = scene.stamp - before.stamp if before and before.stream == self.tracker.stream else 0
         self.motion = Motion(
-            followed,
+            tracked,
             scene.stamp,
             (scene.width, scene.height),
             self._pace_of_names(),
             self.rule.max_coast + CARRIED_INTERVALS * max(0, interval) / SECOND,
             self.tracker.stream,
         )
-        return followed
+        return tracked
 
     def _pace_of_names(self) -> dict[str, FloatArray]:
         """Velocity of the object of each id, pixels/s."""
-        rows = zip(self.held.numbers, self.held.names, strict=True) if self.held is not None else ()
+        rows = zip(self.answer.numbers, self.answer.names, strict=True) if self.answer is not None else ()
         pairs = [pair for row in rows for pair in zip(*row, strict=True)]
         return {
             str(name): self.tracker.tracks[number].velocity
@@ -126,7 +126,7 @@ class GroundingTracker:
         numbers = self.tracker.update(scene, stream)
         self._take_over(scene, numbers)
         if not standing.goals:
-            self.held = None
+            self.answer = None
             return TrackedAnswer((), standing.version, None, 0.0, failure=self._reported())
         if self._open is not None and self._open[0].epoch != self.tracker.epoch:
             # Its answer would be about what is no more; one that still waits need not be given.
@@ -165,14 +165,18 @@ class GroundingTracker:
         if reply.question.epoch == self.tracker.epoch:
             asked = (_tracks_of(item.detections, reply.question) for item in reply.groundings)
             numbers = tuple(tuple(self._heirs.get(number, number) for number in row) for row in asked)
-            self.held = self._named_answer(reply, numbers)
+            self.answer = self._named_answer(reply, numbers)
 
     def _named_answer(self, reply: Reply, numbers: tuple[tuple[int, ...], ...]) -> AnswerState:
         """Return a new answer with the ids that its objects had in previous answers."""
         known: dict[tuple[str, str], dict[int, int]] = {}
-        if self.held is not None and not self._nothing_to_carry():
+        if self.answer is not None and not self._nothing_to_carry():
             rows = zip(
-                self.held.reply.groundings, self.held.former, self.held.numbers, self.held.names, strict=True
+                self.answer.reply.groundings,
+                self.answer.former,
+                self.answer.numbers,
+                self.answer.names,
+                strict=True,
             )
             for item, former, row, names in rows:
                 known[item.goal.text, item.goal.kind] = {**dict(former), **dict(zip(row, names, strict=True))}
@@ -212,13 +216,13 @@ class GroundingTracker:
         The region must be at the expected place, be similar, and belong to nothing else in the same answer.
         """
         if (
-            self.held is None
+            self.answer is None
             or self._nothing_to_carry()
             or scene.stamp != self.tracker.time
             or not len(scene.boxes)
         ):
             return
-        rows, tokens = [list(row) for row in self.held.numbers], unit(scene.region_tokens)
+        rows, tokens = [list(row) for row in self.answer.numbers], unit(scene.region_tokens)
         for row in rows:
             for place, number in enumerate(row):
                 track = self.tracker.tracks.get(number)
@@ -232,23 +236,23 @@ class GroundingTracker:
                         **{old: heir if new == number else new for old, new in self._heirs.items()},
                         number: heir,
                     }
-        self.held = replace(self.held, numbers=tuple(map(tuple, rows)))
+        self.answer = replace(self.answer, numbers=tuple(map(tuple, rows)))
 
     def _nothing_to_carry(self) -> bool:
-        return self.held is None or self.held.reply.question.epoch != self.tracker.epoch
+        return self.answer is None or self.answer.reply.question.epoch != self.tracker.epoch
 
     def _reason(self, scene: Scene, standing: StandingGoals, numbers: IntArray) -> str:
         """Reason for asking the language model about this scene; "" for none, or while a question is open."""
         if self._open is not None:
             return ""
-        if self.held is None or self._nothing_to_carry():
+        if self.answer is None or self._nothing_to_carry():
             return "first answer"
-        question = self.held.reply.question
+        question = self.answer.reply.question
         if question.standing.key != standing.key:
             return "new goals"
         if abs(scene.stamp - question.scene.stamp) >= self.rule.answer_period * SECOND:
             return "period"
-        wanted = {number for row in self.held.numbers for number in row}
+        wanted = {number for row in self.answer.numbers for number in row}
         tracks = [self.tracker.tracks.get(number) for number in wanted]
         if any(track is None or self._coasted(track, scene) for track in tracks):
             return "lost track"
@@ -266,16 +270,16 @@ class GroundingTracker:
 
     def _now(self, scene: Scene, standing: StandingGoals, numbers: IntArray, why: str) -> TrackedAnswer:
         failure = self._reported()
-        if self.held is None or self._nothing_to_carry():
+        if self.answer is None or self._nothing_to_carry():
             return TrackedAnswer(standing.pending, standing.version, None, 0.0, why, failure)
-        reply, held = self.held.reply, self.held
+        reply, answer = self.answer.reply, self.answer
         asked = reply.question.scene
         if asked is scene:
             groundings = tuple(
-                _named(item, row) for item, row in zip(reply.groundings, held.names, strict=True)
+                _named(item, row) for item, row in zip(reply.groundings, answer.names, strict=True)
             )
         else:
-            rows = zip(reply.groundings, held.numbers, held.names, held.others, strict=True)
+            rows = zip(reply.groundings, answer.numbers, answer.names, answer.others, strict=True)
             groundings = tuple(self._carried(*row, scene, numbers) for row in rows)
         age = max(0, scene.stamp - asked.stamp) / SECOND
         if self.rule.max_answer_age and age > self.rule.answer_period + self.rule.max_answer_age:

@@ -16,7 +16,7 @@ from groma_ros.types import Detection, FloatArray, Grounding
 class Motion:
     """Answers for one frame and the velocities of their boxes. Immutable, so any thread may read it."""
 
-    followed: TrackedAnswer
+    tracked: TrackedAnswer
     stamp: int
     """Of the frame, ns."""
     size: tuple[int, int]
@@ -33,10 +33,10 @@ class Motion:
         boxes that leave the image are removed; beyond `limit` answers are stale."""
         later = (stamp - self.stamp) / SECOND
         near = abs(later) <= self.limit
-        carried = (self._carried(item, later) if near else stale(item) for item in self.followed.groundings)
-        answered = self.followed.answered
+        carried = (self._carried(item, later) if near else stale(item) for item in self.tracked.groundings)
+        answered = self.tracked.answered
         age = max(0, stamp - answered) / SECOND if answered is not None else 0.0
-        return replace(self.followed, groundings=tuple(carried), age=age, asked="", failure=None)
+        return replace(self.tracked, groundings=tuple(carried), age=age, asked="", failure=None)
 
     def _carried(self, grounding: Grounding, later: float) -> Grounding:
         boxes, others = (

@@ -19,21 +19,22 @@ from groma_ros.types import Detection, Grounding, IntArray, Scene, TextSpan
 Arrays = dict[str, NDArray[Any]]
 
 
-def remembered(follower: GroundingTracker) -> Arrays:
+def tracker_arrays(tracker: GroundingTracker) -> Arrays:
     """Return the tracker's state between two frames as arrays that `numpy.load` reads without pickle."""
-    tracker, tracks = follower.tracker, list(follower.tracker.tracks.values())
+    regions = tracker.tracker
+    tracks = list(regions.tracks.values())
     return {
         "state": np.array(
             json.dumps(
                 {
-                    "epoch": tracker.epoch,
-                    "next": tracker.next,
-                    "time": tracker.time,
-                    "form": tracker.form,
-                    "stream": tracker.stream,
-                    "last": tracker.continuity.last,
-                    "interval": tracker.continuity.interval,
-                    "held": _held(follower.held),
+                    "epoch": regions.epoch,
+                    "next": regions.next,
+                    "time": regions.time,
+                    "form": regions.form,
+                    "stream": regions.stream,
+                    "last": regions.continuity.last,
+                    "interval": regions.continuity.interval,
+                    "held": _answer_state(tracker.answer),
                 }
             )
         ),
@@ -44,20 +45,22 @@ def remembered(follower: GroundingTracker) -> Arrays:
         "boxes": np.array([t.box for t in tracks], np.float32).reshape(-1, 4),
         "velocities": np.array([t.velocity for t in tracks], np.float32).reshape(-1, 2),
         "tokens": np.array([t.token for t in tracks], np.float32),
-        "asked": follower.held.reply.question.numbers if follower.held else np.zeros(0, np.int64),
+        "asked": tracker.answer.reply.question.numbers if tracker.answer else np.zeros(0, np.int64),
     }
 
 
-def recall(follower: GroundingTracker, arrays: Mapping[str, NDArray[Any]], standing: StandingGoals) -> None:
+def restore_tracker(
+    tracker: GroundingTracker, arrays: Mapping[str, NDArray[Any]], standing: StandingGoals
+) -> None:
     """Restore the state of a tracker that had the same goals. Raises ValueError or KeyError for other
     arrays."""
     state = json.loads(str(arrays["state"]))
-    _recall_tracks(follower.tracker, state, arrays)
+    _restore_tracks(tracker.tracker, state, arrays)
     if state["held"]:
-        follower.held = _recalled(state["held"], np.asarray(arrays["asked"], np.int64), standing)
+        tracker.answer = _restored_answer(state["held"], np.asarray(arrays["asked"], np.int64), standing)
 
 
-def _recall_tracks(
+def _restore_tracks(
     tracker: RegionTracker, state: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]
 ) -> None:
     tracker.epoch, tracker.next, tracker.time = state["epoch"], state["next"], state["time"]
@@ -71,17 +74,22 @@ def _recall_tracks(
         )
 
 
-def _held(held: AnswerState | None) -> dict[str, Any] | None:
-    if held is None:
+def _answer_state(answer: AnswerState | None) -> dict[str, Any] | None:
+    if answer is None:
         return None
-    scene = held.reply.question.scene
-    groundings = [{**asdict(item), "goal": None} for item in held.reply.groundings]
+    scene = answer.reply.question.scene
+    groundings = [{**asdict(item), "goal": None} for item in answer.reply.groundings]
     view = {"width": scene.width, "height": scene.height, "stamp": scene.stamp, "frame_id": scene.frame_id}
-    rows = {"numbers": held.numbers, "names": held.names, "former": held.former, "others": held.others}
-    return {"scene": view, "epoch": held.reply.question.epoch, **rows, "groundings": groundings}
+    rows = {
+        "numbers": answer.numbers,
+        "names": answer.names,
+        "former": answer.former,
+        "others": answer.others,
+    }
+    return {"scene": view, "epoch": answer.reply.question.epoch, **rows, "groundings": groundings}
 
 
-def _recalled(data: Mapping[str, Any], numbers: IntArray, standing: StandingGoals) -> AnswerState:
+def _restored_answer(data: Mapping[str, Any], numbers: IntArray, standing: StandingGoals) -> AnswerState:
     """Restore the current answer. Only size and time of its scene are restored; nothing else of it is
     used."""
     none = np.zeros((0, 0), np.float32)

@@ -73,8 +73,8 @@ class Outputs:
     def wanted(self, orders: NodeConfig) -> bool:
         return self.listened
 
-    def publish_answers(self, header: Header, followed: TrackedAnswer) -> None:
-        self.told.append((to_nanoseconds(header.stamp), followed))
+    def publish_answers(self, header: Header, tracked: TrackedAnswer) -> None:
+        self.told.append((to_nanoseconds(header.stamp), tracked))
 
     def publish_pictures(self, view: ImageResult, orders: NodeConfig, rate: float) -> None:
         self.pictured.append(to_nanoseconds(view.header.stamp))
@@ -165,7 +165,7 @@ def test_frames_that_come_while_another_is_looked_at_are_carried_once_and_in_ord
     until(lambda: rig.cameras[0].in_progress is not None)
     sent += [rig.send(milliseconds) for milliseconds in (250, 300, 350)]
     assert rig.outputs[0].stamps[2:] == sent[:3], "the one in hand and those that were overtaken"
-    boxes = [followed.groundings[0].detections[0].box for _, followed in rig.outputs[0].told[2:]]
+    boxes = [tracked.groundings[0].detections[0].box for _, tracked in rig.outputs[0].told[2:]]
     assert [box[0] for box in boxes] == pytest.approx([90, 95, 100], abs=0.5)
     rig.model.see.release()
     until(lambda: rig.model.seen[-1] == sent[0])
@@ -245,7 +245,7 @@ def test_answers_are_told_under_the_version_of_their_own_goals(rig: Rig) -> None
         rig.model.see.release()
         stamp = rig.send(milliseconds)
         until(lambda: stamp in rig.outputs[0].stamps)  # noqa: B023
-    told = [(followed.version, followed.groundings[0].goal.text) for _, followed in rig.outputs[0].told]
+    told = [(tracked.version, tracked.groundings[0].goal.text) for _, tracked in rig.outputs[0].told]
     assert set(told) == {(3, "a"), (4, "b")} and told == sorted(told)
 
 

@@ -66,12 +66,12 @@ def standing(*texts: str, version: int = 1) -> StandingGoals:
     return StandingGoals(tuple(Goal(text) for text in texts), version)
 
 
-def ids(followed: TrackedAnswer) -> list[str]:
-    return [item.track_id for grounding in followed.groundings for item in grounding.detections]
+def ids(tracked: TrackedAnswer) -> list[str]:
+    return [item.track_id for grounding in tracked.groundings for item in grounding.detections]
 
 
-def boxes(followed: TrackedAnswer) -> list[tuple[float, ...]]:
-    return [item.box for grounding in followed.groundings for item in grounding.detections]
+def boxes(tracked: TrackedAnswer) -> list[tuple[float, ...]]:
+    return [item.box for grounding in tracked.groundings for item in grounding.detections]
 
 
 def at(x: float, y: float) -> tuple[float, ...]:
@@ -79,63 +79,63 @@ def at(x: float, y: float) -> tuple[float, ...]:
 
 
 def test_an_answer_at_once_is_that_of_the_frame_with_its_tracks_named() -> None:
-    follower = GroundingTracker(inline(answer))
+    tracker = GroundingTracker(inline(answer))
     for step in range(5):
-        followed = follower.step(
+        tracked = tracker.step(
             scene(0.1 * step, {"a": (100 + 5 * step, 100), "b": (300, 100)}), standing("b", "a", "c")
         )
-        assert boxes(followed) == [at(300, 100), at(100 + 5 * step, 100)] and ids(followed) == ["2", "1"]
-        assert [item.present > 0.5 for item in followed.groundings] == [True, True, False]
-        assert (followed.version, followed.answered, followed.age) == (1, round(1e8 * step), 0.0)
-        assert followed.asked == ("first answer" if step == 0 else "period")
+        assert boxes(tracked) == [at(300, 100), at(100 + 5 * step, 100)] and ids(tracked) == ["2", "1"]
+        assert [item.present > 0.5 for item in tracked.groundings] == [True, True, False]
+        assert (tracked.version, tracked.answered, tracked.age) == (1, round(1e8 * step), 0.0)
+        assert tracked.asked == ("first answer" if step == 0 else "period")
 
 
 def test_boxes_move_with_their_objects_while_the_model_thinks() -> None:
     line = Later()
-    follower = GroundingTracker(line.ask, TrackingConfig(answer_period=0.0))
-    first = follower.step(scene(0, {"a": (100, 100), "b": (300, 100)}), standing("a"))
+    tracker = GroundingTracker(line.ask, TrackingConfig(answer_period=0.0))
+    first = tracker.step(scene(0, {"a": (100, 100), "b": (300, 100)}), standing("a"))
     assert first.asked == "first answer" and boxes(first) == [at(100, 100)]
     for step in range(1, 10):
-        followed = follower.step(
+        tracked = tracker.step(
             scene(0.1 * step, {"b": (300, 100), "a": (100 + 9 * step, 100)}), standing("a")
         )
-        assert boxes(followed) == [at(100 + 9 * step, 100)] and ids(followed) == ids(first)
-        assert followed.groundings[0].detections[0].region == 1
-        assert (followed.answered, followed.age) == (0, pytest.approx(0.1 * step))
+        assert boxes(tracked) == [at(100 + 9 * step, 100)] and ids(tracked) == ids(first)
+        assert tracked.groundings[0].detections[0].region == 1
+        assert (tracked.answered, tracked.age) == (0, pytest.approx(0.1 * step))
     assert line.asked == 2, "one answered, one in the model's hands"
     line.let()
-    newer = follower.step(scene(1.0, {"a": (190, 100)}), standing("a"))
+    newer = tracker.step(scene(1.0, {"a": (190, 100)}), standing("a"))
     assert newer.answered == round(1e8) and ids(newer) == ids(first)
 
 
 def test_new_goals_are_pending_until_they_are_answered_and_kept_ones_go_on() -> None:
     line = Later()
-    follower = GroundingTracker(line.ask)
+    tracker = GroundingTracker(line.ask)
     objects: Centres = {"a": (100, 100), "b": (300, 100)}
-    follower.step(scene(0, objects), standing("a"))
+    tracker.step(scene(0, objects), standing("a"))
     new = standing("b", "a", version=2)
-    told = follower.step(scene(0.1, objects), new)
+    told = tracker.step(scene(0.1, objects), new)
     assert (told.version, told.asked, told.answered) == (2, "new goals", 0)
     assert [item.status for item in told.groundings] == ["pending", "present"]
     assert [item.goal.text for item in told.groundings] == ["b", "a"] and boxes(told) == [at(100, 100)]
     line.let()
-    told = follower.step(scene(0.2, objects), new)
+    told = tracker.step(scene(0.2, objects), new)
     assert (told.version, boxes(told), told.answered) == (2, [at(300, 100), at(100, 100)], round(1e8))
     assert [item.status for item in told.groundings] == ["present", "present"]
 
 
 def test_goals_that_change_ten_times_within_one_answer_cost_one_more_question() -> None:
     line, objects = Later(), {"a": (100.0, 100.0), "b": (300.0, 100.0)}
-    follower = GroundingTracker(line.ask)
-    follower.step(scene(0, objects), standing("a"))
+    tracker = GroundingTracker(line.ask)
+    tracker.step(scene(0, objects), standing("a"))
     for version in range(2, 12):
-        follower.step(scene(0.1 * version, objects), standing("ab"[version % 2], version=version))
+        tracker.step(scene(0.1 * version, objects), standing("ab"[version % 2], version=version))
     assert line.asked == 2
     line.let()
-    told = follower.step(scene(1.2, objects), standing("b", version=11))
+    told = tracker.step(scene(1.2, objects), standing("b", version=11))
     assert line.asked == 3 and told.version == 11 and boxes(told) == []
     line.let()
-    assert boxes(follower.step(scene(1.3, objects), standing("b", version=11))) == [at(300, 100)]
+    assert boxes(tracker.step(scene(1.3, objects), standing("b", version=11))) == [at(300, 100)]
 
 
 def test_a_frame_never_waits_for_a_slow_model() -> None:
@@ -143,12 +143,12 @@ def test_a_frame_never_waits_for_a_slow_model() -> None:
     first answer on, every output has the goal's box."""
     line, asked_at, outputs = Later(), 0.0, []
     line.asked = 1  # nothing is answered at once
-    follower = GroundingTracker(line.ask, TrackingConfig(answer_wait=0.0))
+    tracker = GroundingTracker(line.ask, TrackingConfig(answer_wait=0.0))
     for step in range(300):
         now = 0.1 * step
         if line.open and now - asked_at >= 2.5:
             line.let()
-        outputs.append(follower.step(scene(now, {"a": (100 + step, 100)}), standing("a")))
+        outputs.append(tracker.step(scene(now, {"a": (100 + step, 100)}), standing("a")))
         asked_at = now if outputs[-1].asked else asked_at
     assert len(outputs) == 300 and [item.groundings[0].status for item in outputs[:25]] == ["pending"] * 25
     assert [boxes(item) for item in outputs[26:]] == [[at(100 + step, 100)] for step in range(26, 300)]
@@ -157,27 +157,27 @@ def test_a_frame_never_waits_for_a_slow_model() -> None:
 
 def test_frames_that_were_not_processed_are_no_gap() -> None:
     """One frame in three seconds is processed, and all that arrive count."""
-    follower = GroundingTracker(Later().ask)
-    arrived, told = follower.tracker.continuity, []
+    tracker = GroundingTracker(Later().ask)
+    arrived, told = tracker.tracker.continuity, []
     for step in range(61):
         stream = arrived.arrived(round(0.1 * step * 1e9), 2.0)
         if step % 30 == 0:
-            told.append(follower.step(scene(0.1 * step, {"a": (100, 100)}), standing("a"), stream))
+            told.append(tracker.step(scene(0.1 * step, {"a": (100, 100)}), standing("a"), stream))
     assert [ids(item) for item in told] == [["1"]] * 3
     stream = arrived.arrived(round(8.5e9), 2.0)
-    gone = follower.step(scene(8.5, {"a": (100, 100)}), standing("a"), stream)
+    gone = tracker.step(scene(8.5, {"a": (100, 100)}), standing("a"), stream)
     assert gone.groundings[0].status == "pending"
 
 
 def test_an_answer_that_is_too_old_is_stale() -> None:
     line = Later()
-    follower = GroundingTracker(line.ask, TrackingConfig(answer_period=1.0, max_answer_age=0.5))
-    told = [follower.step(scene(0.4 * step, {"a": (100, 100)}), standing("a", "c")) for step in range(6)]
+    tracker = GroundingTracker(line.ask, TrackingConfig(answer_period=1.0, max_answer_age=0.5))
+    told = [tracker.step(scene(0.4 * step, {"a": (100, 100)}), standing("a", "c")) for step in range(6)]
     assert [item.groundings[0].status for item in told] == ["present"] * 4 + ["stale"] * 2
     assert boxes(told[3]) == [at(100, 100)] and boxes(told[4]) == []
     assert told[5].groundings[1].detections == () and told[5].answered == 0
     line.let()
-    assert boxes(follower.step(scene(2.4, {"a": (100, 100)}), standing("a", "c"))) == [at(100, 100)]
+    assert boxes(tracker.step(scene(2.4, {"a": (100, 100)}), standing("a", "c"))) == [at(100, 100)]
 
 
 def test_the_runners_up_of_an_ambiguous_answer_are_carried() -> None:
@@ -194,9 +194,9 @@ def test_the_runners_up_of_an_ambiguous_answer_are_carried() -> None:
             )
         ]
 
-    follower = GroundingTracker(Later(answer=close).ask)
+    tracker = GroundingTracker(Later(answer=close).ask)
     for step in range(3):
-        told = follower.step(
+        told = tracker.step(
             scene(0.1 * step, {"a": (100 + 9 * step, 100), "b": (300 + 9 * step, 100)}), standing("it")
         )
     (found,) = told.groundings
@@ -206,18 +206,18 @@ def test_the_runners_up_of_an_ambiguous_answer_are_carried() -> None:
 
 def test_a_frame_waits_for_the_answer_to_new_goals_while_the_model_is_quick() -> None:
     asker = AnswerExecutor()
-    follower = GroundingTracker(asking(asker, answer), TrackingConfig(answer_wait=20.0, answer_period=100.0))
+    tracker = GroundingTracker(asking(asker, answer), TrackingConfig(answer_wait=20.0, answer_period=100.0))
     objects: Centres = {"a": (100, 100), "b": (300, 100)}
     for version in range(1, 6):
         name = "ab"[version % 2]
-        followed = follower.step(scene(0.1 * version, objects), standing(name, version=version))
-        assert (followed.version, followed.age) == (version, 0.0) and boxes(followed) == [at(*objects[name])]
+        tracked = tracker.step(scene(0.1 * version, objects), standing(name, version=version))
+        assert (tracked.version, tracked.age) == (version, 0.0) and boxes(tracked) == [at(*objects[name])]
     assert asker.stop(10)
 
 
 def reasons(scenes: list[Scene], rule: TrackingConfig, *goals: str) -> list[str]:
-    follower = GroundingTracker(inline(answer), rule)
-    return [follower.step(item, standing(*goals)).asked for item in scenes]
+    tracker = GroundingTracker(inline(answer), rule)
+    return [tracker.step(item, standing(*goals)).asked for item in scenes]
 
 
 def test_within_the_period_only_a_reason_asks_again() -> None:
@@ -248,100 +248,100 @@ def test_within_the_period_only_a_reason_asks_again() -> None:
 
 
 def test_an_unseen_box_coasts_for_a_while_and_is_then_gone() -> None:
-    follower = GroundingTracker(Later().ask, TrackingConfig(answer_period=100.0, max_coast=0.5))
+    tracker = GroundingTracker(Later().ask, TrackingConfig(answer_period=100.0, max_coast=0.5))
     for step in range(4):
-        follower.step(scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (400, 300)}), standing("a"))
-    coasting = follower.step(scene(0.5, {"b": (400, 300)}), standing("a"))
+        tracker.step(scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (400, 300)}), standing("a"))
+    coasting = tracker.step(scene(0.5, {"b": (400, 300)}), standing("a"))
     assert coasting.groundings[0].detections[0].region == -1
     assert boxes(coasting)[0][0] == pytest.approx(170, abs=6)
-    assert boxes(follower.step(scene(1.0, {"b": (400, 300)}), standing("a"))) == []
+    assert boxes(tracker.step(scene(1.0, {"b": (400, 300)}), standing("a"))) == []
 
 
 def test_a_box_that_coasts_out_of_the_picture_is_cut_and_then_gone() -> None:
-    follower = GroundingTracker(Later().ask, TrackingConfig(answer_period=100.0, max_coast=5.0))
+    tracker = GroundingTracker(Later().ask, TrackingConfig(answer_period=100.0, max_coast=5.0))
     for step in range(4):
-        follower.step(scene(0.1 * step, {"a": (560 + 20 * step, 100), "b": (100, 300)}), standing("a"))
-    cut = follower.step(scene(0.4, {"b": (100, 300)}), standing("a"))
+        tracker.step(scene(0.1 * step, {"a": (560 + 20 * step, 100), "b": (100, 300)}), standing("a"))
+    cut = tracker.step(scene(0.4, {"b": (100, 300)}), standing("a"))
     assert boxes(cut)[0][2] == 640.0
-    assert boxes(follower.step(scene(1.0, {"b": (100, 300)}), standing("a"))) == []
+    assert boxes(tracker.step(scene(1.0, {"b": (100, 300)}), standing("a"))) == []
 
 
 def test_after_a_break_nothing_is_carried_over() -> None:
-    follower = GroundingTracker(inline(answer), TrackingConfig(answer_period=100.0))
-    before = follower.step(scene(50, {"a": (100, 100)}), standing("a"))
-    after = follower.step(scene(0, {"a": (300, 100)}), standing("a"))
+    tracker = GroundingTracker(inline(answer), TrackingConfig(answer_period=100.0))
+    before = tracker.step(scene(50, {"a": (100, 100)}), standing("a"))
+    after = tracker.step(scene(0, {"a": (300, 100)}), standing("a"))
     assert after.asked == "first answer" and boxes(after) == [at(300, 100)] and ids(after) != ids(before)
 
 
 def test_an_answer_about_what_is_no_more_is_not_used_and_asked_anew_at_once() -> None:
     line = Later()
-    follower = GroundingTracker(line.ask)
-    follower.step(scene(50, {"a": (100, 100)}), standing("a"))
-    follower.step(scene(50.1, {"a": (100, 100)}), standing("a"))
+    tracker = GroundingTracker(line.ask)
+    tracker.step(scene(50, {"a": (100, 100)}), standing("a"))
+    tracker.step(scene(50.1, {"a": (100, 100)}), standing("a"))
     assert len(line.open) == 1, "asked on the second frame, not answered yet"
-    told = follower.step(scene(0, {"a": (300, 100)}), standing("a"))
+    told = tracker.step(scene(0, {"a": (300, 100)}), standing("a"))
     assert (told.asked, told.answered) == ("first answer", None)
     assert told.groundings[0].status == "pending"
     assert [future.cancelled() for _, future in line.open] == [True, False]
     line.let()
-    told = follower.step(scene(0.1, {"a": (300, 100)}), standing("a"))
+    told = tracker.step(scene(0.1, {"a": (300, 100)}), standing("a"))
     assert (told.answered, boxes(told)) == (0, [at(300, 100)])
 
 
 def test_without_goals_nothing_is_asked_and_tracks_live_on() -> None:
     line = Later()
-    follower = GroundingTracker(line.ask)
-    first = follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    tracker = GroundingTracker(line.ask)
+    first = tracker.step(scene(0, {"a": (100, 100)}), standing("a"))
     assert (
-        follower.step(scene(0.1, {"a": (100, 100)}), standing()) == TrackedAnswer((), 1, None, 0.0)
+        tracker.step(scene(0.1, {"a": (100, 100)}), standing()) == TrackedAnswer((), 1, None, 0.0)
         or line.asked == 1
     )
-    again = follower.step(scene(0.2, {"a": (100, 100)}), standing("a"))
+    again = tracker.step(scene(0.2, {"a": (100, 100)}), standing("a"))
     assert ids(again) == [] and again.groundings[0].status == "pending" and line.asked == 2
     line.let()
-    assert ids(follower.step(scene(0.3, {"a": (100, 100)}), standing("a"))) == ids(first)
+    assert ids(tracker.step(scene(0.3, {"a": (100, 100)}), standing("a"))) == ids(first)
 
 
 def test_what_the_model_raised_is_reported_once_and_the_next_frame_asks_anew() -> None:
     line = Later(error=RuntimeError("out of memory"))
-    follower = GroundingTracker(line.ask)
-    told = follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    tracker = GroundingTracker(line.ask)
+    told = tracker.step(scene(0, {"a": (100, 100)}), standing("a"))
     assert str(told.failure) == "out of memory" and told.groundings[0].status == "pending"
     line.let()
-    told = follower.step(scene(0.1, {"a": (100, 100)}), standing("a"))
+    told = tracker.step(scene(0.1, {"a": (100, 100)}), standing("a"))
     line.let()
     assert told.asked == "first answer" and told.failure is None
-    assert boxes(follower.step(scene(0.2, {"a": (100, 100)}), standing("a"))) == [at(100, 100)]
+    assert boxes(tracker.step(scene(0.2, {"a": (100, 100)}), standing("a"))) == [at(100, 100)]
 
 
 def test_no_frame_waits_for_a_model_that_failed_before(monkeypatch: pytest.MonkeyPatch) -> None:
     waits: list[float] = []
     monkeypatch.setattr(grounding_tracker, "wait", lambda futures, timeout: waits.append(timeout))
     line = Later(asked=1, error=RuntimeError("out of memory"))
-    follower = GroundingTracker(line.ask)
-    follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    tracker = GroundingTracker(line.ask)
+    tracker.step(scene(0, {"a": (100, 100)}), standing("a"))
     assert waits == [0.2]
     line.let()
-    follower.step(scene(0.1, {"a": (100, 100)}), standing("a"))
-    follower.step(scene(0.2, {"a": (100, 100)}), standing("a"))
+    tracker.step(scene(0.1, {"a": (100, 100)}), standing("a"))
+    tracker.step(scene(0.2, {"a": (100, 100)}), standing("a"))
     assert waits == [0.2]
 
 
 def test_a_closed_executor_leaves_goals_pending() -> None:
     asker = AnswerExecutor()
-    follower = GroundingTracker(asking(asker, answer))
+    tracker = GroundingTracker(asking(asker, answer))
     assert asker.stop(10)
-    told = follower.step(scene(0, {"a": (100, 100)}), standing("a"))
+    told = tracker.step(scene(0, {"a": (100, 100)}), standing("a"))
     assert told.groundings[0].status == "pending" and told.answered is None and told.failure is None
 
 
 def test_the_rule_can_change_between_frames() -> None:
-    follower = GroundingTracker(inline(answer), TrackingConfig(answer_period=100.0))
-    follower.step(scene(0, {"a": (100, 100)}), standing("a"))
-    assert follower.step(scene(0.1, {"a": (100, 100)}), standing("a")).asked == ""
-    follower.set_config(TrackingConfig(answer_period=0.0))
-    assert follower.step(scene(0.2, {"a": (100, 100)}), standing("a")).asked == "period"
-    assert follower.tracker.rule is follower.rule.tracks
+    tracker = GroundingTracker(inline(answer), TrackingConfig(answer_period=100.0))
+    tracker.step(scene(0, {"a": (100, 100)}), standing("a"))
+    assert tracker.step(scene(0.1, {"a": (100, 100)}), standing("a")).asked == ""
+    tracker.set_config(TrackingConfig(answer_period=0.0))
+    assert tracker.step(scene(0.2, {"a": (100, 100)}), standing("a")).asked == "period"
+    assert tracker.tracker.rule is tracker.rule.tracks
 
 
 def twice(seconds: float, *seen: str) -> Scene:
@@ -363,9 +363,9 @@ def first_region(question: Question) -> list[Grounding]:
 
 
 def test_an_object_keeps_its_id_when_another_region_stands_for_it() -> None:
-    follower = GroundingTracker(inline(first_region), TrackingConfig(answer_period=0.35))
+    tracker = GroundingTracker(inline(first_region), TrackingConfig(answer_period=0.35))
     told = [
-        follower.step(twice(0.1 * step, *seen), standing("it"))
+        tracker.step(twice(0.1 * step, *seen), standing("it"))
         for step, seen in enumerate(
             [
                 ("whole", "part"),
@@ -385,13 +385,13 @@ def test_an_object_keeps_its_id_when_another_region_stands_for_it() -> None:
 
 def test_an_answer_from_before_another_region_took_over_is_about_that_one() -> None:
     line = Later(answer=first_region)
-    follower = GroundingTracker(line.ask, TrackingConfig())
-    follower.step(twice(0.0, "whole", "part"), standing("it"))
-    follower.step(twice(0.1, "whole", "part"), standing("it"))
+    tracker = GroundingTracker(line.ask, TrackingConfig())
+    tracker.step(twice(0.0, "whole", "part"), standing("it"))
+    tracker.step(twice(0.1, "whole", "part"), standing("it"))
     assert len(line.open) == 1, "asked while the whole was seen"
-    follower.step(twice(0.2, "part"), standing("it"))
+    tracker.step(twice(0.2, "part"), standing("it"))
     line.let()
-    told = follower.step(twice(0.3, "part"), standing("it"))
+    told = tracker.step(twice(0.3, "part"), standing("it"))
     assert (
         told.answered == round(1e8) and ids(told) == ["1"] and boxes(told)[0][0] == pytest.approx(82, abs=1)
     )
@@ -405,11 +405,11 @@ def test_two_objects_of_one_answer_never_share_a_region() -> None:
         )
         return [Grounding(question.standing.goals[0], found, 0.9, 0.5)]
 
-    follower = GroundingTracker(inline(both), TrackingConfig(answer_period=100.0, max_coast=0.15))
-    follower.step(twice(0.0, "whole", "part"), standing("them"))
-    assert ids(follower.step(twice(0.1, "whole", "part"), standing("them"))) == ["1", "2"]
-    follower.step(twice(0.2, "part"), standing("them"))
-    told = follower.step(twice(0.4, "part"), standing("them"))
+    tracker = GroundingTracker(inline(both), TrackingConfig(answer_period=100.0, max_coast=0.15))
+    tracker.step(twice(0.0, "whole", "part"), standing("them"))
+    assert ids(tracker.step(twice(0.1, "whole", "part"), standing("them"))) == ["1", "2"]
+    tracker.step(twice(0.2, "part"), standing("them"))
+    told = tracker.step(twice(0.4, "part"), standing("them"))
     assert ids(told)[0] == "2" and len(set(ids(told))) == len(ids(told))
 
 
@@ -424,7 +424,7 @@ def test_an_object_left_out_for_one_answer_gets_its_id_back() -> None:
         box = tuple(float(value) for value in question.scene.boxes[region])
         return [Grounding(question.standing.goals[0], (Detection(box, 0.9, region),), 0.9, 0.5)]  # type: ignore[arg-type]
 
-    follower = GroundingTracker(inline(pick))
-    told = [ids(follower.step(scene(0.1 * step, twice), standing("a"))) for step in range(6)]
+    tracker = GroundingTracker(inline(pick))
+    told = [ids(tracker.step(scene(0.1 * step, twice), standing("a"))) for step in range(6)]
     assert told == [["1"], ["1"], ["1"], ["3"], ["1"], ["1"]]
-    assert follower.held is not None and follower.held.former == (((3, 3),),)
+    assert tracker.answer is not None and tracker.answer.former == (((3, 3),),)

@@ -10,20 +10,20 @@ from tests.tracking.test_grounding_tracker import answer, at, boxes, ids, inline
 
 
 @pytest.fixture
-def follower() -> GroundingTracker:
+def tracker() -> GroundingTracker:
     """It has seen a move right by 200 pixels a second and b stand still; the newest frame is that of 0.3
     s."""
-    follower = GroundingTracker(inline(answer), TrackingConfig(max_coast=0.5))
+    tracker = GroundingTracker(inline(answer), TrackingConfig(max_coast=0.5))
     for step in range(4):
-        follower.step(
+        tracker.step(
             scene(0.1 * step, {"a": (100 + 20 * step, 100), "b": (300, 200)}), standing("a", "b", version=7)
         )
-    return follower
+    return tracker
 
 
-def test_boxes_go_on_at_their_pace(follower: GroundingTracker) -> None:
-    assert follower.motion is not None
-    later = follower.motion.at(round(0.5 * SECOND))
+def test_boxes_go_on_at_their_pace(tracker: GroundingTracker) -> None:
+    assert tracker.motion is not None
+    later = tracker.motion.at(round(0.5 * SECOND))
     assert (later.version, later.answered, later.asked) == (7, round(0.3 * SECOND), "")
     assert later.age == pytest.approx(0.2)
     moved, still = boxes(later)
@@ -33,46 +33,46 @@ def test_boxes_go_on_at_their_pace(follower: GroundingTracker) -> None:
     }
 
 
-def test_the_frame_itself_is_where_it_was(follower: GroundingTracker) -> None:
-    assert follower.motion is not None
-    same = follower.motion.at(round(0.3 * SECOND))
+def test_the_frame_itself_is_where_it_was(tracker: GroundingTracker) -> None:
+    assert tracker.motion is not None
+    same = tracker.motion.at(round(0.3 * SECOND))
     assert boxes(same) == [at(160, 100), at(300, 200)]
 
 
 @pytest.mark.parametrize("seconds", [-5.0, -0.5, 1.1, 100.0])
 def test_answers_about_frames_long_before_or_after_are_stale(
-    follower: GroundingTracker, seconds: float
+    tracker: GroundingTracker, seconds: float
 ) -> None:
-    assert follower.motion is not None
-    found = follower.motion.at(round(seconds * SECOND))
+    assert tracker.motion is not None
+    found = tracker.motion.at(round(seconds * SECOND))
     assert [item.status for item in found.groundings] == ["stale", "stale"] and boxes(found) == []
 
 
 def test_slow_perception_is_carried_until_the_next_frame_is_perceived() -> None:
     """A frame in 0.8 seconds: the motion of one must reach until the next is known, 1.6 seconds later."""
-    follower = GroundingTracker(inline(answer), TrackingConfig(max_coast=0.5))
+    tracker = GroundingTracker(inline(answer), TrackingConfig(max_coast=0.5))
     for step in range(3):
-        follower.step(scene(0.8 * step, {"a": (100 + 40 * step, 100)}), standing("a"))
-    assert follower.motion is not None
-    assert boxes(follower.motion.at(round(3.2 * SECOND)))[0] == pytest.approx(at(260, 100), abs=1)
+        tracker.step(scene(0.8 * step, {"a": (100 + 40 * step, 100)}), standing("a"))
+    assert tracker.motion is not None
+    assert boxes(tracker.motion.at(round(3.2 * SECOND)))[0] == pytest.approx(at(260, 100), abs=1)
 
 
-def test_a_frame_a_little_older_is_carried_back(follower: GroundingTracker) -> None:
-    assert follower.motion is not None
-    assert boxes(follower.motion.at(round(0.2 * SECOND)))[0] == pytest.approx(at(140, 100), abs=1)
+def test_a_frame_a_little_older_is_carried_back(tracker: GroundingTracker) -> None:
+    assert tracker.motion is not None
+    assert boxes(tracker.motion.at(round(0.2 * SECOND)))[0] == pytest.approx(at(140, 100), abs=1)
 
 
 def test_boxes_are_cut_at_the_picture_and_gone_beyond_it() -> None:
-    follower = GroundingTracker(inline(answer), TrackingConfig(max_coast=5.0))
+    tracker = GroundingTracker(inline(answer), TrackingConfig(max_coast=5.0))
     for step in range(4):
-        follower.step(scene(0.1 * step, {"a": (540 + 20 * step, 100)}), standing("a"))
-    assert follower.motion is not None
-    cut, gone = follower.motion.at(round(0.5 * SECOND)), follower.motion.at(round(2.0 * SECOND))
+        tracker.step(scene(0.1 * step, {"a": (540 + 20 * step, 100)}), standing("a"))
+    assert tracker.motion is not None
+    cut, gone = tracker.motion.at(round(0.5 * SECOND)), tracker.motion.at(round(2.0 * SECOND))
     assert boxes(cut)[0][2] == 640.0 and boxes(gone) == [] and gone.groundings[0].status == "stale"
 
 
 def test_without_an_answer_there_is_nothing_to_carry() -> None:
-    follower = GroundingTracker(inline(answer))
-    assert follower.motion is None
-    follower.step(scene(0, {"a": (100, 100)}), standing())
-    assert follower.motion is not None and follower.motion.at(0).groundings == ()
+    tracker = GroundingTracker(inline(answer))
+    assert tracker.motion is None
+    tracker.step(scene(0, {"a": (100, 100)}), standing())
+    assert tracker.motion is not None and tracker.motion.at(0).groundings == ()

@@ -1,4 +1,4 @@
-"""A follower that was stopped and recalled goes on exactly as one that was not."""
+"""A tracker that was stopped and recalled goes on exactly as one that was not."""
 
 import io
 
@@ -7,7 +7,7 @@ import numpy as np
 from groma_ros.tracking.executor import InlineExecutor, asking
 from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
 from groma_ros.tracking.questions import Question, StandingGoals, TrackedAnswer
-from groma_ros.tracking.tracker_state import recall, remembered
+from groma_ros.tracking.tracker_state import restore_tracker, tracker_arrays
 from groma_ros.types import Detection, Goal, Grounding, Scene
 
 STANDING = StandingGoals((Goal("mugs", "all"), Goal("ball")))
@@ -53,15 +53,15 @@ def answer(question: Question) -> list[Grounding]:
     ]
 
 
-def plain(followed: TrackedAnswer) -> object:
+def plain(tracked: TrackedAnswer) -> object:
     return (
         [
             (item.detections, item.alternatives, item.status, item.present, item.margin)
-            for item in followed.groundings
+            for item in tracked.groundings
         ],
-        followed.answered,
-        followed.age,
-        followed.asked,
+        tracked.answered,
+        tracked.age,
+        tracked.asked,
     )
 
 
@@ -73,10 +73,10 @@ def test_every_place_to_stop() -> None:
     for stop in range(len(views) + 1):
         first, file = GroundingTracker(asking(InlineExecutor(), answer), RULE), io.BytesIO()
         found = [plain(first.step(view, STANDING)) for view in views[:stop]]
-        np.savez(file, **remembered(first))  # type: ignore[arg-type]
+        np.savez(file, **tracker_arrays(first))  # type: ignore[arg-type]
         file.seek(0)
         second = GroundingTracker(asking(InlineExecutor(), answer), RULE)
         with np.load(file, allow_pickle=False) as arrays:
-            recall(second, arrays, STANDING)
+            restore_tracker(second, arrays, STANDING)
         found += [plain(second.step(view, STANDING)) for view in views[stop:]]
         assert found == wanted
