@@ -22,28 +22,28 @@ from groma_ros.node.conversions import frame_from_image, to_nanoseconds, with_de
 from groma_ros.types import Box3D, FloatArray, Frame
 
 KEPT = 60
-"""Images, and boxes of as many, that wait for the other messages about them."""
+"""Number of images, and of messages about them, that are kept until the other messages about them arrive."""
 IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 
 
 @dataclass(frozen=True, eq=False)
 class CameraFrame:
-    """One image with all that the node published about it."""
+    """An image with everything that the node published about it."""
 
     frame: Frame
     answers: Answers
     regions: FloatArray
-    """float32 Nx4 xyxy, camera pixels; empty where the node's regions were not heard."""
+    """float32 Nx4 xyxy, camera pixels; empty if the node's regions were not received."""
     boxes: tuple[tuple[str, Box3D], ...] | None
-    """Boxes in space, each with its goal's text; None where the node's were not heard. It publishes them
-    after all else, and none for an image without depth."""
+    """Boxes in space, each with its goal's text; None if the node's were not received. It publishes
+    them last, and none for an image without depth."""
 
 
 class CameraView:
-    """Subscribes to one camera of a node, and to its depth and boxes in space apart from that: a node places
-    nothing in space for nobody.
+    """Subscribes to one camera of a node. Depth and 3D boxes are subscribed to separately, because a node
+    computes 3D boxes only for subscribers.
 
-    Images are decoded only when they are asked for.
+    Images are decoded only on request.
     """
 
     def __init__(self, client: GromaClient, node_name: str, camera: str = "") -> None:
@@ -64,21 +64,21 @@ class CameraView:
 
     @property
     def subscribed(self) -> bool:
-        """Whether images and regions are listened to."""
+        """Whether images and regions are subscribed to."""
         return bool(self._subscriptions)
 
     @property
     def depth_subscribed(self) -> bool:
-        """Whether depth and boxes in space are listened to."""
+        """Whether depth and 3D boxes are subscribed to."""
         return bool(self._depth_subscriptions)
 
     def message_type(self, topic: str) -> type | None:
-        """The message type of an image topic that somebody publishes; None where nobody does."""
+        """Return the message type of an image topic; None if it has no publisher."""
         found = dict(self._client.node.get_topic_names_and_types()).get(topic, [])
         return next((IMAGE_TYPES[name] for name in found if name in IMAGE_TYPES), None)
 
     def subscribe(self, topic: str, kind: type) -> None:
-        """Listen to an image topic and to the node's regions."""
+        """Subscribe to an image topic and to the node's regions."""
         self.unsubscribe()
         self._topic = topic
         node, wanted = self._client.node, QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
@@ -88,7 +88,7 @@ class CameraView:
         ]
 
     def subscribe_depth(self, topic: str, kind: type, info_topic: str, rectified: str) -> None:
-        """Listen to depth, camera_info and the node's boxes in space: the frames come with them from now on.
+        """Subscribe to depth, camera_info and the node's 3D boxes: frames have them from now on.
 
         rectified: the node's parameter, see `io.rectification`.
         """
@@ -102,7 +102,7 @@ class CameraView:
         ]
 
     def unsubscribe_depth(self) -> None:
-        """Stop listening to depth and boxes in space, and forget them."""
+        """Unsubscribe from depth and 3D boxes, and drop those received."""
         for subscription in self._depth_subscriptions:
             self._client.node.destroy_subscription(subscription)
         with self._lock:
@@ -111,7 +111,7 @@ class CameraView:
             self._boxes.clear()
 
     def unsubscribe(self) -> None:
-        """Stop listening, and forget what came."""
+        """Unsubscribe, and drop everything received."""
         self.unsubscribe_depth()
         for subscription in self._subscriptions:
             self._client.node.destroy_subscription(subscription)
@@ -121,15 +121,14 @@ class CameraView:
             self._regions.clear()
 
     def is_complete(self, stamp: int) -> bool:
-        """Whether the image of a stamp (ns), its regions and, where they are listened to, its boxes in space
-        are here."""
+        """Whether the image of a stamp (ns), its regions and, if subscribed to, its 3D boxes have arrived."""
         with self._lock:
             placed = not self._depth_subscriptions or stamp in self._boxes
             return stamp in self._images and stamp in self._regions and placed
 
     def frame(self, answers: Answers) -> CameraFrame | None:
-        """The image that answers are about with all that was heard about it; None where it has not come or
-        cannot be read."""
+        """Return the image that answers are about with everything received about it; None if it has not
+        arrived or cannot be read."""
         with self._lock:
             image = self._images.get(answers.stamp)
             regions, boxes = self._regions.get(answers.stamp), self._boxes.get(answers.stamp)
@@ -144,7 +143,7 @@ class CameraView:
         return CameraFrame(frame, answers, np.array(found, np.float32).reshape(-1, 4), placed)
 
     def _with_depth(self, frame: Frame) -> Frame:
-        """The frame with its depth, where depth is listened to and came and belongs to it."""
+        """Return the frame with its depth, if depth is subscribed to, has arrived and matches it."""
         if not self.depth_subscribed:
             return frame
         depth = self._depth.find(frame.stamp, self.depth_tolerance)
