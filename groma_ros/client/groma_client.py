@@ -35,7 +35,12 @@ from std_msgs.msg import Header
 from vision_msgs.msg import BoundingBox2D, Detection3D
 
 from groma_ros.action import Ground
-from groma_ros.client.messages import answer_spans, grounding_from_message, groundings_from_message
+from groma_ros.client.messages import (
+    answer_spans,
+    diagnostics_from_message,
+    grounding_from_message,
+    groundings_from_message,
+)
 from groma_ros.client.repeated_request import RepeatedRequest
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import GroundingArray
@@ -388,9 +393,9 @@ class GromaClient:
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         own = f"{self._name.strip('/')}: "
         reports = {
-            status.name.removeprefix(own): {item.key: item.value for item in status.values}
-            for status in message.status
-            if status.name.startswith(own)
+            name.removeprefix(own): values
+            for name, values in diagnostics_from_message(message).items()
+            if name.startswith(own)
         }
         if (facts := reports.get("grounding")) is None:
             return

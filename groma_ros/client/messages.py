@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from diagnostic_msgs.msg import DiagnosticArray
 from vision_msgs.msg import BoundingBox2D
 
 from groma_ros.msg import Grounding as GroundingMessage
@@ -13,6 +14,11 @@ from groma_ros.srv import Ask
 from groma_ros.types import Detection, Goal, Grounding, TextSpan
 
 STATUSES = {code: status for status, code in STATUS_CODES.items()}
+
+
+def diagnostics_from_message(message: DiagnosticArray) -> dict[str, dict[str, str]]:
+    """Convert a report to its values by the name of the status, such as "groma: grounding", and by key."""
+    return {status.name: {item.key: item.value for item in status.values} for status in message.status}
 
 
 def groundings_from_message(message: GroundingArray) -> list[Grounding]:

@@ -28,6 +28,7 @@ from vision_msgs.msg import Detection2DArray
 
 from groma_ros.action import Ground
 from groma_ros.client.demo.processes import Child
+from groma_ros.client.messages import diagnostics_from_message
 from groma_ros.client.repeated_request import RepeatedRequest
 from groma_ros.msg import Goal, Grounding, GroundingArray
 from groma_ros.node.conversions import image_message, to_nanoseconds
@@ -67,19 +68,21 @@ class Robot:
         self.goals = self.node.create_publisher(String, "groma/goal", 10)
         self.detections: list[Detection2DArray] = []
         self.groundings: list[GroundingArray] = []
-        self.diagnostics: dict[str, str] = {}
-        self.summary = ""
+        self.reports: dict[str, dict[str, str]] = {}
+        """The newest values on /diagnostics by status and key."""
         self._stamp = 0
         self._clients: dict[str, Client] = {}
         self.node.create_subscription(Detection2DArray, "groma/detections", self.detections.append, 50)
         self.node.create_subscription(GroundingArray, "groma/groundings", self.groundings.append, 50)
         self.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
 
+    @property
+    def diagnostics(self) -> dict[str, str]:
+        """The newest values of the node `groma`; empty before the first."""
+        return self.reports.get("groma: grounding", {})
+
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            if status.name == "groma: grounding":
-                self.diagnostics = {item.key: item.value for item in status.values}
-                self.summary = status.message
+        self.reports.update(diagnostics_from_message(message))
 
     def until(self, done: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
         """Spin until `done()` holds; an AssertionError naming `what` after `patience` seconds."""

@@ -24,7 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile
 from rclpy.serialization import deserialize_message
 from sensor_msgs.msg import CameraInfo, CompressedImage, Image
@@ -177,7 +176,6 @@ class Session:
         self.heard: dict[str, dict[int, GroundingArray]] = {name: {} for name in names}
         self.times: dict[str, list[float]] = {}
         """`time.monotonic` at which a message of each topic came."""
-        self.counts: dict[str, dict[str, str]] = {}
         kinds = {"image/compressed": CompressedImage}
         kinds |= {"depth": Image, "camera_info": CameraInfo} if depth else {}
         self._publishers = {
@@ -188,7 +186,6 @@ class Session:
         for name in names:
             topic = _join("groma", name, "groundings")
             robot.node.create_subscription(GroundingArray, topic, self._listener(name), DEEP)
-        robot.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         self.step = 0
 
     def _listener(self, name: str) -> Callable[[GroundingArray], None]:
@@ -205,10 +202,6 @@ class Session:
         self.robot.node.create_subscription(
             kind, name, lambda data: times.append(time.monotonic()), DEEP, raw=True
         )
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        for status in message.status:
-            self.counts[status.name] = {item.key: item.value for item in status.values}
 
     def meet(self) -> None:
         """Wait until the node listens to every camera, and goals can be set."""
@@ -246,7 +239,7 @@ class Session:
 
     def perceived(self) -> int:
         """Images that the node perceived, as its newest diagnostics count them."""
-        return int(self.counts.get("groma: grounding", {}).get("perceived", 0))
+        return self.robot.count("perceived")
 
 
 def measure_slow(seconds: float, cameras: int, span: float, domain: int, log: Path, hz: float = 10.0) -> Row:

@@ -24,7 +24,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.srv import ChangeState
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
@@ -33,6 +32,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.groma_client import images_in_progress
 from groma_ros.msg import GroundingArray
 from groma_ros.progress import ProgressReporter
 from tests.node.robot import Robot, start_node
@@ -90,7 +90,6 @@ class Soak:
 
     def __init__(self, robot: Robot, node: Child) -> None:
         self.robot, self.node = robot, node
-        self.counts: dict[str, dict[str, str]] = {}
         self.answers: dict[str, int] = dict.fromkeys(CAMERAS, 0)
         self.heard: dict[str, float] = {}
         self.silence = 0.0
@@ -104,7 +103,6 @@ class Soak:
             robot.node.create_subscription(
                 GroundingArray, f"groma/{name}/groundings", self._listener(name), 50
             )
-        robot.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         robot.until(
             lambda: all(item.get_subscription_count() for item in self.images.values()), "the cameras' match"
         )
@@ -117,11 +115,6 @@ class Soak:
             self.answers[name] += 1
 
         return hear
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.counts = {
-            status.name: {item.key: item.value for item in status.values} for status in message.status
-        }
 
     def run(self, seconds: float, warm_up: float, cycle: float, limits: Limits) -> Result:
         """Play for so many seconds, `warm_up` of which do not count for the memory, with a lifecycle cycle
@@ -200,7 +193,7 @@ class Soak:
             lambda: all(item.get_subscription_count() for item in self.images.values()), "the cameras' match"
         )
         self.heard.clear()
-        self.counts.clear()
+        self.robot.reports.clear()
         self.cycles += 1
 
     def _resident(self) -> float:
@@ -208,13 +201,12 @@ class Soak:
         return pages * os.sysconf("SC_PAGE_SIZE") / MEGABYTE
 
     def _settled(self) -> bool:
-        return bool(self.counts) and all(self._open(name) == 0 for name in CAMERAS)
+        return bool(self.robot.reports) and all(self._open(name) == 0 for name in CAMERAS)
 
     def _open(self, name: str) -> int:
-        """Frames of a camera that came and have no fate yet."""
-        counts = {key: value for key, value in self.counts.get(f"groma: camera {name}", {}).items()}
-        fates = ("answered", "carried", "dropped", "skipped", "refused images")
-        return int(counts.get("received", "-1")) - sum(int(counts.get(key, "0")) for key in fates)
+        """Images of a camera in progress; -1 before its first report."""
+        counts = self.robot.reports.get(f"groma: camera {name}")
+        return images_in_progress(counts) if counts else -1
 
     def _problems(self) -> list[str]:
         output = self.node.output()

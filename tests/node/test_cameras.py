@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
 from numpy.typing import NDArray
 from rcl_interfaces.srv import SetParametersAtomically
 from rclpy.parameter import Parameter
@@ -52,24 +51,18 @@ class Eyes:
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
-        self.values: dict[str, dict[str, str]] = {}
         self.images = {
             name: robot.node.create_publisher(Image, f"{name}/image", qos_profile_sensor_data)
             for name in ("left", "arm/right")
         }
-        robot.node.create_subscription(DiagnosticArray, "/diagnostics", self._on_diagnostics, 10)
         robot.until(
             lambda: (
-                all(item.get_subscription_count() for item in self.images.values()) and len(self.values) == 3
+                all(item.get_subscription_count() for item in self.images.values())
+                and len(robot.reports) == 3
             ),
             "the node",
         )
         robot.spin(0.3)
-
-    def _on_diagnostics(self, message: DiagnosticArray) -> None:
-        self.values = {
-            status.name: {item.key: item.value for item in status.values} for status in message.status
-        }
 
     def listen(self, kind: type, name: str, qos: QoSProfile | int = 10) -> list[Any]:
         heard: list[Any] = []
@@ -93,7 +86,7 @@ class Eyes:
         return stamps
 
     def count(self, camera: str, key: str) -> int:
-        return int(self.values[f"groma: camera {camera}"].get(key, "0"))
+        return int(self.robot.reports[f"groma: camera {camera}"].get(key, "0"))
 
     def goals(self, *texts: str) -> SetGoals.Response:
         return self.robot.call(
@@ -113,7 +106,7 @@ def eyes(robot: Robot, node: Child) -> Eyes:
 def test_nothing_is_looked_at_while_nobody_listens(eyes: Eyes, picture: NDArray[Any]) -> None:
     assert eyes.goals("the mug").success
     eyes.send("left", picture, lambda: eyes.count("left", "skipped") >= 3, "skipped frames")
-    values = eyes.values["groma: camera left"]
+    values = eyes.robot.reports["groma: camera left"]
     assert values["answered"] == "0" and "median ms perceive" not in values
     # A question is reason enough to look, and only for the camera it is put to.
     answer = eyes.robot.call(Ask, "groma/ask", Ask.Request(camera="left"))
@@ -122,12 +115,12 @@ def test_nothing_is_looked_at_while_nobody_listens(eyes: Eyes, picture: NDArray[
     assert (refused.success, refused.message) == (False, "No image has come yet.")
     unknown = eyes.robot.call(Ask, "groma/ask", Ask.Request(camera="top")).message
     assert unknown == "There is no camera 'top'; the cameras are left, arm/right (parameter cameras)."
-    report = eyes.values["groma: grounding"]
+    report = eyes.robot.reports["groma: grounding"]
     assert (report["backend"], report["device"], report["gpu"]) == ("onnx", "cpu", "none") and float(
         report["memory MiB"]
     ) > 50
     eyes.robot.until(
-        lambda: "median ms perceive" in eyes.values["groma: camera left"], "the one that was looked at"
+        lambda: "median ms perceive" in eyes.robot.reports["groma: camera left"], "the one that was looked at"
     )
     assert eyes.count("left", "answered") == 0
 
