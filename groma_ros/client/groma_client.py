@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from types import TracebackType
 from typing import Any
 
@@ -139,7 +139,6 @@ class GromaClient:
         self._set_goals = self.node.create_client(SetGoals, f"{self._name}/set_goals")
         self._ask = self.node.create_client(Ask, f"{self._name}/ask")
         self._state = self.node.create_client(GetState, f"{self._name}/get_state")
-        self._ground = ActionClient(self.node, Ground, f"{self._name}/ground")
         self._cameras: dict[str, Any] = {}
         """The subscriptions by camera."""
         self.listen_to("")
@@ -148,6 +147,12 @@ class GromaClient:
         self._executor.add_node(self.node)
         self._thread = threading.Thread(target=self._spin, name="groma_client", daemon=True)
         self._thread.start()
+
+    @cached_property
+    def _ground(self) -> ActionClient:
+        """Created at its first use: it subscribes to the feedback, and the node continues a search whose
+        client has gone as long as another subscriber of the feedback is there."""
+        return ActionClient(self.node, Ground, f"{self._name}/ground")
 
     def listen_to(self, camera: str) -> None:
         """Subscribe to the answers about a camera of a node with several; "" is the camera of a node with

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.pictures import read_rgb
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "engines" / "groma-tiny"
 GOALS = ["the red mug", "the purple cone"]
+DOMAIN = 1 + os.getpid() % 100
 
 os.environ.update(dds_environment())
 
@@ -35,17 +37,16 @@ def rgb() -> NDArray[Any]:
 @pytest.fixture(scope="module")
 def client(rgb: NDArray[Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[GromaClient]:
     """A client of a node whose camera shows one picture five times a second."""
-    domain = 1 + os.getpid() % 100
     log, stop = tmp_path_factory.mktemp("client") / "node.log", threading.Event()
     with ExitStack() as stack:
-        start_node(stack, domain, log, {"model": TINY, "backend": "onnx", "threads": 1})
-        robot = stack.enter_context(Robot(domain))
+        start_node(stack, DOMAIN, log, {"model": TINY, "backend": "onnx", "threads": 1})
+        robot = stack.enter_context(Robot(DOMAIN))
 
         def show() -> None:
             while not stop.wait(0.2):
                 robot.images.publish(robot.image(rgb))
 
-        client = stack.enter_context(GromaClient(domain_id=domain))
+        client = stack.enter_context(GromaClient(domain_id=DOMAIN))
         client.wait_until_active(300.0)
         camera = threading.Thread(target=show)
         camera.start()
@@ -59,6 +60,11 @@ def client(rgb: NDArray[Any], tmp_path_factory: pytest.TempPathFactory) -> Itera
 def test_standing_goals_are_answered(client: GromaClient, rgb: NDArray[Any]) -> None:
     version = client.set_goals(GOALS)
     answers = client.wait_for_answers(goals_version=version, timeout=90.0)
+    end = time.monotonic() + 90
+    while any(item.status == "pending" for item in answers.groundings) and time.monotonic() < end:
+        answers = client.wait_for_answers(
+            answers.stamp, version, timeout=90.0
+        )  # a busy machine answers later
     wanted = Grounder.load(TINY, backend="onnx", threads=1).ground(rgb, GOALS)
     assert [item.goal.text for item in answers.groundings] == GOALS and answers.frame_id == "camera"
     for found, expected in zip(answers.groundings, wanted, strict=True):
@@ -68,6 +74,17 @@ def test_standing_goals_are_answered(client: GromaClient, rgb: NDArray[Any]) -> 
     latest = client.latest()
     assert latest is not None and latest.stamp >= answers.stamp
     assert client.diagnostics["backend"] == "onnx"
+
+
+def test_a_client_that_only_listens_keeps_no_search_alive(client: GromaClient) -> None:
+    """The node takes every subscriber of the feedback for the possible client of a search."""
+    answers, feedback = "/groma/groundings", "/groma/ground/_action/feedback"
+    before = client.node.count_subscribers(answers), client.node.count_subscribers(feedback)
+    with GromaClient(domain_id=DOMAIN) as other:
+        client.until(lambda: client.node.count_subscribers(answers) > before[0], 60.0, "Not discovered")
+        assert before[1] == client.node.count_subscribers(feedback) == 1
+        other.wait_until_active(60.0)
+        client.until(lambda: client.node.count_subscribers(feedback) == 2, 60.0, "Not discovered")
 
 
 def test_one_goal_is_found(client: GromaClient) -> None:
