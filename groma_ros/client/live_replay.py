@@ -23,7 +23,7 @@ from groma_ros.io.bags import COMPRESSED as COMPRESSED_IMAGE
 from groma_ros.io.bags import Bag, RecordedCamera, RecordedImage, recorded_images
 from groma_ros.node.conversions import to_time
 from groma_ros.replay.pipeline import blank_record
-from groma_ros.replay.plan import ModelSettings, Played, Ran, ReplayPlan
+from groma_ros.replay.plan import ModelRuntime, ModelSettings, Played, ReplayPlan
 from groma_ros.replay.records import FrameRecord, goal_record
 from groma_ros.types import Goal, Grounding
 
@@ -309,14 +309,16 @@ def play(bag: Bag, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Itera
             live.wait_until_ready()
             live.set_goals(plan.goals)
             facts = live.diagnostics
-            ran = Ran(facts["backend"], facts["precision"], facts["device"], plan.engine.least_presence)
+            runtime = ModelRuntime(
+                facts["backend"], facts["precision"], facts["device"], plan.engine.least_presence
+            )
             for answer in live.play(images(), plan.rate):
                 goals = tuple(goal_record(item) for item in answer.groundings)
                 asked = answer.answered == answer.image.stamp
                 record = replace(
                     waiting.pop(answer.image.number), asked=asked, answered=answer.answered, goals=goals
                 )
-                yield Played(record, 1000 * answer.seconds, ran)
+                yield Played(record, 1000 * answer.seconds, runtime)
     except (RuntimeError, TimeoutError) as error:
         raise ValueError(str(error)) from error
 
@@ -333,7 +335,7 @@ def _answerable(image: RecordedImage) -> bool:
 def _parameters(plan: ReplayPlan) -> dict[str, object]:
     """Return the node's parameters for a plan. If no image may be dropped, each waits for its own answer."""
     engine: ModelSettings = plan.engine
-    rule = plan.rule if plan.rate > 0 else replace(plan.rule, answer_wait=PATIENCE)
+    tracking = plan.tracking if plan.rate > 0 else replace(plan.tracking, answer_wait=PATIENCE)
     return {
         "model": str(engine.model.resolve()),
         "backend": engine.options.backend,
@@ -341,9 +343,9 @@ def _parameters(plan: ReplayPlan) -> dict[str, object]:
         "threads": engine.options.threads or 0,
         "min_presence": engine.least_presence,
         "max_goals": 256,
-        "answer_period": float(rule.answer_period),
-        "answer_wait": float(rule.answer_wait),
-        "track_min_similarity": rule.min_similarity,
-        "scene_change": rule.scene_change,
-        "track_max_coast": rule.max_coast,
+        "answer_period": float(tracking.answer_period),
+        "answer_wait": float(tracking.answer_wait),
+        "track_min_similarity": tracking.min_similarity,
+        "scene_change": tracking.scene_change,
+        "track_max_coast": tracking.max_coast,
     }

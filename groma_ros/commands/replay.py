@@ -123,37 +123,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     compared.add_argument(
         "--other-model", action="store_true", help="compare with an expectation of another model too"
     )
-    rule = Tolerances()
+    defaults = Tolerances()
     compared.add_argument(
-        "--iou", type=float, default=rule.iou, help=f"least overlap of two equal boxes (default: {rule.iou})"
+        "--iou",
+        type=float,
+        default=defaults.iou,
+        help=f"least overlap of two equal boxes (default: {defaults.iou})",
     )
     compared.add_argument(
-        "--score", type=float, default=rule.score, help=f"scores may differ by this (default: {rule.score})"
+        "--score",
+        type=float,
+        default=defaults.score,
+        help=f"scores may differ by this (default: {defaults.score})",
     )
     compared.add_argument(
         "--goal-iou",
         type=float,
-        default=rule.goal_iou,
-        help=f"least mean overlap of a goal (default: {rule.goal_iou})",
+        default=defaults.goal_iou,
+        help=f"least mean overlap of a goal (default: {defaults.goal_iou})",
     )
     compared.add_argument(
         "--goal-score",
         type=float,
-        default=rule.goal_score,
-        help=f"greatest mean difference of its scores (default: {rule.goal_score})",
+        default=defaults.goal_score,
+        help=f"greatest mean difference of its scores (default: {defaults.goal_score})",
     )
     compared.add_argument(
         "--frames",
         type=float,
-        default=rule.frames,
+        default=defaults.frames,
         help="share of a goal's frames that may differ (default: 0)",
     )
     compared.add_argument(
         "--distance",
         type=float,
-        default=rule.distance,
+        default=defaults.distance,
         metavar="M",
-        help=f"a box may move so far in space (default: {rule.distance} m)",
+        help=f"a box may move so far in space (default: {defaults.distance} m)",
     )
     compared.add_argument("--ids", action="store_true", help="track ids must be equal too")
     compared.add_argument(
@@ -282,7 +288,7 @@ def _plan(args: argparse.Namespace) -> ReplayPlan:
         rectified=args.rectified,
         allow_loss=args.allow_loss,
         every=args.every,
-        rule=TrackingConfig(answer_period=args.answer_period),
+        tracking=TrackingConfig(answer_period=args.answer_period),
         tolerances=tolerances,
         other_model=args.other_model,
         least_accuracy=args.min_accuracy,

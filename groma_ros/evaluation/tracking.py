@@ -123,14 +123,14 @@ class TrackingTally:
 
 
 def evaluate_tracking(
-    grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Sequence[Mode], rule: TrackingConfig
+    grounder: Grounder, sequences: Iterable[Sequence[Moment]], modes: Sequence[Mode], config: TrackingConfig
 ) -> list[TrackingTally]:
     """Track the sequences in every mode. Every frame is perceived once for all modes."""
     tallies = [TrackingTally() for _ in modes]
     for number, moments in enumerate(sequences):
         scenes = [grounder.perceive(moment.frame) for moment in moments]
         for mode, tally in zip(modes, tallies, strict=True):
-            _track(grounder, number, lengthened(moments, scenes, mode.answer_seconds), mode, rule, tally)
+            _track(grounder, number, lengthened(moments, scenes, mode.answer_seconds), mode, config, tally)
     return tallies
 
 
@@ -159,7 +159,7 @@ def _track(
     number: int,
     sequence: Sequence[tuple[Moment, Scene]],
     mode: Mode,
-    rule: TrackingConfig,
+    config: TrackingConfig,
     tally: TrackingTally,
 ) -> None:
     texts = list(dict.fromkeys(text for moment, _ in sequence for text in moment.targets))
@@ -183,7 +183,7 @@ def _track(
 
     line = DelayedModel(answer, mode.answer_seconds)
     # Frames are processed as fast as possible and answers are delayed by stamps, so never wait.
-    tracker = GroundingTracker(line.ask, replace(rule, answer_wait=0.0))
+    tracker = GroundingTracker(line.ask, replace(config, answer_wait=0.0))
     begin = due = sequence[0][0].frame.stamp
     first: int | None = None
     for moment, scene in sequence:

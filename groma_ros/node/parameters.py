@@ -272,7 +272,7 @@ class Parameters:
         )
 
     @property
-    def rule(self) -> TrackingConfig:
+    def tracking(self) -> TrackingConfig:
         """Config of the tracker."""
         tracks = RegionTrackerConfig(
             self.track_min_affinity,

@@ -110,7 +110,7 @@ class Pipeline:
         self.requests = RequestQueue(self._executor, self._ground, notify)
         ask = asking(self._executor, self._ground)
         for camera in cameras:
-            camera.processor = FrameProcessor(grounder, ask, config().settings.rule)
+            camera.processor = FrameProcessor(grounder, ask, config().settings.tracking)
             camera.view = camera.arrival = camera.in_progress = camera.age = None
         self._worker = FrameThread(self._queue, self._handle, self._failed)
 
@@ -240,7 +240,7 @@ class Pipeline:
         """Track an image and publish its answers."""
         assert camera.processor is not None, "a camera has a processor while the pipeline lives"
         start = perf_counter()
-        camera.processor.set_config(config.settings.rule)
+        camera.processor.set_config(config.settings.tracking)
         if view.scene is not None:
             result = camera.processor.process(view.frame, config.standing, arrival.stream, view.scene)
             tracked = result.answer

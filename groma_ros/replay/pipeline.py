@@ -45,11 +45,11 @@ class ReplayPipeline:
         self,
         grounder: Grounder,
         standing: StandingGoals,
-        rule: TrackingConfig,
+        config: TrackingConfig,
         depth: DepthReader | None = None,
     ) -> None:
         self._depth = depth
-        self._processor = FrameProcessor(grounder, asking(InlineExecutor(), self._answer), rule)
+        self._processor = FrameProcessor(grounder, asking(InlineExecutor(), self._answer), config)
         self.tracker = self._processor.tracker
         self._grounder = grounder
         self._standing = standing

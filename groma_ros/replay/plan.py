@@ -67,7 +67,7 @@ class Played:
     record: FrameRecord
     milliseconds: float
     """From sending the image to receiving its answer."""
-    ran: Ran
+    runtime: ModelRuntime
     """Model and backend reported by the node."""
 
 
@@ -90,7 +90,7 @@ class ReplayPlan:
     """Replay what is there of a bag that announces other messages than it holds."""
     every: int = 1
     """Replay every n-th frame."""
-    rule: TrackingConfig = field(default_factory=TrackingConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """When the language model is asked, and how boxes are carried between its answers."""
     tolerances: Tolerances = field(default_factory=Tolerances)
     other_model: bool = False
@@ -202,7 +202,7 @@ class ReplayRun:
 
 
 @dataclass(frozen=True)
-class Ran:
+class ModelRuntime:
     """Backend that ran the model, and the presence threshold."""
 
     backend: str
@@ -211,7 +211,7 @@ class Ran:
     min_presence: float
 
     @classmethod
-    def of(cls, grounder: Grounder) -> Ran:
+    def of(cls, grounder: Grounder) -> ModelRuntime:
         """Describe a model loaded in this process."""
         runtime = grounder.runtime
         assert runtime is not None, "a grounder that was loaded knows what runs it"
@@ -219,7 +219,7 @@ class Ran:
 
 
 def describe(
-    plan: ReplayPlan, camera: RecordedCamera, ran: Ran, depth: DepthTopics | None = None
+    plan: ReplayPlan, camera: RecordedCamera, runtime: ModelRuntime, depth: DepthTopics | None = None
 ) -> ReplayRun:
     """Describe a run of this plan on this camera."""
     bundle = Bundle.load(plan.engine.model)
@@ -227,14 +227,14 @@ def describe(
         camera=asdict(camera),
         every=plan.every,
         goals=[_plain(goal) for goal in plan.goals],
-        min_presence=ran.min_presence,
+        min_presence=runtime.min_presence,
         model=bundle.name,
         weights=bundle.weights,
-        backend=ran.backend,
-        precision=ran.precision,
-        device=ran.device,
-        calibration=Calibration.from_manifest(bundle.calibration, ran.precision).to_manifest(),
-        follow=asdict(plan.rule),
+        backend=runtime.backend,
+        precision=runtime.precision,
+        device=runtime.device,
+        calibration=Calibration.from_manifest(bundle.calibration, runtime.precision).to_manifest(),
+        follow=asdict(plan.tracking),
         depth=asdict(depth) if depth else None,
     )
 

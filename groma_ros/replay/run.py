@@ -34,7 +34,7 @@ from groma_ros.replay.plan import (
     RUN,
     TIMINGS,
     Expectation,
-    Ran,
+    ModelRuntime,
     ReplayPlan,
     ReplayRun,
     Task,
@@ -80,11 +80,11 @@ def _replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watc
     camera = find_camera(bag, task.topics.camera)
     truth = read_truth(task.truth) if task.truth else None
     expectation = read_expectation(task.expect) if task.expect and not task.accept else None
-    ran = Ran.of(grounder) if grounder else Ran("", "", "", plan.engine.least_presence)
+    runtime = ModelRuntime.of(grounder) if grounder else ModelRuntime("", "", "", plan.engine.least_presence)
     depth, no_depth = None, "Nothing has a place in space: a live run plays the camera alone."
     if grounder:
         depth, no_depth = find_depth(bag, camera, task.topics.depth, task.topics.info)
-    run = describe(plan, camera, ran, depth)
+    run = describe(plan, camera, runtime, depth)
     if expectation:
         check_comparable(expectation, run, plan.other_model)
     made_of = {**asdict(run), "rectified": plan.rectified, "bag": _fingerprint(task.bag)}
@@ -119,7 +119,7 @@ def _offline(
         check_standing(goal)
         grounder.check(goal)
     standing = StandingGoals(plan.goals, 0, grounder.min_presence, grounder.min_margin)
-    pipeline = ReplayPipeline(grounder, standing, plan.rule, depth)
+    pipeline = ReplayPipeline(grounder, standing, plan.tracking, depth)
     if journal.state is not None:
         restore_tracker(pipeline.tracker, journal.state, standing)
     for _ in watch(_answered(pipeline, journal, _images(bag, camera, plan.every, journal.done)), total):
@@ -141,19 +141,19 @@ def _live(
     """Play the bag to the node and describe the run."""
     play = plan.play
     assert play is not None
-    ran: list[Ran] = []
+    runtime: list[ModelRuntime] = []
 
     def numbers() -> Iterator[int]:
         for played in play(bag, camera, plan, task.out / LOG):
-            ran[:] = [played.ran]
+            runtime[:] = [played.runtime]
             journal.append(played.record.line(), json.dumps({"total": round(played.milliseconds, 3)}))
             yield journal.done
 
     for _ in watch(numbers(), total):
         pass
-    if not ran:
+    if not runtime:
         raise ValueError(f"The node answered none of the {total} images of {task.bag}; see {task.out / LOG}.")
-    return describe(plan, camera, ran[0])
+    return describe(plan, camera, runtime[0])
 
 
 def _images(bag: Bag, camera: RecordedCamera, every: int, done: int) -> Iterator[RecordedImage]:

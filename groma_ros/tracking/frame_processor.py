@@ -47,14 +47,14 @@ class FrameProcessor:
 
     def set_config(self, config: TrackingConfig) -> None:
         """Apply a new config from the next frame."""
-        if config != self.tracker.rule:
+        if config != self.tracker.config:
             self.tracker.set_config(config)
 
     def arrived(self, stamp: int) -> int:
         """Note the stamp (ns) of a received image, whether or not it will be processed; return the number of
         its stream for `process` and `carry`."""
         tracker = self.tracker.tracker
-        return tracker.continuity.arrived(stamp, self.tracker.rule.tracks.max_gap)
+        return tracker.continuity.arrived(stamp, self.tracker.config.tracks.max_gap)
 
     def process(
         self, frame: Frame, standing: StandingGoals, stream: int | None = None, scene: Scene | None = None

@@ -79,10 +79,10 @@ class GroundingTracker:
     will not be looked at, for any thread.
     """
 
-    def __init__(self, ask: Ask, rule: TrackingConfig | None = None) -> None:
-        self.rule = rule or TrackingConfig()
+    def __init__(self, ask: Ask, config: TrackingConfig | None = None) -> None:
+        self.config = config or TrackingConfig()
         self._ask = ask
-        self.tracker = RegionTracker(self.rule.tracks)
+        self.tracker = RegionTracker(self.config.tracks)
         self.answer: AnswerState | None = None
         self.motion: Motion | None = None
         self._open: tuple[Question, Future[Reply]] | None = None
@@ -90,9 +90,9 @@ class GroundingTracker:
         self._heirs: dict[int, int] = {}
         self._answer_seconds = 0.0
 
-    def set_config(self, rule: TrackingConfig) -> None:
+    def set_config(self, config: TrackingConfig) -> None:
         """Apply a new config from the next frame."""
-        self.rule, self.tracker.rule = rule, rule.tracks
+        self.config, self.tracker.config = config, config.tracks
 
     def step(self, scene: Scene, standing: StandingGoals, stream: int | None = None) -> TrackedAnswer:
         """Track the next scene, ask if necessary, and return the answers for it. stream: see
@@ -106,7 +106,7 @@ class GroundingTracker:
             scene.stamp,
             (scene.width, scene.height),
             self._pace_of_names(),
-            self.rule.max_coast + CARRIED_INTERVALS * max(0, interval) / SECOND,
+            self.config.max_coast + CARRIED_INTERVALS * max(0, interval) / SECOND,
             self.tracker.stream,
         )
         return tracked
@@ -137,7 +137,7 @@ class GroundingTracker:
             question = Question(scene, standing, numbers, self.tracker.epoch)
             self._heirs = {}  # what took over later matters to the answer, what did before is in its numbers
             self._open = question, self._ask(question)
-            self._collect(self.rule.answer_wait if self._answer_seconds <= self.rule.answer_wait else 0.0)
+            self._collect(self.config.answer_wait if self._answer_seconds <= self.config.answer_wait else 0.0)
         return self._now(scene, standing, numbers, why)
 
     def _reported(self) -> BaseException | None:
@@ -250,23 +250,23 @@ class GroundingTracker:
         question = self.answer.reply.question
         if question.standing.key != standing.key:
             return "new goals"
-        if abs(scene.stamp - question.scene.stamp) >= self.rule.answer_period * SECOND:
+        if abs(scene.stamp - question.scene.stamp) >= self.config.answer_period * SECOND:
             return "period"
         wanted = {number for row in self.answer.numbers for number in row}
         tracks = [self.tracker.tracks.get(number) for number in wanted]
         if any(track is None or self._coasted(track, scene) for track in tracks):
             return "lost track"
         if any(
-            track is not None and track.region >= 0 and track.likeness < self.rule.min_similarity
+            track is not None and track.region >= 0 and track.likeness < self.config.min_similarity
             for track in tracks
         ):
             return "doubtful track"
         lasting = [number for number in numbers if number and self.tracker.tracks[int(number)].sightings > 1]
         new = len(set(lasting) - set(question.numbers.tolist()))
-        return "changed scene" if new and new >= self.rule.scene_change * len(numbers) else ""
+        return "changed scene" if new and new >= self.config.scene_change * len(numbers) else ""
 
     def _coasted(self, track: Track, scene: Scene) -> bool:
-        return track.region < 0 and scene.stamp - track.time > self.rule.max_coast * SECOND
+        return track.region < 0 and scene.stamp - track.time > self.config.max_coast * SECOND
 
     def _now(self, scene: Scene, standing: StandingGoals, numbers: IntArray, why: str) -> TrackedAnswer:
         failure = self._reported()
@@ -282,7 +282,7 @@ class GroundingTracker:
             rows = zip(reply.groundings, answer.numbers, answer.names, answer.others, strict=True)
             groundings = tuple(self._carried(*row, scene, numbers) for row in rows)
         age = max(0, scene.stamp - asked.stamp) / SECOND
-        if self.rule.max_answer_age and age > self.rule.answer_period + self.rule.max_answer_age:
+        if self.config.max_answer_age and age > self.config.answer_period + self.config.max_answer_age:
             groundings = tuple(map(stale, groundings))
         if reply.question.standing.key != standing.key:
             groundings = groundings_for(standing, groundings)

@@ -108,8 +108,8 @@ class RegionTracker:
     tokens.
     """
 
-    def __init__(self, rule: RegionTrackerConfig | None = None) -> None:
-        self.rule = rule or RegionTrackerConfig()
+    def __init__(self, config: RegionTrackerConfig | None = None) -> None:
+        self.config = config or RegionTrackerConfig()
         self.epoch = 0
         self.tracks: dict[int, Track] = {}
         self.next = 1
@@ -127,7 +127,7 @@ class RegionTracker:
         """
         form = (scene.width, scene.height, int(scene.region_tokens.shape[1]))
         if stream is None:
-            stream = self.continuity.arrived(scene.stamp, self.rule.max_gap)
+            stream = self.continuity.arrived(scene.stamp, self.config.max_gap)
         if form != self.form or stream != self.stream:
             self._break(form)
         self.stream = stream
@@ -136,7 +136,7 @@ class RegionTracker:
         known = list(self.tracks.values())
         pairs = [
             (known[row], region)
-            for row, region in best_pairs(self._affinity(known, scene, tokens), self.rule.min_affinity)
+            for row, region in best_pairs(self._affinity(known, scene, tokens), self.config.min_affinity)
         ]
         numbers = np.zeros(len(scene.boxes), np.int64)
         for track, region in pairs:
@@ -161,7 +161,7 @@ class RegionTracker:
         diagonal = np.linalg.norm(expected[:, 2:] - expected[:, :2], axis=-1)[:, None]
         overlap = box_iou(expected, scene.boxes)
         return np.where(
-            (overlap > 0) | (away <= self.rule.max_distance * diagonal), (overlap + cosine) / 2, 0
+            (overlap > 0) | (away <= self.config.max_distance * diagonal), (overlap + cosine) / 2, 0
         )
 
     def _move(self, pairs: Sequence[tuple[Track, int]], scene: Scene, tokens: FloatArray) -> None:
@@ -174,14 +174,14 @@ class RegionTracker:
                 pace = (_centres(box) - _centres(track.box)) / np.float32(passed)
                 # By time, so that a slow proposer does not carry a pace that is long past.
                 keep = np.float32(
-                    self.rule.velocity_momentum ** (passed / BEAT) if track.sightings > 1 else 0
+                    self.config.velocity_momentum ** (passed / BEAT) if track.sightings > 1 else 0
                 )
                 track.velocity = keep * track.velocity + (1 - keep) * pace
             track.likeness = float(track.token @ tokens[region])
             track.token = unit(
                 (
-                    self.rule.embedding_momentum * track.token
-                    + (1 - self.rule.embedding_momentum) * tokens[region]
+                    self.config.embedding_momentum * track.token
+                    + (1 - self.config.embedding_momentum) * tokens[region]
                 )[None]
             )[0]
             track.box, track.time, track.region, track.sightings = (
@@ -190,7 +190,7 @@ class RegionTracker:
                 region,
                 track.sightings + 1,
             )
-        limit = self.rule.max_age * SECOND
+        limit = self.config.max_age * SECOND
         self.tracks = {
             number: track for number, track in self.tracks.items() if scene.stamp - track.time <= limit
         }

@@ -51,9 +51,9 @@ def moments(frames: list[dict[str, tuple[float, float]]], *goals: str) -> list[M
 
 
 def measured(
-    frames: list[dict[str, tuple[float, float]]], mode: Mode, rule: TrackingConfig | None = None
+    frames: list[dict[str, tuple[float, float]]], mode: Mode, config: TrackingConfig | None = None
 ) -> dict[str, Any]:
-    tallies = evaluate_tracking(World(frames), [moments(frames, "a")], [mode], rule or TrackingConfig())  # type: ignore[arg-type]
+    tallies = evaluate_tracking(World(frames), [moments(frames, "a")], [mode], config or TrackingConfig())  # type: ignore[arg-type]
     return tallies[0].report()
 
 
@@ -83,8 +83,8 @@ def test_motion_model_follows_between_perceived_frames() -> None:
 def test_a_lost_box_counts_as_nothing() -> None:
     frames = [{"a": (100.0, 100.0), "b": (300.0, 300.0)} for _ in range(40)]
     blind = [dict(centres) if step < 3 else {"b": centres["b"]} for step, centres in enumerate(frames)]
-    rule = TrackingConfig(max_coast=0.61)
-    tallies = evaluate_tracking(World(blind), [moments(frames, "a")], [Mode(0.6)], rule)  # type: ignore[arg-type]
+    config = TrackingConfig(max_coast=0.61)
+    tallies = evaluate_tracking(World(blind), [moments(frames, "a")], [Mode(0.6)], config)  # type: ignore[arg-type]
     report = tallies[0].report()
     # Answered at 0.6 s about the first frame, not seen after 0.2 s, carried to 0.8 s and absent in the answer
     # of 1.2 s.

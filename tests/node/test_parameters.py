@@ -95,10 +95,10 @@ def test_cameras_are_namespaces(context: Context, cameras: list[str], sentence: 
 
 
 def test_the_rules_of_following_are_parameters_of_the_same_defaults() -> None:
-    assert Parameters().rule == TrackingConfig()
+    assert Parameters().tracking == TrackingConfig()
     changed = Parameters(
         answer_period=2.0, track_min_similarity=0.3, track_min_affinity=0.2, track_embedding_momentum=0.5
-    ).rule
+    ).tracking
     assert changed == TrackingConfig(
         answer_period=2.0,
         min_similarity=0.3,

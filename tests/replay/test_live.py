@@ -44,7 +44,7 @@ def run(
 
 def test_without_drops_everything_agrees(tmp_path: Path) -> None:
     """Asked once a second of the recording, so that most boxes are carried; ids are equal too."""
-    plan = ReplayPlan(GOALS, ENGINE, every=4, rule=TrackingConfig(answer_period=1.0))
+    plan = ReplayPlan(GOALS, ENGINE, every=4, tracking=TrackingConfig(answer_period=1.0))
     _, wanted = run(DEMO, tmp_path / "offline", plan)
     outcome, found = run(DEMO, tmp_path / "live", replace(plan, play=play, rate=0.0), tmp_path / "offline")
     assert (

@@ -120,7 +120,7 @@ def test_boxes_are_carried_between_answers(tmp_path: Path) -> None:
     plan = replace(shipped(), every=4)
     grounder = plan.engine.load()
     run(DEMO, tmp_path / "often", plan, grounder)
-    run(DEMO, tmp_path / "seldom", replace(plan, rule=TrackingConfig(answer_period=1.0)), grounder)
+    run(DEMO, tmp_path / "seldom", replace(plan, tracking=TrackingConfig(answer_period=1.0)), grounder)
     often, seldom = records(tmp_path / "often"), records(tmp_path / "seldom")
     assert all(record.asked for record in often)
     assert [record.number for record in seldom if record.asked] == [0, 12, 24, 36, 48]
@@ -157,7 +157,7 @@ def test_a_run_that_was_stopped_goes_on(
 ) -> None:
     """Stopped after every frame in turn; with and without a state that was saved just before."""
     monkeypatch.setattr("groma_ros.journal.SAVE_SECONDS", save_seconds)
-    plan = replace(plan, rule=replace(plan.rule, answer_period=0.25))
+    plan = replace(plan, tracking=replace(plan.tracking, answer_period=0.25))
     run(bag, tmp_path / "whole", plan, grounder)
     perceive, looks = grounder.perceive, []
 

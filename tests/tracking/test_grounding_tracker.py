@@ -215,15 +215,15 @@ def test_a_frame_waits_for_the_answer_to_new_goals_while_the_model_is_quick() ->
     assert asker.stop(10)
 
 
-def reasons(scenes: list[Scene], rule: TrackingConfig, *goals: str) -> list[str]:
-    tracker = GroundingTracker(inline(answer), rule)
+def reasons(scenes: list[Scene], config: TrackingConfig, *goals: str) -> list[str]:
+    tracker = GroundingTracker(inline(answer), config)
     return [tracker.step(item, standing(*goals)).asked for item in scenes]
 
 
 def test_within_the_period_only_a_reason_asks_again() -> None:
-    rule = TrackingConfig(answer_period=1.0)
+    config = TrackingConfig(answer_period=1.0)
     steady = [scene(0.3 * step, {"a": (100, 100)}) for step in range(8)]
-    assert reasons(steady, rule, "a") == ["first answer", "", "", "", "period", "", "", ""]
+    assert reasons(steady, config, "a") == ["first answer", "", "", "", "period", "", "", ""]
     gone = [
         scene(0.2 * step, {"b": (400, 100), **({"a": (100, 100)} if step < 1 else {})}) for step in range(5)
     ]
@@ -341,7 +341,7 @@ def test_the_rule_can_change_between_frames() -> None:
     assert tracker.step(scene(0.1, {"a": (100, 100)}), standing("a")).asked == ""
     tracker.set_config(TrackingConfig(answer_period=0.0))
     assert tracker.step(scene(0.2, {"a": (100, 100)}), standing("a")).asked == "period"
-    assert tracker.tracker.rule is tracker.rule.tracks
+    assert tracker.tracker.config is tracker.config.tracks
 
 
 def twice(seconds: float, *seen: str) -> Scene:
