@@ -17,7 +17,7 @@ from demo.episodes import Row, summary
 from demo.short_form import Expected, form_problems, picture_problems, problems
 from groma_ros.client.demo.processes import Child
 
-GRASP = Expected("grasp", "wrong_lift", ("success", "nothing lifted", "wrong lift", "motion"), 7, 1, 0)
+GRASP = Expected("grasp", "wrong_lift", ("success", "nothing lifted", "wrong lift", "motion"), 7, 1, 0, 2)
 ROWS = [
     Row(7, "the red can", "attribute", True, "success"),
     Row(8, "the lemon", "attribute", True, "nothing lifted", "missed"),
@@ -91,7 +91,29 @@ def test_no_more_successes_than_the_floor() -> None:
 def test_motion_on_an_absent_goal() -> None:
     moved = Row(10, "the cup", "absent", False, "motion", "absent goal answered", moved=True)
     (sentence,) = problems(summary([*ROWS[:3], moved, ROWS[4]], "wrong_lift"), GRASP)
-    assert sentence == "The robot moved on 1 goals that mean nothing there; at most 0 is expected."
+    assert sentence == "1 of 1 goals that mean nothing there were acted on; at most 0 may be."
+
+
+def test_too_many_wrong_lifts() -> None:
+    wrong = [replace(ROWS[4], seed=seed) for seed in (7, 8, 9, 10)]
+    (sentence,) = problems(summary([*wrong, ROWS[4]], "wrong_lift"), replace(GRASP, floor=None))
+    assert sentence == "The key 'wrong_lift' counts 5 of 5 episodes; at most 2 may be."
+    rows = [*ROWS[:3], replace(ROWS[4], seed=10), ROWS[4]]
+    assert problems(summary(rows, "wrong_lift"), GRASP) == []
+
+
+def test_a_base_that_never_drives() -> None:
+    outcomes = ("success", "not arrived", "false arrival")
+    navigate = Expected("navigate", "false_arrival", outcomes, 7, None, 0, 3, 1.0)
+    rows = [
+        Row(7 + i, "the door", "all", True, "not arrived", "not found", figures={"path": 0.1 * i})
+        for i in range(4)
+    ]
+    lost = Row(11, "the door", "all", True, "not arrived", "not found")  # without a score
+    (sentence,) = problems(summary([*rows, lost], "false_arrival"), navigate)
+    assert sentence == "The longest path of all episodes is 0.30 m; at least 1.0 m must be driven in one."
+    rows[2] = replace(rows[2], figures={"path": 1.0})
+    assert problems(summary([*rows, lost], "false_arrival"), navigate) == []
 
 
 def test_another_form() -> None:
@@ -141,22 +163,31 @@ def test_a_demonstration_that_ends_or_hangs(tmp_path: Path, stand_in: Callable[[
     ends = stand_in("import sys; sys.exit('demo-grasp: The simulator has ended.')")
     (sentence,) = short_form.run(tmp_path / "out", 60, [ends])
     assert sentence == "demo-grasp ended with status 1; it last said: demo-grasp: The simulator has ended."
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["grasp"]
     hangs = stand_in("import time; print('starting', flush=True); time.sleep(600)")
     (sentence,) = short_form.run(tmp_path / "out", 2, [hangs])
     assert "still runs after 2 s" in sentence
+    log = tmp_path / "out" / "grasp" / "run.log"
+    first = log.read_text()
+    assert first.startswith("starting\n")
+    short_form.run(tmp_path / "out", 60, [stand_in("import sys; sys.exit('once more')")], "-2")
+    assert log.read_text() == first  # the first results stay
+    assert (tmp_path / "out" / "grasp-2" / "run.log").read_text() == "once more\n"
 
 
 @pytest.mark.parametrize("heals", [True, False])
 def test_what_does_not_hold_is_run_once_more(
     heals: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runs: list[list[str]] = []
+    runs: list[tuple[str, list[str]]] = []
 
-    def run(out: Path, seconds: float, expected: Any = short_form.EXPECTED) -> list[str]:
-        runs.append([item.name for item in expected])
+    def run(out: Path, seconds: float, expected: Any = short_form.EXPECTED, suffix: str = "") -> list[str]:
+        runs.append((suffix, [item.name for item in expected]))
         return [] if heals and len(runs) > 1 else ["demo-navigate: 0 of 4 episodes succeed"]
 
     monkeypatch.setattr(short_form, "run", run)
     monkeypatch.setattr("sys.argv", ["short_form", "--out", str(tmp_path)])
+    (tmp_path / "grasp-2").mkdir()  # of an earlier call
     assert short_form.main() == (0 if heals else 1)
-    assert runs == [["grasp", "navigate"], ["navigate"]]
+    assert list(tmp_path.iterdir()) == []
+    assert runs == [("", ["grasp", "navigate"]), ("-2", ["navigate"])]
