@@ -266,19 +266,31 @@ class Demonstration(ABC):
             film = args.out / "film" / f"{name}-{seed}" if index < args.film else None
             if started := session.recover(index):
                 print(f"Started again: {', '.join(started)}.", flush=True)
-            episode = session.start_episode(seed)
+            episode = self._start(session, seed, index)
             picture = None
             try:
                 row, outcome, picture = self.episode(
                     session, seed, episode, str(film.resolve()) if film else ""
                 )
             except SimulatorError as error:
+                session.simulator.kill()  # it may hang: only one that has ended is started again
                 row, outcome = lost_episode(seed, episode), Outcome(LOST, str(error), None)
             rows.append(row)
             print(self.line(row, outcome), flush=True)
             if film is not None and picture is not None:
                 told.append((picture, self.pictures(film), row, outcome))
             self._write(args, name, rows)
+
+    def _start(self, session: Session, seed: int, index: int) -> dict[str, Any]:
+        """Start the episode of a seed, once more with a new simulator where the first ends or hangs. Raises
+        SimulatorError where the second does too."""
+        try:
+            return session.start_episode(seed)
+        except SimulatorError as error:
+            session.simulator.kill()
+            started = session.recover(index)
+            print(f"{seed}: {error} Started again: {', '.join(started)}.", flush=True)
+            return session.start_episode(seed)
 
     def _write(self, args: argparse.Namespace, name: str, rows: Sequence[Row]) -> dict[str, Any]:
         path = args.out / f"{name}.json"

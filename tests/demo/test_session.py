@@ -30,6 +30,10 @@ class StandInSession:
     def __init__(self, *arguments: Any) -> None:
         self.recovered: list[int] = []
         self.ended: list[str] = []
+        self.simulator = self  # what is asked of it is recorded here
+        self.killed = 0
+        self.started: list[int] = []
+        self.hangs_at: list[int] = []
 
     def wait_until_ready(self) -> None:
         pass
@@ -39,7 +43,15 @@ class StandInSession:
         ended, self.ended = self.ended, []
         return ended
 
+    def kill(self) -> None:
+        self.killed += 1
+        self.ended.append("simulator")
+
     def start_episode(self, seed: int) -> dict[str, Any]:
+        self.started.append(seed)
+        if seed in self.hangs_at:
+            self.hangs_at.remove(seed)
+            raise SimulatorError("The simulator none did not answer 'reset' within 600 s.")
         targets = [] if seed == 12 else [0]
         return {"goal": {"text": f"thing {seed}", "kind": "attribute", "targets": targets}, "time": 1.0}
 
@@ -57,7 +69,6 @@ class Reaching(Demonstration):
         self, session: Session, seed: int, episode: dict[str, Any], film: str
     ) -> tuple[Row, Outcome, Any]:
         if seed == 11:
-            self.session.ended = ["simulator"]
             raise SimulatorError("The simulator none has ended: it said nothing.")
         if seed == 13:
             self.session.ended = ["node"]
@@ -92,6 +103,36 @@ def test_a_simulator_or_node_that_ends_is_counted_and_started_again(
     printed = capsys.readouterr().out
     assert "11: 'thing 11': simulator ended (simulator ended): The simulator none has ended" in printed
     assert "Started again: simulator." in printed and "Started again: node." in printed
+
+
+class HangingOnce(Reaching):
+    """Its simulator does not answer at seed 32, and again at seed 34 after it was started again."""
+
+    def open(self, session: Session) -> None:
+        super().open(session)
+        self.session.hangs_at = [32, 34, 34]
+
+
+def test_a_simulator_that_hangs_at_the_start_of_an_episode_is_killed_and_started_again_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(session_module, "Session", StandInSession)
+    monkeypatch.setattr(sys, "argv", ["reach", "--seeds", "4", "--first-seed", "30", "--out", str(tmp_path)])
+    demonstration = HangingOnce()
+    assert demonstration.main("") == 0
+    assert demonstration.session.started == [30, 31, 32, 32, 33] and demonstration.session.killed == 1
+    assert demonstration.session.recovered == [0, 1, 2, 2, 3]
+    document = json.loads((tmp_path / "reach.json").read_text())
+    assert [row["outcome"] for row in document["rows"]] == ["success"] * 4
+    said = "32: The simulator none did not answer 'reset' within 600 s. Started again: simulator."
+    assert said in capsys.readouterr().out
+
+    monkeypatch.setattr(sys, "argv", ["reach", "--seeds", "2", "--first-seed", "33", "--out", str(tmp_path)])
+    demonstration = HangingOnce()
+    assert demonstration.main("") == 1
+    assert demonstration.session.started == [33, 34, 34] and demonstration.session.killed == 1
+    assert "demo-reach: The simulator none did not answer 'reset'" in capsys.readouterr().err
+    assert [row["seed"] for row in json.loads((tmp_path / "reach.json").read_text())["rows"]] == [33]
 
 
 def test_a_terminated_run_writes_what_was_done_and_fails(
