@@ -19,7 +19,8 @@ class GoalPresent(Node):
     """Publishes True while the first goal is present or ambiguous, False once it is absent, else nothing.
 
     Ambiguous means that something in view fits and another thing fits nearly as well: the goal is in view,
-    but nobody should grasp or go to it before more has been said (`check` in pick.py refuses it).
+    but nobody should grasp it, or count it as arrived, before more has been said (`check` in pick.py
+    refuses it).
     """
 
     def __init__(self) -> None:
