@@ -11,10 +11,14 @@ import numpy as np
 import rclpy
 from numpy.typing import NDArray
 from rclpy.node import Node
+from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
 from groma_ros.client.groma_client import FindResult, GromaClient
 
+NODE = "groma"
+"""The node that is asked, and whose topic `goal` says what the robot should do; with its namespace where it
+has one, as "left/groma"."""
 WALL_SECONDS = 30.0
 """Wall seconds without an answer after which the node is considered lost."""
 
@@ -70,50 +74,61 @@ class Outcome:
 
 class Watchdog:
     """Spins a node, and raises RobotLost when the robot's messages stop, or GoalChanged when another goal is
-    sent to the topic `groma/goal`.
+    sent to the topic `goal` of the node `NODE`. Goals set by its service or its parameter are not seen.
 
     name: of the robot in the error; seconds: wall time of spinning without a message.
+
+    Create it before the subscriptions of the robot, and give those a depth of 1: `catch_up` relies on it.
     """
 
     def __init__(self, node: Node, name: str, seconds: float) -> None:
         self._node, self._name, self._seconds = node, name, seconds
         self._heard = self._spun = time.monotonic()
+        self._messages = 0
         self._goal: str | None = None
         self._change = ""
-        node.create_subscription(String, "groma/goal", self._on_goal, 10)
+        node.create_subscription(String, f"/{NODE}/goal", self._on_goal, 1)
 
-    def follow(self, goal: str) -> None:
-        """Watch for goals other than this one from now on."""
-        self._goal, self._change = goal.strip(), ""
+    def follow(self, goal: str | None) -> None:
+        """Watch for goals other than this one from now on, until one has been reported; None: for none."""
+        self._goal, self._change = goal.strip() if goal is not None else None, ""
 
     def heard(self) -> None:
-        """Note that a message has arrived."""
+        """Note that a message of the robot has arrived."""
         self._heard = time.monotonic()
+        self._messages += 1
+
+    def catch_up(self) -> None:
+        """Process what came while nobody listened, as during a question to a slow node: afterwards the state
+        of the robot is the present one, and a goal sent meanwhile has been reported. Raises as `spin`."""
+        # The first message may have waited since before the goal was sent, the second has not.
+        enough = self._messages + 2
+        while self._messages < enough:
+            self.spin()
 
     def spin(self) -> None:
-        """Process messages for a moment. Raises RobotLost, or once for each change GoalChanged."""
+        """Process messages for a moment. Raises RobotLost, or GoalChanged once after each `follow`: a
+        publisher that repeats the new goal must not interrupt what the robot does about it."""
         start = time.monotonic()
         # Nobody has listened meanwhile, as during a question to a slow node: that says nothing of the robot.
         self._heard = max(self._heard, start) if start - self._spun > 1.0 else self._heard
         rclpy.spin_once(self._node, timeout_sec=0.05)
         self._spun = time.monotonic()
         if self._change:
-            change, self._change = self._change, ""
+            change = self._change
+            self.follow(None)
             raise GoalChanged(change)
         if self._spun - self._heard > self._seconds:
-            raise RobotLost(
-                f"The {self._name} has not been heard for {self._seconds:.0f} s; nothing more is asked of it."
-            )
+            raise RobotLost(f"The {self._name} has not been heard for {self._seconds:.0f} s.")
 
     def _on_goal(self, message: String) -> None:
         goals = [line.strip() for line in message.data.splitlines() if line.strip()]
         if self._goal is None or self._goal in goals:
-            return
-        self._change = (
-            f"{goals[0]!r} was asked for in the place of {self._goal!r}."
-            if goals
-            else f"The goal {self._goal!r} was taken back."
-        )
+            self._change = ""
+        elif goals:
+            self._change = f"{goals[0]!r} was asked for in the place of {self._goal!r}."
+        else:
+            self._change = f"The goal {self._goal!r} was taken back."
 
 
 class GoalAsker:
@@ -168,14 +183,14 @@ def from_result(goal: str, result: FindResult) -> Answer:
 
 def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Outcome]) -> int:
     """Act on the goal of the command line and print the outcome; returns the exit status."""
-    goal = " ".join(sys.argv[1:]).strip()
+    goal = " ".join(remove_ros_args(sys.argv)[1:]).strip()
     if not goal:
         print(usage, file=sys.stderr)
         return 1
     rclpy.init()
     node = rclpy.create_node(name)
     try:
-        with GromaClient() as client:
+        with GromaClient(NODE) as client:
             outcome = act(node, GoalAsker(client), goal)
     finally:
         node.destroy_node()

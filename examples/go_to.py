@@ -3,7 +3,9 @@
 The node gives `target_pose` in the map's frame (its parameters `target_frame: map`, `target_approach:
 front`). The base is sent there by the action NavigateToPose, which Nav2 serves on a robot and
 demo/navigate/drive.py in `make demo-navigate`. What was seen is remembered with its place; a thing is asked
-for again from closer before the base believes that it has arrived.
+for again from closer before the base believes that it has arrived. Give the node a `min_margin` above its
+default 0, as 0.2: without one no answer is ambiguous, and of two things that fit the goal nearly as well the
+base goes to one and has arrived.
 
     .venv/bin/python -m examples.go_to "the chair next to the barrel"
 """
@@ -11,11 +13,14 @@ for again from closer before the base believes that it has arrived.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+import rclpy
+from action_msgs.msg import GoalStatus
 from nav2_msgs.action import NavigateToPose
 from nav_msgs.msg import OccupancyGrid, Odometry
 from numpy.typing import NDArray
@@ -46,6 +51,9 @@ SAME = 0.8
 SEARCH_SECONDS = 150.0
 """Of the base's clock, after which the search is given up."""
 LOST_SECONDS = 8.0
+"""A base that is not heard for so long, by the wall's clock, is lost."""
+ANSWER_SECONDS = 10.0
+"""Of the wall's clock, for Nav2 to accept a goal, to cancel it, and to stop; each of the three."""
 _RADIUS = 0.3  # metres of the base and a little
 _MAP = "map"
 
@@ -63,10 +71,12 @@ class Sighting:
 
 @dataclass
 class Hint:
-    """A view in which a thing may be: its answer found nothing, but nearly did. heading: of the view,
-    radians."""
+    """A view in which a thing may be: its answer found nothing, but nearly did."""
 
+    place: Array
+    """(x, y) in the map, metres, from where it was seen."""
     heading: float
+    """Of the view, radians."""
     present: float
 
 
@@ -77,10 +87,10 @@ class Base:
         self._node = node
         self._client = ActionClient(node, NavigateToPose, "navigate_to_pose")
         latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
-        node.create_subscription(Odometry, "odom", self._on_odometry, 20)
+        self._watchdog = Watchdog(node, "base", LOST_SECONDS)
+        node.create_subscription(Odometry, "odom", self._on_odometry, 1)
         node.create_subscription(OccupancyGrid, "map", self._on_map, latched)
         self._pose: tuple[float, float, float, float] | None = None
-        self._watchdog = Watchdog(node, "base", LOST_SECONDS)
         self.grid: OccupancyGrid | None = None
 
     def pose(self) -> tuple[Array, float]:
@@ -91,7 +101,7 @@ class Base:
         return np.array(self._pose[1:3]), self._pose[3]
 
     def follow(self, goal: str) -> None:
-        """Raise GoalChanged in what follows when another goal is asked for."""
+        """Raise GoalChanged, once, when another goal is asked for."""
         self._watchdog.follow(goal)
 
     def clock(self) -> float:
@@ -101,7 +111,10 @@ class Base:
         return self._pose[0]
 
     def go(self, place: Array, heading: float, timeout: float = 60.0) -> bool:
-        """Drive to a place and turn; whether it got there. Raises RobotError where nobody drives."""
+        """Drive to a place and turn, for at most `timeout` seconds of the base's clock; whether it got there.
+
+        Whatever ends the drive early cancels its goal. Raises RobotError where nobody drives.
+        """
         if not self._client.wait_for_server(timeout_sec=10.0):
             raise RobotError("Nobody answers navigate_to_pose: is Nav2, or its stand-in, running?")
         goal = NavigateToPose.Goal()
@@ -109,27 +122,56 @@ class Base:
         goal.pose.pose.position.x, goal.pose.pose.position.y = (float(value) for value in place)
         goal.pose.pose.orientation.z = float(np.sin(heading / 2))
         goal.pose.pose.orientation.w = float(np.cos(heading / 2))
+        self._watchdog.catch_up()
         sent = self._client.send_goal_async(goal)
         try:
-            self._wait(sent)
+            return self._drive(sent, timeout)
+        except RobotError:  # or RobotLost: nobody watches the base from here on
+            self._cancel_unwatched(sent)
+            raise
+
+    def _cancel_unwatched(self, sent: Future) -> None:
+        """Cancel a goal, whether or not the base is heard. Raises nothing where nobody answers any more."""
+        rclpy.spin_until_future_complete(self._node, sent, timeout_sec=ANSWER_SECONDS)
+        if not sent.done():
+            sent.add_done_callback(_cancel)
+        elif (cancelled := _cancel(sent)) is not None:
+            rclpy.spin_until_future_complete(self._node, cancelled, timeout_sec=ANSWER_SECONDS)
+
+    def _drive(self, sent: Future, timeout: float) -> bool:
+        try:
+            self._wait(sent, "accept a goal")
             if not sent.result().accepted:
                 return False
             outcome = sent.result().get_result_async()
-            self._wait(outcome, timeout)
+            start = self.clock()
+            while not outcome.done() and self.clock() - start <= timeout:
+                self._watchdog.spin()
             if not outcome.done():
-                sent.result().cancel_goal_async()
-                self._wait(outcome)
+                self._stop(sent)
         except GoalChanged:
-            self._wait(sent)
-            if sent.result().accepted:
-                self._wait(sent.result().cancel_goal_async())
+            self._stop(sent)
             raise
-        return bool(outcome.result().status == 4)  # succeeded
+        return bool(outcome.done() and outcome.result().status == GoalStatus.STATUS_SUCCEEDED)
 
-    def _wait(self, future: Future, timeout: float = float("inf")) -> None:
-        """Wait for a future, at most so many seconds of the base's clock."""
-        start = self.clock()
-        while not future.done() and self.clock() - start <= timeout:
+    def _stop(self, sent: Future) -> None:
+        """Cancel a goal and wait until it has ended, that is until the base stands. Raises RobotError where
+        that is not said."""
+        self._wait(sent, "accept a goal")
+        cancelled = _cancel(sent)
+        if cancelled is not None:
+            self._wait(cancelled, "cancel a goal")
+            self._wait(sent.result().get_result_async(), "end a cancelled goal")
+
+    def _wait(self, future: Future, what: str) -> None:
+        """Wait for an answer of Nav2. Raises RobotError after `ANSWER_SECONDS`."""
+        end = time.monotonic() + ANSWER_SECONDS
+        while not future.done():
+            if time.monotonic() > end:
+                raise RobotError(
+                    f"navigate_to_pose did not {what} within {ANSWER_SECONDS:.0f} s: is Nav2 still there? "
+                    "The base may drive on."
+                )
             self._watchdog.spin()
 
     def _on_odometry(self, message: Odometry) -> None:
@@ -142,12 +184,18 @@ class Base:
         self.grid = message
 
 
+def _cancel(sent: Future) -> Future | None:
+    """Ask for the end of a goal that was sent and answered; None where it was not accepted."""
+    return sent.result().cancel_goal_async() if sent.result().accepted else None
+
+
 class Seeker:
     """Goes to what a goal means. ask: gives the node's answer to a goal, or anybody else's."""
 
     def __init__(self, base: Base, ask: Callable[[str], Answer]) -> None:
         self._base, self._ask = base, ask
         self._answer: Answer | None = None
+        self._end = 0.0  # of the search, by the base's clock
 
     def go_to(self, goal: str) -> Outcome:
         """Look around, remember, go, ask again from closer; where nothing was found go on to where nobody
@@ -165,40 +213,48 @@ class Seeker:
             return Outcome("base lost", str(error), self._answer)
 
     def _search(self, goal: str) -> Outcome:
-        end = self._base.clock() + SEARCH_SECONDS
+        self._end = self._base.clock() + SEARCH_SECONDS
         visited: list[Array] = []
         denied: list[Array] = []
         while True:
             visited.append(self._base.pose()[0])
-            sightings, hints = self._look_around(goal, denied, end)
-            if self._try(goal, sightings, denied, end):
+            sightings, hints = self._look_around(goal, denied)
+            if self._try(goal, sightings, denied):
                 return Outcome("", "Arrived.", self._answer)
             for hint in hints:
-                if self._base.clock() <= end and self._try(
-                    goal, self._go_closer(goal, hint, denied), denied, end
-                ):
+                if self._left() > 0 and self._try(goal, self._go_closer(goal, hint, denied), denied):
                     return Outcome("", "Arrived.", self._answer)
-            spot = self._next_spot(visited)
-            if spot is None:
-                return Outcome("not found", f"Nothing that fits {goal!r} was found anywhere.", self._answer)
-            if self._base.clock() > end:
+            if self._left() <= 0:
                 return Outcome(
                     "not found", f"{goal!r} was not found within {SEARCH_SECONDS:.0f} s.", self._answer
                 )
+            spot = self._next_spot(visited)
+            if spot is None:
+                return Outcome("not found", f"Nothing that fits {goal!r} was found anywhere.", self._answer)
             here = self._base.pose()[0]
-            self._base.go(spot, float(np.arctan2(*(spot - here)[::-1])))
+            self._go(spot, float(np.arctan2(*(spot - here)[::-1])))
 
-    def _try(self, goal: str, sightings: list[Sighting], denied: list[Array], end: float) -> bool:
+    def _left(self) -> float:
+        """Seconds of the search that are left, by the base's clock."""
+        return self._end - self._base.clock()
+
+    def _go(self, place: Array, heading: float, timeout: float = 60.0) -> None:
+        """Drive there, no longer than the search may take."""
+        left = self._left()
+        if left > 0:
+            self._base.go(place, heading, min(timeout, left))
+
+    def _try(self, goal: str, sightings: list[Sighting], denied: list[Array]) -> bool:
         """Go to one sighting after the other; whether one was what was asked for. Others are struck off."""
         for sighting in sightings:
-            if self._base.clock() > end:
+            if self._left() <= 0:
                 break
             if self._approach(goal, sighting):
                 return True
             denied.append(sighting.place)
         return False
 
-    def _look_around(self, goal: str, denied: list[Array], end: float) -> tuple[list[Sighting], list[Hint]]:
+    def _look_around(self, goal: str, denied: list[Array]) -> tuple[list[Sighting], list[Hint]]:
         """What was seen in all directions, and where something may be, the likeliest first; a sure sighting
         ends the look."""
         found: list[Sighting] = []
@@ -206,7 +262,7 @@ class Seeker:
         here, heading = self._base.pose()
         for view in range(VIEWS):
             if view:
-                self._base.go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
+                self._go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
             sighting = self._ask_here(goal, denied)
             if sighting is not None:
                 found.append(sighting)
@@ -215,8 +271,8 @@ class Seeker:
             elif (
                 self._answer is not None and self._answer.status == "absent" and self._answer.present >= HINT
             ):
-                hints.append(Hint(self._base.pose()[1], self._answer.present))
-            if self._base.clock() > end:
+                hints.append(Hint(*self._base.pose(), self._answer.present))
+            if self._left() <= 0:
                 break
         found.sort(key=lambda item: (item.answer.status != "present", -item.answer.present))
         return found[:3], sorted(hints, key=lambda item: -item.present)[:2]
@@ -234,10 +290,9 @@ class Seeker:
         return Sighting(place, answer, self._base.clock())
 
     def _go_closer(self, goal: str, hint: Hint, denied: list[Array]) -> list[Sighting]:
-        """Drive on in the direction of a hint, as far as the base gets, and ask again."""
-        here = self._base.pose()[0]
-        ahead = here + CLOSER * np.array([np.cos(hint.heading), np.sin(hint.heading)])
-        self._base.go(ahead, hint.heading, 20.0)
+        """Drive on from where a hint was seen in its direction, as far as the base gets, and ask again."""
+        ahead = hint.place + CLOSER * np.array([np.cos(hint.heading), np.sin(hint.heading)])
+        self._go(ahead, hint.heading, 20.0)
         sighting = self._ask_here(goal, denied)
         return [sighting] if sighting is not None else []
 
@@ -256,6 +311,8 @@ class Seeker:
         else:
             confirmed = answer.status == "present" and answer.present >= SURE
         for _ in range(3):
+            if self._left() <= 0:
+                break
             again = self._ask_before(goal, answer, STANDOFF)
             if again is None:
                 return confirmed and gap(answer, self._base.pose()[0]) < ARRIVED
@@ -270,12 +327,12 @@ class Seeker:
     def _ask_before(self, goal: str, answer: Answer, standoff: float) -> Answer | None:
         """Go before a thing, face it, and ask; None where nothing is found from there."""
         place, heading = before(answer, self._base.pose()[0], standoff)
-        self._base.go(place, heading)
+        self._go(place, heading)
         here, turn = self._base.pose()
         # The thing must be before the base when it is asked for, whatever kept the base from turning.
         facing = float(np.arctan2(*(answer.position[:2] - here)[::-1]))
         if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
-            self._base.go(here, facing, 15.0)
+            self._go(here, facing, 15.0)
         self._answer = again = self._ask(goal)
         return again if again.status != "absent" and again.frame == _MAP else None
 

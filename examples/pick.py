@@ -3,7 +3,8 @@
 The node gives `target_pose` in the arm's base frame (its parameter `target_frame`) and `detections_3d`, whose
 box says how wide the gripper must open. `Arm` speaks to the simulated Panda of `make demo-grasp`; for your
 own arm replace its two methods `move` and `grip` (with MoveIt: a MoveGroup goal and a GripperCommand, see
-docs/grasping.md).
+docs/grasping.md). Give the node a `min_margin` above its default 0, as 0.2: without one no answer is
+ambiguous, and of two things that fit the goal nearly as well the arm takes one.
 
     .venv/bin/python -m examples.pick "the red can"
 """
@@ -45,6 +46,8 @@ REACH = (0.25, 0.85)
 """Nearest and farthest that the arm gets from its base, along the table, metres."""
 MOVED, FOLLOWED = 0.03, 0.15
 """A thing that is so far from where it was is gone for again, metres; what is farther is another thing."""
+CLOSED = 0.004
+"""Metres between fingers that hold nothing."""
 HOLD_SECONDS = 2.5
 LOST_SECONDS = 5.0
 """An arm that is not heard for so long, by the wall's clock, is lost."""
@@ -59,16 +62,24 @@ class Arm:
         self._node = node
         self._target = node.create_publisher(PoseStamped, "hand_target", 10)
         self._opening = node.create_publisher(Float64, "gripper_opening", 10)
-        node.create_subscription(PoseStamped, "hand_pose", self._on_pose, 10)
-        node.create_subscription(JointState, "joint_states", self._on_joints, 10)
-        self._pose: PoseStamped | None = None
         self._watchdog = Watchdog(node, "arm", LOST_SECONDS)
+        node.create_subscription(PoseStamped, "hand_pose", self._on_pose, 1)
+        node.create_subscription(JointState, "joint_states", self._on_joints, 1)
+        self._pose: PoseStamped | None = None
         self.opening = 0.0
 
     def move(self, position: Array, quaternion: Quaternion, timeout: float = 12.0) -> None:
         """Go to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the
         arm's clock."""
-        self._send(position, quaternion)
+        self._watchdog.catch_up()
+        goal = PoseStamped()
+        goal.header.frame_id = self.frame
+        goal.pose.position.x, goal.pose.position.y, goal.pose.position.z = (
+            float(value) for value in position
+        )
+        turn = goal.pose.orientation
+        turn.x, turn.y, turn.z, turn.w = quaternion
+        self._target.publish(goal)
         wanted = matrix_from_quaternion(quaternion)
         start, still = self.clock(), _Still(0.002)
 
@@ -88,27 +99,21 @@ class Arm:
             self._watchdog.spin()
 
     def stop(self) -> None:
-        """Stay where the hand is."""
-        here, rotation = self.pose()
-        self._send(here, quaternion_from_matrix(rotation))
+        """Stay where the hand is; nothing is sent to an arm that was never heard, which has not been told to
+        move. Raises nothing."""
+        if self._pose is not None:
+            stay = PoseStamped(pose=self._pose.pose)
+            stay.header.frame_id = self.frame
+            self._target.publish(stay)
 
-    def follow(self, goal: str) -> None:
-        """Raise GoalChanged in what follows when another goal is asked for."""
+    def follow(self, goal: str | None) -> None:
+        """Raise GoalChanged, once, when another goal is asked for; None: do not."""
         self._watchdog.follow(goal)
-
-    def _send(self, position: Array, quaternion: Quaternion) -> None:
-        goal = PoseStamped()
-        goal.header.frame_id = self.frame
-        goal.pose.position.x, goal.pose.position.y, goal.pose.position.z = (
-            float(value) for value in position
-        )
-        turn = goal.pose.orientation
-        turn.x, turn.y, turn.z, turn.w = quaternion
-        self._target.publish(goal)
 
     def grip(self, opening: float) -> None:
         """Open the fingers so far, metres, or close them on what is between them (0), and wait until they
         rest."""
+        self._watchdog.catch_up()
         self._opening.publish(Float64(data=float(opening)))
         start, still = self.clock(), _Still(0.0008)
         while self.clock() - start < 0.3 or still.since(self.clock(), np.array([self.opening])) < 0.3:
@@ -186,42 +191,51 @@ class Picker:
         except ValueError as error:
             return Outcome("refused", str(error), answer)
         except RobotLost as error:
-            return Outcome("arm lost", str(error), answer)
+            return Outcome("arm lost", f"{error} Nothing more is asked of it.", answer)
         except RobotError as error:
-            return Outcome("not reached", str(error), answer)
+            self._arm.stop()
+            return Outcome("not reached", f"{error} It was told to stay where it is.", answer)
 
     def _grasp(self, goal: str, answer: Answer) -> Outcome:
         arm = self._arm
-        turn = nearest_turn(answer.quaternion, arm.pose()[1])
-        above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
-        arm.grip(min(0.08, answer.size[1] + 0.03))
-        arm.move(above, turn)
+        above, turn = self._go_above(answer)
         again = self._ask(goal)
         if check(again, arm.frame) is None and has_moved(answer, again):
-            answer, turn = again, nearest_turn(again.quaternion, arm.pose()[1])
-            above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
-            arm.move(above, turn)
+            answer = again
+            above, turn = self._go_above(answer)
         depth = min(answer.size[2] / 2, FINGERS)
         at = answer.position + [0, 0, answer.size[2] / 2 - depth]
         arm.move(at, turn)
-        arm.grip(0.0)
-        closed = arm.opening
-        if closed < 0.004:
-            arm.grip(0.08)
-            arm.move(above, turn)
-            return Outcome("missed", "The fingers closed on nothing.", answer)
+        held = False
         try:
-            arm.move(at + [0, 0, LIFT], turn)
-            arm.wait(HOLD_SECONDS)
+            arm.grip(0.0)
+            held = arm.opening >= CLOSED
+            if held:
+                arm.move(at + [0, 0, LIFT], turn)
+                arm.wait(HOLD_SECONDS)
         except GoalChanged:
             self._put_down(at, above, turn)
             raise
-        if arm.opening < 0.004:
+        if not held:
+            arm.grip(0.08)
+            arm.move(above, turn)
+            return Outcome("missed", "The fingers closed on nothing.", answer)
+        if arm.opening < CLOSED:
             return Outcome("dropped", "The thing slipped out of the fingers.", answer)
         self._put_down(at, above, turn)
         return Outcome("", "Lifted and put down.", answer)
 
+    def _go_above(self, answer: Answer) -> tuple[Array, Quaternion]:
+        """Open the fingers to a thing's width and go above it; that pose."""
+        self._arm.grip(min(0.08, answer.size[1] + 0.03))
+        turn = nearest_turn(answer.quaternion, self._arm.pose()[1])
+        above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
+        self._arm.move(above, turn)
+        return above, turn
+
     def _put_down(self, at: Array, above: Array, turn: Quaternion) -> None:
+        """Put down what the fingers hold, whatever else is asked for meanwhile."""
+        self._arm.follow(None)
         self._arm.move(at + [0, 0, 0.005], turn)
         self._arm.grip(0.08)
         self._arm.move(above, turn)

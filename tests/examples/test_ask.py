@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -11,7 +12,17 @@ from geometry_msgs.msg import PoseStamped
 from std_msgs.msg import String
 from vision_msgs.msg import Detection3D
 
-from examples.ask import GoalAsker, GoalChanged, NodeLost, RobotLost, Watchdog, from_result
+from examples.ask import (
+    Answer,
+    GoalAsker,
+    GoalChanged,
+    NodeLost,
+    Outcome,
+    RobotLost,
+    Watchdog,
+    from_result,
+    run_example,
+)
 from groma_ros.client.groma_client import FindResult
 from groma_ros.types import Detection, Goal, Grounding
 
@@ -71,7 +82,7 @@ class Wall:
         self.seconds += timeout_sec
 
     def create_subscription(self, kind: Any, topic: str, callback: Any, depth: int) -> None:
-        assert (kind, topic) == (String, "groma/goal")
+        assert (kind, topic, depth) == (String, "/groma/goal", 1)
         self.callback = callback
 
 
@@ -119,3 +130,61 @@ def test_another_goal_is_reported_once(monkeypatch: pytest.MonkeyPatch, sent: st
             dog.spin()
         assert str(raised.value) == sentence
     dog.spin()
+    for _ in range(3):  # `ros2 topic pub` says it every second
+        wall.callback(String(data=sent))
+        dog.spin()
+    dog.follow("the cup")
+    wall.callback(String(data="the bin"))
+    with pytest.raises(GoalChanged):
+        dog.spin()
+
+
+def test_the_newest_goal_decides_and_nothing_is_reported_where_nothing_is_followed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    wall = Wall(monkeypatch)
+    dog = Watchdog(wall, "arm", 5.0)  # type: ignore[arg-type]
+    dog.follow("the red can")
+    wall.callback(String(data="the lemon"))
+    wall.callback(String(data="the red can"))
+    dog.spin()
+    dog.follow(None)
+    wall.callback(String(data="the lemon"))
+    dog.spin()
+
+
+def test_catching_up_takes_two_messages_of_the_robot(monkeypatch: pytest.MonkeyPatch) -> None:
+    wall = Wall(monkeypatch)
+    dog = Watchdog(wall, "arm", 5.0)  # type: ignore[arg-type]
+    spins: list[float] = []
+
+    def spin_once(node: Any, timeout_sec: float) -> None:
+        wall.spin_once(node, timeout_sec)
+        spins.append(wall.seconds)
+        if len(spins) in (2, 5):
+            dog.heard()
+
+    monkeypatch.setattr(rclpy, "spin_once", spin_once)
+    dog.catch_up()
+    assert len(spins) == 5
+    with pytest.raises(RobotLost):
+        dog.catch_up()
+
+
+def test_ros_arguments_are_no_part_of_the_goal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", "97")
+    remap = ["--ros-args", "-r", "hand_pose:=arm/pose", "--"]
+    asked: list[str] = []
+
+    def act(node: Any, asker: GoalAsker, goal: str) -> Outcome:
+        asked.append(goal)
+        assert node.resolve_topic_name("hand_pose") == "/arm/pose"
+        return Outcome("", "Done.", Answer(goal, "absent", ""))
+
+    monkeypatch.setattr(sys, "argv", ["pick.py", "the", "red", *remap, "can"])
+    assert run_example("pick", "Say what.", act) == 0
+    assert asked == ["the red can"] and capsys.readouterr().out == "Done.\n"
+    monkeypatch.setattr(sys, "argv", ["pick.py", *remap])
+    assert run_example("pick", "Say what.", act) == 1 and len(asked) == 1

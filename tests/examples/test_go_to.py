@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from nav_msgs.msg import OccupancyGrid
 
+from examples import go_to
 from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
 from examples.go_to import CONFIRM, STANDOFF, Base, Seeker, before, frontiers
 
@@ -23,6 +24,7 @@ class StandInBase:
     def __init__(self) -> None:
         self.place, self.heading = np.zeros(2), 0.0
         self.goes: list[Any] = []
+        self.limits: list[float] = []
         self.grid: Any = None
         self.lost = False
         self.followed = ""
@@ -38,8 +40,9 @@ class StandInBase:
 
     def go(self, place: Any, heading: float, timeout: float = 60.0) -> bool:
         if self.lost:
-            raise RobotLost("The base has not been heard for 8 s; nothing more is asked of it.")
+            raise RobotLost("The base has not been heard for 8 s.")
         self.goes.append((np.array(place), heading))
+        self.limits.append(timeout)
         self.place, self.heading = np.array(place), heading
         return True
 
@@ -136,6 +139,31 @@ def test_an_unsure_view_is_looked_at_from_closer() -> None:
     assert places[8] == pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])
 
 
+def test_a_second_hint_is_gone_after_from_where_it_was_seen() -> None:
+    base, places = StandInBase(), []
+
+    def ask(goal: str) -> Answer:
+        places.append(base.place)
+        facing = {0: 0.3, 2: 0.2}.get(round(base.heading / (np.pi / 3)), 0.0)
+        return dataclasses.replace(NOTHING, present=facing if not base.place.any() else 0.0)
+
+    trip = Seeker(base, ask).go_to("the chair")  # type: ignore[arg-type]
+    assert trip.cause == "not found" and len(places) == 8
+    assert places[6] == pytest.approx([1.5, 0.0])
+    assert places[7] == pytest.approx([1.5 * np.cos(2 * np.pi / 3), 1.5 * np.sin(2 * np.pi / 3)])
+
+
+def test_no_drive_is_longer_than_what_is_left_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(go_to, "SEARCH_SECONDS", 8.0)
+    base = StandInBase()  # a drive takes it a second
+    trip = Seeker(base, lambda goal: dataclasses.replace(NOTHING, present=0.3)).go_to("the chair")  # type: ignore[arg-type]
+    assert base.limits == [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0] and trip.cause == "not found"
+    base, trip_ends = StandInBase(), 3.0
+    monkeypatch.setattr(go_to, "SEARCH_SECONDS", trip_ends)
+    trip = Seeker(base, lambda goal: NOTHING).go_to("the chair")  # type: ignore[arg-type]
+    assert base.limits == [3.0, 2.0, 1.0] and trip.sentence == "'the chair' was not found within 3 s."
+
+
 def test_an_ambiguous_thing_is_gone_to_but_no_arrival_until_it_is_one() -> None:
     base, unclear = StandInBase(), dataclasses.replace(CHAIR, status="ambiguous", margin=0.02)
     answers = iter([unclear, *[NOTHING] * 5, unclear])
@@ -188,6 +216,10 @@ class StandInWatchdog:
 
     def __init__(self, changes_at: int = -1) -> None:
         self.spins, self.changes_at = 0, changes_at
+        self.caught_up = 0
+
+    def catch_up(self) -> None:
+        self.caught_up += 1
 
     def spin(self) -> None:
         self.spins += 1

@@ -36,14 +36,16 @@ class StandInArm:
         self.moves: list[Any] = []
         self.grips: list[float] = []
         self.place = np.array([0.4, 0.0, 0.5])
-        self.fails_at = -1
-        self.fails_with: Exception = RobotLost(
-            "The arm has not been heard for 5 s; nothing more is asked of it."
-        )
-        self.followed, self.stopped = "", 0
+        self.fails_at = self.grip_fails_at = -1
+        self.fails_with: Exception = RobotLost("The arm has not been heard for 5 s.")
+        self.followed: list[str | None] = []
+        self.stopped = self.waited = 0
+        self.fails_in_wait = False
 
-    def follow(self, goal: str) -> None:
-        self.followed = goal
+    def follow(self, goal: str | None) -> None:
+        self.followed.append(goal)
+        if goal is None and isinstance(self.fails_with, GoalChanged):
+            self.fails_at = self.grip_fails_at = -1
 
     def stop(self) -> None:
         self.stopped += 1
@@ -65,9 +67,15 @@ class StandInArm:
         self.grips.append(opening)
         held = np.hypot(*(self.place[:2] - self.thing)) < 0.02
         self.opening = (0.05 if held else 0.0) if opening == 0 else opening
+        if len(self.grips) - 1 == self.grip_fails_at:
+            self.grip_fails_at = -1
+            raise self.fails_with
 
     def wait(self, seconds: float) -> None:
-        pass
+        self.waited += 1
+        if self.fails_in_wait:
+            self.fails_in_wait = False
+            raise self.fails_with
 
 
 @pytest.mark.parametrize(
@@ -101,10 +109,12 @@ def test_a_thing_is_approached_from_above_lifted_and_put_down() -> None:
 
 def test_moved_object_is_grasped_at_its_new_place() -> None:
     arm = StandInArm((0.6, 0.0))
-    answers = iter([CAN, dataclasses.replace(CAN, position=np.array([0.6, 0.0, 0.05]))])
+    narrow = dataclasses.replace(CAN, size=(0.06, 0.03, 0.1))
+    answers = iter([narrow, dataclasses.replace(CAN, position=np.array([0.6, 0.0, 0.05]))])
     pick = Picker(arm, lambda goal: next(answers)).pick("the red can")  # type: ignore[arg-type]
     assert pick.cause == ""
     assert arm.moves[2][:2] == pytest.approx([0.6, 0.0])
+    assert arm.grips == pytest.approx([0.06, 0.08, 0.0, 0.08])  # open to the new answer's width
 
 
 @pytest.mark.parametrize(
@@ -148,18 +158,46 @@ def test_a_goal_that_changes_before_the_grasp_stops_the_arm(moves: int, grips: l
     arm = StandInArm()
     arm.fails_at, arm.fails_with = moves, GoalChanged("'the lemon' was asked for in the place of 'x'.")
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
-    assert pick.cause == "goal changed" and arm.followed == "the red can" and arm.stopped == 1
+    assert pick.cause == "goal changed" and arm.followed == ["the red can"] and arm.stopped == 1
     assert pick.sentence == "'the lemon' was asked for in the place of 'x'. The arm stopped where it was."
     assert len(arm.moves) == moves and arm.grips == pytest.approx(grips)
 
 
-def test_a_goal_that_changes_while_a_thing_is_held_puts_it_down_first() -> None:
+@pytest.mark.parametrize(
+    ("when", "lifted"),
+    [({"grip_fails_at": 1}, []), ({"fails_at": 2}, []), ({"fails_in_wait": True}, [0.27])],
+    ids=["closing", "lifting", "holding"],
+)
+def test_a_goal_that_changes_while_a_thing_is_held_puts_it_down_first(
+    when: dict[str, Any], lifted: list[float]
+) -> None:
     arm = StandInArm()
-    arm.fails_at, arm.fails_with = 2, GoalChanged("The goal 'the red can' was taken back.")
+    arm.fails_with = GoalChanged("The goal 'the red can' was taken back.")
+    for name, value in when.items():
+        setattr(arm, name, value)
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
     assert pick.cause == "goal changed" and arm.stopped == 1
-    assert [float(place[2]) for place in arm.moves] == pytest.approx([0.24, 0.07, 0.075, 0.24])
+    assert [float(place[2]) for place in arm.moves] == pytest.approx([0.24, 0.07, *lifted, 0.075, 0.24])
     assert arm.grips == pytest.approx([0.08, 0.0, 0.08])
+
+
+@pytest.mark.parametrize("when", [{"fails_at": 3}, {"grip_fails_at": 2}, {"fails_at": 4}])
+def test_a_goal_that_changes_while_the_thing_is_put_down_is_not_listened_to(when: dict[str, int]) -> None:
+    arm = StandInArm()
+    arm.fails_with = GoalChanged("The goal 'the red can' was taken back.")
+    for name, value in when.items():
+        setattr(arm, name, value)
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "" and arm.followed == ["the red can", None] and arm.waited == 1
+    assert [float(place[2]) for place in arm.moves] == pytest.approx([0.24, 0.07, 0.27, 0.075, 0.24])
+    assert arm.grips == pytest.approx([0.08, 0.0, 0.08])
+
+
+def test_a_goal_that_changes_after_a_miss_has_nothing_to_put_down() -> None:
+    arm = StandInArm((0.9, 0.9))
+    arm.fails_at, arm.fails_with = 2, GoalChanged("The goal 'the red can' was taken back.")
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "goal changed" and arm.stopped == 1 and len(arm.moves) == 2
 
 
 def test_a_node_that_dies_before_the_hand_goes_down_ends_above_the_thing() -> None:
@@ -176,11 +214,19 @@ def test_a_node_that_dies_before_the_hand_goes_down_ends_above_the_thing() -> No
     assert [float(place[2]) for place in arm.moves] == pytest.approx([0.24]) and pick.answer is CAN
 
 
-def test_a_pose_that_is_not_reached_is_a_sentence() -> None:
+def test_a_pose_that_is_not_reached_stops_the_arm() -> None:
     arm = StandInArm()
     arm.fails_at, arm.fails_with = 0, RobotError("The arm stopped 9 cm short of its goal.")
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
-    assert (pick.cause, pick.sentence) == ("not reached", "The arm stopped 9 cm short of its goal.")
+    assert pick.cause == "not reached" and arm.stopped == 1
+    assert pick.sentence == "The arm stopped 9 cm short of its goal. It was told to stay where it is."
+
+
+def test_an_arm_that_is_lost_is_told_nothing() -> None:
+    arm = StandInArm()
+    arm.fails_at = 1
+    pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "arm lost" and arm.stopped == 0
 
 
 def test_a_good_answer_is_not_refused() -> None:
