@@ -2,9 +2,9 @@
 
 The node gives `target_pose` in the arm's base frame (its parameter `target_frame`) and `detections_3d`, whose
 box says how wide the gripper must open. `Arm` speaks to the simulated Panda of `make demo-grasp`; for your
-own arm replace its two methods `move` and `grip` (with MoveIt: a MoveGroup goal and a GripperCommand, see
-docs/grasping.md). Give the node a `min_margin` above its default 0, as 0.2: without one no answer is
-ambiguous, and of two things that fit the goal nearly as well the arm takes one.
+own arm replace its methods `move`, `grip` and `stop` (with MoveIt: a MoveGroup goal, a GripperCommand, and
+the end of that goal, see docs/grasping.md). Give the node a `min_margin` above its default 0, as 0.2: without
+one no answer is ambiguous, and of two things that fit the goal nearly as well the arm takes one.
 
     .venv/bin/python -m examples.pick "the red can"
 """
