@@ -30,7 +30,7 @@ EXECUTABLE = find_browser()
 pytestmark = pytest.mark.skipif(
     EXECUTABLE is None, reason="there is no browser: apt-get install chromium, then these tests run"
 )
-MUG, BALL, CONE = "the red mug", "the blue ball", "the purple cone"
+MUG, BALL, CONE, THING = "the red mug", "the blue ball", "the purple cone", "the thing"
 BOXES = (
     "[...document.querySelectorAll('rect.{kind}')].map(r => ['x', 'y', 'width', 'height'].map("
     "n => +r.getAttribute(n))).map(([x, y, w, h]) => [x, y, x + w, y + h])"
@@ -101,7 +101,7 @@ def truth(tiny: Grounder) -> dict[str, NDArray[Any]]:
 
 
 def test_a_goal_is_typed_and_its_box_is_at_the_right_place(
-    serve: Serve, open_tab: Open, truth: dict[str, NDArray[Any]]
+    serve: Serve, open_tab: Open, tiny: Grounder, truth: dict[str, NDArray[Any]]
 ) -> None:
     tab = open_tab(serve(PICTURE))
     tab.until("document.getElementById('source').textContent === 'frame.png'")
@@ -120,7 +120,8 @@ def test_a_goal_is_typed_and_its_box_is_at_the_right_place(
         " return [...s.getContext('2d').getImageData(x, y, 1, 1).data]; })()"
     )
     assert red[0] > 2 * red[1] and red[0] > 2 * red[2]
-    assert "presence 1.00" in tab.text("#goals .figures")
+    (answer,) = tiny.ground(read_rgb(PICTURE), [MUG])
+    assert tab.text("#goals .figures") == f"presence {answer.present:.2f}, margin {answer.margin:.2f}"
     # The goal is edited in place, and one that is not there says so.
     tab.click("#goals input")
     tab.run("document.querySelector('#goals input').select()")
@@ -130,6 +131,23 @@ def test_a_goal_is_typed_and_its_box_is_at_the_right_place(
     assert len(boxes(tab)) == 0
     tab.click("#goals li button")
     tab.until("document.querySelectorAll('#goals li').length === 0", "removing a goal")
+
+
+def test_an_ambiguous_goal_shows_its_alternatives(
+    serve: Serve, open_tab: Open, tiny: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tiny, "min_margin", 0.3)
+    (answer,) = tiny.ground(read_rgb(PICTURE), [THING])
+    assert answer.status == "ambiguous" and answer.alternatives
+    tab = open_tab(serve(PICTURE, THING))
+    statuses(tab, "ambiguous")
+    others = [item.box for item in answer.alternatives]
+    np.testing.assert_allclose(boxes(tab, "alternative"), others, atol=0.1)
+    np.testing.assert_allclose(boxes(tab), answer.boxes, atol=0.1)
+    count = f"{len(others)} alternative{'s' * (len(others) > 1)}"
+    assert (
+        tab.text("#goals .figures") == f"presence {answer.present:.2f}, margin {answer.margin:.2f}, {count}"
+    )
 
 
 def test_a_region_is_asked_about_by_click_drag_and_keyboard(
@@ -246,6 +264,12 @@ def test_a_source_that_ends_says_so_and_can_start_again(serve: Serve, open_tab: 
     tab.click("#restart")
     tab.until("document.getElementById('problem').hidden", "playing again")
     tab.until(f"{note} === '' && {lit} > 500", "points")
+    # The edges of the mug's box, in the colour of its goal, #4285f4.
+    edges = lit.replace(
+        "d[i] > 60 || d[i + 1] > 60",
+        "Math.abs(d[i] - 66) + Math.abs(d[i + 1] - 133) + Math.abs(d[i + 2] - 244) < 12",
+    )
+    tab.until(f"{edges} > 100", "the box in space")
     tab.until("document.getElementById('problem').textContent === 'The source has ended.'", "its end")
     tab.until(f"{note} === 'Seen with an earlier frame: this one has no depth.'", "the note of old points")
     assert tab.run(lit) > 500

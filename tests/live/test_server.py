@@ -15,11 +15,14 @@ from websockets.exceptions import InvalidStatus
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.live.engine import SpokenAnswer
+from groma_ros.types import Scene
 from tests.live.conftest import BAG, PICTURE, Serve
 from tests.live.page import Page, Serving
 from tests.pictures import read_rgb
 
 MUG, CONE = "the red mug", "the purple cone"
+BEGIN = 1_700_000_000_000_000_000
+"""Stamp of the first frame of the demo bag."""
 
 
 def answered(state: dict[str, Any]) -> bool:
@@ -100,6 +103,44 @@ def test_every_frame_can_be_stepped_to(serve: Serve) -> None:
             stamps.add(int(frame["stamp"]))
         gaps = np.diff(sorted(stamps)[1:])  # some may have played before the picture was held
         assert len(stamps) == 6 and gaps.max() < 0.3e9 and page.state["counts"]["dropped"] == 0
+
+
+def test_a_bag_is_shown_at_its_own_rate(serve: Serve) -> None:
+    """Whatever the model takes: frames that it has no time for are left out."""
+    with serve(BAG, MUG).page() as page:
+
+        def now() -> tuple[float, float]:
+            before = (page.next()["frame"] or {}).get("number", 0)
+            page.until(lambda state: state["frame"] and state["frame"]["number"] > before)
+            return time.monotonic(), int(page.state["frame"]["stamp"]) / 1e9
+
+        for speed, tolerance in ((1.0, 0.5), (0.5, 0.35)):
+            page.do("restart")
+            page.do("speed", speed=speed)
+            page.until(lambda state: state["frame"] and int(state["frame"]["stamp"]) < BEGIN + 1e9)
+            (start, first), (end, last) = now(), (0.0, 0.0)
+            while last - first < 2.5 * speed:
+                end, last = now()
+            assert abs((last - first) - speed * (end - start)) < tolerance, (speed, end - start, last - first)
+
+
+def test_frames_that_come_while_another_is_in_work_are_counted(
+    serve: Serve, tiny: Grounder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    perceive = tiny.perceive
+
+    def slow(*what: Any) -> Scene:
+        time.sleep(0.4)
+        return perceive(*what)
+
+    monkeypatch.setattr(tiny, "perceive", slow)
+    serving = serve(BAG)
+    with serving.page() as page:
+        page.do("speed", speed=10)  # 60 frames in 0.6 s
+        state = page.until(lambda state: state["source"]["ended"], "the end")
+    assert state["counts"]["dropped"] >= 30 and state["counts"]["refused"] == 0
+    assert state["frame"]["number"] + state["counts"]["dropped"] == 60
+    assert state["frame"]["milliseconds"]["perceive"] >= 400
 
 
 def test_goals_change_on_all_pages_and_bad_ones_are_sentences(serve: Serve) -> None:

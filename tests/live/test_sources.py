@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from itertools import islice
 from pathlib import Path
+from typing import Any, ClassVar
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from groma_ros.live.sources import BagSource, PictureSource, VideoSource, open_source
+from groma_ros.live.sources import BagSource, CameraSource, PictureSource, VideoSource, open_source
 from tests.live.conftest import BAG, PICTURE
 
 
@@ -69,6 +72,48 @@ def test_what_is_no_source_is_a_sentence(
         path.write_bytes(content)
     with pytest.raises(ValueError, match=sentence):
         open_source(str(path))
+
+
+class Camera:
+    """A camera of three frames that then fails, in place of OpenCV's: machines of tests have none."""
+
+    opened: ClassVar[list[int]] = []
+
+    def __init__(self, number: int) -> None:
+        self.opened.append(number)
+        self.reads = 0
+
+    def read(self) -> tuple[bool, NDArray[Any]]:
+        self.reads += 1
+        # One image of a camera may be lost.
+        return self.reads != 2 and self.reads <= 4, np.full((48, 64, 3), (0, 0, 255), np.uint8)
+
+    def isOpened(self) -> bool:
+        return True
+
+    def set(self, key: int, value: float) -> None:
+        assert (key, value) == (cv2.CAP_PROP_BUFFERSIZE, 1)
+
+    def release(self) -> None:
+        self.opened.clear()
+
+
+def test_a_camera_gives_its_frames_until_it_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    source = open_source("3")
+    assert isinstance(source, CameraSource) and not source.recorded and source.moving
+    assert Camera.opened == [3] and source.name == "camera 3"
+    frames, before = source.frames(), time.time_ns()
+    for _ in range(3):
+        item = next(frames)
+        assert item.frame is not None and item.frame.frame_id == "camera_3"
+        assert item.frame.rgb[24, 32].tolist() == [255, 0, 0]
+        assert before < item.frame.stamp <= time.time_ns() and item.seconds >= 0
+        before = item.frame.stamp
+    with pytest.raises(OSError, match="The camera 3 gives no images any more; is it still plugged in"):
+        next(frames)
+    source.close()
+    assert Camera.opened == []
 
 
 def test_a_camera_that_is_not_there_is_a_sentence() -> None:
