@@ -1,4 +1,4 @@
-"""The web server of the page: four files, and a websocket that carries frames and actions.
+"""The web server of the page: five files, and a websocket that carries frames and actions.
 
 A page asks for the next frame when it has drawn the last one, so a slow page gets fewer frames and nothing
 queues up. A message to the page is a length (uint32, big-endian), a JSON document of that length and then
@@ -32,7 +32,10 @@ from groma_ros.live import LOOPBACK
 from groma_ros.live.session import LiveSession
 
 PAGE = Path(__file__).with_name("page")
-FILES = {"/": "index.html", "/live.css": "live.css", "/live.js": "live.js", "/space.js": "space.js"}
+FILES = {
+    "/": "index.html",
+    **{f"/{name}": name for name in ("live.css", "live.js", "elements.js", "space.js")},
+}
 COOKIE = "groma_token"
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "

@@ -6,7 +6,8 @@ import json
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -150,6 +151,20 @@ def test_an_ambiguous_goal_shows_its_alternatives(
     )
 
 
+def test_names_of_boxes_are_inside_the_picture_and_apart(serve: Serve, open_tab: Open) -> None:
+    tab = open_tab(serve(PICTURE, MUG, "the mug", "the large mug", "the green object beside the yellow one"))
+    tab.until("document.querySelectorAll('#overlay text').length >= 4")
+    places = np.array(
+        tab.run(
+            "[...document.querySelectorAll('#overlay text')].map(e => e.getBBox())"
+            ".map(b => [b.x, b.y, b.x + b.width, b.y + b.height])"
+        )
+    )
+    assert places[:, :2].min() >= 0 and (places[:, 2:] <= [640, 480]).all()
+    overlaps = box_iou(places.astype(np.float32), places.astype(np.float32))
+    assert (overlaps - np.eye(len(places))).max() < 0.1, overlaps  # lines may touch
+
+
 def test_a_region_is_asked_about_by_click_drag_and_keyboard(
     serve: Serve, open_tab: Open, truth: dict[str, NDArray[Any]]
 ) -> None:
@@ -216,6 +231,27 @@ def test_labels_are_confirmed_and_corrected_by_clicks(
     assert CONE not in serving.session.labels.of(shown.frame)
 
 
+def test_a_goal_is_asked_and_labelled_by_keyboard_alone(serve: Serve, open_tab: Open) -> None:
+    serving = serve(PICTURE)
+    tab = open_tab(serving)
+    tab.until("document.getElementById('source').textContent === 'frame.png'")
+    tab.key("n")
+    tab.type(MUG)
+    tab.key("Enter", 13, "\r")
+    statuses(tab, "present")
+    focused = "document.activeElement.className"
+    for _ in range(20):  # around the page to the goal, which stands before the line for new ones
+        tab.key("Tab", 9)
+        if "right" in str(tab.run(focused)).split():
+            break
+    assert "right" in str(tab.run(focused)).split()
+    assert tab.run("getComputedStyle(document.activeElement).outlineWidth") == "3px"  # it is seen
+    tab.key("Enter", 13, "\r")
+    tab.until("document.querySelector('#goals .labelled').textContent === 'labelled: 1 box'")
+    shown = serving.session.newest
+    assert shown is not None and len(serving.session.labels.of(shown.frame)[MUG]) == 1
+
+
 def test_goals_of_markup_and_other_scripts_are_text(serve: Serve, open_tab: Open) -> None:
     evil = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script> & "quoted" \'goal\''
     others = ["红色的杯子", "الكوب الأحمر", "чашка 🍵"]
@@ -238,6 +274,32 @@ def test_two_pages_show_the_same(serve: Serve, open_tab: Open) -> None:
     one.key("Enter", 13, "\r")
     statuses(two, "present", "absent")
     np.testing.assert_array_equal(boxes(one), boxes(two))
+
+
+def test_goals_that_are_typed_quickly_all_stand(serve: Serve, open_tab: Open) -> None:
+    serving = serve(PICTURE)
+    set_goals = serving.session.engine.set_goals
+
+    def slowly(goals: Sequence[Goal]) -> None:
+        time.sleep(0.5)  # as a busy node takes
+        set_goals(goals)
+
+    serving.session.engine.set_goals = slowly  # type: ignore[method-assign]
+    tab = open_tab(serving)
+    tab.until("document.getElementById('source').textContent === 'frame.png'")
+    tab.click("#new-goal")
+    for goal in (MUG, CONE, BALL):
+        tab.type(goal)
+        tab.key("Enter", 13, "\r")
+    assert tab.run("document.getElementById('new-goal').value") == ""
+    statuses(tab, "present", "absent", "present")
+    assert tab.run("[...document.querySelectorAll('#goals input')].map(e => e.value)") == [MUG, CONE, BALL]
+    # One that is refused is back in the line, and the others stand.
+    tab.type(MUG)
+    tab.key("Enter", 13, "\r")
+    tab.until("document.getElementById('notice').textContent.includes('stands there twice')", "a refusal")
+    tab.until(f"document.getElementById('new-goal').value === {json.dumps(MUG)}", "the refused goal")
+    statuses(tab, "present", "absent", "present")
 
 
 def test_a_source_that_ends_says_so_and_can_start_again(serve: Serve, open_tab: Open) -> None:

@@ -21,6 +21,8 @@ from tests.live.page import Page, Serving
 from tests.pictures import read_rgb
 
 MUG, CONE = "the red mug", "the purple cone"
+PAGES = (("/", "text/html"), ("/live.css", "text/css"))
+SCRIPTS = tuple((f"/{name}.js", "text/javascript") for name in ("live", "elements", "space"))
 BEGIN = 1_700_000_000_000_000_000
 """Stamp of the first frame of the demo bag."""
 
@@ -235,7 +237,7 @@ def test_noise_from_a_page_is_answered_with_sentences(serve: Serve) -> None:
 
 def test_the_files_come_with_a_strict_policy(serve: Serve) -> None:
     port = serve(PICTURE).port
-    for path, kind in (("/", "text/html"), ("/live.js", "text/javascript"), ("/live.css", "text/css")):
+    for path, kind in (*PAGES, *SCRIPTS):
         answer = get(port, path)
         assert answer.status == 200 and answer.headers["Content-Type"].startswith(kind)
         policy = answer.headers["Content-Security-Policy"]

@@ -1,13 +1,15 @@
 // The page of groma live. All text from outside goes in as text, never as markup.
+import { button, byId, count, element, svg, text } from "./elements.js";
 import { drawSpace, readSpace } from "./space.js";
 
 export const COLOURS = ["#4285f4", "#db4437", "#d68200", "#0f9d58", "#ab47bc", "#0091aa", "#e65129", "#5c6bc0"];
 const DRAG = 6; // pixels on the screen from which a click is a drag
-const byId = (id) => document.getElementById(id);
 const colour = (goal) => COLOURS[goal % COLOURS.length];
 
 let socket = null;
 let state = null; // the newest state, always that of the picture that is drawn
+let sentGoals = null; // {goals, states}: goals that were sent, until a state holds them
+let sending = Promise.resolve();
 let calls = new Map();
 let lastCall = 0;
 let draft = null; // {goal, boxes} while a label is corrected
@@ -90,6 +92,8 @@ async function take(data) {
       if (document_.space) space = readSpace(document_.space, parts[1]);
     }
     state = document_.state;
+    // The first state after the answer may have been on its way before it.
+    if (sentGoals?.states >= 0 && ++sentGoals.states > 1) sentGoals = null;
     draw();
   } finally {
     next();
@@ -198,7 +202,7 @@ function goalRow(index) {
 }
 
 function drawBoxes() {
-  const shapes = [];
+  const [shapes, names] = [[], []];
   const scale = state.frame ? Math.max(10, state.frame.width / 45) : 14;
   if (draft) for (const box of state.regions) shapes.push(rectangle(box, "region"));
   state.goals.forEach((goal, index) => {
@@ -206,10 +210,8 @@ function drawBoxes() {
     for (const { box } of goal.alternatives) shapes.push(rectangle(box, "alternative", index));
     if (!draft) for (const item of goal.detections) {
       shapes.push(rectangle(item.box, "under"), rectangle(item.box, "answer", index, goal.text));
-      const name = svg("text", { x: item.box[0] + 3, y: Math.max(item.box[1] - 4, scale), "font-size": scale, "stroke-width": scale / 6 });
       const short = goal.text.length > 28 ? `${goal.text.slice(0, 14)}…${goal.text.slice(-12)}` : goal.text;
-      name.textContent = `${short} ${item.score.toFixed(2)}${item.id ? ` #${item.id}` : ""}`;
-      shapes.push(name);
+      names.push({ box: item.box, content: `${short} ${item.score.toFixed(2)}${item.id ? ` #${item.id}` : ""}` });
     }
     for (const box of (!draft && goal.label) || []) shapes.push(rectangle(box, "label", null, goal.text));
   });
@@ -218,6 +220,26 @@ function drawBoxes() {
   for (const box of linked) shapes.push(rectangle(box, "linked"));
   if (drag?.box) shapes.push(rectangle(drag.box, "dragged"));
   byId("overlay").replaceChildren(...shapes);
+  drawNames(names, scale);
+}
+
+// Above the boxes, inside the picture and not on top of each other.
+function drawNames(names, size) {
+  const taken = [];
+  for (const { box, content } of names) {
+    const name = svg("text", { "font-size": size, "stroke-width": size / 6 });
+    name.textContent = content;
+    byId("overlay").append(name);
+    const width = name.getComputedTextLength();
+    const x = Math.max(Math.min(box[0] + 3, state.frame.width - width - 3), 3);
+    const top = Math.max(box[1] - 4, size);
+    const free = (y) => taken.every((other) =>
+      x + width < other.x || x > other.x + other.width || Math.abs(y - other.y) >= 1.2 * size);
+    const y = [0, -1, -2, 1, 2].map((line) => top + 1.25 * size * line).find((line) => line >= size && free(line)) ?? top;
+    name.setAttribute("x", x);
+    name.setAttribute("y", y);
+    taken.push({ x, y, width });
+  }
 }
 
 function rectangle([x1, y1, x2, y2], kind, goal = null, name = null) {
@@ -229,11 +251,23 @@ function rectangle([x1, y1, x2, y2], kind, goal = null, name = null) {
 
 // Goals and labels
 
+// The goals that stand, with changes that are under way.
+const goalsNow = () => sentGoals?.goals ?? state.goals.map(({ text, kind }) => ({ text, kind }));
+
+async function sendGoals(goals) {
+  const sent = (sentGoals = { goals, states: -1 });
+  sending = sending.then(() => act({ do: "goals", goals })); // one after the other, so that the last stands
+  const answer = await sending;
+  if (answer === null && sentGoals === sent) sentGoals = null;
+  sent.states = 0;
+  return answer;
+}
+
 function changeGoal(was, change, input = null) {
-  let goals = state.goals.map(({ text, kind }) => ({ text, kind }));
+  let goals = goalsNow();
   if (change === null || change.text?.trim() === "") goals = goals.filter((goal) => goal.text !== was);
   else goals = goals.map((goal) => (goal.text === was ? { ...goal, ...change } : goal));
-  return act({ do: "goals", goals }).then((answer) => {
+  return sendGoals(goals).then((answer) => {
     if (answer === null && input) input.value = was;
   });
 }
@@ -379,33 +413,7 @@ async function ask(question, regions, talk = "") {
   byId("asked").scrollTop = byId("asked").scrollHeight;
 }
 
-// Small things
-
-const count = (number, one, several = `${one}s`) => `${number} ${number === 1 ? one : several}`;
-
-function element(name, content = "", classes = "") {
-  const made = document.createElement(name);
-  if (content) made.textContent = content;
-  if (classes) made.className = classes;
-  return made;
-}
-
-function svg(name, attributes) {
-  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  return made;
-}
-
-function button(name, classes, title, run) {
-  const made = element("button", name, `small ${classes}`);
-  Object.assign(made, { type: "button", title, onclick: run });
-  made.setAttribute("aria-label", name === "×" ? title : name);
-  return made;
-}
-
-function text(id, content) {
-  if (byId(id).textContent !== content) byId(id).textContent = content;
-}
+// Notices
 
 const notice = (content) => text("notice", content);
 
@@ -440,10 +448,13 @@ function listen() {
   byId("correct-cancel").onclick = stopCorrecting;
   byId("add").onsubmit = (event) => {
     event.preventDefault();
-    const goal = byId("new-goal").value.trim();
+    const input = byId("new-goal");
+    const goal = input.value.trim();
     if (!goal || !state) return;
-    const goals = [...state.goals.map(({ text, kind }) => ({ text, kind })), { text: goal, kind: "auto" }];
-    act({ do: "goals", goals }).then((answer) => { if (answer !== null) byId("new-goal").value = ""; });
+    input.value = "";
+    sendGoals([...goalsNow(), { text: goal, kind: "auto" }]).then((answer) => {
+      if (answer === null && !input.value) input.value = goal;
+    });
   };
   byId("talk").onsubmit = (event) => {
     event.preventDefault();
