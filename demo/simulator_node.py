@@ -5,6 +5,7 @@ Runs in `.venv-sim`, so it imports common messages only.
 
 from __future__ import annotations
 
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,6 +16,7 @@ import cv2
 import rclpy
 from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 
 from demo.camera_topics import CameraTopics
 from demo.ros_common import LATCHED
@@ -100,9 +102,11 @@ def goal_document(goal: Any) -> dict[str, Any]:
 
 
 def serve(create: Callable[[], SimulatorNode]) -> None:
-    """Run a simulator until the other end of its request pipe closes."""
+    """Run a simulator until the other end of its request pipe closes, or until SIGINT or SIGTERM."""
     requests = Requests()
-    rclpy.init()
+    # ROS's own handlers end ROS while a step still uses it.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = create()
     try:
         while not requests.closed:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import numpy as np
 import pytest
 from rclpy.node import Node
 
-from demo.simulator_node import SimulatorNode
+from demo.simulator_node import SimulatorNode, serve
 
 
 class Still(SimulatorNode):
@@ -59,3 +62,40 @@ def test_requests(tmp_path: Path) -> None:
 def test_no_name_of_rclpy_is_replaced() -> None:
     own = {name for name in vars(SimulatorNode) if not name.startswith("__") and name != "_abc_impl"}
     assert own & set(dir(Node)) == set()
+
+
+class Idle(Still):
+    """A simulator with ROS, whose steps do nothing."""
+
+    def __init__(self) -> None:
+        SimulatorNode.__init__(self, "idle", "camera")
+        self.seed = None
+
+    def advance(self) -> None:
+        pass
+
+    def wall_step(self) -> float:
+        return 0.05
+
+
+def test_a_terminated_simulator_ends_without_a_traceback() -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.demo.test_simulator_node"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "ROS_DOMAIN_ID": str(1 + os.getpid() % 100)},
+    )
+    with process:
+        assert process.stdin is not None and process.stdout is not None
+        process.stdin.write('{"do": "reset", "seed": 7}\n')
+        process.stdin.flush()
+        assert process.stdout.readline() == '{"time": 3.5}\n'
+        process.terminate()
+        _, printed = process.communicate(timeout=60)
+    assert (process.returncode, printed) == (0, "")
+
+
+if __name__ == "__main__":
+    serve(Idle)
