@@ -36,8 +36,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         with naming_file(path), part.open("wb") as stream:
             yield stream
             _sync(stream)
-        os.replace(part, path)
-        sync_folder(path.parent)
+        _rename(part, path)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
@@ -52,8 +51,8 @@ def write_file(path: Path, data: bytes) -> None:
 def write_together(contents: Mapping[Path, bytes | Path]) -> None:
     """Write several files; none replaces its target before all are complete.
 
-    contents: bytes, or a finished file to rename, by target path. Errors as in `replacing`; then no target
-    has changed and no temporary file is left.
+    contents: bytes, or a finished file to sync and rename, by target path. Errors as in `replacing`; then no
+    target has changed and no temporary file is left.
     """
     parts = {
         path: content if isinstance(content, Path) else path.with_name(path.name + PART)
@@ -65,6 +64,9 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
                 with naming_file(path), parts[path].open("wb") as stream:
                     stream.write(content)
                     _sync(stream)
+            else:
+                with naming_file(content):
+                    _sync_path(content)
         for path, part in parts.items():
             os.replace(part, path)
         for folder in {path.parent for path in parts}:
@@ -73,6 +75,33 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
         for part in parts.values():
             part.unlink(missing_ok=True)
         raise
+
+
+def take_over(finished: Path, path: Path) -> None:
+    """Sync a finished file, or a folder with all that is in it, to disk and rename it to `path`.
+
+    Raises OSError with a sentence if that fails.
+    """
+    with naming_file(path):
+        for folder, _, names in os.walk(finished):
+            for name in names:
+                _sync_path(Path(folder, name))
+            sync_folder(Path(folder))
+        if not finished.is_dir():
+            _sync_path(finished)
+        _rename(finished, path)
+
+
+def _rename(finished: Path, path: Path) -> None:
+    os.replace(finished, path)
+    sync_folder(path.parent)
+
+
+def _sync_path(path: Path) -> None:
+    """Flush a closed file to disk, unless it is a link or a special file."""
+    if path.is_file() and not path.is_symlink():
+        with path.open("rb") as stream:
+            os.fsync(stream.fileno())
 
 
 def sweep(folder: Path) -> None:

@@ -192,7 +192,6 @@ COMMANDS = {
         "groma_ros.commands.train",
         "train a small Groma on rendered scenes",
         "groma train --config config/train_tiny.yaml --out runs/tiny --resume",
-        locks_out=True,
     ),
 }
 

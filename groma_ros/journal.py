@@ -132,6 +132,9 @@ class OrderedJournal(Journal):
 
     def save(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Save the state, which makes everything appended so far permanent."""
+        for name, stream in self._streams.items():
+            with naming_file(self.folder / name):
+                os.fsync(stream.fileno())  # before the state counts on it
         sizes = np.array([stream.tell() for stream in self._streams.values()], np.int64)
         with replacing(self.folder / STATE) as stream:
             # Named arrays only, which are loaded without unpickling.

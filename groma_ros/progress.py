@@ -12,14 +12,18 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-def shown(items: Iterable[Item], total: int, name: str) -> Iterator[Item]:
-    """Yield the items and show progress. total: number of items; name: what an item is called, singular."""
+def shown(items: Iterable[Item], total: int, name: str, done: int = 0) -> Iterator[Item]:
+    """Yield the items and show progress. total: number of items, with `done` earlier ones that are not among
+    them; name: what an item is called, singular."""
     if sys.stderr.isatty():
         with _bars() as progress:
-            yield from progress.track(items, total=total, description=name)
+            task = progress.add_task(name, total=total, completed=done)
+            for item in items:
+                yield item
+                progress.advance(task)
         return
     step = max(1, total // 10)
-    for number, item in enumerate(items, 1):
+    for number, item in enumerate(items, done + 1):
         yield item
         if number % step == 0 or number == total:
             print(f"{name} {number} of {total}", file=sys.stderr, flush=True)
@@ -60,4 +64,5 @@ def _bars() -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    return Progress(*columns, console=Console(stderr=True))
+    # rich prints above the bars what is printed meanwhile, but to its own stream: results in a file stay there.
+    return Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())

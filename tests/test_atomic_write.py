@@ -16,6 +16,8 @@ from groma_ros.atomic_write import (
     naming_file,
     replacing,
     sweep,
+    take_over,
+    write_file,
     write_together,
 )
 from groma_ros.folder_lock import folder_lock
@@ -39,6 +41,46 @@ def test_a_file_takes_its_place_when_it_is_whole(tmp_path: Path) -> None:
         stream.write(b"new")
         assert path.read_bytes() == b"old"
     assert path.read_bytes() == b"new" and os.listdir(tmp_path) == ["a"]
+
+
+def test_contents_are_on_disk_before_the_rename_that_makes_them_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: dict[int, int] = {}
+    renamed: list[str] = []
+    fsync, replace = os.fsync, os.replace
+
+    def sync(descriptor: int) -> None:
+        found = os.fstat(descriptor)
+        synced[found.st_ino] = found.st_size
+        fsync(descriptor)
+
+    def rename(source: Path, target: Path) -> None:
+        files = [path for path in (source, *source.rglob("*")) if path.is_file()]
+        assert files
+        for path in files:
+            assert synced.get(path.stat().st_ino) == path.stat().st_size, f"{path} was not synced"
+        renamed.append(target.name)
+        replace(source, target)
+
+    finished, folder = tmp_path / "finished", tmp_path / "folder.made"
+    (folder / "deep").mkdir(parents=True)
+    for path in (finished, folder / "one", folder / "deep" / "two"):
+        path.write_bytes(b"content")
+    (tmp_path / "ready").write_bytes(b"content")
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "replace", rename)
+    write_file(tmp_path / "a", b"content")
+    write_together({tmp_path / "b": b"content", tmp_path / "c": tmp_path / "ready"})
+    take_over(finished, tmp_path / "d")
+    take_over(folder, tmp_path / "e")
+    assert renamed == ["a", "b", "c", "d", "e"]
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == [
+        *"abcd",
+        "e/deep/two",
+        "e/one",
+    ]
+    assert synced[tmp_path.stat().st_ino] and synced[(tmp_path / "e" / "deep").stat().st_ino]
 
 
 def test_what_killed_processes_left_is_swept(tmp_path: Path) -> None:

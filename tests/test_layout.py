@@ -174,6 +174,26 @@ def test_one_file_knows_tensorrt() -> None:
     assert "tensorrt" not in {name.split(".")[0] for name in imports(bindings, top_level_only=True)}
 
 
+def renames(module: Path) -> list[int]:
+    """Lines of a module that rename or move a file."""
+    found = []
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            name, owner = node.func.attr, ast.unparse(node.func.value)
+            of_path = len(node.args) == 1 and not node.keywords and owner != "dataclasses"
+            if (name in ("rename", "replace") and (of_path or owner == "os")) or (owner, name) in (
+                ("os", "renames"),
+                ("shutil", "move"),
+            ):
+                found.append(node.lineno)
+    return found
+
+
+def test_one_file_renames() -> None:
+    """It syncs before it renames (tests/test_atomic_write.py), so that no command can forget that."""
+    assert {module.as_posix() for module in MODULES if renames(module)} == {"atomic_write.py"}
+
+
 def test_the_command_imports_lazily() -> None:
     """`groma --help` is quick: at the top of cli.py stands nothing but the standard library."""
     tops = {name.split(".")[0] for name in imports(Path("cli.py"), top_level_only=True)}

@@ -31,6 +31,28 @@ def test_a_terminal_gets_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "letter" in terminal.getvalue() and "3/3" in terminal.getvalue()
 
 
+def test_items_done_before_count(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a run that is resumed."""
+    assert list(shown(range(15, 20), 20, "step", 15)) == list(range(15, 20))
+    assert capsys.readouterr().err.splitlines() == ["step 16 of 20", "step 18 of 20", "step 20 of 20"]
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    items = shown(range(15, 20), 20, "step", 15)
+    assert next(items) == 15
+    items.close()  # type: ignore[attr-defined]
+    assert "15/20" in terminal.getvalue()
+
+
+def test_results_in_a_file_stay_there_beside_a_bar(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    for item in shown("ab", 2, "letter"):
+        print("result", item)
+    assert capsys.readouterr().out == "result a\nresult b\n" and "result" not in terminal.getvalue()
+
+
 def test_a_reporter_prints_every_tenth_in_a_log(capsys: pytest.CaptureFixture[str]) -> None:
     report = ProgressReporter("graph")
     for done in range(101):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -69,6 +70,7 @@ def ensure(version: str) -> Path:
                     _run([sys.executable, __file__, "describe"], environment(made))
                 )
                 (made / "made").write_text(_note(version, sys.version_info[1]))
+                os.sync()  # before the name that makes the files count
                 shutil.rmtree(folder, ignore_errors=True)
                 made.rename(folder)
     return folder

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+from contextlib import nullcontext
 from pathlib import Path
 
 STAGES = "detection,alignment,language"
@@ -45,6 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Run `groma train`; returns the exit status."""
+    from groma_ros.folder_lock import folder_lock
     from groma_ros.training.run import TrainingRun, train
 
     given = vars(arguments)
@@ -53,5 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
         "held_out": tuple(arguments.held_out),
         "stages": tuple(arguments.stages.split(",")),
     }
-    train(TrainingRun(**{**{name: given[name] for name in TrainingRun.__dataclass_fields__}, **lists}))
+    planned = TrainingRun(**{**{name: given[name] for name in TrainingRun.__dataclass_fields__}, **lists})
+    # The processes of torchrun share the folder; the first of them holds it against other runs.
+    first = os.environ.get("RANK", "0") == "0"
+    with folder_lock(arguments.out) if first else nullcontext():
+        train(planned)
     return 0

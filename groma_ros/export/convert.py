@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from groma_ros.atomic_write import LOCK_NAME, AtomicFile, naming_file, sync_folder, write_together
+from groma_ros.atomic_write import LOCK_NAME, AtomicFile, naming_file, take_over, write_together
 from groma_ros.export.calibration_frames import read_frames
 from groma_ros.export.graphs import LARGEST
 from groma_ros.export.making import Maker
@@ -140,8 +139,7 @@ def place_beside(out: Path) -> Iterator[Path]:
             out.mkdir(parents=True, exist_ok=True)
             files = sorted(made.iterdir(), key=lambda path: (path.name == MANIFEST, path.name))
             for path in files:
-                os.replace(path, out / path.name)
-            sync_folder(out)
+                take_over(path, out / path.name)
         finally:
             shutil.rmtree(place, ignore_errors=True)
 

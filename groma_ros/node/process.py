@@ -62,7 +62,14 @@ def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
 
 
 def _init_failure(reason: str) -> str:
-    """Why ROS could not be initialized: a folder for the log that cannot be made, or the arguments."""
+    """Why ROS could not be initialized: the keys of SROS 2, a folder for the log that cannot be made, or the
+    arguments."""
+    secured = os.environ.get("ROS_SECURITY_ENABLE") == "true"
+    if secured and ("SECURITY" in reason or "error not set" in reason):
+        return (
+            "SROS 2 is on (ROS_SECURITY_ENABLE) and cannot be started: ROS_SECURITY_KEYSTORE must name a "
+            f"keystore with the keys of the enclave that --enclave names ({reason})."
+        )
     if "logging" in reason or "log" in reason.split():
         return (
             "The folder for log files cannot be made: set ROS_LOG_DIR, ROS_HOME or HOME to a folder that may "
@@ -117,6 +124,8 @@ def _spin(end: threading.Event, load: Load) -> str:
         InvalidParameterValueException,
     ) as error:
         return str(error)
+    except RuntimeError as error:  # of rcl: without all its keys, or with a middleware built without SROS 2
+        return f"The node could not be created: {' '.join(str(error).split())}."
     if freed := remove_dead_segments():
         node.get_logger().info(
             f"Removed {freed / 1e6:.0f} MB of shared memory that killed processes of this user had left."

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from groma_ros.atomic_write import replacing
+from groma_ros.atomic_write import replacing, take_over
 from groma_ros.file_checks import check_disk, refuse_pointer
 from groma_ros.json_files import load_object
 from groma_ros.network_config import check_family
@@ -188,7 +188,7 @@ def fetch(name: str, source: Source) -> Path:
         _check(partial, file)
     shutil.rmtree(partial / ".cache", ignore_errors=True)
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(partial, target)
+    take_over(partial, target)
     return target
 
 
@@ -222,7 +222,7 @@ def _download_large(source: Source, partial: Path, file: RemoteFile) -> None:
             expected_size=file.size,
             displayed_filename=file.name,
         )
-    os.replace(part, place)
+    take_over(part, place)
 
 
 def missing_files(folder: Path, source: Source) -> list[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from groma_ros.atomic_write import take_over, write_file
 from groma_ros.simulation.drawing import Camera
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
 from groma_ros.simulation.layout import Layout, seen_from
@@ -186,7 +186,7 @@ def write_bag(frames: list[SequenceFrame], path: Path) -> None:
     from rosbags.typesys import Stores, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         writer = Writer(Path(folder) / path.stem, version=9, storage_plugin=StoragePlugin.MCAP)
         writer.set_compression(CompressionMode.STORAGE, CompressionFormat.ZSTD)
         with writer:
@@ -202,7 +202,7 @@ def write_bag(frames: list[SequenceFrame], path: Path) -> None:
                 for name, message in _messages(frame, store.types, index % DEPTH_EVERY == 0).items():
                     data = store.serialize_cdr(message, topics[name])
                     writer.write(links[name], frame.stamp, data)
-        shutil.move(str(Path(folder) / path.stem / f"{path.stem}.mcap"), path)
+        take_over(Path(folder) / path.stem / f"{path.stem}.mcap", path)
 
 
 def _messages(frame: SequenceFrame, types: Any, with_depth: bool) -> dict[str, Any]:
@@ -257,10 +257,11 @@ def write_demo(out: Path, seed: int = SCENE_SEED) -> list[SceneGoal]:
     frames = render_sequence(seed)
     goals = steady_goals(frames, seed)
     write_bag(frames, out / "tabletop.mcap")
-    (out / "truth.json").write_text(json.dumps(truth(frames, goals, seed), separators=(",", ":")) + "\n")
+    known = json.dumps(truth(frames, goals, seed), separators=(",", ":"))
+    write_file(out / "truth.json", (known + "\n").encode())
     note = "# Goals of the demo: a text, or a mapping of text, kind (auto, one, all) and min_score.\n"
     entries = yaml.safe_dump({"goals": [_goal_entry(goal) for goal in goals]}, sort_keys=False, width=120)
-    (out / "goals.yaml").write_text(note + entries)
+    write_file(out / "goals.yaml", (note + entries).encode())
     cv2.imwrite(str(out / "frame.png"), frames[0].rgb[..., ::-1])
     return goals
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from groma_ros.atomic_write import write_file
 from groma_ros.svg_plots import STYLE, new_figure, svg
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def main() -> None:
     stages = [read_log(path, stage) for stage, path in logs.items() if path.exists()]
     if not stages:
         raise SystemExit(f"There is no log of a stage in {given.run}.")
-    given.out.write_text(curve_svg(stages))
+    write_file(given.out, curve_svg(stages).encode())
 
 
 if __name__ == "__main__":

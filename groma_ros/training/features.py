@@ -16,8 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from groma_ros.atomic_write import replacing
 from groma_ros.boxes import box_iou, cxcywh_to_xyxy
 from groma_ros.model.groma import Groma
+from groma_ros.progress import shown
 from groma_ros.proposal_selection import SelectionRule, select_regions
 from groma_ros.simulation.scenes import SceneSample
 from groma_ros.training.detection import normalise
@@ -161,7 +163,8 @@ def cache_features(
     """Write the float16 features of every scene, and of its mirror image where wanted, for this worker's
     share of the shards."""
     folder.mkdir(parents=True, exist_ok=True)
-    for shard in shards[worker.rank :: worker.count]:
+    own = shards[worker.rank :: worker.count]
+    for shard in shown(own, len(own), "shard of features") if worker.speaks else own:
         for side in (False, True) if mirror else (False,):
             path = folder / f"{shard.name}{'m' if side else ''}.npz"
             if path.exists():
@@ -172,15 +175,14 @@ def cache_features(
                 samples = [mirrored(s) for s in samples] if side else samples
                 with torch.no_grad():
                     found += encode(model, *observe(model, samples, worker.device, inject), samples)
-            partial = path.with_suffix(".partial.npz")
-            np.savez(
-                partial,
-                image=torch.stack([f.image_tokens for f in found]).half().cpu().numpy(),
-                regions=torch.cat([f.region_tokens for f in found]).half().cpu().numpy(),
-                counts=np.array([len(f.region_tokens) for f in found]),
-                region_of=np.concatenate([f.region_of for f in found]),
-            )
-            partial.rename(path)
+            with replacing(path) as stream:
+                np.savez(
+                    stream,
+                    image=torch.stack([f.image_tokens for f in found]).half().cpu().numpy(),
+                    regions=torch.cat([f.region_tokens for f in found]).half().cpu().numpy(),
+                    counts=np.array([len(f.region_tokens) for f in found]),
+                    region_of=np.concatenate([f.region_of for f in found]),
+                )
 
 
 class FeatureCache:

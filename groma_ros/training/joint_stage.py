@@ -216,7 +216,7 @@ def train_joint(
         first = saved["step"]
     tokenizer = load_tokenizer(config, out, data)
     started = time.time()
-    for step in range(first, stage.steps):
+    for step in worker.steps(first, stage.steps, "joint"):
         samples, rng = samples_of(step, 5)
         terms = joint_terms(
             model, heads, samples, tokenizer, config.template, stage, step, rng, worker.device

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groma_ros.atomic_write import write_file
 from groma_ros.model.groma import Groma
 from groma_ros.model.language import IGNORE
 from groma_ros.tokenization.prompts import PromptTemplate
@@ -119,7 +120,7 @@ def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> 
         data = data or scenes_data(config, out, scenes=250 if said else 1000)
         texts = corpus(data.pictures, config.template, said=said)
         vocabulary = train_bpe(texts, config.network.language.vocab_size)
-        path.write_bytes(vocabulary.to_bytes())
+        write_file(path, vocabulary.to_bytes())
     return GromaTokenizer.load(path, config.network.num_new_token)
 
 
@@ -202,7 +203,7 @@ def train_language(
         worker.wait()
         source = CachedScenes(FeatureCache(data.pictures, folder, data.mirrors), worker.device)
     started = time.time()
-    for step in range(first, stage.steps):
+    for step in worker.steps(first, stage.steps, name):
         rng = np.random.default_rng((config.seed, worker.rank, step, 7))
         numbers = _step(
             model,

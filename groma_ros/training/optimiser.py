@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from groma_ros.atomic_write import replacing
 from groma_ros.training.config import Stage
 
 BLOCKS = (
@@ -103,9 +104,8 @@ class Optimiser:
 def save_checkpoint(path: Path, **content: Any) -> None:
     """Write a checkpoint atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(content, partial)
-    partial.rename(path)
+    with replacing(path) as stream:
+        torch.save(content, stream)
 
 
 @cache

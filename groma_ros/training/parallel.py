@@ -14,6 +14,7 @@ import torch
 from torch import distributed, nn
 
 from groma_ros.errors import sentence
+from groma_ros.progress import shown
 from groma_ros.worker_pool import die_with_parent
 
 _SENTENCE = "The training stopped: "
@@ -31,6 +32,11 @@ class TrainingProcess:
     @property
     def speaks(self) -> bool:
         return self.rank == 0
+
+    def steps(self, first: int, last: int, stage: str) -> Iterable[int]:
+        """The steps first .. last - 1 of a stage; the progress of the process that speaks is shown."""
+        steps = range(first, last)
+        return shown(steps, last, f"{stage} step", first) if self.speaks else steps
 
     def wait(self) -> None:
         """Block until every worker has called this."""

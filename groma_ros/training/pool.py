@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from groma_ros.atomic_write import AtomicFile, replacing, write_file
 from groma_ros.progress import shown
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.training.config import Scenes
@@ -96,11 +97,9 @@ def render_shard(folder: str, seed: int, count: int, size: int, world: str) -> N
             notes.append(
                 {"objects": [asdict(o) for o in scene.objects], "intrinsics": asdict(scene.intrinsics)}
             )
-    target.with_suffix(".json").write_text(json.dumps(notes))
-    partial = target.with_suffix(".partial")
-    with partial.open("wb") as stream:
-        np.save(stream, np.stack(images))
-    partial.rename(target)
+    write_file(target.with_suffix(".json"), json.dumps(notes).encode())
+    with replacing(target) as stream:
+        np.save(stream, np.stack(images).view(AtomicFile))
 
 
 def render_pool(folder: Path, scenes: Scenes, jobs: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -61,7 +62,7 @@ def train_detection(
         fit_heads(model, heads, (batch_of(step, 3) for step in range(HEAD_STEPS)), worker)
         model.perceiver.vis_encoder.requires_grad_(stage.backbone)
     started = time.time()
-    for step in range(first, stage.steps):
+    for step in worker.steps(first, stage.steps, "detection"):
         numbers = train_step(model, heads, optimiser, batch_of(step), step, worker, config.seed)
         if not worker.speaks:
             continue
@@ -83,7 +84,10 @@ def train_detection(
 
 
 def log(path: Path, entry: dict[str, object]) -> None:
+    """Add a line to a stage's log, and print it; on a terminal, where a bar shows the steps, only what was
+    measured on held-out data."""
     line = json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()})
-    print(line, flush=True)
+    if "held_out" in entry or not (sys.stdout.isatty() and sys.stderr.isatty()):
+        print(line, flush=True)
     with path.open("a") as stream:
         stream.write(line + "\n")

@@ -212,11 +212,15 @@ def test_a_file_trains_every_stage_and_resumes_with_the_same_bits(form: str, tmp
 TOGETHER = """
 import sys
 from pathlib import Path
-from groma_ros.training.run import TrainingRun, train
+from groma_ros.cli import main
 folder, data = map(Path, sys.argv[1:])
 for steps, out in ((2, "whole"), (1, "parts"), (2, "parts")):
-    config = folder / f"{steps}.yaml"
-    train(TrainingRun(config, folder / out, resume=True, data=(data,), stages=("detection",)))
+    places = ["--config", folder / f"{steps}.yaml", "--out", folder / out, "--data", data]
+    sys.argv = ["groma", "train", "--resume", "--stages", "detection", *map(str, places)]
+    try:
+        main()
+    except SystemExit as end:
+        assert not end.code
 """
 
 

@@ -15,6 +15,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from groma_ros.atomic_write import write_file
 from groma_ros.matching import exact_set
 from groma_ros.types import FloatArray, Goal, Grounding
 from groma_ros.visualization import draw_groundings
@@ -129,7 +130,7 @@ def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts
         for stamp in sorted(answers)
     ]
     figures = {"frames": frames, "accuracy": round(accuracy(answers, truth), 4), **vars(counts)}
-    path.write_text(json.dumps(figures, ensure_ascii=False, indent=1) + "\n")
+    write_file(path, (json.dumps(figures, ensure_ascii=False, indent=1) + "\n").encode())
 
 
 def write_picture(path: Path, frames: Mapping[int, NDArray[Any]], answers: Answers) -> None:
