@@ -64,5 +64,5 @@ def _bars() -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    # rich prints above the bars what is printed meanwhile, but to its own stream: results in a file stay there.
+    # rich moves what is printed meanwhile above the bars, onto its own stream; results in a file stay there.
     return Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())
