@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-_START_OF_SCAN, _END = 0xDA, 0xD9
+_START, _END, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_WITHOUT_CONTENT = (0x00, 0x01, *range(0xD0, 0xD8))
+"""An escaped 0xFF, a temporary marker, restarts."""
 _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker that ends coded data: no escaped 0xFF, no fill byte, no restart."""
 _RESTART_INTERVAL = 0xDD
@@ -45,20 +48,15 @@ class JpegFile:
 
 def read_jpeg(content: bytes) -> JpegFile | None:
     """Read the markers of a JPEG file; None where it ends before its end-of-image marker."""
-    position, frame, interval, decodable = 2, None, 0, False
-    while position + 4 <= len(content) and content[position] == 0xFF:
-        marker = content[position + 1]
-        if marker == 0xFF:  # fill byte before a marker
-            position += 1
-            continue
-        size = int.from_bytes(content[position + 2 : position + 4], "big")
+    frame, interval, decodable = None, 0, False
+    for marker, start, after in segments(content):
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
-            frame = marker in _PROGRESSIVE, content[position + 4 : position + 2 + size]
+            frame = marker in _PROGRESSIVE, content[start:after]
             decodable = marker in _DECODABLE and frame[1][:1] == b"\x08"
         if marker == _RESTART_INTERVAL:
-            interval = int.from_bytes(content[position + 4 : position + 6], "big")
+            interval = int.from_bytes(content[start : start + 2], "big")
         if marker == _START_OF_SCAN and frame is not None and len(frame[1]) >= 6:
-            scans, end = _scans(content, position)
+            scans, end = _scans(content, start - 4)
             if end is None:
                 return None
             progressive, header = frame
@@ -68,7 +66,7 @@ def read_jpeg(content: bytes) -> JpegFile | None:
             else:
                 wanted = _intervals(header, interval) - 1 if len(scans) == 1 else 0
                 coded = {index for scan in scans if scan for index in scan[1 : 1 + 2 * scan[0] : 2]}
-                whole = set(components) <= coded and _restarts(content, position, end) >= wanted
+                whole = set(components) <= coded and _restarts(content, after, end) >= wanted
             return JpegFile(
                 int.from_bytes(header[3:5], "big"),
                 int.from_bytes(header[1:3], "big"),
@@ -79,8 +77,29 @@ def read_jpeg(content: bytes) -> JpegFile | None:
                 end,
                 whole,
             )
-        position += 2 + size
     return None
+
+
+def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
+    """Yield the marker of each segment up to the first scan's header, and where its content starts and ends.
+
+    As decoders do, fill bytes, bytes that belong to no segment and markers without content are skipped.
+    """
+    place = 2
+    while (place := content.find(b"\xff", place)) >= 0 and place + 4 <= len(content):
+        marker = content[place + 1]
+        if marker == 0xFF:
+            place += 1
+        elif marker in _WITHOUT_CONTENT:
+            place += 2
+        elif marker in (_START, _END):
+            return
+        else:
+            after = place + 2 + max(int.from_bytes(content[place + 2 : place + 4], "big"), 2)
+            yield marker, place + 4, after
+            if marker == _START_OF_SCAN:
+                return
+            place = after
 
 
 def _scans(content: bytes, start: int) -> tuple[list[bytes], int | None]:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from groma_ros.io.images import Pixels, compressed_to_rgb
+from groma_ros.io.jpeg_files import segments
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 """Of the files that are taken from a folder."""
@@ -100,14 +101,8 @@ def orientation(data: bytes) -> int:
 def _exif(data: bytes) -> bytes:
     """The EXIF block of a file, empty where it has none."""
     if data.startswith(b"\xff\xd8"):
-        place = 2
-        while place + 4 <= len(data) and data[place] == 0xFF and data[place + 1] != 0xDA:
-            size = int.from_bytes(data[place + 2 : place + 4], "big")
-            block = data[place + 4 : place + 2 + size]
-            if data[place + 1] == 0xE1 and block.startswith(b"Exif\x00\x00"):
-                return block
-            place += 2 + max(size, 2)
-        return b""
+        blocks = (data[start:end] for marker, start, end in segments(data) if marker == 0xE1)
+        return next((block for block in blocks if block.startswith(b"Exif\x00\x00")), b"")
     if data.startswith(b"\x89PNG"):
         return _chunk(data, 8, b"eXIf", ">I4s", trailer=4)
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
