@@ -17,6 +17,7 @@ import threading
 import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
@@ -134,13 +135,20 @@ class WorkerProcess(Generic[Item, Result]):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, start, work, given), daemon=True)
-        self._process.start()
+        # The child inherits the mask: Ctrl-C while it imports would end it with a traceback of its own. The
+        # tracker, which the first process would start, unblocks the signal.
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()  # so that the end of the process is the end of the pipe
         self._started = False
 
     def give(self, item: Item) -> None:
         """Send an item to the process."""
-        with suppress(BrokenPipeError):  # the process is gone, which `receive` reports
+        with suppress(ConnectionError):  # the process is gone, which `receive` reports
             self.connection.send(item)
 
     def receive(self) -> bool:
@@ -204,20 +212,24 @@ def _serve(
 ) -> None:
     """Main function of a worker process: prepare, then work until the pipe closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its children
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    with suppress(EOFError, BrokenPipeError):
-        try:
-            state = start(*given)
-            connection.send(("started", None))
-            while True:
-                connection.send(("done", work(state, connection.recv())))
-        except (EOFError, BrokenPipeError):
-            raise
-        except Exception as error:
-            if "--debug" in sys.argv:  # of the command that started this process
-                traceback.print_exc()
-            message = sentence(error)
-            refused = isinstance(error, ValueError) and message == str(error)
+    try:
+        state = start(*given)
+        answer: tuple[str, Any] = ("started", None)
+        while True:
+            try:
+                connection.send(answer)
+                item = connection.recv()
+            except (EOFError, ConnectionError):  # the parent closed the pipe
+                return
+            answer = ("done", work(state, item))
+    except Exception as error:
+        if "--debug" in sys.argv:  # of the command that started this process
+            traceback.print_exc()
+        message = sentence(error)
+        refused = isinstance(error, ValueError) and message == str(error)
+        with suppress(ConnectionError):
             connection.send(("refused" if refused else "failed", message))
 
 

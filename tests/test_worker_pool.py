@@ -5,13 +5,14 @@ from __future__ import annotations
 import importlib
 import os
 import signal
+import sys
 import time
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 
-from groma_ros.worker_pool import call_in_process, map_in_processes
+from groma_ros.worker_pool import WorkerProcess, call_in_process, map_in_processes
 
 
 def start(base: int = 0) -> int:
@@ -38,6 +39,14 @@ def square(base: int, item: int) -> tuple[int, int]:
         os.kill(os.getpid(), signal.SIGKILL)
     if item == 19:
         return min([]), 0
+    if item == 23:
+        raise EOFError("No data left in file")
+    if item == 29:
+        raise ConnectionRefusedError("nobody listens")
+    if item == 31:
+        return (lambda: 0), 0  # type: ignore[return-value]  # which cannot be pickled
+    if item == 37:
+        sys.exit(4)
     return base + item * item, os.getpid()
 
 
@@ -82,6 +91,10 @@ def test_a_worker_that_cannot_start_ends_the_run(first: object, kind: type, sent
         (13, ValueError, "^The item is thirteen.$"),
         (17, RuntimeError, r"ended before its work was done \(signal SIGKILL\)"),
         (19, RuntimeError, r"Unexpected ValueError: min\(\)"),
+        (23, RuntimeError, r"^Unexpected EOFError: No data left in file"),
+        (29, RuntimeError, r"^nobody listens$"),
+        (31, RuntimeError, r"^Unexpected \w+: Can't pickle local object"),
+        (37, RuntimeError, r"ended before its work was done \(exit status 4\)"),
     ],
 )
 def test_what_ends_a_worker_ends_the_run_with_a_sentence(item: int, kind: type, sentence: str) -> None:
@@ -95,6 +108,30 @@ def test_an_item_that_kills_its_processes_costs_no_other_item(tmp_path: Path) ->
     )
     assert found == {0: "item 17 ended its process with SIGKILL", 1: "3"}
     assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_ctrl_c_does_not_reach_a_process_that_starts() -> None:
+    """The parent gets it too and ends its processes; a traceback of each would only hide that."""
+    worker = WorkerProcess(start, square, (100,))
+    try:
+        os.kill(worker._process.pid or 0, signal.SIGINT)
+        assert not worker.receive()
+        worker.give(3)
+        os.kill(worker._process.pid or 0, signal.SIGINT)
+        assert worker.receive() and worker.result[0] == 109
+        assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    finally:
+        worker.end()
+
+
+def test_an_item_for_a_process_that_died_while_it_was_sent() -> None:
+    worker = WorkerProcess(vanish, square, ())
+    try:
+        worker.give(bytes(50_000_000))  # type: ignore[arg-type]  # more than a pipe holds
+        with pytest.raises(RuntimeError, match=r"ended before it was ready \(exit status 3\)"):
+            worker.receive()
+    finally:
+        worker.end()
 
 
 def test_closing_the_iterator_ends_the_processes() -> None:
