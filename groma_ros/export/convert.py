@@ -206,7 +206,9 @@ def _copy(source: Path, out: Path, only: bool) -> tuple[Bundle, Mapping[str, Ten
     if in_place and not only:
         return bundle, weights
     files = {
-        name: value for name, value in bundle.files.items() if not name.endswith((".onnx", ".gguf", ".npy"))
+        name: value
+        for name, value in bundle.files.items()
+        if not name.endswith((".onnx", ".gguf")) and name != EMBEDDINGS
     }
     if not in_place:
         out.mkdir(parents=True, exist_ok=True)

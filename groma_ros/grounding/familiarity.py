@@ -27,6 +27,9 @@ FEWEST = 4 * COMPONENTS
 USUAL_SHARE = 0.99
 """Share of the held-out pictures that lies below the limit."""
 _WORD = re.compile(r"[^\W\d_]+")
+_LEAST = 1e-4
+"""Of a variance, of the residual and of the limit: pictures that hardly differ, or fewer features than
+components, would leave nothing to divide by."""
 _SPREAD = 1e-6
 """Added to standard deviations, so that a constant feature causes no division by 0."""
 
@@ -67,13 +70,13 @@ class Familiarity:
             mean.astype(np.float32),
             scale.astype(np.float32),
             components.astype(np.float32),
-            (strengths[:COMPONENTS] ** 2 / len(standard)).astype(np.float32),
-            float((left**2).mean()),
+            np.maximum(strengths[:COMPONENTS] ** 2 / len(standard), _LEAST).astype(np.float32),
+            max(float((left**2).mean()), _LEAST),
             1.0,
             words,
         )
         distances = sorted(fitted.distance(line) for line in known[kept].astype(np.float32))
-        limit = distances[math.ceil(USUAL_SHARE * len(distances)) - 1]
+        limit = max(distances[math.ceil(USUAL_SHARE * len(distances)) - 1], _LEAST)
         return cls(**{**vars(fitted), "limit": limit})
 
     @classmethod

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from groma_ros.grounding.familiarity import Familiarity
 from groma_ros.model.checkpoint import original_state_dict
 from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
@@ -88,7 +89,7 @@ def train(run: TrainingRun) -> None:
                 train_language, config.workers, config, stage, _before(name), name, run.out, run.resume, data
             )
     if run.bundle is not None and (worker is None or worker.speaks):
-        publish(config, run.out, run.stages[-1], run.bundle, data)
+        publish(config, run.out, run.stages[-1], run.bundle, data, run.start)
 
 
 def _for_files(stage: LanguageStage) -> LanguageStage:
@@ -128,9 +129,16 @@ def _begin_from(directory: Path, config: TrainConfig, checkpoint: Path, data: Da
     save_checkpoint(checkpoint, model=model.state_dict(), heads=heads.state_dict(), step=0)
 
 
-def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: Data | None = None) -> None:
-    """Write the bundle of a checkpoint, without an accuracy table. data: the files it was trained on, if
-    any."""
+def publish(
+    config: TrainConfig,
+    out: Path,
+    stage: str,
+    directory: Path,
+    data: Data | None = None,
+    start: Path | None = None,
+) -> None:
+    """Write the bundle of a checkpoint, without an accuracy table. data: the files it was trained on, if any;
+    start: the bundle whose weights it began with, whose words it learned too."""
     shares = config.average or {stage: 1.0}
     saved = [torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True) for name in shares]
     model = Groma(config.network)
@@ -156,7 +164,9 @@ def publish(config: TrainConfig, out: Path, stage: str, directory: Path, data: D
     tensors = {name: value.float().numpy() for name, value in original_state_dict(model).items()}
     description.write(tensors, (out / "tokenizer.model").read_bytes())
     if (known := fit(model.eval(), data or scenes_data(config, out))) is not None:
-        add(directory, known)
+        earlier = Familiarity.load(Bundle.load(find_model(start))) if start is not None else None
+        words = known.words | (earlier.words if earlier is not None else frozenset())
+        add(directory, dataclasses.replace(known, words=words))
 
 
 def _mean(weights: list[dict[str, torch.Tensor]], shares: list[float]) -> dict[str, torch.Tensor]:

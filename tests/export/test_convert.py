@@ -23,6 +23,7 @@ from groma_ros.export.convert import convert
 from groma_ros.export.decoder import LanguageGraph
 from groma_ros.export.graphs import shrink_weights
 from groma_ros.export.measure import difference
+from groma_ros.grounding.familiarity import Familiarity
 from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import (
@@ -38,6 +39,7 @@ from groma_ros.runtime.bundle import (
 from groma_ros.runtime.load import load_runtime
 from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.torch import TorchLanguage
+from groma_ros.training.familiarity import add
 from tests.small import NETWORK
 
 ROOT = Path(__file__).parents[2]
@@ -209,6 +211,20 @@ def test_bundle_without_weights_runs_and_records_their_hash(
     assert np.isfinite(logits).all() and logits.shape == (1, runtime.language.vocabulary)
     with pytest.raises(BundleError, match="model.safetensors"):
         load_runtime(bundle, RuntimeOptions(backend="torch"))
+
+
+def test_what_a_model_is_familiar_with_goes_along(small_model: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(small_model, tmp_path / "source"))
+    width = GromaConfig.from_dict(Bundle.load(source).network).language.hidden_size
+    tokens = np.random.default_rng(0).normal(size=(200, width)).astype(np.float32)
+    add(source, Familiarity.fit(tokens, frozenset({"mug"})))
+    wanted = Familiarity.load(Bundle.load(source))
+    assert wanted is not None
+    for out in (tmp_path / "copy", source):
+        convert(source, out, ["fp32"], only=True)
+        found = Familiarity.load(Bundle.load(out))
+        assert found is not None and found.words == {"mug"}
+        assert np.array_equal(found.table, wanted.table) and found.limit == wanted.limit
 
 
 @pytest.mark.usefixtures("ready")

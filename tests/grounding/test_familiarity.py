@@ -76,6 +76,24 @@ def test_words_are_compared_without_case_and_punctuation(fitted: Familiarity) ->
     assert words == "the model never learned the word spoon of the goal 'the red spoon'"
 
 
+@pytest.mark.parametrize("kind", ["all alike", "ten different", "few features", "in five directions"])
+def test_pictures_that_hardly_differ_give_numbers_that_a_bundle_takes(kind: str) -> None:
+    rng = np.random.default_rng(1)
+    means = {
+        "all alike": np.ones((200, 64)),
+        "ten different": np.repeat(rng.normal(size=(10, 64)), 20, 0),
+        "few features": rng.normal(size=(200, 16)),
+        "in five directions": rng.normal(size=(200, 5)) @ rng.normal(size=(5, 64)),
+    }[kind].astype(np.float32)
+    found = Familiarity.fit(means, frozenset({"mug"}))
+    numbers = found.to_manifest()
+    assert min(*numbers["variances"], numbers["residual"], numbers["limit"]) >= 1e-4
+    assert np.isfinite([*numbers["variances"], numbers["residual"], numbers["limit"]]).all()
+    usual = [found.unusual(scene(line[None])) for line in means[4::5]]
+    assert np.mean(np.less_equal(usual, 1.0001)) >= 0.975
+    assert found.unusual(scene(means[:1] * 9 + 5)) > 4
+
+
 def test_too_few_pictures_and_another_model(fitted: Familiarity, usual: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match=f"{FEWEST - 1} pictures are too few"):
         Familiarity.fit(usual[: FEWEST - 1], frozenset())
