@@ -117,9 +117,9 @@ class _Checker:
     def _images(self, place: int, entry: Entry) -> Entry:
         entry["id"] = self._id(place, entry, "id")
         for name in ("file_name", "coco_url"):
-            if entry.get(name) is None:
+            if entry.get(name) in (None, ""):  # CVAT writes "" for what it does not know
                 entry.pop(name, None)
-            elif not isinstance(entry[name], str) or not entry[name]:
+            elif not isinstance(entry[name], str):
                 self._refuse(place, entry, f"has the {name} {quoted(entry[name])} and must have a text")
             elif "\0" in entry[name] or max(map(len, entry[name].split("/"))) > MAX_NAME:
                 self._refuse(place, entry, f"has the {name} {quoted(entry[name])}, which no file can have")

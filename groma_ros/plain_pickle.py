@@ -28,9 +28,11 @@ def load(path: Path) -> Any:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
-        return _PlainUnpickler(
-            io.BytesIO(data), encoding="latin1"
-        ).load()  # Python 2 wrote the published ones
+        # Python 2 wrote the published ones, with texts as bytes.
+        try:
+            return _PlainUnpickler(io.BytesIO(data), encoding="utf-8").load()
+        except UnicodeDecodeError:
+            return _PlainUnpickler(io.BytesIO(data), encoding="latin1").load()
     except Exception as error:  # a damaged pickle can raise any exception
         if (kind := wrong_kind(path)) is not None:
             raise ValueError(f"{path} is {kind}.") from error

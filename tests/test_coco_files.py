@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from groma_ros import plain_pickle
 from groma_ros.coco_files import as_key, read_coco
 from groma_ros.evaluation.caption import read_regions
 from groma_ros.evaluation.dataset_files import find_picture
@@ -170,3 +171,32 @@ def test_keys() -> None:
 def test_a_picture_outside_the_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="outside the folder"):
         find_picture(tmp_path, "../secret.jpg")
+
+
+def test_what_annotation_tools_leave_empty_counts_as_absent(tmp_path: Path) -> None:
+    """As CVAT (empty texts) and LVIS (no file_name) write them."""
+    data = document(segmentation=[], attributes={"occluded": False}, iscrowd=False)
+    data["images"][0].update(coco_url="", flickr_url="", license=0, date_captured=0)
+    data["images"][1].update(file_name="", neg_category_ids=[3], not_exhaustive_category_ids=[])
+    data["categories"][0].update(supercategory="", synset="cup.n.01", synonyms=["cup"], frequency="f")
+    data.update(info=None, licenses=[{"name": "", "id": 0, "url": ""}])
+    read = read_coco(written(tmp_path / "a.json", data), *ALL)
+    names = [{name: entry.get(name) for name in ("file_name", "coco_url")} for entry in read["images"]]
+    assert names == [
+        {"file_name": "a.jpg", "coco_url": None},
+        {"file_name": None, "coco_url": "http://x/val2017/b.jpg"},
+    ]
+    data["images"][1]["coco_url"] = ""
+    with pytest.raises(ValueError, match=r"images\[1\] \(id 2\) has neither file_name nor coco_url"):
+        read_coco(written(tmp_path / "a.json", data), *ALL)
+
+
+def test_texts_of_python_2_pickles(tmp_path: Path) -> None:
+    """Bytes, in UTF-8 where they can be."""
+    for text, encoding in (("café", "utf-8"), ("café", "latin1"), ("mug", "ascii")):
+        content = text.encode(encoding)
+        path = tmp_path / "refs.p"
+        path.write_bytes(
+            b"\x80\x02]U" + bytes([len(content)]) + content + b"a."
+        )  # a list of a SHORT_BINSTRING
+        assert plain_pickle.load(path) == [text]

@@ -16,11 +16,12 @@ import numpy as np
 
 from groma_ros.coco_files import Key, corners, read_coco, refuse
 from groma_ros.errors import quoted
-from groma_ros.evaluation.dataset_files import find_picture, read_rgb
+from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.published_figures import CAPTION_CIDER, HEAD, beside, row
 from groma_ros.evaluation.statistics import figure, rounded
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.picture_files import read_annotated
 from groma_ros.types import Frame
 
 _GRAMS = 4
@@ -158,7 +159,7 @@ class Describe:
 
     def __call__(self, grounder: Grounder, picture: DescribedPicture) -> Record:
         grounder.max_answer_tokens = MAX_TOKENS
-        scene = grounder.perceive(Frame(read_rgb(find_picture(self.images, picture.name))))
+        scene = grounder.perceive(Frame(read_annotated(find_picture(self.images, picture.name))))
         count = grounder.wordings(self.kind)
         texts = []
         for region in picture.regions:

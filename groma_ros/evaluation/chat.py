@@ -10,11 +10,12 @@ from typing import Any
 
 from groma_ros.coco_files import as_key
 from groma_ros.errors import quoted
-from groma_ros.evaluation.dataset_files import find_picture, read_rgb
+from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.mentions import KnownObject, MentionCounts, Vocabulary, count
 from groma_ros.evaluation.statistics import figure, rounded
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.picture_files import read_annotated
 from groma_ros.json_files import load_lines
 from groma_ros.types import Frame, Goal
 
@@ -54,7 +55,7 @@ class Converse:
 
     def __call__(self, grounder: Grounder, picture: AskedPicture) -> Record:
         grounder.max_answer_tokens, grounder.ground_chat = MAX_TOKENS, self.grounded
-        scene = grounder.perceive(Frame(read_rgb(find_picture(self.images, picture.name))))
+        scene = grounder.perceive(Frame(read_annotated(find_picture(self.images, picture.name))))
         goals = [Goal(item.text, "chat" if item.text else "describe") for item in picture.questions]
         answers = []
         for found in grounder.ground(scene, goals):

@@ -1,27 +1,14 @@
-"""Find and read the pictures of a data set."""
+"""Find the pictures of a data set."""
 
 from __future__ import annotations
 
 import re
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
-
-import cv2
-from numpy.typing import NDArray
 
 from groma_ros.errors import printable, quoted
 
 _COCO_2014 = re.compile(r"^COCO_(train|val|test)2014_")
-
-
-def read_rgb(path: Path) -> NDArray[Any]:
-    """Read a picture as uint8 HxWx3 RGB, ignoring EXIF orientation. Raises ValueError if it cannot be
-    read."""
-    image = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    if image is None:
-        raise ValueError(f"The picture {path} is missing or cannot be decoded.")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def find_picture(folder: Path, name: str) -> Path:

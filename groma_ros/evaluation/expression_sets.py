@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.evaluation.dataset_files import find_picture, read_rgb
+from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.statistics import calibration_error, rounded
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.picture_files import read_annotated
 from groma_ros.types import Frame, Goal, GoalKind
 
 Box = tuple[float, float, float, float]
@@ -67,7 +68,7 @@ class GroundExpressions:
     """Expressions per batch."""
 
     def __call__(self, grounder: Grounder, picture: PictureExpressions) -> Record:
-        scene = grounder.perceive(Frame(read_rgb(find_picture(self.images, picture.name))))
+        scene = grounder.perceive(Frame(read_annotated(find_picture(self.images, picture.name))))
         rows: list[list[Any]] = []
         for start in range(0, len(picture.asked), self.batch):
             batch = picture.asked[start : start + self.batch]

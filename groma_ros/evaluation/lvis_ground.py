@@ -15,10 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.coco_files import Key, read_coco
-from groma_ros.evaluation.dataset_files import find_picture, read_rgb
+from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.published_figures import HEAD, row
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.picture_files import read_annotated
 from groma_ros.types import Frame, Goal
 
 MOST_BOXES = 9
@@ -58,7 +59,7 @@ class AskClasses:
     """Boxes kept of each class, 0 for all."""
 
     def __call__(self, grounder: Grounder, picture: ClassedPicture) -> Record:
-        scene = grounder.perceive(Frame(read_rgb(find_picture(self.images, picture.name))))
+        scene = grounder.perceive(Frame(read_annotated(find_picture(self.images, picture.name))))
         count = grounder.wordings("all")
         drawn = [
             random.Random(f"{self.seed} {picture.image} {number}").randrange(max(1, count))

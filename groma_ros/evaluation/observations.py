@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.evaluation.dataset_files import read_rgb
 from groma_ros.evaluation.scenes import HEIGHT, WIDTH, TrueScene, is_hard
 from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice, Record, run_evaluation
 from groma_ros.grounding.calibration import PROBE, SIGNALS, Calibration, sigmoid
 from groma_ros.grounding.decoding import RegionAnswer
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.picture_files import read_annotated
 from groma_ros.matching import exact_set, match_boxes
 from groma_ros.simulation.dataset import SceneRecord
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
@@ -185,7 +185,7 @@ def _truth(item: SceneSeed | SceneRecord | TrueScene) -> TrueScene:
     if isinstance(item, TrueScene):
         return item
     if isinstance(item, SceneRecord):
-        return TrueScene(read_rgb(item.image), item.objects, item.goals)
+        return TrueScene(read_annotated(item.image), item.objects, item.goals)
     sample = _renderer(item.world).render(item.seed)
     return TrueScene(
         sample.rgb, sample.objects, tuple(draw_goals(sample, np.random.default_rng([item.seed, _GOALS])))

@@ -14,11 +14,12 @@ import numpy as np
 from groma_ros.boxes import box_iou
 from groma_ros.coco_files import annotations_by_own_id, corners, read_coco, read_refs
 from groma_ros.errors import quoted
-from groma_ros.evaluation.dataset_files import find_picture, read_rgb
+from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.published_figures import HEAD, beside, rec_accuracy, row
 from groma_ros.evaluation.statistics import rounded
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.picture_files import read_annotated
 from groma_ros.types import Frame, Goal
 
 INSTANCES = "instances.json"
@@ -173,7 +174,7 @@ class AskExpressions:
     batch: int
 
     def __call__(self, grounder: Grounder, picture: ReferredPicture) -> Record:
-        scene = grounder.perceive(Frame(read_rgb(find_picture(self.images, picture.name))))
+        scene = grounder.perceive(Frame(read_annotated(find_picture(self.images, picture.name))))
         rows = []
         for start in range(0, len(picture.expressions), self.batch):
             batch = picture.expressions[start : start + self.batch]

@@ -1,4 +1,5 @@
-"""Pictures from files as people see them: the orientation that a camera stored with the pixels is applied.
+"""Pictures from files: as people see them, with the orientation that a camera stored with the pixels, or as
+their annotations see them.
 
 Camera messages are not read here: their boxes stay in pixels of the sensor's image (see `io.images`).
 """
@@ -11,9 +12,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from groma_ros.io.images import Pixels, compressed_to_rgb
+from groma_ros.io.images import ImageError, Pixels, compressed_to_rgb
 from groma_ros.io.jpeg_files import segments
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
@@ -64,6 +66,50 @@ def read_picture(name: str) -> tuple[Pixels, int]:
         )
     turned = orientation(data)
     return upright(compressed_to_rgb(data, Path(name).suffix), turned), turned
+
+
+def read_annotated(path: Path, size: tuple[int, int] | None = None) -> Pixels:
+    """The pixels of a picture as its annotations see it, uint8 HxWx3 rgb.
+
+    size: (width, height) in the annotations. Most annotations are of the pixels as stored; where only the
+    upright picture has their size, they are of that. Raises ValueError with a sentence for a picture that is
+    missing, damaged, cut or of another size.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"The picture {path} is missing or cannot be read ({error.strerror}).") from error
+    pixels = _decoded(path, data)
+    if size is None or _size(pixels) == size:
+        return pixels
+    turned = upright(pixels, orientation(data))
+    if _size(turned) != size:
+        width, height = _size(pixels)
+        raise ValueError(
+            f"The picture {path} has {width}x{height} pixels and its annotations say {size[0]}x{size[1]}, so "
+            "their boxes are not of this picture; take the pictures that were annotated, or scale the boxes."
+        )
+    return turned
+
+
+def _decoded(path: Path, data: bytes) -> Pixels:
+    if data.startswith((b"\xff\xd8", b"\x89PNG")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
+        try:
+            return compressed_to_rgb(data)
+        except ImageError as error:
+            raise ValueError(f"The picture {path} cannot be used. {error}") from error
+    try:
+        content = np.frombuffer(data, np.uint8)
+        found = cv2.imdecode(content, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION) if data else None
+    except cv2.error:
+        found = None
+    if found is None:
+        raise ValueError(f"The picture {path} cannot be decoded; JPEG, PNG and WebP files are read.")
+    return np.asarray(cv2.cvtColor(found, cv2.COLOR_BGR2RGB), np.uint8)
+
+
+def _size(pixels: Pixels) -> tuple[int, int]:
+    return pixels.shape[1], pixels.shape[0]
 
 
 def upright(pixels: Pixels, turned: int) -> Pixels:

@@ -16,12 +16,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.coco_files import Key, annotations_by_own_id, as_key, corners, read_coco, read_refs, refuse
+from groma_ros.io.picture_files import read_annotated
 from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.scenes import SceneObject, SceneSample
 from groma_ros.types import Intrinsics
@@ -94,7 +95,7 @@ class FilePictures:
                 f"is {missing[0]}; check --images."
             )
         self.objects = [tuple(entry.objects.values()) for entry in self._entries]
-        self.images = _Images([entry.path for entry in self._entries])
+        self.images = _Images([(entry.path, (entry.width, entry.height)) for entry in self._entries])
 
     def sample(self, index: int) -> FileSample:
         """Return a picture with its annotations."""
@@ -143,19 +144,18 @@ class FilePictures:
 class _Images:
     """Sequence of pictures that are read on access, uint8 RGB HxWx3."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        self._paths = paths
+    def __init__(self, pictures: list[tuple[Path, tuple[int, int]]]) -> None:
+        """pictures: their files and (width, height)."""
+        self._pictures = pictures
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self._pictures)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        image = cv2.imread(str(self._paths[index]), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-        if image is None:
-            raise TrainingDataError(
-                f"The picture {self._paths[index]} is missing or cannot be decoded; check --images."
-            )
-        return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), np.uint8)
+        try:
+            return read_annotated(*self._pictures[index])
+        except ValueError as error:
+            raise TrainingDataError(str(error)) from error
 
 
 def open_file(path: Path, images: Path | None = None) -> FilePictures:
@@ -202,10 +202,12 @@ def _single(path: Path, folder: Path) -> FilePictures:
 
 
 def _entry(path: Path, place: int, image: dict[str, Any], folder: Path) -> _Entry:
-    for name in ("file_name", "width", "height"):
+    for name in ("width", "height"):
         if name not in image:
             refuse(path, "images", place, image, f"has no {name}")
-    return _Entry(folder / image["file_name"], int(image["width"]), int(image["height"]))
+    # LVIS names its pictures by their place on the web alone, such as .../train2017/000000391895.jpg.
+    name = image.get("file_name") or urlsplit(image["coco_url"]).path.lstrip("/")
+    return _Entry(folder / name, int(image["width"]), int(image["height"]))
 
 
 def _names(document: dict[str, list[dict[str, Any]]]) -> dict[Key | None, str]:

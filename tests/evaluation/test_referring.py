@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from groma_ros.evaluation import published_figures as published
-from groma_ros.evaluation.dataset_files import find_picture, read_rgb
+from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.referring import (
     AskExpressions,
     Expression,
@@ -20,6 +20,7 @@ from groma_ros.evaluation.referring import (
     table,
 )
 from groma_ros.grounding.grounder import Grounder
+from groma_ros.io.picture_files import read_annotated
 from groma_ros.simulation.dataset import load_dataset
 from groma_ros.types import Frame, Goal
 from tests.evaluation.published_forms import single_goals, write_one_file, write_refer
@@ -38,7 +39,7 @@ def direct(scenes: Path) -> dict[int, list[bool]]:
     grounder = Grounder.load(TINY, min_presence=0.0, threads=1)
     right: dict[int, list[bool]] = {}
     for number, record in enumerate(load_dataset(scenes)):
-        scene = grounder.perceive(Frame(read_rgb(record.image)))
+        scene = grounder.perceive(Frame(read_annotated(record.image)))
         for text, index in single_goals(record):
             (answer,) = grounder.ground(scene, [Goal(text, "one")])
             right.setdefault(number, []).append(

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from groma_ros.io.images import ImageError, compressed_to_rgb
-from groma_ros.io.picture_files import find_pictures, orientation, read_picture, upright
+from groma_ros.io.picture_files import find_pictures, orientation, read_annotated, read_picture, upright
 from tests.pictures import read_rgb
 
 UPRIGHT = np.zeros((24, 40, 3), np.uint8)
@@ -110,3 +110,35 @@ def test_a_progressive_jpeg_of_thousands_of_scans_is_refused_unread() -> None:
     bomb = data[:begin] + scan * 5000 + b"\xff\xd9"
     with pytest.raises(ImageError, match="scans; all together may draw at most"):
         compressed_to_rgb(bomb, "jpeg")
+
+
+def test_a_picture_is_read_as_its_annotations_see_it(tmp_path: Path) -> None:
+    """Some tools annotate the pixels as stored, others what people see; their width and height tell."""
+    path = tmp_path / "phone.png"
+    path.write_bytes(png(6))
+    assert stored(6).shape == (40, 24, 3)
+    for size in (None, (24, 40)):
+        np.testing.assert_array_equal(read_annotated(path, size), stored(6))
+    np.testing.assert_array_equal(read_annotated(path, (40, 24)), UPRIGHT)
+    with pytest.raises(
+        ValueError, match=r"phone.png has 24x40 pixels and its annotations say 80x48, so their"
+    ):
+        read_annotated(path, (80, 48))
+
+
+def test_pictures_of_data_sets_that_cannot_be_used(tmp_path: Path) -> None:
+    whole = jpeg(1)
+    broken = {
+        "cut.jpg": (whole[: len(whole) * 2 // 3], "truncated"),
+        "closed.jpg": (whole[: len(whole) * 2 // 3].rstrip(b"\xff") + b"\xff\xd9", "truncated"),
+        "page.jpg": (b"<!DOCTYPE html><html></html>", "cannot be decoded; JPEG, PNG and WebP files are read"),
+        "empty.jpg": (b"", "cannot be decoded"),
+    }
+    for name, (content, reason) in broken.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(ValueError, match=f"^The picture .*{name} .*{reason}"):
+            read_annotated(tmp_path / name)
+    with pytest.raises(ValueError, match=r"none.jpg is missing or cannot be read \(No such file"):
+        read_annotated(tmp_path / "none.jpg")
+    (tmp_path / "a.bmp").write_bytes(cv2.imencode(".bmp", UPRIGHT[..., ::-1])[1].tobytes())
+    np.testing.assert_array_equal(read_annotated(tmp_path / "a.bmp", (40, 24)), UPRIGHT)

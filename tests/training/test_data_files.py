@@ -170,6 +170,25 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
         open_file(path)
 
 
+def test_pictures_that_lvis_names_by_their_place_on_the_web(tmp_path: Path) -> None:
+    path = detection_file(tmp_path / "coco" / "train2017")
+    document = json.loads(path.read_text())
+    for image in document["images"]:
+        name = image.pop("file_name")
+        image.update(coco_url=f"http://images.cocodataset.org/train2017/{name}", neg_category_ids=[9])
+    path.write_text(json.dumps(document))
+    pictures = open_file(path, tmp_path / "coco")
+    assert len(pictures.objects) == 2 and pictures.sample(0).rgb.shape == (HEIGHT, WIDTH, 3)
+
+
+def test_pictures_of_another_size_than_their_annotations_are_refused(tmp_path: Path) -> None:
+    path = detection_file(tmp_path)
+    small = cv2.resize(cv2.imread(str(tmp_path / "0.jpg")), (WIDTH // 2, HEIGHT // 2))
+    cv2.imwrite(str(tmp_path / "0.jpg"), small)
+    with pytest.raises(TrainingDataError, match=r"0.jpg has 80x60 pixels and its annotations say 160x120"):
+        open_file(path).sample(0)
+
+
 def _config(folder: Path, steps: int) -> Path:
     """CONFIG without scenes as a file; one worker."""
     stages = {
