@@ -14,10 +14,14 @@ def wrong_kind(path: Path) -> str | None:
     """Describe what a file is instead of the expected one, and what to do: a Git LFS pointer, a web page,
     an error message, or empty. None if it is none of these. Raises OSError if it cannot be read."""
     with path.open("rb") as stream:
-        begin = stream.read(_READ)
+        return kind_of(stream.read(_READ))
+
+
+def kind_of(begin: bytes) -> str | None:
+    """The same of the first bytes of a file."""
     if begin.startswith(LFS_POINTER):
         return "a pointer of Git LFS and not the file itself; run git lfs pull in its repository"
-    text = begin.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    text = begin[:_READ].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<?xml", b"<head")):
         return "a web page, maybe the error page of a download, and not the file itself; fetch it again"
     if text.startswith((b'{"error"', b'{"message"', b"entry not found", b"not found", b"access denied")):

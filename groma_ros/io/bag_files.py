@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from groma_ros.file_checks import wrong_kind
 from groma_ros.io.bag_errors import ZSTD_MAGIC, BagError, BagLoss, expansion_limit, size_text
 from groma_ros.yaml_files import YamlError
 from groma_ros.yaml_files import load as load_yaml
@@ -82,6 +83,8 @@ def readable_copy(path: Path, make_folder: Callable[[], Path]) -> Path | None:
     make_folder: makes the folder that the copy is written to. Raises BagError with a sentence where it
     expands beyond the limit or the disk has no room.
     """
+    if path.stat().st_size and (kind := wrong_kind(path)) is not None:
+        raise BagError(f"The bag {path} is {kind}.")
     with path.open("rb") as stream:
         compressed = path.suffix in COMPRESSED or stream.read(4) == ZSTD_MAGIC
     if compressed:
@@ -189,6 +192,8 @@ def _expand(path: Path, target: Path) -> None:
                 if written % (16 * _PIECE) < _PIECE:
                     _check_room(target.parent, 0, path)
                 stream.write(piece)
+        if not written:
+            raise zstandard.ZstdError("they end before their content")
     except zstandard.ZstdError as error:
         raise BagError(
             f"The bag {path} is truncated or damaged: its zstd data cannot be expanded ({error})."

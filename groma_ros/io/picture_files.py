@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from groma_ros.file_checks import kind_of
 from groma_ros.io.images import ImageError, Pixels, compressed_to_rgb
 from groma_ros.io.jpeg_files import segments
 
@@ -64,6 +65,7 @@ def read_picture(name: str) -> tuple[Pixels, int]:
         raise ValueError(
             f"The picture {name} has more than {MAX_FILE_BYTES // 1_000_000} MB, the most that is read."
         )
+    refuse_other_kind(name, data)
     turned = orientation(data)
     return upright(compressed_to_rgb(data, Path(name).suffix), turned), turned
 
@@ -92,7 +94,14 @@ def read_annotated(path: Path, size: tuple[int, int] | None = None) -> Pixels:
     return turned
 
 
+def refuse_other_kind(name: str, data: bytes) -> None:
+    """Raise ValueError for what is found in a picture's place: a Git LFS pointer, a web page."""
+    if data and (kind := kind_of(data)) is not None:
+        raise ValueError(f"The picture {name} is {kind}.")
+
+
 def _decoded(path: Path, data: bytes) -> Pixels:
+    refuse_other_kind(str(path), data)
     if data.startswith((b"\xff\xd8", b"\x89PNG")) or (data[:4] == b"RIFF" and data[8:12] == b"WEBP"):
         try:
             return compressed_to_rgb(data)

@@ -295,6 +295,28 @@ def test_a_metadata_file_that_is_a_bomb(tmp_path: Path) -> None:
         times(folder)
 
 
+@pytest.mark.parametrize("name", ["a.mcap", "a.db3", "a.db3.zstd", "a.mcap.zstd"])
+def test_what_stands_in_the_place_of_a_bag_is_named(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    for content, sentence in (
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "is a pointer of Git LFS"),
+        (b"<!DOCTYPE html><html>404</html>", "is a web page, maybe the error page of a download"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(BagError, match=f"{name} {sentence}"):
+            read(path)
+
+
+def test_compressed_data_that_end_before_their_content(tmp_path: Path) -> None:
+    folder = write(
+        tmp_path / "bag", [("/eye", RAW, 1, image(1, pictures(1)[0]))], StoragePlugin.SQLITE3, "FILE"
+    )
+    path = next(folder.glob("*.zstd"))
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(BagError, match="is truncated or damaged: its zstd data cannot be expanded"):
+        read(folder)
+
+
 def test_topic_names_reach_no_terminal(tmp_path: Path) -> None:
     messages = [(f"/{name}\x1b[31m", RAW, 1, image(1, pictures(1)[0])) for name in ("left", "right")]
     folder = write(tmp_path / "bag", messages, StoragePlugin.MCAP)

@@ -131,13 +131,18 @@ def test_pictures_of_data_sets_that_cannot_be_used(tmp_path: Path) -> None:
     broken = {
         "cut.jpg": (whole[: len(whole) * 2 // 3], "truncated"),
         "closed.jpg": (whole[: len(whole) * 2 // 3].rstrip(b"\xff") + b"\xff\xd9", "truncated"),
-        "page.jpg": (b"<!DOCTYPE html><html></html>", "cannot be decoded; JPEG, PNG and WebP files are read"),
+        "page.jpg": (b"<!DOCTYPE html><html></html>", "is a web page, maybe the error page of a download"),
+        "lfs.jpg": (b"version https://git-lfs.github.com/spec/v1\noid", "is a pointer of Git LFS"),
+        "text.jpg": (b"\0\1\2 no picture", "cannot be decoded; JPEG, PNG and WebP files are read"),
         "empty.jpg": (b"", "cannot be decoded"),
     }
     for name, (content, reason) in broken.items():
         (tmp_path / name).write_bytes(content)
         with pytest.raises(ValueError, match=f"^The picture .*{name} .*{reason}"):
             read_annotated(tmp_path / name)
+        if name in ("page.jpg", "lfs.jpg"):
+            with pytest.raises(ValueError, match=reason):
+                read_picture(str(tmp_path / name))
     with pytest.raises(ValueError, match=r"none.jpg is missing or cannot be read \(No such file"):
         read_annotated(tmp_path / "none.jpg")
     (tmp_path / "a.bmp").write_bytes(cv2.imencode(".bmp", UPRIGHT[..., ::-1])[1].tobytes())
