@@ -24,6 +24,11 @@ MAX_DEPTH = 100
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
+_PLAIN = "tag:yaml.org,2002:"
+"""Beginning of the tags of texts, numbers, lists and mappings; what follows of a class or function of Python
+has another colon."""
+
+
 class YamlError(ValueError):
     """A YAML file that is refused; the message is the reason without the name of the file."""
 
@@ -89,6 +94,9 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
             raise YamlError(f"in line {node.start_mark.line + 1}: an alias repeats the branch it stands in")
         return known[id(node)]
     known[id(node)] = 0
+    if not node.tag.startswith(_PLAIN) or ":" in node.tag.removeprefix(_PLAIN):
+        tag = printable(node.tag.removeprefix(_PLAIN), 60)
+        raise YamlError(f"in line {node.start_mark.line + 1}: the tag {tag} is not of a plain value")
     total = 1
     if isinstance(node, yaml.SequenceNode):
         total += sum(_count(item, known) for item in node.value)

@@ -64,6 +64,11 @@ class Calibration:
             )
         if not self.temperature > 0:
             raise ValueError(f"The calibration temperature is {self.temperature}; it must be above 0.")
+        if not self.presence_scale > 0:
+            raise ValueError(
+                f"The calibration presence_scale is {self.presence_scale}; it must be above 0, or goals that "
+                "are there would be called absent."
+            )
         if not self.score_scale > 0:
             raise ValueError(
                 f"The calibration score_scale is {self.score_scale}; it must be above 0, or better boxes "

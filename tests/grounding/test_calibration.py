@@ -98,6 +98,7 @@ def test_signals_decide_for_a_model_without_none_training() -> None:
     ("fields", "sentence"),
     [
         ({"score_scale": 0.0}, "score_scale is 0.0; it must be above 0"),
+        ({"presence_scale": -5}, "presence_scale is -5; it must be above 0, or goals that are there"),
         ({"signals": {"luck": 1.0}}, "unknown signal 'luck'; known are confidence"),
         ({"null_goals": "thing"}, "null_goals are 'thing'; they must be a list"),
         ({"null_goals": ()}, r"null_goals are \(\); they must be a list"),

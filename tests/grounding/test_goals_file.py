@@ -50,6 +50,11 @@ def test_the_demo_s_goals() -> None:
         ("goals:\n- text: [a]\n", "line 2: the key 'text' holds a sequence and must hold a text."),
         ("goals:\n- - a\n", "line 2: the key 'text' holds a sequence"),
         ("goals: []\n", "hold no goals"),
+        (
+            "goals: !!python/object/apply:os.system [id]\n",
+            "in line 1: the tag python/object/apply:os.system is not",
+        ),
+        ("goals:\n- a\n- !include b.yaml\n", "in line 3: the tag !include is not of a plain value"),
         ("goals:\n", "hold no goals"),
         ("- the mug\n", "must be a mapping with the key goals"),
         ("", "must be a mapping with the key goals"),
