@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from groma_ros.node.publishers import ANSWERS, MARKERS, PICTURES, SOLID
+from groma_ros.node.publishers import ANSWERS, MARKERS, PICTURES, TOPICS_3D
 
 ROOT = Path(__file__).resolve().parents[1]
-OUTPUTS = {f"/groma/{name}" for name in (*ANSWERS, *SOLID, *MARKERS, *PICTURES)}
+OUTPUTS = {f"/groma/{name}" for name in (*ANSWERS, *TOPICS_3D, *MARKERS, *PICTURES)}
 INPUTS = {"/image", "/depth", "/camera_info"}
 SHOWN = {"/groma/debug/markers", "/groma/debug/image", "/groma/target_pose"}
 
