@@ -19,8 +19,9 @@ GENERATED = "lib/groma_ros_generated"
 ROOT_INPUTS = [ROOT / name for name in ("msg", "srv", "action", "CMakeLists.txt", "package.xml")]
 STAND_INS = ("vision_msgs", "tf2_msgs", "nav2_msgs")
 """Packages of interfaces/: names and types of what a ROS distribution has and no wheel brings."""
-# The wheels export the header folders of the machine they were built on.
-FOREIGN_NUMPY = re.compile(r"/opt/python/[^;\"]*/numpy/_core/include")
+# The wheels export the header folders of the machine they were built on. Those of numpy 1 lie elsewhere than
+# those of numpy 2, and the one may have been written here before the other was installed.
+NUMPY = re.compile(r"/[^;\"]*/numpy/_?core/include")
 FOREIGN_PYTHON = re.compile(r"/opt/python/[^;\"]*/include/python3\.\d+")
 
 
@@ -39,7 +40,7 @@ def patch_wheel_exports() -> None:
     python, numpy = header_folders()
     for path in (VENV / "share").glob("*/cmake/*Export.cmake"):
         text = path.read_text()
-        patched = FOREIGN_PYTHON.sub(lambda _: python, FOREIGN_NUMPY.sub(lambda _: numpy, text))
+        patched = FOREIGN_PYTHON.sub(lambda _: python, NUMPY.sub(lambda _: numpy, text))
         if patched != text:
             path.write_text(patched)
 

@@ -91,6 +91,11 @@ def test_exports_of_the_wheels_are_pointed_at_this_environment_once(
     assert f'set(NUMPY "{numpy};/usr/include")' in first
     load.patch_wheel_exports()
     assert export.read_text() == first
+    export.write_text(
+        first.replace(numpy, "/elsewhere/numpy/core/include")
+    )  # another numpy was installed before
+    load.patch_wheel_exports()
+    assert export.read_text() == first
 
 
 def test_a_missing_compiler_is_named_by_its_package(
