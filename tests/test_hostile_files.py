@@ -171,7 +171,8 @@ def manifest() -> dict[str, Any]:
 
 def labels() -> dict[str, Any]:
     images = [
-        {**PICTURE, "id": number, "file_name": f"images/{number}.jpg", "stamp": number} for number in (1, 2)
+        {**PICTURE, "id": number, "file_name": f"images/{number}.jpg", "stamp": number, "frame_id": "camera"}
+        for number in (1, 2)
     ]
     return {**COCO, "images": images, "goals": GOALS}
 
