@@ -72,7 +72,9 @@ def opened(domain: int, grounder: Grounder, settings: dict[str, str]) -> dict[st
 
 
 def test_the_policy_names_what_the_node_opens(domain: int, grounder: Grounder) -> None:
-    found = [opened(domain, grounder, settings) for settings in SETTINGS]
+    # In domains of their own: the graph may still hold what a node of this name in an earlier context had.
+    first = 215 + 2 * (domain % 8)
+    found = [opened(first + place, grounder, settings) for place, settings in enumerate(SETTINGS)]
     for one in found:
         assert one["publish"] == allowed("topic", "publish")
         assert one["reply"] == allowed("service", "reply")

@@ -134,10 +134,16 @@ def segments(pid: int) -> list[Path]:
 def test_what_a_killed_node_left_in_shared_memory_is_removed_by_the_next(
     domain: int, tmp_path: Path, picture: NDArray[Any]
 ) -> None:
-    # A domain of its own, and nobody else in it: those who heard a node tidy up after it.
-    domain += 100
+    # A node of a test that runs beside this one may be the next; not so several times.
+    assert any(_removed_by_the_next(domain + 100, tmp_path / name, picture) for name in "abc")
+
+
+def _removed_by_the_next(domain: int, folder: Path, picture: NDArray[Any]) -> bool:
+    """Kill a node and start another one, which must find none of its shared memory or remove it; whether it
+    says so. domain: of its own, with nobody else in it, as those who heard a node tidy up after it."""
+    folder.mkdir()
     with ExitStack() as stack:
-        first = start_node(stack, domain, tmp_path / "first.txt", PARAMETERS)
+        first = start_node(stack, domain, folder / "first.txt", PARAMETERS)
         while "Active" not in first.output():
             assert first.running
             time.sleep(0.1)
@@ -151,9 +157,9 @@ def test_what_a_killed_node_left_in_shared_memory_is_removed_by_the_next(
             os.utime(lock, (lock.stat().st_atime - 3600, lock.stat().st_mtime - 3600))
         robot = stack.enter_context(Robot(domain))
         alive = segments(os.getpid())
-        second = start_node(stack, domain, tmp_path / "second.txt", PARAMETERS)
+        second = start_node(stack, domain, folder / "second.txt", PARAMETERS)
         robot.meet(second)
         assert robot.ask(robot.image(picture))[1].groundings == []
         assert not any(path.exists() for path in left)
         assert alive and all(path.exists() for path in alive)
-        assert re.search(r"Removed \d+ MB of shared memory that killed processes", second.output())
+        return bool(re.search(r"Removed \d+ MB of shared memory that killed processes", second.output()))
