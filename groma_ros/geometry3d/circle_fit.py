@@ -126,7 +126,7 @@ def _fit_circle(points: Array) -> tuple[Array, float]:
     middle = points.mean(0)
     offset = points - middle
     square = (offset * offset).sum(1)
-    # About the mean the normal equations of the centre and of the radius are apart.
+    # With the mean as origin, the normal equations of the centre do not depend on the radius.
     x, y = np.linalg.lstsq(2 * offset.T @ offset, square @ offset, rcond=None)[0]
     return middle + (x, y), float(np.sqrt(square.mean() + x * x + y * y))
 

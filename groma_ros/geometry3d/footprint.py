@@ -16,9 +16,9 @@ Array = NDArray[np.float64]
 _SAMPLES = 300
 _STEPS = 4
 _DIRECTIONS = np.array([[1, 0], [1, 1], [0, 1], [-1, 1]], np.float32)
-"""Half of the eight of `convex_hull`, anticlockwise."""
+"""Four of the eight directions of `convex_hull`, anticlockwise; the others are their opposites."""
 _ROUNDING = 1e-5
-"""Of the square of the largest coordinate, in products of two of them in float32."""
+"""Rounding error of products of two coordinates in float32, as a share of the square of the largest one."""
 # What the doubling of the ground covered costs, in shares of counterparts that are seen not to be there
 _GROWTH = 0.03
 _CLEARLY = 0.02  # metres in front of what is seen from which a counterpart is surely not there
@@ -65,10 +65,10 @@ class Axes:
 
 
 def _transformed(points: Points, rotation: Array, shift: Array) -> Points:
-    """rotation @ p + shift of points (..., 3).
+    """Compute rotation @ p + shift for points (..., 3).
 
-    By OpenCV, since a product by numpy's BLAS wakes threads that then spin for longer than all of a box
-    takes.
+    OpenCV does it in this thread. A product by numpy's BLAS starts threads that go on spinning afterwards,
+    for longer than a whole box takes.
     """
     matrix = np.column_stack([rotation, shift])
     flat = cv2.transform(np.ascontiguousarray(points, np.float64).reshape(-1, 1, 3), matrix)
@@ -125,8 +125,8 @@ def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) 
         turned[..., :2] = 2 * candidates[:, None] - points[:, :2]
         turned[..., 2] = points[:, 2]
         ahead = view.clearance(axes.to_optical(turned.reshape(-1, 3))).reshape(len(candidates), -1)
-        # NaN, where nothing is known, contradicts nothing; np.fmax and np.fmin pass it over.
-        wrong = np.fmin(np.fmax((ahead - slack) / _CLEARLY, 0.0), 1.0).mean(1)
+        # NaN is unknown depth, which contradicts nothing: np.fmax makes it 0.
+        wrong = np.minimum(np.fmax((ahead - slack) / _CLEARLY, 0.0), 1.0).mean(1)
         reach = np.maximum(high, 2 * candidates - low) - np.minimum(low, 2 * candidates - high)
         return np.asarray(wrong + _GROWTH * ((reach / span).prod(1) - 1))
 
@@ -156,8 +156,8 @@ def smallest_rectangle(points: Points) -> Footprint:
 def convex_hull(points: Points) -> Array:
     """Corners (M, 2) of the convex hull of the first two coordinates of points (N, 2 or more), metres.
 
-    Points inside the octagon of the farthest ones in eight directions are left out first (Akl and Toussaint,
-    1978): they are most of them.
+    Points inside the octagon of the farthest points in eight directions, which are most of them, are left out
+    first (Akl and Toussaint, 1978).
     """
     flat = np.ascontiguousarray(points[:, :2].T * 1000, np.float32)  # OpenCV works in float32: millimetres
     along = np.einsum("ij,jk->ik", _DIRECTIONS, flat)  # no BLAS, see `_transformed`

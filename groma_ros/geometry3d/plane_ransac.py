@@ -37,7 +37,8 @@ class Plane:
         return np.asarray(points @ self.normal + self.offset)
 
     def height_of(self, depth: FloatArray, camera: Intrinsics) -> FloatArray:
-        """`height` of each pixel of a depth image (HxW, metres), without its points; NaN where depth is."""
+        """Height of each pixel of a depth image (HxW, metres) above the plane, metres; NaN where the depth is
+        NaN. Equal to `height` of its points, which need not be computed."""
         x, y, z = self.normal
         across = x * (np.arange(depth.shape[1]) - camera.cx) / camera.fx
         down = y * (np.arange(depth.shape[0]) - camera.cy) / camera.fy
@@ -49,7 +50,7 @@ class Plane:
 
 def find_planes(points: Points, most: int = 3, share: float = 0.08) -> Iterator[Plane]:
     """Find up to `most` planes in points (..., 3) of the optical frame, the one with the most points first;
-    NaN points are skipped. Each is searched for when it is asked for.
+    NaN points are skipped. The next one is searched for only when it is requested.
 
     share: minimum share of all points on a plane. RANSAC (Fischler and Bolles, 1981) with a generator of its
     own, so equal points give equal planes.
@@ -72,7 +73,7 @@ def find_planes(points: Points, most: int = 3, share: float = 0.08) -> Iterator[
 
 
 def evenly(known: Mask) -> NDArray[np.intp]:
-    """Flat indices of about 1,500 true pixels of a mask, as many as `find_planes` looks at, evenly chosen."""
+    """Flat indices of evenly chosen true pixels of a mask: all, or 1,500 to 3,000, as `find_planes` uses."""
     indices = np.flatnonzero(known)
     return indices[:: max(1, len(indices) // _SAMPLES)]
 
@@ -90,7 +91,7 @@ def _consensus(points: Points, tolerance: Array, rng: np.random.Generator) -> Ma
     normals = np.cross(b - a, c - a)
     lengths = np.linalg.norm(normals, axis=1)
     normals[lengths > 0] /= lengths[lengths > 0, None]
-    distances = np.einsum("ij,kj->ik", normals, flat)  # no BLAS, whose threads would spin afterwards
+    distances = np.einsum("ij,kj->ik", normals, flat)  # without BLAS, see footprint.py
     distances -= np.einsum("ij,ij->i", normals, a)[:, None]
     inside = np.abs(distances, out=distances) < bound
     counts = np.where(lengths > _SLIVER, np.count_nonzero(inside, axis=1), 0)
