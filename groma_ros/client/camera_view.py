@@ -54,7 +54,9 @@ class CameraView:
         self._subscriptions: list[Any] = []
         self._depth_subscriptions: list[Any] = []
         self._depth, self._infos = StampBuffer(), StampBuffer()
-        self._topic, self._rectified = "", "auto"
+        self._topic = ""
+        self._depth_source: tuple[str, str, str] | None = None
+        """Depth topic, camera_info topic and `rectified`; None while they are not subscribed to."""
         self.depth_tolerance = 0.0
         """Most seconds between the stamps of an image and of its depth and camera_info: the node's parameter
         sync_tolerance."""
@@ -63,14 +65,15 @@ class CameraView:
         self._boxes: OrderedDict[int, Any] = OrderedDict()
 
     @property
-    def subscribed(self) -> bool:
-        """Whether images and regions are subscribed to."""
-        return bool(self._subscriptions)
+    def topic(self) -> str:
+        """The image topic that is subscribed to, together with the regions; "" for none."""
+        return self._topic
 
     @property
-    def depth_subscribed(self) -> bool:
-        """Whether depth and 3D boxes are subscribed to."""
-        return bool(self._depth_subscriptions)
+    def depth_source(self) -> tuple[str, str, str] | None:
+        """The depth topic, the camera_info topic and `rectified` that are subscribed to, together with the 3D
+        boxes; None for none."""
+        return self._depth_source
 
     def message_type(self, topic: str) -> type | None:
         """Return the message type of an image topic; None if it has no publisher."""
@@ -80,12 +83,12 @@ class CameraView:
     def subscribe(self, topic: str, kind: type) -> None:
         """Subscribe to an image topic and to the node's regions."""
         self.unsubscribe()
-        self._topic = topic
         node, wanted = self._client.node, QoSProfile(depth=2, reliability=ReliabilityPolicy.BEST_EFFORT)
         self._subscriptions = [
             node.create_subscription(kind, topic, self._keep_image, wanted),
             node.create_subscription(Detection2DArray, f"{self._prefix}/proposals", self._keep_regions, 10),
         ]
+        self._topic = topic
 
     def subscribe_depth(self, topic: str, kind: type, info_topic: str, rectified: str) -> None:
         """Subscribe to depth, camera_info and the node's 3D boxes: frames have them from now on.
@@ -93,20 +96,20 @@ class CameraView:
         rectified: the node's parameter, see `io.rectification`.
         """
         self.unsubscribe_depth()
-        self._rectified = rectified
         node, qos = self._client.node, qos_profile_sensor_data
         self._depth_subscriptions = [
             node.create_subscription(kind, topic, partial(_put, self._depth), qos),
             node.create_subscription(CameraInfo, info_topic, partial(_put, self._infos), qos),
             node.create_subscription(Detection3DArray, f"{self._prefix}/detections_3d", self._keep_boxes, 10),
         ]
+        self._depth_source = topic, info_topic, rectified
 
     def unsubscribe_depth(self) -> None:
         """Unsubscribe from depth and 3D boxes, and drop those received."""
         for subscription in self._depth_subscriptions:
             self._client.node.destroy_subscription(subscription)
         with self._lock:
-            self._depth_subscriptions = []
+            self._depth_subscriptions, self._depth_source = [], None
             self._depth, self._infos = StampBuffer(), StampBuffer()
             self._boxes.clear()
 
@@ -116,14 +119,14 @@ class CameraView:
         for subscription in self._subscriptions:
             self._client.node.destroy_subscription(subscription)
         with self._lock:
-            self._subscriptions = []
+            self._subscriptions, self._topic = [], ""
             self._images.clear()
             self._regions.clear()
 
     def is_complete(self, stamp: int) -> bool:
         """Whether the image of a stamp (ns), its regions and, if subscribed to, its 3D boxes have arrived."""
         with self._lock:
-            placed = not self._depth_subscriptions or stamp in self._boxes
+            placed = self._depth_source is None or stamp in self._boxes
             return stamp in self._images and stamp in self._regions and placed
 
     def frame(self, answers: Answers) -> CameraFrame | None:
@@ -144,14 +147,14 @@ class CameraView:
 
     def _with_depth(self, frame: Frame) -> Frame:
         """Return the frame with its depth, if depth is subscribed to, has arrived and matches it."""
-        if not self.depth_subscribed:
+        if (source := self._depth_source) is None:
             return frame
         depth = self._depth.find(frame.stamp, self.depth_tolerance)
         info = self._infos.find(frame.stamp, self.depth_tolerance) or self._infos.latest()
         if info is None:
             return frame
         try:
-            return with_depth(frame, depth, info, rectification(self._rectified, self._topic, info).rectified)
+            return with_depth(frame, depth, info, rectification(source[2], self._topic, info).rectified)
         except ImageError:
             return frame  # the node says in its diagnostics what is wrong with the depth
 

@@ -50,8 +50,6 @@ class NodeEngine(EngineThreads):
         """`time.monotonic` at which the node was given it."""
         self._last_report = 0.0
         """`time.monotonic` of the newest diagnostics."""
-        self._diagnostics: dict[str, str] = {}
-        """What the node says about itself, and of several cameras about this one."""
         self._alive = False
         self._depth_published = False
         """Whether somebody publishes depth for the node."""
@@ -75,6 +73,12 @@ class NodeEngine(EngineThreads):
         return f"node /{self._name}" + (f", camera {self._camera}" if self._camera else "")
 
     @property
+    def _diagnostics(self) -> dict[str, str]:
+        """What the node says about itself. Of several cameras the counts and times of this one stand in place
+        of the node's, which are those of all its cameras."""
+        return self._client.diagnostics | self._client.camera_diagnostics.get(self._camera, {})
+
+    @property
     def model(self) -> str:
         """What runs the node's model."""
         facts = self._diagnostics
@@ -83,7 +87,8 @@ class NodeEngine(EngineThreads):
     @property
     def state(self) -> EngineState:
         """Where it stands now."""
-        dropped, refused = (int(self._diagnostics.get(key, "0")) for key in ("dropped", "refused images"))
+        facts = self._diagnostics
+        dropped, refused = (int(facts.get(key, "0")) for key in ("dropped", "refused images"))
         depth = self._depth_published
         return replace(self._state, dropped=dropped, refused=refused, depth_published=depth)
 
@@ -189,7 +194,8 @@ class NodeEngine(EngineThreads):
         self._client.listen_to(self._camera)
         if missing := self._missing_camera(topic):
             return problem or missing
-        if not self._view.subscribed:
+        if self._view.topic != topic:  # also of a node that came back with another one
+            self._view.unsubscribe()
             kind = self._view.message_type(topic)
             if kind is None:
                 return f"Nobody publishes the node's image topic {topic}; start the camera."
@@ -214,8 +220,7 @@ class NodeEngine(EngineThreads):
     def _unsubscribe(self) -> None:
         """Leave the node's images and answers alone."""
         self._client.ignore(self._camera)
-        if self._view.subscribed:
-            self._view.unsubscribe()
+        self._view.unsubscribe()
 
     def _update_depth(self) -> None:
         """Listen to depth while it is wanted."""
@@ -224,19 +229,16 @@ class NodeEngine(EngineThreads):
         kind = self._view.message_type(topic) if topic else None
         self._depth_published = kind is not None
         self._view.depth_tolerance = float(facts.get("sync tolerance", "0"))
-        wanted = kind is not None and self._view.subscribed and self._depth_wanted
-        if kind is not None and wanted and not self._view.depth_subscribed:
-            self._view.subscribe_depth(
-                topic, kind, facts["camera_info topic"], facts.get("rectified", "auto")
-            )
-        elif not wanted and self._view.depth_subscribed:
+        if kind is None or not self._depth_wanted:
             self._view.unsubscribe_depth()
+            return
+        source = topic, facts["camera_info topic"], facts.get("rectified", "auto")
+        if self._view.depth_source != source:
+            self._view.subscribe_depth(source[0], kind, *source[1:])
 
     def _on_diagnostics(self, facts: dict[str, str]) -> None:
-        # A camera's counts and times in place of the node's, which are those of all its cameras.
-        camera = self._client.camera_diagnostics.get(self._camera, {})
         with self._changed:
-            self._diagnostics, self._last_report = facts | camera, time.monotonic()
+            self._last_report = time.monotonic()
             # A node that started anew within a moment counts its goal sets from the beginning.
             if (
                 int(facts.get("goals_version", "0")) < self._version
@@ -289,7 +291,7 @@ class NodeEngine(EngineThreads):
 
     def _has_news(self) -> bool:
         new = self._newest is not None and self._newest.stamp != self._last_stamp
-        return bool(new) and self._view.subscribed and (not self._state.paused or self._steps > 0)
+        return bool(new) and bool(self._view.topic) and (not self._state.paused or self._steps > 0)
 
     def _shown(self, found: CameraFrame) -> Shown:
         texts = [item.goal.text for item in found.answers.groundings]

@@ -55,7 +55,7 @@ class DepthCamera:
     def __init__(self, robot: Robot, frame: Frame, prefix: str = "") -> None:
         """prefix: of its topics, with the slash."""
         assert frame.depth is not None and frame.intrinsics is not None
-        self._robot, self._frame = robot, frame
+        self._robot, self._frame, self.prefix = robot, frame, prefix
         create = partial(robot.node.create_publisher, qos_profile=qos_profile_sensor_data)
         self._images = create(Image, f"{prefix}image") if prefix else robot.images
         self._depths, self._infos = (
@@ -87,6 +87,39 @@ class DepthCamera:
             self.publish()
 
     def __enter__(self) -> DepthCamera:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class StandInNode:
+    """Publishes for each image of a camera what a node does, but no boxes in space; a context manager."""
+
+    def __init__(self, robot: Robot, camera: DepthCamera, groundings: Sequence[Grounding]) -> None:
+        self.camera = camera
+        """Its camera; the test may put another one here."""
+        self._groundings = groundings
+        self._reports = robot.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._answers = robot.node.create_publisher(GroundingArray, "groma/groundings", 10)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.2):
+            topics = {
+                f"{name} topic": f"/{self.camera.prefix}{name}" for name in ("image", "depth", "camera_info")
+            }
+            values = {**topics, "goals_version": "7", "sync tolerance": "0.02", "rectified": "auto"}
+            status = status_message("groma: grounding", DiagnosticStatus.OK, "answers 1 goals", "", values)
+            header = self.camera.publish()
+            self._reports.publish(DiagnosticArray(header=header, status=[status]))
+            stamp = to_nanoseconds(header.stamp)
+            self._answers.publish(groundings_message(header, self._groundings, 7, stamp))
+
+    def __enter__(self) -> StandInNode:
         self._thread.start()
         return self
 
@@ -157,10 +190,13 @@ def test_a_node_is_shown_dies_and_comes_back(
         def listeners(name: str) -> int:
             return int(robot.node.count_subscribers(name))
 
+        def deep() -> tuple[int, int]:
+            return listeners("depth"), listeners("groma/detections_3d")
+
         assert state["frame"]["depth"]  # the page offers the view
-        assert (listeners("depth"), listeners("groma/detections_3d")) == (1, 0)
+        assert deep() == (1, 0)
         page.until(lambda state: page.space and page.space[0]["boxes"], "boxes in space", space=True)
-        assert (listeners("depth"), listeners("groma/detections_3d")) == (2, 1)
+        page.until(lambda _: deep() == (2, 1), "the discovery of the page's subscriptions", space=True)
         assert page.space is not None and frame.depth is not None and frame.intrinsics is not None
         points, colours = cloud(page.space)
         k = frame.intrinsics
@@ -171,10 +207,7 @@ def test_a_node_is_shown_dies_and_comes_back(
         (box,) = page.space[0]["boxes"]
         assert box["goal"] == 0
         np.testing.assert_allclose([box["corners"]], places(frame, answers), atol=0.005)
-        page.until(
-            lambda _: (listeners("depth"), listeners("groma/detections_3d")) == (1, 0),
-            "the end of the 3D view",
-        )
+        page.until(lambda _: deep() == (1, 0), "the end of the 3D view")
 
         # Goals go both ways: from the page, and from whoever else sets them.
         assert page.goals(MUG, BALL) == {}
@@ -199,7 +232,7 @@ def test_a_node_is_shown_dies_and_comes_back(
         def pages() -> tuple[int, int]:
             return listeners("groma/proposals"), listeners("groma/groundings")
 
-        assert pages() == (1, 2)  # the robot listens to answers
+        page.until(lambda _: pages() == (1, 2), "the page's and the robot's subscriptions")
         page.close()
         robot.until(lambda: pages() == (0, 1), "the page's rest")
 
@@ -254,34 +287,47 @@ def test_one_of_several_cameras_is_shown(
 def test_the_page_places_what_the_node_does_not(
     robot: Robot, frame: Frame, tiny: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A node publishes its boxes in space last, and those that have not come in time are placed by the page.
-    This node is a stand-in that publishes none."""
+    """A node publishes its boxes in space last, and those that have not come in time are placed by the
+    page."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
     answers = tiny.ground(frame, [MUG])
-    values = {"image topic": "/image", "depth topic": "/depth", "camera_info topic": "/camera_info"}
-    values |= {"goals_version": "7", "sync tolerance": "0.02", "rectified": "auto"}
-    status = status_message("groma: grounding", DiagnosticStatus.OK, "answers 1 goals", "", values)
-    reports = robot.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
-    groundings = robot.node.create_publisher(GroundingArray, "groma/groundings", 10)
-    camera, over = DepthCamera(robot, frame), threading.Event()
-
-    def run() -> None:
-        while not over.wait(0.2):
-            header = camera.publish()
-            reports.publish(DiagnosticArray(header=header, status=[status]))
-            groundings.publish(groundings_message(header, answers, 7, to_nanoseconds(header.stamp)))
-
     with ExitStack() as stack:
-        node = threading.Thread(target=run)
-        node.start()
-        stack.callback(node.join)
-        stack.callback(over.set)
+        stack.enter_context(StandInNode(robot, DepthCamera(robot, frame), answers))
         page = stack.enter_context(stack.enter_context(Serving(NodeEngine("groma"), tmp_path / "out")).page())
         page.until(lambda state: page.space and page.space[0]["boxes"], "boxes in space", space=True)
         assert page.space is not None
         (box,) = page.space[0]["boxes"]
         assert box["goal"] == 0 and [goal["text"] for goal in page.state["goals"]] == [MUG]
         np.testing.assert_allclose([box["corners"]], places(frame, answers), atol=1e-4)
+
+
+def test_a_node_that_comes_back_at_once_with_another_camera_is_shown(
+    robot: Robot, frame: Frame, tiny: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node that is silent for less than three seconds is not missed, but its topics may be others."""
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
+    mirrored = replace(frame, rgb=np.ascontiguousarray(frame.rgb[:, ::-1]))
+    first, second = DepthCamera(robot, frame), DepthCamera(robot, mirrored, "second/")
+
+    def shown(seen: Frame) -> bool:
+        picture = page.picture
+        return picture is not None and bool(np.abs(picture.astype(int) - seen.rgb).mean() < 5)
+
+    with ExitStack() as stack:
+        node = stack.enter_context(StandInNode(robot, first, tiny.ground(frame, [MUG])))
+        page = stack.enter_context(stack.enter_context(Serving(NodeEngine("groma"), tmp_path / "out")).page())
+        page.until(lambda _: shown(frame) and page.space, "the first camera with depth", space=True)
+        node.camera = second
+        page.until(lambda _: shown(mirrored) and not shown(frame), "the second camera", space=True)
+        count = robot.node.count_subscribers
+        page.until(
+            lambda _: (
+                [count(f"{at}{name}") for at in ("", "second/") for name in ("image", "depth")]
+                == [0, 0, 1, 1]
+            ),
+            "the topics of the second camera alone",
+            space=True,
+        )
 
 
 def test_a_page_that_is_slow_to_show_does_not_hold_up_the_client(
