@@ -99,8 +99,8 @@ class Reports:
         self._familiarity: Familiarity | None = None
         self._warned: set[str] = set()
         """Goals whose words the log has warned about, or that had nothing to warn about."""
-        self._judged: tuple[int, ...] = ()
-        """Stamps of the scenes that the newest count is about."""
+        self._judged = 0
+        """Number of images that were perceived when a picture was judged last."""
         self._unusual_reports = 0
         """In a row, of an unusual picture."""
         self._name = node.get_fully_qualified_name().strip("/")
@@ -112,7 +112,7 @@ class Reports:
     def loaded(self, runtime: Runtime | None, familiarity: Familiarity | None = None) -> None:
         """Report this engine and the familiarity of its model from now on; None after the model was freed."""
         self._engine = _engine(runtime) if runtime is not None else {}
-        self._familiarity, self._judged, self._unusual_reports = familiarity, (), 0
+        self._familiarity, self._judged, self._unusual_reports = familiarity, 0, 0
         self._warned.clear()
 
     def publish(
@@ -145,7 +145,7 @@ class Reports:
             "questions": questions or 0,
             **count_values(counts, self._meter("").rates(perf_counter(), counts)),
             **_ages(cameras),
-            **self._unfamiliar(config, cameras),
+            **self._unfamiliar(config, cameras, counts.perceived),
             **(_inputs(cameras[0], config) if len(cameras) == 1 else {}),
             "memory MiB": f"{memory_mb():.0f}",
             **self._engine,
@@ -161,27 +161,28 @@ class Reports:
         report.header.stamp = now.to_msg()
         self._publisher.publish(report)
 
-    def _unfamiliar(self, config: NodeConfig, cameras: Sequence[Camera]) -> dict[str, object]:
+    def _unfamiliar(self, config: NodeConfig, cameras: Sequence[Camera], perceived: int) -> dict[str, object]:
         """Return the distance of the newest pictures and the goals from the training data, and log a warning
-        if they are far."""
+        if they are far. perceived: number of images that were perceived so far."""
         familiarity = self._familiarity
         if familiarity is None:
             return {}
         views = [camera.view for camera in cameras]
         scenes = [view.scene for view in views if view is not None and view.scene is not None]
         unusual = max((familiarity.unusual(scene) for scene in scenes), default=None)
-        stamps, reported = tuple(scene.stamp for scene in scenes), None
-        if stamps != self._judged:  # a camera that stands still is judged once
-            self._judged = stamps
+        reported = None
+        # The picture of a camera that stopped is judged once; stamps do not tell, as some drivers set none.
+        if perceived != self._judged:
+            self._judged = perceived
             # A picture now and then is unusual in any stream.
             far = unusual is not None and unusual > 1
             self._unusual_reports = self._unusual_reports + 1 if far else 0
             reported = unusual if self._unusual_reports == UNUSUAL_REPORTS else None
         goals = [goal.text for goal in config.goal_set.goals]
-        new = [text for text in goals if text not in self._warned]
-        if len(self._warned) + len(new) > MAX_WARNED:
-            self._warned.clear()
+        new = [text for text in dict.fromkeys(goals) if text not in self._warned]
         self._warned.update(new)
+        if len(self._warned) > MAX_WARNED:
+            self._warned = set(goals)
         for sentence in sentences(familiarity, reported, new):
             self._logger.warning(f"{sentence[0].upper()}{sentence[1:]}.")
         words = [word for text in goals for word in familiarity.unknown_words(text)]

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
 
-from groma_ros.node.diagnostics import Meter, Rates, count_values, memory_mb, status_message
-from groma_ros.node.statistics import Snapshot
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.time import Time
+
+from groma_ros.grounding.familiarity import Familiarity
+from groma_ros.node.diagnostics import (
+    MAX_WARNED,
+    UNUSUAL_REPORTS,
+    Meter,
+    Rates,
+    Reports,
+    count_values,
+    memory_mb,
+    status_message,
+)
+from groma_ros.node.goal_set import GoalSet, NodeConfig
+from groma_ros.node.parameters import Parameters
+from groma_ros.node.pipeline import Camera
+from groma_ros.node.statistics import Snapshot, Statistics
+from groma_ros.types import Goal, Scene
 
 COUNTS = Snapshot(
     9,
@@ -68,3 +89,70 @@ def test_memory_is_that_of_this_process() -> None:
     before = memory_mb()
     held = b"x" * (64 << 20)
     assert len(held) and memory_mb() - before == pytest.approx(64, abs=16)
+
+
+class ReportBench:
+    """The reports of a node with one camera, without ROS. Its model knows the words "the" and "mug"."""
+
+    def __init__(self) -> None:
+        self.warnings: list[str] = []
+        self.published: list[DiagnosticArray] = []
+        node: Any = SimpleNamespace(
+            get_logger=lambda: SimpleNamespace(warning=self.warnings.append),
+            get_fully_qualified_name=lambda: "/groma",
+            create_publisher=lambda *_: SimpleNamespace(publish=self.published.append),
+        )
+        self._reports, self._statistics = Reports(node), Statistics()
+        self._camera: Any = SimpleNamespace(
+            name="", statistics=self._statistics, inputs=None, view=None, age=None, published=None
+        )
+        usual = np.random.default_rng(3).normal(size=(500, 40)).astype(np.float32)
+        self._mean = usual.mean(0)
+        self._reports.loaded(None, Familiarity.fit(usual, frozenset({"the", "mug"})))
+
+    def perceive(self, offset: float, stamp: int = 0) -> None:
+        """Perceive a picture that is so far from the usual ones."""
+        none = np.zeros((0, 40), np.float32)
+        tokens = (self._mean + np.float32(offset))[None]
+        scene = Scene(none[:, :4], none[:, 0], tokens, none, None, 10, 10, stamp)
+        self._camera.view = SimpleNamespace(scene=scene)
+        self._statistics.perceived()
+
+    def report(self, goals: Sequence[str] = ()) -> dict[str, str]:
+        """The values of the next report."""
+        cameras: list[Camera] = [self._camera]
+        config = NodeConfig(GoalSet(tuple(map(Goal, goals))), Parameters())
+        self._reports.publish(Time(), config, cameras, Statistics(), 0, "")
+        return {item.key: item.value for item in self.published[-1].status[0].values}
+
+
+def test_the_log_warns_once_of_pictures_that_stay_unusual_whatever_their_stamps() -> None:
+    bench = ReportBench()
+    assert "unusual picture" not in bench.report()
+    bench.perceive(9)
+    for _ in range(3 * UNUSUAL_REPORTS):  # a camera that stopped
+        assert float(bench.report()["unusual picture"]) > 1
+    assert bench.warnings == []
+    bench.perceive(0)
+    assert float(bench.report()["unusual picture"]) < 1
+    for number in range(3 * UNUSUAL_REPORTS):
+        bench.perceive(9)  # stamp 0, as of drivers that set none
+        bench.report()
+        assert len(bench.warnings) == (number >= UNUSUAL_REPORTS - 1)
+    assert bench.warnings[0].startswith("The picture is unlike the pictures that the model learned from")
+
+
+def test_the_log_warns_of_the_words_of_each_goal_once() -> None:
+    bench = ReportBench()
+    goals = ["the mug", "the anvil", "the anvil"]
+    assert bench.report(goals)["unknown words"] == "anvil"
+    bench.report(goals)
+    bench.report(["the anvil"])
+    said = "The model never learned the word {0} of the goal 'the {0}'."
+    assert bench.warnings == [said.format("anvil")]
+    # Goals that change without end are not all remembered, but those that stand are.
+    for number in range(MAX_WARNED):
+        bench.report(["the anvil", f"the mug {number}"])
+    assert bench.warnings == [said.format("anvil")]
+    bench.report(["the stethoscope"])
+    assert bench.warnings[1:] == [said.format("stethoscope")]

@@ -262,7 +262,7 @@ def test_pictures_and_words_far_from_training_are_told(met: Robot, node: Child) 
     # The tests before have shown pictures of noise: their count ends with a usual one.
     met.repeat(lambda: met.images.publish(met.image(usual)), lambda: unusual() <= 1, "a usual picture")
     shown = len(node.output())
-    one = met.image(noise)  # counts once, however often it must be sent
+    one = met.image(noise)
     met.repeat(lambda: met.images.publish(one), lambda: unusual() > 1, "the report of an unusual picture")
     met.until(lambda: met.diagnostics["unknown words"] == "stethoscope j laptop", "the report of words")
     warning = "is unlike the pictures that the model learned from"
