@@ -31,8 +31,9 @@ START_SECONDS = 180.0
 ANSWER_SECONDS = 120.0
 TICK_SECONDS = 0.02
 """Period of /clock between two images."""
-REPORT_SECONDS = 2.2
-"""Longer than two reports of the node's diagnostics."""
+REST_REPORTS = 3
+"""Number of further reports of the node that show the same counts when it has come to rest. They come once a
+second, and the first may be older than the images sent last."""
 COMPRESSED, RAW = "compressed", "raw"
 MAX_DOMAIN = 232
 """The largest domain that DDS has ports for."""
@@ -110,6 +111,8 @@ class LiveNode:
         """Filled by the client's thread: answers with the `time.monotonic` seconds of their arrival."""
         self._ready: deque[ImageAnswer] = deque()
         """Answers that `play` has not yielded yet."""
+        self._reports = 0
+        """Diagnostics so far, counted by the client's thread."""
         self._node = Child(
             "groma_ros.node.main",
             _arguments(parameters, transport, topic),
@@ -119,6 +122,7 @@ class LiveNode:
         self._client = GromaClient(
             domain_id=domain,
             on_answers=lambda answers: self._arrived.append((answers, time.monotonic())),
+            on_diagnostics=self._count_report,
             on_wait=self._check_running,
         )
         self._images = self._client.node.create_publisher(
@@ -215,22 +219,17 @@ class LiveNode:
         return not any(self._unanswered.values())
 
     def _wait_until_settled(self) -> None:
-        """Wait until every image is answered or dropped, and nothing changes over two reports of the node."""
-        settled: dict[str, str] = {}
-        since = 0.0
+        """Wait until every image is answered or dropped, and nothing changes over several reports."""
+        rest = RestDetector()
 
         def done() -> bool:
-            nonlocal settled, since
             self._match()
-            facts = self.diagnostics
-            counts = {key: facts[key] for key in ("received", *FATES)}
-            if images_in_progress(facts) or images_answered(facts) != self._received:
-                settled = {}
-            elif counts != settled:
-                settled, since = counts, time.monotonic()
-            return bool(settled) and time.monotonic() - since > REPORT_SECONDS
+            return rest.reached(self.diagnostics, self._received, self._reports)
 
         self._wait(done, "The node did not come to rest")
+
+    def _count_report(self, facts: dict[str, str]) -> None:
+        self._reports += 1
 
     def _wait(self, done: Callable[[], bool], sentence: str) -> None:
         with self._log_in_timeouts():
@@ -256,6 +255,26 @@ class LiveNode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+class RestDetector:
+    """Notices that a node has no image in progress and gets no more. It goes by the number of reports and not
+    by time: a busy node reports late."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, str] = {}
+        """Those of the reports since `_since`; empty while images are in progress."""
+        self._since = 0
+
+    def reached(self, facts: Mapping[str, str], answers: int, reports: int) -> bool:
+        """Whether it is at rest. facts: its newest report; answers: number of those that arrived here;
+        reports: number of those that arrived here."""
+        counts = {key: facts[key] for key in ("received", *FATES)}
+        if images_in_progress(facts) or images_answered(facts) != answers:
+            self._counts = {}
+        elif counts != self._counts:
+            self._counts, self._since = counts, reports
+        return bool(self._counts) and reports - self._since >= REST_REPORTS
 
 
 def _domain() -> int:
