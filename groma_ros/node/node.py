@@ -101,7 +101,7 @@ class GromaNode(LifecycleNode):
             self._camera,
             self._check,
             self._refuser("ground"),
-            self._fill_solid,
+            self._fill_3d,
         )
         self._lifecycle_requests = LifecycleRequests(self, self._ready_to_configure, self._is_active_already)
 
@@ -231,8 +231,8 @@ class GromaNode(LifecycleNode):
         if self._abandoned is not None and self._abandoned.alive:
             # A grounder serves one thread at a time.
             raise NotYet(
-                "The frame in hand when the node was deactivated is still being answered; activate again in "
-                "a moment."
+                "The image in progress when the node was deactivated is still being answered; activate again "
+                "in a moment."
             )
         assert self._grounder is not None
         self._abandoned = None
@@ -263,7 +263,7 @@ class GromaNode(LifecycleNode):
             return
         if not self._pipeline.stop(STOP_SECONDS):
             self.get_logger().warning(
-                f"The frame in hand did not finish within {STOP_SECONDS} s and is abandoned."
+                f"The image in progress did not finish within {STOP_SECONDS} s and is abandoned."
             )
             self._abandoned = self._pipeline
         self._pipeline = None
@@ -371,7 +371,7 @@ class GromaNode(LifecycleNode):
             self._detector_3d.destroy()
         self._detector_3d = None
 
-    def _fill_solid(self, result: Ground.Result, view: ImageResult, grounding: Grounding) -> None:
+    def _fill_3d(self, result: Ground.Result, view: ImageResult, grounding: Grounding) -> None:
         """The 3D part of a result, or in its message why there is none."""
         if view.frame.depth is None or self._detector_3d is None:
             result.message = view.without_depth or NO_DEPTH

@@ -27,7 +27,7 @@ CAMERA = re.compile(r"/?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
 """A namespace of ROS, relative or absolute."""
 MIN_RATE = 0.001
 """Images a second: a limit below one image in a quarter of an hour is a mistake."""
-_FOLLOW, _TRACK = TrackingConfig(), RegionTrackerConfig()
+_TRACKING, _TRACK = TrackingConfig(), RegionTrackerConfig()
 
 
 def _parameter(
@@ -101,7 +101,7 @@ class Parameters:
         choices=RECTIFIED,
         read_only=True,
     )
-    autostart: bool = _parameter(True, "Go to active without being told to.", read_only=True)
+    autostart: bool = _parameter(True, "Activate the node when it starts.", read_only=True)
     goals: tuple[str, ...] = _parameter(
         (), "Goals that stand at the start; ~/goal, ~/set_goals or setting this replaces them."
     )
@@ -123,34 +123,34 @@ class Parameters:
         range=(0.0, 1000.0),
     )
     answer_period: float = _parameter(
-        _FOLLOW.answer_period,
+        _TRACKING.answer_period,
         "Seconds after which the language model is asked again in any case; 0 asks on every image that "
         "finds it idle.",
         range=(0.0, 3600.0),
     )
     answer_wait: float = _parameter(
-        _FOLLOW.answer_wait,
+        _TRACKING.answer_wait,
         "Seconds an image waits for its own answer, while answers take no longer than that.",
         range=(0.0, 60.0),
     )
     max_answer_age: float = _parameter(
-        _FOLLOW.max_answer_age,
+        _TRACKING.max_answer_age,
         "Seconds, after answer_period has passed, from which an answer is stale and its boxes are not "
         "published any more; 0: never.",
         range=(0.0, 86400.0),
     )
     track_min_similarity: float = _parameter(
-        _FOLLOW.min_similarity,
+        _TRACKING.min_similarity,
         "A box whose likeness to its former looks (cosine) falls below this is asked about again.",
         range=(0.0, 1.0),
     )
     scene_change: float = _parameter(
-        _FOLLOW.scene_change,
+        _TRACKING.scene_change,
         "Share of new regions in the image from which the scene counts as another and is asked about again.",
         range=(0.0, 1.0),
     )
     track_max_coast: float = _parameter(
-        _FOLLOW.max_coast,
+        _TRACKING.max_coast,
         "Seconds a box that is not seen is carried by its motion alone; images between perceived ones are "
         "answered by motion for two and a half intervals longer.",
         range=(0.0, 60.0),

@@ -6,6 +6,7 @@ import http.client
 import json
 import threading
 import time
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -114,16 +115,19 @@ def test_a_bag_is_shown_at_its_own_rate(serve: Serve) -> None:
         def now() -> tuple[float, float]:
             before = (page.next()["frame"] or {}).get("number", 0)
             page.until(lambda state: state["frame"] and state["frame"]["number"] > before)
-            return time.monotonic(), int(page.state["frame"]["stamp"]) / 1e9
+            return time.monotonic(), (int(page.state["frame"]["stamp"]) - BEGIN) / 1e9
 
-        for speed, tolerance in ((1.0, 0.5), (0.5, 0.35)):
+        for speed in (1.0, 0.5):
             page.do("restart")
             page.do("speed", speed=speed)
             page.until(lambda state: state["frame"] and int(state["frame"]["stamp"]) < BEGIN + 1e9)
-            (start, first), (end, last) = now(), (0.0, 0.0)
-            while last - first < 2.5 * speed:
-                end, last = now()
-            assert abs((last - first) - speed * (end - start)) < tolerance, (speed, end - start, last - first)
+            shown = [now()]
+            while shown[-1][1] - shown[0][1] < 2.5 * speed:
+                shown.append(now())
+            # Of all pairs the median: a machine that is busy for a moment is late with some of the frames.
+            pairs = [(one, other) for one, other in combinations(shown, 2) if other[0] - one[0] > 1]
+            rate = np.median([(other[1] - one[1]) / (other[0] - one[0]) for one, other in pairs])
+            assert rate == pytest.approx(speed, rel=0.15), shown
 
 
 def test_frames_that_come_while_another_is_in_work_are_counted(

@@ -189,14 +189,14 @@ def test_the_goals_are_told_to_late_listeners_with_their_version(eyes: Eyes) -> 
 
 def test_topics_services_and_qualities_are_there(eyes: Eyes) -> None:
     node = eyes.robot.node
-    names = {
-        name.removeprefix("/groma/")
-        for name, _ in node.get_topic_names_and_types()
-        if name.startswith("/groma/")
-    }
+
+    def names() -> set[str]:
+        return {name.removeprefix("/groma/") for name, _ in node.get_topic_names_and_types()}
+
     each = ("detections", "groundings", "proposals", "detections_3d", "target_pose", "debug/image")
     wanted = {f"{camera}/{topic}" for camera in ("left", "arm/right") for topic in each}
-    assert wanted | {"goal", "label_info", "vision_info", "ground/_action/feedback"} <= names
+    wanted |= {"goal", "label_info", "vision_info", "ground/_action/feedback"}
+    eyes.robot.until(lambda: wanted <= names(), "the discovery of all topics")
     (left,) = node.get_publishers_info_by_topic("/groma/left/detections")
     (right,) = node.get_publishers_info_by_topic("/groma/arm/right/detections")
     assert left.qos_profile.reliability == ReliabilityPolicy.BEST_EFFORT

@@ -61,7 +61,7 @@ class Outputs:
     """Keeps what would be published. listened: whether somebody listens."""
 
     def __init__(self) -> None:
-        self.told: list[tuple[int, TrackedAnswer]] = []
+        self.published: list[tuple[int, TrackedAnswer]] = []
         self.pictured: list[int] = []
         self.listened = True
         self.detections_3d_wanted = self.proposals_wanted = False
@@ -70,35 +70,35 @@ class Outputs:
     def answers_wanted(self) -> bool:
         return self.listened
 
-    def wanted(self, orders: NodeConfig) -> bool:
+    def wanted(self, config: NodeConfig) -> bool:
         return self.listened
 
     def publish_answers(self, header: Header, tracked: TrackedAnswer) -> None:
-        self.told.append((to_nanoseconds(header.stamp), tracked))
+        self.published.append((to_nanoseconds(header.stamp), tracked))
 
-    def publish_pictures(self, view: ImageResult, orders: NodeConfig, rate: float) -> None:
+    def publish_pictures(self, view: ImageResult, config: NodeConfig, rate: float) -> None:
         self.pictured.append(to_nanoseconds(view.header.stamp))
 
     @property
     def stamps(self) -> list[int]:
-        return [stamp for stamp, _ in self.told]
+        return [stamp for stamp, _ in self.published]
 
 
 class Rig:
     """A pipeline with two cameras."""
 
     def __init__(self) -> None:
-        self.model, self.orders = Model(), NodeConfig(GoalSet((Goal("a"),), 3), Parameters(answer_wait=0.0))
+        self.model, self.config = Model(), NodeConfig(GoalSet((Goal("a"),), 3), Parameters(answer_wait=0.0))
         self.refused: list[tuple[str, str]] = []
         self.cameras = [Camera(name, Outputs(), Statistics()) for name in ("left", "right")]  # type: ignore[arg-type]
-        solids = Detector3D(SimpleNamespace(), Parameters())  # type: ignore[arg-type]
+        detector_3d = Detector3D(SimpleNamespace(), Parameters())  # type: ignore[arg-type]
         self.pipeline = Pipeline(
             self.model,  # type: ignore[arg-type]
             self.cameras,
-            lambda: self.orders,
+            lambda: self.config,
             self._refuse,
             lambda: None,
-            solids,
+            detector_3d,
         )
         self.outputs: list[Any] = [camera.outputs for camera in self.cameras]
 
@@ -149,7 +149,7 @@ def test_every_frame_is_answered_while_the_model_thinks(rig: Rig) -> None:
         rig.model.see.release()
         stamp = rig.send(milliseconds)
         until(lambda: stamp in rig.outputs[0].stamps)  # noqa: B023
-    told = dict(rig.outputs[0].told)
+    told = dict(rig.outputs[0].published)
     # The thread of the language model holds the second or the third frame, and an earlier answer stands.
     last = told[1_100_000_000]
     until(lambda: rig.model.asked[-1] != last.answered)  # a busy machine starts that thread later
@@ -166,8 +166,8 @@ def test_frames_that_come_while_another_is_looked_at_are_carried_once_and_in_ord
     sent = [rig.send(200)]
     until(lambda: rig.cameras[0].in_progress is not None)
     sent += [rig.send(milliseconds) for milliseconds in (250, 300, 350)]
-    assert rig.outputs[0].stamps[2:] == sent[:3], "the one in hand and those that were overtaken"
-    boxes = [tracked.groundings[0].detections[0].box for _, tracked in rig.outputs[0].told[2:]]
+    assert rig.outputs[0].stamps[2:] == sent[:3], "the one in progress and those that were overtaken"
+    boxes = [tracked.groundings[0].detections[0].box for _, tracked in rig.outputs[0].published[2:]]
     assert [box[0] for box in boxes] == pytest.approx([90, 95, 100], abs=0.5)
     rig.model.see.release()
     until(lambda: rig.model.seen[-1] == sent[0])
@@ -180,7 +180,7 @@ def test_frames_that_come_while_another_is_looked_at_are_carried_once_and_in_ord
 
 
 def test_without_carrying_they_are_dropped(rig: Rig) -> None:
-    rig.orders = NodeConfig(rig.orders.goal_set, Parameters(answer_wait=0.0, carry=False))
+    rig.config = NodeConfig(rig.config.goal_set, Parameters(answer_wait=0.0, carry=False))
     answered_once(rig)
     for milliseconds in (200, 250, 300):
         rig.send(milliseconds)
@@ -206,7 +206,7 @@ def test_cameras_are_looked_at_in_turn(rig: Rig) -> None:
     assert rig.outputs[1].stamps == [0]
     # What came while the first was looked at is answered too: nothing is known yet.
     assert rig.outputs[0].stamps == [milliseconds * 1_000_000 for milliseconds in range(0, 350, 50)]
-    assert {item.groundings[0].status for _, item in rig.outputs[0].told} == {"pending"}
+    assert {item.groundings[0].status for _, item in rig.outputs[0].published} == {"pending"}
 
 
 def test_images_above_max_rate_are_no_pause_of_the_camera(rig: Rig) -> None:
@@ -237,17 +237,17 @@ def test_nothing_is_looked_at_for_nobody(rig: Rig) -> None:
     rig.outputs[0].listened = False
     rig.send(0)
     until(lambda: rig.cameras[0].statistics.snapshot().skipped == 1)
-    assert rig.model.seen == [] and rig.outputs[0].told == []
+    assert rig.model.seen == [] and rig.outputs[0].published == []
 
 
 def test_answers_are_told_under_the_version_of_their_own_goals(rig: Rig) -> None:
     answered_once(rig)
-    rig.orders = NodeConfig(rig.orders.goal_set.replaced([Goal("b")]), rig.orders.settings)
+    rig.config = NodeConfig(rig.config.goal_set.replaced([Goal("b")]), rig.config.settings)
     for milliseconds in range(200, 1200, 100):
         rig.model.see.release()
         stamp = rig.send(milliseconds)
         until(lambda: stamp in rig.outputs[0].stamps)  # noqa: B023
-    told = [(tracked.version, tracked.groundings[0].goal.text) for _, tracked in rig.outputs[0].told]
+    told = [(tracked.version, tracked.groundings[0].goal.text) for _, tracked in rig.outputs[0].published]
     assert set(told) == {(3, "a"), (4, "b")} and told == sorted(told)
 
 
@@ -257,7 +257,7 @@ def test_stopping_in_the_middle_of_everything_is_quick(rig: Rig) -> None:
     rig.send(200)
     until(lambda: rig.cameras[0].in_progress is not None)
     start = time.monotonic()
-    assert not rig.pipeline.stop(0.2), "the frame in hand is still looked at"
+    assert not rig.pipeline.stop(0.2), "the frame in progress is still looked at"
     assert time.monotonic() - start < 5
     rig.model.see.release()
     rig.model.think.set()

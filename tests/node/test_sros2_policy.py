@@ -57,13 +57,19 @@ def opened(domain: int, grounder: Grounder, settings: dict[str, str]) -> dict[st
             "execute": lambda node: get_action_server_names_and_types_by_node(node, "groma", "/"),
         }
         found: dict[str, set[str]] = {}
-        end = time.monotonic() + SECONDS
-        while time.monotonic() < end and len(found.get("publish", ())) < len(allowed("topic", "publish")):
-            found = {
-                kind: {name for name, _ in ask(node) if "/_action/" not in name}
-                for kind, ask in asked.items()
-            }
-            time.sleep(0.1)  # the node's own graph may lag behind
+        # The node's own graph may lag behind: it is taken when it has not changed for a while.
+        end, same = time.monotonic() + SECONDS, 0
+        while same < 10 and time.monotonic() < end:
+            before, found = (
+                found,
+                {
+                    kind: {name for name, _ in ask(node) if "/_action/" not in name}
+                    for kind, ask in asked.items()
+                },
+            )
+            same = same + 1 if found == before and all(found.values()) else 0
+            time.sleep(0.05)
+        assert same == 10, f"the graph did not come to rest: {found}"
         node.finish()
         node.destroy_node()
         return found

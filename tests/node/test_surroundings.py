@@ -19,7 +19,7 @@ from groma_ros.client.demo.processes import Child
 from groma_ros.msg import Goal
 from groma_ros.node.shared_memory import FOLDER, LOCK, SEGMENT
 from groma_ros.srv import SetGoals
-from tests.node.robot import Robot, start_node
+from tests.node.robot import STARTING, Robot, start_node
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 PARAMETERS = {"model": TINY, "backend": "onnx", "threads": 1, "min_presence": 0.0}
@@ -144,8 +144,9 @@ def _removed_by_the_next(domain: int, folder: Path, picture: NDArray[Any]) -> bo
     folder.mkdir()
     with ExitStack() as stack:
         first = start_node(stack, domain, folder / "first.txt", PARAMETERS)
+        end = time.monotonic() + STARTING
         while "Active" not in first.output():
-            assert first.running
+            assert first.running and time.monotonic() < end, first.output()[-2000:]
             time.sleep(0.1)
         left = segments(first.pid)
         assert left and all(path.stat().st_size > 1_000_000 for path in left)
