@@ -32,7 +32,8 @@ class Journal:
     lines may come in any order.
 
     folder: created if needed; settings: JSON values that the results depend on; files: names of the files.
-    Raises ValueError if the folder holds a run with other settings, OSError if it cannot be written.
+    Raises ValueError if the folder holds a run with other settings or such files without settings, OSError if
+    it cannot be written.
     """
 
     def __init__(self, folder: Path, settings: Mapping[str, Any], files: Sequence[str] = (RECORDS,)) -> None:
@@ -68,10 +69,17 @@ class Journal:
     def _resume(self, settings: Any) -> None:
         """Prepare the files for appending."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        if (self.folder / SETTINGS).is_file() and not self._has(settings):
+        if (self.folder / SETTINGS).is_file():
+            if not self._has(settings):
+                raise ValueError(
+                    f"{self.folder} holds another run (other data, model or options); name a new --out "
+                    "folder or remove this one."
+                )
+        elif strange := [name for name in self._files if (self.folder / name).exists()]:
+            # The settings are written first, so this file is not of a run and must not be truncated.
             raise ValueError(
-                f"{self.folder} holds another run (other data, model or options); name a new --out folder or "
-                "remove this one."
+                f"{self.folder / strange[0]} is not of a run of this command, for there is no {SETTINGS} "
+                "beside it; name another --out folder."
             )
         with replacing(self.folder / SETTINGS) as stream:
             stream.write(json.dumps(settings, indent=1).encode() + b"\n")
@@ -101,8 +109,9 @@ class Journal:
 class OrderedJournal(Journal):
     """Journal of results that depend on the earlier ones through a state, which is saved now and then.
 
-    Only what was appended before the last save counts when the run is resumed. A folder of a run with other
-    settings, or a damaged one, is emptied; with `fresh` any folder is.
+    Only what was appended before the last save counts when the run is resumed. The journal of a run with
+    other settings, or a damaged one, is deleted first, with `fresh` any journal; other files of the folder
+    stay.
     """
 
     def __init__(
@@ -143,7 +152,10 @@ class OrderedJournal(Journal):
 
     def _resume(self, settings: Any) -> None:
         if self._fresh or not self._recall(settings):
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for name in (STATE, *self._files, SETTINGS):
+                with naming_file(self.folder / name):
+                    (self.folder / name).unlink(missing_ok=True)
             super()._resume(settings)
 
     def _recall(self, settings: Any) -> bool:
@@ -169,16 +181,19 @@ class OrderedJournal(Journal):
 
 
 def _drop_incomplete_end(path: Path) -> None:
-    """Truncate a file of JSON lines before its first incomplete line, such as one that a kill cut off."""
-    data = path.read_bytes() if path.is_file() else b""
+    """Truncate a file of JSON lines before its first incomplete line: one that a kill cut off, or the zeros
+    that some file systems leave after a loss of power."""
+    if not path.is_file():
+        return
     whole = 0
-    for line in data.splitlines(keepends=True):
-        try:
-            json.loads(line)
-        except ValueError:
-            break
-        if not line.endswith(b"\n"):
-            break
-        whole += len(line)
-    if whole < len(data):
+    with path.open("rb") as stream:
+        for line in stream:
+            try:
+                json.loads(line)
+            except (ValueError, RecursionError):
+                break
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+    if whole < path.stat().st_size:
         os.truncate(path, whole)

@@ -22,11 +22,8 @@ MAX_DEPTH = 100
 """Most levels of lists and mappings inside each other."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-
-
-_PLAIN = "tag:yaml.org,2002:"
-"""Beginning of the tags of texts, numbers, lists and mappings; what follows of a class or function of Python
-has another colon."""
+_PLAIN_TAGS = yaml.constructor.SafeConstructor.yaml_constructors.keys() - {None}
+_YAML = "tag:yaml.org,2002:"
 
 
 class YamlError(ValueError):
@@ -94,8 +91,8 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
             raise YamlError(f"in line {node.start_mark.line + 1}: an alias repeats the branch it stands in")
         return known[id(node)]
     known[id(node)] = 0
-    if not node.tag.startswith(_PLAIN) or ":" in node.tag.removeprefix(_PLAIN):
-        tag = printable(node.tag.removeprefix(_PLAIN), 60)
+    if node.tag not in _PLAIN_TAGS:
+        tag = printable(node.tag.removeprefix(_YAML), 60)
         raise YamlError(f"in line {node.start_mark.line + 1}: the tag {tag} is not of a plain value")
     total = 1
     if isinstance(node, yaml.SequenceNode):

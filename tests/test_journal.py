@@ -25,11 +25,14 @@ def test_every_complete_line_counts_in_any_order(tmp_path: Path) -> None:
         assert [entry["item"] for entry in journal.read()] == [3, 0, 2]
 
 
-def test_nothing_after_a_damaged_line_counts(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damaged", [b"{1\n", b"\0" * 5000, b"\0" * 50 + b"\n", b"1\r1\n", b"[" * 200_000 + b"\n"]
+)
+def test_nothing_after_a_damaged_line_counts(tmp_path: Path, damaged: bytes) -> None:
     with Journal(tmp_path, {}) as journal:
         for item in range(3):
             journal.append(json.dumps(item))
-    (tmp_path / RECORDS).write_bytes(b"0\n{1\n2\n")
+    (tmp_path / RECORDS).write_bytes(b"0\n" + damaged + b"2\n")
     with Journal(tmp_path, {}) as journal:
         assert journal.read() == [0]
     assert (tmp_path / RECORDS).read_bytes() == b"0\n"
@@ -42,6 +45,34 @@ def test_another_run_is_refused_and_left_alone(tmp_path: Path, known: bytes) -> 
     with pytest.raises(ValueError, match=r"holds another run \(other data, model or options\); name a new"):
         Journal(tmp_path, {"seed": 2})
     assert (tmp_path / SETTINGS).read_bytes() == known and (tmp_path / RECORDS).read_bytes() == b"0\n1"
+
+
+def test_records_of_another_program_are_left_alone(tmp_path: Path) -> None:
+    """They were emptied, as lines that are cut off."""
+    (tmp_path / RECORDS).write_bytes(b"notes of somebody\n")
+    with pytest.raises(
+        ValueError, match=r"records.jsonl is not of a run of this command, .*no settings.json"
+    ):
+        Journal(tmp_path, {})
+    assert (tmp_path / RECORDS).read_bytes() == b"notes of somebody\n"
+    assert not (tmp_path / SETTINGS).exists()
+
+
+def test_an_ordered_run_begins_anew_behind_a_link_too_and_deletes_its_own_files_alone(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "run").symlink_to(tmp_path / "elsewhere")
+    with OrderedJournal(tmp_path / "run", {}) as journal:
+        journal.append("0")
+        journal.save({})
+    (tmp_path / "elsewhere" / "notes.txt").write_text("of somebody")
+    with OrderedJournal(tmp_path / "run", {}, fresh=True) as journal:
+        assert (journal.done, journal.read()) == (0, [])
+        journal.append("1")
+    assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == [
+        "notes.txt",
+        RECORDS,
+        SETTINGS,
+    ]
 
 
 def test_in_an_ordered_run_what_was_saved_counts(tmp_path: Path) -> None:

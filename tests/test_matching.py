@@ -84,6 +84,6 @@ def test_average_precision_without_candidates_or_positives() -> None:
 
 def test_each_true_box_has_the_one_found_for_it() -> None:
     truth = np.array([[0, 0, 10, 10], [100, 0, 110, 10], [50, 50, 60, 60]], np.float32)
-    found = np.array([[100, 0, 110, 5], [200, 200, 210, 210], [0, 0, 10, 10]], np.float32)
-    assert found_for(truth, found) == [(2, 1.0), (0, 0.5), (-1, 0.0)]
+    found = np.array([[100, 0, 110, 1], [200, 200, 210, 210], [0, 0, 10, 10]], np.float32)
+    assert found_for(truth, found) == [(2, 1.0), (0, pytest.approx(0.1)), (-1, 0.0)]
     assert found_for(truth, found[:0]) == [(-1, 0.0)] * 3 and found_for(truth[:0], found) == []

@@ -1,5 +1,6 @@
 """YAML files with limits: accepted content, and bombs rejected before expansion."""
 
+import datetime
 import time
 from pathlib import Path
 
@@ -24,6 +25,19 @@ def test_plain_values(tmp_path: Path) -> None:
     assert load(path) is None
 
 
+def test_values_with_the_tags_of_yaml_itself(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text(
+        "%YAML 1.1\n---\na: !!str 3\nb: !!int '3'\nc: !!float 3\nd: !!binary aGk=\n"
+        "e: !!set {x}\nf: !!omap [x: 1]\ng: !!timestamp 2024-01-02\nh: ! x\n"
+        "i: !<tag:yaml.org,2002:str> 4\nj: !!null ''\n"
+    )
+    assert load(path) == {
+        **{"a": "3", "b": 3, "c": 3.0, "d": b"hi", "e": {"x"}, "f": [("x", 1)]},
+        **{"g": datetime.date(2024, 1, 2), "h": "x", "i": "4", "j": None},
+    }
+
+
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
@@ -40,6 +54,8 @@ def test_plain_values(tmp_path: Path) -> None:
             "a: !!python/object/apply:os.system [x]\n",
             "in line 1: the tag python/object/apply:os.system is not of a plain value",
         ),
+        ("a: !!python/tuple [x]\n", "in line 1: the tag python/tuple is not of a plain value"),
+        ("%TAG !! tag:else.org,2000:\n---\na: !!str x\n", "the tag tag:else.org,2000:str is not of a plain"),
         ("x" * (MAX_BYTES + 1), "more than 1000000 bytes"),
     ],
     ids=[
@@ -53,6 +69,8 @@ def test_plain_values(tmp_path: Path) -> None:
         "anchor",
         "date",
         "code",
+        "tuple",
+        "tag",
         "size",
     ],
 )

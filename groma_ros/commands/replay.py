@@ -35,7 +35,7 @@ CHANGED, LOST = 3, 4
 """Exit statuses for differences, and for a bag with other messages than it announces; 1 is for a bag that
 could not be replayed."""
 STATUS_CODES = {"failed": 1, "lost": LOST, "changed": CHANGED}
-"""Of several bags, the first of these topics that a bag has is used."""
+"""Exit status by the status of a bag; of several bags, the first of these that occurs."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

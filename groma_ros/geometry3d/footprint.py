@@ -70,6 +70,8 @@ def _transformed(points: Points, rotation: Array, shift: Array) -> Points:
     OpenCV does it in this thread. A product by numpy's BLAS starts threads that go on spinning afterwards,
     for longer than a whole box takes.
     """
+    if not points.size:  # which OpenCV refuses
+        return np.zeros(points.shape)
     matrix = np.column_stack([rotation, shift])
     flat = cv2.transform(np.ascontiguousarray(points, np.float64).reshape(-1, 1, 3), matrix)
     return np.asarray(flat.reshape(points.shape))

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 _START, _END, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
-_WITHOUT_CONTENT = (0x00, 0x01, *range(0xD0, 0xD8))
-"""An escaped 0xFF, a temporary marker, restarts."""
+_SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
+"""A marker with content, or of the start or end: no escaped 0xFF, temporary marker, fill byte or restart."""
+_MOST_SEGMENTS = 10_000
+"""Before the first scan; a colour profile and a depth map take some hundreds."""
 _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker that ends coded data: no escaped 0xFF, no fill byte, no restart."""
 _RESTART_INTERVAL = 0xDD
@@ -84,22 +86,21 @@ def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker of each segment up to the first scan's header, and where its content starts and ends.
 
     As decoders do, fill bytes, bytes that belong to no segment and markers without content are skipped.
+    Nothing is yielded after `_MOST_SEGMENTS`, so that a file of empty segments costs little.
     """
     place = 2
-    while (place := content.find(b"\xff", place)) >= 0 and place + 4 <= len(content):
-        marker = content[place + 1]
-        if marker == 0xFF:
-            place += 1
-        elif marker in _WITHOUT_CONTENT:
-            place += 2
-        elif marker in (_START, _END):
+    for _ in range(_MOST_SEGMENTS):
+        found = _SEGMENT.search(content, place)
+        if found is None or found.start() + 4 > len(content):
             return
-        else:
-            after = place + 2 + max(int.from_bytes(content[place + 2 : place + 4], "big"), 2)
-            yield marker, place + 4, after
-            if marker == _START_OF_SCAN:
-                return
-            place = after
+        place, marker = found.start(), content[found.start() + 1]
+        if marker in (_START, _END):
+            return
+        after = place + 2 + max(int.from_bytes(content[place + 2 : place + 4], "big"), 2)
+        yield marker, place + 4, after
+        if marker == _START_OF_SCAN:
+            return
+        place = after
 
 
 def _scans(content: bytes, start: int) -> tuple[list[bytes], int | None]:

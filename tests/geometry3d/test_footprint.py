@@ -79,6 +79,11 @@ def test_only_hidden_counterparts_are_added() -> None:
     assert np.ptp(whole[:, 1]) == pytest.approx(0.1, abs=0.004) and whole[:, 0].max() < 0.06
 
 
+def test_no_points_stay_none_in_the_other_frame() -> None:
+    axes = Axes(np.array([0.0, 0, 1]), np.eye(3)[[1, 2, 0]])
+    assert axes.to_local(np.zeros((0, 3))).shape == axes.to_optical(np.zeros((0, 3))).shape == (0, 3)
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_the_hull_of_the_outer_points_is_that_of_all(seed: int) -> None:
     """Clouds of every shape, lines, grids and single points among them."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from itertools import pairwise
 from typing import Any
 
@@ -116,3 +117,14 @@ def test_segments_never_run_backwards() -> None:
         content = b"\xff\xd8" + bytes(rng.choice([0, 1, 2, 0xC0, 0xDA, 0xE1, 0xFF], 60).astype(np.uint8))
         places = [place for _, start, end in segments(content) for place in (start, end)]
         assert all(first < second + 1 for first, second in pairwise(places))
+
+
+@pytest.mark.parametrize(
+    "unit", [b"\xff", b"\xff\0", b"\xff\xe1\0\0", b"\xff\xe1\0\1", b"\xff\xc0\0\2", b"\0"]
+)
+def test_a_large_file_without_a_picture_costs_little(unit: bytes) -> None:
+    """A loop over its bytes took ten seconds for each 20 MB."""
+    content = b"\xff\xd8" + unit * (20_000_000 // len(unit))
+    start = time.process_time()
+    assert read_jpeg(content) is None and orientation(content) == 1
+    assert time.process_time() - start < 4
