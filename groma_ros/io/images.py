@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.io.jpeg_files import JpegFile, read_jpeg
+from groma_ros.io.jpeg_files import JpegFile, jpeg_header_size, read_jpeg
 
 Pixels = NDArray[np.uint8]
 
@@ -207,6 +207,16 @@ def _decoded(content: bytes, format: str, mode: int) -> NDArray[Any]:
     return np.asarray(pixels)
 
 
+def header_size(begin: bytes) -> tuple[int, int] | None:
+    """(width, height) of the stored pixels, from the first bytes of a JPEG or PNG file; None where they lack
+    it. For a look at many files: whether the rest is whole is checked when a file is decoded."""
+    if begin.startswith(b"\xff\xd8"):
+        return jpeg_header_size(begin)
+    if begin.startswith(_PNG) and len(begin) >= 24:
+        return _png_header_size(begin)
+    return None
+
+
 def _yuv420_to_rgb(message: ImageMessage) -> Pixels:
     """Luma rows of `step` bytes, then the chroma: pairs of U and V (NV12, NV24) or V and U (NV21) in rows as
     long, or two planes with rows of half the length (I420, YV12)."""
@@ -355,6 +365,10 @@ def _png_size(content: bytes) -> tuple[int, int]:
         raise ImageError(
             "truncated", f"The PNG image of {len(content)} bytes is truncated: its end chunk is missing."
         )
+    return _png_header_size(content)
+
+
+def _png_header_size(content: bytes) -> tuple[int, int]:
     return int.from_bytes(content[16:20], "big"), int.from_bytes(content[20:24], "big")
 
 

@@ -82,6 +82,15 @@ def read_jpeg(content: bytes) -> JpegFile | None:
     return None
 
 
+def jpeg_header_size(begin: bytes) -> tuple[int, int] | None:
+    """(width, height) from the first bytes of a JPEG file; None where its frame header is not among them."""
+    for marker, start, _ in segments(begin):
+        if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME and len(begin) >= start + 5:
+            height, width = begin[start + 1 : start + 3], begin[start + 3 : start + 5]
+            return int.from_bytes(width, "big"), int.from_bytes(height, "big")
+    return None
+
+
 def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker of each segment up to the first scan's header, and where its content starts and ends.
 

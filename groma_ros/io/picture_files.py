@@ -16,13 +16,16 @@ import cv2
 import numpy as np
 
 from groma_ros.file_checks import kind_of
-from groma_ros.io.images import ImageError, Pixels, compressed_to_rgb
+from groma_ros.io.images import ImageError, Pixels, compressed_to_rgb, header_size
 from groma_ros.io.jpeg_files import segments
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 """Of the files that are taken from a folder."""
 MAX_FILE_BYTES = 200_000_000
+_HEADER_BYTES = 65_536
 _ORIENTATION = 0x0112
+_SIDEWAYS = (5, 6, 7, 8)
+"""Orientations that exchange width and height."""
 _STANDARD_INPUT = "-"
 
 
@@ -94,6 +97,16 @@ def read_annotated(path: Path, size: tuple[int, int] | None = None) -> Pixels:
     return turned
 
 
+def may_have_size(path: Path, size: tuple[int, int]) -> bool:
+    """Whether `read_annotated` may find a picture to have this (width, height), by its header; True where the
+    header is not JPEG's or PNG's, or longer than 64 kB. Raises OSError if it cannot be read."""
+    with path.open("rb") as stream:
+        found = header_size(stream.read(_HEADER_BYTES))
+    if found is None or found == size:
+        return True
+    return found == size[::-1] and orientation(path.read_bytes()) in _SIDEWAYS
+
+
 def refuse_other_kind(name: str, data: bytes) -> None:
     """Raise ValueError for what is found in a picture's place: a Git LFS pointer, a web page."""
     if data and (kind := kind_of(data)) is not None:
@@ -123,7 +136,7 @@ def _size(pixels: Pixels) -> tuple[int, int]:
 
 def upright(pixels: Pixels, turned: int) -> Pixels:
     """The pixels as the orientation 1 to 8 says they are to be seen."""
-    if turned in (5, 6, 7, 8):
+    if turned in _SIDEWAYS:
         pixels = np.swapaxes(pixels, 0, 1)
     if turned in (2, 3, 6, 7):
         pixels = pixels[:, ::-1]

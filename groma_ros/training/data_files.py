@@ -22,13 +22,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.coco_files import Key, annotations_by_own_id, as_key, corners, read_coco, read_refs, refuse
-from groma_ros.io.picture_files import read_annotated
+from groma_ros.io.picture_files import may_have_size, read_annotated
 from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.scenes import SceneObject, SceneSample
 from groma_ros.types import Intrinsics
 
 KINDS = ("one", "all", "absent")
 _LEAST = 2.0  # pixels of a side; smaller boxes are left out, as in the paper
+_NAMED = 5  # pictures that an error names
 _ABSENT_CATEGORIES = 2  # fewer categories than this in a file, and nothing can be asked for that is not there
 
 
@@ -72,10 +73,15 @@ class _Entry:
     """Text, kind and keys of the objects of each goal, no key for an absent one; None where the file names no
     goals, so that its categories are asked for."""
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.width, self.height
+
 
 class FilePictures:
-    """Pictures of an annotation file, with the interface of a shard of scenes. Raises TrainingDataError for a
-    missing picture."""
+    """Pictures of an annotation file, with the interface of a shard of scenes. Raises TrainingDataError for
+    pictures that are missing or of another size than the file says."""
 
     mirrors = False  # a phrase may contain "left"
 
@@ -94,8 +100,15 @@ class FilePictures:
                 f"{len(missing)} of the {len(self._entries)} pictures that {path} names are missing, the first "
                 f"is {missing[0]}; check --images."
             )
+        other = [entry.path for entry in self._entries if not may_have_size(entry.path, entry.size)]
+        if other:
+            raise TrainingDataError(
+                f"{len(other)} of the {len(self._entries)} pictures that {path} names have another size than it "
+                f"says, beginning with {', '.join(map(str, other[:_NAMED]))}; take the pictures that were "
+                "annotated, scale their boxes, or leave them out of the file."
+            )
         self.objects = [tuple(entry.objects.values()) for entry in self._entries]
-        self.images = _Images([(entry.path, (entry.width, entry.height)) for entry in self._entries])
+        self.images = _Images([(entry.path, entry.size) for entry in self._entries])
 
     def sample(self, index: int) -> FileSample:
         """Return a picture with its annotations."""

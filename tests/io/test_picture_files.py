@@ -15,7 +15,14 @@ import pytest
 from numpy.typing import NDArray
 
 from groma_ros.io.images import ImageError, compressed_to_rgb
-from groma_ros.io.picture_files import find_pictures, orientation, read_annotated, read_picture, upright
+from groma_ros.io.picture_files import (
+    find_pictures,
+    may_have_size,
+    orientation,
+    read_annotated,
+    read_picture,
+    upright,
+)
 from tests.pictures import read_rgb
 
 UPRIGHT = np.zeros((24, 40, 3), np.uint8)
@@ -124,6 +131,24 @@ def test_a_picture_is_read_as_its_annotations_see_it(tmp_path: Path) -> None:
         ValueError, match=r"phone.png has 24x40 pixels and its annotations say 80x48, so their"
     ):
         read_annotated(path, (80, 48))
+
+
+def test_the_header_tells_which_size_a_picture_may_have(tmp_path: Path) -> None:
+    """As reading the whole picture does."""
+    for turned in range(1, 9):
+        for name, content in (("a.png", png(turned)), ("a.jpg", jpeg(turned))):
+            path = tmp_path / name
+            path.write_bytes(content)
+            for size in ((24, 40), (40, 24), (80, 48)):
+                try:
+                    found = read_annotated(path, size).shape[1::-1] == size
+                except ValueError:
+                    found = False
+                assert may_have_size(path, size) == found, (turned, name, size)
+    path.write_bytes(
+        content[:2] + b"\xff\xe2\xff\xff" + bytes(65_533) + content[2:]
+    )  # a large colour profile
+    assert may_have_size(path, (1, 1))
 
 
 def test_pictures_of_data_sets_that_cannot_be_used(tmp_path: Path) -> None:

@@ -182,11 +182,22 @@ def test_pictures_that_lvis_names_by_their_place_on_the_web(tmp_path: Path) -> N
 
 
 def test_pictures_of_another_size_than_their_annotations_are_refused(tmp_path: Path) -> None:
+    """All at once and before the first step; those whose header is not read, when they are opened."""
     path = detection_file(tmp_path)
     small = np.full((HEIGHT // 2, WIDTH // 2, 3), 90, np.uint8)
+    webp = cv2.imencode(".webp", small)[1].tobytes()
+    (tmp_path / "1.jpg").write_bytes(webp)
+    with pytest.raises(TrainingDataError, match=r"1.jpg has 80x60 pixels and its annotations say 160x120"):
+        open_file(path).sample(1)
     cv2.imwrite(str(tmp_path / "0.jpg"), small)
-    with pytest.raises(TrainingDataError, match=r"0.jpg has 80x60 pixels and its annotations say 160x120"):
-        open_file(path).sample(0)
+    (tmp_path / "1.jpg").write_bytes(cv2.imencode(".png", small)[1].tobytes())
+    with pytest.raises(TrainingDataError) as caught:
+        open_file(path)
+    assert str(caught.value) == (
+        f"2 of the 2 pictures that {path} names have another size than it says, beginning with "
+        f"{tmp_path / '0.jpg'}, {tmp_path / '1.jpg'}; take the pictures that were annotated, scale their "
+        "boxes, or leave them out of the file."
+    )
 
 
 def _config(folder: Path, steps: int) -> Path:
