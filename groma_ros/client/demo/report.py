@@ -124,7 +124,7 @@ def accuracy(answers: Answers, truth: DemoTruth) -> float:
 
 
 def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts) -> None:
-    """Return the contents of demo.json: stamps in nanoseconds, boxes xyxy in camera pixels."""
+    """Write demo.json: stamps in nanoseconds, boxes xyxy in camera pixels."""
     frames = [
         {"stamp": stamp, "groundings": [item.to_dict() for item in answers[stamp]]}
         for stamp in sorted(answers)
