@@ -54,6 +54,9 @@ QUEUE = 1000
 """Queue size of the answers, for a process that is busy with something else."""
 FATES = ("answered", "carried", "dropped", "skipped", "refused images")
 """Keys of the diagnostics that count what became of the received images."""
+REST_REPORTS = 3
+"""Number of further reports of the node that show the same counts when it has come to rest. They come once a
+second, and the first may be older than the images sent last."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -423,6 +426,26 @@ def images_in_progress(diagnostics: Mapping[str, str]) -> int:
 def images_answered(diagnostics: Mapping[str, str]) -> int:
     """Number of images that the node published an answer about, including those answered by motion alone."""
     return int(diagnostics.get("answered", 0)) + int(diagnostics.get("carried", 0))
+
+
+class RestDetector:
+    """Notices that a node has no image in progress and gets no more. It goes by the number of reports and not
+    by time: a busy node reports late."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, str] = {}
+        """Those of the reports since `_since`; empty while images are in progress."""
+        self._since = 0
+
+    def reached(self, facts: Mapping[str, str], answers: int, reports: int) -> bool:
+        """Whether it is at rest. facts: its newest report; answers: number of those that arrived here;
+        reports: number of those that arrived here."""
+        counts = {key: facts[key] for key in ("received", *FATES)}
+        if images_in_progress(facts) or images_answered(facts) != answers:
+            self._counts = {}
+        elif counts != self._counts:
+            self._counts, self._since = counts, reports
+        return bool(self._counts) and reports - self._since >= REST_REPORTS
 
 
 def _box_message(box: NDArray[Any]) -> BoundingBox2D:

@@ -17,7 +17,7 @@ from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
 from groma_ros.client.demo.processes import Child, dds_environment
-from groma_ros.client.groma_client import FATES, Answers, GromaClient, images_answered, images_in_progress
+from groma_ros.client.groma_client import Answers, GromaClient, RestDetector
 from groma_ros.grounding.grounder import check_image
 from groma_ros.io.bags import COMPRESSED as COMPRESSED_IMAGE
 from groma_ros.io.bags import Bag, RecordedCamera, RecordedImage, recorded_images
@@ -31,9 +31,6 @@ START_SECONDS = 180.0
 ANSWER_SECONDS = 120.0
 TICK_SECONDS = 0.02
 """Period of /clock between two images."""
-REST_REPORTS = 3
-"""Number of further reports of the node that show the same counts when it has come to rest. They come once a
-second, and the first may be older than the images sent last."""
 COMPRESSED, RAW = "compressed", "raw"
 MAX_DOMAIN = 232
 """The largest domain that DDS has ports for."""
@@ -255,26 +252,6 @@ class LiveNode:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-class RestDetector:
-    """Notices that a node has no image in progress and gets no more. It goes by the number of reports and not
-    by time: a busy node reports late."""
-
-    def __init__(self) -> None:
-        self._counts: dict[str, str] = {}
-        """Those of the reports since `_since`; empty while images are in progress."""
-        self._since = 0
-
-    def reached(self, facts: Mapping[str, str], answers: int, reports: int) -> bool:
-        """Whether it is at rest. facts: its newest report; answers: number of those that arrived here;
-        reports: number of those that arrived here."""
-        counts = {key: facts[key] for key in ("received", *FATES)}
-        if images_in_progress(facts) or images_answered(facts) != answers:
-            self._counts = {}
-        elif counts != self._counts:
-            self._counts, self._since = counts, reports
-        return bool(self._counts) and reports - self._since >= REST_REPORTS
 
 
 def _domain() -> int:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from groma_ros.client import GromaClient
 from groma_ros.client.demo.processes import dds_environment
+from groma_ros.client.groma_client import RestDetector
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Goal
 from tests.node.robot import Robot, start_node
@@ -130,3 +131,19 @@ def test_no_node_is_a_sentence() -> None:
         pytest.raises(TimeoutError, match="No node /nobody was found within 1 s"),
     ):
         lonely.wait_until_active(1.0)
+
+
+def test_a_node_that_reports_late_is_waited_for() -> None:
+    """However long the same report is the newest, images may have been sent after it."""
+
+    def report(**counts: int) -> dict[str, str]:
+        keys = ("received", "answered", "carried", "dropped", "skipped")
+        return {key: str(counts.get(key, 0)) for key in (*keys, "refused images")}
+
+    rest, first = RestDetector(), report(received=3, answered=2, dropped=1)
+    assert not any(rest.reached(first, 2, 10) for _ in range(100))
+    assert not rest.reached(first, 2, 12) and rest.reached(first, 2, 13)
+    assert not rest.reached(report(received=4, answered=2, dropped=1), 2, 14), "one is in progress"
+    second = report(received=4, answered=2, carried=1, dropped=1)
+    assert not rest.reached(second, 2, 20), "an answer is on its way"
+    assert not rest.reached(second, 3, 20) and not rest.reached(second, 3, 22) and rest.reached(second, 3, 23)

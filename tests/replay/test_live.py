@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from rosbags.rosbag2 import StoragePlugin
 
-from groma_ros.client.live_replay import RestDetector, play
+from groma_ros.client.live_replay import play
 from groma_ros.io.bags import RAW
 from groma_ros.replay.compare import Tolerances, compare
 from groma_ros.replay.plan import DETECTIONS, ModelSettings, ReplayPlan, Task
@@ -57,22 +57,6 @@ def test_without_drops_everything_agrees(tmp_path: Path) -> None:
     assert [record.answered for record in found] == [record.answered for record in wanted]
     assert (outcome.status, outcome.summary["changes"], outcome.summary["backend"]) == ("same", 0, "onnx")
     assert "Active: listens to /camera/image/compressed" in (tmp_path / "live" / LOG).read_text()
-
-
-def test_a_node_that_reports_late_is_waited_for() -> None:
-    """However long the same report is the newest, images may have been sent after it."""
-
-    def report(**counts: int) -> dict[str, str]:
-        keys = ("received", "answered", "carried", "dropped", "skipped")
-        return {key: str(counts.get(key, 0)) for key in (*keys, "refused images")}
-
-    rest, first = RestDetector(), report(received=3, answered=2, dropped=1)
-    assert not any(rest.reached(first, 2, 10) for _ in range(100))
-    assert not rest.reached(first, 2, 12) and rest.reached(first, 2, 13)
-    assert not rest.reached(report(received=4, answered=2, dropped=1), 2, 14), "one is in progress"
-    second = report(received=4, answered=2, carried=1, dropped=1)
-    assert not rest.reached(second, 2, 20), "an answer is on its way"
-    assert not rest.reached(second, 3, 20) and not rest.reached(second, 3, 22) and rest.reached(second, 3, 23)
 
 
 def test_live_replay_stays_in_its_domain_and_on_this_machine(

@@ -10,7 +10,7 @@ from rclpy.serialization import deserialize_message
 from vision_msgs.msg import Detection2DArray
 
 from groma_ros.client.demo.bag import Record, Topic, topic_of
-from groma_ros.client.groma_client import QUEUE, Answers, GromaClient, images_answered, images_in_progress
+from groma_ros.client.groma_client import QUEUE, Answers, GromaClient, RestDetector, images_answered
 from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.types import Goal, Grounding
@@ -29,7 +29,8 @@ class Listener:
         """The bytes of every answer, at its image's stamp."""
         self.last_answer = 0.0
         """`time.monotonic` seconds of the newest answer."""
-        self._client = GromaClient(NODE, on_answers=self._on_answers)
+        self._rest, self._reports = RestDetector(), 0
+        self._client = GromaClient(NODE, on_answers=self._on_answers, on_diagnostics=self._count_report)
         for name, kind in TOPICS.items():
             callback = partial(self._record, name, kind)
             self._client.node.create_subscription(kind, name, callback, QUEUE, raw=True)
@@ -58,10 +59,10 @@ class Listener:
         """Number of frames the node answered, including those answered by motion alone."""
         return images_answered(self.counts)
 
-    @property
     def settled(self) -> bool:
-        """Whether the node has no image in progress and all its answers have arrived."""
-        return images_in_progress(self.counts) == 0 and len(self.answers) == self.answered
+        """Whether there are answers, all of them have arrived, and the node has no image in progress and gets
+        no more; poll it."""
+        return bool(self.answers) and self._rest.reached(self.counts, len(self.answers), self._reports)
 
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
         """Set the goals. Raises ValueError with the node's sentence if it refuses them, TimeoutError if it
@@ -79,6 +80,9 @@ class Listener:
     def close(self) -> None:
         """Close the client."""
         self._client.close()
+
+    def _count_report(self, facts: dict[str, str]) -> None:
+        self._reports += 1
 
     def _on_answers(self, answers: Answers) -> None:
         self.answers = {**self.answers, answers.stamp: answers.groundings}

@@ -115,7 +115,7 @@ def _answer_bag(
         Live(console=console, auto_refresh=False, transient=True) as live,
     ):
         start = time.monotonic()
-        while player.running or not _settled(listener):
+        while player.running or not listener.settled():
             _alive(node)
             if time.monotonic() - max(start, listener.last_answer) > DRAIN_SECONDS:
                 raise TimeoutError(
@@ -138,15 +138,6 @@ def _alive(node: Child) -> bool:
     if not node.running:
         raise RuntimeError(f"The node ended: {node.last_line()}")
     return True
-
-
-def _settled(listener: Listener) -> bool:
-    """Whether no frame is on its way, in progress or unanswered, over two reports of the node."""
-    before = dict(listener.counts)
-    if not (listener.settled and listener.answers):
-        return False
-    listener.spin(2.2)
-    return listener.settled and before["received"] == listener.counts["received"]
 
 
 def _live_table(goals: Sequence[Goal], listener: Listener) -> Group:
