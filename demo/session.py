@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -127,6 +128,7 @@ class Session:
         os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
         self._domain = {name: os.environ[name] for name in ("ROS_DOMAIN_ID", *dds_environment())}
         self._setup, self._logs, self._stack = setup, out / "logs", stack
+        self._restarts: Counter[str] = Counter()
         self.simulator = self._start_simulator("simulator")
         self._starts: dict[str, Callable[[Path], Child]] = {
             "frames": lambda log: Child("demo.robot_frames", [setup.camera_frame], log, {})
@@ -152,17 +154,23 @@ class Session:
 
     def recover(self, episode: int) -> list[str]:
         """Start again what has ended since the last episode, and wait until the node is active; the names of
-        what was started. episode: its number, for the names of the logs. Raises as `wait_until_ready`."""
+        what was started. episode: its number, for the names of the logs: simulator-3, and simulator-3-2 where
+        it is started again twice in that episode. Raises as `wait_until_ready`."""
         started = [name for name, child in self.children.items() if not child.running]
         for name in started:
-            self.children[name] = self._start_child(name, f"{name}-{episode}")
+            self.children[name] = self._start_child(name, self._log_name(name, episode))
         if not self.simulator.running:
             started.append("simulator")
-            self.simulator = self._start_simulator(f"simulator-{episode}")
+            self.simulator = self._start_simulator(self._log_name("simulator", episode))
             self.camera.stamp = 0.0  # its clock begins anew
         if started:
             self.wait_until_ready()
         return started
+
+    def _log_name(self, name: str, episode: int) -> str:
+        log = f"{name}-{episode}"
+        self._restarts[log] += 1
+        return log if self._restarts[log] == 1 else f"{log}-{self._restarts[log]}"
 
     def wait_until_ready(self) -> None:
         """Wait until the node is active. Raises NodeLost, or SimulatorError if a process has ended."""

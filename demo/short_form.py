@@ -64,6 +64,8 @@ EXPECTED = (
 
 def form_problems(document: Mapping[str, Any], wrong: str) -> list[str]:
     """Deviations of a JSON file from the documented form, a sentence each."""
+    if not isinstance(document, Mapping):
+        return ["The file is no mapping."]
     found = []
     for key in ("episodes", "present", "success", wrong, "absent", "motion_on_absent"):
         if type(document.get(key)) is not int:
@@ -180,7 +182,13 @@ def run(out: Path, seconds: float, expected: Sequence[Expected] = EXPECTED, suff
                 )
                 continue
             folder = out / f"{item.name}{suffix}"
-            document = json.loads((folder / f"{item.name}.json").read_text())
+            try:
+                document = json.loads((folder / f"{item.name}.json").read_text())
+            except (OSError, ValueError) as error:
+                found.append(
+                    f"demo-{item.name} ended with status 0 and left no results that can be read: {error}"
+                )
+                continue
             found += [f"demo-{item.name}: {problem}" for problem in problems(document, item)]
             found += [f"demo-{item.name}: {problem}" for problem in picture_problems(folder, item.name)]
     return found

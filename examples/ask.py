@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ import numpy as np
 import rclpy
 from numpy.typing import NDArray
 from rclpy.node import Node
+from rclpy.signals import SignalHandlerOptions
 from rclpy.utilities import remove_ros_args
 from std_msgs.msg import String
 
@@ -182,16 +184,22 @@ def from_result(goal: str, result: FindResult) -> Answer:
 
 
 def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Outcome]) -> int:
-    """Act on the goal of the command line and print the outcome; returns the exit status."""
+    """Act on the goal of the command line and print the outcome; returns the exit status: 0, 1, or 130 after
+    SIGINT or SIGTERM."""
     goal = " ".join(remove_ros_args(sys.argv)[1:]).strip()
     if not goal:
         print(usage, file=sys.stderr)
         return 1
-    rclpy.init()
+    # ROS's own handlers shut it down at once, and the robot could not be told to stop any more.
+    rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = rclpy.create_node(name)
     try:
         with GromaClient(NODE) as client:
             outcome = act(node, GoalAsker(client), goal)
+    except KeyboardInterrupt:
+        print("Interrupted; nothing more is asked of the robot.", file=sys.stderr)
+        return 130
     finally:
         node.destroy_node()
         rclpy.try_shutdown()

@@ -113,7 +113,8 @@ class Base:
     def go(self, place: Array, heading: float, timeout: float = 60.0) -> bool:
         """Drive to a place and turn, for at most `timeout` seconds of the base's clock; whether it got there.
 
-        Whatever ends the drive early cancels its goal. Raises RobotError where nobody drives.
+        Whatever ends the drive early cancels its goal. Raises RobotError where nobody drives or
+        the goal is rejected.
         """
         if not self._client.wait_for_server(timeout_sec=10.0):
             raise RobotError("Nobody answers navigate_to_pose: is Nav2, or its stand-in, running?")
@@ -126,13 +127,14 @@ class Base:
         sent = self._client.send_goal_async(goal)
         try:
             return self._drive(sent, timeout)
-        except RobotError:  # or RobotLost: nobody watches the base from here on
+        except (RobotError, KeyboardInterrupt):  # or RobotLost: nobody watches the base from here on
             self._cancel_unwatched(sent)
             raise
 
     def _cancel_unwatched(self, sent: Future) -> None:
         """Cancel a goal, whether or not the base is heard. Raises nothing where nobody answers any more."""
-        rclpy.spin_until_future_complete(self._node, sent, timeout_sec=ANSWER_SECONDS)
+        if not sent.done():
+            rclpy.spin_until_future_complete(self._node, sent, timeout_sec=ANSWER_SECONDS)
         if not sent.done():
             sent.add_done_callback(_cancel)
         elif (cancelled := _cancel(sent)) is not None:
@@ -142,7 +144,7 @@ class Base:
         try:
             self._wait(sent, "accept a goal")
             if not sent.result().accepted:
-                return False
+                raise RobotError("navigate_to_pose rejected the goal: is Nav2 active?")
             outcome = sent.result().get_result_async()
             start = self.clock()
             while not outcome.done() and self.clock() - start <= timeout:

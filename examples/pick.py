@@ -67,6 +67,7 @@ class Arm:
         node.create_subscription(JointState, "joint_states", self._on_joints, 1)
         self._pose: PoseStamped | None = None
         self.opening = 0.0
+        self._openings = 0  # messages that told the opening
 
     def move(self, position: Array, quaternion: Quaternion, timeout: float = 12.0) -> None:
         """Go to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the
@@ -112,14 +113,25 @@ class Arm:
 
     def grip(self, opening: float) -> None:
         """Open the fingers so far, metres, or close them on what is between them (0), and wait until they
-        rest."""
+        rest, at most 4 s of the arm's clock. Raises RobotError where their opening is not told meanwhile."""
         self._watchdog.catch_up()
         self._opening.publish(Float64(data=float(opening)))
         start, still = self.clock(), _Still(0.0008)
-        while self.clock() - start < 0.3 or still.since(self.clock(), np.array([self.opening])) < 0.3:
+        # The first opening may have waited since before the command, the second has not.
+        told, fresh = self._openings, self._openings + 2
+        rested = 0.0
+        while self.clock() - start < 0.3 or rested < 0.3:
             if self.clock() - start > 4.0:
+                if self._openings < fresh:
+                    raise RobotError(
+                        "The gripper's opening is not known: no finger_joint1 in joint_states for 4 s."
+                    )
                 return
             self._watchdog.spin()
+            # An opening that is told twice a second says nothing of the time in between.
+            if self._openings > told and self._openings >= fresh:
+                rested = still.since(self.clock(), np.array([self.opening]))
+                told = self._openings
 
     def wait(self, seconds: float) -> None:
         """Stay for a while of the arm's clock."""
@@ -150,6 +162,7 @@ class Arm:
         for name, position in zip(message.name, message.position):
             if "finger_joint1" in name:
                 self.opening = 2 * float(position)
+                self._openings += 1
 
 
 class _Still:
@@ -173,7 +186,8 @@ class Picker:
         self._arm, self._ask = arm, ask
 
     def pick(self, goal: str) -> Outcome:
-        """Ask, approach, close, lift, hold, put down. Nothing moves before the answer has been checked."""
+        """Ask, approach, close, lift, hold, put down. Nothing moves before the answer has been checked.
+        An interrupt stops the arm where it is, with what it holds."""
         answer: Answer | None = None
         try:
             self._arm.follow(goal)
@@ -195,6 +209,9 @@ class Picker:
         except RobotError as error:
             self._arm.stop()
             return Outcome("not reached", f"{error} It was told to stay where it is.", answer)
+        except KeyboardInterrupt:
+            self._arm.stop()
+            raise
 
     def _grasp(self, goal: str, answer: Answer) -> Outcome:
         arm = self._arm

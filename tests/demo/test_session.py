@@ -8,6 +8,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,7 @@ def test_what_has_ended_is_started_again_once() -> None:
 
         return begin
 
+    session._restarts = Counter()
     session.children = {"frames": Process(60), "node": Process(0)}  # type: ignore[dict-item]
     session.simulator = Process(0)  # type: ignore[assignment]
     session._start_child, session._start_simulator = start("child"), start("simulator")  # type: ignore[method-assign]
@@ -189,13 +191,20 @@ def test_what_has_ended_is_started_again_once() -> None:
     ended: list[Any] = [session.children["node"], session.simulator]
     for process in ended:
         process.process.wait(20)
+    alive: list[Any]
     try:
         assert session.recover(7) == ["node", "simulator"]
         assert made == ["child-node-node-7", "simulator-simulator-7", "waited"]
         assert session.camera.stamp == 0.0
         assert session.recover(8) == [] and len(made) == 3
+        alive = [session.simulator]
+        for process in alive:
+            process.process.kill()
+            process.process.wait()
+        assert session.recover(7) == ["simulator"]  # again in the same episode: the first log stays
+        assert made[3] == "simulator-simulator-7-2"
     finally:
-        alive: list[Any] = [*session.children.values(), session.simulator]
+        alive = [*session.children.values(), session.simulator]
         for process in alive:
             process.process.kill()
             process.process.wait()

@@ -132,6 +132,10 @@ def test_another_form() -> None:
     ]
 
 
+def test_a_file_of_another_kind() -> None:
+    assert problems([1], GRASP) == ["The file is no mapping."]  # type: ignore[arg-type]
+
+
 def test_pictures(tmp_path: Path) -> None:
     assert len(picture_problems(tmp_path, "grasp")) == 2
     picture = np.zeros((48, 64, 3), np.uint8)
@@ -173,6 +177,14 @@ def test_a_demonstration_that_ends_or_hangs(tmp_path: Path, stand_in: Callable[[
     short_form.run(tmp_path / "out", 60, [stand_in("import sys; sys.exit('once more')")], "-2")
     assert log.read_text() == first  # the first results stay
     assert (tmp_path / "out" / "grasp-2" / "run.log").read_text() == "once more\n"
+
+
+@pytest.mark.parametrize("text", ["", "open(sys.argv[sys.argv.index('--out') + 1] + '/grasp.json', 'w')"])
+def test_a_demonstration_that_ends_well_without_results(
+    text: str, tmp_path: Path, stand_in: Callable[[str], Expected]
+) -> None:
+    (sentence,) = short_form.run(tmp_path / "out", 60, [stand_in(f"import sys; {text}")])
+    assert sentence.startswith("demo-grasp ended with status 0 and left no results that can be read: ")
 
 
 @pytest.mark.parametrize("heals", [True, False])

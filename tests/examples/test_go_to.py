@@ -243,7 +243,8 @@ def test_a_way_is_driven_to_its_end() -> None:
 
 
 def test_a_goal_that_is_refused_or_served_by_nobody() -> None:
-    assert not base_with(StandInDriver(5, accepted=False), StandInWatchdog()).go(np.zeros(2), 0.0)
+    with pytest.raises(RobotError, match="navigate_to_pose rejected the goal: is Nav2 active?"):
+        base_with(StandInDriver(5, accepted=False), StandInWatchdog()).go(np.zeros(2), 0.0)
     driver = StandInDriver(5)
     driver.served = False
     with pytest.raises(RobotError, match="Nobody answers navigate_to_pose"):

@@ -222,6 +222,14 @@ def test_a_pose_that_is_not_reached_stops_the_arm() -> None:
     assert pick.sentence == "The arm stopped 9 cm short of its goal. It was told to stay where it is."
 
 
+def test_an_interrupt_stops_the_arm() -> None:
+    arm = StandInArm()
+    arm.fails_at, arm.fails_with = 1, KeyboardInterrupt()  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
+    assert arm.stopped == 1
+
+
 def test_an_arm_that_is_lost_is_told_nothing() -> None:
     arm = StandInArm()
     arm.fails_at = 1

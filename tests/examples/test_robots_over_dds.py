@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +25,7 @@ from rclpy.context import Context
 from rclpy.executors import MultiThreadedExecutor
 from rclpy.node import Node
 from rclpy.signals import SignalHandlerOptions
+from sensor_msgs.msg import JointState
 from std_msgs.msg import Float64, String
 
 from demo.ros_common import pose_message, time_message
@@ -47,6 +52,7 @@ class Robot:
         stack.callback(context.try_shutdown)
         self.node = rclpy.create_node("robot", context=context)
         self._hand = self.node.create_publisher(PoseStamped, "hand_pose", 10)
+        self._joints = self.node.create_publisher(JointState, "joint_states", 10)
         self._odometry = self.node.create_publisher(Odometry, "odom", 20)
         # As README sends a goal: ros2 topic pub --once /groma/goal ...
         self.goals = self.node.create_publisher(String, "/groma/goal", 10)
@@ -63,7 +69,7 @@ class Robot:
             cancel_callback=self._on_cancel,
             callback_group=group,
         )
-        self.stamp = 1.0
+        self.stamp, self._joints_at = 1.0, 0.0
         self.over = threading.Event()
         self.reset()
         executor = MultiThreadedExecutor(num_threads=6, context=context)
@@ -81,6 +87,7 @@ class Robot:
         self.speaks, self.goal = True, None  # type: bool, str | None
         self.speed = 1.0  # of its clock
         self.place = np.array([0.4, 0.0, 0.5])
+        self.opening, self.joints_period = 0.08, 0.02  # metres; seconds, 0: its joints are not told
         self.accepts, self.ends = threading.Event(), threading.Event()
         self.accepts.set()
         self.targets: list[Any] = []
@@ -98,6 +105,10 @@ class Robot:
             odometry.header.stamp = stamp
             odometry.pose.pose.orientation.w = 1.0
             self._odometry.publish(odometry)
+            if self.joints_period and self.stamp >= self._joints_at + self.joints_period:
+                self._joints_at = self.stamp
+                joint = "panda_finger_joint1"
+                self._joints.publish(JointState(name=[joint], position=[self.opening / 2]))
         if self.goal is not None:
             self.goals.publish(String(data=self.goal))
 
@@ -233,6 +244,18 @@ def test_a_move_is_not_at_its_end_because_the_hand_was_there_before_the_question
     )  # by the clock from now on: what was told before counts nothing
 
 
+def test_fingers_whose_opening_is_told_once_a_second_are_waited_for(robot: Robot, node: Node) -> None:
+    arm = Arm(node, BASE)
+    until(lambda: met(robot, node, "grip") and arm.opening == pytest.approx(0.08), node)
+    robot.joints_period, robot.opening = 1.0, 0.0  # closed on nothing, which nobody has told yet
+    start = arm.clock()
+    arm.grip(0.0)
+    assert arm.opening == 0.0 and 1.0 <= arm.clock() - start < 4.5
+    robot.joints_period = 0.0
+    with pytest.raises(RobotError, match="opening is not known: no finger_joint1 in joint_states"):
+        arm.grip(0.0)
+
+
 def test_an_arm_that_does_not_get_there_is_told_to_stay(robot: Robot, node: Node) -> None:
     robot.speed = 10.0
     arm = Arm(node, BASE)
@@ -276,6 +299,48 @@ def test_a_drive_is_cancelled_where_the_base_is_not_heard_any_more(
         base.go(np.array([2.0, 0.0]), 0.0)
     assert robot.cancelled == 1
     until(lambda: robot.outcomes == ["cancelled"])
+
+
+def test_an_interrupted_drive_is_cancelled(robot: Robot, node: Node) -> None:
+    robot.ends.set()
+    base = Base(node)
+    until(lambda: base._pose is not None, node)
+    robot.on_drive = lambda: os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        base.go(np.array([2.0, 0.0]), 0.0)
+    assert robot.cancelled == 1
+    until(lambda: robot.outcomes == ["cancelled"])
+
+
+@pytest.mark.parametrize("program", ["pick", "go_to"])
+def test_an_interrupted_program_stops_the_robot(robot: Robot, program: str, tmp_path: Path) -> None:
+    """Ctrl-C in a terminal, on the way: run as `python -m`, with an answer that needs no node."""
+    answer = "'panda_link0', [0.5, 0.1, 0.05], (1.0, 0, 0, 0), (0.06, 0.05, 0.1)"
+    if program == "go_to":
+        answer = "'map', [3.0, 0.0, 0.0], (0, 0, 0, 1.0), (0.5, 0.5, 1.0)"
+    script = tmp_path / "interrupted.py"
+    script.write_text(
+        "import runpy, sys, numpy as np\n"
+        "from examples import ask\n"
+        f"frame, place, turn, size = {answer}\n"
+        "found = ask.Answer('x', 'present', '', 1.0, 1.0, frame, np.array(place), turn, size)\n"
+        "ask.GoalAsker.ask = lambda self, goal, timeout=0.0: found\n"
+        f"sys.argv = ['x', 'the can']\nrunpy.run_module('examples.{program}', run_name='__main__')\n"
+    )
+    robot.ends.set()
+    environment = {**os.environ, "ROS_DOMAIN_ID": str(DOMAIN), "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen([sys.executable, str(script)], env=environment, stderr=subprocess.PIPE) as process:
+        until(lambda: robot.targets or robot.sent)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=PATIENCE)[1].decode()
+    assert said == "Interrupted; nothing more is asked of the robot.\n" and process.returncode == 130
+    if program == "pick":
+        until(lambda: len(robot.targets) == 2)
+        stay = robot.targets[1].pose.position
+        assert (stay.x, stay.y, stay.z) == pytest.approx(tuple(robot.place))
+    else:
+        until(lambda: robot.outcomes == ["cancelled"])
 
 
 @pytest.mark.parametrize("why", ["time", "goal"])
