@@ -66,6 +66,8 @@ class Robot:
         self.images = self.node.create_publisher(Image, "image", qos_profile_sensor_data)
         self.compressed = self.node.create_publisher(CompressedImage, "image/compressed", 10)
         self.goals = self.node.create_publisher(String, "groma/goal", 10)
+        self.sent = 0
+        """How many images `send` has published."""
         self.detections: list[Detection2DArray] = []
         self.groundings: list[GroundingArray] = []
         self.reports: dict[str, dict[str, str]] = {}
@@ -178,11 +180,17 @@ class Robot:
         """Publish a picture until the node has received it; its header."""
         before, message = self.count("received"), self.image(rgb, frame_id)
         self.repeat(
-            lambda: self.images.publish(message),
+            lambda: self.send(message),
             lambda: self.count("received") > before,
             "an image's arrival",
         )
         return message.header
+
+    def send(self, message: Image | CompressedImage) -> None:
+        """Publish an image and count it."""
+        publisher = self.images if isinstance(message, Image) else self.compressed
+        publisher.publish(message)
+        self.sent += 1
 
     def image(self, rgb: NDArray[Any], frame_id: str = "camera") -> Image:
         """A raw image of uint8 HxWx3 pixels with a stamp no other has."""
@@ -198,7 +206,6 @@ class Robot:
     def ask(self, message: Image | CompressedImage) -> tuple[Detection2DArray, GroundingArray]:
         """Publish an image until both answers to it are here and none of its goals is pending."""
         stamp = to_nanoseconds(message.header.stamp)
-        publisher = self.images if isinstance(message, Image) else self.compressed
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             seen = len(self._at(self.detections, stamp)), len(self._at(self.groundings, stamp))
@@ -207,7 +214,7 @@ class Robot:
                 counts = len(self._at(self.detections, stamp)), len(self._at(self.groundings, stamp))
                 return counts[0] > seen[0] and counts[1] > seen[1]
 
-            self.repeat(lambda: publisher.publish(message), answered, "an answer to an image")
+            self.repeat(lambda: self.send(message), answered, "an answer to an image")
             found = self._at(self.groundings, stamp)[-1]
             if not any(item.status == Grounding.PENDING for item in found.groundings):
                 return self._at(self.detections, stamp)[-1], found
