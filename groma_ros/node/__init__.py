@@ -1,1 +1,1 @@
-"""The ROS 2 face: the only place that imports rclpy or a message package."""
+"""The ROS 2 node. Besides `client`, the only package that imports rclpy or message packages."""

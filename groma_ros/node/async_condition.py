@@ -10,14 +10,14 @@ from rclpy.node import Node
 from rclpy.task import Future
 
 JUMP_SECONDS = 60.0
-"""A larger step of the clock between two calls of `over` does not count as elapsed time."""
+"""A larger step of the clock between two reads of `over` does not count as elapsed time."""
 
 
 class Timeout:
-    """A time-out in seconds of a node's clock; `over` must be called several times a second.
+    """Timeout in seconds of a node's clock; read `over` several times a second.
 
     A simulated clock may jump: back when a simulation restarts, far ahead with its first message. Jumps are
-    ignored, so they neither block the time-out nor trigger it.
+    ignored, so they neither block nor trigger the timeout.
     """
 
     def __init__(self, clock: Clock, seconds: float) -> None:
@@ -50,17 +50,17 @@ class AsyncCondition:
             future.set_result(None)
         executor = self._node.executor
         if waiting and executor is not None:
-            # An executor of Jazzy and before looks at its coroutines when something wakes it, and a future
-            # does not.
+            # Executors up to Jazzy run their coroutines only when something wakes them, and a future does
+            # not.
             executor.wake()
 
     @property
     def awaited(self) -> bool:
-        """Whether a coroutine waits."""
+        """Whether any coroutine is waiting."""
         return bool(self._waiting)
 
     async def wait_for(self, done: Callable[[], bool]) -> None:
-        """Return once `done()` holds; it is called at once, and after every `notify_all`."""
+        """Wait until `done()` is true. It is called immediately, then after every `notify_all`."""
         while True:
             future = Future()
             with self._lock:

@@ -1,5 +1,7 @@
-"""Convert between messages and our dataclasses. Message fields are assigned bytes, never arrays, which are a
-hundred times slower."""
+"""Convert between messages and our dataclasses.
+
+Message fields are assigned bytes, never arrays: assigning an array is a hundred times slower.
+"""
 
 from __future__ import annotations
 
@@ -45,12 +47,12 @@ STATUS_CODES: dict[GroundingStatus, int] = {
     "ambiguous": GroundingMessage.AMBIGUOUS,
     "stale": GroundingMessage.STALE,
 }
-"""The constants of groma_ros/msg/Grounding."""
+"""Constants of groma_ros/msg/Grounding by status."""
 
 
 def frame_from_image(message: Image | CompressedImage) -> Frame:
-    """The frame of a raw or compressed image. Raises `images.ImageError` with a sentence for one that cannot
-    be read."""
+    """Convert a raw or compressed image to a frame. Raises `images.ImageError` for one that cannot be
+    decoded."""
     compressed = isinstance(message, CompressedImage)
     rgb = compressed_to_rgb(message.data, message.format) if compressed else message_to_rgb(message)
     return Frame(rgb, to_nanoseconds(message.header.stamp), message.header.frame_id)
@@ -59,11 +61,10 @@ def frame_from_image(message: Image | CompressedImage) -> Frame:
 def with_depth(
     frame: Frame, depth: Image | CompressedImage | None, info: CameraInfo | None, rectified: bool = False
 ) -> Frame:
-    """Add depth and intrinsics to a frame, as far as given. Raises `images.ImageError` if they do not belong
-    to it.
+    """Add depth and intrinsics to a frame, where given. Raises `images.ImageError` if they do not match it.
 
-    depth: 16UC1 in millimetres or 32FC1 in metres, raw or as compressedDepth, registered to the frame;
-    rectified: take the camera_info's P, else its K.
+    depth: 16UC1 in millimetres or 32FC1 in metres, raw or compressedDepth, registered to the frame;
+    rectified: use P of the camera_info instead of K.
     """
     if info is None:
         return frame
@@ -95,8 +96,7 @@ def goal_from_message(message: GoalMessage) -> Goal:
 
 
 def detections_message(header: Header, groundings: Sequence[Grounding]) -> Detection2DArray:
-    """All boxes of all goals, in the order of the goals and the best first within one; boxes in camera
-    pixels."""
+    """Boxes of all goals in camera pixels, in the order of the goals, best first within each goal."""
     return Detection2DArray(
         header=header,
         detections=[box for item in groundings for box in _detections(header, item.goal, item.detections)],
@@ -106,8 +106,8 @@ def detections_message(header: Header, groundings: Sequence[Grounding]) -> Detec
 def groundings_message(
     header: Header, groundings: Sequence[Grounding], goals_version: int, answered: int | None = None
 ) -> GroundingArray:
-    """One answer a goal, absent goals included. answered: stamp in ns of the frame they were given on, None
-    where the language model has given none."""
+    """One answer per goal, absent goals included. answered: stamp (ns) of the frame the language model
+    answered on; None before its first answer."""
     message = GroundingArray(header=header, goals_version=goals_version)
     message.answered = Time() if answered is None else to_time(answered)
     message.groundings = [grounding_message(header, item) for item in groundings]
@@ -115,7 +115,7 @@ def groundings_message(
 
 
 def proposals_message(header: Header, scene: Scene) -> Detection2DArray:
-    """Every region of a scene in the order the language model names them; class_id is "object", the score its
+    """All regions of a scene, in the order of their names; class_id is "object", the score is the
     objectness."""
     pairs = zip(scene.boxes, scene.objectness, strict=True)
     boxes = [
@@ -128,7 +128,7 @@ def proposals_message(header: Header, scene: Scene) -> Detection2DArray:
 
 
 def box_corners(box: BoundingBox2D) -> tuple[float, float, float, float]:
-    """A message's box as xyxy. ValueError with a sentence for one that is turned or has no size."""
+    """Convert a message's box to xyxy. Raises ValueError for a rotated box or one without a size."""
     centre, half = box.center.position, (box.size_x / 2, box.size_y / 2)
     if box.center.theta:
         raise ValueError(f"A region is turned by {box.center.theta:.3f} rad; regions are upright boxes.")
@@ -138,7 +138,7 @@ def box_corners(box: BoundingBox2D) -> tuple[float, float, float, float]:
 
 
 def label_message(stamp: Time, goal_set: GoalSet, min_score: float) -> LabelInfo:
-    """The goals that stand as classes, numbered from 0 in their order; frame_id is the goal set, "goals
+    """The standing goals as classes, numbered from 0 in their order; frame_id names the goal set, e.g. "goals
     3"."""
     header = Header(stamp=stamp, frame_id=f"goals {goal_set.version}")
     classes = [VisionClass(class_id=index, class_name=goal.text) for index, goal in enumerate(goal_set.goals)]
@@ -154,7 +154,7 @@ def vision_message(stamp: Time, goal_set: GoalSet, method: str, location: str) -
 
 
 def image_message(header: Header, rgb: NDArray[Any]) -> Image:
-    """A uint8 HxWx3 picture as rgb8."""
+    """Convert a uint8 HxWx3 image to an rgb8 message."""
     height, width = rgb.shape[:2]
     message = Image(
         header=header, height=height, width=width, encoding="rgb8", is_bigendian=0, step=3 * width
@@ -184,7 +184,7 @@ def _detections(header: Header, goal: Goal, detections: Sequence[Detection]) -> 
 
 
 def detection_message(header: Header, text: str, detection: Detection) -> Detection2D:
-    """One box, of a class named by a text."""
+    """One box; text: class of the box."""
     x1, y1, x2, y2 = (float(value) for value in detection.box)
     box = BoundingBox2D(size_x=x2 - x1, size_y=y2 - y1)
     box.center.position.x, box.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2

@@ -26,23 +26,23 @@ from groma_ros.node.transforms import TransformError, Transforms
 from groma_ros.types import Grounding, Pose
 
 Refuse = Callable[[str, str], None]
-"""Takes a cause and a sentence."""
+"""Called with a cause and a sentence."""
 
 
 @dataclass(frozen=True)
 class Detections3D:
-    """Answers about a frame in 3D."""
+    """Answers on one frame in 3D."""
 
     header: Header
     """Header of the image."""
     placed: tuple[Placed, ...] = ()
     target: PoseStamped | None = None
-    """Pose for the best box of the first goal, or None."""
+    """Pose of the best box of the first goal; None without one."""
 
 
 class Detector3D:
-    """Computes 3D boxes and target poses. Raises ImportError with a sentence if a target frame is set and
-    there is no package for transforms."""
+    """Computes 3D boxes and target poses. Raises ImportError if a target frame is set and no package for
+    transforms is installed."""
 
     def __init__(self, node: Node, settings: Parameters) -> None:
         self._node = node
@@ -51,20 +51,20 @@ class Detector3D:
         self.configure(settings)
 
     def configure(self, settings: Parameters) -> None:
-        """Listen to transforms from the first time that the parameters ask for a frame. Raises ImportError as
+        """Apply new parameters; start listening to transforms if they name a frame. Raises ImportError as
         above."""
         if settings.target_frame and self._transforms is None:
             self._transforms = Transforms(self._node)
 
     def forget(self) -> None:
-        """Forget the jaw axes of all tracks, whose numbers start again."""
+        """Forget the jaw axes of all tracks, because track numbers restart."""
         self._axes = JawAxes()
 
     def of(
         self, view: ImageResult, groundings: Sequence[Grounding], settings: Parameters, refuse: Refuse
     ) -> Detections3D:
-        """The boxes of a frame's answers in space, and the target. refuse: called for each box without a
-        place."""
+        """Compute the 3D boxes of a frame's answers, and the target pose. refuse: called for each box that
+        cannot be placed."""
 
         def refused(error: DepthError) -> None:
             refuse(error.cause, str(error))
@@ -84,7 +84,7 @@ class Detector3D:
         box, frame = placed.placement.box, header.frame_id
         approach, standoff = settings.target_approach, settings.target_standoff
         moving = self._transforms is not None and bool(settings.target_frame)
-        # Tracks of several cameras have the same numbers, and their frames may have the same name.
+        # Track numbers repeat between cameras, and cameras may share a frame name.
         key = (view.camera, settings.target_frame if moving else "", approach, placed.detection.track_id)
         former = self._axes.get(key) if placed.detection.track_id else None
         if moving:
@@ -108,7 +108,7 @@ class Detector3D:
 
 
 def detections_3d_message(detections: Detections3D) -> Detection3DArray:
-    """All boxes that have a place, in the order of the goals and the best first within one; metres, in the
+    """All detections with a 3D box, in the order of the goals, best first within each goal; metres, in the
     image's frame."""
     return Detection3DArray(
         header=detections.header,
@@ -117,8 +117,8 @@ def detections_3d_message(detections: Detections3D) -> Detection3DArray:
 
 
 def detection_3d_message(header: Header, placed: Placed) -> Detection3D:
-    """One box in space, with the goal, the score and the id of the box in the image. The covariance of a
-    round one says that its turn about its own z is not known; elsewhere it is 0, which is unknown."""
+    """One 3D box with goal, score and id of the 2D box. For a round object the covariance marks the rotation
+    about its own z as unknown; otherwise it is 0, which means unknown."""
     box = placed.placement.box
     pose = _pose(Pose(box.centre, box.quaternion))
     x, y, z = box.size

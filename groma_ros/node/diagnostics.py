@@ -1,4 +1,4 @@
-"""/diagnostics, once a second: a status of the node, and one of each camera where there are several."""
+"""/diagnostics, once a second: one status for the node, plus one per camera if there are several."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ CAUSES = ("image", "answer", "depth", "goal", "ask", "ground")
 
 @dataclass(frozen=True)
 class Rates:
-    """Images per second since the last report: received, and answered."""
+    """Images received and answered per second since the last report."""
 
     received: float = 0.0
     answered: float = 0.0
 
 
 class Meter:
-    """Turns counts into rates."""
+    """Convert counts to rates."""
 
     def __init__(self) -> None:
         self._before: tuple[float, Snapshot] | None = None
 
     def rates(self, time: float, counts: Snapshot) -> Rates:
-        """The rates since the last call; time: seconds of any steady clock."""
+        """Return the rates since the last call; time: seconds of any steady clock."""
         before, self._before = self._before, (time, counts)
         if before is None or time <= before[0]:
             return Rates()
@@ -50,7 +50,7 @@ class Meter:
 
 
 def count_values(counts: Snapshot, rates: Rates) -> dict[str, object]:
-    """Keys and values of counts: one key a fate, a cause of drops and of refusals, a stage."""
+    """Convert counts to keys and values: one key per fate, per cause of drops and refusals, and per stage."""
     return {
         "received": counts.received,
         "answered": counts.answered,
@@ -70,13 +70,13 @@ def count_values(counts: Snapshot, rates: Rates) -> dict[str, object]:
 def status_message(
     name: str, level: bytes, summary: str, hardware: str, values: Mapping[str, object]
 ) -> DiagnosticStatus:
-    """One status of /diagnostics; values become texts."""
+    """Build one status of /diagnostics; values are converted to text."""
     pairs: Sequence[KeyValue] = [KeyValue(key=key, value=str(value)) for key, value in values.items()]
     return DiagnosticStatus(level=level, name=name, message=summary, hardware_id=hardware, values=pairs)
 
 
 def memory_mb() -> float:
-    """Resident memory of this process in MiB: now on Linux, its highest elsewhere."""
+    """Resident memory of this process in MiB: the current value on Linux, the peak elsewhere."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
         return pages * resource.getpagesize() / 2**20
@@ -86,13 +86,13 @@ def memory_mb() -> float:
 
 
 MAX_WARNED = 1000
-"""Number of goals that are remembered, so that the log warns about each once."""
+"""Number of goals that are remembered, so that the log warns once about each."""
 UNUSUAL_REPORTS = 5
-"""Number of successive reports of an unusual picture after which the log warns."""
+"""Consecutive reports of an unusual picture after which the log warns."""
 
 
 class Reports:
-    """Writes the reports of a node."""
+    """Publishes the node's reports."""
 
     def __init__(self, node: Node) -> None:
         self._logger = node.get_logger()
@@ -110,7 +110,7 @@ class Reports:
         self._engine: dict[str, object] = {}
 
     def loaded(self, runtime: Runtime | None, familiarity: Familiarity | None = None) -> None:
-        """Report this engine and the familiarity of its model from now on; None after the model was freed."""
+        """Report this engine and its model's familiarity from now on; None once the model has been freed."""
         self._engine = _engine(runtime) if runtime is not None else {}
         self._familiarity, self._judged, self._unusual_reports = familiarity, 0, 0
         self._warned.clear()
@@ -125,9 +125,9 @@ class Reports:
         failure: str,
         loading: float | None = None,
     ) -> None:
-        """Publish the current counts. questions: number of open ones, None while the node is not active;
-        failure: reason of a failed last transition, or an empty text; loading: seconds for which the model
-        has been loading, None if it is not."""
+        """Publish the current counts. questions: number of open questions, None while the node is inactive;
+        failure: reason of a failed last transition, or ""; loading: seconds the model has been loading, None
+        if it is not being loaded."""
         active = questions is not None
         counts = total([own, *(camera.statistics for camera in cameras)])
         refusals = sum(counts.refused.values())
@@ -162,8 +162,8 @@ class Reports:
         self._publisher.publish(report)
 
     def _unfamiliar(self, config: NodeConfig, cameras: Sequence[Camera], perceived: int) -> dict[str, object]:
-        """Return the distance of the newest pictures and the goals from the training data, and log a warning
-        if they are far. perceived: number of images that were perceived so far."""
+        """Return the distance of the newest pictures and the goals from the training data; log a warning if
+        it is large. perceived: number of images perceived so far."""
         familiarity = self._familiarity
         if familiarity is None:
             return {}
@@ -171,10 +171,11 @@ class Reports:
         scenes = [view.scene for view in views if view is not None and view.scene is not None]
         unusual = max((familiarity.unusual(scene) for scene in scenes), default=None)
         reported = None
-        # The picture of a camera that stopped is judged once; stamps do not tell, as some drivers set none.
+        # Judge the last picture of a stopped camera only once. Stamps cannot tell, because some drivers set
+        # none.
         if perceived != self._judged:
             self._judged = perceived
-            # A picture now and then is unusual in any stream.
+            # Any stream has an unusual picture now and then.
             far = unusual is not None and unusual > 1
             self._unusual_reports = self._unusual_reports + 1 if far else 0
             reported = unusual if self._unusual_reports == UNUSUAL_REPORTS else None
@@ -207,8 +208,7 @@ class Reports:
 
 
 def _ages(cameras: Sequence[Camera]) -> dict[str, object]:
-    """The oldest of the cameras' answers: seconds since the frame the language model saw, and since anything
-    was published."""
+    """Maximum over the cameras: seconds since the frame of the last answer, and since the last output."""
     ages = [camera.age for camera in cameras if camera.age is not None]
     silent = [perf_counter() - camera.published for camera in cameras if camera.published is not None]
     values: dict[str, object] = {}
@@ -222,7 +222,7 @@ def _ages(cameras: Sequence[Camera]) -> dict[str, object]:
 def _inputs(camera: Camera, config: NodeConfig) -> dict[str, object]:
     if camera.inputs is None:
         return {}
-    # It may change while the inputs are open.
+    # may be replaced while the inputs are open
     return {**camera.inputs.status(), "sync tolerance": config.settings.sync_tolerance}
 
 

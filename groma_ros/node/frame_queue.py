@@ -15,9 +15,9 @@ class StampedMessage:
 
     message: Any
     time: float
-    """`perf_counter` seconds at its callback."""
+    """Time of its callback, `perf_counter` seconds."""
     stream: int = 0
-    """Number of the camera's stream it belongs to, see `FrameProcessor.arrived`."""
+    """Number of the stream it belongs to, see `FrameProcessor.arrived`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,13 +27,13 @@ class FrameJob:
     camera: int
     arrival: StampedMessage
     fresh: bool
-    """Whether it is handed out for the first time."""
+    """False if the message has been handed out before."""
 
 
 class LatestFrameQueue:
-    """Holds the newest message of each of `count` cameras; a newer one replaces it. Any thread may call it.
+    """Newest message of each of `count` cameras; a newer message replaces it. Thread-safe.
 
-    A message that was taken is kept until the next one arrives, so that it can be used for a later request.
+    A message stays available after it was taken, until the next one arrives, for later requests.
     """
 
     def __init__(self, count: int) -> None:
@@ -45,7 +45,7 @@ class LatestFrameQueue:
         self._closed = False
 
     def put(self, camera: int, message: Any, stream: int = 0) -> StampedMessage | None:
-        """Store a message; the one it pushed out, if nobody had taken that."""
+        """Store a message. Returns the message it replaced, if that was never taken."""
         with self._condition:
             dropped = self._newest[camera] if self._fresh[camera] else None
             self._newest[camera], self._fresh[camera] = StampedMessage(message, perf_counter(), stream), True
@@ -53,8 +53,8 @@ class LatestFrameQueue:
             return dropped
 
     def recall(self, camera: int | None) -> int | None:
-        """Have the newest message of a camera, or of the one that sent last, handed out, again if it was
-        already. The camera; None if no message has come."""
+        """Hand out the newest message of a camera again, even if it was taken before; None: of the camera
+        that sent last. Returns the camera, or None if no message has arrived."""
         with self._condition:
             times = {index: arrival.time for index, arrival in enumerate(self._newest) if arrival is not None}
             chosen = (
@@ -67,7 +67,7 @@ class LatestFrameQueue:
             return chosen
 
     def take(self) -> FrameJob | None:
-        """Wait for a message and take it, the cameras in turn; None once the slots are closed."""
+        """Wait for a message and take it; cameras take turns. Returns None once the queue is closed."""
         with self._condition:
             self._condition.wait_for(lambda: self._closed or any(self._fresh) or any(self._recalled))
             if self._closed:
@@ -82,7 +82,7 @@ class LatestFrameQueue:
             return FrameJob(camera, arrival, fresh)
 
     def close(self) -> list[int]:
-        """Wake whoever waits, for good; the cameras of which a message was left untaken."""
+        """Close the queue and wake all waiting threads. Returns the cameras whose message was never taken."""
         with self._condition:
             left = [camera for camera, fresh in enumerate(self._fresh) if fresh]
             self._closed = True
@@ -93,38 +93,36 @@ class LatestFrameQueue:
 
 
 class FrameThread:
-    """A thread that handles the newest messages of the slots, again and again.
+    """Thread that processes the messages of a queue until it is closed.
 
-    handle: called with each FrameJob; failed: called with the camera and what it raised, after which the next
-    message is handled.
+    handle: called with each FrameJob; failed: called with the camera and the exception if `handle` raised
+    one.
     """
 
     def __init__(
         self,
-        slots: LatestFrameQueue,
+        queue: LatestFrameQueue,
         handle: Callable[[FrameJob], None],
         failed: Callable[[int, Exception], None],
     ) -> None:
-        self._slots, self._handle, self._failed = slots, handle, failed
+        self._queue, self._handle, self._failed = queue, handle, failed
         self._thread = threading.Thread(target=self._run, name="groma_worker", daemon=True)
         self._thread.start()
 
     def stop(self, timeout: float) -> bool:
-        """End the thread after the message in progress, once the slots are closed; False if it still runs
-        after `timeout` seconds."""
+        """Wait for the thread to end; close the queue first. False if it is still running after `timeout`
+        seconds."""
         self._thread.join(timeout)
         return not self._thread.is_alive()
 
     @property
     def alive(self) -> bool:
-        """Whether the thread runs."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     def _run(self) -> None:
-        while (turn := self._slots.take()) is not None:
+        while (job := self._queue.take()) is not None:
             try:
-                self._handle(turn)
-            except (
-                Exception
-            ) as error:  # one bad frame must not end the thread; it is counted and logged instead
-                self._failed(turn.camera, error)
+                self._handle(job)
+            except Exception as error:  # one bad frame must not end the thread; `failed` counts and logs it
+                self._failed(job.camera, error)

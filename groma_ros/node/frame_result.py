@@ -1,4 +1,4 @@
-"""Result for one image, as the node publishes it."""
+"""The result for one image, as the node publishes it."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ class ImageResult:
     """A received image and its results."""
 
     header: Header
-    """Of the image; every output has it."""
+    """Header of the image, used for every output."""
     frame: Frame
-    """With depth and intrinsics once they were found."""
+    """Has depth and intrinsics if they were found."""
     scene: Scene | None = None
-    """None where nobody needed it."""
+    """None if the image was not perceived."""
     tracked: TrackedAnswer | None = None
-    """None for an image that was perceived for a question alone."""
+    """None if the image was perceived only for a question."""
     complete: bool = False
-    """Depth and intrinsics were looked for, whether or not the frame has them now."""
+    """Depth and intrinsics have been looked up, whether or not they were found."""
     without_depth: str = ""
-    """Why it has none, in a sentence, once they were looked for."""
+    """Reason for missing depth, a sentence; set once it has been looked up."""
     camera: str = ""
-    """Name of the camera, empty for the one without a name."""
+    """Name of the camera; empty for an unnamed one."""
 
     @property
     def groundings(self) -> Sequence[Grounding]:
-        """The answers, none where none hold."""
+        """The answers; empty if there are none."""
         return self.tracked.groundings if self.tracked is not None else ()

@@ -27,28 +27,28 @@ class GoalSet:
 
 @dataclass(frozen=True)
 class NodeConfig:
-    """Goals and parameters of the pipeline; replaced as a whole, so that each frame is processed with one of
-    them."""
+    """Goals and parameters of the pipeline. Replaced as a whole, so each frame is processed with a consistent
+    config."""
 
     goal_set: GoalSet
     settings: Parameters
 
     @cached_property
     def standing(self) -> StandingGoals:
-        """The standing goals as the language model is asked them."""
+        """The standing goals in the form the language model is asked."""
         goals = tuple(self.lifted(goal) for goal in self.goal_set.goals)
         return StandingGoals(
             goals, self.goal_set.version, self.settings.min_presence, self.settings.min_margin
         )
 
     def lifted(self, goal: Goal) -> Goal:
-        """A goal with no lower min_score than that of all goals."""
+        """Raise a goal's min_score to the node's min_score."""
         return replace(goal, min_score=max(goal.min_score, self.settings.min_score))
 
 
 def goals_from_text(text: str) -> tuple[Goal, ...]:
-    """One goal a line, each of kind auto; blank lines and repeated goals are skipped. ValueError for a text
-    without a goal."""
+    """Parse one goal of kind auto per line; blank and repeated lines are skipped. Raises ValueError if no
+    goal is left."""
     goals = goals_from_texts(text.split("\n"))  # other separators (U+2028, U+0085) are part of a goal
     if not goals:
         raise ValueError("The message holds no goal; send one goal a line, e.g. 'the red mug'.")
@@ -56,12 +56,12 @@ def goals_from_text(text: str) -> tuple[Goal, ...]:
 
 
 def goals_from_texts(texts: Sequence[str]) -> tuple[Goal, ...]:
-    """A goal a text, each of kind auto; blank texts and repetitions are skipped."""
+    """One goal of kind auto per text; blank and repeated texts are skipped."""
     return tuple(Goal(text) for text in dict.fromkeys(text.strip() for text in texts) if text)
 
 
 def check_goals(goals: Sequence[Goal], max_goals: int, check: Callable[[Goal], None]) -> None:
-    """Raise ValueError with a sentence unless all of the goals may stand. check: raises it for a goal that
+    """Raise ValueError unless all goals can be standing goals. check: raises ValueError for a goal that
     cannot be asked."""
     if len(goals) > max_goals:
         raise ValueError(

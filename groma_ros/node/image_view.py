@@ -1,4 +1,4 @@
-"""Serialized sensor_msgs/Image messages read in place: deserializing one copies its pixels several times."""
+"""Read serialized sensor_msgs/Image messages in place; deserializing one copies its pixels several times."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from builtin_interfaces.msg import Time
 from std_msgs.msg import Header
 
 LITTLE_ENDIAN_CDR = b"\x00\x01"
-"""First bytes of what rclpy's middlewares serialize on the machines that ROS runs on."""
+"""CDR header written by rclpy's middlewares on little-endian machines."""
 START = 4
-"""Bytes of the encapsulation; alignment counts from here."""
+"""Bytes of the CDR header; alignment counts from here."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +25,11 @@ class ImageView:
     is_bigendian: int
     step: int
     data: memoryview
-    """The pixels, in the bytes of the message; they live as long as this does."""
+    """Pixels inside the serialized message; valid as long as this object exists."""
 
 
 class _Reader:
-    """Reads aligned values one after the other; struct.error or ValueError past the end."""
+    """Reads aligned values in sequence. Raises struct.error or ValueError past the end."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, START
@@ -56,8 +56,8 @@ class _Reader:
 
 
 def read_image(data: bytes) -> ImageView | None:
-    """The image in a serialized message; None for bytes that are not a plain one, which the middleware's own
-    deserialization is to judge."""
+    """Read a serialized image. Returns None for bytes in any other form, which are left to the middleware's
+    own deserialization."""
     if data[:2] != LITTLE_ENDIAN_CDR:
         return None
     reader = _Reader(data)
@@ -70,5 +70,5 @@ def read_image(data: bytes) -> ImageView | None:
         return ImageView(
             header, height, width, encoding, is_bigendian, step, reader.block(reader.number("I"))
         )
-    except (struct.error, ValueError):  # UnicodeDecodeError is one
+    except (struct.error, ValueError):  # includes UnicodeDecodeError
         return None

@@ -7,7 +7,7 @@ import sys
 from groma_ros import __version__
 
 INTERRUPTED = 130
-"""Exit status of a program that SIGINT ended, as shells have it."""
+"""Exit status after SIGINT, by the convention of shells."""
 HELP = """usage: groma_node [--ros-args [-p NAME:=VALUE] [-r FROM:=TO] [--params-file FILE]]
 
 The perception node: finds in camera images what goals in words ask for.
@@ -22,8 +22,8 @@ example: groma_node --ros-args -p model:=groma-tiny -p "goals:=['the red mug']" 
 
 
 def main(args: list[str] | None = None) -> int:
-    """Run the node until SIGINT or SIGTERM. 0 after a clean end, 1 with one sentence on stderr when it could
-    not start."""
+    """Run the node until SIGINT or SIGTERM. Returns 0 after a clean exit, 1 if it could not start (one
+    sentence on stderr)."""
     given = sys.argv[1:] if args is None else args
     if "--help" in given or "-h" in given:
         print(HELP)
@@ -40,7 +40,7 @@ def main(args: list[str] | None = None) -> int:
         print(f"groma_node: {error}; {advice}.", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        # Told to end while modules are imported, before `run` handles signals.
+        # interrupted during imports, before `run` handles signals
         return INTERRUPTED
     return run(args)
 

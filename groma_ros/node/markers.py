@@ -1,4 +1,4 @@
-"""`~/debug/markers`: boxes in space, their names and the target, for RViz and Foxglove."""
+"""`~/debug/markers`: 3D boxes, their labels and the target pose, for RViz and Foxglove."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
     from visualization_msgs.msg import MarkerArray
 
 SECONDS = 1
-"""How long markers stay when no newer ones come."""
+"""Lifetime of a marker."""
 _EDGE, _TEXT, _GAP, _ARROW = 0.002, 0.025, 0.02, 0.12  # metres
 
 
 def marker_array_type() -> Any | None:
-    """visualization_msgs/MarkerArray; None where that package is not installed, and then the topic is not
-    there either."""
+    """Return visualization_msgs/MarkerArray; None if the package is not installed, in which case there is no
+    such topic."""
     try:
         from visualization_msgs.msg import MarkerArray
     except ModuleNotFoundError:
@@ -32,9 +32,9 @@ def marker_array_type() -> Any | None:
 
 
 def markers_message(detections: Detections3D) -> MarkerArray:
-    """A box, its edges and its name for each detection, an arrow along the target's z and one along its x.
+    """Markers of each detection (box, edges, label), and of the target (arrows along its z and x).
 
-    The first marker deletes all former ones, so that nothing stays that is no more.
+    The first marker deletes all earlier ones, so nothing outdated stays visible.
     """
     from visualization_msgs.msg import Marker, MarkerArray
 
@@ -72,12 +72,12 @@ def _boxed(detections: Detections3D, index: int, placed: Placed) -> list[Any]:
 
 
 def _arrows(detections: Detections3D) -> list[Any]:
-    """The arrows end at the target: the way a hand or a base comes, in white, and how a hand lies, in red."""
+    """Arrows that end at the target: the approach direction in white, the hand's x axis in red."""
     from visualization_msgs.msg import Marker
 
     assert detections.target is not None
     result = []
-    # Points of an arrow are in the pose's own axes.
+    # The points of an arrow are relative to the marker's pose.
     for index, (start, end, shade) in enumerate(
         (((0, 0, -1), (0, 0, 0), (1.0, 1.0, 1.0)), ((0, 0, 0), (0.4, 0, 0), (1.0, 0.2, 0.2)))
     ):

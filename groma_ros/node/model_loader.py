@@ -1,4 +1,4 @@
-"""Loads the model in a thread, so that the node answers services and signals meanwhile."""
+"""Load the model in a thread, so that the node can answer services and signals meanwhile."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ Load = Callable[[str, RuntimeOptions], Grounder]
 
 
 class ModelLoader:
-    """Loads one model at a time. The thread is a daemon: a process that is asked to end does not wait for
-    it."""
+    """Loads one model at a time, in a daemon thread so that the process can exit during a load."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
@@ -29,16 +28,16 @@ class ModelLoader:
 
     @property
     def ready(self) -> bool:
-        """Whether `take` would return, or raise, at once."""
+        """Whether `take` would return or raise without waiting."""
         return self._future is not None and self._future.done()
 
     @property
     def seconds(self) -> float:
-        """Seconds since loading began."""
+        """Seconds since loading started."""
         return monotonic() - self._begun
 
     def begin(self, model: str, options: RuntimeOptions) -> bool:
-        """Start to load, unless a model is being loaded or waits to be taken; whether it was started."""
+        """Start loading, unless a model is being loaded or waits to be taken. Returns whether it started."""
         if self._future is not None:
             return False
         future: Future[Grounder] = Future()
@@ -47,7 +46,7 @@ class ModelLoader:
         def run() -> None:
             try:
                 grounder = self._load(model, options)
-            except Exception as error:  # raised by `take`
+            except Exception as error:  # re-raised by `take`
                 future.set_exception(error)
             else:
                 future.set_result(grounder)
@@ -56,7 +55,7 @@ class ModelLoader:
         return True
 
     def take(self) -> Grounder:
-        """The model, waited for. Raises what loading raised; the next `begin` loads anew."""
+        """Wait for the model and return it. Re-raises an error of loading; the next `begin` tries again."""
         assert self._future is not None, "begin comes first"
         try:
             return self._future.result()
@@ -64,5 +63,5 @@ class ModelLoader:
             self._future = None
 
     def forget(self) -> None:
-        """Let go of a model that nobody took; one that is still being loaded is dropped when it is there."""
+        """Drop a model that has not been taken, also one that is still being loaded."""
         self._future = None

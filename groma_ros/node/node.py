@@ -1,5 +1,4 @@
-"""The node `groma`: its lifecycle, its parameters and the goals that stand; the work is done by the parts it
-opens."""
+"""The node `groma`: lifecycle, parameters and standing goals. Other modules do the rest."""
 
 from __future__ import annotations
 
@@ -42,7 +41,7 @@ STOP_SECONDS = 1.0
 THROTTLE_SECONDS = 5.0
 GOALS_LOG_SECONDS = 1.0
 NOTIFY_SECONDS = 0.1
-"""Period at which coroutines that wait for an answer check their timeouts."""
+"""Period at which coroutines waiting for an answer check their timeouts."""
 
 NO_DEPTH = "The image came without depth, so nothing in it has a place in space."
 
@@ -50,14 +49,15 @@ Step = Callable[[], object]
 
 
 class NotYet(ValueError):
-    """Why a transition cannot be made now, though it can later: the node stays in the state it is in."""
+    """A transition that is not possible yet. The node stays in its state, and the transition can be
+    retried."""
 
 
 class GromaNode(LifecycleNode):
     """Answers goals and questions about camera images.
 
-    load: loads a model by name or folder, such as `Grounder.load`; raises ValueError with a sentence. After
-    a transition that failed, `failure` holds that sentence.
+    load: loads a model by name or folder, e.g. `Grounder.load`; raises ValueError if it cannot. After a
+    failed transition, `failure` holds the reason as a sentence.
     """
 
     def __init__(self, load: Load) -> None:
@@ -77,13 +77,12 @@ class GromaNode(LifecycleNode):
         self._condition = AsyncCondition(self)
         self.add_on_set_parameters_callback(self._on_new_parameters)
         self._reports = Reports(self)
-        # A steady clock: reports come, and waiting is looked after, even while a simulated clock stands
-        # still.
+        # Use a steady clock, so that reports and timeouts continue while a simulated clock stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
         self.create_timer(NOTIFY_SECONDS, self._condition.notify_all, clock=steady)
-        # These live as long as the node, so that a request that is open when it is deactivated or cleaned up
-        # gets its answer.
+        # These live as long as the node, so that requests still open at deactivation or cleanup get a
+        # response.
         self._asks = AskService(
             self,
             self._condition,
@@ -107,7 +106,7 @@ class GromaNode(LifecycleNode):
 
     @property
     def autostart(self) -> bool:
-        """Whether the node activates itself after the start."""
+        """Whether the node activates itself at startup."""
         return self._config.settings.autostart
 
     @property
@@ -127,37 +126,37 @@ class GromaNode(LifecycleNode):
 
     @property
     def configure_requested(self) -> bool:
-        """Whether somebody's request to configure the node waits for the model."""
+        """Whether a configure request is waiting for the model."""
         return self._lifecycle_requests.waiting > 0
 
     def begin_loading(self) -> None:
-        """Start to load the model in a thread, unless that has begun; `on_configure` takes it."""
+        """Start loading the model in a thread, unless already started; `on_configure` takes it."""
         if self._grounder is None and self._loader.begin(
             self._config.settings.model, self._config.settings.runtime_options
         ):
             self.get_logger().info(
-                f"Loads the model {self._config.settings.model or 'that ships, groma-tiny'}."
+                f"Loading the model {self._config.settings.model or 'groma-tiny, which ships'}."
             )
 
     async def _ready_to_configure(self) -> None:
-        """Return once the model is loaded or has failed to load, where there is none yet."""
-        # Another request may have taken it, and failed, while this one waited.
+        """Wait until a model is available or has failed to load."""
+        # Another request may have taken the model, and failed, in the meantime.
         while self.unconfigured and not self._loader.ready:
             self.begin_loading()
             await self._condition.wait_for(lambda: not self._loader.loading)
 
     def _is_active_already(self) -> bool:
-        """Whether an activate request is already satisfied by autostart."""
+        """Whether autostart has already done what an activate request asks for."""
         return self.autostart and self._pipeline is not None
 
     # Lifecycle
 
     def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Load the model, check the goals it starts with, and open everything but the camera."""
+        """Load the model, check the initial goals, and open everything except the cameras."""
         return self._attempt(self._configure) or super().on_configure(state)
 
     def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Listen to the cameras and start to answer."""
+        """Subscribe to the cameras and start answering."""
         if (failed := self._attempt(self._activate)) is not None:
             return failed
         result = super().on_activate(state)
@@ -165,37 +164,37 @@ class GromaNode(LifecycleNode):
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Stop listening and let the frame in progress finish."""
+        """Unsubscribe and let the image in progress finish."""
         self._stop()
         return super().on_deactivate(state)
 
     def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """Give the model back and close everything."""
+        """Free the model and close everything."""
         self._release()
         return super().on_cleanup(state)
 
     def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """After a transition that failed: give everything back, so that the node can be configured anew."""
+        """Free everything after a failed transition, so that the node can be configured again."""
         self._release()
         return TransitionCallbackReturn.SUCCESS
 
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
-        """The same as deactivating, from any state, and for good."""
+        """Deactivate from any state, permanently."""
         self._stop()
         self._final = True
         return super().on_shutdown(state)
 
     def finish(self) -> None:
-        """Shut down, unless a manager has done so already."""
+        """Shut down, unless a lifecycle manager has already done so."""
         if not self._final:
             self.trigger_shutdown()
 
     def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn | None:
-        """Take a step of a transition: None when it worked; when not, the sentence is kept and logged, and
-        the transition is an error, unless it only came too early."""
+        """Run a step of a transition. Returns None on success. Otherwise logs the reason, keeps it in
+        `failure` and returns ERROR, or FAILURE for `NotYet`."""
         try:
             step()
-        except Exception as error:  # rclpy would swallow it, and nobody would learn why the transition failed
+        except Exception as error:  # rclpy would swallow it without a trace
             plain = isinstance(error, (ValueError, OSError, ImportError))
             self.failure = str(error) if plain else f"{type(error).__name__}: {error}"
             self.get_logger().error(self.failure)
@@ -229,7 +228,7 @@ class GromaNode(LifecycleNode):
 
     def _activate(self) -> None:
         if self._abandoned is not None and self._abandoned.alive:
-            # A grounder serves one thread at a time.
+            # A grounder can serve only one thread at a time.
             raise NotYet(
                 "The image in progress when the node was deactivated is still being answered; activate again "
                 "in a moment."
@@ -252,7 +251,7 @@ class GromaNode(LifecycleNode):
                 self, camera.name, settings, partial(self._on_image, index), partial(self._refuse, camera)
             )
         topics = [camera.inputs.topic for camera in self._cameras if camera.inputs is not None]
-        self.get_logger().info(f"Active: listens to {', '.join(topics)}.")
+        self.get_logger().info(f"Active; subscribed to {', '.join(topics)}.")
 
     def _stop(self) -> None:
         for camera in self._cameras:
@@ -278,14 +277,14 @@ class GromaNode(LifecycleNode):
         self._asks.clear()
         self._loader.forget()
         self._reports.loaded(None)
-        # A language model that hangs keeps its grounder; the next configuration loads one of its own.
+        # A hanging language model keeps its grounder, so the next configuration loads a new one.
         self._grounder = self._abandoned = None
-        # The parts of a pipeline know each other; left to its own pace, the collector would let several
-        # models pile up.
+        # The parts of a pipeline refer to each other; without an explicit collection several models could
+        # accumulate.
         gc.collect()
         trim_heap()
 
-    # Callbacks of the executor: they only store.
+    # Executor callbacks; they only store.
 
     def _on_image(self, index: int, message: Any) -> None:
         camera = self._cameras[index]
@@ -329,14 +328,14 @@ class GromaNode(LifecycleNode):
     # Goals
 
     def _replace_goals(self, goals: Sequence[Goal], settings: Parameters | None = None) -> None:
-        """Let these goals stand. Raises ValueError with a sentence if one cannot be asked; then the former
-        ones stand."""
+        """Replace the standing goals. Raises ValueError if one of them cannot be asked; then nothing
+        changes."""
         settings = settings or self._config.settings
         self._check_goals(goals, settings)
         self._config = NodeConfig(self._config.goal_set.replaced(goals), settings)
         self._tell_goals()
         texts = "; ".join(printable(goal.text, SHOWN) for goal in goals) or "none"
-        # Goals may be replaced as often as images come.
+        # Goals may be replaced at the rate of the images.
         self.get_logger().info(
             f"Goals, set {self._config.goal_set.version}: {texts}", throttle_duration_sec=GOALS_LOG_SECONDS
         )
@@ -372,7 +371,7 @@ class GromaNode(LifecycleNode):
         self._detector_3d = None
 
     def _fill_3d(self, result: Ground.Result, view: ImageResult, grounding: Grounding) -> None:
-        """The 3D part of a result, or in its message why there is none."""
+        """Fill the 3D part of a result, or set its message to the reason why there is none."""
         if view.frame.depth is None or self._detector_3d is None:
             result.message = view.without_depth or NO_DEPTH
             return
@@ -389,8 +388,7 @@ class GromaNode(LifecycleNode):
         else:
             result.message = sentences[0] if sentences else NO_DEPTH
 
-    # Reports. Refusals are counted one by one and logged at most every few seconds, images and requests
-    # apart.
+    # Reports. Every refusal is counted; the log is throttled, separately for images and requests.
 
     def _report(self) -> None:
         now = self.get_clock().now()

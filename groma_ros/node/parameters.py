@@ -1,5 +1,5 @@
-"""The node's parameters: one frozen dataclass that is the list, the defaults, the ROS descriptors and the
-documentation."""
+"""The node's parameters: one frozen dataclass from which defaults, ROS descriptors and documentation are
+derived."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.tracking.region_tracker import RegionTrackerConfig
 
 CAMERA = re.compile(r"/?[A-Za-z][A-Za-z0-9_]*(/[A-Za-z][A-Za-z0-9_]*)*")
-"""A namespace of ROS, relative or absolute."""
+"""A ROS namespace, relative or absolute."""
 MIN_RATE = 0.001
-"""Images a second: a limit below one image in a quarter of an hour is a mistake."""
+"""Images per second: a limit below one image in a quarter of an hour is considered a mistake."""
 _TRACKING, _TRACK = TrackingConfig(), RegionTrackerConfig()
 
 
@@ -44,8 +44,11 @@ def _parameter(
 
 @dataclass(frozen=True)
 class Parameters:
-    """Parameters of the node. Raises ValueError for a value out of its range, a text that is not one of a
-    parameter's choices, and for cameras that are no namespaces or are named twice."""
+    """Parameters of the node.
+
+    Raises ValueError for a value out of range, a text that is not one of the choices, and for camera names
+    that are not valid namespaces or are repeated.
+    """
 
     model: str = _parameter(
         "", "Folder of the model bundle; empty takes the groma-tiny that ships.", read_only=True
@@ -263,7 +266,7 @@ class Parameters:
 
     @property
     def runtime_options(self) -> RuntimeOptions:
-        """Options of the runtime."""
+        """The runtime options."""
         return RuntimeOptions(
             backend=self.backend,
             device=None if self.device == "auto" else self.device,
@@ -273,7 +276,7 @@ class Parameters:
 
     @property
     def tracking(self) -> TrackingConfig:
-        """Config of the tracker."""
+        """The config of the tracker."""
         tracks = RegionTrackerConfig(
             self.track_min_affinity,
             self.track_max_distance,
@@ -300,9 +303,9 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 def declare(node: Node) -> Parameters:
-    """Declare every parameter on the node and return the values it was started with.
+    """Declare all parameters on the node and return their initial values.
 
-    Raises ValueError for a value of another type, out of its range or not among its choices, and rclpy's
+    Raises ValueError for a value of the wrong type, out of range or not among the choices; rclpy's
     InvalidParameterValueException where rclpy checks the range first.
     """
     for item in fields(Parameters):
@@ -311,9 +314,9 @@ def declare(node: Node) -> Parameters:
 
 
 def with_values(parameters: Parameters, changes: Sequence[Parameter]) -> Parameters:
-    """The parameters with the changes that concern them; other names (use_sim_time, QoS) are left to rclpy.
+    """Return the parameters with the given changes; names that are not ours (use_sim_time, QoS) are ignored.
 
-    Raises ValueError with a sentence for a value of another type, out of its range or not among its choices.
+    Raises ValueError for a value of the wrong type, out of range or not among the choices.
     """
     return replace(
         parameters,
@@ -322,7 +325,7 @@ def with_values(parameters: Parameters, changes: Sequence[Parameter]) -> Paramet
 
 
 def table() -> str:
-    """The parameters as a table in Markdown: docs/parameters.md is this, and a test holds it to it."""
+    """Render the parameters as a Markdown table, the content of docs/parameters.md; a test compares them."""
     rows = ["| parameter | type | default | range | description |", "|---|---|---|---|---|"]
     for item in fields(Parameters):
         kind = (
@@ -345,7 +348,8 @@ def table() -> str:
 
 
 def schema() -> str:
-    """The parameters in the form of generate_parameter_library: the content of config/parameters.yaml."""
+    """Describe the parameters in the format of generate_parameter_library, the content of
+    config/parameters.yaml."""
     lines = [
         "# Written by python -m groma_ros.node.parameters --yaml, for the launch file and for editors.",
         "groma:",
@@ -380,7 +384,8 @@ def _descriptor(name: str, metadata: Any) -> ParameterDescriptor:
         description=metadata["description"],
         read_only=metadata["read_only"],
         additional_constraints=constraints,
-        # A static type refuses 1 for a float and cannot tell that of []; _from_ros checks types instead.
+        # Static typing would reject 1 for a float and cannot infer the type of []; `_from_ros` checks types
+        # instead.
         dynamic_typing=True,
     )
     if metadata["range"]:
@@ -393,13 +398,13 @@ def _descriptor(name: str, metadata: Any) -> ParameterDescriptor:
 
 
 def _to_ros(value: Any) -> Any:
-    """ROS cannot tell the type of an empty array, so an empty list is declared as one empty text."""
+    """Declare an empty list as [""], because ROS cannot infer the type of an empty array."""
     return (list(value) or [""]) if isinstance(value, tuple) else value
 
 
 def _from_ros(name: str, value: Any) -> Any:
-    """A value as its field has it: [] of any type is no text, 1 is a float where one is asked for, and true
-    and false are choices where they are among them."""
+    """Convert a value to the type of its field: [] of any type is an empty list, 1 is accepted as a float,
+    and true and false as texts if they are among the choices."""
     default = _DEFAULTS[name]
     if isinstance(default, tuple):
         if value is None or (

@@ -1,5 +1,5 @@
-"""Pipeline of the node: decode an image, process it, publish its answers. One thread does that; a second one
-runs the language model."""
+"""The node's pipeline: decode images, process them, publish answers. One thread does that; a second one runs
+the language model."""
 
 from __future__ import annotations
 
@@ -33,25 +33,26 @@ CLOSED = "The node is not active."
 
 @dataclass(eq=False)
 class Camera:
-    """A camera and its state."""
+    """A camera with its state."""
 
     name: str
     outputs: CameraOutputs
     statistics: Statistics
     inputs: CameraInputs | None = None
-    """While the node is active."""
+    """None while the node is inactive."""
     processor: FrameProcessor | None = None
-    """While the pipeline lives."""
+    """None without a pipeline."""
     view: ImageResult | None = None
-    """The newest image that was perceived."""
+    """The newest perceived image."""
     arrival: StampedMessage | None = None
-    """The message it came from."""
+    """The message it was decoded from."""
     age: float | None = None
-    """Seconds between the newest output and the image of its answers; None before the first answer."""
+    """Seconds between the newest output and the image its answers were given on; None before the first
+    answer."""
     published: float | None = None
-    """`perf_counter` seconds of the newest output."""
+    """Time of the newest output, `perf_counter` seconds."""
     rate: float = 0.0
-    """Smoothed number of outputs per second."""
+    """Outputs per second, smoothed."""
     in_progress: StampedMessage | None = None
     """The image being processed, until its 2D answers are published."""
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -73,23 +74,23 @@ class Camera:
         self.published, self.age = now, age
 
     def due(self, now: int, rate: float) -> bool:
-        """Whether to process a frame that arrives now (ns of the node's clock), for at most `rate` frames per
-        second; 0: always."""
+        """Whether to process a frame that arrives now (ns of the node's clock), to keep to `rate` frames per
+        second; 0: no limit."""
         period = int(1e9 / rate) if rate > 0 else 0
         if period and 0 <= self._due - now <= period:
             return False
-        # Advance by whole periods, so that a rate slightly below the camera's is not halved; restart after a
-        # jump of the clock.
+        # Advance by whole periods, so that a limit slightly below the camera's rate does not halve it;
+        # restart after a jump of the clock.
         self._due = self._due + period if abs(now - self._due) < period else now + period
         return True
 
 
 class Pipeline:
-    """Answers the newest frames of the cameras, and one-off questions about them, until it is stopped.
+    """Answers goals on the newest image of each camera, and questions, until stopped.
 
-    config: returns the current settings and goals; refuse: takes a camera, what was refused ("image" or
+    config: returns the current settings and goals; refuse: called with a camera, what was refused ("image" or
     "depth"), a cause and a sentence; notify: called when the stage of a question changes. Both are called
-    from the threads here. detector_3d: computes the 3D answers.
+    from this class's threads. detector_3d: computes the 3D answers.
     """
 
     def __init__(
@@ -103,7 +104,7 @@ class Pipeline:
     ) -> None:
         self._detector_3d = detector_3d
         self._grounder, self._config, self._refuse = grounder, config, refuse
-        # Its own: a pipeline that was abandoned must not reach the cameras of the next configuration.
+        # A list of its own: an abandoned pipeline must not reach the cameras of the next configuration.
         self._cameras = tuple(cameras)
         self._executor = AnswerExecutor()
         self._queue = LatestFrameQueue(len(cameras))
@@ -115,12 +116,12 @@ class Pipeline:
         self._worker = FrameThread(self._queue, self._handle, self._failed)
 
     def put(self, camera: int, message: Any) -> None:
-        """Take a camera's image; returns at once. It overtakes the one being processed and the one that
-        waits: their 2D answers are carried."""
+        """Add an image of a camera; returns immediately. It supersedes the image being processed and the one
+        waiting, whose 2D answers are then carried."""
         seen = self._cameras[camera]
         assert seen.processor is not None
         stream = seen.processor.arrived(to_nanoseconds(message.header.stamp))
-        current = seen.in_progress  # the worker may clear it at any moment
+        current = seen.in_progress  # the worker may clear it at any time
         if current is not None:
             self._carry(seen, current, in_progress=True)
         pushed = self._queue.put(camera, message, stream)
@@ -128,16 +129,15 @@ class Pipeline:
             seen.statistics.dropped(NEWER)
 
     def skip(self, camera: int, message: Any) -> None:
-        """Count an image that arrives faster than max_rate; its stamp shows the tracker that the camera did
-        not pause."""
+        """Count an image beyond max_rate; its stamp tells the tracker that the camera did not pause."""
         seen = self._cameras[camera]
         assert seen.processor is not None
         seen.processor.arrived(to_nanoseconds(message.header.stamp))
         seen.statistics.dropped(RATE)
 
     def _carry(self, camera: Camera, arrival: StampedMessage, in_progress: bool = False) -> bool:
-        """Publish the 2D answers of an image by motion alone, in the thread of the callbacks; False if
-        carrying is off or nobody subscribes."""
+        """Publish the 2D answers for an image by motion alone, in the callback thread. False if carrying is
+        off or nobody subscribes."""
         config, processor = self._config(), camera.processor
         if processor is None or not config.settings.carry or not camera.outputs.answers_wanted:
             return False
@@ -151,19 +151,20 @@ class Pipeline:
         return True
 
     def recall(self, camera: int | None) -> int | None:
-        """Hand the newest image out again for the questions that wait; its camera, or None if none has
+        """Process the newest image again for waiting questions. Returns its camera, or None if no image has
         arrived."""
         return self._queue.recall(camera)
 
     def close(self) -> None:
-        """Take no more frames, and end the questions that are open."""
+        """Accept no more images and fail the open questions."""
         for index in self._queue.close():
             self._cameras[index].statistics.dropped(STOPPED)
         self.requests.close(CLOSED)
         self._executor.shutdown(wait=False)
 
     def stop(self, timeout: float) -> bool:
-        """Close and let the frame in progress finish; False if it still runs after `timeout` seconds."""
+        """Close and wait for the image in progress. False if it is still being processed after `timeout`
+        seconds."""
         self.close()
         end = perf_counter() + timeout
         worker = self._worker.stop(timeout)
@@ -171,10 +172,10 @@ class Pipeline:
 
     @property
     def alive(self) -> bool:
-        """Whether a thread still runs."""
+        """Whether a thread is still running."""
         return self._worker.alive or self._executor.alive
 
-    # The language model's thread.
+    # Language model thread.
 
     def _ground(self, question: Question) -> list[Grounding]:
         start = perf_counter()
@@ -182,7 +183,7 @@ class Pipeline:
         self._cameras[0].statistics.took({"language": perf_counter() - start})
         return groundings
 
-    # The frames' thread.
+    # Image thread.
 
     def _handle(self, job: FrameJob) -> None:
         camera, config = self._cameras[job.camera], self._config()
@@ -212,8 +213,8 @@ class Pipeline:
             self._begin(camera, requests, view, config)
 
     def _view(self, camera: Camera, arrival: StampedMessage, config: NodeConfig, needed: bool) -> ImageResult:
-        """The decoded image of a message, perceived if there are goals or `needed`; an image is perceived
-        only once."""
+        """Decode a message, and perceive the image if there are goals or `needed`. An image is perceived only
+        once."""
         known = camera.view if camera.arrival is arrival else None
         if known is not None and (known.scene is not None or not needed):
             return known
@@ -285,7 +286,7 @@ class Pipeline:
             request.begin(view)
 
     def _completed(self, camera: Camera, view: ImageResult, config: NodeConfig) -> ImageResult:
-        """The view with the depth and the intrinsics of its frame, if they arrived."""
+        """Add depth and intrinsics to the view's frame, if they have arrived."""
         if view.complete or camera.inputs is None:
             return view
         frame, why, tolerance = view.frame, "", config.settings.sync_tolerance
@@ -304,7 +305,7 @@ class Pipeline:
         return camera.view
 
     def _failed(self, index: int, error: Exception) -> None:
-        """Count a frame whose processing raised an unexpected error, and fail the questions that waited for
+        """Count a frame whose processing raised an unexpected error, and fail the questions waiting for
         it."""
         sentence = f"A frame could not be answered: {type(error).__name__}: {error}"
         self._cameras[index].in_progress = None

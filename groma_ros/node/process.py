@@ -1,4 +1,4 @@
-"""The node's process: signals, the executor, and the way in and out of ROS."""
+"""The node's process: signal handling, executor loop, ROS startup and shutdown."""
 
 from __future__ import annotations
 
@@ -25,36 +25,39 @@ from groma_ros.node.node import GromaNode
 from groma_ros.node.shared_memory import remove_dead_segments
 
 POLL_SECONDS = 0.2
-"""Longest wait of the executor before it checks whether it was asked to end."""
+"""Maximum time the executor waits before checking whether it should exit."""
 MANAGER_SECONDS = 5.0
-"""How long autostart leaves a node inactive that somebody else configured."""
+"""Time for which autostart leaves a node inactive that another client has configured."""
 
 
 def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
-    """Run the node until SIGINT or SIGTERM. 0 after a clean end, 1 with one sentence on stderr when it could
-    not start. Ends the process itself where a thread of the node still runs."""
+    """Run the node until SIGINT or SIGTERM.
+
+    Returns 0 after a clean exit, 1 if the node could not start (one sentence on stderr). If a thread of the
+    node is still running, exits the process directly instead of returning.
+    """
     end, before = threading.Event(), set(threading.enumerate())
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: end.set())
-    # rclpy's own handlers would close the context under the worker, in the middle of a publish.
+    # rclpy's own handlers would shut down the context while the worker may be publishing.
     try:
         rclpy.init(args=args, signal_handler_options=SignalHandlerOptions.NO)
-    except Exception as error:  # its types differ between distributions
+    except Exception as error:  # exception types differ between distributions
         print(f"groma_node: {_init_failure(' '.join(str(error).split()))}", file=sys.stderr)
         return 1
     try:
         failure = _spin(end, load)
     finally:
         rclpy.shutdown()
-    # Everything is closed; searching torch's objects for cycles once more would hold up the exit by about a
+    # Everything is closed. Without this, searching torch's objects for cycles would delay the exit by about a
     # second.
     gc.freeze()
     if failure:
         print(f"groma_node: {failure}", file=sys.stderr)
     status = 1 if failure else 0
     if set(threading.enumerate()) - before:
-        # A model is still being loaded or still answers, in native code. Ending the interpreter beneath it
-        # aborts the process ("terminate called without an active exception") or waits for it.
+        # A model is still being loaded or is still answering, in native code. A regular exit would wait for
+        # it or abort ("terminate called without an active exception").
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
@@ -62,8 +65,7 @@ def run(args: list[str] | None = None, load: Load = Grounder.load) -> int:
 
 
 def _init_failure(reason: str) -> str:
-    """Why ROS could not be initialized: the keys of SROS 2, a folder for the log that cannot be made, or the
-    arguments."""
+    """Explain why ROS could not be initialized: SROS 2 keys, the log folder, or the arguments."""
     secured = os.environ.get("ROS_SECURITY_ENABLE") == "true"
     if secured and ("SECURITY" in reason or "error not set" in reason):
         return (
@@ -79,10 +81,10 @@ def _init_failure(reason: str) -> str:
 
 
 class Autostart:
-    """Takes a node to active by itself once its model is loaded.
+    """Activates a node by itself once its model is loaded.
 
-    Where somebody configures the node meanwhile, it is theirs to activate for `MANAGER_SECONDS`; a lifecycle
-    manager checks after each of its transitions that the node is in the state that it asked for.
+    If another client configures the node in the meantime, that client has `MANAGER_SECONDS` to activate it:
+    lifecycle managers check after each transition that the node is in the expected state.
     """
 
     def __init__(self, node: GromaNode) -> None:
@@ -91,19 +93,19 @@ class Autostart:
         node.begin_loading()
 
     def step(self) -> str:
-        """Go on where it can without waiting, between two callbacks of the executor. The sentence that says
-        why the node could not start, or nothing."""
+        """Advance without blocking; call it between callbacks of the executor. Returns the reason as a
+        sentence if the node could not start, else ""."""
         node = self._node
         if self._over or node.loading or node.configure_requested:
             return ""
         if node.unconfigured and self._inactive_since is None:
-            # The model is there; what keeps it from being taken is told by `failure`, also where somebody
-            # else's request met it first.
+            # The model is loaded, or failed to load; the reason is then in `failure`, also if another
+            # client's request met it first.
             self._over = True
             started = not node.failure and _done(node.trigger_configure()) and _done(node.trigger_activate())
             return "" if started else node.failure or "The node could not be activated."
         if not node.inactive:
-            self._over = True  # somebody activated it, or took it elsewhere
+            self._over = True  # another client has activated the node or moved it to another state
             return ""
         now = time.monotonic()
         self._inactive_since = self._inactive_since or now
@@ -114,7 +116,7 @@ class Autostart:
 
 
 def _spin(end: threading.Event, load: Load) -> str:
-    """Spin until `end`; the sentence that says why the node could not start, or nothing."""
+    """Spin until `end` is set. Returns the reason as a sentence if the node could not start, else ""."""
     try:
         node = GromaNode(load)
     except (
@@ -124,7 +126,8 @@ def _spin(end: threading.Event, load: Load) -> str:
         InvalidParameterValueException,
     ) as error:
         return str(error)
-    except RuntimeError as error:  # of rcl: without all its keys, or with a middleware built without SROS 2
+    # raised by rcl: SROS 2 keys are missing, or the middleware was built without SROS 2
+    except RuntimeError as error:
         return f"The node could not be created: {' '.join(str(error).split())}."
     if freed := remove_dead_segments():
         node.get_logger().info(
@@ -150,9 +153,9 @@ def _spin_once(executor: SingleThreadedExecutor, node: GromaNode) -> None:
         executor.spin_once(timeout_sec=POLL_SECONDS)
     except (
         Exception
-    ) as error:  # a message that cannot be read, an answer to a client that has gone: no reason to end
+    ) as error:  # an unreadable message, a response to a client that has gone: not a reason to exit
         node.get_logger().error(
-            f"A message was given up: {type(error).__name__}: {error}", throttle_duration_sec=5.0
+            f"A message was dropped: {type(error).__name__}: {error}", throttle_duration_sec=5.0
         )
 
 

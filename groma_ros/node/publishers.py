@@ -36,7 +36,7 @@ TOPICS_3D = {
     "detections_3d": (Detection3DArray, 10),
     "target_pose": (PoseStamped, 10),
 }
-"""Topics that need depth, besides the markers."""
+"""Topics that require depth, other than the markers."""
 _MARKER_ARRAY = marker_array_type()
 MARKERS = {"debug/markers": (_MARKER_ARRAY, 1)} if _MARKER_ARRAY is not None else {}
 PICTURES = {"proposals": (Detection2DArray, 10), "debug/image": (Image, 1)}
@@ -44,8 +44,7 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 
 def create(node: LifecycleNode, kind: Any, name: str, qos: QoSProfile | int) -> LifecyclePublisher:
-    """A reliable publisher that is silent while the node is not active, and whose quality of service can be
-    overridden."""
+    """Create a reliable publisher that is silent while the node is inactive and allows QoS overrides."""
     options = QoSOverridingOptions.with_default_policies()
     publisher: LifecyclePublisher = node.create_lifecycle_publisher(
         kind, name, qos, qos_overriding_options=options
@@ -54,7 +53,8 @@ def create(node: LifecycleNode, kind: Any, name: str, qos: QoSProfile | int) -> 
 
 
 class CameraOutputs:
-    """The topics of one camera, `~/detections` and so on; `~/left/detections` for a camera named left."""
+    """Output topics of one camera: `~/detections` etc., or `~/left/detections` etc. for a camera named
+    left."""
 
     def __init__(self, node: LifecycleNode, camera: str) -> None:
         self._node = node
@@ -69,32 +69,32 @@ class CameraOutputs:
         return any(self._topics[name].get_subscription_count() > 0 for name in names)
 
     def wanted(self, config: NodeConfig) -> bool:
-        """Whether any output has a subscriber or is drawn."""
+        """Whether any output is subscribed to, or must be drawn."""
         return self.subscribed(*ANSWERS, *TOPICS_3D, *MARKERS, "proposals") or self._drawn(config)
 
     @property
     def detections_3d_wanted(self) -> bool:
-        """Whether an output that needs depth has a subscriber."""
+        """Whether an output that requires depth is subscribed to."""
         return self.subscribed(*TOPICS_3D, *MARKERS)
 
     @property
     def proposals_wanted(self) -> bool:
-        """Whether the regions, which are independent of goals, have a subscriber."""
+        """Whether the regions, which do not depend on goals, are subscribed to."""
         return self.subscribed("proposals")
 
     @property
     def answers_wanted(self) -> bool:
-        """Whether the 2D answers have a subscriber."""
+        """Whether the 2D answers are subscribed to."""
         return self.subscribed(*ANSWERS)
 
     def publish_answers(self, header: Header, tracked: TrackedAnswer) -> None:
-        """The 2D answers that hold for an image."""
+        """Publish the 2D answers for an image."""
         self._topics["detections"].publish(detections_message(header, tracked.groundings))
         message = groundings_message(header, tracked.groundings, tracked.version, tracked.answered)
         self._topics["groundings"].publish(message)
 
     def publish_pictures(self, view: ImageResult, config: NodeConfig, rate: float = 0.0) -> None:
-        """The regions and the overlay of an image that was processed. rate: outputs a second, for the
+        """Publish the regions and the overlay of a processed image. rate: outputs per second, shown in the
         overlay."""
         header, tracked = view.header, view.tracked
         assert tracked is not None
@@ -125,7 +125,7 @@ class CameraOutputs:
 
 
 class Labels:
-    """`~/label_info` and `~/vision_info`: which goals the detections' classes are, for late listeners too."""
+    """`~/label_info` and `~/vision_info`: the goals behind the detections' classes; latched."""
 
     def __init__(self, node: LifecycleNode) -> None:
         self._node = node

@@ -1,4 +1,5 @@
-"""One-off questions, each answered about one image in the language model's thread while images continue."""
+"""One-off questions. Each is answered on one image in the language model's thread while other images are
+processed."""
 
 from __future__ import annotations
 
@@ -23,24 +24,23 @@ class NoAnswer(ValueError):
 
 @dataclass(frozen=True, eq=False)
 class Wanted:
-    """A question, and the image it needs."""
+    """A question and the image it requires."""
 
     camera: int | None
-    """None for any."""
+    """None: any camera."""
     fresh: bool
-    """Needs an image that arrives after the question; else the newest one serves."""
+    """True: needs an image that arrives after the question; False: the newest image will do."""
     depth: bool
-    """Needs the depth of the image."""
+    """True: needs the depth of the image."""
     question: Callable[[Scene], Question]
-    """Makes the question from the image's scene."""
+    """Creates the question from the image's scene."""
     finish: Finish | None = None
-    """Work on the answer that may take time or wait for transforms; its result is that of the request. Called
-    in the language model's thread."""
+    """Postprocesses the answer; may be slow or wait for transforms. Called in the language model's thread."""
 
 
 @dataclass(frozen=True, eq=False)
 class Answered:
-    """The image that was asked about, its answers, and what `Wanted.finish` made of them."""
+    """The image that was asked about, the answers, and the result of `Wanted.finish`."""
 
     view: ImageResult
     groundings: list[Grounding]
@@ -48,8 +48,8 @@ class Answered:
 
 
 class FrameRequest:
-    """An open question: it waits for an image, then for the language model, and is answered or fails. Any
-    thread may call it."""
+    """An open question: waits for an image, then for the language model, until it is answered or fails.
+    Thread-safe."""
 
     def __init__(
         self, wanted: Wanted, executor: Executor, answer: Answer, notify: Callable[[], None]
@@ -69,11 +69,11 @@ class FrameRequest:
         return "waiting" if self.view is None else "looking"
 
     def result(self) -> Answered:
-        """The answer, once there is one. Raises the error of a question that failed."""
+        """Return the answer of a completed question. Raises its error if it failed."""
         return self.future.result(0)
 
     def begin(self, view: ImageResult) -> None:
-        """Submit the question about this image."""
+        """Submit the question on this image."""
         assert view.scene is not None
         with self._lock:
             if self.future.done() or self.view is not None:
@@ -92,7 +92,7 @@ class FrameRequest:
         self._notify()
 
     def fail(self, error: Exception) -> None:
-        """End it without an answer; a call that still waits for the language model is cancelled."""
+        """Fail the question; a call that is still queued for the language model is cancelled."""
         with self._lock:
             call = self._call
             if not self.future.done():
@@ -109,7 +109,7 @@ class FrameRequest:
             groundings = self._answer(question)
             finish = self.wanted.finish
             result = Answered(view, groundings, finish(view, groundings) if finish is not None else None)
-        except Exception as error:  # raised again in `result`
+        except Exception as error:  # re-raised by `result`
             self.fail(error)
             return
         with self._lock:
@@ -119,7 +119,7 @@ class FrameRequest:
 
 
 class RequestQueue:
-    """The questions that are open. Any thread may call it."""
+    """The open questions. Thread-safe."""
 
     def __init__(self, executor: Executor, answer: Answer, notify: Callable[[], None]) -> None:
         self._executor, self._answer, self._notify = executor, answer, notify
@@ -128,12 +128,12 @@ class RequestQueue:
         self._closed = ""
 
     def __len__(self) -> int:
-        """Questions that wait for an image or for the language model."""
+        """Number of questions that wait for an image or for the language model."""
         with self._lock:
             return len(self._open)
 
     def put(self, wanted: Wanted) -> FrameRequest:
-        """A new question; it waits for an image."""
+        """Add a question, which then waits for an image."""
         request = FrameRequest(wanted, self._executor, self._answer, self._notify)
         with self._lock:
             closed = self._closed
@@ -144,13 +144,14 @@ class RequestQueue:
         return request
 
     def drop(self, request: FrameRequest) -> None:
-        """Forget a question, answered or not."""
+        """Remove a question, answered or not."""
         with self._lock:
             self._open = [other for other in self._open if other is not request]
         request.fail(NoAnswer("The question was withdrawn."))
 
     def waiting(self, camera: int, fresh: bool) -> list[FrameRequest]:
-        """The questions that an image of this camera serves; fresh: the image was not handed out before."""
+        """Return the waiting questions that an image of this camera can answer; fresh: the image has not been
+        handed out before."""
         with self._lock:
             return [
                 request
@@ -161,7 +162,7 @@ class RequestQueue:
             ]
 
     def close(self, sentence: str) -> None:
-        """End all open questions and all later ones with a sentence."""
+        """Fail all open questions and all later ones, with a sentence."""
         with self._lock:
             self._closed, left, self._open = sentence, self._open, []
         for request in left:

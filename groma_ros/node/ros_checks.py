@@ -1,7 +1,7 @@
 """Check the ROS side of a machine: distribution, messages, middleware, cameras.
 
-`groma doctor` runs this module in a process of its own, so a middleware that ends or hangs takes nothing with
-it: `python -m groma_ros.node.ros_checks SECONDS` prints the findings as JSON.
+`groma doctor` runs this module in a separate process, so that a crashing or hanging middleware does no harm:
+`python -m groma_ros.node.ros_checks SECONDS` prints the findings as JSON.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from groma_ros.runtime.machine_checks import OK, WARNING, Finding, find_all
 SETUP = "make setup, or source /opt/ros/DISTRO/setup.bash and the workspace groma_ros was built in"
 RMEM = Path("/proc/sys/net/core/rmem_max")
 SMALL_BUFFER = 2_000_000
-"""Receive buffers below this many bytes lose raw camera images that come over UDP."""
+"""Below this size in bytes, the receive buffer loses raw camera images over UDP."""
 PROFILES = ("FASTDDS_DEFAULT_PROFILES_FILE", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_BUILTIN_TRANSPORTS")
 CAMERAS = {"sensor_msgs/msg/Image": "raw", "sensor_msgs/msg/CompressedImage": "compressed"}
 
 
 def ros_findings(seconds: float) -> list[Finding]:
-    """Findings about ROS; seconds: how long cameras are looked for."""
+    """Return findings about ROS; seconds: time to look for cameras."""
     return find_all(
         [
             ("ros", check_distribution),
@@ -37,7 +37,7 @@ def ros_findings(seconds: float) -> list[Finding]:
 
 
 def check_distribution() -> Finding:
-    """The ROS distribution, sourced or from wheels."""
+    """Check the ROS distribution, sourced or from wheels."""
     try:
         import rclpy
     except ImportError as error:
@@ -51,7 +51,8 @@ def check_distribution() -> Finding:
 
 
 def check_messages() -> Finding:
-    """The node's own messages, and whether numpy fits those of the distribution: arrays pass through both."""
+    """Check the node's own messages, and whether numpy matches the distribution's: arrays cross between
+    both."""
     import numpy
 
     try:
@@ -73,7 +74,7 @@ def check_messages() -> Finding:
 
 
 def check_middleware() -> Finding:
-    """The middleware, and its room for raw camera images."""
+    """Check the middleware, and whether it can transport raw camera images."""
     from rclpy.utilities import get_rmw_implementation_identifier
 
     name = get_rmw_implementation_identifier()
@@ -88,7 +89,7 @@ def check_middleware() -> Finding:
 
 
 def check_cameras(seconds: float) -> Finding:
-    """The cameras on the graph, and how they publish."""
+    """List the cameras on the graph and their QoS."""
     import rclpy
     from rclpy.context import Context
 
@@ -114,7 +115,7 @@ def check_cameras(seconds: float) -> Finding:
 
 
 def _publishers(node: Any) -> dict[str, str]:
-    """Topics of images that somebody publishes, with transport, reliability and durability."""
+    """Published image topics with transport, reliability and durability."""
     found = {}
     for topic, types in node.get_topic_names_and_types():
         kind = next((CAMERAS[name] for name in types if name in CAMERAS), None)

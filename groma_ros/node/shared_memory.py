@@ -1,7 +1,7 @@
-"""Remove shared memory of processes that were killed.
+"""Remove shared memory left by killed processes.
 
-Each process with Fast DDS has a segment in /dev/shm (70 MB with config/fastdds.xml) and a lock file beside it
-that it holds locked as long as it lives. Both stay when it is killed, and fill the memory of a robot that
+Each process using Fast DDS has a segment in /dev/shm (70 MB with config/fastdds.xml) and a lock file beside
+it, locked for its lifetime. Both stay when the process is killed, and fill the memory of a robot that
 restarts its nodes.
 """
 
@@ -17,17 +17,16 @@ FOLDER = Path("/dev/shm")
 SEGMENT = re.compile(r"fast(?:rtps|dds)_[0-9a-f]{16}")
 LOCK = "_el"
 MIN_AGE = 60.0
-"""Seconds since its lock file was made from which a segment counts; a process that starts makes the file just
-before it locks it."""
+"""Minimum age of a lock file in seconds: a starting process creates the file just before locking it."""
 
 
 def remove_dead_segments(folder: Path = FOLDER, min_age: float = MIN_AGE) -> int:
-    """Remove this user's segments whose process is gone, as `fastdds shm clean` does; the bytes they held.
-    Whatever cannot be removed stays."""
+    """Remove this user's segments whose process is gone, as `fastdds shm clean` does. Returns the freed
+    bytes. Segments that cannot be removed are left."""
     freed = 0
     try:
         names = [name for name in os.listdir(folder) if SEGMENT.fullmatch(name)]
-    except OSError:  # no shared memory here
+    except OSError:  # no shared memory on this system
         return 0
     for name in names:
         segment, lock = folder / name, folder / (name + LOCK)
@@ -41,6 +40,6 @@ def remove_dead_segments(folder: Path = FOLDER, min_age: float = MIN_AGE) -> int
                 segment.unlink()
                 lock.unlink()
                 freed += size
-        except OSError:  # its process lives, or another removes it now
+        except OSError:  # its process is alive, or another one is removing it
             continue
     return freed

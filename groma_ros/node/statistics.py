@@ -9,43 +9,46 @@ from dataclasses import dataclass, field
 from statistics import median
 
 WINDOW = 100
-"""Answers over which the latency medians are taken."""
+"""Number of answers over which latency medians are computed."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The counts at one moment. Every received image is answered, carried, dropped, skipped, refused or still
-    in work; perceived images and refused answers are counted beside that."""
+    """Counts at one moment.
+
+    Every received image is answered, carried, dropped, skipped, refused or in progress; perceived images and
+    refused requests are counted independently.
+    """
 
     received: int = 0
     answered: int = 0
-    """Images whose 2D answers were published from what was perceived in them."""
+    """Images whose 2D answers were computed from the regions perceived in them."""
     carried: int = 0
-    """Images whose 2D answers were published by motion alone, because newer images came meanwhile. Those of
-    them that were in work by then are perceived too, and have all other outputs."""
+    """Images whose 2D answers were published by motion alone, because a newer image arrived. Those already
+    being processed are also perceived and get all other outputs."""
     skipped: int = 0
     """Images whose answers had no subscriber."""
     perceived: int = 0
     """Images in which regions were found."""
     drops: Mapping[str, int] = field(default_factory=dict)
-    """Images that were given up, by cause."""
+    """Dropped images by cause."""
     refused: Mapping[str, int] = field(default_factory=dict)
-    """Images and requests refused, by "image: cause", "goal: cause" and so on."""
+    """Refused images and requests by "image: cause", "goal: cause" etc."""
     median_ms: Mapping[str, float] = field(default_factory=dict)
-    """Milliseconds by stage, newest images."""
+    """Median milliseconds of each stage over the newest images."""
 
     @property
     def dropped(self) -> int:
-        """Dropped frames, whatever the cause."""
+        """Number of dropped images, all causes."""
         return sum(self.drops.values())
 
     def refusals(self, kind: str) -> int:
-        """Number of refusals of a kind: "image", "goal"..."""
+        """Number of refusals of a kind: "image", "goal" etc."""
         return sum(count for cause, count in self.refused.items() if cause.startswith(f"{kind}: "))
 
 
 class Statistics:
-    """Counters shared by the callbacks and the threads; every method may be called from any thread."""
+    """Counters shared by callbacks and threads. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -55,44 +58,44 @@ class Statistics:
         self._latencies: dict[str, deque[float]] = {}
 
     def received(self) -> None:
-        """A frame came."""
+        """Count a received image."""
         self._count("received")
 
     def skipped(self) -> None:
-        """Count a frame whose answers have no subscriber."""
+        """Count an image whose answers have no subscriber."""
         self._count("skipped")
 
     def carried(self) -> None:
-        """The 2D answers of an image were published by motion alone."""
+        """Count an image whose 2D answers were published by motion alone."""
         self._count("carried")
 
     def perceived(self) -> None:
-        """Regions were found in an image."""
+        """Count a perceived image."""
         self._count("perceived")
 
     def dropped(self, cause: str) -> None:
-        """A frame was given up before it was looked at."""
+        """Count an image that was dropped before being processed."""
         with self._lock:
             self._drops[cause] += 1
 
     def refused(self, kind: str, cause: str) -> None:
-        """An image, a goal or another message was refused. kind: "image", "goal"..."""
+        """Count a refused image, goal or other message. kind: "image", "goal" etc."""
         with self._lock:
             self._refused[f"{kind}: {cause}"] += 1
 
     def answered(self, seconds: Mapping[str, float]) -> None:
-        """A frame was answered; seconds: the time of each stage."""
+        """Count an answered image; seconds: duration of each stage."""
         self._count("answered")
         self.took(seconds)
 
     def took(self, seconds: Mapping[str, float]) -> None:
-        """Stages were passed through, in so many seconds each."""
+        """Record the duration of stages, seconds."""
         with self._lock:
             for stage, value in seconds.items():
                 self._latencies.setdefault(stage, deque(maxlen=WINDOW)).append(value)
 
     def snapshot(self) -> Snapshot:
-        """All counts, taken at once."""
+        """Return all counts at one moment."""
         return total([self])
 
     def _count(self, name: str) -> None:
@@ -115,7 +118,7 @@ class Statistics:
 
 
 def total(parts: Sequence[Statistics]) -> Snapshot:
-    """The counts of several statistics together."""
+    """Sum of several statistics."""
     counts, drops, refused = Counter[str](), Counter[str](), Counter[str]()
     latencies: dict[str, list[float]] = {}
     for part in parts:

@@ -33,16 +33,16 @@ from groma_ros.node.topics import COMPRESSED_DEPTH, camera_topics
 
 try:
     from rclpy.event_handler import SubscriptionEventCallbacks
-except ImportError:  # Humble
+except ImportError:  # not in Humble
     from rclpy.qos_event import SubscriptionEventCallbacks
 
 REQUESTS = QoSProfile(depth=256)
-"""Of services and actions: the usual profile holds ten requests and as many replies, and loses those of more
-callers at once."""
+"""QoS of services and actions: the default keeps ten requests and replies, and drops those beyond when many
+clients call at once."""
 MALFORMED = "malformed"
-"""The cause under which such messages are counted."""
+"""Cause under which malformed messages are counted."""
 MAX_SUGGESTIONS = 5
-"""Topics that a warning names at most."""
+"""Maximum number of topics that a warning suggests."""
 
 
 def listen(
@@ -55,18 +55,18 @@ def listen(
     events: Any = None,
     reliability_overridable: bool = True,
 ) -> Subscription:
-    """Subscribe to a topic, its quality of service overridable.
+    """Subscribe to a topic with an overridable quality of service.
 
-    callback: called with each message, of raw images with an `ImageView`; malformed: with a sentence for
-    bytes that are not a message of this kind; events: `SubscriptionEventCallbacks`;
-    reliability_overridable: whether qos_overrides.* may set it.
+    callback: called with each message, or an `ImageView` for raw images; malformed: called with a sentence
+    for bytes that are not a message of this type; events: `SubscriptionEventCallbacks`;
+    reliability_overridable: whether qos_overrides.* may set the reliability.
     """
 
     def take(data: bytes) -> None:
         try:
             view = read_image(data) if kind is Image else None
             message = view if view is not None else deserialize_message(data, kind)
-        except Exception as error:  # the middleware raises types that differ between distributions
+        except Exception as error:  # middlewares raise different types, depending on the distribution
             name, reason = (
                 f"{kind.__module__.split('.')[0]}/{kind.__name__}",
                 " ".join(str(error).split()) or type(error).__name__,
@@ -92,18 +92,19 @@ def listen(
 IMAGES = {"raw": Image, "compressed": CompressedImage}
 DEPTHS = {"raw": Image, COMPRESSED_DEPTH: CompressedImage}
 WATCH_SECONDS = 1.0
-"""How often the publishers of an image topic are looked at."""
+"""Period of the checks of an image topic's publishers."""
 SILENT_SECONDS = 5.0
-"""Without an image for this long a warning says why."""
+"""Time without an image after which a warning explains why."""
 WARNING_SECONDS = 30.0
-"""How often that warning is repeated."""
+"""Minimum time between these warnings."""
 
 
 class CameraInputs:
-    """The topics of one camera: `image`, `depth` and `camera_info`, in its namespace where it has a name.
+    """Input topics of one camera: `image`, `depth` and `camera_info`, in the camera's namespace if it has a
+    name.
 
-    settings: image_transport, depth_transport, image_reliability and rectified count here. on_image: called
-    with each image, and with None for one that could not be read; refuse: takes what was refused ("image" or
+    settings: uses image_transport, depth_transport, image_reliability and rectified. on_image: called with
+    each image, or with None for one that could not be read; refuse: called with what was refused ("image" or
     "depth"), a cause and a sentence.
     """
 
@@ -127,7 +128,7 @@ class CameraInputs:
         self._newest = self._warned = monotonic()
         self._overridden = self._shared = False
         self._image_input = self._listen_image(settings.image_reliability == "reliable")
-        # A reliability that was given as qos_overrides.* holds, whatever image_reliability says.
+        # A reliability from qos_overrides.* takes precedence over image_reliability.
         reliable = self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         self._overridden = reliable != (settings.image_reliability == "reliable")
         self._depth_input = self._listen(
@@ -142,21 +143,21 @@ class CameraInputs:
 
     @property
     def topic(self) -> str:
-        """The full name of the image's topic."""
+        """Full name of the image topic."""
         return self._topics.image
 
     def reserve(self, stamp: int) -> None:
-        """Keep the depth and camera_info of the image of a stamp (ns) for `pair`, however long the image is
-        looked at."""
+        """Keep depth and camera_info for the image with this stamp (ns) until `pair`, however long that
+        takes."""
         self._depth.reserve(stamp)
         self._info.reserve(stamp)
 
     def pair(self, stamp: int, tolerance: float, wait: float) -> DepthAndInfo:
-        """The depth image and camera_info of the image of a stamp (ns), their stamps at most `tolerance`
-        seconds from it.
+        """Return the depth image and camera_info for the image with this stamp (ns).
 
-        Waits up to `wait` seconds for depth that somebody publishes. Where no camera_info is near, the newest
-        counts: it seldom changes.
+        Their stamps differ from it by at most `tolerance` seconds. Waits up to `wait` seconds for depth if
+        the topic has a publisher. Without a camera_info near the stamp the newest one is used, because it
+        rarely changes.
         """
         depth = self._depth.find(
             stamp, tolerance, wait if self._node.count_publishers(self._topics.depth) else 0.0
@@ -165,7 +166,7 @@ class CameraInputs:
         return DepthAndInfo(depth, info if info is not None else self._info.latest())
 
     def is_rectified(self, info: CameraInfo | None) -> bool:
-        """Whether P of this camera_info holds for the images, and not K; a guess is logged once."""
+        """Whether P of this camera_info applies to the images, rather than K; a guess is logged once."""
         if info is None:
             return False
         found = rectification(self._settings.rectified, self._topics.image, info)
@@ -175,7 +176,7 @@ class CameraInputs:
         return found.rectified
 
     def status(self) -> dict[str, object]:
-        """Keys and values of /diagnostics about the image topic."""
+        """Keys and values about the image topic for /diagnostics."""
         reliable = self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE
         return {
             "image topic": self._topics.image,
@@ -189,7 +190,7 @@ class CameraInputs:
         }
 
     def destroy(self) -> None:
-        """Stop listening."""
+        """Unsubscribe."""
         self._node.destroy_timer(self._timer)
         for subscription in (self._image_input, self._depth_input, self._info_input):
             self._node.destroy_subscription(subscription)
@@ -224,8 +225,8 @@ class CameraInputs:
         kind = IMAGES[self._settings.image_transport]
         return listen(self._node, kind, self._topics.image, take, malformed, qos, events, overridable)
 
-    # Publishers come and go: with image_reliability auto the subscription follows what they offer, and
-    # silence is explained.
+    # Publishers come and go: with image_reliability auto the subscription follows what they offer, and a
+    # silent camera is explained in the log.
 
     def _watch(self) -> None:
         publishers = self._node.get_publishers_info_by_topic(self._topics.image)
@@ -233,7 +234,7 @@ class CameraInputs:
             offered = all(item.qos_profile.reliability == ReliabilityPolicy.RELIABLE for item in publishers)
             if offered != (self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE):
                 self._node.destroy_subscription(self._image_input)
-                # Its parameter was declared with the former value, so this one may not be overridden.
+                # Its parameter is already declared with the earlier value, so this one cannot be overridden.
                 self._image_input = self._listen_image(offered, overridable=False)
         if len(publishers) > 1 and not self._shared:
             names = sorted(f"{item.node_namespace.rstrip('/')}/{item.node_name}" for item in publishers)
@@ -250,7 +251,7 @@ class CameraInputs:
             self._node.get_logger().warning(self._silence(silent, publishers))
 
     def _silence(self, seconds: float, publishers: Sequence[Any]) -> str:
-        """Probable reason why no image arrives, from the ROS graph."""
+        """Explain from the ROS graph why no image arrives."""
         kind = IMAGES[self._settings.image_transport]
         wanted = f"sensor_msgs/msg/{kind.__name__}"
         name = f"Camera {self._camera}: no" if self._camera else "No"

@@ -1,4 +1,5 @@
-"""Names of a camera's topics: those of image_transport lie beside the image wherever it was remapped to."""
+"""Topic names of a camera. Topics of image_transport stay beside the image topic, wherever it is remapped
+to."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ COMPRESSED, COMPRESSED_DEPTH = "compressed", "compressedDepth"
 
 @dataclass(frozen=True)
 class CameraTopics:
-    """Full names of the topics of one camera."""
+    """Full topic names of one camera."""
 
     image: str
     depth: str
@@ -19,11 +20,11 @@ class CameraTopics:
 
 
 def camera_topics(node: Node, camera: str, image_transport: str, depth_transport: str) -> CameraTopics:
-    """The topics of a camera as the node's remappings leave them.
+    """Resolve the topics of a camera under the node's remappings.
 
-    camera: its namespace, empty for the only one; image_transport: raw or compressed; depth_transport: raw or
-    compressedDepth. A remapped `image` carries its relatives with it, as in image_transport:
-    `image/compressed` becomes `<image>/compressed` and `camera_info` the one beside the image, unless they
+    camera: its namespace, empty for a single camera; image_transport: raw or compressed; depth_transport: raw
+    or compressedDepth. Remapping `image` also moves the related topics, as in image_transport:
+    `image/compressed` becomes `<image>/compressed`, and `camera_info` the one beside the image, unless they
     are remapped themselves.
     """
     prefix = f"{camera}/" if camera else ""
@@ -35,7 +36,7 @@ def camera_topics(node: Node, camera: str, image_transport: str, depth_transport
 
 
 def is_remapped(node: Node, name: str) -> bool:
-    """Whether a rule of the command line or the launch file renames this topic."""
+    """Whether a remapping rule of the command line or launch file renames this topic."""
     return bool(node.resolve_topic_name(name) != node.resolve_topic_name(name, only_expand=True))
 
 
@@ -46,7 +47,7 @@ def _transported(node: Node, name: str, transport: str) -> str:
     relative = f"{name}/{transport}"
     if is_remapped(node, relative):
         return str(node.resolve_topic_name(relative))
-    # Who remaps `image` to the compressed topic itself means that topic.
+    # `image` may have been remapped to the compressed topic itself.
     return base if base.endswith(f"/{transport}") else f"{base}/{transport}"
 
 

@@ -24,13 +24,13 @@ __all__ = ["TransformError", "Transforms", "matrices"]
 Array = NDArray[np.float64]
 
 _POLL_SECONDS = 0.005
-_DEPTH = 100  # of both topics, as tf2 listens to them
+_DEPTH = 100  # of both topics, the same as tf2's listener
 
 
 class Transforms:
     """Listens to /tf and /tf_static.
 
-    Raises ImportError with a sentence where neither tf2_ros nor tf2_msgs is installed.
+    Raises ImportError if neither tf2_ros nor tf2_msgs is installed.
     """
 
     def __init__(self, node: Node) -> None:
@@ -41,15 +41,17 @@ class Transforms:
             self._frames = _Own(node)
 
     def find(self, target: str, source: str, stamp: Any, wait: float) -> tuple[Array, Array]:
-        """Rotation 3x3 and translation 3 that turn points of `source` at a stamp into points of the target.
+        """Return the rotation (3x3) and translation (3) that transform points of `source` at a stamp into the
+        target frame.
 
-        Waits up to `wait` seconds, of the wall: a simulated clock may stand still. Raises TransformError.
+        Waits up to `wait` seconds of wall time, since a simulated clock may stand still. Raises
+        TransformError.
         """
         end = time.monotonic() + wait
         while True:
             try:
                 return self._frames.lookup(target, source, stamp)
-            except Exception as error:  # tf2's own types; none of them may end a frame
+            except Exception as error:  # tf2's exception types; a frame must not end with one
                 if time.monotonic() >= end:
                     problem = " ".join(str(error).split()).rstrip(".")
                     raise TransformError(
@@ -58,12 +60,12 @@ class Transforms:
             time.sleep(_POLL_SECONDS)
 
     def destroy(self) -> None:
-        """Stop listening."""
+        """Unsubscribe."""
         self._frames.destroy()
 
 
 class _Tf2:
-    """tf2's own buffer. Raises ImportError where it is not installed."""
+    """tf2's buffer. Raises ImportError if it is not installed."""
 
     def __init__(self, node: Node) -> None:
         import tf2_ros
@@ -81,7 +83,7 @@ class _Tf2:
 
 
 class _Own:
-    """This package's buffer. Raises ImportError with a sentence where the message is not known either."""
+    """Our own buffer. Raises ImportError if the message package is not installed either."""
 
     def __init__(self, node: Node) -> None:
         try:
@@ -128,7 +130,7 @@ class _Own:
 
 
 def matrices(message: TransformStamped) -> tuple[Array, Array]:
-    """A transform message as rotation 3x3 and translation 3."""
+    """Convert a transform message to a rotation (3x3) and a translation (3)."""
     rotation, shift = message.transform.rotation, message.transform.translation
     turn = matrix_from_quaternion((rotation.x, rotation.y, rotation.z, rotation.w))
     return turn, np.array([shift.x, shift.y, shift.z])

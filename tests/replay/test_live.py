@@ -56,7 +56,7 @@ def test_without_drops_everything_agrees(tmp_path: Path) -> None:
     assert compare([without_places(record) for record in wanted], found, CLOSE) == []
     assert [record.answered for record in found] == [record.answered for record in wanted]
     assert (outcome.status, outcome.summary["changes"], outcome.summary["backend"]) == ("same", 0, "onnx")
-    assert "Active: listens to /camera/image/compressed" in (tmp_path / "live" / LOG).read_text()
+    assert "Active; subscribed to /camera/image/compressed" in (tmp_path / "live" / LOG).read_text()
 
 
 def test_live_replay_stays_in_its_domain_and_on_this_machine(

@@ -31,9 +31,9 @@ class Session:
 
     view: ImageResult | None = None
     conversation: Conversation | None = None
-    """None before the first answer; written by the language model's thread."""
+    """None before the first answer; set in the language model's thread."""
     busy: bool = False
-    """Whether a question is open."""
+    """Whether a question is in progress."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -43,7 +43,7 @@ class Remark(Question):
     session: Session
 
     def answer(self, grounder: Grounder) -> list[Grounding]:
-        """Answer it; in the language model's thread."""
+        """Answer in words, continuing the conversation; runs in the language model's thread."""
         (goal,) = self.standing.goals
         if goal.kind != "chat":
             return grounder.ground(self.scene, [goal])
@@ -54,15 +54,15 @@ class Remark(Question):
 
 
 MAX_NAME = 200
-"""Characters of a session's name."""
+"""Maximum length of a session name, characters."""
 
 
 class AskService:
-    """Serves `~/ask` as long as the node lives; while it is not active every question is refused.
+    """Serves `~/ask` for the lifetime of the node; while the node is inactive every question is refused.
 
-    pipeline: gives the one that runs, None while the node is not active; camera: the index of a camera by its
-    name, None for "", ValueError for one that is not there; check: raises ValueError for a goal that cannot
-    be asked; refused: counts a refusal with its sentence.
+    pipeline: returns the running pipeline, None while the node is inactive; camera: returns a camera's index
+    by name, None for "", and raises ValueError for an unknown name; check: raises ValueError for a goal that
+    cannot be asked; refused: counts a refusal.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class AskService:
         self._camera, self._check, self._refused = camera, check, refused
         self._sessions: Sessions[Session] = Sessions()
         self._opening: dict[str, Session] = {}
-        # A group of its own: rclpy lets nothing else of a group run while a coroutine of it waits.
+        # In a group of its own, because rclpy blocks the rest of a group while one of its coroutines waits.
         node.create_service(
             Ask, "~/ask", self._on_ask, qos_profile=REQUESTS, callback_group=ReentrantCallbackGroup()
         )
@@ -90,7 +90,8 @@ class AskService:
 
     async def _on_ask(self, request: Ask.Request, response: Ask.Response) -> Ask.Response:
         try:
-            # All checks first: a refused request must not evict a conversation or leave anything behind.
+            # Check everything first: a refused request must not evict a conversation or leave anything
+            # behind.
             pipeline = open_pipeline(self._pipeline(), self._config())
             goal, camera = self._goal(request), self._camera(request.camera)
             session = self._session(request.session)
@@ -110,7 +111,7 @@ class AskService:
                 session.view = answered.view
                 self._sessions.keep(request.session, session, self._config().settings.max_sessions)
             _fill(response, answered.view, *answered.groundings)
-        except Exception as error:  # whatever it is, the caller gets an answer
+        except Exception as error:  # the caller always gets a response
             plain = isinstance(error, ValueError)
             response.success, response.message = (
                 False,
@@ -120,7 +121,7 @@ class AskService:
         return response
 
     def _session(self, name: str) -> Session:
-        """The session of a name, a new one where there is none; a new one is kept with its first answer."""
+        """Return the session of a name, or a new one, which is stored with its first answer."""
         if len(name) > MAX_NAME:
             raise ValueError(f"The session's name has {len(name)} characters; at most {MAX_NAME} are kept.")
         session = (self._sessions.get(name) if name else None) or self._opening.get(name) or Session()
@@ -130,7 +131,7 @@ class AskService:
 
     @staticmethod
     def _begin(pipeline: Pipeline, frame_request: FrameRequest, session: Session) -> None:
-        """Submit a question about the image of its session, or about the newest image."""
+        """Submit a question on the session's image, or on the newest image."""
         if session.view is not None:
             frame_request.begin(session.view)
         elif pipeline.recall(frame_request.wanted.camera) is None:
@@ -158,7 +159,7 @@ class AskService:
 
 
 def open_pipeline(pipeline: Pipeline | None, config: NodeConfig) -> Pipeline:
-    """The pipeline, if it runs and has room for one more question; else NoAnswer."""
+    """Return the pipeline. Raises NoAnswer if it is not running or too many questions are open."""
     if pipeline is None:
         raise NoAnswer(CLOSED)
     if len(pipeline.requests) >= config.settings.max_asks:
@@ -179,6 +180,5 @@ def _fill(response: Any, view: ImageResult, grounding: Grounding) -> None:
 
 
 def _legal(text: str) -> str:
-    """A text of the model as a ROS string, in which a character of code 0 would end it; places stay what they
-    are."""
+    """Replace NUL, which would end a ROS string, without changing the length."""
     return text.replace("\0", "\ufffd")

@@ -1,4 +1,4 @@
-"""The action `~/ground`: search for one goal until it is found, the time is over or the caller cancels."""
+"""The action `~/ground`: search for one goal until it is found, the timeout expires or the caller cancels."""
 
 from __future__ import annotations
 
@@ -27,33 +27,34 @@ from groma_ros.tracking.questions import Question, StandingGoals
 from groma_ros.types import Goal, Grounding
 
 LISTENERS_SECONDS = 0.5
-"""Period of the checks whether the clients are still there."""
+"""Period of the checks whether clients are still present."""
 MEETING_SECONDS = 2.0
-"""Time for discovery of a goal's client, whose topic may appear after the goal itself."""
+"""Time allowed for discovering a goal's client, whose topic may appear after the goal itself."""
 RESULT_SECONDS = 60
-"""How long a result waits to be asked for; rclpy's own quarter of an hour would pile them up."""
+"""Time for which a result can be requested; rclpy's default of 15 minutes would let results accumulate."""
 
 
 @dataclass(eq=False)
 class _Search:
-    """A goal on its way."""
+    """A goal being searched for."""
 
     handle: ServerGoalHandle
     goal: Goal
     camera: int | None
     timeout: Timeout | None
-    """None: the next image only."""
+    """None: only the next image is searched."""
     result: Ground.Result
-    """What is known so far."""
+    """The result so far."""
     listeners: frozenset[bytes] = frozenset()
-    """Those who listened to the feedback while the goal was new, and still do; its client is one of them."""
+    """Subscribers of the feedback that were there when the goal was new and still are; its client is one of
+    them."""
     since: float = field(default_factory=time.monotonic)
-    """`time.monotonic` at which it came."""
+    """Time of the goal's arrival, `time.monotonic`."""
 
 
 class GroundAction:
-    """Serves `~/ground` as long as the node lives. The arguments are those of `AskService`; fill_3d: fills
-    the 3D part of a result, in the language model's thread."""
+    """Serves `~/ground` for the lifetime of the node. Arguments as for `AskService`; fill_3d: fills the 3D
+    part of a result, in the language model's thread."""
 
     def __init__(
         self,
@@ -73,7 +74,8 @@ class GroundAction:
             Ground,
             "~/ground",
             self._execute,
-            # A group of its own: rclpy lets nothing else of a group run while a coroutine of it waits.
+            # In a group of its own, because rclpy blocks the rest of a group while one of its coroutines
+            # waits.
             callback_group=ReentrantCallbackGroup(),
             goal_callback=self._on_goal,
             cancel_callback=self._on_cancel,
@@ -90,8 +92,8 @@ class GroundAction:
         self._server.destroy()
 
     def _on_goal(self, request: Ground.Goal) -> GoalResponse:
-        """Accept every goal, because only a result can say in a sentence what is wrong with one; but rclpy
-        keeps the request of an accepted goal for a while, so one far too long is refused."""
+        """Accept every goal, because only a result can carry a sentence about what is wrong with it.
+        Exception: rclpy keeps requests of accepted goals for a while, so far too long texts are rejected."""
         texts = {"text": request.goal.text, "kind": request.goal.kind, "camera": request.camera}
         for name, text in texts.items():
             if len(text) > MAX_CHARACTERS:
@@ -107,12 +109,12 @@ class GroundAction:
         return CancelResponse.ACCEPT
 
     async def _execute(self, handle: ServerGoalHandle) -> Ground.Result:
-        """Every goal is accepted: only a result can say in a sentence what is wrong with one."""
+        """Search for a goal and return the result; an invalid goal is aborted with a message."""
         result = Ground.Result()
         try:
             search = self._search(handle, result)
             found = await self._pursue(search)
-        except Exception as error:  # whatever it is, the caller gets an answer
+        except Exception as error:  # the caller always gets a response
             plain = isinstance(error, ValueError)
             result.message = str(error) if plain else f"The model failed: {type(error).__name__}: {error}"
             self._refused(result.message)
@@ -148,7 +150,7 @@ class GroundAction:
         return _Search(handle, goal, camera, timeout, result, self._listeners())
 
     async def _pursue(self, search: _Search) -> bool:
-        """Ask about image after image until the goal is found or the search ends; True if it was found."""
+        """Ask about one image after another until the goal is found (True) or the search ends (False)."""
         while True:
             frame_request = open_pipeline(self._pipeline(), self._config()).requests.put(self._wanted(search))
             try:
@@ -173,7 +175,7 @@ class GroundAction:
                 return False
 
     async def _wait_for_answer(self, search: _Search, frame_request: FrameRequest) -> bool:
-        """Wait for the answer and publish the stages as feedback; False if the search ends before."""
+        """Wait for the answer and publish stages as feedback. False if the search ends first."""
         for stage in ("waiting", "looking"):
             if frame_request.stage == stage:
                 self._publish_feedback(search, stage)
@@ -199,7 +201,7 @@ class GroundAction:
         return not search.listeners
 
     def _listeners(self) -> frozenset[bytes]:
-        """Ids of the subscribers to the feedback, which every living client of the action is."""
+        """Ids of the subscribers to the feedback; every live client of the action is one."""
         now = time.monotonic()
         if now - self._asked > LISTENERS_SECONDS:
             ends = self._node.get_subscriptions_info_by_topic(self._feedback)
@@ -226,7 +228,7 @@ class GroundAction:
     def _finish(
         self, search: _Search, view: ImageResult, groundings: Sequence[Grounding]
     ) -> Ground.Result | None:
-        """The 3D part of an answer that found its goal."""
+        """Compute the 3D part of the result if the goal was found."""
         (grounding,) = groundings
         if not grounding.detections:
             return None

@@ -1,4 +1,4 @@
-"""The lifecycle service `~/change_state`, answered whatever is asked and without keeping the executor."""
+"""The lifecycle service `~/change_state`: always responds, and does not block the executor."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from rclpy.lifecycle import LifecycleNode
 
 
 class LifecycleRequests:
-    """Replaces rclpy's callback of the service: impossible transitions are answered, and the model is loaded
-    without blocking the executor."""
+    """Replaces rclpy's callback of the service, so that impossible transitions get a response and the model
+    is loaded without blocking the executor."""
 
     def __init__(
         self, node: LifecycleNode, ready: Callable[[], Awaitable[None]], active: Callable[[], bool]
     ) -> None:
-        """ready: awaited before a transition to inactive; active: whether an activate request is already
-        satisfied."""
+        """ready: awaited before configuring; active: whether an activate request is already satisfied."""
         self._node, self._ready, self._active = node, ready, active
         self.waiting = 0
         """Requests that wait for `ready`."""
         (service,) = (item for item in node.services if item.srv_type is ChangeState)
         self._transition: Callable[[Any, Any], Any] = service.callback
-        # A coroutine that waits keeps its group: a group of its own.
+        # In a group of its own, because a waiting coroutine blocks its group.
         group = ReentrantCallbackGroup()
-        # An executor awaits what a callback returns; the annotation of `Service.callback` knows plain ones.
+        # The executor awaits what a callback returns, but `Service.callback` is annotated for plain
+        # functions.
         handler: Any = self._on_request
         service.callback, service.callback_group = handler, group
         group.add_entity(service)
@@ -47,7 +47,7 @@ class LifecycleRequests:
             return response
         try:
             return self._transition(request, response)
-        except Exception as error:  # rclpy's own types; the client gets an answer in any case
+        except Exception as error:  # rclpy's own exception types; the client always gets a response
             reason = " ".join(str(error).split())[:200]
             self._node.get_logger().warning(f"The transition {asked[:40]!r} was refused: {reason}")
             response.success = False
