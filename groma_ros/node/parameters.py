@@ -51,191 +51,192 @@ class Parameters:
     """
 
     model: str = _parameter(
-        "", "Folder of the model bundle; empty takes the groma-tiny that ships.", read_only=True
+        "", "Folder or name of the model bundle; empty: the shipped groma-tiny.", read_only=True
     )
     backend: str = _parameter(
         "auto",
-        "What runs the model; auto takes tensorrt where there is a GPU and its package, else onnx where "
-        "the bundle holds its graphs, "
-        "else torch.",
+        "Backend that runs the model; auto: tensorrt if there is a GPU and the package is installed, "
+        "else onnx if the bundle has its graphs, else torch.",
         choices=BACKENDS,
         read_only=True,
     )
     device: str = _parameter(
         "auto",
-        "Where the model runs; auto is the backend's own choice.",
+        "Device the model runs on; auto: the backend's choice.",
         choices=("auto", "cpu", "cuda"),
         read_only=True,
     )
     precision: str = _parameter(
-        "auto", "Precision of the model; auto is the bundle's default.", choices=PRECISIONS, read_only=True
+        "auto", "Precision of the model; auto: the bundle's default.", choices=PRECISIONS, read_only=True
     )
     threads: int = _parameter(
-        0, "Threads of the model on the CPU; 0 is the backend's own choice.", range=(0, 256), read_only=True
+        0, "CPU threads of the model; 0: the backend's choice.", range=(0, 256), read_only=True
     )
     cameras: tuple[str, ...] = _parameter(
         (),
-        "Namespaces of the cameras, e.g. [left, right] reads left/image and right/image; empty reads image.",
+        "Namespaces of the cameras: [left, right] subscribes to left/image and right/image; empty: to image.",
         read_only=True,
     )
     image_transport: str = _parameter(
         "raw",
-        "Which camera topic is read: image (raw) or image/compressed.",
+        "Camera topic to subscribe to: image (raw) or image/compressed.",
         choices=("raw", "compressed"),
         read_only=True,
     )
     image_reliability: str = _parameter(
         "auto",
-        "Reliability asked of the image's publishers; auto is reliable while every publisher offers it, else "
+        "Reliability of the image subscription; auto: reliable while every publisher offers it, else "
         "best_effort.",
         choices=("auto", "reliable", "best_effort"),
         read_only=True,
     )
     depth_transport: str = _parameter(
         "raw",
-        "Which depth topic is read: depth (raw) or depth/compressedDepth.",
+        "Depth topic to subscribe to: depth (raw) or depth/compressedDepth.",
         choices=("raw", "compressedDepth"),
         read_only=True,
     )
     rectified: str = _parameter(
         "auto",
-        "Whether images are rectified, so that P of camera_info holds and not K; auto goes by the words "
-        "rect and raw in the topic's name.",
+        "Whether images are rectified, so that P of camera_info applies instead of K; auto: by the words "
+        "rect and raw in the topic name.",
         choices=RECTIFIED,
         read_only=True,
     )
     autostart: bool = _parameter(True, "Activate the node when it starts.", read_only=True)
     goals: tuple[str, ...] = _parameter(
-        (), "Goals that stand at the start; ~/goal, ~/set_goals or setting this replaces them."
+        (), "Initial standing goals; replaced by ~/goal, ~/set_goals or by setting this parameter."
     )
-    max_goals: int = _parameter(16, "More standing goals than this are refused.", range=(1, 256))
+    max_goals: int = _parameter(16, "Maximum number of standing goals; more are refused.", range=(1, 256))
     min_presence: float = _parameter(
-        MIN_PRESENCE, "Goals less likely than this to be in the image are reported absent.", range=(0.0, 1.0)
+        MIN_PRESENCE, "Goals with a lower presence are reported absent.", range=(0.0, 1.0)
     )
     min_margin: float = _parameter(
         MIN_MARGIN,
-        "Where one object is wanted and the best region is less than this more likely than the next, the "
-        "answer is ambiguous and names the runners-up; 0: never.",
+        "If one object is wanted and the best region's probability exceeds the next one's by less than "
+        "this, the answer is ambiguous and lists the runners-up; 0: never.",
         range=(0.0, 1.0),
     )
     min_score: float = _parameter(0.0, "Boxes with a lower score are not returned.", range=(0.0, 1.0))
     max_rate: float = _parameter(
         0.0,
-        "Images a second and camera that are looked at, the others are dropped; 0 is no limit, 0.001 the "
-        "least.",
+        "Maximum images per second processed from each camera, others are dropped; 0: no limit, "
+        "otherwise at least 0.001.",
         range=(0.0, 1000.0),
     )
     answer_period: float = _parameter(
         _TRACKING.answer_period,
-        "Seconds after which the language model is asked again in any case; 0 asks on every image that "
-        "finds it idle.",
+        "Seconds after which the language model is asked again in any case; 0: on every image for which "
+        "it is idle.",
         range=(0.0, 3600.0),
     )
     answer_wait: float = _parameter(
         _TRACKING.answer_wait,
-        "Seconds an image waits for its own answer, while answers take no longer than that.",
+        "Seconds an image waits for its own answer, as long as answers take no longer than that.",
         range=(0.0, 60.0),
     )
     max_answer_age: float = _parameter(
         _TRACKING.max_answer_age,
-        "Seconds, after answer_period has passed, from which an answer is stale and its boxes are not "
-        "published any more; 0: never.",
+        "Seconds beyond answer_period after which an answer is stale and its boxes are no longer "
+        "published; 0: never.",
         range=(0.0, 86400.0),
     )
     track_min_similarity: float = _parameter(
         _TRACKING.min_similarity,
-        "A box whose likeness to its former looks (cosine) falls below this is asked about again.",
+        "If the cosine similarity between a box and its track falls below this, the language model is "
+        "asked again.",
         range=(0.0, 1.0),
     )
     scene_change: float = _parameter(
         _TRACKING.scene_change,
-        "Share of new regions in the image from which the scene counts as another and is asked about again.",
+        "If the share of new regions in the image reaches this, the language model is asked again.",
         range=(0.0, 1.0),
     )
     track_max_coast: float = _parameter(
         _TRACKING.max_coast,
-        "Seconds a box that is not seen is carried by its motion alone; images between perceived ones are "
-        "answered by motion for two and a half intervals longer.",
+        "Seconds an unseen box is extrapolated by its motion; for images between perceived ones, two and "
+        "a half frame intervals longer.",
         range=(0.0, 60.0),
     )
     carry: bool = _parameter(
         True,
-        "Answer images that come too fast to be looked at by the motion of the boxes alone; without it "
-        "they are dropped.",
+        "Answer images that arrive too fast to be perceived by extrapolating the boxes; otherwise they "
+        "are dropped.",
     )
     track_min_affinity: float = _parameter(
         _TRACK.min_affinity,
-        "Mean of overlap and likeness above which a region is a known object.",
+        "Mean of IoU and similarity above which a region is matched to a track.",
         range=(0.0, 1.0),
     )
     track_max_distance: float = _parameter(
         _TRACK.max_distance,
-        "Box diagonals that an object may be from where it is expected without overlapping it.",
+        "Maximum distance, in box diagonals, between a track's predicted position and a region that does "
+        "not overlap it.",
         range=(0.0, 10.0),
     )
     track_max_age: float = _parameter(
-        _TRACK.max_age, "Seconds an object stays known, with its id, without being seen.", range=(0.0, 600.0)
+        _TRACK.max_age, "Seconds a track is kept, with its id, without being seen.", range=(0.0, 600.0)
     )
     track_max_gap: float = _parameter(
         _TRACK.max_gap,
-        "Seconds between two stamps, forwards or back, after which all ids are new; forwards at least two "
-        "and a half times the interval before.",
+        "Gap between two stamps in seconds, forwards or backwards, after which all tracks are new; "
+        "forwards at least two and a half times the previous interval.",
         range=(0.0, 3600.0),
     )
     track_velocity_momentum: float = _parameter(
         _TRACK.velocity_momentum,
-        "Share of an object's former velocity that stays after a tenth of a second.",
+        "Share of a track's previous velocity that remains after a tenth of a second.",
         range=(0.0, 1.0),
     )
     track_embedding_momentum: float = _parameter(
         _TRACK.embedding_momentum,
-        "Share of an object's former look that stays at each sight of it.",
+        "Share of a track's previous embedding that remains at each observation.",
         range=(0.0, 1.0),
     )
     sync_tolerance: float = _parameter(
         0.02,
-        "Seconds that the stamps of depth and camera_info may differ from the image's; equal stamps go "
-        "first.",
+        "Maximum difference in seconds between the stamps of depth or camera_info and the image; equal "
+        "stamps are preferred.",
         range=(0.0, 10.0),
     )
     depth_wait: float = _parameter(
-        0.05, "Seconds that the 3D answers of an image wait for its depth to arrive.", range=(0.0, 10.0)
+        0.05, "Seconds that the 3D answers of an image wait for its depth.", range=(0.0, 10.0)
     )
     target_frame: str = _parameter(
         "",
-        "Frame of ~/target_pose, by /tf and /tf_static, e.g. map or base_link; empty is the camera's own.",
+        "Frame of ~/target_pose, e.g. map or base_link, looked up in /tf and /tf_static; empty: the "
+        "camera's frame.",
     )
     target_approach: str = _parameter(
         "above",
-        "How ~/target_pose comes to the thing: above is a hand's (z down into it, x along its shorter "
-        "side), front a base's (z up, x "
-        "from the camera towards it).",
+        "Approach direction of ~/target_pose: above for a hand (z down into the object, x along its "
+        "shorter side), front for a base (z up, x from the camera towards the object).",
         choices=APPROACHES,
     )
     target_standoff: float = _parameter(
         0.0,
-        "Metres that ~/target_pose keeps from the thing's middle, back along the way it comes.",
+        "Distance in metres of ~/target_pose from the object's centre, back along the approach direction.",
         range=(-10.0, 10.0),
     )
     ask_timeout: float = _parameter(
-        60.0, "Seconds of the node's clock after which a question of ~/ask is given up.", range=(0.1, 3600.0)
+        60.0, "Seconds of the node's clock after which a question of ~/ask fails.", range=(0.1, 3600.0)
     )
     max_timeout: float = _parameter(
         3600.0,
-        "Seconds that a goal of ~/ground may take; one with a longer timeout is refused.",
+        "Maximum timeout of a goal of ~/ground in seconds; longer ones are refused.",
         range=(1.0, 86400.0),
     )
     max_asks: int = _parameter(
         64,
-        "Questions and goals of ~/ask and ~/ground that may be open at once; more are refused.",
+        "Maximum number of open questions of ~/ask and goals of ~/ground; more are refused.",
         range=(1, 1024),
     )
     max_sessions: int = _parameter(
         8,
-        "Conversations of ~/ask that are remembered; the one unused for longest is forgotten.",
+        "Maximum number of stored conversations of ~/ask; the least recently used is dropped.",
         range=(1, 256),
     )
-    debug_image: bool = _parameter(True, "Draw ~/debug/image while somebody listens to it.")
+    debug_image: bool = _parameter(True, "Publish ~/debug/image while it has a subscriber.")
 
     def __post_init__(self) -> None:
         for item in fields(self):
