@@ -15,29 +15,29 @@ from groma_ros.types import Box3D, Pose
 Array = NDArray[np.float64]
 APPROACHES = ("above", "front")
 ROUND = 0.85
-"""Ratio of the shorter to the longer side from which the two cannot be told apart by their measure."""
+"""Ratio of the shorter to the longer side from which measurement noise decides which one is the longer."""
 HOLD = np.cos(np.radians(15))
-"""Cosine of the turn from which the side of a round box is taken for noise of its measure."""
+"""Cosine of the largest rotation of a round box that is attributed to measurement noise."""
 ANY_TURN = np.pi**2 / 12
-"""Variance of a turn of which nothing is known but that half a turn is no difference, rad^2."""
+"""Variance in rad^2 of a rotation that is unknown up to half a turn."""
 MAX_AXES = 256
-"""Objects whose jaw axis is remembered."""
+"""Maximum number of objects whose jaw axis is stored."""
 
 
 class JawAxes:
-    """The newest jaw axis of each object, by any key that names it. Any thread may call it."""
+    """Latest jaw axis of each object, by any hashable key. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._axes: OrderedDict[Hashable, Array] = OrderedDict()
 
     def get(self, key: Hashable) -> Array | None:
-        """The x axis of an object's last pose, float64 3; None for an object that had none."""
+        """Return the x axis of an object's last pose, float64 (3,); None if it has none."""
         with self._lock:
             return self._axes.get(key)
 
     def keep(self, key: Hashable, pose: Pose) -> None:
-        """Remember the x axis of an object's pose."""
+        """Store the x axis of an object's pose."""
         with self._lock:
             self._axes[key] = matrix_from_quaternion(pose.quaternion)[:, 0]
             self._axes.move_to_end(key)
@@ -46,14 +46,15 @@ class JawAxes:
 
 
 def is_round(box: Box3D) -> bool:
-    """Whether a hand may as well close over another side: the turn of the box about its z is not known."""
+    """Whether the two horizontal sides are nearly equal, so that the rotation about the box's z is
+    unknown."""
     shorter, longer = sorted(box.size[:2])
     return shorter >= ROUND * longer
 
 
 def turn_covariance(box: Box3D) -> Array:
-    """Covariance 6x6 of the box's pose (x, y, z, turns about the frame's x, y, z): of a round one, whose turn
-    about its own z is not known. Of others 0, which says nothing."""
+    """Covariance (6, 6) of the box's pose (x, y, z, rotations about the frame's x, y, z): for a round box the
+    rotation about its own z is unknown. For other boxes it is 0, which means unknown."""
     covariance = np.zeros((6, 6))
     if is_round(box):
         axis = matrix_from_quaternion(box.quaternion)[:, 2]
@@ -69,14 +70,14 @@ def target_pose(
     up: tuple[float, float, float] | None = None,
     former: Array | None = None,
 ) -> Pose:
-    """The approach pose of a box, in the frame in which the box and the camera's position are given.
+    """Compute the approach pose of a box, in the frame of the box and the camera's position.
 
     above: for a hand. z points down into the object, against the box's own up; x lies along its shorter side,
     the direction in which a gripper closes. front: for a base. z points up, x horizontally from the camera
     towards the object. standoff: distance in metres from the box's centre, back along the approach direction.
-    up: up direction of the frame, for front; None takes the box's own. former: x axis of the pose that the
-    same object had before, float64 3; above continues it. Raises ValueError for an approach that is not one
-    of `APPROACHES`.
+    up: up direction of the frame, for front; None uses the box's own. former: x axis of the object's previous
+    pose, float64 (3,), which above continues. Raises ValueError for an approach that is not one of
+    `APPROACHES`.
     """
     if approach not in APPROACHES:
         raise ValueError(f"The approach {approach!r} is unknown; use one of {', '.join(APPROACHES)}.")
@@ -96,8 +97,8 @@ def target_pose(
 
 
 def _jaw_axis(box: Box3D, axes: Array, former: Array | None) -> Array:
-    """The axis along which a hand from above closes: over the shorter side. A gripper can be turned by half,
-    and over a round object by any angle: the axis nearest the former one is taken."""
+    """Axis along which a hand from above closes: over the shorter side. A gripper can be turned by half a
+    turn, and over a round object by any angle; the axis closest to the former one is chosen."""
     if former is None:
         return axes[:, 1] if axes[0, 1] >= 0 else -axes[:, 1]
     sides = [axes[:, 1], axes[:, 0]] if is_round(box) else [axes[:, 1]]
@@ -108,7 +109,7 @@ def _jaw_axis(box: Box3D, axes: Array, former: Array | None) -> Array:
 
 
 def _level(direction: Array, up: Array, instead: Array) -> Array:
-    """The horizontal part of a direction as a unit vector; that of `instead` if the direction is vertical."""
+    """Horizontal part of a direction as a unit vector; of `instead` if the direction is vertical."""
     for candidate in (direction, instead, np.array([1.0, 0, 0]), np.array([0, 1.0, 0])):
         level = candidate - up * (candidate @ up)
         length = float(np.linalg.norm(level))

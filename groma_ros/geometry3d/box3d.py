@@ -41,8 +41,8 @@ class DepthRule:
 
 
 class DepthError(ValueError):
-    """A box that cannot be placed in space. Has a sentence for the log and a cause of a few words that
-    diagnostics count by."""
+    """A box that cannot be placed in 3D. The message is a sentence for the log, `cause` a few words by which
+    diagnostics count it."""
 
     def __init__(self, cause: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -51,26 +51,25 @@ class DepthError(ValueError):
 
 @dataclass(frozen=True)
 class Placement:
-    """An object in space.
+    """An object in 3D.
 
-    If it stands on no visible support, the box has the height of the visible part, with up taken from the
-    camera.
+    If no support is visible, the box has the height of the visible part, and up is taken from the camera.
     """
 
     box: Box3D
     """In the camera's optical frame."""
     points: int
-    """Number of pixels it was measured with."""
+    """Number of pixels used."""
     standing: bool
     """Whether it stands on a visible support."""
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A detection with its place in space."""
+    """A detection with its 3D box."""
 
     goal: str
-    """Text of the goal it answers."""
+    """Text of its goal."""
     number: int
     """Index of that goal."""
     detection: Detection
@@ -79,7 +78,7 @@ class Placed:
 
 @dataclass(frozen=True, eq=False)
 class _Surface:
-    """The visible surface of an object."""
+    """Visible surface of an object."""
 
     mask: Mask
     """Its pixels in the view."""
@@ -103,9 +102,9 @@ class _Surface:
 
 
 def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> Placement:
-    """Place what an xyxy box (camera pixels) frames in space.
+    """Compute the 3D box of the object framed by an xyxy box (camera pixels).
 
-    Raises DepthError if there is too little depth in the box, or nothing stands out from its surroundings.
+    Raises DepthError if the box has too little depth, or nothing stands out from its surroundings.
     """
     if frame.depth is None or frame.intrinsics is None:
         raise DepthError(
@@ -129,10 +128,10 @@ def place_all(
     refused: Callable[[DepthError], None],
     rule: DepthRule | None = None,
 ) -> tuple[Placed, ...]:
-    """Place all detections, in the order of the goals and best first within a goal. Returns those that could
+    """Place all detections, in the order of the goals, best first within each goal. Returns those that could
     be placed.
 
-    refused: called for each box that could not; a box that answers several goals is placed once.
+    refused: called for each box that could not be placed. A box that answers several goals is placed once.
     """
     known: dict[tuple[float, float, float, float], Placement | None] = {}
     placed = []
@@ -151,7 +150,7 @@ def place_all(
 
 
 def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceView, Box]:
-    """The depth around a box, subsampled if large, and the box in pixels of that view."""
+    """Depth around a box, subsampled if large, and the box in pixels of that window."""
     depth, camera = frame.depth, frame.intrinsics
     assert depth is not None and camera is not None
     height, width = depth.shape
@@ -181,8 +180,8 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
 
 
 def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:
-    """Segment what the box frames, on the support that explains it best. Raises DepthError if nothing stands
-    out."""
+    """Segment the object framed by the box, on the support that explains it best. Raises DepthError if
+    nothing stands out."""
     best: _Surface | None = None
     jump = (
         0.006 + 5 * view.depth / view.camera.fx
@@ -207,13 +206,13 @@ def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:
 
 
 def _smoothing(noise: float) -> int:
-    """Side in pixels of the neighbourhood over which depth is averaged on the object; 0 if the depth is clean
-    enough."""
+    """Side in pixels of the neighbourhood over which depth is averaged on the object; 0 if averaging is not
+    needed."""
     return 0 if noise < 0.0007 else 3 if noise < 0.002 else 5
 
 
 def _fit(points: Points, surface: _Surface, view: SurfaceView, noise: float) -> Placement:
-    """The box around a surface's points (N, 3) and the parts they hide."""
+    """Fit a box to a surface's points (N, 3), completed by the parts they hide."""
     axes = _axes(points, surface.plane)
     local = axes.to_local(points)
     circle = find_round(local, 0.0015 + noise)
@@ -232,15 +231,15 @@ def _axes(points: Points, plane: Plane | None) -> Axes:
     up = plane.normal if plane is not None else np.array([0.0, -1.0, 0.0])
     away = middle - up * (middle @ up)
     if np.linalg.norm(away) < 1e-6 * np.linalg.norm(middle):
-        away = np.cross([1.0, 0.0, 0.0], up)  # seen from straight above, any direction is valid
+        away = np.cross([1.0, 0.0, 0.0], up)  # seen from directly above: any direction is valid
     away = away / np.linalg.norm(away)
     origin = middle - up * plane.height(middle) if plane is not None else middle
     return Axes(origin, np.stack([away, np.cross(up, away), up]))
 
 
 def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noise: float) -> bool:
-    """Whether an object reaches down to the support although its lowest visible point is above it: it curves
-    in there, or is hidden."""
+    """Whether an object stands on the support although its lowest visible point is above it, because its
+    lower part curves inwards or is hidden."""
     top = local[:, 2].max()
     if surface.gap < 0.015 or surface.gap > 0.5 * top:
         return surface.gap < 0.015
@@ -253,7 +252,7 @@ def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noi
 
 
 def _hidden_below(mask: Mask, axes: Axes, view: SurfaceView) -> float:
-    """Share of the mask's lower border below which something nearer to the camera is visible."""
+    """Share of the mask's lower border below which something closer to the camera is visible."""
     start, end = project(axes.to_optical(np.array([[0, 0, 0.05], [0, 0, 0.04]])), view.camera)
     down = end - start
     length = np.linalg.norm(down)

@@ -24,7 +24,7 @@ _SECTORS = 36
 
 @dataclass(frozen=True, eq=False)
 class Circle:
-    """The largest circle about a vertical axis, metres."""
+    """The largest circle of an object about a vertical axis, metres."""
 
     centre: Array
     radius: float
@@ -74,7 +74,7 @@ def round_footprint(local: Points, circle: Circle, error: float) -> Footprint:
 
 
 def outline(points: Points) -> Array:
-    """Sample the convex hull of points (N, 2 or more) on the ground at even distances; (M, 2)."""
+    """Sample the convex hull of points (N, 2 or more) on the ground at equal distances; (M, 2)."""
     hull = convex_hull(points)
     ring = np.concatenate([hull, hull[:1]])
     along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(ring, axis=0), axis=1))])

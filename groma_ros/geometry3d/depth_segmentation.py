@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
 
-_INSIDE = 0.85  # share of a piece's pixels that lie in the box, for a piece that is joined to the thing
-_BETTER = 0.02  # IoU that a piece must add
+_INSIDE = 0.85  # share of pixels inside the box, for a piece that is joined to the object
+_BETTER = 0.02  # minimum gain in IoU by adding a piece
 _FITS = 0.6  # IoU with the box from which the piece is trusted more than the box
-_MARGIN = 0.05  # of a box's sides
+_MARGIN = 0.05  # share of the box's sides
 
 
 def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Mask:

@@ -19,9 +19,10 @@ _DIRECTIONS = np.array([[1, 0], [1, 1], [0, 1], [-1, 1]], np.float32)
 """Four of the eight directions of `convex_hull`, anticlockwise; the others are their opposites."""
 _ROUNDING = 1e-5
 """Rounding error of products of two coordinates in float32, as a share of the square of the largest one."""
-# What the doubling of the ground covered costs, in shares of counterparts that are seen not to be there
+# Cost of doubling the covered ground, as a share of counterparts that contradict the depth
 _GROWTH = 0.03
-_CLEARLY = 0.02  # metres in front of what is seen from which a counterpart is surely not there
+# distance in metres in front of the visible surface from which a counterpart certainly does not exist
+_CLEARLY = 0.02
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,10 +68,10 @@ class Axes:
 def _transformed(points: Points, rotation: Array, shift: Array) -> Points:
     """Compute rotation @ p + shift for points (..., 3).
 
-    OpenCV does it in this thread. A product by numpy's BLAS starts threads that go on spinning afterwards,
-    for longer than a whole box takes.
+    Uses OpenCV, in this thread: a matrix product in numpy's BLAS starts threads that keep spinning for longer
+    than the whole 3D box takes.
     """
-    if not points.size:  # which OpenCV refuses
+    if not points.size:  # OpenCV rejects empty arrays
         return np.zeros(points.shape)
     matrix = np.column_stack([rotation, shift])
     flat = cv2.transform(np.ascontiguousarray(points, np.float64).reshape(-1, 1, 3), matrix)
@@ -90,7 +91,7 @@ class Footprint:
 
     @classmethod
     def along(cls, points: Array, angle: float) -> Footprint:
-        """The rectangle around points (N, 2) with one side at an angle."""
+        """The rectangle around points (N, 2) with one side at a given angle."""
         turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
         turned = points @ turn.T
         low, high = turned.min(0), turned.max(0)
@@ -106,9 +107,9 @@ def complete(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Poin
     """Add hidden counterparts to points (N, 3, in the axes' frame), rotated by 180 degrees about a vertical
     axis.
 
-    Most objects on a table look similar from behind and from the front. The axis chosen is where the fewest
-    counterparts contradict the depth image; among equals, where they add least area. Only counterparts that
-    are hidden are kept, so a handle is not doubled. slack: depth error, metres.
+    Most objects on a table look similar from behind and from the front. The axis is chosen where the fewest
+    counterparts contradict the depth image, and among equals where they add the least area. Only hidden
+    counterparts are kept, so that a handle is not doubled. slack: depth error, metres.
     """
     centre = _half_turn_axis(local, axes, view, slack)
     turned = _turned(local, centre)
@@ -117,7 +118,7 @@ def complete(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Poin
 
 
 def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Array:
-    """Search the axis from coarse to fine over the ground that the points cover and what lies behind."""
+    """Search the axis from coarse to fine over the ground covered by the points and the ground behind it."""
     points = local[:: max(1, len(local) // _SAMPLES)]
     low, high = np.quantile(points[:, :2], [0.005, 0.995], axis=0)
     span = np.maximum(high - low, 1e-3)
@@ -127,13 +128,13 @@ def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) 
         turned[..., :2] = 2 * candidates[:, None] - points[:, :2]
         turned[..., 2] = points[:, 2]
         ahead = view.clearance(axes.to_optical(turned.reshape(-1, 3))).reshape(len(candidates), -1)
-        # NaN is unknown depth, which contradicts nothing: np.fmax makes it 0.
+        # NaN is unknown depth, which contradicts nothing: np.fmax turns it into 0.
         wrong = np.minimum(np.fmax((ahead - slack) / _CLEARLY, 0.0), 1.0).mean(1)
         reach = np.maximum(high, 2 * candidates - low) - np.minimum(low, 2 * candidates - high)
         return np.asarray(wrong + _GROWTH * ((reach / span).prod(1) - 1))
 
     centre, step = (low + high) / 2, span.max() / 8
-    behind = 4  # steps; the hidden part lies away from the camera
+    behind = 4  # steps; the hidden part is on the far side
     for _ in range(_STEPS):
         grid = np.stack(np.meshgrid(np.arange(-2, behind + 1), np.arange(-2, 3), indexing="ij"), -1).reshape(
             -1, 2
@@ -158,15 +159,16 @@ def smallest_rectangle(points: Points) -> Footprint:
 def convex_hull(points: Points) -> Array:
     """Corners (M, 2) of the convex hull of the first two coordinates of points (N, 2 or more), metres.
 
-    Points inside the octagon of the farthest points in eight directions, which are most of them, are left out
-    first (Akl and Toussaint, 1978).
+    Most points lie inside the octagon of the farthest points in eight directions, and are discarded first
+    (Akl and Toussaint, 1978).
     """
-    flat = np.ascontiguousarray(points[:, :2].T * 1000, np.float32)  # OpenCV works in float32: millimetres
+    # OpenCV works in float32, so use millimetres.
+    flat = np.ascontiguousarray(points[:, :2].T * 1000, np.float32)
     along = np.einsum("ij,jk->ik", _DIRECTIONS, flat)  # no BLAS, see `_transformed`
     corners = flat[:, np.concatenate([along.argmax(1), along.argmin(1)])]
     sides = np.roll(corners, -1, axis=1) - corners
     outwards = np.stack([sides[1], -sides[0]], 1)
-    # What lies on a side is kept, as are points so near that rounding hides on which side they are.
+    # Keep points on a side, and points so close to it that rounding decides on which side they are.
     near = _ROUNDING * np.abs(corners).max() ** 2
     outside = (np.einsum("ij,jk->ik", outwards, flat) >= (outwards.T * corners).sum(0)[:, None] - near).any(0)
     hull = cv2.convexHull(np.ascontiguousarray(flat[:, outside].T))

@@ -38,7 +38,7 @@ class Plane:
 
     def height_of(self, depth: FloatArray, camera: Intrinsics) -> FloatArray:
         """Height of each pixel of a depth image (HxW, metres) above the plane, metres; NaN where the depth is
-        NaN. Equal to `height` of its points, which need not be computed."""
+        NaN. Equal to `height` of its 3D points, without computing them."""
         x, y, z = self.normal
         across = x * (np.arange(depth.shape[1]) - camera.cx) / camera.fx
         down = y * (np.arange(depth.shape[0]) - camera.cy) / camera.fy
@@ -68,18 +68,19 @@ def find_planes(points: Points, most: int = 3, share: float = 0.08) -> Iterator[
             return
         plane = _refined(rest, inside, tolerance)
         yield plane
-        # Points within the first tolerance belong to this plane and must not form another one.
+        # Points within the initial tolerance belong to this plane and must not form another one.
         rest = rest[np.abs(plane.height(rest)) >= tolerance]
 
 
 def evenly(known: Mask) -> NDArray[np.intp]:
-    """Flat indices of evenly chosen true pixels of a mask: all, or 1,500 to 3,000, as `find_planes` uses."""
+    """Flat indices of evenly spaced true pixels of a mask: all of them, or 1,500 to 3,000, as `find_planes`
+    uses."""
     indices = np.flatnonzero(known)
     return indices[:: max(1, len(indices) // _SAMPLES)]
 
 
 def _tolerance(points: Points) -> Array:
-    """Maximum distance of a point from its plane before the noise is known, metres. Depth error grows with
+    """Maximum distance in metres of a point from its plane while the noise is unknown. Depth error grows with
     the square of the distance."""
     return np.asarray(0.004 + 0.004 * points[:, 2] ** 2)
 

@@ -1,4 +1,4 @@
-"""Where frames are in one another over time: the lookups of tf2's buffer, for machines that have no tf2."""
+"""Transforms between frames over time: the lookups of tf2's buffer, for machines without tf2."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ Array = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
 
 CACHE_NANOSECONDS = 10_000_000_000
-"""How long a transform is remembered behind the newest one of its frame, as tf2 does."""
+"""Time for which a transform is kept behind the newest one of its frame, as in tf2."""
 _LONGEST_CHAIN = 1000
 
 
 class TransformError(ValueError):
-    """A transform that is not known, in a sentence."""
+    """A transform is unknown; the message is a sentence."""
 
 
 @dataclass(frozen=True)
 class Transform:
-    """How a child frame lies in its parent: turns points of the child into points of the parent."""
+    """Pose of a child frame in its parent: transforms points of the child to points of the parent."""
 
     translation: tuple[float, float, float]
     quaternion: Quaternion
@@ -32,7 +32,7 @@ class Transform:
 
 @dataclass(eq=False)
 class _Link:
-    """What is known of one child frame. stamps ascend; a static one has none."""
+    """Transforms of one child frame. stamps ascend; a static transform has none."""
 
     parent: str
     static: Transform | None = None
@@ -41,16 +41,17 @@ class _Link:
 
 
 class TransformBuffer:
-    """Frames in a tree, each known by its parent. One thread writes and reads, or the caller locks."""
+    """A tree of frames, each stored with its parent. Not thread-safe."""
 
     def __init__(self, cache: int = CACHE_NANOSECONDS) -> None:
         self._cache = cache
         self._links: dict[str, _Link] = {}
 
     def set(self, parent: str, child: str, stamp: int, transform: Transform, static: bool = False) -> None:
-        """Remember where a child lies in its parent at a stamp, nanoseconds; a static one holds at any time.
+        """Store the transform from a child to its parent at a stamp (ns); a static one is valid at any time.
 
-        Raises TransformError for names that are empty or equal, and numbers that are no place or rotation.
+        Raises TransformError for empty or equal names, and for values that are not a valid position or
+        rotation.
         """
         parent, child = parent.lstrip("/"), child.lstrip("/")
         if not parent or not child or parent == child:
@@ -69,7 +70,7 @@ class TransformBuffer:
             link.transforms[index] = transform
             return
         if link.stamps and stamp < link.stamps[-1] - self._cache:
-            # Time was set back, as when a simulator starts again: what was known is of another run.
+            # Time was set back, as when a simulation restarts: the earlier transforms are of another run.
             link.stamps.clear()
             link.transforms.clear()
             index = 0
@@ -79,11 +80,12 @@ class TransformBuffer:
             del link.stamps[0], link.transforms[0]
 
     def lookup(self, target: str, source: str, stamp: int) -> tuple[Array, Array]:
-        """Rotation 3x3 and translation 3 that turn points of `source` at a stamp into points of `target`.
+        """Return the rotation (3x3) and translation (3) that transform points of `source` at a stamp to
+        `target`.
 
-        stamp: nanoseconds; 0 is the newest time at which all links between the two are known. Between two
-        stamps the transform is interpolated. Raises TransformError for frames that are not known or not
-        connected, and for a time outside what is known.
+        stamp: nanoseconds; 0 is the newest time at which all transforms between the two are known. Transforms
+        are interpolated between stamps. Raises TransformError for unknown or unconnected frames, and for a
+        time outside the stored range.
         """
         target, source = target.lstrip("/"), source.lstrip("/")
         up, down = self._chain(source), self._chain(target)
@@ -104,7 +106,7 @@ class TransformBuffer:
         return rotation @ to_shared[0], rotation @ to_shared[1] + translation
 
     def _chain(self, frame: str) -> list[str]:
-        """The frame and its parents up to the root."""
+        """The frame and its ancestors up to the root."""
         chain = [frame]
         while chain[-1] in self._links:
             chain.append(self._links[chain[-1]].parent)
@@ -141,14 +143,14 @@ class TransformBuffer:
 
 
 def _between(first: Transform, second: Transform, share: float) -> Transform:
-    """Straight between two places, and along the shorter turn between two rotations."""
+    """Interpolate linearly between two positions, and along the shorter arc between two rotations."""
     a, b = np.array(first.translation), np.array(second.translation)
     x, y, z = (float(value) for value in a + share * (b - a))
     return Transform((x, y, z), slerp(first.quaternion, second.quaternion, share))
 
 
 def slerp(first: Quaternion, second: Quaternion, share: float) -> Quaternion:
-    """The rotation at a share of the way, 0..1, of the shorter turn between two rotations."""
+    """Spherical linear interpolation between two rotations, along the shorter arc; share: 0..1."""
     a, b = np.array(first) / np.linalg.norm(first), np.array(second) / np.linalg.norm(second)
     cosine = float(a @ b)
     if cosine < 0:

@@ -19,8 +19,8 @@ from groma_ros.types import FloatArray
 SIGNALS = ("confidence", "margin", "contrast", "height", "probe")
 """Evidence of presence in a model that was not trained to answer "nothing fits"; see `region_signals` and
 `probe_signal`."""
-FITTED = "fitted"  # manifest key beside the fields: one line that names the data they were fitted on
-PRECISIONS = "precisions"  # manifest key beside the fields: differing fields by precision
+FITTED = "fitted"  # Manifest key beside the fields: one line that names the data they were fitted on.
+PRECISIONS = "precisions"  # Manifest key beside the fields: fields that differ, by precision.
 _LEAST = 1e-12
 
 
@@ -43,7 +43,7 @@ class Calibration:
     """Weights by name (see `SIGNALS`): the log-odds of presence are presence_bias plus the weighted sum.
     Without any, presence is 1. Used only if answers_none is false."""
     null_goals: tuple[str, ...] = ("object", "thing", "something", "anything")
-    """Words that fit anything, to which the signals `contrast` and `height` compare a goal."""
+    """Texts that fit any object, to which the signals `contrast` and `height` compare a goal."""
 
     def __post_init__(self) -> None:
         numbers = ("temperature", "presence_scale", "presence_bias", "score_scale", "score_bias")
@@ -165,9 +165,8 @@ def log_odds(chance: float) -> float: ...
 def log_odds(chance: NDArray[Any]) -> NDArray[Any]: ...
 def log_odds(chance: NDArray[Any] | float) -> NDArray[Any] | float:
     """log(p / (1 - p)), float64, with p clipped to 1e-12 from 0 and 1."""
-    if isinstance(
-        chance, float
-    ):  # called for every goal of every frame; an array of one number takes ten times as long
+    # Called for every goal of every frame; an array with one element takes ten times as long.
+    if isinstance(chance, float):
         kept = min(max(chance, _LEAST), 1 - _LEAST)
         return math.log(kept) - math.log1p(-kept)
     clipped = np.clip(np.asarray(chance, np.float64), _LEAST, 1 - _LEAST)
@@ -189,7 +188,7 @@ def sigmoid(value: NDArray[Any] | float) -> NDArray[Any] | float:
     return np.where(value >= 0, 1 / (1 + small), small / (1 + small))
 
 
-PROBE = "probe"  # kind of query that is answered yes or no
+PROBE = "probe"  # kind of query with a yes-or-no answer
 NEEDS_NULLS = frozenset({"contrast", "height"})
 _LARGEST = 30.0
 

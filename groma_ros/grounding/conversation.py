@@ -29,7 +29,7 @@ def mention_scores(tokenizer: GromaTokenizer, written: Written) -> dict[int, flo
 
 
 def text_spans(answer: Answer) -> tuple[TextSpan, ...]:
-    """The phrases of an answer with the regions each refers to."""
+    """The phrases of an answer with the regions each one refers to."""
     return tuple(TextSpan(answer.phrase(span), span.start, span.end, span.regions) for span in answer.spans)
 
 
@@ -42,14 +42,14 @@ class Turn:
     """A question and its answer."""
 
     ids: tuple[int, ...]
-    """Token ids of both, as they stand in the prompt."""
+    """Token ids of both, as in the prompt."""
     referred: tuple[int, ...] = ()
-    """Region of each placeholder in ids, in order."""
+    """Region of each placeholder in `ids`, in order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Conversation:
-    """Turns about one scene, oldest first."""
+    """The turns about one scene, oldest first."""
 
     base: Scene
     """The scene as it was perceived."""
@@ -100,7 +100,7 @@ def referring(text: str, count: int) -> tuple[tuple[Text, ...], tuple[int, ...]]
     0) of each reference in them.
 
     `{1}` refers to the first region, `{2}` to the second; a text without references gets all of them first,
-    in order. If count is 0 every character is plain text. Raises ValueError if a number has no region, or a
+    in order. If count is 0, every character is plain text. Raises ValueError if a number has no region, or a
     region is not referred to.
     """
     if not count:
@@ -131,7 +131,7 @@ class Sessions(Generic[T]):
         return len(self._kept)
 
     def get(self, name: str) -> T | None:
-        """The value of a name, marking it as used; None if it is unknown or was dropped."""
+        """Return the value of a name and mark it as used; None if it is unknown or was dropped."""
         if name in self._kept:
             self._kept.move_to_end(name)
         return self._kept.get(name)

@@ -49,8 +49,8 @@ class RegionAnswer:
     """Probability of the best region minus the runner-up's at the first step; the best's own if there is one
     region."""
     signals: Mapping[str, float] = field(default_factory=dict)
-    """What presence was computed from, before calibration: `stop`, the log-odds of stopping at once, and the
-    requested ones of `calibration.SIGNALS`."""
+    """Log-odds from which presence was computed, before calibration: `stop`, the log-odds of stopping at
+    once, and the requested ones of `calibration.SIGNALS`."""
     first: NDArray[Any] = field(default_factory=lambda: np.zeros(0))
     """float64 N: probability of each region at the first step, from which `margin` is computed."""
 

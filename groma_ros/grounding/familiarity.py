@@ -1,9 +1,8 @@
 """Distance of a picture and of the words of a goal from a model's training data.
 
-A picture is judged by the mean of its image tokens: the principal components of that mean over pictures of
-the training data span what is usual, and a picture counts as unusual by its distance inside that span
-(Mahalanobis) and by what the span leaves out (reconstruction error), as in principal component anomaly
-detection.
+A picture is judged by the mean of its image tokens. The principal components of that mean over training
+pictures span the usual range; the distance of a picture is its Mahalanobis distance within that span plus the
+reconstruction error, as in principal component anomaly detection.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ from groma_ros.types import FloatArray, Scene
 FILE = "familiarity.npy"
 COMPONENTS = 32
 FEWEST = 4 * COMPONENTS
-"""Least number of pictures for `fit`."""
+"""Minimum number of pictures for `fit`."""
 USUAL_SHARE = 0.99
-"""Share of the held-out pictures that lies below the limit."""
+"""Share of held-out pictures below the limit."""
 _WORD = re.compile(r"[^\W\d_]+")
 _LEAST = 1e-4
-"""Of a variance, of the residual and of the limit: pictures that hardly differ, or fewer features than
-components, would leave nothing to divide by."""
+"""Lower bound of variances, residual and limit: for pictures that hardly differ, or with fewer features than
+components, they would be 0."""
 _SPREAD = 1e-6
-"""Added to standard deviations, so that a constant feature causes no division by 0."""
+"""Added to standard deviations, to avoid division by 0 for a constant feature."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,8 +54,8 @@ class Familiarity:
 
     @classmethod
     def fit(cls, tokens: FloatArray, words: frozenset[str]) -> Familiarity:
-        """Fit to the mean image tokens (N, D) of N pictures; every fifth is held out and sets the limit.
-        Raises ValueError for fewer than `FEWEST`."""
+        """Fit to the mean image tokens (N, D) of N pictures; every fifth is held out to set the limit. Raises
+        ValueError for fewer than `FEWEST`."""
         if len(tokens) < FEWEST:
             raise ValueError(f"{len(tokens)} pictures are too few to say what is usual; take {FEWEST}.")
         kept = np.arange(len(tokens)) % 5 == 4
@@ -81,7 +80,7 @@ class Familiarity:
 
     @classmethod
     def load(cls, bundle: Bundle) -> Familiarity | None:
-        """Read the statistics of a bundle; None if it has none. Raises BundleError if they cannot be read."""
+        """Read the statistics of a bundle; None if it has none. Raises BundleError if they are invalid."""
         values = bundle.familiarity
         if not values or FILE not in bundle.files:
             return None
@@ -132,8 +131,8 @@ class Familiarity:
         }
 
     def unusual(self, scene: Scene) -> float:
-        """Return how unusual the picture of a scene is: up to 1 it resembles most training pictures, at 4
-        hardly any."""
+        """Return how unusual the picture of a scene is: at most 1 for most training pictures, at 4 hardly any
+        are that far."""
         tokens = np.asarray(scene.image_tokens, np.float32)
         if tokens.shape[1:] != self.mean.shape:
             raise ValueError(
@@ -144,30 +143,30 @@ class Familiarity:
 
     def distance(self, mean: FloatArray) -> float:
         """Return the distance of a mean image token (D,): mean squared distance along the components in units
-        of their variances, plus the squared reconstruction error in units of its mean. About 2 for a picture
-        of the training data."""
+        of their variances, plus the squared reconstruction error in units of its mean. About 2 for a training
+        picture."""
         standard = (mean - self.mean) / self.scale
         inside = self.components @ standard
         rest = standard - inside @ self.components
         return float((inside**2 / self.variances).mean() + (rest**2).mean() / self.residual)
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
-        """Return the words of a goal that the training data lacks, in their order."""
+        """Return the words of a goal that do not occur in the training data, in order."""
         return tuple(dict.fromkeys(word for word in words_of(text) if word not in self.words))
 
 
 def words_of(text: str) -> list[str]:
-    """Split a text into its words in lower case, at digits and punctuation."""
+    """Split a text into lower-case words, at digits and punctuation."""
     return _WORD.findall(text.lower())
 
 
 def sentences(
     familiarity: Familiarity, unusual: float | None, goals: Sequence[str], picture: str = "the picture"
 ) -> list[str]:
-    """Return warnings for people, without capital and full stop, printable.
+    """Return warnings for users, without initial capital and full stop, printable.
 
-    unusual: of the picture, None if it is not judged; goals: texts whose words are judged; picture: how to
-    name it.
+    unusual: of the picture, None if it is not judged; goals: texts whose words are judged; picture: how the
+    warning names the picture.
     """
     said = []
     if unusual is not None and unusual > 1:

@@ -1,4 +1,4 @@
-"""Goals in a YAML file: under the key `goals`, texts or mappings of text, kind and min_score."""
+"""Read goals from a YAML file: under the key `goals`, texts or mappings of text, kind and min_score."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ SHOWN = 60
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Surrogates, which no valid text contains; bytes that are not UTF-8 are decoded to them."""
 SPOKEN_KINDS = ("describe", "chat")
-"""Kinds of goals that are answered in words: they are asked once and cannot be standing goals."""
+"""Kinds of goals with an answer in words: they are asked once and cannot be standing goals."""
 
 
 def check_goal(goal: Goal) -> None:
-    """Raise ValueError for a goal that no model can answer: no words, far too many, an unknown kind or
-    invalid boxes.
+    """Raise ValueError for a goal that no model can answer: no words, far too many characters, an unknown
+    kind or invalid boxes.
 
-    Every character is legal. Text in the form of a special token (`<r3>`, `</s>`) is read as plain
+    Every character is allowed. Text in the form of a special token (`<r3>`, `</s>`) is treated as plain
     characters.
     """
     if goal.kind not in GOAL_KINDS:
@@ -49,7 +49,7 @@ def check_goal(goal: Goal) -> None:
 
 
 def check_standing(goal: Goal) -> None:
-    """Raise ValueError for a goal that is answered in words."""
+    """Raise ValueError for a goal with an answer in words."""
     if goal.kind in SPOKEN_KINDS:
         raise ValueError(
             f"The goal {goal.text[:40]!r} is of kind {goal.kind}, whose answer is words; it cannot stand: "
@@ -72,7 +72,7 @@ _KEYS = ("text", "kind", "min_score")
 
 
 def read_goals(path: Path) -> tuple[Goal, ...]:
-    """Read the goals of a file, in its order. Raises ValueError naming the line and the key that is wrong."""
+    """Read the goals of a file, in order. Raises ValueError naming the line and the key that is wrong."""
     try:
         root = compose(path)
     except OSError as error:
@@ -125,7 +125,7 @@ def _goal(path: Path, node: yaml.Node) -> Goal:
 
 
 def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
-    """Return the value of a key: text as it is written, min_score as a number."""
+    """Return the value of a key: text as written, min_score as a number."""
     if not isinstance(node, yaml.ScalarNode):
         _refuse(
             path,

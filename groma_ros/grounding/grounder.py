@@ -1,5 +1,4 @@
-"""Answer goals about a scene: one prefix for each scene, every goal a branch of it, answers read from region
-tokens."""
+"""Answer goals about a scene: one prefix per scene, one branch per goal, answers read from region tokens."""
 
 from __future__ import annotations
 
@@ -85,12 +84,12 @@ class Grounder:
     `min_presence` (0 to 1): a goal with a lower presence is absent and gets no detection. `min_margin` (0 to
     1): if one object is wanted and the margin to the runner-up is lower, the answer is ambiguous.
     `max_answer_tokens`: limit for answers in words. `ground_chat`: ask chat to refer to regions, if the model
-    can. These may be changed between calls. `max_goal_tokens`: longer goals are refused. `runtime`: what runs
-    the model, where and why; None if unknown. `familiarity`: statistics of the training data; None if the
-    bundle has none.
+    can. These may be changed between calls. `max_goal_tokens`: longer goals are refused. `runtime`: backend
+    and device that run the model, and why; None if unknown. `familiarity`: statistics of the training data;
+    None if the bundle has none.
 
     The last scene's prefix is cached, so only one thread at a time may ask; another may call `perceive`
-    meanwhile, and `check` and `can` may be called from any.
+    meanwhile, and `check` and `can` may be called from any thread.
     """
 
     def __init__(
@@ -124,7 +123,7 @@ class Grounder:
             )
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
-        # Standing goals are asked for every frame, so their token ids are cached. Thread-safe.
+        # Standing goals are asked on every frame, so their token ids are cached. Thread-safe.
         self._encode_goal = lru_cache(_REMEMBERED)(lambda *asked: tuple(template.goal_ids(tokenizer, *asked)))
         self._cached_prefix: tuple[Scene, Any, int] | None = None
         self._placeholders = {tokenizer.id(name) for name in PLACEHOLDERS}
@@ -142,7 +141,7 @@ class Grounder:
     ) -> Self:
         """Load a model.
 
-        model: its name (such as groma-tiny), its folder, or a loaded bundle; options: what runs it; the
+        model: its name (such as groma-tiny), its folder, or a loaded bundle; options: runtime options; the
         keywords backend, device, precision and threads override its fields; min_presence: None for
         `MIN_PRESENCE`; calibration: replaces the manifest's. The chosen backend and the reason are logged.
 
@@ -285,8 +284,8 @@ class Grounder:
     def converse(self, conversation: Conversation, goal: Goal) -> tuple[Grounding, Conversation]:
         """Answer a goal of kind chat within a conversation. Returns the answer and the extended conversation.
 
-        Earlier turns are part of the prompt; if the model's context is too short the oldest are dropped for
-        good. `{1}` in the goal's text refers to its first region, see `conversation.referring`. Raises
+        Earlier turns are part of the prompt; if the model's context is too short, the oldest are dropped
+        permanently. `{1}` in the goal's text refers to its first region, see `conversation.referring`. Raises
         ValueError for a goal that cannot be answered.
         """
         self.check(goal)
@@ -302,7 +301,7 @@ class Grounder:
         ids = [*(token for turn in conversation.turns for token in turn.ids), *asked]
         shown = [*(region for turn in conversation.turns for region in turn.referred), *referred]
         written = self._write(scene, [ids], [shown])[0]
-        # Remove placeholders that the model wrote: in the next prompt they would be expanded.
+        # Remove placeholders written by the model: the next prompt would expand them.
         said = [token for token in written.ids if token not in self._placeholders]
         return self._spoken(goal, scene, written), conversation.with_turn(
             Turn((*asked, *said, self._tokenizer.eos_id), referred)
@@ -323,7 +322,7 @@ class Grounder:
         )
 
     def _runners_up(self, scene: Scene, answer: RegionAnswer) -> tuple[Detection, ...]:
-        """The regions whose probability is less than `min_margin` below the best one's, best first."""
+        """The regions whose probability is less than `min_margin` below that of the best one, best first."""
         best = answer.regions[0]
         near = np.flatnonzero(answer.first > answer.first[best] - self.min_margin)
         order = sorted(

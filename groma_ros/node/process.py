@@ -151,9 +151,7 @@ def _spin(end: threading.Event, load: Load) -> str:
 def _spin_once(executor: SingleThreadedExecutor, node: GromaNode) -> None:
     try:
         executor.spin_once(timeout_sec=POLL_SECONDS)
-    except (
-        Exception
-    ) as error:  # an unreadable message, a response to a client that has gone: not a reason to exit
+    except Exception as error:  # an unreadable message or a vanished client is no reason to exit
         node.get_logger().error(
             f"A message was dropped: {type(error).__name__}: {error}", throttle_duration_sec=5.0
         )

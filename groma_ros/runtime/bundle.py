@@ -1,5 +1,4 @@
-"""A bundle: the folder that holds a model. `manifest.json` describes it and has the checksum of every other
-file."""
+"""A bundle: the folder of a model. `manifest.json` describes it and has the checksum of every other file."""
 
 from __future__ import annotations
 
@@ -25,9 +24,9 @@ from groma_ros.preprocessing import ImageTransform
 FORMAT = 1
 MANIFEST = "manifest.json"
 MAX_MANIFEST = 4_000_000
-"""Bytes; that of a large network takes some 10 kB."""
+"""Maximum size in bytes; that of a large network has about 10 kB."""
 MAX_NAME = 200
-"""Characters of a model's name."""
+"""Maximum length of a model's name, characters."""
 WEIGHTS = "model.safetensors"
 TOKENIZER = "tokenizer.model"
 EMBEDDINGS = "embeddings.npy"

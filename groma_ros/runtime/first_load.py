@@ -1,7 +1,7 @@
-"""Try a bundle in a process of its own before it is loaded here for the first time.
+"""Try a bundle in a separate process before loading it here for the first time.
 
-A graph that runs for ever, takes more memory than the machine has or crashes the library that reads it does
-so in that process, which has a time limit and a memory limit and can be ended at any moment.
+A graph that never ends, takes more memory than the machine has, or crashes the library that reads it does so
+in that process, which has a time and a memory limit and can be killed at any time.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ from groma_ros.runtime.options import RuntimeOptions
 from groma_ros.runtime.tensorrt.gpu import find_gpu
 
 TRIED = ("onnx", "llama_cpp", "tensorrt")
-"""Backends whose libraries run what the files of a bundle say. PyTorch gets weights alone, for a network that
-is built here. TensorRT compiles, which has no time limit: the graphs that it would get are tried with ONNX
-Runtime, and the language model with the library that runs it beside TensorRT (`load.load_for_trial`)."""
+"""Backends whose libraries execute the bundle's files. PyTorch only reads weights, for a network built by our
+own code. TensorRT's build has no time limit, so its graphs are tried with ONNX Runtime instead, and the
+language model with the library that runs it beside TensorRT (`load.load_for_trial`)."""
 SECONDS, SECONDS_PER_GB = 120.0, 300.0
-"""Time limit of a trial: the first, and the second for every GB of the bundle's files."""
+"""Time limit of a trial: base, and seconds per GB of the bundle's files."""
 MEMORY, MEMORY_PER_BYTE = 3 << 30, 6
-"""Memory limit of a trial in bytes, likewise; never more than what is free, and never less than:"""
+"""Memory limit of a trial in bytes: base, and bytes per byte of the files; at most the free memory, at least
+`LEAST_MEMORY`."""
 LEAST_MEMORY = 1 << 30
 _LOG = logging.getLogger(__name__)
 _CODE = (
@@ -43,12 +44,12 @@ _CODE = (
 
 
 def ensure_tried(bundle: Bundle, options: RuntimeOptions, seconds: float | None = None) -> None:
-    """Load the bundle in a process of its own and let it look at a plain picture, unless that went well
-    before with the same files, or it is the model that ships.
+    """Load the bundle in a separate process and run it once on a plain picture. Does nothing if the same
+    files have passed before, or for the shipped model.
 
-    options: with the backend that was chosen; seconds: time limit, None for the one of the bundle's size.
-    Raises BundleError with a sentence where the trial does not end in time or its process dies, and what the
-    trial itself raised (BundleError, ValueError).
+    options: with the chosen backend; seconds: time limit, None for the one of the bundle's size. Raises
+    BundleError if the trial exceeds a limit or its process dies, and re-raises the trial's own error
+    (BundleError, ValueError).
     """
     if options.backend not in TRIED or _ships(bundle):
         return
@@ -69,7 +70,7 @@ def ensure_tried(bundle: Bundle, options: RuntimeOptions, seconds: float | None 
         "memory": memory,
     }
     if find_gpu() is not None:
-        asked["memory"] = None  # CUDA sets aside addresses that no memory stands behind
+        asked["memory"] = None  # CUDA reserves address space without memory behind it
     _check(bundle, _run(bundle, asked, limit))
     if mark is None:
         return
@@ -85,9 +86,9 @@ def ensure_tried(bundle: Bundle, options: RuntimeOptions, seconds: float | None 
 
 
 def _run(bundle: Bundle, asked: dict[str, Any], limit: float) -> dict[str, str]:
-    """The report of the trial's process. BundleError where it wrote none."""
+    """The report of the trial's process. Raises BundleError if it wrote none."""
     root = PACKAGE.parent
-    # Not before the standard library where it holds other packages too.
+    # After the standard library, since the folder may contain other packages.
     paths = [] if root.name in ("site-packages", "dist-packages") else [str(root)]
     command = [sys.executable, "-c", _CODE.format(paths), json.dumps(asked)]
     where = f"The model {bundle.name} in {bundle.directory} was not loaded"
@@ -116,7 +117,7 @@ def _run(bundle: Bundle, asked: dict[str, Any], limit: float) -> dict[str, str]:
 
 
 def _check(bundle: Bundle, report: dict[str, str]) -> None:
-    """Raise what the trial's process raised."""
+    """Raise the error of the trial's process, if it had one."""
     kind, said = report["kind"], report["said"]
     if kind == "bundle":
         raise BundleError(said)
@@ -127,7 +128,7 @@ def _check(bundle: Bundle, report: dict[str, str]) -> None:
 
 
 def _death(status: int, last: str) -> str:
-    """How the trial's process ended, a sentence. last: the last line it wrote."""
+    """Describe how the trial's process ended. last: the last line of its output."""
     if status < 0:
         reason = "maybe it takes more memory than there is" if -status == signal.SIGKILL else "it is damaged"
         return (
@@ -140,7 +141,7 @@ def _death(status: int, last: str) -> str:
 
 
 def _ships(bundle: Bundle) -> bool:
-    """Whether it is the model that came with this package."""
+    """Whether it is the model shipped with this package."""
     try:
         return bundle.directory.resolve() == shipped_model().resolve()
     except ValueError:
@@ -148,8 +149,8 @@ def _ships(bundle: Bundle) -> bool:
 
 
 def _mark(bundle: Bundle, options: RuntimeOptions) -> Path | None:
-    """The file that says that a trial went well: of these files, which the manifest holds by their checksums,
-    and this way of running them. None where there is no folder for it."""
+    """The file that records a passed trial of these files (identified by the manifest's checksums) with these
+    options. None if there is no folder for it."""
     try:
         manifest = (bundle.directory / MANIFEST).read_bytes()
     except OSError as error:
@@ -163,7 +164,7 @@ def _mark(bundle: Bundle, options: RuntimeOptions) -> Path | None:
 
 
 def _is_own(mark: Path) -> bool:
-    """Whether a mark is there and this user made it."""
+    """Whether a record exists and belongs to this user."""
     try:
         return mark.lstat().st_uid == os.geteuid()
     except OSError:

@@ -1,4 +1,4 @@
-"""Pack many goals after one prefix into one sequence: owner, position and visibility of every slot."""
+"""Pack many goals after one prefix into one sequence: row, position and mask of every slot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from groma_ros.types import FloatArray, IntArray
 
 HIDDEN = float(np.finfo(np.float32).min)
-"""Value the mask adds to the score of a slot that may not be attended to."""
+"""Added to the attention score of a slot that is masked."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +35,7 @@ class Packing:
         return cls(prefix, np.zeros(0, np.int64), np.zeros(rows, np.int64))
 
     def extended(self, owner: IntArray) -> tuple[Packing, IntArray, FloatArray]:
-        """Add n slots, slot i after what row `owner[i]` holds so far. Returns the packing, the positions of
+        """Add n slots, slot i after the current end of row `owner[i]`. Returns the packing, the positions of
         the new slots (int64 n) and their mask (float32 n x (prefix + T + n)): 0 where a slot may attend,
         `HIDDEN` elsewhere."""
         slots = np.concatenate([self.owner, owner])
@@ -51,8 +51,8 @@ class Packing:
 
 
 def owners(tails: Sequence[FloatArray]) -> tuple[IntArray, IntArray]:
-    """For tails (L_i, D) laid end to end, the row of every slot (int64 sum(L_i)) and the last slot of each
-    tail (int64 B).
+    """For concatenated tails (L_i, D), the row of every slot (int64 sum(L_i)) and the last slot of each tail
+    (int64 B).
 
     Raises ValueError if there is no tail, or an empty one.
     """

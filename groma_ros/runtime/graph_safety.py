@@ -1,9 +1,9 @@
 """Check the bytes of a bundle's ONNX graph for forbidden content before a library reads it.
 
-The ONNX package is not needed to run, so the file is searched instead of parsed: for the key of external
-data and for the names of operators that repeat a part of the graph. A text of protobuf stands behind its
-length, which no printable character is for names this short, so the same letters inside a longer name are
-told apart.
+The ONNX package is not a runtime dependency, so the file is searched instead of parsed: for the key of
+external data and for the names of operators that repeat a part of the graph. In protobuf a text follows its
+length, which for names this short is never a printable character, so the same letters inside a longer name do
+not match.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from groma_ros.errors import printable
 from groma_ros.runtime.bundle import Bundle, BundleError
 
 LOOPS = ("Loop", "Scan", "SequenceMap")
-"""Operators that can run without end or as often as the file says; Groma's graphs have none."""
+"""Operators that can loop forever, or as often as the file says; Groma's graphs have none."""
 
 
 def _field(tag: int, text: str) -> bytes:
-    """The pattern of a text field of protobuf; tag and length may be written longer than they need be."""
+    """Pattern of a protobuf text field; tag and length may use more bytes than necessary."""
 
     def varint(value: int) -> bytes:
         return (
@@ -36,9 +36,10 @@ _VALUE = re.compile(rb"(?:\x12|\x92\x80{0,8}\x00)([\x01-\x7f])")
 
 
 def check_graph(bundle: Bundle, path: Path) -> None:
-    """BundleError for a graph that can loop, or that names external data which the manifest does not name.
+    """Raise BundleError for a graph that can loop, or that refers to external data the manifest does not
+    list.
 
-    A file of external data that the manifest names is held to its checksum.
+    External data listed in the manifest is verified by its checksum.
     """
     if not path.stat().st_size:
         raise BundleError(f"{path} is empty; fetch it again.")

@@ -1,5 +1,5 @@
-"""The vision tokenizer over a bundle's two vision graphs, whatever library runs them, and the inputs and
-outputs a network config requires of all graphs."""
+"""The vision tokenizer over a bundle's two vision graphs on any library, and the inputs and outputs that a
+network config requires of all graphs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groma_ros.runtime.bundle import Bundle, BundleError
 from groma_ros.runtime.interfaces import ImageTransform, SelectionRule, make_scene, select_regions
 from groma_ros.types import FloatArray, Frame, Scene
 
-# Name -> shape. A number must match, "" is a dimension that must be dynamic, -1 may be anything.
+# Name -> shape. A number must match, "" must be a dynamic dimension, -1 may be anything.
 Shapes = dict[str, tuple[int | str, ...]]
 
 
@@ -57,7 +57,7 @@ def check_shapes(
     """Raise BundleError unless the inputs or outputs (`kind`) of the graph `name` have the required names and
     shapes.
 
-    found: shapes by name; a dimension that is no number is dynamic.
+    found: shapes by name; a dimension that is not a number is dynamic.
     """
     if set(found) != set(wanted):
         more, less = sorted(set(found) - set(wanted)), sorted(set(wanted) - set(found))
@@ -92,9 +92,9 @@ class VisionGraph(Protocol):
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Run the graph once.
 
-        feeds: for every input an array, or a value that an earlier run kept on the device; kept: names of
-        outputs to keep there. Returns the other outputs as arrays, and the kept ones as values to feed later;
-        later runs do not change them.
+        feeds: for every input an array, or a value kept on the device by an earlier run; kept: names of
+        outputs to keep there. Returns the other outputs as arrays and the kept ones as values for later
+        feeds, which later runs do not change.
         """
         ...
 

@@ -1,5 +1,4 @@
-"""Downloading a checkpoint or a bundle from the Hugging Face Hub: one commit, checked, and continued after a
-break."""
+"""Download a checkpoint or a bundle from the Hugging Face Hub: one commit, verified, resumable."""
 
 from __future__ import annotations
 
@@ -31,7 +30,7 @@ except ImportError as error:
     ) from error
 
 RECORD = "fetched.json"
-"""File in a downloaded folder that says where it came from."""
+"""File in a downloaded folder that records its origin."""
 WANTED = ("config.json", "tokenizer.model", MANIFEST)
 BESIDE = (
     "added_tokens.json",
@@ -42,7 +41,7 @@ BESIDE = (
     "README.md",
 )
 NEVER = ("training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt")
-"""Left by a training: pickles of classes, and states that no network reads."""
+"""Left-overs of training: pickles of classes, and states that no network reads."""
 BUNDLE_ENDINGS = (".onnx", ".gguf", ".npy")
 SPARE = 64 << 20
 PUBLISHED_LICENCE = (
@@ -59,21 +58,21 @@ class RemoteFile:
     size: int
     """Bytes."""
     sha256: str
-    """Of files in large file storage; "" for small ones."""
+    """For files in large file storage; "" for small ones."""
     blob: str
-    """Git's own hash of the content of a small file; "" where the server names none."""
+    """Git's hash of a small file; "" if the server lists none."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A commit of a repository, and what is downloaded of it."""
+    """A commit of a repository, and the files of it to download."""
 
     repository: str
     """owner/name on the Hub."""
     commit: str
     """The full hash."""
     licence: str
-    """What the repository's card names; "" for none."""
+    """As named by the repository's card; "" if it names none."""
     files: tuple[RemoteFile, ...]
 
     @property
@@ -83,17 +82,17 @@ class Source:
 
     @property
     def is_bundle(self) -> bool:
-        """Whether it is a bundle, which runs as it is, and not a checkpoint."""
+        """Whether it is a bundle, which runs as it is, rather than a checkpoint."""
         return any(file.name == MANIFEST for file in self.files)
 
 
 def folder_name(name: str) -> str:
-    """The name under which a download is kept: the short name, or the repository's without its owner."""
+    """Name under which a download is stored: the short name, or the repository's without its owner."""
     return name.rsplit("/", 1)[-1]
 
 
 def target_folder(name: str, source: Source) -> Path:
-    """Folder of a download: beside other bundles, or among the checkpoints."""
+    """Folder of a finished download: beside other bundles, or among the checkpoints."""
     base = models_folder() if source.is_bundle else models_folder() / CHECKPOINTS
     return base / folder_name(name)
 
@@ -104,11 +103,11 @@ def partial_folder(name: str) -> Path:
 
 
 def find_source(name: str, revision: str | None = None) -> Source:
-    """What `fetch` downloads for a short name of `PUBLISHED` or an owner/name.
+    """Find the source of a short name of `PUBLISHED` or an owner/name.
 
     revision: a branch, a tag or a full commit hash; None for the commit of an unfinished download, else the
-    newest. ValueError with a sentence for a repository, revision or content that cannot be used, and where
-    the Hub cannot be reached.
+    newest. Raises ValueError for a repository, revision or content that cannot be used, and if the Hub cannot
+    be reached.
     """
     repository = PUBLISHED.get(name, name)
     if repository.count("/") != 1:
@@ -129,15 +128,15 @@ def find_source(name: str, revision: str | None = None) -> Source:
 
 
 def _remote_file(item: huggingface_hub.hf_api.RepoSibling) -> RemoteFile:
-    """A file in the listing of the Hub."""
+    """A file as listed by the Hub."""
     sha256 = item.lfs.sha256 if item.lfs else ""
     return RemoteFile(item.rfilename, item.size or 0, sha256, "" if sha256 else item.blob_id or "")
 
 
 def choose_files(repository: str, names: Sequence[str]) -> list[str]:
-    """The files of a repository that a checkpoint or a bundle is made of; safetensors go before pickles.
+    """Select the files of a checkpoint or a bundle; safetensors are preferred to pickles.
 
-    ValueError where they make neither.
+    Raises ValueError if the repository is neither.
     """
     top = [name for name in names if "/" not in name and name not in NEVER]
     if MANIFEST in top:
@@ -155,12 +154,11 @@ def choose_files(repository: str, names: Sequence[str]) -> list[str]:
 
 
 def fetch(name: str, source: Source) -> Path:
-    """Download a source and check every file; the folder it is kept in.
+    """Download a source and verify every file. Returns the folder of the download.
 
-    A download that is broken off, also by Ctrl-C, leaves its finished part in `partial_folder`, and the next
-    call goes on from there. The folder appears when everything is there and checked. ValueError or OSError
-    with a sentence where the disk is too small, the connection breaks, or a file is not what its checksum
-    says.
+    An interrupted download, also by Ctrl-C, leaves its finished part in `partial_folder`, and the next call
+    continues it. The folder appears only when everything is complete and verified. Raises ValueError or
+    OSError if the disk is too small, the connection breaks, or a file does not match its checksum.
     """
     target, partial = target_folder(name, source), partial_folder(name)
     if _record(target).get("commit") == source.commit and not missing_files(target, source):
@@ -205,7 +203,7 @@ def _download(source: Source, partial: Path, names: Sequence[str]) -> None:
 
 
 def _download_large(source: Source, partial: Path, file: RemoteFile) -> None:
-    """Bring a large file, from where the last try ended: newer clients' own downloads begin anew in each
+    """Download a large file, resuming the last attempt: recent clients restart their own downloads in each
     process."""
     place, part = partial / file.name, partial / f"{file.name}.incomplete"
     if place.is_file() and place.stat().st_size == file.size:
@@ -226,7 +224,7 @@ def _download_large(source: Source, partial: Path, file: RemoteFile) -> None:
 
 
 def missing_files(folder: Path, source: Source) -> list[str]:
-    """The files of a source that a folder lacks or has in another size."""
+    """The files of a source that a folder lacks, or has in another size."""
     return [
         file.name
         for file in source.files
@@ -243,7 +241,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 
 def _start(partial: Path, source: Source) -> None:
-    """Make the folder of a download and its record. What another commit left there is deleted."""
+    """Create the folder of a download and its record. Files of another commit in it are deleted."""
     if partial.exists() and _record(partial).get("commit") != source.commit:
         shutil.rmtree(partial)
     partial.mkdir(parents=True, exist_ok=True)
@@ -259,7 +257,8 @@ def _start(partial: Path, source: Source) -> None:
 
 
 def _check(folder: Path, file: RemoteFile) -> None:
-    """ValueError where a file is not what the repository lists; it is then deleted, to be fetched anew."""
+    """Raise ValueError if a file does not match the repository's listing; it is deleted, so that it is
+    downloaded again."""
     path = folder / file.name
     refuse_pointer(path)
     digest = hashlib.sha256() if file.sha256 else hashlib.sha1(f"blob {path.stat().st_size}\0".encode())
@@ -277,7 +276,8 @@ def _check(folder: Path, file: RemoteFile) -> None:
 
 @contextmanager
 def _sentences(repository: str, revision: str | None, partial: Path | None = None) -> Iterator[None]:
-    """Give errors of the Hub's client one sentence. partial: where a broken download waits."""
+    """Convert errors of the Hub's client to one sentence. partial: where an interrupted download is
+    stored."""
     again = "run the same command again to go on from where it stopped" if partial else "try again later"
     where = huggingface_hub.constants.ENDPOINT
     try:
@@ -307,7 +307,7 @@ def _sentences(repository: str, revision: str | None, partial: Path | None = Non
         ) from error
     except (ValueError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the client's HTTP library differs with its version
+    except Exception as error:  # the client's HTTP library depends on its version
         if isinstance(error, OSError) and error.errno is not None and error.filename is not None:
             reason = f"{error.filename}: {error.strerror}"
         elif isinstance(error, OSError) and error.errno is not None:

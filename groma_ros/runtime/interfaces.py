@@ -19,7 +19,7 @@ class VisionTokenizer(Protocol):
     """Finds and encodes regions without knowing the goal."""
 
     def encode(self, frame: Frame) -> Scene:
-        """Encode a frame. Raises ValueError with a sentence for an image that cannot be used."""
+        """Encode a frame. Raises ValueError for an image that cannot be used."""
         ...
 
     def refer(self, scene: Scene, boxes: FloatArray) -> Scene:
@@ -63,8 +63,8 @@ class LanguageModel(Protocol):
         ...
 
     def branch(self, prefix: Any, tails: Sequence[FloatArray]) -> tuple[Any, FloatArray]:
-        """Continue the prefix with each tail (L_i, D) in one batch. Tails are embeddings because a region
-        feature can stand in them.
+        """Continue the prefix with each tail (L_i, D) in one batch. Tails are embeddings because they can
+        contain region features.
 
         Returns the branches and the logits (B, V) after the end of each tail. The prefix is not changed.
         """

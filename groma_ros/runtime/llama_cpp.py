@@ -35,8 +35,8 @@ except ImportError as error:
 SEQUENCES = 256
 """Maximum number of simultaneous sequences in llama.cpp: one for each prefix and each goal."""
 _LOG = logging.getLogger(__name__)
-# llama.cpp warns of what is meant here (no tokenizer, more cells than the context), and its errors become
-# sentences.
+# llama.cpp warns about what is intended here (no tokenizer, more cells than the context); its errors are
+# reported as sentences.
 _LEVELS = {3: logging.INFO, 4: logging.WARNING}
 
 
@@ -85,7 +85,7 @@ def _log(level: int, text: bytes, _: object) -> None:
 
 
 _LOG_CALLBACK = llama_cpp.llama_log_callback(_log)
-"""For llama.cpp, which keeps no reference to it."""
+"""Referenced here, because llama.cpp keeps no reference to it."""
 
 
 @dataclass(eq=False)
@@ -181,8 +181,8 @@ class LlamaLanguage:
         return [self._unused.pop() for _ in range(count)]
 
     def _purge(self) -> None:
-        """Free the sequences whose owners are gone. The lowest numbers are reused first, so a repeated run
-        has the same cells and bits."""
+        """Free the sequences whose owners no longer exist. The lowest numbers are reused first, so that a
+        repeated run has the same cells and bits."""
         if not self._dead:
             return
         while self._dead:
@@ -250,7 +250,7 @@ def _open(path: Path, config: GromaConfig, device: str) -> llama_cpp.llama_model
     params = llama_cpp.llama_model_default_params()
     params.n_gpu_layers = config.language.num_hidden_layers + 1 if device == "cuda" else 0
     if device == "cpu":
-        # llama.cpp repacks most weights for the CPU; with a mapped file it would hold them twice.
+        # llama.cpp repacks most weights for the CPU; with a mapped file they would be in memory twice.
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
     model: llama_cpp.llama_model_p = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:

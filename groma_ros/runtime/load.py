@@ -39,15 +39,14 @@ class Runtime:
     device: str
     """Device it runs on."""
     reason: str
-    """One line that names the choice and its reason."""
+    """The choice of backend and its reason, in one line."""
 
 
 def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None, trial: bool = True) -> Runtime:
     """Load a bundle with the chosen backend, or the best available one.
 
-    trial: try it in a process of its own before its first load (`first_load.ensure_tried`). Raises
-    BundleError for a bundle the backend cannot use, and ValueError for an unknown or unavailable device or
-    precision.
+    trial: try it in a separate process before its first load (`first_load.ensure_tried`). Raises BundleError
+    for a bundle the backend cannot use, and ValueError for an unknown or unavailable device or precision.
     """
     options = options or RuntimeOptions()
     precision, device, threads = options.precision, options.device, options.threads
@@ -75,10 +74,10 @@ def load_runtime(bundle: Bundle, options: RuntimeOptions | None = None, trial: b
 
 
 def load_for_trial(bundle: Bundle, options: RuntimeOptions) -> Runtime:
-    """Load a bundle as `load_runtime` would, without a trial; for TensorRT with ONNX Runtime in its place.
+    """Load a bundle as `load_runtime` would, without a trial; TensorRT is replaced by ONNX Runtime.
 
-    TensorRT compiles the vision graphs, for up to an hour. What they compute is tried on the CPU instead, and
-    the language model by the library that runs it beside TensorRT.
+    Building the vision graphs with TensorRT takes up to an hour, so their computation is tried on the CPU
+    instead, and the language model with the library that runs it beside TensorRT.
     """
     if options.backend != "tensorrt":
         return load_runtime(bundle, options, trial=False)
@@ -97,8 +96,7 @@ def load_for_trial(bundle: Bundle, options: RuntimeOptions) -> Runtime:
 def choose_backend(
     bundle: Bundle, backend: str, device: str | None = None, precision: str = "auto"
 ) -> tuple[str, str]:
-    """Return the backend and the reason for it; a precision that only one kind of backend supports
-    decides.
+    """Return the backend and the reason for it; a precision that only one kind of backend supports decides.
 
     Raises ValueError for a backend that is not installed.
     """
@@ -148,7 +146,8 @@ def _onnx(bundle: Bundle, device: str | None, threads: int | None, precision: st
 
 
 def _check_tensorrt(device: str | None, precision: str) -> None:
-    """Raise ValueError for a device or a precision that TensorRT does not have, EngineError without a GPU."""
+    """Raise ValueError for a device or a precision that TensorRT does not support, EngineError without a
+    GPU."""
     from groma_ros.runtime.tensorrt.vision import require_gpu
 
     if device not in (None, "cuda"):
@@ -182,7 +181,7 @@ def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision
 def _language_beside_gpu(
     bundle: Bundle, threads: int | None, precision: str, gguf: str | None
 ) -> tuple[LanguageModel, str]:
-    """Load the language model to go with vision on a GPU: llama.cpp if built for CUDA, else ONNX Runtime,
+    """Load the language model used beside vision on a GPU: llama.cpp if built for CUDA, else ONNX Runtime,
     else llama.cpp on the CPU."""
     if gguf is not None:
         _require("llama_cpp")

@@ -1,5 +1,4 @@
-"""Check a machine for what is needed to run a model: a finding for each part, with a command that mends
-it."""
+"""Check whether a machine can run a model: one finding per part, with a command that fixes it."""
 
 from __future__ import annotations
 
@@ -23,10 +22,10 @@ from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
 
 OK, WARNING, FAILURE = "ok", "warning", "failure"
 PYTHONS = ((3, 10), (3, 13))
-"""Python versions that are supported: from the first, below the second."""
+"""Supported Python versions: first, and first unsupported."""
 CHILD_SECONDS = 60.0
 LOW_DISK = 2_000_000_000
-"""Free bytes below which engines and downloads will soon find no room."""
+"""Free bytes below which engines and downloads will soon run out of space."""
 
 
 @dataclass(frozen=True)
@@ -35,19 +34,19 @@ class Finding:
 
     name: str
     state: str
-    """ok; warning: something is slower or missing, but the model runs; failure: the model cannot run."""
+    """ok; warning: slower or incomplete, but the model runs; failure: the model cannot run."""
     found: str
     mend: str = ""
-    """The line to type or the thing to do; empty where nothing is to be done."""
+    """Command or action that fixes it; empty if there is nothing to do."""
 
 
 def find_all(checks: Iterable[tuple[str, Callable[[], Finding]]]) -> list[Finding]:
-    """Run checks by name; one that raises becomes a warning and stops no other."""
+    """Run checks by name. A check that raises is reported as a warning and does not stop the others."""
     findings = []
     for name, check in checks:
         try:
             findings.append(check())
-        except Exception as error:  # a broken package raises anything when it is imported
+        except Exception as error:  # importing a broken package can raise anything
             said = " ".join(str(error).split()) or "no message"
             findings.append(
                 Finding(name, WARNING, f"could not be checked: {type(error).__name__}: {said[:200]}")
@@ -56,8 +55,7 @@ def find_all(checks: Iterable[tuple[str, Callable[[], Finding]]]) -> list[Findin
 
 
 def machine_findings(bundle: Bundle | None, options: RuntimeOptions) -> list[Finding]:
-    """Findings about Python, packages, GPU, memory and disk, for a model or, with None, for none in
-    particular."""
+    """Findings about Python, packages, GPU, memory and disk, for a model or, with None, in general."""
     try:
         gpu = find_gpu()
     except Exception:
@@ -76,7 +74,7 @@ def machine_findings(bundle: Bundle | None, options: RuntimeOptions) -> list[Fin
 
 
 def check_python() -> Finding:
-    """The interpreter's version."""
+    """Check the Python version."""
     found = f"{platform.python_version()} on {platform.machine()}"
     if PYTHONS[0] <= sys.version_info[:2] < PYTHONS[1]:
         return Finding("python", OK, found)
@@ -84,7 +82,7 @@ def check_python() -> Finding:
 
 
 def check_gpu(gpu: Gpu | None) -> Finding:
-    """The NVIDIA GPU and its driver."""
+    """Check for an NVIDIA GPU and its driver."""
     if gpu is None:
         hint = (
             "" if not Path("/dev/nvidia0").exists() else "the driver does not answer: reinstall it, or reboot"
@@ -96,7 +94,7 @@ def check_gpu(gpu: Gpu | None) -> Finding:
 
 
 def check_onnxruntime(gpu: Gpu | None) -> Finding:
-    """ONNX Runtime, and its CUDA provider where there is a GPU."""
+    """Check ONNX Runtime, and its CUDA provider if there is a GPU."""
     if not _installed("onnx"):
         return Finding("onnxruntime", FAILURE, "not installed", "python -m pip install onnxruntime")
     found = _ask("import onnxruntime as o; print(json.dumps([o.__version__, o.get_available_providers()]))")
@@ -112,7 +110,7 @@ def check_onnxruntime(gpu: Gpu | None) -> Finding:
 
 
 def check_tensorrt(gpu: Gpu | None) -> Finding:
-    """The package of TensorRT; it is not imported, which without a GPU can end a process."""
+    """Check the TensorRT package without importing it, which can end a process on a machine without a GPU."""
     version = _version("tensorrt")
     if gpu is None:
         return Finding("tensorrt", OK, f"{version or 'not installed'}; without a GPU it has no use")
@@ -122,7 +120,8 @@ def check_tensorrt(gpu: Gpu | None) -> Finding:
 
 
 def check_llama(gpu: Gpu | None, bundle: Bundle | None) -> Finding:
-    """llama.cpp, and whether it was built for the GPU; needed where a model's language is a GGUF alone."""
+    """Check llama.cpp and whether it was built for the GPU; needed if a model's language part exists only as
+    a GGUF."""
     needed = bundle is not None and not bundle.precisions and bool(bundle.gguf_precisions)
     if not _installed("llama_cpp"):
         state = FAILURE if needed else OK
@@ -139,7 +138,7 @@ def check_llama(gpu: Gpu | None, bundle: Bundle | None) -> Finding:
 
 
 def check_disk_space() -> Finding:
-    """Free disk where models are kept."""
+    """Check free disk space where models are stored."""
     folder = models_folder()
     free = free_bytes(folder)
     found = f"{free / 1e9:.1f} GB free for {folder}"
@@ -149,7 +148,7 @@ def check_disk_space() -> Finding:
 
 
 def check_model(bundle: Bundle, options: RuntimeOptions) -> Finding:
-    """Whether the model can run here: its backend, packages and memory."""
+    """Check whether the model can run here: backend, packages and memory."""
     result = judge(bundle, options)
     if not result.ok:
         return Finding("model", FAILURE, f"{bundle.name} cannot run", result.reason)
@@ -172,8 +171,8 @@ def _version(distribution: str) -> str:
 
 
 def _ask(code: str) -> Any:
-    """Run Python code in a process of its own and return the JSON that it prints; None if it fails, crashes
-    or hangs."""
+    """Run Python code in a separate process and return the JSON it prints; None if it fails, crashes or
+    hangs."""
     command = [sys.executable, "-c", f"import json; {code}"]
     try:
         done = subprocess.run(

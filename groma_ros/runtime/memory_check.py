@@ -12,7 +12,7 @@ from groma_ros.runtime.bundle import EMBEDDINGS, Bundle
 from groma_ros.runtime.tensorrt.gpu import find_gpu
 
 GROWTH = {"onnx": 4.0, "llama_cpp": 1.1, "torch": 3.0, "tensorrt": 4.0, "engine": 2.0}
-"""Bytes a library holds for each byte of a model file while loading. ONNX Runtime converts fp16 to float32,
+"""Bytes a library uses for each byte of a model file while loading. ONNX Runtime converts fp16 to float32,
 repacks the weights and keeps the file; PyTorch converts fp16 to float32; llama.cpp maps its file. The two of
 TensorRT are estimates, as no GPU was available: `tensorrt`, on the host during a build, holds the graph, the
 float32 weights and the engine; `engine`, on the GPU, holds fp16 weights as float32."""
@@ -84,7 +84,7 @@ def available_mb(root: Path = Path("/")) -> int:
 
 
 def _number(path: Path) -> int | None:
-    """The number in a file; None without the file or a limit."""
+    """The number in a file; None without a file or a limit."""
     try:
         text = path.read_text().strip()
     except OSError:

@@ -13,7 +13,7 @@ from groma_ros.io.message_definitions import share
 DEFAULT_MODEL = "groma-tiny"
 MANIFEST = "manifest.json"
 CHECKPOINTS = "checkpoints"
-"""Subfolder of the models folder: checkpoints as they were downloaded, which `groma convert` reads."""
+"""Subfolder of the models folder for downloaded checkpoints, the input of `groma convert`."""
 PUBLISHED = {
     "groma-7b": "FoundationVision/groma-7b-finetune",
     "groma-7b-pretrain": "FoundationVision/groma-7b-pretrain",
@@ -24,9 +24,9 @@ PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def models_folder() -> Path:
-    """The folder of this machine's models: $GROMA_MODELS, else groma_ros/models in the XDG data folder.
+    """The models folder of this machine: $GROMA_MODELS, else groma_ros/models in the XDG data folder.
 
-    It need not exist. ValueError where neither variable is set and there is no home folder.
+    It need not exist. Raises ValueError if neither variable is set and there is no home folder.
     """
     named = os.environ.get("GROMA_MODELS", "")
     if named:
@@ -42,10 +42,10 @@ def models_folder() -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder of what can be made again: groma_ros in $XDG_CACHE_HOME, or in ~/.cache if the variable is
-    not set to an absolute path.
+    """The cache folder: groma_ros in $XDG_CACHE_HOME, or in ~/.cache if the variable is not set to an
+    absolute path.
 
-    It need not exist. ValueError where there is no home folder either.
+    It need not exist. Raises ValueError if there is no home folder either.
     """
     named = Path(os.environ.get("XDG_CACHE_HOME", ""))
     try:
@@ -58,7 +58,7 @@ def cache_folder() -> Path:
 
 
 def shipped_folders() -> list[Path]:
-    """The folders of models that came with the package: of a checkout, a wheel, a ROS workspace."""
+    """Folders of the shipped models: in a checkout, a wheel, a ROS workspace."""
     folders = [PACKAGE.parent / "engines", PACKAGE / "shipped" / "engines"]
     with contextlib.suppress(ValueError):
         folders.append(share("groma_ros") / "engines")
@@ -66,7 +66,7 @@ def shipped_folders() -> list[Path]:
 
 
 def shipped_model() -> Path:
-    """The folder of groma-tiny, which comes with the package. ValueError where it is not found."""
+    """The folder of groma-tiny, which is shipped with the package. Raises ValueError if it is not found."""
     for folder in shipped_folders():
         if (folder / DEFAULT_MODEL).is_dir():
             return folder / DEFAULT_MODEL
@@ -74,13 +74,13 @@ def shipped_model() -> Path:
 
 
 def find_model(name_or_folder: str | Path = "") -> Path:
-    """The folder of a model bundle.
+    """Find the folder of a model bundle.
 
-    An empty text is the model that ships, groma-tiny. What has a slash or begins with a dot or ~ is a folder;
-    anything else is a name, looked up in `models_folder()`, then beside the package, then in the working
-    folder. Only the place is found here; `Bundle.load` checks the content. ValueError with a sentence for a
-    folder that does not exist, and for a name that is unknown, that stands for two different models, or for a
-    checkpoint that has not been converted yet.
+    An empty text is the shipped model, groma-tiny. A text with a slash, or starting with a dot or ~, is a
+    folder; anything else is a name, looked up in `models_folder()`, then beside the package, then in the
+    working folder. Only the location is resolved here; `Bundle.load` checks the content. Raises ValueError
+    for a folder that does not exist, and for a name that is unknown, that means two different models, or that
+    means a checkpoint which has not been converted yet.
     """
     text = str(name_or_folder)
     if not text:
@@ -94,13 +94,13 @@ def is_name(text: str) -> bool:
 
 
 def find_checkpoint(name: str) -> Path | None:
-    """The folder of a downloaded checkpoint by its name; None where there is none."""
+    """The folder of a downloaded checkpoint by its name; None if there is none."""
     folder = models_folder() / CHECKPOINTS / name
     return folder if is_name(name) and (folder / "config.json").is_file() else None
 
 
 def known_models() -> Iterator[Path]:
-    """The bundles that `find_model` finds by name, except those of the working folder."""
+    """The bundles that `find_model` finds by name, except those in the working folder."""
     try:
         folders = [models_folder(), *shipped_folders()]
     except ValueError:
@@ -118,7 +118,7 @@ def _existing(folder: Path) -> Path:
 
 
 def _named(name: str) -> Path:
-    """The bundle of a name. ValueError as of `find_model`."""
+    """Find a bundle by name. Raises ValueError as `find_model`."""
     here = Path(name)
     places = [path for path in known_models() if path.name == name]
     places += [here] if (here / MANIFEST).is_file() else []
@@ -133,7 +133,7 @@ def _named(name: str) -> Path:
     if found:
         return next(iter(found.values()))
     if here.is_dir():
-        return here  # Bundle.load says what it lacks
+        return here  # Bundle.load reports what is missing.
     if find_checkpoint(name):
         raise ValueError(
             f"The checkpoint {name} was fetched but not converted yet; run groma convert {name} first."

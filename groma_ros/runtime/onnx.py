@@ -32,8 +32,8 @@ _PROVIDERS = {
 _TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _ERRORS_ONLY = 3
 
-# groma_ros/__init__.py sets ORT_DISABLE_TELEMETRY; if ONNX Runtime was imported before this package, the
-# variable came too late and the call stops what would still be sent.
+# groma_ros/__init__.py sets ORT_DISABLE_TELEMETRY. If ONNX Runtime was imported before this package, that
+# came too late, and this call disables telemetry.
 onnxruntime.disable_telemetry_events()
 
 
@@ -41,7 +41,7 @@ class OnnxGraph:
     """A graph whose inputs and outputs were checked against the network. Equal inputs give bit-identical
     outputs on the CPU.
 
-    device: cpu or cuda, the one that is really used.
+    device: cpu or cuda, the one actually used.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class OnnxGraph:
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads
         options.use_deterministic_compute = True
-        # Three graphs run in turn: without this the threads of the last one spin on the cores that the
+        # Three graphs run in turn: otherwise the threads of the last one keep spinning on the cores that the
         # next one needs.
         options.add_session_config_entry("session.force_spinning_stop", "1")
         options.log_severity_level = _ERRORS_ONLY
@@ -62,7 +62,7 @@ class OnnxGraph:
         check_graph(bundle, path)
         try:
             self._session = onnxruntime.InferenceSession(str(path), options, providers=_PROVIDERS[device])
-        except Exception as error:  # ONNX Runtime raises a type of its own for every stage of loading
+        except Exception as error:  # ONNX Runtime raises different types at each stage of loading
             raise BundleError(
                 f"{path} is not a graph that ONNX Runtime {onnxruntime.__version__} can load: {_first(error)}"
             ) from error
@@ -78,9 +78,9 @@ class OnnxGraph:
     ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
         """Run the graph once.
 
-        feeds: for every input an array (cast if the graph takes fp16) or a value that an earlier run kept on
-        the device; kept: names of outputs to keep there. Returns the other outputs as arrays and the kept
-        ones as values to feed later.
+        feeds: for every input an array (cast if the graph takes fp16) or a value kept on the device by an
+        earlier run; kept: names of outputs to keep there. Returns the other outputs as arrays and the kept
+        ones as values for later feeds.
         """
         arrays = {
             name: np.ascontiguousarray(value, self._types[name])
@@ -95,14 +95,14 @@ class OnnxGraph:
         }
 
     def _run_plain(self, feeds: Mapping[str, NDArray[Any]]) -> dict[str, Any]:
-        """Run with all outputs as arrays. On the CPU there is no other place, and binding each by name takes
-        longer than it saves."""
+        """Run with all outputs as arrays. On the CPU there is nowhere else to keep them, and binding by name
+        costs more than it saves."""
         return dict(zip(self._outputs, self._session.run(self._outputs, feeds), strict=True))
 
     def _run_bound(self, feeds: Mapping[str, Any], kept: Sequence[str]) -> dict[str, Any]:
         """Run with the kept outputs left on the device."""
         binding = self._session.io_binding()
-        # The binding does not own the arrays it is given; `feeds` keeps them alive until the run ends.
+        # The binding does not own its input arrays; `feeds` keeps them alive until the run ends.
         for name, value in feeds.items():
             if isinstance(value, np.ndarray):
                 binding.bind_cpu_input(name, value)
@@ -208,7 +208,7 @@ class _Prefix:
     """Keys and values of a prefix on the device."""
 
     past: dict[str, Any]
-    """By the input name under which the next run takes them."""
+    """By the input name that the next run takes them under."""
     length: int
 
 
@@ -221,8 +221,8 @@ class _Chunk:
 
 
 CHUNK = 16
-"""Goals packed into one sequence. Scores of a slot are computed against all slots of its sequence, those of
-other goals masked, so the work grows with the square of the length; a pass has a cost of its own."""
+"""Goals packed into one sequence. Attention scores of a slot are computed against all slots of its sequence,
+masked for other goals, so the cost grows with the square of the length; each run also has a fixed cost."""
 
 
 class OnnxLanguage:
@@ -255,9 +255,9 @@ class OnnxLanguage:
         return _Prefix(past, length)
 
     def branch(self, prefix: _Prefix, tails: Sequence[FloatArray]) -> tuple[list[_Chunk], FloatArray]:
-        """Run all tails (L_i, D) after the shared prefix, a pass for each `CHUNK` of them. Returns the chunks
-        and the logits (B, V) at the end of each tail."""
-        owners(tails)  # raises where there is none, or an empty one
+        """Run all tails (L_i, D) after the shared prefix, one run per `CHUNK` of them. Returns the chunks and
+        the logits (B, V) at the end of each tail."""
+        owners(tails)  # raises if there are no tails, or for an empty one
         chunks, logits = [], []
         for start in range(0, len(tails), CHUNK):
             part = tails[start : start + CHUNK]
@@ -283,7 +283,7 @@ class OnnxLanguage:
         prefix.past = {}
 
     def _extend(self, chunk: _Chunk, embeddings: FloatArray, owner: IntArray, rows: IntArray) -> FloatArray:
-        """Run new slots (n, D), slot i after what row `owner[i]` of the chunk holds so far. Returns the
+        """Run new slots (n, D), slot i after the current end of row `owner[i]` of the chunk. Returns the
         logits (len(rows), V) of the given slots."""
         packing, positions, mask = chunk.packing.extended(owner)
         logits, chunk.past = self._pass(embeddings, positions, mask, rows, chunk.past)
@@ -305,5 +305,5 @@ class OnnxLanguage:
 
 
 def _next(name: str) -> str:
-    """The input of the next run that receives an output of this one."""
+    """Name of the next run's input that receives an output of this one."""
     return name.replace("present", "past", 1)

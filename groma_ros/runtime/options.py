@@ -35,13 +35,13 @@ class RuntimeOptions:
     """
 
     backend: str = "auto"
-    """One of `BACKENDS`; auto takes TensorRT where there is a GPU, then ONNX Runtime, then torch."""
+    """One of `BACKENDS`; auto: TensorRT if there is a GPU, then ONNX Runtime, then torch."""
     device: str | None = None
-    """cpu, cuda or cuda:N; None for the backend's own choice."""
+    """cpu, cuda or cuda:N; None: the backend's choice."""
     precision: str = "auto"
-    """Such as fp32, fp16, int8 or q4_k_m; auto is the model's default, or fp16 on a GPU."""
+    """Such as fp32, fp16, int8 or q4_k_m; auto: the model's default, or fp16 on a GPU."""
     threads: int | None = None
-    """On the CPU; None for the backend's own choice."""
+    """CPU threads; None: the backend's choice."""
 
     def __post_init__(self) -> None:
         if self.backend not in BACKENDS:
@@ -53,7 +53,7 @@ class RuntimeOptions:
 
 
 class RuntimeChoice(TypedDict, total=False):
-    """The fields of `RuntimeOptions` as keywords of a call."""
+    """The fields of `RuntimeOptions` as keyword arguments."""
 
     backend: str
     device: str | None

@@ -1,4 +1,4 @@
-"""Whether this machine can run a model: backend, packages and memory, judged without loading it."""
+"""Whether this machine can run a model: backend, packages and memory, without loading it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groma_ros.runtime.memory_check import (
 from groma_ros.runtime.options import RuntimeOptions
 
 GOAL_TOKENS = 400
-"""Tokens of ten goals behind the prefix, of about 40 each."""
+"""Tokens of ten goals after the prefix, about 40 each."""
 
 
 @dataclass(frozen=True)
@@ -25,14 +25,15 @@ class Suitability:
     """The backend that would run a model on this machine, and the memory it needs."""
 
     backend: str
-    """Empty where none can."""
+    """Empty if no backend can."""
     precision: str
     need_mb: int
-    """Memory that loading it takes, estimated from its files (`memory_check.GROWTH`), and keys and values."""
+    """Memory needed for loading, MiB, estimated from the files (`memory_check.GROWTH`) plus keys and
+    values."""
     have_mb: int
-    """Memory that is free now."""
+    """Memory that is free now, MiB."""
     reason: str
-    """Why it cannot run, in a sentence; empty if it can."""
+    """Why it cannot run, a sentence; empty if it can."""
 
     @property
     def ok(self) -> bool:
@@ -41,7 +42,7 @@ class Suitability:
 
 
 def judge(bundle: Bundle, options: RuntimeOptions | None = None) -> Suitability:
-    """Judge a bundle on this machine as `load_runtime` would run it with the options."""
+    """Judge whether this machine can run a bundle as `load_runtime` would with the options."""
     options, have = options or RuntimeOptions(), max(available_mb() - RESERVE_MB, 0)
     try:
         config = read_network(bundle)
@@ -65,7 +66,7 @@ def judge(bundle: Bundle, options: RuntimeOptions | None = None) -> Suitability:
 
 
 def _files(bundle: Bundle, backend: str, precision: str) -> tuple[str, dict[str, str]]:
-    """The precision that runs, and the files that are loaded with the library of each."""
+    """The precision to run, and the files loaded by each library."""
     if backend == "torch":
         return precision if precision != "auto" else "fp32", {
             WEIGHTS: "torch"

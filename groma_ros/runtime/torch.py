@@ -24,7 +24,7 @@ from groma_ros.runtime.interfaces import ImageTransform, SelectionRule, make_sce
 from groma_ros.types import FloatArray, Frame, IntArray, Scene
 
 _NOISE = 1_000_003  # random numbers that all weights are made of; a prime, so that no two rows are equal
-_CELLS = 1024  # keys and values there is room for from the start: a scene, ten goals and their answers
+_CELLS = 1024  # initial capacity for keys and values: a scene, ten goals and their answers
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -60,11 +60,11 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
     """Convert the large layers to 16 bits: backbone, bridge, the region encoder's convolutions and first
     linear layer, Llama's layers.
 
-    What decides a box or a score stays float32: the proposer, the sampling positions of the regions, the box
-    position encoding, the embeddings, the last norm and both heads. With bf16 the backbone takes fp16,
-    because bf16's three digits move boxes; fp16 has four and is as fast. On the CPU only Llama's layers, most
-    of the weights, are converted: without instructions for them, a 16-bit convolution takes a hundred times
-    as long as one in float32.
+    Everything that decides a box or a score stays float32: the proposer, the sampling positions of the
+    regions, the box position encoding, the embeddings, the last norm and both heads. With bf16 the backbone
+    uses fp16, because bf16's three digits move boxes; fp16 has four and is as fast. On the CPU only Llama's
+    layers, most of the weights, are converted: without hardware support a 16-bit convolution takes a hundred
+    times as long as a float32 one.
     """
     dtype = DTYPES[precision]
     if dtype == torch.float32:
@@ -76,7 +76,7 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
     pooling = encoder.roi_align
     for part in (model.img_txt_bridge, encoder.mlvl_fuse, pooling.pconvs, pooling.flatten_linear):
         part.to(dtype)
-    # transformers wraps `to` in a signature of its own; this is nn.Module's.
+    # transformers wraps `to` with its own signature; this is nn.Module's.
     nn.Module.to(model.perceiver.vis_encoder, torch.float16)
     # Casts are inserted between layers of different precision.
     for projection in model.perceiver.input_proj:
@@ -87,7 +87,7 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
 
 
 def device_ceilings(device: str) -> tuple[float, float]:
-    """Peak rates of a GPU: operations a second of a large float16 matrix product, and bytes a second read
+    """Peak rates of a GPU: operations per second of a large float16 matrix product, and bytes per second read
     from its memory."""
     side, numbers, repeats = 8192, 2**29, 10
     a, b = (torch.rand(side, side, device=device, dtype=torch.float16) for _ in range(2))
@@ -223,14 +223,14 @@ class TorchVision:
 
 
 class _Room:
-    """Buffers for keys and values (1, heads, cells, size), and the layer that filled them furthest."""
+    """Buffers for keys and values (1, heads, cells, size), and the layer that has filled them furthest."""
 
     def __init__(self, like: torch.Tensor, cells: int) -> None:
         self.keys, self.values = (like.new_empty(*like.shape[:2], cells, like.shape[3]) for _ in range(2))
         self.furthest: weakref.ref[_Layer] | None = None
 
     def free_behind(self, layer: _Layer, length: int) -> bool:
-        """Whether only this layer needs the cells from `length` on."""
+        """Whether only this layer uses the cells from `length` on."""
         other = self.furthest() if self.furthest is not None else None
         return other is None or other is layer or other.get_seq_length() <= length
 
@@ -329,8 +329,8 @@ class TorchLanguage:
         return rows.to(self._device, self._dtype)[None]
 
     def _extend(self, branches: _Branches, embeddings: torch.Tensor, owner: IntArray) -> torch.Tensor:
-        """Run new slots (1, n, D), slot i after what row `owner[i]` holds so far. Returns their hidden states
-        (n, D)."""
+        """Run new slots (1, n, D), slot i after the current end of row `owner[i]`. Returns their hidden
+        states (n, D)."""
         packing, positions, mask = branches.packing.extended(owner)
         output = self._llama(
             inputs_embeds=embeddings,

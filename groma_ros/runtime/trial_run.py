@@ -1,8 +1,7 @@
-"""What the process of a trial does (see `first_load`): load a bundle and let it look at a plain picture.
+"""The main program of a trial's process (see `first_load`): load a bundle and run it on a plain picture.
 
 Its only argument is JSON with parent (a process id), directory, options and memory (a limit in bytes or
-null). What it writes on standard output is a JSON object: `kind` (done, bundle, refused or failed) and
-`said`, a sentence.
+null). It prints a JSON object: `kind` (done, bundle, refused or failed) and `said`, a sentence.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from groma_ros.types import Frame
 from groma_ros.worker_pool import die_with_parent
 
 SIZE = 64
-"""Pixels of the picture's sides."""
+"""Side of the picture, pixels."""
 TOKENS = 8
-"""Of the text that the language model reads."""
+"""Length of the text that the language model reads, tokens."""
 
 
 def main() -> None:
-    """Try the bundle that the argument names; exit status 0 also where it was refused."""
+    """Try the bundle named by the argument. Exit status 0 even if it was refused."""
     asked = json.loads(sys.argv[1])
     die_with_parent(asked["parent"])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent, which ends this process
     report = os.dup(1)
     os.dup2(2, 1)  # libraries may print
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -51,12 +50,12 @@ def main() -> None:
         kind = "refused" if isinstance(error, ValueError) and said == str(error) else "failed"
     with os.fdopen(report, "w") as stream:
         stream.write(json.dumps({"kind": kind, "said": said}))
-    os._exit(0)  # what a library does at its end is of no interest
+    os._exit(0)  # shutdown errors of libraries are irrelevant
 
 
 def run_once(runtime: Runtime, name: str) -> None:
-    """Run every part of a model once on a grey picture, one region and a short text. BundleError where that
-    fails."""
+    """Run every part of a model once on a grey picture, one region and a short text. Raises BundleError if
+    that fails."""
     picture = np.full((SIZE, SIZE, 3), 128, np.uint8)
     whole = np.array([[0, 0, SIZE, SIZE]], np.float32)
     try:

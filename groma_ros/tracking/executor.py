@@ -33,7 +33,7 @@ class InlineExecutor(Executor):
     """Runs each call in the caller's thread before `submit` returns; used by replay."""
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """A future that is done."""
+        """Run the call and return its completed future."""
         future: Future[T] = Future()
         _run(future, lambda: fn(*args, **kwargs))
         return future
@@ -95,7 +95,7 @@ class AnswerExecutor(Executor):
                     return
                 future, call = self._calls.popleft()
             _run(future, call)
-            # Neither the call nor its result may live on until the next one comes.
+            # Release the call and its result; they must not stay alive until the next call.
             del future, call
 
 
@@ -104,7 +104,7 @@ def _run(future: Future[T], call: Callable[[], T]) -> None:
         return
     try:
         result = call()
-    except Exception as error:  # handed to the one who asked
+    except Exception as error:  # re-raised from the future
         future.set_exception(error)
     else:
         future.set_result(result)

@@ -30,7 +30,7 @@ class FrameResult:
     answer: TrackedAnswer
     perceive_seconds: float
     track_seconds: float
-    """Tracking and asking; in a replay this includes the language model."""
+    """Duration of tracking and asking, seconds; in a replay this includes the language model."""
 
 
 class FrameProcessor:

@@ -27,12 +27,13 @@ from groma_ros.tracking.region_tracker import SECOND, RegionTracker, RegionTrack
 from groma_ros.types import Detection, FloatArray, Grounding, IntArray, Scene
 
 SAME = 0.5
-"""Minimum IoU at which two regions named one after the other by a goal are the same object."""
+"""Minimum IoU at which two regions that a goal's answers name successively are the same object."""
 CARRIED_INTERVALS = 2.5
-"""Intervals between processed frames that boxes are carried by motion, besides `max_coast`."""
+"""Boxes are carried by motion for this many intervals between processed frames, in addition to
+`max_coast`."""
 HEIR = 0.6
-"""Minimum mean of IoU and cosine at which a region takes over an unseen object; stricter than for the region
-of a track itself."""
+"""Minimum mean of IoU and cosine at which another region takes over an unseen object; stricter than for the
+region of the track itself."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +41,17 @@ class TrackingConfig:
     """When the language model is asked again, and how long a frame waits for it."""
 
     answer_period: float = 0.0
-    """Seconds of stamps after which it is asked in any case; 0 asks on every frame that finds it idle."""
+    """Seconds of stamps after which it is asked in any case; 0: on every frame for which it is idle."""
     answer_wait: float = 0.2
     """Seconds a frame waits for its own answer, as long as answers take no longer than that."""
     min_similarity: float = 0.6
-    """A track whose token suddenly has a lower cosine with its former ones is doubtful."""
+    """A track whose token suddenly has a lower cosine similarity with its previous ones is doubtful."""
     scene_change: float = 0.15
-    """Share of the regions that are new since the question from which the scene is another."""
+    """Share of regions that are new since the question at which the scene has changed."""
     max_coast: float = 0.5
-    """Seconds a box that is not seen is carried by motion alone."""
+    """Seconds an unseen box is carried by motion alone."""
     max_answer_age: float = 60.0
-    """Seconds after `answer_period` from which an answer is stale; 0: never."""
+    """Seconds beyond `answer_period` after which an answer is stale; 0: never."""
     tracks: RegionTrackerConfig = field(default_factory=RegionTrackerConfig)
 
 
@@ -62,21 +63,21 @@ class AnswerState:
     numbers: tuple[tuple[int, ...], ...]
     """Track of each detection, 0 for none."""
     names: tuple[tuple[int, ...], ...]
-    """Id of each detection: that of the object, though the model may now name another region of it."""
+    """Id of each detection. It belongs to the object, even if the model now names another region of it."""
     former: tuple[tuple[tuple[int, int], ...], ...]
-    """Tracks that earlier answers named and this one does not, each with the id it had, so that an object
-    left out for one answer gets it back."""
+    """Tracks that earlier answers named and this one does not, with their ids, so that an object left out of
+    one answer gets its id back."""
     others: tuple[tuple[int, ...], ...]
     """Track of each alternative, 0 for none."""
 
 
 class GroundingTracker:
-    """Carries the answers about one camera from frame to frame and asks again when necessary. For one thread
-    at a time.
+    """Carries the answers of one camera from frame to frame and asks again when necessary. For one thread at
+    a time.
 
-    It never waits for the language model except for `answer_wait`. tracker, answer: the whole state while
-    no question is open (`tracker_state.py` writes it down); motion: what the newest frame says of those that
-    will not be looked at, for any thread.
+    It never waits for the language model longer than `answer_wait`. tracker, answer: the whole state while no
+    question is open (saved by `tracker_state.py`); motion: answers and velocities of the newest frame, for
+    frames that will not be processed; readable from any thread.
     """
 
     def __init__(self, ask: Ask, config: TrackingConfig | None = None) -> None:
@@ -99,7 +100,8 @@ class GroundingTracker:
         `RegionTracker.update`."""
         tracked = self._step(scene, standing, stream)
         before = self.motion
-        # Until the next frame is perceived about two intervals pass: images are carried at least as long.
+        # Until the next frame has been perceived, about two intervals pass; images are carried at least that
+        # long.
         interval = scene.stamp - before.stamp if before and before.stream == self.tracker.stream else 0
         self.motion = Motion(
             tracked,
@@ -129,13 +131,14 @@ class GroundingTracker:
             self.answer = None
             return TrackedAnswer((), standing.version, None, 0.0, failure=self._reported())
         if self._open is not None and self._open[0].epoch != self.tracker.epoch:
-            # Its answer would be about what is no more; one that still waits need not be given.
+            # Its answer would be about objects that are gone; if it is still queued, it is cancelled.
             self._open[1].cancel()
             self._open = None
         why = self._reason(scene, standing, numbers)
         if why:
             question = Question(scene, standing, numbers, self.tracker.epoch)
-            self._heirs = {}  # what took over later matters to the answer, what did before is in its numbers
+            # takeovers after the question matter to its answer; earlier ones are in its numbers
+            self._heirs = {}
             self._open = question, self._ask(question)
             self._collect(self.config.answer_wait if self._answer_seconds <= self.config.answer_wait else 0.0)
         return self._now(scene, standing, numbers, why)
@@ -157,8 +160,8 @@ class GroundingTracker:
         if future.cancelled():
             return
         if (error := future.exception()) is not None:
-            self._failure = error  # reported with this frame; the next one asks anew
-            self._answer_seconds = math.inf  # not known, so no frame waits until an answer has come
+            self._failure = error  # reported with this frame; the next frame asks again
+            self._answer_seconds = math.inf  # unknown, so no frame waits until an answer has come
             return
         reply = future.result()
         self._answer_seconds = reply.seconds

@@ -27,9 +27,9 @@ class StandingGoals:
     version: int = 0
     """Number of the goal set."""
     min_presence: float = MIN_PRESENCE
-    """A goal less likely than this is absent."""
+    """Goals with a lower presence are absent."""
     min_margin: float = MIN_MARGIN
-    """A choice of one closer than this is ambiguous."""
+    """If the margin of a single choice is lower, it is ambiguous."""
 
     @cached_property
     def key(self) -> tuple[object, ...]:
@@ -83,9 +83,9 @@ class TrackedAnswer:
     age: float
     """Seconds from that frame to this one."""
     asked: str = ""
-    """Why this frame was handed to the language model; "" where it was not."""
+    """Why the language model was asked about this frame; "" if it was not."""
     failure: BaseException | None = None
-    """What the language model raised about an earlier question, reported once."""
+    """Exception that the language model raised on an earlier question, reported once."""
 
     def under(self, standing: StandingGoals) -> TrackedAnswer:
         """Return the answers for another set of goals: common goals keep their answers, others are

@@ -17,25 +17,25 @@ from groma_ros.types import FloatArray, IntArray, Scene
 
 SECOND = 1_000_000_000
 BEAT = 0.1
-"""Seconds that `RegionTrackerConfig.velocity_momentum` is given for."""
+"""Period in seconds to which `RegionTrackerConfig.velocity_momentum` refers."""
 
 
 @dataclass(frozen=True)
 class RegionTrackerConfig:
     """Conditions under which two regions are the same object."""
 
-    # Affinity that a pair must pass: the mean of IoU and the tokens' cosine (negative counts as 0).
+    # Minimum affinity of a pair (exclusive): mean of IoU and the tokens' cosine (negative counts as 0).
     min_affinity: float = 0.45
-    # Pairs that do not overlap count too, up to this many box diagonals between their centres.
+    # Pairs that do not overlap count too, up to this distance between their centres, in box diagonals.
     max_distance: float = 1.0
-    # Seconds that an object stays known without being seen.
+    # Seconds that a track is kept without being seen.
     max_age: float = 1.0
-    # Seconds between stamps, to either side, after which nothing carries over; forwards it takes at least
-    # `StreamContinuity.SLOW` times the interval before.
+    # Gap between stamps in seconds, in either direction, after which all tracks are dropped; forwards at
+    # least `StreamContinuity.SLOW` times the previous interval.
     max_gap: float = 2.0
-    # Share of the old velocity that stays after `BEAT` seconds.
+    # Share of the previous velocity that remains after `BEAT` seconds.
     velocity_momentum: float = 0.5
-    # Share of the old token that stays at each sight.
+    # Share of the previous token that remains at each observation.
     embedding_momentum: float = 0.8
 
 
@@ -55,7 +55,7 @@ class Track:
     velocity: FloatArray = field(default_factory=lambda: np.zeros(2, np.float32))
     """float32 2 of its centre, pixels/s."""
     likeness: float = 1.0
-    """Cosine between its newest token and the former ones."""
+    """Cosine between its newest token and its previous ones."""
     sightings: int = 1
     """Number of scenes it was seen in."""
 
@@ -101,8 +101,8 @@ class StreamContinuity:
 class RegionTracker:
     """Numbers the objects of a stream of scenes from 1; numbers are never reused.
 
-    Deterministic: time is that of the scenes' stamps. `epoch` counts the breaks after which no object
-    continues: a break of the stream (`StreamContinuity`), another image size, another width of tokens. The
+    Deterministic: time is taken from the scenes' stamps. `epoch` counts the breaks at which all tracks are
+    dropped: a break of the stream (`StreamContinuity`), another image size, another width of tokens. The
     whole state is in public fields, which `tracker_state.py` saves: `next`, the number of the next new
     object; `time` of the newest scene, None before it; `form`, its width and height and the width of its
     tokens.
@@ -172,7 +172,7 @@ class RegionTracker:
             passed = (scene.stamp - track.time) / SECOND
             if passed > 0:
                 pace = (_centres(box) - _centres(track.box)) / np.float32(passed)
-                # By time, so that a slow proposer does not carry a pace that is long past.
+                # Weighted by time, so that a slow proposer does not keep an outdated velocity.
                 keep = np.float32(
                     self.config.velocity_momentum ** (passed / BEAT) if track.sightings > 1 else 0
                 )

@@ -56,7 +56,7 @@ class EnginePlan:
     profile: Profile
     """Shapes of the inputs."""
     workspace: int
-    """Device memory the kernels may use, bytes."""
+    """Device memory available to the kernels, bytes."""
 
 
 class TensorRT:
@@ -70,9 +70,7 @@ class TensorRT:
             raise EngineError(
                 f"The Python package tensorrt cannot be used ({_line(error)}); {TENSORRT}."
             ) from error
-        except (
-            Exception
-        ) as error:  # the package on the public index raises what it likes when the libraries are absent
+        except Exception as error:  # without its libraries the public package can raise anything
             raise EngineError(
                 f"The Python package tensorrt does not work ({_line(error)}); {TENSORRT}."
             ) from error
@@ -112,7 +110,7 @@ class TensorRT:
         builder = self._made("builder", lambda: trt.Builder(self._logger))
         network = builder.create_network(self._creation_flags())
         parser = trt.OnnxParser(network, self._logger)
-        # Otherwise 8.6 uses a plugin that changes a small epsilon.
+        # Otherwise 8.6 uses a plugin that changes small epsilons.
         parser.set_flag(trt.OnnxParserFlag.NATIVE_INSTANCENORM)
         if not parser.parse(graph):
             said = (
@@ -168,15 +166,15 @@ class TensorRT:
         return sum(1 << int(flag) for flag in wanted if flag is not None)
 
     def _set_timing(self, config: Any, timing: bytes) -> None:
-        """Use an earlier timing cache; one that cannot be used is measured again."""
+        """Use an earlier timing cache; an invalid one is ignored and measured again."""
         for data in (timing, b""):
             cache = config.create_timing_cache(data)
             if cache is not None and config.set_timing_cache(cache, False):
                 return
 
     def _watch(self, config: Any, report: Progress) -> Callable[[], bool]:
-        """Report progress where the version supports it. Returns a function that tells whether the user
-        stopped the build."""
+        """Report progress if the version supports it. Returns a function that tells whether the user stopped
+        the build."""
         if not hasattr(self._trt, "IProgressMonitor"):
             return lambda: False
         monitor = _monitor(self._trt, report)
@@ -193,7 +191,7 @@ class Engine:
 
     def __init__(self, trt: Any, runtime: Any, engine: Any, context: Any, reason: Callable[[], str]) -> None:
         self._context, self._reason = context, reason
-        # A context needs its engine, and an engine its runtime, during its whole life.
+        # A context needs its engine, and an engine its runtime, throughout its lifetime.
         self._alive = (runtime, engine)
         names = [engine.get_tensor_name(index) for index in range(engine.num_io_tensors)]
         self.tensors = tuple(_tensor(trt, engine, name) for name in names)

@@ -52,7 +52,7 @@ class CudaError(RuntimeError):
 
 
 class Buffer:
-    """Device memory, returned to the device's pool when nothing refers to it."""
+    """Device memory, returned to the device's pool when it is no longer referenced."""
 
     def __init__(self, address: int, size: int, give_back: Callable[[int, int], None]) -> None:
         self.address, self.size = address, size
@@ -87,7 +87,7 @@ class Pinned:
 
 
 class Captured:
-    """Recorded work that is launched as one unit."""
+    """Recorded work, launched as one unit."""
 
     def __init__(self, handle: int, destroy: Callable[[int], None]) -> None:
         self.handle = handle
@@ -193,8 +193,7 @@ class Cuda:
             while addresses:
                 self._driver.cuMemFree_v2(addresses.pop())
 
-    # What happens to memory that nothing refers to any more; may run in any thread at any time, so it raises
-    # nothing.
+    # Finalizers of unreferenced memory. They may run in any thread at any time, so they must not raise.
 
     def _put_back(self, size: int, address: int) -> None:
         self._store[size].append(address)

@@ -21,7 +21,7 @@ from groma_ros.atomic_write import naming_file, write_together
 from groma_ros.runtime.model_paths import cache_folder
 from groma_ros.runtime.tensorrt.bindings import EngineError, Profile
 
-# Increased whenever engines built by older versions of this code must not be used any more.
+# Incremented whenever engines built by older versions of this code must not be used any more.
 _FORM = 1
 _LOG = logging.getLogger(__name__)
 
@@ -167,9 +167,9 @@ class EngineCache:
         try:
             if (reason := distrust(self.folder)) is not None:
                 raise OSError(f"{reason}.")
-            for left in self.folder.glob(f"{key.name}.*part"):  # of a process that was killed
+            for left in self.folder.glob(f"{key.name}.*part"):  # left by a killed process
                 left.unlink(missing_ok=True)
-            # Temporary files of a name that nobody can have put there before, made for the owner alone.
+            # Temporary files with names that nobody else could have created, readable by the owner only.
             with contextlib.ExitStack() as parts:
                 written = {
                     path: parts.enter_context(_private(self.folder, key.name, content))
@@ -205,9 +205,9 @@ class EngineCache:
 
 
 def distrust(path: Path) -> str | None:
-    """Why a file or folder of the cache is not to be trusted: a link, another owner, or others may write to
-    it. None if it is. An engine is code that runs in this process. FileNotFoundError where there is
-    none."""
+    """Reason not to trust a file or folder of the cache: it is a link, has another owner, or others may write
+    to it. None if there is no reason. An engine is code that runs in this process. Raises FileNotFoundError
+    if it does not exist."""
     found = path.lstat()
     if stat.S_ISLNK(found.st_mode):
         return f"{path} is a link, which is not followed"
@@ -220,8 +220,8 @@ def distrust(path: Path) -> str | None:
 
 @contextlib.contextmanager
 def _private(folder: Path, prefix: str, content: bytes) -> Iterator[Path]:
-    """A new file PREFIX.*.part of a folder with this content, readable and writable by its owner alone;
-    removed at the end unless it was renamed."""
+    """Create a new file PREFIX.*.part with this content in a folder, readable and writable by its owner only;
+    it is removed at the end unless it was renamed."""
     descriptor, name = tempfile.mkstemp(prefix=f"{prefix}.", suffix=".part", dir=folder)
     try:
         with naming_file(Path(name)), os.fdopen(descriptor, "wb") as stream:
@@ -234,7 +234,7 @@ def _private(folder: Path, prefix: str, content: bytes) -> Iterator[Path]:
 
 
 def default_folder() -> Path:
-    """The folder of engines in this user's cache. EngineError where there is no home folder."""
+    """The engine folder in this user's cache. Raises EngineError if there is no home folder."""
     try:
         return cache_folder() / "engines"
     except ValueError as error:

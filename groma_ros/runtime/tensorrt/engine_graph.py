@@ -14,8 +14,8 @@ from groma_ros.runtime.graph_vision import Shapes, check_shapes
 from groma_ros.runtime.tensorrt.bindings import Engine, Shape, Tensor
 from groma_ros.runtime.tensorrt.cuda import Buffer, Captured, Cuda, CudaError, DeviceArray, Pinned
 
-# After so many runs of one shape the next is recorded. A new shape needs unrecorded runs first, and recording
-# takes longer than one.
+# Runs of one shape before the next one is recorded. A new shape needs unrecorded runs first, and recording
+# takes longer than a run.
 _PASSES_BEFORE_RECORDING = 3
 _LOG = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""Detect an NVIDIA GPU by asking the driver, before any library that needs one is loaded."""
+"""Detect an NVIDIA GPU by asking the driver, before loading any library that requires one."""
 
 from __future__ import annotations
 

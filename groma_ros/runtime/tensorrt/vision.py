@@ -21,7 +21,7 @@ from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
 ROLES = ("perceive", "encode_regions")
 BATCH = 4
 """Maximum number of images in one run of an engine."""
-_WORKSPACE_SHARE = 4  # kernels may use this part of the device's memory while they run
+_WORKSPACE_SHARE = 4  # kernels may use 1/4 of the device's memory while they run
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def _check_memory(wanted: Sequence[EngineRequest], store: EngineCache) -> None:
         check_memory(bundle, {item.file: "engine" for item in wanted}, "cuda")
         for item in wanted:
             path = store.engine_path(item.key)
-            if path.is_file():  # the file is read, and TensorRT holds a copy until it is on the GPU
+            if path.is_file():  # the file is read, and TensorRT keeps a copy until it is on the GPU
                 check_memory(bundle, {}, "cpu", 2 * path.stat().st_size >> 20)
             else:
                 check_memory(bundle, {item.file: "tensorrt"}, "cpu")
