@@ -19,9 +19,9 @@ _REASONS = {
 
 _ROOM = 1 << 20
 LOCK_NAME = ".lock"
-"""File of a folder that one process at a time writes into, see `folder_lock`."""
+"""Lock file of a folder that only one process at a time writes into, see `folder_lock`."""
 PART = ".groma-part"
-"""Ending of the temporary files, which no other program has."""
+"""Suffix of temporary files, used by no other program."""
 
 
 @contextmanager
@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file atomically. Errors as in `replacing`."""
+    """Write a file atomically. Raises as `replacing`."""
     with replacing(path) as stream:
         stream.write(data)
 
@@ -51,7 +51,7 @@ def write_file(path: Path, data: bytes) -> None:
 def write_together(contents: Mapping[Path, bytes | Path]) -> None:
     """Write several files; none replaces its target before all are complete.
 
-    contents: bytes, or a finished file to sync and rename, by target path. Errors as in `replacing`; then no
+    contents: by target path, bytes or a finished file to sync and rename. Raises as `replacing`; then no
     target has changed and no temporary file is left.
     """
     parts = {
@@ -78,7 +78,7 @@ def write_together(contents: Mapping[Path, bytes | Path]) -> None:
 
 
 def take_over(finished: Path, path: Path) -> None:
-    """Sync a finished file, or a folder with all that is in it, to disk and rename it to `path`.
+    """Sync a finished file, or a folder with its contents, to disk and rename it to `path`.
 
     Raises OSError with a sentence if that fails.
     """
@@ -105,8 +105,8 @@ def _sync_path(path: Path) -> None:
 
 
 def sweep(folder: Path) -> None:
-    """Delete the temporary files that killed processes left in a folder and in those folders of it that no
-    process has locked. For a process that alone writes there."""
+    """Delete temporary files left by killed processes in a folder and those of its subfolders that no process
+    has locked. The caller must be the only process that writes there."""
     for pattern in (f"*{PART}", f"*/*{PART}"):
         for left in folder.glob(pattern):
             if left.parent != folder and (left.parent / LOCK_NAME).exists():

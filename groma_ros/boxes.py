@@ -1,4 +1,4 @@
-"""Boxes and their coordinate conventions; no other module defines one.
+"""Boxes and their coordinate conventions, which are defined only here.
 
 `xyxy` is (x1, y1, x2, y2) in pixels of the camera image, x right and y down. `cxcywh` is (centre x, centre y,
 width, height) as fractions of the image, the network's convention. The network's square input is a plain
@@ -71,7 +71,7 @@ def left_to_right(boxes: FloatArray) -> NDArray[np.int64]:
     """Indices that sort cxcywh boxes (N, 4) by centre x, then by centre y.
 
     Regions are named `<r0>`, `<r1>`, ... in this order. The published network was trained with a random order
-    for each image, so it accepts any. This one changes least between frames of a moving camera, which keeps
+    for each image, so any order works. This one changes least between frames of a moving camera, which keeps
     answers and caches stable, and it does not depend on nearly equal scores.
     """
     order: NDArray[np.int64] = np.lexsort((boxes[:, 1], boxes[:, 0])).astype(np.int64)

@@ -20,8 +20,8 @@ def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
     """Convert depth (HxW, metres along the optical axis) to points (HxWx3) in the optical frame; NaN where
     depth is NaN.
 
-    Points are at pixel centres. The centre of the first pixel is (0, 0), as in camera_info; boxes count from
-    its corner.
+    Points are at pixel centres. The centre of the first pixel is (0, 0), as in camera_info; box coordinates
+    start at its corner.
     """
     across = (np.arange(depth.shape[1]) - camera.cx) / camera.fx
     down = (np.arange(depth.shape[0]) - camera.cy) / camera.fy
@@ -30,7 +30,7 @@ def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
 
 
 def backproject_pixels(depth: FloatArray, pixels: NDArray[np.intp], camera: Intrinsics) -> Points:
-    """Convert the depth of some pixels, flat indices (N,) into depth (HxW), to points (N, 3); see
+    """Convert the depth of selected pixels, flat indices (N,) into depth (HxW), to points (N, 3); see
     `backproject`."""
     row, column = np.divmod(pixels, depth.shape[1])
     z = depth.ravel()[pixels].astype(np.float64)
@@ -74,8 +74,8 @@ def matrix_from_quaternion(quaternion: Quaternion) -> Matrix:
 
 
 def corners(box: Box3D) -> Points:
-    """The eight corners of a box, 8x3, in its frame. Bits 0, 1 and 2 of a corner's index are its signs along
-    x, y and z."""
+    """Return the eight corners of a box, 8x3, in its frame. Bits 0, 1 and 2 of a corner's index are its signs
+    along x, y and z."""
     signs = np.array([[(index >> axis & 1) * 2 - 1 for axis in range(3)] for index in range(8)])
     points: Points = (
         np.asarray(box.centre) + (signs * np.asarray(box.size) / 2) @ matrix_from_quaternion(box.quaternion).T

@@ -23,7 +23,7 @@ class Command:
     """A module of groma_ros.commands, or `module:NAME` for an object in one, with `add_arguments(parser)` and
     `run(args)`, which returns the exit status."""
     help: str
-    """One line: what it does."""
+    """Description in one line."""
     example: str
     """A command line that works in a checkout."""
     locks_out: bool = False

@@ -1,4 +1,4 @@
-"""Read annotation files of COCO and LVIS and refs of REFER, each entry checked before a model runs.
+"""Read annotation files of COCO and LVIS and refs of REFER, checking each entry before a model runs.
 
 Annotations are renumbered, because pycocotools treats id 0 as "no match" and merges annotations with the same
 id. Ambiguous entries are rejected with the file and the entry.
@@ -15,19 +15,18 @@ from groma_ros import json_files, plain_pickle
 from groma_ros.errors import printable, quoted
 
 Key = int | str
-"""An id: a whole number, or a text that is none."""
+"""An id: an integer, or a text that does not represent one."""
 Entry = dict[str, Any]
 
 
 def read_coco(path: Path, *lists: str, optional: Sequence[str] = ()) -> dict[str, list[Entry]]:
-    """Read a COCO-style document and check every entry of those of the lists images, annotations and
-    categories that are named.
+    """Read a COCO-style document and check every entry of the named lists (images, annotations, categories).
 
-    optional: lists that are checked if they are there; an annotation need not name one of their ids.
-    Additional keys are kept. `id`, `image_id` and `category_id` are normalised (7, 7.0 and "7" are one id);
-    the `id` of an annotation becomes its position from 1 and `own_id` the file's value (None if absent);
-    `bbox` is four finite floats; `area`, `iscrowd` and `ignore` get defaults if absent or null. Raises
-    ValueError naming the file and the entry for anything else.
+    optional: lists that are checked if present; an annotation need not refer to them. Additional keys are
+    kept. `id`, `image_id` and `category_id` are normalised (7, 7.0 and "7" are one id); the `id` of an
+    annotation becomes its position from 1, and `own_id` the file's value (None if absent); `bbox` is four
+    finite floats; `area`, `iscrowd` and `ignore` get defaults if absent or null. Raises ValueError naming the
+    file and the entry for anything else.
     """
     document = json_files.load(path)
     for name in lists:
@@ -81,11 +80,11 @@ def refuse(path: Path, part: str, place: int, entry: Any, reason: str) -> NoRetu
 
 
 MAX_DIGITS = 30
-"""Of an id that is written as text and counts as a number; a longer one is a text."""
+"""Maximum number of digits of an id written as text; a longer text is not converted to a number."""
 MAX_NAME = 255
-"""Characters of a file's name without its folders."""
+"""Maximum length of a file name without its folders, characters."""
 MAX_NUMBER = 1e15
-"""Of a coordinate, a size and an area; boxes beyond it would have no area in float32."""
+"""Maximum of a coordinate, a size and an area; larger boxes would have no area in float32."""
 
 
 def as_key(value: Any) -> Key | None:
@@ -117,7 +116,7 @@ class _Checker:
     def _images(self, place: int, entry: Entry) -> Entry:
         entry["id"] = self._id(place, entry, "id")
         for name in ("file_name", "coco_url"):
-            if entry.get(name) in (None, ""):  # CVAT writes "" for what it does not know
+            if entry.get(name) in (None, ""):  # CVAT writes "" for unknown values
                 entry.pop(name, None)
             elif not isinstance(entry[name], str):
                 self._refuse(place, entry, f"has the {name} {quoted(entry[name])} and must have a text")
@@ -197,7 +196,7 @@ def is_number(value: Any) -> bool:
     """Whether a JSON value is a finite number of at most `MAX_NUMBER`."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         return False
-    return abs(value) <= MAX_NUMBER  # neither infinite nor NaN, nor an integer that no float holds
+    return abs(value) <= MAX_NUMBER  # not infinite, NaN, or an integer beyond the range of float
 
 
 def annotations_by_own_id(path: Path, annotations: Iterable[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
@@ -221,7 +220,7 @@ class Ref:
     split: str
     image: Key
     annotations: tuple[Key, ...]
-    """In REFER one; in gRefCOCO any number, -1 for none."""
+    """Exactly one in REFER; any number in gRefCOCO, -1 for none."""
     sentences: tuple[str, ...]
 
 

@@ -12,7 +12,7 @@ _PACKAGE = os.path.dirname(os.path.abspath(__file__))
 
 
 def sentence(error: BaseException) -> str:
-    """Return the message for a user: that of our own error, or the place where an unexpected error was
+    """Return the message for a user: the text of our own error, or the place where an unexpected error was
     raised."""
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{error.name} is not installed; `make setup-full` installs what this needs."
@@ -37,9 +37,9 @@ def sentence(error: BaseException) -> str:
 
 
 def _origin(error: BaseException) -> tuple[str, int, bool]:
-    """File and line in this package where an error passed, and whether a `raise` of ours made it.
+    """File and line in this package that an error passed through, and whether our own `raise` created it.
 
-    Errors raised by a library or a built-in function have a message for programmers, not for users.
+    Errors raised by a library or a built-in function have messages for programmers, not for users.
     """
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if _is_own(frame.filename)]
@@ -51,7 +51,7 @@ def _origin(error: BaseException) -> tuple[str, int, bool]:
 
 
 def _is_own(file: str) -> bool:
-    """Whether a file belongs neither to Python nor to an installed package other than this one."""
+    """Whether a file is part of neither Python nor an installed package other than this one."""
     path = os.path.abspath(file)
     return path.startswith(_PACKAGE + os.sep) or not any(
         part in path for part in ("site-packages", "dist-packages", _STANDARD_LIBRARY, "<frozen")
@@ -64,8 +64,8 @@ _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\
 
 
 def printable(text: object, limit: int | None = None) -> str:
-    """Return the text on one line, with characters that could move the cursor, start an escape sequence,
-    end a line or reverse the reading direction written as escapes (`\\n`, `\\x1b`, `\\u202e`).
+    """Return the text on one line, with characters that could move the cursor, start an escape sequence, end
+    a line or reverse the reading direction written as escapes (`\\n`, `\\x1b`, `\\u202e`).
 
     limit: maximum length in characters; longer text is cut and ends in "...".
     """
@@ -76,8 +76,8 @@ def printable(text: object, limit: int | None = None) -> str:
 
 
 def quoted(value: object, limit: int = 60) -> str:
-    """Return a value read from a file as an error quotes it: its `repr` on one line, null for None, shortened
-    inside and to `limit` characters, however deep or large the value is."""
+    """Return a value read from a file in the form an error quotes it: its `repr` on one line, null for None,
+    abbreviated to `limit` characters, however deep or large the value is."""
     return "null" if value is None else printable(_SHORT.repr(value), limit)
 
 

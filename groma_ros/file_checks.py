@@ -1,4 +1,4 @@
-"""Checks of files and disks before long work: Git LFS pointers, wrong contents, free space."""
+"""Checks of files and disks before long operations: Git LFS pointers, wrong contents, free space."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ _READ = 512
 
 
 def wrong_kind(path: Path) -> str | None:
-    """Describe what a file is instead of the expected one, and what to do: a Git LFS pointer, a web page,
-    an error message, or empty. None if it is none of these. Raises OSError if it cannot be read."""
+    """Describe what a file is instead of the expected one, and what to do: a Git LFS pointer, a web page, an
+    error message, or empty. None if it is none of these. Raises OSError if it cannot be read."""
     with path.open("rb") as stream:
         return kind_of(stream.read(_READ))
 
 
 def kind_of(begin: bytes) -> str | None:
-    """The same of the first bytes of a file."""
+    """`wrong_kind` for the first bytes of a file."""
     if begin.startswith(LFS_POINTER):
         return "a pointer of Git LFS and not the file itself; run git lfs pull in its repository"
     text = begin[:_READ].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
@@ -49,8 +49,8 @@ def free_bytes(folder: Path) -> int:
 
 
 def check_disk(folder: Path, need: int, what: str) -> None:
-    """Raise OSError with required and free space if a folder's disk has less than `need` bytes free; what:
-    the work that needs them."""
+    """Raise OSError with required and available space if a folder's disk has less than `need` bytes free;
+    what: the operation that needs them."""
     have = free_bytes(folder)
     if need > have:
         raise OSError(

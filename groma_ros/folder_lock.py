@@ -15,17 +15,16 @@ from groma_ros.atomic_write import LOCK_NAME, sweep
 
 @contextmanager
 def folder_lock(folder: Path) -> Iterator[None]:
-    """Hold the lock of a folder, which is made where it is missing, for the time of the block.
+    """Hold the lock of a folder inside the block; the folder is created if it is missing.
 
-    The lock is the kernel's and goes with the process, so that one that was killed leaves nothing that holds
-    up the next; its file names the holder and is removed at the end. Temporary files that a killed process
-    left there are deleted. Raises ValueError with a sentence that
-    names the holder where another process has it, OSError where the folder cannot be written.
+    The kernel releases the lock when the process ends, so a killed process blocks nobody. The lock file names
+    its holder and is removed at the end. Temporary files left by a killed process are deleted. Raises
+    ValueError naming the holder if another process has the lock, OSError if the folder cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LOCK_NAME
     while True:
-        # Not followed where it is a link: the lock is never written through to another file.
+        # Do not follow a link: the lock must never be written through to another file.
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644)
         stream = os.fdopen(descriptor, "r+")
         try:
@@ -52,7 +51,7 @@ def folder_lock(folder: Path) -> Iterator[None]:
 
 
 def _is_current(stream: TextIO, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
+    """Whether an open file is still the file of that name."""
     try:
         found = path.lstat()
     except FileNotFoundError:

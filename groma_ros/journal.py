@@ -22,14 +22,14 @@ RECORDS = "records.jsonl"
 SETTINGS = "settings.json"
 STATE = "state.npz"
 SAVE_SECONDS = 2.0
-"""Least time between two saves of an `OrderedJournal` that asks `due`."""
+"""Minimum time between two saves of an `OrderedJournal` whose user asks `due`."""
 
 
 class Journal:
     """Files of JSON lines in a folder, written as soon as a line is appended.
 
-    For results that do not depend on each other: every complete line counts when the run is resumed, so the
-    lines may come in any order.
+    For results that do not depend on each other: on resuming, every complete line counts, so the lines may be
+    in any order.
 
     folder: created if needed; settings: JSON values that the results depend on; files: names of the files.
     Raises ValueError if the folder holds a run with other settings or such files without settings, OSError if
@@ -76,7 +76,7 @@ class Journal:
                     "folder or remove this one."
                 )
         elif strange := [name for name in self._files if (self.folder / name).exists()]:
-            # The settings are written first, so this file is not of a run and must not be truncated.
+            # The settings are written first, so this file is not from a run and must not be truncated.
             raise ValueError(
                 f"{self.folder / strange[0]} is not of a run of this command, for there is no {SETTINGS} "
                 "beside it; name another --out folder."
@@ -102,16 +102,15 @@ class Journal:
         if kind is None:
             self.close()
             return
-        with suppress(OSError):  # e.g. a full disk, which the propagating error reports already
+        with suppress(OSError):  # e.g. a full disk; the propagating error already reports it
             self.close()
 
 
 class OrderedJournal(Journal):
-    """Journal of results that depend on the earlier ones through a state, which is saved now and then.
+    """Journal of results that depend on earlier ones through a state, which is saved from time to time.
 
-    Only what was appended before the last save counts when the run is resumed. The journal of a run with
-    other settings, or a damaged one, is deleted first, with `fresh` any journal; other files of the folder
-    stay.
+    On resuming, only what was appended before the last save counts. The journal of a run with other settings,
+    or a damaged one, is deleted first, with `fresh` any journal; other files of the folder stay.
     """
 
     def __init__(
@@ -143,7 +142,7 @@ class OrderedJournal(Journal):
         """Save the state, which makes everything appended so far permanent."""
         for name, stream in self._streams.items():
             with naming_file(self.folder / name):
-                os.fsync(stream.fileno())  # before the state counts on it
+                os.fsync(stream.fileno())  # must be on disk before the state refers to it
         sizes = np.array([stream.tell() for stream in self._streams.values()], np.int64)
         with replacing(self.folder / STATE) as stream:
             # Named arrays only, which are loaded without unpickling.

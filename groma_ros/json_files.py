@@ -1,9 +1,9 @@
-"""Reading JSON files and lines of JSON that others wrote, with bounds on size and nesting.
+"""Read JSON files and JSON lines from untrusted sources, with bounds on size and nesting.
 
-Everything that the standard library raises on such a file becomes one error: a wrong encoding, a number of
-thousands of digits, a nesting that exhausts the stack. A key that stands twice in an object and half a
-surrogate pair, which no file and no terminal can hold, are refused too: the library reads them without a
-word. NaN and Infinity are read, as Python writes them; who needs a finite number checks that.
+Everything that the standard library raises on such a file becomes one error: a wrong encoding, a number with
+thousands of digits, a nesting that exhausts the stack. Duplicate keys in an object and lone surrogates, which
+cannot be written to files or terminals, are also refused; the library accepts them silently. NaN and Infinity
+are read, as Python writes them; callers that need finite numbers check for them.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from groma_ros.file_checks import refuse_pointer, wrong_kind
 MAX_BYTES = 4_000_000_000
 """Larger files are refused; the annotations of LVIS take 1.1 GB."""
 MAX_DEPTH = 100
-"""Most levels of lists and objects inside each other."""
+"""Maximum nesting of lists and objects."""
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 class JsonError(ValueError):
-    """JSON that is refused; the message is the reason, without the name of the file and a full stop."""
+    """Refused JSON; the message is the reason, without the file name and full stop."""
 
 
 def parse(data: bytes | str) -> Any:
-    """The value of a JSON document: text, or bytes in UTF-8, UTF-16 or UTF-32, with or without a byte order
-    mark. Raises JsonError."""
+    """Parse a JSON document: text, or bytes in UTF-8, UTF-16 or UTF-32, with or without a byte order mark.
+    Raises JsonError."""
     try:
         text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
         document = json.loads(text, object_pairs_hook=_object)
@@ -48,7 +48,7 @@ def parse(data: bytes | str) -> Any:
 
 
 def load(path: Path) -> Any:
-    """The value of a JSON file. Raises ValueError with a sentence if it cannot be read or is refused."""
+    """Read a JSON file. Raises ValueError with a sentence if it cannot be read or is refused."""
     data = _read(path)
     try:
         return parse(data)
@@ -59,7 +59,7 @@ def load(path: Path) -> Any:
 
 
 def load_object(path: Path) -> dict[str, Any]:
-    """The object that a JSON file holds. Raises ValueError with a sentence if there is none."""
+    """Read a JSON file that contains an object. Raises ValueError with a sentence for anything else."""
     if not path.is_file():
         raise ValueError(f"The file {path} does not exist.")
     refuse_pointer(path)
@@ -70,16 +70,17 @@ def load_object(path: Path) -> dict[str, Any]:
 
 
 def load_lines(path: Path) -> list[tuple[int, Any]]:
-    """The values of a file with one JSON document a line, with their line numbers from 1; empty lines are
-    left out. Lines end at line feeds alone, because a JSON text may hold U+2028 and U+0085.
+    """Read a file with one JSON document per line. Returns the values with their line numbers from 1; empty
+    lines are skipped.
 
-    Raises ValueError with a sentence that names the line.
+    Lines end at line feeds only, because JSON text may contain U+2028 and U+0085. Raises ValueError naming
+    the line.
     """
     return _lines(path, _decoded(path, _read(path)))
 
 
 def load_entries(path: Path) -> list[Any]:
-    """The values of a JSON list or of JSON lines. Raises ValueError with a sentence."""
+    """Read the values of a JSON list or of JSON lines. Raises ValueError with a sentence."""
     text = _decoded(path, _read(path))
     if not text.lstrip().startswith("["):
         return [entry for _, entry in _lines(path, text)]
@@ -122,8 +123,7 @@ def _read(path: Path) -> bytes:
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object of its keys and values. JsonError for a key that stands there twice, whose first value the
-    library drops."""
+    """Build an object. Raises JsonError for a duplicate key, whose first value the library would drop."""
     found = dict(pairs)
     if len(found) < len(pairs):
         counts = Counter(key for key, _ in pairs)
@@ -133,7 +133,7 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _check(document: Any, surrogates: bool) -> None:
-    """Check the nesting, level by level, and if there may be surrogates every text."""
+    """Check the nesting, level by level, and, if there may be surrogates, every text."""
     level: list[Any] = [document]
     depth = 0
     while level:

@@ -13,9 +13,9 @@ from groma_ros.types import FloatArray, IntArray
 
 
 def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) -> IntArray:
-    """For each of N found xyxy boxes, the index of its true box, or -1; int64.
+    """Match N found xyxy boxes to true ones; returns the index of each one's true box, or -1, as int64.
 
-    Matches are one to one at an IoU of at least the threshold, as many as possible; pairs of high IoU are
+    Matches are one to one at an IoU of at least the threshold, as many as possible; pairs with a high IoU are
     preferred.
     """
     overlap = box_iou(found, truth)
@@ -43,8 +43,8 @@ def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) ->
 
 
 def found_for(truth: FloatArray, found: FloatArray) -> list[tuple[int, float]]:
-    """For each of T true xyxy boxes the index of the box that was found for it and their IoU; -1 and 0 where
-    there is none. Any overlap counts."""
+    """For each of T true xyxy boxes, the index of the box found for it and their IoU; -1 and 0 if there is
+    none. Any overlap counts."""
     overlap = box_iou(found, truth)
     pairs = [(-1, 0.0)] * len(truth)
     for box, target in enumerate(match_boxes(found, truth, threshold=1e-6)):
@@ -83,8 +83,8 @@ def best_pairs(score: NDArray[Any], least: float) -> list[tuple[int, int]]:
     """Pairs (row, column) of a score matrix NxM that maximise the sum of `score - least`, each row and column
     used at most once; rows ascending.
 
-    Pairs scoring `least` or lower are never made, so the assignment may be partial. Shortest augmenting path
-    form of the Hungarian method (Jonker and Volgenant 1987), O(n^3). Raises ValueError if a score is not
+    Pairs scoring `least` or lower are never formed, so the assignment may be partial. Shortest augmenting
+    path form of the Hungarian method (Jonker and Volgenant 1987), O(n^3). Raises ValueError if a score is not
     finite.
     """
     score = np.asarray(score, np.float64)
@@ -106,7 +106,7 @@ def _assign(cost: NDArray[Any]) -> IntArray:
     owner = np.full(columns, -1, np.int64)
     for start in range(rows):
         reached = np.full(columns, np.inf)
-        before = np.full(columns, -1, np.int64)  # column each was reached from; -1: from the start row
+        before = np.full(columns, -1, np.int64)  # previous column on the path; -1: the start row
         done = np.zeros(columns, bool)
         row, column, distance = start, -1, 0.0
         while True:

@@ -103,17 +103,17 @@ class RegionEncoderConfig:
     upsample: tuple[int, ...] = (4, 2, 1)
     strides: tuple[float, ...] = (14 / 8, 14 / 4, 14 / 2)
     box_scale: float = 448.0
-    channels: int | None = None  # None: as wide as the backbone
+    channels: int | None = None  # None: the width of the backbone
     fuse_rounds: int = 5
     groups: int = 64
     pooled: int = 14
     sampling_ratio: int = 2
     pos_hidden: int = 256
     hidden: int = 1024
-    output: int | None = None  # None: as wide as the language model
+    output: int | None = None  # None: the width of the language model
     fine: tuple[int, ...] = ()
     """Channels of the convolutions of an additional level computed from the pixels, for objects hardly larger
-    than a patch: the first two of stride 2, the last as wide as the other levels. Empty (none) in the
+    than a patch: the first two with stride 2, the last as wide as the other levels. Empty (none) in the
     published network."""
 
 
@@ -304,8 +304,8 @@ class GromaConfig:
 
 
 def check_family(config: Mapping[str, Any], path: object, whole: bool = True) -> None:
-    """ValueError where a config.json describes a network of another family, or, if the whole one is wanted,
-    Groma's region proposer alone. path: names it in errors."""
+    """Raise ValueError if a config.json describes a network of another family or, if the whole network is
+    needed, only Groma's region proposer. path: names the file in errors."""
     if "vis_encoder_cfg" in config and "llm_cfg" not in config:
         if whole:
             raise ValueError(

@@ -1,7 +1,8 @@
-"""Reading pickles of plain values, as data sets are published in, without running what they name.
+"""Read pickles of plain values, the form in which some data sets are published, without executing anything
+they name.
 
-Python's own class is used, in Python: the one in C makes a table as long as the largest number in the file
-says, which may be more than the machine's memory.
+Uses Python's own unpickler in its Python implementation: the C one allocates a table as long as the largest
+number in the file says, which may exceed the machine's memory.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ MAX_BYTES = 1_000_000_000
 
 
 def load(path: Path) -> Any:
-    """The lists, dictionaries, numbers and texts of a pickle. Raises ValueError with a sentence if the file
-    cannot be read, is damaged or names a class or a function."""
+    """Read the lists, dictionaries, numbers and texts of a pickle. Raises ValueError with a sentence if the
+    file cannot be read, is damaged or names a class or a function."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"{path} has more than {MAX_BYTES} bytes, the most that are read of a pickle.")
@@ -28,7 +29,7 @@ def load(path: Path) -> Any:
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror or error}.") from error
     try:
-        # Python 2 wrote the published ones, with texts as bytes.
+        # Published pickles were written by Python 2, with texts as bytes.
         try:
             return _PlainUnpickler(io.BytesIO(data), encoding="utf-8").load()
         except UnicodeDecodeError:

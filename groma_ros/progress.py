@@ -13,8 +13,8 @@ Item = TypeVar("Item")
 
 
 def shown(items: Iterable[Item], total: int, name: str, done: int = 0) -> Iterator[Item]:
-    """Yield the items and show progress. total: number of items, with `done` earlier ones that are not among
-    them; name: what an item is called, singular."""
+    """Yield the items and show progress. total: number of items, including `done` earlier ones that are not
+    among them; name: of an item, singular."""
     if sys.stderr.isatty():
         with _bars() as progress:
             task = progress.add_task(name, total=total, completed=done)
@@ -30,13 +30,13 @@ def shown(items: Iterable[Item], total: int, name: str, done: int = 0) -> Iterat
 
 
 class ProgressReporter:
-    """Callback that shows the progress a library reports: steps done, steps in all, current activity."""
+    """Callback for the progress reported by a library: steps done, total steps, current activity."""
 
     def __init__(self, name: str) -> None:
         """name: prefix of every line."""
         self._name = name
         self._bar: tuple[Progress, TaskID] | None = None
-        self._tenth = -1  # of the steps, as last printed
+        self._tenth = -1  # progress when last printed
 
     def __call__(self, done: int, steps: int, what: str) -> None:
         if sys.stderr.isatty():
@@ -64,5 +64,5 @@ def _bars() -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    # rich moves what is printed meanwhile above the bars, onto its own stream; results in a file stay there.
+    # rich prints other output above the bars, on its own stream; results redirected to a file stay there.
     return Progress(*columns, console=Console(stderr=True), redirect_stdout=sys.stdout.isatty())

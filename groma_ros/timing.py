@@ -15,7 +15,7 @@ Marks = dict[str, tuple[float, float]]
 """Start and end of the last call of each stage, in seconds of `now`."""
 
 CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
-"""wall: elapsed time; cpu: processor time of this process on all threads, independent of other load on the
+"""wall: elapsed time; cpu: processor time of this process in all threads, independent of other load on the
 machine."""
 _clock = CLOCKS["wall"]
 

@@ -12,7 +12,7 @@ GoalKind = Literal["auto", "one", "all", "describe", "chat"]
 GOAL_KINDS: tuple[GoalKind, ...] = ("auto", "one", "all", "describe", "chat")
 
 GroundingStatus = Literal["pending", "present", "absent", "ambiguous", "stale"]
-"""What an answer says of its goal; see `Grounding.status`."""
+"""Status of an answer; see `Grounding.status`."""
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
@@ -72,7 +72,7 @@ class Frame:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What the vision tokenizer found in one frame: N regions, in the order of their names `<r0>`, `<r1>`,
+    """Result of the vision tokenizer for one frame: N regions, in the order of their names `<r0>`, `<r1>`,
     ..."""
 
     boxes: FloatArray
@@ -98,7 +98,7 @@ class Goal:
 
     text: str
     kind: GoalKind = "auto"
-    """auto: as many objects as the model says; one: a single object; all: every matching object; describe,
+    """auto: the model decides how many objects; one: a single object; all: every matching object; describe,
     chat: an answer in words."""
     min_score: float = 0.0
     """Detections with a lower score are not returned."""
@@ -146,7 +146,7 @@ class Grounding:
     text: str = ""
     """The answer in words, for goals of kind describe or chat."""
     spans: tuple[TextSpan, ...] = ()
-    """Phrases of `text` and the regions they point at."""
+    """Phrases of `text` and the regions they refer to."""
     status: GroundingStatus = "present"
     """pending: not answered yet; present: the detections are the answer; absent: nothing in the image fits;
     ambiguous: one object is wanted and the runner-up is nearly as likely; stale: the answer is too old or its
@@ -184,7 +184,7 @@ class Grounding:
     def to_supervision(self) -> Any:
         """The detections as `supervision.Detections`, with the goal's text as class name of each.
 
-        Raises ImportError with a sentence where the package supervision is not installed.
+        Raises ImportError if the package supervision is not installed.
         """
         try:
             import supervision

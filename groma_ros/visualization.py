@@ -24,7 +24,7 @@ PALETTE = (
 )
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 SAME_OBJECT = 0.8
-"""IoU from which boxes of two goals are taken to frame one object."""
+"""IoU from which boxes of two goals are considered the same object."""
 Rectangle = tuple[int, int, int, int]
 """x1, y1, x2, y2 in pixels."""
 
@@ -32,13 +32,14 @@ Rectangle = tuple[int, int, int, int]
 def draw_groundings(
     rgb: NDArray[Any], groundings: Sequence[Grounding], caption: bool = True, note: str = ""
 ) -> NDArray[Any]:
-    """Draw every detection with its goal's colour and a label (goal, score, #track id) on a copy of an image.
+    """Draw every detection in its goal's colour, with a label (goal, score, #track id), on a copy of an
+    image.
 
-    A label never covers the object it names; where the image has no room for it outside the box it is left
-    out. Boxes of several goals around one object are drawn inside one another, so that each colour shows.
+    A label never covers its own object; if there is no room for it outside the box, it is left out. Boxes of
+    several goals around one object are nested, so that each colour is visible.
 
-    rgb: uint8 HxWx3; caption: add a strip below the image with one line for each goal: its text and what was
-    found, absent goals included; note: last line of that strip. Returns uint8 H'xWx3.
+    rgb: uint8 HxWx3; caption: add a strip below the image with one line for each goal: its text and result,
+    absent goals included; note: last line of that strip. Returns uint8 H'xWx3.
     """
     image = np.ascontiguousarray(rgb).copy()
     scale = max(0.4, min(image.shape[:2]) / 900)
@@ -67,12 +68,12 @@ def draw_groundings(
 
 
 def colour(number: int) -> tuple[int, int, int]:
-    """The RGB colour of the goal at a place in the list."""
+    """RGB colour of the goal at an index."""
     return PALETTE[number % len(PALETTE)]
 
 
 def shorten(text: str, limit: int) -> str:
-    """Shorten a text to at most limit (>= 5) characters that the built-in font can draw.
+    """Shorten a text to at most limit (>= 5) characters of the built-in font.
 
     Other characters become '?'. A long text loses its middle, because goals often differ only in their first
     or last words.
@@ -85,7 +86,7 @@ def shorten(text: str, limit: int) -> str:
 
 
 def _nested(box: Sequence[float], margin: int, shape: tuple[int, ...]) -> Rectangle:
-    """The box in whole pixels, grown by a margin, or shrunk by it where the grown box leaves the image."""
+    """The box in whole pixels, grown by a margin, or shrunk by it if the grown box would leave the image."""
     x1, y1, x2, y2 = (round(value) for value in box)
     grown = (x1 - margin, y1 - margin, x2 + margin, y2 + margin)
     if min(grown[:2]) >= 0 and grown[2] < shape[1] and grown[3] < shape[0]:
@@ -103,8 +104,8 @@ def _label(
     shade: tuple[int, int, int],
     scale: float,
 ) -> None:
-    """Draw the label of the box outlines[index] where it hides least of other labels and boxes, and add its
-    place to labels."""
+    """Draw the label of the box outlines[index] where it hides least of other labels and boxes, and append
+    its rectangle to labels."""
     (text_width, text_height), base = cv2.getTextSize(text, FONT, scale, 1)
     width, height = text_width + 6, text_height + base + 4
     own = outlines[index]
@@ -114,19 +115,19 @@ def _label(
     others = [outline for outline in outlines if _overlap(outline, own) < SAME_OBJECT]
 
     def hidden(place: Rectangle) -> float:
-        # A hidden label is lost; a part of another object is still recognisable.
+        # A hidden label is lost; a partly covered object is still recognisable.
         return 4.0 * sum(_shared(place, label) for label in labels) + sum(
             _shared(place, other) for other in others
         )
 
-    x, y, right, bottom = min(places, key=hidden)  # the first, nearest one of equals
+    x, y, right, bottom = min(places, key=hidden)  # the first and nearest of equals
     labels.append((x, y, right, bottom))
     cv2.rectangle(image, (x, y), (right, bottom), shade, cv2.FILLED)
     cv2.putText(image, text, (x + 3, y + text_height + 2), FONT, scale, (255, 255, 255), 1, cv2.LINE_AA)
 
 
 def _places(box: Rectangle, width: int, height: int, shape: tuple[int, ...]) -> Iterator[Rectangle]:
-    """Places for a label inside the image, nearest first: rows above and below the box, then beside it."""
+    """Positions for a label inside the image, nearest first: rows above and below the box, then beside it."""
     gap = 3
     rows, columns = shape[0] - height, shape[1] - width
     if rows < 0 or columns < 0:
@@ -145,7 +146,7 @@ def _places(box: Rectangle, width: int, height: int, shape: tuple[int, ...]) -> 
 
 
 def _shared(a: Rectangle, b: Rectangle) -> int:
-    """Pixels that two rectangles share."""
+    """Number of pixels shared by two rectangles."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     return max(width, 0) * max(height, 0)
 

@@ -1,8 +1,8 @@
 """Distribute work among processes that each prepare once: load a model, open a renderer.
 
-`multiprocessing.Pool` starts a new process for every one that dies, and so runs forever where none can start.
-Here a process that cannot start or that dies ends the run with a sentence, unless the caller has a result for
-the item that killed it.
+`multiprocessing.Pool` replaces every process that dies, and so runs forever if none can start. Here a process
+that cannot start or that dies ends the run with a sentence, unless the caller has a result for the item that
+killed it.
 """
 
 from __future__ import annotations
@@ -135,20 +135,20 @@ class WorkerProcess(Generic[Item, Result]):
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self._process = context.Process(target=_serve, args=(theirs, start, work, given), daemon=True)
-        # The child inherits the mask: Ctrl-C while it imports would end it with a traceback of its own. The
-        # tracker, which the first process would start, unblocks the signal.
+        # The child inherits the mask: Ctrl-C during its imports would end it with a traceback of its own. The
+        # resource tracker, which the first process would start, unblocks the signal.
         resource_tracker.ensure_running()
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT,))
         try:
             self._process.start()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        theirs.close()  # so that the end of the process is the end of the pipe
+        theirs.close()  # so that the pipe closes when the process ends
         self._started = False
 
     def give(self, item: Item) -> None:
         """Send an item to the process."""
-        with suppress(ConnectionError):  # the process is gone, which `receive` reports
+        with suppress(ConnectionError):  # the process is gone; `receive` reports it
             self.connection.send(item)
 
     def receive(self) -> bool:
@@ -172,7 +172,7 @@ class WorkerProcess(Generic[Item, Result]):
         return True
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """End the process, whatever it is doing."""
         self.connection.close()
         self._process.terminate()
         self._process.join(5)
@@ -198,7 +198,7 @@ def _nothing() -> None:
 
 
 class _Call(Generic[Result]):
-    """A function whose arguments are one item."""
+    """A function with one argument, the item."""
 
     def __init__(self, function: Callable[..., Result]) -> None:
         self.function = function
@@ -211,7 +211,7 @@ def _serve(
     connection: Connection, start: Callable[..., Any], work: Callable[..., Any], given: tuple[Any, ...]
 ) -> None:
     """Main function of a worker process: prepare, then work until the pipe closes."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends its children
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent, which ends its children
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT,))
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
@@ -225,7 +225,7 @@ def _serve(
                 return
             answer = ("done", work(state, item))
     except Exception as error:
-        if "--debug" in sys.argv:  # of the command that started this process
+        if "--debug" in sys.argv:  # options of the command that started this process
             traceback.print_exc()
         message = sentence(error)
         refused = isinstance(error, ValueError) and message == str(error)

@@ -1,8 +1,7 @@
-"""Reading YAML files with bounds on size, nesting and aliases.
+"""Read YAML files with bounds on size, nesting and aliases.
 
-An alias of YAML repeats a whole branch, so a few hundred bytes can stand for gigabytes (the "billion
-laughs"). The bounds are checked on the parsed nodes, in which a branch is still shared, before anything is
-expanded.
+An alias repeats a whole branch, so a few hundred bytes can expand to gigabytes (the "billion laughs" attack).
+The bounds are checked on the parsed nodes, in which a branch is still shared, before anything is expanded.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from groma_ros.errors import printable
 MAX_BYTES = 1_000_000
 """Larger files are refused; a hundred goals take 5 kB."""
 MAX_NODES = 100_000
-"""Most keys and values in a file, each counted as often as aliases repeat it."""
+"""Maximum number of keys and values in a file, each counted as often as aliases repeat it."""
 MAX_DEPTH = 100
-"""Most levels of lists and mappings inside each other."""
+"""Maximum nesting of lists and mappings."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = yaml.constructor.SafeConstructor.yaml_constructors.keys() - {None}
@@ -27,14 +26,14 @@ _YAML = "tag:yaml.org,2002:"
 
 
 class YamlError(ValueError):
-    """A YAML file that is refused; the message is the reason without the name of the file."""
+    """A refused YAML file; the message is the reason, without the name of the file."""
 
 
 def compose(path: Path) -> yaml.Node | None:
-    """The root node of a file, None for an empty one. UTF-8, or UTF-16 with a byte order mark.
+    """Return the root node of a file, None for an empty one. The encoding is UTF-8, or UTF-16 with a byte
+    order mark.
 
-    OSError where the file cannot be read; YamlError with the reason, naming the line, where it is not YAML or
-    exceeds a bound.
+    Raises OSError if the file cannot be read, YamlError naming the line if it is not YAML or exceeds a bound.
     """
     with path.open("rb") as stream:
         data = stream.read(MAX_BYTES + 1)
@@ -54,7 +53,7 @@ def compose(path: Path) -> yaml.Node | None:
 
 
 def load(path: Path) -> Any:
-    """The plain values of a file, None for an empty one. Raises as `compose`."""
+    """Return the plain values of a file, None for an empty one. Raises as `compose`."""
     root = compose(path)
     if root is None:
         return None
@@ -65,13 +64,13 @@ def load(path: Path) -> Any:
         mark = getattr(error, "problem_mark", None)
         where = f"in line {mark.line + 1}: " if mark else ""
         raise YamlError(f"{where}{printable(getattr(error, 'problem', None) or error, 200)}") from error
-    except (ValueError, OverflowError) as error:  # as of a date that does not exist
+    except (ValueError, OverflowError) as error:  # e.g. for a date that does not exist
         raise YamlError(printable(error, 200)) from error
 
 
 def _check_depth(data: bytes) -> None:
-    """Check the nesting on the parser's events, which come without recursion; composing recurses, in C as
-    deep as the file says."""
+    """Check the nesting on the parser's events, which are produced without recursion; composing recurses, in
+    C, as deep as the file says."""
     depth = 0
     for event in yaml.parse(data, _LOADER):
         if isinstance(event, yaml.CollectionStartEvent):
@@ -84,8 +83,8 @@ def _check_depth(data: bytes) -> None:
 
 
 def _count(node: yaml.Node, known: dict[int, int]) -> int:
-    """Nodes below and with this one after expansion. known: counts by id, 0 for a branch that is being
-    counted, which an alias inside it would repeat for ever."""
+    """Count the nodes of this branch after expansion. known: counts by id, 0 for a branch that is being
+    counted, which an alias inside it would repeat forever."""
     if id(node) in known:
         if not known[id(node)]:
             raise YamlError(f"in line {node.start_mark.line + 1}: an alias repeats the branch it stands in")

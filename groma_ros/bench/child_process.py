@@ -1,5 +1,5 @@
-"""Run each measured backend in its own process, so that its memory is its own. The processes take turns, so
-that noise affects all equally."""
+"""Run each measured backend in its own process, so that its memory can be measured separately. The processes
+take turns, so that noise affects all equally."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Request = tuple[str, tuple[Any, ...]]
 
 @dataclass(frozen=True)
 class About:
-    """What was loaded for a variant."""
+    """Model, backend and precision that were loaded for a variant."""
 
     backend: str
     precision: str
@@ -48,9 +48,9 @@ class Memory:
 
 
 class Runner:
-    """A variant loaded in a process of its own. Every method but `close` waits for that process.
+    """A variant loaded in a separate process. Every method except `close` waits for that process.
 
-    Raises ValueError or RuntimeError, with the process's message, if it cannot load or run.
+    Raises ValueError or RuntimeError with the process's message if it cannot load or run.
     """
 
     def __init__(self, variant: BenchVariant) -> None:
@@ -116,7 +116,7 @@ def _environment(variables: dict[str, str]) -> Iterator[None]:
 
 def _start(variant: BenchVariant) -> BenchWorker:
     """Load the variant in its process."""
-    die_with_parent(os.getppid())  # a pass of a large network may take minutes
+    die_with_parent(os.getppid())  # a run of a large network may take minutes
     os.dup2(2, 1)  # libraries may print; standard output is reserved for the report
     return BenchWorker(variant)
 
@@ -145,16 +145,16 @@ class BenchWorker:
         return self.about
 
     def measure(self, jpeg: bytes, goals: int) -> Sample:
-        """Answer `goals` goals about a picture."""
+        """Answer `goals` goals about a picture and measure it."""
         asked = mixed_goals(goals) if self._trained else single_goals(goals)
         return self._grounder.measure(lambda: to_frame(jpeg), asked)
 
     def paths(self, jpeg: bytes) -> Paths:
-        """Answer the same goals by the fast and the slow ways."""
+        """Answer the same goals in the fast and the slow ways."""
         return measure_paths(self._grounder, to_frame(jpeg), self._trained)
 
     def memory(self) -> Memory:
-        """Peak memory of this process; on a GPU also what was allocated there since before loading."""
+        """Peak memory of this process; on a GPU also the memory allocated there since before loading."""
         used = gpu_used_mb() if self.about.device == "cuda" else None
         return Memory(peak_mb(), None if used is None else used - (self._gpu_before or 0))
 
@@ -170,13 +170,13 @@ class BenchWorker:
 
 
 def _trained(variant: BenchVariant, model: Path) -> tuple[TimedGrounder, dict[str, Any]]:
-    """The model of a folder, and its network's config."""
+    """The model of a folder, and the config of its network."""
     grounder = TimedGrounder.load(model, variant.options)
     return grounder, Bundle.load(model).network
 
 
 def _untrained(variant: BenchVariant) -> tuple[TimedGrounder, dict[str, Any]]:
-    """Random weights of a size, and their network's config."""
+    """Random weights of a size, and the config of their network."""
     config = NETWORKS[variant.size]
     runtime = random_runtime(variant)
     tokenizer = random_tokenizer(config)

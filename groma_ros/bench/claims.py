@@ -15,8 +15,8 @@ from groma_ros.types import Frame, Goal, Scene
 
 T = TypeVar("T")
 FREE_TOKENS = 32
-"""Maximum length of a trained model's free answer. Random weights never end an answer; they get the tokens of
-a region answer."""
+"""Maximum length of a trained model's free answer. Random weights never end an answer; they are limited to
+the length of a region answer."""
 
 
 @dataclass(frozen=True)
@@ -26,13 +26,13 @@ class Paths:
     one_step: float
     """One goal on a cached prefix, read in one step."""
     generated: float
-    """One goal on a cached prefix, generated greedily."""
+    """One goal on a cached prefix, answered in one step."""
     shared: float
-    """Four goals on one prefix, prefix included."""
+    """Four goals on one prefix, including the prefix."""
     anew: float
     """The four goals one by one, each with the whole prompt and free generation."""
     tokens: int
-    """Tokens generated for `anew` in all."""
+    """Total number of tokens generated for `anew`."""
     same: int
     """Generated answers that name the same region as the one-step answer, out of `of`."""
     of: int
@@ -44,10 +44,10 @@ class Claim:
 
     claim: str
     wanted: float
-    """Bound; a lower one if at_least."""
+    """Bound; a lower bound if at_least."""
     at_least: bool
     measured: float | None
-    """None if it could not be measured; note says why."""
+    """None if it could not be measured; `note` says why."""
     note: str = ""
 
     @property
@@ -65,7 +65,7 @@ class Claim:
 
 def measure_paths(grounder: TimedGrounder, frame: Frame, trained: bool) -> Paths:
     """Answer the same single-region goals on one scene in every way. trained: the model can name what it
-    sees, so goals about visible objects are used."""
+    sees, so use goals about objects it describes."""
     scene = grounder.perceive(frame)
     goals = _goals(grounder, scene) if trained else list(SINGLE)
     limit = FREE_TOKENS if trained else ANSWER_TOKENS
@@ -87,8 +87,7 @@ def measure_paths(grounder: TimedGrounder, frame: Frame, trained: bool) -> Paths
 
 
 def _goals(grounder: TimedGrounder, scene: Scene) -> list[Goal]:
-    """As many goals as `SINGLE` has, about objects the model reports, so that there is a region to answer
-    with."""
+    """Return as many goals as `SINGLE` has, about objects the model describes, so that each has a region."""
     regions = [index % len(scene.boxes) for index in range(len(SINGLE))]
     texts = grounder.describe(scene, regions) if grounder.can("describe") else [""] * len(regions)
     return [_as_goal(grounder, text, other) for text, other in zip(texts, SINGLE, strict=True)]

@@ -22,7 +22,7 @@ from groma_ros.runtime.bundle import WEIGHTS, Bundle
 from groma_ros.types import Frame, Grounding, Scene
 
 IOU = 0.98
-"""Detections are the same from this IoU on."""
+"""Minimum IoU of equal detections."""
 SCORES = {"fp32": 0.02, "fp16": 0.02, "int8": 0.05, "int4": 0.05}
 """Maximum difference of their scores, by precision."""
 _GOALS = 4
@@ -40,15 +40,15 @@ class EngineCheck:
     same_scenes: int
     """Pictures on which both selected the same regions."""
     box_pixels: float
-    """Worst difference on those pictures; likewise score and region_tokens, the latter relative to the
+    """Maximum difference on those pictures; likewise score and region_tokens, the latter relative to the
     largest magnitude."""
     score: float
     region_tokens: float
     answers: int
     same_answers: int
-    """Out of `answers`."""
+    """Number of equal answers, out of `answers`."""
     engine_ms: float
-    """Median duration of one vision pass; likewise oracle_ms."""
+    """Median duration of one vision run, milliseconds; likewise oracle_ms."""
     oracle_ms: float
 
     @property
@@ -129,7 +129,7 @@ def _worst(values: Iterable[Any]) -> float:
 
 
 def write_log(path: Path, document: dict[str, Any]) -> None:
-    """Write the result of `groma build-engine --check` as Markdown, hardware and versions first."""
+    """Write the result of `groma build-engine --check` as Markdown, starting with hardware and versions."""
     machine, found = document["machine"], document["check"]
     lines = [
         f"# {document['model']} on {machine['gpu']}, TensorRT {document['tensorrt']}",

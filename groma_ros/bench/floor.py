@@ -1,9 +1,9 @@
 """Lower bound of a stage's duration: its operations and memory reads at the peak rates of the machine.
 
-Counted are matrix products, convolutions, attention and sampling (a multiply-add is two operations), and
-every weight once for each pass. Norms, activations and feature maps between layers are not counted, because
-caches may hold them or kernels fuse them. So no program that computes the same numbers at this precision is
-faster.
+Matrix products, convolutions, attention and sampling are counted (a multiply-add is two operations), and
+every weight is read once per run. Norms, activations and feature maps between layers are not counted, because
+caches may hold them or kernels may fuse them. No program that computes the same numbers at this precision can
+be faster.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CAMERA_BYTES = 640 * 480 * 3
 
 @dataclass(frozen=True)
 class Work:
-    """Operations, and numbers read: weights and other values."""
+    """Operations, and numbers read from memory: weights and other values."""
 
     operations: float = 0.0
     weights: float = 0.0
@@ -128,7 +128,7 @@ def encode_regions(config: GromaConfig, regions: float) -> Work:
 
 
 def read(config: GromaConfig, tokens: float, behind: float, rows: float) -> Work:
-    """A pass of the language model over `tokens` tokens in all, each after `behind` others, with logits for
+    """A run of the language model over `tokens` tokens in total, each after `behind` others, with logits for
     `rows` rows."""
     c = config.language
     held = c.hidden_size // c.num_attention_heads * (c.num_key_value_heads or c.num_attention_heads)
@@ -149,7 +149,7 @@ def floors(
     tokens = float(counts.get("tokens", 0))
     vision = (
         precision if precision in ("fp32", "fp16", "bf16", "int8") else "fp32"
-    )  # the others are of the language model alone
+    )  # the other stages run the language model only
     square = 3 * config.image_size**2
     work = {
         "resize": (Work(values=_CAMERA_BYTES / 4 + square), "fp32"),

@@ -15,8 +15,8 @@ import numpy as np
 
 from groma_ros.timing import now, use_clock
 
-_SIDE = 1024  # side of the square matrices that are multiplied, 4 MB each
-_CHUNK = 16_000_000  # float32 numbers a thread reads: 64 MB, more than its share of any cache
+_SIDE = 1024  # side of the multiplied square matrices, 4 MB each
+_CHUNK = 16_000_000  # float32 numbers read by a thread: 64 MB, more than its share of any cache
 _REPEATS = 24
 
 
@@ -25,11 +25,11 @@ class Ceilings:
     """Best of several runs."""
 
     operations: float
-    """Multiplications and additions a second, of a large matrix product."""
+    """Multiplications and additions per second in a large matrix product."""
     bytes: float
-    """Bytes a second read from memory."""
+    """Bytes per second read from memory."""
     of: str
-    """What was measured, in words."""
+    """Description of the measurement."""
 
     def __or__(self, other: Ceilings) -> Ceilings:
         """The better of two measurements, for each rate."""

@@ -18,7 +18,7 @@ from groma_ros.bench.workload import BenchVariant, pictures
 from groma_ros.progress import shown
 
 SIZES = ("tiny", "base", "7b")
-# Threads of the variant that has just run may still be spinning; after this pause they sleep.
+# Threads of the variant that ran last may still be spinning; they sleep after this pause.
 _PAUSE = 0.05
 
 
@@ -38,15 +38,15 @@ class BenchPlan:
 
 
 def bench(plan: BenchPlan) -> dict[str, Any]:
-    """Measure; returns the JSON document. Raises the errors of loading a model, and RuntimeError if a process
-    dies."""
+    """Measure, and return the JSON document. Raises the errors of loading a model, and RuntimeError if a
+    process dies."""
     jpegs, source = pictures(plan.rounds, plan.seed)
     ceilings = measure_ceilings(plan.threads, plan.clock)
     with ExitStack() as stack:
         runners = [stack.enter_context(Runner(variant)) for variant in plan.variants]
         taken, paths = _measure(plan, runners, jpegs)
         gpu = [runner.ask("ceilings") for runner in runners]
-    # Other programs may have run before or after; the better of both is the peak.
+    # Other programs may have been running before or after; the better of both is the peak.
     ceilings |= measure_ceilings(plan.threads, plan.clock)
     measured = [
         replace(item, ceilings=found or (ceilings if item.about.device == "cpu" else None))
@@ -70,8 +70,8 @@ def bench(plan: BenchPlan) -> dict[str, Any]:
 def _measure(
     plan: BenchPlan, runners: Sequence[Runner], jpegs: Sequence[bytes]
 ) -> tuple[list[Measured], list[Paths]]:
-    """Run every picture through every variant in turn, starting with another one each time, so that noise and
-    warm-up affect all equally."""
+    """Run every picture through every variant in turn, starting with a different one each time, so that noise
+    and warm-up affect all equally."""
     samples: list[dict[int, list[Sample]]] = [{goals: [] for goals in plan.goals} for _ in runners]
     memory = [_warm_up(plan, runner, jpegs[0]) for runner in runners]
     paths: list[Paths] = []
@@ -92,7 +92,8 @@ def _measure(
 
 
 def _warm_up(plan: BenchPlan, runner: Runner, jpeg: bytes) -> dict[int, Memory]:
-    """Run every number of goals, fewest first. Returns the peak memory after each; empty without warm-up."""
+    """Run every number of goals, smallest first. Returns the peak memory after each; empty without
+    warm-up."""
     memory = {}
     for goals in plan.goals if plan.warm_up else ():
         for _ in range(plan.warm_up):

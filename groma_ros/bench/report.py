@@ -21,7 +21,7 @@ _HEAD = ("stage", "median ms", "p95 ms", "share", "floor ms", "x floor")
 
 
 def table(document: dict[str, Any]) -> str:
-    """The document as text, all parts that it has."""
+    """Format the document as text."""
     lines = [*_machine(document["machine"]), ""]
     for row in document["rows"]:
         lines += [*_row_lines(row), ""]

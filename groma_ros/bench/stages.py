@@ -27,9 +27,9 @@ STAGES = (
     "decode",
     "bookkeeping",
 )
-"""In the order they run. image decode is JPEG to pixels and is not part of the total, which is what
-`Grounder.ground` takes; decode is the language model's, one token a row each time; bookkeeping is the rest of
-the total: prompts, token ids, answers."""
+"""In order. image decode is JPEG to pixels and is not part of the total, which is the duration of
+`Grounder.ground`; decode is the language model's, one token per row each time; bookkeeping is the rest of the
+total: prompts, token ids, answers."""
 
 
 @dataclass
@@ -39,8 +39,8 @@ class Sample:
     seconds: defaultdict[str, float] = field(default_factory=partial(defaultdict, float))
     """By stage, and `total`."""
     counts: defaultdict[str, int] = field(default_factory=partial(defaultdict, int))
-    """Sizes the stages worked on: regions, tokens of the prefix, tokens of all tails, rows (goals), decoding
-    steps and tokens decoded in them."""
+    """Sizes of the work: regions, tokens of the prefix, tokens of all tails, rows (goals), decoding steps,
+    and tokens decoded in them."""
 
 
 class Clock:
@@ -57,7 +57,7 @@ class Clock:
         return result
 
     def see(self, call: Callable[[], Scene]) -> Scene:
-        """Run a vision pass, split into the stages that all backends share."""
+        """Run a vision pass, split into the stages that all backends have in common."""
         begin = now()
         with listening() as marks:
             scene = call()
@@ -100,7 +100,7 @@ class TimedLanguage:
         self.base_vocabulary, self.vocabulary = language.base_vocabulary, language.vocabulary
 
     def embed(self, ids: IntArray) -> FloatArray:
-        """See `LanguageModel.embed`; counts as bookkeeping."""
+        """See `LanguageModel.embed`; timed as bookkeeping."""
         return self._language.embed(ids)
 
     def prefill(self, embeddings: FloatArray) -> Any:
@@ -126,8 +126,8 @@ class TimedLanguage:
 
 
 class TimedGrounder(Grounder):
-    """A Grounder whose stages are timed, and which can also answer in the slow ways that claims are compared
-    with."""
+    """A Grounder whose stages are timed, and that can also answer in the slow ways used for comparison with
+    the claims."""
 
     def __init__(self, vision: VisionTokenizer, language: LanguageModel, *args: Any, **kwargs: Any) -> None:
         self.clock = Clock()
@@ -162,7 +162,7 @@ class TimedGrounder(Grounder):
         """Generate a region answer greedily on the cached prefix, token by token, from its opening to
         `ANSWER_TOKENS`.
 
-        The opening is forced, so that the answer is the same as the one read in one step.
+        The opening is forced, so that the answer equals the one read in one step.
         """
         tail = self._embed(self._open_ids(goal), scene)
         prefix = self._prefix(scene, len(tail) + ANSWER_TOKENS)
@@ -194,7 +194,7 @@ class TimedGrounder(Grounder):
         return seconds, len(written)
 
     def region_token(self, answer: RegionAnswer) -> int | None:
-        """Token of the first region of an answer; None if it has none."""
+        """The first region token of an answer; None if there is none."""
         return self._tokenizer.region_id(answer.regions[0]) if answer.regions else None
 
     def _open_ids(self, goal: Goal) -> tuple[int, ...]:

@@ -1,5 +1,5 @@
-"""Large networks with random weights, created in memory. Their answers are meaningless; their speed is that
-of trained ones.
+"""Large networks with random weights, created in memory. Their answers are meaningless; their speed equals
+that of trained networks.
 
 No checkpoint is written. The only file is llama.cpp's GGUF, which is deleted as soon as it is open.
 """

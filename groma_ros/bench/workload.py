@@ -20,8 +20,8 @@ _QUALITY = 90
 
 
 def pictures(count: int, seed: int) -> tuple[list[bytes], str]:
-    """`count` JPEG pictures of 640x480 pixels and a description of their source: rendered scenes if rendering
-    works, else the demo's picture."""
+    """Return `count` JPEG pictures of 640x480 pixels and a description of their source: rendered scenes if
+    rendering works, else the demo's picture."""
     try:
         rgbs, source = _rendered(count, seed), f"rendered scenes, seed {seed}"
     except (ImportError, RuntimeError):
@@ -30,7 +30,7 @@ def pictures(count: int, seed: int) -> tuple[list[bytes], str]:
 
 
 def to_frame(jpeg: bytes) -> Frame:
-    """Decode one of the pictures as the node decodes a compressed image."""
+    """Decode one of the pictures in the same way as the node decodes a compressed image."""
     return Frame(compressed_to_rgb(jpeg, "jpeg"))
 
 
@@ -76,17 +76,17 @@ SINGLE = (
     Goal("the leftmost object", "one"),
     Goal("the green box", "one"),
 )
-"""Goals with one region each, as the referring benchmarks of the paper ask."""
+"""Goals with one region each, as in the paper's referring benchmarks."""
 
 
 def mixed_goals(count: int) -> list[Goal]:
-    """`count` goals of kinds auto, one and all about attributes, relations, plurals and absent objects; they
-    repeat after ten."""
+    """Return `count` goals of kinds auto, one and all about attributes, relations, plurals and absent
+    objects; they repeat after ten."""
     return [MIXED[index % len(MIXED)] for index in range(count)]
 
 
 def single_goals(count: int) -> list[Goal]:
-    """The same texts, each asking for one region: an untrained network never ends a list."""
+    """Return the same texts, each asking for one region: an untrained network never ends a list."""
     return [replace(goal, kind="one") for goal in mixed_goals(count)]
 
 

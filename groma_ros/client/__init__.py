@@ -1,6 +1,6 @@
 """Clients of a running node: for scripts, the demo, live replay and tests.
 
-The names are imported at their first use, so that a program can report in a sentence that ROS 2 is missing.
+Names are imported at first use, so that a program can report the absence of ROS 2 in a sentence.
 """
 
 from __future__ import annotations

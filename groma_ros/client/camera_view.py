@@ -22,32 +22,32 @@ from groma_ros.node.conversions import frame_from_image, to_nanoseconds, with_de
 from groma_ros.types import Box3D, FloatArray, Frame
 
 KEPT = 60
-"""Number of images, and of messages about them, that are kept until the other messages about them arrive."""
+"""Number of images, and of messages about them, that are kept until the rest of them has arrived."""
 IMAGE_TYPES = {"sensor_msgs/msg/Image": Image, "sensor_msgs/msg/CompressedImage": CompressedImage}
 
 
 @dataclass(frozen=True, eq=False)
 class CameraFrame:
-    """An image with everything that the node published about it."""
+    """An image with everything the node published about it."""
 
     frame: Frame
     answers: Answers
     regions: FloatArray
     """float32 Nx4 xyxy, camera pixels; empty if the node's regions were not received."""
     boxes: tuple[tuple[str, Box3D], ...] | None
-    """Boxes in space, each with its goal's text; None if the node's were not received. It publishes
-    them last, and none for an image without depth."""
+    """3D boxes with the text of their goal; None if none were received. The node publishes them last, and
+    none for an image without depth."""
 
 
 class CameraView:
-    """Subscribes to one camera of a node. Depth and 3D boxes are subscribed to separately, because a node
+    """Subscribes to one camera of a node. Depth and 3D boxes are separate subscriptions, because a node
     computes 3D boxes only for subscribers.
 
     Images are decoded only on request.
     """
 
     def __init__(self, client: GromaClient, node_name: str, camera: str = "") -> None:
-        """node_name: with its namespace; camera: of a node with several."""
+        """node_name: with its namespace; camera: name of a camera, for a node with several."""
         self._client, self._camera = client, camera
         self._prefix = "/".join(filter(None, ("", node_name.strip("/"), camera.strip("/"))))
         self._lock = threading.Lock()
@@ -66,13 +66,13 @@ class CameraView:
 
     @property
     def topic(self) -> str:
-        """The image topic that is subscribed to, together with the regions; "" for none."""
+        """The subscribed image topic (regions are subscribed with it); "" if none."""
         return self._topic
 
     @property
     def depth_source(self) -> tuple[str, str, str] | None:
-        """The depth topic, the camera_info topic and `rectified` that are subscribed to, together with the 3D
-        boxes; None for none."""
+        """The subscribed depth topic, camera_info topic and `rectified` (3D boxes are subscribed with them);
+        None if none."""
         return self._depth_source
 
     def message_type(self, topic: str) -> type | None:
@@ -91,7 +91,7 @@ class CameraView:
         self._topic = topic
 
     def subscribe_depth(self, topic: str, kind: type, info_topic: str, rectified: str) -> None:
-        """Subscribe to depth, camera_info and the node's 3D boxes: frames have them from now on.
+        """Subscribe to depth, camera_info and the node's 3D boxes, which later frames then have.
 
         rectified: the node's parameter, see `io.rectification`.
         """
@@ -130,8 +130,8 @@ class CameraView:
             return stamp in self._images and stamp in self._regions and placed
 
     def frame(self, answers: Answers) -> CameraFrame | None:
-        """Return the image that answers are about with everything received about it; None if it has not
-        arrived or cannot be read."""
+        """Return the image with this stamp (ns) and everything received about it; None if it has not arrived
+        or cannot be read."""
         with self._lock:
             image = self._images.get(answers.stamp)
             regions, boxes = self._regions.get(answers.stamp), self._boxes.get(answers.stamp)
@@ -156,7 +156,7 @@ class CameraView:
         try:
             return with_depth(frame, depth, info, rectification(source[2], self._topic, info).rectified)
         except ImageError:
-            return frame  # the node says in its diagnostics what is wrong with the depth
+            return frame  # the node reports in its diagnostics what is wrong with the depth
 
     def _keep_image(self, message: Any) -> None:
         self._keep(self._images, message)

@@ -49,13 +49,13 @@ from groma_ros.srv import Ask, SetGoals
 from groma_ros.types import FloatArray, Goal, Grounding
 
 CAMERA = "camera "
-"""Stands before a camera's name in /diagnostics."""
+"""Prefix of a camera's name in /diagnostics."""
 QUEUE = 1000
-"""Queue size of the answers, for a process that is busy with something else."""
+"""Queue size of the answers, large enough for a process that is busy otherwise."""
 FATES = ("answered", "carried", "dropped", "skipped", "refused images")
-"""Keys of the diagnostics that count what became of the received images."""
+"""Keys of the diagnostics that count the fates of received images."""
 REST_REPORTS = 3
-"""Number of further reports of the node that show the same counts when it has come to rest. They come once a
+"""Number of further reports with unchanged counts from which the node counts as at rest. Reports come once a
 second, and the first may be older than the images sent last."""
 
 
@@ -64,16 +64,16 @@ class Answers:
     """The answers to all standing goals on one image."""
 
     stamp: int
-    """Of the image, nanoseconds."""
+    """Stamp of the image, nanoseconds."""
     frame_id: str
-    """Of the image: the camera's optical frame."""
+    """frame_id of the image: the camera's optical frame."""
     goals_version: int
-    """Number of the goal set that was asked; `set_goals` returns it."""
+    """Version of the goal set, as returned by `set_goals`."""
     answered: int
-    """Stamp of the image that the language model answered about, nanoseconds; earlier than `stamp` if boxes
-    are carried."""
+    """Stamp of the image that the language model answered on, nanoseconds; earlier than `stamp` if boxes are
+    carried."""
     groundings: list[Grounding]
-    """One a goal, in the order the goals were set."""
+    """One answer per goal, in the order the goals were set."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,10 +85,10 @@ class FindResult:
     message: str
     """Empty on success, else the reason as a sentence."""
     stamp: int
-    """Of the image the result is about, nanoseconds; 0 if no image arrived."""
+    """Stamp of the image the result is about, nanoseconds; 0 if no image arrived."""
     frame_id: str
     grounding: Grounding
-    """The last answer, also if the goal is absent."""
+    """The last answer, even if the goal is absent."""
     detections_3d: list[Detection3D]
     """Oriented boxes in metres, in the order of the grounding's detections; empty without depth."""
     target_pose: PoseStamped | None
@@ -97,11 +97,11 @@ class FindResult:
 
 @dataclass(frozen=True, eq=False)
 class Reply:
-    """Answer of `ask` in words."""
+    """Answer of `ask`, in words."""
 
     text: str
     grounding: Grounding
-    """The boxes the text names, and in `spans` the phrases that name them."""
+    """Boxes named by the text, and in `spans` the phrases that name them."""
     stamp: int
     frame_id: str
 
@@ -109,7 +109,7 @@ class Reply:
 class GromaClient:
     """Client of one groma node; a context manager. Use it from one thread at a time.
 
-    A background thread spins its node, so `latest` is always the newest answer and the caller need not spin.
+    A background thread spins its ROS node, so `latest` is always up to date without spinning by the caller.
     """
 
     def __init__(
@@ -123,8 +123,8 @@ class GromaClient:
     ) -> None:
         """node_name: of the node, with its namespace if it has one; domain_id: None for ROS_DOMAIN_ID;
         on_answers: called in the client's thread with every answer on any camera; on_diagnostics: likewise
-        with the values of every report, see `diagnostics`; on_wait: called again and again while a method
-        waits, raises to end the wait, for example when the process of the node has ended."""
+        with the values of every report, see `diagnostics`; on_wait: called repeatedly while a method waits;
+        may raise to end the wait, for example when the node's process has ended."""
         self._name = "/" + node_name.strip("/")
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id, signal_handler_options=SignalHandlerOptions.NO)
@@ -153,23 +153,23 @@ class GromaClient:
 
     @cached_property
     def _ground(self) -> ActionClient:
-        """Created at its first use: it subscribes to the feedback, and the node continues a search whose
-        client has gone as long as another subscriber of the feedback is there."""
+        """Created at first use: it subscribes to the feedback, and the node continues a search whose client
+        has gone as long as another subscriber of the feedback exists."""
         return ActionClient(self.node, Ground, f"{self._name}/ground")
 
     def listen_to(self, camera: str) -> None:
-        """Subscribe to the answers about a camera of a node with several; "" is the camera of a node with
+        """Subscribe to the answers on a camera of a node with several; "" is the camera of a node with
         one."""
         if camera not in self._cameras:
             topic, keep = self._answers_topic(camera), partial(self._keep, camera)
             self._cameras[camera] = self.node.create_subscription(GroundingArray, topic, keep, QUEUE)
 
     def is_answering(self, camera: str) -> bool:
-        """Whether the node publishes answers about a camera of this name, as far as is known by now."""
+        """Whether the node is known to publish answers on a camera of this name."""
         return bool(self.node.count_publishers(self._answers_topic(camera)))
 
     def ignore(self, camera: str) -> None:
-        """Stop listening to a camera's answers; a node answers no image that nobody listens to."""
+        """Unsubscribe from a camera's answers; a node does not answer images without subscribers."""
         if (subscription := self._cameras.pop(camera, None)) is not None:
             self.node.destroy_subscription(subscription)
 
@@ -196,7 +196,7 @@ class GromaClient:
     def set_goals(self, goals: Sequence[str | Goal], timeout: float = 30.0) -> int:
         """Replace all standing goals. Returns the version of the goal set.
 
-        Raises ValueError with the node's sentence if it refuses a goal, TimeoutError if it does not answer.
+        Raises ValueError with the node's message if it refuses a goal, TimeoutError if it does not respond.
         """
         asked = [Goal(goal) if isinstance(goal, str) else goal for goal in goals]
         messages = [GoalMessage(text=goal.text, kind=goal.kind, min_score=goal.min_score) for goal in asked]
@@ -219,8 +219,8 @@ class GromaClient:
         """Ask for an answer in words about the newest image.
 
         regions: Mx4 xyxy boxes in camera pixels that the question is about; without a question they are
-        described. Raises ValueError with the node's sentence if it refuses, TimeoutError if it does not
-        answer.
+        described. Raises ValueError with the node's message if it refuses, TimeoutError if it does not
+        respond.
         """
         boxes = [_box_message(box) for box in np.asarray(regions, np.float64).reshape(-1, 4)]
         request = Ask.Request(question=question, kind=kind, regions=boxes, session=session, camera=camera)
@@ -244,7 +244,8 @@ class GromaClient:
     def wait_for_answers(
         self, after: int = 0, goals_version: int | None = None, camera: str = "", timeout: float = 30.0
     ) -> Answers:
-        """Wait for answers on an image with a stamp above `after` (ns), and to this goal set if one is given.
+        """Wait for answers on an image with a stamp later than `after` (ns), and to this goal set if one is
+        given.
 
         Raises TimeoutError after `timeout` seconds.
         """
@@ -257,11 +258,11 @@ class GromaClient:
         return self._latest[camera]
 
     def find(self, goal: str | Goal, timeout: float = 10.0, camera: str = "", patience: float = 30.0) -> None:
-        """Start a search for one goal; follow it with `is_done`, `feedback` and `result`.
+        """Start a search for one goal; continue with `is_done`, `feedback` and `result`.
 
         timeout: seconds after which the node gives up, 0 for the next image only; patience: seconds the node
-        may take to accept the goal. A search that is still open is cancelled. Raises ValueError for a goal
-        that the node refuses, TimeoutError if it does not answer.
+        may take to accept the goal. A search in progress is cancelled. Raises ValueError for a goal that the
+        node refuses, TimeoutError if it does not respond.
         """
         self.cancel()
         wanted = Goal(goal) if isinstance(goal, str) else goal
@@ -283,17 +284,19 @@ class GromaClient:
         self._handle, self._outcome = handle, handle.get_result_async()
 
     def is_done(self) -> bool:
-        """Whether the search that `find` started has ended; True if there was none."""
+        """Whether the search started by `find` has ended; True if there was none."""
         return self._outcome is None or self._outcome.done()
 
     def feedback(self) -> tuple[str, Grounding | None]:
-        """Return the stage of the search (waiting, looking, answered; "" before the first) and its newest
-        answer."""
+        """Return the stage of the search ("waiting", "looking", "answered"; "" before the first) and its
+        latest answer."""
         return self._feedback
 
     def result(self, timeout: float = 60.0) -> FindResult:
-        """Wait for the end of the search and return its result. Raises RuntimeError if there was no search,
-        TimeoutError after `timeout` seconds."""
+        """Wait for the end of the search and return its result.
+
+        Raises RuntimeError if there was no search, TimeoutError after `timeout` seconds.
+        """
         if self._outcome is None:
             raise RuntimeError("There is no search to have a result; call find first.")
         self._until(self._outcome.done, time.monotonic() + timeout, "The search did not end")
@@ -310,25 +313,25 @@ class GromaClient:
         )
 
     def cancel(self) -> None:
-        """Cancel the open search, if there is one; its result then says so."""
+        """Cancel the search in progress, if any; its result then says so."""
         if self._handle is not None and not self.is_done():
             self._handle.cancel_goal_async()
 
     @property
     def diagnostics(self) -> dict[str, str]:
-        """The newest values the node published on /diagnostics, by key; empty before the first."""
+        """Return the latest values the node published on /diagnostics, by key; empty before the first."""
         with self._changed:
             return dict(self._facts)
 
     @property
     def camera_diagnostics(self) -> dict[str, dict[str, str]]:
-        """The newest values of each camera of a node with several, by the camera's name and by key; empty for
-        a node with one camera, whose values are among `diagnostics`."""
+        """Return the latest values of each camera of a node with several, by camera name and key; empty for a
+        node with one camera, whose values are in `diagnostics`."""
         with self._changed:
             return {name: dict(facts) for name, facts in self._camera_facts.items()}
 
     def close(self) -> None:
-        """Cancel an open search and shut the ROS context down."""
+        """Cancel a search in progress and shut the ROS context down."""
         self.cancel()
         self._executor.shutdown(timeout_sec=1.0)
         self._context.try_shutdown()
@@ -348,7 +351,7 @@ class GromaClient:
         self._until(done, time.monotonic() + timeout, sentence)
 
     def _request(self, send: Callable[[], Future], end: float, what: str) -> Any:
-        """Return the response to a request that may be sent twice: the first response may be lost before both
+        """Return the response to a request that may be sent twice: the first response can be lost before both
         ends have discovered each other."""
         request = RepeatedRequest(send, again=2.0)
         self._until(request.done, end, f"The node {self._name} did not {what}")
@@ -424,13 +427,13 @@ def images_in_progress(diagnostics: Mapping[str, str]) -> int:
 
 
 def images_answered(diagnostics: Mapping[str, str]) -> int:
-    """Number of images that the node published an answer about, including those answered by motion alone."""
+    """Number of images the node published an answer on, including those answered by motion alone."""
     return int(diagnostics.get("answered", 0)) + int(diagnostics.get("carried", 0))
 
 
 class RestDetector:
-    """Notices that a node has no image in progress and gets no more. It goes by the number of reports and not
-    by time: a busy node reports late."""
+    """Detects that a node has no image in progress and receives no more. It counts reports instead of time,
+    because a busy node reports late."""
 
     def __init__(self) -> None:
         self._counts: dict[str, str] = {}
@@ -438,8 +441,8 @@ class RestDetector:
         self._since = 0
 
     def reached(self, facts: Mapping[str, str], answers: int, reports: int) -> bool:
-        """Whether it is at rest. facts: its newest report; answers: number of those that arrived here;
-        reports: number of those that arrived here."""
+        """Whether the node is at rest. facts: its latest report; answers, reports: numbers of those that
+        arrived here."""
         counts = {key: facts[key] for key in ("received", *FATES)}
         if images_in_progress(facts) or images_answered(facts) != answers:
             self._counts = {}

@@ -30,12 +30,12 @@ from groma_ros.types import Goal, Grounding
 START_SECONDS = 180.0
 ANSWER_SECONDS = 120.0
 TICK_SECONDS = 0.02
-"""Period of /clock between two images."""
+"""Period of /clock between two images, seconds."""
 COMPRESSED, RAW = "compressed", "raw"
 MAX_DOMAIN = 232
-"""The largest domain that DDS has ports for."""
+"""The largest domain for which DDS has ports."""
 _LOOPBACK = {"ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST", "ROS_STATIC_PEERS": "", "ROS_LOCALHOST_ONLY": "1"}
-"""Keeps discovery on this machine; the last one is the form of ROS 2 Humble."""
+"""Restricts discovery to this machine; the last variable is for ROS 2 Humble."""
 _DISCOVERY_SETTINGS = (
     "ROS_DISCOVERY_SERVER",
     "FASTDDS_ENVIRONMENT_FILE",
@@ -43,7 +43,7 @@ _DISCOVERY_SETTINGS = (
     "FASTDDS_DEFAULT_PROFILES_FILE",
     "CYCLONEDDS_URI",
 )
-"""Variables that can make a middleware discover other machines whatever `_LOOPBACK` says."""
+"""Variables that can make a middleware discover other machines in spite of `_LOOPBACK`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,7 +51,7 @@ class PlayedImage:
     """An image to publish."""
 
     number: int
-    """Identifies it."""
+    """Identifies the image."""
     time: int
     """Time of recording, ns."""
     stamp: int
@@ -75,12 +75,12 @@ class ImageAnswer:
 
 
 class LiveNode:
-    """The node in a process of its own, and a client that plays images to it; a context manager.
+    """The node in a separate process, and a client that plays images to it; a context manager.
 
     parameters: of the node; transport: RAW or COMPRESSED; topic: the camera's; log: file for the output of
-    the node; domain: of DDS, None for ROS_DOMAIN_ID or, without it, one of its own; network: let other
-    machines discover it too, else only this one. Raises TimeoutError or RuntimeError with a sentence if the
-    node does not start or ends, ValueError for an invalid domain.
+    the node; domain: of DDS, None for ROS_DOMAIN_ID or, if that is not set, an unused one; network: let other
+    machines discover it, else only this one. Raises TimeoutError or RuntimeError with a sentence if the node
+    does not start or exits, ValueError for an invalid domain.
     """
 
     def __init__(
@@ -129,12 +129,12 @@ class LiveNode:
 
     @property
     def diagnostics(self) -> dict[str, str]:
-        """The newest values of the node's diagnostics."""
+        """The latest values of the node's diagnostics."""
         return self._client.diagnostics
 
     def wait_until_ready(self) -> None:
-        """Wait until the node is active, it and the client have discovered each other's topics, and
-        `diagnostics` name the backend."""
+        """Wait until the node is active, node and client have discovered each other's topics, and the
+        diagnostics name the backend."""
 
         def ready() -> bool:
             return bool(
@@ -147,15 +147,15 @@ class LiveNode:
         with self._log_in_timeouts():
             self._client.wait_until_active(START_SECONDS)
             self._client.until(ready, START_SECONDS, "The node did not become active")
-        time.sleep(0.5)  # each end sees the match a moment before the other does
+        time.sleep(0.5)  # each end sees the match slightly earlier than the other does
 
     def set_goals(self, goals: Sequence[Goal]) -> None:
-        """Set the goals. Raises ValueError with the node's sentence if it refuses them."""
+        """Set the goals. Raises ValueError with the node's message if it refuses them."""
         with self._log_in_timeouts():
             self._client.set_goals(goals, START_SECONDS)
 
     def play(self, images: Iterable[PlayedImage], rate: float) -> Iterator[ImageAnswer]:
-        """Publish images and yield the node's answers in the order of their arrival.
+        """Publish images and yield the node's answers in the order of arrival.
 
         rate: 1 is the speed of the recording, at which a slow node drops images; 0 waits for each answer, so
         that none is dropped.
@@ -184,7 +184,7 @@ class LiveNode:
         self._client.close()
 
     def _pass_time(self, start: float, first: int, until: int, rate: float) -> None:
-        """Wait for a time of the recording and keep publishing /clock."""
+        """Wait for a time of the recording while publishing /clock."""
         while (left := start + (until - first) / 1e9 / rate - time.monotonic()) > 0:
             time.sleep(min(left, TICK_SECONDS))
             self._tick(min(until, first + int((time.monotonic() - start) * rate * 1e9)))
@@ -205,7 +205,7 @@ class LiveNode:
                 image, sent = waiting.popleft()
                 self._ready.append(ImageAnswer(image, answers.groundings, answers.answered, moment - sent))
             elif self._unreadable:
-                # One that was overtaken before the node tried to read it: its boxes were carried.
+                # The image was superseded before the node read it: its boxes were carried.
                 self._unreadable -= 1
             else:
                 continue
@@ -216,7 +216,7 @@ class LiveNode:
         return not any(self._unanswered.values())
 
     def _wait_until_settled(self) -> None:
-        """Wait until every image is answered or dropped, and nothing changes over several reports."""
+        """Wait until every image is answered or dropped, and several reports show no change."""
         rest = RestDetector()
 
         def done() -> bool:
@@ -256,7 +256,7 @@ class LiveNode:
 
 def _domain() -> int:
     """Return ROS_DOMAIN_ID or, if it is not set, a domain that other processes are unlikely to use. Raises
-    ValueError for a value that is no domain."""
+    ValueError for an invalid value."""
     text = os.environ.get("ROS_DOMAIN_ID", "")
     if not text:
         return 1 + os.getpid() % 100
@@ -266,8 +266,8 @@ def _domain() -> int:
 
 
 def _arguments(parameters: Mapping[str, Any], transport: str, topic: str) -> list[str]:
-    """Arguments of the node's process. Transport is reliable from end to end, so that images are dropped by
-    the node only, which counts them."""
+    """Arguments of the node's process. Transport is reliable end to end, so that only the node drops images,
+    and counts them."""
     reliable = {
         f"qos_overrides.{topic}.subscription.reliability": "reliable",
         f"qos_overrides.{topic}.subscription.depth": 10,
@@ -283,14 +283,14 @@ def _yaml(value: Any) -> str:
 
 
 PATIENCE = 60.0
-"""Seconds that an image may wait for its own answer if no image may be dropped."""
+"""Maximum time in seconds an image waits for its own answer if no image may be dropped."""
 
 
 def play(bag: Bag, camera: RecordedCamera, plan: ReplayPlan, log: Path) -> Iterator[Played]:
-    """Yield the node's answers in the order of the images, without those it dropped. log: file for the
-    output of the node.
+    """Yield the node's answers in the order of the images, without those it dropped. log: file for the output
+    of the node.
 
-    Raises ValueError if ROS is missing, or the node refuses the goals, does not start or ends.
+    Raises ValueError if ROS is missing, or the node refuses the goals, does not start or exits.
     """
     waiting: dict[int, FrameRecord] = {}
 

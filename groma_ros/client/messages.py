@@ -1,4 +1,4 @@
-"""Convert the node's messages to the project's dataclasses; `groma_ros.node.conversions` is the inverse."""
+"""Convert the node's messages to our dataclasses; `groma_ros.node.conversions` is the inverse."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STATUSES = {code: status for status, code in STATUS_CODES.items()}
 
 
 def diagnostics_from_message(message: DiagnosticArray) -> dict[str, dict[str, str]]:
-    """Convert a report to its values by the name of the status, such as "groma: grounding", and by key."""
+    """Convert a report to a mapping: status name (e.g. "groma: grounding"), then key, to value."""
     return {status.name: {item.key: item.value for item in status.values} for status in message.status}
 
 
@@ -41,7 +41,7 @@ def grounding_from_message(message: GroundingMessage) -> Grounding:
 
 
 def answer_spans(question: str, response: Ask.Response) -> Grounding:
-    """Convert a reply of ~/ask: its text, the boxes it names, and the phrases that name them."""
+    """Convert a response of ~/ask: its text, the boxes it names, and the phrases that name them."""
     detections = tuple(_detection(item, number) for number, item in enumerate(response.detections))
     places = zip(response.starts, response.ends, strict=True)
     spans = tuple(
@@ -53,7 +53,7 @@ def answer_spans(question: str, response: Ask.Response) -> Grounding:
 
 
 def corners(box: BoundingBox2D) -> tuple[float, float, float, float]:
-    """A message's box as xyxy; one of the node's, which may be empty but is never turned."""
+    """Convert a message's box to xyxy. The node's boxes may be empty but are never rotated."""
     centre, half = box.center.position, (box.size_x / 2, box.size_y / 2)
     return centre.x - half[0], centre.y - half[1], centre.x + half[0], centre.y + half[1]
 

@@ -12,13 +12,13 @@ AGAIN_SECONDS = 10.0
 
 
 class RepeatedRequest:
-    """A request that is sent at once, and again every `again` seconds until one is answered.
+    """A request that is sent immediately, and again every `again` seconds until it is answered.
 
-    A server may receive a request before it has discovered the reader of its response; then Fast DDS drops
+    A server may receive a request before it has discovered the reader of its response; Fast DDS then drops
     the response, whatever the quality of service, and the caller would wait forever. Only for idempotent
     requests.
 
-    send: sends it once, such as `partial(client.call_async, request)`.
+    send: sends the request once, e.g. `partial(client.call_async, request)`.
     """
 
     def __init__(self, send: Callable[[], Future], again: float = AGAIN_SECONDS) -> None:
@@ -27,8 +27,7 @@ class RepeatedRequest:
         self._due = time.monotonic() + again
 
     def done(self) -> bool:
-        """Whether a response has arrived; sends the request again when it is due. Poll it while the executor
-        spins."""
+        """Whether a response has arrived; repeats the request when due. Poll it while the executor spins."""
         if any(future.done() for future in self._open):
             return True
         if time.monotonic() >= self._due:
@@ -37,5 +36,5 @@ class RepeatedRequest:
         return False
 
     def result(self) -> Any:
-        """Return the first response, once `done`."""
+        """Return the first response; call it when `done`."""
         return next(future.result() for future in self._open if future.done())

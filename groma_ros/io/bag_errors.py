@@ -1,4 +1,4 @@
-"""Errors, limits and records that the readers of both storage formats share."""
+"""Errors, limits and records shared by the readers of both storage formats."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 MAX_CHUNK_BYTES = 256 * 2**20
-"""Most bytes that one chunk or one compressed message may expand to."""
+"""Maximum expanded size of one chunk or one compressed message, bytes."""
 MAX_RATIO = 100
-"""A bag may expand to this many times the size of its files..."""
+"""Maximum ratio of a bag's expanded size to the size of its files..."""
 MIN_EXPANDED_BYTES = 2**30
-"""...but always to this many bytes."""
+"""...but this many bytes are always allowed."""
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-"""First bytes of zstd data; those of a CDR message begin with a zero byte."""
+"""First bytes of zstd data; CDR messages start with a zero byte."""
 
 
 class BagError(ValueError):
-    """A bag that cannot be read; the message is a sentence that names the file and what is wrong."""
+    """A bag that cannot be read; the message names the file and says what is wrong."""
 
 
 class BagLoss(BagError):
-    """A bag that holds other messages than it announces."""
+    """A bag whose messages differ from what it announces."""
 
 
 @dataclass
@@ -30,11 +30,11 @@ class BagTopic:
 
     name: str
     type: str
-    """Of its messages, such as sensor_msgs/msg/Image; empty where the file does not say."""
+    """Type of its messages, e.g. sensor_msgs/msg/Image; empty if the file does not say."""
     encoding: str
-    """How its messages are serialized; ROS 2 writes cdr."""
+    """Serialization format of its messages; ROS 2 writes cdr."""
     count: int
-    """Messages that the bag announces or, where it announces nothing, that its files hold."""
+    """Number of messages announced by the bag or, if it announces none, held by its files."""
 
 
 class BagMessage(NamedTuple):
@@ -42,17 +42,17 @@ class BagMessage(NamedTuple):
 
     topic: str
     time: int
-    """Nanoseconds since 1970 at which it was recorded."""
+    """Recording time, nanoseconds since 1970."""
     data: bytes
 
 
 def expansion_limit(file_bytes: int) -> int:
-    """Most bytes that files of this many bytes together may expand to."""
+    """Maximum total expanded size for files of this many bytes."""
     return max(MIN_EXPANDED_BYTES, MAX_RATIO * file_bytes)
 
 
 def size_text(count: int) -> str:
-    """A number of bytes in the unit that suits it."""
+    """Format a number of bytes with a suitable unit."""
     for factor, unit in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
         if count >= factor:
             return f"{count / factor:.3g} {unit}"
@@ -60,9 +60,10 @@ def size_text(count: int) -> str:
 
 
 def expand(data: bytes, compression: str, limit: int) -> bytes:
-    """At most limit + 1 bytes of what compressed data expands to, so that more is seen without being read.
+    """Expand compressed data, up to limit + 1 bytes, so that the caller can detect a larger size without
+    reading all of it.
 
-    compression: empty, lz4 or zstd. Raises ValueError with a reason where the data is damaged.
+    compression: empty, lz4 or zstd. Raises ValueError with a reason if the data is damaged.
     """
     if not compression:
         return data

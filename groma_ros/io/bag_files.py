@@ -18,9 +18,9 @@ METADATA = "metadata.yaml"
 STORAGE = (".mcap", ".db3")
 COMPRESSED = (".zstd", ".zst")
 KNOWN_VERSION = 9
-"""Of metadata.yaml; a newer one is read as far as it says the same things in the same places."""
+"""Newest known version of metadata.yaml; a newer file is read if it has the same fields."""
 MIN_FREE_BYTES = 256 * 2**20
-"""Room that a copy leaves on its disk."""
+"""Free disk space that a copy must leave, bytes."""
 _PIECE = 1 << 22
 
 
@@ -30,18 +30,18 @@ class BagFiles:
 
     paths: list[Path]
     announced: dict[str, int] | None = None
-    """Messages by topic as metadata.yaml has them; None where nothing announces them."""
+    """Messages by topic according to metadata.yaml; None if it does not say."""
     losses: list[str] = field(default_factory=list)
-    """What is missing, a sentence each."""
+    """Missing parts, one sentence each."""
     notes: list[str] = field(default_factory=list)
-    """What is odd and does no harm, a sentence each."""
+    """Harmless oddities, one sentence each."""
 
 
 def find_files(path: Path, allow_loss: bool = False) -> BagFiles:
-    """The files of a rosbag2 folder or of a lone file.
+    """Find the files of a rosbag2 folder, or a single file.
 
-    allow_loss: go on without files that metadata.yaml names and that are not there. Raises BagError with a
-    sentence for a path that is no bag, BagLoss for missing files.
+    allow_loss: continue without files that metadata.yaml names but that do not exist. Raises BagError for a
+    path that is not a bag, BagLoss for missing files.
     """
     if not path.exists():
         raise BagError(f"The bag {path} does not exist.")
@@ -65,23 +65,23 @@ def find_files(path: Path, allow_loss: bool = False) -> BagFiles:
 
 
 def is_storage(path: Path) -> bool:
-    """Whether a file's name is that of a storage file, compressed or not."""
+    """Whether a file name is that of a storage file, compressed or not."""
     return storage_suffix(path) in STORAGE
 
 
 def storage_suffix(path: Path) -> str:
-    """.mcap or .db3, also where .zstd follows; empty for another file."""
+    """Return .mcap or .db3, also if .zstd follows; "" for other files."""
     if path.suffix in COMPRESSED:
         path = path.with_suffix("")
     return path.suffix if path.suffix in STORAGE else ""
 
 
 def readable_copy(path: Path, make_folder: Callable[[], Path]) -> Path | None:
-    """A copy of a file that cannot be read in its place: compressed as a whole, or a database with a
-    write-ahead log beside it. None for one that can.
+    """Copy a file that cannot be read in place: compressed as a whole, or a database with a write-ahead log.
+    Returns None for other files.
 
-    make_folder: makes the folder that the copy is written to. Raises BagError with a sentence where it
-    expands beyond the limit or the disk has no room.
+    make_folder: creates the folder for the copy. Raises BagError if it expands beyond the limit or the disk
+    is full.
     """
     if path.stat().st_size and (kind := wrong_kind(path)) is not None:
         raise BagError(f"The bag {path} is {kind}.")
@@ -105,14 +105,14 @@ def readable_copy(path: Path, make_folder: Callable[[], Path]) -> Path | None:
 
 
 def _from_metadata(folder: Path, allow_loss: bool) -> BagFiles | None:
-    """Read metadata.yaml; None if it does not name files. Raises BagError if it cannot be read."""
+    """Read metadata.yaml; None if it does not list files. Raises BagError if it cannot be read."""
     path = folder / METADATA
     try:
         information = _load(path)["rosbag2_bagfile_information"]
         names = [str(name) for name in information["relative_file_paths"]]
     except (KeyError, TypeError):
         return None
-    # Names, not paths: a bag is read from its own folder, wherever its metadata point.
+    # Use names, not paths: a bag is read only from its own folder.
     paths = [folder / Path(name).name for name in names]
     paths = [path for path in paths if is_storage(path) or path.is_file()]
     if not paths:
@@ -135,7 +135,7 @@ def _from_metadata(folder: Path, allow_loss: bool) -> BagFiles | None:
 
 
 def _announced(information: dict[str, Any]) -> dict[str, int] | None:
-    """Messages by topic; None where they are not said, or all are 0, as a recorder writes that begins."""
+    """Messages by topic; None if not given, or if all are 0, as written at the start of a recording."""
     counts: dict[str, int] = {}
     try:
         for item in information["topics_with_message_count"]:
@@ -156,8 +156,8 @@ def _load(path: Path) -> Any:
 
 
 def _by_name(folder: Path) -> list[Path]:
-    """The storage files of a folder in the order of the numbers in their names, as a recorder splits a bag.
-    Raises BagError where they are several recordings."""
+    """Storage files of a folder, sorted by the numbers in their names, as a recorder splits a bag. Raises
+    BagError if they belong to several recordings."""
     paths = [item for item in folder.iterdir() if item.is_file() and is_storage(item)]
     pattern = re.compile(r"(.*?)(?:_(\d+))?")
     keys = {}

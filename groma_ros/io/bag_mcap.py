@@ -1,7 +1,7 @@
-"""Messages of an MCAP file in the order of their recording, with bounded memory.
+"""Messages of an MCAP file in recording order, with bounded memory.
 
-The records are parsed with the library mcap. Its readers are not used: they load whole files that have no
-index, and expand a chunk of any size.
+The library mcap parses the records. Its readers are not used, because they load files without an index
+completely, and expand chunks of any size.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from groma_ros.io.bag_errors import (
 
 MAGIC = b"\x89MCAP0\r\n"
 MAX_PENDING_BYTES = 512 * 2**20
-"""Most bytes of messages that are held to bring chunks that overlap in time into order."""
+"""Maximum size of messages held to bring overlapping chunks into order, bytes."""
 MAX_RECORD_BYTES = 64 * 2**20
-"""Most bytes of a record that is no message, chunk or attachment."""
+"""Maximum size of a record that is not a message, chunk or attachment, bytes."""
 _FOOTER_BYTES = 9 + 20 + len(MAGIC)
 _HEAD = struct.Struct("<BQ")
 _CHUNK = struct.Struct("<QQQII")
@@ -47,32 +47,32 @@ class _Record(NamedTuple):
 
     opcode: int
     start: int
-    """Of the record, bytes from the start of the file or chunk."""
+    """Offset of the record from the start of the file or chunk, bytes."""
     body: int
     length: int
-    """Of the body."""
+    """Length of the body."""
 
 
 @dataclass
 class _Chunk:
-    """A chunk, or a message outside any chunk."""
+    """A chunk, or a message outside of chunks."""
 
     start: int
-    """Of its record, bytes from the start of the file."""
+    """Offset of its record from the start of the file, bytes."""
     time: int
-    """Of its first message, ns."""
+    """Time of its first message, ns."""
     expanded: int
-    """Bytes, as the file says; 0 for a message outside any chunk."""
+    """Expanded size according to the file, bytes; 0 for a message outside of chunks."""
     channels: set[int] | None = field(default=None)
-    """Of its messages, where they are known."""
+    """Channels of its messages, if known."""
 
 
 class McapFile:
-    """An open MCAP file. Its channels of one topic and type are one topic."""
+    """An open MCAP file. Channels with the same topic and type form one topic."""
 
     def __init__(self, path: Path, salvage: bool = False, name: Path | None = None) -> None:
-        """salvage: read what stands before the place where the file breaks off; name: of the bag in messages.
-        Raises BagError with a sentence for a damaged file, OSError for one that cannot be opened."""
+        """salvage: read the part before the point where the file breaks off; name: of the bag, for messages.
+        Raises BagError for a damaged file, OSError for one that cannot be opened."""
         self.path = name or path
         self.losses: list[str] = []
         """What was left out, a sentence each."""
@@ -92,7 +92,7 @@ class McapFile:
 
     @property
     def topics(self) -> list[BagTopic]:
-        """A topic for each name and type, with the messages of all its channels."""
+        """One topic per name and type, counting the messages of all its channels."""
         counts = self._counts if self._announced is None else self._announced
         found: dict[tuple[str, str, str], BagTopic] = {}
         for number, channel in self._channels.items():
@@ -103,8 +103,8 @@ class McapFile:
         return list(found.values())
 
     def messages(self, names: Collection[str]) -> Iterator[BagMessage]:
-        """Messages of the topics of these names by the time they were recorded at; of two of one time the
-        first in the file. Raises BagError with a sentence where the file is damaged."""
+        """Yield the messages of these topics by recording time; of two with the same time, the first in the
+        file comes first. Raises BagError if the file is damaged."""
         wanted = {number for number, channel in self._channels.items() if channel.topic in names}
         pending: list[tuple[int, int, int, int, bytes]] = []
         held = 0
@@ -155,8 +155,8 @@ class McapFile:
         return tail.endswith(MAGIC) and tail[:9] == _HEAD.pack(Opcode.FOOTER, 20)
 
     def _read_summary(self) -> bool:
-        """Read channels and chunks from the summary; False where it is absent, damaged or not complete, so
-        that the file has to be read from its start."""
+        """Read channels and chunks from the summary. Returns False if it is absent, damaged or incomplete;
+        the file must then be scanned from its start."""
         end = self._size - _FOOTER_BYTES
         try:
             start = self._parse(Footer, _Record(Opcode.FOOTER, end, end + 9, 20)).summary_start
@@ -224,7 +224,7 @@ class McapFile:
             self.losses.append(str(error))
 
     def _note(self, opcode: int, record: _Record, content: bytes | None) -> None:
-        """Remember a schema or channel that stands in the data."""
+        """Store a schema or channel found in the data section."""
         if opcode == Opcode.SCHEMA:
             schema = self._parse(Schema, record, content)
             self._schemas[schema.id] = schema
@@ -235,8 +235,8 @@ class McapFile:
             self._announced = self._parse(Statistics, record, content).channel_message_counts
 
     def _read(self, chunk: _Chunk, wanted: Collection[int] | None) -> Iterator[tuple[int, int, bytes]]:
-        """(channel, time, data) of a chunk's messages in the order of the file; None wants to know of all
-        messages, without their data, and of all channels."""
+        """Yield (channel, time, data) of a chunk's messages in file order; wanted = None: of all messages,
+        without their data, and record all channels."""
         record = self._record(chunk.start, self._size)
         if record.opcode == Opcode.MESSAGE and not chunk.expanded:
             number, _, time, _ = self._unpack(_MESSAGE, record)
@@ -319,7 +319,7 @@ class McapFile:
         return layout.unpack(self._stream.read(layout.size))
 
     def _parse(self, kind: type, record: _Record, content: bytes | None = None):  # type: ignore[no-untyped-def]
-        """A record in the library's form. content: of the chunk it stands in."""
+        """Parse a record. content: of the chunk that contains it."""
         if record.length > MAX_RECORD_BYTES:
             raise self._damaged(
                 record.start, f"the record there is longer than {size_text(MAX_RECORD_BYTES)}"

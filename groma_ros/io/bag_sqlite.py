@@ -1,4 +1,4 @@
-"""Messages of a sqlite3 file of rosbag2 in the order of their recording; the file is never changed."""
+"""Messages of a rosbag2 sqlite3 file in recording order. The file is never changed."""
 
 from __future__ import annotations
 
@@ -23,22 +23,20 @@ from groma_ros.io.bag_errors import (
 )
 
 TABLES = ("topics", "messages")
-"""Needed; of these and other tables of rosbag2 none may be a view, which can be endless."""
+"""Required tables. None of rosbag2's tables may be a view, because a view can be endless."""
 _OTHER_TABLES = ("schema", "metadata", "message_definitions")
 _MIN_ROW_BYTES = 6
-"""No message takes fewer bytes of the file, so a damaged tree that repeats its pages is noticed."""
+"""No message takes fewer bytes of the file; this detects a damaged tree that repeats its pages."""
 MAX_TOPICS = 10_000
 _BATCH = 100_000
 
 
 class SqliteFile:
-    """An open .db3 file. Messages that were compressed one by one are expanded, whether the file says that
-    they are or not."""
+    """An open .db3 file. Messages compressed one by one are expanded, whether or not the file says so."""
 
     def __init__(self, path: Path, copied: bool = False, name: Path | None = None) -> None:
-        """copied: the file is a copy of ours with the write-ahead log of the recording beside it, which
-        sqlite works in; name: of the bag in messages. Raises BagError with a sentence for a file that is no
-        bag or damaged."""
+        """copied: the file is our copy, with the recording's write-ahead log beside it, and sqlite may change
+        it; name: of the bag, for messages. Raises BagError for a file that is damaged or not a bag."""
         self.path = name or path
         self.losses: list[str] = []
         """Nothing is left out of a database."""
@@ -47,7 +45,7 @@ class SqliteFile:
             self._size += sum(file.stat().st_size for file in path.parent.glob(path.name + "-*"))
         if not self._size:
             raise BagError(f"The bag {self.path} is empty: it has no bytes.")
-        # Quoted, so that % ? and # of a path are no part of the address. Immutable: no lock, no -shm file.
+        # Quote the path, so that % ? and # do not become part of the URI. Immutable: no lock, no -shm file.
         address = path.resolve().as_uri() + ("" if copied else "?mode=ro&immutable=1")
         with self._naming():
             self._database = sqlite3.connect(address, uri=True, check_same_thread=False)
@@ -62,7 +60,7 @@ class SqliteFile:
 
     @property
     def topics(self) -> list[BagTopic]:
-        """The topics with the number of messages they hold."""
+        """Topics with their number of messages."""
         ids, counts = np.unique(self._index[:, 0], return_counts=True)
         held = dict(zip(ids.tolist(), counts.tolist()))
         found: dict[tuple[str, str, str], BagTopic] = {}
@@ -72,8 +70,7 @@ class SqliteFile:
         return list(found.values())
 
     def messages(self, names: Collection[str]) -> Iterator[BagMessage]:
-        """Messages of the topics of these names by the time they were recorded at. Raises BagError with a
-        sentence where the file is damaged."""
+        """Yield the messages of these topics by recording time. Raises BagError if the file is damaged."""
         wanted = [number for number, (name, _, _) in self._topics.items() if name in names]
         rows = self._index[np.isin(self._index[:, 0], wanted)]
         expanded, limit = 0, expansion_limit(self._size)
@@ -130,7 +127,7 @@ class SqliteFile:
             )
 
     def _read_topics(self) -> dict[int, tuple[str, str, str]]:
-        """(name, type, encoding) by id."""
+        """Return (name, type, encoding) by id."""
         rows = self._database.execute(
             "SELECT id, name, type, serialization_format FROM topics LIMIT ?", (MAX_TOPICS + 1,)
         ).fetchall()
@@ -145,7 +142,7 @@ class SqliteFile:
         return {row[0]: row[1:] for row in rows}
 
     def _read_index(self) -> NDArray[Any]:
-        """Topic, time in ns and row of all messages, int64 Nx3, in the order of the file."""
+        """Topic, time in ns and row of all messages, int64 Nx3, in file order."""
         most = self._size // _MIN_ROW_BYTES
         cursor = self._database.execute(
             "SELECT topic_id, timestamp, rowid FROM messages LIMIT ?", (most + 1,)
@@ -189,10 +186,10 @@ class SqliteFile:
 
     @contextmanager
     def _naming(self) -> Iterator[None]:
-        """Give an error of sqlite the sentence that names the file."""
+        """Convert an error of sqlite to a sentence that names the file."""
         try:
             yield
-        except UnicodeDecodeError as error:  # of a text in a table
+        except UnicodeDecodeError as error:  # caused by a text in a table
             raise BagError(f"The bag {self.path} is damaged: one of its texts is not UTF-8.") from error
         except sqlite3.Error as error:
             reason = " ".join(str(error).split()).rstrip(".")

@@ -1,5 +1,4 @@
-"""Choose the camera of a bag, its depth images and its camera_info: by type, frame and stamps, and only then
-by name."""
+"""Choose a bag's camera, depth images and camera_info: by type, frame and stamps first, then by name."""
 
 from __future__ import annotations
 
@@ -17,14 +16,14 @@ _DEPTH_ENCODINGS = ("16UC1", "32FC1")
 _DEPTH_WORDS = ("depth", "disparity")
 _REGISTERED_WORDS = ("registered", "aligned")
 _CAMERA_SAMPLES, _SAMPLES = 10, 40
-"""Messages of the camera that are looked at, and of other topics, which may come at a higher rate."""
+"""Number of messages sampled from the camera, and from other topics, whose rate may be higher."""
 _SAME_STAMP = 20_000_000
-"""Nanoseconds between two stamps that belong together."""
+"""Maximum difference of stamps that belong together, ns."""
 
 
 @dataclass(frozen=True)
 class DepthTopics:
-    """Topics that give the pixels of a camera 3D positions."""
+    """Topics that give a camera's pixels 3D positions."""
 
     depth: str
     """Topic of depth images registered to the camera's."""
@@ -34,24 +33,23 @@ class DepthTopics:
 
 @dataclass(frozen=True)
 class _Sample:
-    """Properties of a topic from its first messages."""
+    """Properties of a topic, from its first messages."""
 
     topic: str
     encoding: str
-    """Of a raw image; format of a compressed one; empty for a camera_info."""
+    """Encoding of a raw image; format of a compressed one; empty for a camera_info."""
     frame_id: str
     size: tuple[int, int] | None
-    """Width and height; None where they are not known without decoding."""
+    """Width and height; None if decoding would be needed."""
     stamps: tuple[int, ...]
     """Nanoseconds."""
 
 
 def find_camera(bag: Bag, topic: str | None = None) -> RecordedCamera:
-    """The camera to read: the topic asked for, else the only one that shows colour images.
+    """Return the camera to read: the requested topic, else the only one with colour images.
 
-    Of a raw topic and its compressed form the raw one is taken. Raises BagError with a sentence for a topic
-    that is absent, recorded with two types or no image; also where nothing was asked for and the bag has no
-    camera or several.
+    The raw topic is preferred to its compressed form. Raises BagError for a requested topic that is absent,
+    recorded with two types or not an image; without a request, if the bag has no camera or several.
     """
     topic = _only_camera(bag) if topic is None else topic
     kind = bag.check_topic(topic, (RAW, COMPRESSED), "a camera")
@@ -61,12 +59,12 @@ def find_camera(bag: Bag, topic: str | None = None) -> RecordedCamera:
 def find_depth(
     bag: Bag, camera: RecordedCamera, depth: str | None = None, info: str | None = None
 ) -> tuple[DepthTopics | None, str]:
-    """The topics of a camera's depth images and camera_info, and a sentence why there are none, empty where
-    there are.
+    """Return the topics of a camera's depth images and camera_info, and the reason if there are none ("" if
+    there are).
 
-    depth, info: topics that were asked for. Of several depth topics the one in the camera's frame is taken,
-    then one of its size, with its stamps, registered or aligned by its name, nearest by its name; camera_info
-    likewise. Raises BagError with a sentence for a topic asked for that is absent or has another type.
+    depth, info: requested topics. Of several depth topics the one in the camera's frame is chosen, then by
+    size, by stamps, by "registered" or "aligned" in the name, and by closeness of the name; camera_info
+    likewise. Raises BagError for a requested topic that is absent or has another type.
     """
     shown = _sample(bag, camera.topic, camera.type, measure=True)
     if depth is None:
@@ -90,8 +88,7 @@ def find_depth(
 
 
 def find_cameras(bag: Bag) -> list[str]:
-    """The topics that show colour images, in the order of their names; of a raw topic and its compressed form
-    the raw one."""
+    """Topics with colour images, sorted by name; of a raw topic and its compressed form, the raw one."""
     samples = [item for item in (*_images(bag, RAW), *_images(bag, COMPRESSED)) if not _is_depth(item)]
     cameras = sorted(item.topic for item in samples)
     if len(cameras) > 1:
@@ -116,7 +113,7 @@ def _only_camera(bag: Bag) -> str:
 
 
 def _with_type(bag: Bag, kind: str) -> list[str]:
-    """The topics that have messages of one type, serialized by ROS 2."""
+    """Topics with messages of one type, serialized by ROS 2."""
     return sorted(
         topic
         for topic, kinds in bag.types.items()
@@ -126,7 +123,7 @@ def _with_type(bag: Bag, kind: str) -> list[str]:
 
 def _images(bag: Bag, kind: str) -> list[_Sample]:
     samples = ((topic, _sample(bag, topic, kind)) for topic in _with_type(bag, kind))
-    # A topic whose first messages are all damaged is judged by its name.
+    # If its first messages are all damaged, a topic is judged by its name.
     return [item or _Sample(topic, "", "", None, ()) for topic, item in samples]
 
 
@@ -141,7 +138,7 @@ def _named_depth(topic: str) -> bool:
 
 
 def _nearest(camera: _Sample | None, name: str, others: Sequence[_Sample]) -> str | None:
-    """The topic that belongs to a camera; None of none. name: of the camera's topic."""
+    """Return the topic that belongs to a camera; None if there are none. name: of the camera's topic."""
 
     def rank(item: _Sample) -> tuple[bool, bool, float, bool, int]:
         return (
@@ -152,7 +149,7 @@ def _nearest(camera: _Sample | None, name: str, others: Sequence[_Sample]) -> st
             _shared_parts(name, item.topic),
         )
 
-    # Ranks that are equal are left in the order of the names.
+    # Equal ranks stay in the order of the names.
     ordered = sorted((item for item in others if item.topic != name), key=lambda item: item.topic)
     return max(ordered, key=rank).topic if ordered else None
 
@@ -168,7 +165,7 @@ def _common_stamps(wanted: Sequence[int], found: Sequence[int]) -> float:
 
 
 def _shared_parts(one: str, other: str) -> int:
-    """How many parts two names have in common from their start; with and without a leading slash."""
+    """Number of leading parts that two names have in common, with or without a leading slash."""
     count = 0
     for left, right in zip(one.strip("/").split("/"), other.strip("/").split("/")):
         if left != right:
@@ -178,15 +175,15 @@ def _shared_parts(one: str, other: str) -> int:
 
 
 def _sample(bag: Bag, topic: str, kind: str, measure: bool = False) -> _Sample | None:
-    """What the first messages of a topic say; None where none can be decoded. measure: it is the
-    camera, of which a compressed image is decoded for its size."""
+    """Sample the first messages of a topic; None if none can be decoded. measure: for the camera: decode a
+    compressed image for its size."""
     first: Any = None
     stamps = []
     for message in bag.first_messages(topic, _CAMERA_SAMPLES if measure else _SAMPLES):
         try:
             decoded = decode_message(message.data, kind)
             stamps.append(stamp_of(decoded.header))
-        except ValueError:  # of the message or of its stamp
+        except ValueError:  # the message or its stamp is invalid
             continue
         first = first or decoded
     if first is None:

@@ -1,7 +1,7 @@
-"""Recorded bags: rosbag2 folders and lone .mcap or .db3 files, read without ROS.
+"""Recorded bags: rosbag2 folders and single .mcap or .db3 files, read without ROS.
 
-`open_bag` gives a bag whose messages are read by topic; `recorded_images` decodes those of a camera. rosbags
-decodes single messages; the files are read by `bag_mcap` and `bag_sqlite`.
+`open_bag` returns a bag whose messages are read by topic; `recorded_images` decodes those of a camera.
+rosbags decodes single messages; `bag_mcap` and `bag_sqlite` read the files.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from groma_ros.types import Frame
 RAW, COMPRESSED = "sensor_msgs/msg/Image", "sensor_msgs/msg/CompressedImage"
 NANOSECONDS = 1_000_000_000
 MAX_SECONDS = 2**31
-"""ROS 2 keeps seconds in 32 bits with a sign; times end in 2038."""
+"""ROS 2 stores seconds in 32 signed bits; times end in 2038."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class RecordedCamera:
     type: str
     """RAW or COMPRESSED."""
     count: int
-    """Messages that the bag announces."""
+    """Number of messages announced by the bag."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,30 +45,29 @@ class RecordedImage:
     """One message of a camera."""
 
     number: int
-    """Its place on the topic, from 0."""
+    """Index on the topic."""
     time: int
-    """Nanoseconds since 1970 at which it was recorded."""
+    """Recording time, nanoseconds since 1970."""
     data: bytes
     """CDR bytes."""
     frame: Frame | None
-    """What it shows; None where it is refused."""
+    """None if the message is refused."""
     cause: str = ""
-    """Why it is refused, in a word."""
+    """One-word cause of the refusal."""
     refusal: str = ""
-    """Why it is refused, in a sentence."""
+    """Reason of the refusal, a sentence."""
 
     @property
     def stamp(self) -> int:
-        """Of its header in ns, 0 where it has none that can be read."""
+        """Stamp of its header in ns, 0 if it has no readable one."""
         return self.frame.stamp if self.frame is not None else 0
 
 
 class Bag:
-    """An open bag, made by `open_bag`."""
+    """An open bag, created by `open_bag`."""
 
     def __init__(self, path: Path, allow_loss: bool, stack: ExitStack) -> None:
-        """stack: closes the files and deletes the copies. Raises BagError with a sentence for a bag that
-        cannot be read."""
+        """stack: closes the files and deletes the copies. Raises BagError for a bag that cannot be read."""
         files = find_files(path, allow_loss)
         self.path = path
         self.losses: list[str] = list(files.losses)
@@ -99,33 +98,33 @@ class Bag:
 
     @property
     def types(self) -> dict[str, set[str]]:
-        """Message types by topic; several where topics of one name have several."""
+        """Message types by topic; several if topics of one name have different types."""
         return {name: {kind.type for kind in kinds} for name, kinds in self._topics.items()}
 
     def count(self, topic: str) -> int:
-        """Messages of a topic, as the files say; 0 for a topic that they do not have."""
+        """Number of messages on a topic, according to the files; 0 for an unknown topic."""
         return sum(kind.count for kind in self._topics.get(topic, ()))
 
     def is_ros(self, topic: str) -> bool:
-        """Whether the messages of a topic are serialized as ROS 2 does it."""
+        """Whether the messages of a topic are in ROS 2's serialization."""
         return all(kind.encoding == "cdr" for kind in self._topics[topic])
 
     def encodings(self, topic: str) -> str:
-        """How the messages of a topic are serialized, to be read."""
+        """Serialization formats of a topic's messages, for error messages."""
         return " and ".join(sorted({kind.encoding or "unknown" for kind in self._topics[topic]}))
 
     def listed(self) -> str:
-        """Topics and their types, to be read."""
+        """List topics and types, for error messages."""
         return ", ".join(
             f"{printable(name)} ({'/'.join(sorted(printable(kind) or 'unknown' for kind in kinds))})"
             for name, kinds in sorted(self.types.items())
         )
 
     def check_topic(self, topic: str, types: Collection[str], role: str) -> str:
-        """The type of a topic that was asked for by name.
+        """Return the type of a requested topic.
 
-        types: that it may have; role: what it is asked for as, such as "a camera". Raises BagError with a
-        sentence for a topic that is absent, empty, of two types, of another type or no topic of ROS 2.
+        types: allowed types; role: what the topic is requested as, e.g. "a camera". Raises BagError for a
+        topic that is absent, empty, has two types or another type, or is not ROS 2's.
         """
         name = printable(topic)
         if topic not in self._topics:
@@ -152,10 +151,10 @@ class Bag:
         return kinds[0]
 
     def messages(self, topic: str) -> Iterator[BagMessage]:
-        """The messages of a topic in the order of the recording, file by file.
+        """Yield the messages of a topic in recording order, file by file.
 
-        Raises BagError with a sentence where a file is damaged or a time is none of ROS 2; BagLoss at the end
-        where others were read than the bag announces, unless that is allowed and noted.
+        Raises BagError if a file is damaged or a time is not a valid ROS 2 time; at the end BagLoss if the
+        messages read differ from those announced, unless that is allowed and noted.
         """
         read = 0
         for message in self._stored(topic):
@@ -170,12 +169,12 @@ class Bag:
         self._compare(topic, self.count(topic), read)
 
     def _announced_of(self, topic: str) -> int | None:
-        """Messages of a topic as metadata.yaml has them, 0 for one that it does not list; None where it
-        announces nothing at all."""
+        """Messages on a topic according to metadata.yaml, 0 for an unlisted topic; None if metadata.yaml has
+        no counts."""
         return self._announced.get(topic, 0) if self._announced else None
 
     def first_messages(self, topic: str, most: int) -> list[BagMessage]:
-        """The first messages of a topic, as many as can be read; nothing is compared."""
+        """Return the first messages of a topic, as many as can be read, without comparing counts."""
         found: list[BagMessage] = []
         with suppress(BagError):
             found.extend(islice(self._stored(topic), most))
@@ -185,7 +184,7 @@ class Bag:
         return chain.from_iterable(file.messages([topic]) for file in self._files)
 
     def _compare(self, topic: str, announced: int | None, found: int) -> None:
-        """Raise BagLoss, or note it where it is allowed, unless as many messages are there as announced."""
+        """Raise BagLoss, or note the loss if allowed, unless as many messages exist as announced."""
         if announced is None or announced == found:
             return
         sentence = (
@@ -201,10 +200,10 @@ class Bag:
 
 @contextmanager
 def open_bag(path: Path, allow_loss: bool = False) -> Iterator[Bag]:
-    """An open bag for the time of the block.
+    """Open a bag inside the block.
 
-    allow_loss: note in its `losses` what it announces and does not hold, and read what is there. Raises
-    BagError with a sentence for one that is absent, damaged or no bag.
+    allow_loss: note in its `losses` what it announces but does not hold, and read the rest. Raises BagError
+    for a bag that is absent, damaged or not a bag.
     """
     with ExitStack() as stack:
         try:
@@ -217,10 +216,9 @@ def open_bag(path: Path, allow_loss: bool = False) -> Iterator[Bag]:
 def recorded_images(
     bag: Bag, camera: RecordedCamera, wanted: Callable[[int], bool] = lambda number: True
 ) -> Iterator[RecordedImage]:
-    """The messages of a camera whose numbers are wanted, in the order of the recording; the others are not
-    decoded.
+    """Yield the wanted messages of a camera (by index), in recording order; others are not decoded.
 
-    A message that cannot be decoded is refused, in its place. Raises as `Bag.messages`.
+    A message that cannot be decoded is yielded as refused. Raises as `Bag.messages`.
     """
     for number, (_, time, data) in enumerate(bag.messages(camera.topic)):
         if wanted(number):
@@ -228,17 +226,16 @@ def recorded_images(
 
 
 def decode_message(data: bytes, type_: str) -> Any:
-    """A message of a common type from its CDR bytes. Raises ValueError with a reason where it cannot be
-    decoded."""
+    """Decode a message of a common type from CDR bytes. Raises ValueError with a reason if that fails."""
     store = _typestore()
     try:
         return store.deserialize_cdr(data, type_)
-    except Exception as error:  # rosbags raises whatever the damaged bytes lead it to
+    except Exception as error:  # damaged bytes can make rosbags raise anything
         raise ValueError(" ".join(f"{type(error).__name__} {error}".split())) from error
 
 
 def stamp_of(header: Any) -> int:
-    """The stamp of a header in ns. Raises ImageError with a sentence for one that is no time of ROS 2."""
+    """Stamp of a header in ns. Raises ImageError for an invalid ROS 2 time."""
     seconds, nanoseconds = header.stamp.sec, header.stamp.nanosec
     if seconds < 0 or nanoseconds >= NANOSECONDS:
         raise ImageError(

@@ -1,5 +1,4 @@
-"""Depth images and camera_info as arrays and intrinsics; no ROS import, so that bags can be read with it
-too."""
+"""Depth images and camera_info as arrays and intrinsics. No ROS import, so that bags can be read as well."""
 
 from __future__ import annotations
 
@@ -15,36 +14,36 @@ from groma_ros.types import FloatArray, Intrinsics
 MILLIMETRE = np.float32(0.001)
 DEPTH_ENCODINGS = {
     "16UC1": Encoding("u2", 1, None),
-    "mono16": Encoding("u2", 1, None),  # some drivers' name for the same millimetres
+    "mono16": Encoding("u2", 1, None),  # some drivers' name for the same format
     "32FC1": Encoding("f4", 1, None),
 }
-"""The two forms of REP-118, by their names: unsigned millimetres with 0 for no measurement, float metres with
-NaN for none."""
+"""The two formats of REP-118: unsigned millimetres with 0 for no measurement, float metres with NaN for
+none."""
 
 _CONFIG_HEADER = struct.Struct("<iff")
-"""Of compressedDepth: a number that says nothing new, and the coefficients a and b of depth = a / (sample -
-b)."""
+"""Header of compressedDepth: a format number without further meaning, and the coefficients a and b of depth =
+a / (sample - b)."""
 
 
 class CameraInfo(Protocol):
-    """The fields of sensor_msgs/CameraInfo that the pinhole is read from."""
+    """Fields of sensor_msgs/CameraInfo from which the pinhole model is read."""
 
     header: Any
     height: int
     width: int
-    k: Any  # 9 values, row by row: the camera matrix of the raw image
-    p: Any  # 12 values, row by row: the projection matrix of the rectified image
+    k: Any  # 9 values, row-major: camera matrix of the raw image
+    p: Any  # 12 values, row-major: projection matrix of the rectified image
     binning_x: int
     binning_y: int
     roi: Any
 
 
 def image_to_depth(message: ImageMessage) -> FloatArray:
-    """The depth of a 16UC1 (millimetres) or 32FC1 (metres) image, float32 HxW metres; NaN where nothing was
-    measured.
+    """Convert a 16UC1 (millimetres) or 32FC1 (metres) image to depth, float32 HxW metres; NaN where nothing
+    was measured.
 
-    Nothing was measured where the message holds 0, less than 0, NaN or infinity. Raises ImageError with a
-    sentence for a message that contradicts itself or has another encoding.
+    No measurement is encoded as 0, a negative value, NaN or infinity. Raises ImageError for an inconsistent
+    message or another encoding.
     """
     _, samples = raw_pixels(message, DEPTH_ENCODINGS)
     metres = samples.astype(np.float32)
@@ -55,12 +54,12 @@ def image_to_depth(message: ImageMessage) -> FloatArray:
 
 
 def compressed_to_depth(data: Any, format: str) -> FloatArray:
-    """The depth of a compressedDepth image of image_transport, float32 HxW metres; NaN where nothing was
+    """Convert a compressedDepth image of image_transport to depth, float32 HxW metres; NaN where nothing was
     measured.
 
-    format: the message's own label, "16UC1; compressedDepth png" (millimetres) or "32FC1; compressedDepth
-    png" (inverse depth in 16 bits, its two coefficients in a header of 12 bytes before the PNG file). Raises
-    ImageError with a sentence for another format, such as rvl, and for a damaged file.
+    format: the message's label, "16UC1; compressedDepth png" (millimetres) or "32FC1; compressedDepth png"
+    (16-bit inverse depth, coefficients in a 12-byte header before the PNG file). Raises ImageError for
+    another format, such as rvl, and for a damaged file.
     """
     encoding, _, compression = (part.strip() for part in format.partition(";"))
     words = compression.split()
@@ -90,11 +89,11 @@ def compressed_to_depth(data: Any, format: str) -> FloatArray:
 
 
 def intrinsics_from_info(info: CameraInfo, rectified: bool = False) -> Intrinsics:
-    """The pinhole of the images that come with this camera_info, pixels; binning and the region of interest
-    are applied.
+    """Return the pinhole intrinsics, in pixels, of the images that belong to this camera_info, with binning
+    and region of interest applied.
 
-    rectified: the images are rectified, so that P holds for them and not K; see `rectification`. Raises
-    ImageError with a sentence where it is not calibrated (the matrix is zero) or the matrix is no pinhole.
+    rectified: the images are rectified, so use P instead of K; see `rectification`. Raises ImageError if the
+    camera is not calibrated (the matrix is zero) or the matrix is not a pinhole's.
     """
     name, values = ("P", info.p) if rectified else ("K", info.k)
     matrix = [float(value) for value in values]
@@ -129,10 +128,10 @@ def intrinsics_from_info(info: CameraInfo, rectified: bool = False) -> Intrinsic
 def check_registered(
     image: Any, width: int, height: int, depth: FloatArray, depth_header: Any, camera: Intrinsics
 ) -> None:
-    """Raise ImageError with a sentence unless depth and camera_info belong to the image, pixel for pixel.
+    """Raise ImageError unless depth and camera_info match the image pixel by pixel.
 
-    image: the image's header; width, height: its pixels; depth: HxW; depth_header: its own. A depth image in
-    another frame was not registered to this camera, whatever its size.
+    image: the image's header; width, height: its size; depth: HxW; depth_header: its header. A depth image in
+    another frame is not registered to this camera, whatever its size.
     """
     size = f"{width}x{height}"
     if (camera.width, camera.height) != (width, height):

@@ -1,8 +1,8 @@
-"""Pixels of sensor_msgs/Image and CompressedImage as rgb arrays; no ROS import, so that bags can be read with
-it too.
+"""Convert sensor_msgs/Image and CompressedImage to RGB arrays. No ROS import, so that bags can be read as
+well.
 
-The tests hold this module to cv_bridge's pixels for every encoding that cv_bridge converts; what cv_bridge
-gets wrong (padded rows, big-endian samples with numpy 2) and does not know (NV12, NV21, I420) is right here.
+Tests compare the pixels with cv_bridge's for every encoding it converts. This module also handles what
+cv_bridge gets wrong (padded rows, big-endian samples with numpy 2) and does not know (NV12, NV21, I420).
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ from groma_ros.io.jpeg_files import JpegFile, jpeg_header_size, read_jpeg
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS = 64_000_000
-"""Larger images are refused: at 3 bytes a pixel this is already 192 MB, and no camera message comes near it.
-"""
+"""Maximum number of pixels of an image: 192 MB at 3 bytes per pixel, far more than camera messages have."""
 
 
 MAX_SCANNED_PIXELS = 400_000_000
-"""Most pixels times scans of a progressive JPEG, which take some seconds; encoders make about ten scans."""
+"""Maximum of pixels times scans of a progressive JPEG, which takes some seconds; encoders make about ten
+scans."""
 
 
 class ImageError(ValueError):
-    """An image that is refused: a sentence for the log, and a one-word cause that diagnostics count by."""
+    """A refused image: the message is a sentence for the log, `cause` one word by which diagnostics count
+    it."""
 
     def __init__(self, cause: str, sentence: str) -> None:
         super().__init__(sentence)
@@ -37,7 +38,7 @@ class ImageError(ValueError):
 
 
 class ImageMessage(Protocol):
-    """The fields of sensor_msgs/Image that hold its pixels."""
+    """Fields of sensor_msgs/Image from which pixels are read."""
 
     height: int
     width: int
@@ -60,12 +61,12 @@ class Encoding:
 
     @property
     def pixel_bytes(self) -> int:
-        """Bytes a pixel."""
+        """Bytes per pixel."""
         return self.channels * np.dtype(self.type).itemsize
 
 
 _PNG = b"\x89PNG\r\n\x1a\n"
-# OpenCV names a Bayer pattern by its second row, second and third column; ROS by its first two pixels, row by
+# OpenCV names a Bayer pattern by the second row, second and third column; ROS by the first pixels, row by
 # row.
 _BAYER = {
     "rggb": cv2.COLOR_BayerBG2RGB,
@@ -99,23 +100,22 @@ ENCODINGS: dict[str, Encoding] = {
 _YUV420 = {
     "nv12": cv2.COLOR_YUV2RGB_NV12,
     "nv21": cv2.COLOR_YUV2RGB_NV21,
-    "nv24": cv2.COLOR_YUV2RGB_NV12,  # after its chroma was halved
+    "nv24": cv2.COLOR_YUV2RGB_NV12,  # after halving its chroma
     "yuv420": cv2.COLOR_YUV2RGB_I420,
     "yuv420p": cv2.COLOR_YUV2RGB_I420,
     "i420": cv2.COLOR_YUV2RGB_I420,
     "yv12": cv2.COLOR_YUV2RGB_YV12,
 }
-"""Encodings of a luma plane followed by chroma planes, in small letters (drivers write YUV420 and NV12 too),
+"""Encodings with a luma plane followed by chroma planes, in lower case (drivers write YUV420 and NV12 too),
 and their cv2 codes."""
 _SUBSAMPLED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
 
 
 def image_to_rgb(message: ImageMessage) -> Pixels:
-    """The pixels of a raw image, uint8 HxWx3 rgb; a view of the message's data where it is rgb8 without
-    padding.
+    """Convert a raw image to uint8 HxWx3 RGB; a view of the message's data if it is rgb8 without padding.
 
-    16-bit images keep their high byte (full scale stays full scale); 32FC1 is read as 0..1, and NaN as black.
-    Raises ImageError with a sentence where the message contradicts itself or its encoding is not known.
+    16-bit images keep their high byte (full scale stays full scale); 32FC1 is read as 0..1, NaN as black.
+    Raises ImageError for an inconsistent message or an unknown encoding.
     """
     if message.encoding.lower() in _YUV420:
         return _yuv420_to_rgb(message)
@@ -129,11 +129,10 @@ def image_to_rgb(message: ImageMessage) -> Pixels:
 
 
 def raw_pixels(message: ImageMessage, encodings: Mapping[str, Encoding]) -> tuple[Encoding, NDArray[Any]]:
-    """The encoding of a raw image and its samples as they lie in the message, (H, W[, C]), padding skipped:
-    nothing is copied.
+    """Return the encoding of a raw image and its samples as stored, (H, W[, C]), without padding and without
+    copying.
 
-    Raises ImageError with a sentence where the message contradicts itself or its encoding is none of
-    `encodings`.
+    Raises ImageError for an inconsistent message or an encoding that is not one of `encodings`.
     """
     encoding = encodings.get(message.encoding)
     if encoding is None:
@@ -144,12 +143,12 @@ def raw_pixels(message: ImageMessage, encodings: Mapping[str, Encoding]) -> tupl
 
 
 def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
-    """The pixels of a JPEG, PNG or WebP file in memory, uint8 HxWx3 rgb.
+    """Convert a JPEG, PNG or WebP file in memory to uint8 HxWx3 RGB.
 
-    format: the message's own label; where it begins with a Bayer encoding ("bayer_rggb8; jpeg compressed"),
-    the file holds the mosaic. Raises ImageError with a sentence for another format, a depth image, a damaged
-    or a cut file. The stored orientation (EXIF) is not applied: boxes are pixels of the sensor's image, as in
-    camera_info.
+    format: the message's label; if it starts with a Bayer encoding ("bayer_rggb8; jpeg compressed"), the file
+    holds the mosaic. Raises ImageError for another format, a depth image, and a damaged or truncated file.
+    The stored orientation (EXIF) is not applied: boxes refer to pixels of the sensor's image, as camera_info
+    does.
     """
     if "compressedDepth" in format:
         raise ImageError(
@@ -168,7 +167,7 @@ def compressed_to_rgb(data: Any, format: str = "") -> Pixels:
 
 
 def png_samples(content: bytes) -> NDArray[Any]:
-    """The 16-bit samples of a PNG file of one channel, HxW. Raises ImageError for anything else."""
+    """Decode a single-channel 16-bit PNG file, HxW. Raises ImageError for anything else."""
     if not content.startswith(_PNG):
         raise ImageError("format", f"The compressed depth image of {len(content)} bytes holds no PNG file.")
     pixels = _decoded(content, "png", cv2.IMREAD_UNCHANGED)
@@ -180,7 +179,7 @@ def png_samples(content: bytes) -> NDArray[Any]:
 
 
 def _decoded(content: bytes, format: str, mode: int) -> NDArray[Any]:
-    """The pixels of a file in memory, its size checked before they are decoded."""
+    """Decode a file in memory, after checking its size."""
     note, jpeg = "", None
     if content.startswith(b"\xff\xd8"):
         jpeg = _read_jpeg(content)
@@ -208,8 +207,8 @@ def _decoded(content: bytes, format: str, mode: int) -> NDArray[Any]:
 
 
 def header_size(begin: bytes) -> tuple[int, int] | None:
-    """(width, height) of the stored pixels, from the first bytes of a JPEG or PNG file; None where they lack
-    it. For a look at many files: whether the rest is whole is checked when a file is decoded."""
+    """Read (width, height) of the stored pixels from the first bytes of a JPEG or PNG file; None if they do
+    not contain it. For scanning many files: decoding checks whether a file is complete."""
     if begin.startswith(b"\xff\xd8"):
         return jpeg_header_size(begin)
     if begin.startswith(_PNG) and len(begin) >= 24:
@@ -218,15 +217,15 @@ def header_size(begin: bytes) -> tuple[int, int] | None:
 
 
 def _yuv420_to_rgb(message: ImageMessage) -> Pixels:
-    """Luma rows of `step` bytes, then the chroma: pairs of U and V (NV12, NV24) or V and U (NV21) in rows as
-    long, or two planes with rows of half the length (I420, YV12)."""
+    """Convert luma rows of `step` bytes followed by chroma: interleaved U and V (NV12, NV24) or V and U
+    (NV21) in rows of the same length, or two planes with rows of half the length (I420, YV12)."""
     kind, width, height = message.encoding.lower(), message.width, message.height
     name = f"The {message.encoding} image of {width}x{height} pixels"
     _check_size(width, height)
     if width % 2 or height % 2:
         raise ImageError("encoding", f"{name} has an odd width or height, which its encoding cannot have.")
     data = np.frombuffer(message.data, np.uint8)
-    # Some drivers count the chroma's bytes into the step: one and a half, or three, a pixel.
+    # Some drivers include the chroma bytes in the step: 1.5 or 3 bytes per pixel.
     whole = 3 if kind == "nv24" else 1.5
     step = width if message.step == whole * width and data.size == message.step * height else message.step
     expected = int(whole * step * height)
@@ -277,8 +276,8 @@ def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
             "length",
             f"{name} is {kind}: {size} bytes where height x step is {message.height * message.step}.",
         )
-    # Padding rounds a row up to an alignment; a row two, three or four times as long is another encoding
-    # under this name.
+    # Padding rounds a row up to an alignment; a row two to four times as long is another encoding under this
+    # name.
     if row >= 256 and message.step in (2 * row, 3 * row, 4 * row):
         found = message.step // message.width
         expected = f"where its encoding has {encoding.pixel_bytes}"
@@ -291,7 +290,7 @@ def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
 
 
 def _strided(message: ImageMessage, encoding: Encoding) -> NDArray[Any]:
-    """The message's own bytes as (H, W[, C]), padding skipped by the strides: nothing is copied."""
+    """Return the message's bytes as (H, W[, C]), skipping padding by strides, without copying."""
     dtype = np.dtype((">" if message.is_bigendian else "<") + encoding.type)
     shape = (message.height, message.width, encoding.channels)
     strides = (message.step, encoding.pixel_bytes, dtype.itemsize)
@@ -306,7 +305,7 @@ def _eight_bits(pixels: NDArray[Any]) -> Pixels:
 
 
 def _cv2(function: Any, *arguments: Any) -> Any:
-    """A cv2 call whose refusal is an ImageError, like every other refusal here."""
+    """Call a function of cv2 and convert its errors to ImageError."""
     try:
         return function(*arguments)
     except cv2.error as error:
@@ -316,7 +315,7 @@ def _cv2(function: Any, *arguments: Any) -> Any:
 
 
 def _read_jpeg(content: bytes) -> JpegFile:
-    """What its markers say. Raises ImageError for a cut file, and for one that takes too long to decode."""
+    """Read the markers. Raises ImageError for a truncated file, and for one that takes too long to decode."""
     found = read_jpeg(content)
     if found is None:
         raise ImageError(
@@ -330,7 +329,7 @@ def _read_jpeg(content: bytes) -> JpegFile:
             "than 8 bits a sample); save it as a baseline or progressive JPEG, as jpegtran -optimize does.",
         )
     pixels = found.width * found.height
-    # A progressive JPEG draws the whole picture once a scan, and a scan may take a few bytes.
+    # A progressive JPEG draws the whole picture in each scan, and a scan may have only a few bytes.
     if found.scans > 1 and found.scans * pixels > MAX_SCANNED_PIXELS:
         raise ImageError(
             "size",
@@ -341,10 +340,10 @@ def _read_jpeg(content: bytes) -> JpegFile:
 
 
 def _check_whole(content: bytes, jpeg: JpegFile, pixels: NDArray[Any], mode: int) -> None:
-    """Raise ImageError for a JPEG file that was cut and then closed with an end marker.
+    """Raise ImageError for a JPEG file that was truncated and then closed with an end marker.
 
-    The decoder paints what it lacks grey and tells nobody. So where the last pixel is that grey, and for
-    files of many scans or of another colour space, the file is decoded once more with bytes that belong to no
+    The decoder silently paints missing parts grey. So if the last pixel is that grey, and for files with many
+    scans or another colour space, the file is decoded a second time, with filler bytes that belong to no
     pixel.
     """
     grey = bool(np.all(pixels[-1, -1] == 128))
@@ -360,7 +359,8 @@ def _check_whole(content: bytes, jpeg: JpegFile, pixels: NDArray[Any], mode: int
 
 
 def _png_size(content: bytes) -> tuple[int, int]:
-    """(width, height) from the header chunk. Raises ImageError unless the file ends with its end chunk."""
+    """Read (width, height) from the header chunk. Raises ImageError unless the file ends with its end
+    chunk."""
     if b"IEND" not in content[-64:] or len(content) < 33:
         raise ImageError(
             "truncated", f"The PNG image of {len(content)} bytes is truncated: its end chunk is missing."
@@ -373,8 +373,8 @@ def _png_header_size(content: bytes) -> tuple[int, int]:
 
 
 def _webp_size(content: bytes) -> tuple[int, int]:
-    """(width, height) from the first chunk: lossy, lossless or extended. Raises ImageError for a file that is
-    shorter than its header says."""
+    """Read (width, height) from the first chunk: lossy, lossless or extended. Raises ImageError for a file
+    that is shorter than its header says."""
     chunk = content[12:16]
     if len(content) < 30 or len(content) < 8 + int.from_bytes(content[4:8], "little"):
         raise ImageError("truncated", f"The WebP image of {len(content)} bytes is truncated.")

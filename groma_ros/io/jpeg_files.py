@@ -10,46 +10,46 @@ _START, _END, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 """A marker with content, or of the start or end: no escaped 0xFF, temporary marker, fill byte or restart."""
 _MOST_SEGMENTS = 10_000
-"""Before the first scan; a colour profile and a depth map take some hundreds."""
+"""Maximum number of segments before the first scan; a colour profile and a depth map take some hundreds."""
 _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""A marker that ends coded data: no escaped 0xFF, no fill byte, no restart."""
+"""A marker that ends coded data: not an escaped 0xFF, fill byte or restart."""
 _RESTART_INTERVAL = 0xDD
 _NO_FRAME = (0xC4, 0xC8, 0xCC)
 """Markers between those of the frame headers: Huffman tables, an extension, arithmetic conditioning."""
 _PROGRESSIVE = (0xC2, 0xC6, 0xCA, 0xCE)
 _DECODABLE = (0xC0, 0xC1, 0xC2)
-"""Frames that are decoded: baseline, extended and progressive, all with Huffman codes."""
+"""Decodable frames: baseline, extended and progressive, all with Huffman codes."""
 _COEFFICIENTS = 64
 _FILLER = b"\x5a\xa5\x3c" * 100
 
 
 @dataclass(frozen=True)
 class JpegFile:
-    """A file that goes on to its end-of-image marker."""
+    """A file that reaches its end-of-image marker."""
 
     width: int
     height: int
     components: int
     progressive: bool
     decodable: bool
-    """Whether it is baseline, extended or progressive with Huffman codes and 8 bits a sample. OpenCV reads
-    arithmetic codes too, but pads a cut file of them without a sign, so that it cannot be told from a whole
-    one; the rest (lossless, hierarchical, 12 bits) it does not read."""
+    """Whether it is baseline, extended or progressive, with Huffman codes and 8 bits per sample. OpenCV also
+    reads arithmetic codes, but silently pads a truncated file of them, so that truncation cannot be detected;
+    it does not read the rest (lossless, hierarchical, 12 bits)."""
     scans: int
     end: int
-    """Byte at which the coded data end: at the end-of-image marker and its fill bytes."""
+    """Offset of the end of the coded data: the end-of-image marker and its fill bytes."""
     whole: bool
-    """Whether the scans hold every component (of a progressive file every bit of every coefficient), and all
-    their restart markers are there; else the file was cut between two scans, or between two restarts."""
+    """Whether the scans contain every component (of a progressive file every bit of every coefficient) and
+    all their restart markers; otherwise the file was truncated between two scans or restarts."""
 
     def with_filler(self, content: bytes) -> bytes:
-        """The file with bytes before its end marker that belong to no pixel. A decoder skips them, unless it
-        still lacked coded data there: then it decodes them, and the pixels change."""
+        """Return the file with filler bytes before its end marker. A decoder skips them unless it still needs
+        coded data; then it decodes them, and the pixels change."""
         return content[: self.end] + _FILLER + content[self.end :]
 
 
 def read_jpeg(content: bytes) -> JpegFile | None:
-    """Read the markers of a JPEG file; None where it ends before its end-of-image marker."""
+    """Read the markers of a JPEG file; None if it ends before its end-of-image marker."""
     frame, interval, decodable = None, 0, False
     for marker, start, after in segments(content):
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
@@ -83,7 +83,8 @@ def read_jpeg(content: bytes) -> JpegFile | None:
 
 
 def jpeg_header_size(begin: bytes) -> tuple[int, int] | None:
-    """(width, height) from the first bytes of a JPEG file; None where its frame header is not among them."""
+    """Read (width, height) from the first bytes of a JPEG file; None if they do not contain its frame
+    header."""
     for marker, start, _ in segments(begin):
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME and len(begin) >= start + 5:
             height, width = begin[start + 1 : start + 3], begin[start + 3 : start + 5]
@@ -92,10 +93,10 @@ def jpeg_header_size(begin: bytes) -> tuple[int, int] | None:
 
 
 def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
-    """Yield the marker of each segment up to the first scan's header, and where its content starts and ends.
+    """Yield the marker of each segment up to the first scan's header, and the start and end of its content.
 
-    As decoders do, fill bytes, bytes that belong to no segment and markers without content are skipped.
-    Nothing is yielded after `_MOST_SEGMENTS`, so that a file of empty segments costs little.
+    As in decoders, fill bytes, bytes outside segments and markers without content are skipped. Stops after
+    `_MOST_SEGMENTS`, so that a file of empty segments costs little.
     """
     place = 2
     for _ in range(_MOST_SEGMENTS):
@@ -113,14 +114,14 @@ def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 
 def _scans(content: bytes, start: int) -> tuple[list[bytes], int | None]:
-    """The headers of all scans, without their lengths, from the first scan's marker on; and the byte at which
-    the last one's coded data end, None where there is no end-of-image marker."""
+    """Return the headers of all scans, without their lengths, starting at the first scan's marker, and the
+    offset at which the last one's coded data ends; None if there is no end-of-image marker."""
     found = []
     while True:
         size = int.from_bytes(content[start + 2 : start + 4], "big")
         if content[start + 1] == _START_OF_SCAN:
             found.append(content[start + 4 : start + 2 + size])
-        # Segments between scans (tables, comments) are skipped by their length: they may hold any bytes.
+        # Segments between scans (tables, comments) are skipped by their length: they may contain any bytes.
         after = _AFTER_CODED_DATA.search(content, start + 2 + size)
         if after is None:
             return found, None
@@ -137,8 +138,8 @@ def _restarts(content: bytes, start: int, end: int) -> int:
 
 
 def _intervals(header: bytes, interval: int) -> int:
-    """How many restart intervals the only scan of a file has, 1 where it has none. header: of the frame,
-    without its length; interval: blocks (MCUs) in one."""
+    """Number of restart intervals in the only scan of a file, 1 if it has no restarts. header: of the frame,
+    without its length; interval: blocks (MCUs) per interval."""
     factors = header[7 : 6 + 3 * header[5] : 3]
     if not interval or not factors:
         return 1
@@ -152,7 +153,7 @@ def _intervals(header: bytes, interval: int) -> int:
 
 
 def _is_whole(scans: list[bytes], components: bytes) -> bool:
-    """Whether the scans of a progressive file together hold the last bit of every coefficient. components:
+    """Whether the scans of a progressive file together contain the last bit of every coefficient. components:
     their ids."""
     missing = {(component, place) for component in components for place in range(_COEFFICIENTS)}
     for header in scans:

@@ -1,4 +1,4 @@
-"""The message types of the node's topics, read from their .msg files: no ROS is needed to write them."""
+"""Message types of the node's topics, read from their .msg files, so that they can be written without ROS."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _CHECKOUT = {"groma_ros": _ROOT / "msg", "vision_msgs": _ROOT / "interfaces" / "
 
 @cache
 def typestore() -> Typestore:
-    """ROS 2's common types, and those of the node's topics. Raises ValueError with a sentence where they are
-    not found."""
+    """Return ROS 2's common types and those of the node's topics. Raises ValueError if the .msg files are not
+    found."""
     from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 
     store = get_typestore(Stores.ROS2_JAZZY)
@@ -29,7 +29,7 @@ def typestore() -> Typestore:
 
 
 def _folder(package: str) -> Path:
-    """Of the .msg files of a package: in a checkout, in a wheel, or where a ROS package is installed."""
+    """Folder of a package's .msg files: in a checkout, in a wheel, or in an installed ROS package."""
     for folder in (_CHECKOUT[package], _WHEEL / package):
         if folder.is_dir():
             return folder
@@ -43,9 +43,9 @@ def _folder(package: str) -> Path:
 
 
 def share(package: str) -> Path:
-    """The share folder of an installed ROS package, found through AMENT_PREFIX_PATH.
+    """Return the share folder of an installed ROS package, found through AMENT_PREFIX_PATH.
 
-    Raises ValueError with a sentence where there is none.
+    Raises ValueError if there is none.
     """
     for prefix in filter(None, os.environ.get("AMENT_PREFIX_PATH", "").split(os.pathsep)):
         if (Path(prefix) / "share/ament_index/resource_index/packages" / package).is_file():

@@ -1,5 +1,4 @@
-"""Pictures from files: as people see them, with the orientation that a camera stored with the pixels, or as
-their annotations see them.
+"""Read picture files upright, by their stored orientation, or in the orientation of their annotations.
 
 Camera messages are not read here: their boxes stay in pixels of the sensor's image (see `io.images`).
 """
@@ -20,20 +19,19 @@ from groma_ros.io.images import ImageError, Pixels, compressed_to_rgb, header_si
 from groma_ros.io.jpeg_files import segments
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
-"""Of the files that are taken from a folder."""
+"""Suffixes of the files that are read from a folder."""
 MAX_FILE_BYTES = 200_000_000
 _HEADER_BYTES = 65_536
 _ORIENTATION = 0x0112
 _SIDEWAYS = (5, 6, 7, 8)
-"""Orientations that exchange width and height."""
+"""EXIF orientations that exchange width and height."""
 _STANDARD_INPUT = "-"
 
 
 def find_pictures(names: Sequence[str]) -> list[str]:
-    """The pictures that files, folders, globs and "-" (standard input) name, in their order, each once.
+    """Return the pictures named by files, folders, globs and "-" (standard input), in order, each once.
 
-    ValueError with a sentence for a folder or glob without pictures. A file that does not exist is left to
-    the reader.
+    Raises ValueError for a folder or glob without pictures. Files that do not exist are left to the reader.
     """
     found: list[str] = []
     for name in names:
@@ -54,10 +52,10 @@ def find_pictures(names: Sequence[str]) -> list[str]:
 
 
 def read_picture(name: str) -> tuple[Pixels, int]:
-    """The pixels of a file, uint8 HxWx3 rgb and upright, and the orientation (EXIF, 1 to 8) that was
-    applied; 1 changes nothing. name: a path, or "-" for standard input.
+    """Read a file as uint8 HxWx3 RGB, upright, and return the applied orientation (EXIF, 1 to 8; 1 changes
+    nothing). name: a path, or "-" for standard input.
 
-    OSError for a file that cannot be read; ImageError with a sentence for one that is no whole picture.
+    Raises OSError for a file that cannot be read, ImageError for one that is not a complete picture.
     """
     if name == _STANDARD_INPUT:
         data = sys.stdin.buffer.read(MAX_FILE_BYTES + 1)
@@ -74,11 +72,11 @@ def read_picture(name: str) -> tuple[Pixels, int]:
 
 
 def read_annotated(path: Path, size: tuple[int, int] | None = None) -> Pixels:
-    """The pixels of a picture as its annotations see it, uint8 HxWx3 rgb.
+    """Read a picture in the orientation of its annotations, uint8 HxWx3 RGB.
 
-    size: (width, height) in the annotations. Most annotations are of the pixels as stored; where only the
-    upright picture has their size, they are of that. Raises ValueError with a sentence for a picture that is
-    missing, damaged, cut or of another size.
+    size: (width, height) in the annotations. Most annotations refer to the pixels as stored; if only the
+    upright picture has that size, it is used. Raises ValueError for a picture that is missing, damaged,
+    truncated or of another size.
     """
     try:
         data = path.read_bytes()
@@ -98,8 +96,8 @@ def read_annotated(path: Path, size: tuple[int, int] | None = None) -> Pixels:
 
 
 def may_have_size(path: Path, size: tuple[int, int]) -> bool:
-    """Whether `read_annotated` may find a picture to have this (width, height), by its header; True where the
-    header is not JPEG's or PNG's, or longer than 64 kB. Raises OSError if it cannot be read."""
+    """Whether `read_annotated` may find that a picture has this (width, height), judging by its header; True
+    if the header is not JPEG's or PNG's, or longer than 64 kB. Raises OSError if the file cannot be read."""
     with path.open("rb") as stream:
         found = header_size(stream.read(_HEADER_BYTES))
     if found is None or found == size:
@@ -108,7 +106,7 @@ def may_have_size(path: Path, size: tuple[int, int]) -> bool:
 
 
 def refuse_other_kind(name: str, data: bytes) -> None:
-    """Raise ValueError for what is found in a picture's place: a Git LFS pointer, a web page."""
+    """Raise ValueError for a file that is something else: a Git LFS pointer, a web page."""
     if data and (kind := kind_of(data)) is not None:
         raise ValueError(f"The picture {name} is {kind}.")
 
@@ -135,7 +133,7 @@ def _size(pixels: Pixels) -> tuple[int, int]:
 
 
 def upright(pixels: Pixels, turned: int) -> Pixels:
-    """The pixels as the orientation 1 to 8 says they are to be seen."""
+    """Rotate or mirror pixels according to the orientation 1 to 8."""
     if turned in _SIDEWAYS:
         pixels = np.swapaxes(pixels, 0, 1)
     if turned in (2, 3, 6, 7):
@@ -146,7 +144,7 @@ def upright(pixels: Pixels, turned: int) -> Pixels:
 
 
 def orientation(data: bytes) -> int:
-    """The EXIF orientation that a JPEG, PNG or WebP file stores, 1 where it stores none that can be read."""
+    """Read the EXIF orientation of a JPEG, PNG or WebP file, 1 if there is none or it cannot be read."""
     block = _exif(data)
     if block.startswith(b"Exif\x00\x00"):
         block = block[6:]
@@ -161,13 +159,13 @@ def orientation(data: bytes) -> int:
             if tag == _ORIENTATION:
                 (value,) = struct.unpack_from(f"{order}{'I' if kind == 4 else 'H'}", block, place + 8)
                 return int(value) if 1 <= value <= 8 else 1
-    except struct.error:  # a block that ends early
+    except struct.error:  # a truncated block
         return 1
     return 1
 
 
 def _exif(data: bytes) -> bytes:
-    """The EXIF block of a file, empty where it has none."""
+    """Return the EXIF block of a file, empty if it has none."""
     if data.startswith(b"\xff\xd8"):
         blocks = (data[start:end] for marker, start, end in segments(data) if marker == 0xE1)
         return next((block for block in blocks if block.startswith(b"Exif\x00\x00")), b"")
@@ -179,7 +177,7 @@ def _exif(data: bytes) -> bytes:
 
 
 def _chunk(data: bytes, place: int, wanted: bytes, head: str, trailer: int) -> bytes:
-    """The content of the first chunk of a name. head: layout of size and name; trailer: bytes behind a
+    """Return the content of the first chunk of a name. head: layout of size and name; trailer: bytes after a
     chunk."""
     while place + 8 <= len(data):
         first, second = struct.unpack_from(head, data, place)

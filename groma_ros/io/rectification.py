@@ -1,4 +1,4 @@
-"""Whether an image is rectified, which decides between the two pinholes of its camera_info: P for a rectified
+"""Decide whether an image is rectified, and thus which matrix of its camera_info applies: P for a rectified
 image, K for a raw one."""
 
 from __future__ import annotations
@@ -11,29 +11,29 @@ import numpy as np
 from groma_ros.io.depth_images import CameraInfo
 
 SETTINGS = ("auto", "true", "false")
-"""Values of the setting `rectified`: auto decides by the topic's name and the camera_info."""
+"""Values of the parameter `rectified`; auto decides by the topic name and the camera_info."""
 _RECTIFIED_WORDS = frozenset({"rect", "rectified"})
 _RAW_WORDS = frozenset({"raw", "unrectified", "distorted", "unrect"})
 _SAME_PIXELS = 0.5
-"""Pixels that K and P may differ by and still place an object alike."""
+"""Difference in pixels up to which K and P place an object equally."""
 
 
 @dataclass(frozen=True)
 class Rectification:
-    """Choice of the projection (K or P) of a camera_info that belongs to an image."""
+    """Which matrix (K or P) of a camera_info belongs to an image."""
 
     rectified: bool
-    """True: take P; False: take K."""
+    """True: use P; False: use K."""
     guess: str = ""
-    """A sentence for the log where K and P differ and nothing said which of them is right, else empty."""
+    """Sentence for the log if K and P differ and the choice was a guess, else empty."""
 
 
 def rectification(setting: str, topic: str, info: CameraInfo) -> Rectification:
     """Decide whether the images of a topic are rectified.
 
     setting: one of SETTINGS; topic: full name of the image topic. With auto, `rect` or `rectified` as a word
-    of the topic's name means rectified, and `raw` means not. Where the name says neither, K is taken, and
-    `guess` says so if P would place objects elsewhere.
+    of the topic name means rectified, `raw` means not rectified. Otherwise K is used, and `guess` says so if
+    P would place objects elsewhere.
     """
     if setting not in SETTINGS:
         raise ValueError(f"rectified is {setting!r}; it must be one of {', '.join(SETTINGS)}.")
@@ -41,7 +41,8 @@ def rectification(setting: str, topic: str, info: CameraInfo) -> Rectification:
         return Rectification(False)
     if setting != "auto":
         return Rectification(setting == "true")
-    # From the image's own name outwards to its namespaces. RealSense calls a rectified image image_rect_raw.
+    # From the last part of the topic name outwards to its namespaces. RealSense calls a rectified image
+    # image_rect_raw.
     for name in reversed(topic.split("/")):
         words = set(re.split(r"[_\W]+", name.lower()))
         if words & _RECTIFIED_WORDS:
@@ -60,7 +61,7 @@ def rectification(setting: str, topic: str, info: CameraInfo) -> Rectification:
 
 
 def _has_projection(info: CameraInfo) -> bool:
-    """Whether P is that of a pinhole; drivers without a calibration leave it zero."""
+    """Whether P is a pinhole projection; drivers without a calibration leave it zero."""
     p = np.asarray(info.p, float)
     return bool(p.size == 12 and np.isfinite(p).all() and p[0] > 0 and p[5] > 0)
 

@@ -1,5 +1,8 @@
-"""Messages of a topic by their stamp, to pair depth and camera_info with images; message_filters does this
-where it is installed, but not for images that are answered seconds after they came."""
+"""Buffer messages of a topic by stamp, to pair depth and camera_info with images.
+
+message_filters does the same where installed, but not for images that are answered seconds after they
+arrived.
+"""
 
 from __future__ import annotations
 
@@ -9,20 +12,20 @@ from time import monotonic
 from typing import Any, NamedTuple
 
 SPAN_SECONDS = 2.0
-"""How long messages are kept, by their stamps; reserved ones are kept longer."""
+"""Time for which messages are kept, by stamps; reserved ones are kept longer."""
 MAX_BYTES = 256 * 2**20
 MAX_MESSAGES = 1000
-"""Bounds for large depth images, and for cameras whose stamps stand still."""
+"""Bounds for large depth images, and for cameras with constant stamps."""
 MAX_RESERVATIONS = 8
 
 
 class DepthAndInfo(NamedTuple):
-    """The depth image and the camera_info of an image."""
+    """Depth image and camera_info of an image."""
 
     depth: Any
-    """None where none came."""
+    """None if none arrived."""
     info: Any
-    """None where none came."""
+    """None if none arrived."""
 
 
 class _Entry(NamedTuple):
@@ -32,10 +35,10 @@ class _Entry(NamedTuple):
 
 
 class StampBuffer:
-    """The newest messages of a topic by their stamp. One thread puts, any other may find.
+    """Newest messages of a topic by stamp. One thread puts, any other may find.
 
-    span: seconds of stamps before the newest message that are kept. A message that belongs to a reserved
-    stamp is kept beyond it, until MAX_RESERVATIONS later stamps have been reserved.
+    span: seconds of stamps before the newest message that are kept. Messages near a reserved stamp are kept
+    longer, until MAX_RESERVATIONS later stamps have been reserved.
     """
 
     def __init__(self, span: float = SPAN_SECONDS, max_bytes: int = MAX_BYTES) -> None:
@@ -46,7 +49,7 @@ class StampBuffer:
         self._reserved: dict[int, _Entry | None] = {}
 
     def put(self, stamp: int, message: Any, size: int = 0) -> None:
-        """Keep a message. stamp: nanoseconds; size: its bytes, where they count."""
+        """Store a message. stamp: nanoseconds; size: in bytes, if it counts towards the limit."""
         with self._condition:
             entry = _Entry(stamp, size, message)
             if len(self._messages) == MAX_MESSAGES:
@@ -64,8 +67,8 @@ class StampBuffer:
             self._condition.notify_all()
 
     def reserve(self, stamp: int) -> None:
-        """Keep the message nearest to an image's stamp however long the image is looked at, also if it is yet
-        to come."""
+        """Keep the message nearest to an image's stamp, even if it has yet to arrive, however long the image
+        is processed."""
         with self._condition:
             if stamp in self._reserved:
                 return
@@ -74,10 +77,10 @@ class StampBuffer:
                 del self._reserved[next(iter(self._reserved))]
 
     def find(self, stamp: int, tolerance: float, wait: float = 0.0) -> Any:
-        """The message whose stamp is nearest, the newer of two; None if none is within `tolerance` seconds.
+        """Return the message with the nearest stamp, the later of two; None if none is within `tolerance`
+        seconds.
 
-        Waits up to `wait` seconds for one, unless a message that came later than the image shows that none
-        will come.
+        Waits up to `wait` seconds for one, unless a message later than the image shows that none will come.
         """
         end = monotonic() + wait
         with self._condition:
@@ -90,7 +93,7 @@ class StampBuffer:
                 self._condition.wait(left)
 
     def latest(self) -> Any:
-        """The newest message; None without one."""
+        """Return the newest message; None if there is none."""
         with self._condition:
             return self._messages[-1].message if self._messages else None
 

@@ -1,2 +1,1 @@
-"""The demonstration: a bag played over DDS from one process, the node in another, and a live table in this
-one."""
+"""The demonstration: one process plays a bag over DDS, one runs the node, and this one shows a live table."""

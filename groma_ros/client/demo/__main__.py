@@ -1,4 +1,4 @@
-"""`python -m groma_ros.client.demo`, which is what `make demo` runs."""
+"""`python -m groma_ros.client.demo`, run by `make demo`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NEEDED = {
     "vision_msgs.msg": "vision_msgs (ROS 2)",
     "groma_ros.msg": "groma_ros's own messages, built by `make setup` or colcon",
 }
-"""Modules the demonstration imports, and the packages that provide them."""
+"""Modules that the demonstration imports, and the packages that provide them."""
 
 
 def main() -> int:
@@ -49,7 +49,8 @@ def main() -> int:
     )
     parser.add_argument("--rate", type=float, default=1.0, help="1 plays the bag at its own speed")
     options = parser.parse_args()
-    # SIGTERM, like SIGINT, raises KeyboardInterrupt, so that the child processes are ended before this one.
+    # Make SIGTERM raise KeyboardInterrupt, like SIGINT, so that the child processes are ended before this
+    # one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     failure = missing_package() or _run(options)
     if failure:
@@ -58,7 +59,7 @@ def main() -> int:
 
 
 def missing_package() -> str:
-    """Return a sentence naming the first package that cannot be imported, or an empty text."""
+    """Return a sentence naming the first package that cannot be imported, or ""."""
     for module, package in NEEDED.items():
         try:
             import_module(module)
@@ -68,7 +69,7 @@ def missing_package() -> str:
 
 
 def _run(options: argparse.Namespace) -> str:
-    """Return the reason of a failed run as a sentence, or an empty text."""
+    """Return the reason of a failed run as a sentence, or ""."""
     from rich.console import Console
 
     from groma_ros.client.demo.run import Inputs, run

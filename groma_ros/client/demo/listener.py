@@ -1,4 +1,4 @@
-"""Listener of the demo: keeps groundings by image, and serialized answers for the written bag."""
+"""Listener of the demo: stores groundings by image, and serialized answers for the written bag."""
 
 from __future__ import annotations
 
@@ -60,13 +60,13 @@ class Listener:
         return images_answered(self.counts)
 
     def settled(self) -> bool:
-        """Whether there are answers, all of them have arrived, and the node has no image in progress and gets
-        no more; poll it."""
+        """Whether all answers have arrived and the node has no image in progress and receives no more; poll
+        it."""
         return bool(self.answers) and self._rest.reached(self.counts, len(self.answers), self._reports)
 
     def set_goals(self, goals: Sequence[Goal], timeout: float) -> None:
-        """Set the goals. Raises ValueError with the node's sentence if it refuses them, TimeoutError if it
-        does not answer."""
+        """Set the goals. Raises ValueError with the node's message if it refuses them, TimeoutError if it
+        does not respond."""
         self._client.set_goals(goals, timeout)
 
     def until(self, done: Callable[[], bool], timeout: float, sentence: str) -> None:

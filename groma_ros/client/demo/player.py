@@ -19,7 +19,7 @@ from groma_ros.client.demo.bag import Bag, message_class, read_bag
 
 def main() -> int:
     """Play the bag once the topic has a subscriber. Prints JSON: `started`, in monotonic seconds, and
-    `published`, number of messages by topic."""
+    `published`, the number of messages by topic."""
     parser = argparse.ArgumentParser(
         prog="groma_ros.client.demo.player", description="Plays an MCAP bag over DDS."
     )
@@ -40,7 +40,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 1
     print(json.dumps({"started": started, "published": published}))
-    # Best-effort samples are sent from this process: give the transport a moment before it exits.
+    # Best-effort samples are sent by this process: give the transport a moment before it exits.
     time.sleep(0.5)
     node.destroy_node()
     rclpy.shutdown()
@@ -63,7 +63,7 @@ def wait_for_listener(publisher: Publisher, timeout: float) -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"Nobody listened to {publisher.topic_name} within {timeout:.0f} s.")
         time.sleep(0.05)
-    # Discovery must be complete on both ends; this side sees the match a moment before the subscriber does.
+    # Discovery must be complete on both ends; this side sees the match slightly earlier than the subscriber.
     time.sleep(0.3)
 
 

@@ -13,8 +13,7 @@ from types import TracebackType
 
 
 def dds_environment() -> dict[str, str]:
-    """Environment variables, by their old and new names, that make Fast DDS read the profile of a
-    checkout."""
+    """Environment variables, by their old and new names, that make Fast DDS use the profile of a checkout."""
     profile = Path(__file__).resolve().parents[3] / "config" / "fastdds.xml"
     names = ("FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE")
     return dict.fromkeys(names, str(profile)) if profile.is_file() else {}
@@ -23,7 +22,7 @@ def dds_environment() -> dict[str, str]:
 class Child:
     """A Python module in a separate process; a context manager that ends it.
 
-    log: file that gets its output; environment: variables on top of this process's own.
+    log: file for its output; environment: variables in addition to this process's own.
     """
 
     def __init__(
@@ -31,8 +30,8 @@ class Child:
     ) -> None:
         self.name, self.log = module, log
         with log.open("wb") as stream:
-            # A group of its own: Ctrl-C in the terminal reaches the parent alone, which then ends its
-            # children in order.
+            # In a process group of its own, so that Ctrl-C in the terminal reaches only the parent, which
+            # then ends its children in order.
             self._process = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
                 stdout=stream,
@@ -48,7 +47,7 @@ class Child:
 
     @property
     def running(self) -> bool:
-        """Whether the process still runs."""
+        """Whether the process is still running."""
         return self._process.poll() is None
 
     def output(self) -> str:
@@ -56,8 +55,8 @@ class Child:
         return self.log.read_text(errors="replace")
 
     def wait(self, timeout: float) -> int:
-        """Wait for the exit status. Raises TimeoutError with the last line of output if the process still
-        runs after `timeout` seconds."""
+        """Wait for the exit status. Raises TimeoutError with the last line of output if the process is still
+        running after `timeout` seconds."""
         try:
             return self._process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -67,7 +66,7 @@ class Child:
 
     def interrupt(self, number: signal.Signals = signal.SIGINT, grace: float = 10.0) -> tuple[int, float]:
         """Send the signal, and kill the process after `grace` seconds. Returns its exit status and the
-        seconds it took."""
+        seconds until it ended."""
         start = time.monotonic()
         if self.running:
             self._process.send_signal(number)

@@ -27,7 +27,7 @@ def answers_table(
     goals: Sequence[Goal], newest: Sequence[Grounding], correct: Mapping[str, Sequence[bool]], footer: str
 ) -> Group:
     """Return a table with one row per goal. correct: by goal, whether each answered frame so far was right;
-    empty before the run is judged."""
+    empty before the run is evaluated."""
     table = Table(title="groma: language goals to boxes", title_justify="left", expand=False)
     table.add_column("goal", min_width=24)
     table.add_column("present", justify="right")
@@ -70,7 +70,7 @@ Answers = Mapping[int, Sequence[Grounding]]
 
 @dataclass(frozen=True)
 class Counts:
-    """Number of frames by what happened to them, as counted by the node."""
+    """Number of frames by their fate, as counted by the node."""
 
     received: int
     answered: int
@@ -104,8 +104,8 @@ class DemoTruth:
 
 
 def correct_by_goal(answers: Answers, truth: DemoTruth) -> dict[str, list[bool]]:
-    """Judge every goal of the truth: whether each answered frame has exactly its boxes, in the order of the
-    stamps."""
+    """Evaluate every goal of the truth: whether each answered frame has exactly its boxes, in the order of
+    the stamps."""
     judged: dict[str, list[bool]] = {goal: [] for goal in truth.targets}
     for stamp in sorted(set(answers) & set(truth.boxes)):
         for grounding in answers[stamp]:
@@ -134,8 +134,8 @@ def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts
 
 
 def write_picture(path: Path, frames: Mapping[int, NDArray[Any]], answers: Answers) -> None:
-    """Draw demo.png: a few answered frames (uint8 HxWx3 RGB by stamp) spread over the run, each with a part
-    of the goals."""
+    """Draw demo.png: some answered frames (uint8 HxWx3 RGB by stamp) spread over the run, each with a part of
+    the goals."""
     stamps = sorted(set(frames) & set(answers))
     if not stamps:
         raise ValueError("No frame of the bag was answered, so there is no picture to draw.")

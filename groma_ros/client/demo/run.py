@@ -53,7 +53,7 @@ class Inputs:
 
 
 def run(inputs: Inputs, console: Console) -> None:
-    """Play the demonstration and write demo.json, demo.png and demo.mcap.
+    """Run the demonstration and write demo.json, demo.png and demo.mcap.
 
     Raises ValueError, TimeoutError, OSError or RuntimeError with a sentence if something is missing, wrong or
     too slow. The child processes have ended when it returns or raises.
@@ -63,7 +63,7 @@ def run(inputs: Inputs, console: Console) -> None:
     if not cameras:
         raise ValueError(f"The bag {inputs.bag} has no topic of type {COMPRESSED}.")
     inputs.out.mkdir(parents=True, exist_ok=True)
-    # A separate domain, so that messages of other robots and of a second demonstration do not arrive.
+    # A domain of its own, so that messages of other robots or of a second demonstration do not interfere.
     os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
     listener = Listener()
     try:
