@@ -49,7 +49,7 @@ class Answer:
     status: str
     """present, absent or ambiguous."""
     message: str
-    """Why the goal was not found, one sentence."""
+    """Why the goal was not found or has no pose, one sentence."""
     present: float = 0.0
     margin: float = 1.0
     frame: str = ""
@@ -167,7 +167,7 @@ def from_result(goal: str, result: FindResult) -> Answer:
     pose = result.target_pose
     if pose is None or not result.detections_3d:
         box = grounding.detections[0].box
-        return Answer(goal, grounding.status, "", grounding.present, grounding.margin, box=box)
+        return Answer(goal, grounding.status, result.message, grounding.present, grounding.margin, box=box)
     place, turn, size = pose.pose.position, pose.pose.orientation, result.detections_3d[0].bbox.size
     return Answer(
         goal,

@@ -287,11 +287,13 @@ def check(answer: Answer, frame: str) -> tuple[str, str] | None:
             "ambiguous",
             f"Two things fit {answer.goal!r} nearly as well (margin {answer.margin:.2f}); say more.",
         )
+    if not answer.frame:
+        return "no pose", answer.message or "The answer has a box and no pose: does the node receive depth?"
     if answer.frame != frame:
-        cause = (
-            "The answer has no pose: is depth published" if not answer.frame else "The pose is not the arm's"
+        return (
+            "no pose",
+            f"The pose is in {answer.frame}, not in {frame}: set the node's target_frame to {frame}.",
         )
-        return "no pose", f"{cause}, and target_frame set to {frame}?"
     if answer.size[1] > WIDEST:
         return (
             "too wide",

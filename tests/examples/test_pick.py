@@ -84,6 +84,7 @@ class StandInArm:
         ({"status": "absent", "message": "The goal 'x' is absent (presence 0.03)."}, "absent"),
         ({"status": "ambiguous"}, "ambiguous"),
         ({"frame": ""}, "no pose"),
+        ({"frame": "", "message": "Depth is 3 s late."}, "no pose"),
         ({"frame": "camera"}, "no pose"),
         ({"size": (0.2, 0.15, 0.1)}, "too wide"),
         ({"position": np.array([1.4, 0, 0.05])}, "out of reach"),
