@@ -56,10 +56,10 @@ class CameraView:
         self._depth, self._infos = StampBuffer(), StampBuffer()
         self._topic = ""
         self._depth_source: tuple[str, str, str] | None = None
-        """Depth topic, camera_info topic and `rectified`; None while they are not subscribed to."""
+        """Depth topic, camera_info topic and `rectified`; None while not subscribed."""
         self.depth_tolerance = 0.0
-        """Most seconds between the stamps of an image and of its depth and camera_info: the node's parameter
-        sync_tolerance."""
+        """Maximum difference in seconds between the stamps of an image and its depth and camera_info: the
+        node's parameter sync_tolerance."""
         self._images: OrderedDict[int, Any] = OrderedDict()
         self._regions: OrderedDict[int, Any] = OrderedDict()
         self._boxes: OrderedDict[int, Any] = OrderedDict()

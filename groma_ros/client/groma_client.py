@@ -135,7 +135,7 @@ class GromaClient:
         self._latest: dict[str, Answers] = {}
         self._facts: dict[str, str] = {}
         self._camera_facts: dict[str, dict[str, str]] = {}
-        """By camera, of a node with several."""
+        """By camera, for a node with several."""
         self._feedback: tuple[str, Grounding | None] = ("", None)
         self._handle: Any = None
         self._outcome: Future | None = None
@@ -437,7 +437,7 @@ class RestDetector:
 
     def __init__(self) -> None:
         self._counts: dict[str, str] = {}
-        """Those of the reports since `_since`; empty while images are in progress."""
+        """Reports since `_since`; empty while images are in progress."""
         self._since = 0
 
     def reached(self, facts: Mapping[str, str], answers: int, reports: int) -> bool:

@@ -99,17 +99,18 @@ class LiveNode:
         os.environ.update(dds_environment())
         domain = _domain() if domain is None else domain
         self._unanswered: dict[int, deque[tuple[PlayedImage, float]]] = {}
-        """By stamp: readable images without an answer, each with the `time.monotonic` seconds it was sent."""
+        """Readable images without an answer, by stamp, with the time they were sent (`time.monotonic`)."""
         self._unreadable = 0
-        """Images sent that the node cannot read and has not answered; their stamps are unknown here."""
+        """Number of images sent that the node cannot read and has not answered; their stamps are unknown
+        here."""
         self._received = 0
-        """Answers so far."""
+        """Number of answers so far."""
         self._arrived: deque[tuple[Answers, float]] = deque()
-        """Filled by the client's thread: answers with the `time.monotonic` seconds of their arrival."""
+        """Answers with the time of their arrival (`time.monotonic`), filled by the client's thread."""
         self._ready: deque[ImageAnswer] = deque()
         """Answers that `play` has not yielded yet."""
         self._reports = 0
-        """Diagnostics so far, counted by the client's thread."""
+        """Number of diagnostics so far, counted by the client's thread."""
         self._node = Child(
             "groma_ros.node.main",
             _arguments(parameters, transport, topic),

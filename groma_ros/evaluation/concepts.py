@@ -1,9 +1,9 @@
-"""`groma eval concepts`: all objects of a noun phrase, or none, in the form and by the measures of SA-Co.
+"""`groma eval concepts`: all objects of a noun phrase, or none, with the data format and metrics of SA-Co.
 
-Carion et al., SAM 3: Segment Anything with Concepts, arXiv 2511.16719, with boxes in the place of masks.
-Each pair of a picture and a phrase is one sample. pmF1: micro-F1 over the samples that have objects, from
-one-to-one matches of the highest total IoU, averaged over IoU 0.5 to 0.95. IL_MCC: Matthews correlation of
-"there is something" said and true, over all samples. cgF1 = 100 x pmF1 x IL_MCC.
+Carion et al., SAM 3: Segment Anything with Concepts, arXiv 2511.16719, with boxes in the place of masks. Each
+pair of a picture and a phrase is one sample. pmF1: micro-F1 over the samples with objects, from one-to-one
+matches of the highest total IoU, averaged over IoU 0.5 to 0.95. IL_MCC: Matthews correlation of predicted and
+true presence, over all samples. cgF1 = 100 x pmF1 x IL_MCC.
 """
 
 from __future__ import annotations
@@ -101,8 +101,8 @@ def _paired(item: Answered) -> NDArray[Any]:
 
 
 def matthews(said: Sequence[tuple[bool, bool]]) -> float | None:
-    """Matthews correlation coefficient of (stated, true); None if a row or column of the contingency table is
-    empty."""
+    """Matthews correlation coefficient of (predicted, true); None if a row or column of the contingency table
+    is empty."""
     tp = sum(a and b for a, b in said)
     fp = sum(a and not b for a, b in said)
     fn = sum(b and not a for a, b in said)

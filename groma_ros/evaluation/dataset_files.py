@@ -25,7 +25,7 @@ def find_picture(folder: Path, name: str) -> Path:
             f"The annotations name the picture {quoted(name)}, which lies outside the folder {folder}."
         )
     for candidate in tried:
-        with suppress(OSError):  # of a name that no file can have
+        with suppress(OSError):  # a name that no file can have
             if (folder / candidate).is_file():
                 return folder / candidate
     names = printable(" or ".join(tried), 300)

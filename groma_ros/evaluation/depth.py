@@ -25,7 +25,7 @@ from groma_ros.types import Box3D, Frame
 
 WIDTH, HEIGHT = 640, 480
 MEASURES = ("centre", "width", "length", "height", "up")
-"""Metres; three shares of the true side; degrees."""
+"""Metres; three ratios to the true side; degrees."""
 _UNITS = {
     "centre": ("mm", 1000.0),
     "width": ("%", 100.0),

@@ -33,7 +33,7 @@ from groma_ros.evaluation.statistics import figure
 
 THRESHOLD = 0.5
 NO_TARGET = -1
-"""The annotation id by which gRefCOCO says that an expression means nothing in the picture."""
+"""Annotation id with which gRefCOCO marks an expression that refers to nothing in the picture."""
 
 
 def read_grefs(path: Path, splits: Sequence[str] = ()) -> list[PictureExpressions]:

@@ -24,7 +24,7 @@ from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import SceneRenderer
 from groma_ros.types import Frame, Goal
 
-_GOALS = 11  # apart from the random numbers that `groma scenes` draws its goals with
+_GOALS = 11  # independent of the random numbers with which `groma scenes` draws its goals
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ def _same(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
 
 
 def _pixels(change: Callable[[NDArray[Any], np.random.Generator], NDArray[Any]]) -> Change:
-    """A change of the picture only."""
+    """Apply a change to the picture only."""
 
     def changed(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
         return dataclasses.replace(scene, rgb=np.ascontiguousarray(change(scene.rgb, rng)))

@@ -14,7 +14,7 @@ Pictures = list[NDArray[np.uint8]]
 
 COUNT = 48
 SEED = 12
-"""Scenes of `groma scenes --seed 12`, which are used for no training or measurement."""
+"""Scenes of `groma scenes --seed 12`, which are not used for training or measurement."""
 _PICTURES = (".jpg", ".jpeg", ".png")
 
 

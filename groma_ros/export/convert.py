@@ -42,9 +42,9 @@ from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 
 MAKING = ".making-"
-"""Begin or end of the names of folders in which something is made; they are cleared by the next run."""
+"""Start or end of the names of temporary folders; the next run deletes those left over."""
 LARGE = ("fp16", "q4_k_m")
-"""What a network is converted to whose language model no graph file holds, if nobody says otherwise."""
+"""Default precisions for a language model that does not fit into one graph file."""
 
 
 def convert(
@@ -56,8 +56,8 @@ def convert(
     frames: Path | None = None,
     strict: bool = False,
 ) -> Bundle:
-    """Make a bundle from a checkpoint folder (published layout) or a bundle; `out` may be the source
-    bundle itself.
+    """Make a bundle from a checkpoint folder (published layout) or a bundle; `out` may be the source bundle
+    itself.
 
     precisions: of `ONNX_PRECISIONS` and `GGUF_PRECISIONS`; the first of each becomes the default of a new
     bundle. If empty: those of the source, else fp32, else `LARGE`. only: a bundle converted in place drops
@@ -66,8 +66,8 @@ def convert(
     reject checkpoint keys that the network does not have, instead of ignoring them.
 
     Weights are read and written one at a time. The manifest gets the sha256 of every file and the measured
-    difference of every graph to the network in PyTorch. Raises ValueError for a source that cannot be read
-    or converted as requested, RuntimeError for a graph whose results differ.
+    difference of every graph to the network in PyTorch. Raises ValueError for a source that cannot be read or
+    converted as requested, RuntimeError for a graph whose results differ.
     """
     if not source.is_dir():
         raise ValueError(f"The folder {source} does not exist; name a checkpoint or a model bundle.")

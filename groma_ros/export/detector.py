@@ -1,5 +1,5 @@
-"""The region proposer in exportable form: every layer works on rows, and what no image changes is
-constant."""
+"""The region proposer in exportable form: every layer works on rows, and values independent of the image are
+constants."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Gemm(nn.Module):
 
 
 def as_gemms(module: nn.Module) -> None:
-    """Replace every linear layer inside a module by its Gemm. All of them must work on rows."""
+    """Replace every linear layer inside a module by its Gemm. All of them must operate on rows."""
     for name, child in module.named_children():
         if isinstance(child, nn.Linear):
             setattr(module, name, Gemm.of(child))
@@ -63,8 +63,7 @@ def gelu(x: Tensor) -> Tensor:
 
 
 _CLAMP = math.log((1 - 1e-5) / 1e-5)
-"""The inverse sigmoid of a sigmoid is what the sigmoid was given, within what `inverse_sigmoid` lets through.
-"""
+"""The inverse sigmoid of a sigmoid is its input, within the range that `inverse_sigmoid` passes."""
 
 
 class LevelGraph(nn.Module):
@@ -96,7 +95,7 @@ class _Sampling(nn.Module):
     """Deformable attention over rows. Positions are in the units of GridSample, -1 to 1 over the image."""
 
     def __init__(self, attention: DeformableAttention, shapes: Shapes, queries: int, boxes: bool) -> None:
-        """boxes: references are boxes, else the centres of cells."""
+        """boxes: references are boxes rather than cell centres."""
         super().__init__()
         self.heads, self.levels, self.points = attention.heads, attention.levels, attention.points
         self.shapes, self.queries = shapes, queries

@@ -23,7 +23,8 @@ from groma_ros.export.vision import PerceiveGraph, RegionGraph
 from groma_ros.model.groma import Groma
 
 OPSET = 18
-_WORTH_SHRINKING = 256  # minimum number of elements: below, a Cast takes more space than it saves
+# minimum number of elements: for smaller weights a Cast takes more space than it saves
+_WORTH_SHRINKING = 256
 LARGEST = 2**31 - 2**20
 """Maximum size of a protobuf file, and so of a graph, bytes."""
 
@@ -32,7 +33,7 @@ def export_graph(role: str, model: Groma, dtype: torch.dtype = torch.float32) ->
     """Export one graph of a float32 network on the CPU, opset 18. Modifies the network, which must not be
     used afterwards; it needs only the weights of the exported part.
 
-    dtype: float32, or float16 for all but what decides a box or a score. Weights that are exactly
+    dtype: float32, or float16 for everything except what decides a box or a score. Weights that are exactly
     representable in fp16 are stored as fp16. Raises ValueError if the network cannot be exported, or the
     graph would exceed the 2 GB of a protobuf file.
     """
@@ -101,7 +102,7 @@ def _export(
     input_names: Sequence[str],
     output_names: Sequence[str],
 ) -> onnx.ModelProto:
-    # The exporter prints its steps and warnings about its own parts.
+    # The exporter prints its steps, and warnings about its own parts.
     with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
         level = logging.root.manager.disable
@@ -121,7 +122,7 @@ def _export(
             logging.disable(level)
     assert program is not None
     proto = program.model_proto
-    # The exporter's caches keep the program alive, and with it every weight.
+    # The exporter's caches keep the program, and with it every weight, alive.
     for value in program.model.graph.initializers.values():
         value.const_value = None
     _name_nodes(proto)
@@ -135,7 +136,7 @@ def _export(
 
 
 def written(proto: onnx.ModelProto) -> bytes:
-    """Serialise a graph deterministically."""
+    """Serialize a graph deterministically."""
     onnx.checker.check_model(proto)
     return proto.SerializeToString(deterministic=True)
 

@@ -48,28 +48,27 @@ LIMITS = {
     "q4_k_m": 0.5,
     "q4_0": 0.5,
 }
-"""A file further than this from the network (worst difference over the largest magnitude) is not listed in a
-bundle."""
+"""Limits of the worst difference over the largest magnitude; a file beyond them is not listed in a bundle."""
 PARTS = {
     "perceive": ("perceiver.", "img_txt_bridge.", "region_encoder.fine."),
     "encode_regions": ("region_encoder.", "new_input_embs."),
     "language": ("llm.", "new_input_embs.", "extra_lm_head."),
 }
-"""What of the network a graph is made of, by the beginnings of its names."""
+"""Parts of the network in each graph, by name prefixes."""
 FLOAT_PARTS = ("detector", "input_proj", "patches", "fine", "query", "key", "value", "output", "fc1", "fc2")
-"""What stays float32 in 8 bits, by the names of nodes: what makes boxes, the first layer, and the products
-without which no box of groma-tiny is off by more than an IoU of 0.98 (docs/precision.md has what each costs).
-"""
+"""Nodes that stay in float32 in 8-bit graphs, by name: those that compute boxes, the first layer, and the
+products without which groma-tiny's boxes would differ (IoU below 0.98; docs/precision.md has the cost of
+each)."""
 WIDE = 128
-"""Channels from which on convolutions of the region encoder pay in 8 bits; below, the casts around them cost
-more than they save."""
+"""Minimum number of channels for 8-bit convolutions in the region encoder; for fewer the casts around them
+cost more than they save."""
 BITS = {"int8": 8, "int4": 4}
 HELD_OUT = 4
 THREADS = 1
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16}
 COMPARED: dict[str, Compared] = {"fp32": "ordered", "fp16": "better half"}
-"""Which proposals of a graph are compared, as of `measure.perceive_difference`; of other precisions those
-that pass the threshold."""
+"""Which proposals of a graph are compared, see `measure.perceive_difference`; for other precisions those that
+pass the threshold."""
 _SHAPES = {"perceive": perceive_shapes, "encode_regions": region_shapes, "language": language_shapes}
 
 
@@ -80,8 +79,8 @@ class Maker:
     bundle: Bundle
     config: GromaConfig
     weights: Mapping[str, Tensor]
-    """By the original's names, read one at a time. Only the part of the network that a file is made of is
-    ever in memory, and for a GGUF only one layer."""
+    """By the original's names, read one at a time. Only the part of the network needed for a file is ever in
+    memory, for a GGUF only one layer."""
     folder: Path
     frames: Callable[[], Pictures]
     """Returns the images on which 8-bit graphs are calibrated; called at most once."""
@@ -101,18 +100,18 @@ class Maker:
         return self._made[key]
 
     def hand_over(self, role: str, precision: str) -> Path:
-        """Link the file under a second name, to be renamed into the bundle; other precisions may still need
-        it."""
+        """Link the file under a second name, which is then moved into the bundle; other precisions may still
+        need the first."""
         path = self.make(role, precision)
         twin = path.with_name(f"{path.name}.of.{precision}")
         try:
             os.link(path, twin)
-        except OSError:  # the file system has no hard links
+        except OSError:  # the file system does not support hard links
             shutil.copyfile(path, twin)
         return twin
 
     def measure(self, role: str, precision: str) -> float:
-        """Difference of a file to the network. Raises RuntimeError if it exceeds `LIMITS`."""
+        """Measure the difference of a file to the network. Raises RuntimeError if it exceeds `LIMITS`."""
         if role == "language":
             found = language_difference(
                 TorchLanguage(stream(self.config, self.weights)), self._language(precision)
@@ -166,13 +165,13 @@ class Maker:
 
     @cached_property
     def _pixels(self) -> list[FloatArray]:
-        """The calibration frames as the network sees them, (1, 3, S, S) each; the first few are kept for
+        """The calibration frames as network input, (1, 3, S, S) each; the first few are kept for
         measuring."""
         return [self.bundle.image(frame)[None] for frame in self.frames()]
 
     @cached_property
     def _regions(self) -> list[dict[str, FloatArray]]:
-        """What the region encoder gets of each of these frames."""
+        """Inputs of the region encoder for each of these frames."""
         c = self.config
         rule = SelectionRule(c.box_score_thres, c.nms_thres, c.max_region_num)
         graph, found = self._session("perceive", "fp32"), []
@@ -204,7 +203,7 @@ class Maker:
             return OnnxLanguage(self._session("language", precision), self.config, table)
         from groma_ros.runtime.llama_cpp import LlamaLanguage
 
-        # Cells for a whole context would take more memory than the rest of a large network's measurement.
+        # A cache for a whole context would take more memory than the rest of a large network's measurement.
         language = dataclasses.replace(self.config.language, max_position_embeddings=SLOTS)
         short = dataclasses.replace(self.config, language=language)
         return LlamaLanguage(self.make("language", precision), short, table, "cpu", THREADS)

@@ -1,4 +1,4 @@
-"""Measure how far a bundle's graphs are from the network they were made of."""
+"""Measure how much a bundle's graphs differ from the network they were exported from."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Compared = Literal["ordered", "better half", "passed"]
 
 PICTURES = 4
 LARGE = 10**8
-"""Backbones with more weights are measured on one image only, since one takes a minute or more in PyTorch and
+"""Backbones with more weights are measured on only one image, since one takes a minute or more in PyTorch and
 in the graph."""
 REGIONS = 12
 PREFIX, TAILS = 60, (1, 9, 4, 17)
 SLOTS = 256
-"""Context that `language_difference` needs, tokens."""
+"""Context length required by `language_difference`, tokens."""
 
 
 def _picture(rng: np.random.Generator, size: int) -> FloatArray:
@@ -70,9 +70,9 @@ def perceive_difference(
 ) -> float:
     """Worst |graph - network| / max |network| over all outputs, for normalised pixels (1, 3, S, S).
 
-    proposals: which are compared. `ordered`: all, by rank. Rounding changes the ranking, which nothing reads,
-    and which of the last are selected; so `better half` compares those of higher objectness and `passed`
-    those above the threshold, each with the most similar one of the graph.
+    proposals: which are compared. `ordered`: all, by rank. Rounding changes the ranking, which nothing
+    depends on, and the selection of the last ones; so `better half` compares those of higher objectness and
+    `passed` those above the threshold, each with the most similar one of the graph.
     """
     worst = 0.0
     for pixels in pictures:
@@ -99,7 +99,7 @@ def perceive_difference(
 
 @torch.inference_mode()
 def regions_difference(model: Groma, graph: VisionGraph, inputs: Sequence[Mapping[str, FloatArray]]) -> float:
-    """The same for region tokens; inputs: of the region encoder."""
+    """Likewise for region tokens; inputs: of the region encoder."""
     worst = 0.0
     for feeds in inputs:
         maps = [torch.from_numpy(feeds[f"map.{level}"]) for level in range(len(model.config.map_shapes))]

@@ -23,7 +23,7 @@ from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 from groma_ros.export.graphs import drop_notes, shrink_weights
 
 BLOCK = 32
-"""4-bit weights that share a scale."""
+"""Number of 4-bit weights that share a scale."""
 Feeds = Sequence[Mapping[str, NDArray[Any]]]
 
 
@@ -78,12 +78,12 @@ def quantize_vision(source: Path, target: Path, feeds: Feeds, kept: Sequence[str
 
 @_quiet()
 def quantize_language(source: Path, target: Path, bits: int) -> None:
-    """Write a language graph with layers in 8 bits (activations too, by the range of each pass) or 4 bits
+    """Write a language graph with layers in 8 bits (also activations, by the range in each run) or 4 bits
     (weights only).
 
-    The output head stays in float32: it decides the answer and is computed for few rows. In 8 bits so do the
-    two products whose inputs are products themselves, of attention and of the gate: one range for a whole
-    pass is too coarse for their outliers.
+    The output head stays in float32: it decides the answer and is computed for few rows. In 8 bits this also
+    applies to the two products whose inputs are themselves products, of attention and of the gate: one range
+    for a whole run is too coarse for their outliers.
     """
     folded = target.with_name(f"{target.name}.folded")
     _fold(source, folded)
@@ -128,8 +128,8 @@ class _Reader(CalibrationDataReader):
 
 
 def _fold(source: Path, target: Path) -> None:
-    """Evaluate what depends on no input: weights stored in fp16 become float32, which the quantizers
-    recognise."""
+    """Evaluate everything that does not depend on an input: weights stored in fp16 become float32, which the
+    quantizers recognise."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(target)
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -152,7 +152,7 @@ def _finish(proto: onnx.ModelProto, source: onnx.ModelProto, target: Path) -> No
 
 
 def _unfold(graph: onnx.GraphProto, source: onnx.GraphProto) -> None:
-    """Restore the fp16 weights, and what is computed from them, in place of float32 weights that were not
+    """Restore fp16 weights, and what is computed from them, in place of float32 weights that were not
     quantized."""
     makers = {name: node for node in source.node for name in node.output}
     stored = {item.name: item for item in source.initializer}

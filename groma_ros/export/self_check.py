@@ -1,4 +1,4 @@
-"""The check of a bundle against itself: every graph against PyTorch on one picture, one goal in every
+"""Check a bundle against itself: every graph against PyTorch on one picture, and one goal in every
 precision."""
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ from groma_ros.runtime.torch import TorchLanguage
 from groma_ros.types import Frame, Goal
 
 SAME = 0.9
-"""Overlap (IoU) from which two boxes count as the same."""
+"""IoU from which two boxes count as the same."""
 
 
 @dataclass(frozen=True)
 class StageCheck:
-    """A graph of one precision against the network in PyTorch."""
+    """Comparison of a graph in one precision with the network in PyTorch."""
 
     precision: str
     role: str
@@ -44,7 +44,7 @@ class StageCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether the graph computes what the network does."""
+        """Whether the graph computes the same as the network."""
         return self.difference <= self.limit
 
 
@@ -58,7 +58,7 @@ class AnswerCheck:
     """xyxy, pixels of the picture."""
     presence: float
     as_first: bool
-    """Whether the best box is that of the first precision; a low one on random weights says little."""
+    """IoU of the best box with that of the first precision; a low one on random weights says little."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,15 @@ class SelfCheck:
     stages: tuple[StageCheck, ...]
     answers: tuple[AnswerCheck, ...]
     not_compared: str
-    """Why no stage was compared; empty where they were."""
+    """Why no stage was compared; empty if they were."""
 
     @property
     def ok(self) -> bool:
-        """Whether every stage is within its limit, and something was checked."""
+        """Whether every stage is within its limit, and at least one check was made."""
         return all(check.ok for check in self.stages) and bool(self.stages or self.answers)
 
     def to_dict(self) -> dict[str, Any]:
-        """The form of `groma verify --json`."""
+        """The output of `groma verify --json`."""
         return {
             "stages": {
                 f"{item.role} {item.precision}": {**dataclasses.asdict(item), "ok": item.ok}
@@ -91,7 +91,7 @@ class SelfCheck:
 
 
 def drawn_picture(seed: int = 0) -> NDArray[Any]:
-    """A picture of coloured boxes on grey, uint8 480x640x3, the same for the same seed."""
+    """A picture of coloured boxes on grey, uint8 480x640x3, identical for the same seed."""
     rng = np.random.default_rng(seed)
     picture = np.full((480, 640, 3), 128, np.uint8)
     for _ in range(12):
@@ -102,9 +102,10 @@ def drawn_picture(seed: int = 0) -> NDArray[Any]:
 
 
 def self_check(bundle: Bundle, picture: NDArray[Any], goal: str) -> SelfCheck:
-    """Check a bundle on a picture (RGB, uint8 HxWx3). ValueError with a sentence for one that cannot be read.
+    """Check a bundle on a picture (RGB, uint8 HxWx3). Raises ValueError for a bundle that cannot be read.
 
-    Stages are compared where the bundle holds its weights; the goal is answered in every precision it holds.
+    Stages are compared if the bundle includes its weights; the goal is answered in every precision of the
+    bundle.
     """
     stages: tuple[StageCheck, ...] = ()
     why = f"the bundle holds no {WEIGHTS}, so its graphs are compared with each other alone"
@@ -126,7 +127,7 @@ def _stages(bundle: Bundle, config: GromaConfig, picture: NDArray[Any]) -> Itera
         network = load_part(config, weights, PARTS["perceive"])
         found = perceive_difference(network, graph, [pixels], COMPARED.get(precision, "passed"))
         yield StageCheck(precision, "perceive", found, LIMITS[precision])
-        if regions is None:  # the same for every precision, so that only the graph differs
+        if regions is None:  # identical for every precision, so that only the graph differs
             regions = _regions(config, graph, pixels)
         del network, graph
         gc.collect()
@@ -146,7 +147,7 @@ def _stages(bundle: Bundle, config: GromaConfig, picture: NDArray[Any]) -> Itera
 
 
 def _regions(config: GromaConfig, perceive: OnnxGraph, pixels: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """What the region encoder gets of a picture."""
+    """Inputs of the region encoder for a picture."""
     seen, _ = perceive.run({"pixels": pixels})
     rule = SelectionRule(config.box_score_thres, config.nms_thres, config.max_region_num)
     boxes = select_regions(seen["boxes"][0], seen["objectness"][0], rule).boxes

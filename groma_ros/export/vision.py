@@ -1,5 +1,5 @@
-"""The vision tokenizer as graphs want it: one matrix for query, key and value, biases and layer scales inside
-the products."""
+"""The vision tokenizer in exportable form: one matrix for query, key and value, biases and layer scales
+inside the products."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from groma_ros.model.region_encoder import RegionPooling, pooling_matrix
 
 
 class _Block(nn.Module):
-    """One DINOv2 block over the rows of all pictures. Layer scales are in the products with the weights,
-    which changes no result but its last bits."""
+    """One DINOv2 block over the rows of all pictures. Layer scales are merged into the weights, which changes
+    only the last bits of results."""
 
-    def __init__(self, block: Any, length: int) -> None:  # transformers says nothing of its types
+    def __init__(self, block: Any, length: int) -> None:  # transformers has no type annotations here
         super().__init__()
         attention, mlp = block.attention, block.mlp
         self.length, self.heads, self.size = (
@@ -27,8 +27,7 @@ class _Block(nn.Module):
             int(attention.num_attention_heads),
             int(attention.head_dim),
         )
-        # Three products and not one: what one gives has to be taken apart again, which costs more than it
-        # saves.
+        # Three products instead of one: splitting the result of one costs more than it saves.
         self.query, self.key, self.value = (
             Gemm.of(layer) for layer in (attention.q_proj, attention.k_proj, attention.v_proj)
         )
@@ -41,7 +40,7 @@ class _Block(nn.Module):
             self.mlp, self.scale = mlp, block.layer_scale2
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B * L, C) to the same."""
+        """(B * L, C) to the same shape."""
         inner = self.norm1(x)
         query, key, value = (
             layer(inner).reshape(-1, self.length, self.heads, self.size)
@@ -56,8 +55,8 @@ class _Block(nn.Module):
 
 
 class _Patches(nn.Module):
-    """Pixels to the backbone's first hidden state: the convolution without overlap is a product of patches as
-    rows. The class token and all positions are constants."""
+    """Pixels to the backbone's first hidden state: the non-overlapping convolution is a product over patches
+    as rows. The class token and all positions are constants."""
 
     def __init__(self, model: Groma) -> None:
         super().__init__()
@@ -83,10 +82,10 @@ class _Patches(nn.Module):
 
 
 class PerceiveGraph(nn.Module):
-    """The perceiving half of a network, its linear layers as Gemms. It takes the network's detector, which is
-    not to be used afterwards.
+    """The perceiving half of a network, its linear layers as Gemms. Takes over the network's detector, which
+    must not be used afterwards.
 
-    dtype: of the backbone, the bridge and the maps; the detector, which makes boxes and scores, stays
+    dtype: of the backbone, the bridge and the maps; the detector, which computes boxes and scores, stays
     float32.
     """
 
@@ -130,8 +129,8 @@ class PerceiveGraph(nn.Module):
         return (self._image_tokens(states[c.vis_output_layer]), boxes, objectness, *maps)
 
     def _image_tokens(self, state: Tensor) -> Tensor:
-        """`merge_tokens` and the bridge, which move whole cells: a hidden state (B, 1 + cells, C) to image
-        tokens (B, T, D)."""
+        """`merge_tokens` and the bridge, moving whole cells: a hidden state (B, 1 + cells, C) to image tokens
+        (B, T, D)."""
         c = self.config
         small = c.grid // c.token_merge
         cells = (
@@ -151,11 +150,11 @@ class PerceiveGraph(nn.Module):
 
 
 class RegionGraph(nn.Module):
-    """The region encoder of a network, its convolutions of pooled levels as one. It takes the encoder, which
-    is not to be used afterwards.
+    """The region encoder of a network, its convolutions of pooled levels combined into one. Takes over the
+    encoder, which must not be used afterwards.
 
-    dtype: of the convolutions and the first linear layer; sampling places, resizes and a box's own embedding
-    stay float32.
+    dtype: of the convolutions and the first linear layer; sampling positions, resizes and the embedding of
+    the box stay float32.
     """
 
     def __init__(self, model: Groma, dtype: torch.dtype = torch.float32) -> None:
@@ -175,8 +174,8 @@ class RegionGraph(nn.Module):
         self.names = None if names is None else nn.Parameter(names.detach().clone(), requires_grad=False)
 
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
-        """Region maps (1, C, s, s) as of `GromaConfig.map_shapes` and boxes (R, 4) cxcywh to what stands
-        in the feature slots (R, D)."""
+        """Region maps (1, C, s, s) as of `GromaConfig.map_shapes` and boxes (R, 4) cxcywh to the content of
+        the feature slots (R, D)."""
         coarse = len(self.fuse.upsample)
         fused = [*self.fuse([level.to(self.dtype) for level in maps[:coarse]]), *maps[coarse:]]
         pooled = torch.cat(
@@ -188,7 +187,7 @@ class RegionGraph(nn.Module):
         return tokens if self.names is None else tokens + self.names[: tokens.shape[0]]
 
     def _pooled(self, level: int, fused: Tensor, boxes: Tensor) -> Tensor:
-        """`roi_align` by two products without anything laid out anew: a map (1, C, s, s) and boxes (R, 4) to
+        """`roi_align` as two products without transposing anything: a map (1, C, s, s) and boxes (R, 4) to
         (R, pooled rows, C, pooled columns)."""
         c, side, channels = self.pooling.config, fused.shape[-1], fused.shape[1]
         matrices = pooling_matrix(*self.pooling.corners(boxes, level, side), side, c)
@@ -199,7 +198,7 @@ class RegionGraph(nn.Module):
 
 
 def _one_convolution(pooling: RegionPooling) -> nn.Conv2d:
-    """The convolutions of all levels, whose results are added, as one over all their channels."""
+    """Combine the convolutions of all levels, whose results are added, into one over all their channels."""
     layers = [layer for layer in pooling.pconvs if isinstance(layer, nn.Conv2d)]
     weight = torch.cat([layer.weight.detach() for layer in layers], 1)
     conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)

@@ -75,7 +75,7 @@ class McapFile:
         Raises BagError for a damaged file, OSError for one that cannot be opened."""
         self.path = name or path
         self.losses: list[str] = []
-        """What was left out, a sentence each."""
+        """Parts that were left out, one sentence each."""
         self._salvage = salvage
         self._schemas: dict[int, Schema] = {}
         self._channels: dict[int, Channel] = {}

@@ -39,7 +39,7 @@ class SqliteFile:
         it; name: of the bag, for messages. Raises BagError for a file that is damaged or not a bag."""
         self.path = name or path
         self.losses: list[str] = []
-        """Nothing is left out of a database."""
+        """Always empty: no part of a database is left out."""
         self._size = path.stat().st_size
         if copied:
             self._size += sum(file.stat().st_size for file in path.parent.glob(path.name + "-*"))

@@ -71,9 +71,9 @@ class Bag:
         files = find_files(path, allow_loss)
         self.path = path
         self.losses: list[str] = list(files.losses)
-        """What the bag announces and does not hold, a sentence each; grows while it is read."""
+        """Announced messages that the bag does not hold, one sentence each; grows while it is read."""
         self.notes: list[str] = files.notes
-        """What is odd about it and does no harm, a sentence each."""
+        """Harmless oddities, one sentence each."""
         self._allow_loss = allow_loss
         self._announced = files.announced or {}
         self._files = [_open_file(file, allow_loss, stack) for file in files.paths]

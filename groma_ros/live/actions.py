@@ -1,4 +1,4 @@
-"""Values of an action that a page sent, checked: a page may send anything."""
+"""Read and check the values of an action sent by a page, which can send anything."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ MAX_BOXES = 256
 
 
 def text_of(action: Action, key: str) -> str:
-    """A text, "" where there is none. Raises ValueError for another value."""
+    """Read a text, "" if it is absent. Raises ValueError for another type."""
     value = action.get(key, "")
     if not isinstance(value, str):
         raise ValueError(f"The value of {key!r} must be a text.")
@@ -23,7 +23,7 @@ def text_of(action: Action, key: str) -> str:
 
 
 def number_of(action: Action, key: str) -> float:
-    """A finite number. Raises ValueError for another value."""
+    """Read a finite number. Raises ValueError for anything else."""
     value = action.get(key)
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
         raise ValueError(f"The value of {key!r} must be a number.")
@@ -31,9 +31,9 @@ def number_of(action: Action, key: str) -> float:
 
 
 def goals_of(action: Action) -> list[Goal]:
-    """The goals under `goals`, each a mapping of text and kind; spaces around a text are cut.
+    """Read the goals under `goals`, each a mapping of text and kind; surrounding spaces are stripped.
 
-    Their content is left to `check_goal`. Raises ValueError for another form.
+    Their content is checked by `check_goal`. Raises ValueError for another form.
     """
     entries = action.get("goals")
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
@@ -45,7 +45,7 @@ def goals_of(action: Action) -> list[Goal]:
 
 
 def boxes_of(action: Action, key: str) -> FloatArray:
-    """Boxes, float32 Mx4 xyxy in pixels. Raises ValueError for what is none."""
+    """Read boxes, float32 Mx4 xyxy in pixels. Raises ValueError for anything else."""
     value = action.get(key, [])
     if not isinstance(value, list) or len(value) > MAX_BOXES:
         raise ValueError(f"The value of {key!r} must be a list of at most {MAX_BOXES} boxes.")

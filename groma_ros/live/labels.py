@@ -1,6 +1,6 @@
-"""Labels that a person gave on the page: COCO boxes with goals, and goals that are verified to be absent.
+"""Labels given by a person on the page: COCO boxes with goals, and goals verified to be absent.
 
-The file has the form of `groma scenes`: `images`, `annotations`, `categories`, and `goals` with the ids of
+The file has the format of `groma scenes`: `images`, `annotations`, `categories`, and `goals` with the ids of
 their annotations, none for an absent goal. Each image also lists its absent categories as LVIS does
 (`neg_category_ids`). `groma train --data` and `groma replay --truth` read it.
 """
@@ -26,20 +26,20 @@ from groma_ros.types import FloatArray, Frame, Goal
 ANNOTATIONS = "annotations.json"
 IMAGES = "images"
 QUALITY = 95
-"""Of the JPEG pictures."""
+"""JPEG quality of the pictures."""
 DETERMINERS = frozenset(
     ("a", "all", "an", "any", "both", "each", "every", "my", "that", "the", "this", "your")
 )
-"""Words at the start of a goal that its category goes without."""
+"""Words at the start of a goal that are not part of its category."""
 _DIGITS = 2
 _ENTRY = {"id": int, "file_name": str, "width": int, "height": int, "stamp": int, "frame_id": str}
 """Keys that every image of the file has, and the type of each value."""
 _GOAL = {"text": str, "kind": str, "annotation_ids": list}
-"""Likewise of goals."""
+"""Likewise for goals."""
 
 
 Label = tuple[str, list[list[float]]]
-"""The kind of a goal and its boxes xyxy, none for an absent goal."""
+"""Kind of a goal and its boxes xyxy, none for an absent goal."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class _Picture:
     """By text of the goal."""
 
     def shows(self, frame: Frame) -> bool:
-        """Whether it is this frame, and not another source's with the same stamp."""
+        """Whether it is this frame, rather than one of another source with the same stamp."""
         height, width = frame.rgb.shape[:2]
         own = (self.entry["frame_id"], self.entry["width"], self.entry["height"])
         return own == (frame.frame_id, width, height)
@@ -59,23 +59,22 @@ class _Picture:
 
 @dataclass(frozen=True)
 class LabelCounts:
-    """What a file holds."""
+    """Numbers of labels in a file."""
 
     frames: int
     goals: int
     absent: int
-    """Of the goals, those that are verified to be absent."""
+    """Number of goals verified to be absent, included in `goals`."""
 
 
 class LabelFile:
-    """The labels of one source in a folder: `annotations.json` and the pictures in `images`.
+    """Labels of one source in a folder: `annotations.json`, and the pictures in `images`.
 
-    A file that is there is taken up. Every change is on the disk when the method returns. Any thread may
-    call.
+    An existing file is continued. Every change is on disk when the method returns. Thread-safe.
     """
 
     def __init__(self, folder: Path) -> None:
-        """Raises ValueError with a sentence for a file that is there and has another form."""
+        """Raises ValueError for an existing file of another format."""
         self.path = folder / ANNOTATIONS
         self._folder = folder
         self._lock = threading.Lock()
@@ -92,13 +91,13 @@ class LabelFile:
 
     @property
     def counts(self) -> LabelCounts:
-        """What it holds now."""
+        """Return the current numbers."""
         with self._lock:
             labels = [item for picture in self._pictures.values() for item in picture.labels.values()]
             return LabelCounts(len(self._pictures), len(labels), sum(not boxes for _, boxes in labels))
 
     def of(self, frame: Frame) -> dict[str, list[list[float]]]:
-        """The labels of a frame: boxes xyxy by goal text."""
+        """Return the labels of a frame: boxes xyxy by goal text."""
         with self._lock:
             picture = self._pictures.get(frame.stamp)
             if picture is None or not picture.shows(frame):
@@ -106,10 +105,10 @@ class LabelFile:
             return {text: boxes for text, (_, boxes) in picture.labels.items()}
 
     def put(self, frame: Frame, goal: Goal, boxes: FloatArray) -> None:
-        """Say which boxes (Mx4 xyxy, pixels) a goal means on a frame; none: that nothing in it fits.
+        """Label a goal on a frame with boxes (Mx4 xyxy, pixels); no boxes: nothing in it matches.
 
-        Raises ValueError with a sentence for a box outside the frame, and where the file holds labels of
-        another frame with this stamp; OSError where it cannot be written, and then it stays as it was.
+        Raises ValueError for a box outside the frame, and if the file has labels of another frame with this
+        stamp; OSError if it cannot be written, which leaves it unchanged.
         """
         height, width = frame.rgb.shape[:2]
         kept = [_inside(box, width, height) for box in np.asarray(boxes, np.float64).reshape(-1, 4)]
@@ -136,8 +135,8 @@ class LabelFile:
             self._store(frame.stamp, {**picture.labels, goal.text: (goal.kind, kept)}, picture.entry)
 
     def remove(self, frame: Frame, text: str) -> None:
-        """Take the label of a goal on a frame back; its picture goes with its last label. Labels of another
-        frame with this stamp stay."""
+        """Remove the label of a goal on a frame, and the picture with its last label. Labels of another frame
+        with this stamp stay."""
         with self._lock:
             picture = self._pictures.get(frame.stamp)
             if picture is None or not picture.shows(frame) or text not in picture.labels:
@@ -148,7 +147,7 @@ class LabelFile:
                 (self._folder / picture.entry["file_name"]).unlink(missing_ok=True)
 
     def _store(self, stamp: int, labels: dict[str, Label], entry: dict[str, Any]) -> None:
-        """Give a frame these labels, here and on the disk; none take it out."""
+        """Set the labels of a frame, in memory and on disk; without any, the frame is removed."""
         before = dict(self._pictures)
         if labels:
             self._pictures[stamp] = _Picture(entry, labels)
@@ -201,7 +200,8 @@ class LabelFile:
             _check_types(own, _ENTRY, "an image")
             if own["id"] in by_id or own["stamp"] in self._pictures:
                 raise ValueError(f"two images have the id {own['id']} or the stamp {own['stamp']}")
-            name = Path(own["file_name"])  # it goes with its last label, so it names no other file
+            # the file is deleted with the entry, so its name must not be another file's
+            name = Path(own["file_name"])
             if name.parts[:-1] != (IMAGES,) or name.name == ".." or "\0" in name.name:
                 raise ValueError(f"the file_name {str(name)[:80]!r} is not in {IMAGES}")
             by_id[own["id"]] = self._pictures[own["stamp"]] = _Picture(own)
@@ -212,7 +212,7 @@ class LabelFile:
 
 
 def category(text: str) -> str:
-    """The category of what a goal means: the goal without the determiners at its start."""
+    """Return the category of a goal: its text without leading determiners."""
     words = text.split()
     while len(words) > 1 and words[0].lower() in DETERMINERS:
         words.pop(0)
@@ -220,7 +220,7 @@ def category(text: str) -> str:
 
 
 def jpeg(rgb: NDArray[Any], quality: int) -> bytes:
-    """A picture (uint8 HxWx3) as JPEG, quality 1 to 100. Raises OSError where OpenCV cannot encode it."""
+    """Encode a picture (uint8 HxWx3) as JPEG, quality 1 to 100. Raises OSError if OpenCV cannot encode it."""
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     done, data = cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, quality])
     if not done:
@@ -242,7 +242,7 @@ def _annotation(key: int, image: int, category_id: int, box: Sequence[float]) ->
 
 
 def _inside(box: NDArray[Any], width: int, height: int) -> list[float]:
-    """A box cut to the frame. ValueError where nothing of it is left."""
+    """Clip a box to the frame. Raises ValueError if nothing of it is left."""
     x1, y1, x2, y2 = np.clip(box, 0, [width, height, width, height])
     if not (np.isfinite(box).all() and x2 - x1 >= 1 and y2 - y1 >= 1):
         raise ValueError(
@@ -261,7 +261,7 @@ def _corners(bbox: Sequence[float]) -> list[float]:
 
 
 def _check_types(entry: dict[str, Any], kinds: Mapping[str, type], what: str) -> None:
-    """ValueError for an entry of the file whose values have other types; KeyError for one without a key."""
+    """Raise ValueError for an entry of the file with values of other types, KeyError for a missing key."""
     for key, kind in kinds.items():
-        if type(entry[key]) is not kind:  # true is no number
+        if type(entry[key]) is not kind:  # true is not a number
             raise ValueError(f"the {key} of {what} is {printable(repr(entry[key]), 80)}")

@@ -1,4 +1,4 @@
-"""A running node on the page: its images, answers and services, and nothing else of it."""
+"""Engine over a running node: uses only its images, answers and services."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from groma_ros.live.engine import EngineState, EngineThreads, Shown, SpokenAnswe
 from groma_ros.types import FloatArray, Goal
 
 SILENT_SECONDS = 3.0
-"""Without diagnostics, which come every second, for this long a node counts as gone."""
+"""Time without diagnostics, which come every second, after which a node counts as gone."""
 CHECK_SECONDS = 0.5
 SERVICE_SECONDS = 10.0
 ASK_SECONDS = 120.0
 WAIT_SECONDS = 0.05
-"""How long answers wait for the regions and boxes in space of their image, which come after them."""
+"""Time that answers wait for the regions and 3D boxes of their image, which arrive later."""
 
 
 class NodeEngine(EngineThreads):
-    """Shows what a node publishes; goals and questions go to its services.
+    """Shows the output of a node; goals and questions go to its services.
 
-    A node that dies is waited for; one that starts anew gets the page's goals. Goals that somebody else sets
-    are taken over. While nobody looks it listens to the node's diagnostics alone, so that a node that nobody
-    else listens to answers no image.
+    If the node exits, its return is awaited, and it then gets the page's goals. Goals set by other clients
+    are adopted. While nobody watches, only the node's diagnostics are subscribed to, so that a node without
+    other subscribers does not process images.
     """
 
     recorded = False
@@ -36,31 +36,31 @@ class NodeEngine(EngineThreads):
     def __init__(
         self, node_name: str, goals: Sequence[Goal] = (), camera: str = "", image_topic: str | None = None
     ) -> None:
-        """goals: that the node is given, none to keep its own; camera: of a node with several; image_topic:
-        None for the one that the node says it reads."""
+        """goals: sent to the node, none to keep its own; camera: of a node with several; image_topic: None
+        for the one that the node reports."""
         super().__init__(self._supervise, self._present)
         self._name, self._camera, self._topic = node_name.strip("/"), camera.strip("/"), image_topic
         self._state = EngineState(problem=f"Waiting for the node /{self._name}.")
         self._goals = tuple(goals)
         self._goals_pending = bool(goals)
-        """Whether the node has to be given the goals."""
+        """Whether the node needs to be given the goals."""
         self._version = -1
-        """Of the goal set that stands."""
+        """Version of the current goal set."""
         self._goals_set_at = 0.0
-        """`time.monotonic` at which the node was given it."""
+        """Time at which the node was given it, `time.monotonic`."""
         self._last_report = 0.0
-        """`time.monotonic` of the newest diagnostics."""
+        """Time of the latest diagnostics, `time.monotonic`."""
         self._alive = False
         self._depth_published = False
-        """Whether somebody publishes depth for the node."""
+        """Whether depth is published for the node."""
         self._depth_wanted = False
         self._show_lock = threading.Lock()
-        """Held while a frame is shown, so that a held picture stays. It is taken before `_changed`, which the
+        """Held while a frame is shown, so that a paused picture stays. Acquired before `_changed`, which the
         client's thread needs and which is therefore never held for long."""
         self._steps = self._frame_count = self._last_stamp = 0
         self._newest: Answers | None = None
         self._regions = no_boxes()
-        """The newest; the node publishes none for an image that it carries answers to."""
+        """The latest regions; the node publishes none for an image with carried answers."""
         self._client = GromaClient(
             node_name, on_answers=self._on_answers, on_diagnostics=self._on_diagnostics
         )
@@ -74,19 +74,19 @@ class NodeEngine(EngineThreads):
 
     @property
     def _diagnostics(self) -> dict[str, str]:
-        """What the node says about itself. Of several cameras the counts and times of this one stand in place
-        of the node's, which are those of all its cameras."""
+        """Return the node's diagnostics. For a node with several cameras the counts and times of this camera
+        replace the node's totals."""
         return self._client.diagnostics | self._client.camera_diagnostics.get(self._camera, {})
 
     @property
     def model(self) -> str:
-        """What runs the node's model."""
+        """Model and backend of the node."""
         facts = self._diagnostics
         return ", ".join(filter(None, (facts.get("backend"), facts.get("device"), facts.get("precision"))))
 
     @property
     def state(self) -> EngineState:
-        """Where it stands now."""
+        """Return the current state."""
         facts = self._diagnostics
         dropped, refused = (int(facts.get(key, "0")) for key in ("dropped", "refused images"))
         depth = self._depth_published
@@ -94,20 +94,20 @@ class NodeEngine(EngineThreads):
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """The goals that stand."""
+        """Return the standing goals."""
         return self._goals
 
     def can(self, kind: str) -> bool:
-        """Always true: the node refuses with a sentence what its model has no words for."""
+        """Always true: the node refuses with a sentence what its model cannot answer."""
         return True
 
     def set_depth_wanted(self, wanted: bool) -> None:
-        """Whether to listen to the node's depth topic, while a page is open or a recording runs."""
+        """Set whether to subscribe to the node's depth topic: while a page is open or a recording runs."""
         with self._changed:
             self._depth_wanted = wanted
 
     def set_goals(self, goals: Sequence[Goal]) -> None:
-        """Give the node these goals. Raises ValueError with the node's sentence, or where it is silent."""
+        """Set the node's goals. Raises ValueError with the node's message, or if it does not respond."""
         try:
             version = self._client.set_goals(list(goals), SERVICE_SECONDS)
         except TimeoutError as error:
@@ -117,8 +117,8 @@ class NodeEngine(EngineThreads):
             self._version, self._goals_set_at = version, time.monotonic()
 
     def ask(self, shown: Shown, question: str, regions: FloatArray, dialogue: str) -> SpokenAnswer:
-        """The node's answer, which is about its newest image or that of the dialogue. Raises ValueError with
-        a sentence where it is refused or does not come."""
+        """Ask the node, about its newest image or that of the dialogue. Raises ValueError if the question is
+        refused or not answered."""
         try:
             reply = self._client.ask(
                 question.strip(), regions, session=dialogue, camera=self._camera, timeout=ASK_SECONDS
@@ -128,20 +128,20 @@ class NodeEngine(EngineThreads):
         return SpokenAnswer(reply.grounding, reply.stamp)
 
     def set_paused(self, paused: bool) -> None:
-        """Hold the picture; the node goes on."""
+        """Freeze the picture, or resume; the node continues."""
         with self._show_lock, self._changed:
             self._state, self._steps = replace(self._state, paused=paused), 0
             self._changed.notify_all()
 
     def step(self) -> None:
-        """Hold, and show the newest frame."""
+        """Freeze, and show the newest frame."""
         with self._show_lock, self._changed:
             self._state = replace(self._state, paused=True)
             self._steps = 1
             self._changed.notify_all()
 
     def set_speed(self, speed: float) -> None:
-        """Raises ValueError: a node's camera has one speed."""
+        """Raises ValueError: a node's camera has only one speed."""
         raise ValueError("A node's camera has one speed; only a recording can be played faster or slower.")
 
     def restart(self) -> None:
@@ -149,14 +149,14 @@ class NodeEngine(EngineThreads):
         raise ValueError("A node's camera has no start to go back to.")
 
     def close(self) -> None:
-        """End the threads and leave ROS; the node keeps its goals."""
+        """End the threads and shut ROS down; the node keeps its goals."""
         self._end_threads(SERVICE_SECONDS + 2)
         self._client.close()
 
     # The node
 
     def _supervise(self) -> None:
-        """Notice a node that dies or starts, and see to its goals and to the image topic."""
+        """Watch for the exit or start of the node, and keep its goals and the image topic up to date."""
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._closed, CHECK_SECONDS)
@@ -168,7 +168,7 @@ class NodeEngine(EngineThreads):
                     self._goals_pending = self._goals_pending or bool(self._goals)
             try:
                 problem = self._sync_with_node() if alive else self._node_lost()
-            except Exception as error:  # of ROS, which may be half gone; it is tried again
+            except Exception as error:  # ROS errors while the node is exiting or starting; tried again
                 problem = sentence(error)
             with self._changed:
                 self._state = replace(self._state, problem=problem)
@@ -180,7 +180,7 @@ class NodeEngine(EngineThreads):
         return f"The node /{self._name} is not heard any more; waiting for it to come back."
 
     def _sync_with_node(self) -> str:
-        """Give the node goals that it lacks and subscribe to what is wanted; why nothing comes, or ""."""
+        """Give the node missing goals and subscribe to what is wanted. Returns why no frames come, or ""."""
         problem = ""
         if self._goals_pending:
             try:
@@ -194,7 +194,7 @@ class NodeEngine(EngineThreads):
         self._client.listen_to(self._camera)
         if missing := self._missing_camera(topic):
             return problem or missing
-        if self._view.topic != topic:  # also of a node that came back with another one
+        if self._view.topic != topic:  # also for a node that restarted with another topic
             self._view.unsubscribe()
             kind = self._view.message_type(topic)
             if kind is None:
@@ -204,8 +204,8 @@ class NodeEngine(EngineThreads):
         return problem
 
     def _missing_camera(self, topic: str) -> str:
-        """Why the node answers nothing about this camera, whose image topic is `topic` ("" if not known); ""
-        where it does."""
+        """Return why the node does not answer this camera, whose image topic is `topic` ("" if unknown), or
+        "" if it does."""
         known = self._client.camera_diagnostics
         if known and self._camera not in known:
             what = f"no camera {self._camera}" if self._camera else "several cameras"
@@ -218,12 +218,12 @@ class NodeEngine(EngineThreads):
         return ""
 
     def _unsubscribe(self) -> None:
-        """Leave the node's images and answers alone."""
+        """Unsubscribe from the node's images and answers."""
         self._client.ignore(self._camera)
         self._view.unsubscribe()
 
     def _update_depth(self) -> None:
-        """Listen to depth while it is wanted."""
+        """Subscribe to depth while it is wanted."""
         facts = self._diagnostics
         topic = facts.get("depth topic", "")
         kind = self._view.message_type(topic) if topic else None
@@ -239,7 +239,7 @@ class NodeEngine(EngineThreads):
     def _on_diagnostics(self, facts: dict[str, str]) -> None:
         with self._changed:
             self._last_report = time.monotonic()
-            # A node that started anew within a moment counts its goal sets from the beginning.
+            # A node that restarted within a moment counts its goal sets from the beginning.
             if (
                 int(facts.get("goals_version", "0")) < self._version
                 and self._last_report - self._goals_set_at > SILENT_SECONDS
@@ -252,7 +252,7 @@ class NodeEngine(EngineThreads):
             self._newest = answers
             goals = tuple(item.goal for item in answers.groundings)
             known = [(goal.text, goal.kind) for goal in self._goals]
-            # Goals that somebody else gave the node; answers to former goals may still be under way.
+            # Goals set by another client; answers to the previous goals may still arrive.
             newer = answers.goals_version > self._version and not self._goals_pending
             if newer and [(goal.text, goal.kind) for goal in goals] != known:
                 self._goals, self._version = goals, answers.goals_version
@@ -271,7 +271,7 @@ class NodeEngine(EngineThreads):
                 continue
             try:
                 self._present_one(answers, stepped)
-            except Exception as error:  # whatever it is, the next frame is shown
+            except Exception as error:  # whatever the error, the next frame is shown
                 with self._changed:
                     self._last_stamp = answers.stamp
                     self._state = replace(self._state, problem=sentence(error))
@@ -284,7 +284,7 @@ class NodeEngine(EngineThreads):
         with self._show_lock:
             with self._changed:
                 self._last_stamp = answers.stamp
-                wanted = stepped or not self._state.paused  # it may have been held meanwhile
+                wanted = stepped or not self._state.paused  # may have been paused in the meantime
             if found is not None and wanted:
                 self._frame_count += 1
                 self._show(self._shown(found))

@@ -1,4 +1,4 @@
-"""The pipeline in this process: frames of a source through the model, without ROS."""
+"""Engine with the pipeline in this process: runs frames of a source through the model, without ROS."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from groma_ros.types import FloatArray, Frame, Goal, Grounding, Scene
 
 Result = TypeVar("Result")
 ASK_SECONDS = 300.0
-"""How long an answer in words may take; a 7B model on a CPU is slow."""
+"""Maximum duration of an answer in words; a 7B model on a CPU is slow."""
 MAX_DIALOGUES = 8
 PROBLEM_SECONDS = 3.0
-"""How long the reason of a refusal stays on the page at least."""
+"""Minimum time for which the page shows the reason of a refusal."""
 MAX_LAG = 0.5
-"""Seconds a recording may fall behind its own rate before the lost time is given up."""
+"""Maximum delay in seconds behind a recording's rate; beyond it, the lost time is skipped."""
 
 
 class PipelineEngine(EngineThreads):
-    """Reads a source in one thread, while a page is open; looks at its frames in a second; a third asks the
+    """Reads a source in one thread while a page is open, processes its frames in a second; a third runs the
     language model.
 
-    While frames pass, answers are carried by tracks as in the node. A frame that stays on the page (held, the
-    last one, or a picture that shares nothing with the one before) is answered itself.
+    While frames change, answers are carried by tracks as in the node. A frame that stays on the page (paused,
+    the last one, or a picture unrelated to the one before) gets answers of its own.
     """
 
     def __init__(self, grounder: Grounder, source: Source, name: str = "") -> None:
-        """name: of the model, to be read."""
+        """name: display name of the model."""
         super().__init__(self._read, self._work)
         self._grounder, self._source, self._name = grounder, source, name
         self._state = EngineState()
@@ -49,20 +49,20 @@ class PipelineEngine(EngineThreads):
         self._waiting: SourceFrame | None = None
         self._standing = StandingGoals((), 0, grounder.min_presence, grounder.min_margin)
         self._stale = False
-        """Whether the frame on the page has to be answered anew."""
+        """Whether the frame on the page must be answered again."""
         self._shown: Shown | None = None
         self._scene: Scene | None = None
         self._frame_count = 0
         self._language_ms = 0.0
         self._last_refusal = 0.0
-        """`time.monotonic` of the last refusal."""
+        """Time of the last refusal, `time.monotonic`."""
         self._language = AnswerExecutor()
         self._processor = self._new_processor()
         self._dialogues: Sessions[Conversation] = Sessions()
 
     @property
     def source(self) -> str:
-        """Name of the source."""
+        """Display name of the source."""
         return self._source.name
 
     @property
@@ -77,24 +77,24 @@ class PipelineEngine(EngineThreads):
 
     @property
     def state(self) -> EngineState:
-        """Where it stands now."""
+        """Return the current state."""
         return self._state
 
     @property
     def goals(self) -> tuple[Goal, ...]:
-        """The goals that stand."""
+        """Return the standing goals."""
         return self._standing.goals
 
     def can(self, kind: str) -> bool:
-        """Whether the model has words for a kind of goal; chat may be grounded or plain."""
+        """Whether the model can answer a kind of goal; chat may be grounded or plain."""
         return self._grounder.can(kind) or (kind == "chat" and self._grounder.can("grounded_chat"))
 
     def set_depth_wanted(self, wanted: bool) -> None:
-        """Nothing to do: the frames of a source have the depth that it holds."""
+        """Does nothing: the frames of a source have the depth that it provides."""
 
     def set_goals(self, goals: Sequence[Goal]) -> None:
-        """Let these goals stand from the next frame, or on the one that stays. Raises ValueError for one that
-        the model cannot answer."""
+        """Replace the goals from the next frame, or on the frame that stays. Raises ValueError for a goal
+        that the model cannot answer."""
         for goal in goals:
             check_goal(goal)
             check_standing(goal)
@@ -106,8 +106,8 @@ class PipelineEngine(EngineThreads):
             self._changed.notify_all()
 
     def ask(self, shown: Shown, question: str, regions: FloatArray, dialogue: str) -> SpokenAnswer:
-        """An answer in words about the frame that is shown; one of a dialogue is about the frame it began
-        with. Raises ValueError where it is refused."""
+        """Ask about the shown frame, or in a dialogue about the frame it started with. Raises ValueError if
+        it is refused."""
         boxes = regions if len(regions) else None
         goal = Goal(question.strip(), "chat" if question.strip() else "describe", regions=boxes)
         self._grounder.check(goal)
@@ -115,7 +115,7 @@ class PipelineEngine(EngineThreads):
         return _result(answer)
 
     def set_paused(self, paused: bool) -> None:
-        """Hold the frame that is shown and have it answered itself, or go on."""
+        """Pause, which gives the shown frame answers of its own, or resume."""
         with self._changed:
             self._steps = 0
             self._state = replace(self._state, paused=paused)
@@ -123,14 +123,15 @@ class PipelineEngine(EngineThreads):
             self._changed.notify_all()
 
     def step(self) -> None:
-        """Hold, and show the next frame."""
+        """Pause, and show the next frame."""
         with self._changed:
             self._state = replace(self._state, paused=True)
             self._steps += 1
             self._changed.notify_all()
 
     def set_speed(self, speed: float) -> None:
-        """Play a recording at a multiple of its rate, 0.1 to 10. Raises ValueError for others and cameras."""
+        """Play a recording at 0.1 to 10 times its rate. Raises ValueError for other values and for
+        cameras."""
         if not self._source.recorded:
             raise ValueError("A camera has one speed; only a recording can be played faster or slower.")
         if not 0.1 <= speed <= 10:
@@ -149,7 +150,8 @@ class PipelineEngine(EngineThreads):
             self._changed.notify_all()
 
     def close(self) -> None:
-        """End the threads and leave the source; a language model that still writes is not waited for."""
+        """End the threads and release the source, without waiting for a language model that is still
+        generating."""
         self._end_threads(5.0)
         self._language.stop(1.0)
         self._source.close()
@@ -160,12 +162,12 @@ class PipelineEngine(EngineThreads):
         while True:
             try:
                 self._play()
-            except Exception as error:  # of any decoder; the page says why nothing comes
+            except Exception as error:  # of any decoder; the page shows it
                 self._set_state(ended=True, problem=sentence(error))
             else:
                 self._set_state(ended=True)
             with self._changed:
-                # The last frame stays, so it is answered itself.
+                # The last frame stays, so it gets answers of its own.
                 self._stale = self._stale or self._carried()
                 self._changed.notify_all()
                 self._changed.wait_for(lambda: self._closed or self._restart)
@@ -183,7 +185,7 @@ class PipelineEngine(EngineThreads):
             if not self._wait_turn(due):
                 return
             if not self._source.recorded and self._state.paused and not self._steps:
-                continue  # a camera goes on while its picture is held
+                continue  # a camera continues while its picture is paused
             with self._changed:
                 if self._waiting is not None:
                     self._state = replace(self._state, dropped=self._state.dropped + 1)
@@ -191,7 +193,7 @@ class PipelineEngine(EngineThreads):
                 stepped = self._steps > 0
                 self._steps -= stepped
                 self._changed.notify_all()
-                if stepped or not self._source.moving:  # each of these is looked at
+                if stepped or not self._source.moving:  # every picture is processed
                     self._changed.wait_for(lambda: self._play_ended or self._idle)
                 if self._play_ended:
                     return
@@ -207,7 +209,7 @@ class PipelineEngine(EngineThreads):
         return self._closed or self._restart
 
     def _wait_turn(self, due: float) -> bool:
-        """Wait until the next frame may be shown; False where the playing is over. due: `time.monotonic`."""
+        """Wait until the next frame is due. Returns False if playback is over. due: `time.monotonic`."""
         with self._changed:
             if not self._source.recorded:
                 self._changed.wait_for(lambda: self._play_ended or self._watched)
@@ -224,7 +226,7 @@ class PipelineEngine(EngineThreads):
                     return True
             return False
 
-    # Looking
+    # Processing
 
     def _work(self) -> None:
         while True:
@@ -239,7 +241,7 @@ class PipelineEngine(EngineThreads):
                     self._process(item, standing)
                 elif self._shown is not None and self._scene is not None:
                     self._publish(self._answered(self._shown.frame, self._scene, standing, self._shown))
-            except Exception as error:  # whatever the model raises about one frame, the next one is looked at
+            except Exception as error:  # whatever the model raises on one frame, the next one is processed
                 self._refuse(sentence(error))
             with self._changed:
                 self._busy = False
@@ -272,7 +274,7 @@ class PipelineEngine(EngineThreads):
         self._publish(Shown(0, item.frame, answer.groundings, result.scene.boxes, answer.answered, times))
 
     def _answered(self, frame: Frame, scene: Scene, standing: StandingGoals, shown: Shown) -> Shown:
-        """The frame with answers to all goals on itself."""
+        """The frame with answers to all goals computed on itself."""
         question = Question(scene, standing)
         groundings = tuple(_result(self._language.submit(self._answer, question))) if standing.goals else ()
         times = {"perceive": shown.milliseconds.get("perceive", 0.0), "language": self._language_ms}
@@ -286,11 +288,11 @@ class PipelineEngine(EngineThreads):
         self._show(self._shown)
 
     def _frame_stays(self) -> bool:
-        """Whether the frame in work stays on the page."""
+        """Whether the frame being processed stays on the page."""
         return self._state.paused or self._state.ended
 
     def _carried(self) -> bool:
-        """Whether the answers on the page were given on an earlier frame."""
+        """Whether the answers on the page were computed on an earlier frame."""
         shown = self._shown
         return shown is not None and bool(self._standing.goals) and shown.answered != shown.frame.stamp
 
@@ -302,7 +304,7 @@ class PipelineEngine(EngineThreads):
         with self._changed:
             self._state = replace(self._state, **changes)
 
-    # The language model's thread
+    # Language model thread
 
     def _new_processor(self) -> FrameProcessor:
         return FrameProcessor(self._grounder, asking(self._language, self._answer), TrackingConfig())
@@ -314,7 +316,7 @@ class PipelineEngine(EngineThreads):
         return found
 
     def _spoken(self, shown: Shown, goal: Goal, dialogue: str) -> SpokenAnswer:
-        """Answer in words; a dialogue goes on about the frame it began with."""
+        """Answer in words; a dialogue continues about the frame it started with."""
         known = self._dialogues.get(dialogue) if dialogue else None
         if goal.kind != "chat":
             scene = self._grounder.perceive(shown.frame)

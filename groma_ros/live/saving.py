@@ -1,4 +1,4 @@
-"""What the page keeps on the disk: single frames with their answers, and bags."""
+"""Save single frames with their answers, and bags."""
 
 from __future__ import annotations
 
@@ -19,13 +19,12 @@ from groma_ros.visualization import draw_groundings
 
 TOPICS = CameraTopics("/camera/image/compressed", "/camera/depth/compressedDepth", "/camera/camera_info")
 MAX_FRAMES = 100_000
-"""Of one recording; later ones are left out."""
+"""Maximum number of frames of one recording; later ones are skipped."""
 
 
 def save_frame(folder: Path, shown: Shown) -> list[Path]:
-    """Write a frame as three files, and return them: its picture, its answers as `groma ground --json` gives
-    them, and the picture with boxes.
-    """
+    """Write a frame as three files and return them: the picture, its answers in the form of `groma ground
+    --json`, and the picture with boxes."""
     stem = folder / "frames" / f"{shown.frame.stamp:019d}"
     stem.parent.mkdir(parents=True, exist_ok=True)
     document = {
@@ -46,10 +45,10 @@ def save_frame(folder: Path, shown: Shown) -> list[Path]:
 
 
 class Recorder:
-    """Records the frames that are shown, with their answers, as a bag; from `start` to `stop`."""
+    """Records the shown frames with their answers as a bag, from `start` to `stop`."""
 
     def __init__(self, folder: Path, model: str) -> None:
-        """model: its name, which the bag tells."""
+        """model: its name, which the bag contains."""
         self._folder, self._model = folder, model
         self._lock = threading.Lock()
         self._writer: RecordingWriter | None = None
@@ -57,12 +56,13 @@ class Recorder:
         self._goals: tuple[str, ...] | None = None
         self._last = -1
         self.path: Path | None = None
-        """The bag that is written; None where nothing is recorded."""
+        """The bag being written; None if nothing is being recorded."""
         self.frames = 0
-        """In that bag so far."""
+        """Number of frames in that bag."""
 
     def start(self) -> Path:
-        """Begin a bag; it appears under its name when it is complete. Raises ValueError where one is open."""
+        """Start a bag, which appears under its name when it is complete. Raises ValueError if one is being
+        recorded."""
         with self._lock:
             if self._writer is not None:
                 raise ValueError("A recording runs already; stop it first.")
@@ -77,8 +77,7 @@ class Recorder:
             return path
 
     def add(self, shown: Shown) -> None:
-        """Record a frame, where a recording runs and the frame is a new one. Raises OSError with a sentence
-        where it cannot be written."""
+        """Record a new frame while recording. Raises OSError with a sentence if it cannot be written."""
         with self._lock:
             if (
                 self._writer is None
@@ -104,8 +103,8 @@ class Recorder:
             self.frames += 1
 
     def stop(self) -> Path | None:
-        """End the bag; its path, None where nothing was recorded. OSError where it could not be written: then
-        nothing of it stays."""
+        """Finish the bag and return its path, None if nothing was recorded. Raises OSError if it could not be
+        written, leaving nothing of it."""
         with self._lock:
             writer, path = self._writer, self.path
             self._writer = self.path = None

@@ -1,4 +1,4 @@
-"""Runs the page's server until it is interrupted."""
+"""Run the page's server until it is interrupted."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from groma_ros.live.server import MAX_MESSAGE, make_app
 from groma_ros.live.session import LiveSession
 
 CLOSE_SECONDS = 2
-"""How long open pages may take to notice the end."""
+"""Time for open pages to notice the shutdown."""
 
 
 class PageServer:
     """Serves the page of a session on one address."""
 
     def __init__(self, session: LiveSession, host: str, port: int, token: str = "") -> None:
-        """port: 0 for a free one. Raises OSError with a sentence where the address cannot be used."""
+        """port: 0 for a free one. Raises OSError with a sentence if the address cannot be used."""
         self._session = session
         self._socket = _listen(host, port)
         name = f"[{host}]" if ":" in host else host
         self.address = f"http://{name}:{self._socket.getsockname()[1]}/" + (
             f"?token={quote(token, safe='')}" if token else ""
         )
-        """Of the page, with the token in it."""
+        """URL of the page, including the token."""
         config = uvicorn.Config(
             make_app(session, token),
             log_level="warning",
@@ -50,7 +50,7 @@ class PageServer:
                 self._socket.close()
 
     def stop(self) -> None:
-        """End `run`; from another thread."""
+        """Make `run` return; call it from another thread."""
         self._server.should_exit = True
 
 

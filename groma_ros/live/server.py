@@ -1,8 +1,8 @@
-"""The web server of the page: five files, and a websocket that carries frames and actions.
+"""Web server of the page: five files, and a websocket for frames and actions.
 
-A page asks for the next frame when it has drawn the last one, so a slow page gets fewer frames and nothing
-queues up. A message to the page is a length (uint32, big-endian), a JSON document of that length and then
-binary parts whose lengths stand in the document under `parts`: the picture, and the points of the 3D view.
+A page requests the next frame when it has drawn the last one, so a slow page gets fewer frames and nothing
+queues up. A message to the page is a length (uint32, big-endian), a JSON document of that length, and binary
+parts whose lengths the document lists under `parts`: the picture, and the points of the 3D view.
 """
 
 from __future__ import annotations
@@ -42,18 +42,18 @@ POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 REST_SECONDS = 1.0
-"""A page hears of the state at least so often, also where no frame comes."""
+"""Maximum period of state updates to a page, also without new frames."""
 MAX_MESSAGE = 1 << 20
-"""Bytes of a message from a page."""
+"""Maximum size of a message from a page, bytes."""
 MAX_ACTIONS = 8
-"""Of one page that may be under way."""
+"""Maximum number of actions in progress per page."""
 
 
 def make_app(session: LiveSession, token: str = "") -> Starlette:
-    """The page of a session.
+    """Create the web application of a session.
 
-    token: that a page must know, "" where the server is bound to this machine alone; then only requests that
-    name this machine as their host are answered.
+    token: required from every page; "" if the server is bound to this machine only, and then only requests
+    that name this machine as their host are served.
     """
     routes = [Route(path, _file(name)) for path, name in FILES.items()]
 
@@ -75,8 +75,8 @@ def _file(name: str) -> Callable[[Request], Awaitable[Response]]:
 
 
 class _Guard:
-    """Refuses who has no business with the camera: other hosts' names (DNS rebinding), pages of other sites,
-    and without the token everybody."""
+    """Refuses requests with other host names (DNS rebinding), of other sites' pages, and without the
+    token."""
 
     def __init__(self, app: ASGIApp, token: str) -> None:
         self._app, self._token = app, token
@@ -88,7 +88,7 @@ class _Guard:
         refusal = self._refusal(scope, headers)
         given = _query_token(scope)
         if not refusal and scope["type"] == "http" and self._token and given:
-            # The token leaves the address bar at once.
+            # Redirect, so that the token leaves the address bar.
             response: Response = RedirectResponse("/", 303)
             response.set_cookie(COOKIE, given, httponly=True, samesite="strict")
             return await response(scope, receive, send)
@@ -100,7 +100,7 @@ class _Guard:
         await PlainTextResponse(refusal + "\n", 403)(scope, receive, send)
 
     def _refusal(self, scope: Scope, headers: Headers) -> str:
-        """Why this request is refused; "" where it is not."""
+        """Return why a request is refused, or ""."""
         host = headers.get("host", "")
         if not self._token and _name_of(host) not in LOOPBACK:
             return "This page answers to 127.0.0.1 and localhost only."
@@ -116,7 +116,7 @@ class _Guard:
 
 
 def _name_of(host: str) -> str:
-    """The name in a Host header, without the port."""
+    """Return the name in a Host header, without the port."""
     if host.startswith("["):
         return host[1:].partition("]")[0]
     return host.rpartition(":")[0] if ":" in host else host
@@ -127,13 +127,13 @@ def _query_token(scope: Scope) -> str:
 
 
 async def _in_thread(call: Callable[..., dict[str, Any]], *args: object) -> dict[str, Any]:
-    """Wait for a call in a daemon thread of its own. It may take minutes; the pool of the event loop would
-    make other pages wait for it, and the end of the server too."""
+    """Run a call in its own daemon thread and await it. It may take minutes; in the event loop's pool it
+    would block other pages and the shutdown of the server."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[dict[str, Any]] = loop.create_future()
 
     def settle(answer: dict[str, Any] | None, error: Exception | None) -> None:
-        if done.done():  # the page was closed meanwhile
+        if done.done():  # the page was closed in the meantime
             return
         if answer is not None:
             done.set_result(answer)
@@ -146,7 +146,7 @@ async def _in_thread(call: Callable[..., dict[str, Any]], *args: object) -> dict
             answer = call(*args)
         except Exception as error:
             failure = error
-        with suppress(RuntimeError):  # the server has ended
+        with suppress(RuntimeError):  # the server has shut down
             loop.call_soon_threadsafe(settle, answer, failure)
 
     threading.Thread(target=run, name="groma_live_action", daemon=True).start()
@@ -169,7 +169,7 @@ class _Page:
         self._loop = asyncio.get_running_loop()
 
     def _on_change(self) -> None:
-        with suppress(RuntimeError):  # the server has ended
+        with suppress(RuntimeError):  # the server has shut down
             self._loop.call_soon_threadsafe(self._changed.set)
 
     async def run(self) -> None:
@@ -182,7 +182,7 @@ class _Page:
                 text = await self._socket.receive_text()
                 self._take(text)
         except (WebSocketDisconnect, RuntimeError, KeyError):
-            pass  # closed, or binary, which no page of ours sends
+            pass  # closed, or binary, which our page never sends
         finally:
             self._session.remove_page(self._on_change)
             for task in (frames, *self._tasks):
@@ -211,7 +211,7 @@ class _Page:
             if busy:
                 raise ValueError("This page asked for many things that are still under way; wait for them.")
             answer = await _in_thread(self._session.do, self._name, message)
-        except Exception as error:  # whatever it is, the page gets a sentence
+        except Exception as error:  # whatever the error, the page gets a sentence
             answer = {"error": sentence(error)}
         await self._send({"answer": answer, "to": message.get("id")})
 
@@ -225,13 +225,13 @@ class _Page:
                 self._wanted.clear()
                 document, parts = await asyncio.to_thread(self._frame)
                 await self._send(document, *parts)
-        except Exception as error:  # the page sees a closed connection and opens another
+        except Exception as error:  # the page sees a closed connection and reconnects
             print(f"groma live: a frame could not be sent: {sentence(error)}", file=sys.stderr, flush=True)
             with suppress(WebSocketDisconnect, RuntimeError):
                 await self._socket.close(1011)
 
     def _frame(self) -> tuple[dict[str, Any], list[bytes]]:
-        """The state, with the picture where the page has another one, and the points where it wants them."""
+        """Encode the state, with the picture if the page has another one, and the points if it wants them."""
         shown = self._session.newest
         state = self._session.state(shown)
         document: dict[str, Any] = {"state": state}

@@ -1,7 +1,7 @@
-"""The state of the page and what can be done from it, without any web code.
+"""State of the page and its actions, without web code.
 
-Every page has the same goals, frame and labels; a dialogue belongs to one page. `state` is what a page draws,
-`do` is what a person does on it; both are plain JSON.
+All pages share goals, frame and labels; a dialogue belongs to one page. `state` returns what a page draws,
+`do` executes what a person does on it; both use plain JSON.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from groma_ros.tracking.questions import StandingGoals, groundings_for
 from groma_ros.types import Goal
 
 KEPT = 8
-"""Frames that can still be labelled, saved and asked about after they were shown."""
+"""Number of shown frames that can still be labelled, saved and asked about."""
 QUALITY = 80
-"""Of the JPEG pictures that a page gets."""
+"""JPEG quality of the pictures sent to pages."""
 MAX_GOALS = 64
 RATE_FRAMES = 20
-"""Over so many frames the rate is measured."""
+"""Number of frames over which the rate is measured."""
 
 
 class LiveSession:
     """One source, one list of goals, any number of pages."""
 
     def __init__(self, engine: Engine, out: Path) -> None:
-        """out: folder for labels, frames and bags. Raises ValueError for one that holds other labels."""
+        """out: folder for labels, frames and bags. Raises ValueError if it has labels in another format."""
         self.engine = engine
         self.labels = LabelFile(out / "labels")
         self.recorder = Recorder(out, engine.model)
@@ -49,11 +49,11 @@ class LiveSession:
         self._pictures: dict[int, bytes] = {}
         self._listeners: set[Callable[[], None]] = set()
         self._recording_error = ""
-        """Why the last recording ended, a sentence; "" where it was stopped."""
+        """Why the last recording ended, a sentence; "" if it was stopped."""
         self._space_listeners: set[Callable[[], None]] = set()
-        """Of the listeners those whose page shows the 3D view."""
+        """Listeners whose page shows the 3D view."""
         self._watch_lock = threading.Lock()
-        """Held while the engine is told who watches, so that the newest word stays."""
+        """Held while telling the engine whether anybody is watching, so that the last call wins."""
         self._actions: dict[str, Callable[[str, Action], dict[str, Any]]] = {
             "goals": self._set_goals,
             **dict.fromkeys(("pause", "resume", "step", "restart", "speed"), self._control),
@@ -65,11 +65,11 @@ class LiveSession:
         }
 
     def start(self) -> None:
-        """Begin to show frames."""
+        """Start showing frames."""
         self.engine.start(self._on_shown)
 
     def close(self) -> None:
-        """End what is recorded and leave the source."""
+        """Finish a recording and release the source."""
         try:
             self.recorder.stop()
         finally:
@@ -78,20 +78,21 @@ class LiveSession:
     # Pages
 
     def add_page(self, listener: Callable[[], None]) -> None:
-        """A page was opened. listener: called, from any thread, whenever what a page shows has changed."""
+        """Register an open page. listener: called, from any thread, whenever the content of a page has
+        changed."""
         with self._lock:
             self._listeners.add(listener)
         self._update_watched()
 
     def remove_page(self, listener: Callable[[], None]) -> None:
-        """A page was closed. The source rests when it was the last one, unless it is recorded."""
+        """Unregister a closed page. Without pages the source is paused, unless it is being recorded."""
         with self._lock:
             self._listeners.discard(listener)
             self._space_listeners.discard(listener)
         self._update_watched()
 
     def set_space_view(self, listener: Callable[[], None], shown: bool) -> None:
-        """Whether a page shows the 3D view: while one does, the frames come with depth."""
+        """Set whether a page shows the 3D view; frames then come with depth."""
         with self._lock:
             if shown == (listener in self._space_listeners):
                 return
@@ -105,7 +106,7 @@ class LiveSession:
             return self._recent[-1] if self._recent else None
 
     def state(self, shown: Shown | None) -> dict[str, Any]:
-        """All that a page draws but the picture, with a frame that was shown (`newest`)."""
+        """Everything a page draws except the picture, for a shown frame (`newest`)."""
         engine = self.engine
         standing = StandingGoals(engine.goals)
         labels = self.labels.of(shown.frame) if shown else {}
@@ -132,7 +133,7 @@ class LiveSession:
         }
 
     def picture(self, shown: Shown) -> bytes:
-        """A frame as JPEG; the newest is encoded once for all pages."""
+        """Encode a frame as JPEG; the newest is encoded once for all pages."""
         with self._lock:
             known = self._pictures.get(shown.number)
         if known is None:
@@ -142,15 +143,14 @@ class LiveSession:
         return known
 
     def space(self, shown: Shown) -> tuple[dict[str, Any], bytes] | None:
-        """Boxes in space and points of a frame for the 3D view, see `space.point_cloud`; None without
-        depth."""
+        """3D boxes and points of a frame for the 3D view, see `space.point_cloud`; None without depth."""
         return point_cloud(shown.frame, placed(shown))
 
     def do(self, page: str, action: Mapping[str, Any]) -> dict[str, Any]:
-        """Do what a person asked for on a page; the answer to that page. May take long (`ask`).
+        """Execute an action of a page and return the response to it. `ask` may take long.
 
-        action: its name under `do`, and what it needs. Raises ValueError or OSError with a sentence where it
-        cannot be done.
+        action: its name under `do`, and its arguments. Raises ValueError or OSError with a sentence if it is
+        not possible.
         """
         run = self._actions.get(str(action.get("do")))
         if run is None:
@@ -238,7 +238,7 @@ class LiveSession:
                     return shown
         raise ValueError("That frame has passed; hold the picture first, and then do it again.")
 
-    # News
+    # Notifications
 
     def _on_shown(self, shown: Shown) -> None:
         with self._lock:
@@ -268,13 +268,13 @@ class LiveSession:
             self.engine.set_depth_wanted(in_space or recorded)
 
     def _rate(self) -> float:
-        """Frames a second that were shown lately."""
+        """Frames shown per second recently."""
         with self._lock:
             times = list(self._show_times)
         if len(times) < 2 or times[-1] <= times[0]:
             return 0.0
         gaps, span = len(times) - 1, times[-1] - times[0]
-        late = time.monotonic() - times[-1] - span / gaps  # since the next frame was due
+        late = time.monotonic() - times[-1] - span / gaps  # the next frame is overdue
         return gaps / (span + max(late, 0.0))
 
 
@@ -283,7 +283,7 @@ def _frame_state(shown: Shown, depth_published: bool) -> dict[str, Any]:
     answered = shown.answered
     return {
         "number": shown.number,
-        "stamp": str(shown.frame.stamp),  # more digits than a number of JavaScript has
+        "stamp": str(shown.frame.stamp),  # more digits than a JavaScript number has
         "width": width,
         "height": height,
         "depth": depth_published

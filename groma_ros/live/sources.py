@@ -24,46 +24,48 @@ from groma_ros.types import Frame
 
 NANOSECONDS = 1_000_000_000
 PICTURE_SECONDS = 1.0
-"""How long each picture of a folder is shown at speed 1."""
+"""Time for which each picture of a folder is shown at speed 1."""
 VIDEO_RATE = 30.0
-"""Frames a second of a video that does not tell its rate."""
+"""Frames per second of a video that does not state its rate."""
 CAMERA_TRIES = 50
-"""Reads in a row that may fail before a camera counts as gone."""
+"""Consecutive failed reads after which a camera counts as gone."""
 
 
 @dataclass(frozen=True, eq=False)
 class SourceFrame:
-    """What a source gives at one time."""
+    """One frame of a source, or one that could not be read."""
 
     frame: Frame | None
-    """None where it could not be read."""
+    """None if it could not be read."""
     seconds: float
-    """Since the source's first frame, at speed 1."""
+    """Time since the source's first frame at speed 1."""
     refusal: str = ""
-    """Why it could not be read, in a sentence."""
+    """Why it could not be read, a sentence."""
 
 
 class Source(Protocol):
-    """Frames in their order."""
+    """Frames in sequence."""
 
     name: str
-    """To be read."""
+    """Display name."""
     recorded: bool
-    """Whether it has an end and can be read again; a camera has no end and waits for nobody."""
+    """Whether it has an end and can be read again; a camera does not."""
     moving: bool
-    """Whether a frame shows what the frame before shows, a moment later."""
+    """Whether consecutive frames show the same scene a moment later."""
 
     def frames(self) -> Iterator[SourceFrame]:
-        """All frames from the start. Raises ValueError or OSError with a sentence where the source breaks."""
+        """Yield all frames from the start. Raises ValueError or OSError with a sentence if the source
+        fails."""
 
     def close(self) -> None:
-        """Leave it."""
+        """Release the source."""
 
 
 def open_source(text: str, topic: str | None = None) -> Source:
-    """The source that a text names: a camera by its number, a video, a picture, a folder of them or a bag.
+    """Open a camera by its number, a video, a picture, a folder of pictures or a bag.
 
-    topic: of a bag's camera, None for its only one. Raises ValueError with a sentence where there is none.
+    topic: camera of a bag, None for its only one. Raises ValueError with a sentence if there is no such
+    source.
     """
     if text.isascii() and text.isdigit():
         return CameraSource(int(text))
@@ -90,7 +92,7 @@ class CameraSource:
     recorded, moving = False, True
 
     def __init__(self, number: int) -> None:
-        """Raises ValueError with a sentence where it cannot be opened."""
+        """Raises ValueError if it cannot be opened."""
         self.name = f"camera {number}"
         self._number = number
         self._capture = cv2.VideoCapture(number)
@@ -102,7 +104,7 @@ class CameraSource:
         self._capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
 
     def frames(self) -> Iterator[SourceFrame]:
-        """Frames as they come. Raises OSError where the camera stops."""
+        """Yield frames as they arrive. Raises OSError if the camera stops."""
         start, failed = time.monotonic(), 0
         while True:
             done, bgr = self._capture.read()
@@ -117,7 +119,7 @@ class CameraSource:
             )
 
     def close(self) -> None:
-        """Give the camera back."""
+        """Release the camera."""
         self._capture.release()
 
 
@@ -127,7 +129,7 @@ class VideoSource:
     recorded, moving = True, True
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError with a sentence for a file that OpenCV cannot decode."""
+        """Raises ValueError for a file that OpenCV cannot decode."""
         self.name, self._path = path.name, path
         capture = self._open()
         rate = float(capture.get(cv2.CAP_PROP_FPS))
@@ -135,7 +137,7 @@ class VideoSource:
         capture.release()
 
     def frames(self) -> Iterator[SourceFrame]:
-        """All frames of the video."""
+        """Yield all frames of the video."""
         capture = self._open()
         try:
             number = 0
@@ -163,17 +165,17 @@ class VideoSource:
 
 
 class PictureSource:
-    """One picture or the pictures of a folder, in the order of their names; stamps count from the first."""
+    """One picture or the pictures of a folder, sorted by name; stamps count from the first."""
 
     recorded, moving = True, False
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError with a sentence for a folder without pictures."""
+        """Raises ValueError for a folder without pictures."""
         self.name = path.name or str(path)
         self._names = find_pictures([str(path)])
 
     def frames(self) -> Iterator[SourceFrame]:
-        """All pictures; one that cannot be read is refused in its place."""
+        """Yield all pictures; unreadable ones as refused frames."""
         for number, name in enumerate(self._names):
             seconds = number * PICTURE_SECONDS
             try:
@@ -189,18 +191,18 @@ class PictureSource:
 
 
 class BagSource:
-    """The camera of a bag, with depth where the bag has it."""
+    """Camera of a bag, with depth if the bag has it."""
 
     recorded, moving = True, True
 
     def __init__(self, path: Path, topic: str | None) -> None:
-        """Raises ValueError with a sentence for a bag that cannot be read or has no such camera."""
+        """Raises ValueError for a bag that cannot be read or has no such camera."""
         self.name, self._path, self._topic = path.name, path, topic
         with open_bag(path, allow_loss=True) as bag:
             find_camera(bag, topic)
 
     def frames(self) -> Iterator[SourceFrame]:
-        """All images; one that cannot be read is refused in its place, one whose depth cannot be has none."""
+        """Yield all images; unreadable ones as refused frames, and those with unreadable depth without it."""
         with ExitStack() as stack:
             bag = stack.enter_context(open_bag(self._path, allow_loss=True))
             camera = find_camera(bag, self._topic)
@@ -217,7 +219,7 @@ class BagSource:
                 try:
                     frame = reader.complete(frame, image.time)
                 except ImageError:
-                    frame = image.frame  # without depth it is shown in two dimensions
+                    frame = image.frame  # without depth it is shown in 2D
             yield SourceFrame(frame, seconds, image.refusal)
 
     def close(self) -> None:

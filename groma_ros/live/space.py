@@ -1,4 +1,4 @@
-"""The 3D view of a frame with depth: some of its points with their colours, and the boxes in space."""
+"""The 3D view of a frame with depth: a sample of its points with colours, and the 3D boxes."""
 
 from __future__ import annotations
 
@@ -16,30 +16,30 @@ from groma_ros.live.engine import Shown
 from groma_ros.types import Box3D, Frame
 
 POINTS = 6000
-"""About so many are sent."""
+"""Approximate number of points."""
 FAR = 20.0
-"""Metres; points beyond are left out."""
+"""Maximum distance of points, metres."""
 
 
 def placed(shown: Shown) -> tuple[tuple[int, Box3D], ...]:
-    """The boxes in space of a frame's answers, each with the index of its goal."""
+    """Compute the 3D boxes of a frame's answers, each with the index of its goal."""
     if shown.places is not None:
         return shown.places
     if shown.frame.depth is None or shown.frame.intrinsics is None:
         return ()
 
     def refused(error: DepthError) -> None:
-        logging.getLogger(__name__).debug("%s", error)  # the box is drawn in the picture alone
+        logging.getLogger(__name__).debug("%s", error)  # the box is drawn in the picture only
 
     found = place_all(shown.frame, shown.groundings, refused)
     return tuple((item.number, item.placement.box) for item in found)
 
 
 def point_cloud(frame: Frame, boxes: Sequence[tuple[int, Box3D]]) -> tuple[dict[str, Any], bytes] | None:
-    """Boxes for JSON and points as bytes; None for a frame without depth and boxes.
+    """Return boxes for JSON, and points as bytes; None for a frame without depth and boxes.
 
-    The bytes are N float32 triples (metres, camera's optical frame) and then N uint8 triples (RGB); `points`
-    in the mapping is N. A box has its goal's index and its 8 corners.
+    The bytes are N float32 triples (metres, camera's optical frame), then N uint8 triples (RGB); `points` in
+    the mapping is N. A box has its goal's index and its 8 corners.
     """
     known = frame.depth is not None and frame.intrinsics is not None
     if not known and not boxes:

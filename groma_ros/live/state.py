@@ -1,4 +1,4 @@
-"""Answers as the page gets them: plain JSON with few digits."""
+"""Convert answers to plain JSON with few digits, for the page."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from groma_ros.types import Detection, Grounding
 
 
 def goal_state(grounding: Grounding, label: Sequence[Sequence[float]] | None) -> dict[str, Any]:
-    """The answer to a goal. label: the boxes that a person gave it on this frame, [] for absent, None where
-    nobody did."""
+    """Convert the answer to a goal. label: boxes given by a person on this frame, [] for absent, None if
+    unlabelled."""
     return {
         "text": grounding.goal.text,
         "kind": grounding.goal.kind,
@@ -24,9 +24,9 @@ def goal_state(grounding: Grounding, label: Sequence[Sequence[float]] | None) ->
 
 
 def answer_state(grounding: Grounding) -> dict[str, Any]:
-    """An answer in words: its text, and phrases (start, end) with the boxes that each names.
+    """Convert an answer in words: its text, and phrases (start, end) with the boxes each one names.
 
-    Places in the text count UTF-16 code units, as JavaScript does.
+    Positions in the text count UTF-16 code units, as JavaScript does.
     """
     boxes = {item.region: rounded(item.box) for item in grounding.detections}
     spans = [
@@ -41,7 +41,7 @@ def answer_state(grounding: Grounding) -> dict[str, Any]:
 
 
 def rounded(box: Iterable[float]) -> list[float]:
-    """A box to a tenth of a pixel."""
+    """Round a box to a tenth of a pixel."""
     return [round(float(value), 1) for value in box]
 
 

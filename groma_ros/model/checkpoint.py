@@ -35,7 +35,7 @@ _HEADS = ("bbox_embed", "class_embed_enc", "class_embed_coco", "class_embed_sa1b
 _ALIASED = tuple(f"ddetr_transformer.decoder.{head}." for head in _HEADS)
 _DETECTOR = ("vis_encoder.", "input_proj.", "ddetr_transformer.")
 NAMED = 5
-"""Unknown keys that a report names, the largest first."""
+"""Unknown keys listed in a report, the largest first."""
 _LOG = logging.getLogger(__name__)
 
 

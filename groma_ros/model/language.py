@@ -29,7 +29,7 @@ class Sequence:
     image_slots: Tensor  # (T,) positions of the image tokens
     region_slots: Tensor  # (R,) positions of the region features, in the order of the regions
     feature_slots: Tensor  # positions of <refer_feat>
-    feature_regions: Tensor  # the region each of them shows
+    feature_regions: Tensor  # region shown by each of them
     substituted: Tensor = field(
         default_factory=lambda: torch.empty(0)
     )  # the ids before expansion, placeholders replaced

@@ -165,7 +165,7 @@ class RegionPooling(nn.Module):
         ]
 
     def flatten(self, pooled: list[Tensor]) -> Tensor:
-        """Pooled levels to one vector (B, R, hidden) a box, before the position is added."""
+        """Flatten pooled levels to one vector (B, R, hidden) per box, before the position is added."""
         weight = self.flatten_linear.weight
         total: Tensor | None = None
         for conv, level in zip(self.pconvs, pooled, strict=True):
@@ -177,8 +177,8 @@ class RegionPooling(nn.Module):
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Fused maps and boxes (B, R, 4) cxcywh fractions to region tokens (B, R, D)."""
         flat = self.flatten(self.pool(maps, boxes))
-        # A box needs more digits than half precision has, so where only the large layers are halves these
-        # stay what they are.
+        # A box needs more digits than half precision has, so its embedding stays float32 if only the large
+        # layers are half precision.
         position = self.pos_embedd(boxes.to(self.updims.weight.dtype))
         return self.updims(flat.to(position.dtype) + position)
 
@@ -192,7 +192,7 @@ class RegionEncoder(nn.Module):
             self.fine = FineLevel(config.backbone.num_channels, config.region.fine, config.region.groups)
 
     def levels(self, maps: list[Tensor]) -> list[Tensor]:
-        """The maps that regions are pooled from: the backbone's, fused, and the fine one as it is."""
+        """The maps that regions are pooled from: the fused backbone maps, and the fine one unchanged."""
         coarse = len(self.mlvl_fuse.upsample)
         return [*self.mlvl_fuse(maps[:coarse]), *maps[coarse:]]
 

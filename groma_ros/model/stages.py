@@ -1,8 +1,7 @@
-"""The network cut where the original was recorded: every stage a function from named tensors to named
-tensors.
+"""The network cut into the recorded stages: every stage is a function from named tensors to named tensors.
 
-ReferenceRun one after the other on their own results they are the whole network; run on recorded tensors each
-stands alone. A stage whose inputs are not there raises KeyError. Names are those of the recorded sets
+Run in sequence on their own results, the stages form the whole network; run on recorded tensors, each stands
+alone. A stage whose inputs are missing raises KeyError. Names are those of the recorded sets
 (`tests/data/golden/README.md`).
 """
 
@@ -27,7 +26,7 @@ from groma_ros.proposal_selection import USER_BOX_SCORE, Selection, SelectionRul
 Stage = Callable[[Groma, ReferenceRun, Values], Values]
 INTERNAL = ("fused", "expanded_labels")  # intermediate results that no recorded set contains
 SOURCES: dict[str, Source] = {"coco": "coco", "sa1b": "sa1b"}
-INFINITE = 1e30  # how a set stores +inf
+INFINITE = 1e30  # representation of +inf in a set
 
 
 def patch_embedding(model: Groma, run: ReferenceRun, v: Values) -> Values:
@@ -80,7 +79,7 @@ def heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
 
 
 def fast_heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
-    """The product's way to boxes and objectness, which skips unused heads."""
+    """The production path to boxes and objectness, which skips unused heads."""
     boxes, objectness = model.perceiver.ddetr_transformer.infer(_levels(model, v))
     joined = [_joined(model, run, image, one)[0] for image, one in enumerate(objectness)]
     return {"pred_boxes_cxcywh": boxes, **numbered("nms_scores", joined)}
@@ -238,7 +237,7 @@ def detector_loss(model: Groma, run: ReferenceRun, v: Values) -> Values:
 
 
 def prefix_reuse(model: Groma, inputs_embeds: Tensor, positions: int) -> Tensor:
-    """Logits of what follows the goal-independent prefix, computed from its cached keys and values."""
+    """Logits after the goal-independent prefix, computed from its cached keys and values."""
     cache = DynamicCache()
     model.hidden(inputs_embeds[:, :positions], cache=cache)
     return model.logits(model.hidden(inputs_embeds[:, positions:], cache=cache))

@@ -1,4 +1,4 @@
-"""The files a checkpoint is made of: one `.bin` pickle, safetensors, or shards of either with an index."""
+"""The files of a checkpoint: one `.bin` pickle, safetensors, or shards of either with an index."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ NAMES = (
     "pytorch_model.bin",
 )
 MAX_UNMAPPED = 4_000_000_000
-"""Bytes of the largest pickle that is read whole, because its form of before 2020 cannot be mapped."""
+"""Maximum size of a pickle that is read whole, because pickles from before 2020 cannot be memory-mapped."""
 _ZIP = b"PK\x03\x04"
 
 
 def read_config(directory: str | Path) -> dict[str, Any]:
-    """The `config.json` of a whole Groma's checkpoint. ValueError if there is none, or it is of another
-    network."""
+    """Read the `config.json` of a whole Groma checkpoint. Raises ValueError if there is none, or it is of
+    another network."""
     path = Path(directory) / "config.json"
     config = load_object(path)
     check_family(config, path)
@@ -39,7 +39,7 @@ def read_config(directory: str | Path) -> dict[str, Any]:
 
 
 def weight_files(source: str | Path) -> list[Path]:
-    """The files a checkpoint is made of. ValueError if there is none, or a shard is missing."""
+    """Return the files of a checkpoint. Raises ValueError if there are none, or a shard is missing."""
     source = Path(source)
     if source.is_dir():
         found = next((source / name for name in NAMES if (source / name).is_file()), None)
@@ -52,11 +52,11 @@ def weight_files(source: str | Path) -> list[Path]:
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
-    """The tensors of one safetensors or `.bin` file, mapped: a value is read when it is used.
+    """Read the tensors of one safetensors or `.bin` file, memory-mapped: a value is read when it is used.
 
-    A `.bin` is read as tensors only: nothing in it can run. Entries that are not tensors are left out.
-    ValueError if the file is damaged, a pointer of Git LFS, or holds anything but a dictionary of tensors
-    and plain values.
+    A `.bin` is read as tensors only: no code in it is executed. Entries that are not tensors are skipped.
+    Raises ValueError if the file is damaged, a Git LFS pointer, or contains anything but a dictionary of
+    tensors and plain values.
     """
     refuse_pointer(file)
     if file.suffix == ".safetensors":
@@ -76,7 +76,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def can_map(file: Path) -> bool:
-    """Whether a weight file can be mapped instead of being read whole."""
+    """Whether a weight file can be memory-mapped instead of being read whole."""
     return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
 
 
@@ -99,7 +99,7 @@ def _read_pickle(file: Path) -> object:
 
 
 def _check_unmapped(file: Path) -> None:
-    """ValueError for a pickle that is no archive and can be none: one cut short, or one too large to be
+    """Raise ValueError for a pickle that is not an archive and cannot be used: truncated, or too large to be
     read."""
     size = file.stat().st_size
     with file.open("rb") as stream:

@@ -19,7 +19,7 @@ from groma_ros.model.weight_files import can_map, read_tensors, weight_files
 from groma_ros.network_config import GromaConfig
 
 _HALF_BYTES = 2
-_KEPT = 1 << 27  # bytes read through a mapping before it is renewed
+_KEPT = 1 << 27  # bytes read through a mapping before it is reopened
 
 
 class Weights(Mapping[str, Tensor]):
@@ -89,8 +89,8 @@ class Weights(Mapping[str, Tensor]):
         self._places.setdefault(name, (file, key))
 
     def _open(self, file: Path) -> Mapping[str, Tensor]:
-        """Open a file, memory-mapped and reopened from time to time: a mapping keeps every page it has
-        read resident."""
+        """Open a file, memory-mapped, and reopened from time to time because a mapping keeps every page it
+        has read resident."""
         if self._read > _KEPT:
             # Files from before 2020 are not zip archives and cannot be mapped; they stay loaded.
             self._mapped = {path: tensors for path, tensors in self._mapped.items() if not can_map(path)}

@@ -98,11 +98,11 @@ class Reports:
         self._logger = node.get_logger()
         self._familiarity: Familiarity | None = None
         self._warned: set[str] = set()
-        """Goals whose words the log has warned about, or that had nothing to warn about."""
+        """Goals that were checked for unknown words, so that the log warns once about each."""
         self._judged = 0
-        """Number of images that were perceived when a picture was judged last."""
+        """Number of perceived images when a picture was last judged."""
         self._unusual_reports = 0
-        """In a row, of an unusual picture."""
+        """Consecutive reports of an unusual picture."""
         self._name = node.get_fully_qualified_name().strip("/")
         self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._meters: dict[str, Meter] = {}

@@ -27,7 +27,7 @@ AHEAD = NANOSECONDS
 
 
 class DepthReader:
-    """Read the depth and camera_info topics in parallel with the camera."""
+    """Reads the depth and camera_info topics in parallel with the camera."""
 
     def __init__(self, bag: Bag, topics: DepthTopics, camera: str = "", rectified: str = "auto") -> None:
         """camera: topic of the images; rectified: whether they are rectified, see `rectification`."""
@@ -36,7 +36,7 @@ class DepthReader:
         self._info = _Stream(bag, topics.info, INFO)
         self._camera, self._rectified = camera, rectified
         self.guess = ""
-        """A sentence where K was taken and nothing said whether the images are rectified."""
+        """Sentence for the log if K was used without evidence that the images are not rectified."""
 
     def complete(self, frame: Frame, time: int) -> Frame:
         """Add depth and intrinsics to a frame. time: ns at which it was recorded.

@@ -87,24 +87,24 @@ class ReplayPlan:
     rectified: str = "auto"
     """Whether the images are rectified: auto, true or false, as the node's parameter."""
     allow_loss: bool = False
-    """Replay what is there of a bag that announces other messages than it holds."""
+    """Replay the available messages of a bag that holds fewer or more than it announces."""
     every: int = 1
     """Replay every n-th frame."""
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
     """When the language model is asked, and how boxes are carried between its answers."""
     tolerances: Tolerances = field(default_factory=Tolerances)
     other_model: bool = False
-    """Compare also with an expectation that another model made."""
+    """Also compare with an expectation created by another model."""
     least_accuracy: float = 0.0
-    """Where there is truth, a goal that is right in a smaller share of its frames fails."""
+    """If there is truth, a goal that is right in a smaller share of its frames fails."""
     fresh: bool = False
-    """Discard what an interrupted run left."""
+    """Discard the results of an interrupted run."""
     play: LivePlayer | None = None
-    """Replays a bag through the real node over DDS; None runs the pipeline in this process."""
+    """Plays a bag through the real node over DDS; None runs the pipeline in this process."""
     rate: float = 1.0
-    """Speed of a live replay: 1 as recorded, 0 so slow that no image is dropped."""
+    """Speed of a live replay: 1 as recorded, 0 slow enough that no image is dropped."""
     domain: int | None = None
-    """DDS domain of a live replay; None for ROS_DOMAIN_ID or, without it, one of its own."""
+    """DDS domain of a live replay; None for ROS_DOMAIN_ID or, if that is not set, an unused one."""
     network: bool = False
     """Let other machines discover a live replay."""
 
@@ -116,14 +116,14 @@ class ReplayPlan:
 
 @dataclass(frozen=True)
 class AskedTopics:
-    """The topics of a camera that were asked for."""
+    """The requested topics of a camera."""
 
     camera: str | None = None
     """None for the only one."""
     depth: str | None = None
-    """Of its depth images; None for the topic that goes with the camera."""
+    """Topic of its depth images; None for the one that belongs to the camera."""
     info: str | None = None
-    """Of its camera_info; likewise."""
+    """Topic of its camera_info; None likewise."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Task:
     truth: Path | None = None
     """File with the true boxes."""
     keep: bool = False
-    """Keep the journal of the finished run, until the whole batch is finished."""
+    """Keep the journal of the finished run until the whole batch is finished."""
     topics: AskedTopics = AskedTopics()
 
 
@@ -172,8 +172,7 @@ class ReplayRun:
     format: int = FORMAT
 
     def check(self) -> None:
-        """Raise ValueError with the reason if a value read from run.json has another type than it is written
-        with."""
+        """Raise ValueError with the reason if a value read from run.json has another type than the field."""
         types: dict[str, type | tuple[type, ...]] = {
             "camera": dict,
             "every": int,

@@ -30,7 +30,7 @@ NO_COVARIANCE = np.zeros((6, 6))
 _NANOSECONDS = 1_000_000_000
 DEPTH_FORMAT = "16UC1; compressedDepth png"
 _DEPTH_HEADER = struct.pack("<iff", 0, 0.0, 0.0)
-"""Of compressedDepth, before the PNG; its numbers count for floating point alone."""
+"""Header of compressedDepth before the PNG; its numbers only matter for floating point."""
 # QoS profile in rosbag2's format.
 _QOS = """- history: keep_last
   depth: {depth}
@@ -46,7 +46,7 @@ _QOS = """- history: keep_last
 
 @dataclass(frozen=True)
 class CameraTopics:
-    """Where the inputs of a recording are written."""
+    """Topics to which the inputs of a recording are written."""
 
     image: str
     """JPEG images."""
@@ -56,16 +56,16 @@ class CameraTopics:
 
 
 class RecordingWriter:
-    """Writes answers frame by frame, and what they were given on where topics for it are named.
+    """Writes answers frame by frame and, if topics are given for it, their inputs.
 
-    The same calls give the same bytes with the same version of the mcap library, whose name stands in the
-    file.
+    The same calls produce the same bytes with the same version of the mcap library, whose name is stored in
+    the file.
     """
 
     def __init__(
         self, stream: BinaryIO, with_depth: bool = False, camera: CameraTopics | None = None
     ) -> None:
-        """with_depth: also boxes in space; camera: topics of images, depth and camera_info, None for none."""
+        """with_depth: also write 3D boxes; camera: topics of images, depth and camera_info, None for none."""
         self._store, self._with_depth = typestore(), with_depth
         self._writer = Writer(stream, compression=CompressionType.ZSTD)
         self._writer.start(profile="ros2")
@@ -89,12 +89,12 @@ class RecordingWriter:
             )
 
     def set_goals(self, time: int, goals: Sequence[str], model: str) -> None:
-        """Say which goals (texts, in their order) the model of this name is asked from a time (ns) on."""
+        """Write which goals (texts, in order) the model of this name is asked from a time (ns) on."""
         self._add(time, _labels(time, goals, model))
 
     def add(self, record: FrameRecord) -> None:
-        """What the node would have published about a frame, at the time its image was recorded at; nothing
-        for one refused."""
+        """Write what the node would have published on a frame, at the recording time of its image; nothing
+        for a refused one."""
         if record.refused:
             return
         self._add(record.time, _messages(record))
@@ -102,8 +102,8 @@ class RecordingWriter:
             self._add(record.time, _placed(record, self._axes))
 
     def add_frame(self, time: int, frame: Frame, jpeg: bytes) -> None:
-        """What a camera would have published, at a time (ns). frame: with depth and intrinsics where they are
-        known; jpeg: its image. The writer was given the camera's topics."""
+        """Write what a camera would have published at a time (ns). frame: with depth and intrinsics if known;
+        jpeg: its image. Requires `camera` topics."""
         assert self._camera is not None
         make = self._store.types
         header = make["std_msgs/msg/Header"](stamp=_time(frame.stamp), frame_id=frame.frame_id)
@@ -140,7 +140,7 @@ def write_recording(
     """Write the messages the node would have published for each frame, at its recording time; none for
     refused images.
 
-    The latched messages with goals (texts, in order) and model come first. Equal records give equal bytes
+    The latched messages with goals (texts, in order) and model come first. Equal records produce equal bytes
     with the same version of the mcap library, whose name is stored in the file.
     """
     writer = RecordingWriter(stream, with_depth)
@@ -239,11 +239,10 @@ def _labels(time: int, goals: Sequence[str], model: str) -> Mapping[str, Any]:
 
 
 def _millimetres(depth: FloatArray) -> bytes:
-    """Depth in metres as the data of a compressedDepth image of whole millimetres, 0 for no measurement; what
-    is beyond 65 m was not measured."""
+    """Encode depth in metres as compressedDepth of whole millimetres, 0 for no measurement or beyond 65 m."""
     millimetres = np.nan_to_num(1000 * depth, posinf=0, neginf=0)
     samples = np.where(millimetres < 2**16 - 1, np.rint(millimetres), 0).astype(np.uint16)
-    # Level 1: three times as fast as the usual 6, a tenth larger.
+    # Level 1: three times as fast as the usual 6, and ten per cent larger.
     done, data = cv2.imencode(".png", samples, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise OSError("A depth image could not be encoded as PNG.")

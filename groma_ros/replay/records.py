@@ -52,13 +52,13 @@ class GoalRecord:
     margin: float
     detections: tuple[BoxRecord, ...]
     status: str = ""
-    """Empty, and left out of the line, where it is `present` with boxes or `absent` without."""
+    """Left empty, and omitted in the line, if it is `present` with boxes or `absent` without."""
     alternatives: tuple[BoxRecord, ...] = ()
-    """Runner-up boxes of an ambiguous answer; left out of the line where there are none."""
+    """Runner-up boxes of an ambiguous answer; omitted in the line if there are none."""
 
     @property
     def verdict(self) -> str:
-        """The status in one word, also where `status` is empty."""
+        """The status, derived from the boxes if `status` is empty."""
         return self.status or ("present" if self.detections else "absent")
 
 
@@ -76,7 +76,7 @@ class FrameRecord:
     width: int
     height: int
     asked: bool
-    """Whether the language model answered on this frame; else an earlier answer was carried to it."""
+    """Whether the language model answered on this frame; otherwise an earlier answer was carried to it."""
     answered: int | None
     """Stamp in ns of the frame the answer is for; None without an answer."""
     refused: str
@@ -97,7 +97,7 @@ class FrameRecord:
 
     @classmethod
     def from_document(cls, data: Any) -> FrameRecord:
-        """Read the JSON value of a line. Raises ValueError with the reason for one of another form."""
+        """Read the JSON value of a line. Raises ValueError with the reason for another form."""
         if not isinstance(data, dict) or not isinstance(data.get("goals"), list):
             raise ValueError("it has no list of goals")
         rest = {name: value for name, value in data.items() if name != "goals"}
@@ -165,8 +165,8 @@ _TYPES: dict[str, type | tuple[type, ...]] = {
 
 
 def check_fields(kind: type, data: Mapping[str, Any], but: Sequence[str] = ()) -> None:
-    """Raise ValueError with the reason unless `data` has the fields of a dataclass, of their plain types.
-    but: fields that it has not."""
+    """Raise ValueError with the reason unless `data` has the fields of a dataclass, with their plain types.
+    but: fields that it does not have."""
     wanted = {item.name: item for item in fields(kind) if item.name not in but}
     missing = [name for name, item in wanted.items() if name not in data and item.default is MISSING]
     unknown = sorted(set(data) - set(wanted))

@@ -17,7 +17,7 @@ from groma_ros.replay.records import FrameRecord
 from groma_ros.replay.truth import Judged
 
 STATUSES = ("same", "changed", "lost", "failed")
-"""Of a bag: nothing differs; something differs; it holds other messages than it announces; it could not be
+"""Status of a bag: no differences; differences; its messages differ from what it announces; it could not be
 replayed."""
 
 
@@ -28,25 +28,25 @@ class Result:
     task: Task
     run: ReplayRun
     bag: Bag
-    """Still open, so that its images can be shown."""
+    """Kept open, so that its images can be shown."""
     camera: RecordedCamera
     records: list[FrameRecord]
     times: list[dict[str, float]]
-    """Milliseconds by stage, a dictionary a frame."""
+    """Milliseconds by stage, one dictionary per frame."""
     first_refusal: str = ""
-    """Why the first image that was refused could not be read, a sentence."""
+    """Why the first refused image could not be read, a sentence."""
     no_depth: str = ""
-    """Why nothing has a place in space, a sentence; empty where the bag has depth."""
+    """Why there are no 3D boxes, a sentence; empty if the bag has depth."""
     judged: list[Judged] = field(default_factory=list)
-    """Answers compared with the truth, a row a goal."""
+    """Answers compared with the truth, one entry per goal."""
     expectation: Expectation | None = None
-    """What it was compared with."""
+    """The stored run it was compared with."""
     changes: list[Change] = field(default_factory=list)
-    """What differs beyond the tolerances."""
+    """Differences beyond the tolerances."""
     movements: list[Movement] = field(default_factory=list)
-    """How far everything moved, tolerances aside."""
+    """Differences of each goal, regardless of tolerances."""
     apart: list[str] = field(default_factory=list)
-    """What the two runs do not have in common."""
+    """Settings that differ between the two runs."""
 
     @property
     def refused(self) -> list[FrameRecord]:
@@ -87,4 +87,4 @@ class Outcome:
     error: str = ""
     """A sentence for a bag that failed or lost messages."""
     summary: dict[str, Any] = field(default_factory=dict)
-    """Figures for people and machines."""
+    """Figures for the report and --json."""

@@ -342,7 +342,7 @@ def _lost_places(result: Result) -> str:
 
 
 TRIES = 3
-"""Attempts to replay a bag before a dying worker process is attributed to the bag."""
+"""Attempts to replay a bag before the death of a worker process is attributed to the bag."""
 
 
 def attempt(

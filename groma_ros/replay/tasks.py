@@ -1,4 +1,4 @@
-"""Which bags and cameras a replay is made of, and in which folder each has its results."""
+"""Bags and cameras of a replay, and the folder for the results of each."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from groma_ros.replay.plan import (
 from groma_ros.replay.run import LOG
 
 _RESERVED = frozenset({RUN, DETECTIONS, RECORDING, TIMINGS, REPORT, JUNIT, LOG, LOCK_NAME})
-"""Files that no folder of results may have the name of."""
+"""File names that a folder of results must not have."""
 _MAX_NAME = 150
 
 
@@ -36,12 +36,12 @@ def make_tasks(
     accept: bool = False,
     truth: Path | None = None,
 ) -> list[Task]:
-    """A task for each bag and each camera.
+    """Create a task for each bag and each camera.
 
-    topics: of each camera; none at all for every camera that a bag has. One bag with one camera that was not
-    looked for has its results in `out` itself. Else bags have folders of their names there, and cameras
-    folders of their topics in those of the bags, and so with `expect` and `truth`. Raises ValueError for bags
-    that cannot be told apart.
+    topics: of each camera; empty for every camera of a bag. A single bag with a single camera that was not
+    searched for has its results in `out` itself. Otherwise bags have folders of their names there, and
+    cameras folders of their topics inside those; the same applies to `expect` and `truth`. Raises ValueError
+    for bags that cannot be told apart.
     """
     tasks = []
     for name, bag in zip(unique_names(bags), bags):
@@ -61,7 +61,7 @@ def make_tasks(
 
 
 def _every_camera(bag: Path) -> list[AskedTopics]:
-    """The cameras of a bag. A bag that cannot be read has one, whose task says why."""
+    """Cameras of a bag. For a bag that cannot be read a single one is returned, whose task reports why."""
     try:
         with open_bag(bag, allow_loss=True) as opened:
             found = [AskedTopics(topic) for topic in find_cameras(opened)]
@@ -71,7 +71,7 @@ def _every_camera(bag: Path) -> list[AskedTopics]:
 
 
 def topic_names(topics: Sequence[str]) -> list[str]:
-    """A name for the folder of each topic; "" has none."""
+    """A folder name for each topic; "" has none."""
     names: list[str] = []
     for topic in topics:
         name = plain = _folder_name(topic.strip("/")) if topic else ""
@@ -84,8 +84,8 @@ def topic_names(topics: Sequence[str]) -> list[str]:
 
 
 def unique_names(bags: Sequence[Path]) -> list[str]:
-    """A name for each bag, which is that of a folder in `--out`: of its file or folder, with as many folders
-    before it as it takes to tell them apart. ValueError for a bag that is named twice."""
+    """A unique name for each bag, used as folder in `--out`: the name of its file or folder, with as many
+    parent folders as needed. Raises ValueError for a bag that is given twice."""
     paths = [bag.resolve() for bag in bags]
     for path in paths:
         if paths.count(path) > 1:
@@ -99,16 +99,17 @@ def unique_names(bags: Sequence[Path]) -> list[str]:
 
 
 def _stem(path: Path) -> str:
-    """The name of a bag without the endings of its storage and compression."""
+    """The name of a bag without the suffixes of storage and compression."""
     suffix = storage_suffix(path)
     return path.name[: path.name.rindex(suffix)] if suffix else path.name
 
 
 def _folder_name(text: str) -> str:
-    """A text as the name of one folder: never of another place, hidden, a result's or too long for a disk."""
+    """Turn a text into a single folder name that is not a path, hidden, a result's name, or too long for the
+    file system."""
     name = re.sub(r"[/\\\x00]", "_", printable(text)).lstrip(".")
     while len(name.encode(errors="surrogateescape")) > _MAX_NAME:
-        name = name[1:]  # the end tells bags apart
+        name = name[1:]  # the end distinguishes bags
     if not name or name in _RESERVED:
         name = f"bag_{name}"
     return name

@@ -25,7 +25,7 @@ _MORE_RGB = {"brown": (0.42, 0.22, 0.09), "grey": (0.48, 0.48, 0.48)}
 
 
 def paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
-    """Draw a shade of a named colour (one of `COLOURS`) that still deserves the name."""
+    """Draw a shade of a named colour (one of `COLOURS`) that is still recognisable as that colour."""
     h, s, v = colorsys.rgb_to_hsv(*_RGB[colour])
     hue = (h + rng.uniform(-0.012, 0.012)) % 1.0
     saturation = s * rng.uniform(0.9, 1.0) if s > 0 else 0.0
@@ -42,8 +42,7 @@ def unusual_paint(rng: np.random.Generator, colour: str) -> tuple[float, float, 
 
 
 def wide_paint(rng: np.random.Generator, colour: str) -> tuple[float, float, float]:
-    """A shade of a named colour (one of `COLOURS`, brown or grey) from a wider range than `paint` draws
-    from."""
+    """Draw a shade of a named colour (one of `COLOURS`, brown or grey) from a wider range than `paint`."""
     h, s, v = colorsys.rgb_to_hsv(*(_RGB | _MORE_RGB)[colour])
     hue = (h + rng.uniform(-0.016, 0.016)) % 1.0
     saturation = s * rng.uniform(0.78, 1.0) if s > 0 else rng.uniform(0.0, 0.06)
@@ -65,5 +64,5 @@ def muted(rng: np.random.Generator) -> Array:
 
 
 def contrast(colour: Array, others: list[Array]) -> float:
-    """Smallest distance in RGB from `colour` to the others; infinity where there are none."""
+    """Smallest distance in RGB from `colour` to the others; infinity if there are none."""
     return min((float(np.linalg.norm(colour - other)) for other in others), default=float("inf"))

@@ -39,8 +39,8 @@ class DatasetError(ValueError):
 
 @dataclass(frozen=True)
 class SceneRecord:
-    """One picture of a folder with its truth; boxes are xyxy in its pixels, goals' targets index
-    `objects`."""
+    """One picture of a folder with its truth; boxes are xyxy in its pixels, the goals' targets are indices
+    into `objects`."""
 
     image: Path
     width: int
@@ -83,9 +83,9 @@ class Settings:
             ) from error
 
     def renderer(self) -> SceneRenderer | other_worlds.Renderer:
-        """A renderer of these settings.
+        """Create a renderer with these settings.
 
-        Raises DatasetError for settings that another simulator's world does not have.
+        Raises DatasetError for settings that another simulator's world does not support.
         """
         if self.world in other_worlds.WORLDS:
             if self.aspect is not None or self.supersample != 1:
@@ -97,9 +97,9 @@ class Settings:
 
 
 def scene_seeds(seed: int, count: int) -> range:
-    """The renderer's seeds of the `count` scenes of data seed `seed`: disjoint for different data seeds.
+    """Seeds of the renderer for the `count` scenes of data seed `seed`: disjoint for different data seeds.
 
-    ValueError where they would not be: count above 1,000,000 or a negative number.
+    Raises ValueError if they would not be: count above 1,000,000 or a negative number.
     """
     if not 0 <= count <= SEED_STRIDE or seed < 0:
         raise ValueError(
@@ -146,7 +146,7 @@ def _write_scene(sample: SceneSample, name: str, out: Path, settings: Settings) 
 
 def _start_renderer(settings: Settings) -> SceneRenderer | other_worlds.Renderer:
     """Prepare a worker process."""
-    os.environ.setdefault("LP_NUM_THREADS", "1")  # the processes share the cores already
+    os.environ.setdefault("LP_NUM_THREADS", "1")  # the processes already share the cores
     cv2.setNumThreads(1)
     return settings.renderer()
 
@@ -167,7 +167,7 @@ def _name(seed: int) -> str:
 
 
 def _render_all(seeds: list[int], out: Path, settings: Settings, jobs: int) -> Iterator[int]:
-    """Render the scenes; yields a number for every one that is written."""
+    """Render the scenes; yields a number for each one written."""
     render = _Render(out, settings)
     if jobs <= 1 or len(seeds) == 1:
         with settings.renderer() as renderer:
@@ -181,7 +181,7 @@ def _render_all(seeds: list[int], out: Path, settings: Settings, jobs: int) -> I
 
 
 def _check_settings(out: Path, settings: Settings) -> None:
-    """Raise DatasetError for a folder that was begun with other settings."""
+    """Raise DatasetError for a folder that was started with other settings."""
     path = out / "settings.json"
     wanted = {"format": _FORMAT, **asdict(settings)}
     if path.exists():
@@ -204,8 +204,8 @@ def _check_settings(out: Path, settings: Settings) -> None:
 def write_dataset(out: Path, count: int, settings: Settings, jobs: int = 1, progress: bool = True) -> Path:
     """Render the scenes of `settings` that `out` lacks, in `jobs` processes, and write its annotations.
 
-    Returns the annotations' path. Raises DatasetError for a folder begun with other settings, ValueError for
-    settings that cannot be drawn, RenderingUnavailable where nothing can draw.
+    Returns the annotations' path. Raises DatasetError for a folder started with other settings, ValueError
+    for settings that cannot be rendered, RenderingUnavailable if nothing can render.
     """
     seeds = scene_seeds(settings.seed, count)
     check_camera(settings.width, settings.height, settings.camera_aspect(), settings.supersample)
@@ -267,9 +267,9 @@ def _annotation(annotation_id: int, image_id: int, item: dict[str, Any]) -> dict
 
 
 def load_dataset(folder: Path) -> list[SceneRecord]:
-    """The scenes of a folder in the form of docs/scenes.md, in the order of its images.
+    """Read the scenes of a folder in the format of docs/scenes.md, in the order of its images.
 
-    Raises DatasetError where the annotations are absent or broken, naming the entry.
+    Raises DatasetError naming the entry if the annotations are missing or invalid.
     """
     path = Path(folder) / ANNOTATIONS
     try:

@@ -1,4 +1,4 @@
-"""Off-screen rendering of geoms with MuJoCo; the only module of our own worlds that uses it or OpenGL."""
+"""Off-screen rendering of geoms with MuJoCo; the only module of our own worlds that uses MuJoCo or OpenGL."""
 
 from __future__ import annotations
 
@@ -137,16 +137,16 @@ TEXTURES = tuple(_textures())
 
 
 def _open_context(width: int, height: int) -> Any:
-    """A current OpenGL context of the platform that MUJOCO_GL names: by default EGL, or OSMesa where there is
-    no libEGL."""
-    # MuJoCo and PyOpenGL settle on a platform when they are imported, so the choice cannot wait for a
-    # failure.
+    """Create an OpenGL context on the platform named by MUJOCO_GL: by default EGL, or OSMesa if there is no
+    libEGL."""
+    # MuJoCo and PyOpenGL choose a platform when they are imported, so it must be chosen before a failure can
+    # show.
     if not os.environ.get("MUJOCO_GL"):
         os.environ["MUJOCO_GL"] = "egl" if _loads("libEGL.so.1") else "osmesa"
     platform = os.environ["MUJOCO_GL"]
     try:
         module = importlib.import_module(f"mujoco.{platform}")
-    except Exception as error:  # the platform's library is absent or refused; the types are many
+    except Exception as error:  # the platform's library is missing or rejected, with many exception types
         if isinstance(error, ModuleNotFoundError) and error.name == "mujoco":
             raise RenderingUnavailable(
                 "MuJoCo is not installed, which draws the scenes; run `make setup-full`."
@@ -155,7 +155,7 @@ def _open_context(width: int, height: int) -> Any:
     try:
         context = module.GLContext(width, height)
         context.make_current()
-    except Exception as error:  # no driver, no display, no such device
+    except Exception as error:  # no driver, display or device
         raise RenderingUnavailable(_ADVICE.format(platform, error)) from error
     return context
 
@@ -195,10 +195,10 @@ def _compile(width: int, height: int) -> Any:
 
 
 class Canvas:
-    """Draws worlds into pictures of at most its size. One canvas belongs to one thread; close it, or use it
-    as a context manager.
+    """Draws worlds into pictures of at most its size. A canvas belongs to one thread; close it, or use it as
+    a context manager.
 
-    Raises RenderingUnavailable where neither EGL nor OSMesa works.
+    Raises RenderingUnavailable if neither EGL nor OSMesa works.
     """
 
     def __init__(self, width: int, height: int) -> None:
@@ -222,8 +222,8 @@ class Canvas:
         self._meshes = {name: self._mesh_frame(index) for index, name in enumerate(MESHES)}
 
     def _mesh_frame(self, index: int) -> tuple[int, Array, Array]:
-        """The compiler moves a mesh to its inertial frame: its id, and the rotation and shift back to
-        ours."""
+        """The compiler moves a mesh to its inertial frame: return its id, and the rotation and shift back to
+        our frame."""
         rotation = np.zeros(9)
         self._mj.mju_quat2Mat(rotation, self._model.mesh_quat[index])
         return index, rotation.reshape(3, 3), self._model.mesh_pos[index].copy()
@@ -240,7 +240,7 @@ class Canvas:
         return np.ascontiguousarray(rgb[::-1]), depth[::-1].astype(np.float32)
 
     def labels(self, world: World, camera: Camera) -> NDArray[np.int64]:
-        """The label of the foremost geom at each pixel, int64 HxW; -1 where it has none."""
+        """The label of the foremost geom at each pixel, int64 HxW; -1 without a label."""
         view = self._viewport(camera, 1)
         rgb = np.empty((view.height, view.width, 3), np.uint8)
         self._draw(world, camera, view, segment=True)
@@ -284,8 +284,8 @@ class Canvas:
             eye.frustum_near, eye.frustum_far, eye.orthographic = NEAR, FAR, 0
 
     def _set_lights(self, world: World, camera: Camera) -> None:
-        # A light that casts shadows loses its ambient part in them, so the ambient rides on one that does
-        # not.
+        # A light that casts shadows loses its ambient part in them, so the ambient is part of a light that
+        # does not.
         ambient = next((index for index, light in enumerate(world.lights) if not light.shadow), 0)
         for index, light in enumerate(world.lights):
             slot = self._lights[index]

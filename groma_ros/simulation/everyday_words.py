@@ -1,7 +1,7 @@
 """Nouns of everyday objects that no scene contains, for absent goals. Our own list, in random order.
 
 Every fourth word is held out of training. Objects that scenes contain as surroundings (table, shelf, wall,
-floor, book, sofa, ...) are left out.
+floor, book, sofa, ...) are not listed.
 """
 
 from __future__ import annotations

@@ -241,7 +241,7 @@ _MAKERS: dict[str, Callable[[np.random.Generator], SolidShape]] = {
     "bottle": _bottle, "cone": _cone, "ring": _ring, "can": _can, "carton": _carton, "lemon": _lemon,
 }  # fmt: skip
 _TILT_CHANCE = 0.1
-# Share of draws that lie on their side, and of those that stand on their head; the rest stand or are tilted.
+# Share of draws that lie on their side, and of those that are upside down; the rest stand or are tilted.
 _LYING = {
     "cylinder": 0.3,
     "capsule": 0.5,

@@ -18,10 +18,10 @@ from groma_ros.simulation.vocabulary import FIRST_WORDS, Vocabulary, plural, wit
 
 GOAL_TYPES = ("attribute", "absent", "negation", "superlative", "relation", "plural", "between")
 WIDTH_MARGIN, DEPTH_MARGIN, AREA_MARGIN = 0.06, 0.06, 1.35
-FAR_MARGIN = 0.035  # of the distance
+FAR_MARGIN = 0.035  # as a share of the distance
 HARD_ABSENT = 0.8
 _NUMBERS = {2: "both", 3: "all three", 4: "all four"}
-# The measure and its sign that is least for the winner: x, depth, area.
+# Measure and sign that are smallest for the winner: x, depth, area.
 _EXTREMES = {
     "leftmost": ("x", 1),
     "rightmost": ("x", -1),
@@ -78,7 +78,7 @@ class View:
         self.words = words
         self.kinds = sorted({o.kind for o in objects})
         self.colours = sorted({o.colour for o in objects if o.colour})
-        # Kinds of which no colour can be said to be absent
+        # Kinds for which no colour can be called absent
         self.vague = {o.kind for o in objects if not o.colour}
         self.x = np.array([(o.box[0] + o.box[2]) / 2 for o in objects]) / width
         self.z = np.array([o.position[2] for o in objects])
@@ -255,7 +255,7 @@ def _superlative(view: View, rng: np.random.Generator) -> SceneGoal | None:
 
 
 def relation_words(relation: str, rng: np.random.Generator) -> str:
-    """A relation of `RELATIONS` in words."""
+    """Describe a relation of `RELATIONS` in words."""
     forms = {
         "left": ("left of", "to the left of"),
         "right": ("right of", "to the right of"),
@@ -290,8 +290,8 @@ def _relation(view: View, rng: np.random.Generator) -> SceneGoal | None:
 
 
 def _between(view: View, rng: np.random.Generator) -> SceneGoal | None:
-    """The one object of a group whose centre is, in x, between those of two named objects; the group's
-    others are clearly not."""
+    """The one object of a group whose centre is, in x, between those of two named objects, with the group's
+    others clearly outside."""
     anchors = [s for s in selectors(view) if s.kind and len(view.find(s)) == 1]
     groups = [Selector(), *selectors(view)]
     for _ in range(60 if len(anchors) >= 2 else 0):
@@ -333,11 +333,11 @@ def draw_goals(
     kinds: tuple[str, ...] = GOAL_TYPES,
     words: Vocabulary = FIRST_WORDS,
 ) -> list[SceneGoal]:
-    """`per_kind` different goals of each of `kinds`, fewer where the scene does not hold so many that are
-    clear.
+    """Draw `per_kind` different goals of each of `kinds`, fewer if the scene does not have that many
+    unambiguous ones.
 
-    words: the names that absent goals are drawn from (`worlds.words_of` of the scene's world).
-    Goals come kind by kind; no text comes twice. KeyError for a kind that is not one of `GOAL_TYPES`.
+    words: the names that absent goals are drawn from (`worlds.words_of` of the scene's world). Goals are
+    grouped by kind; no text occurs twice. Raises KeyError for a kind that is not one of `GOAL_TYPES`.
     """
     view = View(sample.objects, sample.intrinsics.width, words)
     goals: dict[str, SceneGoal] = {}

@@ -60,7 +60,7 @@ class Body:
     colour: str
     solid: SolidShape
     place: Array
-    """Its origin, the middle of its foot, world."""
+    """Its origin, the centre of its base, world."""
     outline: Array
     """Px3 world points that bound it."""
     geoms: tuple[Geom, ...]
@@ -256,7 +256,7 @@ def place(
 ) -> Body | None:
     """Place an object free of others, completely in view and mostly visible; None if no place was found.
 
-    size: factor of the world on the object, beside the style's.
+    size: factor of the world on the object, in addition to the style's.
     """
     solid = resized(make_solid(kind, rng), size * style.size)
     reach = _reach(solid)

@@ -38,11 +38,11 @@ ARRIVED = 1.0
 ABSENT_SHARE = 4
 LAYOUTS = ("room", "hall", "two rooms", "three rooms")
 _CELL = 0.1
-_TRIES = 5  # of a kind of goals
-_SHORTEST = 1.0  # metres that the base must drive at least
+_TRIES = 5  # for one kind of goals
+_SHORTEST = 1.0  # minimum distance in metres that the base must drive
 _NEXT_TO, _NOT_NEXT_TO = 0.9, 1.6  # metres between outlines
-_MIN_SEEN = 0.0006  # share of the picture from which something is in view
-_ROOM_BETWEEN = 0.75  # metres, for the base to pass
+_MIN_SEEN = 0.0006  # minimum share of the picture for something to be in view
+_ROOM_BETWEEN = 0.75  # metres, width that the base needs to pass
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ class Course:
         return None
 
     def _goal(self, seed: int, attempt: int, rng: np.random.Generator) -> SceneGoal | None:
-        """Draw a goal of the kind that the seed determines; every fourth is absent."""
+        """Draw a goal of the kind determined by the seed; every fourth is absent."""
         things = self._names
         avoided = avoided_words(things)
         kinds = [thing.kind.name for thing in things]
@@ -216,8 +216,8 @@ class Course:
         return SceneGoal(f"{_verb(rng)}the {found[0]}", "attribute", (found[1],)) if found else None
 
     def _relation(self, rng: np.random.Generator) -> SceneGoal | None:
-        """The one of its kind that stands next to a named thing, the others of the kind being clearly away
-        from it."""
+        """The one of its kind that is next to a named object, with the others of the kind clearly away from
+        it."""
         found = self._unique(rng)
         if found is None:
             return None
@@ -241,7 +241,7 @@ class Course:
         return SceneGoal(f"{_verb(rng)}the {kind} next to the {name}", "relation", (target,))
 
     def _superlative(self, rng: np.random.Generator) -> SceneGoal | None:
-        """The leftmost, rightmost or nearest of the things in view at the start."""
+        """The leftmost, rightmost or nearest of the objects in view at the start."""
         camera = self.camera()
         seen = [i for i in range(len(self._names)) if self._seen(i)]
         groups = [name for name in {self._names[i].kind.name for i in seen}]
@@ -277,7 +277,7 @@ class Course:
         return house.furniture[index]
 
     def camera(self) -> Camera:
-        """The base's camera where the base is now."""
+        """The base's camera at its current pose."""
         x, y = (float(value) for value in self._place)
         return self.rooms.camera((x, y), self._turn, EYE_HEIGHT, EYE_PITCH, EYE_FIELD)
 
@@ -290,7 +290,7 @@ class Course:
         camera = self.camera()
         if self._looked is None or self._looked[0] != (self.rooms.house, self.pose()):
             self._looked = (self.rooms.house, self.pose()), self.rooms.frame(camera)[1]
-        # Things behind the camera need no drawing.
+        # Objects behind the camera need not be drawn.
         if camera.to_optical(self.rooms.points(index))[:, 2].max() < 0:
             return None
         alone = self.rooms.alone(camera, index)
@@ -304,11 +304,11 @@ class Course:
         return self.box(index) is not None
 
     def pose(self) -> tuple[float, float, float]:
-        """Where the base is: x, y, and its turn, radians."""
+        """Pose of the base: x, y, and rotation, radians."""
         return float(self._place[0]), float(self._place[1]), self._turn
 
     def velocity(self) -> tuple[float, float]:
-        """Speed forwards, metres a second, and turning to the left, radians a second."""
+        """Forward speed, metres per second, and rotation to the left, radians per second."""
         return self._speed, self._spin
 
     def drive(self, speed: float, spin: float) -> None:
@@ -324,7 +324,7 @@ class Course:
 
     @property
     def is_still(self) -> bool:
-        """Whether the base neither drives nor turns."""
+        """Whether the base neither drives nor rotates."""
         return self._speed == 0 and self._spin == 0
 
     def step(self) -> None:
@@ -345,7 +345,7 @@ class Course:
             self.bumps += 1
 
     def score(self) -> dict[str, Any]:
-        """Result so far: distance to the nearest target, whether it is in view, path length; metres."""
+        """Current result: distance to the nearest target, whether it is in view, path length; metres."""
         assert self.episode is not None
         place = self.pose()[:2]
         targets = self.episode.goal.targets
@@ -361,7 +361,8 @@ class Course:
         }
 
     def _ways(self, start: tuple[float, float]) -> list[float]:
-        """Metres of the shortest way to within `ARRIVED` of each thing; infinity where there is none."""
+        """Length in metres of the shortest path to within `ARRIVED` of each object; infinity if there is
+        none."""
         rooms = self.rooms.house.rooms
         low = np.min([room.low for room in rooms], axis=0)
         size = np.ceil((np.max([room.high for room in rooms], axis=0) - low) / _CELL).astype(int) + 1

@@ -77,8 +77,8 @@ class Room:
 
 @dataclass(frozen=True)
 class Opening:
-    """A way between two rooms, given by their indices: from `low` to `high` along the axis (0: x, 1: y) of
-    their wall."""
+    """A passage between two rooms, given by their indices: from `low` to `high` along the axis (0: x, 1: y)
+    of their wall."""
 
     rooms: tuple[int, int]
     axis: int
@@ -117,7 +117,7 @@ def texture_names() -> list[str]:
 
 
 class Rooms:
-    """A house that can be rendered from any place in it, for use by one thread.
+    """A house that can be rendered from any position in it, for use by one thread.
 
     radius: of the body in `is_free`, metres.
     """
@@ -157,7 +157,7 @@ class Rooms:
         return self._house
 
     def enter(self, house: House) -> None:
-        """Build a house in place of the one before."""
+        """Replace the current house."""
         self._house = house
         if self._environment is None:
             self._environment = self._make()
@@ -310,8 +310,8 @@ class Rooms:
     def top_view(
         self, size: tuple[int, int]
     ) -> tuple[NDArray[np.uint8], Callable[[float, float], tuple[int, int]]]:
-        """A picture of the house from above, (width, height) pixels, and where a place of the floor is in
-        it."""
+        """A picture of the house from above, (width, height) pixels, and a function from floor positions to
+        its pixels."""
         from miniworld.opengl import FrameBuffer
 
         environment = self._environment
@@ -364,7 +364,7 @@ def _to_miniworld(vector: Array) -> Array:
 
 
 def _surface(name: str) -> str:
-    """A name under which Miniworld finds exactly this texture; its own names stand for several."""
+    """Register a name under which Miniworld finds exactly this texture; its own names stand for several."""
     import miniworld
     from miniworld.opengl import Texture
 
@@ -374,10 +374,10 @@ def _surface(name: str) -> str:
 
 
 def _load_texture(path: str) -> Any:
-    """A picture as a texture, as Miniworld loads it but for the decoding.
+    """Load a picture as a texture in Miniworld's way, except for decoding.
 
-    pyglet turns a picture without an alpha channel into one with it pixel by pixel in Python, which takes
-    seconds a texture and most of the time of a scene.
+    pyglet converts a picture without an alpha channel pixel by pixel in Python, which takes seconds per
+    texture and most of the time of a scene.
     """
     import cv2
     import pyglet
@@ -390,7 +390,7 @@ def _load_texture(path: str) -> Any:
         )
     codes = {2: cv2.COLOR_GRAY2RGBA, 3: cv2.COLOR_BGR2RGBA}
     code = codes[2] if pixels.ndim == 2 else codes.get(pixels.shape[2], cv2.COLOR_BGRA2RGBA)
-    rgba = np.ascontiguousarray(cv2.cvtColor(pixels, code)[::-1])  # OpenGL's rows begin at the bottom
+    rgba = np.ascontiguousarray(cv2.cvtColor(pixels, code)[::-1])  # OpenGL's rows start at the bottom
     height, width = rgba.shape[:2]
     image = pyglet.image.ImageData(width, height, "RGBA", rgba.tobytes())
     texture = image.get_texture()
@@ -408,10 +408,10 @@ def _load_texture(path: str) -> Any:
 
 
 def _painted_mesh(name: str, rgb: Sequence[float]) -> Any:
-    """A mesh with its textures painted over.
+    """Return a mesh whose textures are painted over.
 
-    The paint is in the texture and not in the vertices' colour: Miniworld scales normals with the mesh, so
-    that light saturates on the latter.
+    The paint is in the texture instead of the vertex colours: Miniworld scales normals with the mesh, so that
+    light saturates on the latter.
     """
     import pyglet
     from miniworld.objmesh import ObjMesh
@@ -429,15 +429,15 @@ def _painted_mesh(name: str, rgb: Sequence[float]) -> Any:
 
 
 def _painted_texture(texture: Any, rgb: Sequence[float]) -> Any:
-    """The light and dark of a texture in one colour, its usual shade as that colour; plain where there is
-    no texture."""
+    """The brightness of a texture in one colour, with its usual shade as that colour; plain if there is no
+    texture."""
     import pyglet
 
     if texture is None:
         shade = np.full((8, 8), 1.0)
     else:
         image = texture.get_image_data()
-        # In its own format: pyglet converts others pixel by pixel in Python.
+        # Keep the original format: pyglet converts others pixel by pixel in Python.
         data = np.frombuffer(image.get_data(image.format, image.width * len(image.format)), np.uint8)
         grey = data.reshape(image.height, image.width, -1)[..., :3].astype(np.float64).mean(-1)
         usual = float(np.median(grey[grey > 12])) if (grey > 12).any() else 255.0

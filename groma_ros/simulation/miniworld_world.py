@@ -1,6 +1,6 @@
 """The world `miniworld`: rooms, corridors and yards with furniture, seen by a camera on a robot's mast.
 
-Rooms, meshes and textures are Miniworld's own (Farama Foundation, Apache-2.0 licence). Needs the environment
+Rooms, meshes and textures are Miniworld's (Farama Foundation, Apache-2.0 licence). Requires the environment
 of `make setup-sim`.
 """
 
@@ -51,7 +51,7 @@ HEIGHTS = {
     "ball": (0.25, 0.8),
     "box": (0.25, 0.9),
 }
-"""Metres, from the smallest to the largest of each kind."""
+"""Smallest and largest height of each kind, metres."""
 _PAINTED = ("chair", "desk", "barrel", "barrier", "door", "duck", "potion", "key", "ball", "box")
 _UNPAINTED = tuple(kind.name for kind in MINIWORLD_KINDS if kind.name not in ("key", "ball", "box"))
 FINISHES = {
@@ -110,7 +110,7 @@ _CEILINGS = (
     "white_1",
 )
 _YARD_FLOORS = ("asphalt_1", "grass_1", "grass_2", "concrete_tiles_1", "rock_1")
-_SHADES = 3  # of a colour's paint; each is kept once made
+_SHADES = 3  # number of shades of a colour; each is kept once created
 _GAP = 0.15
 _EYE_ROOM = 0.3
 
@@ -124,7 +124,7 @@ def shade(rng: np.random.Generator, finish: str) -> tuple[float, float, float]:
 
 
 def furnish(rng: np.random.Generator, thing: Thing, place: tuple[float, float], turn: float) -> Furnishing:
-    """A thing at a place, in a size of its kind."""
+    """Put an object at a place, in a typical size of its kind."""
     low, high = HEIGHTS[thing.kind.name]
     height = float(rng.uniform(low, high))
     x, y, z = (float(rng.uniform(low, high)) for _ in range(3))
@@ -132,7 +132,8 @@ def furnish(rng: np.random.Generator, thing: Thing, place: tuple[float, float], 
 
 
 def draw_house(rng: np.random.Generator, layout: str, held_out: bool) -> House:
-    """Empty rooms of a layout, covered with textures of one side; the first is where one stands."""
+    """Draw empty rooms of a layout, with textures of one side (training or held out); the camera is in the
+    first room."""
     known = set(texture_names())
 
     def one(names: Sequence[str]) -> str:
@@ -183,8 +184,8 @@ class MiniworldRenderer:
         self._rooms = Rooms(width, height)
 
     def render(self, seed: int) -> WorldSample:
-        """The scene of `seed`; tries that leave too few objects in clear view are drawn anew within the
-        seed."""
+        """Render the scene of `seed`; attempts with too few clearly visible objects are drawn again within
+        the seed."""
         attempt = 0
         while True:
             attempt += 1
@@ -211,7 +212,7 @@ class MiniworldRenderer:
         return self._observe(seed, house, placed, camera)
 
     def _stand(self, rng: np.random.Generator, house: House) -> tuple[tuple[float, float], float]:
-        """A place near a side of the first room, looking across it."""
+        """Draw a position near a side of the first room, looking across it."""
         low, high = np.array(house.rooms[0].low), np.array(house.rooms[0].high)
         middle, half = (low + high) / 2, (high - low) / 2 - _EYE_ROOM
         axis, side = int(rng.integers(2)), int(rng.choice([-1, 1]))
@@ -234,7 +235,7 @@ class MiniworldRenderer:
         turn: float,
         field: float,
     ) -> list[tuple[Thing, Furnishing]]:
-        """Things at places in front of the camera, clear of each other and of walls."""
+        """Draw objects in front of the camera, clear of each other and of walls."""
         placed: list[tuple[Thing, Furnishing]] = []
         reaches: list[float] = []
         half_field = np.arctan(np.tan(field / 2) * self.width / self.height)
@@ -291,7 +292,7 @@ class MiniworldRenderer:
         return None
 
     def close(self) -> None:
-        """Nothing to free: pyglet's context lives as long as the process."""
+        """Does nothing: pyglet's context lives as long as the process."""
 
     def __enter__(self) -> MiniworldRenderer:
         return self

@@ -24,8 +24,8 @@ from groma_ros.simulation.goal_generator import (
 from groma_ros.simulation.scenes import SceneSample
 from groma_ros.simulation.vocabulary import FIRST_WORDS, MORE_KINDS, Vocabulary, plural, with_article
 
-_NEAR = 0.7  # the nearest is at most this share of the next one's distance away
-_BESIDE = 3.0  # sizes within which something is next to something
+_NEAR = 0.7  # maximum ratio of the nearest object's distance to the next one's
+_BESIDE = 3.0  # distance in sizes within which objects are next to each other
 _BESIDE_WORDS = ("next to", "beside", "near", "close to", "by")
 _NEAREST_WORDS = ("closest to", "nearest to", "nearest")
 _WORDS = {
@@ -33,7 +33,7 @@ _WORDS = {
     "in": ("in", "inside", "that is in", "lying in", "which is inside"),
     "under": ("under", "below", "beneath", "underneath", "that is under"),
 }
-_OTHER_KIND = 0.15  # of unknown nouns are kinds that scenes of other worlds hold
+_OTHER_KIND = 0.15  # share of unknown nouns that are kinds in scenes of other worlds
 _ORDINALS = ("first", "second", "third", "fourth")
 _TRIES = 30
 
@@ -142,7 +142,7 @@ def _ordinal(view: View, rng: np.random.Generator) -> SceneGoal | None:
 
 
 def _nowhere(view: View, rng: np.random.Generator) -> SceneGoal | None:
-    """ "the mug left of the red box" where nothing of the name is clearly or nearly there."""
+    """ "the mug left of the red box" if no object of that name is clearly or nearly there."""
     anchors, groups = _anchors(view), [s for s in selectors(view) if s.kind]
     for _ in range(_TRIES if anchors and groups else 0):
         anchor, group, relation = _draw(rng, anchors), _draw(rng, groups), _pick(rng, RELATIONS)
@@ -220,7 +220,7 @@ def draw_more_goals(
     kinds: tuple[str, ...] = tuple(MORE_TYPES),
     words: Vocabulary = FIRST_WORDS,
 ) -> list[SceneGoal]:
-    """Up to `count` goals of each of some of `MORE_TYPES`; no text comes twice."""
+    """Draw up to `count` goals of each of some of `MORE_TYPES`; no text occurs twice."""
     view = View(sample.objects, sample.intrinsics.width, words)
     goals: dict[str, SceneGoal] = {}
     for kind in kinds:

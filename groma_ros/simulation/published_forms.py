@@ -14,9 +14,9 @@ _SPLIT = "val"
 
 
 def write_form(annotations: Path, form: str) -> Path:
-    """Write the goals of a folder as gRefCOCO does (grec: `grefs(scenes).json` with `instances.json`) or as
-    SA-Co does (saco: `saco.json`, a pair of picture and phrase an image entry, boxes as shares of the
-    picture); the file for --data. annotations: the file that `groma scenes` wrote."""
+    """Write the goals of a folder in the format of gRefCOCO (grec: `grefs(scenes).json` with
+    `instances.json`) or SA-Co (saco: `saco.json`, one image entry per pair of picture and phrase, boxes as
+    fractions of the picture). Returns the file for --data. annotations: written by `groma scenes`."""
     document = json.loads(annotations.read_text(encoding="utf-8"))
     folder = annotations.parent
     if form == "grec":

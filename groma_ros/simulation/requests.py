@@ -89,8 +89,8 @@ VERBS = (
     "tell me about", "think of", "remember", "study", "read", "listen to", "stare at", "peek at",
     "glance at", "wave at", "smile at", "talk to", "ask for", "call for", "care for", "hunt for",
 )  # fmt: skip
-"""Verbs of composed requests. Many have nothing to do with robots: what stands before a noun phrase should
-not matter."""
+"""Verbs of composed requests. Many have nothing to do with robots, because the words before a noun phrase
+should not matter."""
 
 
 def draw_frame(rng: np.random.Generator) -> str:

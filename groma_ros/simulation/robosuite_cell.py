@@ -1,7 +1,7 @@
-"""Grasping episodes in robosuite: a Panda, objects on a table or in a bin, a goal in words and its ground
-truth.
+"""Grasping episodes in robosuite: a Panda, objects on a table or in a bin, and a goal in words with its
+ground truth.
 
-An episode depends on its seed only. Arm and controller of the hand's pose are robosuite's own.
+An episode depends only on its seed. The arm and the controller of the hand's pose are robosuite's.
 """
 
 from __future__ import annotations
@@ -34,21 +34,21 @@ from groma_ros.simulation.world_objects import (
 from groma_ros.types import FloatArray, Intrinsics
 
 STEP = 0.05
-"""Seconds of one step of the controller."""
+"""Duration of one step of the controller, seconds."""
 LIFTED = 0.1
 LIFTED_SECONDS = 2.0
 WIDTH, HEIGHT = 640, 480
 ABSENT_SHARE = 4
-"""One goal in so many names nothing that is there."""
+"""One in this many goals names nothing that is present."""
 GRASPABLE = ("can", "carton", "cereal box", "loaf", "lemon", "bottle", *PRIMITIVES)
 _BASES = {"table": (-0.56, 0.0, 0.0), "bin": (-0.5, -0.1, 0.0)}
 _REACH = {
     "table": ((0.02, 0.0), (0.17, 0.27)),
     "bin": (BINS["bin1"], (BIN_HALF[0] - 0.03, BIN_HALF[1] - 0.03)),
 }
-"""Middle and half sizes of where things stand, in the world, metres."""
-_GAP = 0.055  # metres between things: a finger's room
-_TURN, _TRAVEL = 1.2 * STEP, 0.35 * STEP  # of the hand in one step: radians, metres
+"""Centre and half sizes of the area where objects are placed, world frame, metres."""
+_GAP = 0.055  # metres between objects: room for a finger
+_TURN, _TRAVEL = 1.2 * STEP, 0.35 * STEP  # maximum step of the hand: radians, metres
 _SETTLE_STEPS = 24
 _MOVED = 0.03
 
@@ -148,7 +148,7 @@ class GraspCell:
         return True
 
     def _ready(self) -> None:
-        """The arm in its first pose, its hand open, and everything at rest."""
+        """Move the arm to its first pose with an open hand, and let everything come to rest."""
         environment, model = self._stage.environment, self._stage.model
         environment.sim.forward()
         self._site = int(environment.robots[0].eef_site_id["right"])
@@ -171,7 +171,7 @@ class GraspCell:
         self._travelled = 0.0
 
     def _draw_camera(self, rng: np.random.Generator, middle: Array) -> Camera:
-        """A camera before the table that looks back at the robot, the arm out of its way."""
+        """Draw a camera in front of the table that looks back at the robot, with the arm out of its view."""
         azimuth = float(rng.uniform(-0.45, 0.45))
         elevation = float(np.deg2rad(rng.uniform(42, 60)))
         distance = float(rng.uniform(0.85, 1.05))
@@ -180,8 +180,8 @@ class GraspCell:
         return Camera(position, rotation, Intrinsics(focal, focal, WIDTH / 2, HEIGHT / 2, WIDTH, HEIGHT))
 
     def hand(self) -> tuple[Array, Array]:
-        """Position and 3x3 rotation of the place between the fingertips in the robot's base frame; z
-        points out of the hand, x along the fingers' way."""
+        """Position and 3x3 rotation of the point between the fingertips in the robot's base frame; z points
+        out of the hand, x along the direction in which the fingers close."""
         data = self._stage.data
         return data.site_xpos[self._site] - self._base, np.array(data.site_xmat[self._site]).reshape(3, 3)
 
@@ -190,7 +190,7 @@ class GraspCell:
         return {name: float(self._stage.data.qpos[address]) for name, address in self._robot_joints.items()}
 
     def opening(self) -> float:
-        """Metres between the fingers."""
+        """Distance between the fingers, metres."""
         return float(sum(abs(self._stage.data.qpos[address]) for address in self._fingers))
 
     def command(self, position: Array, quaternion: tuple[float, float, float, float]) -> None:
@@ -199,13 +199,13 @@ class GraspCell:
         self._since_command = 0.0
 
     def open_to(self, opening: float) -> None:
-        """Set the distance between the fingers, metres; 0 closes them on whatever is between them."""
+        """Set the distance between the fingers, metres; 0 closes them on anything between them."""
         self._opening = float(np.clip(opening, 0, 0.08))
         self._since_command = 0.0
 
     @property
     def is_still(self) -> bool:
-        """Whether there was no command for a while, so that nothing moves."""
+        """Whether there has been no command for a while, so that nothing moves."""
         return self._since_command > 3.0
 
     def step(self) -> None:
@@ -219,7 +219,7 @@ class GraspCell:
         self._count()
 
     def _act(self) -> None:
-        """One step of robosuite, the hand a little nearer to where it should be."""
+        """One step of robosuite, moving the hand a little towards its target pose."""
         position, rotation = self._wanted
         goal, turn = self._goal
         way = goal - position
@@ -234,7 +234,7 @@ class GraspCell:
         self._stage.environment.step(np.concatenate([position, _axis_angle(rotation), [grip]]))
 
     def _count(self) -> None:
-        """Update for how long each object has been lifted."""
+        """Update how long each object has been lifted."""
         for index, item in enumerate(self._placed):
             up = self._middle(item)[2] - self._start[index][2] >= LIFTED
             self._held[index] = self._held.get(index, 0.0) + STEP if up else 0.0
@@ -242,8 +242,7 @@ class GraspCell:
                 self._lifted.add(index)
 
     def score(self) -> dict[str, Any]:
-        """What became of the things: indices lifted, and of those that were moved, and how far the hand
-        went, metres."""
+        """Result: indices of lifted objects, of moved objects, and the path length of the hand, metres."""
         moved = [
             index
             for index, item in enumerate(self._placed)
@@ -258,7 +257,7 @@ class GraspCell:
         self._start[index] = self._middle(self._placed[index])
 
     def picture(self) -> tuple[NDArray[np.uint8], FloatArray]:
-        """rgb uint8 HxWx3 and depth float32 HxW metres, as the camera sees it now."""
+        """rgb uint8 HxWx3 and depth float32 HxW metres, as currently seen by the camera."""
         return self._stage.picture()
 
     def _points(self, item: Placed) -> Array:
@@ -289,7 +288,7 @@ def _free_spot(
 
 
 def _draw_goal(seed: int, rng: np.random.Generator, sample: WorldSample) -> SceneGoal | None:
-    """Draw a goal of the kind that the seed determines; every fourth is absent."""
+    """Draw a goal of the kind determined by the seed; every fourth is absent."""
     goals = world_goals(sample, rng, 3)
     present = [kind for kind in GOAL_TYPES if kind != "absent"]
     if seed % ABSENT_SHARE == ABSENT_SHARE - 1:

@@ -49,7 +49,7 @@ class Slot:
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A slot in use: what it shows, and points Px3 of its surface in the world."""
+    """A slot in use: the object, and points Px3 of its surface in the world."""
 
     slot: Slot
     thing: Thing
@@ -57,8 +57,8 @@ class Placed:
 
 
 class Stage:
-    """Items on tables, in bins or on the floor beside a Panda, and one camera. It belongs to one thread;
-    close it."""
+    """Objects on tables, in bins or on the floor beside a Panda, and one camera. For use by one thread; close
+    it."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Stage:
             self._owner[slot.geoms] = index
         self._camera = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, "frontview")
         self._options = mujoco.MjvOption()
-        self._options.geomgroup[0] = 0  # the shapes that collide
+        self._options.geomgroup[0] = 0  # collision geometry
         self._options.sitegroup[:] = 0
         materials = [model.material(index).name for index in range(model.nmat)]
         self.materials = {
@@ -111,13 +111,13 @@ class Stage:
         return np.concatenate(found)
 
     def put(self, slot: Slot, position: Array, rotation: Array) -> None:
-        """Move an object; `update` follows."""
+        """Move an object; call `update` afterwards."""
         quaternion = np.zeros(4)
         self.mj.mju_mat2Quat(quaternion, np.ascontiguousarray(rotation, np.float64).ravel())
         self.data.qpos[slot.joint : slot.joint + 7] = [*position, *quaternion]
 
     def bury(self, slot: Slot) -> None:
-        """Take an object away; `update` follows."""
+        """Remove an object; call `update` afterwards."""
         self.data.qpos[slot.joint : slot.joint + 7] = [0.5 * self.slots.index(slot), 0, BURIED, 1, 0, 0, 0]
 
     def update(self) -> None:
@@ -128,8 +128,8 @@ class Stage:
     def surroundings(
         self, rng: np.random.Generator, layout: str, held_out: bool
     ) -> tuple[Array, Array, float]:
-        """Set up table, bins and their surfaces; the middle and half sizes of where objects stand, and its
-        height.
+        """Set up table, bins and their surfaces. Returns centre and half sizes of the area for objects, and
+        its height.
 
         layout: table, large table, floor, bin or divided bin.
         """
@@ -176,13 +176,13 @@ class Stage:
         own = thing.finish == OWN
         rgb = (
             (0.5, 0.5, 0.5) if own else paint(rng, thing.finish)
-        )  # this grey is MuJoCo's "as the material has it"
+        )  # MuJoCo interprets this grey as "the material's own colour"
         for geom, look in zip(slot.geoms, slot.looks):
             self.model.geom_matid[geom] = look if own else material
             self.model.geom_rgba[geom] = [*rgb, 1]
 
     def light(self, rng: np.random.Generator) -> None:
-        """One lamp from anywhere above, and light from the camera."""
+        """Add one lamp anywhere above, and light from the camera."""
         model = self.model
         tint = 1 + rng.uniform(-0.08, 0.08) * np.array([1, 0, -1])
         model.vis.headlight.ambient[:] = rng.uniform(0.24, 0.45) * tint
@@ -197,7 +197,7 @@ class Stage:
         model.light_castshadow[0] = rng.random() < 0.7
 
     def point(self, camera: Camera) -> None:
-        """Move the camera; `update` follows."""
+        """Move the camera; call `update` afterwards."""
         quaternion = np.zeros(4)
         turn = camera.rotation * [1, -1, -1]  # MuJoCo's cameras look along -z with y up
         self.mj.mju_mat2Quat(quaternion, np.ascontiguousarray(turn).ravel())
@@ -206,8 +206,7 @@ class Stage:
         self.model.cam_fovy[index] = np.rad2deg(2 * np.arctan(k.height / 2 / k.fy))
 
     def labels(self, only: Sequence[Slot] | None = None) -> NDArray[np.int64]:
-        """Index of the slot at each pixel, -1 where there is none, HxW. only: as if nothing else were
-        there."""
+        """Index of the slot at each pixel, -1 for none, HxW. only: ignore all other objects."""
         renderer = self._renderer
         renderer.enable_segmentation_rendering()
         renderer.update_scene(self.data, self._camera, self._options)
@@ -225,8 +224,8 @@ class Stage:
     def see(
         self, placed: Sequence[Placed], camera: Camera, whole: dict[int, int]
     ) -> list[SceneObject | None]:
-        """Describe each object as seen by the camera; None for one that is not clearly visible. whole: from
-        `whole_areas`."""
+        """Describe each object as seen by the camera; None for one that is not clearly visible. whole: result
+        of `whole_areas`."""
         labels = self.labels()
         seen = []
         for item in placed:
@@ -236,8 +235,8 @@ class Stage:
         return seen
 
     def whole_areas(self, placed: Sequence[Placed], camera: Camera) -> dict[int, int]:
-        """Pixels of each object, by its slot's index, if nothing hid it; those whose outlines do not meet
-        are drawn together."""
+        """Number of pixels of each object, by slot index, if nothing hid it; objects whose outlines do not
+        meet are drawn together."""
         waiting = [(item, outline_bounds(camera, item.points) + [-2, -2, 2, 2]) for item in placed]
         whole: dict[int, int] = {}
         while waiting:
@@ -271,7 +270,7 @@ class Stage:
 
 
 def covered(box: Array, other: Array) -> float:
-    """Share of the smaller of two xyxy boxes that both cover."""
+    """Share of the smaller of two xyxy boxes that is covered by both."""
     low, high = np.maximum(box[:2], other[:2]), np.minimum(box[2:], other[2:])
     shared = float(np.clip(high - low, 0, None).prod())
     return shared / float(min((box[2:] - box[:2]).prod(), (other[2:] - other[:2]).prod()))

@@ -1,5 +1,5 @@
-"""robosuite's tables, bins, Panda and objects as one environment. Needs robosuite, which only `.venv-sim`
-has."""
+"""robosuite's tables, bins, Panda and objects as one environment. Requires robosuite, which is installed only
+in `.venv-sim`."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ class Item:
     name: str
     kind: str
     size: tuple[float, ...]
-    """Half sizes of a box; radius and half height of other shapes, metres; for meshes their scale in each
+    """Half sizes of a box; radius and half height of other shapes, metres; for meshes the scale in each
     entry."""
 
 
 def prepare() -> None:
-    """Choose off-screen rendering and keep robosuite quiet; call it before anything imports robosuite or
+    """Choose off-screen rendering and silence robosuite; call it before anything imports robosuite or
     mujoco."""
     os.environ.setdefault("MUJOCO_GL", "egl")
-    logging.disable(logging.WARNING)  # at import it warns of parts that are not used here
+    logging.disable(logging.WARNING)  # warns at import about parts that are not used here
     from robosuite.utils.log_utils import ROBOSUITE_DEFAULT_LOGGER
 
     logging.disable(logging.NOTSET)
@@ -59,7 +59,7 @@ def prepare() -> None:
 
 
 def texture_files() -> list[Path]:
-    """The pictures that robosuite covers surfaces with, by name; not the labels of its groceries."""
+    """Pictures with which robosuite covers surfaces, by name, without the labels of its groceries."""
     prepare()
     from robosuite.models import assets_root
 
@@ -68,7 +68,7 @@ def texture_files() -> list[Path]:
 
 
 def make_object(item: Item) -> Any:
-    """The robosuite object of an item."""
+    """Create the robosuite object of an item."""
     from robosuite.models import objects
 
     make = getattr(objects, _CLASSES[item.kind])
@@ -81,7 +81,7 @@ def make_object(item: Item) -> Any:
 
 
 def _add_textures(arena: Any, names: Sequence[str] | None) -> None:
-    """A material `look_<name>` for each texture, or for some of them."""
+    """Add a material `look_<name>` for each texture, or for some of them."""
     for path in texture_files():
         name = path.stem
         if names is not None and name not in names:
@@ -92,7 +92,7 @@ def _add_textures(arena: Any, names: Sequence[str] | None) -> None:
 
 
 def _add_bins(arena: Any) -> None:
-    """The bins of robosuite's PickPlace, beside the table's own arena."""
+    """Add the bins of robosuite's PickPlace beside the table's arena."""
     from robosuite.models.arenas import BinsArena
 
     bins = BinsArena()
@@ -112,10 +112,11 @@ def make_environment(
     base: tuple[float, float, float] = (-0.56, 0.0, 0.0),
     textures: Sequence[str] | None = None,
 ) -> Any:
-    """A robosuite environment: a table, two bins, a Panda at `base` and the items, each on a free joint.
+    """Create a robosuite environment: a table, two bins, a Panda at `base`, and the items, each on a free
+    joint.
 
-    textures: those that surfaces may get, None for all. It has `things`, the robosuite objects in the order
-    of the items. Nothing renders in it; use `mujoco.Renderer`.
+    textures: those that surfaces may get, None for all. Its `things` are the robosuite objects in the order
+    of the items. It does not render; use `mujoco.Renderer`.
     """
     prepare()
     from robosuite.environments.manipulation.manipulation_env import ManipulationEnv

@@ -1,7 +1,7 @@
 """The world `robosuite`: groceries, tools and plain shapes on tables, in bins and on the floor, with a Panda.
 
-Objects, textures, tables, bins and the robot are robosuite's own (robosuite.ai, MIT licence). Objects are put
-where they stand; nothing is simulated. Needs the environment of `make setup-sim`.
+Objects, textures, tables, bins and the robot are robosuite's (robosuite.ai, MIT licence). Objects are placed
+without simulation. Requires the environment of `make setup-sim`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ LAYOUTS = ("table", "large table", "bin", "floor")
 HELD_OUT_LAYOUT = "divided bin"
 MIN_OBJECTS, MAX_OBJECTS = 3, 10
 HELD_OUT_SIZE = 1.07
-_UNPAINTED = ("can", "carton", "cereal box", "loaf", "lemon", "bottle")  # what comes as its makers made it
+# kinds that may keep their original look
+_UNPAINTED = ("can", "carton", "cereal box", "loaf", "lemon", "bottle")
 _PAINTED = ("can", "carton", "bottle", "pot", "hammer", *PRIMITIVES)
 FINISHES = {
     kind.name: (*((OWN,) if kind.name in _UNPAINTED else ()), *(COLOURS if kind.name in _PAINTED else ()))
@@ -41,7 +42,7 @@ FINISHES = {
 }
 _SIZES = {"pot": (0.5,), "hammer": (0.55,)}
 _GROCERY_SIZES = (0.85, 1.0, 1.15, HELD_OUT_SIZE)
-_PRIMITIVE_SIZES = {"box": (0.03,) * 3, "ball": (0.03,), "cylinder": (0.03, 0.04)}  # before they are resized
+_PRIMITIVE_SIZES = {"box": (0.03,) * 3, "ball": (0.03,), "cylinder": (0.03, 0.04)}  # sizes before resizing
 _COPIES = {"box": 5, "ball": 4, "cylinder": 4, "pot": 2, "hammer": 2}
 LIES = ("can", "carton", "cereal box", "bottle", "box", "cylinder")
 LYING = np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]])
@@ -75,8 +76,8 @@ class RobosuiteRenderer:
         self._home = np.array(robot.robot_model.init_qpos, np.float64)
 
     def render(self, seed: int) -> WorldSample:
-        """The scene of `seed`; tries that leave too few objects in clear view are drawn anew within the
-        seed."""
+        """Render the scene of `seed`; attempts with too few clearly visible objects are drawn again within
+        the seed."""
         attempt = 0
         while True:
             attempt += 1
@@ -119,7 +120,7 @@ class RobosuiteRenderer:
     ) -> Camera:
         steep = layout in ("bin", HELD_OUT_LAYOUT)
         elevation = np.deg2rad(rng.uniform(38 if steep else 12, 84))
-        azimuth = rng.uniform(-0.75, 0.75) * np.pi  # the robot stands behind the table
+        azimuth = rng.uniform(-0.75, 0.75) * np.pi  # the robot is behind the table
         view = np.tan(np.deg2rad(rng.uniform(34, 72)) / 2)
         span = 2 * float(half.max()) * rng.uniform(0.55, 1.7)
         target = np.array([*(centre + rng.uniform(-0.15, 0.15, 2) * half), height + rng.uniform(0, 0.08)])
@@ -127,7 +128,7 @@ class RobosuiteRenderer:
         return camera_at(rng, target, azimuth, elevation, view, span, size, self.width / self.height)
 
     def _pose_robot(self, rng: np.random.Generator, height: float) -> None:
-        """Draw a pose of the arm clear of the surface; if none is found, use its initial pose."""
+        """Draw a pose of the arm clear of the surface; use its initial pose if none is found."""
         stage = self._stage
         hand = stage.model.body("gripper0_right_eef").id
         for spread in (0.5, 0.35, 0.2, 0.0):
@@ -211,7 +212,7 @@ class RobosuiteRenderer:
 
 
 class _Spots:
-    """Free places in a camera's view. divided: the surface is parted in four, and nothing may stand
+    """Free positions in a camera's view. divided: the surface is divided into four, and nothing may be placed
     across."""
 
     def __init__(self, camera: Camera, centre: Array, half: Array, height: float, divided: bool) -> None:
@@ -220,7 +221,8 @@ class _Spots:
     def find(
         self, rng: np.random.Generator, points: Array, placed: Sequence[Placed]
     ) -> tuple[Array, Array] | None:
-        """Position and 3x3 turn about z for an object of these points; None where no free place was found."""
+        """Position and 3x3 rotation about z for an object of these points; None if no free position was
+        found."""
         others = [outline_bounds(self.camera, item.points) for item in placed]
         k = self.camera.intrinsics
         for _ in range(30):
@@ -245,6 +247,6 @@ class _Spots:
 
 
 def footprint(points: Array) -> tuple[Array, float]:
-    """Middle (x, y) and radius of the circle around points, seen from above."""
+    """Centre (x, y) and radius of the circle around points, seen from above."""
     middle = (points[:, :2].min(0) + points[:, :2].max(0)) / 2
     return middle, float(np.hypot(*(points[:, :2] - middle).T).max())

@@ -68,7 +68,7 @@ class SceneSample:
 
 
 def check_camera(width: int, height: int, aspect: float | Literal["random"] | None, supersample: int) -> None:
-    """Raise ValueError for settings of a renderer that scenes do not fit."""
+    """Raise ValueError for a size or aspect in which scenes do not fit."""
     if supersample < 1 or not all(32 <= side * supersample <= 4096 for side in (width, height)):
         size = f"{width}x{height}, supersampled {supersample} times,"
         raise ValueError(f"A picture of {size} is out of range: take 32 to 4096 pixels.")
@@ -79,16 +79,15 @@ def check_camera(width: int, height: int, aspect: float | Literal["random"] | No
 
 
 class SceneRenderer:
-    """Renders scenes by seed. A scene depends on the seed and on the renderer's settings, not on what was
-    rendered before.
+    """Renders scenes by seed. A scene depends only on the seed and the renderer's settings.
 
-    width, height: of the picture, pixels. aspect: None for square pixels; a number W/H or "random" (of 1:1,
-    4:3, 16:9) for the picture of a camera of that aspect stretched into width x height. supersample: the
-    picture is drawn this many times larger and averaged down, which removes jagged edges; masks and depth are
+    width, height: of the picture, pixels. aspect: None for square pixels; a number W/H or "random" (1:1, 4:3,
+    16:9) to stretch the picture of a camera with that aspect into width x height. supersample: factor by
+    which the picture is drawn larger and averaged down, which removes jagged edges; masks and depth are
     always drawn at width x height. world: a name of `worlds.WORLDS` or "mixed", where the seed decides;
-    style: what is unusual about the scenes. One renderer belongs to one thread; close it, or use it as a
-    context manager. Raises drawing.RenderingUnavailable where neither EGL nor OSMesa works, ValueError for a
-    size or aspect in which scenes do not fit.
+    style: deviation of the scenes from those of training. A renderer belongs to one thread; close it, or use
+    it as a context manager. Raises drawing.RenderingUnavailable if neither EGL nor OSMesa works, ValueError
+    for a size or aspect in which scenes do not fit.
     """
 
     def __init__(
@@ -173,7 +172,7 @@ class SceneRenderer:
 
     def _whole_areas(self, layout: Layout, areas: list[int]) -> list[int]:
         """Pixels of each object if nothing hid it. Objects whose outlines do not meet are drawn together."""
-        # Outlines are polygons within what is round, so their boxes may be a pixel too small.
+        # Outlines of round objects are polygons inside them, so their boxes may be a pixel too small.
         bounds = layout.bounds() + [-_ROUND, -_ROUND, _ROUND, _ROUND]
         meets = _meets(bounds, bounds)
         np.fill_diagonal(meets, False)
@@ -215,7 +214,7 @@ def _extent(labels: NDArray[np.int64], index: int) -> tuple[tuple[float, float, 
 
 
 def _meets(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which xyxy boxes (N, 4) and (M, 4) share a point, as NxM."""
+    """Which xyxy boxes of (N, 4) and (M, 4) share a point, NxM."""
     return np.asarray((a[:, None, :2] <= b[None, :, 2:]).all(-1) & (b[None, :, :2] <= a[:, None, 2:]).all(-1))
 
 

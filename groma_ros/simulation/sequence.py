@@ -32,7 +32,7 @@ WIDTH, HEIGHT, SUPERSAMPLE = 640, 480, 2
 START_NS = 1_700_000_000_000_000_000
 _JPEG_QUALITY = 88
 _DEPTH_STEP_MM = 2
-# One goal of each; a plain text where the mapping says nothing but the text.
+# One goal of each; a plain text if the mapping gives nothing but the text.
 _DEMO_GOALS = ("attribute", "absent", "plural", "relation", "superlative", "negation", "between", "attribute")
 
 
@@ -75,7 +75,8 @@ def varied(layout: Layout) -> bool:
 
 
 def _path(camera: Camera, count: int, size: float) -> list[Camera]:
-    """A closed sway of `size` (1: 14 degrees to each side, 4 up and down, 6 % nearer and farther)."""
+    """A closed path of the camera, of `size` (1: 14 degrees to each side, 4 up and down, 6 % nearer and
+    farther)."""
     phases = np.linspace(0, 2 * np.pi, count, endpoint=False)
     azimuths, elevations = np.deg2rad(14) * np.sin(phases), np.deg2rad(4) * np.sin(2 * phases)
     scales = 0.06 * (1 - np.cos(phases))
@@ -98,7 +99,7 @@ def _steady_path(
 
 
 def render_sequence(seed: int = SCENE_SEED, seconds: float = SECONDS) -> list[SequenceFrame]:
-    """Frames of the `varied` scene of `seed` at 10 Hz, 640x480, from a camera that sways and comes back."""
+    """Render the `varied` scene of `seed` at 10 Hz, 640x480, from a camera that sways and returns."""
     count = round(seconds * RATE_HZ)
     with SceneRenderer(WIDTH, HEIGHT, supersample=SUPERSAMPLE) as renderer:
         layout, _ = renderer.compose(seed, least=6, accept=varied)

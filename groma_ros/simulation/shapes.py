@@ -107,7 +107,7 @@ def lathe(profile: list[tuple[float, float]]) -> Mesh:
 
 def tube(radius: float, thickness: float, start: float, stop: float, steps: int, sides: int = 12) -> Mesh:
     """A round tube bent about y: the arc of `radius` in the x-z plane from angle `start` to `stop`; closed
-    when a full turn."""
+    for a full turn."""
     full = abs(stop - start - 2 * np.pi) < 1e-9
     arc = np.linspace(start, stop, steps, endpoint=not full)
     around = np.linspace(0, 2 * np.pi, sides, endpoint=False)
@@ -126,7 +126,7 @@ def tube(radius: float, thickness: float, start: float, stop: float, steps: int,
 
 def _flat_ring() -> Mesh:
     upright = tube(1.0, 0.27, 0, 2 * np.pi, SEGMENTS)
-    turn = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])  # the hole's axis from y to z
+    turn = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])  # turn the hole's axis from y to z
     return Mesh(upright.vertices @ turn.T + [0, 0, 0.27], upright.faces)
 
 
@@ -168,7 +168,7 @@ def _hollow(outside: list[tuple[float, float]], wall: float = 0.13, floor: float
 
 
 def _closed(outside: list[tuple[float, float]]) -> Mesh:
-    """A body that is closed at its foot and its top."""
+    """A solid of revolution, closed at bottom and top."""
     return lathe([(0, outside[0][1]), outside[0], *outside, outside[-1], (0, outside[-1][1])])
 
 

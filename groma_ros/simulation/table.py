@@ -27,7 +27,7 @@ _RADIUS = 0.42
 def draw_camera(
     rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
 ) -> Camera:
-    """A camera that looks at the middle of the table."""
+    """Draw a camera that looks at the middle of the table."""
     elevation, azimuth = np.deg2rad(rng.uniform(30, 60)), rng.uniform(0, 2 * np.pi)
     half = style.view * np.tan(np.deg2rad(rng.uniform(34, 56)) / 2)
     span = rng.uniform(0.42, 0.56) + 0.022 * count

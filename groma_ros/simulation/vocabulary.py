@@ -25,14 +25,14 @@ _SIBILANTS = ("x", "s", "sh", "ch")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the goals of a world may name."""
+    """Names that goals of a world may use."""
 
     kinds: tuple[str, ...]
     colours: tuple[str, ...]
 
 
 FIRST_WORDS = Vocabulary(KINDS, COLOURS)
-"""Of the worlds table, shelf and room."""
+"""Vocabulary of the worlds table, shelf and room."""
 ALL_WORDS = Vocabulary(KIND_NAMES, COLOUR_NAMES)
 
 SYNONYMS: dict[str, tuple[str, ...]] = {

@@ -49,18 +49,18 @@ from groma_ros.simulation.wide_surroundings import (
 WIDE_WORDS = Vocabulary(FAMILY_KINDS, (*COLOURS, "brown", "grey"))
 LEAST_PIXELS = 16 / 224**2  # share of the picture
 _COUNTS = (2, 12)
-_WIDTHS = (0.024, 0.42)  # of objects, share of the picture
-_USUAL = 0.09  # metres, a middling object
-_PLACES = 24  # tries for each object
+_WIDTHS = (0.024, 0.42)  # width of objects, share of the picture
+_USUAL = 0.09  # size of a medium object, metres
+_PLACES = 24  # attempts for each object
 _CLEAR = 0.004
 _EDGE = 2.0
-_NEW_KINDS = {"can": 0.6, "carton": 0.6, "lemon": 0.4}  # shares beside 1 for each of `KINDS`
+_NEW_KINDS = {"can": 0.6, "carton": 0.6, "lemon": 0.4}  # relative frequency; each of `KINDS` has 1
 _NEW_COLOURS = 0.4
 
 
 @dataclass(frozen=True, eq=False)
 class _Placed:
-    """A body with its footprint (a convex polygon, float32 Px2), its lowest and highest z, and what it may
+    """A body with its footprint (a convex polygon, float32 Px2), its lowest and highest z, and what it can
     carry."""
 
     body: Body
@@ -107,7 +107,7 @@ class _Finish:
 
 
 def _finish(rng: np.random.Generator, colour: str, size: float) -> _Finish:
-    """Plain in half of the draws, else patterned; dull to glossy."""
+    """Draw a surface finish: plain in half of the draws, else patterned; dull to glossy."""
     texture = int(rng.integers(len(TEXTURES))) if rng.random() < 0.45 else -1
     glossy = rng.random() < 0.25
     specular = rng.uniform(0.6, 1.0) if glossy else rng.uniform(0.3 if colour == "black" else 0.0, 0.5)
@@ -154,7 +154,7 @@ def _overlap(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 
 def _foot(points: Array, margin: float) -> NDArray[Any]:
-    """The convex hull in x and y, grown by a margin."""
+    """Convex hull in x and y, grown by a margin."""
     hull = cv2.convexHull(points[:, :2].astype(np.float32))[:, 0]
     middle = hull.mean(0)
     out = hull - middle
@@ -290,7 +290,7 @@ def draw_wide(
     count = int(np.clip(count + rng.integers(-3, 4), *_COUNTS))
     share = float(
         np.exp(rng.uniform(np.log(0.05), np.log(0.24)))
-    )  # of the picture's width that a middling object takes
+    )  # share of the picture's width covered by a medium object
     azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(10, 85))
     half = style.view * np.tan(np.deg2rad(rng.uniform(30, 75)) / 2)
     span = max(_USUAL / share, 0.16 + 0.1 * np.sqrt(count) * (0.6 if share > 0.15 else 0.5))

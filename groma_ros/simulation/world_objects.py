@@ -1,8 +1,8 @@
 """Kinds of objects in the worlds of other simulators, their names, and unambiguous goals about them.
 
 An object keeps its original look, or is painted in one colour of `colours.COLOURS`. An original look has
-several colours, or none on which everybody would agree, so no goal about such a scene uses a colour that the
-look might be called.
+several colours, or none that everybody would agree on, so goals about such a scene never use a colour that
+might describe it.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ from groma_ros.types import Box3D
 Array = NDArray[np.float64]
 
 OWN = "own"
-"""The finish of an object that keeps its makers' look."""
+"""The finish of an object with its original look."""
 HELD_OUT_SHARE = 5
-"""One in so many textures, painted kinds and data seeds is held out of training."""
+"""One in this many textures, painted kinds and data seeds is held out of training."""
 SEED_STRIDE = 1_000_000  # scene seeds of one data seed, as in `dataset`
 MIN_AREA = 0.0008  # share of the picture that an object covers at least
 MIN_VISIBLE = 0.55
-_MIXED = "mixed"  # colour of an object that has no one colour; never part of a goal's text
+_MIXED = "mixed"  # colour of an object without a single colour; never part of a goal's text
 _ABSENT_ELSEWHERE = 0.5
 
 
@@ -94,12 +94,12 @@ class Thing:
 
     @property
     def colour(self) -> str:
-        """The colour that goals may give it; "" where it has no one colour."""
+        """The colour that goals may use for it; "" if it has no single colour."""
         return self.kind.own_colour if self.finish == OWN else self.finish
 
     @property
     def doubtful(self) -> tuple[str, ...]:
-        """Colours that its look might be called, other than its true one."""
+        """Colours that might describe its look, other than its true one."""
         return self.kind.could_be if self.finish == OWN else ()
 
 
@@ -123,7 +123,7 @@ def held_out_name(name: str) -> bool:
 
 
 def split(names: Sequence[str], held_out: bool) -> list[str]:
-    """The names that scenes of one side may draw from: the held-out ones, or the others."""
+    """Names that scenes of one side may draw from: the held-out ones, or the others."""
     return [name for name in names if held_out_name(name) == held_out]
 
 
@@ -136,8 +136,8 @@ def draw_things(
 ) -> list[Thing]:
     """Draw `count` kinds with a finish each; no two kinds of a scene share a name.
 
-    finishes: what each kind comes in. Scenes of training never hold a painted kind that is held out; those of
-    the held-out seeds hold one with a chance of a half where there is one.
+    finishes: possible finishes of each kind. Scenes of training never contain a painted kind that is held
+    out; those of the held-out seeds contain one with probability 0.5 if there is one.
     """
     chosen = list(kinds)
     if rng.random() < 0.5:
@@ -233,8 +233,8 @@ def world_goals(sample: WorldSample, rng: np.random.Generator, per_kind: int = 1
 
 
 def is_clear(text: str, kinds: Sequence[str], avoided: frozenset[str]) -> bool:
-    """Whether a goal's text uses no avoided word; a name of a kind in the scene may hold one, as "cereal
-    box" does."""
+    """Whether a goal's text uses no avoided word; a kind's name in the scene may contain one, e.g. "cereal
+    box"."""
     rest = text
     for kind in sorted(set(kinds), key=len, reverse=True):
         if kind not in avoided:
@@ -244,14 +244,13 @@ def is_clear(text: str, kinds: Sequence[str], avoided: frozenset[str]) -> bool:
 
 
 def _absent_elsewhere(sample: WorldSample, rng: np.random.Generator) -> SceneGoal | None:
-    """A kind of these worlds that the scene does not hold, with or without a colour."""
+    """Draw a kind of these worlds that the scene does not contain, with or without a colour."""
     if rng.random() > _ABSENT_ELSEWHERE:
         return None
     here = {item.kind for item in sample.objects}
     others = [name for name in WORLD_KINDS if name not in here]
     name = others[int(rng.integers(len(others)))]
-    # A name that is part of another one in the picture would be an answer of sorts: "box" beside a cereal
-    # box.
+    # A name that is part of another name in the picture would be ambiguous: "box" beside a cereal box.
     if any(
         re.search(rf"\b{re.escape(name)}\b", kind) or re.search(rf"\b{re.escape(kind)}\b", name)
         for kind in here

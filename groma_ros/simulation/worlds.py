@@ -15,8 +15,8 @@ WIDE = "wide"
 _DRAWERS = {"table": draw_table, "shelf": draw_shelf, "room": draw_floor, WIDE: draw_wide}
 WORLDS = tuple(_DRAWERS)
 MIXED = "mixed"
-DEFAULT_WORLD = "table"  # of the commands
-_SHARES = {"table": 0.5, "shelf": 0.25, "room": 0.25}  # of "mixed"
+DEFAULT_WORLD = "table"  # default of the commands
+_SHARES = {"table": 0.5, "shelf": 0.25, "room": 0.25}  # share of each world in "mixed"
 
 
 def world_of(world: str, seed: int) -> str:

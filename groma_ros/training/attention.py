@@ -1,5 +1,5 @@
-"""Attention for training, entirely in bfloat16 where that is fast: there it takes a third of the time of
-PyTorch's own two kernels."""
+"""Attention for training, entirely in bfloat16 where that is fast: a third of the time of PyTorch's own
+kernels."""
 
 from __future__ import annotations
 

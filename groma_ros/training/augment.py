@@ -1,4 +1,4 @@
-"""Augmentation of training pictures: mirroring, crops that cut no object, light, noise and sharpness."""
+"""Augment training pictures: mirroring, crops that cut no object, light, noise and sharpness."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from groma_ros.types import FloatArray
 
-Image = NDArray[Any]  # uint8; OpenCV's stubs know no more
+Image = NDArray[Any]  # uint8; OpenCV's stubs are not more precise
 
 
 def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator) -> tuple[Image, FloatArray]:

@@ -19,7 +19,7 @@ from groma_ros.training.detection import Names
 from groma_ros.training.packing import called
 from groma_ros.training.pool import Pictures, open_pool
 
-_MOST = 1000  # pictures of one file
+_MOST = 1000  # pictures taken from one file
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,9 +28,9 @@ from groma_ros.simulation.scenes import SceneObject, SceneSample
 from groma_ros.types import Intrinsics
 
 KINDS = ("one", "all", "absent")
-_LEAST = 2.0  # pixels of a side; smaller boxes are left out, as in the paper
-_NAMED = 5  # pictures that an error names
-_ABSENT_CATEGORIES = 2  # fewer categories than this in a file, and nothing can be asked for that is not there
+_LEAST = 2.0  # minimum side in pixels; smaller boxes are left out, as in the paper
+_NAMED = 5  # number of pictures listed in an error
+_ABSENT_CATEGORIES = 2  # minimum number of categories in a file for goals about absent ones
 
 
 class TrainingDataError(ValueError):
@@ -70,8 +70,8 @@ class _Entry:
     objects: dict[int, SceneObject] = field(default_factory=dict)
     phrases: list[tuple[str, tuple[int, ...]]] = field(default_factory=list)
     goals: list[tuple[str, str, tuple[int, ...]]] | None = None
-    """Text, kind and keys of the objects of each goal, no key for an absent one; None where the file names no
-    goals, so that its categories are asked for."""
+    """Text, kind and object keys of each goal, no keys for an absent one; None if the file has no goals, so
+    that its categories are used instead."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -80,8 +80,10 @@ class _Entry:
 
 
 class FilePictures:
-    """Pictures of an annotation file, with the interface of a shard of scenes. Raises TrainingDataError for
-    pictures that are missing or of another size than the file says."""
+    """Pictures of an annotation file, with the interface of a shard of scenes.
+
+    Raises TrainingDataError for pictures that are missing or whose size differs from the file's.
+    """
 
     mirrors = False  # a phrase may contain "left"
 
@@ -129,7 +131,7 @@ class FilePictures:
             if len(targets) == 1:
                 phrases[targets[0]] = (*phrases.get(targets[0], ()), text)
         absent = tuple(goal.text for goal in told if goal.kind == "absent")
-        # The boxes of a phrase or of a goal are not all there are of a category.
+        # The boxes of a phrase or a goal need not be all boxes of a category.
         if not entry.phrases and entry.goals is None:
             told += [
                 SceneGoal(kind, "all", tuple(i for i, k in enumerate(kinds) if k == kind))
@@ -172,9 +174,9 @@ class _Images:
 
 
 def open_file(path: Path, images: Path | None = None) -> FilePictures:
-    """Read a file in one of the forms above. images: folder of its pictures (default: the file's own).
+    """Read a file in one of the formats above. images: folder of its pictures (default: the file's own).
 
-    Raises TrainingDataError if the file cannot be read or has another form.
+    Raises TrainingDataError if the file cannot be read or has another format.
     """
     folder = images or path.parent
     try:
@@ -218,20 +220,20 @@ def _entry(path: Path, place: int, image: dict[str, Any], folder: Path) -> _Entr
     for name in ("width", "height"):
         if name not in image:
             refuse(path, "images", place, image, f"has no {name}")
-    # LVIS names its pictures by their place on the web alone, such as .../train2017/000000391895.jpg.
+    # LVIS identifies its pictures only by their URL, e.g. .../train2017/000000391895.jpg.
     name = image.get("file_name") or urlsplit(image["coco_url"]).path.lstrip("/")
     return _Entry(folder / name, int(image["width"]), int(image["height"]))
 
 
 def _names(document: dict[str, list[dict[str, Any]]]) -> dict[Key | None, str]:
-    """The categories of a checked document by their ids."""
+    """Categories of a checked document by id."""
     return {entry["id"]: entry["name"] for entry in document.get("categories") or ()}
 
 
 def _add_goal(
     path: Path, place: int, goal: Any, named: dict[Key | None, _Entry], kept: dict[Key | None, int]
 ) -> None:
-    """Add a goal to its picture. named: pictures by id; kept: keys of objects by the id of annotations."""
+    """Add a goal to its picture. named: pictures by id; kept: keys of objects by annotation id."""
     if not isinstance(goal, dict) or as_key(goal.get("image_id")) not in named:
         refuse(path, "goals", place, goal, "names no image of the file")
     ids, text = goal.get("annotation_ids"), goal.get("text")
@@ -240,15 +242,15 @@ def _add_goal(
     entry = named[as_key(goal["image_id"])]
     entry.goals = entry.goals or []
     keys = [kept[key] for key in map(as_key, ids) if key in kept]
-    if len(keys) == len(ids):  # without one of its boxes the answer would be wrong
+    if len(keys) == len(ids):  # without one of its boxes the goal's answer would be wrong
         several = len(keys) > 1 or goal.get("kind") == "all"
         kind = "absent" if not keys else "all" if several else "one"
         entry.goals.append((text.strip(), kind, tuple(keys)))
 
 
 def _keep(entry: _Entry, key: int, found: SceneObject) -> int:
-    """Add an object to its picture under a key, and return its key: files with a phrase an entry repeat an
-    object for each of its phrases."""
+    """Add an object to its picture and return its key. Files with one entry per phrase repeat an object for
+    each of its phrases."""
     for other, item in entry.objects.items():
         if item.box == found.box:
             return other
@@ -257,7 +259,7 @@ def _keep(entry: _Entry, key: int, found: SceneObject) -> int:
 
 
 def _referring_pair(path: Path, folder: Path) -> FilePictures:
-    """Phrases of the split `train`, and their boxes from the instances beside them."""
+    """Phrases of the split `train`, and their boxes from the instances file beside them."""
     instances = path.parent / "instances.json"
     document = read_coco(instances, "images", "annotations", optional=("categories",))
     categories = _names(document)
@@ -284,7 +286,7 @@ def _referring_pair(path: Path, folder: Path) -> FilePictures:
 def _object(
     annotation: dict[str, Any], entry: _Entry, categories: dict[Key | None, str]
 ) -> SceneObject | None:
-    """The object, cut to the picture; None for a crowd or a box that is too small."""
+    """The object, clipped to the picture; None for a crowd or a box that is too small."""
     x1, y1, x2, y2 = corners(annotation["bbox"])
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(entry.width)), min(y2, float(entry.height))
     if annotation["iscrowd"] or x2 - x1 < _LEAST or y2 - y1 < _LEAST:
@@ -303,5 +305,5 @@ def _object(
 
 
 def names_of(pictures: Iterable[FilePictures]) -> tuple[str, ...]:
-    """The categories of some files, each once, in the order they come."""
+    """Categories of some files, each once, in order of occurrence."""
     return tuple(dict.fromkeys(name for one in pictures for name in (*one.categories, "object")))

@@ -1,6 +1,6 @@
 """Stage 1: train backbone and proposer on boxes, and the region encoder on kinds and colours.
 
-The paper freezes a pretrained DINOv2. Here there is none, so the backbone is trained too, helped by auxiliary
+The paper freezes a pretrained DINOv2. There is none here, so the backbone is trained too, helped by auxiliary
 heads that are dropped afterwards: kind and colour of every backbone cell and of every region token.
 """
 

@@ -33,18 +33,19 @@ from groma_ros.training.features import square
 from groma_ros.training.pool import Pictures
 
 PICTURES = 1500
-"""So many are looked at, evenly from all files and shards."""
+"""Number of pictures used, evenly from all files and shards."""
 SAYINGS = 6
-"""Wordings of each goal whose words are collected."""
+"""Number of wordings of each goal from which words are collected."""
 KNOWN = tuple(kind for kind in MORE_TYPES if kind not in ("unknown", "missing"))
-"""Goals of the other two are about everyday words that the model learned to call absent and does not know."""
+"""The two others are goals about everyday words that the model has learned to call absent but does not
+know."""
 
 
 def fit(model: Groma, data: Data, seen: str = "", pictures: int = PICTURES) -> Familiarity | None:
-    """Fit to pictures and words of training data; None where it has fewer than `FEWEST` pictures.
+    """Fit to pictures and words of training data; None for fewer than `FEWEST` pictures.
 
-    seen: how the names of those shards or files begin whose pictures the backbone learned from, where it did
-    not learn from all; words count from all.
+    seen: name prefixes of the shards or files whose pictures the backbone was trained on, if not all; words
+    are collected from all.
     """
     samples = [(some, index) for some in data.pictures for index in range(len(some.objects))]
     chosen = [samples[int(i)] for i in np.linspace(0, len(samples) - 1, min(pictures, len(samples)))]
@@ -52,7 +53,7 @@ def fit(model: Groma, data: Data, seen: str = "", pictures: int = PICTURES) -> F
         return None
     size, tokens, words = model.config.image_size, [], set[str]()
     rng = np.random.default_rng(0)
-    # Neighbours are of one world, and every fifth picture sets the limit, whatever the order.
+    # Neighbours are of one world, and every fifth picture sets the limit, so shuffle.
     for some, index in (chosen[int(i)] for i in rng.permutation(len(chosen))):
         if some.name.startswith(seen):
             pixels = normalise(square(some.sample(index), size)[None], torch.device("cpu"))
@@ -76,7 +77,7 @@ def _words(some: Pictures, index: int, rng: np.random.Generator) -> set[str]:
 
 
 def add(directory: Path, familiarity: Familiarity) -> None:
-    """Put it into a bundle: its table as a file, the rest into the manifest."""
+    """Add the statistics to a bundle: its table as a file, the rest in the manifest."""
     stream = io.BytesIO()
     np.save(stream, familiarity.table)
     bundle = dataclasses.replace(Bundle.load(directory), familiarity=familiarity.to_manifest())
@@ -85,7 +86,7 @@ def add(directory: Path, familiarity: Familiarity) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Fit to the scenes of a training config that were rendered already."""
+    """Fit to the rendered scenes of a training config."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

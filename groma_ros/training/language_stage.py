@@ -5,7 +5,7 @@ and proposer frozen; stage 3 trains the language model on cached regions of many
 
 There is no pretrained language model of this size, so it is trained in both. A small one does not learn by
 itself to find the matching feature and name its region, so one attention head of the third layer is
-supervised with the region to look at.
+supervised with the region to attend to.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Data-parallel training: single-threaded CPU processes, one process on a GPU, or the processes started by
-torchrun or accelerate with a GPU each. Gradients are averaged, seeds differ, rank 0 reports."""
+torchrun or accelerate with one GPU each. Gradients are averaged, seeds differ, rank 0 reports."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from groma_ros.progress import shown
 from groma_ros.worker_pool import die_with_parent
 
 _SENTENCE = "The training stopped: "
-"""Marks the message of an error of a training process, which torch puts behind a traceback."""
+"""Marks the message of an error in a training process, which torch puts after a traceback."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class TrainingProcess:
         return self.rank == 0
 
     def steps(self, first: int, last: int, stage: str) -> Iterable[int]:
-        """The steps first .. last - 1 of a stage; the progress of the process that speaks is shown."""
+        """Iterate over the steps first .. last - 1 of a stage; rank 0 shows the progress."""
         steps = range(first, last)
         return shown(steps, last, f"{stage} step", first) if self.speaks else steps
 

@@ -114,7 +114,7 @@ def render_pool(folder: Path, scenes: Scenes, jobs: int) -> None:
 
 
 def _no_state() -> None:
-    """Start of a rendering process; a shard opens its own renderer."""
+    """Initializer of a rendering process, which needs no state: each shard opens its own renderer."""
 
 
 def _render(_: None, task: tuple[str, int, int, int, str]) -> None:

@@ -138,7 +138,7 @@ def publish(
     start: Path | None = None,
 ) -> None:
     """Write the bundle of a checkpoint, without an accuracy table. data: the files it was trained on, if any;
-    start: the bundle whose weights it began with, whose words it learned too."""
+    start: the bundle that its weights, and its known words, started from."""
     shares = config.average or {stage: 1.0}
     saved = [torch.load(out / f"{name}.pt", map_location="cpu", weights_only=True) for name in shares]
     model = Groma(config.network)
@@ -153,7 +153,7 @@ def publish(
         image=ImageTransform(config.network.image_size, resize="area"),
         prompt=config.template.to_dict(),
         trained_on=files or scenes,
-        licence="" if files else "Apache-2.0",  # what files allow is for their user to say
+        licence="" if files else "Apache-2.0",  # only the user knows the licence of the files
         seeds={
             **({} if files else _scene_seeds(config)),
             "run": config.seed,

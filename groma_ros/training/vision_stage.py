@@ -84,8 +84,8 @@ def train_detection(
 
 
 def log(path: Path, entry: dict[str, object]) -> None:
-    """Add a line to a stage's log, and print it; on a terminal, where a bar shows the steps, only what was
-    measured on held-out data."""
+    """Append a line to a stage's log and print it; on a terminal, where a bar shows the steps, only
+    measurements on held-out data are printed."""
     line = json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in entry.items()})
     if "held_out" in entry or not (sys.stdout.isatty() and sys.stderr.isatty()):
         print(line, flush=True)

@@ -26,9 +26,9 @@ class Listener:
         self.answers: dict[int, list[Grounding]] = {}
         """Groundings by the stamp (ns) of their image."""
         self.records: list[Record] = []
-        """The bytes of every answer, at its image's stamp."""
+        """Bytes of every answer, by the stamp of its image."""
         self.last_answer = 0.0
-        """`time.monotonic` seconds of the newest answer."""
+        """Time of the latest answer, `time.monotonic`."""
         self._rest, self._reports = RestDetector(), 0
         self._client = GromaClient(NODE, on_answers=self._on_answers, on_diagnostics=self._count_report)
         for name, kind in TOPICS.items():
