@@ -1,1 +1,1 @@
-"""Demonstrations that move robots of other people's simulators: `make demo-grasp`, `make demo-navigate`."""
+"""Demonstrations with robots in third-party simulators: `make demo-grasp`, `make demo-navigate`."""

@@ -1,5 +1,5 @@
-"""A simulated camera as ROS topics, and the simulated clock. Runs in `.venv-sim` too, so it imports common
-messages only."""
+"""A simulated camera as ROS topics, and the simulated clock. Also runs in `.venv-sim`, so it imports only
+common messages."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ class CameraTopics:
         self._clock: Any = node.create_publisher(Clock, "/clock", 10)
 
     def tick(self, seconds: float) -> None:
-        """Tell the time."""
+        """Publish the time."""
         self._clock.publish(Clock(clock=time_message(seconds)))
 
     def publish(
         self, seconds: float, rgb: NDArray[np.uint8], depth: NDArray[np.float32], k: Intrinsics
     ) -> None:
-        """Show a picture. rgb: uint8 HxWx3; depth: float32 HxW metres; k: with the origin of its pixels at
-        the picture's corner, as the simulators have it."""
+        """Publish a picture. rgb: uint8 HxWx3; depth: float32 HxW metres; k: intrinsics whose pixel origin is
+        the picture's corner, as in the simulators."""
         stamp = time_message(seconds)
-        k = replace(k, cx=k.cx - 0.5, cy=k.cy - 0.5)  # camera_info counts from the first pixel's centre
+        k = replace(k, cx=k.cx - 0.5, cy=k.cy - 0.5)  # camera_info counts from the centre of the first pixel
         info = CameraInfo(width=k.width, height=k.height, distortion_model="plumb_bob")
         info.k = [k.fx, 0.0, k.cx, 0.0, k.fy, k.cy, 0.0, 0.0, 1.0]
         info.p = [k.fx, 0.0, k.cx, 0.0, 0.0, k.fy, k.cy, 0.0, 0.0, 0.0, 1.0, 0.0]

@@ -1,5 +1,5 @@
-"""What episodes of a demonstration came to: rows, shares with Wilson intervals, causes, and the JSON file
-of them."""
+"""Results of a demonstration's episodes: rows, shares with Wilson intervals, causes, and the JSON file with
+them."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ class Row:
     goal: str
     kind: str
     present: bool
-    """Whether the goal refers to something that is there."""
+    """Whether the goal refers to an object that is present."""
     outcome: str
-    """ "success", or what happened instead."""
+    """"success", or the kind of failure."""
     cause: str = ""
-    """Why; "" for a success."""
+    """Cause of a failure; "" for a success."""
     wrong: bool = False
     """Whether a wrong object was lifted or driven to."""
     moved: bool = False
-    """Whether the robot moved on a goal that nothing fits."""
+    """Whether the robot moved although the goal is absent."""
     figures: dict[str, float] = field(default_factory=dict)
-    """Further numbers of the episode."""
+    """Further figures of the episode."""
 
 
 def wilson(count: int, total: int) -> tuple[float, float]:
-    """The 95 % interval of a share by Wilson's score; (0, 1) where nothing was tried."""
+    """The 95 % Wilson score interval of a share; (0, 1) without attempts."""
     if total == 0:
         return 0.0, 1.0
     share, squared = count / total, Z95**2
@@ -82,7 +82,7 @@ def _rounded(interval: tuple[float, float]) -> list[float]:
 
 
 def write_summary(path: Path, rows: Sequence[Row], wrong: str, **more: Any) -> dict[str, Any]:
-    """Write the JSON file of a demonstration; what it holds."""
+    """Write the JSON file of a demonstration and return its content."""
     document = {**summary(rows, wrong), **more}
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
@@ -92,7 +92,7 @@ def write_summary(path: Path, rows: Sequence[Row], wrong: str, **more: Any) -> d
 
 
 def described(document: dict[str, Any], wrong: str) -> str:
-    """A summary in lines for the terminal."""
+    """Format a summary for the terminal."""
 
     def line(name: str, count: int, total: int, interval: Sequence[float]) -> str:
         share = count / total if total else 0.0

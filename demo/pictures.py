@@ -1,4 +1,4 @@
-"""A strip and a film of episodes: what was asked, where it was seen, and what the robot did."""
+"""A strip and a film of episodes: the question, the answer, and the robot's actions."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ _WIDTH, _HEIGHT = 320, 240
 _TITLE = 22
 _GREEN, _RED = (60, 170, 60), (50, 50, 220)
 Told = tuple[Any, list[Path], Row, Any]
-"""The picture that was asked about (rgb), the film's pictures, the row, and the bridge's outcome with its
-answer."""
+"""The image of the question (rgb), the film's pictures, the row, and the bridge's outcome with its answer."""
 
 
 def _frames(names: Sequence[Path]) -> list[Any]:
@@ -30,7 +29,7 @@ def _titled(picture: Any, text: str, colour: tuple[int, int, int]) -> Any:
 
 
 def asked(told: Told) -> Any:
-    """The picture that was asked about, with the box of the answer."""
+    """The image of the question with the box of the answer."""
     picture, _, row, outcome = told
     image = cv2.cvtColor(
         cv2.resize(picture, (_WIDTH, _HEIGHT), interpolation=cv2.INTER_AREA), cv2.COLOR_RGB2BGR
@@ -50,20 +49,20 @@ def _result(told: Told) -> tuple[str, tuple[int, int, int]]:
 
 
 def write_strip(path: Path, told: Sequence[Told], moments: int = 3) -> None:
-    """One row an episode: the question, and moments of what followed. Nothing is written where nothing was
-    told."""
+    """Write one row per episode: the question, and moments of what followed. Writes nothing without
+    episodes."""
     rows = []
     for item in told:
         frames = _frames(item[1])
         if not frames:
             continue
-        drawn = item[1][-1].suffix == ".png"  # a map of the way comes last
+        drawn = item[1][-1].suffix == ".png"  # the last picture is a map of the path
         count = len(frames) - drawn
         at = [0, count // 2] if drawn else np.linspace(0, count - 1, moments + 2).round().astype(int)[1:-1]
         shown = [_titled(cv2.resize(frames[i], (_WIDTH, _HEIGHT)), "", (0, 0, 0)) for i in at]
         text, colour = _result(item)
         if drawn:
-            # The answer is about the end of the way.
+            # The answer refers to the end of the path.
             view = asked(item)[_TITLE:]
             way = _titled(cv2.resize(frames[-1], (_WIDTH, _HEIGHT)), text, colour)
             goal = _titled(shown[0][_TITLE:], item[2].goal, (0, 0, 0))
@@ -76,7 +75,7 @@ def write_strip(path: Path, told: Sequence[Told], moments: int = 3) -> None:
 
 
 def write_film(path: Path, told: Sequence[Told], rate: float = 8.0) -> None:
-    """The episodes one after the other, the goal above."""
+    """Write the episodes one after the other, with the goal above."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, (_WIDTH, _HEIGHT + _TITLE))
     for item in told:
         for _ in range(6):

@@ -1,5 +1,4 @@
-"""What robot_state_publisher does on a robot: tells /tf_static where the camera sits, and /tf where the
-base is."""
+"""Replaces robot_state_publisher: publishes the camera's pose on /tf_static and the base's pose on /tf."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""What the processes of the demonstrations share of ROS: stamps, poses, latched topics, and a node's main
-function. Runs in `.venv-sim` too, so it imports common messages only."""
+"""ROS helpers shared by the processes of the demonstrations: stamps, poses, latched topics, and a node's main
+function. Also runs in `.venv-sim`, so it imports only common messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def time_message(seconds: float) -> Time:
 def pose_message(
     frame: str, stamp: Time, position: NDArray[np.float64], rotation: NDArray[np.float64]
 ) -> PoseStamped:
-    """A place and a 3x3 rotation in a frame."""
+    """A position and a 3x3 rotation in a frame."""
     message = PoseStamped()
     message.header.frame_id, message.header.stamp = frame, stamp
     x, y, z = (float(value) for value in position)

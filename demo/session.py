@@ -35,13 +35,13 @@ FINDERS = ("node", "true", "random")
 START_SECONDS = 240.0
 PICTURE_SECONDS = 60.0
 LOST = "simulator ended"
-"""Outcome and cause of an episode whose simulator ended."""
+"""Outcome and cause of an episode whose simulator exited."""
 SETTLED = 0.5
-"""Seconds of the simulated clock from the start of an episode to the first question."""
+"""Simulated time from the start of an episode to the first question."""
 
 
 class CameraListener(Node):
-    """Keeps the newest picture of the camera with its depth. frame: the camera's optical frame."""
+    """Keeps the latest image of the camera with its depth. frame: the camera's optical frame."""
 
     def __init__(self, name: str, frame: str) -> None:
         super().__init__(name)
@@ -56,12 +56,12 @@ class CameraListener(Node):
         self.create_subscription(CameraInfo, "camera/camera_info", self._on_info, qos_profile_sensor_data)
 
     def wait_after(self, time: float) -> None:
-        """Wait for a picture later than a time of the simulated clock, so that none of the previous episode
-        is used. Raises as `wait_until`."""
+        """Wait for an image later than a time of the simulated clock, so that none of the previous episode is
+        used. Raises as `wait_until`."""
         self.wait_until(lambda: self.stamp >= time + SETTLED)
 
     def wait_until(self, done: Callable[[], bool], seconds: float = PICTURE_SECONDS) -> None:
-        """Process messages until `done()`. Raises SimulatorError after so many seconds of wall time."""
+        """Process messages until `done()`. Raises SimulatorError after this many seconds of wall time."""
         end = monotonic() + seconds
         while not done():
             rclpy.spin_once(self, timeout_sec=0.1)
@@ -69,7 +69,7 @@ class CameraListener(Node):
                 raise SimulatorError(f"The simulator sent no new picture within {seconds:.0f} s.")
 
     def frame(self) -> Frame:
-        """The newest picture, with its depth in metres."""
+        """The latest image, with its depth in metres."""
         assert self._info is not None and self.rgb is not None and self._depth is not None
         k, width, height = self._info.k, self._info.width, self._info.height
         intrinsics = Intrinsics(k[0], k[4], k[2], k[5], width, height)
@@ -122,7 +122,8 @@ def start_node(log: Path, setup: Setup, model: str) -> Child:
 
 
 class Session:
-    """Simulator, transforms, helpers and, for the finder `node`, the node, until the stack is closed."""
+    """Simulator, transforms, helpers and, for the finder `node`, the node; all end when the stack is
+    closed."""
 
     def __init__(self, setup: Setup, out: Path, finder: str, model: str, stack: ExitStack) -> None:
         os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
@@ -153,16 +154,16 @@ class Session:
         return self._stack.enter_context(self._starts[name](self._logs / f"{log}.log"))
 
     def recover(self, episode: int) -> list[str]:
-        """Start again what has ended since the last episode, and wait until the node is active; the names of
-        what was started. episode: its number, for the names of the logs: simulator-3, and simulator-3-2 where
-        it is started again twice in that episode. Raises as `wait_until_ready`."""
+        """Restart what has exited since the last episode, wait until the node is active, and return the names
+        of what was restarted. episode: its number, for the names of the logs: simulator-3, and simulator-3-2
+        for a second restart in that episode. Raises as `wait_until_ready`."""
         started = [name for name, child in self.children.items() if not child.running]
         for name in started:
             self.children[name] = self._start_child(name, self._log_name(name, episode))
         if not self.simulator.running:
             started.append("simulator")
             self.simulator = self._start_simulator(self._log_name("simulator", episode))
-            self.camera.stamp = 0.0  # its clock begins anew
+            self.camera.stamp = 0.0  # its clock starts at zero again
         if started:
             self.wait_until_ready()
         return started
@@ -173,7 +174,7 @@ class Session:
         return log if self._restarts[log] == 1 else f"{log}-{self._restarts[log]}"
 
     def wait_until_ready(self) -> None:
-        """Wait until the node is active. Raises NodeLost, or SimulatorError if a process has ended."""
+        """Wait until the node is active. Raises NodeLost, or SimulatorError if a process has exited."""
         end = monotonic() + START_SECONDS
         while True:
             for child in self.children.values():
@@ -189,18 +190,19 @@ class Session:
                     raise
 
     def start_episode(self, seed: int) -> dict[str, Any]:
-        """Start the episode of a seed and wait for its first picture; its goal and ground truth."""
+        """Start the episode of a seed and wait for its first image. Returns its goal and ground truth."""
         episode = self.simulator.request("reset", seed=seed)
         self.camera.wait_after(episode["time"])
         return episode
 
     def ask(self, other: Callable[[], Callable[[str], Answer]]) -> Callable[[str], Answer]:
-        """The function that answers goals: the node, or that made by `other` for other finders."""
+        """Return the function that answers goals: the node's, or the one created by `other` for other
+        finders."""
         return self.asker.ask if self.finder == "node" else other()
 
 
 class Demonstration(ABC):
-    """A demonstration as `make` runs it: episodes, a JSON file, a strip of pictures and a film."""
+    """A demonstration as run by `make`: episodes, a JSON file, a strip of pictures and a film."""
 
     setup: Setup
     wrong: str
@@ -214,7 +216,7 @@ class Demonstration(ABC):
     def episode(
         self, session: Session, seed: int, episode: dict[str, Any], film: str
     ) -> tuple[Row, Outcome, Any]:
-        """Run an episode that the simulator has started: its row, what the bridge reported, and the picture
+        """Run an episode that the simulator has started. Returns its row, the bridge's outcome, and the image
         of the question."""
 
     def pictures(self, film: Path) -> list[Path]:
@@ -226,7 +228,7 @@ class Demonstration(ABC):
         return {}
 
     def line(self, row: Row, outcome: Outcome) -> str:
-        """The line that is printed after an episode."""
+        """The line printed after an episode."""
         why = f" ({row.cause}): {outcome.sentence}" if row.cause else ""
         return f"{row.seed}: {row.goal!r}: {row.outcome}{why}"
 
@@ -235,9 +237,9 @@ class Demonstration(ABC):
         return []
 
     def main(self, description: str | None) -> int:
-        """Run the episodes of the command line and write the results; returns the exit status."""
+        """Run the episodes of the command line and write the results. Returns the exit status."""
         cv2.setNumThreads(1)
-        # Ended like Ctrl-C, so that the child processes end too.
+        # Handle it like Ctrl-C, so that the child processes end too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         args = _arguments(self.setup.name, description)
         name = self.setup.name if args.finder == "node" else f"{self.setup.name}-{args.finder}"
@@ -281,7 +283,7 @@ class Demonstration(ABC):
                     session, seed, episode, str(film.resolve()) if film else ""
                 )
             except SimulatorError as error:
-                session.simulator.kill()  # it may hang: only one that has ended is started again
+                session.simulator.kill()  # it may hang; only an exited process is restarted
                 row, outcome = lost_episode(seed, episode), Outcome(LOST, str(error), None)
             rows.append(row)
             print(self.line(row, outcome), flush=True)
@@ -290,8 +292,8 @@ class Demonstration(ABC):
             self._write(args, name, rows)
 
     def _start(self, session: Session, seed: int, index: int) -> dict[str, Any]:
-        """Start the episode of a seed, once more with a new simulator where the first ends or hangs. Raises
-        SimulatorError where the second does too."""
+        """Start the episode of a seed, with one retry in a new simulator if the first exits or hangs. Raises
+        SimulatorError if the second does too."""
         try:
             return session.start_episode(seed)
         except SimulatorError as error:
@@ -306,7 +308,7 @@ class Demonstration(ABC):
 
 
 def lost_episode(seed: int, episode: dict[str, Any]) -> Row:
-    """The row of an episode whose simulator ended before it could be asked for the score."""
+    """The row of an episode whose simulator exited before it was asked for the score."""
     goal = episode["goal"]
     return Row(seed, goal["text"], goal["kind"], bool(goal["targets"]), LOST, LOST)
 

@@ -1,8 +1,8 @@
-"""Short form of both robot demonstrations for continuous integration: five fixed episodes each, at the same
-time, and what must hold of their results.
+"""Short form of both robot demonstrations for continuous integration: five fixed episodes each, run in
+parallel, with checks of the results.
 
-`make demos-short` runs it. One that does not hold is run once more, with results in a folder of their own
-(out/short/navigate-2). Exit status 1 and a sentence for each thing that does not hold then either.
+Run by `make demos-short`. A demonstration that fails its checks is run once more, with results in a separate
+folder (out/short/navigate-2). If that fails too, exits with status 1 and a sentence for each failed check.
 """
 
 from __future__ import annotations
@@ -27,33 +27,33 @@ EPISODES = 5
 AGAIN = "-2"
 """Suffix of the folder of a second run."""
 BROKEN = ("node lost", "arm lost", "base lost", "refused")
-"""Causes that say a process or a topic failed, and not the model."""
+"""Causes that mean a failed process or topic, rather than an error of the model."""
 ROW_TYPES = {"seed": int, "goal": str, "kind": str, "present": bool, "outcome": str, "cause": str}
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What must hold of the five episodes of a demonstration."""
+    """Checks of the five episodes of a demonstration."""
 
     name: str
-    """Of the demonstration's folder and its JSON file."""
+    """Name of the demonstration's folder and JSON file."""
     wrong: str
     """Key under which wrong lifts or false arrivals are counted."""
     outcomes: tuple[str, ...]
-    """Every outcome that an episode may have."""
+    """All allowed outcomes of an episode."""
     first_seed: int
     floor: int | None
-    """Most successes that going for a random object can have on these seeds: episodes whose object, as
-    FINDER=random draws it, is what was asked for. The node must have more. None where five episodes cannot
-    tell: groma-tiny finds few things of Miniworld by name, and reached 0 to 2 of 4 in repeated runs."""
+    """Maximum number of successes with a random object on these seeds: episodes whose object, as drawn with
+    FINDER=random, matches the goal. The node must have more. None if five episodes cannot tell: groma-tiny
+    recognises few objects of Miniworld by name, and reached 0 to 2 of 4 in repeated runs."""
     absent_motions: int
-    """Most episodes in which an absent goal may be acted on: the hand moves, or the base says that it has
-    arrived. A base drives about on any goal, to look for it."""
+    """Maximum number of episodes that act on an absent goal: the hand moves, or the base reports arrival. A
+    base drives around for any goal, to search for it."""
     most_wrong: int
-    """Most wrong lifts or false arrivals."""
+    """Maximum number of wrong lifts or false arrivals."""
     shortest_drive: float = 0.0
-    """Metres that the base must have driven in one of the episodes at least: a Nav2 that accepts goals and
-    does not drive makes every episode "not arrived". 0 for an arm."""
+    """Minimum distance in metres that the base must have driven in at least one episode: a Nav2 that accepts
+    goals but does not drive makes every episode "not arrived". 0 for an arm."""
 
 
 EXPECTED = (
@@ -63,7 +63,7 @@ EXPECTED = (
 
 
 def form_problems(document: Mapping[str, Any], wrong: str) -> list[str]:
-    """Deviations of a JSON file from the documented form, a sentence each."""
+    """Return deviations of a JSON file from the documented format, one sentence each."""
     if not isinstance(document, Mapping):
         return ["The file is no mapping."]
     found = []
@@ -85,7 +85,7 @@ def form_problems(document: Mapping[str, Any], wrong: str) -> list[str]:
 
 
 def problems(document: Mapping[str, Any], expected: Expected) -> list[str]:
-    """What does not hold of a demonstration's JSON file, a sentence each; empty where all does."""
+    """Return failed checks of a demonstration's JSON file, one sentence each; empty if it passes."""
     found = form_problems(document, expected.wrong)
     if found:
         return found
@@ -139,14 +139,14 @@ def problems(document: Mapping[str, Any], expected: Expected) -> list[str]:
 
 
 def _path(row: Mapping[str, Any]) -> float:
-    """Metres driven in an episode; 0 for one without a score, as one whose simulator ended."""
+    """Distance driven in an episode, metres; 0 for an episode without a score."""
     figures = row.get("figures")
     path = figures.get("path") if isinstance(figures, Mapping) else None
     return float(path) if isinstance(path, (int, float)) else 0.0
 
 
 def picture_problems(out: Path, name: str) -> list[str]:
-    """What is wrong with the strip of pictures and the film of a demonstration."""
+    """Return what is wrong with the strip of pictures and the film of a demonstration."""
     found = []
     if cv2.imread(str(out / f"{name}.png")) is None:
         found.append(f"{out / name}.png is no picture.")
@@ -156,8 +156,8 @@ def picture_problems(out: Path, name: str) -> list[str]:
 
 
 def run(out: Path, seconds: float, expected: Sequence[Expected] = EXPECTED, suffix: str = "") -> list[str]:
-    """Run the demonstrations side by side, at most so many seconds; what does not hold. Each writes into a
-    folder of its name and the suffix."""
+    """Run the demonstrations in parallel, with a time limit in seconds, and return the failed checks. Each
+    writes into a folder of its name and the suffix."""
     end = time.monotonic() + seconds
     found = []
     with ExitStack() as stack:
@@ -195,7 +195,7 @@ def run(out: Path, seconds: float, expected: Sequence[Expected] = EXPECTED, suff
 
 
 def main() -> int:
-    """Run the short form of the command line; the exit status."""
+    """Run the short form with the options of the command line. Returns the exit status."""
     parser = argparse.ArgumentParser(prog="python -m demo.short_form", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/short"), help="folder for results")
     parser.add_argument("--minutes", type=float, default=7.0, help="time limit of a run (default 7)")
@@ -205,11 +205,11 @@ def main() -> int:
         shutil.rmtree(args.out / f"{item.name}{AGAIN}", ignore_errors=True)
     found = run(args.out, 60 * args.minutes)
     print("\n".join(found), file=sys.stderr)
-    # The demonstrations run in real time: a machine that was busy for a while is no fault of theirs.
+    # The demonstrations run in real time, so a temporarily busy machine must not make them fail.
     again = [item for item in EXPECTED if any(line.startswith(f"demo-{item.name}") for line in found)]
     if again:
         print(f"Once more: {', '.join(f'demo-{item.name}' for item in again)}.", file=sys.stderr)
-        found = run(args.out, 60 * args.minutes, again, AGAIN)  # the first results stay
+        found = run(args.out, 60 * args.minutes, again, AGAIN)  # keep the first results
         print("\n".join(found), file=sys.stderr)
     if not found:
         print(f"Both demonstrations hold ({time.monotonic() - start:.0f} s).")

@@ -1,6 +1,6 @@
-"""What the two simulators have in common: a camera as topics, the film of an episode, and the main loop.
+"""Common part of the two simulators: a camera as topics, the film of an episode, and the main loop.
 
-Runs in `.venv-sim`, so it imports common messages only.
+Runs in `.venv-sim`, so it imports only common messages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from demo.ros_common import LATCHED
 from demo.simulator_process import Requests
 
 PICTURE_PERIOD = 0.4
-"""Seconds of the simulated clock between two pictures."""
+"""Simulated time between two pictures of the film."""
 
 
 class SimulatorNode(Node, ABC):
@@ -66,7 +66,7 @@ class SimulatorNode(Node, ABC):
 
     @abstractmethod
     def wall_step(self) -> float:
-        """Wall seconds that the next step must take at least."""
+        """Minimum wall time of the next step."""
 
     def before_step(self, start: float) -> None:
         """Called before each step; start: `time.monotonic` at the start of the loop."""
@@ -104,7 +104,7 @@ def goal_document(goal: Any) -> dict[str, Any]:
 def serve(create: Callable[[], SimulatorNode]) -> None:
     """Run a simulator until the other end of its request pipe closes, or until SIGINT or SIGTERM."""
     requests = Requests()
-    # ROS's own handlers end ROS while a step still uses it.
+    # ROS's own handlers would shut ROS down while a step still uses it.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = create()

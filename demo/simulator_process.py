@@ -1,8 +1,8 @@
-"""A simulator in a process of `.venv-sim`, and the line of JSON requests between it and who counts its
+"""A simulator in a process of `.venv-sim`, and the pipe of JSON requests to the process that counts its
 episodes.
 
-What a robot says and hears goes over ROS topics. This line is the referee's: it starts episodes and reads
-what became of them, which no program that drives the robot may know.
+The robot's inputs and outputs go over ROS topics. This pipe is for scoring: it starts episodes and reads
+their results, which a program that drives the robot must not know.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from groma_ros.simulation.other_worlds import ROOT, simulator_environment, simul
 
 
 class SimulatorError(RuntimeError):
-    """The simulator ended, or did not answer; the message is one sentence."""
+    """The simulator exited or did not answer; the message is one sentence."""
 
 
 class SimulatorProcess:
-    """A module of `.venv-sim` in a process of its own; a context manager that ends it.
+    """A module of `.venv-sim` in a separate process; a context manager that ends it.
 
-    log: file for what it prints; environment: variables on top of this process's own. Raises
-    SimulatorUnavailable where `make setup-sim` has not been run.
+    log: file for its output; environment: variables in addition to this process's own. Raises
+    SimulatorUnavailable if `make setup-sim` has not been run.
     """
 
     def __init__(self, module: str, log: Path, environment: Mapping[str, str]) -> None:
@@ -47,8 +47,8 @@ class SimulatorProcess:
             )
 
     def request(self, do: str, timeout: float = 600.0, **arguments: Any) -> dict[str, Any]:
-        """What the simulator answers to a request. Raises SimulatorError where it ended or does not answer
-        in time."""
+        """Send a request and return the answer. Raises SimulatorError if the simulator exited or does not
+        answer in time."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write((json.dumps({"do": do, **arguments}) + "\n").encode())
@@ -77,11 +77,11 @@ class SimulatorProcess:
 
     @property
     def running(self) -> bool:
-        """Whether it still runs."""
+        """Whether it is still running."""
         return self._process.poll() is None
 
     def kill(self) -> None:
-        """End it at once, as a crash would."""
+        """Kill it, as a crash would."""
         self._process.kill()
         self._process.wait()
 
@@ -100,9 +100,9 @@ class SimulatorProcess:
 
 
 class Requests:
-    """The simulator's end of the line: requests come in on standard input, answers go out on standard output.
+    """The simulator's end of the pipe: reads requests from standard input, writes answers to standard output.
 
-    Whatever else is printed goes to standard error from here on.
+    Everything else that is printed goes to standard error.
     """
 
     def __init__(self) -> None:
@@ -112,7 +112,7 @@ class Requests:
         self.closed = False
 
     def poll(self) -> dict[str, Any] | None:
-        """The next request, or None where there is none yet; `closed` is true once the other end has gone."""
+        """Return the next request, or None; `closed` is true once the other end has closed."""
         while b"\n" not in self._rest and select.select([sys.stdin.fileno()], [], [], 0)[0]:
             data = os.read(sys.stdin.fileno(), 65536)
             if not data:

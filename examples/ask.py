@@ -19,10 +19,10 @@ from std_msgs.msg import String
 from groma_ros.client.groma_client import FindResult, GromaClient
 
 NODE = "groma"
-"""The node that is asked, and whose topic `goal` says what the robot should do; with its namespace where it
-has one, as "left/groma"."""
+"""Full name of the node, e.g. "left/groma". It answers goals, and goals sent to its topic `goal` interrupt
+the robot."""
 WALL_SECONDS = 30.0
-"""Wall seconds without an answer after which the node is considered lost."""
+"""Wall time without an answer after which the node is considered lost."""
 
 
 class NodeLost(RuntimeError):
@@ -30,7 +30,7 @@ class NodeLost(RuntimeError):
 
 
 class RobotError(RuntimeError):
-    """The robot cannot do what it was told to; the message is one sentence."""
+    """The robot cannot execute a command; the message is one sentence."""
 
 
 class RobotLost(RobotError):
@@ -38,7 +38,7 @@ class RobotLost(RobotError):
 
 
 class GoalChanged(RuntimeError):
-    """Something else was asked for while the robot moved; the message is one sentence."""
+    """Another goal was sent while the robot moved; the message is one sentence."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,16 +49,16 @@ class Answer:
     status: str
     """present, absent or ambiguous."""
     message: str
-    """Why the goal was not found or has no pose, one sentence."""
+    """Why the goal was not found or has no pose, a sentence."""
     present: float = 0.0
     margin: float = 1.0
     frame: str = ""
-    """Of position and quaternion; "" where there is no pose, as without depth."""
+    """Frame of position and quaternion; "" if there is no pose, for example without depth."""
     position: NDArray[np.float64] = field(default_factory=lambda: np.zeros(3))
-    """The middle of the thing's box, metres."""
+    """Centre of the object's box, metres."""
     quaternion: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)
     size: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    """Of the thing's box, metres: its longer side, the one across it, and its height."""
+    """Size of the object's box, metres: longer side, shorter side, height."""
     box: tuple[float, float, float, float] | None = None
     """xyxy, camera pixels."""
 
@@ -68,7 +68,7 @@ class Outcome:
     """Result of acting on a goal."""
 
     cause: str
-    """Why it failed, in a few words; empty on success."""
+    """Cause of a failure, in a few words; empty on success."""
     sentence: str
     answer: Answer | None
     """The last answer of the node."""
@@ -76,11 +76,11 @@ class Outcome:
 
 class Watchdog:
     """Spins a node, and raises RobotLost when the robot's messages stop, or GoalChanged when another goal is
-    sent to the topic `goal` of the node `NODE`. Goals set by its service or its parameter are not seen.
+    sent to the topic `goal` of the node `NODE`. Goals set by its service or parameter are not detected.
 
-    name: of the robot in the error; seconds: wall time of spinning without a message.
+    name: of the robot, for the error; seconds: wall time of spinning without a message.
 
-    Create it before the subscriptions of the robot, and give those a depth of 1: `catch_up` relies on it.
+    Create it before the robot's subscriptions, and give those a depth of 1, on which `catch_up` relies.
     """
 
     def __init__(self, node: Node, name: str, seconds: float) -> None:
@@ -92,7 +92,7 @@ class Watchdog:
         node.create_subscription(String, f"/{NODE}/goal", self._on_goal, 1)
 
     def follow(self, goal: str | None) -> None:
-        """Watch for goals other than this one from now on, until one has been reported; None: for none."""
+        """Watch for goals other than this one until one has been reported; None: stop watching."""
         self._goal, self._change = goal.strip() if goal is not None else None, ""
 
     def heard(self) -> None:
@@ -101,18 +101,20 @@ class Watchdog:
         self._messages += 1
 
     def catch_up(self) -> None:
-        """Process what came while nobody listened, as during a question to a slow node: afterwards the state
-        of the robot is the present one, and a goal sent meanwhile has been reported. Raises as `spin`."""
-        # The first message may have waited since before the goal was sent, the second has not.
+        """Process the messages that arrived while nobody was spinning, e.g. during a question to a slow node.
+        Afterwards the robot's state is current, and a goal sent in the meantime has been reported. Raises as
+        `spin`."""
+        # The first message may have been queued since before the goal was sent, the second has not.
         enough = self._messages + 2
         while self._messages < enough:
             self.spin()
 
     def spin(self) -> None:
         """Process messages for a moment. Raises RobotLost, or GoalChanged once after each `follow`: a
-        publisher that repeats the new goal must not interrupt what the robot does about it."""
+        publisher that repeats the new goal must not interrupt the robot's reaction to it."""
         start = time.monotonic()
-        # Nobody has listened meanwhile, as during a question to a slow node: that says nothing of the robot.
+        # If nobody has been spinning, e.g. during a question to a slow node, silence says nothing about the
+        # robot.
         self._heard = max(self._heard, start) if start - self._spun > 1.0 else self._heard
         rclpy.spin_once(self._node, timeout_sec=0.05)
         self._spun = time.monotonic()
@@ -134,7 +136,7 @@ class Watchdog:
 
 
 class GoalAsker:
-    """Asks through a client of the node."""
+    """Asks goals through a client of the node."""
 
     def __init__(self, client: GromaClient) -> None:
         self._client = client
@@ -147,10 +149,9 @@ class GoalAsker:
             raise NodeLost(str(error)) from error
 
     def ask(self, goal: str, timeout: float = 0.0) -> Answer:
-        """The answer about the next image, or the first within `timeout` seconds that is not "absent".
+        """Return the answer on the next image, or the first within `timeout` seconds that is not "absent".
 
-        Raises NodeLost where the node is not there or ends while it looks, ValueError for a goal that it
-        refuses.
+        Raises NodeLost if the node is not running or exits, ValueError for a goal that it refuses.
         """
         try:
             self._client.find(goal, timeout)
@@ -160,7 +161,7 @@ class GoalAsker:
 
 
 def from_result(goal: str, result: FindResult) -> Answer:
-    """A result of the client as plain values. An answer that found nothing is "absent"."""
+    """Convert a result of the client. A search that found nothing is "absent"."""
     grounding = result.grounding
     if grounding.status not in ("present", "ambiguous") or not grounding.detections:
         return Answer(goal, "absent", result.message, grounding.present, grounding.margin)
@@ -190,7 +191,7 @@ def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Out
     if not goal:
         print(usage, file=sys.stderr)
         return 1
-    # ROS's own handlers shut it down at once, and the robot could not be told to stop any more.
+    # ROS's own handlers shut it down immediately; the robot could then not be stopped.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     node = rclpy.create_node(name)

@@ -35,7 +35,7 @@ def main() -> None:
             if bgr is None:
                 print(f"{path}: skipped, it cannot be decoded")
                 continue
-            # All goals share one pass over the image.
+            # All goals share one encoding of the image.
             answers = grounder.ground(bgr[:, :, ::-1].copy(), args.goals)
             lines.write(
                 json.dumps({"picture": str(path), "answers": [item.to_dict() for item in answers]}) + "\n"

@@ -1,11 +1,11 @@
-"""From words to a place: ask the node for a goal, look around for it, and send the base there.
+"""Drive a base to an object named in words: ask the node for a goal, search for it, and send the base there.
 
-The node gives `target_pose` in the map's frame (its parameters `target_frame: map`, `target_approach:
-front`). The base is sent there by the action NavigateToPose, which Nav2 serves on a robot and
-demo/navigate/drive.py in `make demo-navigate`. What was seen is remembered with its place; a thing is asked
-for again from closer before the base believes that it has arrived. Give the node a `min_margin` above its
-default 0, as 0.2: without one no answer is ambiguous, and of two things that fit the goal nearly as well the
-base goes to one and has arrived.
+The node's `target_pose` must be in the map frame (parameters `target_frame: map`, `target_approach: front`).
+The base is sent there by the action NavigateToPose, served by Nav2 on a robot and by demo/navigate/drive.py
+in `make demo-navigate`. Sightings are remembered with their position; before the base counts as arrived, the
+node is asked again from a closer position. Set the node's `min_margin` above its default 0, e.g. to 0.2:
+without it no answer is ambiguous, and of two objects that match the goal nearly equally well, the base drives
+to one and reports arrival.
 
     .venv/bin/python -m examples.go_to "the chair next to the barrel"
 """
@@ -34,27 +34,27 @@ from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Wat
 Array = NDArray[np.float64]
 
 VIEWS = 6
-"""Directions in which the base looks around."""
+"""Number of directions in which the base looks around."""
 STANDOFF = 0.55
-"""Metres that the base keeps from a thing's near side."""
+"""Distance in metres that the base keeps from an object's near side."""
 CONFIRM = 1.6
-"""Metres from a thing's near side from where it is asked for on the way."""
+"""Distance in metres from an object's near side at which it is asked for again on the way."""
 ARRIVED = 0.9
-"""Metres from a thing's near side within which the base has arrived."""
+"""Distance in metres from an object's near side within which the base has arrived."""
 SURE = 0.9
-"""A thing of at least this presence is gone to at once, without looking further around."""
+"""Presence from which an object is approached immediately, without looking in the other directions."""
 HINT = 0.15
-"""An absent answer of at least this presence is asked again `CLOSER` metres further on."""
+"""Presence from which an absent answer is asked again `CLOSER` metres further on."""
 CLOSER = 1.5
 SAME = 0.8
-"""Metres within which two sightings are of one thing."""
+"""Maximum distance in metres between two sightings of the same object."""
 SEARCH_SECONDS = 150.0
-"""Of the base's clock, after which the search is given up."""
+"""Time limit of the search, by the base's clock."""
 LOST_SECONDS = 8.0
-"""A base that is not heard for so long, by the wall's clock, is lost."""
+"""Wall time without messages after which the base is considered lost."""
 ANSWER_SECONDS = 10.0
-"""Of the wall's clock, for Nav2 to accept a goal, to cancel it, and to stop; each of the three."""
-_RADIUS = 0.3  # metres of the base and a little
+"""Wall time for Nav2 to accept a goal, to cancel it, and to stop; for each of the three."""
+_RADIUS = 0.3  # radius of the base plus a margin, metres
 _MAP = "map"
 
 
@@ -71,17 +71,17 @@ class Sighting:
 
 @dataclass
 class Hint:
-    """A view in which a thing may be: its answer found nothing, but nearly did."""
+    """A view that may contain the object: its answer was absent, but only just."""
 
     place: Array
-    """(x, y) in the map, metres, from where it was seen."""
+    """(x, y) in the map of the place it was seen from, metres."""
     heading: float
-    """Of the view, radians."""
+    """Heading of the view, radians."""
     present: float
 
 
 class Base:
-    """A mobile base: where it is, where it may go, and how to send it there."""
+    """A mobile base: its pose, its map, and driving commands."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -94,14 +94,14 @@ class Base:
         self.grid: OccupancyGrid | None = None
 
     def pose(self) -> tuple[Array, float]:
-        """Where the base is, (x, y), and its heading. Raises RobotError where it has not been heard for a
+        """Position (x, y) and heading of the base. Raises RobotError if no messages have arrived for a
         while."""
         while self._pose is None:
             self._watchdog.spin()
         return np.array(self._pose[1:3]), self._pose[3]
 
     def follow(self, goal: str) -> None:
-        """Raise GoalChanged, once, when another goal is asked for."""
+        """Raise GoalChanged, once, when another goal is sent."""
         self._watchdog.follow(goal)
 
     def clock(self) -> float:
@@ -111,9 +111,10 @@ class Base:
         return self._pose[0]
 
     def go(self, place: Array, heading: float, timeout: float = 60.0) -> bool:
-        """Drive to a place and turn, for at most `timeout` seconds of the base's clock; whether it got there.
+        """Drive to a position and turn, for at most `timeout` seconds of the base's clock. Returns whether it
+        arrived.
 
-        Whatever ends the drive early cancels its goal. Raises RobotError where nobody drives or
+        Whatever ends the drive early also cancels its goal. Raises RobotError if there is no action server or
         the goal is rejected.
         """
         if not self._client.wait_for_server(timeout_sec=10.0):
@@ -127,12 +128,12 @@ class Base:
         sent = self._client.send_goal_async(goal)
         try:
             return self._drive(sent, timeout)
-        except (RobotError, KeyboardInterrupt):  # or RobotLost: nobody watches the base from here on
+        except (RobotError, KeyboardInterrupt):  # including RobotLost: nobody watches the base from here on
             self._cancel_unwatched(sent)
             raise
 
     def _cancel_unwatched(self, sent: Future) -> None:
-        """Cancel a goal, whether or not the base is heard. Raises nothing where nobody answers any more."""
+        """Cancel a goal, even if no messages arrive. Does not raise if nobody answers."""
         if not sent.done():
             rclpy.spin_until_future_complete(self._node, sent, timeout_sec=ANSWER_SECONDS)
         if not sent.done():
@@ -157,8 +158,8 @@ class Base:
         return bool(outcome.done() and outcome.result().status == GoalStatus.STATUS_SUCCEEDED)
 
     def _stop(self, sent: Future) -> None:
-        """Cancel a goal and wait until it has ended, that is until the base stands. Raises RobotError where
-        that is not said."""
+        """Cancel a goal and wait until it has ended, i.e. the base stands still. Raises RobotError if that is
+        not confirmed."""
         self._wait(sent, "accept a goal")
         cancelled = _cancel(sent)
         if cancelled is not None:
@@ -166,7 +167,7 @@ class Base:
             self._wait(sent.result().get_result_async(), "end a cancelled goal")
 
     def _wait(self, future: Future, what: str) -> None:
-        """Wait for an answer of Nav2. Raises RobotError after `ANSWER_SECONDS`."""
+        """Wait for a response of Nav2. Raises RobotError after `ANSWER_SECONDS`."""
         end = time.monotonic() + ANSWER_SECONDS
         while not future.done():
             if time.monotonic() > end:
@@ -187,21 +188,22 @@ class Base:
 
 
 def _cancel(sent: Future) -> Future | None:
-    """Ask for the end of a goal that was sent and answered; None where it was not accepted."""
+    """Request cancellation of a goal that was answered; None if it was not accepted."""
     return sent.result().cancel_goal_async() if sent.result().accepted else None
 
 
 class Seeker:
-    """Goes to what a goal means. ask: gives the node's answer to a goal, or anybody else's."""
+    """Drives to the object of a goal. ask: answers a goal, e.g. the node."""
 
     def __init__(self, base: Base, ask: Callable[[str], Answer]) -> None:
         self._base, self._ask = base, ask
         self._answer: Answer | None = None
-        self._end = 0.0  # of the search, by the base's clock
+        self._end = 0.0  # end of the search, by the base's clock
 
     def go_to(self, goal: str) -> Outcome:
-        """Look around, remember, go, ask again from closer; where nothing was found go on to where nobody
-        has looked. An ambiguous answer is worth a way, but no arrival."""
+        """Look around, remember sightings, drive there and ask again from closer; if nothing was found,
+        continue where the map is unexplored. An ambiguous answer is worth a drive, but does not count as
+        arrival."""
         try:
             self._base.follow(goal)
             return self._search(goal)
@@ -237,17 +239,18 @@ class Seeker:
             self._go(spot, float(np.arctan2(*(spot - here)[::-1])))
 
     def _left(self) -> float:
-        """Seconds of the search that are left, by the base's clock."""
+        """Remaining time of the search, by the base's clock."""
         return self._end - self._base.clock()
 
     def _go(self, place: Array, heading: float, timeout: float = 60.0) -> None:
-        """Drive there, no longer than the search may take."""
+        """Drive to a position, within the time limit of the search."""
         left = self._left()
         if left > 0:
             self._base.go(place, heading, min(timeout, left))
 
     def _try(self, goal: str, sightings: list[Sighting], denied: list[Array]) -> bool:
-        """Go to one sighting after the other; whether one was what was asked for. Others are struck off."""
+        """Drive to one sighting after the other until one is confirmed; others are discarded. Returns whether
+        one was."""
         for sighting in sightings:
             if self._left() <= 0:
                 break
@@ -257,8 +260,8 @@ class Seeker:
         return False
 
     def _look_around(self, goal: str, denied: list[Array]) -> tuple[list[Sighting], list[Hint]]:
-        """What was seen in all directions, and where something may be, the likeliest first; a sure sighting
-        ends the look."""
+        """Ask in all directions. Returns sightings and hints, most likely first; a sure sighting ends the
+        look."""
         found: list[Sighting] = []
         hints: list[Hint] = []
         here, heading = self._base.pose()
@@ -280,7 +283,8 @@ class Seeker:
         return found[:3], sorted(hints, key=lambda item: -item.present)[:2]
 
     def _ask_here(self, goal: str, denied: list[Array]) -> Sighting | None:
-        """Ask about the view; None where the goal is absent, has no place in the map or was struck off."""
+        """Ask about the current view; None if the goal is absent, has no position in the map or was
+        discarded."""
         self._answer = answer = self._ask(goal)
         place = answer.position[:2]
         if (
@@ -292,17 +296,17 @@ class Seeker:
         return Sighting(place, answer, self._base.clock())
 
     def _go_closer(self, goal: str, hint: Hint, denied: list[Array]) -> list[Sighting]:
-        """Drive on from where a hint was seen in its direction, as far as the base gets, and ask again."""
+        """Drive from the place of a hint in its direction, as far as possible, and ask again."""
         ahead = hint.place + CLOSER * np.array([np.cos(hint.heading), np.sin(hint.heading)])
         self._go(ahead, hint.heading, 20.0)
         sighting = self._ask_here(goal, denied)
         return [sighting] if sighting is not None else []
 
     def _approach(self, goal: str, sighting: Sighting) -> bool:
-        """Ask again on the way to a thing and from before it; whether it is what was asked for.
+        """Ask again on the way to a sighting and in front of it. Returns whether it is confirmed.
 
-        From before it what it stands beside may be out of the picture: where nothing is found there, the
-        answer on the way counts.
+        In front of it, other objects that the goal mentions may be out of view: if nothing is found there,
+        the answer on the way counts.
         """
         answer = sighting.answer
         confirmed = False
@@ -327,11 +331,11 @@ class Seeker:
         return False
 
     def _ask_before(self, goal: str, answer: Answer, standoff: float) -> Answer | None:
-        """Go before a thing, face it, and ask; None where nothing is found from there."""
+        """Drive in front of a sighting, face it, and ask; None if nothing is found from there."""
         place, heading = before(answer, self._base.pose()[0], standoff)
         self._go(place, heading)
         here, turn = self._base.pose()
-        # The thing must be before the base when it is asked for, whatever kept the base from turning.
+        # The object must be straight ahead when asking, whatever kept the base from turning.
         facing = float(np.arctan2(*(answer.position[:2] - here)[::-1]))
         if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
             self._go(here, facing, 15.0)
@@ -339,7 +343,7 @@ class Seeker:
         return again if again.status != "absent" and again.frame == _MAP else None
 
     def _next_spot(self, visited: list[Array]) -> Array | None:
-        """Where the floor goes on that nobody has looked at; None where it does not."""
+        """The next unexplored position; None if there is none."""
         if self._base.grid is None:
             return None
         here = self._base.pose()[0]
@@ -349,28 +353,28 @@ class Seeker:
 
 
 def before(answer: Answer, here: Array, standoff: float = STANDOFF) -> tuple[Array, float]:
-    """Where to stand so far from a thing's near side, on the side it is seen from, and the heading that faces
-    it."""
+    """Position at this distance from an object's near side, on the side it is seen from, and the heading that
+    faces it."""
     way = answer.position[:2] - here
     heading = float(np.arctan2(*way[::-1]))
-    # Half of the thing's depth seen from here is not known without its turn; between its sides is near
-    # enough.
+    # Half of the object's depth seen from here depends on its unknown rotation; the mean of its sides is
+    # close enough.
     go = max(0.0, gap(answer, here) - standoff)
     return here + way / max(float(np.hypot(*way)), 1e-6) * go, heading
 
 
 def distance(one: Answer, other: Answer) -> float:
-    """Metres between the middles of two things on the floor."""
+    """Distance in metres between the centres of two objects on the floor."""
     return float(np.hypot(*(one.position[:2] - other.position[:2])))
 
 
 def gap(answer: Answer, here: Array) -> float:
-    """Metres from the base to the near side of a thing."""
+    """Distance in metres from the base to the near side of an object."""
     return float(np.hypot(*(answer.position[:2] - here))) - (answer.size[0] + answer.size[1]) / 4
 
 
 def frontiers(grid: OccupancyGrid, start: Array) -> list[Array]:
-    """Places on free floor beside floor never seen, that the base can reach, the nearest first."""
+    """Free positions beside unexplored floor that the base can reach, nearest first."""
     size, cell = (grid.info.height, grid.info.width), grid.info.resolution
     cells = np.array(grid.data, np.int8).reshape(size)
     low = np.array([grid.info.origin.position.x, grid.info.origin.position.y])

@@ -16,11 +16,12 @@ from groma_ros.msg import Grounding, GroundingArray
 
 
 class GoalPresent(Node):
-    """Publishes True while the first goal is present or ambiguous, False once it is absent, else nothing.
+    """Publishes True while the first goal is present or ambiguous, False once it is absent, otherwise
+    nothing.
 
-    Ambiguous means that something in view fits and another thing fits nearly as well: the goal is in view,
-    but nobody should grasp it, or count it as arrived, before more has been said (`check` in pick.py
-    refuses it).
+    Ambiguous means that something in view matches the goal and another object matches nearly as well. The
+    goal is in view, but a robot should not grasp it or count as arrived until the ambiguity is resolved
+    (`check` in pick.py refuses it).
     """
 
     def __init__(self) -> None:

@@ -1,10 +1,11 @@
-"""From words to a grasp: ask the node for a goal, check its answer, and command an arm.
+"""Grasp an object named in words: ask the node for a goal, check its answer, and command an arm.
 
-The node gives `target_pose` in the arm's base frame (its parameter `target_frame`) and `detections_3d`, whose
-box says how wide the gripper must open. `Arm` speaks to the simulated Panda of `make demo-grasp`; for your
-own arm replace its methods `move`, `grip` and `stop` (with MoveIt: a MoveGroup goal, a GripperCommand, and
-the end of that goal, see docs/grasping.md). Give the node a `min_margin` above its default 0, as 0.2: without
-one no answer is ambiguous, and of two things that fit the goal nearly as well the arm takes one.
+The node's `target_pose` must be in the arm's base frame (parameter `target_frame`); the box in
+`detections_3d` determines how wide the gripper must open. `Arm` controls the simulated Panda of `make
+demo-grasp`; for your own arm replace its methods `move`, `grip` and `stop` (with MoveIt: a MoveGroup goal, a
+GripperCommand, and cancelling that goal, see docs/grasping.md). Set the node's `min_margin` above its default
+0, e.g. to 0.2: without it no answer is ambiguous, and of two objects that match the goal nearly equally well,
+the arm takes one.
 
     .venv/bin/python -m examples.pick "the red can"
 """
@@ -37,25 +38,26 @@ Array = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
 
 WIDEST = 0.075
-"""Metres that the gripper can close on."""
+"""Maximum opening of the gripper, metres."""
 APPROACH, LIFT = 0.14, 0.2
-"""Metres above the thing's top from where the hand goes down, and how far it is lifted."""
+"""Height above the object's top from which the hand moves down, and lifting height, metres."""
 FINGERS = 0.03
-"""Metres that the fingertips go below the thing's top."""
+"""Depth of the fingertips below the object's top, metres."""
 REACH = (0.25, 0.85)
-"""Nearest and farthest that the arm gets from its base, along the table, metres."""
+"""Minimum and maximum reach of the arm from its base, along the table, metres."""
 MOVED, FOLLOWED = 0.03, 0.15
-"""A thing that is so far from where it was is gone for again, metres; what is farther is another thing."""
+"""An object that moved by the first distance is approached again; beyond the second it is a different object.
+Metres."""
 CLOSED = 0.004
-"""Metres between fingers that hold nothing."""
+"""Maximum opening in metres at which the fingers hold nothing."""
 HOLD_SECONDS = 2.5
 LOST_SECONDS = 5.0
-"""An arm that is not heard for so long, by the wall's clock, is lost."""
+"""Wall time without messages after which the arm is considered lost."""
 
 
 class Arm:
-    """An arm with a gripper, by topics; poses are in its base frame and of the place between the
-    fingertips."""
+    """An arm with a gripper, controlled by topics. Poses are those of the point between the fingertips, in
+    the arm's base frame."""
 
     def __init__(self, node: Node, frame: str = "panda_link0") -> None:
         self.frame = frame
@@ -67,11 +69,11 @@ class Arm:
         node.create_subscription(JointState, "joint_states", self._on_joints, 1)
         self._pose: PoseStamped | None = None
         self.opening = 0.0
-        self._openings = 0  # messages that told the opening
+        self._openings = 0  # number of messages with the opening
 
     def move(self, position: Array, quaternion: Quaternion, timeout: float = 12.0) -> None:
-        """Go to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the
-        arm's clock."""
+        """Move to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the arm's
+        clock."""
         self._watchdog.catch_up()
         goal = PoseStamped()
         goal.header.frame_id = self.frame
@@ -100,24 +102,25 @@ class Arm:
             self._watchdog.spin()
 
     def stop(self) -> None:
-        """Stay where the hand is; nothing is sent to an arm that was never heard, which has not been told to
-        move. Raises nothing."""
+        """Stop at the current pose. Sends nothing to an arm that was never heard and so was never moved. Does
+        not raise."""
         if self._pose is not None:
             stay = PoseStamped(pose=self._pose.pose)
             stay.header.frame_id = self.frame
             self._target.publish(stay)
 
     def follow(self, goal: str | None) -> None:
-        """Raise GoalChanged, once, when another goal is asked for; None: do not."""
+        """Raise GoalChanged, once, when another goal is sent; None: do not."""
         self._watchdog.follow(goal)
 
     def grip(self, opening: float) -> None:
-        """Open the fingers so far, metres, or close them on what is between them (0), and wait until they
-        rest, at most 4 s of the arm's clock. Raises RobotError where their opening is not told meanwhile."""
+        """Open the fingers to this width in metres, or close them on the object (0), and wait until they
+        stop, at most 4 s of the arm's clock. Raises RobotError if their opening is not published
+        meanwhile."""
         self._watchdog.catch_up()
         self._opening.publish(Float64(data=float(opening)))
         start, still = self.clock(), _Still(0.0008)
-        # The first opening may have waited since before the command, the second has not.
+        # The first opening may have been queued since before the command, the second has not.
         told, fresh = self._openings, self._openings + 2
         rested = 0.0
         while self.clock() - start < 0.3 or rested < 0.3:
@@ -128,20 +131,20 @@ class Arm:
                     )
                 return
             self._watchdog.spin()
-            # An opening that is told twice a second says nothing of the time in between.
+            # An opening published twice a second says nothing about the time in between.
             if self._openings > told and self._openings >= fresh:
                 rested = still.since(self.clock(), np.array([self.opening]))
                 told = self._openings
 
     def wait(self, seconds: float) -> None:
-        """Stay for a while of the arm's clock."""
+        """Wait for a time of the arm's clock."""
         start = self.clock()
         while self.clock() - start < seconds:
             self._watchdog.spin()
 
     def pose(self) -> tuple[Array, Array]:
-        """Where the hand is: position and 3x3 rotation. Raises RobotError where it has not been heard for
-        a while."""
+        """Position and 3x3 rotation of the hand. Raises RobotError if no messages have arrived for a
+        while."""
         while self._pose is None:
             self._watchdog.spin()
         place, turn = self._pose.pose.position, self._pose.pose.orientation
@@ -149,7 +152,7 @@ class Arm:
         return np.array([place.x, place.y, place.z]), rotation
 
     def clock(self) -> float:
-        """The time of the newest pose, seconds."""
+        """Time of the latest pose, seconds."""
         while self._pose is None:
             self._watchdog.spin()
         return float(self._pose.header.stamp.sec + self._pose.header.stamp.nanosec * 1e-9)
@@ -166,7 +169,7 @@ class Arm:
 
 
 class _Still:
-    """How long a value has stayed within a tolerance."""
+    """Measures how long a value has stayed within a tolerance."""
 
     def __init__(self, tolerance: float) -> None:
         self._tolerance = tolerance
@@ -180,14 +183,14 @@ class _Still:
 
 
 class Picker:
-    """Picks up what a goal means. ask: gives the node's answer to a goal, or anybody else's."""
+    """Picks up the object of a goal. ask: answers a goal, e.g. the node."""
 
     def __init__(self, arm: Arm, ask: Callable[[str], Answer]) -> None:
         self._arm, self._ask = arm, ask
 
     def pick(self, goal: str) -> Outcome:
-        """Ask, approach, close, lift, hold, put down. Nothing moves before the answer has been checked.
-        An interrupt stops the arm where it is, with what it holds."""
+        """Ask, approach, close, lift, hold, put down. Nothing moves before the answer has been checked. An
+        interrupt stops the arm where it is, with the object it holds."""
         answer: Answer | None = None
         try:
             self._arm.follow(goal)
@@ -243,7 +246,7 @@ class Picker:
         return Outcome("", "Lifted and put down.", answer)
 
     def _go_above(self, answer: Answer) -> tuple[Array, Quaternion]:
-        """Open the fingers to a thing's width and go above it; that pose."""
+        """Open the fingers to an object's width and move above it. Returns that pose."""
         self._arm.grip(min(0.08, answer.size[1] + 0.03))
         turn = nearest_turn(answer.quaternion, self._arm.pose()[1])
         above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
@@ -251,7 +254,7 @@ class Picker:
         return above, turn
 
     def _put_down(self, at: Array, above: Array, turn: Quaternion) -> None:
-        """Put down what the fingers hold, whatever else is asked for meanwhile."""
+        """Put down what the fingers hold, even if another goal is sent meanwhile."""
         self._arm.follow(None)
         self._arm.move(at + [0, 0, 0.005], turn)
         self._arm.grip(0.08)
@@ -259,10 +262,10 @@ class Picker:
 
 
 def has_moved(answer: Answer, again: Answer) -> bool:
-    """Whether a later answer is the same thing a little further on.
+    """Whether a later answer is the same object at a slightly different position.
 
-    The hand is in the picture by then: an answer far away or of another size is another thing that fits the
-    goal, or the arm, and one that the hand hides is none.
+    The hand is in the picture by then: an answer far away or of another size is another object that matches
+    the goal, or the arm, and a hidden one is missing.
     """
     shift = float(np.linalg.norm(again.position[:2] - answer.position[:2]))
     alike = all(0.5 <= new / max(old, 1e-6) <= 2.0 for old, new in zip(answer.size, again.size))
@@ -270,7 +273,8 @@ def has_moved(answer: Answer, again: Answer) -> bool:
 
 
 def nearest_turn(quaternion: Quaternion, hand: Array) -> Quaternion:
-    """The pose's rotation, or the one with its fingers exchanged, whichever the hand is turned less from."""
+    """The pose's rotation, or the one with its fingers exchanged, whichever is closer to the hand's current
+    rotation."""
     rotation = matrix_from_quaternion(quaternion)
     if float(rotation[:, 0] @ hand[:, 0]) >= 0:
         return quaternion
@@ -278,8 +282,7 @@ def nearest_turn(quaternion: Quaternion, hand: Array) -> Quaternion:
 
 
 def check(answer: Answer, frame: str) -> tuple[str, str] | None:
-    """Why nothing should be done about an answer, as a cause and a sentence; None where it may be gone
-    for."""
+    """Return the reason to refuse an answer, as a cause and a sentence; None if it may be acted on."""
     if answer.status == "absent":
         return "absent", answer.message
     if answer.status == "ambiguous":

@@ -39,7 +39,7 @@ class Command:
 COMMANDS = {
     "ground": Command(
         "groma_ros.commands.ground",
-        "find what words mean in a picture",
+        "ground goals in pictures",
         "groma ground --image demo/frame.png --goal 'the red mug' --goal 'all the boxes' --out "
         "out/answer.png",
     ),
@@ -51,14 +51,14 @@ COMMANDS = {
     ),
     "eval robustness": Command(
         "groma_ros.commands.eval_rendered:ROBUSTNESS",
-        "measure a model on pictures and words that are not as trained on",
+        "measure a model on degraded pictures and unfamiliar words",
         "groma eval robustness --model engines/groma-tiny --seed 77 --count 50 --conditions "
         "usual,blur,unheard",
         locks_out=True,
     ),
     "eval presence": Command(
         "groma_ros.commands.eval_presence",
-        "measure how well a model says what is not there",
+        "measure how well a model recognises absent goals",
         "groma eval presence --model engines/groma-tiny --seed 77 --count 200 --plot out/reliability.svg",
         locks_out=True,
     ),
@@ -85,14 +85,14 @@ COMMANDS = {
     ),
     "eval chat": Command(
         "groma_ros.commands.eval_datasets:CHAT",
-        "answers and their regions for a judge: LLaVA-COCO",
+        "grounded answers for a judge: LLaVA-COCO",
         "groma eval chat --model engines/groma-7b --data qa90_questions.jsonl --images coco/val2014 "
         "--truth instances.json --out out/chat",
         locks_out=True,
     ),
     "eval grec": Command(
         "groma_ros.commands.eval_expressions:GREC",
-        "expressions that mean none, one or several objects: gRefCOCO",
+        "expressions for none, one or several objects: gRefCOCO",
         "groma eval grec --model engines/groma-7b --data grefcoco --images coco/train2014 --split val",
         locks_out=True,
     ),
@@ -110,7 +110,7 @@ COMMANDS = {
     ),
     "eval tracking": Command(
         "groma_ros.commands.eval_tracking",
-        "measure boxes between answers of a slow language model",
+        "measure tracking between answers of a slow language model",
         "groma eval tracking --model engines/groma-tiny --seed 5100 --count 5 --latency 1",
         locks_out=True,
     ),
@@ -122,7 +122,7 @@ COMMANDS = {
     ),
     "eval depth": Command(
         "groma_ros.commands.eval_rendered:DEPTH",
-        "measure boxes in space on rendered scenes with truth",
+        "measure 3D boxes on rendered scenes with truth",
         "groma eval depth --seed 77 --count 100 --model engines/groma-tiny --json",
         locks_out=True,
     ),
@@ -134,17 +134,17 @@ COMMANDS = {
     ),
     "bench": Command(
         "groma_ros.commands.bench",
-        "measure what a frame costs, stage by stage",
+        "measure the duration of a frame, stage by stage",
         "groma bench --backend onnx,torch --goals 1,10 --json",
     ),
     "replay": Command(
         "groma_ros.commands.replay",
-        "replay bags, compare with what was expected",
+        "replay bags and compare with a stored run",
         "groma replay demo/tabletop.mcap --goals demo/goals.yaml --truth demo/truth.json",
     ),
     "live": Command(
         "groma_ros.commands.live",
-        "show what the model sees on a page in the browser",
+        "show the model's answers live in the browser",
         "groma live --source demo/tabletop.mcap --goal 'the red mug'",
     ),
     "models": Command(

@@ -44,7 +44,8 @@ def parameters() -> dict[str, dict[str, Any]]:
 
 
 def parsed(name: str, kind: str, text: str) -> Any:
-    """An argument's text as a parameter's value; a text that is no YAML list is one goal or camera."""
+    """Convert an argument's text to a parameter's value; a text that is not a YAML list is one goal or
+    camera."""
     if kind == "string":
         return text
     try:

@@ -1,7 +1,7 @@
 """Builds the message packages into .venv with the ROS wheels: those of interfaces/, then this package.
 
-The generated Python lies in lib/groma_ros_generated, outside site-packages, and is reached by a .pth file:
-`import groma_ros` finds the source tree, whose __path__ takes in the generated half.
+The generated Python code is in lib/groma_ros_generated, outside site-packages, and is found through a .pth
+file: `import groma_ros` finds the source tree, whose __path__ includes the generated half.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from common import PYTHON, ROOT, STATE, VENV, SetupError, digest, is_done, mark_
 GENERATED = "lib/groma_ros_generated"
 ROOT_INPUTS = [ROOT / name for name in ("msg", "srv", "action", "CMakeLists.txt", "package.xml")]
 STAND_INS = ("vision_msgs", "tf2_msgs", "nav2_msgs")
-"""Packages of interfaces/: names and types of what a ROS distribution has and no wheel brings."""
-# The wheels export the header folders of the machine they were built on. Those of numpy 1 lie elsewhere than
-# those of numpy 2, and the one may have been written here before the other was installed.
+"""Packages of interfaces/: messages that a ROS distribution has but no wheel provides."""
+# The wheels export the header folders of the machine they were built on. numpy 1 and numpy 2 have different
+# ones, and the wrong one may have been written here before numpy was installed.
 NUMPY = re.compile(r"/[^;\"]*/numpy/_?core/include")
 FOREIGN_PYTHON = re.compile(r"/opt/python/[^;\"]*/include/python3\.\d+")
 
@@ -46,7 +46,7 @@ def patch_wheel_exports() -> None:
 
 
 def discard_foreign_build(source: Path, work: Path) -> None:
-    """Deletes the build folder `work` where it was configured for sources or a folder at another place: cmake
+    """Deletes the build folder `work` if it was configured for sources or a folder at another place: cmake
     refuses it after the checkout was moved or copied."""
     cache = work / "CMakeCache.txt"
     if not cache.exists():

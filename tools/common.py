@@ -1,5 +1,5 @@
-"""What the set-up steps share: the failure sentence, stamps by hash of inputs, and running a command into the
-log."""
+"""Common parts of the set-up steps: the error with a sentence, stamps by hash of inputs, and running a
+command into the log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ PYTHON = VENV / "bin" / "python"
 STATE = VENV / "groma_setup"
 LOG = STATE / "setup.log"
 
-# The ROS wheels set these for their own process; another environment's Python would load their libraries.
+# The ROS wheels set these for their own process; the Python of another environment would load their
+# libraries.
 LEAKING = (
     "_ROS_WHEELS_BOOTSTRAP_COMPLETE",
     "AMENT_PREFIX_PATH",
@@ -32,7 +33,7 @@ LEAKING = (
 
 
 class SetupError(Exception):
-    """One sentence for the user: what is wrong and what to do."""
+    """What is wrong and what to do, in one sentence."""
 
 
 def clean_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -76,7 +77,7 @@ def digest(paths: Iterable[Path], *words: str) -> str:
 
 
 def is_done(step: str, key: str, state: Path = STATE) -> bool:
-    """Whether the step's stamp says it was done with these inputs."""
+    """Whether the step's stamp matches these inputs."""
     stamp = state / step
     return stamp.is_file() and stamp.read_text() == key
 

@@ -1,10 +1,10 @@
 """Draws docs/overlay.png and docs/markers.png: what `~/debug/image` and `~/debug/markers` show of a rendered
 scene.
 
-The scene is rendered, groma-tiny answers, and the node's own functions make the messages. The overlay is the
-picture that the node publishes. The markers are those of the MarkerArray message, drawn here by projecting
-them into two pictures: that of the camera the answer came from, and that of a second camera, off to the side,
-which shows whether the boxes fit what the first could not see.
+The scene is rendered, groma-tiny answers, and the node's own functions create the messages. The overlay is
+the picture that the node publishes. The markers are those of the MarkerArray message, projected into two
+pictures: that of the camera the answer came from, and that of a second camera at the side, which shows
+whether the boxes also match the parts that the first could not see.
 
     .venv/bin/python tools/draw_markers.py --out docs
 """
@@ -41,7 +41,7 @@ WIDTH, HEIGHT = 640, 480
 ASIDE, LOWER = np.deg2rad(75), np.deg2rad(-8)
 LEVEL = "camera"
 GOALS = ("the red mug", "all the blue objects", "the yellow cone", "the purple cone")
-SHADES = 0xF8  # of each channel, so that the pictures stay small
+SHADES = 0xF8  # mask of each channel, so that the pictures stay small
 
 
 def to_pixels(points: NDArray[Any], source: Camera, camera: Camera) -> NDArray[Any]:
@@ -96,7 +96,7 @@ def write(picture: NDArray[Any], text: str, at: NDArray[Any], shade: tuple[int, 
 
 
 def save(path: Path, picture: NDArray[Any]) -> None:
-    """Write a picture of few shades."""
+    """Write a picture with few shades."""
     if not cv2.imwrite(str(path), (picture & SHADES)[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9]):
         raise OSError(f"The picture {path} could not be written.")
     print(f"{path}: {path.stat().st_size // 1000} kB")
@@ -104,11 +104,11 @@ def save(path: Path, picture: NDArray[Any]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Draw docs/overlay.png and docs/markers.png.")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, such as docs")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to, e.g. docs")
     parser.add_argument(
-        "--seed", type=int, default=SCENE_SEED, help="of the scene (default: that of the demo)"
+        "--seed", type=int, default=SCENE_SEED, help="seed of the scene (default: that of the demo)"
     )
-    parser.add_argument("--goals", nargs="+", default=list(GOALS), help="what is asked")
+    parser.add_argument("--goals", nargs="+", default=list(GOALS), help="goals to ask")
     arguments = parser.parse_args()
     with SceneRenderer(WIDTH, HEIGHT, supersample=2) as renderer:
         layout, objects = renderer.compose(arguments.seed, least=6, accept=varied)
@@ -119,7 +119,7 @@ def main() -> None:
     frame = camera_frame(SceneSample(rgb, depth, layout.camera.intrinsics, objects, arguments.seed), spoilt)
     groundings = Grounder.load(shipped_model()).ground(frame, [Goal(text) for text in arguments.goals])
     header = Header(frame_id="camera_optical_frame")
-    node: Any = None  # only a target_frame needs one
+    node: Any = None  # needed only for a target_frame
     solid = Detector3D(node, Parameters()).of(
         ImageResult(header, frame), groundings, Parameters(), lambda cause, sentence: print(sentence)
     )

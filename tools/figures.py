@@ -33,12 +33,12 @@ class FigureError(Exception):
 
 
 def pages(root: Path) -> list[Path]:
-    """The pages that may hold tables of measurements."""
+    """The pages that may contain tables of measurements."""
     return [root / "README.md", *sorted((root / "docs").glob("*.md"))]
 
 
 def rewritten(page: Path, root: Path) -> str:
-    """The text of a page with every marked table written anew. Raises FigureError."""
+    """The text of a page with every marked table rewritten. Raises FigureError."""
     text = page.read_text(encoding="utf-8")
     if text.count("<!-- figures:") != len(BLOCK.findall(text)):
         raise FigureError(f"{page.name} has a marker of figures that is malformed or has no end.")
@@ -63,11 +63,11 @@ def table(name: str, key: str, root: Path) -> str:
 
 
 def load(path: Path) -> dict[str, Any]:
-    """A file of measurements, every scalar as the text that stands in it. Raises FigureError."""
+    """A file of measurements, every scalar as its text in the file. Raises FigureError."""
     if not path.is_file():
         raise FigureError(f"{path.name} does not exist in {MEASUREMENTS}.")
-    # BaseLoader keeps 0.930 as it is written, with its last digit.
-    measurement = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # safe: it makes only texts
+    # BaseLoader keeps 0.930 as written, including its last digit.
+    measurement = yaml.load(path.read_text(encoding="utf-8"), yaml.BaseLoader)  # safe: it creates only texts
     if not isinstance(measurement, dict) or not isinstance(measurement.get("tables"), dict):
         raise FigureError(f"{path.name} has no mapping of tables.")
     for key, entry in measurement["tables"].items():
@@ -103,7 +103,9 @@ def stale(root: Path) -> Iterator[tuple[Path, str]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Write tables of measurements into README.md and docs/.")
-    parser.add_argument("--check", action="store_true", help="change nothing; status 1 if a table is stale")
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit with status 1 if a table is out of date"
+    )
     arguments = parser.parse_args()
     try:
         changed = list(stale(ROOT))

@@ -15,11 +15,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 HEADER = "# Written by tools/lock_requirements.py from {}.\n"
 PROJECT = ["pyproject.toml", "requirements/ros.in"]
-# What a CUDA build of torch asks for comes with that build; the CPU build has no use for it.
+# Dependencies of a CUDA build of torch come with that build; the CPU build does not need them.
 CUDA_PIN = re.compile(r"^(nvidia-|cuda-|triton\b)")
 ROS_PIN = re.compile(r"^(ros-|empy|lark|catkin)")
-# The simulators ask for windows and keyboards, which nothing here opens; OpenCV without windows takes the
-# other's place.
+# The simulators require window and keyboard packages that are not used here; OpenCV without windows replaces
+# the other one.
 WINDOWS_PIN = re.compile(
     r"^(opencv-python=|pynput|evdev|python-xlib|pyobjc|colorama|iniconfig|pluggy|pytest)"
 )
@@ -56,7 +56,7 @@ def main() -> None:
     extras_of_full = ("train", "llama", "eval", "hub", "plots", "ray", "live", "dev")
     lock("full.txt", PROJECT, CUDA_PIN, *(word for extra in extras_of_full for word in ("--extra", extra)))
     lock("runtime.txt", PROJECT, CUDA_PIN, "--constraint", "requirements/full.txt")
-    # Everything but ROS as in full.txt, so that a test that fails on one distribution alone is about ROS.
+    # Everything except ROS as in full.txt, so that a test that fails on only one distribution is about ROS.
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as constraints:
         full = (ROOT / "requirements" / "full.txt").read_text()
         constraints.write("".join(pin for pin in pins(full) if not ROS_PIN.match(pin)))

@@ -40,7 +40,7 @@ from groma_ros.tokenization.sentencepiece_model import (
 SHARD_BYTES = 9_900_000_000
 UNKNOWN_KEYS = ("perceiver.unused.weight", "llm.unused.weight")
 ROOMY = "llm.lm_head.weight"
-"""The key whose storage is larger than it, where there are bytes to spare."""
+"""The key with a storage larger than the tensor, if there are extra bytes."""
 HEADS = ("bbox_embed.", "class_embed_enc.", "class_embed_coco.", "class_embed_sa1b.")
 PUBLISHED_KEYS = (
     "model_type",
@@ -80,7 +80,8 @@ def make_checkpoint(
     single: bool = False,
     extra: int = 0,
 ) -> int:
-    """Write the checkpoint into a new folder; the bytes of its weights. The same seed gives the same weights.
+    """Write the checkpoint into a new folder and return the bytes of its weights. The same seed gives the
+    same weights.
 
     single: one pickle without an index; extra: bytes of it that the network does not use.
     """
@@ -115,7 +116,7 @@ def published_shapes(config: GromaConfig) -> Shapes:
 
 
 def split(shapes: Shapes, item_bytes: int, shard_bytes: int) -> Iterator[Shapes]:
-    """The shapes in shards of at most so many bytes, a larger tensor alone."""
+    """The shapes in shards of at most this many bytes, a larger tensor alone."""
     shard: Shapes = {}
     taken = 0
     for key, shape in shapes.items():
@@ -129,8 +130,8 @@ def split(shapes: Shapes, item_bytes: int, shard_bytes: int) -> Iterator[Shapes]
 
 
 def write_single(file: Path, shapes: Shapes, dtype: torch.dtype, seed: int, extra: int) -> int:
-    """One `.bin` file of everything, with `extra` bytes that the network does not use; its bytes of
-    weights."""
+    """Write one `.bin` file with everything and `extra` bytes that the network does not use. Returns the
+    bytes of its weights."""
     numbers = extra // dtype.itemsize
     width = shapes[ROOMY][1]
     spare_rows = numbers // 2 // width
@@ -143,9 +144,10 @@ def write_single(file: Path, shapes: Shapes, dtype: torch.dtype, seed: int, extr
 def write_shard(
     file: Path, shapes: Shapes, dtype: torch.dtype, seed: int, spare_rows: Mapping[str, int] | None = None
 ) -> None:
-    """One `.bin` file: its layout first, with room for the values, then the values through a shared mapping.
+    """Write one `.bin` file: its layout first, with room for the values, then the values through a shared
+    mapping.
 
-    spare_rows: by key the rows that its storage has beyond those of the tensor.
+    spare_rows: by key, the rows of its storage beyond those of the tensor.
     """
     spare = spare_rows or {}
     with FakeTensorMode():
@@ -166,7 +168,7 @@ def write_shard(
 
 
 def batches(shapes: Shapes, numbers: int) -> Iterator[list[str]]:
-    """Keys in runs of about so many numbers, so that a mapping is given back from time to time."""
+    """Keys in batches of about this many numbers, after each of which a mapping is released."""
     run: list[str] = []
     taken = 0
     for key, shape in shapes.items():
@@ -179,7 +181,7 @@ def batches(shapes: Shapes, numbers: int) -> Iterator[list[str]]:
 
 
 def fill(key: str, tensor: torch.Tensor, seed: int) -> None:
-    """Random values that keep activations of a common size: matrices by their inputs, scales near 1,
+    """Random values that keep activations at a common scale: matrices scaled by their inputs, scales near 1,
     everything else small."""
     name = key.replace("ddetr_transformer.decoder.", "ddetr_transformer.")
     generator = torch.Generator().manual_seed(
@@ -196,7 +198,7 @@ def fill(key: str, tensor: torch.Tensor, seed: int) -> None:
 
 
 def make_vocabulary(size: int) -> SentencePieceModel:
-    """A BPE vocabulary of so many pieces: the fixed ones, printable characters, then pairs and triples of
+    """A BPE vocabulary of this many pieces: the fixed ones, printable characters, then pairs and triples of
     letters."""
     pieces = [Piece("<unk>", 0.0, UNKNOWN), Piece("<s>", 0.0, CONTROL), Piece("</s>", 0.0, CONTROL)]
     pieces += [Piece(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]

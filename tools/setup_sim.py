@@ -21,7 +21,7 @@ LOCK = ROOT / "requirements" / "sim.txt"
 
 
 def ensure_packages(wanted: str) -> None:
-    """Makes the environment anew where the lock changed. Raises SetupError."""
+    """Recreates the environment if the lock has changed. Raises SetupError."""
     python, minor = choose_python(wanted)
     key = digest([LOCK], f"3.{minor}")
     if is_done("packages", key, STATE):
@@ -34,7 +34,7 @@ def ensure_packages(wanted: str) -> None:
             f"{python} could not make the environment .venv-sim (see above): delete it and start again."
         )
     STATE.mkdir()
-    # The lock is whole; what it leaves out on purpose must not come back as a dependency.
+    # The lock is complete; packages left out on purpose must not return as dependencies.
     options = "--no-compile", "--no-deps", "--require-hashes", "-r", str(LOCK)
     failure = "Installing the simulators failed"
     run([SIM_VENV / "bin" / "python", "-m", "pip", "install", *options], failure, state=STATE)
@@ -42,7 +42,7 @@ def ensure_packages(wanted: str) -> None:
 
 
 def ensure_rendering() -> None:
-    """Sees to what both simulators draw with. Raises SetupError where it is absent and cannot be
+    """Installs the library both simulators render with. Raises SetupError if it is missing and cannot be
     installed."""
     if not system_packages.can_render("libGL.so.1", "libGLU.so.1"):
         system_packages.install(system_packages.SIMULATOR_PACKAGES, "the simulators' pictures")

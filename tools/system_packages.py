@@ -1,7 +1,7 @@
-"""What the system must bring: a C++ compiler, Python's headers and venv module, for rendering Mesa's EGL, and
-for the tests a browser (the page of groma live) and strace (files and connections).
+"""System packages: a C++ compiler, Python's headers and venv module; Mesa's EGL for rendering; for the tests
+a browser (the page of groma live) and strace (files and connections).
 
-Missing packages are installed with apt-get where the user may do so; else one sentence names them.
+Missing packages are installed with apt-get if the user may do so; otherwise one sentence names them.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ PROBE = (
 
 
 def missing_build_packages(python: str, minor: int) -> list[str]:
-    """Debian's names of what the message build lacks, for the interpreter `python` of version 3.<minor>."""
+    """Debian names of the packages that the message build lacks, for the interpreter `python` of version
+    3.<minor>."""
     missing = [] if shutil.which(os.environ.get("CXX", "c++")) else ["g++"]
     probe = subprocess.run([python, "-c", PROBE], capture_output=True, text=True, check=False).stdout
     if "headers False" in probe:
@@ -40,9 +41,9 @@ def missing_build_packages(python: str, minor: int) -> list[str]:
 
 
 def ensure_build_packages(python: str, minor: int) -> None:
-    """Sees to what the message build needs of the system.
+    """Installs the system packages that the message build needs.
 
-    Raises SetupError, naming the packages, where they are missing and cannot be installed.
+    Raises SetupError naming the packages if they are missing and cannot be installed.
     """
     missing = missing_build_packages(python, minor)
     if missing:
@@ -50,7 +51,7 @@ def ensure_build_packages(python: str, minor: int) -> None:
 
 
 def can_render(*more: str) -> bool:
-    """Whether EGL, with a driver behind it, can be loaded: what rendering without a screen needs. more:
+    """Whether EGL, with a driver behind it, can be loaded, which rendering without a screen needs. more:
     further libraries."""
     for library in ("libEGL.so.1", "libGLESv2.so.2", *more):
         try:
@@ -66,14 +67,14 @@ def has_browser() -> bool:
 
 
 def has_tracer() -> bool:
-    """Whether tests can watch the system calls of a process."""
+    """Whether tests can trace the system calls of a process."""
     return shutil.which("strace") is not None
 
 
 def install(packages: list[str], purpose: str) -> None:
     """Installs Debian packages.
 
-    Raises SetupError, naming the packages, where this user may not install or the installation fails.
+    Raises SetupError naming the packages if this user may not install or the installation fails.
     """
     command = f"apt-get install {' '.join(packages)}"
     if os.geteuid() != 0 or not shutil.which("apt-get"):

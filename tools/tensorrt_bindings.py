@@ -1,12 +1,12 @@
-"""Fetches the Python bindings of a TensorRT version and makes them importable without TensorRT, for the tests
-of its API.
+"""Fetches the Python bindings of a TensorRT version and makes them importable without TensorRT, for tests of
+its API.
 
     python tools/tensorrt_bindings.py 8.6 10.16 11.4
 
-The wheels of the bindings alone are about 1 MB, but link to NVIDIA's libraries. Stand-ins with the same names
-and symbols let them be imported: every class, enumeration and signature is then NVIDIA's own, and no factory
-may be called. The folder of a version holds the package `tensorrt`, the stand-ins in `lib`, and `api.json`,
-which describes the package. Needs a C compiler and the standard library.
+The wheels of the bindings alone are about 1 MB, but link to NVIDIA's libraries. Stand-in libraries with the
+same names and symbols let them be imported: every class, enumeration and signature is NVIDIA's, but no
+factory may be called. The folder of a version holds the package `tensorrt`, the stand-ins in `lib`, and
+`api.json`, which describes the package. Needs a C compiler and the standard library.
 """
 
 from __future__ import annotations
@@ -33,20 +33,20 @@ WHEELS = {
     "10.16": "tensorrt-cu13-bindings==10.16.1.11",
     "11.4": "tensorrt-cu13-bindings==11.4.0.106",
 }
-"""The versions the project is held to. NVIDIA built 8.6 for Python up to 3.11."""
-_FORM = "1"  # changes with what a folder holds
+"""Tested versions. NVIDIA built 8.6 for Python up to 3.11."""
+_FORM = "1"  # incremented when the content of a folder changes
 _SYMBOLS = re.compile(
     r"(createInfer|createNv|getBuilderPlugin|getNvOnnx|getPlugin|initLibNv|_ZN\w*(?:parser|Parser))"
 )
 
 
 def versions(minor: int) -> list[str]:
-    """The versions there are for Python 3.minor."""
+    """The versions available for Python 3.minor."""
     return [version for version in WHEELS if version != "8.6" or minor < 12]
 
 
 def is_ready(version: str, minor: int = sys.version_info[1]) -> bool:
-    """Whether the folder of a version is there, as this tool makes it for Python 3.minor."""
+    """Whether the folder of a version is there, as created by this version of the tool for Python 3.minor."""
     note = FOLDER / version / "made"
     return note.is_file() and note.read_text() == _note(version, minor)
 
@@ -56,7 +56,7 @@ def _note(version: str, minor: int) -> str:
 
 
 def ensure(version: str) -> Path:
-    """The folder of a version, made if it is not there. SetupError with a sentence if it cannot be."""
+    """The folder of a version, created if it is missing. Raises SetupError if that fails."""
     folder = FOLDER / version
     FOLDER.mkdir(parents=True, exist_ok=True)
     with (FOLDER / f"{version}.lock").open("w") as lock:

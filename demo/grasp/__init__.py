@@ -1,1 +1,1 @@
-"""`make demo-grasp`: a Panda in robosuite picks up what words ask for."""
+"""`make demo-grasp`: a Panda in robosuite picks up the object named in words."""

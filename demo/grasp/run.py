@@ -1,4 +1,4 @@
-"""Episodes of grasping: simulator, node and bridge over ROS topics, counted by the simulator.
+"""Grasping episodes: simulator, node and bridge over ROS topics, scored by the simulator.
 
 `make demo-grasp SEEDS=N FIRST_SEED=S` writes out/grasp.json, out/grasp.png (a strip of pictures) and
 out/grasp.mp4.
@@ -20,11 +20,11 @@ from groma_ros.camera_geometry import moved
 from groma_ros.geometry3d.approach_pose import target_pose
 from groma_ros.geometry3d.box3d import DepthError, place
 
-_HAND_STILL = 0.02  # metres of the hand's path that count as no motion
+_HAND_STILL = 0.02  # length of the hand's path in metres that counts as no motion
 
 
 class BoxFinder:
-    """Answers with a box of the truth, and depth: the ceiling, or with a random object the floor."""
+    """Answers with a true box and depth (upper bound), or with a random object (lower bound)."""
 
     def __init__(self, camera: CameraListener, episode: dict[str, Any], choice: int | None) -> None:
         self._camera, self._episode, self._choice = camera, episode, choice
@@ -48,7 +48,7 @@ class BoxFinder:
 
 
 def choose(finder: str, seed: int, episode: dict[str, Any]) -> int | None:
-    """The object that the ceiling or the floor goes for; None for a goal that means nothing."""
+    """The object chosen by the upper or the lower bound; None for an absent goal."""
     targets = episode["goal"]["targets"]
     if finder == "true":
         return targets[0] if targets else None
@@ -56,7 +56,8 @@ def choose(finder: str, seed: int, episode: dict[str, Any]) -> int | None:
 
 
 def judge(seed: int, episode: dict[str, Any], pick: Outcome, score: dict[str, Any]) -> Row:
-    """The row of an episode: by what the simulator says was lifted, not by what the bridge believes."""
+    """Row of an episode, judged by the objects the simulator reports as lifted, not by the bridge's own
+    outcome."""
     goal, lifted = episode["goal"], score["lifted"]
     targets = goal["targets"]
     wrong = any(index not in targets for index in lifted)
@@ -81,7 +82,7 @@ def judge(seed: int, episode: dict[str, Any], pick: Outcome, score: dict[str, An
 
 
 def _aimed_at(episode: dict[str, Any], pick: Outcome) -> int:
-    """The object whose box fits the answered one best; -1 where none does."""
+    """The object whose box matches the answered one best; -1 if none does."""
     if pick.answer is None or pick.answer.box is None:
         return -1
     fits = [_iou(pick.answer.box, item["box"]) for item in episode["objects"]]
@@ -96,7 +97,7 @@ def _iou(a: Any, b: Any) -> float:
 
 
 class GraspDemonstration(Demonstration):
-    """The Panda picks up what the goals of the episodes name."""
+    """The Panda picks up the objects named by the episodes' goals."""
 
     setup = Setup("grasp", "demo.grasp.simulator", CAMERA, BASE, "above")
     wrong = "wrong_lift"

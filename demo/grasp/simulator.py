@@ -1,7 +1,7 @@
 """Simulator of the grasping demo: robosuite's Panda and a camera as ROS topics.
 
-Out: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in the robot's base frame),
-hand_pose, joint_states, /clock. In: hand_target (where the hand should go), gripper_opening (metres; 0
+Published: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in the robot's base frame),
+hand_pose, joint_states, /clock. Subscribed: hand_target (target pose of the hand), gripper_opening (metres; 0
 closes). Runs in `.venv-sim`: python -m demo.grasp.simulator
 """
 
@@ -24,7 +24,7 @@ _FINGER = "panda_finger_joint1"
 
 
 class PandaNode(SimulatorNode):
-    """The cell as topics."""
+    """ROS interface of the grasping cell."""
 
     def __init__(self) -> None:
         super().__init__("panda_simulator", CAMERA)

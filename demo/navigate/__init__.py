@@ -1,1 +1,1 @@
-"""`make demo-navigate`: a mobile base in Miniworld's rooms goes to what words ask for."""
+"""`make demo-navigate`: a mobile base in Miniworld's rooms drives to the object named in words."""

@@ -1,7 +1,8 @@
-"""A small stand-in for Nav2: answers NavigateToPose by driving the base around what depth shows.
+"""A small stand-in for Nav2: serves NavigateToPose by driving the base around the obstacles in the depth
+images.
 
-In: odom, camera/depth, camera/camera_info, camera_pose. Out: cmd_vel, map (nav_msgs/OccupancyGrid). On a
-robot Nav2 takes this place; the bridge does not know the difference.
+Subscribed: odom, camera/depth, camera/camera_info, camera_pose. Published: cmd_vel, map
+(nav_msgs/OccupancyGrid). On a robot Nav2 takes this place; the bridge needs no change.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ Array = NDArray[np.float64]
 
 SPEED, TURN = 0.55, 1.0
 NEAR, ALIGNED = 0.12, 0.08
-"""Metres and radians within which a pose is reached."""
+"""Position and angle tolerance of a reached pose: metres, radians."""
 _LOOK_AHEAD = 0.45
 _REPLAN = 0.8  # seconds of the simulated clock
 _STUCK = 6.0
-_STRIDE = 6  # pixels of depth that are left out between two
+_STRIDE = 6  # step between the depth pixels that are used
 
 
 class Driver(Node):
-    """The base's driver. One goal at a time; a new one takes the place of the former."""
+    """Drives the base. One goal at a time; a new goal replaces the previous one."""
 
     def __init__(self) -> None:
         super().__init__("drive")
@@ -74,7 +75,7 @@ class Driver(Node):
         now = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
         pose = (now, place.x, place.y, 2 * float(np.arctan2(way.z, way.w)))
         if self._poses and (np.hypot(pose[1] - self._poses[-1][1], pose[2] - self._poses[-1][2]) > 0.5):
-            self._map, self._poses = None, []  # the base was carried away: another episode
+            self._map, self._poses = None, []  # the base was moved: another episode
         self._poses = [*self._poses[-200:], pose]
 
     def _on_info(self, message: CameraInfo) -> None:
@@ -141,7 +142,7 @@ class Driver(Node):
         return NavigateToPose.Result()
 
     def _drive(self, handle: Any, number: int, target: Array, heading: float) -> bool:
-        """Drive there, then turn; False where it was stopped, or got no farther."""
+        """Drive to a position, then turn. False if it was stopped or could not get any closer."""
         way: list[Array] = []
         planned = moved = -1e9
         begun = best = None

@@ -1,5 +1,4 @@
-"""What depth pictures tell of the floor: where it is free, where something stands, and ways across what is
-free."""
+"""A map of the floor from depth images: free and occupied cells, and paths through free space."""
 
 from __future__ import annotations
 
@@ -14,14 +13,14 @@ Array = NDArray[np.float64]
 CELL = 0.1
 UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 """As in nav_msgs/OccupancyGrid."""
-_LOW, _HIGH = 0.08, 1.7  # metres above the floor between which something is in the way
+_LOW, _HIGH = 0.08, 1.7  # heights above the floor in metres between which points are obstacles
 _FAR = 5.0
 _UNKNOWN_COST = 2.5
 _STEPS = [(i, j, float(np.hypot(i, j))) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
 
 
 class FloorMap:
-    """A square grid about the place where it was begun. size: metres of a side; radius: of the base."""
+    """A square grid around the base's initial position. size: side length in metres; radius: of the base."""
 
     def __init__(self, origin: Array, size: float = 40.0, radius: float = 0.25) -> None:
         self.count = round(size / CELL)
@@ -31,18 +30,18 @@ class FloorMap:
         self._hits = np.zeros((self.count, self.count), np.int16)
 
     def cell(self, place: Array) -> tuple[int, int]:
-        """Indices (x, y) of the cell of a place."""
+        """Indices (x, y) of the cell of a position."""
         i, j = np.clip(((place - self.low) / CELL).astype(int), 0, self.count - 1)
         return int(i), int(j)
 
     def place(self, cell: tuple[int, int]) -> Array:
-        """The middle of a cell."""
+        """Centre of a cell."""
         return self.low + (np.array(cell) + 0.5) * CELL
 
     def see(self, points: Array, eye: Array) -> None:
-        """Take in world points (P, 3) that a depth picture shows from `eye` (x, y).
+        """Add world points (P, 3) of a depth image taken from `eye` (x, y).
 
-        Between the eye and the nearest thing in each direction the floor is free.
+        Between the eye and the nearest obstacle in each direction the floor is free.
         """
         away = points[:, :2] - eye
         distance = np.hypot(*away.T)
@@ -61,7 +60,7 @@ class FloorMap:
         self.stand(eye)
 
     def stand(self, place: Array) -> None:
-        """The floor under the base is free."""
+        """Mark the floor under the base as free."""
         reach = int(self._radius / CELL) + 1
         i, j = self.cell(place)
         for a in range(i - reach, i + reach + 1):
@@ -74,20 +73,21 @@ class FloorMap:
             self.cells[i, j] = FREE
 
     def blocked(self, room: float = 0.08) -> NDArray[np.bool_]:
-        """Cells in which the middle of the base cannot be. room: metres it keeps from things."""
+        """Cells in which the centre of the base cannot be. room: distance in metres to keep from
+        obstacles."""
         reach = int(np.ceil((self._radius + room) / CELL))
         disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
         return np.asarray(cv2.dilate((self.cells == OCCUPIED).astype(np.uint8), disc) > 0)
 
     def way(self, start: Array, goal: Array, room: float = 0.08) -> list[Array]:
-        """Places from start to as near the goal as the base can get; empty where it cannot move at all.
+        """Path from start to the reachable cell nearest the goal; empty if the base cannot move at all.
 
-        Unknown floor may be crossed and costs more.
+        Unknown floor may be crossed at a higher cost.
         """
         blocked = self.blocked(room)
         first, last = self.cell(start), self.cell(goal)
         here = np.hypot(*(np.indices(blocked.shape).transpose(1, 2, 0) - first).transpose(2, 0, 1))
-        blocked[here < 3] = False  # a base that stands too near to something must get away from it
+        blocked[here < 3] = False  # a base too close to an obstacle must be able to leave it
         best, came = {first: 0.0}, {first: first}
         queue = [(0.0, 0.0, first)]
         nearest, nearest_gap = first, float(np.hypot(first[0] - last[0], first[1] - last[1]))

@@ -1,4 +1,4 @@
-"""Episodes of going somewhere: simulator, node, driver and bridge over ROS topics, counted by the simulator.
+"""Navigation episodes: simulator, node, driver and bridge over ROS topics, scored by the simulator.
 
 `make demo-navigate SEEDS=N FIRST_SEED=S` writes out/navigate.json, out/navigate.png (views and maps) and
 out/navigate.mp4.
@@ -25,8 +25,8 @@ WITHIN, CLOSE = 1.0, 0.5
 
 
 class BoxFinder:
-    """Answers with a box of the truth, and depth, of what is in view: the ceiling, or with a random thing
-    the floor."""
+    """Answers with a true box and depth of an object in view (upper bound), or with a random one (lower
+    bound)."""
 
     def __init__(
         self, camera: CameraListener, simulator: SimulatorProcess, targets: list[int], choice: int | None
@@ -54,7 +54,7 @@ class BoxFinder:
 
 
 def told_camera(x: float, y: float, turn: float) -> tuple[Any, Any]:
-    """Where the base's camera is in the map: position and 3x3 rotation of its optical frame."""
+    """Pose of the base's camera in the map: position and 3x3 rotation of its optical frame."""
     from groma_ros.simulation.miniworld_course import EYE_HEIGHT, EYE_PITCH
 
     level = np.cos(EYE_PITCH)
@@ -64,8 +64,7 @@ def told_camera(x: float, y: float, turn: float) -> tuple[Any, Any]:
 
 
 def judge(seed: int, episode: dict[str, Any], trip: Outcome, score: dict[str, Any]) -> Row:
-    """The row of an episode: by where the simulator says the base stands, if the bridge says that it has
-    arrived."""
+    """Row of an episode, judged by the base's position in the simulator if the bridge reports arrival."""
     goal = episode["goal"]
     present, arrived = bool(goal["targets"]), not trip.cause
     near = present and score["distance"] <= WITHIN and score["in_view"]
@@ -102,7 +101,7 @@ def judge(seed: int, episode: dict[str, Any], trip: Outcome, score: dict[str, An
 
 
 def shares(rows: list[Row]) -> dict[str, Any]:
-    """Further figures over the goals that are there: within half a metre, and SPL."""
+    """Further figures over the goals that are present: share within half a metre, and SPL."""
     present = [row for row in rows if row.present]
     count = max(1, len(present))
     hidden = [row for row in present if row.figures.get("in_view_at_start") == 0]
@@ -114,7 +113,7 @@ def shares(rows: list[Row]) -> dict[str, Any]:
 
 
 class NavigateDemonstration(Demonstration):
-    """The base goes to what the goals of the episodes name."""
+    """The base drives to the objects named by the episodes' goals."""
 
     setup = Setup(
         "navigate", "demo.navigate.simulator", CAMERA, MAP, "front", (("demo.navigate.drive", "drive"),)

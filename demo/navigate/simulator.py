@@ -1,7 +1,7 @@
 """Simulator of the navigation demo: a mobile base in Miniworld's rooms as ROS topics.
 
-Out: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in base_link), odom, /clock. In:
-cmd_vel. Runs in `.venv-sim`: python -m demo.navigate.simulator
+Published: camera/image, camera/depth, camera/camera_info, camera_pose (latched, in base_link), odom, /clock.
+Subscribed: cmd_vel. Runs in `.venv-sim`: python -m demo.navigate.simulator
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ SPEEDUP = 4.0
 """Maximum speed of the simulated clock relative to the wall clock while the base moves."""
 _FILM_PERIOD = 1.2
 _OLD_COMMAND = 0.12  # seconds of the simulated clock
-_PATIENCE = 0.4  # seconds of the wall
+_PATIENCE = 0.4  # seconds of wall time
 
 
 class BaseNode(SimulatorNode):
-    """The rooms as topics."""
+    """ROS interface of the rooms."""
 
     def __init__(self) -> None:
         super().__init__("base_simulator", CAMERA)
@@ -134,7 +134,7 @@ class BaseNode(SimulatorNode):
         return self.boxes() if request["do"] == "boxes" else super().other_request(request)
 
     def before_step(self, start: float) -> None:
-        """Wait for a new command, so that a slow machine does not drive far on an old one."""
+        """Wait for a new command, so that a slow machine does not drive far on an outdated one."""
         while not self.course.is_still and self.course.command_age > _OLD_COMMAND:
             rclpy.spin_once(self, timeout_sec=0.02)
             if time.monotonic() - start > _PATIENCE:

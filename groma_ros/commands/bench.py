@@ -37,43 +37,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action=FindModel,
         metavar="MODEL",
-        help="a model's name or its folder (default: groma-tiny, which ships)",
+        help="name or folder of a model (default: groma-tiny, which ships)",
     )
     parser.add_argument(
         "--backend",
         default="auto",
-        help="auto, onnx, tensorrt, llama_cpp, torch; several with commas (default: auto)",
+        help="comma-separated list of auto, onnx, tensorrt, llama_cpp, torch (default: auto)",
     )
     parser.add_argument(
         "--precision",
         default="auto",
-        help="several with commas, each on every backend that has it (default: the model's own)",
+        help="comma-separated list, each measured on every backend that supports it (default: the "
+        "model's own)",
     )
     parser.add_argument("--device", help="cpu or cuda (default: the backend's choice)")
-    parser.add_argument("--goals", default="1,4,10", help="numbers of goals, with commas (default: 1,4,10)")
+    parser.add_argument(
+        "--goals", default="1,4,10", help="comma-separated numbers of goals (default: 1,4,10)"
+    )
     parser.add_argument(
         "--size",
         choices=SIZES,
         default="tiny",
         help="tiny is the model; base and 7b have random weights, for speed only",
     )
-    parser.add_argument("--threads", type=int, help="of each backend (default: one a core)")
+    parser.add_argument("--threads", type=int, help="CPU threads of each backend (default: one per core)")
     parser.add_argument(
         "--frames",
         type=int,
-        help="pictures to look at, each once a row (default: 20 for tiny, 3 for base, 1 for 7b)",
+        help="number of pictures, each measured once per row (default: 20 for tiny, 3 for base, 1 for 7b)",
     )
     parser.add_argument(
-        "--seed", type=int, default=0, help="of the pictures and of random weights (default: 0)"
+        "--seed", type=int, default=0, help="seed of the pictures and random weights (default: 0)"
     )
     parser.add_argument(
         "--clock",
         choices=sorted(CLOCKS),
         default="wall",
-        help="cpu: the work of the process itself, for a machine that others use too",
+        help="wall: elapsed time; cpu: processor time of the process, for a machine with other load",
     )
     parser.add_argument(
-        "--claims", action="store_true", help="hold what the project claims of its speed against this machine"
+        "--claims", action="store_true", help="compare the project's speed claims with this machine"
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

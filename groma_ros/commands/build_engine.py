@@ -40,35 +40,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--model",
         action=FindModel,
         metavar="MODEL",
-        help="a model's name or its folder (default: groma-tiny, which ships)",
+        help="name or folder of a model (default: groma-tiny, which ships)",
     )
     parser.add_argument(
-        "--precision", choices=ONNX_PRECISIONS, help="of the graphs (default: fp16 where the bundle has it)"
+        "--precision",
+        choices=ONNX_PRECISIONS,
+        help="precision of the graphs (default: fp16 if the bundle has it)",
     )
     parser.add_argument(
-        "--force-rebuild", action="store_true", help="build also what is in the cache already"
+        "--force-rebuild", action="store_true", help="build engines even if they are in the cache"
     )
     parser.add_argument(
         "--graphs",
         type=Path,
         metavar="DIR",
-        help="build nothing: write the graphs for TensorRT there; needs no GPU",
+        help="instead of building, write the graphs for TensorRT to this folder; needs no GPU",
     )
     parser.add_argument(
-        "--lower", action="store_true", help="with --graphs: for TensorRT 8.6, in opset 17 and int32"
+        "--lower", action="store_true", help="with --graphs: write opset 17 with int32, for TensorRT 8.6"
     )
     parser.add_argument(
         "--check", action="store_true", help="also compare the engines with PyTorch and time them"
     )
     parser.add_argument(
-        "--pictures", type=int, default=_PICTURES, help=f"with --check: how many (default: {_PICTURES})"
+        "--pictures",
+        type=int,
+        default=_PICTURES,
+        help=f"with --check: number of pictures (default: {_PICTURES})",
     )
-    parser.add_argument("--seed", type=int, default=0, help="with --check: of the pictures (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="with --check: seed of the pictures (default: 0)")
     parser.add_argument(
         "--log",
         type=Path,
         metavar="FILE",
-        help="with --check: write hardware, versions and figures as Markdown",
+        help="with --check: file for hardware, versions and figures in Markdown",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

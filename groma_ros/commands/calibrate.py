@@ -37,18 +37,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     add_scene_arguments(parser, 400, required=False)
     parser.add_argument("--truth", type=Path, help="truth file of a bag (default: truth.json beside it)")
-    parser.add_argument("--topic", help="camera of a bag (default: its only one)")
-    parser.add_argument(
-        "--every", type=int, default=1, help="use only every so many frames of a bag (default 1)"
-    )
+    parser.add_argument("--topic", help="camera topic of a bag (default: its only camera)")
+    parser.add_argument("--every", type=int, default=1, help="use every N-th frame of a bag (default: 1)")
     parser.add_argument(
         "--signals",
-        help="read presence from these, as of a model never taught to say none (default: from all such a "
-        "model gives)",
+        help="comma-separated signals to compute presence from, for a model that was not trained to "
+        'answer "nothing fits" (default for such a model: all)',
     )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="fit and report, but leave the manifest as it is"
-    )
+    parser.add_argument("--dry-run", action="store_true", help="fit and report without changing the manifest")
 
 
 def run(args: argparse.Namespace) -> int:

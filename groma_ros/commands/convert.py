@@ -19,41 +19,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `groma convert`."""
     parser.add_argument(
         "source",
-        help="name of a checkpoint that `groma fetch` downloaded, or folder of a checkpoint (config.json, "
-        "weights, "
-        "tokenizer.model) or of a bundle",
+        help="name of a checkpoint downloaded by `groma fetch`, or folder of a checkpoint "
+        "(config.json, weights, tokenizer.model) or of a bundle",
     )
     parser.add_argument(
         "--out",
         type=Path,
-        help="folder of the bundle (default: the source, if that is a bundle; of a fetched checkpoint its "
-        "name in "
-        "the models folder)",
+        help="folder of the bundle (default: the source, if it is a bundle; for a fetched checkpoint "
+        "its name in the models folder)",
     )
     parser.add_argument(
         "--precision",
         default="",
         metavar="LIST",
-        help=f"with commas, the default first: {', '.join(ONNX_PRECISIONS)} (graphs), "
-        f"{', '.join(GGUF_PRECISIONS)} (language model for "
-        "llama.cpp); default: those of the bundle, else fp32, else, of a language model over 2 GB, "
-        "fp16,q4_k_m",
+        help=f"comma-separated precisions, the default first: {', '.join(ONNX_PRECISIONS)} (graphs), "
+        f"{', '.join(GGUF_PRECISIONS)} (language model for llama.cpp); default: those of the "
+        "bundle, else fp32, else, for a language model over 2 GB, fp16,q4_k_m",
     )
     parser.add_argument(
         "--frames",
         type=Path,
-        help="pictures to take the ranges of 8-bit graphs from: a folder or a bag (default: rendered scenes)",
+        help="folder of pictures or bag to calibrate 8-bit graphs on (default: rendered scenes)",
     )
     parser.add_argument(
-        "--only", action="store_true", help="drop the graphs of all other precisions from the bundle"
+        "--only", action="store_true", help="remove the graphs of all other precisions from the bundle"
     )
     parser.add_argument(
         "--no-weights",
         action="store_true",
-        help="make a bundle to run only, without the weights that PyTorch reads",
+        help="leave out the weights, which only PyTorch needs",
     )
     parser.add_argument(
-        "--strict", action="store_true", help="refuse a checkpoint with keys that its network does not have"
+        "--strict", action="store_true", help="reject a checkpoint with keys that the network does not have"
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

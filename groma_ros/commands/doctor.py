@@ -22,18 +22,16 @@ MARKS = {"ok": "ok", "warning": "!", "failure": "FAIL"}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `groma doctor`."""
     parser.add_argument(
-        "--model", default="", metavar="MODEL", help="a model's name or folder (default: groma-tiny)"
+        "--model", default="", metavar="MODEL", help="name or folder of a model (default: groma-tiny)"
     )
     parser.add_argument("--backend", default="auto", help=f"{', '.join(BACKENDS)} (default: auto)")
-    parser.add_argument(
-        "--precision", default="auto", help="such as fp16 or q4_k_m (default: the model's own)"
-    )
+    parser.add_argument("--precision", default="auto", help="e.g. fp16 or q4_k_m (default: the model's own)")
     parser.add_argument("--device", help="cpu or cuda (default: the backend's choice)")
     parser.add_argument(
         "--seconds",
         type=float,
         default=2.0,
-        help="to look for cameras on the ROS graph (default 2; 0: skip ROS)",
+        help="time to look for cameras on the ROS graph (default: 2; 0: skip ROS)",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

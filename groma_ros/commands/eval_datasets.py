@@ -36,17 +36,19 @@ def _add_lvis_ground_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="annotations of LVIS-Ground (lvis_test.json) or in the form of COCO",
+        help="annotations in the format of LVIS-Ground (lvis_test.json) or COCO",
     )
     add_picture_arguments(parser)
     parser.add_argument(
         "--most",
         type=int,
         default=MOST_BOXES,
-        help=f"boxes of an answer, 0 for all (default {MOST_BOXES}: the original)",
+        help=f"maximum number of boxes per answer, 0 for all (default {MOST_BOXES}, as in the original)",
     )
     parser.add_argument(
-        "--paper", action="store_true", help="the data is LVIS-Ground: put the paper's figures beside"
+        "--paper",
+        action="store_true",
+        help="the data is LVIS-Ground: show the paper's figures for comparison",
     )
 
 
@@ -80,13 +82,13 @@ def _add_caption_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="COCO-style file whose annotations have captions, as vg_test.json",
+        help="COCO-style file whose annotations have captions, e.g. vg_test.json",
     )
     add_picture_arguments(parser)
     parser.add_argument(
         "--dataset",
         choices=sorted(KINDS),
-        help="the data is this: its queries, and the paper's figure beside",
+        help="data set, which selects its queries and the paper's figures for comparison",
     )
 
 
@@ -119,21 +121,19 @@ def _add_chat_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="JSON lines of question_id, image, text, category (qa90_questions.jsonl)",
+        help="JSON lines with question_id, image, text, category (qa90_questions.jsonl)",
     )
     add_picture_arguments(parser, drawn=False, resize="demo")
     parser.add_argument(
         "--truth",
         type=Path,
-        help="COCO-style instances of the pictures: count hallucinated and missed objects",
+        help="COCO-style instances of the pictures, to count hallucinated and missed objects",
     )
-    parser.add_argument(
-        "--synonyms", type=Path, help="JSON object from a class of --truth to more words for it"
-    )
+    parser.add_argument("--synonyms", type=Path, help="JSON object with synonyms for the classes of --truth")
     parser.add_argument(
         "--plain",
         action="store_true",
-        help="ask the bare question, as the original's evaluation did, without [grounding]",
+        help="ask the question without the prefix [grounding], as in the original evaluation",
     )
 
 

@@ -72,13 +72,13 @@ class ExpressionSet:
 
 def _add_split(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--split", default="", help="only these splits, e.g. val,testA (default: all but train)"
+        "--split", default="", help="comma-separated splits, e.g. val,testA (default: all but train)"
     )
 
 
 def _add_batch(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--batch", type=int, default=32, help="expressions of a picture that are asked at once (default 32)"
+        "--batch", type=int, default=32, help="number of expressions asked in one batch (default 32)"
     )
 
 
@@ -97,11 +97,11 @@ def _add_rec_arguments(parser: argparse.ArgumentParser) -> None:
         "--data",
         type=Path,
         required=True,
-        help="folder or refs file of REFER, or one file as refcoco_val.json",
+        help="folder or refs file of REFER, or a single file such as refcoco_val.json",
     )
     add_picture_arguments(parser)
     _add_split(parser)
-    parser.add_argument("--dataset", help="refcoco, refcoco+ or refcocog, where the file does not say it")
+    parser.add_argument("--dataset", help="refcoco, refcoco+ or refcocog, if the file does not name it")
     _add_batch(parser)
 
 

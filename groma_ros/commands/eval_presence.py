@@ -26,17 +26,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_run_arguments(parser)
     add_scene_arguments(parser, 400, required=False)
     parser.add_argument(
-        "--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count"
+        "--data", type=Path, help="folder written by `groma scenes`, instead of --seed and --count"
     )
     parser.add_argument(
         "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
     )
     parser.add_argument(
         "--signals",
-        help=f"presence from these instead ({', '.join(SIGNALS)}), as of a model never taught to say none; "
-        "fitted here",
+        help=f"comma-separated signals to compute presence from ({', '.join(SIGNALS)}), for a model "
+        'that was not trained to answer "nothing fits"; they are fitted here',
     )
-    parser.add_argument("--plot", type=Path, metavar="SVG", help="write the reliability diagrams here")
+    parser.add_argument("--plot", type=Path, metavar="SVG", help="file for the reliability diagrams")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -20,13 +20,13 @@ def _add_scenes_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, required=True, device=True)
     add_scene_arguments(parser, 500, required=False)
     parser.add_argument(
-        "--data", type=Path, help="a folder that `groma scenes` wrote, instead of --seed and --count"
+        "--data", type=Path, help="folder written by `groma scenes`, instead of --seed and --count"
     )
     parser.add_argument(
         "--failures",
         type=Path,
         metavar="DIR",
-        help="write pictures of goals answered wrong, and a sheet of them",
+        help="folder for pictures of wrongly answered goals, and a contact sheet",
     )
     parser.add_argument(
         "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
@@ -64,7 +64,9 @@ def _add_robustness_arguments(parser: argparse.ArgumentParser) -> None:
     add_model_arguments(parser, required=True, device=True)
     add_scene_arguments(parser, 200)
     parser.add_argument(
-        "--conditions", default=",".join(robustness.CONDITIONS), help="of the table, by name (default: all)"
+        "--conditions",
+        default=",".join(robustness.CONDITIONS),
+        help="comma-separated rows of the table (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
@@ -87,7 +89,7 @@ def _run_robustness(args: argparse.Namespace) -> int:
 
 def _add_precisions_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--model", action=FindModel, required=True, metavar="MODEL", help="a model's name or its folder"
+        "--model", action=FindModel, required=True, metavar="MODEL", help="name or folder of a model"
     )
     add_scene_arguments(parser, 200)
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
@@ -108,7 +110,7 @@ def _run_precisions(args: argparse.Namespace) -> int:
 def _add_depth_arguments(parser: argparse.ArgumentParser) -> None:
     add_scene_arguments(parser, 100, required=False)
     parser.add_argument(
-        "--data", type=Path, help="a folder that `groma scenes --depth` wrote, instead of --seed and --count"
+        "--data", type=Path, help="folder written by `groma scenes --depth`, instead of --seed and --count"
     )
     add_model_arguments(parser, device=True)
     parser.add_argument(
@@ -117,7 +119,7 @@ def _add_depth_arguments(parser: argparse.ArgumentParser) -> None:
         choices=tuple(LEVELS),
         default=list(LEVELS),
         metavar="LEVEL",
-        help=f"of {', '.join(LEVELS)} (default: all)",
+        help=f"noise levels, from {', '.join(LEVELS)} (default: all)",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

@@ -16,30 +16,33 @@ from groma_ros.tracking.grounding_tracker import TrackingConfig
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `groma eval tracking`."""
     add_model_arguments(parser, required=True, device=True)
-    parser.add_argument("--seed", type=int, help="of the first scene; the others follow")
+    parser.add_argument("--seed", type=int, help="seed of the first scene; the others follow")
     parser.add_argument("--count", type=int, default=5, help="number of rendered sequences (default 5)")
     parser.add_argument(
-        "--seconds", type=float, default=6.0, help="of a sequence; fewer make the camera faster (default 6)"
+        "--seconds",
+        type=float,
+        default=6.0,
+        help="length of a sequence; a shorter one has a faster camera (default 6)",
     )
     parser.add_argument(
         "--bag",
         type=Path,
-        help="a recorded camera with a truth.json beside it, instead of rendered sequences",
+        help="recorded camera with truth.json beside it, instead of rendered sequences",
     )
-    parser.add_argument("--truth", type=Path, help="truth file of --bag, if it is elsewhere")
+    parser.add_argument("--truth", type=Path, help="truth file of --bag, if not beside it")
     parser.add_argument(
         "--answer-seconds",
         "--latency",
         default="1",
         metavar="SECONDS",
-        help="seconds that an answer of the language model takes, a row each, e.g. 2.5,10; sequences are "
-        f"played back and forth until {ANSWERS} answers fit (default 1)",
+        help="comma-separated durations of an answer of the language model, one row each, e.g. 2.5,10; "
+        f"sequences are played back and forth until {ANSWERS} answers fit (default 1)",
     )
     parser.add_argument(
         "--proposer-hz",
         default="0,2.5",
         metavar="HZ",
-        help="frames a second that are perceived, a row each; 0 is all (default 0,2.5)",
+        help="comma-separated numbers of perceived frames per second, one row each; 0: all (default 0,2.5)",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

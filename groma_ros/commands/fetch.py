@@ -31,9 +31,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--revision",
-        help="branch, tag or full commit hash (default: the newest; an unfinished download keeps its own)",
+        help="branch, tag or full commit hash (default: the newest commit, or that of an unfinished "
+        "download)",
     )
-    parser.add_argument("--yes", action="store_true", help="accept the licence terms without being asked")
+    parser.add_argument("--yes", action="store_true", help="accept the licence terms without a prompt")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 

@@ -62,8 +62,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         required=True,
         metavar="PICTURE",
-        help="JPEG, PNG or WebP pictures: files, folders, patterns in quotes, or - for standard input; the "
-        "orientation that a phone stores (EXIF) is applied: boxes are pixels of the picture as people see it",
+        help="JPEG, PNG or WebP pictures: files, folders, quoted patterns, or - for standard input; "
+        "the stored orientation (EXIF) is applied, so boxes refer to the upright picture",
     )
     parser.add_argument(
         "--goal",
@@ -71,13 +71,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="TEXT",
-        help="what to look for, in quotes; without one the regions are listed with their names",
+        help="quoted goals; without any, the regions are listed with their descriptions",
     )
     parser.add_argument(
         "--out",
         type=Path,
         metavar="PICTURE",
-        help="write the picture with the boxes drawn (.png or .jpg); a folder where there are several",
+        help="file for the picture with boxes (.png or .jpg), or a folder for several pictures",
     )
     add_model_arguments(parser, device=True)
     parser.add_argument(

@@ -16,7 +16,9 @@ _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `groma licences`."""
     parser.add_argument(
-        "--all", action="store_true", help="every package of the environment, not only what groma_ros needs"
+        "--all",
+        action="store_true",
+        help="list every package of the environment, not only those needed by groma_ros",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

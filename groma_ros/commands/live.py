@@ -28,36 +28,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         required=True,
         metavar="SOURCE",
-        help="the number of a camera, a video, a picture, a folder of pictures, a bag, or ros for a "
-        "running node",
+        help="number of a camera, a video, a picture, a folder of pictures, a bag, or ros for a running node",
     )
     parser.add_argument(
-        "--goal", action="append", default=[], metavar="TEXT", help="what to look for; may be repeated"
+        "--goal", action="append", default=[], metavar="TEXT", help="goal to search for; may be repeated"
     )
-    parser.add_argument("--topic", help="of a bag's camera (default: its only one)")
+    parser.add_argument("--topic", help="camera topic of a bag (default: its only camera)")
     add_model_arguments(parser, device=True)
     parser.add_argument(
         "--min-presence", type=float, help="presence below which a goal is absent (default: the model's)"
     )
     ros = parser.add_argument_group("with --source ros")
     ros.add_argument("--node", default="groma", help="name of the node, with its namespace (default: groma)")
-    ros.add_argument("--camera", default="", help="of a node with several cameras")
-    ros.add_argument("--image-topic", help="of the camera (default: the one that the node reads)")
+    ros.add_argument("--camera", default="", help="camera name, for a node with several cameras")
+    ros.add_argument("--image-topic", help="image topic of the camera (default: as reported by the node)")
     page = parser.add_argument_group("page")
     page.add_argument(
         "--out",
         type=Path,
         default=Path("out/live"),
-        help="folder for labels, saved frames and bags, in it one a source (default: out/live)",
+        help="folder for labels, saved frames and bags, with one subfolder per source (default: out/live)",
     )
-    page.add_argument("--port", type=int, default=8470, help="0 takes a free one (default: 8470)")
+    page.add_argument(
+        "--port", type=int, default=8470, help="port to listen on, 0 for a free one (default: 8470)"
+    )
     page.add_argument(
         "--host",
         default=LOOPBACK[0],
-        help="address to listen on; any but this machine's own needs --token (default: 127.0.0.1)",
+        help="address to listen on; other than this machine's own it needs --token (default: 127.0.0.1)",
     )
-    page.add_argument("--token", default="", help="a secret that whoever opens the page must know")
-    page.add_argument("--no-browser", action="store_true", help="only print the address")
+    page.add_argument("--token", default="", help="secret that everybody who opens the page must know")
+    page.add_argument(
+        "--no-browser", action="store_true", help="print the address without opening the browser"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

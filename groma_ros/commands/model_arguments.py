@@ -42,19 +42,17 @@ def add_model_arguments(
         action=FindModel,
         required=required,
         metavar="MODEL",
-        help=f"a model's name or its folder{default}",
+        help=f"name or folder of a model{default}",
     )
-    parser.add_argument(
-        "--backend", default="auto", help=f"what runs it: {', '.join(BACKENDS)} (default: auto)"
-    )
+    parser.add_argument("--backend", default="auto", help=f"backend: {', '.join(BACKENDS)} (default: auto)")
     parser.add_argument(
         "--precision",
         default="auto",
-        help="of the model, e.g. fp32, int8 or q4_k_m (default: the model's own)",
+        help="precision of the model, e.g. fp32, int8 or q4_k_m (default: the model's own)",
     )
     if device:
         parser.add_argument("--device", help="cpu, cuda or cuda:N (default: the backend's choice)")
-    parser.add_argument("--threads", type=int, help="on the CPU (default: the backend's choice)")
+    parser.add_argument("--threads", type=int, help="CPU threads (default: the backend's choice)")
 
 
 def runtime_options(args: argparse.Namespace) -> RuntimeOptions:

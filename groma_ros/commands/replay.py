@@ -41,64 +41,65 @@ STATUS_CODES = {"failed": 1, "lost": LOST, "changed": CHANGED}
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `groma replay`."""
     parser.add_argument(
-        "bags", type=Path, nargs="+", metavar="BAG", help="a rosbag2 folder, an .mcap file or a .db3 file"
+        "bags", type=Path, nargs="+", metavar="BAG", help="rosbag2 folder, .mcap file or .db3 file"
     )
     parser.add_argument(
         "--goals",
         type=Path,
         required=True,
         metavar="FILE",
-        help="YAML: under `goals` a list of texts or mappings",
+        help="YAML file with goals, texts or mappings, under the key `goals`",
     )
     parser.add_argument(
         "--topic",
         action="append",
         default=[],
-        help="of the camera; needed where a bag has several, which may be given with a --topic each",
+        help="camera topic; required if a bag has several cameras, may be repeated",
     )
     parser.add_argument(
         "--all-cameras",
         action="store_true",
-        help="replay every camera of each bag, with its results in a folder of its own",
+        help="replay every camera of each bag, each into its own folder of results",
     )
     parser.add_argument(
         "--depth-topic",
         action="append",
         default=[],
         metavar="TOPIC",
-        help="of its depth images (default: the one that goes with the camera)",
+        help="topic of its depth images (default: the topic that matches the camera)",
     )
     parser.add_argument(
         "--camera-info-topic",
         action="append",
         default=[],
         metavar="TOPIC",
-        help="of its camera_info (default: the one that goes with the camera)",
+        help="topic of its camera_info (default: the topic that matches the camera)",
     )
     parser.add_argument(
         "--rectified",
         choices=SETTINGS,
         default="auto",
-        help="whether the camera's images are rectified, so that P of its camera_info holds and not K "
-        "(default: by the topic's name)",
+        help="whether the camera's images are rectified, so that P of its camera_info applies instead "
+        "of K (default: by the topic name)",
     )
     parser.add_argument(
         "--allow-loss",
         action="store_true",
-        help="replay what is there of a bag that announces other messages than it holds, or breaks off",
+        help="replay the available messages of a bag that is incomplete or holds other messages than "
+        "it announces",
     )
     parser.add_argument(
-        "--every", type=int, default=1, metavar="N", help="replay every N-th image only (default: 1)"
+        "--every", type=int, default=1, metavar="N", help="replay only every N-th image (default: 1)"
     )
     parser.add_argument(
         "--out",
         type=Path,
         default=Path("out/replay"),
         metavar="DIR",
-        help="folder of the results (default: out/replay)",
+        help="folder for the results (default: out/replay)",
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="start anew, also where a run was stopped in the middle"
+        "--fresh", action="store_true", help="start over, even if an interrupted run could be resumed"
     )
     model = parser.add_argument_group("model")
     add_model_arguments(model)
@@ -110,43 +111,43 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=TrackingConfig.answer_period,
         metavar="S",
-        help="ask the language model every S seconds of the bag, and carry boxes between (default: on every "
-        "image)",
+        help="ask the language model every S seconds of the bag, and carry boxes in between (default: "
+        "ask on every image)",
     )
     compared = parser.add_argument_group("comparison")
     compared.add_argument(
-        "--expect", type=Path, metavar="DIR", help="compare with the run that is stored there"
+        "--expect", type=Path, metavar="DIR", help="compare with the run stored in this folder"
     )
     compared.add_argument(
-        "--accept", action="store_true", help="store this run in the folder of --expect instead"
+        "--accept", action="store_true", help="store this run in the folder of --expect instead of comparing"
     )
     compared.add_argument(
-        "--other-model", action="store_true", help="compare with an expectation of another model too"
+        "--other-model", action="store_true", help="compare even if another model created the expectation"
     )
     defaults = Tolerances()
     compared.add_argument(
         "--iou",
         type=float,
         default=defaults.iou,
-        help=f"least overlap of two equal boxes (default: {defaults.iou})",
+        help=f"minimum IoU of equal boxes (default: {defaults.iou})",
     )
     compared.add_argument(
         "--score",
         type=float,
         default=defaults.score,
-        help=f"scores may differ by this (default: {defaults.score})",
+        help=f"maximum difference of scores (default: {defaults.score})",
     )
     compared.add_argument(
         "--goal-iou",
         type=float,
         default=defaults.goal_iou,
-        help=f"least mean overlap of a goal (default: {defaults.goal_iou})",
+        help=f"minimum mean IoU of a goal's boxes (default: {defaults.goal_iou})",
     )
     compared.add_argument(
         "--goal-score",
         type=float,
         default=defaults.goal_score,
-        help=f"greatest mean difference of its scores (default: {defaults.goal_score})",
+        help=f"maximum mean difference of a goal's scores (default: {defaults.goal_score})",
     )
     compared.add_argument(
         "--frames",
@@ -159,17 +160,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=defaults.distance,
         metavar="M",
-        help=f"a box may move so far in space (default: {defaults.distance} m)",
+        help=f"maximum distance of equal boxes in 3D (default: {defaults.distance} m)",
     )
-    compared.add_argument("--ids", action="store_true", help="track ids must be equal too")
+    compared.add_argument("--ids", action="store_true", help="track ids must also be equal")
     compared.add_argument(
         "--truth",
         type=Path,
         metavar="FILE",
-        help="the true boxes, as groma scenes writes them: accuracy is reported",
+        help="true boxes in the format of `groma scenes`; accuracy is reported",
     )
     compared.add_argument(
-        "--min-accuracy", type=float, default=0.0, help="with --truth: a goal that is right less often fails"
+        "--min-accuracy",
+        type=float,
+        default=0.0,
+        help="with --truth: minimum share of right frames of each goal",
     )
     many = parser.add_argument_group("many bags")
     many.add_argument(
@@ -177,17 +181,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=int,
         default=1,
         metavar="N",
-        help="replay so many bags at once, a process each (default: 1)",
+        help="number of bags replayed in parallel, one process each (default: 1)",
     )
     many.add_argument(
-        "--ray", default="", metavar="ADDRESS", help="hand the bags to the Ray cluster there, e.g. auto"
+        "--ray",
+        default="",
+        metavar="ADDRESS",
+        help="address of a Ray cluster to replay the bags on, e.g. auto",
     )
     many.add_argument(
         "--ray-gpus",
         type=float,
         default=0.0,
         metavar="N",
-        help="GPUs that a bag takes of the cluster (default: 0)",
+        help="GPUs of the cluster per bag (default: 0)",
     )
     live = parser.add_argument_group("live")
     live.add_argument(
@@ -198,17 +205,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=1.0,
         metavar="R",
-        help="speed of --live: 1 is that of the recording, where a slow node drops images; 0 waits for "
-        "every answer (default: 1)",
+        help="speed of --live: 1 is that of the recording, at which a slow node drops images; 0 waits "
+        "for every answer (default: 1)",
     )
     live.add_argument(
         "--domain",
         type=int,
         metavar="N",
-        help="DDS domain of --live (default: ROS_DOMAIN_ID, or one of its own)",
+        help="DDS domain of --live (default: ROS_DOMAIN_ID, or an unused one)",
     )
     live.add_argument(
-        "--network", action="store_true", help="let other machines see --live; by default only this one does"
+        "--network",
+        action="store_true",
+        help="let other machines discover --live; by default only this machine does",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 

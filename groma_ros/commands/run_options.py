@@ -36,11 +36,15 @@ def add_run_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--devices",
         default="",
-        help="what the processes run on in turn, e.g. cuda:0,cuda:1 (default: the backend's)",
+        help="comma-separated devices assigned to the processes in turn, e.g. cuda:0,cuda:1 (default: "
+        "the backend's choice)",
     )
-    parser.add_argument("--jobs", type=int, default=1, help="processes (default 1)")
+    parser.add_argument("--jobs", type=int, default=1, help="number of processes (default 1)")
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="keep records, report and table here; a stopped run goes on"
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for records, report and table, from which an interrupted run resumes",
     )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
@@ -57,7 +61,7 @@ def add_scene_arguments(parser: argparse.ArgumentParser, count: int, required: b
         "--world",
         choices=(MIXED, *WORLDS),
         default=DEFAULT_WORLD,
-        help=f"of rendered scenes (default {DEFAULT_WORLD})",
+        help=f"world of rendered scenes (default {DEFAULT_WORLD})",
     )
 
 
@@ -71,19 +75,19 @@ def add_picture_arguments(
         type=Path,
         required=True,
         metavar="DIR",
-        help="folder of the pictures that the annotations name",
+        help="folder of the annotated pictures",
     )
     parser.add_argument(
         "--resize",
         default=resize,
-        help="of pictures: own, bilinear, bicubic, area; for the original's weights published or demo are "
-        "what its evaluations (bilinear) "
-        f"or its chat (bicubic) did, for others the bundle's own (default: {resize})",
+        help="resize of pictures: own, bilinear, bicubic or area; with the original's weights also "
+        "published (bilinear, as in its evaluations) or demo (bicubic, as in its chat), which are "
+        f"the bundle's own for other weights (default: {resize})",
     )
-    parser.add_argument("--limit", type=int, help="only so many pictures, the first ones")
+    parser.add_argument("--limit", type=int, help="use only the first N pictures")
     if drawn:
         parser.add_argument(
-            "--seed", type=int, default=0, help="of the draw among the template's wordings (default 0)"
+            "--seed", type=int, default=0, help="seed for drawing the template's wordings (default 0)"
         )
 
 

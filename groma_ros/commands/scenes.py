@@ -32,30 +32,33 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seed", type=int, required=True, help="data seed; different seeds give different scenes"
     )
     parser.add_argument("--count", type=int, required=True, help="number of scenes")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write, or to go on with")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write or to continue")
     help_ = f"where the scenes are set (default {DEFAULT_WORLD})"
     parser.add_argument(
         "--world", choices=(MIXED, *WORLDS, *other_worlds.WORLDS), default=DEFAULT_WORLD, help=help_
     )
     parser.add_argument(
-        "--jobs", type=int, default=os.cpu_count() or 1, help="processes (default: one a core)"
+        "--jobs", type=int, default=os.cpu_count() or 1, help="number of processes (default: one per core)"
     )
-    parser.add_argument("--width", type=int, default=640, help="pixels (default 640)")
-    parser.add_argument("--height", type=int, default=480, help="pixels (default 480)")
+    parser.add_argument("--width", type=int, default=640, help="width in pixels (default 640)")
+    parser.add_argument("--height", type=int, default=480, help="height in pixels (default 480)")
     parser.add_argument(
-        "--aspect", help="stretch a camera of this aspect (number or random) into the picture"
-    )
-    parser.add_argument(
-        "--supersample", type=int, default=1, help="draw this many times larger and average down (default 1)"
+        "--aspect", help="stretch pictures of a camera with this aspect (a number or random) to the size"
     )
     parser.add_argument(
-        "--goals-per-kind", type=int, default=1, help="goals of each kind a scene (default 1)"
+        "--supersample",
+        type=int,
+        default=1,
+        help="factor by which pictures are drawn larger and averaged down (default 1)",
     )
-    parser.add_argument("--depth", action="store_true", help="also write depth as 16-bit PNG, millimetres")
+    parser.add_argument(
+        "--goals-per-kind", type=int, default=1, help="goals of each kind per scene (default 1)"
+    )
+    parser.add_argument("--depth", action="store_true", help="also write depth as 16-bit PNG in millimetres")
     parser.add_argument(
         "--form",
         choices=FORMS,
-        help="also write the goals in a published form: grec for groma eval grec, saco for eval concepts",
+        help="also write the goals in a published format: grec for groma eval grec, saco for eval concepts",
     )
 
 

@@ -14,7 +14,7 @@ STAGES = "detection,alignment,language"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `groma train`."""
     parser.add_argument(
-        "--config", type=Path, required=True, help="YAML file of the run, such as config/train_tiny.yaml"
+        "--config", type=Path, required=True, help="YAML file of the run, e.g. config/train_tiny.yaml"
     )
     parser.add_argument(
         "--out",
@@ -22,9 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=Path("runs"),
         help="folder of scenes, checkpoints and logs (default: runs)",
     )
-    parser.add_argument("--bundle", type=Path, help="folder to write the finished bundle to")
-    parser.add_argument("--resume", action="store_true", help="go on from the checkpoints in --out")
-    parser.add_argument("--stages", default=STAGES, help=f"stages to run, in order (default: {STAGES})")
+    parser.add_argument("--bundle", type=Path, help="folder for the finished bundle")
+    parser.add_argument("--resume", action="store_true", help="resume from the checkpoints in --out")
+    parser.add_argument(
+        "--stages", default=STAGES, help=f"stages to run, in order, separated by commas (default: {STAGES})"
+    )
     parser.add_argument(
         "--data",
         type=Path,
@@ -33,15 +35,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="a COCO-style or RefCOCO-style file; may be repeated",
     )
     parser.add_argument(
-        "--held-out", type=Path, action="append", default=[], help="such a file that is only measured on"
+        "--held-out",
+        type=Path,
+        action="append",
+        default=[],
+        help="COCO-style or RefCOCO-style file for evaluation only",
     )
     parser.add_argument(
-        "--images", type=Path, help="folder of the files' pictures (default: each file's own)"
+        "--images", type=Path, help="folder of the pictures (default: the folder of each file)"
     )
     parser.add_argument(
         "--start",
         type=Path,
-        help="name or folder of a model whose weights the first of the stages begins from",
+        help="name or folder of a model with the initial weights",
     )
 
 

@@ -17,12 +17,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `groma verify`."""
     parser.add_argument(
         "target",
-        help="name or folder of a model, whose graphs are compared with its network in PyTorch on a picture; "
-        "or folder with config.json, meta.json and recorded tensors",
+        help="name or folder of a model, whose graphs are compared with its network in PyTorch on a "
+        "picture; or a folder with config.json, meta.json and recorded tensors",
     )
-    parser.add_argument("--image", type=Path, help="picture to check a model on (default: a drawn one)")
-    parser.add_argument("--goal", default="the red box", help="goal to ask of it (default: the red box)")
-    parser.add_argument("--json", action="store_true", help="one JSON document on standard output")
+    parser.add_argument("--image", type=Path, help="picture to check a model on (default: a generated one)")
+    parser.add_argument("--goal", default="the red box", help="goal to ask (default: the red box)")
+    parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--seen",
         default="",
         metavar="WORLD",
-        help="judge pictures by this world alone, where the backbone learned from no other one of the config",
+        help="judge pictures of this world only, if the backbone was trained on no other world of the config",
     )
     args = parser.parse_args(arguments)
     found = fit(

@@ -261,9 +261,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--sizes", default=",".join(SIZES), help="of the images, with commas")
-    parser.add_argument("--goals", default="1,10", help=f"numbers of goals up to {len(GOALS)}, with commas")
-    parser.add_argument("--images", type=int, default=40, help="images a row (default: 40)")
+    parser.add_argument("--sizes", default=",".join(SIZES), help="image sizes, separated by commas")
+    parser.add_argument(
+        "--goals", default="1,10", help=f"numbers of goals up to {len(GOALS)}, separated by commas"
+    )
+    parser.add_argument("--images", type=int, default=40, help="images per row (default: 40)")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
     args = parser.parse_args()
     os.environ.update(dds_environment())

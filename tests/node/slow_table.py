@@ -392,13 +392,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--seconds", default="0.05,1,2.5,5,10", help="that an answer takes, with commas")
-    parser.add_argument("--cameras", default="1,2", help="numbers of cameras, with commas")
+    parser.add_argument(
+        "--seconds", default="0.05,1,2.5,5,10", help="seconds per answer, separated by commas"
+    )
+    parser.add_argument("--cameras", default="1,2", help="numbers of cameras, separated by commas")
     parser.add_argument(
         "--span", type=float, default=24.0, help="seconds after the first answers (default: 24)"
     )
     parser.add_argument(
-        "--every-topic", action="store_true", help="listen to every topic at 30 Hz with depth"
+        "--every-topic", action="store_true", help="subscribe to every topic at 30 Hz with depth"
     )
     args = parser.parse_args()
     os.environ.update(dds_environment())

@@ -306,7 +306,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=20.0, help="of playing, 3 or more (default 20)")
+    parser.add_argument(
+        "--minutes", type=float, default=20.0, help="minutes of playing, 3 or more (default 20)"
+    )
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
     options = parser.parse_args()
     if options.minutes < 3:

@@ -36,18 +36,18 @@ def main() -> int:
         "--bag", type=Path, default=ROOT / "demo" / "tabletop.mcap", help="MCAP bag with a compressed camera"
     )
     parser.add_argument(
-        "--goals", type=Path, default=ROOT / "demo" / "goals.yaml", help="the goals that are sent"
+        "--goals", type=Path, default=ROOT / "demo" / "goals.yaml", help="YAML file of the goals to send"
     )
     parser.add_argument(
-        "--truth", type=Path, default=ROOT / "demo" / "truth.json", help="what the right boxes are"
+        "--truth", type=Path, default=ROOT / "demo" / "truth.json", help="file with the true boxes"
     )
     parser.add_argument(
         "--out", type=Path, default=Path("out"), help="folder for demo.json, demo.png and demo.mcap"
     )
     parser.add_argument(
-        "--model", default="", help="folder of a model bundle; the one that ships if not given"
+        "--model", default="", help="folder or name of a model bundle (default: the shipped groma-tiny)"
     )
-    parser.add_argument("--rate", type=float, default=1.0, help="1 plays the bag at its own speed")
+    parser.add_argument("--rate", type=float, default=1.0, help="playback speed relative to the recording")
     options = parser.parse_args()
     # Make SIGTERM raise KeyboardInterrupt, like SIGINT, so that the child processes are ended before this
     # one.

@@ -25,8 +25,8 @@ def main() -> int:
     )
     parser.add_argument("bag", type=Path)
     parser.add_argument("--await-topic", required=True, help="start once this topic has a subscriber")
-    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for it")
-    parser.add_argument("--rate", type=float, default=1.0, help="1 is the speed of the recording")
+    parser.add_argument("--timeout", type=float, default=30.0, help="seconds to wait for the subscriber")
+    parser.add_argument("--rate", type=float, default=1.0, help="playback speed relative to the recording")
     options = parser.parse_args()
     try:
         bag = read_bag(options.bag)
