@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
-from groma_ros.training.curve import main, read_log
+from groma_ros.training.curve import LOSSES, curve_svg, main, read_log
 
 SVG = "{http://www.w3.org/2000/svg}"
+DOCS = Path(__file__).resolve().parents[2] / "docs"
 
 
 @pytest.fixture
@@ -57,3 +59,26 @@ def test_a_folder_without_logs_is_named(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(sys, "argv", ["curve", str(tmp_path), "--out", str(tmp_path / "curve.svg")])
     with pytest.raises(SystemExit, match="no log of a stage"):
         main()
+
+
+def test_the_curve_in_the_documentation_shows_its_measurements() -> None:
+    logs = DOCS / "measurements" / "groma-tiny-curve"
+    stages = [
+        read_log(logs / f"{stage}.jsonl", stage) for stage in LOSSES if (logs / f"{stage}.jsonl").exists()
+    ]
+    assert [stage.stage for stage in stages] == ["detection", "alignment", "language"]
+    drawn = (DOCS / "groma-tiny-curve.svg").read_text()
+    again = (
+        f"python -m groma_ros.training.curve {logs.relative_to(DOCS.parent)} --out docs/groma-tiny-curve.svg"
+    )
+    assert _lines(drawn) == _lines(curve_svg(stages)), again
+
+
+def _lines(svg: str) -> dict[str, list[str]]:
+    """Coordinates of each series in a plot, by its id, without decimals."""
+    found = {}
+    for group in ElementTree.fromstring(svg).iter(f"{SVG}g"):
+        name, path = group.get("id", ""), group.find(f"{SVG}path")
+        if re.fullmatch(r"\w+-(loss|accuracy)-\d+", name) and path is not None:
+            found[name] = re.findall(r"(\d+)(?:\.\d+)?", path.get("d", ""))
+    return found
