@@ -109,7 +109,7 @@ def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> 
     if frame.depth is None or frame.intrinsics is None:
         raise DepthError(
             "missing",
-            "The image came without depth or without camera_info, so nothing in it has a place in space.",
+            "The image came without depth or without camera_info, so no 3D positions are available.",
         )
     rule = rule or DepthRule()
     view, inner = _view(frame, box, rule)
@@ -201,7 +201,7 @@ def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:
         if mask.any() and fit > max(0.5, best.merit if best is not None else 0.0):
             best = _Surface(mask, None, fit, 0.0)
     if best is None or best.fit < 0.2:
-        raise DepthError("flat", "Nothing in the box stands out of the surface around it by depth.")
+        raise DepthError("flat", "Nothing in the box stands out from the surface around it by depth.")
     return best
 
 

@@ -40,7 +40,7 @@ def check_goal(goal: Goal) -> None:
         raise ValueError("The goal is empty; say in words what to look for, e.g. 'the red mug'.")
     if len(goal.text) > MAX_CHARACTERS:
         raise ValueError(
-            f"The goal has {len(goal.text)} characters; at most {MAX_CHARACTERS} are read, so say it shorter."
+            f"The goal has {len(goal.text)} characters; the limit is {MAX_CHARACTERS}. Shorten the goal."
         )
     if not 0 <= goal.min_score <= 1:
         raise ValueError(f"The goal's min_score is {goal.min_score}; it must be between 0 and 1.")

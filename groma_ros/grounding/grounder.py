@@ -411,8 +411,8 @@ class Grounder:
         ids = self._encode_goal(kind, words, wording)
         if len(ids) > self._max_goal_tokens:
             raise ValueError(
-                f"The goal {goal.text[:40]!r} takes {len(ids)} tokens and at most {self._max_goal_tokens} "
-                "are read; say less."
+                f"The goal {goal.text[:40]!r} has {len(ids)} tokens; the limit is {self._max_goal_tokens}. "
+                "Shorten the goal."
             )
         return ids
 

@@ -84,7 +84,7 @@ def find_depth(
         absent.append(f"no image topic of depth ({', '.join(_DEPTH_ENCODINGS)} or compressedDepth)")
     if info is None:
         absent.append(f"no topic of type {INFO}")
-    return None, f"Nothing has a place in space: the bag has {' and '.join(absent)}."
+    return None, f"No 3D positions are available: the bag has {' and '.join(absent)}."
 
 
 def find_cameras(bag: Bag) -> list[str]:

@@ -43,7 +43,7 @@ GOALS_LOG_SECONDS = 1.0
 NOTIFY_SECONDS = 0.1
 """Period at which coroutines waiting for an answer check their timeouts."""
 
-NO_DEPTH = "The image came without depth, so nothing in it has a place in space."
+NO_DEPTH = "The image came without depth, so no 3D positions are available."
 
 Step = Callable[[], object]
 
@@ -244,6 +244,7 @@ class GromaNode(LifecycleNode):
             self._refuse,
             self._condition.notify_all,
             self._detector_3d,
+            self._statistics,
         )
         settings = self._config.settings
         for index, camera in enumerate(self._cameras):
@@ -284,7 +285,7 @@ class GromaNode(LifecycleNode):
         gc.collect()
         trim_heap()
 
-    # Executor callbacks; they only store.
+    # Executor callbacks. They never run the model; `Pipeline.put` may publish answers carried by motion.
 
     def _on_image(self, index: int, message: Any) -> None:
         camera = self._cameras[index]

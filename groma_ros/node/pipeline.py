@@ -1,5 +1,8 @@
-"""The node's pipeline: decode images, process them, publish answers. One thread does that; a second one runs
-the language model."""
+"""The node's pipeline: decode images, process them, publish answers.
+
+One thread does that; a second one runs the language model. Answers carried by motion alone are published in
+the callback of a newer image.
+"""
 
 from __future__ import annotations
 
@@ -90,7 +93,8 @@ class Pipeline:
 
     config: returns the current settings and goals; refuse: called with a camera, what was refused ("image" or
     "depth"), a cause and a sentence; notify: called when the stage of a question changes. Both are called
-    from this class's threads. detector_3d: computes the 3D answers.
+    from this class's threads. detector_3d: computes the 3D answers; statistics: the node's,
+    for the time of the language model, which all cameras share.
     """
 
     def __init__(
@@ -101,8 +105,9 @@ class Pipeline:
         refuse: Callable[[Camera, str, str, str], None],
         notify: Callable[[], None],
         detector_3d: Detector3D,
+        statistics: Statistics,
     ) -> None:
-        self._detector_3d = detector_3d
+        self._detector_3d, self._statistics = detector_3d, statistics
         self._grounder, self._config, self._refuse = grounder, config, refuse
         # A list of its own: an abandoned pipeline must not reach the cameras of the next configuration.
         self._cameras = tuple(cameras)
@@ -180,7 +185,7 @@ class Pipeline:
     def _ground(self, question: Question) -> list[Grounding]:
         start = perf_counter()
         groundings = question.answer(self._grounder)
-        self._cameras[0].statistics.took({"language": perf_counter() - start})
+        self._statistics.took({"language": perf_counter() - start})
         return groundings
 
     # Image thread.
@@ -295,7 +300,7 @@ class Pipeline:
             frame = with_depth(frame, depth, info, camera.inputs.is_rectified(info))
             if frame.depth is None:
                 absent = "camera_info" if info is None else f"depth within {tolerance} s of its stamp"
-                why = f"An image came without {absent}, so nothing in it has a place in space."
+                why = f"An image came without {absent}, so no 3D positions are available."
                 if camera.outputs.detections_3d_wanted:
                     self._refuse(camera, "depth", "missing", why)
         except ImageError as error:

@@ -208,7 +208,7 @@ def _goal(number: int, wanted: GoalRecord, found: GoalRecord, tolerances: Tolera
             moved = (
                 f"moved by {1000 * apart:.1f} mm in space"
                 if np.isfinite(apart)
-                else "has a place in space in one run alone"
+                else "has a 3D position in one run only"
             )
             changes.append(change("place", f"{_shown(before)} {moved}"))
         if tolerances.ids and after.id != before.id:

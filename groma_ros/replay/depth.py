@@ -48,9 +48,7 @@ class DepthReader:
         info = info if info is not None else self._info.latest()
         if depth is None or info is None:
             absent = "camera_info" if info is None else f"depth within {TOLERANCE} s of its stamp"
-            raise ImageError(
-                "missing", f"The image came without {absent}, so nothing in it has a place in space."
-            )
+            raise ImageError("missing", f"The image came without {absent}, so no 3D positions are available.")
         metres = compressed_to_depth(depth.data, depth.format) if self._compressed else image_to_depth(depth)
         choice = rectification(self._rectified, self._camera, info)
         self.guess = self.guess or choice.guess

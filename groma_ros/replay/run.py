@@ -81,7 +81,7 @@ def _replay(task: Task, plan: ReplayPlan, grounder: Grounder | None, watch: Watc
     truth = read_truth(task.truth) if task.truth else None
     expectation = read_expectation(task.expect) if task.expect and not task.accept else None
     runtime = ModelRuntime.of(grounder) if grounder else ModelRuntime("", "", "", plan.engine.least_presence)
-    depth, no_depth = None, "Nothing has a place in space: a live run plays the camera alone."
+    depth, no_depth = None, "No 3D positions are available: a live run plays the camera alone."
     if grounder:
         depth, no_depth = find_depth(bag, camera, task.topics.depth, task.topics.info)
     run = describe(plan, camera, runtime, depth)

@@ -92,7 +92,7 @@ def test_one_goal_is_found(client: GromaClient) -> None:
     client.find("the red mug", timeout=30.0)
     result = client.result(90.0)
     assert client.is_done() and result.success
-    assert result.message == "An image came without camera_info, so nothing in it has a place in space."
+    assert result.message == "An image came without camera_info, so no 3D positions are available."
     assert len(result.grounding.detections) == 1 and result.target_pose is None
     stage, answer = client.feedback()
     assert stage == "answered" and answer is not None and len(answer.detections) == 1

@@ -121,7 +121,7 @@ def test_a_thing_with_depth_has_a_pose_and_may_be_out_of_reach(stage: Stage) -> 
     [
         (
             "none",
-            "An image came without depth within 0.02 s of its stamp, so nothing in it has a place in space.",
+            "An image came without depth within 0.02 s of its stamp, so no 3D positions are available.",
         ),
         (
             "small",

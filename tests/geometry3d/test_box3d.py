@@ -198,7 +198,7 @@ def test_insufficient_depth_is_rejected_with_a_cause() -> None:
     assert refused(nothing, box)[1].endswith("holds 0 pixels with depth, and 40 are needed.")
     assert refused(render([Ground()], POSES[0])[0], box) == (
         "flat",
-        "Nothing in the box stands out of the surface around it by depth.",
+        "Nothing in the box stands out from the surface around it by depth.",
     )
     for nowhere in ((-50, -50, -10, -10), (30, 30, 30, 60), (50, 50, 20, 20), (float("nan"), 0, 10, 10)):
         assert refused(frame, nowhere)[0] == "box"

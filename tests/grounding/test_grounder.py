@@ -279,8 +279,8 @@ def test_text_is_only_ever_text(
         (Goal(""), "The goal is empty"),
         (Goal(" \n\t "), "The goal is empty"),
         (Goal("", "chat"), "The goal is empty"),
-        (Goal("x" * 10_000), "The goal has 10000 characters; at most 1000 are read"),
-        (Goal("🫖" * 200), r"takes \d+ tokens and at most 128 are read"),
+        (Goal("x" * 10_000), "The goal has 10000 characters; the limit is 1000"),
+        (Goal("🫖" * 200), r"has \d+ tokens; the limit is 128\. Shorten"),
         (Goal("the mug \ud83d"), "bytes that are not text"),
         (Goal("mug", "some"), "The goal kind 'some' is unknown"),  # type: ignore[arg-type]
         (Goal("mug", min_score=1.5), "min_score is 1.5"),

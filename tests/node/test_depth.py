@@ -187,7 +187,7 @@ def test_depth_alone_gives_no_place_before_any_camera_info_came(
         and not camera.at(camera.boxes, header)
         and not camera.at(camera.poses, header)
     )
-    assert "An image came without camera_info, so nothing in it has a place in space." in node.output()
+    assert "An image came without camera_info, so no 3D positions are available." in node.output()
     assert camera.see()[1].detections
 
 

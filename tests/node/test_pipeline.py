@@ -90,6 +90,7 @@ class Rig:
     def __init__(self) -> None:
         self.model, self.config = Model(), NodeConfig(GoalSet((Goal("a"),), 3), Parameters(answer_wait=0.0))
         self.refused: list[tuple[str, str]] = []
+        self.statistics = Statistics()
         self.cameras = [Camera(name, Outputs(), Statistics()) for name in ("left", "right")]  # type: ignore[arg-type]
         detector_3d = Detector3D(SimpleNamespace(), Parameters())  # type: ignore[arg-type]
         self.pipeline = Pipeline(
@@ -99,6 +100,7 @@ class Rig:
             self._refuse,
             lambda: None,
             detector_3d,
+            self.statistics,
         )
         self.outputs: list[Any] = [camera.outputs for camera in self.cameras]
 
@@ -172,7 +174,7 @@ def test_frames_that_come_while_another_is_looked_at_are_carried_once_and_in_ord
     rig.model.see.release()
     until(lambda: rig.model.seen[-1] == sent[0])
     rig.model.see.release()
-    until(lambda: sent[3] in rig.outputs[0].stamps)
+    until(lambda: sent[3] in rig.outputs[0].pictured)  # after it has been counted
     assert rig.outputs[0].stamps == [0, 100_000_000, *sent]
     counts = rig.cameras[0].statistics.snapshot()
     assert (counts.answered, counts.carried, counts.dropped, counts.perceived) == (3, 3, 0, 4)
@@ -204,6 +206,9 @@ def test_cameras_are_looked_at_in_turn(rig: Rig) -> None:
     rig.model.see.release()
     until(lambda: rig.outputs[1].stamps)
     assert rig.outputs[1].stamps == [0]
+    # All cameras share the language model: its time is the node's, not that of one of them.
+    until(lambda: "language" in rig.statistics.snapshot().median_ms)
+    assert not any("language" in camera.statistics.snapshot().median_ms for camera in rig.cameras)
     # What came while the first was looked at is answered too: nothing is known yet.
     assert rig.outputs[0].stamps == [milliseconds * 1_000_000 for milliseconds in range(0, 350, 50)]
     assert {item.groundings[0].status for _, item in rig.outputs[0].published} == {"pending"}

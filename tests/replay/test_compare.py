@@ -108,7 +108,7 @@ def test_boxes_that_move_in_space() -> None:
     ]
     assert sentences == [
         "[10.0 10.0 50.0 60.0] (0.900) moved by 20.0 mm in space",
-        "[10.0 10.0 50.0 60.0] (0.900) has a place in space in one run alone",
+        "[10.0 10.0 50.0 60.0] (0.900) has a 3D position in one run only",
     ]
 
 

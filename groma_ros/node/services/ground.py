@@ -98,8 +98,8 @@ class GroundAction:
         for name, text in texts.items():
             if len(text) > MAX_CHARACTERS:
                 self._refused(
-                    f"The {name} of a goal of ~/ground has {len(text)} characters; at most {MAX_CHARACTERS} "
-                    "are read."
+                    f"The {name} of a goal of ~/ground has {len(text)} characters; the limit is "
+                    f"{MAX_CHARACTERS}."
                 )
                 return GoalResponse.REJECT
         return GoalResponse.ACCEPT

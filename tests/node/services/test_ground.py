@@ -90,7 +90,7 @@ def test_a_goal_is_found_and_told_of_by_stage(caller: Caller, scene: SceneSample
     item = unique(scene)
     status, result = caller.result(caller.send(f"the {item.colour} {item.kind}"), scene.rgb)
     assert status == GoalStatus.STATUS_SUCCEEDED and result.success
-    assert result.message == "An image came without camera_info, so nothing in it has a place in space."
+    assert result.message == "An image came without camera_info, so no 3D positions are available."
     (found,) = result.grounding.detections
     assert box_iou(np.array([box_corners(found.bbox)]), np.array([item.box]))[0, 0] > 0.7
     assert (
