@@ -53,8 +53,7 @@ class FrameProcessor:
     def arrived(self, stamp: int) -> int:
         """Note the stamp (ns) of a received image, whether or not it will be processed; return the number of
         its stream for `process` and `carry`."""
-        tracker = self.tracker.tracker
-        return tracker.continuity.arrived(stamp, self.tracker.config.tracks.max_gap)
+        return self.tracker.regions.continuity.arrived(stamp, self.tracker.config.tracks.max_gap)
 
     def process(
         self, frame: Frame, standing: StandingGoals, stream: int | None = None, scene: Scene | None = None

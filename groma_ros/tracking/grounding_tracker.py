@@ -62,7 +62,7 @@ class AnswerState:
     reply: Reply
     numbers: tuple[tuple[int, ...], ...]
     """Track of each detection, 0 for none."""
-    names: tuple[tuple[int, ...], ...]
+    ids: tuple[tuple[int, ...], ...]
     """Id of each detection. It belongs to the object, even if the model now names another region of it."""
     former: tuple[tuple[tuple[int, int], ...], ...]
     """Tracks that earlier answers named and this one does not, with their ids, so that an object left out of
@@ -75,7 +75,7 @@ class GroundingTracker:
     """Carries the answers of one camera from frame to frame and asks again when necessary. For one thread at
     a time.
 
-    It never waits for the language model longer than `answer_wait`. tracker, answer: the whole state while no
+    It never waits for the language model longer than `answer_wait`. regions, answer: the whole state while no
     question is open (saved by `tracker_state.py`); motion: answers and velocities of the newest frame, for
     frames that will not be processed; readable from any thread.
     """
@@ -83,7 +83,7 @@ class GroundingTracker:
     def __init__(self, ask: Ask, config: TrackingConfig | None = None) -> None:
         self.config = config or TrackingConfig()
         self._ask = ask
-        self.tracker = RegionTracker(self.config.tracks)
+        self.regions = RegionTracker(self.config.tracks)
         self.answer: AnswerState | None = None
         self.motion: Motion | None = None
         self._open: tuple[Question, Future[Reply]] | None = None
@@ -93,7 +93,7 @@ class GroundingTracker:
 
     def set_config(self, config: TrackingConfig) -> None:
         """Apply a new config from the next frame."""
-        self.config, self.tracker.config = config, config.tracks
+        self.config, self.regions.config = config, config.tracks
 
     def step(self, scene: Scene, standing: StandingGoals, stream: int | None = None) -> TrackedAnswer:
         """Track the next scene, ask if necessary, and return the answers for it. stream: see
@@ -102,41 +102,41 @@ class GroundingTracker:
         before = self.motion
         # Until the next frame has been perceived, about two intervals pass; images are carried at least that
         # long.
-        interval = scene.stamp - before.stamp if before and before.stream == self.tracker.stream else 0
+        interval = scene.stamp - before.stamp if before and before.stream == self.regions.stream else 0
         self.motion = Motion(
             tracked,
             scene.stamp,
             (scene.width, scene.height),
-            self._pace_of_names(),
+            self._velocities_by_id(),
             self.config.max_coast + CARRIED_INTERVALS * max(0, interval) / SECOND,
-            self.tracker.stream,
+            self.regions.stream,
         )
         return tracked
 
-    def _pace_of_names(self) -> dict[str, FloatArray]:
+    def _velocities_by_id(self) -> dict[str, FloatArray]:
         """Velocity of the object of each id, pixels/s."""
-        rows = zip(self.answer.numbers, self.answer.names, strict=True) if self.answer is not None else ()
+        rows = zip(self.answer.numbers, self.answer.ids, strict=True) if self.answer is not None else ()
         pairs = [pair for row in rows for pair in zip(*row, strict=True)]
         return {
-            str(name): self.tracker.tracks[number].velocity
-            for number, name in pairs
-            if number in self.tracker.tracks
+            str(object_id): self.regions.tracks[number].velocity
+            for number, object_id in pairs
+            if number in self.regions.tracks
         }
 
     def _step(self, scene: Scene, standing: StandingGoals, stream: int | None) -> TrackedAnswer:
         self._collect(0.0)
-        numbers = self.tracker.update(scene, stream)
+        numbers = self.regions.update(scene, stream)
         self._take_over(scene, numbers)
         if not standing.goals:
             self.answer = None
             return TrackedAnswer((), standing.version, None, 0.0, failure=self._reported())
-        if self._open is not None and self._open[0].epoch != self.tracker.epoch:
+        if self._open is not None and self._open[0].epoch != self.regions.epoch:
             # Its answer would be about objects that are gone; if it is still queued, it is cancelled.
             self._open[1].cancel()
             self._open = None
         why = self._reason(scene, standing, numbers)
         if why:
-            question = Question(scene, standing, numbers, self.tracker.epoch)
+            question = Question(scene, standing, numbers, self.regions.epoch)
             # takeovers after the question matter to its answer; earlier ones are in its numbers
             self._heirs = {}
             self._open = question, self._ask(question)
@@ -165,12 +165,12 @@ class GroundingTracker:
             return
         reply = future.result()
         self._answer_seconds = reply.seconds
-        if reply.question.epoch == self.tracker.epoch:
+        if reply.question.epoch == self.regions.epoch:
             asked = (_tracks_of(item.detections, reply.question) for item in reply.groundings)
             numbers = tuple(tuple(self._heirs.get(number, number) for number in row) for row in asked)
-            self.answer = self._named_answer(reply, numbers)
+            self.answer = self._with_lasting_ids(reply, numbers)
 
-    def _named_answer(self, reply: Reply, numbers: tuple[tuple[int, ...], ...]) -> AnswerState:
+    def _with_lasting_ids(self, reply: Reply, numbers: tuple[tuple[int, ...], ...]) -> AnswerState:
         """Return a new answer with the ids that its objects had in previous answers."""
         known: dict[tuple[str, str], dict[int, int]] = {}
         if self.answer is not None and not self._nothing_to_carry():
@@ -178,39 +178,39 @@ class GroundingTracker:
                 self.answer.reply.groundings,
                 self.answer.former,
                 self.answer.numbers,
-                self.answer.names,
+                self.answer.ids,
                 strict=True,
             )
-            for item, former, row, names in rows:
-                known[item.goal.text, item.goal.kind] = {**dict(former), **dict(zip(row, names, strict=True))}
-        all_names, all_former = [], []
+            for item, former, row, ids in rows:
+                known[item.goal.text, item.goal.kind] = {**dict(former), **dict(zip(row, ids, strict=True))}
+        all_ids, all_former = [], []
         for item, row in zip(reply.groundings, numbers, strict=True):
             before = known.get((item.goal.text, item.goal.kind), {})
-            names = self._row_names(row, before)
+            ids = self._row_ids(row, before)
             left = {
-                number: name
-                for number, name in before.items()
-                if number in self.tracker.tracks and name not in names
+                number: object_id
+                for number, object_id in before.items()
+                if number in self.regions.tracks and object_id not in ids
             }
-            all_names.append(names)
+            all_ids.append(ids)
             all_former.append(tuple(left.items()))
         others = tuple(_tracks_of(item.alternatives, reply.question) for item in reply.groundings)
-        return AnswerState(reply, numbers, tuple(all_names), tuple(all_former), others)
+        return AnswerState(reply, numbers, tuple(all_ids), tuple(all_former), others)
 
-    def _row_names(self, row: Sequence[int], known: Mapping[int, int]) -> tuple[int, ...]:
+    def _row_ids(self, row: Sequence[int], known: Mapping[int, int]) -> tuple[int, ...]:
         """Return the ids of a goal's detections. known: id of each track in previous answers of the goal. An
         object may have two regions, and the model may name either."""
-        tracks, time = self.tracker.tracks, self.tracker.time or 0
-        names = {number: known[number] for number in row if number in known}
-        left = [number for number in known if number and number not in names and number in tracks]
-        new = [number for number in dict.fromkeys(row) if number and number not in names and number in tracks]
+        tracks, time = self.regions.tracks, self.regions.time or 0
+        ids = {number: known[number] for number in row if number in known}
+        left = [number for number in known if number and number not in ids and number in tracks]
+        new = [number for number in dict.fromkeys(row) if number and number not in ids and number in tracks]
         if left and new:
             before, now = (np.stack([tracks[number].at(time) for number in group]) for group in (left, new))
-            names |= {new[there]: known[left[here]] for here, there in best_pairs(box_iou(before, now), SAME)}
+            ids |= {new[there]: known[left[here]] for here, there in best_pairs(box_iou(before, now), SAME)}
         for number in dict.fromkeys(row):
-            if number not in names:
-                names[number] = number if number not in names.values() else self.tracker.fresh()
-        return tuple(names[number] for number in row)
+            if number not in ids:
+                ids[number] = number if number not in ids.values() else self.regions.fresh()
+        return tuple(ids[number] for number in row)
 
     def _take_over(self, scene: Scene, numbers: IntArray) -> None:
         """Let another region take over an object that is not seen: the proposer may find an object twice in
@@ -221,14 +221,14 @@ class GroundingTracker:
         if (
             self.answer is None
             or self._nothing_to_carry()
-            or scene.stamp != self.tracker.time
+            or scene.stamp != self.regions.time
             or not len(scene.boxes)
         ):
             return
         rows, tokens = [list(row) for row in self.answer.numbers], unit(scene.region_tokens)
         for row in rows:
             for place, number in enumerate(row):
-                track = self.tracker.tracks.get(number)
+                track = self.regions.tracks.get(number)
                 if track is None or track.region >= 0:
                     continue
                 overlap, likeness = box_iou(track.at(scene.stamp)[None], scene.boxes)[0], tokens @ track.token
@@ -242,7 +242,7 @@ class GroundingTracker:
         self.answer = replace(self.answer, numbers=tuple(map(tuple, rows)))
 
     def _nothing_to_carry(self) -> bool:
-        return self.answer is None or self.answer.reply.question.epoch != self.tracker.epoch
+        return self.answer is None or self.answer.reply.question.epoch != self.regions.epoch
 
     def _reason(self, scene: Scene, standing: StandingGoals, numbers: IntArray) -> str:
         """Reason for asking the language model about this scene; "" for none, or while a question is open."""
@@ -256,7 +256,7 @@ class GroundingTracker:
         if abs(scene.stamp - question.scene.stamp) >= self.config.answer_period * SECOND:
             return "period"
         wanted = {number for row in self.answer.numbers for number in row}
-        tracks = [self.tracker.tracks.get(number) for number in wanted]
+        tracks = [self.regions.tracks.get(number) for number in wanted]
         if any(track is None or self._coasted(track, scene) for track in tracks):
             return "lost track"
         if any(
@@ -264,7 +264,7 @@ class GroundingTracker:
             for track in tracks
         ):
             return "doubtful track"
-        lasting = [number for number in numbers if number and self.tracker.tracks[int(number)].sightings > 1]
+        lasting = [number for number in numbers if number and self.regions.tracks[int(number)].sightings > 1]
         new = len(set(lasting) - set(question.numbers.tolist()))
         return "changed scene" if new and new >= self.config.scene_change * len(numbers) else ""
 
@@ -279,10 +279,10 @@ class GroundingTracker:
         asked = reply.question.scene
         if asked is scene:
             groundings = tuple(
-                _named(item, row) for item, row in zip(reply.groundings, answer.names, strict=True)
+                _with_ids(item, row) for item, row in zip(reply.groundings, answer.ids, strict=True)
             )
         else:
-            rows = zip(reply.groundings, answer.numbers, answer.names, answer.others, strict=True)
+            rows = zip(reply.groundings, answer.numbers, answer.ids, answer.others, strict=True)
             groundings = tuple(self._carried(*row, scene, numbers) for row in rows)
         age = max(0, scene.stamp - asked.stamp) / SECOND
         if self.config.max_answer_age and age > self.config.answer_period + self.config.max_answer_age:
@@ -295,7 +295,7 @@ class GroundingTracker:
         self,
         grounding: Grounding,
         row: Sequence[int],
-        names: Sequence[int],
+        ids: Sequence[int],
         others: Sequence[int],
         scene: Scene,
         numbers: IntArray,
@@ -304,8 +304,8 @@ class GroundingTracker:
         without any left the grounding is stale."""
         places = {int(number): region for region, number in enumerate(numbers) if number}
         placed = (
-            self._placed(detection, number, str(name), scene, places)
-            for detection, number, name in zip(grounding.detections, row, names, strict=True)
+            self._placed(detection, number, str(object_id), scene, places)
+            for detection, number, object_id in zip(grounding.detections, row, ids, strict=True)
         )
         detections = tuple(item for item in placed if item is not None)
         if grounding.detections and not detections:
@@ -318,10 +318,10 @@ class GroundingTracker:
         return replace(grounding, detections=detections, alternatives=alternatives)
 
     def _placed(
-        self, detection: Detection, number: int, name: str, scene: Scene, places: Mapping[int, int]
+        self, detection: Detection, number: int, track_id: str, scene: Scene, places: Mapping[int, int]
     ) -> Detection | None:
         """A detection where its track is in this scene; None where that is lost."""
-        track = self.tracker.tracks.get(number)
+        track = self.regions.tracks.get(number)
         if number in places:
             box, region = scene.boxes[places[number]], places[number]
         elif track is not None and not self._coasted(track, scene):
@@ -329,7 +329,7 @@ class GroundingTracker:
         else:
             return None
         x1, y1, x2, y2 = (float(value) for value in box)
-        return Detection((x1, y1, x2, y2), detection.score, region, name) if x2 > x1 and y2 > y1 else None
+        return Detection((x1, y1, x2, y2), detection.score, region, track_id) if x2 > x1 and y2 > y1 else None
 
 
 def _within(box: NDArray[Any], scene: Scene) -> NDArray[Any]:
@@ -349,7 +349,7 @@ def _tracks_of(detections: Sequence[Detection], question: Question) -> tuple[int
     )
 
 
-def _named(grounding: Grounding, row: Sequence[int]) -> Grounding:
+def _with_ids(grounding: Grounding, row: Sequence[int]) -> Grounding:
     pairs = zip(grounding.detections, row, strict=True)
     return replace(
         grounding,

@@ -21,7 +21,7 @@ class Motion:
     """Of the frame, ns."""
     size: tuple[int, int]
     """Width and height of the image, pixels."""
-    pace: Mapping[str, FloatArray]
+    velocities: Mapping[str, FloatArray]
     """float32 2 by track id, pixels a second."""
     limit: float
     """Seconds that boxes may be carried on."""
@@ -49,8 +49,8 @@ class Motion:
 
     def _moved(self, item: Detection, later: float) -> Detection | None:
         step = (
-            self.pace[item.track_id] * np.float32(later)
-            if item.track_id in self.pace
+            self.velocities[item.track_id] * np.float32(later)
+            if item.track_id in self.velocities
             else np.zeros(2, np.float32)
         )
         box = np.asarray(item.box, np.float32) + np.concatenate([step, step])

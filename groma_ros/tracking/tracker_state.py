@@ -21,7 +21,7 @@ Arrays = dict[str, NDArray[Any]]
 
 def tracker_arrays(tracker: GroundingTracker) -> Arrays:
     """Return the tracker's state between two frames as arrays that `numpy.load` reads without pickle."""
-    regions = tracker.tracker
+    regions = tracker.regions
     tracks = list(regions.tracks.values())
     return {
         "state": np.array(
@@ -55,7 +55,7 @@ def restore_tracker(
     """Restore the state of a tracker that had the same goals. Raises ValueError or KeyError for other
     arrays."""
     state = json.loads(str(arrays["state"]))
-    _restore_tracks(tracker.tracker, state, arrays)
+    _restore_tracks(tracker.regions, state, arrays)
     if state["held"]:
         tracker.answer = _restored_answer(state["held"], np.asarray(arrays["asked"], np.int64), standing)
 
@@ -82,7 +82,7 @@ def _answer_state(answer: AnswerState | None) -> dict[str, Any] | None:
     view = {"width": scene.width, "height": scene.height, "stamp": scene.stamp, "frame_id": scene.frame_id}
     rows = {
         "numbers": answer.numbers,
-        "names": answer.names,
+        "names": answer.ids,
         "former": answer.former,
         "others": answer.others,
     }
@@ -105,6 +105,6 @@ def _restored_answer(data: Mapping[str, Any], numbers: IntArray, standing: Stand
             Grounding(**{**item, "goal": goal, "detections": boxes, "alternatives": others, "spans": spans})
         )
     reply = Reply(Question(scene, standing, numbers, data["epoch"]), tuple(groundings))
-    rows, names, others_rows = (tuple(map(tuple, data[key])) for key in ("numbers", "names", "others"))
-    former = tuple(tuple((number, name) for number, name in row) for row in data["former"])
-    return AnswerState(reply, rows, names, former, others_rows)
+    rows, ids, others_rows = (tuple(map(tuple, data[key])) for key in ("numbers", "names", "others"))
+    former = tuple(tuple((number, object_id) for number, object_id in row) for row in data["former"])
+    return AnswerState(reply, rows, ids, former, others_rows)

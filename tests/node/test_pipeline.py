@@ -217,7 +217,7 @@ def test_cameras_are_looked_at_in_turn(rig: Rig) -> None:
 def test_images_above_max_rate_are_no_pause_of_the_camera(rig: Rig) -> None:
     processor = rig.cameras[0].processor
     assert processor is not None
-    continuity = processor.tracker.tracker.continuity
+    continuity = processor.tracker.regions.continuity
     for milliseconds in range(0, 3000, 100):
         rig.pipeline.skip(0, image_message(header(milliseconds), np.zeros((4, 4, 3), np.uint8)))
     rig.send(3000)

@@ -158,7 +158,7 @@ def test_a_frame_never_waits_for_a_slow_model() -> None:
 def test_frames_that_were_not_processed_are_no_gap() -> None:
     """One frame in three seconds is processed, and all that arrive count."""
     tracker = GroundingTracker(Later().ask)
-    arrived, told = tracker.tracker.continuity, []
+    arrived, told = tracker.regions.continuity, []
     for step in range(61):
         stream = arrived.arrived(round(0.1 * step * 1e9), 2.0)
         if step % 30 == 0:
@@ -341,7 +341,7 @@ def test_the_rule_can_change_between_frames() -> None:
     assert tracker.step(scene(0.1, {"a": (100, 100)}), standing("a")).asked == ""
     tracker.set_config(TrackingConfig(answer_period=0.0))
     assert tracker.step(scene(0.2, {"a": (100, 100)}), standing("a")).asked == "period"
-    assert tracker.tracker.config is tracker.config.tracks
+    assert tracker.regions.config is tracker.config.tracks
 
 
 def twice(seconds: float, *seen: str) -> Scene:
