@@ -1,4 +1,5 @@
-"""Read annotation files of COCO and LVIS and refs of REFER, checking each entry before a model runs.
+"""Read annotation files of COCO and LVIS and refs of REFER, checking each entry before a model runs; find
+their pictures.
 
 Annotations are renumbered, because pycocotools treats id 0 as "no match" and merges annotations with the same
 id. Ambiguous entries are rejected with the file and the entry.
@@ -6,7 +7,9 @@ id. Ambiguous entries are rejected with the file and the entry.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -17,6 +20,7 @@ from groma_ros.errors import printable, quoted
 Key = int | str
 """An id: an integer, or a text that does not represent one."""
 Entry = dict[str, Any]
+_COCO_2014 = re.compile(r"^COCO_(train|val|test)2014_")
 
 
 def read_coco(path: Path, *lists: str, optional: Sequence[str] = ()) -> dict[str, list[Entry]]:
@@ -256,3 +260,26 @@ def _ref(where: str, entry: Any) -> Ref:
             raise ValueError(f"{where} has a sentence without words: {quoted(text)}.")
         texts.append(text)
     return Ref(split, image, tuple(keys), tuple(texts))
+
+
+def find_picture(folder: Path, name: str) -> Path:
+    """Find a picture named in annotations below a folder.
+
+    Tries the name as it is (for LVIS the end of coco_url), its last part, and the 2017 name of a COCO 2014
+    picture, which is the same picture. Raises ValueError if none exists.
+    """
+    last = name.rsplit("/", 1)[-1]
+    later = _COCO_2014.sub("", last)
+    tried = dict.fromkeys((name.split("images.cocodataset.org/")[-1].lstrip("/"), last, later))
+    if ".." in name.split("/"):
+        raise ValueError(
+            f"The annotations name the picture {quoted(name)}, which lies outside the folder {folder}."
+        )
+    for candidate in tried:
+        with suppress(OSError):  # a name that no file can have
+            if (folder / candidate).is_file():
+                return folder / candidate
+    names = printable(" or ".join(tried), 300)
+    raise ValueError(
+        f"The folder {folder} has no picture {names}; name the folder of the pictures with --images."
+    )

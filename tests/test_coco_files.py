@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from groma_ros import plain_pickle
-from groma_ros.coco_files import as_key, read_coco
+from groma_ros.coco_files import as_key, find_picture, read_coco
 from groma_ros.evaluation.caption import read_regions
-from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.lvis_ground import average_recall, read_classes
 from groma_ros.evaluation.referring import read_referring
 

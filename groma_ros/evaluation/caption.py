@@ -14,9 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from groma_ros.coco_files import Key, corners, read_coco, refuse
+from groma_ros.coco_files import Key, corners, find_picture, read_coco, refuse
 from groma_ros.errors import quoted
-from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.published_figures import CAPTION_CIDER, HEAD, beside, row
 from groma_ros.evaluation.statistics import figure, rounded
 from groma_ros.evaluation.workers import Record

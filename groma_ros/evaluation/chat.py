@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from groma_ros.coco_files import as_key
+from groma_ros.coco_files import as_key, find_picture
 from groma_ros.errors import quoted
-from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.mentions import KnownObject, MentionCounts, Vocabulary, count
 from groma_ros.evaluation.statistics import figure, rounded
 from groma_ros.evaluation.workers import Record

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.evaluation.dataset_files import find_picture
+from groma_ros.coco_files import find_picture
 from groma_ros.evaluation.statistics import calibration_error, rounded
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder

@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.coco_files import Key, read_coco
-from groma_ros.evaluation.dataset_files import find_picture
+from groma_ros.coco_files import Key, find_picture, read_coco
 from groma_ros.evaluation.published_figures import HEAD, row
 from groma_ros.evaluation.workers import Record
 from groma_ros.grounding.grounder import Grounder

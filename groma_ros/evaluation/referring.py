@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 from groma_ros.boxes import box_iou
-from groma_ros.coco_files import annotations_by_own_id, corners, read_coco, read_refs
+from groma_ros.coco_files import annotations_by_own_id, corners, find_picture, read_coco, read_refs
 from groma_ros.errors import quoted
-from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.published_figures import HEAD, beside, rec_accuracy, row
 from groma_ros.evaluation.statistics import rounded
 from groma_ros.evaluation.workers import Record

@@ -16,12 +16,20 @@ from typing import Any
 
 from groma_ros.errors import sentence
 from groma_ros.grounding.goals import check_goal, check_standing
-from groma_ros.live.actions import Action, boxes_of, goals_of, number_of, text_of
 from groma_ros.live.engine import Engine, Shown
 from groma_ros.live.labels import LabelFile, jpeg
+from groma_ros.live.page_json import (
+    Action,
+    answer_state,
+    boxes_of,
+    goal_state,
+    goals_of,
+    number_of,
+    rounded,
+    text_of,
+)
 from groma_ros.live.saving import Recorder, save_frame
 from groma_ros.live.space import placed, point_cloud
-from groma_ros.live.state import answer_state, goal_state, rounded
 from groma_ros.tracking.questions import StandingGoals, groundings_for
 from groma_ros.types import Goal
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from groma_ros.coco_files import find_picture
 from groma_ros.evaluation import published_figures as published
-from groma_ros.evaluation.dataset_files import find_picture
 from groma_ros.evaluation.referring import (
     AskExpressions,
     Expression,
