@@ -35,6 +35,8 @@ NEAR, ALIGNED = 0.12, 0.08
 _LOOK_AHEAD = 0.45
 _REPLAN = 0.8  # seconds of the simulated clock
 _STUCK = 6.0
+_PUSHING, _STILL = 1.0, 0.03
+"""Driving forward for these seconds within these metres means pushing against something."""
 _STRIDE = 6  # step between the depth pixels that are used
 
 
@@ -145,7 +147,8 @@ class Driver(Node):
         """Drive to a position, then turn. False if it was stopped or could not get any closer."""
         way: list[Array] = []
         planned = moved = -1e9
-        begun = best = None
+        begun = best = since = None
+        spot = target
         turning = False
         while rclpy.ok() and number == self._number and not handle.is_cancel_requested:
             time.sleep(0.01)
@@ -174,7 +177,13 @@ class Driver(Node):
             ahead = next((p for p in way if float(np.hypot(*(p - here))) > _LOOK_AHEAD), way[-1])
             error = _wrapped(float(np.arctan2(*(ahead - here)[::-1])) - turn)
             fast = SPEED * max(0.0, float(np.cos(error))) ** 2 if abs(error) < 1.0 else 0.0
-            self._go(min(fast, 0.15 + left), float(np.clip(2.0 * error, -TURN, TURN)))
+            speed = min(fast, 0.15 + left)
+            if since is None or speed < 0.1 or float(np.hypot(*(here - spot))) > _STILL:
+                spot, since = here, now
+            elif now - since > _PUSHING and self._map is not None:
+                self._map.touch(here, turn)
+                way, since = [], None
+            self._go(speed, float(np.clip(2.0 * error, -TURN, TURN)))
         return False
 
     def _tell(self, handle: Any, here: Array, turn: float, spent: float, left: float) -> None:

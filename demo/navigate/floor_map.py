@@ -16,6 +16,7 @@ UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 _LOW, _HIGH = 0.08, 1.7  # heights above the floor in metres between which points are obstacles
 _FAR = 5.0
 _UNKNOWN_COST = 2.5
+_SURE = 3  # depth points that make a cell an obstacle for good
 _STEPS = [(i, j, float(np.hypot(i, j))) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
 
 
@@ -55,7 +56,7 @@ class FloorMap:
         found, counts = np.unique(indices[inside], axis=0, return_counts=True)
         for (i, j), hits in zip(found, counts):
             self._hits[i, j] += min(int(hits), 10)
-            if self._hits[i, j] >= 3:
+            if self._hits[i, j] >= _SURE:
                 self.cells[i, j] = OCCUPIED
         self.stand(eye)
 
@@ -67,9 +68,17 @@ class FloorMap:
             for b in range(j - reach, j + reach + 1):
                 self._free((a, b))
 
+    def touch(self, place: Array, heading: float) -> None:
+        """Mark what the base pushes against as an obstacle, which no depth image has shown: the cells that
+        touch the front of the base. heading: radians."""
+        for angle in heading + np.linspace(-0.5, 0.5, 9):
+            front = place + (self._radius + CELL / 2) * np.array([np.cos(angle), np.sin(angle)])
+            self._hits[self.cell(front)] = _SURE
+            self.cells[self.cell(front)] = OCCUPIED
+
     def _free(self, cell: tuple[int, int]) -> None:
         i, j = cell
-        if 0 <= i < self.count and 0 <= j < self.count and self._hits[i, j] < 3:
+        if 0 <= i < self.count and 0 <= j < self.count and self._hits[i, j] < _SURE:
             self.cells[i, j] = FREE
 
     def blocked(self, room: float = 0.08) -> NDArray[np.bool_]:

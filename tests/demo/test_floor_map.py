@@ -47,3 +47,17 @@ def test_a_goal_inside_something_is_approached() -> None:
     grid.see(np.concatenate([floor(-3, 3), block]), np.zeros(2))
     way = np.array(grid.way(np.zeros(2), np.array([1.9, 0.0])))
     assert 0.2 < np.hypot(*(way[-1] - [1.9, 0.0])) < 1.0
+
+
+def test_what_the_base_pushes_against_is_gone_around_though_no_picture_shows_it() -> None:
+    grid = FloorMap(np.zeros(2), 12.0)
+    grid.see(floor(-3, 3), np.zeros(2))
+    goal = np.array([2.0, 0.0])
+    assert np.abs(np.array(grid.way(np.zeros(2), goal))[:, 1]).max() < 0.15
+    grid.touch(np.zeros(2), 0.0)
+    assert grid.cells[grid.cell(np.array([0.3, 0.0]))] == OCCUPIED
+    assert grid.cells[grid.cell(np.array([-0.3, 0.0]))] == FREE
+    grid.see(floor(-3, 3), np.zeros(2))  # the floor beyond is seen, and it stays an obstacle
+    way = np.array(grid.way(np.zeros(2), goal))
+    assert np.hypot(*(way[-1] - goal)) < 0.15
+    assert np.abs(way[np.abs(way[:, 0] - 0.3) < 0.15, 1]).min() > 0.3
