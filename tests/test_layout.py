@@ -1,10 +1,13 @@
-"""The structure of the package: import direction, no cycles, libraries per room, file lengths."""
+"""Structure of the package: import direction, no cycles, libraries per room, file lengths, plain English."""
 
 from __future__ import annotations
 
 import ast
+import io
+import re
 import subprocess
 import sys
+import tokenize
 from functools import cache
 from pathlib import Path
 
@@ -51,6 +54,26 @@ ROS_MODULES = {
     "ament_index_python",
     "launch",
     "launch_ros",
+}
+# Wordings that docstrings and comments had before they were written as engineers do, and names of no field.
+OLD_PHRASES = re.compile(
+    r"\b(whoever|somebody|whether who|where nobody|who (asks?|listens?|looks?|needs?|watches)|in hand"
+    r"|(is|are|was|were) (told|said)|without a word|goes (on|by)|what (it|they) (is|are)|(a|the) thing"
+    r"|former ones|(is|are|be) looked at|has no business|its own affair)\b",
+    re.IGNORECASE,
+)
+OLD_NAMES = {
+    "Asides",
+    "Bell",
+    "Followed",
+    "Held",
+    "Look",
+    "Looks",
+    "Orders",
+    "Slots",
+    "Told",
+    "obey",
+    "solid",
 }
 GENERATED = {"groma_ros.msg", "groma_ros.srv", "groma_ros.action"}
 BY_NAME = {
@@ -212,6 +235,54 @@ def test_modules_are_no_fragments() -> None:
     lengths = {module: len((PACKAGE / module).read_text().splitlines()) for module in MODULES}
     own = {module: lines for module, lines in lengths.items() if not module.name.startswith("__")}
     assert {module.as_posix(): lines for module, lines in own.items() if lines < MIN_LINES} == {}
+
+
+def remarks(source: str) -> list[tuple[int, str]]:
+    """Line and text of every docstring and comment; a block of comment lines is one text."""
+    found = [
+        (node.lineno, node.value.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ]
+    line, block = 0, ""
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type == tokenize.COMMENT and token.line[: token.start[1]].strip():
+            found.append((token.start[0], token.string.lstrip("# ")))
+        elif token.type == tokenize.COMMENT:
+            line, block = line if block else token.start[0], f"{block} {token.string.lstrip('# ')}"
+        elif token.type not in (tokenize.NL, tokenize.NEWLINE):
+            found.append((line, block))
+            block = ""
+    return [(line, " ".join(text.split())) for line, text in [*found, (line, block)] if text]
+
+
+def test_remarks_are_found_whole() -> None:
+    source = '"""One\ntwo."""\nx = 1  # a\n# b is\n# told\n\ndef f():\n    """F."""\n'
+    assert sorted(remarks(source)) == [(1, "One two."), (3, "a"), (4, "b is told"), (8, "F.")]
+
+
+@pytest.mark.parametrize("folder", ["groma_ros", "demo", "examples", "tools"])
+def test_docstrings_and_comments_are_plain_english(folder: str) -> None:
+    found = [
+        f"{path.relative_to(ROOT)}:{line}: {text[:90]}"
+        for path in sorted((ROOT / folder).rglob("*.py"))
+        for line, text in remarks(path.read_text())
+        if OLD_PHRASES.search(text)
+    ]
+    assert found == []
+    assert OLD_PHRASES.search("Whether who asks is the one to publish about the frame in hand: the first is.")
+
+
+def test_names_are_those_of_the_field() -> None:
+    names = {
+        (module.as_posix(), node.name)
+        for module in MODULES
+        for node in ast.walk(ast.parse((PACKAGE / module).read_text()))
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
+    }
+    assert {found for found in names if found[1] in OLD_NAMES} == set()
 
 
 def test_tracked_files_are_small_together() -> None:
