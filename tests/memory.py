@@ -1,4 +1,4 @@
-"""How much memory a piece of work takes."""
+"""Measure the memory that a piece of work takes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 
 
 def peak_growth(work: Callable[[], object]) -> int:
-    """Bytes by which the most memory this process held at any moment of the work is more than what it held
-    before."""
-    Path("/proc/self/clear_refs").write_text("5")  # the kernel's peak starts again from now
+    """Growth of this process's peak memory during the work, bytes."""
+    Path("/proc/self/clear_refs").write_text("5")  # resets the kernel's peak
     before = _status("VmRSS")
     work()
     return _status("VmHWM") - before

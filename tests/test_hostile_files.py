@@ -1,8 +1,8 @@
-"""Files of others, damaged at random: every reader gives a value or one of our sentences.
+"""Files damaged at random: every reader returns a value or raises one of our sentences.
 
-Each case writes a file in the form that a reader expects and changes it a few dozen times, in its bytes and
-in its values. An error that is no sentence of ours, such as a KeyError of the library, would be shown to the
-user as unexpected.
+Each case writes a file in the reader's format and changes it a few dozen times, in its bytes and in its
+values. An error that is not one of our sentences, such as a library's KeyError, would be shown to the user as
+unexpected.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ STORED_RUN = {
 
 @dataclass(frozen=True)
 class Reader:
-    """A reader with a file that it reads. read: gets the folder in which the file `name` stands."""
+    """A reader with a file for it. read: called with the folder that contains the file `name`."""
 
     name: str
     document: Any

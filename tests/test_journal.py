@@ -48,7 +48,7 @@ def test_another_run_is_refused_and_left_alone(tmp_path: Path, known: bytes) -> 
 
 
 def test_records_of_another_program_are_left_alone(tmp_path: Path) -> None:
-    """They were emptied, as lines that are cut off."""
+    """They used to be truncated as incomplete lines."""
     (tmp_path / RECORDS).write_bytes(b"notes of somebody\n")
     with pytest.raises(
         ValueError, match=r"records.jsonl is not of a run of this command, .*no settings.json"

@@ -111,7 +111,7 @@ def test_an_item_that_kills_its_processes_costs_no_other_item(tmp_path: Path) ->
 
 
 def test_ctrl_c_does_not_reach_a_process_that_starts() -> None:
-    """The parent gets it too and ends its processes; a traceback of each would only hide that."""
+    """The parent gets it too and ends its processes; a traceback of each would only hide its message."""
     worker = WorkerProcess(start, square, (100,))
     try:
         os.kill(worker._process.pid or 0, signal.SIGINT)

@@ -85,7 +85,7 @@ def test_engines_are_built_once(groma: Groma, gpu_machine: Machine, version: str
         assert path.name.startswith(
             f"{row['graph'].split('.')[0]}.trt{fake.module.__version__}.Fake-GPU.sm87.fp32."
         )
-    if version != "8.6":  # which tells of no progress
+    if version != "8.6":  # which reports no progress
         assert (
             "perceive.onnx: Building 1 of 3\n" in first.stderr
             and "encode_regions.onnx: Building 3 of 3\n" in first.stderr

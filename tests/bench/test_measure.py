@@ -59,7 +59,8 @@ def test_one_json_document() -> None:
         assert sum(shares) == pytest.approx(1, abs=0.002) and min(shares) >= 0
         assert row["total"]["floor_ms"] > 0 and row["total"]["median_ms"] <= row["total"]["p95_ms"]
         assert row["counts"]["rows"] == row["goals"] and row["counts"]["regions"] >= 1
-    # A process of its own for each: PyTorch takes more memory than ONNX Runtime and does not show in its row.
+    # Each runs in a separate process: PyTorch needs more memory than ONNX Runtime, which its row must not
+    # include.
     assert max(row["peak_mb"] for row in rows if row["backend"] == "onnx") < min(
         row["peak_mb"] for row in rows[-3:]
     )

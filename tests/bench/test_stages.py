@@ -41,7 +41,7 @@ def test_all_stages_of_a_frame(timed: TimedGrounder) -> None:
         and sample.counts["rows"] == 4
         and sample.counts["tail"] == sum(tails)
     )
-    # The two placeholders open into image tokens and pairs.
+    # The two placeholders expand into image tokens and pairs.
     assert sample.counts["prefix"] == len(timed._prefix_ids) - 2 + len(scene.image_tokens) + 2 * regions
     assert sample.counts["steps"] <= sample.counts["tokens"] <= sample.counts["steps"] * 3
 
@@ -64,7 +64,7 @@ def test_timing_changes_no_answer(timed: TimedGrounder) -> None:
 
 
 def test_a_generated_answer_is_the_one_read_in_one_step(timed: TimedGrounder, frame: Frame) -> None:
-    """And the goals are things the model says are there, so that it has a region to answer with."""
+    """The goals are about objects the model reports, so that there is a region to answer with."""
     scene = timed.perceive(frame)
     ends = [timed._tokenizer.id("</roi>"), timed._tokenizer.eos_id]
     for goal in _goals(timed, scene):

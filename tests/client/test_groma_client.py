@@ -78,7 +78,7 @@ def test_standing_goals_are_answered(client: GromaClient, rgb: NDArray[Any]) -> 
 
 
 def test_a_client_that_only_listens_keeps_no_search_alive(client: GromaClient) -> None:
-    """The node takes every subscriber of the feedback for the possible client of a search."""
+    """The node considers every subscriber of the feedback a possible client of a search."""
     answers, feedback = "/groma/groundings", "/groma/ground/_action/feedback"
     before = client.node.count_subscribers(answers), client.node.count_subscribers(feedback)
     with GromaClient(domain_id=DOMAIN) as other:
@@ -134,7 +134,7 @@ def test_no_node_is_a_sentence() -> None:
 
 
 def test_a_node_that_reports_late_is_waited_for() -> None:
-    """However long the same report is the newest, images may have been sent after it."""
+    """However long the same report is the latest, images may have been sent after it."""
 
     def report(**counts: int) -> dict[str, str]:
         keys = ("received", "answered", "carried", "dropped", "skipped")

@@ -24,7 +24,7 @@ WEIGHTS = "pytorch_model.bin"
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """A small checkpoint in the published layout, with what its training left there."""
+    """A small checkpoint in the published layout, with left-overs of its training."""
     folder = tmp_path_factory.mktemp("published") / "checkpoint"
     make_checkpoint(SMALL, folder, torch.bfloat16, single=True, extra=200_000)
     found = {path.name: path.read_bytes() for path in folder.iterdir()}
@@ -73,7 +73,7 @@ def fetch(
 
 
 def said(done: subprocess.CompletedProcess[str]) -> str:
-    """The last line on standard error of a command that failed, which is its one sentence."""
+    """The last line on standard error of a failed command, which is its sentence."""
     assert done.returncode != 0 and "Traceback" not in done.stderr, done.stderr
     return done.stderr.strip().splitlines()[-1]
 
@@ -111,7 +111,7 @@ def test_the_published_layout_arrives_whole_and_is_checked(
 
 
 def test_interrupted_download_resumes(tmp_path: Path, endpoint: str, repository: Repository) -> None:
-    # The client hands on what arrives in chunks of 10 MiB.
+    # The client passes on data in chunks of 10 MiB.
     assert len(repository.files[WEIGHTS]) > 12_000_000
     repository.break_after[WEIGHTS] = [12_000_000, *[0] * 50]
     message = said(fetch(tmp_path, endpoint, REPOSITORY, "--yes"))

@@ -1,4 +1,4 @@
-"""The map that depth pictures give, and ways across it."""
+"""The floor map made from depth images, and paths across it."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""The Panda's simulator and the bridge over ROS topics: a thing that moves between answer and grasp, and a
-simulator that ends and starts again."""
+"""The Panda's simulator and the bridge over ROS topics: an object that moves between answer and grasp, and a
+simulator that exits and restarts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from examples.pick import Arm, Picker
 from tests.simulators import need_simulators
 
 SEED = 0
-"""An episode whose goal is there, within reach, with room around it."""
+"""An episode whose goal is present, within reach, with free space around it."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     (out / "logs").mkdir()
     patch = pytest.MonkeyPatch()
     for name in ("ROS_DOMAIN_ID", "FASTRTPS_DEFAULT_PROFILES_FILE", "FASTDDS_DEFAULT_PROFILES_FILE"):
-        patch.setenv(name, "0")  # Session sets them for good
+        patch.setenv(name, "0")  # Session sets them permanently
     with ExitStack() as stack:
         stack.callback(patch.undo)
         yield Session(GraspDemonstration.setup, out, "true", "", stack)

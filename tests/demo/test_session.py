@@ -1,4 +1,4 @@
-"""Episodes whose simulator, node or camera fails: what is counted, and what is started again."""
+"""Episodes whose simulator, node or camera fails: what is counted, and what is restarted."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class StandInSession:
     def __init__(self, *arguments: Any) -> None:
         self.recovered: list[int] = []
         self.ended: list[str] = []
-        self.simulator = self  # what is asked of it is recorded here
+        self.simulator = self  # requests are recorded here
         self.killed = 0
         self.started: list[int] = []
         self.hangs_at: list[int] = []
@@ -58,7 +58,7 @@ class StandInSession:
 
 
 class Reaching(Demonstration):
-    """Every episode succeeds but those of two seeds."""
+    """Every episode succeeds except those of two seeds."""
 
     setup = Setup("reach", "none", "camera", "base", "above")
     wrong = "wrong_lift"
@@ -107,7 +107,7 @@ def test_a_simulator_or_node_that_ends_is_counted_and_started_again(
 
 
 class HangingOnce(Reaching):
-    """Its simulator does not answer at seed 32, and again at seed 34 after it was started again."""
+    """Its simulator does not answer at seed 32, and again at seed 34 after a restart."""
 
     def open(self, session: Session) -> None:
         super().open(session)
@@ -161,7 +161,7 @@ def sleeper(seconds: float) -> list[str]:
 
 
 class Process:
-    """A process that stands for a child or the simulator."""
+    """A process in place of a child or the simulator."""
 
     def __init__(self, seconds: float) -> None:
         self.process = subprocess.Popen(sleeper(seconds))
@@ -201,7 +201,7 @@ def test_what_has_ended_is_started_again_once() -> None:
         for process in alive:
             process.process.kill()
             process.process.wait()
-        assert session.recover(7) == ["simulator"]  # again in the same episode: the first log stays
+        assert session.recover(7) == ["simulator"]  # again in the same episode: the first log is kept
         assert made[3] == "simulator-simulator-7-2"
     finally:
         alive = [*session.children.values(), session.simulator]

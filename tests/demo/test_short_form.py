@@ -1,4 +1,4 @@
-"""What the short form of the demonstrations says of results that do not hold."""
+"""Checks of the short form of the demonstrations on results that fail them."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ def test_a_demonstration_that_ends_or_hangs(tmp_path: Path, stand_in: Callable[[
     first = log.read_text()
     assert first.startswith("starting\n")
     short_form.run(tmp_path / "out", 60, [stand_in("import sys; sys.exit('once more')")], "-2")
-    assert log.read_text() == first  # the first results stay
+    assert log.read_text() == first  # the first results are kept
     assert (tmp_path / "out" / "grasp-2" / "run.log").read_text() == "once more\n"
 
 

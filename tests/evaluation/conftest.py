@@ -24,8 +24,8 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Command:
-    """Run `groma` with these arguments and --json: its document. AssertionError with what it said where it
-    fails."""
+    """Run `groma` with these arguments and --json and return its document. Fails with its output if the
+    command fails."""
     from groma_ros.cli import main
 
     def run(*arguments: object) -> dict[str, Any]:
@@ -42,7 +42,7 @@ def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture
 def refusal(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Run `groma` with these arguments, which it must refuse: the sentence on standard error."""
+    """Run `groma` with these arguments, which it must refuse, and return the sentence on standard error."""
     from groma_ros.cli import main
 
     def run(*arguments: object) -> str:

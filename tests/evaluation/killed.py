@@ -14,13 +14,13 @@ from tests.evaluation.work import square
 
 
 def slow_square(grounder: Grounder, item: int) -> dict[str, Any]:
-    """A square that takes its time."""
+    """A square that takes a while."""
     time.sleep(0.3)
     return square(grounder, item)
 
 
 def squares(model: Path, out: Path, count: int) -> list[dict[str, Any]]:
-    """The run."""
+    """Run it."""
     return run_evaluation(
         slow_square,
         list(range(count)),

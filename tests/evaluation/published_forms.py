@@ -1,4 +1,4 @@
-"""Rendered scenes written in the forms in which the field publishes its data."""
+"""Write rendered scenes in the formats in which data sets are published."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from groma_ros.simulation.dataset import SceneRecord, load_dataset
 
 
 def single_goals(record: SceneRecord) -> list[tuple[str, int]]:
-    """(words, index of the object) of the goals that mean one object."""
+    """(words, index of the object) of the goals that refer to one object."""
     return [(goal.text, goal.targets[0]) for goal in record.goals if len(goal.targets) == 1]
 
 
@@ -62,7 +62,7 @@ def write_refer(folder: Path, out: Path, as_json: bool = False) -> Path:
 
 
 def write_one_file(folder: Path, path: Path, prefix: str = "") -> Path:
-    """The one-file form: an image entry an expression, with the words as its caption."""
+    """The single-file format: one image entry per expression, with the words as its caption."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for record in load_dataset(folder):

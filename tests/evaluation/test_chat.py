@@ -157,7 +157,7 @@ def test_chat_with_and_without_grounding(
     refusal: Callable[..., str],
     tmp_path: Path,
 ) -> None:
-    """A network of random weights, whose template knows grounded chat only: the bare question is another
+    """A network of random weights whose template has only grounded chat: the plain question is another
     one."""
     questions = write_lines(tmp_path / "q.jsonl", asked(1, "000000.jpg", "the red mug"))
     common = ("eval", "chat", "--model", small_model, "--images", scenes / "images", "--data", questions)

@@ -138,7 +138,7 @@ def test_the_command_on_rendered_scenes(
     found = command(*common, "--out", tmp_path / "run")
     assert found["pictures"] == 8
     assert found["recall"]["AR"]["paper"] is None and "AR@100" in table(found)
-    # The records hold the boxes: the same recall comes of them by the plain computation.
+    # The records contain the boxes, from which the plain computation must give the same recall.
     records = [
         json.loads(line)["record"] for line in (tmp_path / "run" / "records.jsonl").read_text().splitlines()
     ]
@@ -149,7 +149,7 @@ def test_the_command_on_rendered_scenes(
         assert found["recall"][name]["measured"] == pytest.approx(
             plain_recall(data, boxes, thresholds), abs=0.01
         )
-    # It was taught that a bare noun means one object, so it finds one where there are several.
+    # A bare noun was trained to mean one object, so one of several is found.
     assert found["recall"]["AR50"]["measured"] > 50
     paper = command(*common, "--paper", "--out", tmp_path / "run")
     assert (

@@ -78,7 +78,7 @@ def test_calibration_recovers_known_parameters() -> None:
     )
     assert not fits["presence"].kept
     assert fits["presence"].after[0] < 0.03 < fits["presence"].before[0]
-    # What is reported was measured on scenes left out; on all of them it is the same within chance.
+    # The report is measured on held-out scenes; on all of them it is the same within chance.
     assert calibration_error(seen.presence(new), seen.present) == pytest.approx(
         fits["presence"].after[0], abs=0.02
     )
@@ -93,7 +93,7 @@ def test_scores_are_fitted_on_the_boxes_of_goals_that_stand() -> None:
     rng = np.random.default_rng(8)
     chances = rng.uniform(0.5, 1, 3000)
     right = rng.random(3000) < chances**3
-    # Boxes of goals that are said to be absent are all wrong and must not count.
+    # Boxes of goals reported absent are all wrong and must not count.
     picked = [[(float(chance), bool(hit))] for chance, hit in zip(chances, right, strict=True)] + [
         [(0.99, False)]
     ] * 600
@@ -186,8 +186,8 @@ def test_presence_of_the_model_that_ships(
         ElementTree.parse(plot).getroot().tag == f"{SVG}svg"
         and json.loads((tmp_path / "run" / "report.json").read_text()) == found
     )
-    # The records are there, so nothing runs the second time; another threshold is another reading of the same
-    # answers.
+    # The records exist, so nothing runs the second time; another threshold reads the same answers
+    # differently.
     eager = command(capsys, monkeypatch, *common, "--out", str(tmp_path / "run"), "--min-presence", "0")
     assert eager["accuracy"]["present"] == 1.0 and eager["accuracy"]["absent"] == 0.0
     ignored = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,contrast")
@@ -203,8 +203,8 @@ def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     shutil.copytree(TINY, model)
     before = (model / "manifest.json").read_bytes()
     common = ("calibrate", str(folder), "--model", str(model), "--threads", "1")
-    # As of a model that never learned to answer none: this line is far better than presence 1 for everything,
-    # so it is taken.
+    # For a model that was never trained to answer "none", this fit is far better than presence 1 for
+    # everything, so it is kept.
     found = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,height", "--dry-run")
     assert (model / "manifest.json").read_bytes() == before and not found["written"]
     found = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,height")
@@ -212,7 +212,7 @@ def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     calibration = Calibration.from_manifest(Bundle.load(model).calibration, found["precision"])
     assert not calibration.answers_none and set(calibration.signals) == {"confidence", "margin", "height"}
     assert "16 scenes" in json.dumps(Bundle.load(model).calibration)
-    # The written bundle runs, and says of itself what was fitted.
+    # The written bundle runs, and records what it was fitted on.
     again = ("eval", "presence", "--model", str(model), "--data", str(folder), "--threads", "1")
     after = command(capsys, monkeypatch, *again)
     assert after["calibration_error"] < 0.08 and after["ranking"] > 0.9

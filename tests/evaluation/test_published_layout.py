@@ -45,7 +45,7 @@ def test_referring_expressions_are_asked_bilinearly_in_all_wordings(
     )
     found = command(*common)
     assert found["resize"] == "bilinear"
-    # Random weights are right by chance only, but each expression was answered, by one region.
+    # Random weights are right only by chance, but each expression must be answered by one region.
     assert sum(split["expressions"] for split in found["splits"].values()) > 10
     assert all(0 <= split["accuracy"]["measured"] < 100 for split in found["splits"].values())
 

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class World:
-    """A model that sees what is said to be there."""
+    """A model that sees a given set of objects."""
 
     min_presence = 0.5
     min_margin = 0.0
@@ -62,14 +62,14 @@ def test_tracked_boxes_follow_the_object_and_still_boxes_do_not() -> None:
     report = measured(frames, Mode(1.0))
     assert (report["inputs"], report["outputs"], report["iou"], report["switches"]) == (61, 61, 1.0, 0)
     assert report["iou_still"] < 0.4 and report["kept"] == 1.0
-    # An answer is a second old when it comes and stands until the next comes a second later.
+    # An answer is a second old when it arrives, and is used until the next one a second later.
     assert report["age_max"] == pytest.approx(2.0, abs=0.11) and report["boxed"] == 1.0
     assert report["questions"] == 7
 
 
 def test_the_models_own_bounds_hold_for_its_answers() -> None:
     world = World([{"a": (100, 100)} for _ in range(3)])
-    world.min_presence, world.min_margin = 0.4, 0.3  # each question sets them anew
+    world.min_presence, world.min_margin = 0.4, 0.3  # set again by each question
     evaluate_tracking(world, [moments([{"a": (100, 100)}] * 3, "a")], [Mode(0.0)], TrackingConfig())  # type: ignore[arg-type]
     assert (world.min_presence, world.min_margin) == (0.4, 0.3)
 

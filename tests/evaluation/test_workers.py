@@ -52,7 +52,7 @@ def test_a_stopped_run_goes_on(choice: ModelChoice, tmp_path: Path) -> None:
         run_evaluation(square, [1, 2, -1], "item", choice, plan, {"data": 1})
     path = tmp_path / "run" / RECORDS
     assert len(path.read_bytes().splitlines()) == 2
-    # The last line was cut off by whatever stopped the run: the item is done again, the first one is not.
+    # The last line was cut off by the interruption: its item is done again, the first one is not.
     path.write_bytes(path.read_bytes()[:-5])
     kept = json.loads(path.read_bytes().splitlines()[0])
     path.write_bytes(path.read_bytes().replace(b'"square": 1,', b'"square": 100,'))
@@ -60,7 +60,7 @@ def test_a_stopped_run_goes_on(choice: ModelChoice, tmp_path: Path) -> None:
     settings = json.loads((tmp_path / "run" / "settings.json").read_text())
     with Journal(tmp_path / "run", settings) as journal:
         assert [entry["item"] for entry in journal.read()] == [0]
-    # With the offending item gone the run is another one and is refused in this folder.
+    # Without the offending item it is another run, which this folder refuses.
     with pytest.raises(ValueError, match=r"holds another run \(other data, model or options\)"):
         run_evaluation(square, [1, 2], "item", choice, plan, {"data": 1})
 
@@ -136,7 +136,7 @@ def test_a_calibration_given_replaces_the_manifests(choice: ModelChoice) -> None
 
 
 def alive(process: int) -> bool:
-    """Whether a process runs; one that ended but was not waited for does not."""
+    """Whether a process runs; a zombie does not."""
     state = Path(f"/proc/{process}/stat")
     return state.is_file() and state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 

@@ -16,5 +16,5 @@ def square(grounder: Grounder, item: int) -> dict[str, Any]:
 
 
 def run_away(grounder: Grounder, item: int) -> dict[str, Any]:
-    """A process that dies as one without memory does."""
+    """A process that dies like one without memory."""
     os._exit(9)

@@ -1,5 +1,5 @@
-"""The bridges in front of a real node: no depth, depth of another size, a thing out of reach, a node that
-dies."""
+"""The bridges with a real node: no depth, depth of another size, an object out of reach, a node that
+exits."""
 
 from __future__ import annotations
 
@@ -36,10 +36,9 @@ CAMERA = "camera_color_optical_frame"
 
 
 class Stage:
-    """A camera before a rendered table, ten pictures a second in a thread, and the node that sees it.
+    """A camera in front of a rendered table, ten pictures per second in a thread, and the node that sees it.
 
-    depth: what goes out as depth, "right", "small" (half as wide and high) or "none"; shown: whether pictures
-    go out.
+    depth: "right", "small" (half the width and height) or "none"; shown: whether pictures are published.
     """
 
     def __init__(self, stack: ExitStack, log: Path) -> None:
@@ -77,7 +76,7 @@ class Stage:
                 self._topics.publish(seconds, self.sample.rgb, depths[self.depth], self.sample.intrinsics)
 
     def answer(self, depth: str, has_pose: bool) -> Answer:
-        """The first answer that is made with such depth: pictures on the way still have the former."""
+        """The first answer with this kind of depth: pictures in progress still have the previous kind."""
         self.depth = depth
         for _ in range(20):
             answer = self.asker.ask(self.goal, 20.0)
@@ -152,7 +151,7 @@ def test_a_node_that_dies_while_it_is_asked(stage: Stage, monkeypatch: pytest.Mo
     pick = Picker(arm, stage.asker.ask).pick(stage.goal)  # type: ignore[arg-type]
     killer.join()
     assert pick.cause == "node lost", pick
-    # On a busy machine it may die before it has accepted the goal.
+    # On a busy machine it may exit before it has accepted the goal.
     assert pick.sentence in (
         "The search did not end within 4 s.",
         "The node did not accept the goal within 30 s.",

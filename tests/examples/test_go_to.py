@@ -73,7 +73,7 @@ def test_a_thing_that_is_recognised_on_the_way_need_not_be_from_before_it(
     on_the_way: Answer, cause: str
 ) -> None:
     base = StandInBase()
-    answers = iter([CHAIR, on_the_way])  # what it stands beside is out of the picture in the end
+    answers = iter([CHAIR, on_the_way])  # the object it stands beside is out of the picture at the end
     trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the chair next to the barrel")  # type: ignore[arg-type]
     assert trip.cause == cause
     assert base.goes[1][0] == pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])

@@ -1,4 +1,4 @@
-"""What the topic of goal_present_node says for each status of the first goal."""
+"""Output of goal_present_node for each status of the first goal."""
 
 from __future__ import annotations
 

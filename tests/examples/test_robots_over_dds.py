@@ -1,4 +1,4 @@
-"""`Watchdog`, `Arm` and `Base` over DDS, before a robot in a thread and context of its own."""
+"""`Watchdog`, `Arm` and `Base` over DDS, with a robot in a separate thread and context."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ PATIENCE = 60.0
 
 
 class Robot:
-    """An arm that does not move, a base that does not either, and a Nav2, which tell their poses 50 times a
-    second. What it was told is kept."""
+    """An arm and a base that do not move, and a Nav2, which publish their poses 50 times a second. Commands
+    are recorded."""
 
     def __init__(self, stack: ExitStack) -> None:
         context = Context()
@@ -81,13 +81,13 @@ class Robot:
         stack.callback(self.reset)
 
     def reset(self) -> None:
-        """As in the beginning; drives that nobody has cancelled end."""
+        """Reset to the initial state; drives that were not cancelled end."""
         self.over.set()
         self.over = threading.Event()
         self.speaks, self.goal = True, None  # type: bool, str | None
         self.speed = 1.0  # of its clock
         self.place = np.array([0.4, 0.0, 0.5])
-        self.opening, self.joints_period = 0.08, 0.02  # metres; seconds, 0: its joints are not told
+        self.opening, self.joints_period = 0.08, 0.02  # metres; seconds, 0: no joint states are published
         self.accepts, self.ends = threading.Event(), threading.Event()
         self.accepts.set()
         self.targets: list[Any] = []
@@ -180,7 +180,7 @@ def until(done: Callable[[], Any], node: Node | None = None) -> None:
 
 
 def met(robot: Robot, node: Node, what: str = "move") -> bool:
-    """Whether goals arrive at one bridge, and what that says at the robot."""
+    """Whether goals arrive at a bridge, and its commands at the robot."""
     told = {"move": "hand_target", "grip": "gripper_opening", "drive": "odom"}[what]
     one = robot.node.count_publishers(told) == 1 and node.count_subscribers(told) == 1
     return robot.goals.get_subscription_count() == 1 and one
@@ -218,7 +218,7 @@ def test_a_goal_that_is_sent_during_a_question_is_reported_before_anything_moves
             driven.grip(0.0)
         else:
             driven.go(np.array([2.0, 0.0]), 0.0)
-    time.sleep(0.2)  # what was sent would be here by then
+    time.sleep(0.2)  # anything that was sent would have arrived by now
     assert (robot.targets, robot.openings, robot.sent) == ([], [], 0)
 
 
@@ -239,15 +239,13 @@ def test_a_move_is_not_at_its_end_because_the_hand_was_there_before_the_question
     time.sleep(0.5)
     now = robot.stamp
     arm.grip(0.05)
-    assert (
-        now + 0.3 <= arm.clock() < now + 4.0
-    )  # by the clock from now on: what was told before counts nothing
+    assert now + 0.3 <= arm.clock() < now + 4.0  # from now on by the clock: earlier messages do not count
 
 
 def test_fingers_whose_opening_is_told_once_a_second_are_waited_for(robot: Robot, node: Node) -> None:
     arm = Arm(node, BASE)
     until(lambda: met(robot, node, "grip") and arm.opening == pytest.approx(0.08), node)
-    robot.joints_period, robot.opening = 1.0, 0.0  # closed on nothing, which nobody has told yet
+    robot.joints_period, robot.opening = 1.0, 0.0  # closed on nothing, which has not been published yet
     start = arm.clock()
     arm.grip(0.0)
     assert arm.opening == 0.0 and 1.0 <= arm.clock() - start < 4.5

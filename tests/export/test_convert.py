@@ -66,7 +66,7 @@ def test_graphs_are_opset_18_without_paths_of_the_machine(graph_model: Path) -> 
 
 
 def test_weights_are_stored_once_and_as_halves(graph_model: Path) -> None:
-    """Together the graphs are no larger than the weights they hold and a little structure."""
+    """Together the graphs are hardly larger than the weights they contain."""
     weights = Bundle.load(graph_model).files[WEIGHTS]["bytes"]
     sizes = {name: Bundle.load(graph_model).files[name]["bytes"] for name in (*GRAPHS, EMBEDDINGS)}
     assert sum(sizes.values()) < 1.25 * weights

@@ -1,5 +1,4 @@
-"""What is usual for a model: the fit, its place in a bundle, and what the shipped model says of pictures and
-words."""
+"""Familiarity: the fit, its place in a bundle, and the shipped model's judgement of pictures and words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Goals in a YAML file: what may stand there, and the sentence for everything else."""
+"""Goals in a YAML file: valid content, and the sentence for everything else."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Images that cannot be looked at are refused in a sentence; the next good one is answered."""
+"""Images that cannot be used are refused with a sentence; the next valid one is answered."""
 
 from typing import Any
 

@@ -150,7 +150,7 @@ def test_which_camera(tmp_path: Path) -> None:
 
 
 def test_unknown_message_type(tmp_path: Path) -> None:
-    """Beside the camera it is in nobody's way; asked for, it is refused by name."""
+    """An unknown type beside the camera does no harm; if requested, it is refused by name."""
     writer = Writer(tmp_path / "bag", version=9, storage_plugin=StoragePlugin.MCAP)
     with writer:
         camera = writer.add_connection("/eye", RAW, typestore=STORE)

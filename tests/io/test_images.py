@@ -224,7 +224,7 @@ def smooth(height: int, width: int) -> NDArray[Any]:
 @pytest.mark.parametrize("colours", [1, 3])
 @pytest.mark.parametrize("kind", OPTIONS)
 def test_jpegs_that_were_cut_and_closed_again_are_refused(kind: str, colours: int, cut: float) -> None:
-    """As a camera driver or a repaired file has it: the decoder paints the rest grey and tells nobody."""
+    """From a camera driver or a repaired file: the decoder silently paints the rest grey."""
     pixels = smooth(93, 157)[:, :, :colours]
     content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 90, *OPTIONS[kind]])[1].tobytes()
     assert compressed_to_rgb(content).shape == (93, 157, 3)

@@ -97,7 +97,7 @@ class Page:
         return self._answers.pop(number)
 
     def goals(self, *texts: str) -> dict[str, Any]:
-        """Let goals stand."""
+        """Replace the goals."""
         return self.do("goals", goals=[{"text": text} for text in texts])
 
     def send(self, message: Any) -> None:

@@ -1,4 +1,4 @@
-"""A stand-in for an engine: shows what it is given, and notes what it is told."""
+"""A stand-in for an engine: shows the frames it is given, and records its calls."""
 
 from __future__ import annotations
 

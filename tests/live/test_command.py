@@ -1,4 +1,4 @@
-"""`groma live` as a command: what it refuses, and that it serves and ends."""
+"""`groma live` as a command: refused arguments, serving and shutdown."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A running node on the page, over DDS: its answers, its services, its death and its return."""
+"""A running node on the page, over DDS: its answers, its services, its exit and its restart."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ def test_a_node_is_shown_dies_and_comes_back(
         np.testing.assert_allclose([box["corners"]], places(frame, answers), atol=0.005)
         page.until(lambda _: deep() == (1, 0), "the end of the 3D view")
 
-        # Goals go both ways: from the page, and from whoever else sets them.
+        # Goals go both ways: from the page, and from other clients.
         assert page.goals(MUG, BALL) == {}
         page.until(lambda state: [goal["status"] for goal in state["goals"]] == ["present"] * 2)
         assert "The node refused" in page.do("goals", goals=[{"text": "x" * 999}])["error"]
@@ -228,7 +228,7 @@ def test_a_node_is_shown_dies_and_comes_back(
             "the node's return",
         )
 
-        # Without a page the node's images and regions are left alone.
+        # Without a page there are no subscriptions to the node's images and regions.
         def pages() -> tuple[int, int]:
             return listeners("groma/proposals"), listeners("groma/groundings")
 
@@ -304,7 +304,8 @@ def test_the_page_places_what_the_node_does_not(
 def test_a_node_that_comes_back_at_once_with_another_camera_is_shown(
     robot: Robot, frame: Frame, tiny: Grounder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A node that is silent for less than three seconds is not missed, but its topics may be others."""
+    """A node that is silent for less than three seconds does not count as gone, but its topics may have
+    changed."""
     monkeypatch.setenv("ROS_DOMAIN_ID", str(DOMAIN))
     mirrored = replace(frame, rgb=np.ascontiguousarray(frame.rgb[:, ::-1]))
     first, second = DepthCamera(robot, frame), DepthCamera(robot, mirrored, "second/")

@@ -1,4 +1,4 @@
-"""The page over its real server, without a browser: frames, goals, questions, and who is refused."""
+"""The page over its real server, without a browser: frames, goals, questions, and refused requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the session tells its engine: who watches, and whether the frames have to come with depth."""
+"""What the session reports to its engine: whether anybody watches, and whether frames need depth."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PAGE = "a page"
 
 
 class Listener:
-    """A page; counts how often it heard of news."""
+    """A page; counts its notifications."""
 
     def __init__(self) -> None:
         self.heard = 0

@@ -1,4 +1,4 @@
-"""Sources without ROS: what they give, and what is said of those that are none."""
+"""Sources without ROS: their frames, and the errors for invalid ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a test needs to talk to a node process over DDS."""
+"""Fixtures for talking to a node process over DDS."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ os.environ.update(dds_environment())
 
 @pytest.fixture(scope="session")
 def grounder(small_model: Path) -> Grounder:
-    """The same model in this process: what the node must answer."""
+    """The same model in this process: its answers are expected of the node."""
     return Grounder.load(small_model, min_presence=0.0)
 
 

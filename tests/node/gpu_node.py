@@ -36,7 +36,7 @@ def stopping(folder: Path, at: Callable[..., bool], action: Callable[..., Any]) 
 
 
 def start(folder: Path, stop: str, arguments: list[str]) -> int:
-    """Run the node; its exit status."""
+    """Run the node and return its exit status."""
     os.environ["XDG_CACHE_HOME"] = str(folder)
     fake = FakeTensorRT("10.16", Driver(folder))
     if stop == "build":

@@ -1,4 +1,4 @@
-"""Callbacks that wait do not keep the executor, and wake when rung."""
+"""Waiting callbacks do not block the executor, and wake when notified."""
 
 from __future__ import annotations
 

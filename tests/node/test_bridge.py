@@ -1,4 +1,4 @@
-"""cv_bridge and our own conversion give the same pixels, and each is used where it is right."""
+"""cv_bridge and our own conversion give the same pixels, and each is used where it is correct."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def message(encoding: str, padding: int = 0) -> Image:
 
 @pytest.fixture
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The encodings that cv_bridge was given."""
+    """The encodings passed to cv_bridge."""
     asked: list[str] = []
     real = cv_bridge()
     assert real is not None

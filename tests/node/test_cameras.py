@@ -1,5 +1,5 @@
-"""Two cameras, one model: whose frames are answered where, who is silent when nobody listens, and what late
-listeners learn."""
+"""Two cameras, one model: which frames are answered on which topics, silence without subscribers, and latched
+topics."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chil
 
 
 class Eyes:
-    """Two cameras, and what is heard of each."""
+    """Two cameras, and the messages received about each."""
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
@@ -72,7 +72,7 @@ class Eyes:
         return heard
 
     def send(self, name: str, picture: NDArray[Any], done: Any, what: str) -> list[int]:
-        """Send a picture every fifth of a second until done; the stamps."""
+        """Send a picture every fifth of a second until done; returns the stamps."""
         stamps = []
 
         def sent() -> bool:
@@ -108,7 +108,7 @@ def test_nothing_is_looked_at_while_nobody_listens(eyes: Eyes, picture: NDArray[
     eyes.send("left", picture, lambda: eyes.count("left", "skipped") >= 3, "skipped frames")
     values = eyes.robot.reports["groma: camera left"]
     assert values["answered"] == "0" and "median ms perceive" not in values
-    # A question is reason enough to look, and only for the camera it is put to.
+    # A question is a reason to perceive, but only for its camera.
     answer = eyes.robot.call(Ask, "groma/ask", Ask.Request(camera="left"))
     assert answer.success and answer.header.frame_id == "left"
     refused = eyes.robot.call(Ask, "groma/ask", Ask.Request(camera="arm/right"))

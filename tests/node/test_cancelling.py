@@ -26,7 +26,7 @@ TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 
 
 class Gate:
-    """A grounder whose language model answers when let. looked: it was asked."""
+    """A grounder whose language model answers on request. looked: it was asked."""
 
     def __init__(self, grounder: Grounder) -> None:
         self.check, self.runtime, self.perceive = grounder.check, grounder.runtime, grounder.perceive
@@ -78,7 +78,7 @@ def node(domain: int, gate: Gate) -> Iterator[GromaNode]:
 
 
 def looked_at(caller: Caller, gate: Gate, picture: NDArray[Any]) -> Any:
-    """A goal that the language model holds."""
+    """A goal that is being answered by the language model."""
     handle = caller.send("the mug", 60.0)
 
     def sent() -> bool:
@@ -119,7 +119,7 @@ def test_deactivating_ends_what_is_open_with_a_sentence(
     robot.spin(0.5)
     gate.go_on.set()
     node._condition.notify_all()
-    # As a manager does it, by the executor's own thread.
+    # From the executor's thread, as a lifecycle manager does it.
     assert node.executor is not None
     node.executor.create_task(node.trigger_deactivate)
     status, result = caller.result(handle)

@@ -1,4 +1,4 @@
-"""3D over DDS: depth and camera_info in; boxes in space, a pose and markers out, held to the truth and to the
+"""3D over DDS: depth and camera_info in; 3D boxes, a pose and markers out, compared with the truth and the
 same geometry here."""
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chil
 
 
 class Camera:
-    """A depth camera, and somebody who listens to 3D."""
+    """A depth camera, and a subscriber of the 3D outputs."""
 
     def __init__(self, robot: Robot, frame: Frame) -> None:
         self.robot, self.frame = robot, frame
@@ -103,7 +103,7 @@ class Camera:
         encoding: str = "16UC1",
         bigendian: bool = False,
     ) -> Image:
-        """An image of depth, every row padded by six bytes."""
+        """A depth image with every row padded by six bytes."""
         metres = self.frame.depth if metres is None else metres
         assert metres is not None
         values = (
@@ -127,7 +127,7 @@ class Camera:
     def send(
         self, depth: Image | None = None, info: CameraInfo | None = None, header: Header | None = None
     ) -> Image:
-        """Depth, camera_info and then the image; the image that was sent."""
+        """Publish depth, camera_info and then the image; returns the image."""
         image = self.robot.image(self.frame.rgb, FRAME_ID)
         image.header = header or image.header
         for publisher, message in ((self.infos, info), (self.depths, depth)):

@@ -52,7 +52,7 @@ ANSWERS = [
 def solid(
     settings: Parameters | None = None, frame: Frame = FRAME, answers: list[Grounding] = ANSWERS
 ) -> tuple[Detections3D, list[str]]:
-    """What is made of the answers, and the causes of refusals."""
+    """The 3D answers, and the causes of refusals."""
     causes: list[str] = []
     made = Detector3D(NODE, settings or Parameters()).of(
         ImageResult(HEADER, frame),

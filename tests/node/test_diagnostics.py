@@ -1,4 +1,4 @@
-"""What /diagnostics says, by key and value."""
+"""Keys and values of /diagnostics."""
 
 from __future__ import annotations
 

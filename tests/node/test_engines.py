@@ -1,5 +1,4 @@
-"""A node that is killed while it builds the engines of its GPU: the next one builds them anew, and
-answers."""
+"""A node that is killed while it builds its GPU's engines: the next one builds them again, and answers."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
-"""A back end that fails in the middle, over DDS: ONNX Runtime itself raises for one picture and for one goal,
-and goes on after it."""
+"""A backend that fails in the middle, over DDS: ONNX Runtime raises for one picture and for one goal, and the
+node continues."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def node(brittle: Path, domain: int, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def met(robot: Robot, node: Child) -> Robot:
-    """The robot, in touch with the node."""
+    """The robot, connected to the node."""
     robot.meet(node)
     return robot
 

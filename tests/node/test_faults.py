@@ -1,5 +1,5 @@
-"""What goes wrong around a node: cameras that restart, clocks that jump, frames of every kind, many callers
-at once."""
+"""Faults around a node: cameras that restart, clocks that jump, frames of every kind, many simultaneous
+callers."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chil
 
 @pytest.fixture
 def met(robot: Robot, node: Child) -> Robot:
-    """The robot, in touch with the node, the goals set."""
+    """The robot, connected to the node, with goals set."""
     robot.meet(node)
     robot.send_goals("the red mug\nall the boxes")
     return robot

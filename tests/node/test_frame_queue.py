@@ -67,7 +67,7 @@ def test_closing_names_the_cameras_that_were_left() -> None:
 
 
 class Handler:
-    """Handles a message only when told to."""
+    """Handles a message only on request."""
 
     def __init__(self) -> None:
         self.seen: list[object] = []

@@ -1,5 +1,5 @@
-"""Malformed and oversized messages on every input topic: the node lives, counts them, and answers the next
-good image."""
+"""Malformed and oversized messages on every input topic: the node survives, counts them, and answers the next
+valid image."""
 
 from __future__ import annotations
 

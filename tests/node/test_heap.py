@@ -1,4 +1,4 @@
-"""Freed memory goes back to the system, in a process of its own, whose heap nobody else has touched."""
+"""Freed memory is returned to the system; tested in a separate process with a fresh heap."""
 
 from __future__ import annotations
 

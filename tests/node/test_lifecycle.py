@@ -63,7 +63,7 @@ def label(node: GromaNode) -> str:
 
 
 def entities(node: GromaNode) -> tuple[int, ...]:
-    """How many there are of each kind of thing that a node can open."""
+    """Number of entities of each kind that a node can open."""
     kinds = (node.publishers, node.subscriptions, node.services, node.clients, node.timers, node.waitables)
     return tuple(len(list(kind)) for kind in kinds)
 
@@ -84,8 +84,7 @@ def test_fifty_cycles_leave_nothing_behind(context: None, tiny: Grounder, pictur
             while True:
                 node._on_image(0, image_message(Header(frame_id=str(cycle)), picture))
                 executor.spin_once(timeout_sec=0.01)
-                # A new publisher takes a while to be found by its listener, so only some cycles wait for
-                # their answer.
+                # Discovery of a new publisher takes a while, so only some cycles wait for their answer.
                 if cycle % 10 or (heard and heard[-1].header.frame_id == str(cycle)):
                     break
                 assert time.monotonic() < end, "no answer in this cycle"

@@ -23,7 +23,7 @@ TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 
 
 def ended(domain: int, log: Path, parameters: dict[str, Any]) -> tuple[int, str]:
-    """Exit status and output of a node that is expected to end by itself."""
+    """Exit status and output of a node that is expected to exit."""
     with ExitStack() as stack:
         child = start_node(stack, domain, log, parameters)
         status = child.wait(START_SECONDS)
@@ -131,7 +131,7 @@ def test_a_signal_ends_it_cleanly_while_frames_come(
 def test_a_signal_ends_it_while_it_starts(
     domain: int, tmp_path: Path, library: str, number: signal.Signals
 ) -> None:
-    """Told to end while modules are imported, while it joins the graph, while the model is loaded."""
+    """During imports, while it joins the graph, while the model is loaded."""
     with ExitStack() as stack:
         child = start_node(stack, domain, tmp_path / "log.txt", {})
         begin = time.monotonic()

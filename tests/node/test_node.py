@@ -1,4 +1,4 @@
-"""The node as a process of its own, spoken to over DDS."""
+"""The node as a separate process, over DDS."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def node(small_model: Path, domain: int, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture
 def met(robot: Robot, node: Child) -> Robot:
-    """The robot, in touch with the running node."""
+    """The robot, connected to the running node."""
     robot.meet(node)
     return robot
 
@@ -67,7 +67,7 @@ def corners(detection: Detection2D) -> list[float]:
 
 
 def near(ids: dict[tuple[float, ...], str], box: tuple[float, ...]) -> str:
-    """The id of the box nearest to this one."""
+    """The id of the box closest to this one."""
     return ids[min(ids, key=lambda other: float(np.abs(np.subtract(other, box)).max()))]
 
 
@@ -137,7 +137,7 @@ def test_only_the_newest_frame_is_answered_and_the_others_are_counted(
 
 
 def wrong_images(robot: Robot, picture: NDArray[Any]) -> dict[str, Image]:
-    """One image of each kind that must be refused, by the cause that diagnostics count."""
+    """One image of each kind that must be refused, by its cause in the diagnostics."""
     messages = {
         cause: robot.image(picture) for cause in ("encoding", "step", "length", "empty", "size", "content")
     }

@@ -1,5 +1,5 @@
-"""Frames that come faster than they can be looked at, in a pipeline of this process: each is told of once,
-and in order."""
+"""Frames that arrive faster than they can be perceived, in a pipeline of this process: each is published
+once, and in order."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.tracking.test_grounding_tracker import answer, at
 
 
 class Model:
-    """A grounder whose picture is a made-up scene: what stands in a frame moves right by 100 pixels a second.
+    """A grounder with a synthetic scene: the objects of a frame move right by 100 pixels per second.
 
     see, think: let it perceive, let it answer.
     """
@@ -58,7 +58,7 @@ class Model:
 
 
 class Outputs:
-    """Keeps what would be published. listened: whether somebody listens."""
+    """Records what would be published. listened: whether there is a subscriber."""
 
     def __init__(self) -> None:
         self.published: list[tuple[int, TrackedAnswer]] = []
@@ -136,7 +136,7 @@ def rig() -> Iterator[Rig]:
 
 
 def answered_once(rig: Rig) -> None:
-    """Two frames are looked at and answered, so that motion is known."""
+    """Two frames are processed and answered, so that motion is known."""
     rig.model.think.set()
     for milliseconds in (0, 100):
         rig.model.see.release()

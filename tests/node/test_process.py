@@ -1,4 +1,4 @@
-"""Autostart beside somebody who manages the node, and who configures it while its model is being loaded."""
+"""Autostart beside a client that manages the node, or configures it while its model is being loaded."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVICE = "managed/change"
 
 
 class Stage:
-    """A node that starts by itself, a manager beside it, and a model that is loaded when the test says so."""
+    """A node with autostart, a lifecycle manager beside it, and a model that is loaded on request."""
 
     def __init__(self, grounder: Grounder) -> None:
         self._grounder = grounder
@@ -55,7 +55,7 @@ class Stage:
         return str(self.node._state_machine.current_state[1])
 
     def turn(self) -> None:
-        """What the process does again and again."""
+        """One iteration of the process's loop."""
         self.failure = self.failure or self.autostart.step()
         self._executor.spin_once(timeout_sec=0.02)
 
@@ -112,7 +112,7 @@ def test_what_somebody_else_configured_is_activated_in_the_end(
     assert answer.result().success and stage.state == "inactive"
     stage.until(lambda: stage.state == "active")
     assert stage.loads == 1
-    # Who asked for what it has become by itself meanwhile gets what was asked for.
+    # A client that requests a transition which autostart has made meanwhile gets a success.
     late = stage.request("activate")
     stage.until(late.done)
     assert late.result().success and stage.state == "active" and not stage.failure

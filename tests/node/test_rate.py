@@ -23,8 +23,8 @@ SECOND = 1_000_000_000
 
 
 def all_counted(robot: Robot) -> bool:
-    """True once the diagnostics count every image that was sent, and none of them is still in progress: those
-    of a first question, which is repeated, may arrive late."""
+    """True once the diagnostics count every image that was sent, with none in progress; images of a repeated
+    first question may arrive late."""
     return robot.count("received") == robot.sent and not images_in_progress(robot.diagnostics)
 
 

@@ -1,4 +1,4 @@
-"""One-off questions: which frame each takes, how it ends, and what is left of it."""
+"""One-off questions: the frame each one gets, how it ends, and what remains of it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ VIEW = ImageResult(Header(frame_id="left"), Frame(np.zeros((4, 4, 3), np.uint8))
 
 
 class Desk:
-    """An asker whose answers come when let, and the questions put to it."""
+    """A queue whose answers are released on request, and the questions put to it."""
 
     def __init__(self) -> None:
         self.go_on = threading.Event()

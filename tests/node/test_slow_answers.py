@@ -1,5 +1,5 @@
-"""A node whose language model takes 8 s an answer, over DDS: everything else is answered meanwhile, and what
-waits for the model ends when it should."""
+"""A node whose language model takes 8 s per answer, over DDS: everything else is answered meanwhile, and
+requests that wait for the model end when they should."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chil
 
 @pytest.fixture
 def met(robot: Robot, node: Child) -> Robot:
-    """The robot, in touch with the active node, with a reliable camera."""
+    """The robot, connected to the active node, with a reliable camera."""
     robot.node.destroy_publisher(robot.images)
     robot.images = robot.node.create_publisher(Image, "image", 100)
     robot.meet(node)
@@ -60,7 +60,7 @@ def met(robot: Robot, node: Child) -> Robot:
 
 @pytest.fixture
 def inactive(robot: Robot, node: Child) -> Robot:
-    """The robot, in touch with the services of a node that was deactivated."""
+    """The robot, connected to the services of a deactivated node."""
     robot.client(ChangeState, "groma/change_state"), robot.client(GetState, "groma/get_state")
     # Refused where it is inactive already.
     robot.call(ChangeState, "groma/change_state", transition("deactivate"))
@@ -173,7 +173,7 @@ def test_of_goals_that_change_ten_times_within_an_answer_only_the_last_are_asked
     )
     start = time.monotonic()
     met.until(lambda: answered(("the last",)), "the last answer")
-    # One answer may have been under way, and the next one is of the goals that stand.
+    # One answer may have been in progress; the next one is about the standing goals.
     assert time.monotonic() - start < 3 * SLOWNESS
     for message in met.groundings[before:]:
         texts = [item.goal for item in message.groundings]

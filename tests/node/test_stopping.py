@@ -23,7 +23,7 @@ from groma_ros.types import Frame, Goal, Grounding, Scene
 
 
 class Slow:
-    """A grounder that answers only when told to."""
+    """A grounder that answers only on request."""
 
     def __init__(self, grounder: Grounder) -> None:
         self.check, self.runtime = grounder.check, grounder.runtime

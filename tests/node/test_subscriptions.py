@@ -1,5 +1,4 @@
-"""A camera's subscriptions over DDS: what they ask of publishers, what they say when nothing comes, and what
-they keep."""
+"""A camera's subscriptions over DDS: requested QoS, explanations of silence, and stored messages."""
 
 from __future__ import annotations
 

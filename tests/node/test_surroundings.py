@@ -1,5 +1,5 @@
-"""What others do to a node, and what it says: clients and nodes that are killed, homes that cannot be
-written to, texts with control characters."""
+"""Effects of other programs on a node, and its output: clients and nodes that are killed, unwritable home
+folders, texts with control characters."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chil
 
 @pytest.fixture
 def met(robot: Robot, node: Child) -> Robot:
-    """The robot, in touch with the node."""
+    """The robot, connected to the node."""
     robot.meet(node)
     return robot
 
@@ -68,7 +68,7 @@ def test_control_characters_and_newlines_are_escaped_in_the_log(
     for number in range(changes):
         assert met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=[goal(number)])).success
     passed = time.monotonic() - start
-    # The goal itself is asked and told of as it was sent.
+    # The goal itself is asked and published as it was sent.
     assert met.ask(met.image(picture))[1].groundings[0].goal == goal(changes - 1).text.strip()
     met.spin(1.2)
     assert met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=[goal(changes)])).success

@@ -135,7 +135,7 @@ class Stop(Exception):
 
 
 def stopping(after: int) -> object:
-    """A watch that ends the run after so many frames, as an interruption does."""
+    """A progress display that ends the run after this many frames, like an interruption."""
 
     def watch(numbers: Iterable[int], total: int) -> Iterator[int]:
         for count, number in enumerate(numbers, 1):

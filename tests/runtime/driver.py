@@ -1,4 +1,4 @@
-"""A CUDA driver that needs no GPU, compiled from fake_cuda.c, and what tests ask it."""
+"""A CUDA driver that needs no GPU, compiled from fake_cuda.c, and its inspection by tests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A machine with a GPU, as far as one can be had without: the driver in C, and TensorRT's own API before ONNX
+"""A machine with a GPU, as far as it can be emulated: a driver in C, and TensorRT's API on top of ONNX
 Runtime."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Scenes made up for tests of tracking: objects with a look of their own that move as told."""
+"""Synthetic scenes for tests of tracking: objects with distinct tokens at given positions."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ def said(asked: Question) -> list[Grounding]:
 
 
 class Gate:
-    """Answers when let."""
+    """Answers on request."""
 
     def __init__(self) -> None:
         self.order: list[str] = []

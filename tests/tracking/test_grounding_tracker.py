@@ -1,4 +1,4 @@
-"""When the language model is asked, and what holds in between."""
+"""When the language model is asked, and which answers hold in between."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Centres = Mapping[str, tuple[float, float]]
 
 
 def answer(question: Question) -> list[Grounding]:
-    """A language model that knows objects by their look: a goal names one."""
+    """A language model that recognises objects by their token: a goal names one."""
     found = []
     for goal in question.standing.goals:
         likeness = question.scene.region_tokens @ look(goal.text)
@@ -36,7 +36,7 @@ def inline(answer: Callable[[Question], list[Grounding]]) -> Ask:
 
 @dataclass
 class Later:
-    """A language model whose answers come when they are let; the first comes at once."""
+    """A language model whose answers are released on request; the first is immediate."""
 
     open: list[tuple[Question, Future[Reply]]] = field(default_factory=list)
     asked: int = 0
@@ -52,7 +52,7 @@ class Later:
         return future
 
     def let(self) -> None:
-        """Answer what is open."""
+        """Release the open answer."""
         for question, future in self.open:
             if self.error is not None:
                 future.set_exception(self.error)

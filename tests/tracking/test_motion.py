@@ -1,4 +1,4 @@
-"""Where boxes are by motion alone."""
+"""Extrapolation of boxes."""
 
 from __future__ import annotations
 

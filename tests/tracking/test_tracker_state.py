@@ -1,4 +1,4 @@
-"""A tracker that was stopped and recalled goes on exactly as one that was not."""
+"""A restored tracker continues exactly like one that was not interrupted."""
 
 import io
 

@@ -1,4 +1,4 @@
-"""What `groma train` prints of its steps: bars with the time left on a terminal, plain lines in a log."""
+"""Output of `groma train`: bars with the remaining time on a terminal, plain lines in a log."""
 
 from __future__ import annotations
 

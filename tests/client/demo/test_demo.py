@@ -23,7 +23,8 @@ SECONDS = 240.0
 
 
 def demo(*arguments: object, **environment: str) -> tuple[int, str, str]:
-    """Exit status, stdout and stderr of the demonstration; its children go with it when it takes too long."""
+    """Exit status, stdout and stderr of the demonstration; its children are ended with it when it takes too
+    long."""
     command = [sys.executable, "-m", "groma_ros.client.demo", *map(str, arguments)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **environment}
     done = subprocess.run(
@@ -33,7 +34,7 @@ def demo(*arguments: object, **environment: str) -> tuple[int, str, str]:
 
 
 def running(word: str) -> list[str]:
-    """Command lines of living processes that hold a word."""
+    """Command lines of living processes that contain a word."""
     lines = []
     for entry in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -71,7 +72,7 @@ def test_the_bag_is_played_answered_and_written_down(tmp_path: Path, small_model
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_ends_every_process(tmp_path: Path, small_model: Path, number: signal.Signals) -> None:
     out = tmp_path / "out"
-    # A bag of its own, so that the player is known by its command line.
+    # A bag of its own, so that the player can be identified by its command line.
     bag = shutil.copy(DEMO / "tabletop.mcap", tmp_path / "bag.mcap")
     arguments = ["--model", str(small_model), "--out", str(out), "--bag", str(bag)]
     with Child("groma_ros.client.demo", arguments, tmp_path / "log.txt", {}) as child:
