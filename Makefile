@@ -27,9 +27,15 @@ FINDER ?= node
 export TORCH_INDEX_URL
 
 # Only where it is given to make: a sourced distribution sets it too, and these environments do not use that.
-WHEELS = $(if $(findstring command line,$(origin ROS_DISTRO)),$(ROS_DISTRO),jazzy)
+WHEELS = jazzy
+ifneq ($(findstring command line,$(origin ROS_DISTRO)),)
+WHEELS = $(ROS_DISTRO)
+unexport ROS_DISTRO
+endif
 VENV = .venv$(if $(filter-out jazzy,$(WHEELS)),-$(WHEELS))
 export GROMA_WHEELS = $(WHEELS)
+# What runs on other wheels than Jazzy's unless PYTEST_ARGS names files. Which tests failed last is kept apart for each environment.
+OTHER_WHEELS = $(if $(filter-out jazzy,$(WHEELS)),-o testpaths=tests/node -o cache_dir=.cache/pytest-$(WHEELS))
 
 INTERPRETER = $(or $(PYTHON),python3)
 ABSENT = $(INTERPRETER) was not found: apt-get install python3 python3-venv python3-dev, or name an interpreter with PYTHON=...
@@ -66,7 +72,7 @@ demos-short: setup setup-sim
 	@$(CLEAN_ENV) .venv/bin/python -m demo.short_form
 
 test: setup-full
-	@$(CLEAN_ENV) $(VENV)/bin/python -m pytest $(if $(filter-out jazzy,$(WHEELS)),tests/node) $(PYTEST_ARGS)
+	@$(CLEAN_ENV) $(VENV)/bin/python -m pytest $(OTHER_WHEELS) $(PYTEST_ARGS)
 
 lint: setup-full
 	.venv/bin/ruff check .

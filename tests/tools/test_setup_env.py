@@ -64,6 +64,33 @@ def test_an_environment_of_another_python_is_refused_in_a_sentence(tree: Path) -
     assert result.stderr == ".venv holds Python 3.9, not 3.10, 3.11 or 3.12: delete .venv and start again.\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "sourced", "environment", "options"),
+    [
+        ((), "humble", ".venv", ""),
+        (
+            ("ROS_DISTRO=kilted",),
+            "humble",
+            ".venv-kilted",
+            "-o testpaths=tests/node -o cache_dir=.cache/pytest-kilted ",
+        ),
+    ],
+)
+def test_the_distribution_given_to_make_chooses_environment_and_tests(
+    arguments: tuple[str, ...], sourced: str, environment: str, options: str
+) -> None:
+    show = "show: ; @echo $${ROS_DISTRO:-none} $(GROMA_WHEELS) $(VENV) -m pytest $(OTHER_WHEELS)"
+    command = ["make", "--no-print-directory", "--eval", show, "show", *arguments]
+    # make hands the arguments of a make above on to this one.
+    clean = {key: value for key, value in os.environ.items() if not key.startswith(("MAKE", "MFLAGS"))}
+    result = subprocess.run(
+        command, cwd=ROOT, env=clean | {"ROS_DISTRO": sourced}, capture_output=True, text=True, check=True
+    )
+    # A sourced distribution is passed on for set-up to mention; one that was given to make is not.
+    wanted = ("none kilted" if arguments else "humble jazzy") + f" {environment} -m pytest {options}"
+    assert result.stdout.split() == wanted.split()
+
+
 def test_a_step_is_done_again_only_when_its_inputs_changed(tree: Path, load: ModuleType) -> None:
     common = sys.modules["common"]
     common.STATE.mkdir(parents=True)
