@@ -70,7 +70,7 @@ def test_the_command_in_a_process_of_its_own(small_model: Path, picture: Path) -
     command = ["ground", "--image", picture, "--model", small_model, "--goal", "mug", "--json"]
     code = "from groma_ros.cli import main; main()"
     done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, *map(str, command)], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     assert list(json.loads(done.stdout)) == ["groundings"] and done.stderr == ""
