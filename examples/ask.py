@@ -23,6 +23,7 @@ NODE = "groma"
 the robot."""
 WALL_SECONDS = 30.0
 """Wall time without an answer after which the node is considered lost."""
+_PAUSE = 1.0  # wall time without spinning after which the robot's silence does not count, seconds
 
 
 class NodeLost(RuntimeError):
@@ -109,13 +110,18 @@ class Watchdog:
         while self._messages < enough:
             self.spin()
 
+    def refresh(self) -> None:
+        """Catch up if nobody has been spinning for a second. Raises as `spin`."""
+        if time.monotonic() - self._spun > _PAUSE:
+            self.catch_up()
+
     def spin(self) -> None:
         """Process messages for a moment. Raises RobotLost, or GoalChanged once after each `follow`: a
         publisher that repeats the new goal must not interrupt the robot's reaction to it."""
         start = time.monotonic()
         # If nobody has been spinning, e.g. during a question to a slow node, silence says nothing about the
         # robot.
-        self._heard = max(self._heard, start) if start - self._spun > 1.0 else self._heard
+        self._heard = max(self._heard, start) if start - self._spun > _PAUSE else self._heard
         rclpy.spin_once(self._node, timeout_sec=0.05)
         self._spun = time.monotonic()
         if self._change:
@@ -130,9 +136,9 @@ class Watchdog:
         if self._goal is None or self._goal in goals:
             self._change = ""
         elif goals:
-            self._change = f"{goals[0]!r} was asked for in the place of {self._goal!r}."
+            self._change = f"{goals[0]!r} was requested instead of {self._goal!r}."
         else:
-            self._change = f"The goal {self._goal!r} was taken back."
+            self._change = f"The goal {self._goal!r} was withdrawn."
 
 
 class GoalAsker:
@@ -199,7 +205,7 @@ def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Out
         with GromaClient(NODE) as client:
             outcome = act(node, GoalAsker(client), goal)
     except KeyboardInterrupt:
-        print("Interrupted; nothing more is asked of the robot.", file=sys.stderr)
+        print("Interrupted; no further commands are sent to the robot.", file=sys.stderr)
         return 130
     finally:
         node.destroy_node()

@@ -94,10 +94,11 @@ class Base:
         self.grid: OccupancyGrid | None = None
 
     def pose(self) -> tuple[Array, float]:
-        """Position (x, y) and heading of the base. Raises RobotError if no messages have arrived for a
-        while."""
+        """Position (x, y) and heading of the base, about `LOST_SECONDS` old at most. Waits for the first and,
+        after a pause such as a question, for a new pose. Raises RobotLost, or GoalChanged."""
         while self._pose is None:
             self._watchdog.spin()
+        self._watchdog.refresh()
         return np.array(self._pose[1:3]), self._pose[3]
 
     def follow(self, goal: str) -> None:
@@ -105,7 +106,7 @@ class Base:
         self._watchdog.follow(goal)
 
     def clock(self) -> float:
-        """Seconds of the base's clock."""
+        """Time of the newest pose, seconds of the base's clock. Waits for the first pose, see `pose`."""
         while self._pose is None:
             self._watchdog.spin()
         return self._pose[0]
@@ -115,10 +116,12 @@ class Base:
         arrived.
 
         Whatever ends the drive early also cancels its goal. Raises RobotError if there is no action server or
-        the goal is rejected.
+        the goal is rejected, RobotLost, and GoalChanged after the base has stopped.
         """
         if not self._client.wait_for_server(timeout_sec=10.0):
-            raise RobotError("Nobody answers navigate_to_pose: is Nav2, or its stand-in, running?")
+            raise RobotError(
+                "No action server navigate_to_pose was found: is Nav2, or its stand-in, running?"
+            )
         goal = NavigateToPose.Goal()
         goal.pose.header.frame_id = _MAP
         goal.pose.pose.position.x, goal.pose.pose.position.y = (float(value) for value in place)
@@ -193,7 +196,7 @@ def _cancel(sent: Future) -> Future | None:
 
 
 class Seeker:
-    """Drives to the object of a goal. ask: answers a goal, e.g. the node."""
+    """Drives to the object of a goal. ask: any callable that answers a goal, e.g. `GoalAsker.ask`."""
 
     def __init__(self, base: Base, ask: Callable[[str], Answer]) -> None:
         self._base, self._ask = base, ask
@@ -234,7 +237,7 @@ class Seeker:
                 )
             spot = self._next_spot(visited)
             if spot is None:
-                return Outcome("not found", f"Nothing that fits {goal!r} was found anywhere.", self._answer)
+                return Outcome("not found", f"No object that matches {goal!r} was found.", self._answer)
             here = self._base.pose()[0]
             self._go(spot, float(np.arctan2(*(spot - here)[::-1])))
 

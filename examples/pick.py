@@ -3,9 +3,9 @@
 The node's `target_pose` must be in the arm's base frame (parameter `target_frame`); the box in
 `detections_3d` determines how wide the gripper must open. `Arm` controls the simulated Panda of `make
 demo-grasp`; for your own arm replace its methods `move`, `grip` and `stop` (with MoveIt: a MoveGroup goal, a
-GripperCommand, and cancelling that goal, see docs/grasping.md). Set the node's `min_margin` above its default
-0, e.g. to 0.2: without it no answer is ambiguous, and of two objects that match the goal nearly equally well,
-the arm takes one.
+GripperCommand, and cancelling that goal, see docs/grasping.md). Set the node's `min_margin`, e.g. to 0.2:
+with its default 0 no answer is ambiguous, and of several objects that match the goal nearly equally well, the
+arm takes one.
 
     .venv/bin/python -m examples.pick "the red can"
 """
@@ -38,16 +38,16 @@ Array = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
 
 WIDEST = 0.075
-"""Maximum opening of the gripper, metres."""
+"""Maximum width of an object, metres."""
 APPROACH, LIFT = 0.14, 0.2
-"""Height above the object's top from which the hand moves down, and lifting height, metres."""
+"""Approach height above the object's top, and lifting height, metres."""
 FINGERS = 0.03
 """Depth of the fingertips below the object's top, metres."""
 REACH = (0.25, 0.85)
 """Minimum and maximum reach of the arm from its base, along the table, metres."""
 MOVED, FOLLOWED = 0.03, 0.15
-"""An object that moved by the first distance is approached again; beyond the second it is a different object.
-Metres."""
+"""An object that moved by at least the first distance is approached again; one beyond the second is taken for
+a different object. Metres."""
 CLOSED = 0.004
 """Maximum opening in metres at which the fingers hold nothing."""
 HOLD_SECONDS = 2.5
@@ -56,7 +56,7 @@ LOST_SECONDS = 5.0
 
 
 class Arm:
-    """An arm with a gripper, controlled by topics. Poses are those of the point between the fingertips, in
+    """An arm with a gripper, controlled over topics. Poses are those of the point between the fingertips, in
     the arm's base frame."""
 
     def __init__(self, node: Node, frame: str = "panda_link0") -> None:
@@ -73,7 +73,7 @@ class Arm:
 
     def move(self, position: Array, quaternion: Quaternion, timeout: float = 12.0) -> None:
         """Move to a pose and wait until it is reached. Raises RobotError after `timeout` seconds of the arm's
-        clock."""
+        clock, RobotLost, and GoalChanged."""
         self._watchdog.catch_up()
         goal = PoseStamped()
         goal.header.frame_id = self.frame
@@ -97,8 +97,8 @@ class Arm:
         while not reached():
             if self.clock() - start > timeout:
                 here, _ = self.pose()
-                short = float(np.linalg.norm(here - position))
-                raise RobotError(f"The arm stopped {100 * short:.0f} cm short of its goal.")
+                away = float(np.linalg.norm(here - position))
+                raise RobotError(f"The arm did not reach its goal in time ({100 * away:.0f} cm away).")
             self._watchdog.spin()
 
     def stop(self) -> None:
@@ -110,13 +110,13 @@ class Arm:
             self._target.publish(stay)
 
     def follow(self, goal: str | None) -> None:
-        """Raise GoalChanged, once, when another goal is sent; None: do not."""
+        """Raise GoalChanged, once, when another goal is sent; None: stop watching."""
         self._watchdog.follow(goal)
 
     def grip(self, opening: float) -> None:
         """Open the fingers to this width in metres, or close them on the object (0), and wait until they
         stop, at most 4 s of the arm's clock. Raises RobotError if their opening is not published
-        meanwhile."""
+        meanwhile, RobotLost, and GoalChanged."""
         self._watchdog.catch_up()
         self._opening.publish(Float64(data=float(opening)))
         start, still = self.clock(), _Still(0.0008)
@@ -137,22 +137,23 @@ class Arm:
                 told = self._openings
 
     def wait(self, seconds: float) -> None:
-        """Wait for a time of the arm's clock."""
+        """Wait for a time of the arm's clock. Raises RobotLost and GoalChanged."""
         start = self.clock()
         while self.clock() - start < seconds:
             self._watchdog.spin()
 
     def pose(self) -> tuple[Array, Array]:
-        """Position and 3x3 rotation of the hand. Raises RobotError if no messages have arrived for a
-        while."""
+        """Position and 3x3 rotation of the hand, about `LOST_SECONDS` old at most. Waits for the first and,
+        after a pause such as a question, for a new pose. Raises RobotLost, or GoalChanged."""
         while self._pose is None:
             self._watchdog.spin()
+        self._watchdog.refresh()
         place, turn = self._pose.pose.position, self._pose.pose.orientation
         rotation = matrix_from_quaternion((turn.x, turn.y, turn.z, turn.w))
         return np.array([place.x, place.y, place.z]), rotation
 
     def clock(self) -> float:
-        """Time of the latest pose, seconds."""
+        """Time of the newest pose, seconds of the arm's clock. Waits for the first pose, see `pose`."""
         while self._pose is None:
             self._watchdog.spin()
         return float(self._pose.header.stamp.sec + self._pose.header.stamp.nanosec * 1e-9)
@@ -183,7 +184,7 @@ class _Still:
 
 
 class Picker:
-    """Picks up the object of a goal. ask: answers a goal, e.g. the node."""
+    """Picks up the object of a goal. ask: any callable that answers a goal, e.g. `GoalAsker.ask`."""
 
     def __init__(self, arm: Arm, ask: Callable[[str], Answer]) -> None:
         self._arm, self._ask = arm, ask
@@ -208,7 +209,7 @@ class Picker:
         except ValueError as error:
             return Outcome("refused", str(error), answer)
         except RobotLost as error:
-            return Outcome("arm lost", f"{error} Nothing more is asked of it.", answer)
+            return Outcome("arm lost", f"{error} No further commands are sent.", answer)
         except RobotError as error:
             self._arm.stop()
             return Outcome("not reached", f"{error} It was told to stay where it is.", answer)
@@ -223,8 +224,8 @@ class Picker:
         if check(again, arm.frame) is None and has_moved(answer, again):
             answer = again
             above, turn = self._go_above(answer)
-        depth = min(answer.size[2] / 2, FINGERS)
-        at = answer.position + [0, 0, answer.size[2] / 2 - depth]
+        grasp_depth = min(answer.size[2] / 2, FINGERS)
+        at = answer.position + [0, 0, answer.size[2] / 2 - grasp_depth]
         arm.move(at, turn)
         held = False
         try:
@@ -241,12 +242,12 @@ class Picker:
             arm.move(above, turn)
             return Outcome("missed", "The fingers closed on nothing.", answer)
         if arm.opening < CLOSED:
-            return Outcome("dropped", "The thing slipped out of the fingers.", answer)
+            return Outcome("dropped", "The object slipped out of the fingers.", answer)
         self._put_down(at, above, turn)
         return Outcome("", "Lifted and put down.", answer)
 
     def _go_above(self, answer: Answer) -> tuple[Array, Quaternion]:
-        """Open the fingers to an object's width and move above it. Returns that pose."""
+        """Open the fingers 3 cm wider than an object and move above it. Returns that pose."""
         self._arm.grip(min(0.08, answer.size[1] + 0.03))
         turn = nearest_turn(answer.quaternion, self._arm.pose()[1])
         above = answer.position + [0, 0, answer.size[2] / 2 + APPROACH]
@@ -288,7 +289,8 @@ def check(answer: Answer, frame: str) -> tuple[str, str] | None:
     if answer.status == "ambiguous":
         return (
             "ambiguous",
-            f"Two things fit {answer.goal!r} nearly as well (margin {answer.margin:.2f}); say more.",
+            f"Several objects match {answer.goal!r} nearly equally well (margin {answer.margin:.2f}); "
+            "describe the object more precisely.",
         )
     if not answer.frame:
         return "no pose", answer.message or "The answer has a box and no pose: does the node receive depth?"
@@ -300,13 +302,14 @@ def check(answer: Answer, frame: str) -> tuple[str, str] | None:
     if answer.size[1] > WIDEST:
         return (
             "too wide",
-            f"The thing is {100 * answer.size[1]:.0f} cm wide, the gripper {100 * WIDEST:.1f} cm.",
+            f"The object is {100 * answer.size[1]:.0f} cm wide; the gripper takes at most "
+            f"{100 * WIDEST:.1f} cm.",
         )
     away = float(np.hypot(*answer.position[:2]))
     if not REACH[0] <= away <= REACH[1]:
         return (
             "out of reach",
-            f"The thing is {away:.2f} m from the arm, which reaches {REACH[0]} to {REACH[1]} m.",
+            f"The object is {away:.2f} m from the arm, which reaches {REACH[0]} to {REACH[1]} m.",
         )
     return None
 

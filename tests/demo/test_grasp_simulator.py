@@ -81,7 +81,7 @@ def test_a_simulator_that_ends_stops_the_arm_and_the_next_episode_is_whole(
 
     pick = Picker(arm, ask).pick(episode["goal"]["text"])
     assert pick.cause == "arm lost"
-    assert pick.sentence == "The arm has not been heard for 5 s. Nothing more is asked of it."
+    assert pick.sentence == "The arm has not been heard for 5 s. No further commands are sent."
     with pytest.raises(SimulatorError, match="has ended|ended:"):
         session.simulator.request("finish", film="")
     lost = lost_episode(SEED, episode)

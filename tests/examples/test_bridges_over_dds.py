@@ -111,7 +111,7 @@ def test_a_thing_with_depth_has_a_pose_and_may_be_out_of_reach(stage: Stage) -> 
     pick = Picker(arm, lambda goal: narrow).pick(stage.goal)  # type: ignore[arg-type]
     away = float(np.hypot(*answer.position[:2]))
     assert away < 0.25  # beside the optical axis, which is nearer than the arm reaches
-    assert pick.cause == "out of reach" and f"The thing is {away:.2f} m from the arm" in pick.sentence
+    assert pick.cause == "out of reach" and f"The object is {away:.2f} m from the arm" in pick.sentence
     assert not arm.moves and not arm.grips
 
 

@@ -83,7 +83,7 @@ def test_detection_not_confirmed_from_closer_is_not_an_arrival() -> None:
     base = StandInBase()
     answers = iter([CHAIR, NOTHING, NOTHING, *[CHAIR] * 6])
     trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the chair")  # type: ignore[arg-type]
-    assert trip.cause == "not found" and "Nothing that fits 'the chair'" in trip.sentence
+    assert trip.cause == "not found" and "No object that matches 'the chair'" in trip.sentence
 
 
 def test_absent_goal_is_searched_in_all_directions() -> None:
@@ -224,7 +224,7 @@ class StandInWatchdog:
     def spin(self) -> None:
         self.spins += 1
         if self.spins == self.changes_at:
-            raise GoalChanged("'the door' was asked for in the place of 'the chair'.")
+            raise GoalChanged("'the door' was requested instead of 'the chair'.")
 
 
 def base_with(driver: StandInDriver, watchdog: StandInWatchdog) -> Base:
@@ -247,7 +247,7 @@ def test_a_goal_that_is_refused_or_served_by_nobody() -> None:
         base_with(StandInDriver(5, accepted=False), StandInWatchdog()).go(np.zeros(2), 0.0)
     driver = StandInDriver(5)
     driver.served = False
-    with pytest.raises(RobotError, match="Nobody answers navigate_to_pose"):
+    with pytest.raises(RobotError, match="No action server navigate_to_pose"):
         base_with(driver, StandInWatchdog()).go(np.zeros(2), 0.0)
 
 
@@ -262,15 +262,12 @@ def test_a_goal_that_changes_on_the_way_cancels_it(changes_at: int) -> None:
 def test_a_goal_that_changes_is_the_outcome() -> None:
     class Changing(StandInBase):
         def go(self, place: Any, heading: float, timeout: float = 60.0) -> bool:
-            raise GoalChanged("'the door' was asked for in the place of 'the chair'.")
+            raise GoalChanged("'the door' was requested instead of 'the chair'.")
 
     base = Changing()
     trip = Seeker(base, lambda goal: CHAIR).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == "goal changed" and base.followed == "the chair"
-    assert (
-        trip.sentence
-        == "'the door' was asked for in the place of 'the chair'. The base stopped where it was."
-    )
+    assert trip.sentence == "'the door' was requested instead of 'the chair'. The base stopped where it was."
 
 
 def test_frontiers_lie_where_free_floor_ends_unseen() -> None:

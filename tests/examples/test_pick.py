@@ -157,10 +157,10 @@ def test_an_arm_or_a_node_that_is_lost_stops_the_bridge() -> None:
 @pytest.mark.parametrize(("moves", "grips"), [(0, [0.08]), (1, [0.08])])
 def test_a_goal_that_changes_before_the_grasp_stops_the_arm(moves: int, grips: list[float]) -> None:
     arm = StandInArm()
-    arm.fails_at, arm.fails_with = moves, GoalChanged("'the lemon' was asked for in the place of 'x'.")
+    arm.fails_at, arm.fails_with = moves, GoalChanged("'the lemon' was requested instead of 'x'.")
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
     assert pick.cause == "goal changed" and arm.followed == ["the red can"] and arm.stopped == 1
-    assert pick.sentence == "'the lemon' was asked for in the place of 'x'. The arm stopped where it was."
+    assert pick.sentence == "'the lemon' was requested instead of 'x'. The arm stopped where it was."
     assert len(arm.moves) == moves and arm.grips == pytest.approx(grips)
 
 
@@ -173,7 +173,7 @@ def test_a_goal_that_changes_while_a_thing_is_held_puts_it_down_first(
     when: dict[str, Any], lifted: list[float]
 ) -> None:
     arm = StandInArm()
-    arm.fails_with = GoalChanged("The goal 'the red can' was taken back.")
+    arm.fails_with = GoalChanged("The goal 'the red can' was withdrawn.")
     for name, value in when.items():
         setattr(arm, name, value)
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
@@ -185,7 +185,7 @@ def test_a_goal_that_changes_while_a_thing_is_held_puts_it_down_first(
 @pytest.mark.parametrize("when", [{"fails_at": 3}, {"grip_fails_at": 2}, {"fails_at": 4}])
 def test_a_goal_that_changes_while_the_thing_is_put_down_is_not_listened_to(when: dict[str, int]) -> None:
     arm = StandInArm()
-    arm.fails_with = GoalChanged("The goal 'the red can' was taken back.")
+    arm.fails_with = GoalChanged("The goal 'the red can' was withdrawn.")
     for name, value in when.items():
         setattr(arm, name, value)
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
@@ -196,7 +196,7 @@ def test_a_goal_that_changes_while_the_thing_is_put_down_is_not_listened_to(when
 
 def test_a_goal_that_changes_after_a_miss_has_nothing_to_put_down() -> None:
     arm = StandInArm((0.9, 0.9))
-    arm.fails_at, arm.fails_with = 2, GoalChanged("The goal 'the red can' was taken back.")
+    arm.fails_at, arm.fails_with = 2, GoalChanged("The goal 'the red can' was withdrawn.")
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
     assert pick.cause == "goal changed" and arm.stopped == 1 and len(arm.moves) == 2
 
@@ -217,10 +217,13 @@ def test_a_node_that_dies_before_the_hand_goes_down_ends_above_the_thing() -> No
 
 def test_a_pose_that_is_not_reached_stops_the_arm() -> None:
     arm = StandInArm()
-    arm.fails_at, arm.fails_with = 0, RobotError("The arm stopped 9 cm short of its goal.")
+    arm.fails_at, arm.fails_with = 0, RobotError("The arm did not reach its goal in time (9 cm away).")
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
     assert pick.cause == "not reached" and arm.stopped == 1
-    assert pick.sentence == "The arm stopped 9 cm short of its goal. It was told to stay where it is."
+    assert (
+        pick.sentence
+        == "The arm did not reach its goal in time (9 cm away). It was told to stay where it is."
+    )
 
 
 def test_an_interrupt_stops_the_arm() -> None:

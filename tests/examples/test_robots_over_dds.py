@@ -196,7 +196,7 @@ def test_a_goal_that_is_sent_to_the_node_is_reported_once(robot: Robot, node: No
     robot.goal = "the lemon"
     with pytest.raises(GoalChanged) as raised:
         until(dog.spin)
-    assert str(raised.value) == "'the lemon' was asked for in the place of 'the red can'."
+    assert str(raised.value) == "'the lemon' was requested instead of 'the red can'."
     for _ in range(20):
         dog.spin()
 
@@ -232,7 +232,7 @@ def test_a_move_is_not_at_its_end_because_the_hand_was_there_before_the_question
     robot.place = there + [0.3, 0.0, 0.0]
     time.sleep(0.5)  # nobody listens, as during a question
     now = robot.stamp
-    with pytest.raises(RobotError, match="The arm stopped 30 cm short of its goal"):
+    with pytest.raises(RobotError, match=r"The arm did not reach its goal in time \(30 cm away\)"):
         arm.move(there, DOWN, 0.3)
     assert arm.clock() > now + 0.3
     robot.place = there
@@ -260,7 +260,7 @@ def test_an_arm_that_does_not_get_there_is_told_to_stay(robot: Robot, node: Node
     until(lambda: met(robot, node), node)
     outcome = Picker(arm, lambda goal: CAN).pick("the red can")
     assert outcome.cause == "not reached"
-    assert outcome.sentence.endswith("cm short of its goal. It was told to stay where it is.")
+    assert outcome.sentence.endswith(" cm away). It was told to stay where it is.")
     until(lambda: len(robot.targets) == 2)
     first, last = (message.pose.position for message in robot.targets)
     assert (first.x, first.y, first.z) == pytest.approx((0.5, 0.1, 0.24))
@@ -282,7 +282,7 @@ def test_an_arm_that_was_never_heard_is_told_nothing(
     outcome = Picker(Arm(other, BASE), lambda goal: CAN).pick("the red can")
     other.destroy_node()
     assert outcome.cause == "arm lost" and robot.targets == []
-    assert outcome.sentence == "The arm has not been heard for 1 s. Nothing more is asked of it."
+    assert outcome.sentence == "The arm has not been heard for 1 s. No further commands are sent."
 
 
 def test_a_drive_is_cancelled_where_the_base_is_not_heard_any_more(
@@ -332,7 +332,7 @@ def test_an_interrupted_program_stops_the_robot(robot: Robot, program: str, tmp_
         time.sleep(0.3)
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=PATIENCE)[1].decode()
-    assert said == "Interrupted; nothing more is asked of the robot.\n" and process.returncode == 130
+    assert said == "Interrupted; no further commands are sent to the robot.\n" and process.returncode == 130
     if program == "pick":
         until(lambda: len(robot.targets) == 2)
         stay = robot.targets[1].pose.position
@@ -379,4 +379,4 @@ def test_a_goal_that_is_taken_back_on_the_way_is_the_outcome(robot: Robot, node:
     robot.on_drive = lambda: setattr(robot, "goal", "")
     outcome = go_to.Seeker(base, lambda goal: seen).go_to("the chair")
     assert outcome.cause == "goal changed"
-    assert outcome.sentence == "The goal 'the chair' was taken back. The base stopped where it was."
+    assert outcome.sentence == "The goal 'the chair' was withdrawn. The base stopped where it was."
