@@ -31,10 +31,11 @@ def backproject(depth: FloatArray, camera: Intrinsics) -> Points:
 
 def backproject_pixels(depth: FloatArray, pixels: NDArray[np.intp], camera: Intrinsics) -> Points:
     """Convert the depth of selected pixels, flat indices (N,) into depth (HxW), to points (N, 3); see
-    `backproject`."""
-    row, column = np.divmod(pixels, depth.shape[1])
+    `backproject`. Each coordinate is contiguous in memory."""
+    row = pixels // depth.shape[1]
+    column = pixels - row * depth.shape[1]
     z = depth.ravel()[pixels].astype(np.float64)
-    return np.stack([(column - camera.cx) / camera.fx * z, (row - camera.cy) / camera.fy * z, z], -1)
+    return np.stack([(column - camera.cx) / camera.fx * z, (row - camera.cy) / camera.fy * z, z]).T
 
 
 def project(points: Points, camera: Intrinsics) -> Points:
@@ -50,15 +51,15 @@ def project(points: Points, camera: Intrinsics) -> Points:
 def quaternion_from_matrix(rotation: Matrix) -> Quaternion:
     """Convert a 3x3 rotation matrix to (x, y, z, w) with w >= 0: the eigenvector for eigenvalue 1 of
     Bar-Itzhack's symmetric 4x4 matrix."""
-    r = np.asarray(rotation, np.float64)
-    skew = np.array([r[2, 1] - r[1, 2], r[0, 2] - r[2, 0], r[1, 0] - r[0, 1]])
-    k = np.zeros((4, 4))
-    k[:3, :3] = r + r.T - np.trace(r) * np.eye(3)
-    k[:3, 3] = k[3, :3] = skew
-    k[3, 3] = np.trace(r)
-    q = np.linalg.eigh(k)[1][:, -1]
-    x, y, z, w = (float(value) for value in (q if q[3] >= 0 else -q))
-    return x, y, z, w
+    (a, b, c), (d, e, f), (g, h, i) = np.asarray(rotation, np.float64).tolist()
+    upper = [
+        [a - e - i, b + d, c + g, h - f],
+        [0, e - a - i, f + h, c - g],
+        [0, 0, i - a - e, d - b],
+        [0, 0, 0, a + e + i],
+    ]
+    x, y, z, w = np.linalg.eigh(upper, "U")[1][:, -1].tolist()
+    return (x, y, z, w) if w >= 0 else (-x, -y, -z, -w)
 
 
 def matrix_from_quaternion(quaternion: Quaternion) -> Matrix:

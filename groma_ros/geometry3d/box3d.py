@@ -16,14 +16,22 @@ from numpy.typing import NDArray
 from groma_ros.camera_geometry import Points, backproject_pixels, project, quaternion_from_matrix
 from groma_ros.geometry3d.circle_fit import find_round, round_footprint
 from groma_ros.geometry3d.depth_segmentation import Box, Mask, cut_at_jumps, select, smoothed
-from groma_ros.geometry3d.footprint import Axes, Footprint, SurfaceView, complete, smallest_rectangle
-from groma_ros.geometry3d.plane_ransac import Plane, evenly, find_planes
-from groma_ros.types import Box3D, Detection, Frame, Grounding, Intrinsics
+from groma_ros.geometry3d.footprint import (
+    Axes,
+    Footprint,
+    SurfaceView,
+    convex_hull,
+    hidden_counterparts,
+    smallest_rectangle,
+)
+from groma_ros.geometry3d.plane_ransac import Plane, evenly, find_planes, quantile
+from groma_ros.types import Box3D, Detection, Frame, Grounding, IntArray, Intrinsics
 
 Array = NDArray[np.float64]
 
 _UNKNOWN_NOISE = 0.002
 _SURE = 0.85
+_MIDDLE = 500  # points, to twice as many, of which the median is taken
 
 
 @dataclass(frozen=True)
@@ -82,6 +90,8 @@ class _Surface:
 
     mask: Mask
     """Its pixels in the view."""
+    pixels: IntArray
+    """int64 N: the same pixels as flat indices."""
     plane: Plane | None
     """The support; None if none is visible."""
     fit: float
@@ -118,7 +128,7 @@ def place(frame: Frame, box: Sequence[float], rule: DepthRule | None = None) -> 
     depth = view.depth
     if surface.plane and (size := _smoothing(noise)):
         depth = smoothed(depth, surface.mask, size)
-    points = backproject_pixels(depth, np.flatnonzero(surface.mask), view.camera)
+    points = backproject_pixels(depth, surface.pixels, view.camera)
     return _fit(points, surface, view, noise)
 
 
@@ -183,23 +193,27 @@ def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:
     """Segment the object framed by the box, on the support that explains it best. Raises DepthError if
     nothing stands out."""
     best: _Surface | None = None
-    jump = (
-        0.006 + 5 * view.depth / view.camera.fx
-    )  # depth step of one pixel on a slanted surface, with some tolerance
-    sample = backproject_pixels(view.depth, evenly(np.isfinite(view.depth)), view.camera)
+    # The depth step of one pixel on a slanted surface, with some tolerance.
+    step, slope = 0.006, 5 / view.camera.fx
+    known = np.isfinite(view.depth)
+    sample = backproject_pixels(view.depth, evenly(known), view.camera)
     for plane in find_planes(sample):
         height = plane.height_of(view.depth, view.camera)
-        raised = np.where(height > max(rule.lift, 3.5 * plane.noise), view.depth, np.nan)
-        mask, fit = select(cut_at_jumps(raised, jump + 4 * plane.noise), box, rule.least_points)
-        if mask.any():
-            found = _Surface(mask, plane, fit, float(np.quantile(height[mask], 0.003)))
+        raised = height > max(rule.lift, 3.5 * plane.noise)
+        pieces = cut_at_jumps(view.depth, raised, step + 4 * plane.noise, slope)
+        mask, fit = select(pieces, box, rule.least_points)
+        pixels = np.flatnonzero(mask)
+        if len(pixels):
+            found = _Surface(mask, pixels, plane, fit, quantile(height.ravel()[pixels], 0.003))
             best = found if best is None or found.merit > best.merit else best
             if best.merit > _SURE:
                 return best
     if best is None or best.merit < 0.5:
-        mask, fit = select(cut_at_jumps(view.depth, jump + 4 * _UNKNOWN_NOISE), box, rule.least_points)
-        if mask.any() and fit > max(0.5, best.merit if best is not None else 0.0):
-            best = _Surface(mask, None, fit, 0.0)
+        pieces = cut_at_jumps(view.depth, known, step + 4 * _UNKNOWN_NOISE, slope)
+        mask, fit = select(pieces, box, rule.least_points)
+        pixels = np.flatnonzero(mask)
+        if len(pixels) and fit > max(0.5, best.merit if best is not None else 0.0):
+            best = _Surface(mask, pixels, None, fit, 0.0)
     if best is None or best.fit < 0.2:
         raise DepthError("flat", "Nothing in the box stands out from the surface around it by depth.")
     return best
@@ -215,11 +229,13 @@ def _fit(points: Points, surface: _Surface, view: SurfaceView, noise: float) -> 
     """Fit a box to a surface's points (N, 3), completed by the parts they hide."""
     axes = _axes(points, surface.plane)
     local = axes.to_local(points)
-    circle = find_round(local, 0.0015 + noise)
+    hull = convex_hull(local)
+    circle = find_round(local, hull, 0.0015 + noise)
     if circle is not None:
         footprint = round_footprint(local, circle, 0.003 + 2 * noise)
     else:
-        footprint = smallest_rectangle(complete(local, axes, view, 0.001 + 2 * noise))
+        hidden = hidden_counterparts(local, axes, view, 0.001 + 2 * noise)
+        footprint = smallest_rectangle(np.concatenate([hull, hidden[:, :2]]))
     standing = surface.plane is not None and _stands(local, surface, axes, view, noise)
     base, top = (0.0 if standing else float(local[:, 2].min())), float(local[:, 2].max())
     return Placement(_box(axes, footprint, base, top), len(points), standing)
@@ -227,7 +243,8 @@ def _fit(points: Points, surface: _Surface, view: SurfaceView, noise: float) -> 
 
 def _axes(points: Points, plane: Plane | None) -> Axes:
     """Axes on the support below the centre of the points. Without a support, up is the image's up."""
-    middle = np.median(points, axis=0)
+    some = points[:: max(1, len(points) // _MIDDLE)]
+    middle = np.array([quantile(some[:, axis], 0.5) for axis in range(3)])
     up = plane.normal if plane is not None else np.array([0.0, -1.0, 0.0])
     away = middle - up * (middle @ up)
     if np.linalg.norm(away) < 1e-6 * np.linalg.norm(middle):
@@ -247,7 +264,7 @@ def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noi
         return True
     height = local[:, 2]
     low = height < height.min() + 0.06 * np.ptp(height)
-    curved = float(np.quantile(local[low, 0], 0.02) - np.quantile(local[:, 0], 0.005))
+    curved = quantile(local[low, 0], 0.02) - quantile(local[:, 0], 0.005)
     return curved > 0.0015 + 0.3 * noise
 
 
@@ -258,16 +275,18 @@ def _hidden_below(mask: Mask, axes: Axes, view: SurfaceView) -> float:
     length = np.linalg.norm(down)
     if not length > 0:
         return 0.0
-    rows, columns = np.nonzero(mask)
-    across, along = np.rint(3 * down / length).astype(np.int64)
-    below, beside = rows + along, columns + across
-    inside = (below >= 0) & (below < mask.shape[0]) & (beside >= 0) & (beside < mask.shape[1])
-    rows, columns, below, beside = rows[inside], columns[inside], below[inside], beside[inside]
-    border = ~mask[below, beside]
+    across, along = (int(value) for value in np.rint(3 * down / length))
+    # The window without the pixels whose lower neighbour is outside, and that neighbour of each.
+    height, width = mask.shape
+    if abs(along) >= height or abs(across) >= width:
+        return 0.0
+    here = np.s_[max(0, -along) : height - max(0, along), max(0, -across) : width - max(0, across)]
+    below = np.s_[max(0, along) : height + min(0, along), max(0, across) : width + min(0, across)]
+    border = mask[here] & ~mask[below]
     if not border.any():
         return 0.0
-    nearer = view.depth[below, beside] < view.depth[rows, columns] - 0.01
-    return float(nearer[border].mean())
+    nearer = view.depth[below][border] < view.depth[here][border] - 0.01
+    return float(nearer.mean())
 
 
 def _box(axes: Axes, footprint: Footprint, base: float, top: float) -> Box3D:

@@ -5,11 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import Points
 from groma_ros.geometry3d.footprint import Footprint, convex_hull
+from groma_ros.geometry3d.plane_ransac import product
 
 Array = NDArray[np.float64]
 
@@ -20,6 +22,7 @@ _NEAR_SHARE, _ALONE_SHARE, _TOP_SHARE = 0.75, 0.85, 0.7
 _TOP = 0.12  # of the height
 _TOP_ARC = 1.4 * np.pi
 _SECTORS = 36
+_ARC_POINTS = 1000  # to twice as many
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,29 +35,30 @@ class Circle:
     """Share of the outline that lies on the circle."""
 
 
-def find_round(local: Points, error: float) -> Circle | None:
+def find_round(local: Points, hull: Array, error: float) -> Circle | None:
     """Fit the circle of an object that is round about a vertical axis; None if it is not round.
 
-    local: Nx3, metres, in the frame of `footprint.Axes`, with the support at 0; error: depth error in metres.
+    local: Nx3, metres, in the frame of `footprint.Axes`, with the support at 0; hull: their `convex_hull`;
+    error: depth error in metres.
     Two outlines are tried: that of the near half, which the object itself never hides, and that of the top,
     which for a mug excludes the handle.
     """
     top = float(local[:, 2].max())
-    rim = outline(local)
+    rim = outline(hull)
     widest = rim[[rim[:, 1].argmin(), rim[:, 1].argmax()], 0].mean()
     half = np.ptp(local[:, 1]) / 2
     near = find_circle(rim[rim[:, 0] <= widest + 0.002], error)
     if near is not None and (near.share < _NEAR_SHARE or near.radius > 1.1 * half + error):
         near = None
     cap = local[local[:, 2] > top - max(_TOP * top, 2 * error)]
-    upper = find_circle(outline(cap), error) if len(cap) > 12 else None
+    upper = find_circle(outline(convex_hull(cap)), error) if len(cap) > 12 else None
     if upper is not None and (upper.share < _TOP_SHARE or arc(cap, upper.centre) < _TOP_ARC):
         upper = None
     if near is None:
         return upper if upper is not None and upper.radius > 0.4 * half else None
     if upper is None:
-        beyond = np.linalg.norm(local[:, :2] - near.centre, axis=1) > 1.15 * near.radius + error
-        return near if near.share > _ALONE_SHARE and beyond.mean() < 0.02 else None
+        beyond = _distances(local[:, 0], local[:, 1], near.centre) > 1.15 * near.radius + error
+        return near if near.share > _ALONE_SHARE and np.count_nonzero(beyond) < 0.02 * len(beyond) else None
     if np.linalg.norm(near.centre - upper.centre) < 0.15 * near.radius + error:
         return near
     return upper if upper.radius > 0.75 * near.radius else None
@@ -63,23 +67,22 @@ def find_round(local: Points, error: float) -> Circle | None:
 def round_footprint(local: Points, circle: Circle, error: float) -> Footprint:
     """The square around the circle. Where the object extends beyond it, as with a handle, one side points
     there."""
-    offset = local[:, :2] - circle.centre
-    out = np.linalg.norm(offset, axis=1) > 1.1 * circle.radius + error
+    out = _distances(local[:, 0], local[:, 1], circle.centre) > 1.1 * circle.radius + error
     angles = np.linspace(0, 2 * np.pi, 72, endpoint=False)
     ring = circle.centre + circle.radius * np.stack([np.cos(angles), np.sin(angles)], 1)
-    if out.sum() <= 8:
+    if np.count_nonzero(out) <= 8:
         return Footprint.along(ring, 0.0)
-    x, y = offset[out].mean(0)
-    return Footprint.along(np.concatenate([ring, local[out, :2]]), float(np.arctan2(y, x)))
+    beyond = local[out, :2]
+    x, y = beyond.mean(0) - circle.centre
+    return Footprint.along(np.concatenate([ring, beyond]), float(np.arctan2(y, x)))
 
 
-def outline(points: Points) -> Array:
-    """Sample the convex hull of points (N, 2 or more) on the ground at equal distances; (M, 2)."""
-    hull = convex_hull(points)
+def outline(hull: Array) -> Array:
+    """Sample a convex hull (N, 2) at equal distances; (M, 2)."""
     ring = np.concatenate([hull, hull[:1]])
-    along = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(ring, axis=0), axis=1))])
+    along = np.concatenate([[0], np.cumsum(np.hypot(*(ring[1:] - ring[:-1]).T))])
     at = np.arange(0, along[-1], max(_SPACING, along[-1] / 400))
-    return np.stack([np.interp(at, along, ring[:, axis]) for axis in (0, 1)], 1)
+    return np.stack([np.interp(at, along, ring[:, axis]) for axis in (0, 1)]).T
 
 
 def find_circle(rim: Array, error: float) -> Circle | None:
@@ -88,51 +91,84 @@ def find_circle(rim: Array, error: float) -> Circle | None:
     if len(rim) < 12:
         return None
     error = max(error, _WITHIN * float(np.ptp(rim, axis=0).max()) / 2)
-    rng = np.random.default_rng(len(rim))
-    a, b, c = rim[rng.integers(0, len(rim), (3, _TRIPLES))]
-    # The centre is the intersection of the bisectors of two chords (Cramer's rule).
-    (ux, uy), (vx, vy) = (b - a).T, (c - a).T
+    centres, radii = _through(rim[np.random.default_rng(len(rim)).integers(0, len(rim), (3, _TRIPLES))])
+    if not len(centres):
+        return None
+    x, y = rim.T
+    best = _most_on(x, y, centres, radii, error)
+    centre, radius = centres[best], float(radii[best])
+    inside = _on(x, y, centre, radius, error)
+    for _ in range(3):
+        if np.count_nonzero(inside) < 8:
+            return None
+        centre, radius = _fit_circle(x[inside], y[inside])
+        before, inside = inside, _on(x, y, centre, radius, error)
+        if (inside == before).all():
+            break
+    return Circle(centre, radius, np.count_nonzero(inside) / len(x))
+
+
+def _through(triples: Array) -> tuple[Array, Array]:
+    """Centres (K, 2) and radii (K,) of the circles through triples of points (3, K, 2) that are not nearly on
+    a line: a centre is the intersection of the bisectors of two chords (Cramer's rule)."""
+    (ax, ay), (bx, by), (cx, cy) = triples.transpose(0, 2, 1)
+    ux, uy, vx, vy = bx - ax, by - ay, cx - ax, cy - ay
     cross = ux * vy - uy * vx
     apart = np.abs(cross) > 1e-6
-    if not apart.any():
-        return None
-    ru, rv = ((a + b) * (b - a)).sum(1) / 2, ((a + c) * (c - a)).sum(1) / 2
-    centres = np.stack([ru * vy - rv * uy, ux * rv - vx * ru], 1)[apart] / cross[apart, None]
-    radii = _distances(a[apart], centres)
-    away = _distances(rim[None], centres[:, None])
-    away -= radii[:, None]
-    best = int(np.count_nonzero(np.abs(away, out=away) < error, axis=1).argmax())
-    centre, radius = centres[best], float(radii[best])
-    for _ in range(3):
-        inside = _on(rim, centre, radius, error)
-        if inside.sum() < 8:
-            return None
-        centre, radius = _fit_circle(rim[inside])
-    return Circle(centre, radius, float(_on(rim, centre, radius, error).mean()))
+    ux, uy, vx, vy, ax, ay, cross = (item[apart] for item in (ux, uy, vx, vy, ax, ay, cross))
+    # From a, half the square of each chord is its product with the way to the centre.
+    ru, rv = (ux * ux + uy * uy) / 2, (vx * vx + vy * vy) / 2
+    x, y = (ru * vy - rv * uy) / cross, (ux * rv - vx * ru) / cross
+    return np.stack([ax + x, ay + y], 1), np.hypot(x, y)
 
 
-def _on(rim: Array, centre: Array, radius: float, error: float) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(_distances(rim, centre) - radius) < error)
+def _most_on(x: Array, y: Array, centres: Array, radii: Array, error: float) -> int:
+    """Index of the circle with the most points within `error` of it.
+
+    |d - r| < e is |d^2 - r^2 - e^2| < 2 r e where r > e, and d^2 for all points and circles is one product.
+    """
+    middle_x, middle_y = x.mean(), y.mean()
+    x, y, a, b = x - middle_x, y - middle_y, centres[:, 0] - middle_x, centres[:, 1] - middle_y
+    circles = np.stack([a * a + b * b - radii * radii - error * error, -2 * a, -2 * b, np.ones(len(a))], 1)
+    points = np.stack([np.ones(len(x)), x, y, x * x + y * y])
+    away = product(circles.astype(np.float32), points.astype(np.float32))
+    near = np.abs(away, out=away) < (2 * error * radii)[:, None].astype(np.float32)
+    return int(cv2.reduce(near.view(np.uint8), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).argmax())
 
 
-def _distances(points: Array, centres: Array) -> Array:
-    """Distances of points (..., 2) from centres (..., 2)."""
-    x, y = points[..., 0] - centres[..., 0], points[..., 1] - centres[..., 1]
-    return np.asarray(np.sqrt(x * x + y * y))
+def _on(x: Array, y: Array, centre: Array, radius: float, error: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(_distances(x, y, centre) - radius) < error)
 
 
-def _fit_circle(points: Array) -> tuple[Array, float]:
+def _distances(x: Array, y: Array, centre: Array) -> Array:
+    """Distances of points from a centre."""
+    across, along = x - centre[0], y - centre[1]
+    across *= across
+    along *= along
+    across += along
+    return np.asarray(np.sqrt(across, out=across))
+
+
+def _fit_circle(x: Array, y: Array) -> tuple[Array, float]:
     """Least squares fit of x^2 + y^2, which is linear in the centre (I. Kasa, 1976)."""
-    middle = points.mean(0)
-    offset = points - middle
-    square = (offset * offset).sum(1)
+    middle = np.array([x.mean(), y.mean()])
+    x, y = x - middle[0], y - middle[1]
+    square = x * x + y * y
     # With the mean as origin, the normal equations of the centre do not depend on the radius.
-    x, y = np.linalg.lstsq(2 * offset.T @ offset, square @ offset, rcond=None)[0]
-    return middle + (x, y), float(np.sqrt(square.mean() + x * x + y * y))
+    xx, xy, yy = float(x @ x), float(x @ y), float(y @ y)
+    right, left = float(square @ x) / 2, float(square @ y) / 2
+    determinant = xx * yy - xy * xy
+    if determinant > 1e-12 * (xx + yy) ** 2:
+        a, b = (yy * right - xy * left) / determinant, (xx * left - xy * right) / determinant
+    else:  # on a line
+        a, b = np.linalg.lstsq([[xx, xy], [xy, yy]], [right, left], rcond=None)[0]
+    return middle + (a, b), float(np.sqrt(square.mean() + a * a + b * b))
 
 
 def arc(points: Points, centre: Array) -> float:
-    """Angle in radians that points (N, 2 or more) span as seen from the centre."""
-    x, y = (points[:, :2] - centre).T
-    sectors = ((np.arctan2(y, x) + np.pi) / (2 * np.pi) * _SECTORS).astype(np.int64) % _SECTORS
-    return float(len(np.unique(sectors)) / _SECTORS * 2 * np.pi)
+    """Angle in radians that points (N, 2 or more) span as seen from the centre. Large clouds
+    are subsampled."""
+    points = points[:: max(1, len(points) // _ARC_POINTS)]
+    turn = np.arctan2(points[:, 1] - centre[1], points[:, 0] - centre[0])
+    sectors = ((turn + np.pi) / (2 * np.pi) * _SECTORS).astype(np.int64) % _SECTORS
+    return float(np.count_nonzero(np.bincount(sectors, minlength=_SECTORS)) / _SECTORS * 2 * np.pi)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+
+from groma_ros.types import FloatArray
 
 Mask = NDArray[np.bool_]
 Box = tuple[float, float, float, float]
@@ -15,25 +18,23 @@ _INSIDE = 0.85  # share of pixels inside the box, for a piece that is joined to 
 _BETTER = 0.02  # minimum gain in IoU by adding a piece
 _FITS = 0.6  # IoU with the box from which the piece is trusted more than the box
 _MARGIN = 0.05  # share of the box's sides
+_FEW = 12  # components that are measured one by one
+_NOTHING = np.float32(1e30)  # metres, farther than anything
+_NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
-def cut_at_jumps(depth: NDArray[np.floating], limit: NDArray[np.floating]) -> Mask:
-    """Mask of HxW depth without the farther side of every jump above `limit` (HxW, metres) between
-    neighbours.
+def cut_at_jumps(depth: FloatArray, raised: Mask, step: float, slope: float) -> Mask:
+    """The raised pixels of HxW depth (float32, metres) without the farther side of every jump between
+    neighbours that are both raised. A jump is more than `step` metres and `slope` of the nearer depth.
 
-    Invalid pixels (NaN) are excluded. The 4-connected components of the mask are surfaces without a jump.
+    Pixels without depth (NaN) may not be raised. The 4-connected components of the mask are surfaces without
+    a jump.
     """
-    left: Mask = np.isfinite(depth)
-    for axis in (0, 1):
-        near, far = [slice(None), slice(None)], [slice(None), slice(None)]
-        near[axis], far[axis] = slice(None, -1), slice(1, None)
-        before, after = tuple(near), tuple(far)
-        with np.errstate(invalid="ignore"):
-            step = depth[after] - depth[before]
-            bound = np.minimum(limit[before], limit[after])
-            left[after] &= ~(step > bound)
-            left[before] &= ~(step < np.negative(bound, out=bound))
-    return left
+    # The nearest of a pixel and its four neighbours; those outside the image do not count.
+    nearest = np.asarray(cv2.erode(np.where(raised, depth, _NOTHING), _NEIGHBOURS), np.float32)
+    nearest *= np.float32(1 + slope)
+    nearest += np.float32(step)
+    return np.asarray(raised & (depth <= nearest))
 
 
 def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
@@ -45,14 +46,14 @@ def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
     the box are added if they improve the agreement. If the agreement is poor, only the part inside the box is
     taken. The mask is empty if too little is left.
     """
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(pieces.view(np.uint8), connectivity=4)
-    area = stats[:, cv2.CC_STAT_AREA]
+    count, found = cv2.connectedComponents(pieces.view(np.uint8), connectivity=4)
+    labels = np.asarray(found)
     inside = np.bincount(labels[_frame(box, pieces.shape)].ravel(), minlength=count)
     candidates = [index for index in range(1, count) if inside[index] >= max(1, least // 4)]
     nothing = np.zeros_like(pieces)
     if not candidates:
         return nothing, 0.0
-    extents = {index: _extent(stats[index]) for index in candidates}
+    area, extents = _measured(pieces, labels, candidates)
     best = max(candidates, key=lambda index: _iou(extents[index], box) * np.sqrt(inside[index] / area[index]))
     chosen, whole = [best], extents[best]
     for index in sorted(candidates, key=lambda index: -inside[index]):
@@ -61,14 +62,14 @@ def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
             chosen.append(index)
             whole = joined
     fit = _iou(whole, box)
-    kept = np.zeros(count, np.bool_)
-    kept[chosen] = True
-    mask = kept[labels]
+    mask: Mask = labels == chosen[0]
+    for index in chosen[1:]:
+        mask |= labels == index
     if fit < _FITS:
         cut = nothing.copy()
         cut[_frame(_grown(box), pieces.shape)] = True
         mask &= cut
-    return (mask, fit) if mask.sum() >= least else (nothing, 0.0)
+    return (mask, fit) if np.count_nonzero(mask) >= least else (nothing, 0.0)
 
 
 def smoothed(depth: NDArray[np.floating], mask: Mask, size: int) -> NDArray[np.float32]:
@@ -96,9 +97,23 @@ def _grown(box: Box) -> Box:
     return x1 - across, y1 - down, x2 + across, y2 + down
 
 
-def _extent(stats: NDArray[np.int32]) -> Box:
-    x, y, width, height = (float(value) for value in stats[:4])
-    return x, y, x + width, y + height
+def _measured(
+    pieces: Mask, labels: NDArray[Any], candidates: Sequence[int]
+) -> tuple[dict[int, int], dict[int, Box]]:
+    """Number of pixels, and the box around them, of some connected components."""
+    rows: dict[int, list[int]] = {}
+    if len(candidates) > _FEW:
+        stats = np.asarray(cv2.connectedComponentsWithStats(pieces.view(np.uint8), connectivity=4)[2])
+        rows = {index: stats[index].tolist() for index in candidates}
+    else:  # the statistics of all components take three times as long as their labels
+        for index in candidates:
+            mask = (labels == index).view(np.uint8)
+            rows[index] = [*cv2.boundingRect(mask), cv2.countNonZero(mask)]
+    extents = {
+        index: (float(x), float(y), float(x + width), float(y + height))
+        for index, (x, y, width, height, _) in rows.items()
+    }
+    return {index: row[4] for index, row in rows.items()}, extents
 
 
 def _union(a: Box, b: Box) -> Box:

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import Points
+from groma_ros.geometry3d.plane_ransac import product, quantile
 from groma_ros.types import FloatArray, Intrinsics
 
 Array = NDArray[np.float64]
 
 _SAMPLES = 300
 _STEPS = 4
-_DIRECTIONS = np.array([[1, 0], [1, 1], [0, 1], [-1, 1]], np.float32)
-"""Four of the eight directions of `convex_hull`, anticlockwise; the others are their opposites."""
 _ROUNDING = 1e-5
 """Rounding error of products of two coordinates in float32, as a share of the square of the largest one."""
 # Cost of doubling the covered ground, as a share of counterparts that contradict the depth
@@ -32,18 +31,24 @@ class SurfaceView:
     depth: FloatArray
     camera: Intrinsics
 
-    def clearance(self, points: Points) -> Array:
-        """Distance in metres by which points (N, 3) lie in front of the surface seen at their pixels;
-        negative behind it, NaN where depth is unknown."""
+    def clearance(self, x: Array, y: Array, z: Array) -> Array:
+        """Distance in metres by which points in the optical frame lie in front of the surface seen at their
+        pixels; negative behind it, NaN where depth is unknown. The coordinates have any shape."""
         height, width = self.depth.shape
-        x, y, z = np.asarray(points, np.float64).T
         with np.errstate(divide="ignore", invalid="ignore"):
-            column = np.rint(x / z * self.camera.fx + self.camera.cx)
-            row = np.rint(y / z * self.camera.fy + self.camera.cy)
-        known = (z > 0) & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-        ahead = np.full(len(points), np.nan)
-        pixels = row[known].astype(np.intp) * width + column[known].astype(np.intp)
-        ahead[known] = self.depth.ravel()[pixels] - z[known]
+            column, row = x / z, y / z
+            column *= self.camera.fx
+            column += self.camera.cx + 0.5
+            row *= self.camera.fy
+            row += self.camera.cy + 0.5
+            known = (column >= 0) & (column < width) & (row >= 0) & (row < height) & (z > 0)
+            # Of those that are not known the pixel is undefined and set to one that exists.
+            pixels = row.astype(np.int32)
+            pixels *= width
+            pixels += column.astype(np.int32)
+        pixels *= known
+        ahead: Array = self.depth.take(pixels) - z
+        ahead[~known] = np.nan
         return ahead
 
 
@@ -66,16 +71,13 @@ class Axes:
 
 
 def _transformed(points: Points, rotation: Array, shift: Array) -> Points:
-    """Compute rotation @ p + shift for points (..., 3).
-
-    Uses OpenCV, in this thread: a matrix product in numpy's BLAS starts threads that keep spinning for longer
-    than the whole 3D box takes.
-    """
+    """Compute rotation @ p + shift for points (..., 3); each coordinate is contiguous in the result."""
     if not points.size:  # OpenCV rejects empty arrays
         return np.zeros(points.shape)
-    matrix = np.column_stack([rotation, shift])
-    flat = cv2.transform(np.ascontiguousarray(points, np.float64).reshape(-1, 1, 3), matrix)
-    return np.asarray(flat.reshape(points.shape))
+    coordinates = np.ascontiguousarray(points.reshape(-1, 3).T, np.float64)
+    turned = product(np.ascontiguousarray(rotation, np.float64), coordinates)
+    turned += np.reshape(shift, (3, 1))
+    return np.asarray(turned.T.reshape(points.shape))
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,42 +105,42 @@ class Footprint:
         )
 
 
-def complete(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Points:
-    """Add hidden counterparts to points (N, 3, in the axes' frame), rotated by 180 degrees about a vertical
-    axis.
+def hidden_counterparts(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Points:
+    """The hidden counterparts (M, 3) of points (N, 3, in the axes' frame), rotated by 180 degrees about a
+    vertical axis.
 
     Most objects on a table look similar from behind and from the front. The axis is chosen where the fewest
     counterparts contradict the depth image, and among equals where they add the least area. Only hidden
-    counterparts are kept, so that a handle is not doubled. slack: depth error, metres.
+    counterparts are returned, so that a handle is not doubled. slack: depth error, metres.
     """
     centre = _half_turn_axis(local, axes, view, slack)
     turned = _turned(local, centre)
-    hidden = view.clearance(axes.to_optical(turned)) <= slack
-    return np.concatenate([local, turned[hidden]])
+    return turned[view.clearance(*axes.to_optical(turned).T) <= slack]
 
 
 def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Array:
     """Search the axis from coarse to fine over the ground covered by the points and the ground behind it."""
     points = local[:: max(1, len(local) // _SAMPLES)]
-    low, high = np.quantile(points[:, :2], [0.005, 0.995], axis=0)
+    low, high = (np.array([quantile(points[:, axis], share) for axis in (0, 1)]) for share in (0.005, 0.995))
     span = np.maximum(high - low, 1e-3)
+    # The counterpart of p is 2 c - p on the ground: the part that does not depend on the axis c.
+    fixed = axes.to_optical(points * (-1.0, -1.0, 1.0)).T.astype(np.float32)
 
     def cost(candidates: Array) -> Array:
-        turned = np.empty((len(candidates), *points.shape))
-        turned[..., :2] = 2 * candidates[:, None] - points[:, :2]
-        turned[..., 2] = points[:, 2]
-        ahead = view.clearance(axes.to_optical(turned.reshape(-1, 3))).reshape(len(candidates), -1)
+        moved = 2 * (axes.rows[:2].T @ candidates.T)
+        x, y, z = moved[:, :, None].astype(np.float32) + fixed[:, None]
+        wrong = view.clearance(x, y, z)
+        wrong -= np.float32(slack)
+        wrong *= np.float32(1 / _CLEARLY)
         # NaN is unknown depth, which contradicts nothing: np.fmax turns it into 0.
-        wrong = np.minimum(np.fmax((ahead - slack) / _CLEARLY, 0.0), 1.0).mean(1)
+        wrong = np.minimum(np.fmax(wrong, 0, out=wrong), 1, out=wrong).mean(1)
         reach = np.maximum(high, 2 * candidates - low) - np.minimum(low, 2 * candidates - high)
         return np.asarray(wrong + _GROWTH * ((reach / span).prod(1) - 1))
 
     centre, step = (low + high) / 2, span.max() / 8
     behind = 4  # steps; the hidden part is on the far side
     for _ in range(_STEPS):
-        grid = np.stack(np.meshgrid(np.arange(-2, behind + 1), np.arange(-2, 3), indexing="ij"), -1).reshape(
-            -1, 2
-        )
+        grid = np.mgrid[-2 : behind + 1, -2:3].reshape(2, -1).T
         candidates = centre + grid * step
         centre = candidates[int(cost(candidates).argmin())]
         step, behind = step / 2.2, 2
@@ -146,7 +148,8 @@ def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) 
 
 
 def _turned(points: Points, centre: Array) -> Points:
-    return np.column_stack([2 * centre - points[:, :2], points[:, 2]])
+    x, y, z = points.T
+    return np.stack([2 * centre[0] - x, 2 * centre[1] - y, z]).T
 
 
 def smallest_rectangle(points: Points) -> Footprint:
@@ -162,14 +165,17 @@ def convex_hull(points: Points) -> Array:
     Most points lie inside the octagon of the farthest points in eight directions, and are discarded first
     (Akl and Toussaint, 1978).
     """
-    # OpenCV works in float32, so use millimetres.
-    flat = np.ascontiguousarray(points[:, :2].T * 1000, np.float32)
-    along = np.einsum("ij,jk->ik", _DIRECTIONS, flat)  # no BLAS, see `_transformed`
-    corners = flat[:, np.concatenate([along.argmax(1), along.argmin(1)])]
-    sides = np.roll(corners, -1, axis=1) - corners
-    outwards = np.stack([sides[1], -sides[0]], 1)
+    flat = np.ones((3, len(points)), np.float32)
+    flat[:2] = points[:, :2].T * 1000  # OpenCV works in float32: millimetres
+    x, y, _ = flat
+    along = x, x + y, y, y - x  # four of eight directions, the others are their opposites
+    corners = flat[:2, [*(item.argmax() for item in along), *(item.argmin() for item in along)]]
+    across, up = np.roll(corners, -1, axis=1) - corners
     # Keep points on a side, and points so close to it that rounding decides on which side they are.
     near = _ROUNDING * np.abs(corners).max() ** 2
-    outside = (np.einsum("ij,jk->ik", outwards, flat) >= (outwards.T * corners).sum(0)[:, None] - near).any(0)
-    hull = cv2.convexHull(np.ascontiguousarray(flat[:, outside].T))
+    sides = np.stack([up, -across, near - (up * corners[0] - across * corners[1])], 1)
+    point = (up == 0) & (across == 0)  # two of the eight are the same
+    sides[point & ~point.all(), 2] = -1
+    outside = cv2.reduce(product(sides, flat), 0, cv2.REDUCE_MAX)[0] >= 0
+    hull = cv2.convexHull(np.ascontiguousarray(flat[:2].take(np.flatnonzero(outside), 1).T))
     return np.asarray(hull[:, 0].astype(np.float64) / 1000)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,10 +17,13 @@ Array = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 _TRIPLES = 128
+_BATCH = 32
+_MISSED = 0.001
 _SAMPLES = 1500
 _LEAST = 60
 _ROUNDS = 4
 _CLOSEST = 0.0015
+_SMALL = 200_000  # multiplications; OpenBLAS starts threads above 262,144
 _SLIVER = 1e-6  # square metres
 
 
@@ -79,6 +84,27 @@ def evenly(known: Mask) -> NDArray[np.intp]:
     return indices[:: max(1, len(indices) // _SAMPLES)]
 
 
+def quantile(values: NDArray[np.floating], share: float) -> float:
+    """The linear quantile of values (N,) as of numpy, which takes longer to call than to compute."""
+    place = share * (len(values) - 1)
+    low = int(place)
+    high = min(low + 1, len(values) - 1)
+    part = np.partition(values, (low, high))
+    return float(part[low]) + (place - low) * (float(part[high]) - float(part[low]))
+
+
+def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
+    """The matrix product of two matrices of the same type, float32 or float64, computed in this thread.
+
+    For a large one numpy's BLAS starts threads, which go on spinning afterwards for longer than a whole box
+    takes: OpenCV computes it, in three times the time of one thread of BLAS.
+    """
+    if a.size * b.shape[1] <= _SMALL:
+        return np.asarray(a @ b)
+    nothing: Any = None
+    return np.asarray(cv2.gemm(a, b, 1.0, nothing, 0.0))
+
+
 def _tolerance(points: Points) -> Array:
     """Maximum distance in metres of a point from its plane while the noise is unknown. Depth error grows with
     the square of the distance."""
@@ -86,41 +112,62 @@ def _tolerance(points: Points) -> Array:
 
 
 def _consensus(points: Points, tolerance: Array, rng: np.random.Generator) -> Mask:
-    """The largest set of points on one plane, among planes through three random points."""
-    flat, bound = points.astype(np.float32), tolerance.astype(np.float32)
-    a, b, c = flat[rng.integers(0, len(points), (3, _TRIPLES))]
-    normals = np.cross(b - a, c - a)
-    lengths = np.linalg.norm(normals, axis=1)
-    normals[lengths > 0] /= lengths[lengths > 0, None]
-    distances = np.einsum("ij,kj->ik", normals, flat)  # without BLAS, see footprint.py
-    distances -= np.einsum("ij,ij->i", normals, a)[:, None]
-    inside = np.abs(distances, out=distances) < bound
-    counts = np.where(lengths > _SLIVER, np.count_nonzero(inside, axis=1), 0)
-    best = int(counts.argmax())
-    return np.asarray(inside[best] & bool(counts[best]))
+    """The largest set of points on one plane, among planes through three random points: `_TRIPLES`, or as
+    many as find the largest set but for a chance of `_MISSED`."""
+    homogeneous = np.ones((4, len(points)), np.float32)
+    homogeneous[:3] = points.T
+    planes = _through(homogeneous[:3, rng.integers(0, len(points), (3, _TRIPLES))])
+    bound = tolerance.astype(np.float32)
+    best, inside = 0, np.zeros(len(points), np.bool_)
+    for start in range(0, _TRIPLES, _BATCH):
+        distances = product(planes[start : start + _BATCH], homogeneous)
+        near = np.abs(distances, out=distances) < bound
+        counts = cv2.reduce(near.view(np.uint8), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)[:, 0]
+        found = int(counts.argmax())
+        if counts[found] > best:
+            best, inside = int(counts[found]), near[found]
+        if (1 - (best / len(points)) ** 3) ** (start + _BATCH) < _MISSED:
+            break
+    return inside
+
+
+def _through(triples: FloatArray) -> FloatArray:
+    """Planes (K, 4), unit normal and offset, through triples of points (3 coordinates, 3 points, K). No point
+    is near the plane of a triple that is nearly on a line."""
+    a = triples[:, 0]
+    (ux, uy, uz), (vx, vy, vz) = triples[:, 1] - a, triples[:, 2] - a
+    normals = np.stack([uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx])
+    lengths = np.sqrt((normals * normals).sum(0))
+    apart = lengths > _SLIVER
+    normals = np.where(apart, normals / np.where(apart, lengths, 1), 0)
+    return np.vstack([normals, np.where(apart, -(normals * a).sum(0), np.inf)]).T.astype(np.float32)
 
 
 def _refined(points: Points, inside: Mask, allowed: Array) -> Plane:
     """Refit the plane through points repeatedly to those close to it, as the noise becomes known. allowed:
     maximum distance of each."""
-    normal: Array = np.zeros(3)
-    offset, noise = 0.0, 0.0
+    homogeneous = np.ones((4, len(points)))
+    homogeneous[:3] = points.T
+    # Near points weigh more, since depth error grows with the square of the distance.
+    weights = 1 / (homogeneous[2] * homogeneous[2])
+    plane: Array = np.zeros(4)
+    noise = 0.0
     for _ in range(_ROUNDS):
-        normal, offset = _fit(points[inside])
-        distance = np.abs(points @ normal + offset)
-        noise = 1.4826 * float(np.median(distance[distance < allowed]))
+        plane = _fit(homogeneous, weights * inside)
+        distance = np.abs(product(plane[None], homogeneous)[0])
+        noise = 1.4826 * quantile(distance[distance < allowed], 0.5)
         closer = distance < np.minimum(allowed, max(_CLOSEST, 3 * noise))
         if (closer == inside).all():
             break
         inside = closer
-    return Plane(normal, offset, noise) if offset > 0 else Plane(-normal, -offset, noise)
+    plane = plane if plane[3] > 0 else -plane
+    return Plane(plane[:3], float(plane[3]), noise)
 
 
-def _fit(points: Points) -> tuple[Array, float]:
-    """Least squares: unit normal and offset. Near points weigh more, since depth error grows with the square
-    of the distance."""
-    weight = points[:, 2] ** -2
-    centre = weight @ points / weight.sum()
-    out = points - centre
-    normal = np.linalg.eigh((out * weight[:, None]).T @ out)[1][:, 0]
-    return normal, -float(normal @ centre)
+def _fit(homogeneous: Array, weights: Array) -> Array:
+    """Least squares: unit normal and offset of a plane, for points (4, N), the fourth coordinate 1."""
+    moments = product(homogeneous * weights, homogeneous.T)
+    centre = moments[3, :3] / moments[3, 3]
+    spread = moments[:3, :3] - moments[3, 3] * np.outer(centre, centre)
+    normal = np.linalg.eigh(spread)[1][:, 0]
+    return np.append(normal, -(normal @ centre))

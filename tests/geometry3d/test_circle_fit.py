@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groma_ros.geometry3d.circle_fit import arc, find_circle, find_round, outline, round_footprint
+from groma_ros.geometry3d.circle_fit import Circle, arc, find_circle, find_round, outline, round_footprint
+from groma_ros.geometry3d.footprint import convex_hull
 
 
 def ring(
@@ -52,7 +53,7 @@ def test_few_points_or_a_line_have_no_circle() -> None:
 
 def test_an_outline_is_even_and_convex() -> None:
     square = np.random.default_rng(1).uniform(0, 0.1, (4000, 2))
-    rim = outline(square)
+    rim = outline(convex_hull(square))
     steps = np.linalg.norm(np.diff(rim, axis=0), axis=1)
     assert steps.max() < 0.0016 and len(rim) == pytest.approx(0.4 / 0.0015, rel=0.05)
 
@@ -80,8 +81,12 @@ def can(radius: float, height: float, handle: float = 0.0) -> NDArray[Any]:
     return points
 
 
+def rounded(points: NDArray[Any]) -> Circle | None:
+    return find_round(points, convex_hull(points), 0.0015)
+
+
 def test_a_can_is_round_and_its_box_is_square() -> None:
-    circle = find_round(can(0.04, 0.1), 0.0015)
+    circle = rounded(can(0.04, 0.1))
     assert circle is not None
     found = round_footprint(can(0.04, 0.1), circle, 0.003)
     np.testing.assert_allclose(found.centre, [0.01, 0.02], atol=1e-3)
@@ -89,7 +94,7 @@ def test_a_can_is_round_and_its_box_is_square() -> None:
 
 
 def test_a_handle_makes_one_side_longer_and_does_not_move_the_circle() -> None:
-    circle = find_round(can(0.04, 0.1, 0.03), 0.0015)
+    circle = rounded(can(0.04, 0.1, 0.03))
     assert circle is not None
     np.testing.assert_allclose(circle.centre, [0.01, 0.02], atol=1e-3)
     found = round_footprint(can(0.04, 0.1, 0.03), circle, 0.003)
@@ -105,4 +110,4 @@ def test_a_block_is_not_round(sides: tuple[float, float], angle: float) -> None:
         axis.ravel() for axis in np.meshgrid(*(np.linspace(-0.5, 0.5, 25) * side for side in (*sides, 0.1)))
     )
     c, s = np.cos(angle), np.sin(angle)
-    assert find_round(np.column_stack([c * x - s * y, s * x + c * y, z + 0.05]), 0.0015) is None
+    assert rounded(np.column_stack([c * x - s * y, s * x + c * y, z + 0.05])) is None

@@ -11,10 +11,24 @@ from groma_ros.geometry3d.depth_segmentation import cut_at_jumps, select, smooth
 
 
 def test_a_jump_takes_out_its_farther_side() -> None:
-    depth = np.array([[1.0, 1.01, 1.2, 1.21, np.nan, 1.0, 0.7, 1.0]] * 2)
-    left = cut_at_jumps(depth, np.full(depth.shape, 0.05))
+    depth = np.array([[1.0, 1.01, 1.2, 1.21, np.nan, 1.0, 0.7, 1.0]] * 2, np.float32)
+    known = np.isfinite(depth)
+    left = cut_at_jumps(depth, known, 0.05, 0.0)
     assert left[0].tolist() == [True, True, False, True, False, False, True, False]
-    np.testing.assert_array_equal(left.T, cut_at_jumps(depth.T, np.full(depth.T.shape, 0.05)))
+    np.testing.assert_array_equal(left.T, cut_at_jumps(depth.T, known.T, 0.05, 0.0))
+    # The bound grows with the nearer depth, and pixels that are not raised cut nothing off.
+    assert cut_at_jumps(depth, known, 0.05, 0.15)[0].tolist() == [True] * 4 + [False, False, True, False]
+    raised = known & (depth != np.float32(0.7))
+    assert cut_at_jumps(depth, raised, 0.05, 0.0)[0].tolist() == [
+        True,
+        True,
+        False,
+        True,
+        False,
+        True,
+        False,
+        True,
+    ]
 
 
 def picture(*rectangles: tuple[int, int, int, int]) -> NDArray[Any]:
