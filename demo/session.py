@@ -27,7 +27,7 @@ from demo.episodes import Row, described, write_summary
 from demo.pictures import Told, write_film, write_strip
 from demo.simulator_process import SimulatorError, SimulatorProcess
 from examples.ask import Answer, GoalAsker, NodeLost, Outcome
-from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.demo.processes import Child, dds_environment, unused_domain
 from groma_ros.client.groma_client import GromaClient
 from groma_ros.types import Frame, Intrinsics
 
@@ -126,7 +126,7 @@ class Session:
     closed."""
 
     def __init__(self, setup: Setup, out: Path, finder: str, model: str, stack: ExitStack) -> None:
-        os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
+        os.environ.update({"ROS_DOMAIN_ID": str(unused_domain()), **dds_environment()})
         self._domain = {name: os.environ[name] for name in ("ROS_DOMAIN_ID", *dds_environment())}
         self._setup, self._logs, self._stack = setup, out / "logs", stack
         self._restarts: Counter[str] = Counter()

@@ -20,13 +20,14 @@ from std_msgs.msg import Bool
 
 from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
+from tests.domains import own_domain
 from tests.node.robot import Robot, start_node
 from tests.pictures import read_picture, read_rgb
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
 FRAME = ROOT / "demo" / "frame.png"
-DOMAIN = 1 + os.getpid() % 100
+DOMAIN = own_domain()
 
 
 def run(name: str, *arguments: object, status: int = 0) -> str:
@@ -117,7 +118,8 @@ def test_ros_find(camera: Robot, rgb: NDArray[Any]) -> None:
     (box,) = Grounder.load("groma-tiny").ground(rgb, "the red mug")[0].boxes
     line = next(line for line in text.splitlines() if "score" in line)
     np.testing.assert_allclose([float(word) for word in line.split()[:4]], box, atol=0.6)
-    assert "'the purple cone' is absent" in run("ros_find.py", "the purple cone", "--timeout", 1, status=1)
+    # The next image alone: a busy machine may answer none within seconds.
+    assert "'the purple cone' is absent" in run("ros_find.py", "the purple cone", "--timeout", 0, status=1)
 
 
 def test_goal_present_node(camera: Robot) -> None:

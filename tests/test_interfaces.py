@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from typing import Any
 
@@ -14,6 +13,7 @@ from groma_ros.action import Ground
 from groma_ros.msg import Goal, Grounding, GroundingArray
 from groma_ros.srv import Ask, SetGoals
 from groma_ros.types import GOAL_KINDS
+from tests.domains import own_domain
 
 DETECTION_ARRAY_HASH = "RIHS01_214274120007f4a683866481336b70310268cfa107aebe9d594a6acf75bda968"
 
@@ -73,7 +73,7 @@ def test_fields_and_types(message: Any) -> None:
 def test_detection_array_is_the_one_other_nodes_know() -> None:
     """DDS endpoints match by this hash: that of vision_msgs 4.1.1, as upstream releases it."""
     context = rclpy.Context()
-    rclpy.init(context=context, domain_id=1 + os.getpid() % 100)
+    rclpy.init(context=context, domain_id=own_domain())
     try:
         node = rclpy.create_node("probe", context=context)
         node.create_publisher(Detection2DArray, "detections", 1)

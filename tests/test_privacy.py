@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.domains import own_domain
+
 ROOT = Path(__file__).parents[1]
 PICTURE = ROOT / "demo" / "frame.png"
 SECONDS = 10.0
@@ -31,7 +33,8 @@ def environment(home: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if name not in TELEMETRY_SWITCHES}
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "ROS_LOG_DIR", "ROS_HOME"):
         kept.pop(name, None)
-    return {**kept, "HOME": str(home), "ROS_DOMAIN_ID": "77", "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    ros = {"ROS_DOMAIN_ID": str(own_domain()), "ROS_AUTOMATIC_DISCOVERY_RANGE": "LOCALHOST"}
+    return {**kept, "HOME": str(home), **ros}
 
 
 def watched(command: list[str], home: Path, seconds: float | None) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import CompressedImage, Image
 
-from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.demo.processes import Child, dds_environment, unused_domain
 from groma_ros.client.groma_client import Answers, GromaClient, RestDetector
 from groma_ros.grounding.grounder import check_image
 from groma_ros.io.bags import COMPRESSED as COMPRESSED_IMAGE
@@ -256,11 +256,11 @@ class LiveNode:
 
 
 def _domain() -> int:
-    """Return ROS_DOMAIN_ID or, if it is not set, a domain that other processes are unlikely to use. Raises
-    ValueError for an invalid value."""
+    """Return ROS_DOMAIN_ID or, if it is not set, a domain that no other process uses. Raises ValueError for
+    an invalid value."""
     text = os.environ.get("ROS_DOMAIN_ID", "")
     if not text:
-        return 1 + os.getpid() % 100
+        return unused_domain()
     if not (text.isascii() and text.isdigit() and int(text) <= MAX_DOMAIN):
         raise ValueError(f"ROS_DOMAIN_ID is {text!r}; it must be a number from 0 to {MAX_DOMAIN}.")
     return int(text)

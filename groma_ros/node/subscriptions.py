@@ -126,7 +126,9 @@ class CameraInputs:
         self.incompatible = 0
         """Publishers of the image topic whose quality of service does not match."""
         self._newest = self._warned = monotonic()
-        self._overridden = self._shared = False
+        self._overridden = False
+        self._shared = 0
+        """How many times in a row the image topic was seen to have several publishers."""
         self._image_input = self._listen_image(settings.image_reliability == "reliable")
         # A reliability from qos_overrides.* takes precedence over image_reliability.
         reliable = self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE
@@ -236,14 +238,16 @@ class CameraInputs:
                 self._node.destroy_subscription(self._image_input)
                 # Its parameter is already declared with the earlier value, so this one cannot be overridden.
                 self._image_input = self._listen_image(offered, overridable=False)
-        if len(publishers) > 1 and not self._shared:
+        self._shared = self._shared + 1 if len(publishers) > 1 else 0
+        # At the second look: the names of a new publisher's node come a moment after it, and the publisher of
+        # a driver that restarts may overlap with its former one.
+        if self._shared == 2:
             names = sorted(f"{item.node_namespace.rstrip('/')}/{item.node_name}" for item in publishers)
             self._node.get_logger().warning(
                 f"{len(publishers)} publishers send images on {self._topics.image} ({', '.join(names)}): "
                 "they are answered as those of one camera, and objects get new ids wherever their stamps or "
                 "sizes differ. Give each camera a topic of its own (parameter cameras)."
             )
-        self._shared = len(publishers) > 1
         now = monotonic()
         silent = now - self._newest
         if silent >= SILENT_SECONDS and now - self._warned >= SILENT_SECONDS:

@@ -19,13 +19,14 @@ from groma_ros.client.demo.processes import dds_environment
 from groma_ros.client.groma_client import RestDetector
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.types import Goal
+from tests.domains import own_domain
 from tests.node.robot import Robot, start_node
 from tests.pictures import read_rgb
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "engines" / "groma-tiny"
 GOALS = ["the red mug", "the purple cone"]
-DOMAIN = 1 + os.getpid() % 100
+DOMAIN = own_domain()
 
 os.environ.update(dds_environment())
 
@@ -94,6 +95,8 @@ def test_one_goal_is_found(client: GromaClient) -> None:
     assert client.is_done() and result.success
     assert result.message == "An image came without camera_info, so no 3D positions are available."
     assert len(result.grounding.detections) == 1 and result.target_pose is None
+    # Feedback may arrive after the result.
+    client.until(lambda: client.feedback()[0] == "answered", 60.0, "The feedback did not arrive")
     stage, answer = client.feedback()
     assert stage == "answered" and answer is not None and len(answer.detections) == 1
 
@@ -127,7 +130,7 @@ def test_refusals_are_sentences(client: GromaClient) -> None:
 
 def test_no_node_is_a_sentence() -> None:
     with (
-        GromaClient("nobody", domain_id=1 + os.getpid() % 100) as lonely,
+        GromaClient("nobody", domain_id=DOMAIN) as lonely,
         pytest.raises(TimeoutError, match="No node /nobody was found within 1 s"),
     ):
         lonely.wait_until_active(1.0)

@@ -13,6 +13,7 @@ import pytest
 from rclpy.node import Node
 
 from demo.simulator_node import SimulatorNode, serve
+from tests.domains import own_domain
 
 
 class Still(SimulatorNode):
@@ -85,7 +86,7 @@ def test_a_terminated_simulator_ends_without_a_traceback() -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "ROS_DOMAIN_ID": str(1 + os.getpid() % 100)},
+        env={**os.environ, "ROS_DOMAIN_ID": str(own_domain())},
     )
     with process:
         assert process.stdin is not None and process.stdout is not None

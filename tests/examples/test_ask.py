@@ -25,6 +25,7 @@ from examples.ask import (
 )
 from groma_ros.client.groma_client import FindResult
 from groma_ros.types import Detection, Goal, Grounding
+from tests.domains import own_domain
 
 
 def result(status: str, pose: PoseStamped | None = None, found: int = 1) -> FindResult:
@@ -177,7 +178,7 @@ def test_catching_up_takes_two_messages_of_the_robot(monkeypatch: pytest.MonkeyP
 def test_ros_arguments_are_no_part_of_the_goal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("ROS_DOMAIN_ID", "97")
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(own_domain()))
     remap = ["--ros-args", "-r", "hand_pose:=arm/pose", "--"]
     asked: list[str] = []
 

@@ -28,10 +28,11 @@ from groma_ros.client.demo.processes import dds_environment
 from groma_ros.client.groma_client import GromaClient
 from groma_ros.simulation.dataset import scene_goals
 from groma_ros.simulation.scenes import SceneRenderer
+from tests.domains import own_domain
 from tests.examples.test_go_to import StandInBase
 from tests.examples.test_pick import StandInArm
 
-DOMAIN = 1 + os.getpid() % 100
+DOMAIN = own_domain()
 CAMERA = "camera_color_optical_frame"
 
 

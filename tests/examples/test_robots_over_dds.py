@@ -34,9 +34,10 @@ from examples.ask import Answer, GoalChanged, RobotError, RobotLost, Watchdog
 from examples.go_to import Base
 from examples.pick import Arm, Picker
 from groma_ros.client.demo.processes import dds_environment
+from tests.domains import own_domain
 from tests.examples.test_pick import BASE, CAN
 
-DOMAIN = 1 + os.getpid() % 100
+DOMAIN = own_domain()
 DOWN = (1.0, 0.0, 0.0, 0.0)
 PATIENCE = 60.0
 """Wall seconds to wait for anything; a busy machine is slow."""
@@ -180,10 +181,11 @@ def until(done: Callable[[], Any], node: Node | None = None) -> None:
 
 
 def met(robot: Robot, node: Node, what: str = "move") -> bool:
-    """Whether goals arrive at a bridge, and its commands at the robot."""
+    """Whether goals arrive at a bridge, and its commands at the robot, as both ends see it."""
     told = {"move": "hand_target", "grip": "gripper_opening", "drive": "odom"}[what]
     one = robot.node.count_publishers(told) == 1 and node.count_subscribers(told) == 1
-    return robot.goals.get_subscription_count() == 1 and one
+    goals = robot.goals.get_subscription_count() == 1 and node.count_publishers("/groma/goal") == 1
+    return goals and one
 
 
 def test_a_goal_that_is_sent_to_the_node_is_reported_once(robot: Robot, node: Node) -> None:

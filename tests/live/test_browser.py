@@ -21,6 +21,7 @@ from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.live.node_engine import NodeEngine
 from groma_ros.types import Goal
+from tests.domains import own_domain
 from tests.live.browser import Browser, Tab, find_browser
 from tests.live.conftest import BAG, PICTURE, TINY, Serve
 from tests.live.page import Serving
@@ -50,7 +51,7 @@ CONTRAST = """(element => {
 })"""
 SELECTORS = ("h1", "#source", "#hint", ".status.present", ".status.absent", ".figures", "#facts dt", "button")
 
-DOMAIN = 101 + (os.getpid() + 50) % 100
+DOMAIN = own_domain()
 
 Open = Callable[..., Tab]
 

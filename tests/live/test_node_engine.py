@@ -31,12 +31,13 @@ from groma_ros.msg import GroundingArray
 from groma_ros.node.conversions import groundings_message, to_nanoseconds
 from groma_ros.node.diagnostics import status_message
 from groma_ros.types import Frame, Goal, Grounding
+from tests.domains import own_domain
 from tests.live.conftest import BAG, TINY
 from tests.live.page import PATIENCE, Serving
 from tests.node.robot import Robot, start_node
 
 MUG, BALL = "the red mug", "the blue ball"
-DOMAIN = 101 + os.getpid() % 100
+DOMAIN = own_domain()
 
 os.environ.update(dds_environment())
 
@@ -194,7 +195,7 @@ def test_a_node_is_shown_dies_and_comes_back(
             return listeners("depth"), listeners("groma/detections_3d")
 
         assert state["frame"]["depth"]  # the page offers the view
-        assert deep() == (1, 0)
+        page.until(lambda _: deep() == (1, 0), "the discovery of the node's subscriptions")
         page.until(lambda state: page.space and page.space[0]["boxes"], "boxes in space", space=True)
         page.until(lambda _: deep() == (2, 1), "the discovery of the page's subscriptions", space=True)
         assert page.space is not None and frame.depth is not None and frame.intrinsics is not None

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from groma_ros.client.demo.processes import dds_environment
 from groma_ros.grounding.grounder import Grounder
+from tests.domains import own_domain, reserved_domain
 from tests.node.robot import Robot
 from tests.small import blocks
 
@@ -29,7 +30,14 @@ def grounder(small_model: Path) -> Grounder:
 @pytest.fixture(scope="session")
 def domain() -> int:
     """A DDS domain of this test process's own, so that tests in parallel do not hear each other."""
-    return 1 + os.getpid() % 100
+    return own_domain()
+
+
+@pytest.fixture
+def other_domain() -> Iterator[int]:
+    """A domain with no other node in it."""
+    with reserved_domain() as domain:
+        yield domain
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 from vision_msgs.msg import Detection3DArray
 
-from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.demo.processes import Child, dds_environment, unused_domain
 from groma_ros.geometry3d.box3d import place_all
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.msg import Goal as GoalMessage
@@ -272,7 +272,7 @@ def main() -> int:
     goals = [min(len(GOALS), int(part)) for part in args.goals.split(",")]
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
-        rows = measure(args.sizes.split(","), goals, args.images, 1 + os.getpid() % 100, log)
+        rows = measure(args.sizes.split(","), goals, args.images, unused_domain(), log)
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -11,6 +12,7 @@ from types import TracebackType
 from typing import Any
 
 import rclpy
+from builtin_interfaces.msg import Duration
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
@@ -28,6 +30,7 @@ from vision_msgs.msg import Detection2DArray
 
 from groma_ros.action import Ground
 from groma_ros.client.demo.processes import Child
+from groma_ros.client.groma_client import RestDetector, images_answered
 from groma_ros.client.messages import diagnostics_from_message
 from groma_ros.client.repeated_request import RepeatedRequest
 from groma_ros.msg import Goal, Grounding, GroundingArray
@@ -41,6 +44,11 @@ STARTING = 300.0
 """
 ATTEMPTS = 6
 """How often within it something is sent that may get lost."""
+ROBOTS = itertools.count()
+"""Numbers the robots of this process."""
+FIRST_STAMP, STAMPS = 2_000_000_000, 100_000
+"""Seconds of the first robot's stamps, and how many each robot has for itself: no test takes an image of the
+one before for its own. They fall from robot to robot, which is a new stream for the node."""
 KNOCKS: dict[Any, Any] = {
     GetState: GetState.Request(),
     ChangeState: ChangeState.Request(transition=Transition(label="none")),
@@ -72,7 +80,9 @@ class Robot:
         self.groundings: list[GroundingArray] = []
         self.reports: dict[str, dict[str, str]] = {}
         """The newest values on /diagnostics by status and key."""
-        self._stamp = 0
+        self._reports = self._reported = 0
+        """Number of reports on /diagnostics; when the newest was made, ns."""
+        self._stamp = FIRST_STAMP - STAMPS * next(ROBOTS)
         self._clients: dict[str, Client] = {}
         self.node.create_subscription(Detection2DArray, "groma/detections", self.detections.append, 50)
         self.node.create_subscription(GroundingArray, "groma/groundings", self.groundings.append, 50)
@@ -85,6 +95,8 @@ class Robot:
 
     def _on_diagnostics(self, message: DiagnosticArray) -> None:
         self.reports.update(diagnostics_from_message(message))
+        self._reports += 1
+        self._reported = to_nanoseconds(message.header.stamp)
 
     def until(self, done: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
         """Spin until `done()` holds; an AssertionError naming `what` after `patience` seconds."""
@@ -114,6 +126,7 @@ class Robot:
 
     def meet(self, child: Child) -> None:
         """Wait until the node process is active and every topic has found its other end."""
+        self.reports.clear()  # those of a node before it
 
         def met() -> bool:
             assert child.running, f"the node ended: {child.output()[-2000:]}"
@@ -123,7 +136,7 @@ class Robot:
                 listened
                 and self.goals.get_subscription_count()
                 and all(heard)
-                and "goals" in self.diagnostics
+                and "backend" in self.diagnostics
             )
 
         self.until(met, "meeting the node", STARTING)
@@ -133,9 +146,31 @@ class Robot:
         """A count of the newest diagnostics; 0 for one that is not there yet."""
         return int(self.diagnostics.get(key, "0"))
 
+    def count_now(self, key: str) -> int:
+        """The same of a report that the node makes after this call: the newest may be older than what was
+        sent before. Not for a node with a simulated clock."""
+        now = time.time_ns()
+        self.until(lambda: self._reported > now, "a report")
+        return self.count(key)
+
+    def settled(self, key: str) -> int:
+        """A count once two reports in a row agree."""
+        count = self.count_now(key)
+        while (next_count := self.count_now(key)) != count:
+            count = next_count
+        return count
+
+    def rest(self) -> None:
+        """Wait until the node has no image in progress and gets no more."""
+        self.count_now("received")
+        rest = RestDetector()
+        self.until(
+            lambda: rest.reached(self.diagnostics, images_answered(self.diagnostics), self._reports), "rest"
+        )
+
     def send_goals(self, text: str) -> None:
         """Publish a text on ~/goal and wait until the node has another set of goals."""
-        before, message = self.count("goals_version"), String(data=text)
+        before, message = self.count_now("goals_version"), String(data=text)
         self.repeat(
             lambda: self.goals.publish(message),
             lambda: self.count("goals_version") > before,
@@ -159,11 +194,18 @@ class Robot:
         self.until(lambda: all([request.done() for request in requests]), "a first answer of the services")
 
     def knock_action(self, client: ActionClient) -> None:
-        """The same for the three services of `~/ground`, with an empty goal, which is refused."""
+        """The same for the three services of `~/ground`, with an empty goal, which is refused, and for its
+        feedback, with one whose time is over at once."""
         self.until(client.server_is_ready, "meeting the action")
         handle = self._first(partial(client.send_goal_async, Ground.Goal()))
         for send in (handle.get_result_async, handle.cancel_goal_async):
             self._first(send)
+        brief, heard = Ground.Goal(goal=Goal(text="nothing"), timeout=Duration(nanosec=1)), list[Any]()
+        self.repeat(
+            lambda: client.send_goal_async(brief, feedback_callback=heard.append),
+            lambda: heard,
+            "a first feedback of the action",
+        )
 
     def _first(self, send: Callable[[], Any]) -> Any:
         request = RepeatedRequest(send)
@@ -177,12 +219,11 @@ class Robot:
         return future.result()
 
     def see(self, rgb: NDArray[Any], frame_id: str = "camera") -> Header:
-        """Publish a picture until the node has received it; its header."""
-        before, message = self.count("received"), self.image(rgb, frame_id)
+        """Publish a picture until the node has published about it, and so has it; its header."""
+        message = self.image(rgb, frame_id)
+        stamp = to_nanoseconds(message.header.stamp)
         self.repeat(
-            lambda: self.send(message),
-            lambda: self.count("received") > before,
-            "an image's arrival",
+            lambda: self.send(message), lambda: self._at(self.groundings, stamp), "an output for an image"
         )
         return message.header
 
@@ -200,7 +241,7 @@ class Robot:
         """A header with a stamp that no other has."""
         self._stamp += 1
         header = Header(frame_id=frame_id)
-        header.stamp.sec, header.stamp.nanosec = 1_000_000 + self._stamp, 123_456_789
+        header.stamp.sec, header.stamp.nanosec = self._stamp, 123_456_789
         return header
 
     def ask(self, message: Image | CompressedImage) -> tuple[Detection2DArray, GroundingArray]:

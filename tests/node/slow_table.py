@@ -30,7 +30,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from std_msgs.msg import Header
 
 from groma_ros.client.demo.bag import read_bag
-from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.demo.processes import Child, dds_environment, unused_domain
 from groma_ros.matching import found_for
 from groma_ros.msg import Goal, Grounding, GroundingArray
 from groma_ros.node.conversions import box_corners, to_nanoseconds, to_time
@@ -238,8 +238,8 @@ class Session:
             self.robot.spin(max(0.001, wait))
 
     def perceived(self) -> int:
-        """Images that the node perceived, as its newest diagnostics count them."""
-        return self.robot.count("perceived")
+        """Images that the node perceived so far."""
+        return self.robot.count_now("perceived")
 
 
 def measure_slow(seconds: float, cameras: int, span: float, domain: int, log: Path, hz: float = 10.0) -> Row:
@@ -261,7 +261,7 @@ def measure_slow(seconds: float, cameras: int, span: float, domain: int, log: Pa
         child = start_node(stack, domain, log, parameters, "tests.node.slow_node", [str(seconds)])
         session = Session(robot, child, names)
         session.meet()
-        start, before = time.monotonic(), session.perceived()
+        before, start = session.perceived(), time.monotonic()
 
         def first_answers() -> bool:
             return all(
@@ -283,7 +283,6 @@ def measure_slow(seconds: float, cameras: int, span: float, domain: int, log: Pa
         played = time.monotonic() - start
         last = session.stamp(session.step - 1, hz)
         robot.until(lambda: all(last in found for found in session.heard.values()), "the last output", 30.0)
-        robot.spin(1.5)  # for a report of all of it
         perceived = session.perceived() - before
     return _row(session, seconds, hz, played, perceived)
 
@@ -367,12 +366,12 @@ def measure_topics(
         while not session.times["target_pose"]:
             assert time.monotonic() < end, "no target came"
             session.play(0.5, hz, slowly)
-        robot.spin(1.5)  # reports come once a second
-        begin, before, first = time.monotonic(), session.perceived(), session.step
+        robot.spin(1.5)  # for the last of those images
+        before, begin, first = session.perceived(), time.monotonic(), session.step
         session.play(span, hz, slowly)
         images = session.step - first
         last = time.monotonic()
-        robot.spin(2.5)
+        robot.spin(1.5)
         perceived = session.perceived() - before
     rows = []
     for topic in ("groundings", *topics):
@@ -404,7 +403,7 @@ def main() -> int:
     )
     args = parser.parse_args()
     os.environ.update(dds_environment())
-    domain = 1 + os.getpid() % 100
+    domain = unused_domain()
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "log.txt"
         if args.every_topic:

@@ -31,7 +31,7 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
-from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.demo.processes import Child, dds_environment, unused_domain
 from groma_ros.client.groma_client import images_in_progress
 from groma_ros.msg import GroundingArray
 from groma_ros.progress import ProgressReporter
@@ -319,7 +319,7 @@ def main() -> int:
     os.environ.update(dds_environment())
     with tempfile.TemporaryDirectory() as folder:
         seconds = 60 * options.minutes
-        result = soak(seconds, min(180.0, seconds / 4), 60.0, 1 + os.getpid() % 100, Path(folder), Limits())
+        result = soak(seconds, min(180.0, seconds / 4), 60.0, unused_domain(), Path(folder), Limits())
     print(json.dumps(asdict(result), indent=1) if options.json else table(result))
     return 1 if result.problems else 0
 

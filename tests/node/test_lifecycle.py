@@ -21,6 +21,7 @@ from std_msgs.msg import Header
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.msg import GroundingArray
+from groma_ros.node import node as node_module
 from groma_ros.node.conversions import image_message
 from groma_ros.node.diagnostics import memory_mb
 from groma_ros.node.node import GromaNode
@@ -41,7 +42,7 @@ def tiny() -> Grounder:
 
 
 @pytest.fixture
-def context(domain: int) -> Iterator[None]:
+def context(domain: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     arguments = [
         "--ros-args",
         "-p",
@@ -53,6 +54,8 @@ def context(domain: int) -> Iterator[None]:
         "-p",
         "backend:=onnx",
     ]
+    # A busy machine may need more than the second that a node waits for the frame in progress.
+    monkeypatch.setattr(node_module, "STOP_SECONDS", 60.0)
     rclpy.init(args=arguments, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
     yield
     rclpy.shutdown()

@@ -6,7 +6,7 @@ import re
 import shutil
 import signal
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from tests.node.robot import Robot, start_node
 from tests.runtime.endless import endless
 
 START_SECONDS = 120.0
+ENDING_SECONDS = 8.0
+"""Half a second where nothing else runs, and 2 s is the promise; the rest is for a machine busy with other
+tests."""
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 
 
@@ -121,9 +124,7 @@ def test_a_signal_ends_it_cleanly_while_frames_come(
         assert (
             status == 0 and "Traceback" not in output and "Error" not in output and "abandoned" not in output
         )
-        # Half a second where nothing else runs, and 2 s is the promise; the rest is for a machine busy with
-        # other tests.
-        assert seconds < 4
+        assert seconds < ENDING_SECONDS
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -141,7 +142,7 @@ def test_a_signal_ends_it_while_it_starts(
         status, seconds = child.interrupt(number)
         # The other status is that of a program that was ended before it could handle signals.
         early = 130 if number == signal.SIGINT else -signal.SIGTERM
-        assert status in (0, early) and seconds < 4, child.output()
+        assert status in (0, early) and seconds < ENDING_SECONDS, child.output()
         assert "Traceback" not in child.output() and "terminate called" not in child.output()
 
 
@@ -150,7 +151,8 @@ def children(pid: int) -> dict[int, str]:
     found = {}
     for task in Path(f"/proc/{pid}/task").glob("*/children"):
         for child in task.read_text().split():
-            found[int(child)] = Path(f"/proc/{child}/cmdline").read_text()
+            with suppress(OSError):  # it has ended meanwhile
+                found[int(child)] = Path(f"/proc/{child}/cmdline").read_text()
     return found
 
 
@@ -169,7 +171,7 @@ def test_a_model_that_never_finishes_loading_holds_nothing_up(
             time.sleep(0.1)
         assert trial, child.output()
         status, seconds = child.interrupt(number)
-        assert status == (0 if number == signal.SIGTERM else -number) and seconds < 4
+        assert status == (0 if number == signal.SIGTERM else -number) and seconds < ENDING_SECONDS
         begin = time.monotonic()
         # It may still be importing, and then sees that it is alone when it is done.
         while Path(f"/proc/{trial[0]}").exists() and time.monotonic() - begin < 60:

@@ -104,12 +104,13 @@ def test_alone_it_goes_to_active(stage: Stage) -> None:
 def test_what_somebody_else_configured_is_activated_in_the_end(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "MANAGER_SECONDS", 0.5)
+    monkeypatch.setattr(process, "MANAGER_SECONDS", PATIENCE)
     answer = stage.request("configure")
     stage.until(lambda: stage.waits(1))
     stage.loaded.set()
     stage.until(answer.done)
     assert answer.result().success and stage.state == "inactive"
+    monkeypatch.setattr(process, "MANAGER_SECONDS", 0.5)
     stage.until(lambda: stage.state == "active")
     assert stage.loads == 1
     # A client that requests a transition which autostart has made meanwhile gets a success.
@@ -121,7 +122,7 @@ def test_what_somebody_else_configured_is_activated_in_the_end(
 def test_a_manager_activates_what_it_configured_and_keeps_it(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "MANAGER_SECONDS", 0.5)
+    monkeypatch.setattr(process, "MANAGER_SECONDS", PATIENCE)
     for label, state in (
         ("configure", "inactive"),
         ("activate", "active"),
@@ -132,6 +133,7 @@ def test_a_manager_activates_what_it_configured_and_keeps_it(
         stage.loaded.set()
         stage.until(answer.done)
         assert answer.result().success and stage.state == state
+    monkeypatch.setattr(process, "MANAGER_SECONDS", 0.5)
     end = time.monotonic() + 1.0
     stage.until(lambda: time.monotonic() > end)
     assert stage.state == "unconfigured" and stage.loads == 1 and not stage.failure

@@ -18,6 +18,7 @@ from rclpy.signals import SignalHandlerOptions
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.node.node import GromaNode
+from tests.domains import reserved_domain
 from tests.node.test_main import ended
 
 POLICY = Path(__file__).parents[2] / "config" / "sros2" / "groma.policy.xml"
@@ -42,7 +43,7 @@ def allowed(kind: str, permission: str) -> set[str]:
     return {re.sub("^~", "/groma", name) if name[0] in "~/" else f"/{name}" for name in names}
 
 
-def opened(domain: int, grounder: Grounder, settings: dict[str, str]) -> dict[str, set[str]]:
+def opened(domain: int, settings: dict[str, str], grounder: Grounder) -> dict[str, set[str]]:
     """Full names of what an active node opened, by kind, without the parts of actions."""
     given = [part for name, value in settings.items() for part in ("-p", f"{name}:={value}")]
     rclpy.init(args=["--ros-args", *given], domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
@@ -77,10 +78,10 @@ def opened(domain: int, grounder: Grounder, settings: dict[str, str]) -> dict[st
         rclpy.shutdown()
 
 
-def test_the_policy_names_what_the_node_opens(domain: int, grounder: Grounder) -> None:
+def test_the_policy_names_what_the_node_opens(grounder: Grounder) -> None:
     # In domains of their own: the graph may still hold what a node of this name in an earlier context had.
-    first = 215 + 2 * (domain % 8)
-    found = [opened(first + place, grounder, settings) for place, settings in enumerate(SETTINGS)]
+    with reserved_domain() as first, reserved_domain() as second:
+        found = [opened(*place, grounder) for place in zip((first, second), SETTINGS, strict=True)]
     for one in found:
         assert one["publish"] == allowed("topic", "publish")
         assert one["reply"] == allowed("service", "reply")

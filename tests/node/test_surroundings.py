@@ -79,10 +79,10 @@ def test_control_characters_and_newlines_are_escaped_in_the_log(
     image = met.image(picture)
     image.encoding, image.header.frame_id = "rgb8\x1b[2J\n", "camera\x1b]0;title\x07"
     met.repeat(
-        lambda: met.images.publish(image), lambda: met.count("refused images"), "the refusal of the image"
+        lambda: met.images.publish(image),
+        lambda: any(r"rgb8\x1b[2J" in line for line in written(node)),
+        "the refusal of the image",
     )
-    met.spin(0.5)
-    assert any(r"rgb8\x1b[2J" in line for line in written(node))
     # A service says the goal that it refuses.
     long = SetGoals.Request(goals=[Goal(text=RAW, kind="wrong\x1b[2J\n")])
     answer = met.call(SetGoals, "groma/set_goals", long)
@@ -132,10 +132,10 @@ def segments(pid: int) -> list[Path]:
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="shared memory is not in /dev/shm here")
 def test_what_a_killed_node_left_in_shared_memory_is_removed_by_the_next(
-    domain: int, tmp_path: Path, picture: NDArray[Any]
+    other_domain: int, tmp_path: Path, picture: NDArray[Any]
 ) -> None:
     # A node of a test that runs beside this one may be the next; not so several times.
-    assert any(_removed_by_the_next(domain + 100, tmp_path / name, picture) for name in "abc")
+    assert any(_removed_by_the_next(other_domain, tmp_path / name, picture) for name in "abc")
 
 
 def _removed_by_the_next(domain: int, folder: Path, picture: NDArray[Any]) -> bool:
@@ -152,10 +152,12 @@ def _removed_by_the_next(domain: int, folder: Path, picture: NDArray[Any]) -> bo
         assert left and all(path.stat().st_size > 1_000_000 for path in left)
         os.kill(first.pid, signal.SIGKILL)
         first.wait(5.0)
-        assert all(path.exists() for path in left)
-        for path in left:  # as if it had been started an hour ago
-            lock = path.with_name(path.name + LOCK)
-            os.utime(lock, (lock.stat().st_atime - 3600, lock.stat().st_mtime - 3600))
+        try:
+            for path in left:  # as if it had been started an hour ago
+                lock = path.with_name(path.name + LOCK)
+                os.utime(lock, (lock.stat().st_atime - 3600, lock.stat().st_mtime - 3600))
+        except FileNotFoundError:
+            return False
         robot = stack.enter_context(Robot(domain))
         alive = segments(os.getpid())
         second = start_node(stack, domain, folder / "second.txt", PARAMETERS)

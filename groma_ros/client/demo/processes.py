@@ -1,15 +1,43 @@
-"""Child processes with a log file each, which are interrupted, then killed, when their parent is done."""
+"""Child processes with a log file each, which are interrupted, then killed, when their parent is done; what
+they need to talk over DDS."""
 
 from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
+
+DOMAINS = range(1, 101)
+"""DDS domains whose ports are below those that Linux hands out to other sockets."""
+
+
+def unused_domain() -> int:
+    """Return one of DOMAINS in which no process of this machine takes part. The search begins at a number
+    that depends on the process, so that two that start together hardly find the same one."""
+    order = [DOMAINS[(os.getpid() + step) % len(DOMAINS)] for step in range(len(DOMAINS))]
+    return next((domain for domain in order if not domain_is_used(domain)), order[0])
+
+
+def domain_is_used(domain: int) -> bool:
+    """Whether a process of this machine takes part in a DDS domain, told by the ports of its first four
+    participants."""
+    first = 7400 + 250 * domain + 10
+    return any(_is_bound(first + 2 * participant) for participant in range(4))
+
+
+def _is_bound(port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("", port))
+        except OSError:
+            return True
+    return False
 
 
 def dds_environment() -> dict[str, str]:

@@ -18,7 +18,7 @@ from sensor_msgs.msg import CompressedImage
 
 from groma_ros.client.demo.bag import Bag, read_bag, write_bag
 from groma_ros.client.demo.listener import Listener
-from groma_ros.client.demo.processes import Child, dds_environment
+from groma_ros.client.demo.processes import Child, dds_environment, unused_domain
 from groma_ros.client.demo.report import (
     Counts,
     DemoTruth,
@@ -64,7 +64,7 @@ def run(inputs: Inputs, console: Console) -> None:
         raise ValueError(f"The bag {inputs.bag} has no topic of type {COMPRESSED}.")
     inputs.out.mkdir(parents=True, exist_ok=True)
     # A domain of its own, so that messages of other robots or of a second demonstration do not interfere.
-    os.environ.update({"ROS_DOMAIN_ID": str(1 + os.getpid() % 100), **dds_environment()})
+    os.environ.update({"ROS_DOMAIN_ID": str(unused_domain()), **dds_environment()})
     listener = Listener()
     try:
         with _start_node(inputs, cameras[0]) as node:

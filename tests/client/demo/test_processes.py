@@ -1,0 +1,38 @@
+"""DDS domains for programs and tests that must not hear each other."""
+
+from __future__ import annotations
+
+import socket
+
+import rclpy
+from rclpy.context import Context
+from rclpy.signals import SignalHandlerOptions
+
+from groma_ros.client.demo.processes import DOMAINS, domain_is_used, unused_domain
+from tests.domains import own_domain, reserved_domain
+
+
+def test_a_domain_is_used_while_somebody_takes_part() -> None:
+    with reserved_domain() as domain:
+        assert not domain_is_used(domain)
+        context = Context()
+        rclpy.init(context=context, domain_id=domain, signal_handler_options=SignalHandlerOptions.NO)
+        node = rclpy.create_node("somebody", context=context)
+        assert domain_is_used(domain)
+        node.destroy_node()
+        context.shutdown()
+
+
+def test_a_used_domain_is_not_chosen() -> None:
+    first = unused_domain()
+    assert first in DOMAINS
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(("", 7410 + 250 * first))
+        assert unused_domain() != first
+
+
+def test_reserved_domains_are_apart() -> None:
+    """Those of one process as those of several: a lock belongs to the opened file."""
+    with reserved_domain() as one, reserved_domain() as two:
+        assert len({one, two, own_domain()}) == 3 and own_domain() == own_domain()
+        assert not {one, two, own_domain()} & {*DOMAINS}
