@@ -74,6 +74,11 @@ class Stage:
     def waits(self, count: int) -> bool:
         return self.node._lifecycle_requests.waiting == count
 
+    def load_for_request(self) -> None:
+        """Let the model be loaded once a request waits for it; before, the node would go on by itself."""
+        self.until(lambda: self.waits(1))
+        self.loaded.set()
+
     def close(self) -> None:
         self.loaded.set()
         self._executor.shutdown()
@@ -106,8 +111,7 @@ def test_what_somebody_else_configured_is_activated_in_the_end(
 ) -> None:
     monkeypatch.setattr(process, "MANAGER_SECONDS", PATIENCE)
     answer = stage.request("configure")
-    stage.until(lambda: stage.waits(1))
-    stage.loaded.set()
+    stage.load_for_request()
     stage.until(answer.done)
     assert answer.result().success and stage.state == "inactive"
     monkeypatch.setattr(process, "MANAGER_SECONDS", 0.5)
@@ -130,7 +134,8 @@ def test_a_manager_activates_what_it_configured_and_keeps_it(
         ("cleanup", "unconfigured"),
     ):
         answer = stage.request(label)
-        stage.loaded.set()
+        if label == "configure":
+            stage.load_for_request()
         stage.until(answer.done)
         assert answer.result().success and stage.state == state
     monkeypatch.setattr(process, "MANAGER_SECONDS", 0.5)
@@ -142,7 +147,8 @@ def test_a_manager_activates_what_it_configured_and_keeps_it(
 def test_what_was_cleaned_up_before_it_was_active_stays_so(stage: Stage) -> None:
     for label in ("configure", "cleanup"):
         answer = stage.request(label)
-        stage.loaded.set()
+        if label == "configure":
+            stage.load_for_request()
         stage.until(answer.done)
         assert answer.result().success
     for _ in range(10):
