@@ -62,7 +62,11 @@ arrive."""
 
 
 class Robot:
-    """A node in a context of its own, on one DDS domain; a context manager."""
+    """A node in a context of its own, on one DDS domain; a context manager.
+
+    Apart from `GromaClient`: tests look at the messages as they are, and callbacks run in the test's own
+    thread while it waits, so that it may destroy clients, actions and publishers at any time.
+    """
 
     def __init__(self, domain: int) -> None:
         self.domain = domain
