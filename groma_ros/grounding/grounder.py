@@ -60,7 +60,7 @@ def check_image(rgb: NDArray[Any]) -> None:
             f"The image of {width}x{height} pixels is too small; each side needs {MIN_SIDE} or more."
         )
     if max(height, width) > MAX_SIDE:
-        raise ValueError(f"The image of {width}x{height} pixels is too large; no side may pass {MAX_SIDE}.")
+        raise ValueError(f"The image of {width}x{height} pixels is too large; no side may exceed {MAX_SIDE}.")
 
 
 def perceive(vision: VisionTokenizer, frame: Frame) -> Scene:
@@ -75,7 +75,7 @@ MAX_GOAL_TOKENS = 128
 MAX_ANSWER_TOKENS = 256
 MIN_ANSWER_TOKENS = 64
 """Positions that earlier turns of a conversation must leave for an answer."""
-_REMEMBERED = 1024  # goals whose token ids are cached
+_GOAL_CACHE_SIZE = 1024  # goals whose token ids are cached
 
 
 class Grounder:
@@ -88,8 +88,8 @@ class Grounder:
     and device that run the model, and why; None if unknown. `familiarity`: statistics of the training data;
     None if the bundle has none.
 
-    The last scene's prefix is cached, so only one thread at a time may ask; another may call `perceive`
-    meanwhile, and `check` and `can` may be called from any thread.
+    The last scene's prefix is cached, so `ground`, `answers`, `describe` and `converse` are for one thread at
+    a time; another may call `perceive` meanwhile, and `check` and `can` may be called from any thread.
     """
 
     def __init__(
@@ -119,15 +119,17 @@ class Grounder:
         self.familiarity = familiarity
         if PROBE in self._calibration.signals and not self.can(PROBE):
             raise ValueError(
-                f"The calibration reads the signal {PROBE!r}, but the prompt template has no such wording."
+                f"The calibration reads the signal {PROBE!r}, but the prompt template has no such query."
             )
         self._max_goal_tokens = max_goal_tokens
         self._prefix_ids = template.prefix_ids(tokenizer)
         # Standing goals are asked on every frame, so their token ids are cached. Thread-safe.
-        self._encode_goal = lru_cache(_REMEMBERED)(lambda *asked: tuple(template.goal_ids(tokenizer, *asked)))
+        self._encode_goal = lru_cache(_GOAL_CACHE_SIZE)(
+            lambda *asked: tuple(template.goal_ids(tokenizer, *asked))
+        )
         self._cached_prefix: tuple[Scene, Any, int] | None = None
         self._placeholders = {tokenizer.id(name) for name in PLACEHOLDERS}
-        self._sight = threading.Lock()
+        self._vision_lock = threading.Lock()
 
     @classmethod
     def load(
@@ -155,7 +157,8 @@ class Grounder:
             runtime = load_runtime(bundle, replace(options or RuntimeOptions(), **named))
         except ModuleNotFoundError as error:
             raise ValueError(
-                f"The model needs the Python package {error.name}, which is not installed; run `make setup`."
+                f"The model needs the Python package {error.name}, which is not installed; install it "
+                "with pip, or with `make setup` in a checkout."
             ) from error
         language = runtime.language
         try:
@@ -175,8 +178,8 @@ class Grounder:
         familiarity = Familiarity.load(bundle)
         if familiarity is not None and familiarity.mean.shape != (language.width,):
             raise BundleError(
-                f"The familiarity of {bundle.name} is of {familiarity.mean.size} features and its image "
-                f"tokens have {language.width}: it was made for another model; fetch the bundle again."
+                f"The familiarity statistics of {bundle.name} have {familiarity.mean.size} features, its "
+                f"image tokens {language.width}: they belong to another model; fetch the bundle again."
             )
         return cls(
             runtime.vision,
@@ -192,7 +195,7 @@ class Grounder:
     def perceive(self, frame: Frame | NDArray[Any]) -> Scene:
         """Find and encode the regions of a frame, or of uint8 HxWx3 RGB. Raises ValueError for an image that
         cannot be used."""
-        with self._sight:
+        with self._vision_lock:
             return perceive(self._vision, frame if isinstance(frame, Frame) else Frame(np.asarray(frame)))
 
     def check(self, goal: Goal) -> None:
@@ -220,7 +223,7 @@ class Grounder:
             i for i, goal in enumerate(wanted) if goal.kind in REGION_KINDS and not _has_regions(goal)
         ]
         for index, answer in zip(pointing, self.answers(scene, [wanted[i] for i in pointing]), strict=True):
-            found[index] = self._pointed(wanted[index], scene, answer)
+            found[index] = self._region_grounding(wanted[index], scene, answer)
         for index, goal in enumerate(wanted):
             if index not in found:
                 found[index] = self._ground_alone(scene, goal)
@@ -276,10 +279,10 @@ class Grounder:
             (scene, []) if goal.regions is None or not len(goal.regions) else self.refer(scene, goal.regions)
         )
         if goal.kind in REGION_KINDS:
-            return self._pointed(goal, own, self.answers(own, [goal])[0])
+            return self._region_grounding(goal, own, self.answers(own, [goal])[0])
         if referred:
             return self._describe(own, goal, referred)
-        return self._spoken(goal, own, self._write(own, [self._goal_ids(goal)])[0])
+        return self._text_grounding(goal, own, self._write(own, [self._goal_ids(goal)])[0])
 
     def converse(self, conversation: Conversation, goal: Goal) -> tuple[Grounding, Conversation]:
         """Answer a goal of kind chat within a conversation. Returns the answer and the extended conversation.
@@ -303,11 +306,11 @@ class Grounder:
         written = self._write(scene, [ids], [shown])[0]
         # Remove placeholders written by the model: the next prompt would expand them.
         said = [token for token in written.ids if token not in self._placeholders]
-        return self._spoken(goal, scene, written), conversation.with_turn(
+        return self._text_grounding(goal, scene, written), conversation.with_turn(
             Turn((*asked, *said, self._tokenizer.eos_id), referred)
         )
 
-    def _pointed(self, goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
+    def _region_grounding(self, goal: Goal, scene: Scene, answer: RegionAnswer) -> Grounding:
         """Convert a constrained answer to a grounding with boxes and status."""
         pairs = zip(answer.regions, answer.scores, strict=True)
         detections = _above(tuple(_detection(scene, region, score) for region, score in pairs), goal)
@@ -332,7 +335,7 @@ class Grounder:
             _detection(scene, index, float(self._calibration.score(answer.first[index]))) for index in order
         )
 
-    def _spoken(self, goal: Goal, scene: Scene, written: Written) -> Grounding:
+    def _text_grounding(self, goal: Goal, scene: Scene, written: Written) -> Grounding:
         """Convert an answer in words to a grounding with the regions it mentions."""
         answer = parse_answer(self._tokenizer, written.ids, len(scene.boxes))
         scores = mention_scores(self._tokenizer, written)
@@ -346,8 +349,8 @@ class Grounder:
         kind: str = "describe",
         wordings: Sequence[int] | None = None,
     ) -> list[str]:
-        """Describe regions of a scene, given by index, in one batch. kind, wordings: of the template's
-        queries."""
+        """Describe regions of a scene, given by index, in one batch. kind, wordings: query kind, and index of
+        its wording for each region, in the prompt template."""
         asked = [
             self._template.goal_ids(self._tokenizer, kind, wording=wording)
             for wording in wordings or [0] * len(regions)
@@ -364,7 +367,7 @@ class Grounder:
                     f"The region from ({x1:g}, {y1:g}) to ({x2:g}, {y2:g}) lies outside the image of "
                     f"{scene.width}x{scene.height} pixels."
                 )
-        with self._sight:
+        with self._vision_lock:
             own = self._vision.refer(scene, np.asarray(boxes, np.float32))
         return own, [int(best) for best in box_iou(np.asarray(boxes), own.boxes).argmax(1)]
 
@@ -442,8 +445,7 @@ class Grounder:
         if self._length() + room > self._language.context:
             raise ValueError(
                 f"The scene and the goal need {self._length() + room} positions and this model has "
-                f"{self._language.context}: "
-                "say the goal shorter."
+                f"{self._language.context}: shorten the goal."
             )
         return self._cached_prefix[1]
 

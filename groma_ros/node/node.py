@@ -63,7 +63,7 @@ class GromaNode(LifecycleNode):
     def __init__(self, load: Load) -> None:
         super().__init__("groma")
         self.failure = ""
-        self._final = False
+        self._shut_down = False
         settings = declare(self)
         self._config = NodeConfig(GoalSet(goals_from_texts(settings.goals)), settings)
         self._statistics = Statistics()
@@ -72,7 +72,7 @@ class GromaNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._abandoned: Pipeline | None = None
         self._cameras: list[Camera] = []
-        self._closing: list[Step] = []
+        self._cleanup_steps: list[Step] = []
         self._detector_3d: Detector3D | None = None
         self._condition = AsyncCondition(self)
         self.add_on_set_parameters_callback(self._on_new_parameters)
@@ -86,21 +86,21 @@ class GromaNode(LifecycleNode):
         self._asks = AskService(
             self,
             self._condition,
-            lambda: self._pipeline,
-            lambda: self._config,
-            self._camera,
-            self._check,
-            self._refuser("ask"),
+            pipeline=lambda: self._pipeline,
+            config=lambda: self._config,
+            camera=self._camera_index,
+            check=self._check_goal,
+            refused=self._rejection_reporter("ask"),
         )
         self._action = GroundAction(
             self,
             self._condition,
-            lambda: self._pipeline,
-            lambda: self._config,
-            self._camera,
-            self._check,
-            self._refuser("ground"),
-            self._fill_3d,
+            pipeline=lambda: self._pipeline,
+            config=lambda: self._config,
+            camera=self._camera_index,
+            check=self._check_goal,
+            refused=self._rejection_reporter("ground"),
+            fill_3d=self._fill_3d,
         )
         self._lifecycle_requests = LifecycleRequests(self, self._ready_to_configure, self._is_active_already)
 
@@ -112,12 +112,12 @@ class GromaNode(LifecycleNode):
     @property
     def unconfigured(self) -> bool:
         """Whether the node can be configured."""
-        return self._grounder is None and not self._final
+        return self._grounder is None and not self._shut_down
 
     @property
     def inactive(self) -> bool:
         """Whether the node is configured and not active."""
-        return self._grounder is not None and self._pipeline is None and not self._final
+        return self._grounder is not None and self._pipeline is None and not self._shut_down
 
     @property
     def loading(self) -> bool:
@@ -135,7 +135,7 @@ class GromaNode(LifecycleNode):
             self._config.settings.model, self._config.settings.runtime_options
         ):
             self.get_logger().info(
-                f"Loading the model {self._config.settings.model or 'groma-tiny, which ships'}."
+                f"Loading the model {self._config.settings.model or 'groma-tiny (bundled)'}."
             )
 
     async def _ready_to_configure(self) -> None:
@@ -160,7 +160,7 @@ class GromaNode(LifecycleNode):
         if (failed := self._attempt(self._activate)) is not None:
             return failed
         result = super().on_activate(state)
-        self._tell_goals()
+        self._publish_labels()
         return result
 
     def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
@@ -181,12 +181,12 @@ class GromaNode(LifecycleNode):
     def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Deactivate from any state, permanently."""
         self._stop()
-        self._final = True
+        self._shut_down = True
         return super().on_shutdown(state)
 
     def finish(self) -> None:
         """Shut down, unless a lifecycle manager has already done so."""
-        if not self._final:
+        if not self._shut_down:
             self.trigger_shutdown()
 
     def _attempt(self, step: Callable[[], None]) -> TransitionCallbackReturn | None:
@@ -216,15 +216,18 @@ class GromaNode(LifecycleNode):
         self._check_goals(self._config.goal_set.goals, settings)
         for name in settings.cameras or ("",):
             outputs = CameraOutputs(self, name)
-            self._closing.append(outputs.destroy)
+            self._cleanup_steps.append(outputs.destroy)
             self._cameras.append(Camera(name, outputs, Statistics()))
         self._detector_3d = Detector3D(self, settings)
-        self._closing.append(self._close_detector_3d)
+        self._cleanup_steps.append(self._close_detector_3d)
         self._labels = Labels(self)
         service = self.create_service(SetGoals, "~/set_goals", self._on_set_goals, qos_profile=REQUESTS)
-        topic = listen(self, String, "~/goal", self._on_goal, self._refuser("goal", MALFORMED), 10)
-        self._closing.append(self._labels.destroy)
-        self._closing += [lambda: self.destroy_service(service), lambda: self.destroy_subscription(topic)]
+        topic = listen(self, String, "~/goal", self._on_goal, self._rejection_reporter("goal", MALFORMED), 10)
+        self._cleanup_steps.append(self._labels.destroy)
+        self._cleanup_steps += [
+            lambda: self.destroy_service(service),
+            lambda: self.destroy_subscription(topic),
+        ]
 
     def _activate(self) -> None:
         if self._abandoned is not None and self._abandoned.alive:
@@ -241,7 +244,7 @@ class GromaNode(LifecycleNode):
             self._grounder,
             self._cameras,
             lambda: self._config,
-            self._refuse,
+            self._report_rejection,
             self._condition.notify_all,
             self._detector_3d,
             self._statistics,
@@ -249,7 +252,11 @@ class GromaNode(LifecycleNode):
         settings = self._config.settings
         for index, camera in enumerate(self._cameras):
             camera.inputs = CameraInputs(
-                self, camera.name, settings, partial(self._on_image, index), partial(self._refuse, camera)
+                self,
+                camera.name,
+                settings,
+                partial(self._on_image, index),
+                partial(self._report_rejection, camera),
             )
         topics = [camera.inputs.topic for camera in self._cameras if camera.inputs is not None]
         self.get_logger().info(f"Active; subscribed to {', '.join(topics)}.")
@@ -271,9 +278,9 @@ class GromaNode(LifecycleNode):
 
     def _release(self) -> None:
         self._stop()
-        for close in self._closing:
+        for close in self._cleanup_steps:
             close()
-        self._closing.clear()
+        self._cleanup_steps.clear()
         self._cameras.clear()
         self._asks.clear()
         self._loader.forget()
@@ -301,7 +308,7 @@ class GromaNode(LifecycleNode):
         try:
             self._replace_goals(goals_from_text(message.data))
         except ValueError as error:
-            self._refuser("goal", "text")(str(error))
+            self._rejection_reporter("goal", "text")(str(error))
 
     def _on_set_goals(self, request: SetGoals.Request, response: SetGoals.Response) -> SetGoals.Response:
         try:
@@ -309,7 +316,7 @@ class GromaNode(LifecycleNode):
             response.success = True
         except ValueError as error:
             response.message = str(error)
-            self._refuser("goal", "text")(str(error))
+            self._rejection_reporter("goal", "text")(str(error))
         response.goals_version = self._config.goal_set.version
         return response
 
@@ -334,14 +341,14 @@ class GromaNode(LifecycleNode):
         settings = settings or self._config.settings
         self._check_goals(goals, settings)
         self._config = NodeConfig(self._config.goal_set.replaced(goals), settings)
-        self._tell_goals()
+        self._publish_labels()
         texts = "; ".join(printable(goal.text, SHOWN) for goal in goals) or "none"
         # Goals may be replaced at the rate of the images.
         self.get_logger().info(
             f"Goals, set {self._config.goal_set.version}: {texts}", throttle_duration_sec=GOALS_LOG_SECONDS
         )
 
-    def _tell_goals(self) -> None:
+    def _publish_labels(self) -> None:
         if self._pipeline is not None:
             self._labels.publish(self._config.goal_set, self._config.settings.min_score, self._model)
 
@@ -350,12 +357,14 @@ class GromaNode(LifecycleNode):
         return f"Groma, {self._config.settings.model or 'groma-tiny'}"
 
     def _check_goals(self, goals: Sequence[Goal], settings: Parameters) -> None:
-        check_goals(goals, settings.max_goals, self._check)
+        check_goals(goals, settings.max_goals, self._check_goal)
 
-    def _check(self, goal: Goal) -> None:
+    def _check_goal(self, goal: Goal) -> None:
         (self._grounder.check if self._grounder else check_goal)(goal)
 
-    def _camera(self, name: str) -> int | None:
+    def _camera_index(self, name: str) -> int | None:
+        """Index of the camera with this name, None for "" (any camera). Raises ValueError for an unknown
+        one."""
         if not name:
             return None
         names = [camera.name.strip("/") for camera in self._cameras]
@@ -399,12 +408,12 @@ class GromaNode(LifecycleNode):
             now, self._config, self._cameras, self._statistics, questions, self.failure, loading
         )
 
-    def _refuse(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
+    def _report_rejection(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
         camera.statistics.refused(kind, cause)
         name = f"Camera {camera.name}: " if camera.name else ""
         self.get_logger().warning(printable(name + sentence), throttle_duration_sec=THROTTLE_SECONDS)
 
-    def _refuser(self, kind: str, cause: str = "request") -> Callable[[str], None]:
+    def _rejection_reporter(self, kind: str, cause: str = "request") -> Callable[[str], None]:
         def refuse(sentence: str) -> None:
             self._statistics.refused(kind, cause)
             self.get_logger().warning(printable(sentence), throttle_duration_sec=THROTTLE_SECONDS)

@@ -89,10 +89,10 @@ class Camera:
 
 
 class Pipeline:
-    """Answers goals on the newest image of each camera, and questions, until stopped.
+    """Answers goals on the newest image of each camera, and one-off requests, until stopped.
 
     config: returns the current settings and goals; refuse: called with a camera, what was refused ("image" or
-    "depth"), a cause and a sentence; notify: called when the stage of a question changes. Both are called
+    "depth"), a cause and a sentence; notify: called when the stage of a request changes. Both are called
     from this class's threads. detector_3d: computes the 3D answers; statistics: the node's,
     for the time of the language model, which all cameras share.
     """
@@ -109,20 +109,20 @@ class Pipeline:
     ) -> None:
         self._detector_3d, self._statistics = detector_3d, statistics
         self._grounder, self._config, self._refuse = grounder, config, refuse
-        # A list of its own: an abandoned pipeline must not reach the cameras of the next configuration.
+        # Own copy: an abandoned pipeline must not reach the cameras of the next configuration.
         self._cameras = tuple(cameras)
         self._executor = AnswerExecutor()
         self._queue = LatestFrameQueue(len(cameras))
-        self.requests = RequestQueue(self._executor, self._ground, notify)
-        ask = asking(self._executor, self._ground)
+        self.requests = RequestQueue(self._executor, self._run_language_model, notify)
+        ask = asking(self._executor, self._run_language_model)
         for camera in cameras:
             camera.processor = FrameProcessor(grounder, ask, config().settings.tracking)
             camera.view = camera.arrival = camera.in_progress = camera.age = None
-        self._worker = FrameThread(self._queue, self._handle, self._failed)
+        self._worker = FrameThread(self._queue, self._process_job, self._failed)
 
     def put(self, camera: int, message: Any) -> None:
-        """Add an image of a camera; returns immediately. It supersedes the image being processed and the one
-        waiting, whose 2D answers are then carried."""
+        """Queue an image of a camera; returns immediately. It replaces the one waiting, whose 2D answers are
+        published at once by motion (or it is dropped); so are those of the image in progress."""
         seen = self._cameras[camera]
         assert seen.processor is not None
         stream = seen.processor.arrived(to_nanoseconds(message.header.stamp))
@@ -156,12 +156,12 @@ class Pipeline:
         return True
 
     def recall(self, camera: int | None) -> int | None:
-        """Process the newest image again for waiting questions. Returns its camera, or None if no image has
+        """Process the newest image again for waiting requests. Returns its camera, or None if no image has
         arrived."""
         return self._queue.recall(camera)
 
     def close(self) -> None:
-        """Accept no more images and fail the open questions."""
+        """Accept no more images and fail the open requests."""
         for index in self._queue.close():
             self._cameras[index].statistics.dropped(STOPPED)
         self.requests.close(CLOSED)
@@ -182,7 +182,7 @@ class Pipeline:
 
     # Language model thread.
 
-    def _ground(self, question: Question) -> list[Grounding]:
+    def _run_language_model(self, question: Question) -> list[Grounding]:
         start = perf_counter()
         groundings = question.answer(self._grounder)
         self._statistics.took({"language": perf_counter() - start})
@@ -190,7 +190,7 @@ class Pipeline:
 
     # Image thread.
 
-    def _handle(self, job: FrameJob) -> None:
+    def _process_job(self, job: FrameJob) -> None:
         camera, config = self._cameras[job.camera], self._config()
         requests = self.requests.waiting(job.camera, job.fresh)
         wanted = job.fresh and camera.outputs.wanted(config)
@@ -215,7 +215,7 @@ class Pipeline:
         elif job.fresh:
             camera.statistics.skipped()
         if requests:
-            self._begin(camera, requests, view, config)
+            self._start_requests(camera, requests, view, config)
 
     def _view(self, camera: Camera, arrival: StampedMessage, config: NodeConfig, needed: bool) -> ImageResult:
         """Decode a message, and perceive the image if there are goals or `needed`. An image is perceived only
@@ -266,7 +266,7 @@ class Pipeline:
         camera.statistics.took({"follow": tracked_at - start})
         camera.outputs.publish_pictures(view, config, camera.rate)
         if camera.outputs.detections_3d_wanted:
-            view = self._completed(camera, view, config)
+            view = self._with_depth(camera, view, config)
             self._publish_detections_3d(camera, view, config)
         return view
 
@@ -282,15 +282,15 @@ class Pipeline:
         )
         camera.statistics.took({"depth": perf_counter() - start})
 
-    def _begin(
+    def _start_requests(
         self, camera: Camera, requests: Sequence[FrameRequest], view: ImageResult, config: NodeConfig
     ) -> None:
         if any(request.wanted.depth for request in requests):
-            view = self._completed(camera, view, config)
+            view = self._with_depth(camera, view, config)
         for request in requests:
             request.begin(view)
 
-    def _completed(self, camera: Camera, view: ImageResult, config: NodeConfig) -> ImageResult:
+    def _with_depth(self, camera: Camera, view: ImageResult, config: NodeConfig) -> ImageResult:
         """Add depth and intrinsics to the view's frame, if they have arrived."""
         if view.complete or camera.inputs is None:
             return view

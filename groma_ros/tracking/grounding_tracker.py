@@ -26,12 +26,12 @@ from groma_ros.tracking.questions import (
 from groma_ros.tracking.region_tracker import SECOND, RegionTracker, RegionTrackerConfig, Track, unit
 from groma_ros.types import Detection, FloatArray, Grounding, IntArray, Scene
 
-SAME = 0.5
+MIN_SAME_IOU = 0.5
 """Minimum IoU at which two regions that a goal's answers name successively are the same object."""
 CARRIED_INTERVALS = 2.5
 """Boxes are carried by motion for this many intervals between processed frames, in addition to
 `max_coast`."""
-HEIR = 0.6
+MIN_SUCCESSOR_AFFINITY = 0.6
 """Minimum mean of IoU and cosine at which another region takes over an unseen object; stricter than for the
 region of the track itself."""
 
@@ -41,11 +41,12 @@ class TrackingConfig:
     """When the language model is asked again, and how long a frame waits for it."""
 
     answer_period: float = 0.0
-    """Seconds of stamps after which it is asked in any case; 0: on every frame for which it is idle."""
+    """Maximum image time between questions, seconds; 0: ask whenever it is idle. The other reasons to ask
+    matter only for a higher value."""
     answer_wait: float = 0.2
-    """Seconds a frame waits for its own answer, as long as answers take no longer than that."""
+    """Maximum wait for an answer about the frame itself, seconds; none once an answer took longer."""
     min_similarity: float = 0.6
-    """A track whose token suddenly has a lower cosine similarity with its previous ones is doubtful."""
+    """A track whose token has a lower cosine similarity with its previous ones triggers a question."""
     scene_change: float = 0.15
     """Share of regions that are new since the question at which the scene has changed."""
     max_coast: float = 0.5
@@ -75,8 +76,8 @@ class GroundingTracker:
     """Carries the answers of one camera from frame to frame and asks again when necessary. For one thread at
     a time.
 
-    It never waits for the language model longer than `answer_wait`. regions, answer: the whole state while no
-    question is open (saved by `tracker_state.py`); motion: answers and velocities of the newest frame, for
+    It never waits for the language model longer than `answer_wait`. regions, answer: the complete state while
+    no question is open (saved by `tracker_state.py`); motion: answers and velocities of the newest frame, for
     frames that will not be processed; readable from any thread.
     """
 
@@ -88,7 +89,7 @@ class GroundingTracker:
         self.motion: Motion | None = None
         self._open: tuple[Question, Future[Reply]] | None = None
         self._failure: BaseException | None = None
-        self._heirs: dict[int, int] = {}
+        self._successors: dict[int, int] = {}
         self._answer_seconds = 0.0
 
     def set_config(self, config: TrackingConfig) -> None:
@@ -126,7 +127,7 @@ class GroundingTracker:
     def _step(self, scene: Scene, standing: StandingGoals, stream: int | None) -> TrackedAnswer:
         self._collect(0.0)
         numbers = self.regions.update(scene, stream)
-        self._take_over(scene, numbers)
+        self._reassign_unseen(scene, numbers)
         if not standing.goals:
             self.answer = None
             return TrackedAnswer((), standing.version, None, 0.0, failure=self._reported())
@@ -138,10 +139,10 @@ class GroundingTracker:
         if why:
             question = Question(scene, standing, numbers, self.regions.epoch)
             # takeovers after the question matter to its answer; earlier ones are in its numbers
-            self._heirs = {}
+            self._successors = {}
             self._open = question, self._ask(question)
             self._collect(self.config.answer_wait if self._answer_seconds <= self.config.answer_wait else 0.0)
-        return self._now(scene, standing, numbers, why)
+        return self._current_answer(scene, standing, numbers, why)
 
     def _reported(self) -> BaseException | None:
         failure, self._failure = self._failure, None
@@ -167,7 +168,7 @@ class GroundingTracker:
         self._answer_seconds = reply.seconds
         if reply.question.epoch == self.regions.epoch:
             asked = (_tracks_of(item.detections, reply.question) for item in reply.groundings)
-            numbers = tuple(tuple(self._heirs.get(number, number) for number in row) for row in asked)
+            numbers = tuple(tuple(self._successors.get(number, number) for number in row) for row in asked)
             self.answer = self._with_lasting_ids(reply, numbers)
 
     def _with_lasting_ids(self, reply: Reply, numbers: tuple[tuple[int, ...], ...]) -> AnswerState:
@@ -206,13 +207,16 @@ class GroundingTracker:
         new = [number for number in dict.fromkeys(row) if number and number not in ids and number in tracks]
         if left and new:
             before, now = (np.stack([tracks[number].at(time) for number in group]) for group in (left, new))
-            ids |= {new[there]: known[left[here]] for here, there in best_pairs(box_iou(before, now), SAME)}
+            ids |= {
+                new[there]: known[left[here]]
+                for here, there in best_pairs(box_iou(before, now), MIN_SAME_IOU)
+            }
         for number in dict.fromkeys(row):
             if number not in ids:
                 ids[number] = number if number not in ids.values() else self.regions.fresh()
         return tuple(ids[number] for number in row)
 
-    def _take_over(self, scene: Scene, numbers: IntArray) -> None:
+    def _reassign_unseen(self, scene: Scene, numbers: IntArray) -> None:
         """Let another region take over an object that is not seen: the proposer may find an object twice in
         one frame and once in the next.
 
@@ -233,11 +237,11 @@ class GroundingTracker:
                     continue
                 overlap, likeness = box_iou(track.at(scene.stamp)[None], scene.boxes)[0], tokens @ track.token
                 fit = np.where((overlap > 0) & ~np.isin(numbers, [0, *row]), (overlap + likeness) / 2, 0)
-                if fit.max() >= HEIR:
-                    row[place] = heir = int(numbers[fit.argmax()])
-                    self._heirs = {
-                        **{old: heir if new == number else new for old, new in self._heirs.items()},
-                        number: heir,
+                if fit.max() >= MIN_SUCCESSOR_AFFINITY:
+                    row[place] = successor = int(numbers[fit.argmax()])
+                    self._successors = {
+                        **{old: successor if new == number else new for old, new in self._successors.items()},
+                        number: successor,
                     }
         self.answer = replace(self.answer, numbers=tuple(map(tuple, rows)))
 
@@ -271,7 +275,9 @@ class GroundingTracker:
     def _coasted(self, track: Track, scene: Scene) -> bool:
         return track.region < 0 and scene.stamp - track.time > self.config.max_coast * SECOND
 
-    def _now(self, scene: Scene, standing: StandingGoals, numbers: IntArray, why: str) -> TrackedAnswer:
+    def _current_answer(
+        self, scene: Scene, standing: StandingGoals, numbers: IntArray, why: str
+    ) -> TrackedAnswer:
         failure = self._reported()
         if self.answer is None or self._nothing_to_carry():
             return TrackedAnswer(standing.pending, standing.version, None, 0.0, why, failure)
@@ -345,7 +351,8 @@ def _tracks_of(detections: Sequence[Detection], question: Question) -> tuple[int
     overlap = box_iou(np.array([item.box for item in detections], np.float32), question.scene.boxes)
     best = overlap.argmax(1)
     return tuple(
-        int(question.numbers[region]) if overlap[row, region] >= 0.5 else 0 for row, region in enumerate(best)
+        int(question.numbers[region]) if overlap[row, region] >= MIN_SAME_IOU else 0
+        for row, region in enumerate(best)
     )
 
 

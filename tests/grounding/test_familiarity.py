@@ -137,7 +137,7 @@ def test_a_broken_one_is_a_sentence(fitted: Familiarity, tmp_path: Path, values:
 
 
 def test_one_of_another_model_is_refused(fitted: Familiarity, tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="is of 60 features and its image tokens have 256"):
+    with pytest.raises(BundleError, match="have 60 features, its image tokens 256"):
         Grounder.load(written(tmp_path / "model", fitted), backend="onnx", threads=1)
 
 

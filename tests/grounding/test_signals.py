@@ -122,6 +122,6 @@ def test_presence_is_the_weighted_sum_of_the_signals(asking: Grounder) -> None:
 
 def test_a_probe_without_a_wording_is_refused(small_model: Path) -> None:
     with pytest.raises(
-        ValueError, match=r"reads the signal 'probe', but the prompt template has no such wording"
+        ValueError, match=r"reads the signal 'probe', but the prompt template has no such query"
     ):
         Grounder.load(small_model, calibration=EVERY)

@@ -100,7 +100,7 @@ def test_fifty_cycles_leave_nothing_behind(context: None, tiny: Grounder, pictur
         # The first cycles fill caches; 1 MiB a cycle would be the leak of one picture or one publisher's
         # history.
         assert max(memory[-5:]) - max(memory[5:15]) < 8
-        assert label(node) == "unconfigured" and not node._closing and node._grounder is None
+        assert label(node) == "unconfigured" and not node._cleanup_steps and node._grounder is None
     finally:
         executor.shutdown()
         node.finish()
