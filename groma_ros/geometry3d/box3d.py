@@ -1,8 +1,8 @@
 """Convert an image box with registered depth to an oriented box in space.
 
-The supporting surface (table, shelf, floor) is found around the box and removed. Of the rest, the object is
-the part that the box frames; its hidden side is completed. docs/depth.md describes the method, its limits and
-measurements.
+The supporting surface (table, shelf, floor) is found around the box and removed. The remaining part that
+matches the box best is the object; its hidden side is completed. docs/depth.md describes the method, its
+limits and measurements.
 """
 
 from __future__ import annotations
@@ -101,11 +101,11 @@ class _Surface:
 
     @property
     def merit(self) -> float:
-        """Score for choosing among supports: the right one leaves what the box frames, starting at the
+        """Score for choosing among supports: the right one leaves pixels that fill the box and start at the
         support.
 
-        If a floor and a wall fit equally the floor wins: cameras are seldom on their side, and one that looks
-        straight down sees no wall.
+        If a floor and a wall fit equally the floor wins: cameras are rarely rolled by 90°, and one that
+        looks straight down sees no wall.
         """
         level = -self.plane.normal[1] if self.plane is not None else 0.0
         return self.fit - 0.3 * min(1.0, self.gap / 0.05) - 0.2 * min(1.0, max(0.0, 1 - level / 0.25))
@@ -255,7 +255,7 @@ def _axes(points: Points, plane: Plane | None) -> Axes:
 
 
 def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noise: float) -> bool:
-    """Whether an object stands on the support although its lowest visible point is above it, because its
+    """Whether the object rests on the support even though its lowest visible point is above it, because its
     lower part curves inwards or is hidden."""
     top = local[:, 2].max()
     if surface.gap < 0.015 or surface.gap > 0.5 * top:
