@@ -25,13 +25,16 @@ from groma_ros.geometry3d.footprint import (
     smallest_rectangle,
 )
 from groma_ros.geometry3d.plane_ransac import Plane, evenly, find_planes, quantile
-from groma_ros.types import Box3D, Detection, Frame, Grounding, IntArray, Intrinsics
+from groma_ros.types import Box3D, Detection, FloatArray, Frame, Grounding, IntArray, Intrinsics
 
 Array = NDArray[np.float64]
 
 _UNKNOWN_NOISE = 0.002
 _SURE = 0.85
 _MIDDLE = 500  # points, to twice as many, of which the median is taken
+_NEAREST, _FARTHEST = 1e-3, 1e4  # metres; other depths are not measurements
+_FOCAL = 1.0, 1e6  # pixels
+_LARGEST_CENTRE = 1e6  # pixels
 
 
 @dataclass(frozen=True)
@@ -163,6 +166,7 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
     """Depth around a box, subsampled if large, and the box in pixels of that window."""
     depth, camera = frame.depth, frame.intrinsics
     assert depth is not None and camera is not None
+    _check(depth, camera)
     height, width = depth.shape
     x1, y1, x2, y2 = (float(value) for value in box)
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(width)), min(y2, float(height))
@@ -173,7 +177,8 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
     left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
     right, bottom = min(width, int(np.ceil(x2 + margin))), min(height, int(np.ceil(y2 + margin)))
     step = int(np.ceil(np.sqrt((right - left) * (bottom - top) / rule.most_pixels)))
-    part = np.ascontiguousarray(depth[top:bottom:step, left:right:step])
+    part = depth[top:bottom:step, left:right:step]
+    part = np.where((part > _NEAREST) & (part < _FARTHEST), part, np.nan).astype(np.float32)
     middle = ((camera.cx - left) / step, (camera.cy - top) / step)
     own = Intrinsics(camera.fx / step, camera.fy / step, *middle, part.shape[1], part.shape[0])
     a, b, c, d = (
@@ -187,6 +192,25 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
             "holes", f"{name} holds {measured} pixels with depth, and {rule.least_points} are needed."
         )
     return SurfaceView(part, own), (a, b, c, d)
+
+
+def _check(depth: FloatArray, camera: Intrinsics) -> None:
+    """Raise DepthError for depth in another format, and for intrinsics that are not those of a pinhole
+    camera."""
+    if depth.ndim != 2 or depth.dtype.kind != "f":
+        raise DepthError(
+            "encoding",
+            f"The depth is {depth.dtype} of shape {depth.shape}; it must be floating-point metres, height x "
+            "width.",
+        )
+    least, most = _FOCAL
+    focal = all(least <= value <= most for value in (camera.fx, camera.fy))
+    if not (focal and all(abs(value) <= _LARGEST_CENTRE for value in (camera.cx, camera.cy))):
+        raise DepthError(
+            "calibration",
+            f"The intrinsics fx {camera.fx:g}, fy {camera.fy:g}, cx {camera.cx:g} and cy {camera.cy:g} are "
+            "not those of a pinhole camera in pixels.",
+        )
 
 
 def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:

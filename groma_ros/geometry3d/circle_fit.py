@@ -81,6 +81,8 @@ def outline(hull: Array) -> Array:
     """Sample a convex hull (N, 2) at equal distances; (M, 2)."""
     ring = np.concatenate([hull, hull[:1]])
     along = np.concatenate([[0], np.cumsum(np.hypot(*(ring[1:] - ring[:-1]).T))])
+    if not along[-1] > 0:
+        return hull[:1]
     at = np.arange(0, along[-1], max(_SPACING, along[-1] / 400))
     return np.stack([np.interp(at, along, ring[:, axis]) for axis in (0, 1)]).T
 

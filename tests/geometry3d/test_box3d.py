@@ -209,6 +209,80 @@ def test_insufficient_depth_is_rejected_with_a_cause() -> None:
     )
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("value", [0.0, -1.0, 1e-40, 1e10, 1e30, 3e38, np.inf, -np.inf])
+@pytest.mark.parametrize("where", ["here and there", "ground", "object", "everywhere"])
+def test_a_depth_that_no_camera_measures_is_a_hole(value: float, where: str) -> None:
+    frame, labels = render([Ground(), BOX], POSES[0])
+    box = box_of(labels, 1)
+    assert frame.depth is not None
+    scattered = np.random.default_rng(0).random(labels.shape) < 0.05
+    masks = {"here and there": scattered, "ground": labels == 0, "object": labels == 1}
+    bad = masks.get(where, np.ones(labels.shape, np.bool_))
+
+    def result(instead: float) -> object:
+        try:
+            return place(replace(frame, depth=np.where(bad, np.float32(instead), frame.depth)), box)
+        except DepthError as error:
+            return error.cause
+
+    assert result(value) == result(np.nan)
+    assert isinstance(result(value), Placement) == (where in ("here and there", "ground"))
+
+
+def test_depth_in_any_layout_gives_the_same_box() -> None:
+    frame, labels = render([Ground(), BOX], POSES[0])
+    box, depth = box_of(labels, 1), frame.depth
+    assert depth is not None
+    spread = np.zeros((2 * depth.shape[0], 3 * depth.shape[1]), np.float32)
+    spread[::2, ::3] = depth
+    fixed = depth.copy()
+    fixed.flags.writeable = False
+    same = (
+        depth.astype(np.float64),
+        depth.astype(">f4"),
+        depth.astype(">f8"),
+        np.asfortranarray(depth),
+        np.ascontiguousarray(depth[::-1, ::-1])[::-1, ::-1],
+        spread[::2, ::3],
+        fixed,
+    )
+    for other in same:
+        assert place(replace(frame, depth=other), box) == place(frame, box)
+    for wrong in (np.nan_to_num(1000 * depth).astype(np.uint16), depth[..., None]):
+        assert refused(replace(frame, depth=wrong), box)[0] == "encoding"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({name: value} for name in ("fx", "fy") for value in (0, 1e-6, -500, 1e12, np.inf, np.nan)),
+        *({name: value} for name in ("cx", "cy") for value in (-1e9, 1e300, np.inf, np.nan)),
+    ],
+    ids=str,
+)
+def test_intrinsics_of_no_camera_are_refused(change: dict[str, float]) -> None:
+    frame, labels = render([Ground(), BOX], POSES[0])
+    wrong = replace(frame, intrinsics=replace(CAMERA, **change))  # type: ignore[arg-type]
+    assert refused(wrong, box_of(labels, 1))[0] == "calibration"
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(480, 1), (1, 640), (480, 2), (3, 640)])
+def test_pictures_of_one_column_or_row(shape: tuple[int, int]) -> None:
+    height, width = shape
+    camera = Intrinsics(500, 500, 0.0, 0.0, width, height)
+    for depth in (np.ones(shape), np.linspace(0.5, 2, height * width).reshape(shape)):
+        frame = Frame(np.zeros((*shape, 3), np.uint8), depth=depth.astype(np.float32), intrinsics=camera)
+        try:
+            found = place(frame, (0, 0, width, height)).box
+        except DepthError as error:
+            assert error.cause == "flat"
+        else:
+            assert np.isfinite([*found.centre, *found.quaternion, *found.size]).all()
+
+
 def test_a_box_over_the_border_counts_where_there_is_an_image() -> None:
     pose = look(0.3, 0.6, 0.8)
     frame, labels = render([Ground(), BOX], pose)

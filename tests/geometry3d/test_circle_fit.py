@@ -58,6 +58,11 @@ def test_an_outline_is_even_and_convex() -> None:
     assert steps.max() < 0.0016 and len(rim) == pytest.approx(0.4 / 0.0015, rel=0.05)
 
 
+def test_the_outline_of_a_vertical_line_is_a_point() -> None:
+    line = np.tile([0.3, 0.2], (50, 1))
+    np.testing.assert_allclose(outline(convex_hull(line)), [[0.3, 0.2]], rtol=1e-6)
+
+
 def test_an_arc_is_measured_around_the_centre() -> None:
     assert arc(ring(1.0, 0, 2 * np.pi, (5, 5)), np.array([5.0, 5.0])) == pytest.approx(2 * np.pi)
     assert arc(ring(1.0, 0.1, np.pi - 0.1), np.zeros(2)) == pytest.approx(np.pi, abs=0.2)
