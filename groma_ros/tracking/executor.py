@@ -59,6 +59,8 @@ class AnswerExecutor(Executor):
         with self._condition:
             closed = self._closed
             if not closed:
+                # Cancelled calls hold their scenes, and may be many while the language model is slow.
+                self._calls = deque(waiting for waiting in self._calls if not waiting[0].cancelled())
                 self._calls.append((future, lambda: fn(*args, **kwargs)))
                 self._condition.notify()
         if closed:

@@ -135,6 +135,7 @@ class GroundingTracker:
             # Its answer would be about objects that are gone; if it is still queued, it is cancelled.
             self._open[1].cancel()
             self._open = None
+            self._answer_seconds = math.inf  # longer than a frame, so no frame waits until an answer has come
         why = self._reason(scene, standing, numbers)
         if why:
             question = Question(scene, standing, numbers, self.regions.epoch)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 
@@ -98,6 +100,26 @@ def test_a_question_that_waits_can_be_taken_back(gate: Gate) -> None:
     gate.open.set()
     assert first.result(10) and third.result(10)
     assert gate.order == ["a", "c"] and executor.stop(10)
+
+
+def test_questions_taken_back_free_their_scenes_while_the_model_thinks(gate: Gate) -> None:
+    executor = AnswerExecutor()
+    ask = asking(executor, gate)
+    first = ask(question("in hand"))
+    wait_until(lambda: gate.order)
+    scenes = []
+    for index in range(20):
+        asked = question(f"goal {index}")
+        scenes.append(weakref.ref(asked.scene))
+        waiting = ask(asked)
+        if index < 19:
+            assert waiting.cancel()
+    del asked
+    gc.collect()
+    assert [index for index, kept in enumerate(scenes) if kept() is not None] == [19]
+    gate.open.set()
+    assert first.result(10) and waiting.result(10)
+    assert gate.order == ["in hand", "goal 19"] and executor.stop(10)
 
 
 def test_closing_cancels_what_waits_and_what_comes(gate: Gate) -> None:

@@ -215,6 +215,20 @@ def test_a_frame_waits_for_the_answer_to_new_goals_while_the_model_is_quick() ->
     assert asker.stop(10)
 
 
+def test_breaks_of_the_stream_do_not_wait_again_for_a_slow_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every scene breaks the stream and asks again; only the first waits."""
+    waits: list[float] = []
+    monkeypatch.setattr(grounding_tracker, "wait", lambda futures, timeout: waits.append(timeout))
+    line = Later()
+    line.asked = 1  # nothing is answered at once
+    tracker = GroundingTracker(line.ask, TrackingConfig(answer_wait=0.2))
+    for step in range(5):
+        told = tracker.step(scene(0.1 * step, {"a": (100, 100)}), standing("a"), stream=step)
+        assert (told.asked, told.groundings[0].status) == ("first answer", "pending")
+    assert waits == [0.2] and line.asked == 6
+    assert [future.cancelled() for _, future in line.open] == [True] * 4 + [False]
+
+
 def reasons(scenes: list[Scene], config: TrackingConfig, *goals: str) -> list[str]:
     tracker = GroundingTracker(inline(answer), config)
     return [tracker.step(item, standing(*goals)).asked for item in scenes]
