@@ -215,14 +215,15 @@ def test_insufficient_depth_is_rejected_with_a_cause() -> None:
 def test_a_depth_that_no_camera_measures_is_a_hole(value: float, where: str) -> None:
     frame, labels = render([Ground(), BOX], POSES[0])
     box = box_of(labels, 1)
-    assert frame.depth is not None
+    depth = frame.depth
+    assert depth is not None
     scattered = np.random.default_rng(0).random(labels.shape) < 0.05
     masks = {"here and there": scattered, "ground": labels == 0, "object": labels == 1}
     bad = masks.get(where, np.ones(labels.shape, np.bool_))
 
     def result(instead: float) -> object:
         try:
-            return place(replace(frame, depth=np.where(bad, np.float32(instead), frame.depth)), box)
+            return place(replace(frame, depth=np.where(bad, np.float32(instead), depth)), box)
         except DepthError as error:
             return error.cause
 
@@ -238,7 +239,7 @@ def test_depth_in_any_layout_gives_the_same_box() -> None:
     spread[::2, ::3] = depth
     fixed = depth.copy()
     fixed.flags.writeable = False
-    same = (
+    same: tuple[NDArray[Any], ...] = (
         depth.astype(np.float64),
         depth.astype(">f4"),
         depth.astype(">f8"),
@@ -249,7 +250,8 @@ def test_depth_in_any_layout_gives_the_same_box() -> None:
     )
     for other in same:
         assert place(replace(frame, depth=other), box) == place(frame, box)
-    for wrong in (np.nan_to_num(1000 * depth).astype(np.uint16), depth[..., None]):
+    others: tuple[NDArray[Any], ...] = (np.nan_to_num(1000 * depth).astype(np.uint16), depth[..., None])
+    for wrong in others:
         assert refused(replace(frame, depth=wrong), box)[0] == "encoding"
 
 
