@@ -144,11 +144,7 @@ def _on(x: Array, y: Array, centre: Array, radius: float, error: float) -> NDArr
 
 def _distances(x: Array, y: Array, centre: Array) -> Array:
     """Distances of points from a centre."""
-    across, along = x - centre[0], y - centre[1]
-    across *= across
-    along *= along
-    across += along
-    return np.asarray(np.sqrt(across, out=across))
+    return np.asarray(np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2))
 
 
 def _fit_circle(x: Array, y: Array) -> tuple[Array, float]:
