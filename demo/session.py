@@ -246,15 +246,16 @@ class Demonstration(ABC):
         rows: list[Row] = []
         told: list[Told] = []
         interrupted = False
-        with ExitStack() as stack:
-            try:
+        # Around the stack as well: closing it ends the processes, which takes seconds.
+        try:
+            with ExitStack() as stack:
                 self._episodes(args, name, stack, rows, told)
-            except (SimulatorError, RuntimeError, TimeoutError, OSError) as error:
-                print(f"demo-{self.setup.name}: {error}", file=sys.stderr)
-                return 1
-            except KeyboardInterrupt:
-                print(f"demo-{self.setup.name}: interrupted; what was done is written.", file=sys.stderr)
-                interrupted = True
+        except (SimulatorError, RuntimeError, TimeoutError, OSError) as error:
+            print(f"demo-{self.setup.name}: {error}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"demo-{self.setup.name}: interrupted; what was done is written.", file=sys.stderr)
+            interrupted = True
         if not rows:
             return 1
         write_strip(args.out / f"{name}.png", told)

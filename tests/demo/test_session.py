@@ -136,23 +136,34 @@ def test_a_simulator_that_hangs_at_the_start_of_an_episode_is_killed_and_started
     assert [row["seed"] for row in json.loads((tmp_path / "reach.json").read_text())["rows"]] == [33]
 
 
+@pytest.mark.parametrize(("when", "done"), [("in an episode", [20]), ("while it closes", [20, 21])])
 def test_a_terminated_run_writes_what_was_done_and_fails(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    when: str,
+    done: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     class Terminated(Reaching):
         def episode(self, session: Session, seed: int, episode: dict[str, Any], film: str) -> Any:
-            if seed == 21:
+            if seed == 21 and when == "in an episode":
                 os.kill(os.getpid(), signal.SIGTERM)
             return super().episode(session, seed, episode, film)
 
-    monkeypatch.setattr(session_module, "Session", StandInSession)
-    monkeypatch.setattr(sys, "argv", ["reach", "--seeds", "5", "--first-seed", "20", "--out", str(tmp_path)])
+    class TerminatedInClosing(StandInSession):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            arguments[-1].callback(os.kill, os.getpid(), signal.SIGTERM)
+
+    kind = StandInSession if when == "in an episode" else TerminatedInClosing
+    monkeypatch.setattr(session_module, "Session", kind)
+    monkeypatch.setattr(sys, "argv", ["reach", "--seeds", "2", "--first-seed", "20", "--out", str(tmp_path)])
     handler = signal.getsignal(signal.SIGTERM)
     try:
         assert Terminated().main("") == 1
     finally:
         signal.signal(signal.SIGTERM, handler)
-    assert [row["seed"] for row in json.loads((tmp_path / "reach.json").read_text())["rows"]] == [20]
+    assert [row["seed"] for row in json.loads((tmp_path / "reach.json").read_text())["rows"]] == done
     assert "interrupted; what was done is written" in capsys.readouterr().err
 
 
