@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -36,6 +36,9 @@ from tests.live.conftest import BAG, TINY
 from tests.live.page import PATIENCE, Serving
 from tests.node.robot import Robot, start_node
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 MUG, BALL = "the red mug", "the blue ball"
 DOMAIN = own_domain()
 
@@ -50,11 +53,35 @@ def frame() -> Frame:
     return replace(found, frame_id="the demo's")
 
 
-class DepthCamera:
+class Repeating:
+    """Does something five times a second in a thread; a context manager."""
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.2):
+            self.publish()
+
+    def publish(self) -> object:
+        raise NotImplementedError
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+class DepthCamera(Repeating):
     """Shows one frame with depth five times a second; a context manager."""
 
     def __init__(self, robot: Robot, frame: Frame, prefix: str = "") -> None:
         """prefix: of its topics, with the slash."""
+        super().__init__()
         assert frame.depth is not None and frame.intrinsics is not None
         self._robot, self._frame, self.prefix = robot, frame, prefix
         create = partial(robot.node.create_publisher, qos_profile=qos_profile_sensor_data)
@@ -68,8 +95,6 @@ class DepthCamera:
         self._info.k = [camera.fx, 0.0, camera.cx, 0.0, camera.fy, camera.cy, 0.0, 0.0, 1.0]
         self._depth = Image(width=width, height=height, encoding="32FC1", step=4 * width)
         self._depth.data = frame.depth.astype("<f4").tobytes()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
     def publish(self) -> Header:
         """Publish camera_info, depth and image of a new stamp; their header."""
@@ -83,50 +108,29 @@ class DepthCamera:
             publisher.publish(message)
         return image.header
 
-    def _run(self) -> None:
-        while not self._stop.wait(0.2):
-            self.publish()
 
-    def __enter__(self) -> DepthCamera:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
-class StandInNode:
+class StandInNode(Repeating):
     """Publishes for each image of a camera what a node does, but no boxes in space; a context manager."""
 
     def __init__(self, robot: Robot, camera: DepthCamera, groundings: Sequence[Grounding]) -> None:
+        super().__init__()
         self.camera = camera
         """Its camera; the test may put another one here."""
         self._groundings = groundings
         self._reports = robot.node.create_publisher(DiagnosticArray, "/diagnostics", 10)
         self._answers = robot.node.create_publisher(GroundingArray, "groma/groundings", 10)
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run)
 
-    def _run(self) -> None:
-        while not self._stop.wait(0.2):
-            topics = {
-                f"{name} topic": f"/{self.camera.prefix}{name}" for name in ("image", "depth", "camera_info")
-            }
-            values = {**topics, "goals_version": "7", "sync tolerance": "0.02", "rectified": "auto"}
-            status = status_message("groma: grounding", DiagnosticStatus.OK, "answers 1 goals", "", values)
-            header = self.camera.publish()
-            self._reports.publish(DiagnosticArray(header=header, status=[status]))
-            stamp = to_nanoseconds(header.stamp)
-            self._answers.publish(groundings_message(header, self._groundings, 7, stamp))
-
-    def __enter__(self) -> StandInNode:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stop.set()
-        self._thread.join()
+    def publish(self) -> None:
+        """Publish an image, a report and the answer."""
+        topics = {
+            f"{name} topic": f"/{self.camera.prefix}{name}" for name in ("image", "depth", "camera_info")
+        }
+        values = {**topics, "goals_version": "7", "sync tolerance": "0.02", "rectified": "auto"}
+        status = status_message("groma: grounding", DiagnosticStatus.OK, "answers 1 goals", "", values)
+        header = self.camera.publish()
+        self._reports.publish(DiagnosticArray(header=header, status=[status]))
+        stamp = to_nanoseconds(header.stamp)
+        self._answers.publish(groundings_message(header, self._groundings, 7, stamp))
 
 
 @pytest.fixture

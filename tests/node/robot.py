@@ -84,6 +84,8 @@ class Robot:
         self.groundings: list[GroundingArray] = []
         self.reports: dict[str, dict[str, str]] = {}
         """The newest values on /diagnostics by status and key."""
+        self._answers_before: int | None = None
+        """How many answers the node had published at the first `rest` without those that arrived here."""
         self._reports = self._reported = 0
         """Number of reports on /diagnostics; when the newest was made, ns."""
         self._stamp = FIRST_STAMP - STAMPS * next(ROBOTS)
@@ -165,12 +167,18 @@ class Robot:
         return count
 
     def rest(self) -> None:
-        """Wait until the node has no image in progress and gets no more."""
+        """Wait until the node has no image in progress and gets no more, and all its answers since the `rest`
+        before are here; how many there were before the first, to other robots, only its reports tell."""
         self.count_now("received")
         rest = RestDetector()
-        self.until(
-            lambda: rest.reached(self.diagnostics, images_answered(self.diagnostics), self._reports), "rest"
-        )
+
+        def reached() -> bool:
+            answered, before = images_answered(self.diagnostics), self._answers_before
+            answers = answered if before is None else before + len(self.groundings)
+            return rest.reached(self.diagnostics, answers, self._reports)
+
+        self.until(reached, "rest")
+        self._answers_before = images_answered(self.diagnostics) - len(self.groundings)
 
     def send_goals(self, text: str) -> None:
         """Publish a text on ~/goal and wait until the node has another set of goals."""

@@ -161,19 +161,21 @@ def test_of_goals_that_change_ten_times_within_an_answer_only_the_last_are_asked
             item.status != item.PENDING for item in found
         )
 
-    assert met.call(SetGoals, "groma/set_goals", goals("the first")).success
-    met.until(lambda: answered(("the first",)), "the first answer")
-    standing: dict[int, list[str]] = {}
+    first = met.call(SetGoals, "groma/set_goals", goals("the first"))
+    met.until(lambda: first.success and answered(("the first",)), "the first answer")
+    standing, before = {first.goals_version: ["the first"]}, len(met.groundings)
     for texts in [*((f"the mug {turn}", "the first") for turn in range(10)), ("the last",)]:
         met.images.publish(met.image(picture))
         standing[met.call(SetGoals, "groma/set_goals", goals(*texts)).goals_version] = [*texts]
         met.spin(0.1)
-    assert len(standing) == 11
-    before, start = len(met.groundings), time.monotonic()
+    assert len(standing) == 12
+    start = time.monotonic()
     met.until(lambda: answered(("the last",)), "the last answer")
     # One answer may have been in progress; the next one is about the standing goals.
     assert time.monotonic() - start < 3 * SLOWNESS
-    for message in met.groundings[before:]:
+    heard = met.groundings[before:]
+    assert len({message.goals_version for message in heard}) > 2
+    for message in heard:
         assert [item.goal for item in message.groundings] == standing[message.goals_version]
 
 

@@ -71,7 +71,16 @@ def test_the_curve_in_the_documentation_shows_its_measurements() -> None:
     again = (
         f"python -m groma_ros.training.curve {logs.relative_to(DOCS.parent)} --out docs/groma-tiny-curve.svg"
     )
-    assert _lines(drawn) == _lines(curve_svg(stages)), again
+    series = [
+        f"{stage.stage}-{kind}-{number}"
+        for stage in stages
+        for kind, lines in (("loss", stage.losses), ("accuracy", stage.accuracies))
+        for number in range(len(lines))
+    ]
+    found = _lines(drawn)
+    assert found == _lines(curve_svg(stages)), again
+    assert sorted(found) == sorted(series) and len(series) == 16
+    assert all(found.values()) and len(found["alignment-loss-0"]) == 220
 
 
 def _lines(svg: str) -> dict[str, list[str]]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import rclpy
 from rclpy.context import Context
 from rclpy.signals import SignalHandlerOptions
 
 from groma_ros.client.demo.processes import DOMAINS, domain_is_used, unused_domain
+from tests import domains
 from tests.domains import own_domain, reserved_domain
 
 
@@ -29,6 +35,23 @@ def test_a_used_domain_is_not_chosen() -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
         taken.bind(("", 7410 + 250 * first))
         assert unused_domain() != first
+
+
+def test_a_reserved_domain_is_free_again_when_its_process_is_killed() -> None:
+    """And not before, though nobody takes part in it yet."""
+    script = "from tests import domains; print(domains.own_domain(), flush=True); input()"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        theirs = int(process.stdout.readline())
+        path = Path(tempfile.gettempdir()) / f"groma_ros_domains_{os.getuid()}" / str(theirs)
+        with path.open() as file:
+            assert not domains._locked(file)
+        with reserved_domain() as domain:
+            assert domain != theirs
+        process.kill()
+    with path.open() as file:
+        assert domains._locked(file)
 
 
 def test_reserved_domains_are_apart() -> None:
