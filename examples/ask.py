@@ -194,6 +194,9 @@ def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Out
     """Act on the goal of the command line and print the outcome; returns the exit status: 0, 1, or 130 after
     SIGINT or SIGTERM."""
     goal = " ".join(remove_ros_args(sys.argv)[1:]).strip()
+    if goal in ("-h", "--help"):
+        print(usage)
+        return 0
     if not goal:
         print(usage, file=sys.stderr)
         return 1

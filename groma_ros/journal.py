@@ -90,7 +90,7 @@ class Journal:
         """Whether the folder holds a run with these settings."""
         try:
             return bool(json.loads((self.folder / SETTINGS).read_bytes()) == settings)
-        except (OSError, ValueError):
+        except (OSError, ValueError, RecursionError):
             return False
 
     def __enter__(self) -> Journal:
@@ -170,8 +170,8 @@ class OrderedJournal(Journal):
                 if path.stat().st_size < size:
                     return False
                 os.truncate(path, int(size))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-            return False
+        except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+            return False  # TypeError: arrays of another kind, or one array instead of an archive of them
         self.state, self.done = state, done
         return True
 

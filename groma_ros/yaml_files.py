@@ -19,10 +19,13 @@ MAX_NODES = 100_000
 """Maximum number of keys and values in a file, each counted as often as aliases repeat it."""
 MAX_DEPTH = 100
 """Maximum nesting of lists and mappings."""
+MAX_NUMBER_LENGTH = 1000
+"""Maximum number of characters of a number; the conversion of a longer one can take minutes."""
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _PLAIN_TAGS = yaml.constructor.SafeConstructor.yaml_constructors.keys() - {None}
 _YAML = "tag:yaml.org,2002:"
+_NUMBERS = (f"{_YAML}int", f"{_YAML}float")
 
 
 class YamlError(ValueError):
@@ -66,6 +69,8 @@ def load(path: Path) -> Any:
         raise YamlError(f"{where}{printable(getattr(error, 'problem', None) or error, 200)}") from error
     except (ValueError, OverflowError) as error:  # e.g. for a date that does not exist
         raise YamlError(printable(error, 200)) from error
+    except (KeyError, IndexError) as error:  # e.g. for the tag of a number on an empty text
+        raise YamlError("a value does not fit its tag (!!bool, !!int or !!float)") from error
 
 
 def _check_depth(data: bytes) -> None:
@@ -93,6 +98,10 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     if node.tag not in _PLAIN_TAGS:
         tag = printable(node.tag.removeprefix(_YAML), 60)
         raise YamlError(f"in line {node.start_mark.line + 1}: the tag {tag} is not of a plain value")
+    if node.tag in _NUMBERS and len(node.value) > MAX_NUMBER_LENGTH:
+        raise YamlError(
+            f"in line {node.start_mark.line + 1}: a number has more than {MAX_NUMBER_LENGTH} characters"
+        )
     total = 1
     if isinstance(node, yaml.SequenceNode):
         total += sum(_count(item, known) for item in node.value)

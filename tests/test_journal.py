@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -107,6 +108,32 @@ def test_an_ordered_run_begins_anew(tmp_path: Path, damage: str) -> None:
     seed = 2 if damage == "other settings" else 1
     with OrderedJournal(tmp_path / "run", {"seed": seed}, fresh=damage == "fresh") as journal:
         assert (journal.done, journal.state, journal.read()) == (0, None, [])
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        np.arange(3),
+        {"journal_sizes": np.int64(3), "journal_done": 1},
+        {"journal_sizes": np.array(["x"]), "journal_done": 1},
+        {"journal_sizes": np.array([0]), "journal_done": np.arange(3)},
+    ],
+    ids=["one array", "a size", "a text", "counts"],
+)
+def test_an_ordered_run_begins_anew_after_a_state_of_another_program(tmp_path: Path, arrays: Any) -> None:
+    with OrderedJournal(tmp_path, {"a": 1}) as journal:
+        journal.append('{"place": 0}')
+        journal.save({})
+    with (tmp_path / STATE).open("wb") as stream:
+        np.savez(stream, **arrays) if isinstance(arrays, dict) else np.save(stream, arrays)
+    with OrderedJournal(tmp_path, {"a": 1}) as journal:
+        assert (journal.done, journal.state, journal.read()) == (0, None, [])
+
+
+def test_settings_nested_too_deep_are_of_another_run(tmp_path: Path) -> None:
+    (tmp_path / SETTINGS).write_bytes(b"[" * 100_000)
+    with pytest.raises(ValueError, match="holds another run"):
+        Journal(tmp_path, {"a": 1})
 
 
 def test_a_full_disk_names_the_file(tmp_path: Path) -> None:

@@ -15,7 +15,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.io.jpeg_files import JpegFile, jpeg_header_size, read_jpeg
+from groma_ros.io.jpeg_files import (
+    MOST_SEGMENTS,
+    JpegFile,
+    TooManySegmentsError,
+    jpeg_header_size,
+    read_jpeg,
+)
 
 Pixels = NDArray[np.uint8]
 
@@ -315,8 +321,16 @@ def _cv2(function: Any, *arguments: Any) -> Any:
 
 
 def _read_jpeg(content: bytes) -> JpegFile:
-    """Read the markers. Raises ImageError for a truncated file, and for one that takes too long to decode."""
-    found = read_jpeg(content)
+    """Read the markers. Raises ImageError for a truncated file, and for one that takes too long to read or
+    decode."""
+    try:
+        found = read_jpeg(content)
+    except TooManySegmentsError:
+        raise ImageError(
+            "size",
+            f"The JPEG image of {len(content)} bytes has more than {MOST_SEGMENTS} segments, the most that "
+            "are read.",
+        ) from None
     if found is None:
         raise ImageError(
             "truncated",

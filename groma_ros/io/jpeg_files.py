@@ -9,8 +9,9 @@ from dataclasses import dataclass
 _START, _END, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _SEGMENT = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]")
 """A marker with content, or of the start or end: no escaped 0xFF, temporary marker, fill byte or restart."""
-_MOST_SEGMENTS = 10_000
-"""Maximum number of segments before the first scan; a colour profile and a depth map take some hundreds."""
+MOST_SEGMENTS = 10_000
+"""Maximum number of segments before the first scan, and from there on; a colour profile and a depth map take
+some hundreds."""
 _AFTER_CODED_DATA = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """A marker that ends coded data: not an escaped 0xFF, fill byte or restart."""
 _RESTART_INTERVAL = 0xDD
@@ -48,10 +49,18 @@ class JpegFile:
         return content[: self.end] + _FILLER + content[self.end :]
 
 
+class TooManySegmentsError(ValueError):
+    """A JPEG file has more than `MOST_SEGMENTS`, before its first scan or from there on."""
+
+
 def read_jpeg(content: bytes) -> JpegFile | None:
-    """Read the markers of a JPEG file; None if it ends before its end-of-image marker."""
+    """Read the markers of a JPEG file; None if it ends before its end-of-image marker.
+
+    Raises TooManySegmentsError.
+    """
     frame, interval, decodable = None, 0, False
-    for marker, start, after in segments(content):
+    found = list(segments(content))
+    for marker, start, after in found:
         if 0xC0 <= marker <= 0xCF and marker not in _NO_FRAME:
             frame = marker in _PROGRESSIVE, content[start:after]
             decodable = marker in _DECODABLE and frame[1][:1] == b"\x08"
@@ -79,6 +88,8 @@ def read_jpeg(content: bytes) -> JpegFile | None:
                 end,
                 whole,
             )
+    if len(found) == MOST_SEGMENTS:
+        raise TooManySegmentsError
     return None
 
 
@@ -96,10 +107,10 @@ def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
     """Yield the marker of each segment up to the first scan's header, and the start and end of its content.
 
     As in decoders, fill bytes, bytes outside segments and markers without content are skipped. Stops after
-    `_MOST_SEGMENTS`, so that a file of empty segments costs little.
+    `MOST_SEGMENTS`, so that a file of empty segments costs little.
     """
     place = 2
-    for _ in range(_MOST_SEGMENTS):
+    for _ in range(MOST_SEGMENTS):
         found = _SEGMENT.search(content, place)
         if found is None or found.start() + 4 > len(content):
             return
@@ -115,9 +126,10 @@ def segments(content: bytes) -> Iterator[tuple[int, int, int]]:
 
 def _scans(content: bytes, start: int) -> tuple[list[bytes], int | None]:
     """Return the headers of all scans, without their lengths, starting at the first scan's marker, and the
-    offset at which the last one's coded data ends; None if there is no end-of-image marker."""
+    offset at which the last one's coded data ends; None if there is no end-of-image marker. Raises
+    TooManySegmentsError."""
     found = []
-    while True:
+    for _ in range(MOST_SEGMENTS):
         size = int.from_bytes(content[start + 2 : start + 4], "big")
         if content[start + 1] == _START_OF_SCAN:
             found.append(content[start + 4 : start + 2 + size])
@@ -127,9 +139,8 @@ def _scans(content: bytes, start: int) -> tuple[list[bytes], int | None]:
             return found, None
         start = after.start()
         if content[start + 1] == _END:
-            while content[start - 1] == 0xFF:
-                start -= 1
-            return found, start
+            return found, len(content[:start].rstrip(b"\xff"))
+    raise TooManySegmentsError
 
 
 def _restarts(content: bytes, start: int, end: int) -> int:

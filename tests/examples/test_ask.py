@@ -192,3 +192,8 @@ def test_ros_arguments_are_no_part_of_the_goal(
     assert asked == ["the red can"] and capsys.readouterr().out == "Done.\n"
     monkeypatch.setattr(sys, "argv", ["pick.py", *remap])
     assert run_example("pick", "Say what.", act) == 1 and len(asked) == 1
+    assert capsys.readouterr().err == "Say what.\n"
+    for option in ("-h", "--help"):  # no goal: nothing may move
+        monkeypatch.setattr(sys, "argv", ["pick.py", option])
+        assert run_example("pick", "Say what.", act) == 0 and len(asked) == 1
+        assert capsys.readouterr().out == "Say what.\n"

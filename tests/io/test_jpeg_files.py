@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import nullcontext
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from groma_ros.io.images import ImageError, compressed_to_rgb
-from groma_ros.io.jpeg_files import read_jpeg, segments
+from groma_ros.io.jpeg_files import MOST_SEGMENTS, TooManySegmentsError, read_jpeg, segments
 from groma_ros.io.picture_files import orientation
 
 HUFFMAN_TABLES, FIRST_APPLICATION, COMMENT = 0xC4, 0xE0, 0xFE
@@ -120,11 +121,50 @@ def test_segments_never_run_backwards() -> None:
 
 
 @pytest.mark.parametrize(
-    "unit", [b"\xff", b"\xff\0", b"\xff\xe1\0\0", b"\xff\xe1\0\1", b"\xff\xc0\0\2", b"\0"]
+    ("unit", "is_long"),
+    [
+        (b"\xff", False),
+        (b"\xff\0", False),
+        (b"\xff\xe1\0\0", True),
+        (b"\xff\xe1\0\1", True),
+        (b"\xff\xc0\0\2", True),
+        (b"\0", False),
+    ],
 )
-def test_a_large_file_without_a_picture_costs_little(unit: bytes) -> None:
+def test_a_large_file_without_a_picture_costs_little(unit: bytes, is_long: bool) -> None:
     """A loop over its bytes took ten seconds for each 20 MB."""
     content = b"\xff\xd8" + unit * (20_000_000 // len(unit))
     start = time.process_time()
-    assert read_jpeg(content) is None and orientation(content) == 1
+    with pytest.raises(TooManySegmentsError) if is_long else nullcontext():
+        assert read_jpeg(content) is None
+    assert orientation(content) == 1
     assert time.process_time() - start < 4
+
+
+@pytest.mark.parametrize(
+    "unit", [b"\xff", b"\xff\0", b"\xff\xd1", segment(COMMENT, b""), segment(0xDA, b"\1\1\0\0\x3f\0")]
+)
+def test_a_large_file_with_a_picture_costs_little(unit: bytes) -> None:
+    """A loop over its segments took seven seconds for each 20 MB."""
+    content = encoded()
+    large = content[:-2] + unit * (20_000_000 // len(unit)) + content[-2:]
+    start = time.process_time()
+    if len(unit) < 4:
+        jpeg = read_jpeg(large)
+        assert jpeg is not None and (jpeg.width, jpeg.height, jpeg.whole) == (61, 45, True)
+        assert jpeg.end == (len(content) - 2 if unit == b"\xff" else len(large) - 2)
+    else:
+        with pytest.raises(TooManySegmentsError):
+            read_jpeg(large)
+    assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_file_of_very_many_segments_is_not_called_truncated(behind: bool) -> None:
+    content, empty = encoded(), segment(COMMENT, b"")
+    at = len(content) - 2 if behind else 2
+    few, many = (content[:at] + empty * count + content[at:] for count in (9_900, MOST_SEGMENTS + 1))
+    np.testing.assert_array_equal(compressed_to_rgb(few), decoded(content))
+    with pytest.raises(ImageError, match=r"has more than 10000 segments, the most that are read\.") as caught:
+        compressed_to_rgb(many)
+    assert caught.value.cause == "size"

@@ -19,9 +19,18 @@ DOMAINS = range(1, 101)
 
 def unused_domain() -> int:
     """Return one of DOMAINS in which no process of this machine takes part. The search begins at a number
-    that depends on the process, so that two that start together hardly find the same one."""
+    that depends on the process, so that two that start together hardly find the same one.
+
+    Raises RuntimeError if all are used.
+    """
     order = [DOMAINS[(os.getpid() + step) % len(DOMAINS)] for step in range(len(DOMAINS))]
-    return next((domain for domain in order if not domain_is_used(domain)), order[0])
+    found = next((domain for domain in order if not domain_is_used(domain)), None)
+    if found is None:
+        raise RuntimeError(
+            f"All DDS domains from {DOMAINS[0]} to {DOMAINS[-1]} are used on this machine; end some of the "
+            "ROS processes that use them."
+        )
+    return found
 
 
 def domain_is_used(domain: int) -> bool:

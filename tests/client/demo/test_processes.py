@@ -9,10 +9,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+import pytest
 import rclpy
 from rclpy.context import Context
 from rclpy.signals import SignalHandlerOptions
 
+from groma_ros.client.demo import processes
 from groma_ros.client.demo.processes import DOMAINS, domain_is_used, unused_domain
 from tests import domains
 from tests.domains import own_domain, reserved_domain
@@ -52,6 +54,14 @@ def test_a_reserved_domain_is_free_again_when_its_process_is_killed() -> None:
         process.kill()
     with path.open() as file:
         assert domains._locked(file)
+
+
+def test_without_an_unused_domain_none_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "domain_is_used", lambda domain: domain != 42)
+    assert unused_domain() == 42
+    monkeypatch.setattr(processes, "domain_is_used", lambda domain: True)
+    with pytest.raises(RuntimeError, match=r"^All DDS domains from 1 to 100 are used on this machine; "):
+        unused_domain()
 
 
 def test_reserved_domains_are_apart() -> None:
