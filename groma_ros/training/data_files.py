@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.coco_files import Key, annotations_by_own_id, as_key, corners, read_coco, read_refs, refuse
+from groma_ros.errors import quoted
 from groma_ros.io.picture_files import may_have_size, read_annotated
 from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.scenes import SceneObject, SceneSample
@@ -221,7 +222,10 @@ def _entry(path: Path, place: int, image: dict[str, Any], folder: Path) -> _Entr
         if name not in image:
             refuse(path, "images", place, image, f"has no {name}")
     # LVIS identifies its pictures only by their URL, e.g. .../train2017/000000391895.jpg.
-    name = image.get("file_name") or urlsplit(image["coco_url"]).path.lstrip("/")
+    try:
+        name = image.get("file_name") or urlsplit(image["coco_url"]).path.lstrip("/")
+    except ValueError:  # a bracket without its other
+        refuse(path, "images", place, image, f"has the coco_url {quoted(image['coco_url'])}, which is no URL")
     return _Entry(folder / name, int(image["width"]), int(image["height"]))
 
 

@@ -181,6 +181,15 @@ def test_pictures_that_lvis_names_by_their_place_on_the_web(tmp_path: Path) -> N
     assert len(pictures.objects) == 2 and pictures.sample(0).rgb.shape == (HEIGHT, WIDTH, 3)
 
 
+def test_a_place_on_the_web_that_is_none_is_named(tmp_path: Path) -> None:
+    image = {"id": 7, "coco_url": "http://[x/a.jpg", "width": 80, "height": 60}
+    (tmp_path / "a.json").write_text(json.dumps({"images": [image], "annotations": []}))
+    with pytest.raises(
+        TrainingDataError, match=r"a\.json: images\[0\] \(id 7\) has the coco_url .*, which is no URL"
+    ):
+        open_file(tmp_path / "a.json")
+
+
 def test_pictures_of_another_size_than_their_annotations_are_refused(tmp_path: Path) -> None:
     """All at once and before the first step; those whose header is not read, when they are opened."""
     path = detection_file(tmp_path)
