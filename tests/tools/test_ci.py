@@ -44,9 +44,11 @@ def test_only_tests_that_failed_are_run_once_more(
     shutil.copy(ROOT / ".ci" / "run", tmp_path / ".ci" / "run")
     (tmp_path / "make").write_text(MAKE)
     (tmp_path / "make").chmod(0o755)
-    (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    (tmp_path / "test_a.py").write_text(tests)
-    (tmp_path / "test_other.py").write_text(OTHER)
+    # With the project's own options of pytest, which decide how its last line reads.
+    shutil.copy(ROOT / "pyproject.toml", tmp_path / "pyproject.toml")
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_a.py").write_text(tests)
+    (tmp_path / "tests" / "test_other.py").write_text(OTHER)
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("PYTEST", "PYTHON"))}
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     ended = subprocess.run(
