@@ -12,6 +12,7 @@ to one and reports arrival.
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -56,6 +57,10 @@ ANSWER_SECONDS = 10.0
 """Wall time for Nav2 to accept a goal, to cancel it, and to stop; for each of the three."""
 _RADIUS = 0.3  # radius of the base plus a margin, metres
 _MAP = "map"
+_VIEW = re.compile(
+    r"\b(left|right|leftmost|rightmost|left-most|right-most|behind|in front of|furthest|farthest)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass
@@ -263,8 +268,8 @@ class Seeker:
         return False
 
     def _look_around(self, goal: str, denied: list[Array]) -> tuple[list[Sighting], list[Hint]]:
-        """Ask in all directions. Returns sightings and hints, most likely first; a sure sighting ends the
-        look."""
+        """Ask in all directions. Returns sightings and hints, most likely first. A sure sighting ends the
+        look, and so does any in the first view if the goal depends on the point of view."""
         found: list[Sighting] = []
         hints: list[Hint] = []
         here, heading = self._base.pose()
@@ -274,7 +279,8 @@ class Seeker:
             sighting = self._ask_here(goal, denied)
             if sighting is not None:
                 found.append(sighting)
-                if sighting.answer.status == "present" and sighting.answer.present >= SURE:
+                enough = 0.0 if view == 0 and depends_on_view(goal) else SURE
+                if sighting.answer.status == "present" and sighting.answer.present >= enough:
                     break
             elif (
                 self._answer is not None and self._answer.status == "absent" and self._answer.present >= HINT
@@ -309,9 +315,13 @@ class Seeker:
         """Ask again on the way to a sighting and in front of it. Returns whether it is confirmed.
 
         In front of it, other objects that the goal mentions may be out of view: if nothing is found there,
-        the answer on the way counts.
+        the answer on the way counts. A goal that depends on the point of view means another object from
+        there, and is not asked again.
         """
         answer = sighting.answer
+        if depends_on_view(goal) and answer.status == "present":
+            self._go(*before(answer, self._base.pose()[0]))
+            return gap(answer, self._base.pose()[0]) < ARRIVED
         confirmed = False
         if gap(answer, self._base.pose()[0]) > CONFIRM + 0.3:
             again = self._ask_before(goal, answer, CONFIRM)
@@ -353,6 +363,11 @@ class Seeker:
         spots = frontiers(self._base.grid, here)
         fresh = [spot for spot in spots if all(float(np.hypot(*(spot - other))) > 0.8 for other in visited)]
         return fresh[0] if fresh else None
+
+
+def depends_on_view(goal: str) -> bool:
+    """Whether the words of a goal, such as "leftmost" or "behind", mean another object from another place."""
+    return _VIEW.search(goal) is not None
 
 
 def before(answer: Answer, here: Array, standoff: float = STANDOFF) -> tuple[Array, float]:

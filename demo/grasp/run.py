@@ -77,7 +77,13 @@ def judge(seed: int, episode: dict[str, Any], pick: Outcome, score: dict[str, An
         if pick.answer is not None and pick.answer.box is not None and aimed not in targets:
             cause = "wrong object" if aimed >= 0 else "box fits no object"
     present = pick.answer.present if pick.answer is not None else -1.0
-    figures = {"presence": round(present, 3), "seconds": round(score["seconds"], 1), "aimed_at": aimed}
+    margin = pick.answer.margin if pick.answer is not None else -1.0
+    figures = {
+        "presence": round(present, 3),
+        "margin": round(margin, 3),
+        "seconds": round(score["seconds"], 1),
+        "aimed_at": aimed,
+    }
     return Row(seed, goal["text"], goal["kind"], bool(targets), outcome, cause, wrong, moved, figures)
 
 

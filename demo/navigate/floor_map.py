@@ -15,6 +15,7 @@ UNKNOWN, FREE, OCCUPIED = -1, 0, 100
 """As in nav_msgs/OccupancyGrid."""
 _LOW, _HIGH = 0.08, 1.7  # heights above the floor in metres between which points are obstacles
 _FAR = 5.0
+_SECTOR = float(np.deg2rad(1.5))  # width of a direction
 _UNKNOWN_COST = 2.5
 _SURE = 3  # depth points that make a cell an obstacle for good
 _STEPS = [(i, j, float(np.hypot(i, j))) for i in (-1, 0, 1) for j in (-1, 0, 1) if i or j]
@@ -42,15 +43,18 @@ class FloorMap:
     def see(self, points: Array, eye: Array) -> None:
         """Add world points (P, 3) of a depth image taken from `eye` (x, y).
 
-        Between the eye and the nearest obstacle in each direction the floor is free.
+        Between the eye and the nearest point in each direction the floor is free, also where it is too close
+        to be in the picture.
         """
         away = points[:, :2] - eye
         distance = np.hypot(*away.T)
         near = distance < _FAR
         thing = near & (points[:, 2] > _LOW) & (points[:, 2] < _HIGH)
         floor = near & (points[:, 2] <= _LOW)
-        for place in np.unique(((points[floor, :2] - self.low) / CELL).astype(int), axis=0):
-            self._free(tuple(place))
+        clear = self._clear(away[thing | floor], distance[thing | floor]) + eye
+        seen = np.concatenate([points[floor, :2], clear])
+        for cell in np.unique(((seen - self.low) / CELL).astype(int), axis=0):
+            self._free(tuple(cell))
         indices = ((points[thing, :2] - self.low) / CELL).astype(int)
         inside = ((indices >= 0) & (indices < self.count)).all(1)
         found, counts = np.unique(indices[inside], axis=0, return_counts=True)
@@ -59,6 +63,19 @@ class FloorMap:
             if self._hits[i, j] >= _SURE:
                 self.cells[i, j] = OCCUPIED
         self.stand(eye)
+
+    def _clear(self, away: Array, distance: Array) -> Array:
+        """Positions relative to the eye, half a cell apart, up to the nearest point of each direction."""
+        if not len(distance):
+            return np.empty((0, 2))
+        sector = ((np.arctan2(away[:, 1], away[:, 0]) + np.pi) / _SECTOR).astype(int)
+        nearest = np.full(sector.max() + 1, np.inf)
+        np.minimum.at(nearest, sector, distance)
+        sectors = np.flatnonzero(np.isfinite(nearest))
+        reach = np.arange(0.0, _FAR, CELL / 2)
+        ray, step = np.nonzero(reach < nearest[sectors, None] - CELL)
+        angle = (sectors[ray] + 0.5) * _SECTOR - np.pi
+        return reach[step, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
 
     def stand(self, place: Array) -> None:
         """Mark the floor under the base as free."""

@@ -32,7 +32,9 @@ from groma_ros.types import FloatArray
 STEP = 0.05
 WIDTH, HEIGHT = 480, 360
 RADIUS = 0.25
-EYE_HEIGHT, EYE_PITCH, EYE_FIELD = 1.1, -0.22, float(np.deg2rad(52))
+EYE_HEIGHT, EYE_PITCH, EYE_FIELD = 0.6, -0.3, float(np.deg2rad(52))
+"""Height in metres, pitch and vertical field of view in radians of the base's camera. Its picture begins
+0.64 m ahead on the floor, so that what the base stops in front of is in view."""
 MAX_SPEED, MAX_TURN = 0.6, 1.2
 ARRIVED = 1.0
 ABSENT_SHARE = 4

@@ -30,6 +30,18 @@ def test_what_is_seen_is_free_or_occupied_and_the_rest_unknown() -> None:
     assert not grid.blocked()[grid.cell(np.array([0.5, 0.5]))]
 
 
+def test_floor_too_close_to_be_in_the_picture_is_free_up_to_what_is_seen_behind_it() -> None:
+    grid = FloorMap(np.zeros(2), 12.0)
+    ahead = floor(-3, 3)
+    ahead = ahead[(ahead[:, 0] > 1.4) & (np.abs(ahead[:, 1]) < ahead[:, 0] / 2)]  # a view along x
+    grid.see(np.concatenate([ahead, wall(0.9, -0.3, -0.1)]), np.zeros(2))
+    for x in np.arange(0.0, 2.0, 0.1):
+        assert grid.cells[grid.cell(np.array([x, 0.1]))] == FREE
+    beside = np.array([0.7, -0.15]), np.array([1.2, -0.3])  # before and behind the wall
+    assert [grid.cells[grid.cell(place)] for place in beside] == [FREE, UNKNOWN]
+    assert grid.cells[grid.cell(np.array([-1.0, 0.0]))] == UNKNOWN
+
+
 def test_the_way_goes_around_a_wall() -> None:
     grid = FloorMap(np.zeros(2), 12.0)
     grid.see(np.concatenate([floor(-3, 3), wall(1.0, -1.5, 3.0)]), np.zeros(2))

@@ -12,7 +12,7 @@ from nav_msgs.msg import OccupancyGrid
 
 from examples import go_to
 from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
-from examples.go_to import CONFIRM, STANDOFF, Base, Seeker, before, frontiers
+from examples.go_to import CONFIRM, STANDOFF, Base, Seeker, before, depends_on_view, frontiers
 
 CHAIR = Answer("the chair", "present", "", 0.95, 0.8, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.")
@@ -120,6 +120,31 @@ def test_a_node_that_dies_on_the_way_is_a_sentence() -> None:
     trip = Seeker(base, ask).go_to("the chair")  # type: ignore[arg-type]
     assert (trip.cause, trip.sentence) == ("node lost", "The search did not end within 30 s.")
     assert len(base.goes) == 1 and trip.answer is CHAIR
+
+
+def test_a_goal_that_depends_on_the_point_of_view_is_answered_from_where_it_was_given() -> None:
+    base = StandInBase()
+    unsure = dataclasses.replace(CHAIR, present=0.6)
+    elsewhere = dataclasses.replace(CHAIR, position=np.array([0.0, 4.0, 0.5]))
+    answers = iter([unsure])  # from anywhere else another chair is the leftmost
+    trip = Seeker(base, lambda goal: next(answers, elsewhere)).go_to("the leftmost chair")  # type: ignore[arg-type]
+    assert trip.cause == "" and trip.answer is unsure
+    assert [place for place, _ in base.goes] == [pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])]
+
+
+@pytest.mark.parametrize(
+    ("goal", "depends"),
+    [
+        ("go to the LEFTMOST object", True),
+        ("the chair left of the barrel", True),
+        ("the cone in front of the desk", True),
+        ("the nearest chair", False),
+        ("the chair next to the barrel", False),
+        ("the leftover box", False),
+    ],
+)
+def test_goals_that_depend_on_the_point_of_view(goal: str, depends: bool) -> None:
+    assert depends_on_view(goal) is depends
 
 
 def test_an_unsure_view_is_looked_at_from_closer() -> None:
