@@ -193,7 +193,11 @@ def from_result(goal: str, result: FindResult) -> Answer:
 def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Outcome]) -> int:
     """Act on the goal of the command line and print the outcome; returns the exit status: 0, 1, or 130 after
     SIGINT or SIGTERM."""
-    goal = " ".join(remove_ros_args(sys.argv)[1:]).strip()
+    try:
+        goal = " ".join(remove_ros_args(sys.argv)[1:]).strip()
+    except RuntimeError as error:  # raised by rcl
+        print(f"The ROS arguments cannot be read: {' '.join(str(error).split())}.", file=sys.stderr)
+        return 1
     if goal in ("-h", "--help"):
         print(usage)
         return 0

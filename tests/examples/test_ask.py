@@ -197,3 +197,8 @@ def test_ros_arguments_are_no_part_of_the_goal(
         monkeypatch.setattr(sys, "argv", ["pick.py", option])
         assert run_example("pick", "Say what.", act) == 0 and len(asked) == 1
         assert capsys.readouterr().out == "Say what.\n"
+    monkeypatch.setattr(sys, "argv", ["pick.py", "the can", "--ros-args", "-p", "nonsense"])
+    assert run_example("pick", "Say what.", act) == 1 and len(asked) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("The ROS arguments cannot be read: ") and "'-p nonsense'" in said
+    assert said.count("\n") == 1
