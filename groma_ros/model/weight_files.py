@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from groma_ros.file_checks import refuse_pointer
 from groma_ros.json_files import load_object
@@ -53,6 +56,7 @@ def weight_files(source: str | Path) -> list[Path]:
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """Read the tensors of one safetensors or `.bin` file, memory-mapped: a value is read when it is used.
+    Those of a `.bin` are read-only: changing them in place ends the process.
 
     A `.bin` is read as tensors only: no code in it is executed. Entries that are not tensors are skipped.
     Raises ValueError if the file is damaged, a Git LFS pointer, or contains anything but a dictionary of
@@ -85,7 +89,12 @@ def _read_pickle(file: Path) -> object:
     if not mapped:
         _check_unmapped(file)
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
+        if not mapped:
+            return torch.load(file, map_location="cpu", weights_only=True)
+        # Shapes and places in the file, without the values.
+        with FakeTensorMode():
+            content = torch.load(file, map_location="cpu", weights_only=True)
+        return _mapped(content, file) if isinstance(content, dict) else content
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+) was not", str(error))
         what = f"code or objects ({found[1]})" if found else "something other than tensors"
@@ -96,6 +105,36 @@ def _read_pickle(file: Path) -> object:
     except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else "it ends early"
         raise ValueError(f"The weight file {file} is damaged: {reason}; fetch it again.") from error
+
+
+def _mapped(content: dict[Any, Any], file: Path) -> dict[Any, Any]:
+    """Replace tensors without values by views of the file.
+
+    `torch.load(mmap=True)` maps the file writable and private, for which Linux demands as much free memory as
+    the file is large: one of 33 GB is refused on a machine with 24 GB. A read-only mapping demands none.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        whole = torch.from_numpy(np.memmap(file, np.uint8, mode="r"))
+    return {
+        key: _view(value, whole) if isinstance(value, Tensor) else value for key, value in content.items()
+    }
+
+
+def _view(tensor: Tensor, whole: Tensor) -> Tensor:
+    """View the values of a tensor that was loaded without them. whole: the bytes of its file.
+
+    Raises ValueError if they lie beyond its end.
+    """
+    storage = tensor.untyped_storage()
+    start, size = int(storage._checkpoint_offset), storage.nbytes()
+    if start + size > len(whole):
+        raise ValueError("it ends early")
+    values = whole[start : start + size]
+    if start % tensor.dtype.itemsize:
+        values = values.clone()  # a file that PyTorch did not write; its own begin at multiples of 64 bytes
+    values = values.view(tensor.dtype)
+    return values.as_strided(tensor.shape, tensor.stride(), values.storage_offset() + tensor.storage_offset())
 
 
 def _check_unmapped(file: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import pickle
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -323,3 +325,45 @@ def test_a_pickle_that_cannot_be_mapped_is_not_read_beyond_a_size(
     monkeypatch.setattr(weight_files_module, "MAX_UNMAPPED", file.stat().st_size - 1)
     with pytest.raises(ValueError, match="is no zip archive, so it can only be read whole"):
         read_tensors(file)
+
+
+READ_WITH_LITTLE_MEMORY = """
+import resource, sys
+from pathlib import Path
+from groma_ros.model.weight_files import read_tensors
+size = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0] * 1024
+limit = size + 100_000_000  # of private writable memory, in which a copy-on-write mapping counts whole
+resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+tensors = read_tensors(Path(sys.argv[1]))
+print(sorted(tensors), float(tensors["last"][-1, 5]), tensors["last"].shape, tensors["column"].tolist())
+"""
+
+
+def test_a_pickle_larger_than_free_memory_is_mapped(tmp_path: Path) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    last = torch.zeros(150, 1_000_000)
+    last[-1, 5] = 2.5
+    table = torch.arange(6.0).reshape(2, 3)
+    torch.save({"last": last, "column": table[:, 1], "half": torch.ones(3, dtype=torch.bfloat16)}, file)
+    del last
+    command = [sys.executable, "-c", READ_WITH_LITTLE_MEMORY, str(file)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.stdout == "['column', 'half', 'last'] 2.5 torch.Size([150, 1000000]) [1.0, 4.0]\n", ran.stderr
+
+
+def test_a_mapped_pickle_gives_the_values_that_were_saved(tmp_path: Path) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    shared = torch.randn(4, 5)
+    saved = {
+        "whole": shared,
+        "view": shared[1:3, ::2],
+        "parameter": torch.nn.Parameter(torch.randn(3)),
+        "bytes": torch.arange(7, dtype=torch.uint8),
+        "empty": torch.zeros(0, 3),
+        "one": torch.tensor(2.0),
+    }
+    torch.save(saved, file)
+    found = read_tensors(file)
+    assert list(found) == list(saved)
+    for name, value in saved.items():
+        assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
