@@ -102,7 +102,9 @@ def _read_pickle(file: Path) -> object:
             f"The weight file {file} holds {what}, which could run when it is loaded, so it was not read; "
             "only tensors are."
         ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, IndexError) as error:
+    except OSError as error:
+        raise ValueError(f"The weight file {file} cannot be read: {error}.") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
         reason = str(error).splitlines()[0] if str(error) else "it ends early"
         raise ValueError(f"The weight file {file} is damaged: {reason}; fetch it again.") from error
 

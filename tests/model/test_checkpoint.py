@@ -367,3 +367,17 @@ def test_a_mapped_pickle_gives_the_values_that_were_saved(tmp_path: Path) -> Non
     assert list(found) == list(saved)
     for name, value in saved.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
+
+
+def test_a_file_that_the_system_does_not_map_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "pytorch_model.bin"
+    torch.save({"one": torch.ones(3)}, file)
+
+    def refuse(*arguments: object, **options: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(weight_files_module.np, "memmap", refuse)
+    with pytest.raises(ValueError, match=r"cannot be read: \[Errno 12\] Cannot allocate memory\.$"):
+        read_tensors(file)
