@@ -81,6 +81,7 @@ MINIWORLD_KINDS = (
     WorldKind("ball"),
     WorldKind("box"),
 )
+_KINDS_OF_WORLDS = (*ROBOSUITE_KINDS, *MINIWORLD_KINDS)
 WORLD_KINDS = tuple(dict.fromkeys(kind.name for kind in (*ROBOSUITE_KINDS, *MINIWORLD_KINDS)))
 
 
@@ -172,6 +173,18 @@ def avoided_words(things: Sequence[Thing]) -> frozenset[str]:
     mixed looks."""
     words = {name for thing in things for name in thing.kind.also}
     return frozenset(words | {colour for thing in things for colour in thing.doubtful})
+
+
+def avoided_among(objects: Sequence[SceneObject]) -> frozenset[str]:
+    """The words of `avoided_words` for annotated objects, whose finish is not known: colours of a kind's own
+    look count for every object that may have it."""
+    things = [
+        Thing(kind, OWN if item.colour == kind.own_colour else item.colour)
+        for item in objects
+        for kind in _KINDS_OF_WORLDS
+        if kind.name == item.kind
+    ]
+    return avoided_words(things)
 
 
 def scene_object(

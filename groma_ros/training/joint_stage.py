@@ -41,7 +41,7 @@ from groma_ros.training.detection import (
 from groma_ros.training.detection import (
     measure as measure_boxes,
 )
-from groma_ros.training.features import SceneFeatures, mirrored, owners, square, true_fractions
+from groma_ros.training.features import SceneFeatures, mirrored, owners, true_fractions
 from groma_ros.training.language_stage import (
     LivePictures,
     forward,
@@ -55,7 +55,7 @@ from groma_ros.training.language_stage import (
 from groma_ros.training.optimiser import Optimiser, Schedule, fast, save_checkpoint
 from groma_ros.training.packing import ask, pack
 from groma_ros.training.parallel import TrainingProcess
-from groma_ros.training.pool import Pictures
+from groma_ros.training.pool import Pictures, sized
 from groma_ros.training.vision_stage import build, log
 
 LOG_EVERY, SAVE_EVERY, MEASURE_EVERY = 10, 20, 200
@@ -74,24 +74,6 @@ def draw_samples(
         sample = sized(sample, size)
         drawn.append(dataclasses.replace(sample, rgb=relit(sample.rgb, rng)))
     return drawn
-
-
-def sized(sample: SceneSample, size: int) -> SceneSample:
-    """Resize the picture of a scene to size x size pixels."""
-    high, wide = sample.rgb.shape[:2]
-    if (high, wide) == (size, size):
-        return sample
-    across, down = size / wide, size / high
-    objects = tuple(
-        dataclasses.replace(
-            o,
-            box=(o.box[0] * across, o.box[1] * down, o.box[2] * across, o.box[3] * down),
-            area=max(1, round(o.area * across * down)),
-        )
-        for o in sample.objects
-    )
-    k = dataclasses.replace(sample.intrinsics, width=size, height=size)
-    return dataclasses.replace(sample, rgb=square(sample, size), objects=objects, intrinsics=k)
 
 
 def as_batch(samples: Sequence[SceneSample], heads: Auxiliary, device: torch.device) -> Batch:

@@ -14,10 +14,12 @@ from torch import Tensor
 from groma_ros.model.language import IGNORE
 from groma_ros.simulation.goal_generator import GOAL_TYPES, SceneGoal, draw_goals
 from groma_ros.simulation.more_goals import MORE_TYPES, draw_more_goals
+from groma_ros.simulation.other_worlds import WORLDS
 from groma_ros.simulation.paraphrases import paraphrase
 from groma_ros.simulation.scenes import SceneObject, SceneSample
 from groma_ros.simulation.vocabulary import with_article
 from groma_ros.simulation.wording import say
+from groma_ros.simulation.world_objects import avoided_among, is_clear
 from groma_ros.simulation.worlds import words_of
 from groma_ros.tokenization.prompts import PromptTemplate, expand
 from groma_ros.tokenization.tokenizer import GromaTokenizer
@@ -84,8 +86,13 @@ def _goals(sample: SceneSample, rng: np.random.Generator, count: int, kind: str)
         return sample.draw(rng, count, kind)
     words = words_of(sample.world)
     if kind in MORE_TYPES:
-        return draw_more_goals(sample, rng, count, (kind,), words)
-    return draw_goals(sample, rng, count, (kind,), words) if count and kind in GOAL_TYPES else []
+        goals = draw_more_goals(sample, rng, count, (kind,), words)
+    else:
+        goals = draw_goals(sample, rng, count, (kind,), words) if count and kind in GOAL_TYPES else []
+    if sample.world not in WORLDS:
+        return goals
+    avoided = avoided_among(sample.objects)
+    return [goal for goal in goals if is_clear(goal.text, [item.kind for item in sample.objects], avoided)]
 
 
 def ask(

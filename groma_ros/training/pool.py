@@ -12,21 +12,25 @@ import json
 import os
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.atomic_write import AtomicFile, replacing, write_file
 from groma_ros.progress import shown
+from groma_ros.simulation import other_worlds
+from groma_ros.simulation.dataset import SEED_STRIDE, SceneRecord, load_dataset
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.training.config import Scenes
 from groma_ros.types import Intrinsics
 from groma_ros.worker_pool import map_in_processes
 
 SHARD = 250
+_ELSEWHERE = (512, 384)  # size of the pictures of other simulators before they are stretched to squares
 
 
 class Pictures(Protocol):
@@ -89,28 +93,99 @@ def render_shard(folder: str, seed: int, count: int, size: int, world: str) -> N
     if target.exists():
         return
     os.environ.setdefault("LP_NUM_THREADS", "1")
-    images, notes = [], []
     with SceneRenderer(size, size, aspect="random", world=world) as renderer:
-        for number in range(seed, seed + count):
-            scene = renderer.render(number)
-            images.append(scene.rgb)
-            notes.append(
-                {"objects": [asdict(o) for o in scene.objects], "intrinsics": asdict(scene.intrinsics)}
-            )
+        _write_shard(target, [renderer.render(number) for number in range(seed, seed + count)])
+
+
+def _write_shard(target: Path, scenes: Sequence[SceneSample]) -> None:
+    notes = [
+        {"objects": [asdict(o) for o in scene.objects], "intrinsics": asdict(scene.intrinsics)}
+        for scene in scenes
+    ]
     write_file(target.with_suffix(".json"), json.dumps(notes).encode())
     with replacing(target) as stream:
-        np.save(stream, np.stack(images).view(AtomicFile))
+        np.save(stream, np.stack([scene.rgb for scene in scenes]).view(AtomicFile))
 
 
 def render_pool(folder: Path, scenes: Scenes, jobs: int) -> None:
-    """Render scenes as shards in `jobs` processes."""
+    """Render scenes as shards in `jobs` processes. Raises ValueError for seeds of another simulator that
+    `groma scenes` cannot name, RuntimeError if it fails."""
     folder.mkdir(parents=True, exist_ok=True)
+    if scenes.world in other_worlds.WORLDS:
+        _render_elsewhere(folder, scenes, jobs)
+        return
     end = scenes.first_seed + scenes.scenes
     starts = range(scenes.first_seed, end, SHARD)
     tasks = [(str(folder), seed, min(SHARD, end - seed), scenes.size, scenes.world) for seed in starts]
     with closing(map_in_processes(_no_state, _render, tasks, jobs)) as done:
         for _ in shown(done, len(tasks), "shard"):
             pass
+
+
+def _render_elsewhere(folder: Path, scenes: Scenes, jobs: int) -> None:
+    """Render scenes of another simulator with `groma scenes`, in its own environment, and make shards of
+    them."""
+    targets = {
+        start: _path(folder, scenes.world, scenes.first_seed + start)
+        for start in range(0, scenes.scenes, SHARD)
+    }
+    if all(target.exists() for target in targets.values()):
+        return
+    seed, first = divmod(scenes.first_seed, SEED_STRIDE)
+    if first:
+        raise ValueError(
+            f"first_seed {scenes.first_seed} of the world {scenes.world} must be a multiple of "
+            f"{SEED_STRIDE}: groma scenes, which renders it, takes data seeds."
+        )
+    out = folder / f"{scenes.world}-scenes-{seed}"
+    width, height = _ELSEWHERE
+    options = {"seed": seed, "count": scenes.scenes, "out": out, "world": scenes.world, "jobs": jobs}
+    options |= {"width": width, "height": height}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    if other_worlds.run_elsewhere("groma_ros.commands.scenes", arguments) != 0:
+        raise RuntimeError(f"groma scenes could not render the world {scenes.world}; its message is above.")
+    records = load_dataset(out)
+    for start, target in targets.items():
+        if not target.exists():
+            _write_shard(target, [_stretched(r, scenes.size) for r in records[start : start + SHARD]])
+
+
+def _stretched(record: SceneRecord, size: int) -> SceneSample:
+    """Read a scene of a folder as a picture of size x size pixels, without depth. Raises ValueError if its
+    picture cannot be read."""
+    picture: Any = cv2.imread(str(record.image))
+    if picture is None or record.intrinsics is None:
+        raise ValueError(
+            f"{record.image} or its intrinsics cannot be read; remove its folder to render it again."
+        )
+    sample = SceneSample(
+        picture[..., ::-1],
+        np.zeros((0, 0), np.float32),
+        record.intrinsics,
+        record.objects,
+        record.seed,
+        world=record.world,
+    )
+    return sized(sample, size)
+
+
+def sized(sample: SceneSample, size: int) -> SceneSample:
+    """Resize the picture of a scene to size x size pixels, as the network does, with its boxes."""
+    high, wide = sample.rgb.shape[:2]
+    if (high, wide) == (size, size):
+        return sample
+    across, down = size / wide, size / high
+    objects = tuple(
+        replace(
+            o,
+            box=(o.box[0] * across, o.box[1] * down, o.box[2] * across, o.box[3] * down),
+            area=max(1, round(o.area * across * down)),
+        )
+        for o in sample.objects
+    )
+    k = replace(sample.intrinsics, width=size, height=size)
+    picture: Any = cv2.resize(np.ascontiguousarray(sample.rgb), (size, size), interpolation=cv2.INTER_AREA)
+    return replace(sample, rgb=picture, objects=objects, intrinsics=k)
 
 
 def _no_state() -> None:
