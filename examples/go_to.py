@@ -58,7 +58,8 @@ ANSWER_SECONDS = 10.0
 _RADIUS = 0.3  # radius of the base plus a margin, metres
 _MAP = "map"
 _VIEW = re.compile(
-    r"\b(left|right|leftmost|rightmost|left-most|right-most|behind|in front of|furthest|farthest)\b",
+    r"\b(left|right|leftmost|rightmost|left-most|right-most|behind|in front of"
+    r"|nearest|closest|furthest|farthest)\b",
     re.IGNORECASE,
 )
 
