@@ -75,7 +75,8 @@ class FloorMap:
         reach = np.arange(0.0, _FAR, CELL / 2)
         ray, step = np.nonzero(reach < nearest[sectors, None] - CELL)
         angle = (sectors[ray] + 0.5) * _SECTOR - np.pi
-        return reach[step, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        clear: Array = reach[step, None] * np.stack([np.cos(angle), np.sin(angle)], 1)
+        return clear
 
     def stand(self, place: Array) -> None:
         """Mark the floor under the base as free."""

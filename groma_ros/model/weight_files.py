@@ -129,8 +129,8 @@ def _view(tensor: Tensor, whole: Tensor) -> Tensor:
     Raises ValueError if they lie beyond its end.
     """
     storage = tensor.untyped_storage()
-    start, size = int(storage._checkpoint_offset), storage.nbytes()
-    if start + size > len(whole):
+    start, size = storage._checkpoint_offset, storage.nbytes()
+    if start is None or start + size > len(whole):
         raise ValueError("it ends early")
     values = whole[start : start + size]
     if start % tensor.dtype.itemsize:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -378,6 +379,6 @@ def test_a_file_that_the_system_does_not_map_is_not_called_damaged(
     def refuse(*arguments: object, **options: object) -> None:
         raise OSError(12, "Cannot allocate memory")
 
-    monkeypatch.setattr(weight_files_module.np, "memmap", refuse)
+    monkeypatch.setattr(np, "memmap", refuse)
     with pytest.raises(ValueError, match=r"cannot be read: \[Errno 12\] Cannot allocate memory\.$"):
         read_tensors(file)
