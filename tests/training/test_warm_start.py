@@ -20,10 +20,10 @@ from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import TOKENIZER, Bundle
 from groma_ros.runtime.torch import load_model
 from groma_ros.training.config import LanguageStage, Scenes, TrainConfig
-from groma_ros.training.joint_stage import sized, train_joint
+from groma_ros.training.joint_stage import train_joint
 from groma_ros.training.optimiser import save_checkpoint
 from groma_ros.training.parallel import TrainingProcess
-from groma_ros.training.pool import open_pool, render_pool
+from groma_ros.training.pool import open_pool, render_pool, sized
 from groma_ros.training.run import TrainingRun, train
 from groma_ros.training.vocabulary import train_bpe
 from groma_ros.training.warm_start import finer_patches, grown_table, load_start
