@@ -138,7 +138,8 @@ def test_a_goal_is_typed_and_its_box_is_at_the_right_place(
 def test_an_ambiguous_goal_shows_its_alternatives(
     serve: Serve, open_tab: Open, tiny: Grounder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tiny, "min_margin", 0.3)
+    (sure,) = tiny.ground(read_rgb(PICTURE), [THING])
+    monkeypatch.setattr(tiny, "min_margin", sure.margin + 0.01)
     (answer,) = tiny.ground(read_rgb(PICTURE), [THING])
     assert answer.status == "ambiguous" and answer.alternatives
     tab = open_tab(serve(PICTURE, THING))

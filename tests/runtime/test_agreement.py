@@ -26,8 +26,9 @@ LIMITS = {
     ("torch", "bf16"): 0.02,
 }
 # Goals that may differ by more although float32 was sure of them. Processors sum bfloat16 in different ways;
-# here none differed.
-KNOWN = {("torch", "bf16"): 1}
+# here none differed. In int8 an object near the threshold of objectness is a region or not, and sets ("all
+# that are not ...") gain or lose it: 3 of 350 here.
+KNOWN = {("torch", "bf16"): 1, ("onnx", "int8"): 5}
 
 
 @pytest.fixture(scope="module")
