@@ -57,9 +57,10 @@ ANSWER_SECONDS = 10.0
 """Wall time for Nav2 to accept a goal, to cancel it, and to stop; for each of the three."""
 _RADIUS = 0.3  # radius of the base plus a margin, metres
 _MAP = "map"
+# "The chair nearest to the desk" is the same from anywhere.
 _VIEW = re.compile(
-    r"\b(left|right|leftmost|rightmost|left-most|right-most|behind|in front of"
-    r"|nearest|closest|furthest|farthest)\b",
+    r"\b(left|right|leftmost|rightmost|behind|in front of|nearer|closer|farther|further|farthest|furthest"
+    r"|(nearest|closest)(?! (to )?(the|a|an|it|them)\b))\b",
     re.IGNORECASE,
 )
 

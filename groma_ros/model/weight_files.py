@@ -81,11 +81,18 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
 
 def can_map(file: Path) -> bool:
     """Whether a weight file can be memory-mapped instead of being read whole."""
-    return file.suffix == ".safetensors" or zipfile.is_zipfile(file)
+    return file.suffix == ".safetensors" or _is_zip(file)
+
+
+def _is_zip(file: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(file)
+    except zipfile.BadZipFile:
+        return True  # an archive, if a damaged one
 
 
 def _read_pickle(file: Path) -> object:
-    mapped = zipfile.is_zipfile(file)
+    mapped = _is_zip(file)
     if not mapped:
         _check_unmapped(file)
     try:
@@ -102,9 +109,9 @@ def _read_pickle(file: Path) -> object:
             f"The weight file {file} holds {what}, which could run when it is loaded, so it was not read; "
             "only tensors are."
         ) from error
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise ValueError(f"The weight file {file} cannot be read: {error}.") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError) as error:
+    except Exception as error:  # the bytes of a pickle decide what is called, and so what it raises
         reason = str(error).splitlines()[0] if str(error) else "it ends early"
         raise ValueError(f"The weight file {file} is damaged: {reason}; fetch it again.") from error
 

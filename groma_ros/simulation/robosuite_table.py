@@ -6,6 +6,7 @@ from __future__ import annotations
 import logging
 import os
 import xml.etree.ElementTree as ET
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,9 @@ def make_object(item: Item) -> Any:
     make = getattr(objects, _CLASSES[item.kind])
     if item.kind in PRIMITIVES:
         return make(name=item.name, size=item.size, rgba=(1, 1, 1, 1), density=200, friction=(1.5, 0.1, 0.01))
-    thing = make(name=item.name)
+    # robosuite draws the proportions of a hammer, by default anew in every process.
+    drawn = {"rng": np.random.default_rng(zlib.crc32(item.name.encode()))} if item.kind == "hammer" else {}
+    thing = make(name=item.name, **drawn)
     if item.size[0] != 1:
         thing.set_scale([item.size[0]] * 3)
     return thing

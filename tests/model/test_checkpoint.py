@@ -2,8 +2,10 @@
 
 import json
 import pickle
+import random
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -332,8 +334,9 @@ READ_WITH_LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
 from groma_ros.model.weight_files import read_tensors
+read_tensors(Path(sys.argv[2]))  # imports what it needs
 size = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0] * 1024
-limit = size + 100_000_000  # of private writable memory, in which a copy-on-write mapping counts whole
+limit = size + 50_000_000  # of private writable memory, in which a copy-on-write mapping counts whole
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
 tensors = read_tensors(Path(sys.argv[1]))
 print(sorted(tensors), float(tensors["last"][-1, 5]), tensors["last"].shape, tensors["column"].tolist())
@@ -341,15 +344,16 @@ print(sorted(tensors), float(tensors["last"][-1, 5]), tensors["last"].shape, ten
 
 
 def test_a_pickle_larger_than_free_memory_is_mapped(tmp_path: Path) -> None:
-    file = tmp_path / "pytorch_model.bin"
-    last = torch.zeros(150, 1_000_000)
+    file, small = tmp_path / "pytorch_model.bin", tmp_path / "small.bin"
+    torch.save({"one": torch.ones(1)}, small)
+    last = torch.zeros(40, 1_000_000)
     last[-1, 5] = 2.5
     table = torch.arange(6.0).reshape(2, 3)
     torch.save({"last": last, "column": table[:, 1], "half": torch.ones(3, dtype=torch.bfloat16)}, file)
     del last
-    command = [sys.executable, "-c", READ_WITH_LITTLE_MEMORY, str(file)]
+    command = [sys.executable, "-c", READ_WITH_LITTLE_MEMORY, str(file), str(small)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert ran.stdout == "['column', 'half', 'last'] 2.5 torch.Size([150, 1000000]) [1.0, 4.0]\n", ran.stderr
+    assert ran.stdout == "['column', 'half', 'last'] 2.5 torch.Size([40, 1000000]) [1.0, 4.0]\n", ran.stderr
 
 
 def test_a_mapped_pickle_gives_the_values_that_were_saved(tmp_path: Path) -> None:
@@ -382,3 +386,30 @@ def test_a_file_that_the_system_does_not_map_is_not_called_damaged(
     monkeypatch.setattr(np, "memmap", refuse)
     with pytest.raises(ValueError, match=r"cannot be read: \[Errno 12\] Cannot allocate memory\.$"):
         read_tensors(file)
+
+
+def test_altered_pickles_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
+    whole, altered = tmp_path / "whole.bin", tmp_path / "pytorch_model.bin"
+    torch.save({"one": torch.randn(4, 5), "view": torch.randn(3)[1:], "half": torch.ones(2).half()}, whole)
+    with zipfile.ZipFile(whole) as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    (pickled,) = (name for name in parts if name.endswith("data.pkl"))
+    rng, refused = random.Random(0), 0
+    for number in range(200):
+        if number % 2:
+            content = bytearray(parts[pickled])
+            content[rng.randrange(len(content))] = rng.randrange(256)
+            with zipfile.ZipFile(altered, "w") as archive:
+                for name, part in parts.items():
+                    archive.writestr(name, bytes(content) if name == pickled else part)
+        else:
+            content = bytearray(whole.read_bytes())
+            content[rng.randrange(len(content))] = rng.randrange(256)
+            altered.write_bytes(content)
+        try:
+            for tensor in read_tensors(altered).values():
+                tensor.float().sum()  # reads every value
+        except ValueError as error:
+            assert str(error).startswith(f"The weight file {altered} ") and str(error).endswith(".")
+            refused += 1
+    assert 60 <= refused < 200

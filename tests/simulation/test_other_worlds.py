@@ -47,6 +47,27 @@ def test_scenes_of_another_simulator(world: str, tmp_path: Path) -> None:
         assert all(index < len(record.objects) for goal in record.goals for index in goal.targets)
 
 
+HAMMERS = """
+from groma_ros.simulation.robosuite_table import Item, make_object, prepare
+prepare()
+for name in ("hammer_0", "hammer_1"):
+    thing = make_object(Item(name, "hammer", (0.55,) * 3))
+    print(thing.handle_radius, thing.handle_length, thing.head_halfsize)
+"""
+
+
+def test_the_proportions_of_a_hammer_are_the_same_in_every_process() -> None:
+    need_simulators()
+    command = [str(other_worlds.simulator_python()), "-c", HAMMERS]
+    environment = other_worlds.simulator_environment()
+    first, second = (
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.split()
+        for _ in range(2)
+    )
+    assert first == second and len(first) == 6
+    assert first[:3] != first[3:]
+
+
 def test_settings_that_these_worlds_do_not_have() -> None:
     with pytest.raises(DatasetError, match="neither --aspect nor --supersample"):
         Settings(0, world="robosuite", supersample=2).renderer()
