@@ -15,13 +15,6 @@ from groma_ros.runtime.model_paths import CHECKPOINTS, MANIFEST, PUBLISHED, mode
 if TYPE_CHECKING:
     from groma_ros.runtime.hub import Source
 
-STUDIED = {
-    "FoundationVision/groma-7b-finetune": "a98d0e2",
-    "FoundationVision/groma-7b-pretrain": "e407d25",
-}
-"""Commits of the published checkpoints that this project knows, by their first digits. The Hub takes full
-hashes only, so the newest commit is fetched and a difference is reported."""
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `groma fetch`."""
@@ -31,8 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--revision",
-        help="branch, tag or full commit hash (default: the newest commit, or that of an unfinished "
-        "download)",
+        help="branch, tag or full commit hash (default: that of an unfinished download, else for a published "
+        "checkpoint the commit that this version of groma_ros knows, else the newest)",
     )
     parser.add_argument("--yes", action="store_true", help="accept the licence terms without a prompt")
     parser.add_argument("--json", action="store_true", help="write one JSON document to standard output")
@@ -85,18 +78,17 @@ def _link(folder: Path) -> Path:
 
 def _say_terms(source: Source, name: str) -> None:
     """Print on standard error what will be downloaded and under which terms."""
-    from groma_ros.runtime.hub import PUBLISHED_LICENCE
+    from groma_ros.runtime.hub import KNOWN_COMMITS, PUBLISHED_LICENCE
 
     lines = [
         f"{source.repository} at {source.commit[:12]}: {len(source.files)} files, {source.size / 1e9:.2f} "
         f"GB, into {models_folder()}",
         PUBLISHED_LICENCE if name in PUBLISHED else f"Licence on its card: {source.licence or 'none'}.",
     ]
-    studied = STUDIED.get(source.repository, "")
-    if not source.commit.startswith(studied):
+    known = KNOWN_COMMITS.get(source.repository, "")
+    if not source.commit.startswith(known):
         lines.append(
-            f"Its config and list of files were last looked at in commit {studied}; they may have changed "
-            "since."
+            f"This is not commit {known}, the one whose config and files this version of groma_ros knows."
         )
     print("\n".join(lines), file=sys.stderr)
 

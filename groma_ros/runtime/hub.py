@@ -40,6 +40,11 @@ BESIDE = (
     "generation_config.json",
     "README.md",
 )
+KNOWN_COMMITS = {
+    "FoundationVision/groma-7b-finetune": "a98d0e2",
+    "FoundationVision/groma-7b-pretrain": "e407d25",
+}
+"""First digits of the commits of the published checkpoints whose files this project knows."""
 NEVER = ("training_args.bin", "trainer_state.json", "optimizer.pt", "scheduler.pt")
 """Left-overs of training: pickles of classes, and states that no network reads."""
 BUNDLE_ENDINGS = (".onnx", ".gguf", ".npy")
@@ -106,8 +111,8 @@ def find_source(name: str, revision: str | None = None) -> Source:
     """Find the source of a short name of `PUBLISHED` or an owner/name.
 
     revision: a branch, a tag or a full commit hash; None for the commit of an unfinished download, else the
-    newest. Raises ValueError for a repository, revision or content that cannot be used, and if the Hub cannot
-    be reached.
+    known one of a published checkpoint, else the newest. Raises ValueError for a repository, revision or
+    content that cannot be used, and if the Hub cannot be reached.
     """
     repository = PUBLISHED.get(name, name)
     if repository.count("/") != 1:
@@ -119,12 +124,28 @@ def find_source(name: str, revision: str | None = None) -> Source:
     if revision is None and started.get("repository") == repository:
         revision = str(started.get("commit"))
     with _sentences(repository, revision):
+        revision = revision or _known_commit(repository)
         info = huggingface_hub.HfApi().model_info(repository, revision=revision, files_metadata=True)
     listed = {item.rfilename: item for item in info.siblings or ()}
     chosen = choose_files(repository, sorted(listed))
     files = tuple(_remote_file(listed[name]) for name in chosen)
     licence = getattr(info.card_data, "license", None) or ""
     return Source(repository, str(info.sha), str(licence), files)
+
+
+def _known_commit(repository: str) -> str | None:
+    """Full hash of the commit of `KNOWN_COMMITS`, which the Hub does not take abbreviated; None if the
+    repository's history does not list it (any more), as on a mirror without history."""
+    known = KNOWN_COMMITS.get(repository)
+    if known is None:
+        return None
+    try:
+        history = huggingface_hub.HfApi().list_repo_commits(repository)
+    except errors.RepositoryNotFoundError:
+        raise
+    except errors.HfHubHTTPError:
+        return None
+    return next((item.commit_id for item in history if item.commit_id.startswith(known)), None)
 
 
 def _remote_file(item: huggingface_hub.hf_api.RepoSibling) -> RemoteFile:

@@ -84,7 +84,7 @@ def test_the_published_layout_arrives_whole_and_is_checked(
     refused = fetch(tmp_path, endpoint, "groma-7b")
     assert said(refused) == "groma: Nobody is there to accept the terms; run it on a terminal, or add --yes."
     assert "derived from Vicuna-7B v1.5" in refused.stderr and "terms of Llama 2" in refused.stderr
-    assert "were last looked at in commit a98d0e2; they may have changed since" in refused.stderr
+    assert "This is not commit a98d0e2, the one whose config and files" in refused.stderr
     assert repository.requests == [] and not (tmp_path / "models").exists()
 
     done = fetch(tmp_path, endpoint, "groma-7b", "--yes", "--json")
@@ -108,6 +108,24 @@ def test_the_published_layout_arrives_whole_and_is_checked(
     again = fetch(tmp_path, endpoint, "groma-7b", "--yes")
     assert again.returncode == 0 and len(repository.requests) == before
     assert "next: groma convert groma-7b" in again.stdout
+
+
+def test_the_known_commit_of_a_published_checkpoint_is_fetched(
+    tmp_path: Path, endpoint: str, repository: Repository
+) -> None:
+    known = "a98d0e2" + "0" * 33
+    repository.earlier = ("b" * 40, known, "c" * 40)
+    done = fetch(tmp_path, endpoint, "groma-7b", "--yes", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["commit"] == known and "This is not commit" not in done.stderr
+    newest = fetch(tmp_path, endpoint, "groma-7b", "--yes", "--json", "--revision", "main")
+    assert f"is not {REPOSITORY} at {COMMIT[:12]}; delete it first" in said(newest)
+
+    repository.history = False
+    other = tmp_path / "without_history"
+    done = fetch(other, endpoint, "groma-7b", "--yes", "--json")
+    assert done.returncode == 0 and json.loads(done.stdout)["commit"] == COMMIT, done.stderr
+    assert "This is not commit a98d0e2" in done.stderr
 
 
 def test_interrupted_download_resumes(tmp_path: Path, endpoint: str, repository: Repository) -> None:

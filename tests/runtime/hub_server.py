@@ -23,6 +23,10 @@ class Repository:
     name: str
     files: dict[str, bytes]
     commit: str = COMMIT
+    earlier: tuple[str, ...] = ()
+    """Earlier commits, newest first; they have the same files."""
+    history: bool = True
+    """Whether the server lists commits, as mirrors may not."""
     gone: bool = False
     """The commit was there once and is no more."""
     private: bool = False
@@ -85,18 +89,29 @@ class _Handler(BaseHTTPRequestHandler):
         rest = path.removeprefix(plain) if path.startswith(plain) else path.removeprefix(api).lstrip("/")
         parts = rest.split("/")
         revision = parts[0] if path.startswith(plain) else (parts[1] if len(parts) > 1 else "main")
-        if (revision != repository.commit and revision != "main") or (repository.gone and revision != "main"):
+        known = ("main",) if repository.gone else ("main", repository.commit, *repository.earlier)
+        if revision not in known:
             return self._refuse(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         if path.startswith(plain):
             return self._content(parts[1], body)
         if parts[0] == "tree":
             listing = [{"type": "file", "path": file, **repository.entry(file)} for file in repository.files]
             return self._json(listing)
+        if parts[0] == "commits":
+            return self._history()
         siblings = []
         for file in repository.files:
             entry = repository.entry(file)
             siblings.append({"rfilename": file, "blobId": entry.pop("oid"), **entry})
-        return self._json({"id": repository.name, "sha": repository.commit, "siblings": siblings, "tags": []})
+        sha = repository.commit if revision == "main" else revision
+        return self._json({"id": repository.name, "sha": sha, "siblings": siblings, "tags": []})
+
+    def _history(self) -> None:
+        repository = self.repository
+        if not repository.history:
+            return self._refuse(404, "EntryNotFound", "Not found")
+        about = {"authors": [], "date": "2024-05-10T12:00:00.000Z", "title": "upload", "message": ""}
+        self._json([{"id": commit, **about} for commit in (repository.commit, *repository.earlier)])
 
     def _content(self, file: str, body: bool) -> None:
         repository = self.repository
