@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from groma_ros.runtime.bundle import (
@@ -18,7 +18,12 @@ from groma_ros.runtime.bundle import (
 )
 from groma_ros.runtime.first_load import ensure_tried
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
-from groma_ros.runtime.memory_check import check_memory, graph_files, llama_keys_and_values_mb
+from groma_ros.runtime.memory_check import (
+    check_memory,
+    graph_files,
+    llama_keys_and_values_mb,
+    memory_need_mb,
+)
 from groma_ros.runtime.options import INSTALL, PACKAGES, RuntimeOptions
 from groma_ros.runtime.tensorrt.bindings import EngineError
 
@@ -89,8 +94,9 @@ def load_for_trial(bundle: Bundle, options: RuntimeOptions) -> Runtime:
     precision = usual if gguf or options.precision == "auto" else options.precision
     check_memory(bundle, graph_files(bundle, dict.fromkeys(ROLES[:2], precision)), "cpu")
     vision = load_onnx_vision(bundle, "cpu", options.threads, precision)
-    language, where = _language_beside_gpu(bundle, options.threads, precision, gguf)
-    return Runtime(vision, language, "tensorrt", precision, "cpu", f"the language model is on {where}")
+    choice = choose_language_beside_gpu(bundle, precision, gguf)
+    language = _load_language(bundle, choice, options.threads)
+    return Runtime(vision, language, "tensorrt", precision, "cpu", f"the language model is on {choice}")
 
 
 def choose_backend(
@@ -163,47 +169,84 @@ def _check_tensorrt(device: str | None, precision: str) -> None:
 def _tensorrt(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
     from groma_ros.runtime.tensorrt.vision import load_tensorrt_vision
 
-    if precision in GGUF_PRECISIONS:  # GGUF precisions apply to the language model only
-        vision, wanted = load_tensorrt_vision(bundle), precision
-    else:
-        vision, wanted = load_tensorrt_vision(bundle, None if precision == "auto" else precision), None
-    language, where = _language_beside_gpu(bundle, threads, vision.precision, wanted)
+    # GGUF precisions apply to the language model only.
+    gguf = precision if precision in GGUF_PRECISIONS else None
+    graphs = None if gguf or precision == "auto" else precision
+    # Known before engines are built, which takes long: both share the GPU's memory.
+    planned = choose_language_beside_gpu(bundle, graphs or "fp16", gguf)
+    vision = load_tensorrt_vision(bundle, graphs, beside_mb=planned.gpu_mb(bundle))
+    choice = choose_language_beside_gpu(bundle, vision.precision, gguf)
+    language = _load_language(bundle, choice, threads)
     return _runtime(
         bundle,
         (vision, language),
         "tensorrt",
         vision.precision,
         "cuda",
-        f"{why}; the language model is on {where}",
+        f"{why}; the language model is on {choice}",
     )
 
 
-def _language_beside_gpu(
-    bundle: Bundle, threads: int | None, precision: str, gguf: str | None
-) -> tuple[LanguageModel, str]:
-    """Load the language model used beside vision on a GPU: llama.cpp if built for CUDA, else ONNX Runtime,
-    else llama.cpp on the CPU."""
+@dataclass(frozen=True)
+class LanguageChoice:
+    """The language model that runs beside vision graphs on a GPU."""
+
+    library: str
+    """llama_cpp or onnx."""
+    precision: str
+    where: str
+    """cuda or cpu."""
+    files: Mapping[str, str]
+    """Its files in the form of `check_memory`."""
+    cache_mb: int
+    """Memory that its library sets aside for keys and values on loading, MiB."""
+
+    def __str__(self) -> str:
+        library = "llama.cpp" if self.library == "llama_cpp" else "ONNX Runtime"
+        return f"{library} ({self.where}, {self.precision})"
+
+    def gpu_mb(self, bundle: Bundle) -> int:
+        """Memory of the GPU that it needs, MiB."""
+        return self.cache_mb + memory_need_mb(bundle, self.files) if self.where == "cuda" else 0
+
+
+def choose_language_beside_gpu(bundle: Bundle, precision: str, gguf: str | None) -> LanguageChoice:
+    """Choose the language model used beside vision on a GPU: llama.cpp if built for CUDA, else ONNX Runtime,
+    else llama.cpp on the CPU.
+
+    precision: of the vision graphs; gguf: of the language model, if one was asked for. Raises ValueError for
+    a precision that cannot run here.
+    """
     if gguf is not None:
         _require("llama_cpp")
     if bundle.gguf_precisions and _installed("llama_cpp"):
-        from groma_ros.runtime.llama_cpp import can_offload, load_llama_language
+        from groma_ros.runtime.llama_cpp import can_offload
 
         if gguf is not None or can_offload() or not bundle.precisions:
             where, chosen = "cuda" if can_offload() else "cpu", gguf or bundle.gguf_precisions[0]
-            extra = llama_keys_and_values_mb(read_network(bundle))
-            check_memory(bundle, {bundle.graph_name("language", chosen): "llama_cpp"}, where, extra)
-            return load_llama_language(bundle, chosen, where, threads), f"llama.cpp ({where}, {chosen})"
-    from groma_ros.runtime.onnx import choose_device, load_onnx_language
+            files = {bundle.graph_name("language", chosen): "llama_cpp"}
+            cache_mb = llama_keys_and_values_mb(read_network(bundle))
+            return LanguageChoice("llama_cpp", chosen, where, files, cache_mb)
+    from groma_ros.runtime.onnx import choose_device
 
     chosen = precision if precision in bundle.precisions else _graph_precision(bundle, "auto", on_gpu=True)
-    check_memory(bundle, graph_files(bundle, {"language": chosen}), choose_device(None))
-    return load_onnx_language(
-        bundle, None, threads, chosen
-    ), f"ONNX Runtime ({choose_device(None)}, {chosen})"
+    return LanguageChoice("onnx", chosen, choose_device(None), graph_files(bundle, {"language": chosen}), 0)
+
+
+def _load_language(bundle: Bundle, choice: LanguageChoice, threads: int | None) -> LanguageModel:
+    check_memory(bundle, choice.files, choice.where, choice.cache_mb)
+    if choice.library == "llama_cpp":
+        from groma_ros.runtime.llama_cpp import load_llama_language
+
+        return load_llama_language(bundle, choice.precision, choice.where, threads)
+    from groma_ros.runtime.onnx import load_onnx_language
+
+    return load_onnx_language(bundle, None, threads, choice.precision)
 
 
 def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precision: str, why: str) -> Runtime:
     from groma_ros.runtime.llama_cpp import choose_device, load_llama_language
+    from groma_ros.runtime.onnx import choose_device as choose_graph_device
     from groma_ros.runtime.onnx import load_onnx_vision
 
     if precision not in ("auto", *GGUF_PRECISIONS, *bundle.vision_precisions):
@@ -221,11 +264,20 @@ def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precisio
     language_file = {bundle.graph_name("language", chosen): "llama_cpp"}
     graphs = graph_files(bundle, dict.fromkeys(ROLES[:2], seen)) if seen else {}
     extra = llama_keys_and_values_mb(read_network(bundle))
-    check_memory(bundle, language_file if where == "cuda" else {**language_file, **graphs}, where, extra)
-    if where == "cuda":
-        check_memory(bundle, graphs, "cpu")
+    beside = choose_graph_device(None) if where == "cuda" else where
+    if beside == "cuda":
+        try:
+            check_memory(bundle, {**language_file, **graphs}, "cuda", extra)
+        except ValueError as error:
+            _LOG.warning("%s The vision graphs run on the CPU therefore.", error)
+            beside = "cpu"
+    if beside != where:
+        check_memory(bundle, graphs, beside)
+        check_memory(bundle, language_file, where, extra)
+    else:
+        check_memory(bundle, {**language_file, **graphs}, where, extra)
     language = load_llama_language(bundle, chosen, where, threads)
-    vision = load_onnx_vision(bundle, None if where == "cuda" else where, threads, seen)
+    vision = load_onnx_vision(bundle, beside, threads, seen)
     return _runtime(bundle, (vision, language), "llama_cpp", chosen, where, why)
 
 

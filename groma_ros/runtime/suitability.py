@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from groma_ros.runtime.bundle import GGUF_PRECISIONS, ROLES, WEIGHTS, Bundle, read_network
-from groma_ros.runtime.load import choose_backend, llama_precisions
+from groma_ros.runtime.load import choose_backend, choose_language_beside_gpu, llama_precisions
 from groma_ros.runtime.memory_check import (
     RESERVE_MB,
     available_mb,
@@ -15,6 +15,7 @@ from groma_ros.runtime.memory_check import (
     memory_need_mb,
 )
 from groma_ros.runtime.options import RuntimeOptions
+from groma_ros.runtime.tensorrt.gpu import Gpu, find_gpu
 
 GOAL_TOKENS = 400
 """Tokens of ten goals after the prefix, about 40 each."""
@@ -29,9 +30,9 @@ class Suitability:
     precision: str
     need_mb: int
     """Memory needed for loading, MiB, estimated from the files (`memory_check.GROWTH`) plus keys and
-    values."""
+    values; with TensorRT, of the GPU."""
     have_mb: int
-    """Memory that is free now, MiB."""
+    """Memory that is free now, MiB; with TensorRT, that of the GPU."""
     reason: str
     """Why it cannot run, a sentence; empty if it can."""
 
@@ -47,6 +48,8 @@ def judge(bundle: Bundle, options: RuntimeOptions | None = None) -> Suitability:
     try:
         config = read_network(bundle)
         backend, _ = choose_backend(bundle, options.backend, options.device, options.precision)
+        if backend == "tensorrt" and (gpu := find_gpu()) is not None:
+            return _judge_gpu(bundle, options.precision, gpu)
         precision, files = _files(bundle, backend, options.precision)
         held = (
             llama_keys_and_values_mb(config)
@@ -63,6 +66,23 @@ def judge(bundle: Bundle, options: RuntimeOptions | None = None) -> Suitability:
             "smaller precision."
         )
     return Suitability(backend, precision, need, have, reason)
+
+
+def _judge_gpu(bundle: Bundle, precision: str, gpu: Gpu) -> Suitability:
+    """Judge whether engines and language model fit a GPU together."""
+    gguf = precision if precision in GGUF_PRECISIONS else None
+    made = bundle.vision_precisions
+    graphs = precision if precision in made else "fp16" if "fp16" in made else made[0]
+    language = choose_language_beside_gpu(bundle, graphs, gguf)
+    engines = {bundle.graph_name(role, graphs): "engine" for role in ROLES[:2]}
+    need, have = memory_need_mb(bundle, engines) + language.gpu_mb(bundle), gpu.memory_mb
+    reason = ""
+    if need > have:
+        reason = (
+            f"It needs about {need} MB of the GPU's memory and the {gpu.name} has {have} MB; take a smaller "
+            "precision, or run a part on the CPU with the backend llama_cpp."
+        )
+    return Suitability("tensorrt", gguf or graphs, need, have, reason)
 
 
 def _files(bundle: Bundle, backend: str, precision: str) -> tuple[str, dict[str, str]]:

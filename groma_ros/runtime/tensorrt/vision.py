@@ -54,19 +54,23 @@ class TensorRTVision(GraphVision):
 
 
 def load_tensorrt_vision(
-    bundle: Bundle, precision: str | None = None, cache: EngineCache | None = None
+    bundle: Bundle,
+    precision: str | None = None,
+    cache: EngineCache | None = None,
+    beside_mb: int = 0,
 ) -> TensorRTVision:
     """Load the vision tokenizer on the first GPU. Engines that are missing or do not match are built, which
     takes minutes for a large model.
 
-    precision: of the graphs, None for fp16 if available. Raises EngineError without a GPU, TensorRT or enough
-    memory (by the estimates of `memory_check.GROWTH`), or if an engine cannot be built or loaded, and
-    BundleError for graphs that are missing or do not match the network.
+    precision: of the graphs, None for fp16 if available; beside_mb: memory of the GPU that the language model
+    will need, MiB. Raises EngineError without a GPU, TensorRT or enough memory (by the estimates of
+    `memory_check.GROWTH`), or if an engine cannot be built or loaded, and BundleError for graphs that are
+    missing or do not match the network.
     """
     gpu, library = require_gpu(), TensorRT()
     store = cache or EngineCache()
     wanted = wanted_engines(bundle, library, gpu, precision)
-    _check_memory(wanted, store)
+    _check_memory(wanted, store, beside_mb)
     config = read_network(bundle)
     signatures: Sequence[tuple[Shapes, Shapes]] = (perceive_shapes(config), region_shapes(config))
     try:
@@ -82,11 +86,12 @@ def load_tensorrt_vision(
     return TensorRTVision(perceive, regions, config, bundle.image, wanted[0].key.precision)
 
 
-def _check_memory(wanted: Sequence[EngineRequest], store: EngineCache) -> None:
-    """Raise EngineError if the engines do not fit the GPU's memory, or loading or building one the host's."""
+def _check_memory(wanted: Sequence[EngineRequest], store: EngineCache, beside_mb: int) -> None:
+    """Raise EngineError if the engines do not fit the GPU's memory beside the language model, or loading or
+    building one the host's."""
     bundle = wanted[0].bundle
     try:
-        check_memory(bundle, {item.file: "engine" for item in wanted}, "cuda")
+        check_memory(bundle, {item.file: "engine" for item in wanted}, "cuda", beside_mb)
         for item in wanted:
             path = store.engine_path(item.key)
             if path.is_file():  # the file is read, and TensorRT keeps a copy until it is on the GPU
