@@ -39,12 +39,14 @@ def clip_xyxy(boxes: FloatArray, width: float, height: float) -> FloatArray:
 def box_iou(a: FloatArray, b: FloatArray) -> FloatArray:
     """Intersection over union of xyxy boxes: (N, 4) and (M, 4) to (N, M); 0 where both boxes are empty."""
     a, b = np.asarray(a, np.float32).reshape(-1, 4), np.asarray(b, np.float32).reshape(-1, 4)
-    low = np.maximum(a[:, None, :2], b[None, :, :2])
-    high = np.minimum(a[:, None, 2:], b[None, :, 2:])
-    overlap = np.clip(high - low, 0, None).prod(-1)
-    area_a = np.clip(a[:, 2:] - a[:, :2], 0, None).prod(-1)
-    area_b = np.clip(b[:, 2:] - b[:, :2], 0, None).prod(-1)
-    union = area_a[:, None] + area_b[None] - overlap
+    left, top, right, bottom = a.T[:, :, None]
+    other_left, other_top, other_right, other_bottom = b.T[:, None]
+    across = np.minimum(right, other_right) - np.maximum(left, other_left)
+    down = np.minimum(bottom, other_bottom) - np.maximum(top, other_top)
+    overlap = np.maximum(across, 0) * np.maximum(down, 0)
+    area_a = np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
+    area_b = np.maximum(other_right - other_left, 0) * np.maximum(other_bottom - other_top, 0)
+    union = area_a + area_b - overlap
     iou: FloatArray = np.divide(overlap, union, out=np.zeros_like(overlap), where=union > 0)
     return iou
 

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from groma_ros.boxes import box_iou
 from groma_ros.types import FloatArray, IntArray
 
+_CLEAR = 1e-9
+"""Difference of two scores that rounding does not explain."""
+
 
 def match_boxes(found: FloatArray, truth: FloatArray, threshold: float = 0.5) -> IntArray:
     """Match N found xyxy boxes to true ones; returns the index of each one's true box, or -1, as int64.
@@ -93,10 +96,27 @@ def best_pairs(score: NDArray[Any], least: float) -> list[tuple[int, int]]:
     gain = np.clip(score - least, 0, None)
     if not gain.size:
         return []
+    if (pairs := _uncontested(gain)) is not None:
+        return pairs
     turned = gain.shape[0] > gain.shape[1]
     columns = _assign(-(gain.T if turned else gain))
     pairs = [(int(column), row) if turned else (row, int(column)) for row, column in enumerate(columns)]
     return sorted(pair for pair in pairs if gain[pair] > 0)
+
+
+def _uncontested(gain: NDArray[Any]) -> list[tuple[int, int]] | None:
+    """The best pairs if every row gets the column it gains most by, as in most images of a stream; None if
+    two rows want the same column, or a row gains equally by two."""
+    rows = np.arange(len(gain))
+    best = gain.argmax(1)
+    most = gain[rows, best]
+    others = gain.copy()
+    others[rows, best] = 0
+    wanting = most > 0
+    wanted = best[wanting].tolist()
+    if len(set(wanted)) < len(wanted) or (wanting & (most - others.max(1) < _CLEAR)).any():
+        return None
+    return list(zip(rows[wanting].tolist(), wanted, strict=True))
 
 
 def _assign(cost: NDArray[Any]) -> IntArray:

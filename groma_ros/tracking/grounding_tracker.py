@@ -230,7 +230,11 @@ class GroundingTracker:
             or not len(scene.boxes)
         ):
             return
-        rows, tokens = [list(row) for row in self.answer.numbers], unit(scene.region_tokens)
+        rows = [list(row) for row in self.answer.numbers]
+        known = (self.regions.tracks.get(number) for row in rows for number in row)
+        if all(track is None or track.region >= 0 for track in known):
+            return
+        tokens = unit(scene.region_tokens)
         for row in rows:
             for place, number in enumerate(row):
                 track = self.regions.tracks.get(number)

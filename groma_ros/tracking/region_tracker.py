@@ -155,10 +155,10 @@ class RegionTracker:
     def _affinity(self, known: Sequence[Track], scene: Scene, tokens: FloatArray) -> NDArray[Any]:
         if not known or not len(scene.boxes):
             return np.zeros((len(known), len(scene.boxes)))
-        expected = np.stack([track.at(scene.stamp) for track in known])
+        expected = _predicted(known, scene.stamp)
         cosine = np.clip(np.stack([track.token for track in known]) @ tokens.T, 0, 1)
-        away = np.linalg.norm(_centres(expected)[:, None] - _centres(scene.boxes)[None], axis=-1)
-        diagonal = np.linalg.norm(expected[:, 2:] - expected[:, :2], axis=-1)[:, None]
+        away = _length(_centres(expected)[:, None] - _centres(scene.boxes)[None])
+        diagonal = _length(expected[:, 2:] - expected[:, :2])[:, None]
         overlap = box_iou(expected, scene.boxes)
         return np.where(
             (overlap > 0) | (away <= self.config.max_distance * diagonal), (overlap + cosine) / 2, 0
@@ -167,33 +167,44 @@ class RegionTracker:
     def _move(self, pairs: Sequence[tuple[Track, int]], scene: Scene, tokens: FloatArray) -> None:
         for track in self.tracks.values():
             track.region = -1
-        for track, region in pairs:
-            box = np.asarray(scene.boxes[region], np.float32)
-            passed = (scene.stamp - track.time) / SECOND
-            if passed > 0:
-                pace = (_centres(box) - _centres(track.box)) / np.float32(passed)
-                # Weighted by time, so that a slow proposer does not keep an outdated velocity.
-                keep = np.float32(
-                    self.config.velocity_momentum ** (passed / BEAT) if track.sightings > 1 else 0
-                )
-                track.velocity = keep * track.velocity + (1 - keep) * pace
-            track.likeness = float(track.token @ tokens[region])
-            track.token = unit(
-                (
-                    self.config.embedding_momentum * track.token
-                    + (1 - self.config.embedding_momentum) * tokens[region]
-                )[None]
-            )[0]
-            track.box, track.time, track.region, track.sightings = (
-                box,
-                scene.stamp,
-                region,
-                track.sightings + 1,
-            )
+        if pairs:
+            self._follow([track for track, _ in pairs], [region for _, region in pairs], scene, tokens)
         limit = self.config.max_age * SECOND
         self.tracks = {
             number: track for number, track in self.tracks.items() if scene.stamp - track.time <= limit
         }
+
+    def _follow(
+        self, seen: Sequence[Track], regions: Sequence[int], scene: Scene, tokens: FloatArray
+    ) -> None:
+        """Update the tracks that were seen, all at once: for each alone numpy's calls would take longer than
+        the rest of the update."""
+        boxes = np.asarray(scene.boxes[regions], np.float32)
+        velocities = self._velocities(seen, boxes, scene.stamp)
+        keep = self.config.embedding_momentum
+        newest, former = tokens[regions], np.stack([track.token for track in seen])
+        mixed = unit(keep * former + (1 - keep) * newest)
+        for row, (track, region) in enumerate(zip(seen, regions, strict=True)):
+            track.likeness = float(track.token @ newest[row])
+            track.token, track.velocity, track.box = mixed[row], velocities[row], boxes[row]
+            track.time, track.region, track.sightings = scene.stamp, region, track.sightings + 1
+
+    def _velocities(self, seen: Sequence[Track], boxes: FloatArray, stamp: int) -> FloatArray:
+        """Velocities (N, 2) of tracks that are seen at these boxes (N, 4) at a stamp."""
+        passed = [(stamp - track.time) / SECOND for track in seen]
+        # Weighted by time, so that a slow proposer does not keep an outdated velocity.
+        momentum = self.config.velocity_momentum
+        keep = [
+            momentum ** (seconds / BEAT) if track.sightings > 1 else 0.0
+            for seconds, track in zip(passed, seen, strict=True)
+        ]
+        former, share = np.stack([track.velocity for track in seen]), np.array(keep, np.float32)[:, None]
+        seconds = np.array(passed, np.float32)[:, None]
+        pace = _centres(boxes) - _centres(np.stack([track.box for track in seen]))
+        pace /= np.where(seconds > 0, seconds, 1)
+        # A stamp that repeats tells no velocity.
+        velocities: FloatArray = np.where(seconds > 0, share * former + (1 - share) * pace, former)
+        return velocities
 
     def _welcome(self, numbers: IntArray, scene: Scene, tokens: FloatArray) -> None:
         for region in np.flatnonzero(numbers == 0):
@@ -208,11 +219,27 @@ class RegionTracker:
 
 
 def unit(tokens: FloatArray) -> FloatArray:
-    """Normalise rows to length 1; rows of zeros are unchanged."""
-    tokens = np.nan_to_num(np.asarray(tokens, np.float32))
-    length = np.linalg.norm(tokens, axis=1, keepdims=True)
+    """Normalise rows to length 1; rows of zeros are unchanged. NaN counts as 0."""
+    tokens = np.asarray(tokens, np.float32)
+    length = _length(tokens)[:, None]
+    if not np.isfinite(length).all():
+        tokens = np.nan_to_num(tokens)
+        length = _length(tokens)[:, None]
     rows: FloatArray = np.divide(tokens, length, out=np.zeros_like(tokens), where=length > 0)
     return rows
+
+
+def _predicted(tracks: Sequence[Track], time: int) -> FloatArray:
+    """Boxes (N, 4) of tracks at a time, as `Track.at` predicts them."""
+    seconds = np.array([max(0, time - track.time) / SECOND for track in tracks], np.float32)
+    step = np.stack([track.velocity for track in tracks]) * seconds[:, None]
+    boxes: FloatArray = np.stack([track.box for track in tracks]) + np.concatenate([step, step], 1)
+    return boxes
+
+
+def _length(vectors: FloatArray) -> FloatArray:
+    """Lengths of vectors along the last axis."""
+    return np.asarray(np.sqrt(np.add.reduce(vectors * vectors, -1)), np.float32)
 
 
 def _centres(boxes: FloatArray) -> FloatArray:
