@@ -110,6 +110,7 @@ def start_node(log: Path, setup: Setup, model: str) -> Child:
         "target_frame": setup.target_frame,
         "target_approach": setup.approach,
         "depth_wait": 0.5,
+        "min_margin": 0.2,
         "use_sim_time": "true",
     }
     arguments = ["--ros-args"]

@@ -62,6 +62,20 @@ class Answer:
     """Size of the object's box, metres: longer side, shorter side, height."""
     box: tuple[float, float, float, float] | None = None
     """xyxy, camera pixels."""
+    count: int = 1
+    """Number of objects of the answer; pose, size and box are those of the best one."""
+
+    @property
+    def chance(self) -> float:
+        """Probability that the best object is meant: the presence p is shared by it and at most the
+        runner-up, and the margin m is their difference; hence (p + m) / 2. For an absent goal, that the goal
+        is present and meant one of the objects in view."""
+        return self.present if self.status == "absent" else (self.present + self.margin) / 2
+
+    @property
+    def rest(self) -> float:
+        """Probability that another object in view is meant, as for `chance`."""
+        return self.present if self.status == "absent" else (self.present - self.margin) / 2
 
 
 @dataclass(frozen=True)
@@ -172,9 +186,17 @@ def from_result(goal: str, result: FindResult) -> Answer:
     if grounding.status not in ("present", "ambiguous") or not grounding.detections:
         return Answer(goal, "absent", result.message, grounding.present, grounding.margin)
     pose = result.target_pose
+    box, count = grounding.detections[0].box, len(grounding.detections)
     if pose is None or not result.detections_3d:
-        box = grounding.detections[0].box
-        return Answer(goal, grounding.status, result.message, grounding.present, grounding.margin, box=box)
+        return Answer(
+            goal,
+            grounding.status,
+            result.message,
+            grounding.present,
+            grounding.margin,
+            box=box,
+            count=count,
+        )
     place, turn, size = pose.pose.position, pose.pose.orientation, result.detections_3d[0].bbox.size
     return Answer(
         goal,
@@ -186,7 +208,8 @@ def from_result(goal: str, result: FindResult) -> Answer:
         np.array([place.x, place.y, place.z]),
         (turn.x, turn.y, turn.z, turn.w),
         (size.x, size.y, size.z),
-        grounding.detections[0].box,
+        box,
+        count,
     )
 
 

@@ -2,10 +2,8 @@
 
 The node's `target_pose` must be in the map frame (parameters `target_frame: map`, `target_approach: front`).
 The base is sent there by the action NavigateToPose, served by Nav2 on a robot and by demo/navigate/drive.py
-in `make demo-navigate`. Sightings are remembered with their position; before the base counts as arrived, the
-node is asked again from a closer position. Set the node's `min_margin` above its default 0, e.g. to 0.2:
-without it no answer is ambiguous, and of two objects that match the goal nearly equally well, the base drives
-to one and reports arrival.
+in `make demo-navigate`. What was named is remembered with its place in the map; the base has arrived only
+when views from several positions name the same place (examples/evidence.py).
 
     .venv/bin/python -m examples.go_to "the chair next to the barrel"
 """
@@ -31,6 +29,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
+from examples.evidence import SAME, Evidence, Place, distance
 
 Array = NDArray[np.float64]
 
@@ -42,13 +41,16 @@ CONFIRM = 1.6
 """Distance in metres from an object's near side at which it is asked for again on the way."""
 ARRIVED = 0.9
 """Distance in metres from an object's near side within which the base has arrived."""
-SURE = 0.9
-"""Presence from which an object is approached immediately, without looking in the other directions."""
+LIKELY = 1.4
+"""Log-odds (of 0.8) from which a place is approached before the other directions are looked at."""
+CLEAR = 0.6
+"""Minimum probability of the only answer to a goal that depends on the point of view."""
 HINT = 0.15
 """Presence from which an absent answer is asked again `CLOSER` metres further on."""
 CLOSER = 1.5
-SAME = 0.8
-"""Maximum distance in metres between two sightings of the same object."""
+SIDES = (0.0, 0.9, -1.8)
+"""Angles in radians by which the base drives around an object, one after the other, until the evidence
+suffices."""
 SEARCH_SECONDS = 150.0
 """Time limit of the search, by the base's clock."""
 LOST_SECONDS = 8.0
@@ -63,17 +65,6 @@ _VIEW = re.compile(
     r"|(nearest|closest)(?! (to )?(the|a|an|it|them)\b))\b",
     re.IGNORECASE,
 )
-
-
-@dataclass
-class Sighting:
-    """An object that was seen."""
-
-    place: Array
-    """(x, y) in the map, metres."""
-    answer: Answer
-    time: float
-    """Clock of the base, seconds."""
 
 
 @dataclass
@@ -208,15 +199,17 @@ class Seeker:
     def __init__(self, base: Base, ask: Callable[[str], Answer]) -> None:
         self._base, self._ask = base, ask
         self._answer: Answer | None = None
+        self._evidence = Evidence(_MAP)
         self._end = 0.0  # end of the search, by the base's clock
 
     def go_to(self, goal: str) -> Outcome:
-        """Look around, remember sightings, drive there and ask again from closer; if nothing was found,
-        continue where the map is unexplored. An ambiguous answer is worth a drive, but does not count as
-        arrival."""
+        """Look around, drive to what was named, and ask again from there until the evidence suffices; if
+        nothing was found, continue where the map is unexplored."""
         try:
             self._base.follow(goal)
-            return self._search(goal)
+            self._evidence = Evidence(_MAP)
+            self._end = self._base.clock() + SEARCH_SECONDS
+            return self._from_here(goal) if depends_on_view(goal) else self._search(goal)
         except GoalChanged as error:
             return Outcome("goal changed", f"{error} The base stopped where it was.", self._answer)
         except NodeLost as error:
@@ -227,26 +220,47 @@ class Seeker:
             return Outcome("base lost", str(error), self._answer)
 
     def _search(self, goal: str) -> Outcome:
-        self._end = self._base.clock() + SEARCH_SECONDS
         visited: list[Array] = []
-        denied: list[Array] = []
         while True:
             visited.append(self._base.pose()[0])
-            sightings, hints = self._look_around(goal, denied)
-            if self._try(goal, sightings, denied):
-                return Outcome("", "Arrived.", self._answer)
+            arrived, hints = self._look_around(goal)
             for hint in hints:
-                if self._left() > 0 and self._try(goal, self._go_closer(goal, hint, denied), denied):
-                    return Outcome("", "Arrived.", self._answer)
+                if arrived or self._left() <= 0:
+                    break
+                ahead = hint.place + CLOSER * np.array([np.cos(hint.heading), np.sin(hint.heading)])
+                self._go(ahead, hint.heading, 20.0)
+                self._ask_here(goal)
+                arrived = self._try(goal)
+            if arrived:
+                return Outcome("", "Arrived.", self._answer)
             if self._left() <= 0:
-                return Outcome(
-                    "not found", f"{goal!r} was not found within {SEARCH_SECONDS:.0f} s.", self._answer
-                )
+                return self._not_found(f"{goal!r} was not found within {SEARCH_SECONDS:.0f} s.")
             spot = self._next_spot(visited)
             if spot is None:
-                return Outcome("not found", f"No object that matches {goal!r} was found.", self._answer)
+                return self._not_found(f"No object that matches {goal!r} was found.")
             here = self._base.pose()[0]
             self._go(spot, float(np.arctan2(*(spot - here)[::-1])))
+
+    def _from_here(self, goal: str) -> Outcome:
+        """Answer a goal that depends on the point of view from the initial position, where it was given: the
+        first view with a sure answer counts, because others show, and mean, other objects."""
+        here, heading = self._base.pose()
+        for view in range(VIEWS):
+            if view:
+                self._go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
+            answer, place = self._ask_here(goal)
+            if place is not None and answer.status == "present" and answer.chance >= CLEAR:
+                if self._stop_before(goal, place):
+                    return Outcome("", "Arrived.", self._answer)
+                break
+            if self._left() <= 0:
+                break
+        return self._not_found(
+            f"No object that clearly matches {goal!r} was found from where the base stood."
+        )
+
+    def _not_found(self, sentence: str) -> Outcome:
+        return Outcome("not found", f"{sentence} {self._evidence.described()}".strip(), self._answer)
 
     def _left(self) -> float:
         """Remaining time of the search, by the base's clock."""
@@ -258,104 +272,74 @@ class Seeker:
         if left > 0:
             self._base.go(place, heading, min(timeout, left))
 
-    def _try(self, goal: str, sightings: list[Sighting], denied: list[Array]) -> bool:
-        """Drive to one sighting after the other until one is confirmed; others are discarded. Returns whether
-        one was."""
-        for sighting in sightings:
-            if self._left() <= 0:
-                break
-            if self._approach(goal, sighting):
-                return True
-            denied.append(sighting.place)
-        return False
-
-    def _look_around(self, goal: str, denied: list[Array]) -> tuple[list[Sighting], list[Hint]]:
-        """Ask in all directions. Returns sightings and hints, most likely first. A sure sighting ends the
-        look, and so does any in the first view if the goal depends on the point of view."""
-        found: list[Sighting] = []
+    def _look_around(self, goal: str) -> tuple[bool, list[Hint]]:
+        """Ask in all directions and drive to what is named: immediately if that is likely, otherwise after
+        the look. Returns whether the base arrived, and the best hints."""
         hints: list[Hint] = []
         here, heading = self._base.pose()
         for view in range(VIEWS):
             if view:
                 self._go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
-            sighting = self._ask_here(goal, denied)
-            if sighting is not None:
-                found.append(sighting)
-                enough = 0.0 if view == 0 and depends_on_view(goal) else SURE
-                if sighting.answer.status == "present" and sighting.answer.present >= enough:
-                    break
-            elif (
-                self._answer is not None and self._answer.status == "absent" and self._answer.present >= HINT
-            ):
-                hints.append(Hint(*self._base.pose(), self._answer.present))
+            answer = self._ask_here(goal)[0]
+            if self._try(goal, LIKELY):
+                return True, []
+            if answer.status == "absent" and answer.present >= HINT:
+                hints.append(Hint(*self._base.pose(), answer.present))
             if self._left() <= 0:
                 break
-        found.sort(key=lambda item: (item.answer.status != "present", -item.answer.present))
-        return found[:3], sorted(hints, key=lambda item: -item.present)[:2]
+        return self._try(goal), sorted(hints, key=lambda item: -item.present)[:2]
 
-    def _ask_here(self, goal: str, denied: list[Array]) -> Sighting | None:
-        """Ask about the current view; None if the goal is absent, has no position in the map or was
-        discarded."""
+    def _ask_here(self, goal: str) -> tuple[Answer, Place | None]:
+        """Ask about the current view and remember the answer. Returns it and the place it names."""
         self._answer = answer = self._ask(goal)
-        place = answer.position[:2]
-        if (
-            answer.status == "absent"
-            or answer.frame != _MAP
-            or any(float(np.hypot(*(place - other))) < SAME for other in denied)
-        ):
-            return None
-        return Sighting(place, answer, self._base.clock())
+        return answer, self._evidence.add(answer, *self._base.pose())
 
-    def _go_closer(self, goal: str, hint: Hint, denied: list[Array]) -> list[Sighting]:
-        """Drive from the place of a hint in its direction, as far as possible, and ask again."""
-        ahead = hint.place + CLOSER * np.array([np.cos(hint.heading), np.sin(hint.heading)])
-        self._go(ahead, hint.heading, 20.0)
-        sighting = self._ask_here(goal, denied)
-        return [sighting] if sighting is not None else []
+    def _try(self, goal: str, least: float = -1.0) -> bool:
+        """Drive to the most likely places above these log-odds, one after the other, until one is found.
+        Returns whether one was."""
+        while self._left() > 0 and (place := self._evidence.next(least)) is not None:
+            if self._approach(goal, place):
+                return True
+            place.given_up = max(place.log_odds, place.given_up)
+        return False
 
-    def _approach(self, goal: str, sighting: Sighting) -> bool:
-        """Ask again on the way to a sighting and in front of it. Returns whether it is confirmed.
+    def _approach(self, goal: str, place: Place) -> bool:
+        """Look at a place from nearer, if that leaves doubts also from its sides, and drive there once the
+        evidence suffices. Returns whether the base arrived."""
+        for side in SIDES:
+            if self._left() <= 0 or (side and place.log_odds < 0):
+                return False
+            self._ask_before(goal, place, CONFIRM, side)
+            if self._evidence.is_found(place):
+                return self._stop_before(goal, place)
+        return False
 
-        In front of it, other objects that the goal mentions may be out of view: if nothing is found there,
-        the answer on the way counts. A goal that depends on the point of view means another object from
-        there, and is not asked again.
+    def _stop_before(self, goal: str, place: Place) -> bool:
+        """Drive in front of a place. Returns whether the base arrived there.
+
+        An answer from there corrects the position, or speaks against the place if it names another one. None
+        is needed: objects that the goal mentions may be out of view by then.
         """
-        answer = sighting.answer
-        if depends_on_view(goal) and answer.status == "present":
-            self._go(*before(answer, self._base.pose()[0]))
-            return gap(answer, self._base.pose()[0]) < ARRIVED
-        confirmed = False
-        if gap(answer, self._base.pose()[0]) > CONFIRM + 0.3:
-            again = self._ask_before(goal, answer, CONFIRM)
-            if again is not None and again.status == "present" and distance(again, answer) < SAME:
-                answer, confirmed = again, True
-        else:
-            confirmed = answer.status == "present" and answer.present >= SURE
         for _ in range(3):
             if self._left() <= 0:
                 break
-            again = self._ask_before(goal, answer, STANDOFF)
-            if again is None:
-                return confirmed and gap(answer, self._base.pose()[0]) < ARRIVED
-            if again.status != "present":
+            old = place.answer
+            named = self._ask_before(goal, place, STANDOFF)
+            if not (depends_on_view(goal) or named is place or self._evidence.is_found(place)):
                 return False
-            shift = distance(again, answer)
-            answer, confirmed = again, confirmed and shift < SAME
-            if shift < SAME / 2 and gap(answer, self._base.pose()[0]) < ARRIVED:
+            if distance(old, place.answer) < SAME / 2 and gap(place.answer, self._base.pose()[0]) < ARRIVED:
                 return True
         return False
 
-    def _ask_before(self, goal: str, answer: Answer, standoff: float) -> Answer | None:
-        """Drive in front of a sighting, face it, and ask; None if nothing is found from there."""
-        place, heading = before(answer, self._base.pose()[0], standoff)
-        self._go(place, heading)
+    def _ask_before(self, goal: str, place: Place, standoff: float, side: float = 0.0) -> Place | None:
+        """Drive in front of a place, face it, and ask. Returns the place that is named from there."""
+        self._go(*before(place.answer, self._base.pose()[0], standoff, side))
         here, turn = self._base.pose()
         # The object must be straight ahead when asking, whatever kept the base from turning.
-        facing = float(np.arctan2(*(answer.position[:2] - here)[::-1]))
+        facing = float(np.arctan2(*(place.answer.position[:2] - here)[::-1]))
         if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
             self._go(here, facing, 15.0)
-        self._answer = again = self._ask(goal)
-        return again if again.status != "absent" and again.frame == _MAP else None
+        return self._ask_here(goal)[1]
 
     def _next_spot(self, visited: list[Array]) -> Array | None:
         """The next unexplored position; None if there is none."""
@@ -372,24 +356,20 @@ def depends_on_view(goal: str) -> bool:
     return _VIEW.search(goal) is not None
 
 
-def before(answer: Answer, here: Array, standoff: float = STANDOFF) -> tuple[Array, float]:
-    """Position at this distance from an object's near side, on the side it is seen from, and the heading that
-    faces it."""
+def before(answer: Answer, here: Array, standoff: float = STANDOFF, side: float = 0.0) -> tuple[Array, float]:
+    """Position at this distance from an object's near side, and the heading that faces it: on the side it is
+    seen from, or turned around the object by an angle in radians."""
     way = answer.position[:2] - here
-    heading = float(np.arctan2(*way[::-1]))
-    # Half of the object's depth seen from here depends on its unknown rotation; the mean of its sides is
-    # close enough.
-    go = max(0.0, gap(answer, here) - standoff)
-    return here + way / max(float(np.hypot(*way)), 1e-6) * go, heading
-
-
-def distance(one: Answer, other: Answer) -> float:
-    """Distance in metres between the centres of two objects on the floor."""
-    return float(np.hypot(*(one.position[:2] - other.position[:2])))
+    heading = float(np.arctan2(*way[::-1])) + side
+    away = float(np.hypot(*way))
+    # On its own side the base never drives backwards.
+    away -= gap(answer, here) - standoff if side else max(0.0, gap(answer, here) - standoff)
+    return answer.position[:2] - away * np.array([np.cos(heading), np.sin(heading)]), heading
 
 
 def gap(answer: Answer, here: Array) -> float:
     """Distance in metres from the base to the near side of an object."""
+    # Half of its depth seen from here depends on its unknown rotation; the mean of its sides is close enough.
     return float(np.hypot(*(answer.position[:2] - here))) - (answer.size[0] + answer.size[1]) / 4
 
 

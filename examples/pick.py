@@ -3,9 +3,8 @@
 The node's `target_pose` must be in the arm's base frame (parameter `target_frame`); the box in
 `detections_3d` determines how wide the gripper must open. `Arm` controls the simulated Panda of `make
 demo-grasp`; for your own arm replace its methods `move`, `grip` and `stop` (with MoveIt: a MoveGroup goal, a
-GripperCommand, and cancelling that goal, see docs/grasping.md). Set the node's `min_margin`, e.g. to 0.2:
-with its default 0 no answer is ambiguous, and of several objects that match the goal nearly equally well, the
-arm takes one.
+GripperCommand, and cancelling that goal, see docs/grasping.md). The arm moves on a sure answer only, and
+closes its fingers if a second one, given with the hand above the object, names the same object.
 
     .venv/bin/python -m examples.pick "the red can"
 """
@@ -37,6 +36,14 @@ from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_ma
 Array = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
 
+PRESENT, MARGIN = 0.7, 0.2
+"""Minimum presence and margin of an answer that moves the arm."""
+CONFIRMED = 0.5
+"""Minimum mean probability of an object, in the first answer and in the one from above, to be grasped."""
+AMBIGUOUS, UNSURE = "ambiguous", "unsure"
+"""Causes that another image may change."""
+ANSWERS = 3
+"""Maximum number of images on which a goal is asked until an answer is sure."""
 WIDEST = 0.075
 """Maximum width of an object, metres."""
 APPROACH, LIFT = 0.14, 0.2
@@ -196,11 +203,14 @@ class Picker:
         try:
             self._arm.follow(goal)
             self._arm.clock()
-            answer = self._ask(goal)
-            refused = check(answer, self._arm.frame)
-            if refused is not None:
-                return Outcome(*refused, answer)
-            return self._grasp(goal, answer)
+            for _ in range(ANSWERS):
+                answer = self._ask(goal)
+                refused = check(answer, self._arm.frame)
+                if refused is None:
+                    return self._grasp(goal, answer)
+                if refused[0] not in (AMBIGUOUS, UNSURE):
+                    break
+            return Outcome(*refused, answer)
         except GoalChanged as error:
             self._arm.stop()
             return Outcome("goal changed", f"{error} The arm stopped where it was.", answer)
@@ -224,6 +234,8 @@ class Picker:
         if check(again, arm.frame) is None and has_moved(answer, again):
             answer = again
             above, turn = self._go_above(answer)
+        if confirmation(answer, again) < CONFIRMED:  # the hand stays above it
+            return Outcome("not confirmed", disagreement(answer, again), again)
         grasp_depth = min(answer.size[2] / 2, FINGERS)
         at = answer.position + [0, 0, answer.size[2] / 2 - grasp_depth]
         arm.move(at, turn)
@@ -273,6 +285,36 @@ def has_moved(answer: Answer, again: Answer) -> bool:
     return MOVED < shift <= FOLLOWED and alike
 
 
+def confirmation(answer: Answer, again: Answer) -> float:
+    """Mean probability that an object is meant, from the answer that led the hand above it and the one given
+    there. If the goal means several objects, another one of them may be named there; a box without a pose
+    says nothing."""
+    if again.status == "absent":
+        second = again.present
+    elif not again.frame:
+        second = answer.chance
+    else:
+        second = again.chance if answer.count > 1 or _is_same(answer, again) else again.rest
+    return (answer.chance + second) / 2
+
+
+def disagreement(answer: Answer, again: Answer) -> str:
+    """A sentence about two answers that do not confirm each other."""
+    if again.status == "absent":
+        named = f"with the hand above it, nothing matches (presence {again.present:.2f})"
+    elif _is_same(answer, again):
+        named = f"the answer from above it is unsure (margin {again.margin:.2f})"
+    else:
+        x, y = again.position[:2]
+        named = f"with the hand above it, the object at ({x:.2f}, {y:.2f}) is named instead"
+    x, y = answer.position[:2]
+    return f"The object at ({x:.2f}, {y:.2f}) is not grasped for {answer.goal!r}: {named}."
+
+
+def _is_same(answer: Answer, again: Answer) -> bool:
+    return float(np.linalg.norm(again.position[:2] - answer.position[:2])) <= FOLLOWED
+
+
 def nearest_turn(quaternion: Quaternion, hand: Array) -> Quaternion:
     """The pose's rotation, or the one with its fingers exchanged, whichever is closer to the hand's current
     rotation."""
@@ -286,11 +328,17 @@ def check(answer: Answer, frame: str) -> tuple[str, str] | None:
     """Return the reason to refuse an answer, as a cause and a sentence; None if it may be acted on."""
     if answer.status == "absent":
         return "absent", answer.message
-    if answer.status == "ambiguous":
+    if answer.status == "ambiguous" or answer.margin < MARGIN:
         return (
-            "ambiguous",
+            AMBIGUOUS,
             f"Several objects match {answer.goal!r} nearly equally well (margin {answer.margin:.2f}); "
             "describe the object more precisely.",
+        )
+    if answer.present < PRESENT:
+        return (
+            UNSURE,
+            f"Whether {answer.goal!r} is there is not sure enough to move (presence {answer.present:.2f}, "
+            f"needed {PRESENT}); describe the object in other words.",
         )
     if not answer.frame:
         return "no pose", answer.message or "The answer has a box and no pose: does the node receive depth?"

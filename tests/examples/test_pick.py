@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
-from examples.pick import Picker, check, nearest_turn
+from examples.pick import Picker, check, confirmation, nearest_turn
 from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
 
 BASE = "panda_link0"
@@ -83,6 +83,8 @@ class StandInArm:
     [
         ({"status": "absent", "message": "The goal 'x' is absent (presence 0.03)."}, "absent"),
         ({"status": "ambiguous"}, "ambiguous"),
+        ({"margin": 0.19}, "ambiguous"),
+        ({"present": 0.69}, "unsure"),
         ({"frame": ""}, "no pose"),
         ({"frame": "", "message": "Depth is 3 s late."}, "no pose"),
         ({"frame": "camera"}, "no pose"),
@@ -121,10 +123,11 @@ def test_moved_object_is_grasped_at_its_new_place() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        {"position": np.array([0.6, -0.1, 0.05])},  # 22 cm away: another can of "all cans"
         {"position": np.array([0.55, 0.1, 0.2]), "size": (0.2, 0.07, 0.3)},  # the hand above the can
         {"position": np.array([0.52, 0.1, 0.05])},  # where it was
-        {"status": "absent"},  # the hand hides it
+        {"status": "absent", "present": 0.2},  # the hand hides it
+        {"frame": "", "margin": 0.0},  # the hand hides its depth
+        {"status": "ambiguous", "margin": 0.05},
     ],
 )
 def test_another_answer_from_above_does_not_change_the_place(changes: dict[str, Any]) -> None:
@@ -133,6 +136,63 @@ def test_another_answer_from_above_does_not_change_the_place(changes: dict[str, 
     pick = Picker(arm, lambda goal: next(answers)).pick("the red can")  # type: ignore[arg-type]
     assert pick.cause == "" and pick.answer is CAN
     assert all(place[:2] == pytest.approx([0.5, 0.1]) for place in arm.moves)
+
+
+@pytest.mark.parametrize(
+    ("changes", "count", "probability"),
+    [
+        ({}, 1, 0.85),
+        ({"position": np.array([0.52, 0.1, 0.05]), "margin": 0.1}, 1, (0.85 + 0.5) / 2),
+        ({"position": np.array([0.6, -0.1, 0.05])}, 1, (0.85 + 0.05) / 2),
+        ({"position": np.array([0.6, -0.1, 0.05])}, 2, 0.85),  # another can of "all cans"
+        ({"status": "absent", "present": 0.1}, 1, (0.85 + 0.1) / 2),
+        ({"frame": ""}, 1, 0.85),
+    ],
+)
+def test_probability_of_an_object_after_a_second_answer(
+    changes: dict[str, Any], count: int, probability: float
+) -> None:
+    first = dataclasses.replace(CAN, count=count)
+    assert confirmation(first, dataclasses.replace(CAN, **changes)) == pytest.approx(probability)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        (
+            {"position": np.array([0.6, -0.1, 0.05])},
+            "with the hand above it, the object at (0.60, -0.10) is named instead.",
+        ),
+        (
+            {"status": "absent", "present": 0.1},
+            "with the hand above it, nothing matches (presence 0.10).",
+        ),
+        ({"present": 0.1, "margin": 0.0}, "the answer from above it is unsure (margin 0.00)."),
+    ],
+)
+def test_an_object_that_the_answer_from_above_does_not_confirm_is_not_grasped(
+    changes: dict[str, Any], why: str
+) -> None:
+    arm = StandInArm()
+    answers = iter([CAN, dataclasses.replace(CAN, **changes)])
+    pick = Picker(arm, lambda goal: next(answers)).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "not confirmed"
+    assert pick.sentence == f"The object at (0.50, 0.10) is not grasped for 'the red can': {why}"
+    # The hand stays above it, the fingers stay open.
+    assert [float(place[2]) for place in arm.moves] == pytest.approx([0.24])
+    assert arm.grips == pytest.approx([0.08])
+
+
+def test_an_unsure_answer_is_asked_again_before_it_is_refused() -> None:
+    unsure = dataclasses.replace(CAN, present=0.6)
+    unclear = dataclasses.replace(CAN, status="ambiguous", margin=0.1)
+    arm, answers = StandInArm(), iter([unsure, unclear, CAN, CAN])
+    assert Picker(arm, lambda goal: next(answers)).pick("the red can").cause == ""  # type: ignore[arg-type]
+    arm, answers = StandInArm(), iter([unclear, unclear, unsure, CAN])
+    pick = Picker(arm, lambda goal: next(answers)).pick("the red can")  # type: ignore[arg-type]
+    assert pick.cause == "unsure" and "(presence 0.60, needed 0.7)" in pick.sentence and not arm.moves
+    arm, answers = StandInArm(), iter([dataclasses.replace(CAN, status="absent"), CAN])
+    assert Picker(arm, lambda goal: next(answers)).pick("the red can").cause == "absent"  # type: ignore[arg-type]
 
 
 def test_empty_gripper_is_reported_as_a_miss() -> None:

@@ -1,0 +1,135 @@
+"""Evidence from several views: log-odds of places, independence of views, and when a place is found."""
+
+from __future__ import annotations
+
+import dataclasses
+from math import log
+
+import numpy as np
+import pytest
+
+from examples.ask import Answer
+from examples.evidence import NEAR, Evidence, in_view
+
+CHAIR = Answer("the chair", "present", "", 0.9, 0.7, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
+NOTHING = Answer("the chair", "absent", "The goal is absent.", 0.2, 0.2)
+AHEAD = 0.0
+
+
+def at(x: float, y: float, present: float = 0.9, margin: float = 0.7) -> Answer:
+    return dataclasses.replace(CHAIR, position=np.array([x, y, 0.5]), present=present, margin=margin)
+
+
+def test_presence_is_divided_between_the_best_object_and_the_others() -> None:
+    assert (CHAIR.chance, CHAIR.rest) == (pytest.approx(0.8), pytest.approx(0.1))
+    assert (NOTHING.chance, NOTHING.rest) == (0.2, 0.2)
+
+
+def test_one_view_finds_nothing_and_two_positions_do() -> None:
+    evidence = Evidence("map")
+    place = evidence.add(at(4, 0, 1.0, 1.0), np.zeros(2), AHEAD)
+    assert place is not None and place.log_odds == pytest.approx(log(9)) and not evidence.is_found(place)
+    assert evidence.add(at(4.3, 0), np.array([1.5, 0]), AHEAD) is place
+    assert place.log_odds == pytest.approx(log(9) + log(4)) and evidence.is_found(place)
+    # The pose is that of the answer from the nearest position.
+    assert place.answer.position[0] == 4.3
+
+
+def test_views_from_the_same_position_count_as_one() -> None:
+    evidence = Evidence("map")
+    for turn in (0.0, 0.1, -0.1):
+        place = evidence.add(at(3, 0), np.array([0.2 * turn, 0]), turn)
+    assert place is not None and len(place.views) == 1 and place.log_odds == pytest.approx(log(4))
+    evidence.add(NOTHING, np.zeros(2), AHEAD)
+    assert place.log_odds == pytest.approx((3 * log(4) - log(4)) / 4)
+
+
+def test_a_view_that_names_another_place_or_none_speaks_against_a_place_in_it() -> None:
+    evidence = Evidence("map")
+    here = np.zeros(2)
+    first = evidence.add(at(3, 0), here, AHEAD)
+    second = evidence.add(at(3, 1.0), np.array([0.0, 1.0]), AHEAD)
+    assert first is not None and second is not None
+    # 0.1 remains for the first place, which the second view shows too.
+    assert first.log_odds == pytest.approx(log(4) - log(9))
+    assert second.log_odds == pytest.approx(log(4))
+    evidence.add(NOTHING, np.array([1.0, 1.0]), AHEAD)
+    assert second.log_odds == pytest.approx(log(4) - log(4))
+
+
+@pytest.mark.parametrize(
+    ("here", "heading"),
+    [((0.0, 0.0), 1.0), ((0.0, 0.0), np.pi), ((3.2, 0.0), 0.0), ((-1.0, 0.0), 0.0)],
+    ids=["aside", "behind", "too near", "too far"],
+)
+def test_a_view_that_does_not_show_a_place_says_nothing_about_it(
+    here: tuple[float, float], heading: float
+) -> None:
+    evidence = Evidence("map")
+    place = evidence.add(at(4, 0), np.array([1.0, 0.0]), AHEAD)
+    assert place is not None and not in_view(place.answer, np.array(here), heading, NEAR)
+    evidence.add(NOTHING, np.array(here), heading)
+    assert place.log_odds == pytest.approx(log(4))
+
+
+def test_another_place_named_from_near_speaks_against_a_place() -> None:
+    evidence = Evidence("map")
+    place = evidence.add(at(4, 0), np.array([1.0, 0.0]), AHEAD)
+    other = evidence.add(at(6, 0), np.array([3.2, 0.0]), AHEAD)
+    assert place is not None and other is not None
+    assert place.log_odds == pytest.approx(log(4) - log(9)) and other.log_odds == pytest.approx(log(4))
+
+
+def test_a_rival_that_is_nearly_as_likely_keeps_a_place_from_being_found() -> None:
+    evidence = Evidence("map")
+    for y in (0.0, 2.0):
+        for x in (0.0, 1.0):
+            evidence.add(at(4, y), np.array([x, y]), AHEAD)
+    one, other = evidence.places
+    assert one.log_odds == pytest.approx(other.log_odds) and one.log_odds < 3
+    for x in (0.0, 1.0):
+        evidence.add(at(4, 0, 1.0, 1.0), np.array([x, -1.0]), AHEAD)
+    assert one.log_odds > 3 and evidence.is_found(one) and not evidence.is_found(other)
+    for x in (0.0, 1.0):
+        evidence.add(at(4, 2.0, 1.0, 1.0), np.array([x, 3.0]), AHEAD)
+    assert other.log_odds > 3 and not evidence.is_found(one) and not evidence.is_found(other)
+
+
+def test_the_most_likely_place_is_next_until_it_is_given_up() -> None:
+    evidence = Evidence("map")
+    weak = evidence.add(at(4, 2.5, 0.55, 0.3), np.zeros(2), 0.6)
+    strong = evidence.add(at(4, -2.5), np.zeros(2), -0.6)
+    assert weak is not None and strong is not None
+    assert evidence.next() is strong and evidence.next(1.3) is strong and evidence.next(1.5) is None
+    strong.given_up = strong.log_odds
+    assert evidence.next() is weak
+    weak.given_up = weak.log_odds
+    assert evidence.next() is None
+    # More evidence makes it worth another approach.
+    evidence.add(at(4, -2.5), np.array([4.0, 0.0]), -np.pi / 2)
+    assert evidence.next() is strong
+
+
+def test_a_place_below_the_limit_is_not_gone_to() -> None:
+    evidence = Evidence("map")
+    evidence.add(at(4, 0, 0.5, 0.0), np.zeros(2), AHEAD)  # 0.25
+    assert evidence.next() is None and len(evidence.places) == 1
+
+
+def test_a_pose_in_another_frame_or_without_depth_is_no_evidence() -> None:
+    evidence = Evidence("map")
+    place = evidence.add(at(4, 0), np.zeros(2), AHEAD)
+    assert place is not None
+    for frame in ("", "camera"):
+        assert evidence.add(dataclasses.replace(CHAIR, frame=frame), np.array([1.0, 0.0]), AHEAD) is None
+    assert place.log_odds == pytest.approx(log(4)) and len(evidence.places) == 1
+
+
+def test_the_most_likely_place_is_described() -> None:
+    evidence = Evidence("map")
+    assert evidence.described() == ""
+    evidence.add(at(4, 0), np.zeros(2), AHEAD)
+    assert (
+        evidence.described()
+        == "The most likely object, at (4.0, 0.0), is 0.80 likely after views from 1 position."
+    )
