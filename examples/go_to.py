@@ -42,7 +42,7 @@ CONFIRM = 1.6
 ARRIVED = 0.9
 """Distance in metres from an object's near side within which the base has arrived."""
 LIKELY = 1.4
-"""Log-odds (of 0.8) from which a place is approached before the other directions are looked at."""
+"""Log-odds (of 0.8) from which a place is approached before the look in the other directions."""
 CLEAR = 0.6
 """Minimum probability of the only answer to a goal that depends on the point of view."""
 HINT = 0.15
