@@ -203,14 +203,10 @@ class Picker:
         try:
             self._arm.follow(goal)
             self._arm.clock()
-            for _ in range(ANSWERS):
-                answer = self._ask(goal)
-                refused = check(answer, self._arm.frame)
-                if refused is None:
-                    return self._grasp(goal, answer)
-                if refused[0] not in (AMBIGUOUS, UNSURE):
-                    break
-            return Outcome(*refused, answer)
+            answer, refused = self._first_answer(goal)
+            if refused is not None:
+                return Outcome(*refused, answer)
+            return self._grasp(goal, answer)
         except GoalChanged as error:
             self._arm.stop()
             return Outcome("goal changed", f"{error} The arm stopped where it was.", answer)
@@ -226,6 +222,17 @@ class Picker:
         except KeyboardInterrupt:
             self._arm.stop()
             raise
+
+    def _first_answer(self, goal: str) -> tuple[Answer, tuple[str, str] | None]:
+        """Ask on up to `ANSWERS` images until the answer is neither unsure nor ambiguous. Returns the last
+        answer, and why it is refused."""
+        answer = self._ask(goal)
+        for _ in range(ANSWERS - 1):
+            refused = check(answer, self._arm.frame)
+            if refused is None or refused[0] not in (AMBIGUOUS, UNSURE):
+                break
+            answer = self._ask(goal)
+        return answer, check(answer, self._arm.frame)
 
     def _grasp(self, goal: str, answer: Answer) -> Outcome:
         arm = self._arm
