@@ -34,8 +34,11 @@ def backproject_pixels(depth: FloatArray, pixels: NDArray[np.intp], camera: Intr
     `backproject`. Each coordinate is contiguous in memory."""
     row = pixels // depth.shape[1]
     column = pixels - row * depth.shape[1]
-    z = depth.ravel()[pixels].astype(np.float64)
-    return np.stack([(column - camera.cx) / camera.fx * z, (row - camera.cy) / camera.fy * z, z]).T
+    points = np.empty((3, len(pixels)))
+    points[2] = depth.ravel()[pixels]
+    np.multiply((column - camera.cx) / camera.fx, points[2], out=points[0])
+    np.multiply((row - camera.cy) / camera.fy, points[2], out=points[1])
+    return points.T
 
 
 def project(points: Points, camera: Intrinsics) -> Points:

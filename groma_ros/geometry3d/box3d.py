@@ -7,6 +7,7 @@ limits and measurements.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -24,7 +25,7 @@ from groma_ros.geometry3d.footprint import (
     hidden_counterparts,
     smallest_rectangle,
 )
-from groma_ros.geometry3d.plane_ransac import Plane, evenly, find_planes, quantile
+from groma_ros.geometry3d.plane_ransac import Plane, evenly, find_planes, quantile, quantiles
 from groma_ros.types import Box3D, Detection, FloatArray, Frame, Grounding, IntArray, Intrinsics
 
 Array = NDArray[np.float64]
@@ -175,18 +176,20 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
         raise DepthError("box", f"{name} covers no pixel of the {width}x{height} image.")
     margin = rule.margin * max(x2 - x1, y2 - y1) + 8
     left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
-    right, bottom = min(width, int(np.ceil(x2 + margin))), min(height, int(np.ceil(y2 + margin)))
-    step = int(np.ceil(np.sqrt((right - left) * (bottom - top) / rule.most_pixels)))
+    right, bottom = min(width, math.ceil(x2 + margin)), min(height, math.ceil(y2 + margin))
+    step = math.ceil(math.sqrt((right - left) * (bottom - top) / rule.most_pixels))
     part = depth[top:bottom:step, left:right:step]
-    part = np.where((part > _NEAREST) & (part < _FARTHEST), part, np.nan).astype(np.float32)
+    part = np.where((part > _NEAREST) & (part < _FARTHEST), part, np.float32(np.nan)).astype(
+        np.float32, copy=False
+    )
     middle = ((camera.cx - left) / step, (camera.cy - top) / step)
     own = Intrinsics(camera.fx / step, camera.fy / step, *middle, part.shape[1], part.shape[0])
     a, b, c, d = (
         (value - start - 0.5) / step + 0.5
         for value, start in zip((x1, y1, x2, y2), (left, top, left, top), strict=True)
     )
-    inside = part[max(0, int(b)) : max(1, int(np.ceil(d))), max(0, int(a)) : max(1, int(np.ceil(c)))]
-    measured = int(np.isfinite(inside).sum())
+    inside = part[max(0, int(b)) : max(1, math.ceil(d)), max(0, int(a)) : max(1, math.ceil(c))]
+    measured = int(np.count_nonzero(np.isfinite(inside)))
     if measured < rule.least_points:
         raise DepthError(
             "holes", f"{name} holds {measured} pixels with depth, and {rule.least_points} are needed."
@@ -268,14 +271,16 @@ def _fit(points: Points, surface: _Surface, view: SurfaceView, noise: float) -> 
 def _axes(points: Points, plane: Plane | None) -> Axes:
     """Axes on the support below the centre of the points. Without a support, up is the image's up."""
     some = points[:: max(1, len(points) // _MIDDLE)]
-    middle = np.array([quantile(some[:, axis], 0.5) for axis in range(3)])
+    middle = quantiles(some.T, 0.5)
     up = plane.normal if plane is not None else np.array([0.0, -1.0, 0.0])
     away = middle - up * (middle @ up)
-    if np.linalg.norm(away) < 1e-6 * np.linalg.norm(middle):
-        away = np.cross([1.0, 0.0, 0.0], up)  # seen from directly above: any direction is valid
-    away = away / np.linalg.norm(away)
+    if away @ away < 1e-12 * (middle @ middle):
+        away = np.array([0.0, -up[2], up[1]])  # seen from directly above: any direction is valid
+    away = away / math.sqrt(away @ away)
     origin = middle - up * plane.height(middle) if plane is not None else middle
-    return Axes(origin, np.stack([away, np.cross(up, away), up]))
+    (a, b, c), (d, e, f) = up.tolist(), away.tolist()
+    left = (b * f - c * e, c * d - a * f, a * e - b * d)  # up x away
+    return Axes(origin, np.array([away, left, up]))
 
 
 def _stands(local: Points, surface: _Surface, axes: Axes, view: SurfaceView, noise: float) -> bool:
@@ -314,7 +319,7 @@ def _hidden_below(mask: Mask, axes: Axes, view: SurfaceView) -> float:
 
 
 def _box(axes: Axes, footprint: Footprint, base: float, top: float) -> Box3D:
-    cos, sin = np.cos(footprint.angle), np.sin(footprint.angle)
+    cos, sin = math.cos(footprint.angle), math.sin(footprint.angle)
     turn = np.array([[cos, sin, 0], [-sin, cos, 0], [0, 0, 1.0]])
     x, y, z = (float(value) for value in axes.to_optical(np.array([*footprint.centre, (base + top) / 2])))
     length, width = (float(value) for value in footprint.sides)

@@ -3,7 +3,9 @@ half determines the whole."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -45,9 +47,12 @@ def find_round(local: Points, hull: Array, error: float) -> Circle | None:
     """
     top = float(local[:, 2].max())
     rim = outline(hull)
-    widest = rim[[rim[:, 1].argmin(), rim[:, 1].argmax()], 0].mean()
-    half = np.ptp(local[:, 1]) / 2
-    near = find_circle(rim[rim[:, 0] <= widest + 0.002], error)
+    x, y = rim.T
+    left, right = y.argmin(), y.argmax()
+    widest = (x[left] + x[right]) / 2
+    across = local[:, 1]
+    half = (across.max() - across.min()) / 2
+    near = find_circle(rim[x <= widest + 0.002], error)
     if near is not None and (near.share < _NEAR_SHARE or near.radius > 1.1 * half + error):
         near = None
     cap = local[local[:, 2] > top - max(_TOP * top, 2 * error)]
@@ -79,12 +84,18 @@ def round_footprint(local: Points, circle: Circle, error: float) -> Footprint:
 
 def outline(hull: Array) -> Array:
     """Sample a convex hull (N, 2) at equal distances; (M, 2)."""
-    ring = np.concatenate([hull, hull[:1]])
-    along = np.concatenate([[0], np.cumsum(np.hypot(*(ring[1:] - ring[:-1]).T))])
+    ring = np.empty((2, len(hull) + 1))
+    ring[:, :-1] = hull.T
+    ring[:, -1] = hull[0]
+    x, y = ring
+    along = np.zeros(len(x))
+    np.hypot(x[1:] - x[:-1], y[1:] - y[:-1]).cumsum(out=along[1:])
     if not along[-1] > 0:
         return hull[:1]
     at = np.arange(0, along[-1], max(_SPACING, along[-1] / 400))
-    return np.stack([np.interp(at, along, ring[:, axis]) for axis in (0, 1)]).T
+    samples = np.empty((2, len(at)))
+    samples[0], samples[1] = np.interp(at, along, x), np.interp(at, along, y)
+    return samples.T
 
 
 def find_circle(rim: Array, error: float) -> Circle | None:
@@ -92,65 +103,79 @@ def find_circle(rim: Array, error: float) -> Circle | None:
     None for too few points."""
     if len(rim) < 12:
         return None
-    error = max(error, _WITHIN * float(np.ptp(rim, axis=0).max()) / 2)
-    centres, radii = _through(rim[np.random.default_rng(len(rim)).integers(0, len(rim), (3, _TRIPLES))])
-    if not len(centres):
+    rim = np.ascontiguousarray(rim.T)
+    error = max(error, _WITHIN * float((rim.max(1) - rim.min(1)).max()) / 2)
+    x, y, radii = _through(rim[:, _triples(rim.shape[1])])
+    if not len(radii):
         return None
-    x, y = rim.T
-    best = _most_on(x, y, centres, radii, error)
-    centre, radius = centres[best], float(radii[best])
-    inside = _on(x, y, centre, radius, error)
+    best = _most_on(rim, x, y, radii, error)
+    centre, radius = np.array([x[best], y[best]]), float(radii[best])
+    inside = _on(rim, centre, radius, error)
     for _ in range(3):
         if np.count_nonzero(inside) < 8:
             return None
-        centre, radius = _fit_circle(x[inside], y[inside])
-        before, inside = inside, _on(x, y, centre, radius, error)
+        centre, radius = _fit_circle(rim[:, inside])
+        before, inside = inside, _on(rim, centre, radius, error)
         if (inside == before).all():
             break
-    return Circle(centre, radius, np.count_nonzero(inside) / len(x))
+    return Circle(centre, radius, np.count_nonzero(inside) / rim.shape[1])
 
 
-def _through(triples: Array) -> tuple[Array, Array]:
-    """Centres (K, 2) and radii (K,) of the circles through triples of points (3, K, 2) that are not nearly on
-    a line: a centre is the intersection of the bisectors of two chords (Cramer's rule)."""
-    (ax, ay), (bx, by), (cx, cy) = triples.transpose(0, 2, 1)
-    ux, uy, vx, vy = bx - ax, by - ay, cx - ax, cy - ay
+@lru_cache(maxsize=512)
+def _triples(count: int) -> NDArray[np.int64]:
+    """Indices (3, K) of random triples among a number of points, the same at every call."""
+    triples = np.random.default_rng(count).integers(0, count, (3, _TRIPLES))
+    triples.flags.writeable = False  # it is shared by all calls
+    return triples
+
+
+def _through(triples: Array) -> tuple[Array, Array, Array]:
+    """Centres x, y (K,) and radii (K,) of the circles through triples of points (2, 3, K) that are not nearly
+    on a line: a centre is the intersection of the bisectors of two chords (Cramer's rule)."""
+    a = triples[:, 0]
+    (ux, uy), (vx, vy) = triples[:, 1] - a, triples[:, 2] - a
     cross = ux * vy - uy * vx
-    apart = np.abs(cross) > 1e-6
-    ux, uy, vx, vy, ax, ay, cross = (item[apart] for item in (ux, uy, vx, vy, ax, ay, cross))
     # From a, half the square of each chord is its product with the way to the centre.
     ru, rv = (ux * ux + uy * uy) / 2, (vx * vx + vy * vy) / 2
-    x, y = (ru * vy - rv * uy) / cross, (ux * rv - vx * ru) / cross
-    return np.stack([ax + x, ay + y], 1), np.hypot(x, y)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        way = np.stack([(ru * vy - rv * uy) / cross, (ux * rv - vx * ru) / cross])
+    apart = np.abs(cross) > 1e-6
+    way, a = way[:, apart], a[:, apart]
+    return *(a + way), np.hypot(*way)
 
 
-def _most_on(x: Array, y: Array, centres: Array, radii: Array, error: float) -> int:
-    """Index of the circle with the most points within `error` of it.
+def _most_on(rim: Array, x: Array, y: Array, radii: Array, error: float) -> int:
+    """Index of the circle with the most points (2, N) within `error` of it.
 
     |d - r| < e is |d^2 - r^2 - e^2| < 2 r e where r > e, and d^2 for all points and circles is one product.
     """
-    middle_x, middle_y = x.mean(), y.mean()
-    x, y, a, b = x - middle_x, y - middle_y, centres[:, 0] - middle_x, centres[:, 1] - middle_y
-    circles = np.stack([a * a + b * b - radii * radii - error * error, -2 * a, -2 * b, np.ones(len(a))], 1)
-    points = np.stack([np.ones(len(x)), x, y, x * x + y * y])
-    away = product(circles.astype(np.float32), points.astype(np.float32))
+    middle = np.add.reduce(rim, 1) / rim.shape[1]
+    px, py = rim - middle[:, None]
+    a, b = x - middle[0], y - middle[1]
+    circles = np.ones((len(a), 4), np.float32)
+    circles[:, 0] = a * a + b * b - radii * radii - error * error
+    circles[:, 1], circles[:, 2] = -2 * a, -2 * b
+    points = np.ones((4, len(px)), np.float32)
+    points[1], points[2], points[3] = px, py, px * px + py * py
+    away = product(circles, points)
     near = np.abs(away, out=away) < (2 * error * radii)[:, None].astype(np.float32)
     return int(cv2.reduce(near.view(np.uint8), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).argmax())
 
 
-def _on(x: Array, y: Array, centre: Array, radius: float, error: float) -> NDArray[np.bool_]:
-    return np.asarray(np.abs(_distances(x, y, centre) - radius) < error)
+def _on(rim: Array, centre: Array, radius: float, error: float) -> NDArray[np.bool_]:
+    return np.asarray(np.abs(_distances(rim[0], rim[1], centre) - radius) < error)
 
 
 def _distances(x: Array, y: Array, centre: Array) -> Array:
     """Distances of points from a centre."""
-    return np.asarray(np.sqrt((x - centre[0]) ** 2 + (y - centre[1]) ** 2))
+    x, y = x - centre[0], y - centre[1]
+    return np.asarray(np.sqrt(x * x + y * y))
 
 
-def _fit_circle(x: Array, y: Array) -> tuple[Array, float]:
-    """Least squares fit of x^2 + y^2, which is linear in the centre (I. Kasa, 1976)."""
-    middle = np.array([x.mean(), y.mean()])
-    x, y = x - middle[0], y - middle[1]
+def _fit_circle(points: Array) -> tuple[Array, float]:
+    """Least squares fit of x^2 + y^2 for points (2, N), which is linear in the centre (I. Kasa, 1976)."""
+    middle = np.add.reduce(points, 1) / points.shape[1]
+    x, y = points - middle[:, None]
     square = x * x + y * y
     # With the mean as origin, the normal equations of the centre do not depend on the radius.
     xx, xy, yy = float(x @ x), float(x @ y), float(y @ y)
@@ -160,7 +185,7 @@ def _fit_circle(x: Array, y: Array) -> tuple[Array, float]:
         a, b = (yy * right - xy * left) / determinant, (xx * left - xy * right) / determinant
     else:  # on a line
         a, b = np.linalg.lstsq([[xx, xy], [xy, yy]], [right, left], rcond=None)[0]
-    return middle + (a, b), float(np.sqrt(square.mean() + a * a + b * b))
+    return middle + (a, b), math.sqrt(float(np.add.reduce(square)) / len(square) + a * a + b * b)
 
 
 def arc(points: Points, centre: Array) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import Points
-from groma_ros.geometry3d.plane_ransac import product, quantile
+from groma_ros.geometry3d.plane_ransac import product, quantiles
 from groma_ros.types import FloatArray, Intrinsics
 
 Array = NDArray[np.float64]
@@ -94,7 +95,8 @@ class Footprint:
     @classmethod
     def along(cls, points: Array, angle: float) -> Footprint:
         """The rectangle around points (N, 2) with one side at a given angle."""
-        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        cos, sin = math.cos(angle), math.sin(angle)
+        turn = np.array([[cos, sin], [-sin, cos]])
         turned = points @ turn.T
         low, high = turned.min(0), turned.max(0)
         centre, sides = turn.T @ ((low + high) / 2), high - low
@@ -121,7 +123,7 @@ def hidden_counterparts(local: Points, axes: Axes, view: SurfaceView, slack: flo
 def _half_turn_axis(local: Points, axes: Axes, view: SurfaceView, slack: float) -> Array:
     """Search the axis from coarse to fine over the ground covered by the points and the ground behind it."""
     points = local[:: max(1, len(local) // _SAMPLES)]
-    low, high = (np.array([quantile(points[:, axis], share) for axis in (0, 1)]) for share in (0.005, 0.995))
+    low, high = (quantiles(points.T[:2], share) for share in (0.005, 0.995))
     span = np.maximum(high - low, 1e-3)
     # The counterpart of p is 2 c - p on the ground: the part that does not depend on the axis c.
     fixed = axes.to_optical(points * (-1.0, -1.0, 1.0)).T.astype(np.float32)
@@ -169,13 +171,17 @@ def convex_hull(points: Points) -> Array:
     flat[:2] = points[:, :2].T * 1000  # OpenCV works in float32: millimetres
     x, y, _ = flat
     along = x, x + y, y, y - x  # four of eight directions, the others are their opposites
-    corners = flat[:2, [*(item.argmax() for item in along), *(item.argmin() for item in along)]]
-    across, up = np.roll(corners, -1, axis=1) - corners
+    farthest = [*(item.argmax() for item in along), *(item.argmin() for item in along)]
+    corners = flat[:2, [*farthest, farthest[0]]]
+    across, up = corners[:, 1:] - corners[:, :-1]
     # Keep points on a side, and points so close to it that rounding decides on which side they are.
     near = _ROUNDING * np.abs(corners).max() ** 2
-    sides = np.stack([up, -across, near - (up * corners[0] - across * corners[1])], 1)
+    sides = np.empty((8, 3), np.float32)
+    sides[:, 0], sides[:, 1] = up, -across
+    sides[:, 2] = near - (up * corners[0, :-1] - across * corners[1, :-1])
     point = (up == 0) & (across == 0)  # two of the eight are the same
-    sides[point & ~point.all(), 2] = -1
+    if point.any() and not point.all():
+        sides[point, 2] = -1
     outside = cv2.reduce(product(sides, flat), 0, cv2.REDUCE_MAX)[0] >= 0
-    hull = cv2.convexHull(np.ascontiguousarray(flat[:2].take(np.flatnonzero(outside), 1).T))
+    hull = cv2.convexHull(np.ascontiguousarray(flat[:2, outside].T))
     return np.asarray(hull[:, 0].astype(np.float64) / 1000)

@@ -89,8 +89,19 @@ def quantile(values: NDArray[np.floating], share: float) -> float:
     place = share * (len(values) - 1)
     low = int(place)
     high = min(low + 1, len(values) - 1)
-    part = np.partition(values, (low, high))
+    part = values.copy()
+    part.partition((low, high))
     return float(part[low]) + (place - low) * (float(part[high]) - float(part[low]))
+
+
+def quantiles(rows: Array, share: float) -> Array:
+    """The `quantile` of each row of values (K, N); float64 K."""
+    place = share * (rows.shape[1] - 1)
+    low = int(place)
+    high = min(low + 1, rows.shape[1] - 1)
+    part = rows.copy()
+    part.partition((low, high), 1)
+    return np.asarray(part[:, low] + (place - low) * (part[:, high] - part[:, low]))
 
 
 def product(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
@@ -136,11 +147,16 @@ def _through(triples: FloatArray) -> FloatArray:
     is near the plane of a triple that is nearly on a line."""
     a = triples[:, 0]
     (ux, uy, uz), (vx, vy, vz) = triples[:, 1] - a, triples[:, 2] - a
-    normals = np.stack([uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx])
-    lengths = np.sqrt((normals * normals).sum(0))
-    apart = lengths > _SLIVER
-    normals = np.where(apart, normals / np.where(apart, lengths, 1), 0)
-    return np.vstack([normals, np.where(apart, -(normals * a).sum(0), np.inf)]).T.astype(np.float32)
+    planes = np.empty((4, ux.size), np.float32)
+    normals = planes[:3]
+    normals[0], normals[1], normals[2] = uy * vz - uz * vy, uz * vx - ux * vz, ux * vy - uy * vx
+    lengths = np.sqrt(np.add.reduce(normals * normals, 0))
+    flat = lengths <= _SLIVER
+    lengths[flat] = 1
+    normals /= lengths
+    planes[3] = -np.add.reduce(normals * a, 0)
+    planes[:3, flat], planes[3, flat] = 0, np.inf
+    return planes.T
 
 
 def _refined(points: Points, inside: Mask, allowed: Array) -> Plane:
@@ -168,6 +184,8 @@ def _fit(homogeneous: Array, weights: Array) -> Array:
     """Least squares: unit normal and offset of a plane, for points (4, N), the fourth coordinate 1."""
     moments = product(homogeneous * weights, homogeneous.T)
     centre = moments[3, :3] / moments[3, 3]
-    spread = moments[:3, :3] - moments[3, 3] * np.outer(centre, centre)
-    normal = np.linalg.eigh(spread)[1][:, 0]
-    return np.append(normal, -(normal @ centre))
+    spread = moments[:3, :3] - moments[3, 3] * (centre[:, None] * centre)
+    plane = np.empty(4)
+    plane[:3] = normal = np.linalg.eigh(spread)[1][:, 0]
+    plane[3] = -(normal @ centre)
+    return plane
