@@ -8,7 +8,8 @@ the log-odds are those of the probabilities in the answers.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,12 @@ FIELD, FAR = 0.4, 4.0
 NEAR = 1.0
 """An absent answer says nothing about a place nearer than this: the object may fill the picture, and objects
 that the goal mentions beside it may be outside. Metres."""
+
+BESIDE = 1.2
+"""Maximum distance in metres between the outlines of two objects that are next to each other."""
+MISSING = 0.3
+"""Presence below which the neighbour that a goal mentions is missing from a view."""
+_BESIDE = re.compile(r"\b(?:next to|beside|close to|near)\s+(.+)$", re.IGNORECASE)
 
 
 @dataclass
@@ -125,6 +132,33 @@ class Evidence:
         elif away <= near.distance:
             near.answer, near.distance = answer, away
         return near
+
+
+def neighbour(goal: str) -> str | None:
+    """The object that a goal's object is next to: "the pink chair" for "the barrel next to the pink chair".
+    None for other goals."""
+    found = _BESIDE.search(goal.strip())
+    return found[1] if found else None
+
+
+def with_neighbour(answer: Answer, other: Answer) -> Answer:
+    """Limit an answer by the answer about the neighbour that its goal mentions, given from the same position.
+
+    A model that overlooks half of a goal names any barrel for "the barrel next to the pink chair". If the
+    chair is missing from the view, or is not beside that barrel, the answer is no more likely than that.
+    """
+    if other.status == "absent":
+        limit = other.present if other.present < MISSING else 1.0
+    elif other.frame and other.frame == answer.frame and _outlines(answer, other) > BESIDE:
+        limit = other.rest
+    else:
+        limit = 1.0
+    return replace(answer, present=min(answer.present, limit), margin=min(answer.margin, limit))
+
+
+def _outlines(one: Answer, other: Answer) -> float:
+    """Distance in metres between the outlines of two objects, with the mean of each one's sides."""
+    return distance(one, other) - sum(item.size[0] + item.size[1] for item in (one, other)) / 4
 
 
 def in_view(answer: Answer, here: Array, heading: float, nearest: float = 0.0) -> bool:

@@ -29,7 +29,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
-from examples.evidence import SAME, Evidence, Place, distance
+from examples.evidence import SAME, Evidence, Place, distance, neighbour, with_neighbour
 
 Array = NDArray[np.float64]
 
@@ -289,9 +289,13 @@ class Seeker:
                 break
         return self._try(goal), sorted(hints, key=lambda item: -item.present)[:2]
 
-    def _ask_here(self, goal: str) -> tuple[Answer, Place | None]:
-        """Ask about the current view and remember the answer. Returns it and the place it names."""
+    def _ask_here(self, goal: str, near: bool = False) -> tuple[Answer, Place | None]:
+        """Ask about the current view and remember the answer. Returns it and the place it names. near: the
+        base stands so near that an object beside may be out of view."""
         self._answer = answer = self._ask(goal)
+        other = neighbour(goal)
+        if other is not None and not near and answer.status != "absent":
+            answer = with_neighbour(answer, self._ask(other))
         return answer, self._evidence.add(answer, *self._base.pose())
 
     def _try(self, goal: str, least: float = -1.0) -> bool:
@@ -339,7 +343,7 @@ class Seeker:
         facing = float(np.arctan2(*(place.answer.position[:2] - here)[::-1]))
         if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
             self._go(here, facing, 15.0)
-        return self._ask_here(goal)[1]
+        return self._ask_here(goal, standoff < CONFIRM)[1]
 
     def _next_spot(self, visited: list[Array]) -> Array | None:
         """The next unexplored position; None if there is none."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from examples.ask import Answer
-from examples.evidence import NEAR, Evidence, in_view
+from examples.evidence import NEAR, Evidence, in_view, neighbour, with_neighbour
 
 CHAIR = Answer("the chair", "present", "", 0.9, 0.7, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.", 0.2, 0.2)
@@ -133,3 +133,37 @@ def test_the_most_likely_place_is_described() -> None:
         evidence.described()
         == "The most likely object, at (4.0, 0.0), is 0.80 likely after views from 1 position."
     )
+
+
+@pytest.mark.parametrize(
+    ("goal", "other"),
+    [
+        ("go to the barrel next to the pink chair", "the pink chair"),
+        ("the chair Near the desk ", "the desk"),
+        ("the cone beside the green ball", "the green ball"),
+        ("the nearest chair", None),
+        ("the chair nearest to the desk", None),
+        ("the chair", None),
+    ],
+)
+def test_the_neighbour_that_a_goal_mentions(goal: str, other: str | None) -> None:
+    assert neighbour(goal) == other
+
+
+@pytest.mark.parametrize(
+    ("changes", "chance"),
+    [
+        ({"status": "absent", "present": 0.05, "frame": ""}, 0.05),
+        ({"status": "absent", "present": 0.3, "frame": ""}, 0.8),  # too unsure to contradict
+        ({"position": np.array([4.0, 1.7, 0.2])}, 0.8),  # 1.1 m between the outlines
+        ({"position": np.array([4.0, 1.9, 0.2])}, 0.1),  # 1.3 m
+        ({"frame": ""}, 0.8),  # without depth
+    ],
+)
+def test_an_answer_is_no_more_likely_than_the_neighbour_it_mentions(
+    changes: dict[str, object], chance: float
+) -> None:
+    other = dataclasses.replace(CHAIR, **changes)  # type: ignore[arg-type]
+    limited = with_neighbour(CHAIR, other)
+    assert limited.chance == pytest.approx(chance)
+    assert limited.position is CHAIR.position and limited.status == "present"

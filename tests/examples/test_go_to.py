@@ -81,8 +81,8 @@ def test_a_thing_that_is_recognised_on_the_way_need_not_be_from_before_it(
     on_the_way: Answer, cause: str
 ) -> None:
     base = StandInBase()
-    answers = iter([CHAIR, on_the_way])  # the object it stands beside is out of the picture at the end
-    trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the chair next to the barrel")  # type: ignore[arg-type]
+    answers = iter([CHAIR, on_the_way])  # it may fill the picture at the end
+    trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == cause
     near = [place for place, _ in base.goes if np.hypot(*(place - CHAIR.position[:2])) < 1.0]
     assert len(near) == (1 if cause == "" else 0)
@@ -114,12 +114,38 @@ def test_a_doubtful_object_is_looked_at_from_its_sides() -> None:
     assert angles == pytest.approx([np.pi, np.pi + 0.9, np.pi - 0.9])
 
 
+def test_an_object_whose_neighbour_is_not_there_is_not_gone_to() -> None:
+    base, asked = StandInBase(), []
+    missing = dataclasses.replace(NOTHING, present=0.02)
+
+    def ask(goal: str) -> Answer:
+        asked.append(goal)
+        return CHAIR if goal == "the chair next to the barrel" else missing
+
+    trip = Seeker(base, ask).go_to("the chair next to the barrel")  # type: ignore[arg-type]
+    assert trip.cause == "not found" and all(not place.any() for place, _ in base.goes)
+    assert asked[:2] == ["the chair next to the barrel", "the barrel"]
+
+
+def test_a_neighbour_is_asked_for_except_right_before_the_object() -> None:
+    base, asked = StandInBase(), []
+    barrel = dataclasses.replace(CHAIR, position=np.array([4.0, 1.0, 0.5]))
+
+    def ask(goal: str) -> Answer:
+        asked.append(goal)
+        return CHAIR if goal == "the chair next to the barrel" else barrel
+
+    trip = Seeker(base, ask).go_to("the chair next to the barrel")  # type: ignore[arg-type]
+    assert trip.cause == ""
+    assert asked == ["the chair next to the barrel", "the barrel"] * 2 + ["the chair next to the barrel"]
+
+
 def test_two_objects_named_in_turn_are_no_arrival() -> None:
     """Answers that change from view to view, as those to a goal that is absent."""
     base = StandInBase()
     other = dataclasses.replace(CHAIR, position=np.array([4.2, 0.85, 0.5]))
     answers = iter([CHAIR, other] * 20)
-    trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the barrel next to the chair")  # type: ignore[arg-type]
+    trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the chair")  # type: ignore[arg-type]
     assert trip.cause == "not found"
 
 
