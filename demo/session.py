@@ -209,6 +209,22 @@ class Demonstration(ABC):
     wrong: str
     """Key under which wrong lifts or false arrivals are counted."""
 
+    def parser(self, description: str | None) -> argparse.ArgumentParser:
+        """The options of the command line; `self.args` has their values."""
+        parser = argparse.ArgumentParser(
+            prog=f"python -m demo.{self.setup.name}.run", description=description
+        )
+        parser.add_argument("--seeds", type=int, default=20, help="episodes (default 20)")
+        parser.add_argument("--first-seed", type=int, default=0, help="seed of the first (default 0)")
+        parser.add_argument("--out", type=Path, default=Path("out"), help="folder for results (default out)")
+        parser.add_argument("--model", default="", help="model bundle (default: the one that ships)")
+        help_ = "who finds the thing: the node, the true boxes (ceiling) or a random object (floor)"
+        parser.add_argument("--finder", choices=FINDERS, default="node", help=help_)
+        parser.add_argument(
+            "--film", type=int, default=6, help="episodes whose pictures are kept (default 6)"
+        )
+        return parser
+
     @abstractmethod
     def open(self, session: Session) -> None:
         """Connect to the robot."""
@@ -242,7 +258,7 @@ class Demonstration(ABC):
         cv2.setNumThreads(1)
         # Handle it like Ctrl-C, so that the child processes end too.
         signal.signal(signal.SIGTERM, signal.default_int_handler)
-        args = _arguments(self.setup.name, description)
+        self.args = args = self.parser(description).parse_args()
         name = self.setup.name if args.finder == "node" else f"{self.setup.name}-{args.finder}"
         rows: list[Row] = []
         told: list[Told] = []
@@ -313,15 +329,3 @@ def lost_episode(seed: int, episode: dict[str, Any]) -> Row:
     """The row of an episode whose simulator exited before it was asked for the score."""
     goal = episode["goal"]
     return Row(seed, goal["text"], goal["kind"], bool(goal["targets"]), LOST, LOST)
-
-
-def _arguments(name: str, description: str | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog=f"python -m demo.{name}.run", description=description)
-    parser.add_argument("--seeds", type=int, default=20, help="episodes (default 20)")
-    parser.add_argument("--first-seed", type=int, default=0, help="seed of the first (default 0)")
-    parser.add_argument("--out", type=Path, default=Path("out"), help="folder for results (default out)")
-    parser.add_argument("--model", default="", help="model bundle (default: the one that ships)")
-    help_ = "who finds the thing: the node, the true boxes (ceiling) or a random object (floor)"
-    parser.add_argument("--finder", choices=FINDERS, default="node", help=help_)
-    parser.add_argument("--film", type=int, default=6, help="episodes whose pictures are kept (default 6)")
-    return parser.parse_args()

@@ -54,11 +54,23 @@ class Expected:
     shortest_drive: float = 0.0
     """Minimum distance in metres that the base must have driven in at least one episode: a Nav2 that accepts
     goals but does not drive makes every episode "not arrived". 0 for an arm."""
+    options: tuple[str, ...] = ()
+    """Further options of the demonstration's command line."""
 
 
 EXPECTED = (
     Expected("grasp", "wrong_lift", ("success", "nothing lifted", "wrong lift", "motion"), 10, 0, 0, 3),
-    Expected("navigate", "false_arrival", ("success", "not arrived", "false arrival"), 18, None, 0, 3, 1.0),
+    Expected(
+        "navigate",
+        "false_arrival",
+        ("success", "not arrived", "false arrival"),
+        18,
+        None,
+        0,
+        3,
+        1.0,
+        ("--search-seconds", "75"),  # half: most searches here end without arrival
+    ),
 )
 
 
@@ -167,6 +179,7 @@ def run(out: Path, seconds: float, expected: Sequence[Expected] = EXPECTED, suff
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{item.name}.json").unlink(missing_ok=True)
             arguments = ["--seeds", str(EPISODES), "--first-seed", str(item.first_seed), "--out", str(folder)]
+            arguments += item.options
             module = f"demo.{item.name}.run"
             children.append(stack.enter_context(Child(module, arguments, folder / "run.log", {})))
         for item, child in zip(expected, children):

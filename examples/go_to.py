@@ -194,10 +194,11 @@ def _cancel(sent: Future) -> Future | None:
 
 
 class Seeker:
-    """Drives to the object of a goal. ask: any callable that answers a goal, e.g. `GoalAsker.ask`."""
+    """Drives to the object of a goal. ask: any callable that answers a goal, e.g. `GoalAsker.ask`; seconds:
+    time limit of a search, by the base's clock."""
 
-    def __init__(self, base: Base, ask: Callable[[str], Answer]) -> None:
-        self._base, self._ask = base, ask
+    def __init__(self, base: Base, ask: Callable[[str], Answer], seconds: float = SEARCH_SECONDS) -> None:
+        self._base, self._ask, self._seconds = base, ask, seconds
         self._answer: Answer | None = None
         self._evidence = Evidence(_MAP)
         self._end = 0.0  # end of the search, by the base's clock
@@ -208,7 +209,7 @@ class Seeker:
         try:
             self._base.follow(goal)
             self._evidence = Evidence(_MAP)
-            self._end = self._base.clock() + SEARCH_SECONDS
+            self._end = self._base.clock() + self._seconds
             return self._from_here(goal) if depends_on_view(goal) else self._search(goal)
         except GoalChanged as error:
             return Outcome("goal changed", f"{error} The base stopped where it was.", self._answer)
@@ -234,7 +235,7 @@ class Seeker:
             if arrived:
                 return Outcome("", "Arrived.", self._answer)
             if self._left() <= 0:
-                return self._not_found(f"{goal!r} was not found within {SEARCH_SECONDS:.0f} s.")
+                return self._not_found(f"{goal!r} was not found within {self._seconds:.0f} s.")
             spot = self._next_spot(visited)
             if spot is None:
                 return self._not_found(f"No object that matches {goal!r} was found.")

@@ -6,6 +6,7 @@ out/navigate.mp4.
 
 from __future__ import annotations
 
+import argparse
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from demo.navigate.simulator import CAMERA, MAP
 from demo.session import CameraListener, Demonstration, Session, Setup
 from demo.simulator_process import SimulatorProcess
 from examples.ask import Answer, Outcome
-from examples.go_to import Base, Seeker
+from examples.go_to import SEARCH_SECONDS, Base, Seeker
 from groma_ros.camera_geometry import moved
 from groma_ros.geometry3d.box3d import DepthError, place
 
@@ -120,6 +121,13 @@ class NavigateDemonstration(Demonstration):
     )
     wrong = "false_arrival"
 
+    def parser(self, description: str | None) -> argparse.ArgumentParser:
+        """The common options, and the time limit of a search."""
+        parser = super().parser(description)
+        help_ = f"time limit of a search in seconds of the base's clock (default {SEARCH_SECONDS:.0f})"
+        parser.add_argument("--search-seconds", type=float, default=SEARCH_SECONDS, help=help_)
+        return parser
+
     def open(self, session: Session) -> None:
         """Connect to the base."""
         self._base = Base(session.camera)
@@ -129,7 +137,7 @@ class NavigateDemonstration(Demonstration):
     ) -> tuple[Row, Outcome, Any]:
         """Run one episode."""
         ask = session.ask(lambda: self._finder(session, seed, episode).ask)
-        trip = Seeker(self._base, ask).go_to(episode["goal"]["text"])
+        trip = Seeker(self._base, ask, self.args.search_seconds).go_to(episode["goal"]["text"])
         picture = session.camera.rgb.copy()  # the last question was about it
         score = session.simulator.request("finish", film=film)
         return judge(seed, episode, trip, score), trip, picture

@@ -179,6 +179,13 @@ def test_a_demonstration_that_ends_or_hangs(tmp_path: Path, stand_in: Callable[[
     assert (tmp_path / "out" / "grasp-2" / "run.log").read_text() == "once more\n"
 
 
+def test_further_options_reach_the_demonstration(tmp_path: Path, stand_in: Callable[[str], Expected]) -> None:
+    shows = stand_in("import sys; print(sys.argv[1:])")
+    short_form.run(tmp_path / "out", 60, [replace(shows, options=("--search-seconds", "75"))])
+    printed = (tmp_path / "out" / "grasp" / "run.log").read_text()
+    assert "'--first-seed', '7'" in printed and "'--search-seconds', '75'" in printed
+
+
 @pytest.mark.parametrize("text", ["", "open(sys.argv[sys.argv.index('--out') + 1] + '/grasp.json', 'w')"])
 def test_a_demonstration_that_ends_well_without_results(
     text: str, tmp_path: Path, stand_in: Callable[[str], Expected]

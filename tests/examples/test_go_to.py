@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from nav_msgs.msg import OccupancyGrid
 
-from examples import go_to
 from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
 from examples.go_to import CONFIRM, STANDOFF, Base, Seeker, before, depends_on_view, frontiers
 
@@ -266,14 +265,13 @@ def test_a_second_hint_is_gone_after_from_where_it_was_seen() -> None:
     assert places[7] == pytest.approx([1.5 * np.cos(2 * np.pi / 3), 1.5 * np.sin(2 * np.pi / 3)])
 
 
-def test_no_drive_is_longer_than_what_is_left_of_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(go_to, "SEARCH_SECONDS", 8.0)
+def test_no_drive_is_longer_than_what_is_left_of_the_search() -> None:
     base = StandInBase()  # a drive takes it a second
-    trip = Seeker(base, lambda goal: dataclasses.replace(NOTHING, present=0.3)).go_to("the chair")  # type: ignore[arg-type]
+    hint = dataclasses.replace(NOTHING, present=0.3)
+    trip = Seeker(base, lambda goal: hint, 8.0).go_to("the chair")  # type: ignore[arg-type]
     assert base.limits == [8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0] and trip.cause == "not found"
-    base, trip_ends = StandInBase(), 3.0
-    monkeypatch.setattr(go_to, "SEARCH_SECONDS", trip_ends)
-    trip = Seeker(base, lambda goal: NOTHING).go_to("the chair")  # type: ignore[arg-type]
+    base = StandInBase()
+    trip = Seeker(base, lambda goal: NOTHING, 3.0).go_to("the chair")  # type: ignore[arg-type]
     assert base.limits == [3.0, 2.0, 1.0] and trip.sentence == "'the chair' was not found within 3 s."
 
 
