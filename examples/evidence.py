@@ -145,20 +145,23 @@ def with_neighbour(answer: Answer, other: Answer) -> Answer:
     """Limit an answer by the answer about the neighbour that its goal mentions, given from the same position.
 
     A model that overlooks half of a goal names any barrel for "the barrel next to the pink chair". If the
-    chair is missing from the view, or is not beside that barrel, the answer is no more likely than that.
+    chair is missing from the view, is not beside that barrel, or is the same object, the answer is no more
+    likely than that.
     """
     if other.status == "absent":
         limit = other.present if other.present < MISSING else 1.0
-    elif other.frame and other.frame == answer.frame and _outlines(answer, other) > BESIDE:
+    elif other.frame and other.frame == answer.frame and not _are_beside(answer, other):
         limit = other.rest
     else:
         limit = 1.0
     return replace(answer, present=min(answer.present, limit), margin=min(answer.margin, limit))
 
 
-def _outlines(one: Answer, other: Answer) -> float:
-    """Distance in metres between the outlines of two objects, with the mean of each one's sides."""
-    return distance(one, other) - sum(item.size[0] + item.size[1] for item in (one, other)) / 4
+def _are_beside(one: Answer, other: Answer) -> bool:
+    """Whether two objects are at most `BESIDE` apart, and neither has its centre inside the other. An object's
+    width is the mean of its sides."""
+    reaches = [(item.size[0] + item.size[1]) / 4 for item in (one, other)]
+    return max(reaches) <= distance(one, other) <= sum(reaches) + BESIDE
 
 
 def in_view(answer: Answer, here: Array, heading: float, nearest: float = 0.0) -> bool:

@@ -253,7 +253,9 @@ class Seeker:
             if place is not None and answer.status == "present" and answer.chance >= CLEAR:
                 if self._stop_before(goal, place):
                     return Outcome("", "Arrived.", self._answer)
-                break
+                x, y = place.answer.position[:2]
+                sentence = f"The base did not get within {ARRIVED} m of the object at ({x:.1f}, {y:.1f})."
+                return Outcome("not reached", sentence, self._answer)
             if self._left() <= 0:
                 break
         return self._not_found(

@@ -157,6 +157,8 @@ def test_the_neighbour_that_a_goal_mentions(goal: str, other: str | None) -> Non
         ({"status": "absent", "present": 0.3, "frame": ""}, 0.8),  # too unsure to contradict
         ({"position": np.array([4.0, 1.7, 0.2])}, 0.8),  # 1.1 m between the outlines
         ({"position": np.array([4.0, 1.9, 0.2])}, 0.1),  # 1.3 m
+        ({"position": np.array([4.0, 0.3, 0.2])}, 0.8),
+        ({"position": np.array([4.0, 0.2, 0.9])}, 0.1),  # a part of the same object
         ({"frame": ""}, 0.8),  # without depth
     ],
 )

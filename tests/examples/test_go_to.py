@@ -205,6 +205,14 @@ def test_a_goal_that_depends_on_the_point_of_view_needs_one_clear_answer() -> No
     assert all(place == pytest.approx([0.0, 0.0]) for place, _ in base.goes) and len(base.goes) == 5
 
 
+def test_an_object_that_cannot_be_reached_is_no_arrival() -> None:
+    base = StandInBase()
+    base.go = lambda place, heading, timeout=60.0: False  # type: ignore[method-assign]
+    trip = Seeker(base, lambda goal: CHAIR).go_to("the leftmost chair")  # type: ignore[arg-type]
+    assert trip.cause == "not reached"
+    assert trip.sentence == "The base did not get within 0.9 m of the object at (4.0, 0.0)."
+
+
 def test_a_position_measured_from_nearer_corrects_the_approach() -> None:
     base = StandInBase()
     nearer = dataclasses.replace(CHAIR, position=np.array([4.5, 0.0, 0.5]))
