@@ -158,7 +158,7 @@ def with_neighbour(answer: Answer, other: Answer) -> Answer:
 
 
 def _are_beside(one: Answer, other: Answer) -> bool:
-    """Whether two objects are at most `BESIDE` apart, and neither has its centre inside the other. An object's
+    """Whether two objects are at most `BESIDE` apart and neither has its centre inside the other. An object's
     width is the mean of its sides."""
     reaches = [(item.size[0] + item.size[1]) / 4 for item in (one, other)]
     return max(reaches) <= distance(one, other) <= sum(reaches) + BESIDE
