@@ -26,15 +26,24 @@ WITHIN, CLOSE = 1.0, 0.5
 
 
 class BoxFinder:
-    """Answers with a true box and depth of an object in view (upper bound), or with a random one (lower
-    bound)."""
+    """Answers an episode's goal with a true box and depth of an object in view (upper bound), or with a
+    random one (lower bound). Other goals, such as the object that the goal's one is next to, are present
+    without a box."""
 
     def __init__(
-        self, camera: CameraListener, simulator: SimulatorProcess, targets: list[int], choice: int | None
+        self,
+        camera: CameraListener,
+        simulator: SimulatorProcess,
+        goal: str,
+        targets: list[int],
+        choice: int | None,
     ) -> None:
         self._camera, self._simulator, self._targets, self._choice = camera, simulator, targets, choice
+        self._goal = goal
 
     def ask(self, goal: str) -> Answer:
+        if goal != self._goal:
+            return Answer(goal, "present", "Only the box of the episode's goal is known.", 1.0)
         seen = self._camera.images
         self._camera.wait_until(lambda: self._camera.images >= seen + 2)
         told = self._simulator.request("boxes")
@@ -145,7 +154,8 @@ class NavigateDemonstration(Demonstration):
     def _finder(self, session: Session, seed: int, episode: dict[str, Any]) -> BoxFinder:
         count = len(episode["objects"])
         choice = None if session.finder == "true" else int(np.random.default_rng([seed, 29]).integers(count))
-        return BoxFinder(session.camera, session.simulator, episode["goal"]["targets"], choice)
+        goal = episode["goal"]
+        return BoxFinder(session.camera, session.simulator, goal["text"], goal["targets"], choice)
 
     def pictures(self, film: Path) -> list[Path]:
         """The pictures of an episode, and the map with the path."""
