@@ -11,12 +11,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import Points, backproject_pixels, project, quaternion_from_matrix
 from groma_ros.geometry3d.circle_fit import find_round, round_footprint
-from groma_ros.geometry3d.depth_segmentation import Box, Mask, cut_at_jumps, select, smoothed
+from groma_ros.geometry3d.depth_segmentation import Box, Mask, cut_at_jumps, only, select, smoothed
 from groma_ros.geometry3d.footprint import (
     Axes,
     Footprint,
@@ -178,10 +179,8 @@ def _view(frame: Frame, box: Sequence[float], rule: DepthRule) -> tuple[SurfaceV
     left, top = max(0, int(x1 - margin)), max(0, int(y1 - margin))
     right, bottom = min(width, math.ceil(x2 + margin)), min(height, math.ceil(y2 + margin))
     step = math.ceil(math.sqrt((right - left) * (bottom - top) / rule.most_pixels))
-    part = depth[top:bottom:step, left:right:step]
-    part = np.where((part > _NEAREST) & (part < _FARTHEST), part, np.float32(np.nan)).astype(
-        np.float32, copy=False
-    )
+    part = np.asarray(depth[top:bottom:step, left:right:step], np.float32)
+    part = only(np.asarray(cv2.inRange(part, _NEAREST, _FARTHEST), np.uint8), part, np.nan)
     middle = ((camera.cx - left) / step, (camera.cy - top) / step)
     own = Intrinsics(camera.fx / step, camera.fy / step, *middle, part.shape[1], part.shape[0])
     a, b, c, d = (

@@ -19,7 +19,7 @@ _BETTER = 0.02  # minimum gain in IoU by adding a piece
 _FITS = 0.6  # IoU with the box from which the piece is trusted more than the box
 _MARGIN = 0.05  # share of the box's sides
 _FEW = 12  # components that are measured one by one
-_NOTHING = np.float32(1e30)  # metres, farther than anything
+_NOTHING = 1e30  # metres, farther than anything
 _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -31,7 +31,7 @@ def cut_at_jumps(depth: FloatArray, raised: Mask, step: float, slope: float) -> 
     a jump.
     """
     # The nearest of a pixel and its four neighbours; those outside the image do not count.
-    nearest = np.asarray(cv2.erode(np.where(raised, depth, _NOTHING), _NEIGHBOURS), np.float32)
+    nearest = np.asarray(cv2.erode(only(raised, depth, _NOTHING), _NEIGHBOURS), np.float32)
     nearest *= np.float32(1 + slope)
     nearest += np.float32(step)
     return np.asarray(raised & (depth <= nearest))
@@ -81,8 +81,14 @@ def smoothed(depth: NDArray[np.floating], mask: Mask, size: int) -> NDArray[np.f
             cv2.boxFilter(flat, -1, (size, size), normalize=False, borderType=cv2.BORDER_CONSTANT)
         )
 
-    mean = total(np.where(mask, depth, 0)) / np.maximum(total(mask.astype(np.float32)), 1)
-    return np.where(mask, mean, np.nan).astype(np.float32)
+    mean = total(only(mask, depth, 0.0)) / np.maximum(total(mask.astype(np.float32)), 1)
+    return only(mask, mean, np.nan)
+
+
+def only(mask: NDArray[np.bool_ | np.uint8], values: NDArray[np.floating], other: float) -> FloatArray:
+    """Values where a mask is set, `other` elsewhere, float32: as `np.where`, in a quarter of its time."""
+    kept = np.full(values.shape, other, np.float32)
+    return np.asarray(cv2.copyTo(np.asarray(values, np.float32), mask.view(np.uint8), kept))
 
 
 def _frame(box: Box, shape: tuple[int, ...]) -> tuple[slice, slice]:
