@@ -7,6 +7,7 @@ import struct
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.io.images import Encoding, ImageError, ImageMessage, png_samples, raw_pixels
 from groma_ros.types import FloatArray, Intrinsics
@@ -46,9 +47,9 @@ def image_to_depth(message: ImageMessage) -> FloatArray:
     message or another encoding.
     """
     _, samples = raw_pixels(message, DEPTH_ENCODINGS)
-    metres = samples.astype(np.float32)
     if samples.dtype.kind == "u":
-        metres *= MILLIMETRE
+        return _from_millimetres(samples)
+    metres = samples.astype(np.float32)
     metres[~((metres > 0) & (metres < np.inf))] = np.nan
     return metres
 
@@ -75,16 +76,22 @@ def compressed_to_depth(data: Any, format: str) -> FloatArray:
     _, a, b = _CONFIG_HEADER.unpack_from(content)
     samples = png_samples(content[_CONFIG_HEADER.size :])
     if encoding == "16UC1":
-        metres = samples.astype(np.float32) * MILLIMETRE
-    else:
-        if not (math.isfinite(a) and math.isfinite(b) and a > 0):
-            raise ImageError(
-                "damaged", f"The compressed depth image has the coefficients {a} and {b}, which no depth has."
-            )
-        with np.errstate(divide="ignore", over="ignore"):
-            metres = np.float32(a) / (samples.astype(np.float32) - np.float32(b))
-        metres[samples == 0] = np.nan
+        return _from_millimetres(samples)
+    if not (math.isfinite(a) and math.isfinite(b) and a > 0):
+        raise ImageError(
+            "damaged", f"The compressed depth image has the coefficients {a} and {b}, which no depth has."
+        )
+    with np.errstate(divide="ignore", over="ignore"):
+        metres = np.float32(a) / (samples.astype(np.float32) - np.float32(b))
+    metres[samples == 0] = np.nan
     metres[~((metres > 0) & (metres < np.inf))] = np.nan
+    return metres
+
+
+def _from_millimetres(samples: NDArray[Any]) -> FloatArray:
+    """Convert unsigned millimetres to float32 metres; NaN for 0, the only value that is no measurement."""
+    metres: FloatArray = np.multiply(samples, MILLIMETRE, dtype=np.float32)
+    np.copyto(metres, np.nan, where=samples == 0)
     return metres
 
 

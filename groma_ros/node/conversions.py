@@ -19,7 +19,6 @@ from vision_msgs.msg import (
     Detection2D,
     Detection2DArray,
     LabelInfo,
-    ObjectHypothesis,
     ObjectHypothesisWithPose,
     VisionClass,
     VisionInfo,
@@ -95,11 +94,12 @@ def goal_from_message(message: GoalMessage) -> Goal:
     return Goal(message.text.strip(), message.kind or "auto", message.min_score)
 
 
-def detections_message(header: Header, groundings: Sequence[Grounding]) -> Detection2DArray:
-    """Boxes of all goals in camera pixels, in the order of the goals, best first within each goal."""
+def detections_message(groundings: GroundingArray) -> Detection2DArray:
+    """Boxes of all answers of a message in camera pixels, in the order of the goals, best first within each
+    goal. They are the same objects as in that message."""
     return Detection2DArray(
-        header=header,
-        detections=[box for item in groundings for box in _detections(header, item.goal, item.detections)],
+        header=groundings.header,
+        detections=[box for item in groundings.groundings for box in item.detections],
     )
 
 
@@ -186,12 +186,12 @@ def _detections(header: Header, goal: Goal, detections: Sequence[Detection]) -> 
 def detection_message(header: Header, text: str, detection: Detection) -> Detection2D:
     """One box; text: class of the box."""
     x1, y1, x2, y2 = (float(value) for value in detection.box)
-    box = BoundingBox2D(size_x=x2 - x1, size_y=y2 - y1)
-    box.center.position.x, box.center.position.y = (x1 + x2) / 2, (y1 + y2) / 2
-    hypothesis = ObjectHypothesis(class_id=text, score=float(detection.score))
-    return Detection2D(
-        header=header,
-        results=[ObjectHypothesisWithPose(hypothesis=hypothesis)],
-        bbox=box,
-        id=detection.track_id,
-    )
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id, result.hypothesis.score = text, float(detection.score)
+    # Parts that are handed to a constructor are built twice: it makes the default ones all the same.
+    message = Detection2D(results=[result], id=detection.track_id)
+    message.header = header
+    message.bbox.size_x, message.bbox.size_y = x2 - x1, y2 - y1
+    centre = message.bbox.center.position
+    centre.x, centre.y = (x1 + x2) / 2, (y1 + y2) / 2
+    return message

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from geometry_msgs.msg import Point, PoseStamped, Quaternion, Vector3
 from geometry_msgs.msg import Pose as PoseMessage
+from geometry_msgs.msg import PoseStamped
 from rclpy.node import Node
 from std_msgs.msg import Header
 from vision_msgs.msg import (
-    BoundingBox3D,
     Detection3D,
     Detection3DArray,
-    ObjectHypothesis,
     ObjectHypothesisWithPose,
 )
 
@@ -120,14 +118,15 @@ def detection_3d_message(header: Header, placed: Placed) -> Detection3D:
     """One 3D box with goal, score and id of the 2D box. For a round object the covariance marks the rotation
     about its own z as unknown; otherwise it is 0, which means unknown."""
     box = placed.placement.box
-    pose = _pose(Pose(box.centre, box.quaternion))
-    x, y, z = box.size
-    hypothesis = ObjectHypothesis(class_id=placed.goal, score=float(placed.detection.score))
-    result = ObjectHypothesisWithPose(hypothesis=hypothesis)
-    result.pose.pose = pose
-    result.pose.covariance = [float(value) for value in turn_covariance(box).ravel()]
-    bounds = BoundingBox3D(center=pose, size=Vector3(x=x, y=y, z=z))
-    return Detection3D(header=header, results=[result], bbox=bounds, id=placed.detection.track_id)
+    result = ObjectHypothesisWithPose()
+    result.hypothesis.class_id, result.hypothesis.score = placed.goal, float(placed.detection.score)
+    result.pose.pose = pose = _pose(Pose(box.centre, box.quaternion))
+    result.pose.covariance = turn_covariance(box).ravel()
+    message = Detection3D(results=[result], id=placed.detection.track_id)
+    message.header, message.bbox.center = header, pose
+    size = message.bbox.size
+    size.x, size.y, size.z = box.size
+    return message
 
 
 def pose_message(header: Header, pose: Pose) -> PoseStamped:
@@ -136,6 +135,8 @@ def pose_message(header: Header, pose: Pose) -> PoseStamped:
 
 
 def _pose(pose: Pose) -> PoseMessage:
-    x, y, z = pose.position
-    a, b, c, w = pose.quaternion
-    return PoseMessage(position=Point(x=x, y=y, z=z), orientation=Quaternion(x=a, y=b, z=c, w=w))
+    message = PoseMessage()
+    point, turn = message.position, message.orientation
+    point.x, point.y, point.z = pose.position
+    turn.x, turn.y, turn.z, turn.w = pose.quaternion
+    return message

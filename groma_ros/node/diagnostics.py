@@ -17,6 +17,7 @@ from groma_ros.errors import printable
 from groma_ros.grounding.familiarity import Familiarity, sentences
 from groma_ros.node.goal_set import NodeConfig
 from groma_ros.node.pipeline import Camera
+from groma_ros.node.qos_check import NO_EVENTS
 from groma_ros.node.statistics import Snapshot, Statistics, total
 from groma_ros.runtime.load import Runtime
 from groma_ros.runtime.tensorrt.gpu import find_gpu
@@ -104,7 +105,9 @@ class Reports:
         self._unusual_reports = 0
         """Consecutive reports of an unusual picture."""
         self._name = node.get_fully_qualified_name().strip("/")
-        self._publisher = node.create_publisher(DiagnosticArray, "/diagnostics", 10)
+        self._publisher = node.create_publisher(
+            DiagnosticArray, "/diagnostics", 10, event_callbacks=NO_EVENTS
+        )
         self._meters: dict[str, Meter] = {}
         self._refusals = 0
         self._engine: dict[str, object] = {}

@@ -28,6 +28,7 @@ from groma_ros.node.model_loader import Load, ModelLoader
 from groma_ros.node.parameters import Parameters, declare, with_values
 from groma_ros.node.pipeline import Camera, Pipeline
 from groma_ros.node.publishers import CameraOutputs, Labels
+from groma_ros.node.qos_check import QosCheck
 from groma_ros.node.services.ask import AskService
 from groma_ros.node.services.ground import GroundAction
 from groma_ros.node.services.lifecycle import LifecycleRequests
@@ -77,6 +78,7 @@ class GromaNode(LifecycleNode):
         self._condition = AsyncCondition(self)
         self.add_on_set_parameters_callback(self._on_new_parameters)
         self._reports = Reports(self)
+        self._qos_check = QosCheck(self)
         # Use a steady clock, so that reports and timeouts continue while a simulated clock stands still.
         steady = Clock(clock_type=ClockType.STEADY_TIME)
         self.create_timer(1.0, self._report, clock=steady)
@@ -407,6 +409,7 @@ class GromaNode(LifecycleNode):
         self._reports.publish(
             now, self._config, self._cameras, self._statistics, questions, self.failure, loading
         )
+        self._qos_check.look()
 
     def _report_rejection(self, camera: Camera, kind: str, cause: str, sentence: str) -> None:
         camera.statistics.refused(kind, cause)

@@ -24,8 +24,8 @@ from groma_ros.node.model_loader import Load
 from groma_ros.node.node import GromaNode
 from groma_ros.node.shared_memory import remove_dead_segments
 
-POLL_SECONDS = 0.2
-"""Maximum time the executor waits before checking whether it should exit."""
+CLOSE_SECONDS = 0.2
+"""Maximum time for which the executor is waited for at exit."""
 MANAGER_SECONDS = 5.0
 """Time for which autostart leaves a node inactive that another client has configured."""
 
@@ -141,7 +141,7 @@ def _spin(end: threading.Event, load: Load) -> str:
             if autostart is not None and (failure := autostart.step()):
                 return failure
             _spin_once(executor, node)
-        executor.shutdown(timeout_sec=POLL_SECONDS)
+        executor.shutdown(timeout_sec=CLOSE_SECONDS)
         node.finish()
         return ""
     finally:
@@ -150,7 +150,8 @@ def _spin(end: threading.Event, load: Load) -> str:
 
 def _spin_once(executor: SingleThreadedExecutor, node: GromaNode) -> None:
     try:
-        executor.spin_once(timeout_sec=POLL_SECONDS)
+        # The node's timers end the wait several times a second; a timeout would cost a timer at every call.
+        executor.spin_once()
     except Exception as error:  # an unreadable message or a vanished client is no reason to exit
         node.get_logger().error(
             f"A message was dropped: {type(error).__name__}: {error}", throttle_duration_sec=5.0

@@ -25,6 +25,7 @@ from groma_ros.node.detections_3d import Detections3D, detections_3d_message
 from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.goal_set import GoalSet, NodeConfig
 from groma_ros.node.markers import marker_array_type, markers_message
+from groma_ros.node.qos_check import NO_EVENTS
 from groma_ros.tracking.questions import TrackedAnswer
 from groma_ros.visualization import draw_groundings
 
@@ -45,9 +46,12 @@ LATCHED = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
 
 def create(node: LifecycleNode, kind: Any, name: str, qos: QoSProfile | int) -> LifecyclePublisher:
     """Create a reliable publisher that is silent while the node is inactive and allows QoS overrides."""
-    options = QoSOverridingOptions.with_default_policies()
     publisher: LifecyclePublisher = node.create_lifecycle_publisher(
-        kind, name, qos, qos_overriding_options=options
+        kind,
+        name,
+        qos,
+        event_callbacks=NO_EVENTS,
+        qos_overriding_options=QoSOverridingOptions.with_default_policies(),
     )
     return publisher
 
@@ -88,10 +92,14 @@ class CameraOutputs:
         return self.subscribed(*ANSWERS)
 
     def publish_answers(self, header: Header, tracked: TrackedAnswer) -> None:
-        """Publish the 2D answers for an image."""
-        self._topics["detections"].publish(detections_message(header, tracked.groundings))
+        """Publish the 2D answers for an image, where somebody subscribes to them."""
+        if not self.answers_wanted:
+            return
         message = groundings_message(header, tracked.groundings, tracked.version, tracked.answered)
-        self._topics["groundings"].publish(message)
+        if self.subscribed("groundings"):
+            self._topics["groundings"].publish(message)
+        if self.subscribed("detections"):
+            self._topics["detections"].publish(detections_message(message))
 
     def publish_pictures(self, view: ImageResult, config: NodeConfig, rate: float = 0.0) -> None:
         """Publish the regions and the overlay of a processed image. rate: outputs per second, shown in the
@@ -109,7 +117,8 @@ class CameraOutputs:
 
     def publish_detections_3d(self, detections: Detections3D) -> None:
         """Publish the 3D outputs of a frame with depth; `target_pose` only if there is a target."""
-        self._topics["detections_3d"].publish(detections_3d_message(detections))
+        if self.subscribed("detections_3d"):
+            self._topics["detections_3d"].publish(detections_3d_message(detections))
         if detections.target is not None:
             self._topics["target_pose"].publish(detections.target)
         if MARKERS and self.subscribed(*MARKERS):

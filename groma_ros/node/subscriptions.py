@@ -12,11 +12,9 @@ from rclpy.clock import Clock
 from rclpy.clock_type import ClockType
 from rclpy.node import Node
 from rclpy.qos import (
-    QoSCompatibility,
     QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
-    qos_check_compatible,
     qos_profile_sensor_data,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
@@ -29,6 +27,7 @@ from groma_ros.io.stamp_buffer import DepthAndInfo, StampBuffer
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.node.image_view import read_image
 from groma_ros.node.parameters import Parameters
+from groma_ros.node.qos_check import mismatch
 from groma_ros.node.topics import COMPRESSED_DEPTH, camera_topics
 
 try:
@@ -84,7 +83,8 @@ def listen(
         take,
         qos,
         raw=True,
-        event_callbacks=events,
+        # rclpy's default event handlers are left out, see `qos_check`.
+        event_callbacks=events or SubscriptionEventCallbacks(use_default_callbacks=False),
         qos_overriding_options=QoSOverridingOptions(policies),
     )
 
@@ -223,7 +223,9 @@ class CameraInputs:
         def incompatible(event: Any) -> None:
             self.incompatible += int(event.total_count_change)
 
-        events = SubscriptionEventCallbacks(message_lost=lost, incompatible_qos=incompatible)
+        events = SubscriptionEventCallbacks(
+            message_lost=lost, incompatible_qos=incompatible, use_default_callbacks=False
+        )
         kind = IMAGES[self._settings.image_transport]
         return listen(self._node, kind, self._topics.image, take, malformed, qos, events, overridable)
 
@@ -283,13 +285,12 @@ class CameraInputs:
         ours = self._image_input.qos_profile
         for item in publishers:
             offered = item.qos_profile
-            compatible, reason = qos_check_compatible(offered, ours)
-            if compatible == QoSCompatibility.ERROR:
+            if reason := mismatch(offered, ours):
                 return start + (
                     f"the publisher {item.node_namespace.rstrip('/')}/{item.node_name} offers "
                     f"{offered.reliability.name.lower()} and {offered.durability.name.lower()}, the node "
                     f"asks for {ours.reliability.name.lower()} and {ours.durability.name.lower()} "
-                    f"({' '.join(str(reason).split())}). Set image_reliability to best_effort, or change the "
+                    f"({reason}). Set image_reliability to best_effort, or change the "
                     "publisher."
                 )
         count = "a publisher has" if len(publishers) == 1 else f"{len(publishers)} publishers have"

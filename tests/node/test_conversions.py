@@ -69,7 +69,7 @@ def test_an_empty_message_is_refused(message: Image | CompressedImage) -> None:
 def test_detections_are_pixels_best_first_with_the_goals_text(
     header: Header, groundings: list[Grounding]
 ) -> None:
-    message = detections_message(header, groundings)
+    message = detections_message(groundings_message(header, groundings, 1))
     assert message.header == header and len(message.detections) == 2
     best, second = message.detections
     assert (best.bbox.center.position.x, best.bbox.center.position.y, best.bbox.size_x, best.bbox.size_y) == (
@@ -93,7 +93,7 @@ def test_groundings_hold_absent_goals_too(header: Header, groundings: list[Groun
     assert (found.goal, found.kind, absent.goal, absent.kind) == ("boxes", "all", "the cup", "auto")
     assert (found.present, found.margin) == (pytest.approx(0.9), 0.5) and absent.present == pytest.approx(0.1)
     assert (
-        found.detections == detections_message(header, groundings).detections
+        found.detections == detections_message(groundings_message(header, groundings, 1)).detections
         and list(absent.detections) == []
     )
 

@@ -100,7 +100,7 @@ class ReportBench:
         node: Any = SimpleNamespace(
             get_logger=lambda: SimpleNamespace(warning=self.warnings.append),
             get_fully_qualified_name=lambda: "/groma",
-            create_publisher=lambda *_: SimpleNamespace(publish=self.published.append),
+            create_publisher=lambda *_, **__: SimpleNamespace(publish=self.published.append),
         )
         self._reports, self._statistics = Reports(node), Statistics()
         self._camera: Any = SimpleNamespace(
