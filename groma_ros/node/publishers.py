@@ -92,7 +92,7 @@ class CameraOutputs:
         return self.subscribed(*ANSWERS)
 
     def publish_answers(self, header: Header, tracked: TrackedAnswer) -> None:
-        """Publish the 2D answers for an image, where somebody subscribes to them."""
+        """Publish the 2D answers for an image to topics that have a subscriber."""
         if not self.answers_wanted:
             return
         message = groundings_message(header, tracked.groundings, tracked.version, tracked.answered)
