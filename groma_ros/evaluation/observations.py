@@ -22,6 +22,7 @@ from groma_ros.matching import exact_set, match_boxes
 from groma_ros.simulation.dataset import SceneRecord
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
 from groma_ros.simulation.scenes import SceneRenderer
+from groma_ros.simulation.worlds import words_of
 from groma_ros.types import Frame, Goal
 
 _GOALS = 11  # independent of the random numbers with which `groma scenes` draws its goals
@@ -43,6 +44,8 @@ class Observations:
 
     scene: NDArray[Any]
     """int (G,): index of the goal's scene."""
+    source: NDArray[Any]
+    """int (G,): index of the data that the scene is from."""
     kinds: list[str]
     """Kind of each goal."""
     present: NDArray[Any]
@@ -74,12 +77,18 @@ class Observations:
             [right for _, right in pairs], bool
         )
 
+    def box_source(self, stands: NDArray[Any]) -> NDArray[Any]:
+        """Index of the data that each box of `boxes` is from, int (B,)."""
+        counts = [len(line) if keep else 0 for keep, line in zip(stands, self.picked, strict=True)]
+        return np.repeat(self.source, counts)
+
     def part(self, keep: NDArray[Any]) -> Observations:
         """Select goals by a mask, bool (G,)."""
         chosen = np.flatnonzero(keep)
         return dataclasses.replace(
             self,
             scene=self.scene[chosen],
+            source=self.source[chosen],
             kinds=[self.kinds[index] for index in chosen],
             present=self.present[chosen],
             hard=self.hard[chosen],
@@ -114,18 +123,20 @@ def observe(
     plan: EvaluationPlan,
     settings: Record,
     none_ignored: bool = False,
+    sources: Sequence[int] | None = None,
 ) -> Observations:
     """Ground the goals of every scene and collect the raw answers.
 
     scenes: scenes to render (one goal of every kind each), records of a data set folder, or scenes in memory.
-    choice, plan, settings: see `workers.run_evaluation`. Raises ValueError if there are no goals.
+    choice, plan, settings: see `workers.run_evaluation`. sources: index of the data that each scene is from,
+    if there is more than one. Raises ValueError if there are no goals.
     """
     raw = dataclasses.replace(choice, min_presence=0.0, calibration=neutral(choice, none_ignored))
     records = run_evaluation(observe_scene, scenes, "scene", raw, plan, settings)
-    return gathered(records)
+    return gathered(records, sources)
 
 
-def gathered(records: Sequence[Record]) -> Observations:
+def gathered(records: Sequence[Record], sources: Sequence[int] | None = None) -> Observations:
     """Combine the records of `observe_scene`. Raises ValueError if there are no goals."""
     goals = [(number, goal) for number, record in enumerate(records) for goal in record["goals"]]
     if not goals:
@@ -139,6 +150,7 @@ def gathered(records: Sequence[Record]) -> Observations:
 
     return Observations(
         np.array([number for number, _ in goals]),
+        np.array([sources[number] if sources else 0 for number, _ in goals]),
         [goal["kind"] for _, goal in goals],
         column("present"),
         column("hard"),
@@ -187,6 +199,5 @@ def _truth(item: SceneSeed | SceneRecord | TrueScene) -> TrueScene:
     if isinstance(item, SceneRecord):
         return TrueScene(read_annotated(item.image), item.objects, item.goals)
     sample = _renderer(item.world).render(item.seed)
-    return TrueScene(
-        sample.rgb, sample.objects, tuple(draw_goals(sample, np.random.default_rng([item.seed, _GOALS])))
-    )
+    rng = np.random.default_rng([item.seed, _GOALS])
+    return TrueScene(sample.rgb, sample.objects, tuple(draw_goals(sample, rng, words=words_of(item.world))))

@@ -33,7 +33,7 @@ def reliability(chances: NDArray[Any], truth: NDArray[Any], bins: int = BINS) ->
     """Compare predicted probabilities (N,) with outcomes (N,), in bins of equal width; empty bins are
     omitted."""
     chances, truth = np.asarray(chances, np.float64), np.asarray(truth, bool)
-    place = np.minimum((chances * bins).astype(np.int64), bins - 1)
+    place = _places(chances, bins)
     found = []
     for index in range(bins):
         inside = place == index
@@ -43,35 +43,52 @@ def reliability(chances: NDArray[Any], truth: NDArray[Any], bins: int = BINS) ->
     return found
 
 
-def calibration_error(chances: NDArray[Any], truth: NDArray[Any], bins: int = BINS) -> float:
-    """Expected calibration error: mean over predictions of |stated - happened| of their bin. NaN for none.
+def _places(chances: NDArray[Any], bins: int) -> NDArray[Any]:
+    """Index of each probability's bin; 1 belongs to the last."""
+    return np.minimum((chances * bins).astype(np.int64), bins - 1)
+
+
+def calibration_error(
+    chances: NDArray[Any], truth: NDArray[Any], bins: int = BINS, weights: NDArray[Any] | None = None
+) -> float:
+    """Expected calibration error: mean over predictions of |stated - happened| of their bin, with these
+    weights (N,), by default equal ones. NaN for none.
 
     Naeini et al., Obtaining well calibrated probabilities using Bayesian binning, AAAI 2015; Guo et al., ICML
     2017.
     """
+    chances, truth = np.asarray(chances, np.float64), np.asarray(truth, np.float64)
     if not len(chances):
         return float("nan")
-    return sum(
-        item.count * abs(item.stated - item.happened) for item in reliability(chances, truth, bins)
-    ) / len(chances)
+    kept = _weights(weights, len(chances))
+    sums = np.bincount(_places(chances, bins), kept * (chances - truth))
+    return float(np.abs(sums).sum() / kept.sum())
 
 
-def brier(chances: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Mean squared difference of predicted probability and outcome, 0 or 1. NaN for none."""
+def brier(chances: NDArray[Any], truth: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
+    """Mean squared difference of predicted probability and outcome, 0 or 1, with these weights (N,), by
+    default equal ones. NaN for none."""
     if not len(chances):
         return float("nan")
-    return float(np.mean((np.asarray(chances, np.float64) - np.asarray(truth, np.float64)) ** 2))
+    squares = (np.asarray(chances, np.float64) - np.asarray(truth, np.float64)) ** 2
+    return float(np.average(squares, weights=weights))
 
 
-def ranking(scores: NDArray[Any], truth: NDArray[Any]) -> float:
-    """Area under the ROC curve; ties count half. NaN unless both outcomes occur."""
+def ranking(scores: NDArray[Any], truth: NDArray[Any], weights: NDArray[Any] | None = None) -> float:
+    """Area under the ROC curve, with these weights (N,) of the items, by default equal ones; ties count half.
+    NaN unless both outcomes occur."""
     scores, truth = np.asarray(scores, np.float64), np.asarray(truth, bool)
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    if not positives or not negatives:
+    if truth.all() or not truth.any():
         return float("nan")
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    middle = np.cumsum(counts) - (counts - 1) / 2
-    return float((middle[place][truth].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+    kept = _weights(weights, len(scores))
+    _, place = np.unique(scores, return_inverse=True)
+    positives, negatives = np.bincount(place, kept * truth), np.bincount(place, kept * ~truth)
+    below = np.cumsum(negatives) - negatives / 2
+    return float((positives * below).sum() / (positives.sum() * negatives.sum()))
+
+
+def _weights(weights: NDArray[Any] | None, count: int) -> NDArray[Any]:
+    return np.ones(count) if weights is None else np.asarray(weights, np.float64)
 
 
 def rejected_at_recall(scores: NDArray[Any], truth: NDArray[Any], recall: float) -> tuple[float, float]:
@@ -88,20 +105,25 @@ def rejected_at_recall(scores: NDArray[Any], truth: NDArray[Any], recall: float)
     return float((scores[~truth] < threshold).mean()), float(threshold)
 
 
-def fit_line(features: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any], float]:
+def fit_line(
+    features: NDArray[Any], truth: NDArray[Any], weights: NDArray[Any] | None = None
+) -> tuple[NDArray[Any], float]:
     """Weights (K,) and bias of a logistic regression of truth (N,) on features (N, K), by Newton's method.
 
-    Targets are smoothed by the number of examples as in Platt, Probabilistic outputs for support vector
-    machines, 1999, which keeps the weights finite for separable examples; a ridge on standardised features
-    does the rest. Raises ValueError if only one outcome occurs.
+    weights: of the examples (N,), by default equal; only their ratios count. Targets are smoothed by the
+    number of examples as in Platt, Probabilistic outputs for support vector machines, 1999, which keeps the
+    slopes finite for separable examples; a ridge on standardised features does the rest. Raises ValueError if
+    only one outcome occurs.
     """
     features, truth = np.asarray(features, np.float64).reshape(len(truth), -1), np.asarray(truth, bool)
-    positives, negatives = int(truth.sum()), int((~truth).sum())
-    if not positives or not negatives:
+    if truth.all() or not truth.any():
         raise ValueError(
             "Only one outcome was seen, so there is nothing to fit; take scenes with present and with "
             "absent goals."
         )
+    kept = _weights(weights, len(truth))
+    kept = kept / kept.mean()
+    positives, negatives = kept[truth].sum(), kept[~truth].sum()
     target = np.where(truth, (positives + 1) / (positives + 2), 1 / (negatives + 2))
     mean, spread = features.mean(0), features.std(0)
     spread = np.where(spread > 1e-9, spread, 1.0)
@@ -109,26 +131,30 @@ def fit_line(features: NDArray[Any], truth: NDArray[Any]) -> tuple[NDArray[Any],
     ridge = np.diag([_RIDGE] * features.shape[1] + [0.0])
     line: NDArray[Any] = np.zeros(inputs.shape[1])
     line[-1] = np.log(positives / negatives)
-    loss = _loss(inputs, target, ridge, line)
+    loss = _loss(inputs, target, kept, ridge, line)
     for _ in range(_STEPS):
         chance = sigmoid(inputs @ line)
-        slope = inputs.T @ (chance - target) + ridge @ line
-        curve = inputs.T @ (inputs * (chance * (1 - chance))[:, None]) + ridge + 1e-9 * np.eye(len(line))
+        slope = inputs.T @ (kept * (chance - target)) + ridge @ line
+        curve = (
+            inputs.T @ (inputs * (kept * chance * (1 - chance))[:, None]) + ridge + 1e-9 * np.eye(len(line))
+        )
         step, size = np.linalg.solve(curve, slope), 1.0
-        while size > 1e-6 and (better := _loss(inputs, target, ridge, line - size * step)) > loss:
+        while size > 1e-6 and (better := _loss(inputs, target, kept, ridge, line - size * step)) > loss:
             size /= 2
         line = line - size * step
         if loss - better < 1e-10:
             break
         loss = better
-    weights = line[:-1] / spread
-    return weights, float(line[-1] - weights @ mean)
+    slopes = line[:-1] / spread
+    return slopes, float(line[-1] - slopes @ mean)
 
 
-def _loss(inputs: NDArray[Any], target: NDArray[Any], ridge: NDArray[Any], line: NDArray[Any]) -> float:
-    """Cross-entropy plus ridge penalty."""
+def _loss(
+    inputs: NDArray[Any], target: NDArray[Any], kept: NDArray[Any], ridge: NDArray[Any], line: NDArray[Any]
+) -> float:
+    """Weighted cross-entropy plus ridge penalty."""
     odds = inputs @ line
-    return float((np.logaddexp(0, odds) - target * odds).sum() + line @ ridge @ line / 2)
+    return float((kept * (np.logaddexp(0, odds) - target * odds)).sum() + line @ ridge @ line / 2)
 
 
 def figure(value: float | None, digits: int = 3) -> str:

@@ -1,30 +1,36 @@
 """Distance of a picture and of the words of a goal from a model's training data.
 
-A picture is judged by the mean of its image tokens. The principal components of that mean over training
-pictures span the usual range; the distance of a picture is its Mahalanobis distance within that span plus the
-reconstruction error, as in principal component anomaly detection.
+A picture is judged by the mean of its image tokens, which is compared with that of the training pictures of
+each world: the principal components of a world span its usual range, and the distance of a picture is its
+Mahalanobis distance within that span plus the reconstruction error, as in principal component anomaly
+detection. The nearest world counts. One range over all worlds would include what lies between them, such as
+pictures of noise.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from groma_ros.errors import printable
 from groma_ros.runtime.bundle import Bundle, BundleError
 from groma_ros.types import FloatArray, Scene
 
 FILE = "familiarity.npy"
-COMPONENTS = 32
-FEWEST = 4 * COMPONENTS
-"""Minimum number of pictures for `fit`."""
-USUAL_SHARE = 0.99
-"""Share of held-out pictures below the limit."""
+COMPONENTS = 16
+"""With 32, some pictures of noise are within the limits of groma-tiny."""
+FEWEST = 128
+"""Minimum number of pictures of a world."""
+USUAL_SHARE = 0.975
+"""Share of a world's pictures below its limit, each judged by a fit to the others. Fewer of a new picture are
+above all limits, since any world's will do."""
+_FOLDS = 5
 _WORD = re.compile(r"[^\W\d_]+")
 _LEAST = 1e-4
 """Lower bound of variances, residual and limit: for pictures that hardly differ, or with fewer features than
@@ -34,9 +40,10 @@ _SPREAD = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
-class Familiarity:
-    """Statistics of a model's training data."""
+class UsualPictures:
+    """Statistics of the training pictures of one world."""
 
+    name: str
     mean: FloatArray
     """(D,) mean of the pictures' mean image tokens."""
     scale: FloatArray
@@ -49,34 +56,76 @@ class Familiarity:
     """Mean squared reconstruction error."""
     limit: float
     """Distance up to which a picture counts as usual."""
-    words: frozenset[str]
-    """Lower-case words of the training data."""
 
     @classmethod
-    def fit(cls, tokens: FloatArray, words: frozenset[str]) -> Familiarity:
-        """Fit to the mean image tokens (N, D) of N pictures; every fifth is held out to set the limit. Raises
-        ValueError for fewer than `FEWEST`."""
+    def fit(cls, name: str, tokens: FloatArray) -> UsualPictures:
+        """Fit to the mean image tokens (N, D) of N pictures, in any order. Raises ValueError for fewer than
+        `FEWEST`."""
         if len(tokens) < FEWEST:
             raise ValueError(f"{len(tokens)} pictures are too few to say what is usual; take {FEWEST}.")
-        kept = np.arange(len(tokens)) % 5 == 4
         known = np.asarray(tokens, np.float64)
-        mean, scale = known[~kept].mean(0), known[~kept].std(0) + _SPREAD
-        standard = (known[~kept] - mean) / scale
+        # Neighbours are alike, so draw the parts at random.
+        part = np.random.default_rng(0).permutation(len(known)) % _FOLDS
+        distances = np.empty(len(known))
+        for fold in range(_FOLDS):
+            fitted = cls._of(name, known[part != fold])
+            distances[part == fold] = [fitted.distance(line) for line in known[part == fold]]
+        limit = np.sort(distances)[math.ceil(USUAL_SHARE * len(known)) - 1]
+        return replace(cls._of(name, known), limit=max(float(limit), _LEAST))
+
+    @classmethod
+    def _of(cls, name: str, known: NDArray[np.float64]) -> UsualPictures:
+        """Fit without a limit."""
+        mean, scale = known.mean(0), known.std(0) + _SPREAD
+        standard = (known - mean) / scale
         _, strengths, directions = np.linalg.svd(standard, full_matrices=False)
         components = directions[:COMPONENTS]
         left = standard - (standard @ components.T) @ components
-        fitted = cls(
+        return cls(
+            name,
             mean.astype(np.float32),
             scale.astype(np.float32),
             components.astype(np.float32),
             np.maximum(strengths[:COMPONENTS] ** 2 / len(standard), _LEAST).astype(np.float32),
             max(float((left**2).mean()), _LEAST),
             1.0,
-            words,
         )
-        distances = sorted(fitted.distance(line) for line in known[kept].astype(np.float32))
-        limit = max(distances[math.ceil(USUAL_SHARE * len(distances)) - 1], _LEAST)
-        return cls(**{**vars(fitted), "limit": limit})
+
+    def distance(self, mean: NDArray[Any]) -> float:
+        """Return the distance of a mean image token (D,): mean squared distance along the components in units
+        of their variances, plus the squared reconstruction error in units of its mean. About 2 for a training
+        picture."""
+        standard = (mean - self.mean) / self.scale
+        inside = self.components @ standard
+        rest = standard - inside @ self.components
+        return float((inside**2 / self.variances).mean() + (rest**2).mean() / self.residual)
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether the numbers are finite, positive where they must be, and of one size."""
+        numbers = (self.mean, self.scale, self.components, self.variances, self.residual, self.limit)
+        return (
+            self.mean.ndim == 1
+            and self.variances.shape == (len(self.components),)
+            and all(np.isfinite(item).all() for item in numbers)
+            and min(self.scale.min(), self.variances.min(), self.residual, self.limit) > 0
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Familiarity:
+    """Statistics of a model's training data."""
+
+    worlds: tuple[UsualPictures, ...]
+    """At least one, all with the same numbers of features and components."""
+    words: frozenset[str]
+    """Lower-case words of the training data."""
+
+    @classmethod
+    def fit(cls, tokens: Mapping[str, FloatArray], words: frozenset[str]) -> Familiarity:
+        """Fit to the mean image tokens (N, D) of the pictures of each world. Raises ValueError for a world of
+        fewer than `FEWEST`."""
+        return cls(tuple(UsualPictures.fit(name, lines) for name, lines in tokens.items()), words)
 
     @classmethod
     def load(cls, bundle: Bundle) -> Familiarity | None:
@@ -85,31 +134,33 @@ class Familiarity:
         if not values or FILE not in bundle.files:
             return None
         try:
-            table = np.load(bundle.file(FILE), allow_pickle=False)
-            mean, scale, *components = np.asarray(table, np.float32)
+            table = np.asarray(np.load(bundle.file(FILE), allow_pickle=False), np.float32)
+            # Bundles of before have one world without a name, whose fields stand beside the words.
+            entries = values.get("worlds", [{"name": "", **values}])
             found = cls(
-                mean,
-                scale,
-                np.stack(components),
-                np.asarray(values["variances"], np.float32),
-                float(values["residual"]),
-                float(values["limit"]),
+                tuple(
+                    UsualPictures(
+                        str(entry["name"]),
+                        lines[0],
+                        lines[1],
+                        lines[2:],
+                        np.asarray(entry["variances"], np.float32),
+                        float(entry["residual"]),
+                        float(entry["limit"]),
+                    )
+                    for entry, lines in zip(entries, table.reshape(-1, *table.shape[-2:]), strict=True)
+                ),
                 frozenset(map(str, values["words"])),
             )
-        except (KeyError, TypeError, ValueError, OverflowError, OSError, EOFError) as error:
+            valid = bool(found.worlds) and all(world.is_valid for world in found.worlds)
+        except (KeyError, IndexError, TypeError, ValueError, OverflowError, OSError, EOFError) as error:
             if isinstance(error, BundleError):
                 raise
             raise BundleError(
                 f"The familiarity of {bundle.name} cannot be read ({type(error).__name__}: {error}); fetch "
                 "the bundle again."
             ) from error
-        numbers = (found.mean, found.scale, found.components, found.variances, found.residual, found.limit)
-        if (
-            found.mean.ndim != 1
-            or found.variances.shape != (len(found.components),)
-            or not all(np.isfinite(item).all() for item in numbers)
-            or min(found.scale.min(), found.variances.min(), found.residual, found.limit) <= 0
-        ):
+        if not valid:
             raise BundleError(
                 f"The familiarity of {bundle.name} is not of finite positive numbers of one size; fetch the "
                 "bundle again."
@@ -117,38 +168,39 @@ class Familiarity:
         return found
 
     @property
+    def features(self) -> int:
+        """Return the number of features of an image token."""
+        return len(self.worlds[0].mean)
+
+    @property
     def table(self) -> FloatArray:
-        """Return the array that a bundle stores, (2 + K, D): mean, scale and components."""
-        return np.vstack([self.mean, self.scale, self.components])
+        """Return the array that a bundle stores, (W, 2 + K, D): mean, scale and components of each world."""
+        return np.stack([np.vstack([one.mean, one.scale, one.components]) for one in self.worlds])
 
     def to_manifest(self) -> dict[str, Any]:
         """Return the entry of a bundle's manifest."""
-        return {
-            "variances": [float(f"{value:.6g}") for value in self.variances],
-            "residual": float(f"{self.residual:.6g}"),
-            "limit": float(f"{self.limit:.6g}"),
-            "words": sorted(self.words),
-        }
+        worlds = [
+            {
+                "name": one.name,
+                "limit": float(f"{one.limit:.6g}"),
+                "residual": float(f"{one.residual:.6g}"),
+                "variances": [float(f"{value:.6g}") for value in one.variances],
+            }
+            for one in self.worlds
+        ]
+        return {"worlds": worlds, "words": sorted(self.words)}
 
     def unusual(self, scene: Scene) -> float:
-        """Return how unusual the picture of a scene is: at most 1 for most training pictures, at 4 hardly any
-        are that far."""
+        """Return how unusual the picture of a scene is for the world that it is nearest to: at most 1 for
+        most training pictures, at 4 hardly any are that far."""
         tokens = np.asarray(scene.image_tokens, np.float32)
-        if tokens.shape[1:] != self.mean.shape:
+        if tokens.shape[1:] != (self.features,):
             raise ValueError(
                 f"The scene has image tokens of {tokens.shape[1:]} and the familiarity is of "
-                f"{self.mean.shape}: they are not of one model."
+                f"{(self.features,)}: they are not of one model."
             )
-        return self.distance(tokens.mean(0)) / self.limit
-
-    def distance(self, mean: FloatArray) -> float:
-        """Return the distance of a mean image token (D,): mean squared distance along the components in units
-        of their variances, plus the squared reconstruction error in units of its mean. About 2 for a training
-        picture."""
-        standard = (mean - self.mean) / self.scale
-        inside = self.components @ standard
-        rest = standard - inside @ self.components
-        return float((inside**2 / self.variances).mean() + (rest**2).mean() / self.residual)
+        mean = tokens.mean(0)
+        return min(one.distance(mean) / one.limit for one in self.worlds)
 
     def unknown_words(self, text: str) -> tuple[str, ...]:
         """Return the words of a goal that do not occur in the training data, in order."""

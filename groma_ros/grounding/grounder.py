@@ -176,9 +176,9 @@ class Grounder:
             )
         least = MIN_PRESENCE if min_presence is None else min_presence
         familiarity = Familiarity.load(bundle)
-        if familiarity is not None and familiarity.mean.shape != (language.width,):
+        if familiarity is not None and familiarity.features != language.width:
             raise BundleError(
-                f"The familiarity statistics of {bundle.name} have {familiarity.mean.size} features, its "
+                f"The familiarity statistics of {bundle.name} have {familiarity.features} features, its "
                 f"image tokens {language.width}: they belong to another model; fetch the bundle again."
             )
         return cls(

@@ -220,6 +220,20 @@ def write_dataset(out: Path, count: int, settings: Settings, jobs: int = 1, prog
     return path
 
 
+def render_elsewhere(out: Path, count: int, settings: Settings, jobs: int = 1) -> list[SceneRecord]:
+    """Render scenes of another simulator with `groma scenes` in its own environment and return them.
+
+    Of the settings only seed, world and size are used. Raises SimulatorUnavailable without that environment,
+    RuntimeError if it fails.
+    """
+    options = {"seed": settings.seed, "count": count, "out": out, "world": settings.world, "jobs": jobs}
+    options |= {"width": settings.width, "height": settings.height}
+    arguments = [f"--{name}={value}" for name, value in options.items()]
+    if other_worlds.run_elsewhere("groma_ros.commands.scenes", arguments) != 0:
+        raise RuntimeError(f"groma scenes could not render the world {settings.world}; its message is above.")
+    return load_dataset(out)
+
+
 def _annotations(out: Path, seeds: range) -> dict[str, Any]:
     """The COCO document of the finished records, ids from 1 in the order of the scenes."""
     images: list[dict[str, Any]] = []

@@ -1,8 +1,8 @@
 """Fit `grounding.familiarity` to the pictures and words of a training run, and put it into a bundle.
 
 `groma train --bundle` does this for the bundle it writes. For one that exists:
-`python -m groma_ros.training.familiarity BUNDLE --config config/train_words.yaml --out runs/words`, where
-`out` holds the rendered scenes of the config.
+`python -m groma_ros.training.familiarity BUNDLE --config CONFIG --out runs`, where `out` holds the rendered
+scenes of the config; the bundle keeps the words that it knows already.
 """
 
 from __future__ import annotations
@@ -30,38 +30,48 @@ from groma_ros.training.data import Data, scenes_data
 from groma_ros.training.data_files import KINDS, FileSample
 from groma_ros.training.detection import normalise
 from groma_ros.training.features import square
-from groma_ros.training.pool import Pictures
+from groma_ros.training.pool import Pictures, Shard
+from groma_ros.types import FloatArray
 
-PICTURES = 1500
-"""Number of pictures used, evenly from all files and shards."""
+PICTURES = 750
+"""Most pictures used of each world, evenly from its shards; all files together count as one world."""
 SAYINGS = 6
 """Number of wordings of each goal from which words are collected."""
+FILES = "files"
+"""Name of the world of all pictures that were not rendered."""
 KNOWN = tuple(kind for kind in MORE_TYPES if kind not in ("unknown", "missing"))
 """The two others are goals about everyday words that the model has learned to call absent but does not
 know."""
 
 
-def fit(model: Groma, data: Data, seen: str = "", pictures: int = PICTURES) -> Familiarity | None:
-    """Fit to pictures and words of training data; None for fewer than `FEWEST` pictures.
-
-    seen: name prefixes of the shards or files whose pictures the backbone was trained on, if not all; words
-    are collected from all.
-    """
-    samples = [(some, index) for some in data.pictures for index in range(len(some.objects))]
-    chosen = [samples[int(i)] for i in np.linspace(0, len(samples) - 1, min(pictures, len(samples)))]
-    if sum(some.name.startswith(seen) for some, _ in chosen) < FEWEST:
-        return None
-    size, tokens, words = model.config.image_size, [], set[str]()
-    rng = np.random.default_rng(0)
-    # Neighbours are of one world, and every fifth picture sets the limit, so shuffle.
-    for some, index in (chosen[int(i)] for i in rng.permutation(len(chosen))):
-        if some.name.startswith(seen):
-            pixels = normalise(square(some.sample(index), size)[None], torch.device("cpu"))
+def fit(model: Groma, data: Data, pictures: int = PICTURES) -> Familiarity | None:
+    """Fit to pictures and words of training data, world by world; None for fewer than `FEWEST` pictures."""
+    size, words, rng = model.config.image_size, set[str](), np.random.default_rng(0)
+    tokens: dict[str, list[FloatArray]] = {}
+    for world, samples in _worlds(data.pictures).items():
+        lines = tokens.setdefault(world, [])
+        for index in np.linspace(0, len(samples) - 1, min(pictures, len(samples))):
+            some, number = samples[int(index)]
+            pixels = normalise(square(some.sample(number), size)[None], torch.device("cpu"))
             with torch.no_grad():
                 states = model.perceiver.hidden(pixels)
-                tokens.append(model.image_tokens(states)[0].mean(0).float().numpy())
-        words |= _words(some, index, rng)
-    return Familiarity.fit(np.stack(tokens), frozenset(words))
+                lines.append(model.image_tokens(states)[0].mean(0).float().numpy())
+            words |= _words(some, number, rng)
+    if sum(map(len, tokens.values())) < FEWEST:
+        return None
+    return Familiarity.fit({name: np.stack(lines) for name, lines in tokens.items()}, frozenset(words))
+
+
+def _worlds(pictures: Sequence[Pictures]) -> dict[str, list[tuple[Pictures, int]]]:
+    """The pictures of each world. A world of too few to be judged by themselves is part of the largest."""
+    found: dict[str, list[tuple[Pictures, int]]] = {}
+    for some in pictures:
+        world = some.world if isinstance(some, Shard) else FILES
+        found.setdefault(world, []).extend((some, index) for index in range(len(some.objects)))
+    largest = max(found, key=lambda world: len(found[world]))
+    for world in [name for name in found if name != largest and len(found[name]) < FEWEST]:
+        found[largest] += found.pop(world)
+    return found
 
 
 def _words(some: Pictures, index: int, rng: np.random.Generator) -> set[str]:
@@ -93,20 +103,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("bundle", type=Path)
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True, help="folder of the run, with its rendered scenes")
-    parser.add_argument(
-        "--seen",
-        default="",
-        metavar="WORLD",
-        help="judge pictures of this world only, if the backbone was trained on no other world of the config",
-    )
     args = parser.parse_args(arguments)
-    found = fit(
-        load_model(Bundle.load(args.bundle)), scenes_data(TrainConfig.load(args.config), args.out), args.seen
-    )
+    bundle = Bundle.load(args.bundle)
+    found = fit(load_model(bundle), scenes_data(TrainConfig.load(args.config), args.out))
     if found is None:
         raise SystemExit(f"The run has fewer than {FEWEST} pictures, too few to say what is usual.")
+    earlier = Familiarity.load(bundle)
+    if earlier is not None:
+        found = dataclasses.replace(found, words=found.words | earlier.words)
     add(args.bundle, found)
-    print(f"{args.bundle / FILE}: {len(found.words)} words, limit {found.limit:.2f}")
+    limits = ", ".join(f"{world.name} {world.limit:.2f}" for world in found.worlds)
+    print(f"{args.bundle / FILE}: {len(found.words)} words; limits {limits}")
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from groma_ros.atomic_write import AtomicFile, replacing, write_file
 from groma_ros.progress import shown
 from groma_ros.simulation import other_worlds
-from groma_ros.simulation.dataset import SEED_STRIDE, SceneRecord, load_dataset
+from groma_ros.simulation.dataset import SEED_STRIDE, SceneRecord, Settings, render_elsewhere
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.training.config import Scenes
 from groma_ros.types import Intrinsics
@@ -139,12 +139,8 @@ def _render_elsewhere(folder: Path, scenes: Scenes, jobs: int) -> None:
         )
     out = folder / f"{scenes.world}-scenes-{seed}"
     width, height = _ELSEWHERE
-    options = {"seed": seed, "count": scenes.scenes, "out": out, "world": scenes.world, "jobs": jobs}
-    options |= {"width": width, "height": height}
-    arguments = [f"--{name}={value}" for name, value in options.items()]
-    if other_worlds.run_elsewhere("groma_ros.commands.scenes", arguments) != 0:
-        raise RuntimeError(f"groma scenes could not render the world {scenes.world}; its message is above.")
-    records = load_dataset(out)
+    settings = Settings(seed, width, height, world=scenes.world)
+    records = render_elsewhere(out, scenes.scenes, settings, jobs)
     for start, target in targets.items():
         if not target.exists():
             _write_shard(target, [_stretched(r, scenes.size) for r in records[start : start + SHARD]])

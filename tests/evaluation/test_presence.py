@@ -1,6 +1,8 @@
 """Presence metrics against values by hand, and the commands on rendered scenes with the shipped model."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -9,14 +11,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from groma_ros.evaluation.calibrate import calibrate, default_precision, fit_presence, write_calibration
+from groma_ros.evaluation.calibrate import (
+    calibrate,
+    default_precision,
+    equal_weights,
+    fit_presence,
+    write_calibration,
+)
 from groma_ros.evaluation.observations import Observations
 from groma_ros.evaluation.plots import Panel, reliability_svg
 from groma_ros.evaluation.presence import cross_fitted, report, table
 from groma_ros.evaluation.statistics import calibration_error, reliability
 from groma_ros.grounding.calibration import Calibration
 from groma_ros.runtime.bundle import Bundle
-from groma_ros.simulation.dataset import Settings, write_dataset
+from groma_ros.simulation.dataset import Settings, load_dataset, write_dataset
+from tests.simulators import need_simulators
 from tests.small import write_small_bundle
 
 TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
@@ -30,6 +39,7 @@ def observed(
     count = len(odds)
     return Observations(
         np.arange(count) // 5,
+        np.zeros(count, int),
         ["attribute" if there else "absent" for there in present],
         np.asarray(present, bool),
         np.zeros(count, bool),
@@ -77,16 +87,45 @@ def test_calibration_recovers_known_parameters() -> None:
         -1.0, abs=0.1
     )
     assert not fits["presence"].kept
-    assert fits["presence"].after[0] < 0.03 < fits["presence"].before[0]
+    assert fits["presence"].after.error < 0.03 < fits["presence"].before.error
     # The report is measured on held-out scenes; on all of them it is the same within chance.
     assert calibration_error(seen.presence(new), seen.present) == pytest.approx(
-        fits["presence"].after[0], abs=0.02
+        fits["presence"].after.error, abs=0.02
     )
 
 
 def test_what_is_right_already_is_kept() -> None:
     new, fits = calibrate(drawn(1.0, 0.0), Calibration())
     assert fits["presence"].kept and new.presence_scale == 1.0 and new.presence_bias == 0.0
+
+
+def test_sources_weigh_the_same_whatever_their_size() -> None:
+    np.testing.assert_allclose(equal_weights(np.array([0, 0, 0, 1])), [2 / 3, 2 / 3, 2 / 3, 2])
+    assert equal_weights(np.zeros(0, int)).shape == (0,)
+    # Two worlds in which the model is too sure and too unsure; the second has a fifth of the goals.
+    first, second = drawn(1.0, -1.5, 4000), drawn(1.0, 1.5, 800)
+    joined = dataclasses.replace(
+        observed(
+            np.array([-item["stop"] for item in (*first.signals, *second.signals)]),
+            np.concatenate([first.present, second.present]),
+        ),
+        source=np.repeat([0, 1], [4000, 800]),
+    )
+    new, fits = calibrate(joined, Calibration())
+    # Between the lines of both, not at the line of the larger one.
+    assert abs(fit_presence(joined, Calibration()).presence_bias) < 0.2
+    alone = dataclasses.replace(joined, source=np.zeros(4800, int))
+    assert fit_presence(alone, Calibration()).presence_bias < -0.7
+    for (before, after), part in zip(fits["presence"].sources, (first, second), strict=True):
+        said = part.presence(Calibration()) >= 0.5
+        assert before.error == pytest.approx(calibration_error(part.presence(Calibration()), part.present))
+        assert before.true == pytest.approx(said[part.present].mean())
+        assert before.false == pytest.approx((~said)[~part.present].mean())
+        # One line cannot change the ranking within a source, whatever part of the scenes it was fitted on.
+        assert after.ranking == pytest.approx(before.ranking, abs=0.005)
+    errors = [before.error for before, _ in fits["presence"].sources]
+    assert fits["presence"].before.error < np.mean(errors), "the two are wrong in opposite directions"
+    assert new.presence_scale != 1.0 or fits["presence"].kept
 
 
 def test_scores_are_fitted_on_the_boxes_of_goals_that_stand() -> None:
@@ -101,7 +140,7 @@ def test_scores_are_fitted_on_the_boxes_of_goals_that_stand() -> None:
     seen = observed(odds, odds > 0, picked)
     new, fits = calibrate(seen, Calibration())
     assert not fits["scores"].kept and fits["scores"].count == 3000
-    assert fits["scores"].after[0] < 0.05 < fits["scores"].before[0]
+    assert fits["scores"].after.error < 0.05 < fits["scores"].before.error
     assert abs(float(new.score(0.8)) - 0.8**3) < 0.06
 
 
@@ -197,8 +236,6 @@ def test_presence_of_the_model_that_ships(
 def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import shutil
-
     model = tmp_path / "tiny"
     shutil.copytree(TINY, model)
     before = (model / "manifest.json").read_bytes()
@@ -208,7 +245,7 @@ def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     found = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,height", "--dry-run")
     assert (model / "manifest.json").read_bytes() == before and not found["written"]
     found = command(capsys, monkeypatch, *common, "--signals", "confidence,margin,height")
-    assert found["written"] and found["presence"]["after"] < found["presence"]["before"]
+    assert found["written"] and found["presence"]["after"]["error"] < found["presence"]["before"]["error"]
     calibration = Calibration.from_manifest(Bundle.load(model).calibration, found["precision"])
     assert not calibration.answers_none and set(calibration.signals) == {"confidence", "margin", "height"}
     assert "16 scenes" in json.dumps(Bundle.load(model).calibration)
@@ -216,6 +253,62 @@ def test_calibrate_writes_the_manifest_of_the_precision_that_ran(
     again = ("eval", "presence", "--model", str(model), "--data", str(folder), "--threads", "1")
     after = command(capsys, monkeypatch, *again)
     assert after["calibration_error"] < 0.08 and after["ranking"] > 0.9
+
+
+def test_calibrate_on_several_sources(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two folders and two worlds, one of them of another simulator."""
+    need_simulators()
+    model = tmp_path / "tiny"
+    shutil.copytree(TINY, model)
+    other = tmp_path / "others" / folder.name
+    write_dataset(other, 6, Settings(43, 320, 240, world="shelf"), progress=False)
+    worlds = ("--seed", "44", "--count", "4", "--world", "table,miniworld", "--out", str(tmp_path / "run"))
+    common = ("calibrate", str(folder), str(other), "--model", str(model), "--threads", "1", *worlds)
+    found = command(capsys, monkeypatch, *common)
+    rows = found["sources"]
+    assert [row["name"] for row in rows] == ["data 1", "data 2", "table", "miniworld"]
+    assert [row["scenes"] for row in rows] == [16, 6, 4, 4]
+    assert sum(row["goals"] for row in rows) == found["goals"]
+    assert sum(row["absent"] for row in rows) == found["absent"]
+    alone = command(capsys, monkeypatch, "eval", "presence", "--model", str(TINY), "--data", str(folder))
+    first = rows[0]["presence"]["before"]
+    assert first["true"] == alone["accuracy"]["present"] and first["ranking"] == alone["ranking"]
+    assert first["error"] == alone["calibration_error"] and first["false"] == alone["accuracy"]["absent"]
+    fitted = Bundle.load(model).calibration["fitted"]
+    for said in ("data 1: ", "scene seeds 41000000 to 41000015", "miniworld: seed 44, count 4"):
+        assert said in fitted
+    assert str(tmp_path) not in fitted
+    assert len(load_dataset(tmp_path / "run" / "miniworld-scenes-44")) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ((), "Give --seed (with --count and --world)"),
+        (
+            ("--seed", "1", "--world", "table,attic"),
+            "There is no world 'attic'; the worlds are mixed, table,",
+        ),
+        (("--seed", "1", "--world", ","), "--world names no world"),
+        (("FOLDER", "--truth", "truth.json"), "--truth names the truth file of one bag, not of 0"),
+    ],
+)
+def test_sources_that_cannot_be_used_are_a_sentence(
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: tuple[str, ...],
+    sentence: str,
+) -> None:
+    from groma_ros.cli import main
+
+    given = [str(folder) if word == "FOLDER" else word for word in options]
+    monkeypatch.setattr("sys.argv", ["groma", "calibrate", "--model", str(TINY), "--dry-run", *given])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1 and sentence in capsys.readouterr().err
 
 
 def test_scenes_are_rendered_in_the_world_that_is_named(

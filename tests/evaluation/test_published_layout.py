@@ -62,7 +62,7 @@ def test_its_presence_is_certain_until_signals_are_fitted(
     # Every signal was read, the probe of its chat included; presence 1 for everything is worse than what the
     # lines say.
     assert set(calibration.signals) == set(SIGNALS) and not found["presence"]["kept"]
-    assert found["presence"]["before"] == pytest.approx(found["absent"] / found["goals"], abs=1e-3)
+    assert found["presence"]["before"]["error"] == pytest.approx(found["absent"] / found["goals"], abs=1e-3)
     after = command("eval", "presence", *common, "--data", scenes)
     assert after["calibration_error"] < before["calibration_error"]
 

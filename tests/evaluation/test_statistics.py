@@ -106,3 +106,30 @@ def test_separable_examples_give_finite_weights() -> None:
 def test_one_outcome_alone_is_refused() -> None:
     with pytest.raises(ValueError, match=r"Only one outcome was seen"):
         fit_line(np.ones(5), np.ones(5, bool))
+
+
+def test_a_weight_of_two_counts_like_two_examples() -> None:
+    rng = np.random.default_rng(9)
+    odds = rng.normal(0.5, 2, 3000)
+    truth, counts = rng.random(3000) < 1 / (1 + np.exp(-odds)), np.where(odds > 1, 1, 3)
+    stated, often = 1 / (1 + np.exp(-1.7 * odds)), np.repeat(np.arange(3000), counts)
+    for measure in (calibration_error, brier, ranking):
+        wanted = measure(stated[often], truth[often])
+        assert measure(stated, truth, weights=counts * 0.1) == pytest.approx(wanted, rel=1e-9)
+        assert measure(stated, truth) != pytest.approx(wanted, rel=1e-3)
+    weights, bias = fit_line(odds, truth, counts)
+    # The smoothing of targets depends on how many examples there are, not on their weights.
+    twice, other = fit_line(odds[often], truth[often])
+    assert weights[0] == pytest.approx(twice[0], rel=0.01) and bias == pytest.approx(other, abs=0.02)
+    scaled, same = fit_line(odds, truth, counts * 7.0)
+    assert (scaled[0], same) == (pytest.approx(weights[0]), pytest.approx(bias))
+
+
+def test_weighted_figures_by_hand() -> None:
+    stated, happened = np.array([0.9, 0.9, 0.2]), np.array([True, False, False])
+    weights = np.array([3.0, 1.0, 4.0])
+    # One bin states 0.9 and 3 of 4 happened; the other states 0.2 and nothing did.
+    assert calibration_error(stated, happened, weights=weights) == pytest.approx((4 * 0.15 + 4 * 0.2) / 8)
+    assert brier(stated, happened, weights=weights) == pytest.approx((3 * 0.01 + 0.81 + 4 * 0.04) / 8)
+    # The present item ties one absent item of weight 1 and beats one of weight 4.
+    assert ranking(stated, happened, weights) == pytest.approx((0.5 + 4) / 5)

@@ -42,27 +42,46 @@ def usual() -> NDArray[Any]:
 
 @pytest.fixture(scope="module")
 def fitted(usual: NDArray[Any]) -> Familiarity:
-    return Familiarity.fit(usual, frozenset({"the", "red", "mug"}))
+    return Familiarity.fit({"table": usual}, frozenset({"the", "red", "mug"}))
 
 
-def test_the_limit_leaves_one_in_a_hundred(fitted: Familiarity, usual: NDArray[Any]) -> None:
-    values = np.array([fitted.unusual(scene(line[None])) for line in usual[4::5]])
-    assert (values > 1).sum() == 1 and values.max() < 3
+def test_the_limit_leaves_a_few_in_a_hundred_of_new_pictures(usual: NDArray[Any]) -> None:
+    fitted = Familiarity.fit({"table": usual[:250]}, frozenset())
+    values = np.array([fitted.unusual(scene(line[None])) for line in usual[250:]])
+    assert 0.005 <= (values > 1).mean() <= 0.05 and values.max() < 3
     assert fitted.unusual(scene(np.stack([usual[0] - 1, usual[0] + 1]))) == pytest.approx(
         fitted.unusual(scene(usual[0][None])), rel=1e-3
     )
 
 
 def test_distance_counts_inside_and_outside_the_components(fitted: Familiarity) -> None:
-    """By hand: two standard deviations along one of 32 components are 4/32 of variance, and nothing is
+    """By hand: two standard deviations along one of K components are 4/K of variance, and nothing is
     left."""
-    far = fitted.mean + fitted.scale * fitted.components[0] * 2 * np.sqrt(fitted.variances[0])
-    assert fitted.distance(far) == pytest.approx(4 / 32, rel=1e-3)
-    assert fitted.distance(fitted.mean) == pytest.approx(0, abs=1e-9)
+    (known,) = fitted.worlds
+    count = len(known.components)
+    far = known.mean + known.scale * known.components[0] * 2 * np.sqrt(known.variances[0])
+    assert known.distance(far) == pytest.approx(4 / count, rel=1e-3)
+    assert known.distance(known.mean) == pytest.approx(0, abs=1e-9)
     left = np.random.default_rng(0).normal(size=SIZE).astype(np.float32)
-    left -= fitted.components.T @ (fitted.components @ left)
-    wanted = float((left**2).mean()) / fitted.residual
-    assert fitted.distance(fitted.mean + fitted.scale * left) == pytest.approx(wanted, rel=1e-2)
+    left -= known.components.T @ (known.components @ left)
+    wanted = float((left**2).mean()) / known.residual
+    assert known.distance(known.mean + known.scale * left) == pytest.approx(wanted, rel=1e-2)
+
+
+def test_the_nearest_of_two_worlds_counts_and_what_lies_between_them_is_unusual() -> None:
+    rng = np.random.default_rng(7)
+    here, there = (rng.normal(where, 1, (300, SIZE)).astype(np.float32) for where in (-5, 5))
+    apart = Familiarity.fit({"here": here[:200], "there": there[:200]}, frozenset())
+    assert [world.name for world in apart.worlds] == ["here", "there"]
+    for world, pictures in zip(apart.worlds, (here[200:], there[200:]), strict=True):
+        values = [apart.unusual(scene(line[None])) for line in pictures]
+        assert np.mean(np.greater(values, 1)) <= 0.06
+        assert values[0] == pytest.approx(world.distance(pictures[0]) / world.limit)
+    between = np.zeros((1, SIZE), np.float32)
+    assert apart.unusual(scene(between)) > 4
+    # One range over both takes it as usual.
+    whole = Familiarity.fit({"all": np.concatenate([here, there])}, frozenset())
+    assert whole.unusual(scene(between)) < 1
 
 
 def test_words_are_compared_without_case_and_punctuation(fitted: Familiarity) -> None:
@@ -84,18 +103,18 @@ def test_pictures_that_hardly_differ_give_numbers_that_a_bundle_takes(kind: str)
         "few features": rng.normal(size=(200, 16)),
         "in five directions": rng.normal(size=(200, 5)) @ rng.normal(size=(5, 64)),
     }[kind].astype(np.float32)
-    found = Familiarity.fit(means, frozenset({"mug"}))
-    numbers = found.to_manifest()
+    found = Familiarity.fit({"table": means}, frozenset({"mug"}))
+    (numbers,) = found.to_manifest()["worlds"]
     assert min(*numbers["variances"], numbers["residual"], numbers["limit"]) >= 1e-4
     assert np.isfinite([*numbers["variances"], numbers["residual"], numbers["limit"]]).all()
-    usual = [found.unusual(scene(line[None])) for line in means[4::5]]
+    usual = [found.unusual(scene(line[None])) for line in means]
     assert np.mean(np.less_equal(usual, 1.0001)) >= 0.975
     assert found.unusual(scene(means[:1] * 9 + 5)) > 4
 
 
 def test_too_few_pictures_and_another_model(fitted: Familiarity, usual: NDArray[Any]) -> None:
     with pytest.raises(ValueError, match=f"{FEWEST - 1} pictures are too few"):
-        Familiarity.fit(usual[: FEWEST - 1], frozenset())
+        Familiarity.fit({"table": usual, "shelf": usual[: FEWEST - 1]}, frozenset())
     with pytest.raises(ValueError, match="not of one model"):
         fitted.unusual(scene(np.zeros((4, SIZE + 1), np.float32)))
 
@@ -118,6 +137,22 @@ def test_it_goes_through_a_bundle(fitted: Familiarity, usual: NDArray[Any], tmp_
     assert Familiarity.load(dataclasses.replace(Bundle.load(TINY), familiarity={})) is None
 
 
+def test_a_bundle_of_before_has_one_world_whose_fields_stand_beside_the_words(
+    fitted: Familiarity, usual: NDArray[Any], tmp_path: Path
+) -> None:
+    bundle = written(tmp_path / "model", fitted)
+    entry = fitted.to_manifest()
+    (fields,) = entry["worlds"]
+    old = {**{key: value for key, value in fields.items() if key != "name"}, "words": entry["words"]}
+    np.save(bundle.directory / FILE, fitted.table[0])
+    table = (bundle.directory / FILE).read_bytes()
+    files = {**bundle.files, **bundle.write_files({FILE: table})}
+    dataclasses.replace(bundle, familiarity=old).write_manifest(files)
+    found = Familiarity.load(Bundle.load(bundle.directory))
+    assert found is not None and found.words == fitted.words and len(found.worlds) == 1
+    assert found.unusual(scene(usual[:1])) == pytest.approx(fitted.unusual(scene(usual[:1])), rel=1e-4)
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -126,14 +161,38 @@ def test_it_goes_through_a_bundle(fitted: Familiarity, usual: NDArray[Any], tmp_
         {"residual": 0},
         {"variances": [1.0] * 31},
         {"variances": None},
-        {"words": 3},
+        {"name": ...},
     ],
     ids=str,
 )
-def test_a_broken_one_is_a_sentence(fitted: Familiarity, tmp_path: Path, values: dict[str, Any]) -> None:
+def test_a_broken_world_is_a_sentence(fitted: Familiarity, tmp_path: Path, values: dict[str, Any]) -> None:
+    entry = {**fitted.to_manifest()["worlds"][0], **values}
+    bundle = written(
+        tmp_path / "model", fitted, worlds=[{key: value for key, value in entry.items() if value is not ...}]
+    )
+    with pytest.raises(BundleError, match=r"The familiarity of groma-tiny .* fetch the bundle again\.$"):
+        Familiarity.load(bundle)
+
+
+@pytest.mark.parametrize(
+    "values", [{"words": 3}, {"worlds": []}, {"worlds": None}, {"worlds": ["table"]}], ids=str
+)
+def test_a_broken_entry_is_a_sentence(fitted: Familiarity, tmp_path: Path, values: dict[str, Any]) -> None:
     bundle = written(tmp_path / "model", fitted, **values)
     with pytest.raises(BundleError, match=r"The familiarity of groma-tiny .* fetch the bundle again\.$"):
         Familiarity.load(bundle)
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (1, 1, 60), (2, 18, 60), (1, 2, 60)], ids=str)
+def test_a_table_of_another_shape_is_a_sentence(
+    fitted: Familiarity, tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    bundle = written(tmp_path / "model", fitted)
+    np.save(bundle.directory / FILE, np.ones(shape, np.float32))
+    files = bundle.write_files({FILE: (bundle.directory / FILE).read_bytes()})
+    bundle.write_manifest({**bundle.files, **files})
+    with pytest.raises(BundleError, match=r"The familiarity of groma-tiny .* fetch the bundle again\.$"):
+        Familiarity.load(Bundle.load(bundle.directory))
 
 
 def test_one_of_another_model_is_refused(fitted: Familiarity, tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ class ReportBench:
         )
         usual = np.random.default_rng(3).normal(size=(500, 40)).astype(np.float32)
         self._mean = usual.mean(0)
-        self._reports.loaded(None, Familiarity.fit(usual, frozenset({"the", "mug"})))
+        self._reports.loaded(None, Familiarity.fit({"table": usual}, frozenset({"the", "mug"})))
 
     def perceive(self, offset: float, stamp: int = 0) -> None:
         """Perceive a picture that is so far from the usual ones."""

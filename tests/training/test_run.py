@@ -45,7 +45,9 @@ def test_a_fine_tuned_bundle_knows_its_pictures_and_the_words_of_both_trainings(
     network = GromaConfig.from_dict(Bundle.load(small_model).network)
     config, width = dataclasses.replace(CONFIG, network=network), network.language.hidden_size
     first, second = (
-        Familiarity.fit(np.random.default_rng(seed).normal(size=(200, width)).astype(np.float32), words)
+        Familiarity.fit(
+            {"table": np.random.default_rng(seed).normal(size=(200, width)).astype(np.float32)}, words
+        )
         for seed, words in ((0, frozenset({"red", "mug"})), (1, frozenset({"red", "spoon"})))
     )
     start, out, bundle = (
@@ -65,7 +67,7 @@ def test_a_fine_tuned_bundle_knows_its_pictures_and_the_words_of_both_trainings(
         known = Familiarity.load(Bundle.load(bundle))
         assert (known.words if known else None) == wanted
         assert (FILE in json.loads((bundle / MANIFEST).read_text())["files"]) == (known is not None)
-    assert known is not None and np.array_equal(known.mean, second.mean)
+    assert known is not None and np.array_equal(known.table, second.table)
     torch.testing.assert_close(
         load_model(Bundle.load(bundle)).state_dict(),
         load_model(Bundle.load(start)).state_dict(),
