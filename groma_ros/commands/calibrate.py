@@ -121,19 +121,23 @@ def _fit(args: argparse.Namespace) -> int:
     new, fits = calibrate(seen, old)
     document = _document(bundle, seen, sources, new, fits)
     if not args.dry_run:
-        errors = [
-            document[name][when]["error"] for name in ("presence", "scores") for when in ("before", "after")
-        ]
         fitted = (
             f"{document['goals']} goals ({document['absent']} absent) of {document['scenes']} scenes "
-            f"({'; '.join(source.told for source in sources)}) in {seen.precision}; error "
-            "of presence {} before, {} after, of scores {}, {}".format(*errors)
+            f"({'; '.join(source.told for source in sources)}) in {seen.precision}; error of presence "
+            f"{_errors(document['presence'])}, of scores {_errors(document['scores'])}"
         )
         # Keep the manifest's own resize, not the one chosen here.
         write_calibration(Bundle.load(args.model), seen.precision, new, fitted)
         print(f"{args.model / 'manifest.json'}", file=sys.stderr)
     document["written"] = not args.dry_run
     return finish(args, document, table(document))
+
+
+def _errors(fit: dict[str, Any]) -> str:
+    """The calibration errors of a fit in a manifest."""
+    if fit["kept"]:
+        return f"{fit['before']['error']} (kept as it was)"
+    return f"{fit['before']['error']} before, {fit['after']['error']} after"
 
 
 @contextmanager

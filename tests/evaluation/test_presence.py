@@ -280,6 +280,12 @@ def test_calibrate_on_several_sources(
     for said in ("data 1: ", "scene seeds 41000000 to 41000015", "miniworld: seed 44, count 4"):
         assert said in fitted
     assert str(tmp_path) not in fitted
+    how = (
+        "(kept as it was)"
+        if found["presence"]["kept"]
+        else f"before, {found['presence']['after']['error']} after"
+    )
+    assert f"error of presence {found['presence']['before']['error']} {how}, of scores" in fitted
     assert len(load_dataset(tmp_path / "run" / "miniworld-scenes-44")) == 4
 
 
