@@ -250,10 +250,11 @@ def _mean(values: Sequence[float]) -> float | None:
 def rendered(seed: int, count: int, seconds: float) -> Iterator[list[Moment]]:
     """Rendered sequences of a swaying camera, one scene each, with goals whose targets do not change."""
     from groma_ros.simulation.sequence import FRAME_ID, render_sequence, steady_goals
+    from groma_ros.simulation.worlds import DEFAULT_WORLD
 
     for number in range(seed, seed + count):
-        frames = render_sequence(number, seconds)
-        goals = [goal for goal in steady_goals(frames, number) if goal.targets]
+        frames = render_sequence(number, seconds, DEFAULT_WORLD)
+        goals = [goal for goal in steady_goals(frames, number, DEFAULT_WORLD) if goal.targets]
         yield [
             Moment(
                 Frame(frame.rgb, frame.stamp, FRAME_ID),

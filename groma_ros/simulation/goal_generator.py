@@ -118,6 +118,27 @@ class View:
         return winners.pop() if len(winners) == 1 else None
 
 
+class SteadyView(View):
+    """Objects of several frames of one scene. A relation or an extreme counts only where every frame gives
+    the same answer."""
+
+    def __init__(self, frames: list[tuple[SceneObject, ...]], width: int, words: Vocabulary) -> None:
+        super().__init__(frames[0], width, words)
+        self._views = [View(objects, width, words) for objects in frames]
+
+    def related(self, relation: str, i: int, j: int) -> bool | None:
+        """Whether object i is in the relation to j; None if it is too close to call in a frame, or
+        changes."""
+        answers = {view.related(relation, i, j) for view in self._views}
+        return answers.pop() if len(answers) == 1 else None
+
+    def extreme(self, word: str, among: tuple[int, ...]) -> int | None:
+        """Return the leftmost, nearest, largest, ... of some objects; None if it is another one in a
+        frame."""
+        answers = {view.extreme(word, among) for view in self._views}
+        return answers.pop() if len(answers) == 1 else None
+
+
 def selectors(view: View) -> list[Selector]:
     """Every kind, colour and pair that the scene holds, in a fixed order."""
     pairs = sorted({(o.kind, o.colour) for o in view.objects if o.colour})
@@ -339,7 +360,13 @@ def draw_goals(
     words: the names that absent goals are drawn from (`worlds.words_of` of the scene's world). Goals are
     grouped by kind; no text occurs twice. Raises KeyError for a kind that is not one of `GOAL_TYPES`.
     """
-    view = View(sample.objects, sample.intrinsics.width, words)
+    return draw_view_goals(View(sample.objects, sample.intrinsics.width, words), rng, per_kind, kinds)
+
+
+def draw_view_goals(
+    view: View, rng: np.random.Generator, per_kind: int = 1, kinds: tuple[str, ...] = GOAL_TYPES
+) -> list[SceneGoal]:
+    """`draw_goals` about the objects of a view."""
     goals: dict[str, SceneGoal] = {}
     for kind in kinds:
         wanted, tries = len(goals) + per_kind, 0

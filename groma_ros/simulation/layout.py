@@ -40,6 +40,9 @@ class Style:
     """Factor on the camera's field of view."""
     unusual_colours: bool = False
     """Whether to use shades that training does not contain."""
+    cast: tuple[tuple[str, str], ...] = ()
+    """Kind and colour of every object, instead of random ones. The objects are set upright on a table in good
+    view, as on a photograph. Only the world `wide` uses it."""
 
 
 USUAL = Style()

@@ -8,6 +8,8 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,19 +21,34 @@ from numpy.typing import NDArray
 
 from groma_ros.atomic_write import take_over, write_file
 from groma_ros.simulation.drawing import Camera
-from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
-from groma_ros.simulation.layout import Layout, seen_from
-from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
+from groma_ros.simulation.goal_generator import SceneGoal, SteadyView, draw_view_goals
+from groma_ros.simulation.layout import USUAL, Layout, Style, seen_from
+from groma_ros.simulation.scenes import SceneObject, SceneRenderer
 from groma_ros.simulation.shapes import Array, rotation_z
+from groma_ros.simulation.worlds import WIDE, words_of
 from groma_ros.types import Box3D, FloatArray, Intrinsics
 
-SCENE_SEED = 2024
+SCENE_SEED, DEMO_WORLD = 65, WIDE
 FRAME_ID = "camera_optical_frame"
 RATE_HZ, SECONDS, DEPTH_EVERY = 10, 6.0, 2
 WIDTH, HEIGHT, SUPERSAMPLE = 640, 480, 2
 START_NS = 1_700_000_000_000_000_000
 _JPEG_QUALITY = 88
 _DEPTH_STEP_MM = 2
+HOUSEHOLD = Style(
+    cast=(
+        ("bowl", "white"),
+        ("mug", "red"),
+        ("bottle", "green"),
+        ("bottle", "brown"),
+        ("carton", "blue"),
+        ("can", "orange"),
+        ("lemon", "yellow"),
+        ("ball", "blue"),
+    )
+)
+_PATTERNED = 4  # objects of a household scene
+_SIZES = (0.08, 0.3)  # longer side of an object, share of the picture's width
 # One goal of each; a plain text if the mapping gives nothing but the text.
 _DEMO_GOALS = ("attribute", "absent", "plural", "relation", "superlative", "negation", "between", "attribute")
 
@@ -74,6 +91,27 @@ def varied(layout: Layout) -> bool:
     return all(4 <= len(set(words)) < len(words) for words in (kinds, colours))
 
 
+def household(layout: Layout) -> bool:
+    """Whether at least four objects are patterned, and none is too small or too large to show well."""
+    bounds = layout.bounds()
+    sides = (bounds[:, 2:] - bounds[:, :2]).max(1) / layout.camera.intrinsics.width
+    patterned = sum(any(geom.texture >= 0 for geom in body.geoms) for body in layout.bodies)
+    return bool(patterned >= _PATTERNED and _SIZES[0] < sides.min() and sides.max() < _SIZES[1])
+
+
+def setting(world: str) -> tuple[Style, Callable[[Layout], bool]]:
+    """Style and condition of the scenes of a world that sequences show."""
+    return (HOUSEHOLD, household) if world == WIDE else (USUAL, varied)
+
+
+@contextmanager
+def opened_scene(seed: int, world: str) -> Iterator[tuple[SceneRenderer, Layout, tuple[SceneObject, ...]]]:
+    """A renderer of 640x480, and the first scene of a seed that the `setting` of its world accepts."""
+    style, accept = setting(world)
+    with SceneRenderer(WIDTH, HEIGHT, supersample=SUPERSAMPLE, world=world, style=style) as renderer:
+        yield renderer, *renderer.compose(seed, least=6, accept=accept)
+
+
 def _path(camera: Camera, count: int, size: float) -> list[Camera]:
     """A closed path of the camera, of `size` (1: 14 degrees to each side, 4 up and down, 6 % nearer and
     farther)."""
@@ -98,11 +136,13 @@ def _steady_path(
     raise AssertionError("A scene that was accepted is no longer visible from its own camera.")
 
 
-def render_sequence(seed: int = SCENE_SEED, seconds: float = SECONDS) -> list[SequenceFrame]:
-    """Render the `varied` scene of `seed` at 10 Hz, 640x480, from a camera that sways and returns."""
+def render_sequence(
+    seed: int = SCENE_SEED, seconds: float = SECONDS, world: str = DEMO_WORLD
+) -> list[SequenceFrame]:
+    """Render the accepted scene of `seed` in a world (a name of `worlds.WORLDS`) at 10 Hz, 640x480, from a
+    camera that sways and returns."""
     count = round(seconds * RATE_HZ)
-    with SceneRenderer(WIDTH, HEIGHT, supersample=SUPERSAMPLE) as renderer:
-        layout, _ = renderer.compose(seed, least=6, accept=varied)
+    with opened_scene(seed, world) as (renderer, layout, _):
         frames = []
         for index, (view, objects) in enumerate(_steady_path(renderer, layout, count)):
             rgb, depth = renderer.picture(view)
@@ -111,22 +151,30 @@ def render_sequence(seed: int = SCENE_SEED, seconds: float = SECONDS) -> list[Se
     return frames
 
 
-def steady_goals(frames: list[SequenceFrame], seed: int = SCENE_SEED) -> list[SceneGoal]:
+def steady_goals(
+    frames: list[SequenceFrame], seed: int = SCENE_SEED, world: str = DEMO_WORLD
+) -> list[SceneGoal]:
     """Draw goals, one of each kind and two attributes, whose targets are equal and unambiguous in every
-    frame."""
-    common: dict[SceneGoal, None] | None = None
-    for frame in frames:
-        sample = SceneSample(frame.rgb, frame.depth, frame.intrinsics, frame.objects, seed)
-        drawn = draw_goals(sample, np.random.default_rng([seed, 1]), per_kind=150)
-        common = {goal: None for goal in drawn if common is None or goal in common}
+    frame. Texts that read naturally come first."""
+    view = SteadyView([frame.objects for frame in frames], frames[0].intrinsics.width, words_of(world))
+    drawn = draw_view_goals(view, np.random.default_rng([seed, 1]), per_kind=150)
     rng = np.random.default_rng([seed, 2])
-    pool = sorted(common or {}, key=lambda goal: goal.text)
+    pool = sorted(drawn, key=lambda goal: goal.text)
     chosen: list[SceneGoal] = []
     for kind in _DEMO_GOALS:
         left = [goal for goal in pool if goal.kind == kind and goal not in chosen]
+        left = [goal for goal in left if _natural(goal.text)] or left
         if left:
             chosen.append(left[int(rng.integers(len(left)))])
     return chosen
+
+
+def _natural(text: str) -> bool:
+    """Whether a goal starts with a determiner and names every single object: "the mug", "both blue objects",
+    but neither "mug" nor "the thing left of the blue object"."""
+    words = text.split()
+    vague = {"thing", "things", "object"}
+    return words[0] in ("the", "both", "all", "every", "everything") and not vague & set(words)
 
 
 def _goal_entry(goal: SceneGoal) -> str | dict[str, Any]:
@@ -137,7 +185,9 @@ def _goal_entry(goal: SceneGoal) -> str | dict[str, Any]:
     return {"text": goal.text, "kind": "one"} if goal.kind == "relation" else goal.text
 
 
-def truth(frames: list[SequenceFrame], goals: list[SceneGoal], seed: int = SCENE_SEED) -> dict[str, Any]:
+def truth(
+    frames: list[SequenceFrame], goals: list[SceneGoal], seed: int = SCENE_SEED, world: str = DEMO_WORLD
+) -> dict[str, Any]:
     """Content of truth.json: the objects, the goals' targets as indices into them, and the boxes in each
     frame."""
     objects = [{"kind": item.kind, "colour": item.colour, "size": item.size} for item in frames[0].objects]
@@ -153,6 +203,7 @@ def truth(frames: list[SequenceFrame], goals: list[SceneGoal], seed: int = SCENE
     listed = [{"text": goal.text, "kind": goal.kind, "targets": goal.targets} for goal in goals]
     size = {"width": frames[0].intrinsics.width, "height": frames[0].intrinsics.height}
     return {
+        "world": world,
         "scene_seed": seed,
         "frame_id": FRAME_ID,
         **size,
@@ -252,13 +303,13 @@ def _camera_info(k: Intrinsics, header: Any, types: Any) -> Any:
     )
 
 
-def write_demo(out: Path, seed: int = SCENE_SEED) -> list[SceneGoal]:
+def write_demo(out: Path, seed: int = SCENE_SEED, world: str = DEMO_WORLD) -> list[SceneGoal]:
     """Write tabletop.mcap, truth.json, goals.yaml and frame.png into `out`; returns the goals."""
     out.mkdir(parents=True, exist_ok=True)
-    frames = render_sequence(seed)
-    goals = steady_goals(frames, seed)
+    frames = render_sequence(seed, world=world)
+    goals = steady_goals(frames, seed, world)
     write_bag(frames, out / "tabletop.mcap")
-    known = json.dumps(truth(frames, goals, seed), separators=(",", ":"))
+    known = json.dumps(truth(frames, goals, seed, world), separators=(",", ":"))
     write_file(out / "truth.json", (known + "\n").encode())
     note = "# Goals of the demo: a text, or a mapping of text, kind (auto, one, all) and min_score.\n"
     entries = yaml.safe_dump({"goals": [_goal_entry(goal) for goal in goals]}, sort_keys=False, width=120)

@@ -54,6 +54,9 @@ _USUAL = 0.09  # size of a medium object, metres
 _PLACES = 24  # attempts for each object
 _CLEAR = 0.004
 _EDGE = 2.0
+_SHARES = (0.05, 0.24)  # of the picture's width that a medium object covers
+_ELEVATIONS = (10, 85)  # degrees
+_CAST_SHARES, _CAST_ELEVATIONS = (0.13, 0.19), (27, 40)
 _NEW_KINDS = {"can": 0.6, "carton": 0.6, "lemon": 0.4}  # relative frequency; each of `KINDS` has 1
 _NEW_COLOURS = 0.4
 
@@ -173,11 +176,15 @@ class _Scene:
         self.placed: list[_Placed] = []
         self._boxes: list[Array] = []
 
-    def add(self, label: int, kind: str, colour: str, solid: SolidShape) -> None:
+    def add(self, label: int, kind: str, colour: str, solid: SolidShape, upright: bool = False) -> None:
         """Place an object in view, on the ground or sometimes on or in another object. Does nothing if there
-        is no free place."""
+        is no free place.
+
+        upright: whether it must not lie, lean or be upside down, if it is of a kind that stands."""
         rng = self._rng
         pose, turn = draw_pose(kind, rng)
+        while upright and pose != "standing" and kind != "lemon":
+            pose, turn = draw_pose(kind, rng)
         finish = _finish(rng, colour, max(solid.size))
         points = outline(solid) @ turn.T
         points = points - [0, 0, points[:, 2].min()]
@@ -287,25 +294,25 @@ def draw_wide(
     rng: np.random.Generator, count: int, size: tuple[int, int], aspect: float, style: Style
 ) -> Layout | None:
     """Try to draw a scene of about `count` objects; None if they do not fit."""
+    cast = style.cast
     count = int(np.clip(count + rng.integers(-3, 4), *_COUNTS))
-    share = float(
-        np.exp(rng.uniform(np.log(0.05), np.log(0.24)))
-    )  # share of the picture's width covered by a medium object
-    azimuth, elevation = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(10, 85))
+    share = float(np.exp(rng.uniform(*np.log(_CAST_SHARES if cast else _SHARES))))
+    azimuth = rng.uniform(0, 2 * np.pi)
+    elevation = np.deg2rad(rng.uniform(*(_CAST_ELEVATIONS if cast else _ELEVATIONS)))
     half = style.view * np.tan(np.deg2rad(rng.uniform(30, 75)) / 2)
     span = max(_USUAL / share, 0.16 + 0.1 * np.sqrt(count) * (0.6 if share > 0.15 else 0.5))
     target = np.array([*(rng.uniform(-0.05, 0.05, 2) * span), rng.uniform(0.0, 0.06) * span])
     camera = camera_at(rng, target, azimuth, elevation, half, span, size, aspect)
     obstacles: list[NDArray[Any]] = []
     tray: list[Geom] = []
-    if rng.random() < 0.22:
+    if not cast and rng.random() < 0.22:
         tray, obstacles, _ = draw_tray(rng, span)
     scene = _Scene(rng, camera, 0.9 * span + 0.1, obstacles)
-    for kind, colour in _labels(rng, count):
+    for kind, colour in cast or _labels(rng, count):
         factor = float(np.exp(rng.normal(0, 0.22))) * style.size
-        scene.add(len(scene.placed), kind, colour, resized(make_member(kind, rng), factor))
+        scene.add(len(scene.placed), kind, colour, resized(make_member(kind, rng), factor), bool(cast))
     bodies = tuple(p.body for p in scene.placed)
-    if len(bodies) < _COUNTS[0]:
+    if len(bodies) < (len(cast) or _COUNTS[0]):
         return None
     rgbs = colours_of(bodies)
     around = [
@@ -316,7 +323,9 @@ def draw_wide(
     ]
     draw = rng.random()
     screens: tuple[Geom, ...] = tuple(tray)
-    if draw < 0.12 and span < 1.0:
+    if cast:
+        pass
+    elif draw < 0.12 and span < 1.0:
         screens += tinted(rng, arm(rng, camera))
     elif draw < 0.22:
         screens += draw_hand(rng, camera, span)
