@@ -1,6 +1,6 @@
 """Find goals in one picture and write the picture with their boxes.
 
-python examples/one_picture.py demo/frame.png "the red mug" "the closest capsule" --out out/answer.png
+python examples/one_picture.py demo/frame.png "the red mug" "both bottles" --out out/answer.png
 """
 
 from __future__ import annotations

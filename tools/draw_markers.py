@@ -32,15 +32,14 @@ from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.simulation.depth_noise import LEVELS, spoil
 from groma_ros.simulation.drawing import Camera
 from groma_ros.simulation.layout import seen_from
-from groma_ros.simulation.scenes import SceneRenderer, SceneSample
-from groma_ros.simulation.sequence import SCENE_SEED, orbit, varied
+from groma_ros.simulation.scenes import SceneSample
+from groma_ros.simulation.sequence import DEMO_WORLD, SCENE_SEED, opened_scene, orbit
 from groma_ros.types import Goal, Intrinsics
 from groma_ros.visualization import draw_groundings
 
-WIDTH, HEIGHT = 640, 480
 ASIDE, LOWER = np.deg2rad(75), np.deg2rad(-8)
 LEVEL = "camera"
-GOALS = ("the red mug", "all the blue objects", "the yellow cone", "the purple cone")
+GOALS = ("the red mug", "all the blue objects", "the brown bottle", "the purple cone")
 SHADES = 0xF8  # mask of each channel, so that the pictures stay small
 
 
@@ -110,8 +109,7 @@ def main() -> None:
     )
     parser.add_argument("--goals", nargs="+", default=list(GOALS), help="goals to ask")
     arguments = parser.parse_args()
-    with SceneRenderer(WIDTH, HEIGHT, supersample=2) as renderer:
-        layout, objects = renderer.compose(arguments.seed, least=6, accept=varied)
+    with opened_scene(arguments.seed, DEMO_WORLD) as (renderer, layout, objects):
         rgb, depth = renderer.picture(layout)
         aside = seen_from(layout, orbit(layout.camera, ASIDE, LOWER, 1.05))
         other, _ = renderer.picture(aside)

@@ -180,7 +180,8 @@ class _Scene:
         """Place an object in view, on the ground or sometimes on or in another object. Does nothing if there
         is no free place.
 
-        upright: whether it must not lie, lean or be upside down, if it is of a kind that stands."""
+        upright: whether it must not lie, lean or be upside down; lemons always lie.
+        """
         rng = self._rng
         pose, turn = draw_pose(kind, rng)
         while upright and pose != "standing" and kind != "lemon":
@@ -323,11 +324,9 @@ def draw_wide(
     ]
     draw = rng.random()
     screens: tuple[Geom, ...] = tuple(tray)
-    if cast:
-        pass
-    elif draw < 0.12 and span < 1.0:
+    if not cast and draw < 0.12 and span < 1.0:
         screens += tinted(rng, arm(rng, camera))
-    elif draw < 0.22:
+    elif not cast and draw < 0.22:
         screens += draw_hand(rng, camera, span)
     lights, ambient = draw_any_lights(rng)
     return Layout(bodies, tuple(around), screens, lights, ambient, camera, LEAST_PIXELS)

@@ -46,13 +46,13 @@ GOALS = (
     "the ball",
     "both blue objects",
     "green object",
-    "the closest capsule",
+    "the rightmost bottle",
     "all the objects that are not green",
-    "the blue objects behind the cone",
-    "the red mug between the cylinder and the blue ball",
+    "the green bottle in front of the red mug",
+    "the lemon between the ball and the red mug",
     "the leftmost object",
     "red cone",
-    "the cylinder",
+    "the carton",
 )
 SIZES = ("640x480", "1920x1080")
 DEEP = QoSProfile(depth=100)

@@ -48,9 +48,9 @@ TINY, BAG, TRUTH = (
 SECOND = 1_000_000_000
 FIRST_STAMP = 1_000_000 * SECOND
 GOALS = (
-    ("the ball", "both blue objects"),
-    ("the ball", "green object"),
-    ("the ball", "the red mug between the cylinder and the blue ball"),
+    ("the rightmost bottle", "all the blue objects"),
+    ("the rightmost bottle", "the green bottle in front of the red mug"),
+    ("the rightmost bottle", "the lemon between the ball and the red mug"),
 )
 """The sets of goals that follow each other; the first goal stands in all of them."""
 DEEP = QoSProfile(depth=100)

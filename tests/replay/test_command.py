@@ -26,7 +26,8 @@ from groma_ros.types import Frame, Scene
 from tests.io.test_bags import DEMO, TYPES, image, write
 from tests.replay.conftest import views
 
-GOALS = "goals:\n- the ball\n- text: both blue objects\n  kind: all\n- red cone\n"
+FIRST = "the green bottle in front of the red mug"
+GOALS = f"goals:\n- {FIRST}\n- text: all the blue objects\n  kind: all\n- the brown ball\n"
 QUICK = ["--every", "15", "--threads", "1", "--backend", "onnx"]
 
 
@@ -71,9 +72,9 @@ def test_accept_then_compare_then_change(tmp_path: Path, groma: Any) -> None:
     (bag,) = document["bags"]
     assert (bag["bag"], bag["status"], bag["frames"], bag["changes"]) == ("tabletop", "same", 4, 0)
     assert [(goal["goal"], goal["present"], goal["frames"]) for goal in bag["goals"]] == [
-        ("the ball", 4, 4),
-        ("both blue objects", 4, 4),
-        ("red cone", 0, 4),
+        (FIRST, 4, 4),
+        ("all the blue objects", 4, 4),
+        ("the brown ball", 0, 4),
     ]
     rights = [goal["accuracy"] for goal in bag["goals"]]
     assert bag["accuracy"] == round(sum(rights) / 3, 4) and rights[0] == rights[2] == 1.0
@@ -96,11 +97,11 @@ def test_accept_then_compare_then_change(tmp_path: Path, groma: Any) -> None:
 def test_an_expectation_of_other_goals_or_another_model(tmp_path: Path, groma: Any, goals: Path) -> None:
     stored, out = tmp_path / "expected", tmp_path / "out"
     assert groma(DEMO, "--out", out, "--expect", stored, "--accept")[0] == 0
-    goals.write_text(GOALS.replace("red cone", "green object"))
+    goals.write_text(GOALS.replace("the brown ball", "green object"))
     status, _, errors = groma(DEMO, "--out", out, "--expect", stored)
     assert status == 1
     assert (
-        "has other goals: goal 3 was 'red cone' (kind auto, min_score 0) and is 'green object' (kind "
+        "has other goals: goal 3 was 'the brown ball' (kind auto, min_score 0) and is 'green object' (kind "
         "auto, min_score 0)" in errors
     )
     goals.write_text(GOALS)
@@ -122,12 +123,13 @@ def test_an_expectation_of_other_goals_or_another_model(tmp_path: Path, groma: A
 
 def test_too_few_right_answers_fail(tmp_path: Path, groma: Any) -> None:
     data = json.loads((DEMO.parent / "truth.json").read_text())
-    data["goals"][0]["targets"] = [0]
+    (first,) = [goal for goal in data["goals"] if goal["text"] == FIRST]
+    first["targets"] = [0]
     truth = tmp_path / "truth.json"
     truth.write_text(json.dumps(data))
     assert groma(DEMO, "--out", tmp_path / "out", "--truth", truth)[0] == 0
     status, text, _ = groma(DEMO, "--out", tmp_path / "out", "--truth", truth, "--min-accuracy", 0.9)
-    assert status == CHANGED and "the ball: 0.000 of the frames are right, and 0.900 must be" in text
+    assert status == CHANGED and f"{FIRST}: 0.000 of the frames are right, and 0.900 must be" in text
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -127,7 +127,7 @@ def test_places_in_space_on_the_demo_s_bag(out: Path) -> None:
                 if box.place is not None and goal.goal == "the ball":
                     balls.append(box.place)
                     assert 0.4 < box.place.centre[2] < 3.0
-                    assert box.place.size == pytest.approx((0.10, 0.10, 0.10), abs=0.02), (
-                        "the ball of the truth is 10 cm wide"
+                    assert box.place.size == pytest.approx((0.069, 0.069, 0.069), abs=0.014), (
+                        "the ball of the truth is 6.9 cm wide"
                     )
     assert len(balls) == 2

@@ -9,8 +9,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from groma_ros.simulation.goal_generator import GOAL_TYPES, SceneGoal, draw_goals
+from groma_ros.simulation.goal_generator import (
+    GOAL_TYPES,
+    SceneGoal,
+    SteadyView,
+    draw_goals,
+    draw_view_goals,
+)
 from groma_ros.simulation.scenes import COLOURS, KINDS, SceneObject, SceneSample
+from groma_ros.simulation.vocabulary import FIRST_WORDS
 from groma_ros.types import Intrinsics
 
 WIDTH = 320
@@ -178,6 +185,24 @@ def test_answers_hold_when_any_object_moves_within_the_margins(
                     assert meaning(goal.text, moved) == set(goal.targets), (goal, index)
                     checked += 1
     assert checked > 2000
+
+
+def test_goals_of_several_frames_hold_in_each() -> None:
+    """One object moves across the picture and away from the camera, so that much of what holds in a frame
+    does not hold in another."""
+    counts: Counter[str] = Counter()
+    lost = 0
+    for seed in range(40):
+        sample = symbolic_scene(seed)
+        frames = [shifted(sample, 0, share * 0.4 * WIDTH, share * 0.3) for share in (0.0, 0.5, 1.0)]
+        goals = draw_view_goals(SteadyView(frames, WIDTH, FIRST_WORDS), np.random.default_rng(seed), 5)
+        for goal in goals:
+            assert all(meaning(goal.text, objects) == set(goal.targets) for objects in frames), goal
+        counts.update(goal.kind for goal in goals)
+        single = draw_goals(sample, np.random.default_rng(seed), 5)
+        lost += sum(meaning(goal.text, frames[-1]) != set(goal.targets) for goal in single)
+    assert set(counts) == set(GOAL_TYPES) and min(counts.values()) > 80
+    assert lost > 20  # goals of the first frame alone that are wrong in the last
 
 
 def test_a_superlative_of_size_wins_clearly(drawn: list[tuple[SceneSample, list[SceneGoal]]]) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from groma_ros.simulation.drawing import Camera
 from groma_ros.simulation.layout import look_at
 from groma_ros.simulation.sequence import (
     FRAME_ID,
+    HOUSEHOLD,
     SequenceFrame,
     depth_millimetres,
+    household,
+    opened_scene,
     orbit,
     render_sequence,
     steady_goals,
@@ -32,7 +36,7 @@ DEMO = Path(__file__).resolve().parents[2] / "demo"
 
 @pytest.fixture(scope="module")
 def frames() -> list[SequenceFrame]:
-    return render_sequence(7, seconds=0.5)
+    return render_sequence(7, seconds=0.5, world="table")
 
 
 @pytest.fixture(scope="module")
@@ -81,9 +85,10 @@ def test_the_bag_is_rosbag2_in_zstd_chunks(bag: Path) -> None:
 
 
 def test_goals_keep_their_targets_in_every_frame(frames: list[SequenceFrame]) -> None:
-    goals = steady_goals(frames, 7)
+    goals = steady_goals(frames, 7, "table")
     assert {"attribute", "absent", "plural", "negation"} <= {goal.kind for goal in goals} and len(goals) >= 6
-    known = truth(frames, goals, 7)
+    known = truth(frames, goals, 7, "table")
+    assert known["world"] == "table"
     assert [row["stamp"] for row in known["frames"]] == [frame.stamp for frame in frames]
     for frame, row in zip(frames, known["frames"], strict=True):
         assert row["boxes"] == [item.box for item in frame.objects]
@@ -112,15 +117,24 @@ def test_the_demo_is_whole_and_agrees_with_its_truth() -> None:
     known = json.loads((DEMO / "truth.json").read_text())
     entries = yaml.safe_load((DEMO / "goals.yaml").read_text())["goals"]
     texts = [entry if isinstance(entry, str) else entry["text"] for entry in entries]
-    assert texts == [goal["text"] for goal in known["goals"]] and len(texts) >= 6
-    assert {"attribute", "absent", "plural", "relation", "superlative"} <= {
-        goal["kind"] for goal in known["goals"]
-    }
+    assert texts == [goal["text"] for goal in known["goals"]]
+    assert [(goal["text"], goal["kind"], goal["targets"]) for goal in known["goals"]] == [
+        ("the brown bottle", "attribute", [3]),
+        ("the brown ball", "absent", []),
+        ("all the blue objects", "plural", [4, 7]),
+        ("the green bottle in front of the red mug", "relation", [2]),
+        ("the rightmost bottle", "superlative", [2]),
+        ("everything that is not yellow", "negation", [0, 1, 2, 3, 4, 5, 7]),
+        ("the lemon between the ball and the red mug", "between", [6]),
+        ("the can", "attribute", [5]),
+    ]
+    assert [(item["kind"], item["colour"]) for item in known["objects"]] == list(HOUSEHOLD.cast)
     found = messages(DEMO / "tabletop.mcap")
     stamps = [stamp for topic, stamp, _ in found if topic == "/camera/image/compressed"]
     assert stamps == [row["stamp"] for row in known["frames"]] and len(stamps) == 60
     assert sum(topic == "/camera/depth" for topic, _, _ in found) == 30
-    assert known["scene_seed"] == 2024
+    assert (known["world"], known["scene_seed"]) == ("wide", 65)
+    assert min(share for row in known["frames"] for share in row["visible"]) > 0.6
     assert sum(path.stat().st_size for path in DEMO.iterdir()) < 10_000_000
 
 
@@ -131,6 +145,26 @@ def test_the_demo_bag_is_what_its_command_makes() -> None:
     np.testing.assert_allclose(boxes, known["frames"][0]["boxes"], atol=2)  # drivers may differ at an edge
     picture = read_rgb(DEMO / "frame.png")
     assert np.abs(picture.astype(int) - again[0].rgb).mean() < 2
+
+
+def test_the_demo_scene_is_patterned_and_shows_nothing_too_small_or_too_large() -> None:
+    with opened_scene(65, "wide") as (_, layout, objects):
+        assert [(o.kind, o.colour) for o in objects] == list(HOUSEHOLD.cast)
+        assert household(layout) and not layout.screens
+        assert sum(any(geom.texture >= 0 for geom in body.geoms) for body in layout.bodies) >= 4
+    sides = [max(o.box[2] - o.box[0], o.box[3] - o.box[1]) / 640 for o in objects]
+    assert min(sides) > 0.07 and max(sides) < 0.3
+    plain = tuple(
+        replace(body, geoms=tuple(replace(geom, texture=-1) for geom in body.geoms)) for body in layout.bodies
+    )
+    assert not household(replace(layout, bodies=plain))
+
+
+def test_goals_read_naturally_where_they_can(frames: list[SequenceFrame]) -> None:
+    for goal in steady_goals(frames, 7, "table"):
+        words = goal.text.split()
+        assert words[0] in ("the", "both", "all", "every", "everything")
+        assert not {"thing", "things", "object"} & set(words)
 
 
 def test_a_varied_scene_repeats_a_kind_and_a_colour() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from groma_ros.simulation.families import FAMILY_KINDS, draw_pose, make_member, outline
+from groma_ros.simulation.layout import Style
 from groma_ros.simulation.scenes import MIN_VISIBLE, SceneRenderer, SceneSample
 from groma_ros.simulation.wide import LEAST_PIXELS, WIDE_WORDS
 from groma_ros.simulation.worlds import words_of
@@ -53,6 +54,18 @@ def test_cameras_see_any_aspect_and_elevation_and_things_stand_on_things(samples
         under = sample.objects[item.support]
         assert under is not item and under.kind in ("box", "cylinder", "can", "bowl")
         assert item.inside == (under.kind == "bowl")
+
+
+def test_a_cast_stands_upright_in_good_view() -> None:
+    cast = (("mug", "red"), ("bottle", "green"), ("lemon", "yellow"), ("carton", "blue"))
+    with SceneRenderer(SIDE, SIDE, world="wide", style=Style(cast=cast)) as renderer:
+        layouts = [renderer.compose(seed)[0] for seed in range(12)]
+    for layout in layouts:
+        assert tuple((body.kind, body.colour) for body in layout.bodies) == cast and not layout.screens
+        assert 27 <= np.rad2deg(np.arcsin(-layout.camera.rotation[2, 2])) <= 40
+        for body in layout.bodies:
+            assert body.kind == "lemon" or body.turn[2, 2] == pytest.approx(1.0)
+    assert len({tuple(body.solid.size for body in layout.bodies) for layout in layouts}) == 12
 
 
 def test_boxes_are_those_of_the_visible_pixels() -> None:
