@@ -26,7 +26,7 @@ def test_texts_and_mappings(tmp_path: Path) -> None:
 def test_the_demo_s_goals() -> None:
     goals = read_goals(ROOT / "demo" / "goals.yaml")
     assert len(goals) == 8
-    assert (goals[2].text, goals[2].kind, goals[2].min_score) == ("both blue objects", "all", 0.3)
+    assert (goals[2].text, goals[2].kind, goals[2].min_score) == ("all the blue objects", "all", 0.3)
 
 
 @pytest.mark.parametrize(
