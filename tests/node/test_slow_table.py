@@ -14,7 +14,7 @@ def test_every_image_has_its_output_and_every_output_its_boxes(domain: int, tmp_
     # not for ever: at one image a second with an IoU of 0.43, and on 0.92 of the images.
     assert 10 * row.perceived >= 0.8, row
     often = 10 * row.perceived >= 2.5
-    assert row.boxed >= (0.97 if often else 0.8) and row.iou >= (0.7 if often else 0.3), row
+    assert row.boxed >= (0.97 if often else 0.8) and row.iou >= (0.6 if often else 0.3), row
 
 
 def test_no_topic_starves_while_every_topic_is_listened_to(domain: int, tmp_path: Path) -> None:
