@@ -170,8 +170,7 @@ def steady_goals(
 
 
 def _natural(text: str) -> bool:
-    """Whether a goal starts with a determiner and names every single object: "the mug", "both blue objects",
-    but neither "mug" nor "the thing left of the blue object"."""
+    """Whether a goal has a determiner and a noun: "the mug", "both blue objects", not "mug", "the thing"."""
     words = text.split()
     vague = {"thing", "things", "object"}
     return words[0] in ("the", "both", "all", "every", "everything") and not vague & set(words)
