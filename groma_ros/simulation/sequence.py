@@ -170,7 +170,7 @@ def steady_goals(
 
 
 def _natural(text: str) -> bool:
-    """Whether a goal has a determiner and a noun: "the mug", "both blue objects", not "mug", "the thing"."""
+    """Return True for a goal with a determiner and a noun: "the mug", "both blue objects"."""
     words = text.split()
     vague = {"thing", "things", "object"}
     return words[0] in ("the", "both", "all", "every", "everything") and not vague & set(words)
