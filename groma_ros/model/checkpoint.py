@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from groma_ros.json_files import load_object
 from groma_ros.model.groma import Groma, Perceiver
-from groma_ros.model.weight_files import read_config, read_tensors, weight_files
+from groma_ros.model.weight_files import TensorFile, read_config, weight_files
 from groma_ros.network_config import GromaConfig
 
 Network = TypeVar("Network", Groma, Perceiver)
@@ -91,7 +91,7 @@ def load_weights(
     rejects them. Raises ValueError naming the first key that is missing, given twice with different
     values, of the wrong shape or not floating point.
     """
-    tensors = (pair for file in weight_files(source) for pair in read_tensors(file).items())
+    tensors = (pair for file in weight_files(source) for pair in TensorFile(file).items())
     fill(model, tensors, str(source), dtype, strict)
 
 

@@ -6,7 +6,8 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,34 +55,72 @@ def weight_files(source: str | Path) -> list[Path]:
     return list(_shards(source)) if source.suffix == ".json" else [source]
 
 
-def read_tensors(file: Path) -> dict[str, Tensor]:
-    """Read the tensors of one safetensors or `.bin` file, memory-mapped: a value is read when it is used.
-    Those of a `.bin` are read-only: changing them in place ends the process.
+@dataclass(frozen=True)
+class _Place:
+    """Where the values of a tensor lie in its file."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    stride: tuple[int, ...]
+    offset: int
+    """In its storage, elements."""
+    start: int
+    """Of its storage in the file, bytes."""
+    size: int
+    """Of its storage, bytes."""
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of one safetensors or `.bin` file, memory-mapped: a value is read when it is used. Those of
+    a `.bin` are read-only: changing them in place ends the process.
 
     A `.bin` is read as tensors only: no code in it is executed. Entries that are not tensors are skipped.
     Raises ValueError if the file is damaged, a Git LFS pointer, or contains anything but a dictionary of
     tensors and plain values.
     """
-    refuse_pointer(file)
-    if file.suffix == ".safetensors":
+
+    def __init__(self, file: Path) -> None:
+        refuse_pointer(file)
+        self._file = file
+        self._bytes: Tensor | None = None
+        self._found: Mapping[str, Tensor | _Place] = {}
+        self._load()
+        if not self._found:
+            raise ValueError(f"The weight file {file} is not a plain dictionary of tensors.")
+
+    def __getitem__(self, key: str) -> Tensor:
+        if not self._found:
+            self._load()
+        found = self._found[key]
+        if isinstance(found, Tensor):
+            return found
+        if self._bytes is None:
+            self._bytes = _mapped(self._file)
+        return _view(found, self._bytes)
+
+    def __iter__(self) -> Iterator[str]:
+        if not self._found:
+            self._load()
+        return iter(self._found)
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def release(self) -> None:
+        """Close the mapping, which keeps every page that was read resident; the next access opens it again.
+        Tensors in use keep theirs."""
+        self._bytes = None
+        if self._file.suffix == ".safetensors":
+            self._found = {}
+
+    def _load(self) -> None:
+        if self._file.suffix != ".safetensors":
+            self._found = _read_pickle(self._file)
+            return
         try:
-            return load_file(file)
+            self._found = load_file(self._file)
         except SafetensorError as error:
-            raise ValueError(f"The weight file {file} is damaged: {error}; fetch it again.") from error
-    content = _read_pickle(file)
-    tensors = (
-        {str(key): value for key, value in content.items() if isinstance(value, Tensor)}
-        if isinstance(content, dict)
-        else {}
-    )
-    if not tensors:
-        raise ValueError(f"The weight file {file} is not a plain dictionary of tensors.")
-    return tensors
-
-
-def can_map(file: Path) -> bool:
-    """Whether a weight file can be memory-mapped instead of being read whole."""
-    return file.suffix == ".safetensors" or _is_zip(file)
+            raise ValueError(f"The weight file {self._file} is damaged: {error}; fetch it again.") from error
 
 
 def _is_zip(file: Path) -> bool:
@@ -91,17 +130,23 @@ def _is_zip(file: Path) -> bool:
         return True  # an archive, if a damaged one
 
 
-def _read_pickle(file: Path) -> object:
+def _read_pickle(file: Path) -> Mapping[str, Tensor | _Place]:
+    """Read the tensors of a `.bin`, or their places if it can be mapped; empty if it holds none. Raises
+    ValueError as `TensorFile`."""
     mapped = _is_zip(file)
     if not mapped:
         _check_unmapped(file)
     try:
         if not mapped:
-            return torch.load(file, map_location="cpu", weights_only=True)
+            return _tensors(torch.load(file, map_location="cpu", weights_only=True))
         # Shapes and places in the file, without the values.
         with FakeTensorMode():
-            content = torch.load(file, map_location="cpu", weights_only=True)
-        return _mapped(content, file) if isinstance(content, dict) else content
+            listed = _tensors(torch.load(file, map_location="cpu", weights_only=True))
+        whole = _mapped(file)
+        places = {key: _place(value, len(whole)) for key, value in listed.items()}
+        for place in places.values():
+            _view(place, whole)  # raises if it lies outside
+        return places
     except pickle.UnpicklingError as error:
         found = re.search(r"GLOBAL (\S+) was not", str(error))
         what = f"code or objects ({found[1]})" if found else "something other than tensors"
@@ -116,34 +161,41 @@ def _read_pickle(file: Path) -> object:
         raise ValueError(f"The weight file {file} is damaged: {reason}; fetch it again.") from error
 
 
-def _mapped(content: dict[Any, Any], file: Path) -> dict[Any, Any]:
-    """Replace tensors without values by views of the file.
+def _tensors(content: object) -> dict[str, Tensor]:
+    pairs = content.items() if isinstance(content, dict) else ()
+    return {str(key): value for key, value in pairs if isinstance(value, Tensor)}
+
+
+def _place(tensor: Tensor, end: int) -> _Place:
+    """The place of a tensor that was loaded without values from a file of `end` bytes.
+
+    Raises ValueError if its storage lies beyond them.
+    """
+    storage = tensor.untyped_storage()
+    start, size, offset = storage._checkpoint_offset, storage.nbytes(), int(tensor.storage_offset())
+    if start is None or start + size > end:
+        raise ValueError("it ends early")
+    return _Place(tensor.dtype, tuple(tensor.shape), tensor.stride(), offset, int(start), size)
+
+
+def _mapped(file: Path) -> Tensor:
+    """The bytes of a file, mapped.
 
     `torch.load(mmap=True)` maps the file writable and private, for which Linux demands as much free memory as
     the file is large: one of 33 GB is refused on a machine with 24 GB. A read-only mapping demands none.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        whole = torch.from_numpy(np.memmap(file, np.uint8, mode="r"))
-    return {
-        key: _view(value, whole) if isinstance(value, Tensor) else value for key, value in content.items()
-    }
+        return torch.from_numpy(np.memmap(file, np.uint8, mode="r"))
 
 
-def _view(tensor: Tensor, whole: Tensor) -> Tensor:
-    """View the values of a tensor that was loaded without them. whole: the bytes of its file.
-
-    Raises ValueError if they lie beyond its end.
-    """
-    storage = tensor.untyped_storage()
-    start, size = storage._checkpoint_offset, storage.nbytes()
-    if start is None or start + size > len(whole):
-        raise ValueError("it ends early")
-    values = whole[start : start + size]
-    if start % tensor.dtype.itemsize:
+def _view(place: _Place, whole: Tensor) -> Tensor:
+    """View the values at a place. whole: the bytes of its file."""
+    values = whole[place.start : place.start + place.size]
+    if place.start % place.dtype.itemsize:
         values = values.clone()  # a file that PyTorch did not write; its own begin at multiples of 64 bytes
-    values = values.view(tensor.dtype)
-    return values.as_strided(tensor.shape, tensor.stride(), values.storage_offset() + tensor.storage_offset())
+    values = values.view(place.dtype)
+    return values.as_strided(place.shape, place.stride, values.storage_offset() + place.offset)
 
 
 def _check_unmapped(file: Path) -> None:

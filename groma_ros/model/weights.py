@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from groma_ros.atomic_write import replacing
 from groma_ros.model.checkpoint import differing, empty_groma, original_name, report_unknown, where_in
 from groma_ros.model.groma import Groma
-from groma_ros.model.weight_files import can_map, read_tensors, weight_files
+from groma_ros.model.weight_files import TensorFile, weight_files
 from groma_ros.network_config import GromaConfig
 
 _HALF_BYTES = 2
-_KEPT = 1 << 27  # bytes read through a mapping before it is reopened
+_KEPT = 1 << 27  # bytes read through mappings before they are closed
 
 
 class Weights(Mapping[str, Tensor]):
@@ -38,7 +38,7 @@ class Weights(Mapping[str, Tensor]):
         ValueError."""
         self.source = Path(source)
         self.unknown = {}
-        self._mapped: dict[Path, Mapping[str, Tensor]] = {}
+        self._files: dict[Path, TensorFile] = {}
         self._read = 0
         self._places: dict[str, tuple[Path, str]] = {}
         model = empty_groma(config)
@@ -88,16 +88,15 @@ class Weights(Mapping[str, Tensor]):
             raise ValueError(differing(self.source, self._places[name][1], key))
         self._places.setdefault(name, (file, key))
 
-    def _open(self, file: Path) -> Mapping[str, Tensor]:
-        """Open a file, memory-mapped, and reopened from time to time because a mapping keeps every page it
-        has read resident."""
+    def _open(self, file: Path) -> TensorFile:
+        """Open a file, and release from time to time what was read."""
         if self._read > _KEPT:
-            # Files from before 2020 are not zip archives and cannot be mapped; they stay loaded.
-            self._mapped = {path: tensors for path, tensors in self._mapped.items() if not can_map(path)}
+            for opened in self._files.values():
+                opened.release()
             self._read = 0
-        if file not in self._mapped:
-            self._mapped[file] = read_tensors(file)
-        return self._mapped[file]
+        if file not in self._files:
+            self._files[file] = TensorFile(file)
+        return self._files[file]
 
 
 class Halves(Mapping[str, Tensor]):

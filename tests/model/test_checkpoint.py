@@ -23,7 +23,7 @@ from groma_ros.model.checkpoint import (
     original_state_dict,
 )
 from groma_ros.model.groma import Groma
-from groma_ros.model.weight_files import read_tensors, weight_files
+from groma_ros.model.weight_files import TensorFile, weight_files
 from groma_ros.network_config import GromaConfig
 
 CONFIG = {
@@ -268,7 +268,7 @@ def test_damaged_and_missing_files_are_named(weights: dict[str, torch.Tensor], t
     save_file(weights, file)
     file.write_bytes(file.read_bytes()[:-100])
     with pytest.raises(ValueError, match="model.safetensors is damaged"):
-        read_tensors(file)
+        TensorFile(file)
     binary = tmp_path / "pytorch_model.bin"
     torch.save(weights, binary)
     for content in (binary.read_bytes()[:5000], b"", b"not weights"):
@@ -276,12 +276,12 @@ def test_damaged_and_missing_files_are_named(weights: dict[str, torch.Tensor], t
         with pytest.raises(
             ValueError, match="pytorch_model.bin (is damaged: .*fetch it again|holds something other)"
         ):
-            read_tensors(binary)
+            TensorFile(binary)
     torch.save([1, 2], binary)
     with pytest.raises(ValueError, match="not a plain dictionary of tensors"):
-        read_tensors(binary)
+        TensorFile(binary)
     torch.save({**weights, "step": 7, "note": "plain values beside tensors"}, binary)
-    assert set(read_tensors(binary)) == set(weights)
+    assert set(TensorFile(binary)) == set(weights)
     index = tmp_path / "pytorch_model.bin.index.json"
     for text, message in (
         ('{"weight_map": {"a": "absent.bin"}}', "shard absent.bin is missing"),
@@ -327,18 +327,18 @@ def test_a_pickle_that_cannot_be_mapped_is_not_read_beyond_a_size(
     torch.save(weights, file, _use_new_zipfile_serialization=False)
     monkeypatch.setattr(weight_files_module, "MAX_UNMAPPED", file.stat().st_size - 1)
     with pytest.raises(ValueError, match="is no zip archive, so it can only be read whole"):
-        read_tensors(file)
+        TensorFile(file)
 
 
 READ_WITH_LITTLE_MEMORY = """
 import resource, sys
 from pathlib import Path
-from groma_ros.model.weight_files import read_tensors
-read_tensors(Path(sys.argv[2]))  # imports what it needs
+from groma_ros.model.weight_files import TensorFile
+TensorFile(Path(sys.argv[2]))  # imports what it needs
 size = [int(line.split()[1]) for line in open("/proc/self/status") if line.startswith("VmData")][0] * 1024
 limit = size + 50_000_000  # of private writable memory, in which a copy-on-write mapping counts whole
 resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-tensors = read_tensors(Path(sys.argv[1]))
+tensors = TensorFile(Path(sys.argv[1]))
 print(sorted(tensors), float(tensors["last"][-1, 5]), tensors["last"].shape, tensors["column"].tolist())
 """
 
@@ -368,7 +368,7 @@ def test_a_mapped_pickle_gives_the_values_that_were_saved(tmp_path: Path) -> Non
         "one": torch.tensor(2.0),
     }
     torch.save(saved, file)
-    found = read_tensors(file)
+    found = TensorFile(file)
     assert list(found) == list(saved)
     for name, value in saved.items():
         assert found[name].dtype == value.dtype and torch.equal(found[name], value), name
@@ -385,7 +385,7 @@ def test_a_file_that_the_system_does_not_map_is_not_called_damaged(
 
     monkeypatch.setattr(np, "memmap", refuse)
     with pytest.raises(ValueError, match=r"cannot be read: \[Errno 12\] Cannot allocate memory\.$"):
-        read_tensors(file)
+        TensorFile(file)
 
 
 def test_altered_pickles_are_read_or_refused_in_a_sentence(tmp_path: Path) -> None:
@@ -407,7 +407,7 @@ def test_altered_pickles_are_read_or_refused_in_a_sentence(tmp_path: Path) -> No
             content[rng.randrange(len(content))] = rng.randrange(256)
             altered.write_bytes(content)
         try:
-            for tensor in read_tensors(altered).values():
+            for tensor in TensorFile(altered).values():
                 tensor.float().sum()  # reads every value
         except ValueError as error:
             assert str(error).startswith(f"The weight file {altered} ") and str(error).endswith(".")

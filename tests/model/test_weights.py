@@ -3,6 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -133,7 +134,7 @@ def test_a_view_of_a_larger_storage_costs_what_it_needs(tmp_path: Path) -> None:
     torch.save({"part": rows}, tmp_path / "pytorch_model.bin")
     assert (tmp_path / "pytorch_model.bin").stat().st_size > 300_000_000
     weights = Weights.__new__(Weights)
-    weights._mapped, weights._read = {}, 0
+    weights._files, weights._read = {}, 0
     weights._places = {"part": (tmp_path / "pytorch_model.bin", "part")}
     out = tmp_path / "out.safetensors"
     assert peak_growth(lambda: write_halves(weights, {"part": (1, 2_500_000)}, out)) < 100_000_000
@@ -163,16 +164,26 @@ def test_a_value_no_half_holds_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_tensor_that_was_dropped_takes_no_memory(tmp_path: Path) -> None:
+def test_a_tensor_that_was_dropped_takes_no_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Every tensor of an 800 MB file is read; what was ever in memory is a part of it."""
     part = torch.zeros(12_500_000)
     torch.save({f"part.{index}": part.clone() for index in range(16)}, tmp_path / "pytorch_model.bin")
     weights, file = Weights.__new__(Weights), tmp_path / "pytorch_model.bin"
-    weights._mapped, weights._read = {}, 0
+    weights._files, weights._read = {}, 0
     weights._places = {f"part.{index}": (file, f"part.{index}") for index in range(16)}
+
+    loads: list[Path] = []
+    load = torch.load
+
+    def counted(path: Path, **options: Any) -> object:
+        loads.append(path)
+        return load(path, **options)
+
+    monkeypatch.setattr(torch, "load", counted)
 
     def read() -> None:
         for key in weights:
             float(weights[key].sum())
 
     assert peak_growth(read) < 300_000_000
+    assert len(loads) == 1  # the pickle's list of a large checkpoint takes a second to read
