@@ -98,6 +98,8 @@ class TrainConfig:
     """Number of CPU processes."""
     earlier: tuple[Scenes, ...] = ()
     """Scenes that the initial weights were trained on."""
+    usual: tuple[str, ...] = ()
+    """Worlds whose pictures do not count as unusual in the bundle's `familiarity`; empty for all."""
     prompts: str = "tiny"
     """Prompt template: "tiny" or "published"."""
     average: dict[str, float] = field(default_factory=dict)
@@ -125,6 +127,8 @@ class TrainConfig:
                 data[name] = tuple(
                     Scenes(**scenes) for scenes in (given if isinstance(given, list) else [given])
                 )
+            if "usual" in data:
+                data["usual"] = tuple(map(str, data["usual"]))
             kinds = {
                 "held_out": Scenes,
                 "detection": Stage,
@@ -133,6 +137,9 @@ class TrainConfig:
             }
             kinds["joint"] = LanguageStage
             parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
+            worlds = {scenes.world for scenes in data["pool"]}
+            if unknown := [name for name in data.get("usual", ()) if name not in worlds]:
+                raise ValueError(f"usual names the world {unknown[0]!r}, which is not in pool")
             return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"The training config {path} cannot be used: {error}.") from error

@@ -44,18 +44,23 @@ KNOWN = tuple(kind for kind in MORE_TYPES if kind not in ("unknown", "missing"))
 know."""
 
 
-def fit(model: Groma, data: Data, pictures: int = PICTURES) -> Familiarity | None:
-    """Fit to pictures and words of training data, world by world; None for fewer than `FEWEST` pictures."""
+def fit(model: Groma, data: Data, usual: Sequence[str] = (), pictures: int = PICTURES) -> Familiarity | None:
+    """Fit to pictures and words of training data, world by world; None for fewer than `FEWEST` pictures.
+
+    usual: the worlds whose pictures are fitted, all if the data has none of them; words are taken from all.
+    """
     size, words, rng = model.config.image_size, set[str](), np.random.default_rng(0)
-    tokens: dict[str, list[FloatArray]] = {}
-    for world, samples in _worlds(data.pictures).items():
-        lines = tokens.setdefault(world, [])
+    worlds = _worlds(data.pictures)
+    tokens: dict[str, list[FloatArray]] = {name: [] for name in worlds if name in usual}
+    tokens = tokens or {name: [] for name in worlds}
+    for world, samples in worlds.items():
         for index in np.linspace(0, len(samples) - 1, min(pictures, len(samples))):
             some, number = samples[int(index)]
-            pixels = normalise(square(some.sample(number), size)[None], torch.device("cpu"))
-            with torch.no_grad():
-                states = model.perceiver.hidden(pixels)
-                lines.append(model.image_tokens(states)[0].mean(0).float().numpy())
+            if world in tokens:
+                pixels = normalise(square(some.sample(number), size)[None], torch.device("cpu"))
+                with torch.no_grad():
+                    states = model.perceiver.hidden(pixels)
+                    tokens[world].append(model.image_tokens(states)[0].mean(0).float().numpy())
             words |= _words(some, number, rng)
     if sum(map(len, tokens.values())) < FEWEST:
         return None
@@ -105,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the run, with its rendered scenes")
     args = parser.parse_args(arguments)
     bundle = Bundle.load(args.bundle)
-    found = fit(load_model(bundle), scenes_data(TrainConfig.load(args.config), args.out))
+    config = TrainConfig.load(args.config)
+    found = fit(load_model(bundle), scenes_data(config, args.out), config.usual)
     if found is None:
         raise SystemExit(f"The run has fewer than {FEWEST} pictures, too few to say what is usual.")
     earlier = Familiarity.load(bundle)

@@ -163,7 +163,7 @@ def publish(
     )
     tensors = {name: value.float().numpy() for name, value in original_state_dict(model).items()}
     description.write(tensors, (out / "tokenizer.model").read_bytes())
-    if (known := fit(model.eval(), data or scenes_data(config, out))) is not None:
+    if (known := fit(model.eval(), data or scenes_data(config, out), config.usual)) is not None:
         earlier = Familiarity.load(Bundle.load(find_model(start))) if start is not None else None
         words = known.words | (earlier.words if earlier is not None else frozenset())
         add(directory, dataclasses.replace(known, words=words))

@@ -10,18 +10,16 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from groma_ros.grounding.familiarity import FEWEST, FILE, Familiarity, sentences
 from groma_ros.grounding.grounder import Grounder
-from groma_ros.io.picture_files import read_annotated
 from groma_ros.runtime.bundle import MANIFEST, Bundle, BundleError
-from groma_ros.simulation.dataset import Settings, render_elsewhere
 from groma_ros.simulation.scenes import SceneRenderer
 from groma_ros.types import Frame, Scene
-from tests.simulators import need_simulators
 
 ROOT = Path(__file__).resolve().parents[2]
 TINY = ROOT / "engines" / "groma-tiny"
@@ -229,22 +227,16 @@ def test_the_shipped_model_knows_its_own_pictures(tiny: Grounder, world: str) ->
     assert np.median(values) < 0.7 and (values > 1).sum() <= 1 and values.max() < 1.5
 
 
-@pytest.mark.parametrize("world", ["miniworld", "robosuite"])
-def test_the_shipped_model_knows_the_pictures_of_other_simulators(
-    tiny: Grounder, tmp_path: Path, world: str
-) -> None:
-    """Of a data seed whose textures and painted kinds are held out of training."""
-    need_simulators()
-    records = render_elsewhere(tmp_path / "scenes", 8, Settings(49, 320, 240, world=world))
-    values = unusual(tiny, (read_annotated(record.image) for record in records))
-    assert np.median(values) < 0.7 and (values > 1).sum() <= 1 and values.max() < 1.5
-
-
 def test_the_shipped_model_says_when_a_picture_is_none_of_its_own(tiny: Grounder) -> None:
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:480, :640]
     stripes = np.sin((rows + columns) / 4)[..., None] * 127 + 128
+    page = np.full((480, 640, 3), 255, np.uint8)
+    for row in range(30, 470, 22):
+        cv2.putText(page, "The quick brown fox jumps over it", (20, row), 0, 0.6, (0, 0, 0))
     odd = {
+        "a page of text": page,
+        "grey noise": rng.integers(0, 255, (480, 640, 1), dtype=np.uint8).repeat(3, 2),
         "noise": rng.integers(0, 255, (480, 640, 3), dtype=np.uint8),
         "black": np.zeros((480, 640, 3), np.uint8),
         "a flat colour": np.full((480, 640, 3), (30, 140, 60), np.uint8),
@@ -253,7 +245,7 @@ def test_the_shipped_model_says_when_a_picture_is_none_of_its_own(tiny: Grounder
         "coloured squares": rng.integers(0, 255, (24, 32, 3), dtype=np.uint8).repeat(20, 0).repeat(20, 1),
     }
     values = dict(zip(odd, unusual(tiny, odd.values()), strict=True))
-    assert min(values.values()) > 1, values
+    assert min(values.values()) > 1.3, values
 
 
 def test_the_shipped_model_knows_its_words(tiny: Grounder) -> None:

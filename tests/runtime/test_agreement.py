@@ -113,8 +113,10 @@ def test_the_same_detections(
     limit = LIMITS[backend, precision]
     off = [pair for pair in pairs if worst(*pair)[0] < 0.98 or worst(*pair)[1] > limit]
     sure = [pair for pair in off if not undecided(*pair, limit)]
-    assert len(sure) <= KNOWN.get((backend, precision), 0), sure
-    assert len(off) - len(sure) <= 0.01 * len(pairs)
+    known = KNOWN.get((backend, precision), 0)
+    assert len(sure) <= known, sure
+    # The calibration of scores decides which of them were sure.
+    assert len(off) <= known + 0.01 * len(pairs), off
     again = [
         grounder.ground(Frame(scene.rgb), [Goal(goal.text) for goal in scene.goals]) for scene in scenes[:3]
     ]

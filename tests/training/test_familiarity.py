@@ -58,6 +58,10 @@ def test_every_world_has_its_own_statistics(small_model: Path) -> None:
     # Each is fitted to its own pictures, so those of the other are far from it.
     assert wide.distance(table.mean) > 4 * wide.limit and table.distance(wide.mean) > 4 * table.limit
     assert {"red", "mug", "blue", "box", "green", "cone"} <= found.words
+    # Of a config's usual worlds only those are fitted; words are taken from all.
+    chosen = fit(model, data, ("wide", "absent"))
+    assert chosen is not None and [world.name for world in chosen.worlds] == ["wide"]
+    assert chosen.words == found.words and np.array_equal(chosen.worlds[0].mean, wide.mean)
     # Evenly spread over both shards of a world: a fit to fewer is another fit.
     fewer = fit(model, Data(data.pictures), pictures=40)
     assert fewer is not None and not np.array_equal(fewer.worlds[1].mean, wide.mean)

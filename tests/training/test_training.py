@@ -208,6 +208,15 @@ def test_a_config_with_an_unknown_key_is_named(tmp_path: Path) -> None:
         TrainConfig.load(path)
 
 
+def test_the_worlds_that_a_config_calls_usual_are_in_its_pool(tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "config" / "train_other_worlds.yaml"
+    assert TrainConfig.load(config).usual == ("mixed", "wide")
+    path = tmp_path / "other.yaml"
+    path.write_text(config.read_text().replace("usual: [mixed, wide]", "usual: [mixed, kitchen]"))
+    with pytest.raises(ValueError, match="usual names the world 'kitchen', which is not in pool"):
+        TrainConfig.load(path)
+
+
 def test_the_shipped_config_is_read() -> None:
     config = TrainConfig.load(Path(__file__).parents[2] / "config" / "train_tiny.yaml")
     assert (
