@@ -6,7 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import rclpy
@@ -68,14 +68,20 @@ class Answer:
     @property
     def chance(self) -> float:
         """Probability that the best object is meant: the presence p is shared by it and at most the
-        runner-up, and the margin m is their difference; hence (p + m) / 2. For an absent goal, that the goal
-        is present and meant one of the objects in view."""
-        return self.present if self.status == "absent" else (self.present + self.margin) / 2
+        runner-up, and the margin m is their difference; hence (p + m) / 2. If the goal means several objects,
+        the runner-up is one of them, and the probability is p. For an absent goal, that the goal is present
+        and meant one of the objects in view."""
+        if self.status == "absent" or self.count > 1:
+            return self.present
+        return (self.present + self.margin) / 2
 
     @property
     def rest(self) -> float:
-        """Probability that another object in view is meant, as for `chance`."""
-        return self.present if self.status == "absent" else (self.present - self.margin) / 2
+        """Probability that another object in view is meant, as for `chance`; 0.5, which says nothing, if the
+        goal means several."""
+        if self.status == "absent":
+            return self.present
+        return (self.present - self.margin) / 2 if self.count == 1 else 0.5
 
 
 @dataclass(frozen=True)
@@ -185,31 +191,25 @@ def from_result(goal: str, result: FindResult) -> Answer:
     grounding = result.grounding
     if grounding.status not in ("present", "ambiguous") or not grounding.detections:
         return Answer(goal, "absent", result.message, grounding.present, grounding.margin)
-    pose = result.target_pose
-    box, count = grounding.detections[0].box, len(grounding.detections)
-    if pose is None or not result.detections_3d:
-        return Answer(
-            goal,
-            grounding.status,
-            result.message,
-            grounding.present,
-            grounding.margin,
-            box=box,
-            count=count,
-        )
-    place, turn, size = pose.pose.position, pose.pose.orientation, result.detections_3d[0].bbox.size
-    return Answer(
+    found = Answer(
         goal,
         grounding.status,
         result.message,
         grounding.present,
         grounding.margin,
-        pose.header.frame_id,
-        np.array([place.x, place.y, place.z]),
-        (turn.x, turn.y, turn.z, turn.w),
-        (size.x, size.y, size.z),
-        box,
-        count,
+        box=grounding.detections[0].box,
+        count=len(grounding.detections),
+    )
+    pose = result.target_pose
+    if pose is None or not result.detections_3d:
+        return found
+    place, turn, size = pose.pose.position, pose.pose.orientation, result.detections_3d[0].bbox.size
+    return replace(
+        found,
+        frame=pose.header.frame_id,
+        position=np.array([place.x, place.y, place.z]),
+        quaternion=(turn.x, turn.y, turn.z, turn.w),
+        size=(size.x, size.y, size.z),
     )
 
 

@@ -335,7 +335,8 @@ def check(answer: Answer, frame: str) -> tuple[str, str] | None:
     """Return the reason to refuse an answer, as a cause and a sentence; None if it may be acted on."""
     if answer.status == "absent":
         return "absent", answer.message
-    if answer.status == "ambiguous" or answer.margin < MARGIN:
+    # Of several objects that are meant, as in "all the red ones", any will do.
+    if answer.status == "ambiguous" or (answer.count == 1 and answer.margin < MARGIN):
         return (
             AMBIGUOUS,
             f"Several objects match {answer.goal!r} nearly equally well (margin {answer.margin:.2f}); "

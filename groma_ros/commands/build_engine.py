@@ -14,7 +14,7 @@ from groma_ros.bench.engine_check import check_engines, write_log
 from groma_ros.commands.model_arguments import FindModel
 from groma_ros.folder_lock import folder_lock
 from groma_ros.progress import ProgressReporter
-from groma_ros.runtime.bundle import ONNX_PRECISIONS, Bundle, read_network
+from groma_ros.runtime.bundle import ONNX_PRECISIONS, Bundle, read_network, require_graphs
 from groma_ros.runtime.model_paths import shipped_model
 from groma_ros.runtime.tensorrt.bindings import EnginePlan, TensorRT, trtexec_line
 from groma_ros.runtime.tensorrt.engine_cache import Built, EngineCache
@@ -115,10 +115,7 @@ def _write_graphs(bundle: Bundle, args: argparse.Namespace) -> dict[str, Any]:
     another machine."""
     from groma_ros.runtime.tensorrt.onnx_lowering import prepared
 
-    if not bundle.vision_precisions:
-        raise ValueError(
-            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
-        )
+    require_graphs(bundle, bundle.vision_precisions)
     precision = args.precision or bundle.vision_precisions[0]
     rows = []
     for role, profile in zip(ROLES, profiles(read_network(bundle))):

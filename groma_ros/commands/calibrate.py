@@ -43,8 +43,8 @@ class Source:
     """What identifies them; the name of the source is among it."""
 
     @property
-    def told(self) -> str:
-        """The source in a manifest, without the folders of this machine."""
+    def description(self) -> str:
+        """What a manifest says of the source, without the folders of this machine."""
         values = {
             key: Path(value).name if key in ("data", "bag") else value for key, value in self.settings.items()
         }
@@ -123,7 +123,7 @@ def _fit(args: argparse.Namespace) -> int:
     if not args.dry_run:
         fitted = (
             f"{document['goals']} goals ({document['absent']} absent) of {document['scenes']} scenes "
-            f"({'; '.join(source.told for source in sources)}) in {seen.precision}; error of presence "
+            f"({'; '.join(source.description for source in sources)}) in {seen.precision}; error of presence "
             f"{_errors(document['presence'])}, of scores {_errors(document['scores'])}"
         )
         # Keep the manifest's own resize, not the one chosen here.

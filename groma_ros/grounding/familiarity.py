@@ -135,7 +135,7 @@ class Familiarity:
             return None
         try:
             table = np.asarray(np.load(bundle.file(FILE), allow_pickle=False), np.float32)
-            # Bundles of before have one world without a name, whose fields stand beside the words.
+            # Older bundles have one world without a name, whose fields stand beside the words.
             entries = values.get("worlds", [{"name": "", **values}])
             found = cls(
                 tuple(

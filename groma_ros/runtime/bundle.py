@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -370,6 +370,14 @@ def _sha256(path: Path) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_graphs(bundle: Bundle, precisions: Sequence[str]) -> None:
+    """Raise BundleError if a bundle has no ONNX graphs. precisions: those that it has graphs in."""
+    if not precisions:
+        raise BundleError(
+            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
+        )
 
 
 def read_network(bundle: Bundle) -> GromaConfig:

@@ -15,6 +15,7 @@ from groma_ros.runtime.bundle import (
     Bundle,
     BundleError,
     read_network,
+    require_graphs,
 )
 from groma_ros.runtime.first_load import ensure_tried
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
@@ -265,17 +266,16 @@ def _llama_cpp(bundle: Bundle, device: str | None, threads: int | None, precisio
     graphs = graph_files(bundle, dict.fromkeys(ROLES[:2], seen)) if seen else {}
     extra = llama_keys_and_values_mb(read_network(bundle))
     beside = choose_graph_device(None) if where == "cuda" else where
-    if beside == "cuda":
-        try:
-            check_memory(bundle, {**language_file, **graphs}, "cuda", extra)
-        except ValueError as error:
-            _LOG.warning("%s The vision graphs run on the CPU therefore.", error)
-            beside = "cpu"
+    try:
+        check_memory(bundle, {**language_file, **(graphs if beside == where else {})}, where, extra)
+    except ValueError as error:
+        if beside != "cuda":
+            raise
+        _LOG.warning("%s The vision graphs run on the CPU instead.", error)
+        beside = "cpu"
+        check_memory(bundle, language_file, where, extra)
     if beside != where:
         check_memory(bundle, graphs, beside)
-        check_memory(bundle, language_file, where, extra)
-    else:
-        check_memory(bundle, {**language_file, **graphs}, where, extra)
     language = load_llama_language(bundle, chosen, where, threads)
     vision = load_onnx_vision(bundle, beside, threads, seen)
     return _runtime(bundle, (vision, language), "llama_cpp", chosen, where, why)
@@ -320,10 +320,7 @@ def _graph_precision(bundle: Bundle, precision: str, on_gpu: bool) -> str:
                 f"ONNX graphs have no precision {precision!r}, only {', '.join(ONNX_PRECISIONS)}."
             )
         return precision
-    if not bundle.precisions:
-        raise BundleError(
-            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
-        )
+    require_graphs(bundle, bundle.precisions)
     return "fp16" if on_gpu and "fp16" in bundle.precisions else bundle.precisions[0]
 
 

@@ -12,7 +12,7 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from groma_ros.network_config import GromaConfig
-from groma_ros.runtime.bundle import EMBEDDINGS, Bundle, BundleError, read_network
+from groma_ros.runtime.bundle import EMBEDDINGS, Bundle, BundleError, read_network, require_graphs
 from groma_ros.runtime.goal_packing import Packing, causal_mask, check_append, owners
 from groma_ros.runtime.graph_safety import check_graph
 from groma_ros.runtime.graph_vision import (
@@ -159,10 +159,7 @@ def _settle(
     bundle: Bundle, device: str | None, threads: int | None, precision: str | None, made: Sequence[str]
 ) -> tuple[GromaConfig, str, int, str]:
     """Resolve network config, device, number of threads and precision (default: the bundle's first)."""
-    if not made:
-        raise BundleError(
-            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
-        )
+    require_graphs(bundle, made)
     return (
         read_network(bundle),
         choose_device(device),

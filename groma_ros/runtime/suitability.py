@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from groma_ros.runtime.bundle import GGUF_PRECISIONS, ROLES, WEIGHTS, Bundle, read_network
+from groma_ros.runtime.bundle import (
+    GGUF_PRECISIONS,
+    ROLES,
+    WEIGHTS,
+    Bundle,
+    read_network,
+    require_graphs,
+)
 from groma_ros.runtime.load import choose_backend, choose_language_beside_gpu, llama_precisions
 from groma_ros.runtime.memory_check import (
     RESERVE_MB,
@@ -72,6 +79,7 @@ def _judge_gpu(bundle: Bundle, precision: str, gpu: Gpu) -> Suitability:
     """Judge whether engines and language model fit a GPU together."""
     gguf = precision if precision in GGUF_PRECISIONS else None
     made = bundle.vision_precisions
+    require_graphs(bundle, made)
     graphs = precision if precision in made else "fp16" if "fp16" in made else made[0]
     language = choose_language_beside_gpu(bundle, graphs, gguf)
     engines = {bundle.graph_name(role, graphs): "engine" for role in ROLES[:2]}

@@ -58,8 +58,11 @@ def test_an_answer_without_depth_has_a_box_and_no_frame() -> None:
 def test_an_answer_tells_how_many_objects_it_has_and_how_likely_the_best_one_is() -> None:
     answer = from_result("all cans", result("present", pose(), found=3))
     assert answer.count == 3 and from_result("the can", result("present")).count == 1
+    # The runner-up is meant too, so the margin says nothing.
+    assert (answer.chance, answer.rest) == (pytest.approx(0.9), 0.5)
     # A presence of 0.9, of which the best has 0.05 more than the runner-up.
-    assert (answer.chance, answer.rest) == (pytest.approx(0.475), pytest.approx(0.425))
+    one = from_result("the can", result("present", pose()))
+    assert (one.chance, one.rest) == (pytest.approx(0.475), pytest.approx(0.425))
     absent = from_result("the can", result("absent", found=0))
     assert absent.chance == absent.rest == 0.9
 

@@ -23,6 +23,18 @@ def at(x: float, y: float, present: float = 0.9, margin: float = 0.7) -> Answer:
 def test_presence_is_divided_between_the_best_object_and_the_others() -> None:
     assert (CHAIR.chance, CHAIR.rest) == (pytest.approx(0.8), pytest.approx(0.1))
     assert (NOTHING.chance, NOTHING.rest) == (0.2, 0.2)
+    # Two that are meant have nearly no margin; which of them is named says nothing about the other.
+    pair = dataclasses.replace(CHAIR, count=2, margin=0.02)
+    assert (pair.chance, pair.rest) == (0.9, 0.5)
+
+
+def test_one_of_several_that_are_meant_is_found() -> None:
+    evidence = Evidence("map")
+    pair = dataclasses.replace(at(3, 0, margin=0.02), count=2)
+    evidence.add(dataclasses.replace(pair, position=np.array([3, 1.0, 0.5])), np.zeros(2), AHEAD)
+    place = evidence.add(pair, np.array([0.0, 0.7]), AHEAD)
+    assert place is not None and evidence.add(pair, np.array([1.0, 0.0]), AHEAD) is place
+    assert place.log_odds == pytest.approx(2 * log(9)) and evidence.is_found(place)
 
 
 def test_one_view_finds_nothing_and_two_positions_do() -> None:

@@ -144,7 +144,7 @@ def test_another_answer_from_above_does_not_change_the_place(changes: dict[str, 
         ({}, 1, 0.85),
         ({"position": np.array([0.52, 0.1, 0.05]), "margin": 0.1}, 1, (0.85 + 0.5) / 2),
         ({"position": np.array([0.6, -0.1, 0.05])}, 1, (0.85 + 0.05) / 2),
-        ({"position": np.array([0.6, -0.1, 0.05])}, 2, 0.85),  # another can of "all cans"
+        ({"position": np.array([0.6, -0.1, 0.05])}, 2, (0.9 + 0.85) / 2),  # another can of "all cans"
         ({"status": "absent", "present": 0.1}, 1, (0.85 + 0.1) / 2),
         ({"frame": ""}, 1, 0.85),
     ],
@@ -299,6 +299,19 @@ def test_an_arm_that_is_lost_is_told_nothing() -> None:
     arm.fails_at = 1
     pick = Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
     assert pick.cause == "arm lost" and arm.stopped == 0
+
+
+def test_any_of_several_that_are_meant_will_do() -> None:
+    """Their scores are nearly equal, so the margin is near 0."""
+    pair = dataclasses.replace(CAN, margin=0.02, count=2)
+    assert check(pair, BASE) is None
+    assert check(dataclasses.replace(pair, count=1), BASE) == (
+        "ambiguous",
+        f"Several objects match {CAN.goal!r} nearly equally well (margin 0.02); describe the object more "
+        "precisely.",
+    )
+    other = dataclasses.replace(pair, position=pair.position + [0.3, 0, 0])
+    assert confirmation(pair, other) == pytest.approx(pair.present)
 
 
 def test_a_good_answer_is_not_refused() -> None:

@@ -137,6 +137,8 @@ def test_engines_and_language_model_share_the_gpu(
     assert judged.reason.startswith("It needs about 1100 MB of the GPU's memory and the ")
     monkeypatch.setattr(suitability, "choose_language_beside_gpu", lambda *_: replace(language, where="cpu"))
     assert judge(bundle, options).ok and judge(bundle, options).need_mb == 600
+    without = judge(replace(bundle, graphs={}), options)
+    assert without.reason.endswith("has no ONNX graphs; groma convert makes them.") and not without.ok
 
 
 def test_vision_moves_to_the_cpu_where_the_language_model_leaves_no_room_on_the_gpu(
@@ -158,7 +160,7 @@ def test_vision_moves_to_the_cpu_where_the_language_model_leaves_no_room_on_the_
     monkeypatch.setattr(onnx, "load_onnx_vision", loader("vision", 1))
     load_runtime(bundle, RuntimeOptions(backend="llama_cpp", precision="q8_0"), trial=False)
     assert used == [("language", "cuda"), ("vision", "cpu")]
-    assert "of the GPU RTX are free" in caplog.text and "run on the CPU therefore" in caplog.text
+    assert "of the GPU RTX are free" in caplog.text and "run on the CPU instead" in caplog.text
     used.clear()
     monkeypatch.setattr(memory, "find_gpu", lambda: Gpu("RTX", (8, 6), (12, 6), 100 * need + 1000))
     load_runtime(bundle, RuntimeOptions(backend="llama_cpp", precision="q8_0"), trial=False)

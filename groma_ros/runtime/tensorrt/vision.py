@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from groma_ros.network_config import GromaConfig
 from groma_ros.preprocessing import ImageTransform
 from groma_ros.progress import ProgressReporter
-from groma_ros.runtime.bundle import Bundle, BundleError, read_network
+from groma_ros.runtime.bundle import Bundle, read_network, require_graphs
 from groma_ros.runtime.graph_vision import GraphVision, Shapes, perceive_shapes, region_shapes
 from groma_ros.runtime.memory_check import check_memory
 from groma_ros.runtime.tensorrt.bindings import Engine, EngineError, EnginePlan, Profile, Progress, TensorRT
@@ -142,10 +142,7 @@ def choose_precision(bundle: Bundle, library: TensorRT, precision: str | None) -
     """The precision of the vision graphs to build. Raises BundleError if the bundle lacks it, EngineError if
     TensorRT does not support it."""
     held = bundle.vision_precisions
-    if not held:
-        raise BundleError(
-            f"The model {bundle.name} in {bundle.directory} has no ONNX graphs; groma convert makes them."
-        )
+    require_graphs(bundle, held)
     if not library.strongly_typed:
         if precision not in (None, "fp32") or "fp32" not in held:
             asked = precision or held[0]
