@@ -10,11 +10,13 @@ import importlib.util
 import os
 import subprocess
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol
 
 from groma_ros.simulation.world_objects import WorldSample
+from groma_ros.worker_pool import die_with_parent
 
 WORLDS = ("robosuite", "miniworld")
 ROOT = Path(__file__).resolve().parents[2]
@@ -83,6 +85,7 @@ def simulator_environment() -> dict[str, str]:
 
 
 def run_elsewhere(module: str, arguments: Sequence[str]) -> int:
-    """Run a module of this checkout in `.venv-sim` and return its exit status."""
+    """Run a module of this checkout in `.venv-sim`, which ends with this process; return its exit status."""
     command = [str(simulator_python()), "-m", module, *arguments]
-    return subprocess.run(command, env=simulator_environment(), check=False).returncode
+    bound = partial(die_with_parent, os.getpid())
+    return subprocess.run(command, env=simulator_environment(), check=False, preexec_fn=bound).returncode

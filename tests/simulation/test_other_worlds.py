@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -45,6 +48,49 @@ def test_scenes_of_another_simulator(world: str, tmp_path: Path) -> None:
             # Something of the object, or what stands before or behind it, is where the box in space is.
             assert near < item.box_3d.centre[2] + reach + 3
         assert all(index < len(record.objects) for goal in record.goals for index in goal.targets)
+
+
+SLEEPER = """
+import os, time
+from pathlib import Path
+Path("begun.tmp").write_text(str(os.getpid()))
+os.rename("begun.tmp", "begun")
+time.sleep(600)
+"""
+PARENT = """
+import sys
+from pathlib import Path
+from groma_ros.simulation import other_worlds
+other_worlds.simulator_python = lambda: Path(sys.executable)
+other_worlds.run_elsewhere("sleeper", [])
+"""
+
+
+def test_a_simulator_ends_with_the_process_that_started_it_even_if_that_was_killed(tmp_path: Path) -> None:
+    (tmp_path / "sleeper.py").write_text(SLEEPER)
+    environment = {**os.environ, "PYTHONPATH": str(other_worlds.ROOT)}
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], cwd=tmp_path, env=environment)
+    _until((tmp_path / "begun").exists)
+    child = int((tmp_path / "begun").read_text())
+    parent.kill()
+    parent.wait()
+    _until(lambda: not _runs(child))
+
+
+def _runs(process: int) -> bool:
+    """Whether a process exists and is not merely waiting for its parent to take note of its end."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _until(done: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait until something holds."""
+    end = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < end, "did not happen"
+        time.sleep(0.02)
 
 
 HAMMERS = """
