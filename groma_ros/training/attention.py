@@ -25,6 +25,7 @@ def attend(
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention with its weights. query (B, H, L, d); key and value (B, H / groups, L, d); mask
     additive."""
+    given = value.dtype
     with torch.autocast(query.device.type, enabled=False):
         groups = query.shape[1] // key.shape[1]
         dtype = torch.bfloat16 if halves(query.device.type) else torch.float32
@@ -34,7 +35,7 @@ def attend(
         )
         scores = query @ key.transpose(-1, -2)
         weights = (scores if mask is None else scores + mask.to(dtype)).softmax(-1)
-        return (weights @ value).transpose(1, 2).contiguous(), weights
+        return (weights @ value).transpose(1, 2).contiguous().to(given), weights
 
 
 ALL_ATTENTION_FUNCTIONS.register(NAME, attend)

@@ -1,4 +1,5 @@
-"""Augment training pictures: mirroring, crops that cut no object, light, noise and sharpness."""
+"""Augment training pictures: mirroring, crops that cut no object, objects farther away, light, noise and
+sharpness."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator
 
     Returns the picture and its boxes as cxcywh fractions.
     """
-    image, boxes = _safe_crop(image, boxes, rng)
+    image, boxes = _safe_crop(image, boxes, rng) if rng.random() < 0.75 else _farther(image, boxes, rng)
     height, width = image.shape[:2]
     boxes = (boxes / np.array([width, height, width, height])).astype(np.float32)
     way = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
@@ -40,6 +41,16 @@ def _safe_crop(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tup
     far = boxes[:, 2:].max(0)
     right, bottom = np.ceil(far + (np.array([width, height]) - far) * keep[2:]).astype(int)
     return image[top:bottom, left:right], boxes - np.array([left, top, left, top], np.float32)
+
+
+def _farther(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tuple[Image, FloatArray]:
+    """Surround the picture with its own edges, repeated, so that objects take 0.5 to 0.95 of their part."""
+    height, width = image.shape[:2]
+    more = np.array([width, height]) * (1 / rng.uniform(0.5, 0.95) - 1)
+    left, top = (more * rng.random(2)).astype(int)
+    right, bottom = more.astype(int) - (left, top)
+    around = cv2.copyMakeBorder(image, top, bottom, left, right, cv2.BORDER_REPLICATE)
+    return around, boxes + np.array([left, top, left, top], np.float32)
 
 
 def relit(image: Image, rng: np.random.Generator) -> Image:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from groma_ros.model.groma import Groma
+from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import TrainConfig
 from groma_ros.training.data import Data, scenes_data
 from groma_ros.training.detection import Auxiliary, Batch, Names, draw_batch, fit_heads, measure, train_step
@@ -40,6 +41,7 @@ def train_detection(
     names = data.names
     model, heads = build(config, worker.device, names)
     stage = config.detection
+    model.perceiver.vis_encoder.config._attn_implementation = ATTENTION
     model.perceiver.vis_encoder.requires_grad_(stage.backbone)
     trained = [model.perceiver, model.region_encoder, heads]
     optimiser = Optimiser(trained, Schedule.of(stage), stage.weight_decay, stage.muon, stage.offsets)
