@@ -74,6 +74,15 @@ def choose_device(device: str | None) -> str:
 
 
 @cache
+def has_tiles(flags: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether the CPU has AMX."""
+    try:
+        return "amx_tile" in flags.read_text().split()
+    except OSError:
+        return False
+
+
+@cache
 def start_llama() -> None:
     """Initialise llama.cpp, once for each process, and send its messages to `logging`."""
     llama_cpp.llama_log_set(_LOG_CALLBACK, ctypes.c_void_p(0))
@@ -252,6 +261,9 @@ def _open(path: Path, config: GromaConfig, device: str) -> llama_cpp.llama_model
     if device == "cpu":
         # llama.cpp repacks most weights for the CPU; with a mapped file they would be in memory twice.
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
+        # Its kernels for AMX set up a thread's tiles once. PyTorch's release them, and the next product of
+        # llama.cpp in that thread is an illegal instruction.
+        params.use_extra_bufts = not has_tiles()
     model: llama_cpp.llama_model_p = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         raise BundleError(

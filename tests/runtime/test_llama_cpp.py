@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 
 from groma_ros.export.convert import convert
@@ -24,6 +25,7 @@ from groma_ros.runtime.llama_cpp import (
     LlamaLanguage,
     can_offload,
     choose_device,
+    has_tiles,
     load_llama_language,
 )
 from groma_ros.runtime.load import load_runtime
@@ -64,6 +66,23 @@ def test_the_logits_are_those_of_torch(folder: Path, precision: str, limit: floa
         (branches, _), model = found
         (theirs, _), other = wanted
         assert difference(model.append(branches, rows, tokens), other.append(theirs, rows, tokens)) < limit
+
+
+def test_it_computes_after_pytorch_has_computed_in_bfloat16_in_the_same_thread(folder: Path) -> None:
+    """On a CPU with AMX both use its tiles, and PyTorch gives them back."""
+    ours = load_llama_language(Bundle.load(folder), "q8_0", "cpu", 1)
+    prefix, tails = parts(ours)
+    before = ours.branch(ours.prefill(prefix), tails)[1]
+    a = torch.ones(256, 256, dtype=torch.bfloat16)
+    assert float((a @ a)[0, 0]) == 256
+    np.testing.assert_array_equal(ours.branch(ours.prefill(prefix), tails)[1], before)
+
+
+def test_amx_is_read_from_the_flags_of_the_processor(tmp_path: Path) -> None:
+    (tmp_path / "with").write_text("model name\t: X\nflags\t\t: fpu avx512_bf16 amx_tile amx_int8\n")
+    (tmp_path / "without").write_text("model name\t: amx_tile_like\nflags\t\t: fpu avx2\n")
+    found = [has_tiles(tmp_path / name) for name in ("with", "without", "absent")]
+    assert found == [True, False, False]
 
 
 def test_goals_together_are_goals_alone(language: LlamaLanguage) -> None:
