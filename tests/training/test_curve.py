@@ -79,8 +79,8 @@ def test_the_curve_in_the_documentation_shows_its_measurements() -> None:
     ]
     found = _lines(drawn)
     assert found == _lines(curve_svg(stages)), again
-    assert sorted(found) == sorted(series) and len(series) == 16
-    assert all(found.values()) and len(found["alignment-loss-0"]) == 220
+    assert sorted(found) == sorted(series) and len(series) == 15
+    assert all(found.values()) and len(found["alignment-loss-0"]) == 80
 
 
 def _lines(svg: str) -> dict[str, list[str]]:
