@@ -128,6 +128,7 @@ class GroundingTracker:
         self._collect(0.0)
         numbers = self.regions.update(scene, stream)
         self._reassign_unseen(scene, numbers)
+        self._note_successors(scene, numbers)
         if not standing.goals:
             self.answer = None
             return TrackedAnswer((), standing.version, None, 0.0, failure=self._reported())
@@ -240,15 +241,30 @@ class GroundingTracker:
                 track = self.regions.tracks.get(number)
                 if track is None or track.region >= 0:
                     continue
-                overlap, likeness = box_iou(track.at(scene.stamp)[None], scene.boxes)[0], tokens @ track.token
-                fit = np.where((overlap > 0) & ~np.isin(numbers, [0, *row]), (overlap + likeness) / 2, 0)
-                if fit.max() >= MIN_SUCCESSOR_AFFINITY:
-                    row[place] = successor = int(numbers[fit.argmax()])
+                if successor := _successor(track, scene, tokens, numbers, row):
+                    row[place] = successor
                     self._successors = {
                         **{old: successor if new == number else new for old, new in self._successors.items()},
                         number: successor,
                     }
         self.answer = replace(self.answer, numbers=tuple(map(tuple, rows)))
+
+    def _note_successors(self, scene: Scene, numbers: IntArray) -> None:
+        """Note the regions that take over objects of the open question, whose answer may name them. Another
+        object of the question is none."""
+        if self._open is None or scene.stamp != self.regions.time or not len(scene.boxes):
+            return
+        asked = [int(number) for number in self._open[0].numbers if number]
+        current = {number: self._successors.get(number, number) for number in asked}
+        tracks = {number: self.regions.tracks.get(now) for number, now in current.items()}
+        unseen = {number: track for number, track in tracks.items() if track is not None and track.region < 0}
+        if not unseen:
+            return
+        tokens = unit(scene.region_tokens)
+        for number, track in unseen.items():
+            if successor := _successor(track, scene, tokens, numbers, [*asked, *current.values()]):
+                self._successors = {**self._successors, number: successor}
+                current[number] = successor
 
     def _nothing_to_carry(self) -> bool:
         return self.answer is None or self.answer.reply.question.epoch != self.regions.epoch
@@ -341,6 +357,20 @@ class GroundingTracker:
             return None
         x1, y1, x2, y2 = (float(value) for value in box)
         return Detection((x1, y1, x2, y2), detection.score, region, track_id) if x2 > x1 and y2 > y1 else None
+
+
+def _successor(
+    track: Track, scene: Scene, tokens: FloatArray, numbers: IntArray, taken: Sequence[int]
+) -> int:
+    """Number of the region at the expected or last place of an unseen track that is most like it, 0 for none.
+    taken: numbers that it must not have.
+
+    A region that shrank to a part of its object before it was lost left a velocity that leads away from it.
+    """
+    overlap = box_iou(np.stack([track.at(scene.stamp), track.box]), scene.boxes).max(0)
+    likeness = tokens @ track.token
+    fit = np.where((overlap > 0) & ~np.isin(numbers, [0, *taken]), (overlap + likeness) / 2, 0)
+    return int(numbers[fit.argmax()]) if fit.max() >= MIN_SUCCESSOR_AFFINITY else 0
 
 
 def _within(box: NDArray[Any], scene: Scene) -> NDArray[Any]:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 
+import numpy as np
 import pytest
 
 from groma_ros.tracking import grounding_tracker
 from groma_ros.tracking.executor import AnswerExecutor, Ask, InlineExecutor, asking
 from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
 from groma_ros.tracking.questions import Question, Reply, StandingGoals, TrackedAnswer
+from groma_ros.tracking.region_tracker import Track
 from groma_ros.types import Detection, Goal, Grounding, Scene
 from tests.tracking.moving import look, scene
 
@@ -409,6 +411,32 @@ def test_an_answer_from_before_another_region_took_over_is_about_that_one() -> N
     assert (
         told.answered == round(1e8) and ids(told) == ["1"] and boxes(told)[0][0] == pytest.approx(82, abs=1)
     )
+
+
+def test_the_first_answer_is_about_the_region_that_took_over_while_it_was_awaited() -> None:
+    """The second region appeared after the question and outlived the first."""
+    line = Later(answer=first_region, asked=1)
+    tracker = GroundingTracker(line.ask, TrackingConfig())
+    told = tracker.step(twice(0.0, "whole"), standing("it"))
+    assert told.answered is None and len(line.open) == 1
+    tracker.step(twice(0.1, "whole", "part"), standing("it"))
+    for step in range(2, 20):
+        tracker.step(twice(0.1 * step, "part"), standing("it"))
+    line.let()
+    told = tracker.step(twice(2.0, "part"), standing("it"))
+    assert told.answered == 0 and boxes(told) == [pytest.approx((82, 70, 142, 130), abs=1)]
+
+
+def test_a_region_at_the_last_place_of_an_object_takes_over_whatever_its_velocity_was() -> None:
+    """Before it was lost its region had shrunk to the lower part of the object, as if it fell."""
+    found = scene(0.4, {"whole": (100, 100), "a": (100, 300)})
+    tokens, numbers = found.region_tokens, np.array([7, 8])
+    lost = Track(
+        1, np.array([70, 95, 130, 130], np.float32), tokens[0], 0, -1, np.array([0, 200], np.float32)
+    )
+    assert grounding_tracker._successor(lost, found, tokens, numbers, [1]) == 7
+    assert grounding_tracker._successor(lost, found, tokens, numbers, [1, 7]) == 0
+    assert grounding_tracker._successor(lost, found, tokens[::-1], numbers, [1]) == 0, "it looks different"
 
 
 def test_two_objects_of_one_answer_never_share_a_region() -> None:
