@@ -30,7 +30,7 @@ def test_every_precision_has_a_row(
     weights = bundle.files["model.safetensors"]["bytes"]
     assert report["rows"][0]["bytes"] == weights and report["rows"][0]["times"] == 1.0
     for row in report["rows"][1:]:
-        assert 0.3 * weights < row["bytes"] < 1.1 * weights and row["times"] > 0
+        assert 0.3 * weights < row["bytes"] < 1.2 * weights and row["times"] > 0
         assert row["accuracy"]["all"] == pytest.approx(report["rows"][0]["accuracy"]["all"], abs=0.15)
     lines = table(report["rows"]).splitlines()
     assert len(lines) == 2 + len(names) and lines[2].startswith("| torch fp32 | ") and "| +0.00 |" in lines[2]
