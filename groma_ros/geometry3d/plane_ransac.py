@@ -25,6 +25,7 @@ _ROUNDS = 4
 _CLOSEST = 0.0015
 _SMALL = 200_000  # multiplications; OpenBLAS starts threads above 262,144
 _SLIVER = 1e-6  # square metres
+_NOWHERE = 1e30  # metres; products with infinity are no number in kernels of OpenBLAS that pad with zeros
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ def _through(triples: FloatArray) -> FloatArray:
     lengths[flat] = 1
     normals /= lengths
     planes[3] = -np.add.reduce(normals * a, 0)
-    planes[:3, flat], planes[3, flat] = 0, np.inf
+    planes[:3, flat], planes[3, flat] = 0, _NOWHERE
     return planes.T
 
 
