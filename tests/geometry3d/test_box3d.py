@@ -165,6 +165,7 @@ for camera in (CAMERA, large):
     solids = [Ground(), Cuboid((0, 0, 0), (0.2, 0.1, 0.1)), Ball((0.25, 0.1, 0), 0.05)]
     frame, labels = render(solids, look(0.5, 1.0, 0.9), camera)
     boxes = [box_of(labels, 1), box_of(labels, 2)]
+    time.sleep(0.5)  # rendering has started threads of BLAS, which go on spinning
     start = time.process_time(), time.thread_time()
     for _ in range(10):
         for box in boxes:
