@@ -24,7 +24,6 @@ from groma_ros.node.detections_3d import Detector3D, detections_3d_message
 from groma_ros.node.diagnostics import Reports
 from groma_ros.node.frame_result import ImageResult
 from groma_ros.node.goal_set import GoalSet, NodeConfig, check_goals, goals_from_text, goals_from_texts
-from groma_ros.node.input_thread import InputThread
 from groma_ros.node.model_loader import Load, ModelLoader
 from groma_ros.node.parameters import Parameters, declare, with_values
 from groma_ros.node.pipeline import Camera, Pipeline
@@ -74,7 +73,6 @@ class GromaNode(LifecycleNode):
         self._pipeline: Pipeline | None = None
         self._abandoned: Pipeline | None = None
         self._cameras: list[Camera] = []
-        self._inputs: InputThread | None = None
         self._cleanup_steps: list[Step] = []
         self._detector_3d: Detector3D | None = None
         self._condition = AsyncCondition(self)
@@ -253,12 +251,10 @@ class GromaNode(LifecycleNode):
             self._detector_3d,
             self._statistics,
         )
-        self._inputs = InputThread(self, self._input_failed)
         settings = self._config.settings
         for index, camera in enumerate(self._cameras):
             camera.inputs = CameraInputs(
                 self,
-                self._inputs,
                 camera.name,
                 settings,
                 partial(self._on_image, index),
@@ -268,9 +264,6 @@ class GromaNode(LifecycleNode):
         self.get_logger().info(f"Active; subscribed to {', '.join(topics)}.")
 
     def _stop(self) -> None:
-        if self._inputs is not None and not self._inputs.stop(STOP_SECONDS):
-            self.get_logger().warning(f"A callback of a camera did not end within {STOP_SECONDS} s.")
-        self._inputs = None
         for camera in self._cameras:
             if camera.inputs is not None:
                 camera.inputs.destroy()
@@ -301,25 +294,17 @@ class GromaNode(LifecycleNode):
         gc.collect()
         trim_heap()
 
-    # Callbacks of the cameras, in the thread of the inputs. `Pipeline.put` may publish answers carried by
-    # motion.
+    # Executor callbacks. They never run the model; `Pipeline.put` may publish answers carried by motion.
 
     def _on_image(self, index: int, message: Any) -> None:
-        camera, pipeline = self._cameras[index], self._pipeline
+        camera = self._cameras[index]
         camera.statistics.received()
-        if pipeline is None or message is None:
+        if self._pipeline is None or message is None:
             return
         if camera.due(self.get_clock().now().nanoseconds, self._config.settings.max_rate):
-            pipeline.put(index, message)
+            self._pipeline.put(index, message)
         else:
-            pipeline.skip(index, message)
-
-    def _input_failed(self, error: Exception) -> None:
-        self.get_logger().error(
-            f"A message was dropped: {type(error).__name__}: {error}", throttle_duration_sec=THROTTLE_SECONDS
-        )
-
-    # Callbacks of the executor. They never run the model.
+            self._pipeline.skip(index, message)
 
     def _on_goal(self, message: String) -> None:
         try:

@@ -26,7 +26,6 @@ from groma_ros.io.rectification import rectification
 from groma_ros.io.stamp_buffer import DepthAndInfo, StampBuffer
 from groma_ros.node.conversions import to_nanoseconds
 from groma_ros.node.image_view import read_image
-from groma_ros.node.input_thread import InputThread
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.qos_check import mismatch
 from groma_ros.node.topics import COMPRESSED_DEPTH, camera_topics
@@ -104,21 +103,20 @@ class CameraInputs:
     """Input topics of one camera: `image`, `depth` and `camera_info`, in the camera's namespace if it has a
     name.
 
-    thread: takes the messages and calls the callbacks. settings: uses image_transport, depth_transport,
-    image_reliability and rectified. on_image: called with each image, or with None for one that could not be
-    read; refuse: called with what was refused ("image" or "depth"), a cause and a sentence.
+    settings: uses image_transport, depth_transport, image_reliability and rectified. on_image: called with
+    each image, or with None for one that could not be read; refuse: called with what was refused ("image" or
+    "depth"), a cause and a sentence.
     """
 
     def __init__(
         self,
         node: Node,
-        thread: InputThread,
         camera: str,
         settings: Parameters,
         on_image: Callable[[Any], None],
         refuse: Callable[[str, str, str], None],
     ) -> None:
-        self._node, self._thread, self._camera, self._settings = node, thread, camera, settings
+        self._node, self._camera, self._settings = node, camera, settings
         self._on_image, self._refuse = on_image, refuse
         self._topics = camera_topics(node, camera, settings.image_transport, settings.depth_transport)
         self._depth, self._info = StampBuffer(), StampBuffer()
@@ -197,11 +195,7 @@ class CameraInputs:
         """Unsubscribe."""
         self._node.destroy_timer(self._timer)
         for subscription in (self._image_input, self._depth_input, self._info_input):
-            self._end(subscription)
-
-    def _end(self, subscription: Subscription) -> None:
-        self._thread.release(subscription)
-        self._node.destroy_subscription(subscription)
+            self._node.destroy_subscription(subscription)
 
     def _listen(self, kind: Any, topic: str, buffer: StampBuffer, cause: str) -> Subscription:
         def keep(message: Any) -> None:
@@ -209,7 +203,7 @@ class CameraInputs:
             buffer.put(to_nanoseconds(message.header.stamp), message, size)
 
         malformed = partial(self._refuse, "depth", cause)
-        return self._thread.serve(listen(self._node, kind, topic, keep, malformed, qos_profile_sensor_data))
+        return listen(self._node, kind, topic, keep, malformed, qos_profile_sensor_data)
 
     def _listen_image(self, reliable: bool, overridable: bool = True) -> Subscription:
         qos = copy(qos_profile_sensor_data)
@@ -233,9 +227,7 @@ class CameraInputs:
             message_lost=lost, incompatible_qos=incompatible, use_default_callbacks=False
         )
         kind = IMAGES[self._settings.image_transport]
-        return self._thread.serve(
-            listen(self._node, kind, self._topics.image, take, malformed, qos, events, overridable)
-        )
+        return listen(self._node, kind, self._topics.image, take, malformed, qos, events, overridable)
 
     # Publishers come and go: with image_reliability auto the subscription follows what they offer, and a
     # silent camera is explained in the log.
@@ -245,7 +237,7 @@ class CameraInputs:
         if self._settings.image_reliability == "auto" and publishers and not self._overridden:
             offered = all(item.qos_profile.reliability == ReliabilityPolicy.RELIABLE for item in publishers)
             if offered != (self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE):
-                self._end(self._image_input)
+                self._node.destroy_subscription(self._image_input)
                 # Its parameter is already declared with the earlier value, so this one cannot be overridden.
                 self._image_input = self._listen_image(offered, overridable=False)
         self._shared = self._shared + 1 if len(publishers) > 1 else 0

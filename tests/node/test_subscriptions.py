@@ -19,7 +19,6 @@ from std_msgs.msg import String
 from groma_ros.io.images import ImageError
 from groma_ros.node import subscriptions
 from groma_ros.node.conversions import frame_from_image, to_time, with_depth
-from groma_ros.node.input_thread import InputThread
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.subscriptions import CameraInputs
 from tests.io.test_depth_images import MILLIMETRES, compressed_depth
@@ -47,14 +46,11 @@ class Bench:
         self.node.get_logger = lambda: recorder  # type: ignore[method-assign]
         self._executor = SingleThreadedExecutor(context=self._contexts[0])
         self._executor.add_node(self.node)  # the driver only publishes
-        self.failures: list[Exception] = []
-        self._thread = InputThread(self.node, self.failures.append)
 
     def listen(self, **settings: Any) -> CameraInputs:
         """Open the inputs with these parameters."""
         return CameraInputs(
             self.node,
-            self._thread,
             "",
             Parameters(**settings),
             self.images.append,
@@ -71,7 +67,6 @@ class Bench:
                 self._executor.spin_once(timeout_sec=0.02)
 
     def close(self) -> None:
-        assert self._thread.stop(PATIENCE) and not self.failures
         self._executor.shutdown()
         for node, context in zip((self.node, self.driver), self._contexts):
             node.destroy_node()
