@@ -74,7 +74,7 @@ def choose_device(device: str | None) -> str:
 
 
 @cache
-def has_tiles(flags: Path = Path("/proc/cpuinfo")) -> bool:
+def has_amx(flags: Path = Path("/proc/cpuinfo")) -> bool:
     """Whether the CPU has AMX."""
     try:
         return "amx_tile" in flags.read_text().split()
@@ -263,7 +263,7 @@ def _open(path: Path, config: GromaConfig, device: str) -> llama_cpp.llama_model
         params.load_mode = llama_cpp.LLAMA_LOAD_MODE_NONE
         # Its kernels for AMX set up a thread's tiles once. PyTorch's release them, and the next product of
         # llama.cpp in that thread is an illegal instruction.
-        params.use_extra_bufts = not has_tiles()
+        params.use_extra_bufts = not has_amx()
     model: llama_cpp.llama_model_p = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
     if not model:
         raise BundleError(

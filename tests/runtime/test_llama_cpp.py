@@ -25,7 +25,7 @@ from groma_ros.runtime.llama_cpp import (
     LlamaLanguage,
     can_offload,
     choose_device,
-    has_tiles,
+    has_amx,
     load_llama_language,
 )
 from groma_ros.runtime.load import load_runtime
@@ -81,7 +81,7 @@ def test_it_computes_after_pytorch_has_computed_in_bfloat16_in_the_same_thread(f
 def test_amx_is_read_from_the_flags_of_the_processor(tmp_path: Path) -> None:
     (tmp_path / "with").write_text("model name\t: X\nflags\t\t: fpu avx512_bf16 amx_tile amx_int8\n")
     (tmp_path / "without").write_text("model name\t: amx_tile_like\nflags\t\t: fpu avx2\n")
-    found = [has_tiles(tmp_path / name) for name in ("with", "without", "absent")]
+    found = [has_amx(tmp_path / name) for name in ("with", "without", "absent")]
     assert found == [True, False, False]
 
 

@@ -226,6 +226,16 @@ def test_the_shipped_config_is_read() -> None:
     assert config.network.proposer.num_queries >= 16 and len(config.network.region.layers) >= 2
 
 
+@pytest.mark.parametrize(
+    "path", sorted((Path(__file__).parents[2] / "config").glob("train_*.yaml")), ids=lambda path: path.stem
+)
+def test_every_config_is_read_and_the_newest_has_the_network_that_ships(path: Path) -> None:
+    config = TrainConfig.load(path)
+    shipped = Bundle.load(Path(__file__).parents[2] / "engines" / "groma-tiny")
+    same = config.network == GromaConfig.from_dict(shipped.network)
+    assert same == (path.name == "train_fine.yaml")
+
+
 def test_a_vocabulary_is_as_large_as_the_network_takes_it_for(rendered: Path, tmp_path: Path) -> None:
     (tmp_path / "pool").symlink_to(rendered / "pool")
     language = dataclasses.replace(CONFIG.network.language, vocab_size=4000)
