@@ -1,6 +1,7 @@
 """Sentence frames of requests to robots: "could you grasp {} please", "navigate to {}", "is there {}".
 
-Training uses `TRAINED_FRAMES` and sentences composed of trained openers, verbs and endings.
+Training uses `TRAINED_FRAMES`, sentences composed of trained openers, verbs and endings, and rows of function
+words and words that do not exist, which teach that the words around a noun phrase need not be known.
 `HELD_OUT_FRAMES`, a third of all listed frames, use verbs or constructions that training does not contain;
 they are for evaluation only.
 """
@@ -93,8 +94,77 @@ VERBS = (
 should not matter."""
 
 
+_FUNCTION_WORDS = (
+    "i", "you", "me", "we", "my", "your", "it", "that", "what", "where", "whether", "if", "would", "could",
+    "can", "may", "do", "does", "did", "will", "is", "are", "am", "have", "like", "want", "need", "see",
+    "tell", "say", "help", "know", "think", "how", "why", "when", "to", "at", "of", "for", "with", "from",
+    "up", "over", "off", "into", "onto", "out", "about", "and", "so", "then", "the", "a", "some", "any",
+    "there", "here", "this", "just", "also", "please", "be", "been", "by", "as", "or", "straight", "away",
+)  # fmt: skip
+"""Words that alone change no target of a goal."""
+_ONSETS = ("b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "br", "cl", "dr", "gr", "pl",
+           "pr", "qu", "sc", "sp", "st", "tr", "")  # fmt: skip
+_VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ou", "oo")
+_CODAS = (
+    "",
+    "",
+    "",
+    "n",
+    "r",
+    "s",
+    "t",
+    "l",
+    "m",
+    "ck",
+    "nd",
+    "st",
+    "ce",
+    "se",
+    "te",
+    "ze",
+    "sh",
+    "ng",
+    "tion",
+)
+_WITHIN = ("not", "on", "in", "red", "all", "left", "right", "near", "far", "under", "box", "pin", "other", "ice",
+           "every", "each", "any", "ball", "can", "out", "low", "posit", "ther", "over")  # fmt: skip
+"""Parts of words that mean something when they stand alone."""
+
+
+def _made_up_word(rng: np.random.Generator) -> str:
+    """Draw a pronounceable word that does not exist; every fourth begins with a word of goals ("notrel")."""
+    syllables = [
+        _pick(rng, _ONSETS) + _pick(rng, _VOWELS) + _pick(rng, _CODAS) for _ in range(int(rng.integers(1, 3)))
+    ]
+    return "".join([_pick(rng, _WITHIN), *syllables] if rng.random() < 0.25 else syllables)
+
+
+def _word_row(rng: np.random.Generator, most: int) -> str:
+    """Draw 1 to `most` words, six tenths of them function words, the others made up."""
+    count = int(rng.integers(1, most + 1))
+    return " ".join(
+        _pick(rng, _FUNCTION_WORDS) if rng.random() < 0.6 else _made_up_word(rng) for _ in range(count)
+    )
+
+
+def _meaningless_frame(rng: np.random.Generator) -> str:
+    """Draw a frame whose words tell nothing: a row of words before the noun phrase, after it, or both."""
+    draw = rng.random()
+    before = f"{_word_row(rng, 5)} " if draw < 0.9 else ""
+    after = f" {_word_row(rng, 4)}" if draw > 0.65 else ""
+    return f"{before}{{}}{after}"
+
+
 def draw_frame(rng: np.random.Generator) -> str:
-    """A trained frame or a composed one, with one `{}`."""
+    """Draw a trained frame, a composed one or a meaningless one, with one `{}`; never a held-out one."""
+    while (frame := _any_frame(rng)) in HELD_OUT_FRAMES:
+        pass
+    return frame
+
+
+def _any_frame(rng: np.random.Generator) -> str:
+    if rng.random() < 0.3:
+        return _meaningless_frame(rng)
     draw = rng.random()
     if draw < 0.35:
         return _pick(rng, TRAINED_FRAMES)

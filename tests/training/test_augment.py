@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
-from groma_ros.training.augment import augment
+from groma_ros.training.augment import augment, recoloured
 
 SIDE = 200
 
@@ -27,3 +28,14 @@ def test_boxes_follow_their_objects_nearer_farther_and_mirrored() -> None:
     # Half as wide and high where it is farthest, and cropped closely where it is nearest.
     assert 0.24 < min(areas) < 0.4 and max(areas) > 1.5
     assert 0.1 < np.mean(np.array(areas) < 0.99) < 0.4
+
+
+def test_recoloured_pictures_keep_their_greys_and_brightness_and_turn_every_hue_alike() -> None:
+    image = np.array([[[200, 20, 20], [20, 160, 30], [10, 10, 10], [240, 240, 240]]], np.uint8)
+    for seed in range(20):
+        other = recoloured(image, np.random.default_rng(seed))
+        np.testing.assert_array_equal(other[0, 2:], image[0, 2:])
+        np.testing.assert_allclose(other.max(-1), image.max(-1), atol=1)
+        hues = cv2.cvtColor(np.concatenate([image, other]), cv2.COLOR_RGB2HSV)[..., 0].astype(int)
+        turns = (hues[1, :2] - hues[0, :2]) % 180
+        assert abs(turns[0] - turns[1]) <= 2 and 18 <= turns[0] <= 162
