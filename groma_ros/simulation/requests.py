@@ -102,32 +102,18 @@ _FUNCTION_WORDS = (
     "there", "here", "this", "just", "also", "please", "be", "been", "by", "as", "or", "straight", "away",
 )  # fmt: skip
 """Words that alone change no target of a goal."""
-_ONSETS = ("b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "br", "cl", "dr", "gr", "pl",
-           "pr", "qu", "sc", "sp", "st", "tr", "")  # fmt: skip
+_ONSETS = (
+    "b", "c", "d", "f", "g", "h", "l", "m", "n", "p", "r", "s", "t", "v", "w", "br", "cl", "dr", "gr", "pl",
+    "pr", "qu", "sc", "sp", "st", "tr", "",
+)  # fmt: skip
 _VOWELS = ("a", "e", "i", "o", "u", "ai", "ea", "ou", "oo")
 _CODAS = (
-    "",
-    "",
-    "",
-    "n",
-    "r",
-    "s",
-    "t",
-    "l",
-    "m",
-    "ck",
-    "nd",
-    "st",
-    "ce",
-    "se",
-    "te",
-    "ze",
-    "sh",
-    "ng",
-    "tion",
-)
-_WITHIN = ("not", "on", "in", "red", "all", "left", "right", "near", "far", "under", "box", "pin", "other", "ice",
-           "every", "each", "any", "ball", "can", "out", "low", "posit", "ther", "over")  # fmt: skip
+    "", "", "", "n", "r", "s", "t", "l", "m", "ck", "nd", "st", "ce", "se", "te", "ze", "sh", "ng", "tion",
+)  # fmt: skip
+_WITHIN = (
+    "not", "on", "in", "red", "all", "left", "right", "near", "far", "under", "box", "pin", "other", "ice",
+    "every", "each", "any", "ball", "can", "out", "low", "posit", "ther", "over",
+)  # fmt: skip
 """Parts of words that mean something when they stand alone."""
 
 

@@ -54,8 +54,8 @@ def _farther(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tuple
 
 
 def recoloured(image: Image, rng: np.random.Generator) -> Image:
-    """Turn all hues of an RGB picture by one angle, 40 to 320 degrees, and fade them by up to two thirds; black,
-    white and grey stay.
+    """Turn all hues of an RGB picture by one angle, 40 to 320 degrees, and fade them by up to two thirds;
+    black, white and grey stay.
 
     Kinds of objects are then learnt by their shapes: a network that has seen only some kinds in some colours
     otherwise takes a colour it has not seen on a kind for another kind.

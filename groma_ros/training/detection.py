@@ -28,7 +28,6 @@ from groma_ros.training.optimiser import Optimiser, fast
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
 
-
 RECOLOURED = 0.3
 """Share of the pictures whose colours are changed; their objects' colours are not known."""
 
