@@ -94,7 +94,7 @@ VERBS = (
 should not matter."""
 
 
-_FUNCTION_WORDS = (
+FUNCTION_WORDS = (
     "i", "you", "me", "we", "my", "your", "it", "that", "what", "where", "whether", "if", "would", "could",
     "can", "may", "do", "does", "did", "will", "is", "are", "am", "have", "like", "want", "need", "see",
     "tell", "say", "help", "know", "think", "how", "why", "when", "to", "at", "of", "for", "with", "from",
@@ -129,7 +129,7 @@ def _word_row(rng: np.random.Generator, most: int) -> str:
     """Draw 1 to `most` words, six tenths of them function words, the others made up."""
     count = int(rng.integers(1, most + 1))
     return " ".join(
-        _pick(rng, _FUNCTION_WORDS) if rng.random() < 0.6 else _made_up_word(rng) for _ in range(count)
+        _pick(rng, FUNCTION_WORDS) if rng.random() < 0.6 else _made_up_word(rng) for _ in range(count)
     )
 
 
@@ -141,15 +141,16 @@ def _meaningless_frame(rng: np.random.Generator) -> str:
     return f"{before}{{}}{after}"
 
 
-def draw_frame(rng: np.random.Generator) -> str:
-    """Draw a trained frame, a composed one or a meaningless one, with one `{}`; never a held-out one."""
-    while (frame := _any_frame(rng)) in HELD_OUT_FRAMES:
+def draw_frame(rng: np.random.Generator, real_words: bool = False) -> str:
+    """Draw a trained frame, a composed one or, unless real_words, a meaningless one, with one `{}`; never a
+    held-out one."""
+    while (frame := _any_frame(rng, real_words)) in HELD_OUT_FRAMES:
         pass
     return frame
 
 
-def _any_frame(rng: np.random.Generator) -> str:
-    if rng.random() < 0.3:
+def _any_frame(rng: np.random.Generator, real_words: bool) -> str:
+    if rng.random() < 0.3 and not real_words:
         return _meaningless_frame(rng)
     draw = rng.random()
     if draw < 0.35:

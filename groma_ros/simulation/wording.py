@@ -312,11 +312,11 @@ def mistyped(text: str, rng: np.random.Generator) -> str:
     return " ".join(words)
 
 
-def dressed(text: str, rng: np.random.Generator, typos: bool = True) -> str:
+def dressed(text: str, rng: np.random.Generator, real_words: bool = False) -> str:
     """Vary capitals, punctuation, articles and typing errors as in typed text."""
     if rng.random() < 0.06:
         text = re.sub(r"\bthe ", "", text) or text
-    if rng.random() < 0.06 and typos:
+    if rng.random() < 0.06 and not real_words:
         text = mistyped(text, rng)
     draw = rng.random()
     if draw < 0.25:
@@ -332,9 +332,11 @@ def dressed(text: str, rng: np.random.Generator, typos: bool = True) -> str:
     return text
 
 
-def say(goal: SceneGoal, rng: np.random.Generator, held_out: bool = False, typos: bool = True) -> SceneGoal:
+def say(
+    goal: SceneGoal, rng: np.random.Generator, held_out: bool = False, real_words: bool = False
+) -> SceneGoal:
     """Reword a goal as a request to a robot. held_out: use a frame that training does not contain; otherwise
-    all words are trained ones. typos: sometimes add a typing error."""
+    all words are trained ones. real_words: no typing errors and no made-up words."""
     text = goal.text
     if rng.random() < 0.6:
         text = turned(text, rng)
@@ -343,5 +345,5 @@ def say(goal: SceneGoal, rng: np.random.Generator, held_out: bool = False, typos
     if held_out:
         text = draw_held_out_frame(rng).replace("{}", text)
     elif rng.random() < 0.65:
-        text = draw_frame(rng).replace("{}", text)
-    return dataclasses.replace(goal, text=dressed(text, rng, typos))
+        text = draw_frame(rng, real_words).replace("{}", text)
+    return dataclasses.replace(goal, text=dressed(text, rng, real_words))

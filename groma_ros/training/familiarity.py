@@ -87,7 +87,7 @@ def _words(some: Pictures, index: int, rng: np.random.Generator) -> set[str]:
     names = names_of(sample.world)
     goals = [*draw_goals(sample, rng, 1, words=names), *draw_more_goals(sample, rng, 1, KNOWN, names)]
     texts = [goal.text for goal in goals]
-    texts += [say(goal, rng, typos=False).text for goal in goals for _ in range(SAYINGS)]
+    texts += [say(goal, rng, real_words=True).text for goal in goals for _ in range(SAYINGS)]
     return {word for text in texts for word in words_of(text)}
 
 

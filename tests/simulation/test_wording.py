@@ -4,6 +4,7 @@ meaning."""
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from groma_ros.simulation.everyday_words import ADJECTIVES, HELD_OUT_ADJECTIVES, HELD_OUT_NOUNS, NOUNS
 from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.requests import (
+    ENDINGS,
+    FUNCTION_WORDS,
     HELD_OUT_FRAMES,
     OPENERS,
     TRAINED_FRAMES,
@@ -37,6 +40,17 @@ def test_a_third_of_at_least_150_frames_is_held_out_and_shares_no_verb_with_trai
     assert not plain & {*VERBS, *(frame.removesuffix(" {}") for frame in trained)}
     composed = {f"{opener} {verb}" for opener in OPENERS for verb in VERBS}
     assert not plain & composed
+
+
+def test_made_up_words_are_in_about_a_quarter_of_the_frames_unless_only_real_ones_are_wanted() -> None:
+    def words(frames: Iterable[str]) -> set[str]:
+        return {word.strip(",?") for frame in frames for word in frame.split()} - {"{}"}
+
+    real = words((*TRAINED_FRAMES, *OPENERS, *VERBS, *ENDINGS))
+    assert words(draw_frame(rng, real_words=True) for rng in _generators(2000)) <= real
+    known = real | set(FUNCTION_WORDS)
+    strange = [frame for frame in map(draw_frame, _generators(2000)) if words([frame]) - known]
+    assert 0.15 < len(strange) / 2000 < 0.3 and all(frame.count("{}") == 1 for frame in strange)
 
 
 def test_frames_that_training_draws_are_never_held_out_ones() -> None:
