@@ -289,7 +289,15 @@ class GromaClient:
 
     def feedback(self) -> tuple[str, Grounding | None]:
         """Return the stage of the search ("waiting", "looking", "answered"; "" before the first) and its
-        latest answer."""
+        latest answer.
+
+        After the end of the search these are of its result, because rclpy drops feedback that arrives after
+        the result.
+        """
+        if self._outcome is not None and self._outcome.done():
+            found = self._outcome.result().result
+            if to_nanoseconds(found.header.stamp):
+                return str(Ground.Feedback.ANSWERED), grounding_from_message(found.grounding)
         return self._feedback
 
     def result(self, timeout: float = 60.0) -> FindResult:

@@ -95,8 +95,8 @@ def test_one_goal_is_found(client: GromaClient) -> None:
     assert client.is_done() and result.success
     assert result.message == "An image came without camera_info, so no 3D positions are available."
     assert len(result.grounding.detections) == 1 and result.target_pose is None
-    # Feedback may arrive after the result.
-    client.until(lambda: client.feedback()[0] == "answered", 60.0, "The feedback did not arrive")
+    # Also where the last feedback arrived after the result, so that rclpy dropped it.
+    client._feedback = ("looking", None)
     stage, answer = client.feedback()
     assert stage == "answered" and answer is not None and len(answer.detections) == 1
 
