@@ -291,8 +291,8 @@ class GromaClient:
         """Return the stage of the search ("waiting", "looking", "answered"; "" before the first) and its
         latest answer.
 
-        After the end of the search these are of its result, because rclpy drops feedback that arrives after
-        the result.
+        After a search that answered an image these are of its result, because rclpy drops feedback that
+        arrives after the result.
         """
         if self._outcome is not None and self._outcome.done():
             found = self._outcome.result().result

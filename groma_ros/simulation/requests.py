@@ -118,7 +118,8 @@ _WITHIN = (
 
 
 def _made_up_word(rng: np.random.Generator) -> str:
-    """Draw a pronounceable word that does not exist; every fourth begins with a word of goals ("notrel")."""
+    """Draw a pronounceable word; every fourth begins with a word of goals ("notrel"), and one in 800 is the
+    name of a kind or another word of goals by chance."""
     syllables = [
         _pick(rng, _ONSETS) + _pick(rng, _VOWELS) + _pick(rng, _CODAS) for _ in range(int(rng.integers(1, 3)))
     ]

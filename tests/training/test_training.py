@@ -18,16 +18,18 @@ from groma_ros.model.groma import Groma
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.torch import load_torch
+from groma_ros.simulation.scenes import SceneObject
 from groma_ros.tokenization.prompts import TINY_TEMPLATE
 from groma_ros.tokenization.sentencepiece_model import UNUSED, SentencePieceModel
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, Scenes, Stage, TrainConfig
+from groma_ros.training.detection import Names, draw_batch
 from groma_ros.training.features import encode, mirrored, observe
 from groma_ros.training.language_stage import forward, load_tokenizer, losses, train_language
 from groma_ros.training.optimiser import Schedule
 from groma_ros.training.packing import ask, pack
 from groma_ros.training.parallel import TrainingProcess
-from groma_ros.training.pool import open_pool, render_pool
+from groma_ros.training.pool import Shard, open_pool, render_pool
 from groma_ros.training.run import TrainingRun, publish, train
 from groma_ros.training.vision_stage import train_detection
 from tests.small import NETWORK
@@ -246,3 +248,20 @@ def test_a_vocabulary_is_as_large_as_the_network_takes_it_for(rendered: Path, tm
     model = SentencePieceModel.load(tmp_path / "tokenizer.model")
     ids = model.encode("<unused3>")
     assert model.decode(ids) == "<unused3>" and all(model.piece(index).type != UNUSED for index in ids)
+
+
+def test_pictures_in_other_colours_are_of_objects_of_unknown_colour() -> None:
+    red = np.zeros((4, 64, 64, 3), np.uint8)
+    red[:, 16:48, 16:48] = (200, 20, 20)
+    mug = SceneObject("mug", "red", (16.0, 16.0, 48.0, 48.0), 1.0, 1024, (0.0, 0.0, 1.0), (0.1, 0.1, 0.1))
+    shard = Shard("table-0", red, [(mug,)] * 4, [], 0)
+    rng = np.random.default_rng(0)
+    batch = draw_batch([shard], Names(), 200, 64, rng, torch.device("cpu"))
+    unknown = np.array([int(colour) < 0 for colour in batch.colours])
+    assert 0.2 < unknown.mean() < 0.4
+    assert {int(kind) for kind in batch.kinds} == {Names().kinds.index("mug")}
+    # Red is the strongest channel at the object's centre wherever the colour is known.
+    centres = [(box[0, :2] * 64).long() for box in batch.boxes]
+    seen = torch.stack([p[:, int(y), int(x)] for p, (x, y) in zip(batch.pixels, centres, strict=True)])
+    red_first = (seen.argmax(1) == 0).numpy()
+    assert red_first[~unknown].all() and red_first[unknown].mean() < 0.6
