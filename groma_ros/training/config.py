@@ -62,6 +62,10 @@ class LanguageStage(Stage):
     features are cached."""
     scenes: int = 0
     """Cache the first so many scenes of every pool and their mirror images; 0 for all."""
+    recoloured: float = 0.0
+    """Share of live pictures whose colours are changed; goals and descriptions are then about kinds only."""
+    relit: float = 0.0
+    """Share of the other live pictures whose light is changed."""
     reworded: float = 0.0
     """Share of goals reworded by `simulation.paraphrases`."""
     said: float = 0.0

@@ -22,6 +22,7 @@ from groma_ros.model.groma import Groma
 from groma_ros.progress import shown
 from groma_ros.proposal_selection import SelectionRule, select_regions
 from groma_ros.simulation.scenes import SceneSample
+from groma_ros.training.augment import recoloured, relit
 from groma_ros.training.detection import normalise
 from groma_ros.training.optimiser import fast
 from groma_ros.training.parallel import TrainingProcess
@@ -61,6 +62,18 @@ def mirrored(sample: SceneSample) -> SceneSample:
         for o in sample.objects
     )
     return dataclasses.replace(sample, rgb=sample.rgb[:, ::-1], objects=objects)
+
+
+@dataclass(frozen=True, eq=False)
+class OtherColours(SceneSample):
+    """A scene whose picture shows other colours than its objects had; no object has a colour."""
+
+
+def in_other_colours(sample: SceneSample, rng: np.random.Generator) -> OtherColours:
+    """Change the colours and the light of a scene's picture, and forget the colours of its objects."""
+    fields = {f.name: getattr(sample, f.name) for f in dataclasses.fields(SceneSample)}
+    objects = tuple(dataclasses.replace(o, colour="") for o in sample.objects)
+    return OtherColours(**{**fields, "rgb": relit(recoloured(sample.rgb, rng), rng), "objects": objects})
 
 
 def owners(boxes: NDArray[np.float32], sample: SceneSample) -> NDArray[np.int64]:

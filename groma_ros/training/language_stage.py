@@ -10,6 +10,7 @@ supervised with the region to attend to.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,16 +24,20 @@ from torch.nn import functional as F
 from groma_ros.atomic_write import write_file
 from groma_ros.model.groma import Groma
 from groma_ros.model.language import IGNORE
+from groma_ros.simulation.scenes import SceneSample
 from groma_ros.tokenization.prompts import PromptTemplate
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.training.attention import NAME as ATTENTION
+from groma_ros.training.augment import relit
 from groma_ros.training.config import LanguageStage, TrainConfig
 from groma_ros.training.data import Data, corpus, scenes_data
+from groma_ros.training.data_files import FileSample
 from groma_ros.training.features import (
     FeatureCache,
     SceneFeatures,
     cache_features,
     encode,
+    in_other_colours,
     mirrored,
     observe,
     vision_digest,
@@ -125,20 +130,37 @@ def load_tokenizer(config: TrainConfig, out: Path, data: Data | None = None) -> 
 
 
 class LivePictures:
-    """Features computed from pictures at every step, with gradients into region encoder and bridge."""
+    """Features computed from pictures at every step, with gradients into region encoder and bridge.
+
+    recoloured, relit: as in `LanguageStage`.
+    """
 
     def __init__(
-        self, model: Groma, pictures: Sequence[Pictures], device: torch.device, inject: bool = False
+        self,
+        model: Groma,
+        pictures: Sequence[Pictures],
+        device: torch.device,
+        inject: bool = False,
+        recoloured: float = 0.0,
+        relit: float = 0.0,
     ) -> None:
         self._model, self._pictures, self._device, self._inject = model, pictures, device, inject
+        self._recoloured, self._relit = recoloured, relit
 
     def draw(self, count: int, rng: np.random.Generator) -> list[SceneFeatures]:
-        samples = []
-        for _ in range(count):
-            some = self._pictures[int(rng.integers(len(self._pictures)))]
-            sample = some.sample(int(rng.integers(len(some.objects))))
-            samples.append(mirrored(sample) if some.mirrors and rng.random() < 0.5 else sample)
+        samples = [self._sample(rng) for _ in range(count)]
         return encode(self._model, *observe(self._model, samples, self._device, self._inject), samples)
+
+    def _sample(self, rng: np.random.Generator) -> SceneSample:
+        some = self._pictures[int(rng.integers(len(self._pictures)))]
+        sample = some.sample(int(rng.integers(len(some.objects))))
+        if some.mirrors and rng.random() < 0.5:
+            sample = mirrored(sample)
+        if self._recoloured and not isinstance(sample, FileSample) and rng.random() < self._recoloured:
+            return in_other_colours(sample, rng)
+        if self._relit and rng.random() < self._relit:
+            return dataclasses.replace(sample, rgb=relit(sample.rgb, rng))
+        return sample
 
 
 class CachedScenes:
@@ -195,7 +217,9 @@ def train_language(
         first = saved["step"]
     tokenizer = load_tokenizer(config, out, data)
     data = data or scenes_data(config, out, stage.scenes)
-    source: LivePictures | CachedScenes = LivePictures(model, data.pictures, worker.device, stage.inject)
+    source: LivePictures | CachedScenes = LivePictures(
+        model, data.pictures, worker.device, stage.inject, stage.recoloured, stage.relit
+    )
     check = LivePictures(model, data.held_out, worker.device, stage.inject)
     if not stage.live:
         folder = out / f"features_{vision_digest(model)}"

@@ -17,14 +17,14 @@ from groma_ros.simulation.more_goals import MORE_TYPES, draw_more_goals
 from groma_ros.simulation.other_worlds import WORLDS
 from groma_ros.simulation.paraphrases import paraphrase
 from groma_ros.simulation.scenes import SceneObject, SceneSample
-from groma_ros.simulation.vocabulary import with_article
+from groma_ros.simulation.vocabulary import COLOUR_NAMES, with_article
 from groma_ros.simulation.wording import say
 from groma_ros.simulation.world_objects import avoided_among, is_clear
 from groma_ros.simulation.worlds import words_of
 from groma_ros.tokenization.prompts import PromptTemplate, expand
 from groma_ros.tokenization.tokenizer import GromaTokenizer
 from groma_ros.training.data_files import FileSample
-from groma_ros.training.features import SceneFeatures
+from groma_ros.training.features import OtherColours, SceneFeatures
 
 
 @dataclass(frozen=True)
@@ -128,14 +128,29 @@ def ask(
     for i in rng.permutation(shown)[: counts.get("describe", 0)]:
         region = int(features.region_of[i])
         opened = expand(tokenizer, template.goal_ids(tokenizer, "describe"), 0, 0, (region,)).ids.tolist()
-        answer = tokenizer.encode_template(called(features.sample, int(i), rng) + "</s>")
-        questions.append(TrainingQuestion("describe", opened + answer, len(opened), refer=region))
-    if counts.get("caption") and shown:
+        if isinstance(features.sample, OtherColours):
+            answer, given = _kind_after_any_colour(features.sample.objects[i], tokenizer, rng)
+        else:
+            answer, given = tokenizer.encode_template(called(features.sample, int(i), rng) + "</s>"), 0
+        questions.append(TrainingQuestion("describe", opened + answer, len(opened) + given, refer=region))
+    if counts.get("caption") and shown and not isinstance(features.sample, OtherColours):
         ids = template.goal_ids(tokenizer, "caption")
         questions.append(
             TrainingQuestion("caption", ids + tokenizer.encode_template(caption(features) + "</s>"), len(ids))
         )
     return questions
+
+
+def _kind_after_any_colour(
+    thing: SceneObject, tokenizer: GromaTokenizer, rng: np.random.Generator
+) -> tuple[list[int], int]:
+    """A description with a colour drawn at random, and the number of its first tokens, up to the colour, that
+    are no part of the loss. The kind is then learnt whatever the colour."""
+    opening = with_article(str(rng.choice(COLOUR_NAMES)))
+    answer = tokenizer.encode_template(f"{opening} {thing.kind}</s>")
+    alone = tokenizer.encode_template(opening)
+    given = next((i for i, pair in enumerate(zip(answer, alone)) if pair[0] != pair[1]), len(alone))
+    return answer, given
 
 
 def pack(
