@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import Points, backproject_pixels, project, quaternion_from_matrix
 from groma_ros.geometry3d.circle_fit import find_round, round_footprint
-from groma_ros.geometry3d.depth_segmentation import Box, Mask, cut_at_jumps, only, select, smoothed
+from groma_ros.geometry3d.depth_segmentation import FITS, Box, Mask, cut_at_jumps, only, select, smoothed
 from groma_ros.geometry3d.footprint import (
     Axes,
     Footprint,
@@ -33,6 +33,7 @@ Array = NDArray[np.float64]
 
 _UNKNOWN_NOISE = 0.002
 _SURE = 0.85
+_NEARER = 0.2  # border around the box that is segmented first, as a share of its longer side
 _MIDDLE = 500  # points, to twice as many, of which the median is taken
 _NEAREST, _FARTHEST = 1e-3, 1e4  # metres; other depths are not measurements
 _FOCAL = 1.0, 1e6  # pixels
@@ -219,23 +220,16 @@ def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:
     """Segment the object framed by the box, on the support that explains it best. Raises DepthError if
     nothing stands out."""
     best: _Surface | None = None
-    # The depth step of one pixel on a slanted surface, with some tolerance.
-    step, slope = 0.006, 5 / view.camera.fx
     known = np.isfinite(view.depth)
     sample = backproject_pixels(view.depth, evenly(known), view.camera)
     for plane in find_planes(sample):
-        height = plane.height_of(view.depth, view.camera)
-        raised = height > max(rule.lift, 3.5 * plane.noise)
-        pieces = cut_at_jumps(view.depth, raised, step + 4 * plane.noise, slope)
-        mask, fit = select(pieces, box, rule.least_points)
-        pixels = np.flatnonzero(mask)
-        if len(pixels):
-            found = _Surface(mask, pixels, plane, fit, quantile(height.ravel()[pixels], 0.003))
+        found = _raised(view, box, plane, rule)
+        if found is not None:
             best = found if best is None or found.merit > best.merit else best
             if best.merit > _SURE:
                 return best
     if best is None or best.merit < 0.5:
-        pieces = cut_at_jumps(view.depth, known, step + 4 * _UNKNOWN_NOISE, slope)
+        pieces = cut_at_jumps(view.depth, known, *_jump(_UNKNOWN_NOISE, view))
         mask, fit = select(pieces, box, rule.least_points)
         pixels = np.flatnonzero(mask)
         if len(pixels) and fit > max(0.5, best.merit if best is not None else 0.0):
@@ -243,6 +237,44 @@ def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:
     if best is None or best.fit < 0.2:
         raise DepthError("flat", "Nothing in the box stands out from the surface around it by depth.")
     return best
+
+
+def _jump(noise: float, view: SurfaceView) -> tuple[float, float]:
+    """The depth step of one pixel on a slanted surface, with some tolerance: metres, and share of the
+    depth."""
+    return 0.006 + 4 * noise, 5 / view.camera.fx
+
+
+def _raised(view: SurfaceView, box: Box, plane: Plane, rule: DepthRule) -> _Surface | None:
+    """The object on this support, None if nothing stands on it there.
+
+    First only the nearer surroundings of the box are segmented, two fifths of the window. What is found
+    there is the same in the whole window, unless it reaches the border or fits the box poorly.
+    """
+    height, width = view.depth.shape
+    margin = _NEARER * max(box[2] - box[0], box[3] - box[1]) + 4
+    left, top = max(0, int(box[0] - margin)), max(0, int(box[1] - margin))
+    right, bottom = min(width, math.ceil(box[2] + margin)), min(height, math.ceil(box[3] + margin))
+    for x, y, x2, y2 in ((left, top, right, bottom), (0, 0, width, height)):
+        camera = replace(
+            view.camera, cx=view.camera.cx - x, cy=view.camera.cy - y, width=x2 - x, height=y2 - y
+        )
+        depth = view.depth[y:y2, x:x2]
+        above = plane.height_of(depth, camera)
+        pieces = cut_at_jumps(depth, above > max(rule.lift, 3.5 * plane.noise), *_jump(plane.noise, view))
+        mask, fit = select(pieces, (box[0] - x, box[1] - y, box[2] - x, box[3] - y), rule.least_points)
+        cut = mask[:1].any() and y > 0 or mask[-1:].any() and y2 < height
+        cut = cut or mask[:, :1].any() and x > 0 or mask[:, -1:].any() and x2 < width
+        if fit >= FITS and not cut:
+            break
+    pixels = np.flatnonzero(mask)
+    if not len(pixels):
+        return None
+    gap = quantile(above.ravel()[pixels], 0.003)
+    whole = np.zeros(view.depth.shape, np.bool_)
+    whole[y:y2, x:x2] = mask
+    rows, columns = np.divmod(pixels, x2 - x)
+    return _Surface(whole, (rows + y) * width + columns + x, plane, fit, gap)
 
 
 def _smoothing(noise: float) -> int:

@@ -16,7 +16,8 @@ Box = tuple[float, float, float, float]
 
 _INSIDE = 0.85  # share of pixels inside the box, for a piece that is joined to the object
 _BETTER = 0.02  # minimum gain in IoU by adding a piece
-_FITS = 0.6  # IoU with the box from which the piece is trusted more than the box
+FITS = 0.6
+"""IoU with the box from which a piece is trusted more than the box."""
 _MARGIN = 0.05  # share of the box's sides
 _FEW = 12  # components that are measured one by one
 _NOTHING = 1e30  # metres, farther than anything
@@ -65,7 +66,7 @@ def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
     mask: Mask = labels == chosen[0]
     for index in chosen[1:]:
         mask |= labels == index
-    if fit < _FITS:
+    if fit < FITS:
         cut = nothing.copy()
         cut[_frame(_grown(box), pieces.shape)] = True
         mask &= cut

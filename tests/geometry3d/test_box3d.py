@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from groma_ros.camera_geometry import matrix_from_quaternion
 from groma_ros.evaluation.depth import DepthTally, camera_frame
+from groma_ros.geometry3d import box3d
 from groma_ros.geometry3d.box3d import DepthError, DepthRule, Placement, place
 from groma_ros.simulation.depth_noise import LEVELS, spoil
 from groma_ros.simulation.scenes import SceneRenderer
@@ -54,6 +55,28 @@ def test_box_is_independent_of_camera_pose(
     found = place(frame, box_of(labels, 1))
     check(found, BOX, pose)
     assert found.standing and found.points > 0.9 * (labels == 1).sum()
+
+
+@pytest.mark.parametrize("noise", ["clean", "camera"])
+@pytest.mark.parametrize("world", ["table", "shelf", "room"])
+def test_the_nearer_surroundings_give_what_the_whole_window_gives(
+    world: str, noise: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with SceneRenderer(320, 240, world=world) as renderer:
+        scenes = [renderer.render(seed) for seed in range(31, 35)]
+    placed = []
+    for margin in (0.2, 10.0):  # the second holds the whole window
+        monkeypatch.setattr(box3d, "_NEARER", margin)
+        for scene in scenes:
+            depth = spoil(scene.depth, LEVELS[noise], np.random.default_rng(scene.seed))
+            frame = Frame(scene.rgb, 0, depth=depth, intrinsics=scene.intrinsics)
+            for thing in scene.objects:
+                try:
+                    placed.append(place(frame, thing.box))
+                except DepthError as error:
+                    placed.append(error.cause)
+    half = len(placed) // 2
+    assert half > 10 and placed[:half] == placed[half:]
 
 
 @pytest.mark.parametrize("pose", POSES, ids=range(len(POSES)))
