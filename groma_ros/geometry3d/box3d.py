@@ -249,32 +249,58 @@ def _raised(view: SurfaceView, box: Box, plane: Plane, rule: DepthRule) -> _Surf
     """The object on this support, None if nothing stands on it there.
 
     First only the nearer surroundings of the box are segmented, two fifths of the window. What is found
-    there is the same in the whole window, unless it reaches the border or fits the box poorly.
+    there is the same in the whole window, unless it reaches their border or fits the box poorly.
     """
-    height, width = view.depth.shape
-    margin = _NEARER * max(box[2] - box[0], box[3] - box[1]) + 4
-    left, top = max(0, int(box[0] - margin)), max(0, int(box[1] - margin))
-    right, bottom = min(width, math.ceil(box[2] + margin)), min(height, math.ceil(box[3] + margin))
-    for x, y, x2, y2 in ((left, top, right, bottom), (0, 0, width, height)):
-        camera = replace(
-            view.camera, cx=view.camera.cx - x, cy=view.camera.cy - y, width=x2 - x, height=y2 - y
-        )
-        depth = view.depth[y:y2, x:x2]
-        above = plane.height_of(depth, camera)
-        pieces = cut_at_jumps(depth, above > max(rule.lift, 3.5 * plane.noise), *_jump(plane.noise, view))
-        mask, fit = select(pieces, (box[0] - x, box[1] - y, box[2] - x, box[3] - y), rule.least_points)
-        cut = mask[:1].any() and y > 0 or mask[-1:].any() and y2 < height
-        cut = cut or mask[:, :1].any() and x > 0 or mask[:, -1:].any() and x2 < width
-        if fit >= FITS and not cut:
-            break
+    rows, columns = near = _nearer(box, view)
+    camera = replace(
+        view.camera,
+        cx=view.camera.cx - columns.start,
+        cy=view.camera.cy - rows.start,
+        width=columns.stop - columns.start,
+        height=rows.stop - rows.start,
+    )
+    x, y = columns.start, rows.start
+    inner = (box[0] - x, box[1] - y, box[2] - x, box[3] - y)
+    found = _raised_in(SurfaceView(view.depth[near], camera), inner, plane, rule)
+    if found is None or found.fit < FITS:
+        return _raised_in(view, box, plane, rule)
+    mask = np.zeros(view.depth.shape, np.bool_)
+    mask[near] = found.mask
+    if _touches(mask, near):
+        return _raised_in(view, box, plane, rule)
+    return replace(found, mask=mask, pixels=np.flatnonzero(mask))
+
+
+def _raised_in(view: SurfaceView, box: Box, plane: Plane, rule: DepthRule) -> _Surface | None:
+    """The object on this support in a window, None if there is none."""
+    height = plane.height_of(view.depth, view.camera)
+    raised = height > max(rule.lift, 3.5 * plane.noise)
+    mask, fit = select(cut_at_jumps(view.depth, raised, *_jump(plane.noise, view)), box, rule.least_points)
     pixels = np.flatnonzero(mask)
     if not len(pixels):
         return None
-    gap = quantile(above.ravel()[pixels], 0.003)
-    whole = np.zeros(view.depth.shape, np.bool_)
-    whole[y:y2, x:x2] = mask
-    rows, columns = np.divmod(pixels, x2 - x)
-    return _Surface(whole, (rows + y) * width + columns + x, plane, fit, gap)
+    return _Surface(mask, pixels, plane, fit, quantile(height.ravel()[pixels], 0.003))
+
+
+def _nearer(box: Box, view: SurfaceView) -> tuple[slice, slice]:
+    """Rows and columns of the nearer surroundings of a box."""
+    height, width = view.depth.shape
+    margin = _NEARER * max(box[2] - box[0], box[3] - box[1]) + 4
+    rows = slice(max(0, int(box[1] - margin)), min(height, math.ceil(box[3] + margin)))
+    return rows, slice(max(0, int(box[0] - margin)), min(width, math.ceil(box[2] + margin)))
+
+
+def _touches(mask: Mask, part: tuple[slice, slice]) -> bool:
+    """Whether a mask that is empty outside a part of the image reaches the part's border, where that is not
+    the image's."""
+    rows, columns = part
+    height, width = mask.shape
+    return bool(
+        (rows.start > 0 and mask[rows.start].any())
+        or (rows.stop < height and mask[rows.stop - 1].any())
+        or (columns.start > 0 and mask[:, columns.start].any())
+        or (columns.stop < width and mask[:, columns.stop - 1].any())
+    )
 
 
 def _smoothing(noise: float) -> int:

@@ -64,7 +64,7 @@ def test_the_nearer_surroundings_give_what_the_whole_window_gives(
 ) -> None:
     with SceneRenderer(320, 240, world=world) as renderer:
         scenes = [renderer.render(seed) for seed in range(31, 35)]
-    placed = []
+    placed: list[Placement | str] = []
     for margin in (0.2, 10.0):  # the second holds the whole window
         monkeypatch.setattr(box3d, "_NEARER", margin)
         for scene in scenes:

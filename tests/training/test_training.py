@@ -48,7 +48,9 @@ CONFIG = TrainConfig(
     pool=(Scenes(500, 4, 112), Scenes(600, 2, 112, "shelf")),
     held_out=Scenes(900, 2, 112),
     detection=Stage(steps=2, batch=2, rate=1e-3, warmup=1, size=112),
-    alignment=LanguageStage(steps=2, batch=2, rate=1e-3, warmup=1, share=SHARE, live=True),
+    alignment=LanguageStage(
+        steps=2, batch=2, rate=1e-3, warmup=1, share=SHARE, live=True, recoloured=0.5, relit=0.5
+    ),
     language=LanguageStage(steps=2, batch=2, rate=1e-3, warmup=1, share=SHARE),
     workers=1,
 )
