@@ -36,7 +36,7 @@ from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_ma
 Array = NDArray[np.float64]
 Quaternion = tuple[float, float, float, float]
 
-PRESENT, MARGIN = 0.7, 0.2
+PRESENT, MARGIN = 0.7, 0.5
 """Minimum presence and margin of an answer that moves the arm."""
 CONFIRMED = 0.5
 """Minimum mean probability of an object, in the first answer and in the one from above, to be grasped."""
