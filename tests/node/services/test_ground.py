@@ -39,24 +39,42 @@ def node(domain: int, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chil
 
 
 class Caller:
-    """An action client that keeps what it hears."""
+    """An action client that keeps what it hears.
+
+    It reads the topic of the feedback itself, because rclpy's client drops feedback that arrives after the
+    result, as it may on a busy machine.
+    """
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
-        self.stages: list[str] = []
         self.client = ActionClient(robot.node, Ground, "groma/ground")
+        self._goal: list[int] = []
+        self._feedback: list[tuple[list[int], str]] = []
+        self._listener = robot.node.create_subscription(
+            Ground.Impl.FeedbackMessage,
+            "groma/ground/_action/feedback",
+            lambda message: self._feedback.append((list(message.goal_id.uuid), message.feedback.stage)),
+            10,
+        )
         robot.knock_action(self.client)
 
     def send(self, text: str, seconds: float = 0.0, **fields: Any) -> Any:
         goal = Ground.Goal(goal=GoalMessage(text=text, **fields))
         goal.timeout.sec, goal.timeout.nanosec = int(seconds // 1), int(seconds % 1 * 1e9)
-        self.stages.clear()
-        sent = self.client.send_goal_async(
-            goal, feedback_callback=lambda message: self.stages.append(message.feedback.stage)
-        )
+        sent = self.client.send_goal_async(goal)
         self.robot.until(sent.done, "the acceptance of a goal")
         assert sent.result().accepted
+        self._goal = list(sent.result().goal_id.uuid)
         return sent.result()
+
+    @property
+    def stages(self) -> list[str]:
+        """The stages of the last goal that were heard so far."""
+        return [stage for goal, stage in self._feedback if goal == self._goal]
+
+    def close(self) -> None:
+        self.client.destroy()
+        self.robot.node.destroy_subscription(self._listener)
 
     def result(self, handle: Any, picture: NDArray[Any] | None = None) -> tuple[int, Ground.Result]:
         """The status and the result; the picture is sent until they are there."""
@@ -82,7 +100,7 @@ def caller(robot: Robot, node: Child) -> Iterator[Caller]:
     robot.meet(node)
     caller = Caller(robot)
     yield caller
-    caller.client.destroy()
+    caller.close()
 
 
 def unique(scene: SceneSample) -> Any:
