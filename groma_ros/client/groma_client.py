@@ -154,7 +154,10 @@ class GromaClient:
     @cached_property
     def _ground(self) -> ActionClient:
         """Created at first use: it subscribes to the feedback, and the node continues a search whose client
-        has gone as long as another subscriber of the feedback exists."""
+        has gone as long as another subscriber of the feedback exists.
+
+        Its methods that send run in the client's thread (`create_task`): it has no lock, so a response that
+        comes while another thread is still sending would be dropped."""
         return ActionClient(self.node, Ground, f"{self._name}/ground")
 
     def listen_to(self, camera: str) -> None:
@@ -276,12 +279,15 @@ class GromaClient:
         end = time.monotonic() + patience
         self._until(self._ground.server_is_ready, end, f"No node {self._name} was found")
         self._feedback = ("", None)
-        accepted = self._ground.send_goal_async(request, feedback_callback=self._on_feedback)
-        self._until(accepted.done, end, "The node did not accept the goal")
-        handle = accepted.result()
+        send = partial(self._ground.send_goal_async, request, feedback_callback=self._on_feedback)
+        sent = self._executor.create_task(send)
+        self._until(lambda: sent.done() and sent.result().done(), end, "The node did not accept the goal")
+        handle = sent.result().result()
         if not handle.accepted:
             raise ValueError(f"The node refused to look for {wanted.text[:80]!r}; its log says why.")
-        self._handle, self._outcome = handle, handle.get_result_async()
+        asked = self._executor.create_task(handle.get_result_async)
+        self._until(asked.done, end, "The node did not accept the goal")
+        self._handle, self._outcome = handle, asked.result()
 
     def is_done(self) -> bool:
         """Whether the search started by `find` has ended; True if there was none."""
@@ -323,7 +329,7 @@ class GromaClient:
     def cancel(self) -> None:
         """Cancel the search in progress, if any; its result then says so."""
         if self._handle is not None and not self.is_done():
-            self._handle.cancel_goal_async()
+            self._executor.create_task(self._handle.cancel_goal_async)
 
     @property
     def diagnostics(self) -> dict[str, str]:

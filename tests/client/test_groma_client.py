@@ -101,6 +101,40 @@ def test_one_goal_is_found(client: GromaClient) -> None:
     assert stage == "answered" and answer is not None and len(answer.detections) == 1
 
 
+class _Preempted:
+    """rclpy's handle of an action client whose thread loses the processor after each request it sends."""
+
+    def __init__(self, handle: Any) -> None:
+        self._handle = handle
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._handle, name)
+        if not name.startswith("send_"):
+            return method
+
+        def send(request: Any) -> Any:
+            number = method(request)
+            time.sleep(0.5)
+            return number
+
+        return send
+
+    def __enter__(self) -> Any:
+        return self._handle.__enter__()
+
+    def __exit__(self, *error: Any) -> None:
+        self._handle.__exit__(*error)
+
+
+def test_a_response_that_comes_before_the_request_is_noted_counts(
+    client: GromaClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ground = client._ground
+    monkeypatch.setattr(ground, "_client_handle", _Preempted(ground._client_handle))
+    client.find("the red mug", timeout=30.0, patience=20.0)
+    assert client.result(20.0).success
+
+
 def test_an_absent_goal_is_not_found(client: GromaClient) -> None:
     client.find("the purple cone", timeout=0.0)
     result = client.result(90.0)

@@ -53,7 +53,7 @@ class Caller:
         self._listener = robot.node.create_subscription(
             Ground.Impl.FeedbackMessage,
             "groma/ground/_action/feedback",
-            lambda message: self._feedback.append((list(message.goal_id.uuid), message.feedback.stage)),
+            self._hear,
             10,
         )
         robot.knock_action(self.client)
@@ -66,6 +66,9 @@ class Caller:
         assert sent.result().accepted
         self._goal = list(sent.result().goal_id.uuid)
         return sent.result()
+
+    def _hear(self, message: Any) -> None:
+        self._feedback.append((list(message.goal_id.uuid), message.feedback.stage))
 
     @property
     def stages(self) -> list[str]:
