@@ -47,7 +47,6 @@ class Caller:
 
     def __init__(self, robot: Robot) -> None:
         self.robot = robot
-        self.client = ActionClient(robot.node, Ground, "groma/ground")
         self._goal: list[int] = []
         self._feedback: list[tuple[list[int], str]] = []
         self._listener = robot.node.create_subscription(
@@ -56,6 +55,8 @@ class Caller:
             self._hear,
             10,
         )
+        # After the listener: the node that answers it has discovered both.
+        self.client = ActionClient(robot.node, Ground, "groma/ground")
         robot.knock_action(self.client)
 
     def send(self, text: str, seconds: float = 0.0, **fields: Any) -> Any:
