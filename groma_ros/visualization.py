@@ -183,6 +183,10 @@ def _captions(width: int, groundings: Sequence[Grounding], scale: float, note: s
 
 def _verdict(grounding: Grounding) -> str:
     count = len(grounding.detections)
+    if grounding.status == "pending":
+        return "not answered yet"
+    if grounding.status == "stale":
+        return "the last answer is too old"
     if not count:
         return f"absent (present {grounding.present:.2f})"
     return f"{count} found (present {grounding.present:.2f})"

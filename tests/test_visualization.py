@@ -1,5 +1,6 @@
 """Drawn boxes and labels."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,14 @@ def test_captions_name_every_goal_also_the_absent() -> None:
     one = draw_groundings(GREY, [grounding("mug", (50, 60, 120, 150))])
     assert two.shape[1:] == GREY.shape[1:] and two.shape[0] > one.shape[0] > 240
     assert len(has(two[240:], colour(1))) > 20
+
+
+def test_a_goal_that_was_not_answered_is_not_called_absent() -> None:
+    missing = grounding("mug")
+    drawn = [
+        draw_groundings(GREY, [replace(missing, status=status)]) for status in ("absent", "pending", "stale")
+    ]
+    assert len({picture.tobytes() for picture in drawn}) == 3
 
 
 def test_labels_of_boxes_at_one_place_do_not_hide_each_other() -> None:

@@ -134,9 +134,11 @@ def write_figures(path: Path, answers: Answers, truth: DemoTruth, counts: Counts
 
 
 def write_picture(path: Path, frames: Mapping[int, NDArray[Any]], answers: Answers) -> None:
-    """Draw demo.png: some answered frames (uint8 HxWx3 RGB by stamp) spread over the run, each with a part of
-    the goals."""
+    """Draw demo.png: some frames (uint8 HxWx3 RGB by stamp) spread over the run, each with a part of the
+    goals. The first frames, whose goals were not answered yet, count only if there is no other."""
     stamps = sorted(set(frames) & set(answers))
+    told = [stamp for stamp in stamps if all(one.status != "pending" for one in answers[stamp])]
+    stamps = told or stamps
     if not stamps:
         raise ValueError("No frame of the bag was answered, so there is no picture to draw.")
     chosen = list(

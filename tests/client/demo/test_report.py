@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -118,6 +119,15 @@ def test_the_picture_shows_frames_two_a_row_and_every_goal_once(
     picture = read_picture(tmp_path / "demo.png")
     assert picture.shape[1] == 160 * size[0] and picture.shape[0] > 120 * size[1]
     assert (picture[:120, :160] != 90).any()
+
+
+def test_the_picture_leaves_out_frames_whose_goals_are_not_answered_yet(tmp_path: Path) -> None:
+    pending = dataclasses.replace(answer("goal"), status="pending")
+    answers = {0: [pending], 1: [answer("goal", BALL)]}
+    shades = {0: np.full((120, 160, 3), 30, np.uint8), 1: np.full((120, 160, 3), 90, np.uint8)}
+    for shown, left in ((answers, 90), ({0: answers[0]}, 30)):  # alone it is better than none
+        write_picture(tmp_path / "demo.png", shades, shown)
+        assert (read_picture(tmp_path / "demo.png")[60, 5] == left).all()
 
 
 def test_wrong_truth_is_refused_with_a_sentence(tmp_path: Path) -> None:
