@@ -156,8 +156,8 @@ class GromaClient:
         """Created at first use: it subscribes to the feedback, and the node continues a search whose client
         has gone as long as another subscriber of the feedback exists.
 
-        Its methods that send run in the client's thread (`create_task`): it has no lock, so a response that
-        comes while another thread is still sending would be dropped."""
+        Goals, and requests for their results, are sent in the client's thread (`create_task`): rclpy's client
+        has no lock, so a response that comes while another thread is still sending would be dropped."""
         return ActionClient(self.node, Ground, f"{self._name}/ground")
 
     def listen_to(self, camera: str) -> None:
@@ -286,7 +286,8 @@ class GromaClient:
         if not handle.accepted:
             raise ValueError(f"The node refused to look for {wanted.text[:80]!r}; its log says why.")
         asked = self._executor.create_task(handle.get_result_async)
-        self._until(asked.done, end, "The node did not accept the goal")
+        # The client's own thread does this at once, however late the goal was accepted.
+        self._until(asked.done, time.monotonic() + patience, "The result was not asked for")
         self._handle, self._outcome = handle, asked.result()
 
     def is_done(self) -> bool:
@@ -329,7 +330,7 @@ class GromaClient:
     def cancel(self) -> None:
         """Cancel the search in progress, if any; its result then says so."""
         if self._handle is not None and not self.is_done():
-            self._executor.create_task(self._handle.cancel_goal_async)
+            self._handle.cancel_goal_async()  # at once: `close` ends the thread, and nobody needs the response
 
     @property
     def diagnostics(self) -> dict[str, str]:

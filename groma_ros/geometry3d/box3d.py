@@ -248,8 +248,8 @@ def _jump(noise: float, view: SurfaceView) -> tuple[float, float]:
 def _raised(view: SurfaceView, box: Box, plane: Plane, rule: DepthRule) -> _Surface | None:
     """The object on this support, None if nothing stands on it there.
 
-    First only the nearer surroundings of the box are segmented, two fifths of the window. What is found
-    there is the same in the whole window, unless it reaches their border or fits the box poorly.
+    First only the nearer surroundings of the box are segmented, two fifths of the window; the whole window
+    only if what is found there reaches their border or fits the box poorly.
     """
     rows, columns = near = _nearer(box, view)
     camera = replace(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,12 @@ TINY = Path(__file__).parents[2] / "engines" / "groma-tiny"
 NAME = "llm.model.norm.weight"
 
 
+def _write(directory: Path, weights: dict[str, Any], tokenizer: bytes = b"", **changes: Any) -> None:
+    """Write groma-tiny with other weights, another tokenizer or other fields."""
+    bundle = dataclasses.replace(Bundle.load(TINY), directory=directory, graphs={}, familiarity={}, **changes)
+    bundle.write(weights, tokenizer or (TINY / TOKENIZER).read_bytes())
+
+
 def _mean(monkeypatch: pytest.MonkeyPatch, *names: Path) -> Bundle:
     *sources, out = names
     monkeypatch.setattr(sys, "argv", ["mean", *map(str, sources), "--out", str(out)])
@@ -28,11 +35,8 @@ def _mean(monkeypatch: pytest.MonkeyPatch, *names: Path) -> Bundle:
 def test_weights_are_averaged_and_the_rest_is_that_of_the_last(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = Bundle.load(TINY)
-    weights = load_file(tiny.file(WEIGHTS))
-    other = dataclasses.replace(tiny, directory=tmp_path / "other", graphs={}, familiarity={})
-    tokenizer = tiny.file(TOKENIZER).read_bytes()
-    other.write({**weights, NAME: weights[NAME] + np.float16(2)}, tokenizer)
+    tiny, weights = Bundle.load(TINY), load_file(TINY / WEIGHTS)
+    _write(tmp_path / "other", {**weights, NAME: weights[NAME] + np.float16(2)})
     mean = _mean(monkeypatch, tmp_path / "other", TINY, tmp_path / "mean")
     found = load_file(mean.file(WEIGHTS))
     assert found.keys() == weights.keys()
@@ -47,14 +51,11 @@ def test_weights_are_averaged_and_the_rest_is_that_of_the_last(
 def test_bundles_of_other_networks_or_words_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tiny = Bundle.load(TINY)
-    weights = load_file(tiny.file(WEIGHTS))
-    plain = dataclasses.replace(tiny, directory=tmp_path / "words", graphs={}, familiarity={})
-    plain.write(weights, tiny.file(TOKENIZER).read_bytes() + b"\n\0")
+    weights = load_file(TINY / WEIGHTS)
+    _write(tmp_path / "words", weights, tokenizer=b"other")
     with pytest.raises(SystemExit, match="another vocabulary"):
         _mean(monkeypatch, tmp_path / "words", TINY, tmp_path / "out")
-    network = {**tiny.network, "nms_thres": 0.5}
-    dataclasses.replace(plain, directory=tmp_path / "network", network=network).write(weights, b"")
+    _write(tmp_path / "network", weights, network={**Bundle.load(TINY).network, "nms_thres": 0.5})
     with pytest.raises(SystemExit, match="another network"):
         _mean(monkeypatch, tmp_path / "network", TINY, tmp_path / "out")
     assert not (tmp_path / "out").exists()

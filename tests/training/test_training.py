@@ -24,14 +24,21 @@ from groma_ros.tokenization.sentencepiece_model import UNUSED, SentencePieceMode
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, Scenes, Stage, TrainConfig
 from groma_ros.training.detection import Names, draw_batch
-from groma_ros.training.features import encode, mirrored, observe
-from groma_ros.training.language_stage import forward, load_tokenizer, losses, train_language
+from groma_ros.training.features import OtherColours, encode, mirrored, observe
+from groma_ros.training.language_stage import (
+    LivePictures,
+    forward,
+    load_tokenizer,
+    losses,
+    train_language,
+)
 from groma_ros.training.optimiser import Schedule
 from groma_ros.training.packing import ask, pack
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Shard, open_pool, render_pool
 from groma_ros.training.run import TrainingRun, publish, train
 from groma_ros.training.vision_stage import train_detection
+from groma_ros.types import Intrinsics
 from tests.small import NETWORK
 
 ALONE = TrainingProcess(0, 1, torch.device("cpu"))
@@ -267,3 +274,18 @@ def test_pictures_in_other_colours_are_of_objects_of_unknown_colour() -> None:
     seen = torch.stack([p[:, int(y), int(x)] for p, (x, y) in zip(batch.pixels, centres, strict=True)])
     red_first = (seen.argmax(1) == 0).numpy()
     assert red_first[~unknown].all() and red_first[unknown].mean() < 0.6
+
+
+def test_live_pictures_are_recoloured_and_relit_in_their_shares() -> None:
+    red = np.full((1, 64, 64, 3), (200, 20, 20), np.uint8)
+    mug = SceneObject("mug", "red", (16.0, 16.0, 48.0, 48.0), 1.0, 1024, (0.0, 0.0, 1.0), (0.1, 0.1, 0.1))
+    shard = Shard("table-0", red, [(mug,)], [Intrinsics(60, 60, 32, 32, 64, 64)], 0)
+    live = LivePictures(Groma(CONFIG.network), [shard], torch.device("cpu"), recoloured=0.3, relit=0.5)
+    rng = np.random.default_rng(0)
+    drawn = [features.sample for _ in range(10) for features in live.draw(20, rng)]
+    other = [sample for sample in drawn if isinstance(sample, OtherColours)]
+    assert 0.2 < len(other) / len(drawn) < 0.4
+    assert {thing.colour for sample in other for thing in sample.objects} == {""}
+    rest = [sample for sample in drawn if not isinstance(sample, OtherColours)]
+    assert {thing.colour for sample in rest for thing in sample.objects} == {"red"}
+    assert 0.35 < np.mean([not np.array_equal(sample.rgb, red[0]) for sample in rest]) < 0.65
