@@ -330,7 +330,8 @@ class GromaClient:
     def cancel(self) -> None:
         """Cancel the search in progress, if any; its result then says so."""
         if self._handle is not None and not self.is_done():
-            self._handle.cancel_goal_async()  # at once: `close` ends the thread, and nobody needs the response
+            # Sent at once: `close` ends the client's thread, and nobody needs the response.
+            self._handle.cancel_goal_async()
 
     @property
     def diagnostics(self) -> dict[str, str]:
