@@ -27,8 +27,8 @@ LIMITS = {
 }
 # Goals that may differ by more although float32 was sure of them. Processors sum bfloat16 in different ways;
 # here none differed. In int8 an object near the threshold of objectness is a region or not, and sets ("all
-# that are not ...") gain or lose it: none of 350 here with the weights that ship, 3 with those before. In fp16
-# three goals differ.
+# that are not ...") gain or lose it: none of 350 here with the weights that ship, 3 with those before. In
+# fp16 three goals differ.
 KNOWN = {("torch", "bf16"): 1, ("onnx", "fp16"): 5, ("onnx", "int8"): 3}
 
 
