@@ -9,7 +9,7 @@ the log-odds are those of the probabilities in the answers.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,8 +36,8 @@ that the goal mentions beside it may be outside. Metres."""
 
 BESIDE = 1.2
 """Maximum distance in metres between the outlines of two objects that are next to each other."""
-MISSING = 0.3
-"""Presence below which the neighbour that a goal mentions is missing from a view."""
+UNSEEN = 0.4
+"""Probability that the neighbour which a goal mentions stands beside a place where none was named."""
 _BESIDE = re.compile(r"\b(?:next to|beside|close to|near)\s+(.+)$", re.IGNORECASE)
 
 
@@ -71,11 +71,26 @@ class Place:
 
 
 class Evidence:
-    """The places named for one goal. frame: that of the answers' positions; others are ignored."""
+    """The places named for one goal.
 
-    def __init__(self, frame: str) -> None:
+    frame: that of the answers' positions; others are ignored. neighbours: the evidence for what the goal's
+    object is next to, if the goal mentions that; the two need never be in view together.
+    """
+
+    def __init__(self, frame: str, neighbours: Evidence | None = None) -> None:
         self._frame = frame
+        self.neighbours = neighbours
         self.places: list[Place] = []
+
+    def log_odds(self, place: Place) -> float:
+        """Log-odds that a place is the object that is meant: that it is such an object, and that the most
+        likely neighbour stands beside it."""
+        if self.neighbours is None:
+            return place.log_odds
+        beside = [other for other in self.neighbours.places if are_beside(place.answer, other.answer)]
+        neighbour = max((_probability(other.log_odds) for other in beside), default=UNSEEN)
+        chance = _probability(place.log_odds) * neighbour
+        return float(np.log(chance / (1 - chance)))
 
     def add(self, answer: Answer, here: Array, heading: float) -> Place | None:
         """Add the answer of a view from a position (x, y) with a heading in radians. Returns the place it
@@ -97,25 +112,21 @@ class Evidence:
 
     def is_found(self, place: Place) -> bool:
         """Whether the evidence for a place suffices, by itself and against every other one."""
-        rivals = [other.log_odds for other in self.places if other is not place]
-        return place.log_odds >= max([FOUND, *(rival + LEAD for rival in rivals)])
+        rivals = [self.log_odds(other) for other in self.places if other is not place]
+        return self.log_odds(place) >= max([FOUND, *(rival + LEAD for rival in rivals)])
 
     def next(self, least: float = -1.0) -> Place | None:
         """The most likely place above these log-odds that was not given up, or has gained `LEAD` since."""
-        worth = [
-            place
-            for place in self.places
-            if place.log_odds > least and place.log_odds > place.given_up + LEAD
-        ]
-        return max(worth, key=lambda place: place.log_odds, default=None)
+        worth = [place for place in self.places if self.log_odds(place) > max(least, place.given_up + LEAD)]
+        return max(worth, key=self.log_odds, default=None)
 
     def described(self) -> str:
         """A sentence about the most likely place; empty if none was named."""
-        best = max(self.places, key=lambda place: place.log_odds, default=None)
+        best = max(self.places, key=self.log_odds, default=None)
         if best is None:
             return ""
         x, y = best.answer.position[:2]
-        probability = 1 / (1 + np.exp(-best.log_odds))
+        probability = _probability(self.log_odds(best))
         positions = f"{len(best.views)} position{'s' * (len(best.views) > 1)}"
         return (
             f"The most likely object, at ({x:.1f}, {y:.1f}), is {probability:.2f} likely after views from "
@@ -134,34 +145,22 @@ class Evidence:
         return near
 
 
-def neighbour(goal: str) -> str | None:
-    """The object that a goal's object is next to: "the pink chair" for "the barrel next to the pink chair".
-    None for other goals."""
+def parts(goal: str) -> tuple[str, str] | None:
+    """The object of a goal and the one that it is next to, each as a goal of its own: "go to the barrel" and
+    "the pink chair" for "go to the barrel next to the pink chair". None for other goals."""
     found = _BESIDE.search(goal.strip())
-    return found[1] if found else None
+    return (goal.strip()[: found.start()].strip(), found[1]) if found and found.start() else None
 
 
-def with_neighbour(answer: Answer, other: Answer) -> Answer:
-    """Limit an answer by the answer about the neighbour that its goal mentions, given from the same position.
-
-    A model that overlooks half of a goal names any barrel for "the barrel next to the pink chair". If the
-    chair is missing from the view, is not beside that barrel, or is the same object, the answer is no more
-    likely than that.
-    """
-    if other.status == "absent":
-        limit = other.present if other.present < MISSING else 1.0
-    elif other.frame and other.frame == answer.frame and not _are_beside(answer, other):
-        limit = other.rest
-    else:
-        limit = 1.0
-    return replace(answer, present=min(answer.present, limit), margin=min(answer.margin, limit))
-
-
-def _are_beside(one: Answer, other: Answer) -> bool:
+def are_beside(one: Answer, other: Answer) -> bool:
     """Whether two objects are at most `BESIDE` apart and neither has its centre inside the other. An object's
     width is the mean of its sides."""
     reaches = [(item.size[0] + item.size[1]) / 4 for item in (one, other)]
     return max(reaches) <= distance(one, other) <= sum(reaches) + BESIDE
+
+
+def _probability(log_odds: float) -> float:
+    return float(1 / (1 + np.exp(-log_odds)))
 
 
 def in_view(answer: Answer, here: Array, heading: float, nearest: float = 0.0) -> bool:

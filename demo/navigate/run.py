@@ -18,6 +18,7 @@ from demo.navigate.simulator import CAMERA, MAP
 from demo.session import CameraListener, Demonstration, Session, Setup
 from demo.simulator_process import SimulatorProcess
 from examples.ask import Answer, Outcome
+from examples.evidence import parts
 from examples.go_to import SEARCH_SECONDS, Base, Seeker
 from groma_ros.camera_geometry import moved
 from groma_ros.geometry3d.box3d import DepthError, place
@@ -26,9 +27,12 @@ WITHIN, CLOSE = 1.0, 0.5
 
 
 class BoxFinder:
-    """Answers an episode's goal with a true box and depth of an object in view (upper bound), or with a
-    random one (lower bound). Other goals, such as the object that the goal's one is next to, are present
-    without a box."""
+    """Answers an episode's goal, or the object in it, with a true box and depth of a target in view (upper
+    bound), or with those of a random object (lower bound). What that object is next to is always answered
+    truly.
+
+    goal: text; targets: indices into `names`, the names of all objects; choice: the random object's index.
+    """
 
     def __init__(
         self,
@@ -36,19 +40,25 @@ class BoxFinder:
         simulator: SimulatorProcess,
         goal: str,
         targets: list[int],
+        names: list[str],
         choice: int | None,
     ) -> None:
-        self._camera, self._simulator, self._targets, self._choice = camera, simulator, targets, choice
-        self._goal = goal
+        self._camera, self._simulator = camera, simulator
+        wanted = targets if choice is None else [choice]
+        self.wanted = {goal: wanted}
+        """Indices of the objects that each goal means."""
+        if (found := parts(goal)) is not None:
+            thing, neighbour = found
+            name = neighbour.removeprefix("the ")
+            beside = [index for index, other in enumerate(names) if f" {other}".endswith(f" {name}")]
+            self.wanted |= {thing: wanted, neighbour: beside}
 
     def ask(self, goal: str) -> Answer:
-        if goal != self._goal:
-            return Answer(goal, "present", "Only the box of the episode's goal is known.", 1.0)
+        """Answer one of these goals; any other is absent."""
         seen = self._camera.images
         self._camera.wait_until(lambda: self._camera.images >= seen + 2)
         told = self._simulator.request("boxes")
-        wanted = self._targets if self._choice is None else [self._choice]
-        boxes = [told["boxes"][index] for index in wanted if told["boxes"][index]]
+        boxes = [told["boxes"][index] for index in self.wanted.get(goal, []) if told["boxes"][index]]
         if not boxes:
             return Answer(goal, "absent", "It is not in view.")
         try:
@@ -152,10 +162,11 @@ class NavigateDemonstration(Demonstration):
         return judge(seed, episode, trip, score), trip, picture
 
     def _finder(self, session: Session, seed: int, episode: dict[str, Any]) -> BoxFinder:
-        count = len(episode["objects"])
-        choice = None if session.finder == "true" else int(np.random.default_rng([seed, 29]).integers(count))
+        names = [item["name"] for item in episode["objects"]]
+        random = np.random.default_rng([seed, 29]).integers(len(names))
+        choice = None if session.finder == "true" else int(random)
         goal = episode["goal"]
-        return BoxFinder(session.camera, session.simulator, goal["text"], goal["targets"], choice)
+        return BoxFinder(session.camera, session.simulator, goal["text"], goal["targets"], names, choice)
 
     def pictures(self, film: Path) -> list[Path]:
         """The pictures of an episode, and the map with the path."""

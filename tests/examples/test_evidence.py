@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from examples.ask import Answer
-from examples.evidence import NEAR, Evidence, in_view, neighbour, with_neighbour
+from examples.evidence import NEAR, Evidence, Place, are_beside, in_view, parts
 
 CHAIR = Answer("the chair", "present", "", 0.9, 0.7, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.", 0.2, 0.2)
@@ -148,36 +148,60 @@ def test_the_most_likely_place_is_described() -> None:
 
 
 @pytest.mark.parametrize(
-    ("goal", "other"),
+    ("goal", "found"),
     [
-        ("go to the barrel next to the pink chair", "the pink chair"),
-        ("the chair Near the desk ", "the desk"),
-        ("the cone beside the green ball", "the green ball"),
+        ("go to the barrel next to the pink chair", ("go to the barrel", "the pink chair")),
+        ("the chair Near the desk ", ("the chair", "the desk")),
+        ("the cone beside the green ball", ("the cone", "the green ball")),
+        ("next to the door", None),
         ("the nearest chair", None),
         ("the chair nearest to the desk", None),
         ("the chair", None),
     ],
 )
-def test_the_neighbour_that_a_goal_mentions(goal: str, other: str | None) -> None:
-    assert neighbour(goal) == other
+def test_the_object_of_a_goal_and_its_neighbour(goal: str, found: tuple[str, str] | None) -> None:
+    assert parts(goal) == found
 
 
 @pytest.mark.parametrize(
-    ("changes", "chance"),
+    ("position", "beside"),
     [
-        ({"status": "absent", "present": 0.05, "frame": ""}, 0.05),
-        ({"status": "absent", "present": 0.3, "frame": ""}, 0.8),  # too unsure to contradict
-        ({"position": np.array([4.0, 1.7, 0.2])}, 0.8),  # 1.1 m between the outlines
-        ({"position": np.array([4.0, 1.9, 0.2])}, 0.1),  # 1.3 m
-        ({"position": np.array([4.0, 0.3, 0.2])}, 0.8),
-        ({"position": np.array([4.0, 0.2, 0.9])}, 0.1),  # a part of the same object
-        ({"frame": ""}, 0.8),  # without depth
+        ((4.0, 1.7, 0.2), True),  # 1.1 m between the outlines
+        ((4.0, 1.9, 0.2), False),  # 1.3 m
+        ((4.0, 0.3, 0.2), True),
+        ((4.0, 0.2, 0.9), False),  # a part of the same object
     ],
 )
-def test_an_answer_is_no_more_likely_than_the_neighbour_it_mentions(
-    changes: dict[str, object], chance: float
-) -> None:
-    other = dataclasses.replace(CHAIR, **changes)  # type: ignore[arg-type]
-    limited = with_neighbour(CHAIR, other)
-    assert limited.chance == pytest.approx(chance)
-    assert limited.position is CHAIR.position and limited.status == "present"
+def test_objects_are_beside_each_other(position: tuple[float, float, float], beside: bool) -> None:
+    other = dataclasses.replace(CHAIR, position=np.array(position))
+    assert are_beside(CHAIR, other) is beside and are_beside(other, CHAIR) is beside
+
+
+def chance(evidence: Evidence, place: Place) -> float:
+    return 1 / (1 + float(np.exp(-evidence.log_odds(place))))
+
+
+def test_a_place_is_as_likely_as_the_object_and_its_neighbour_together() -> None:
+    neighbours = Evidence("map")
+    evidence = Evidence("map", neighbours)
+    place = evidence.add(at(4, 0), np.zeros(2), AHEAD)  # 0.8
+    assert place is not None and chance(evidence, place) == pytest.approx(0.8 * 0.4)
+    neighbours.add(at(4, 5.0), np.array([4.0, 3.0]), np.pi / 2)  # too far away
+    assert chance(evidence, place) == pytest.approx(0.8 * 0.4)
+    neighbours.add(at(4, 1.0), np.array([4.0, -1.0]), np.pi / 2)  # seen from elsewhere
+    assert chance(evidence, place) == pytest.approx(0.8 * 0.8)
+    neighbours.add(at(4, -1.0, 0.9, 0.9), np.array([4.0, 1.5]), -np.pi / 2)
+    assert chance(evidence, place) == pytest.approx(0.8 * 0.9)
+
+
+def test_of_two_alike_the_one_with_the_neighbour_is_found() -> None:
+    neighbours = Evidence("map")
+    evidence = Evidence("map", neighbours)
+    for x in (0.0, 1.0):
+        evidence.add(at(4, 3.0, 1.0, 1.0), np.array([x, 3.0]), AHEAD)
+        evidence.add(at(4, 0, 1.0, 0.8), np.array([x, -1.5]), 0.3)
+        neighbours.add(at(4.0, -1.0, 1.0, 1.0), np.array([x, -1.5]), AHEAD)
+    far, near = evidence.places
+    assert far.log_odds >= near.log_odds > 3
+    assert evidence.is_found(near) and not evidence.is_found(far) and evidence.next() is near
+    assert evidence.described().startswith("The most likely object, at (4.0, 0.0), is ")

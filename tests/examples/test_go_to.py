@@ -113,30 +113,62 @@ def test_a_doubtful_object_is_looked_at_from_its_sides() -> None:
     assert angles == pytest.approx([np.pi, np.pi + 0.9, np.pi - 0.9])
 
 
-def test_an_object_whose_neighbour_is_not_there_is_not_gone_to() -> None:
+BARREL = dataclasses.replace(CHAIR, goal="the barrel", position=np.array([4.0, 1.0, 0.5]))
+
+
+def facing(base: StandInBase, answer: Answer, most: float = 0.4) -> bool:
+    """Whether an object is within an angle from the base's heading, radians."""
+    way = answer.position[:2] - base.place
+    aside = float(np.arctan2(*way[::-1])) - base.heading
+    return abs(float(np.angle(np.exp(1j * aside)))) < most
+
+
+def test_an_object_whose_neighbour_is_not_there_is_looked_at_and_no_arrival() -> None:
     base, asked = StandInBase(), []
-    missing = dataclasses.replace(NOTHING, present=0.02)
 
     def ask(goal: str) -> Answer:
         asked.append(goal)
-        return CHAIR if goal == "the chair next to the barrel" else missing
+        return CHAIR if goal == "go to the chair" and facing(base, CHAIR) else NOTHING
 
-    trip = Seeker(base, ask).go_to("the chair next to the barrel")  # type: ignore[arg-type]
-    assert trip.cause == "not found" and all(not place.any() for place, _ in base.goes)
-    assert asked[:2] == ["the chair next to the barrel", "the barrel"]
+    trip = Seeker(base, ask).go_to("go to the chair next to the barrel")  # type: ignore[arg-type]
+    assert trip.cause == "not found" and set(asked) == {"go to the chair", "the barrel"}
+    assert trip.sentence.endswith("is 0.39 likely after views from 2 positions.")
+    near = [place for place, _ in base.goes if np.hypot(*(place - CHAIR.position[:2])) < 1.0]
+    assert not near
 
 
-def test_a_neighbour_is_asked_for_except_right_before_the_object() -> None:
+def test_the_whole_goal_is_asked_where_both_are_in_view() -> None:
     base, asked = StandInBase(), []
-    barrel = dataclasses.replace(CHAIR, position=np.array([4.0, 1.0, 0.5]))
 
     def ask(goal: str) -> Answer:
         asked.append(goal)
-        return CHAIR if goal == "the chair next to the barrel" else barrel
+        thing = BARREL if goal == "the barrel" else CHAIR
+        return thing if facing(base, thing, 0.58) else NOTHING
 
     trip = Seeker(base, ask).go_to("the chair next to the barrel")  # type: ignore[arg-type]
     assert trip.cause == ""
-    assert asked == ["the chair next to the barrel", "the barrel"] * 2 + ["the chair next to the barrel"]
+    apart, whole = ["the chair", "the barrel"], "the chair next to the barrel"
+    # Both are in the first of six views, and in that from nearer; at the end the barrel need not be.
+    assert asked == [*apart, whole, *apart * 5, *apart, whole, "the chair"]
+
+
+def test_an_object_and_its_neighbour_need_not_be_in_one_view() -> None:
+    base, seen = StandInBase(), []
+    chair = dataclasses.replace(CHAIR, position=np.array([3.0, 0.0, 0.5]))
+    barrel = dataclasses.replace(BARREL, position=np.array([2.3, 1.6, 0.5]))
+
+    def ask(goal: str) -> Answer:
+        thing = barrel if goal == "the barrel" else chair
+        if not facing(base, thing, 0.58):
+            return NOTHING
+        seen.append((goal, tuple(base.place), base.heading))
+        return thing
+
+    trip = Seeker(base, ask).go_to("the chair next to the barrel")  # type: ignore[arg-type]
+    assert trip.cause == ""
+    start = {goal: heading for goal, place, heading in seen if place == (0.0, 0.0)}
+    assert start == pytest.approx({"the chair": 0.0, "the barrel": np.pi / 3})
+    assert np.hypot(*(base.place - chair.position[:2])) == pytest.approx(0.3 + STANDOFF)
 
 
 def test_two_objects_named_in_turn_are_no_arrival() -> None:
