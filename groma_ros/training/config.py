@@ -20,6 +20,8 @@ class Scenes:
     """Number of scenes."""
     size: int = 280
     """Side of the pictures, pixels."""
+    share: int = 1
+    """How often each is drawn in stage 1, against those of other entries."""
     world: str = "table"
     """One of `simulation.worlds`, or "mixed"."""
 
@@ -45,6 +47,9 @@ class Stage:
     """Muon updates the matrices inside blocks; otherwise AdamW updates everything."""
     backbone: bool = True
     """The backbone is trained (stage 1 only)."""
+    proposer_only: bool = False
+    """Stage 1 trains the proposer alone: the tokens of pictures and of given boxes stay as they are, so the
+    language model needs no further training."""
     offsets: float = 1.0
     """Factor on the rate of the deformable attention's sampling offsets."""
     size: int = 224

@@ -39,10 +39,12 @@ class Data:
         return all(one.mirrors for one in self.pictures)
 
 
-def scenes_data(config: TrainConfig, out: Path, scenes: int = 0) -> Data:
-    """Rendered scenes of a config; scenes: use only this many of each pool, 0 for all."""
+def scenes_data(config: TrainConfig, out: Path, scenes: int = 0, shared: bool = False) -> Data:
+    """Rendered scenes of a config; scenes: use only this many of each pool, 0 for all; shared: each pool
+    occurs as often as its `share` says."""
     held_out = open_pool(out / "pool", [config.held_out]) if config.held_out else ()
-    return Data(open_pool(out / "pool", config.pool, scenes), held_out)
+    pool = [pool for pool in config.pool for _ in range(pool.share if shared else 1)]
+    return Data(open_pool(out / "pool", pool, scenes), held_out)
 
 
 def files_data(files: Sequence[Path], images: Path | None, held_out: Sequence[Path] = ()) -> Data:

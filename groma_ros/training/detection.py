@@ -138,6 +138,21 @@ def jittered(boxes: list[Tensor], noise: float, generator: torch.Generator) -> t
     return torch.cat([centre, padded[..., 2:] * (1 + draw[..., 2:])], -1), real
 
 
+def objectness_head(step: int) -> Source:
+    """The objectness head that an update supervises: both in turn."""
+    return "coco" if step % 2 == 0 else "sa1b"
+
+
+def proposal_step(model: Groma, batch: Batch, step: int) -> dict[str, Tensor]:
+    """Compute the loss of the boxes of a batch; nothing of the backbone learns from it."""
+    with fast(batch.pixels.device):
+        with torch.no_grad():
+            states = model.perceiver.hidden(batch.pixels)
+        proposals = model.perceiver.propose(states)
+    loss, _ = detection_loss(proposals, batch.boxes, objectness_head(step), model.config.proposer)
+    return {"boxes": loss}
+
+
 def detection_step(
     model: Groma, heads: Auxiliary, batch: Batch, step: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
@@ -152,9 +167,9 @@ def detection_step(
         kind, colour, place = heads.kind(tokens), heads.colour(tokens), heads.place(tokens)
     wanted_kind, wanted_colour = cell_labels(batch, model_side(model, batch))
     true_kind, true_colour = torch.cat(batch.kinds), torch.cat(batch.colours)
-    source: Source = "coco" if step % 2 == 0 else "sa1b"
+    boxes_loss, _ = detection_loss(proposals, batch.boxes, objectness_head(step), model.config.proposer)
     return {
-        "boxes": detection_loss(proposals, batch.boxes, source, model.config.proposer)[0],
+        "boxes": boxes_loss,
         "cells": F.cross_entropy(cell_kind.float().flatten(0, 1), wanted_kind.flatten())
         + known_loss(cell_colour.float().flatten(0, 1), wanted_colour.flatten()),
         "kind": F.cross_entropy(kind.float(), true_kind),
@@ -204,11 +219,15 @@ def train_step(
     step: int,
     worker: TrainingProcess,
     seed: int,
+    proposer_only: bool = False,
 ) -> dict[str, float]:
     """Make one update; return the loss terms as numbers."""
-    generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)
-    terms = detection_step(model, heads, batch, step, generator)
-    loss = torch.stack([WEIGHTS[name] * terms[name] for name in WEIGHTS]).sum()
+    if proposer_only:
+        terms = proposal_step(model, batch, step)
+    else:
+        generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)
+        terms = detection_step(model, heads, batch, step, generator)
+    loss = torch.stack([WEIGHTS[name] * terms[name] for name in WEIGHTS if name in terms]).sum()
     loss.backward()
     worker.average_gradients(optimiser.parameters)
     norm = optimiser.step(step)

@@ -37,13 +37,13 @@ def train_detection(
 
     data: training data (default: the config's scenes, rendered in `out`).
     """
-    data = data or scenes_data(config, out)
+    data = data or scenes_data(config, out, shared=True)
     names = data.names
     model, heads = build(config, worker.device, names)
     stage = config.detection
     model.perceiver.vis_encoder.config._attn_implementation = ATTENTION
-    model.perceiver.vis_encoder.requires_grad_(stage.backbone)
-    trained = [model.perceiver, model.region_encoder, heads]
+    model.perceiver.vis_encoder.requires_grad_(stage.backbone and not stage.proposer_only)
+    trained = [model.perceiver, *([] if stage.proposer_only else [model.region_encoder, heads])]
     optimiser = Optimiser(trained, Schedule.of(stage), stage.weight_decay, stage.muon, stage.offsets)
     path = out / "detection.pt"
     first = 0
@@ -61,11 +61,14 @@ def train_detection(
     elif (out / "start.pt").exists():
         saved = torch.load(out / "start.pt", map_location=worker.device, weights_only=True)
         model.load_state_dict(saved["model"])
-        fit_heads(model, heads, (batch_of(step, 3) for step in range(HEAD_STEPS)), worker)
-        model.perceiver.vis_encoder.requires_grad_(stage.backbone)
+        if not stage.proposer_only:
+            fit_heads(model, heads, (batch_of(step, 3) for step in range(HEAD_STEPS)), worker)
+            model.perceiver.vis_encoder.requires_grad_(stage.backbone)
     started = time.time()
     for step in worker.steps(first, stage.steps, "detection"):
-        numbers = train_step(model, heads, optimiser, batch_of(step), step, worker, config.seed)
+        numbers = train_step(
+            model, heads, optimiser, batch_of(step), step, worker, config.seed, stage.proposer_only
+        )
         if not worker.speaks:
             continue
         done = step + 1

@@ -6,6 +6,8 @@ Tensors of equal shape are copied, larger ones are derived as follows.
 |---|---|
 | patches, for an input larger by the same factor | the kernel first averages down: equal features |
 | the region encoder's fine level | its convolution after pooling is zero: equal tokens |
+| the proposer's layers | a new one and its heads are copies of the last |
+| the proposer's queries | new ones are copies of the first |
 | the vocabulary | a common piece keeps its embedding, a new one gets the mean of its former pieces |
 """
 
@@ -19,7 +21,7 @@ from torch import Tensor
 
 from groma_ros.model.checkpoint import load_weights
 from groma_ros.model.groma import Groma
-from groma_ros.network_config import GromaConfig
+from groma_ros.network_config import GromaConfig, ProposerConfig
 from groma_ros.runtime.bundle import TOKENIZER, WEIGHTS, Bundle
 from groma_ros.tokenization.sentencepiece_model import WORD_MARK, SentencePieceModel
 
@@ -36,6 +38,8 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
     old = Groma(config)
     load_weights(old, bundle.file(WEIGHTS), torch.float32)
     known, state = old.state_dict(), model.state_dict()
+    if config.proposer != model.config.proposer:
+        known |= deeper_proposer(known, config.proposer, model.config.proposer)
     for name, value in state.items():
         if name not in known:
             if not name.startswith(("region_encoder.fine.", "region_encoder.roi_align.pconvs.")):
@@ -58,6 +62,33 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
                 f"{tuple(value.shape)}; only patches, the fine level and the vocabulary may grow."
             )
     model.load_state_dict(state)
+
+
+def deeper_proposer(
+    known: dict[str, Tensor], before: ProposerConfig, after: ProposerConfig
+) -> dict[str, Tensor]:
+    """Tensors of a proposer with more layers and queries than before, by name, from those before."""
+    start = "perceiver.ddetr_transformer."
+    sources: list[tuple[str, int, int]] = []  # prefix, number of the new module, number of its source
+    for part, old, new in (
+        ("encoder.layers.", before.encoder_layers, after.encoder_layers),
+        ("decoder.layers.", before.decoder_layers, after.decoder_layers),
+        ("class_embed_coco.", before.decoder_layers, after.decoder_layers),
+        ("class_embed_sa1b.", before.decoder_layers, after.decoder_layers),
+        ("bbox_embed.", before.decoder_layers, after.decoder_layers),
+    ):
+        sources += [(start + part, index, old - 1) for index in range(old, new)]
+    # The last box head is stage one's.
+    sources.append((start + "bbox_embed.", after.decoder_layers, before.decoder_layers))
+    grown = {
+        f"{prefix}{new}.{name.removeprefix(f'{prefix}{old}.')}": value
+        for prefix, new, old in sources
+        for name, value in known.items()
+        if name.startswith(f"{prefix}{old}.")
+    }
+    queries = start + "query_position_embeddings.weight"
+    rows = torch.arange(after.num_queries) % len(known[queries])
+    return {**grown, queries: known[queries][rows]}
 
 
 def finer_patches(kernel: Tensor, side: int) -> Tensor:
