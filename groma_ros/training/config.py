@@ -20,10 +20,10 @@ class Scenes:
     """Number of scenes."""
     size: int = 280
     """Side of the pictures, pixels."""
-    share: int = 1
-    """How often each is drawn in stage 1, against those of other entries."""
     world: str = "table"
     """One of `simulation.worlds`, or "mixed"."""
+    share: int = 1
+    """How often each is drawn in stage 1, against those of other entries."""
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from groma_ros.tokenization.prompts import TINY_TEMPLATE
 from groma_ros.tokenization.sentencepiece_model import UNUSED, SentencePieceModel
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, Scenes, Stage, TrainConfig
+from groma_ros.training.data import scenes_data
 from groma_ros.training.detection import Names, draw_batch
 from groma_ros.training.features import OtherColours, encode, mirrored, observe
 from groma_ros.training.language_stage import (
@@ -245,6 +246,29 @@ def test_every_config_is_read_and_the_newest_has_the_network_that_ships(path: Pa
     shipped = Bundle.load(Path(__file__).parents[2] / "engines" / "groma-tiny")
     same = config.network == GromaConfig.from_dict(shipped.network)
     assert same == (path.name in ("train_fine.yaml", "train_recoloured.yaml"))
+
+
+def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered / "pool", tmp_path / "pool")
+    shutil.copyfile(trained / "language.pt", tmp_path / "start.pt")
+    stage = dataclasses.replace(CONFIG.detection, proposer_only=True)
+    train_detection(ALONE, dataclasses.replace(CONFIG, detection=stage), tmp_path, resume=False)
+    before, after = (
+        torch.load(folder / f"{name}.pt", weights_only=True)["model"]
+        for folder, name in ((trained, "language"), (tmp_path, "detection"))
+    )
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    proposer = ("perceiver.ddetr_transformer.", "perceiver.input_proj.")
+    assert changed and all(name.startswith(proposer) for name in changed)
+    assert all(any(name.startswith(part) for name in changed) for part in proposer)
+
+
+def test_a_pool_with_a_larger_share_is_drawn_more_often(rendered: Path) -> None:
+    tables, shelves = CONFIG.pool
+    config = dataclasses.replace(CONFIG, pool=(tables, dataclasses.replace(shelves, share=3)))
+    worlds = [shard.sample(0).world for shard in scenes_data(config, rendered, shared=True).pictures]
+    assert worlds == ["table", "shelf", "shelf", "shelf"]
+    assert len(scenes_data(config, rendered).pictures) == 2
 
 
 def test_a_vocabulary_is_as_large_as_the_network_takes_it_for(rendered: Path, tmp_path: Path) -> None:

@@ -93,6 +93,40 @@ def test_a_grown_network_gives_the_tokens_of_the_one_it_starts_from(small_model:
     assert len(after.maps) == len(before.maps) + 1
 
 
+def test_a_deeper_proposer_starts_with_copies_of_its_last_layers(small_model: Path) -> None:
+    bundle = Bundle.load(small_model)
+    config = GromaConfig.from_dict(bundle.network)
+    before = config.proposer
+    after = dataclasses.replace(
+        before,
+        encoder_layers=before.encoder_layers + 1,
+        decoder_layers=before.decoder_layers + 2,
+        num_queries=before.num_queries + 3,
+        two_stage_num_proposals=before.two_stage_num_proposals + 3,
+    )
+    new = Groma(dataclasses.replace(config, proposer=after))
+    load_start(new, bundle, bundle.file(TOKENIZER))
+    old, grown = (model.state_dict() for model in (load_model(bundle), new))
+    start, last = "perceiver.ddetr_transformer.", before.decoder_layers - 1
+    for made, source in (
+        (
+            f"encoder.layers.{before.encoder_layers}.fc1.weight",
+            f"encoder.layers.{before.encoder_layers - 1}.fc1.weight",
+        ),
+        (f"decoder.layers.{last + 2}.fc1.weight", f"decoder.layers.{last}.fc1.weight"),
+        (f"class_embed_sa1b.{last + 1}.bias", f"class_embed_sa1b.{last}.bias"),
+        (f"bbox_embed.{last + 2}.layers.0.weight", f"bbox_embed.{last}.layers.0.weight"),
+        # The head of stage one, which is the last.
+        (f"bbox_embed.{last + 3}.layers.0.weight", f"bbox_embed.{last + 1}.layers.0.weight"),
+    ):
+        assert torch.equal(grown[start + made], old[start + source]), made
+    queries = start + "query_position_embeddings.weight"
+    assert torch.equal(grown[queries], torch.cat([old[queries], old[queries][:3]]))
+    # The rest reads what it was trained on.
+    same = [name for name in old if not name.startswith(start)]
+    assert all(torch.equal(grown[name], old[name]) for name in same)
+
+
 def test_what_cannot_grow_is_named(small_model: Path) -> None:
     bundle = Bundle.load(small_model)
     config = GromaConfig.from_dict(bundle.network)
