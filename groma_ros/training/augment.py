@@ -1,5 +1,5 @@
-"""Augment training pictures: mirroring, crops that cut no object, objects farther away, other colours, light,
-noise and sharpness."""
+"""Augment training pictures: mirroring, crops that cut some objects or none, objects farther away, other
+colours, light, noise and sharpness."""
 
 from __future__ import annotations
 
@@ -13,13 +13,21 @@ from groma_ros.types import FloatArray
 
 Image = NDArray[Any]  # uint8; OpenCV's stubs are not more precise
 
+CUT_LEAST = 0.4
+"""Share of a box that a crop leaves of an object at least; objects with less are cut off entirely."""
+_TRIES = 8  # windows
 
-def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator) -> tuple[Image, FloatArray]:
+
+def augment(
+    image: Image, boxes: FloatArray, size: int, rng: np.random.Generator, farther: bool = True
+) -> tuple[Image, FloatArray]:
     """Augment and resize one picture, uint8 (S, S, 3) with xyxy boxes (N, 4) in pixels, to size x size.
 
-    Returns the picture and its boxes as cxcywh fractions.
+    farther: some pictures are surrounded with their own edges, which must cut no object. Returns the picture
+    and its boxes as cxcywh fractions.
     """
-    image, boxes = _safe_crop(image, boxes, rng) if rng.random() < 0.75 else _farther(image, boxes, rng)
+    nearer = rng.random() < 0.75 or not farther
+    image, boxes = _safe_crop(image, boxes, rng) if nearer else _farther(image, boxes, rng)
     height, width = image.shape[:2]
     boxes = (boxes / np.array([width, height, width, height])).astype(np.float32)
     way = cv2.INTER_AREA if rng.random() < 0.7 else cv2.INTER_LINEAR
@@ -29,6 +37,32 @@ def augment(image: Image, boxes: FloatArray, size: int, rng: np.random.Generator
         boxes = np.stack([1 - boxes[:, 2], boxes[:, 1], 1 - boxes[:, 0], boxes[:, 3]], 1)
     centre_size = np.concatenate([(boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]], 1)
     return relit(image, rng), centre_size.astype(np.float32)
+
+
+def cut_crop(
+    image: Image, boxes: FloatArray, rng: np.random.Generator
+) -> tuple[Image, FloatArray, list[int]]:
+    """Crop to a window whose border cuts objects, as a camera's picture does: scenes are rendered so that
+    every object is whole.
+
+    Returns the crop, the visible parts of boxes in it (N, 4), and their indices; the picture as it is if no
+    window was found that cuts an object and leaves `CUT_LEAST` or nothing of each.
+    """
+    height, width = image.shape[:2]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    for _ in range(_TRIES):
+        inset = rng.uniform(0, 0.45, 4) * (rng.random(4) < 0.5) * [width, height, width, height]
+        left, top, right, bottom = inset.astype(int)
+        window = np.array([left, top, width - right, height - bottom], np.float32)
+        if min(window[2] - left, window[3] - top) < 0.4 * min(width, height):
+            continue
+        seen = np.concatenate([np.maximum(boxes[:, :2], window[:2]), np.minimum(boxes[:, 2:], window[2:])], 1)
+        left_of = np.clip(seen[:, 2:] - seen[:, :2], 0, None).prod(1) / areas
+        kept = left_of >= CUT_LEAST
+        if kept.any() and ((left_of < 0.01) | kept).all() and (left_of[kept] < 0.95).any():
+            x1, y1, x2, y2 = window.astype(int)
+            return image[y1:y2, x1:x2], seen[kept] - window[[0, 1, 0, 1]], np.flatnonzero(kept).tolist()
+    return image, boxes, list(range(len(boxes)))
 
 
 def _safe_crop(image: Image, boxes: FloatArray, rng: np.random.Generator) -> tuple[Image, FloatArray]:

@@ -47,6 +47,8 @@ class Stage:
     """Muon updates the matrices inside blocks; otherwise AdamW updates everything."""
     backbone: bool = True
     """The backbone is trained (stage 1 only)."""
+    cut: float = 0.0
+    """Share of the pictures that are cropped so that their border cuts objects (stage 1 only)."""
     proposer_only: bool = False
     """Stage 1 trains the proposer alone: the tokens of pictures and of given boxes stay as they are, so the
     language model needs no further training."""

@@ -23,10 +23,11 @@ from groma_ros.model.groma import Groma
 from groma_ros.preprocessing import ImageTransform
 from groma_ros.simulation.scenes import SceneObject
 from groma_ros.simulation.vocabulary import COLOUR_NAMES, KIND_NAMES
-from groma_ros.training.augment import augment, recoloured
+from groma_ros.training.augment import augment, cut_crop, recoloured
 from groma_ros.training.optimiser import Optimiser, fast
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
+from groma_ros.types import FloatArray
 
 RECOLOURED = 0.3
 """Share of the pictures whose colours are changed; their objects' colours are not known."""
@@ -87,19 +88,24 @@ def draw_batch(
     size: int,
     rng: np.random.Generator,
     device: torch.device,
+    cut: float = 0.0,
 ) -> Batch:
-    """Draw a batch. It depends on the generator only, so a resumed run continues with the same pictures."""
+    """Draw a batch. It depends on the generator only, so a resumed run continues with the same pictures.
+
+    cut: share of the pictures whose border cuts objects.
+    """
     images, boxes, kinds, colours = [], [], [], []
     for _ in range(count):
         shard = shards[int(rng.integers(len(shards)))]
         index = int(rng.integers(len(shard.objects)))
-        objects = shard.objects[index]
-        image, placed = augment(
-            np.asarray(shard.images[index]),
-            np.array([o.box for o in objects], np.float32).reshape(-1, 4),
-            size,
-            rng,
-        )
+        objects: Sequence[SceneObject] = shard.objects[index]
+        picture = np.asarray(shard.images[index])
+        corners: FloatArray = np.array([o.box for o in objects], np.float32).reshape(-1, 4)
+        is_cut = bool(cut) and rng.random() < cut
+        if is_cut:
+            picture, corners, kept = cut_crop(picture, corners, rng)
+            objects = [objects[i] for i in kept]
+        image, placed = augment(picture, corners, size, rng, farther=not is_cut)
         kind, colour = names.labels(objects, device)
         if rng.random() < RECOLOURED:
             image, colour = recoloured(image, rng), torch.full_like(colour, -1)

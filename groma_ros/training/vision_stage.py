@@ -50,7 +50,7 @@ def train_detection(
 
     def batch_of(*seed: int) -> Batch:
         rng = np.random.default_rng((config.seed, worker.rank, *seed))
-        return draw_batch(data.pictures, names, stage.batch, stage.size, rng, worker.device)
+        return draw_batch(data.pictures, names, stage.batch, stage.size, rng, worker.device, stage.cut)
 
     if resume and path.exists():
         saved = torch.load(path, map_location=worker.device, weights_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from groma_ros.training.augment import augment, recoloured
+from groma_ros.training.augment import CUT_LEAST, augment, cut_crop, recoloured
 
 SIDE = 200
 
@@ -28,6 +28,28 @@ def test_boxes_follow_their_objects_nearer_farther_and_mirrored() -> None:
     # Half as wide and high where it is farthest, and cropped closely where it is nearest.
     assert 0.24 < min(areas) < 0.4 and max(areas) > 1.5
     assert 0.1 < np.mean(np.array(areas) < 0.99) < 0.4
+
+
+def test_a_cut_object_keeps_the_box_of_what_is_seen_of_it() -> None:
+    image = np.full((SIDE, SIDE, 3), 20, np.uint8)
+    boxes = np.array([[60, 90, 110, 150], [150, 20, 180, 60]], np.float32)
+    image[90:150, 60:110], image[20:60, 150:180] = 230, 120
+    cut = gone = 0
+    for seed in range(200):
+        picture, seen, kept = cut_crop(image, boxes, np.random.default_rng(seed))
+        for index, box in zip(kept, seen, strict=True):
+            rows, columns = np.nonzero(picture[..., 0] == (230, 120)[index])
+            found = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+            np.testing.assert_allclose(box, found)
+            share = (
+                (found[2] - found[0]) * (found[3] - found[1]) / (boxes[index, 2:] - boxes[index, :2]).prod()
+            )
+            assert share >= CUT_LEAST
+            cut += share < 0.95
+        # An object that has no box is not in the picture either.
+        assert sorted({230, 120} & set(np.unique(picture))) == sorted((230, 120)[index] for index in kept)
+        gone += len(kept) < 2
+    assert cut > 60 and gone > 15
 
 
 def test_recoloured_pictures_keep_their_greys_and_brightness_and_turn_every_hue_alike() -> None:
