@@ -234,7 +234,7 @@ class Seeker:
                 self._go(ahead, hint.heading, 20.0)
                 self._ask_here(goal)
                 arrived = self._try(goal)
-            if arrived:
+            if arrived or self._look_at_neighbours(goal):
                 return Outcome("", "Arrived.", self._answer)
             if self._left() <= 0:
                 return self._not_found(f"{goal!r} was not found within {self._seconds:.0f} s.")
@@ -293,6 +293,17 @@ class Seeker:
             if self._left() <= 0:
                 break
         return self._try(goal), sorted(hints, key=lambda item: -item.present)[:2]
+
+    def _look_at_neighbours(self, goal: str) -> bool:
+        """Look from near each likely place of what the object is next to, once, and drive to what is found
+        there. Returns whether the base arrived."""
+        neighbours = self._evidence.neighbours
+        while neighbours is not None and self._left() > 0 and (place := neighbours.next(LIKELY)) is not None:
+            place.given_up = place.log_odds
+            self._ask_before(goal, place, CONFIRM)
+            if self._try(goal):
+                return True
+        return False
 
     def _ask_here(self, goal: str, near: bool = False) -> tuple[Answer, Place | None]:
         """Ask about the current view and remember the answer. Returns it and the place it names. near: the

@@ -171,6 +171,22 @@ def test_an_object_and_its_neighbour_need_not_be_in_one_view() -> None:
     assert np.hypot(*(base.place - chair.position[:2])) == pytest.approx(0.3 + STANDOFF)
 
 
+def test_a_small_object_is_looked_for_from_near_its_neighbour() -> None:
+    base = StandInBase()
+
+    def ask(goal: str) -> Answer:
+        thing = BARREL if goal == "the barrel" else CHAIR
+        far = float(np.hypot(*(thing.position[:2] - base.place)))
+        return thing if facing(base, thing, 0.58) and (thing is BARREL or far < 2.5) else NOTHING
+
+    trip = Seeker(base, ask).go_to("the chair next to the barrel")  # type: ignore[arg-type]
+    assert trip.cause == ""
+    # After the six views in front of the barrel, which is 1 m beside the chair.
+    way = base.goes[5][0] - BARREL.position[:2]
+    assert np.hypot(*way) == pytest.approx(0.3 + CONFIRM)
+    assert np.hypot(*(base.place - CHAIR.position[:2])) == pytest.approx(0.3 + STANDOFF)
+
+
 def test_two_objects_named_in_turn_are_no_arrival() -> None:
     """Answers that change from view to view, as those to a goal that is absent."""
     base = StandInBase()
