@@ -36,9 +36,18 @@ that the goal mentions beside it may be outside. Metres."""
 
 BESIDE = 1.2
 """Maximum distance in metres between the outlines of two objects that are next to each other."""
+OVERLAP = 0.8
+"""Two objects are at least this share of the sum of their shorter half sides apart; nearer ones are one
+object, measured twice."""
 UNSEEN = 0.4
 """Probability that the neighbour which a goal mentions stands beside a place where none was named."""
-_BESIDE = re.compile(r"\b(?:next to|beside|close to|near)\s+(.+)$", re.IGNORECASE)
+_PARTS = re.compile(
+    r"^(?P<thing>(?:.*?\s)??(?:the|a|an)\s+(?!near\b|close\b)\S.*?)(?:,?\s+(?:that|which)\s+is|\s+that's)?"
+    r"\s+(?:right\s+)?(?:next to|beside|close to|near)\s+"
+    r"(?P<neighbour>(?:the|a|an)\s+\S.*?)(?:,?\s+please)?[\s.?!]*$",
+    re.IGNORECASE,
+)
+_NOT = re.compile(r"\b(?:not|no|isn't|without)\b", re.IGNORECASE)
 
 
 @dataclass
@@ -89,21 +98,24 @@ class Evidence:
             return place.log_odds
         beside = [other for other in self.neighbours.places if are_beside(place.answer, other.answer)]
         neighbour = max((_probability(other.log_odds) for other in beside), default=UNSEEN)
-        chance = _probability(place.log_odds) * neighbour
+        chance = min(_probability(place.log_odds) * neighbour, 1 - 1e-9)
         return float(np.log(chance / (1 - chance)))
 
     def add(self, answer: Answer, here: Array, heading: float) -> Place | None:
         """Add the answer of a view from a position (x, y) with a heading in radians. Returns the place it
         names; None if it is absent or has no pose in the frame.
 
-        The answer's margin divides its presence between the named place and the others in view.
+        The answer's margin divides its presence between the named place and the others in view. With
+        neighbours the answer is about any such object, so that naming one says nothing about the others.
         """
         named = None
         if answer.status != "absent" and answer.frame == self._frame:
             named = self._at(answer, here)
-            named.note(here, answer.chance)
+            named.note(here, answer.chance if self.neighbours is None else answer.present)
         elif answer.status != "absent":
             return None
+        if named is not None and self.neighbours is not None:
+            return named
         nearest = NEAR if named is None else 0.0
         for place in self.places:
             if place is not named and in_view(place.answer, here, heading, nearest):
@@ -116,9 +128,15 @@ class Evidence:
         return self.log_odds(place) >= max([FOUND, *(rival + LEAD for rival in rivals)])
 
     def next(self, least: float = -1.0) -> Place | None:
-        """The most likely place above these log-odds that was not given up, or has gained `LEAD` since."""
-        worth = [place for place in self.places if self.log_odds(place) > max(least, place.given_up + LEAD)]
+        """The most likely place above these log-odds that was not given up, or has gained `LEAD` since, or is
+        found now."""
+        worth = [place for place in self.places if self.log_odds(place) > least and self._is_worth(place)]
         return max(worth, key=self.log_odds, default=None)
+
+    def _is_worth(self, place: Place) -> bool:
+        """Whether a place was not given up, or speaks more for itself since."""
+        gained = self.log_odds(place) > place.given_up + LEAD
+        return gained or (place.given_up < FOUND and self.is_found(place))
 
     def described(self) -> str:
         """A sentence about the most likely place; empty if none was named."""
@@ -147,16 +165,26 @@ class Evidence:
 
 def parts(goal: str) -> tuple[str, str] | None:
     """The object of a goal and the one that it is next to, each as a goal of its own: "go to the barrel" and
-    "the pink chair" for "go to the barrel next to the pink chair". None for other goals."""
-    found = _BESIDE.search(goal.strip())
-    return (goal.strip()[: found.start()].strip(), found[1]) if found and found.start() else None
+    "the pink chair" for "go to the barrel next to the pink chair".
+
+    Both must have an article, which "go near the door" and "the near chair" lack. None for other goals.
+    """
+    found = _PARTS.match(goal.strip())
+    if found is None or _NOT.search(found["thing"]):
+        return None
+    return found["thing"], found["neighbour"]
 
 
 def are_beside(one: Answer, other: Answer) -> bool:
-    """Whether two objects are at most `BESIDE` apart and neither has its centre inside the other. An object's
-    width is the mean of its sides."""
-    reaches = [(item.size[0] + item.size[1]) / 4 for item in (one, other)]
-    return max(reaches) <= distance(one, other) <= sum(reaches) + BESIDE
+    """Whether two answers are two objects at most `BESIDE` apart. An object's reach is the mean of its half
+    sides."""
+    reach = sum((item.size[0] + item.size[1]) / 4 for item in (one, other))
+    return not are_one(one, other) and distance(one, other) <= reach + BESIDE
+
+
+def are_one(one: Answer, other: Answer) -> bool:
+    """Whether two answers are so near each other that they are one object, see `OVERLAP`."""
+    return distance(one, other) < OVERLAP * sum(min(item.size[:2]) / 2 for item in (one, other))
 
 
 def _probability(log_odds: float) -> float:

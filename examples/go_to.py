@@ -29,7 +29,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
-from examples.evidence import SAME, Evidence, Place, distance, parts
+from examples.evidence import SAME, Evidence, Place, are_one, distance, parts
 
 Array = NDArray[np.float64]
 
@@ -45,6 +45,8 @@ LIKELY = 1.4
 """Log-odds (of 0.8) from which a place is approached before the look in the other directions."""
 CLEAR = 0.6
 """Minimum probability of the only answer to a goal that depends on the point of view."""
+MISSING = 0.3
+"""Presence below which the neighbour that a goal mentions is missing from a view."""
 HINT = 0.15
 """Presence from which an absent answer is asked again `CLOSER` metres further on."""
 CLOSER = 1.5
@@ -248,11 +250,14 @@ class Seeker:
         """Answer a goal that depends on the point of view from the initial position, where it was given: the
         first view with a sure answer counts, because others show, and mean, other objects."""
         here, heading = self._base.pose()
+        both = parts(goal)
         for view in range(VIEWS):
             if view:
                 self._go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
             answer, place = self._ask_here(goal)
-            if place is not None and answer.status == "present" and answer.chance >= CLEAR:
+            clear = place is not None and answer.status == "present" and answer.chance >= CLEAR
+            # A model that overlooks half of a goal names an object whose neighbour is not there.
+            if clear and place is not None and (both is None or self._ask(both[1]).present >= MISSING):
                 if self._stop_before(goal, place):
                     return Outcome("", "Arrived.", self._answer)
                 x, y = place.answer.position[:2]
@@ -299,7 +304,7 @@ class Seeker:
         there. Returns whether the base arrived."""
         neighbours = self._evidence.neighbours
         while neighbours is not None and self._left() > 0 and (place := neighbours.next(LIKELY)) is not None:
-            place.given_up = place.log_odds
+            place.given_up = np.inf
             self._ask_before(goal, place, CONFIRM)
             if self._try(goal):
                 return True
@@ -308,26 +313,30 @@ class Seeker:
     def _ask_here(self, goal: str, near: bool = False) -> tuple[Answer, Place | None]:
         """Ask about the current view and remember the answer. Returns it and the place it names. near: the
         base stands so near that an object beside may be out of view."""
-        if self._parts is None:
-            return self._remember(goal)
+        if self._parts is None or self._evidence.neighbours is None:
+            return self._remember(self._ask(goal))
         thing, neighbour = self._parts
-        named = self._remember(thing)
-        if near or self._evidence.neighbours is None:
-            return named
+        answer = self._ask(thing)
+        if near:
+            return self._remember(answer)
         beside = self._ask(neighbour)
-        self._evidence.neighbours.add(beside, *self._base.pose())
-        # Of several such objects in view the whole goal names the right one. That it names none says little:
-        # models recognise two objects together less often than each of them.
-        if "absent" not in (named[0].status, beside.status):
+        if "absent" not in (answer.status, beside.status):
+            # Of several such objects in view the whole goal names the right one. That it names none says
+            # little: models recognise two objects together less often than each of them.
             whole = self._ask(goal)
-            if whole.status != "absent":
-                self._answer = whole
-                return whole, self._evidence.add(whole, *self._base.pose())
-        return named
+            answer = answer if whole.status == "absent" else whole
+        # One object that is named for both is not its own neighbour.
+        if (
+            answer.frame != beside.frame
+            or "absent" in (answer.status, beside.status)
+            or not are_one(answer, beside)
+        ):
+            self._evidence.neighbours.add(beside, *self._base.pose())
+        return self._remember(answer)
 
-    def _remember(self, goal: str) -> tuple[Answer, Place | None]:
-        """Ask a goal about the current view; returns the answer and the place it names."""
-        self._answer = answer = self._ask(goal)
+    def _remember(self, answer: Answer) -> tuple[Answer, Place | None]:
+        """Remember the answer to the current view; returns it and the place it names."""
+        self._answer = answer
         return answer, self._evidence.add(answer, *self._base.pose())
 
     def _try(self, goal: str, least: float = -1.0) -> bool:

@@ -22,6 +22,7 @@ from examples.evidence import parts
 from examples.go_to import SEARCH_SECONDS, Base, Seeker
 from groma_ros.camera_geometry import moved
 from groma_ros.geometry3d.box3d import DepthError, place
+from groma_ros.simulation.colours import COLOURS
 
 WITHIN, CLOSE = 1.0, 0.5
 
@@ -50,7 +51,7 @@ class BoxFinder:
         if (found := parts(goal)) is not None:
             thing, neighbour = found
             name = neighbour.removeprefix("the ")
-            beside = [index for index, other in enumerate(names) if f" {other}".endswith(f" {name}")]
+            beside = [index for index, other in enumerate(names) if name in (other, _kind(other))]
             self.wanted |= {thing: wanted, neighbour: beside}
 
     def ask(self, goal: str) -> Answer:
@@ -71,6 +72,12 @@ class BoxFinder:
         return Answer(
             goal, "present", "", 1.0, 1.0, MAP, np.array(box.centre), size=box.size, box=tuple(boxes[0])
         )
+
+
+def _kind(name: str) -> str:
+    """The name of an object without its colour."""
+    first, _, rest = name.partition(" ")
+    return rest if first in COLOURS else name
 
 
 def told_camera(x: float, y: float, turn: float) -> tuple[Any, Any]:

@@ -46,10 +46,10 @@ def cut_crop(
     every object is whole.
 
     Returns the crop, the visible parts of boxes in it (N, 4), and their indices; the picture as it is if no
-    window was found that cuts an object and leaves `CUT_LEAST` or nothing of each.
+    window was found that cuts an object and leaves `CUT_LEAST` or (nearly) nothing of each.
     """
     height, width = image.shape[:2]
-    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    areas = np.maximum((boxes[:, 2:] - boxes[:, :2]).prod(1), 1e-6)
     for _ in range(_TRIES):
         inset = rng.uniform(0, 0.45, 4) * (rng.random(4) < 0.5) * [width, height, width, height]
         left, top, right, bottom = inset.astype(int)

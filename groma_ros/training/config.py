@@ -23,7 +23,7 @@ class Scenes:
     world: str = "table"
     """One of `simulation.worlds`, or "mixed"."""
     share: int = 1
-    """How often each is drawn in stage 1, against those of other entries."""
+    """How often a scene of this entry is drawn in stage 1, against those of other entries; 1 or more."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,12 @@ class TrainConfig:
                 given = data.get(name, [])
                 data[name] = tuple(
                     Scenes(**scenes) for scenes in (given if isinstance(given, list) else [given])
+                )
+            if wrong := [
+                scenes for scenes in data["pool"] if type(scenes.share) is not int or scenes.share < 1
+            ]:
+                raise ValueError(
+                    f"the share of a pool is {wrong[0].share!r}; it must be a whole number from 1"
                 )
             if "usual" in data:
                 data["usual"] = tuple(map(str, data["usual"]))

@@ -64,6 +64,10 @@ def train_detection(
         if not stage.proposer_only:
             fit_heads(model, heads, (batch_of(step, 3) for step in range(HEAD_STEPS)), worker)
             model.perceiver.vis_encoder.requires_grad_(stage.backbone)
+    elif stage.proposer_only:
+        raise ValueError(
+            "The proposer is trained alone (proposer_only) on weights that exist; give --start BUNDLE."
+        )
     started = time.time()
     for step in worker.steps(first, stage.steps, "detection"):
         numbers = train_step(
@@ -85,6 +89,8 @@ def train_detection(
             )
         if data.held_out and (done % MEASURE_EVERY == 0 or done == stage.steps):
             found = measure(model, heads, data.held_out, 100, stage.size, worker.device)
+            if stage.proposer_only:  # the heads were not trained
+                found = {name: value for name, value in found.items() if name not in ("kind", "colour")}
             log(out / "detection.jsonl", {"step": done, "held_out": found})
 
 

@@ -39,6 +39,7 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
     load_weights(old, bundle.file(WEIGHTS), torch.float32)
     known, state = old.state_dict(), model.state_dict()
     if config.proposer != model.config.proposer:
+        _check_no_smaller(config.proposer, model.config.proposer, bundle.name)
         known |= deeper_proposer(known, config.proposer, model.config.proposer)
     for name, value in state.items():
         if name not in known:
@@ -59,9 +60,19 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
             raise ValueError(
                 f"The weight {name} of {bundle.name} has the shape {tuple(known[name].shape)} and the "
                 "config asks for "
-                f"{tuple(value.shape)}; only patches, the fine level and the vocabulary may grow."
+                f"{tuple(value.shape)}; only patches, the fine level, the vocabulary and the proposer's "
+                "layers and queries may grow."
             )
     model.load_state_dict(state)
+
+
+def _check_no_smaller(before: ProposerConfig, after: ProposerConfig, name: str) -> None:
+    for field in ("encoder_layers", "decoder_layers", "num_queries", "two_stage_num_proposals"):
+        old, new = getattr(before, field), getattr(after, field)
+        if new < old:
+            raise ValueError(
+                f"The proposer of {name} has {field} {old} and the config asks for {new}; it may only grow."
+            )
 
 
 def deeper_proposer(

@@ -23,13 +23,13 @@ class StandInSimulator:
     """A simulator in which nothing is in view; keeps nothing of what it is asked."""
 
     def request(self, what: str) -> dict[str, Any]:
-        return {"boxes": [None] * 4, "pose": [0.0, 0.0, 0.0]}
+        return {"boxes": [None] * 6, "pose": [0.0, 0.0, 0.0]}
 
 
-def finder(choice: int | None) -> BoxFinder:
-    names = ["red cone", "ball", "blue ball", "cone"]
+def finder(choice: int | None, goal: str = "go to the cone next to the blue ball") -> BoxFinder:
+    names = ["red cone", "ball", "blue ball", "cone", "pine tree", "green tree"]
     view: Any = (StandInCamera(), StandInSimulator())
-    return BoxFinder(*view, "go to the cone next to the blue ball", [3], names, choice)
+    return BoxFinder(*view, goal, [3], names, choice)
 
 
 def test_the_parts_of_a_goal_have_true_boxes_of_their_own() -> None:
@@ -43,7 +43,13 @@ def test_the_parts_of_a_goal_have_true_boxes_of_their_own() -> None:
         "go to the cone": [1],
         "the blue ball": [2],
     }
-    assert finder(None).ask("the cone").status == "absent"
+    assert finder(None).ask("the blue ball").status == "absent"
+
+
+@pytest.mark.parametrize(("neighbour", "indices"), [("tree", [5]), ("pine tree", [4]), ("ball", [1, 2])])
+def test_a_neighbour_is_named_with_or_without_its_colour(neighbour: str, indices: list[int]) -> None:
+    found = finder(None, f"the cone next to the {neighbour}").wanted
+    assert found[f"the {neighbour}"] == indices
 
 
 def test_the_time_limit_of_a_search_is_an_option() -> None:

@@ -263,6 +263,39 @@ def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: 
     assert all(any(name.startswith(part) for name in changed) for part in proposer)
 
 
+def test_the_proposer_alone_needs_weights_to_start_from(rendered: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered / "pool", tmp_path / "pool")
+    stage = dataclasses.replace(CONFIG.detection, proposer_only=True)
+    with pytest.raises(ValueError, match="give --start BUNDLE"):
+        train_detection(ALONE, dataclasses.replace(CONFIG, detection=stage), tmp_path, resume=False)
+
+
+def test_labels_stay_with_the_boxes_of_pictures_that_are_cut(rendered: Path) -> None:
+    shards = open_pool(rendered / "pool", CONFIG.pool)
+    names, count = Names(), 40
+    rng = np.random.default_rng(2)
+    batch = draw_batch(shards, names, count, 112, rng, torch.device("cpu"), cut=1.0)
+    whole = {tuple(sorted(o.kind for o in some)) for shard in shards for some in shard.objects}
+    fewer = 0
+    for boxes, kinds, colours in zip(batch.boxes, batch.kinds, batch.colours, strict=True):
+        assert len(boxes) == len(kinds) == len(colours) > 0
+        assert (boxes[:, :2] - boxes[:, 2:] / 2 > -1e-4).all() and (
+            boxes[:, :2] + boxes[:, 2:] / 2 < 1.0001
+        ).all()
+        fewer += tuple(sorted(names.kinds[int(kind)] for kind in kinds)) not in whole
+    assert fewer > count // 4
+
+
+@pytest.mark.parametrize("share", [0, 1.5])
+def test_a_share_that_cannot_be_is_named(tmp_path: Path, share: float) -> None:
+    config = yaml.safe_load((Path(__file__).parents[2] / "config" / "train_tiny.yaml").read_text())
+    pool = config["pool"]
+    config["pool"] = [{**(pool[0] if isinstance(pool, list) else pool), "share": share}]
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    with pytest.raises(ValueError, match=f"the share of a pool is {share}; it must be a whole number from 1"):
+        TrainConfig.load(tmp_path / "config.yaml")
+
+
 def test_a_pool_with_a_larger_share_is_drawn_more_often(rendered: Path) -> None:
     tables, shelves = CONFIG.pool
     config = dataclasses.replace(CONFIG, pool=(tables, dataclasses.replace(shelves, share=3)))

@@ -127,6 +127,16 @@ def test_a_deeper_proposer_starts_with_copies_of_its_last_layers(small_model: Pa
     assert all(torch.equal(grown[name], old[name]) for name in same)
 
 
+def test_a_proposer_cannot_shrink(small_model: Path) -> None:
+    bundle = Bundle.load(small_model)
+    config = GromaConfig.from_dict(bundle.network)
+    fewer = dataclasses.replace(config.proposer, num_queries=config.proposer.num_queries - 1)
+    with pytest.raises(
+        ValueError, match=r"The proposer of small has num_queries \d+ and the config asks for \d+"
+    ):
+        load_start(Groma(dataclasses.replace(config, proposer=fewer)), bundle, bundle.file(TOKENIZER))
+
+
 def test_what_cannot_grow_is_named(small_model: Path) -> None:
     bundle = Bundle.load(small_model)
     config = GromaConfig.from_dict(bundle.network)
