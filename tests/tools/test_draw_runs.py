@@ -1,0 +1,30 @@
+"""The plot of groma-tiny's runs shows the measurements in the documentation."""
+
+from __future__ import annotations
+
+import re
+
+import yaml
+
+from tools.draw_runs import FIGURES, ROOT, lines, runs_svg
+
+
+def test_rows_become_lines_of_the_runs_that_were_measured() -> None:
+    table = {
+        "columns": ["scenes", "goals", "fifth", "sixth run", "seventh", "aim"],
+        "rows": [["rooms (of one seed)", 90, 0.5, "", 0.75, 0.9]],
+    }
+    assert lines(table) == (["fifth", "sixth run", "seventh"], {"rooms": [(0, 0.5), (2, 0.75)]})
+
+
+def test_the_plot_in_the_documentation_is_of_its_table() -> None:
+    drawn = (ROOT / "docs" / "groma-tiny-runs.svg").read_text()
+    again = runs_svg(yaml.safe_load(FIGURES.read_text())["tables"])
+    assert _coordinates(drawn) == _coordinates(again), "python tools/draw_runs.py"
+    assert len(_coordinates(drawn)) == 10
+
+
+def _coordinates(svg: str) -> dict[str, list[str]]:
+    """Coordinates of each line, by its id, without decimals."""
+    groups = re.findall(r'<g id="(\w+-\d+)">\s*<path d="([^"]+)"', svg)
+    return {name: re.findall(r"(\d+)(?:\.\d+)?", path) for name, path in groups if name[0] == "w"}
