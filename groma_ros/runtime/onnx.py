@@ -217,6 +217,15 @@ class _Chunk:
     packing: Packing
 
 
+@dataclass(eq=False)
+class _Branches:
+    """Where the keys and values of each row are."""
+
+    chunks: list[_Chunk]
+    place: IntArray
+    """int64 B x 2: of each row the chunk, and its number in that."""
+
+
 CHUNK = 16
 """Goals packed into one sequence. Attention scores of a slot are computed against all slots of its sequence,
 masked for other goals, so the cost grows with the square of the length; each run also has a fixed cost."""
@@ -251,9 +260,9 @@ class OnnxLanguage:
         _, past = self._pass(embeddings, np.arange(length), causal_mask(length), nowhere, self._empty)
         return _Prefix(past, length)
 
-    def branch(self, prefix: _Prefix, tails: Sequence[FloatArray]) -> tuple[list[_Chunk], FloatArray]:
-        """Run all tails (L_i, D) after the shared prefix, one run per `CHUNK` of them. Returns the chunks and
-        the logits (B, V) at the end of each tail."""
+    def branch(self, prefix: _Prefix, tails: Sequence[FloatArray]) -> tuple[_Branches, FloatArray]:
+        """Run all tails (L_i, D) after the shared prefix, one run per `CHUNK` of them. Returns the branches
+        and the logits (B, V) at the end of each tail."""
         owners(tails)  # raises if there are no tails, or for an empty one
         chunks, logits = [], []
         for start in range(0, len(tails), CHUNK):
@@ -261,19 +270,34 @@ class OnnxLanguage:
             owner, ends = owners(part)
             chunks.append(_Chunk(prefix.past, Packing.behind(prefix.length, len(part))))
             logits.append(self._extend(chunks[-1], np.concatenate(part), owner, ends))
-        return chunks, np.concatenate(logits)
+        place = np.stack(np.divmod(np.arange(len(tails)), CHUNK), 1)
+        return _Branches(chunks, place), np.concatenate(logits)
 
-    def append(self, branches: list[_Chunk], rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
+    def append(self, branches: _Branches, rows: Sequence[int], tokens: Sequence[int]) -> FloatArray:
         """Append one token to each of the given rows, each at most once. Returns logits (len(rows), V)."""
         check_append(rows, tokens)
         numbers, embeddings = np.asarray(rows, np.int64), self.embed(np.asarray(tokens))
+        self._merge(branches, numbers)
         logits = np.zeros((len(rows), self.vocabulary), np.float32)
-        for index, chunk in enumerate(branches):
-            here = np.flatnonzero(numbers // CHUNK == index)
-            if len(here):
-                owner = numbers[here] - index * CHUNK
-                logits[here] = self._extend(chunk, embeddings[here], owner, np.arange(len(here)))
+        chunk, owner = branches.place[numbers].T
+        for index in np.unique(chunk):
+            here = np.flatnonzero(chunk == index)
+            logits[here] = self._extend(
+                branches.chunks[index], embeddings[here], owner[here], np.arange(len(here))
+            )
         return logits
+
+    def _merge(self, branches: _Branches, rows: IntArray) -> None:
+        """Move rows into new chunks if they fill half as many. Answers end at different lengths, so after a
+        few tokens every chunk has few rows left, and each costs a run."""
+        used = np.unique(branches.place[rows, 0])
+        # Keys and values that are kept on another device stay as they are.
+        if 2 * -(-len(rows) // CHUNK) > len(used) or self._graph.device != "cpu":
+            return
+        for start in range(0, len(rows), CHUNK):
+            part = rows[start : start + CHUNK]
+            branches.chunks.append(_merged([(branches.chunks[c], o) for c, o in branches.place[part]]))
+            branches.place[part] = [(len(branches.chunks) - 1, number) for number in range(len(part))]
 
     def release(self, prefix: _Prefix) -> None:
         """Drop the prefix's keys and values."""
@@ -299,6 +323,24 @@ class OnnxLanguage:
         given = {"embeddings": embeddings, "positions": positions, "mask": mask, "rows": rows, **past}
         found, present = self._graph.run(given, kept=self._present)
         return found["logits"], {_next(name): value for name, value in present.items()}
+
+
+def _merged(rows: Sequence[tuple[_Chunk, int]]) -> _Chunk:
+    """A chunk of rows that are given by their chunks, which share a prefix, and their numbers in them."""
+    prefix = rows[0][0].packing.prefix
+    slots = [prefix + np.flatnonzero(chunk.packing.owner == owner) for chunk, owner in rows]
+    past = {
+        name: np.concatenate(
+            [
+                value[:, :prefix],
+                *(chunk.past[name][:, own] for (chunk, _), own in zip(rows, slots, strict=True)),
+            ],
+            1,
+        )
+        for name, value in rows[0][0].past.items()
+    }
+    lengths = np.array([len(own) for own in slots], np.int64)
+    return _Chunk(past, Packing(prefix, np.arange(len(rows)).repeat(lengths), lengths))
 
 
 def _next(name: str) -> str:

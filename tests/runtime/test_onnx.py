@@ -1,6 +1,6 @@
 """ONNX Runtime against the torch runtime: same scenes, logits and answers, identical on every run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +157,39 @@ def test_packed_goals_and_appended_tokens_equal_torch(
         ([3, 1], [17, 350]),
     ):
         close(*(lang.append(branch, rows, tokens) for lang, branch in zip(languages, branches, strict=True)))
+
+
+def test_the_last_rows_of_many_goals_share_a_run(
+    onnx: Onnx, torch: Torch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groma_ros.runtime.onnx.CHUNK", 3)
+    prefix, *tails = embeddings(6, 30, *(1 + number % 5 for number in range(10)))
+    languages: tuple[LanguageModel, ...] = (onnx[1], torch[1])
+    branches = [language.branch(language.prefill(prefix), tails)[0] for language in languages]
+    runs, run = [], onnx[1]._graph.run
+
+    def counted(feeds: Any, kept: Sequence[str] = ()) -> Any:
+        runs.append(len(feeds["embeddings"]))
+        return run(feeds, kept)
+
+    monkeypatch.setattr(onnx[1]._graph, "run", counted)
+    for rows, expected in (
+        (range(10), [3, 3, 3, 1]),
+        ([0, 4, 8], [3]),  # of three chunks, now one
+        ([4, 8], [2]),
+        ([9, 0, 4, 2, 7, 8], [3, 3]),
+        ([1, 3], [2]),
+        ([5, 6, 1, 3], [2, 1, 1]),  # of three chunks, which two could hold
+    ):
+        tokens = [11 + row for row in rows]
+        close(
+            *(
+                lang.append(branch, list(rows), tokens)
+                for lang, branch in zip(languages, branches, strict=True)
+            )
+        )
+        assert sorted(runs, reverse=True) == expected, rows
+        runs.clear()
 
 
 def test_a_prefix_is_not_changed_by_its_branches(language: OnnxLanguage) -> None:
