@@ -312,6 +312,20 @@ def test_a_position_measured_from_nearer_corrects_the_approach() -> None:
     assert [place[0] for place, _ in base.goes] == pytest.approx([3.15, 3.65])
 
 
+def test_a_long_object_whose_centre_moves_with_every_view_is_reached() -> None:
+    base = StandInBase()
+    wall = dataclasses.replace(CHAIR, size=(3.0, 0.4, 0.8))
+    asked = []
+
+    def ask(goal: str) -> Answer:
+        """Its visible part, to one side and to the other."""
+        asked.append(goal)
+        return dataclasses.replace(wall, position=np.array([4.0, 0.3 * (-1) ** len(asked), 0.4]))
+
+    trip = Seeker(base, ask).go_to("the leftmost barrier")  # type: ignore[arg-type]
+    assert trip.cause == "" and len(asked) == 4
+
+
 @pytest.mark.parametrize(
     ("goal", "depends"),
     [
