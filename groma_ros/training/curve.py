@@ -21,8 +21,10 @@ LOSSES: Mapping[str, Sequence[str]] = {
     "alignment": ("answer", "pointing"),
     "language": ("answer", "pointing"),
     "joint": ("boxes", "kind", "answer", "pointing"),
+    "proposer": ("boxes",),
 }
-"""Losses shown for each stage."""
+"""Losses shown for each stage; `proposer` is a log of stage 1 under another name, for a run that trained the
+proposer alone after another run's stages."""
 ACCURACIES = ("kind_right", "colour_right")
 """Accuracies on training batches; those on held-out scenes are all shown."""
 _PANEL_INCHES = (4.2, 5.4)
