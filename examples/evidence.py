@@ -152,10 +152,13 @@ class Evidence:
         )
 
     def _at(self, answer: Answer, here: Array) -> Place:
-        """The place of an answer, a new one if there is none within `SAME`."""
+        """The place of an answer, a new one if there is none within `SAME` or half of the object's length:
+        the centre of a long object that is partly in view moves with every view."""
         away = float(np.hypot(*(answer.position[:2] - here)))
         near = min(self.places, key=lambda place: distance(place.answer, answer), default=None)
-        if near is None or distance(near.answer, answer) >= SAME:
+        if near is None or distance(near.answer, answer) >= max(
+            SAME, near.answer.size[0] / 2, answer.size[0] / 2
+        ):
             near = Place(answer, away)
             self.places.append(near)
         elif away <= near.distance:

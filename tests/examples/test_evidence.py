@@ -47,6 +47,15 @@ def test_one_view_finds_nothing_and_two_positions_do() -> None:
     assert place.answer.position[0] == 4.3
 
 
+@pytest.mark.parametrize(("length", "places"), [(0.6, 2), (2.4, 1)])
+def test_parts_of_a_long_object_are_one_place(length: float, places: int) -> None:
+    evidence = Evidence("map")
+    for y in (0.0, 1.1):
+        part = dataclasses.replace(at(4, y), size=(length, 0.4, 0.8))
+        evidence.add(part, np.array([1.0, y]), AHEAD)
+    assert len(evidence.places) == places
+
+
 def test_views_from_the_same_position_count_as_one() -> None:
     evidence = Evidence("map")
     for turn in (0.0, 0.1, -0.1):
