@@ -15,7 +15,7 @@ from groma_ros.runtime.graph_vision import VisionGraph
 from groma_ros.runtime.interfaces import LanguageModel
 from groma_ros.types import FloatArray
 
-Compared = Literal["ordered", "better half", "passed"]
+Compared = Literal["ordered", "passed"]
 
 PICTURES = 4
 LARGE = 10**8
@@ -35,7 +35,7 @@ def _picture(rng: np.random.Generator, size: int) -> FloatArray:
     return np.ascontiguousarray(coarse[:, index[:, None], index])[None]
 
 
-def _pictures(config: GromaConfig) -> int:
+def measured(config: GromaConfig) -> int:
     """Number of images on which a network is measured."""
     backbone = config.backbone
     return 1 if 12 * backbone.num_hidden_layers * backbone.hidden_size**2 > LARGE else PICTURES
@@ -44,14 +44,14 @@ def _pictures(config: GromaConfig) -> int:
 def noise(config: GromaConfig, seed: int = 0) -> list[FloatArray]:
     """Normalised noise images (1, 3, S, S) of several grain sizes."""
     rng = np.random.default_rng(seed)
-    return [_picture(rng, config.image_size) for _ in range(_pictures(config))]
+    return [_picture(rng, config.image_size) for _ in range(measured(config))]
 
 
 def noise_regions(config: GromaConfig, seed: int = 0) -> list[dict[str, FloatArray]]:
     """Inputs of the region encoder: noise maps, and boxes inside, across and outside the image with extents
     of either sign."""
     rng, found = np.random.default_rng(seed), []
-    for _ in range(_pictures(config)):
+    for _ in range(measured(config)):
         maps = {
             f"map.{level}": rng.normal(0, 1, (1, *shape)).astype(np.float32)
             for level, shape in enumerate(config.map_shapes)
@@ -71,8 +71,8 @@ def perceive_difference(
     """Worst |graph - network| / max |network| over all outputs, for normalised pixels (1, 3, S, S).
 
     proposals: which are compared. `ordered`: all, by rank. Rounding changes the ranking, which nothing
-    depends on, and the selection of the last ones; so `better half` compares those of higher objectness and
-    `passed` those above the threshold, each with the most similar one of the graph.
+    depends on, and the selection of the last ones; so `passed` compares those above the threshold, and the
+    best one in any case, each with the most similar one of the graph.
     """
     worst = 0.0
     for pixels in pictures:
@@ -84,11 +84,7 @@ def perceive_difference(
         found |= {name: found[name][0] for name in ("boxes", "objectness")}
         if proposals != "ordered":
             scores = known["objectness"]
-            kept = (
-                scores >= np.median(scores)
-                if proposals == "better half"
-                else scores > model.config.box_score_thres
-            )
+            kept = scores >= min(model.config.box_score_thres, scores.max())
             boxes = np.abs(found["boxes"][None] - known["boxes"][kept][:, None]).max(-1)
             alike = np.maximum(boxes, np.abs(found["objectness"][None] - scores[kept][:, None])).argmin(1)
             for name in ("boxes", "objectness"):
