@@ -27,7 +27,7 @@ LIMITS = {
 }
 # Goals that may differ by more although float32 was sure of them. Processors sum bfloat16 in different ways:
 # two of 350 differ here with the weights that ship. An object near the threshold of objectness is a region or
-# not, and sets ("all that are not ...") gain or lose it: with other weights that were none or 3 in int8, and 3 in
+# not, and sets ("all that are not ...") gain or lose it: with other weights none or 3 in int8, and 3 in
 # fp16.
 KNOWN = {("torch", "bf16"): 3, ("onnx", "fp16"): 5, ("onnx", "int8"): 3}
 
