@@ -28,8 +28,9 @@ class StandInSimulator:
 
 def finder(choice: int | None, goal: str = "go to the cone next to the blue ball") -> BoxFinder:
     names = ["red cone", "ball", "blue ball", "cone", "pine tree", "green tree"]
-    view: Any = (StandInCamera(), StandInSimulator())
-    return BoxFinder(*view, goal, [3], names, choice)
+    camera: Any = StandInCamera()
+    simulator: Any = StandInSimulator()
+    return BoxFinder(camera, simulator, goal, [3], names, choice)
 
 
 def test_the_parts_of_a_goal_have_true_boxes_of_their_own() -> None:

@@ -2,24 +2,38 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
+from pathlib import Path
+from types import ModuleType
 
+import pytest
 import yaml
 
-from tools.draw_runs import FIGURES, ROOT, lines, runs_svg
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_rows_become_lines_of_the_runs_that_were_measured() -> None:
+@pytest.fixture(scope="module")
+def draw_runs() -> ModuleType:
+    """The tool as a module."""
+    spec = importlib.util.spec_from_file_location("draw_runs", ROOT / "tools" / "draw_runs.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_become_lines_of_the_runs_that_were_measured(draw_runs: ModuleType) -> None:
     table = {
         "columns": ["scenes", "goals", "fifth", "sixth run", "seventh", "aim"],
         "rows": [["rooms (of one seed)", 90, 0.5, "", 0.75, 0.9]],
     }
-    assert lines(table) == (["fifth", "sixth run", "seventh"], {"rooms": [(0, 0.5), (2, 0.75)]})
+    assert draw_runs.lines(table) == (["fifth", "sixth run", "seventh"], {"rooms": [(0, 0.5), (2, 0.75)]})
 
 
-def test_the_plot_in_the_documentation_is_of_its_table() -> None:
+def test_the_plot_in_the_documentation_is_of_its_table(draw_runs: ModuleType) -> None:
     drawn = (ROOT / "docs" / "groma-tiny-runs.svg").read_text()
-    again = runs_svg(yaml.safe_load(FIGURES.read_text())["tables"])
+    again = draw_runs.runs_svg(yaml.safe_load(draw_runs.FIGURES.read_text())["tables"])
     assert _coordinates(drawn) == _coordinates(again), "python tools/draw_runs.py"
     assert len(_coordinates(drawn)) == 10
 
