@@ -203,7 +203,6 @@ class Seeker:
         self._base, self._ask, self._seconds = base, ask, seconds
         self._answer: Answer | None = None
         self._evidence = Evidence(_MAP)
-        self._parts: tuple[str, str] | None = None  # see `parts`
         self._end = 0.0  # end of the search, by the base's clock
 
     def go_to(self, goal: str) -> Outcome:
@@ -211,10 +210,12 @@ class Seeker:
         nothing was found, continue where the map is unexplored."""
         try:
             self._base.follow(goal)
-            self._parts = None if depends_on_view(goal) else parts(goal)
-            self._evidence = Evidence(_MAP, Evidence(_MAP) if self._parts else None)
             self._end = self._base.clock() + self._seconds
-            return self._from_here(goal) if depends_on_view(goal) else self._search(goal)
+            if depends_on_view(goal):
+                self._evidence = Evidence(_MAP)
+                return self._from_here(goal)
+            self._evidence = Evidence(_MAP, Evidence(_MAP) if parts(goal) else None)
+            return self._search(goal)
         except GoalChanged as error:
             return Outcome("goal changed", f"{error} The base stopped where it was.", self._answer)
         except NodeLost as error:
@@ -250,14 +251,12 @@ class Seeker:
         """Answer a goal that depends on the point of view from the initial position, where it was given: the
         first view with a sure answer counts, because others show, and mean, other objects."""
         here, heading = self._base.pose()
-        both = parts(goal)
         for view in range(VIEWS):
             if view:
                 self._go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
             answer, place = self._ask_here(goal)
-            clear = place is not None and answer.status == "present" and answer.chance >= CLEAR
-            # A model that overlooks half of a goal names an object whose neighbour is not there.
-            if clear and place is not None and (both is None or self._ask(both[1]).present >= MISSING):
+            clear = answer.status == "present" and answer.chance >= CLEAR
+            if place is not None and clear and self._may_have_neighbour(goal):
                 if self._stop_before(goal, place):
                     return Outcome("", "Arrived.", self._answer)
                 x, y = place.answer.position[:2]
@@ -268,6 +267,12 @@ class Seeker:
         return self._not_found(
             f"No object that clearly matches {goal!r} was found from where the base stood."
         )
+
+    def _may_have_neighbour(self, goal: str) -> bool:
+        """Whether what the goal's object is next to, if it mentions that, may be in view. A model that
+        overlooks half of a goal names an object whose neighbour is not there."""
+        both = parts(goal)
+        return both is None or self._ask(both[1]).present >= MISSING
 
     def _not_found(self, sentence: str) -> Outcome:
         return Outcome("not found", f"{sentence} {self._evidence.described()}".strip(), self._answer)
@@ -313,9 +318,10 @@ class Seeker:
     def _ask_here(self, goal: str, near: bool = False) -> tuple[Answer, Place | None]:
         """Ask about the current view and remember the answer. Returns it and the place it names. near: the
         base stands so near that an object beside may be out of view."""
-        if self._parts is None or self._evidence.neighbours is None:
+        neighbours, both = self._evidence.neighbours, parts(goal)
+        if neighbours is None or both is None:
             return self._remember(self._ask(goal))
-        thing, neighbour = self._parts
+        thing, neighbour = both
         answer = self._ask(thing)
         if near:
             return self._remember(answer)
@@ -326,12 +332,9 @@ class Seeker:
             whole = self._ask(goal)
             answer = answer if whole.status == "absent" else whole
         # One object that is named for both is not its own neighbour.
-        if (
-            answer.frame != beside.frame
-            or "absent" in (answer.status, beside.status)
-            or not are_one(answer, beside)
-        ):
-            self._evidence.neighbours.add(beside, *self._base.pose())
+        placed = answer.frame == beside.frame == _MAP
+        if not (placed and are_one(answer, beside)):
+            neighbours.add(beside, *self._base.pose())
         return self._remember(answer)
 
     def _remember(self, answer: Answer) -> tuple[Answer, Place | None]:
@@ -365,17 +368,21 @@ class Seeker:
         An answer from there corrects the position, or speaks against the place if it names another one. None
         is needed: objects that the goal mentions may be out of view by then.
         """
-        near = False
-        for _ in range(3):
+        near, sides = False, iter(SIDES)
+        side = next(sides)
+        for _ in SIDES:
             if self._left() <= 0:
                 break
             old = place.answer
-            named = self._ask_before(goal, place, STANDOFF)
+            named = self._ask_before(goal, place, STANDOFF, side)
             if not (depends_on_view(goal) or named is place or self._evidence.is_found(place)):
                 return False
-            near = gap(place.answer, self._base.pose()[0]) < ARRIVED
+            here = self._base.pose()[0]
+            near = gap(place.answer, here) < ARRIVED
             if near and distance(old, place.answer) < SAME / 2:
                 return True
+            # If the base did not get where it was sent, something may stand in the way on this side.
+            side = 0.0 if gap(old, here) < ARRIVED else next(sides, 0.0)
         # The centre of a long object that does not fit the picture moves with every view.
         return near
 
@@ -416,9 +423,9 @@ def before(answer: Answer, here: Array, standoff: float = STANDOFF, side: float 
 
 
 def gap(answer: Answer, here: Array) -> float:
-    """Distance in metres from the base to the near side of an object."""
-    # Half of its depth seen from here depends on its unknown rotation; the mean of its sides is close enough.
-    return float(np.hypot(*(answer.position[:2] - here))) - (answer.size[0] + answer.size[1]) / 4
+    """Distance in metres from the base to an object, at most: that to the circle within its outline, because
+    its rotation is not known."""
+    return float(np.hypot(*(answer.position[:2] - here))) - min(answer.size[:2]) / 2
 
 
 def frontiers(grid: OccupancyGrid, start: Array) -> list[Array]:

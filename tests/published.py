@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
-from pathlib import Path
-
 from groma_ros.network_config import BackboneConfig, GromaConfig, LanguageConfig, ProposerConfig
+from tests.tools.loading import load_tool
 
-_TOOL = Path(__file__).resolve().parents[1] / "tools" / "make_checkpoint.py"
-_SPEC = importlib.util.spec_from_file_location("make_checkpoint", _TOOL)
-assert _SPEC is not None and _SPEC.loader is not None
-_MODULE = importlib.util.module_from_spec(_SPEC)
-sys.modules["make_checkpoint"] = _MODULE
-_SPEC.loader.exec_module(_MODULE)
+_MODULE = load_tool("make_checkpoint")
 make_checkpoint = _MODULE.make_checkpoint
 published_shapes = _MODULE.published_shapes
 

@@ -31,7 +31,8 @@ def run(args: argparse.Namespace) -> int:
     folder = Path(args.target).expanduser()
     if not (folder / MANIFEST).is_file() and (folder.is_dir() or not is_name(args.target)):
         return _recorded(folder, args.json)
-    from groma_ros.export.self_check import drawn_picture, self_check
+    from groma_ros.export.measure import drawn_picture
+    from groma_ros.export.self_check import self_check
     from groma_ros.io.images import compressed_to_rgb
     from groma_ros.runtime.bundle import Bundle
     from groma_ros.runtime.first_load import ensure_tried

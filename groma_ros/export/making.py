@@ -20,11 +20,12 @@ from groma_ros.export.graphs import export_graph, written
 from groma_ros.export.measure import (
     SLOTS,
     Compared,
+    drawn_picture,
     language_difference,
-    measured,
     noise,
     noise_regions,
     perceive_difference,
+    pictures_of,
     regions_difference,
 )
 from groma_ros.export.quantize import quantize_language, quantize_vision
@@ -118,10 +119,11 @@ class Maker:
                 TorchLanguage(stream(self.config, self.weights)), self._language(precision)
             )
         elif role == "perceive":
-            # On noise all proposals are about equally good, so that rounding decides which are selected.
-            pictures = noise(self.config) if precision == "fp32" else self._pixels[: measured(self.config)]
             found = perceive_difference(
-                self._part(role), self._session(role, precision), pictures, COMPARED.get(precision, "passed")
+                self._part(role),
+                self._session(role, precision),
+                self._pictures(precision),
+                COMPARED.get(precision, "passed"),
             )
         else:
             inputs = noise_regions(self.config) if precision in DTYPES else self._regions[:HELD_OUT]
@@ -137,6 +139,16 @@ class Maker:
                 "not listed."
             )
         return found
+
+    def _pictures(self, precision: str) -> list[FloatArray]:
+        """Pictures (1, 3, S, S) on which the perceive graph of a precision is measured."""
+        if precision == "fp32":
+            return noise(self.config)
+        if precision == "fp16":
+            # On noise all proposals are about equally good, so that rounding decides which are selected.
+            seeds = range(pictures_of(self.config))
+            return [self.bundle.image(drawn_picture(seed))[None] for seed in seeds]
+        return self._pixels[:HELD_OUT]
 
     def _part(self, role: str) -> Groma:
         names = (

@@ -35,7 +35,7 @@ def _picture(rng: np.random.Generator, size: int) -> FloatArray:
     return np.ascontiguousarray(coarse[:, index[:, None], index])[None]
 
 
-def measured(config: GromaConfig) -> int:
+def pictures_of(config: GromaConfig) -> int:
     """Number of images on which a network is measured."""
     backbone = config.backbone
     return 1 if 12 * backbone.num_hidden_layers * backbone.hidden_size**2 > LARGE else PICTURES
@@ -44,14 +44,25 @@ def measured(config: GromaConfig) -> int:
 def noise(config: GromaConfig, seed: int = 0) -> list[FloatArray]:
     """Normalised noise images (1, 3, S, S) of several grain sizes."""
     rng = np.random.default_rng(seed)
-    return [_picture(rng, config.image_size) for _ in range(measured(config))]
+    return [_picture(rng, config.image_size) for _ in range(pictures_of(config))]
+
+
+def drawn_picture(seed: int = 0) -> NDArray[Any]:
+    """A picture of coloured boxes on grey, uint8 480x640x3, identical for the same seed."""
+    rng = np.random.default_rng(seed)
+    picture = np.full((480, 640, 3), 128, np.uint8)
+    for _ in range(12):
+        x, y = rng.integers(0, 560), rng.integers(0, 400)
+        width, height = rng.integers(30, 160, 2)
+        picture[y : y + height, x : x + width] = rng.integers(0, 256, 3)
+    return picture
 
 
 def noise_regions(config: GromaConfig, seed: int = 0) -> list[dict[str, FloatArray]]:
     """Inputs of the region encoder: noise maps, and boxes inside, across and outside the image with extents
     of either sign."""
     rng, found = np.random.default_rng(seed), []
-    for _ in range(measured(config)):
+    for _ in range(pictures_of(config)):
         maps = {
             f"map.{level}": rng.normal(0, 1, (1, *shape)).astype(np.float32)
             for level, shape in enumerate(config.map_shapes)

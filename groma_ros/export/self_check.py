@@ -90,17 +90,6 @@ class SelfCheck:
         }
 
 
-def drawn_picture(seed: int = 0) -> NDArray[Any]:
-    """A picture of coloured boxes on grey, uint8 480x640x3, identical for the same seed."""
-    rng = np.random.default_rng(seed)
-    picture = np.full((480, 640, 3), 128, np.uint8)
-    for _ in range(12):
-        x, y = rng.integers(0, 560), rng.integers(0, 400)
-        width, height = rng.integers(30, 160, 2)
-        picture[y : y + height, x : x + width] = rng.integers(0, 256, 3)
-    return picture
-
-
 def self_check(bundle: Bundle, picture: NDArray[Any], goal: str) -> SelfCheck:
     """Check a bundle on a picture (RGB, uint8 HxWx3). Raises ValueError for a bundle that cannot be read.
 

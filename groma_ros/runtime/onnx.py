@@ -292,7 +292,7 @@ class OnnxLanguage:
         few tokens every chunk has few rows left, and each costs a run."""
         used = np.unique(branches.place[rows, 0])
         # Keys and values that are kept on another device stay as they are.
-        if 2 * -(-len(rows) // CHUNK) > len(used) or self._graph.device != "cpu":
+        if len(rows) > len(used) // 2 * CHUNK or self._graph.device != "cpu":
             return
         for start in range(0, len(rows), CHUNK):
             part = rows[start : start + CHUNK]

@@ -101,7 +101,7 @@ def draw_batch(
         objects: Sequence[SceneObject] = shard.objects[index]
         picture = np.asarray(shard.images[index])
         corners: FloatArray = np.array([o.box for o in objects], np.float32).reshape(-1, 4)
-        is_cut = bool(cut) and rng.random() < cut
+        is_cut = cut > 0 and rng.random() < cut  # without cuts the generator gives what it always gave
         if is_cut:
             picture, corners, kept = cut_crop(picture, corners, rng)
             objects = [objects[i] for i in kept]

@@ -54,6 +54,12 @@ def test_base_pose_is_in_front_of_the_object_and_faces_it() -> None:
     assert near == pytest.approx([3.6, 0.0])
 
 
+def test_a_wide_object_is_gone_to_as_if_it_were_narrow() -> None:
+    door = dataclasses.replace(CHAIR, size=(2.0, 0.2, 2.0))  # may face the base, which must be within a metre
+    place, _ = before(door, np.zeros(2))
+    assert place == pytest.approx([4.0 - 0.1 - STANDOFF, 0.0])
+
+
 def test_position_beside_an_object_is_as_far_from_it_and_faces_it() -> None:
     place, heading = before(CHAIR, np.zeros(2), CONFIRM, np.pi / 2)
     assert place == pytest.approx([4.0, -0.3 - CONFIRM]) and heading == pytest.approx(np.pi / 2)
@@ -185,6 +191,22 @@ def test_an_object_that_cannot_be_reached_is_no_arrival() -> None:
     trip = Seeker(base, lambda goal: CHAIR).go_to("the leftmost chair")  # type: ignore[arg-type]
     assert trip.cause == "not reached"
     assert trip.sentence == "The base did not get within 0.9 m of the object at (4.0, 0.0)."
+
+
+def test_an_object_behind_an_obstacle_is_reached_from_its_side() -> None:
+    base = StandInBase()
+    drive = base.go
+
+    def go(place: Any, heading: float, timeout: float = 60.0) -> bool:
+        """Something stands right in front of the chair."""
+        blocked = 2.5 < place[0] < 4.0 and abs(place[1]) < 0.4
+        return drive(base.place if blocked else place, heading, timeout) and not blocked
+
+    base.go = go  # type: ignore[method-assign]
+    trip = Seeker(base, lambda goal: CHAIR).go_to("the leftmost chair")  # type: ignore[arg-type]
+    assert trip.cause == ""
+    way = base.place - CHAIR.position[:2]
+    assert np.hypot(*way) == pytest.approx(0.3 + STANDOFF) and abs(way[1]) > 0.5
 
 
 def test_a_position_measured_from_nearer_corrects_the_approach() -> None:

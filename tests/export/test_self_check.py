@@ -12,7 +12,8 @@ import onnx
 import pytest
 
 from groma_ros.cli import main
-from groma_ros.export.self_check import drawn_picture, self_check
+from groma_ros.export.measure import drawn_picture
+from groma_ros.export.self_check import self_check
 from groma_ros.runtime import first_load
 from groma_ros.runtime.bundle import WEIGHTS, Bundle, described
 from tests.runtime.endless import endless

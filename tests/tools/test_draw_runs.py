@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
 from types import ModuleType
@@ -10,17 +9,14 @@ from types import ModuleType
 import pytest
 import yaml
 
+from tests.tools.loading import load_tool
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def draw_runs() -> ModuleType:
-    """The tool as a module."""
-    spec = importlib.util.spec_from_file_location("draw_runs", ROOT / "tools" / "draw_runs.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_tool("draw_runs")
 
 
 def test_rows_become_lines_of_the_runs_that_were_measured(draw_runs: ModuleType) -> None:
@@ -40,5 +36,5 @@ def test_the_plot_in_the_documentation_is_of_its_table(draw_runs: ModuleType) ->
 
 def _coordinates(svg: str) -> dict[str, list[str]]:
     """Coordinates of each line, by its id, without decimals."""
-    groups = re.findall(r'<g id="(\w+-\d+)">\s*<path d="([^"]+)"', svg)
-    return {name: re.findall(r"(\d+)(?:\.\d+)?", path) for name, path in groups if name[0] == "w"}
+    lines = re.findall(r'<g id="((?:worlds|wordings)-\d+)">\s*<path d="([^"]+)"', svg)
+    return {name: re.findall(r"(\d+)(?:\.\d+)?", path) for name, path in lines}

@@ -251,8 +251,9 @@ def test_every_config_is_read_and_the_newest_has_the_network_that_ships(path: Pa
 def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(rendered / "pool", tmp_path / "pool")
     shutil.copyfile(trained / "language.pt", tmp_path / "start.pt")
-    stage = dataclasses.replace(CONFIG.detection, proposer_only=True)
-    train_detection(ALONE, dataclasses.replace(CONFIG, detection=stage), tmp_path, resume=False)
+    stage = dataclasses.replace(CONFIG.detection, proposer_only=True, cut=0.5)
+    config = dataclasses.replace(CONFIG, detection=stage)
+    train_detection(ALONE, config, tmp_path, resume=False)
     before, after = (
         torch.load(folder / f"{name}.pt", weights_only=True)["model"]
         for folder, name in ((trained, "language"), (tmp_path, "detection"))
@@ -261,6 +262,13 @@ def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: 
     proposer = ("perceiver.ddetr_transformer.", "perceiver.input_proj.")
     assert changed and all(name.startswith(proposer) for name in changed)
     assert all(any(name.startswith(part) for name in changed) for part in proposer)
+    # A stopped run goes on with the same bits.
+    (tmp_path / "detection.pt").unlink()
+    for steps in (1, 2):
+        part = dataclasses.replace(stage, steps=steps)
+        train_detection(ALONE, dataclasses.replace(config, detection=part), tmp_path, resume=True)
+    resumed = torch.load(tmp_path / "detection.pt", weights_only=True)["model"]
+    assert all(torch.equal(after[name], resumed[name]) for name in after)
 
 
 def test_the_proposer_alone_needs_weights_to_start_from(rendered: Path, tmp_path: Path) -> None:
