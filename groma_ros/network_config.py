@@ -115,6 +115,19 @@ class RegionEncoderConfig:
     """Channels of the convolutions of an additional level computed from the pixels, for objects hardly larger
     than a patch: the first two with stride 2, the last as wide as the other levels. Empty (none) in the
     published network."""
+    crop: tuple[int, ...] = ()
+    """Channels of the convolutions over the pixels of each box, every second one with stride 2, the first one
+    too. What a box shows is then seen at one size, however small or large it is. Empty (none) in the
+    published network."""
+    crop_side: int = 32
+    """Side of the pictures that the pixels of boxes are resized to."""
+    crop_margin: float = 1.25
+    """Side of the part of the picture that is resized over the side of its box."""
+
+    @property
+    def crop_scale(self) -> int:
+        """Factor by which the convolutions over the pixels of a box make its sides smaller."""
+        return int(2 ** ((len(self.crop) + 1) // 2))
 
 
 @dataclass(frozen=True)
@@ -214,6 +227,15 @@ class GromaConfig:
                 not self.region.fine or self.image_size % 4 == 0,
                 "region: fine needs an image_size that 4 divides",
             ),
+            (
+                not self.region.crop or self.region.geometry == "exact",
+                "region: crop needs the exact geometry",
+            ),
+            (
+                self.region.crop_side % self.region.crop_scale == 0,
+                f"region: crop_side {self.region.crop_side} must be divisible by "
+                f"{self.region.crop_scale}, by which the layers of crop make it smaller",
+            ),
         )
         for good, sentence in checks:
             if not good:
@@ -234,13 +256,14 @@ class GromaConfig:
 
     @property
     def map_shapes(self) -> list[tuple[int, int, int]]:
-        """(channels, height, width) of every map from which regions are encoded: the backbone's levels, then
-        the fine one."""
+        """(channels, height, width) of every map from which regions are encoded: the backbone's levels, the
+        fine one, and the pixels."""
         coarse = (self.backbone.hidden_size, self.grid, self.grid)
         fine = (
             [(self.region_channels, self.image_size // 4, self.image_size // 4)] if self.region.fine else []
         )
-        return [coarse] * len(self.region.layers) + fine
+        pixels = [(self.backbone.num_channels, self.image_size, self.image_size)] if self.region.crop else []
+        return [coarse] * len(self.region.layers) + fine + pixels
 
     @property
     def region_output(self) -> int:

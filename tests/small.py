@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,13 @@ def put_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def write_small_bundle(
-    folder: Path, seed: int = 3, calm: bool = False, fine: tuple[int, ...] = (), **changes: Any
+    folder: Path, seed: int = 3, calm: bool = False, region: Mapping[str, Any] | None = None, **changes: Any
 ) -> Path:
     """Write the bundle with weights of one seed; `changes` replace fields of the Bundle.
 
     Weights are wider than a fresh network's, so that boxes spread and answers depend on the goal. Many boxes
     then end at the image's borders, where the inverse of the sigmoid makes much of the last bits of a sum;
-    calm: narrower box heads, so that none does; fine: widths of a fine level for regions.
+    calm: narrower box heads, so that none does; region: further fields of the region encoder.
     """
     import torch
 
@@ -125,7 +126,7 @@ def write_small_bundle(
     network = {
         **NETWORK,
         "llm_cfg": {**NETWORK["llm_cfg"], "vocab_size": len(tokenizer)},
-        "region_cfg": {**NETWORK["region_cfg"], "fine": fine},
+        "region_cfg": {**NETWORK["region_cfg"], **(region or {})},
     }
     config = GromaConfig.from_dict(network)
     torch.manual_seed(seed)

@@ -124,7 +124,21 @@ def encode_regions(config: GromaConfig, regions: float) -> Work:
         regions, bins * channels, c.hidden
     )
     position = linear(regions, 4, c.pos_hidden, c.hidden)
-    return fused + pooling + heads + position + linear(regions, c.hidden, config.region_output)
+    tokens = linear(regions, c.hidden, config.region_output)
+    return fused + pooling + heads + position + tokens + _crops(config, regions)
+
+
+def _crops(config: GromaConfig, regions: float) -> Work:
+    """Resizing the pixels of `regions` boxes and the convolutions over them, if there are any."""
+    c, inputs = config.region, config.backbone.num_channels
+    if not c.crop:
+        return Work()
+    side, total = c.crop_side, Work(2 * regions * c.crop_side * inputs * config.image_size**2)
+    total += Work(2 * regions * c.crop_side**2 * inputs * config.image_size)
+    for layer, (a, b) in enumerate(itertools.pairwise((inputs, *c.crop))):
+        side = side if layer % 2 else side // 2
+        total += linear(regions * side * side, 9 * a, b)
+    return total + linear(regions, side * side * c.crop[-1] + 2, c.hidden, config.region_output)
 
 
 def read(config: GromaConfig, tokens: float, behind: float, rows: float) -> Work:

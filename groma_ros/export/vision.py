@@ -12,7 +12,7 @@ from transformers.activations import GELUActivation
 
 from groma_ros.export.detector import DetectorGraph, Gemm, LevelGraph, as_gemms, gelu
 from groma_ros.model.groma import Groma
-from groma_ros.model.region_encoder import RegionPooling, pooling_matrix
+from groma_ros.model.region_encoder import CropEncoder, RegionPooling, pooling_matrix
 
 
 class _Block(nn.Module):
@@ -126,6 +126,8 @@ class PerceiveGraph(nn.Module):
         maps = [self._map(states[i]) for i in c.region.layers]
         if self.fine is not None:
             maps.append(self.fine(pixels.to(self.dtype)))
+        if c.region.crop:
+            maps.append(pixels.to(self.dtype))
         return (self._image_tokens(states[c.vis_output_layer]), boxes, objectness, *maps)
 
     def _image_tokens(self, state: Tensor) -> Tensor:
@@ -166,6 +168,7 @@ class RegionGraph(nn.Module):
         self.flatten = Gemm.of(self.pooling.flatten_linear).to(dtype)
         as_gemms(self.pooling.pos_embedd)
         self.updims = Gemm.of(self.pooling.updims)
+        self.crop = None if encoder.crop is None else encoder.crop.to(dtype)
         names = (
             model.new_input_embs.weight[c.first_region_id - c.language.vocab_size :]
             if c.index_in_feature_slot
@@ -178,23 +181,41 @@ class RegionGraph(nn.Module):
         the feature slots (R, D)."""
         coarse = len(self.fuse.upsample)
         fused = [*self.fuse([level.to(self.dtype) for level in maps[:coarse]]), *maps[coarse:]]
+        levels = fused if self.crop is None else fused[:-1]
         pooled = torch.cat(
-            [self._pooled(level, fused_map, boxes) for level, fused_map in enumerate(fused)], 2
+            [self._pooled(level, fused_map, boxes) for level, fused_map in enumerate(levels)], 2
         ).transpose(1, 2)
         total = self.conv(pooled.to(self.dtype))
         flat = self.flatten(F.relu(total).flatten(1)).float()
         tokens = self.updims(flat + self.pooling.pos_embedd(boxes))
+        if self.crop is not None:
+            tokens = tokens + self._cropped(self.crop, fused[-1], boxes)
         return tokens if self.names is None else tokens + self.names[: tokens.shape[0]]
 
     def _pooled(self, level: int, fused: Tensor, boxes: Tensor) -> Tensor:
-        """`roi_align` as two products without transposing anything: a map (1, C, s, s) and boxes (R, 4) to
-        (R, pooled rows, C, pooled columns)."""
-        c, side, channels = self.pooling.config, fused.shape[-1], fused.shape[1]
-        matrices = pooling_matrix(*self.pooling.corners(boxes, level, side), side, c)
-        columns, rows = matrices[:, 0], matrices[:, 1]
-        partial = rows.reshape(-1, side) @ fused[0].float().transpose(0, 1).reshape(side, -1)
-        pooled = partial.reshape(-1, c.pooled * channels, side) @ columns.transpose(1, 2)
-        return pooled.reshape(-1, c.pooled, channels, c.pooled)
+        """Bins (R, pooled rows, C, pooled columns) of boxes (R, 4) in a map (1, C, s, s)."""
+        c = self.pooling.config
+        return _aligned(
+            fused, *self.pooling.corners(boxes, level, fused.shape[-1]), c.pooled, c.sampling_ratio
+        )
+
+    def _cropped(self, crop: CropEncoder, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """The part (R, D) of the tokens that the pixels (1, 3, S, S) of the boxes give."""
+        c = crop.config
+        corners = crop.corners(boxes, pixels.shape[-1])
+        crops = _aligned(pixels, *corners, c.crop_side, c.sampling_ratio).transpose(1, 2)
+        return crop.output(crop.features(crops, boxes)).float()
+
+
+def _aligned(x: Tensor, start: Tensor, end: Tensor, bins: int, samples: int) -> Tensor:
+    """`roi_align` as two products without transposing anything: a map (1, C, s, s) and corners (R, 2) to
+    (R, rows, C, columns)."""
+    channels, side = x.shape[1], x.shape[-1]
+    matrices = pooling_matrix(start, end, side, bins, samples)
+    columns, rows = matrices[:, 0], matrices[:, 1]
+    partial = rows.reshape(-1, side) @ x[0].float().transpose(0, 1).reshape(side, -1)
+    pooled = partial.reshape(-1, bins * channels, side) @ columns.transpose(1, 2)
+    return pooled.reshape(-1, bins, channels, bins)
 
 
 def _one_convolution(pooling: RegionPooling) -> nn.Conv2d:

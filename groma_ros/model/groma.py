@@ -90,9 +90,10 @@ class Groma(nn.Module):
 
     def region_maps(self, states: list[Tensor], pixels: Tensor) -> list[Tensor]:
         """Maps from which regions are encoded, with shapes of `GromaConfig.map_shapes`: the hidden states to
-        fuse, and the fine level."""
-        fine = [self.region_encoder.fine(pixels)] if self.config.region.fine else []
-        return [*(to_map(states[layer]) for layer in self.config.region.layers), *fine]
+        fuse, the fine level, and the pixels."""
+        c = self.config.region
+        fine = [self.region_encoder.fine(pixels)] if c.fine else []
+        return [*(to_map(states[layer]) for layer in c.layers), *fine, *([pixels] if c.crop else [])]
 
     def encode_regions(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
         """Encode boxes (B, R, 4) as region tokens (B, R, D)."""

@@ -88,6 +88,47 @@ class FineLevel(nn.Module):
         return pixels
 
 
+class CropEncoder(nn.Module):
+    """Convolutions over the pixels of each box, resized to one size: GroupNorm and ReLU after each, then a
+    linear layer, to which the size of the box is added, and the layer that gives its part of the token."""
+
+    def __init__(self, inputs: int, output: int, c: RegionEncoderConfig) -> None:
+        super().__init__()
+        self.config = c
+        sizes = list(itertools.pairwise((inputs, *c.crop)))
+        self.convs = nn.ModuleList(
+            [nn.Conv2d(a, b, 3, 1 if i % 2 else 2, 1, bias=False) for i, (a, b) in enumerate(sizes)]
+        )
+        self.norms = nn.ModuleList([nn.GroupNorm(math.gcd(c.groups, b), b) for _, b in sizes])
+        self.flatten = nn.Linear(c.crop[-1] * (c.crop_side // c.crop_scale) ** 2, c.hidden)
+        self.size = nn.Linear(2, c.hidden, bias=False)
+        self.output = nn.Linear(c.hidden, output)
+
+    def corners(self, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
+        """Start and end (..., 2), in pixels of a picture of side x side, of what is resized of each box."""
+        centre, half = boxes[..., :2].float(), boxes[..., 2:].float() * (self.config.crop_margin / 2)
+        return (centre - half) * side - 0.5, (centre + half) * side - 0.5
+
+    def crops(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Resized pixels (B, R, 3, crop_side, crop_side) of boxes (B, R, 4) cxcywh fractions in normalised
+        pixels (B, 3, S, S)."""
+        c = self.config
+        return roi_align(pixels, *self.corners(boxes, pixels.shape[-1]), c.crop_side, c.sampling_ratio)
+
+    def features(self, crops: Tensor, boxes: Tensor) -> Tensor:
+        """Resized pixels (N, 3, side, side) and their boxes (N, 4) to what they show (N, hidden)."""
+        crops = crops.to(self.flatten.weight.dtype)
+        for conv, norm in zip(self.convs, self.norms, strict=True):
+            crops = F.relu(norm(conv(crops)))
+        return F.relu(self.flatten(crops.flatten(1)) + self.size(boxes[:, 2:].to(crops.dtype)))
+
+    def forward(self, pixels: Tensor, boxes: Tensor) -> Tensor:
+        """Normalised pixels (B, 3, S, S) and boxes (B, R, 4) cxcywh fractions to their part (B, R, D) of
+        region tokens."""
+        seen = self.features(self.crops(pixels, boxes).flatten(0, 1), boxes.flatten(0, 1))
+        return self.output(seen).unflatten(0, boxes.shape[:2])
+
+
 def _gather(levels: list[Tensor], index: int) -> Tensor:
     own = levels[index]
     channels = own.shape[1]
@@ -98,15 +139,14 @@ def _gather(levels: list[Tensor], index: int) -> Tensor:
     return torch.cat([own[:, : channels - 2 * quarter], resize(above, size), resize(below, size)], 1)
 
 
-def pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfig) -> Tensor:
-    """Weights (B, R, pooled, size) with which one axis of a map is averaged into the bins of a box from start
-    to end.
+def pooling_matrix(start: Tensor, end: Tensor, size: int, bins: int, samples: int) -> Tensor:
+    """Weights (B, R, bins, size) with which one axis of a map is averaged into the bins of a box from start
+    to end, each the mean of `samples` bilinear samples.
 
     Bilinear sampling is a product of two hat functions, so RoIAlign is one small matrix an axis. The extent
     may be negative: bins are then walked backwards (groma_spec 0.3). A sample outside [-1, size] counts as
     zero.
     """
-    bins, samples = c.pooled, c.sampling_ratio
     step = (end - start) / bins
     place = torch.arange(bins * samples, dtype=torch.float32, device=start.device)
     bin_index, sample = torch.div(place, samples, rounding_mode="floor"), place % samples
@@ -118,12 +158,12 @@ def pooling_matrix(start: Tensor, end: Tensor, size: int, c: RegionEncoderConfig
     return hats.unflatten(-2, (bins, samples)).mean(-2)
 
 
-def roi_align(x: Tensor, start: Tensor, end: Tensor, c: RegionEncoderConfig) -> Tensor:
-    """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, pooled, pooled), all
+def roi_align(x: Tensor, start: Tensor, end: Tensor, bins: int, samples: int) -> Tensor:
+    """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, bins, bins), all
     float32."""
     x = x.float()
-    columns = pooling_matrix(start[..., 0], end[..., 0], x.shape[-1], c)
-    rows = pooling_matrix(start[..., 1], end[..., 1], x.shape[-2], c)
+    columns = pooling_matrix(start[..., 0], end[..., 0], x.shape[-1], bins, samples)
+    rows = pooling_matrix(start[..., 1], end[..., 1], x.shape[-2], bins, samples)
     partial = torch.einsum("brph,bchw->brcpw", rows, x)
     return torch.einsum("brcpw,brqw->brcpq", partial, columns)
 
@@ -160,7 +200,12 @@ class RegionPooling(nn.Module):
     def pool(self, maps: list[Tensor], boxes: Tensor) -> list[Tensor]:
         """Pooled features (B, R, C, pooled, pooled) of each level."""
         return [
-            roi_align(m, *self.corners(boxes, level, m.shape[-1]), self.config)
+            roi_align(
+                m,
+                *self.corners(boxes, level, m.shape[-1]),
+                self.config.pooled,
+                self.config.sampling_ratio,
+            )
             for level, m in enumerate(maps)
         ]
 
@@ -186,17 +231,26 @@ class RegionPooling(nn.Module):
 class RegionEncoder(nn.Module):
     def __init__(self, config: GromaConfig) -> None:
         super().__init__()
-        self.mlvl_fuse = LevelFusion(config.backbone.hidden_size, config.region_channels, config.region)
-        self.roi_align = RegionPooling(config.region_channels, config.region_output, config.region)
-        if config.region.fine:
-            self.fine = FineLevel(config.backbone.num_channels, config.region.fine, config.region.groups)
+        c = config.region
+        self.mlvl_fuse = LevelFusion(config.backbone.hidden_size, config.region_channels, c)
+        self.roi_align = RegionPooling(config.region_channels, config.region_output, c)
+        if c.fine:
+            self.fine = FineLevel(config.backbone.num_channels, c.fine, c.groups)
+        self.crop = CropEncoder(config.backbone.num_channels, config.region_output, c) if c.crop else None
 
     def levels(self, maps: list[Tensor]) -> list[Tensor]:
-        """The maps that regions are pooled from: the fused backbone maps, and the fine one unchanged."""
+        """The maps that `tokens` takes: the fused backbone maps, the fine one and the pixels unchanged."""
         coarse = len(self.mlvl_fuse.upsample)
         return [*self.mlvl_fuse(maps[:coarse]), *maps[coarse:]]
 
+    def tokens(self, levels: list[Tensor], boxes: Tensor) -> Tensor:
+        """Levels and boxes (B, R, 4) cxcywh to region tokens (B, R, D)."""
+        if self.crop is None:
+            return self.roi_align(levels, boxes)
+        pooled = self.roi_align(levels[:-1], boxes)
+        return pooled + self.crop(levels[-1], boxes)
+
     def forward(self, maps: list[Tensor], boxes: Tensor) -> Tensor:
-        """Maps (B, C, s, s), the backbone's and the fine one, and boxes (B, R, 4) cxcywh to region tokens
-        (B, R, D)."""
-        return self.roi_align(self.levels(maps), boxes)
+        """Maps (B, C, s, s) of `GromaConfig.map_shapes` and boxes (B, R, 4) cxcywh to region tokens (B, R,
+        D)."""
+        return self.tokens(self.levels(maps), boxes)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import dataclasses
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 from groma_ros.network_config import GromaConfig
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, TINY_TEMPLATE, PromptTemplate
 from groma_ros.yaml_files import load
+
+Part = Literal["", "proposer", "crops"]
+"""A part that stage 1 can train alone."""
 
 
 @dataclass(frozen=True)
@@ -49,9 +53,10 @@ class Stage:
     """The backbone is trained (stage 1 only)."""
     cut: float = 0.0
     """Share of the pictures that are cropped so that their border cuts objects (stage 1 only)."""
-    proposer_only: bool = False
-    """Stage 1 trains the proposer alone: the tokens of pictures and of given boxes stay as they are, so the
-    language model needs no further training."""
+    alone: Part = ""
+    """The only part that stage 1 trains, empty for all. proposer: the tokens of pictures and of given boxes
+    stay as they are, so the language model needs no further training. crops: the convolutions over the pixels
+    of boxes learn kinds and colours before anything reads them; the network's output stays as it is."""
     offsets: float = 1.0
     """Factor on the rate of the deformable attention's sampling offsets."""
     size: int = 224
@@ -144,6 +149,9 @@ class TrainConfig:
                 raise ValueError(
                     f"the share of a pool is {wrong[0].share!r}; it must be a whole number from 1"
                 )
+            if (alone := data["detection"].get("alone", "")) not in get_args(Part):
+                possible = ", ".join(filter(None, get_args(Part)))
+                raise ValueError(f"detection: alone is {alone!r}; the parts are {possible}")
             if "usual" in data:
                 data["usual"] = tuple(map(str, data["usual"]))
             kinds = {

@@ -24,6 +24,7 @@ from groma_ros.preprocessing import ImageTransform
 from groma_ros.simulation.scenes import SceneObject
 from groma_ros.simulation.vocabulary import COLOUR_NAMES, KIND_NAMES
 from groma_ros.training.augment import augment, cut_crop, recoloured
+from groma_ros.training.config import Part
 from groma_ros.training.optimiser import Optimiser, fast
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
@@ -62,7 +63,7 @@ class Batch:
 class Auxiliary(nn.Module):
     """Heads that supervise the features while training and are dropped after it."""
 
-    def __init__(self, cells: int, regions: int, names: Names | None = None) -> None:
+    def __init__(self, cells: int, regions: int, names: Names | None = None, crops: int = 0) -> None:
         super().__init__()
         self.names = names = names or Names()
         self.cell_kind = nn.Linear(cells, len(names.kinds) + 1)
@@ -70,15 +71,18 @@ class Auxiliary(nn.Module):
         self.kind = nn.Linear(regions, len(names.kinds))
         self.colour = nn.Linear(regions, len(names.colours))
         self.place = nn.Linear(regions, 4)
+        if crops:
+            self.crop_kind = nn.Linear(crops, len(names.kinds))
+            self.crop_colour = nn.Linear(crops, len(names.colours))
 
 
 def normalise(images: NDArray[Any], device: torch.device) -> Tensor:
     """uint8 (B, S, S, 3) to the network's pixels (B, 3, S, S)."""
     # Contiguous channels: GroupNorm is several times slower backwards with channels last.
-    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous().float() / 255
+    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).contiguous().float().div_(255)
     transform = ImageTransform(images.shape[1])
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (transform.mean, transform.std))
-    return (pixels - mean) / std
+    return pixels.sub_(mean).div_(std)
 
 
 def draw_batch(
@@ -159,6 +163,28 @@ def proposal_step(model: Groma, batch: Batch, step: int) -> dict[str, Tensor]:
     return {"boxes": loss}
 
 
+def crop_step(model: Groma, heads: Auxiliary, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """Compute the loss of kinds and colours told from the pixels of boxes alone."""
+    encoder = model.region_encoder.crop
+    assert encoder is not None
+    boxes, real = jittered(batch.boxes, 0.06, generator)
+    with fast(batch.pixels.device):
+        # Picture by picture, because padded boxes are about as many as real ones and cost as much.
+        crops = [
+            encoder.crops(p[None], b[own][None])[0]
+            for p, b, own in zip(batch.pixels, boxes, real, strict=True)
+        ]
+        seen = encoder.features(torch.cat(crops), boxes[real])
+        kind, colour = heads.crop_kind(seen), heads.crop_colour(seen)
+    true_kind, true_colour = torch.cat(batch.kinds), torch.cat(batch.colours)
+    return {
+        "kind": F.cross_entropy(kind.float(), true_kind),
+        "colour": known_loss(colour.float(), true_colour),
+        "kind_right": (kind.argmax(-1) == true_kind).float().mean(),
+        "colour_right": (colour.argmax(-1) == true_colour).float().mean(),
+    }
+
+
 def detection_step(
     model: Groma, heads: Auxiliary, batch: Batch, step: int, generator: torch.Generator
 ) -> dict[str, Tensor]:
@@ -225,13 +251,15 @@ def train_step(
     step: int,
     worker: TrainingProcess,
     seed: int,
-    proposer_only: bool = False,
+    alone: Part = "",
 ) -> dict[str, float]:
-    """Make one update; return the loss terms as numbers."""
-    if proposer_only:
+    """Make one update, of one part alone if it is named; return the loss terms as numbers."""
+    generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)
+    if alone == "proposer":
         terms = proposal_step(model, batch, step)
+    elif alone == "crops":
+        terms = crop_step(model, heads, batch, generator)
     else:
-        generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)
         terms = detection_step(model, heads, batch, step, generator)
     loss = torch.stack([WEIGHTS[name] * terms[name] for name in WEIGHTS if name in terms]).sum()
     loss.backward()
@@ -246,10 +274,16 @@ def train_step(
 
 @torch.no_grad()
 def measure(
-    model: Groma, heads: Auxiliary, shards: Sequence[Pictures], count: int, size: int, device: torch.device
+    model: Groma,
+    heads: Auxiliary,
+    shards: Sequence[Pictures],
+    count: int,
+    size: int,
+    device: torch.device,
+    alone: Part = "",
 ) -> dict[str, float]:
     """Measure on held-out scenes: recall and precision of proposals at IoU 0.5 and the score threshold, and
-    the shares of right kinds and colours."""
+    the shares of right kinds and colours; of crops alone those that the crops tell."""
     started = time.time()
     hit = truth = kept = true_kept = kinds = colours = 0
     c = model.config
@@ -272,10 +306,15 @@ def measure(
             true_kept + (int((overlap.max(1).values >= 0.5).sum()) if len(overlap) else 0),
         )
         centre = torch.cat([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]], -1)
-        tokens = model.encode_regions(seen.maps, centre[None])[0]
         kind, colour = heads.names.labels(objects, device)
-        kinds += int((heads.kind(tokens).argmax(-1) == kind).sum())
-        colours += int((heads.colour(tokens).argmax(-1) == colour).sum())
+        if alone == "crops" and (encoder := model.region_encoder.crop) is not None:
+            told = encoder.features(encoder.crops(seen.maps[-1], centre[None])[0], centre)
+            said = heads.crop_kind(told), heads.crop_colour(told)
+        else:
+            tokens = model.encode_regions(seen.maps, centre[None])[0]
+            said = heads.kind(tokens), heads.colour(tokens)
+        kinds += int((said[0].argmax(-1) == kind).sum())
+        colours += int((said[1].argmax(-1) == colour).sum())
     return {
         "recall": hit / truth,
         "precision": true_kept / max(kept, 1),

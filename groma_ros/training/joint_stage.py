@@ -106,7 +106,7 @@ def joint_terms(
         proposals = model.perceiver.propose(states)
         levels = model.region_encoder.levels(model.region_maps(states, batch.pixels))
         boxes, real = jittered(batch.boxes, 0.04, generator)
-        tokens = model.region_encoder.roi_align(levels, boxes)[real]
+        tokens = model.region_encoder.tokens(levels, boxes)[real]
         cells = states[-1][:, 1:]
         cell_kind, cell_colour = heads.cell_kind(cells), heads.cell_colour(cells)
         kind, colour, place = heads.kind(tokens), heads.colour(tokens), heads.place(tokens)
@@ -121,7 +121,7 @@ def joint_terms(
         chosen = [select_regions(*pair, rule).boxes for pair in zip(found, scores, strict=True)]
         most = max(1, *(len(b) for b in chosen))
         padded = np.stack([np.concatenate([b, np.full((most - len(b), 4), 0.5, np.float32)]) for b in chosen])
-        region_tokens = model.region_encoder.roi_align(levels, torch.from_numpy(padded).to(device)).float()
+        region_tokens = model.region_encoder.tokens(levels, torch.from_numpy(padded).to(device)).float()
         image_tokens = model.image_tokens(states).float()
     scenes = [
         SceneFeatures(

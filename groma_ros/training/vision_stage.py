@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from groma_ros.model.groma import Groma
 from groma_ros.training.attention import NAME as ATTENTION
-from groma_ros.training.config import TrainConfig
+from groma_ros.training.config import Part, TrainConfig
 from groma_ros.training.data import Data, scenes_data
 from groma_ros.training.detection import Auxiliary, Batch, Names, draw_batch, fit_heads, measure, train_step
 from groma_ros.training.optimiser import Optimiser, Schedule, save_checkpoint
@@ -26,7 +27,9 @@ def build(config: TrainConfig, device: torch.device, names: Names | None = None)
     """Build the network and its auxiliary heads from the seed, equal in every worker."""
     torch.manual_seed(config.seed)
     model = Groma(config.network)
-    heads = Auxiliary(config.network.backbone.hidden_size, config.network.region_output, names or Names())
+    c = config.network
+    crops = c.region.hidden if c.region.crop else 0
+    heads = Auxiliary(c.backbone.hidden_size, c.region_output, names or Names(), crops)
     return model.to(device), heads.to(device)
 
 
@@ -42,9 +45,10 @@ def train_detection(
     model, heads = build(config, worker.device, names)
     stage = config.detection
     model.perceiver.vis_encoder.config._attn_implementation = ATTENTION
-    model.perceiver.vis_encoder.requires_grad_(stage.backbone and not stage.proposer_only)
-    trained = [model.perceiver, *([] if stage.proposer_only else [model.region_encoder, heads])]
-    optimiser = Optimiser(trained, Schedule.of(stage), stage.weight_decay, stage.muon, stage.offsets)
+    model.perceiver.vis_encoder.requires_grad_(stage.backbone and not stage.alone)
+    optimiser = Optimiser(
+        _trained(model, heads, stage.alone), Schedule.of(stage), stage.weight_decay, stage.muon, stage.offsets
+    )
     path = out / "detection.pt"
     first = 0
 
@@ -61,18 +65,16 @@ def train_detection(
     elif (out / "start.pt").exists():
         saved = torch.load(out / "start.pt", map_location=worker.device, weights_only=True)
         model.load_state_dict(saved["model"])
-        if not stage.proposer_only:
+        if not stage.alone:
             fit_heads(model, heads, (batch_of(step, 3) for step in range(HEAD_STEPS)), worker)
             model.perceiver.vis_encoder.requires_grad_(stage.backbone)
-    elif stage.proposer_only:
+    elif stage.alone:
         raise ValueError(
-            "The proposer is trained alone (proposer_only) on weights that exist; give --start BUNDLE."
+            f"A part is trained alone (alone: {stage.alone}) on weights that exist; give --start BUNDLE."
         )
     started = time.time()
     for step in worker.steps(first, stage.steps, "detection"):
-        numbers = train_step(
-            model, heads, optimiser, batch_of(step), step, worker, config.seed, stage.proposer_only
-        )
+        numbers = train_step(model, heads, optimiser, batch_of(step), step, worker, config.seed, stage.alone)
         if not worker.speaks:
             continue
         done = step + 1
@@ -88,10 +90,21 @@ def train_detection(
                 step=done,
             )
         if data.held_out and (done % MEASURE_EVERY == 0 or done == stage.steps):
-            found = measure(model, heads, data.held_out, 100, stage.size, worker.device)
-            if stage.proposer_only:  # the heads were not trained
+            found = measure(model, heads, data.held_out, 100, stage.size, worker.device, stage.alone)
+            if stage.alone == "proposer":  # the heads were not trained
                 found = {name: value for name, value in found.items() if name not in ("kind", "colour")}
             log(out / "detection.jsonl", {"step": done, "held_out": found})
+
+
+def _trained(model: Groma, heads: Auxiliary, alone: Part) -> list[nn.Module]:
+    """The modules that a stage trains. Raises ValueError if the network has no such part."""
+    if alone == "proposer":
+        return [model.perceiver]
+    if alone == "crops":
+        if model.region_encoder.crop is None:
+            raise ValueError("The config trains crops alone, but its network has none (region_cfg: crop).")
+        return [model.region_encoder.crop, heads]
+    return [model.perceiver, model.region_encoder, heads]
 
 
 def log(path: Path, entry: dict[str, object]) -> None:

@@ -6,6 +6,7 @@ Tensors of equal shape are copied, larger ones are derived as follows.
 |---|---|
 | patches, for an input larger by the same factor | the kernel first averages down: equal features |
 | the region encoder's fine level | its convolution after pooling is zero: equal tokens |
+| the region encoder's convolutions over the pixels of boxes | their last layer is zero: equal tokens |
 | the proposer's layers | a new one and its heads are copies of the last |
 | the proposer's queries | new ones are copies of the first |
 | the vocabulary | a common piece keeps its embedding, a new one gets the mean of its former pieces |
@@ -43,11 +44,13 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
         known |= deeper_proposer(known, config.proposer, model.config.proposer)
     for name, value in state.items():
         if name not in known:
-            if not name.startswith(("region_encoder.fine.", "region_encoder.roi_align.pconvs.")):
+            if not name.startswith(
+                ("region_encoder.fine.", "region_encoder.roi_align.pconvs.", "region_encoder.crop.")
+            ):
                 raise ValueError(
                     f"The bundle {bundle.name} has no weight {name}, and nothing says how it should start."
                 )
-            if ".pconvs." in name:
+            if ".pconvs." in name or ".crop.output." in name:
                 value.zero_()
         elif value.shape == known[name].shape and name not in _TABLES:
             value.copy_(known[name])

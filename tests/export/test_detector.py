@@ -14,16 +14,17 @@ from groma_ros.network_config import GromaConfig
 from tests.small import NETWORK
 
 
-def network(seed: int = 5, fine: tuple[int, ...] = (), **changes: object) -> Groma:
-    """The small network with wide weights; fine: widths of a fine level; changes: of its proposer."""
+def network(seed: int = 5, region: dict[str, Any] | None = None, **changes: object) -> Groma:
+    """The small network with wide weights; region: further fields of its region encoder; changes: of its
+    proposer."""
     perceiver = {
         **NETWORK["perceiver_cfg"],
         "ddetr_cfg": {**NETWORK["perceiver_cfg"]["ddetr_cfg"], **changes},
     }
     torch.manual_seed(seed)
-    region = {**NETWORK["region_cfg"], "fine": fine}
+    region_cfg = {**NETWORK["region_cfg"], **(region or {})}
     model = (
-        Groma(GromaConfig.from_dict({**NETWORK, "perceiver_cfg": perceiver, "region_cfg": region}))
+        Groma(GromaConfig.from_dict({**NETWORK, "perceiver_cfg": perceiver, "region_cfg": region_cfg}))
         .eval()
         .requires_grad_(False)
     )
@@ -59,9 +60,19 @@ def test_the_detector_over_rows_is_the_detector(side: int, changes: dict[str, An
     assert torch.allclose(found, boxes, atol=2e-5) and torch.allclose(scores, objectness, atol=2e-5)
 
 
-@pytest.mark.parametrize("fine", [(), (8, 16), (6, 8, 16)])
-def test_the_vision_graphs_are_the_network(fine: tuple[int, ...]) -> None:
-    model = network(fine=fine)
+@pytest.mark.parametrize(
+    "region",
+    [
+        {},
+        {"fine": (8, 16)},
+        {"fine": (6, 8, 16)},
+        {"crop": (4, 8, 8), "crop_side": 16},
+        {"fine": (8, 16), "crop": (8,)},
+    ],
+    ids=repr,
+)
+def test_the_vision_graphs_are_the_network(region: dict[str, Any]) -> None:
+    model = network(region=region)
     pixels = torch.randn(2, 3, model.config.image_size, model.config.image_size)
     seen = model.perceive(pixels)
     boxes = torch.cat([torch.rand(7, 2) * 1.6 - 0.3, torch.rand(7, 2) * 1.4 - 0.2], 1)

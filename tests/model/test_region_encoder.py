@@ -50,7 +50,7 @@ def test_roi_align_equals_its_definition_also_outside_and_backwards() -> None:
     corners = rng.uniform(-6, 18, (40, 4)).astype(np.float32)  # x1, y1, x2, y2 in any order
     assert (corners[:, 2] < corners[:, 0]).sum() > 5, "the draw must hold negative extents"
     start, end = torch.from_numpy(corners[None, :, :2]), torch.from_numpy(corners[None, :, 2:])
-    pooled = roi_align(torch.from_numpy(image[None]), start, end, c)[0].numpy()
+    pooled = roi_align(torch.from_numpy(image[None]), start, end, c.pooled, c.sampling_ratio)[0].numpy()
     for index, (x1, y1, x2, y2) in enumerate(corners):
         np.testing.assert_allclose(pooled[index], _sampled(image, x1, y1, x2, y2, 5, 2), atol=2e-5)
 
@@ -125,6 +125,64 @@ def test_fine_level_has_a_quarter_of_the_input_size_and_resolves_within_a_patch(
     marked[..., 108:116, 111:113] = 2.0  # narrower than a patch
     tokens = [encoder([*coarse, encoder.fine(one)], box) for one in (pixels, marked)]
     assert float((tokens[0] - tokens[1]).abs().max()) > 1e-3
+
+
+def _with_crops(side: int = 8) -> RegionEncoder:
+    plain = _config("exact")
+    region = dataclasses.replace(plain.region, crop=(8, 8, 16), crop_side=side, crop_margin=1.0)
+    torch.manual_seed(0)
+    return RegionEncoder(dataclasses.replace(plain, region=region)).eval()
+
+
+def test_crops_are_the_pixels_of_their_boxes() -> None:
+    crop = _with_crops().crop
+    assert crop is not None
+    pixels = torch.rand(2, 3, 32, 32)
+    # Boxes of 8 x 8 and 16 x 16 pixels: a bin is a pixel, and the mean of four.
+    boxes = torch.tensor([[[0.375, 0.625, 0.25, 0.25], [0.5, 0.5, 0.5, 0.5]]]).expand(2, -1, -1)
+    crops = crop.crops(pixels, boxes)
+    assert tuple(crops.shape) == (2, 2, 3, 8, 8)
+    two_samples = F.avg_pool2d(F.interpolate(pixels, scale_factor=2, mode="bilinear"), 2)
+    torch.testing.assert_close(crops[1, 0], two_samples[1, :, 16:24, 8:16], atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        crops[0, 1], F.avg_pool2d(pixels[:1, :, 8:24, 8:24], 2)[0], atol=1e-5, rtol=1e-5
+    )
+
+
+def test_the_margin_is_around_the_box() -> None:
+    encoder = _with_crops()
+    assert encoder.crop is not None
+    wider = dataclasses.replace(encoder.crop.config, crop_margin=1.5)
+    encoder.crop.config = wider
+    start, end = encoder.crop.corners(torch.tensor([[0.5, 0.25, 0.2, 0.1]]), 100)
+    torch.testing.assert_close(start, torch.tensor([[34.5, 17.0]]))
+    torch.testing.assert_close(end, torch.tensor([[64.5, 32.0]]))
+
+
+def test_what_a_box_shows_changes_its_token_and_no_other() -> None:
+    encoder = _with_crops()
+    assert encoder.crop is not None
+    pixels, boxes = torch.zeros(1, 3, 64, 64), torch.tensor([[[0.2, 0.2, 0.1, 0.1], [0.8, 0.8, 0.1, 0.1]]])
+    marked = pixels.clone()
+    marked[..., 50:53, 50:52] = 2.0
+    with torch.no_grad():
+        before, after = encoder.crop(pixels, boxes), encoder.crop(marked, boxes)
+    changed = (before - after).abs().amax((0, 2))
+    assert float(changed[0]) < 1e-6 < 1e-3 < float(changed[1])
+
+
+@pytest.mark.parametrize(
+    ("geometry", "side", "said"),
+    [
+        ("published", 32, "crop needs the exact geometry"),
+        ("exact", 18, "crop_side 18 must be divisible by 4"),
+    ],
+)
+def test_crops_that_do_not_fit_are_named(geometry: str, side: int, said: str) -> None:
+    plain = _config(geometry)
+    region = dataclasses.replace(plain.region, crop=(8, 8, 8), crop_side=side)
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(plain, region=region)
 
 
 @pytest.mark.parametrize(

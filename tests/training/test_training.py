@@ -33,12 +33,12 @@ from groma_ros.training.language_stage import (
     losses,
     train_language,
 )
-from groma_ros.training.optimiser import Schedule
+from groma_ros.training.optimiser import Schedule, save_checkpoint
 from groma_ros.training.packing import ask, pack
 from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Shard, open_pool, render_pool
 from groma_ros.training.run import TrainingRun, publish, train
-from groma_ros.training.vision_stage import train_detection
+from groma_ros.training.vision_stage import build, train_detection
 from groma_ros.types import Intrinsics
 from tests.small import NETWORK
 
@@ -245,13 +245,13 @@ def test_every_config_is_read_and_the_newest_has_the_network_that_ships(path: Pa
     config = TrainConfig.load(path)
     shipped = Bundle.load(Path(__file__).parents[2] / "engines" / "groma-tiny")
     same = config.network == GromaConfig.from_dict(shipped.network)
-    assert same == (path.name == "train_proposer.yaml")
+    assert same == (path.name == "train_crops.yaml")
 
 
 def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(rendered / "pool", tmp_path / "pool")
     shutil.copyfile(trained / "language.pt", tmp_path / "start.pt")
-    stage = dataclasses.replace(CONFIG.detection, proposer_only=True, cut=0.5)
+    stage = dataclasses.replace(CONFIG.detection, alone="proposer", cut=0.5)
     config = dataclasses.replace(CONFIG, detection=stage)
     train_detection(ALONE, config, tmp_path, resume=False)
     before, after = (
@@ -271,9 +271,44 @@ def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: 
     assert all(torch.equal(after[name], resumed[name]) for name in after)
 
 
+def test_crops_alone_are_trained_and_change_no_token(rendered: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered / "pool", tmp_path / "pool")
+    region = dataclasses.replace(CONFIG.network.region, crop=(4, 8), crop_side=16)
+    stage = dataclasses.replace(CONFIG.detection, alone="crops", cut=0.5)
+    config = dataclasses.replace(
+        CONFIG, detection=stage, network=dataclasses.replace(CONFIG.network, region=region)
+    )
+    model, _ = build(config, torch.device("cpu"))
+    save_checkpoint(tmp_path / "start.pt", model=model.state_dict(), step=0)
+    train_detection(ALONE, config, tmp_path, resume=False)
+    saved = torch.load(tmp_path / "detection.pt", weights_only=True)
+    changed = {
+        name for name, value in model.state_dict().items() if not torch.equal(saved["model"][name], value)
+    }
+    assert changed and all(name.startswith("region_encoder.crop.") for name in changed)
+    assert not any(".crop.output." in name for name in changed), "the layer that tokens read"
+    lines = [json.loads(line) for line in (tmp_path / "detection.jsonl").read_text().splitlines()]
+    assert {"kind", "colour"} <= set(lines[-1]["held_out"])
+
+
+def test_crops_alone_need_a_network_that_has_them(rendered: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered / "pool", tmp_path / "pool")
+    stage = dataclasses.replace(CONFIG.detection, alone="crops")
+    with pytest.raises(ValueError, match="its network has none"):
+        train_detection(ALONE, dataclasses.replace(CONFIG, detection=stage), tmp_path, resume=False)
+
+
+def test_a_part_that_cannot_be_trained_alone_is_named(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "config" / "train_proposer.yaml").read_text()
+    path = tmp_path / "config.yaml"
+    path.write_text(text.replace("alone: proposer", "alone: backbone"))
+    with pytest.raises(ValueError, match="alone is 'backbone'; the parts are proposer, crops"):
+        TrainConfig.load(path)
+
+
 def test_the_proposer_alone_needs_weights_to_start_from(rendered: Path, tmp_path: Path) -> None:
     shutil.copytree(rendered / "pool", tmp_path / "pool")
-    stage = dataclasses.replace(CONFIG.detection, proposer_only=True)
+    stage = dataclasses.replace(CONFIG.detection, alone="proposer")
     with pytest.raises(ValueError, match="give --start BUNDLE"):
         train_detection(ALONE, dataclasses.replace(CONFIG, detection=stage), tmp_path, resume=False)
 

@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -91,6 +92,31 @@ def test_a_grown_network_gives_the_tokens_of_the_one_it_starts_from(small_model:
     torch.testing.assert_close(after.image_tokens, before.image_tokens, atol=2e-3, rtol=1e-3)
     torch.testing.assert_close(tokens[1], tokens[0], atol=2e-3, rtol=1e-3)
     assert len(after.maps) == len(before.maps) + 1
+
+
+@pytest.mark.parametrize("before", [{}, {"fine": (8, 16)}], ids=repr)
+def test_convolutions_over_the_pixels_of_boxes_start_without_effect(
+    before: dict[str, Any], tmp_path: Path
+) -> None:
+    bundle = Bundle.load(write_small_bundle(tmp_path, region=before))
+    config = GromaConfig.from_dict(bundle.network)
+    region = dataclasses.replace(config.region, fine=(), crop=(4, 8), crop_side=16)
+    old = load_model(bundle)
+    new = Groma(dataclasses.replace(config, region=region)).eval()
+    load_start(new, bundle, bundle.file(TOKENIZER))
+    pixels, boxes = torch.randn(1, 3, 112, 112), torch.tensor([[[0.5, 0.5, 0.2, 0.3]]])
+    with torch.no_grad():
+        maps = [model.perceive(pixels).maps for model in (old, new)]
+        coarse = len(config.region.layers)
+        for level in old.region_encoder.roi_align.pconvs[coarse:]:  # the fine level is left behind
+            assert isinstance(level, torch.nn.Conv2d) and level.bias is not None
+            level.weight.zero_()
+            level.bias.zero_()
+        tokens = [model.encode_regions(seen, boxes) for model, seen in zip((old, new), maps, strict=True)]
+        assert new.region_encoder.crop is not None
+        seen = new.region_encoder.crop.features(new.region_encoder.crop.crops(pixels, boxes)[0], boxes[0])
+    torch.testing.assert_close(tokens[1], tokens[0])
+    assert float(seen.abs().max()) > 0 and torch.equal(maps[1][-1], pixels)
 
 
 def test_a_deeper_proposer_starts_with_copies_of_its_last_layers(small_model: Path) -> None:
@@ -244,8 +270,11 @@ def test_a_stage_that_the_config_lacks_is_named(tmp_path: Path) -> None:
         train(TrainingRun(ROOT / "config" / "train_tiny.yaml", tmp_path, stages=("joint",)))
 
 
-def test_a_converted_bundle_with_a_fine_level_answers_as_its_network(tmp_path: Path) -> None:
-    bundle = convert(write_small_bundle(tmp_path / "plain", calm=True, fine=(8, 16)), tmp_path / "made")
+@pytest.mark.parametrize("region", [{"fine": (8, 16)}, {"crop": (8, 16, 16), "crop_side": 16}], ids=repr)
+def test_a_converted_bundle_that_sees_pixels_answers_as_its_network(
+    region: dict[str, Any], tmp_path: Path
+) -> None:
+    bundle = convert(write_small_bundle(tmp_path / "plain", calm=True, region=region), tmp_path / "made")
     frame = Frame(blocks(4))
     scenes = [
         Grounder.load(bundle.directory, backend=backend).perceive(frame) for backend in ("onnx", "torch")
