@@ -122,7 +122,7 @@ class RegionEncoderConfig:
     crop_side: int = 32
     """Side of the pictures that the pixels of boxes are resized to."""
     crop_margin: float = 1.25
-    """Side of the part of the picture that is resized over the side of its box."""
+    """Side of the resized part of the picture, in sides of the box."""
 
     @property
     def crop_scale(self) -> int:
@@ -235,6 +235,10 @@ class GromaConfig:
                 self.region.crop_side % self.region.crop_scale == 0,
                 f"region: crop_side {self.region.crop_side} must be divisible by "
                 f"{self.region.crop_scale}, by which the layers of crop make it smaller",
+            ),
+            (
+                0.5 <= self.region.crop_margin <= 4,
+                f"region: crop_margin {self.region.crop_margin} must be from 0.5 to 4",
             ),
         )
         for good, sentence in checks:
@@ -393,6 +397,9 @@ LIMITS = {
     "channels": 65_536,
     "output": 65_536,
     "hidden": 65_536,
+    "fine": 65_536,
+    "crop": 65_536,
+    "crop_side": 1024,
     "num_queries": 100_000,
     "two_stage_num_proposals": 100_000,
     "pooled": 256,
@@ -415,10 +422,21 @@ _MAY_BE_ZERO = frozenset(
 )
 
 
+_WIDTHS = frozenset({"fine", "crop", "upsample"})
+"""Lists of numbers of which each must be 1 or more."""
+
+
 def _check_bounds(part: Any) -> None:
     """Raise ValueError naming a whole number of a config that is out of bounds."""
     for item in dataclasses.fields(part):
         value = getattr(part, item.name)
+        if item.type == "tuple[int, ...]" and (
+            not isinstance(value, tuple) or any(type(number) is not int for number in value)
+        ):
+            raise ValueError(
+                f"The network config is wrong: {item.name} is {quoted(value)} and not a list of whole "
+                "numbers."
+            )
         numbers = value if isinstance(value, tuple) else (value,)
         if len(numbers) > 64:
             raise ValueError(
@@ -434,7 +452,7 @@ def _check_bounds(part: Any) -> None:
             most = LIMITS.get(item.name, MOST)
             least = (
                 -most
-                if item.name in _MAY_BE_ZERO or isinstance(value, tuple) or item.type[:3] != "int"
+                if item.name in _MAY_BE_ZERO or (item.type[:3] != "int" and item.name not in _WIDTHS)
                 else 1
             )
             if not least <= number <= most:

@@ -135,6 +135,8 @@ def write_small_bundle(
         for name, weight in model.named_parameters():
             if weight.dim() > 1:
                 weight.normal_(0, 0.5 if "emb" in name else 1.5 / weight[0].numel() ** 0.5)
+            elif ".norms." in name:
+                weight.add_(torch.rand_like(weight) - 0.5)
             if calm and "bbox_embed" in name and ".layers.2." in name:
                 weight.mul_(0.2)
     fields: dict[str, Any] = {

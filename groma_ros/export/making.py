@@ -61,6 +61,8 @@ FLOAT_PARTS = ("detector", "input_proj", "patches", "fine", "query", "key", "val
 """Nodes that stay in float32 in 8-bit graphs, by name: those that compute boxes, the first layer, and the
 products without which groma-tiny's boxes would differ (IoU below 0.98; docs/precision.md has the cost of
 each)."""
+FLOAT_REGIONS = ("crop.", "pos_embedd")
+"""The same for the region encoder: narrow convolutions whose first layer reads pixels, and the box itself."""
 WIDE = 128
 """Minimum number of channels for 8-bit convolutions in the region encoder; for fewer the casts around them
 cost more than they save."""
@@ -174,7 +176,9 @@ class Maker:
         elif self.config.region_channels < WIDE:
             return self.make(role, "fp32")
         else:
-            quantize_vision(self.make(role, "fp32"), path, self._regions[HELD_OUT:] or self._regions)
+            quantize_vision(
+                self.make(role, "fp32"), path, self._regions[HELD_OUT:] or self._regions, FLOAT_REGIONS
+            )
         return path
 
     @cached_property

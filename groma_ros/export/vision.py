@@ -155,8 +155,8 @@ class RegionGraph(nn.Module):
     """The region encoder of a network, its convolutions of pooled levels combined into one. Takes over the
     encoder, which must not be used afterwards.
 
-    dtype: of the convolutions and the first linear layer; sampling positions, resizes and the embedding of
-    the box stay float32.
+    dtype: of the convolutions and the linear layers after them; sampling positions, resizes, the embedding of
+    the box and the last layer of the pooled maps stay float32.
     """
 
     def __init__(self, model: Groma, dtype: torch.dtype = torch.float32) -> None:

@@ -159,8 +159,8 @@ def pooling_matrix(start: Tensor, end: Tensor, size: int, bins: int, samples: in
 
 
 def roi_align(x: Tensor, start: Tensor, end: Tensor, bins: int, samples: int) -> Tensor:
-    """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, bins, bins), all
-    float32."""
+    """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, bins, bins),
+    float32 except under autocast."""
     x = x.float()
     columns = pooling_matrix(start[..., 0], end[..., 0], x.shape[-1], bins, samples)
     rows = pooling_matrix(start[..., 1], end[..., 1], x.shape[-2], bins, samples)

@@ -56,7 +56,7 @@ class Stage:
     alone: Part = ""
     """The only part that stage 1 trains, empty for all. proposer: the tokens of pictures and of given boxes
     stay as they are, so the language model needs no further training. crops: the convolutions over the pixels
-    of boxes learn kinds and colours before anything reads them; the network's output stays as it is."""
+    of boxes learn kinds and colours; the layer that adds them to the tokens learns in the later stages."""
     offsets: float = 1.0
     """Factor on the rate of the deformable attention's sampling offsets."""
     size: int = 224
@@ -128,6 +128,17 @@ class TrainConfig:
         """Prompt template of the network."""
         return {"tiny": TINY_TEMPLATE, "published": PUBLISHED_TEMPLATE}[self.prompts]
 
+    def _check_parts(self) -> None:
+        """Raise ValueError if a stage trains a part alone that it cannot."""
+        stages = {"alignment": self.alignment, "language": self.language, "joint": self.joint}
+        if wrong := [name for name, stage in stages.items() if stage is not None and stage.alone]:
+            raise ValueError(f"{wrong[0]} has alone; only detection can train a part alone")
+        if (alone := self.detection.alone) not in get_args(Part):
+            parts = ", ".join(filter(None, get_args(Part)))
+            raise ValueError(f"detection: alone is {alone!r}; the parts are {parts}")
+        if alone == "crops" and not self.network.region.crop:
+            raise ValueError("detection: alone is crops, but the network has none (region_cfg: crop)")
+
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
         """Read a YAML file. Raises ValueError naming the file and what is wrong."""
@@ -149,9 +160,6 @@ class TrainConfig:
                 raise ValueError(
                     f"the share of a pool is {wrong[0].share!r}; it must be a whole number from 1"
                 )
-            if (alone := data["detection"].get("alone", "")) not in get_args(Part):
-                possible = ", ".join(filter(None, get_args(Part)))
-                raise ValueError(f"detection: alone is {alone!r}; the parts are {possible}")
             if "usual" in data:
                 data["usual"] = tuple(map(str, data["usual"]))
             kinds = {
@@ -165,6 +173,8 @@ class TrainConfig:
             worlds = {scenes.world for scenes in data["pool"]}
             if unknown := [name for name in data.get("usual", ()) if name not in worlds]:
                 raise ValueError(f"usual names the world {unknown[0]!r}, which is not in pool")
-            return cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
+            config = cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
+            config._check_parts()
+            return config
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ValueError(f"The training config {path} cannot be used: {error}.") from error

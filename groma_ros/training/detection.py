@@ -283,7 +283,7 @@ def measure(
     alone: Part = "",
 ) -> dict[str, float]:
     """Measure on held-out scenes: recall and precision of proposals at IoU 0.5 and the score threshold, and
-    the shares of right kinds and colours; of crops alone those that the crops tell."""
+    the shares of right kinds and colours; with alone=crops those told from the crops alone."""
     started = time.time()
     hit = truth = kept = true_kept = kinds = colours = 0
     c = model.config

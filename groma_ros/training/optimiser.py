@@ -24,6 +24,8 @@ BLOCKS = (
     "img_txt_bridge",
     "flatten_linear",
     "updims",
+    "crop.flatten",
+    "crop.output",
 )
 
 

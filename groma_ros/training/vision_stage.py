@@ -70,7 +70,7 @@ def train_detection(
             model.perceiver.vis_encoder.requires_grad_(stage.backbone)
     elif stage.alone:
         raise ValueError(
-            f"A part is trained alone (alone: {stage.alone}) on weights that exist; give --start BUNDLE."
+            f"alone: {stage.alone} trains one part of a network that exists already; give --start BUNDLE."
         )
     started = time.time()
     for step in worker.steps(first, stage.steps, "detection"):
@@ -97,12 +97,11 @@ def train_detection(
 
 
 def _trained(model: Groma, heads: Auxiliary, alone: Part) -> list[nn.Module]:
-    """The modules that a stage trains. Raises ValueError if the network has no such part."""
+    """The modules that a stage trains."""
     if alone == "proposer":
         return [model.perceiver]
     if alone == "crops":
-        if model.region_encoder.crop is None:
-            raise ValueError("The config trains crops alone, but its network has none (region_cfg: crop).")
+        assert model.region_encoder.crop is not None
         return [model.region_encoder.crop, heads]
     return [model.perceiver, model.region_encoder, heads]
 

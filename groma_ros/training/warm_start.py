@@ -7,6 +7,7 @@ Tensors of equal shape are copied, larger ones are derived as follows.
 | patches, for an input larger by the same factor | the kernel first averages down: equal features |
 | the region encoder's fine level | its convolution after pooling is zero: equal tokens |
 | the region encoder's convolutions over the pixels of boxes | their last layer is zero: equal tokens |
+| the region encoder without the fine level | tokens lack its part and must be learnt again |
 | the proposer's layers | a new one and its heads are copies of the last |
 | the proposer's queries | new ones are copies of the first |
 | the vocabulary | a common piece keeps its embedding, a new one gets the mean of its former pieces |
@@ -42,6 +43,7 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
     if config.proposer != model.config.proposer:
         _check_no_smaller(config.proposer, model.config.proposer, bundle.name)
         known |= deeper_proposer(known, config.proposer, model.config.proposer)
+    _check_crops(config, model.config, bundle.name)
     for name, value in state.items():
         if name not in known:
             if not name.startswith(
@@ -63,10 +65,20 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
             raise ValueError(
                 f"The weight {name} of {bundle.name} has the shape {tuple(known[name].shape)} and the "
                 "config asks for "
-                f"{tuple(value.shape)}; only patches, the fine level, the vocabulary and the proposer's "
-                "layers and queries may grow."
+                f"{tuple(value.shape)}; only patches, the fine level, crops, the vocabulary and the "
+                "proposer's layers and queries may grow."
             )
     model.load_state_dict(state)
+
+
+def _check_crops(before: GromaConfig, after: GromaConfig, name: str) -> None:
+    for field in ("crop", "crop_side", "crop_margin"):
+        old, new = getattr(before.region, field), getattr(after.region, field)
+        if before.region.crop and new != old:
+            raise ValueError(
+                f"The region encoder of {name} has {field} {old} and the config asks for {new}; crops that "
+                "are trained stay as they are."
+            )
 
 
 def _check_no_smaller(before: ProposerConfig, after: ProposerConfig, name: str) -> None:

@@ -2,6 +2,7 @@
 PyTorch."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from groma_ros.bench.machine import Ceilings
 from groma_ros.network_config import GromaConfig
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.runtime.torch import load_model
+from tests.small import write_small_bundle
 
 PUBLISHED = GromaConfig(vis_output_layer=-2)
 
@@ -34,8 +36,9 @@ def test_the_published_network() -> None:
     assert weights == pytest.approx(7.377e9 - 32114 * 4096, rel=0.002)
 
 
-def test_what_torch_counts(small_model: Path) -> None:
-    model = load_model(Bundle.load(small_model))
+@pytest.mark.parametrize("region", [{}, {"crop": (8, 16, 16), "crop_side": 16}], ids=repr)
+def test_what_torch_counts(region: dict[str, Any], tmp_path: Path) -> None:
+    model = load_model(Bundle.load(write_small_bundle(tmp_path, region=region)))
     c = model.config
     with torch.inference_mode():
         with FlopCounterMode(display=False) as vision:

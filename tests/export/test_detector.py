@@ -28,6 +28,10 @@ def network(seed: int = 5, region: dict[str, Any] | None = None, **changes: obje
         .eval()
         .requires_grad_(False)
     )
+    for norm in model.modules():
+        if isinstance(norm, torch.nn.GroupNorm):
+            norm.weight.uniform_(0.5, 1.5)
+            norm.bias.uniform_(-0.5, 0.5)
     for weight in model.perceiver.parameters():
         if weight.dim() > 1:
             weight.normal_(0, 1.0 / weight[0].numel() ** 0.5)

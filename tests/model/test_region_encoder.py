@@ -172,15 +172,21 @@ def test_what_a_box_shows_changes_its_token_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("geometry", "side", "said"),
+    ("changes", "said"),
     [
-        ("published", 32, "crop needs the exact geometry"),
-        ("exact", 18, "crop_side 18 must be divisible by 4"),
+        ({"geometry": "published"}, "crop needs the exact geometry"),
+        ({"crop_side": 18}, "crop_side 18 must be divisible by 4"),
+        ({"crop_side": 2048}, "crop_side is 2048, not 1 to 1024"),
+        ({"crop_margin": 0.0}, "crop_margin 0.0 must be from 0.5 to 4"),
+        ({"crop": (8, 0)}, "crop is 0, not 1 to"),
+        ({"crop": (8, 8.5)}, "not a list of whole numbers"),
+        ({"crop": 8}, "crop is 8 and not a list of whole numbers"),
     ],
 )
-def test_crops_that_do_not_fit_are_named(geometry: str, side: int, said: str) -> None:
-    plain = _config(geometry)
-    region = dataclasses.replace(plain.region, crop=(8, 8, 8), crop_side=side)
+def test_crops_that_do_not_fit_are_named(changes: dict[str, Any], said: str) -> None:
+    plain = _config("exact")
+    fields = {"crop": (8, 8, 8), **changes}
+    region: Any = dataclasses.replace(plain.region, **fields)
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(plain, region=region)
 

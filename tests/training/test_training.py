@@ -279,30 +279,45 @@ def test_crops_alone_are_trained_and_change_no_token(rendered: Path, tmp_path: P
         CONFIG, detection=stage, network=dataclasses.replace(CONFIG.network, region=region)
     )
     model, _ = build(config, torch.device("cpu"))
+    assert model.region_encoder.crop is not None
+    with torch.no_grad():  # as a start from a bundle without crops leaves it
+        for value in model.region_encoder.crop.output.parameters():
+            value.zero_()
     save_checkpoint(tmp_path / "start.pt", model=model.state_dict(), step=0)
     train_detection(ALONE, config, tmp_path, resume=False)
-    saved = torch.load(tmp_path / "detection.pt", weights_only=True)
-    changed = {
-        name for name, value in model.state_dict().items() if not torch.equal(saved["model"][name], value)
-    }
+    saved = torch.load(tmp_path / "detection.pt", weights_only=True)["model"]
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(saved[name], value)}
     assert changed and all(name.startswith("region_encoder.crop.") for name in changed)
-    assert not any(".crop.output." in name for name in changed), "the layer that tokens read"
+    maps = [torch.randn(1, *shape) for shape in config.network.map_shapes]
+    boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.3]]])
+    with torch.no_grad():
+        before = model.encode_regions(maps, boxes)
+        model.load_state_dict(saved)
+        assert torch.equal(model.encode_regions(maps, boxes), before)
+    # A stopped run goes on with the same bits.
+    (tmp_path / "detection.pt").unlink()
+    for steps in (1, 2):
+        part = dataclasses.replace(stage, steps=steps)
+        train_detection(ALONE, dataclasses.replace(config, detection=part), tmp_path, resume=True)
+    resumed = torch.load(tmp_path / "detection.pt", weights_only=True)["model"]
+    assert all(torch.equal(saved[name], resumed[name]) for name in saved)
     lines = [json.loads(line) for line in (tmp_path / "detection.jsonl").read_text().splitlines()]
     assert {"kind", "colour"} <= set(lines[-1]["held_out"])
 
 
-def test_crops_alone_need_a_network_that_has_them(rendered: Path, tmp_path: Path) -> None:
-    shutil.copytree(rendered / "pool", tmp_path / "pool")
-    stage = dataclasses.replace(CONFIG.detection, alone="crops")
-    with pytest.raises(ValueError, match="its network has none"):
-        train_detection(ALONE, dataclasses.replace(CONFIG, detection=stage), tmp_path, resume=False)
-
-
-def test_a_part_that_cannot_be_trained_alone_is_named(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("alone: proposer", "alone: backbone", "alone is 'backbone'; the parts are proposer, crops"),
+        ("alone: proposer", "alone: crops", "alone is crops, but the network has none"),
+        ("alignment: {", "alignment: {alone: proposer, ", "alignment has alone; only detection can"),
+    ],
+)
+def test_a_part_that_cannot_be_trained_alone_is_named(old: str, new: str, said: str, tmp_path: Path) -> None:
     text = (Path(__file__).parents[2] / "config" / "train_proposer.yaml").read_text()
     path = tmp_path / "config.yaml"
-    path.write_text(text.replace("alone: proposer", "alone: backbone"))
-    with pytest.raises(ValueError, match="alone is 'backbone'; the parts are proposer, crops"):
+    path.write_text(text.replace(old, new))
+    with pytest.raises(ValueError, match=said):
         TrainConfig.load(path)
 
 

@@ -119,6 +119,15 @@ def test_convolutions_over_the_pixels_of_boxes_start_without_effect(
     assert float(seen.abs().max()) > 0 and torch.equal(maps[1][-1], pixels)
 
 
+def test_crops_that_are_trained_cannot_change(tmp_path: Path) -> None:
+    bundle = Bundle.load(write_small_bundle(tmp_path, region={"crop": (8, 8, 8), "crop_side": 16}))
+    config = GromaConfig.from_dict(bundle.network)
+    for field, value in (("crop", (8, 8, 8, 8)), ("crop_margin", 1.5), ("crop", ())):
+        region = dataclasses.replace(config.region, **{field: value})
+        with pytest.raises(ValueError, match=f"of small has {field} .* crops that are trained stay"):
+            load_start(Groma(dataclasses.replace(config, region=region)), bundle, bundle.file(TOKENIZER))
+
+
 def test_a_deeper_proposer_starts_with_copies_of_its_last_layers(small_model: Path) -> None:
     bundle = Bundle.load(small_model)
     config = GromaConfig.from_dict(bundle.network)
