@@ -25,11 +25,11 @@ LIMITS = {
     ("llama_cpp", "q8_0"): 0.05,
     ("torch", "bf16"): 0.02,
 }
-# Goals that may differ by more although float32 was sure of them. Processors sum bfloat16 in different ways:
-# two of 350 differ here with the weights that ship. An object near the threshold of objectness is a region or
-# not, and sets ("all that are not ...") gain or lose it: with other weights none or 3 in int8, and 3 in
-# fp16.
-KNOWN = {("torch", "bf16"): 3, ("onnx", "fp16"): 5, ("onnx", "int8"): 3}
+# Goals that may differ by more although float32 was sure of them. Processors sum bfloat16 in different ways,
+# and a list ends or goes on: one of 350 goals does here with the weights that ship, in q8_0, int8 and bf16.
+# An object near the threshold of objectness is a region or not, and sets ("all that are not ...") gain or
+# lose it: with other weights none or 3 in int8, and 3 in fp16.
+KNOWN = {("torch", "bf16"): 3, ("onnx", "fp16"): 5, ("onnx", "int8"): 3, ("llama_cpp", "q8_0"): 1}
 
 
 @pytest.fixture(scope="module")

@@ -122,7 +122,8 @@ def test_convolutions_over_the_pixels_of_boxes_start_without_effect(
 def test_crops_that_are_trained_cannot_change(tmp_path: Path) -> None:
     bundle = Bundle.load(write_small_bundle(tmp_path, region={"crop": (8, 8, 8), "crop_side": 16}))
     config = GromaConfig.from_dict(bundle.network)
-    for field, value in (("crop", (8, 8, 8, 8)), ("crop_margin", 1.5), ("crop", ())):
+    changes: list[tuple[str, Any]] = [("crop", (8, 8, 8, 8)), ("crop_margin", 1.5), ("crop", ())]
+    for field, value in changes:
         region = dataclasses.replace(config.region, **{field: value})
         with pytest.raises(ValueError, match=f"of small has {field} .* crops that are trained stay"):
             load_start(Groma(dataclasses.replace(config, region=region)), bundle, bundle.file(TOKENIZER))
