@@ -229,16 +229,27 @@ def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Out
         return 1
     # ROS's own handlers shut it down immediately; the robot could then not be stopped.
     rclpy.init(signal_handler_options=SignalHandlerOptions.NO)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signals: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        signals.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     node = rclpy.create_node(name)
     try:
         with GromaClient(NODE) as client:
             outcome = act(node, GoalAsker(client), goal)
-    except KeyboardInterrupt:
+    except BaseException:
+        # rclpy makes a RuntimeError of a KeyboardInterrupt that comes while it converts a message.
+        if not signals:
+            raise
         print("Interrupted; no further commands are sent to the robot.", file=sys.stderr)
         return 130
     finally:
         node.destroy_node()
         rclpy.try_shutdown()
+        for number, handler in before.items():
+            signal.signal(number, handler)
     print(outcome.sentence)
     return 0 if not outcome.cause else 1

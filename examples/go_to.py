@@ -131,7 +131,7 @@ class Base:
         sent = self._client.send_goal_async(goal)
         try:
             return self._drive(sent, timeout)
-        except (RobotError, KeyboardInterrupt):  # including RobotLost: nobody watches the base from here on
+        except BaseException:  # also an interrupt and RobotLost: nobody watches the base from here on
             self._cancel_unwatched(sent)
             raise
 

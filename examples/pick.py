@@ -219,7 +219,7 @@ class Picker:
         except RobotError as error:
             self._arm.stop()
             return Outcome("not reached", f"{error} It was told to stay where it is.", answer)
-        except KeyboardInterrupt:
+        except BaseException:  # an interrupt, or a fault of this program
             self._arm.stop()
             raise
 

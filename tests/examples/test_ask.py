@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 import time
 from typing import Any
@@ -214,3 +216,35 @@ def test_ros_arguments_are_no_part_of_the_goal(
     said = capsys.readouterr().err
     assert said.startswith("The ROS arguments cannot be read: ") and "'-p nonsense'" in said
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_rclpy_turns_into_another_error_is_an_interrupt(
+    number: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(own_domain()))
+    monkeypatch.setattr(sys, "argv", ["pick.py", "the can"])
+    before = signal.getsignal(number)
+
+    def act(node: Any, asker: GoalAsker, goal: str) -> Outcome:
+        try:
+            os.kill(os.getpid(), number)
+            time.sleep(1)
+        except KeyboardInterrupt:
+            raise RuntimeError("Unable to convert call argument to Python object") from None
+        raise AssertionError("no signal came")
+
+    assert run_example("pick", "Say what.", act) == 130
+    assert capsys.readouterr().err == "Interrupted; no further commands are sent to the robot.\n"
+    assert signal.getsignal(number) == before
+
+
+def test_a_fault_without_a_signal_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROS_DOMAIN_ID", str(own_domain()))
+    monkeypatch.setattr(sys, "argv", ["pick.py", "the can"])
+
+    def act(node: Any, asker: GoalAsker, goal: str) -> Outcome:
+        raise RuntimeError("a fault")
+
+    with pytest.raises(RuntimeError, match="a fault"):
+        run_example("pick", "Say what.", act)

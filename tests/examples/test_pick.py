@@ -286,10 +286,11 @@ def test_a_pose_that_is_not_reached_stops_the_arm() -> None:
     )
 
 
-def test_an_interrupt_stops_the_arm() -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupt_or_a_fault_stops_the_arm(error: type[BaseException]) -> None:
     arm = StandInArm()
-    arm.fails_at, arm.fails_with = 1, KeyboardInterrupt()  # type: ignore[assignment]
-    with pytest.raises(KeyboardInterrupt):
+    arm.fails_at, arm.fails_with = 1, error()  # type: ignore[assignment]
+    with pytest.raises(error):
         Picker(arm, lambda goal: CAN).pick("the red can")  # type: ignore[arg-type]
     assert arm.stopped == 1
 
