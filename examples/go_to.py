@@ -131,6 +131,8 @@ class Base:
         sent = self._client.send_goal_async(goal)
         try:
             return self._drive(sent, timeout)
+        except GoalChanged:  # after the base has stopped
+            raise
         except BaseException:  # also an interrupt and RobotLost: nobody watches the base from here on
             self._cancel_unwatched(sent)
             raise
