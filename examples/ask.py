@@ -241,7 +241,7 @@ def run_example(name: str, usage: str, act: Callable[[Node, GoalAsker, str], Out
         with GromaClient(NODE) as client:
             outcome = act(node, GoalAsker(client), goal)
     except BaseException:
-        # rclpy makes a RuntimeError of a KeyboardInterrupt that comes while it converts a message.
+        # Within a conversion of rclpy (pybind11) an interrupt becomes a RuntimeError: seen once.
         if not signals:
             raise
         print("Interrupted; no further commands are sent to the robot.", file=sys.stderr)

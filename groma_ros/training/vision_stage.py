@@ -26,8 +26,8 @@ HEAD_STEPS = 40
 def build(config: TrainConfig, device: torch.device, names: Names | None = None) -> tuple[Groma, Auxiliary]:
     """Build the network and its auxiliary heads from the seed, equal in every worker."""
     torch.manual_seed(config.seed)
-    model = Groma(config.network)
     c = config.network
+    model = Groma(c)
     crops = c.region.hidden if c.region.crop else 0
     heads = Auxiliary(c.backbone.hidden_size, c.region_output, names or Names(), crops)
     return model.to(device), heads.to(device)

@@ -10,9 +10,12 @@ import onnx
 import pytest
 
 from groma_ros.export.calibration_frames import read_frames
+from groma_ros.export.convert import convert
+from groma_ros.export.making import FLOAT_REGIONS
 from groma_ros.export.measure import noise, noise_regions
 from groma_ros.export.quantize import quantize_language, quantize_vision
 from groma_ros.runtime.bundle import Bundle, read_network
+from tests.small import write_small_bundle
 
 DEMO = Path(__file__).parents[2] / "demo"
 
@@ -39,6 +42,22 @@ def test_vision_has_standard_pairs_around_zero(graph_model: Path, tmp_path: Path
     detector = [node for node in proto.graph.node if node.op_type == "Gemm" and "detector" in node.name]
     made = {name: node.op_type for node in proto.graph.node for name in node.output}
     assert all(made.get(node.input[0]) != "DequantizeLinear" for node in detector)
+
+
+def test_what_reads_pixels_and_boxes_stays_in_the_region_encoder(tmp_path: Path) -> None:
+    plain = write_small_bundle(tmp_path / "plain", calm=True, region={"crop": (8, 16), "crop_side": 16})
+    bundle = convert(plain, tmp_path / "made")
+    feeds = noise_regions(read_network(bundle))
+    quantize_vision(bundle.graph("encode_regions", "fp32"), tmp_path / "q.onnx", feeds, FLOAT_REGIONS)
+    proto = onnx.load(tmp_path / "q.onnx")
+    made = {name: node.op_type for node in proto.graph.node for name in node.output}
+    layers = [node for node in proto.graph.node if node.op_type in ("Conv", "Gemm")]
+    floats = {node.name.split("/")[0] for node in layers if made.get(node.input[0]) != "DequantizeLinear"}
+    assert floats == {
+        *("crop.convs.0", "crop.convs.1", "crop.flatten", "crop.size", "crop.output"),
+        *("pooling.pos_embedd.0", "pooling.pos_embedd.3"),
+    }
+    assert len(layers) > len(floats)
 
 
 @pytest.mark.parametrize(("bits", "operation"), [(8, "MatMulInteger"), (4, "MatMulNBits")])

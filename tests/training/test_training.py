@@ -248,6 +248,18 @@ def test_every_config_is_read_and_the_newest_has_the_network_that_ships(path: Pa
     assert same == (path.name == "train_crops.yaml")
 
 
+def assert_resumes(config: TrainConfig, folder: Path) -> None:
+    """Stage 1 of two updates gives the bits it gave in a folder when it is stopped after the first one."""
+    path = folder / "detection.pt"
+    whole = torch.load(path, weights_only=True)["model"]
+    path.unlink()
+    for steps in (1, 2):
+        part = dataclasses.replace(config.detection, steps=steps)
+        train_detection(ALONE, dataclasses.replace(config, detection=part), folder, resume=True)
+    resumed = torch.load(path, weights_only=True)["model"]
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
 def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: Path) -> None:
     shutil.copytree(rendered / "pool", tmp_path / "pool")
     shutil.copyfile(trained / "language.pt", tmp_path / "start.pt")
@@ -262,13 +274,7 @@ def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: 
     proposer = ("perceiver.ddetr_transformer.", "perceiver.input_proj.")
     assert changed and all(name.startswith(proposer) for name in changed)
     assert all(any(name.startswith(part) for name in changed) for part in proposer)
-    # A stopped run goes on with the same bits.
-    (tmp_path / "detection.pt").unlink()
-    for steps in (1, 2):
-        part = dataclasses.replace(stage, steps=steps)
-        train_detection(ALONE, dataclasses.replace(config, detection=part), tmp_path, resume=True)
-    resumed = torch.load(tmp_path / "detection.pt", weights_only=True)["model"]
-    assert all(torch.equal(after[name], resumed[name]) for name in after)
+    assert_resumes(config, tmp_path)
 
 
 def test_crops_alone_are_trained_and_change_no_token(rendered: Path, tmp_path: Path) -> None:
@@ -294,13 +300,7 @@ def test_crops_alone_are_trained_and_change_no_token(rendered: Path, tmp_path: P
         before = model.encode_regions(maps, boxes)
         model.load_state_dict(saved)
         assert torch.equal(model.encode_regions(maps, boxes), before)
-    # A stopped run goes on with the same bits.
-    (tmp_path / "detection.pt").unlink()
-    for steps in (1, 2):
-        part = dataclasses.replace(stage, steps=steps)
-        train_detection(ALONE, dataclasses.replace(config, detection=part), tmp_path, resume=True)
-    resumed = torch.load(tmp_path / "detection.pt", weights_only=True)["model"]
-    assert all(torch.equal(saved[name], resumed[name]) for name in saved)
+    assert_resumes(config, tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "detection.jsonl").read_text().splitlines()]
     assert {"kind", "colour"} <= set(lines[-1]["held_out"])
 
