@@ -38,6 +38,27 @@ RoiGeometry = Literal["published", "exact"]
 
 
 @dataclass(frozen=True)
+class CropShape:
+    """Convolutions over the pixels of boxes."""
+
+    widths: tuple[int, ...]
+    """Channels of the convolutions, every second one with stride 2, the first one too."""
+    side: int
+    """Side of the pictures that the pixels of boxes are resized to."""
+    margin: float
+    """Side of the resized part of the picture, in sides of the box."""
+    hidden: int
+    """Width of the layer after the convolutions."""
+    groups: int = 8
+    """Groups of channels that are normalised together, at most."""
+
+    @property
+    def scale(self) -> int:
+        """Factor by which the convolutions make the sides smaller."""
+        return int(2 ** ((len(self.widths) + 1) // 2))
+
+
+@dataclass(frozen=True)
 class BackboneConfig:
     """DINOv2; field names as in transformers' Dinov2Config."""
 
@@ -90,6 +111,21 @@ class ProposerConfig:
     proposal_scale: float = 0.05
     coco_power: float = 0.4
     sa1b_power: float = 0.6
+    crop: tuple[int, ...] = ()
+    """Channels of the convolutions over the pixels of each proposal, which correct its box and objectness.
+    Empty (none) in the published network."""
+    crop_side: int = 32
+    """Side of the pictures that the pixels of proposals are resized to."""
+    crop_margin: float = 2.0
+    """Side of the resized part of the picture, in sides of the box: an object may extend beyond its
+    proposal."""
+    crop_hidden: int = 96
+    """Width of the layer after these convolutions."""
+
+    @property
+    def crop_shape(self) -> CropShape | None:
+        """The convolutions over the pixels of each proposal, if there are any."""
+        return CropShape(self.crop, self.crop_side, self.crop_margin, self.crop_hidden) if self.crop else None
 
 
 @dataclass(frozen=True)
@@ -125,9 +161,11 @@ class RegionEncoderConfig:
     """Side of the resized part of the picture, in sides of the box."""
 
     @property
-    def crop_scale(self) -> int:
-        """Factor by which the convolutions over the pixels of a box make its sides smaller."""
-        return int(2 ** ((len(self.crop) + 1) // 2))
+    def crop_shape(self) -> CropShape | None:
+        """The convolutions over the pixels of each box, if there are any."""
+        if not self.crop:
+            return None
+        return CropShape(self.crop, self.crop_side, self.crop_margin, self.hidden, self.groups)
 
 
 @dataclass(frozen=True)
@@ -231,15 +269,8 @@ class GromaConfig:
                 not self.region.crop or self.region.geometry == "exact",
                 "region: crop needs the exact geometry",
             ),
-            (
-                self.region.crop_side % self.region.crop_scale == 0,
-                f"region: crop_side {self.region.crop_side} must be divisible by "
-                f"{self.region.crop_scale}, by which the layers of crop make it smaller",
-            ),
-            (
-                0.5 <= self.region.crop_margin <= 4,
-                f"region: crop_margin {self.region.crop_margin} must be from 0.5 to 4",
-            ),
+            *_crop_checks("region", self.region.crop_shape),
+            *_crop_checks("proposer", self.proposer.crop_shape),
         )
         for good, sentence in checks:
             if not good:
@@ -424,6 +455,20 @@ _MAY_BE_ZERO = frozenset(
 
 _WIDTHS = frozenset({"fine", "crop", "upsample"})
 """Lists of numbers of which each must be 1 or more."""
+
+
+def _crop_checks(part: str, shape: CropShape | None) -> list[tuple[bool, str]]:
+    """Checks of the convolutions over the pixels of boxes, each with its error."""
+    if shape is None:
+        return []
+    return [
+        (
+            shape.side % shape.scale == 0,
+            f"{part}: crop_side {shape.side} must be divisible by {shape.scale}, by which the layers of crop "
+            "make it smaller",
+        ),
+        (0.5 <= shape.margin <= 4, f"{part}: crop_margin {shape.margin} must be from 0.5 to 4"),
+    ]
 
 
 def _check_bounds(part: Any) -> None:

@@ -105,13 +105,19 @@ def put_file(folder: Path, name: str, data: bytes) -> None:
 
 
 def write_small_bundle(
-    folder: Path, seed: int = 3, calm: bool = False, region: Mapping[str, Any] | None = None, **changes: Any
+    folder: Path,
+    seed: int = 3,
+    calm: bool = False,
+    region: Mapping[str, Any] | None = None,
+    proposer: Mapping[str, Any] | None = None,
+    **changes: Any,
 ) -> Path:
     """Write the bundle with weights of one seed; `changes` replace fields of the Bundle.
 
     Weights are wider than a fresh network's, so that boxes spread and answers depend on the goal. Many boxes
     then end at the image's borders, where the inverse of the sigmoid makes much of the last bits of a sum;
-    calm: narrower box heads, so that none does; region: further fields of the region encoder.
+    calm: narrower box heads, so that none does; region, proposer: further fields of the region
+    encoder and the proposer.
     """
     import torch
 
@@ -127,6 +133,10 @@ def write_small_bundle(
         **NETWORK,
         "llm_cfg": {**NETWORK["llm_cfg"], "vocab_size": len(tokenizer)},
         "region_cfg": {**NETWORK["region_cfg"], **(region or {})},
+        "perceiver_cfg": {
+            **NETWORK["perceiver_cfg"],
+            "ddetr_cfg": {**NETWORK["perceiver_cfg"]["ddetr_cfg"], **(proposer or {})},
+        },
     }
     config = GromaConfig.from_dict(network)
     torch.manual_seed(seed)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from groma_ros.bench.machine import Ceilings
-from groma_ros.network_config import GromaConfig
+from groma_ros.network_config import CropShape, GromaConfig
 
 BYTES_PER_WEIGHT = {
     "fp32": 4.0,
@@ -72,7 +72,12 @@ def perceive(config: GromaConfig) -> Work:
     width = config.language.hidden_size
     patches = linear(cells, c.num_channels * c.patch_size**2, hidden)
     bridge = linear(config.num_image_tokens, hidden * config.token_merge**2, width, width)
-    return patches + block * c.num_hidden_layers + bridge + _propose(config) + _fine(config)
+    refiner = _crops(config.proposer.crop_shape, config, _queries(config), 5)
+    return patches + block * c.num_hidden_layers + bridge + _propose(config) + _fine(config) + refiner
+
+
+def _queries(config: GromaConfig) -> int:
+    return min(config.proposer.two_stage_num_proposals, config.grid**2)
 
 
 def _fine(config: GromaConfig) -> Work:
@@ -87,7 +92,7 @@ def _fine(config: GromaConfig) -> Work:
 def _propose(config: GromaConfig) -> Work:
     """The proposer, for one feature level, as in the published and the shipped network."""
     c, cells, d = config.proposer, config.grid**2, config.proposer.d_model
-    queries = min(c.two_stage_num_proposals, cells)
+    queries = _queries(config)
     box_head = (d, c.bbox_hidden, c.bbox_hidden, 4)
     encoder = _deformable(cells, cells, d, c.encoder_attention_heads, c.encoder_n_points) + linear(
         cells, d, c.encoder_ffn_dim, d
@@ -125,20 +130,27 @@ def encode_regions(config: GromaConfig, regions: float) -> Work:
     )
     position = linear(regions, 4, c.pos_hidden, c.hidden)
     tokens = linear(regions, c.hidden, config.region_output)
-    return fused + pooling + heads + position + tokens + _crops(config, regions)
+    return (
+        fused
+        + pooling
+        + heads
+        + position
+        + tokens
+        + _crops(c.crop_shape, config, regions, config.region_output)
+    )
 
 
-def _crops(config: GromaConfig, regions: float) -> Work:
-    """Resizing the pixels of `regions` boxes and the convolutions over them, if there are any."""
-    c, inputs = config.region, config.backbone.num_channels
-    if not c.crop:
+def _crops(shape: CropShape | None, config: GromaConfig, boxes: float, output: int) -> Work:
+    """Sampling the pixels of `boxes` boxes and the convolutions over them, if there are any, to `output`
+    values a box."""
+    if shape is None:
         return Work()
-    side, total = c.crop_side, Work(2 * regions * c.crop_side * inputs * config.image_size**2)
-    total += Work(2 * regions * c.crop_side**2 * inputs * config.image_size)
-    for layer, (a, b) in enumerate(itertools.pairwise((inputs, *c.crop))):
+    inputs, side = config.backbone.num_channels, shape.side
+    total = Work(8 * boxes * side**2 * inputs)  # bilinear samples
+    for layer, (a, b) in enumerate(itertools.pairwise((inputs, *shape.widths))):
         side = side if layer % 2 else side // 2
-        total += linear(regions * side * side, 9 * a, b)
-    return total + linear(regions, side * side * c.crop[-1] + 2, c.hidden, config.region_output)
+        total += linear(boxes * side * side, 9 * a, b)
+    return total + linear(boxes, side * side * shape.widths[-1] + 2, shape.hidden, output)
 
 
 def read(config: GromaConfig, tokens: float, behind: float, rows: float) -> Work:

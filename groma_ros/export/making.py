@@ -57,7 +57,10 @@ PARTS = {
     "language": ("llm.", "new_input_embs.", "extra_lm_head."),
 }
 """Parts of the network in each graph, by name prefixes."""
-FLOAT_PARTS = ("detector", "input_proj", "patches", "fine", "query", "key", "value", "output", "fc1", "fc2")
+FLOAT_PARTS = (
+    *("detector", "refiner", "input_proj", "patches", "fine"),
+    *("query", "key", "value", "output", "fc1", "fc2"),
+)
 """Nodes that stay in float32 in 8-bit graphs, by name: those that compute boxes, the first layer, and the
 products without which groma-tiny's boxes would differ (IoU below 0.98; docs/precision.md has the cost of
 each)."""

@@ -12,7 +12,8 @@ from transformers.activations import GELUActivation
 
 from groma_ros.export.detector import DetectorGraph, Gemm, LevelGraph, as_gemms, gelu
 from groma_ros.model.groma import Groma
-from groma_ros.model.region_encoder import CropEncoder, RegionPooling, pooling_matrix
+from groma_ros.model.region_encoder import RegionPooling
+from groma_ros.model.roi_align import pooling_matrix
 
 
 class _Block(nn.Module):
@@ -85,8 +86,8 @@ class PerceiveGraph(nn.Module):
     """The perceiving half of a network, its linear layers as Gemms. Takes over the network's detector, which
     must not be used afterwards.
 
-    dtype: of the backbone, the bridge and the maps; the detector, which computes boxes and scores, stays
-    float32.
+    dtype: of the backbone, the bridge and the maps; the detector and the refiner, which compute boxes and
+    scores, stay float32.
     """
 
     def __init__(self, model: Groma, dtype: torch.dtype = torch.float32) -> None:
@@ -108,6 +109,7 @@ class PerceiveGraph(nn.Module):
         ]
         self.input_proj = nn.ModuleList([LevelGraph(projection) for projection in projections])
         self.detector = DetectorGraph(model.perceiver.ddetr_transformer, shapes)
+        self.refiner = model.perceiver.refiner
         self.fine = model.region_encoder.fine.to(dtype) if c.region.fine else None
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
@@ -123,6 +125,8 @@ class PerceiveGraph(nn.Module):
         mean = sum(last[1:], last[0]) / len(last)
         levels = [projection(mean) for projection in self.input_proj]
         boxes, objectness = self.detector(torch.cat(levels, 1) if len(levels) > 1 else levels[0])
+        if self.refiner is not None:
+            boxes, objectness = self.refiner(pixels, boxes, objectness)
         maps = [self._map(states[i]) for i in c.region.layers]
         if self.fine is not None:
             maps.append(self.fine(pixels.to(self.dtype)))
@@ -189,7 +193,7 @@ class RegionGraph(nn.Module):
         flat = self.flatten(F.relu(total).flatten(1)).float()
         tokens = self.updims(flat + self.pooling.pos_embedd(boxes))
         if self.crop is not None:
-            tokens = tokens + self._cropped(self.crop, fused[-1], boxes)
+            tokens = tokens + self.crop(fused[-1], boxes[None])[0].float()
         return tokens if self.names is None else tokens + self.names[: tokens.shape[0]]
 
     def _pooled(self, level: int, fused: Tensor, boxes: Tensor) -> Tensor:
@@ -198,13 +202,6 @@ class RegionGraph(nn.Module):
         return _aligned(
             fused, *self.pooling.corners(boxes, level, fused.shape[-1]), c.pooled, c.sampling_ratio
         )
-
-    def _cropped(self, crop: CropEncoder, pixels: Tensor, boxes: Tensor) -> Tensor:
-        """The part (R, D) of the tokens that the pixels (1, 3, S, S) of the boxes give."""
-        c = crop.config
-        corners = crop.corners(boxes, pixels.shape[-1])
-        crops = _aligned(pixels, *corners, c.crop_side, c.sampling_ratio).transpose(1, 2)
-        return crop.output(crop.features(crops, boxes)).float()
 
 
 def _aligned(x: Tensor, start: Tensor, end: Tensor, bins: int, samples: int) -> Tensor:

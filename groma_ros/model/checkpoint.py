@@ -33,7 +33,7 @@ _BACKBONE = "vis_encoder.encoder.layer."
 _EMBEDDINGS, _HEAD = "llm.model.embed_tokens.weight", "llm.lm_head.weight"
 _HEADS = ("bbox_embed", "class_embed_enc", "class_embed_coco", "class_embed_sa1b")
 _ALIASED = tuple(f"ddetr_transformer.decoder.{head}." for head in _HEADS)
-_DETECTOR = ("vis_encoder.", "input_proj.", "ddetr_transformer.")
+_DETECTOR = ("vis_encoder.", "input_proj.", "ddetr_transformer.", "refiner.")
 NAMED = 5
 """Unknown keys listed in a report, the largest first."""
 _LOG = logging.getLogger(__name__)

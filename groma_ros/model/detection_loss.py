@@ -13,6 +13,10 @@ from groma_ros.model.proposer import Proposals
 from groma_ros.network_config import ProposerConfig
 
 Source = Literal["coco", "sa1b"]
+PULLED = 0.2
+"""IoU with an object from which a proposal is pulled to it."""
+SCORE_WEIGHT = 4.0
+"""Weight of the objectness of refined proposals."""
 
 
 def to_corners(boxes: Tensor) -> Tensor:
@@ -113,3 +117,42 @@ def detection_loss(
     }
     total = sum(weights["_".join(name.split("_")[:2])] * value for name, value in terms.items())
     return torch.as_tensor(total), terms
+
+
+def refinement_loss(
+    proposals: Tensor, refined: tuple[Tensor, Tensor], targets: list[Tensor], c: ProposerConfig
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss of refined proposals, and the mean IoU before and after of those that it pulls to an object.
+
+    proposals (B, Q, 4) cxcywh fractions; refined: their boxes (B, Q, 4) and objectness (B, Q); targets one
+    (T, 4) an image. A proposal belongs to the object that it overlaps most, and is pulled to it from an IoU
+    of `PULLED` on (L1 in sides of the object, and GIoU). Its objectness learns the IoU that its refined box
+    has, or 0 below 0.5: several proposals may become one object's, and suppression keeps the best.
+    """
+    boxes, objectness = refined
+    wanted = torch.zeros_like(objectness)
+    losses, before, after = [], [], []
+    for index, target in enumerate(targets):
+        if not len(target):
+            continue
+        iou, owner = pairwise_iou(to_corners(proposals[index]), to_corners(target))[0].max(1)
+        own = to_corners(boxes[index])[:, None], to_corners(target[owner])[:, None]
+        reached, giou = (value[:, 0, 0] for value in pairwise_iou(*own))
+        pulled = iou >= PULLED
+        wanted[index] = torch.where(reached >= 0.5, reached, 0.0).detach()
+        side = target[owner][:, 2:].repeat(1, 2)
+        distance = ((boxes[index] - target[owner]).abs() / side).sum(1)
+        losses.append((distance + c.giou_loss_coefficient * (1 - giou))[pulled])
+        before.append(iou[pulled])
+        after.append(reached[pulled].detach())
+    score = SCORE_WEIGHT * F.binary_cross_entropy(objectness.float(), wanted)
+    zero = boxes.sum() * 0
+    if not losses:
+        return score + zero, zero.detach(), zero.detach()
+    pulls = torch.cat(losses)
+    count = max(len(pulls), 1)
+    return (
+        score + pulls.sum() / count,
+        torch.cat(before).sum() / count,
+        torch.cat(after).sum() / count,
+    )

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from transformers import DynamicCache
 
 from groma_ros.model.backbone import build_backbone, hidden_states, merge_tokens, to_map
+from groma_ros.model.box_refiner import BoxRefiner
 from groma_ros.model.language import IGNORE, Sequence, build_language
 from groma_ros.model.proposer import DeformableDetr, Proposals, build_input_proj
 from groma_ros.model.region_encoder import RegionEncoder
@@ -42,6 +43,8 @@ class Perceiver(nn.Module):
         self.vis_encoder = build_backbone(config.backbone)
         self.input_proj = build_input_proj(config.backbone.hidden_size, c.d_model, c.num_feature_levels)
         self.ddetr_transformer = DeformableDetr(c)
+        shape = c.crop_shape
+        self.refiner = None if shape is None else BoxRefiner(config.backbone.num_channels, shape)
 
     def hidden(self, pixels: Tensor) -> list[Tensor]:
         """All hidden states of the backbone, (B, 1 + cells, C) each."""
@@ -56,6 +59,12 @@ class Perceiver(nn.Module):
     def propose(self, states: list[Tensor]) -> Proposals:
         """Proposals of all decoder layers, for training and parity."""
         return self.ddetr_transformer(self.levels(states))
+
+    def boxes(self, states: list[Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (B, Q, 4) cxcywh and objectness (B, Q): those of the last decoder layer, corrected from the
+        pixels where the network does that."""
+        proposed = self.ddetr_transformer.infer(self.levels(states))
+        return proposed if self.refiner is None else self.refiner(pixels, *proposed)
 
 
 class Groma(nn.Module):
@@ -79,7 +88,7 @@ class Groma(nn.Module):
     def perceive(self, pixels: Tensor) -> Perception:
         """Run the vision part: image tokens, proposals and the maps from which regions are encoded."""
         states = self.perceiver.hidden(pixels)
-        boxes, objectness = self.perceiver.ddetr_transformer.infer(self.perceiver.levels(states))
+        boxes, objectness = self.perceiver.boxes(states, pixels)
         return Perception(self.image_tokens(states), boxes, objectness, self.region_maps(states, pixels))
 
     def image_tokens(self, states: list[Tensor]) -> Tensor:

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groma_ros.network_config import GromaConfig, RegionEncoderConfig
+from groma_ros.model.box_crops import BoxCrops
+from groma_ros.model.roi_align import roi_align
+from groma_ros.network_config import CropShape, GromaConfig, RegionEncoderConfig
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -88,45 +90,17 @@ class FineLevel(nn.Module):
         return pixels
 
 
-class CropEncoder(nn.Module):
-    """Convolutions over the pixels of each box, resized to one size: GroupNorm and ReLU after each, then a
-    linear layer, to which the size of the box is added, and the layer that gives its part of the token."""
+class CropEncoder(BoxCrops):
+    """The pixels of each box, read by convolutions, as a part of its token."""
 
-    def __init__(self, inputs: int, output: int, c: RegionEncoderConfig) -> None:
-        super().__init__()
-        self.config = c
-        sizes = list(itertools.pairwise((inputs, *c.crop)))
-        self.convs = nn.ModuleList(
-            [nn.Conv2d(a, b, 3, 1 if i % 2 else 2, 1, bias=False) for i, (a, b) in enumerate(sizes)]
-        )
-        self.norms = nn.ModuleList([nn.GroupNorm(math.gcd(c.groups, b), b) for _, b in sizes])
-        self.flatten = nn.Linear(c.crop[-1] * (c.crop_side // c.crop_scale) ** 2, c.hidden)
-        self.size = nn.Linear(2, c.hidden, bias=False)
-        self.output = nn.Linear(c.hidden, output)
-
-    def corners(self, boxes: Tensor, side: int) -> tuple[Tensor, Tensor]:
-        """Start and end (..., 2), in pixels of a picture of side x side, of what is resized of each box."""
-        centre, half = boxes[..., :2].float(), boxes[..., 2:].float() * (self.config.crop_margin / 2)
-        return (centre - half) * side - 0.5, (centre + half) * side - 0.5
-
-    def crops(self, pixels: Tensor, boxes: Tensor) -> Tensor:
-        """Resized pixels (B, R, 3, crop_side, crop_side) of boxes (B, R, 4) cxcywh fractions in normalised
-        pixels (B, 3, S, S)."""
-        c = self.config
-        return roi_align(pixels, *self.corners(boxes, pixels.shape[-1]), c.crop_side, c.sampling_ratio)
-
-    def features(self, crops: Tensor, boxes: Tensor) -> Tensor:
-        """Resized pixels (N, 3, side, side) and their boxes (N, 4) to what they show (N, hidden)."""
-        crops = crops.to(self.flatten.weight.dtype)
-        for conv, norm in zip(self.convs, self.norms, strict=True):
-            crops = F.relu(norm(conv(crops)))
-        return F.relu(self.flatten(crops.flatten(1)) + self.size(boxes[:, 2:].to(crops.dtype)))
+    def __init__(self, inputs: int, output: int, shape: CropShape) -> None:
+        super().__init__(inputs, shape)
+        self.output = nn.Linear(shape.hidden, output)
 
     def forward(self, pixels: Tensor, boxes: Tensor) -> Tensor:
         """Normalised pixels (B, 3, S, S) and boxes (B, R, 4) cxcywh fractions to their part (B, R, D) of
         region tokens."""
-        seen = self.features(self.crops(pixels, boxes).flatten(0, 1), boxes.flatten(0, 1))
-        return self.output(seen).unflatten(0, boxes.shape[:2])
+        return self.output(self.seen(pixels, boxes))
 
 
 def _gather(levels: list[Tensor], index: int) -> Tensor:
@@ -137,35 +111,6 @@ def _gather(levels: list[Tensor], index: int) -> Tensor:
     above = levels[min(index + 1, len(levels) - 1)][:, channels - quarter :]
     below = levels[max(index - 1, 0)][:, channels - 2 * quarter : channels - quarter]
     return torch.cat([own[:, : channels - 2 * quarter], resize(above, size), resize(below, size)], 1)
-
-
-def pooling_matrix(start: Tensor, end: Tensor, size: int, bins: int, samples: int) -> Tensor:
-    """Weights (B, R, bins, size) with which one axis of a map is averaged into the bins of a box from start
-    to end, each the mean of `samples` bilinear samples.
-
-    Bilinear sampling is a product of two hat functions, so RoIAlign is one small matrix an axis. The extent
-    may be negative: bins are then walked backwards (groma_spec 0.3). A sample outside [-1, size] counts as
-    zero.
-    """
-    step = (end - start) / bins
-    place = torch.arange(bins * samples, dtype=torch.float32, device=start.device)
-    bin_index, sample = torch.div(place, samples, rounding_mode="floor"), place % samples
-    position = start[..., None] + bin_index * step[..., None] + (sample + 0.5) * (step / samples)[..., None]
-    inside = (position >= -1) & (position <= size)
-    clamped = position.clamp(0, size - 1)
-    cells = torch.arange(size, dtype=torch.float32, device=start.device)
-    hats = (1 - (clamped[..., None] - cells).abs()).clamp(min=0) * inside[..., None]
-    return hats.unflatten(-2, (bins, samples)).mean(-2)
-
-
-def roi_align(x: Tensor, start: Tensor, end: Tensor, bins: int, samples: int) -> Tensor:
-    """x (B, C, H, W); start and end (B, R, 2) as (x, y) in feature pixels; to (B, R, C, bins, bins),
-    float32 except under autocast."""
-    x = x.float()
-    columns = pooling_matrix(start[..., 0], end[..., 0], x.shape[-1], bins, samples)
-    rows = pooling_matrix(start[..., 1], end[..., 1], x.shape[-2], bins, samples)
-    partial = torch.einsum("brph,bchw->brcpw", rows, x)
-    return torch.einsum("brcpw,brqw->brcpq", partial, columns)
 
 
 class RegionPooling(nn.Module):
@@ -236,7 +181,9 @@ class RegionEncoder(nn.Module):
         self.roi_align = RegionPooling(config.region_channels, config.region_output, c)
         if c.fine:
             self.fine = FineLevel(config.backbone.num_channels, c.fine, c.groups)
-        self.crop = CropEncoder(config.backbone.num_channels, config.region_output, c) if c.crop else None
+        shape = c.crop_shape
+        inputs, output = config.backbone.num_channels, config.region_output
+        self.crop = None if shape is None else CropEncoder(inputs, output, shape)
 
     def levels(self, maps: list[Tensor]) -> list[Tensor]:
         """The maps that `tokens` takes: the fused backbone maps, the fine one and the pixels unchanged."""

@@ -11,7 +11,7 @@ from groma_ros.network_config import GromaConfig
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, TINY_TEMPLATE, PromptTemplate
 from groma_ros.yaml_files import load
 
-Part = Literal["", "proposer", "crops"]
+Part = Literal["", "proposer", "crops", "refiner"]
 """A part that stage 1 can train alone."""
 
 
@@ -53,10 +53,13 @@ class Stage:
     """The backbone is trained (stage 1 only)."""
     cut: float = 0.0
     """Share of the pictures that are cropped so that their border cuts objects (stage 1 only)."""
+    recoloured: float = 0.3
+    """Share of the pictures whose colours are changed; their objects' colours are then not known."""
     alone: Part = ""
     """The only part that stage 1 trains, empty for all. proposer: the tokens of pictures and of given boxes
     stay as they are, so the language model needs no further training. crops: the convolutions over the pixels
-    of boxes learn kinds and colours; the layer that adds them to the tokens learns in the later stages."""
+    of boxes learn kinds and colours; the layer that adds them to the tokens learns in the later stages.
+    refiner: the convolutions that correct proposals."""
     offsets: float = 1.0
     """Factor on the rate of the deformable attention's sampling offsets."""
     size: int = 224
@@ -138,6 +141,8 @@ class TrainConfig:
             raise ValueError(f"detection: alone is {alone!r}; the parts are {parts}")
         if alone == "crops" and not self.network.region.crop:
             raise ValueError("detection: alone is crops, but the network has none (region_cfg: crop)")
+        if alone == "refiner" and not self.network.proposer.crop:
+            raise ValueError("detection: alone is refiner, but the network has none (ddetr_cfg: crop)")
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:

@@ -18,7 +18,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groma_ros.model.detection_loss import Source, detection_loss, pairwise_iou, to_corners
+from groma_ros.model.detection_loss import (
+    Source,
+    detection_loss,
+    pairwise_iou,
+    refinement_loss,
+    to_corners,
+)
 from groma_ros.model.groma import Groma
 from groma_ros.preprocessing import ImageTransform
 from groma_ros.simulation.scenes import SceneObject
@@ -30,8 +36,8 @@ from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
 from groma_ros.types import FloatArray
 
-RECOLOURED = 0.3
-"""Share of the pictures whose colours are changed; their objects' colours are not known."""
+LOOKED_AT = 20
+"""Proposals of a picture that the refiner learns from, drawn anew in every update."""
 
 
 @dataclass(frozen=True)
@@ -93,10 +99,12 @@ def draw_batch(
     rng: np.random.Generator,
     device: torch.device,
     cut: float = 0.0,
+    colours_changed: float = 0.3,
 ) -> Batch:
     """Draw a batch. It depends on the generator only, so a resumed run continues with the same pictures.
 
-    cut: share of the pictures whose border cuts objects.
+    cut: share of the pictures whose border cuts objects; colours_changed: of those whose colours are changed,
+    and whose objects' colours are then not known.
     """
     images, boxes, kinds, colours = [], [], [], []
     for _ in range(count):
@@ -111,7 +119,7 @@ def draw_batch(
             objects = [objects[i] for i in kept]
         image, placed = augment(picture, corners, size, rng, farther=not is_cut)
         kind, colour = names.labels(objects, device)
-        if rng.random() < RECOLOURED:
+        if rng.random() < colours_changed:
             image, colour = recoloured(image, rng), torch.full_like(colour, -1)
         images.append(image)
         boxes.append(torch.from_numpy(placed).to(device))
@@ -161,6 +169,22 @@ def proposal_step(model: Groma, batch: Batch, step: int) -> dict[str, Tensor]:
         proposals = model.perceiver.propose(states)
     loss, _ = detection_loss(proposals, batch.boxes, objectness_head(step), model.config.proposer)
     return {"boxes": loss}
+
+
+def refiner_step(model: Groma, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
+    """Compute the loss of `LOOKED_AT` proposals a picture, corrected from their pixels, and the mean IoU
+    before and after of those that are to become an object's box."""
+    refiner = model.perceiver.refiner
+    assert refiner is not None
+    with fast(batch.pixels.device):
+        with torch.no_grad():
+            states = model.perceiver.hidden(batch.pixels)
+            boxes, objectness = model.perceiver.ddetr_transformer.infer(model.perceiver.levels(states))
+        some = torch.rand(objectness.shape, generator=generator).argsort(1)[:, :LOOKED_AT].to(boxes.device)
+        boxes = boxes.gather(1, some[..., None].expand(-1, -1, 4))
+        refined = refiner(batch.pixels, boxes, objectness.gather(1, some))
+    loss, before, after = refinement_loss(boxes, refined, batch.boxes, model.config.proposer)
+    return {"boxes": loss, "iou_before": before, "iou_after": after}
 
 
 def crop_step(model: Groma, heads: Auxiliary, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
@@ -257,6 +281,8 @@ def train_step(
     generator = torch.Generator().manual_seed(seed * 1_000_003 + step * 64 + worker.rank)
     if alone == "proposer":
         terms = proposal_step(model, batch, step)
+    elif alone == "refiner":
+        terms = refiner_step(model, batch, generator)
     elif alone == "crops":
         terms = crop_step(model, heads, batch, generator)
     else:

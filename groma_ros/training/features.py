@@ -111,7 +111,7 @@ def observe(
     pixels = normalise(np.stack([square(s, c.image_size) for s in samples]), device)
     with torch.no_grad(), fast(device):
         states = model.perceiver.hidden(pixels)
-        proposed = model.perceiver.ddetr_transformer.infer(model.perceiver.levels(states))
+        proposed = model.perceiver.boxes(states, pixels)
     boxes, scores = (value.float().cpu().numpy() for value in proposed)
     found = list(zip(boxes, scores, strict=True))
     if inject:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from groma_ros.model.groma import Groma
+from groma_ros.training.attention import FROZEN as FROZEN_ATTENTION
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import Part, TrainConfig
 from groma_ros.training.data import Data, scenes_data
@@ -44,8 +45,9 @@ def train_detection(
     names = data.names
     model, heads = build(config, worker.device, names)
     stage = config.detection
-    model.perceiver.vis_encoder.config._attn_implementation = ATTENTION
-    model.perceiver.vis_encoder.requires_grad_(stage.backbone and not stage.alone)
+    trained = stage.backbone and not stage.alone
+    model.perceiver.vis_encoder.config._attn_implementation = ATTENTION if trained else FROZEN_ATTENTION
+    model.perceiver.vis_encoder.requires_grad_(trained)
     optimiser = Optimiser(
         _trained(model, heads, stage.alone), Schedule.of(stage), stage.weight_decay, stage.muon, stage.offsets
     )
@@ -54,7 +56,8 @@ def train_detection(
 
     def batch_of(*seed: int) -> Batch:
         rng = np.random.default_rng((config.seed, worker.rank, *seed))
-        return draw_batch(data.pictures, names, stage.batch, stage.size, rng, worker.device, stage.cut)
+        shares = stage.cut, stage.recoloured
+        return draw_batch(data.pictures, names, stage.batch, stage.size, rng, worker.device, *shares)
 
     if resume and path.exists():
         saved = torch.load(path, map_location=worker.device, weights_only=True)
@@ -91,7 +94,7 @@ def train_detection(
             )
         if data.held_out and (done % MEASURE_EVERY == 0 or done == stage.steps):
             found = measure(model, heads, data.held_out, 100, stage.size, worker.device, stage.alone)
-            if stage.alone == "proposer":  # the heads were not trained
+            if stage.alone in ("proposer", "refiner"):  # the heads were not trained
                 found = {name: value for name, value in found.items() if name not in ("kind", "colour")}
             log(out / "detection.jsonl", {"step": done, "held_out": found})
 
@@ -100,6 +103,9 @@ def _trained(model: Groma, heads: Auxiliary, alone: Part) -> list[nn.Module]:
     """The modules that a stage trains."""
     if alone == "proposer":
         return [model.perceiver]
+    if alone == "refiner":
+        assert model.perceiver.refiner is not None
+        return [model.perceiver.refiner]
     if alone == "crops":
         assert model.region_encoder.crop is not None
         return [model.region_encoder.crop, heads]

@@ -8,6 +8,8 @@ Tensors of equal shape are copied, larger ones are derived as follows.
 | the region encoder's fine level | its convolution after pooling is zero: equal tokens |
 | the region encoder's convolutions over the pixels of boxes | their last layer is zero: equal tokens |
 | the region encoder without the fine level | tokens lack its part and must be learnt again |
+| the refiner of proposals | the identity |
+| the pixels of boxes, resized to another side | the layer after the convolutions is interpolated |
 | the proposer's layers | a new one and its heads are copies of the last |
 | the proposer's queries | new ones are copies of the first |
 | the vocabulary | a common piece keeps its embedding, a new one gets the mean of its former pieces |
@@ -15,11 +17,13 @@ Tensors of equal shape are copied, larger ones are derived as follows.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from groma_ros.model.checkpoint import load_weights
 from groma_ros.model.groma import Groma
@@ -28,6 +32,7 @@ from groma_ros.runtime.bundle import TOKENIZER, WEIGHTS, Bundle
 from groma_ros.tokenization.sentencepiece_model import WORD_MARK, SentencePieceModel
 
 _PATCHES = "perceiver.vis_encoder.embeddings.patch_embeddings.projection.weight"
+_FLATTENED = ("region_encoder.crop.flatten.weight", "perceiver.refiner.flatten.weight")
 _TABLES = ("llm.model.embed_tokens.weight", "llm.lm_head.weight")
 
 
@@ -47,7 +52,10 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
     for name, value in state.items():
         if name not in known:
             if not name.startswith(
-                ("region_encoder.fine.", "region_encoder.roi_align.pconvs.", "region_encoder.crop.")
+                (
+                    *("region_encoder.fine.", "region_encoder.roi_align.pconvs.", "region_encoder.crop."),
+                    "perceiver.refiner.",
+                )
             ):
                 raise ValueError(
                     f"The bundle {bundle.name} has no weight {name}, and nothing says how it should start."
@@ -56,6 +64,8 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
                 value.zero_()
         elif value.shape == known[name].shape and name not in _TABLES:
             value.copy_(known[name])
+        elif name in _FLATTENED:
+            value.copy_(resized_flatten(known[name], value.shape, _crop_cells(config, name)))
         elif name == _PATCHES:
             value.copy_(finer_patches(known[name], value.shape[-1]))
         elif name in _TABLES:
@@ -72,13 +82,18 @@ def load_start(model: Groma, bundle: Bundle, tokenizer: Path) -> None:
 
 
 def _check_crops(before: GromaConfig, after: GromaConfig, name: str) -> None:
-    for field in ("crop", "crop_side", "crop_margin"):
-        old, new = getattr(before.region, field), getattr(after.region, field)
-        if before.region.crop and new != old:
-            raise ValueError(
-                f"The region encoder of {name} has {field} {old} and the config asks for {new}; crops that "
-                "are trained stay as they are."
-            )
+    fields = ("crop", "crop_margin")
+    parts = (
+        ("region encoder", before.region, after.region, fields),
+        ("proposer", before.proposer, after.proposer, (*fields, "crop_hidden")),
+    )
+    for part, then, now, names in parts:
+        for field in names if then.crop else ():
+            if (old := getattr(then, field)) != (new := getattr(now, field)):
+                raise ValueError(
+                    f"The {part} of {name} has {field} {old} and the config asks for {new}; crops that are "
+                    "trained stay as they are."
+                )
 
 
 def _check_no_smaller(before: ProposerConfig, after: ProposerConfig, name: str) -> None:
@@ -115,6 +130,22 @@ def deeper_proposer(
     queries = start + "query_position_embeddings.weight"
     rows = torch.arange(after.num_queries) % len(known[queries])
     return {**grown, queries: known[queries][rows]}
+
+
+def _crop_cells(config: GromaConfig, name: str) -> int:
+    """Side of the map that the convolutions over the pixels of boxes end in, for a weight of `_FLATTENED`."""
+    part = config.region if name.startswith("region_encoder.") else config.proposer
+    assert part.crop_shape is not None
+    return part.crop_shape.side // part.crop_shape.scale
+
+
+def resized_flatten(weight: Tensor, shape: torch.Size, side: int) -> Tensor:
+    """Convert the weight (hidden, C * side * side) of a linear layer over maps to one (hidden, C * s * s)
+    over maps of another size; the output for a smooth map stays about the same."""
+    cells = weight.unflatten(1, (-1, side, side))
+    wanted = math.isqrt(shape[1] // cells.shape[1])
+    resized = F.interpolate(cells, size=(wanted, wanted), mode="bilinear", align_corners=False)
+    return (resized * (side / wanted) ** 2).flatten(1)
 
 
 def finer_patches(kernel: Tensor, side: int) -> Tensor:

@@ -36,9 +36,9 @@ def test_the_published_network() -> None:
     assert weights == pytest.approx(7.377e9 - 32114 * 4096, rel=0.002)
 
 
-@pytest.mark.parametrize("region", [{}, {"crop": (8, 16, 16), "crop_side": 16}], ids=repr)
-def test_what_torch_counts(region: dict[str, Any], tmp_path: Path) -> None:
-    model = load_model(Bundle.load(write_small_bundle(tmp_path, region=region)))
+@pytest.mark.parametrize("crops", [{}, {"crop": (8, 16, 16), "crop_side": 16}], ids=repr)
+def test_what_torch_counts(crops: dict[str, Any], tmp_path: Path) -> None:
+    model = load_model(Bundle.load(write_small_bundle(tmp_path, region=crops, proposer=crops)))
     c = model.config
     with torch.inference_mode():
         with FlopCounterMode(display=False) as vision:

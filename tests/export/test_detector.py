@@ -65,18 +65,19 @@ def test_the_detector_over_rows_is_the_detector(side: int, changes: dict[str, An
 
 
 @pytest.mark.parametrize(
-    "region",
+    ("region", "proposer"),
     [
-        {},
-        {"fine": (8, 16)},
-        {"fine": (6, 8, 16)},
-        {"crop": (4, 8, 8), "crop_side": 16},
-        {"fine": (8, 16), "crop": (8,)},
+        ({}, {}),
+        ({"fine": (8, 16)}, {}),
+        ({"fine": (6, 8, 16)}, {}),
+        ({"crop": (4, 8, 8), "crop_side": 16}, {}),
+        ({"fine": (8, 16), "crop": (8,)}, {}),
+        ({"crop": (8,)}, {"crop": (4, 8, 8), "crop_side": 8, "crop_margin": 1.5, "crop_hidden": 6}),
     ],
     ids=repr,
 )
-def test_the_vision_graphs_are_the_network(region: dict[str, Any]) -> None:
-    model = network(region=region)
+def test_the_vision_graphs_are_the_network(region: dict[str, Any], proposer: dict[str, Any]) -> None:
+    model = network(region=region, **proposer)
     pixels = torch.randn(2, 3, model.config.image_size, model.config.image_size)
     seen = model.perceive(pixels)
     boxes = torch.cat([torch.rand(7, 2) * 1.6 - 0.3, torch.rand(7, 2) * 1.4 - 0.2], 1)

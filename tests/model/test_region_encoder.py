@@ -1,5 +1,4 @@
-"""RoIAlign as two small matrices against the sampled definition, negative extents included; the rewritten
-fusion is exact."""
+"""The region encoder: both geometries, the rewritten fusion, the fine level and crops."""
 
 from __future__ import annotations
 
@@ -7,52 +6,12 @@ import dataclasses
 import math
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from groma_ros.model.region_encoder import RegionEncoder, resize, roi_align, with_coordinates
+from groma_ros.model.region_encoder import RegionEncoder, resize, with_coordinates
 from groma_ros.network_config import BackboneConfig, GromaConfig, LanguageConfig, RegionEncoderConfig
-
-
-def _sampled(
-    image: NDArray[Any], x1: float, y1: float, x2: float, y2: float, bins: int, samples: int
-) -> NDArray[Any]:
-    """RoIAlign by its definition, one sample at a time (groma_spec 5.3)."""
-    channels, height, width = image.shape
-    out = np.zeros((channels, bins, bins))
-    step_x, step_y = (x2 - x1) / bins, (y2 - y1) / bins
-    for p in range(bins):
-        for q in range(bins):
-            for i in range(samples):
-                for j in range(samples):
-                    y = y1 + p * step_y + (i + 0.5) * step_y / samples
-                    x = x1 + q * step_x + (j + 0.5) * step_x / samples
-                    if y < -1 or y > height or x < -1 or x > width:
-                        continue
-                    y, x = max(y, 0.0), max(x, 0.0)
-                    low_y, low_x = min(int(y), height - 1), min(int(x), width - 1)
-                    high_y, high_x = min(low_y + 1, height - 1), min(low_x + 1, width - 1)
-                    fy = 0.0 if low_y >= height - 1 else y - low_y
-                    fx = 0.0 if low_x >= width - 1 else x - low_x
-                    top = image[:, low_y, low_x] * (1 - fx) + image[:, low_y, high_x] * fx
-                    bottom = image[:, high_y, low_x] * (1 - fx) + image[:, high_y, high_x] * fx
-                    out[:, p, q] += (top * (1 - fy) + bottom * fy) / samples**2
-    return out
-
-
-def test_roi_align_equals_its_definition_also_outside_and_backwards() -> None:
-    rng = np.random.default_rng(0)
-    c = RegionEncoderConfig(pooled=5)
-    image = rng.normal(size=(3, 9, 12)).astype(np.float32)
-    corners = rng.uniform(-6, 18, (40, 4)).astype(np.float32)  # x1, y1, x2, y2 in any order
-    assert (corners[:, 2] < corners[:, 0]).sum() > 5, "the draw must hold negative extents"
-    start, end = torch.from_numpy(corners[None, :, :2]), torch.from_numpy(corners[None, :, 2:])
-    pooled = roi_align(torch.from_numpy(image[None]), start, end, c.pooled, c.sampling_ratio)[0].numpy()
-    for index, (x1, y1, x2, y2) in enumerate(corners):
-        np.testing.assert_allclose(pooled[index], _sampled(image, x1, y1, x2, y2, 5, 2), atol=2e-5)
 
 
 def _config(geometry: str) -> GromaConfig:
@@ -132,31 +91,6 @@ def _with_crops(side: int = 8) -> RegionEncoder:
     region = dataclasses.replace(plain.region, crop=(8, 8, 16), crop_side=side, crop_margin=1.0)
     torch.manual_seed(0)
     return RegionEncoder(dataclasses.replace(plain, region=region)).eval()
-
-
-def test_crops_are_the_pixels_of_their_boxes() -> None:
-    crop = _with_crops().crop
-    assert crop is not None
-    pixels = torch.rand(2, 3, 32, 32)
-    # Boxes of 8 x 8 and 16 x 16 pixels: a bin is a pixel, and the mean of four.
-    boxes = torch.tensor([[[0.375, 0.625, 0.25, 0.25], [0.5, 0.5, 0.5, 0.5]]]).expand(2, -1, -1)
-    crops = crop.crops(pixels, boxes)
-    assert tuple(crops.shape) == (2, 2, 3, 8, 8)
-    two_samples = F.avg_pool2d(F.interpolate(pixels, scale_factor=2, mode="bilinear"), 2)
-    torch.testing.assert_close(crops[1, 0], two_samples[1, :, 16:24, 8:16], atol=1e-5, rtol=1e-5)
-    torch.testing.assert_close(
-        crops[0, 1], F.avg_pool2d(pixels[:1, :, 8:24, 8:24], 2)[0], atol=1e-5, rtol=1e-5
-    )
-
-
-def test_the_margin_is_around_the_box() -> None:
-    encoder = _with_crops()
-    assert encoder.crop is not None
-    wider = dataclasses.replace(encoder.crop.config, crop_margin=1.5)
-    encoder.crop.config = wider
-    start, end = encoder.crop.corners(torch.tensor([[0.5, 0.25, 0.2, 0.1]]), 100)
-    torch.testing.assert_close(start, torch.tensor([[34.5, 17.0]]))
-    torch.testing.assert_close(end, torch.tensor([[64.5, 32.0]]))
 
 
 def test_what_a_box_shows_changes_its_token_and_no_other() -> None:

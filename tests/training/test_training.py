@@ -305,11 +305,31 @@ def test_crops_alone_are_trained_and_change_no_token(rendered: Path, tmp_path: P
     assert {"kind", "colour"} <= set(lines[-1]["held_out"])
 
 
+def test_the_refiner_alone_is_trained(rendered: Path, tmp_path: Path) -> None:
+    shutil.copytree(rendered / "pool", tmp_path / "pool")
+    proposer = dataclasses.replace(CONFIG.network.proposer, crop=(4, 8), crop_side=16)
+    stage = dataclasses.replace(CONFIG.detection, alone="refiner", cut=0.5)
+    config = dataclasses.replace(
+        CONFIG, detection=stage, network=dataclasses.replace(CONFIG.network, proposer=proposer)
+    )
+    model, _ = build(config, torch.device("cpu"))
+    save_checkpoint(tmp_path / "start.pt", model=model.state_dict(), step=0)
+    train_detection(ALONE, config, tmp_path, resume=False)
+    saved = torch.load(tmp_path / "detection.pt", weights_only=True)["model"]
+    changed = {name for name, value in model.state_dict().items() if not torch.equal(saved[name], value)}
+    assert "perceiver.refiner.change.weight" in changed
+    assert all(name.startswith("perceiver.refiner.") for name in changed)
+    assert_resumes(config, tmp_path)
+    lines = [json.loads(line) for line in (tmp_path / "detection.jsonl").read_text().splitlines()]
+    assert not {"kind", "colour"} & set(lines[-1]["held_out"])
+
+
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("alone: proposer", "alone: backbone", "alone is 'backbone'; the parts are proposer, crops"),
+        ("alone: proposer", "alone: backbone", "alone is 'backbone'; the parts are proposer, crops, refiner"),
         ("alone: proposer", "alone: crops", "alone is crops, but the network has none"),
+        ("alone: proposer", "alone: refiner", "alone is refiner, but the network has none"),
         ("alignment: {", "alignment: {alone: proposer, ", "alignment has alone; only detection can"),
     ],
 )

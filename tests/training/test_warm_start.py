@@ -119,14 +119,30 @@ def test_convolutions_over_the_pixels_of_boxes_start_without_effect(
     assert float(seen.abs().max()) > 0 and torch.equal(maps[1][-1], pixels)
 
 
-def test_crops_that_are_trained_cannot_change(tmp_path: Path) -> None:
-    bundle = Bundle.load(write_small_bundle(tmp_path, region={"crop": (8, 8, 8), "crop_side": 16}))
+def test_the_refiner_of_proposals_starts_as_the_identity(small_model: Path) -> None:
+    bundle = Bundle.load(small_model)
+    config = GromaConfig.from_dict(bundle.network)
+    proposer = dataclasses.replace(config.proposer, crop=(4, 8), crop_side=16)
+    old, new = load_model(bundle), Groma(dataclasses.replace(config, proposer=proposer)).eval()
+    load_start(new, bundle, bundle.file(TOKENIZER))
+    side = config.image_size
+    with torch.no_grad():
+        before, after = (model.perceive(torch.ones(1, 3, side, side)) for model in (old, new))
+    assert new.perceiver.refiner is not None
+    torch.testing.assert_close(after.boxes, before.boxes)
+    torch.testing.assert_close(after.objectness, before.objectness, atol=2e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize(("part", "named"), [("region", "region encoder"), ("proposer", "proposer")])
+def test_crops_that_are_trained_cannot_change(part: str, named: str, tmp_path: Path) -> None:
+    crops: dict[str, Any] = {part: {"crop": (8, 8, 8), "crop_side": 16}}
+    bundle = Bundle.load(write_small_bundle(tmp_path, **crops))
     config = GromaConfig.from_dict(bundle.network)
     changes: list[tuple[str, Any]] = [("crop", (8, 8, 8, 8)), ("crop_margin", 1.5), ("crop", ())]
     for field, value in changes:
-        region = dataclasses.replace(config.region, **{field: value})
-        with pytest.raises(ValueError, match=f"of small has {field} .* crops that are trained stay"):
-            load_start(Groma(dataclasses.replace(config, region=region)), bundle, bundle.file(TOKENIZER))
+        changed: Any = {part: dataclasses.replace(getattr(config, part), **{field: value})}
+        with pytest.raises(ValueError, match=f"The {named} of small has {field} .* crops that are trained"):
+            load_start(Groma(dataclasses.replace(config, **changed)), bundle, bundle.file(TOKENIZER))
 
 
 def test_a_deeper_proposer_starts_with_copies_of_its_last_layers(small_model: Path) -> None:
