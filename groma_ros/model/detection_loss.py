@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -120,39 +121,50 @@ def detection_loss(
 
 
 def refinement_loss(
-    proposals: Tensor, refined: tuple[Tensor, Tensor], targets: list[Tensor], c: ProposerConfig
+    proposals: tuple[Tensor, Tensor], refined: tuple[Tensor, Tensor], targets: list[Tensor], c: ProposerConfig
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss of refined proposals, and the mean IoU before and after of those that it pulls to an object.
 
-    proposals (B, Q, 4) cxcywh fractions; refined: their boxes (B, Q, 4) and objectness (B, Q); targets one
-    (T, 4) an image. A proposal belongs to the object that it overlaps most, and is pulled to it from an IoU
-    of `PULLED` on (L1 in sides of the object, and GIoU). Its objectness learns the IoU that its refined box
-    has, or 0 below 0.5: several proposals may become one object's, and suppression keeps the best.
+    proposals, refined: boxes (B, Q, 4) cxcywh fractions and objectness (B, Q); targets: one (T, 4) an image.
+    A proposal belongs to the object that it overlaps most, and is pulled to it from an IoU of `PULLED` on (L1
+    in sides of the object, and GIoU). Objectness learns the IoU with the object for the first proposal, by
+    its former objectness, whose refined box reaches 0.5, and 0 for all others: the proposer has one proposal
+    an object, and the pixels of its duplicates look the same.
     """
-    boxes, objectness = refined
+    (before, known), (boxes, objectness) = proposals, refined
     wanted = torch.zeros_like(objectness)
-    losses, before, after = [], [], []
+    losses, was, became = [], [], []
     for index, target in enumerate(targets):
         if not len(target):
             continue
-        iou, owner = pairwise_iou(to_corners(proposals[index]), to_corners(target))[0].max(1)
-        own = to_corners(boxes[index])[:, None], to_corners(target[owner])[:, None]
-        reached, giou = (value[:, 0, 0] for value in pairwise_iou(*own))
+        iou, owner = pairwise_iou(to_corners(before[index]), to_corners(target))[0].max(1)
+        reached, giou = pairwise_iou(to_corners(boxes[index]), to_corners(target))
         pulled = iou >= PULLED
-        wanted[index] = torch.where(reached >= 0.5, reached, 0.0).detach()
         side = target[owner][:, 2:].repeat(1, 2)
         distance = ((boxes[index] - target[owner]).abs() / side).sum(1)
-        losses.append((distance + c.giou_loss_coefficient * (1 - giou))[pulled])
-        before.append(iou[pulled])
-        after.append(reached[pulled].detach())
+        own = owner[:, None]
+        losses.append((distance + c.giou_loss_coefficient * (1 - giou.gather(1, own)[:, 0]))[pulled])
+        was.append(iou[pulled])
+        became.append(reached.detach().gather(1, own)[pulled, 0])
+        wanted[index] = _first_of_each(reached.detach(), known[index])
     score = SCORE_WEIGHT * F.binary_cross_entropy(objectness.float(), wanted)
     zero = boxes.sum() * 0
     if not losses:
         return score + zero, zero.detach(), zero.detach()
     pulls = torch.cat(losses)
     count = max(len(pulls), 1)
-    return (
-        score + pulls.sum() / count,
-        torch.cat(before).sum() / count,
-        torch.cat(after).sum() / count,
-    )
+    return score + pulls.sum() / count, torch.cat(was).sum() / count, torch.cat(became).sum() / count
+
+
+def _first_of_each(iou: Tensor, objectness: Tensor) -> Tensor:
+    """The IoU (Q,) of the first box, by objectness (Q,), that reaches 0.5 with each object, of IoUs (Q, T); 0
+    for the other boxes."""
+    wanted = np.zeros(len(iou), np.float32)
+    table = iou.cpu().numpy()
+    found = set()
+    for row in objectness.argsort(descending=True).tolist():
+        column = int(table[row].argmax())
+        if table[row, column] >= 0.5 and column not in found:
+            found.add(column)
+            wanted[row] = table[row, column]
+    return torch.from_numpy(wanted).to(iou.device)

@@ -36,8 +36,9 @@ from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
 from groma_ros.types import FloatArray
 
-LOOKED_AT = 20
-"""Proposals of a picture that the refiner learns from, drawn anew in every update."""
+STRONGEST, OTHERS = 14, 6
+"""Proposals of a picture that the refiner learns from: those of the highest objectness, and some of the
+others, drawn anew in every update."""
 
 
 @dataclass(frozen=True)
@@ -171,8 +172,17 @@ def proposal_step(model: Groma, batch: Batch, step: int) -> dict[str, Tensor]:
     return {"boxes": loss}
 
 
+def looked_at(objectness: Tensor, generator: torch.Generator) -> Tensor:
+    """Indices (B, STRONGEST + OTHERS), or all there are, of the proposals that the refiner learns from, by
+    their objectness (B, Q)."""
+    order = objectness.argsort(1, descending=True)
+    rest = order[:, STRONGEST:]
+    drawn = torch.rand(rest.shape, generator=generator).argsort(1)[:, :OTHERS].to(rest.device)
+    return torch.cat([order[:, :STRONGEST], rest.gather(1, drawn)], 1)
+
+
 def refiner_step(model: Groma, batch: Batch, generator: torch.Generator) -> dict[str, Tensor]:
-    """Compute the loss of `LOOKED_AT` proposals a picture, corrected from their pixels, and the mean IoU
+    """Compute the loss of some proposals of each picture, corrected from their pixels, and the mean IoU
     before and after of those that are to become an object's box."""
     refiner = model.perceiver.refiner
     assert refiner is not None
@@ -180,10 +190,10 @@ def refiner_step(model: Groma, batch: Batch, generator: torch.Generator) -> dict
         with torch.no_grad():
             states = model.perceiver.hidden(batch.pixels)
             boxes, objectness = model.perceiver.ddetr_transformer.infer(model.perceiver.levels(states))
-        some = torch.rand(objectness.shape, generator=generator).argsort(1)[:, :LOOKED_AT].to(boxes.device)
-        boxes = boxes.gather(1, some[..., None].expand(-1, -1, 4))
-        refined = refiner(batch.pixels, boxes, objectness.gather(1, some))
-    loss, before, after = refinement_loss(boxes, refined, batch.boxes, model.config.proposer)
+        some = looked_at(objectness, generator)
+        proposals = boxes.gather(1, some[..., None].expand(-1, -1, 4)), objectness.gather(1, some)
+        refined = refiner(batch.pixels, *proposals)
+    loss, before, after = refinement_loss(proposals, refined, batch.boxes, model.config.proposer)
     return {"boxes": loss, "iou_before": before, "iou_after": after}
 
 

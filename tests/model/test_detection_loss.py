@@ -12,14 +12,15 @@ from groma_ros.network_config import ProposerConfig
 
 TRUTH = torch.tensor([[0.5, 0.5, 0.4, 0.4]])
 HALF = [0.4, 0.5, 0.2, 0.4]  # the left half of the object: IoU 0.5
+WIDER = [0.425, 0.5, 0.25, 0.4]  # its left five eighths
+BETTER = [0.45, 0.5, 0.3, 0.4]  # its left three quarters
 SLICE = [0.325, 0.5, 0.05, 0.4]  # its left eighth: IoU 0.125, not pulled
 AWAY = [0.9, 0.9, 0.1, 0.1]
 
 
 def test_pulls_scores_and_ious_by_hand() -> None:
-    proposals = torch.tensor([[HALF, SLICE, AWAY]])
-    better = [0.45, 0.5, 0.3, 0.4]  # its left three quarters
-    refined = torch.tensor([[better, SLICE, AWAY]], requires_grad=True)
+    proposals = torch.tensor([[HALF, SLICE, AWAY]]), torch.tensor([[0.6, 0.5, 0.4]])
+    refined = torch.tensor([[BETTER, SLICE, AWAY]], requires_grad=True)
     objectness = torch.tensor([[0.75, 0.5, 0.5]])
     loss, before, after = refinement_loss(proposals, (refined, objectness), [TRUTH], ProposerConfig())
     assert (float(before), float(after)) == (pytest.approx(0.5), pytest.approx(0.75))
@@ -31,18 +32,33 @@ def test_pulls_scores_and_ious_by_hand() -> None:
     assert refined.grad[0, 0].abs().max().item() > 0 and not refined.grad[0, 1:].any()
 
 
-def test_a_box_that_became_worse_than_half_right_is_nothing() -> None:
-    proposals = torch.tensor([[HALF]])
-    loss = {}
-    for name, score in (("sure", 0.9), ("unsure", 0.1)):
-        refined = torch.tensor([[SLICE]]), torch.tensor([[score]])
-        loss[name] = float(refinement_loss(proposals, refined, [TRUTH], ProposerConfig())[0])
-    assert loss["unsure"] < loss["sure"]
+def _score_gradient(boxes: list[list[float]], known: list[float]) -> list[float]:
+    """The gradient of the loss by the objectness of refined boxes, 0.3 each; negative where it is to rise."""
+    objectness = torch.full((1, len(boxes)), 0.3, requires_grad=True)
+    given = torch.tensor([boxes])
+    refinement_loss((given, torch.tensor([known])), (given, objectness), [TRUTH], ProposerConfig())[
+        0
+    ].backward()
+    assert objectness.grad is not None
+    return objectness.grad[0].tolist()
+
+
+def test_objectness_rises_for_the_first_box_of_an_object_alone() -> None:
+    first, second, away = _score_gradient([BETTER, WIDER, AWAY], [0.9, 0.8, 0.7])
+    assert first < 0 < min(second, away)
+    first, second = _score_gradient([BETTER, WIDER], [0.7, 0.8])
+    assert second < 0 < first
+
+
+def test_a_box_that_is_less_than_half_right_is_nothing() -> None:
+    first, second = _score_gradient([SLICE, WIDER], [0.9, 0.1])
+    assert second < 0 < first
 
 
 def test_pictures_without_objects_only_lower_scores() -> None:
     boxes, objectness = torch.tensor([[HALF]], requires_grad=True), torch.tensor([[0.5]])
-    loss, before, after = refinement_loss(boxes.detach(), (boxes, objectness), [TRUTH[:0]], ProposerConfig())
+    proposals = boxes.detach(), objectness
+    loss, before, after = refinement_loss(proposals, (boxes, objectness), [TRUTH[:0]], ProposerConfig())
     assert loss.item() == pytest.approx(SCORE_WEIGHT * math.log(2))
     assert float(before) == float(after) == 0
     loss.backward()
