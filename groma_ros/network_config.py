@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from groma_ros.crop_shape import CropShape
 from groma_ros.errors import quoted
 
 ADDED_TOKENS = (
@@ -35,27 +36,6 @@ ADDED_TOKENS = (
 
 
 RoiGeometry = Literal["published", "exact"]
-
-
-@dataclass(frozen=True)
-class CropShape:
-    """Convolutions over the pixels of boxes."""
-
-    widths: tuple[int, ...]
-    """Channels of the convolutions, every second one with stride 2, the first one too."""
-    side: int
-    """Side of the pictures that the pixels of boxes are resized to."""
-    margin: float
-    """Side of the resized part of the picture, in sides of the box."""
-    hidden: int
-    """Width of the layer after the convolutions."""
-    groups: int = 8
-    """Groups of channels that are normalised together, at most."""
-
-    @property
-    def scale(self) -> int:
-        """Factor by which the convolutions make the sides smaller."""
-        return int(2 ** ((len(self.widths) + 1) // 2))
 
 
 @dataclass(frozen=True)
@@ -269,8 +249,8 @@ class GromaConfig:
                 not self.region.crop or self.region.geometry == "exact",
                 "region: crop needs the exact geometry",
             ),
-            *_crop_checks("region", self.region.crop_shape),
-            *_crop_checks("proposer", self.proposer.crop_shape),
+            *(self.region.crop_shape.checks("region") if self.region.crop_shape else ()),
+            *(self.proposer.crop_shape.checks("proposer") if self.proposer.crop_shape else ()),
         )
         for good, sentence in checks:
             if not good:
@@ -431,6 +411,7 @@ LIMITS = {
     "fine": 65_536,
     "crop": 65_536,
     "crop_side": 1024,
+    "crop_hidden": 65_536,
     "num_queries": 100_000,
     "two_stage_num_proposals": 100_000,
     "pooled": 256,
@@ -455,20 +436,6 @@ _MAY_BE_ZERO = frozenset(
 
 _WIDTHS = frozenset({"fine", "crop", "upsample"})
 """Lists of numbers of which each must be 1 or more."""
-
-
-def _crop_checks(part: str, shape: CropShape | None) -> list[tuple[bool, str]]:
-    """Checks of the convolutions over the pixels of boxes, each with its error."""
-    if shape is None:
-        return []
-    return [
-        (
-            shape.side % shape.scale == 0,
-            f"{part}: crop_side {shape.side} must be divisible by {shape.scale}, by which the layers of crop "
-            "make it smaller",
-        ),
-        (0.5 <= shape.margin <= 4, f"{part}: crop_margin {shape.margin} must be from 0.5 to 4"),
-    ]
 
 
 def _check_bounds(part: Any) -> None:

@@ -13,7 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from groma_ros.bench.machine import Ceilings
-from groma_ros.network_config import CropShape, GromaConfig
+from groma_ros.crop_shape import CropShape
+from groma_ros.network_config import GromaConfig
 
 BYTES_PER_WEIGHT = {
     "fp32": 4.0,
@@ -62,7 +63,7 @@ def _attention(queries: float, keys: float, width: int) -> Work:
 
 
 def perceive(config: GromaConfig) -> Work:
-    """Backbone, bridge to image tokens and proposer, for one image."""
+    """Backbone, bridge to image tokens, proposer and its refiner, for one image."""
     c, cells = config.backbone, config.grid**2
     hidden = c.hidden_size
     block = linear(cells + 1, hidden, hidden) * 4 + linear(

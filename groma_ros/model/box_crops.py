@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from groma_ros.network_config import CropShape
+from groma_ros.crop_shape import CropShape
 
 
 class BoxCrops(nn.Module):
@@ -30,7 +30,8 @@ class BoxCrops(nn.Module):
 
     def crops(self, pixels: Tensor, boxes: Tensor) -> Tensor:
         """Resized pixels (B, R, 3, side, side) of boxes (B, R, 4) cxcywh fractions in normalised pixels (B,
-        3, S, S): one bilinear sample at the centre of each cell, zero outside the picture."""
+        3, S, S): one bilinear sample at the centre of each cell. Outside the picture, and to be blended with
+        at its border, is zero, the mean colour."""
         side = self.shape.side
         places = (torch.arange(side, dtype=torch.float32, device=boxes.device) + 0.5) / side - 0.5
         # In the units of grid_sample, -1 to 1 over the picture.
@@ -50,6 +51,5 @@ class BoxCrops(nn.Module):
         return F.relu(self.flatten(crops.flatten(1)) + self.size(boxes[:, 2:].to(crops.dtype)))
 
     def seen(self, pixels: Tensor, boxes: Tensor) -> Tensor:
-        """Pixels (B, 3, S, S) and boxes (B, R, 4) to what the boxes show (B, R, hidden)."""
-        crops = self.crops(pixels, boxes).flatten(0, 1)
-        return self.features(crops, boxes.flatten(0, 1)).unflatten(0, boxes.shape[:2])
+        """Pixels (B, 3, S, S) and boxes (B, R, 4) to what the boxes show (B * R, hidden)."""
+        return self.features(self.crops(pixels, boxes).flatten(0, 1), boxes.flatten(0, 1))

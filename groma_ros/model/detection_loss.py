@@ -14,7 +14,7 @@ from groma_ros.model.proposer import Proposals
 from groma_ros.network_config import ProposerConfig
 
 Source = Literal["coco", "sa1b"]
-PULLED = 0.2
+PULL_IOU = 0.2
 """IoU with an object from which a proposal is pulled to it."""
 SCORE_WEIGHT = 4.0
 """Weight of the objectness of refined proposals."""
@@ -126,10 +126,10 @@ def refinement_loss(
     """Loss of refined proposals, and the mean IoU before and after of those that it pulls to an object.
 
     proposals, refined: boxes (B, Q, 4) cxcywh fractions and objectness (B, Q); targets: one (T, 4) an image.
-    A proposal belongs to the object that it overlaps most, and is pulled to it from an IoU of `PULLED` on (L1
-    in sides of the object, and GIoU). Objectness learns the IoU with the object for the first proposal, by
-    its former objectness, whose refined box reaches 0.5, and 0 for all others: the proposer has one proposal
-    an object, and the pixels of its duplicates look the same.
+    A box is pulled to the object that its proposal overlaps most, from an IoU of `PULL_IOU` on (L1 in sides
+    of the object, and GIoU). Objectness learns the IoU of the refined box with the object that it overlaps
+    most, if that is at least 0.5 and no proposal of more objectness before refinement has the same object,
+    and 0 otherwise: the proposer has one proposal an object, and the pixels of its duplicates look the same.
     """
     (before, known), (boxes, objectness) = proposals, refined
     wanted = torch.zeros_like(objectness)
@@ -139,14 +139,14 @@ def refinement_loss(
             continue
         iou, owner = pairwise_iou(to_corners(before[index]), to_corners(target))[0].max(1)
         reached, giou = pairwise_iou(to_corners(boxes[index]), to_corners(target))
-        pulled = iou >= PULLED
-        side = target[owner][:, 2:].repeat(1, 2)
+        pulled = iou >= PULL_IOU
+        side = target[owner][:, 2:].clamp(min=1e-3).repeat(1, 2)
         distance = ((boxes[index] - target[owner]).abs() / side).sum(1)
         own = owner[:, None]
         losses.append((distance + c.giou_loss_coefficient * (1 - giou.gather(1, own)[:, 0]))[pulled])
         was.append(iou[pulled])
         became.append(reached.detach().gather(1, own)[pulled, 0])
-        wanted[index] = _first_of_each(reached.detach(), known[index])
+        wanted[index] = _objectness_targets(reached.detach(), known[index])
     score = SCORE_WEIGHT * F.binary_cross_entropy(objectness.float(), wanted)
     zero = boxes.sum() * 0
     if not losses:
@@ -156,9 +156,9 @@ def refinement_loss(
     return score + pulls.sum() / count, torch.cat(was).sum() / count, torch.cat(became).sum() / count
 
 
-def _first_of_each(iou: Tensor, objectness: Tensor) -> Tensor:
-    """The IoU (Q,) of the first box, by objectness (Q,), that reaches 0.5 with each object, of IoUs (Q, T); 0
-    for the other boxes."""
+def _objectness_targets(iou: Tensor, objectness: Tensor) -> Tensor:
+    """What the objectness of boxes is to be (Q,), from their IoUs (Q, T) with the objects and the objectness
+    (Q,) that orders them."""
     wanted = np.zeros(len(iou), np.float32)
     table = iou.cpu().numpy()
     found = set()

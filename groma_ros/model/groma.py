@@ -60,11 +60,14 @@ class Perceiver(nn.Module):
         """Proposals of all decoder layers, for training and parity."""
         return self.ddetr_transformer(self.levels(states))
 
-    def boxes(self, states: list[Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Boxes (B, Q, 4) cxcywh and objectness (B, Q): those of the last decoder layer, corrected from the
-        pixels where the network does that."""
-        proposed = self.ddetr_transformer.infer(self.levels(states))
-        return proposed if self.refiner is None else self.refiner(pixels, *proposed)
+    def infer(self, states: list[Tensor], pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (B, Q, 4) cxcywh and objectness (B, Q) of the last decoder layer, `refined`."""
+        return self.refined(pixels, *self.ddetr_transformer.infer(self.levels(states)))
+
+    def refined(self, pixels: Tensor, boxes: Tensor, objectness: Tensor) -> tuple[Tensor, Tensor]:
+        """Boxes (B, Q, 4) and objectness (B, Q) corrected from the pixels (B, 3, S, S), where the network
+        does that."""
+        return (boxes, objectness) if self.refiner is None else self.refiner(pixels, boxes, objectness)
 
 
 class Groma(nn.Module):
@@ -88,7 +91,7 @@ class Groma(nn.Module):
     def perceive(self, pixels: Tensor) -> Perception:
         """Run the vision part: image tokens, proposals and the maps from which regions are encoded."""
         states = self.perceiver.hidden(pixels)
-        boxes, objectness = self.perceiver.boxes(states, pixels)
+        boxes, objectness = self.perceiver.infer(states, pixels)
         return Perception(self.image_tokens(states), boxes, objectness, self.region_maps(states, pixels))
 
     def image_tokens(self, states: list[Tensor]) -> Tensor:

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from groma_ros.crop_shape import CropShape
 from groma_ros.model.box_crops import BoxCrops
 from groma_ros.model.roi_align import roi_align
-from groma_ros.network_config import CropShape, GromaConfig, RegionEncoderConfig
+from groma_ros.network_config import GromaConfig, RegionEncoderConfig
 
 
 def resize(x: Tensor, size: tuple[int, int]) -> Tensor:
@@ -100,7 +101,7 @@ class CropEncoder(BoxCrops):
     def forward(self, pixels: Tensor, boxes: Tensor) -> Tensor:
         """Normalised pixels (B, 3, S, S) and boxes (B, R, 4) cxcywh fractions to their part (B, R, D) of
         region tokens."""
-        return self.output(self.seen(pixels, boxes))
+        return self.output(self.seen(pixels, boxes)).unflatten(0, boxes.shape[:2])
 
 
 def _gather(levels: list[Tensor], index: int) -> Tensor:

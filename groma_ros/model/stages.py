@@ -79,7 +79,7 @@ def heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
 
 
 def fast_heads(model: Groma, run: ReferenceRun, v: Values) -> Values:
-    """The production path to boxes and objectness, which skips unused heads."""
+    """The production path to boxes and objectness, which skips unused heads, of networks without refiner."""
     boxes, objectness = model.perceiver.ddetr_transformer.infer(_levels(model, v))
     joined = [_joined(model, run, image, one)[0] for image, one in enumerate(objectness)]
     return {"pred_boxes_cxcywh": boxes, **numbered("nms_scores", joined)}

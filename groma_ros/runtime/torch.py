@@ -60,11 +60,11 @@ def set_precision(model: Groma, precision: str, device: torch.device) -> Groma:
     """Convert the large layers to 16 bits: backbone, bridge, the region encoder's convolutions over the
     backbone's maps and its first linear layer, Llama's layers.
 
-    Everything that decides a box or a score stays float32: the proposer, the sampling positions of the
-    regions, the box position encoding, what the region encoder computes from pixels, the embeddings, the last
-    norm and both heads. With bf16 the backbone uses fp16, because bf16's three digits move boxes; fp16 has
-    four and is as fast. On the CPU only Llama's layers, most of the weights, are converted: without hardware
-    support a 16-bit convolution takes a hundred times as long as a float32 one.
+    Everything that decides a box or a score stays float32: the proposer and its refiner, the sampling
+    positions of the regions, the box position encoding, what the region encoder computes from pixels, the
+    embeddings, the last norm and both heads. With bf16 the backbone uses fp16, because bf16's three digits
+    move boxes; fp16 has four and is as fast. On the CPU only Llama's layers, most of the weights, are
+    converted: without hardware support a 16-bit convolution takes a hundred times as long as a float32 one.
     """
     dtype = DTYPES[precision]
     if dtype == torch.float32:

@@ -12,7 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from groma_ros.training.optimiser import halves
 
 NAME = "groma_training"
-FROZEN = "sdpa"
+FROZEN_ATTENTION = "sdpa"
 """PyTorch's own, which is faster where nothing is trained: it keeps no weights."""
 
 

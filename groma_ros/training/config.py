@@ -54,7 +54,8 @@ class Stage:
     cut: float = 0.0
     """Share of the pictures that are cropped so that their border cuts objects (stage 1 only)."""
     recoloured: float = 0.3
-    """Share of the pictures whose colours are changed; their objects' colours are then not known."""
+    """Share of the pictures whose colours are changed, and whose objects' colours are then not known (stage
+    1; other stages see `LanguageStage.recoloured`)."""
     alone: Part = ""
     """The only part that stage 1 trains, empty for all. proposer: the tokens of pictures and of given boxes
     stay as they are, so the language model needs no further training. crops: the convolutions over the pixels
@@ -139,8 +140,12 @@ class TrainConfig:
         if (alone := self.detection.alone) not in get_args(Part):
             parts = ", ".join(filter(None, get_args(Part)))
             raise ValueError(f"detection: alone is {alone!r}; the parts are {parts}")
+        if alone in ("crops", "refiner") and self.detection.muon:
+            raise ValueError(f"detection: alone: {alone} has no matrices for Muon; write muon: false")
         if alone == "crops" and not self.network.region.crop:
             raise ValueError("detection: alone is crops, but the network has none (region_cfg: crop)")
+        if not 0 <= self.detection.recoloured <= 1:
+            raise ValueError(f"detection: recoloured is {self.detection.recoloured}; it must be from 0 to 1")
         if alone == "refiner" and not self.network.proposer.crop:
             raise ValueError("detection: alone is refiner, but the network has none (ddetr_cfg: crop)")
 

@@ -22,11 +22,12 @@ LOSSES: Mapping[str, Sequence[str]] = {
     "language": ("answer", "pointing"),
     "joint": ("boxes", "kind", "answer", "pointing"),
     "proposer": ("boxes",),
+    "refiner": ("boxes",),
 }
-"""Losses shown for each stage; `proposer` is a log of stage 1 under another name, for a run that trained the
-proposer alone after another run's stages."""
-ACCURACIES = ("kind_right", "colour_right")
-"""Accuracies on training batches; those on held-out scenes are all shown."""
+"""Losses shown for each stage; `proposer` and `refiner` are logs of stage 1 under other names, for runs that
+trained these parts alone beside another run's stages."""
+ACCURACIES = ("kind_right", "colour_right", "iou_before", "iou_after")
+"""Accuracies, and IoUs of boxes, on training batches; those on held-out scenes are all shown."""
 _PANEL_INCHES = (4.2, 5.4)
 
 

@@ -36,9 +36,10 @@ from groma_ros.training.parallel import TrainingProcess
 from groma_ros.training.pool import Pictures
 from groma_ros.types import FloatArray
 
-STRONGEST, OTHERS = 14, 6
-"""Proposals of a picture that the refiner learns from: those of the highest objectness, and some of the
-others, drawn anew in every update."""
+STRONGEST = 14
+"""Proposals of a picture, of the highest objectness, that the refiner learns from."""
+OTHERS = 6
+"""Others that it learns from, drawn anew in every update."""
 
 
 @dataclass(frozen=True)
@@ -99,13 +100,13 @@ def draw_batch(
     size: int,
     rng: np.random.Generator,
     device: torch.device,
-    cut: float = 0.0,
-    colours_changed: float = 0.3,
+    cut: float,
+    recoloured_share: float,
 ) -> Batch:
     """Draw a batch. It depends on the generator only, so a resumed run continues with the same pictures.
 
-    cut: share of the pictures whose border cuts objects; colours_changed: of those whose colours are changed,
-    and whose objects' colours are then not known.
+    cut: share of the pictures whose border cuts objects; recoloured_share: of those whose colours are
+    changed, and whose objects' colours are then not known.
     """
     images, boxes, kinds, colours = [], [], [], []
     for _ in range(count):
@@ -120,7 +121,7 @@ def draw_batch(
             objects = [objects[i] for i in kept]
         image, placed = augment(picture, corners, size, rng, farther=not is_cut)
         kind, colour = names.labels(objects, device)
-        if rng.random() < colours_changed:
+        if rng.random() < recoloured_share:
             image, colour = recoloured(image, rng), torch.full_like(colour, -1)
         images.append(image)
         boxes.append(torch.from_numpy(placed).to(device))
@@ -172,9 +173,10 @@ def proposal_step(model: Groma, batch: Batch, step: int) -> dict[str, Tensor]:
     return {"boxes": loss}
 
 
-def looked_at(objectness: Tensor, generator: torch.Generator) -> Tensor:
+def training_proposals(objectness: Tensor, generator: torch.Generator) -> Tensor:
     """Indices (B, STRONGEST + OTHERS), or all there are, of the proposals that the refiner learns from, by
-    their objectness (B, Q)."""
+    their objectness (B, Q). Where an object's first proposal is not among them, the
+    best of those drawn counts as the first."""
     order = objectness.argsort(1, descending=True)
     rest = order[:, STRONGEST:]
     drawn = torch.rand(rest.shape, generator=generator).argsort(1)[:, :OTHERS].to(rest.device)
@@ -190,7 +192,7 @@ def refiner_step(model: Groma, batch: Batch, generator: torch.Generator) -> dict
         with torch.no_grad():
             states = model.perceiver.hidden(batch.pixels)
             boxes, objectness = model.perceiver.ddetr_transformer.infer(model.perceiver.levels(states))
-        some = looked_at(objectness, generator)
+        some = training_proposals(objectness, generator)
         proposals = boxes.gather(1, some[..., None].expand(-1, -1, 4)), objectness.gather(1, some)
         refined = refiner(batch.pixels, *proposals)
     loss, before, after = refinement_loss(proposals, refined, batch.boxes, model.config.proposer)

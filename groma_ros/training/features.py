@@ -100,8 +100,8 @@ def square(sample: SceneSample, size: int) -> NDArray[Any]:
 def observe(
     model: Groma, samples: Sequence[SceneSample], device: torch.device, inject: bool = False
 ) -> tuple[Seen, list[NDArray[np.float32]]]:
-    """Run backbone and proposer without gradients; return the backbone's states and the selected boxes (R, 4)
-    cxcywh of every scene.
+    """Run backbone, proposer and refiner without gradients; return the backbone's states and the selected
+    boxes (R, 4) cxcywh of every scene.
 
     inject: the true boxes join the proposals at the network's `ground_box_score`, so that every object has a
     region.
@@ -111,7 +111,7 @@ def observe(
     pixels = normalise(np.stack([square(s, c.image_size) for s in samples]), device)
     with torch.no_grad(), fast(device):
         states = model.perceiver.hidden(pixels)
-        proposed = model.perceiver.boxes(states, pixels)
+        proposed = model.perceiver.infer(states, pixels)
     boxes, scores = (value.float().cpu().numpy() for value in proposed)
     found = list(zip(boxes, scores, strict=True))
     if inject:

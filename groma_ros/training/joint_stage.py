@@ -110,13 +110,12 @@ def joint_terms(
         cells = states[-1][:, 1:]
         cell_kind, cell_colour = heads.cell_kind(cells), heads.cell_colour(cells)
         kind, colour, place = heads.kind(tokens), heads.colour(tokens), heads.place(tokens)
-        found = proposals.boxes[-1].detach().float().cpu().numpy()
-        scores = (
-            model.perceiver.ddetr_transformer.objectness(proposals.coco[-1], proposals.sa1b[-1])
-            .detach()
-            .cpu()
-            .numpy()
-        )
+        with torch.no_grad():
+            last = proposals.coco[-1], proposals.sa1b[-1]
+            proposed = proposals.boxes[-1].float(), model.perceiver.ddetr_transformer.objectness(*last)
+            found, scores = (
+                value.cpu().numpy() for value in model.perceiver.refined(batch.pixels, *proposed)
+            )
         rule = SelectionRule(c.box_score_thres, c.nms_thres, c.max_region_num)
         chosen = [select_regions(*pair, rule).boxes for pair in zip(found, scores, strict=True)]
         most = max(1, *(len(b) for b in chosen))

@@ -27,7 +27,7 @@ from groma_ros.model.language import IGNORE
 from groma_ros.simulation.scenes import SceneSample
 from groma_ros.tokenization.prompts import PromptTemplate
 from groma_ros.tokenization.tokenizer import GromaTokenizer
-from groma_ros.training.attention import FROZEN
+from groma_ros.training.attention import FROZEN_ATTENTION
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.augment import relit
 from groma_ros.training.config import LanguageStage, TrainConfig
@@ -205,7 +205,7 @@ def train_language(
     if stage.tied:
         tie(model)
     model.llm.config._attn_implementation = ATTENTION
-    model.perceiver.vis_encoder.config._attn_implementation = FROZEN
+    model.perceiver.vis_encoder.config._attn_implementation = FROZEN_ATTENTION
     model.perceiver.requires_grad_(False)
     trained: list[nn.Module] = [model.new_input_embs, *([] if stage.tied else [model.extra_lm_head])]
     if stage.language:

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from groma_ros.model.groma import Groma
-from groma_ros.training.attention import FROZEN as FROZEN_ATTENTION
+from groma_ros.training.attention import FROZEN_ATTENTION
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import Part, TrainConfig
 from groma_ros.training.data import Data, scenes_data

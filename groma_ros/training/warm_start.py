@@ -8,8 +8,8 @@ Tensors of equal shape are copied, larger ones are derived as follows.
 | the region encoder's fine level | its convolution after pooling is zero: equal tokens |
 | the region encoder's convolutions over the pixels of boxes | their last layer is zero: equal tokens |
 | the region encoder without the fine level | tokens lack its part and must be learnt again |
-| the refiner of proposals | the identity |
-| the pixels of boxes, resized to another side | the layer after the convolutions is interpolated |
+| the refiner of proposals | its last layer is zero: equal proposals |
+| the pixels of boxes, resized to another side | their maps are averaged to the former size |
 | the proposer's layers | a new one and its heads are copies of the last |
 | the proposer's queries | new ones are copies of the first |
 | the vocabulary | a common piece keeps its embedding, a new one gets the mean of its former pieces |
@@ -23,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from groma_ros.model.checkpoint import load_weights
 from groma_ros.model.groma import Groma
@@ -141,24 +140,26 @@ def _crop_cells(config: GromaConfig, name: str) -> int:
 
 def resized_flatten(weight: Tensor, shape: torch.Size, side: int) -> Tensor:
     """Convert the weight (hidden, C * side * side) of a linear layer over maps to one (hidden, C * s * s)
-    over maps of another size; the output for a smooth map stays about the same."""
+    over maps of another size; its output for a map of one value is the same."""
     cells = weight.unflatten(1, (-1, side, side))
-    wanted = math.isqrt(shape[1] // cells.shape[1])
-    resized = F.interpolate(cells, size=(wanted, wanted), mode="bilinear", align_corners=False)
-    return (resized * (side / wanted) ** 2).flatten(1)
+    average = averaging(math.isqrt(shape[1] // cells.shape[1]), side).to(weight.dtype)
+    return torch.einsum("ocij,ix,jy->ocxy", cells, average, average).flatten(1)
 
 
 def finer_patches(kernel: Tensor, side: int) -> Tensor:
     """Convert a patch kernel (C, 3, p, p) to patches of side x side pixels; its output is that of the given
     kernel on the patch averaged down to p x p."""
-    old = kernel.shape[-1]
-    edges = np.linspace(0, side, old + 1)
-    pixels = np.arange(side)
-    low, high = np.maximum(edges[:-1, None], pixels), np.minimum(edges[1:, None], pixels + 1)
-    average = torch.from_numpy(np.clip(high - low, 0, None) * old / side).to(
-        kernel.dtype
-    )  # (p, side), rows add up to 1
+    average = averaging(side, kernel.shape[-1]).to(kernel.dtype)
     return torch.einsum("ocij,ix,jy->ocxy", kernel, average, average)
+
+
+def averaging(cells: int, parts: int) -> Tensor:
+    """The matrix (parts, cells) that averages an axis of so many cells into equal parts; its rows add up to
+    1."""
+    edges = np.linspace(0, cells, parts + 1)
+    places = np.arange(cells)
+    low, high = np.maximum(edges[:-1, None], places), np.minimum(edges[1:, None], places + 1)
+    return torch.from_numpy(np.clip(high - low, 0, None) * parts / cells)
 
 
 def grown_table(table: Tensor, before: SentencePieceModel, after: SentencePieceModel) -> Tensor:

@@ -11,7 +11,7 @@ import pytest
 
 from groma_ros.export.calibration_frames import read_frames
 from groma_ros.export.convert import convert
-from groma_ros.export.making import FLOAT_REGIONS
+from groma_ros.export.making import FLOAT_PARTS, FLOAT_REGIONS
 from groma_ros.export.measure import noise, noise_regions
 from groma_ros.export.quantize import quantize_language, quantize_vision
 from groma_ros.runtime.bundle import Bundle, read_network
@@ -42,6 +42,21 @@ def test_vision_has_standard_pairs_around_zero(graph_model: Path, tmp_path: Path
     detector = [node for node in proto.graph.node if node.op_type == "Gemm" and "detector" in node.name]
     made = {name: node.op_type for node in proto.graph.node for name in node.output}
     assert all(made.get(node.input[0]) != "DequantizeLinear" for node in detector)
+
+
+def test_the_second_look_at_proposals_stays_in_float32(tmp_path: Path) -> None:
+    crops = {"crop": (8, 16), "crop_side": 16}
+    bundle = convert(write_small_bundle(tmp_path / "plain", calm=True, proposer=crops), tmp_path / "made")
+    feeds = [{"pixels": np.random.default_rng(0).normal(size=(1, 3, 112, 112)).astype(np.float32)}]
+    quantize_vision(bundle.graph("perceive", "fp32"), tmp_path / "q.onnx", feeds, FLOAT_PARTS)
+    proto = onnx.load(tmp_path / "q.onnx")
+    made = {name: node.op_type for node in proto.graph.node for name in node.output}
+    layers = [node for node in proto.graph.node if node.op_type in ("Conv", "Gemm")]
+    refiner = [node for node in layers if node.name.startswith("refiner.")]
+    assert {node.name.split("/")[0] for node in refiner} == {
+        f"refiner.{part}" for part in ("convs.0", "convs.1", "flatten", "size", "change")
+    }
+    assert all(made.get(node.input[0]) != "DequantizeLinear" for node in refiner)
 
 
 def test_what_reads_pixels_and_boxes_stays_in_the_region_encoder(tmp_path: Path) -> None:

@@ -7,8 +7,8 @@ import dataclasses
 import torch
 from torch.nn import functional as F
 
+from groma_ros.crop_shape import CropShape
 from groma_ros.model.box_crops import BoxCrops
-from groma_ros.network_config import CropShape
 
 SHAPE = CropShape(widths=(8, 8, 16), side=8, margin=1.0, hidden=12)
 
@@ -52,6 +52,6 @@ def test_pixels_and_size_of_a_box_are_seen_and_its_place_is_not() -> None:
         ]
     )
     with torch.no_grad():
-        seen = crops.seen(pixels, boxes)[0]
+        seen = crops.seen(pixels, boxes)
     torch.testing.assert_close(seen[1], seen[0], atol=1e-5, rtol=1e-5)
     assert all(float((seen[other] - seen[0]).abs().max()) > 1e-3 for other in (2, 3))

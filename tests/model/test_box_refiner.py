@@ -6,8 +6,8 @@ import math
 
 import torch
 
-from groma_ros.model.box_refiner import LARGEST_CHANGE, BoxRefiner
-from groma_ros.network_config import CropShape
+from groma_ros.crop_shape import CropShape
+from groma_ros.model.box_refiner import MAX_LOG_SCALE, BoxRefiner
 
 SHAPE = CropShape(widths=(8, 16), side=8, margin=2.0, hidden=12)
 BOXES = torch.tensor([[[0.5, 0.25, 0.2, 0.1], [0.1, 0.9, 0.05, 0.3]]])
@@ -27,9 +27,16 @@ def test_changes_are_in_sides_of_the_box_and_in_logits() -> None:
     )
     boxes, objectness = BoxRefiner(3, SHAPE).apply_changes(changes, BOXES, OBJECTNESS)
     torch.testing.assert_close(boxes[0, 0], torch.tensor([0.6, 0.15, 0.4, 0.05]))
-    torch.testing.assert_close(boxes[0, 1], torch.tensor([0.1, 0.9, 0.05, 0.3 * math.exp(LARGEST_CHANGE)]))
+    torch.testing.assert_close(boxes[0, 1], torch.tensor([0.1, 0.9, 0.05, 0.3 * math.exp(MAX_LOG_SCALE)]))
     # Odds of 9 to 1, times 4.
     torch.testing.assert_close(objectness, torch.tensor([[36 / 37, 0.2]]))
+
+
+def test_the_centre_stays_in_the_picture() -> None:
+    changes = torch.zeros(1, 2, 5)
+    changes[0, :, :2] = torch.tensor([[9.0, -9.0], [-9.0, 9.0]])
+    boxes, _ = BoxRefiner(3, SHAPE).apply_changes(changes, BOXES, OBJECTNESS)
+    torch.testing.assert_close(boxes[0, :, :2], torch.tensor([[1.0, 0.0], [0.0, 1.0]]))
 
 
 def test_certain_proposals_keep_finite_logits() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -195,6 +196,20 @@ def test_the_detector_loads_alone_with_or_without_its_prefix(
     whole.mkdir()
     save_file(weights, write_config(whole) / "model.safetensors")
     assert_loaded(load_perceiver(whole), detector)
+
+
+def test_a_detector_with_a_refiner_loads_alone_and_from_a_whole_checkpoint(tmp_path: Path) -> None:
+    plain: Any = CONFIG["perceiver_cfg"]
+    crops = {"crop": [4, 8], "crop_side": 16}
+    config = {**CONFIG, "perceiver_cfg": {**plain, "ddetr_cfg": {**plain["ddetr_cfg"], **crops}}}
+    weights = original_state_dict(Groma(GromaConfig.from_dict(config)))
+    folder = tmp_path / "whole"
+    folder.mkdir()
+    save_file(weights, write_config(folder, config) / "model.safetensors")
+    loaded = load_perceiver(folder)
+    assert loaded.refiner is not None
+    wanted = weights["perceiver.refiner.change.weight"]
+    assert torch.equal(loaded.refiner.change.weight, wanted)
 
 
 def test_unknown_keys_are_reported_with_their_sizes_and_left_out(

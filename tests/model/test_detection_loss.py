@@ -55,6 +55,26 @@ def test_a_box_that_is_less_than_half_right_is_nothing() -> None:
     assert second < 0 < first
 
 
+def test_each_of_two_objects_has_its_first_box() -> None:
+    other = torch.tensor([[0.9, 0.9, 0.1, 0.1]])
+    boxes = torch.tensor([[BETTER, AWAY, WIDER]])
+    objectness = torch.full((1, 3), 0.3, requires_grad=True)
+    given = boxes, torch.tensor([[0.5, 0.4, 0.9]])
+    truth = torch.cat([TRUTH, other])
+    refinement_loss(given, (boxes, objectness), [truth], ProposerConfig())[0].backward()
+    assert objectness.grad is not None
+    better, away, wider = objectness.grad[0].tolist()
+    assert max(away, wider) < 0 < better
+
+
+def test_proposals_that_no_object_is_near_are_not_pulled() -> None:
+    boxes = torch.tensor([[SLICE]], requires_grad=True)
+    proposals = boxes.detach(), torch.tensor([[0.5]])
+    loss, before, after = refinement_loss(proposals, (boxes, proposals[1]), [TRUTH], ProposerConfig())
+    assert loss.item() == pytest.approx(SCORE_WEIGHT * math.log(2))
+    assert float(before) == float(after) == 0
+
+
 def test_pictures_without_objects_only_lower_scores() -> None:
     boxes, objectness = torch.tensor([[HALF]], requires_grad=True), torch.tensor([[0.5]])
     proposals = boxes.detach(), objectness

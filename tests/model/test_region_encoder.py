@@ -109,7 +109,8 @@ def test_what_a_box_shows_changes_its_token_and_no_other() -> None:
     ("changes", "said"),
     [
         ({"geometry": "published"}, "crop needs the exact geometry"),
-        ({"crop_side": 18}, "crop_side 18 must be divisible by 4"),
+        ({"crop_side": 18}, "region: crop_side 18 must be divisible by 4"),
+        ({"crop_side": 4}, "region: crop_side 4 must be at least 8"),
         ({"crop_side": 2048}, "crop_side is 2048, not 1 to 1024"),
         ({"crop_margin": 0.0}, "crop_margin 0.0 must be from 0.5 to 4"),
         ({"crop": (8, 0)}, "crop is 0, not 1 to"),
@@ -123,6 +124,22 @@ def test_crops_that_do_not_fit_are_named(changes: dict[str, Any], said: str) -> 
     region: Any = dataclasses.replace(plain.region, **fields)
     with pytest.raises(ValueError, match=said):
         dataclasses.replace(plain, region=region)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"crop_side": 18}, "proposer: crop_side 18 must be divisible by 4"),
+        ({"crop_side": 4}, "proposer: crop_side 4 must be at least 8"),
+        ({"crop_margin": 5.0}, "proposer: crop_margin 5.0 must be from 0.5 to 4"),
+        ({"crop_hidden": 1_000_000}, "crop_hidden is 1000000, not 1 to 65536"),
+    ],
+)
+def test_crops_of_proposals_that_do_not_fit_are_named(changes: dict[str, Any], said: str) -> None:
+    plain = _config("exact")
+    fields: Any = {"crop": (8, 8, 8), **changes}
+    with pytest.raises(ValueError, match=said):
+        dataclasses.replace(plain, proposer=dataclasses.replace(plain.proposer, **fields))
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from groma_ros.tokenization.sentencepiece_model import UNUSED, SentencePieceMode
 from groma_ros.training.attention import NAME as ATTENTION
 from groma_ros.training.config import LanguageStage, Scenes, Stage, TrainConfig
 from groma_ros.training.data import scenes_data
-from groma_ros.training.detection import Names, draw_batch
+from groma_ros.training.detection import OTHERS, STRONGEST, Names, draw_batch, training_proposals
 from groma_ros.training.features import OtherColours, encode, mirrored, observe
 from groma_ros.training.language_stage import (
     LivePictures,
@@ -305,6 +305,19 @@ def test_crops_alone_are_trained_and_change_no_token(rendered: Path, tmp_path: P
     assert {"kind", "colour"} <= set(lines[-1]["held_out"])
 
 
+def test_the_refiner_learns_from_the_strongest_proposals_and_some_others() -> None:
+    objectness = torch.rand(2, 40, generator=torch.Generator().manual_seed(1))
+    order = objectness.argsort(1, descending=True)
+    drawn = [training_proposals(objectness, torch.Generator().manual_seed(seed)) for seed in (5, 5, 6)]
+    assert drawn[0].shape == (2, STRONGEST + OTHERS)
+    assert torch.equal(drawn[0], drawn[1]) and not torch.equal(drawn[0], drawn[2])
+    for some in drawn:
+        assert torch.equal(some[:, :STRONGEST], order[:, :STRONGEST])
+        assert all(len(set(row)) == STRONGEST + OTHERS for row in some.tolist())
+    few = training_proposals(objectness[:, :9], torch.Generator())
+    assert few.shape == (2, 9)
+
+
 def test_the_refiner_alone_is_trained(rendered: Path, tmp_path: Path) -> None:
     shutil.copytree(rendered / "pool", tmp_path / "pool")
     proposer = dataclasses.replace(CONFIG.network.proposer, crop=(4, 8), crop_side=16)
@@ -330,6 +343,8 @@ def test_the_refiner_alone_is_trained(rendered: Path, tmp_path: Path) -> None:
         ("alone: proposer", "alone: backbone", "alone is 'backbone'; the parts are proposer, crops, refiner"),
         ("alone: proposer", "alone: crops", "alone is crops, but the network has none"),
         ("alone: proposer", "alone: refiner", "alone is refiner, but the network has none"),
+        ("alone: proposer", "alone: refiner, recoloured: 3.0", "recoloured is 3.0; it must be from 0 to 1"),
+        ("muon: false, size: 280, alone: proposer", "muon: true, alone: crops", "no matrices for Muon"),
         ("alignment: {", "alignment: {alone: proposer, ", "alignment has alone; only detection can"),
     ],
 )
@@ -352,7 +367,7 @@ def test_labels_stay_with_the_boxes_of_pictures_that_are_cut(rendered: Path) -> 
     shards = open_pool(rendered / "pool", CONFIG.pool)
     names, count = Names(), 40
     rng = np.random.default_rng(2)
-    batch = draw_batch(shards, names, count, 112, rng, torch.device("cpu"), cut=1.0)
+    batch = draw_batch(shards, names, count, 112, rng, torch.device("cpu"), 1.0, 0.3)
     whole = {tuple(sorted(o.kind for o in some)) for shard in shards for some in shard.objects}
     fewer = 0
     for boxes, kinds, colours in zip(batch.boxes, batch.kinds, batch.colours, strict=True):
@@ -400,7 +415,7 @@ def test_pictures_in_other_colours_are_of_objects_of_unknown_colour() -> None:
     mug = SceneObject("mug", "red", (16.0, 16.0, 48.0, 48.0), 1.0, 1024, (0.0, 0.0, 1.0), (0.1, 0.1, 0.1))
     shard = Shard("table-0", red, [(mug,)] * 4, [], 0)
     rng = np.random.default_rng(0)
-    batch = draw_batch([shard], Names(), 200, 64, rng, torch.device("cpu"))
+    batch = draw_batch([shard], Names(), 200, 64, rng, torch.device("cpu"), 0.0, 0.3)
     unknown = np.array([int(colour) < 0 for colour in batch.colours])
     assert 0.2 < unknown.mean() < 0.4
     assert {int(kind) for kind in batch.kinds} == {Names().kinds.index("mug")}

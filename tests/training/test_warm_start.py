@@ -133,6 +133,23 @@ def test_the_refiner_of_proposals_starts_as_the_identity(small_model: Path) -> N
     torch.testing.assert_close(after.objectness, before.objectness, atol=2e-4, rtol=1e-3)
 
 
+def test_pixels_of_boxes_at_another_side_give_the_same_for_one_colour(tmp_path: Path) -> None:
+    bundle = Bundle.load(write_small_bundle(tmp_path, region={"crop": (4, 8), "crop_side": 16}))
+    config = GromaConfig.from_dict(bundle.network)
+    region = dataclasses.replace(config.region, crop_side=24)
+    old, new = load_model(bundle), Groma(dataclasses.replace(config, region=region)).eval()
+    load_start(new, bundle, bundle.file(TOKENIZER))
+    before, after = old.region_encoder.crop, new.region_encoder.crop
+    assert before is not None and after is not None
+    maps = torch.rand(1, 8, 1, 1)
+    with torch.no_grad():
+        seen = [
+            crop.flatten(maps.expand(-1, -1, crop.shape.side // 2, crop.shape.side // 2).flatten(1))
+            for crop in (before, after)
+        ]
+    torch.testing.assert_close(seen[1], seen[0], atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(("part", "named"), [("region", "region encoder"), ("proposer", "proposer")])
 def test_crops_that_are_trained_cannot_change(part: str, named: str, tmp_path: Path) -> None:
     crops: dict[str, Any] = {part: {"crop": (8, 8, 8), "crop_side": 16}}
@@ -296,11 +313,17 @@ def test_a_stage_that_the_config_lacks_is_named(tmp_path: Path) -> None:
         train(TrainingRun(ROOT / "config" / "train_tiny.yaml", tmp_path, stages=("joint",)))
 
 
-@pytest.mark.parametrize("region", [{"fine": (8, 16)}, {"crop": (8, 16, 16), "crop_side": 16}], ids=repr)
+CROPS: dict[str, Any] = {"crop": (8, 16, 16), "crop_side": 16}
+
+
+@pytest.mark.parametrize(
+    ("region", "proposer"), [({"fine": (8, 16)}, {}), (CROPS, {}), (CROPS, CROPS)], ids=repr
+)
 def test_a_converted_bundle_that_sees_pixels_answers_as_its_network(
-    region: dict[str, Any], tmp_path: Path
+    region: dict[str, Any], proposer: dict[str, Any], tmp_path: Path
 ) -> None:
-    bundle = convert(write_small_bundle(tmp_path / "plain", calm=True, region=region), tmp_path / "made")
+    plain = write_small_bundle(tmp_path / "plain", calm=True, region=region, proposer=proposer)
+    bundle = convert(plain, tmp_path / "made")
     frame = Frame(blocks(4))
     scenes = [
         Grounder.load(bundle.directory, backend=backend).perceive(frame) for backend in ("onnx", "torch")
