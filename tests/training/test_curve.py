@@ -66,7 +66,7 @@ def test_the_curve_in_the_documentation_shows_its_measurements() -> None:
     stages = [
         read_log(logs / f"{stage}.jsonl", stage) for stage in LOSSES if (logs / f"{stage}.jsonl").exists()
     ]
-    assert [stage.stage for stage in stages] == ["detection", "alignment"]
+    assert [stage.stage for stage in stages] == ["detection", "alignment", "refiner"]
     drawn = (DOCS / "groma-tiny-curve.svg").read_text()
     again = (
         f"python -m groma_ros.training.curve {logs.relative_to(DOCS.parent)} --out docs/groma-tiny-curve.svg"
@@ -79,10 +79,10 @@ def test_the_curve_in_the_documentation_shows_its_measurements() -> None:
     ]
     found = _lines(drawn)
     assert found == _lines(curve_svg(stages)), again
-    assert sorted(found) == sorted(series) and len(series) == 9
+    assert sorted(found) == sorted(series) and len(series) == 14
     assert (
-        all(found.values()) and len(found["alignment-loss-0"]) == 262
-    )  # 131 of 135 points; the others lie on lines
+        all(found.values()) and len(found["alignment-loss-0"]) == 268
+    )  # 134 of 135 points; the other lies on a line
 
 
 def _lines(svg: str) -> dict[str, list[str]]:

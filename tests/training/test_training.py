@@ -245,7 +245,7 @@ def test_every_config_is_read_and_the_newest_has_the_network_that_ships(path: Pa
     config = TrainConfig.load(path)
     shipped = Bundle.load(Path(__file__).parents[2] / "engines" / "groma-tiny")
     same = config.network == GromaConfig.from_dict(shipped.network)
-    assert same == (path.name == "train_crops.yaml")
+    assert same == (path.name == "train_longer.yaml")
 
 
 def assert_resumes(config: TrainConfig, folder: Path) -> None:
