@@ -40,8 +40,8 @@ def test_manifest_describes_the_bundle() -> None:
     bundle = Bundle.load(TINY)
     assert bundle.name == "groma-tiny" and bundle.licence == "Apache-2.0" and bundle.trained_on
     graphs = sum(bundle.files[name]["bytes"] for name in (*GRAPHS, EMBEDDINGS))
-    assert graphs <= 10 * 2**20 and sum(path.stat().st_size for path in TINY.iterdir()) <= 24 * 2**20
-    assert max(part["difference"] for part in bundle.graphs["precisions"]["fp32"].values()) < 1e-5
+    assert graphs <= 11 * 2**20 and sum(path.stat().st_size for path in TINY.iterdir()) <= 24 * 2**20
+    assert max(part["difference"] for part in bundle.graphs["precisions"]["fp32"].values()) < 2e-5
     learnt = bundle.seeds["training_scenes"]  # one pool's first and last, or a list of such pairs
     for first, last in learnt if isinstance(learnt[0], list) else [learnt]:
         for seed in (SEED, bundle.test["seed"]):
