@@ -101,6 +101,8 @@ class ProposerConfig:
     proposal."""
     crop_hidden: int = 96
     """Width of the layer after these convolutions."""
+    crop_queries: int = 24
+    """Proposals that are corrected, those of the highest objectness."""
 
     @property
     def crop_shape(self) -> CropShape | None:
@@ -412,6 +414,7 @@ LIMITS = {
     "crop": 65_536,
     "crop_side": 1024,
     "crop_hidden": 65_536,
+    "crop_queries": 100_000,
     "num_queries": 100_000,
     "two_stage_num_proposals": 100_000,
     "pooled": 256,

@@ -73,7 +73,8 @@ def perceive(config: GromaConfig) -> Work:
     width = config.language.hidden_size
     patches = linear(cells, c.num_channels * c.patch_size**2, hidden)
     bridge = linear(config.num_image_tokens, hidden * config.token_merge**2, width, width)
-    refiner = _crops(config.proposer.crop_shape, config, _queries(config), 5)
+    corrected = min(_queries(config), config.proposer.crop_queries)
+    refiner = _crops(config.proposer.crop_shape, config, corrected, 5)
     return patches + block * c.num_hidden_layers + bridge + _propose(config) + _fine(config) + refiner
 
 

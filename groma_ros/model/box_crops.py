@@ -30,8 +30,8 @@ class BoxCrops(nn.Module):
 
     def crops(self, pixels: Tensor, boxes: Tensor) -> Tensor:
         """Resized pixels (B, R, 3, side, side) of boxes (B, R, 4) cxcywh fractions in normalised pixels (B,
-        3, S, S): one bilinear sample at the centre of each cell. Outside the picture, and to be blended with
-        at its border, is zero, the mean colour."""
+        3, S, S): one bilinear sample at the centre of each cell. Outside the picture is zero, the mean
+        colour."""
         side = self.shape.side
         places = (torch.arange(side, dtype=torch.float32, device=boxes.device) + 0.5) / side - 0.5
         # In the units of grid_sample, -1 to 1 over the picture.

@@ -15,17 +15,33 @@ MIN_OBJECTNESS = 1e-4
 
 
 class BoxRefiner(BoxCrops):
-    """Corrects proposals. Its last layer starts at zero, which leaves them as they are."""
+    """Corrects the strongest proposals. Its last layer starts at zero, which leaves them as they are."""
 
-    def __init__(self, inputs: int, shape: CropShape) -> None:
+    def __init__(self, inputs: int, shape: CropShape, strongest: int) -> None:
+        """strongest: number of proposals that are corrected, by their objectness."""
         super().__init__(inputs, shape)
+        self.strongest = strongest
         self.change = nn.Linear(shape.hidden, 5)
         nn.init.zeros_(self.change.weight)
         nn.init.zeros_(self.change.bias)
 
     def forward(self, pixels: Tensor, boxes: Tensor, objectness: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pixels (B, 3, S, S), boxes (B, Q, 4) cxcywh fractions and objectness (B, Q) to better
-        boxes and objectness."""
+        """Normalised pixels (B, 3, S, S), boxes (B, Q, 4) cxcywh fractions and objectness (B, Q) to the same
+        with the strongest corrected, in the same order."""
+        if objectness.shape[1] <= self.strongest:
+            return self.correct(pixels, boxes, objectness)
+        places = objectness.topk(self.strongest, 1).indices
+        rows = places[..., None].expand(-1, -1, 4)
+        corrected = self.correct(pixels, boxes.gather(1, rows), objectness.gather(1, places))
+        chosen = places[..., None] == torch.arange(objectness.shape[1], device=places.device)  # (B, N, Q)
+        return (
+            _replaced(boxes, corrected[0], chosen),
+            _replaced(objectness[..., None], corrected[1][..., None], chosen)[..., 0],
+        )
+
+    def correct(self, pixels: Tensor, boxes: Tensor, objectness: Tensor) -> tuple[Tensor, Tensor]:
+        """Pixels (B, 3, S, S), boxes (B, N, 4) and objectness (B, N) to boxes and objectness, all of them
+        corrected."""
         changes = self.change(self.seen(pixels, boxes)).unflatten(0, boxes.shape[:2])
         return self.apply_changes(changes, boxes, objectness)
 
@@ -40,3 +56,10 @@ class BoxRefiner(BoxCrops):
         known = objectness.clamp(MIN_OBJECTNESS, 1 - MIN_OBJECTNESS)
         logits = (known / (1 - known)).log() + changes[..., 4]
         return torch.cat([moved, resized], -1), logits.sigmoid()
+
+
+def _replaced(rows: Tensor, new: Tensor, chosen: Tensor) -> Tensor:
+    """Rows (B, Q, D) with new ones (B, N, D) where chosen (B, N, Q) is true: a scatter, in operators that
+    every version of TensorRT is known to have, and exact in any precision of matrix products."""
+    placed = chosen[..., None].to(new.dtype) * new[:, :, None]
+    return torch.where(chosen[..., None].to(rows.dtype).sum(1) > 0, placed.sum(1).to(rows.dtype), rows)

@@ -44,7 +44,8 @@ class Perceiver(nn.Module):
         self.input_proj = build_input_proj(config.backbone.hidden_size, c.d_model, c.num_feature_levels)
         self.ddetr_transformer = DeformableDetr(c)
         shape = c.crop_shape
-        self.refiner = None if shape is None else BoxRefiner(config.backbone.num_channels, shape)
+        inputs = config.backbone.num_channels
+        self.refiner = None if shape is None else BoxRefiner(inputs, shape, c.crop_queries)
 
     def hidden(self, pixels: Tensor) -> list[Tensor]:
         """All hidden states of the backbone, (B, 1 + cells, C) each."""

@@ -194,7 +194,7 @@ def refiner_step(model: Groma, batch: Batch, generator: torch.Generator) -> dict
             boxes, objectness = model.perceiver.ddetr_transformer.infer(model.perceiver.levels(states))
         some = training_proposals(objectness, generator)
         proposals = boxes.gather(1, some[..., None].expand(-1, -1, 4)), objectness.gather(1, some)
-        refined = refiner(batch.pixels, *proposals)
+        refined = refiner.correct(batch.pixels, *proposals)
     loss, before, after = refinement_loss(proposals, refined, batch.boxes, model.config.proposer)
     return {"boxes": loss, "iou_before": before, "iou_after": after}
 

@@ -8,7 +8,7 @@ Tensors of equal shape are copied, larger ones are derived as follows.
 | the region encoder's fine level | its convolution after pooling is zero: equal tokens |
 | the region encoder's convolutions over the pixels of boxes | their last layer is zero: equal tokens |
 | the region encoder without the fine level | tokens lack its part and must be learnt again |
-| the refiner of proposals | its last layer is zero: equal proposals |
+| the refiner of proposals | its last layer is zero: equal boxes, objectness from 1e-4 to 1 - 1e-4 |
 | the pixels of boxes, resized to another side | their maps are averaged to the former size |
 | the proposer's layers | a new one and its heads are copies of the last |
 | the proposer's queries | new ones are copies of the first |

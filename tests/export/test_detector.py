@@ -73,6 +73,7 @@ def test_the_detector_over_rows_is_the_detector(side: int, changes: dict[str, An
         ({"crop": (4, 8, 8), "crop_side": 16}, {}),
         ({"fine": (8, 16), "crop": (8,)}, {}),
         ({"crop": (8,)}, {"crop": (4, 8, 8), "crop_side": 8, "crop_margin": 1.5, "crop_hidden": 6}),
+        ({}, {"crop": (4, 8), "crop_side": 16, "crop_queries": 3}),
     ],
     ids=repr,
 )

@@ -133,6 +133,7 @@ def test_crops_that_do_not_fit_are_named(changes: dict[str, Any], said: str) -> 
         ({"crop_side": 4}, "proposer: crop_side 4 must be at least 8"),
         ({"crop_margin": 5.0}, "proposer: crop_margin 5.0 must be from 0.5 to 4"),
         ({"crop_hidden": 1_000_000}, "crop_hidden is 1000000, not 1 to 65536"),
+        ({"crop_queries": 0}, "crop_queries is 0, not 1 to 100000"),
     ],
 )
 def test_crops_of_proposals_that_do_not_fit_are_named(changes: dict[str, Any], said: str) -> None:

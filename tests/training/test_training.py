@@ -7,6 +7,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from groma_ros.simulation.scenes import SceneObject
 from groma_ros.tokenization.prompts import TINY_TEMPLATE
 from groma_ros.tokenization.sentencepiece_model import UNUSED, SentencePieceModel
 from groma_ros.training.attention import NAME as ATTENTION
-from groma_ros.training.config import LanguageStage, Scenes, Stage, TrainConfig
+from groma_ros.training.config import LanguageStage, Part, Scenes, Stage, TrainConfig
 from groma_ros.training.data import scenes_data
 from groma_ros.training.detection import OTHERS, STRONGEST, Names, draw_batch, training_proposals
 from groma_ros.training.features import OtherColours, encode, mirrored, observe
@@ -260,49 +261,56 @@ def assert_resumes(config: TrainConfig, folder: Path) -> None:
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: Path) -> None:
-    shutil.copytree(rendered / "pool", tmp_path / "pool")
-    shutil.copyfile(trained / "language.pt", tmp_path / "start.pt")
-    stage = dataclasses.replace(CONFIG.detection, alone="proposer", cut=0.5)
-    config = dataclasses.replace(CONFIG, detection=stage)
-    train_detection(ALONE, config, tmp_path, resume=False)
-    before, after = (
-        torch.load(folder / f"{name}.pt", weights_only=True)["model"]
-        for folder, name in ((trained, "language"), (tmp_path, "detection"))
+def config_alone(alone: Part, **network: Any) -> TrainConfig:
+    """CONFIG with a part of the network that stage 1 trains alone; network: changed sections."""
+    return dataclasses.replace(
+        CONFIG,
+        detection=dataclasses.replace(CONFIG.detection, alone=alone, cut=0.5),
+        network=dataclasses.replace(CONFIG.network, **network),
     )
-    changed = {name for name in after if not torch.equal(before[name], after[name])}
+
+
+def train_alone(
+    config: TrainConfig, before: dict[str, torch.Tensor], pool: Path, folder: Path
+) -> tuple[dict[str, torch.Tensor], set[str], set[str]]:
+    """Train stage 1 from weights, and check that it resumes. Returns the weights, the names of those that
+    changed, and what was measured on held-out scenes."""
+    shutil.copytree(pool, folder / "pool")
+    save_checkpoint(folder / "start.pt", model=before, step=0)
+    train_detection(ALONE, config, folder, resume=False)
+    after = torch.load(folder / "detection.pt", weights_only=True)["model"]
+    assert_resumes(config, folder)
+    line = json.loads((folder / "detection.jsonl").read_text().splitlines()[-1])
+    changed = {name for name, value in after.items() if not torch.equal(before[name], value)}
+    return after, changed, set(line["held_out"])
+
+
+def test_the_proposer_alone_is_trained(rendered: Path, trained: Path, tmp_path: Path) -> None:
+    before = torch.load(trained / "language.pt", weights_only=True)["model"]
+    _, changed, measured = train_alone(config_alone("proposer"), before, rendered / "pool", tmp_path)
     proposer = ("perceiver.ddetr_transformer.", "perceiver.input_proj.")
     assert changed and all(name.startswith(proposer) for name in changed)
     assert all(any(name.startswith(part) for name in changed) for part in proposer)
-    assert_resumes(config, tmp_path)
+    assert not {"kind", "colour"} & measured
 
 
 def test_crops_alone_are_trained_and_change_no_token(rendered: Path, tmp_path: Path) -> None:
-    shutil.copytree(rendered / "pool", tmp_path / "pool")
     region = dataclasses.replace(CONFIG.network.region, crop=(4, 8), crop_side=16)
-    stage = dataclasses.replace(CONFIG.detection, alone="crops", cut=0.5)
-    config = dataclasses.replace(
-        CONFIG, detection=stage, network=dataclasses.replace(CONFIG.network, region=region)
-    )
+    config = config_alone("crops", region=region)
     model, _ = build(config, torch.device("cpu"))
     assert model.region_encoder.crop is not None
     with torch.no_grad():  # as a start from a bundle without crops leaves it
         for value in model.region_encoder.crop.output.parameters():
             value.zero_()
-    save_checkpoint(tmp_path / "start.pt", model=model.state_dict(), step=0)
-    train_detection(ALONE, config, tmp_path, resume=False)
-    saved = torch.load(tmp_path / "detection.pt", weights_only=True)["model"]
-    changed = {name for name, value in model.state_dict().items() if not torch.equal(saved[name], value)}
+    after, changed, measured = train_alone(config, model.state_dict(), rendered / "pool", tmp_path)
     assert changed and all(name.startswith("region_encoder.crop.") for name in changed)
     maps = [torch.randn(1, *shape) for shape in config.network.map_shapes]
     boxes = torch.tensor([[[0.5, 0.5, 0.2, 0.3]]])
     with torch.no_grad():
         before = model.encode_regions(maps, boxes)
-        model.load_state_dict(saved)
+        model.load_state_dict(after)
         assert torch.equal(model.encode_regions(maps, boxes), before)
-    assert_resumes(config, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "detection.jsonl").read_text().splitlines()]
-    assert {"kind", "colour"} <= set(lines[-1]["held_out"])
+    assert {"kind", "colour"} <= measured
 
 
 def test_the_refiner_learns_from_the_strongest_proposals_and_some_others() -> None:
@@ -319,22 +327,13 @@ def test_the_refiner_learns_from_the_strongest_proposals_and_some_others() -> No
 
 
 def test_the_refiner_alone_is_trained(rendered: Path, tmp_path: Path) -> None:
-    shutil.copytree(rendered / "pool", tmp_path / "pool")
     proposer = dataclasses.replace(CONFIG.network.proposer, crop=(4, 8), crop_side=16)
-    stage = dataclasses.replace(CONFIG.detection, alone="refiner", cut=0.5)
-    config = dataclasses.replace(
-        CONFIG, detection=stage, network=dataclasses.replace(CONFIG.network, proposer=proposer)
-    )
+    config = config_alone("refiner", proposer=proposer)
     model, _ = build(config, torch.device("cpu"))
-    save_checkpoint(tmp_path / "start.pt", model=model.state_dict(), step=0)
-    train_detection(ALONE, config, tmp_path, resume=False)
-    saved = torch.load(tmp_path / "detection.pt", weights_only=True)["model"]
-    changed = {name for name, value in model.state_dict().items() if not torch.equal(saved[name], value)}
+    _, changed, measured = train_alone(config, model.state_dict(), rendered / "pool", tmp_path)
     assert "perceiver.refiner.change.weight" in changed
     assert all(name.startswith("perceiver.refiner.") for name in changed)
-    assert_resumes(config, tmp_path)
-    lines = [json.loads(line) for line in (tmp_path / "detection.jsonl").read_text().splitlines()]
-    assert not {"kind", "colour"} & set(lines[-1]["held_out"])
+    assert not {"kind", "colour"} & measured
 
 
 @pytest.mark.parametrize(

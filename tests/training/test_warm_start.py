@@ -317,7 +317,9 @@ CROPS: dict[str, Any] = {"crop": (8, 16, 16), "crop_side": 16}
 
 
 @pytest.mark.parametrize(
-    ("region", "proposer"), [({"fine": (8, 16)}, {}), (CROPS, {}), (CROPS, CROPS)], ids=repr
+    ("region", "proposer"),
+    [({"fine": (8, 16)}, {}), (CROPS, {}), (CROPS, CROPS), ({}, {**CROPS, "crop_queries": 3})],
+    ids=repr,
 )
 def test_a_converted_bundle_that_sees_pixels_answers_as_its_network(
     region: dict[str, Any], proposer: dict[str, Any], tmp_path: Path
