@@ -5,6 +5,7 @@ Only arguments that are given are handed on, so a parent's use_sim_time, paramet
 launch, launch_ros and PyYAML only.
 """
 
+import json
 from pathlib import Path
 from typing import Any, List  # noqa: UP035  launch knows a list of texts by this name only
 
@@ -73,6 +74,10 @@ def _boolean(text: str) -> bool:
     return text.lower() == "true"
 
 
+CAMERA_KEYS = (*TOPICS, "namespace", "driver", "parameters", "cameras")
+LEVELS = ("unset", "debug", "info", "warn", "error", "fatal")
+
+
 def read_camera(given: str) -> dict[str, Any]:
     """The content of a camera's file, from config/cameras or from a path."""
     shipped = CONFIG / "cameras" / f"{given}.yaml"
@@ -80,10 +85,37 @@ def read_camera(given: str) -> dict[str, Any]:
     if not path.is_file():
         known = ", ".join(sorted(file.stem for file in (CONFIG / "cameras").glob("*.yaml")))
         raise ValueError(f"camera:={given} is neither a file nor one of {known}.")
-    content = yaml.safe_load(path.read_text())
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML file: {' '.join(str(error).split())}.") from None
+    check_camera(content, str(path))
+    return {key: value for key, value in content.items() if value is not None}
+
+
+def check_camera(content: Any, where: str) -> None:
+    """Raise ValueError, with a sentence, for a camera's content that is not understood."""
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds no mapping of image, depth and camera_info to topics.")
-    return content
+        raise ValueError(f"{where} holds no mapping of image, depth and camera_info to topics.")
+    for key, value in content.items():
+        if key not in CAMERA_KEYS:
+            raise ValueError(f"{where} has the key {key}, which is none of {', '.join(CAMERA_KEYS)}.")
+        wanted, name = (dict, "mapping") if key in ("parameters", "cameras") else (str, "text")
+        if value is not None and not isinstance(value, wanted):
+            raise ValueError(f"{where} has under {key} no {name} but {value!r}.")
+    for name, camera in (content.get("cameras") or {}).items():
+        check_camera(camera, f"{where}, camera {name},")
+
+
+def with_driver(camera: dict[str, Any]) -> dict[str, Any]:
+    """A camera's content on top of that of its driver. An image of its own has its own camera_info."""
+    own = {key: value for key, value in camera.items() if value is not None}
+    if "driver" not in own:
+        return own
+    base = read_camera(own["driver"])
+    if "image" in own:
+        base.pop("camera_info", None)
+    return {**base, **own}
 
 
 def camera_setup(
@@ -96,10 +128,9 @@ def camera_setup(
     namespace: in place of the file's; prefix: of the node's own topics, left/ for a camera named left.
     """
     remappings: dict[str, str] = {}
-    settings = dict(content.get("parameters", {}))
+    settings = dict(content.get("parameters") or {})
     for name, camera in content.get("cameras", {}).items():
-        merged = {**read_camera(camera["driver"]), **camera} if "driver" in camera else camera
-        topics, own = camera_setup(merged, camera.get("namespace", ""), f"{name}/")
+        topics, own = camera_setup(with_driver(camera), camera.get("namespace") or "", f"{name}/")
         remappings.update(topics)
         settings.update(own)
     if "cameras" in content:
@@ -114,6 +145,30 @@ def camera_setup(
     return remappings, settings
 
 
+def file_value(name: str, value: Any, declared: dict[str, dict[str, Any]]) -> Any:
+    """A parameter's value from a camera's file, read as an argument would be: 1 is a number for a double, []
+    an empty list, true a text where one is wanted."""
+    if name not in declared:
+        raise ValueError(f"The camera's file sets {name}, which is no parameter of the node.")
+    text = value if isinstance(value, str) else json.dumps(value)
+    return parsed(name, declared[name]["type"], text)
+
+
+def parameter_file(given: str) -> str:
+    """The path of a file of parameters; launch only warns of one that is not there. Raises ValueError."""
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise ValueError(f"params_file:={given} is no file.")
+    return str(path)
+
+
+def check_level(given: str) -> None:
+    """Raise ValueError for a log level that ROS does not know; it may follow a logger's name and :=."""
+    level = given.rpartition(":=")[2]
+    if level.lower() not in LEVELS:
+        raise ValueError(f"log_level:={given} is none of {', '.join(LEVELS[1:])}.")
+
+
 def set_up(context: LaunchContext) -> list[Node]:
     """The node, with what was given."""
     given = {name: value for name, value in context.launch_configurations.items() if value != ""}
@@ -121,21 +176,23 @@ def set_up(context: LaunchContext) -> list[Node]:
     remappings: dict[str, str] = {}
     values: dict[str, Any] = {}
     if "camera" in given:
-        remappings, values = camera_setup(read_camera(given["camera"]), given.get("camera_namespace", ""))
+        content = with_driver(read_camera(given["camera"]))
+        if "image" in given:  # its camera_info is the one beside it, not the driver's
+            content.pop("camera_info", None)
+        remappings, settings = camera_setup(content, given.get("camera_namespace", ""))
+        values = {name: file_value(name, value, declared) for name, value in settings.items()}
     remappings.update({topic: given[topic] for topic in TOPICS if topic in given})
     for name, item in declared.items():
         if name in given:
             values[name] = parsed(name, item["type"], given[name])
     # Several cameras have topics of their own: left/image:=/left/image_raw on the command line.
     remappings.update({name: value for name, value in given.items() if name.rpartition("/")[2] in TOPICS})
-    for name in values:
-        if name not in declared:
-            raise ValueError(f"The camera's file sets {name}, which is no parameter of the node.")
     typed = {
         name: ParameterValue(value, value_type=TYPES[declared[name]["type"]])
         for name, value in values.items()
     }
-    files = [given["params_file"]] if "params_file" in given else []
+    files = [parameter_file(given["params_file"])] if "params_file" in given else []
+    check_level(given.get("log_level", "info"))
     node = Node(
         package="groma_ros",
         executable="groma_node",

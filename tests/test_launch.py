@@ -127,11 +127,13 @@ def test_values_of_another_type_are_one_sentence(start: Start, name: str, text: 
 
 
 def test_topics_log_level_and_a_parameter_file(start: Start, tmp_path: Path) -> None:
+    file = tmp_path / "some.yaml"
+    file.touch()
     node = start(
-        image="/cam/image_raw", params_file="some.yaml", log_level="debug", namespace="arm", max_goals="3"
+        image="/cam/image_raw", params_file=str(file), log_level="debug", namespace="arm", max_goals="3"
     )
     assert node.remappings == [("image", "/cam/image_raw")] and node.namespace == "arm"
-    assert node.parameters[0] == "some.yaml" and values(node) == {"max_goals": 3}
+    assert node.parameters[0] == str(file) and values(node) == {"max_goals": 3}
     assert node.arguments == ["--ros-args", "--log-level", "debug"]
     assert start(**{"cameras": "[left]", "left/image": "/l/image_raw"}).remappings == [
         ("left/image", "/l/image_raw")
@@ -196,6 +198,13 @@ def test_a_file_of_several_cameras(start: Start, tmp_path: Path) -> None:
         (None, "is neither a file nor one of oak, orbbec, realsense, usb_cam, zed"),
         ("- image", "holds no mapping of image, depth and camera_info"),
         ("parameters: {speed: 3}", "sets speed, which is no parameter"),
+        ("parameters: {max_goals: many}", "max_goals:=many is no int"),
+        ("parameters: 3", "under parameters no mapping but 3"),
+        ("cameras: [left, right]", r"under cameras no mapping but \['left', 'right'\]"),
+        ("cameras: {left: }", "camera left, holds no mapping"),
+        ("cameras: {left: {imgae: /a}}", "camera left, has the key imgae, which is none of image"),
+        ("image: [a]", r"under image no text but \['a'\]"),
+        ("image: {", "is no YAML file: "),
     ],
 )
 def test_a_wrong_camera_file_is_one_sentence(
@@ -206,6 +215,38 @@ def test_a_wrong_camera_file_is_one_sentence(
         path.write_text(content)
     with pytest.raises(ValueError, match=sentence):
         start(camera=str(path))
+
+
+def test_a_camera_files_parameters_are_read_as_arguments_are(start: Start, tmp_path: Path) -> None:
+    path = tmp_path / "camera.yaml"
+    path.write_text("image: /a/image\ndepth:\nparameters: {min_presence: 1, rectified: true, goals: []}\n")
+    node = start(camera=str(path))
+    assert values(node) == {"min_presence": 1.0, "rectified": "true", "goals": [""]}
+    assert dict(node.remappings) == {"image": "/a/image"}
+
+
+def test_an_image_of_its_own_has_the_camera_info_beside_it(start: Start, tmp_path: Path) -> None:
+    left = "/zed/zed_node/left/color/rect/image"
+    assert "camera_info" not in dict(start(camera="zed", image=left).remappings)
+    given = dict(start(camera="zed", image=left, camera_info="/info").remappings)
+    assert (given["image"], given["camera_info"]) == (left, "/info")
+    path = tmp_path / "one.yaml"
+    path.write_text("cameras: {left: {driver: zed, image: left/image}}")
+    topics = dict(start(camera=str(path)).remappings)
+    assert topics["left/image"] == "/zed/zed_node/left/image" and "left/camera_info" not in topics
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"params_file": "~/nowhere.yaml"}, "params_file:=~/nowhere.yaml is no file"),
+        ({"log_level": "verbose"}, "log_level:=verbose is none of debug, info, warn, error, fatal"),
+        ({"log_level": "groma:=loud"}, "log_level:=groma:=loud is none of"),
+    ],
+)
+def test_wrong_options_are_one_sentence(start: Start, arguments: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        start(**arguments)
 
 
 def test_importing_it_needs_neither_the_package_nor_its_libraries(tmp_path: Path) -> None:

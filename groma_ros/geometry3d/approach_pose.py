@@ -16,6 +16,9 @@ Array = NDArray[np.float64]
 APPROACHES = ("above", "front")
 ROUND = 0.85
 """Ratio of the shorter to the longer side from which measurement noise decides which one is the longer."""
+ROUND_BEFORE = 0.7
+"""The same ratio for an object whose jaw axis is known: one measurement of sides that differ more than they
+do must not turn the hand by a quarter."""
 HOLD = np.cos(np.radians(15))
 """Cosine of the largest rotation of a round box that is attributed to measurement noise."""
 ANY_TURN = np.pi**2 / 12
@@ -45,11 +48,11 @@ class JawAxes:
                 self._axes.popitem(last=False)
 
 
-def is_round(box: Box3D) -> bool:
+def is_round(box: Box3D, ratio: float = ROUND) -> bool:
     """Whether the two horizontal sides are nearly equal, so that the rotation about the box's z is
     unknown."""
     shorter, longer = sorted(box.size[:2])
-    return shorter >= ROUND * longer
+    return shorter >= ratio * longer
 
 
 def turn_covariance(box: Box3D) -> Array:
@@ -101,7 +104,7 @@ def _jaw_axis(box: Box3D, axes: Array, former: Array | None) -> Array:
     turn, and over a round object by any angle; the axis closest to the former one is chosen."""
     if former is None:
         return axes[:, 1] if axes[0, 1] >= 0 else -axes[:, 1]
-    sides = [axes[:, 1], axes[:, 0]] if is_round(box) else [axes[:, 1]]
+    sides = [axes[:, 1], axes[:, 0]] if is_round(box, ROUND_BEFORE) else [axes[:, 1]]
     x = max((sign * side for side in sides for sign in (1.0, -1.0)), key=lambda side: float(side @ former))
     if not is_round(box) or x @ former >= HOLD:
         return x

@@ -19,6 +19,8 @@ SHOWN = 60
 """Number of characters of a text that an error quotes."""
 SURROGATE = re.compile("[\ud800-\udfff]")
 """Surrogates, which no valid text contains; bytes that are not UTF-8 are decoded to them."""
+MAX_REGIONS = 100
+"""Maximum number of boxes that a goal is about, as many as Groma has regions."""
 SPOKEN_KINDS = ("describe", "chat")
 """Kinds of goals with an answer in words: they are asked once and cannot be standing goals."""
 
@@ -62,6 +64,8 @@ def _check_regions(boxes: NDArray[Any]) -> None:
         raise ValueError(
             f"The goal's regions must be boxes of four numbers (x1, y1, x2, y2), not of shape {boxes.shape}."
         )
+    if len(boxes) > MAX_REGIONS:
+        raise ValueError(f"The goal has {len(boxes)} regions; the limit is {MAX_REGIONS}.")
     if not np.isfinite(boxes).all() or (boxes[:, 2:] <= boxes[:, :2]).any():
         raise ValueError(
             "A region of the goal is not a box: x2 must be above x1, y2 above y1, and all finite."
@@ -72,7 +76,8 @@ _KEYS = ("text", "kind", "min_score")
 
 
 def read_goals(path: Path) -> tuple[Goal, ...]:
-    """Read the goals of a file, in order. Raises ValueError naming the line and the key that is wrong."""
+    """Read the goals of a file, in order; repeated ones are skipped. Raises ValueError naming the line and
+    the key that is wrong."""
     try:
         root = compose(path)
     except OSError as error:
@@ -95,9 +100,9 @@ def read_goals(path: Path) -> tuple[Goal, ...]:
     goals: dict[str, Goal] = {}
     for entry in entries.value:
         goal = _goal(path, entry)
-        if goal.text in goals:
-            _refuse(path, entry, f"the goal {goal.text[:SHOWN]!r} stands there twice")
-        goals[goal.text] = goal
+        before = goals.setdefault(goal.text, goal)
+        if (before.kind, before.min_score) != (goal.kind, goal.min_score):
+            _refuse(path, entry, f"the goal {goal.text[:SHOWN]!r} stands there twice, and differently")
     return tuple(goals.values())
 
 

@@ -58,13 +58,14 @@ def compressed_to_depth(data: Any, format: str) -> FloatArray:
     """Convert a compressedDepth image of image_transport to depth, float32 HxW metres; NaN where nothing was
     measured.
 
-    format: the message's label, "16UC1; compressedDepth png" (millimetres) or "32FC1; compressedDepth png"
+    format: the message's label, "16UC1; compressedDepth png" (millimetres, also called mono16) or "32FC1;
+    compressedDepth png"
     (16-bit inverse depth, coefficients in a 12-byte header before the PNG file). Raises ImageError for
     another format, such as rvl, and for a damaged file.
     """
     encoding, _, compression = (part.strip() for part in format.partition(";"))
     words = compression.split()
-    if encoding not in ("16UC1", "32FC1") or "compressedDepth" not in words or words[-1] == "rvl":
+    if encoding not in DEPTH_ENCODINGS or "compressedDepth" not in words or words[-1] == "rvl":
         raise ImageError(
             "encoding",
             f"The compressed depth image has the format {format[:60]!r}; 16UC1 and 32FC1 as compressedDepth "
@@ -75,7 +76,7 @@ def compressed_to_depth(data: Any, format: str) -> FloatArray:
         raise ImageError("truncated", f"The compressed depth image of {len(content)} bytes is truncated.")
     _, a, b = _CONFIG_HEADER.unpack_from(content)
     samples = png_samples(content[_CONFIG_HEADER.size :])
-    if encoding == "16UC1":
+    if encoding != "32FC1":
         return _from_millimetres(samples)
     if not (math.isfinite(a) and math.isfinite(b) and a > 0):
         raise ImageError(

@@ -115,6 +115,8 @@ _YUV420 = {
 """Encodings with a luma plane followed by chroma planes, in lower case (drivers write YUV420 and NV12 too),
 and their cv2 codes."""
 _SUBSAMPLED = ("yuv422", "uyvy", "yuv422_yuy2", "yuyv")
+_YUV422_CAPITALS = {name.upper(): ENCODINGS[name] for name in _SUBSAMPLED}
+"""As some drivers write them."""
 
 
 def image_to_rgb(message: ImageMessage) -> Pixels:
@@ -125,9 +127,10 @@ def image_to_rgb(message: ImageMessage) -> Pixels:
     """
     if message.encoding.lower() in _YUV420:
         return _yuv420_to_rgb(message)
-    if message.encoding not in ENCODINGS:
+    encodings = _YUV422_CAPITALS if message.encoding in _YUV422_CAPITALS else ENCODINGS
+    if message.encoding not in encodings:
         raise _unknown(message.encoding, (*ENCODINGS, *_YUV420))
-    encoding, pixels = raw_pixels(message, ENCODINGS)
+    encoding, pixels = raw_pixels(message, encodings)
     pixels = _eight_bits(pixels)
     if encoding.to_rgb is not None:
         pixels = np.asarray(_cv2(cv2.cvtColor, pixels, encoding.to_rgb), np.uint8)
@@ -288,7 +291,7 @@ def _check_layout(message: ImageMessage, encoding: Encoding) -> None:
         found = message.step // message.width
         expected = f"where its encoding has {encoding.pixel_bytes}"
         raise ImageError("encoding", f"{name} holds {found} bytes a pixel {expected}: it is mislabelled.")
-    if message.encoding in _SUBSAMPLED and message.width % 2:
+    if message.encoding.lower() in _SUBSAMPLED and message.width % 2:
         raise ImageError(
             "encoding",
             f"{name} has an odd width, which its encoding (two pixels share their colour) cannot have.",

@@ -30,12 +30,13 @@ from groma_ros.io.depth_images import (
     image_to_depth,
     intrinsics_from_info,
 )
-from groma_ros.io.images import compressed_to_rgb
+from groma_ros.io.images import compressed_to_rgb, header_size
 from groma_ros.msg import Goal as GoalMessage
 from groma_ros.msg import Grounding as GroundingMessage
 from groma_ros.msg import GroundingArray
 from groma_ros.node.bridge import message_to_rgb
 from groma_ros.node.goal_set import GoalSet
+from groma_ros.node.image_view import CompressedView
 from groma_ros.types import Detection, Frame, Goal, Grounding, GroundingStatus, Scene
 
 NANOSECONDS = 1_000_000_000
@@ -49,28 +50,39 @@ STATUS_CODES: dict[GroundingStatus, int] = {
 """Constants of groma_ros/msg/Grounding by status."""
 
 
-def frame_from_image(message: Image | CompressedImage) -> Frame:
-    """Convert a raw or compressed image to a frame. Raises `images.ImageError` for one that cannot be
-    decoded."""
-    compressed = isinstance(message, CompressedImage)
+COMPRESSED = (CompressedImage, CompressedView)
+HEADER_BYTES = 65536
+"""Beginning of a compressed image in which its size is looked for."""
+
+
+def image_size(message: Any) -> tuple[int, int] | None:
+    """Width and height of a raw or compressed image without decoding it; None where the beginning of a file
+    does not tell."""
+    if isinstance(message, COMPRESSED):
+        return header_size(bytes(message.data[:HEADER_BYTES]))
+    return int(message.width), int(message.height)
+
+
+def frame_from_image(message: Any) -> Frame:
+    """Convert a raw or compressed image, or a view of one, to a frame. Raises `images.ImageError` for one
+    that cannot be decoded."""
+    compressed = isinstance(message, COMPRESSED)
     rgb = compressed_to_rgb(message.data, message.format) if compressed else message_to_rgb(message)
     return Frame(rgb, to_nanoseconds(message.header.stamp), message.header.frame_id)
 
 
-def with_depth(
-    frame: Frame, depth: Image | CompressedImage | None, info: CameraInfo | None, rectified: bool = False
-) -> Frame:
+def with_depth(frame: Frame, depth: Any, info: CameraInfo | None, rectified: bool = False) -> Frame:
     """Add depth and intrinsics to a frame, where given. Raises `images.ImageError` if they do not match it.
 
-    depth: 16UC1 in millimetres or 32FC1 in metres, raw or compressedDepth, registered to the frame;
-    rectified: use P of the camera_info instead of K.
+    depth: 16UC1 in millimetres or 32FC1 in metres, raw or compressedDepth, or a view of it, registered to the
+    frame; rectified: use P of the camera_info instead of K.
     """
     if info is None:
         return frame
     intrinsics = intrinsics_from_info(info, rectified)
     if depth is None:
         return replace(frame, intrinsics=intrinsics)
-    if isinstance(depth, CompressedImage):
+    if isinstance(depth, COMPRESSED):
         metres = compressed_to_depth(depth.data, depth.format)
     else:
         metres = image_to_depth(depth)

@@ -136,11 +136,15 @@ class Reports:
         refusals = sum(counts.refused.values())
         new, self._refusals = refusals - self._refusals, refusals
         summary = f"answers {len(config.goal_set.goals)} goals" if active else failure or "not active"
+        silences = [camera.inputs.silence for camera in cameras if camera.inputs and camera.inputs.silence]
+        if active and silences:
+            several = f"{len(silences)} of {len(cameras)} cameras send no image"
+            summary = silences[0] if len(cameras) == 1 else several
         if loading is not None:
             summary = f"loading the model, {loading:.0f} s so far"
         if new > 0:
             summary += f", {new} messages refused since the last report"
-        level = DiagnosticStatus.WARN if new > 0 or not active else DiagnosticStatus.OK
+        level = DiagnosticStatus.WARN if new > 0 or silences or not active else DiagnosticStatus.OK
         level = DiagnosticStatus.ERROR if failure and not active and loading is None else level
         values = {
             "goals": len(config.goal_set.goals),
@@ -198,11 +202,9 @@ class Reports:
     def _camera(self, camera: Camera, config: NodeConfig, active: bool) -> DiagnosticStatus:
         counts = camera.statistics.snapshot()
         rates = self._meter(camera.name).rates(perf_counter(), counts)
-        silent = active and rates.received == 0
-        level = DiagnosticStatus.WARN if silent or not active else DiagnosticStatus.OK
-        summary = (
-            "not active" if not active else "no image came since the last report" if silent else "answers"
-        )
+        silence = camera.inputs.silence if camera.inputs is not None else ""
+        level = DiagnosticStatus.WARN if silence or not active else DiagnosticStatus.OK
+        summary = silence or "answers" if active else "not active"
         values = {**count_values(counts, rates), **_ages([camera]), **_inputs(camera, config)}
         return status_message(f"{self._name}: camera {camera.name}", level, summary, "", values)
 

@@ -8,7 +8,7 @@ from functools import cached_property
 
 from groma_ros.grounding.goals import check_standing
 from groma_ros.node.parameters import Parameters
-from groma_ros.tracking.questions import StandingGoals
+from groma_ros.tracking.questions import GoalKey, StandingGoals, goal_key
 from groma_ros.types import Goal
 
 
@@ -60,13 +60,26 @@ def goals_from_texts(texts: Sequence[str]) -> tuple[Goal, ...]:
     return tuple(Goal(text) for text in dict.fromkeys(text.strip() for text in texts) if text)
 
 
-def check_goals(goals: Sequence[Goal], max_goals: int, check: Callable[[Goal], None]) -> None:
-    """Raise ValueError unless all goals can be standing goals. check: raises ValueError for a goal that
-    cannot be asked."""
+def without_repetitions(goals: Sequence[Goal]) -> tuple[Goal, ...]:
+    """The goals in their order, each question once."""
+    first: dict[GoalKey, Goal] = {}
+    for goal in goals:
+        first.setdefault(goal_key(goal), goal)
+    return tuple(first.values())
+
+
+def check_count(goals: Sequence[Goal], max_goals: int) -> None:
+    """Raise ValueError for more goals than may stand."""
     if len(goals) > max_goals:
         raise ValueError(
             f"There are {len(goals)} goals, and at most {max_goals} may stand (parameter max_goals)."
         )
+
+
+def check_goals(goals: Sequence[Goal], max_goals: int, check: Callable[[Goal], None]) -> None:
+    """Raise ValueError unless all goals can be standing goals. check: raises ValueError for a goal that
+    cannot be asked."""
+    check_count(goals, max_goals)
     for goal in goals:
         check_standing(goal)
         check(goal)

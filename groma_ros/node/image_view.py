@@ -1,4 +1,5 @@
-"""Read serialized sensor_msgs/Image messages in place; deserializing one copies its pixels several times."""
+"""Read serialized sensor_msgs/Image and CompressedImage messages in place; deserializing one copies its
+content several times, also if it is then dropped."""
 
 from __future__ import annotations
 
@@ -28,6 +29,16 @@ class ImageView:
     """Pixels inside the serialized message; valid as long as this object exists."""
 
 
+@dataclass(frozen=True, eq=False)
+class CompressedView:
+    """The fields of a sensor_msgs/CompressedImage."""
+
+    header: Header
+    format: str
+    data: memoryview
+    """The file inside the serialized message; valid as long as this object exists."""
+
+
 class _Reader:
     """Reads aligned values in sequence. Raises struct.error or ValueError past the end."""
 
@@ -48,6 +59,10 @@ class _Reader:
         self._at += size
         return found
 
+    def header(self) -> Header:
+        stamp = Time(sec=self.number("i"), nanosec=self.number("I"))
+        return Header(stamp=stamp, frame_id=self.text())
+
     def text(self) -> str:
         found = bytes(self.block(self.number("I")))
         if found[-1:] != b"\0" or b"\0" in found[:-1]:
@@ -62,8 +77,7 @@ def read_image(data: bytes) -> ImageView | None:
         return None
     reader = _Reader(data)
     try:
-        stamp = Time(sec=reader.number("i"), nanosec=reader.number("I"))
-        header = Header(stamp=stamp, frame_id=reader.text())
+        header = reader.header()
         height, width = reader.number("I"), reader.number("I")
         encoding, is_bigendian = reader.text(), reader.number("B")
         step = reader.number("I")
@@ -71,4 +85,15 @@ def read_image(data: bytes) -> ImageView | None:
             header, height, width, encoding, is_bigendian, step, reader.block(reader.number("I"))
         )
     except (struct.error, ValueError):  # includes UnicodeDecodeError
+        return None
+
+
+def read_compressed(data: bytes) -> CompressedView | None:
+    """Read a serialized compressed image, as `read_image` does."""
+    if data[:2] != LITTLE_ENDIAN_CDR:
+        return None
+    reader = _Reader(data)
+    try:
+        return CompressedView(reader.header(), reader.text(), reader.block(reader.number("I")))
+    except (struct.error, ValueError):
         return None

@@ -23,9 +23,17 @@ from groma_ros.node.conversions import goal_from_message
 from groma_ros.node.detections_3d import Detector3D, detections_3d_message
 from groma_ros.node.diagnostics import Reports
 from groma_ros.node.frame_result import ImageResult
-from groma_ros.node.goal_set import GoalSet, NodeConfig, check_goals, goals_from_text, goals_from_texts
+from groma_ros.node.goal_set import (
+    GoalSet,
+    NodeConfig,
+    check_count,
+    check_goals,
+    goals_from_text,
+    goals_from_texts,
+    without_repetitions,
+)
 from groma_ros.node.model_loader import Load, ModelLoader
-from groma_ros.node.parameters import Parameters, declare, with_values
+from groma_ros.node.parameters import Parameters, check_none_deleted, declare, with_values
 from groma_ros.node.pipeline import Camera, Pipeline
 from groma_ros.node.publishers import CameraOutputs, Labels
 from groma_ros.node.qos_check import QosCheck
@@ -137,7 +145,7 @@ class GromaNode(LifecycleNode):
             self._config.settings.model, self._config.settings.runtime_options
         ):
             self.get_logger().info(
-                f"Loading the model {self._config.settings.model or 'groma-tiny (bundled)'}."
+                f"Loading the model {printable(self._config.settings.model) or 'groma-tiny (bundled)'}."
             )
 
     async def _ready_to_configure(self) -> None:
@@ -325,11 +333,13 @@ class GromaNode(LifecycleNode):
     def _on_new_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         try:
             settings = with_values(self._config.settings, changes)
+            check_none_deleted(changes)
             if self._detector_3d is not None:
                 self._detector_3d.configure(settings)
             if any(change.name == "goals" for change in changes):
                 self._replace_goals(goals_from_texts(settings.goals), settings)
             else:
+                check_count(self._config.goal_set.goals, settings.max_goals)
                 self._config = NodeConfig(self._config.goal_set, settings)
         except (ValueError, ImportError) as error:
             return SetParametersResult(successful=False, reason=str(error))
@@ -340,7 +350,7 @@ class GromaNode(LifecycleNode):
     def _replace_goals(self, goals: Sequence[Goal], settings: Parameters | None = None) -> None:
         """Replace the standing goals. Raises ValueError if one of them cannot be asked; then nothing
         changes."""
-        settings = settings or self._config.settings
+        settings, goals = settings or self._config.settings, without_repetitions(goals)
         self._check_goals(goals, settings)
         self._config = NodeConfig(self._config.goal_set.replaced(goals), settings)
         self._publish_labels()

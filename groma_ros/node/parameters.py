@@ -325,6 +325,14 @@ def with_values(parameters: Parameters, changes: Sequence[Parameter]) -> Paramet
     )
 
 
+def check_none_deleted(changes: Sequence[Parameter]) -> None:
+    """Raise ValueError for a change that deletes a parameter of the node: it could not be set again."""
+    for change in changes:
+        if change.name in NAMES and change.type_ == Parameter.Type.NOT_SET:
+            empty = "[]" if isinstance(_DEFAULTS[change.name], tuple) else repr(_DEFAULTS[change.name])
+            raise ValueError(f"The parameter {change.name} cannot be deleted; set it to {empty} instead.")
+
+
 def table() -> str:
     """Render the parameters as a Markdown table, the content of docs/parameters.md; a test compares them."""
     rows = ["| parameter | type | default | range | description |", "|---|---|---|---|---|"]

@@ -15,7 +15,7 @@ from typing import Any
 
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.io.images import ImageError
-from groma_ros.node.conversions import frame_from_image, to_nanoseconds, with_depth
+from groma_ros.node.conversions import frame_from_image, image_size, to_nanoseconds, with_depth
 from groma_ros.node.detections_3d import Detector3D
 from groma_ros.node.frame_queue import FrameJob, FrameThread, LatestFrameQueue, StampedMessage
 from groma_ros.node.frame_result import ImageResult
@@ -59,7 +59,8 @@ class Camera:
     in_progress: StampedMessage | None = None
     """The image being processed, until its 2D answers are published."""
     lock: threading.Lock = field(default_factory=threading.Lock)
-    _due: int = 0
+    _due: int | None = None
+    """Time of the node's clock, ns, from which the next image is processed; None before the first."""
 
     def claim(self, arrival: StampedMessage) -> bool:
         """Claim the 2D answers of the image being processed; True only for the first caller."""
@@ -80,11 +81,12 @@ class Camera:
         """Whether to process a frame that arrives now (ns of the node's clock), to keep to `rate` frames per
         second; 0: no limit."""
         period = int(1e9 / rate) if rate > 0 else 0
-        if period and 0 <= self._due - now <= period:
+        due = self._due
+        if period and due is not None and 0 <= due - now <= period:
             return False
         # Advance by whole periods, so that a limit slightly below the camera's rate does not halve it;
         # restart after a jump of the clock.
-        self._due = self._due + period if abs(now - self._due) < period else now + period
+        self._due = due + period if due is not None and abs(now - due) < period else now + period
         return True
 
 
@@ -149,7 +151,9 @@ class Pipeline:
         if in_progress and not camera.claim(arrival):
             return False
         header = arrival.message.header
-        tracked = processor.carry(to_nanoseconds(header.stamp), config.standing, arrival.stream)
+        tracked = processor.carry(
+            to_nanoseconds(header.stamp), config.standing, arrival.stream, image_size(arrival.message)
+        )
         camera.outputs.publish_answers(header, tracked)
         camera.statistics.carried()
         camera.record_output(perf_counter(), tracked.age if tracked.answered is not None else None)

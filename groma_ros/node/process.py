@@ -72,7 +72,7 @@ def _init_failure(reason: str) -> str:
             "SROS 2 is on (ROS_SECURITY_ENABLE) and cannot be started: ROS_SECURITY_KEYSTORE must name a "
             f"keystore with the keys of the enclave that --enclave names ({reason})."
         )
-    if "logging" in reason or "log" in reason.split():
+    if "logging" in reason or "log directory" in reason:
         return (
             "The folder for log files cannot be made: set ROS_LOG_DIR, ROS_HOME or HOME to a folder that may "
             f"be written to ({reason})."

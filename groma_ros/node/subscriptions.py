@@ -25,7 +25,7 @@ from sensor_msgs.msg import CameraInfo, CompressedImage, Image
 from groma_ros.io.rectification import rectification
 from groma_ros.io.stamp_buffer import DepthAndInfo, StampBuffer
 from groma_ros.node.conversions import to_nanoseconds
-from groma_ros.node.image_view import read_image
+from groma_ros.node.image_view import read_compressed, read_image
 from groma_ros.node.parameters import Parameters
 from groma_ros.node.qos_check import mismatch
 from groma_ros.node.topics import COMPRESSED_DEPTH, camera_topics
@@ -44,6 +44,10 @@ MAX_SUGGESTIONS = 5
 """Maximum number of topics that a warning suggests."""
 
 
+VIEWS: dict[Any, Callable[[bytes], Any]] = {Image: read_image, CompressedImage: read_compressed}
+"""Messages that are read in place instead of being deserialized."""
+
+
 def listen(
     node: Node,
     kind: Any,
@@ -56,14 +60,15 @@ def listen(
 ) -> Subscription:
     """Subscribe to a topic with an overridable quality of service.
 
-    callback: called with each message, or an `ImageView` for raw images; malformed: called with a sentence
-    for bytes that are not a message of this type; events: `SubscriptionEventCallbacks`;
-    reliability_overridable: whether qos_overrides.* may set the reliability.
+    callback: called with each message, or a view of an image; malformed: called with a sentence for bytes
+    that are not a message of this type; events: `SubscriptionEventCallbacks`; reliability_overridable:
+    whether qos_overrides.* may set the reliability.
     """
+    read = VIEWS.get(kind)
 
     def take(data: bytes) -> None:
         try:
-            view = read_image(data) if kind is Image else None
+            view = read(data) if read is not None else None
             message = view if view is not None else deserialize_message(data, kind)
         except Exception as error:  # middlewares raise different types, depending on the distribution
             name, reason = (
@@ -74,7 +79,7 @@ def listen(
             return
         callback(message)
 
-    policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH]
+    policies = [QoSPolicyKind.HISTORY, QoSPolicyKind.DEPTH, QoSPolicyKind.DURABILITY]
     if reliability_overridable:
         policies.append(QoSPolicyKind.RELIABILITY)
     return node.create_subscription(
@@ -89,6 +94,16 @@ def listen(
     )
 
 
+def reliability_is_overridden(node: Node, topic: str) -> bool:
+    """Whether qos_overrides.* sets the reliability of the subscription of a topic, to whatever value."""
+    name = f"qos_overrides.{topic}.subscription.reliability"
+    if node.has_parameter(name):
+        return True  # declared by an earlier subscription, which is so only where it was set
+    given = node.declare_parameter(name, "").value
+    node.undeclare_parameter(name)
+    return bool(given)
+
+
 IMAGES = {"raw": Image, "compressed": CompressedImage}
 DEPTHS = {"raw": Image, COMPRESSED_DEPTH: CompressedImage}
 WATCH_SECONDS = 1.0
@@ -96,7 +111,11 @@ WATCH_SECONDS = 1.0
 SILENT_SECONDS = 5.0
 """Time without an image after which a warning explains why."""
 WARNING_SECONDS = 30.0
-"""Minimum time between these warnings."""
+"""Minimum time between these warnings, and between those of lost images."""
+MAX_LOST = 0.2
+"""Share of the images of a second that may be lost on the way before the log warns."""
+LEAST_LOST = 5
+"""Lost images of a second from which the log warns."""
 
 
 class CameraInputs:
@@ -125,14 +144,16 @@ class CameraInputs:
         """Images that the middleware reports as lost on the way."""
         self.incompatible = 0
         """Publishers of the image topic whose quality of service does not match."""
+        self.silence = ""
+        """Why no image has come for `SILENT_SECONDS`, a sentence; "" while images come."""
         self._newest = self._warned = monotonic()
-        self._overridden = False
+        self._came, self._last_second = 0, (0, 0)
+        self._lost_warned = -WARNING_SECONDS
         self._shared = 0
         """How many times in a row the image topic was seen to have several publishers."""
-        self._image_input = self._listen_image(settings.image_reliability == "reliable")
         # A reliability from qos_overrides.* takes precedence over image_reliability.
-        reliable = self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE
-        self._overridden = reliable != (settings.image_reliability == "reliable")
+        self._overridden = reliability_is_overridden(node, self._topics.image)
+        self._image_input = self._listen_image(settings.image_reliability == "reliable")
         self._depth_input = self._listen(
             DEPTHS[settings.depth_transport], self._topics.depth, self._depth, MALFORMED
         )
@@ -205,7 +226,7 @@ class CameraInputs:
         malformed = partial(self._refuse, "depth", cause)
         return listen(self._node, kind, topic, keep, malformed, qos_profile_sensor_data)
 
-    def _listen_image(self, reliable: bool, overridable: bool = True) -> Subscription:
+    def _listen_image(self, reliable: bool) -> Subscription:
         qos = copy(qos_profile_sensor_data)
         qos.reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
 
@@ -214,7 +235,8 @@ class CameraInputs:
             self._refuse("image", MALFORMED, sentence)
 
         def take(message: Any) -> None:
-            self._newest = monotonic()
+            self._newest, self.silence = monotonic(), ""
+            self._came += 1
             self._on_image(message)
 
         def lost(event: Any) -> None:
@@ -227,7 +249,7 @@ class CameraInputs:
             message_lost=lost, incompatible_qos=incompatible, use_default_callbacks=False
         )
         kind = IMAGES[self._settings.image_transport]
-        return listen(self._node, kind, self._topics.image, take, malformed, qos, events, overridable)
+        return listen(self._node, kind, self._topics.image, take, malformed, qos, events, self._overridden)
 
     # Publishers come and go: with image_reliability auto the subscription follows what they offer, and a
     # silent camera is explained in the log.
@@ -238,8 +260,7 @@ class CameraInputs:
             offered = all(item.qos_profile.reliability == ReliabilityPolicy.RELIABLE for item in publishers)
             if offered != (self._image_input.qos_profile.reliability == ReliabilityPolicy.RELIABLE):
                 self._node.destroy_subscription(self._image_input)
-                # Its parameter is already declared with the earlier value, so this one cannot be overridden.
-                self._image_input = self._listen_image(offered, overridable=False)
+                self._image_input = self._listen_image(offered)
         self._shared = self._shared + 1 if len(publishers) > 1 else 0
         # At the second look: the names of a new publisher's node come a moment after it, and the publisher of
         # a driver that restarts may overlap with its former one.
@@ -252,11 +273,26 @@ class CameraInputs:
             )
         now = monotonic()
         silent = now - self._newest
-        if silent >= SILENT_SECONDS and now - self._warned >= SILENT_SECONDS:
-            self._warned = now + WARNING_SECONDS - SILENT_SECONDS
-            self._node.get_logger().warning(self._silence(silent, publishers))
+        if silent >= SILENT_SECONDS:
+            self.silence = self._explain(silent, publishers)
+            if now - self._warned >= SILENT_SECONDS:
+                self._warned = now + WARNING_SECONDS - SILENT_SECONDS
+                self._node.get_logger().warning(self.silence)
+        self._warn_of_losses(now)
 
-    def _silence(self, seconds: float, publishers: Sequence[Any]) -> str:
+    def _warn_of_losses(self, now: float) -> None:
+        """Log that many images of the last second were lost on the way, and what helps."""
+        came, lost = (a - b for a, b in zip((self._came, self.lost), self._last_second, strict=True))
+        self._last_second = self._came, self.lost
+        if lost < LEAST_LOST or lost < MAX_LOST * (came + lost) or now - self._lost_warned < WARNING_SECONDS:
+            return
+        self._lost_warned = now
+        self._node.get_logger().warning(
+            f"{lost} of {came + lost} images on {self._topics.image} were lost on the way within a second: "
+            "large images need config/fastdds.xml (see docs/node.md) or image_reliability reliable."
+        )
+
+    def _explain(self, seconds: float, publishers: Sequence[Any]) -> str:
         """Explain from the ROS graph why no image arrives."""
         kind = IMAGES[self._settings.image_transport]
         wanted = f"sensor_msgs/msg/{kind.__name__}"

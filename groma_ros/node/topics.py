@@ -25,13 +25,13 @@ def camera_topics(node: Node, camera: str, image_transport: str, depth_transport
     camera: its namespace, empty for a single camera; image_transport: raw or compressed; depth_transport: raw
     or compressedDepth. Remapping `image` also moves the related topics, as in image_transport:
     `image/compressed` becomes `<image>/compressed`, and `camera_info` the one beside the image, unless they
-    are remapped themselves.
+    are remapped themselves. So does remapping `image/compressed` alone, where that is read.
     """
     prefix = f"{camera}/" if camera else ""
     return CameraTopics(
         _transported(node, f"{prefix}image", image_transport),
         _transported(node, f"{prefix}depth", depth_transport),
-        _camera_info(node, prefix),
+        _camera_info(node, prefix, image_transport),
     )
 
 
@@ -51,9 +51,11 @@ def _transported(node: Node, name: str, transport: str) -> str:
     return base if base.endswith(f"/{transport}") else f"{base}/{transport}"
 
 
-def _camera_info(node: Node, prefix: str) -> str:
-    name = f"{prefix}camera_info"
-    if is_remapped(node, name) or not is_remapped(node, f"{prefix}image"):
+def _camera_info(node: Node, prefix: str, image_transport: str) -> str:
+    name, image = f"{prefix}camera_info", f"{prefix}image"
+    read = f"{image}/{image_transport}"
+    moved = read if image_transport != "raw" and is_remapped(node, read) else image
+    if is_remapped(node, name) or not is_remapped(node, moved):
         return str(node.resolve_topic_name(name))
-    image = str(node.resolve_topic_name(f"{prefix}image")).removesuffix(f"/{COMPRESSED}")
-    return f"{image.rpartition('/')[0]}/camera_info"
+    found = str(node.resolve_topic_name(moved)).removesuffix(f"/{COMPRESSED}")
+    return f"{found.rpartition('/')[0]}/camera_info"

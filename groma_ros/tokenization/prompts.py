@@ -117,9 +117,14 @@ class PromptTemplate:
         wordings = self.queries.get(kind, ())
         if not 0 <= index < len(wordings):
             known = ", ".join(sorted(self.queries))
+            if not wordings:
+                raise ValueError(
+                    f"This model cannot answer goals of kind {kind}; use one of {known}, or another model, "
+                    "such as groma-7b."
+                )
             raise ValueError(
-                f"This model's prompt template has {len(wordings)} wordings for {kind!r} goals; it knows "
-                f"{known}."
+                f"This model's prompt template has {len(wordings)} wordings for {kind!r} goals, and number "
+                f"{index} was asked for."
             )
         return wordings[index]
 

@@ -69,10 +69,13 @@ class FrameProcessor:
         answer = self.tracker.step(scene, standing, stream)
         return FrameResult(frame, scene, answer, perceived - start, perf_counter() - perceived)
 
-    def carry(self, stamp: int, standing: StandingGoals, stream: int) -> TrackedAnswer:
+    def carry(
+        self, stamp: int, standing: StandingGoals, stream: int, size: tuple[int, int] | None = None
+    ) -> TrackedAnswer:
         """Answer an image that is not processed, by extrapolating the boxes of the newest processed frame.
-        Goals without an answer are pending."""
+        Goals without an answer are pending, and all of them for an image of another size (width, height;
+        None: not known)."""
         motion = self.tracker.motion
-        if motion is None or motion.stream != stream:
+        if motion is None or motion.stream != stream or (size is not None and motion.size != size):
             return TrackedAnswer(standing.pending, standing.version, None, 0.0)
         return motion.at(stamp).under(standing)

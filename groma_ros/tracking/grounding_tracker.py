@@ -133,10 +133,12 @@ class GroundingTracker:
             self.answer = None
             return TrackedAnswer((), standing.version, None, 0.0, failure=self._reported())
         if self._open is not None and self._open[0].epoch != self.regions.epoch:
-            # Its answer would be about objects that are gone; if it is still queued, it is cancelled.
+            # Its answer would be about objects that are gone; if it is still queued, it is cancelled. No
+            # frame waits until it is known how long an answer takes, which that one still tells.
+            self._answer_seconds = math.inf
             self._open[1].cancel()
+            self._open[1].add_done_callback(self._note_seconds)
             self._open = None
-            self._answer_seconds = math.inf  # longer than a frame, so no frame waits until an answer has come
         why = self._reason(scene, standing, numbers)
         if why:
             question = Question(scene, standing, numbers, self.regions.epoch)
@@ -145,6 +147,11 @@ class GroundingTracker:
             self._open = question, self._ask(question)
             self._collect(self.config.answer_wait if self._answer_seconds <= self.config.answer_wait else 0.0)
         return self._current_answer(scene, standing, numbers, why)
+
+    def _note_seconds(self, future: Future[Reply]) -> None:
+        """Note how long an answer took that is of no use any more; called in the language model's thread."""
+        if not future.cancelled() and future.exception() is None:
+            self._answer_seconds = future.result().seconds
 
     def _reported(self) -> BaseException | None:
         failure, self._failure = self._failure, None

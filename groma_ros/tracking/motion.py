@@ -29,8 +29,9 @@ class Motion:
     """See `StreamContinuity`."""
 
     def at(self, stamp: int) -> TrackedAnswer:
-        """Return the answers for another stamp (ns) of the same stream. Boxes without a track do not move,
-        boxes that leave the image are removed; beyond `limit` answers are stale."""
+        """Return the answers for another stamp (ns) of the same stream, for an image of the same size. Boxes
+        without a track do not move, boxes that leave the image are removed; beyond `limit` answers are
+        stale."""
         later = (stamp - self.stamp) / SECOND
         near = abs(later) <= self.limit
         carried = (self._carried(item, later) if near else stale(item) for item in self.tracked.groundings)

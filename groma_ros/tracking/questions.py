@@ -103,7 +103,8 @@ def groundings_for(standing: StandingGoals, known: Sequence[Grounding]) -> tuple
 
 
 def stale(grounding: Grounding) -> Grounding:
-    """Mark an answer as stale, without detections; pending and absent answers are returned unchanged."""
-    if grounding.status not in ("present", "ambiguous"):
+    """Mark an answer as stale, without detections; "absent" grows as old as any. A pending one is returned
+    unchanged."""
+    if grounding.status == "pending":
         return grounding
     return replace(grounding, detections=(), alternatives=(), status="stale")

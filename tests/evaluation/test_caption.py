@@ -175,4 +175,4 @@ def test_model_without_the_query_is_rejected(
         "--dataset",
         "refcocog",
     )
-    assert "has 0 wordings for 'describe_in_detail' goals" in said
+    assert "cannot answer goals of kind describe_in_detail" in said

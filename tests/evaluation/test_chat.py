@@ -146,7 +146,7 @@ def test_descriptions_of_rendered_scenes(
 def test_model_without_chat_is_rejected(refusal: Callable[..., str], scenes: Path, tmp_path: Path) -> None:
     questions = write_lines(tmp_path / "q.jsonl", asked(1, "000000.jpg", "What is this?"))
     common = ("eval", "chat", "--model", TINY, "--images", scenes / "images", "--data", questions)
-    assert "0 wordings for 'chat' goals" in refusal(*common)
+    assert "cannot answer goals of kind chat" in refusal(*common)
     assert "give both" in refusal(*common, "--synonyms", questions)
 
 
@@ -164,4 +164,4 @@ def test_chat_with_and_without_grounding(
     found = command(*common, "--out", tmp_path / "run")
     (line,) = [json.loads(text) for text in (tmp_path / "run" / "answers.jsonl").read_text().splitlines()]
     assert line["question_id"] == 1 and line["prompt"] == "the red mug" and found["truth"] is None
-    assert "0 wordings for 'chat' goals" in refusal(*common, "--plain")
+    assert "cannot answer goals of kind chat" in refusal(*common, "--plain")

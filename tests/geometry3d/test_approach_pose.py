@@ -114,6 +114,8 @@ def test_a_round_box_keeps_its_jaw_axis_whatever_its_measured_turn() -> None:
     boxes = [turned(angle, (a, b, 0.1)) for angle, (a, b) in zip(rng.uniform(0, 90, 60), sides, strict=True)]
     assert all(map(is_round, boxes))
     assert max(jaw_turns(boxes)) <= 15.01
+    # Single measurements that call it longer than wide turn nothing either.
+    assert max(jaw_turns([turned(90 * (step % 3 == 2), (0.1, 0.08, 0.1)) for step in range(30)])) <= 15.01
     # One that turns slowly is followed, and the axis stays level with the support.
     assert sum(jaw_turns([turned(5 * step, (0.1, 0.1, 0.1)) for step in range(10)])) == pytest.approx(
         45, abs=0.1

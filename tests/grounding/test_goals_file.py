@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from groma_ros.grounding.goals import read_goals
+from groma_ros.grounding.goals import MAX_REGIONS, check_goal, read_goals
+from groma_ros.types import Goal
 
 ROOT = Path(__file__).parents[2]
 
@@ -63,7 +65,10 @@ def test_the_demo_s_goals() -> None:
         ("goals:\n- {text: a, text: b}\n", "line 2: the key 'text' stands there twice in one goal."),
         ("? [a, b]\n: x\n", "in line 1: a key is a sequence and must be a text."),
         ("goals:\n- ''\n", "line 2: The goal is empty"),
-        ("goals:\n- a\n- b\n- {text: a, kind: all}\n", "line 4: the goal 'a' stands there twice."),
+        (
+            "goals:\n- a\n- b\n- {text: a, kind: all}\n",
+            "line 4: the goal 'a' stands there twice, and differently.",
+        ),
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, content: str, sentence: str) -> None:
@@ -96,3 +101,16 @@ def test_line_separators_belong_to_a_goal(tmp_path: Path) -> None:
     path = tmp_path / "goals.yaml"
     path.write_text('goals:\n- "the\\u2028red mug"\n- "a\\x85b"\n')
     assert [goal.text for goal in read_goals(path)] == ["the\u2028red mug", "a\x85b"]
+
+
+def test_a_repeated_goal_is_asked_once(tmp_path: Path) -> None:
+    path = tmp_path / "goals.yaml"
+    path.write_text("goals:\n- a\n- b\n- {text: a, kind: auto}\n")
+    assert [goal.text for goal in read_goals(path)] == ["a", "b"]
+
+
+def test_a_goal_has_at_most_as_many_regions_as_groma() -> None:
+    box = np.array([[0, 0, 9, 9]], np.float32)
+    check_goal(Goal("", "describe", regions=box.repeat(MAX_REGIONS, 0)))
+    with pytest.raises(ValueError, match="The goal has 101 regions; the limit is 100."):
+        check_goal(Goal("", "describe", regions=box.repeat(MAX_REGIONS + 1, 0)))

@@ -66,7 +66,13 @@ def compressed_depth(samples: NDArray[Any], a: float = 0.0, b: float = 0.0) -> b
 
 
 @pytest.mark.parametrize(
-    "label", ["16UC1; compressedDepth png", "16UC1; compressedDepth", "16UC1; png compressedDepth"]
+    "label",
+    [
+        "16UC1; compressedDepth png",
+        "16UC1; compressedDepth",
+        "16UC1; png compressedDepth",
+        "mono16; compressedDepth png",
+    ],
 )
 def test_compressed_depth_of_millimetres(label: str) -> None:
     np.testing.assert_allclose(

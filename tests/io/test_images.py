@@ -95,7 +95,15 @@ def test_bayer_patterns_give_their_colour(pattern: str, padding: int) -> None:
 
 @pytest.mark.parametrize("padding", [0, 6])
 @pytest.mark.parametrize(
-    ("encoding", "order"), [("yuv422", "uyvy"), ("uyvy", "uyvy"), ("yuv422_yuy2", "yuyv"), ("yuyv", "yuyv")]
+    ("encoding", "order"),
+    [
+        ("yuv422", "uyvy"),
+        ("uyvy", "uyvy"),
+        ("UYVY", "uyvy"),
+        ("yuv422_yuy2", "yuyv"),
+        ("yuyv", "yuyv"),
+        ("YUYV", "yuyv"),
+    ],
 )
 def test_yuv_pairs_share_their_colour(encoding: str, order: str, padding: int) -> None:
     """BT.601, studio range: Y 16 is black, 235 white, and U and V of 128 no colour; (81, 90, 240) is red."""

@@ -49,7 +49,9 @@ def test_topic_name_tells_whether_images_are_rectified(topic: str, rectified: bo
     assert intrinsics_from_info(info(), found.rectified) == expected
 
 
-@pytest.mark.parametrize("topic", ["/camera/image", "/directory/image_color", "/image"])
+@pytest.mark.parametrize(
+    "topic", ["/camera/image", "/directory/image_color", "/image", "/my_raw_robot/camera/image"]
+)
 def test_neutral_topic_name_is_a_guess_only_if_k_and_p_differ(topic: str) -> None:
     found = rectification("auto", topic, info())
     assert not found.rectified
@@ -73,7 +75,12 @@ def test_the_setting_overrides_the_name() -> None:
 @pytest.mark.parametrize("p", [[0.0] * 12, [], [float("nan")] + [0.0] * 11])
 @pytest.mark.parametrize("setting", ["auto", "true"])
 def test_without_a_projection_k_holds(p: list[float], setting: str) -> None:
-    assert not rectification(setting, "/camera/image_rect", info(p=p)).rectified
+    found = rectification(setting, "/camera/image_rect", info(p=p))
+    assert not found.rectified
+    assert found.guess.startswith(
+        "The images of /camera/image_rect count as rectified, and their camera_info"
+    )
+    assert rectification("auto", "/camera/image_raw", info(p=p)).guess == ""
 
 
 def test_a_projection_that_is_no_pinhole_is_refused() -> None:

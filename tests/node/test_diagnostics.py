@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from diagnostic_msgs.msg import DiagnosticArray
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.time import Time
 
 from groma_ros.grounding.familiarity import Familiarity
@@ -118,9 +118,13 @@ class ReportBench:
         self._camera.view = SimpleNamespace(scene=scene)
         self._statistics.perceived()
 
-    def report(self, goals: Sequence[str] = ()) -> dict[str, str]:
-        """The values of the next report."""
-        cameras: list[Camera] = [self._camera]
+    def silent(self, sentence: str) -> None:
+        """Let the camera send nothing, for a reason."""
+        self._camera.inputs = SimpleNamespace(silence=sentence, status=dict)
+
+    def report(self, goals: Sequence[str] = (), count: int = 1) -> dict[str, str]:
+        """The values of the next report of a node with so many cameras, all this one."""
+        cameras: list[Camera] = [self._camera] * count
         config = NodeConfig(GoalSet(tuple(map(Goal, goals))), Parameters())
         self._reports.publish(Time(), config, cameras, Statistics(), 0, "")
         return {item.key: item.value for item in self.published[-1].status[0].values}
@@ -158,3 +162,17 @@ def test_the_log_warns_of_the_words_of_each_goal_once() -> None:
     assert len(bench.warnings) == 2
     bench.report(["the anvil", "the stethoscope"])
     assert bench.warnings[2:] == [said.format("stethoscope")]
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_silent_camera_is_a_warning_with_its_reason(count: int) -> None:
+    bench = ReportBench()
+    for sentence in ("", "No image came on /image for 7 s: nobody publishes it."):
+        bench.silent(sentence)
+        bench.report(["the mug"], count)
+        first, *cameras = bench.published[-1].status
+        wanted = DiagnosticStatus.WARN if sentence else DiagnosticStatus.OK
+        assert [item.level for item in (first, *cameras)] == [wanted] * (1 + len(cameras))
+        summary = "2 of 2 cameras send no image" if count == 2 else sentence
+        assert first.message == (summary if sentence else "answers 1 goals")
+        assert [item.message for item in cameras] == [sentence or "answers"] * (count if count > 1 else 0)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 
 from groma_ros.grounding.goals import check_goal
-from groma_ros.node.goal_set import GoalSet, check_goals, goals_from_text, goals_from_texts
+from groma_ros.node.goal_set import (
+    GoalSet,
+    check_goals,
+    goals_from_text,
+    goals_from_texts,
+    without_repetitions,
+)
 from groma_ros.types import Goal
 
 
@@ -46,3 +52,9 @@ def test_every_change_has_a_number() -> None:
     second = first.replaced([Goal("b"), Goal("c")])
     assert (first.version, second.version, second.replaced([]).version) == (0, 1, 2)
     assert [goal.text for goal in second.goals] == ["b", "c"] and [goal.text for goal in first.goals] == ["a"]
+
+
+def test_a_question_stands_once() -> None:
+    mug, ball = Goal("the mug"), Goal("the ball")
+    other = Goal("the mug", "all")
+    assert without_repetitions([mug, ball, Goal("the mug"), other, ball]) == (mug, ball, other)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import Image
+from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
-from groma_ros.node.conversions import frame_from_image, image_message, to_time
-from groma_ros.node.image_view import START, read_image
+from groma_ros.node.conversions import frame_from_image, image_message, image_size, to_time
+from groma_ros.node.image_view import START, read_compressed, read_image
 from tests.small import blocks
 
 FIELDS = ("header", "height", "width", "encoding", "is_bigendian", "step")
@@ -61,3 +62,30 @@ def test_what_is_not_a_whole_plain_image_is_left_to_the_middleware() -> None:
     # frame_id begins after the stamp: its length, and a byte that no text has.
     for place, value in ((START + 8, b"\xff\xff\xff\x7f"), (START + 8, b"\0\0\0\0"), (START + 12, b"\xff")):
         assert read_image(data[:place] + value + data[place + len(value) :]) is None
+
+
+def compressed(frame_id: str = "camera", ending: str = ".jpg") -> CompressedImage:
+    """A compressed image of 64x48 pixels."""
+    done, file = cv2.imencode(ending, blocks(3))
+    assert done
+    header = Header(stamp=to_time(2**31 * 10**9 - 1), frame_id=frame_id)
+    return CompressedImage(header=header, format=ending[1:], data=file.tobytes())
+
+
+@pytest.mark.parametrize("frame_id", ["", "a", "ab", "abc", "abcd", "camera/\u00e9 \u6444"])
+@pytest.mark.parametrize("ending", [".jpg", ".png"])
+def test_a_compressed_image_in_place_is_the_deserialized_one(frame_id: str, ending: str) -> None:
+    data = serialize_message(compressed(frame_id, ending))
+    view, wanted = read_compressed(data), deserialize_message(data, CompressedImage)
+    assert view is not None and (view.header, view.format) == (wanted.header, wanted.format)
+    assert bytes(view.data) == bytes(wanted.data)
+    assert np.array_equal(frame_from_image(view).rgb, frame_from_image(wanted).rgb)
+    assert image_size(view) == image_size(wanted) == (64, 48)
+    head = len(data) - len(wanted.data)
+    assert all(read_compressed(data[:cut]) is None for cut in [*range(head), len(data) - 1])
+
+
+def test_sizes_are_told_without_decoding() -> None:
+    raw = read_image(serialize_message(message()))
+    assert image_size(raw) == image_size(message()) == (64, 48)
+    assert image_size(CompressedImage(format="webp", data=b"RIFF")) is None

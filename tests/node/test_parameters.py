@@ -15,7 +15,15 @@ from rclpy.exceptions import InvalidParameterValueException
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from groma_ros.node.parameters import NAMES, Parameters, declare, schema, table, with_values
+from groma_ros.node.parameters import (
+    NAMES,
+    Parameters,
+    check_none_deleted,
+    declare,
+    schema,
+    table,
+    with_values,
+)
 from groma_ros.tracking.grounding_tracker import TrackingConfig
 from groma_ros.tracking.region_tracker import RegionTrackerConfig
 
@@ -179,3 +187,11 @@ def test_the_shipped_file_names_parameters_that_exist() -> None:
     given = [Parameter(name, value=value) for name, value in values.items()]
     assert set(values) <= set(NAMES)
     assert with_values(Parameters(), given) == Parameters(goals=("the red mug", "all the boxes"))
+
+
+def test_no_parameter_of_the_node_is_deleted() -> None:
+    check_none_deleted([Parameter("qos_overrides.x"), Parameter("goals", value=[])])
+    with pytest.raises(ValueError, match=r"The parameter goals cannot be deleted; set it to \[\] instead."):
+        check_none_deleted([Parameter("goals")])
+    with pytest.raises(ValueError, match="max_goals cannot be deleted; set it to"):
+        check_none_deleted([Parameter("max_goals")])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
@@ -31,13 +32,14 @@ BEST_EFFORT = QoSProfile(depth=5, reliability=ReliabilityPolicy.BEST_EFFORT)
 class Bench:
     """Inputs of one camera, and a driver's node beside them."""
 
-    def __init__(self, domain: int) -> None:
+    def __init__(self, domain: int, *arguments: str) -> None:
         # Two contexts as two processes have: one DDS participant refuses two types of one topic.
         self._contexts = Context(), Context()
         for context in self._contexts:
             rclpy.init(context=context, domain_id=domain)
         self.node, self.driver = (
-            Node(name, context=context) for name, context in zip(("groma", "driver"), self._contexts)
+            Node(name, context=context, cli_args=["--ros-args", *arguments] if arguments else None)
+            for name, context in zip(("groma", "driver"), self._contexts)
         )
         self.warnings: list[str] = []
         self.images: list[Any] = []
@@ -65,6 +67,12 @@ class Bench:
             send()
             for _ in range(5):
                 self._executor.spin_once(timeout_sec=0.02)
+
+    def spin(self, seconds: float) -> None:
+        """Spin for some time."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            self._executor.spin_once(timeout_sec=0.05)
 
     def close(self) -> None:
         self._executor.shutdown()
@@ -170,6 +178,17 @@ def test_silence_names_another_type(bench: Bench) -> None:
     inputs.destroy()
 
 
+def test_the_silence_lasts_until_an_image_comes(bench: Bench) -> None:
+    inputs = bench.listen()
+    assert inputs.silence == ""
+    bench.until(lambda: inputs.silence)
+    assert inputs.silence.startswith("No image came on /image for ")
+    publisher = bench.driver.create_publisher(Image, "image", RELIABLE)
+    bench.until(lambda: bench.images, lambda: publisher.publish(image()))
+    assert inputs.silence == ""
+    inputs.destroy()
+
+
 def test_silence_of_a_matching_publisher_and_of_nobody(bench: Bench) -> None:
     inputs = bench.listen()
     bench.until(lambda: bench.warnings)
@@ -219,7 +238,7 @@ def test_compressed_depth_is_paired_however_long_the_image_is_looked_at(bench: B
     frame = with_depth(frame_from_image(picture), depth, info, inputs.is_rectified(info))
     assert frame.depth is not None and frame.intrinsics is not None
     assert frame.intrinsics.fx == 6.0 and frame.depth[0, 2] == pytest.approx(0.85)
-    depth.format = "16UC1; compressedDepth rvl"
+    depth = dataclasses.replace(depth, format="16UC1; compressedDepth rvl")
     with pytest.raises(ImageError, match="rvl"):
         with_depth(frame, depth, info)
     inputs.destroy()
@@ -232,4 +251,41 @@ def test_a_guess_of_the_pinhole_is_said_once(bench: Bench) -> None:
     )
     assert not inputs.is_rectified(info) and not inputs.is_rectified(info) and not inputs.is_rectified(None)
     assert len(bench.warnings) == 1 and "the topic's name does not say" in bench.warnings[0]
+    inputs.destroy()
+
+
+@pytest.mark.parametrize("reliability", ["best_effort", "reliable"])
+def test_a_reliability_from_qos_overrides_stays(domain: int, reliability: str) -> None:
+    """Also the one that `auto` starts with, and in the next activation."""
+    name = "qos_overrides./image.subscription.reliability"
+    bench = Bench(domain, "-p", f"{name}:={reliability}")
+    other = RELIABLE if reliability == "best_effort" else BEST_EFFORT
+    publisher = bench.driver.create_publisher(Image, "image", other)
+    bench.until(lambda: bench.node.count_publishers("image") == 1)
+    for _ in range(2):
+        inputs = bench.listen()
+        bench.spin(0.5)
+        assert inputs.status()["image reliability"] == reliability
+        inputs.destroy()
+    bench.driver.destroy_publisher(publisher)
+    bench.close()
+
+
+def test_a_reliability_that_follows_the_publishers_can_be_set_later(bench: Bench) -> None:
+    inputs = bench.listen()
+    inputs.destroy()
+    inputs = bench.listen(image_reliability="reliable")
+    assert inputs.status()["image reliability"] == "reliable"
+    inputs.destroy()
+
+
+def test_lost_images_are_a_warning(bench: Bench) -> None:
+    inputs = bench.listen()
+    publisher = bench.driver.create_publisher(Image, "image", RELIABLE)
+    bench.until(lambda: len(bench.images) > 3, lambda: publisher.publish(image()))
+    assert not [text for text in bench.warnings if "lost" in text]
+    inputs.lost += 40
+    bench.until(lambda: [text for text in bench.warnings if "lost" in text])
+    (warning,) = [text for text in bench.warnings if "lost" in text]
+    assert warning.startswith("40 of ") and "images on /image were lost on the way" in warning
     inputs.destroy()

@@ -109,6 +109,17 @@ def test_the_name_of_a_camera_with_control_characters_is_one_sentence(domain: in
     assert "cameras" in lines[0] and r"left\x1b[2J\nright" in lines[0]
 
 
+@pytest.mark.parametrize("level", ["foo", "groma:=loud"])
+def test_a_log_level_that_ros_does_not_know_is_one_sentence(domain: int, tmp_path: Path, level: str) -> None:
+    arguments = ["--ros-args", "--log-level", level]
+    with Child(
+        "groma_ros.node.main", arguments, tmp_path / "log.txt", {"ROS_DOMAIN_ID": str(domain)}
+    ) as child:
+        assert child.wait(120.0) == 1
+        (line,) = [line for line in child.output().splitlines() if line.startswith("groma_node: ")]
+    assert line.startswith("groma_node: The ROS arguments cannot be read: ") and level in line
+
+
 @pytest.mark.parametrize("home", ["/proc/no/home", "/dev/null"])
 def test_a_home_that_cannot_be_written_to_is_one_sentence(domain: int, tmp_path: Path, home: str) -> None:
     environment = {"HOME": home, "ROS_HOME": "", "ROS_LOG_DIR": ""}

@@ -45,6 +45,16 @@ def context(domain: int) -> Iterator[Context]:
             ("/other", "/depth", "/info"),
         ),
         (
+            ("image/compressed:=/cam/image_raw/compressed",),
+            ("compressed", "raw"),
+            ("/cam/image_raw/compressed", "/depth", "/cam/camera_info"),
+        ),
+        (
+            ("image/compressed:=/cam/image_raw/compressed",),
+            ("raw", "raw"),
+            ("/image", "/depth", "/camera_info"),
+        ),
+        (
             ("depth:=/cam/depth/image", "depth/compressedDepth:=/zipped"),
             ("raw", "compressedDepth"),
             ("/image", "/zipped", "/camera_info"),

@@ -182,6 +182,15 @@ def test_an_answer_that_is_too_old_is_stale() -> None:
     assert boxes(tracker.step(scene(2.4, {"a": (100, 100)}), standing("a", "c"))) == [at(100, 100)]
 
 
+def test_absence_grows_as_old_as_presence() -> None:
+    def nothing(question: Question) -> list[Grounding]:
+        return [Grounding(goal, (), 0.05, 0.0, status="absent") for goal in question.standing.goals]
+
+    tracker = GroundingTracker(Later(answer=nothing).ask, TrackingConfig(max_answer_age=1.0))
+    told = [tracker.step(scene(0.4 * step, {"a": (100, 100)}), standing("c")) for step in range(5)]
+    assert [item.groundings[0].status for item in told] == ["absent"] * 3 + ["stale"] * 2
+
+
 def test_the_runners_up_of_an_ambiguous_answer_are_carried() -> None:
     def close(question: Question) -> list[Grounding]:
         first, second = (tuple(map(float, box)) for box in question.scene.boxes[:2])
@@ -470,3 +479,17 @@ def test_an_object_left_out_for_one_answer_gets_its_id_back() -> None:
     told = [ids(tracker.step(scene(0.1 * step, twice), standing("a"))) for step in range(6)]
     assert told == [["1"], ["1"], ["1"], ["3"], ["1"], ["1"]]
     assert tracker.answer is not None and tracker.answer.former == (((3, 3),),)
+
+
+def test_an_answer_that_comes_too_late_tells_how_long_one_takes() -> None:
+    """After a pause of the camera no frame waits until that is known again."""
+    line = Later()
+    tracker = GroundingTracker(line.ask)
+    for seconds in (0.0, 0.1):
+        tracker.step(scene(seconds, {"a": (100, 100)}), standing("a"))
+    ((question, late),) = line.open
+    late.set_running_or_notify_cancel()
+    gone = tracker.step(scene(60.0, {"a": (100, 100)}), standing("a"))
+    assert gone.groundings[0].status == "pending" and tracker._answer_seconds == np.inf
+    late.set_result(Reply(question, (), 0.1))
+    assert tracker._answer_seconds == 0.1

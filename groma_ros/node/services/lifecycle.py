@@ -10,6 +10,13 @@ from lifecycle_msgs.srv import ChangeState
 from rclpy.callback_groups import ReentrantCallbackGroup
 from rclpy.lifecycle import LifecycleNode
 
+from groma_ros.errors import quoted
+
+LABELS = ("create", "configure", "cleanup", "activate", "deactivate", "shutdown", "destroy")
+"""Labels of the transitions that clients may ask for."""
+SHOWN = 40
+"""Number of characters of a label in the log."""
+
 
 class LifecycleRequests:
     """Replaces rclpy's callback of the service, so that impossible transitions get a response and the model
@@ -45,10 +52,15 @@ class LifecycleRequests:
         if asked in ("activate", str(Transition.TRANSITION_ACTIVATE)) and self._active():
             response.success = True
             return response
+        if request.transition.label and request.transition.label not in LABELS:
+            # rcl would write the label to the log as it is, with control characters.
+            self._node.get_logger().warning(f"There is no transition {quoted(asked, SHOWN)}.")
+            response.success = False
+            return response
         try:
             return self._transition(request, response)
         except Exception as error:  # rclpy's own exception types; the client always gets a response
             reason = " ".join(str(error).split())[:200]
-            self._node.get_logger().warning(f"The transition {asked[:40]!r} was refused: {reason}")
+            self._node.get_logger().warning(f"The transition {quoted(asked, SHOWN)} was refused: {reason}")
             response.success = False
             return response

@@ -112,7 +112,11 @@ def test_what_is_said_of_a_scene_is_true_and_points_at_it(
     ("fields", "sentence"),
     [
         ({"kind": "sing"}, "The kind 'sing' is unknown; use one of auto, describe, chat."),
-        ({"question": "why?"}, "0 wordings for 'chat' goals; it knows all, auto, caption, describe, one."),
+        (
+            {"question": "why?"},
+            "This model cannot answer goals of kind chat; use one of all, auto, caption, describe, one, or "
+            "another model, such as groma-7b.",
+        ),
         ({"camera": "left"}, "There is no camera 'left'; the cameras are one without a name"),
         (
             {"regions": [BoundingBox2D(size_x=3.0)]},
