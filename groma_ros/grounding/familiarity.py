@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,11 @@ FEWEST = 128
 USUAL_SHARE = 0.975
 """Share of a world's pictures below its limit, each judged by a fit to the others. Fewer of a new picture are
 above all limits, since any world's will do."""
+SIMILAR = 0.74
+"""Least ratio of equal letters (of `difflib`) at which a known word is suggested: "bolw" and "bowl" have
+0.75."""
+LEAST_LETTERS = 4
+"""Least length of a word for which another is suggested."""
 _FOLDS = 5
 _WORD = re.compile(r"[^\W\d_]+")
 _LEAST = 1e-4
@@ -206,6 +212,14 @@ class Familiarity:
         """Return the words of a goal that do not occur in the training data, in order."""
         return tuple(dict.fromkeys(word for word in words_of(text) if word not in self.words))
 
+    def with_suggestion(self, word: str) -> str:
+        """An unknown word, with the most similar known one of the same initial in brackets if there is one,
+        for typing errors."""
+        if len(word) < LEAST_LETTERS:
+            return word
+        near = get_close_matches(word, sorted(w for w in self.words if w[0] == word[0]), 1, SIMILAR)
+        return f"{word} ({near[0]}?)" if near else word
+
 
 def words_of(text: str) -> list[str]:
     """Split a text into lower-case words, at digits and punctuation."""
@@ -227,8 +241,11 @@ def sentences(
             "usual), so its answers may be wrong"
         )
     for goal in goals:
+        shown = repr(printable(goal, 60))
+        if not words_of(goal):
+            said.append(f"the goal {shown} holds no word, so its answer means nothing")
         if unknown := familiarity.unknown_words(goal):
             words = "words" if len(unknown) > 1 else "word"
-            named = printable(", ".join(unknown), 200)
-            said.append(f"the model never learned the {words} {named} of the goal {printable(goal, 60)!r}")
+            named = printable(", ".join(map(familiarity.with_suggestion, unknown)), 200)
+            said.append(f"the model never learned the {words} {named} of the goal {shown}")
     return said

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import unicodedata
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -32,6 +33,9 @@ class PromptTemplate:
     """Wordings for every kind of goal, the default first; "{}" stands for the goal's text."""
     answer_prefix: str = ANSWER_PREFIX
     """Fixed start of the answer to a region goal, which therefore need not be generated."""
+    plain_words: bool = False
+    """Whether the user's words are given to the network as `plain`: small networks do not know that "The Mug"
+    means the same as "the mug"."""
 
     def __post_init__(self) -> None:
         for name in ("prefix", "goal", "answer_prefix"):
@@ -39,6 +43,10 @@ class PromptTemplate:
                 raise ValueError(
                     f"The prompt template's {name} is {quoted(getattr(self, name))} and not a text."
                 )
+        if not isinstance(self.plain_words, bool):
+            raise ValueError(
+                f"The prompt template's plain_words is {quoted(self.plain_words)}, no true or false."
+            )
         if (
             self.prefix.count("<image>") != 1
             or "<region>" not in self.prefix.split("<image>")[1]
@@ -86,6 +94,7 @@ class PromptTemplate:
             "goal": self.goal,
             "queries": queries,
             "answer_prefix": self.answer_prefix,
+            "plain_words": self.plain_words,
         }
 
     def prefix_ids(self, tokenizer: GromaTokenizer) -> list[int]:
@@ -103,6 +112,8 @@ class PromptTemplate:
         """
         query = self.wording(kind, wording)
         words = [Text(text.strip())] if isinstance(text, str) else list(text)
+        if self.plain_words:
+            words = [word if word.trusted else replace(word, text=plain(word.text)) for word in words]
         if "{}" in query and not any(word.text.strip() for word in words):
             raise ValueError("The goal is empty; say in words what to look for.")
         before, after = self.goal.split("{}")
@@ -127,6 +138,22 @@ class PromptTemplate:
                 f"{index} was asked for."
             )
         return wordings[index]
+
+
+_PLAIN = str.maketrans(
+    {
+        **dict.fromkeys("\u2018\u2019\u201a\u201b\u2032\u0060\u00b4", "'"),
+        **dict.fromkeys("\u201c\u201d\u201e\u201f\u00ab\u00bb\u2033", '"'),
+        **dict.fromkeys("-_\u2010\u2011\u2012\u2013\u2014\u2212", " "),
+    }
+)
+"""Quotation marks, dashes and underscores, and what stands for them."""
+
+
+def plain(text: str) -> str:
+    """Words in lower case, with one space between them instead of other white space, dashes and underscores,
+    straight quotation marks, and NFKC in place of compatibility forms."""
+    return " ".join(unicodedata.normalize("NFKC", text).translate(_PLAIN).split()).lower()
 
 
 @dataclass(frozen=True, eq=False)
@@ -326,4 +353,5 @@ TINY_TEMPLATE = PromptTemplate(
         "describe": (f"describe {REGION_REFERENCE}:",),
         "caption": ("list:",),
     },
+    plain_words=True,
 )

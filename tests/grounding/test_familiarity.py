@@ -95,6 +95,16 @@ def test_words_are_compared_without_case_and_punctuation(fitted: Familiarity) ->
     assert words == "the model never learned the word spoon of the goal 'the red spoon'"
 
 
+def test_typing_errors_get_a_suggestion_and_goals_without_words_a_warning(fitted: Familiarity) -> None:
+    assert [fitted.with_suggestion(word) for word in ("mugg", "mgu", "zebra")] == [
+        "mugg (mug?)",
+        "mgu",
+        "zebra",
+    ]
+    (said,) = sentences(fitted, None, ["12345 ..."])
+    assert said == "the goal '12345 ...' holds no word, so its answer means nothing"
+
+
 @pytest.mark.parametrize("kind", ["all alike", "ten different", "few features", "in five directions"])
 def test_pictures_that_hardly_differ_give_numbers_that_a_bundle_takes(kind: str) -> None:
     rng = np.random.default_rng(1)

@@ -1,5 +1,6 @@
 """Tokenization, templates, expansion and answer parsing, against recorded runs of the published tokenizer."""
 
+import dataclasses
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from groma_ros.tokenization.prompts import (
     Span,
     expand,
     parse_answer,
+    plain,
 )
 from groma_ros.tokenization.sentencepiece_model import (
     BYTE,
@@ -329,3 +331,29 @@ def test_decoding_with_and_without_special_tokens(tiny: GromaTokenizer) -> None:
     assert tiny.decode(ids, skip_special=True) == "a red box on top."
     with pytest.raises(ValueError, match="outside the vocabulary"):
         tiny.decode([len(tiny)])
+
+
+@pytest.mark.parametrize(
+    ("said", "read"),
+    [
+        ("The Red Mug", "the red mug"),
+        ("  THE\u00a0RED\tMUG\n of \u201cmine\u201d ", 'the red mug of "mine"'),
+        ("the black-ring \u2013 left_most", "the black ring left most"),
+        ("the mug\u2019s \ufb01rst side", "the mug's first side"),
+        ("<r3>", "<r3>"),
+        ("\U0001f34b", "\U0001f34b"),
+    ],
+)
+def test_plain_words_are_read_alike_however_they_are_written(
+    tiny: GromaTokenizer, said: str, read: str
+) -> None:
+    assert plain(said) == read
+    assert TINY_TEMPLATE.goal_ids(tiny, "auto", said) == TINY_TEMPLATE.goal_ids(tiny, "auto", read)
+    as_written = dataclasses.replace(TINY_TEMPLATE, plain_words=False)
+    same = as_written.goal_ids(tiny, "auto", said) == as_written.goal_ids(tiny, "auto", read)
+    assert same == (said == read)
+
+
+def test_plain_words_is_true_or_false() -> None:
+    with pytest.raises(ValueError, match="plain_words is 'yes', no true or false"):
+        PromptTemplate.from_dict({**TINY_TEMPLATE.to_dict(), "plain_words": "yes"})
