@@ -63,8 +63,10 @@ _RADIUS = 0.3  # radius of the base plus a margin, metres
 _MAP = "map"
 # "The chair nearest to the desk" is the same from anywhere.
 _VIEW = re.compile(
-    r"\b(left|right|leftmost|rightmost|behind|in front of|nearer|closer|farther|further|farthest|furthest"
-    r"|(nearest|closest)(?! (to )?(the|a|an|it|them)\b))\b",
+    r"\b(left|right|(left|right|fore|rear)most|behind|before|in (front|back) of|ahead of|to the rear of"
+    r"|between|at the (front|back)|nearer|closer|farther|further|farthest|furthest|most distant"
+    r"|larger|largest|bigger|biggest|smaller|smallest"
+    r"|(nearest|closest)(?! (to )?(the|a|an|it|them)\b)|(nearest|closest) (to )?the camera)\b",
     re.IGNORECASE,
 )
 
