@@ -36,7 +36,8 @@ TRAINED_FRAMES = (
     "let me see {}", "tell me where {} is", "show me where {} is", "is {} there", "is {} in the picture",
     "is {} on the table", "can you tell me where {} is", "i want to have {}", "give {} to me",
     "please get {}", "{} please", "please {}", "the target is {}", "target: {}", "next, {}",
-    "it is {} that i want", "now {}",
+    "it is {} that i want", "now {}", "are you able to see {}", "is there {} here", "is there {} anywhere",
+    "there must be {} somewhere", "turn right at {}", "turn left at {}", "drop by {}",
 )  # fmt: skip
 HELD_OUT_FRAMES = (
     # manipulation
@@ -94,6 +95,20 @@ VERBS = (
 should not matter."""
 
 
+GOING = (
+    "go", "go and stand", "drive", "move", "navigate", "walk", "travel", "come", "run", "stop", "stand",
+    "wait", "stay", "get", "turn around", "drive slowly", "move a bit", "bring it", "put it", "place it",
+)  # fmt: skip
+"""Verbs of requests for a place beside an object."""
+PLACES = (
+    "in front of", "next to", "beside", "behind", "near", "close to", "closer to", "by", "back to", "around",
+    "past", "to the left of", "to the right of", "to the side of", "to the place next to", "over to",
+    "as close as you can to", "a metre before", "up against", "opposite",
+)  # fmt: skip
+"""What stands between such a verb and the object. Without a noun before it, "in front of" is no relation of
+two objects."""
+
+
 FUNCTION_WORDS = (
     "i", "you", "me", "we", "my", "your", "it", "that", "what", "where", "whether", "if", "would", "could",
     "can", "may", "do", "does", "did", "will", "is", "are", "am", "have", "like", "want", "need", "see",
@@ -143,8 +158,8 @@ def _meaningless_frame(rng: np.random.Generator) -> str:
 
 
 def draw_frame(rng: np.random.Generator, real_words: bool = False) -> str:
-    """Draw a trained frame, a composed one or, unless real_words, a meaningless one, with one `{}`; never a
-    held-out one."""
+    """Draw a trained frame, a composed one, one of a place beside the object or, unless real_words, a
+    meaningless one, with one `{}`; never a held-out one."""
     while (frame := _any_frame(rng, real_words)) in HELD_OUT_FRAMES:
         pass
     return frame
@@ -156,7 +171,12 @@ def _any_frame(rng: np.random.Generator, real_words: bool) -> str:
     draw = rng.random()
     if draw < 0.35:
         return _pick(rng, TRAINED_FRAMES)
-    frame = f"{_pick(rng, VERBS)} {{}}" if draw < 0.75 else _pick(rng, TRAINED_FRAMES)
+    if draw < 0.65:
+        frame = f"{_pick(rng, VERBS)} {{}}"
+    elif draw < 0.8:
+        frame = f"{_pick(rng, GOING)} {_pick(rng, PLACES)} {{}}"
+    else:
+        frame = _pick(rng, TRAINED_FRAMES)
     if rng.random() < 0.5:
         frame = f"{_pick(rng, OPENERS)} {frame}"
     if rng.random() < 0.4:

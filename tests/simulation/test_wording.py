@@ -14,8 +14,10 @@ from groma_ros.simulation.goal_generator import SceneGoal
 from groma_ros.simulation.requests import (
     ENDINGS,
     FUNCTION_WORDS,
+    GOING,
     HELD_OUT_FRAMES,
     OPENERS,
+    PLACES,
     TRAINED_FRAMES,
     VERBS,
     draw_frame,
@@ -46,11 +48,19 @@ def test_made_up_words_are_in_about_a_quarter_of_the_frames_unless_only_real_one
     def words(frames: Iterable[str]) -> set[str]:
         return {word.strip(",?") for frame in frames for word in frame.split()} - {"{}"}
 
-    real = words((*TRAINED_FRAMES, *OPENERS, *VERBS, *ENDINGS))
+    real = words((*TRAINED_FRAMES, *OPENERS, *VERBS, *ENDINGS, *GOING, *PLACES))
     assert words(draw_frame(rng, real_words=True) for rng in _generators(2000)) <= real
     known = real | set(FUNCTION_WORDS)
     strange = [frame for frame in map(draw_frame, _generators(2000)) if words([frame]) - known]
     assert 0.15 < len(strange) / 2000 < 0.3 and all(frame.count("{}") == 1 for frame in strange)
+
+
+def test_some_requests_are_for_a_place_beside_the_object() -> None:
+    drawn = list(map(draw_frame, _generators(3000)))
+    beside = [frame for frame in drawn if any(f"{verb} in front of {{}}" in frame for verb in GOING)]
+    assert 3 < len(beside) < 60
+    every = [frame for frame in drawn if any(f" {place} {{}}" in frame for place in PLACES)]
+    assert len(every) / 3000 == pytest.approx(0.12, abs=0.04)
 
 
 def test_frames_that_training_draws_are_never_held_out_ones() -> None:
