@@ -1,8 +1,8 @@
 """Further kinds of goals beside the seven of `goal_generator`: nearness; on, in and under; ordinals; two
-relations at once; absent nouns and relations.
+relations at once; two objects in one goal; absent nouns and relations.
 
-Each counts as one of `goal_generator.GOAL_TYPES` ("relation", "superlative" or "absent") and is drawn only if
-its answer is unambiguous.
+Each counts as one of `goal_generator.GOAL_TYPES` ("relation", "superlative", "plural" or "absent") and is
+drawn only if its answer is unambiguous.
 """
 
 from __future__ import annotations
@@ -34,6 +34,10 @@ _WORDS = {
     "under": ("under", "below", "beneath", "underneath", "that is under"),
 }
 _OTHER_KIND = 0.15  # share of unknown nouns that are kinds in scenes of other worlds
+_PAIRS = (
+    "the {} and the {}", "both the {} and the {}", "the {}, the {}", "the {} as well as the {}",
+    "the {} and also the {}", "the {} together with the {}", "the {} plus the {}",
+)  # fmt: skip
 _ORDINALS = ("first", "second", "third", "fourth")
 _TRIES = 30
 
@@ -126,6 +130,18 @@ def _twice(view: View, rng: np.random.Generator) -> SceneGoal | None:
     return None
 
 
+def _pair(view: View, rng: np.random.Generator) -> SceneGoal | None:
+    """ "the red mug and the ball": both of them."""
+    anchors = _anchors(view)
+    for _ in range(_TRIES if len(anchors) >= 2 else 0):
+        first, second = _draw(rng, anchors), _draw(rng, anchors)
+        targets = tuple(sorted((*view.find(first), *view.find(second))))
+        if targets[0] != targets[1]:
+            text = _pick(rng, _PAIRS).format(first.one(rng), second.one(rng))
+            return SceneGoal(text, "plural", targets)
+    return None
+
+
 def _ordinal(view: View, rng: np.random.Generator) -> SceneGoal | None:
     """ "the second mug from the left"."""
     groups = [g for g in (Selector(), *selectors(view)) if len(view.find(g)) >= 3]
@@ -209,7 +225,7 @@ def _missing_kind(view: View, rng: np.random.Generator) -> SceneGoal | None:
 
 MORE_TYPES: dict[str, Callable[[View, np.random.Generator], SceneGoal | None]] = {
     "near": _near, "stacked": _stacked, "two relations": _twice, "ordinal": _ordinal, "nowhere": _nowhere,
-    "unknown": unknown, "missing": _missing_kind,
+    "pair": _pair, "unknown": unknown, "missing": _missing_kind,
 }  # fmt: skip
 
 

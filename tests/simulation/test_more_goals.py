@@ -92,6 +92,15 @@ def test_two_relations_need_both() -> None:
     assert left_and_behind == {(0,)}
 
 
+def test_a_pair_is_two_objects_that_are_named_each_by_itself() -> None:
+    sample = _sample([_object("mug", "red", 10), _object("ball", "blue", 30), _object("ball", "green", 60)])
+    goals = _drawn(sample, "pair")
+    assert goals["the mug and the blue ball"] == (0, 1)
+    assert goals["both the green ball and the red mug"] == (0, 2)
+    assert all(len(set(targets)) == 2 for targets in goals.values())
+    assert not any(re.search(r"the ball\b", text) for text in goals), "it names two"
+
+
 def test_nowhere_is_clearly_nowhere() -> None:
     sample = _sample([_object("mug", "red", 10), _object("box", "blue", 50), _object("ball", "green", 90)])
     goals = _drawn(sample, "nowhere")
