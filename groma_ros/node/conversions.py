@@ -116,13 +116,21 @@ def detections_message(groundings: GroundingArray) -> Detection2DArray:
 
 
 def groundings_message(
-    header: Header, groundings: Sequence[Grounding], goals_version: int, answered: int | None = None
+    header: Header,
+    groundings: Sequence[Grounding],
+    goals_version: int,
+    answered: int | None = None,
+    numbered: bool = False,
 ) -> GroundingArray:
     """One answer per goal, absent goals included. answered: stamp (ns) of the frame the language model
-    answered on; None before its first answer."""
+    answered on; None before its first answer; numbered: the class of a box is the number of its goal, as in
+    `label_message`, instead of its text."""
     message = GroundingArray(header=header, goals_version=goals_version)
     message.answered = Time() if answered is None else to_time(answered)
-    message.groundings = [grounding_message(header, item) for item in groundings]
+    message.groundings = [
+        grounding_message(header, item, str(number) if numbered else "")
+        for number, item in enumerate(groundings)
+    ]
     return message
 
 
@@ -175,9 +183,10 @@ def image_message(header: Header, rgb: NDArray[Any]) -> Image:
     return message
 
 
-def grounding_message(header: Header, grounding: Grounding) -> GroundingMessage:
-    """The answer to one goal."""
+def grounding_message(header: Header, grounding: Grounding, class_id: str = "") -> GroundingMessage:
+    """The answer to one goal. class_id: class of its boxes, by default the goal's text."""
     goal = grounding.goal
+    class_id = class_id or goal.text
     message = GroundingMessage(
         goal=goal.text,
         kind=goal.kind,
@@ -185,14 +194,14 @@ def grounding_message(header: Header, grounding: Grounding) -> GroundingMessage:
         present=float(grounding.present),
         margin=float(grounding.margin),
     )
-    message.detections = _detections(header, goal, grounding.detections)
-    message.alternatives = _detections(header, goal, grounding.alternatives)
+    message.detections = _detections(header, class_id, grounding.detections)
+    message.alternatives = _detections(header, class_id, grounding.alternatives)
     return message
 
 
-def _detections(header: Header, goal: Goal, detections: Sequence[Detection]) -> list[Detection2D]:
+def _detections(header: Header, class_id: str, detections: Sequence[Detection]) -> list[Detection2D]:
     best_first = sorted(detections, key=lambda item: -item.score)
-    return [detection_message(header, goal.text, item) for item in best_first]
+    return [detection_message(header, class_id, item) for item in best_first]
 
 
 def detection_message(header: Header, text: str, detection: Detection) -> Detection2D:

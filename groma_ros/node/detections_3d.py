@@ -105,21 +105,24 @@ class Detector3D:
             self._transforms.destroy()
 
 
-def detections_3d_message(detections: Detections3D) -> Detection3DArray:
+def detections_3d_message(detections: Detections3D, numbered: bool = False) -> Detection3DArray:
     """All detections with a 3D box, in the order of the goals, best first within each goal; metres, in the
-    image's frame."""
+    image's frame. numbered: the class of a box is the number of its goal instead of its text."""
     return Detection3DArray(
         header=detections.header,
-        detections=[detection_3d_message(detections.header, item) for item in detections.placed],
+        detections=[
+            detection_3d_message(detections.header, item, str(item.number) if numbered else item.goal)
+            for item in detections.placed
+        ],
     )
 
 
-def detection_3d_message(header: Header, placed: Placed) -> Detection3D:
-    """One 3D box with goal, score and id of the 2D box. For a round object the covariance marks the rotation
-    about its own z as unknown; otherwise it is 0, which means unknown."""
+def detection_3d_message(header: Header, placed: Placed, class_id: str) -> Detection3D:
+    """One 3D box with a class, and score and id of the 2D box. For a round object the covariance marks the
+    rotation about its own z as unknown; otherwise it is 0, which means unknown."""
     box = placed.placement.box
     result = ObjectHypothesisWithPose()
-    result.hypothesis.class_id, result.hypothesis.score = placed.goal, float(placed.detection.score)
+    result.hypothesis.class_id, result.hypothesis.score = class_id, float(placed.detection.score)
     result.pose.pose = pose = _pose(Pose(box.centre, box.quaternion))
     result.pose.covariance = turn_covariance(box).ravel()
     message = Detection3D(results=[result], id=placed.detection.track_id)

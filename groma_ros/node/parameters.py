@@ -236,6 +236,12 @@ class Parameters:
         "Maximum number of stored conversations of ~/ask; the least recently used is dropped.",
         range=(1, 256),
     )
+    class_id: str = _parameter(
+        "text",
+        "Class of the boxes: text, the goal as it was set, or index, the number of the goal that "
+        "~/label_info has for it.",
+        choices=("text", "index"),
+    )
     debug_image: bool = _parameter(True, "Publish ~/debug/image while it has a subscriber.")
 
     def __post_init__(self) -> None:
@@ -264,6 +270,11 @@ class Parameters:
                 )
         if len({name.strip("/") for name in self.cameras}) != len(self.cameras):
             raise ValueError("The parameter cameras names a camera twice.")
+
+    @property
+    def numbered(self) -> bool:
+        """Whether the class of a box is the number of its goal."""
+        return self.class_id == "index"
 
     @property
     def runtime_options(self) -> RuntimeOptions:

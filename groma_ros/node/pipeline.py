@@ -154,7 +154,7 @@ class Pipeline:
         tracked = processor.carry(
             to_nanoseconds(header.stamp), config.standing, arrival.stream, image_size(arrival.message)
         )
-        camera.outputs.publish_answers(header, tracked)
+        camera.outputs.publish_answers(header, tracked, config)
         camera.statistics.carried()
         camera.record_output(perf_counter(), tracked.age if tracked.answered is not None else None)
         return True
@@ -263,7 +263,7 @@ class Pipeline:
         camera.view = view = replace(view, tracked=tracked)
         tracked_at = perf_counter()
         if camera.claim(arrival):
-            camera.outputs.publish_answers(view.header, tracked)
+            camera.outputs.publish_answers(view.header, tracked, config)
             done = perf_counter()
             camera.record_output(done, tracked.age if tracked.answered is not None else None)
             camera.statistics.answered({"publish": done - tracked_at, "total": done - arrival.time})
@@ -282,7 +282,7 @@ class Pipeline:
             return
         start = perf_counter()
         camera.outputs.publish_detections_3d(
-            self._detector_3d.of(view, view.groundings, config.settings, refuse)
+            self._detector_3d.of(view, view.groundings, config.settings, refuse), config
         )
         camera.statistics.took({"depth": perf_counter() - start})
 

@@ -91,11 +91,13 @@ class CameraOutputs:
         """Whether the 2D answers are subscribed to."""
         return self.subscribed(*ANSWERS)
 
-    def publish_answers(self, header: Header, tracked: TrackedAnswer) -> None:
+    def publish_answers(self, header: Header, tracked: TrackedAnswer, config: NodeConfig) -> None:
         """Publish the 2D answers for an image to topics that have a subscriber."""
         if not self.answers_wanted:
             return
-        message = groundings_message(header, tracked.groundings, tracked.version, tracked.answered)
+        message = groundings_message(
+            header, tracked.groundings, tracked.version, tracked.answered, config.settings.numbered
+        )
         if self.subscribed("groundings"):
             self._topics["groundings"].publish(message)
         if self.subscribed("detections"):
@@ -115,10 +117,10 @@ class CameraOutputs:
                 image_message(header, draw_groundings(view.frame.rgb, view.groundings, note=note))
             )
 
-    def publish_detections_3d(self, detections: Detections3D) -> None:
+    def publish_detections_3d(self, detections: Detections3D, config: NodeConfig) -> None:
         """Publish the 3D outputs of a frame with depth; `target_pose` only if there is a target."""
         if self.subscribed("detections_3d"):
-            self._topics["detections_3d"].publish(detections_3d_message(detections))
+            self._topics["detections_3d"].publish(detections_3d_message(detections, config.settings.numbered))
         if detections.target is not None:
             self._topics["target_pose"].publish(detections.target)
         if MARKERS and self.subscribed(*MARKERS):

@@ -16,8 +16,10 @@ from groma_ros.node.conversions import (
     goal_from_message,
     groundings_message,
     image_message,
+    label_message,
     to_nanoseconds,
 )
+from groma_ros.node.goal_set import GoalSet
 from groma_ros.types import Detection, Goal, Grounding
 
 RGB = np.random.default_rng(3).integers(0, 256, (5, 7, 3), np.uint8)
@@ -84,6 +86,15 @@ def test_detections_are_pixels_best_first_with_the_goals_text(
     assert all(item.header == header and len(item.results) == 1 for item in message.detections)
     assert {item.results[0].hypothesis.class_id for item in message.detections} == {"boxes"}
     assert [item.id for item in message.detections] == ["track 4", ""]
+
+
+def test_classes_may_be_the_numbers_of_the_labels(header: Header, groundings: list[Grounding]) -> None:
+    message = groundings_message(header, [groundings[1], groundings[0]], 1, numbered=True)
+    labels = label_message(header.stamp, GoalSet(tuple(item.goal for item in groundings[::-1])), 0.0)
+    names = {str(item.class_id): item.class_name for item in labels.class_map}
+    classes = {item.results[0].hypothesis.class_id for item in detections_message(message).detections}
+    assert classes == {"1"} and names["1"] == "boxes"
+    assert [item.goal for item in message.groundings] == ["the cup", "boxes"]
 
 
 def test_groundings_hold_absent_goals_too(header: Header, groundings: list[Grounding]) -> None:

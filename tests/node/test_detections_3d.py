@@ -72,6 +72,8 @@ def test_detections_are_in_the_order_of_goals_and_best_first_and_have_all_of_the
         ("everything", "7"),
         ("the block", "7"),
     ]
+    numbered = detections_3d_message(made, numbered=True).detections
+    assert [item.results[0].hypothesis.class_id for item in numbered] == ["0", "0", "2"]
     assert [item.results[0].hypothesis.score for item in message.detections] == pytest.approx([0.9, 0.4, 0.8])
     expected = place(FRAME, BOXES[1]).box
     ball = message.detections[0]

@@ -73,7 +73,7 @@ class Outputs:
     def wanted(self, config: NodeConfig) -> bool:
         return self.listened
 
-    def publish_answers(self, header: Header, tracked: TrackedAnswer) -> None:
+    def publish_answers(self, header: Header, tracked: TrackedAnswer, config: NodeConfig) -> None:
         self.published.append((to_nanoseconds(header.stamp), tracked))
 
     def publish_pictures(self, view: ImageResult, config: NodeConfig, rate: float) -> None:
