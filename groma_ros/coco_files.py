@@ -1,5 +1,5 @@
-"""Read annotation files of COCO and LVIS and refs of REFER, checking each entry before a model runs; find
-their pictures.
+"""Read annotation files of COCO and LVIS, the goals in them and refs of REFER, checking each entry before a
+model runs; find their pictures.
 
 Annotations are renumbered, because pycocotools treats id 0 as "no match" and merges annotations with the same
 id. Ambiguous entries are rejected with the file and the entry.
@@ -204,17 +204,67 @@ def is_number(value: Any) -> bool:
 
 
 def annotations_by_own_id(path: Path, annotations: Iterable[dict[str, Any]]) -> dict[Any, dict[str, Any]]:
-    """Checked annotations by the id in the file. Raises ValueError if two share an id, since expressions
-    refer to it."""
+    """Checked annotations by the id in the file. Raises ValueError if two share an id, since expressions and
+    goals refer to it."""
     found: dict[Any, dict[str, Any]] = {}
-    for entry in annotations:
+    for place, entry in enumerate(annotations):
         if entry["own_id"] is None:
             continue
         if entry["own_id"] in found:
-            own = quoted(entry["own_id"])
-            raise ValueError(f"{path} has two annotations of the id {own}; expressions name them by it.")
+            reason = (
+                "has the id of an entry before it, and expressions and goals name annotations by their id"
+            )
+            refuse(path, "annotations", place, entry, reason)
         found[entry["own_id"]] = entry
     return found
+
+
+def read_goals(path: Path, document: Mapping[str, Any]) -> list[Entry]:
+    """Check the `goals` of a document whose images and annotations `read_coco` has checked.
+
+    Additional keys are kept. `image_id` is normalised, `kind` is a text or missing, and `annotation_ids`
+    become the annotations' positions from 1, their `id` in the document. Raises ValueError naming the file
+    and the entry for anything else, also for an annotation that is not listed, is of another image or is
+    named twice.
+    """
+    goals = document.get("goals") or []
+    if not isinstance(goals, list):
+        raise ValueError(f"{path} has goals that are no list; write a list of objects (docs/scenes.md).")
+    if not goals:
+        return []
+    images = {entry["id"] for entry in document["images"]}
+    annotations = annotations_by_own_id(path, document["annotations"])
+    return [_goal(path, place, goal, images, annotations) for place, goal in enumerate(goals)]
+
+
+def _goal(path: Path, place: int, goal: Any, images: set[Key], annotations: Mapping[Any, Entry]) -> Entry:
+    def wrong(reason: str) -> NoReturn:
+        refuse(path, "goals", place, goal, reason)
+
+    if not isinstance(goal, dict):
+        wrong(f"is {quoted(goal)} and must be an object")
+    image, text, kind = as_key(goal.get("image_id")), goal.get("text"), goal.get("kind")
+    if image is None or image not in images:
+        wrong(f"names the image {quoted(goal.get('image_id'))}, which is not listed")
+    if not isinstance(text, str) or not text.strip():
+        wrong(f"has the text {quoted(text)} and must have a text with words")
+    if kind is not None and (not isinstance(kind, str) or not kind.strip()):
+        wrong(f"has the kind {quoted(kind)} and must have a text")
+    given = goal.get("annotation_ids")
+    if not isinstance(given, list):
+        wrong(f"has the annotation_ids {quoted(given)} and must have a list, empty for an absent goal")
+    targets = []
+    for value in given:
+        key = as_key(value)
+        if key is None or key not in annotations:
+            wrong(f"names the annotation {quoted(value)}, which is not listed")
+        if annotations[key]["image_id"] != image:
+            other = quoted(annotations[key]["image_id"])
+            wrong(f"names the annotation {quoted(value)}, which is of the image {other} and not of its own")
+        targets.append(annotations[key]["id"])
+    if len(set(targets)) < len(targets):
+        wrong(f"names an annotation twice in its annotation_ids {quoted(given)}")
+    return {**goal, "image_id": image, "annotation_ids": targets}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from groma_ros import plain_pickle
-from groma_ros.coco_files import as_key, find_picture, read_coco
+from groma_ros.coco_files import as_key, find_picture, read_coco, read_goals
 from groma_ros.evaluation.caption import read_regions
 from groma_ros.evaluation.lvis_ground import average_recall, read_classes
 from groma_ros.evaluation.referring import read_referring
@@ -199,3 +199,40 @@ def test_texts_of_python_2_pickles(tmp_path: Path) -> None:
             b"\x80\x02]U" + bytes([len(content)]) + content + b"a."
         )  # a list of a SHORT_BINSTRING
         assert plain_pickle.load(path) == [text]
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        ("x", r"goals\[0\] is 'x' and must be an object"),
+        ({"image_id": 9}, r"goals\[0\] names the image 9, which is not listed"),
+        ({"text": None}, "has the text null and must have a text with words"),
+        ({"kind": ["x"]}, r"has the kind \['x'\] and must have a text"),
+        ({"annotation_ids": ""}, "has the annotation_ids '' and must have a list, empty for an absent goal"),
+        ({"annotation_ids": [99]}, "names the annotation 99, which is not listed"),
+        ({"annotation_ids": [[5]]}, r"names the annotation \[5\], which is not listed"),
+        ({"annotation_ids": [5, "5"]}, "names an annotation twice"),
+        ({"id": 3, "image_id": 2, "annotation_ids": [5]}, r"goals\[0\] \(id 3\) names .* of the image 1 and"),
+    ],
+    ids=str,
+)
+def test_a_wrong_goal_is_named(tmp_path: Path, goal: Any, said: str) -> None:
+    right = {"image_id": 1, "text": "the cup", "kind": "attribute", "annotation_ids": [5]}
+    path = written(tmp_path / "a.json", document())
+    read = read_coco(path, *ALL)
+    (found,) = read_goals(path, {**read, "goals": [{**right, "image_id": "1", "annotation_ids": ["5"]}]})
+    assert found == {**right, "annotation_ids": [1]}  # positions, from 1
+    with pytest.raises(ValueError, match=f"a.json: .*{said}"):
+        read_goals(path, {**read, "goals": [{**right, **goal} if isinstance(goal, dict) else goal]})
+
+
+def test_goals_need_annotations_with_ids_of_their_own(tmp_path: Path) -> None:
+    data = document()
+    for entry in data["annotations"]:
+        entry["id"] = 5
+    path = written(tmp_path / "a.json", data)
+    goal = {"image_id": 1, "text": "the cup", "annotation_ids": [5]}
+    with pytest.raises(ValueError, match=r"annotations\[1\] \(id 5\) has the id of an entry before it"):
+        read_goals(path, {**read_coco(path, *ALL), "goals": [goal]})
+    with pytest.raises(ValueError, match="has goals that are no list"):
+        read_goals(path, {**read_coco(path, *ALL), "goals": {"a": 1}})

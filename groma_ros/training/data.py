@@ -32,6 +32,8 @@ class Data:
     """For evaluation; may be empty."""
     names: Names = field(default_factory=Names)
     """Classes of the auxiliary heads."""
+    notes: tuple[str, ...] = ()
+    """Sentences about boxes and goals of the files that are left out."""
 
     @property
     def mirrors(self) -> bool:
@@ -50,7 +52,9 @@ def scenes_data(config: TrainConfig, out: Path, scenes: int = 0, shared: bool = 
 def files_data(files: Sequence[Path], images: Path | None, held_out: Sequence[Path] = ()) -> Data:
     """Files in the formats of `data_files`. Raises TrainingDataError for one that cannot be used."""
     pictures, measured = ([open_file(path, images) for path in paths] for paths in (files, held_out))
-    return Data(pictures, measured, Names(kinds=names_of([*pictures, *measured])))
+    together = [*pictures, *measured]
+    notes = tuple(one.note for one in together if one.note)
+    return Data(pictures, measured, Names(kinds=names_of(together)), notes)
 
 
 def corpus(pictures: Sequence[Pictures], template: PromptTemplate, said: bool = False) -> Iterator[str]:

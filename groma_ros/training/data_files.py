@@ -12,6 +12,7 @@ RefCOCO.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from urllib.parse import urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from groma_ros.coco_files import Key, annotations_by_own_id, as_key, corners, read_coco, read_refs, refuse
+from groma_ros.coco_files import Key, annotations_by_own_id, corners, read_coco, read_goals, read_refs, refuse
 from groma_ros.errors import quoted
 from groma_ros.io.picture_files import may_have_size, read_annotated
 from groma_ros.simulation.goal_generator import SceneGoal
@@ -31,6 +32,7 @@ from groma_ros.types import Intrinsics
 KINDS = ("one", "all", "absent")
 _LEAST = 2.0  # minimum side in pixels; smaller boxes are left out, as in the paper
 _NAMED = 5  # number of pictures listed in an error
+_OUTSIDE, _SMALL, _CROWD = "outside the picture", f"narrower or lower than {_LEAST:g} pixels", "of a crowd"
 _ABSENT_CATEGORIES = 2  # minimum number of categories in a file for goals about absent ones
 
 
@@ -80,6 +82,31 @@ class _Entry:
         return self.width, self.height
 
 
+@dataclass
+class _Counts:
+    """How much of a file there is, and how much of it is left out."""
+
+    boxes: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+    """Number of boxes by the reason."""
+    texts: int = 0
+    """Number of goals and phrases."""
+    texts_left_out: int = 0
+    """Number of those that lack one of their boxes."""
+
+    def sentence(self, path: Path) -> str:
+        """A sentence about everything that is left out; empty if nothing is."""
+        said = []
+        if self.left_out:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.left_out.most_common())
+            said.append(f"{self.left_out.total()} of the {self.boxes} boxes are left out ({reasons})")
+        if self.texts_left_out:
+            said.append(
+                f"{self.texts_left_out} of the {self.texts} goals or phrases lack a box and are left out"
+            )
+        return f"{path}: {'; '.join(said)}." if said else ""
+
+
 class FilePictures:
     """Pictures of an annotation file, with the interface of a shard of scenes.
 
@@ -88,14 +115,18 @@ class FilePictures:
 
     mirrors = False  # a phrase may contain "left"
 
-    def __init__(self, path: Path, entries: Sequence[_Entry], categories: Sequence[str]) -> None:
+    def __init__(
+        self, path: Path, entries: Sequence[_Entry], categories: Sequence[str], note: str = ""
+    ) -> None:
+        """note: a sentence about the boxes and goals of the file that are left out, if any."""
+        self.note = note
         self.name = f"{path.stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
         self.categories = tuple(categories)
         self._entries = [entry for entry in entries if entry.objects or entry.goals]
         if not self._entries:
             raise TrainingDataError(
                 f"{path} holds no picture with a box of at least {_LEAST:g} pixels; there is nothing to "
-                "learn from."
+                f"learn from. {note}".rstrip()
             )
         missing = [entry.path for entry in self._entries if not entry.path.is_file()]
         if missing:
@@ -190,31 +221,28 @@ def open_file(path: Path, images: Path | None = None) -> FilePictures:
 
 def _single(path: Path, folder: Path) -> FilePictures:
     document = read_coco(path, "images", "annotations", optional=("categories",))
-    categories = _names(document)
-    goals = document.get("goals") or []
-    if not isinstance(goals, list):
-        raise TrainingDataError(f"{path} has goals that are no list; see docs/training.md.")
+    categories, goals, counts = _names(document), read_goals(path, document), _Counts()
     by_image: dict[Key, list[dict[str, Any]]] = {}
     for annotation in document["annotations"]:
         by_image.setdefault(annotation["image_id"], []).append(annotation)
     entries: dict[str, _Entry] = {}
-    named: dict[Key | None, _Entry] = {}
-    kept: dict[Key | None, int] = {}
+    named: dict[Key, _Entry] = {}
+    kept: dict[int, int] = {}
     for place, image in enumerate(document["images"]):
         entry = _entry(path, place, image, folder)
         named[image["id"]] = entry = entries.setdefault(str(entry.path), entry)
         own = {}
         for annotation in by_image.get(image["id"], ()):
-            key = annotation["own_id"]
-            if goals and key is not None and key in kept:
-                refuse(path, "annotations", annotation["id"] - 1, annotation, "has the id of one before it")
-            if (found := _object(annotation, entry, categories)) is not None:
-                kept[key] = own[annotation["id"]] = _keep(entry, annotation["id"], found)
+            if (found := _object(annotation, entry, categories, counts)) is not None:
+                kept[annotation["id"]] = own[annotation["id"]] = _keep(entry, annotation["id"], found)
         if "caption" in image:
             entry.phrases.append((image["caption"].strip(), tuple(own.values())))
-    for place, goal in enumerate(goals):
-        _add_goal(path, place, goal, named, kept)
-    return FilePictures(path, list(entries.values()), list(dict.fromkeys(categories.values())))
+            counts.texts += 1
+            counts.texts_left_out += not own
+    for goal in goals:
+        _add_goal(named[goal["image_id"]], goal, kept, counts)
+    names = list(dict.fromkeys(categories.values()))
+    return FilePictures(path, list(entries.values()), names, counts.sentence(path))
 
 
 def _entry(path: Path, place: int, image: dict[str, Any], folder: Path) -> _Entry:
@@ -234,22 +262,17 @@ def _names(document: dict[str, list[dict[str, Any]]]) -> dict[Key | None, str]:
     return {entry["id"]: entry["name"] for entry in document.get("categories") or ()}
 
 
-def _add_goal(
-    path: Path, place: int, goal: Any, named: dict[Key | None, _Entry], kept: dict[Key | None, int]
-) -> None:
-    """Add a goal to its picture. named: pictures by id; kept: keys of objects by annotation id."""
-    if not isinstance(goal, dict) or as_key(goal.get("image_id")) not in named:
-        refuse(path, "goals", place, goal, "names no image of the file")
-    ids, text = goal.get("annotation_ids"), goal.get("text")
-    if not isinstance(ids, list) or not isinstance(text, str) or not text.strip():
-        refuse(path, "goals", place, goal, "must have a text and a list of annotation_ids")
-    entry = named[as_key(goal["image_id"])]
+def _add_goal(entry: _Entry, goal: dict[str, Any], kept: dict[int, int], counts: _Counts) -> None:
+    """Add a checked goal to its picture. kept: keys of objects by annotation."""
+    keys = [kept[number] for number in goal["annotation_ids"] if number in kept]
     entry.goals = entry.goals or []
-    keys = [kept[key] for key in map(as_key, ids) if key in kept]
-    if len(keys) == len(ids):  # without one of its boxes the goal's answer would be wrong
-        several = len(keys) > 1 or goal.get("kind") == "all"
-        kind = "absent" if not keys else "all" if several else "one"
-        entry.goals.append((text.strip(), kind, tuple(keys)))
+    counts.texts += 1
+    if len(keys) < len(goal["annotation_ids"]):  # without one of its boxes the goal's answer would be wrong
+        counts.texts_left_out += 1
+        return
+    several = len(keys) > 1 or goal.get("kind") == "all"
+    kind = "absent" if not keys else "all" if several else "one"
+    entry.goals.append((goal["text"].strip(), kind, tuple(keys)))
 
 
 def _keep(entry: _Entry, key: int, found: SceneObject) -> int:
@@ -271,6 +294,7 @@ def _referring_pair(path: Path, folder: Path) -> FilePictures:
     entries = {
         image["id"]: _entry(instances, place, image, folder) for place, image in enumerate(document["images"])
     }
+    counts, known = _Counts(), set()
     for place, ref in enumerate(read_refs(path)):
         if ref.split != "train":
             continue
@@ -280,20 +304,34 @@ def _referring_pair(path: Path, folder: Path) -> FilePictures:
                 f"{path}: entry {place} names an image or annotation that {instances.name} does not have."
             )
         entry, annotation = entries[ref.image], annotations[key]
-        found = _object(annotation, entry, categories)
-        if found is not None:
-            entry.objects[annotation["id"]] = found
-            entry.phrases += [(text.strip(), (annotation["id"],)) for text in ref.sentences]
-    return FilePictures(path, list(entries.values()), list(dict.fromkeys(categories.values())))
+        if annotation["image_id"] != ref.image:
+            raise TrainingDataError(
+                f"{path}: entry {place} is about the image {quoted(ref.image)} and names the annotation "
+                f"{quoted(key)}, which is of the image {quoted(annotation['image_id'])}."
+            )
+        found = _object(annotation, entry, categories, _Counts() if key in known else counts)
+        known.add(key)
+        counts.texts += len(ref.sentences)
+        if found is None:
+            counts.texts_left_out += len(ref.sentences)
+            continue
+        entry.objects[annotation["id"]] = found
+        entry.phrases += [(text.strip(), (annotation["id"],)) for text in ref.sentences]
+    names = list(dict.fromkeys(categories.values()))
+    return FilePictures(path, list(entries.values()), names, counts.sentence(path))
 
 
 def _object(
-    annotation: dict[str, Any], entry: _Entry, categories: dict[Key | None, str]
+    annotation: dict[str, Any], entry: _Entry, categories: dict[Key | None, str], counts: _Counts
 ) -> SceneObject | None:
-    """The object, clipped to the picture; None for a crowd or a box that is too small."""
+    """The object, clipped to the picture; None for one that is left out, which is counted."""
+    counts.boxes += 1
     x1, y1, x2, y2 = corners(annotation["bbox"])
     x1, y1, x2, y2 = max(x1, 0.0), max(y1, 0.0), min(x2, float(entry.width)), min(y2, float(entry.height))
-    if annotation["iscrowd"] or x2 - x1 < _LEAST or y2 - y1 < _LEAST:
+    width, height = x2 - x1, y2 - y1
+    if annotation["iscrowd"] or min(width, height) < _LEAST:
+        outside = min(width, height) <= 0 < min(annotation["bbox"][2:])
+        counts.left_out[_CROWD if annotation["iscrowd"] else _OUTSIDE if outside else _SMALL] += 1
         return None
     kind = categories.get(annotation.get("category_id"), "object")
     none = (0.0, 0.0, 0.0)

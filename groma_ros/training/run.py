@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from groma_ros.errors import printable
 from groma_ros.grounding.familiarity import Familiarity
 from groma_ros.model.checkpoint import original_state_dict
 from groma_ros.model.groma import Groma
@@ -102,6 +104,8 @@ def _for_files(stage: LanguageStage) -> LanguageStage:
 def _prepare(run: TrainingRun, config: TrainConfig, data: Data | None) -> None:
     """Prepare what all processes share, in one of them: scenes, the initial checkpoint, the vocabulary."""
     run.out.mkdir(parents=True, exist_ok=True)
+    for note in data.notes if data is not None else ():
+        print(f"groma: {printable(note)}", file=sys.stderr, flush=True)
     if data is None:
         for scenes in (*config.pool, *([config.held_out] if config.held_out else [])):
             render_pool(run.out / "pool", scenes, config.workers)

@@ -170,6 +170,103 @@ def test_what_cannot_be_trained_on_is_named(tmp_path: Path) -> None:
         open_file(path)
 
 
+def goals_file(folder: Path, *goals: dict[str, Any]) -> Path:
+    """Two pictures with goals. Of the boxes of the first one (ids 1 to 4) only the first can be learnt."""
+    annotations = [
+        _annotation(1, 100, BOXES[0]),
+        _annotation(2, 100, [WIDTH + 5, 10, 30, 30]),
+        _annotation(3, 100, [-40, 10, 30, 30]),
+        _annotation(4, 100, [5, 5, 1, 1]),
+        _annotation(5, 101, BOXES[1]),
+    ]
+    document = {"images": _pictures(folder, 2), "annotations": annotations, "categories": CATEGORIES}
+    path = folder / "labels.json"
+    path.write_text(json.dumps({**document, "goals": goals}))
+    return path
+
+
+def _goal(text: str, *annotations: Any, image: int = 100) -> dict[str, Any]:
+    return {"image_id": image, "text": text, "kind": "attribute", "annotation_ids": list(annotations)}
+
+
+@pytest.mark.parametrize(
+    ("goal", "said"),
+    [
+        (_goal("the man", 1, 77), "names the annotation 77, which is not listed"),
+        (_goal("the man", "x"), "names the annotation 'x', which is not listed"),
+        (_goal("the man", None), "names the annotation null, which is not listed"),
+        (_goal("the man", 5), "names the annotation 5, which is of the image 101 and not of its own"),
+        (_goal("the man", 1, 1.0), r"names an annotation twice in its annotation_ids \[1, 1.0\]"),
+        (_goal("the man", 1, image=9), "names the image 9, which is not listed"),
+        (_goal(" ", 1), "has the text ' ' and must have a text with words"),
+    ],
+)
+def test_a_goal_with_a_box_that_is_not_its_own_is_refused(
+    goal: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingDataError, match=rf"labels.json: goals\[1\] {said}; check --data"):
+        open_file(goals_file(tmp_path, _goal("a mug", 1), goal))
+
+
+def test_boxes_and_goals_that_are_left_out_are_counted(tmp_path: Path) -> None:
+    goals = [
+        _goal("the man", 1),
+        _goal("a mug"),
+        _goal("two", 1, 2),
+        _goal("out", 3),
+        _goal("dog", 5, image=101),
+    ]
+    path = goals_file(tmp_path, *goals)
+    pictures = open_file(path)
+    assert pictures.note == (
+        f"{path}: 3 of the 5 boxes are left out (2 outside the picture, 1 narrower or lower than 2 pixels); "
+        "2 of the 5 goals or phrases lack a box and are left out."
+    )
+    assert [goal.text for goal in pictures.sample(0).told] == ["the man", "a mug"]
+    assert open_file(goals_file(tmp_path, _goal("the man", 1))).note.endswith("than 2 pixels).")
+    assert open_file(phrase_file(tmp_path / "phrases")).note == ""
+
+
+def test_phrases_without_a_box_are_counted_in_both_forms(tmp_path: Path) -> None:
+    path = phrase_file(tmp_path / "one")
+    document = json.loads(path.read_text())
+    document["annotations"][2]["bbox"] = [0, HEIGHT, 20, 20]
+    path.write_text(json.dumps(document))
+    assert open_file(path).note == (
+        f"{path}: 1 of the 3 boxes are left out (1 outside the picture); 1 of the 3 goals or phrases lack a "
+        "box and are left out."
+    )
+    path = pair(tmp_path / "two")
+    instances = tmp_path / "two" / "instances.json"
+    document = json.loads(instances.read_text())
+    document["annotations"][0]["iscrowd"] = 1
+    instances.write_text(json.dumps(document))
+    assert open_file(path).note == (
+        f"{path}: 1 of the 2 boxes are left out (1 of a crowd); 2 of the 3 goals or phrases lack a box and "
+        "are left out."
+    )
+
+
+def test_a_ref_with_the_box_of_another_picture_is_refused(tmp_path: Path) -> None:
+    path = pair(tmp_path)
+    document = json.loads((tmp_path / "instances.json").read_text())
+    document["images"] += [{**document["images"][0], "id": 101, "file_name": "1.jpg"}]
+    document["annotations"][1]["image_id"] = 101
+    (tmp_path / "instances.json").write_text(json.dumps(document))
+    said = r"entry 1 is about the image 100 and names the annotation 2, which is of the image 101"
+    with pytest.raises(TrainingDataError, match=said):
+        open_file(path)
+
+
+def test_the_command_says_what_of_the_data_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = goals_file(tmp_path / "data", _goal("the man", 1), _goal("out", 3))
+    train(TrainingRun(_config(tmp_path, 1), tmp_path / "out", data=(path,), stages=("detection",)))
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("groma: ")]
+    assert line == f"groma: {open_file(path).note}"
+
+
 def test_pictures_that_lvis_names_by_their_place_on_the_web(tmp_path: Path) -> None:
     path = detection_file(tmp_path / "coco" / "train2017")
     document = json.loads(path.read_text())
