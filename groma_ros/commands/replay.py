@@ -173,7 +173,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--min-accuracy",
         type=float,
         default=0.0,
-        help="with --truth: minimum share of right frames of each goal",
+        help="with --truth: minimum share of right frames of each goal; a goal of the truth that cannot "
+        "be judged fails too",
     )
     many = parser.add_argument_group("many bags")
     many.add_argument(
@@ -355,7 +356,8 @@ def _lines(task: Task, item: Outcome) -> list[str]:
     lines = [head, "  " + ", ".join(f"{roles[key]} {printable(topic)}" for key, topic in topics.items())]
     if figures["without_places"]:
         lines.append(f"  {figures['without_places']}")
-    lines += [f"  {printable(sentence)}" for sentence in (*figures["losses"], *figures["notes"])]
+    told = (*figures["losses"], *figures["notes"], *figures["unjudged"])
+    lines += [f"  {printable(sentence)}" for sentence in told]
     for goal in figures["goals"]:
         score = f"  best score {goal['score']:.2f}" if goal["score"] is not None else ""
         right = f"  right {goal['accuracy']:.3f}" if goal["accuracy"] is not None else ""

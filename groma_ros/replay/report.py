@@ -72,6 +72,7 @@ def page(result: Result, plan: ReplayPlan) -> str:
         title=f"Replay of {result.task.name}",
         verdict=_verdict(result, goals, plan),
         apart=result.apart,
+        unjudged=[item.sentence for item in result.unjudged],
         facts=_facts(result),
         overview=_overview(result, goals),
         moved=_moved(result) if result.expectation else None,
@@ -133,6 +134,9 @@ def _verdict(result: Result, goals: Sequence[_Goal], plan: ReplayPlan) -> dict[s
     elif below:
         names = ", ".join(goal.text for goal in below)
         look, text = "bad", f"{len(below)} goals are right in too few frames: {names}."
+    elif result.unjudged and plan.least_accuracy > 0:
+        names = ", ".join(item.goal for item in result.unjudged)
+        look, text = "bad", f"{len(result.unjudged)} goals of the truth were judged on no frame: {names}."
     elif result.expectation:
         look, text = "good", "Equal to the expectation within the tolerances."
     elif result.task.accept:

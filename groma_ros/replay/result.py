@@ -14,7 +14,7 @@ from groma_ros.replay.junit import Suite
 from groma_ros.replay.pipeline import STAGES
 from groma_ros.replay.plan import Expectation, ReplayRun, Task
 from groma_ros.replay.records import FrameRecord
-from groma_ros.replay.truth import Judged
+from groma_ros.replay.truth import Judged, Unjudged
 
 STATUSES = ("same", "changed", "lost", "failed")
 """Status of a bag: no differences; differences; its messages differ from what it announces; it could not be
@@ -39,6 +39,8 @@ class Result:
     """Why there are no 3D boxes, a sentence; empty if the bag has depth."""
     judged: list[Judged] = field(default_factory=list)
     """Answers compared with the truth, one entry per goal."""
+    unjudged: list[Unjudged] = field(default_factory=list)
+    """Goals of the truth that were judged on no frame."""
     expectation: Expectation | None = None
     """The stored run it was compared with."""
     changes: list[Change] = field(default_factory=list)

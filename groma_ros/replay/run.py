@@ -46,7 +46,7 @@ from groma_ros.replay.plan import (
 from groma_ros.replay.recording import write_recording
 from groma_ros.replay.records import FrameRecord, read_records, without_places
 from groma_ros.replay.result import Outcome, Result
-from groma_ros.replay.truth import Truth, judge, read_truth
+from groma_ros.replay.truth import Truth, judge, read_truth, unjudged
 from groma_ros.tracking.questions import StandingGoals
 from groma_ros.tracking.tracker_state import restore_tracker, tracker_arrays
 
@@ -195,6 +195,9 @@ def _result(
     records = read_records(journal.folder / RECORDS)
     judged = judge(truth, records) if truth else []
     result = Result(task, run, bag, camera, records, times, no_depth=no_depth, judged=judged)
+    if truth:
+        missing = unjudged(truth, judged, {goal["text"] for goal in run.goals})
+        result = replace(result, unjudged=missing)
     if result.all_refused:
         first = next(recorded_images(bag, camera, lambda number: number % plan.every == 0), None)
         return replace(result, first_refusal=first.refusal if first else "")
@@ -282,12 +285,29 @@ def outcome(result: Result, plan: ReplayPlan) -> Outcome:
             else []
         )
         cases.append(Case(text, tuple(found + wrong)))
+    if plan.least_accuracy > 0:
+        cases = _with_unjudged(cases, result, plan.least_accuracy)
     notes = tuple(f"frame {record.number} was refused: {record.refused}" for record in result.refused)
     changed = any(case.failures for case in cases)
     status = "failed" if result.all_refused else "changed" if changed else "same"
-    told = (*result.bag.losses, *result.bag.notes, *result.apart, *notes)
+    missing = [item.sentence for item in result.unjudged]
+    told = (*result.bag.losses, *result.bag.notes, *result.apart, *missing, *notes)
     suite = Suite(result.task.name, tuple(cases), result.all_refused, told)
     return Outcome(result.task.name, status, suite, result.all_refused, _summary(result))
+
+
+def _with_unjudged(cases: list[Case], result: Result, least: float) -> list[Case]:
+    """Add a failure for every goal of the truth that was judged on no frame. least: required accuracy."""
+    reasons = {item.goal: item.reason for item in result.unjudged}
+    failures = {
+        text: f"it was judged on no frame ({reason}), and {least:.3f} of them must be right"
+        for text, reason in reasons.items()
+    }
+    names = {case.name for case in cases}
+    return [
+        replace(case, failures=(*case.failures, failures[case.name])) if case.name in failures else case
+        for case in cases
+    ] + [Case(text, (failure,)) for text, failure in failures.items() if text not in names]
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -324,6 +344,7 @@ def _summary(result: Result) -> dict[str, Any]:
         "without_places": result.no_depth or _lost_places(result),
         "losses": result.bag.losses,
         "notes": result.bag.notes,
+        "unjudged": [item.sentence for item in result.unjudged],
         "backend": result.run.backend,
         "precision": result.run.precision,
         "latency": result.latency(),

@@ -3,14 +3,14 @@ against them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from groma_ros.coco_files import four_numbers
+from groma_ros.coco_files import as_key, four_numbers
 from groma_ros.errors import printable, quoted
 from groma_ros.json_files import load_object
 from groma_ros.matching import exact_set
@@ -51,6 +51,19 @@ class Judged:
         return sum(self.right.values()) / len(self.right)
 
 
+@dataclass(frozen=True)
+class Unjudged:
+    """A goal of the truth that was judged on no frame."""
+
+    goal: str
+    reason: str
+    """A clause."""
+
+    @property
+    def sentence(self) -> str:
+        return f"The goal {self.goal!r} of the truth was judged on no frame: {self.reason}."
+
+
 def read_truth(path: Path) -> Truth:
     """Read a truth file.
 
@@ -83,23 +96,58 @@ def judge(truth: Truth, records: Sequence[FrameRecord]) -> list[Judged]:
     return [Judged(goal, truth.kinds[goal], frames) for goal, frames in right.items()]
 
 
+def unjudged(truth: Truth, judged: Sequence[Judged], asked: Collection[str]) -> list[Unjudged]:
+    """Goals of the truth that were judged on no frame, in their order. asked: texts of the run's goals."""
+    done = {item.goal for item in judged}
+    return [
+        Unjudged(text, _NO_FRAME if text in asked else _NOT_ASKED) for text in truth.kinds if text not in done
+    ]
+
+
+_NOT_ASKED = "no goal of this text was asked"
+_NO_FRAME = "none of its frames was answered"
+
+
 def _coco(data: Mapping[str, Any]) -> Truth:
     images = data["images"]
-    stamped = all("stamp" in image for image in images)
+    stamped = _all_have(images, "stamp")
+    framed = not stamped and _all_have(images, "frame")
     places = {
-        image["id"]: int(image["stamp"] if stamped else image.get("frame", place))
+        image["id"]: int(image["stamp"] if stamped else image["frame"] if framed else place)
         for place, image in enumerate(images)
     }
     if len(set(places.values())) < len(images):
         raise ValueError("two of its images are the same frame")
-    corners = {item["id"]: _corners(item["bbox"]) for item in data["annotations"]}
+    annotations = {item["id"]: (item, _corners(item["bbox"])) for item in data["annotations"]}
+    if len(annotations) < len(data["annotations"]):
+        raise ValueError("two of its annotations have the same id")
     boxes: dict[int, dict[str, FloatArray]] = {}
     for goal in data["goals"]:
-        rows = [corners[number] for number in goal["annotation_ids"]]
+        rows = []
+        for number in goal["annotation_ids"]:
+            item, box = annotations[number]
+            if as_key(item.get("image_id", goal["image_id"])) != as_key(goal["image_id"]):
+                raise ValueError(
+                    f"a goal of the image {quoted(goal['image_id'])} names the annotation {quoted(number)}, "
+                    f"which is of the image {quoted(item['image_id'])}"
+                )
+            rows.append(box)
         boxes.setdefault(places[goal["image_id"]], {})[_text(goal, "text")] = np.array(
             rows, np.float32
         ).reshape(-1, 4)
     return Truth(boxes, {goal["text"]: _text(goal, "kind") for goal in data["goals"]}, stamped)
+
+
+def _all_have(images: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether the images have a key. Raises ValueError if only some do, since the others would have no
+    frame."""
+    having = [image.get(key) is not None for image in images]
+    if any(having) and not all(having):
+        raise ValueError(
+            f"images[{having.index(False)}] has no {key} and images[{having.index(True)}] has one; give a "
+            f"{key} to all images or to none"
+        )
+    return all(having)
 
 
 def _sequence(data: Mapping[str, Any]) -> Truth:
@@ -109,10 +157,20 @@ def _sequence(data: Mapping[str, Any]) -> Truth:
     for frame in data["frames"]:
         corners = np.array([_four(box) for box in frame["boxes"]], np.float32).reshape(-1, 4)
         boxes[int(frame["stamp"])] = {
-            _text(goal, "text"): corners[[int(target) for target in goal["targets"]]]
-            for goal in data["goals"]
+            _text(goal, "text"): corners[_targets(goal, len(corners))] for goal in data["goals"]
         }
     return Truth(boxes, {goal["text"]: _text(goal, "kind") for goal in data["goals"]}, True)
+
+
+def _targets(goal: Mapping[str, Any], count: int) -> list[int]:
+    """Indices of a goal's boxes among the `count` of a frame."""
+    for target in goal["targets"]:
+        if type(target) is not int or not 0 <= target < count:
+            raise ValueError(
+                f"a target of the goal {quoted(goal['text'])} is {quoted(target)} and must be the index of "
+                f"one of the {count} boxes of every frame, counted from 0"
+            )
+    return list(goal["targets"])
 
 
 def _text(goal: Mapping[str, Any], key: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import shutil
 import subprocess
@@ -130,6 +131,36 @@ def test_too_few_right_answers_fail(tmp_path: Path, groma: Any) -> None:
     assert groma(DEMO, "--out", tmp_path / "out", "--truth", truth)[0] == 0
     status, text, _ = groma(DEMO, "--out", tmp_path / "out", "--truth", truth, "--min-accuracy", 0.9)
     assert status == CHANGED and f"{FIRST}: 0.000 of the frames are right, and 0.900 must be" in text
+
+
+def test_goals_of_the_truth_that_are_not_asked_are_listed_and_fail(tmp_path: Path, groma: Any) -> None:
+    """GOALS asks three of the eight of the truth; a text in another spelling is another goal."""
+    data = json.loads((DEMO.parent / "truth.json").read_text())
+    kept = {
+        goal["text"]: goal for goal in data["goals"] if goal["text"] in (FIRST, "the can", "the brown ball")
+    }
+    kept["the brown ball"]["text"] = "the  brown ball"
+    truth, out = tmp_path / "truth.json", tmp_path / "out"
+    truth.write_text(json.dumps({**data, "goals": list(kept.values())}))
+    why = "of the truth was judged on no frame: no goal of this text was asked."
+    sentences = [f"The goal {text!r} {why}" for text in ("the  brown ball", "the can")]
+    status, text, _ = groma(DEMO, "--out", out, "--truth", truth, "--json")
+    (bag,) = json.loads(text)["bags"]
+    assert status == 0 and bag["unjudged"] == sentences
+    page = html.unescape((out / REPORT).read_text())
+    assert all(f"<li>{sentence}</li>" in page for sentence in sentences)
+    status, text, _ = groma(DEMO, "--out", out, "--truth", truth, "--min-accuracy", 0.5)
+    assert status == CHANGED
+    assert (
+        "  the can: it was judged on no frame (no goal of this text was asked), and 0.500 of them must"
+        in text
+    )
+    assert (
+        "2 goals of the truth were judged on no frame: the  brown ball, the can."
+        in (out / REPORT).read_text()
+    )
+    suite = xml.parse(out / JUNIT).getroot().find("testsuite")
+    assert suite is not None and suite.attrib["failures"] == "2"
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

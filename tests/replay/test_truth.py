@@ -4,10 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from groma_ros.replay.records import BoxRecord, FrameRecord, GoalRecord
-from groma_ros.replay.truth import judge, read_truth
+from groma_ros.replay.truth import Truth, judge, read_truth, unjudged
 
 MUG, BALL = (10.0, 10.0, 50.0, 60.0), (100.0, 20.0, 140.0, 60.0)
 
@@ -41,6 +42,17 @@ def coco(**image: Any) -> dict[str, Any]:
             {"image_id": 8, "text": "cone", "kind": "absent", "annotation_ids": []},
         ],
     }
+
+
+def with_goal(annotation: int) -> dict[str, Any]:
+    goal = {"image_id": 7, "text": "mug", "kind": "attribute", "annotation_ids": [annotation]}
+    return {**coco(), "goals": [goal]}
+
+
+def sequence(*targets: Any) -> dict[str, Any]:
+    """The demo's form: a goal with these targets in a frame of two boxes."""
+    goal = {"text": "ball", "kind": "attribute", "targets": list(targets)}
+    return {"goals": [goal], "frames": [{"stamp": 1_000, "boxes": [MUG, BALL]}]}
 
 
 @pytest.mark.parametrize(
@@ -97,6 +109,27 @@ def test_the_demo_s_form(tmp_path: Path) -> None:
             json.dumps({**coco(), "annotations": [{"id": 20, "bbox": [1, 2]}]}),
             "is not in its form: a box is [1, 2] and must have four numbers",
         ),
+        (
+            json.dumps(coco(stamp=(1_000, None, 1_200))),
+            "images[1] has no stamp and images[0] has one; give a",
+        ),
+        (
+            json.dumps(coco(frame=(None, 4, 5))),
+            "images[0] has no frame and images[1] has one; give a frame to",
+        ),
+        (json.dumps(with_goal(21)), "a goal of the image 7 names the annotation 21, which is of the image 8"),
+        (
+            json.dumps({**coco(), "annotations": [{"id": 20, "bbox": [1, 2, 3, 4]}] * 2}),
+            "two of its annotations have the same id",
+        ),
+        *(
+            (
+                json.dumps(sequence(wrong)),
+                f"a target of the goal 'ball' is {wrong!r} and must be the index of one of the 2 boxes",
+            )
+            for wrong in (-1, 2, 1.5, "1", True)
+        ),
+        (json.dumps(sequence([1])), "a target of the goal 'ball' is [1] and must be the index"),
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, content: str, sentence: str) -> None:
@@ -105,6 +138,18 @@ def test_what_is_wrong_is_said(tmp_path: Path, content: str, sentence: str) -> N
     with pytest.raises(ValueError, match=r"The truth .*truth.json") as caught:
         read_truth(path)
     assert sentence in str(caught.value)
+
+
+def test_goals_of_the_truth_that_were_not_judged() -> None:
+    none = np.zeros((0, 4), np.float32)
+    truth = Truth(
+        {0: {"mug": none}, 1: {"ball": none, "Mug": none}}, dict.fromkeys(("mug", "ball", "Mug"), ""), False
+    )
+    judged = judge(truth, [frame(0, mug=(), ball=())])
+    assert [item.sentence for item in unjudged(truth, judged, {"mug", "ball"})] == [
+        "The goal 'ball' of the truth was judged on no frame: none of its frames was answered.",
+        "The goal 'Mug' of the truth was judged on no frame: no goal of this text was asked.",
+    ]
 
 
 def test_an_absent_file(tmp_path: Path) -> None:
