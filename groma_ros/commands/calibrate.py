@@ -28,7 +28,8 @@ from groma_ros.folder_lock import folder_lock
 from groma_ros.grounding.calibration import Calibration
 from groma_ros.runtime.bundle import Bundle
 from groma_ros.simulation import other_worlds
-from groma_ros.simulation.dataset import SceneRecord, Settings, load_dataset, render_elsewhere, scene_seeds
+from groma_ros.simulation.dataset import Settings, load_dataset, render_elsewhere, scene_seeds
+from groma_ros.simulation.scene_records import SceneRecord
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
 _WORLDS = (MIXED, *WORLDS, *other_worlds.WORLDS)

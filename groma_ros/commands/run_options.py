@@ -15,7 +15,8 @@ from groma_ros.commands.model_arguments import add_model_arguments, runtime_opti
 from groma_ros.evaluation.observations import SceneSeed
 from groma_ros.evaluation.scenes import TrueScene
 from groma_ros.evaluation.workers import EvaluationPlan, ModelChoice
-from groma_ros.simulation.dataset import SceneRecord, load_dataset, scene_seeds
+from groma_ros.simulation.dataset import load_dataset, scene_seeds
+from groma_ros.simulation.scene_records import SceneRecord
 from groma_ros.simulation.worlds import DEFAULT_WORLD, MIXED, WORLDS
 
 REPORT, TABLE = "report.json", "table.txt"

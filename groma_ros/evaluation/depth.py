@@ -17,8 +17,9 @@ from groma_ros.camera_geometry import matrix_from_quaternion
 from groma_ros.geometry3d.box3d import DepthError, DepthRule, place
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.matching import match_boxes
-from groma_ros.simulation.dataset import DatasetError, SceneRecord, load_dataset, scene_seeds
+from groma_ros.simulation.dataset import DatasetError, load_dataset, scene_seeds
 from groma_ros.simulation.depth_noise import LEVELS, spoil
+from groma_ros.simulation.scene_records import SceneRecord
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.simulation.worlds import DEFAULT_WORLD
 from groma_ros.types import Box3D, Frame

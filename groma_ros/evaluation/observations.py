@@ -19,8 +19,8 @@ from groma_ros.grounding.decoding import RegionAnswer
 from groma_ros.grounding.grounder import Grounder
 from groma_ros.io.picture_files import read_annotated
 from groma_ros.matching import exact_set, match_boxes
-from groma_ros.simulation.dataset import SceneRecord
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
+from groma_ros.simulation.scene_records import SceneRecord
 from groma_ros.simulation.scenes import SceneRenderer
 from groma_ros.simulation.worlds import words_of
 from groma_ros.types import Frame, Goal

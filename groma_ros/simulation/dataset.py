@@ -15,16 +15,15 @@ import cv2
 import numpy as np
 
 from groma_ros.atomic_write import write_file
-from groma_ros.errors import printable
 from groma_ros.json_files import load_object
 from groma_ros.progress import shown
 from groma_ros.simulation import other_worlds
 from groma_ros.simulation.goal_generator import SceneGoal, draw_goals
-from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample, check_camera
+from groma_ros.simulation.scene_records import SceneRecord, read_records
+from groma_ros.simulation.scenes import SceneRenderer, SceneSample, check_camera
 from groma_ros.simulation.vocabulary import FIRST_WORDS, KIND_NAMES, Vocabulary
 from groma_ros.simulation.world_objects import WorldSample, world_goals
 from groma_ros.simulation.worlds import DEFAULT_WORLD, words_of, world_of
-from groma_ros.types import Box3D, Intrinsics
 from groma_ros.worker_pool import map_in_processes
 
 ANNOTATIONS = "annotations.json"
@@ -35,21 +34,6 @@ _JPEG_QUALITY = 95
 
 class DatasetError(ValueError):
     """Error in a folder of scenes that is written or read; the message says what is wrong and what to do."""
-
-
-@dataclass(frozen=True)
-class SceneRecord:
-    """One picture of a folder with its truth; boxes are xyxy in its pixels, the goals' targets are indices
-    into `objects`."""
-
-    image: Path
-    width: int
-    height: int
-    seed: int
-    objects: tuple[SceneObject, ...]
-    goals: tuple[SceneGoal, ...]
-    intrinsics: Intrinsics | None
-    world: str = ""
 
 
 @dataclass(frozen=True)
@@ -286,64 +270,9 @@ def load_dataset(folder: Path) -> list[SceneRecord]:
     Raises DatasetError naming the entry if the annotations are missing or invalid.
     """
     path = Path(folder) / ANNOTATIONS
+    if not path.is_file():
+        raise DatasetError(f"The file {path} does not exist; give a folder that `groma scenes` wrote.")
     try:
-        document = load_object(path)
+        return read_records(path)
     except ValueError as error:
-        raise DatasetError(f"{str(error).rstrip('.')}; give a folder that `groma scenes` wrote.") from error
-    try:
-        names = {entry["id"]: entry["name"] for entry in document["categories"]}
-        by_image: dict[Any, list[dict[str, Any]]] = {entry["id"]: [] for entry in document["images"]}
-        goals: dict[Any, list[dict[str, Any]]] = {key: [] for key in by_image}
-        for entry in document["annotations"]:
-            by_image[entry["image_id"]].append(entry)
-        for entry in document["goals"]:
-            goals[entry["image_id"]].append(entry)
-        return [
-            _record(path.parent, entry, by_image[entry["id"]], goals[entry["id"]], names)
-            for entry in document["images"]
-        ]
-    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
-        reason = printable(f"{type(error).__name__} {error}", 200)
-        raise DatasetError(f"{path} does not have the form of docs/scenes.md: {reason}.") from error
-
-
-def _record(
-    folder: Path,
-    image: dict[str, Any],
-    annotations: list[dict[str, Any]],
-    goals: list[dict[str, Any]],
-    names: dict[Any, str],
-) -> SceneRecord:
-    order = {entry["id"]: index for index, entry in enumerate(annotations)}
-    objects = tuple(_read_object(entry, names) for entry in annotations)
-    read = tuple(
-        SceneGoal(g["text"], g["kind"], tuple(sorted(order[key] for key in g["annotation_ids"])))
-        for g in goals
-    )
-    intrinsics = Intrinsics(**image["intrinsics"]) if image.get("intrinsics") else None
-    size = int(image["width"]), int(image["height"])
-    seed, world = int(image.get("seed", -1)), str(image.get("world", ""))
-    return SceneRecord(folder / image["file_name"], *size, seed, objects, read, intrinsics, world)
-
-
-def _read_object(entry: dict[str, Any], names: dict[Any, str]) -> SceneObject:
-    """Read an annotation. Only COCO's own fields are required; others have neutral defaults."""
-    x, y, w, h = (float(value) for value in entry["bbox"])
-    position, size = _triple(entry.get("position")), _triple(entry.get("size"))
-    area, visible = int(entry.get("area", w * h)), float(entry.get("visible", 1.0))
-    kind, colour = names[entry["category_id"]], str(entry.get("colour", ""))
-    return SceneObject(
-        kind, colour, (x, y, x + w, y + h), visible, area, position, size, _read_box(entry.get("box_3d"))
-    )
-
-
-def _read_box(fields: dict[str, list[float]] | None) -> Box3D | None:
-    if fields is None:
-        return None
-    x, y, z, w = (float(value) for value in fields["quaternion"])
-    return Box3D(_triple(fields["centre"]), (x, y, z, w), _triple(fields["size"]))
-
-
-def _triple(values: list[float] | None) -> tuple[float, float, float]:
-    x, y, z = values or (0.0, 0.0, 0.0)
-    return float(x), float(y), float(z)
+        raise DatasetError(f"{str(error).rstrip('.')}; docs/scenes.md describes the form.") from error

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 from groma_ros.atomic_write import AtomicFile, replacing, write_file
 from groma_ros.progress import shown
 from groma_ros.simulation import other_worlds
-from groma_ros.simulation.dataset import SEED_STRIDE, SceneRecord, Settings, render_elsewhere
+from groma_ros.simulation.dataset import SEED_STRIDE, Settings, render_elsewhere
+from groma_ros.simulation.scene_records import SceneRecord
 from groma_ros.simulation.scenes import SceneObject, SceneRenderer, SceneSample
 from groma_ros.training.config import Scenes
 from groma_ros.types import Intrinsics

@@ -7,7 +7,8 @@ import pickle
 from pathlib import Path
 from typing import Any
 
-from groma_ros.simulation.dataset import SceneRecord, load_dataset
+from groma_ros.simulation.dataset import load_dataset
+from groma_ros.simulation.scene_records import SceneRecord
 
 
 def single_goals(record: SceneRecord) -> list[tuple[str, int]]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -89,11 +90,12 @@ def test_scene_seeds_of_different_data_seeds_are_disjoint() -> None:
     [
         (None, "does not exist; give a folder that `groma scenes` wrote"),
         ("{", "is not JSON"),
-        ("[]", "must hold a JSON object; give a folder"),
-        ('{"images": [], "annotations": [], "categories": []}', "KeyError 'goals'"),
+        ("[]", "has no list 'images', .*; docs/scenes.md describes the form"),
+        ('{"images": [], "annotations": [], "categories": []}', "has no list 'goals'"),
         (
-            '{"images": [], "annotations": [{"id": 1, "image_id": 9}], "categories": [], "goals": []}',
-            "KeyError 9",
+            '{"images": [], "annotations": [{"id": 1, "image_id": 9, "bbox": [0, 0, 1, 1]}], '
+            '"categories": [], "goals": []}',
+            r"annotations\[0\] \(id 1\) names the image 9, which is not listed",
         ),
     ],
 )
@@ -116,6 +118,74 @@ def test_a_folder_with_no_more_than_coco_and_goals_is_read(tmp_path: Path) -> No
     assert record.image == tmp_path / "a.png" and record.intrinsics is None
     assert record.objects[0].box == (1, 2, 11, 22) and record.objects[0].kind == "mug"
     assert record.goals[0].targets == (0,)
+
+
+_COCO: dict[str, list[dict[str, Any]]] = {
+    "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30}],
+    "categories": [{"id": 5, "name": "mug"}],
+    "annotations": [{"id": 8, "image_id": 1, "category_id": 5, "bbox": [1, 2, 10, 20]}],
+    "goals": [{"image_id": 1, "text": "the mug", "kind": "attribute", "annotation_ids": [8]}],
+}
+_CAMERA = {"fx": 1.0, "fy": 1.0, "cx": 0.0, "cy": 0.0, "width": 40, "height": 30}
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        (
+            "annotations",
+            {"bbox": [1, 2, float("nan"), 20]},
+            "has the bbox [1, 2, nan, 20] and must have four",
+        ),
+        ("annotations", {"bbox": [1, 2, -10, 20]}, "has the bbox [1, 2, -10, 20] and must have four numbers"),
+        ("annotations", {"area": -1}, "has the area -1 and must have a number from 0"),
+        ("annotations", {"id": None}, "has no id"),
+        ("annotations", {"visible": "all"}, "has the visible 'all' and must have a number"),
+        ("annotations", {"colour": ["red"]}, "has the colour ['red'] and must have a text"),
+        (
+            "annotations",
+            {"position": [1, 2]},
+            "has the position [1, 2] and must have a list of three numbers",
+        ),
+        (
+            "annotations",
+            {"box_3d": {"centre": [0, 0, 1]}},
+            "has the box_3d {'centre': [0, 0, 1]} and",
+        ),
+        ("images", {"width": -1}, "has the width -1 and must have a number from 1"),
+        ("images", {"width": "7"}, "has the width '7' and must have a number from 1"),
+        ("images", {"width": None}, "has the width null and must have a whole number"),
+        ("images", {"height": 7.5}, "has the height 7.5 and must have a whole number"),
+        ("images", {"file_name": None, "coco_url": "http://x/a.png"}, "has no file_name"),
+        ("images", {"seed": "x"}, "has the seed 'x' and must have a whole number"),
+        ("images", {"world": 3}, "has the world 3 and must have a text"),
+        ("images", {"intrinsics": [1]}, "has the intrinsics [1] and must have an object with the numbers fx"),
+        ("images", {"intrinsics": {**_CAMERA, "fx": 0}}, "and must have fx, fy, width and height above 0"),
+        ("goals", {"annotation_ids": ""}, "has the annotation_ids '' and must have a list"),
+        ("goals", {"annotation_ids": [9]}, "names the annotation 9, which is not listed"),
+        ("goals", {"text": None}, "has the text null and must have a text with words"),
+        ("goals", {"kind": ["x"]}, "has the kind ['x'] and must have a text"),
+        ("goals", {"kind": None}, "has no kind"),
+    ],
+    ids=str,
+)
+def test_a_wrong_entry_is_named(tmp_path: Path, part: str, changes: dict[str, Any], message: str) -> None:
+    (entry,) = _COCO[part]
+    path = tmp_path / ANNOTATIONS
+    path.write_text(json.dumps({**_COCO, part: [{**entry, **changes}]}))
+    with pytest.raises(DatasetError) as caught:
+        load_dataset(tmp_path)
+    said = str(caught.value)
+    assert said.startswith(f"{path}: {part}[0]") and message in said and "Error" not in said
+
+
+@pytest.mark.parametrize("part", ["images", "categories", "annotations"])
+def test_an_id_that_two_entries_have_is_named(tmp_path: Path, part: str) -> None:
+    path = tmp_path / ANNOTATIONS
+    path.write_text(json.dumps({**_COCO, part: _COCO[part] * 2, "goals": []}))
+    said = rf"annotations.json: {part}\[1\] \(id \d\) has the id of an entry before it"
+    with pytest.raises(DatasetError, match=said):
+        load_dataset(tmp_path)
 
 
 def test_the_command_writes_and_names_the_annotations(
