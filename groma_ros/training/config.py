@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
+from groma_ros.errors import quoted
 from groma_ros.network_config import GromaConfig
 from groma_ros.tokenization.prompts import PUBLISHED_TEMPLATE, TINY_TEMPLATE, PromptTemplate
+from groma_ros.training import config_parts
+from groma_ros.training.config_parts import read_part
 from groma_ros.yaml_files import load
 
+_TEMPLATES = {"tiny": TINY_TEMPLATE, "published": PUBLISHED_TEMPLATE}
+_REQUIRED = ("network", "detection", "alignment", "language")
 Part = Literal["", "proposer", "crops", "refiner"]
 """A part that stage 1 can train alone."""
 
@@ -130,7 +136,7 @@ class TrainConfig:
     @property
     def template(self) -> PromptTemplate:
         """Prompt template of the network."""
-        return {"tiny": TINY_TEMPLATE, "published": PUBLISHED_TEMPLATE}[self.prompts]
+        return _TEMPLATES[self.prompts]
 
     def _check_parts(self) -> None:
         """Raise ValueError if a stage trains a part alone that it cannot."""
@@ -144,47 +150,77 @@ class TrainConfig:
             raise ValueError(f"detection: alone: {alone} has no matrices for Muon; write muon: false")
         if alone == "crops" and not self.network.region.crop:
             raise ValueError("detection: alone is crops, but the network has none (region_cfg: crop)")
-        if not 0 <= self.detection.recoloured <= 1:
-            raise ValueError(f"detection: recoloured is {self.detection.recoloured}; it must be from 0 to 1")
         if alone == "refiner" and not self.network.proposer.crop:
             raise ValueError("detection: alone is refiner, but the network has none (ddetr_cfg: crop)")
 
     @classmethod
     def load(cls, path: Path) -> TrainConfig:
-        """Read a YAML file. Raises ValueError naming the file and what is wrong."""
+        """Read a YAML file. Raises ValueError naming the file, the key and what is wrong."""
         try:
-            data = load(path)
-            if not isinstance(data, dict):
-                raise ValueError("it must be a mapping from settings to values")
-            known = {f.name for f in dataclasses.fields(cls)}
-            if unknown := sorted(set(data) - known):
-                raise ValueError(f"unknown key {unknown[0]!r}; known are {', '.join(sorted(known))}")
-            for name in ("pool", "earlier"):
-                given = data.get(name, [])
-                data[name] = tuple(
-                    Scenes(**scenes) for scenes in (given if isinstance(given, list) else [given])
-                )
-            if wrong := [
-                scenes for scenes in data["pool"] if type(scenes.share) is not int or scenes.share < 1
-            ]:
-                raise ValueError(
-                    f"the share of a pool is {wrong[0].share!r}; it must be a whole number from 1"
-                )
-            if "usual" in data:
-                data["usual"] = tuple(map(str, data["usual"]))
-            kinds = {
-                "held_out": Scenes,
-                "detection": Stage,
-                "alignment": LanguageStage,
-                "language": LanguageStage,
-            }
-            kinds["joint"] = LanguageStage
-            parts = {k: kinds[k](**v) if k in kinds else v for k, v in data.items()}
-            worlds = {scenes.world for scenes in data["pool"]}
-            if unknown := [name for name in data.get("usual", ()) if name not in worlds]:
-                raise ValueError(f"usual names the world {unknown[0]!r}, which is not in pool")
-            config = cls(**{**parts, "network": GromaConfig.from_dict(data["network"])})
-            config._check_parts()
-            return config
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ValueError(f"The training config {path} cannot be used: {error}.") from error
+            return cls._read(load(path))
+        except OSError as error:
+            raise ValueError(f"The training config {path} cannot be read: {error.strerror}.") from error
+        except ValueError as error:
+            reason = str(error).rstrip(".")
+            raise ValueError(f"The training config {path} cannot be used: {reason}.") from error
+
+    @classmethod
+    def _read(cls, document: Any) -> TrainConfig:
+        """Check the values of a file. Raises ValueError."""
+        data = config_parts.mapping("", document, [item.name for item in dataclasses.fields(cls)])
+        if missing := [name for name in _REQUIRED if name not in data]:
+            raise ValueError(f"it has no {missing[0]}; config/train_tiny.yaml is an example of a whole file")
+        read: dict[str, Any] = {name: _READERS[name](name, value) for name, value in data.items()}
+        worlds = {scenes.world for scenes in read.get("pool", ())}
+        if unknown := [name for name in read.get("usual", ()) if name not in worlds]:
+            raise ValueError(f"usual names the world {quoted(unknown[0])}, which is not in pool")
+        config = cls(**read)
+        config._check_parts()
+        return config
+
+
+def _scenes(place: str, value: Any) -> Scenes:
+    return read_part(Scenes, place, value, {**config_parts.LEAST, **config_parts.OF_SCENES})
+
+
+def _list_of_scenes(place: str, value: Any) -> tuple[Scenes, ...]:
+    """Read one entry or a list of them."""
+    if not isinstance(value, list):
+        return (_scenes(place, value),)
+    return tuple(_scenes(f"{place}[{index}]", entry) for index, entry in enumerate(value))
+
+
+def _language_stage(place: str, value: Any) -> LanguageStage:
+    return read_part(LanguageStage, place, value)
+
+
+def _texts(place: str, value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(f"{place} is {quoted(value)}; it must be a list of texts")
+    return tuple(value)
+
+
+def _average(place: str, value: Any) -> dict[str, float]:
+    """Read shares of stages, which sum to 1."""
+    found = config_parts.shares(place, value, (*_REQUIRED[1:], "joint"))
+    if found and abs(sum(found.values()) - 1) > 1e-6:
+        raise ValueError(f"the shares of {place} sum to {sum(found.values()):g}; they must sum to 1")
+    return found
+
+
+_READERS: dict[str, Callable[[str, Any], Any]] = {
+    "network": lambda place, value: config_parts.network(value),
+    "detection": lambda place, value: read_part(Stage, place, value),
+    "alignment": _language_stage,
+    "language": _language_stage,
+    "joint": lambda place, value: None if value is None else _language_stage(place, value),
+    "pool": _list_of_scenes,
+    "earlier": _list_of_scenes,
+    "held_out": lambda place, value: None if value is None else _scenes(place, value),
+    "seed": lambda place, value: config_parts.whole(place, value, 0),
+    "workers": lambda place, value: config_parts.whole(place, value, 1),
+    "usual": _texts,
+    "prompts": lambda place, value: config_parts.one_of(place, value, _TEMPLATES),
+    "average": _average,
+}
+"""How each setting of a file is read: a function of its key and its value."""

@@ -347,7 +347,11 @@ def test_the_refiner_alone_is_trained(rendered: Path, tmp_path: Path) -> None:
         ("alone: proposer", "alone: backbone", "alone is 'backbone'; the parts are proposer, crops, refiner"),
         ("alone: proposer", "alone: crops", "alone is crops, but the network has none"),
         ("alone: proposer", "alone: refiner", "alone is refiner, but the network has none"),
-        ("alone: proposer", "alone: refiner, recoloured: 3.0", "recoloured is 3.0; it must be from 0 to 1"),
+        (
+            "alone: proposer",
+            "alone: refiner, recoloured: 3.0",
+            "recoloured is 3.0; it must be a number from 0 to 1",
+        ),
         ("muon: false, size: 280, alone: proposer", "muon: true, alone: crops", "no matrices for Muon"),
         ("alignment: {", "alignment: {alone: proposer, ", "alignment has alone; only detection can"),
     ],
@@ -389,7 +393,7 @@ def test_a_share_that_cannot_be_is_named(tmp_path: Path, share: float) -> None:
     pool = config["pool"]
     config["pool"] = [{**(pool[0] if isinstance(pool, list) else pool), "share": share}]
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
-    with pytest.raises(ValueError, match=f"the share of a pool is {share}; it must be a whole number from 1"):
+    with pytest.raises(ValueError, match=rf"pool\[0\]: share is {share}; it must be a whole number from 1"):
         TrainConfig.load(tmp_path / "config.yaml")
 
 
