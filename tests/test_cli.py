@@ -300,6 +300,79 @@ def test_ground_takes_several_pictures(
     assert f"groma: wrote {out / 'b.png'}." in done.stderr
 
 
+@pytest.fixture
+def mixed(picture: Path, tmp_path: Path) -> Path:
+    """A folder of two good pictures, a damaged one, one that is too small, and files of other types."""
+    folder = tmp_path / "mixed"
+    folder.mkdir()
+    for name in ("b.png", "d.png"):
+        (folder / name).write_bytes(picture.read_bytes())
+    (folder / "a.jpg").write_bytes(b"not a picture")
+    cv2.imwrite(str(folder / "c.png"), np.zeros((1, 1, 3), np.uint8))
+    for name in ("e.bmp", "f.GIF", "notes.txt"):
+        (folder / name).touch()
+    return folder
+
+
+def test_ground_names_bad_pictures_and_answers_the_others(
+    groma: Groma, mixed: Path, small_model: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "drawn"
+    done = groma("ground", "--image", mixed, "--model", small_model, "--goal", "mug", "--json", "--out", out)
+    assert done.status == 1
+    document = json.loads(done.stdout)
+    assert list(document) == ["images", "failed"]
+    assert [Path(item["image"]).name for item in document["images"]] == ["b.png", "d.png"]
+    assert all(len(item["groundings"]) == 1 for item in document["images"])
+    failed = {Path(item["image"]).name: item["error"] for item in document["failed"]}
+    assert failed["a.jpg"].startswith(f"{mixed / 'a.jpg'}: ") and "neither a JPEG" in failed["a.jpg"]
+    assert (
+        failed["c.png"]
+        == f"{mixed / 'c.png'}: The image of 1x1 pixels is too small; each side needs 2 or more."
+    )
+    lines = done.stderr.splitlines()
+    assert lines[0] == (
+        f"groma: skipped {mixed / 'e.bmp'}, {mixed / 'f.GIF'}: only JPEG, PNG and WebP files are read from a "
+        "folder; convert the others."
+    )
+    assert lines[1:] == [
+        f"groma: {failed['a.jpg']}",
+        f"groma: wrote {out / 'b.png'}.",
+        f"groma: {failed['c.png']}",
+        f"groma: wrote {out / 'd.png'}.",
+    ]
+    assert sorted(path.name for path in out.iterdir()) == ["b.png", "d.png"]
+
+
+def test_ground_reads_on_in_lines_and_when_no_picture_is_good(
+    groma: Groma, mixed: Path, picture: Path, small_model: Path, tmp_path: Path
+) -> None:
+    bad, none = mixed / "a.jpg", tmp_path / "none.png"
+    done = groma("ground", "--image", bad, none, picture, "--model", small_model, "--goal", "mug")
+    assert done.status == 1 and done.stdout.startswith(f"{picture}:\nmug: ")
+    assert done.stderr.splitlines()[1] == f"groma: {none}: No such file or directory."
+    done = groma("ground", "--image", bad, none, "--model", small_model, "--json")
+    document = json.loads(done.stdout)
+    assert done.status == 1 and document["images"] == [] and len(document["failed"]) == 2
+
+
+def test_ground_names_a_single_bad_picture(refused: Refused, mixed: Path, small_model: Path) -> None:
+    for name in ("a.jpg", "c.png"):
+        line = refused("ground", "--image", mixed / name, "--model", small_model, "--goal", "mug")
+        assert line.startswith(f"groma: {mixed / name}: ")
+
+
+def test_ground_keeps_answers_whose_drawing_cannot_be_written(
+    groma: Groma, mixed: Path, small_model: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    pictures = (mixed / "b.png", mixed / "d.png")
+    done = groma("ground", "--image", *pictures, "--model", small_model, "--json", "--out", tmp_path / "file")
+    document = json.loads(done.stdout)
+    assert done.status == 1 and len(document["images"]) == len(document["failed"]) == 2
+    assert str(tmp_path / "file") in document["failed"][0]["error"]
+
+
 def test_eval_scenes_needs_one_source_of_scenes(refused: Refused, small_model: Path, tmp_path: Path) -> None:
     assert "either --seed" in refused("eval", "scenes", "--model", small_model)
     assert "either --seed" in refused(

@@ -64,10 +64,13 @@ def test_folder(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
     (tmp_path / "pictures" / "a.png").write_bytes(FRAME.read_bytes())
     (tmp_path / "pictures" / "b.jpg").write_bytes(b"not a picture")
+    cv2.imwrite(str(tmp_path / "pictures" / "0.png"), np.zeros((1, 1, 3), np.uint8))
+    (tmp_path / "pictures" / "f.gif").touch()
     out = tmp_path / "answers.jsonl"
     text = run("folder.py", tmp_path / "pictures", "the red mug", "--out", out)
     (line,) = map(json.loads, out.read_text().splitlines())
-    assert line["answers"][0]["status"] == "present" and "b.jpg: skipped" in text
+    assert line["answers"][0]["status"] == "present" and "b.jpg: skipped. OpenCV cannot decode it." in text
+    assert "0.png: skipped. The image of 1x1 pixels is too small" in text
 
 
 def test_video(tmp_path: Path, rgb: NDArray[Any]) -> None:

@@ -5,17 +5,22 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from groma_ros.commands.model_arguments import add_model_arguments, runtime_options
-from groma_ros.errors import printable
+from groma_ros.errors import printable, sentence
 
 if TYPE_CHECKING:
+    from groma_ros.grounding.grounder import Grounder
+    from groma_ros.io.images import Pixels
     from groma_ros.types import Goal, Grounding
 
 _DRAWN = (".png", ".jpg", ".jpeg")
+_NAMED = 10
+"""Maximum number of skipped files that are named."""
 _FUNCTION_WORDS = frozenset(
     (
         "a",
@@ -87,51 +92,132 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run `groma ground` with the options of `add_arguments`; returns the exit status."""
-    from groma_ros.grounding.familiarity import sentences
+    """Run `groma ground` with the options of `add_arguments`; returns the exit status: 1 if one of several
+    pictures could not be used."""
     from groma_ros.grounding.goals import check_goal
-    from groma_ros.grounding.grounder import Grounder
-    from groma_ros.io.picture_files import find_pictures, read_picture
-    from groma_ros.runtime.model_paths import shipped_model
-    from groma_ros.types import Frame, Goal
+    from groma_ros.io.picture_files import find_pictures, other_pictures
+    from groma_ros.types import Goal
 
     goals: list[Goal] = [Goal(text) for text in _goal_texts(args.goal)] or [Goal("", "describe")]
     for goal in goals:
         check_goal(goal)
     names = find_pictures(args.image)
-    drawn = _drawn(args.out, names)
-    # Read the first picture before loading the model, which takes longer.
-    first = read_picture(names[0])
+    if skipped := other_pictures(args.image):
+        _note(_skipped(skipped))
+    drawn = dict(zip(names, _drawn(args.out, names)))
+    failures = _Failures(alone=len(names) == 1)
+    pictures = _read(names, failures)
+    # Read the first usable picture before loading the model, which takes longer.
+    first = next(pictures, None)
+    documents: list[dict[str, Any]] = []
+    if first is not None:
+        grounder = _load(args, goals)
+        for name, rgb, groundings, warnings in _answers(grounder, chain([first], pictures), goals, failures):
+            answers = [item.to_dict() for item in groundings]
+            documents.append(
+                {"image": name, "groundings": answers} | ({"warnings": warnings} if warnings else {})
+            )
+            if not args.json:
+                head = [f"{printable(name)}:"] if len(names) > 1 else []
+                print("\n".join([*head, *map(_lines, groundings)]), flush=True)
+            if drawn:
+                _draw(name, drawn[name], rgb, groundings, failures)
+    if args.json:
+        print(json.dumps(_document(documents, failures), indent=1))
+    return 1 if failures.reasons else 0
+
+
+class _Failures:
+    """Pictures that could not be used. alone: there is only one picture, so its failure ends the command."""
+
+    def __init__(self, alone: bool) -> None:
+        self.alone = alone
+        self.reasons: dict[str, str] = {}
+        """Why, a sentence that names the picture; by name."""
+
+    def add(self, name: str, error: Exception) -> None:
+        """Note an error and report it on standard error. Raises it as ValueError if the picture is the only
+        one."""
+        shown, reason = "standard input" if name == "-" else name, sentence(error)
+        named = getattr(error, "filename", None) or reason.startswith(f"The picture {name} ")
+        self.reasons[name] = reason if named else f"{shown}: {reason}"
+        if self.alone:
+            raise ValueError(self.reasons[name]) from error
+        _note(self.reasons[name].rstrip("."))
+
+
+def _read(names: Sequence[str], failures: _Failures) -> Iterator[tuple[str, Pixels, int]]:
+    """Yield name, pixels (uint8 HxWx3 RGB) and applied orientation of the pictures that can be read."""
+    from groma_ros.io.picture_files import read_picture
+
+    for name in names:
+        try:
+            rgb, turned = read_picture(name)
+        except (ValueError, OSError) as error:
+            failures.add(name, error)
+            continue
+        yield name, rgb, turned
+
+
+def _load(args: argparse.Namespace, goals: Sequence[Goal]) -> Grounder:
+    """Load the model. Raises ValueError for a goal that it cannot answer."""
+    from groma_ros.grounding.grounder import Grounder
+    from groma_ros.runtime.model_paths import shipped_model
+
     grounder = Grounder.load(
         args.model or shipped_model(), runtime_options(args), min_presence=args.min_presence
     )
-    familiarity = grounder.familiarity
-    texts = [goal.text for goal in goals if goal.text]
-    documents: list[dict[str, Any]] = []
-    for number, name in enumerate(names):
-        rgb, turned = first if number == 0 else read_picture(name)
+    for goal in goals:
+        grounder.check(goal)
+    return grounder
+
+
+def _answers(
+    grounder: Grounder,
+    pictures: Iterable[tuple[str, Pixels, int]],
+    goals: Sequence[Goal],
+    failures: _Failures,
+) -> Iterator[tuple[str, Pixels, list[Grounding], list[str]]]:
+    """Yield name, pixels, answers and warnings of the pictures that the model can use. Warnings are also
+    reported on standard error; those about words come with the first picture."""
+    from groma_ros.grounding.familiarity import sentences
+    from groma_ros.types import Frame
+
+    familiarity, judged = grounder.familiarity, [goal.text for goal in goals if goal.text]
+    for name, rgb, turned in pictures:
         if turned != 1:
             _note(f"{name}: turned as its EXIF orientation {turned} says, boxes are of the turned picture")
-        scene = grounder.perceive(Frame(rgb))
-        groundings = grounder.ground(scene, goals)
-        document: dict[str, Any] = {"groundings": [item.to_dict() for item in groundings]}
+        try:
+            scene = grounder.perceive(Frame(rgb))
+            groundings = grounder.ground(scene, goals)
+        except (ValueError, OSError) as error:
+            failures.add(name, error)
+            continue
+        warnings: list[str] = []
         if familiarity is not None:
-            asked = texts if number == 0 else ()
-            if warnings := sentences(familiarity, familiarity.unusual(scene), asked, printable(name)):
-                document["warnings"] = warnings
-            for text in warnings:
-                _note(text)
-        documents.append(document)
-        if not args.json:
-            head = [f"{printable(name)}:"] if len(names) > 1 else []
-            print("\n".join([*head, *map(_lines, groundings)]), flush=True)
-        if drawn:
-            _write_picture(drawn[number], rgb, groundings)
-            _note(f"wrote {drawn[number]}")
-    if args.json:
-        several = {"images": [{"image": name, **found} for name, found in zip(names, documents, strict=True)]}
-        print(json.dumps(documents[0] if len(names) == 1 else several, indent=1))
-    return 0
+            warnings = sentences(familiarity, familiarity.unusual(scene), judged, printable(name))
+            judged = []
+        for text in warnings:
+            _note(text)
+        yield name, rgb, groundings, warnings
+
+
+def _document(documents: list[dict[str, Any]], failures: _Failures) -> dict[str, Any]:
+    """Return the JSON document: of one picture its answers alone, of several also their names and those that
+    failed."""
+    if failures.alone:
+        return {key: value for key, value in documents[0].items() if key != "image"}
+    failed = [{"image": name, "error": reason} for name, reason in failures.reasons.items()]
+    return {"images": documents} | ({"failed": failed} if failed else {})
+
+
+def _skipped(names: Sequence[str]) -> str:
+    """Name pictures of other types that are left out of folders, without full stop."""
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return (
+        f"skipped {', '.join(names[:_NAMED])}{more}: only JPEG, PNG and WebP files are read from a folder; "
+        "convert the others"
+    )
 
 
 def _goal_texts(given: Sequence[Sequence[str]]) -> list[str]:
@@ -170,7 +256,17 @@ def _note(text: str) -> None:
     print(f"groma: {printable(text)}.", file=sys.stderr)
 
 
-def _write_picture(path: Path, rgb: Any, groundings: list[Grounding]) -> None:
+def _draw(name: str, path: Path, rgb: Pixels, groundings: list[Grounding], failures: _Failures) -> None:
+    """Write the picture with boxes; a file that cannot be written is a failure of its picture."""
+    try:
+        _write_picture(path, rgb, groundings)
+    except OSError as error:
+        failures.add(name, error)
+    else:
+        _note(f"wrote {path}")
+
+
+def _write_picture(path: Path, rgb: Pixels, groundings: list[Grounding]) -> None:
     import cv2
 
     from groma_ros.atomic_write import write_file

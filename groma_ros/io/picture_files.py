@@ -20,6 +20,8 @@ from groma_ros.io.jpeg_files import segments
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".webp")
 """Suffixes of the files that are read from a folder."""
+OTHER_ENDINGS = (".bmp", ".gif", ".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2", ".jxl", ".ppm", ".pgm")
+"""Suffixes of picture files that are not read."""
 MAX_FILE_BYTES = 200_000_000
 _HEADER_BYTES = 65_536
 _ORIENTATION = 0x0112
@@ -49,6 +51,18 @@ def find_pictures(names: Sequence[str]) -> list[str]:
         else:
             found.append(name)
     return list(dict.fromkeys(found))
+
+
+def other_pictures(names: Sequence[str]) -> list[str]:
+    """Return the files of folders that are pictures by their suffix but of a type that `find_pictures` leaves
+    out."""
+    folders = [Path(name) for name in dict.fromkeys(names) if name != _STANDARD_INPUT and Path(name).is_dir()]
+    return [
+        str(item)
+        for folder in folders
+        for item in sorted(folder.iterdir())
+        if item.suffix.lower() in OTHER_ENDINGS
+    ]
 
 
 def read_picture(name: str) -> tuple[Pixels, int]:

@@ -19,6 +19,7 @@ from groma_ros.io.picture_files import (
     find_pictures,
     may_have_size,
     orientation,
+    other_pictures,
     read_annotated,
     read_picture,
     upright,
@@ -106,6 +107,15 @@ def test_files_folders_patterns_and_standard_input(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(jpeg(6))))
     pixels, turned = read_picture("-")
     assert (pixels.shape, turned) == (UPRIGHT.shape, 6)
+
+
+def test_pictures_of_other_types_in_a_folder(tmp_path: Path) -> None:
+    for name in ("b.BMP", "a.gif", "c.png", "notes.txt"):
+        (tmp_path / name).touch()
+    assert other_pictures([str(tmp_path), str(tmp_path), "-", f"{tmp_path}/b.BMP"]) == [
+        f"{tmp_path}/a.gif",
+        f"{tmp_path}/b.BMP",
+    ]
 
 
 def test_a_progressive_jpeg_of_thousands_of_scans_is_refused_unread() -> None:
