@@ -1,9 +1,10 @@
-"""Errors, limits and records shared by the readers of both storage formats."""
+"""Errors, limits, records and expansion shared by the readers of both storage formats."""
 
 from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 MAX_CHUNK_BYTES = 256 * 2**20
@@ -87,3 +88,44 @@ def expand(data: bytes, compression: str, limit: int) -> bytes:
     except Exception as error:  # zstandard.ZstdError, lz4's RuntimeError
         raise ValueError(f"its {compression} data is damaged: {' '.join(str(error).split())}") from error
     raise ValueError(f"its compression {compression[:20]!r} is not lz4 or zstd")
+
+
+class MessageExpander:
+    """Expands the messages of one reading of a file that were compressed one by one, whether or not the file
+    says so."""
+
+    def __init__(self, path: Path, file_bytes: int) -> None:
+        """path: of the bag, for messages; file_bytes: size of the file."""
+        self._path = path
+        self._file_bytes = file_bytes
+        self._expanded = 0
+
+    def expanded(self, data: bytes, place: str) -> bytes:
+        """Return a message expanded, or unchanged if it is not compressed.
+
+        place: of the message in the file, for messages. Raises BagError for damaged data, a message that is
+        too large, and messages that are too large together.
+        """
+        if data.startswith(ZSTD_MAGIC):
+            data = self._message(data, place)
+        self._expanded += len(data)
+        limit = expansion_limit(self._file_bytes)
+        if self._expanded > limit:
+            raise BagError(
+                f"The bag {self._path} of {size_text(self._file_bytes)} is refused: its messages expand to "
+                f"more than {size_text(limit)}, the most that is read of a file of its size."
+            )
+        return data
+
+    def _message(self, data: bytes, place: str) -> bytes:
+        try:
+            content = expand(data, "zstd", MAX_CHUNK_BYTES)
+        except ValueError as error:
+            raise BagError(f"The bag {self._path} is damaged in {place}: {error}.") from error
+        if len(content) > MAX_CHUNK_BYTES:
+            limit = size_text(MAX_CHUNK_BYTES)
+            raise BagError(
+                f"The message in {place} of the bag {self._path} expands to more than {limit}; the most that "
+                f"is read is {limit}."
+            )
+        return content

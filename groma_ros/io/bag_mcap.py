@@ -26,6 +26,7 @@ from groma_ros.io.bag_errors import (
     BagError,
     BagMessage,
     BagTopic,
+    MessageExpander,
     expand,
     expansion_limit,
     size_text,
@@ -106,6 +107,7 @@ class McapFile:
         """Yield the messages of these topics by recording time; of two with the same time, the first in the
         file comes first. Raises BagError if the file is damaged."""
         wanted = {number for number, channel in self._channels.items() if channel.topic in names}
+        expander = MessageExpander(self.path, self._size)
         pending: list[tuple[int, int, int, int, bytes]] = []
         held = 0
         chunks = [
@@ -113,11 +115,18 @@ class McapFile:
             for chunk in sorted(self._chunks, key=lambda item: (item.time, item.start))
             if chunk.channels is None or chunk.channels & wanted
         ]
+
+        def oldest() -> tuple[BagMessage, int]:
+            """The first pending message, and its size before expansion, bytes."""
+            time, order, _, number, data = heapq.heappop(pending)
+            where = f"the record at byte {chunks[order].start}"
+            return BagMessage(self._channels[number].topic, time, expander.expanded(data, where)), len(data)
+
         for order, chunk in enumerate(chunks):
             while pending and pending[0][0] < chunk.time:
-                time, _, _, number, data = heapq.heappop(pending)
-                held -= len(data)
-                yield BagMessage(self._channels[number].topic, time, data)
+                message, size = oldest()
+                held -= size
+                yield message
             for place, (number, time, data) in enumerate(self._read(chunk, wanted)):
                 heapq.heappush(pending, (time, order, place, number, data))
                 held += len(data)
@@ -128,8 +137,7 @@ class McapFile:
                     "in order."
                 )
         while pending:
-            time, _, _, number, data = heapq.heappop(pending)
-            yield BagMessage(self._channels[number].topic, time, data)
+            yield oldest()[0]
 
     def close(self) -> None:
         """Close the file."""

@@ -13,12 +13,10 @@ from numpy.typing import NDArray
 
 from groma_ros.io.bag_errors import (
     MAX_CHUNK_BYTES,
-    ZSTD_MAGIC,
     BagError,
     BagMessage,
     BagTopic,
-    expand,
-    expansion_limit,
+    MessageExpander,
     size_text,
 )
 
@@ -32,7 +30,7 @@ _BATCH = 100_000
 
 
 class SqliteFile:
-    """An open .db3 file. Messages compressed one by one are expanded, whether or not the file says so."""
+    """An open .db3 file."""
 
     def __init__(self, path: Path, copied: bool = False, name: Path | None = None) -> None:
         """copied: the file is our copy, with the recording's write-ahead log beside it, and sqlite may change
@@ -73,7 +71,7 @@ class SqliteFile:
         """Yield the messages of these topics by recording time. Raises BagError if the file is damaged."""
         wanted = [number for number, (name, _, _) in self._topics.items() if name in names]
         rows = self._index[np.isin(self._index[:, 0], wanted)]
-        expanded, limit = 0, expansion_limit(self._size)
+        expander = MessageExpander(self.path, self._size)
         for number, time, row in rows[np.argsort(rows[:, 1], kind="stable")].tolist():
             with self._naming():
                 found = self._database.execute(
@@ -83,19 +81,15 @@ class SqliteFile:
                 ).fetchone()
             size, data = found or (None, None)
             if size is not None and data is None:
-                raise self._too_large(row, size)
+                raise BagError(
+                    f"The message in row {row} of the bag {self.path} has {size_text(size)}; the most that "
+                    f"is read is {size_text(MAX_CHUNK_BYTES)}."
+                )
             if not isinstance(data, bytes):
                 raise BagError(
                     f"The bag {self.path} is damaged: row {row} of its table messages holds no bytes."
                 )
-            if data.startswith(ZSTD_MAGIC):
-                data = self._expanded(row, data)
-            expanded += len(data)
-            if expanded > limit:
-                raise BagError(
-                    f"The bag {self.path} of {size_text(self._size)} is refused: its messages expand to "
-                    f"more than {size_text(limit)}, the most that is read of a file of its size."
-                )
+            data = expander.expanded(data, f"row {row} of its table messages")
             yield BagMessage(self._topics[number][0], time, data)
 
     def close(self) -> None:
@@ -165,24 +159,6 @@ class SqliteFile:
                 f"{size_text(self._size)}."
             )
         return index
-
-    def _expanded(self, row: int, data: bytes) -> bytes:
-        try:
-            content = expand(data, "zstd", MAX_CHUNK_BYTES)
-        except ValueError as error:
-            raise BagError(
-                f"The bag {self.path} is damaged in row {row} of its table messages: {error}."
-            ) from error
-        if len(content) > MAX_CHUNK_BYTES:
-            raise self._too_large(row, None)
-        return content
-
-    def _too_large(self, row: int, size: int | None) -> BagError:
-        limit = size_text(MAX_CHUNK_BYTES)
-        has = f"has {size_text(size)}" if size is not None else f"expands to more than {limit}"
-        return BagError(
-            f"The message in row {row} of the bag {self.path} {has}; the most that is read is {limit}."
-        )
 
     @contextmanager
     def _naming(self) -> Iterator[None]:

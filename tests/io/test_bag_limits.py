@@ -9,6 +9,7 @@ import struct
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 import zstandard
 from mcap.opcode import Opcode
@@ -211,6 +212,33 @@ def test_chunks_that_expand_beyond_the_limits(tmp_path: Path, monkeypatch: pytes
     path.write_bytes(chunk_of(1500, struct.pack("<BQ", 0x80, 1491) + bytes(1491), count=2))
     with pytest.raises(BagError, match=r"its chunks expand to more than 1.95 KiB"):
         times(path)
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_messages_that_expand_beyond_the_limits(
+    tmp_path: Path, plugin: StoragePlugin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Compressed one by one; the limits are those of one message and of all together."""
+    shots = [("/eye", RAW, time, image(time, np.zeros((20, 20, 3), np.uint8))) for time in (1, 2, 3)]
+    folder = write(tmp_path / "bag", shots, plugin, "MESSAGE")
+    assert times(folder) == [1, 2, 3]
+    monkeypatch.setattr(bag_errors, "MIN_EXPANDED_BYTES", 3000)
+    monkeypatch.setattr(bag_errors, "MAX_RATIO", 0)
+    with pytest.raises(BagError, match=r"is refused: its messages expand to more than 2.93 KiB"):
+        times(folder)
+    monkeypatch.setattr(bag_errors, "MAX_CHUNK_BYTES", 1000)
+    with pytest.raises(BagError, match=r"The message in .* of the bag .* expands to more than 1000 bytes"):
+        times(folder)
+
+
+@pytest.mark.parametrize("plugin", list(StoragePlugin))
+def test_a_damaged_compressed_message_is_named(tmp_path: Path, plugin: StoragePlugin) -> None:
+    broken = bag_errors.ZSTD_MAGIC + b"no zstd data"
+    folder = write(tmp_path / "bag", [("/eye", RAW, 1, broken)], plugin)
+    with pytest.raises(
+        BagError, match=r"is damaged in (row 1 of its|the record at byte \d+).*: its zstd data is damaged"
+    ):
+        read(folder, topic="/eye")
 
 
 def test_files_that_are_compressed_as_a_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,6 +83,8 @@ def pictures(count: int = 3) -> list[NDArray[Any]]:
         (StoragePlugin.SQLITE3, "FILE"),
         (StoragePlugin.MCAP, ""),
         (StoragePlugin.MCAP, "STORAGE"),
+        (StoragePlugin.MCAP, "MESSAGE"),
+        (StoragePlugin.MCAP, "FILE"),
     ],
 )
 def test_every_form_gives_the_same_frames(tmp_path: Path, plugin: StoragePlugin, compress: str) -> None:
