@@ -100,16 +100,32 @@ def find_cameras(bag: Bag) -> list[str]:
 def _only_camera(bag: Bag) -> str:
     cameras = find_cameras(bag)
     if not cameras:
-        raise BagError(
-            f"The bag {bag.path} holds no camera, that is no topic of type {RAW} or {COMPRESSED} that shows "
-            f"no depth; it has {bag.listed()}."
-        )
+        raise _no_camera(bag)
     if len(cameras) > 1:
         raise BagError(
             f"The bag {bag.path} holds several cameras; name one of {', '.join(map(printable, cameras))} "
             "with --topic."
         )
     return cameras[0]
+
+
+def _no_camera(bag: Bag) -> BagError:
+    """Return the error for a bag without cameras. Raises BagError for an image topic that cannot be used,
+    e.g. an empty one."""
+    images = sorted(topic for topic, kinds in bag.types.items() if kinds & {RAW, COMPRESSED})
+    for topic in images:
+        bag.check_topic(topic, (RAW, COMPRESSED), "a camera")
+    if not images:
+        return BagError(
+            f"The bag {bag.path} holds no camera, that is no topic of type {RAW} or {COMPRESSED}; it has "
+            f"{bag.listed()}."
+        )
+    named = ", ".join(map(printable, images))
+    are = "image topics are" if len(images) > 1 else "image topic is"
+    return BagError(
+        f"The bag {bag.path} holds no camera: its {are} taken for depth ({named}); if one is a camera, "
+        "name it with --topic."
+    )
 
 
 def _with_type(bag: Bag, kind: str) -> list[str]:

@@ -147,8 +147,27 @@ def test_which_camera(tmp_path: Path) -> None:
             camera_of(folder, topic)
         assert sentence in str(caught.value)
     silent = write(tmp_path / "silent", messages[3:], StoragePlugin.MCAP)
-    with pytest.raises(ValueError, match="holds no camera"):
+    with pytest.raises(ValueError, match=r"holds no camera, .*; it has /words \(std_msgs/msg/String\)\."):
         camera_of(silent)
+
+
+@pytest.mark.parametrize("plugin", [StoragePlugin.MCAP, StoragePlugin.SQLITE3])
+def test_a_bag_without_images_says_why(tmp_path: Path, plugin: StoragePlugin) -> None:
+    """Its image topic holds no messages, or shows depth."""
+    with Writer(tmp_path / "empty", version=9, storage_plugin=plugin) as writer:
+        writer.add_connection("/cam/image/compressed", COMPRESSED, typestore=STORE)
+    with pytest.raises(ValueError, match=r"^The topic /cam/image/compressed of .* holds no messages\.$"):
+        camera_of(tmp_path / "empty")
+    depth = image(1, pictures(1)[0], "16UC1")
+    folder = write(tmp_path / "depth", [("/cam/image", RAW, 1, depth)], plugin)
+    with pytest.raises(
+        ValueError,
+        match=r"its image topic is taken for depth \(/cam/image\); if one is a camera, name it with --topic",
+    ):
+        camera_of(folder)
+    both = [("/cam/image", RAW, 1, depth), ("/deep", RAW, 1, depth)]
+    with pytest.raises(ValueError, match=r"image topics are taken for depth \(/cam/image, /deep\);"):
+        camera_of(write(tmp_path / "both", both, plugin))
 
 
 def test_unknown_message_type(tmp_path: Path) -> None:
