@@ -72,10 +72,13 @@ def check_camera(width: int, height: int, aspect: float | Literal["random"] | No
     if supersample < 1 or not all(32 <= side * supersample <= 4096 for side in (width, height)):
         size = f"{width}x{height}, supersampled {supersample} times,"
         raise ValueError(f"A picture of {size} is out of range: take 32 to 4096 pixels.")
-    if aspect != "random" and not 0.4 <= (width / height if aspect is None else aspect) <= 2.5:
+    if aspect is None and not 0.4 <= width / height <= 2.5:
         raise ValueError(
-            f"A camera of aspect {aspect or width / height:.3g} is out of range: take 0.4 to 2.5."
+            f"A picture of {width}x{height} has the aspect {width / height:.3g}, which is out of range: take "
+            "0.4 to 2.5."
         )
+    if aspect is not None and aspect != "random" and not 0.4 <= aspect <= 2.5:
+        raise ValueError(f"A camera of aspect {aspect:g} is out of range: take 0.4 to 2.5.")
 
 
 class SceneRenderer:

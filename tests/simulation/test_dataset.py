@@ -219,6 +219,9 @@ def test_the_command_writes_and_names_the_annotations(
     [
         (Settings(1, aspect="wide"), "'wide' is neither a number nor random"),
         (Settings(1, aspect="9"), "aspect 9 is out of range: take 0.4 to 2.5"),
+        (Settings(1, aspect="0"), "A camera of aspect 0 is out of range"),
+        (Settings(1, aspect="nan"), "A camera of aspect nan is out of range"),
+        (Settings(1, width=640, height=64), "A picture of 640x64 has the aspect 10, which is out of range"),
         (Settings(1, width=8, height=8), "8x8, supersampled 1 times, is out of range"),
         (Settings(1, supersample=0), "supersampled 0 times, is out of range"),
     ],
