@@ -249,7 +249,10 @@ def _run(arguments: Sequence[str]) -> int:
 
 
 def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
-    """The subcommand's name, of one or two words, and the arguments after it."""
+    """The subcommand's name, of one or two words, and the arguments after it.
+
+    Exits with status 0 after the version or a help that was asked for, with 2 if no command is named.
+    """
     for words in (1, 2):
         name = " ".join(arguments[:words])
         if name in COMMANDS:
@@ -260,11 +263,12 @@ def _choose(arguments: Sequence[str]) -> tuple[str, list[str]]:
     group = (
         arguments[0] if arguments and any(name.startswith(f"{arguments[0]} ") for name in COMMANDS) else ""
     )
-    if any(word in ("-h", "--help") for word in arguments[:2]):
-        print(_overview(group))
-        sys.exit(0)
+    asks_help = any(word in ("-h", "--help") for word in arguments[:2])
+    if asks_help or list(arguments) in ([], [group]):
+        print(_overview(group), file=sys.stdout if asks_help else sys.stderr)
+        sys.exit(0 if asks_help else 2)
     named = list(itertools.takewhile(lambda word: not word.startswith("-"), arguments[:2]))
-    asked = " ".join(named or arguments[:1]) or "nothing"
+    asked = " ".join(named or arguments[:1])
     spellings = [asked, *arguments[:1]]
     near = next(
         (match for word in spellings for match in difflib.get_close_matches(word, COMMANDS, 1, 0.7)), ""

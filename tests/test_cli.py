@@ -141,7 +141,14 @@ def test_the_example_is_one_the_command_takes(name: str, monkeypatch: pytest.Mon
 def test_unknown_commands_are_refused(refused: Refused) -> None:
     assert "'dance' is not a command; known are ground, eval scenes" in refused("dance")
     assert "'eval dance' is not a command" in refused("eval", "dance")
-    assert "'nothing' is not a command" in refused()
+
+
+@pytest.mark.parametrize("words", [(), ("--debug",), ("eval",)])
+def test_without_a_command_the_help_is_printed_as_an_error(groma: Groma, words: tuple[str, ...]) -> None:
+    """On standard error with status 2, the status of wrong arguments, so that a script notices."""
+    done = groma(*words)
+    assert (done.status, done.stdout) == (2, "")
+    assert done.stderr == groma(*(word for word in words if word == "eval"), "--help").stdout
 
 
 @pytest.mark.parametrize(
