@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groma_ros.errors import printable
+from groma_ros.grounding.grounder import check_image
 from groma_ros.io.bag_files import storage_suffix
 from groma_ros.io.bag_topics import find_camera, find_depth
 from groma_ros.io.bags import Bag, RecordedCamera, open_bag, recorded_images
@@ -170,9 +171,14 @@ class PictureSource:
     recorded, moving = True, False
 
     def __init__(self, path: Path) -> None:
-        """Raises ValueError for a folder without pictures."""
+        """Raises ValueError for a folder without pictures, and for a single picture that cannot be used."""
         self.name = path.name or str(path)
         self._names = find_pictures([str(path)])
+        if not path.is_dir():
+            try:
+                check_image(read_picture(str(path))[0])
+            except (ValueError, OSError) as error:
+                raise ValueError(_reason(str(path), error)) from error
 
     def frames(self) -> Iterator[SourceFrame]:
         """Yield all pictures; unreadable ones as refused frames."""
@@ -181,8 +187,7 @@ class PictureSource:
             try:
                 rgb, _ = read_picture(name)
             except (ValueError, OSError) as error:
-                reason = f"{name}: {error.strerror}." if isinstance(error, OSError) else f"{name}: {error}"
-                yield SourceFrame(None, seconds, reason)
+                yield SourceFrame(None, seconds, _reason(name, error))
                 continue
             yield SourceFrame(Frame(rgb, round(seconds * NANOSECONDS), Path(name).name), seconds)
 
@@ -224,6 +229,11 @@ class BagSource:
 
     def close(self) -> None:
         """Nothing is open between two readings."""
+
+
+def _reason(name: str, error: ValueError | OSError) -> str:
+    """Return why a picture cannot be used, a sentence."""
+    return f"{name}: {error.strerror}." if isinstance(error, OSError) else f"{name}: {error}"
 
 
 def _rgb(bgr: NDArray[Any]) -> NDArray[Any]:

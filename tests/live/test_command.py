@@ -45,6 +45,21 @@ def test_refusals_are_one_sentence(
     assert captured.out == ""
 
 
+def test_a_picture_that_cannot_be_read_is_refused_before_serving(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "broken.png"
+    path.write_bytes(PICTURE.read_bytes()[:3000])
+    monkeypatch.setattr(PageServer, "run", lambda server: None)
+    options = ["--no-browser", "--port", "0", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(sys, "argv", ["groma", "live", "--source", str(path), *options])
+    with pytest.raises(SystemExit) as end:
+        main()
+    captured = capsys.readouterr()
+    assert end.value.code == 1 and captured.out == ""
+    assert captured.err.startswith(f"groma: {path}: ") and captured.err.count("\n") == 1
+
+
 def test_a_port_that_is_taken_is_a_sentence_also_with_a_node(tmp_path: Path) -> None:
     """By then the client of the node runs its threads, which end before the process does."""
     with socket.create_server(("127.0.0.1", 0)) as taken:

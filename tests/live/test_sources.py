@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from groma_ros.live.sources import BagSource, CameraSource, PictureSource, VideoSource, open_source
 from tests.live.conftest import BAG, PICTURE
 
+ONE_PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
+
 
 def test_a_bag_gives_its_camera_with_depth() -> None:
     source = open_source(str(BAG))
@@ -60,6 +62,9 @@ def test_a_video_gives_its_frames_at_its_rate(tmp_path: Path) -> None:
         ("text.mp4", b"no video", "neither a bag nor a video"),
         ("broken.mcap", b"no bag", "broken.mcap"),
         ("empty", "folder", "holds no pictures"),
+        ("broken.png", b"no picture", r"broken\.png: The compressed image .* is neither a JPEG nor a PNG"),
+        ("none.jpg", b"", r"none\.jpg: The compressed image is empty"),
+        ("dot.png", ONE_PIXEL, r"dot\.png: The image of 1x1 pixels is too small"),
     ],
 )
 def test_what_is_no_source_is_a_sentence(
