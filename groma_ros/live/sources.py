@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -30,6 +31,9 @@ VIDEO_RATE = 30.0
 """Frames per second of a video that does not state its rate."""
 CAMERA_TRIES = 50
 """Consecutive failed reads after which a camera counts as gone."""
+
+_OPENCV_SILENT, _FFMPEG_QUIET = 0, "-8"
+"""Log levels of the two libraries (LOG_LEVEL_SILENT, AV_LOG_QUIET)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,7 +100,8 @@ class CameraSource:
         """Raises ValueError if it cannot be opened."""
         self.name = f"camera {number}"
         self._number = number
-        self._capture = cv2.VideoCapture(number)
+        with _silent_opencv():
+            self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise ValueError(
                 f"The camera {number} cannot be opened: it is absent, in use, or this user may not read "
@@ -156,7 +161,8 @@ class VideoSource:
         """Nothing is open between two readings."""
 
     def _open(self) -> cv2.VideoCapture:
-        capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
+        with _silent_opencv():
+            capture = cv2.VideoCapture(str(self._path), cv2.CAP_FFMPEG)
         if not capture.isOpened():
             raise ValueError(
                 f"{self._path} is neither a bag nor a video that OpenCV can decode; convert it with "
@@ -229,6 +235,20 @@ class BagSource:
 
     def close(self) -> None:
         """Nothing is open between two readings."""
+
+
+@contextmanager
+def _silent_opencv() -> Iterator[None]:
+    """Silence the logs of OpenCV and of its FFmpeg inside the block: our own errors say what failed."""
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", _FFMPEG_QUIET)
+    logging = getattr(getattr(cv2, "utils", None), "logging", cv2)
+    set_level = getattr(logging, "setLogLevel", None)  # absent from some builds
+    before = set_level(_OPENCV_SILENT) if set_level is not None else None
+    try:
+        yield
+    finally:
+        if set_level is not None:
+            set_level(before)
 
 
 def _reason(name: str, error: ValueError | OSError) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from itertools import islice
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from groma_ros.live.sources import BagSource, CameraSource, PictureSource, VideoSource, open_source
-from tests.live.conftest import BAG, PICTURE
+from tests.live.conftest import BAG, PICTURE, ROOT
 
 ONE_PIXEL = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))[1].tobytes()
 
@@ -124,3 +126,24 @@ def test_a_camera_gives_its_frames_until_it_is_gone(monkeypatch: pytest.MonkeyPa
 def test_a_camera_that_is_not_there_is_a_sentence() -> None:
     with pytest.raises(ValueError, match="The camera 97 cannot be opened"):
         open_source("97")
+
+
+def test_opencv_logs_nothing_before_the_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(b"no video")
+    before = cv2.utils.logging.getLogLevel()
+    for source in ("97", str(path)):
+        with pytest.raises(ValueError, match="can"):
+            open_source(source)
+    assert capfd.readouterr() == ("", "")
+    assert cv2.utils.logging.getLogLevel() == before
+
+
+def test_ffmpeg_logs_nothing_before_the_sentence(tmp_path: Path) -> None:
+    """In a process of its own: the level is read once."""
+    path = tmp_path / "headless.mp4"
+    path.write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom\0\0\0\x08free")
+    code = f"from groma_ros.live.sources import open_source; open_source({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 1 and done.stderr.startswith("Traceback"), done.stderr
+    assert "neither a bag nor a video" in done.stderr.splitlines()[-1]
