@@ -1,15 +1,18 @@
-"""Read goals from a YAML file: under the key `goals`, texts or mappings of text, kind and min_score."""
+"""Check goals, and read them from a YAML file: under the key `goals`, texts or mappings of text, kind and
+min_score."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import numpy as np
 import yaml
-from numpy.typing import NDArray
 
+from groma_ros.errors import quoted
 from groma_ros.types import GOAL_KINDS, Goal, GoalKind
 from groma_ros.yaml_files import YamlError, compose
 
@@ -25,14 +28,30 @@ SPOKEN_KINDS = ("describe", "chat")
 """Kinds of goals with an answer in words: they are asked once and cannot be standing goals."""
 
 
+def as_goals(given: str | Goal | Sequence[str | Goal]) -> list[Goal]:
+    """Return one goal, or several, each a text or a `Goal`, as a list; its goals are not checked. Raises
+    ValueError for something that is no list."""
+    try:
+        found = [given] if isinstance(given, (str, bytes, Goal)) else list(given)
+    except TypeError:
+        raise ValueError(
+            f"The goals are {quoted(given)}; give a text, a Goal or a list of them, e.g. ['the red mug']."
+        ) from None
+    return [Goal(goal) if isinstance(goal, str) else goal for goal in found]
+
+
 def check_goal(goal: Goal) -> None:
     """Raise ValueError for a goal that no model can answer: no words, far too many characters, an unknown
-    kind or invalid boxes.
+    kind, invalid boxes, a field of another type or no `Goal`.
 
     Every character is allowed. Text in the form of a special token (`<r3>`, `</s>`) is treated as plain
     characters.
     """
-    if goal.kind not in GOAL_KINDS:
+    if not isinstance(goal, Goal):
+        raise ValueError(f"A goal is {quoted(goal)} and must be a text or a Goal, e.g. 'the red mug'.")
+    if not isinstance(goal.text, str):
+        raise ValueError(f"The goal's text is {quoted(goal.text)} and must be a text, e.g. 'the red mug'.")
+    if not isinstance(goal.kind, str) or goal.kind not in GOAL_KINDS:
         raise ValueError(
             f"The goal kind {str(goal.kind)[:40]!r} is unknown; use one of {', '.join(GOAL_KINDS)}."
         )
@@ -44,10 +63,14 @@ def check_goal(goal: Goal) -> None:
         raise ValueError(
             f"The goal has {len(goal.text)} characters; the limit is {MAX_CHARACTERS}. Shorten the goal."
         )
+    if not isinstance(goal.min_score, Real):
+        raise ValueError(
+            f"The goal's min_score is {quoted(goal.min_score)} and must be a number from 0 to 1."
+        )
     if not 0 <= goal.min_score <= 1:
         raise ValueError(f"The goal's min_score is {goal.min_score}; it must be between 0 and 1.")
     if goal.regions is not None:
-        _check_regions(np.asarray(goal.regions))
+        _check_regions(goal.regions)
 
 
 def check_standing(goal: Goal) -> None:
@@ -59,7 +82,15 @@ def check_standing(goal: Goal) -> None:
         )
 
 
-def _check_regions(boxes: NDArray[Any]) -> None:
+def _check_regions(regions: Any) -> None:
+    try:
+        boxes = np.asarray(regions)
+    except ValueError:  # rows of different lengths
+        boxes = np.array(None)
+    if boxes.dtype.kind not in "fiu":
+        raise ValueError(
+            f"The goal's regions are {quoted(regions)}; they must be boxes of four numbers (x1, y1, x2, y2)."
+        )
     if boxes.ndim != 2 or boxes.shape[1] != 4:
         raise ValueError(
             f"The goal's regions must be boxes of four numbers (x1, y1, x2, y2), not of shape {boxes.shape}."

@@ -17,7 +17,7 @@ from groma_ros.grounding.calibration import NEEDS_NULLS, PROBE, Calibration, Pro
 from groma_ros.grounding.conversation import Conversation, Turn, mention_scores, referring, text_spans
 from groma_ros.grounding.decoding import RegionAnswer, RegionTokens, Written, choose_regions, write
 from groma_ros.grounding.familiarity import Familiarity
-from groma_ros.grounding.goals import check_goal
+from groma_ros.grounding.goals import as_goals, check_goal
 from groma_ros.runtime.bundle import TOKENIZER, Bundle, BundleError
 from groma_ros.runtime.interfaces import LanguageModel, VisionTokenizer
 from groma_ros.runtime.load import Runtime
@@ -213,8 +213,7 @@ class Grounder:
         has none; kind chat gets text whose mentioned regions are its detections. Raises ValueError, before
         any work on the image, if a goal cannot be answered.
         """
-        asked = [goals] if isinstance(goals, (str, Goal)) else goals
-        wanted = [Goal(goal) if isinstance(goal, str) else goal for goal in asked]
+        wanted = as_goals(goals)
         for goal in wanted:
             self.check(goal)
         scene = view if isinstance(view, Scene) else self.perceive(view)

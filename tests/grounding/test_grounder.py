@@ -285,6 +285,12 @@ def test_text_is_only_ever_text(
         (Goal("mug", "some"), "The goal kind 'some' is unknown"),  # type: ignore[arg-type]
         (Goal("mug", min_score=1.5), "min_score is 1.5"),
         (Goal("mug", min_score=float("nan")), "min_score is nan"),
+        (Goal("mug", min_score="x"), "min_score is 'x' and must be a number from 0 to 1"),  # type: ignore[arg-type]
+        (Goal("mug", min_score=None), "min_score is null and must be a number"),  # type: ignore[arg-type]
+        (Goal(5), "The goal's text is 5 and must be a text"),  # type: ignore[arg-type]
+        (Goal("mug", ["all"]), "The goal kind .* is unknown"),  # type: ignore[arg-type]
+        (Goal("mug", regions=[[1, 2, 3, "x"]]), "four numbers"),  # type: ignore[arg-type]
+        (Goal("mug", regions=[[1, 2, 3], [4]]), "four numbers"),  # type: ignore[arg-type]
         (Goal("mug", regions=np.zeros((2, 3), np.float32)), "four numbers"),
         (Goal("mug", regions=np.array([[9, 9, 3, 12]], np.float32)), "is not a box"),
         (Goal("mug", regions=np.array([[0, 0, np.inf, 12]], np.float32)), "is not a box"),
@@ -296,6 +302,22 @@ def test_goals_that_cannot_be_asked(grounder: Grounder, scene: Scene, goal: Goal
     with pytest.raises(ValueError, match=sentence):
         grounder.ground(scene, [Goal("the red mug"), goal])
     assert len(grounder.ground(scene, [Goal("the red mug")])) == 1
+
+
+@pytest.mark.parametrize(
+    ("goals", "sentence"),
+    [
+        ([5], "^A goal is 5 and must be a text or a Goal, e.g. 'the red mug'.$"),
+        ([b"x"], "^A goal is b'x' and must be a text or a Goal"),
+        (b"mug", "^A goal is b'mug' and must be a text or a Goal"),
+        (["mug", None], "^A goal is null and must be a text or a Goal"),
+        (None, "^The goals are null; give a text, a Goal or a list of them"),
+        (5, "^The goals are 5; give a text"),
+    ],
+)
+def test_what_is_no_goal(grounder: Grounder, scene: Scene, goals: Any, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        grounder.ground(scene, goals)
 
 
 def test_a_network_that_gives_no_numbers_is_refused_and_does_not_go_on_forever(
