@@ -26,6 +26,8 @@ MAX_REGIONS = 100
 """Maximum number of boxes that a goal is about, as many as Groma has regions."""
 SPOKEN_KINDS = ("describe", "chat")
 """Kinds of goals with an answer in words: they are asked once and cannot be standing goals."""
+STANDING_KINDS = tuple(kind for kind in GOAL_KINDS if kind not in SPOKEN_KINDS)
+"""Kinds of goals that are answered with boxes, and can be standing goals."""
 
 
 def as_goals(given: str | Goal | Sequence[str | Goal]) -> list[Goal]:
@@ -104,11 +106,12 @@ def _check_regions(regions: Any) -> None:
 
 
 _KEYS = ("text", "kind", "min_score")
+_NULL = "tag:yaml.org,2002:null"
 
 
 def read_goals(path: Path) -> tuple[Goal, ...]:
-    """Read the goals of a file, in order; repeated ones are skipped. Raises ValueError naming the line and
-    the key that is wrong."""
+    """Read the standing goals of a file, in order; repeated ones are skipped. Raises ValueError naming the
+    line and the key that is wrong."""
     try:
         root = compose(path)
     except OSError as error:
@@ -152,7 +155,13 @@ def _goal(path: Path, node: yaml.Node) -> Goal:
         fields["text"] = _scalar(path, "text", node)
     if "text" not in fields:
         _refuse(path, node, "the key 'text' is missing")
-    goal = Goal(fields["text"], cast(GoalKind, fields.get("kind", "auto")), fields.get("min_score", 0.0))
+    kind = fields.get("kind", "auto")
+    if kind not in STANDING_KINDS:
+        wrong = "answered in words and cannot stand" if kind in SPOKEN_KINDS else "unknown"
+        _refuse(
+            path, node, f"the goal kind {kind[:SHOWN]!r} is {wrong}; use one of {', '.join(STANDING_KINDS)}"
+        )
+    goal = Goal(fields["text"], cast(GoalKind, kind), fields.get("min_score", 0.0))
     try:
         check_goal(goal)
     except ValueError as error:
@@ -168,6 +177,13 @@ def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
             node,
             f"the key {key!r} holds a {node.id} and must hold "
             f"{'a number' if key == 'min_score' else 'a text'}",
+        )
+    if key == "text" and node.tag == _NULL and node.value:
+        _refuse(
+            path,
+            node,
+            f"the key 'text' holds {node.value[:SHOWN]}, which is no text; write a goal, or put it in quotes if you "
+            "mean the word",
         )
     if key != "min_score":
         return str(node.value)

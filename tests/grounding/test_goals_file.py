@@ -25,6 +25,12 @@ def test_texts_and_mappings(tmp_path: Path) -> None:
     ]
 
 
+def test_a_null_in_quotes_is_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "goals.yaml"
+    path.write_text("goals:\n- 'null'\n- text: \"~\"\n")
+    assert [goal.text for goal in read_goals(path)] == ["null", "~"]
+
+
 def test_the_demo_s_goals() -> None:
     goals = read_goals(ROOT / "demo" / "goals.yaml")
     assert len(goals) == 8
@@ -39,7 +45,18 @@ def test_the_demo_s_goals() -> None:
             "line 3: the key 'txt' is not known; a goal has the keys text, kind, min_score.",
         ),
         ("goal:\n- the mug\n", "line 1: the key 'goal' is not known"),
-        ("goals:\n- text: a\n  kind: some\n", "line 2: The goal kind 'some' is unknown"),
+        (
+            "goals:\n- text: a\n  kind: some\n",
+            "line 2: the goal kind 'some' is unknown; use one of auto, one, all.",
+        ),
+        (
+            "goals:\n- a\n- text: b\n  kind: chat\n",
+            "line 3: the goal kind 'chat' is answered in words and cannot stand; use one of auto, one, all.",
+        ),
+        ("goals:\n- text: a\n  kind: null\n", "line 2: the goal kind 'null' is unknown; use one of auto"),
+        ("goals:\n- a\n- text: null\n", "line 3: the key 'text' holds null, which is no text; write a goal"),
+        ("goals:\n- ~\n", "line 2: the key 'text' holds ~, which is no text"),
+        ("goals:\n- text:\n  kind: all\n", "line 2: The goal is empty"),
         (
             "goals:\n- text: a\n  min_score: much\n",
             "line 3: the key 'min_score' holds 'much' and must hold a number",
