@@ -182,8 +182,8 @@ def _scalar(path: Path, key: str, node: yaml.Node) -> str | float:
         _refuse(
             path,
             node,
-            f"the key 'text' holds {node.value[:SHOWN]}, which is no text; write a goal, or put it in quotes if you "
-            "mean the word",
+            f"the key 'text' holds {node.value[:SHOWN]}, which is no text; write a goal, or put it in quotes "
+            "if you mean the word",
         )
     if key != "min_score":
         return str(node.value)
