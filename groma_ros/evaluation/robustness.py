@@ -85,6 +85,11 @@ def _framed(frames: tuple[str, ...]) -> Change:
     return changed
 
 
+def _capitals(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
+    goals = tuple(dataclasses.replace(goal, text=goal.text.upper()) for goal in scene.goals)
+    return dataclasses.replace(scene, goals=goals)
+
+
 def _unknown(scene: TrueScene, rng: np.random.Generator) -> TrueScene:
     """Replace the goals by goals with nouns that occur in no scene and no training data."""
     view = View(scene.objects, scene.rgb.shape[1], words_of(scene.world or DEFAULT_WORLD))
@@ -126,6 +131,11 @@ CONDITIONS = {
     "grasp": Condition('behind "grasp"', _framed(("grasp {}",))),
     "navigate": Condition('behind "navigate to"', _framed(("navigate to {}",))),
     "go": Condition('behind "go to"', _framed(("go to {}",))),
+    "beside": Condition(
+        'behind "stop in front of", "stand beside", "go next to", "wait near"',
+        _framed(("stop in front of {}", "stand beside {}", "go next to {}", "wait near {}")),
+    ),
+    "capitals": Condition("in capitals", _capitals),
     "unknown": Condition("nouns that nothing in training has, so that nothing is there", _unknown),
 }
 
