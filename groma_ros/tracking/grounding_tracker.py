@@ -55,6 +55,11 @@ class TrackingConfig:
     """Seconds beyond `answer_period` after which an answer is stale; 0: never."""
     tracks: RegionTrackerConfig = field(default_factory=RegionTrackerConfig)
 
+    @property
+    def max_age(self) -> float:
+        """Age of an answer in seconds beyond which it is stale; infinity: never."""
+        return self.answer_period + self.max_answer_age if self.max_answer_age else math.inf
+
 
 @dataclass(frozen=True, eq=False)
 class AnswerState:
@@ -111,6 +116,7 @@ class GroundingTracker:
             self._velocities_by_id(),
             self.config.max_coast + CARRIED_INTERVALS * max(0, interval) / SECOND,
             self.regions.stream,
+            self.config.max_age,
         )
         return tracked
 
@@ -319,7 +325,7 @@ class GroundingTracker:
             rows = zip(reply.groundings, answer.numbers, answer.ids, answer.others, strict=True)
             groundings = tuple(self._carried(*row, scene, numbers) for row in rows)
         age = max(0, scene.stamp - asked.stamp) / SECOND
-        if self.config.max_answer_age and age > self.config.answer_period + self.config.max_answer_age:
+        if age > self.config.max_age:
             groundings = tuple(map(stale, groundings))
         if reply.question.standing.key != standing.key:
             groundings = groundings_for(standing, groundings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -27,16 +28,23 @@ class Motion:
     """Seconds that boxes may be carried on."""
     stream: int = 0
     """See `StreamContinuity`."""
+    max_age: float = math.inf
+    """Age of an answer in seconds beyond which it is stale."""
 
     def at(self, stamp: int) -> TrackedAnswer:
         """Return the answers for another stamp (ns) of the same stream, for an image of the same size. Boxes
-        without a track do not move, boxes that leave the image are removed; beyond `limit` answers are
-        stale."""
+        without a track do not move, boxes that leave the image are removed. Beyond `limit` answers with boxes
+        are stale, and all of them beyond `max_age`."""
         later = (stamp - self.stamp) / SECOND
         near = abs(later) <= self.limit
-        carried = (self._carried(item, later) if near else stale(item) for item in self.tracked.groundings)
         answered = self.tracked.answered
         age = max(0, stamp - answered) / SECOND if answered is not None else 0.0
+        carried = (
+            stale(item)
+            if age > self.max_age or not (near or item.status == "absent")
+            else self._carried(item, later)
+            for item in self.tracked.groundings
+        )
         return replace(self.tracked, groundings=tuple(carried), age=age, asked="", failure=None)
 
     def _carried(self, grounding: Grounding, later: float) -> Grounding:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 
 from groma_ros.tracking.grounding_tracker import GroundingTracker, TrackingConfig
+from groma_ros.tracking.questions import Question
+from groma_ros.types import Grounding
 from tests.tracking.moving import SECOND, scene
 from tests.tracking.test_grounding_tracker import answer, at, boxes, ids, inline, standing
 
@@ -46,6 +48,17 @@ def test_answers_about_frames_long_before_or_after_are_stale(
     assert tracker.motion is not None
     found = tracker.motion.at(round(seconds * SECOND))
     assert [item.status for item in found.groundings] == ["stale", "stale"] and boxes(found) == []
+
+
+def test_absence_is_stale_by_its_age_alone() -> None:
+    def nothing(question: Question) -> list[Grounding]:
+        return [Grounding(goal, (), 0.05, 0.0, status="absent") for goal in question.standing.goals]
+
+    tracker = GroundingTracker(inline(nothing), TrackingConfig(max_answer_age=2.0))
+    tracker.step(scene(0.0, {"a": (100, 100)}), standing("c"))
+    assert tracker.motion is not None
+    told = [tracker.motion.at(round(seconds * SECOND)).groundings[0].status for seconds in (0.1, 1.9, 2.1)]
+    assert told == ["absent", "absent", "stale"]
 
 
 def test_slow_perception_is_carried_until_the_next_frame_is_perceived() -> None:

@@ -11,7 +11,7 @@ import yaml
 from groma_ros.training.config import TrainConfig
 
 CONFIGS = Path(__file__).parents[2] / "config"
-_GONE = object()
+_GONE = "(left out)"
 
 
 def changed(path: Path, key: str, value: Any) -> Path:
