@@ -34,6 +34,9 @@ above all limits, since any world's will do."""
 SIMILAR = 0.74
 """Least ratio of equal letters (of `difflib`) at which a known word is suggested: "bolw" and "bowl" have
 0.75."""
+SUGGESTED = 5
+"""Number of unknown words of a goal that get a suggestion: goals may be long, and the node's callbacks
+wait."""
 LEAST_LETTERS = 4
 """Least length of a word for which another is suggested."""
 _FOLDS = 5
@@ -217,7 +220,8 @@ class Familiarity:
         for typing errors."""
         if len(word) < LEAST_LETTERS:
             return word
-        near = get_close_matches(word, sorted(w for w in self.words if w[0] == word[0]), 1, SIMILAR)
+        alike = sorted(known for known in self.words if known.startswith(word[0]))
+        near = get_close_matches(word, alike, 1, SIMILAR)
         return f"{word} ({near[0]}?)" if near else word
 
 
@@ -246,6 +250,7 @@ def sentences(
             said.append(f"the goal {shown} holds no word, so its answer means nothing")
         if unknown := familiarity.unknown_words(goal):
             words = "words" if len(unknown) > 1 else "word"
-            named = printable(", ".join(map(familiarity.with_suggestion, unknown)), 200)
+            first = [*map(familiarity.with_suggestion, unknown[:SUGGESTED]), *unknown[SUGGESTED:]]
+            named = printable(", ".join(first), 200)
             said.append(f"the model never learned the {words} {named} of the goal {shown}")
     return said

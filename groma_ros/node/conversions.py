@@ -51,7 +51,7 @@ STATUS_CODES: dict[GroundingStatus, int] = {
 
 
 COMPRESSED = (CompressedImage, CompressedView)
-HEADER_BYTES = 65536
+HEADER_BYTES = 4096
 """Beginning of a compressed image in which its size is looked for."""
 
 

@@ -332,14 +332,15 @@ class GromaNode(LifecycleNode):
 
     def _on_new_parameters(self, changes: Sequence[Parameter]) -> SetParametersResult:
         try:
-            settings = with_values(self._config.settings, changes)
             check_none_deleted(changes)
+            settings = with_values(self._config.settings, changes)
             if self._detector_3d is not None:
                 self._detector_3d.configure(settings)
             if any(change.name == "goals" for change in changes):
                 self._replace_goals(goals_from_texts(settings.goals), settings)
             else:
-                check_count(self._config.goal_set.goals, settings.max_goals)
+                if any(change.name == "max_goals" for change in changes):
+                    check_count(self._config.goal_set.goals, settings.max_goals)
                 self._config = NodeConfig(self._config.goal_set, settings)
         except (ValueError, ImportError) as error:
             return SetParametersResult(successful=False, reason=str(error))

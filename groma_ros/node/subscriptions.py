@@ -289,7 +289,7 @@ class CameraInputs:
         self._lost_warned = now
         self._node.get_logger().warning(
             f"{lost} of {came + lost} images on {self._topics.image} were lost on the way within a second: "
-            "large images need config/fastdds.xml (see docs/node.md) or image_reliability reliable."
+            "large images need config/fastdds.xml (see docs/robot.md) or image_reliability reliable."
         )
 
     def _explain(self, seconds: float, publishers: Sequence[Any]) -> str:
@@ -332,5 +332,5 @@ class CameraInputs:
         count = "a publisher has" if len(publishers) == 1 else f"{len(publishers)} publishers have"
         return start + (
             f"{count} a matching quality of service, and nothing of it arrived. Large images may need "
-            "config/fastdds.xml (see docs/node.md)."
+            "config/fastdds.xml (see docs/robot.md)."
         )

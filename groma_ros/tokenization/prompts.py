@@ -12,7 +12,7 @@ import numpy as np
 
 from groma_ros.errors import quoted
 from groma_ros.tokenization.tokenizer import GromaTokenizer, Text, join_texts
-from groma_ros.types import IntArray
+from groma_ros.types import GOAL_KINDS, IntArray
 
 REGION_REFERENCE = "<roi><refer_box></roi><refer_feat>"
 ANSWER_PREFIX = "<roi>"
@@ -127,11 +127,11 @@ class PromptTemplate:
         """One wording for a kind of goal. Raises ValueError if the template has none."""
         wordings = self.queries.get(kind, ())
         if not 0 <= index < len(wordings):
-            known = ", ".join(sorted(self.queries))
             if not wordings:
+                taught = ", ".join(known for known in GOAL_KINDS if known in self.queries) or "none"
                 raise ValueError(
-                    f"This model cannot answer goals of kind {kind}; use one of {known}, or another model, "
-                    "such as groma-7b."
+                    f"This model cannot answer goals of kind {kind}; it was taught the kinds {taught}. Use "
+                    "another model, such as groma-7b."
                 )
             raise ValueError(
                 f"This model's prompt template has {len(wordings)} wordings for {kind!r} goals, and number "

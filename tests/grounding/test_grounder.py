@@ -338,5 +338,5 @@ def test_a_kind_the_model_was_not_taught(small_model: Path, tmp_path: Path) -> N
     only = {**TEMPLATE.to_dict(), "queries": {"auto": ["find <p>{}</p>"]}}
     taught_little = Grounder.load(write_small_bundle(tmp_path / "little", prompt=only))
     assert taught_little.can("auto") and not taught_little.can("describe")
-    with pytest.raises(ValueError, match="use one of auto, or another"):
+    with pytest.raises(ValueError, match="it was taught the kinds auto. Use another"):
         taught_little.check(Goal("what is this?", "chat"))

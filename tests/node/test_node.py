@@ -255,6 +255,40 @@ def test_parameters_change_what_is_answered(met: Robot, picture: NDArray[Any]) -
     assert not set_parameter("goals", ["x" * 10_000])
 
 
+def test_no_change_of_parameters_leaves_goals_that_cannot_stand(met: Robot) -> None:
+    def change(parameter: Parameter) -> tuple[bool, str]:
+        request = SetParameters.Request(parameters=[parameter.to_parameter_msg()])
+        (result,) = met.call(SetParameters, "groma/set_parameters", request).results
+        return result.successful, result.reason
+
+    met.send_goals("the mug\nthe ball\nthe bowl")
+    assert change(Parameter("max_goals", value=2)) == (
+        False,
+        "There are 3 goals, and at most 2 may stand (parameter max_goals).",
+    )
+    deleted = (False, "The parameter goals cannot be deleted; set it to [] instead.")
+    assert change(Parameter("goals")) == deleted
+    assert change(Parameter("min_score"))[1].startswith("The parameter min_score cannot be deleted")
+    assert change(Parameter("min_score"))[1].startswith("The parameter min_score cannot be deleted")
+    assert change(Parameter("goals", value=["the mug"]))[0] and change(Parameter("max_goals", value=2))[0]
+    assert change(Parameter("max_goals", value=64))[0]
+
+
+def test_classes_are_the_goals_or_their_numbers_in_the_labels(met: Robot, picture: NDArray[Any]) -> None:
+    def named(way: str) -> set[str]:
+        parameter = Parameter("class_id", value=way).to_parameter_msg()
+        request = SetParameters.Request(parameters=[parameter])
+        assert met.call(SetParameters, "groma/set_parameters", request).results[0].successful
+        found, _ = met.ask(met.image(picture))
+        return {box.results[0].hypothesis.class_id for box in found.detections}
+
+    met.call(SetGoals, "groma/set_goals", SetGoals.Request(goals=[GoalMessage(text=t) for t in "aab"]))
+    try:
+        assert named("index") == {"0", "1"}, "the goal that was given twice stands once"
+    finally:
+        assert named("text") == {"a", "b"}
+
+
 def test_the_debug_image_shows_the_boxes(met: Robot, grounder: Grounder, picture: NDArray[Any]) -> None:
     met.send_goals("the mug")
     drawn: list[Image] = []

@@ -271,3 +271,18 @@ def test_stopping_in_the_middle_of_everything_is_quick(rig: Rig) -> None:
     rig.model.see.release()
     rig.model.think.set()
     assert rig.pipeline.stop(20)
+
+
+def test_an_image_of_another_size_has_no_boxes_of_the_former_one(rig: Rig) -> None:
+    answered_once(rig)
+    rig.send(200)
+    until(lambda: rig.cameras[0].in_progress is not None)
+    rig.pipeline.put(0, image_message(header(250), np.zeros((240, 320, 3), np.uint8)))
+    rig.send(300)  # so that the small one is carried
+    told = dict(rig.outputs[0].published)
+    assert [told[at].groundings[0].status for at in (200_000_000, 250_000_000)] == ["present", "pending"]
+
+
+def test_the_first_image_is_due_while_the_clock_stands_at_zero() -> None:
+    camera = Camera("", Outputs(), Statistics())  # type: ignore[arg-type]
+    assert [camera.due(now, 10.0) for now in (0, 0, 10**8, 10**8 + 1)] == [True, False, False, True]

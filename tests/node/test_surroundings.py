@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState
 from numpy.typing import NDArray
 
 from groma_ros.client.demo.processes import Child
@@ -83,6 +85,13 @@ def test_control_characters_and_newlines_are_escaped_in_the_log(
         lambda: any(r"rgb8\x1b[2J" in line for line in written(node)),
         "the refusal of the image",
     )
+    # So is the label of a transition that there is none of.
+    wrong = ChangeState.Request(transition=Transition(label=RAW))
+    assert not met.call(ChangeState, "groma/change_state", wrong).success
+    met.until(
+        lambda: any(r"no transition 'the \x1b[31mred" in line for line in written(node)),
+        "the refusal in the log",
+    )
     # A service says the goal that it refuses.
     long = SetGoals.Request(goals=[Goal(text=RAW, kind="wrong\x1b[2J\n")])
     answer = met.call(SetGoals, "groma/set_goals", long)
@@ -107,6 +116,13 @@ def test_the_name_of_a_camera_with_control_characters_is_one_sentence(domain: in
     status, lines = ended(domain, tmp_path / "log.txt", {"cameras": r'["left\e[2J\nright"]'})
     assert status == 1 and len(lines) == 1 and lines[0].isprintable()
     assert "cameras" in lines[0] and r"left\x1b[2J\nright" in lines[0]
+
+
+def test_the_name_of_a_model_with_control_characters_is_escaped(domain: int, tmp_path: Path) -> None:
+    log = tmp_path / "log.txt"
+    status, lines = ended(domain, log, {"model": r'"nowhere\e[2J\nelse"'})
+    assert status == 1 and len(lines) == 1 and lines[0].isprintable()
+    assert r"Loading the model nowhere\x1b[2J\nelse." in log.read_text() and "\x1b" not in log.read_text()
 
 
 @pytest.mark.parametrize("level", ["foo", "groma:=loud"])

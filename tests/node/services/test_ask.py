@@ -114,8 +114,8 @@ def test_what_is_said_of_a_scene_is_true_and_points_at_it(
         ({"kind": "sing"}, "The kind 'sing' is unknown; use one of auto, describe, chat."),
         (
             {"question": "why?"},
-            "This model cannot answer goals of kind chat; use one of all, auto, caption, describe, one, or "
-            "another model, such as groma-7b.",
+            "This model cannot answer goals of kind chat; it was taught the kinds auto, one, all, describe. "
+            "Use another model, such as groma-7b.",
         ),
         ({"camera": "left"}, "There is no camera 'left'; the cameras are one without a name"),
         (
