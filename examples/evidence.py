@@ -24,15 +24,18 @@ LEAD = 1.0
 """Log-odds by which a found place must exceed every other one."""
 LEAST, MOST = 0.1, 0.9
 """Limits of the probability that one view may give a place: a single view, at 2.2 at most, finds nothing."""
+OVERLOOKED = 0.18
+"""Least probability that a view which names nothing gives a place: objects in view are overlooked more often
+(in 0.2 of the views of Miniworld) than others are named in their place."""
 SAME = 0.8
 """Maximum distance in metres between two positions of the same object."""
 APART = 0.5
 """Views from positions closer than this show nearly the same picture and count as one. Metres."""
 FIELD, FAR = 0.4, 4.0
 """A place is in view within this angle from the heading, radians, and this distance, metres."""
-NEAR = 1.0
-"""An absent answer says nothing about a place nearer than this: the object may fill the picture, and objects
-that the goal mentions beside it may be outside. Metres."""
+NEAR, NEAR_TALL = 1.0, 1.8
+"""An absent answer says nothing about a place nearer than this, in metres, and in heights of the object: the
+object may not fit the picture, and objects that the goal mentions beside it may be outside."""
 
 BESIDE = 1.2
 """Maximum distance in metres between the outlines of two objects that are next to each other."""
@@ -62,15 +65,17 @@ class Place:
     """Positions (x, y) of the base, metres, and log-odds of the views from around there."""
     given_up: float = -np.inf
     """Log-odds when an approach to it ended without arrival; minus infinity before."""
+    height: float = 0.0
+    """Greatest height of the object in any view, metres: from nearby its upper part is not in the picture."""
 
     @property
     def log_odds(self) -> float:
         """Sum over the positions of the mean of their views."""
         return float(sum(np.mean(values) for _, values in self.views))
 
-    def note(self, here: Array, chance: float) -> None:
-        """Add a view from a position with the probability that this is the object."""
-        chance = min(max(chance, LEAST), MOST)
+    def note(self, here: Array, chance: float, least: float = LEAST) -> None:
+        """Add a view from a position with the probability that this is the object, `least` at least."""
+        chance = min(max(chance, least), MOST)
         value = float(np.log(chance / (1 - chance)))
         for other, values in self.views:
             if float(np.hypot(*(here - other))) < APART:
@@ -116,10 +121,10 @@ class Evidence:
             return None
         if named is not None and self.neighbours is not None:
             return named
-        nearest = NEAR if named is None else 0.0
         for place in self.places:
+            nearest = max(NEAR, NEAR_TALL * place.height) if named is None else 0.0
             if place is not named and in_view(place.answer, here, heading, nearest):
-                place.note(here, answer.rest)
+                place.note(here, answer.rest, OVERLOOKED if named is None else LEAST)
         return named
 
     def is_found(self, place: Place) -> bool:
@@ -163,6 +168,7 @@ class Evidence:
             self.places.append(near)
         elif away <= near.distance:
             near.answer, near.distance = answer, away
+        near.height = max(near.height, answer.size[2])
         return near
 
 

@@ -16,7 +16,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import rclpy
 from action_msgs.msg import GoalStatus
@@ -30,6 +29,7 @@ from rclpy.task import Future
 
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
 from examples.evidence import SAME, Evidence, Place, are_one, distance, parts
+from examples.explore import frontiers, is_known
 
 Array = NDArray[np.float64]
 
@@ -37,14 +37,19 @@ VIEWS = 6
 """Number of directions in which the base looks around."""
 STANDOFF = 0.55
 """Distance in metres that the base keeps from an object's near side."""
-CONFIRM = 1.6
-"""Distance in metres from an object's near side at which it is asked for again on the way."""
+CONFIRM, CONFIRM_TALL, CONFIRM_MOST = 1.6, 2.2, 3.5
+"""Distance from an object's near side at which it is asked for again on the way: in metres, in heights of the
+object if that is more, so that it fits the picture, and at most, in metres."""
 ARRIVED = 0.9
 """Distance in metres from an object's near side within which the base has arrived."""
+BLOCKED, SHORT = 1.2, 0.25
+"""The same where something stops the base more than `SHORT` before where it was sent: often the object
+itself, of which depth shows a part only, as the trunk of a tree. Metres."""
 LIKELY = 1.4
 """Log-odds (of 0.8) from which a place is approached before the look in the other directions."""
-CLEAR = 0.6
-"""Minimum probability of the only answer to a goal that depends on the point of view."""
+CLEAR_AHEAD, CLEAR = 0.5, 0.8
+"""Minimum probability of the only answer to a goal that depends on the point of view: in the initial
+direction, from which such goals are given, where the answer may be ambiguous, and in any other one."""
 MISSING = 0.3
 """Presence below which the neighbour that a goal mentions is missing from a view."""
 HINT = 0.15
@@ -53,13 +58,12 @@ CLOSER = 1.5
 SIDES = (0.0, 0.9, -1.8)
 """Angles in radians by which the base drives around an object, one after the other, until the evidence
 suffices."""
-SEARCH_SECONDS = 150.0
+SEARCH_SECONDS = 300.0
 """Time limit of the search, by the base's clock."""
 LOST_SECONDS = 8.0
 """Wall time without messages after which the base is considered lost."""
 ANSWER_SECONDS = 10.0
 """Wall time for Nav2 to accept a goal, to cancel it, and to stop; for each of the three."""
-_RADIUS = 0.3  # radius of the base plus a margin, metres
 _MAP = "map"
 # "The chair nearest to the desk" is the same from anywhere.
 _VIEW = re.compile(
@@ -208,6 +212,7 @@ class Seeker:
         self._answer: Answer | None = None
         self._evidence = Evidence(_MAP)
         self._end = 0.0  # end of the search, by the base's clock
+        self._views: list[tuple[Array, float]] = []  # position and heading of every question
 
     def go_to(self, goal: str) -> Outcome:
         """Look around, drive to what was named, and ask again from there until the evidence suffices; if
@@ -215,6 +220,7 @@ class Seeker:
         try:
             self._base.follow(goal)
             self._end = self._base.clock() + self._seconds
+            self._views = []
             if depends_on_view(goal):
                 self._evidence = Evidence(_MAP)
                 return self._from_here(goal)
@@ -259,7 +265,10 @@ class Seeker:
             if view:
                 self._go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
             answer, place = self._ask_here(goal)
-            clear = answer.status == "present" and answer.chance >= CLEAR
+            if view == 0:
+                clear = answer.status != "absent" and answer.chance >= CLEAR_AHEAD
+            else:
+                clear = answer.status == "present" and answer.chance >= CLEAR
             if place is not None and clear and self._may_have_neighbour(goal):
                 if self._stop_before(goal, place):
                     return Outcome("", "Arrived.", self._answer)
@@ -297,8 +306,11 @@ class Seeker:
         hints: list[Hint] = []
         here, heading = self._base.pose()
         for view in range(VIEWS):
+            turned = heading + 2 * np.pi * view / VIEWS
+            if view and self._base.grid is not None and is_known(self._base.grid, self._views, here, turned):
+                continue
             if view:
-                self._go(here, heading + 2 * np.pi * view / VIEWS, 15.0)
+                self._go(here, turned, 15.0)
             answer = self._ask_here(goal)[0]
             if self._try(goal, LIKELY):
                 return True, []
@@ -314,7 +326,7 @@ class Seeker:
         neighbours = self._evidence.neighbours
         while neighbours is not None and self._left() > 0 and (place := neighbours.next(LIKELY)) is not None:
             place.given_up = np.inf
-            self._ask_before(goal, place, CONFIRM)
+            self._ask_before(goal, place, confirm(place))
             if self._try(goal):
                 return True
         return False
@@ -322,6 +334,7 @@ class Seeker:
     def _ask_here(self, goal: str, near: bool = False) -> tuple[Answer, Place | None]:
         """Ask about the current view and remember the answer. Returns it and the place it names. near: the
         base stands so near that an object beside may be out of view."""
+        self._views.append(self._base.pose())
         neighbours, both = self._evidence.neighbours, parts(goal)
         if neighbours is None or both is None:
             return self._remember(self._ask(goal))
@@ -361,7 +374,7 @@ class Seeker:
         for side in SIDES:
             if self._left() <= 0 or (side and self._evidence.log_odds(place) < 0):
                 return False
-            self._ask_before(goal, place, CONFIRM, side)
+            self._ask_before(goal, place, confirm(place), side)
             if self._evidence.is_found(place):
                 return self._stop_before(goal, place)
         return False
@@ -377,16 +390,17 @@ class Seeker:
         for _ in SIDES:
             if self._left() <= 0:
                 break
-            old = place.answer
+            old, sent = place.answer, before(place.answer, self._base.pose()[0], STANDOFF, side)[0]
             named = self._ask_before(goal, place, STANDOFF, side)
             if not (depends_on_view(goal) or named is place or self._evidence.is_found(place)):
                 return False
             here = self._base.pose()[0]
-            near = gap(place.answer, here) < ARRIVED
+            limit = BLOCKED if float(np.hypot(*(here - sent))) > SHORT else ARRIVED
+            near = gap(place.answer, here) < limit
             if near and distance(old, place.answer) < SAME / 2:
                 return True
             # If the base did not get where it was sent, something may stand in the way on this side.
-            side = 0.0 if gap(old, here) < ARRIVED else next(sides, 0.0)
+            side = 0.0 if gap(old, here) < limit else next(sides, 0.0)
         # The centre of a long object that does not fit the picture moves with every view.
         return near
 
@@ -415,6 +429,11 @@ def depends_on_view(goal: str) -> bool:
     return _VIEW.search(goal) is not None
 
 
+def confirm(place: Place) -> float:
+    """Distance in metres from a place's near side at which its object fits the picture."""
+    return min(max(CONFIRM, CONFIRM_TALL * place.height), CONFIRM_MOST)
+
+
 def before(answer: Answer, here: Array, standoff: float = STANDOFF, side: float = 0.0) -> tuple[Array, float]:
     """Position at this distance from an object's near side, and the heading that faces it: on the side it is
     seen from, or turned around the object by an angle in radians."""
@@ -430,30 +449,6 @@ def gap(answer: Answer, here: Array) -> float:
     """Distance in metres from the base to an object, at most: that to the circle within its outline, because
     its rotation is not known."""
     return float(np.hypot(*(answer.position[:2] - here))) - min(answer.size[:2]) / 2
-
-
-def frontiers(grid: OccupancyGrid, start: Array) -> list[Array]:
-    """Free positions beside unexplored floor that the base can reach, nearest first."""
-    size, cell = (grid.info.height, grid.info.width), grid.info.resolution
-    cells = np.array(grid.data, np.int8).reshape(size)
-    low = np.array([grid.info.origin.position.x, grid.info.origin.position.y])
-    reach = int(np.ceil(_RADIUS / cell))
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    free = ((cells == 0) & ~(cv2.dilate((cells > 50).astype(np.uint8), disc) > 0)).astype(np.uint8)
-    unknown = cv2.dilate((cells < 0).astype(np.uint8), np.ones((3, 3), np.uint8))
-    i, j = np.clip(((start - low) / cell).astype(int), 0, np.array(size)[::-1] - 1)
-    regions = cv2.connectedComponents(free, connectivity=8)[1]
-    around = regions[max(0, j - 3) : j + 4, max(0, i - 3) : i + 4]
-    mine = set(np.unique(around)) - {0}
-    edge = (free & unknown & np.isin(regions, list(mine))).astype(np.uint8)
-    count, labels = cv2.connectedComponents(edge, connectivity=8)
-    found = []
-    for label in range(1, count):
-        rows, columns = np.nonzero(labels == label)
-        if len(rows) >= 6:
-            middle = np.argmin(np.hypot(rows - rows.mean(), columns - columns.mean()))
-            found.append(low + (np.array([columns[middle], rows[middle]]) + 0.5) * cell)
-    return sorted(found, key=lambda place: float(np.hypot(*(place - start))))
 
 
 if __name__ == "__main__":

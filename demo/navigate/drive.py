@@ -34,9 +34,12 @@ NEAR, ALIGNED = 0.12, 0.08
 """Position and angle tolerance of a reached pose: metres, radians."""
 _LOOK_AHEAD = 0.45
 _REPLAN = 0.8  # seconds of the simulated clock
-_STUCK = 6.0
+_STUCK, _MOVING = 6.0, 0.3
+"""A base that stays within these metres for these seconds is stuck; a detour may lead away from the goal."""
 _PUSHING, _STILL = 1.0, 0.03
 """Driving forward for these seconds within these metres means pushing against something."""
+_BACK, _BACK_SPEED = 0.8, -0.3
+"""The base then backs off for these seconds at this speed, metres per second."""
 _STRIDE = 6  # step between the depth pixels that are used
 
 
@@ -147,7 +150,9 @@ class Driver(Node):
         """Drive to a position, then turn. False if it was stopped or could not get any closer."""
         way: list[Array] = []
         planned = moved = -1e9
-        begun = best = since = None
+        begun = since = None
+        anchor: Array = np.full(2, np.inf)
+        back = -1e9  # end of backing off
         spot = target
         turning = False
         while rclpy.ok() and number == self._number and not handle.is_cancel_requested:
@@ -162,8 +167,8 @@ class Driver(Node):
                 way, planned = self._map.way(here, target), now
             left = float(np.hypot(*((way[-1] if way else target) - here)))
             gap = float(np.hypot(*(target - here)))
-            if best is None or gap < best - 0.05:
-                best, moved = gap, now
+            if not float(np.hypot(*(here - anchor))) < _MOVING:
+                anchor, moved = here, now
             self._tell(handle, here, turn, now - begun, left)
             if turning or left < NEAR:
                 turning = True
@@ -174,6 +179,9 @@ class Driver(Node):
                 continue
             if now - moved > _STUCK:
                 return gap < 0.5
+            if now < back:
+                self._go(_BACK_SPEED, 0.0)
+                continue
             ahead = next((p for p in way if float(np.hypot(*(p - here))) > _LOOK_AHEAD), way[-1])
             error = _wrapped(float(np.arctan2(*(ahead - here)[::-1])) - turn)
             fast = SPEED * max(0.0, float(np.cos(error))) ** 2 if abs(error) < 1.0 else 0.0
@@ -182,7 +190,7 @@ class Driver(Node):
                 spot, since = here, now
             elif now - since > _PUSHING and self._map is not None:
                 self._map.touch(here, turn)
-                way, since = [], None
+                way, since, back = [], None, now + _BACK
             self._go(speed, float(np.clip(2.0 * error, -TURN, TURN)))
         return False
 

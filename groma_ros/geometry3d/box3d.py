@@ -230,7 +230,7 @@ def _find_surface(view: SurfaceView, box: Box, rule: DepthRule) -> _Surface:
                 return best
     if best is None or best.merit < 0.5:
         pieces = cut_at_jumps(view.depth, known, *_jump(_UNKNOWN_NOISE, view))
-        mask, fit = select(pieces, box, rule.least_points)
+        mask, fit = select(pieces, view.depth, view.camera.fx, box, rule.least_points)
         pixels = np.flatnonzero(mask)
         if len(pixels) and fit > max(0.5, best.merit if best is not None else 0.0):
             best = _Surface(mask, pixels, None, fit, 0.0)
@@ -275,7 +275,8 @@ def _raised_in(view: SurfaceView, box: Box, plane: Plane, rule: DepthRule) -> _S
     """The object on this support in a window, None if there is none."""
     height = plane.height_of(view.depth, view.camera)
     raised = height > max(rule.lift, 3.5 * plane.noise)
-    mask, fit = select(cut_at_jumps(view.depth, raised, *_jump(plane.noise, view)), box, rule.least_points)
+    pieces = cut_at_jumps(view.depth, raised, *_jump(plane.noise, view))
+    mask, fit = select(pieces, view.depth, view.camera.fx, box, rule.least_points)
     pixels = np.flatnonzero(mask)
     if not len(pixels):
         return None

@@ -19,6 +19,10 @@ _BETTER = 0.02  # minimum gain in IoU by adding a piece
 FITS = 0.6
 """IoU with the box from which a piece is trusted more than the box."""
 _MARGIN = 0.05  # share of the box's sides
+_BEHIND = (
+    0.5  # maximum gap in depth to a piece that is joined, as a share of the box's longer side at the object
+)
+_RANGE = 0.05  # share of a piece's pixels that are left out at either end of its range of depths
 _FEW = 12  # components that are measured one by one
 _NOTHING = 1e30  # metres, farther than anything
 _NEIGHBOURS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
@@ -38,14 +42,15 @@ def cut_at_jumps(depth: FloatArray, raised: Mask, step: float, slope: float) -> 
     return np.asarray(raised & (depth <= nearest))
 
 
-def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
+def select(pieces: Mask, depth: FloatArray, focal: float, box: Box, least: int) -> tuple[Mask, float]:
     """Select the pixels of the object that an xyxy box frames. Returns the mask and the IoU of the box around
     it with the given box.
 
-    pieces: HxW mask whose 4-connected components are pieces of surface; least: minimum number of pixels. A
-    detector's box is tight, so the object is the piece whose own box agrees best with it; other pieces inside
-    the box are added if they improve the agreement. If the agreement is poor, only the part inside the box is
-    taken. The mask is empty if too little is left.
+    pieces: HxW mask whose 4-connected components are pieces of surface; depth: HxW, metres; focal: focal
+    length in pixels; least: minimum number of pixels. A detector's box is tight, so the object is the piece
+    whose own box agrees best with it. Other pieces inside the box are added if they improve the agreement and
+    are about as far away: a wall that is visible through the object also improves it. If the agreement is
+    poor, only the part inside the box is taken. The mask is empty if too little is left.
     """
     count, found = cv2.connectedComponents(pieces.view(np.uint8), connectivity=4)
     labels = np.asarray(found)
@@ -57,9 +62,14 @@ def select(pieces: Mask, box: Box, least: int) -> tuple[Mask, float]:
     area, extents = _measured(pieces, labels, candidates)
     best = max(candidates, key=lambda index: _iou(extents[index], box) * np.sqrt(inside[index] / area[index]))
     chosen, whole = [best], extents[best]
+    near, far = _range(depth, labels, best)
+    gap = _BEHIND * max(box[2] - box[0], box[3] - box[1]) / focal * near
     for index in sorted(candidates, key=lambda index: -inside[index]):
         joined = _union(whole, extents[index])
-        if inside[index] >= _INSIDE * area[index] and _iou(joined, box) > _iou(whole, box) + _BETTER:
+        if inside[index] < _INSIDE * area[index] or _iou(joined, box) <= _iou(whole, box) + _BETTER:
+            continue
+        start, end = _range(depth, labels, index)
+        if start - far <= gap and near - end <= gap:
             chosen.append(index)
             whole = joined
     fit = _iou(whole, box)
@@ -121,6 +131,12 @@ def _measured(
         for index, (x, y, width, height, _) in rows.items()
     }
     return {index: row[4] for index, row in rows.items()}, extents
+
+
+def _range(depth: FloatArray, labels: NDArray[Any], index: int) -> tuple[float, float]:
+    """Nearest and farthest depth of a connected component, without outliers."""
+    low, high = np.quantile(depth[labels == index], (_RANGE, 1 - _RANGE))
+    return float(low), float(high)
 
 
 def _union(a: Box, b: Box) -> Box:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 from groma_ros.geometry3d.depth_segmentation import cut_at_jumps, select, smoothed
@@ -39,29 +40,43 @@ def picture(*rectangles: tuple[int, int, int, int]) -> NDArray[Any]:
     return mask
 
 
+LEVEL = np.ones((40, 60), np.float32)
+FOCAL = 50.0  # pixels
+
+
 def test_the_piece_whose_own_box_agrees_is_the_thing() -> None:
     thing, neighbour, speck = (10, 10, 30, 30), (31, 5, 50, 35), (12, 32, 14, 34)
-    mask, fit = select(picture(thing, neighbour, speck), (10, 10, 33, 30), 20)
+    mask, fit = select(picture(thing, neighbour, speck), LEVEL, FOCAL, (10, 10, 33, 30), 20)
     np.testing.assert_array_equal(mask, picture(thing))
     assert fit == 20 / 23
 
 
 def test_a_thing_in_two_pieces_is_joined_and_what_does_not_help_is_left_out() -> None:
     left, right, inside = (10, 10, 18, 30), (22, 10, 30, 30), (19, 15, 21, 17)
-    mask, fit = select(picture(left, right, inside), (10, 10, 30, 30), 20)
+    mask, fit = select(picture(left, right, inside), LEVEL, FOCAL, (10, 10, 30, 30), 20)
     np.testing.assert_array_equal(mask, picture(left, right))
     assert fit == 1
 
 
+@pytest.mark.parametrize(("behind", "joined"), [(1.1, True), (1.3, False), (0.9, True), (0.7, False)])
+def test_what_is_seen_through_a_thing_is_not_part_of_it(behind: float, joined: bool) -> None:
+    trunk, window = (10, 10, 24, 30), (25, 10, 30, 30)  # of a box of 20 x 20 pixels, 0.4 m at 1 m
+    depth = LEVEL.copy()
+    depth[:, 25:] = behind
+    mask, fit = select(picture(trunk, window), depth, FOCAL, (10, 10, 30, 30), 20)
+    np.testing.assert_array_equal(mask, picture(trunk, window) if joined else picture(trunk))
+    assert fit == pytest.approx(1 if joined else 0.7)
+
+
 def test_what_sticks_far_out_of_the_box_is_cut_at_it() -> None:
-    mask, fit = select(picture((0, 10, 60, 30)), (20, 10, 40, 30), 20)
+    mask, fit = select(picture((0, 10, 60, 30)), LEVEL, FOCAL, (20, 10, 40, 30), 20)
     np.testing.assert_array_equal(mask, picture((19, 10, 41, 30)))
     assert fit == 1 / 3
 
 
 def test_too_little_is_nothing() -> None:
     for pieces in (picture(), picture((10, 10, 14, 14)), picture((40, 0, 60, 40))):
-        mask, fit = select(pieces, (8, 8, 20, 20), 20)
+        mask, fit = select(pieces, LEVEL, FOCAL, (8, 8, 20, 20), 20)
         assert not mask.any() and fit == 0
 
 
