@@ -28,7 +28,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
-from examples.evidence import SAME, Evidence, Place, are_one, distance, parts
+from examples.evidence import FOUND, SAME, WORTH, Evidence, Place, are_one, distance, parts
 from examples.explore import frontiers, is_known
 
 Array = NDArray[np.float64]
@@ -47,6 +47,8 @@ BLOCKED, SHORT = 1.2, 0.25
 itself, of which depth shows a part only, as the trunk of a tree. Metres."""
 LIKELY = 1.4
 """Log-odds (of 0.8) from which a place is approached before the look in the other directions."""
+HOPELESS = -1.0
+"""Log-odds (of 0.27) below which a place that was looked at from nearer is not looked at from its sides."""
 CLEAR_AHEAD, CLEAR = 0.5, 0.8
 """Minimum probability of the only answer to a goal that depends on the point of view: in the initial
 direction, from which such goals are given, where the answer may be ambiguous, and in any other one."""
@@ -224,7 +226,7 @@ class Seeker:
             if depends_on_view(goal):
                 self._evidence = Evidence(_MAP)
                 return self._from_here(goal)
-            self._evidence = Evidence(_MAP, Evidence(_MAP) if parts(goal) else None)
+            self._evidence = Evidence(_MAP, Evidence(_MAP, doubt=0.0) if parts(goal) else None)
             return self._search(goal)
         except GoalChanged as error:
             return Outcome("goal changed", f"{error} The base stopped where it was.", self._answer)
@@ -256,6 +258,7 @@ class Seeker:
                 return self._not_found(f"No object that matches {goal!r} was found.")
             here = self._base.pose()[0]
             self._go(spot, float(np.arctan2(*(spot - here)[::-1])))
+            visited.append(spot)  # also if the base did not get there
 
     def _from_here(self, goal: str) -> Outcome:
         """Answer a goal that depends on the point of view from the initial position, where it was given: the
@@ -321,10 +324,10 @@ class Seeker:
         return self._try(goal), sorted(hints, key=lambda item: -item.present)[:2]
 
     def _look_at_neighbours(self, goal: str) -> bool:
-        """Look from near each likely place of what the object is next to, once, and drive to what is found
-        there. Returns whether the base arrived."""
+        """Look from near each place that is rather what the object is next to than not, once, and drive to
+        what is found there. Returns whether the base arrived."""
         neighbours = self._evidence.neighbours
-        while neighbours is not None and self._left() > 0 and (place := neighbours.next(LIKELY)) is not None:
+        while neighbours is not None and self._left() > 0 and (place := neighbours.next(0.0)) is not None:
             place.given_up = np.inf
             self._ask_before(goal, place, confirm(place))
             if self._try(goal):
@@ -359,7 +362,7 @@ class Seeker:
         self._answer = answer
         return answer, self._evidence.add(answer, *self._base.pose())
 
-    def _try(self, goal: str, least: float = -1.0) -> bool:
+    def _try(self, goal: str, least: float = WORTH) -> bool:
         """Drive to the most likely places above these log-odds, one after the other, until one is found.
         Returns whether one was."""
         while self._left() > 0 and (place := self._evidence.next(least)) is not None:
@@ -372,12 +375,18 @@ class Seeker:
         """Look at a place from nearer, if that leaves doubts also from its sides, and drive there once the
         evidence suffices. Returns whether the base arrived."""
         for side in SIDES:
-            if self._left() <= 0 or (side and self._evidence.log_odds(place) < 0):
+            if self._left() <= 0 or (side and self._is_settled(place)):
                 return False
             self._ask_before(goal, place, confirm(place), side)
             if self._evidence.is_found(place):
                 return self._stop_before(goal, place)
         return False
+
+    def _is_settled(self, place: Place) -> bool:
+        """Whether views from the sides of a place help no further: it is hopeless, or only its neighbour is
+        missing."""
+        only_neighbour = self._evidence.neighbours is not None and place.log_odds >= FOUND
+        return only_neighbour or self._evidence.log_odds(place) < HOPELESS
 
     def _stop_before(self, goal: str, place: Place) -> bool:
         """Drive in front of a place. Returns whether the base arrived there.

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-from math import log
+from math import exp, log
 
 import numpy as np
 import pytest
 
 from examples.ask import Answer
-from examples.evidence import NEAR, Evidence, Place, are_beside, in_view, parts
+from examples.evidence import DOUBT, NEAR, ONE_VIEW, Evidence, Place, are_beside, in_view, is_flat, parts
 
 CHAIR = Answer("the chair", "present", "", 0.9, 0.7, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.", 0.2, 0.2)
 AHEAD = 0.0
 
 
-def at(x: float, y: float, present: float = 0.9, margin: float = 0.7) -> Answer:
+def sure(log_odds: float) -> float:
+    """Probability of an answer whose view counts with these log-odds for the place it names."""
+    return 1 / (1 + exp(-log_odds - DOUBT))
+
+
+FOUR = sure(log(4))
+
+
+def at(x: float, y: float, present: float = FOUR, margin: float = FOUR) -> Answer:
     return dataclasses.replace(CHAIR, position=np.array([x, y, 0.5]), present=present, margin=margin)
 
 
@@ -30,19 +38,19 @@ def test_presence_is_divided_between_the_best_object_and_the_others() -> None:
 
 def test_one_of_several_that_are_meant_is_found() -> None:
     evidence = Evidence("map")
-    pair = dataclasses.replace(at(3, 0, margin=0.02), count=2)
+    pair = dataclasses.replace(at(3, 0, sure(2.0), margin=0.02), count=2)
     evidence.add(dataclasses.replace(pair, position=np.array([3, 1.0, 0.5])), np.zeros(2), AHEAD)
     place = evidence.add(pair, np.array([0.0, 0.7]), AHEAD)
     assert place is not None and evidence.add(pair, np.array([1.0, 0.0]), AHEAD) is place
-    assert place.log_odds == pytest.approx(2 * log(9)) and evidence.is_found(place)
+    assert place.log_odds == pytest.approx(2 * 2.0) and evidence.is_found(place)
 
 
 def test_one_view_finds_nothing_and_two_positions_do() -> None:
     evidence = Evidence("map")
     place = evidence.add(at(4, 0, 1.0, 1.0), np.zeros(2), AHEAD)
-    assert place is not None and place.log_odds == pytest.approx(log(9)) and not evidence.is_found(place)
+    assert place is not None and place.log_odds == pytest.approx(ONE_VIEW) and not evidence.is_found(place)
     assert evidence.add(at(4.3, 0), np.array([1.5, 0]), AHEAD) is place
-    assert place.log_odds == pytest.approx(log(9) + log(4)) and evidence.is_found(place)
+    assert place.log_odds == pytest.approx(ONE_VIEW + log(4)) and evidence.is_found(place)
     # The pose is that of the answer from the nearest position.
     assert place.answer.position[0] == 4.3
 
@@ -118,7 +126,7 @@ def test_a_rival_that_is_nearly_as_likely_keeps_a_place_from_being_found() -> No
 
 def test_the_most_likely_place_is_next_until_it_is_given_up() -> None:
     evidence = Evidence("map")
-    weak = evidence.add(at(4, 2.5, 0.55, 0.3), np.zeros(2), 0.6)
+    weak = evidence.add(at(4, 2.5, sure(-0.5), sure(-0.5)), np.zeros(2), 0.6)
     strong = evidence.add(at(4, -2.5), np.zeros(2), -0.6)
     assert weak is not None and strong is not None
     assert evidence.next() is strong and evidence.next(1.3) is strong and evidence.next(1.5) is None
@@ -133,7 +141,8 @@ def test_the_most_likely_place_is_next_until_it_is_given_up() -> None:
 
 def test_a_place_below_the_limit_is_not_gone_to() -> None:
     evidence = Evidence("map")
-    evidence.add(at(4, 0, 0.5, 0.0), np.zeros(2), AHEAD)  # 0.25
+    evidence.add(at(4, 0, 0.4, 0.4), np.zeros(2), AHEAD)
+    assert evidence.places[0].log_odds == pytest.approx(log(0.4 / 0.6) - DOUBT)
     assert evidence.next() is None and len(evidence.places) == 1
 
 
@@ -199,13 +208,13 @@ def chance(evidence: Evidence, place: Place) -> float:
 def test_a_place_is_as_likely_as_the_object_and_its_neighbour_together() -> None:
     neighbours = Evidence("map")
     evidence = Evidence("map", neighbours)
-    place = evidence.add(at(4, 0, 0.8), np.zeros(2), AHEAD)
+    place = evidence.add(at(4, 0), np.zeros(2), AHEAD)
     assert place is not None and chance(evidence, place) == pytest.approx(0.8 * 0.4)
     neighbours.add(at(4, 5.0), np.array([4.0, 3.0]), np.pi / 2)  # too far away
     assert chance(evidence, place) == pytest.approx(0.8 * 0.4)
     neighbours.add(at(4, 1.0), np.array([4.0, -1.0]), np.pi / 2)  # seen from elsewhere
     assert chance(evidence, place) == pytest.approx(0.8 * 0.8)
-    neighbours.add(at(4, -1.0, 0.9, 0.9), np.array([4.0, 1.5]), -np.pi / 2)
+    neighbours.add(at(4, -1.0, sure(log(9)), sure(log(9))), np.array([4.0, 1.5]), -np.pi / 2)
     assert chance(evidence, place) == pytest.approx(0.8 * 0.9)
 
 
@@ -225,8 +234,8 @@ def test_of_two_alike_the_one_with_the_neighbour_is_found() -> None:
 def test_naming_one_of_several_says_nothing_about_the_others() -> None:
     evidence = Evidence("map", Evidence("map"))
     here = np.zeros(2)
-    first = evidence.add(at(3, 0.5, 0.8, 0.6), here, AHEAD)
-    second = evidence.add(at(3, -0.5, 0.7, 0.0), here, AHEAD)
+    first = evidence.add(at(3, 0.5), here, AHEAD)
+    second = evidence.add(at(3, -0.5, sure(log(7 / 3)), 0.0), here, AHEAD)
     assert first is not None and second is not None
     assert first.log_odds == pytest.approx(log(4)) and second.log_odds == pytest.approx(log(7 / 3))
     evidence.add(NOTHING, here, AHEAD)  # that there is none says something about both
@@ -238,7 +247,7 @@ def test_a_place_that_is_found_after_it_was_given_up_is_next() -> None:
     evidence = Evidence("map", neighbours)
     for x in (0.0, 1.0, 2.0):
         place = evidence.add(at(4, 0, 1.0), np.array([x, -1.5]), 0.3)
-        neighbours.add(at(4, -1.0, 0.85, 0.8), np.array([x, -1.5]), AHEAD)
+        neighbours.add(at(4, -1.0, sure(1.5), sure(1.5)), np.array([x, -1.5]), AHEAD)
         if x == 1.0:
             assert place is not None
             place.given_up = evidence.log_odds(place)
@@ -253,3 +262,40 @@ def test_log_odds_stay_finite() -> None:
         place = evidence.add(at(4, 0, 1.0, 1.0), np.array([-x, -1.5]), AHEAD)
         neighbours.add(at(4, 1.0, 1.0, 1.0), np.array([-x, -1.5]), AHEAD)
     assert place is not None and 15 < evidence.log_odds(place) < 25
+
+
+@pytest.mark.parametrize(
+    ("goal", "size", "flat"),
+    [
+        ("the desk", (1.4, 0.01, 0.8), True),
+        ("the desk", (1.4, 0.05, 0.8), False),
+        ("the keycard", (0.2, 0.01, 0.1), False),
+        ("go to the door", (1.4, 0.01, 1.8), False),
+        ("the two windows", (1.4, 0.01, 1.8), False),
+        ("the doorstop", (1.4, 0.01, 1.8), True),
+    ],
+)
+def test_a_patch_of_a_wall_is_no_evidence(goal: str, size: tuple[float, float, float], flat: bool) -> None:
+    answer = dataclasses.replace(at(3, 0), goal=goal, size=size)
+    assert is_flat(answer) is flat
+    place = Evidence("map").add(answer, np.zeros(2), AHEAD)
+    assert place is not None and place.log_odds == pytest.approx(0.0 if flat else log(4))
+
+
+def test_a_view_too_near_for_a_tall_object_says_nothing_about_it() -> None:
+    evidence = Evidence("map")
+    for height in (2.0, 0.7):  # from nearer its upper part is not in the picture
+        answer = dataclasses.replace(at(4, 0), size=(0.8, 0.6, height))
+        place = evidence.add(answer, np.zeros(2), AHEAD)
+    assert place is not None and place.height == 2.0
+    evidence.add(NOTHING, np.array([0.5, 0.0]), AHEAD)  # 3.5 m, less than 1.8 x 2 m
+    assert place.log_odds == pytest.approx(log(4))
+    evidence.add(NOTHING, np.array([0.3, 0.6]), AHEAD)
+    assert place.log_odds < log(4)
+
+
+def test_a_view_that_names_nothing_counts_less_than_one_that_names_another_place() -> None:
+    evidence = Evidence("map")
+    place = evidence.add(at(3, 0), np.zeros(2), AHEAD)
+    evidence.add(dataclasses.replace(NOTHING, present=0.0), np.array([0.0, 0.7]), AHEAD)
+    assert place is not None and place.log_odds == pytest.approx(log(4) + log(0.18 / 0.82))

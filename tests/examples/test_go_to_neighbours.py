@@ -46,14 +46,14 @@ def test_the_whole_goal_is_asked_where_both_are_in_view() -> None:
     trip = Seeker(base, ask).go_to("the chair next to the barrel")  # type: ignore[arg-type]
     assert trip.cause == ""
     apart, whole = ["the chair", "the barrel"], "the chair next to the barrel"
-    # Both are in the first of six views, and in that from nearer; at the end the barrel need not be.
-    assert asked == [*apart, whole, *apart * 5, *apart, whole, "the chair"]
+    # Both are in the first view, and in that from nearer; at the end the barrel need not be.
+    assert asked == [*apart, whole, *apart, whole, "the chair"]
 
 
 def test_an_object_and_its_neighbour_need_not_be_in_one_view() -> None:
     base, seen = StandInBase(), []
-    chair = dataclasses.replace(CHAIR, position=np.array([3.0, 0.0, 0.5]))
-    barrel = dataclasses.replace(BARREL, position=np.array([2.3, 1.6, 0.5]))
+    chair = dataclasses.replace(CHAIR, position=np.array([3.1, 0.0, 0.5]))
+    barrel = dataclasses.replace(BARREL, position=np.array([2.4, 1.65, 0.5]))
 
     def ask(goal: str) -> Answer:
         thing = barrel if goal == "the barrel" else chair
