@@ -28,7 +28,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
-from examples.evidence import FOUND, SAME, WORTH, Evidence, Place, are_one, distance, parts
+from examples.evidence import APART, FOUND, SAME, WORTH, Evidence, Place, are_one, distance, parts
 from examples.explore import frontiers, is_known
 
 Array = NDArray[np.float64]
@@ -329,7 +329,9 @@ class Seeker:
         neighbours = self._evidence.neighbours
         while neighbours is not None and self._left() > 0 and (place := neighbours.next(0.0)) is not None:
             place.given_up = np.inf
-            self._ask_before(goal, place, confirm(place))
+            # From where the base stands it may be seen already: another position is needed.
+            near = gap(place.answer, self._base.pose()[0]) < confirm(place) + APART
+            self._ask_before(goal, place, confirm(place), SIDES[1] if near else 0.0)
             if self._try(goal):
                 return True
         return False

@@ -38,7 +38,7 @@ _STUCK, _MOVING = 6.0, 0.3
 """A base that stays within these metres for these seconds is stuck; a detour may lead away from the goal."""
 _PUSHING, _STILL = 1.0, 0.03
 """Driving forward for these seconds within these metres means pushing against something."""
-_BACK, _BACK_SPEED = 0.8, -0.3
+_BACK, _BACK_SPEED = 1.2, -0.35
 """The base then backs off for these seconds at this speed, metres per second."""
 _STRIDE = 6  # step between the depth pixels that are used
 
