@@ -24,22 +24,12 @@ from rclpy.qos import qos_profile_sensor_data
 from sensor_msgs.msg import CameraInfo, Image
 
 from demo.navigate.floor_map import CELL, FloorMap
+from demo.navigate.pursuit import Pursuit
 from demo.ros_common import LATCHED, run_node
 from groma_ros.camera_geometry import matrix_from_quaternion
 
 Array = NDArray[np.float64]
 
-SPEED, TURN = 0.55, 1.0
-NEAR, ALIGNED = 0.12, 0.08
-"""Position and angle tolerance of a reached pose: metres, radians."""
-_LOOK_AHEAD = 0.45
-_REPLAN = 0.8  # seconds of the simulated clock
-_STUCK, _MOVING = 6.0, 0.3
-"""A base that stays within these metres for these seconds is stuck; a detour may lead away from the goal."""
-_PUSHING, _STILL = 1.0, 0.03
-"""Driving forward for these seconds within these metres means pushing against something."""
-_BACK, _BACK_SPEED = 1.2, -0.35
-"""The base then backs off for these seconds at this speed, metres per second."""
 _STRIDE = 6  # step between the depth pixels that are used
 
 
@@ -148,13 +138,8 @@ class Driver(Node):
 
     def _drive(self, handle: Any, number: int, target: Array, heading: float) -> bool:
         """Drive to a position, then turn. False if it was stopped or could not get any closer."""
-        way: list[Array] = []
-        planned = moved = -1e9
-        begun = since = None
-        anchor: Array = np.full(2, np.inf)
-        back = -1e9  # end of backing off
-        spot = target
-        turning = False
+        pursuit = Pursuit(target, heading)
+        begun = None
         while rclpy.ok() and number == self._number and not handle.is_cancel_requested:
             time.sleep(0.01)
             if not self._poses:
@@ -162,36 +147,11 @@ class Driver(Node):
             now, x, y, turn = self._poses[-1]
             here = np.array([x, y])
             begun = now if begun is None else begun
-            if not turning and (now - planned > _REPLAN or not way) and self._map is not None:
-                self._map.stand(here)
-                way, planned = self._map.way(here, target), now
-            left = float(np.hypot(*((way[-1] if way else target) - here)))
-            gap = float(np.hypot(*(target - here)))
-            if not float(np.hypot(*(here - anchor))) < _MOVING:
-                anchor, moved = here, now
-            self._tell(handle, here, turn, now - begun, left)
-            if turning or left < NEAR:
-                turning = True
-                error = _wrapped(heading - turn)
-                if abs(error) < ALIGNED:
-                    return gap < 0.8
-                self._go(0.0, float(np.clip(1.8 * error, -TURN, TURN)))
-                continue
-            if now - moved > _STUCK:
-                return gap < 0.5
-            if now < back:
-                self._go(_BACK_SPEED, 0.0)
-                continue
-            ahead = next((p for p in way if float(np.hypot(*(p - here))) > _LOOK_AHEAD), way[-1])
-            error = _wrapped(float(np.arctan2(*(ahead - here)[::-1])) - turn)
-            fast = SPEED * max(0.0, float(np.cos(error))) ** 2 if abs(error) < 1.0 else 0.0
-            speed = min(fast, 0.15 + left)
-            if since is None or speed < 0.1 or float(np.hypot(*(here - spot))) > _STILL:
-                spot, since = here, now
-            elif now - since > _PUSHING and self._map is not None:
-                self._map.touch(here, turn)
-                way, since, back = [], None, now + _BACK
-            self._go(speed, float(np.clip(2.0 * error, -TURN, TURN)))
+            speed, spin = pursuit.command(now, here, turn, self._map)
+            self._tell(handle, here, turn, now - begun, pursuit.left)
+            if pursuit.reached is not None:
+                return pursuit.reached
+            self._go(speed, spin)
         return False
 
     def _tell(self, handle: Any, here: Array, turn: float, spent: float, left: float) -> None:
@@ -207,10 +167,6 @@ class Driver(Node):
         message = Twist()
         message.linear.x, message.angular.z = speed, turn
         self._velocity.publish(message)
-
-
-def _wrapped(angle: float) -> float:
-    return float((angle + np.pi) % (2 * np.pi) - np.pi)
 
 
 if __name__ == "__main__":

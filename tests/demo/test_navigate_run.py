@@ -55,7 +55,7 @@ def test_a_neighbour_is_named_with_or_without_its_colour(neighbour: str, indices
 
 def test_the_time_limit_of_a_search_is_an_option() -> None:
     parser = NavigateDemonstration().parser(None)
-    assert parser.parse_args([]).search_seconds == 150.0
+    assert parser.parse_args([]).search_seconds == 300.0
     assert parser.parse_args(["--search-seconds", "75"]).search_seconds == 75.0
     with pytest.raises(SystemExit):
         parser.parse_args(["--search-seconds", "soon"])
