@@ -69,7 +69,7 @@ EXPECTED = (
         0,
         3,
         1.0,
-        ("--search-seconds", "75"),  # half: most searches here end without arrival
+        ("--search-seconds", "75"),  # a quarter: most searches here end without arrival
     ),
 )
 

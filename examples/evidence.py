@@ -60,13 +60,6 @@ _FLAT_THINGS = re.compile(
     r"|mirrors?|curtains?|shutters?|panels?|walls?|maps?)\b",
     re.IGNORECASE,
 )
-_PARTS = re.compile(
-    r"^(?P<thing>(?:.*?\s)??(?:the|a|an)\s+(?!near\b|close\b)\S.*?)(?:,?\s+(?:that|which)\s+is|\s+that's)?"
-    r"\s+(?:right\s+)?(?:next to|beside|close to|near)\s+"
-    r"(?P<neighbour>(?:the|a|an)\s+\S.*?)(?:,?\s+please)?[\s.?!]*$",
-    re.IGNORECASE,
-)
-_NOT = re.compile(r"\b(?:not|no|isn't|without)\b", re.IGNORECASE)
 
 
 @dataclass
@@ -184,18 +177,6 @@ class Evidence:
             near.answer, near.distance = answer, away
         near.height = max(near.height, answer.size[2])
         return near
-
-
-def parts(goal: str) -> tuple[str, str] | None:
-    """The object of a goal and the one that it is next to, each as a goal of its own: "go to the barrel" and
-    "the pink chair" for "go to the barrel next to the pink chair".
-
-    Both must have an article, which "go near the door" and "the near chair" lack. None for other goals.
-    """
-    found = _PARTS.match(goal.strip())
-    if found is None or _NOT.search(found["thing"]):
-        return None
-    return found["thing"], found["neighbour"]
 
 
 def are_beside(one: Answer, other: Answer) -> bool:

@@ -10,7 +10,6 @@ when views from several positions name the same place (examples/evidence.py).
 
 from __future__ import annotations
 
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -28,8 +27,9 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
-from examples.evidence import APART, FOUND, SAME, WORTH, Evidence, Place, are_one, distance, parts
+from examples.evidence import APART, FOUND, SAME, WORTH, Evidence, Place, are_one, distance
 from examples.explore import frontiers, is_known
+from examples.goal_words import depends_on_view, parts, without_superlative
 
 Array = NDArray[np.float64]
 
@@ -52,6 +52,8 @@ HOPELESS = -1.0
 CLEAR_AHEAD, CLEAR = 0.5, 0.8
 """Minimum probability of the only answer to a goal that depends on the point of view: in the initial
 direction, from which such goals are given, where the answer may be ambiguous, and in any other one."""
+MOVED = 1.5
+"""Maximum error in metres of a position that was measured from far away."""
 MISSING = 0.3
 """Presence below which the neighbour that a goal mentions is missing from a view."""
 HINT = 0.15
@@ -67,14 +69,6 @@ LOST_SECONDS = 8.0
 ANSWER_SECONDS = 10.0
 """Wall time for Nav2 to accept a goal, to cancel it, and to stop; for each of the three."""
 _MAP = "map"
-# "The chair nearest to the desk" is the same from anywhere.
-_VIEW = re.compile(
-    r"\b(left|right|(left|right|fore|rear)most|behind|before|in (front|back) of|ahead of|to the rear of"
-    r"|between|at the (front|back)|nearer|closer|farther|further|farthest|furthest|most distant"
-    r"|larger|largest|bigger|biggest|smaller|smallest"
-    r"|(nearest|closest)(?! (to )?(the|a|an|it|them)\b)|(nearest|closest) (to )?the camera)\b",
-    re.IGNORECASE,
-)
 
 
 @dataclass
@@ -273,7 +267,10 @@ class Seeker:
             else:
                 clear = answer.status == "present" and answer.chance >= CLEAR
             if place is not None and clear and self._may_have_neighbour(goal):
-                if self._stop_before(goal, place):
+                any_such = without_superlative(goal)
+                if any_such:
+                    place = self._corrected(any_such, place)
+                if self._stop_before(goal, place, any_such):
                     return Outcome("", "Arrived.", self._answer)
                 x, y = place.answer.position[:2]
                 sentence = f"The base did not get within {ARRIVED} m of the object at ({x:.1f}, {y:.1f})."
@@ -283,6 +280,14 @@ class Seeker:
         return self._not_found(
             f"No object that clearly matches {goal!r} was found from where the base stood."
         )
+
+    def _corrected(self, any_such: str, place: Place) -> Place:
+        """The place of an object whose position, measured from far away, may be wrong: the one that is named
+        from nearer by a goal for any such object, if it is clear and `MOVED` away at most."""
+        named = self._ask_before(any_such, place, confirm(place))
+        if named is None or self._answer is None or self._answer.status == "ambiguous":
+            return place
+        return named if distance(named.answer, place.answer) < MOVED else place
 
     def _may_have_neighbour(self, goal: str) -> bool:
         """Whether what the goal's object is next to, if it mentions that, may be in view. A model that
@@ -390,11 +395,12 @@ class Seeker:
         only_neighbour = self._evidence.neighbours is not None and place.log_odds >= FOUND
         return only_neighbour or self._evidence.log_odds(place) < HOPELESS
 
-    def _stop_before(self, goal: str, place: Place) -> bool:
+    def _stop_before(self, goal: str, place: Place, asked: str = "") -> bool:
         """Drive in front of a place. Returns whether the base arrived there.
 
         An answer from there corrects the position, or speaks against the place if it names another one. None
-        is needed: objects that the goal mentions may be out of view by then.
+        is needed: objects that the goal mentions may be out of view by then. asked: what is asked there in
+        the place of the goal.
         """
         near, sides = False, iter(SIDES)
         side = next(sides)
@@ -402,7 +408,7 @@ class Seeker:
             if self._left() <= 0:
                 break
             old, sent = place.answer, before(place.answer, self._base.pose()[0], STANDOFF, side)[0]
-            named = self._ask_before(goal, place, STANDOFF, side)
+            named = self._ask_before(asked or goal, place, STANDOFF, side)
             if not (depends_on_view(goal) or named is place or self._evidence.is_found(place)):
                 return False
             here = self._base.pose()[0]
@@ -433,11 +439,6 @@ class Seeker:
         spots = frontiers(self._base.grid, here)
         fresh = [spot for spot in spots if all(float(np.hypot(*(spot - other))) > 0.8 for other in visited)]
         return fresh[0] if fresh else None
-
-
-def depends_on_view(goal: str) -> bool:
-    """Whether the words of a goal, such as "leftmost" or "behind", mean another object from another place."""
-    return _VIEW.search(goal) is not None
 
 
 def confirm(place: Place) -> float:

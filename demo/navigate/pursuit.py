@@ -32,9 +32,8 @@ class Pursuit:
         self.reached: bool | None = None
         """None while it drives, then whether the base is at the pose."""
         self._way: list[Array] = []
-        self._planned = self._moved = (
-            self._back
-        ) = -1e9  # times: of the path, of moving, of the end of backing off
+        self._planned = self._moved = -1e9  # times of the path and of the last move
+        self._back = -1e9  # end of backing off
         self._anchor: Array = np.full(2, np.inf)  # where it was at the time of moving
         self._spot, self._since = target, -1e9  # where it began to push against something, and when
         self._turning = False

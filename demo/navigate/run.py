@@ -18,8 +18,8 @@ from demo.navigate.simulator import CAMERA, MAP
 from demo.session import CameraListener, Demonstration, Session, Setup
 from demo.simulator_process import SimulatorProcess
 from examples.ask import Answer, Outcome
-from examples.evidence import parts
 from examples.go_to import SEARCH_SECONDS, Base, Seeker
+from examples.goal_words import parts
 from groma_ros.camera_geometry import moved
 from groma_ros.geometry3d.box3d import DepthError, place
 from groma_ros.simulation.colours import COLOURS

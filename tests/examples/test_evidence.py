@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from examples.ask import Answer
-from examples.evidence import DOUBT, NEAR, ONE_VIEW, Evidence, Place, are_beside, in_view, is_flat, parts
+from examples.evidence import DOUBT, NEAR, ONE_VIEW, Evidence, Place, are_beside, in_view, is_flat
 
 CHAIR = Answer("the chair", "present", "", 0.9, 0.7, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.", 0.2, 0.2)
@@ -163,28 +163,6 @@ def test_the_most_likely_place_is_described() -> None:
         evidence.described()
         == "The most likely object, at (4.0, 0.0), is 0.80 likely after views from 1 position."
     )
-
-
-@pytest.mark.parametrize(
-    ("goal", "found"),
-    [
-        ("go to the barrel next to the pink chair", ("go to the barrel", "the pink chair")),
-        ("the chair Near the desk ", ("the chair", "the desk")),
-        ("the cone beside the green ball", ("the cone", "the green ball")),
-        ("a ball that's right next to the desk, please?", ("a ball", "the desk")),
-        ("the box which is close to a door.", ("the box", "a door")),
-        ("the cone beside the barrel next to the door", ("the cone", "the barrel next to the door")),
-        ("the chair that is not next to the barrel", None),
-        ("go near the door", None),
-        ("go to the near chair", None),
-        ("next to the door", None),
-        ("the nearest chair", None),
-        ("the chair nearest to the desk", None),
-        ("the chair", None),
-    ],
-)
-def test_the_object_of_a_goal_and_its_neighbour(goal: str, found: tuple[str, str] | None) -> None:
-    assert parts(goal) == found
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 
 from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
 from examples.evidence import Place
-from examples.go_to import STANDOFF, Base, Seeker, before, confirm, depends_on_view
+from examples.go_to import STANDOFF, Base, Seeker, before, confirm
 
 CHAIR = Answer("the chair", "present", "", 0.98, 0.96, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.")
@@ -178,7 +178,7 @@ def test_a_goal_that_depends_on_the_point_of_view_is_answered_from_where_it_was_
     answers = iter([once])  # from anywhere else another chair is the leftmost
     trip = Seeker(base, lambda goal: next(answers, elsewhere)).go_to("the leftmost chair")  # type: ignore[arg-type]
     assert trip.cause == "" and trip.answer is elsewhere
-    assert [place for place, _ in base.goes] == [pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])]
+    assert [place[0] for place, _ in base.goes] == pytest.approx([4.0 - 0.3 - CONFIRM, 4.0 - 0.3 - STANDOFF])
 
 
 def test_a_goal_that_depends_on_the_point_of_view_needs_one_clear_answer() -> None:
@@ -198,7 +198,7 @@ def test_a_goal_that_depends_on_the_point_of_view_may_be_ambiguous_in_the_initia
     unclear = dataclasses.replace(CHAIR, status="ambiguous", present=0.9, margin=0.1)
     trip = Seeker(base, lambda goal: unclear).go_to("the leftmost chair")  # type: ignore[arg-type]
     assert trip.cause == ""
-    assert [place for place, _ in base.goes] == [pytest.approx([4.0 - 0.3 - STANDOFF, 0.0])]
+    assert [place[0] for place, _ in base.goes] == pytest.approx([4.0 - 0.3 - CONFIRM, 4.0 - 0.3 - STANDOFF])
 
 
 def test_an_object_that_cannot_be_reached_is_no_arrival() -> None:
@@ -231,7 +231,7 @@ def test_a_position_measured_from_nearer_corrects_the_approach() -> None:
     answers = iter([CHAIR])
     trip = Seeker(base, lambda goal: next(answers, nearer)).go_to("the leftmost chair")  # type: ignore[arg-type]
     assert trip.cause == ""
-    assert [place[0] for place, _ in base.goes] == pytest.approx([3.15, 3.65])
+    assert [place[0] for place, _ in base.goes] == pytest.approx([4.0 - 0.3 - CONFIRM, 3.65])
 
 
 def test_a_long_object_whose_centre_moves_with_every_view_is_reached() -> None:
@@ -245,33 +245,34 @@ def test_a_long_object_whose_centre_moves_with_every_view_is_reached() -> None:
         return dataclasses.replace(wall, position=np.array([4.0, 0.3 * (-1) ** len(asked), 0.4]))
 
     trip = Seeker(base, ask).go_to("the leftmost barrier")  # type: ignore[arg-type]
-    assert trip.cause == "" and len(asked) == 4
+    assert trip.cause == "" and len(asked) == 5
+
+
+def test_the_position_of_a_superlative_is_corrected_by_asking_for_any_such_object() -> None:
+    base, asked = StandInBase(), []
+    right = dataclasses.replace(CHAIR, position=np.array([4.0, 0.5, 0.5]))
+
+    def ask(goal: str) -> Answer:
+        asked.append(goal)
+        return CHAIR if goal == "the leftmost chair" else right
+
+    trip = Seeker(base, ask).go_to("the leftmost chair")  # type: ignore[arg-type]
+    assert trip.cause == "" and asked == ["the leftmost chair", "the chair", "the chair"]
+    assert np.hypot(*(base.place - right.position[:2])) == pytest.approx(0.3 + STANDOFF)
 
 
 @pytest.mark.parametrize(
-    ("goal", "depends"),
-    [
-        ("go to the LEFTMOST object", True),
-        ("the chair left of the barrel", True),
-        ("the cone in front of the desk", True),
-        ("the nearest chair", True),
-        ("the chair closest to me", True),
-        ("the left-most of the cones", True),
-        ("the cone in back of the desk", True),
-        ("the rearmost chair", True),
-        ("the box ahead of the cone", True),
-        ("the most distant ball", True),
-        ("the biggest box", True),
-        ("the ball between the desk and the door", True),
-        ("the chair nearest the camera", True),
-        ("the chair nearest to the desk", False),
-        ("the object closest the barrel", False),
-        ("the chair next to the barrel", False),
-        ("the leftover box", False),
-    ],
+    ("seen", "status", "corrected"),
+    [(1.4, "present", True), (1.6, "present", False), (1.4, "ambiguous", False)],
 )
-def test_goals_that_depend_on_the_point_of_view(goal: str, depends: bool) -> None:
-    assert depends_on_view(goal) is depends
+def test_a_superlative_far_from_where_it_was_measured(seen: float, status: str, corrected: bool) -> None:
+    base = StandInBase()
+    other = dataclasses.replace(CHAIR, status=status, position=np.array([4.0, seen, 0.5]))
+    answers = iter([CHAIR, other])
+    trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the leftmost chair")  # type: ignore[arg-type]
+    assert trip.cause == ""
+    end = (other if corrected else CHAIR).position[:2]
+    assert np.hypot(*(base.place - end)) == pytest.approx(0.3 + STANDOFF)
 
 
 def test_an_unsure_view_is_looked_at_from_closer() -> None:
