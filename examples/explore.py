@@ -48,12 +48,18 @@ def frontiers(grid: OccupancyGrid, start: Array) -> list[Array]:
 
 def is_known(grid: OccupancyGrid, views: Sequence[tuple[Array, float]], here: Array, heading: float) -> bool:
     """Whether earlier views have shown all the floor that is visible from a position in a direction, see
-    `TWICE`, and none of it is unexplored. views: their positions and headings; headings in radians."""
+    `TWICE`, and none of it is unexplored. Where no floor is visible, because something stands in front, it is
+    known after a view in that direction from there. views: their positions and headings, radians."""
     away, aside = np.meshgrid(np.arange(1.0, FAR, 0.75), heading + np.array([-FIELD, 0.0, FIELD]))
     floor = here + np.stack([away * np.cos(aside), away * np.sin(aside)], -1).reshape(-1, 2)
     floor = floor[~_hidden(grid, here, floor)]
     if (_cells(grid, floor) < 0).any():
         return False
+    if len(floor) == 0:
+        return any(
+            float(np.hypot(*(here - place))) < APART and abs(np.angle(np.exp(1j * (turn - heading)))) <= FIELD
+            for place, turn in views
+        )
     positions: list[tuple[Array, NDArray[np.bool_]]] = []  # with what was seen from there
     for place, turn in views:
         way = floor - place
@@ -65,13 +71,16 @@ def is_known(grid: OccupancyGrid, views: Sequence[tuple[Array, float]], here: Ar
                 break
         else:
             positions.append((place, seen))
-    return len(floor) == 0 or bool((np.sum([seen for _, seen in positions], axis=0) >= TWICE).all())
+    return bool((np.sum([seen for _, seen in positions], axis=0) >= TWICE).all())
 
 
 def _hidden(grid: OccupancyGrid, eye: Array, places: Array) -> NDArray[np.bool_]:
-    """Which of the places (N, 2) are behind or in occupied cells, seen from a position."""
+    """Which of the places (N, 2) are behind or in occupied cells, seen from a position. Cells under the base
+    do not count: in a costmap they may be those of inflated obstacles."""
     steps = np.linspace(0.0, 1.0, int(np.ceil(FAR / grid.info.resolution)))[1:, None, None]
-    return np.asarray((_cells(grid, eye + steps * (places - eye)) > _OCCUPIED).any(0))
+    way = steps * (places - eye)
+    occupied = _cells(grid, eye + way) > _OCCUPIED
+    return np.asarray((occupied & (np.hypot(way[..., 0], way[..., 1]) > _RADIUS)).any(0))
 
 
 def _cells(grid: OccupancyGrid, places: Array) -> NDArray[np.int8]:

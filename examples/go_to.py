@@ -191,7 +191,9 @@ class Base:
         self._watchdog.heard()
 
     def _on_map(self, message: OccupancyGrid) -> None:
-        self.grid = message
+        cells = message.info.width * message.info.height
+        if message.info.resolution > 0 and 0 < cells == len(message.data):
+            self.grid = message
 
 
 def _cancel(sent: Future) -> Future | None:
@@ -269,7 +271,8 @@ class Seeker:
             if place is not None and clear and self._may_have_neighbour(goal):
                 any_such = without_superlative(goal)
                 if any_such:
-                    place = self._corrected(any_such, place)
+                    self._go_before(place, confirm(place))
+                    self._correct(any_such, place)
                 if self._stop_before(goal, place, any_such):
                     return Outcome("", "Arrived.", self._answer)
                 x, y = place.answer.position[:2]
@@ -281,13 +284,14 @@ class Seeker:
             f"No object that clearly matches {goal!r} was found from where the base stood."
         )
 
-    def _corrected(self, any_such: str, place: Place) -> Place:
-        """The place of an object whose position, measured from far away, may be wrong: the one that is named
-        from nearer by a goal for any such object, if it is clear and `MOVED` away at most."""
-        named = self._ask_before(any_such, place, confirm(place))
-        if named is None or self._answer is None or self._answer.status == "ambiguous":
-            return place
-        return named if distance(named.answer, place.answer) < MOVED else place
+    def _correct(self, any_such: str, place: Place) -> None:
+        """Correct the position of a place, which was measured from far away, by a clear answer to a goal for
+        any such object, at most `MOVED` away."""
+        self._answer = answer = self._ask(any_such)
+        clear = answer.status == "present" and answer.chance >= CLEAR and answer.frame == _MAP
+        if clear and distance(answer, place.answer) < MOVED:
+            place.answer = answer
+            place.distance = float(np.hypot(*(answer.position[:2] - self._base.pose()[0])))
 
     def _may_have_neighbour(self, goal: str) -> bool:
         """Whether what the goal's object is next to, if it mentions that, may be in view. A model that
@@ -375,32 +379,29 @@ class Seeker:
         while self._left() > 0 and (place := self._evidence.next(least)) is not None:
             if self._approach(goal, place):
                 return True
-            place.given_up = max(self._evidence.log_odds(place), place.given_up)
+            # One that a rival kept from being found is worth another approach once the rival is refuted.
+            value = self._evidence.log_odds(place)
+            value = value if self._evidence.is_found(place) else min(value, np.nextafter(FOUND, 0.0))
+            place.given_up = max(value, place.given_up)
         return False
 
     def _approach(self, goal: str, place: Place) -> bool:
         """Look at a place from nearer, if that leaves doubts also from its sides, and drive there once the
         evidence suffices. Returns whether the base arrived."""
         for side in SIDES:
-            if self._left() <= 0 or (side and self._is_settled(place)):
+            if self._left() <= 0 or (side and self._evidence.log_odds(place) < HOPELESS):
                 return False
             self._ask_before(goal, place, confirm(place), side)
             if self._evidence.is_found(place):
                 return self._stop_before(goal, place)
         return False
 
-    def _is_settled(self, place: Place) -> bool:
-        """Whether views from the sides of a place help no further: it is hopeless, or only its neighbour is
-        missing."""
-        only_neighbour = self._evidence.neighbours is not None and place.log_odds >= FOUND
-        return only_neighbour or self._evidence.log_odds(place) < HOPELESS
-
-    def _stop_before(self, goal: str, place: Place, asked: str = "") -> bool:
+    def _stop_before(self, goal: str, place: Place, any_such: str = "") -> bool:
         """Drive in front of a place. Returns whether the base arrived there.
 
         An answer from there corrects the position, or speaks against the place if it names another one. None
-        is needed: objects that the goal mentions may be out of view by then. asked: what is asked there in
-        the place of the goal.
+        is needed: objects that the goal mentions may be out of view by then. any_such: a goal for any such
+        object, which is asked there instead and corrects the position only.
         """
         near, sides = False, iter(SIDES)
         side = next(sides)
@@ -408,11 +409,16 @@ class Seeker:
             if self._left() <= 0:
                 break
             old, sent = place.answer, before(place.answer, self._base.pose()[0], STANDOFF, side)[0]
-            named = self._ask_before(asked or goal, place, STANDOFF, side)
-            if not (depends_on_view(goal) or named is place or self._evidence.is_found(place)):
-                return False
+            self._go_before(place, STANDOFF, side)
+            if any_such:
+                self._correct(any_such, place)
+            else:
+                named = self._ask_here(goal, True)[1]
+                if not (depends_on_view(goal) or named is place or self._evidence.is_found(place)):
+                    return False
             here = self._base.pose()[0]
-            limit = BLOCKED if float(np.hypot(*(here - sent))) > SHORT else ARRIVED
+            stopped = self._left() > 0 and float(np.hypot(*(here - sent))) > SHORT
+            limit = BLOCKED if stopped else ARRIVED
             near = gap(place.answer, here) < limit
             if near and distance(old, place.answer) < SAME / 2:
                 return True
@@ -423,13 +429,17 @@ class Seeker:
 
     def _ask_before(self, goal: str, place: Place, standoff: float, side: float = 0.0) -> Place | None:
         """Drive in front of a place, face it, and ask. Returns the place that is named from there."""
+        self._go_before(place, standoff, side)
+        return self._ask_here(goal)[1]
+
+    def _go_before(self, place: Place, standoff: float, side: float = 0.0) -> None:
+        """Drive in front of a place and face it."""
         self._go(*before(place.answer, self._base.pose()[0], standoff, side))
         here, turn = self._base.pose()
         # The object must be straight ahead when asking, whatever kept the base from turning.
         facing = float(np.arctan2(*(place.answer.position[:2] - here)[::-1]))
         if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
             self._go(here, facing, 15.0)
-        return self._ask_here(goal, standoff < CONFIRM)[1]
 
     def _next_spot(self, visited: list[Array]) -> Array | None:
         """The next unexplored position; None if there is none."""

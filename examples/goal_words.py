@@ -12,12 +12,14 @@ _VIEW = re.compile(
     r"|(nearest|closest)(?! (to )?(the|a|an|it|them)\b)|(nearest|closest) (to )?the camera)\b",
     re.IGNORECASE,
 )
+# "The leftmost chair", and neither "the chair nearest to me" nor "the nearest of the chairs".
 _SUPERLATIVE = re.compile(
-    r"\b((left|right|fore|rear)most|nearest|closest|farthest|furthest|most distant|largest|biggest"
-    r"|smallest)\b",
+    r"(?P<start>.*\b(the|a|an) )(((left|right|fore|rear)-?most|nearest|closest|farthest|furthest|most distant"
+    r"|largest|biggest|smallest) )(?P<noun>(?!(of|to|from|in|on|at|and|or)\b)\w.*)",
     re.IGNORECASE,
 )
 _ANYTHING = re.compile(r"\b(objects?|things?|items?|ones?)\b", re.IGNORECASE)
+_BESIDE = re.compile(r"\b(next to|beside|close to|near)\b", re.IGNORECASE)
 _PARTS = re.compile(
     r"^(?P<thing>(?:.*?\s)??(?:the|a|an)\s+(?!near\b|close\b)\S.*?)(?:,?\s+(?:that|which)\s+is|\s+that's)?"
     r"\s+(?:right\s+)?(?:next to|beside|close to|near)\s+"
@@ -34,12 +36,14 @@ def depends_on_view(goal: str) -> bool:
 
 def without_superlative(goal: str) -> str:
     """The goal for any such object: "go to the chair" for "go to the leftmost chair". Empty for goals without
-    a superlative, and for those that mean any kind of object."""
-    found = _SUPERLATIVE.search(goal)
+    a superlative before what is meant, for those that mean any kind of object, and where the point of view
+    counts for the rest too."""
+    found = _SUPERLATIVE.fullmatch(" ".join(goal.split()))
     if found is None or _ANYTHING.search(goal):
         return ""
-    plain = goal[: found.start()] + goal[found.end() :].lstrip()
-    return "" if depends_on_view(plain) else plain
+    plain = found["start"] + found["noun"]
+    of_neighbour = _BESIDE.search(found["start"]) is not None
+    return "" if depends_on_view(plain) or of_neighbour else plain
 
 
 def parts(goal: str) -> tuple[str, str] | None:

@@ -16,6 +16,7 @@ _LOOK_AHEAD = 0.45
 _REPLAN = 0.8  # seconds
 _STUCK, _MOVING = 6.0, 0.3
 """A base that stays within these metres for these seconds is stuck; a detour may lead away from the goal."""
+_LONGEST_TURN = 12.0  # seconds; half a turn takes 5
 _PUSHING, _STILL = 1.0, 0.03
 """Driving forward for these seconds within these metres means pushing against something."""
 _BACK, _BACK_SPEED = 1.2, -0.35
@@ -37,6 +38,7 @@ class Pursuit:
         self._anchor: Array = np.full(2, np.inf)  # where it was at the time of moving
         self._spot, self._since = target, -1e9  # where it began to push against something, and when
         self._turning = False
+        self._arrived = 0.0  # time at which it began to turn
 
     def command(self, now: float, here: Array, turn: float, floor: FloorMap | None) -> tuple[float, float]:
         """Forward speed, metres per second, and rotation to the left, radians per second.
@@ -50,7 +52,7 @@ class Pursuit:
         end = self._way[-1] if self._way else self._target
         self.left = float(np.hypot(*(end - here)))
         if self._turning or self.left < NEAR:
-            return self._turn(here, turn)
+            return self._turn(now, here, turn)
         if not float(np.hypot(*(here - self._anchor))) < _MOVING:
             self._anchor, self._moved = here, now
         if now - self._moved > _STUCK:
@@ -60,12 +62,14 @@ class Pursuit:
             return _BACK_SPEED, 0.0
         return self._follow(now, here, turn, floor)
 
-    def _turn(self, here: Array, turn: float) -> tuple[float, float]:
-        """Turn to the heading at the end of the path."""
+    def _turn(self, now: float, here: Array, turn: float) -> tuple[float, float]:
+        """Turn to the heading at the end of the path, for `_LONGEST_TURN` seconds at most."""
+        self._arrived = self._arrived if self._turning else now
         self._turning = True
         error = _wrapped(self._heading - turn)
-        if abs(error) < ALIGNED:
-            self.reached = float(np.hypot(*(self._target - here))) < 0.8
+        aligned = abs(error) < ALIGNED
+        if aligned or now - self._arrived > _LONGEST_TURN:
+            self.reached = aligned and float(np.hypot(*(self._target - here))) < 0.8
             return 0.0, 0.0
         return 0.0, float(np.clip(1.8 * error, -TURN, TURN))
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from groma_ros.geometry3d.plane_ransac import quantiles
 from groma_ros.types import FloatArray
 
 Mask = NDArray[np.bool_]
@@ -62,16 +63,19 @@ def select(pieces: Mask, depth: FloatArray, focal: float, box: Box, least: int) 
     area, extents = _measured(pieces, labels, candidates)
     best = max(candidates, key=lambda index: _iou(extents[index], box) * np.sqrt(inside[index] / area[index]))
     chosen, whole = [best], extents[best]
-    near, far = _range(depth, labels, best)
-    gap = _BEHIND * max(box[2] - box[0], box[3] - box[1]) / focal * near
+    share = _BEHIND * max(box[2] - box[0], box[3] - box[1]) / focal
+    near, far = 0.0, -1.0  # depths of what is chosen, once a piece may be joined
     for index in sorted(candidates, key=lambda index: -inside[index]):
         joined = _union(whole, extents[index])
         if inside[index] < _INSIDE * area[index] or _iou(joined, box) <= _iou(whole, box) + _BETTER:
             continue
+        if far < near:
+            near, far = _range(depth, labels, best)
         start, end = _range(depth, labels, index)
-        if start - far <= gap and near - end <= gap:
+        if start - far <= share * near and near - end <= share * near:
             chosen.append(index)
             whole = joined
+            near, far = min(near, start), max(far, end)
     fit = _iou(whole, box)
     mask: Mask = labels == chosen[0]
     for index in chosen[1:]:
@@ -135,8 +139,8 @@ def _measured(
 
 def _range(depth: FloatArray, labels: NDArray[Any], index: int) -> tuple[float, float]:
     """Nearest and farthest depth of a connected component, without outliers."""
-    low, high = np.quantile(depth[labels == index], (_RANGE, 1 - _RANGE))
-    return float(low), float(high)
+    values = depth[labels == index][None]
+    return float(quantiles(values, _RANGE)[0]), float(quantiles(values, 1 - _RANGE)[0])
 
 
 def _union(a: Box, b: Box) -> Box:

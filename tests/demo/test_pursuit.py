@@ -47,7 +47,16 @@ def test_what_stops_the_base_unseen_is_driven_around() -> None:
     pursuit = Pursuit(np.array([2.5, 0.0]), 0.0)
     here, _, seconds = drive(pursuit, lambda ahead: 1.0 < ahead[0] < 1.4 and abs(ahead[1]) < 1.0)
     assert pursuit.reached and here == pytest.approx([2.5, 0.0], abs=0.15)
-    assert seconds > 2.5 / 0.55
+    assert seconds > 10.0  # the free way takes 5
+
+
+def test_a_base_that_cannot_turn_gives_up() -> None:
+    pursuit = Pursuit(np.zeros(2), np.pi)
+    now = 0.0
+    while pursuit.reached is None and now < 60.0:
+        assert pursuit.command(now, np.zeros(2), 0.0, free_floor()) != (0.0, 0.0) or pursuit.reached is False
+        now += 1.0
+    assert pursuit.reached is False and now == pytest.approx(14.0, abs=1.0)
 
 
 def test_a_base_that_cannot_move_gives_up() -> None:

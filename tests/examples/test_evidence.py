@@ -266,10 +266,35 @@ def test_a_view_too_near_for_a_tall_object_says_nothing_about_it() -> None:
         answer = dataclasses.replace(at(4, 0), size=(0.8, 0.6, height))
         place = evidence.add(answer, np.zeros(2), AHEAD)
     assert place is not None and place.height == 2.0
-    evidence.add(NOTHING, np.array([0.5, 0.0]), AHEAD)  # 3.5 m, less than 1.8 x 2 m
+    evidence.add(NOTHING, np.array([0.7, 0.0]), AHEAD)  # 3.3 m, less than 1.8 x 2 m and than 3.4 m
     assert place.log_odds == pytest.approx(log(4))
     evidence.add(NOTHING, np.array([0.3, 0.6]), AHEAD)
     assert place.log_odds < log(4)
+
+
+def test_a_wall_that_is_named_says_nothing_about_other_places() -> None:
+    evidence = Evidence("map")
+    place = evidence.add(at(3, 0), np.zeros(2), AHEAD)
+    wall = dataclasses.replace(at(3.5, 0.9), size=(1.4, 0.01, 0.8))
+    evidence.add(wall, np.array([0.0, 0.7]), AHEAD)
+    assert place is not None and place.log_odds == pytest.approx(log(4)) and len(evidence.places) == 2
+
+
+def test_a_place_that_is_named_never_falls_behind_one_that_is_not() -> None:
+    evidence = Evidence("map")
+    other = evidence.add(at(3, 0.7), np.array([0.0, 0.7]), AHEAD)
+    named = evidence.add(at(3, -0.7, 0.95, 0.02), np.zeros(2), AHEAD)
+    assert other is not None and named is not None
+    value = log(0.485 / 0.515) - DOUBT  # (0.95 + 0.02) / 2; the rest is 0.465
+    assert named.log_odds == pytest.approx(value)
+    assert other.log_odds == pytest.approx(log(4) + value)
+
+
+def test_an_absent_answer_never_speaks_for_a_place() -> None:
+    evidence = Evidence("map")
+    place = evidence.add(at(3, 0), np.zeros(2), AHEAD)
+    evidence.add(dataclasses.replace(NOTHING, present=0.99), np.array([0.0, 0.7]), AHEAD)
+    assert place is not None and place.log_odds == pytest.approx(log(4))
 
 
 def test_a_view_that_names_nothing_counts_less_than_one_that_names_another_place() -> None:

@@ -61,9 +61,18 @@ def test_a_direction_is_known_after_views_from_two_positions(
     assert is_known(map_of(cells), views, HERE, heading) is known
 
 
-def test_unexplored_floor_is_not_known_and_what_is_behind_a_wall_does_not_count() -> None:
+def test_unexplored_floor_is_not_known_and_a_wall_in_front_is_once_it_was_looked_at() -> None:
     cells = np.full((60, 80), FREE, np.int8)
     cells[:, 36:] = UNKNOWN
     assert not is_known(map_of(cells), [FIRST, SECOND], HERE, 0.0)
-    cells[:, 16:18] = WALL  # 0.6 m ahead: nothing to look at
-    assert is_known(map_of(cells), [], HERE, 0.0)
+    cells[:, 16:18] = WALL  # 0.6 m ahead: no floor to look at, but what stands beside the base
+    assert not is_known(map_of(cells), [], HERE, 0.0)
+    assert not is_known(map_of(cells), [(HERE, np.pi / 2)], HERE, 0.0)
+    assert is_known(map_of(cells), [(HERE, 0.3)], HERE, 0.0)
+
+
+def test_an_inflated_obstacle_under_the_base_hides_nothing() -> None:
+    cells = np.full((60, 80), WALL, np.int8)
+    cells[24:37, 0:36] = FREE
+    cells[28:33, 8:13] = WALL  # within 0.25 m of the base
+    assert not is_known(map_of(cells), [(HERE, 0.0)], HERE, 0.0)  # the floor ahead was seen once

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from array import array
 from typing import Any
 
 import numpy as np
 import pytest
+from nav_msgs.msg import OccupancyGrid
 
 from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
 from examples.evidence import Place
@@ -209,6 +211,48 @@ def test_an_object_that_cannot_be_reached_is_no_arrival() -> None:
     assert trip.sentence == "The base did not get within 0.9 m of the object at (4.0, 0.0)."
 
 
+@pytest.mark.parametrize(("stopped_at", "arrived"), [(1.1, True), (1.3, False)])
+def test_a_base_that_the_object_itself_stops_has_arrived(stopped_at: float, arrived: bool) -> None:
+    base = StandInBase()
+    drive = base.go
+
+    def go(place: Any, heading: float, timeout: float = 60.0) -> bool:
+        """A tree, of which depth shows the trunk, stops the base all around."""
+        away = place - CHAIR.position[:2]
+        least = 0.3 + stopped_at
+        short = float(np.hypot(*away)) < least
+        return (
+            drive(CHAIR.position[:2] + away / np.hypot(*away) * least if short else place, heading)
+            and not short
+        )
+
+    base.go = go  # type: ignore[method-assign]
+    trip = Seeker(base, lambda goal: CHAIR).go_to("the chair")  # type: ignore[arg-type]
+    assert (trip.cause == "") is arrived
+    # The time limit is no obstacle.
+    base = StandInBase()
+    trip = Seeker(base, lambda goal: CHAIR, 2.0).go_to("the chair")  # type: ignore[arg-type]
+    assert trip.cause == "not found" or float(np.hypot(*(base.place - CHAIR.position[:2]))) < 1.2
+
+
+def test_a_direction_that_was_looked_at_twice_is_skipped() -> None:
+    cells = np.full((80, 80), 100, np.int8)
+    cells[20:60, 20:60] = 0  # a closed room of 4 m, all of it explored
+    grid = OccupancyGrid()
+    grid.info.resolution, grid.info.width, grid.info.height = 0.1, 80, 80
+    grid.info.origin.position.x = grid.info.origin.position.y = -4.0
+    grid.data = array("b", cells.tobytes())
+    base = StandInBase()
+    base.grid = grid
+    seeker = Seeker(base, lambda goal: NOTHING)  # type: ignore[arg-type]
+    assert seeker.go_to("the chair").cause == "not found"
+    assert len(base.goes) == 5  # nothing is unexplored
+    seeker._views += [(np.array([x, 0.0]), turn) for x in (-0.6, 0.6) for turn in np.arange(0, 6.3, 0.3)]
+    base.goes.clear()
+    seeker._look_around("the chair")
+    assert base.goes == []
+
+
 def test_an_object_behind_an_obstacle_is_reached_from_its_side() -> None:
     base = StandInBase()
     drive = base.go
@@ -263,11 +307,19 @@ def test_the_position_of_a_superlative_is_corrected_by_asking_for_any_such_objec
 
 @pytest.mark.parametrize(
     ("seen", "status", "corrected"),
-    [(1.4, "present", True), (1.6, "present", False), (1.4, "ambiguous", False)],
+    [
+        (1.4, "present", True),
+        (1.6, "present", False),
+        (1.4, "ambiguous", False),
+        (0.7, "ambiguous", False),
+        (0.7, "unsure", False),
+    ],
 )
 def test_a_superlative_far_from_where_it_was_measured(seen: float, status: str, corrected: bool) -> None:
     base = StandInBase()
     other = dataclasses.replace(CHAIR, status=status, position=np.array([4.0, seen, 0.5]))
+    if status == "unsure":
+        other = dataclasses.replace(other, status="present", margin=0.05)  # of two chairs
     answers = iter([CHAIR, other])
     trip = Seeker(base, lambda goal: next(answers, NOTHING)).go_to("the leftmost chair")  # type: ignore[arg-type]
     assert trip.cause == ""

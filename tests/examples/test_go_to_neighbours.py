@@ -30,7 +30,7 @@ def test_an_object_whose_neighbour_is_not_there_is_looked_at_and_no_arrival() ->
 
     trip = Seeker(base, ask).go_to("go to the chair next to the barrel")  # type: ignore[arg-type]
     assert trip.cause == "not found" and set(asked) == {"go to the chair", "the barrel"}
-    assert trip.sentence.endswith("is 0.40 likely after views from 2 positions.")
+    assert trip.sentence.endswith("is 0.40 likely after views from 4 positions.")
     near = [place for place, _ in base.goes if np.hypot(*(place - CHAIR.position[:2])) < 1.0]
     assert not near
 

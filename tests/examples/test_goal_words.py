@@ -43,6 +43,16 @@ def test_goals_that_depend_on_the_point_of_view(goal: str, depends: bool) -> Non
         ("the leftmost one", ""),
         ("the chair", ""),
         ("the leftmost chair behind the desk", ""),
+        ("the left-most chair next to the desk", "the chair next to the desk"),
+        ("THE LEFTMOST CHAIR", "THE CHAIR"),
+        ("the nearest of the chairs", ""),
+        ("go to the leftmost", ""),
+        ("the chair nearest to me", ""),
+        ("the chair that is nearest", ""),
+        ("go to the chair farthest from the desk", ""),
+        ("the second leftmost chair", ""),
+        ("the chair next to the leftmost desk", ""),
+        ("the smaller of the two", ""),
     ],
 )
 def test_a_goal_without_its_superlative(goal: str, plain: str) -> None:
