@@ -53,8 +53,8 @@ object, measured twice."""
 UNSEEN = 0.4
 """Probability that the neighbour which a goal mentions stands beside a place where none was named."""
 FLAT = 0.03, 0.4
-"""An object less wide than the first and longer than the second is flat, metres. One on a wall is named where
-there is nothing but the wall, unless the goal means such a thing (34 of 34 in those rooms)."""
+"""Width below which and length above which an object is flat, metres. What is named as flat is a patch of a
+wall (34 of 34 in those rooms), unless the goal means a flat thing."""
 _FLAT_THINGS = re.compile(
     r"\b(doors?|doorways?|gates?|windows?|pictures?|paintings?|posters?|signs?|\w*boards?|screens?"
     r"|monitors?|tvs?|televisions?|banners?|mirrors?|curtains?|shutters?|panels?|walls?|maps?)\b",
