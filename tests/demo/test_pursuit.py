@@ -25,7 +25,8 @@ def drive(
     pursuit: Pursuit, stopped: Callable[[NDArray[np.float64]], bool], seconds: float = 60.0
 ) -> tuple[NDArray[np.float64], float, float]:
     """Position, heading and time at the end of a drive that starts at (0, 0) along x."""
-    floor, here, turn, now = free_floor(), np.zeros(2), 0.0, 0.0
+    here: NDArray[np.float64] = np.zeros(2)
+    floor, turn, now = free_floor(), 0.0, 0.0
     while pursuit.reached is None and now < seconds:
         speed, spin = pursuit.command(now, here, turn, floor)
         turn += spin * STEP

@@ -247,7 +247,9 @@ def test_a_direction_that_was_looked_at_twice_is_skipped() -> None:
     seeker = Seeker(base, lambda goal: NOTHING)  # type: ignore[arg-type]
     assert seeker.go_to("the chair").cause == "not found"
     assert len(base.goes) == 5  # nothing is unexplored
-    seeker._views += [(np.array([x, 0.0]), turn) for x in (-0.6, 0.6) for turn in np.arange(0, 6.3, 0.3)]
+    seeker._views += [
+        (np.array([x, 0.0]), float(turn)) for x in (-0.6, 0.6) for turn in np.arange(0, 6.3, 0.3)
+    ]
     base.goes.clear()
     seeker._look_around("the chair")
     assert base.goes == []
