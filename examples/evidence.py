@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from examples.ask import Answer
+from examples.goal_words import parts
 
 Array = NDArray[np.float64]
 
@@ -200,7 +201,8 @@ def is_flat(answer: Answer) -> bool:
     """Whether an answer may be a patch of a wall, although its goal means nothing flat. A cupboard may be one
     exactly from its front, and is not from its side."""
     width, length = sorted(answer.size[:2])
-    return width < FLAT[0] and length > FLAT[1] and _FLAT_THINGS.search(answer.goal) is None
+    meant = (parts(answer.goal) or (answer.goal,))[0]
+    return width < FLAT[0] and length > FLAT[1] and _FLAT_THINGS.search(meant) is None
 
 
 def _named(answer: Answer, any_will_do: bool, doubt: float) -> float:

@@ -270,14 +270,15 @@ class Seeker:
                 clear = answer.status == "present" and answer.chance >= CLEAR
             if place is not None and clear and self._may_have_neighbour(goal):
                 any_such = without_superlative(goal)
-                if any_such:
+                if any_such and self._left() > 0:
                     self._go_before(place, confirm(place))
                     self._correct(any_such, place)
                 if self._stop_before(goal, place, any_such):
                     return Outcome("", "Arrived.", self._answer)
                 x, y = place.answer.position[:2]
-                sentence = f"The base did not get within {ARRIVED} m of the object at ({x:.1f}, {y:.1f})."
-                return Outcome("not reached", sentence, self._answer)
+                sentence = f"The base did not get within {ARRIVED} m of the object at ({x:.1f}, {y:.1f})"
+                late = f" within {self._seconds:.0f} s" if self._left() <= 0 else ""
+                return Outcome("not reached", f"{sentence}{late}.", self._answer)
             if self._left() <= 0:
                 break
         return self._not_found(

@@ -20,9 +20,7 @@ _BETTER = 0.02  # minimum gain in IoU by adding a piece
 FITS = 0.6
 """IoU with the box from which a piece is trusted more than the box."""
 _MARGIN = 0.05  # share of the box's sides
-_BEHIND = (
-    0.5  # maximum gap in depth to a piece that is joined, as a share of the box's longer side at the object
-)
+_BEHIND = 0.5  # maximum gap in depth to a joined piece, as a share of the longer side in metres
 _RANGE = 0.05  # share of a piece's pixels that are left out at either end of its range of depths
 _FEW = 12  # components that are measured one by one
 _NOTHING = 1e30  # metres, farther than anything

@@ -251,6 +251,8 @@ def test_log_odds_stay_finite() -> None:
         ("go to the door", (1.4, 0.01, 1.8), False),
         ("the two windows", (1.4, 0.01, 1.8), False),
         ("the doorstop", (1.4, 0.01, 1.8), True),
+        ("the whiteboard", (1.4, 0.01, 1.8), False),
+        ("the desk next to the door", (1.4, 0.01, 0.8), True),
     ],
 )
 def test_a_patch_of_a_wall_is_no_evidence(goal: str, size: tuple[float, float, float], flat: bool) -> None:

@@ -68,6 +68,15 @@ def test_what_is_seen_through_a_thing_is_not_part_of_it(behind: float, joined: b
     assert fit == pytest.approx(1 if joined else 0.7)
 
 
+def test_a_few_stray_pixels_do_not_join_what_is_behind() -> None:
+    trunk, window = (10, 10, 24, 30), (25, 10, 30, 30)
+    depth = LEVEL.copy()
+    depth[:, 25:] = 1.3
+    depth[10, 25:28] = 1.05  # of 100 pixels
+    mask, _ = select(picture(trunk, window), depth, FOCAL, (10, 10, 30, 30), 20)
+    np.testing.assert_array_equal(mask, picture(trunk))
+
+
 def test_what_sticks_far_out_of_the_box_is_cut_at_it() -> None:
     mask, fit = select(picture((0, 10, 60, 30)), LEVEL, FOCAL, (20, 10, 40, 30), 20)
     np.testing.assert_array_equal(mask, picture((19, 10, 41, 30)))
