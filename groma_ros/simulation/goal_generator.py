@@ -103,7 +103,9 @@ class View:
         return None if abs(gap) < 1 else bool(gap > 0)
 
     def extreme(self, word: str, among: tuple[int, ...]) -> int | None:
-        """Return the leftmost, nearest, largest, ... of some objects; None without the margin."""
+        """Return the leftmost, nearest, largest, ... of two objects or more; None without the margin."""
+        if len(among) < 2:
+            return None
         measure, sign = _EXTREMES[word]
         sizes = [(self.area, np.log(AREA_MARGIN)), (self.box_area, np.log(AREA_MARGIN))]
         scales = {"x": [(self.x, WIDTH_MARGIN)], "z": [(self.z, DEPTH_MARGIN)], "a": sizes}

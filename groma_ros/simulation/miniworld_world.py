@@ -20,6 +20,7 @@ from groma_ros.simulation.scenes import SceneObject
 from groma_ros.simulation.world_objects import (
     MINIWORLD_KINDS,
     OWN,
+    Array,
     Thing,
     WorldSample,
     avoided_words,
@@ -179,6 +180,9 @@ def draw_house(rng: np.random.Generator, layout: str, held_out: bool) -> House:
 class MiniworldRenderer:
     """Renders scenes by seed, as `scenes.SceneRenderer` does. One renderer belongs to one thread."""
 
+    least_objects = MIN_OBJECTS
+    """Number of clearly visible objects of a scene, at least."""
+
     def __init__(self, width: int = 640, height: int = 480) -> None:
         self.width, self.height = width, height
         self._rooms = Rooms(width, height)
@@ -204,12 +208,28 @@ class MiniworldRenderer:
             rng, kinds, int(rng.integers(MIN_OBJECTS + 1, MAX_OBJECTS + 2)), held_out, FINISHES
         )
         eye, turn = self._stand(rng, house)
-        pitch, field = np.deg2rad(rng.uniform(-28, 2)), np.deg2rad(rng.uniform(42, 68))
-        camera = self._rooms.camera(eye, turn, float(rng.uniform(0.5, 1.7)), float(pitch), float(field))
-        placed = self._place(rng, house, things, eye, turn, float(field))
-        if len(placed) < MIN_OBJECTS:
+        pitch, field, height = self._lens(rng)
+        camera = self._rooms.camera(eye, turn, height, pitch, field)
+        placed = self._place(rng, house, things, eye, turn, field)
+        if len(placed) < self.least_objects:
             return None
         return self._observe(seed, house, placed, camera)
+
+    def _lens(self, rng: np.random.Generator) -> tuple[float, float, float]:
+        """Draw pitch and vertical field of view in radians, and the camera's height in metres."""
+        pitch, field = np.deg2rad(rng.uniform(-28, 2)), np.deg2rad(rng.uniform(42, 68))
+        return float(pitch), float(field), float(rng.uniform(0.5, 1.7))
+
+    def _ahead(self, rng: np.random.Generator, half_field: float) -> tuple[float, float]:
+        """Draw the distance of an object's middle from the camera in metres and its direction in radians to
+        the left. half_field: half of the horizontal field of view, radians."""
+        return float(rng.uniform(1.0, 9.0)), float(rng.uniform(-1, 1) * half_field * 0.95)
+
+    def _describe(
+        self, thing: Thing, mask: NDArray[np.bool_], whole: int, points: Array, camera: Camera
+    ) -> SceneObject | None:
+        """Describe an object that is clearly visible, see `scene_object`; None for others."""
+        return scene_object(thing, mask, whole, points, camera.rotation, camera.position)
 
     def _stand(self, rng: np.random.Generator, house: House) -> tuple[tuple[float, float], float]:
         """Draw a position near a side of the first room, looking across it."""
@@ -241,9 +261,8 @@ class MiniworldRenderer:
         half_field = np.arctan(np.tan(field / 2) * self.width / self.height)
         for thing in things:
             for _ in range(40):
-                far = float(rng.uniform(1.0, 9.0))
-                angle = turn + float(rng.uniform(-1, 1) * half_field * 0.95)
-                x, y = eye[0] + far * np.cos(angle), eye[1] + far * np.sin(angle)
+                far, angle = self._ahead(rng, half_field)
+                x, y = eye[0] + far * np.cos(turn + angle), eye[1] + far * np.sin(turn + angle)
                 item = furnish(rng, thing, (float(x), float(y)), float(rng.uniform(-np.pi, np.pi)))
                 reach = reach_of(item)
                 if thing.kind.name == "door":
@@ -270,7 +289,7 @@ class MiniworldRenderer:
         whole: dict[int, tuple[FloatArray, int]] = {}
         left = list(placed)
         for _ in range(4):
-            if len(left) < MIN_OBJECTS:
+            if len(left) < self.least_objects:
                 return None
             self._rooms.enter(replace(house, furniture=tuple(item for _, item in left)))
             depth = self._rooms.frame(camera)[1]
@@ -282,7 +301,7 @@ class MiniworldRenderer:
                 alone, count = whole[id(item)]
                 mask: NDArray[np.bool_] = (alone < FAR * 0.9) & (alone <= depth)
                 points = self._rooms.points(index)
-                objects.append(scene_object(thing, mask, count, points, camera.rotation, camera.position))
+                objects.append(self._describe(thing, mask, count, points, camera))
             if all(item is not None for item in objects):
                 rgb, depth = self._rooms.picture(camera)
                 words = avoided_words([thing for thing, _ in left])

@@ -18,7 +18,7 @@ from typing import Protocol
 from groma_ros.simulation.world_objects import WorldSample
 from groma_ros.worker_pool import die_with_parent
 
-WORLDS = ("robosuite", "miniworld")
+WORLDS = ("robosuite", "miniworld", "miniworld-base")
 ROOT = Path(__file__).resolve().parents[2]
 _LEAKING = (
     "_ROS_WHEELS_BOOTSTRAP_COMPLETE",
@@ -49,19 +49,28 @@ class Renderer(Protocol):
 
 def is_installed(world: str) -> bool:
     """Whether this Python has the simulator of a world."""
-    return importlib.util.find_spec(world) is not None
+    return importlib.util.find_spec(_package(world)) is not None
+
+
+def _package(world: str) -> str:
+    return world.partition("-")[0]
 
 
 def make_renderer(world: str, width: int, height: int) -> Renderer:
     """Make a renderer of one of `WORLDS`. Raises SimulatorUnavailable if its simulator is not installed."""
     if not is_installed(world):
         raise SimulatorUnavailable(
-            f"{world} is not installed in this Python; run `make setup-sim`, which gives it .venv-sim."
+            f"{_package(world)} is not installed in this Python; run `make setup-sim`, which gives it "
+            ".venv-sim."
         )
     if world == "robosuite":
         from groma_ros.simulation.robosuite_world import RobosuiteRenderer
 
         return RobosuiteRenderer(width, height)
+    if world == "miniworld-base":
+        from groma_ros.simulation.miniworld_base import BaseRenderer
+
+        return BaseRenderer(width, height)
     from groma_ros.simulation.miniworld_world import MiniworldRenderer
 
     return MiniworldRenderer(width, height)

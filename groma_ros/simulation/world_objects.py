@@ -188,19 +188,28 @@ def avoided_among(objects: Sequence[SceneObject]) -> frozenset[str]:
 
 
 def scene_object(
-    thing: Thing, mask: NDArray[np.bool_], whole: int, points: Array, rotation: Array, position: Array
+    thing: Thing,
+    mask: NDArray[np.bool_],
+    whole: int,
+    points: Array,
+    rotation: Array,
+    position: Array,
+    least: float = MIN_VISIBLE,
+    cut: bool = False,
 ) -> SceneObject | None:
-    """Describe an object as seen by a camera; None if it is too small, cut by the border or hidden too much.
+    """Describe an object as seen by a camera; None if it is too small, hidden too much, or cut by the border.
 
-    mask: its visible pixels, HxW; whole: pixels it would have if nothing hid it; points: Px3 of its surface
-    in the world, z up; rotation, position: of the camera, columns right, down, forward.
+    mask: its visible pixels, HxW; whole: pixels it would have in the picture if nothing hid it; points: Px3
+    of its surface in the world, z up; rotation, position: of the camera, columns right, down, forward; least:
+    share of `whole` that is visible at least; cut: the border may cut it.
     """
     columns, rows = np.flatnonzero(mask.any(0)), np.flatnonzero(mask.any(1))
     height, width = mask.shape
     area = int(mask.sum())
-    if not columns.size or area < MIN_AREA * mask.size or area < MIN_VISIBLE * whole:
+    if not columns.size or area < MIN_AREA * mask.size or area < least * whole:
         return None
-    if columns[0] == 0 or rows[0] == 0 or columns[-1] == width - 1 or rows[-1] == height - 1:
+    at_border = columns[0] == 0 or rows[0] == 0 or columns[-1] == width - 1 or rows[-1] == height - 1
+    if at_border and not cut:
         return None
     box = (float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1))
     centre, axes, size = upright_box(points)

@@ -36,11 +36,14 @@ def test_scenes_of_another_simulator(world: str, tmp_path: Path) -> None:
         depth = read_picture(tmp_path / "depth" / f"{record.image.stem}.png", cv2.IMREAD_UNCHANGED)
         assert picture.shape == (240, 320, 3) and depth.shape == (240, 320)
         assert picture.std() > 5
-        assert len(record.objects) >= 3
+        from_base = world == "miniworld-base"
+        assert len(record.objects) >= (1 if from_base else 3)
         assert {goal.kind for goal in record.goals} >= {"absent"}
         for item in record.objects:
             assert item.kind in WORLD_KINDS
-            assert item.area >= MIN_AREA * 320 * 240 and item.visible >= MIN_VISIBLE
+            assert item.area >= MIN_AREA * 320 * 240 and item.visible >= (0.4 if from_base else MIN_VISIBLE)
+            if not from_base:
+                assert min(item.box[:2]) > 0 and item.box[2] < 320 and item.box[3] < 240
             x1, y1, x2, y2 = (int(value) for value in item.box)
             near = np.median(depth[(y1 + y2) // 2 - 2 : (y1 + y2) // 2 + 3, x1:x2]) / 1000
             assert item.box_3d is not None
