@@ -1,7 +1,7 @@
 """The world `miniworld-base`: Miniworld's rooms as a driving base sees them.
 
 The camera is low and anywhere in a room. The objects are those of the world `miniworld`, but near ones are
-cut by the border of the picture, others hide more of each other, and often only one or two are in view.
+cut by the border of the picture, others hide more of each other, and often one, two or none are in view.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _WALL = 0.4
 class BaseRenderer(MiniworldRenderer):
     """Renders scenes by seed, as `scenes.SceneRenderer` does. One renderer belongs to one thread."""
 
-    least_objects = 1
+    least_objects = 0
 
     def _stand(self, rng: np.random.Generator, house: House) -> tuple[tuple[float, float], float]:
         """Draw a position anywhere in the first room, and any direction."""
