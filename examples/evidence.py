@@ -156,9 +156,13 @@ class Evidence:
         gained = self.log_odds(place) > place.given_up + LEAD
         return gained or (place.given_up < FOUND and self.is_found(place))
 
+    def most_likely(self) -> Place | None:
+        """The most likely place; None if none was named."""
+        return max(self.places, key=self.log_odds, default=None)
+
     def described(self) -> str:
         """A sentence about the most likely place; empty if none was named."""
-        best = max(self.places, key=self.log_odds, default=None)
+        best = self.most_likely()
         if best is None:
             return ""
         x, y = best.answer.position[:2]

@@ -47,6 +47,9 @@ BLOCKED, SHORT = 1.2, 0.25
 itself, of which depth shows a part only, as the trunk of a tree. Metres."""
 LIKELY = 1.4
 """Log-odds (of 0.8) from which a place is approached before the look in the other directions."""
+LAST, LAST_SECONDS = 0.5, 30.0
+"""Log-odds (of 0.62) from which a search that found nothing ends at the most likely place, and the time for
+that, by the base's clock. The base has arrived there if the object is named from before it too."""
 HOPELESS = -1.0
 """Log-odds (of 0.27) below which a place that was looked at from nearer is not looked at from its sides."""
 CLEAR_AHEAD, CLEAR = 0.5, 0.8
@@ -248,13 +251,22 @@ class Seeker:
             if arrived or self._look_at_neighbours(goal):
                 return Outcome("", "Arrived.", self._answer)
             if self._left() <= 0:
-                return self._not_found(f"{goal!r} was not found within {self._seconds:.0f} s.")
+                return self._end_search(goal, f"{goal!r} was not found within {self._seconds:.0f} s.")
             spot = self._next_spot(visited)
             if spot is None:
-                return self._not_found(f"No object that matches {goal!r} was found.")
+                return self._end_search(goal, f"No object that matches {goal!r} was found.")
             here = self._base.pose()[0]
             self._go(spot, float(np.arctan2(*(spot - here)[::-1])))
             visited.append(spot)  # also if the base did not get there
+
+    def _end_search(self, goal: str, sentence: str) -> Outcome:
+        """End a search in which no evidence sufficed, at the most likely place if that is likely enough."""
+        place = self._evidence.most_likely()
+        if place is not None and self._evidence.log_odds(place) >= LAST:
+            self._end = self._base.clock() + LAST_SECONDS
+            if self._stop_before(goal, place):
+                return Outcome("", "Arrived at the most likely object.", self._answer)
+        return self._not_found(sentence)
 
     def _from_here(self, goal: str) -> Outcome:
         """Answer a goal that depends on the point of view from the initial position, where it was given: the

@@ -251,10 +251,10 @@ def test_a_base_that_the_object_itself_stops_has_arrived(stopped_at: float, arri
 )
 def test_a_base_that_the_time_limit_stops_has_not_arrived(goal: str, cause: str) -> None:
     class Slow(StandInBase):
-        """The drive in front of the chair ends 1 m before it, when the time is over."""
+        """Every drive in front of the chair ends 1 m before it, when the time is over."""
 
         def clock(self) -> float:
-            return 100.0 if len(self.goes) > 1 else 0.0
+            return 100.0 * max(0, len(self.goes) - 1)
 
         def go(self, place: Any, heading: float, timeout: float = 60.0) -> bool:
             return super().go(np.minimum(place, [4.0 - 0.3 - 1.0, np.inf]), heading, timeout)
@@ -263,6 +263,27 @@ def test_a_base_that_the_time_limit_stops_has_not_arrived(goal: str, cause: str)
     trip = Seeker(base, lambda goal: CHAIR, 50.0).go_to(goal)  # type: ignore[arg-type]
     assert trip.cause == cause and "within 50 s" in trip.sentence
     assert base.place == pytest.approx([2.7, 0.0])
+
+
+@pytest.mark.parametrize(
+    ("chance", "before_it", "cause"),
+    [(0.88, True, ""), (0.88, False, "not found"), (0.83, True, "not found")],
+)
+def test_a_search_without_enough_evidence_ends_at_the_most_likely_object(
+    chance: float, before_it: bool, cause: str
+) -> None:
+    base = StandInBase()
+    doubtful = dataclasses.replace(CHAIR, present=chance, margin=chance)
+
+    def ask(goal: str) -> Answer:
+        way = CHAIR.position[:2] - base.place
+        facing = abs(np.angle(np.exp(1j * (np.arctan2(way[1], way[0]) - base.heading)))) < 0.2
+        return doubtful if facing and (before_it or np.hypot(*way) > 1.0) else NOTHING
+
+    trip = Seeker(base, ask).go_to("the chair")  # type: ignore[arg-type]
+    assert trip.cause == cause
+    near = [place for place, _ in base.goes if np.hypot(*(place - CHAIR.position[:2])) < 1.0]
+    assert len(near) == (0 if chance == 0.83 else 1)
 
 
 def test_a_direction_that_was_looked_at_twice_is_skipped() -> None:
