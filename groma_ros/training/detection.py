@@ -54,7 +54,8 @@ class Names:
         colours = {name: index for index, name in enumerate(self.colours)}
         kinds = {name: index for index, name in enumerate(self.kinds)}
         numbers = [[kinds[o.kind] for o in objects], [colours.get(o.colour, -1) for o in objects]]
-        return torch.tensor(numbers[0], device=device), torch.tensor(numbers[1], device=device)
+        of_kinds, of_colours = torch.tensor(numbers, dtype=torch.long, device=device)
+        return of_kinds, of_colours
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,10 +215,10 @@ def crop_step(model: Groma, heads: Auxiliary, batch: Batch, generator: torch.Gen
         kind, colour = heads.crop_kind(seen), heads.crop_colour(seen)
     true_kind, true_colour = torch.cat(batch.kinds), torch.cat(batch.colours)
     return {
-        "kind": F.cross_entropy(kind.float(), true_kind),
+        "kind": known_loss(kind.float(), true_kind),
         "colour": known_loss(colour.float(), true_colour),
-        "kind_right": (kind.argmax(-1) == true_kind).float().mean(),
-        "colour_right": (colour.argmax(-1) == true_colour).float().mean(),
+        "kind_right": mean(kind.argmax(-1) == true_kind),
+        "colour_right": mean(colour.argmax(-1) == true_colour),
     }
 
 
@@ -240,12 +241,17 @@ def detection_step(
         "boxes": boxes_loss,
         "cells": F.cross_entropy(cell_kind.float().flatten(0, 1), wanted_kind.flatten())
         + known_loss(cell_colour.float().flatten(0, 1), wanted_colour.flatten()),
-        "kind": F.cross_entropy(kind.float(), true_kind),
+        "kind": known_loss(kind.float(), true_kind),
         "colour": known_loss(colour.float(), true_colour),
-        "place": (place.float() - boxes[real]).abs().mean(),
-        "kind_right": (kind.argmax(-1) == true_kind).float().mean(),
-        "colour_right": (colour.argmax(-1) == true_colour).float().mean(),
+        "place": mean((place.float() - boxes[real]).abs()),
+        "kind_right": mean(kind.argmax(-1) == true_kind),
+        "colour_right": mean(colour.argmax(-1) == true_colour),
     }
+
+
+def mean(values: Tensor) -> Tensor:
+    """Mean; 0 if there are no values, as in a batch of pictures without objects."""
+    return values.float().sum() / max(values.numel(), 1)
 
 
 def known_loss(logits: Tensor, labels: Tensor) -> Tensor:

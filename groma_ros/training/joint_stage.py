@@ -35,6 +35,7 @@ from groma_ros.training.detection import (
     fit_heads,
     jittered,
     known_loss,
+    mean,
     model_side,
     normalise,
 )
@@ -143,11 +144,11 @@ def joint_terms(
         "boxes": detection_loss(proposals, batch.boxes, "coco" if step % 2 == 0 else "sa1b", c.proposer)[0],
         "cells": F.cross_entropy(cell_kind.float().flatten(0, 1), wanted_kind.flatten())
         + known_loss(cell_colour.float().flatten(0, 1), wanted_colour.flatten()),
-        "kind": F.cross_entropy(kind.float(), true_kind),
+        "kind": known_loss(kind.float(), true_kind),
         "colour": known_loss(colour.float(), true_colour),
-        "place": (place.float() - boxes[real]).abs().mean(),
-        "kind_right": (kind.argmax(-1) == true_kind).float().mean(),
-        "colour_right": (colour.argmax(-1) == true_colour).float().mean(),
+        "place": mean((place.float() - boxes[real]).abs()),
+        "kind_right": mean(kind.argmax(-1) == true_kind),
+        "colour_right": mean(colour.argmax(-1) == true_colour),
         **answers,
     }
 
