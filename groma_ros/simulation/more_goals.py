@@ -207,7 +207,7 @@ def unknown(view: View, rng: np.random.Generator, held_out: bool = False) -> Sce
                 f"every one of the {many}",
             ),
         )
-    elif draw < 0.95:
+    elif draw < 0.95 or not view.objects:
         text = (
             f"the {_pick(rng, ('leftmost', 'rightmost', 'nearest', 'largest', 'closest', 'smallest'))} {noun}"
         )
