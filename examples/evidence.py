@@ -126,7 +126,7 @@ class Evidence:
             value = _named(answer, self.neighbours is not None, self._doubt)
             named = self._at(answer, here)
             named.note(here, value)
-            if self.neighbours is not None or is_flat(answer):
+            if self.neighbours is not None or answer.count > 1 or is_flat(answer):
                 return named
             # No place that is not named gains by a view what the named one does not.
             others = min(_log_odds(max(answer.rest, LEAST)), value)

@@ -6,6 +6,7 @@ Positions are (x, y) in the frame of the map, metres.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ Array = NDArray[np.float64]
 TWICE = 2
 """A direction is known when views from so many positions have shown all that is there."""
 _RADIUS = 0.3  # radius of the base plus a margin, metres
-_OCCUPIED = 50  # cells above are occupied, cells below 0 unexplored
+_OCCUPIED = 50  # cells above are occupied, cells below 0 unexplored, others free
 
 
 def frontiers(grid: OccupancyGrid, start: Array) -> list[Array]:
@@ -29,7 +30,8 @@ def frontiers(grid: OccupancyGrid, start: Array) -> list[Array]:
     low = np.array([grid.info.origin.position.x, grid.info.origin.position.y])
     reach = int(np.ceil(_RADIUS / cell))
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * reach + 1, 2 * reach + 1))
-    free = ((cells == 0) & ~(cv2.dilate((cells > _OCCUPIED).astype(np.uint8), disc) > 0)).astype(np.uint8)
+    near_occupied = cv2.dilate((cells > _OCCUPIED).astype(np.uint8), disc) > 0
+    free: Any = ((cells >= 0) & ~near_occupied).astype(np.uint8)
     unknown = cv2.dilate((cells < 0).astype(np.uint8), np.ones((3, 3), np.uint8))
     i, j = np.clip(((start - low) / cell).astype(int), 0, np.array(size)[::-1] - 1)
     regions = cv2.connectedComponents(free, connectivity=8)[1]

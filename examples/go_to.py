@@ -3,7 +3,8 @@
 The node's `target_pose` must be in the map frame (parameters `target_frame: map`, `target_approach: front`).
 The base is sent there by the action NavigateToPose, served by Nav2 on a robot and by demo/navigate/drive.py
 in `make demo-navigate`. What was named is remembered with its place in the map; the base has arrived only
-when views from several positions name the same place (examples/evidence.py).
+when views from several positions name the same place (examples/evidence.py), unless the goal depends on the
+point of view.
 
     .venv/bin/python -m examples.go_to "the chair next to the barrel"
 """
@@ -27,7 +28,7 @@ from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
-from examples.evidence import APART, FOUND, SAME, WORTH, Evidence, Place, are_one, distance
+from examples.evidence import APART, FAR, FOUND, SAME, WORTH, Evidence, Place, are_one, distance
 from examples.explore import frontiers, is_known
 from examples.goal_words import depends_on_view, parts, without_superlative
 
@@ -49,7 +50,7 @@ LIKELY = 1.4
 """Log-odds (of 0.8) from which a place is approached before the look in the other directions."""
 LAST, LAST_SECONDS = 0.5, 30.0
 """Log-odds (of 0.62) from which a search that found nothing ends at the most likely place, and the time for
-that, by the base's clock. The base has arrived there if the object is named from before it too."""
+that, by the base's clock. The base has arrived there if the object is named once more on the way."""
 HOPELESS = -1.0
 """Log-odds (of 0.27) below which a place that was looked at from nearer is not looked at from its sides."""
 CLEAR_AHEAD, CLEAR = 0.5, 0.8
@@ -264,7 +265,8 @@ class Seeker:
         place = self._evidence.most_likely()
         if place is not None and self._evidence.log_odds(place) >= LAST:
             self._end = self._base.clock() + LAST_SECONDS
-            if self._stop_before(goal, place):
+            confirmed = self._ask_before(goal, place, confirm(place)) is place
+            if confirmed and self._stop_before(goal, place, confirmed=True):
                 return Outcome("", "Arrived at the most likely object.", self._answer)
         return self._not_found(sentence)
 
@@ -337,10 +339,10 @@ class Seeker:
             if view:
                 self._go(here, turned, 15.0)
             answer = self._ask_here(goal)[0]
+            if answer.status == "absent" and answer.present >= HINT:
+                hints.append(Hint(*self._views[-1], answer.present))
             if self._try(goal, LIKELY):
                 return True, []
-            if answer.status == "absent" and answer.present >= HINT:
-                hints.append(Hint(*self._base.pose(), answer.present))
             if self._left() <= 0:
                 break
         return self._try(goal), sorted(hints, key=lambda item: -item.present)[:2]
@@ -409,12 +411,12 @@ class Seeker:
                 return self._stop_before(goal, place)
         return False
 
-    def _stop_before(self, goal: str, place: Place, any_such: str = "") -> bool:
+    def _stop_before(self, goal: str, place: Place, any_such: str = "", confirmed: bool = False) -> bool:
         """Drive in front of a place. Returns whether the base arrived there.
 
-        An answer from there corrects the position, or speaks against the place if it names another one. None
-        is needed: objects that the goal mentions may be out of view by then. any_such: a goal for any such
-        object, which is asked there instead and corrects the position only.
+        An answer from there corrects the position, or speaks against the place if it names another one. A
+        place that is found needs none: it may not fit the picture. any_such: a goal for any such
+        object, which is asked there instead and corrects the position only; confirmed: it counts as found.
         """
         near, sides = False, iter(SIDES)
         side = next(sides)
@@ -427,7 +429,8 @@ class Seeker:
                 self._correct(any_such, place)
             else:
                 named = self._ask_here(goal, True)[1]
-                if not (depends_on_view(goal) or named is place or self._evidence.is_found(place)):
+                found = self._evidence.is_found(place) or (confirmed and named is None)
+                if not (depends_on_view(goal) or named is place or found):
                     return False
             here = self._base.pose()[0]
             stopped = self._left() > 0 and float(np.hypot(*(here - sent))) > SHORT
@@ -466,7 +469,8 @@ class Seeker:
 
 def confirm(place: Place) -> float:
     """Distance in metres from a place's near side at which its object fits the picture."""
-    return min(max(CONFIRM, CONFIRM_TALL * place.height), CONFIRM_MOST)
+    most = min(CONFIRM_MOST, FAR - min(place.answer.size[:2]) / 2 - 0.1)
+    return max(CONFIRM, min(CONFIRM_TALL * place.height, most))
 
 
 def before(answer: Answer, here: Array, standoff: float = STANDOFF, side: float = 0.0) -> tuple[Array, float]:

@@ -52,6 +52,7 @@ FINGERS = 0.03
 """Depth of the fingertips below the object's top, metres."""
 REACH = (0.25, 0.85)
 """Minimum and maximum reach of the arm from its base, along the table, metres."""
+_TURN_WEIGHT = 0.05  # metres by which a hand's turn counts as a movement: 2.3 degrees as 2 mm
 MOVED, FOLLOWED = 0.03, 0.15
 """An object that moved by at least the first distance is approached again; one beyond the second is taken for
 a different object. Metres."""
@@ -98,7 +99,8 @@ class Arm:
             near = float(np.linalg.norm(here - position)) < 0.012
             turned = float(np.trace(rotation.T @ wanted)) > 2.97  # within ten degrees
             # Something may keep the hand a little from its goal, as a bin's floor does.
-            resting = still.since(self.clock(), here) > 0.6 and float(np.linalg.norm(here - position)) < 0.05
+            pose = np.concatenate([here, _TURN_WEIGHT * rotation.ravel()])
+            resting = still.since(self.clock(), pose) > 0.6 and float(np.linalg.norm(here - position)) < 0.05
             return (near and turned) or resting
 
         while not reached():

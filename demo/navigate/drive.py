@@ -33,6 +33,17 @@ Array = NDArray[np.float64]
 _STRIDE = 6  # step between the depth pixels that are used
 
 
+def is_moved(former: tuple[float, ...], pose: tuple[float, ...]) -> bool:
+    """Whether the base was moved instead of driving between two poses (seconds, x, y, heading), as to another
+    episode: it is elsewhere, faces elsewhere, or the clock went back."""
+    turn = float(np.angle(np.exp(1j * (pose[3] - former[3]))))
+    return (
+        pose[0] < former[0]
+        or float(np.hypot(pose[1] - former[1], pose[2] - former[2])) > 0.5
+        or abs(turn) > 0.8
+    )
+
+
 class Driver(Node):
     """Drives the base. One goal at a time; a new goal replaces the previous one."""
 
@@ -69,9 +80,10 @@ class Driver(Node):
         place, way = message.pose.pose.position, message.pose.pose.orientation
         now = message.header.stamp.sec + message.header.stamp.nanosec * 1e-9
         pose = (now, place.x, place.y, 2 * float(np.arctan2(way.z, way.w)))
-        if self._poses and (np.hypot(pose[1] - self._poses[-1][1], pose[2] - self._poses[-1][2]) > 0.5):
-            self._map, self._poses = None, []  # the base was moved: another episode
-        self._poses = [*self._poses[-200:], pose]
+        poses = self._poses[-200:]
+        if poses and is_moved(poses[-1], pose):
+            self._map, poses = None, []
+        self._poses = [*poses, pose]  # in one step, since other threads read it
 
     def _on_info(self, message: CameraInfo) -> None:
         self._k = message.k
@@ -100,22 +112,21 @@ class Driver(Node):
         here, turn = np.array(pose[1:3]), pose[3]
         flat = np.array([[np.cos(turn), -np.sin(turn), 0], [np.sin(turn), np.cos(turn), 0], [0, 0, 1]])
         world = (points @ rotation.T + shift) @ flat.T + [*here, 0]
-        if self._map is None:
-            self._map = FloorMap(here)
-        self._map.see(world, here)
-        self._publish_map(message.header.stamp)
+        floor = self._map if self._map is not None else FloorMap(here)
+        floor.see(world, here)
+        self._map = floor
+        self._publish_map(floor, message.header.stamp)
 
-    def _publish_map(self, stamp: Any) -> None:
-        assert self._map is not None
+    def _publish_map(self, floor: FloorMap, stamp: Any) -> None:
         message = OccupancyGrid()
         message.header.frame_id, message.header.stamp = "map", stamp
         message.info.resolution, message.info.width, message.info.height = (
             CELL,
-            self._map.count,
-            self._map.count,
+            floor.count,
+            floor.count,
         )
-        message.info.origin.position.x, message.info.origin.position.y = (float(v) for v in self._map.low)
-        message.data = array("b", self._map.cells.T.tobytes())
+        message.info.origin.position.x, message.info.origin.position.y = (float(v) for v in floor.low)
+        message.data = array("b", floor.cells.T.tobytes())
         self._map_topic.publish(message)
 
     def _execute(self, handle: Any) -> NavigateToPose.Result:

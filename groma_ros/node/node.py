@@ -342,6 +342,8 @@ class GromaNode(LifecycleNode):
                 if any(change.name == "max_goals" for change in changes):
                     check_count(self._config.goal_set.goals, settings.max_goals)
                 self._config = NodeConfig(self._config.goal_set, settings)
+                if any(change.name == "min_score" for change in changes):
+                    self._publish_labels()
         except (ValueError, ImportError) as error:
             return SetParametersResult(successful=False, reason=str(error))
         return SetParametersResult(successful=True)

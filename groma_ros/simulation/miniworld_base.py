@@ -20,6 +20,7 @@ _NEAR_SHARE = 0.35  # of the objects
 _NEAR, _FAR = 2.5, 9.0
 _MIN_VISIBLE = 0.4
 _MIN_INSIDE = 0.35  # share of an object's outline that is in the picture
+_WHOLE = 0.999  # the same share of an object that is whole, with what rounding may take
 _MIN_AREA_CUT = 0.01  # share of the picture that a cut object covers
 _WALL = 0.4
 
@@ -47,7 +48,7 @@ class BaseRenderer(MiniworldRenderer):
         self, thing: Thing, mask: NDArray[np.bool_], whole: int, points: Array, camera: Camera
     ) -> SceneObject | None:
         inside = share_inside(points, camera)
-        if inside < _MIN_INSIDE or (inside < 1 and mask.mean() < _MIN_AREA_CUT):
+        if inside < _MIN_INSIDE or (inside < _WHOLE and mask.mean() < _MIN_AREA_CUT):
             return None
         return scene_object(
             thing, mask, whole, points, camera.rotation, camera.position, _MIN_VISIBLE, cut=True

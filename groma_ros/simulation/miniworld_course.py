@@ -246,7 +246,7 @@ class Course:
         """The leftmost, rightmost or nearest of the objects in view at the start."""
         camera = self.camera()
         seen = [i for i in range(len(self._names)) if self._seen(i)]
-        groups = [name for name in {self._names[i].kind.name for i in seen}]
+        groups = sorted({self._names[i].kind.name for i in seen})  # a set has no order of its own
         members = {name: [i for i in seen if self._names[i].kind.name == name] for name in groups}
         several = [name for name, found in members.items() if len(found) >= 2]
         if several:

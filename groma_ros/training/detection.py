@@ -106,8 +106,8 @@ def draw_batch(
 ) -> Batch:
     """Draw a batch. It depends on the generator only, so a resumed run continues with the same pictures.
 
-    cut: share of the pictures whose border cuts objects; recoloured_share: of those whose colours are
-    changed, and whose objects' colours are then not known.
+    cut: share of the pictures that are cropped so that their border cuts objects; recoloured_share: of those
+    whose colours are changed, and whose objects' colours are then not known.
     """
     images, boxes, kinds, colours = [], [], [], []
     for _ in range(count):
@@ -120,6 +120,7 @@ def draw_batch(
         if is_cut:
             picture, corners, kept = cut_crop(picture, corners, rng)
             objects = [objects[i] for i in kept]
+        is_cut |= touches_border(corners, picture)  # as in pictures of the world miniworld-base
         image, placed = augment(picture, corners, size, rng, farther=not is_cut)
         kind, colour = names.labels(objects, device)
         if rng.random() < recoloured_share:
@@ -316,6 +317,13 @@ def train_step(
     }
 
 
+def touches_border(corners: FloatArray, picture: NDArray[np.uint8]) -> bool:
+    """Whether a box (T, 4), xyxy pixels, ends at the border of its picture HxWx3, which then cuts the
+    object."""
+    high, wide = picture.shape[:2]
+    return bool((corners[:, :2] <= 0).any() or (corners[:, 2:] >= (wide, high)).any())
+
+
 @torch.no_grad()
 def measure(
     model: Groma,
@@ -326,8 +334,9 @@ def measure(
     device: torch.device,
     alone: Part = "",
 ) -> dict[str, float]:
-    """Measure on held-out scenes: recall and precision of proposals at IoU 0.5 and the score threshold, and
-    the shares of right kinds and colours; with alone=crops those told from the crops alone."""
+    """Measure on held-out scenes that show objects: recall and precision of proposals at IoU 0.5 and the
+    score threshold, and the shares of right kinds and colours; with alone=crops those told from the crops
+    alone."""
     started = time.time()
     hit = truth = kept = true_kept = kinds = colours = 0
     c = model.config
@@ -360,9 +369,9 @@ def measure(
         kinds += int((said[0].argmax(-1) == kind).sum())
         colours += int((said[1].argmax(-1) == colour).sum())
     return {
-        "recall": hit / truth,
+        "recall": hit / max(truth, 1),
         "precision": true_kept / max(kept, 1),
-        "kind": kinds / truth,
-        "colour": colours / truth,
+        "kind": kinds / max(truth, 1),
+        "colour": colours / max(truth, 1),
         "seconds": time.time() - started,
     }

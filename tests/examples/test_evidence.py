@@ -45,6 +45,15 @@ def test_one_of_several_that_are_meant_is_found() -> None:
     assert place.log_odds == pytest.approx(2 * 2.0) and evidence.is_found(place)
 
 
+def test_one_of_several_that_are_meant_says_nothing_about_the_others() -> None:
+    evidence = Evidence("map")
+    first = dataclasses.replace(at(3, 0, sure(2.0), margin=0.02), count=2)
+    other = evidence.add(first, np.zeros(2), AHEAD)
+    unsure = dataclasses.replace(at(3, 1.0, 0.6, margin=0.02), count=2)
+    assert evidence.add(unsure, np.array([0.0, 0.7]), AHEAD) is not other
+    assert other is not None and other.log_odds == pytest.approx(2.0)
+
+
 def test_one_view_finds_nothing_and_two_positions_do() -> None:
     evidence = Evidence("map")
     place = evidence.add(at(4, 0, 1.0, 1.0), np.zeros(2), AHEAD)

@@ -25,9 +25,11 @@ def map_of(cells: NDArray[np.int8]) -> OccupancyGrid:
     return grid
 
 
-def test_frontiers_lie_where_free_floor_ends_unseen() -> None:
+@pytest.mark.parametrize("free", [FREE, 30])
+def test_frontiers_lie_where_free_floor_ends_unseen(free: int) -> None:
+    """Maps of some mappers grade the probability of an obstacle from 0 to 100."""
     cells = np.full((60, 80), UNKNOWN, np.int8)
-    cells[20:40, 10:50] = FREE
+    cells[20:40, 10:50] = free
     cells[20:40, 10] = WALL
     cells[20, 10:50] = cells[39, 10:50] = WALL
     found = frontiers(map_of(cells), np.array([1.0, 0.0]))

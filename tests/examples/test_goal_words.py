@@ -27,6 +27,10 @@ from examples.goal_words import depends_on_view, parts, without_superlative
         ("the object closest the barrel", False),
         ("the chair next to the barrel", False),
         ("the leftover box", False),
+        ("the chair right next to the desk", False),
+        ("go right to the door", False),
+        ("the chair right of the desk", True),
+        ("the right chair", True),
     ],
 )
 def test_goals_that_depend_on_the_point_of_view(goal: str, depends: bool) -> None:

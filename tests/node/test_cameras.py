@@ -190,6 +190,22 @@ def test_the_goals_are_told_to_late_listeners_with_their_version(eyes: Eyes) -> 
     )
 
 
+def test_a_new_threshold_is_told_with_the_labels(eyes: Eyes) -> None:
+    labels = eyes.listen(LabelInfo, "groma/label_info", LATCHED)
+    eyes.goals("the mug")
+    eyes.robot.until(lambda: labels, "the latched labels")
+    for score in (0.4, 0.0):
+        request = SetParametersAtomically.Request(
+            parameters=[Parameter("min_score", value=score).to_parameter_msg()]
+        )
+        assert eyes.robot.call(
+            SetParametersAtomically, "groma/set_parameters_atomically", request
+        ).result.successful
+        eyes.robot.until(
+            lambda score=score: labels[-1].threshold == pytest.approx(score), "the new threshold"
+        )
+
+
 def test_topics_services_and_qualities_are_there(eyes: Eyes) -> None:
     node = eyes.robot.node
 

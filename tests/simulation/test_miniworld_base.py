@@ -38,7 +38,7 @@ def square(y: float, x: float = 2.0) -> Array:
 )
 def test_share_of_an_outline_in_the_picture(points: Array, share: float) -> None:
     camera = Camera(np.zeros(3), LOOKING_ALONG_X, Intrinsics(100, 100, 50, 50, 100, 100))  # 1 m to each side
-    assert share_inside(points, camera) == pytest.approx(share, abs=1e-4)
+    assert share_inside(points, camera) == pytest.approx(share, abs=1e-6)
 
 
 def test_near_objects_are_cut_by_the_border(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import pytest
 
 from groma_ros.training.augment import CUT_LEAST, augment, cut_crop, recoloured
+from groma_ros.training.detection import touches_border
 
 SIDE = 200
 
@@ -61,3 +63,19 @@ def test_recoloured_pictures_keep_their_greys_and_brightness_and_turn_every_hue_
         hues = cv2.cvtColor(np.concatenate([image, other]), cv2.COLOR_RGB2HSV)[..., 0].astype(int)
         turns = (hues[1, :2] - hues[0, :2]) % 180
         assert abs(turns[0] - turns[1]) <= 2 and 18 <= turns[0] <= 162
+
+
+@pytest.mark.parametrize(
+    ("box", "touches"),
+    [
+        ((1, 1, 199, 99), False),
+        ((0, 1, 50, 50), True),
+        ((1, 0, 50, 50), True),
+        ((1, 1, 200, 50), True),
+        ((1, 1, 50, 100), True),
+    ],
+)
+def test_an_object_at_the_border_is_cut_by_it(box: tuple[float, ...], touches: bool) -> None:
+    boxes = np.array([(20, 20, 40, 40), box], np.float32)
+    assert touches_border(boxes, np.zeros((100, 200, 3), np.uint8)) is touches
+    assert not touches_border(boxes[:0], np.zeros((100, 200, 3), np.uint8))

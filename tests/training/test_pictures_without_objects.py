@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from groma_ros.training.config import Part
+from groma_ros.training.config_parts import QUESTION_KINDS
 from groma_ros.training.data import Data
 from groma_ros.training.detection import Names
 from groma_ros.training.joint_stage import train_joint
@@ -54,7 +55,11 @@ def test_a_picture_without_objects_has_whole_numbers_as_labels() -> None:
 
 
 def test_stages_alignment_and_language_learn_that_nothing_is_there(tmp_path: Path) -> None:
-    config = dataclasses.replace(CONFIG, network=NETWORK)
+    share = {name: 2.0 for name in QUESTION_KINDS}
+    alignment, language = (
+        dataclasses.replace(stage, share=share) for stage in (CONFIG.alignment, CONFIG.language)
+    )
+    config = dataclasses.replace(CONFIG, network=NETWORK, alignment=alignment, language=language)
     model, heads = build(config, torch.device("cpu"))
     save_checkpoint(tmp_path / "detection.pt", model=model.state_dict(), heads=heads.state_dict(), step=0)
     for before, name in (("detection", "alignment"), ("alignment", "language")):
