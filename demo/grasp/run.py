@@ -67,7 +67,7 @@ def judge(seed: int, episode: dict[str, Any], pick: Outcome, score: dict[str, An
         outcome, cause = "wrong lift", "wrong object" if targets else "absent goal answered"
     elif targets:
         outcome = "success" if right else "nothing lifted"
-        cause = "" if right else pick.cause or "slipped before two seconds"
+        cause = ""
     else:
         outcome = "motion" if moved else "success"
         cause = "absent goal answered" if moved else ""

@@ -38,6 +38,7 @@ from groma_ros.training.detection import (
     mean,
     model_side,
     normalise,
+    objectness_head,
 )
 from groma_ros.training.detection import (
     measure as measure_boxes,
@@ -141,7 +142,7 @@ def joint_terms(
     wanted_kind, wanted_colour = cell_labels(batch, model_side(model, batch))
     true_kind, true_colour = torch.cat(batch.kinds), torch.cat(batch.colours)
     return {
-        "boxes": detection_loss(proposals, batch.boxes, "coco" if step % 2 == 0 else "sa1b", c.proposer)[0],
+        "boxes": detection_loss(proposals, batch.boxes, objectness_head(step), c.proposer)[0],
         "cells": F.cross_entropy(cell_kind.float().flatten(0, 1), wanted_kind.flatten())
         + known_loss(cell_colour.float().flatten(0, 1), wanted_colour.flatten()),
         "kind": known_loss(kind.float(), true_kind),

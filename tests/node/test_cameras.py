@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -194,16 +195,16 @@ def test_a_new_threshold_is_told_with_the_labels(eyes: Eyes) -> None:
     labels = eyes.listen(LabelInfo, "groma/label_info", LATCHED)
     eyes.goals("the mug")
     eyes.robot.until(lambda: labels, "the latched labels")
+
+    def told(score: float) -> bool:
+        return bool(labels[-1].threshold == pytest.approx(score))
+
     for score in (0.4, 0.0):
-        request = SetParametersAtomically.Request(
-            parameters=[Parameter("min_score", value=score).to_parameter_msg()]
-        )
-        assert eyes.robot.call(
-            SetParametersAtomically, "groma/set_parameters_atomically", request
-        ).result.successful
-        eyes.robot.until(
-            lambda score=score: labels[-1].threshold == pytest.approx(score), "the new threshold"
-        )
+        change = [Parameter("min_score", value=score).to_parameter_msg()]
+        request = SetParametersAtomically.Request(parameters=change)
+        changed = eyes.robot.call(SetParametersAtomically, "groma/set_parameters_atomically", request)
+        assert changed.result.successful
+        eyes.robot.until(partial(told, score), "the new threshold")
 
 
 def test_topics_services_and_qualities_are_there(eyes: Eyes) -> None:
