@@ -80,7 +80,7 @@ def test_the_curve_in_the_documentation_shows_its_measurements() -> None:
     found = _lines(drawn)
     assert found == _lines(curve_svg(stages)), again
     assert sorted(found) == sorted(series) and len(series) == 14
-    assert all(found.values()) and len(found["alignment-loss-0"]) == 2 * 52
+    assert all(found.values()) and len(found["alignment-loss-0"]) == 2 * 100
 
 
 def _lines(svg: str) -> dict[str, list[str]]:
