@@ -6,8 +6,8 @@ import re
 
 # "The chair nearest to the desk" is the same from anywhere.
 _VIEW = re.compile(
-    r"\b(left|right(?! (next to|beside|close to|near|to|away|now)\b)|(left|right|fore|rear)most"
-    r"|behind|before|in (front|back) of|ahead of|to the rear of"
+    r"\b(left|(?<=the )right|right(?! (next to|beside|close to|near|to|away|now)\b)"
+    r"|(left|right|fore|rear)most|behind|before|in (front|back) of|ahead of|to the rear of"
     r"|between|at the (front|back)|nearer|closer|farther|further|farthest|furthest|most distant"
     r"|larger|largest|bigger|biggest|smaller|smallest"
     r"|(nearest|closest)(?! (to )?(the|a|an|it|them)\b)|(nearest|closest) (to )?the camera)\b",

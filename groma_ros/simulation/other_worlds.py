@@ -53,6 +53,7 @@ def is_installed(world: str) -> bool:
 
 
 def _package(world: str) -> str:
+    """The package of a world's simulator, with which the world's name begins: miniworld of miniworld-base."""
     return world.partition("-")[0]
 
 

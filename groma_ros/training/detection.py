@@ -120,7 +120,7 @@ def draw_batch(
         if is_cut:
             picture, corners, kept = cut_crop(picture, corners, rng)
             objects = [objects[i] for i in kept]
-        is_cut |= touches_border(corners, picture)  # as in pictures of the world miniworld-base
+        is_cut = is_cut or touches_border(corners, picture)  # as in miniworld-base, and in photographs
         image, placed = augment(picture, corners, size, rng, farther=not is_cut)
         kind, colour = names.labels(objects, device)
         if rng.random() < recoloured_share:

@@ -11,7 +11,7 @@ import pytest
 from nav_msgs.msg import OccupancyGrid
 
 from examples.ask import Answer, GoalChanged, NodeLost, RobotLost
-from examples.evidence import Place
+from examples.evidence import FAR, Place
 from examples.go_to import STANDOFF, Seeker, before, confirm
 
 CHAIR = Answer("the chair", "present", "", 0.98, 0.96, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
@@ -67,6 +67,11 @@ def test_a_wide_object_is_gone_to_as_if_it_were_narrow() -> None:
 def test_a_tall_object_is_asked_for_from_farther_away(height: float, distance: float) -> None:
     tall = dataclasses.replace(CHAIR, size=(0.6, 0.6, height))
     assert confirm(Place(tall, 4.0, height=height)) == pytest.approx(distance)
+
+
+def test_a_wide_tall_object_is_asked_for_from_where_a_view_counts() -> None:
+    van = dataclasses.replace(CHAIR, size=(4.0, 1.8, 2.0))
+    assert confirm(Place(van, 6.0, height=2.0)) + 0.9 < FAR
 
 
 def test_position_beside_an_object_is_as_far_from_it_and_faces_it() -> None:

@@ -31,6 +31,7 @@ from examples.goal_words import depends_on_view, parts, without_superlative
         ("go right to the door", False),
         ("the chair right of the desk", True),
         ("the right chair", True),
+        ("the box on the right next to the desk", True),
     ],
 )
 def test_goals_that_depend_on_the_point_of_view(goal: str, depends: bool) -> None:

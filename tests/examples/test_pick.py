@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 
 from examples.ask import Answer, GoalChanged, NodeLost, RobotError, RobotLost
-from examples.pick import Picker, check, confirmation, nearest_turn
+from examples.pick import Arm, Picker, check, confirmation, nearest_turn
 from groma_ros.camera_geometry import matrix_from_quaternion, quaternion_from_matrix
+from groma_ros.simulation.shapes import rotation_z
 
 BASE = "panda_link0"
 CAN = Answer(
@@ -317,6 +319,29 @@ def test_any_of_several_that_are_meant_will_do() -> None:
 
 def test_a_good_answer_is_not_refused() -> None:
     assert check(CAN, BASE) is None
+
+
+class TurningHand(Arm):
+    """A hand 3 cm from its goal that turns by 0.1 rad at every look, and rests after `turns` looks."""
+
+    def __init__(self, turns: int) -> None:
+        self.frame, self.turns, self.looks = BASE, turns, 0
+        self._target = self._watchdog = Mock()
+
+    def clock(self) -> float:
+        return 0.1 * self.looks
+
+    def pose(self) -> tuple[Any, Any]:
+        self.looks += 1
+        angle = 1.0 + 0.1 * min(self.looks, self.turns)
+        return np.array([0.5, 0.03, 0.3]), rotation_z(angle)
+
+
+@pytest.mark.parametrize("turns", [0, 20])
+def test_a_hand_that_something_keeps_from_its_goal_has_arrived_once_its_turn_rests(turns: int) -> None:
+    hand = TurningHand(turns)
+    hand.move(np.array([0.5, 0.0, 0.3]), (0.0, 0.0, 0.0, 1.0))
+    assert turns + 6 <= hand.looks <= turns + 9  # 0.6 s later
 
 
 def test_gripper_takes_the_smaller_of_two_rotations() -> None:
