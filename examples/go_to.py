@@ -27,8 +27,9 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
+from examples.approach import STANDOFF, before, confirm, gap
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
-from examples.evidence import APART, FAR, FOUND, SAME, WORTH, Evidence, Place, are_one, distance
+from examples.evidence import APART, FOUND, SAME, WORTH, Evidence, Place, are_one, distance
 from examples.explore import frontiers, is_known
 from examples.goal_words import depends_on_view, parts, without_superlative
 
@@ -36,16 +37,11 @@ Array = NDArray[np.float64]
 
 VIEWS = 6
 """Number of directions in which the base looks around."""
-STANDOFF = 0.55
-"""Distance in metres that the base keeps from an object's near side."""
-CONFIRM, CONFIRM_TALL, CONFIRM_MOST = 1.6, 2.2, 3.5
-"""Distance from an object's near side at which it is asked for again on the way: in metres, in heights of the
-object if that is more, so that it fits the picture, and at most, in metres."""
 ARRIVED = 0.9
 """Distance in metres from an object's near side within which the base has arrived."""
 BLOCKED, SHORT = 1.2, 0.25
-"""The same where something stops the base more than `SHORT` before where it was sent: often the object
-itself, of which depth shows a part only, as the trunk of a tree. Metres."""
+"""The same where something stops the base more than `SHORT` before where it was sent, on two sides: mostly
+the object itself, of which depth shows a part only, as the trunk of a tree. Metres."""
 LIKELY = 1.4
 """Log-odds (of 0.8) from which a place is approached before the look in the other directions."""
 LAST, LAST_SECONDS = 0.5, 30.0
@@ -418,7 +414,7 @@ class Seeker:
         place that is found needs none: it may not fit the picture. any_such: a goal for any such
         object, which is asked there instead and corrects the position only; confirmed: it counts as found.
         """
-        near, sides = False, iter(SIDES)
+        near, blocked, sides = False, False, iter(SIDES)
         side = next(sides)
         for _ in SIDES:
             if self._left() <= 0:
@@ -436,11 +432,15 @@ class Seeker:
             stopped = self._left() > 0 and float(np.hypot(*(here - sent))) > SHORT
             limit = BLOCKED if stopped else ARRIVED
             near = gap(place.answer, here) < limit
-            if near and distance(old, place.answer) < SAME / 2:
-                return True
-            # If the base did not get where it was sent, something may stand in the way on this side.
-            side = 0.0 if gap(old, here) < limit else next(sides, 0.0)
+            settled = distance(old, place.answer) < SAME / 2
+            if near and settled and (blocked or gap(place.answer, here) < ARRIVED):
+                break
+            # What stops the base may be another object: the place is tried from one more side.
+            blocked = blocked or (near and settled)
+            side = 0.0 if not settled and gap(old, here) < limit else next(sides, 0.0)
         # The centre of a long object that does not fit the picture moves with every view.
+        if near:
+            self._face(place)
         return near
 
     def _ask_before(self, goal: str, place: Place, standoff: float, side: float = 0.0) -> Place | None:
@@ -451,8 +451,11 @@ class Seeker:
     def _go_before(self, place: Place, standoff: float, side: float = 0.0) -> None:
         """Drive in front of a place and face it."""
         self._go(*before(place.answer, self._base.pose()[0], standoff, side))
+        self._face(place)
+
+    def _face(self, place: Place) -> None:
+        """Turn towards a place, whatever kept the base from facing it or moved where it is known to be."""
         here, turn = self._base.pose()
-        # The object must be straight ahead when asking, whatever kept the base from turning.
         facing = float(np.arctan2(*(place.answer.position[:2] - here)[::-1]))
         if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
             self._go(here, facing, 15.0)
@@ -465,29 +468,6 @@ class Seeker:
         spots = frontiers(self._base.grid, here)
         fresh = [spot for spot in spots if all(float(np.hypot(*(spot - other))) > 0.8 for other in visited)]
         return fresh[0] if fresh else None
-
-
-def confirm(place: Place) -> float:
-    """Distance in metres from a place's near side at which its object fits the picture."""
-    most = min(CONFIRM_MOST, FAR - min(place.answer.size[:2]) / 2 - 0.1)
-    return max(CONFIRM, min(CONFIRM_TALL * place.height, most))
-
-
-def before(answer: Answer, here: Array, standoff: float = STANDOFF, side: float = 0.0) -> tuple[Array, float]:
-    """Position at this distance from an object's near side, and the heading that faces it: on the side it is
-    seen from, or turned around the object by an angle in radians."""
-    way = answer.position[:2] - here
-    heading = float(np.arctan2(*way[::-1])) + side
-    away = float(np.hypot(*way))
-    # On its own side the base never drives backwards.
-    away -= gap(answer, here) - standoff if side else max(0.0, gap(answer, here) - standoff)
-    return answer.position[:2] - away * np.array([np.cos(heading), np.sin(heading)]), heading
-
-
-def gap(answer: Answer, here: Array) -> float:
-    """Distance in metres from the base to an object, at most: that to the circle within its outline, because
-    its rotation is not known."""
-    return float(np.hypot(*(answer.position[:2] - here))) - min(answer.size[:2]) / 2
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from nav_msgs.msg import OccupancyGrid
 
+from examples.approach import STANDOFF, before, confirm
 from examples.ask import Answer, GoalChanged, NodeLost, RobotLost
 from examples.evidence import FAR, Place
-from examples.go_to import STANDOFF, Seeker, before, confirm
+from examples.go_to import Seeker
 
 CHAIR = Answer("the chair", "present", "", 0.98, 0.96, "map", np.array([4.0, 0.0, 0.5]), size=(0.6, 0.6, 1.0))
 NOTHING = Answer("the chair", "absent", "The goal is absent.")
@@ -332,6 +333,29 @@ def test_an_object_behind_an_obstacle_is_reached_from_its_side() -> None:
     assert trip.cause == ""
     way = base.place - CHAIR.position[:2]
     assert np.hypot(*way) == pytest.approx(0.3 + STANDOFF) and abs(way[1]) > 0.5
+
+
+def test_what_stops_the_base_a_little_before_an_object_is_tried_to_be_passed_on_another_side() -> None:
+    base = StandInBase()
+    drive = base.go
+
+    def go(place: Any, heading: float, timeout: float = 60.0) -> bool:
+        """Something low stands 1.1 m before the chair."""
+        blocked = 2.6 < place[0] < 4.0 and abs(place[1]) < 0.4
+        return drive(np.array([2.6, 0.0]) if blocked else place, heading, timeout) and not blocked
+
+    base.go = go  # type: ignore[method-assign]
+    trip = Seeker(base, lambda goal: CHAIR).go_to("the leftmost chair")  # type: ignore[arg-type]
+    assert trip.cause == "" and np.hypot(*(base.place - CHAIR.position[:2])) == pytest.approx(0.3 + STANDOFF)
+
+
+def test_the_base_faces_the_place_that_its_last_answer_corrected() -> None:
+    base = StandInBase()
+    aside = dataclasses.replace(CHAIR, position=np.array([4.0, 0.35, 0.5]))
+    answers = iter([CHAIR, CHAIR])
+    trip = Seeker(base, lambda goal: next(answers, aside)).go_to("the leftmost chair")  # type: ignore[arg-type]
+    assert trip.cause == ""
+    assert base.heading == pytest.approx(np.arctan2(0.35, 0.3 + STANDOFF))
 
 
 def test_a_position_measured_from_nearer_corrects_the_approach() -> None:

@@ -7,8 +7,9 @@ import dataclasses
 import numpy as np
 import pytest
 
+from examples.approach import STANDOFF
 from examples.ask import Answer
-from examples.go_to import STANDOFF, Seeker
+from examples.go_to import Seeker
 from tests.examples.test_go_to import CHAIR, CONFIRM, NOTHING, StandInBase
 
 BARREL = dataclasses.replace(CHAIR, goal="the barrel", position=np.array([4.0, 1.0, 0.5]))
