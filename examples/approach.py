@@ -27,7 +27,7 @@ def before(answer: Answer, here: Array, standoff: float = STANDOFF, side: float 
     """Position at this distance from an object's near side, and the heading that faces it: on the side it is
     seen from, or turned around the object by an angle in radians."""
     way = answer.position[:2] - here
-    heading = float(np.arctan2(*way[::-1])) + side
+    heading = angle(way) + side
     away = float(np.hypot(*way))
     # On its own side the base never drives backwards.
     away -= gap(answer, here) - standoff if side else max(0.0, gap(answer, here) - standoff)
@@ -38,3 +38,8 @@ def gap(answer: Answer, here: Array) -> float:
     """Distance in metres from the base to an object, at most: that to the circle within its outline, because
     its rotation is not known."""
     return float(np.hypot(*(answer.position[:2] - here))) - min(answer.size[:2]) / 2
+
+
+def angle(way: Array) -> float:
+    """Direction of a vector (x, y) on the floor, radians from the x axis of the map."""
+    return float(np.arctan2(way[1], way[0]))

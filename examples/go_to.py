@@ -27,7 +27,7 @@ from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rclpy.task import Future
 
-from examples.approach import STANDOFF, before, confirm, gap
+from examples.approach import STANDOFF, angle, before, confirm, gap
 from examples.ask import Answer, GoalChanged, NodeLost, Outcome, RobotError, Watchdog, run_example
 from examples.evidence import APART, FOUND, SAME, WORTH, Evidence, Place, are_one, distance
 from examples.explore import frontiers, is_known
@@ -52,8 +52,9 @@ HOPELESS = -1.0
 CLEAR_AHEAD, CLEAR = 0.5, 0.8
 """Minimum probability of the only answer to a goal that depends on the point of view: in the initial
 direction, from which such goals are given, where the answer may be ambiguous, and in any other one."""
-MOVED = 1.5
-"""Maximum error in metres of a position that was measured from far away."""
+MOVED, SIDEWAYS = 1.5, 0.3
+"""Maximum error of a position that was measured from far away: in metres, and in radians as seen from nearer.
+Its distance is less sure than its direction, in which another such object would stand."""
 MISSING = 0.3
 """Presence below which the neighbour that a goal mentions is missing from a view."""
 HINT = 0.15
@@ -253,7 +254,7 @@ class Seeker:
             if spot is None:
                 return self._end_search(goal, f"No object that matches {goal!r} was found.")
             here = self._base.pose()[0]
-            self._go(spot, float(np.arctan2(*(spot - here)[::-1])))
+            self._go(spot, angle(spot - here))
             visited.append(spot)  # also if the base did not get there
 
     def _end_search(self, goal: str, sentence: str) -> Outcome:
@@ -297,12 +298,19 @@ class Seeker:
 
     def _correct(self, any_such: str, place: Place) -> None:
         """Correct the position of a place, which was measured from far away, by a clear answer to a goal for
-        any such object, at most `MOVED` away."""
+        any such object, unless that is another one, see `MOVED`."""
         self._answer = answer = self._ask(any_such)
-        clear = answer.status == "present" and answer.chance >= CLEAR and answer.frame == _MAP
-        if clear and distance(answer, place.answer) < MOVED:
-            place.answer = answer
-            place.distance = float(np.hypot(*(answer.position[:2] - self._base.pose()[0])))
+        if answer.status != "present" or answer.chance < CLEAR or answer.frame != _MAP:
+            return
+        here = self._base.pose()[0]
+        ways = [item.position[:2] - here for item in (answer, place.answer)]
+        turned = angle(ways[0]) - angle(ways[1])
+        sideways = abs(float(np.angle(np.exp(1j * turned))))
+        moved = distance(answer, place.answer)
+        # The centre of a long object moves with the part that is in view.
+        within = max(SAME / 2, place.answer.size[0] / 2, answer.size[0] / 2)
+        if moved < within or (moved < MOVED and sideways < SIDEWAYS):
+            place.answer, place.distance = answer, float(np.hypot(*ways[0]))
 
     def _may_have_neighbour(self, goal: str) -> bool:
         """Whether what the goal's object is next to, if it mentions that, may be in view. A model that
@@ -456,7 +464,7 @@ class Seeker:
     def _face(self, place: Place) -> None:
         """Turn towards a place, whatever kept the base from facing it or moved where it is known to be."""
         here, turn = self._base.pose()
-        facing = float(np.arctan2(*(place.answer.position[:2] - here)[::-1]))
+        facing = angle(place.answer.position[:2] - here)
         if abs(float(np.angle(np.exp(1j * (facing - turn))))) > 0.2:
             self._go(here, facing, 15.0)
 

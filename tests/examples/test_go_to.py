@@ -395,18 +395,23 @@ def test_the_position_of_a_superlative_is_corrected_by_asking_for_any_such_objec
 
 
 @pytest.mark.parametrize(
-    ("seen", "status", "corrected"),
+    ("moved", "status", "corrected"),
     [
-        (1.4, "present", True),
-        (1.6, "present", False),
-        (1.4, "ambiguous", False),
-        (0.7, "ambiguous", False),
-        (0.7, "unsure", False),
+        ((1.4, 0.0), "present", True),
+        ((1.6, 0.0), "present", False),
+        ((0.0, 0.35), "present", True),
+        ((0.2, 0.9), "present", False),  # another chair, beside it
+        ((1.4, 0.0), "ambiguous", False),
+        ((0.7, 0.0), "ambiguous", False),
+        ((0.7, 0.0), "unsure", False),
     ],
 )
-def test_a_superlative_far_from_where_it_was_measured(seen: float, status: str, corrected: bool) -> None:
+def test_a_superlative_elsewhere_than_where_it_was_measured(
+    moved: tuple[float, float], status: str, corrected: bool
+) -> None:
     base = StandInBase()
-    other = dataclasses.replace(CHAIR, status=status, position=np.array([4.0, seen, 0.5]))
+    position = CHAIR.position + np.array([*moved, 0.0])
+    other = dataclasses.replace(CHAIR, status=status, position=position)
     if status == "unsure":
         other = dataclasses.replace(other, status="present", margin=0.05)  # of two chairs
     answers = iter([CHAIR, other])
