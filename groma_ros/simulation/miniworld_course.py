@@ -37,7 +37,8 @@ EYE_HEIGHT, EYE_PITCH, EYE_FIELD = 0.6, -0.3, float(np.deg2rad(52))
 0.64 m ahead on the floor, so that what the base stops in front of is in view."""
 MAX_SPEED, MAX_TURN = 0.6, 1.2
 ARRIVED = 1.0
-ABSENT_SHARE = 4
+ABSENT_ONE_IN = 4
+"""One goal in so many is absent."""
 LAYOUTS = ("room", "hall", "two rooms", "three rooms")
 _CELL = 0.1
 _TRIES = 5  # for one kind of goals
@@ -95,7 +96,7 @@ class Course:
         return episode
 
     def _draw(self, seed: int, attempt: int, rng: np.random.Generator) -> CourseEpisode | None:
-        layout = LAYOUTS[seed // ABSENT_SHARE % len(LAYOUTS)] if rng.random() < 0.8 else "room"
+        layout = LAYOUTS[seed // ABSENT_ONE_IN % len(LAYOUTS)] if rng.random() < 0.8 else "room"
         house = draw_house(rng, layout, True)
         kinds = [kind for kind in MINIWORLD_KINDS if kind.name != "building"]
         things = draw_things(rng, kinds, int(rng.integers(5, 8)), True, FINISHES)
@@ -179,7 +180,7 @@ class Course:
         things = self._names
         avoided = avoided_words(things)
         kinds = [thing.kind.name for thing in things]
-        if seed % ABSENT_SHARE == ABSENT_SHARE - 1:
+        if seed % ABSENT_ONE_IN == ABSENT_ONE_IN - 1:
             wanted = "absent"
         else:
             # Replace a kind of goal that is rarely possible in these rooms by the next one, to save time.

@@ -38,7 +38,8 @@ STEP = 0.05
 LIFTED = 0.1
 LIFTED_SECONDS = 2.0
 WIDTH, HEIGHT = 640, 480
-ABSENT_SHARE = 4
+ABSENT_ONE_IN = 4
+"""One goal in so many is absent."""
 """One in this many goals names nothing that is present."""
 GRASPABLE = ("can", "carton", "cereal box", "loaf", "lemon", "bottle", *PRIMITIVES)
 _BASES = {"table": (-0.56, 0.0, 0.0), "bin": (-0.5, -0.1, 0.0)}
@@ -291,7 +292,7 @@ def _draw_goal(seed: int, rng: np.random.Generator, sample: WorldSample) -> Scen
     """Draw a goal of the kind determined by the seed; every fourth is absent."""
     goals = world_goals(sample, rng, 3)
     present = [kind for kind in GOAL_TYPES if kind != "absent"]
-    if seed % ABSENT_SHARE == ABSENT_SHARE - 1:
+    if seed % ABSENT_ONE_IN == ABSENT_ONE_IN - 1:
         wanted = ["absent"]
     else:
         turn = seed % len(present)

@@ -28,7 +28,7 @@ Array = NDArray[np.float64]
 
 OWN = "own"
 """The finish of an object with its original look."""
-HELD_OUT_SHARE = 5
+HELD_OUT_ONE_IN = 5
 """One in this many textures, painted kinds and data seeds is held out of training."""
 SEED_STRIDE = 1_000_000  # scene seeds of one data seed, as in `dataset`
 MIN_AREA = 0.0008  # share of the picture that an object covers at least
@@ -115,12 +115,12 @@ class WorldSample(SceneSample):
 def held_out_seed(seed: int) -> bool:
     """Whether a scene's seed belongs to a data seed that is held out of training: those with remainder 4
     modulo 5."""
-    return seed // SEED_STRIDE % HELD_OUT_SHARE == HELD_OUT_SHARE - 1
+    return seed // SEED_STRIDE % HELD_OUT_ONE_IN == HELD_OUT_ONE_IN - 1
 
 
 def held_out_name(name: str) -> bool:
     """Whether a texture or a painted kind is held out of training, by its name."""
-    return zlib.crc32(name.encode()) % HELD_OUT_SHARE == 0
+    return zlib.crc32(name.encode()) % HELD_OUT_ONE_IN == 0
 
 
 def split(names: Sequence[str], held_out: bool) -> list[str]:
