@@ -38,7 +38,7 @@ EYE_HEIGHT, EYE_PITCH, EYE_FIELD = 0.6, -0.3, float(np.deg2rad(52))
 MAX_SPEED, MAX_TURN = 0.6, 1.2
 ARRIVED = 1.0
 ABSENT_ONE_IN = 4
-"""One goal in so many is absent."""
+"""One in this many goals names nothing that is present."""
 LAYOUTS = ("room", "hall", "two rooms", "three rooms")
 _CELL = 0.1
 _TRIES = 5  # for one kind of goals

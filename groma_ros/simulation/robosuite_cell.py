@@ -39,7 +39,6 @@ LIFTED = 0.1
 LIFTED_SECONDS = 2.0
 WIDTH, HEIGHT = 640, 480
 ABSENT_ONE_IN = 4
-"""One goal in so many is absent."""
 """One in this many goals names nothing that is present."""
 GRASPABLE = ("can", "carton", "cereal box", "loaf", "lemon", "bottle", *PRIMITIVES)
 _BASES = {"table": (-0.56, 0.0, 0.0), "bin": (-0.5, -0.1, 0.0)}
