@@ -80,7 +80,8 @@ def test_the_curve_in_the_documentation_shows_its_measurements() -> None:
     found = _lines(drawn)
     assert found == _lines(curve_svg(stages)), again
     assert sorted(found) == sorted(series) and len(series) == 14
-    assert all(found.values()) and len(found["alignment-loss-0"]) == 2 * 100
+    # The plot leaves out a few points that lie on the line between their neighbours.
+    assert all(found.values()) and 2 * 280 < len(found["alignment-loss-0"]) <= 2 * 300
 
 
 def _lines(svg: str) -> dict[str, list[str]]:

@@ -246,7 +246,7 @@ def test_every_config_is_read(path: Path) -> None:
     assert TrainConfig.load(path).network.image_size % 14 == 0
 
 
-@pytest.mark.parametrize("name", ["train_fresh", "finetune_tiny"])
+@pytest.mark.parametrize("name", ["train_answers", "finetune_tiny"])
 def test_the_newest_config_and_that_for_own_pictures_have_the_network_that_ships(name: str) -> None:
     root = Path(__file__).parents[2]
     shipped = Bundle.load(root / "engines" / "groma-tiny")
