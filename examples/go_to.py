@@ -52,7 +52,7 @@ HOPELESS = -1.0
 CLEAR_AHEAD, CLEAR = 0.5, 0.8
 """Minimum probability of the only answer to a goal that depends on the point of view: in the initial
 direction, from which such goals are given, where the answer may be ambiguous, and in any other one."""
-MOVED, SIDEWAYS = 1.5, 0.3
+MOVED, SIDEWAYS = 0.8, 0.2
 """Maximum error of a position that was measured from far away: in metres, and in radians as seen from nearer.
 Its distance is less sure than its direction, in which another such object would stand."""
 MISSING = 0.3
