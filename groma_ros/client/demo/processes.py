@@ -15,22 +15,42 @@ from types import TracebackType
 
 DOMAINS = range(1, 101)
 """DDS domains whose ports are below those that Linux hands out to other sockets."""
+_claims: dict[int, socket.socket] = {}
+"""Domains that this process was given, and what holds them."""
 
 
 def unused_domain() -> int:
-    """Return one of DOMAINS in which no process of this machine takes part. The search begins at a number
-    that depends on the process, so that two that start together hardly find the same one.
+    """Return one of DOMAINS in which no process of this machine takes part, and that no other process gets
+    from this function until the caller's has ended. The search begins at a number that depends on the
+    process.
 
     Raises RuntimeError if all are used.
     """
     order = [DOMAINS[(os.getpid() + step) % len(DOMAINS)] for step in range(len(DOMAINS))]
-    found = next((domain for domain in order if not domain_is_used(domain)), None)
+    order.sort(key=lambda domain: domain in _claims)  # what this process had before comes last
+    found = next((domain for domain in order if not domain_is_used(domain) and _claim(domain)), None)
     if found is None:
         raise RuntimeError(
             f"All DDS domains from {DOMAINS[0]} to {DOMAINS[-1]} are used on this machine; end some of the "
             "ROS processes that use them."
         )
     return found
+
+
+def _claim(domain: int) -> bool:
+    """Whether the domain is this process's until it ends. Two programs that start together would both find
+    it unused. The name is in Linux's abstract namespace: one process can bind it, nothing is left behind, and
+    it belongs to the same network namespace as the ports."""
+    if domain in _claims:
+        return True
+    claim = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    try:
+        claim.bind(f"\0groma_ros/domain/{domain}")
+    except OSError:
+        claim.close()
+        return False
+    _claims[domain] = claim
+    return True
 
 
 def domain_is_used(domain: int) -> bool:

@@ -39,6 +39,18 @@ def test_a_used_domain_is_not_chosen() -> None:
         assert unused_domain() != first
 
 
+def test_programs_that_start_together_get_different_domains(monkeypatch: pytest.MonkeyPatch) -> None:
+    script = "from groma_ros.client.demo.processes import unused_domain; print(unused_domain(), flush=True); input()"
+    command = [sys.executable, "-c", script]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        theirs = int(process.stdout.readline())
+        monkeypatch.setattr(processes.os, "getpid", lambda: DOMAINS.index(theirs))  # begins there
+        assert not domain_is_used(theirs) and unused_domain() != theirs
+        process.kill()
+    assert unused_domain() == theirs
+
+
 def test_a_reserved_domain_is_free_again_when_its_process_is_killed() -> None:
     """And not before, though nobody takes part in it yet."""
     script = "from tests import domains; print(domains.own_domain(), flush=True); input()"
@@ -57,6 +69,7 @@ def test_a_reserved_domain_is_free_again_when_its_process_is_killed() -> None:
 
 
 def test_without_an_unused_domain_none_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "_claim", lambda domain: True)
     monkeypatch.setattr(processes, "domain_is_used", lambda domain: domain != 42)
     assert unused_domain() == 42
     monkeypatch.setattr(processes, "domain_is_used", lambda domain: True)
