@@ -40,12 +40,13 @@ def test_a_used_domain_is_not_chosen() -> None:
 
 
 def test_programs_that_start_together_get_different_domains(monkeypatch: pytest.MonkeyPatch) -> None:
-    script = "from groma_ros.client.demo.processes import unused_domain; print(unused_domain(), flush=True); input()"
+    module = "groma_ros.client.demo.processes"
+    script = f"from {module} import unused_domain; print(unused_domain(), flush=True); input()"
     command = [sys.executable, "-c", script]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         theirs = int(process.stdout.readline())
-        monkeypatch.setattr(processes.os, "getpid", lambda: DOMAINS.index(theirs))  # begins there
+        monkeypatch.setattr(os, "getpid", lambda: DOMAINS.index(theirs))  # begins there
         assert not domain_is_used(theirs) and unused_domain() != theirs
         process.kill()
     assert unused_domain() == theirs
