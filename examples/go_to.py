@@ -40,7 +40,7 @@ VIEWS = 6
 ARRIVED = 0.9
 """Distance in metres from an object's near side within which the base has arrived."""
 BLOCKED, SHORT = 1.2, 0.25
-"""The same where something stops the base more than `SHORT` before where it was sent, on two sides: mostly
+"""The same where something stops the base more than `SHORT` before where it was sent, on two sides: often
 the object itself, of which depth shows a part only, as the trunk of a tree. Metres."""
 LIKELY = 1.4
 """Log-odds (of 0.8) from which a place is approached before the look in the other directions."""
